@@ -111,7 +111,10 @@ pub fn export_adapter(
 }
 
 /// Also creates missing parents, wherever the user wants the folder.
-fn write_folder(target: &Path, fill: impl FnOnce(&Path) -> Result<(), CheckpointError>) -> Result<(), CheckpointError> {
+pub(super) fn write_folder(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), CheckpointError>,
+) -> Result<(), CheckpointError> {
     target.parent().map_or(Ok(()), |parent| std::fs::create_dir_all(parent).map_err(|error| failed(parent, error)))?;
     new_folder::write_folder(target, fill)
 }

@@ -129,7 +129,7 @@ fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) ->
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`.
-fn gguf_name(name: &str) -> String {
+pub(super) fn gguf_name(name: &str) -> String {
     const PARTS: [(&str, &str); 15] = [
         ("model.embed_tokens", "token_embd"),
         ("model.norm", "output_norm"),
@@ -162,14 +162,10 @@ fn turned(config: &ModelConfig, name: &str, tensor: Tensor) -> candle_core::Resu
     halves.transpose(1, 2)?.contiguous()?.reshape(tensor.shape())
 }
 
+/// How Llama 3 cuts text before merging.
+pub(super) const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// How llama.cpp names the ways to cut a text before merging that it knows, by what `tokenizer.json` says.
-const WORDS: [(&str, &str); 2] = [
-    (QWEN2_WORDS, "qwen2"),
-    (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        "llama-bpe",
-    ),
-];
+const WORDS: [(&str, &str); 2] = [(QWEN2_WORDS, "qwen2"), (LLAMA3_WORDS, "llama-bpe")];
 
 fn cut_of(tokenizer: &Json) -> Option<&'static str> {
     let cut = &tokenizer["pre_tokenizer"];
@@ -190,9 +186,9 @@ fn cut_of(tokenizer: &Json) -> Option<&'static str> {
 
 /// What `tokenizer.ggml.token_type` calls a token.
 const NORMAL: i32 = 1;
-const CONTROL: i32 = 3;
-const USER_DEFINED: i32 = 4;
-const UNUSED: i32 = 5;
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const UNUSED: i32 = 5;
 
 /// Tokens, merges, stop token and chat template.
 fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, CheckpointError> {

@@ -2,6 +2,8 @@
 
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod gguf; // a model as llama.cpp's one file
+mod gguf_import; // and back
+mod gguf_vocabulary; // its tokenizer
 mod import; // PEFT's adapters
 mod locate; // where the model is that M names
 mod new_folder; // one that appears at once
@@ -13,6 +15,7 @@ mod trainer_state; // save and resume
 
 pub use export::{export_adapter, export_merged, write_model};
 pub use gguf::{GgufType, export_gguf};
+pub use gguf_import::import_gguf;
 pub use import::PeftAdapter;
 pub use locate::{Located, StartError};
 pub use new_folder::WriteChunk;
@@ -43,6 +46,9 @@ pub enum CheckpointError {
         "{label}: {problem}; export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py"
     )]
     Gguf { label: String, problem: String },
+    /// A GGUF file that cannot be imported.
+    #[error("{path}: {problem}")]
+    GgufFile { path: PathBuf, problem: String },
     /// The base of an export cannot be read.
     #[error("{0}")]
     Hub(#[from] crate::hub::HubError),

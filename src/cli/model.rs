@@ -3,6 +3,7 @@
 #[cfg(feature = "parity")]
 mod check; // another implementation's opinion
 mod export; // adapters merged, or as PEFT's files
+mod import; // llama.cpp's file as a folder
 mod inspect; // what a model is, without computing
 mod log_probs; // what a model thinks of given tokens
 mod memory_estimates; // memory by what is done with a model
@@ -46,6 +47,8 @@ enum Command {
     Check(check::Arguments),
     /// Print log-probs of given tokens
     LogProbs(log_probs::Arguments),
+    /// Import a GGUF file as a model folder
+    Import(import::Arguments),
     /// Export a merged model, or an adapter as PEFT files
     Export(export::Arguments),
     /// Pretrain a small model on a task's generator
@@ -132,6 +135,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         #[cfg(feature = "parity")]
         Command::Check(arguments) => check::run(&arguments),
         Command::LogProbs(arguments) => log_probs::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Pretrain(arguments) => run_pretrain(&arguments),
     }

@@ -5,15 +5,22 @@ use std::path::{Path, PathBuf};
 
 /// The folders where the Hugging Face libraries keep models, most specific first; `variable` reads the environment.
 pub(super) fn cache_folders(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-    let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(folder) = set("HF_HUB_CACHE") {
+    if let Some(folder) = set(&variable, "HF_HUB_CACHE") {
         return vec![folder];
     }
-    if let Some(home) = set("HF_HOME") {
+    if let Some(home) = set(&variable, "HF_HOME") {
         return vec![home.join("hub")];
     }
-    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    cache.map(|cache| cache.join("huggingface").join("hub")).into_iter().collect()
+    user_cache(variable).map(|cache| cache.join("huggingface").join("hub")).into_iter().collect()
+}
+
+/// The folder of this user's caches.
+pub(super) fn user_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    set(&variable, "XDG_CACHE_HOME").or_else(|| set(&variable, "HOME").map(|home| home.join(".cache")))
+}
+
+fn set(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBuf> {
+    variable(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The folder of everything that `cache` has of the model `name`; None for what is no name.

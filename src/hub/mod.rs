@@ -11,7 +11,9 @@ mod shapes;
 mod source;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use sha2::Digest as _;
 
 use self::embedded::EmbeddedModel;
 pub use config::{Architecture, AttentionBias, ModelConfig, RopeScaling};
@@ -73,6 +75,10 @@ fn find_model_in(
     if folder.is_dir() {
         return Ok(ModelSource::at(name, folder));
     }
+    if let Some(imported) = gguf_folder(folder) {
+        let missing = || not_found(format!("not imported yet; run: grpo-tui model import {name}"));
+        return if imported.is_dir() { Ok(ModelSource::at(name, &imported)) } else { Err(missing()) };
+    }
     if folder.is_file() {
         return Err(not_found("it is a file, and a model is a folder".to_owned()));
     }
@@ -86,6 +92,18 @@ fn find_model_in(
     let is_model_name = name.contains('/') && caches.iter().any(|cache| cache::repository(cache, name).is_some());
     let hint = if is_model_name { format!("; to fetch it, run: grpo-tui model pull {name}") } else { String::new() };
     Err(not_found(looked + &hint))
+}
+
+/// Where the model of a GGUF file is imported to: a folder of the user's cache, another one once the file changes.
+/// `None` for what is no such file.
+pub fn gguf_folder(file: &Path) -> Option<PathBuf> {
+    let stem = file.file_name()?.to_str()?.strip_suffix(".gguf")?;
+    let (path, about) = (file.canonicalize().ok()?, file.metadata().ok().filter(std::fs::Metadata::is_file)?);
+    let changed = about.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let key = sha2::Sha256::digest(format!("{} {} {changed:?}", path.display(), about.len()));
+    let key: String = key.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let cache = cache::user_cache(|variable| std::env::var_os(variable))?;
+    Some(cache.join("grpo-tui").join("models").join(format!("{stem}-{key}")))
 }
 
 #[cfg(test)]

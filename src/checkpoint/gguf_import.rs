@@ -1,0 +1,373 @@
+//! A GGUF file as a new Hugging Face folder: weights dequantized a piece at a time, `config.json`, tokenizer and chat
+//! template from the metadata. candle reads the header; names and shapes are those of llama.cpp's converter.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Cursor;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
+use candle_core::quantized::{QStorage, QTensor};
+use candle_core::{DType, Device, Tensor};
+
+use super::CheckpointError;
+use super::export::write_folder;
+use super::gguf::gguf_name;
+use super::gguf_vocabulary::{Vocabulary, vocabulary};
+use super::new_folder::write_file;
+use super::tensor_file::{TensorHeader, write_tensors};
+use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource, RopeScaling};
+use crate::model::tensor_names;
+use crate::text::catch_panic::catch_panic;
+use crate::text::{Message, TextError, Thinking, Tokenizer};
+
+/// Largest header: 260,000 tokens with their merges take 12 MB.
+const MAX_HEADER_BYTES: u64 = 32 << 20;
+/// Numbers that are dequantized at once.
+const CHUNK_NUMBERS: usize = 4 << 20;
+
+/// Writes the model of a GGUF file (version 2 or 3, little endian) as a new folder, its weights in bf16 or f32. Memory: the
+/// header and one chunk of 4 M numbers.
+///
+/// # Errors
+/// [`CheckpointError::GgufFile`] for a file that is damaged or that the engine cannot compute; nothing is written then.
+pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<(), CheckpointError> {
+    GgufFile::open(file)?.write(folder, if in_f32 { DType::F32 } else { DType::BF16 })
+}
+
+/// An open file with its header.
+struct GgufFile<'a> {
+    path: &'a Path,
+    file: File,
+    length: u64,
+    content: Content,
+}
+
+impl<'a> GgufFile<'a> {
+    fn open(path: &'a Path) -> Result<Self, CheckpointError> {
+        let refused = |problem: String| CheckpointError::GgufFile { path: path.to_owned(), problem };
+        let unread = |source: std::io::Error| refused(format!("{source}; check that the file exists and can be read"));
+        let file = crate::files::open(path).map_err(unread)?;
+        let length = file.metadata().map_err(unread)?.len();
+        let mut header = vec![0; length.min(MAX_HEADER_BYTES) as usize];
+        file.read_exact_at(&mut header, 0).map_err(unread)?;
+        check_version(&header).map_err(refused)?;
+        // An alignment of 0 is a division by 0 there.
+        let content = catch_panic(|| Content::read(&mut Cursor::new(&header)));
+        let content = content.map_err(|_| refused("damaged header; download the file again".to_owned()))?;
+        let content = content.map_err(|error| {
+            refused(format!(
+                "{error}; the file is damaged or cut short, or it has a type other than F32, F16, BF16, Q4_0 to Q8_1 and Q2_K to Q8_K"
+            ))
+        })?;
+        Ok(Self { path, file, length, content })
+    }
+
+    fn write(&self, folder: &Path, dtype: DType) -> Result<(), CheckpointError> {
+        let config = self.config().map_err(|problem| self.refused(problem))?;
+        let vocabulary = self.vocabulary(&config).map_err(|problem| self.refused(problem))?;
+        let tensors: Vec<TensorHeader> =
+            tensor_names(&config).into_iter().map(|(name, shape)| TensorHeader { name, dtype, shape }).collect();
+        self.check_tensors(&config, &tensors).map_err(|problem| self.refused(problem))?;
+        write_folder(folder, |new| {
+            let torch_dtype = if dtype == DType::BF16 { "bfloat16" } else { "float32" };
+            write_file(new, "config.json", config.to_json(torch_dtype, &vocabulary.stop_ids).as_bytes())?;
+            for (name, json) in &vocabulary.files {
+                write_file(new, name, format!("{json:#}\n").as_bytes())?;
+            }
+            self.check_text(new)?;
+            write_tensors(new, "model.safetensors", &tensors, |at, take| {
+                let tensor = &tensors[at];
+                self.dequantized(&config, tensor, &mut |numbers| {
+                    take(&safetensors::View::data(&&numbers.to_dtype(dtype)?))
+                })
+            })
+        })
+    }
+
+    /// Whether tokenizer and chat template can be used, before weights are written.
+    fn check_text(&self, new: &Path) -> Result<(), CheckpointError> {
+        let failed = |error: TextError| self.refused(format!("its tokenizer or chat template: {error}"));
+        let tokenizer = Tokenizer::load(&ModelSource::at("GGUF", new)).map_err(failed)?;
+        match tokenizer.render(&[Message::new("user", "Hello")], None, Thinking::On) {
+            Ok(_) | Err(TextError::NoTemplate { .. }) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn config(&self) -> Result<ModelConfig, String> {
+        let metadata = Metadata(&self.content.metadata);
+        let family = metadata.text("general.architecture")?;
+        let architecture = match family {
+            "qwen3" => Architecture::Qwen3,
+            "qwen2" => Architecture::Qwen2,
+            "llama" => Architecture::Llama,
+            other => {
+                return Err(format!("the architecture `{other}` is not supported; use one of llama, qwen2, qwen3"));
+            }
+        };
+        let count = |key: &str| metadata.count(&format!("{family}.{key}"));
+        let given = |key: &str| metadata.0.contains_key(&format!("{family}.{key}"));
+        if let Some(parts) =
+            metadata.0.get("split.count").and_then(|parts| parts.to_u64().ok()).filter(|parts| *parts > 1)
+        {
+            return Err(format!("one of {parts} parts; join them with `llama-gguf-split --merge`"));
+        }
+        if given("expert_count") && count("expert_count")? > 0 {
+            return Err("a mixture of experts is not supported; use a dense model".to_owned());
+        }
+        let (hidden, heads) = (count("embedding_length")?, count("attention.head_count")?.max(1));
+        let head_dim = if given("attention.key_length") { count("attention.key_length")? } else { hidden / heads };
+        let rotated = if given("rope.dimension_count") { count("rope.dimension_count")? } else { head_dim };
+        if rotated != head_dim {
+            return Err(format!("rotary positions on {rotated} of {head_dim} numbers of a head are not supported"));
+        }
+        let number = |key: &str, default: Option<f64>| metadata.number(&format!("{family}.{key}"), default);
+        let config = ModelConfig {
+            architecture,
+            vocab_size: self.rows("token_embd.weight")?,
+            hidden_size: hidden,
+            intermediate_size: count("feed_forward_length")?,
+            num_hidden_layers: count("block_count")?,
+            num_attention_heads: heads,
+            num_key_value_heads: if given("attention.head_count_kv") {
+                count("attention.head_count_kv")?
+            } else {
+                heads
+            },
+            head_dim,
+            rms_norm_eps: number("attention.layer_norm_rms_epsilon", None)?,
+            rope_theta: number("rope.freq_base", Some(10_000.0))?,
+            rope_scaling: RopeScaling::Unscaled,
+            attention_bias: self.attention_bias(architecture)?,
+            tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
+            max_position_embeddings: count("context_length")?,
+        };
+        // The limits of a `config.json` hold here, too.
+        let config =
+            ModelConfig::parse(&config.to_json("float32", &[]), "metadata").map_err(|error| error.to_string())?;
+        Ok(ModelConfig { rope_scaling: self.rope_scaling(family, &config)?, ..config })
+    }
+
+    fn rows(&self, name: &str) -> Result<usize, String> {
+        let info = self.content.tensor_infos.get(name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
+        info.shape.dims().first().copied().ok_or_else(|| format!("tensor `{name}` has no dimensions"))
+    }
+
+    fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, String> {
+        let has = |part: &str| self.content.tensor_infos.contains_key(&format!("blk.0.{part}.bias"));
+        match (architecture, has("attn_q"), has("attn_output")) {
+            (Architecture::Qwen2, true, false) => Ok(AttentionBias::QueryKeyValue),
+            (Architecture::Qwen3 | Architecture::Llama, false, false) => Ok(AttentionBias::Absent),
+            (Architecture::Qwen3 | Architecture::Llama, true, true) => Ok(AttentionBias::All),
+            _ => Err("these biases of the attention are not supported for its architecture".to_owned()),
+        }
+    }
+
+    /// Llama 3's stretching is a tensor of divisors in GGUF and four numbers in `config.json`: those of the published
+    /// models are tried.
+    fn rope_scaling(&self, family: &str, config: &ModelConfig) -> Result<RopeScaling, String> {
+        let metadata = Metadata(&self.content.metadata);
+        let kind = metadata.0.get(&format!("{family}.rope.scaling.type")).and_then(|kind| kind.to_string().ok());
+        let factor = metadata.number(&format!("{family}.rope.scaling.factor"), Some(1.0))?;
+        if let Some(kind) = kind.filter(|kind| *kind != "none" && factor != 1.0) {
+            return Err(format!("rotary scaling `{kind}` by {factor} is not supported"));
+        }
+        let Some(info) = self.content.tensor_infos.get("rope_freqs.weight") else {
+            return Ok(RopeScaling::Unscaled);
+        };
+        let half = [config.head_dim / 2];
+        if info.shape.dims() != half {
+            return Err(format!("`rope_freqs.weight` has shape {:?}, expected {half:?}", info.shape.dims()));
+        }
+        let mut divisors: Vec<f32> = Vec::new();
+        self.chunks("rope_freqs.weight", &half, 1, &mut |numbers| Ok(divisors.extend(numbers.to_vec1::<f32>()?)))
+            .map_err(|error| error.to_string())?;
+        let plain = config.rope_frequencies();
+        [8.0, 32.0, 16.0, 4.0]
+            .map(|factor| RopeScaling::Llama3 {
+                factor,
+                low_frequency_factor: 1.0,
+                high_frequency_factor: 4.0,
+                original_positions: 8192,
+            })
+            .into_iter()
+            .find(|scaling| {
+                let scaled = ModelConfig { rope_scaling: *scaling, ..config.clone() }.rope_frequencies();
+                plain.iter().zip(scaled).zip(&divisors).all(|((plain, scaled), divisor)| {
+                    (plain / scaled - f64::from(*divisor)).abs() < 1e-3 * f64::from(*divisor)
+                })
+            })
+            .ok_or_else(|| "`rope_freqs.weight` is no scaling of Llama 3.1 or 3.2".to_owned())
+    }
+
+    /// Every tensor of the model must be there in its shape, and no other.
+    fn check_tensors(&self, config: &ModelConfig, tensors: &[TensorHeader]) -> Result<(), String> {
+        let infos = &self.content.tensor_infos;
+        let mut unused: Vec<&str> =
+            infos.keys().map(String::as_str).filter(|name| *name != "rope_freqs.weight").collect();
+        for tensor in tensors {
+            let name = gguf_name(&tensor.name);
+            let info = infos.get(&name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
+            if info.shape.dims() != tensor.shape {
+                let found = info.shape.dims();
+                return Err(format!("tensor `{name}` has shape {found:?}, the metadata say {:?}", tensor.shape));
+            }
+            let (width, block) = (tensor.shape.last().copied().unwrap_or(1), info.ggml_dtype.block_size());
+            if width % block != 0 {
+                return Err(format!(
+                    "tensor `{name}` has rows of {width} numbers, no multiple of its blocks of {block}"
+                ));
+            }
+            let end = self.start(info).saturating_add(bytes_of(info, tensor.shape.iter().product()) as u64);
+            if end > self.length {
+                let length = self.length;
+                return Err(format!(
+                    "tensor `{name}` ends at byte {end} of {length}; the file is cut short: download it again"
+                ));
+            }
+            unused.retain(|unused| *unused != name);
+        }
+        unused.sort_unstable();
+        match unused.first() {
+            Some(name) => Err(format!("tensor `{name}` does not belong to a {:?} model", config.architecture)),
+            None => Ok(()),
+        }
+    }
+
+    fn start(&self, info: &TensorInfo) -> u64 {
+        self.content.tensor_data_offset.saturating_add(info.offset)
+    }
+
+    /// The numbers of a tensor in f32 and in order, as pieces [rows, width] or [rows].
+    fn dequantized(
+        &self,
+        config: &ModelConfig,
+        tensor: &TensorHeader,
+        take: &mut dyn FnMut(Tensor) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let is_turned = config.architecture == Architecture::Llama
+            && (tensor.name.contains("q_proj") || tensor.name.contains("k_proj"));
+        let whole_rows = if is_turned { config.head_dim } else { 1 };
+        self.chunks(&gguf_name(&tensor.name), &tensor.shape, whole_rows, &mut |numbers| {
+            if !is_turned {
+                return take(numbers);
+            }
+            // llama.cpp turns neighbours of a head, `transformers` its two halves.
+            let heads = numbers.dim(0)? / config.head_dim;
+            let pairs = numbers.reshape((heads, config.head_dim / 2, 2, numbers.elem_count() / numbers.dim(0)?))?;
+            take(pairs.transpose(1, 2)?.contiguous()?.reshape(numbers.shape())?)
+        })
+    }
+
+    fn chunks(
+        &self,
+        name: &str,
+        shape: &[usize],
+        whole_rows: usize,
+        take: &mut dyn FnMut(Tensor) -> Result<(), CheckpointError>,
+    ) -> Result<(), CheckpointError> {
+        let Some(info) = self.content.tensor_infos.get(name) else { return Ok(()) };
+        // One row of a vector is all of it, as blocks do not end with its numbers.
+        let (rows, width) = match shape {
+            [rows, width] => (*rows, *width),
+            _ => (1, shape.iter().product()),
+        };
+        let at_once = (CHUNK_NUMBERS / width.max(1)).next_multiple_of(whole_rows).max(whole_rows);
+        for first in (0..rows).step_by(at_once) {
+            let count = at_once.min(rows - first);
+            let mut raw = vec![0; bytes_of(info, count * width)];
+            let at = self.start(info) + bytes_of(info, first * width) as u64;
+            self.file.read_exact_at(&mut raw, at).map_err(|error| self.refused(error.to_string()))?;
+            let storage = QStorage::from_data(raw.into(), &Device::Cpu, info.ggml_dtype)?;
+            let numbers = QTensor::new(storage, (count, width))?.dequantize(&Device::Cpu)?;
+            take(if shape.len() == 2 { numbers } else { numbers.flatten_all()? })?;
+        }
+        Ok(())
+    }
+
+    fn vocabulary(&self, config: &ModelConfig) -> Result<Vocabulary, String> {
+        vocabulary(&Metadata(&self.content.metadata), config.vocab_size)
+    }
+
+    fn refused(&self, problem: String) -> CheckpointError {
+        CheckpointError::GgufFile { path: self.path.to_owned(), problem }
+    }
+}
+
+fn bytes_of(info: &TensorInfo, numbers: usize) -> usize {
+    numbers / info.ggml_dtype.block_size() * info.ggml_dtype.type_size()
+}
+
+fn check_version(header: &[u8]) -> Result<(), String> {
+    let Some([b'G', b'G', b'U', b'F', version @ ..]) = header.first_chunk::<8>() else {
+        return Err("not a GGUF file: it does not begin with `GGUF`".to_owned());
+    };
+    match u32::from_le_bytes(*version) {
+        2 | 3 => Ok(()),
+        big if matches!(big.swap_bytes(), 2 | 3) => {
+            Err("big-endian; convert it with llama.cpp's gguf_convert_endian.py".to_owned())
+        }
+        other => Err(format!("GGUF version {other}; versions 2 and 3 are supported: convert the model again")),
+    }
+}
+
+/// The header's keys and values.
+pub(super) struct Metadata<'a>(pub(super) &'a HashMap<String, Value>);
+
+impl Metadata<'_> {
+    fn required(&self, key: &str) -> Result<&Value, String> {
+        self.0.get(key).ok_or_else(|| format!("`{key}` is missing from its metadata"))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<&str, String> {
+        let text = self.required(key)?.to_string().map_err(|_| format!("`{key}` is not text"))?;
+        Ok(text)
+    }
+
+    pub(super) fn list(&self, key: &str) -> Result<&[Value], String> {
+        let list = self.required(key)?.to_vec().map_err(|_| format!("`{key}` is not a list"))?;
+        Ok(list)
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> bool {
+        self.0.get(key).and_then(|value| value.to_bool().ok()).unwrap_or(default)
+    }
+
+    /// A token's id.
+    pub(super) fn id(&self, key: &str) -> Option<u32> {
+        self.0.get(key).and_then(|value| value.to_u64().ok()).and_then(|id| u32::try_from(id).ok())
+    }
+
+    /// One whole number; of a list of one a layer, that of all layers.
+    fn count(&self, key: &str) -> Result<usize, String> {
+        let whole = |value: &Value| match value {
+            Value::I32(number) => u64::try_from(*number).ok(),
+            other => other.to_u64().ok(),
+        };
+        let value = self.required(key)?;
+        let number = match value {
+            Value::Array(layers) => match layers.split_first() {
+                Some((first, rest)) if rest.iter().all(|layer| whole(layer) == whole(first)) => whole(first),
+                _ => return Err(format!("`{key}` differs between layers, which is not supported")),
+            },
+            one => whole(one),
+        };
+        number.and_then(|number| usize::try_from(number).ok()).ok_or_else(|| format!("`{key}` is not a whole number"))
+    }
+
+    fn number(&self, key: &str, default: Option<f64>) -> Result<f64, String> {
+        match (self.0.get(key), default) {
+            // The shortest decimals of an f32: 1e-5, not 9.999999747378752e-6.
+            (Some(Value::F32(number)), _) => number.to_string().parse().map_err(|_| format!("`{key}` = {number}")),
+            (Some(Value::F64(number)), _) => Ok(*number),
+            (Some(_), _) => Err(format!("`{key}` is not a number")),
+            (None, Some(default)) => Ok(default),
+            (None, None) => Err(format!("`{key}` is missing from its metadata")),
+        }
+    }
+}
+
+/// Names and JSON of the tokenizer's files.
+pub(super) type JsonFiles = BTreeMap<&'static str, serde_json::Value>;

@@ -1,0 +1,200 @@
+//! The tokenizer of a GGUF file as `tokenizer.json`, with its chat template and stop tokens.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::quantized::gguf_file::Value;
+use serde_json::{Value as Json, json};
+
+use super::gguf::{CONTROL, LLAMA3_WORDS, UNUSED, USER_DEFINED};
+use super::gguf_import::{JsonFiles, Metadata};
+use crate::text::QWEN2_WORDS;
+
+/// What becomes of the metadata below `tokenizer.`.
+pub(super) struct Vocabulary {
+    pub(super) files: JsonFiles,
+    pub(super) stop_ids: Vec<u32>,
+}
+
+/// # Errors
+/// What is missing or not supported, as the end of a sentence that begins with the file's name.
+pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabulary, String> {
+    let tokens = tokens(metadata, rows)?;
+    let model = match metadata.text("tokenizer.ggml.model")? {
+        "gpt2" => byte_level(metadata, &tokens)?,
+        "llama" => sentence_piece(metadata, &tokens)?,
+        other => {
+            return Err(format!(
+                "the tokenizer `{other}` is not supported; use gpt2 (byte-level BPE) or llama (SentencePiece)"
+            ));
+        }
+    };
+    let added: Vec<Json> = tokens
+        .iter()
+        .filter(|token| matches!(token.kind, CONTROL | USER_DEFINED))
+        .map(|Token { id, text, kind }| {
+            json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": *kind == CONTROL})
+        })
+        .collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": model.normalizer,
+        "pre_tokenizer": model.pre_tokenizer, "post_processor": null, "decoder": model.decoder, "model": model.model,
+    });
+    let text_of =
+        |id: Option<u32>| id.and_then(|id| tokens.iter().find(|token| token.id == id)).map(|token| token.text);
+    let id = |key: &str| metadata.id(&format!("tokenizer.ggml.{key}"));
+    // A turn's end where it differs from the text's.
+    let ends = [id("eot_token_id"), id("eos_token_id"), id("eom_token_id")];
+    let mut stop_ids: Vec<u32> = ends.into_iter().flatten().collect();
+    stop_ids.sort_unstable();
+    stop_ids.dedup();
+    let config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false,
+        "bos_token": text_of(id("bos_token_id")), "eos_token": text_of(ends[0].or(ends[1])),
+        "pad_token": text_of(id("padding_token_id")),
+        "chat_template": metadata.text("tokenizer.chat_template").ok(),
+    });
+    let generation = json!({"bos_token_id": id("bos_token_id"), "eos_token_id": stop_ids});
+    let files = BTreeMap::from([
+        ("tokenizer.json", tokenizer),
+        ("tokenizer_config.json", without_null(config)),
+        ("generation_config.json", without_null(generation)),
+    ]);
+    Ok(Vocabulary { files, stop_ids })
+}
+
+fn without_null(mut object: Json) -> Json {
+    if let Json::Object(keys) = &mut object {
+        keys.retain(|_, value| !value.is_null());
+    }
+    object
+}
+
+struct Token<'a> {
+    id: u32,
+    text: &'a str,
+    kind: i32,
+}
+
+/// All but those that only fill the embedding.
+fn tokens<'a>(metadata: &'a Metadata<'_>, rows: usize) -> Result<Vec<Token<'a>>, String> {
+    let texts = metadata.list("tokenizer.ggml.tokens")?;
+    let kinds = metadata.list("tokenizer.ggml.token_type")?;
+    if texts.len() != kinds.len() || texts.len() > rows {
+        return Err(format!(
+            "{} tokens, {} token types and {rows} rows of the embedding do not belong together",
+            texts.len(),
+            kinds.len()
+        ));
+    }
+    let token = |(id, (text, kind)): (usize, (&'a Value, &Value))| {
+        let bad = |_| format!("token {id} has no text or no type");
+        Ok(Token { id: id as u32, text: text.to_string().map_err(bad)?, kind: kind.to_i32().map_err(bad)? })
+    };
+    let all = texts.iter().zip(kinds).enumerate().map(token).collect::<Result<Vec<_>, String>>()?;
+    Ok(all.into_iter().filter(|token| token.kind != UNUSED).collect())
+}
+
+struct TokenizerModel {
+    normalizer: Json,
+    pre_tokenizer: Json,
+    decoder: Json,
+    model: Json,
+}
+
+/// Byte-level BPE, cut into words as llama.cpp's `pre` says.
+fn byte_level(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<TokenizerModel, String> {
+    let words = |pattern: &str| {
+        json!({"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        ]})
+    };
+    let gpt2 = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    let mut normalizer = Json::Null;
+    let mut ignore_merges = false;
+    let pre_tokenizer = match metadata.text("tokenizer.ggml.pre")? {
+        "gpt-2" => gpt2,
+        "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" => {
+            json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, gpt2]})
+        }
+        "qwen2" | "deepseek-r1-qwen" => {
+            normalizer = json!({"type": "NFC"});
+            words(QWEN2_WORDS)
+        }
+        "llama-bpe" | "llama3" | "llama-v3" | "falcon3" => {
+            // A word that is a token is not merged.
+            ignore_merges = true;
+            words(LLAMA3_WORDS)
+        }
+        other => {
+            return Err(format!(
+                "the tokenizer's `pre` = `{other}` is not supported; use one of gpt-2, smollm, qwen2, llama-bpe, or convert the model's Hugging Face folder"
+            ));
+        }
+    };
+    let merges = metadata.list("tokenizer.ggml.merges")?.iter().map(|merge| {
+        let merge = merge.to_string().map_err(|_| "a merge is not text".to_owned())?;
+        let pair = merge.split_once(' ').ok_or_else(|| format!("the merge {merge:?} is not a pair of tokens"))?;
+        Ok(json!([pair.0, pair.1]))
+    });
+    let merges = merges.collect::<Result<Vec<_>, String>>()?;
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    let model = bpe(tokens, merges, json!({"ignore_merges": ignore_merges}));
+    Ok(TokenizerModel { normalizer, pre_tokenizer, decoder: bytes, model })
+}
+
+/// SentencePiece's BPE: merges in the order of the scores of what they make, as transformers converts it.
+fn sentence_piece(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<TokenizerModel, String> {
+    let scores = metadata.list("tokenizer.ggml.scores")?;
+    let ids: HashMap<&str, u32> = tokens.iter().map(|token| (token.text, token.id)).collect();
+    let mut merges: Vec<(f32, &str, &str)> = Vec::new();
+    for Token { id, text, .. } in tokens {
+        let score = scores.get(*id as usize).and_then(|score| score.to_f32().ok());
+        let score = score.filter(|score| !score.is_nan()).ok_or_else(|| format!("token {id} has no score"))?;
+        let halves = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
+        let mut halves: Vec<(&str, &str)> =
+            halves.filter(|(left, right)| ids.contains_key(left) && ids.contains_key(right)).collect();
+        halves.sort_by_key(|(left, right)| (ids[left], ids[right]));
+        merges.extend(halves.into_iter().map(|(left, right)| (score, left, right)));
+    }
+    merges.sort_by(|one, other| {
+        let lengths = |merge: &(f32, &str, &str)| (merge.1.chars().count(), merge.2.chars().count());
+        other.0.total_cmp(&one.0).then_with(|| lengths(other).cmp(&lengths(one)))
+    });
+    let has_prefix = metadata.flag("tokenizer.ggml.add_space_prefix", true);
+    let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"});
+    let normalizer = match has_prefix {
+        true => json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, spaces]}),
+        false => spaces,
+    };
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if has_prefix {
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let unknown = metadata.id("tokenizer.ggml.unknown_token_id");
+    let unknown = tokens.iter().find(|token| Some(token.id) == unknown).map(|token| token.text);
+    let merges = merges.into_iter().map(|(_, left, right)| json!([left, right])).collect();
+    let model = bpe(tokens, merges, json!({"byte_fallback": true, "fuse_unk": true, "unk_token": unknown}));
+    let decoder = json!({"type": "Sequence", "decoders": decoders});
+    Ok(TokenizerModel { normalizer, pre_tokenizer: Json::Null, decoder, model })
+}
+
+fn bpe(tokens: &[Token<'_>], merges: Vec<Json>, settings: Json) -> Json {
+    // Not `json!` of a map: 260,000 keys.
+    let vocab: serde_json::Map<String, Json> =
+        tokens.iter().map(|token| (token.text.to_owned(), token.id.into())).collect();
+    let mut model = json!({
+        "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+    });
+    for (key, value) in settings.as_object().into_iter().flatten() {
+        model[key] = value.clone();
+    }
+    model["vocab"] = vocab.into();
+    model["merges"] = merges.into();
+    model
+}

@@ -1,0 +1,40 @@
+//! `grpo-tui model import`: a GGUF file as a Hugging Face folder.
+
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::import_gguf;
+use crate::cli::output::print;
+use crate::cli::{Failure, Outcome};
+use crate::hub::gguf_folder;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// GGUF file of a Llama, Qwen2 or Qwen3 model, in any type up to Q8_K
+    file: PathBuf,
+    /// Folder to create [default: in the cache, where `--model FILE.gguf` finds it]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write f32 instead of bf16: exactly the numbers of the file, twice the size
+    #[arg(long = "f32")]
+    in_f32: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Outcome {
+    let folder = match &arguments.out {
+        Some(folder) if folder.exists() => {
+            return Err(Failure::usage(format!("{} exists: choose a new folder", folder.display())));
+        }
+        Some(folder) => folder.clone(),
+        None => match gguf_folder(&arguments.file) {
+            Some(folder) if folder.exists() => return done(&folder),
+            Some(folder) => folder,
+            None => return Err(Failure::usage(format!("{}: not a file that ends in .gguf", arguments.file.display()))),
+        },
+    };
+    import_gguf(&arguments.file, &folder, arguments.in_f32)?;
+    done(&folder)
+}
+
+fn done(folder: &Path) -> Outcome {
+    print(&format!("{}\n", folder.display()))
+}
