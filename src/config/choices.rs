@@ -114,6 +114,20 @@ choices! {
 }
 
 choices! {
+    /// What a run does once its policy has collapsed: nearly all groups earn one equal reward below the maximum with
+    /// nearly equal answers, so that no gradient leads out.
+    OnCollapse {
+        /// Restores the last checkpoint whose groups were informative, with half the learning rate and guided groups; at
+        /// most three times, then stops.
+        Recover = "recover",
+        /// Ends the run.
+        Stop = "stop",
+        /// Raises the alert only.
+        Continue = "continue",
+    }
+}
+
+choices! {
     /// A named set of configuration values.
     Preset {
         /// A few steps, to see that everything works.

@@ -1,6 +1,6 @@
 //! The table of configuration keys, the source for command line, files, help, documentation and forms.
 
-use super::choices::{Advantage, BestBy, KlEstimator, Method, PolicyLoss, Preset, Recompute};
+use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute};
 use super::value::Kind;
 
 #[derive(Debug)]
@@ -122,6 +122,21 @@ pub static KEYS: &[Key] = &[
     key("dynamic_sampling", Kind::Flag, "false", "", "Replace zero-variance groups with further prompts, at most three rounds.")
         .seed("true")
         .derived("true with dapo", |read| (read("policy_loss") == "dapo").then(|| "true".to_owned())),
+    key(
+        "guided",
+        Kind::Flag,
+        "true",
+        "",
+        "Where no completion of a group earns the full reward, train on the row's expected answer, or on one sampled under the task's grammar, in place of the last.",
+    )
+    .seed("false"),
+    key(
+        "on_collapse",
+        Kind::Choice(OnCollapse::NAMES),
+        "recover",
+        "",
+        "When nearly all groups earn one equal reward below the maximum with nearly equal answers: `recover` restores the last checkpoint with informative groups, with half the learning rate and guided groups, at most three times.",
+    ),
     key("overlong_masking", Kind::Flag, "false", "", "Exclude truncated completions from the loss.")
         .seed("false")
         .derived("true with dapo", |read| (read("policy_loss") == "dapo").then(|| "true".to_owned())),

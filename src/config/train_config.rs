@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::format::hex;
 
-use super::choices::{Advantage, BestBy, KlEstimator, Method, PolicyLoss, Recompute};
+use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute};
 use super::value::StopCondition;
 
 /// Every key of [`super::KEYS`] with its value; meanings, units and ranges stand there. Written to `run.toml`.
@@ -31,6 +31,10 @@ pub struct TrainConfig {
     pub weight_sync_interval: u64,
     pub policy_loss: PolicyLoss,
     pub dynamic_sampling: bool,
+    #[serde(default)]
+    pub guided: bool,
+    #[serde(default = "unwatched")]
+    pub on_collapse: OnCollapse,
     pub overlong_masking: bool,
     pub advantage: Advantage,
     pub eps_clip: f64,
@@ -60,6 +64,11 @@ pub struct TrainConfig {
     pub threads: usize,
     pub ranks: usize,
     pub max_invalid_expected: f64,
+}
+
+/// Of a run before the key existed.
+fn unwatched() -> OnCollapse {
+    OnCollapse::Continue
 }
 
 impl TrainConfig {

@@ -272,8 +272,8 @@ impl Progress {
 
 /// The constraints of a task's rows, each compiled once.
 #[derive(Debug)]
-pub struct TaskConstraints<'a> {
-    task: &'a Task,
+pub struct TaskConstraints {
+    task: Task,
     form: CallForm,
     vocabulary: Arc<Vocabulary>,
     compiled: Mutex<Compiled>,
@@ -282,15 +282,15 @@ pub struct TaskConstraints<'a> {
 /// By a row's own tools, and whether the prompt asks for a think block.
 type Compiled = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
 
-impl<'a> TaskConstraints<'a> {
+impl TaskConstraints {
     /// Compiles what all rows share.
     ///
     /// # Errors
     /// [`ConstraintError`].
-    pub fn new(task: &'a Task, tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
+    pub fn new(task: &Task, tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
         let vocabulary = Vocabulary::new(tokenizer)?;
         let form = CallForm::of_template(tokenizer);
-        let constraints = Self { task, form, vocabulary, compiled: Mutex::default() };
+        let constraints = Self { task: task.clone(), form, vocabulary, compiled: Mutex::default() };
         if !matches!(&task.definition, Definition::ToolCalls(rules) if rules.tools.is_none()) {
             constraints.compiled(None, Reasoning::Off)?;
         }
@@ -302,9 +302,9 @@ impl<'a> TaskConstraints<'a> {
     /// # Errors
     /// [`ConstraintError`].
     pub fn of_row(&self, row: &PromptRow, prompt: &str) -> Result<Arc<Constraint>, ConstraintError> {
-        tools_of(self.task, Some(row))?;
+        tools_of(&self.task, Some(row))?;
         let own = row.tools().filter(|_| matches!(self.task.definition, Definition::ToolCalls(_)));
-        self.compiled(own, Reasoning::of_prompt(thinking_of(self.task), prompt))
+        self.compiled(own, Reasoning::of_prompt(thinking_of(&self.task), prompt))
     }
 
     fn compiled(&self, own: Option<&Value>, reasoning: Reasoning) -> Result<Arc<Constraint>, ConstraintError> {
@@ -313,7 +313,7 @@ impl<'a> TaskConstraints<'a> {
         if let Some(found) = compiled.get(&key) {
             return Ok(Arc::clone(found));
         }
-        let answer = Answer::of_task(self.task, self.form, own)?;
+        let answer = Answer::of_task(&self.task, self.form, own)?;
         let constraint = Arc::new(Constraint::compile(&self.vocabulary, &answer, reasoning)?);
         compiled.insert(key, Arc::clone(&constraint));
         Ok(constraint)

@@ -105,7 +105,7 @@ impl<'a> RequestForm<'a> {
             // Before them are the row's own.
             messages.iter_mut().skip(row.messages.len()).for_each(with_its_calls);
         }
-        let messages = conversation(task.system.as_deref(), &messages, Thinking::On, true);
+        let messages = conversation(task.system.as_deref(), &messages, Thinking::On, false);
         let mut body = Map::new();
         body.insert("model".to_owned(), json!(endpoint.model));
         match endpoint.api {

@@ -43,7 +43,7 @@ pub fn prepare_guard(
             let rest = reference.split_off(1.min(reference.len()));
             (std::mem::replace(&mut reference, rest), None)
         } else {
-            let turns = conversation(None, &row.messages, thinking, tokenizer.has_thinking_switch());
+            let turns = conversation(None, &row.messages, thinking, tokenizer.has_soft_switch());
             let text = tokenizer.render(&turns, None, thinking).map_err(failed)?;
             reference.extend(tokenizer.turn_end_id());
             (tokenizer.encode(&text).map_err(failed)?, Some(row.reference))

@@ -70,7 +70,7 @@ pub fn greedy_requests(prompts: &[Prompt]) -> impl Iterator<Item = Request> {
 /// [`EvalError`].
 pub fn evaluate(
     (context, task, scorer): (RolloutContext<'_>, &Task, &Scorer),
-    (prompts, constraints): (&[Prompt], Option<&TaskConstraints<'_>>),
+    (prompts, constraints): (&[Prompt], Option<&TaskConstraints>),
     most_tokens: usize,
     sampling: &Sampling,
     samples: usize,

@@ -67,6 +67,13 @@ pub fn event_text(event: &EventBody, total_steps: u64) -> Option<(Level, String)
         )),
         EventBody::Note(note) => Some((Level::Request, format!("note: {}", note.text))),
         EventBody::Recovered(recovered) => Some((Level::Warning, recovered.text.clone())),
+        EventBody::Collapse(collapse) => Some((
+            Level::Warning,
+            format!(
+                "step {}: recovered from the collapse: weights of step {}, learning_rate = {}, guided groups",
+                collapse.step, collapse.restored_step, collapse.learning_rate
+            ),
+        )),
         EventBody::End(end) => Some((
             end_level(end),
             format!("{} after step {}: {} ({})", end.status, end.step, end.cause, duration(end.seconds)),

@@ -81,6 +81,8 @@ bodies! {
     Note(Note) = "note",
     /// What was repaired or will be redone after an interruption.
     Recovered(Recovered) = "recovered",
+    /// A collapsed policy was replaced by an earlier checkpoint.
+    Collapse(Collapse) = "collapse",
     End(End) = "end",
 }
 
@@ -178,6 +180,9 @@ pub struct Group {
     /// Whether dynamic sampling replaced it, so that it is neither trained on nor counted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
+    /// Whether the last completion was not sampled freely, but given or constrained (`guided`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub guided: bool,
     /// The file of the texts, relative to the run.
     pub file: String,
     /// From 1.
@@ -341,6 +346,18 @@ pub struct Recovered {
     pub text: String,
 }
 
+/// The policy of `restored_step` continues in place of one that had collapsed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Collapse {
+    /// The step after which it was replaced.
+    pub step: u64,
+    /// The checkpoint whose weights and optimizer state continue.
+    pub restored_step: u64,
+    /// From the next step on.
+    pub learning_rate: f64,
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct End {
@@ -424,7 +441,13 @@ impl EventBody {
     pub fn must_be_durable(&self) -> bool {
         matches!(
             self,
-            Self::Run(_) | Self::Eval(_) | Self::Checkpoint(_) | Self::Control(_) | Self::Recovered(_) | Self::End(_)
+            Self::Run(_)
+                | Self::Eval(_)
+                | Self::Checkpoint(_)
+                | Self::Control(_)
+                | Self::Recovered(_)
+                | Self::Collapse(_)
+                | Self::End(_)
         )
     }
 

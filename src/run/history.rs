@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::against_base::AgainstBase;
 use super::events::{
-    Alert, Checkpoint, Control, Device, End, Eval, Event, EventBody, Group, Guard, Memory, Note, Phase, RankStep, Run,
+    Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard, Memory, Note, Phase,
+    RankStep, Run,
 };
 use super::series::Series;
 use crate::config::BestBy;
@@ -61,6 +62,8 @@ pub struct RunState {
     /// Dropped with torn lines.
     pub dropped_bytes: u64,
     pub resumed: usize,
+    /// Collapsed policies that were replaced, in order.
+    pub collapses: Vec<Collapse>,
     /// Unless a later worker took over.
     pub end: Option<End>,
     /// Of the first event, milliseconds since 1970.
@@ -146,6 +149,7 @@ impl RunState {
                     self.forget_after(step);
                 }
             }
+            EventBody::Collapse(collapse) => self.collapses.push(collapse),
             EventBody::End(end) => self.end = Some(end),
             EventBody::Unknown(_) => self.unknown += 1,
         }
@@ -281,6 +285,7 @@ impl RunState {
         self.evals.retain(|(found, _, _), _| *found <= step);
         self.guards.retain(|found, _| *found <= step);
         self.checkpoints.retain(|found, _| *found <= step);
+        self.collapses.retain(|collapse| collapse.step <= step);
         self.alerts_in_order.retain(|alert| alert.step <= step);
         self.alerts = self.alerts_in_order.iter().map(|alert| (alert.rule.clone(), alert.clone())).collect();
         if step < self.last_step {

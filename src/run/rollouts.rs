@@ -28,6 +28,9 @@ pub struct RolloutGroup {
     /// Whether dynamic sampling replaced the group, so that it was not trained on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
+    /// Whether the last completion was not sampled freely, but given or constrained (`guided`): it has no log-probs.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub guided: bool,
     pub completions: Vec<RolloutCompletion>,
 }
 

@@ -70,7 +70,7 @@ pub fn thinking_of(task: &Task) -> Thinking {
 
 /// The turns of a row as the model's template sees them: with the task's system text and its switch for reasoning.
 pub fn turns_of(task: &Task, tokenizer: &Tokenizer, messages: &[Message]) -> Vec<Message> {
-    conversation(task.system.as_deref(), messages, thinking_of(task), tokenizer.has_thinking_switch())
+    conversation(task.system.as_deref(), messages, thinking_of(task), tokenizer.has_soft_switch())
 }
 
 /// The tools that the model may call on a row, as its template takes them; `None` where the task is not about calls.

@@ -241,7 +241,7 @@ fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Ve
                 Some(false) => Thinking::Off,
                 None => shared.thinking,
             };
-            let turns = conversation(None, messages, thinking, tokenizer.has_thinking_switch());
+            let turns = conversation(None, messages, thinking, tokenizer.has_soft_switch());
             let tools = tools.as_ref().map(|tools| &tools.list);
             let refuse = |error: TextError| match error {
                 TextError::NoTemplate { .. } => {

@@ -78,13 +78,13 @@ pub enum TextError {
 }
 
 /// The messages that the template sees: the task's `system` text first, joined to the row's own system turn by a blank
-/// line. Where reasoning is off and the template has no switch for it, Qwen's `/no_think` is appended to the system
-/// text.
+/// line. Where reasoning is off and the model knows Qwen's soft switch, `/no_think` is appended to the system text; no
+/// other model would be served with it.
 pub fn conversation(
     system: Option<&str>,
     messages: &[Message],
     thinking: Thinking,
-    template_has_switch: bool,
+    has_soft_switch: bool,
 ) -> Vec<Message> {
     let (own, rest) = match messages {
         [first, rest @ ..] if first.role == "system" => (Some(first.content.as_str()), rest),
@@ -92,7 +92,7 @@ pub fn conversation(
     };
     let parts: Vec<&str> = [system, own].into_iter().flatten().filter(|text| !text.is_empty()).collect();
     let mut text = parts.join("\n\n");
-    if thinking == Thinking::Off && !template_has_switch {
+    if thinking == Thinking::Off && has_soft_switch {
         text.push_str(if text.is_empty() { "/no_think" } else { " /no_think" });
     }
     let turn = (!text.is_empty() || own.is_some()).then(|| Message::new("system", text));
@@ -126,22 +126,22 @@ mod tests {
     #[test]
     fn the_task_speaks_first_and_the_row_after_a_blank_line() {
         type Turns<'a> = &'a [(&'a str, &'a str)];
-        let check = |system: Option<&str>, turns: Turns, thinking, switch, expected: Turns| {
+        let check = |system: Option<&str>, turns: Turns, thinking, soft_switch, expected: Turns| {
             assert_eq!(
-                conversation(system, &messages(turns), thinking, switch),
+                conversation(system, &messages(turns), thinking, soft_switch),
                 messages(expected),
-                "{system:?} {turns:?} {thinking:?} {switch}"
+                "{system:?} {turns:?} {thinking:?} {soft_switch}"
             );
         };
         let (on, off) = (Thinking::On, Thinking::Off);
-        check(None, &[("user", "u")], off, true, &[("user", "u")]);
-        check(Some("s"), &[("user", "u")], off, true, &[("system", "s"), ("user", "u")]);
-        check(Some("s"), &[("system", "own"), ("user", "u")], off, true, &[("system", "s\n\nown"), ("user", "u")]);
+        check(None, &[("user", "u")], off, false, &[("user", "u")]);
+        check(Some("s"), &[("user", "u")], off, false, &[("system", "s"), ("user", "u")]);
+        check(Some("s"), &[("system", "own"), ("user", "u")], off, false, &[("system", "s\n\nown"), ("user", "u")]);
         check(None, &[("system", "own"), ("user", "u")], on, false, &[("system", "own"), ("user", "u")]);
         check(None, &[("system", ""), ("user", "u")], on, true, &[("system", ""), ("user", "u")]);
         check(Some(""), &[("user", "u")], on, true, &[("user", "u")]);
-        check(Some("s"), &[("user", "u")], off, false, &[("system", "s /no_think"), ("user", "u")]);
-        check(None, &[("user", "u")], off, false, &[("system", "/no_think"), ("user", "u")]);
+        check(Some("s"), &[("user", "u")], off, true, &[("system", "s /no_think"), ("user", "u")]);
+        check(None, &[("user", "u")], off, true, &[("system", "/no_think"), ("user", "u")]);
         check(
             Some("s"),
             &[("user", "u"), ("system", "late")],

@@ -18,6 +18,7 @@ pub struct ChatTemplate {
     special_tokens: Vec<(String, String)>,
     path: String,
     has_switch: bool,
+    has_soft_switch: bool,
     takes_tools: bool,
 }
 
@@ -51,6 +52,7 @@ impl ChatTemplate {
             special_tokens,
             path: path.to_owned(),
             has_switch: source.contains("enable_thinking"),
+            has_soft_switch: source.contains("/no_think") && !source.contains("enable_thinking"),
             takes_tools: source.contains("tools"),
         })
     }
@@ -86,6 +88,12 @@ impl ChatTemplate {
     /// Whether reasoning can be switched off in it: it mentions `enable_thinking`.
     pub fn has_thinking_switch(&self) -> bool {
         self.has_switch
+    }
+
+    /// Whether reasoning is switched off by `/no_think` in the system text alone: it reads that, and has no
+    /// `enable_thinking`.
+    pub fn has_soft_switch(&self) -> bool {
+        self.has_soft_switch
     }
 
     /// Whether it has a place for tools: it mentions `tools`.

@@ -197,6 +197,11 @@ impl Tokenizer {
         matches!(&self.template, Template::Ready(template) if template.has_thinking_switch())
     }
 
+    /// Whether the model reads `/no_think` in its system text, and has no other switch.
+    pub fn has_soft_switch(&self) -> bool {
+        matches!(&self.template, Template::Ready(template) if template.has_soft_switch())
+    }
+
     /// Whether the chat template has a place for tools; one without gets them in the system message.
     pub fn takes_tools(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.takes_tools())

@@ -14,8 +14,8 @@ type Metrics = BTreeMap<String, f64>;
 
 /// The moving window of the rules, in steps.
 const WINDOW: usize = 5;
-/// The metrics of a window's [`Level`].
-const WINDOWED: [&str; 2] = ["tiers/valid", "exact"];
+/// The metrics of a window's [`Level`], and the entropy at the start.
+const WINDOWED: [&str; 3] = ["tiers/valid", "exact", "completions/entropy"];
 /// Consecutive steps without a mixed group.
 const EQUAL_STEPS: usize = 3;
 /// The share of truncated completions above which the limit decides rewards.
@@ -39,6 +39,12 @@ const SLOW: f64 = 1.25;
 /// Nats a token that guard prompts may lose, about 5% of a token's probability.
 const FORGOTTEN: f64 = 0.05;
 
+/// A policy has collapsed if, in each step of a window, at least this share of the groups has one equal reward below the
+/// maximum, with at most this share of distinct answers.
+const COLLAPSED_GROUPS: f64 = 0.9;
+const COLLAPSED_ANSWERS: f64 = 0.5;
+
+const COLLAPSED: &str = "collapsed";
 const VALUE_DRIFT: &str = "value_drift";
 
 /// The last steps, the drift of exact match, and the open alerts: a fold over steps and evals, so that a resumed run
@@ -46,6 +52,10 @@ const VALUE_DRIFT: &str = "value_drift";
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
     history: VecDeque<Metrics>,
+    /// Of the first step, nats/token.
+    first_entropy: Option<f64>,
+    /// The most frequent answer of the last step.
+    pub(super) frequent_answer: Option<String>,
     /// On the eval set, from the base on.
     evals: Drift,
     /// On training completions, if no eval measures exact match during the run.
@@ -155,6 +165,7 @@ impl Alerts {
     /// cleared.
     pub(super) fn resumed(state: &RunState, last: u64, config: &TrainConfig) -> Self {
         let mut alerts = Self::default();
+        let recovered = state.collapses.iter().map(|collapse| collapse.step).filter(|step| *step <= last).max();
         for step in 1..=last {
             // Of early steps only the window metrics matter.
             let is_late = step + WINDOW as u64 > last;
@@ -165,6 +176,9 @@ impl Alerts {
             let metrics: Metrics = values.filter_map(|(name, series)| Some((name.clone(), series.at(step)?))).collect();
             if !metrics.is_empty() {
                 alerts.take_step(metrics, config);
+            }
+            if recovered == Some(step) {
+                alerts.history.clear();
             }
         }
         state.evals.values().filter(|eval| eval.step <= last).for_each(|eval| alerts.take_eval(eval));
@@ -199,7 +213,19 @@ impl Alerts {
         }
     }
 
+    /// Whether the policy has collapsed.
+    pub(super) fn is_collapsed(&self) -> bool {
+        self.standing.contains_key(COLLAPSED)
+    }
+
+    /// Forgets the steps of a policy that was replaced; returns the alerts that are cleared.
+    pub(super) fn recovered(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
+        self.history.clear();
+        self.changes(step, config)
+    }
+
     fn take_step(&mut self, metrics: Metrics, config: &TrainConfig) {
+        self.first_entropy = self.first_entropy.or(metrics.get("completions/entropy").copied());
         self.history.push_back(metrics);
         while self.history.len() > WINDOW {
             self.history.pop_front();
@@ -225,6 +251,7 @@ impl Alerts {
             zero_variance_with_kl(history, config),
             all_max(history, latest.filter(|_| drift.is_some())),
             all_below_max(history),
+            collapsed(history, self.first_entropy, self.frequent_answer.as_deref()),
         ]
         .into_iter()
         .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
@@ -338,6 +365,36 @@ fn all_below_max(history: &[Metrics]) -> Option<Finding> {
             "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
         ),
         suggestion: "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt."
+            .to_owned(),
+    })
+}
+
+/// Nothing that the policy writes differs from what it wrote before, so no reward can (a policy without any success yet
+/// writes different answers).
+fn collapsed(history: &[Metrics], first_entropy: Option<f64>, frequent_answer: Option<&str>) -> Option<Finding> {
+    let is_collapsed = |metrics: &Metrics| {
+        get(metrics, "groups/frac_all_worst") >= COLLAPSED_GROUPS
+            && metrics.get("groups/frac_distinct").is_some_and(|share| *share <= COLLAPSED_ANSWERS)
+    };
+    let now = history.last().filter(|_| history.len() == WINDOW && history.iter().all(is_collapsed))?;
+    let answers = frequent_answer.map_or_else(
+        || "nearly equal answers".to_owned(),
+        |answer| {
+            format!("nearly all answers are `{}`", crate::format::shortened(&answer.replace(char::is_control, " "), 60))
+        },
+    );
+    let entropy = first_entropy.zip(now.get("completions/entropy"));
+    let entropy =
+        entropy.map_or_else(String::new, |(first, now)| format!(", entropy {first:.2} -> {now:.2} nats/token"));
+    let reward = get(now, "reward");
+    Some(Finding {
+        rule: COLLAPSED,
+        level: "warning",
+        value: reward,
+        sentence: format!(
+            "The policy collapsed: {answers}, mean reward {reward:.2}{entropy}; no group of the last {WINDOW} steps had a gradient to leave it by."
+        ),
+        suggestion: "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\")."
             .to_owned(),
     })
 }

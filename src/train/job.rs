@@ -4,11 +4,12 @@ use std::cell::Cell;
 
 use super::TrainError;
 use super::alerts::Alerts;
+use super::guided::Guide;
 use super::oom_retry::{Extent, Hindrances, retry_smaller};
 use super::rank_work::{LatestReading, RankWork};
 use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
-use crate::config::TrainConfig;
+use crate::config::{Method, TrainConfig};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Shard, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
@@ -47,6 +48,8 @@ pub(super) struct Job {
     pub(super) rollouts: RolloutMemory,
     pub(super) hindrances: Hindrances,
     pub(super) ahead: Option<Ahead>,
+    /// On rank 0, with `guided`.
+    pub(super) guide: Option<Guide>,
     /// The user has asked for an end after this step.
     pub(super) is_stopping: bool,
     pub(super) ranks: Ranks,
@@ -91,7 +94,7 @@ impl Job {
         history: &RunState,
         rank: usize,
     ) -> Result<Self, TrainError> {
-        let shape = setup.shape();
+        let (shape, has_recovered) = (setup.shape(), !history.collapses.is_empty());
         let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = setup;
         let weights = start.weights()?;
         let trainable = Trainable::of(&config);
@@ -106,6 +109,8 @@ impl Job {
         let rollouts = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
         let alerts = resumed_from.map_or_else(Alerts::default, |step| Alerts::resumed(history, step, &config));
         Ok(Self {
+            guide: (rank == 0 && config.method == Method::Grpo && (config.guided || has_recovered))
+                .then(|| Guide::new(&task, &start.tokenizer)),
             total_steps,
             alerts,
             ignores_disk_forecast: false,
@@ -151,6 +156,10 @@ impl Job {
     /// The steps that are sampled together next.
     pub(super) fn next_steps(&self) -> u64 {
         self.config.weight_sync_interval.min(self.total_steps - self.state.step)
+    }
+
+    pub(super) fn optimizer_settings(&self) -> OptimizerSettings {
+        optimizer_settings(&self.config)
     }
 
     pub(super) fn policy_settings(&self) -> PolicySettings {
@@ -271,7 +280,17 @@ fn optimizer_and_state(
     config: &TrainConfig,
     model: &Decoder,
 ) -> Result<(Optimizer, TrainerState, Option<u64>), TrainError> {
-    let settings = OptimizerSettings {
+    let settings = optimizer_settings(config);
+    let Some(&step) = list_checkpoints(run.path())?.last() else {
+        let optimizer = Optimizer::new(settings, model.parameters(), model.device())?;
+        return Ok((optimizer, TrainerState::start(config.digest()), None));
+    };
+    let (moments, state) = checkpoint::load(&checkpoint_path(run.path(), step), model.parameters())?;
+    Ok((Optimizer::restored(settings, moments, state.updates), state, Some(step)))
+}
+
+fn optimizer_settings(config: &TrainConfig) -> OptimizerSettings {
+    OptimizerSettings {
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
         cosine_steps: 0,
@@ -281,11 +300,5 @@ fn optimizer_and_state(
         weight_decay: config.weight_decay,
         decay_norms_and_biases: config.decay_norms_and_biases,
         grad_clip_norm: config.grad_clip_norm,
-    };
-    let Some(&step) = list_checkpoints(run.path())?.last() else {
-        let optimizer = Optimizer::new(settings, model.parameters(), model.device())?;
-        return Ok((optimizer, TrainerState::start(config.digest()), None));
-    };
-    let (moments, state) = checkpoint::load(&checkpoint_path(run.path(), step), model.parameters())?;
-    Ok((Optimizer::restored(settings, moments, state.updates), state, Some(step)))
+    }
 }

@@ -75,7 +75,10 @@ pub(super) fn update_metrics(update: &StepUpdate, update_seconds: f64, step_seco
         }
         found.add("clip_ratio/low_mean", statistics.clipped_low as f64 / tokens);
         found.add("clip_ratio/high_mean", statistics.clipped_high as f64 / tokens);
-        found.add("sampling/sampling_logp_difference/mean", statistics.sampling_difference / tokens);
+        found.add(
+            "sampling/sampling_logp_difference/mean",
+            statistics.sampling_difference / statistics.sampled_tokens.max(1) as f64,
+        );
         found.add("sampling/sampling_logp_difference/max", statistics.sampling_difference_max);
     }
     found.add("time/update", update_seconds);
@@ -104,18 +107,19 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     let share = |condition: &dyn Fn(&ScoredGroup) -> bool| {
         mean(groups.iter().map(|group| f64::from(u8::from(condition(group)))))
     };
-    let rewards =
-        |group: &ScoredGroup| group.completions.iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
+    let rewards = |group: &ScoredGroup| group.sampled().iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
     found.add("reward", mean_reward(groups.iter().flat_map(rewards)));
     found.add("reward_std", mean(groups.iter().map(|group| mean_and_deviation(&rewards(group)).1)));
     found.add("frac_reward_zero_std", share(&|group| group.signal != GroupSignal::Mixed));
+    found.add("groups/frac_guided", share(&|group| group.is_guided));
+    found.add("groups/frac_distinct", mean(groups.iter().map(distinct_share)));
     found.add("groups/frac_mixed", share(&|group| group.signal == GroupSignal::Mixed));
     found.add("groups/frac_all_best", share(&|group| group.signal == GroupSignal::AllMax));
     found.add(
         "groups/frac_all_worst",
         share(&|group| matches!(group.signal, GroupSignal::AllMin | GroupSignal::AllEqual)),
     );
-    let scores = || groups.iter().flat_map(|group| &group.completions).map(|scored| &scored.score);
+    let scores = || groups.iter().flat_map(ScoredGroup::sampled).map(|scored| &scored.score);
     let known = || scores().filter(|score| !score.is_error());
     for tier in Tier::ALL {
         found
@@ -133,6 +137,19 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     means("scorer", scores().map(|score| &score.metrics), found);
 }
 
+/// The text that most of the sampled completions have.
+pub(super) fn frequent_answer(groups: &[ScoredGroup]) -> Option<String> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    groups.iter().flat_map(ScoredGroup::sampled).for_each(|scored| *counts.entry(&scored.text).or_default() += 1);
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(text, _)| text.to_owned())
+}
+
+/// Distinct texts of a group over its completions.
+fn distinct_share(group: &ScoredGroup) -> f64 {
+    let texts: BTreeSet<&str> = group.sampled().iter().map(|scored| scored.text.as_str()).collect();
+    texts.len() as f64 / group.sampled().len().max(1) as f64
+}
+
 /// The mean of each number over those that have it.
 fn means<'s>(of: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>> + Clone, found: &mut MetricMap) {
     let names: BTreeSet<&str> = numbers.clone().flat_map(|numbers| numbers.iter().map(|(name, _)| name)).collect();
@@ -143,8 +160,11 @@ fn means<'s>(of: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>> + Clon
 }
 
 fn completions(groups: &[ScoredGroup], found: &mut MetricMap) {
-    let all = || groups.iter().flat_map(|group| &group.completions).map(|scored| &scored.completion);
+    let all = || groups.iter().flat_map(ScoredGroup::sampled).map(|scored| &scored.completion);
     let lengths = || all().map(|completion| completion.token_ids.len() as f64);
+    // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
+    let log_probs = all().flat_map(|completion| &completion.log_probs);
+    found.add("completions/entropy", mean(log_probs.map(|log_prob| -f64::from(*log_prob))));
     found.add("completions/mean_length", mean(lengths()));
     found.add("completions/min_length", lengths().fold(f64::INFINITY, f64::min));
     found.add("completions/max_length", lengths().fold(0.0, f64::max));

@@ -15,8 +15,10 @@ mod follower; // a rank other than 0
 mod rollout_plan; // the next steps' prompts
 mod eval_beside; // an eval decoded with the next rollout
 mod rollout_groups; // one step's groups
+mod guided; // and what is learnt from where none succeeds
 mod evaluation; // base against trained
 mod guard; // what the model forgets
+mod collapse; // and where it goes on once its policy writes one answer
 mod early_stop; // when a run ends before its last step
 mod checkpointing; // checkpoints and the disk space for them
 mod checkpoint_writer; // the thread that makes them durable

@@ -114,7 +114,7 @@ fn tokenizer_files(
     let mut texts = Vec::new();
     for number in 0..settings.tokenizer_examples {
         let (messages, completion) = generator.pretrain_example(number)?;
-        let turns = conversation(task.system.as_deref(), &messages, thinking_of(task), true);
+        let turns = conversation(task.system.as_deref(), &messages, thinking_of(task), false);
         texts.extend(turns.into_iter().map(|message| message.content));
         texts.push(completion);
     }

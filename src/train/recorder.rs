@@ -7,7 +7,7 @@ use super::TrainError;
 use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
 use super::job::Job;
-use super::metrics::{StepUpdate, rollout_metrics, update_metrics};
+use super::metrics::{StepUpdate, frequent_answer, rollout_metrics, update_metrics};
 use super::oom_retry::shrunk;
 use super::rank_work::{LatestReading, rank_metrics};
 use super::rollout_groups::{ScoredGroup, StepRollout};
@@ -179,7 +179,9 @@ impl<'a> Recorder<'a> {
         let forward_seconds = rollout.forward_seconds;
         let update_seconds = forward_seconds + update.start.elapsed().as_secs_f64();
         let sampling_seconds = rollout.rollout_seconds + rollout.score_seconds;
-        let (mut metrics, ranks) = (rollout_metrics(&rollout), rollout.ranks);
+        let mut metrics = rollout_metrics(&rollout);
+        job.alerts.frequent_answer = frequent_answer(&rollout.groups);
+        let ranks = rollout.ranks;
         for (groups, replaced) in [(rollout.groups, false), (rollout.replaced, true)] {
             groups.into_iter().try_for_each(|group| self.group(job, step, group, replaced))?;
         }
@@ -218,15 +220,17 @@ impl<'a> Recorder<'a> {
 
     /// Records a group: texts into the rollouts, numbers into the events. `replaced`: the step does not train on it.
     fn group(&mut self, job: &Job, step: u64, group: ScoredGroup, replaced: bool) -> Result<(), TrainError> {
-        let ScoredGroup { prompt, own_prompts, completions, advantages, signal } = group;
+        let ScoredGroup { prompt, own_prompts, completions, advantages, signal, is_guided } = group;
         let prompt = &job.prompts.train[prompt];
         let prompt_id = own_prompts.first().map_or(&prompt.row.id, |own| &own.row.id).clone();
-        let mut event = Group { step, prompt_id: prompt_id.clone(), signal, replaced, ..Group::default() };
+        let mut event =
+            Group { step, prompt_id: prompt_id.clone(), signal, replaced, guided: is_guided, ..Group::default() };
         let mut record = RolloutGroup {
             step,
             prompt_id,
             prompt: if own_prompts.is_empty() { prompt.text.clone() } else { String::new() },
             replaced,
+            guided: is_guided,
             completions: Vec::with_capacity(completions.len()),
         };
         let mut own_prompts = own_prompts.into_iter();

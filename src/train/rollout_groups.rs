@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::eval_beside::{sample, sample_alone};
+use super::guided::guide;
 use super::job::{Job, Sampled};
 use super::rank_work::{add, share_of_time};
 use super::ranked::Command;
@@ -28,7 +29,10 @@ pub(super) struct ScoredGroup {
     pub(super) completions: Vec<ScoredCompletion>,
     /// By completion.
     pub(super) advantages: Vec<f64>,
+    /// Of the sampled completions.
     pub(super) signal: GroupSignal,
+    /// Whether the last completion was not sampled freely (`guided`).
+    pub(super) is_guided: bool,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +84,7 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
         let mut rows = 0;
         // The turns of a row stay together.
         for row in by_row(std::mem::take(&mut rollout.groups)) {
-            let is_mixed = row.iter().any(|group| group.signal == GroupSignal::Mixed);
+            let is_mixed = row.iter().any(|group| group.signal == GroupSignal::Mixed || group.is_guided);
             rows += usize::from(is_mixed);
             if is_mixed { &mut rollout.groups } else { &mut rollout.replaced }.extend(row);
         }
@@ -150,7 +154,8 @@ fn score(
         Ok::<_, TrainError>(more.completions)
     })?;
     let of_rows = prompts.iter().zip(scored).zip(later);
-    let rows: Vec<_> = of_rows.map(|((prompt, first), later)| row_groups(job, *prompt, first, later)).collect();
+    let mut rows: Vec<_> = of_rows.map(|((prompt, first), later)| row_groups(job, *prompt, first, later)).collect();
+    guide(job, &mut rows, requests)?;
     let all = rows.iter().flatten().flat_map(|group| &group.completions);
     job.scorer.check_errors(all.map(|scored| &scored.score))?;
     let score_seconds = (start.elapsed().as_secs_f64() - (seconds - before)) / plan.len() as f64;
@@ -198,7 +203,28 @@ impl ScoredGroup {
     fn new(config: &TrainConfig, prompt: usize, completions: Vec<ScoredCompletion>) -> Self {
         let rewards: Vec<f64> = completions.iter().map(|scored| scored.score.reward).collect();
         let advantages = group_advantages(&rewards, config.advantage);
-        Self { prompt, own_prompts: Vec::new(), signal: signal_of(&completions), advantages, completions }
+        let signal = signal_of(&completions);
+        Self { prompt, own_prompts: Vec::new(), signal, is_guided: false, advantages, completions }
+    }
+
+    /// Gives the last completion's place to an answer that earns more than all others.
+    pub(super) fn guide(&mut self, answer: ScoredCompletion, advantage: crate::config::Advantage) {
+        let rewards = |completions: &[ScoredCompletion]| -> Vec<f64> {
+            completions.iter().map(|scored| scored.score.reward).collect()
+        };
+        let is_better = |reward: &f64| !reward.is_finite() || *reward < answer.score.reward;
+        if answer.score.is_error() || self.completions.len() < 2 || !rewards(&self.completions).iter().all(is_better) {
+            return;
+        }
+        self.completions.pop();
+        self.completions.push(answer);
+        self.advantages = group_advantages(&rewards(&self.completions), advantage);
+        self.is_guided = true;
+    }
+
+    /// The completions that the policy sampled freely.
+    pub(super) fn sampled(&self) -> &[ScoredCompletion] {
+        &self.completions[..self.completions.len() - usize::from(self.is_guided)]
     }
 }
 
@@ -220,7 +246,7 @@ pub(super) fn policy_batch<'a>(
             }
             totals.sequences += 1;
             totals.tokens += completion.token_ids.len();
-            if group.signal == GroupSignal::Mixed || config.kl_beta > 0.0 {
+            if group.signal == GroupSignal::Mixed || group.is_guided || config.kl_beta > 0.0 {
                 let old_log_probs = old_log_probs.next().map(Cow::from);
                 let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, advantage) };
                 match group.own_prompts.get(index) {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::checkpointing::{leave, save};
+use super::collapse::leave_collapse;
 use super::early_stop::{is_due, should_stop};
 use super::evaluation::{Report, report, run_eval, stop_before};
 use super::follower::{Begin, Loaded};
@@ -20,7 +21,7 @@ use crate::checkpoint;
 use crate::config::Method;
 use crate::kernels::device::Engine;
 use crate::ranks::Ranks;
-use crate::run::events::{Checkpoint, End, Recovered, Run};
+use crate::run::events::{Alert, Checkpoint, End, Recovered, Run};
 use crate::run::{
     Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
     list_checkpoints, settings,
@@ -218,6 +219,11 @@ fn run_steps(
     if !job.engine.device.is_cpu() {
         probe_memory(job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
     }
+    if let Some(cause) = unguided(job) {
+        let (rule, level) = ("unguided".to_owned(), "info".to_owned());
+        let suggestion = "Add `expected` to the rows, or simplify what cannot be enforced.".to_owned();
+        recorder.event(Alert { rule, level, step: job.state.step, sentence: cause, suggestion, ..Alert::default() })?;
+    }
     if job.resumed_from.is_none() {
         let is_tested = run_eval(run, job, recorder, "test", "base", 0)?.is_some();
         if is_tested && !job.prompts.eval.is_empty() {
@@ -238,6 +244,9 @@ fn run_steps(
             break "all steps done".to_owned();
         }
         if let Some(cause) = should_stop(recorder.history()?, &job.state, &job.config) {
+            break cause;
+        }
+        if let Some(cause) = leave_collapse(run, job, recorder)? {
             break cause;
         }
         if worker.controls().stops_after(job.state.step) {
@@ -264,6 +273,13 @@ fn run_steps(
     recorder.finish_rollouts()?;
     let report = report(run, job, recorder, worker, start.elapsed().as_secs_f64())?;
     Ok(Ended::Finished(Box::new(Report { cause, ..report })))
+}
+
+/// Why groups without a valid completion are not guided, if some are not.
+fn unguided(job: &Job) -> Option<String> {
+    let cause = job.guide.as_ref()?.refusal()?;
+    let rows = job.prompts.train.iter().filter(|prompt| prompt.row.expected.is_none()).count();
+    (rows > 0).then(|| format!("Groups of {rows} rows without an expected answer are not guided: {cause}."))
 }
 
 /// Applies each `set` that earlier workers accepted for the next step or an earlier one.

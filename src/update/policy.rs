@@ -17,7 +17,7 @@ use crate::rollout::{Completion, ThreadPool};
 pub struct PolicySample<'a> {
     /// Its tokens as they were sampled, the stop token included.
     pub token_ids: Cow<'a, [u32]>,
-    /// The sampler's log-probs, nats.
+    /// The sampler's log-probs, nats; empty for an answer that was not sampled freely.
     pub sampled_log_probs: Cow<'a, [f32]>,
     /// Log-probs by a training forward of the weights that sampled it; None where those are the current ones: then the
     /// ratio is exactly 1. The sampler's own would not do: their rounding is another, and passes `gspo`'s clips.
@@ -61,6 +61,8 @@ pub struct PolicyStatistics {
     pub loss: f64,
     /// Completion tokens forwarded.
     pub tokens: usize,
+    /// Of them, those that the policy sampled freely.
+    pub sampled_tokens: usize,
     /// Rows forwarded, prompts included.
     pub rows: usize,
     /// Sum of entropies, nats.
@@ -154,6 +156,7 @@ impl PolicyStatistics {
         self.clipped_low += clipped_low;
         self.clipped_high += clipped_high;
         self.tokens += tokens.len();
+        self.sampled_tokens += sample.sampled_log_probs.len();
         self.entropy += tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
         for (&trained, &sampled) in
             sample.old_log_probs.as_deref().unwrap_or(&current).iter().zip(&*sample.sampled_log_probs)
@@ -169,6 +172,7 @@ impl PolicyStatistics {
     pub fn add(&mut self, other: Self) {
         self.loss += other.loss;
         self.tokens += other.tokens;
+        self.sampled_tokens += other.sampled_tokens;
         self.rows += other.rows;
         self.entropy += other.entropy;
         self.kl = self.kl.map_or(other.kl, |kl| Some(kl + other.kl.unwrap_or(0.0)));

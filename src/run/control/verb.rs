@@ -184,6 +184,12 @@ pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
             settings.entry(control.step).or_default().extend(changes);
         }
     }
+    for collapse in &history.collapses {
+        settings
+            .entry(collapse.step + 1)
+            .or_default()
+            .insert("learning_rate".to_owned(), collapse.learning_rate.into());
+    }
     Ok(settings)
 }
 
