@@ -89,6 +89,16 @@ choices! {
 }
 
 choices! {
+    /// How the learning rate goes on after warm-up.
+    Schedule {
+        /// As it is.
+        Constant = "constant",
+        /// Along a cosine to a tenth over the optimizer steps of the run.
+        Cosine = "cosine",
+    }
+}
+
+choices! {
     /// Whether the backward pass recomputes a layer's activations instead of keeping them.
     Recompute {
         /// On a GPU where keeping them does not fit; never on a CPU.

@@ -1,6 +1,6 @@
 //! The table of configuration keys, the source for command line, files, help, documentation and forms.
 
-use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute};
+use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule};
 use super::value::Kind;
 
 #[derive(Debug)]
@@ -181,6 +181,14 @@ pub static KEYS: &[Key] = &[
     key("learning_rate", number(0.0, 10.0), "2e-5", "", "AdamW's learning rate after warm-up.")
         .seed("1e-5")
         .derived("1e-6 with lora_rank 0", |read| (read("lora_rank") == "0").then(|| "1e-6".to_owned())),
+    key(
+        "learning_rate_schedule",
+        Kind::Choice(Schedule::NAMES),
+        "cosine",
+        "",
+        "After warm-up: `constant`, or along a `cosine` to a tenth at the run's last step.",
+    )
+    .seed("constant"),
     key("warmup_steps", whole(0, ANY), "0", "steps", "Linear warmup steps of the learning rate.").presets("0", "0", "0"),
     key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Gradient norm clip; 0: off.")
         .presets("1.0", "0", "1.0"),

@@ -9,7 +9,7 @@ mod tests;
 mod train_config;
 mod value;
 
-pub use choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute};
+pub use choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule};
 pub use keys::{Derived, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
 pub use train_config::TrainConfig;

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::format::hex;
 
-use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute};
+use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute, Schedule};
 use super::value::StopCondition;
 
 /// Every key of [`super::KEYS`] with its value; meanings, units and ranges stand there. Written to `run.toml`.
@@ -46,6 +46,8 @@ pub struct TrainConfig {
     pub lora_rank: usize,
     pub lora_alpha: f64,
     pub learning_rate: f64,
+    #[serde(default = "unscheduled")]
+    pub learning_rate_schedule: Schedule,
     pub warmup_steps: u64,
     pub grad_clip_norm: f64,
     pub adam_beta1: f64,
@@ -64,6 +66,11 @@ pub struct TrainConfig {
     pub threads: usize,
     pub ranks: usize,
     pub max_invalid_expected: f64,
+}
+
+/// Of a run before the key existed.
+fn unscheduled() -> Schedule {
+    Schedule::Constant
 }
 
 /// Of a run before the key existed.

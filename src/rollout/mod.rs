@@ -108,6 +108,8 @@ pub enum StopReason {
     Length,
     /// The grammar of its constraint became too complex, or no token could follow.
     Constraint,
+    /// Not sampled freely: a group's expected or constrained answer, without log-probs.
+    Guided,
 }
 
 impl StopReason {
@@ -117,6 +119,7 @@ impl StopReason {
             Self::Stop => "stop",
             Self::Length => "length",
             Self::Constraint => "constraint",
+            Self::Guided => "guided",
         }
     }
 }

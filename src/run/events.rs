@@ -172,7 +172,7 @@ pub struct Group {
     pub advantages: Vec<f64>,
     /// The stop token included.
     pub token_counts: Vec<usize>,
-    /// `stop`, `length`, ...
+    /// `stop`, `length`, or `guided`: not sampled freely, but expected or constrained.
     pub stop_reasons: Vec<String>,
     /// `dead` in the files of older programs.
     #[serde(alias = "dead")]
@@ -180,9 +180,6 @@ pub struct Group {
     /// Whether dynamic sampling replaced it, so that it is neither trained on nor counted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
-    /// Whether the last completion was not sampled freely, but given or constrained (`guided`).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub guided: bool,
     /// The file of the texts, relative to the run.
     pub file: String,
     /// From 1.

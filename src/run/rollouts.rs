@@ -28,9 +28,6 @@ pub struct RolloutGroup {
     /// Whether dynamic sampling replaced the group, so that it was not trained on.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
-    /// Whether the last completion was not sampled freely, but given or constrained (`guided`): it has no log-probs.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub guided: bool,
     pub completions: Vec<RolloutCompletion>,
 }
 
@@ -45,7 +42,7 @@ pub struct RolloutCompletion {
     pub token_ids: Vec<u32>,
     /// The sampler's log-prob of each token, nats.
     pub log_probs: Vec<f32>,
-    /// `stop` or `length`.
+    /// `stop`, `length`, or `guided`: not sampled freely, but expected or constrained, and without log-probs.
     pub stop_reason: String,
     /// Null if the completion could not be scored.
     pub reward: Option<f64>,

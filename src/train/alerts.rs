@@ -251,7 +251,12 @@ impl Alerts {
             zero_variance_with_kl(history, config),
             all_max(history, latest.filter(|_| drift.is_some())),
             all_below_max(history),
-            collapsed(history, self.first_entropy, self.frequent_answer.as_deref()),
+            collapsed(
+                history,
+                self.standing.contains_key(COLLAPSED),
+                self.first_entropy,
+                self.frequent_answer.as_deref(),
+            ),
         ]
         .into_iter()
         .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
@@ -371,10 +376,17 @@ fn all_below_max(history: &[Metrics]) -> Option<Finding> {
 
 /// Nothing that the policy writes differs from what it wrote before, so no reward can (a policy without any success yet
 /// writes different answers).
-fn collapsed(history: &[Metrics], first_entropy: Option<f64>, frequent_answer: Option<&str>) -> Option<Finding> {
+/// `stands`: it had collapsed before; then it has until half of the groups of a step have a gradient.
+fn collapsed(
+    history: &[Metrics],
+    stands: bool,
+    first_entropy: Option<f64>,
+    frequent_answer: Option<&str>,
+) -> Option<Finding> {
     let is_collapsed = |metrics: &Metrics| {
-        get(metrics, "groups/frac_all_worst") >= COLLAPSED_GROUPS
-            && metrics.get("groups/frac_distinct").is_some_and(|share| *share <= COLLAPSED_ANSWERS)
+        let worst = get(metrics, "groups/frac_all_worst");
+        let is_narrow = metrics.get("groups/frac_distinct").is_some_and(|share| *share <= COLLAPSED_ANSWERS);
+        worst >= COLLAPSED_GROUPS && is_narrow || stands && worst >= 0.5
     };
     let now = history.last().filter(|_| history.len() == WINDOW && history.iter().all(is_collapsed))?;
     let answers = frequent_answer.map_or_else(

@@ -150,9 +150,10 @@ fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError
                 follower.reply(&share(&job, || own_log_probs(&job, &groups, &settings))?)?
             }
             Command::Probe { settings } => follower.reply(&share(&job, || own_probe(&job, settings))?)?,
-            Command::Update { learning_rate } => {
+            Command::Update { learning_rate, total_steps } => {
                 let Some(own) = gradients.take() else { return Err(TrainError::NoGradient) };
-                job.optimizer.set_learning_rate(learning_rate);
+                (job.config.learning_rate, job.total_steps) = (learning_rate, total_steps);
+                job.optimizer.set(job.optimizer_settings());
                 let updated = timed_update(&job.model, &mut job.optimizer, follower, &own, &reading)?.1;
                 follower.reply(&updated)?
             }

@@ -67,12 +67,14 @@ pub(super) fn guide(job: &Job, rows: &mut [Vec<ScoredGroup>], requests: &[Reques
     if !to_sample.is_empty() {
         let completions = job.rollout_context().rollout(&to_sample, &job.sampling())?.completions;
         let ended = sampled.into_iter().zip(completions.into_iter().flatten());
-        given.extend(ended.filter(|(_, completion)| completion.stop == StopReason::Stop));
+        given.extend(
+            ended
+                .filter(|(_, completion)| completion.stop == StopReason::Stop)
+                .map(|(at, completion)| (at, guiding(completion.token_ids))),
+        );
     }
-    let (places, completions): (Vec<usize>, Vec<Vec<Completion>>) = given
-        .into_iter()
-        .map(|(at, completion)| (at, vec![Completion { log_probs: Vec::new(), ..completion }]))
-        .unzip();
+    let (places, completions): (Vec<usize>, Vec<Vec<Completion>>) =
+        given.into_iter().map(|(at, completion)| (at, vec![completion])).unzip();
     let asked = places.iter().map(|&at| &job.prompts.train[rows[at][0].prompt].row);
     let scored = job.rollout_context().score(&job.scorer, completions, asked)?;
     for (at, answer) in places.into_iter().zip(scored.into_iter().flatten()) {
@@ -87,5 +89,9 @@ fn expected_completion(job: &Job, prompt: &Prompt) -> Result<Option<Completion>,
     let mut token_ids = job.tokenizer.encode(&answer)?;
     token_ids.extend(job.tokenizer.turn_end_id());
     let fits = token_ids.len() <= job.config.max_completion_tokens.min(prompt.most_tokens);
-    Ok(fits.then(|| Completion { token_ids, log_probs: Vec::new(), stop: StopReason::Stop }))
+    Ok(fits.then(|| guiding(token_ids)))
+}
+
+fn guiding(token_ids: Vec<u32>) -> Completion {
+    Completion { token_ids, log_probs: Vec::new(), stop: StopReason::Guided }
 }

@@ -9,7 +9,7 @@ use super::oom_retry::{Extent, Hindrances, retry_smaller};
 use super::rank_work::{LatestReading, RankWork};
 use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
-use crate::config::{Method, TrainConfig};
+use crate::config::{Method, Schedule, TrainConfig};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, Shard, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
@@ -105,7 +105,7 @@ impl Job {
         let model = decoder(trainable)?;
         let frozen =
             if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
-        let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, &model)?;
+        let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, total_steps, &model)?;
         let rollouts = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
         let alerts = resumed_from.map_or_else(Alerts::default, |step| Alerts::resumed(history, step, &config));
         Ok(Self {
@@ -159,7 +159,7 @@ impl Job {
     }
 
     pub(super) fn optimizer_settings(&self) -> OptimizerSettings {
-        optimizer_settings(&self.config)
+        optimizer_settings(&self.config, self.total_steps)
     }
 
     pub(super) fn policy_settings(&self) -> PolicySettings {
@@ -205,7 +205,7 @@ impl Job {
     pub(super) fn set(&mut self, changes: &std::collections::BTreeMap<String, serde_json::Value>) {
         if let Some(rate) = changes.get("learning_rate").and_then(serde_json::Value::as_f64) {
             self.config.learning_rate = rate;
-            self.optimizer.set_learning_rate(rate);
+            self.optimizer.set(self.optimizer_settings());
         }
         if let Some(temperature) = changes.get("temperature").and_then(serde_json::Value::as_f64) {
             self.config.temperature = temperature;
@@ -213,6 +213,7 @@ impl Job {
         if let Some(steps) = changes.get("max_steps").and_then(serde_json::Value::as_u64) {
             self.config.max_steps = steps;
             self.total_steps = self.config.total_steps(self.prompts.train.len());
+            self.optimizer.set(self.optimizer_settings());
         }
     }
 
@@ -278,9 +279,10 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
 fn optimizer_and_state(
     run: &RunDirectory,
     config: &TrainConfig,
+    total_steps: u64,
     model: &Decoder,
 ) -> Result<(Optimizer, TrainerState, Option<u64>), TrainError> {
-    let settings = optimizer_settings(config);
+    let settings = optimizer_settings(config, total_steps);
     let Some(&step) = list_checkpoints(run.path())?.last() else {
         let optimizer = Optimizer::new(settings, model.parameters(), model.device())?;
         return Ok((optimizer, TrainerState::start(config.digest()), None));
@@ -289,11 +291,11 @@ fn optimizer_and_state(
     Ok((Optimizer::restored(settings, moments, state.updates), state, Some(step)))
 }
 
-fn optimizer_settings(config: &TrainConfig) -> OptimizerSettings {
+fn optimizer_settings(config: &TrainConfig, total_steps: u64) -> OptimizerSettings {
     OptimizerSettings {
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
-        cosine_steps: 0,
+        cosine_steps: if config.learning_rate_schedule == Schedule::Cosine { total_steps } else { 0 },
         beta1: config.adam_beta1,
         beta2: config.adam_beta2,
         epsilon: config.adam_epsilon,

@@ -111,7 +111,7 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
     found.add("reward", mean_reward(groups.iter().flat_map(rewards)));
     found.add("reward_std", mean(groups.iter().map(|group| mean_and_deviation(&rewards(group)).1)));
     found.add("frac_reward_zero_std", share(&|group| group.signal != GroupSignal::Mixed));
-    found.add("groups/frac_guided", share(&|group| group.is_guided));
+    found.add("groups/frac_guided", share(&|group| group.is_guided()));
     found.add("groups/frac_distinct", mean(groups.iter().map(distinct_share)));
     found.add("groups/frac_mixed", share(&|group| group.signal == GroupSignal::Mixed));
     found.add("groups/frac_all_best", share(&|group| group.signal == GroupSignal::AllMax));

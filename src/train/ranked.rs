@@ -39,7 +39,7 @@ pub(super) enum Command<'a> {
     /// [`Share`] of nothing: whether the longest gradient fits.
     Probe { settings: PolicySettings },
     /// What [`own_update`] does with all ranks, then [`Updated`].
-    Update { learning_rate: f64 },
+    Update { learning_rate: f64, total_steps: u64 },
     /// The bytes of some that it has.
     Numbers { which: Divided, range: std::ops::Range<usize> },
     /// Completions to draft from; none.
@@ -231,8 +231,8 @@ pub(super) fn own_supervised(
 
 /// Sums the gradient over all ranks and takes the optimizer's step on each.
 pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<Applied, TrainError> {
-    let (start, learning_rate) = (Instant::now(), job.config.learning_rate);
-    job.ranks.send(|_| Command::Update { learning_rate })?;
+    let (start, learning_rate, total_steps) = (Instant::now(), job.config.learning_rate, job.total_steps);
+    job.ranks.send(|_| Command::Update { learning_rate, total_steps })?;
     let reading = &job.reading;
     let (applied, own) = timed_update(&job.model, &mut job.optimizer, &job.ranks, &gradients, reading)?;
     let all: Vec<Updated> = std::iter::once(own).chain(job.ranks.gather()?).collect();

@@ -220,17 +220,15 @@ impl<'a> Recorder<'a> {
 
     /// Records a group: texts into the rollouts, numbers into the events. `replaced`: the step does not train on it.
     fn group(&mut self, job: &Job, step: u64, group: ScoredGroup, replaced: bool) -> Result<(), TrainError> {
-        let ScoredGroup { prompt, own_prompts, completions, advantages, signal, is_guided } = group;
+        let ScoredGroup { prompt, own_prompts, completions, advantages, signal } = group;
         let prompt = &job.prompts.train[prompt];
         let prompt_id = own_prompts.first().map_or(&prompt.row.id, |own| &own.row.id).clone();
-        let mut event =
-            Group { step, prompt_id: prompt_id.clone(), signal, replaced, guided: is_guided, ..Group::default() };
+        let mut event = Group { step, prompt_id: prompt_id.clone(), signal, replaced, ..Group::default() };
         let mut record = RolloutGroup {
             step,
             prompt_id,
             prompt: if own_prompts.is_empty() { prompt.text.clone() } else { String::new() },
             replaced,
-            guided: is_guided,
             completions: Vec::with_capacity(completions.len()),
         };
         let mut own_prompts = own_prompts.into_iter();

@@ -31,8 +31,6 @@ pub(super) struct ScoredGroup {
     pub(super) advantages: Vec<f64>,
     /// Of the sampled completions.
     pub(super) signal: GroupSignal,
-    /// Whether the last completion was not sampled freely (`guided`).
-    pub(super) is_guided: bool,
 }
 
 #[derive(Debug, Default)]
@@ -84,7 +82,7 @@ fn refill(job: &mut Job, step: u64, rollout: &mut StepRollout, group_count: usiz
         let mut rows = 0;
         // The turns of a row stay together.
         for row in by_row(std::mem::take(&mut rollout.groups)) {
-            let is_mixed = row.iter().any(|group| group.signal == GroupSignal::Mixed || group.is_guided);
+            let is_mixed = row.iter().any(|group| group.signal == GroupSignal::Mixed || group.is_guided());
             rows += usize::from(is_mixed);
             if is_mixed { &mut rollout.groups } else { &mut rollout.replaced }.extend(row);
         }
@@ -204,7 +202,7 @@ impl ScoredGroup {
         let rewards: Vec<f64> = completions.iter().map(|scored| scored.score.reward).collect();
         let advantages = group_advantages(&rewards, config.advantage);
         let signal = signal_of(&completions);
-        Self { prompt, own_prompts: Vec::new(), signal, is_guided: false, advantages, completions }
+        Self { prompt, own_prompts: Vec::new(), signal, advantages, completions }
     }
 
     /// Gives the last completion's place to an answer that earns more than all others.
@@ -219,12 +217,16 @@ impl ScoredGroup {
         self.completions.pop();
         self.completions.push(answer);
         self.advantages = group_advantages(&rewards(&self.completions), advantage);
-        self.is_guided = true;
+    }
+
+    /// Whether the last completion was not sampled freely.
+    pub(super) fn is_guided(&self) -> bool {
+        self.completions.last().is_some_and(|scored| scored.completion.stop == StopReason::Guided)
     }
 
     /// The completions that the policy sampled freely.
     pub(super) fn sampled(&self) -> &[ScoredCompletion] {
-        &self.completions[..self.completions.len() - usize::from(self.is_guided)]
+        &self.completions[..self.completions.len() - usize::from(self.is_guided())]
     }
 }
 
@@ -246,7 +248,7 @@ pub(super) fn policy_batch<'a>(
             }
             totals.sequences += 1;
             totals.tokens += completion.token_ids.len();
-            if group.signal == GroupSignal::Mixed || group.is_guided || config.kl_beta > 0.0 {
+            if group.signal == GroupSignal::Mixed || group.is_guided() || config.kl_beta > 0.0 {
                 let old_log_probs = old_log_probs.next().map(Cow::from);
                 let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, advantage) };
                 match group.own_prompts.get(index) {

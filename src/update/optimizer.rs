@@ -127,9 +127,9 @@ impl Optimizer {
         Ok(Applied::Moved { grad_norm, learning_rate })
     }
 
-    /// Another rate after warm-up, from the next update on.
-    pub fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.settings.learning_rate = learning_rate;
+    /// Other settings from the next update on.
+    pub fn set(&mut self, settings: OptimizerSettings) {
+        self.settings = settings;
     }
 
     /// The rate of the update that follows `updates` others.

@@ -8,6 +8,9 @@ use crate::view::shared::Shared;
 
 use super::Sampled;
 
+/// The stop reason of an answer that was not sampled freely.
+const GUIDED: &str = "guided";
+
 /// One group; the lists are over its completions.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Row {
@@ -18,6 +21,8 @@ pub(super) struct Row {
     pub(super) signal: GroupSignal,
     /// Whether dynamic sampling replaced it.
     pub(super) replaced: bool,
+    /// Whether an expected or constrained answer stands in for the last completion.
+    pub(super) guided: bool,
 }
 
 impl Row {
@@ -35,7 +40,11 @@ impl Row {
             GroupSignal::AllMin => "all min".to_owned(),
             GroupSignal::AllEqual => "all equal".to_owned(),
         };
-        Some(if self.replaced { format!("replaced, {why}") } else { why })
+        Some(match (self.replaced, self.guided) {
+            (true, _) => format!("replaced, {why}"),
+            (_, true) => format!("guided, {why}"),
+            _ => why,
+        })
     }
 }
 
@@ -59,6 +68,7 @@ pub(super) fn from_event(group: &Group) -> Row {
         advantages: group.advantages.clone(),
         signal: group.signal,
         replaced: group.replaced,
+        guided: group.stop_reasons.last().is_some_and(|reason| reason == GUIDED),
     }
 }
 
@@ -67,8 +77,12 @@ fn from_rollout(group: &Sampled) -> Row {
     let tier = |score: &Option<Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
     let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
     let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
-    let every = |is: fn(&Score) -> bool| completions().all(|completion| completion.score.as_ref().is_some_and(is));
-    let signal = group_signal(&rewards, every(Score::is_max), every(Score::is_min));
+    // Of the completions that were sampled freely.
+    let guided = completions().next_back().is_some_and(|one| one.stop_reason == GUIDED);
+    let sampled = || completions().take(rewards.len() - usize::from(guided));
+    let every = |is: fn(&Score) -> bool| sampled().all(|completion| completion.score.as_ref().is_some_and(is));
+    let signal =
+        group_signal(&rewards[..rewards.len() - usize::from(guided)], every(Score::is_max), every(Score::is_min));
     Row {
         prompt_id: group.prompt_id.clone(),
         rewards,
@@ -76,5 +90,6 @@ fn from_rollout(group: &Sampled) -> Row {
         advantages: completions().map(|one| one.advantage).collect(),
         signal,
         replaced: group.replaced,
+        guided,
     }
 }
