@@ -45,13 +45,13 @@ fn llama_cpp(job: &Value) -> Value {
 }
 
 /// A folder's model as a file, its matrices in `stored_as`.
-fn export(model_name: &str, stored_as: &str, out: &Path) {
+pub(super) fn export(model_name: &str, stored_as: &str, out: &Path) {
     let output = model(&["export", "--model", model_name, "--gguf", stored_as, "--out", text(out)]);
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
 /// A golden checkpoint, which has no tokenizer, with one of ASCII letters.
-fn with_tokenizer(golden: &Golden, folder: &Path) {
+pub(super) fn with_tokenizer(golden: &Golden, folder: &Path) {
     std::fs::create_dir(folder).unwrap();
     for entry in std::fs::read_dir(golden.folder()).unwrap().map(|entry| entry.unwrap()) {
         std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();

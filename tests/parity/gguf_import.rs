@@ -1,0 +1,133 @@
+//! GGUF files as model folders: what an export wrote comes back, and what cannot be imported is named.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::quantized::gguf_file::{Content, Value, write};
+use candle_core::{Device, Tensor, safetensors};
+use grpo_tui::hub::{RopeScaling, find_model};
+use grpo_tui::text::{Message, Thinking, Tokenizer};
+
+use super::decoder::checkpoints;
+use super::llama_cpp::{export, with_tokenizer};
+use super::model_commands::{model, printed_log_probs, text};
+use crate::program::{stderr, stdout};
+
+fn import(file: &Path, out: &Path) -> Result<HashMap<String, Tensor>, String> {
+    let output = model(&["import", text(file), "--out", text(out), "--f32"]);
+    if !output.status.success() {
+        assert!(!out.exists(), "a refused import leaves a folder");
+        return Err(stderr(&output));
+    }
+    Ok(safetensors::load(out.join("model.safetensors"), &Device::Cpu).unwrap())
+}
+
+/// Rows that change places, biases, norms of heads, tied and untied heads.
+#[test]
+fn every_architecture_comes_back_bit_for_bit() {
+    let work = tempfile::tempdir().unwrap();
+    let sequence = [5, 30, 17, 9, 60, 2];
+    for golden in checkpoints() {
+        let folder = work.path().join(&golden.name);
+        let (file, out) =
+            (work.path().join(format!("{}.gguf", golden.name)), work.path().join("out").join(&golden.name));
+        with_tokenizer(&golden, &folder);
+        export(text(&folder), "f32", &file);
+        let imported = import(&file, &out);
+        if find_model(text(&folder)).unwrap().config().unwrap().rope_scaling != RopeScaling::Unscaled {
+            // Only those of published models are known by their divisors.
+            assert!(
+                imported.unwrap_err().contains("`rope_freqs.weight` is no scaling of Llama 3.1"),
+                "{}",
+                golden.name
+            );
+            continue;
+        }
+        imported.unwrap();
+        let [expected, found] = [&folder, &out].map(|folder| printed_log_probs(&[text(folder)], &sequence));
+        assert_eq!(expected, found, "{}", golden.name);
+    }
+}
+
+/// A piece of a tensor begins where the one before ended, in blocks of 32; tokenizer, template and stop tokens agree.
+#[test]
+fn quantized_numbers_and_the_tokenizer_are_those_of_the_file() {
+    let work = tempfile::tempdir().unwrap();
+    let (file, out) = (work.path().join("tiny.gguf"), work.path().join("out"));
+    export("tiny", "q8_0", &file);
+    let imported = import(&file, &out).unwrap();
+    let mut reader = std::fs::File::open(&file).unwrap();
+    let content = Content::read(&mut reader).unwrap();
+    assert_eq!(imported.len(), content.tensor_infos.len());
+    let embedding = content.tensor(&mut reader, "token_embd.weight", &Device::Cpu).unwrap();
+    let bits = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let expected = bits(&embedding.dequantize(&Device::Cpu).unwrap());
+    assert_eq!(bits(&imported["model.embed_tokens.weight"]), expected);
+    let [here, there] = ["tiny", text(&out)].map(|name| Tokenizer::load(&find_model(name).unwrap()).unwrap());
+    let messages = [Message::new("system", "Grüße, 1234!"), Message::new("user", "  a <think> b\n\n{\"x\": [1.5]}")];
+    for thinking in [Thinking::On, Thinking::Off] {
+        let [here, there] = [&here, &there].map(|tokenizer| tokenizer.prompt_ids(&messages, None, thinking).unwrap());
+        assert_eq!(here, there);
+    }
+    assert_eq!((here.stop_ids(), here.turn_end_id()), (there.stop_ids(), there.turn_end_id()));
+}
+
+#[test]
+fn a_file_is_a_model_wherever_one_is_named() {
+    let work = tempfile::tempdir().unwrap();
+    let file = work.path().join("tiny.gguf");
+    export("tiny", "bf16", &file);
+    let before = model(&["inspect", text(&file)]);
+    assert!(stderr(&before).contains("not imported yet; run: grpo-tui model import"), "{}", stderr(&before));
+    assert_eq!(printed_log_probs(&[text(&file)], &[1, 2, 3]).len(), 2);
+    let folder = stdout(&model(&["import", text(&file)]));
+    assert!(Path::new(folder.trim()).join("config.json").is_file(), "{folder}");
+    assert!(model(&["inspect", text(&file)]).status.success());
+}
+
+#[test]
+fn what_cannot_be_imported_is_named_in_one_sentence() {
+    let work = tempfile::tempdir().unwrap();
+    let good = work.path().join("good.gguf");
+    export("tiny", "q8_0", &good);
+    let bytes = std::fs::read(&good).unwrap();
+    let replaced = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let (mut bytes, from) = (bytes.clone(), from.as_bytes());
+        let places: Vec<usize> =
+            bytes.windows(from.len()).enumerate().filter(|(_, found)| *found == from).map(|(at, _)| at).collect();
+        assert!(!places.is_empty());
+        places.into_iter().for_each(|at| bytes[at..at + from.len()].copy_from_slice(to.as_bytes()));
+        bytes
+    };
+    let header = |version: [u8; 4], rest: &[u8]| [b"GGUF", &version[..], rest].concat();
+    let mut unaligned = std::io::Cursor::new(Vec::new());
+    write(&mut unaligned, &[("general.alignment", &Value::U32(0))], &[]).unwrap();
+    let cases: [(&str, Vec<u8>, &str); 13] = [
+        ("empty", Vec::new(), "not a GGUF file"),
+        ("foreign", b"PK\x03\x04 and more".to_vec(), "not a GGUF file"),
+        ("old", header([1, 0, 0, 0], &[0; 64]), "GGUF version 1; versions 2 and 3 are supported"),
+        ("big-endian", header([0, 0, 0, 3], &[0; 64]), "big-endian; convert it"),
+        ("huge", header([3, 0, 0, 0], &[0xff; 64]), "the file is damaged or cut short"),
+        ("unaligned", unaligned.into_inner(), "damaged header"),
+        ("header", bytes[..2000].to_vec(), "the file is damaged or cut short"),
+        ("cut", bytes[..bytes.len() - 4096].to_vec(), "the file is cut short: download it again"),
+        (
+            "architecture",
+            replaced("qwen3", "phi3x"),
+            "the architecture `phi3x` is not supported; use one of llama, qwen2, qwen3",
+        ),
+        ("tensor", replaced("output_norm", "output_nurm"), "tensor `output_norm.weight` is missing"),
+        ("words", replaced("qwen2", "qwenX"), "`pre` = `qwenX` is not supported"),
+        ("template", replaced("{%", "{{"), "chat template"),
+        ("metadata", replaced("embedding_length", "embedding_lenght"), "`qwen3.embedding_length` is missing"),
+    ];
+    for (name, bytes, expected) in cases {
+        let file = work.path().join(format!("{name}.gguf"));
+        std::fs::write(&file, bytes).unwrap();
+        let message = import(&file, &work.path().join(name)).unwrap_err();
+        assert!(message.contains(expected) && message.contains(&format!("{name}.gguf")), "{name}: {message}");
+    }
+    let missing = import(&work.path().join("absent.gguf"), &work.path().join("absent")).unwrap_err();
+    assert!(missing.contains("check that the file exists"), "{missing}");
+}
