@@ -1,0 +1,111 @@
+//! Groups without success are guided, a collapsed policy is replaced, and a resumed run does both exactly as one that was
+//! not stopped.
+
+use std::path::Path;
+
+use grpo_tui::advantage::GroupSignal;
+use grpo_tui::run::{EventBody, RunDirectory, RunState, list_checkpoints, read_step};
+use grpo_tui::train::Ended;
+use serde_json::{Value, json};
+
+use super::small_task::{create_of, fingerprint, work, write};
+
+/// The small task with a key that the embedded model never writes; `expected`: the rows have answers with it.
+fn create_hopeless(folder: &Path, expected: bool, set: &[&str]) -> RunDirectory {
+    let task = write(folder);
+    let change = |file: &str, change: &dyn Fn(&mut Value)| {
+        let text = std::fs::read_to_string(task.join(file)).unwrap();
+        let documents: Vec<Value> =
+            serde_json::Deserializer::from_str(&text).into_iter().collect::<Result<_, _>>().unwrap();
+        let lines = documents.into_iter().map(|mut document| {
+            change(&mut document);
+            format!("{document}\n")
+        });
+        std::fs::write(task.join(file), lines.collect::<String>()).unwrap();
+    };
+    change("schema.json", &|schema| {
+        schema["properties"]["zone"] = json!({"const": "q"});
+        schema["required"] = json!(["vendor", "date", "amount", "currency", "zone"]);
+    });
+    for set in ["train.jsonl", "eval.jsonl", "eval-large.jsonl"] {
+        change(set, &|row| match expected {
+            true => row["expected"]["zone"] = json!("q"),
+            false => _ = row.as_object_mut().unwrap().remove("expected"),
+        });
+    }
+    create_of(&task, folder, set)
+}
+
+fn finished(run: &RunDirectory) -> RunState {
+    assert!(matches!(work(run, |_| false).unwrap(), Ended::Finished(_)));
+    RunState::read(run.path()).unwrap()
+}
+
+/// By the expected answer, or under the grammar; what the policy itself did is counted alone.
+#[test]
+fn a_group_without_success_learns_from_an_answer_that_is_right() {
+    for expected in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create_hopeless(folder.path(), expected, &["max_steps=2", "eval_every=0"]);
+        let state = finished(&run);
+        for group in state.groups[&1].values() {
+            assert_eq!(group.stop_reasons.last().unwrap(), "guided", "{group:?}");
+            assert_eq!((group.tiers.last().unwrap().as_str(), group.signal == GroupSignal::AllMax), ("valid", false));
+            assert!(group.advantages.last().unwrap() > &0.5 && group.advantages[0] < 0.0, "{group:?}");
+        }
+        let metric = |name: &str| state.metrics[name].at(1);
+        assert_eq!((metric("groups/frac_guided"), metric("tiers/valid")), (Some(1.0), Some(0.0)));
+        assert!(metric("grad_norm").unwrap() > 0.0);
+        for group in read_step(run.path(), 1).unwrap() {
+            let guided = group.completions.last().unwrap();
+            let answer: Value = serde_json::from_str(&guided.text).unwrap();
+            assert!(answer["zone"] == "q" && guided.log_probs.is_empty(), "{guided:?}");
+            assert_eq!(guided.score["exact"] == true, expected);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let plain = create_hopeless(folder.path(), true, &["max_steps=1", "eval_every=0", "guided=false"]);
+    assert_eq!(finished(&plain).metrics["groups/frac_guided"].at(1), Some(0.0));
+}
+
+const COLLAPSING: [&str; 5] =
+    ["max_steps=8", "temperature=0.01", "lora_rank=4", "guided=false", "learning_rate_schedule=constant"];
+
+/// At a temperature near 0 all answers of a group are one, and none is right.
+#[test]
+fn a_collapsed_policy_is_replaced_and_guided() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create_hopeless(folder.path(), true, &COLLAPSING);
+    let state = finished(&run);
+    let [collapse] = state.collapses.as_slice() else { panic!("{:?}", state.collapses) };
+    assert_eq!((collapse.step, collapse.restored_step), (5, 0));
+    let rate = |step| state.metrics["learning_rate"].at(step).unwrap();
+    assert_eq!((rate(6), collapse.learning_rate), (rate(1) / 2.0, rate(1) / 2.0));
+    let guided = |step| state.metrics["groups/frac_guided"].at(step).unwrap();
+    assert_eq!((guided(5), guided(6)), (0.0, 1.0));
+    assert!(state.alerts["collapsed"].cleared);
+    let events = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap();
+    assert!(events.contains("The policy collapsed: nearly all answers are `{"), "{events}");
+    let stopped = folder.path().join("stopped");
+    let state = finished(&create_hopeless(&stopped, true, &[&COLLAPSING[..], &["on_collapse=stop"]].concat()));
+    assert!(state.last_step == 5 && state.end.unwrap().cause.contains("the policy collapsed"));
+}
+
+#[test]
+fn stopping_changes_nothing_with_guided_groups_and_a_collapse() {
+    for (expected, set, stops) in
+        [(false, &["max_steps=4", "weight_sync_interval=2"][..], &[2][..]), (true, &COLLAPSING, &[4, 5, 6])]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = create_hopeless(&folder.path().join("whole"), expected, set);
+        finished(&whole);
+        for &stop in stops {
+            let run = create_hopeless(&folder.path().join(format!("stop-{stop}")), expected, set);
+            let ended = work(&run, |event| matches!(event, EventBody::Step(step) if step.step == stop)).unwrap();
+            assert!(matches!(ended, Ended::Interrupted { .. }), "{ended:?}");
+            finished(&run);
+            assert!(fingerprint(&run) == fingerprint(&whole), "stopped after step {stop}");
+            assert_eq!(list_checkpoints(run.path()).unwrap().contains(&5), set.contains(&"temperature=0.01"));
+        }
+    }
+}
