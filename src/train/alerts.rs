@@ -40,9 +40,10 @@ const SLOW: f64 = 1.25;
 const FORGOTTEN: f64 = 0.05;
 
 /// A policy has collapsed if, in each step of a window, at least this share of the groups has one equal reward below the
-/// maximum, with at most this share of distinct answers.
+/// maximum, with at most this share of distinct answers, or of the first step's entropy.
 const COLLAPSED_GROUPS: f64 = 0.9;
 const COLLAPSED_ANSWERS: f64 = 0.5;
+const COLLAPSED_ENTROPY: f64 = 0.25;
 
 const COLLAPSED: &str = "collapsed";
 const VALUE_DRIFT: &str = "value_drift";
@@ -385,14 +386,16 @@ fn collapsed(
 ) -> Option<Finding> {
     let is_collapsed = |metrics: &Metrics| {
         let worst = get(metrics, "groups/frac_all_worst");
-        let is_narrow = metrics.get("groups/frac_distinct").is_some_and(|share| *share <= COLLAPSED_ANSWERS);
+        let is_equal = metrics.get("groups/frac_distinct").is_some_and(|share| *share <= COLLAPSED_ANSWERS);
+        let entropy = first_entropy.zip(metrics.get("completions/entropy"));
+        let is_narrow = is_equal || entropy.is_some_and(|(first, now)| *now <= COLLAPSED_ENTROPY * first);
         worst >= COLLAPSED_GROUPS && is_narrow || stands && worst >= 0.5
     };
     let now = history.last().filter(|_| history.len() == WINDOW && history.iter().all(is_collapsed))?;
     let answers = frequent_answer.map_or_else(
         || "nearly equal answers".to_owned(),
         |answer| {
-            format!("nearly all answers are `{}`", crate::format::shortened(&answer.replace(char::is_control, " "), 60))
+            format!("the most frequent answer is `{}`", crate::format::shortened(&answer.replace(char::is_control, " "), 60))
         },
     );
     let entropy = first_entropy.zip(now.get("completions/entropy"));

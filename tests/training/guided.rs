@@ -85,7 +85,7 @@ fn a_collapsed_policy_is_replaced_and_guided() {
     assert_eq!((guided(5), guided(6)), (0.0, 1.0));
     assert!(state.alerts["collapsed"].cleared);
     let events = std::fs::read_to_string(run.path().join("events.jsonl")).unwrap();
-    assert!(events.contains("The policy collapsed: nearly all answers are `{"), "{events}");
+    assert!(events.contains("The policy collapsed: the most frequent answer is `{"), "{events}");
     let stopped = folder.path().join("stopped");
     let state = finished(&create_hopeless(&stopped, true, &[&COLLAPSING[..], &["on_collapse=stop"]].concat()));
     assert!(state.last_step == 5 && state.end.unwrap().cause.contains("the policy collapsed"));
