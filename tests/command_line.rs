@@ -311,7 +311,18 @@ fn an_adapter_folder_is_evaluated_sampled_and_trained_on() {
     small_task(here);
     let train =
         |more: &[&str]| call(here, &[&["train", "task", "--runs", "runs", "--json"], &SHORT[..], more].concat());
-    let first = json(&train(&["--name", "lora", "--set", "lora_rank=4", "--set", "learning_rate=1e-2"]));
+    let first = json(&train(&[
+        "--name",
+        "lora",
+        "--set",
+        "lora_rank=4",
+        "--set",
+        "learning_rate=1e-2",
+        "--set",
+        "guided=false",
+        "--set",
+        "learning_rate_schedule=constant",
+    ]));
     let step = first["best_step"].as_u64().unwrap().max(1);
     let checkpoint = format!("{}/checkpoints/step-{step:06}", first["path"].as_str().unwrap());
     stdout(&call(here, &["model", "export", "--model", "tiny", "--adapter", &checkpoint, "--out", "adapter"]));

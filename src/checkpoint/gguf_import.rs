@@ -1,19 +1,19 @@
 //! A GGUF file as a new Hugging Face folder: weights dequantized a piece at a time, `config.json`, tokenizer and chat
 //! template from the metadata. candle reads the header; names and shapes are those of llama.cpp's converter.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Cursor;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo};
 use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 
 use super::CheckpointError;
 use super::export::write_folder;
 use super::gguf::gguf_name;
+use super::gguf_metadata::Metadata;
 use super::gguf_vocabulary::{Vocabulary, vocabulary};
 use super::new_folder::write_file;
 use super::tensor_file::{TensorHeader, write_tensors};
@@ -33,18 +33,18 @@ const CHUNK_NUMBERS: usize = 4 << 20;
 /// # Errors
 /// [`CheckpointError::GgufFile`] for a file that is damaged or that the engine cannot compute; nothing is written then.
 pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<(), CheckpointError> {
-    GgufFile::open(file)?.write(folder, if in_f32 { DType::F32 } else { DType::BF16 })
+    Gguf::open(file)?.write(folder, if in_f32 { DType::F32 } else { DType::BF16 })
 }
 
 /// An open file with its header.
-struct GgufFile<'a> {
+struct Gguf<'a> {
     path: &'a Path,
     file: File,
     length: u64,
     content: Content,
 }
 
-impl<'a> GgufFile<'a> {
+impl<'a> Gguf<'a> {
     fn open(path: &'a Path) -> Result<Self, CheckpointError> {
         let refused = |problem: String| CheckpointError::GgufFile { path: path.to_owned(), problem };
         let unread = |source: std::io::Error| refused(format!("{source}; check that the file exists and can be read"));
@@ -182,8 +182,11 @@ impl<'a> GgufFile<'a> {
             return Err(format!("`rope_freqs.weight` has shape {:?}, expected {half:?}", info.shape.dims()));
         }
         let mut divisors: Vec<f32> = Vec::new();
-        self.chunks("rope_freqs.weight", &half, 1, &mut |numbers| Ok(divisors.extend(numbers.to_vec1::<f32>()?)))
-            .map_err(|error| error.to_string())?;
+        self.chunks("rope_freqs.weight", &half, 1, &mut |numbers| {
+            divisors.extend(numbers.to_vec1::<f32>()?);
+            Ok(())
+        })
+        .map_err(|error| error.to_string())?;
         let plain = config.rope_frequencies();
         [8.0, 32.0, 16.0, 4.0]
             .map(|factor| RopeScaling::Llama3 {
@@ -312,62 +315,3 @@ fn check_version(header: &[u8]) -> Result<(), String> {
         other => Err(format!("GGUF version {other}; versions 2 and 3 are supported: convert the model again")),
     }
 }
-
-/// The header's keys and values.
-pub(super) struct Metadata<'a>(pub(super) &'a HashMap<String, Value>);
-
-impl Metadata<'_> {
-    fn required(&self, key: &str) -> Result<&Value, String> {
-        self.0.get(key).ok_or_else(|| format!("`{key}` is missing from its metadata"))
-    }
-
-    pub(super) fn text(&self, key: &str) -> Result<&str, String> {
-        let text = self.required(key)?.to_string().map_err(|_| format!("`{key}` is not text"))?;
-        Ok(text)
-    }
-
-    pub(super) fn list(&self, key: &str) -> Result<&[Value], String> {
-        let list = self.required(key)?.to_vec().map_err(|_| format!("`{key}` is not a list"))?;
-        Ok(list)
-    }
-
-    pub(super) fn flag(&self, key: &str, default: bool) -> bool {
-        self.0.get(key).and_then(|value| value.to_bool().ok()).unwrap_or(default)
-    }
-
-    /// A token's id.
-    pub(super) fn id(&self, key: &str) -> Option<u32> {
-        self.0.get(key).and_then(|value| value.to_u64().ok()).and_then(|id| u32::try_from(id).ok())
-    }
-
-    /// One whole number; of a list of one a layer, that of all layers.
-    fn count(&self, key: &str) -> Result<usize, String> {
-        let whole = |value: &Value| match value {
-            Value::I32(number) => u64::try_from(*number).ok(),
-            other => other.to_u64().ok(),
-        };
-        let value = self.required(key)?;
-        let number = match value {
-            Value::Array(layers) => match layers.split_first() {
-                Some((first, rest)) if rest.iter().all(|layer| whole(layer) == whole(first)) => whole(first),
-                _ => return Err(format!("`{key}` differs between layers, which is not supported")),
-            },
-            one => whole(one),
-        };
-        number.and_then(|number| usize::try_from(number).ok()).ok_or_else(|| format!("`{key}` is not a whole number"))
-    }
-
-    fn number(&self, key: &str, default: Option<f64>) -> Result<f64, String> {
-        match (self.0.get(key), default) {
-            // The shortest decimals of an f32: 1e-5, not 9.999999747378752e-6.
-            (Some(Value::F32(number)), _) => number.to_string().parse().map_err(|_| format!("`{key}` = {number}")),
-            (Some(Value::F64(number)), _) => Ok(*number),
-            (Some(_), _) => Err(format!("`{key}` is not a number")),
-            (None, Some(default)) => Ok(default),
-            (None, None) => Err(format!("`{key}` is missing from its metadata")),
-        }
-    }
-}
-
-/// Names and JSON of the tokenizer's files.
-pub(super) type JsonFiles = BTreeMap<&'static str, serde_json::Value>;

@@ -6,12 +6,13 @@ use candle_core::quantized::gguf_file::Value;
 use serde_json::{Value as Json, json};
 
 use super::gguf::{CONTROL, LLAMA3_WORDS, UNUSED, USER_DEFINED};
-use super::gguf_import::{JsonFiles, Metadata};
+use super::gguf_metadata::Metadata;
 use crate::text::QWEN2_WORDS;
 
 /// What becomes of the metadata below `tokenizer.`.
 pub(super) struct Vocabulary {
-    pub(super) files: JsonFiles,
+    /// By name.
+    pub(super) files: BTreeMap<&'static str, Json>,
     pub(super) stop_ids: Vec<u32>,
 }
 

@@ -3,6 +3,7 @@
 mod export; // a model as Hugging Face files, adapters as PEFT's
 mod gguf; // a model as llama.cpp's one file
 mod gguf_import; // and back
+mod gguf_metadata; // its header
 mod gguf_vocabulary; // its tokenizer
 mod import; // PEFT's adapters
 mod locate; // where the model is that M names

@@ -1,7 +1,10 @@
 //! Alerts: rules over a run's metrics and evals. Each is raised once and cleared when it is resolved.
 
+mod collapsed;
+
 use std::collections::{BTreeMap, VecDeque};
 
+use self::collapsed::{description, has_collapsed};
 use crate::config::TrainConfig;
 use crate::format::percent_short;
 use crate::report::alert_name;
@@ -38,12 +41,6 @@ const SLOW: f64 = 1.25;
 
 /// Nats a token that guard prompts may lose, about 5% of a token's probability.
 const FORGOTTEN: f64 = 0.05;
-
-/// A policy has collapsed if, in each step of a window, at least this share of the groups has one equal reward below the
-/// maximum, with at most this share of distinct answers, or of the first step's entropy.
-const COLLAPSED_GROUPS: f64 = 0.9;
-const COLLAPSED_ANSWERS: f64 = 0.5;
-const COLLAPSED_ENTROPY: f64 = 0.25;
 
 const COLLAPSED: &str = "collapsed";
 const VALUE_DRIFT: &str = "value_drift";
@@ -246,24 +243,35 @@ impl Alerts {
         let is_evaluated = (config.eval_every > 0 && self.evals.best.is_some()) || self.evals.reported.is_some();
         let drift = if is_evaluated { &self.evals } else { &self.windows };
         let (latest, drift) = (drift.latest, drift.standing());
-        let history: &[Metrics] = self.history.make_contiguous();
+        self.history.make_contiguous();
+        let history: &[Metrics] = self.history.as_slices().0;
         [
+            self.collapsed(history),
             not_finite(history),
             zero_variance_with_kl(history, config),
             all_max(history, latest.filter(|_| drift.is_some())),
             all_below_max(history),
-            collapsed(
-                history,
-                self.standing.contains_key(COLLAPSED),
-                self.first_entropy,
-                self.frequent_answer.as_deref(),
-            ),
         ]
         .into_iter()
         .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
         .chain([imbalanced_ranks(history), slow_rank(history), self.guard.as_ref().and_then(forgetting)])
         .flatten()
         .collect()
+    }
+
+    fn collapsed(&self, history: &[Metrics]) -> Option<Finding> {
+        let (stands, first) = (self.standing.contains_key(COLLAPSED), self.first_entropy);
+        let has_collapsed = history.len() == WINDOW && history.iter().all(|step| has_collapsed(step, first, stands));
+        let now = history.last().filter(|_| has_collapsed)?;
+        let described = description(now, first, self.frequent_answer.as_deref());
+        Some(Finding {
+            rule: COLLAPSED,
+            level: "warning",
+            value: get(now, "reward"),
+            sentence: format!("The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient."),
+            suggestion: "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\")."
+                .to_owned(),
+        })
     }
 
     fn changes(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
@@ -371,45 +379,6 @@ fn all_below_max(history: &[Metrics]) -> Option<Finding> {
             "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
         ),
         suggestion: "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt."
-            .to_owned(),
-    })
-}
-
-/// Nothing that the policy writes differs from what it wrote before, so no reward can (a policy without any success yet
-/// writes different answers).
-/// `stands`: it had collapsed before; then it has until half of the groups of a step have a gradient.
-fn collapsed(
-    history: &[Metrics],
-    stands: bool,
-    first_entropy: Option<f64>,
-    frequent_answer: Option<&str>,
-) -> Option<Finding> {
-    let is_collapsed = |metrics: &Metrics| {
-        let worst = get(metrics, "groups/frac_all_worst");
-        let is_equal = metrics.get("groups/frac_distinct").is_some_and(|share| *share <= COLLAPSED_ANSWERS);
-        let entropy = first_entropy.zip(metrics.get("completions/entropy"));
-        let is_narrow = is_equal || entropy.is_some_and(|(first, now)| *now <= COLLAPSED_ENTROPY * first);
-        worst >= COLLAPSED_GROUPS && is_narrow || stands && worst >= 0.5
-    };
-    let now = history.last().filter(|_| history.len() == WINDOW && history.iter().all(is_collapsed))?;
-    let answers = frequent_answer.map_or_else(
-        || "nearly equal answers".to_owned(),
-        |answer| {
-            format!("the most frequent answer is `{}`", crate::format::shortened(&answer.replace(char::is_control, " "), 60))
-        },
-    );
-    let entropy = first_entropy.zip(now.get("completions/entropy"));
-    let entropy =
-        entropy.map_or_else(String::new, |(first, now)| format!(", entropy {first:.2} -> {now:.2} nats/token"));
-    let reward = get(now, "reward");
-    Some(Finding {
-        rule: COLLAPSED,
-        level: "warning",
-        value: reward,
-        sentence: format!(
-            "The policy collapsed: {answers}, mean reward {reward:.2}{entropy}; no group of the last {WINDOW} steps had a gradient to leave it by."
-        ),
-        suggestion: "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\")."
             .to_owned(),
     })
 }

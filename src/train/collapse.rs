@@ -2,7 +2,7 @@
 
 use super::TrainError;
 use super::checkpointing::{collect, save};
-use super::guided::Guide;
+use super::guide::Guide;
 use super::job::Job;
 use super::recorder::Recorder;
 use crate::checkpoint;

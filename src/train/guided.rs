@@ -8,79 +8,48 @@
 
 use super::TrainError;
 use super::job::Job;
-use super::rollout_groups::ScoredGroup;
-use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::eval::Prompt;
-use crate::rollout::{Completion, Request, StopReason};
+use crate::rollout::{Completion, Request, ScoredCompletion, StopReason};
 use crate::score::reference_answer;
-use crate::task::Task;
-use crate::text::Tokenizer;
 
-/// What answers are sampled from where a row has none.
-#[derive(Debug)]
-pub(super) struct Guide {
-    grammar: Result<TaskConstraints, ConstraintError>,
+/// A group in which no completion earns the full reward.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedGroup<'a> {
+    /// Its place among the rows.
+    pub(super) row: usize,
+    pub(super) prompt: &'a Prompt,
+    /// What was sampled.
+    pub(super) request: &'a Request,
 }
 
-impl Guide {
-    pub(super) fn new(task: &Task, tokenizer: &Tokenizer) -> Self {
-        Self { grammar: TaskConstraints::new(task, tokenizer) }
-    }
-
-    /// Why rows without an expected answer cannot be guided.
-    pub(super) fn refusal(&self) -> Option<String> {
-        self.grammar.as_ref().err().map(ToString::to_string)
-    }
-
-    /// `None` where no grammar constrains the row.
-    fn request(&self, prompt: &Prompt, asked: &Request) -> Option<Request> {
-        let constraint = self.grammar.as_ref().ok()?.of_row(&prompt.row, &prompt.text).ok()?;
-        // The place that the answer takes.
-        let first_sample = asked.first_sample + asked.samples as u32 - 1;
-        Some(Request { samples: 1, first_sample, constraint: Some(constraint), ..asked.clone() })
-    }
-}
-
-/// Guides groups of rows of one turn. `requests`: what was sampled for each row.
+/// Scored answers for groups of rows of one turn, by row; none for a group for which there is none.
 ///
 /// # Errors
 /// Those of sampling and scoring.
-pub(super) fn guide(job: &Job, rows: &mut [Vec<ScoredGroup>], requests: &[Request]) -> Result<(), TrainError> {
-    let Some(guide) = &job.guide else { return Ok(()) };
-    let (mut given, mut sampled, mut to_sample) = (Vec::new(), Vec::new(), Vec::new());
-    for (at, (groups, asked)) in rows.iter().zip(requests).enumerate() {
-        let [group] = groups.as_slice() else { continue };
-        let prompt = &job.prompts.train[group.prompt];
-        if prompt.row.turn_count() > 1 || group.completions.iter().any(|scored| scored.score.is_max()) {
-            continue;
-        }
-        match expected_completion(job, prompt)? {
-            Some(completion) => given.push((at, completion)),
-            None => {
-                if let Some(request) = guide.request(prompt, asked) {
-                    sampled.push(at);
-                    to_sample.push(request);
-                }
-            }
+pub(super) fn guiding_answers(
+    job: &Job,
+    groups: &[FailedGroup<'_>],
+) -> Result<Vec<(usize, ScoredCompletion)>, TrainError> {
+    let Some(guide) = &job.guide else { return Ok(Vec::new()) };
+    let (mut given, mut constrained) = (Vec::new(), Vec::new());
+    for group in groups {
+        match expected_completion(job, group.prompt)? {
+            Some(completion) => given.push((group, completion)),
+            None => constrained.extend(guide.request(group.prompt, group.request).map(|request| (group, request))),
         }
     }
-    if !to_sample.is_empty() {
-        let completions = job.rollout_context().rollout(&to_sample, &job.sampling())?.completions;
+    let (sampled, requests): (Vec<_>, Vec<Request>) = constrained.into_iter().unzip();
+    if !requests.is_empty() {
+        let completions = job.rollout_context().rollout(&requests, &job.sampling())?.completions;
         let ended = sampled.into_iter().zip(completions.into_iter().flatten());
-        given.extend(
-            ended
-                .filter(|(_, completion)| completion.stop == StopReason::Stop)
-                .map(|(at, completion)| (at, guiding(completion.token_ids))),
-        );
+        let ended = ended.filter(|(_, completion)| completion.stop == StopReason::Stop);
+        given.extend(ended.map(|(group, completion)| (group, guiding(completion.token_ids))));
     }
-    let (places, completions): (Vec<usize>, Vec<Vec<Completion>>) =
-        given.into_iter().map(|(at, completion)| (at, vec![completion])).unzip();
-    let asked = places.iter().map(|&at| &job.prompts.train[rows[at][0].prompt].row);
-    let scored = job.rollout_context().score(&job.scorer, completions, asked)?;
-    for (at, answer) in places.into_iter().zip(scored.into_iter().flatten()) {
-        rows[at][0].guide(answer, job.config.advantage);
-    }
-    Ok(())
+    let (groups, completions): (Vec<&FailedGroup<'_>>, Vec<Vec<Completion>>) =
+        given.into_iter().map(|(group, completion)| (group, vec![completion])).unzip();
+    let rows = groups.iter().map(|group| &group.prompt.row);
+    let scored = job.rollout_context().score(&job.scorer, completions, rows)?;
+    Ok(groups.iter().map(|group| group.row).zip(scored.into_iter().flatten()).collect())
 }
 
 /// The row's expected answer with the token that ends a turn; `None` where it has none, or it is too long.

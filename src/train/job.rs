@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use super::TrainError;
 use super::alerts::Alerts;
-use super::guided::Guide;
+use super::guide::Guide;
 use super::oom_retry::{Extent, Hindrances, retry_smaller};
 use super::rank_work::{LatestReading, RankWork};
 use super::setup::{PromptSets, Setup};

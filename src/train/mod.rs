@@ -16,6 +16,7 @@ mod rollout_plan; // the next steps' prompts
 mod eval_beside; // an eval decoded with the next rollout
 mod rollout_groups; // one step's groups
 mod guided; // and what is learnt from where none succeeds
+mod guide; // answers under the task's grammar
 mod evaluation; // base against trained
 mod guard; // what the model forgets
 mod collapse; // and where it goes on once its policy writes one answer

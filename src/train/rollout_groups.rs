@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::eval_beside::{sample, sample_alone};
-use super::guided::guide;
+use super::guided::{FailedGroup, guiding_answers};
 use super::job::{Job, Sampled};
 use super::rank_work::{add, share_of_time};
 use super::ranked::Command;
@@ -170,6 +170,23 @@ fn score(
         });
     }
     Ok(rollouts)
+}
+
+/// Gives groups of rows of one turn without the full reward an answer to learn from (`guided`). `requests`: what was
+/// sampled for each row.
+fn guide(job: &Job, rows: &mut [Vec<ScoredGroup>], requests: &[Request]) -> Result<(), TrainError> {
+    let mut failed = Vec::new();
+    for (row, (groups, request)) in rows.iter().zip(requests).enumerate() {
+        let [group] = groups.as_slice() else { continue };
+        let prompt = &job.prompts.train[group.prompt];
+        if prompt.row.turn_count() == 1 && !group.completions.iter().any(|scored| scored.score.is_max()) {
+            failed.push(FailedGroup { row, prompt, request });
+        }
+    }
+    for (row, answer) in guiding_answers(job, &failed)? {
+        rows[row][0].guide(answer, job.config.advantage);
+    }
+    Ok(())
 }
 
 /// The groups of a row, by turn: completions of one turn are compared with each other.

@@ -77,12 +77,14 @@ fn a_file_is_a_model_wherever_one_is_named() {
     let work = tempfile::tempdir().unwrap();
     let file = work.path().join("tiny.gguf");
     export("tiny", "bf16", &file);
-    let before = model(&["inspect", text(&file)]);
-    assert!(stderr(&before).contains("not imported yet; run: grpo-tui model import"), "{}", stderr(&before));
-    assert_eq!(printed_log_probs(&[text(&file)], &[1, 2, 3]).len(), 2);
-    let folder = stdout(&model(&["import", text(&file)]));
+    // One home, in which the import stays.
+    let call = |arguments: &[&str]| crate::program::call(work.path(), arguments);
+    let inspect = || call(&["model", "inspect", text(&file)]);
+    assert!(stderr(&inspect()).contains("not imported yet; run: grpo-tui model import"), "{}", stderr(&inspect()));
+    stdout(&call(&["model", "log-probs", text(&file), "--token-ids", "1,2,3"]));
+    stdout(&inspect());
+    let folder = stdout(&call(&["model", "import", text(&file)]));
     assert!(Path::new(folder.trim()).join("config.json").is_file(), "{folder}");
-    assert!(model(&["inspect", text(&file)]).status.success());
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn the_time_of_a_run_includes_loading() {
 #[test]
 fn zero_variance_groups_change_neither_weights_nor_moments() {
     let folder = tempfile::tempdir().unwrap();
-    let run = create(folder.path(), &["temperature=0.01", "max_steps=2", "checkpoint_every=1"]);
+    let run = create(folder.path(), &["temperature=0.01", "max_steps=2", "checkpoint_every=1", "guided=false"]);
     work(&run, |_| false).unwrap();
     let state = RunState::read(run.path()).unwrap();
     assert_eq!(state.metrics["frac_reward_zero_std"].values(), [1.0, 1.0], "the steps are counted");

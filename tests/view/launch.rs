@@ -127,7 +127,7 @@ fn filters_show_what_is_looked_for() {
     let mut stage = stage(120, 36);
     let rows = |stage: &Stage| launch::rows(&stage.model.launch).iter().map(|row| row.title()).collect::<Vec<_>>();
     stage.keys("/").types("warm").keys("enter");
-    assert_eq!(rows(&stage), ["learning_rate", "warmup_steps"]);
+    assert_eq!(rows(&stage), ["learning_rate", "learning_rate_schedule", "warmup_steps"]);
     stage.keys("esc o");
     assert_eq!(rows(&stage)[..5], ["start", "preset", "task", "run name", "device"]);
     assert_eq!(
@@ -154,20 +154,20 @@ fn advanced_settings_are_folded_by_section() {
     let all = rows(&stage).len();
     assert!(!rows(&stage).contains(&"weight_decay") && rows(&stage).contains(&"learning_rate"));
     assert!(stage.shows("rollouts               ▸ 2 more, 1 changed"), "{}", stage.screen());
-    assert!(stage.shows("policy update          ▸ 16 more"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 19 more"), "{}", stage.screen());
     // From a key of the section, and back.
     go_to(&mut stage, "learning_rate");
     stage.keys("a");
-    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 16));
-    assert!(stage.shows("policy update          ▾ 16 more") && rows(&stage).contains(&"weight_decay"));
+    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 19));
+    assert!(stage.shows("policy update          ▾ 19 more") && rows(&stage).contains(&"weight_decay"));
     go_to(&mut stage, "weight_decay");
     stage.keys("enter ctrl-u").types("0.1").keys("enter a");
     assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all));
-    assert!(stage.shows("policy update          ▸ 16 more, 1 changed"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 19 more, 1 changed"), "{}", stage.screen());
     // The selected section lists what it hides.
     assert!(stage.shows("weight_decay 0.1"), "{}", stage.screen());
     stage.keys("enter");
-    assert_eq!(rows(&stage).len(), all + 16);
+    assert_eq!(rows(&stage).len(), all + 19);
     stage.keys("left left right left");
     assert_eq!(rows(&stage).len(), all);
     // A click toggles, wherever the cursor was.
