@@ -8,13 +8,14 @@ import json, pathlib, shutil, subprocess, sys, tempfile, time
 
 program, model, seeds = sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 10
 SAMPLE = pathlib.Path(__file__).parent.parent / "sample-data" / "invoice"
-PLAIN = ["guided=false", "on_collapse=continue", "learning_rate_schedule=constant", "learning_rate=2e-4"]
+PLAIN = ["guided=false", "on_collapse=continue", "learning_rate=2e-4"]
+COSINE = "learning_rate_schedule=cosine"
 SETTINGS = [
     ("tiers", "plain", PLAIN, 200),
-    ("tiers", "guided", ["learning_rate=2e-4"], 60),
+    ("tiers", "guided", [COSINE, "learning_rate=2e-4"], 60),
     ("fields", "plain", PLAIN, 200),
-    ("fields", "recover", ["guided=false", "learning_rate=2e-4"], 200),
-    ("fields", "guided", ["learning_rate=5e-4"], 200),
+    ("fields", "recover", [COSINE, "guided=false", "learning_rate=2e-4"], 200),
+    ("fields", "guided", [COSINE, "learning_rate=5e-4"], 200),
 ]
 
 

@@ -184,11 +184,10 @@ pub static KEYS: &[Key] = &[
     key(
         "learning_rate_schedule",
         Kind::Choice(Schedule::NAMES),
-        "cosine",
+        "constant",
         "",
         "After warm-up: `constant`, or along a `cosine` to a tenth at the run's last step.",
-    )
-    .seed("constant"),
+    ),
     key("warmup_steps", whole(0, ANY), "0", "steps", "Linear warmup steps of the learning rate.").presets("0", "0", "0"),
     key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Gradient norm clip; 0: off.")
         .presets("1.0", "0", "1.0"),
