@@ -24,6 +24,7 @@ pub(crate) fn loss_settings(policy_loss: PolicyLoss) -> LossSettings {
         PolicyLoss::Cispo => (0.2, 0.2),
     };
     LossSettings {
+        entropy_coef: 0.0,
         policy_loss,
         clip_low,
         clip_high,

@@ -62,38 +62,46 @@ extern "C" __global__ void token_log_probs(const float *logits, const uint32_t *
   results[2 * (size_t)blockIdx.x + 1] = (float)(logarithm - total.weighted / total.sum);
 }
 
+// What a row's gradient is made of: exp(x - largest) * (factor + slope * (x - largest)), and `added` at the target.
+struct RowGradient {
+  float largest, factor, slope, added;
+  int target;
+};
+
 template <int N, typename T>
-__device__ void write_gradient(const float *row, T *output, int vocabulary, float inverse, float largest, float factor, int target, float added) {
+__device__ void write_gradient(const float *row, T *output, int vocabulary, float inverse, RowGradient of) {
 #pragma unroll 4
   for (int i = threadIdx.x * N; i < vocabulary; i += blockDim.x * N) {
     const Pack<float, N> x = load<N>(row + i);
     Pack<T, N> result;
 #pragma unroll
     for (int k = 0; k < N; k++) {
-      const float value = expf(__fmul_rn(x.at[k], inverse) - largest) * factor;
-      result.at[k] = from_float<T>(i + k == target ? value + added : value);
+      const float shifted = __fmul_rn(x.at[k], inverse) - of.largest;
+      const float value = expf(shifted) * (of.slope == 0.0f ? of.factor : of.factor + of.slope * bounded(shifted));
+      result.at[k] = from_float<T>(i + k == of.target ? value + of.added : value);
     }
     store<N>(output + i, result);
   }
 }
 
-// weights: the derivative of the loss by each row's log-probability. A row of weight 0 is not read.
+// weights: [rows, 2], the derivatives of the loss by each row's log-probability and entropy. A row whose weights are 0 is not read.
 template <typename T>
 __device__ void backward(const float *logits, const uint32_t *targets, const double *weights, T *output, int vocabulary, double temperature) {
   const float *row = logits + (size_t)blockIdx.x * vocabulary;
   output += (size_t)blockIdx.x * vocabulary;
-  const double weight = weights[blockIdx.x];
-  if (weight == 0.0) {
+  const double weight = weights[2 * (size_t)blockIdx.x], entropy_weight = weights[2 * (size_t)blockIdx.x + 1];
+  if (weight == 0.0 && entropy_weight == 0.0) {
     for (int i = threadIdx.x; i < vocabulary; i += blockDim.x) output[i] = from_float<T>(0.0f);
     return;
   }
   const float inverse = (float)(1.0 / temperature);
   const Total total = whole_row(row, vocabulary, inverse);
-  const float factor = (float)(-weight / temperature / total.sum), added = (float)(weight / temperature);
-  const int target = targets[blockIdx.x];
-  if (rows_aligned<4>(vocabulary, row) && aligned(output, 4 * sizeof(T)))
-    write_gradient<4>(row, output, vocabulary, inverse, total.largest, factor, target, added);
-  else write_gradient<1>(row, output, vocabulary, inverse, total.largest, factor, target, added);
+  // ln p + H is the shifted logit less its mean, total.weighted / total.sum.
+  const double constant = entropy_weight == 0.0 ? weight : weight - entropy_weight * total.weighted / total.sum;
+  const RowGradient of = {total.largest, (float)(-constant / temperature / total.sum),
+                          (float)(-entropy_weight / temperature / total.sum), (float)(weight / temperature), (int)targets[blockIdx.x]};
+  if (rows_aligned<4>(vocabulary, row) && aligned(output, 4 * sizeof(T))) write_gradient<4>(row, output, vocabulary, inverse, of);
+  else write_gradient<1>(row, output, vocabulary, inverse, of);
 }
 
 #define INSTANTIATE(T, suffix)                                                                                                 \

@@ -27,9 +27,30 @@ pub fn token_log_probs(logits: &Tensor, targets: &[u32], temperature: f64) -> Re
     by_number_type!(logits, forward(logits, targets, temperature))
 }
 
-/// Gradient of the logits when the loss changes by `weights[row]` for each nat of the row's log-probability:
-/// `weight * (1[token = target] - probability) / temperature` -> [rows, vocabulary].
-pub fn token_log_probs_backward(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64) -> Result<Tensor> {
+/// How much a loss changes for each nat of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TokenWeight {
+    /// Of the log-probability.
+    pub log_prob: f64,
+    /// Of the entropy.
+    pub entropy: f64,
+}
+
+impl TokenWeight {
+    /// Of a loss that does not depend on the entropy.
+    pub fn of_log_prob(log_prob: f64) -> Self {
+        Self { log_prob, entropy: 0.0 }
+    }
+}
+
+/// Gradient of the logits, [rows, vocabulary]: with p the probabilities and H their entropy,
+/// `(log_prob weight * (1[token = target] - p) - entropy weight * p * (ln p + H)) / temperature`.
+pub fn token_log_probs_backward(
+    logits: &Tensor,
+    targets: &[u32],
+    weights: &[TokenWeight],
+    temperature: f64,
+) -> Result<Tensor> {
     token_log_probs_backward_as(logits, targets, weights, temperature, logits.dtype())
 }
 
@@ -37,7 +58,7 @@ pub fn token_log_probs_backward(logits: &Tensor, targets: &[u32], weights: &[f64
 pub fn token_log_probs_backward_as(
     logits: &Tensor,
     targets: &[u32],
-    weights: &[f64],
+    weights: &[TokenWeight],
     temperature: f64,
     dtype: DType,
 ) -> Result<Tensor> {
@@ -101,7 +122,7 @@ pub(crate) fn scale_row<T: Real>(row: &[T], inverse_temperature: T, scaled: &mut
     largest
 }
 
-fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[f64], temperature: f64) -> Result<Tensor> {
+fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[TokenWeight], temperature: f64) -> Result<Tensor> {
     let (rows, vocabulary) = logits.dims2()?;
     let logits_read = read(logits)?;
     let inverse = T::of(1.0 / temperature);
@@ -115,16 +136,33 @@ fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[f64], temperat
     vectorised(|| {
         for (((row, out), &target), &weight) in places {
             let largest = scale_row(row, inverse, out);
-            let mut total = 0.0_f64;
-            for x in out.iter_mut() {
-                *x = (*x - largest).exponential();
-                total += x.double();
+            if weight.entropy == 0.0 {
+                let mut total = 0.0_f64;
+                for x in out.iter_mut() {
+                    *x = (*x - largest).exponential();
+                    total += x.double();
+                }
+                let factor = T::of(-weight.log_prob / temperature / total);
+                for x in out.iter_mut() {
+                    *x *= factor;
+                }
+            } else {
+                let (mut total, mut weighted) = (0.0_f64, 0.0_f64);
+                for x in out.iter() {
+                    let shifted = *x - largest;
+                    let share = shifted.exponential().double();
+                    total += share;
+                    weighted += share * shifted.double();
+                }
+                // ln p + H is the shifted logit less its mean.
+                let mean = weighted / total;
+                for x in out.iter_mut() {
+                    let shifted = (*x - largest).double();
+                    let slope = weight.log_prob + weight.entropy * (shifted - mean);
+                    *x = T::of(-shifted.exp() / total * slope / temperature);
+                }
             }
-            let factor = T::of(-weight / temperature / total);
-            for x in out.iter_mut() {
-                *x *= factor;
-            }
-            out[target as usize] += T::of(weight / temperature);
+            out[target as usize] += T::of(weight.log_prob / temperature);
         }
     });
     Tensor::from_vec(output, (rows, vocabulary), logits.device())
@@ -134,7 +172,7 @@ fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[f64], temperat
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::TokenLogProb;
+    use super::{TokenLogProb, TokenWeight};
     use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, module};
 
     static MODULE: Module = module!("log_probs");
@@ -165,7 +203,7 @@ mod gpu {
     pub(super) fn backward(
         logits: &Tensor,
         targets: &[u32],
-        weights: &[f64],
+        weights: &[TokenWeight],
         temperature: f64,
         dtype: DType,
     ) -> Result<Tensor> {
@@ -173,7 +211,8 @@ mod gpu {
         let device = device(logits)?;
         let output = empty((rows, vocabulary), dtype, device)?;
         let targets = Tensor::from_slice(targets, rows, logits.device())?;
-        let weights = Tensor::from_slice(weights, rows, logits.device())?;
+        let weights: Vec<f64> = weights.iter().flat_map(|weight| [weight.log_prob, weight.entropy]).collect();
+        let weights = Tensor::from_vec(weights, (rows, 2), logits.device())?;
         let arguments =
             [at(logits)?, at(&targets)?, at(&weights)?, at(&output)?, int(vocabulary), Argument::Double(temperature)];
         launch(device, &MODULE, "token_log_probs_backward", Some(dtype), Grid::rows(rows, THREADS), &arguments)?;

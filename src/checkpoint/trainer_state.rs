@@ -30,6 +30,9 @@ pub struct TrainerState {
     pub skipped_in_a_row: u64,
     /// Seconds of training so far, for the time limit.
     pub seconds: f64,
+    /// The weight of an entropy bonus that adapts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entropy_coef: Option<f64>,
     /// Digest of the configuration that the state belongs to.
     pub config_digest: String,
     /// How many trained numbers have no file here, since they are those of the run's base; their moments are 0.
@@ -55,6 +58,7 @@ impl TrainerState {
             prompts_taken: 0,
             skipped_in_a_row: 0,
             seconds: 0.0,
+            entropy_coef: None,
             config_digest,
             numbers_of_base: 0,
         }

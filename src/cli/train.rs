@@ -12,6 +12,8 @@ use super::progress::Progress;
 use super::{Failure, Outcome, preflight, preset};
 use crate::checkpoint::Located;
 use crate::config::{Assignments, ConfigFile, Layers, Method, ResolvedConfig, TrainConfig, reference};
+use crate::hub::find_model;
+use crate::plan::parameters;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
@@ -244,7 +246,7 @@ pub(super) fn create(
     }
     let data = read_data(task)?;
     // A GPU's memory is planned by the worker that opens it; supervised fine-tuning has no rollouts.
-    let is_forecast = config.method == Method::Grpo;
+    let is_forecast = config.method != Method::Sft;
     let on_cpu = devices.is_some_and(|devices| devices.iter().all(|device| *device == Device::Cpu));
     let here = TrainConfig { ranks: arguments.local_ranks.unwrap_or(config.ranks), ..config.clone() };
     let memory = (is_forecast && on_cpu).then(|| checked.cpu_memory(&here));
@@ -330,9 +332,12 @@ pub(super) fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -
     set.extend(arguments.method.iter().map(|method| format!("method={method}")));
     set.extend(arguments.ranks.iter().map(|ranks| format!("ranks={ranks}")));
     let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text)?);
-    let mut layers = Layers { preset, task, file, set, origin: None };
+    let mut layers = Layers { preset, task, file, set, ..Layers::default() };
     // A missing model is reported when it is loaded.
-    layers.origin = Located::origin(&layers.asked_base_model(), places).ok();
+    if let Ok(origin) = Located::origin(&layers.asked_base_model(), places) {
+        layers.parameters = find_model(&origin).ok().and_then(|source| parameters(&source));
+        layers.origin = Some(origin);
+    }
     layers.resolve().map_err(|error| {
         // What the files alone have wrong is no fault of the command line.
         let files = Layers { preset: None, set: Vec::new(), ..layers.clone() };
@@ -391,7 +396,7 @@ mod tests {
         let task = Task::load(Path::new(&argument)).unwrap();
         model.launch.train = Some(task_files::train_table(&task));
         let of = form.changed.get("base_model").cloned().unwrap_or_else(|| "tiny".to_owned());
-        model.launch.origin = Some(context::Origin { model: context::origin(&of, &places), of });
+        model.launch.origin = Some(context::origin(of, &places));
         let samples = Ok(Vec::new());
         model.shared.task = Some(Arc::new(OpenTask {
             toml: task.clone(),

@@ -41,6 +41,8 @@ choices! {
         Grpo = "grpo",
         /// Supervised fine-tuning on the rows' expected answers.
         Sft = "sft",
+        /// `sft_steps` steps of supervised fine-tuning, then GRPO.
+        SftGrpo = "sft+grpo",
     }
 }
 
@@ -145,7 +147,7 @@ choices! {
         /// The original experiment: one prompt group a step, four completions, KL 0.001. It trained every parameter;
         /// here LoRA of rank 16 stands in for that.
         Seed = "seed",
-        /// What we advise: 8 prompts x 8 completions a step.
+        /// What we advise: the defaults.
         Recommended = "recommended",
     }
 }

@@ -16,12 +16,21 @@ pub struct Key {
     pub unit: &'static str,
     /// One sentence.
     pub meaning: &'static str,
-    /// By [`Preset::ALL`]; `None` leaves the default.
-    pub presets: [Option<&'static str>; 3],
+    /// Of `quick` and `seed`; `None` leaves the default. `recommended` is the default of every key.
+    pub presets: [Option<&'static str>; 2],
 }
 
-/// Returns a derived default as text, or `None`. The argument reads the values of keys above it in the table.
-pub type Rule = fn(&dyn Fn(&str) -> String) -> Option<String>;
+/// What a derived default follows from.
+#[allow(missing_debug_implementations)]
+pub struct Known<'a> {
+    /// Reads the value of a key above it in the table.
+    pub read: &'a dyn Fn(&str) -> String,
+    /// Of the model to start from, if it is known.
+    pub parameters: Option<u64>,
+}
+
+/// Returns a derived default as text, or `None`.
+pub type Rule = fn(&Known<'_>) -> Option<String>;
 
 /// A default that depends on other keys.
 #[derive(Debug)]
@@ -43,22 +52,26 @@ impl Key {
 
     /// `None` leaves the default.
     pub fn preset(&self, preset: Preset) -> Option<&'static str> {
-        Preset::ALL.iter().position(|other| *other == preset).and_then(|index| self.presets[index])
+        match preset {
+            Preset::Quick => self.presets[0],
+            Preset::Seed => self.presets[1],
+            Preset::Recommended => None,
+        }
     }
 }
 
 const fn key(name: &'static str, kind: Kind, default: &'static str, unit: &'static str, meaning: &'static str) -> Key {
-    Key { name, kind, default, derived: None, unit, meaning, presets: [None; 3] }
+    Key { name, kind, default, derived: None, unit, meaning, presets: [None; 2] }
 }
 
 impl Key {
-    const fn presets(self, quick: &'static str, seed: &'static str, recommended: &'static str) -> Self {
-        Self { presets: [Some(quick), Some(seed), Some(recommended)], ..self }
+    const fn presets(self, quick: &'static str, seed: &'static str) -> Self {
+        Self { presets: [Some(quick), Some(seed)], ..self }
     }
 
-    /// The value of the original experiment; the other presets keep the default.
+    /// The value of the original experiment; `quick` keeps the default.
     const fn seed(self, seed: &'static str) -> Self {
-        Self { presets: [None, Some(seed), None], ..self }
+        Self { presets: [None, Some(seed)], ..self }
     }
 
     const fn derived(self, rule: &'static str, value: Rule) -> Self {
@@ -76,6 +89,13 @@ const fn number(least: f64, most: f64) -> Kind {
 
 const ANY: i64 = i64::MAX;
 
+/// A learning rate for adapters. 5e-4 is measured at 135 million parameters (docs/measurements/real-weights.md); the
+/// exponent leads from there through published rates of GRPO with adapters: 1e-4 at 1 billion, 4e-5 at 8 billion
+/// (Tinker cookbook).
+fn rate_of_adapters(parameters: u64) -> f64 {
+    5e-4 * (135e6 / parameters.max(1) as f64).powf(0.6).min(1.0)
+}
+
 /// In display order. A derived default reads only keys above its own.
 pub static KEYS: &[Key] = &[
     // Model, data, duration.
@@ -86,29 +106,44 @@ pub static KEYS: &[Key] = &[
         "",
         "The model to start from: a model's or an adapter's folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), or a run's result.",
     ),
-    key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` on the task's reward, or `sft` on expected answers.")
-        .presets("grpo", "grpo", "grpo"),
+    key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` on the task's reward, `sft` on expected answers, or `sft+grpo`, one after the other.")
+        .presets("grpo", "grpo"),
     key("output_model_id", Kind::Text, "", "", "A name for the result; empty takes the run's id."),
     key("seed", whole(0, ANY), "0", "", "Seed of data order, sampling and new adapters; the same seed gives the same run.")
-        .presets("0", "0", "0"),
-    key("max_rows", whole(0, ANY), "0", "prompts", "Use only the first N training prompts; 0: all.").presets("0", "200", "0"),
-    key("epochs", whole(1, 10_000), "1", "", "Passes over the training prompts.").presets("1", "1", "1"),
-    key("max_steps", whole(0, ANY), "0", "steps", "Stop after N optimizer steps; 0: from `epochs`.").presets("10", "0", "0"),
+        .presets("0", "0"),
+    key("max_rows", whole(0, ANY), "0", "prompts", "Use only the first N training prompts; 0: all.").presets("0", "200"),
+    key("epochs", whole(0, 10_000), "0", "", "Passes over the training prompts; 0: one, or as many as 200 steps need.").presets("1", "1"),
+    key("max_steps", whole(0, ANY), "0", "steps", "Stop after N optimizer steps; 0: from `epochs`.").presets("10", "0"),
+    key(
+        "sft_steps",
+        whole(1, ANY),
+        "30",
+        "steps",
+        "The steps of supervised fine-tuning at the start of `sft+grpo`, on expected answers or, where a row has none, on the base's own under the task's grammar.",
+    ),
+    key(
+        "stop_when_solved",
+        Kind::Flag,
+        "true",
+        "",
+        "Stop when nothing is left to learn: over 10 steps, 99% of the groups earn the full reward throughout.",
+    )
+    .seed("false"),
     key("stop_when", Kind::Condition, "", "", "Stop when the eval set meets a condition such as `valid>=0.99`; empty: never."),
     key("patience", whole(0, 100_000), "0", "evals", "Early stopping: evals without a better valid rate; 0: off.")
-        .presets("0", "0", "0"),
+        .presets("0", "0"),
     key("max_minutes", number(0.0, f64::INFINITY), "0", "minutes", "Time limit in minutes of training; 0: none.")
-        .presets("0", "0", "0"),
+        .presets("0", "0"),
     // Rollouts.
     key("completions_per_prompt", whole(1, 4096), "8", "", "Completions sampled per prompt (group size).")
-        .presets("8", "4", "8"),
-    key("prompt_groups_per_step", whole(1, 65_536), "8", "", "Prompts per optimizer step.").presets("4", "1", "8"),
+        .presets("8", "4"),
+    key("prompt_groups_per_step", whole(1, 65_536), "8", "", "Prompts per optimizer step.").presets("4", "1"),
     key("max_completion_tokens", whole(1, 1_048_576), "512", "tokens", "Longest completion; longer ones are truncated and scored as they are.")
-        .presets("256", "1024", "512"),
+        .presets("256", "1024"),
     key("max_seq_len", whole(2, 1_048_576), "2048", "tokens", "Longest prompt and completion together; a longer prompt is an error.")
-        .presets("2048", "4096", "2048"),
+        .presets("2048", "4096"),
     key("temperature", number(0.01, 10.0), "1.0", "", "Sampling temperature of rollouts; also applied to logits in training.")
-        .presets("1.0", "1.0", "1.0"),
+        .presets("1.0", "1.0"),
     key(
         "weight_sync_interval",
         whole(1, 1024),
@@ -116,12 +151,12 @@ pub static KEYS: &[Key] = &[
         "steps",
         "Optimizer steps per rollout: completions of all of them are sampled with the weights at the interval's start.",
     )
-    .presets("1", "1", "1"),
+    .presets("1", "1"),
     // The update.
     key("policy_loss", Kind::Choice(PolicyLoss::NAMES), "grpo", "", "Policy loss.").seed("grpo"),
     key("dynamic_sampling", Kind::Flag, "false", "", "Replace zero-variance groups with further prompts, at most three rounds.")
         .seed("true")
-        .derived("true with dapo", |read| (read("policy_loss") == "dapo").then(|| "true".to_owned())),
+        .derived("true with dapo", |known| ((known.read)("policy_loss") == "dapo").then(|| "true".to_owned())),
     key(
         "guided",
         Kind::Flag,
@@ -137,29 +172,43 @@ pub static KEYS: &[Key] = &[
         "",
         "When nearly all groups earn one equal reward below the maximum with nearly equal answers: `recover` restores the last checkpoint with informative groups, with half the learning rate and guided groups, at most three times.",
     ),
+    key(
+        "entropy_coef",
+        number(0.0, 100.0),
+        "0",
+        "",
+        "Weight of the entropy bonus, which keeps answers varied; 0: off.",
+    ),
+    key(
+        "entropy_target",
+        number(0.0, 100.0),
+        "0",
+        "nats/token",
+        "Adapts the bonus: it starts at entropy_coef and moves by a tenth of it a step, up while the sampled entropy is below this target, else down, between 0 and ten times entropy_coef; 0: it stays.",
+    ),
     key("overlong_masking", Kind::Flag, "false", "", "Exclude truncated completions from the loss.")
         .seed("false")
-        .derived("true with dapo", |read| (read("policy_loss") == "dapo").then(|| "true".to_owned())),
+        .derived("true with dapo", |known| ((known.read)("policy_loss") == "dapo").then(|| "true".to_owned())),
     key("advantage", Kind::Choice(Advantage::NAMES), "standardized", "", "How group rewards become advantages.")
         .seed("standardized")
-        .derived("centered with dr_grpo", |read| (read("policy_loss") == "dr_grpo").then(|| "centered".to_owned())),
+        .derived("centered with dr_grpo", |known| ((known.read)("policy_loss") == "dr_grpo").then(|| "centered".to_owned())),
     key("eps_clip", number(0.0, 1.0), "0.2", "", "Lower clip of the probability ratio: 1 - eps.")
         .seed("0.2")
-        .derived("3e-4 with gspo", |read| (read("policy_loss") == "gspo").then(|| "3e-4".to_owned())),
+        .derived("3e-4 with gspo", |known| ((known.read)("policy_loss") == "gspo").then(|| "3e-4".to_owned())),
     key("eps_clip_high", number(0.0, 1000.0), "0.2", "", "Upper clip of the probability ratio: 1 + eps.").seed("0.2").derived(
         "as eps_clip; 0.28 with dapo, 4e-4 with gspo",
-        |read| {
-            Some(match read("policy_loss").as_str() {
+        |known| {
+            Some(match (known.read)("policy_loss").as_str() {
                 "dapo" => "0.28".to_owned(),
                 "gspo" => "4e-4".to_owned(),
-                _ => read("eps_clip"),
+                _ => (known.read)("eps_clip"),
             })
         },
     ),
     key("cispo_cap", number(1.0, 1000.0), "5", "", "Cap of the probability ratio for cispo, which has no clip."),
     key("kl_beta", number(0.0, 100.0), "0.0", "", "Weight of the KL to the reference; 0: off.")
-        .presets("0.0", "0.001", "0.0"),
-    key("kl_estimator", Kind::Choice(KlEstimator::NAMES), "k3", "", "KL estimator.").presets("k3", "k3", "k3"),
+        .presets("0.0", "0.001"),
+    key("kl_estimator", Kind::Choice(KlEstimator::NAMES), "k3", "", "KL estimator.").presets("k3", "k3"),
     key(
         "kl_importance",
         Kind::Flag,
@@ -168,7 +217,7 @@ pub static KEYS: &[Key] = &[
         "Weight each KL term by its token's probability ratio, so that the gradient of k1 and k3 is the KL's own (that of k2 is without); false as in the GRPO paper.",
     )
     .seed("false")
-    .derived("false with k2", |read| (read("kl_estimator") == "k2").then(|| "false".to_owned())),
+    .derived("false with k2", |known| ((known.read)("kl_estimator") == "k2").then(|| "false".to_owned())),
     key(
         "lora_rank",
         whole(0, 4096),
@@ -176,11 +225,18 @@ pub static KEYS: &[Key] = &[
         "",
         "LoRA rank on all linear layers; 0: full fine-tuning (as in the original experiment).",
     )
-    .presets("16", "16", "16"),
-    key("lora_alpha", number(0.001, 65_536.0), "32", "", "LoRA alpha: adapters are scaled by alpha / rank.").presets("32", "32", "32"),
-    key("learning_rate", number(0.0, 10.0), "2e-5", "", "AdamW's learning rate after warm-up.")
-        .seed("1e-5")
-        .derived("1e-6 with lora_rank 0", |read| (read("lora_rank") == "0").then(|| "1e-6".to_owned())),
+    .presets("16", "16"),
+    key("lora_alpha", number(0.001, 65_536.0), "32", "", "LoRA alpha: adapters are scaled by alpha / rank.").presets("32", "32"),
+    key("learning_rate", number(0.0, 10.0), "4e-5", "", "AdamW's learning rate after warm-up.").seed("1e-5").derived(
+        "by the model's size: 5e-4 up to 135 million parameters, falling to 4e-5 at 8 billion; a fortieth with lora_rank 0",
+        |known| {
+            let of_adapters = known.parameters.map(rate_of_adapters);
+            match (known.read)("lora_rank").as_str() {
+                "0" => Some(of_adapters.map_or_else(|| "1e-6".to_owned(), |rate| format!("{:.1e}", rate / 40.0))),
+                _ => of_adapters.map(|rate| format!("{rate:.1e}")),
+            }
+        },
+    ),
     key(
         "learning_rate_schedule",
         Kind::Choice(Schedule::NAMES),
@@ -188,19 +244,19 @@ pub static KEYS: &[Key] = &[
         "",
         "After warm-up: `constant`, or along a `cosine` to a tenth at the run's last step.",
     ),
-    key("warmup_steps", whole(0, ANY), "0", "steps", "Linear warmup steps of the learning rate.").presets("0", "0", "0"),
+    key("warmup_steps", whole(0, ANY), "0", "steps", "Linear warmup steps of the learning rate.").presets("0", "0"),
     key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Gradient norm clip; 0: off.")
-        .presets("1.0", "0", "1.0"),
-    key("adam_beta1", number(0.0, 0.999_999), "0.9", "", "AdamW beta1.").presets("0.9", "0.9", "0.9"),
-    key("adam_beta2", number(0.0, 0.999_999), "0.95", "", "AdamW beta2.").presets("0.95", "0.95", "0.95"),
-    key("adam_epsilon", number(1e-16, 1.0), "1e-8", "", "AdamW epsilon.").presets("1e-8", "1e-12", "1e-8"),
-    key("weight_decay", number(0.0, 10.0), "0", "", "AdamW weight decay (decoupled).").presets("0", "0.01", "0"),
+        .presets("1.0", "0"),
+    key("adam_beta1", number(0.0, 0.999_999), "0.9", "", "AdamW beta1.").presets("0.9", "0.9"),
+    key("adam_beta2", number(0.0, 0.999_999), "0.95", "", "AdamW beta2.").presets("0.95", "0.95"),
+    key("adam_epsilon", number(1e-16, 1.0), "1e-8", "", "AdamW epsilon.").presets("1e-8", "1e-12"),
+    key("weight_decay", number(0.0, 10.0), "0", "", "AdamW weight decay (decoupled).").presets("0", "0.01"),
     key("decay_norms_and_biases", Kind::Flag, "false", "", "Apply weight_decay to norms and biases too."),
     // Evals, checkpoints, alerts.
     key("eval_every", whole(0, ANY), "5", "steps", "Run eval every N steps; 0: only at the start and end.")
-        .presets("5", "20", "5"),
+        .presets("5", "20"),
     key("checkpoint_every", whole(0, ANY), "10", "steps", "Save a checkpoint every N steps; 0: only at the end.")
-        .presets("5", "20", "10"),
+        .presets("5", "20"),
     key(
         "keep_checkpoints",
         whole(0, ANY),
@@ -208,7 +264,7 @@ pub static KEYS: &[Key] = &[
         "",
         "Keep the last N checkpoints, besides step 0, best and end; 0: all.",
     )
-    .presets("3", "3", "3"),
+    .presets("3", "3"),
     key(
         "keep_best_by",
         Kind::Choice(BestBy::NAMES),
@@ -216,7 +272,7 @@ pub static KEYS: &[Key] = &[
         "",
         "Eval-set rate that selects the best checkpoint (RUN@best); by default the valid rate, among checkpoints whose exact match is not significantly below the base's.",
     )
-    .presets("valid_if_exact_holds", "valid_if_exact_holds", "valid_if_exact_holds"),
+    .presets("valid_if_exact_holds", "valid_if_exact_holds"),
     key(
         "keep_rollouts",
         whole(0, ANY),
@@ -224,7 +280,7 @@ pub static KEYS: &[Key] = &[
         "steps",
         "Keep rollouts of the last N steps, besides those around saved checkpoints, in files of 100 steps; 0: all.",
     )
-    .presets("0", "0", "0"),
+    .presets("0", "0"),
     // The machine.
     key(
         "tokens_per_micro_batch",

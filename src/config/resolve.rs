@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::choices::Preset;
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, Known};
 use super::train_config::TrainConfig;
 use super::value::Value;
 use crate::format::line_column;
@@ -105,6 +105,8 @@ pub struct Layers {
     /// Where `base_model` is the result of another training: the model that it came from, whose `[train.model.NAME]`
     /// holds too.
     pub origin: Option<String>,
+    /// Parameters of the model to start from, for the default learning rate; `None` if it is not known yet.
+    pub parameters: Option<u64>,
 }
 
 /// A configuration and where each value came from.
@@ -152,7 +154,7 @@ impl Layers {
         for (key, text) in set {
             filled.text(key, text, Source::Set, "--set")?;
         }
-        filled.finish()
+        filled.finish(self.parameters)
     }
 
     /// The base model that all layers together ask for, which decides on the task's `[train.model.NAME]`.
@@ -364,14 +366,16 @@ impl ConfigBuilder {
     }
 
     /// Fill the rest from the table, in its order, so that a derived default sees the keys above it.
-    fn finish(mut self) -> Result<ResolvedConfig, ConfigError> {
+    fn finish(mut self, parameters: Option<u64>) -> Result<ResolvedConfig, ConfigError> {
         for key in KEYS {
             let explicit = self.values.get(key.name);
             if explicit.is_some_and(|(_, source)| *source != Source::Preset) {
                 continue;
             }
             let read = |name: &str| self.values.get(name).map_or_else(String::new, |(value, _)| value.to_string());
-            let derived = key.derived.as_ref().and_then(|derived| (derived.value)(&read));
+            let derived = key.derived.as_ref().and_then(|derived| {
+                (derived.value)(&Known { read: &read, parameters: parameters.filter(|_| explicit.is_none()) })
+            });
             let text = match (derived, explicit) {
                 // A rule that comes to what stands there anyway explains nothing.
                 (Some(text), explicit)

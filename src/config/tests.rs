@@ -41,7 +41,7 @@ fn defaults_depend_on_the_loss_and_explicit_values_win() {
     check(&["policy_loss=dr_grpo"], "advantage", "centered", Source::Derived);
     check(&["policy_loss=dr_grpo", "advantage=leave_one_out"], "advantage", "leave_one_out", Source::Set);
     check(&["lora_rank=0"], "learning_rate", "1e-6", Source::Derived);
-    check(&[], "learning_rate", "0.00002", Source::Default);
+    check(&[], "learning_rate", "0.00004", Source::Default);
     check(&["lora_rank=0", "learning_rate=1e-4"], "learning_rate", "0.0001", Source::Set);
     check(&["seed=1", "seed=2"], "seed", "2", Source::Set);
 }
@@ -95,7 +95,7 @@ fn layers_in_order() {
         task: Some(Assignments::from_task("task.toml", task).unwrap()),
         file: file.map(|text| Assignments::from_toml("my.toml", text).unwrap()),
         set: pairs.iter().map(|pair| (*pair).to_owned()).collect(),
-        origin: None,
+        ..Layers::default()
     };
     let check = |layers: Layers, name: &str, expected: &str, source: Source| {
         assert_eq!(value(&layers, name), (expected.to_owned(), source))
@@ -183,7 +183,7 @@ fn messages() {
 #[test]
 fn digest_follows_values_not_their_source() {
     let digest = |pairs: &[&str]| set(pairs).resolve().unwrap().config.digest();
-    assert_eq!(digest(&[]), digest(&["seed=0", "learning_rate=2e-5"]));
+    assert_eq!(digest(&[]), digest(&["seed=0", "learning_rate=4e-5"]));
     assert_ne!(digest(&[]), digest(&["seed=1"]));
     assert_eq!(digest(&[]).len(), 64);
 }
@@ -202,10 +202,50 @@ fn presets_resolve_and_steps_follow() {
         assert!(config.total_steps(200) > 0);
     }
     let steps = |pairs: &[&str], rows| set(pairs).resolve().unwrap().config.total_steps(rows);
-    assert_eq!(steps(&[], 200), 25);
+    // Without `epochs` a run is long enough to learn, and sees each prompt.
+    assert_eq!(steps(&[], 200), 200);
+    assert_eq!(steps(&[], 16_001), 2001);
+    assert_eq!(steps(&["epochs=1"], 200), 25);
     assert_eq!(steps(&["epochs=2", "max_rows=20"], 200), 5);
     assert_eq!(steps(&["max_steps=7"], 200), 7);
-    assert_eq!(steps(&[], 0), 1);
+    assert_eq!(steps(&["epochs=1"], 0), 1);
+    let recommended = Layers { preset: Some(Preset::Recommended), ..Layers::default() }.resolve().unwrap();
+    assert_eq!(recommended.config, Layers::default().resolve().unwrap().config);
+}
+
+#[test]
+fn the_learning_rate_follows_the_size_of_the_model() {
+    let check = |parameters, pairs: &[&str], expected: f64, source: Source| {
+        let resolved = Layers { parameters: Some(parameters), ..set(pairs) }.resolve().unwrap();
+        let found = (resolved.config.learning_rate, &resolved.sources["learning_rate"]);
+        assert_eq!(found, (expected, &source), "{parameters} {pairs:?}");
+    };
+    for (parameters, expected) in [
+        (1_000_000, 5e-4),
+        (134_515_008, 5e-4),
+        (268_098_176, 3.3e-4),
+        (1_235_814_400, 1.3e-4),
+        (8_190_735_360, 4.3e-5),
+        (32_762_123_264, 1.9e-5),
+    ] {
+        check(parameters, &[], expected, Source::Derived);
+    }
+    check(134_515_008, &["lora_rank=0"], 1.3e-5, Source::Derived);
+    check(134_515_008, &["learning_rate=1e-5"], 1e-5, Source::Set);
+    let seed = Layers { parameters: Some(134_515_008), preset: Some(Preset::Seed), ..Layers::default() };
+    assert_eq!(value(&seed, "learning_rate"), ("0.00001".to_owned(), Source::Preset));
+}
+
+#[test]
+fn supervised_steps() {
+    let check = |pairs: &[&str], expected: [bool; 3]| {
+        let config = set(pairs).resolve().unwrap().config;
+        assert_eq!([1, 30, 31].map(|step| config.is_supervised(step)), expected, "{pairs:?}");
+    };
+    check(&[], [false; 3]);
+    check(&["method=sft"], [true; 3]);
+    check(&["method=sft+grpo"], [true, true, false]);
+    check(&["method=sft+grpo", "sft_steps=1"], [true, false, false]);
 }
 
 #[test]

@@ -20,6 +20,10 @@ pub struct TrainConfig {
     pub max_rows: usize,
     pub epochs: u64,
     pub max_steps: u64,
+    #[serde(default)]
+    pub sft_steps: u64,
+    #[serde(default)]
+    pub stop_when_solved: bool,
     pub stop_when: String,
     pub patience: u64,
     pub max_minutes: f64,
@@ -35,6 +39,10 @@ pub struct TrainConfig {
     pub guided: bool,
     #[serde(default = "unwatched")]
     pub on_collapse: OnCollapse,
+    #[serde(default)]
+    pub entropy_coef: f64,
+    #[serde(default)]
+    pub entropy_target: f64,
     pub overlong_masking: bool,
     pub advantage: Advantage,
     pub eps_clip: f64,
@@ -68,6 +76,10 @@ pub struct TrainConfig {
     pub max_invalid_expected: f64,
 }
 
+/// Steps of a run whose length nobody set: a model of 135 million parameters is still learning values after 100
+/// (docs/measurements/real-weights.md).
+const LEAST_STEPS: u64 = 200;
+
 /// Of a run before the key existed.
 fn unscheduled() -> Schedule {
     Schedule::Constant
@@ -79,15 +91,25 @@ fn unwatched() -> OnCollapse {
 }
 
 impl TrainConfig {
+    /// Whether step `step`, from 1 on, learns from answers that are given instead of from rewards.
+    pub fn is_supervised(&self, step: u64) -> bool {
+        match self.method {
+            Method::Grpo => false,
+            Method::Sft => true,
+            Method::SftGrpo => step <= self.sft_steps,
+        }
+    }
+
     /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs`
-    /// passes, the last one rounded up, at least one.
+    /// passes, the last one rounded up, at least one; without `epochs` those of one pass, at least [`LEAST_STEPS`].
     pub fn total_steps(&self, rows: usize) -> u64 {
         if self.max_steps > 0 {
             return self.max_steps;
         }
         let rows = if self.max_rows > 0 { rows.min(self.max_rows) } else { rows };
-        let visits = rows as u64 * self.epochs;
-        visits.div_ceil(self.prompt_groups_per_step.max(1) as u64).max(1)
+        let visits = rows as u64 * self.epochs.max(1);
+        let steps = visits.div_ceil(self.prompt_groups_per_step.max(1) as u64);
+        steps.max(if self.epochs == 0 { LEAST_STEPS } else { 1 })
     }
 
     /// The goal in `stop_when`, if one is set.

@@ -359,7 +359,7 @@ assert_formats = {asserts_formats}   # whether `format` is checked
 # Right values, not only valid JSON: the share of fields equal to `expected`, added to the reward.
 {off}[[reward]]
 {off}part = "fields"
-{off}weight = 0.5
+{off}weight = 1.0
 
 # The task's defaults for configuration keys: `grpo-tui train --help` lists them.
 [train]

@@ -44,6 +44,39 @@ pub struct Signal {
     pub failures: BTreeMap<FailureClass, usize>,
     /// Tokens of each completion, by group.
     pub lengths: Vec<Vec<usize>>,
+    pub guidance: Guidance,
+}
+
+/// Where the answers of guided groups would come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guidance {
+    /// `guided`.
+    pub is_on: bool,
+    pub rows: usize,
+    /// Of the rows, those without an expected answer, which need the task's grammar.
+    pub without_expected: usize,
+    /// Why the task's answers cannot be sampled under a grammar.
+    pub refusal: Option<String>,
+}
+
+impl Guidance {
+    /// Whether every row can be guided.
+    fn helps(&self) -> bool {
+        self.is_on && (self.without_expected == 0 || self.refusal.is_none())
+    }
+
+    /// What becomes of groups without a valid completion.
+    fn sentence(&self) -> String {
+        match (self.is_on, self.without_expected, &self.refusal) {
+            (false, ..) => "guided = false: they have nothing to learn from".to_owned(),
+            (true, 0, _) => "guided groups will be used, with the rows' expected answers".to_owned(),
+            (true, _, Some(why)) => format!("rows without an expected answer are not guided: {why}"),
+            (true, without, None) if without == self.rows => {
+                "guided groups will be used, with answers sampled under the task's grammar".to_owned()
+            }
+            (true, ..) => "guided groups will be used, with expected answers or, where a row has none, answers sampled under the task's grammar".to_owned(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,14 +171,20 @@ pub struct SignalReport {
     pub think_leaks: f64,
     /// The share of completions by failure class, without zeros.
     pub failures: Vec<(String, f64)>,
+    /// How many sampled groups have no valid completion and what becomes of such groups; empty if all have one.
+    #[serde(default)]
+    pub guidance: String,
+    /// Whether such groups learn from a guiding answer.
+    #[serde(default)]
+    pub is_guided: bool,
     #[serde(flatten)]
     pub advice: Advice,
 }
 
 impl SignalReport {
-    /// Whether groups are mixed, but none has a valid completion to learn from.
+    /// Whether groups are mixed, but none has a valid completion to learn from, nor a guiding answer.
     pub fn lacks_valid(&self) -> bool {
-        !self.mixes.is_empty() && !self.mixes.iter().any(|mix| mix.tiers.contains(&Tier::Valid))
+        !self.is_guided && !self.mixes.is_empty() && !self.mixes.iter().any(|mix| mix.tiers.contains(&Tier::Valid))
     }
 
     /// `20 mix unparsable and invalid, 4 invalid and valid`; empty without mixed groups.
@@ -206,10 +245,23 @@ pub fn judge(signal: &Signal, settings: &SignalSettings) -> SignalReport {
             .find(|(class, _)| *class == FailureClass::ThinkLeak)
             .map_or(0.0, |(_, share)| *share),
         failures: failures.iter().map(|(class, share)| (class.name().to_owned(), *share)).collect(),
+        guidance: guidance(signal, completions),
+        is_guided: signal.guidance.helps(),
         advice: Advice { verdict: Verdict::CanLearn, why: String::new(), changes: Vec::new() },
     };
     report.advice = advice(&report, &failures, settings);
     report
+}
+
+fn guidance(signal: &Signal, completions: usize) -> String {
+    let [.., valid] = signal.tiers;
+    let failed = signal.groups.iter().filter(|group| !group.tiers.contains(&Tier::Valid)).count();
+    let what = match (valid, failed) {
+        (_, 0) => return String::new(),
+        (0, _) => format!("0 of {completions} sampled answers are valid"),
+        _ => format!("{failed} of {} sampled groups have no valid answer", signal.groups.len()),
+    };
+    format!("{what}: {}", signal.guidance.sentence())
 }
 
 /// A smaller and a larger group; none from groups of one.
@@ -288,7 +340,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             2 * limit
         ));
     }
-    let verdict = if report.informative >= LEAST_INFORMATIVE {
+    let verdict = if report.informative >= LEAST_INFORMATIVE || (report.is_guided && report.all_max < 0.5) {
         Verdict::CanLearn
     } else if report.all_max >= report.all_min + report.all_equal && report.prompts > 0 {
         Verdict::NothingToLearn
@@ -344,12 +396,12 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
 
 fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str, changes: &mut Vec<String>) -> String {
     let per_step = report.informative * settings.prompt_groups_per_step as f64;
-    if report.tiers.valid < RARELY_VALID {
+    if report.tiers.valid < RARELY_VALID && !report.is_guided {
         changes.push(
             "almost no completion is valid yet; give partial credit: graded = true (json_schema, code), or [[reward]] part = \"fields\"".to_owned(),
         );
     }
-    if per_step < 1.0 {
+    if per_step < 1.0 && !report.is_guided {
         changes.push(format!(
             "a step of {} groups has {per_step:.1} informative ones: raise prompt_groups_per_step, or set dynamic_sampling = true",
             settings.prompt_groups_per_step
@@ -368,16 +420,17 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
             "most completions are valid already: add prompts like the ones that fail, or score fields too".to_owned(),
         );
     }
-    let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE {
+    let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE && !report.is_guided {
         ", though the sample is too small to be sure"
     } else {
         ""
     };
     let lacks = if report.lacks_valid() { "; none has a valid completion" } else { "" };
+    let parts = [report.mixes_text(), report.guidance.clone()];
+    let rest: String = parts.iter().filter(|part| !part.is_empty()).map(|part| format!("; {part}")).collect();
     format!(
-        "{informative}{unsure}: about {per_step:.1} of {} groups per step are informative; {}{lacks}",
+        "{informative}{unsure}: about {per_step:.1} of {} groups per step are informative{rest}{lacks}",
         settings.prompt_groups_per_step,
-        report.mixes_text()
     )
 }
 

@@ -23,11 +23,12 @@ pub use gpu::{
     longest_sequence, step_tokens,
 };
 pub use learnability::{
-    Advice, GroupOutcome, OtherGroupSize, Signal, SignalReport, SignalSettings, TierMix, TierShares, Verdict, judge,
+    Advice, GroupOutcome, Guidance, OtherGroupSize, Signal, SignalReport, SignalSettings, TierMix, TierShares, Verdict,
+    judge,
 };
 pub use machine::{free_disk_bytes, has_no_free_files, memory_limit_bytes};
 pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, HEAD_ROWS_OF_ONE, Memory, MemoryPart, Phase, cpu_memory};
-pub use shape::ModelShape;
+pub use shape::{ModelShape, parameters};
 pub use time::{GpuLimits, Speed, Time, time, training_operations, unmeasured_time};
 
 /// The shape of the task's data, in tokens.

@@ -236,6 +236,8 @@ mod tests {
             truncated: 0.0,
             think_leaks: 0.0,
             failures: Vec::new(),
+            guidance: String::new(),
+            is_guided: false,
             advice: Advice { verdict, why: "why".to_owned(), changes: vec!["do this".to_owned()] },
         }
     }

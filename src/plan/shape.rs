@@ -1,6 +1,6 @@
 //! A decoder's counts: its parameters, and the operations per token.
 
-use crate::hub::{Architecture, AttentionBias, ModelConfig};
+use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource};
 
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,11 @@ pub struct ModelShape {
     pub vocabulary: usize,
     /// Query heads times their width: 4 operations per layer, token and attended token.
     pub query_width: usize,
+}
+
+/// Of a model whose `config.json` can be read.
+pub fn parameters(model: &ModelSource) -> Option<u64> {
+    model.config().ok().map(|config| ModelShape::of(&config).parameters as u64)
 }
 
 impl ModelShape {

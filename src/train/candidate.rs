@@ -3,15 +3,16 @@
 use std::time::Instant;
 
 use super::TrainError;
+use super::guide::Guide;
 use super::job::{divided, policy_settings, sampling};
 use super::setup::Setup;
-use crate::config::TrainConfig;
+use crate::config::{Method, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, CompletionLengths, DataShape, GPU_DECODE_ROWS, GroupOutcome, Memory, ModelShape, Signal, Speed,
-    StepShape, cpu_memory, gpu_completion_places, memory_limit_bytes, training_operations,
+    CPU_DECODE_ROWS, CompletionLengths, DataShape, GPU_DECODE_ROWS, GroupOutcome, Guidance, Memory, ModelShape, Signal,
+    Speed, StepShape, cpu_memory, gpu_completion_places, memory_limit_bytes, training_operations,
 };
 use crate::rollout::{
     Completion, Request, RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason, generate, signal_of,
@@ -156,7 +157,7 @@ impl Candidate {
             context.rollout(&requests, &self.sampling())?.completions,
             rows.iter().copied(),
         )?;
-        let mut signal = Signal::default();
+        let mut signal = Signal { guidance: self.guidance(), ..Signal::default() };
         for (row, completions) in rows.into_iter().zip(groups) {
             for ScoredCompletion { completion, score, .. } in &completions {
                 signal.truncated += usize::from(completion.stop == StopReason::Length);
@@ -175,6 +176,15 @@ impl Candidate {
             signal.groups.push(GroupOutcome { prompt_id, signal: signal_of, rewards, tiers });
         }
         Ok(signal)
+    }
+
+    fn guidance(&self) -> Guidance {
+        let Setup { task, config, start, prompts, .. } = &self.setup;
+        let without = prompts.train.iter().filter(|prompt| prompt.row.expected.is_none()).count();
+        let is_on = config.guided && config.method != Method::Sft;
+        // A grammar takes long to compile: only where it is needed.
+        let refusal = if is_on && without > 0 { Guide::new(task, &start.tokenizer).refusal() } else { None };
+        Guidance { is_on, rows: prompts.train.len(), without_expected: without, refusal }
     }
 
     fn sampling(&self) -> Sampling {

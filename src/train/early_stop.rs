@@ -2,8 +2,13 @@
 
 use crate::checkpoint::TrainerState;
 use crate::config::TrainConfig;
+use crate::format::percent_short;
 use crate::run::RunState;
 use crate::run::events::Eval;
+
+/// The steps over which groups are counted for `stop_when_solved`, and the share of them that counts as all.
+const SOLVED_STEPS: u64 = 10;
+const SOLVED_SHARE: f64 = 0.99;
 
 /// Whether a multiple of `every` is among the last `steps` steps up to `step`; 0 is never due.
 pub(super) fn is_due(every: u64, step: u64, steps: u64) -> bool {
@@ -19,6 +24,9 @@ pub(super) fn is_out_of_time(state: &TrainerState, config: &TrainConfig) -> bool
 pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
     if is_out_of_time(state, config) {
         return Some(format!("stopped early: max_minutes = {} reached", config.max_minutes));
+    }
+    if let Some(cause) = solved(history, state, config) {
+        return Some(cause);
     }
     let on_eval_set = history.evals.values().filter(|eval| eval.set == "eval" && eval.step <= state.step);
     let is_planned = |eval: &&Eval| eval.step == 0 || is_due(config.eval_every, eval.step, config.weight_sync_interval);
@@ -37,9 +45,23 @@ pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &Tra
     })
 }
 
+/// Whether nearly all groups of the last steps earn the full reward throughout: no gradient is left.
+fn solved(history: &RunState, state: &TrainerState, config: &TrainConfig) -> Option<String> {
+    let shares = history.metrics.get("groups/frac_all_best").filter(|_| config.stop_when_solved)?;
+    let first = state.step.checked_sub(SOLVED_STEPS)? + 1;
+    let shares: Vec<f64> = shares.between(first, state.step).map(|(_, share)| share).collect();
+    let share = shares.iter().sum::<f64>() / SOLVED_STEPS as f64;
+    (shares.len() as u64 == SOLVED_STEPS && share >= SOLVED_SHARE).then(|| {
+        let share = percent_short(share);
+        format!("stopped early: nothing is left to learn ({share} of the groups of {SOLVED_STEPS} steps earn the full reward throughout)")
+    })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::config::Layers;
     use crate::run::{EvalSummary, Event};
@@ -49,6 +71,31 @@ mod tests {
             .resolve()
             .unwrap()
             .config
+    }
+
+    #[test]
+    fn a_run_ends_when_nearly_all_groups_earn_the_full_reward() {
+        // The share of such groups in steps 1, 2 ...
+        let check = |set: &[&str], shares: &[f64], is_solved: bool| {
+            let mut history = RunState::default();
+            for (step, share) in (1..).zip(shares) {
+                let metrics = BTreeMap::from([("groups/frac_all_best".to_owned(), *share)]);
+                let body = crate::run::events::Step { step, metrics, ..Default::default() }.into();
+                history.fold(Event { seq: step, time_ms: 0, body });
+            }
+            let state = TrainerState { step: shares.len() as u64, ..TrainerState::start(String::new()) };
+            let found = should_stop(&history, &state, &config(set));
+            assert_eq!(found.is_some(), is_solved, "{set:?} {shares:?}: {found:?}");
+            assert!(
+                found.is_none_or(|cause| cause.contains("nothing is left to learn (100% of the groups of 10 steps"))
+            );
+        };
+        check(&[], &[1.0; 10], true);
+        check(&[], &[1.0; 9], false);
+        check(&["stop_when_solved=false"], &[1.0; 10], false);
+        check(&[], &[[0.0; 5], [1.0; 5], [1.0; 5]].concat(), true);
+        check(&[], &[[0.0; 5], [1.0; 5]].concat(), false);
+        check(&[], &[[1.0; 9].as_slice(), &[0.875]].concat(), false);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use super::rank_work::share_of_time;
 use super::ranked;
 use super::rollout_plan::{next_plan, requests};
 use super::shares::split_requests;
-use crate::config::Method;
 use crate::eval::{EvalWatch, OpenRequests, Prompt, greedy_requests};
 use crate::model::Adapters;
 use crate::rollout::{Generated, Request, Watcher, decoded_together, token_count};
@@ -19,7 +18,7 @@ use crate::rollout::{Generated, Request, Watcher, decoded_together, token_count}
 /// resumed run computes the same passes.
 pub(super) fn is_beside(job: &Job) -> bool {
     let (config, step) = (&job.config, job.state.step);
-    config.method == Method::Grpo
+    !config.is_supervised(step + 1)
         && (1..job.total_steps).contains(&step)
         && is_due(config.eval_every, step, config.weight_sync_interval)
         && !job.prompts.eval.is_empty()

@@ -5,16 +5,21 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::TrainError;
+use super::guided::{FailedGroup, guiding_answers};
 use super::job::Job;
 use super::metrics::StepUpdate;
 use super::oom_retry::{Extent, shrunk};
 use super::ranked::{self, SupervisedSettings};
 use super::recorder::Recorder;
 use super::rollout_groups::{PolicyBatch, StepRollout, policy_batch, remember, sample_steps};
-use super::rollout_plan::next_prompts;
+use super::rollout_plan::{requests, take};
+use crate::config::Method;
+use crate::dataset::PromptRow;
 use crate::eval::Prompt;
+use crate::model::Adapters;
 use crate::plan::StepShape;
-use crate::score::{prompt_text, reference_answer};
+use crate::rollout::{Request, RolloutContext, ScoredCompletion};
+use crate::score::{Tier, prompt_text, reference_answer};
 use crate::update::{Applied, Example};
 
 /// Computes the next steps, all sampled with the current weights. The ratios of the first are exactly 1; the old
@@ -32,7 +37,7 @@ pub(super) fn grpo_interval(job: &mut Job, recorder: &mut Recorder<'_>) -> Resul
 fn grpo_step(job: &mut Job, recorder: &mut Recorder<'_>, rollout: StepRollout) -> Result<(), TrainError> {
     recorder.phase(job.state.step + 1, "update")?;
     let mut step = StepUpdate::begin(job);
-    let PolicyBatch { groups, totals } = policy_batch(&job.config, &job.prompts.train, &rollout);
+    let PolicyBatch { groups, totals } = policy_batch(&job.config, job.entropy_coef(), &job.prompts.train, &rollout);
     if !groups.is_empty() {
         let (gradients, statistics) = ranked::gradient(job, groups, totals)?;
         step.statistics = statistics;
@@ -43,19 +48,24 @@ fn grpo_step(job: &mut Job, recorder: &mut Recorder<'_>, rollout: StepRollout) -
     recorder.step(job, rollout, step)
 }
 
-/// Takes one step of supervised fine-tuning on the next prompts' own answers.
+/// Takes one step of supervised fine-tuning on the next prompts' own answers; in `sft+grpo`, rows of one turn without
+/// an answer have one of the base's, sampled under the task's grammar, if it is valid.
 ///
 /// # Errors
 /// [`TrainError::NoAnswer`] for a prompt without one.
 pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
     recorder.phase(job.state.step + 1, "update")?;
     let mut step = StepUpdate::begin(job);
-    let prompts = next_prompts(job, job.config.prompt_groups_per_step);
-    let examples = prompts
-        .iter()
-        .map(|&prompt| examples(job, &job.prompts.train[prompt]))
-        .collect::<Result<Vec<_>, _>>()?
-        .concat();
+    let plan = vec![(job.state.step + 1, take(job, job.config.prompt_groups_per_step))];
+    let (prompts, requests) = requests(job, &plan);
+    let is_asked = |prompt: &Prompt| job.config.method == Method::SftGrpo && lacks_answer(&prompt.row);
+    let prompts = prompts.iter().map(|&prompt| &job.prompts.train[prompt]);
+    let (asked, given): (Vec<_>, Vec<_>) = prompts.zip(&requests).partition(|(prompt, _)| is_asked(prompt));
+    let mut examples = given.iter().map(|(prompt, _)| examples(job, prompt)).collect::<Result<Vec<_>, _>>()?.concat();
+    examples.extend(valid_answers_of_base(job, &asked)?);
+    if examples.is_empty() {
+        return recorder.finish_step(job, &step, BTreeMap::new(), &[], step.start.elapsed().as_secs_f64());
+    }
     let lengths = || examples.iter().map(|example| example.prompt.len() + example.completion.len());
     let longest_sequence = lengths().max().unwrap_or(0);
     let extent = Extent { longest_sequence, all: longest_sequence * examples.len() };
@@ -81,7 +91,7 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
 /// Computes the log-probs of a step's completions under the current weights, in the gradient's micro-batches.
 fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainError> {
     let start = Instant::now();
-    let batch = policy_batch(&job.config, &job.prompts.train, rollout);
+    let batch = policy_batch(&job.config, job.entropy_coef(), &job.prompts.train, rollout);
     if batch.groups.is_empty() {
         return Ok(());
     }
@@ -89,6 +99,29 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     rollout.forward_seconds = start.elapsed().as_secs_f64();
     rollout.ranks = job.rank_work.take(&rollout.ranks);
     Ok(())
+}
+
+fn lacks_answer(row: &PromptRow) -> bool {
+    row.turn_count() == 1 && row.expected.is_none() && !row.fields.contains_key("completion")
+}
+
+/// What the base answers under the task's grammar, where that is valid.
+fn valid_answers_of_base(job: &Job, asked: &[(&Prompt, &Request)]) -> Result<Vec<Example>, TrainError> {
+    let mut groups = Vec::with_capacity(asked.len());
+    for (row, &(prompt, request)) in asked.iter().enumerate() {
+        groups.push(FailedGroup { row, prompt, request });
+    }
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (model, adapters) = job.model_for(true).unwrap_or((&job.model, Adapters::On));
+    let base = RolloutContext { model, adapters, ..job.rollout_context() };
+    let answers = guiding_answers(job, &base, &groups)?.into_iter();
+    let example = |(row, answer): (usize, ScoredCompletion)| {
+        let is_valid = answer.score.tier == Tier::Valid && !answer.score.is_error();
+        is_valid.then(|| Example { prompt: asked[row].0.token_ids.clone(), completion: answer.completion.token_ids })
+    };
+    Ok(answers.filter_map(example).collect())
 }
 
 /// One for each turn of the row, after the answers of the turns before.

@@ -9,7 +9,7 @@
 use super::TrainError;
 use super::job::Job;
 use crate::eval::Prompt;
-use crate::rollout::{Completion, Request, ScoredCompletion, StopReason};
+use crate::rollout::{Completion, Request, RolloutContext, ScoredCompletion, StopReason};
 use crate::score::reference_answer;
 
 /// A group in which no completion earns the full reward.
@@ -22,12 +22,14 @@ pub(super) struct FailedGroup<'a> {
     pub(super) request: &'a Request,
 }
 
-/// Scored answers for groups of rows of one turn, by row; none for a group for which there is none.
+/// Scored answers for groups of rows of one turn, by row; none for a group for which there is none. `context`: what
+/// samples where a row has no expected answer.
 ///
 /// # Errors
 /// Those of sampling and scoring.
 pub(super) fn guiding_answers(
     job: &Job,
+    context: &RolloutContext<'_>,
     groups: &[FailedGroup<'_>],
 ) -> Result<Vec<(usize, ScoredCompletion)>, TrainError> {
     let Some(guide) = &job.guide else { return Ok(Vec::new()) };
@@ -40,7 +42,7 @@ pub(super) fn guiding_answers(
     }
     let (sampled, requests): (Vec<_>, Vec<Request>) = constrained.into_iter().unzip();
     if !requests.is_empty() {
-        let completions = job.rollout_context().rollout(&requests, &job.sampling())?.completions;
+        let completions = context.rollout(&requests, &job.sampling())?.completions;
         let ended = sampled.into_iter().zip(completions.into_iter().flatten());
         let ended = ended.filter(|(_, completion)| completion.stop == StopReason::Stop);
         given.extend(ended.map(|(group, completion)| (group, guiding(completion.token_ids))));
@@ -48,7 +50,7 @@ pub(super) fn guiding_answers(
     let (groups, completions): (Vec<&FailedGroup<'_>>, Vec<Vec<Completion>>) =
         given.into_iter().map(|(group, completion)| (group, vec![completion])).unzip();
     let rows = groups.iter().map(|group| &group.prompt.row);
-    let scored = job.rollout_context().score(&job.scorer, completions, rows)?;
+    let scored = context.score(&job.scorer, completions, rows)?;
     Ok(groups.iter().map(|group| group.row).zip(scored.into_iter().flatten()).collect())
 }
 

@@ -109,7 +109,7 @@ impl Job {
         let rollouts = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
         let alerts = resumed_from.map_or_else(Alerts::default, |step| Alerts::resumed(history, step, &config));
         Ok(Self {
-            guide: (rank == 0 && config.method == Method::Grpo && (config.guided || has_recovered))
+            guide: (rank == 0 && config.method != Method::Sft && (config.guided || has_recovered))
                 .then(|| Guide::new(&task, &start.tokenizer)),
             total_steps,
             alerts,
@@ -155,7 +155,31 @@ impl Job {
 
     /// The steps that are sampled together next.
     pub(super) fn next_steps(&self) -> u64 {
-        self.config.weight_sync_interval.min(self.total_steps - self.state.step)
+        let until = match self.is_supervised() && self.config.method == Method::SftGrpo {
+            true => self.total_steps.min(self.config.sft_steps),
+            false => self.total_steps,
+        };
+        self.config.weight_sync_interval.min(until - self.state.step)
+    }
+
+    /// Whether the next step learns from answers that are given.
+    pub(super) fn is_supervised(&self) -> bool {
+        self.config.is_supervised(self.state.step + 1)
+    }
+
+    /// The weight of the entropy bonus in the next step.
+    pub(super) fn entropy_coef(&self) -> f64 {
+        self.state.entropy_coef.filter(|_| self.config.entropy_target > 0.0).unwrap_or(self.config.entropy_coef)
+    }
+
+    /// Moves the weight of the entropy bonus after a step whose completions had `entropy`, nats/token.
+    pub(super) fn adapt_entropy_coef(&mut self, entropy: Option<f64>) {
+        let (target, most) = (self.config.entropy_target, 10.0 * self.config.entropy_coef);
+        if let Some(entropy) = entropy.filter(|entropy| target > 0.0 && entropy.is_finite()) {
+            let direction = if entropy < target { 0.1 } else { -0.1 };
+            let moved = self.entropy_coef() + direction * self.config.entropy_coef;
+            self.state.entropy_coef = Some(moved.clamp(0.0, most));
+        }
     }
 
     pub(super) fn optimizer_settings(&self) -> OptimizerSettings {
@@ -163,7 +187,9 @@ impl Job {
     }
 
     pub(super) fn policy_settings(&self) -> PolicySettings {
-        policy_settings(&self.config, self.shape.get())
+        let mut settings = policy_settings(&self.config, self.shape.get());
+        settings.loss.entropy_coef = self.entropy_coef();
+        settings
     }
 
     /// Computes a gradient of `extent` in the job's shape, and in smaller ones when memory runs out; `shape` keeps the
@@ -267,6 +293,7 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
         kl_estimator: config.kl_estimator,
         kl_importance: config.kl_importance,
         max_completion_tokens: config.max_completion_tokens,
+        entropy_coef: config.entropy_coef,
     };
     PolicySettings {
         loss,

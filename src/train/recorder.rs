@@ -11,7 +11,6 @@ use super::metrics::{StepUpdate, frequent_answer, rollout_metrics, update_metric
 use super::oom_retry::shrunk;
 use super::rank_work::{LatestReading, rank_metrics};
 use super::rollout_groups::{ScoredGroup, StepRollout};
-use crate::config::Method;
 use crate::plan::CONTEXT_BYTES;
 use crate::rollout::ScoredCompletion;
 use crate::run::events::{End, Group, Phase, RankStep, Step};
@@ -206,9 +205,13 @@ impl<'a> Recorder<'a> {
         );
         let ranks = job.rank_work.take(sampled);
         metrics.extend(rank_metrics(&ranks));
-        let mut alerts = match job.config.method {
-            Method::Grpo => job.alerts.observe(step, &metrics, &job.config),
-            Method::Sft => Vec::new(),
+        if job.config.entropy_target > 0.0 {
+            metrics.insert("entropy_coef".to_owned(), job.entropy_coef());
+        }
+        job.adapt_entropy_coef(metrics.get("completions/entropy").copied());
+        let mut alerts = match job.config.is_supervised(step) {
+            false => job.alerts.observe(step, &metrics, &job.config),
+            true => Vec::new(),
         };
         alerts.extend(shrunk(step, update.shape, job.shape.get()));
         alerts.extend(job.hindrances.alerts(step));

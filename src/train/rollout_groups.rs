@@ -183,7 +183,7 @@ fn guide(job: &Job, rows: &mut [Vec<ScoredGroup>], requests: &[Request]) -> Resu
             failed.push(FailedGroup { row, prompt, request });
         }
     }
-    for (row, answer) in guiding_answers(job, &failed)? {
+    for (row, answer) in guiding_answers(job, &job.rollout_context(), &failed)? {
         rows[row][0].guide(answer, job.config.advantage);
     }
     Ok(())
@@ -247,13 +247,15 @@ impl ScoredGroup {
     }
 }
 
-/// Zero-variance groups are omitted (their gradient is 0) unless a KL is used, but they count; masked completions and
-/// replaced groups do not.
+/// Zero-variance groups are omitted (their gradient is 0) unless a KL or an entropy bonus is used, but they count; masked
+/// completions and replaced groups do not.
 pub(super) fn policy_batch<'a>(
     config: &TrainConfig,
+    entropy_coef: f64,
     prompts: &'a [Prompt],
     rollout: &'a StepRollout,
 ) -> PolicyBatch<'a> {
+    let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
     let mut old_log_probs = rollout.old_log_probs.iter().flatten();
     let (mut groups, mut totals) = (Vec::new(), StepTotals { sequences: 0, tokens: 0 });
     for group in &rollout.groups {
@@ -265,7 +267,7 @@ pub(super) fn policy_batch<'a>(
             }
             totals.sequences += 1;
             totals.tokens += completion.token_ids.len();
-            if group.signal == GroupSignal::Mixed || group.is_guided() || config.kl_beta > 0.0 {
+            if group.signal == GroupSignal::Mixed || group.is_guided() || is_all_forwarded {
                 let old_log_probs = old_log_probs.next().map(Cow::from);
                 let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, advantage) };
                 match group.own_prompts.get(index) {
@@ -337,7 +339,7 @@ mod tests {
                 .collect();
             let set = [format!("overlong_masking={masking}"), format!("kl_beta={}", if kl { 0.1 } else { 0.0 })];
             let (prompts, rollout) = (prompts(), StepRollout { groups, ..StepRollout::default() });
-            let PolicyBatch { groups: policy, totals } = policy_batch(&config(&[&set[0], &set[1]]), &prompts, &rollout);
+            let PolicyBatch { groups: policy, totals } = policy_batch(&config(&[&set[0], &set[1]]), 0.0, &prompts, &rollout);
             let counted = |shape: &Vec<(usize, bool, u8)>| shape.iter().filter(|(_, cut, _)| !masking || !cut).map(|(tokens, ..)| *tokens).collect::<Vec<_>>();
             let all: Vec<usize> = shapes.iter().flat_map(counted).collect();
             proptest::prop_assert_eq!(totals, StepTotals { sequences: all.len(), tokens: all.iter().sum() });
@@ -363,7 +365,7 @@ mod tests {
         // (settings, groups) -> (completions of each forwarded group, N, M).
         let check = |set: &[&str], groups: Vec<ScoredGroup>, forwarded: &[usize], sequences, tokens| {
             let (prompts, rollout) = (prompts(), StepRollout { groups, ..StepRollout::default() });
-            let PolicyBatch { groups: policy, totals } = policy_batch(&config(set), &prompts, &rollout);
+            let PolicyBatch { groups: policy, totals } = policy_batch(&config(set), 0.0, &prompts, &rollout);
             let found: Vec<usize> = policy.iter().map(|group| group.samples.len()).collect();
             assert_eq!((found.as_slice(), totals), (forwarded, StepTotals { sequences, tokens }), "{set:?}");
         };

@@ -24,12 +24,6 @@ pub(super) fn take(job: &mut Job, count: usize) -> Range<u64> {
     start..job.state.prompts_taken
 }
 
-pub(super) fn next_prompts(job: &mut Job, count: usize) -> Vec<usize> {
-    let places = take(job, count);
-    let mut order = Order::new(job);
-    places.into_iter().map(|place| order.prompt(place)).collect()
-}
-
 /// The prompts of a plan, by their index, and what to sample of each.
 pub(super) fn requests(job: &Job, plan: &Plan) -> (Vec<usize>, Vec<Request>) {
     let mut order = Order::new(job);

@@ -18,7 +18,6 @@ use super::recorder::{Listener, Recorder};
 use super::requests::handle_requests;
 use super::setup::Setup;
 use crate::checkpoint;
-use crate::config::Method;
 use crate::kernels::device::Engine;
 use crate::ranks::Ranks;
 use crate::run::events::{Alert, Checkpoint, End, Recovered, Run};
@@ -258,9 +257,9 @@ fn run_steps(
         if !worker.controls().compute_until(job.state.step + steps) {
             continue;
         }
-        match job.config.method {
-            Method::Grpo => grpo_interval(job, recorder)?,
-            Method::Sft => (0..steps).try_for_each(|_| sft_step(job, recorder))?,
+        match job.is_supervised() {
+            false => grpo_interval(job, recorder)?,
+            true => (0..steps).try_for_each(|_| sft_step(job, recorder))?,
         }
         *reached = job.state.step;
         job.is_stopping = worker.controls().stop_requested().is_some();

@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor};
 use super::MicroBatch;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::embedding::{gather_rows, scatter_rows};
-use crate::kernels::log_probs::{TokenLogProb, token_log_probs, token_log_probs_backward_as};
+use crate::kernels::log_probs::{TokenLogProb, TokenWeight, token_log_probs, token_log_probs_backward_as};
 use crate::model::{Adapters, Decoder, Gradients};
 use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
 
@@ -27,8 +27,8 @@ pub fn log_probs(
     Ok(found)
 }
 
-/// Adds the gradient of a loss over a micro-batch. `weigh`: the loss's derivative by each log-prob of a sequence, given
-/// its index and log-probs. A sequence is weighed as soon as its log-probs are known, so its logits are computed once
+/// Adds the gradient of a loss over a micro-batch. `weigh`: the loss's derivative by each token of a sequence, given its
+/// index and log-probs. A sequence is weighed as soon as its log-probs are known, so its logits are computed once
 /// (twice where it alone has more rows than the head takes at once).
 pub(super) fn add_gradient(
     model: &Decoder,
@@ -36,14 +36,14 @@ pub(super) fn add_gradient(
     temperature: f64,
     recompute: bool,
     gradients: &mut Gradients,
-    mut weigh: impl FnMut(usize, &[TokenLogProb]) -> Vec<f64>,
+    mut weigh: impl FnMut(usize, &[TokenLogProb]) -> Vec<TokenWeight>,
 ) -> Result<()> {
     let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
     let mut sum: Option<Tensor> = None;
     for part in HeadPart::all(model, &normed, micro_batch, temperature) {
         let (log_probs, logits) = part.log_probs()?;
         let weights = part.sequences.clone().zip(&log_probs).flat_map(|(index, tokens)| weigh(index, tokens));
-        for (rows, gradient) in part.backward(logits, &weights.collect::<Vec<f64>>(), gradients)? {
+        for (rows, gradient) in part.backward(logits, &weights.collect::<Vec<TokenWeight>>(), gradients)? {
             let scattered = scatter_rows(&gradient, &rows, micro_batch.batch.rows())?;
             match &sum {
                 Some(sum) => accumulate(sum, &scattered)?,
@@ -109,7 +109,7 @@ impl<'a> HeadPart<'a> {
     fn backward(
         &self,
         mut logits: Option<Tensor>,
-        weights: &[f64],
+        weights: &[TokenWeight],
         gradients: &mut Gradients,
     ) -> Result<Vec<(Vec<u32>, Tensor)>> {
         let chunks = self
@@ -117,7 +117,7 @@ impl<'a> HeadPart<'a> {
             .chunks(HEAD_ROWS_OF_ONE)
             .zip(self.targets.chunks(HEAD_ROWS_OF_ONE))
             .zip(weights.chunks(HEAD_ROWS_OF_ONE));
-        let backward = |((rows, targets), weights): ((&[u32], &[u32]), &[f64])| {
+        let backward = |((rows, targets), weights): ((&[u32], &[u32]), &[TokenWeight])| {
             let hidden = self.select(rows)?;
             let logits = logits.take().map_or_else(|| self.model.logits(&hidden), Ok)?;
             let gradient = token_log_probs_backward_as(&logits, targets, weights, self.temperature, hidden.dtype())?;

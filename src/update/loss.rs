@@ -31,6 +31,8 @@ pub struct LossSettings {
     pub kl_importance: bool,
     /// `dr_grpo` divides by this instead of lengths.
     pub max_completion_tokens: usize,
+    /// Weight of the entropy of each token's distribution, which the loss falls with.
+    pub entropy_coef: f64,
 }
 
 /// Denominators: those of the whole optimizer step, zero-variance groups included, refilled groups and masked
@@ -96,7 +98,7 @@ pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: 
 }
 
 /// What one token's term is multiplied by.
-fn token_share(settings: &LossSettings, tokens: usize, totals: StepTotals) -> f64 {
+pub(super) fn token_share(settings: &LossSettings, tokens: usize, totals: StepTotals) -> f64 {
     let count = |n: usize| n.max(1) as f64;
     match settings.policy_loss {
         PolicyLoss::Grpo | PolicyLoss::Gspo => 1.0 / (count(totals.sequences) * count(tokens)),

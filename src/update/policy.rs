@@ -6,9 +6,9 @@ use candle_core::Result;
 use serde::{Deserialize, Serialize};
 
 use super::log_probs::{add_gradient, log_probs};
-use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss};
+use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share};
 use super::micro_batch::{MicroBatch, pack, sum_gradients};
-use crate::kernels::log_probs::TokenLogProb;
+use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
 use crate::model::{Adapters, Decoder, Gradients};
 use crate::rollout::{Completion, ThreadPool};
 
@@ -133,14 +133,14 @@ fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec
 }
 
 impl PolicyStatistics {
-    /// The derivative of the loss by each log-prob of a completion, which is counted.
+    /// The derivative of the loss by the log-prob and the entropy of each token of a completion, which is counted.
     fn weigh(
         &mut self,
         sample: &PolicySample<'_>,
         tokens: &[TokenLogProb],
         totals: StepTotals,
         settings: &LossSettings,
-    ) -> Vec<f64> {
+    ) -> Vec<TokenWeight> {
         let current: Vec<f32> = tokens.iter().map(|token| token.log_prob).collect();
         let terms = SequenceTerms {
             log_probs: &current,
@@ -149,7 +149,9 @@ impl PolicyStatistics {
             advantage: sample.advantage,
         };
         let SequenceLoss { loss, weights, clipped_low, clipped_high, kl } = sequence_loss(settings, terms, totals);
-        self.loss += loss;
+        let entropy_sum = tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
+        let entropy = -settings.entropy_coef * token_share(settings, tokens.len(), totals);
+        self.loss += loss + entropy * entropy_sum;
         if terms.reference.is_some() {
             self.kl = Some(self.kl.unwrap_or(0.0) + kl);
         }
@@ -157,7 +159,7 @@ impl PolicyStatistics {
         self.clipped_high += clipped_high;
         self.tokens += tokens.len();
         self.sampled_tokens += sample.sampled_log_probs.len();
-        self.entropy += tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
+        self.entropy += entropy_sum;
         for (&trained, &sampled) in
             sample.old_log_probs.as_deref().unwrap_or(&current).iter().zip(&*sample.sampled_log_probs)
         {
@@ -165,7 +167,7 @@ impl PolicyStatistics {
             self.sampling_difference += difference;
             self.sampling_difference_max = self.sampling_difference_max.max(difference);
         }
-        weights
+        weights.into_iter().map(|log_prob| TokenWeight { log_prob, entropy }).collect()
     }
 
     /// Those of more tokens of the same step.

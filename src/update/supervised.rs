@@ -4,6 +4,7 @@ use candle_core::Result;
 
 use super::log_probs::add_gradient;
 use super::micro_batch::{pack, sum_gradients};
+use crate::kernels::log_probs::TokenWeight;
 use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
 
@@ -33,7 +34,7 @@ pub fn supervised_gradient(
         let mut loss = 0.0;
         add_gradient(model, micro_batch, 1.0, recompute, gradients, |_, tokens| {
             loss -= tokens.iter().map(|token| f64::from(token.log_prob)).sum::<f64>();
-            vec![-share; tokens.len()]
+            vec![TokenWeight::of_log_prob(-share); tokens.len()]
         })?;
         Ok(loss * share)
     })?;

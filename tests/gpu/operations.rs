@@ -6,7 +6,9 @@ use grpo_tui::kernels::adamw::{AdamWStep, MatrixCopies, MatrixCopy, adamw, cast_
 use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows};
 use grpo_tui::kernels::embedding::{embedding_backward, gather_rows, scatter_rows};
 use grpo_tui::kernels::heads::Heads;
-use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward, token_log_probs_backward_as};
+use grpo_tui::kernels::log_probs::{
+    TokenWeight, token_log_probs, token_log_probs_backward, token_log_probs_backward_as,
+};
 use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows};
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
@@ -396,7 +398,9 @@ fn log_probs_agree() {
     for (rows, vocabulary) in [(4, 9), (7, 1000), (3, 5003), (5, 151_936)] {
         let logits_cpu = random(1, &[rows, vocabulary]).affine(8.0, 1.0).unwrap();
         let (logits, targets) = (on_gpu(&logits_cpu, DType::F32), ids(rows, vocabulary as u32, 4));
-        let weights: Vec<f64> = (0..rows).map(|row| [0.7, 0.0, -1.3][row % 3]).collect();
+        let of = [(0.7, 0.0), (0.0, 0.0), (-1.3, 0.4), (0.0, -0.9)];
+        let weights: Vec<TokenWeight> =
+            (0..rows).map(|row| of[row % 4]).map(|(log_prob, entropy)| TokenWeight { log_prob, entropy }).collect();
         for temperature in [1.0, 0.6] {
             let found = token_log_probs(&logits, &targets, temperature).unwrap();
             for (found, expected) in found.iter().zip(token_log_probs(&logits_cpu, &targets, temperature).unwrap()) {

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
 use grpo_tui::kernels::embedding::{embedding_backward, gather_rows};
 use grpo_tui::kernels::heads::Heads;
-use grpo_tui::kernels::log_probs::{token_log_probs, token_log_probs_backward};
+use grpo_tui::kernels::log_probs::{TokenWeight, token_log_probs, token_log_probs_backward};
 use grpo_tui::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use grpo_tui::kernels::rope::{QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward_all};
 use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
@@ -114,6 +114,8 @@ fn embedding_adds_up_repeated_ids() {
 fn log_probs_match() {
     let (logits, targets, weights) =
         (random(1, &[4, 9]).affine(4.0, 0.0).unwrap(), [0_u32, 8, 3, 3], [1.0, -2.0, 0.5, 0.0]);
+    // Of the last rows one has an entropy's weight, one has no weight at all.
+    let entropy_weights = [0.0, 0.7, -1.5, 0.0];
     for temperature in [1.0, 0.6] {
         let probabilities = plain::softmax(&logits.affine(1.0 / temperature, 0.0).unwrap()).to_vec2::<f64>().unwrap();
         for ((token, row), &target) in
@@ -127,8 +129,12 @@ fn log_probs_match() {
         let loss = |logits: &Tensor| {
             let log_probs = plain::log_softmax(&logits.affine(1.0 / temperature, 0.0).unwrap());
             let rows = log_probs.to_vec2::<f64>().unwrap();
-            rows.iter().zip(targets).zip(weights).map(|((row, target), weight)| weight * row[target as usize]).sum()
+            let entropy = |row: &[f64]| -row.iter().map(|log_prob| log_prob.exp() * log_prob).sum::<f64>();
+            let terms = rows.iter().zip(targets).zip(weights.iter().zip(entropy_weights));
+            terms.map(|((row, target), (of, by))| of * row[target as usize] + by * entropy(row)).sum()
         };
+        let weights: Vec<TokenWeight> =
+            weights.iter().zip(entropy_weights).map(|(&log_prob, entropy)| TokenWeight { log_prob, entropy }).collect();
         check("logits", &logits, &token_log_probs_backward(&logits, &targets, &weights, temperature).unwrap(), loss);
     }
 }

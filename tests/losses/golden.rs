@@ -30,6 +30,7 @@ fn number(value: &Value) -> f64 {
 
 fn settings(value: &Value) -> LossSettings {
     LossSettings {
+        entropy_coef: 0.0,
         policy_loss: PolicyLoss::from_name(value["policy_loss"].as_str().unwrap()).unwrap(),
         clip_low: number(&value["clip_low"]),
         clip_high: number(&value["clip_high"]),

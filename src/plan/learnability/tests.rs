@@ -22,6 +22,56 @@ fn signal(mixed: usize, best: usize, worst: usize) -> Signal {
 const SETTINGS: SignalSettings =
     SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
 
+/// What is said of groups without a valid completion before the run.
+#[test]
+fn guidance_is_said_beforehand() {
+    let check = |signal: Signal, guidance: Guidance, verdict, text: &str| {
+        let report = judge(&Signal { guidance, ..signal }, &SETTINGS);
+        assert_eq!((report.advice.verdict, report.guidance.as_str()), (verdict, text));
+        let is_said = report.advice.verdict != Verdict::CanLearn || report.advice.why.contains(text);
+        assert!(is_said, "{}", report.advice.why);
+    };
+    let on = |without_expected, refusal: Option<&str>| Guidance {
+        is_on: true,
+        rows: 200,
+        without_expected,
+        refusal: refusal.map(str::to_owned),
+    };
+    let none = || signal(0, 0, 32);
+    check(
+        none(),
+        on(0, None),
+        Verdict::CanLearn,
+        "0 of 256 sampled answers are valid: guided groups will be used, with the rows' expected answers",
+    );
+    check(
+        none(),
+        on(200, None),
+        Verdict::CanLearn,
+        "0 of 256 sampled answers are valid: guided groups will be used, with answers sampled under the task's grammar",
+    );
+    check(
+        signal(8, 0, 24),
+        on(3, None),
+        Verdict::CanLearn,
+        "24 of 32 sampled groups have no valid answer: guided groups will be used, with expected answers or, where a row has none, answers sampled under the task's grammar",
+    );
+    check(
+        none(),
+        on(3, Some("no `regex`")),
+        Verdict::CannotLearn,
+        "0 of 256 sampled answers are valid: rows without an expected answer are not guided: no `regex`",
+    );
+    check(
+        none(),
+        Guidance::default(),
+        Verdict::CannotLearn,
+        "0 of 256 sampled answers are valid: guided = false: they have nothing to learn from",
+    );
+    check(signal(32, 0, 0), on(0, None), Verdict::CanLearn, "");
+    check(signal(0, 32, 0), on(0, None), Verdict::NothingToLearn, "");
+}
+
 #[test]
 fn verdicts() {
     use Verdict::{CanLearn, CannotLearn, NothingToLearn};

@@ -252,10 +252,11 @@ fn selected(launch: &Launch) -> Option<Row> {
 /// The layers of the run's configuration.
 fn layers(launch: &Launch, form: &Form) -> Layers {
     let task = launch.train.as_ref().and_then(|train| train.as_ref().ok().cloned());
-    let mut layers = Layers { preset: form.preset, task, file: None, set: form.assignments(), origin: None };
+    let mut layers = Layers { preset: form.preset, task, set: form.assignments(), ..Layers::default() };
     let base_model = layers.asked_base_model();
-    layers.origin =
-        launch.origin.as_ref().filter(|origin| origin.of == base_model).and_then(|origin| origin.model.clone());
+    if let Some(known) = launch.origin.as_ref().filter(|origin| origin.of == base_model) {
+        (layers.origin, layers.parameters) = (known.model.clone(), known.parameters);
+    }
     layers
 }
 
@@ -316,14 +317,14 @@ pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
 
 /// Finds the original model of a base model.
 fn find_origin(places: RunFolders, base_model: String) -> Command {
-    let find = move || {
-        let model = context::origin(&base_model, &places);
-        Origin { of: base_model, model }
-    };
-    Work::once("launch.origin", find, |launch: &mut Launch, shared, origin| {
-        launch.origin = Some(origin);
-        refresh(launch, shared)
-    })
+    Work::once(
+        "launch.origin",
+        move || context::origin(base_model, &places),
+        |launch: &mut Launch, shared, origin| {
+            launch.origin = Some(origin);
+            refresh(launch, shared)
+        },
+    )
 }
 
 /// The partitions that are known.

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::form::{Values, values_of};
 use crate::format::count;
 use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
-use crate::plan::ModelShape;
+use crate::plan::{ModelShape, parameters};
 use crate::run::{FileChange, RunDirectory, RunFolders, RunReference, list_checkpoints, task_changes};
 use crate::task::Task;
 
@@ -48,13 +48,22 @@ pub struct Origin {
     pub of: String,
     /// The original model; `None` if the name is unknown.
     pub model: Option<String>,
+    /// Its parameters.
+    pub parameters: Option<u64>,
 }
 
 /// The longest chain of runs that is followed.
 const LONGEST_CHAIN: usize = 32;
 
-/// The original model of a base model; `None` if a name on the way is unknown.
-pub fn origin(base_model: &str, places: &RunFolders) -> Option<String> {
+/// The original model of a base model.
+pub fn origin(base_model: String, places: &RunFolders) -> Origin {
+    let model = original_model(&base_model, places);
+    let source = model.as_deref().and_then(|name| find_model(name).ok());
+    Origin { of: base_model, model, parameters: source.and_then(|source| parameters(&source)) }
+}
+
+/// `None` if a name on the way is unknown.
+fn original_model(base_model: &str, places: &RunFolders) -> Option<String> {
     let mut name = base_model.to_owned();
     for _ in 0..LONGEST_CHAIN {
         let adapter = Path::new(&name).join("adapter_config.json");
