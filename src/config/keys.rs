@@ -240,10 +240,11 @@ pub static KEYS: &[Key] = &[
     key(
         "learning_rate_schedule",
         Kind::Choice(Schedule::NAMES),
-        "constant",
+        "cosine",
         "",
         "After warm-up: `constant`, or along a `cosine` to a tenth at the run's last step.",
-    ),
+    )
+    .seed("constant"),
     key("warmup_steps", whole(0, ANY), "0", "steps", "Linear warmup steps of the learning rate.").presets("0", "0"),
     key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Gradient norm clip; 0: off.")
         .presets("1.0", "0"),
@@ -253,7 +254,7 @@ pub static KEYS: &[Key] = &[
     key("weight_decay", number(0.0, 10.0), "0", "", "AdamW weight decay (decoupled).").presets("0", "0.01"),
     key("decay_norms_and_biases", Kind::Flag, "false", "", "Apply weight_decay to norms and biases too."),
     // Evals, checkpoints, alerts.
-    key("eval_every", whole(0, ANY), "5", "steps", "Run eval every N steps; 0: only at the start and end.")
+    key("eval_every", whole(0, ANY), "10", "steps", "Run eval every N steps; 0: only at the start and end.")
         .presets("5", "20"),
     key("checkpoint_every", whole(0, ANY), "10", "steps", "Save a checkpoint every N steps; 0: only at the end.")
         .presets("5", "20"),

@@ -125,7 +125,7 @@ fn messages() {
     check(set(&["lerning_rate=1"]), "--set: unknown key `lerning_rate`; did you mean `learning_rate`?");
     check(set(&["qqqq=1"]), "--set: unknown key `qqqq`; `grpo-tui train --help` lists all keys");
     check(set(&["epochs"]), "--set epochs: write it as key=value");
-    check(set(&["epochs=0"]), "--set: `epochs` is `0`; it must be a whole number from 1 to 10000");
+    check(set(&["epochs=-1"]), "--set: `epochs` is `-1`; it must be a whole number from 0 to 10000");
     check(set(&["temperature=hot"]), "--set: `temperature` is `hot`; it must be a number from 0.01 to 10");
     check(
         set(&["policy_loss=ppo"]),
@@ -144,7 +144,7 @@ fn messages() {
     check(file("# mine\n\nepoch = 2\n"), "my.toml line 3: unknown key `epoch`; did you mean `epochs`?");
     check(
         file("seed = 1\nepochs = \"two\"\n"),
-        "my.toml line 2: `epochs` is string `two`; it must be a whole number from 1 to 10000",
+        "my.toml line 2: `epochs` is string `two`; it must be a whole number from 0 to 10000",
     );
     check(
         file("lora_rank = 4.5\n"),

@@ -155,7 +155,8 @@ impl RunState {
         }
     }
 
-    /// The step of `candidates` with the highest valid rate on the eval set; ties by exact rate, then the earliest.
+    /// The step of `candidates` with the highest valid rate on the eval set; ties by exact rate, then the latest, which has
+    /// learned more than a small eval set shows; the base stays where nothing is better.
     /// `None` without such an eval.
     pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
         self.best_step_by(candidates, BestBy::Valid)
@@ -177,7 +178,8 @@ impl RunState {
         let best = |evals: &mut dyn Iterator<Item = &Eval>| {
             evals
                 .fold(None, |best: Option<&Eval>, eval| match best {
-                    Some(best) if rates(best) >= rates(eval) => Some(best),
+                    Some(best) if rates(best) > rates(eval) => Some(best),
+                    Some(base) if base.step == 0 && rates(base) == rates(eval) => Some(base),
                     _ => Some(eval),
                 })
                 .map(|eval| eval.step)

@@ -67,10 +67,8 @@ mod tests {
     use crate::run::{EvalSummary, Event};
 
     fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
-            .resolve()
-            .unwrap()
-            .config
+        let set = ["eval_every=5"].iter().chain(set).map(|text| (*text).to_owned()).collect();
+        Layers { set, ..Layers::default() }.resolve().unwrap().config
     }
 
     #[test]

@@ -60,6 +60,15 @@ fn a_checkpoint_that_lost_exact_match_is_not_the_best_unless_asked_for() {
     assert_eq!(unknown.best_step_by(&all, BestBy::ValidIfExactHolds), Some(15));
 }
 
+/// Of equal rates the latest step, but the base rather than one that is no better.
+#[test]
+fn more_training_breaks_ties_between_trained_checkpoints() {
+    let best = |evals: &[(usize, usize)]| history(evals).best_step_by(&[0, 5, 10, 15], BestBy::ValidIfExactHolds);
+    assert_eq!(best(&[(90, 70), (100, 80), (100, 80)]), Some(15));
+    assert_eq!(best(&[(100, 90), (100, 80), (100, 80)]), Some(5));
+    assert_eq!(best(&[(60, 60), (60, 60), (60, 60)]), Some(0));
+}
+
 #[test]
 fn valid_without_exact_is_never_good() {
     // (evals, best, label, level).
