@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// Resume a run from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
-    /// Model to start from: a model or adapter folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`,
+    /// Model to start from: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`,
     /// `tiny-tools`, `tiny-shell`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
