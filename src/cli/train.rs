@@ -233,7 +233,9 @@ pub(super) fn create(
     // As an absolute path, and with the exact checkpoint.
     match &located {
         Located::Run { run, step } => config.base_model = format!("{}@{step}", utf8_path(run.path())?),
-        Located::Model(_) | Located::Adapter(_) if Path::new(&config.base_model).is_dir() => {
+        Located::Model(source) | Located::Adapter(source)
+            if source.folder().is_some() && Path::new(&config.base_model).exists() =>
+        {
             config.base_model = utf8_path(&std::path::absolute(&config.base_model)?)?;
         }
         Located::Model(_) | Located::Adapter(_) => {}

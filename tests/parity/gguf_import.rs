@@ -11,7 +11,7 @@ use grpo_tui::text::{Message, Thinking, Tokenizer};
 use super::decoder::checkpoints;
 use super::llama_cpp::{export, with_tokenizer};
 use super::model_commands::{model, printed_log_probs, text};
-use crate::program::{stderr, stdout};
+use crate::program::{SHORT, call_anywhere, json, small_task, stderr, stdout};
 
 fn import(file: &Path, out: &Path) -> Result<HashMap<String, Tensor>, String> {
     let output = model(&["import", text(file), "--out", text(out), "--f32"]);
@@ -90,6 +90,12 @@ fn a_file_is_a_model_wherever_one_is_named() {
     stdout(&inspect());
     let folder = stdout(&call(&["model", "import", text(&file)]));
     assert!(Path::new(folder.trim()).join("config.json").is_file(), "{folder}");
+    // A run names it by its path, for whoever looks at the run from elsewhere.
+    let task = small_task(work.path());
+    let train = ["train", "task", "--model", "tiny.gguf", "--runs", "runs", "--cpu", "--json"];
+    let run = json(&call(&[&train[..], &SHORT].concat()));
+    let run = run["path"].as_str().unwrap();
+    stdout(&call_anywhere(&["sample", text(&task), "--model", run, "--n", "1", "--cpu"]));
     // What is there in bf16 is not passed off as f32.
     assert!(stderr(&call(&["model", "import", text(&file), "--f32"])).contains("--out <DIR>"));
     let asked: [&[&str]; 3] = [
