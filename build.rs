@@ -4,9 +4,9 @@ use std::path::Path;
 
 /// `cfg(can_chown)`, `cfg(can_mount)`, `cfg(can_write_anywhere)`: what this user may do here. `cfg(has_tensorboard)`:
 /// `TENSORBOARD_PYTHON` is a Python with TensorBoard's reader (.ci/run). `cfg(has_openai)`, `cfg(has_llama_cpp)`: the
-/// same of `OPENAI_PYTHON` and OpenAI's client, of `LLAMA_CPP_PYTHON` and llama.cpp. `cfg(has_zsh)`, `cfg(has_fish)`:
-/// shells. `cfg(has_rsync)`, `cfg(has_curl)`: programs in `PATH`. `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or
-/// `PATH`. Tests that cannot run so are ignored.
+/// same of `OPENAI_PYTHON` and OpenAI's client, of `LLAMA_CPP_PYTHON` and llama.cpp. `cfg(has_smollm2)`: `SMOLLM2` is
+/// SmolLM2's GGUF file (scripts/real-models). `cfg(has_zsh)`, `cfg(has_fish)`: shells. `cfg(has_rsync)`,
+/// `cfg(has_curl)`: programs in `PATH`. `cfg(has_shellcheck)`: in `CHECKERS` (.ci/run) or `PATH`. Tests that cannot run so are ignored.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The nearest to "another user".
@@ -28,17 +28,18 @@ fn main() {
             println!("cargo:rustc-cfg=has_{program}");
         }
     }
-    let readers = [
+    let files = [
         ("TENSORBOARD_PYTHON", "has_tensorboard"),
         ("OPENAI_PYTHON", "has_openai"),
         ("LLAMA_CPP_PYTHON", "has_llama_cpp"),
+        ("SMOLLM2", "has_smollm2"),
     ];
-    for (variable, name) in readers {
+    for (variable, name) in files {
         println!("cargo:rerun-if-env-changed={variable}");
         println!("cargo:rustc-check-cfg=cfg({name})");
-        if let Some(python) = std::env::var_os(variable).filter(|python| Path::new(python).exists()) {
+        if let Some(path) = std::env::var_os(variable).filter(|path| Path::new(path).exists()) {
             println!("cargo:rustc-cfg={name}");
-            println!("cargo:rustc-env={variable}={}", python.display());
+            println!("cargo:rustc-env={variable}={}", path.display());
         }
     }
 }

@@ -17,14 +17,14 @@ use serde_json::{Value as Json, json};
 use super::program::{PROGRAM, program, until};
 
 /// A server that ends with the test.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, |_| &[])
     }
 
@@ -72,7 +72,7 @@ impl Server {
         socket
     }
 
-    fn post(&self, path: &str, body: &Json) -> Json {
+    pub(crate) fn post(&self, path: &str, body: &Json) -> Json {
         let (status, _, text) = self.ask("POST", path, "", body.to_string().as_bytes());
         assert_eq!(status, 200, "{body}: {text}");
         serde_json::from_str(&text).unwrap()
@@ -138,8 +138,8 @@ fn error_of(text: &str) -> Json {
     error
 }
 
-const CHAT: &str = "/v1/chat/completions";
-const TEXT: &str = "/v1/completions";
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+pub(crate) const TEXT: &str = "/v1/completions";
 
 fn chat(changes: Json) -> Json {
     let mut body = json!({"model": "tiny", "messages": [{"role": "user", "content": "Invoice of Acme, total 12 EUR"}], "max_tokens": 24});

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Prompts as transformers' apply_chat_template renders them.
 
-    python3 scripts/golden/chat_templates.py OUTDIR        (writes OUTDIR/chat_templates.json; ours came from OUTDIR = tests/parity)
+    python3 -P scripts/golden/chat_templates.py OUTDIR     (writes OUTDIR/chat_templates.json and prompt_ids.json; ours came from OUTDIR = tests/parity)
 
-Each case holds the template, its special tokens, messages, tools, `enable_thinking` (null: not given) and what came out: `expected`, or `refused` where the
-template raises. Needs transformers (written with 5.17); no torch, no network, no other files.
+Each case of chat_templates.json holds the template, its special tokens, messages, tools, `enable_thinking` (null: not given) and what came out: `expected`,
+or `refused` where the template raises. Each of prompt_ids.json holds a template and prompts: the messages of a row, `sent` where a client of another server
+sends others, `enable_thinking`, and the token ids with the tokenizer of the embedded models. -P: without it Python takes the statistics.py beside this for
+its own. Needs transformers (written with 5.17); no torch, no network, no other files.
 """
 
 import json
@@ -150,6 +152,56 @@ VALUES = """\
 {% generation %}{{ ['x', 'y'] | last }}{% endgeneration %}{{ [3, 1, 2] | sort | join }}{{ (['q'] + ['r']) | tojson }}
 {%- set counter = namespace(total=0) %}{% for message in messages %}{% set counter.total = counter.total + message.content | length %}{% endfor %} {{ counter.total }}"""
 
+# SmolLM2's, from its GGUF file (Apache-2.0): a system prompt of its own where there is none.
+SMOLLM2 = """\
+{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
+You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
+' }}{% endif %}{{'<|im_start|>' + message['role'] + '
+' + message['content'] + '<|im_end|>' + '
+'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+' }}{% endif %}"""
+
+# In the manner of Qwen2.5: the same, and tools.
+DEFAULT_SYSTEM = """\
+{%- set own = messages[0].role == 'system' %}
+{{- '<|im_start|>system\\n' + (messages[0].content if own else 'You are a helpful assistant.') }}
+{%- for tool in tools or [] %}
+    {{- '\\n' + tool | tojson }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- for message in (messages[1:] if own else messages) %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+"""
+
+# In the manner of Llama 3: what begins a prompt, contents without space around them.
+HEADERS = """\
+{{- bos_token }}
+{%- for message in messages %}
+    {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+
+# Reads the switch for reasoning in the system text, and has no other.
+SOFT_SWITCH = """\
+{%- set quiet = messages[0].role == 'system' and '/no_think' in messages[0].content %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if quiet %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+
 SYSTEM = {"role": "system", "content": "Answer with JSON only."}
 USER = {"role": "user", "content": "Invoice 7: Grüße & <b>42,00 €</b> \"net\"\n\n  due 'now' "}
 WEATHER = {
@@ -204,6 +256,42 @@ CASES = [
     ("values", VALUES, PLAIN_TOKENS, [SYSTEM, USER, {"role": "user", "content": "second question", "name": "x"}], None, None),
 ]
 
+# Of the tokens that the embedded models have.
+OUR_TOKENS = {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
+TEMPLATES = {
+    "ours": OURS,
+    "reasoning, as Qwen3": REASONING,
+    "alternating": ALTERNATING,
+    "SmolLM2": SMOLLM2,
+    "default system, as Qwen2.5": DEFAULT_SYSTEM,
+    "headers, as Llama 3": HEADERS,
+    "soft switch": SOFT_SWITCH,
+}
+ANSWER = {"role": "assistant", "content": '{"total": "42,00"}'}
+CONVERSATIONS = [[USER], [SYSTEM, USER], [USER, ANSWER, USER], [SYSTEM, USER, ANSWER, USER]]
+
+
+def sent(template, messages, enable_thinking):
+    """What a client sends: the soft switch is its own to write."""
+    if template != SOFT_SWITCH or enable_thinking:
+        return messages
+    system = {"role": "system", "content": SYSTEM["content"] + " /no_think"} if messages[0] == SYSTEM else {"role": "system", "content": "/no_think"}
+    return [system] + [message for message in messages if message != SYSTEM]
+
+
+def prompt_ids(name):
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=os.path.join(root, "sample-data/models/tiny/tokenizer.json"), **OUR_TOKENS)
+    prompts = []
+    for enable_thinking in [False, True]:
+        for messages in CONVERSATIONS:
+            turns = sent(TEMPLATES[name], messages, enable_thinking)
+            options = {"add_generation_prompt": True, "enable_thinking": enable_thinking, "return_dict": False}
+            ids = tokenizer.apply_chat_template(turns, chat_template=TEMPLATES[name], **options)
+            prompt = {"messages": messages, "enable_thinking": enable_thinking, "token_ids": ids}
+            prompts.append(prompt if turns == messages else {**prompt, "sent": turns})
+    return {"name": name, "template": TEMPLATES[name], "special_tokens": OUR_TOKENS, "prompts": prompts}
+
 
 def tokenizer_with(special_tokens):
     """A tokenizer that exists only to carry special tokens: templates never look at its vocabulary."""
@@ -240,12 +328,17 @@ def main():
             case["refused"] = str(error)
         cases.append(case)
     os.makedirs(sys.argv[1], exist_ok=True)
-    path = os.path.join(sys.argv[1], "chat_templates.json")
+    made_by = {"made_by": "scripts/golden/chat_templates.py", "transformers": transformers.__version__}
+    write("chat_templates.json", {**made_by, "cases": cases}, indent=1)
+    write("prompt_ids.json", {**made_by, "cases": [prompt_ids(name) for name in TEMPLATES]}, indent=None)
+
+
+def write(name, golden, indent):
+    path = os.path.join(sys.argv[1], name)
     with open(path, "w", encoding="utf-8") as file:
-        golden = {"made_by": "scripts/golden/chat_templates.py", "transformers": transformers.__version__, "cases": cases}
-        json.dump(golden, file, indent=1, ensure_ascii=False)
+        json.dump(golden, file, indent=indent, ensure_ascii=False)
         file.write("\n")
-    print(f"{path}: {len(cases)} cases")
+    print(f"{path}: {len(golden['cases'])} cases")
 
 
 if __name__ == "__main__":

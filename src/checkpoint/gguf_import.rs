@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::Cursor;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
 use candle_core::quantized::{QStorage, QTensor};
@@ -17,7 +17,7 @@ use super::gguf_metadata::Metadata;
 use super::gguf_vocabulary::{Vocabulary, vocabulary};
 use super::new_folder::write_file;
 use super::tensor_file::{TensorHeader, write_tensors};
-use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource, RopeScaling};
+use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource, RopeScaling, gguf_folder};
 use crate::model::tensor_names;
 use crate::text::catch_panic::catch_panic;
 use crate::text::{Message, TextError, Thinking, Tokenizer};
@@ -34,6 +34,34 @@ const CHUNK_NUMBERS: usize = 4 << 20;
 /// [`CheckpointError::GgufFile`] for a file that is damaged or that the engine cannot compute; nothing is written then.
 pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<(), CheckpointError> {
     Gguf::open(file)?.write(folder, if in_f32 { DType::F32 } else { DType::BF16 })
+}
+
+/// Imports a GGUF file in bf16 to its folder in the user's cache ([`gguf_folder`]), unless it is there; `None` for the
+/// name of no such file.
+///
+/// # Errors
+/// As [`import_gguf`], and for a file that does not exist.
+pub fn import_into_cache(file: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+    let refused = |problem: String| CheckpointError::GgufFile { path: file.to_owned(), problem };
+    let folder = match gguf_folder(file) {
+        Some(folder) if folder.exists() => return Ok(Some(folder)),
+        Some(folder) => folder,
+        None if file.extension().is_some_and(|extension| extension == "gguf") && !file.is_dir() => {
+            let problem =
+                std::fs::metadata(file).err().map_or("not a regular file".to_owned(), |error| error.to_string());
+            return Err(refused(format!("{problem}; check that the file exists and can be read")));
+        }
+        None => return Ok(None),
+    };
+    let cache = folder.parent().unwrap_or(&folder);
+    let failed = |source| CheckpointError::Write { path: cache.to_owned(), source };
+    std::fs::create_dir_all(cache).map_err(failed)?;
+    // Of several processes one imports and the others wait for it.
+    let _lock = crate::files::lock_folder(cache).map_err(failed)?;
+    if !folder.exists() {
+        import_gguf(file, &folder, false)?;
+    }
+    Ok(Some(folder))
 }
 
 /// An open file with its header.
@@ -88,7 +116,12 @@ impl<'a> Gguf<'a> {
 
     /// Whether tokenizer and chat template can be used, before weights are written.
     fn check_text(&self, new: &Path) -> Result<(), CheckpointError> {
-        let failed = |error: TextError| self.refused(format!("its tokenizer or chat template: {error}"));
+        // Not the path, of a folder that goes away.
+        let failed = |error: TextError| match error {
+            TextError::Template { problem, .. } => self.refused(problem),
+            TextError::Tokenizer { problem, .. } => self.refused(format!("tokenizer: {problem}")),
+            other => self.refused(other.to_string()),
+        };
         let tokenizer = Tokenizer::load(&ModelSource::at("GGUF", new)).map_err(failed)?;
         match tokenizer.render(&[Message::new("user", "Hello")], None, Thinking::On) {
             Ok(_) | Err(TextError::NoTemplate { .. }) => Ok(()),

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::{CheckpointError, PeftAdapter, import_gguf};
-use crate::hub::{HubError, ModelSource, find_model, gguf_folder};
+use super::{CheckpointError, PeftAdapter, import_into_cache};
+use crate::hub::{HubError, ModelSource, find_model};
 use crate::model::ModelError;
 use crate::run::{RunDirectory, RunError, RunFolders, RunReference};
 use crate::text::TextError;
@@ -50,9 +50,7 @@ impl Located {
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
     pub fn find(name: &str, places: &RunFolders) -> Result<Self, StartError> {
-        if let Some(folder) = gguf_folder(Path::new(name)).filter(|folder| !folder.exists()) {
-            import_gguf(Path::new(name), &folder, false)?;
-        }
+        import_into_cache(Path::new(name))?;
         let reference = RunReference::parse(name);
         let model_error = match find_model(name) {
             Ok(source) if PeftAdapter::stands_in(&source) => return Ok(Self::Adapter(source)),

@@ -16,7 +16,7 @@ mod trainer_state; // save and resume
 
 pub use export::{export_adapter, export_merged, write_model};
 pub use gguf::{GgufType, export_gguf};
-pub use gguf_import::import_gguf;
+pub use gguf_import::{import_gguf, import_into_cache};
 pub use import::PeftAdapter;
 pub use locate::{Located, StartError};
 pub use new_folder::WriteChunk;

@@ -30,7 +30,7 @@ use crate::task::{PromptSet, Task};
 pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
-    /// Model and its name in the results; one to three. M: a model or adapter folder, a Hugging Face name, an
+    /// Model and its name in the results; one to three. M: a model or adapter folder, a GGUF file, a Hugging Face name, an
     /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), RUN, RUN@STEP, RUN@best, RUN@last;
     /// constrained:M, any of these whose answers are constrained to the task's schema, tools or pattern while decoding;
     /// or endpoint:NAME, a server of endpoints.toml (docs/endpoints.md): the prompts are sent to it

@@ -3,7 +3,7 @@
 mod worker_client;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use super::progress::StatusLine;
 use super::rows::Rows;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
-use crate::checkpoint::Located;
+use crate::checkpoint::{Located, import_into_cache};
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
 use crate::files::failpoint;
 use crate::format::{amount, duration};
@@ -32,7 +32,7 @@ use crate::task::{PromptSet, Task};
 pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
-    /// Model: a model or adapter folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
+    /// Model: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
     /// `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
@@ -85,6 +85,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (name, is_trained) =
         if arguments.base { base_of(&arguments.model, &places)? } else { (arguments.model.clone(), true) };
     if arguments.worker {
+        import_into_cache(Path::new(&name))?;
         return worker_client::run(&arguments, (&name, is_trained), &task, &requested_rows, &places);
     }
     let target = Target::find(&name, &task, &places, None)?;

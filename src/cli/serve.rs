@@ -21,7 +21,7 @@ const MAX_COMPLETION_TOKENS: usize = 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Model: a model or adapter folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
+    /// Model: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
     /// `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
     model: String,
     /// Another adapter of the same base, which requests name by `model`; its weights are held once; repeatable

@@ -35,7 +35,7 @@ pub(super) struct Arguments {
     /// Resume a run from its last checkpoint
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
     resume: Option<String>,
-    /// Model to start from: a model or adapter folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`,
+    /// Model to start from: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`,
     /// `tiny-tools`, `tiny-shell`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
@@ -233,7 +233,9 @@ pub(super) fn create(
     // As an absolute path, and with the exact checkpoint.
     match &located {
         Located::Run { run, step } => config.base_model = format!("{}@{step}", utf8_path(run.path())?),
-        Located::Model(_) | Located::Adapter(_) if Path::new(&config.base_model).is_dir() => {
+        Located::Model(source) | Located::Adapter(source)
+            if source.folder().is_some() && Path::new(&config.base_model).exists() =>
+        {
             config.base_model = utf8_path(&std::path::absolute(&config.base_model)?)?;
         }
         Located::Model(_) | Located::Adapter(_) => {}

@@ -10,7 +10,7 @@ use crate::run::sha256;
 use crate::score::tools_of;
 use crate::secrets::scan;
 use crate::task::Task;
-use crate::text::{Message, Thinking, conversation};
+use crate::text::{Message, conversation};
 
 /// How completions are sampled.
 #[derive(Debug, Clone, Copy)]
@@ -105,7 +105,7 @@ impl<'a> RequestForm<'a> {
             // Before them are the row's own.
             messages.iter_mut().skip(row.messages.len()).for_each(with_its_calls);
         }
-        let messages = conversation(task.system.as_deref(), &messages, Thinking::On, false);
+        let messages = conversation(task.system.as_deref(), &messages);
         let mut body = Map::new();
         body.insert("model".to_owned(), json!(endpoint.model));
         match endpoint.api {

@@ -8,7 +8,7 @@ use crate::model::{Adapters, Decoder};
 use crate::rollout::{Completion, Request, ThreadPool};
 use crate::score::thinking_of;
 use crate::task::Task;
-use crate::text::{Tokenizer, conversation};
+use crate::text::Tokenizer;
 use crate::update::{log_probs, pack};
 
 /// A guard prompt in tokens.
@@ -43,10 +43,9 @@ pub fn prepare_guard(
             let rest = reference.split_off(1.min(reference.len()));
             (std::mem::replace(&mut reference, rest), None)
         } else {
-            let turns = conversation(None, &row.messages, thinking, tokenizer.has_soft_switch());
-            let text = tokenizer.render(&turns, None, thinking).map_err(failed)?;
+            let prompt = tokenizer.prompt_ids(&row.messages, None, thinking).map_err(failed)?;
             reference.extend(tokenizer.turn_end_id());
-            (tokenizer.encode(&text).map_err(failed)?, Some(row.reference))
+            (prompt, Some(row.reference))
         };
         let lengths = Lengths { max_completion_tokens: lengths.max_completion_tokens.max(reference.len()), ..lengths };
         if prompt.len() > lengths.prompt_limit() {

@@ -133,6 +133,17 @@ pub fn create_folder_with<T, E>(
     written
 }
 
+/// Waits until no other process has locked the folder, and locks it until the file is dropped. Some file systems lock no
+/// folders: there it does not wait.
+///
+/// # Errors
+/// A folder that cannot be opened.
+pub fn lock_folder(folder: &Path) -> Result<File> {
+    let file = File::open(folder)?;
+    let _ = file.lock();
+    Ok(file)
+}
+
 /// Removes folders in `parent` that an ended process was filling ([`create_folder_with`]) or removing: those whose names
 /// `is_left` takes, and that nobody has locked, themselves or by a file `lock` in them.
 pub fn remove_left_folders(parent: &Path, is_left: impl Fn(&str) -> bool) {

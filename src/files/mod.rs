@@ -7,7 +7,7 @@ mod failpoint;
 
 pub use atomic::{
     Access, Sync, create, create_file, create_folder, create_folder_with, ensure_folder, ensure_one_folder,
-    remove_left_folders, replace_file, replace_file_with, replace_files, sync_folder,
+    lock_folder, remove_left_folders, replace_file, replace_file_with, replace_files, sync_folder,
 };
 pub use failpoint::{failpoint, fails_at, panic_point, test_clock, torn_write};
 

@@ -94,13 +94,15 @@ fn find_model_in(
     Err(not_found(looked + &hint))
 }
 
-/// Where the model of a GGUF file is imported to: a folder of the user's cache, another one once the file changes.
+/// Where the model of a GGUF file is imported to: a folder of the user's cache, another one once the file or the program
+/// changes.
 /// `None` for what is no such file.
 pub fn gguf_folder(file: &Path) -> Option<PathBuf> {
     let stem = file.file_name()?.to_str()?.strip_suffix(".gguf")?;
     let (path, about) = (file.canonicalize().ok()?, file.metadata().ok().filter(std::fs::Metadata::is_file)?);
     let changed = about.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
-    let key = sha2::Sha256::digest(format!("{} {} {changed:?}", path.display(), about.len()));
+    let key =
+        sha2::Sha256::digest(format!("{} {} {} {changed:?}", env!("CARGO_PKG_VERSION"), path.display(), about.len()));
     let key: String = key.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let cache = cache::user_cache(|variable| std::env::var_os(variable))?;
     Some(cache.join("grpo-tui").join("models").join(format!("{stem}-{key}")))

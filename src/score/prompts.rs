@@ -68,9 +68,9 @@ pub fn thinking_of(task: &Task) -> Thinking {
     if task.thinking { Thinking::On } else { Thinking::Off }
 }
 
-/// The turns of a row as the model's template sees them: with the task's system text and its switch for reasoning.
-pub fn turns_of(task: &Task, tokenizer: &Tokenizer, messages: &[Message]) -> Vec<Message> {
-    conversation(task.system.as_deref(), messages, thinking_of(task), tokenizer.has_soft_switch())
+/// The turns of a row with the task's system text.
+pub fn turns_of(task: &Task, messages: &[Message]) -> Vec<Message> {
+    conversation(task.system.as_deref(), messages)
 }
 
 /// The tools that the model may call on a row, as its template takes them; `None` where the task is not about calls.
@@ -92,7 +92,7 @@ pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, T
 /// Where the template does not take the turns, or the row's own tools are none.
 pub fn prompt_text(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<String, TextError> {
     let tools = tools_of(task, Some(row))?;
-    tokenizer.render(&turns_of(task, tokenizer, &row.messages), tools.as_ref(), thinking_of(task))
+    tokenizer.prompt(&turns_of(task, &row.messages), tools.as_ref(), thinking_of(task))
 }
 
 /// The prompt's length in tokens, template included.

@@ -23,7 +23,7 @@ use crate::openai::{
 };
 use crate::rollout::{DRAFT_TOKENS, Request, Sampling, Shaping};
 use crate::score::CallReader;
-use crate::text::{TextError, Thinking, conversation};
+use crate::text::{TextError, Thinking};
 
 /// Completions of one body.
 const MOST_COMPLETIONS: usize = 1024;
@@ -241,7 +241,6 @@ fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Ve
                 Some(false) => Thinking::Off,
                 None => shared.thinking,
             };
-            let turns = conversation(None, messages, thinking, tokenizer.has_soft_switch());
             let tools = tools.as_ref().map(|tools| &tools.list);
             let refuse = |error: TextError| match error {
                 TextError::NoTemplate { .. } => {
@@ -250,7 +249,7 @@ fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Ve
                 TextError::Template { problem, .. } => ApiError::invalid("messages", problem),
                 other => ApiError::invalid("messages", other.to_string()),
             };
-            let text = tokenizer.render(&turns, tools, thinking).map_err(refuse)?;
+            let text = tokenizer.prompt(messages, tools, thinking).map_err(refuse)?;
             Ok(vec![encode(&text, &refuse)?])
         }
         Prompt::Texts(prompts) => {

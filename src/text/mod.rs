@@ -77,26 +77,31 @@ pub enum TextError {
     Train(String),
 }
 
-/// The messages that the template sees: the task's `system` text first, joined to the row's own system turn by a blank
-/// line. Where reasoning is off and the model knows Qwen's soft switch, `/no_think` is appended to the system text; no
-/// other model would be served with it.
-pub fn conversation(
-    system: Option<&str>,
-    messages: &[Message],
-    thinking: Thinking,
-    has_soft_switch: bool,
-) -> Vec<Message> {
+/// The task's `system` text, joined to the row's own system turn by a blank line, then the other turns.
+pub fn conversation(system: Option<&str>, messages: &[Message]) -> Vec<Message> {
     let (own, rest) = match messages {
         [first, rest @ ..] if first.role == "system" => (Some(first.content.as_str()), rest),
         _ => (None, messages),
     };
     let parts: Vec<&str> = [system, own].into_iter().flatten().filter(|text| !text.is_empty()).collect();
-    let mut text = parts.join("\n\n");
-    if thinking == Thinking::Off && has_soft_switch {
-        text.push_str(if text.is_empty() { "/no_think" } else { " /no_think" });
-    }
+    let text = parts.join("\n\n");
     let turn = (!text.is_empty() || own.is_some()).then(|| Message::new("system", text));
     turn.into_iter().chain(rest.iter().cloned()).collect()
+}
+
+/// `turns` with `/no_think` at the end of the system text, unless that has it.
+fn with_no_think(turns: &[Message]) -> Vec<Message> {
+    const SWITCH: &str = "/no_think";
+    let (own, rest) = match turns {
+        [first, rest @ ..] if first.role == "system" => (first.content.as_str(), rest),
+        _ => ("", turns),
+    };
+    let text = match own {
+        own if own.contains(SWITCH) => own.to_owned(),
+        "" => SWITCH.to_owned(),
+        own => format!("{own} {SWITCH}"),
+    };
+    std::iter::once(Message::new("system", text)).chain(rest.iter().cloned()).collect()
 }
 
 /// Where in a text that goes on a marker may have begun that is not complete; the text's length if nowhere.
@@ -123,32 +128,33 @@ mod tests {
         turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
     }
 
+    type Turns<'a> = &'a [(&'a str, &'a str)];
+
     #[test]
     fn the_task_speaks_first_and_the_row_after_a_blank_line() {
-        type Turns<'a> = &'a [(&'a str, &'a str)];
-        let check = |system: Option<&str>, turns: Turns, thinking, soft_switch, expected: Turns| {
-            assert_eq!(
-                conversation(system, &messages(turns), thinking, soft_switch),
-                messages(expected),
-                "{system:?} {turns:?} {thinking:?} {soft_switch}"
-            );
+        let check = |system: Option<&str>, turns: Turns, expected: Turns| {
+            assert_eq!(conversation(system, &messages(turns)), messages(expected), "{system:?} {turns:?}");
         };
-        let (on, off) = (Thinking::On, Thinking::Off);
-        check(None, &[("user", "u")], off, false, &[("user", "u")]);
-        check(Some("s"), &[("user", "u")], off, false, &[("system", "s"), ("user", "u")]);
-        check(Some("s"), &[("system", "own"), ("user", "u")], off, false, &[("system", "s\n\nown"), ("user", "u")]);
-        check(None, &[("system", "own"), ("user", "u")], on, false, &[("system", "own"), ("user", "u")]);
-        check(None, &[("system", ""), ("user", "u")], on, true, &[("system", ""), ("user", "u")]);
-        check(Some(""), &[("user", "u")], on, true, &[("user", "u")]);
-        check(Some("s"), &[("user", "u")], off, true, &[("system", "s /no_think"), ("user", "u")]);
-        check(None, &[("user", "u")], off, true, &[("system", "/no_think"), ("user", "u")]);
-        check(
-            Some("s"),
-            &[("user", "u"), ("system", "late")],
-            on,
-            false,
-            &[("system", "s"), ("user", "u"), ("system", "late")],
-        );
-        check(Some("s"), &[], on, true, &[("system", "s")]);
+        check(None, &[("user", "u")], &[("user", "u")]);
+        check(Some("s"), &[("user", "u")], &[("system", "s"), ("user", "u")]);
+        check(Some("s"), &[("system", "own"), ("user", "u")], &[("system", "s\n\nown"), ("user", "u")]);
+        check(None, &[("system", "own"), ("user", "u")], &[("system", "own"), ("user", "u")]);
+        check(None, &[("system", ""), ("user", "u")], &[("system", ""), ("user", "u")]);
+        check(Some(""), &[("user", "u")], &[("user", "u")]);
+        let late = [("user", "u"), ("system", "late")];
+        check(Some("s"), &late, &[("system", "s"), ("user", "u"), ("system", "late")]);
+        check(Some("s"), &[], &[("system", "s")]);
+    }
+
+    #[test]
+    fn the_soft_switch_is_said_once() {
+        let check = |turns: Turns, expected: &str| {
+            let switched = with_no_think(&messages(turns));
+            assert_eq!(switched, messages(&[("system", expected), ("user", "u")]), "{turns:?}");
+        };
+        check(&[("user", "u")], "/no_think");
+        check(&[("system", ""), ("user", "u")], "/no_think");
+        check(&[("system", "s"), ("user", "u")], "s /no_think");
+        check(&[("system", "/no_think s"), ("user", "u")], "/no_think s");
     }
 }

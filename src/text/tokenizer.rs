@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
-use super::{ChatTemplate, Message, TextError, Thinking, TokenizerFiles};
+use super::{ChatTemplate, Message, TextError, Thinking, TokenizerFiles, with_no_think};
 use crate::hub::ModelSource;
 
 /// Tokenizer, chat template and stop ids of one model. It can be shared between threads.
@@ -168,17 +168,30 @@ impl Tokenizer {
         }
     }
 
-    /// The token ids of [`Tokenizer::render`].
+    /// The prompt of a conversation, the same for training, evals, samples and clients: [`Tokenizer::render`] with what
+    /// else the model needs to be switched off. `/no_think` is appended to the system text where the template reads that
+    /// and has no `enable_thinking`; no other model would be served with it.
     ///
     /// # Errors
-    /// As [`Tokenizer::render`] and [`Tokenizer::encode`].
+    /// As [`Tokenizer::render`].
+    pub fn prompt(&self, turns: &[Message], tools: Option<&Json>, thinking: Thinking) -> Result<String, TextError> {
+        match thinking == Thinking::Off && self.has_soft_switch() {
+            true => self.render(&with_no_think(turns), tools, thinking),
+            false => self.render(turns, tools, thinking),
+        }
+    }
+
+    /// The token ids of [`Tokenizer::prompt`].
+    ///
+    /// # Errors
+    /// As [`Tokenizer::prompt`] and [`Tokenizer::encode`].
     pub fn prompt_ids(
         &self,
-        messages: &[Message],
+        turns: &[Message],
         tools: Option<&Json>,
         thinking: Thinking,
     ) -> Result<Vec<u32>, TextError> {
-        self.encode(&self.render(messages, tools, thinking)?)
+        self.encode(&self.prompt(turns, tools, thinking)?)
     }
 
     /// Where the added tokens of the vocabulary, such as `<|im_start|>`, stand in a text: byte ranges, in order.
@@ -198,7 +211,7 @@ impl Tokenizer {
     }
 
     /// Whether the model reads `/no_think` in its system text, and has no other switch.
-    pub fn has_soft_switch(&self) -> bool {
+    fn has_soft_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_soft_switch())
     }
 

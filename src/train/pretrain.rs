@@ -97,7 +97,7 @@ fn example(task: &Task, generator: &Generator, tokenizer: &Tokenizer, number: u6
     let (messages, completion) = generator.pretrain_example(number)?;
     let mut completion = tokenizer.encode(&completion)?;
     completion.extend(tokenizer.turn_end_id());
-    let (turns, tools) = (turns_of(task, tokenizer, &messages), tools_of(task, None)?);
+    let (turns, tools) = (turns_of(task, &messages), tools_of(task, None)?);
     Ok(Example { prompt: tokenizer.prompt_ids(&turns, tools.as_ref(), thinking_of(task))?, completion })
 }
 
@@ -114,7 +114,7 @@ fn tokenizer_files(
     let mut texts = Vec::new();
     for number in 0..settings.tokenizer_examples {
         let (messages, completion) = generator.pretrain_example(number)?;
-        let turns = conversation(task.system.as_deref(), &messages, thinking_of(task), false);
+        let turns = conversation(task.system.as_deref(), &messages);
         texts.extend(turns.into_iter().map(|message| message.content));
         texts.push(completion);
     }

@@ -11,7 +11,7 @@ use grpo_tui::text::{Message, Thinking, Tokenizer};
 use super::decoder::checkpoints;
 use super::llama_cpp::{export, with_tokenizer};
 use super::model_commands::{model, printed_log_probs, text};
-use crate::program::{stderr, stdout};
+use crate::program::{SHORT, call_anywhere, json, small_task, stderr, stdout};
 
 fn import(file: &Path, out: &Path) -> Result<HashMap<String, Tensor>, String> {
     let output = model(&["import", text(file), "--out", text(out), "--f32"]);
@@ -81,10 +81,34 @@ fn a_file_is_a_model_wherever_one_is_named() {
     let call = |arguments: &[&str]| crate::program::call(work.path(), arguments);
     let inspect = || call(&["model", "inspect", text(&file)]);
     assert!(stderr(&inspect()).contains("not imported yet; run: grpo-tui model import"), "{}", stderr(&inspect()));
-    stdout(&call(&["model", "log-probs", text(&file), "--token-ids", "1,2,3"]));
+    // Of those that begin at the same time one imports it, and all use it.
+    let log_probs = || stdout(&call(&["model", "log-probs", text(&file), "--token-ids", "1,2,3"]));
+    std::thread::scope(|scope| {
+        let all = [0; 4].map(|_| scope.spawn(log_probs));
+        all.into_iter().for_each(|one| drop(one.join().unwrap()));
+    });
     stdout(&inspect());
     let folder = stdout(&call(&["model", "import", text(&file)]));
     assert!(Path::new(folder.trim()).join("config.json").is_file(), "{folder}");
+    // A run names it by its path, for whoever looks at the run from elsewhere.
+    let task = small_task(work.path());
+    let train = ["train", "task", "--model", "tiny.gguf", "--runs", "runs", "--cpu", "--json"];
+    let run = json(&call(&[&train[..], &SHORT].concat()));
+    let run = run["path"].as_str().unwrap();
+    stdout(&call_anywhere(&["sample", text(&task), "--model", run, "--n", "1", "--cpu"]));
+    // What is there in bf16 is not passed off as f32.
+    assert!(stderr(&call(&["model", "import", text(&file), "--f32"])).contains("--out <DIR>"));
+    let asked: [&[&str]; 3] = [
+        &["model", "import", "absent.gguf"],
+        &["model", "log-probs", "absent.gguf", "--token-ids", "1,2"],
+        &["serve", "absent.gguf"],
+    ];
+    for arguments in asked {
+        let output = call(arguments);
+        let expected =
+            "error: absent.gguf: No such file or directory (os error 2); check that the file exists and can be read";
+        assert_eq!((output.status.code(), stderr(&output).trim()), (Some(1), expected), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -102,15 +126,38 @@ fn what_cannot_be_imported_is_named_in_one_sentence() {
         places.into_iter().for_each(|at| bytes[at..at + from.len()].copy_from_slice(to.as_bytes()));
         bytes
     };
+    // Of a vector of 160 numbers: dimensions, their number, type.
+    let described = |size: u64, dtype: u32| {
+        let mut bytes = bytes.clone();
+        let name = b"output_norm.weight";
+        let at = bytes.windows(name.len()).position(|found| found == name).unwrap() + name.len();
+        assert_eq!(bytes[at..at + 16], [&[1, 0, 0, 0][..], &160_u64.to_le_bytes(), &[0; 4]].concat());
+        bytes[at + 4..at + 16].copy_from_slice(&[&size.to_le_bytes()[..], &dtype.to_le_bytes()].concat());
+        bytes
+    };
     let header = |version: [u8; 4], rest: &[u8]| [b"GGUF", &version[..], rest].concat();
+    let long = [1, 1, 100_000_000_000_u64].map(u64::to_le_bytes).concat();
     let mut unaligned = std::io::Cursor::new(Vec::new());
     write(&mut unaligned, &[("general.alignment", &Value::U32(0))], &[]).unwrap();
-    let cases: [(&str, Vec<u8>, &str); 13] = [
+    let cases: [(&str, Vec<u8>, &str); 18] = [
         ("empty", Vec::new(), "not a GGUF file"),
         ("foreign", b"PK\x03\x04 and more".to_vec(), "not a GGUF file"),
         ("old", header([1, 0, 0, 0], &[0; 64]), "GGUF version 1; versions 2 and 3 are supported"),
         ("big-endian", header([0, 0, 0, 3], &[0; 64]), "big-endian; convert it"),
         ("huge", header([3, 0, 0, 0], &[0xff; 64]), "the file is damaged or cut short"),
+        ("long", header([3, 0, 0, 0], &[&long[..], &[0; 64]].concat()), "the file is damaged or cut short"),
+        ("type", described(160, 23), "or it has a type other than F32, F16, BF16, Q4_0 to Q8_1 and Q2_K to Q8_K"),
+        ("shape", described(161, 0), "tensor `output_norm.weight` has shape [161], the metadata say [160]"),
+        (
+            "tokenizer",
+            replaced("gpt2", "bert"),
+            "the tokenizer `bert` is not supported; use gpt2 (byte-level BPE) or llama (SentencePiece)",
+        ),
+        (
+            "syntax",
+            replaced("{%- endfor %}", "{%- endfur %}"),
+            "syntax.gguf: chat template: unknown statement endfur (line 3 of the template)",
+        ),
         ("unaligned", unaligned.into_inner(), "damaged header"),
         ("header", bytes[..2000].to_vec(), "the file is damaged or cut short"),
         ("cut", bytes[..bytes.len() - 4096].to_vec(), "the file is cut short: download it again"),
@@ -129,6 +176,7 @@ fn what_cannot_be_imported_is_named_in_one_sentence() {
         std::fs::write(&file, bytes).unwrap();
         let message = import(&file, &work.path().join(name)).unwrap_err();
         assert!(message.contains(expected) && message.contains(&format!("{name}.gguf")), "{name}: {message}");
+        assert_eq!(message.trim().lines().count(), 1, "{message}");
     }
     let missing = import(&work.path().join("absent.gguf"), &work.path().join("absent")).unwrap_err();
     assert!(missing.contains("check that the file exists"), "{missing}");

@@ -16,9 +16,9 @@ use super::decoder::{Golden, TOLERANCE, checkpoints};
 use super::model_commands::{model, printed_log_probs, text};
 use crate::program::{call_anywhere, json, json_lines, stderr};
 
-/// Greedy tokens with their log-probs after `prompts`, then the answers to `chats`.
+/// Greedy tokens with their log-probs after `prompts`, the answers to `chats`, then the token ids of `rendered`.
 const SCRIPT: &str = r#"
-import json, sys
+import json, sys, urllib.request
 import xllamacpp
 job = json.loads(sys.argv[1])
 params = xllamacpp.CommonParams()
@@ -34,12 +34,22 @@ for prompt in job.get("prompts", []):
     tokens = server.handle_completions(request)["choices"][0]["logprobs"]["content"]
     answers.append([[token["id"], token["logprob"]] for token in tokens])
 for chat in job.get("chats", []):
-    request = {"messages": chat, "max_tokens": 200, "temperature": 0, "chat_template_kwargs": {"enable_thinking": False}}
+    request = {"messages": chat, "max_tokens": job.get("max_tokens", 200), "temperature": 0, "chat_template_kwargs": {"enable_thinking": False}}
     answers.append(server.handle_chat_completions(request)["choices"][0]["message"]["content"])
+def ask(path, **body):
+    request = urllib.request.Request(server.listening_address + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request))
+for chat in job.get("rendered", []):
+    options = {"chat_template_kwargs": {"enable_thinking": chat["enable_thinking"]}}
+    prompt = ask("/apply-template", messages=chat["messages"], **options)["prompt"]
+    ids = ask("/tokenize", content=prompt, add_special=True, parse_special=True)["tokens"]
+    usage = server.handle_chat_completions({"messages": chat["messages"], "max_tokens": 1, **options})["usage"]
+    assert usage["prompt_tokens"] == len(ids), (usage, ids)
+    answers.append(ids)
 print(json.dumps(answers))
 "#;
 
-fn llama_cpp(job: &Value) -> Value {
+pub(super) fn llama_cpp(job: &Value) -> Value {
     let mut command = Command::new(option_env!("LLAMA_CPP_PYTHON").unwrap_or_default());
     json(&command.args(["-c", SCRIPT, &job.to_string()]).output().unwrap())
 }

@@ -59,7 +59,7 @@ pub(crate) fn create_of(task: &Path, folder: &Path, set: &[&str]) -> RunDirector
 }
 
 /// Works on a run; `stop` sees every event and says when to stop after the step.
-pub(super) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool) -> Result<Ended, TrainError> {
+pub(crate) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool) -> Result<Ended, TrainError> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let worker = Worker::begin(run, Arc::clone(&interrupted))?;
     let places = RunFolders::discover(run.path().parent(), run.path());

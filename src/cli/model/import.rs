@@ -1,11 +1,10 @@
 //! `grpo-tui model import`: a GGUF file as a Hugging Face folder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::checkpoint::import_gguf;
+use crate::checkpoint::{import_gguf, import_into_cache};
 use crate::cli::output::print;
 use crate::cli::{Failure, Outcome};
-use crate::hub::gguf_folder;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -14,8 +13,8 @@ pub(super) struct Arguments {
     /// Folder to create [default: in the cache, where `--model FILE.gguf` finds it]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write f32 instead of bf16: exactly the numbers of the file, twice the size
-    #[arg(long = "f32")]
+    /// Write f32 instead of bf16: exactly the numbers of the file, twice the size; needs --out
+    #[arg(long = "f32", requires = "out")]
     in_f32: bool,
 }
 
@@ -24,17 +23,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Some(folder) if folder.exists() => {
             return Err(Failure::usage(format!("{} exists: choose a new folder", folder.display())));
         }
-        Some(folder) => folder.clone(),
-        None => match gguf_folder(&arguments.file) {
-            Some(folder) if folder.exists() => return done(&folder),
-            Some(folder) => folder,
-            None => return Err(Failure::usage(format!("{}: not a file that ends in .gguf", arguments.file.display()))),
-        },
+        Some(folder) => {
+            import_gguf(&arguments.file, folder, arguments.in_f32)?;
+            folder.clone()
+        }
+        None => import_into_cache(&arguments.file)?.ok_or_else(|| {
+            Failure::usage(format!("{}: not a file that ends in .gguf; add --out DIR", arguments.file.display()))
+        })?,
     };
-    import_gguf(&arguments.file, &folder, arguments.in_f32)?;
-    done(&folder)
-}
-
-fn done(folder: &Path) -> Outcome {
     print(&format!("{}\n", folder.display()))
 }

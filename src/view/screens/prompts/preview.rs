@@ -39,7 +39,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 .as_ref()
                 .map(|expected| json::format(&expected.to_string()).unwrap_or_else(|_| expected.to_string()));
             let rendered = counter.and_then(|counter| {
-                let turns = turns_of(&open.task, &counter.tokenizer, &row.messages);
+                let turns = turns_of(&open.task, &row.messages);
                 let prompt = prompt_text(&open.task, &counter.tokenizer, row).map_err(|error| error.to_string())?;
                 let special = counter.tokenizer.special_places(&prompt).map_err(|error| error.to_string())?;
                 let tokens = token_use(&counter, &prompt, &turns, row)?;
