@@ -59,7 +59,7 @@ pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, Datas
     for category in categories {
         if !CATEGORIES.contains(&category.as_str()) {
             let near = crate::format::did_you_mean(category, CATEGORIES);
-            return Err(fail(format!("category {category:?}{near}: takes {}", CATEGORIES.join(", "))));
+            return Err(fail(format!("--categories takes {}, not {category:?}{near}", CATEGORIES.join(", "))));
         }
         let has_file = files.get(category.as_str());
         let file = has_file.ok_or_else(|| fail(format!("category {category} has no file BFCL_v4_{category}.json")))?;
@@ -252,9 +252,10 @@ fn members_of(members: &Map<String, Value>, schema: &Value, is_closed: bool) -> 
         }
         let is_optional = may_be_missing && required(schema).all(|required| required != name);
         let of_type = values.iter().filter(|value| *value != "").filter_map(|value| fitting(value, property, true));
-        // An empty text marks what may be missing, and is right as a text, too.
-        let empty = may_be_missing.then(|| fitting(&json!(""), property, false)).flatten();
-        let mut alternatives: Vec<Value> = of_type.chain(empty.filter(|_| is_text(property))).collect();
+        let mut alternatives: Vec<Value> = of_type.collect();
+        let empty = may_be_missing.then(|| empty_value(property, is_closed)).flatten();
+        alternatives.extend(empty.and_then(|empty| fitting(&empty, property, false)));
+        alternatives.dedup();
         let value = match (alternatives.len(), is_optional) {
             (0, true) => continue,
             (0, false) => return Err(format!("no right value of `{name}` is of its type and enum")),
@@ -266,8 +267,13 @@ fn members_of(members: &Map<String, Value>, schema: &Value, is_closed: bool) -> 
     Ok(Value::Object(expected))
 }
 
-fn is_text(schema: Option<&Value>) -> bool {
-    matches!(schema.and_then(|schema| schema.get("type")).and_then(Value::as_str), None | Some("string"))
+/// The checker takes the empty text that marks what may be missing for a right text, and of arguments for an empty list.
+fn empty_value(schema: Option<&Value>, is_argument: bool) -> Option<Value> {
+    match schema.and_then(|schema| schema.get("type")).and_then(Value::as_str) {
+        None | Some("string") => Some(json!("")),
+        Some("array") if is_argument => Some(json!([])),
+        _ => None,
+    }
 }
 
 /// A right value in the form of `expected`, if its type and enum are the schema's; of an enum in the enum's spelling.
