@@ -3,6 +3,7 @@
 pub mod bfcl;
 mod build;
 mod error;
+pub(crate) mod expected;
 pub mod generator;
 mod guard;
 pub mod health;
@@ -18,6 +19,7 @@ mod turns;
 
 pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;
+pub use expected::target as expected_target;
 pub use generator::{GeneratedRow, Generator, Stream};
 pub use guard::{GuardRow, guard_rows, guard_rows_with};
 pub use infer::{Inferred, infer};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::expected::examples;
 use super::import::{self, MappingText, lines_of};
 use super::infer::{fields_in_words, infer};
 use super::messages::json_fault;
@@ -109,7 +110,8 @@ impl NewTask {
                     if let (true, Some((line, problem))) = (rows.is_empty(), new.problems.first().cloned()) {
                         return Err(DatasetError::Line { label: path.display().to_string(), line, problem });
                     }
-                    let answers: Vec<Value> = rows.iter().filter_map(|row| row.get("expected").cloned()).collect();
+                    let answers: Vec<Value> =
+                        rows.iter().filter_map(|row| row.get("expected")).flat_map(examples).collect();
                     new.inferred(&answers, path)?
                 }
                 None => {

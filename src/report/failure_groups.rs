@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::EvalResult;
 use super::shown;
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, expected_target};
 use crate::format::percent;
 use crate::run::EvalRecord;
-use crate::score::{FailureClass, expected_target};
+use crate::score::FailureClass;
 use crate::statistics::over_represented;
 
 /// Values of a row's field are groups if it has at most this many different ones.

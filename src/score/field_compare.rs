@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::Map;
 
 use super::OrderedMap;
-use super::alternatives::Expectation;
 use super::json::{Kind, Number, Object, Value, parse};
 use crate::dataset::bfcl::standard_text;
+use crate::dataset::expected::Expectation;
 use crate::task::ALL_FIELDS;
 
 /// Which differences of a field do not matter.

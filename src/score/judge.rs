@@ -1,6 +1,5 @@
 //! The kinds of scorer: one arm and one function each.
 
-use super::alternatives;
 use super::command::{CommandScorer, unanswered};
 use super::field_compare::Normalisation;
 use super::http_request::HttpRequest;
@@ -12,7 +11,7 @@ use super::tool_calls::ToolCalls;
 use super::unwrap_answer::open_think;
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, expected};
 use crate::task::{Definition, Task};
 
 /// What judges completions, compiled from the task's definition. Shared by threads.
@@ -54,7 +53,7 @@ impl Judge {
     pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
         let has_alternatives = matches!(self, Self::JsonSchema(_) | Self::HttpRequest(_));
-        if let Some(problem) = expected.filter(|_| has_alternatives).and_then(alternatives::problem) {
+        if let Some(problem) = expected.filter(|_| has_alternatives).and_then(expected::problem) {
             return Verdict::failed(format!("the row's `expected`: {problem}"), (completion, from));
         }
         match self {
@@ -120,7 +119,7 @@ impl Judge {
     /// The completion that gives a row's `expected`; `None` where many may.
     pub(super) fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
         match self {
-            Self::JsonSchema(_) | Self::HttpRequest(_) => Some(alternatives::target(expected).to_string()),
+            Self::JsonSchema(_) | Self::HttpRequest(_) => Some(expected::target(expected).to_string()),
             Self::Text(_) => Text::completion_of(expected),
             // The text that a pattern is to match, it matches alone.
             Self::Regex(_) => expected.as_str().map(str::to_owned),

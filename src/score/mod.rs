@@ -1,6 +1,5 @@
 //! Completion and row to score: tier, reward, and every reason with its place.
 
-mod alternatives;
 pub mod audit;
 mod batch;
 mod command;
@@ -24,7 +23,6 @@ mod tool_calls;
 mod unwrap_answer;
 mod verdict;
 
-pub use alternatives::target as expected_target;
 pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment};
 pub use command::{Isolation, Trial, Trust, TrustError, isolation, launch_if_asked};
 pub use completion_line::{CompletionLine, message_text};

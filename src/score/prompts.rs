@@ -3,10 +3,9 @@
 
 use serde_json::Value;
 
-use super::alternatives::target;
 use super::{FailureClass, Scorer, Tier};
 use crate::dataset::health::{Checks, Health, check};
-use crate::dataset::{DatasetError, PromptRow};
+use crate::dataset::{DatasetError, PromptRow, expected_target};
 use crate::task::{Task, functions};
 use crate::text::{Message, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools};
 
@@ -58,7 +57,7 @@ pub fn reference_answer(task: &Task, scorer: &Scorer, row: &PromptRow) -> Result
     let written = row.fields.get("completion").and_then(Value::as_str).map(str::to_owned);
     Ok(match (written, &row.expected) {
         (Some(text), _) => Some(text),
-        (None, Some(expected)) if task.schema().is_some() => Some(json_line(&target(expected))?),
+        (None, Some(expected)) if task.schema().is_some() => Some(json_line(&expected_target(expected))?),
         (None, Some(expected)) => scorer.expected_completion(expected),
         (None, None) => None,
     })

@@ -208,6 +208,7 @@ fn data(folder: &std::path::Path) {
     .unwrap();
     std::fs::write(folder.join("BFCL_v4_multiple.json"), lines(&questions)).unwrap();
     std::fs::write(folder.join("BFCL_v4_live_simple.json"), "{\"id\": 1,\n").unwrap();
+    std::fs::write(folder.join("possible_answer/BFCL_v4_live_simple.json"), "").unwrap();
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::super::alternatives::Expectation;
 use super::super::field_compare::{Normalisation, Rules, compare, equal_text};
 use super::super::json;
 use super::super::json_schema::{Violation, shorten};
@@ -12,6 +11,7 @@ use super::document::Api;
 use super::message::{Message, Part, Start};
 use super::parameters::{Given, Reading};
 use super::query::{Entry, Query, query, split_path, take};
+use crate::dataset::expected::Expectation;
 use crate::task::decode_path;
 use crate::task::openapi::escaped;
 

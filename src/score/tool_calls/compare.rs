@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::super::alternatives::Expectation;
 use super::super::field_compare::{Rules, compare_members};
 use super::super::json_schema::{Violation, shorten};
 use super::super::{FailureClass, OrderedMap};
 use super::calls::Call;
+use crate::dataset::expected::Expectation;
 
 /// The entry of `fields` that says whether the right functions are called, as often as expected and in order.
 const CALLS: &str = "calls";

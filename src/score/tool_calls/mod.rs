@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::alternatives::{members_problem, target_members};
 use super::field_compare::Rules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
 use super::unwrap_answer::{Unreadable, Wrapping, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
+use crate::dataset::expected::{members_problem, target_members};
 use crate::task::{Task, ToolRules};
 use crate::text::json_line;
 use calls::{Answer, Call, calls_of, is_decline};

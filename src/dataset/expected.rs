@@ -9,7 +9,7 @@ const VALUE: &str = "$value";
 
 /// What a value of `expected` says.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Expectation<'e> {
+pub(crate) enum Expectation<'e> {
     /// One of these.
     Any(&'e [Value]),
     /// A field that may be missing.
@@ -19,7 +19,7 @@ pub(super) enum Expectation<'e> {
 }
 
 impl<'e> Expectation<'e> {
-    pub(super) fn of(expected: &'e Value) -> Self {
+    pub(crate) fn of(expected: &'e Value) -> Self {
         match only_member(expected) {
             Some((ANY, Value::Array(values))) => Self::Any(values),
             Some((OPTIONAL, value)) => Self::Optional(value),
@@ -29,7 +29,7 @@ impl<'e> Expectation<'e> {
     }
 
     /// In words: `"km" or "kilometers"`.
-    pub(super) fn describe(expected: &'e Value) -> String {
+    pub(crate) fn describe(expected: &'e Value) -> String {
         match Self::of(expected) {
             Self::Any(values) => values.iter().map(Self::describe).collect::<Vec<_>>().join(" or "),
             Self::Optional(value) => format!("{} or none", Self::describe(value)),
@@ -45,23 +45,54 @@ fn only_member(value: &Value) -> Option<(&str, &Value)> {
 
 /// The one answer that an `expected` gives: the first of alternatives, without what may be missing.
 pub fn target(expected: &Value) -> Value {
+    answer(expected, 0, false)
+}
+
+/// [`target`] of an object that is none of the forms itself.
+pub(crate) fn target_members(members: &Map<String, Value>) -> Map<String, Value> {
+    member_answers(members, 0, false)
+}
+
+/// Answers that together have every alternative, with and without what may be missing.
+pub(crate) fn examples(expected: &Value) -> Vec<Value> {
+    let full = (0..most_alternatives(expected)).map(|nth| answer(expected, nth, true));
+    let mut examples: Vec<Value> = std::iter::once(target(expected)).chain(full).collect();
+    examples.dedup();
+    examples
+}
+
+fn answer(expected: &Value, nth: usize, with_optional: bool) -> Value {
     match Expectation::of(expected) {
-        Expectation::Any(values) => values.first().map_or(Value::Null, target),
-        Expectation::Optional(value) => target(value),
-        Expectation::Plain(Value::Array(items)) => items.iter().map(target).collect(),
-        Expectation::Plain(Value::Object(members)) => Value::Object(target_members(members)),
+        Expectation::Any(values) => {
+            values.get(nth).or(values.last()).map_or(Value::Null, |value| answer(value, nth, with_optional))
+        }
+        Expectation::Optional(value) => answer(value, nth, with_optional),
+        Expectation::Plain(Value::Array(items)) => items.iter().map(|item| answer(item, nth, with_optional)).collect(),
+        Expectation::Plain(Value::Object(members)) => Value::Object(member_answers(members, nth, with_optional)),
         Expectation::Plain(value) => value.clone(),
     }
 }
 
-/// [`target`] of an object that is none of the forms itself.
-pub(super) fn target_members(members: &Map<String, Value>) -> Map<String, Value> {
-    let needed = members.iter().filter(|(_, value)| !matches!(Expectation::of(value), Expectation::Optional(_)));
-    needed.map(|(name, value)| (name.clone(), target(value))).collect()
+fn member_answers(members: &Map<String, Value>, nth: usize, with_optional: bool) -> Map<String, Value> {
+    let is_wanted = |value: &Value| with_optional || !matches!(Expectation::of(value), Expectation::Optional(_));
+    let wanted = members.iter().filter(|(_, value)| is_wanted(value));
+    wanted.map(|(name, value)| (name.clone(), answer(value, nth, with_optional))).collect()
+}
+
+/// At least 1.
+fn most_alternatives(expected: &Value) -> usize {
+    let most = |values: &mut dyn Iterator<Item = &Value>| values.map(most_alternatives).max().unwrap_or(1);
+    match Expectation::of(expected) {
+        Expectation::Any(values) => values.len().max(most(&mut values.iter())),
+        Expectation::Optional(value) => most_alternatives(value),
+        Expectation::Plain(Value::Array(items)) => most(&mut items.iter()),
+        Expectation::Plain(Value::Object(members)) => most(&mut members.values()),
+        Expectation::Plain(_) => 1,
+    }
 }
 
 /// What is wrong with the alternatives of an `expected`.
-pub(super) fn problem(expected: &Value) -> Option<String> {
+pub(crate) fn problem(expected: &Value) -> Option<String> {
     match Expectation::of(expected) {
         Expectation::Any([]) => Some(format!("`{ANY}` has no value: write at least one")),
         Expectation::Any(values) => values.iter().find_map(problem),
@@ -79,7 +110,7 @@ pub(super) fn problem(expected: &Value) -> Option<String> {
 }
 
 /// [`problem`] of an object that is none of the forms itself.
-pub(super) fn members_problem(members: &Map<String, Value>) -> Option<String> {
+pub(crate) fn members_problem(members: &Map<String, Value>) -> Option<String> {
     members.values().find_map(|value| match Expectation::of(value) {
         Expectation::Optional(value) => problem(value),
         _ => problem(value),
@@ -115,6 +146,13 @@ mod tests {
         ] {
             assert_eq!((target(&expected), problem(&expected)), (answer, None), "{expected}");
         }
+    }
+
+    #[test]
+    fn examples_have_every_alternative() {
+        let expected = json!({"a": {"$any": [1, 2]}, "b": {"$optional": true}});
+        assert_eq!(examples(&expected), [json!({"a": 1}), json!({"a": 1, "b": true}), json!({"a": 2, "b": true})]);
+        assert_eq!(examples(&json!([1])), [json!([1])]);
     }
 
     #[test]
