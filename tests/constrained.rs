@@ -1,5 +1,7 @@
 //! Constrained decoding: an untrained model's completions are what the schema, the tools or the pattern take.
 
+mod maskbench;
+
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};

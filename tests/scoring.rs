@@ -1,6 +1,7 @@
 //! Tests: from a completion to its score; the reward is the product.
 
 mod audit;
+mod bfcl;
 mod command_line;
 mod code;
 mod command_processes;

@@ -1,6 +1,7 @@
 //! `grpo-tui task`: creates a task, checks one, and its reward for degenerate answers.
 
 mod check;
+mod import;
 mod new;
 mod trust;
 
@@ -25,6 +26,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Create a task from a schema, from examples of answers, from a CSV or JSONL file, or from a template
     New(Box<new::Arguments>),
+    /// Create a task from the data of a benchmark: the Berkeley Function Calling Leaderboard
+    Import(import::Arguments),
     /// Check a task's files: schema, prompts, expected answers
     Check(check::Arguments),
     /// Score degenerate answers: what a model could earn without doing the work
@@ -45,6 +48,7 @@ struct Choice {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::New(arguments) => new::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(choice) => run_audit(&choice),
         Command::Trust(arguments) => trust::run(&arguments),

@@ -1,7 +1,9 @@
 //! Prompt rows: reading, importing and editing them, their order in training, their health, and their generator.
 
+pub mod bfcl;
 mod build;
 mod error;
+pub(crate) mod expected;
 pub mod generator;
 mod guard;
 pub mod health;
@@ -17,6 +19,7 @@ mod turns;
 
 pub use build::{Builder, BuiltSet};
 pub use error::DatasetError;
+pub use expected::target as expected_target;
 pub use generator::{GeneratedRow, Generator, Stream};
 pub use guard::{GuardRow, guard_rows, guard_rows_with};
 pub use infer::{Inferred, infer};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::expected::examples;
 use super::import::{self, MappingText, lines_of};
 use super::infer::{fields_in_words, infer};
 use super::messages::json_fault;
@@ -109,7 +110,8 @@ impl NewTask {
                     if let (true, Some((line, problem))) = (rows.is_empty(), new.problems.first().cloned()) {
                         return Err(DatasetError::Line { label: path.display().to_string(), line, problem });
                     }
-                    let answers: Vec<Value> = rows.iter().filter_map(|row| row.get("expected").cloned()).collect();
+                    let answers: Vec<Value> =
+                        rows.iter().filter_map(|row| row.get("expected")).flat_map(examples).collect();
                     new.inferred(&answers, path)?
                 }
                 None => {
@@ -126,7 +128,7 @@ impl NewTask {
         let text = task_toml(&sources.name, &system, asserts_formats, has_expected);
         new.files
             .extend([(TASK_FILE.to_owned(), text.into_bytes()), ("schema.json".to_owned(), schema_text.into_bytes())]);
-        new.add_sets(rows, sources);
+        new.add_sets(rows, sources.split, sources.data.is_some());
         Ok(new)
     }
 
@@ -156,13 +158,19 @@ impl NewTask {
         (!free.is_empty()).then_some((all, free))
     }
 
-    fn add_sets(&mut self, rows: Vec<Map<String, Value>>, sources: &Sources) {
-        let has_data = sources.data.is_some();
+    /// A task of rows that are there already.
+    pub(super) fn of_rows(task_toml: String, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Self {
+        let mut new = Self { files: vec![(TASK_FILE.to_owned(), task_toml.into_bytes())], ..Self::default() };
+        new.add_sets(rows, split, true);
+        new
+    }
+
+    fn add_sets(&mut self, rows: Vec<Map<String, Value>>, split: [usize; 3], has_data: bool) {
         let total = rows.len();
-        for ((set, rows), share) in import::split(rows, sources.split).into_iter().zip(sources.split) {
+        for ((set, rows), share) in import::split(rows, split).into_iter().zip(split) {
             // Without data the files exist, empty, so that rows can be added.
             if has_data && rows.is_empty() {
-                self.too_few.get_or_insert_with(|| too_few(total, sources.split, set, share));
+                self.too_few.get_or_insert_with(|| too_few(total, split, set, share));
                 continue;
             }
             self.rows.push((set, rows.len()));
@@ -265,7 +273,7 @@ pub fn write_files<B: AsRef<[u8]>>(folder: &Path, task_files: &[(String, B)]) ->
     })
 }
 
-fn check_name(name: &str) -> Result<(), DatasetError> {
+pub(super) fn check_name(name: &str) -> Result<(), DatasetError> {
     let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     if !name.is_empty() && name.chars().all(fits) && !name.starts_with('.') {
         return Ok(());

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::EvalResult;
 use super::shown;
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, expected_target};
 use crate::format::percent;
 use crate::run::EvalRecord;
 use crate::score::FailureClass;
@@ -214,7 +214,8 @@ fn add_row_values(members: &mut Members, eval: &EvalResult) {
 fn values(row: &PromptRow) -> Vec<(GroupKind, String, String)> {
     const OWN: [&str; 4] = ["id", "messages", "expected", "tags"];
     let of_row = row.fields.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
-    let expected = row.expected.as_ref().and_then(Value::as_object).into_iter().flatten();
+    let expected = row.expected.as_ref().map(expected_target);
+    let expected = expected.as_ref().and_then(Value::as_object).into_iter().flatten();
     of_row
         .map(|field| (GroupKind::Row, field))
         .chain(expected.map(|field| (GroupKind::Expected, field)))

@@ -3,8 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde_json::Map;
+
 use super::OrderedMap;
-use super::json::{Kind, Number, Value, parse};
+use super::json::{Kind, Number, Object, Value, parse};
+use crate::dataset::bfcl::standard_text;
+use crate::dataset::expected::Expectation;
+use crate::task::ALL_FIELDS;
 
 /// Which differences of a field do not matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,6 +19,7 @@ pub(super) struct Normalisation {
     whitespace: bool,
     date: bool,
     number: bool,
+    bfcl: bool,
 }
 
 impl Normalisation {
@@ -27,6 +33,7 @@ impl Normalisation {
                 "whitespace" => normalisation.whitespace = true,
                 "date" => normalisation.date = true,
                 "number" => normalisation.number = true,
+                "bfcl" => normalisation.bfcl = true,
                 _ => {}
             }
         }
@@ -34,26 +41,68 @@ impl Normalisation {
     }
 }
 
+/// The normalisation of each field.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rules(BTreeMap<String, Normalisation>);
+
+impl Rules {
+    /// From `[score] normalise`: names by field.
+    pub(super) fn new(normalise: &BTreeMap<String, String>) -> Self {
+        Self(normalise.iter().map(|(field, names)| (field.clone(), Normalisation::named(names))).collect())
+    }
+
+    /// The field's own, else that of all others.
+    pub(super) fn of(&self, field: &str) -> Normalisation {
+        self.0.get(field).or_else(|| self.0.get(ALL_FIELDS)).copied().unwrap_or_default()
+    }
+}
+
 /// Field by field where an object is expected (`None` otherwise), and whether everything is equal and nothing else is
 /// there.
+///
+/// Of whole answers to choose from, the one counts that has most fields in common.
 pub(super) fn compare(
     root: &Value<'_>,
     expected: &serde_json::Value,
-    rules: &BTreeMap<String, Normalisation>,
+    rules: &Rules,
 ) -> (Option<OrderedMap<bool>>, bool) {
-    let Some(members) = expected.as_object() else {
-        return (None, equal(root, expected, Normalisation::default()));
-    };
+    match Expectation::of(expected) {
+        Expectation::Any(answers) => {
+            let compared = answers.iter().map(|answer| compare(root, answer, rules));
+            let in_common = |(fields, same): &(Option<OrderedMap<bool>>, bool)| {
+                (*same, fields.iter().flat_map(OrderedMap::iter).filter(|(_, same)| **same).count())
+            };
+            // Of equally good ones the first, which `max_by_key` finds from behind.
+            compared.rev().max_by_key(in_common).unwrap_or_default()
+        }
+        Expectation::Plain(serde_json::Value::Object(members)) => {
+            let (fields, same) = compare_members(root, members, rules);
+            (Some(fields), same)
+        }
+        _ => (None, equal(root, expected, rules.of(ALL_FIELDS))),
+    }
+}
+
+/// [`compare`] with the members of an object. A field that may be missing, and is, has no entry.
+pub(super) fn compare_members(
+    root: &Value<'_>,
+    members: &Map<String, serde_json::Value>,
+    rules: &Rules,
+) -> (OrderedMap<bool>, bool) {
     let found = root.as_object();
     let mut fields = Vec::with_capacity(members.len());
     for (name, value) in members {
-        let rule = rules.get(name).copied().unwrap_or_default();
-        let same = found.and_then(|object| object.get(name)).is_some_and(|member| equal(&member.value, value, rule));
+        let member = found.and_then(|object| object.get(name));
+        let same = match (member, Expectation::of(value)) {
+            (None, Expectation::Optional(_)) if found.is_some() => continue,
+            (None, _) => false,
+            (Some(member), _) => equal(&member.value, value, rules.of(name)),
+        };
         fields.push((name.clone(), same));
     }
-    let exact =
-        fields.iter().all(|(_, same)| *same) && found.is_some_and(|object| object.members().len() == members.len());
-    (Some(OrderedMap(fields)), exact)
+    let is_expected = |object: &Object<'_>| object.members().iter().all(|member| members.contains_key(&*member.key));
+    let exact = fields.iter().all(|(_, same)| *same) && found.is_some_and(is_expected);
+    (OrderedMap(fields), exact)
 }
 
 /// Whether a plain text is the expected value. A number may be written in any way that JSON has.
@@ -68,6 +117,14 @@ pub(super) fn equal_text(found: &str, expected: &serde_json::Value, rule: Normal
 }
 
 fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -> bool {
+    match Expectation::of(expected) {
+        Expectation::Any(values) => values.iter().any(|value| equal(found, value, rule)),
+        Expectation::Optional(value) => equal(found, value, rule),
+        Expectation::Plain(value) => equal_plain(found, value, rule),
+    }
+}
+
+fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -> bool {
     use serde_json::Value as Expected;
     match (&found.kind, expected) {
         (Kind::String(found), Expected::String(expected)) => {
@@ -86,11 +143,12 @@ fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -
             found.len() == expected.len()
                 && found.iter().zip(expected).all(|(found, expected)| equal(found, expected, rule))
         }
-        (Kind::Object(found), Expected::Object(expected)) => {
-            found.members().len() == expected.len()
-                && expected
-                    .iter()
-                    .all(|(key, value)| found.get(key).is_some_and(|member| equal(&member.value, value, rule)))
+        (Kind::Object(found), Expected::Object(members)) => {
+            let same = |(key, value): (&String, &Expected)| match found.get(key) {
+                Some(member) => equal(&member.value, value, rule),
+                None => matches!(Expectation::of(value), Expectation::Optional(_)),
+            };
+            members.iter().all(same) && found.members().iter().all(|member| members.contains_key(&*member.key))
         }
         _ => false,
     }
@@ -110,6 +168,9 @@ fn normal(text: &str, rule: Normalisation) -> Cow<'_, str> {
         let mut canonical = String::new();
         number.write_canonical(&mut canonical);
         return Cow::Owned(canonical);
+    }
+    if rule.bfcl {
+        normal = Cow::Owned(standard_text(&normal));
     }
     if rule.whitespace {
         normal = Cow::Owned(normal.split_whitespace().collect::<Vec<_>>().join(" "));

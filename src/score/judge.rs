@@ -11,7 +11,7 @@ use super::tool_calls::ToolCalls;
 use super::unwrap_answer::open_think;
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, expected};
 use crate::task::{Definition, Task};
 
 /// What judges completions, compiled from the task's definition. Shared by threads.
@@ -52,6 +52,10 @@ impl Judge {
     /// Judges the answer that begins at byte `from` of the completion: after its reasoning, where that is stripped.
     pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
+        let has_alternatives = matches!(self, Self::JsonSchema(_) | Self::HttpRequest(_));
+        if let Some(problem) = expected.filter(|_| has_alternatives).and_then(expected::problem) {
+            return Verdict::failed(format!("the row's `expected`: {problem}"), (completion, from));
+        }
         match self {
             // These read the reasoning themselves: the word may stand in a string of the JSON.
             Self::JsonSchema(schema) => schema.judge(completion, from, is_stripped, expected),
@@ -115,7 +119,7 @@ impl Judge {
     /// The completion that gives a row's `expected`; `None` where many may.
     pub(super) fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
         match self {
-            Self::JsonSchema(_) | Self::HttpRequest(_) => Some(expected.to_string()),
+            Self::JsonSchema(_) | Self::HttpRequest(_) => Some(expected::target(expected).to_string()),
             Self::Text(_) => Text::completion_of(expected),
             // The text that a pattern is to match, it matches alone.
             Self::Regex(_) => expected.as_str().map(str::to_owned),

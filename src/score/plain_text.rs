@@ -1,13 +1,11 @@
 //! Judges answers that are plain text: equal to `expected`, or matched by a pattern.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
-use super::field_compare::{Normalisation, equal_text};
+use super::field_compare::{Normalisation, Rules, equal_text};
 use super::verdict::Verdict;
 use super::{FailureClass, OrderedMap, ScoreError, Tier};
-use crate::task::Task;
+use crate::task::{ALL_FIELDS, Task};
 
 /// The answer is `expected`, or one of its list.
 #[derive(Debug)]
@@ -39,17 +37,16 @@ impl Text {
 #[derive(Debug)]
 pub(super) struct Regex {
     pattern: regex::Regex,
-    normalise: BTreeMap<String, Normalisation>,
+    normalise: Rules,
 }
 
 impl Regex {
     pub(super) fn new(task: &Task, pattern: &str) -> Result<Self, ScoreError> {
-        let named = |(field, names): (&String, &String)| (field.clone(), Normalisation::named(names));
         let compiled = regex::Regex::new(pattern).map_err(|error| ScoreError::Reference {
             label: task.label(&task.definition_file),
             message: error.to_string(),
         })?;
-        Ok(Self { pattern: compiled, normalise: task.score.normalise.iter().map(named).collect() })
+        Ok(Self { pattern: compiled, normalise: Rules::new(&task.score.normalise) })
     }
 
     /// `answer` begins at byte `offset` of the completion and is not empty.
@@ -64,7 +61,7 @@ impl Regex {
         let (fields, exact) = match expected.as_object() {
             Some(members) => {
                 let is_equal = |name: &String, expected: &Value| {
-                    let rule = self.normalise.get(name).copied().unwrap_or_default();
+                    let rule = self.normalise.of(name);
                     found.name(name).is_some_and(|group| equal_text(group.as_str(), expected, rule))
                 };
                 let fields: Vec<_> =
@@ -72,7 +69,7 @@ impl Regex {
                 let all = fields.iter().all(|(_, equal)| *equal);
                 (Some(OrderedMap(fields)), all)
             }
-            None => (None, equal_text(&found[0], expected, Normalisation::default())),
+            None => (None, equal_text(&found[0], expected, self.normalise.of(ALL_FIELDS))),
         };
         let failure = (!exact).then_some(FailureClass::WrongValue);
         Verdict { fields, exact: Some(exact), ..Verdict::new(Tier::Valid, failure) }

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::{FailureClass, Scorer, Tier};
 use crate::dataset::health::{Checks, Health, check};
-use crate::dataset::{DatasetError, PromptRow};
-use crate::task::{Definition, Task, functions};
+use crate::dataset::{DatasetError, PromptRow, expected_target};
+use crate::task::{Task, functions};
 use crate::text::{Message, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools};
 
 /// Checks every set of the task; expected answers only with a scorer. `longest`: prompt and answer together, in tokens.
@@ -57,7 +57,7 @@ pub fn reference_answer(task: &Task, scorer: &Scorer, row: &PromptRow) -> Result
     let written = row.fields.get("completion").and_then(Value::as_str).map(str::to_owned);
     Ok(match (written, &row.expected) {
         (Some(text), _) => Some(text),
-        (None, Some(expected)) if task.schema().is_some() => Some(json_line(expected)?),
+        (None, Some(expected)) if task.schema().is_some() => Some(json_line(&expected_target(expected))?),
         (None, Some(expected)) => scorer.expected_completion(expected),
         (None, None) => None,
     })
@@ -73,12 +73,13 @@ pub fn turns_of(task: &Task, messages: &[Message]) -> Vec<Message> {
     conversation(task.system.as_deref(), messages)
 }
 
-/// The tools that the model may call on a row, as its template takes them; `None` where the task is not about calls.
+/// The tools that the model may call on a row, as its template takes them; `None` where neither the task nor, for a
+/// program that scores, the row has any.
 ///
 /// # Errors
 /// A sentence where the row's own are no tools.
 pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, TextError> {
-    if !matches!(task.definition, Definition::ToolCalls(_)) {
+    if !matches!(task.kind(), "tool_calls" | "command") {
         return Ok(None);
     }
     let Some(tools) = row.and_then(PromptRow::tools).or(task.tools()) else { return Ok(None) };

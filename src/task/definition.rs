@@ -14,8 +14,12 @@ use super::source::Home;
 use super::toml_section::Section;
 
 /// Names that `normalise` takes: `casefold` ignores case, `trim` white space at the ends, `whitespace` also its amount
-/// inside, `date` compares calendar dates however written, `number` reads numbers written as strings.
-pub const NORMALISATIONS: [&str; 5] = ["casefold", "trim", "whitespace", "date", "number"];
+/// inside, `date` compares calendar dates however written, `number` reads numbers written as strings, `bfcl` ignores case,
+/// spaces and `,./-_*^` and takes `'` for `"`, as the Berkeley Function Calling Leaderboard does.
+pub const NORMALISATIONS: [&str; 6] = ["casefold", "trim", "whitespace", "date", "number", "bfcl"];
+
+/// In `normalise`: the fields that it does not name.
+pub const ALL_FIELDS: &str = "*";
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Definition {

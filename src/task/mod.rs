@@ -14,7 +14,7 @@ mod toml_section;
 mod tools;
 
 pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
-pub use definition::{DIALECTS, Definition, NORMALISATIONS, SchemaFiles, SqlRules, ToolRules};
+pub use definition::{ALL_FIELDS, DIALECTS, Definition, NORMALISATIONS, SchemaFiles, SqlRules, ToolRules};
 pub use error::TaskError;
 pub use openapi::{HttpRules, MessagePart};
 pub use parse::PARTS;

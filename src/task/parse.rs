@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use super::definition::{self, Definition, Kind, read_normalisations};
+use super::definition::{self, ALL_FIELDS, Definition, Kind, read_normalisations};
 use super::error::Read;
 use super::toml_section::{Section, Source};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
@@ -145,7 +145,10 @@ fn read_rules(score: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
         rules.max_scorer_errors = share;
     }
     // Of a text it is a list of names.
-    if kind.name != "text"
+    if kind.name != "text" && matches!(score.get("normalise"), Some((DeValue::String(_) | DeValue::Array(_), _))) {
+        let names = read_normalisations(score, "normalise")?;
+        rules.normalise.extend(names.map(|names| (ALL_FIELDS.to_owned(), names)));
+    } else if kind.name != "text"
         && let Some(fields) = score.free_section("normalise")?
     {
         for (field, _) in fields.keys() {

@@ -13,7 +13,7 @@ use crate::format::counted;
 use crate::hub::find_model;
 use crate::score::{CompletionLine, Scorer, data_problems, similar_prompts};
 use crate::secrets::visible;
-use crate::task::{Definition, PromptSet, TASK_FILE, Task};
+use crate::task::{ALL_FIELDS, Definition, PromptSet, TASK_FILE, Task};
 use crate::text::Tokenizer;
 
 /// Malformed lines of a file that are listed.
@@ -196,7 +196,7 @@ fn unknown_normalised_fields(task: &Task) -> Vec<String> {
     let Some(properties) = properties.and_then(serde_json::Value::as_object) else {
         return Vec::new();
     };
-    let unknown = task.score.normalise.keys().filter(|field| !properties.contains_key(*field));
+    let unknown = task.score.normalise.keys().filter(|field| *field != ALL_FIELDS && !properties.contains_key(*field));
     unknown
         .map(|field| {
             format!(

@@ -1,6 +1,6 @@
 //! `grpo-tui task new`: writes the folder of a new task.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -11,6 +11,7 @@ use crate::dataset::import::{columns, parse_split, read_records};
 use crate::dataset::new_task::{MOST_RECORDS, NewTask, ROW_FORMAT, Sources, folder_of};
 use crate::score::{ScoreError, Scorer, data_problems, load_sets};
 use crate::secrets::{visible, visible_lines};
+use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
@@ -97,19 +98,29 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let problems = data_problems(task, &scorer, &sets).into_iter().map(|problem| problem.message);
         Ok::<_, Failure>(problems.collect::<Vec<_>>())
     })?;
-    let rows: serde_json::Map<_, _> = new.rows.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows))).collect();
-    let model = task.embedded_model_note(&task.base_model());
     if arguments.json {
-        let document = json!({"task": task.name, "folder": folder, "rows": rows, "mapping": new.mapping.arguments(), "notes": new.notes, "skipped": new.problems.len(), "problems": problems, "embedded_model": model});
+        let model = task.embedded_model_note(&task.base_model());
+        let document = json!({"task": task.name, "folder": folder, "rows": rows_json(&new), "mapping": new.mapping.arguments(), "notes": new.notes, "skipped": new.problems.len(), "problems": problems, "embedded_model": model});
         return print_json(&format!("{document}\n"));
     }
+    print_created(&new, &task, &folder, &problems);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The number of rows by set.
+pub(super) fn rows_json(new: &NewTask) -> serde_json::Map<String, serde_json::Value> {
+    new.rows.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows))).collect()
+}
+
+/// What was written, and what to do next.
+pub(super) fn print_created(new: &NewTask, task: &Task, folder: &Path, problems: &[String]) {
     println!("Created task {} in {}", task.name, folder.display());
-    print_content(&new);
+    print_content(new);
     problems.iter().for_each(|problem| println!("problem: {}", visible(problem)));
-    if let Some(note) = model {
+    if let Some(note) = task.embedded_model_note(&task.base_model()) {
         println!("note: {note}");
     }
-    let known = crate::task::Task::resolve(&task.name).is_ok_and(|found| found.folder() == task.folder());
+    let known = Task::resolve(&task.name).is_ok_and(|found| found.folder() == task.folder());
     let argument = if known { task.name.clone() } else { folder.display().to_string() };
     println!("  edit        {}", folder.join(&task.definition_file).display());
     if task.runs_programs() {
@@ -118,7 +129,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     println!("  check       grpo-tui task check {argument}");
     println!("  workbench   grpo-tui {}", folder.display());
     println!("  train       grpo-tui train {argument} --model NAME");
-    Ok(ExitCode::SUCCESS)
 }
 
 fn print_content(new: &NewTask) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::field_compare::{Normalisation, compare, equal_text};
+use super::super::field_compare::{Normalisation, Rules, compare, equal_text};
 use super::super::json;
 use super::super::json_schema::{Violation, shorten};
 use super::super::{FailureClass, OrderedMap};
@@ -11,6 +11,7 @@ use super::document::Api;
 use super::message::{Message, Part, Start};
 use super::parameters::{Given, Reading};
 use super::query::{Entry, Query, query, split_path, take};
+use crate::dataset::expected::Expectation;
 use crate::task::decode_path;
 use crate::task::openapi::escaped;
 
@@ -29,8 +30,6 @@ pub(super) struct Comparison {
     /// What differs, at its place; nothing where the message is the expected one.
     pub(super) differences: Vec<Violation>,
 }
-
-type Rules = BTreeMap<String, Normalisation>;
 
 /// Compares messages; `rules` are for parameters, headers and fields of the body of these names. `body`: that of the
 /// expected message.
@@ -97,7 +96,7 @@ impl Comparison {
             Start::Response { status } => (status.at, format!("/{}", status.key)),
         };
         for (name, (value, ..)) in &wanted {
-            let rule = rules.get(name).copied().unwrap_or_default();
+            let rule = rules.of(name);
             let given = own.remove(name);
             let same = given
                 .as_ref()
@@ -126,7 +125,7 @@ impl Comparison {
         let key = found.headers.as_ref().map_or("headers", |headers| headers.key);
         for member in wanted() {
             let name = member.key.to_ascii_lowercase();
-            let rule = rules.get(&*member.key).copied().unwrap_or_default();
+            let rule = rules.of(&member.key);
             let given = own().find(|given| given.key.eq_ignore_ascii_case(&member.key));
             let value = Given::of_json(&member.value);
             let same = given.is_some_and(|given| {
@@ -169,7 +168,7 @@ impl Comparison {
             self.fields.0.push(("body".to_owned(), same));
             if !same {
                 let shown = given.map_or_else(|| "none".to_owned(), |body| text(body.value));
-                let message = format!("{key}: expected {}, found {shown}", shorten(&expected.to_string()));
+                let message = format!("{key}: expected {}, found {shown}", shorten(&Expectation::describe(expected)));
                 self.differs(message, format!("/{key}"), at);
             }
             return;
@@ -179,8 +178,10 @@ impl Comparison {
             if !*same {
                 let member = object.and_then(|object| object.get(name));
                 let shown = member.map_or_else(|| "none".to_owned(), |member| text(&member.value));
-                let message =
-                    format!("{key} {name:?}: expected {}, found {shown}", shorten(&expected[name].to_string()));
+                let message = format!(
+                    "{key} {name:?}: expected {}, found {shown}",
+                    shorten(&Expectation::describe(&expected[name]))
+                );
                 let at = member.map_or(at, |member| member.value.start);
                 self.differs(message, format!("/{key}/{}", escaped(name)), at);
             }

@@ -11,9 +11,7 @@ mod path;
 mod query;
 mod schemas;
 
-use std::collections::BTreeMap;
-
-use super::field_compare::Normalisation;
+use super::field_compare::Rules;
 use super::json::{self, Document, Value};
 use super::json_schema::{Violation, Written, duplicate_keys, reasons};
 use super::unwrap_answer::{Unreadable, inner_values};
@@ -39,7 +37,7 @@ pub(super) struct HttpRequest {
     /// The task's.
     operation: Option<usize>,
     /// By parameter, header, or field of the body.
-    normalise: BTreeMap<String, Normalisation>,
+    normalise: Rules,
 }
 
 impl HttpRequest {
@@ -49,12 +47,11 @@ impl HttpRequest {
         let label = task.label(&task.definition_file);
         let written = Written { label: &label, text: &task.definition_text, pointer: "" };
         let api = Api::new(written, own, rules.assert_formats)?;
-        let named = |(field, names): (&String, &String)| (field.clone(), Normalisation::named(names));
         Ok(Self {
             operation: own.operation.as_deref().and_then(|name| api.named(name)),
             api,
             part: own.part,
-            normalise: rules.normalise.iter().map(named).collect(),
+            normalise: Rules::new(&rules.normalise),
         })
     }
 

@@ -18,11 +18,11 @@ pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyw
 pub use schema_rewrite::encode_references;
 pub(super) use schema_text::{Accepted, describe};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use partial_credit::Constraints;
 
-use super::field_compare::{Normalisation, compare};
+use super::field_compare::{Rules, compare};
 use super::json::{self, Document, Places, SyntaxError, Value};
 use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
@@ -37,7 +37,7 @@ const MAX_WARNINGS: usize = 100;
 #[derive(Debug)]
 pub(super) struct JsonSchema {
     schema: Schema,
-    normalise: BTreeMap<String, Normalisation>,
+    normalise: Rules,
     /// Present when invalid completions get credit for what they meet.
     graded: Option<Constraints>,
 }
@@ -46,10 +46,9 @@ impl JsonSchema {
     /// Checks and compiles the task's schema.
     pub(super) fn new(task: &Task, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let rules = &task.score;
-        let named = |(field, names): (&String, &String)| (field.clone(), Normalisation::named(names));
         Ok(Self {
             schema: Schema::compile(task, files)?,
-            normalise: rules.normalise.iter().map(named).collect(),
+            normalise: Rules::new(&rules.normalise),
             graded: rules.graded.then(|| Constraints::new(&files.schema)),
         })
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::super::field_compare::{Normalisation, compare};
+use super::super::field_compare::{Rules, compare_members};
 use super::super::json_schema::{Violation, shorten};
 use super::super::{FailureClass, OrderedMap};
 use super::calls::Call;
+use crate::dataset::expected::Expectation;
 
 /// The entry of `fields` that says whether the right functions are called, as often as expected and in order.
 const CALLS: &str = "calls";
@@ -16,8 +17,7 @@ const CALLS: &str = "calls";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected<'e> {
     name: &'e str,
-    /// An object.
-    arguments: &'e Value,
+    pub(super) arguments: &'e Map<String, Value>,
 }
 
 /// What a comparison finds.
@@ -45,7 +45,7 @@ pub(super) fn expected_calls(expected: &Value) -> Option<Vec<Expected<'_>>> {
 }
 
 fn expected_call(call: &Value) -> Option<Expected<'_>> {
-    let arguments = call.get("arguments").filter(|arguments| arguments.is_object())?;
+    let arguments = call.get("arguments")?.as_object()?;
     Some(Expected { name: call.get("name")?.as_str()?, arguments })
 }
 
@@ -55,7 +55,7 @@ pub(super) fn compare_calls(
     calls: &[Call<'_>],
     expected: &[Expected<'_>],
     in_order: bool,
-    rules: &BTreeMap<String, Normalisation>,
+    rules: &Rules,
 ) -> Comparison {
     let pairs = pairs(calls, expected, rules);
     let wrong_calls = wrong_calls(completion, calls, expected, &pairs, in_order);
@@ -65,9 +65,12 @@ pub(super) fn compare_calls(
     for (wanted, pair) in expected.iter().zip(&pairs) {
         let number = seen.entry(wanted.name).and_modify(|number| *number += 1).or_insert(1);
         let name = if *number == 1 { wanted.name.to_owned() } else { format!("{}[{number}]", wanted.name) };
-        let names = wanted.arguments.as_object().into_iter().flat_map(|arguments| arguments.keys());
-        let is_same = |argument: &str| pair.as_ref().and_then(|pair| pair.fields.get(argument)) == Some(&true);
-        fields.extend(names.map(|argument| (format!("{name}.{argument}"), is_same(argument))));
+        match &pair {
+            Some(pair) => {
+                fields.extend(pair.fields.iter().map(|(argument, same)| (format!("{name}.{argument}"), *same)))
+            }
+            None => fields.extend(needed(wanted).map(|argument| (format!("{name}.{argument}"), false))),
+        }
         if let Some(pair) = pair.as_ref().filter(|pair| !pair.same) {
             differences.extend(wrong_arguments(completion, pair, &calls[pair.call], wanted));
         }
@@ -75,33 +78,63 @@ pub(super) fn compare_calls(
     Comparison { fields: OrderedMap(fields), differences }
 }
 
-/// For each expected call a call of the same function: one with equal arguments, if there is one; that at the same
-/// place first.
-fn pairs(calls: &[Call<'_>], expected: &[Expected<'_>], rules: &BTreeMap<String, Normalisation>) -> Vec<Option<Pair>> {
-    let mut used = vec![false; calls.len()];
+/// Arguments that may not be missing.
+fn needed<'e>(wanted: &Expected<'e>) -> impl Iterator<Item = &'e String> {
+    let needed = |value: &Value| !matches!(Expectation::of(value), Expectation::Optional(_));
+    wanted.arguments.iter().filter(move |(_, value)| needed(value)).map(|(name, _)| name)
+}
+
+/// For each expected call a call of the same function: as many as can be with equal arguments, that at the same place
+/// first.
+fn pairs(calls: &[Call<'_>], expected: &[Expected<'_>], rules: &Rules) -> Vec<Option<Pair>> {
+    let compared = |call: usize, wanted: &Expected<'_>| {
+        let (fields, same) = compare_members(calls[call].arguments.value(), wanted.arguments, rules);
+        Pair { call, fields, same }
+    };
+    let candidates = |place: usize| {
+        let here = Some(place).filter(|place| *place < calls.len());
+        here.into_iter().chain((0..calls.len()).filter(move |call| *call != place))
+    };
+    let named = |place: usize| candidates(place).filter(move |call| calls[*call].name == expected[place].name);
+    let equal: Vec<Vec<usize>> = (0..expected.len())
+        .map(|place| named(place).filter(|call| compared(*call, &expected[place]).same).collect())
+        .collect();
+    let mut answers: Vec<Option<usize>> = vec![None; calls.len()];
+    for place in 0..expected.len() {
+        assign(place, &equal, &mut answers, &mut vec![false; calls.len()]);
+    }
     let mut pairs: Vec<Option<Pair>> = expected.iter().map(|_| None).collect();
-    for must_be_same in [true, false] {
-        for (place, wanted) in
-            expected.iter().enumerate().filter(|(place, _)| pairs[*place].is_none()).collect::<Vec<_>>()
+    for (call, place) in answers.iter().enumerate().filter_map(|(call, place)| Some((call, (*place)?))) {
+        pairs[place] = Some(compared(call, &expected[place]));
+    }
+    for place in 0..expected.len() {
+        if pairs[place].is_none()
+            && let Some(call) = named(place).find(|call| answers[*call].is_none())
         {
-            let here = Some(place).filter(|place| *place < calls.len());
-            let candidates = here.into_iter().chain(0..calls.len());
-            let mut free = candidates.filter(|call| !used[*call] && calls[*call].name == wanted.name);
-            let compared = |call: usize| {
-                let (fields, same) = compare(calls[call].arguments.value(), wanted.arguments, rules);
-                Pair { call, fields: fields.unwrap_or_default(), same }
-            };
-            let found = match must_be_same {
-                true => free.map(compared).find(|pair| pair.same),
-                false => free.next().map(compared),
-            };
-            if let Some(pair) = &found {
-                used[pair.call] = true;
-            }
-            pairs[place] = found;
+            answers[call] = Some(place);
+            pairs[place] = Some(compared(call, &expected[place]));
         }
     }
     pairs
+}
+
+/// Gives the expected call at `place` one of its `equal` calls, moving others to further ones where that frees one:
+/// an augmenting path of the bipartite matching, because one call may answer several alternatives.
+fn assign(place: usize, equal: &[Vec<usize>], answers: &mut [Option<usize>], seen: &mut [bool]) -> bool {
+    for call in &equal[place] {
+        if std::mem::replace(&mut seen[*call], true) {
+            continue;
+        }
+        let is_free = match answers[*call] {
+            None => true,
+            Some(other) => assign(other, equal, answers, seen),
+        };
+        if is_free {
+            answers[*call] = Some(place);
+            return true;
+        }
+    }
+    false
 }
 
 /// What is wrong with number, functions and order: one sentence, at the first call that is not as expected.
@@ -153,7 +186,8 @@ fn wrong_arguments(completion: &str, pair: &Pair, call: &Call<'_>, wanted: &Expe
     let mut differences = Vec::new();
     let text = call.arguments.text(completion);
     for (argument, _) in pair.fields.iter().filter(|(_, same)| !**same) {
-        let value = shorten(&wanted.arguments[argument].to_string());
+        let value = wanted.arguments.get(argument).map(Expectation::describe).unwrap_or_default();
+        let value = shorten(&value);
         let member = object.get(argument);
         let found = member.and_then(|member| text.get(member.value.start..member.value.end)).map(shorten);
         let message = match found {
@@ -162,7 +196,7 @@ fn wrong_arguments(completion: &str, pair: &Pair, call: &Call<'_>, wanted: &Expe
         };
         differences.push(of(argument, message, member.map(|member| member.value.start)));
     }
-    for member in object.members().iter().filter(|member| wanted.arguments.get(&*member.key).is_none()) {
+    for member in object.members().iter().filter(|member| !wanted.arguments.contains_key(&*member.key)) {
         differences.push(of(&member.key, "not expected".to_owned(), Some(member.key_start)));
     }
     differences
@@ -175,7 +209,7 @@ mod tests {
 
     #[test]
     fn each_difference_is_named_once_at_its_place() {
-        let rules = BTreeMap::from([("day".to_owned(), Normalisation::named("casefold"))]);
+        let rules = Rules::new(&BTreeMap::from([("day".to_owned(), "casefold".to_owned())]));
         let check = |found: &str, expected: &str, in_order: bool, fields: &str, differences: &[&str]| {
             let answer = Answer::read(found, 0).unwrap();
             let calls = answer.calls(found).unwrap();

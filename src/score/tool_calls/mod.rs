@@ -8,17 +8,17 @@ mod partial_json;
 mod reader;
 mod tools;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::field_compare::Normalisation;
+use super::field_compare::Rules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
 use super::unwrap_answer::{Unreadable, Wrapping, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
+use crate::dataset::expected::{members_problem, target_members};
 use crate::task::{Task, ToolRules};
 use crate::text::json_line;
 use calls::{Answer, Call, calls_of, is_decline};
@@ -40,7 +40,7 @@ pub(super) struct ToolCalls {
     in_order: bool,
     allows_none: bool,
     /// By argument.
-    normalise: BTreeMap<String, Normalisation>,
+    normalise: Rules,
 }
 
 impl ToolCalls {
@@ -48,18 +48,18 @@ impl ToolCalls {
         let rules = &task.score;
         let label = task.label(&task.definition_file);
         let compile = |tools| Tools::compile(&label, &task.definition_text, tools, rules.assert_formats).map(Arc::new);
-        let named = |(field, names): (&String, &String)| (field.clone(), Normalisation::named(names));
         Ok(Self {
             tools: own.tools.as_ref().map(compile).transpose()?,
             own: OwnTools::new(rules.assert_formats),
             in_order: own.in_order,
             allows_none: own.allows_none,
-            normalise: rules.normalise.iter().map(named).collect(),
+            normalise: Rules::new(&rules.normalise),
         })
     }
 
     /// The expected calls as Qwen writes them, and as the system text asks for them where the template has no tools.
     pub(super) fn completion_of(expected: &Value) -> String {
+        let expected = &Self::target(expected);
         let block = |call: &Value| json_line(call).map(|line| format!("<tool_call>\n{line}\n</tool_call>")).ok();
         let blocks: Option<Vec<String>> = match expected {
             Value::Array(calls) if !calls.is_empty() => calls.iter().map(block).collect(),
@@ -67,6 +67,21 @@ impl ToolCalls {
             _ => None,
         };
         blocks.map_or_else(|| expected.to_string(), |blocks| blocks.join("\n"))
+    }
+
+    /// Calls whose arguments have one value each.
+    fn target(expected: &Value) -> Value {
+        let one = |call: &Value| {
+            let mut call = call.clone();
+            if let Some(Value::Object(arguments)) = call.get_mut("arguments") {
+                *arguments = target_members(arguments);
+            }
+            call
+        };
+        match expected {
+            Value::Array(calls) => calls.iter().map(one).collect(),
+            call => one(call),
+        }
     }
 
     /// Whether JSON, or blocks of JSON, begin at a byte of the completion.
@@ -83,7 +98,10 @@ impl ToolCalls {
         };
         let expected = match row.and_then(|row| row.expected.as_ref()) {
             Some(expected) => match expected_calls(expected) {
-                Some(calls) => Some(calls),
+                Some(calls) => match calls.iter().find_map(|call| members_problem(call.arguments)) {
+                    Some(problem) => return failed(format!("the row's `expected`: {problem}")),
+                    None => Some(calls),
+                },
                 None => {
                     return failed(
                         "the row's `expected` is not a call, or a list of calls, {\"name\", \"arguments\"}".to_owned(),

@@ -1,0 +1,268 @@
+//! Expected answers with alternatives, and *exact* under the rule `bfcl` against verdicts of the leaderboard's own
+//! checker.
+
+use grpo_tui::dataset::{PromptRow, read_rows};
+use grpo_tui::hub::find_model;
+use grpo_tui::score::{Scorer, prompt_text, reference_answer, tools_of};
+use grpo_tui::task::Task;
+use grpo_tui::text::Tokenizer;
+use serde_json::{Value, json};
+
+use crate::program::{call, json as document, stderr, stdout};
+
+fn task(files: &[(&str, &str)]) -> Result<(tempfile::TempDir, Task), String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    let task = Task::load(folder.path()).map_err(|error| error.to_string())?;
+    Ok((folder, task))
+}
+
+fn row(fields: &Value) -> PromptRow {
+    let mut line = json!({"messages": [{"role": "user", "content": "u"}]});
+    line.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    read_rows("train.jsonl", line.to_string().as_bytes()).next().unwrap().unwrap()
+}
+
+const CALLS: &str = "name = \"sample\"\n[score]\nkind = \"tool_calls\"\norder = false\nnormalise = \"bfcl\"\n";
+const ANSWERS: &str =
+    "name = \"sample\"\nschema = \"schema.json\"\n[score.normalise]\nday = \"date\"\n\"*\" = \"casefold\"\n";
+
+/// The cases are from `scripts/bfcl-judge --golden`, which knows why a verdict may differ.
+#[test]
+fn exact_is_the_verdict_of_the_leaderboards_checker() {
+    let (_folder, task) = task(&[("task.toml", CALLS)]).unwrap();
+    let scorer = Scorer::new(&task).unwrap();
+    let (mut cases, mut differ) = (0, 0);
+    for line in include_str!("bfcl_golden.jsonl").lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let score = scorer.score(case["completion"].as_str().unwrap(), Some(&row(&case)));
+        assert_eq!(json!(score.exact), case["exact"], "{line}\n{:?}", score.errors);
+        let is_equal = case["bfcl"].as_bool().unwrap_or(false) == (score.exact == Some(true));
+        assert_eq!(is_equal, case["differs"].is_null(), "{line}");
+        (cases, differ) = (cases + 1, differ + usize::from(!is_equal));
+    }
+    assert!(cases > 30 && differ > 2, "{cases} cases, {differ} of which differ");
+}
+
+#[test]
+fn alternatives_and_missing_values_are_right_in_fields_and_arguments() {
+    let schema = r#"{"type": "object"}"#;
+    let (_first, answers) = task(&[("task.toml", ANSWERS), ("schema.json", schema)]).unwrap();
+    let (_second, calls) = task(&[("task.toml", CALLS)]).unwrap();
+    let call = |arguments: &Value| json!([{"name": "f", "arguments": arguments}]);
+    let scorers = (Scorer::new(&answers).unwrap(), Scorer::new(&calls).unwrap());
+    let expected = json!({"unit": {"$any": ["km", "kilometers"]}, "deep": {"$optional": {"$any": [{"x": {"$optional": 1}}, [{"$any": [1, 2]}]]}}, "any": [1]});
+    for (found, exact, fields) in [
+        (json!({"unit": "km", "any": [1]}), true, "unit any"),
+        (json!({"unit": "KILOMETERS", "any": [1], "deep": {}}), true, "unit deep any"),
+        (json!({"unit": "km", "any": [1], "deep": {"x": 1}}), true, "unit deep any"),
+        (json!({"unit": "km", "any": [1], "deep": [2]}), true, "unit deep any"),
+        (json!({"unit": "km", "any": [1], "deep": {"x": 2}}), false, "unit !deep any"),
+        (json!({"unit": "km", "any": [1], "deep": null}), false, "unit !deep any"),
+        (json!({"unit": "mi", "any": [1]}), false, "!unit any"),
+        (json!({"unit": "km"}), false, "unit !any"),
+        (json!({"unit": "km", "any": [1], "more": 1}), false, "unit any"),
+    ] {
+        let tools = json!([{"name": "f", "parameters": {"additionalProperties": true}}]);
+        let of_answer = scorers.0.score(&found.to_string(), Some(&row(&json!({"expected": expected}))));
+        let with_calls = row(&json!({"expected": call(&expected), "tools": tools}));
+        let of_call = scorers.1.score(&call(&found).to_string(), Some(&with_calls));
+        let shown = |fields: &grpo_tui::score::OrderedMap<bool>| {
+            let named = fields.iter().filter(|(name, _)| *name != "calls").map(|(name, same)| {
+                format!("{}{}", if *same { "" } else { "!" }, name.strip_prefix("f.").unwrap_or(name))
+            });
+            named.collect::<Vec<_>>().join(" ")
+        };
+        for score in [of_answer, of_call] {
+            assert_eq!((score.exact, shown(&score.fields.unwrap()).as_str()), (Some(exact), fields), "{found}");
+        }
+    }
+    // Whole answers to choose from: the fields are those of the nearest.
+    let expected = json!({"$any": [{"day": "2024-03-11", "n": 1}, {"n": 2, "m": 3, "k": 4}]});
+    let check = |found: Value, exact: bool, count: usize| {
+        let score = scorers.0.score(&found.to_string(), Some(&row(&json!({"expected": expected}))));
+        assert_eq!((score.exact, score.fields.unwrap().len()), (Some(exact), count), "{found}");
+    };
+    check(json!({"day": "11 March 2024", "n": 1}), true, 2);
+    check(json!({"n": 2, "m": 3, "k": 0}), false, 3);
+    check(json!({"n": 1}), false, 2);
+}
+
+/// One call may be right for several expected ones: what counts is whether all can be paired.
+#[test]
+fn calls_in_any_order_are_paired_as_well_as_can_be() {
+    let (_folder, task) = task(&[("task.toml", CALLS)]).unwrap();
+    let scorer = Scorer::new(&task).unwrap();
+    let call = |value: Value| json!({"name": "f", "arguments": {"a": value}});
+    let row = row(&json!({"tools": [{"name": "f", "parameters": {"properties": {"a": {}}}}],
+        "expected": [call(json!({"$any": [1, 2, 3]})), call(json!({"$any": [1, 2]})), call(json!(1))]}));
+    for (values, exact) in
+        [([1, 2, 3], true), ([3, 1, 2], true), ([1, 1, 1], true), ([1, 3, 3], false), ([2, 2, 3], false)]
+    {
+        let completion = json!(values.map(|value| call(json!(value)))).to_string();
+        assert_eq!(scorer.score(&completion, Some(&row)).exact, Some(exact), "{completion}");
+    }
+}
+
+/// What is trained on, sampled for guided groups and shown as the answer is one value.
+#[test]
+fn an_expected_with_alternatives_gives_one_target() {
+    let (_first, answers) = task(&[("task.toml", ANSWERS), ("schema.json", "{}")]).unwrap();
+    let (_second, calls) = task(&[("task.toml", CALLS)]).unwrap();
+    let target = |task: &Task, expected: Value| {
+        let scorer = Scorer::new(task).unwrap();
+        let row =
+            row(&json!({"tools": [{"name": "f", "parameters": {"additionalProperties": true}}], "expected": expected}));
+        let answer = reference_answer(task, &scorer, &row).unwrap().unwrap();
+        let score = scorer.score(&answer, Some(&row));
+        assert_eq!(score.exact, Some(true), "{answer}: {:?}", score.errors);
+        answer
+    };
+    assert_eq!(
+        target(&answers, json!({"a": {"$any": [1, 2]}, "b": {"$optional": 3}, "c": {"$value": {"$any": [4]}}})),
+        r#"{"a": 1, "c": {"$any": [4]}}"#
+    );
+    assert_eq!(
+        target(
+            &calls,
+            json!({"name": "f", "arguments": {"$any": {"$any": ["x", "y"]}, "b": {"$optional": {"$any": [3]}}}})
+        ),
+        "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"$any\": \"x\"}}\n</tool_call>"
+    );
+    // Malformed ones are named, not compared.
+    for (task, expected) in
+        [(&answers, json!({"a": {"$any": []}})), (&calls, json!({"name": "f", "arguments": {"a": {"$any": []}}}))]
+    {
+        let row = row(&json!({"expected": expected, "tools": [{"name": "f"}]}));
+        let score = Scorer::new(task).unwrap().score("{}", Some(&row));
+        assert!(score.is_error() && score.errors[0].message.contains("`$any` has no value"), "{:?}", score.errors);
+    }
+}
+
+#[test]
+fn one_normalisation_counts_for_all_fields() {
+    for (toml, part) in [
+        ("normalise = \"bfcl\"", None),
+        ("normalise = [\"bfcl\", \"number\"]", None),
+        ("normalise = { \"*\" = \"bfcl\" }", None),
+        ("normalise = \"bfc\"", Some("did you mean `bfcl`?")),
+        ("normalise = 7", Some("must be")),
+    ] {
+        let text = format!("name = \"sample\"\n[score]\nkind = \"tool_calls\"\n{toml}\n");
+        match (task(&[("task.toml", text.as_str())]), part) {
+            (Ok((_folder, task)), None) => {
+                let tools = json!([{"name": "f", "parameters": {"properties": {"a": {}}}}]);
+                let row =
+                    row(&json!({"tools": tools, "expected": {"name": "f", "arguments": {"a": "San José, 'CA'"}}}));
+                let found = json!({"name": "f", "arguments": {"a": "san_josé \"ca\"."}}).to_string();
+                assert_eq!(Scorer::new(&task).unwrap().score(&found, Some(&row)).exact, Some(true), "{toml}");
+            }
+            (Err(error), Some(part)) => assert!(error.contains(part), "{error}"),
+            (found, _) => panic!("{toml}: {found:?}"),
+        }
+    }
+}
+
+/// A program that scores, such as the leaderboard's own checker, needs the prompt to have the tools, too.
+#[test]
+fn tools_of_a_row_are_rendered_where_a_program_scores() {
+    let tools = json!([{"name": "f", "parameters": {}}]);
+    let row = row(&json!({"tools": tools}));
+    let tokenizer = Tokenizer::load(&find_model("tiny").unwrap()).unwrap();
+    for (score, expected) in [
+        ("kind = \"command\"\ncommand = [\"true\"]", Some(json!([{"type": "function", "function": tools[0]}]))),
+        ("kind = \"text\"", None),
+    ] {
+        let (_folder, task) = task(&[("task.toml", &format!("name = \"sample\"\n[score]\n{score}\n"))]).unwrap();
+        assert_eq!(tools_of(&task, Some(&row)).unwrap(), expected);
+        let text = prompt_text(&task, &tokenizer, &row).unwrap();
+        assert_eq!(text.contains("\"name\": \"f\""), expected.is_some(), "{text}");
+    }
+}
+
+/// The leaderboard's data in little: two calls, a call that nothing satisfies, a prompt without a call.
+fn data(folder: &std::path::Path) {
+    let question = |id: &str, text: &str| {
+        let function = json!({"name": "geo.find", "description": "Finds.", "parameters": {"type": "dict", "properties": {
+            "city": {"type": "string"}, "radius": {"type": "float"}, "at": {"type": "tuple", "items": {"type": "float"}},
+            "kinds": {"type": "array", "items": {"type": "string"}, "enum": ["Park", "Lake"]}, "limit": {"type": "integer"}},
+            "required": ["city"]}});
+        json!({"id": id, "question": [[{"role": "user", "content": text}]], "function": [function]})
+    };
+    let answer = |id: &str, arguments: Value| json!({"id": id, "ground_truth": [{"geo.find": arguments}]});
+    let texts = ["one", "two", "three", "four", "five"];
+    let questions: Vec<Value> = texts.iter().map(|text| question(text, text)).collect();
+    let right = json!({"city": ["Oslo", "Oslo, Norway"], "radius": ["", 5], "at": [[1.0, 2]], "kinds": [["park"], ""], "limit": ["", null]});
+    let mut answers: Vec<Value> = texts[..4].iter().map(|text| answer(text, right.clone())).collect();
+    answers.push(answer("five", json!({"city": [7]})));
+    let lines = |values: &[Value]| values.iter().map(|value| format!("{value}\n")).collect::<String>();
+    std::fs::create_dir_all(folder.join("possible_answer")).unwrap();
+    std::fs::write(folder.join("BFCL_v4_simple_python.json"), lines(&questions)).unwrap();
+    std::fs::write(folder.join("possible_answer/BFCL_v4_simple_python.json"), lines(&answers)).unwrap();
+    std::fs::write(
+        folder.join("BFCL_v4_irrelevance.json"),
+        lines(&[question("six", "six"), question("seven", "seven")]),
+    )
+    .unwrap();
+    std::fs::write(folder.join("BFCL_v4_multiple.json"), lines(&questions)).unwrap();
+    std::fs::write(folder.join("BFCL_v4_live_simple.json"), "{\"id\": 1,\n").unwrap();
+    std::fs::write(folder.join("possible_answer/BFCL_v4_live_simple.json"), "").unwrap();
+}
+
+#[test]
+fn the_leaderboards_data_becomes_a_task() {
+    let folder = tempfile::tempdir().unwrap();
+    data(&folder.path().join("bfcl_eval/data"));
+    let import = |more: &[&str]| call(folder.path(), &[&["task", "import", "bfcl", "."], more].concat());
+    let written =
+        import(&["--categories", "simple_python,irrelevance", "--split", "50/20/30", "--out", "mine", "--json"]);
+    let written = document(&written);
+    assert_eq!(written["rows"], json!({"train": 3, "eval": 1, "test": 2}));
+    assert_eq!(
+        written["left_out"],
+        json!([{"id": "five", "reason": "no right value of `city` is of its type and enum"}])
+    );
+    let task = Task::load(&folder.path().join("mine")).unwrap();
+    let scorer = Scorer::new(&task).unwrap();
+    let mut rows = Vec::new();
+    for set in grpo_tui::task::PromptSet::ALL {
+        rows.extend(grpo_tui::dataset::load(&task, set).unwrap());
+    }
+    for row in &rows {
+        let answer = scorer.expected_completion(row.expected.as_ref().unwrap()).unwrap();
+        assert_eq!(scorer.score(&answer, Some(row)).exact, Some(true), "{answer}");
+    }
+    let one = rows.iter().find(|row| row.id == "one").unwrap();
+    assert_eq!(
+        one.expected,
+        Some(
+            json!([{"name": "geo_find", "arguments": {"city": {"$any": ["Oslo", "Oslo, Norway"]}, "radius": {"$optional": 5},
+            "at": [1.0, 2], "kinds": {"$optional": {"$any": [["Park"], []]}}}}])
+        )
+    );
+    let parameters = &one.tools().unwrap()[0]["function"]["parameters"];
+    assert_eq!(parameters["type"], "object");
+    assert_eq!(parameters["properties"]["at"], json!({"type": "array", "items": {"type": "number"}}));
+    assert_eq!(parameters["properties"]["kinds"]["items"]["enum"], json!(["Park", "Lake"]));
+    let none = rows.iter().find(|row| row.id == "six").unwrap();
+    assert_eq!(scorer.score("None of the functions fits.", Some(none)).exact, Some(true));
+    assert!(stdout(&call(folder.path(), &["task", "check", "mine"])).contains("ok"));
+    // What does not fit is said, and nothing is written.
+    for (more, part) in [
+        (&["--categories", "multiple"][..], "possible_answer/BFCL_v4_multiple.json"),
+        (&["--categories", "parallel"], "category parallel has no file BFCL_v4_parallel.json"),
+        (&["--categories", "simple"], "live_irrelevance, not \"simple\"; did you mean `simple_python`?"),
+        (&["--categories", "live_simple"], "BFCL_v4_live_simple.json line 1"),
+        (&["--categories", "simple_python", "--max-chars", "10"], "no row of . can be imported"),
+        (&["--categories", "irrelevance", "--name", "a/b"], "letters, digits"),
+    ] {
+        let refused = import(&[&["--out", "other"], more].concat());
+        assert_eq!((refused.status.code(), folder.path().join("other").exists()), (Some(1), false), "{more:?}");
+        assert!(stderr(&refused).contains(part), "{more:?}: {}", stderr(&refused));
+    }
+    assert!(stderr(&import(&["--categories", "irrelevance", "--out", "mine"])).contains("exists"));
+    let refused = call(folder.path(), &["task", "import", "bfcl", "mine"]);
+    assert!(stderr(&refused).contains("no BFCL_v4_*.json here"), "{}", stderr(&refused));
+}
