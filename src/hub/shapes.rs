@@ -1,6 +1,6 @@
 //! Shapes of well-known models, for measuring and planning without their files.
 
-use super::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+use super::{Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeScaling};
 
 /// A shape's name, and its numbers as the model's own `config.json` gives them.
 struct Shape {
@@ -93,5 +93,6 @@ pub fn named_shape(name: &str) -> Option<ModelConfig> {
         attention_bias: AttentionBias::Absent,
         tie_word_embeddings: shape.is_tied,
         max_position_embeddings: 40_960,
+        options: DecoderOptions::QWEN3,
     })
 }

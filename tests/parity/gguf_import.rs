@@ -8,8 +8,7 @@ use candle_core::{Device, Tensor, safetensors};
 use grpo_tui::hub::{RopeScaling, find_model};
 use grpo_tui::text::{Message, Thinking, Tokenizer};
 
-use super::decoder::checkpoints;
-use super::llama_cpp::{export, with_tokenizer};
+use super::llama_cpp::{export, with_tokenizer, written_as_gguf};
 use super::model_commands::{model, printed_log_probs, text};
 use crate::program::{SHORT, call_anywhere, json, small_task, stderr, stdout};
 
@@ -27,7 +26,7 @@ fn import(file: &Path, out: &Path) -> Result<HashMap<String, Tensor>, String> {
 fn every_architecture_comes_back_bit_for_bit() {
     let work = tempfile::tempdir().unwrap();
     let sequence = [5, 30, 17, 9, 60, 2];
-    for golden in checkpoints() {
+    for golden in written_as_gguf() {
         let folder = work.path().join(&golden.name);
         let (file, out) =
             (work.path().join(format!("{}.gguf", golden.name)), work.path().join("out").join(&golden.name));
@@ -164,7 +163,7 @@ fn what_cannot_be_imported_is_named_in_one_sentence() {
         (
             "architecture",
             replaced("qwen3", "phi3x"),
-            "the architecture `phi3x` is not supported; use one of llama, qwen2, qwen3",
+            "the architecture `phi3x` is not supported; use one of gemma3, llama, qwen2, qwen3",
         ),
         ("tensor", replaced("output_norm", "output_nurm"), "tensor `output_norm.weight` is missing"),
         ("words", replaced("qwen2", "qwenX"), "`pre` = `qwenX` is not supported"),
