@@ -31,23 +31,23 @@ const MAX_HEADER_BYTES: u64 = 32 << 20;
 const CHUNK_NUMBERS: usize = 4 << 20;
 
 /// Writes the model of a GGUF file (version 2 or 3, little endian) as a new folder, its weights in bf16 or f32. Memory: the
-/// header and one chunk of 4 M numbers.
+/// header and one chunk of 4 M numbers. Returns what the file leaves out and was assumed.
 ///
 /// # Errors
 /// [`CheckpointError::GgufFile`] for a file that is damaged or that the engine cannot compute; nothing is written then.
-pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<(), CheckpointError> {
+pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<Option<&'static str>, CheckpointError> {
     Gguf::open(file)?.write(folder, if in_f32 { DType::F32 } else { DType::BF16 })
 }
 
-/// Imports a GGUF file in bf16 to its folder in the user's cache ([`gguf_folder`]), unless it is there; `None` for the
-/// name of no such file.
+/// Imports a GGUF file in bf16 to its folder in the user's cache ([`gguf_folder`]), unless it is there, with what
+/// [`import_gguf`] returns; `None` for the name of no such file.
 ///
 /// # Errors
 /// As [`import_gguf`], and for a file that does not exist.
-pub fn import_into_cache(file: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+pub fn import_into_cache(file: &Path) -> Result<Option<(PathBuf, Option<&'static str>)>, CheckpointError> {
     let refused = |problem: String| CheckpointError::GgufFile { path: file.to_owned(), problem };
     let folder = match gguf_folder(file) {
-        Some(folder) if folder.exists() => return Ok(Some(folder)),
+        Some(folder) if folder.exists() => return Ok(Some((folder, None))),
         Some(folder) => folder,
         None if file.extension().is_some_and(|extension| extension == "gguf") && !file.is_dir() => {
             let problem =
@@ -61,10 +61,8 @@ pub fn import_into_cache(file: &Path) -> Result<Option<PathBuf>, CheckpointError
     std::fs::create_dir_all(cache).map_err(failed)?;
     // Of several processes one imports and the others wait for it.
     let _lock = crate::files::lock_folder(cache).map_err(failed)?;
-    if !folder.exists() {
-        import_gguf(file, &folder, false)?;
-    }
-    Ok(Some(folder))
+    let note = if folder.exists() { None } else { import_gguf(file, &folder, false)? };
+    Ok(Some((folder, note)))
 }
 
 /// An open file with its header.
@@ -95,7 +93,7 @@ impl<'a> Gguf<'a> {
         Ok(Self { path, file, length, content })
     }
 
-    fn write(&self, folder: &Path, dtype: DType) -> Result<(), CheckpointError> {
+    fn write(&self, folder: &Path, dtype: DType) -> Result<Option<&'static str>, CheckpointError> {
         let config = self.config().map_err(|problem| self.refused(problem))?;
         let vocabulary = self.vocabulary(&config).map_err(|problem| self.refused(problem))?;
         let tensors: Vec<TensorHeader> =
@@ -114,7 +112,8 @@ impl<'a> Gguf<'a> {
                     take(&safetensors::View::data(&&numbers.to_dtype(dtype)?))
                 })
             })
-        })
+        })?;
+        Ok(vocabulary.note)
     }
 
     /// Whether tokenizer and chat template can be used, before weights are written.
@@ -367,7 +366,7 @@ fn gemma3(metadata: &Metadata<'_>) -> Result<DecoderOptions, String> {
     let window = SlidingWindow {
         tokens: count("attention.sliding_window")?,
         scopes: (1..=layers)
-            .map(|layer| if layer % pattern == 0 { Scope::Everything } else { Scope::Window })
+            .map(|layer| if layer.is_multiple_of(pattern) { Scope::Everything } else { Scope::Window })
             .collect(),
         rope_theta: metadata.number(&key("rope.freq_base_swa"), Some(1e4))?,
     };

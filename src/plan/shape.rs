@@ -114,6 +114,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn gemma_3_has_its_published_counts() {
+        let check = |name: &str, expected: f64| {
+            let found = ModelShape::of(&crate::hub::named_shape(name).unwrap()).parameters as f64;
+            assert!((found / expected - 1.0).abs() < 5e-3, "{name}: {found}, expected {expected}");
+        };
+        check("gemma3-270m", 268.1e6);
+        check("gemma3-1b", 999.9e6);
+        check("gemma3-4b", 3.88e9);
+        check("gemma3-12b", 11.77e9);
+    }
+
+    #[test]
     fn qwen3_8b_has_its_published_counts() {
         let shape = ModelShape::of(&qwen3_8b());
         let check = |found: usize, expected: f64, within: f64| {

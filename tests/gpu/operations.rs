@@ -31,7 +31,7 @@ fn pair(stream: u32, shape: &[usize], dtype: DType) -> (Tensor, Tensor) {
     (rounded(&tensor, dtype), on_gpu(&tensor, dtype))
 }
 
-fn norm(weight: &Tensor, offset: f64) -> Norm<'_> {
+fn norm_by(weight: &Tensor, offset: f64) -> Norm<'_> {
     Norm { weight, offset, epsilon: 1e-6 }
 }
 
@@ -49,31 +49,31 @@ fn rms_norm_agrees() {
                 [1, 3, 4].map(|n| pair(n, &[rows, width], dtype));
             let (weight_cpu, weight) = pair(2, &[width], dtype);
             let (expected_sum, expected_norm) =
-                add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), norm(&weight_cpu, offset), 0).unwrap();
+                add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), norm_by(&weight_cpu, offset), 0).unwrap();
             let residuals = [(None, None), (Some(&addend_cpu), Some(&addend))];
             for room in [0, 5, 16] {
                 let own = |wide: Tensor| wide.narrow(1, 0, width).unwrap().contiguous().unwrap();
                 poison(rows * (width + room));
-                let y = own(rms_norm(&x, norm(&weight, offset), room).unwrap());
+                let y = own(rms_norm(&x, norm_by(&weight, offset), room).unwrap());
                 assert_close(
                     "rms_norm",
                     &y,
-                    &rms_norm(&x_cpu, norm(&weight_cpu, offset), 0).unwrap(),
+                    &rms_norm(&x_cpu, norm_by(&weight_cpu, offset), 0).unwrap(),
                     tolerance(dtype),
                 );
                 poison(rows * (width + room));
                 let (sum, normed) =
-                    add_rms_norm(&x, &OpenRows::complete(addend.clone()), norm(&weight, offset), room).unwrap();
+                    add_rms_norm(&x, &OpenRows::complete(addend.clone()), norm_by(&weight, offset), room).unwrap();
                 let normed = own(normed);
                 assert_close("residual sum", &sum, &expected_sum, tolerance(dtype));
                 assert_close("norm of the sum", &normed, &expected_norm, tolerance(dtype));
-                let again = rms_norm(&sum, norm(&weight, offset), 0).unwrap();
+                let again = rms_norm(&sum, norm_by(&weight, offset), 0).unwrap();
                 assert_close("norm of the sum as it is kept", &normed, &again, 1e-4);
                 for (residual_cpu, residual) in residuals {
                     poison(rows * (width + room));
-                    let dx = own(rms_norm_backward(&seed, &x, norm(&weight, offset), residual, room).unwrap());
+                    let dx = own(rms_norm_backward(&seed, &x, norm_by(&weight, offset), residual, room).unwrap());
                     let expected =
-                        rms_norm_backward(&seed_cpu, &x_cpu, norm(&weight_cpu, offset), residual_cpu, 0).unwrap();
+                        rms_norm_backward(&seed_cpu, &x_cpu, norm_by(&weight_cpu, offset), residual_cpu, 0).unwrap();
                     assert_close("rms_norm backward", &dx, &expected, tolerance(dtype));
                 }
             }
@@ -95,20 +95,21 @@ fn a_stream_in_f32_agrees() {
         let half = tolerance(DType::BF16);
         assert_close(
             "norm",
-            &rms_norm(&x, norm(&weight, offset), 0).unwrap(),
-            &rms_norm(&x_cpu, norm(&weight_cpu, offset), 0).unwrap(),
+            &rms_norm(&x, norm_by(&weight, offset), 0).unwrap(),
+            &rms_norm(&x_cpu, norm_by(&weight_cpu, offset), 0).unwrap(),
             half,
         );
         poison(rows * width);
-        let (sum, normed) = add_rms_norm(&x, &OpenRows::complete(addend.clone()), norm(&weight, offset), 0).unwrap();
+        let (sum, normed) = add_rms_norm(&x, &OpenRows::complete(addend.clone()), norm_by(&weight, offset), 0).unwrap();
         let (expected_sum, expected) =
-            add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), norm(&weight_cpu, offset), 0).unwrap();
+            add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), norm_by(&weight_cpu, offset), 0).unwrap();
         assert_eq!((sum.dtype(), normed.dtype()), (DType::F32, DType::BF16));
         assert_close("sum", &sum, &expected_sum, 1e-7);
         assert_close("norm of the sum", &normed, &expected, half);
         poison(rows * width);
-        let dx = rms_norm_backward(&seed, &x, norm(&weight, offset), Some(&addend), 0).unwrap();
-        let expected = rms_norm_backward(&seed_cpu, &x_cpu, norm(&weight_cpu, offset), Some(&addend_cpu), 0).unwrap();
+        let dx = rms_norm_backward(&seed, &x, norm_by(&weight, offset), Some(&addend), 0).unwrap();
+        let expected =
+            rms_norm_backward(&seed_cpu, &x_cpu, norm_by(&weight_cpu, offset), Some(&addend_cpu), 0).unwrap();
         assert_close("backward", &dx, &expected, half);
         let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
         assert_close("weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
@@ -224,10 +225,11 @@ fn open_rows_agree() {
         for (width, stream, offset) in [(160, dtype, 0.0), (1088, DType::F32, 0.0), (1088, DType::F32, 1.0)] {
             let (complete, found) = open(&[width]);
             let [(x_cpu, x), (weight_cpu, weight)] = [pair(3, &[rows, width], stream), pair(4, &[width], dtype)];
-            let (sum, normed) = add_rms_norm(&x, &found, norm(&weight, offset), 0).unwrap();
-            let alone = rms_norm_open(&found, norm(&weight, offset)).unwrap();
-            assert_close("alone", &alone, &rms_norm(&complete, norm(&weight_cpu, offset), 0).unwrap(), allowed);
-            let expected = add_rms_norm(&x_cpu, &OpenRows::complete(complete), norm(&weight_cpu, offset), 0).unwrap();
+            let (sum, normed) = add_rms_norm(&x, &found, norm_by(&weight, offset), 0).unwrap();
+            let alone = rms_norm_open(&found, norm_by(&weight, offset)).unwrap();
+            assert_close("alone", &alone, &rms_norm(&complete, norm_by(&weight_cpu, offset), 0).unwrap(), allowed);
+            let expected =
+                add_rms_norm(&x_cpu, &OpenRows::complete(complete), norm_by(&weight_cpu, offset), 0).unwrap();
             assert_close("sum", &sum, &expected.0, allowed);
             assert_close("norm", &normed, &expected.1, allowed);
         }

@@ -87,7 +87,7 @@ impl Reader<'_> {
         let layers = self.count("num_hidden_layers")?;
         let Some(types) = self.keys.get("layer_types").filter(|value| !value.is_null()) else {
             let pattern = self.count_or("sliding_window_pattern", DEFAULT_PATTERN)?;
-            let scope = |layer: usize| if layer % pattern == 0 { Scope::Everything } else { Scope::Window };
+            let scope = |layer: usize| if layer.is_multiple_of(pattern) { Scope::Everything } else { Scope::Window };
             return Ok((1..=layers).map(scope).collect());
         };
         let scope = |value: &Value| match value.as_str() {

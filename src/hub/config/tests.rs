@@ -216,3 +216,25 @@ fn long_wavelengths_are_stretched_short_ones_kept() {
         }
     }
 }
+
+/// Every row's architecture is read, every architecture has a row.
+#[test]
+fn the_table_of_families_is_that_of_the_code() {
+    let table = include_str!("../../../docs/models.md");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> =
+        table.lines().filter(|line| line.starts_with("| `") && line.contains("ForCausalLM`")).map(cells).collect();
+    for row in rows.iter().filter(|row| row[1] != "architectures") {
+        let config = ModelConfig::parse(&with(&format!(r#"{{"architectures":["{}"]}}"#, row[1])), "x").unwrap();
+        let options = &config.options;
+        assert_eq!(config.architecture.names().0, row[1]);
+        assert_eq!(options.has_head_norms, row[3].contains("of heads"), "{row:?}");
+        assert_eq!(options.has_output_norms, row[3].contains("after each block"), "{row:?}");
+        assert_eq!(options.norm_offset == 1.0, row[3].contains("1 + weight"), "{row:?}");
+        assert_eq!(options.window.is_some(), row[5].contains("sliding window"), "{row:?}");
+        assert_eq!(options.activation == Activation::GeluTanh, row[6].contains("GELU"), "{row:?}");
+        assert_eq!(config.attention_bias == AttentionBias::QueryKeyValue, row[5].contains("biases"), "{row:?}");
+    }
+    let all = [Architecture::Qwen3, Architecture::Qwen2, Architecture::Llama, Architecture::Gemma3];
+    assert_eq!(rows.len(), all.len());
+}
