@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
-use crate::hub::{ModelConfig, ModelSource, RopeScaling, TensorEntry, find_model};
+use crate::hub::{ModelConfig, ModelSource, RopeScaling, Scope, TensorEntry, find_model};
 use crate::model::tensor_names;
 use crate::secrets::visible;
 
@@ -143,11 +143,15 @@ impl Inspection {
                 format!(", stretched {factor} times from {original_positions}")
             }
         };
+        let window = config.options.window.as_ref().map_or_else(String::new, |window| {
+            let layers = window.scopes.iter().filter(|scope| **scope == Scope::Window).count();
+            format!("\n  window        {} tokens in {layers} layers, rotary base {}", window.tokens, window.rope_theta)
+        });
         let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let name = visible(name);
         let mut text = format!(
             "{name}: {:?}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
-             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}\n  stored        {} in {} ({} tensors)\n\n",
+             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}\n  stored        {} in {} ({} tensors)\n\n",
             config.architecture,
             grouped(self.parameters()),
             config.num_hidden_layers,
