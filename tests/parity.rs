@@ -71,6 +71,17 @@ fn the_template_of_our_own_tokenizers_is_among_the_cases() {
 }
 
 #[test]
+fn the_template_of_imported_gemma_models_is_among_the_cases() {
+    let cases = chat_template_cases();
+    let gemma: Vec<&Value> = cases.iter().filter(|case| case["name"].as_str().unwrap().starts_with("gemma")).collect();
+    assert!(gemma.len() >= 3);
+    for case in gemma {
+        let (name, written) = (&case["name"], include_str!("../src/checkpoint/gemma_turns.jinja"));
+        assert_eq!(case["template"], written, "{name}: run scripts/golden/chat_templates.py again after changing it");
+    }
+}
+
+#[test]
 fn the_golden_checkpoints_are_what_their_names_say() {
     let check = |name: &str, heads: (usize, usize, usize), tied: bool, rope_theta: f64, element_type: &str| {
         let source = find_model(golden_folder().join(name).to_str().unwrap()).unwrap();

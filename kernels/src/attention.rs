@@ -6,7 +6,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::gemm::{View, multiply};
-use super::heads::Heads;
+use super::heads::{Attention, Heads};
 use super::matmul::no_room;
 use super::real::vectorised;
 
@@ -61,15 +61,21 @@ pub struct Attended {
 }
 
 /// `packed`: [rows, row_width] of rotated queries and keys, and values.
-pub fn segment_attention(packed: &Tensor, heads: Heads, segments: &Segments, room: usize) -> Result<Attended> {
+pub fn segment_attention(
+    packed: &Tensor,
+    attention: impl Into<Attention>,
+    segments: &Segments,
+    room: usize,
+) -> Result<Attended> {
+    let attention = attention.into();
     check(packed, &segments.list)?;
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
-        return gpu::forward(packed, heads, segments, room);
+        return gpu::forward(packed, attention, segments, room);
     }
     no_room(room)?;
     Ok(Attended {
-        rows: by_number_type!(packed, forward(packed, heads, &segments.list))?,
+        rows: by_number_type!(packed, forward(packed, attention, &segments.list))?,
         #[cfg(feature = "cuda")]
         log_sums: None,
     })
@@ -82,15 +88,16 @@ pub fn segment_attention_backward(
     gradient: &Tensor,
     packed: &Tensor,
     attended: &Attended,
-    heads: Heads,
+    attention: impl Into<Attention>,
     segments: &Segments,
 ) -> Result<Tensor> {
+    let attention = attention.into();
     check(packed, &segments.list)?;
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
-        return gpu::backward(gradient, packed, attended, heads, segments);
+        return gpu::backward(gradient, packed, attended, attention, segments);
     }
-    by_number_type!(packed, backward(gradient, packed, heads, &segments.list))
+    by_number_type!(packed, backward(gradient, packed, attention, &segments.list))
 }
 
 fn check(packed: &Tensor, segments: &[Segment]) -> Result<()> {
@@ -128,11 +135,11 @@ fn head_views(heads: Heads, segment: Segment, head: usize) -> HeadViews {
 }
 
 /// Probabilities [length, prefix + length] of one head of one segment, into `scores`; what lies after a row's own place
-/// is 0.
-fn probabilities<T: Real>(numbers: &[T], heads: Heads, segment: Segment, views: &HeadViews, scores: &mut [T]) {
+/// is 0, and what lies before its window.
+fn probabilities<T: Real>(numbers: &[T], attention: Attention, segment: Segment, views: &HeadViews, scores: &mut [T]) {
     let (length, prefix) = (segment.length, segment.prefix.1);
     let width = prefix + length;
-    let scale = T::of(1.0 / (heads.dimension as f64).sqrt());
+    let scale = T::of(1.0 / attention.divisor);
     multiply(
         (scores, View::rows(0, length, prefix, width)),
         (numbers, views.query),
@@ -150,7 +157,9 @@ fn probabilities<T: Real>(numbers: &[T], heads: Heads, segment: Segment, views: 
     vectorised(|| {
         for (i, row) in scores.chunks_exact_mut(width).enumerate() {
             let (seen, hidden) = row.split_at_mut(prefix + i + 1);
+            let (before, seen) = seen.split_at_mut(attention.first_key(prefix + i + 1));
             softmax(seen);
+            before.fill(T::of(0.0));
             hidden.fill(T::of(0.0));
         }
     });
@@ -175,7 +184,8 @@ pub(super) fn softmax<T: Real>(row: &mut [T]) {
     }
 }
 
-fn forward<T: Real>(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Result<Tensor> {
+fn forward<T: Real>(packed: &Tensor, attention: Attention, segments: &[Segment]) -> Result<Tensor> {
+    let heads = attention.heads;
     let (rows, _) = packed.dims2()?;
     let packed_read = read(packed)?;
     let numbers = packed_read.numbers::<T>()?;
@@ -188,7 +198,7 @@ fn forward<T: Real>(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Resu
         scores.resize(length * width, T::of(0.0));
         for head in 0..heads.query {
             let views = head_views(heads, segment, head);
-            probabilities(numbers, heads, segment, &views, &mut scores);
+            probabilities(numbers, attention, segment, &views, &mut scores);
             let target =
                 View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
             multiply(
@@ -207,12 +217,13 @@ fn forward<T: Real>(packed: &Tensor, heads: Heads, segments: &[Segment]) -> Resu
     Tensor::from_vec(output, (rows, out_width), packed.device())
 }
 
-fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, heads: Heads, segments: &[Segment]) -> Result<Tensor> {
+fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, attention: Attention, segments: &[Segment]) -> Result<Tensor> {
+    let heads = attention.heads;
     let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
     let mut output = vec![T::of(0.0); numbers.len()];
     let (mut scores, mut changes) = (Vec::new(), Vec::new());
-    let scale = T::of(1.0 / (heads.dimension as f64).sqrt());
+    let scale = T::of(1.0 / attention.divisor);
     let one = T::of(1.0);
     for &segment in segments {
         let (length, prefix) = (segment.length, segment.prefix.1);
@@ -222,7 +233,7 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, heads: Heads, segments:
         let (shared, own) = (View::rows(0, length, prefix, width), View::rows(prefix, length, length, width));
         for head in 0..heads.query {
             let views = head_views(heads, segment, head);
-            probabilities(numbers, heads, segment, &views, &mut scores);
+            probabilities(numbers, attention, segment, &views, &mut scores);
             let out_width = heads.query_width();
             let incoming =
                 View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);

@@ -83,15 +83,17 @@ __device__ void finish(const Step<T> &step, const float *found, int used, size_t
   }
 }
 
-// Any dtype and head size up to 256: block (x, y, z) has a query head of row y, and a part of its keys; one key a warp at a time, a lane has every 32nd number.
-template <typename T> __device__ void attend(const Step<T> step, T *output, float *partial) {
+// Any dtype and head size up to 256: block (x, y, z) has a query head of row y, and a part of its keys, or of the last `window` of them (0: all); one key a
+// warp at a time, a lane has every 32nd number.
+template <typename T> __device__ void attend(const Step<T> step, int window, T *output, float *partial) {
   constexpr int PIECES = 8;
   extern __shared__ __align__(16) float memory[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, row = blockIdx.y;
   wait_for_predecessor();
   const QueryHeads<T> heads(step, 1);
   const Context<T> context(step, Row(step.rows, row), heads.key_head);
-  const int begin = part_start(context.length, blockIdx.z, step.splits), end = part_start(context.length, blockIdx.z + 1, step.splits);
+  const int before = window > 0 ? max(0, context.length - window) : 0, seen = context.length - before;
+  const int begin = before + part_start(seen, blockIdx.z, step.splits), end = before + part_start(seen, blockIdx.z + 1, step.splits);
   const T *queries = step.packed + (size_t)row * (step.query_heads + 2 * step.key_heads) * step.dimension + heads.first * step.dimension;
   float query[PIECES], mixed[PIECES] = {}, largest = -INFINITY, total = 0.0f;
 #pragma unroll
@@ -270,8 +272,12 @@ template <typename T> __device__ void merge(const float *partial, T *output, int
 #define STEP(T)                                                                                                                \
   Step<T> { rows, packed, prefix, cache, query_heads, key_heads, dimension, splits, scale }
 
-extern "C" __global__ void __launch_bounds__(256) decode_attention_f32(STEP_PARAMETERS(float)) { attend(STEP(float), output, partial); }
-extern "C" __global__ void __launch_bounds__(256) decode_attention_bf16(STEP_PARAMETERS(bf16)) { attend(STEP(bf16), output, partial); }
+extern "C" __global__ void __launch_bounds__(256) decode_attention_f32(STEP_PARAMETERS(float), int window) {
+  attend(STEP(float), window, output, partial);
+}
+extern "C" __global__ void __launch_bounds__(256) decode_attention_bf16(STEP_PARAMETERS(bf16), int window) {
+  attend(STEP(bf16), window, output, partial);
+}
 #define INSTANTIATE(D)                                                                                                         \
   extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_##D##_bf16(STEP_PARAMETERS(bf16)) {                \
     attend_on_tensor_cores<D, false>(STEP(bf16), 1, gridDim.y, output, partial);                                               \

@@ -7,7 +7,7 @@ use super::Real;
 use super::attention::softmax;
 use super::cpu_slice::{by_number_type, read};
 use super::gemm::{View, multiply};
-use super::heads::Heads;
+use super::heads::{Attention, Heads};
 use super::real::{add_scaled, dot, vectorised};
 
 #[cfg(feature = "cuda")]
@@ -72,14 +72,15 @@ pub fn decode_attention(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    heads: Heads,
+    attention: impl Into<Attention>,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
+    let attention = attention.into();
     #[cfg(feature = "cuda")]
     if packed.device().is_cuda() {
-        return gpu::attend(packed, prefix, cache, heads, rows.table()?);
+        return gpu::attend(packed, prefix, cache, attention, rows.table()?);
     }
-    by_number_type!(packed, attend(packed, prefix, cache, heads, rows.listed()?))
+    by_number_type!(packed, attend(packed, prefix, cache, attention, rows.listed()?))
 }
 
 struct Append<'a> {
@@ -134,9 +135,10 @@ fn attend<T: Real>(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    heads: Heads,
+    attention: Attention,
     rows: &[DecodeRow],
 ) -> Result<Tensor> {
+    let heads = attention.heads;
     let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
     let (numbers, prefixes, cached) =
         (packed_read.numbers::<T>()?, prefix_read.numbers::<T>()?, cache_read.numbers::<T>()?);
@@ -145,7 +147,7 @@ fn attend<T: Real>(
     let mut first = 0;
     for group in rows.chunk_by(|a, b| a.prefix == b.prefix) {
         for key_head in 0..heads.key_value {
-            let work = GroupHead { heads, group, first, key_head };
+            let work = GroupHead { attention, heads, group, first, key_head };
             work.gather(numbers, &mut queries);
             work.score(&queries, prefixes, cached, &mut scores);
             work.mix(&scores, prefixes, cached, &mut mixed);
@@ -158,6 +160,7 @@ fn attend<T: Real>(
 
 /// The rows of one prompt, seen by one key head and the query heads that share it.
 struct GroupHead<'a> {
+    attention: Attention,
     heads: Heads,
     group: &'a [DecodeRow],
     /// Index of the group's first row in the batch.
@@ -207,7 +210,7 @@ impl GroupHead<'_> {
     fn score<T: Real>(&self, queries: &[T], prefixes: &[T], cached: &[T], scores: &mut Vec<T>) {
         let (lines, size, line, prefix) =
             (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
-        let scale = T::of(1.0 / (size as f64).sqrt());
+        let scale = T::of(1.0 / self.attention.divisor);
         scores.resize(lines * line, T::of(0.0));
         let target = View::rows(0, lines, prefix, line);
         multiply(
@@ -219,13 +222,16 @@ impl GroupHead<'_> {
         );
         vectorised(|| {
             for (index, row) in self.group.iter().enumerate() {
+                let first = self.attention.first_key(prefix + row.length);
                 for line_index in index * self.sharing()..(index + 1) * self.sharing() {
                     let query = &queries[line_index * size..(line_index + 1) * size];
                     let scores = &mut scores[line_index * line..line_index * line + prefix + row.length];
-                    for token in 0..row.length {
+                    for token in first.saturating_sub(prefix)..row.length {
                         scores[prefix + token] = dot(query, self.cached(cached, row, token, 0)) * scale;
                     }
-                    softmax(scores);
+                    let (before, seen) = scores.split_at_mut(first);
+                    before.fill(T::of(0.0));
+                    softmax(seen);
                 }
             }
         });
@@ -245,9 +251,10 @@ impl GroupHead<'_> {
         );
         vectorised(|| {
             for (index, row) in self.group.iter().enumerate() {
+                let first = self.attention.first_key(prefix + row.length);
                 for line_index in index * self.sharing()..(index + 1) * self.sharing() {
                     let target = &mut mixed[line_index * size..(line_index + 1) * size];
-                    for token in 0..row.length {
+                    for token in first.saturating_sub(prefix)..row.length {
                         add_scaled(
                             target,
                             scores[line_index * line + prefix + token],

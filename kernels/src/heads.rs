@@ -27,3 +27,27 @@ impl Heads {
         self.key_value * self.dimension
     }
 }
+
+/// How a query attends: by what its products with keys are divided, and to how many tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attention {
+    pub heads: Heads,
+    /// Products of queries and keys are divided by it.
+    pub divisor: f64,
+    /// The tokens that a query sees, its own and the last ones before it; `None`: all before it.
+    pub window: Option<usize>,
+}
+
+impl Attention {
+    /// The first of `keys` that the query at their end sees.
+    pub(super) fn first_key(&self, keys: usize) -> usize {
+        self.window.map_or(0, |window| keys.saturating_sub(window))
+    }
+}
+
+impl From<Heads> for Attention {
+    /// Products are divided by the root of a head's width; everything before a query is seen.
+    fn from(heads: Heads) -> Self {
+        Self { heads, divisor: (heads.dimension as f64).sqrt(), window: None }
+    }
+}

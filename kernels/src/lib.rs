@@ -24,7 +24,7 @@ pub mod rms_norm; // root-mean-square norm
 pub mod rope; // norm of queries and keys, then rotary positions
 pub mod row_adapters; // rows of one batch with adapters of their own
 pub mod sampler; // drawing tokens, with their log-probs
-pub mod swiglu; // silu(gate) * up
+pub mod swiglu; // silu(gate) * up, gelu(gate) * up
 pub mod threads; // none of candle's own
 pub mod upload; // tensors from mapped files to their device
 pub mod write_rows; // rows into a matrix

@@ -1,9 +1,9 @@
-// y = x / sqrt(mean(x^2) + epsilon) * weight, one block a row. S: what the residual stream (x and sums of it) is kept in; T: everything else.
+// y = x / sqrt(mean(x^2) + epsilon) * (offset + weight), one block a row. S: what the residual stream (x and sums of it) is kept in; T: everything else.
 // Rows of T that are written begin `stride` numbers apart: what stands behind them is not touched.
 #include "low_rank.cuh"
 
 template <int N, typename S, typename T>
-__device__ void forward(const S *x, const T *weight, T *y, int width, int stride, float epsilon) {
+__device__ void forward(const S *x, const T *weight, T *y, int width, int stride, float offset, float epsilon) {
   x += (size_t)blockIdx.x * width;
   y += (size_t)blockIdx.x * stride;
   float square = 0.0f;
@@ -18,16 +18,16 @@ __device__ void forward(const S *x, const T *weight, T *y, int width, int stride
     const Pack<T, N> weights = load<N>(weight + i);
     Pack<T, N> result;
 #pragma unroll
-    for (int k = 0; k < N; k++) result.at[k] = from_float<T>(to_float(values.at[k]) * inverse * to_float(weights.at[k]));
+    for (int k = 0; k < N; k++) result.at[k] = from_float<T>(to_float(values.at[k]) * inverse * (offset + to_float(weights.at[k])));
     store<N>(y + i, result);
   }
 }
 
 // sum = x + addend, rounded as it is kept; y = norm of that. A thread reads again only what it wrote itself. With A = float the addend is open: rows of
-// width, then numbers of adapters, `addend_stride` apart.
-template <int N, typename S, typename A, typename T>
+// width, then numbers of adapters, `addend_stride` apart. Without ADDS there is no x.
+template <int N, bool ADDS = true, typename S, typename A, typename T>
 __device__ void add_forward(const S *x, const A *addend, int addend_stride, const LowRank<T> &adapters, const T *weight, S *sum, T *y, int width,
-                            int stride, float epsilon) {
+                            int stride, float offset, float epsilon) {
   const size_t row = (size_t)blockIdx.x * width;
   addend += (size_t)blockIdx.x * addend_stride;
   if constexpr (sizeof(A) == sizeof(float)) {
@@ -38,7 +38,8 @@ __device__ void add_forward(const S *x, const A *addend, int addend_stride, cons
   float square = 0.0f;
   Pack<S, N> newest = {};
   for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
-    const Pack<S, N> a = load<N>(x + row + i);
+    Pack<S, N> a = {};
+    if constexpr (ADDS) a = load<N>(x + row + i);
     const Pack<A, N> b = load<N>(addend + i);
     float added[N];
 #pragma unroll
@@ -61,7 +62,7 @@ __device__ void add_forward(const S *x, const A *addend, int addend_stride, cons
     const Pack<T, N> weights = load<N>(weight + i);
     Pack<T, N> result;
 #pragma unroll
-    for (int k = 0; k < N; k++) result.at[k] = from_float<T>(to_float(values.at[k]) * inverse * to_float(weights.at[k]));
+    for (int k = 0; k < N; k++) result.at[k] = from_float<T>(to_float(values.at[k]) * inverse * (offset + to_float(weights.at[k])));
     store<N>(y + i, result);
   }
 }
@@ -70,7 +71,7 @@ __device__ void add_forward(const S *x, const A *addend, int addend_stride, cons
 // While decoding, with what adapters add: eight blocks have sixteen rows together (a cluster of compute capability 9.0), a warp 64 columns of them. The width is a
 // multiple of 64, and the blocks' warps are as many as it needs.
 __device__ void add_on_tensor_cores(const float *x, const float *addend, int addend_stride, const bf16 *b, int rank, const bf16 *weight, float *sum, bf16 *y,
-                                    int rows, int width, float epsilon) {
+                                    int rows, int width, float offset, float epsilon) {
   constexpr int TILES = 4, BLOCKS = 8;
   __shared__ float warp_sums[16][16], block_sums[BLOCKS][16]; // of sixteen rows
   const int warp = threadIdx.x / 32, warps = blockDim.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
@@ -140,8 +141,8 @@ __device__ void add_on_tensor_cores(const float *x, const float *addend, int add
     Pack<bf16, 4> low_result, high_result;
 #pragma unroll
     for (int k = 0; k < 4; k++) {
-      low_result.at[k] = from_float<bf16>(tiles[i].low[k] * inverses[0] * to_float(weights[i].at[k]));
-      high_result.at[k] = from_float<bf16>(tiles[i].high[k] * inverses[1] * to_float(weights[i].at[k]));
+      low_result.at[k] = from_float<bf16>(tiles[i].low[k] * inverses[0] * (offset + to_float(weights[i].at[k])));
+      high_result.at[k] = from_float<bf16>(tiles[i].high[k] * inverses[1] * (offset + to_float(weights[i].at[k])));
     }
     store(y + (size_t)row.low * width + column + 16 * i + 4 * t, low_result);
     store(y + (size_t)row.high * width + column + 16 * i + 4 * t, high_result);
@@ -149,10 +150,10 @@ __device__ void add_on_tensor_cores(const float *x, const float *addend, int add
 }
 #endif
 
-// dx = residual + r * (g - x * r^2 * mean(g * x)) with g = gradient * weight, r = 1 / rms; `residual` may be null.
+// dx = residual + r * (g - x * r^2 * mean(g * x)) with g = gradient * (offset + weight), r = 1 / rms; `residual` may be null.
 template <int N, typename S, typename T>
 __device__ void backward(const T *gradient, const S *x, const T *weight, const T *residual, int residual_stride, T *dx, int width, int stride,
-                         float epsilon) {
+                         float offset, float epsilon) {
   const size_t row = (size_t)blockIdx.x * width;
   residual += residual ? (size_t)blockIdx.x * residual_stride : 0;
   dx += (size_t)blockIdx.x * stride;
@@ -164,7 +165,7 @@ __device__ void backward(const T *gradient, const S *x, const T *weight, const T
     for (int k = 0; k < N; k++) {
       const float value = to_float(values.at[k]);
       square += value * value;
-      product += to_float(g.at[k]) * to_float(weights.at[k]) * value;
+      product += to_float(g.at[k]) * (offset + to_float(weights.at[k])) * value;
     }
   }
   const float inverse = rsqrtf(block_sum(square) / width + epsilon);
@@ -176,7 +177,7 @@ __device__ void backward(const T *gradient, const S *x, const T *weight, const T
     if (residual) added = load<N>(residual + i);
 #pragma unroll
     for (int k = 0; k < N; k++) {
-      const float product = to_float(g.at[k]) * to_float(weights.at[k]), through = inverse * (product - to_float(values.at[k]) * shared);
+      const float product = to_float(g.at[k]) * (offset + to_float(weights.at[k])), through = inverse * (product - to_float(values.at[k]) * shared);
       result.at[k] = from_float<T>(residual ? to_float(added.at[k]) + through : through);
     }
     store<N>(dx + i, result);
@@ -212,37 +213,48 @@ __device__ void weight_parts(const T *gradient, const S *x, const float *inverse
 extern "C" __global__ void weight_sums(const float *partial, float *sums, int parts, int width) { sum_parts(partial, sums, parts, width); }
 
 #define INSTANTIATE(S, T, suffix)                                                                                              \
-  extern "C" __global__ void rms_norm_##suffix(const S *x, const T *weight, T *y, int stride, int width, float epsilon) {     \
+  extern "C" __global__ void rms_norm_##suffix(const S *x, const T *weight, T *y, int stride, int width, float offset,        \
+                                              float epsilon) {                                                                 \
     constexpr int N = wide<T>();                                                                                               \
     if (rows_aligned<N>(width, weight, y) && rows_aligned<N>(width, x) && stride % N == 0)                                     \
-      forward<N>(x, weight, y, width, stride, epsilon);                                                                        \
-    else forward<1>(x, weight, y, width, stride, epsilon);                                                                     \
+      forward<N>(x, weight, y, width, stride, offset, epsilon);                                                                \
+    else forward<1>(x, weight, y, width, stride, offset, epsilon);                                                             \
   }                                                                                                                            \
   extern "C" __global__ void add_rms_norm_##suffix(const S *x, const T *addend, int addend_stride, const T *b, int rank,       \
-                                             const T *weight, S *sum, T *y, int stride, int width, float epsilon) {            \
+                                             const T *weight, S *sum, T *y, int stride, int width, float offset, float epsilon) {\
     constexpr int N = wide<T>();                                                                                               \
     const LowRank<T> adapters = {b, rank};                                                                                     \
     if (rows_aligned<N>(width, weight, y, b) && rows_aligned<N>(width, x, sum) && rows_aligned<N>(width, addend) &&            \
         addend_stride % N == 0 && stride % N == 0)                                                                             \
-      add_forward<N>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                              \
-    else add_forward<1>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                           \
+      add_forward<N>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, offset, epsilon);                              \
+    else add_forward<1>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, offset, epsilon);                           \
   }                                                                                                                            \
   extern "C" __global__ void add_open_rms_norm_##suffix(const S *x, const float *addend, int addend_stride, const T *b, int rank,\
-                                             const T *weight, S *sum, T *y, int stride, int width, float epsilon) {            \
+                                             const T *weight, S *sum, T *y, int stride, int width, float offset, float epsilon) {\
     constexpr int N = wide<T>();                                                                                               \
     const LowRank<T> adapters = {b, rank};                                                                                     \
     if (rows_aligned<N>(width, weight, y, b) && rows_aligned<N>(width, x, sum) && rows_aligned<N>(width, addend) &&            \
         addend_stride % N == 0 && stride % N == 0)                                                                             \
-      add_forward<N>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                              \
-    else add_forward<1>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, epsilon);                           \
+      add_forward<N>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, offset, epsilon);                              \
+    else add_forward<1>(x, addend, addend_stride, adapters, weight, sum, y, width, stride, offset, epsilon);                           \
+  }                                                                                                                            \
+  extern "C" __global__ void open_rms_norm_##suffix(const float *rows, int rows_stride, const T *b, int rank, const T *weight,\
+                                             float *sum, T *y, int width, float offset, float epsilon) {                       \
+    constexpr int N = wide<T>();                                                                                               \
+    const LowRank<T> adapters = {b, rank};                                                                                     \
+    const float *none = nullptr;                                                                                               \
+    if (rows_aligned<N>(width, weight, y, b) && rows_aligned<N>(width, rows, sum) && rows_stride % N == 0)                     \
+      add_forward<N, false>(none, rows, rows_stride, adapters, weight, sum, y, width, width, offset, epsilon);                 \
+    else add_forward<1, false>(none, rows, rows_stride, adapters, weight, sum, y, width, width, offset, epsilon);              \
   }                                                                                                                            \
   extern "C" __global__ void rms_norm_backward_##suffix(const T *gradient, const S *x, const T *weight, const T *residual,     \
-                                                        int residual_stride, T *dx, int stride, int width, float epsilon) {    \
+                                                        int residual_stride, T *dx, int stride, int width, float offset,       \
+                                                        float epsilon) {                                                       \
     constexpr int N = wide<T>();                                                                                               \
     if (rows_aligned<N>(width, gradient, weight, residual, dx) && rows_aligned<N>(width, x) && residual_stride % N == 0 &&     \
         stride % N == 0)                                                                                                       \
-      backward<N>(gradient, x, weight, residual, residual_stride, dx, width, stride, epsilon);                                 \
-    else backward<1>(gradient, x, weight, residual, residual_stride, dx, width, stride, epsilon);                              \
+      backward<N>(gradient, x, weight, residual, residual_stride, dx, width, stride, offset, epsilon);                                 \
+    else backward<1>(gradient, x, weight, residual, residual_stride, dx, width, stride, offset, epsilon);                              \
   }                                                                                                                            \
   extern "C" __global__ void weight_parts_##suffix(const T *gradient, const S *x, const float *inverse, float *partial,        \
                                                    int rows, int width, int rows_a_part) {                                     \
@@ -258,7 +270,7 @@ extern "C" __global__ void inverse_rms_bf16(const bf16 *x, float *inverse, int r
 #if __CUDA_ARCH__ >= 900
 extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(512)
     add_rms_norm_tensor_mixed(const float *x, const float *addend, int addend_stride, const bf16 *b, int rank, const bf16 *weight, float *sum, bf16 *y,
-                              int rows, int width, float epsilon) {
-  add_on_tensor_cores(x, addend, addend_stride, b, rank, weight, sum, y, rows, width, epsilon);
+                              int rows, int width, float offset, float epsilon) {
+  add_on_tensor_cores(x, addend, addend_stride, b, rank, weight, sum, y, rows, width, offset, epsilon);
 }
 #endif

@@ -1,5 +1,5 @@
-//! Root-mean-square norm: `y = x / sqrt(mean(x^2) + epsilon) * weight`, row by row (Zhang and Sennrich 2019, arXiv
-//! 1910.07467).
+//! Root-mean-square norm: `y = x / sqrt(mean(x^2) + epsilon) * (offset + weight)`, row by row (Zhang and Sennrich 2019,
+//! arXiv 1910.07467; Gemma's weights are stored around 0, with an offset of 1).
 
 use candle_core::{Result, Tensor};
 
@@ -9,33 +9,54 @@ use super::matmul::no_room;
 use super::open_rows::OpenRows;
 use super::real::{dot, vectorised};
 
-/// `x`: [rows, width], `weight`: `[width]` -> [rows, width + room], the last `room` columns unwritten (see
+/// What a norm multiplies with, and what keeps it from dividing by 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// `[width]`.
+    pub weight: &'a Tensor,
+    /// Added to each weight.
+    pub offset: f64,
+    /// Added to the mean square.
+    pub epsilon: f64,
+}
+
+impl<'a> Norm<'a> {
+    /// Weights as they are.
+    pub fn plain(weight: &'a Tensor, epsilon: f64) -> Self {
+        Self { weight, offset: 0.0, epsilon }
+    }
+}
+
+/// `x`: [rows, width] -> [rows, width + room], the last `room` columns unwritten (see
 /// [`super::matmul`]). On a GPU `x` may be f32 where the weight, and so the result, is bf16.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64, room: usize) -> Result<Tensor> {
+pub fn rms_norm(x: &Tensor, norm: Norm<'_>, room: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::forward(x, weight, epsilon, room);
+        return gpu::forward(x, norm, room);
     }
     no_room(room)?;
-    by_number_type!(x, forward(x, weight, epsilon))
+    by_number_type!(x, forward(x, norm))
 }
 
 /// `sum = x + addend`, [rows, width], and `rms_norm(sum)`, [rows, width + room]; one pass on a GPU, where `x` and the
 /// sum may be f32 beside bf16.
-pub fn add_rms_norm(
-    x: &Tensor,
-    addend: &OpenRows,
-    weight: &Tensor,
-    epsilon: f64,
-    room: usize,
-) -> Result<(Tensor, Tensor)> {
+pub fn add_rms_norm(x: &Tensor, addend: &OpenRows, norm: Norm<'_>, room: usize) -> Result<(Tensor, Tensor)> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::add_forward(x, addend, weight, epsilon, room);
+        return gpu::add_forward(x, addend, norm, room);
     }
     let sum = (x + &addend.rows)?;
-    let normed = rms_norm(&sum, weight, epsilon, room)?;
+    let normed = rms_norm(&sum, norm, room)?;
     Ok((sum, normed))
+}
+
+/// The norm of rows while decoding, with what adapters add: [rows, width] in the weight's dtype.
+pub fn rms_norm_open(rows: &OpenRows, norm: Norm<'_>) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if rows.rows.device().is_cuda() {
+        return gpu::open_forward(rows, norm);
+    }
+    rms_norm(&rows.rows, norm, 0)
 }
 
 /// Gradient of the input, added to `residual` if there is one. `gradient`, `x`, `residual`: [rows, width] -> [rows,
@@ -43,17 +64,16 @@ pub fn add_rms_norm(
 pub fn rms_norm_backward(
     gradient: &Tensor,
     x: &Tensor,
-    weight: &Tensor,
-    epsilon: f64,
+    norm: Norm<'_>,
     residual: Option<&Tensor>,
     room: usize,
 ) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return gpu::backward(gradient, x, weight, epsilon, residual, room);
+        return gpu::backward(gradient, x, norm, residual, room);
     }
     no_room(room)?;
-    let through = by_number_type!(x, backward(gradient, x, weight, epsilon))?;
+    let through = by_number_type!(x, backward(gradient, x, norm))?;
     match residual {
         Some(residual) => residual + through,
         None => Ok(through),
@@ -69,21 +89,27 @@ pub fn rms_norm_backward_weight(gradient: &Tensor, x: &Tensor, epsilon: f64) -> 
     by_number_type!(x, backward_weight(gradient, x, epsilon))
 }
 
-/// One row: `output = row * inverse_rms(row) * weight`.
+/// One row: `output = row * inverse_rms(row) * (offset + weight)`.
 #[inline(always)]
-pub(super) fn norm_row<T: Real>(row: &[T], weight: &[T], epsilon: T, output: &mut [T]) {
+pub(super) fn norm_row<T: Real>(row: &[T], weight: &[T], (offset, epsilon): (T, T), output: &mut [T]) {
     let inverse = inverse_rms(row, epsilon);
     for ((o, &x), &w) in output.iter_mut().zip(row).zip(weight) {
-        *o = x * inverse * w;
+        *o = x * inverse * (w + offset);
     }
 }
 
-/// One row's gradient: with `g = gradient * weight` and `r = 1 / rms`, `dx = r * (g - x * r^2 * mean(g * x))`.
+/// One row's gradient: with `g = gradient * (offset + weight)` and `r = 1 / rms`, `dx = r * (g - x * r^2 * mean(g * x))`.
 #[inline(always)]
-pub(super) fn norm_row_backward<T: Real>(gradient: &[T], row: &[T], weight: &[T], epsilon: T, output: &mut [T]) {
+pub(super) fn norm_row_backward<T: Real>(
+    gradient: &[T],
+    row: &[T],
+    weight: &[T],
+    (offset, epsilon): (T, T),
+    output: &mut [T],
+) {
     let inverse = inverse_rms(row, epsilon);
     for ((o, &g), &w) in output.iter_mut().zip(gradient).zip(weight) {
-        *o = g * w;
+        *o = g * (w + offset);
     }
     let shared = dot(output, row) * inverse * inverse / T::of(row.len() as f64);
     for (o, &x) in output.iter_mut().zip(row) {
@@ -96,20 +122,20 @@ pub(super) fn inverse_rms<T: Real>(row: &[T], epsilon: T) -> T {
     T::of(1.0) / (dot(row, row) / T::of(row.len() as f64) + epsilon).sqrt()
 }
 
-fn forward<T: Real>(x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+fn forward<T: Real>(x: &Tensor, Norm { weight, offset, epsilon }: Norm<'_>) -> Result<Tensor> {
     let width = weight.dims1()?;
     let (x_read, weight_read) = (read(x)?, read(weight)?);
     let (numbers, weights) = (x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
     let mut output = vec![T::of(0.0); numbers.len()];
     vectorised(|| {
         for (row, out) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
-            norm_row(row, weights, T::of(epsilon), out);
+            norm_row(row, weights, (T::of(offset), T::of(epsilon)), out);
         }
     });
     Tensor::from_vec(output, x.shape(), x.device())
 }
 
-fn backward<T: Real>(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f64) -> Result<Tensor> {
+fn backward<T: Real>(gradient: &Tensor, x: &Tensor, Norm { weight, offset, epsilon }: Norm<'_>) -> Result<Tensor> {
     let width = weight.dims1()?;
     let (gradient_read, x_read, weight_read) = (read(gradient)?, read(x)?, read(weight)?);
     let (gradients, numbers, weights) =
@@ -119,7 +145,7 @@ fn backward<T: Real>(gradient: &Tensor, x: &Tensor, weight: &Tensor, epsilon: f6
         for ((g, row), out) in
             gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width))
         {
-            norm_row_backward(g, row, weights, T::of(epsilon), out);
+            norm_row_backward(g, row, weights, (T::of(offset), T::of(epsilon)), out);
         }
     });
     Tensor::from_vec(output, x.shape(), x.device())
@@ -145,7 +171,7 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::OpenRows;
+    use super::{Norm, OpenRows};
     use crate::cuda::{
         Argument, Grid, Module, at, capability, device, empty, float, int, launch, launch_early, module, rows_at,
     };
@@ -178,11 +204,11 @@ mod gpu {
         Ok((rows, width))
     }
 
-    pub(super) fn forward(x: &Tensor, weight: &Tensor, epsilon: f64, room: usize) -> Result<Tensor> {
+    pub(super) fn forward(x: &Tensor, Norm { weight, offset, epsilon }: Norm<'_>, room: usize) -> Result<Tensor> {
         let (rows, width) = check(x, &[], weight)?;
         let (device, dtype) = (device(x)?, weight.dtype());
         let y = empty((rows, width + room), dtype, device)?;
-        let arguments = [at(x)?, at(weight)?, at(&y)?, int(width + room), int(width), float(epsilon)];
+        let arguments = [at(x)?, at(weight)?, at(&y)?, int(width + room), int(width), float(offset), float(epsilon)];
         let name = variant!(x.dtype(), dtype, "rms_norm");
         launch(device, &MODULE, name, None, grid(rows, width, dtype), &arguments)?;
         Ok(y)
@@ -191,8 +217,7 @@ mod gpu {
     pub(super) fn add_forward(
         x: &Tensor,
         addend: &OpenRows,
-        weight: &Tensor,
-        epsilon: f64,
+        Norm { weight, offset, epsilon }: Norm<'_>,
         room: usize,
     ) -> Result<(Tensor, Tensor)> {
         let (rows, width) = check(x, &[], weight)?;
@@ -210,12 +235,12 @@ mod gpu {
         let serves =
             (x.dtype(), dtype, room) == (DType::F32, DType::BF16, 0) && width.is_multiple_of(64) && warps <= 16;
         if addend.adapters.is_some() && serves && capability(device)? >= 9 {
-            arguments.extend([int(rows), int(width), float(epsilon)]);
+            arguments.extend([int(rows), int(width), float(offset), float(epsilon)]);
             let grid = Grid { blocks: (8, rows.div_ceil(16), 1), threads: 32 * warps, shared_bytes: 0 };
             launch_early(device, &MODULE, "add_rms_norm_tensor_mixed", None, grid, &arguments)?;
             return Ok((sum, y));
         }
-        arguments.extend([int(width + room), int(width), float(epsilon)]);
+        arguments.extend([int(width + room), int(width), float(offset), float(epsilon)]);
         let name = match is_open {
             true => variant!(x.dtype(), dtype, "add_open_rms_norm"),
             false => variant!(x.dtype(), dtype, "add_rms_norm"),
@@ -225,11 +250,25 @@ mod gpu {
         Ok((sum, y))
     }
 
+    pub(super) fn open_forward(rows: &OpenRows, Norm { weight, offset, epsilon }: Norm<'_>) -> Result<Tensor> {
+        let own = rows.own()?;
+        let (count, width) = check(&own, &[], weight)?;
+        if own.dtype() != DType::F32 {
+            bail!("rows in {:?}; while decoding they are f32", own.dtype())
+        }
+        let (device, dtype) = (device(&own)?, weight.dtype());
+        let (sum, y) = (empty((count, width), DType::F32, device)?, empty((count, width), dtype, device)?);
+        let mut arguments = rows.arguments()?.to_vec();
+        arguments.extend([at(weight)?, at(&sum)?, at(&y)?, int(width), float(offset), float(epsilon)]);
+        let name = variant!(DType::F32, dtype, "open_rms_norm");
+        launch_early(device, &MODULE, name, None, grid(count, width, dtype), &arguments)?;
+        Ok(y)
+    }
+
     pub(super) fn backward(
         gradient: &Tensor,
         x: &Tensor,
-        weight: &Tensor,
-        epsilon: f64,
+        Norm { weight, offset, epsilon }: Norm<'_>,
         residual: Option<&Tensor>,
         room: usize,
     ) -> Result<Tensor> {
@@ -237,7 +276,7 @@ mod gpu {
         let (device, dtype) = (device(x)?, weight.dtype());
         let dx = empty((rows, width + room), dtype, device)?;
         let [residual, residual_stride] = residual.map_or(Ok([Argument::Address(0), int(0)]), rows_at)?;
-        let sizes = [int(width + room), int(width), float(epsilon)];
+        let sizes = [int(width + room), int(width), float(offset), float(epsilon)];
         let mut arguments = vec![at(gradient)?, at(x)?, at(weight)?, residual, residual_stride, at(&dx)?];
         arguments.extend(sizes);
         let name = variant!(x.dtype(), dtype, "rms_norm_backward");

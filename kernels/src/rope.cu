@@ -65,25 +65,26 @@ template <int N, int PIECES, int LANES> struct Angles {
   }
 };
 
-// Of a head the norm's weight, or null, and whether it turns.
+// Of a head the norm's weight, or null, what is added to it, and whether the head turns.
 template <typename T> struct Head {
   const T *norm;
+  float offset;
   bool turns;
 
-  __device__ __forceinline__ Head(const Rows &rows, int number, const T *query_norm, const T *key_norm)
-      : norm(number < rows.query ? query_norm : number < rows.query + rows.key_value ? key_norm : nullptr), turns(number < rows.query + rows.key_value) {}
+  __device__ __forceinline__ Head(const Rows &rows, int number, const T *query_norm, const T *key_norm, float offset)
+      : norm(number < rows.query ? query_norm : number < rows.query + rows.key_value ? key_norm : nullptr), offset(offset), turns(number < rows.query + rows.key_value) {}
 
   // The norm's weight from a column on; ones without.
   template <int N> __device__ __forceinline__ void read(float (&weights)[N], int column) const {
     Pack<T, N> own = {};
     if (norm) own = load<N>(norm + column);
 #pragma unroll
-    for (int k = 0; k < N; k++) weights[k] = norm ? to_float(own.at[k]) : 1.0f;
+    for (int k = 0; k < N; k++) weights[k] = norm ? offset + to_float(own.at[k]) : 1.0f;
   }
 };
 
 template <int N, int PIECES, int LANES, typename T>
-__device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y, const Rows &rows, unsigned int index, float epsilon) {
+__device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y, const Rows &rows, unsigned int index, float offset, float epsilon) {
   using Own = Lanes<N, PIECES, LANES, T>;
   const int half = rows.dimension / 2;
   const Group group(rows, index);
@@ -94,7 +95,7 @@ __device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y
   y += start;
 #pragma unroll
   for (int h = 0; h < Own::TURNS; h++) {
-    const Head<T> head(rows, group.first + Own::head(h), query_norm, key_norm);
+    const Head<T> head(rows, group.first + Own::head(h), query_norm, key_norm, offset);
     float square = 0.0f;
 #pragma unroll
     for (int p = 0; p < PIECES; p++)
@@ -139,7 +140,7 @@ __device__ __forceinline__ int part_of(int head, const Rows &rows) { return head
 // While decoding, heads of up to 256 numbers: adds what adapters add, norms and turns; keys and values also go to the cache. A warp a head.
 template <typename T>
 __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, const T *query_norm, const T *key_norm, T *y, T *cache,
-                       const uint32_t *table, const Rows &rows, int row, int head, float epsilon) {
+                       const uint32_t *table, const Rows &rows, int row, int head, float offset, float epsilon) {
   constexpr int PIECES = 4;
   const int lane = threadIdx.x % 32, half = rows.dimension / 2, heads = rows.query + 2 * rows.key_value, first = head * rows.dimension;
   const int part = part_of(head, rows);
@@ -164,7 +165,7 @@ __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, c
   for (int p = 0; p < PIECES; p++) {
     const int i = p * 32 + lane;
     if (i >= half) continue;
-    const float a = weight ? low[p] * inverse * to_float(weight[i]) : low[p], b = weight ? high[p] * inverse * to_float(weight[half + i]) : high[p];
+    const float a = weight ? low[p] * inverse * (offset + to_float(weight[i])) : low[p], b = weight ? high[p] * inverse * (offset + to_float(weight[half + i])) : high[p];
     const float cosine = part < 2 ? rows.cosines[angles + i] : 1.0f, sine = part < 2 ? rows.sines[angles + i] : 0.0f;
     y[i] = from_float<T>(a * cosine - b * sine);
     y[half + i] = from_float<T>(b * cosine + a * sine);
@@ -177,7 +178,7 @@ __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, c
 // The same on tensor cores, heads of D numbers: a warp has a head of sixteen rows.
 template <int D>
 __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b, int rank, const bf16 *query_norm, const bf16 *key_norm, bf16 *y, bf16 *cache,
-                                       const uint32_t *table, const Rows &rows, int row_count, float epsilon) {
+                                       const uint32_t *table, const Rows &rows, int row_count, float offset, float epsilon) {
   constexpr int HALF = D / 2, PIECES = D / 32; // of a half
   const int head = blockIdx.x, t = threadIdx.x % 4, heads = rows.query + 2 * rows.key_value, part = part_of(head, rows);
   const bf16 *weight = part == 0 ? query_norm : part == 1 ? key_norm : nullptr;
@@ -225,8 +226,8 @@ __device__ void decode_on_tensor_cores(const float *x, int stride, const bf16 *b
       for (int k = 0; k < 4; k++) {
         float a = n ? tiles[p].high[k] : tiles[p].low[k], c = n ? tiles[p + PIECES].high[k] : tiles[p + PIECES].low[k];
         if (weight) {
-          a *= inverse * to_float(weights[p].at[k]);
-          c *= inverse * to_float(weights[p + PIECES].at[k]);
+          a *= inverse * (offset + to_float(weights[p].at[k]));
+          c *= inverse * (offset + to_float(weights[p + PIECES].at[k]));
         }
         const float cosine = part < 2 ? cosines[n][p].at[k] : 1.0f, sine = part < 2 ? sines[n][p].at[k] : 0.0f;
         low_result.at[k] = from_float<bf16>(a * cosine - c * sine);
@@ -248,7 +249,7 @@ __device__ __forceinline__ float2 turn_back(float low, float high, float cosine,
 
 template <int N, int PIECES, int LANES, typename T>
 __device__ void backward(const T *gradient, const T *x, const T *query_norm, const T *key_norm, T *dx, int stride, const Rows &rows,
-                         unsigned int index, float epsilon) {
+                         unsigned int index, float offset, float epsilon) {
   using Own = Lanes<N, PIECES, LANES, T>;
   const int half = rows.dimension / 2;
   const Group group(rows, index);
@@ -260,7 +261,7 @@ __device__ void backward(const T *gradient, const T *x, const T *query_norm, con
   dx += group.row * stride + (size_t)group.first * rows.dimension;
 #pragma unroll
   for (int h = 0; h < Own::TURNS; h++) {
-    const Head<T> head(rows, group.first + Own::head(h), query_norm, key_norm);
+    const Head<T> head(rows, group.first + Own::head(h), query_norm, key_norm, offset);
     float2 turned[PIECES][N];
     float square = 0.0f, product = 0.0f;
 #pragma unroll
@@ -347,40 +348,40 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
 #define DECODE_PARAMETERS(T)                                                                                                   \
   const float *packed, int stride, const T *b, int rank, const T *query_norm, const T *key_norm, T *output, T *cache,          \
       const uint32_t *table, const uint32_t *positions, const float *cosines, const float *sines, int query, int key_value,    \
-      int dimension, int row_count, float epsilon
+      int dimension, int row_count, float offset, float epsilon
 
 #define INSTANTIATE(T, suffix)                                                                                                 \
   extern "C" __global__ void query_key_rope_##suffix(const T *packed, const T *query_norm, const T *key_norm, T *output,      \
                                                      const uint32_t *positions, const float *cosines, const float *sines,      \
                                                      int query, int key_value, int dimension, unsigned int count,              \
-                                                     float epsilon) {                                                          \
+                                                     float offset, float epsilon) {                                            \
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
     const unsigned int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;                                              \
     if (index >= count) return;                                                                                                \
     const bool fours = rows_aligned<4>(dimension / 2, packed, query_norm, key_norm, output) &&                                 \
                        rows_aligned<4>(dimension / 2, cosines, sines);                                                         \
-    if (fours && dimension <= 128) forward<4, 1, 16>(packed, query_norm, key_norm, output, rows, index, epsilon);              \
-    else forward<1, 4, 32>(packed, query_norm, key_norm, output, rows, index, epsilon);                                        \
+    if (fours && dimension <= 128) forward<4, 1, 16>(packed, query_norm, key_norm, output, rows, index, offset, epsilon);              \
+    else forward<1, 4, 32>(packed, query_norm, key_norm, output, rows, index, offset, epsilon);                                        \
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_decode_##suffix(DECODE_PARAMETERS(T)) {                                            \
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
     const int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, heads = query + 2 * key_value;                        \
     if (index >= row_count * heads) return;                                                                                    \
     decode<T>(packed, stride, {b, rank}, query_norm, key_norm, output, cache, table, rows, index / heads,      \
-              index % heads, epsilon);                                                                                         \
+              index % heads, offset, epsilon);                                                                                         \
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_backward_##suffix(                                                                 \
       const T *gradient, const T *packed, const T *query_norm, const T *key_norm, T *output, int stride,                       \
       const uint32_t *positions, const float *cosines, const float *sines, int query, int key_value, int dimension,            \
-      unsigned int count, float epsilon) {                                                                                     \
+      unsigned int count, float offset, float epsilon) {                                                                       \
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
     const unsigned int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;                                              \
     if (index >= count) return;                                                                                                \
     const bool fours = rows_aligned<4>(dimension / 2, gradient, packed, query_norm, key_norm, output) && stride % 4 == 0 &&    \
                        rows_aligned<4>(dimension / 2, cosines, sines);                                                         \
     if (fours && dimension <= 128)                                                                                             \
-      backward<4, 1, 16>(gradient, packed, query_norm, key_norm, output, stride, rows, index, epsilon);                        \
-    else backward<1, 4, 32>(gradient, packed, query_norm, key_norm, output, stride, rows, index, epsilon);                     \
+      backward<4, 1, 16>(gradient, packed, query_norm, key_norm, output, stride, rows, index, offset, epsilon);                        \
+    else backward<1, 4, 32>(gradient, packed, query_norm, key_norm, output, stride, rows, index, offset, epsilon);                     \
   }                                                                                                                            \
   extern "C" __global__ void norm_parts_##suffix(const T *gradient, const T *packed, float *partial,                          \
                                                  const uint32_t *positions, const float *cosines, const float *sines,          \
@@ -396,7 +397,7 @@ INSTANTIATE(bf16, bf16)
   extern "C" __global__ void __launch_bounds__(32) query_key_rope_decode_tensor_##D##_bf16(DECODE_PARAMETERS(bf16)) {          \
     const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
     decode_on_tensor_cores<D>(packed, stride, b, rank, query_norm, key_norm, output, cache, table, rows,       \
-                              row_count, epsilon);                                                                             \
+                              row_count, offset, epsilon);                                                                             \
   }
 INSTANTIATE_DECODE(64)
 INSTANTIATE_DECODE(128)

@@ -62,6 +62,8 @@ pub struct QueryKeyContext<'a> {
     pub heads: Heads,
     /// Weights `[dimension]` of the query norm and the key norm; None for families without.
     pub norms: Option<(&'a Tensor, &'a Tensor)>,
+    /// Added to the norms' weights.
+    pub norm_offset: f64,
     pub epsilon: f64,
     /// Position of each row: `[rows]`, u32. On a GPU they are not checked against the table: whoever places them there
     /// does that.
@@ -152,7 +154,7 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
                     norm_row(
                         &row[columns],
                         if head < query { query_norm } else { key_norm },
-                        T::of(context.epsilon),
+                        (T::of(context.norm_offset), T::of(context.epsilon)),
                         out,
                     );
                 }
@@ -233,7 +235,7 @@ fn backward<T: Real>(
                     (key_norm, &mut weight_gradients[1])
                 };
                 let row = &row[columns];
-                norm_row_backward(&turned, row, weight, T::of(context.epsilon), out);
+                norm_row_backward(&turned, row, weight, (T::of(context.norm_offset), T::of(context.epsilon)), out);
                 let inverse = inverse_rms(row, T::of(context.epsilon));
                 for i in 0..dimension {
                     weight_gradient[i] += turned[i] * row[i] * inverse;
@@ -316,7 +318,7 @@ mod gpu {
         let [query_norm, key_norm] = norms(dtype, context)?;
         let mut arguments = vec![at(packed)?, query_norm, key_norm, at(&output)?];
         arguments.extend(shared_arguments(packed, context)?);
-        arguments.extend([count, float(context.epsilon)]);
+        arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
         launch(device, &MODULE, "query_key_rope", Some(dtype), grid, &arguments)?;
         Ok(output)
     }
@@ -343,7 +345,7 @@ mod gpu {
         arguments.extend(norms(dtype, context)?);
         arguments.extend([at(&output)?, at(cache)?, at(table)?]);
         arguments.extend(shared_arguments(&own, context)?);
-        arguments.extend([int(rows), float(context.epsilon)]);
+        arguments.extend([int(rows), float(context.norm_offset), float(context.epsilon)]);
         let count = heads.query + 2 * heads.key_value;
         // A warp has a head of sixteen rows.
         let of_sixteen = Grid { blocks: (count, rows.div_ceil(16), 1), threads: 32, shared_bytes: 0 };
@@ -370,7 +372,7 @@ mod gpu {
         let [query_norm, key_norm] = norms(dtype, context)?;
         let mut arguments = vec![at(gradient)?, at(packed)?, query_norm, key_norm, at(&output)?, int(width + room)];
         arguments.extend(shared_arguments(packed, context)?);
-        arguments.extend([count, float(context.epsilon)]);
+        arguments.extend([count, float(context.norm_offset), float(context.epsilon)]);
         launch(device, &MODULE, "query_key_rope_backward", Some(dtype), grid, &arguments)?;
         Ok(output)
     }

@@ -1,9 +1,15 @@
-// silu(gate) * up and its gradient. blockIdx.x is the row, blockIdx.y a share of its columns. Rows that are written begin `stride` numbers apart.
+// silu(gate) * up, or with GELU gelu(gate) * up, and its gradient. blockIdx.x is the row, blockIdx.y a share of its columns. Rows that are written begin `stride` numbers apart.
 #include "low_rank.cuh"
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-template <int N, typename T> __device__ void forward(const T *gate_up, T *output, int stride, int width) {
+// x * sigmoid(z) is SiLU of x with z = x, and GELU approximated by tanh with z = 2 sqrt(2 / pi) (x + 0.044715 x^3).
+constexpr float TWICE = 1.5957691216057308f, CUBIC = 0.044715f;
+template <bool GELU> __device__ __forceinline__ float argument(float x) { return GELU ? TWICE * (x + CUBIC * x * x * x) : x; }
+// The slope of z in x.
+__device__ __forceinline__ float gelu_slope(float x) { return TWICE * (1.0f + 3.0f * CUBIC * x * x); }
+
+template <bool GELU, int N, typename T> __device__ void forward(const T *gate_up, T *output, int stride, int width) {
   const T *gate = gate_up + (size_t)blockIdx.x * 2 * width, *up = gate + width;
   output += (size_t)blockIdx.x * stride;
   for (int i = (blockIdx.y * blockDim.x + threadIdx.x) * N; i < width; i += gridDim.y * blockDim.x * N) {
@@ -12,13 +18,13 @@ template <int N, typename T> __device__ void forward(const T *gate_up, T *output
 #pragma unroll
     for (int k = 0; k < N; k++) {
       const float x = to_float(g.at[k]);
-      result.at[k] = from_float<T>(x * sigmoid(x) * to_float(u.at[k]));
+      result.at[k] = from_float<T>(x * sigmoid(argument<GELU>(x)) * to_float(u.at[k]));
     }
     store<N>(output + i, result);
   }
 }
 
-template <int N, typename T> __device__ void backward(const T *gradient, const T *gate_up, T *output, int stride, int width) {
+template <bool GELU, int N, typename T> __device__ void backward(const T *gradient, const T *gate_up, T *output, int stride, int width) {
   const T *gate = gate_up + (size_t)blockIdx.x * 2 * width, *up = gate + width;
   T *gate_output = output + (size_t)blockIdx.x * stride, *up_output = gate_output + width;
   gradient += (size_t)blockIdx.x * width;
@@ -27,8 +33,9 @@ template <int N, typename T> __device__ void backward(const T *gradient, const T
     Pack<T, N> gate_result, up_result;
 #pragma unroll
     for (int k = 0; k < N; k++) {
-      const float x = to_float(g.at[k]), s = sigmoid(x), change = to_float(d.at[k]);
-      gate_result.at[k] = from_float<T>(change * to_float(u.at[k]) * s * (1.0f + x * (1.0f - s)));
+      const float x = to_float(g.at[k]), s = sigmoid(argument<GELU>(x)), change = to_float(d.at[k]);
+      if constexpr (GELU) gate_result.at[k] = from_float<T>(change * to_float(u.at[k]) * s * (1.0f + x * (1.0f - s) * gelu_slope(x)));
+      else gate_result.at[k] = from_float<T>(change * to_float(u.at[k]) * s * (1.0f + x * (1.0f - s)));
       up_result.at[k] = from_float<T>(change * x * s);
     }
     store<N>(gate_output + i, gate_result);
@@ -37,7 +44,7 @@ template <int N, typename T> __device__ void backward(const T *gradient, const T
 }
 
 // While decoding, with what adapters add; rows of `gate_up` begin `stride` numbers apart. A thread a number.
-template <typename T>
+template <bool GELU, typename T>
 __device__ void decode(const float *gate_up, int stride, const LowRank<T> &adapters, T *output, int rows, int width) {
   wait_for_predecessor();
   const int row = blockIdx.y, column = blockIdx.x * blockDim.x + threadIdx.x;
@@ -45,10 +52,11 @@ __device__ void decode(const float *gate_up, int stride, const LowRank<T> &adapt
   gate_up += (size_t)row * stride;
   const float *inner = gate_up + 2 * width;
   const float gate = adapters.add(gate_up[column], inner, column), up = adapters.add(gate_up[width + column], inner + adapters.rank, width + column);
-  output[(size_t)row * width + column] = from_float<T>(gate * sigmoid(gate) * up);
+  output[(size_t)row * width + column] = from_float<T>(gate * sigmoid(argument<GELU>(gate)) * up);
 }
 
 // The same on tensor cores: a warp has sixteen rows and sixteen columns. The width is a multiple of 16.
+template <bool GELU>
 __device__ void decode_on_tensor_cores(const float *gate_up, int stride, const bf16 *b, int rank, bf16 *output, int rows, int width) {
   const int column = (blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32) * 16, t = threadIdx.x % 4;
   if (column >= width) return;
@@ -64,33 +72,35 @@ __device__ void decode_on_tensor_cores(const float *gate_up, int stride, const b
   Pack<bf16, 4> low_result, high_result;
 #pragma unroll
   for (int k = 0; k < 4; k++) {
-    low_result.at[k] = from_float<bf16>(gates[0].low[k] * sigmoid(gates[0].low[k]) * ups[0].low[k]);
-    high_result.at[k] = from_float<bf16>(gates[0].high[k] * sigmoid(gates[0].high[k]) * ups[0].high[k]);
+    low_result.at[k] = from_float<bf16>(gates[0].low[k] * sigmoid(argument<GELU>(gates[0].low[k])) * ups[0].low[k]);
+    high_result.at[k] = from_float<bf16>(gates[0].high[k] * sigmoid(argument<GELU>(gates[0].high[k])) * ups[0].high[k]);
   }
   store(output + (size_t)row.low * width + column + 4 * t, low_result);
   store(output + (size_t)row.high * width + column + 4 * t, high_result);
 }
 
-#define INSTANTIATE(T, suffix)                                                                                                 \
-  extern "C" __global__ void swiglu_##suffix(const T *gate_up, T *output, int stride, int width) {                             \
+#define INSTANTIATE(name, GELU, T, suffix)                                                                                     \
+  extern "C" __global__ void name##_##suffix(const T *gate_up, T *output, int stride, int width) {                             \
     constexpr int N = wide<T>();                                                                                               \
-    if (rows_aligned<N>(width, gate_up, output) && stride % N == 0) forward<N>(gate_up, output, stride, width);                \
-    else forward<1>(gate_up, output, stride, width);                                                                           \
+    if (rows_aligned<N>(width, gate_up, output) && stride % N == 0) forward<GELU, N>(gate_up, output, stride, width);          \
+    else forward<GELU, 1>(gate_up, output, stride, width);                                                                     \
   }                                                                                                                            \
-  extern "C" __global__ void swiglu_decode_##suffix(const float *gate_up, int stride, const T *b, int rank, T *output,         \
+  extern "C" __global__ void name##_decode_##suffix(const float *gate_up, int stride, const T *b, int rank, T *output,         \
                                                     int rows, int width) {                                                     \
-    decode<T>(gate_up, stride, {b, rank}, output, rows, width);                                                                \
+    decode<GELU, T>(gate_up, stride, {b, rank}, output, rows, width);                                                          \
   }                                                                                                                            \
-  extern "C" __global__ void swiglu_backward_##suffix(const T *gradient, const T *gate_up, T *output, int stride, int width) { \
+  extern "C" __global__ void name##_backward_##suffix(const T *gradient, const T *gate_up, T *output, int stride, int width) { \
     constexpr int N = wide<T>();                                                                                               \
     if (rows_aligned<N>(width, gradient, gate_up, output) && stride % N == 0)                                                  \
-      backward<N>(gradient, gate_up, output, stride, width);                                                                   \
-    else backward<1>(gradient, gate_up, output, stride, width);                                                                \
+      backward<GELU, N>(gradient, gate_up, output, stride, width);                                                             \
+    else backward<GELU, 1>(gradient, gate_up, output, stride, width);                                                          \
   }
-INSTANTIATE(float, f32)
-INSTANTIATE(bf16, bf16)
-
-extern "C" __global__ void __launch_bounds__(128)
-    swiglu_decode_tensor_bf16(const float *gate_up, int stride, const bf16 *b, int rank, bf16 *output, int rows, int width) {
-  decode_on_tensor_cores(gate_up, stride, b, rank, output, rows, width);
-}
+#define INSTANTIATE_ALL(name, GELU)                                                                                            \
+  INSTANTIATE(name, GELU, float, f32)                                                                                          \
+  INSTANTIATE(name, GELU, bf16, bf16)                                                                                          \
+  extern "C" __global__ void __launch_bounds__(128) name##_decode_tensor_bf16(const float *gate_up, int stride, const bf16 *b, \
+                                                                             int rank, bf16 *output, int rows, int width) {    \
+    decode_on_tensor_cores<GELU>(gate_up, stride, b, rank, output, rows, width);                                               \
+  }
+INSTANTIATE_ALL(swiglu, false)
+INSTANTIATE_ALL(geglu, true)

@@ -1,4 +1,5 @@
-//! The gated activation of the MLP: `silu(gate) * up` (Shazeer 2020, arXiv 2002.05202).
+//! The gated activation of the MLP: `silu(gate) * up` or `gelu(gate) * up` (Shazeer 2020, arXiv 2002.05202). Both are
+//! `x * sigmoid(z)`: with z = x, or with GELU's approximation by tanh `z = 2 sqrt(2 / pi) (x + 0.044715 x^3)`.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -8,39 +9,62 @@ use super::matmul::no_room;
 use super::open_rows::OpenRows;
 use super::real::vectorised;
 
-/// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width + room], the last `room` columns unwritten
-/// (see [`super::matmul`]).
-pub fn swiglu(gate_up: &Tensor, room: usize) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if gate_up.device().is_cuda() {
-        return gpu::forward(gate_up, room);
-    }
-    no_room(room)?;
-    by_number_type!(gate_up, forward(gate_up))
+/// What a gate goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Silu,
+    /// As `gelu_pytorch_tanh` approximates it.
+    GeluTanh,
 }
 
-/// As [`swiglu`] while decoding, with what adapters add. `gate_up`: 2 * width outputs, in f32 on a GPU -> [rows, width]
+/// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width + room], the last `room` columns unwritten
+/// (see [`super::matmul`]).
+pub fn gated(gate_up: &Tensor, activation: Activation, room: usize) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if gate_up.device().is_cuda() {
+        return gpu::forward(gate_up, activation, room);
+    }
+    no_room(room)?;
+    match activation {
+        Activation::Silu => by_number_type!(gate_up, forward(gate_up, |x| (x, None))),
+        Activation::GeluTanh => by_number_type!(gate_up, forward(gate_up, gelu_argument)),
+    }
+}
+
+/// As [`gated`] while decoding, with what adapters add. `gate_up`: 2 * width outputs, in f32 on a GPU -> [rows, width]
 /// in `dtype`.
 #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has one dtype"))]
-pub fn swiglu_open(gate_up: &OpenRows, dtype: DType) -> Result<Tensor> {
+pub fn gated_open(gate_up: &OpenRows, activation: Activation, dtype: DType) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.rows.device().is_cuda() {
-        return gpu::decode(gate_up, dtype);
+        return gpu::decode(gate_up, activation, dtype);
     }
-    swiglu(&gate_up.rows, 0)
+    gated(&gate_up.rows, activation, 0)
 }
 
 /// `gradient`: [rows, width], `gate_up`: [rows, 2 * width] -> gradient of `gate_up`: [rows, 2 * width + room].
-pub fn swiglu_backward(gradient: &Tensor, gate_up: &Tensor, room: usize) -> Result<Tensor> {
+pub fn gated_backward(gradient: &Tensor, gate_up: &Tensor, activation: Activation, room: usize) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if gate_up.device().is_cuda() {
-        return gpu::backward(gradient, gate_up, room);
+        return gpu::backward(gradient, gate_up, activation, room);
     }
     no_room(room)?;
-    by_number_type!(gate_up, backward(gradient, gate_up))
+    match activation {
+        Activation::Silu => by_number_type!(gate_up, backward(gradient, gate_up, |x| (x, None))),
+        Activation::GeluTanh => by_number_type!(gate_up, backward(gradient, gate_up, gelu_argument)),
+    }
 }
 
-fn forward<T: Real>(gate_up: &Tensor) -> Result<Tensor> {
+/// z of a GELU, and its slope in x.
+#[inline(always)]
+fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
+    let (twice, cubic) = (T::of(2.0 * (2.0 / std::f64::consts::PI).sqrt()), T::of(0.044_715));
+    let square = cubic * x * x;
+    (twice * (x + square * x), Some(twice * (T::of(1.0) + T::of(3.0) * square)))
+}
+
+/// `argument`: x -> z, and the slope of z where it is not 1.
+fn forward<T: Real>(gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) -> Result<Tensor> {
     let (rows, double) = gate_up.dims2()?;
     let width = double / 2;
     let gate_up_read = read(gate_up)?;
@@ -50,14 +74,14 @@ fn forward<T: Real>(gate_up: &Tensor) -> Result<Tensor> {
         for (row, out) in numbers.chunks_exact(double).zip(output.chunks_exact_mut(width)) {
             let (gate, up) = row.split_at(width);
             for ((o, &g), &u) in out.iter_mut().zip(gate).zip(up) {
-                *o = g * sigmoid(g) * u;
+                *o = g * sigmoid(argument(g).0) * u;
             }
         }
     });
     Tensor::from_vec(output, (rows, width), gate_up.device())
 }
 
-fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
+fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) -> Result<Tensor> {
     let (rows, double) = gate_up.dims2()?;
     let width = double / 2;
     let (gradient_read, gate_up_read) = (read(gradient)?, read(gate_up)?);
@@ -70,8 +94,10 @@ fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor) -> Result<Tensor> {
             let (gate, up) = row.split_at(width);
             let (gate_out, up_out) = out.split_at_mut(width);
             for i in 0..width {
-                let (g, u, s) = (gate[i], up[i], sigmoid(gate[i]));
-                gate_out[i] = d[i] * u * s * (T::of(1.0) + g * (T::of(1.0) - s));
+                let (z, slope) = argument(gate[i]);
+                let (g, u, s) = (gate[i], up[i], sigmoid(z));
+                let bend = g * (T::of(1.0) - s);
+                gate_out[i] = d[i] * u * s * (T::of(1.0) + slope.map_or(bend, |slope| bend * slope));
                 up_out[i] = d[i] * g * s;
             }
         }
@@ -88,10 +114,18 @@ fn sigmoid<T: Real>(x: T) -> T {
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::OpenRows;
+    use super::{Activation, OpenRows};
     use crate::cuda::{Grid, Module, at, device, empty, int, launch, launch_early, module};
 
     static MODULE: Module = module!("swiglu");
+
+    /// SiLU's kernel, or GELU's.
+    fn named(activation: Activation, [silu, gelu]: [&'static str; 2]) -> &'static str {
+        match activation {
+            Activation::Silu => silu,
+            Activation::GeluTanh => gelu,
+        }
+    }
 
     /// A row, by shares of 16 bytes a thread.
     fn grid(rows: usize, width: usize, dtype: DType) -> Grid {
@@ -103,16 +137,23 @@ mod gpu {
         }
     }
 
-    pub(super) fn forward(gate_up: &Tensor, room: usize) -> Result<Tensor> {
+    pub(super) fn forward(gate_up: &Tensor, activation: Activation, room: usize) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         let output = empty((rows, width + room), dtype, device)?;
         let arguments = [at(gate_up)?, at(&output)?, int(width + room), int(width)];
-        launch(device, &MODULE, "swiglu", Some(dtype), grid(rows, width, dtype), &arguments)?;
+        launch(
+            device,
+            &MODULE,
+            named(activation, ["swiglu", "geglu"]),
+            Some(dtype),
+            grid(rows, width, dtype),
+            &arguments,
+        )?;
         Ok(output)
     }
 
-    pub(super) fn decode(gate_up: &OpenRows, dtype: DType) -> Result<Tensor> {
+    pub(super) fn decode(gate_up: &OpenRows, activation: Activation, dtype: DType) -> Result<Tensor> {
         let ((rows, double), device) = (gate_up.own()?.dims2()?, device(&gate_up.rows)?);
         let width = double / 2;
         if gate_up.rows.dtype() != DType::F32 {
@@ -122,16 +163,16 @@ mod gpu {
         let mut arguments = gate_up.arguments()?.to_vec();
         arguments.extend([at(&output)?, int(rows), int(width)]);
         // A warp has sixteen rows and columns.
-        let (name, blocks, threads) = match dtype == DType::BF16 && width.is_multiple_of(16) {
-            true => ("swiglu_decode_tensor", (width.div_ceil(64), rows.div_ceil(16), 1), 128),
-            false => ("swiglu_decode", (width.div_ceil(256), rows, 1), 256),
+        let (names, blocks, threads) = match dtype == DType::BF16 && width.is_multiple_of(16) {
+            true => (["swiglu_decode_tensor", "geglu_decode_tensor"], (width.div_ceil(64), rows.div_ceil(16), 1), 128),
+            false => (["swiglu_decode", "geglu_decode"], (width.div_ceil(256), rows, 1), 256),
         };
         let grid = Grid { blocks, threads, shared_bytes: 0 };
-        launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
+        launch_early(device, &MODULE, named(activation, names), Some(dtype), grid, &arguments)?;
         Ok(output)
     }
 
-    pub(super) fn backward(gradient: &Tensor, gate_up: &Tensor, room: usize) -> Result<Tensor> {
+    pub(super) fn backward(gradient: &Tensor, gate_up: &Tensor, activation: Activation, room: usize) -> Result<Tensor> {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
@@ -139,7 +180,8 @@ mod gpu {
         }
         let output = empty((rows, double + room), dtype, device)?;
         let arguments = [at(gradient)?, at(gate_up)?, at(&output)?, int(double + room), int(width)];
-        launch(device, &MODULE, "swiglu_backward", Some(dtype), grid(rows, width, dtype), &arguments)?;
+        let name = named(activation, ["swiglu_backward", "geglu_backward"]);
+        launch(device, &MODULE, name, Some(dtype), grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 }

@@ -6,11 +6,12 @@
 Each case of chat_templates.json holds the template, its special tokens, messages, tools, `enable_thinking` (null: not given) and what came out: `expected`,
 or `refused` where the template raises. Each of prompt_ids.json holds a template and prompts: the messages of a row, `sent` where a client of another server
 sends others, `enable_thinking`, and the token ids with the tokenizer of the embedded models. -P: without it Python takes the statistics.py beside this for
-its own. Needs transformers (written with 5.17); no torch, no network, no other files.
+its own. Needs transformers (written with 5.17); no torch, no network.
 """
 
 import json
 import os
+import pathlib
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,6 +31,9 @@ OURS = """\
         {{- '<think>\\n\\n</think>\\n\\n' }}
     {%- endif %}
 {%- endif %}"""
+
+# What the import of a Gemma file without a template writes.
+GEMMA = (pathlib.Path(__file__).parents[2] / "src/checkpoint/gemma_turns.jinja").read_text()
 
 # In the manner of Qwen3: tools as JSON lines, a namespace found by walking backwards, reasoning cut out of earlier answers, tool calls and replies.
 REASONING = """\
@@ -237,6 +241,8 @@ LONG = [
 QWEN_TOKENS = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
 PLAIN_TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
+GEMMA_TOKENS = {"bos_token": "<bos>", "eos_token": "<end_of_turn>"}
+
 # name, template, special tokens, messages, tools, enable_thinking
 CASES = [
     ("ours, thinking off", OURS, QWEN_TOKENS, [SYSTEM, USER], None, False),
@@ -253,6 +259,9 @@ CASES = [
     ("alternating, system", ALTERNATING, PLAIN_TOKENS, [SYSTEM, USER], None, None),
     ("alternating, three turns", ALTERNATING, PLAIN_TOKENS, [USER, {"role": "assistant", "content": " ok "}, USER], None, False),
     ("alternating, refused", ALTERNATING, PLAIN_TOKENS, [USER, USER], None, None),
+    ("gemma, system", GEMMA, GEMMA_TOKENS, [SYSTEM, USER], None, False),
+    ("gemma, three turns", GEMMA, GEMMA_TOKENS, [USER, {"role": "assistant", "content": " ok "}, USER], None, True),
+    ("gemma, refused", GEMMA, GEMMA_TOKENS, [USER, USER], None, None),
     ("values", VALUES, PLAIN_TOKENS, [SYSTEM, USER, {"role": "user", "content": "second question", "name": "x"}], None, None),
 ]
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Logits of tiny random Qwen3, Qwen2 and Llama checkpoints, computed by transformers on the CPU in float32.
+"""Logits of tiny random Qwen3, Qwen2, Llama and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
 
-    python3 scripts/golden/decoder_logits.py OUTDIR        (the files in tests/parity came from here, OUTDIR = tests/parity)
+    python3 scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
@@ -18,9 +18,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-FAMILIES = {"qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
 
 BASE = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -41,6 +42,18 @@ BASE = {
     "tie_word_embeddings": False,
     "max_position_embeddings": 256,
     "torch_dtype": "float32",
+}
+
+# Keys that Gemma 3 does not have, and those that it adds.
+GEMMA3 = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "hidden_act": "absent",
+    "use_sliding_window": "absent",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "sliding_window": 4,
+    "rope_local_base_freq": 100.0,
+    "pad_token_id": None,
 }
 
 # name -> (changed keys, element type of the stored weights, seed)
@@ -124,7 +137,65 @@ CASES = {
         torch.float32,
         7,
     ),
+    # Gemma 3: a window shorter than the text, three query heads, another query scale than the head's width, a tied head.
+    "gemma3-tied": (
+        {
+            **GEMMA3,
+            "hidden_size": 36,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "query_pre_attn_scalar": 24,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "tie_word_embeddings": True,
+            "rope_theta": "absent",
+            "rope_scaling": "absent",
+            "rope_local_base_freq": "absent",
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+        torch.float32,
+        8,
+    ),
+    # Its older keys: layers by a pattern, two bases, the global one stretched; five heads, an untied head.
+    "gemma3-linear-untied": (
+        {
+            **GEMMA3,
+            "hidden_size": 40,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 3,
+            "sliding_window_pattern": 2,
+            "rope_theta": 1000.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        },
+        torch.float32,
+        9,
+    ),
+    # The text part of a model that also sees, in bfloat16, with the names that its weights have there.
+    "gemma3-nested-bfloat16": (
+        {
+            **GEMMA3,
+            "hidden_size": 32,
+            "head_dim": 12,
+            "num_attention_heads": 4,
+            "query_pre_attn_scalar": 12,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window": 7,
+            "tie_word_embeddings": True,
+            "torch_dtype": "bfloat16",
+        },
+        torch.bfloat16,
+        10,
+    ),
 }
+# Whose keys are those of `text_config`, and whose tensors have this prefix.
+NESTED = {"gemma3-nested-bfloat16": "language_model."}
 SHARDS = {"llama-biased-sharded": 2}
 LENGTHS = [1, 2, 7, 19]
 
@@ -137,6 +208,10 @@ def keys_of(changes):
 
 def model_config(keys):
     """The configuration in the terms of transformers 5, so that nothing depends on how it reads older files."""
+    if keys["model_type"] == "gemma3_text":
+        config = Gemma3TextConfig(**{key: value for key, value in keys.items() if key not in ["architectures", "model_type", "torch_dtype"]})
+        config._attn_implementation = "eager"
+        return config
     rope = keys.get("rope_parameters") or {"rope_type": "default", **(keys.get("rope_scaling") or {}), "rope_theta": keys["rope_theta"]}
     names = [
         "vocab_size",
@@ -159,12 +234,12 @@ def model_config(keys):
 
 
 def random_weights(model, element_type, seed):
-    """Fills every parameter: matrices N(0, 0.2), biases N(0, 0.3), norm weights around 1, all exact in `element_type`."""
+    """Fills every parameter: matrices N(0, 0.2), biases N(0, 0.3), norm weights around 1 (Gemma's around 0), all exact in `element_type`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-            centre = 0.0 if name.endswith(".bias") else 1.0
+            centre = 0.0 if name.endswith(".bias") or model.config.model_type == "gemma3_text" else 1.0
             values = centre + 0.3 * noise if parameter.dim() == 1 else 0.2 * noise
             parameter.copy_(values.to(element_type).to(torch.float32))
 
@@ -227,11 +302,17 @@ def write_case(name, folder, changes, element_type, seed):
             assert torch.isfinite(output).all() and output.std() > 0.3
             logits.append([[float(f"{value:.7g}") for value in row] for row in output.tolist()])
     os.makedirs(folder, exist_ok=True)
+    prefix = NESTED.get(name, "")
+    nested = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "torch_dtype": keys["torch_dtype"], "text_config": keys}
     with open(os.path.join(folder, "config.json"), "w") as file:
-        json.dump(keys, file, indent=2)
+        json.dump(nested if prefix else keys, file, indent=2)
         file.write("\n")
-    save_weights(folder, stored(model, element_type, keys["tie_word_embeddings"]), SHARDS.get(name, 1))
-    check_reads_back(folder, keys, sequences[-1], logits[-1])
+    tensors = {prefix + name: tensor for name, tensor in stored(model, element_type, keys["tie_word_embeddings"]).items()}
+    if prefix:
+        tensors["vision_tower.vision_model.post_layernorm.weight"] = torch.ones(4)
+    save_weights(folder, tensors, SHARDS.get(name, 1))
+    if not prefix:
+        check_reads_back(folder, keys, sequences[-1], logits[-1])
     golden = {
         "made_by": "scripts/golden/decoder_logits.py",
         "torch": torch.__version__,
@@ -255,11 +336,13 @@ def check_reads_back(folder, keys, sequence, expected):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
     torch.set_num_threads(1)
     total = 0
     for name, (changes, element_type, seed) in CASES.items():
+        if sys.argv[2:] and name not in sys.argv[2:]:
+            continue
         folder = os.path.join(sys.argv[1], name)
         write_case(name, folder, changes, element_type, seed)
         size = sum(os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder))

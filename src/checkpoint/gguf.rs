@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::CheckpointError;
 use crate::files::{Access, Sync, replace_file_with};
-use crate::hub::{Architecture, ModelConfig, ModelSource, RopeScaling};
+use crate::hub::{Architecture, ModelConfig, ModelSource, RopeScaling, Scope};
 use crate::model::{Weights, tensor_names};
 use crate::text::{QWEN2_WORDS, Tokenizer};
 
@@ -61,6 +61,10 @@ pub fn export_gguf(
     stored_as: GgufType,
 ) -> Result<(), CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
+    if config.architecture == Architecture::Gemma3 {
+        let problem = "a Gemma 3 model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py".to_owned();
+        return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
+    }
     let metadata = [described(source, &config, stored_as), vocabulary(source, &config)?].concat();
     let mut tensors = Vec::new();
     for (name, shape) in tensor_names(&config) {
@@ -71,12 +75,16 @@ pub fn export_gguf(
             ([.., width], dtype) if width % dtype.block_size() != 0 => GgmlDType::F16,
             (_, dtype) => dtype,
         };
-        tensors.push((gguf_name(&name), QTensor::quantize(&turned(&config, &name, tensor)?, dtype)?));
+        tensors.push((gguf_name(&config, &name), QTensor::quantize(&turned(&config, &name, tensor)?, dtype)?));
     }
-    if config.rope_scaling != RopeScaling::Unscaled {
-        let plain = ModelConfig { rope_scaling: RopeScaling::Unscaled, ..config.clone() }.rope_frequencies();
-        let divisors: Vec<f32> =
-            plain.iter().zip(config.rope_frequencies()).map(|(plain, scaled)| (plain / scaled) as f32).collect();
+    if matches!(config.rope_scaling, RopeScaling::Llama3 { .. }) {
+        let unscaled = ModelConfig { rope_scaling: RopeScaling::Unscaled, ..config.clone() };
+        let plain = unscaled.rope_frequencies(Scope::Everything);
+        let divisors: Vec<f32> = plain
+            .iter()
+            .zip(config.rope_frequencies(Scope::Everything))
+            .map(|(plain, scaled)| (plain / scaled) as f32)
+            .collect();
         let divisors = Tensor::new(divisors, &Device::Cpu)?;
         tensors.push(("rope_freqs.weight".to_owned(), QTensor::quantize(&divisors, GgmlDType::F32)?));
     }
@@ -100,6 +108,7 @@ fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) ->
         Architecture::Qwen3 => "qwen3",
         Architecture::Qwen2 => "qwen2",
         Architecture::Llama => "llama",
+        Architecture::Gemma3 => "gemma3",
     };
     let name = source.name.rsplit('/').next().unwrap_or_default();
     let of_file = [
@@ -125,11 +134,23 @@ fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) ->
     let of_file = of_file.map(|(key, value)| (key.to_owned(), value));
     let counts = counts.map(|(key, count)| (format!("{family}.{key}"), Value::U32(count as u32)));
     let constants = constants.map(|(key, number)| (format!("{family}.{key}"), Value::F32(number as f32)));
-    of_file.into_iter().chain(counts).chain(constants).collect()
+    let scaling = match config.rope_scaling {
+        RopeScaling::Linear { factor } => vec![
+            (format!("{family}.rope.scaling.type"), Value::String("linear".to_owned())),
+            (format!("{family}.rope.scaling.factor"), Value::F32(factor as f32)),
+        ],
+        RopeScaling::Unscaled | RopeScaling::Llama3 { .. } => Vec::new(),
+    };
+    of_file.into_iter().chain(counts).chain(constants).chain(scaling).collect()
 }
 
 /// `model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`.
-pub(super) fn gguf_name(name: &str) -> String {
+pub(super) fn gguf_name(config: &ModelConfig, name: &str) -> String {
+    const OUTPUT_NORMS: [(&str, &str); 3] = [
+        ("post_attention_layernorm", "post_attention_norm"),
+        ("pre_feedforward_layernorm", "ffn_norm"),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
+    ];
     const PARTS: [(&str, &str); 15] = [
         ("model.embed_tokens", "token_embd"),
         ("model.norm", "output_norm"),
@@ -147,7 +168,8 @@ pub(super) fn gguf_name(name: &str) -> String {
         ("mlp.up_proj", "ffn_up"),
         ("mlp.down_proj", "ffn_down"),
     ];
-    PARTS.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
+    let output_norms = if config.options.has_output_norms { &OUTPUT_NORMS[..] } else { &[] };
+    output_norms.iter().chain(&PARTS).fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
 }
 
 /// llama.cpp turns neighbours of a Llama's heads, where the checkpoint has the two halves of a head turn: rows of queries

@@ -17,7 +17,10 @@ use super::gguf_metadata::Metadata;
 use super::gguf_vocabulary::{Vocabulary, vocabulary};
 use super::new_folder::write_file;
 use super::tensor_file::{TensorHeader, write_tensors};
-use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource, RopeScaling, gguf_folder};
+use crate::hub::{
+    Architecture, AttentionBias, DecoderOptions, ModelConfig, ModelSource, RopeScaling, Scope, SlidingWindow,
+    gguf_folder,
+};
 use crate::model::tensor_names;
 use crate::text::catch_panic::catch_panic;
 use crate::text::{Message, TextError, Thinking, Tokenizer};
@@ -28,23 +31,23 @@ const MAX_HEADER_BYTES: u64 = 32 << 20;
 const CHUNK_NUMBERS: usize = 4 << 20;
 
 /// Writes the model of a GGUF file (version 2 or 3, little endian) as a new folder, its weights in bf16 or f32. Memory: the
-/// header and one chunk of 4 M numbers.
+/// header and one chunk of 4 M numbers. Returns what the file leaves out and was assumed.
 ///
 /// # Errors
 /// [`CheckpointError::GgufFile`] for a file that is damaged or that the engine cannot compute; nothing is written then.
-pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<(), CheckpointError> {
+pub fn import_gguf(file: &Path, folder: &Path, in_f32: bool) -> Result<Option<&'static str>, CheckpointError> {
     Gguf::open(file)?.write(folder, if in_f32 { DType::F32 } else { DType::BF16 })
 }
 
-/// Imports a GGUF file in bf16 to its folder in the user's cache ([`gguf_folder`]), unless it is there; `None` for the
-/// name of no such file.
+/// Imports a GGUF file in bf16 to its folder in the user's cache ([`gguf_folder`]), unless it is there, with what
+/// [`import_gguf`] returns; `None` for the name of no such file.
 ///
 /// # Errors
 /// As [`import_gguf`], and for a file that does not exist.
-pub fn import_into_cache(file: &Path) -> Result<Option<PathBuf>, CheckpointError> {
+pub fn import_into_cache(file: &Path) -> Result<Option<(PathBuf, Option<&'static str>)>, CheckpointError> {
     let refused = |problem: String| CheckpointError::GgufFile { path: file.to_owned(), problem };
     let folder = match gguf_folder(file) {
-        Some(folder) if folder.exists() => return Ok(Some(folder)),
+        Some(folder) if folder.exists() => return Ok(Some((folder, None))),
         Some(folder) => folder,
         None if file.extension().is_some_and(|extension| extension == "gguf") && !file.is_dir() => {
             let problem =
@@ -58,10 +61,8 @@ pub fn import_into_cache(file: &Path) -> Result<Option<PathBuf>, CheckpointError
     std::fs::create_dir_all(cache).map_err(failed)?;
     // Of several processes one imports and the others wait for it.
     let _lock = crate::files::lock_folder(cache).map_err(failed)?;
-    if !folder.exists() {
-        import_gguf(file, &folder, false)?;
-    }
-    Ok(Some(folder))
+    let note = if folder.exists() { None } else { import_gguf(file, &folder, false)? };
+    Ok(Some((folder, note)))
 }
 
 /// An open file with its header.
@@ -92,7 +93,7 @@ impl<'a> Gguf<'a> {
         Ok(Self { path, file, length, content })
     }
 
-    fn write(&self, folder: &Path, dtype: DType) -> Result<(), CheckpointError> {
+    fn write(&self, folder: &Path, dtype: DType) -> Result<Option<&'static str>, CheckpointError> {
         let config = self.config().map_err(|problem| self.refused(problem))?;
         let vocabulary = self.vocabulary(&config).map_err(|problem| self.refused(problem))?;
         let tensors: Vec<TensorHeader> =
@@ -111,7 +112,8 @@ impl<'a> Gguf<'a> {
                     take(&safetensors::View::data(&&numbers.to_dtype(dtype)?))
                 })
             })
-        })
+        })?;
+        Ok(vocabulary.note)
     }
 
     /// Whether tokenizer and chat template can be used, before weights are written.
@@ -136,8 +138,11 @@ impl<'a> Gguf<'a> {
             "qwen3" => Architecture::Qwen3,
             "qwen2" => Architecture::Qwen2,
             "llama" => Architecture::Llama,
+            "gemma3" => Architecture::Gemma3,
             other => {
-                return Err(format!("the architecture `{other}` is not supported; use one of llama, qwen2, qwen3"));
+                return Err(format!(
+                    "the architecture `{other}` is not supported; use one of gemma3, llama, qwen2, qwen3"
+                ));
             }
         };
         let count = |key: &str| metadata.count(&format!("{family}.{key}"));
@@ -171,11 +176,16 @@ impl<'a> Gguf<'a> {
             },
             head_dim,
             rms_norm_eps: number("attention.layer_norm_rms_epsilon", None)?,
-            rope_theta: number("rope.freq_base", Some(10_000.0))?,
+            rope_theta: number("rope.freq_base", Some(if architecture == Architecture::Gemma3 { 1e6 } else { 1e4 }))?,
             rope_scaling: RopeScaling::Unscaled,
             attention_bias: self.attention_bias(architecture)?,
             tie_word_embeddings: !self.content.tensor_infos.contains_key("output.weight"),
             max_position_embeddings: count("context_length")?,
+            options: match architecture {
+                Architecture::Qwen3 => DecoderOptions::QWEN3,
+                Architecture::Qwen2 | Architecture::Llama => DecoderOptions::PLAIN,
+                Architecture::Gemma3 => gemma3(&metadata)?,
+            },
         };
         // The limits of a `config.json` hold here, too.
         let config =
@@ -192,8 +202,9 @@ impl<'a> Gguf<'a> {
         let has = |part: &str| self.content.tensor_infos.contains_key(&format!("blk.0.{part}.bias"));
         match (architecture, has("attn_q"), has("attn_output")) {
             (Architecture::Qwen2, true, false) => Ok(AttentionBias::QueryKeyValue),
-            (Architecture::Qwen3 | Architecture::Llama, false, false) => Ok(AttentionBias::Absent),
-            (Architecture::Qwen3 | Architecture::Llama, true, true) => Ok(AttentionBias::All),
+            (Architecture::Qwen2, _, _) => Err("a Qwen2 model without its biases is not supported".to_owned()),
+            (_, false, false) => Ok(AttentionBias::Absent),
+            (_, true, true) => Ok(AttentionBias::All),
             _ => Err("these biases of the attention are not supported for its architecture".to_owned()),
         }
     }
@@ -204,8 +215,10 @@ impl<'a> Gguf<'a> {
         let metadata = Metadata(&self.content.metadata);
         let kind = metadata.0.get(&format!("{family}.rope.scaling.type")).and_then(|kind| kind.to_string().ok());
         let factor = metadata.number(&format!("{family}.rope.scaling.factor"), Some(1.0))?;
-        if let Some(kind) = kind.filter(|kind| *kind != "none" && factor != 1.0) {
-            return Err(format!("rotary scaling `{kind}` by {factor} is not supported"));
+        match kind.filter(|kind| *kind != "none" && factor != 1.0) {
+            Some(kind) if kind == "linear" && factor > 1.0 => return Ok(RopeScaling::Linear { factor }),
+            Some(kind) => return Err(format!("rotary scaling `{kind}` by {factor} is not supported")),
+            None => {}
         }
         let Some(info) = self.content.tensor_infos.get("rope_freqs.weight") else {
             return Ok(RopeScaling::Unscaled);
@@ -220,7 +233,7 @@ impl<'a> Gguf<'a> {
             Ok(())
         })
         .map_err(|error| error.to_string())?;
-        let plain = config.rope_frequencies();
+        let plain = config.rope_frequencies(Scope::Everything);
         [8.0, 32.0, 16.0, 4.0]
             .map(|factor| RopeScaling::Llama3 {
                 factor,
@@ -230,7 +243,8 @@ impl<'a> Gguf<'a> {
             })
             .into_iter()
             .find(|scaling| {
-                let scaled = ModelConfig { rope_scaling: *scaling, ..config.clone() }.rope_frequencies();
+                let scaled =
+                    ModelConfig { rope_scaling: *scaling, ..config.clone() }.rope_frequencies(Scope::Everything);
                 plain.iter().zip(scaled).zip(&divisors).all(|((plain, scaled), divisor)| {
                     (plain / scaled - f64::from(*divisor)).abs() < 1e-3 * f64::from(*divisor)
                 })
@@ -244,7 +258,7 @@ impl<'a> Gguf<'a> {
         let mut unused: Vec<&str> =
             infos.keys().map(String::as_str).filter(|name| *name != "rope_freqs.weight").collect();
         for tensor in tensors {
-            let name = gguf_name(&tensor.name);
+            let name = gguf_name(config, &tensor.name);
             let info = infos.get(&name).ok_or_else(|| format!("tensor `{name}` is missing"))?;
             if info.shape.dims() != tensor.shape {
                 let found = info.shape.dims();
@@ -286,7 +300,12 @@ impl<'a> Gguf<'a> {
         let is_turned = config.architecture == Architecture::Llama
             && (tensor.name.contains("q_proj") || tensor.name.contains("k_proj"));
         let whole_rows = if is_turned { config.head_dim } else { 1 };
-        self.chunks(&gguf_name(&tensor.name), &tensor.shape, whole_rows, &mut |numbers| {
+        // llama.cpp has the offset in the weights of norms.
+        let offset = if tensor.name.ends_with("norm.weight") { config.options.norm_offset } else { 0.0 };
+        self.chunks(&gguf_name(config, &tensor.name), &tensor.shape, whole_rows, &mut |numbers| {
+            if offset != 0.0 {
+                return take(numbers.affine(1.0, -offset)?);
+            }
             if !is_turned {
                 return take(numbers);
             }
@@ -330,6 +349,31 @@ impl<'a> Gguf<'a> {
     fn refused(&self, problem: String) -> CheckpointError {
         CheckpointError::GgufFile { path: self.path.to_owned(), problem }
     }
+}
+
+/// llama.cpp has five layers with a window for each that sees everything, the local base, and the query scale of all but
+/// the 27B in its code.
+fn gemma3(metadata: &Metadata<'_>) -> Result<DecoderOptions, String> {
+    let key = |name: &str| format!("gemma3.{name}");
+    let caps = ["attn_logit_softcapping", "final_logit_softcapping"];
+    if let Some(cap) = caps.into_iter().find(|cap| metadata.0.contains_key(&key(cap))) {
+        return Err(format!("soft caps (`{cap}`) are not supported"));
+    }
+    let count = |name: &str| metadata.count(&key(name));
+    let (hidden, layers) = (count("embedding_length")?, count("block_count")?);
+    let pattern = "attention.sliding_window_pattern";
+    let pattern = if metadata.0.contains_key(&key(pattern)) { count(pattern)?.max(1) } else { 6 };
+    let window = SlidingWindow {
+        tokens: count("attention.sliding_window")?,
+        scopes: (1..=layers)
+            .map(|layer| if layer.is_multiple_of(pattern) { Scope::Everything } else { Scope::Window })
+            .collect(),
+        rope_theta: metadata.number(&key("rope.freq_base_swa"), Some(1e4))?,
+    };
+    // The 27B alone has 62 layers.
+    let scalar =
+        if layers == 62 { hidden / count("attention.head_count")?.max(1) } else { count("attention.key_length")? };
+    Ok(DecoderOptions::gemma3(hidden, scalar as f64, Some(window)))
 }
 
 fn bytes_of(info: &TensorInfo, numbers: usize) -> usize {

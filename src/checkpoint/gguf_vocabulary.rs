@@ -14,7 +14,13 @@ pub(super) struct Vocabulary {
     /// By name.
     pub(super) files: BTreeMap<&'static str, Json>,
     pub(super) stop_ids: Vec<u32>,
+    /// What the metadata leave out and was assumed.
+    pub(super) note: Option<&'static str>,
 }
+
+/// Gemma's turns, for its base models, which come without a template. As the instruct models' for text.
+const GEMMA_TURNS: &str = include_str!("gemma_turns.jinja");
+const TURN_END: &str = "<end_of_turn>";
 
 /// # Errors
 /// What is missing or not supported, as the end of a sentence that begins with the file's name.
@@ -44,7 +50,12 @@ pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabul
         |id: Option<u32>| id.and_then(|id| tokens.iter().find(|token| token.id == id)).map(|token| token.text);
     let id = |key: &str| metadata.id(&format!("tokenizer.ggml.{key}"));
     // A turn's end where it differs from the text's.
-    let ends = [id("eot_token_id"), id("eos_token_id"), id("eom_token_id")];
+    let special =
+        |text: &str| tokens.iter().find(|token| token.kind == CONTROL && token.text == text).map(|token| token.id);
+    let turn_end = id("eot_token_id").or_else(|| special(TURN_END));
+    let ends = [turn_end, id("eos_token_id"), id("eom_token_id")];
+    let template = metadata.text("tokenizer.chat_template").ok();
+    let assumed = template.is_none().then(|| special("<start_of_turn>").and(special(TURN_END))).flatten();
     let mut stop_ids: Vec<u32> = ends.into_iter().flatten().collect();
     stop_ids.sort_unstable();
     stop_ids.dedup();
@@ -52,7 +63,7 @@ pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabul
         "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false,
         "bos_token": text_of(id("bos_token_id")), "eos_token": text_of(ends[0].or(ends[1])),
         "pad_token": text_of(id("padding_token_id")),
-        "chat_template": metadata.text("tokenizer.chat_template").ok(),
+        "chat_template": template.or(assumed.map(|_| GEMMA_TURNS)),
     });
     let generation = json!({"bos_token_id": id("bos_token_id"), "eos_token_id": stop_ids});
     let files = BTreeMap::from([
@@ -60,7 +71,9 @@ pub(super) fn vocabulary(metadata: &Metadata<'_>, rows: usize) -> Result<Vocabul
         ("tokenizer_config.json", without_null(config)),
         ("generation_config.json", without_null(generation)),
     ]);
-    Ok(Vocabulary { files, stop_ids })
+    let note = assumed
+        .map(|_| "the file has no chat template: Gemma's turns, <start_of_turn> and <end_of_turn>, were written");
+    Ok(Vocabulary { files, stop_ids, note })
 }
 
 fn without_null(mut object: Json) -> Json {

@@ -21,7 +21,7 @@ use super::device::DeviceArguments;
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::OpenModel;
-use crate::hub::{Architecture, AttentionBias, ModelConfig, RopeScaling, find_model};
+use crate::hub::{Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeScaling, find_model};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
 use crate::run::RunFolders;
@@ -183,6 +183,7 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         attention_bias: AttentionBias::Absent,
         tie_word_embeddings: true,
         max_position_embeddings: 1024,
+        options: DecoderOptions::QWEN3,
     };
     let settings = PretrainSettings {
         config,

@@ -32,8 +32,8 @@ impl LogProbAgreement {
 }
 
 /// Compares the log-probs of `token_ids` (at least two, at most the model's positions). `None` if candle-transformers
-/// does not support the model: biases in a Llama, and heads of a Llama that are not `hidden_size
-/// num_attention_heads` wide. One model is in memory at a time.
+/// does not support the model: biases in a Llama, heads of a Llama that are not `hidden_size / num_attention_heads`
+/// wide, rotary wavelengths stretched linearly, Gemma 3's layer types and query scale. One model is in memory at a time.
 ///
 /// # Errors
 /// [`StartError`] for weights that do not fit the configuration.
@@ -140,6 +140,7 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
             let mut model = qwen2::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
+        Architecture::Gemma3 => candle_core::bail!("Gemma 3 is not compared"),
         Architecture::Llama => {
             let theirs = llama_config(config);
             let mut cache = llama::Cache::new(true, engine.dtype, &theirs, &engine.device)?;
@@ -152,16 +153,19 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
 fn is_computed_there(config: &ModelConfig) -> bool {
     let is_unbiased = config.attention_bias == AttentionBias::Absent;
     let heads_fill_the_width = config.head_dim * config.num_attention_heads == config.hidden_size;
+    let is_linear = matches!(config.rope_scaling, RopeScaling::Linear { .. });
     match config.architecture {
+        _ if is_linear => false,
         Architecture::Qwen3 => is_unbiased,
         Architecture::Qwen2 => heads_fill_the_width,
         Architecture::Llama => is_unbiased && heads_fill_the_width,
+        Architecture::Gemma3 => false,
     }
 }
 
 fn llama_config(config: &ModelConfig) -> llama::Config {
     let rope_scaling = match config.rope_scaling {
-        RopeScaling::Unscaled => None,
+        RopeScaling::Unscaled | RopeScaling::Linear { .. } => None,
         RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
             Some(llama::Llama3RopeConfig {
                 factor: factor as f32,

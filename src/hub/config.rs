@@ -4,6 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::HubError;
 
+mod gemma3;
+mod options;
+
+pub(super) use gemma3::text_config;
+pub use options::{Activation, DecoderOptions, NormNames, Scope, SlidingWindow};
+
 /// The families of decoders that the engine computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
@@ -13,6 +19,8 @@ pub enum Architecture {
     Qwen2,
     /// Llama and what is built like it (SmolLM2): neither, and Llama 3's stretched rotary positions.
     Llama,
+    /// Gemma 3 for text: five layers with a sliding window for each that sees everything, norms around each block.
+    Gemma3,
 }
 
 /// Which matrices of the attention add a bias.
@@ -30,6 +38,11 @@ pub enum AttentionBias {
 pub enum RopeScaling {
     /// Not at all.
     Unscaled,
+    /// All are divided by it.
+    Linear {
+        /// `factor`, at least 1.
+        factor: f64,
+    },
     /// Llama 3.1: wavelengths above `original_positions / low_frequency_factor` tokens are stretched by `factor`, those
     /// below `original_positions / high_frequency_factor` are kept, those between are blended.
     Llama3 {
@@ -75,27 +88,11 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Longest sequence the model was made for, in tokens.
     pub max_position_embeddings: usize,
+    /// What its layers compute.
+    pub options: DecoderOptions,
 }
 
 impl ModelConfig {
-    /// Radians a token of each pair of a head, [head_dim / 2]: `theta^(-2i / head_dim)`, scaled as the model asks.
-    pub fn rope_frequencies(&self) -> Vec<f64> {
-        let frequencies = (0..self.head_dim / 2).map(|i| self.rope_theta.powf(-2.0 * i as f64 / self.head_dim as f64));
-        let RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } =
-            self.rope_scaling
-        else {
-            return frequencies.collect();
-        };
-        let scaled = |frequency: f64| {
-            // How often the pair turns over the length that the model was first trained for.
-            let turns = original_positions as f64 * frequency / std::f64::consts::TAU;
-            let weight =
-                ((turns - low_frequency_factor) / (high_frequency_factor - low_frequency_factor)).clamp(0.0, 1.0);
-            frequency * (weight + (1.0 - weight) / factor)
-        };
-        frequencies.map(scaled).collect()
-    }
-
     /// Reads a Hugging Face `config.json`; `path_label` names it in messages. The spellings of the rotary settings are
     /// all understood: `rope_theta` with `rope_scaling` (whose kind is `rope_type`, once `type`), and `rope_parameters`
     /// of transformers 5.
@@ -119,17 +116,14 @@ impl ModelConfig {
 
     /// The `config.json` that transformers and [`ModelConfig::parse`] read, with the ids that end a completion.
     pub fn to_json(&self, torch_dtype: &str, eos_token_ids: &[u32]) -> String {
-        let (architecture, model_type) = match self.architecture {
-            Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
-            Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
-            Architecture::Llama => ("LlamaForCausalLM", "llama"),
-        };
+        let (architecture, model_type) = self.architecture.names();
         let eos = match eos_token_ids {
             [one] => json!(one),
             several => json!(several),
         };
         let rope_scaling = match self.rope_scaling {
             RopeScaling::Unscaled => Value::Null,
+            RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
             RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => json!({
                 "rope_type": "llama3",
                 "factor": factor,
@@ -148,7 +142,7 @@ impl ModelConfig {
             "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
-            "hidden_act": "silu",
+            "hidden_act": self.options.activation.name(),
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,
             "rope_scaling": rope_scaling,
@@ -159,9 +153,16 @@ impl ModelConfig {
             "eos_token_id": eos,
             "torch_dtype": torch_dtype,
         });
-        if let (Architecture::Qwen2, Value::Object(keys)) = (self.architecture, &mut config) {
-            // Its biases are part of the architecture, not a choice.
-            keys.remove("attention_bias");
+        if let Value::Object(keys) = &mut config {
+            match self.architecture {
+                // Its biases are part of the architecture, not a choice.
+                Architecture::Qwen2 => drop(keys.remove("attention_bias")),
+                Architecture::Gemma3 => {
+                    keys.retain(|key, _| key != "hidden_act" && key != "use_sliding_window");
+                    keys.extend(gemma3::keys(self));
+                }
+                Architecture::Qwen3 | Architecture::Llama => {}
+            }
         }
         format!("{config:#}\n")
     }
@@ -189,9 +190,16 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn model(&self) -> Result<ModelConfig, HubError> {
+    fn model(mut self) -> Result<ModelConfig, HubError> {
         let architecture = self.architecture()?;
-        self.refuse_what_is_not_computed()?;
+        if architecture == Architecture::Gemma3 {
+            self.keys = gemma3::text_keys(self.keys);
+        }
+        self.refuse_what_is_not_computed(architecture)?;
+        let (rope_theta, rope_scaling) = match architecture {
+            Architecture::Gemma3 => self.layer_rope("full_attention")?,
+            _ => (self.rope_theta()?, self.rope_scaling()?),
+        };
         let hidden_size = self.count("hidden_size")?;
         let num_attention_heads = self.count("num_attention_heads")?;
         let config = ModelConfig {
@@ -204,11 +212,12 @@ impl Reader<'_> {
             num_key_value_heads: self.count_or("num_key_value_heads", num_attention_heads)?,
             head_dim: self.head_dim(hidden_size, num_attention_heads)?,
             rms_norm_eps: self.positive("rms_norm_eps", self.keys.get("rms_norm_eps"), 1e-6)?,
-            rope_theta: self.rope_theta()?,
-            rope_scaling: self.rope_scaling()?,
+            rope_theta,
+            rope_scaling,
             attention_bias: self.attention_bias(architecture)?,
             tie_word_embeddings: self.flag("tie_word_embeddings")?,
             max_position_embeddings: self.count_or("max_position_embeddings", default_positions(architecture))?,
+            options: self.options(architecture)?,
         };
         if !num_attention_heads.is_multiple_of(config.num_key_value_heads) {
             let problem = format!(
@@ -233,44 +242,70 @@ impl Reader<'_> {
             (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
             (Some("Qwen2ForCausalLM"), _) | (None, Some("qwen2")) => Ok(Architecture::Qwen2),
             (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Ok(Architecture::Llama),
+            (Some("Gemma3ForCausalLM" | "Gemma3ForConditionalGeneration"), _)
+            | (None, Some("gemma3_text" | "gemma3")) => Ok(Architecture::Gemma3),
             (None, None) => Err(self.problem(
                 "`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned(),
             )),
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
-                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM or LlamaForCausalLM"
-                    .to_owned(),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM or Gemma3ForCausalLM".to_owned(),
             }),
         }
     }
 
-    fn refuse_what_is_not_computed(&self) -> Result<(), HubError> {
-        let unsupported = |feature: String, remedy: &str| {
-            Err(HubError::Unsupported { path: self.path.to_owned(), feature, remedy: remedy.to_owned() })
+    /// The parts in which families differ.
+    fn options(&self, architecture: Architecture) -> Result<DecoderOptions, HubError> {
+        let options = match architecture {
+            Architecture::Qwen3 => DecoderOptions::QWEN3,
+            Architecture::Qwen2 | Architecture::Llama => DecoderOptions::PLAIN,
+            Architecture::Gemma3 => self.gemma3_options()?,
         };
+        let name = self.keys.get("hidden_act").and_then(Value::as_str).unwrap_or(options.activation.name());
+        match Activation::NAMES.iter().find(|(known, _)| *known == name) {
+            Some((_, activation)) => Ok(DecoderOptions { activation: *activation, ..options }),
+            None => Err(self.unsupported(
+                &format!("the activation `{name}` (`hidden_act`)"),
+                "only silu and gelu_pytorch_tanh are supported",
+            )),
+        }
+    }
+
+    fn refuse_what_is_not_computed(&self, architecture: Architecture) -> Result<(), HubError> {
         if self.flag("mlp_bias")? {
-            return unsupported("`mlp_bias` = true".to_owned(), "use a model without biases in its feed-forward block");
+            return Err(self.unsupported("`mlp_bias` = true", "use a model without biases in its feed-forward block"));
+        }
+        if self.flag("use_bidirectional_attention")? {
+            return Err(self.unsupported("`use_bidirectional_attention` = true", "use a model that generates text"));
+        }
+        let soft_caps = ["attn_logit_softcapping", "final_logit_softcapping"];
+        if let Some(key) = soft_caps.into_iter().find(|key| self.keys.get(*key).is_some_and(|value| !value.is_null())) {
+            let feature = format!("`{key}` = {}", self.keys[key]);
+            return Err(self.unsupported(&feature, "use a model without soft caps, such as Gemma 3"));
         }
         let sliding =
             |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
-        if self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding) {
-            return unsupported(
-                "a sliding attention window in use".to_owned(),
-                "use a model whose layers all have full attention",
-            );
+        let is_sliding = self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding);
+        if is_sliding && architecture != Architecture::Gemma3 {
+            return Err(self.unsupported(
+                "a sliding attention window in use",
+                "use a model whose layers all have full attention, or Gemma 3",
+            ));
         }
         if let Some(quantized) = self.keys.get("quantization_config").filter(|value| !value.is_null()) {
             let method = quantized.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-            return unsupported(
-                format!("a quantized checkpoint ({method})"),
+            return Err(self.unsupported(
+                &format!("a quantized checkpoint ({method})"),
                 "use the original weights in float32, float16 or bfloat16",
-            );
+            ));
         }
-        match self.keys.get("hidden_act").and_then(Value::as_str) {
-            None | Some("silu") => Ok(()),
-            Some(other) => unsupported(format!("`hidden_act` = \"{other}\""), "use a model with silu"),
-        }
+        Ok(())
+    }
+
+    fn unsupported(&self, feature: &str, remedy: &str) -> HubError {
+        let (path, feature, remedy) = (self.path.to_owned(), feature.to_owned(), remedy.to_owned());
+        HubError::Unsupported { path, feature, remedy }
     }
 
     fn head_dim(&self, hidden_size: usize, heads: usize) -> Result<usize, HubError> {
@@ -293,7 +328,7 @@ impl Reader<'_> {
     fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, HubError> {
         match architecture {
             Architecture::Qwen2 => Ok(AttentionBias::QueryKeyValue),
-            Architecture::Qwen3 | Architecture::Llama => {
+            Architecture::Qwen3 | Architecture::Llama | Architecture::Gemma3 => {
                 Ok(if self.flag("attention_bias")? { AttentionBias::All } else { AttentionBias::Absent })
             }
         }
@@ -304,17 +339,22 @@ impl Reader<'_> {
         let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling")) else {
             return Ok(RopeScaling::Unscaled);
         };
+        self.scaling_of(key, parameters)
+    }
+
+    fn scaling_of(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
         let kind = parameters.get("rope_type").or_else(|| parameters.get("type")).and_then(Value::as_str);
         match kind {
             Some("llama3") => self.llama3_scaling(key, parameters),
+            Some("linear") => match parameters.get("factor").and_then(Value::as_f64) {
+                Some(factor) if factor >= 1.0 && factor.is_finite() => Ok(RopeScaling::Linear { factor }),
+                _ => Err(self.problem(format!("`{key}` = {parameters}: `factor` must be at least 1"))),
+            },
             None | Some("default") if parameters.get("factor").is_none_or(Value::is_null) => Ok(RopeScaling::Unscaled),
-            _ => Err(HubError::Unsupported {
-                path: self.path.to_owned(),
-                feature: format!("`{key}` = {parameters}"),
-                remedy:
-                    "only `default` and `llama3` are supported; set it to null to use the model at its original length"
-                        .to_owned(),
-            }),
+            _ => Err(self.unsupported(
+                &format!("`{key}` = {parameters}"),
+                "only `default`, `linear` and `llama3` are supported; set it to null to use the model at its original length",
+            )),
         }
     }
 
@@ -388,6 +428,7 @@ fn default_positions(architecture: Architecture) -> usize {
     match architecture {
         Architecture::Qwen3 | Architecture::Qwen2 => 32_768,
         Architecture::Llama => 2_048,
+        Architecture::Gemma3 => 131_072,
     }
 }
 

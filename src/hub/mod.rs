@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use sha2::Digest as _;
 
 use self::embedded::EmbeddedModel;
-pub use config::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+pub use config::{
+    Activation, Architecture, AttentionBias, DecoderOptions, ModelConfig, NormNames, RopeScaling, Scope, SlidingWindow,
+};
 pub use local::{LocalModel, ModelPlace, local_models};
 #[cfg(feature = "download")]
 pub use pull::{PullError, PullProgress, PullSettings, pull};

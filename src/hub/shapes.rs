@@ -1,6 +1,6 @@
 //! Shapes of well-known models, for measuring and planning without their files.
 
-use super::{Architecture, AttentionBias, ModelConfig, RopeScaling};
+use super::{Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeScaling};
 
 /// A shape's name, and its numbers as the model's own `config.json` gives them.
 struct Shape {
@@ -70,13 +70,36 @@ const SHAPES: [Shape; 6] = [
     },
 ];
 
+/// Gemma 3's, with the keys of their text part.
+const GEMMA3: [(&str, &str); 4] = [
+    (
+        "gemma3-270m",
+        r#""vocab_size":262144,"hidden_size":640,"intermediate_size":2048,"num_hidden_layers":18,"num_attention_heads":4,"num_key_value_heads":1,"sliding_window":512,"max_position_embeddings":32768"#,
+    ),
+    (
+        "gemma3-1b",
+        r#""vocab_size":262144,"hidden_size":1152,"intermediate_size":6912,"num_hidden_layers":26,"num_attention_heads":4,"num_key_value_heads":1,"sliding_window":512,"max_position_embeddings":32768"#,
+    ),
+    (
+        "gemma3-4b",
+        r#""hidden_size":2560,"intermediate_size":10240,"num_hidden_layers":34,"num_attention_heads":8,"num_key_value_heads":4,"sliding_window":1024,"rope_scaling":{"rope_type":"linear","factor":8.0}"#,
+    ),
+    (
+        "gemma3-12b",
+        r#""hidden_size":3840,"intermediate_size":15360,"num_hidden_layers":48,"num_attention_heads":16,"num_key_value_heads":8,"sliding_window":1024,"rope_scaling":{"rope_type":"linear","factor":8.0}"#,
+    ),
+];
+
 /// The names that [`named_shape`] knows.
 pub fn shape_names() -> Vec<&'static str> {
-    SHAPES.iter().map(|shape| shape.name).collect()
+    SHAPES.iter().map(|shape| shape.name).chain(GEMMA3.iter().map(|(name, _)| *name)).collect()
 }
 
 /// The configuration of a known shape, such as `qwen3-8b`.
 pub fn named_shape(name: &str) -> Option<ModelConfig> {
+    if let Some((_, keys)) = GEMMA3.iter().find(|(known, _)| *known == name) {
+        return ModelConfig::parse(&format!(r#"{{"model_type":"gemma3_text",{keys}}}"#), name).ok();
+    }
     let shape = SHAPES.iter().find(|shape| shape.name == name)?;
     Some(ModelConfig {
         architecture: Architecture::Qwen3,
@@ -93,5 +116,6 @@ pub fn named_shape(name: &str) -> Option<ModelConfig> {
         attention_bias: AttentionBias::Absent,
         tie_word_embeddings: shape.is_tied,
         max_position_embeddings: 40_960,
+        options: DecoderOptions::QWEN3,
     })
 }

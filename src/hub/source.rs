@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use super::config::text_config;
 use super::{HubError, ModelConfig};
 use crate::files;
 
@@ -101,13 +102,19 @@ impl ModelSource {
         }
     }
 
-    /// Configuration and tokenizer as they are: every file that a copy of the model needs beside its weights.
+    /// Configuration and tokenizer as they are: every file that a copy of the model needs beside its weights. Of a model
+    /// that also sees the configuration is that of its text part, the only weights that are copied.
     ///
     /// # Errors
     /// As [`ModelSource::read`].
     pub fn companions(&self) -> Result<Vec<(&'static str, Vec<u8>)>, HubError> {
         let there = COMPANIONS.into_iter().filter(|file| self.exists(file));
-        there.map(|file| Ok((file, self.read(file)?.into_owned()))).collect()
+        let companion = |file| {
+            let bytes = self.read(file)?.into_owned();
+            let text = (file == "config.json").then(|| text_config(&String::from_utf8_lossy(&bytes))).flatten();
+            Ok((file, text.map_or(bytes, String::into_bytes)))
+        };
+        there.map(companion).collect()
     }
 
     /// One file as text.

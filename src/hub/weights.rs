@@ -58,14 +58,24 @@ impl ModelSource {
         Ok(files)
     }
 
-    /// What a weight file says it holds, in the order of its bytes; the header is checked against the file's size.
+    /// What a weight file says it holds, in the order of its bytes; the header is checked against the file's size. The
+    /// text part of a model that also sees has the names that it would have alone.
     ///
     /// # Errors
     /// [`HubError::Weights`] with both sizes and the remedy.
     pub fn tensors(&self, file: &str) -> Result<Vec<TensorEntry>, HubError> {
         let (mut reader, size) = self.open(file)?;
-        read_header(&mut reader, size, &self.label(file))
+        let mut entries = read_header(&mut reader, size, &self.label(file))?;
+        entries.iter_mut().for_each(|entry| entry.name = text_name(&entry.name));
+        Ok(entries)
     }
+}
+
+/// `language_model.model.layers…` (the Hub's files), `model.language_model.layers…` (transformers 5) ->
+/// `model.layers…`.
+fn text_name(name: &str) -> String {
+    name.strip_prefix("language_model.")
+        .map_or_else(|| name.replacen("model.language_model.", "model.", 1), str::to_owned)
 }
 
 /// The weight files of a model, in a stable order.

@@ -11,11 +11,10 @@ use super::parameters::exact_type;
 use super::{
     AdapterUse, Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Shard, Trainable, Weights,
 };
-use crate::hub::ModelConfig;
+use crate::hub::{ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::matmul::matmul_f32;
-use crate::kernels::rms_norm::{rms_norm_backward, rms_norm_backward_weight};
 use crate::kernels::rope::RopeTable;
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
@@ -28,7 +27,8 @@ pub struct Decoder {
     layers: Vec<Layer>,
     final_norm: NormWeight,
     head: Linear,
-    table: RopeTable,
+    /// Of the embedding, as rounded to the model's dtype.
+    embedding_scale: f64,
     device: Device,
 }
 
@@ -88,20 +88,26 @@ impl Decoder {
         } else {
             assembly.tensor(&["lm_head.weight".to_owned()], &table_shape, &parameters)?
         };
+        let rope = |scope| {
+            let frequencies = config.rope_frequencies(scope);
+            RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact_type(dtype), device)
+        };
+        // Layers of one scope share a table.
+        let everything = rope(Scope::Everything)?;
+        let window = config.options.window.is_some().then(|| rope(Scope::Window)).transpose()?;
+        let table = |index| match (config.scope(index), &window) {
+            (Scope::Window, Some(window)) => window.clone(),
+            _ => everything.clone(),
+        };
         let layers = (0..config.num_hidden_layers)
-            .map(|index| assembly.layer(index, &parameters))
+            .map(|index| assembly.layer(index, table(index), &parameters))
             .collect::<std::result::Result<Vec<_>, _>>()?;
         parameters.copy_into(layers.iter().map(Layer::copies).collect::<Result<Vec<_>>>()?.concat())?;
         Ok(Self {
             layers,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
             head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: None },
-            table: RopeTable::of_frequencies(
-                config.max_position_embeddings,
-                &config.rope_frequencies(),
-                exact_type(dtype),
-                device,
-            )?,
+            embedding_scale: rounded(config.options.embedding_scale, dtype)?,
             config: config.clone(),
             device: device.clone(),
             parameters,
@@ -138,12 +144,13 @@ impl Decoder {
     /// f32 also where all else is bf16: it is rounded twice a layer, and in bf16 that would be most of a forward's
     /// error and of the gap between rollout and training.
     fn embed(&self, token_ids: &Tensor) -> Result<Stream> {
-        Ok(Stream::start(gather_rows(&self.embedding, token_ids, exact_type(self.embedding.dtype()))?))
+        let rows = gather_rows(&self.embedding, token_ids, exact_type(self.embedding.dtype()))?;
+        Ok(Stream::start(scaled(rows, self.embedding_scale)?))
     }
 
     /// The final norm: the whole stream and its norm, [rows, hidden] each.
     fn norm(&self, stream: &Stream) -> Result<(Tensor, Tensor)> {
-        stream.norm(&self.final_norm.weight, self.config.rms_norm_eps, 0)
+        stream.norm(&self.final_norm, 0)
     }
 
     /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], in f32 (f64 for f64).
@@ -195,11 +202,8 @@ impl Decoder {
         gradients: &mut Gradients,
     ) -> Result<()> {
         let Activations { batch: placed, layers, last } = activations;
-        if let Some(range) = &self.final_norm.trained {
-            gradients.add(range, &rms_norm_backward_weight(gradient, &last, self.config.rms_norm_eps)?)?;
-        }
-        let (weight, room) = (&self.final_norm.weight, self.layers.last().map_or(0, Layer::gradient_room));
-        let mut gradient = rms_norm_backward(gradient, &last, weight, self.config.rms_norm_eps, None, room)?;
+        let room = self.layers.last().map_or(0, Layer::gradient_room);
+        let mut gradient = self.final_norm.backward(gradient, &last, None, room, gradients)?;
         let context = self.rows(&placed, Adapters::On.into());
         for (layer, saved) in self.layers.iter().zip(layers).rev() {
             let (saved, derived) = match saved {
@@ -216,7 +220,8 @@ impl Decoder {
             gradient = layer.backward(&gradient, &saved, &derived, context, gradients)?;
         }
         if let Some(range) = &self.embedding_range {
-            gradients.add(range, &embedding_backward(&gradient, &batch.token_ids, self.config.vocab_size)?)?;
+            let sums = embedding_backward(&gradient, &batch.token_ids, self.config.vocab_size)?;
+            gradients.add(range, &scaled(sums, self.embedding_scale)?)?;
         }
         Ok(())
     }
@@ -251,7 +256,7 @@ impl Decoder {
     ) -> Result<Tensor> {
         let mut stream = self.embed(newest)?;
         for (layer, cache) in self.layers.iter().zip(caches) {
-            stream = layer.decode(&stream, (positions, &self.table), cache, rows, adapters)?;
+            stream = layer.decode(&stream, positions, cache, rows, adapters)?;
         }
         self.logits(&self.norm(&stream)?.1)
     }
@@ -259,10 +264,11 @@ impl Decoder {
     /// Every weight under its Hugging Face name, adapters added to the matrices they stand beside: `W + scale * B A`,
     /// in the model's dtype.
     pub fn merged(&self) -> Result<Vec<(String, Tensor)>> {
+        let names = self.config.norm_names();
         let mut named = vec![("model.embed_tokens.weight".to_owned(), self.embedding.clone())];
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = format!("model.layers.{index}");
-            named.extend(layer.merged()?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)));
+            named.extend(layer.merged(&names)?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)));
         }
         named.push(("model.norm.weight".to_owned(), self.final_norm.weight.clone()));
         if !self.config.tie_word_embeddings {
@@ -278,12 +284,21 @@ impl Decoder {
     }
 
     fn place(&self, batch: &PackedBatch) -> Result<DeviceBatch> {
-        batch.place(self.config.vocab_size, self.table.positions(), &self.device)
+        batch.place(self.config.vocab_size, self.config.max_position_embeddings, &self.device)
     }
 
     fn rows<'a>(&'a self, batch: &'a DeviceBatch, adapters: AdapterUse<'a>) -> RowContext<'a> {
-        RowContext { positions: &batch.positions, segments: &batch.segments, table: &self.table, adapters }
+        RowContext { positions: &batch.positions, segments: &batch.segments, adapters }
     }
+}
+
+/// A factor as the model's dtype has it.
+fn rounded(factor: f64, dtype: DType) -> Result<f64> {
+    Tensor::new(factor, &Device::Cpu)?.to_dtype(dtype)?.to_dtype(DType::F64)?.to_scalar()
+}
+
+fn scaled(rows: Tensor, factor: f64) -> Result<Tensor> {
+    if factor == 1.0 { Ok(rows) } else { rows.affine(factor, 0.0) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! One decoder layer, forward and backward: norm, attention, norm, gated MLP, each added to the residual stream.
+//! One decoder layer, forward and backward: norm, attention, norm, gated MLP, each added to the residual stream, in some
+//! families after a norm of its own.
 
 use std::ops::Range;
 
@@ -7,17 +8,20 @@ use candle_core::{Result, Tensor};
 use super::adapter::AdapterUse;
 use super::gradients::Gradients;
 use super::linear::Linear;
+use crate::hub::NormNames;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::attention::{Attended, Segments, segment_attention, segment_attention_backward};
 use crate::kernels::decode_attention::{DecodeRows, decode_attention};
-use crate::kernels::heads::Heads;
+use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::open_rows::OpenRows;
-use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use crate::kernels::rms_norm::{
+    Norm, add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight, rms_norm_open,
+};
 use crate::kernels::rope::{
     QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
     query_key_rope_open,
 };
-use crate::kernels::swiglu::{swiglu, swiglu_backward, swiglu_open};
+use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 
 /// A norm's weight, and the range of its gradient when it is trained.
 #[derive(Clone, Debug)]
@@ -25,6 +29,33 @@ pub(super) struct NormWeight {
     /// [width].
     pub(super) weight: Tensor,
     pub(super) trained: Option<Range<usize>>,
+    /// Added to the weight.
+    pub(super) offset: f64,
+    pub(super) epsilon: f64,
+}
+
+impl NormWeight {
+    pub(super) fn norm(&self) -> Norm<'_> {
+        Norm { weight: &self.weight, offset: self.offset, epsilon: self.epsilon }
+    }
+
+    /// Through the norm of `input`, and around it: `gradient`: [rows, width], `around`: [rows, width + any room] ->
+    /// [rows, width + room]. Adds the weight's gradient.
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        input: &Tensor,
+        around: Option<&Tensor>,
+        room: usize,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        if let Some(range) = &self.trained {
+            gradients.add(range, &rms_norm_backward_weight(gradient, input, self.epsilon)?)?;
+        }
+        let width = input.dims2()?.1;
+        let around = around.map(|around| around.narrow(1, 0, width)).transpose()?;
+        rms_norm_backward(gradient, input, self.norm(), around.as_ref(), room)
+    }
 }
 
 /// The residual stream between two layers, [rows, hidden]: the kernel of the next norm does the sum.
@@ -41,10 +72,10 @@ impl Stream {
     }
 
     /// The whole sum, and its norm: [rows, hidden + room].
-    pub(super) fn norm(&self, weight: &Tensor, epsilon: f64, room: usize) -> Result<(Tensor, Tensor)> {
+    pub(super) fn norm(&self, weight: &NormWeight, room: usize) -> Result<(Tensor, Tensor)> {
         match &self.addend {
-            Some(addend) => add_rms_norm(&self.sum, addend, weight, epsilon, room),
-            None => Ok((self.sum.clone(), rms_norm(&self.sum, weight, epsilon, room)?)),
+            Some(addend) => add_rms_norm(&self.sum, addend, weight.norm(), room),
+            None => Ok((self.sum.clone(), rms_norm(&self.sum, weight.norm(), room)?)),
         }
     }
 }
@@ -52,16 +83,21 @@ impl Stream {
 /// One layer's weights. Queries, keys and values are one packed matrix, gate and up another.
 #[derive(Clone, Debug)]
 pub struct Layer {
-    pub(super) heads: Heads,
-    pub(super) epsilon: f64,
+    pub(super) attention: Attention,
+    pub(super) rope: RopeTable,
     pub(super) input_norm: NormWeight,
     pub(super) query_key_value: Linear,
     /// Norms of each query head and each key head, where the family has them.
     pub(super) query_key_norms: Option<(NormWeight, NormWeight)>,
     pub(super) attention_output: Linear,
-    pub(super) post_attention_norm: NormWeight,
+    /// Of what attention adds to the stream, where the family has it.
+    pub(super) attention_output_norm: Option<NormWeight>,
+    pub(super) middle_norm: NormWeight,
     pub(super) gate_up: Linear,
+    pub(super) activation: Activation,
     pub(super) down: Linear,
+    /// Of what the MLP adds to the stream, where the family has it.
+    pub(super) down_norm: Option<NormWeight>,
 }
 
 /// What the rows of a batch are, the same for every layer.
@@ -71,8 +107,6 @@ pub struct RowContext<'a> {
     pub positions: &'a Tensor,
     /// Which rows attend to which.
     pub segments: &'a Segments,
-    /// Cosines and sines.
-    pub table: &'a RopeTable,
     pub adapters: AdapterUse<'a>,
 }
 
@@ -82,8 +116,12 @@ pub(super) struct LayerActivations {
     input: Tensor,
     packed: Tensor,
     attended: Attended,
+    /// What attention gave, where a norm follows.
+    attention: Option<Tensor>,
     middle: Tensor,
     gate_up: Tensor,
+    /// What the MLP gave, where a norm follows.
+    down: Option<Tensor>,
 }
 
 /// What follows from a layer's activations by its norms, its rotation and its activation function: a third of the bytes
@@ -117,32 +155,33 @@ impl Layer {
         stream: Stream,
         context: RowContext<'_>,
     ) -> Result<(Stream, LayerActivations, Derived)> {
-        let (input, normed) = stream.norm(&self.input_norm.weight, self.epsilon, self.query_key_value.room())?;
+        let (input, normed) = stream.norm(&self.input_norm, self.query_key_value.room())?;
         drop(stream);
         let packed = self.query_key_value.forward(&normed, context.adapters)?;
-        let rotated = query_key_rope(&packed, self.query_key(context.positions, context.table))?;
-        let attended = segment_attention(&rotated, self.heads, context.segments, self.attention_output.room())?;
-        let attention = OpenRows::complete(self.attention_output.forward(&attended.rows, context.adapters)?);
-        let (weight, room) = (&self.post_attention_norm.weight, self.gate_up.room());
-        let (middle, middle_normed) = add_rms_norm(&input, &attention, weight, self.epsilon, room)?;
+        let rotated = query_key_rope(&packed, self.query_key(context.positions))?;
+        let attended = segment_attention(&rotated, self.attention, context.segments, self.attention_output.room())?;
+        let attention = self.attention_output.forward(&attended.rows, context.adapters)?;
+        let (addend, attention) = added(attention, self.attention_output_norm.as_ref())?;
+        let (middle, middle_normed) = add_rms_norm(&input, &addend, self.middle_norm.norm(), self.gate_up.room())?;
         let gate_up = self.gate_up.forward(&middle_normed, context.adapters)?;
-        let activated = swiglu(&gate_up, self.down.room())?;
-        let addend = OpenRows::complete(self.down.forward(&activated, context.adapters)?);
+        let activated = gated(&gate_up, self.activation, self.down.room())?;
+        let (addend, down) = added(self.down.forward(&activated, context.adapters)?, self.down_norm.as_ref())?;
         let stream = Stream { sum: middle.clone(), addend: Some(addend) };
-        let saved = LayerActivations { input, packed, attended, middle, gate_up };
+        let saved = LayerActivations { input, packed, attended, attention, middle, gate_up, down };
         Ok((stream, saved, Derived { normed, rotated, middle_normed, activated }))
     }
 
     /// As [`Layer::forward`] left it.
     pub(super) fn derive(&self, saved: &LayerActivations, context: RowContext<'_>) -> Result<Derived> {
         let norm = |input: &Tensor, norm: &NormWeight, linear: &Linear| {
-            linear.with_inner(rms_norm(input, &norm.weight, self.epsilon, linear.room())?, context.adapters)
+            linear.with_inner(rms_norm(input, norm.norm(), linear.room())?, context.adapters)
         };
+        let activated = gated(&saved.gate_up, self.activation, self.down.room())?;
         Ok(Derived {
             normed: norm(&saved.input, &self.input_norm, &self.query_key_value)?,
-            rotated: query_key_rope(&saved.packed, self.query_key(context.positions, context.table))?,
-            middle_normed: norm(&saved.middle, &self.post_attention_norm, &self.gate_up)?,
-            activated: self.down.with_inner(swiglu(&saved.gate_up, self.down.room())?, context.adapters)?,
+            rotated: query_key_rope(&saved.packed, self.query_key(context.positions))?,
+            middle_normed: norm(&saved.middle, &self.middle_norm, &self.gate_up)?,
+            activated: self.down.with_inner(activated, context.adapters)?,
         })
     }
 
@@ -151,19 +190,21 @@ impl Layer {
     pub(crate) fn decode(
         &self,
         stream: &Stream,
-        (positions, table): (&Tensor, &RopeTable),
+        positions: &Tensor,
         (prompts, written): (&Tensor, &Tensor),
         rows: &DecodeRows,
         adapters: AdapterUse<'_>,
     ) -> Result<Stream> {
-        let (input, normed) = stream.norm(&self.input_norm.weight, self.epsilon, 0)?;
+        let (input, normed) = stream.norm(&self.input_norm, 0)?;
         let packed = self.query_key_value.open(&normed, adapters)?;
-        let rotated = query_key_rope_open(&packed, self.query_key(positions, table), written, rows)?;
-        let attended = decode_attention(&rotated, prompts, written, self.heads, rows)?;
+        let rotated = query_key_rope_open(&packed, self.query_key(positions), written, rows)?;
+        let attended = decode_attention(&rotated, prompts, written, self.attention, rows)?;
         let attention = self.attention_output.open(&attended, adapters)?;
-        let (sum, normed) = add_rms_norm(&input, &attention, &self.post_attention_norm.weight, self.epsilon, 0)?;
-        let activated = swiglu_open(&self.gate_up.open(&normed, adapters)?, normed.dtype())?;
-        Ok(Stream { sum, addend: Some(self.down.open(&activated, adapters)?) })
+        let attention = added_open(attention, self.attention_output_norm.as_ref())?;
+        let (sum, normed) = add_rms_norm(&input, &attention, self.middle_norm.norm(), 0)?;
+        let activated = gated_open(&self.gate_up.open(&normed, adapters)?, self.activation, normed.dtype())?;
+        let addend = added_open(self.down.open(&activated, adapters)?, self.down_norm.as_ref())?;
+        Ok(Stream { sum, addend: Some(addend) })
     }
 
     /// Where the adapters stand a second time.
@@ -177,27 +218,30 @@ impl Layer {
 
     /// Columns that rows of the result's gradient need behind them.
     pub(super) fn gradient_room(&self) -> usize {
-        self.down.room()
+        if self.down_norm.is_some() { 0 } else { self.down.room() }
     }
 
     /// How the packed rows divide.
     pub(crate) fn heads(&self) -> Heads {
-        self.heads
+        self.attention.heads
     }
 
     /// The layer's tensors under their names inside it, such as `self_attn.q_proj.weight`, adapters merged.
-    pub(super) fn merged(&self) -> Result<Vec<(String, Tensor)>> {
-        let (query, key) = (self.heads.query_width(), self.heads.key_width());
+    pub(super) fn merged(&self, names: &NormNames) -> Result<Vec<(String, Tensor)>> {
+        let (query, key) = (self.heads().query_width(), self.heads().key_width());
         let inner = self.gate_up.weight.dims2()?.0 / 2;
         let hidden = self.down.weight.dims2()?.0;
-        let norm = |name: &str, norm: &NormWeight| (format!("{name}.weight"), norm.weight.clone());
-        let mut named = vec![
-            norm("input_layernorm", &self.input_norm),
-            norm("post_attention_layernorm", &self.post_attention_norm),
+        let head_norms = self.query_key_norms.as_ref();
+        let norms = [
+            (names.input, Some(&self.input_norm)),
+            (names.attention_output, self.attention_output_norm.as_ref()),
+            (names.middle, Some(&self.middle_norm)),
+            (names.down, self.down_norm.as_ref()),
+            ("self_attn.q_norm", head_norms.map(|norms| &norms.0)),
+            ("self_attn.k_norm", head_norms.map(|norms| &norms.1)),
         ];
-        if let Some((query_norm, key_norm)) = &self.query_key_norms {
-            named.extend([norm("self_attn.q_norm", query_norm), norm("self_attn.k_norm", key_norm)]);
-        }
+        let named = |(name, norm): (&str, Option<&NormWeight>)| Some((format!("{name}.weight"), norm?.weight.clone()));
+        let mut named: Vec<(String, Tensor)> = norms.into_iter().filter_map(named).collect();
         let packed = [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
         named.extend(self.query_key_value.merged_parts(&packed)?);
         named.extend(self.attention_output.merged_parts(&[("self_attn.o_proj", hidden)])?);
@@ -216,26 +260,33 @@ impl Layer {
         context: RowContext<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let activated_gradient = self.down.backward(gradient, &derived.activated, gradients)?;
-        let gate_up_gradient = swiglu_backward(&activated_gradient, &saved.gate_up, self.gate_up.room())?;
+        let down_norm = self.down_norm.as_ref().zip(saved.down.as_ref());
+        let down_gradient = output_backward(down_norm, gradient, self.down.room(), gradients)?;
+        let activated_gradient = self.down.backward(&down_gradient, &derived.activated, gradients)?;
+        let room = self.gate_up.room();
+        let gate_up_gradient = gated_backward(&activated_gradient, &saved.gate_up, self.activation, room)?;
         let normed_gradient = self.gate_up.backward(&gate_up_gradient, &derived.middle_normed, gradients)?;
-        let norm = (&self.post_attention_norm, &saved.middle);
+        let attention_norm = self.attention_output_norm.as_ref().zip(saved.attention.as_ref());
+        let output_room = self.attention_output.room();
+        let room = if attention_norm.is_some() { 0 } else { output_room };
         let middle_gradient =
-            self.norm_backward(norm, &normed_gradient, gradient, self.attention_output.room(), gradients)?;
+            self.middle_norm.backward(&normed_gradient, &saved.middle, Some(gradient), room, gradients)?;
 
-        let attended_gradient = self.attention_output.backward(&middle_gradient, &saved.attended.rows, gradients)?;
+        let attention_gradient = output_backward(attention_norm, &middle_gradient, output_room, gradients)?;
+        let attended_gradient = self.attention_output.backward(&attention_gradient, &saved.attended.rows, gradients)?;
         let (rotated, segments) = (&derived.rotated, context.segments);
         let rotated_gradient =
-            segment_attention_backward(&attended_gradient, rotated, &saved.attended, self.heads, segments)?;
+            segment_attention_backward(&attended_gradient, rotated, &saved.attended, self.attention, segments)?;
         let packed_gradient = self.query_key_backward(&rotated_gradient, &saved.packed, context, gradients)?;
         let normed_gradient = self.query_key_value.backward(&packed_gradient, &derived.normed, gradients)?;
-        let norm = (&self.input_norm, &saved.input);
-        self.norm_backward(norm, &normed_gradient, &middle_gradient, self.gradient_room(), gradients)
+        let (around, room) = (Some(&middle_gradient), self.gradient_room());
+        self.input_norm.backward(&normed_gradient, &saved.input, around, room, gradients)
     }
 
-    fn query_key<'a>(&'a self, positions: &'a Tensor, table: &'a RopeTable) -> QueryKeyContext<'a> {
+    fn query_key<'a>(&'a self, positions: &'a Tensor) -> QueryKeyContext<'a> {
         let norms = self.query_key_norms.as_ref().map(|(query, key)| (&query.weight, &key.weight));
-        QueryKeyContext { heads: self.heads, norms, epsilon: self.epsilon, positions, table }
+        let NormWeight { offset, epsilon, .. } = self.input_norm;
+        QueryKeyContext { heads: self.heads(), norms, norm_offset: offset, epsilon, positions, table: &self.rope }
     }
 
     fn query_key_backward(
@@ -245,7 +296,7 @@ impl Layer {
         context: RowContext<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let query_key = self.query_key(context.positions, context.table);
+        let query_key = self.query_key(context.positions);
         let trained =
             self.query_key_norms.as_ref().and_then(|(query, key)| query.trained.as_ref().zip(key.trained.as_ref()));
         let Some((query_range, key_range)) = trained else {
@@ -256,21 +307,33 @@ impl Layer {
         gradients.add(key_range, &key_gradient)?;
         Ok(packed_gradient)
     }
+}
 
-    /// Through a norm of `input`, and around it: `gradient`: [rows, hidden], `around`: [rows, hidden + any room] ->
-    /// [rows, hidden + room].
-    fn norm_backward(
-        &self,
-        (norm, input): (&NormWeight, &Tensor),
-        gradient: &Tensor,
-        around: &Tensor,
-        room: usize,
-        gradients: &mut Gradients,
-    ) -> Result<Tensor> {
-        if let Some(range) = &norm.trained {
-            gradients.add(range, &rms_norm_backward_weight(gradient, input, self.epsilon)?)?;
-        }
-        let around = around.narrow(1, 0, input.dims2()?.1)?;
-        rms_norm_backward(gradient, input, &norm.weight, self.epsilon, Some(&around), room)
+/// What a layer adds to the stream, and what its norm reads where there is one.
+fn added(output: Tensor, norm: Option<&NormWeight>) -> Result<(OpenRows, Option<Tensor>)> {
+    match norm {
+        Some(norm) => Ok((OpenRows::complete(rms_norm(&output, norm.norm(), 0)?), Some(output))),
+        None => Ok((OpenRows::complete(output), None)),
+    }
+}
+
+/// As [`added`], while decoding.
+fn added_open(output: OpenRows, norm: Option<&NormWeight>) -> Result<OpenRows> {
+    match norm {
+        Some(norm) => Ok(OpenRows::complete(rms_norm_open(&output, norm.norm())?)),
+        None => Ok(output),
+    }
+}
+
+/// Through the norm of what was added, if there is one: `gradient` of the stream -> [rows, hidden + room].
+fn output_backward(
+    norm: Option<(&NormWeight, &Tensor)>,
+    gradient: &Tensor,
+    room: usize,
+    gradients: &mut Gradients,
+) -> Result<Tensor> {
+    match norm {
+        Some((norm, output)) => norm.backward(gradient, output, None, room, gradients),
+        None => Ok(gradient.clone()),
     }
 }

@@ -11,9 +11,11 @@ use super::linear::{Bias, Linear};
 use super::parameters::exact_type;
 use super::weights::{has_bias, tensor_names};
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
-use crate::hub::{Architecture, ModelConfig};
-use crate::kernels::heads::Heads;
+use crate::hub::{self, ModelConfig, Scope};
+use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::philox::uniform_weights_on;
+use crate::kernels::rope::RopeTable;
+use crate::kernels::swiglu::Activation;
 use crate::kernels::write_rows::write_rows;
 
 /// Takes tensors from the flat buffer when they are trained, from the checkpoint when not.
@@ -91,6 +93,14 @@ fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
     }
 }
 
+/// How a layer attends.
+fn attention(config: &ModelConfig, layer: usize) -> Attention {
+    let heads =
+        Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dimension: config.head_dim };
+    let window = config.options.window.as_ref().filter(|_| config.scope(layer) == Scope::Window);
+    Attention { heads, divisor: config.attention_divisor(), window: window.map(|window| window.tokens) }
+}
+
 impl ModelLoader<'_> {
     /// The flat buffer of what is trained, at its start: the checkpoint's weights, or fresh adapters (A uniform, B
     /// zero).
@@ -108,36 +118,40 @@ impl ModelLoader<'_> {
         Ok(Parameters::sharded(tensors, dtype, self.device, self.shard)?)
     }
 
-    pub(super) fn layer(&self, index: usize, parameters: &Parameters) -> Result<Layer, ModelError> {
-        let config = self.config;
+    pub(super) fn layer(&self, index: usize, rope: RopeTable, parameters: &Parameters) -> Result<Layer, ModelError> {
+        let (config, names) = (self.config, self.config.norm_names());
         let linear = |parts: &[&str]| self.linear(index, parts, parameters);
         let norm =
             |part: &str, width: usize| self.norm(&format!("model.layers.{index}.{part}.weight"), width, parameters);
+        let hidden_norm = |part: &str| norm(part, config.hidden_size);
+        let head_norm = |part: &str| norm(part, config.head_dim);
+        let has_output_norms = config.options.has_output_norms;
+        let has_head_norms = config.options.has_head_norms;
         Ok(Layer {
-            heads: Heads {
-                query: config.num_attention_heads,
-                key_value: config.num_key_value_heads,
-                dimension: config.head_dim,
-            },
-            epsilon: config.rms_norm_eps,
-            input_norm: norm("input_layernorm", config.hidden_size)?,
+            attention: attention(config, index),
+            rope,
+            input_norm: hidden_norm(names.input)?,
             query_key_value: linear(ADAPTED[0])?,
-            query_key_norms: match config.architecture {
-                Architecture::Qwen3 => {
-                    Some((norm("self_attn.q_norm", config.head_dim)?, norm("self_attn.k_norm", config.head_dim)?))
-                }
-                Architecture::Qwen2 | Architecture::Llama => None,
-            },
+            query_key_norms: has_head_norms
+                .then(|| Ok::<_, ModelError>((head_norm("self_attn.q_norm")?, head_norm("self_attn.k_norm")?)))
+                .transpose()?,
             attention_output: linear(ADAPTED[1])?,
-            post_attention_norm: norm("post_attention_layernorm", config.hidden_size)?,
+            attention_output_norm: has_output_norms.then(|| hidden_norm(names.attention_output)).transpose()?,
+            middle_norm: hidden_norm(names.middle)?,
             gate_up: linear(ADAPTED[2])?,
+            activation: match config.options.activation {
+                hub::Activation::Silu => Activation::Silu,
+                hub::Activation::GeluTanh => Activation::GeluTanh,
+            },
             down: linear(ADAPTED[3])?,
+            down_norm: has_output_norms.then(|| hidden_norm(names.down)).transpose()?,
         })
     }
 
     pub(super) fn norm(&self, name: &str, width: usize, parameters: &Parameters) -> Result<NormWeight, ModelError> {
         let (weight, trained) = self.tensor(&[name.to_owned()], &[vec![width]], parameters)?;
-        Ok(NormWeight { weight, trained })
+        let (offset, epsilon) = (self.config.options.norm_offset, self.config.rms_norm_eps);
+        Ok(NormWeight { weight, trained, offset, epsilon })
     }
 
     /// Tensors packed one below the other, and the range of their gradient when they are trained.

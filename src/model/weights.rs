@@ -15,7 +15,7 @@ use self::files::Files;
 use self::merge::Merge;
 use self::random_init::Fresh;
 use super::ModelError;
-use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource};
+use crate::hub::{AttentionBias, ModelConfig, ModelSource};
 
 pub use self::load_progress::{LoadProgress, watch_loading};
 
@@ -50,7 +50,7 @@ impl Weights {
         Self { origin: Origin::Memory(Arc::new(tensors.into_iter().collect())), source: source.to_owned() }
     }
 
-    /// Fresh weights: norms 1, biases 0, matrices uniform with standard deviation `0.02` (embedding) or `1 /
+    /// Fresh weights: norms multiply by 1, biases are 0, matrices uniform with standard deviation `0.02` (embedding) or `1 /
     /// sqrt(inputs)`, shrunk by depth where they feed the residual stream (as GPT-2 does). A function of the
     /// configuration and the seed.
     pub fn fresh(config: &ModelConfig, seed: u64) -> Self {
@@ -140,16 +140,18 @@ impl Weights {
 pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    let (norms, has_output_norms) = (config.norm_names(), config.options.has_output_norms);
     let mut names = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
     for layer in 0..config.num_hidden_layers {
         let place = |part: &str, shape: Vec<usize>| (format!("model.layers.{layer}.{part}"), shape);
-        names.push(place("input_layernorm.weight", vec![hidden]));
+        let norm = |part: &str| place(&format!("{part}.weight"), vec![hidden]);
+        names.push(norm(norms.input));
         let packed = [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
         names.extend(packed.map(|(part, outputs)| place(&format!("{part}.weight"), vec![outputs, hidden])));
         // What the layer packs together stands side by side: first the matrices, then their biases.
         let biased = packed.into_iter().filter(|(part, _)| has_bias(config, part));
         names.extend(biased.map(|(part, outputs)| place(&format!("{part}.bias"), vec![outputs])));
-        if config.architecture == Architecture::Qwen3 {
+        if config.options.has_head_norms {
             names.extend(
                 ["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])),
             );
@@ -158,10 +160,12 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         if has_bias(config, "self_attn.o_proj") {
             names.push(place("self_attn.o_proj.bias", vec![hidden]));
         }
-        names.push(place("post_attention_layernorm.weight", vec![hidden]));
+        names.extend(has_output_norms.then(|| norm(norms.attention_output)));
+        names.push(norm(norms.middle));
         names.push(place("mlp.gate_proj.weight", vec![inner, hidden]));
         names.push(place("mlp.up_proj.weight", vec![inner, hidden]));
         names.push(place("mlp.down_proj.weight", vec![hidden, inner]));
+        names.extend(has_output_norms.then(|| norm(norms.down)));
     }
     names.push(("model.norm.weight".to_owned(), vec![hidden]));
     if !config.tie_word_embeddings {

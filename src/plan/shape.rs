@@ -1,6 +1,6 @@
 //! A decoder's counts: its parameters, and the operations per token.
 
-use crate::hub::{Architecture, AttentionBias, ModelConfig, ModelSource};
+use crate::hub::{AttentionBias, ModelConfig, ModelSource};
 
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +48,14 @@ impl ModelShape {
         ];
         let layer_matrices = layers * matrices.iter().map(|(outputs, inputs)| outputs * inputs).sum::<usize>();
         let table = config.vocab_size * hidden;
-        let head_norms = if config.architecture == Architecture::Qwen3 { 2 * config.head_dim } else { 0 };
+        let head_norms = if config.options.has_head_norms { 2 * config.head_dim } else { 0 };
+        let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
         let biases = match config.attention_bias {
             AttentionBias::Absent => 0,
             AttentionBias::QueryKeyValue => query + 2 * key,
             AttentionBias::All => query + 2 * key + hidden,
         };
-        let vectors = layers * (2 * hidden + head_norms + biases) + hidden;
+        let vectors = layers * (2 * hidden + head_norms + output_norms + biases) + hidden;
         Self {
             parameters: layer_matrices + vectors + table * if config.tie_word_embeddings { 1 } else { 2 },
             layer_matrices,
@@ -62,8 +63,8 @@ impl ModelShape {
             lora_per_rank: layers * matrices.iter().map(|(outputs, inputs)| outputs + inputs).sum::<usize>(),
             key_values_per_token: layers * 2 * key,
             // Input, two norms, the middle; queries, keys and values before and after rotation; attention's result;
-            // gate, up and their product.
-            layer_activations_per_token: 4 * hidden + 2 * (query + 2 * key) + query + 3 * inner,
+            // gate, up and their product; what norms of outputs read.
+            layer_activations_per_token: 4 * hidden + output_norms + 2 * (query + 2 * key) + query + 3 * inner,
             // Two norms, what is rotated, the product of gate and up.
             derived_activations_per_token: 2 * hidden + query + 2 * key + inner,
             hidden,
@@ -110,6 +111,18 @@ pub(super) mod tests {
 
     pub(crate) fn qwen3_8b() -> ModelConfig {
         crate::hub::named_shape("qwen3-8b").unwrap()
+    }
+
+    #[test]
+    fn gemma_3_has_its_published_counts() {
+        let check = |name: &str, expected: f64| {
+            let found = ModelShape::of(&crate::hub::named_shape(name).unwrap()).parameters as f64;
+            assert!((found / expected - 1.0).abs() < 5e-3, "{name}: {found}, expected {expected}");
+        };
+        check("gemma3-270m", 268.1e6);
+        check("gemma3-1b", 999.9e6);
+        check("gemma3-4b", 3.88e9);
+        check("gemma3-12b", 11.77e9);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Tokenizer {
     path: String,
 }
 
+const GEMMA_TURN_END: &str = "<end_of_turn>";
+
 #[derive(Debug)]
 enum Template {
     Ready(Box<ChatTemplate>),
@@ -94,10 +96,14 @@ impl Tokenizer {
         eos: &[&Json],
         path: String,
     ) -> Self {
-        let turn_end_id =
-            config.get("eos_token").and_then(super::template::token_text).and_then(|token| inner.token_to_id(token));
+        // Gemma's `eos_token` ends a text, its template's turns end otherwise.
+        let ends_turns = matches!(&template, Template::Ready(template) if template.source().contains(GEMMA_TURN_END));
+        let end = || config.get("eos_token").and_then(super::template::token_text);
+        let turn_end = if ends_turns { Some(GEMMA_TURN_END) } else { end() };
+        let turn_end_id = turn_end.and_then(|token| inner.token_to_id(token));
         let mut stop_ids: BTreeSet<u32> = eos.iter().flat_map(|file| ids_of(file.get("eos_token_id"))).collect();
         stop_ids.extend(turn_end_id);
+        stop_ids.extend(end().and_then(|token| inner.token_to_id(token)));
         for (id, token) in inner.get_added_tokens_decoder() {
             if token.special && (token.content == "<|im_end|>" || token.content == "<|endoftext|>") {
                 stop_ids.insert(id);

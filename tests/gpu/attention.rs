@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
 use grpo_tui::kernels::decode_attention::{DecodeRow, DecodeRows, decode_attention};
-use grpo_tui::kernels::heads::Heads;
+use grpo_tui::kernels::heads::{Attention, Heads};
 
 use super::{assert_close, assert_close_beside, gpu, on_gpu, random, rounded, tolerance};
 
@@ -26,7 +26,9 @@ fn groups(groups: &[(usize, &[usize])]) -> Vec<Segment> {
 }
 
 /// Both directions, in both dtypes; queries, keys and values each on their own.
-fn check(segments: &[Segment], heads: Heads) {
+fn check(segments: &[Segment], attention: impl Into<Attention>) {
+    let attention = attention.into();
+    let heads = attention.heads;
     let rows = segments.iter().map(|segment| segment.length).sum();
     let (packed, seed) = (random(1, &[rows, heads.row_width()]), random(2, &[rows, heads.query_width()]));
     let packed = (packed * 2.0).unwrap();
@@ -35,16 +37,16 @@ fn check(segments: &[Segment], heads: Heads) {
         let [packed, seed] = [&packed, &seed].map(|tensor| on_gpu(tensor, dtype));
         let on_cpu = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
         let segments = Segments::new(segments.to_vec(), &gpu()).unwrap();
-        let what = format!("{dtype:?}, {rows} rows, {heads:?}");
+        let what = format!("{dtype:?}, {rows} rows, {attention:?}");
         poison(rows * heads.row_width(), dtype);
-        let attended = segment_attention(&packed, heads, &segments, 8).unwrap();
-        let expected = segment_attention(&packed_cpu, heads, &on_cpu, 0).unwrap();
+        let attended = segment_attention(&packed, attention, &segments, 8).unwrap();
+        let expected = segment_attention(&packed_cpu, attention, &on_cpu, 0).unwrap();
         let own = attended.rows.narrow(1, 0, heads.query_width()).unwrap().contiguous().unwrap();
         assert_close(&what, &own, &expected.rows, tolerance(dtype));
         poison(rows * heads.row_width(), dtype);
-        let backward = || segment_attention_backward(&seed, &packed, &attended, heads, &segments).unwrap();
+        let backward = || segment_attention_backward(&seed, &packed, &attended, attention, &segments).unwrap();
         let gradient = backward();
-        let expected = segment_attention_backward(&seed_cpu, &packed_cpu, &expected, heads, &on_cpu).unwrap();
+        let expected = segment_attention_backward(&seed_cpu, &packed_cpu, &expected, attention, &on_cpu).unwrap();
         let (query, key) = (heads.query_width(), heads.key_width());
         for (name, start, length) in [("queries", 0, query), ("keys", query, key), ("values", query + key, key)] {
             let part = |tensor: &Tensor| tensor.narrow(1, start, length).unwrap().contiguous().unwrap();
@@ -89,6 +91,19 @@ fn long_segments_agree() {
     check(&groups(&[(1500, &[40])]), heads(3, 1, 24));
 }
 
+/// Windows that end in a tile, at its end, in a prompt that is shared, and beyond everything.
+#[test]
+#[ignore = "needs a GPU"]
+fn windows_agree() {
+    let batch = groups(&[(70, &[5, 1, 64, 65, 33, 2, 7, 100, 12]), (129, &[1]), (300, &[])]);
+    for window in [1, 5, 32, 33, 64, 100, 1000] {
+        for heads in [heads(4, 1, 256), heads(2, 2, 64), heads(3, 1, 24)] {
+            check(&batch, Attention { window: Some(window), ..heads.into() });
+        }
+    }
+    check(&groups(&[(1500, &[40])]), Attention { divisor: 12.0, window: Some(512), heads: heads(4, 1, 256) });
+}
+
 #[test]
 #[ignore = "needs a GPU"]
 fn a_prefix_is_a_segment() {
@@ -98,7 +113,9 @@ fn a_prefix_is_a_segment() {
 
 /// A step over prompts of these lengths, `tokens[i]` tokens of row i in a cache of `positions`; row i belongs to prompt
 /// i % prompts.
-fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: Heads) {
+fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, attention: impl Into<Attention>) {
+    let attention = attention.into();
+    let heads = attention.heads;
     let prompt_rows: usize = prompts.iter().sum();
     let starts: Vec<usize> =
         prompts.iter().scan(0, |end, length| Some(std::mem::replace(end, *end + length))).collect();
@@ -128,10 +145,10 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, heads: He
         let [packed_cpu, prefix_cpu, cache_cpu] =
             tensors.each_ref().map(|tensor| rounded(&(tensor * 2.0).unwrap(), dtype));
         let [packed, prefix, cache] = tensors.each_ref().map(|tensor| on_gpu(&(tensor * 2.0).unwrap(), dtype));
-        let what = format!("{dtype:?}, {} rows, prompts {prompts:?}, {heads:?}", rows.len());
+        let what = format!("{dtype:?}, {} rows, prompts {prompts:?}, {attention:?}", rows.len());
         poison(rows.len() * heads.query_width(), dtype);
-        let found = decode_attention(&packed, &prefix, &cache, heads, &table).unwrap();
-        let expected = decode_attention(&packed_cpu, &prefix_cpu, &cache_cpu, heads, &listed).unwrap();
+        let found = decode_attention(&packed, &prefix, &cache, attention, &table).unwrap();
+        let expected = decode_attention(&packed_cpu, &prefix_cpu, &cache_cpu, attention, &listed).unwrap();
         assert_close(&what, &found, &expected, tolerance(dtype));
     }
 }
@@ -162,4 +179,16 @@ fn decode_agrees_where_rows_share_long_prompts() {
 fn decode_agrees_where_keys_are_divided_among_blocks() {
     check_decode(&[2000, 30], &[5, 700, 1], 700, heads(8, 2, 128));
     check_decode(&[300], &[9; 300], 16, heads(4, 4, 64));
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn decode_agrees_with_a_window() {
+    for window in [1, 7, 64, 600, 10_000] {
+        for heads in [heads(4, 1, 256), heads(4, 2, 64), heads(3, 1, 24)] {
+            let attention = Attention { window: Some(window), ..heads.into() };
+            check_decode(&[37, 1, 52], &[5, 1, 40, 17, 33], 40, attention);
+            check_decode(&[2000, 30], &[5, 700, 1], 700, attention);
+        }
+    }
 }

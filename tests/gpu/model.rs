@@ -17,8 +17,9 @@ use crate::losses::loss_settings;
 
 const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0 };
 
-/// Three families: norms of queries and keys with an untied head, biases with a tied one, neither.
-fn configs() -> [ModelConfig; 3] {
+/// Norms of queries and keys with an untied head, biases with a tied one, neither; a window and norms around each block,
+/// with heads of a size that the fast attention takes, and of Gemma 3's.
+fn configs() -> [ModelConfig; 5] {
     let check = |architecture: &str, head: usize, tied: bool| {
         let json = format!(
             r#"{{"architectures":["{architecture}"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
@@ -27,7 +28,16 @@ fn configs() -> [ModelConfig; 3] {
         );
         ModelConfig::parse(&json, "config.json").unwrap()
     };
-    [check("Qwen3ForCausalLM", 32, false), check("Qwen2ForCausalLM", 16, true), check("LlamaForCausalLM", 16, true)]
+    let gemma = |head: usize| {
+        let json = format!(
+            r#"{{"architectures":["Gemma3ForCausalLM"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
+            "num_attention_heads":4,"num_key_value_heads":1,"head_dim":{head},"sliding_window":12,"sliding_window_pattern":2,
+            "query_pre_attn_scalar":{head},"max_position_embeddings":256}}"#
+        );
+        ModelConfig::parse(&json, "config.json").unwrap()
+    };
+    let (qwen2, llama) = (check("Qwen2ForCausalLM", 16, true), check("LlamaForCausalLM", 16, true));
+    [check("Qwen3ForCausalLM", 32, false), qwen2, llama, gemma(32), gemma(256)]
 }
 
 /// Weights sharper than fresh ones, so that distributions are far from uniform and biases are not 0; the same on every
@@ -35,10 +45,11 @@ fn configs() -> [ModelConfig; 3] {
 fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {
     let fresh = Decoder::new(config, &Weights::fresh(config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
     let tensors = fresh.parameters().named().unwrap().into_iter().enumerate().map(|(stream, (name, tensor))| {
-        let factor = if name.contains("embed") || name.contains("lm_head") { 8.0 } else { 1.5 };
-        let noise = super::random(100 + stream as u32, tensor.dims())
-            .affine(if name.contains("bias") { 0.3 } else { 0.0 }, 0.0)
-            .unwrap();
+        let is_embedding = name.contains("embed") || name.contains("lm_head");
+        let factor = if is_embedding { 8.0 / config.options.embedding_scale.sqrt() } else { 1.5 };
+        let is_around_zero = name.contains("bias") || config.options.norm_offset > 0.0 && name.contains("norm");
+        let noise = super::random(100 + stream as u32, tensor.dims());
+        let noise = noise.affine(if is_around_zero { 0.3 } else { 0.0 }, 0.0).unwrap();
         (name, (tensor.affine(factor, 0.0).unwrap() + noise).unwrap())
     });
     let weights = Weights::from_tensors(tensors, "test");

@@ -11,20 +11,28 @@ use grpo_tui::kernels::log_probs::{
 };
 use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows};
 use grpo_tui::kernels::philox::{SampleKey, uniform};
-use grpo_tui::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use grpo_tui::kernels::rms_norm::{
+    Norm, add_rms_norm, rms_norm, rms_norm_backward, rms_norm_backward_weight, rms_norm_open,
+};
 use grpo_tui::kernels::rope::{
     QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
     query_key_rope_open,
 };
-use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward, swiglu_open};
+use grpo_tui::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 use grpo_tui::kernels::write_rows::write_rows;
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random, rounded, tolerance};
+
+const ACTIVATIONS: [Activation; 2] = [Activation::Silu, Activation::GeluTanh];
 
 /// A random tensor on the CPU as the GPU reads it, and on the GPU.
 fn pair(stream: u32, shape: &[usize], dtype: DType) -> (Tensor, Tensor) {
     let tensor = random(stream, shape);
     (rounded(&tensor, dtype), on_gpu(&tensor, dtype))
+}
+
+fn norm_by(weight: &Tensor, offset: f64) -> Norm<'_> {
+    Norm { weight, offset, epsilon: 1e-6 }
 }
 
 fn ids(count: usize, below: u32, stream: u32) -> Vec<u32> {
@@ -35,30 +43,37 @@ fn ids(count: usize, below: u32, stream: u32) -> Vec<u32> {
 #[test]
 #[ignore = "needs a GPU"]
 fn rms_norm_agrees() {
-    for dtype in NUMBER_TYPES {
+    for (dtype, offset) in NUMBER_TYPES.into_iter().flat_map(|dtype| [(dtype, 0.0), (dtype, 1.0)]) {
         for (rows, width) in [(1, 8), (5, 40), (3, 7), (300, 24), (64, 4096), (2, 10_000)] {
             let [(x_cpu, x), (seed_cpu, seed), (addend_cpu, addend)] =
                 [1, 3, 4].map(|n| pair(n, &[rows, width], dtype));
             let (weight_cpu, weight) = pair(2, &[width], dtype);
             let (expected_sum, expected_norm) =
-                add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), &weight_cpu, 1e-6, 0).unwrap();
+                add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), norm_by(&weight_cpu, offset), 0).unwrap();
             let residuals = [(None, None), (Some(&addend_cpu), Some(&addend))];
             for room in [0, 5, 16] {
                 let own = |wide: Tensor| wide.narrow(1, 0, width).unwrap().contiguous().unwrap();
                 poison(rows * (width + room));
-                let y = own(rms_norm(&x, &weight, 1e-6, room).unwrap());
-                assert_close("rms_norm", &y, &rms_norm(&x_cpu, &weight_cpu, 1e-6, 0).unwrap(), tolerance(dtype));
+                let y = own(rms_norm(&x, norm_by(&weight, offset), room).unwrap());
+                assert_close(
+                    "rms_norm",
+                    &y,
+                    &rms_norm(&x_cpu, norm_by(&weight_cpu, offset), 0).unwrap(),
+                    tolerance(dtype),
+                );
                 poison(rows * (width + room));
-                let (sum, normed) = add_rms_norm(&x, &OpenRows::complete(addend.clone()), &weight, 1e-6, room).unwrap();
+                let (sum, normed) =
+                    add_rms_norm(&x, &OpenRows::complete(addend.clone()), norm_by(&weight, offset), room).unwrap();
                 let normed = own(normed);
                 assert_close("residual sum", &sum, &expected_sum, tolerance(dtype));
                 assert_close("norm of the sum", &normed, &expected_norm, tolerance(dtype));
-                let again = rms_norm(&sum, &weight, 1e-6, 0).unwrap();
+                let again = rms_norm(&sum, norm_by(&weight, offset), 0).unwrap();
                 assert_close("norm of the sum as it is kept", &normed, &again, 1e-4);
                 for (residual_cpu, residual) in residuals {
                     poison(rows * (width + room));
-                    let dx = own(rms_norm_backward(&seed, &x, &weight, 1e-6, residual, room).unwrap());
-                    let expected = rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6, residual_cpu, 0).unwrap();
+                    let dx = own(rms_norm_backward(&seed, &x, norm_by(&weight, offset), residual, room).unwrap());
+                    let expected =
+                        rms_norm_backward(&seed_cpu, &x_cpu, norm_by(&weight_cpu, offset), residual_cpu, 0).unwrap();
                     assert_close("rms_norm backward", &dx, &expected, tolerance(dtype));
                 }
             }
@@ -73,27 +88,28 @@ fn rms_norm_agrees() {
 #[test]
 #[ignore = "needs a GPU"]
 fn a_stream_in_f32_agrees() {
-    for (rows, width) in [(1, 8), (3, 7), (300, 24), (64, 4096)] {
+    for (rows, width, offset) in [(1, 8, 0.0), (3, 7, 1.0), (300, 24, 0.0), (64, 4096, 0.0), (64, 640, 1.0)] {
         let (x_cpu, x) = pair(1, &[rows, width], DType::F32);
         let [(seed_cpu, seed), (addend_cpu, addend)] = [3, 4].map(|n| pair(n, &[rows, width], DType::BF16));
         let (weight_cpu, weight) = pair(2, &[width], DType::BF16);
         let half = tolerance(DType::BF16);
         assert_close(
             "norm",
-            &rms_norm(&x, &weight, 1e-6, 0).unwrap(),
-            &rms_norm(&x_cpu, &weight_cpu, 1e-6, 0).unwrap(),
+            &rms_norm(&x, norm_by(&weight, offset), 0).unwrap(),
+            &rms_norm(&x_cpu, norm_by(&weight_cpu, offset), 0).unwrap(),
             half,
         );
         poison(rows * width);
-        let (sum, normed) = add_rms_norm(&x, &OpenRows::complete(addend.clone()), &weight, 1e-6, 0).unwrap();
+        let (sum, normed) = add_rms_norm(&x, &OpenRows::complete(addend.clone()), norm_by(&weight, offset), 0).unwrap();
         let (expected_sum, expected) =
-            add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), &weight_cpu, 1e-6, 0).unwrap();
+            add_rms_norm(&x_cpu, &OpenRows::complete(addend_cpu.clone()), norm_by(&weight_cpu, offset), 0).unwrap();
         assert_eq!((sum.dtype(), normed.dtype()), (DType::F32, DType::BF16));
         assert_close("sum", &sum, &expected_sum, 1e-7);
         assert_close("norm of the sum", &normed, &expected, half);
         poison(rows * width);
-        let dx = rms_norm_backward(&seed, &x, &weight, 1e-6, Some(&addend), 0).unwrap();
-        let expected = rms_norm_backward(&seed_cpu, &x_cpu, &weight_cpu, 1e-6, Some(&addend_cpu), 0).unwrap();
+        let dx = rms_norm_backward(&seed, &x, norm_by(&weight, offset), Some(&addend), 0).unwrap();
+        let expected =
+            rms_norm_backward(&seed_cpu, &x_cpu, norm_by(&weight_cpu, offset), Some(&addend_cpu), 0).unwrap();
         assert_close("backward", &dx, &expected, half);
         let dw = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
         assert_close("weight", &dw, &rms_norm_backward_weight(&seed_cpu, &x_cpu, 1e-6).unwrap(), 1e-5);
@@ -113,18 +129,18 @@ fn rotary_positions_agree() {
             let positions = positions_cpu.to_device(&gpu()).unwrap();
             let table_cpu = RopeTable::new(90, dimension, 1e4, DType::F32, &Device::Cpu).unwrap();
             let table = RopeTable::new(90, dimension, 1e4, DType::F32, &gpu()).unwrap();
-            for normed in [true, false] {
+            for (normed, norm_offset) in [(true, 0.0), (true, 1.0), (false, 0.0)] {
                 let on_cpu = normed.then_some((&query_norm.0, &key_norm.0));
                 let context_cpu = QueryKeyContext {
                     heads,
                     norms: on_cpu,
+                    norm_offset,
                     epsilon: 1e-6,
                     positions: &positions_cpu,
                     table: &table_cpu,
                 };
                 let on_device = normed.then_some((&query_norm.1, &key_norm.1));
-                let context =
-                    QueryKeyContext { heads, norms: on_device, epsilon: 1e-6, positions: &positions, table: &table };
+                let context = QueryKeyContext { norms: on_device, positions: &positions, table: &table, ..context_cpu };
                 poison(packed.elem_count());
                 let rotated = query_key_rope(&packed, context).unwrap();
                 assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(dtype));
@@ -177,6 +193,7 @@ fn open_rows_agree() {
         (DType::BF16, 16, 9, 80),
         (DType::BF16, 24, 64, 64),
         (DType::BF16, 32, 37, 128),
+        (DType::BF16, 16, 20, 256),
     ];
     for (dtype, rank, rows, dimension) in shapes {
         let heads = Heads { query: 4, key_value: 2, dimension };
@@ -199,14 +216,20 @@ fn open_rows_agree() {
         };
         let allowed = tolerance(dtype);
         let (complete, found) = open(&[48, 48]);
-        assert_close("swiglu", &swiglu_open(&found, dtype).unwrap(), &swiglu(&complete, 0).unwrap(), allowed);
+        for activation in ACTIVATIONS {
+            let product = gated_open(&found, activation, dtype).unwrap();
+            assert_close("gated", &product, &gated(&complete, activation, 0).unwrap(), allowed);
+        }
 
         // The second as in a model, where tensor cores serve: a stream in f32, rows of whole 64 numbers.
-        for (width, stream) in [(160, dtype), (1088, DType::F32)] {
+        for (width, stream, offset) in [(160, dtype, 0.0), (1088, DType::F32, 0.0), (1088, DType::F32, 1.0)] {
             let (complete, found) = open(&[width]);
             let [(x_cpu, x), (weight_cpu, weight)] = [pair(3, &[rows, width], stream), pair(4, &[width], dtype)];
-            let (sum, normed) = add_rms_norm(&x, &found, &weight, 1e-6, 0).unwrap();
-            let expected = add_rms_norm(&x_cpu, &OpenRows::complete(complete), &weight_cpu, 1e-6, 0).unwrap();
+            let (sum, normed) = add_rms_norm(&x, &found, norm_by(&weight, offset), 0).unwrap();
+            let alone = rms_norm_open(&found, norm_by(&weight, offset)).unwrap();
+            assert_close("alone", &alone, &rms_norm(&complete, norm_by(&weight_cpu, offset), 0).unwrap(), allowed);
+            let expected =
+                add_rms_norm(&x_cpu, &OpenRows::complete(complete), norm_by(&weight_cpu, offset), 0).unwrap();
             assert_close("sum", &sum, &expected.0, allowed);
             assert_close("norm", &normed, &expected.1, allowed);
         }
@@ -218,10 +241,17 @@ fn open_rows_agree() {
         let table_cpu = RopeTable::new(90, heads.dimension, 1e4, DType::F32, &Device::Cpu).unwrap();
         let table = RopeTable::new(90, heads.dimension, 1e4, DType::F32, &gpu()).unwrap();
         let norms = Some((&query_norm.0, &key_norm.0));
-        let context = QueryKeyContext { heads, norms, epsilon: 1e-6, positions: &positions_cpu, table: &table_cpu };
-        let expected = query_key_rope(&complete, context).unwrap();
+        let context_cpu = QueryKeyContext {
+            heads,
+            norms,
+            norm_offset: 1.0,
+            epsilon: 1e-6,
+            positions: &positions_cpu,
+            table: &table_cpu,
+        };
+        let expected = query_key_rope(&complete, context_cpu).unwrap();
         let norms = Some((&query_norm.1, &key_norm.1));
-        let context = QueryKeyContext { heads, norms, epsilon: 1e-6, positions: &positions, table: &table };
+        let context = QueryKeyContext { norms, positions: &positions, table: &table, ..context_cpu };
         let cache = Tensor::zeros((rows, 2 * heads.key_width()), dtype, &gpu()).unwrap();
         let numbers: Vec<u32> = (0..rows as u32).flat_map(|row| [row, 0, 1, 1]).collect();
         let places = DecodeRows::Table { rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(), longest: 1 };
@@ -235,19 +265,19 @@ fn open_rows_agree() {
 #[test]
 #[ignore = "needs a GPU"]
 fn the_gated_activation_agrees() {
-    for dtype in NUMBER_TYPES {
+    for (dtype, activation) in NUMBER_TYPES.into_iter().flat_map(|dtype| ACTIVATIONS.map(|a| (dtype, a))) {
         for (rows, width) in [(1, 3), (5, 24), (3, 1001), (40, 12_288)] {
             let gate_up = random(1, &[rows, 2 * width]).affine(6.0, 0.0).unwrap();
             let (gate_up_cpu, gate_up) = (rounded(&gate_up, dtype), on_gpu(&gate_up, dtype));
             let (seed_cpu, seed) = pair(2, &[rows, width], dtype);
             for room in [0, 5, 16] {
                 poison(rows * (width + room));
-                let own = swiglu(&gate_up, room).unwrap().narrow(1, 0, width).unwrap().contiguous().unwrap();
-                assert_close("swiglu", &own, &swiglu(&gate_up_cpu, 0).unwrap(), tolerance(dtype));
+                let own = gated(&gate_up, activation, room).unwrap().narrow(1, 0, width).unwrap().contiguous().unwrap();
+                assert_close("swiglu", &own, &gated(&gate_up_cpu, activation, 0).unwrap(), tolerance(dtype));
                 poison(rows * (2 * width + room));
-                let wide = swiglu_backward(&seed, &gate_up, room).unwrap();
+                let wide = gated_backward(&seed, &gate_up, activation, room).unwrap();
                 let own = wide.narrow(1, 0, 2 * width).unwrap().contiguous().unwrap();
-                let expected = swiglu_backward(&seed_cpu, &gate_up_cpu, 0).unwrap();
+                let expected = gated_backward(&seed_cpu, &gate_up_cpu, activation, 0).unwrap();
                 assert_close("swiglu backward", &own, &expected, tolerance(dtype));
             }
         }

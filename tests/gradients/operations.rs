@@ -3,11 +3,11 @@
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
 use grpo_tui::kernels::embedding::{embedding_backward, gather_rows};
-use grpo_tui::kernels::heads::Heads;
+use grpo_tui::kernels::heads::{Attention, Heads};
 use grpo_tui::kernels::log_probs::{TokenWeight, token_log_probs, token_log_probs_backward};
-use grpo_tui::kernels::rms_norm::{rms_norm, rms_norm_backward, rms_norm_backward_weight};
+use grpo_tui::kernels::rms_norm::{Norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use grpo_tui::kernels::rope::{QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward_all};
-use grpo_tui::kernels::swiglu::{swiglu, swiglu_backward};
+use grpo_tui::kernels::swiglu::{Activation, gated, gated_backward};
 
 use super::finite_differences::{check, random, seeded};
 use super::plain;
@@ -23,22 +23,27 @@ fn close(name: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
 #[test]
 fn rms_norm_matches() {
     let (x, weight, seed) = (random(1, &[3, 7]), random(2, &[7]), random(3, &[3, 7]));
-    let y = rms_norm(&x, &weight, 1e-6, 0).unwrap();
-    close("rms_norm", &y, &plain::rms_norm(&x, &weight, 1e-6), 1e-12);
-    check("x", &x, &rms_norm_backward(&seed, &x, &weight, 1e-6, None, 0).unwrap(), |x| {
-        seeded(&rms_norm(x, &weight, 1e-6, 0).unwrap(), &seed)
-    });
-    check("weight", &weight, &rms_norm_backward_weight(&seed, &x, 1e-6).unwrap(), |w| {
-        seeded(&rms_norm(&x, w, 1e-6, 0).unwrap(), &seed)
-    });
+    for offset in [0.0, 1.0] {
+        let norm = |x: &Tensor, weight: &Tensor| rms_norm(x, Norm { weight, offset, epsilon: 1e-6 }, 0).unwrap();
+        let expected = plain::rms_norm(&x, &(&weight + offset).unwrap(), 1e-6);
+        close("rms_norm", &norm(&x, &weight), &expected, 1e-12);
+        let with = Norm { weight: &weight, offset, epsilon: 1e-6 };
+        let gradient = rms_norm_backward(&seed, &x, with, None, 0).unwrap();
+        check("x", &x, &gradient, |x| seeded(&norm(x, &weight), &seed));
+        let gradient = rms_norm_backward_weight(&seed, &x, 1e-6).unwrap();
+        check("weight", &weight, &gradient, |weight| seeded(&norm(&x, weight), &seed));
+    }
 }
 
 #[test]
-fn swiglu_matches() {
+fn gated_activations_match() {
     let (x, seed) = (random(1, &[3, 10]).affine(3.0, 0.0).unwrap(), random(2, &[3, 5]));
-    let expected = (x.narrow(1, 0, 5).unwrap().silu().unwrap() * x.narrow(1, 5, 5).unwrap()).unwrap();
-    close("swiglu", &swiglu(&x, 0).unwrap(), &expected, 1e-12);
-    check("gate_up", &x, &swiglu_backward(&seed, &x, 0).unwrap(), |x| seeded(&swiglu(x, 0).unwrap(), &seed));
+    let (gate, up) = (x.narrow(1, 0, 5).unwrap(), x.narrow(1, 5, 5).unwrap());
+    for (activation, gate) in [(Activation::Silu, gate.silu()), (Activation::GeluTanh, gate.gelu())] {
+        let product = |x: &Tensor| gated(x, activation, 0).unwrap();
+        close("product", &product(&x), &(gate.unwrap() * &up).unwrap(), 1e-12);
+        check("gate_up", &x, &gated_backward(&seed, &x, activation, 0).unwrap(), |x| seeded(&product(x), &seed));
+    }
 }
 
 #[test]
@@ -51,6 +56,7 @@ fn query_key_rope_matches() {
         let context = QueryKeyContext {
             heads: HEADS,
             norms: Some((query, key)),
+            norm_offset: 1.0,
             epsilon: 1e-6,
             positions: &positions,
             table: &table,
@@ -60,6 +66,7 @@ fn query_key_rope_matches() {
     let context = QueryKeyContext {
         heads: HEADS,
         norms: Some((&query_norm, &key_norm)),
+        norm_offset: 1.0,
         epsilon: 1e-6,
         positions: &positions,
         table: &table,
@@ -85,21 +92,25 @@ fn segment_attention_matches() {
     ];
     let (packed, seed) = (random(1, &[11, HEADS.row_width()]), random(2, &[11, HEADS.query_width()]));
     let segments_of_batch = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
-    let y = segment_attention(&packed, HEADS, &segments_of_batch, 0).unwrap();
-    for (start, rows) in
-        [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])]
-    {
-        let rows: Vec<u32> = rows;
-        let own = packed.index_select(&Tensor::new(rows.as_slice(), &Device::Cpu).unwrap(), 0).unwrap();
-        let expected = plain::attention(&own, HEADS);
-        let length = segments.iter().find(|segment| segment.start == start).unwrap().length;
-        let expected = expected.narrow(0, rows.len() - length, length).unwrap();
-        close("attention", &y.rows.narrow(0, start, length).unwrap(), &expected, 1e-12);
+    // Windows that end in the prompt, in the completion, and beyond both.
+    let windows = [None, Some(1), Some(2), Some(4), Some(20)];
+    for attention in windows.map(|window| Attention { heads: HEADS, divisor: 1.7, window }) {
+        let y = segment_attention(&packed, attention, &segments_of_batch, 0).unwrap();
+        for (start, rows) in
+            [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])]
+        {
+            let rows: Vec<u32> = rows;
+            let own = packed.index_select(&Tensor::new(rows.as_slice(), &Device::Cpu).unwrap(), 0).unwrap();
+            let expected = plain::attention(&own, attention);
+            let length = segments.iter().find(|segment| segment.start == start).unwrap().length;
+            let expected = expected.narrow(0, rows.len() - length, length).unwrap();
+            close("attention", &y.rows.narrow(0, start, length).unwrap(), &expected, 1e-12);
+        }
+        let gradient = segment_attention_backward(&seed, &packed, &y, attention, &segments_of_batch).unwrap();
+        check("packed", &packed, &gradient, |x| {
+            seeded(&segment_attention(x, attention, &segments_of_batch, 0).unwrap().rows, &seed)
+        });
     }
-    let gradient = segment_attention_backward(&seed, &packed, &y, HEADS, &segments_of_batch).unwrap();
-    check("packed", &packed, &gradient, |x| {
-        seeded(&segment_attention(x, HEADS, &segments_of_batch, 0).unwrap().rows, &seed)
-    });
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use grpo_tui::hub::{ModelConfig, RopeScaling};
-use grpo_tui::kernels::heads::Heads;
+use grpo_tui::hub::{Activation, ModelConfig, RopeScaling, Scope};
+use grpo_tui::kernels::heads::{Attention, Heads};
 
 /// Over the last dimension, as are the two below.
 pub(super) fn log_softmax(x: &Tensor) -> Tensor {
@@ -23,7 +23,8 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
 }
 
 /// Plain causal attention of one sequence: packed rows [time, row_width], rotated -> [time, query_width].
-pub(super) fn attention(packed: &Tensor, heads: Heads) -> Tensor {
+pub(super) fn attention(packed: &Tensor, attention: Attention) -> Tensor {
+    let (heads, window) = (attention.heads, attention.window.unwrap_or(usize::MAX));
     let time = packed.dims()[0];
     let split = |start: usize, count: usize| {
         let columns = packed.narrow(1, start * heads.dimension, count * heads.dimension).unwrap();
@@ -37,8 +38,10 @@ pub(super) fn attention(packed: &Tensor, heads: Heads) -> Tensor {
     let query = split(0, heads.query);
     let key = repeat(split(heads.query, heads.key_value));
     let value = repeat(split(heads.query + heads.key_value, heads.key_value));
-    let scores = (query.matmul(&key.transpose(1, 2).unwrap()).unwrap() / (heads.dimension as f64).sqrt()).unwrap();
-    let mask: Vec<f64> = (0..time * time).map(|i| if i % time > i / time { -1e300 } else { 0.0 }).collect();
+    let scores = (query.matmul(&key.transpose(1, 2).unwrap()).unwrap() / attention.divisor).unwrap();
+    let is_seen = |query: usize, key: usize| key <= query && query - key < window;
+    let mask = (0..time * time).map(|i| if is_seen(i / time, i % time) { 0.0 } else { -1e300 });
+    let mask: Vec<f64> = mask.collect();
     let mask = Tensor::from_vec(mask, (time, time), &Device::Cpu).unwrap().to_dtype(packed.dtype()).unwrap();
     let probabilities = softmax(&scores.broadcast_add(&mask).unwrap());
     let mixed = probabilities.matmul(&value).unwrap();
@@ -74,7 +77,13 @@ impl Plain<'_> {
     }
 
     fn norm(&self, x: &Tensor, name: &str) -> Tensor {
-        rms_norm(x, self.get(name), self.config.rms_norm_eps)
+        let weight = (self.get(name) + self.config.options.norm_offset).unwrap();
+        rms_norm(x, &weight, self.config.rms_norm_eps)
+    }
+
+    /// What a block adds to the stream, after its norm if it has one.
+    fn added(&self, x: Tensor, name: &str) -> Tensor {
+        if self.config.options.has_output_norms { self.norm(&x, name) } else { x }
     }
 
     /// One sequence -> logits [time, vocabulary].
@@ -88,6 +97,7 @@ impl Plain<'_> {
         let time = token_ids.len();
         let embedding = self.get("model.embed_tokens.weight");
         let mut hidden = embedding.embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap()).unwrap();
+        hidden = (hidden * config.options.embedding_scale).unwrap();
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             let x = self.norm(&hidden, &name("input_layernorm"));
@@ -96,23 +106,35 @@ impl Plain<'_> {
             };
             let rotated = |part: &str, norm: &str, count: usize| {
                 let x = heads_of(part, count);
-                // Only Qwen3 has norms of heads.
                 let x = if self.weights.contains_key(&name(norm)) {
                     self.norm(&x.contiguous().unwrap(), &name(norm))
                 } else {
                     x
                 };
-                self.rope(&x).reshape((time, count * heads.dimension)).unwrap()
+                self.rope(&x, config.scope(layer)).reshape((time, count * heads.dimension)).unwrap()
             };
             let query = rotated("self_attn.q_proj", "self_attn.q_norm", heads.query);
             let key = rotated("self_attn.k_proj", "self_attn.k_norm", heads.key_value);
             let value = heads_of("self_attn.v_proj", heads.key_value).reshape((time, heads.key_width())).unwrap();
-            let attended = attention(&Tensor::cat(&[query, key, value], 1).unwrap(), heads);
-            hidden = (hidden + self.linear(&attended, layer, "self_attn.o_proj")).unwrap();
-            let x = self.norm(&hidden, &name("post_attention_layernorm"));
-            let gate = self.linear(&x, layer, "mlp.gate_proj").silu().unwrap();
+            let window = config.options.window.as_ref().filter(|_| config.scope(layer) == Scope::Window);
+            let divisor = config.options.query_scalar.unwrap_or(heads.dimension as f64).sqrt();
+            let how = Attention { heads, divisor, window: window.map(|window| window.tokens) };
+            let attended = attention(&Tensor::cat(&[query, key, value], 1).unwrap(), how);
+            let after_attention = name("post_attention_layernorm");
+            hidden =
+                (hidden + self.added(self.linear(&attended, layer, "self_attn.o_proj"), &after_attention)).unwrap();
+            let before =
+                if config.options.has_output_norms { name("pre_feedforward_layernorm") } else { after_attention };
+            let x = self.norm(&hidden, &before);
+            let gate = self.linear(&x, layer, "mlp.gate_proj");
+            let gate = match config.options.activation {
+                Activation::Silu => gate.silu().unwrap(),
+                // candle's is the approximation by tanh.
+                Activation::GeluTanh => gate.gelu().unwrap(),
+            };
             let inner = (gate * self.linear(&x, layer, "mlp.up_proj")).unwrap();
-            hidden = (hidden + self.linear(&inner, layer, "mlp.down_proj")).unwrap();
+            let down = self.linear(&inner, layer, "mlp.down_proj");
+            hidden = (hidden + self.added(down, &name("post_feedforward_layernorm"))).unwrap();
         }
         let hidden = self.norm(&hidden, "model.norm.weight");
         let head = if config.tie_word_embeddings { embedding } else { self.get("lm_head.weight") };
@@ -120,8 +142,13 @@ impl Plain<'_> {
     }
 
     /// Radians a token of pair `i`; Llama 3's rule in three cases, as its authors write it.
-    fn frequency(&self, i: usize, dimension: usize) -> f64 {
-        let plain = 1.0 / self.config.rope_theta.powf(2.0 * i as f64 / dimension as f64);
+    fn frequency(&self, i: usize, dimension: usize, scope: Scope) -> f64 {
+        let window = self.config.options.window.as_ref().filter(|_| scope == Scope::Window);
+        let theta = window.map_or(self.config.rope_theta, |window| window.rope_theta);
+        let plain = 1.0 / theta.powf(2.0 * i as f64 / dimension as f64);
+        if let (Scope::Everything, RopeScaling::Linear { factor }) = (scope, self.config.rope_scaling) {
+            return plain / factor;
+        }
         let RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_positions } =
             self.config.rope_scaling
         else {
@@ -139,10 +166,10 @@ impl Plain<'_> {
     }
 
     /// x: [time, heads, dimension]; positions 0, 1, 2, ...
-    fn rope(&self, x: &Tensor) -> Tensor {
+    fn rope(&self, x: &Tensor, scope: Scope) -> Tensor {
         let (time, _, dimension) = x.dims3().unwrap();
         let half = dimension / 2;
-        let angle = |i: usize| (i / half) as f64 * self.frequency(i % half, dimension);
+        let angle = |i: usize| (i / half) as f64 * self.frequency(i % half, dimension, scope);
         let table = |f: fn(f64) -> f64| {
             let numbers: Vec<f64> = (0..time * half).map(|i| f(angle(i))).collect();
             Tensor::from_vec(numbers, (time, 1, half), &Device::Cpu).unwrap().to_dtype(x.dtype()).unwrap()

@@ -33,6 +33,8 @@ fn family(keys: &str) -> ModelConfig {
 /// One of each family: every part that some have and others lack.
 fn families() -> Vec<ModelConfig> {
     let scaling = r#""rope_scaling":{"rope_type":"llama3","factor":4,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
+    let window = r#""layer_types":["sliding_attention","full_attention"],"sliding_window":3,"rope_local_base_freq":50.0,
+        "rope_scaling":{"rope_type":"linear","factor":2.0},"query_pre_attn_scalar":9"#;
     vec![
         config(true),
         config(false),
@@ -40,6 +42,8 @@ fn families() -> Vec<ModelConfig> {
         family(r#""architectures":["Qwen2ForCausalLM"]"#),
         family(&format!(r#""architectures":["LlamaForCausalLM"],{scaling}"#)),
         family(r#""architectures":["LlamaForCausalLM"],"tie_word_embeddings":true,"attention_bias":true"#),
+        family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":true"#)),
+        family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":false"#)),
     ]
 }
 

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::{Content, Value, write};
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor, safetensors};
 use grpo_tui::hub::{RopeScaling, find_model};
 use grpo_tui::text::{Message, Thinking, Tokenizer};
 
-use super::decoder::checkpoints;
-use super::llama_cpp::{export, with_tokenizer};
-use super::model_commands::{model, printed_log_probs, text};
+use super::llama_cpp::{export, with_tokenizer, written_as_gguf};
+use super::model_commands::{model, printed_log_probs, text, text as path_text};
 use crate::program::{SHORT, call_anywhere, json, small_task, stderr, stdout};
 
 fn import(file: &Path, out: &Path) -> Result<HashMap<String, Tensor>, String> {
@@ -27,7 +27,7 @@ fn import(file: &Path, out: &Path) -> Result<HashMap<String, Tensor>, String> {
 fn every_architecture_comes_back_bit_for_bit() {
     let work = tempfile::tempdir().unwrap();
     let sequence = [5, 30, 17, 9, 60, 2];
-    for golden in checkpoints() {
+    for golden in written_as_gguf() {
         let folder = work.path().join(&golden.name);
         let (file, out) =
             (work.path().join(format!("{}.gguf", golden.name)), work.path().join("out").join(&golden.name));
@@ -47,6 +47,105 @@ fn every_architecture_comes_back_bit_for_bit() {
         let [expected, found] = [&folder, &out].map(|folder| printed_log_probs(&[text(folder)], &sequence));
         assert_eq!(expected, found, "{}", golden.name);
     }
+}
+
+/// As llama.cpp's converter writes Gemma 3: norms with their offset, names of its own, SentencePiece, no template.
+#[test]
+fn gemma_3_comes_back() {
+    const NAMES: [(&str, &str); 17] = [
+        ("model.embed_tokens", "token_embd"),
+        ("model.norm", "output_norm"),
+        ("lm_head", "output"),
+        ("model.layers.", "blk."),
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "post_attention_norm"),
+        ("pre_feedforward_layernorm", "ffn_norm"),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
+        ("self_attn.q_proj", "attn_q"),
+        ("self_attn.k_proj", "attn_k"),
+        ("self_attn.v_proj", "attn_v"),
+        ("self_attn.o_proj", "attn_output"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
+        ("mlp.gate_proj", "ffn_gate"),
+        ("mlp.up_proj", "ffn_up"),
+        ("mlp.down_proj", "ffn_down"),
+    ];
+    let folder = super::golden_folder().join("gemma3-linear-untied");
+    let tensors = safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
+    let written = tensors.iter().map(|(name, tensor)| {
+        let name = NAMES.iter().fold(name.clone(), |name, (from, to)| name.replace(from, to));
+        let offset = if name.contains("norm") { 1.0 } else { 0.0 };
+        (name, QTensor::quantize(&(tensor + offset).unwrap(), GgmlDType::F32).unwrap())
+    });
+    let written: Vec<(String, QTensor)> = written.collect();
+
+    let special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"].map(|text| (text, 0.0, 3));
+    let pieces = [("\n", 0.0, 4), ("ab", -1.0, 1), ("bc", -2.0, 1), ("▁", -3.0, 1), ("a", -4.0, 1), ("b", -5.0, 1)];
+    let bytes: Vec<String> = [b'c', 0xc3, 0xbc].iter().map(|byte| format!("<0x{byte:02X}>")).collect();
+    let bytes = bytes.iter().map(|text| (text.as_str(), 0.0, 6));
+    let mut tokens: Vec<(&str, f32, i32)> = special.into_iter().chain(pieces).chain(bytes).collect();
+    let known = tokens.len();
+    let unused: Vec<String> = (known..128).map(|id| format!("<unused{id}>")).collect();
+    tokens.extend(unused.iter().map(|text| (text.as_str(), -1000.0, 5)));
+    let array = |of: &dyn Fn(&(&str, f32, i32)) -> Value| Value::Array(tokens.iter().map(of).collect());
+    let (count, text) = (Value::U32, |text: &str| Value::String(text.to_owned()));
+    let metadata = [
+        ("general.architecture", text("gemma3")),
+        ("gemma3.context_length", count(256)),
+        ("gemma3.embedding_length", count(40)),
+        ("gemma3.block_count", count(4)),
+        ("gemma3.feed_forward_length", count(48)),
+        ("gemma3.attention.head_count", count(5)),
+        ("gemma3.attention.head_count_kv", count(5)),
+        ("gemma3.attention.key_length", count(8)),
+        ("gemma3.attention.layer_norm_rms_epsilon", Value::F32(1e-6)),
+        ("gemma3.attention.sliding_window", count(3)),
+        ("gemma3.attention.sliding_window_pattern", count(2)),
+        ("gemma3.rope.freq_base", Value::F32(1000.0)),
+        ("gemma3.rope.freq_base_swa", Value::F32(100.0)),
+        ("gemma3.rope.scaling.type", text("linear")),
+        ("gemma3.rope.scaling.factor", Value::F32(8.0)),
+        ("tokenizer.ggml.model", text("llama")),
+        ("tokenizer.ggml.tokens", array(&|token| text(token.0))),
+        ("tokenizer.ggml.scores", array(&|token| Value::F32(token.1))),
+        ("tokenizer.ggml.token_type", array(&|token| Value::I32(token.2))),
+        ("tokenizer.ggml.add_space_prefix", Value::Bool(false)),
+        ("tokenizer.ggml.bos_token_id", count(2)),
+        ("tokenizer.ggml.eos_token_id", count(1)),
+        ("tokenizer.ggml.unknown_token_id", count(3)),
+    ];
+    let work = tempfile::tempdir().unwrap();
+    let write_with = |name: &str, extra: &[(&str, Value)]| {
+        let path = work.path().join(format!("{name}.gguf"));
+        let metadata: Vec<(&str, &Value)> = metadata.iter().chain(extra).map(|(key, value)| (*key, value)).collect();
+        let tensors: Vec<(&str, &QTensor)> = written.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        write(&mut std::fs::File::create(&path).unwrap(), &metadata, &tensors).unwrap();
+        path
+    };
+    let out = work.path().join("out");
+    import(&write_with("gemma", &[]), &out).unwrap();
+    let sequence = [5, 30, 17, 9, 60, 2, 101, 77];
+    let [expected, found] = [&folder, &out].map(|folder| printed_log_probs(&[path_text(folder)], &sequence));
+    assert!(expected.iter().zip(&found).all(|(a, b)| (a - b).abs() < 2e-5), "{expected:?} {found:?}");
+
+    let tokenizer = Tokenizer::load(&find_model(path_text(&out)).unwrap()).unwrap();
+    // Merges in the order of their scores, bytes of what is no piece, spaces as they are.
+    assert_eq!(tokenizer.encode("abc a\nü").unwrap(), [7, 12, 9, 10, 6, 13, 14]);
+    let messages = [Message::new("system", "a"), Message::new("user", " b "), Message::new("assistant", "ab")];
+    let rendered = tokenizer.render(&messages, None, Thinking::On).unwrap();
+    let expected =
+        "<bos><start_of_turn>user\na\n\nb<end_of_turn>\n<start_of_turn>model\nab<end_of_turn>\n<start_of_turn>model\n";
+    assert_eq!(rendered, expected);
+    assert_eq!((tokenizer.stop_ids(), tokenizer.turn_end_id()), (&[1, 5][..], Some(5)));
+    assert!(tokenizer.render(&messages[2..], None, Thinking::On).unwrap_err().to_string().contains("alternate"));
+
+    let capped = write_with("capped", &[("gemma3.final_logit_softcapping", Value::F32(30.0))]);
+    let message = import(&capped, &work.path().join("capped")).unwrap_err();
+    assert!(message.contains("soft caps (`final_logit_softcapping`) are not supported"), "{message}");
+    // Written as a folder, not as GGUF.
+    let refused = model(&["export", "--model", path_text(&out), "--gguf", "f32", "--out", "model.gguf"]);
+    assert!(stderr(&refused).contains("a Gemma 3 model is not written as GGUF"), "{}", stderr(&refused));
 }
 
 /// A piece of a tensor begins where the one before ended, in blocks of 32; tokenizer, template and stop tokens agree.
@@ -164,7 +263,7 @@ fn what_cannot_be_imported_is_named_in_one_sentence() {
         (
             "architecture",
             replaced("qwen3", "phi3x"),
-            "the architecture `phi3x` is not supported; use one of llama, qwen2, qwen3",
+            "the architecture `phi3x` is not supported; use one of gemma3, llama, qwen2, qwen3",
         ),
         ("tensor", replaced("output_norm", "output_nurm"), "tensor `output_norm.weight` is missing"),
         ("words", replaced("qwen2", "qwenX"), "`pre` = `qwenX` is not supported"),

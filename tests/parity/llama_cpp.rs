@@ -60,6 +60,11 @@ pub(super) fn export(model_name: &str, stored_as: &str, out: &Path) {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
+/// The golden checkpoints of the architectures that can be written.
+pub(super) fn written_as_gguf() -> Vec<Golden> {
+    checkpoints().into_iter().filter(|golden| !golden.name.starts_with("gemma3")).collect()
+}
+
 /// A golden checkpoint, which has no tokenizer, with one of ASCII letters.
 pub(super) fn with_tokenizer(golden: &Golden, folder: &Path) {
     std::fs::create_dir(folder).unwrap();
@@ -100,7 +105,7 @@ fn llama_cpp_computes_the_log_probs_of_every_architecture() {
             assert!((found - expected).abs() < near, "{name}: {found} instead of {expected}");
         }
     };
-    let all = checkpoints();
+    let all = written_as_gguf();
     assert!(all.len() >= 7);
     for golden in &all {
         let (folder, file) = (work.path().join(&golden.name), work.path().join(format!("{}.gguf", golden.name)));

@@ -7,7 +7,7 @@ use super::{Attended, Segment, Segments};
 use crate::cuda::{
     Argument, Grid, Module, address, at, capability, device, empty, float, int, launch, module, rows_at,
 };
-use crate::heads::Heads;
+use crate::heads::{Attention, Heads};
 
 static PLAIN: Module = module!("attention");
 static TENSOR_CORES: Module = module!("attention_tensor_cores");
@@ -16,17 +16,27 @@ static TENSOR_CORES: Module = module!("attention_tensor_cores");
 #[derive(Clone, Debug)]
 pub(super) struct DeviceSegments {
     segments: Tensor,
+    /// [rows], u32: how many keys each row sees beside its own.
+    positions: Tensor,
     query_tiles: Tensor,
     key_tiles: Tensor,
 }
 
 impl DeviceSegments {
     pub(super) fn new(list: &[Segment], device: &Device) -> Result<Self> {
-        let Tiles { segments, queries, keys } = Tiles::new(list)?;
+        let Tiles { segments, positions, queries, keys } = Tiles::new(list)?;
         let place = |numbers: Vec<u32>, columns: usize| {
             Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device)
         };
-        Ok(Self { segments: place(segments, 5)?, query_tiles: place(queries, 2)?, key_tiles: place(keys, 2)? })
+        // One copy for both.
+        let (numbers, rows) = (segments.len(), positions.len());
+        let both = place([segments, positions].concat(), 1)?.flatten_all()?;
+        Ok(Self {
+            segments: both.narrow(0, 0, numbers)?,
+            positions: both.narrow(0, numbers, rows)?,
+            query_tiles: place(queries, 2)?,
+            key_tiles: place(keys, 2)?,
+        })
     }
 }
 
@@ -56,7 +66,7 @@ macro_rules! plain {
             tile: 32,
             threads: 256,
             heads: 1,
-            shared_bytes: [3, 4, 4].map(|tiles| 4 * (tiles * 32 * ($size + 4) + 2 * 32 * 33 + 2 * 32)),
+            shared_bytes: [3, 4, 4].map(|tiles| 4 * (tiles * 32 * ($size + 4) + 2 * 32 * 33 + 3 * 32)),
         }
     };
 }
@@ -77,9 +87,10 @@ macro_rules! tensor_cores {
 }
 
 /// The fastest kernels that read all of `tensors`.
-fn kernels<const N: usize>(heads: Heads, tensors: [&Tensor; N]) -> Result<Kernels> {
-    // Tensor cores are fed 16 bytes at a time.
-    let mut fed = heads.dimension.is_multiple_of(8);
+fn kernels<const N: usize>(attention: Attention, tensors: [&Tensor; N]) -> Result<Kernels> {
+    let heads = attention.heads;
+    // Tensor cores are fed 16 bytes at a time, and there a row sees all keys.
+    let mut fed = heads.dimension.is_multiple_of(8) && attention.window.is_none();
     for tensor in tensors {
         fed = fed && tensor.dtype() == DType::BF16 && address(tensor)?.is_multiple_of(16);
     }
@@ -98,7 +109,8 @@ fn kernels<const N: usize>(heads: Heads, tensors: [&Tensor; N]) -> Result<Kernel
 }
 
 /// Arguments common to every kernel.
-fn batch(segments: &Segments, keys: bool, rows: usize, heads: Heads) -> Result<(usize, Vec<Argument>)> {
+fn batch(segments: &Segments, keys: bool, rows: usize, attention: Attention) -> Result<(usize, Vec<Argument>)> {
+    let heads = attention.heads;
     let Some(tables) = &segments.tables else { bail!("segments on the CPU for tensors on a GPU") };
     let tiles = if keys { &tables.key_tiles } else { &tables.query_tiles };
     let arguments = vec![
@@ -109,7 +121,7 @@ fn batch(segments: &Segments, keys: bool, rows: usize, heads: Heads) -> Result<(
         int(heads.query),
         int(heads.key_value),
         int(heads.dimension),
-        float(1.0 / (heads.dimension as f64).sqrt()),
+        float(1.0 / attention.divisor),
     ];
     Ok((tiles.dims2()?.0, arguments))
 }
@@ -122,20 +134,30 @@ fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
     Ok(rows)
 }
 
+impl Kernels {
+    /// The window, which the plain kernels alone take.
+    fn window(&self, attention: Attention) -> Option<Argument> {
+        let window = attention.window.map_or(i32::MAX as usize, |window| window.min(i32::MAX as usize));
+        std::ptr::eq(self.module, &PLAIN).then(|| int(window))
+    }
+}
+
 /// Blocks of every tile and every `heads_a_block` of `heads`.
 fn grid(kernels: &Kernels, tiles: usize, heads: usize, heads_a_block: usize, shared_bytes: usize) -> Grid {
     let blocks = (tiles, heads / heads_a_block, TILE / kernels.tile);
     Grid { blocks, threads: kernels.threads * heads_a_block, shared_bytes }
 }
 
-pub(super) fn forward(packed: &Tensor, heads: Heads, segments: &Segments, room: usize) -> Result<Attended> {
+pub(super) fn forward(packed: &Tensor, attention: Attention, segments: &Segments, room: usize) -> Result<Attended> {
+    let heads = attention.heads;
     let rows = check(packed, heads)?;
-    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, [packed])?);
+    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(attention, [packed])?);
     let stride = heads.query_width() + room;
     let output = empty((rows, stride), dtype, device)?;
     let log_sums = empty((heads.query, rows), DType::F32, device)?;
-    let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
+    let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
     arguments.extend([at(packed)?, at(&output)?, int(stride), at(&log_sums)?]);
+    arguments.extend(kernels.window(attention));
     let grid = grid(&kernels, tiles, heads.query, kernels.heads, kernels.shared_bytes[0]);
     launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;
     Ok(Attended { rows: output, log_sums: Some(log_sums) })
@@ -145,9 +167,10 @@ pub(super) fn backward(
     gradient: &Tensor,
     packed: &Tensor,
     attended: &Attended,
-    heads: Heads,
+    attention: Attention,
     segments: &Segments,
 ) -> Result<Tensor> {
+    let heads = attention.heads;
     let rows = check(packed, heads)?;
     if gradient.dims2()? != (rows, heads.query_width()) || gradient.dtype() != packed.dtype() {
         bail!(
@@ -165,19 +188,23 @@ pub(super) fn backward(
     if output.dims2()?.0 != rows || output.dtype() != packed.dtype() || log_sums.dims2()? != (heads.query, rows) {
         bail!("{:?} {:?} was not attended by {:?}", output.shape(), output.dtype(), packed.shape())
     }
-    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(heads, [gradient, packed, output])?);
+    let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(attention, [gradient, packed, output])?);
     let packed_gradient = empty((rows, heads.row_width()), dtype, device)?;
     // For each query head and row the sum of its probabilities times their gradients.
     let delta = empty((heads.query, rows), DType::F32, device)?;
 
-    let (tiles, mut arguments) = batch(segments, false, rows, heads)?;
+    let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
     arguments.extend([at(gradient)?, at(packed)?, output_at, stride, at(log_sums)?, at(&delta)?]);
     arguments.push(at(&packed_gradient)?);
+    arguments.extend(kernels.window(attention));
     let query_grid = grid(&kernels, tiles, heads.query, kernels.heads, kernels.shared_bytes[1]);
     launch(device, kernels.module, kernels.backward_queries, Some(dtype), query_grid, &arguments)?;
 
-    let (tiles, mut arguments) = batch(segments, true, rows, heads)?;
+    let (tiles, mut arguments) = batch(segments, true, rows, attention)?;
     arguments.extend([at(gradient)?, at(packed)?, at(log_sums)?, at(&delta)?, at(&packed_gradient)?]);
+    if let (Some(window), Some(tables)) = (kernels.window(attention), &segments.tables) {
+        arguments.extend([at(&tables.positions)?, window]);
+    }
     let key_grid = grid(&kernels, tiles, heads.key_value, 1, kernels.shared_bytes[2]);
     launch(device, kernels.module, kernels.backward_keys_values, Some(dtype), key_grid, &arguments)?;
     Ok(packed_gradient)

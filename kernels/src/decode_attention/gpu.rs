@@ -4,7 +4,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch_early, module};
-use crate::heads::Heads;
+use crate::heads::{Attention, Heads};
 
 static MODULE: Module = module!("decode_attention");
 
@@ -16,6 +16,9 @@ const MOST_SPLITS: usize = 16;
 /// From so many tokens on it pays that a block has the rows of several completions, which read their prompt together: at
 /// 100 tokens it costs 2 us a layer on an H200, at 4,000 it saves 10 us of 8 rows and 58 us of 64.
 const GROUPED_FROM: usize = 1024;
+
+/// The kernel for any dtype, head size and window.
+const ANY_SIZE: &str = "decode_attention";
 
 /// New rows of so many numbers, their cache and table fit.
 pub(crate) fn check((count, width): (usize, usize), cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<()> {
@@ -37,13 +40,15 @@ fn variant(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    heads: Heads,
+    attention: Attention,
     longest: usize,
 ) -> Result<(&'static str, usize, usize)> {
+    let heads = attention.heads;
     // Tensor cores are fed 16 bytes at a time.
     let aligned =
         (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
-    let on_tensor_cores = aligned && packed.dtype() == DType::BF16;
+    // These see all tokens.
+    let on_tensor_cores = aligned && packed.dtype() == DType::BF16 && attention.window.is_none();
     // A tile of eight columns, each a query head of a row.
     let rows = (8 * heads.key_value / heads.query.max(1)).min(packed.dims2()?.0);
     let rows = if longest >= GROUPED_FROM { rows.max(1) } else { 1 };
@@ -52,7 +57,7 @@ fn variant(
         (1..=64, _) if on_tensor_cores => ("decode_attention_grouped_64", 8, rows),
         (65..=128, 1) if on_tensor_cores => ("decode_attention_tensor_128", 8, 1),
         (65..=128, _) if on_tensor_cores => ("decode_attention_grouped_128", 8, rows),
-        (1..=256, _) => ("decode_attention", 1, 1),
+        (1..=256, _) => (ANY_SIZE, 1, 1),
         (other, _) => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 256"),
     })
 }
@@ -61,9 +66,10 @@ pub(super) fn attend(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    heads: Heads,
+    attention: Attention,
     (rows, longest): (&Tensor, usize),
 ) -> Result<Tensor> {
+    let heads = attention.heads;
     check(packed.dims2()?, cache, heads, rows)?;
     let (count, _) = packed.dims2()?;
     let (_, prefix_width) = prefix.dims2()?;
@@ -72,11 +78,12 @@ pub(super) fn attend(
         bail!("prompts of {prefix_width} a row for {heads:?}; new rows, prompts and cache in {types:?}")
     }
     let (device, dtype) = (device(packed)?, packed.dtype());
-    let (name, heads_a_block, rows_a_block) = variant(packed, prefix, cache, heads, longest)?;
+    let (name, heads_a_block, rows_a_block) = variant(packed, prefix, cache, attention, longest)?;
+    let seen = attention.window.unwrap_or(longest).min(longest);
     let across = heads.key_value * (heads.query / heads.key_value).div_ceil(heads_a_block);
     let blocks = (across * count.div_ceil(rows_a_block)).max(1);
     let wanted = if rows_a_block > 1 { (BLOCKS_WANTED + blocks / 2) / blocks } else { BLOCKS_WANTED.div_ceil(blocks) };
-    let splits = wanted.min(longest.div_ceil(KEYS_A_BLOCK)).clamp(1, MOST_SPLITS);
+    let splits = wanted.min(seen.div_ceil(KEYS_A_BLOCK)).clamp(1, MOST_SPLITS);
     // Eight warps where few blocks leave room for them or rows share them, unless what they merge would not fit into
     // 48 KiB.
     let shared_bytes = |warps: usize| 4 * warps * heads_a_block * (heads.dimension + 2);
@@ -90,12 +97,15 @@ pub(super) fn attend(
         Some(empty((splits, count, heads.query, heads.dimension + 2), DType::F32, device)?)
     };
     let partial_at = partial.as_ref().map_or(Ok(Argument::Address(0)), at)?;
-    let scale = std::f64::consts::LOG2_E / (heads.dimension as f64).sqrt();
+    let scale = std::f64::consts::LOG2_E / attention.divisor;
     let sizes = [int(heads.query), int(heads.key_value), int(heads.dimension), int(splits), float(scale)];
     let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
     arguments.extend(sizes);
     if rows_a_block > 1 {
         arguments.extend([int(rows_a_block), int(count)]);
+    } else if name == ANY_SIZE {
+        // 0 for all.
+        arguments.push(int(attention.window.unwrap_or(0)));
     }
     let y = count.div_ceil(rows_a_block);
     let grid = Grid { blocks: (across, y, splits), threads: 32 * warps, shared_bytes: shared_bytes(warps) };

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::{import_gguf, import_into_cache};
-use crate::cli::output::print;
+use crate::cli::output::{eprint_line, print};
 use crate::cli::{Failure, Outcome};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// GGUF file of a Llama, Qwen2 or Qwen3 model, in any type up to Q8_K
+    /// GGUF file of a Gemma 3, Llama, Qwen2 or Qwen3 model, in any type up to Q8_K
     file: PathBuf,
     /// Folder to create [default: in the cache, where `--model FILE.gguf` finds it]
     #[arg(long, value_name = "DIR")]
@@ -19,17 +19,17 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let folder = match &arguments.out {
+    let (folder, note) = match &arguments.out {
         Some(folder) if folder.exists() => {
             return Err(Failure::usage(format!("{} exists: choose a new folder", folder.display())));
         }
-        Some(folder) => {
-            import_gguf(&arguments.file, folder, arguments.in_f32)?;
-            folder.clone()
-        }
+        Some(folder) => (folder.clone(), import_gguf(&arguments.file, folder, arguments.in_f32)?),
         None => import_into_cache(&arguments.file)?.ok_or_else(|| {
             Failure::usage(format!("{}: not a file that ends in .gguf; add --out DIR", arguments.file.display()))
         })?,
     };
+    if let Some(note) = note {
+        eprint_line(&format!("note: {note}"));
+    }
     print(&format!("{}\n", folder.display()))
 }

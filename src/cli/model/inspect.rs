@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
-use crate::hub::{ModelConfig, ModelSource, RopeScaling, TensorEntry, find_model};
+use crate::hub::{ModelConfig, ModelSource, RopeScaling, Scope, TensorEntry, find_model};
 use crate::model::tensor_names;
 use crate::secrets::visible;
 
@@ -32,7 +32,12 @@ struct Inspection {
     kinds: Vec<(&'static str, u64, u64)>,
     /// Tensors that are missing or have another shape.
     problems: Vec<String>,
+    /// Tensors of a part that sees, and their bytes.
+    not_loaded: (u64, u64),
 }
+
+/// What the names of tensors contain that see.
+const VISION: [&str; 2] = ["vision_tower.", "multi_modal_projector."];
 
 /// In the order of the model.
 const KINDS: [&str; 5] = ["embedding", "attention", "feed_forward", "norm", "head"];
@@ -58,7 +63,11 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
     }
     let mut element_types = BTreeMap::new();
     let mut stored_bytes = 0;
+    let mut not_loaded = (0, 0);
     for entry in found.values() {
+        if VISION.iter().any(|part| entry.name.contains(part)) {
+            not_loaded = (not_loaded.0 + 1, not_loaded.1 + entry.size_bytes);
+        }
         *element_types.entry(entry.element_type.clone()).or_default() += 1;
         stored_bytes += entry.size_bytes;
     }
@@ -78,7 +87,7 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
             kind.2 += expected.iter().product::<u64>();
         }
     }
-    Ok(Inspection { config, files, stored_bytes, element_types, kinds, problems })
+    Ok(Inspection { config, files, stored_bytes, element_types, kinds, problems, not_loaded })
 }
 
 fn kind_of(name: &str) -> &'static str {
@@ -120,6 +129,7 @@ impl Inspection {
             "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types },
             "config": serde_json::from_str::<Value>(&config.to_json("float32", &[])).unwrap_or(Value::Null),
             "problems": self.problems,
+            "not_loaded": { "tensors": self.not_loaded.0, "bytes": self.not_loaded.1 },
         })
     }
 
@@ -128,15 +138,20 @@ impl Inspection {
         let head = if config.tie_word_embeddings { "tied head" } else { "untied head" };
         let rope = match config.rope_scaling {
             RopeScaling::Unscaled => String::new(),
+            RopeScaling::Linear { factor } => format!(", stretched {factor} times"),
             RopeScaling::Llama3 { factor, original_positions, .. } => {
                 format!(", stretched {factor} times from {original_positions}")
             }
         };
+        let window = config.options.window.as_ref().map_or_else(String::new, |window| {
+            let layers = window.scopes.iter().filter(|scope| **scope == Scope::Window).count();
+            format!("\n  window        {} tokens in {layers} layers, rotary base {}", window.tokens, window.rope_theta)
+        });
         let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let name = visible(name);
         let mut text = format!(
             "{name}: {:?}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
-             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}\n  stored        {} in {} ({} tensors)\n\n",
+             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}\n  stored        {} in {} ({} tensors)\n\n",
             config.architecture,
             grouped(self.parameters()),
             config.num_hidden_layers,
@@ -164,6 +179,10 @@ impl Inspection {
         text += &format!("\n  memory        weights {} in f32, {} in bf16; ", bytes(4 * weights), bytes(2 * weights));
         text += &format!("KV cache {} per token in f32, {} in bf16\n", bytes(4 * cache), bytes(2 * cache));
         text += &uses_text(uses);
+        if self.not_loaded.0 > 0 {
+            let (count, size) = self.not_loaded;
+            text += &format!("  not loaded    {count} tensors for images ({}): only text is computed\n", bytes(size));
+        }
         for problem in &self.problems {
             text += &format!(
                 "  problem       {}; the checkpoint is incomplete or of another architecture\n",

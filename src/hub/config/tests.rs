@@ -127,7 +127,9 @@ fn what_cannot_be_computed_is_said_in_words() {
     check(r#"{"architectures":"absent","model_type":"absent"}"#, "are missing");
     check(r#"{"rope_scaling":{"rope_type":"yarn","factor":4.0}}"#, "`rope_scaling` =");
     check(r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#, "`rope_parameters` =");
-    check(r#"{"rope_scaling":{"type":"linear","factor":2.0}}"#, "only `default` and `llama3`");
+    check(r#"{"rope_scaling":{"type":"dynamic","factor":2.0}}"#, "only `default`, `linear` and `llama3`");
+    check(r#"{"rope_scaling":{"type":"linear","factor":0.5}}"#, "`factor` must be at least 1");
+    check(r#"{"final_logit_softcapping":30.0}"#, "`final_logit_softcapping` = 30.0 is not supported");
     check(r#"{"rope_scaling":{"rope_type":"llama3","factor":8.0}}"#, "`rope_scaling.low_freq_factor` is missing");
     let turned = r#"{"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":1,"original_max_position_embeddings":64}}"#;
     check(turned, "`high_freq_factor` above `low_freq_factor`");
@@ -135,7 +137,55 @@ fn what_cannot_be_computed_is_said_in_words() {
     check(r#"{"use_sliding_window":true}"#, "sliding attention window");
     check(r#"{"layer_types":["full_attention","sliding_attention"]}"#, "sliding attention window");
     check(r#"{"quantization_config":{"quant_method":"fp8"}}"#, "quantized checkpoint (fp8)");
-    check(r#"{"hidden_act":"gelu"}"#, "`hidden_act` = \"gelu\"");
+    check(r#"{"hidden_act":"gelu"}"#, "the activation `gelu` (`hidden_act`)");
+    let gemma = |changes: &str, expected: &str| {
+        check(&changes.replacen('{', r#"{"architectures":["Gemma3ForCausalLM"],"#, 1), expected);
+    };
+    gemma(r#"{"layer_types":["sliding_attention","chunked_attention"]}"#, "the layer type \"chunked_attention\"");
+    gemma(r#"{"layer_types":["sliding_attention"]}"#, "`layer_types` has 1 entries for 2 layers");
+    gemma(r#"{"attn_logit_softcapping":50.0}"#, "`attn_logit_softcapping` = 50.0");
+    gemma(r#"{"use_bidirectional_attention":true}"#, "`use_bidirectional_attention` = true");
+    gemma(r#"{"hidden_activation":"relu"}"#, "the activation `relu`");
+    gemma(r#"{"sliding_window":0}"#, "`sliding_window` = 0");
+    let local = r#"{"rope_parameters":{"sliding_attention":{"rope_type":"linear","factor":2.0}}}"#;
+    gemma(local, "scaled rotary positions of layers with a window");
+}
+
+/// transformers' `Gemma3TextConfig` reads the same of each.
+#[test]
+fn gemma_3_is_read_in_all_its_spellings() {
+    let keys = r#""vocab_size":100,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":7,"sliding_window":512"#;
+    let read = |json: String| ModelConfig::parse(&json, "config.json").unwrap();
+    let config = read(format!(r#"{{"model_type":"gemma3_text",{keys}}}"#));
+    let mut scopes = vec![Scope::Window; 7];
+    scopes[5] = Scope::Everything;
+    let window = SlidingWindow { tokens: 512, scopes, rope_theta: 1e4 };
+    assert_eq!(config.options, DecoderOptions::gemma3(64, 256.0, Some(window)));
+    assert_eq!(config.options.embedding_scale, 8.0);
+    assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (8, 4, 256));
+    assert_eq!((config.rope_theta, config.tie_word_embeddings, config.max_position_embeddings), (1e6, true, 131_072));
+    assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config);
+
+    let nested = format!(
+        r#"{{"architectures":["Gemma3ForConditionalGeneration"],"torch_dtype":"bfloat16","text_config":{{{keys}}}}}"#
+    );
+    assert_eq!(read(nested.clone()), config);
+    let text = super::text_config(&nested).unwrap();
+    assert!(text.contains("Gemma3ForCausalLM") && text.contains("bfloat16") && super::text_config(&text).is_none());
+    assert_eq!(read(text), config);
+
+    let scaled = [
+        r#""rope_scaling":{"rope_type":"linear","factor":8.0},"rope_theta":5e5,"rope_local_base_freq":7e3"#,
+        r#""rope_parameters":{"full_attention":{"rope_type":"linear","factor":8.0,"rope_theta":5e5},"sliding_attention":{"rope_type":"default","rope_theta":7e3}}"#,
+    ];
+    for scaling in scaled {
+        let config = read(format!(r#"{{"model_type":"gemma3_text",{keys},{scaling}}}"#));
+        assert_eq!((config.rope_scaling, config.rope_theta), (RopeScaling::Linear { factor: 8.0 }, 5e5), "{scaling}");
+        assert_eq!(config.options.window.as_ref().unwrap().rope_theta, 7e3, "{scaling}");
+        assert_eq!(config.rope_frequencies(Scope::Everything)[0], 1.0 / 8.0);
+        assert_eq!(config.rope_frequencies(Scope::Window)[0], 1.0);
+        assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config);
+    }
 }
 
 #[test]
@@ -155,8 +205,8 @@ fn long_wavelengths_are_stretched_short_ones_kept() {
         high_frequency_factor: 4.0,
         original_positions: 8192,
     };
-    let scaled = ModelConfig { rope_scaling, ..plain.clone() }.rope_frequencies();
-    for (i, (plain, scaled)) in plain.rope_frequencies().iter().zip(&scaled).enumerate() {
+    let scaled = ModelConfig { rope_scaling, ..plain.clone() }.rope_frequencies(Scope::Everything);
+    for (i, (plain, scaled)) in plain.rope_frequencies(Scope::Everything).iter().zip(&scaled).enumerate() {
         let wavelength = std::f64::consts::TAU / plain;
         let ratio = plain / scaled;
         match wavelength {
@@ -165,4 +215,26 @@ fn long_wavelengths_are_stretched_short_ones_kept() {
             _ => assert!(ratio > 1.0 && ratio < 8.0, "{i}"),
         }
     }
+}
+
+/// Every row's architecture is read, every architecture has a row.
+#[test]
+fn the_table_of_families_is_that_of_the_code() {
+    let table = include_str!("../../../docs/models.md");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> =
+        table.lines().filter(|line| line.starts_with("| `") && line.contains("ForCausalLM`")).map(cells).collect();
+    for row in rows.iter().filter(|row| row[1] != "architectures") {
+        let config = ModelConfig::parse(&with(&format!(r#"{{"architectures":["{}"]}}"#, row[1])), "x").unwrap();
+        let options = &config.options;
+        assert_eq!(config.architecture.names().0, row[1]);
+        assert_eq!(options.has_head_norms, row[3].contains("of heads"), "{row:?}");
+        assert_eq!(options.has_output_norms, row[3].contains("after each block"), "{row:?}");
+        assert_eq!(options.norm_offset == 1.0, row[3].contains("1 + weight"), "{row:?}");
+        assert_eq!(options.window.is_some(), row[5].contains("sliding window"), "{row:?}");
+        assert_eq!(options.activation == Activation::GeluTanh, row[6].contains("GELU"), "{row:?}");
+        assert_eq!(config.attention_bias == AttentionBias::QueryKeyValue, row[5].contains("biases"), "{row:?}");
+    }
+    let all = [Architecture::Qwen3, Architecture::Qwen2, Architecture::Llama, Architecture::Gemma3];
+    assert_eq!(rows.len(), all.len());
 }

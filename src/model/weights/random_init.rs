@@ -44,7 +44,7 @@ impl Fresh {
                 }
                 (shape, _) => Some(1.0 / (shape[shape.len() - 1] as f64).sqrt()),
             };
-            let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+            let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 - config.options.norm_offset };
             let numbers =
                 deviation.map_or(Numbers::Constant(constant), |d| Numbers::Uniform { bound: d * 3.0_f64.sqrt() });
             (name, Draw { stream: stream as u32, shape, numbers })

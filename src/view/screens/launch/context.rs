@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::form::{Values, values_of};
 use crate::format::count;
-use crate::hub::{Architecture, ModelPlace, ModelSource, find_model, local_models};
+use crate::hub::{ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::{ModelShape, parameters};
 use crate::run::{FileChange, RunDirectory, RunFolders, RunReference, list_checkpoints, task_changes};
 use crate::task::Task;
@@ -131,11 +131,7 @@ pub fn short_name(name: &str) -> String {
 fn described(source: &ModelSource) -> (String, bool) {
     match source.config() {
         Ok(config) => {
-            let family = match config.architecture {
-                Architecture::Qwen3 => "Qwen3",
-                Architecture::Qwen2 => "Qwen2",
-                Architecture::Llama => "Llama",
-            };
+            let family = config.architecture.title();
             let weights = count(ModelShape::of(&config).parameters);
             (format!("{family}, {} layers, {weights} weights", config.num_hidden_layers), true)
         }

@@ -1,0 +1,132 @@
+//! Gemma 3's `config.json`: of the text model alone, or of one that also sees.
+
+use serde_json::{Map, Value, json};
+
+use super::options::{DecoderOptions, Scope, SlidingWindow};
+use super::{Architecture, HubError, ModelConfig, Reader, RopeScaling};
+
+/// What Google's files leave out, as transformers' `Gemma3TextConfig` assumes it.
+const DEFAULTS: [(&str, usize); 5] = [
+    ("vocab_size", 262_208),
+    ("num_attention_heads", 8),
+    ("num_key_value_heads", 4),
+    ("head_dim", 256),
+    ("max_position_embeddings", 131_072),
+];
+const DEFAULT_WINDOW: usize = 4096;
+/// Every so many layers one sees everything.
+const DEFAULT_PATTERN: usize = 6;
+const DEFAULT_QUERY_SCALAR: f64 = 256.0;
+const GLOBAL_THETA: f64 = 1e6;
+const LOCAL_THETA: f64 = 1e4;
+
+/// The keys of the text model, with what they leave out.
+pub(super) fn text_keys(mut keys: Map<String, Value>) -> Map<String, Value> {
+    if let Some(Value::Object(text)) = keys.remove("text_config") {
+        let shared = ["quantization_config", "tie_word_embeddings"].map(|key| (key.to_owned(), keys.remove(key)));
+        keys = text;
+        keys.extend(shared.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    }
+    for (key, default) in DEFAULTS {
+        keys.entry(key).or_insert(default.into());
+    }
+    keys.entry("tie_word_embeddings").or_insert(true.into());
+    let activation = keys.remove("hidden_activation").unwrap_or_else(|| "gelu_pytorch_tanh".into());
+    keys.insert("hidden_act".to_owned(), activation);
+    keys
+}
+
+/// The `config.json` of the text part of one that also sees; `None` for one that is text alone.
+pub(in crate::hub) fn text_config(json: &str) -> Option<String> {
+    let Value::Object(outer) = serde_json::from_str(json).ok()? else { return None };
+    let stored = ["torch_dtype", "dtype"].into_iter().find_map(|key| outer.get(key).cloned());
+    outer.get("text_config")?;
+    let mut keys = text_keys(outer);
+    let activation = keys.remove("hidden_act");
+    keys.extend(activation.map(|activation| ("hidden_activation".to_owned(), activation)));
+    keys.extend(stored.map(|stored| ("torch_dtype".to_owned(), stored)));
+    let (architecture, model_type) = Architecture::Gemma3.names();
+    keys.insert("architectures".to_owned(), json!([architecture]));
+    keys.insert("model_type".to_owned(), model_type.into());
+    Some(format!("{:#}\n", Value::Object(keys)))
+}
+
+impl Reader<'_> {
+    pub(super) fn gemma3_options(&self) -> Result<DecoderOptions, HubError> {
+        let scalar =
+            self.positive("query_pre_attn_scalar", self.keys.get("query_pre_attn_scalar"), DEFAULT_QUERY_SCALAR)?;
+        let scopes = self.scopes()?;
+        let window = if scopes.contains(&Scope::Window) {
+            let (rope_theta, scaling) = self.layer_rope("sliding_attention")?;
+            if scaling != RopeScaling::Unscaled {
+                return Err(self.unsupported("scaled rotary positions of layers with a window", "use a model without"));
+            }
+            Some(SlidingWindow { tokens: self.count_or("sliding_window", DEFAULT_WINDOW)?, scopes, rope_theta })
+        } else {
+            None
+        };
+        Ok(DecoderOptions::gemma3(self.count("hidden_size")?, scalar, window))
+    }
+
+    /// Base and scaling of the rotary positions of layers of a type.
+    pub(super) fn layer_rope(&self, layer_type: &str) -> Result<(f64, RopeScaling), HubError> {
+        let is_local = layer_type == "sliding_attention";
+        let (theta_key, default) =
+            if is_local { ("rope_local_base_freq", LOCAL_THETA) } else { ("rope_theta", GLOBAL_THETA) };
+        let nested = self.keys.get("rope_parameters").and_then(|parameters| parameters.get(layer_type));
+        let theta = nested.and_then(|parameters| parameters.get("rope_theta")).or_else(|| self.keys.get(theta_key));
+        let old = self.keys.get("rope_scaling").filter(|_| !is_local);
+        let parameters = nested.or(old).filter(|value| !value.is_null());
+        let scaling =
+            parameters.map_or(Ok(RopeScaling::Unscaled), |value| self.scaling_of("rope_parameters", value))?;
+        Ok((self.positive(theta_key, theta, default)?, scaling))
+    }
+
+    /// `layer_types`, or the pattern that older files have instead.
+    fn scopes(&self) -> Result<Vec<Scope>, HubError> {
+        let layers = self.count("num_hidden_layers")?;
+        let Some(types) = self.keys.get("layer_types").filter(|value| !value.is_null()) else {
+            let pattern = self.count_or("sliding_window_pattern", DEFAULT_PATTERN)?;
+            let scope = |layer: usize| if layer.is_multiple_of(pattern) { Scope::Everything } else { Scope::Window };
+            return Ok((1..=layers).map(scope).collect());
+        };
+        let scope = |value: &Value| match value.as_str() {
+            Some("full_attention") => Ok(Scope::Everything),
+            Some("sliding_attention") => Ok(Scope::Window),
+            _ => Err(self.unsupported(
+                &format!("the layer type {value}"),
+                "only `full_attention` and `sliding_attention` are supported",
+            )),
+        };
+        let scopes = types.as_array().map_or(&[][..], Vec::as_slice).iter().map(scope);
+        let scopes = scopes.collect::<Result<Vec<_>, _>>()?;
+        if scopes.len() == layers {
+            return Ok(scopes);
+        }
+        Err(self.problem(format!("`layer_types` has {} entries for {layers} layers", scopes.len())))
+    }
+}
+
+/// The keys in which its `config.json` differs from others'.
+pub(super) fn keys(config: &ModelConfig) -> Map<String, Value> {
+    let options = &config.options;
+    let layer_type = |layer| match config.scope(layer) {
+        Scope::Everything => "full_attention",
+        Scope::Window => "sliding_attention",
+    };
+    let scalar = options.query_scalar.unwrap_or(config.head_dim as f64);
+    let keys = json!({
+        "hidden_activation": options.activation.name(),
+        // transformers takes a whole number alone.
+        "query_pre_attn_scalar": if scalar.fract() == 0.0 { json!(scalar as u64) } else { json!(scalar) },
+        "sliding_window": options.window.as_ref().map(|window| window.tokens),
+        "layer_types": (0..config.num_hidden_layers).map(layer_type).collect::<Vec<_>>(),
+        "rope_local_base_freq": options.window.as_ref().map_or(LOCAL_THETA, |window| window.rope_theta),
+        "attn_logit_softcapping": null,
+        "final_logit_softcapping": null,
+    });
+    match keys {
+        Value::Object(keys) => keys,
+        _ => Map::new(),
+    }
+}
