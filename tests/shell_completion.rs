@@ -59,7 +59,7 @@ fn tasks_runs_models_keys_and_values() {
             .each_ref()
             .map(String::as_str),
     );
-    check(&["train", "my-task", "--set=method=s"], &["--set=method=sft"]);
+    check(&["train", "my-task", "--set=method=g"], &["--set=method=grpo"]);
     check(&["train", "my-task", "--set", "base_model=org"], &["base_model=org/cached"]);
     check(&["train", "my-task", "--set", "no_such_key="], &[]);
     check(&["train", "my-task", "--preset", ""], &["quick", "seed", "recommended"]);
@@ -87,10 +87,7 @@ fn tasks_runs_models_keys_and_values() {
     assert_eq!(help(&["runs", "show", "2"]), "given at the start");
     rename_run(run.path(), "renamed").unwrap();
     assert_eq!(help(&["runs", "show", "2"]), "renamed");
-    assert_eq!(
-        help(&["train", "my-task", "--set", "method="]),
-        "default, preset quick, preset seed, preset recommended"
-    );
+    assert_eq!(help(&["train", "my-task", "--set", "method="]), "default, preset quick, preset seed");
     assert!(help(&["train", "my-task", "--set", "meth"]).starts_with("How to train"));
 }
 
@@ -145,7 +142,7 @@ fn check_shell(shell: &str, setup: &str) {
         ("grpo-tui train my", "grpo-tui train my-task "),
         ("grpo-tui train my-task --set keep_best", "grpo-tui train my-task --set keep_best_by="),
         ("grpo-tui train my-task --set keep_best_by=ex", "grpo-tui train my-task --set keep_best_by=exact "),
-        ("grpo-tui train my-task --set=method=s", "grpo-tui train my-task --set=method=sft "),
+        ("grpo-tui train my-task --set=method=g", "grpo-tui train my-task --set=method=grpo "),
         ("grpo-tui eval my-task --model base=ti", "grpo-tui eval my-task --model base=tiny "),
         ("grpo-tui train x --model org", "grpo-tui train x --model org/cached "),
         ("grpo-tui runs show 2", &show),
