@@ -132,7 +132,7 @@ impl Judges<'_> {
 }
 
 /// The keys of a constrained answer have one order. What follows looks for it, in so many steps.
-const MAX_ORDER_STEPS: usize = 20_000;
+const MAX_ORDER_STEPS: usize = 500;
 
 impl Judges<'_> {
     fn can_be_reordered(&self, constraint: &Constraint, value: &Value) -> bool {
@@ -225,9 +225,12 @@ fn values_of_maskbench_are_judged_as_its_validators_judge_them() {
         let outcomes = Judges { assert_formats, base, tokenizer: &tokenizer, vocabulary }.outcomes(&files);
         println!("\nassert_formats = {assert_formats}");
         print(&outcomes);
-        // Without formats the validators of the benchmark know more.
-        let wrong = outcomes.iter().flat_map(|outcome| &outcome.wrong);
-        let wrong = wrong.filter(|(wrong, _)| assert_formats && *wrong != Wrong::ConstraintRejects);
+        // The validators check formats, those of later drafts too; valid values may have keys in an order of their own.
+        let wrong = outcomes.iter().flat_map(|outcome| &outcome.wrong).filter(|(wrong, _)| match wrong {
+            Wrong::ScorerRejects => true,
+            Wrong::ConstraintAccepts => assert_formats,
+            Wrong::ScorerAccepts | Wrong::ConstraintRejects => false,
+        });
         assert_eq!(wrong.map(|(_, sentence)| sentence.as_str()).collect::<Vec<_>>(), Vec::<&str>::new());
     }
 }

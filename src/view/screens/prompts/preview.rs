@@ -3,7 +3,7 @@
 
 use super::table_row::row;
 use super::{Chat, Counter, Prompts, TokenUse};
-use crate::dataset::PromptRow;
+use crate::dataset::{PromptRow, expected_target};
 use crate::score::{json, prompt_text, turns_of};
 use crate::secrets::visible_letter;
 use crate::text::Message;
@@ -71,7 +71,8 @@ fn token_use(counter: &Counter, prompt: &str, turns: &[Message], row: &PromptRow
         let part = if turn.role == "system" { &mut tokens.system } else { &mut tokens.turns };
         *part += count(&turn.content)?;
     }
-    tokens.expected = row.expected.as_ref().map(|expected| count(&expected.to_string())).transpose()?;
+    let target = row.expected.as_ref().map(|expected| expected_target(expected).to_string());
+    tokens.expected = target.map(|target| count(&target)).transpose()?;
     Ok(tokens)
 }
 
