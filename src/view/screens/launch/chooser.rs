@@ -51,7 +51,7 @@ fn read<'a>(
     launch.in_forecast = false;
     launch.awaited = launch.context.is_none().then_some(list);
     if launch.awaited.is_some() {
-        shared.complain("searching models and tasks ...; the list opens once they are found");
+        shared.warn("searching models and tasks ...; the list opens once they are found");
     }
     launch.context.as_ref()
 }
