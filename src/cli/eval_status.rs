@@ -10,7 +10,7 @@ use signal_hook::flag;
 
 use super::Failure;
 use super::output::eprint_line;
-use super::progress::StatusLine;
+use super::status_line::StatusLine;
 use crate::report::eval_progress_text;
 use crate::run::EvalProgress;
 

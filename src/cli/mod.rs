@@ -42,6 +42,7 @@ mod score;
 #[cfg(feature = "serve")]
 mod serve;
 mod slurm;
+mod status_line;
 #[cfg(feature = "engine")]
 mod study;
 #[cfg(feature = "engine")]

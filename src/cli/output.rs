@@ -89,7 +89,6 @@ pub(super) fn eprint_error(message: &str) {
 }
 
 /// Redraws the current line of standard error; empty: clears it.
-#[cfg(feature = "engine")]
 pub(super) fn redraw_line(line: &str) {
     // Cut off at the edge rather than wrapped: a second line would stay.
     write_error(&format!("\r\x1b[K\x1b[?7l{}\x1b[?7h", visible(line)));

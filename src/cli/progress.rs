@@ -1,74 +1,19 @@
 //! Progress on stderr: one line per event of a run, and a line that says how far an eval is.
 
-use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::output::{eprint_line, redraw_line};
+use super::output::eprint_line;
+use super::status_line::StatusLine;
 use crate::format::duration;
 use crate::report::{eval_count, eval_pace, eval_progress_text, event_text};
 use crate::run::events::Step;
 use crate::run::{EventBody, RequestQueue, State, StateWriter, Status, Stop, Worker};
 
-/// How often a terminal's line may change, and how often it is printed elsewhere.
-const REDRAWN_EVERY: Duration = Duration::from_millis(100);
-const PRINTED_EVERY: Duration = Duration::from_secs(5);
 /// How soon a signal is answered.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// One line that changes: redrawn in place on a terminal, else printed every few seconds.
-#[derive(Debug)]
-pub(super) struct StatusLine {
-    on_terminal: bool,
-    /// Since when the same work is shown; then when its line was.
-    shown: Option<Instant>,
-    /// Empty: nothing is drawn.
-    drawn: String,
-}
-
-impl StatusLine {
-    pub(super) fn new() -> Self {
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { on_terminal: std::io::stderr().is_terminal() && !is_dumb, shown: None, drawn: String::new() }
-    }
-
-    pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
-        let now = Instant::now();
-        let every = if self.on_terminal { REDRAWN_EVERY } else { PRINTED_EVERY };
-        // Elsewhere the first line comes after the first interval: short work prints none.
-        let last = *self
-            .shown
-            .get_or_insert_with(|| if self.on_terminal { now.checked_sub(every).unwrap_or(now) } else { now });
-        if now - last < every {
-            return;
-        }
-        self.shown = Some(now);
-        let text = text();
-        match (self.on_terminal, self.drawn == text) {
-            (false, _) => eprint_line(&text),
-            (true, true) => {}
-            (true, false) => {
-                redraw_line(&text);
-                self.drawn = text;
-            }
-        }
-    }
-
-    /// Clears what is drawn, before other lines.
-    pub(super) fn clear(&mut self) {
-        if !std::mem::take(&mut self.drawn).is_empty() {
-            redraw_line("");
-        }
-    }
-
-    /// The work is over.
-    pub(super) fn end(&mut self) {
-        self.clear();
-        self.shown = None;
-    }
-}
 
 /// Prints the events of a run with an estimate of the time left; between them shows the eval under way, and says at once
 /// what a stop waits for.

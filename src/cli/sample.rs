@@ -10,8 +10,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::device::DeviceArguments;
-use super::progress::StatusLine;
 use super::rows::Rows;
+use super::status_line::StatusLine;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::checkpoint::{Located, import_into_cache};

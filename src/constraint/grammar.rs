@@ -14,7 +14,7 @@ use super::overlap::{Schemas, list};
 use super::schema::{Node, Prepared, SchemaFile};
 use super::vocabulary::END;
 use super::{ConstraintError, Reasoning, Vocabulary};
-use crate::text::catch_panic::{catch_panic, panic_message};
+use crate::text::catch_panic::catch_panic;
 
 /// Between tokens of JSON: nothing, a space, or a line break with an indentation.
 const WHITE_SPACE: &str = r"\x20|\r?\n[\x20\x09]{0,40}";
@@ -38,7 +38,7 @@ pub(super) fn compile(
     let (files, lark, schemas): (Vec<&[SchemaFile]>, _, Assemble<'_>) = match answer {
         Answer::Text { pattern, label } => {
             return text_matcher(vocabulary, pattern, reasoning)
-                .map_err(|message| ConstraintError::Pattern { label: label.clone(), message });
+                .map_err(|message| ConstraintError::Pattern { label: label.clone(), message: message.to_owned() });
         }
         Answer::Json { files, .. } => (
             vec![files],
@@ -70,7 +70,7 @@ pub(super) fn compile(
     };
     let mut prepared = Prepared::default();
     let whole = schemas(prepare(&mut prepared)?);
-    if let Ok(matcher) = json_matcher(vocabulary, &lark, &whole, &prepared) {
+    if let Some(matcher) = json_matcher(vocabulary, &lark, &whole, &prepared) {
         return Ok(matcher);
     }
     let mut prepared = Prepared::with_nodes();
@@ -145,7 +145,7 @@ fn json_matcher(
     lark: &str,
     schemas: &[(&str, Value)],
     prepared: &Prepared,
-) -> Result<Matcher, String> {
+) -> Option<Matcher> {
     let options = JsonCompileOptions {
         whitespace_pattern: Some(WHITE_SPACE.to_owned()),
         // Without `\u` every text is written in one way, so that a key cannot stand twice in two spellings.
@@ -156,12 +156,15 @@ fn json_matcher(
         GrammarWithLexer { name: Some("main".to_owned()), lark_grammar: Some(lark.to_owned()), json_schema: None };
     let mut grammars = vec![main];
     let all = schemas.iter().map(|(_, schema)| schema).chain(prepared.definitions.values());
-    check_patterns(vocabulary, &options, all)?;
+    if !are_decodable(vocabulary, &options, all) {
+        return None;
+    }
     for (name, schema) in schemas {
         let mut schema = match schema {
             Value::Object(members) => Value::Object(members.clone()),
             Value::Bool(true) => json!({}),
-            _ => return Err("no value is valid".to_owned()),
+            // No value is valid.
+            _ => return None,
         };
         schema["$defs"] = prepared.definitions.clone().into();
         options.apply_to(&mut schema);
@@ -172,11 +175,11 @@ fn json_matcher(
 }
 
 /// Whether keys that patterns must not match can be decoded: the first token shows it, wherever in an answer they come.
-fn check_patterns<'a>(
+fn are_decodable<'a>(
     vocabulary: &Vocabulary,
     options: &JsonCompileOptions,
     schemas: impl Iterator<Item = &'a Value>,
-) -> Result<(), String> {
+) -> bool {
     let (mut open, mut patterns) = (schemas.collect::<Vec<_>>(), BTreeSet::new());
     while let Some(schema) = open.pop() {
         if schema.get("additionalProperties") != Some(&Value::Bool(false)) {
@@ -185,25 +188,30 @@ fn check_patterns<'a>(
         open.extend(schema.as_object().into_iter().flat_map(Map::values));
         open.extend(schema.as_array().into_iter().flatten());
     }
-    patterns.into_iter().try_for_each(|pattern| {
+    patterns.into_iter().all(|pattern| {
         let mut schema = json!({"type": "object", "patternProperties": {pattern: {"type": "null"}}});
         options.apply_to(&mut schema);
-        matcher(vocabulary, TopLevelGrammar::from_json_schema(schema)).map(|_| ())
+        matcher(vocabulary, TopLevelGrammar::from_json_schema(schema)).is_some()
     })
 }
 
-/// Text in which a pattern is found, without white space around it, since that is no part of the answer.
-fn text_matcher(vocabulary: &Vocabulary, pattern: &str, reasoning: Reasoning) -> Result<Matcher, String> {
-    let hir = regex_syntax::parse(pattern).map_err(|error| error.to_string())?;
+/// Text in which a pattern is found, without white space around it, since that is no part of the answer; else why there
+/// is none.
+fn text_matcher(vocabulary: &Vocabulary, pattern: &str, reasoning: Reasoning) -> Result<Matcher, &'static str> {
+    let whole = regex_syntax::parse(pattern).map(|hir| of_whole_text(&hir)).map_err(|_| "it is not a pattern")?;
     let terminal = |regex: &str| format!("/{}/", regex_to_lark(regex, ""));
     let parts = [
-        terminal(&of_whole_text(&hir)),
+        terminal(&whole),
         terminal(r"(?s:\S(.*\S)?)"),
         format!("~{}", terminal("(?s:.*)</think>(?s:.*)")),
         format!("~{}", terminal("<think>(?s:.*)")),
     ];
     let lark = format!("{}\nanswer: TEXT\nTEXT: {}\nGAP: /{GAP}/", before_answer(reasoning), parts.join(" & "));
-    matcher(vocabulary, TopLevelGrammar::from_lark(lark))
+    let has_look = || regex_syntax::parse(&whole).is_ok_and(|hir| !hir.properties().look_set().is_empty());
+    matcher(vocabulary, TopLevelGrammar::from_lark(lark)).ok_or_else(|| match has_look() {
+        true => "it has a word boundary or an anchor inside",
+        false => "it is too large, or no text fits it",
+    })
 }
 
 /// A pattern of the texts in which another is found.
@@ -227,32 +235,28 @@ fn of_whole_text(hir: &Hir) -> String {
     }
 }
 
-/// The matcher of a grammar, its first masks computed; a sentence where there is none.
-fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Result<Matcher, String> {
+/// The matcher of a grammar, its first masks computed. What the compiler says of one that it refuses names its own
+/// parts, not the user's, so it is not passed on.
+fn matcher(vocabulary: &Vocabulary, grammar: TopLevelGrammar) -> Option<Matcher> {
     let built = catch_panic(|| {
         let mut matcher = Matcher::new(vocabulary.factory.create_parser(grammar));
-        match (matcher.get_error(), matcher.grammar_warnings().first()) {
-            (Some(error), _) => return Err(error),
-            (None, Some(warning)) => return Err(warning.clone()),
-            (None, None) => {}
-        }
-        (0..PROBES).try_for_each(|walk| probe(&matcher, vocabulary, walk))?;
-        Ok(matcher)
+        let is_taken = !matcher.is_error() && matcher.grammar_warnings().is_empty();
+        (is_taken && (0..PROBES).all(|walk| probe(&matcher, vocabulary, walk).is_some())).then_some(matcher)
     });
-    let without_backtrace = |fault: String| fault.split("<backtrace>").next().unwrap_or_default().trim_end().to_owned();
-    built
-        .unwrap_or_else(|cause| Err(panic_message(cause.as_ref()).unwrap_or("it failed").to_owned()))
-        .map_err(without_backtrace)
+    built.ok().flatten()
 }
 
 /// Decodes a few tokens: some grammars fail only after the first ones, such as those of a key that a large pattern must
 /// not match.
-fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Result<(), String> {
+fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Option<()> {
     let (mut matcher, mut random, mut is_begun) = (start.deep_clone(), walk, false);
     let bytes = |id: &u32| vocabulary.bytes.get(*id as usize).map(Vec::as_slice).unwrap_or_default();
     for step in 0..PROBED_TOKENS {
-        let mask = matcher.compute_mask_or_eos().map_err(|error| error.to_string())?;
+        let mask = matcher.compute_mask_or_eos().ok()?;
         let words = mask.as_slice();
+        if step == 0 && words.iter().all(|word| *word == 0) {
+            return None;
+        }
         let is_allowed = |id: &u32| words.get(*id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
         let is_text = |id: &u32| is_allowed(id) && !vocabulary.stop_ids.contains(id);
         let allowed: Vec<u32> = (0..vocabulary.bytes.len() as u32).filter(is_text).collect();
@@ -266,11 +270,11 @@ fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Result<(), Stri
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let among = if wanted.is_empty() { &allowed } else { &wanted };
         let any = among.get((random >> 33) as usize % among.len().max(1));
-        let Some(id) = end.or(any) else { return Ok(()) };
+        let Some(id) = end.or(any) else { return Some(()) };
         is_begun |= bytes(id).contains(&b'"');
-        matcher.consume_token(*id).map_err(|error| error.to_string())?;
+        matcher.consume_token(*id).ok()?;
     }
-    Ok(())
+    Some(())
 }
 
 /// The innermost schema that fails alone, and the keyword without which it does not; the whole where it is not found in
@@ -281,7 +285,7 @@ fn located(vocabulary: &Vocabulary, files: &[SchemaFile], prepared: &Prepared, u
     let mut without_references = Prepared::default();
     without_references.definitions = prepared.definitions.keys().map(|name| (name.clone(), json!({}))).collect();
     let fails = |schema: &Value, prepared: &Prepared| {
-        json_matcher(vocabulary, "start: @json", &[("json", schema.clone())], prepared).is_err()
+        json_matcher(vocabulary, "start: @json", &[("json", schema.clone())], prepared).is_none()
     };
     let schemas = Schemas { definitions: &prepared.definitions };
     let nodes = prepared.nodes.iter().flatten().take(MOST_SEARCHED);

@@ -67,8 +67,8 @@ pub enum ConstraintError {
     #[error("no constraint can be made for this tokenizer: {0}")]
     Vocabulary(String),
     /// The tokens of one completion.
-    #[error("the constraint cannot go on after {tokens} tokens: {message}; simplify the schema")]
-    Mask { tokens: usize, message: String },
+    #[error("the constraint failed after {tokens} tokens: {why}; simplify the schema or pattern")]
+    Mask { tokens: usize, why: &'static str },
     #[error(transparent)]
     Text(#[from] TextError),
     #[error(transparent)]
@@ -210,6 +210,9 @@ enum Block {
 
 const BEGIN: &[u8] = b"<think>";
 
+/// What the compiler's errors after allowed tokens come to.
+const OUTGROWN: &str = "the grammar has too many ways to continue the text";
+
 impl std::fmt::Debug for Progress {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Progress").field("tokens", &self.tokens).finish_non_exhaustive()
@@ -224,8 +227,8 @@ impl Progress {
     /// [`ConstraintError::Mask`].
     pub fn mask(&mut self, words: &mut [u32]) -> Result<(), ConstraintError> {
         let tokens = self.tokens;
-        let fault = |message: String| ConstraintError::Mask { tokens, message };
-        let mask = self.matcher.compute_mask_or_eos().map_err(|error| fault(error.to_string()))?;
+        let fault = |why| ConstraintError::Mask { tokens, why };
+        let mask = self.matcher.compute_mask_or_eos().map_err(|_| fault(OUTGROWN))?;
         let found = mask.as_slice();
         words.fill(0);
         for (word, found) in words.iter_mut().zip(found) {
@@ -239,7 +242,7 @@ impl Progress {
             }
         }
         if words.iter().all(|word| *word == 0) {
-            return Err(fault("no token may follow".to_owned()));
+            return Err(fault("no token may follow"));
         }
         Ok(())
     }
@@ -253,8 +256,8 @@ impl Progress {
         if self.vocabulary.stop_ids.contains(&id) {
             return Ok(());
         }
-        let fault = |message: String| ConstraintError::Mask { tokens: self.tokens, message };
-        self.matcher.consume_token(id).map_err(|error| fault(error.to_string()))?;
+        let fault = |_| ConstraintError::Mask { tokens: self.tokens, why: OUTGROWN };
+        self.matcher.consume_token(id).map_err(fault)?;
         for &byte in self.vocabulary.bytes.get(id as usize).into_iter().flatten() {
             self.matched = advance(self.matched, byte);
             self.block = match self.block {

@@ -162,9 +162,19 @@ fn a_pattern_is_found_in_the_answer() {
             assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{pattern} {text}");
         }
     }
-    let refused = Answer::Text { pattern: r"\bfoo\b".to_owned(), label: "task.toml".to_owned() };
-    let error = compile(&refused, Reasoning::Off).unwrap_err().to_string();
-    assert!(error.starts_with("task.toml: the pattern cannot be enforced"), "{error}");
+    for (pattern, why) in [
+        (r"\bfoo\b", "it has a word boundary or an anchor inside"),
+        ("(?m)^a$\n^b$", "it has a word boundary or an anchor inside"),
+        (r"^\s+$", "it is too large, or no text fits it"),
+    ] {
+        let refused = Answer::Text { pattern: pattern.to_owned(), label: "task.toml".to_owned() };
+        let Err(error) = compile(&refused, Reasoning::Off) else { panic!("{pattern} is taken") };
+        assert_eq!(
+            error.to_string(),
+            format!("task.toml: the pattern cannot be enforced while decoding: {why}"),
+            "{pattern}"
+        );
+    }
 }
 
 #[test]

@@ -61,8 +61,7 @@ impl Vocabulary {
         });
         let mut factory = match built {
             Ok(Ok(factory)) => factory,
-            Ok(Err(error)) => return Err(ConstraintError::Vocabulary(error.to_string())),
-            Err(_) => return Err(ConstraintError::Vocabulary("its tokens make no trie".to_owned())),
+            Ok(Err(_)) | Err(_) => return Err(ConstraintError::Vocabulary("its tokens make no trie".to_owned())),
         };
         let limits = factory.quiet().limits_mut();
         limits.verbose_errors = false;

@@ -48,7 +48,7 @@ pub enum DatasetError {
     NoExpected {
         label: String,
         columns: String,
-        /// Columns that are no part of a row yet.
+        /// Columns that are no part of a row yet, as fields of the answer.
         free: String,
     },
     /// A file that cannot be read or written.

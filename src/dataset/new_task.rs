@@ -154,8 +154,9 @@ impl NewTask {
         let parts = self.mapping.parts();
         let is_free = |column: &&String| !parts.iter().any(|(_, text)| text == column);
         let free: Vec<&str> = columns.iter().filter(is_free).map(String::as_str).collect();
-        let (all, free) = (columns.join(", "), free.join(", "));
-        (!free.is_empty()).then_some((all, free))
+        // One column alone would be read as JSON.
+        let fields = if let [one] = free[..] { format!("{one} = {one}") } else { free.join(", ") };
+        (!free.is_empty()).then_some((columns.join(", "), fields))
     }
 
     /// A task of rows that are there already.

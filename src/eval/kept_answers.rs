@@ -8,7 +8,6 @@ use super::prompts::Prompt;
 use crate::rollout::{Completion, EndedCompletion, Request, RolloutContext, StopReason};
 use crate::run::{AnswerLog, RunError, sha256};
 use crate::score::{Score, Scorer};
-use crate::text::TextError;
 
 /// The answers that an interrupted eval has left, and the log to which new ones are appended.
 #[derive(Debug)]
@@ -107,13 +106,13 @@ impl OpenRequests {
     /// Scores of the known completions; `prompts`: of the requests, or none, and then there are no scores.
     ///
     /// # Errors
-    /// If tokens cannot be decoded.
+    /// As [`RolloutContext::score`].
     pub fn kept_scores(
         &self,
         context: RolloutContext<'_>,
         scorer: &Scorer,
         prompts: &[Prompt],
-    ) -> Result<Vec<Score>, TextError> {
+    ) -> candle_core::Result<Vec<Score>> {
         let known = self.known.iter().zip(prompts).filter_map(|(known, prompt)| Some((known.clone()?, &prompt.row)));
         let (known, rows): (Vec<_>, Vec<_>) = known.unzip();
         let scored = context.score(scorer, known, rows)?;

@@ -42,7 +42,7 @@ pub enum EvalError {
     Json(#[from] serde_json::Error),
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
-    #[error("{prompt_id}: the constraint could not go on after {tokens} tokens: simplify the schema")]
+    #[error("{prompt_id}: the constraint failed after {tokens} tokens: simplify the schema or pattern")]
     Stuck { prompt_id: String, tokens: usize },
 }
 
@@ -123,7 +123,7 @@ pub struct Asked<'a> {
 ///
 /// # Errors
 /// Those of `sample`, and [`EvalError`].
-pub fn records<E: From<EvalError> + From<TextError>>(
+pub fn records<E: From<EvalError> + From<TextError> + From<candle_core::Error>>(
     (context, task, scorer): (RolloutContext<'_>, &Task, &Scorer),
     Asked { prompts, requests, most_tokens, mut seconds }: Asked<'_>,
     completions: Vec<Vec<Completion>>,

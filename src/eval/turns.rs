@@ -30,7 +30,7 @@ const SAMPLES_OF_TURN: u32 = 1 << 16;
 ///
 /// # Errors
 /// Those of `sample`, and of texts that the template or the tokenizer does not take.
-pub fn later_turns<E: From<TextError>>(
+pub fn later_turns<E: From<TextError> + From<candle_core::Error>>(
     (context, task, scorer): (RolloutContext<'_>, &Task, &Scorer),
     first: &[(&Prompt, &Request, &[ScoredCompletion])],
     most_tokens: usize,

@@ -105,7 +105,9 @@ impl Report {
     /// Why the run ended or waits.
     pub fn cause(&self) -> Option<String> {
         let cause = self.state.as_ref().and_then(|state| state.cause.clone());
-        cause.or_else(|| self.history.end.as_ref().map(|end| end.cause.clone()))
+        // Until the worker of a resumed run writes, the log has the end of the one before.
+        let is_over = self.state.as_ref().is_none_or(|state| state.status.is_ended());
+        cause.or_else(|| self.history.end.as_ref().filter(|_| is_over).map(|end| end.cause.clone()))
     }
 
     /// `finished, step 40 of 40`.

@@ -8,7 +8,9 @@ use super::{Report, RunOutcome, alert_name, shown, spread};
 use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
-use crate::run::{EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, Status, Waiting, sha256};
+use crate::run::{
+    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, State, Status, Waiting, sha256,
+};
 use crate::secrets::redact;
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
@@ -58,6 +60,8 @@ pub struct RunRow {
     pub status: Status,
     /// Why the run ended or waits.
     pub cause: Option<String>,
+    /// The eval that the worker is sampling.
+    pub eval: Option<EvalProgress>,
     /// The process id of the latest worker, on its host.
     pub worker: Option<u32>,
     /// Of a run that was submitted to Slurm.
@@ -127,6 +131,7 @@ impl RunRow {
         Self {
             status: report.status(),
             cause: report.cause(),
+            eval: report.state.as_ref().and_then(State::eval_under_way).cloned(),
             worker: report.state.as_ref().map(|state| state.pid),
             slurm: report.slurm.clone(),
             last_step: history.last_step,

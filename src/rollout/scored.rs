@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
-use candle_core::Result;
+use candle_core::{Error, Result};
 
 use super::{
     Completion, EndedCompletion, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate,
@@ -15,7 +15,7 @@ use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::score::{Score, Scorer};
-use crate::text::{TextError, Tokenizer};
+use crate::text::Tokenizer;
 
 /// The model to sample from, and its environment.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,8 @@ impl RolloutContext<'_> {
             };
             let asked: Vec<Option<(String, &PromptRow)>> = ended.iter().map(asked).collect();
             let texts: Vec<_> = asked.iter().flatten().map(|(text, row)| (text.as_str(), Some(*row))).collect();
-            let scores = scorer.score_while(&texts, || is_wanted.load(Ordering::Relaxed));
+            let is_wanted = || is_wanted.load(Ordering::Relaxed) && self.threads.check().is_ok();
+            let scores = scorer.score_while(&texts, is_wanted);
             let (Some(scores), Some(watcher)) = (scores, watcher.as_mut()) else { continue };
             let mut scores = scores.iter();
             for (ended, asked) in ended.iter().zip(&asked) {
@@ -127,17 +128,18 @@ impl RolloutContext<'_> {
     /// Decodes and scores the completions of all groups, on every core. `rows`: one per group.
     ///
     /// # Errors
-    /// If tokens cannot be decoded.
+    /// If tokens cannot be decoded, or the work is cancelled.
     pub fn score<'r>(
         &self,
         scorer: &Scorer,
         groups: Vec<Vec<Completion>>,
         rows: impl IntoIterator<Item = &'r PromptRow>,
-    ) -> std::result::Result<Vec<Vec<ScoredCompletion>>, TextError> {
-        let decode = |completion: &Completion| self.tokenizer.decode(&completion.token_ids, true);
-        let texts = groups.iter().flatten().map(decode).collect::<std::result::Result<Vec<_>, _>>()?;
+    ) -> Result<Vec<Vec<ScoredCompletion>>> {
+        let decode = |completion: &Completion| self.tokenizer.decode(&completion.token_ids, true).map_err(Error::wrap);
+        let texts = groups.iter().flatten().map(decode).collect::<Result<Vec<_>>>()?;
         let rows = groups.iter().zip(rows).flat_map(|(group, row)| std::iter::repeat_n(Some(row), group.len()));
-        let scores = scorer.score_all(&texts.iter().map(String::as_str).zip(rows).collect::<Vec<_>>());
+        let asked: Vec<_> = texts.iter().map(String::as_str).zip(rows).collect();
+        let scores = scorer.score_while(&asked, || self.threads.check().is_ok()).ok_or_else(ThreadPool::cancelled)?;
         let mut scored = texts.into_iter().zip(scores);
         let mut found = Vec::with_capacity(groups.len());
         for group in groups {
@@ -171,8 +173,6 @@ fn retry<R>(free: impl Fn(), smaller: impl Fn() -> bool, attempt: impl Fn() -> R
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-
-    use candle_core::Error;
 
     use super::*;
     use crate::kernels::cuda_errors::GpuFailure;

@@ -98,6 +98,11 @@ pub struct State {
 }
 
 impl State {
+    /// The eval that the worker is sampling.
+    pub fn eval_under_way(&self) -> Option<&EvalProgress> {
+        self.eval.as_deref().filter(|_| matches!(self.status, Status::Running | Status::Stopping))
+    }
+
     /// The file as it is, possibly stale; see [`Self::observe`].
     pub(super) fn read(run: &Path) -> Option<Self> {
         serde_json::from_slice(&crate::files::read(&run.join("state.json")).ok()?).ok()

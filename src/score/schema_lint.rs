@@ -156,7 +156,12 @@ fn of_task(label: &str, error: &TaskError, text: &str) -> Fault {
         TaskError::Place { label: of, line, column, message } if of == label => {
             Fault { line: *line, column: *column, length: 1, message: message.clone(), is_error: true }
         }
-        _ => at(text, 0, 1, error.to_string(), true),
+        _ => {
+            // The text under edit needs no name.
+            let message = error.to_string();
+            let own = message.strip_prefix(label).and_then(|rest| rest.strip_prefix(": "));
+            at(text, 0, 1, own.unwrap_or(&message).to_owned(), true)
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The queue between clients and the threads that decode. A client that is gone, or does not read, is found out at its
-//! next token: its rows are freed. No body takes all rows: of those that are free it takes half at most, so that the next
-//! client never waits for the longest.
+//! next token: its rows are freed. Where several bodies wait, each takes half at most of the rows that are free. One that
+//! waits alone takes all that it needs; one that needs more than there are leaves some, so that the next client never
+//! waits for the longest.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,6 +13,9 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::metrics::Metrics;
 use crate::rollout::{Arrivals, Completion, QueueSize, QueuedRequest, Request, RequestSource, Sampling, StopReason};
+
+/// Of its rows, a body that waits alone and fills them again and again leaves one in so many to the next client.
+const LEFT_ONE_IN: usize = 8;
 
 /// Tokens that wait for one client at most; a client that is further behind does not read.
 pub(super) const CLIENT_TOKENS: usize = 4096;
@@ -194,8 +198,11 @@ impl<'q> Worker<'q> {
     /// completions are decoded.
     fn next_job(&self, waiting: &mut VecDeque<Job>, rows: usize) -> Option<Job> {
         let running = |job: &Job| job.body.running.load(Ordering::Relaxed);
+        let first = waiting.front()?;
+        let is_alone = waiting.iter().all(|job| Arc::ptr_eq(&job.body, &first.body));
+        let alone = is_alone.then(|| waiting.iter().map(|job| job.request.samples).sum());
         let fits = |(at, job): (usize, &Job)| {
-            let samples = self.most_samples(job, rows);
+            let samples = self.most_samples(job, rows, alone);
             (samples > 0).then(|| (running(job), at, samples))
         };
         let (_, at, samples) = waiting.iter().enumerate().filter_map(fits).min()?;
@@ -203,9 +210,9 @@ impl<'q> Worker<'q> {
         if samples < job.request.samples { Some(job.split_off(samples)) } else { waiting.remove(at) }
     }
 
-    /// How many completions of a job are taken: its body has half at most of the rows, and of the tokens in the cache,
-    /// that no other has.
-    fn most_samples(&self, job: &Job, rows: usize) -> usize {
+    /// How many completions of a job are taken. `alone`: those that its body waits for, where no other waits; else the
+    /// body has half at most of the rows, and of the tokens in the cache, that no other has.
+    fn most_samples(&self, job: &Job, rows: usize, alone: Option<usize>) -> usize {
         let (mut own, mut reserved) = (0, 0);
         for running in self.running.values() {
             reserved += running.unfinished * running.job.sampling.max_completion_tokens;
@@ -213,8 +220,16 @@ impl<'q> Worker<'q> {
         }
         let limit = job.sampling.max_completion_tokens.max(1);
         let places = self.size.completion_tokens.saturating_sub(reserved) / limit;
-        let half = |free: usize| ((free + own) / 2).max(1).saturating_sub(own).min(free);
-        half(rows).min(half(places)).min(job.request.samples)
+        let share = |free: usize| {
+            let all = free + own;
+            let most = match alone {
+                Some(wanted) if wanted <= free => all,
+                Some(_) => all - (all / LEFT_ONE_IN).max(1).min(all),
+                None => all / 2,
+            };
+            most.max(1).saturating_sub(own).min(free)
+        };
+        share(rows).min(share(places)).min(job.request.samples)
     }
 
     fn start(&mut self, job: Job) -> QueuedRequest {
@@ -381,6 +396,30 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_waits_alone_takes_what_it_needs_and_leaves_some_where_that_is_too_much() {
+        let check = |samples: usize, limit: usize, expected: (usize, usize)| {
+            let queue = Queue::new(99);
+            let mut worker = Worker::new(&queue, SIZE);
+            let (mut alone, _alone) = job(samples, false, 99);
+            alone.sampling.max_completion_tokens = limit;
+            assert_eq!(queue.push(vec![alone]), Ok(()));
+            assert_eq!(taken(&mut worker, 32, true), [0], "{samples}");
+            let rows = worker.running[&0].unfinished;
+            let (next, _next) = job(1, false, 99);
+            assert_eq!(queue.push(vec![next]), Ok(()));
+            let next = taken(&mut worker, 32 - rows, false);
+            assert_eq!((rows, next.len()), expected, "{samples} of {limit} tokens");
+        };
+        check(8, 9, (8, 1));
+        check(32, 9, (32, 0));
+        check(128, 9, (28, 1));
+        // Of the cache there is room for 16, then for 3.
+        check(16, 18, (16, 0));
+        check(32, 18, (14, 1));
+        check(9, 90, (2, 1));
+    }
+
+    #[test]
     fn a_body_of_many_completions_leaves_rows_to_others() {
         let queue = Queue::new(99);
         let mut worker = Worker::new(&queue, SIZE);
@@ -388,18 +427,18 @@ mod tests {
         let (mut more, _more) = job(16, false, 99);
         more.body = Arc::clone(&first.body);
         (more.request.first_sample, more.first_index) = (16, 21);
-        assert_eq!(queue.push(vec![first, more]), Ok(()));
-        assert_eq!(taken(&mut worker, 32, true), [0]);
-        // Who came later is first served, because none of theirs is decoded, and finds room.
         let (second, mut told) = job(12, false, 99);
+        assert_eq!(queue.push(vec![first, more, second]), Ok(()));
+        // Who came later is first served, because none of theirs is decoded, and finds room.
+        assert_eq!(taken(&mut worker, 32, true), [0, 1]);
         let (third, _third) = job(1, false, 99);
-        assert_eq!(queue.push(vec![second, third]), Ok(()));
-        assert_eq!(taken(&mut worker, 16, false), [1, 2]);
+        assert_eq!(queue.push(vec![third]), Ok(()));
+        assert_eq!(taken(&mut worker, 8, false), [2]);
         let rows = |id: u64, worker: &Worker<'_>| worker.running[&id].unfinished;
         assert_eq!((rows(0, &worker), rows(1, &worker), rows(2, &worker)), (16, 8, 1));
         // What was left of a body has the numbers after those that were taken.
         (0..8).for_each(|sample| worker.on_end(1, sample, completion(1)));
-        assert_eq!(taken(&mut worker, 15, false), [3]);
+        assert_eq!(taken(&mut worker, 15, false), [3, 4]);
         let rest = &worker.running[&3].job;
         assert_eq!((rest.request.first_sample, rest.request.samples, rest.first_index), (8, 4, 13));
         worker.on_end(3, 3, completion(1));
@@ -412,7 +451,7 @@ mod tests {
         assert_eq!(queue.push(vec![long]), Ok(()));
         let mut idle = Worker::new(&queue, SIZE);
         assert_eq!(taken(&mut idle, 32, true), [0, 1]);
-        assert_eq!((rows(0, &idle), rows(1, &idle)), (1, 11));
+        assert_eq!((rows(0, &idle), rows(1, &idle)), (1, 8));
     }
 
     #[test]
@@ -433,15 +472,13 @@ mod tests {
         assert_eq!(queue.push(vec![late]), Err(Refused::Closed));
         assert_eq!(
             taken(&mut worker, 32, false),
-            [0, 1],
+            [0, 1, 2],
             "what was queued is still decoded, and no body takes all rows"
         );
-        assert_eq!(queue.metrics.rows.load(Ordering::Relaxed), 16 + 1);
+        assert_eq!(queue.metrics.rows.load(Ordering::Relaxed), 16 + 1 + 12);
         (0..16).for_each(|_| worker.on_end(0, 0, completion(1)));
-        assert_eq!(taken(&mut worker, 31, false), [2]);
-        (0..15).for_each(|_| worker.on_end(2, 0, completion(1)));
-        assert_eq!(taken(&mut worker, 31, false), [3]);
-        assert_eq!(taken(&mut worker, 31, false), [u64::MAX]);
+        assert_eq!(taken(&mut worker, 19, false), [3]);
+        assert_eq!(taken(&mut worker, 7, false), [u64::MAX]);
         worker.fail("why");
         let last = std::iter::from_fn(|| told.try_recv().ok()).last();
         assert!(matches!(last, Some(Event::Failed(why)) if why == "why"));

@@ -203,7 +203,8 @@ fn hints_in(model: &Model, columns: u16) -> Vec<Hint> {
     let is_help = |action: &ActionInfo| action.id == "help";
     let help = here.iter().find(|(action, _)| is_help(action)).and_then(hint);
     let room = (columns as usize).saturating_sub(help.as_ref().map_or(0, Hint::width));
-    let hinted = |action: &ActionInfo| !action.hint.is_empty() && !is_help(action) && model.blocked(action).is_none();
+    let hinted =
+        |action: &ActionInfo| !model.hint(action).is_empty() && !is_help(action) && model.blocked(action).is_none();
     let mut left = 0;
     let mut found = Vec::new();
     for part in here.iter().filter(|(action, _)| hinted(action)).filter_map(hint) {

@@ -29,7 +29,7 @@ pub fn letters(query: &str, text: &str) -> Vec<usize> {
 }
 
 /// The longest query: what is searched is a line, and the time of a match grows with both lengths.
-const MAX_QUERY_BYTES: usize = 400;
+pub const MAX_QUERY_BYTES: usize = 400;
 
 /// The only call of the matcher, which is compiled anew for each type of text and result.
 fn matches_of(query: &str, texts: &[&str]) -> Vec<frizbee::MatchIndices> {

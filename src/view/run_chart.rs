@@ -10,6 +10,7 @@ use super::style_role::Role;
 use super::terminal;
 use super::theme::Theme;
 use super::widgets::chart::{Chart, Curve};
+use super::widgets::text_width::fitted;
 use crate::report::SMOOTHING;
 use crate::run::events::Eval;
 use crate::run::{RunState, Series};
@@ -37,6 +38,11 @@ impl RunChart {
     pub fn lines(&self, history: &RunState) -> Vec<String> {
         let (columns, rows) = terminal::size().unwrap_or_default();
         if columns < LEAST.0 || rows < LEAST.1 { Vec::new() } else { self.lines_of(history, columns.into()) }
+    }
+
+    /// A text as one line that is not wrapped.
+    pub fn line(&self, text: &str) -> String {
+        fitted(text, usize::from(terminal::size().unwrap_or_default().0).saturating_sub(1))
     }
 
     /// For a terminal of so many columns; the last one stays empty, so that no line is wrapped.

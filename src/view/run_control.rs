@@ -70,6 +70,8 @@ pub const fn resume<T: Controls>() -> Action<T> {
         screen.target(shared).map(|run| resume_run(shared, &run.path)).into_iter().collect()
     })
     .also(&["continue", "unpause", "restart"])
+    // The hint of the key that pauses says it of a paused run.
+    .hinting(|screen, shared| screen.target(shared).is_ok_and(|run| run.status == Status::Paused).then_some(""))
     .unless(|screen, shared| blocked(screen, shared, |name, status| no_resume_from(name, status, shared)))
 }
 

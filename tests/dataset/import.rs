@@ -223,7 +223,7 @@ fn what_does_not_fit_is_named_with_its_line() {
         &["expected=answer"],
         &[(
             2,
-            "expected: column `answer` has `Acme`, which is not JSON; `expected=FIELD=COLUMN` makes a column one field of the answer",
+            "expected: column `answer` has `Acme`, which is not JSON; to make a column one field of the answer, write `FIELD = COLUMN`",
         )],
     );
     problems(
@@ -398,6 +398,9 @@ fn a_task_that_cannot_be_made_leaves_no_folder() {
     check("d.csv", csv, &[&map[..], &["--split", "80/0/20"]].concat(), "--split 80/0/20 gives eval no rows");
     let columns = "columns: prompt, vendor, total; use --map \"expected=vendor, total\", or name a schema or examples";
     check("d.csv", csv, &map[..2], columns);
+    // What is advised works with one column, too, which alone would be read as JSON.
+    check("d.csv", "prompt,vendor\na,x\n", &map[..2], "use --map \"expected=vendor = vendor\", or name");
+    check("d.csv", "prompt,vendor\na,x\n", &["--data", "d.csv", "--map", "expected=vendor = vendor"], one);
     check("d.csv", csv, &["--data", "d.csv", "--map", "foo=bar"], "--map foo=bar: unknown part `foo`; use prompt, ");
     let bad = "d.jsonl line 1: prompt: column `messages` has `5`";
     check("d.jsonl", "{\"messages\": 5}\n", &["--data", "d.jsonl"], bad);

@@ -1,11 +1,11 @@
 //! What a run achieved: valid answers that cost exact ones are never a success, wherever the run is shown.
 
 use grpo_tui::config::BestBy;
-use grpo_tui::report::{Level, RunOutcome};
+use grpo_tui::report::{Level, Report, RunOutcome};
 use grpo_tui::run::events::{End, Eval};
 use grpo_tui::run::{
-    AgainstBase, EvalRecord, EvalSummary, Event, EventBody, EventWriter, RunDirectory, RunLock, RunState, eval_file,
-    write_evals,
+    AgainstBase, EvalRecord, EvalSummary, Event, EventBody, EventWriter, RunDirectory, RunLock, RunState, StateWriter,
+    Status, eval_file, write_evals,
 };
 
 use super::{create, memory_folder};
@@ -133,4 +133,19 @@ fn runs_of_older_programs_are_judged_from_their_files() {
     assert_eq!((outcome(&run).label(), outcome(&run).level()), ("exact below base", Level::Warning));
     std::fs::remove_file(run.path().join(eval_file(0, "eval", "base"))).unwrap();
     assert_eq!((outcome(&run).label(), outcome(&run).level()), ("not compared", Level::Info));
+}
+
+#[test]
+fn a_resumed_run_does_not_say_why_the_worker_before_ended() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let lock = RunLock::acquire(run.path()).unwrap();
+    let cause = "stopped after step 3, at your request";
+    let end = End { status: "interrupted".into(), cause: cause.into(), step: 3, seconds: 1.0 };
+    EventWriter::open(&lock).unwrap().append(end).unwrap();
+    let mut state = StateWriter::start(&lock).unwrap();
+    let told = || Report::read(run.clone()).unwrap().cause();
+    assert_eq!(told(), None, "it is starting");
+    state.status(Status::Interrupted, 3, None).unwrap();
+    assert_eq!(told().as_deref(), Some(cause));
 }

@@ -60,6 +60,16 @@ fn value(stage: &Stage, name: &str) -> (String, Source) {
 }
 
 #[test]
+fn the_list_of_tasks_opens_once_they_are_found() {
+    let mut stage = Stage::with(120, 36, forecasting);
+    assert!(stage.model.launch.context.is_none());
+    stage.keys("ctrl-p").types("open task").keys("enter");
+    assert!(stage.shows("▸ Task ") && stage.shows("tool-calls"), "{}", stage.screen());
+    stage.types("sql").keys("enter");
+    assert_eq!(stage.model.shared.task.as_ref().unwrap().task.name, "sql");
+}
+
+#[test]
 fn the_form_shows_what_the_layers_give() {
     let mut stage = stage(120, 36);
     let check = |stage: &Stage, name: &str, expected: &str, source: Source| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use grpo_tui::run::events::Step;
-use grpo_tui::run::{EventWriter, RunDirectory, RunLock, RunState, StateWriter, Status};
+use grpo_tui::run::{EvalProgress, EventWriter, RunDirectory, RunLock, RunState, StateWriter, Status};
 use grpo_tui::view::run_chart::RunChart;
 use grpo_tui::view::terminal_capability::ColourDepth;
 use grpo_tui::view::theme::Theme;
@@ -55,6 +55,20 @@ fn the_chart_stays_below_the_lines_and_is_drawn_in_place() {
         let (chart, lines) = (screen.find("eval exact"), screen.rfind("step 44/40"));
         screen.matches("eval exact").count() == 1 && chart > lines && screen.contains("reward 0.500  ")
     });
+    // An eval takes minutes: how far it is is below the lines, too, and goes with it.
+    let eval =
+        |answers| EvalProgress { step: Some(44), set: "test".into(), answers, total: 500, ..EvalProgress::default() };
+    for answers in [120, 240] {
+        state.eval(Some(eval(answers))).unwrap();
+        let text = format!("eval of step 44 on test: {answers} of 500");
+        for session in [&mut session, &mut lines_only] {
+            session.wait_text(&text);
+        }
+    }
+    state.eval(None).unwrap();
+    for session in [&mut session, &mut lines_only] {
+        session.wait_for("the eval is over", |session| !session.screen().contains("of 500"));
+    }
     state.status(Status::Finished, 44, Some("all steps done".into())).unwrap();
     drop((events, state, lock));
     assert_eq!((session.wait_end(), lines_only.wait_end()), (0, 0));

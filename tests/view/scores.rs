@@ -350,7 +350,7 @@ fn completions_are_sampled_from_base_and_trained() {
             "--seed 1",
             "--worker",
             "sampled: 4",
-            "trained finished-run (best checkpoint), sampling 2",
+            "trained invoices, small adapters (best checkpoint), sampling 2",
         ],
     );
     // Whoever writes a completion by then goes on writing.

@@ -43,6 +43,9 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
         last_notice(&stage)
     );
     // Every screen says so, and two open the file.
+    stage.keys("f5");
+    assert!(stage.shows("preflight not checked: the task cannot be read"), "{}", stage.screen());
+    assert!(!stage.shows("checks passed"), "{}", stage.screen());
     for key in ["f3", "f4"] {
         stage.keys(key);
         assert!(stage.shows("task.toml line 17"), "{key}: {}", stage.screen());
@@ -51,6 +54,7 @@ fn a_broken_task_is_shown_where_it_is_broken_and_mended_without_a_restart() {
     assert!(stage.commands.last().unwrap().contains("tasks/invoice/task.toml\", line: 17"), "{:?}", stage.commands);
     stage.keys("f2");
     assert_eq!(stage.model.shared.draft.faults[0].line, 17);
+    assert!(!stage.model.shared.draft.faults[0].message.contains("task.toml"), "{:?}", stage.model.shared.draft.faults);
     assert!(stage.shows("▸ task.toml") && stage.shows("graded = maybe"), "{}", stage.screen());
     // The same error is told once, another one again.
     let told = stage.model.shared.notices.total();

@@ -1,4 +1,4 @@
-//! `runs attach`: prints a run's events until it ends, in a terminal with a small chart below them.
+//! `runs attach`: prints a run's events until it ends, and how far an eval is, in a terminal with a small chart below them.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::output::{self, Stopped, Stream};
 use super::{Failure, Outcome};
-use crate::report::{Report, alert_text, event_text, rates};
+use crate::cli::status_line::StatusLine;
+use crate::report::{Report, alert_text, eval_progress_text, event_text, rates};
 use crate::run::{Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock, RunState, State, Status, ask_slurm};
 use crate::secrets::{redact, redact_json, visible};
 
@@ -43,8 +44,8 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     let left = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&left))?;
     let in_terminal = std::io::stdout().is_terminal() && !arguments.json && !arguments.no_chart;
-    let mut chart = Picture::new(in_terminal);
-    match watch(&run, arguments.json, &mut chart, &left) {
+    let mut below = Below::new(in_terminal);
+    match watch(&run, arguments.json, &mut below, &left) {
         Err(stopped) => stopped.outcome(),
         Ok(Some(Status::Finished)) => Ok(ExitCode::SUCCESS),
         Ok(Some(Status::Failed)) => Ok(ExitCode::from(1)),
@@ -61,7 +62,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 }
 
 /// Returns the final status; `None` if the user detached.
-fn watch(run: &RunDirectory, json: bool, chart: &mut Picture, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
+fn watch(run: &RunDirectory, json: bool, below: &mut Below, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
     let mut out = Stream::new(json);
     let (mut state, mut follower) = if json {
         (RunState::default(), Follower::new(run.path(), EventReader::new(&run.events_path())))
@@ -79,6 +80,7 @@ fn watch(run: &RunDirectory, json: bool, chart: &mut Picture, left: &AtomicBool)
         // Before the log is read: a worker that has recorded its end has written all of it.
         let state_now = State::observe(run.path());
         let status = state_now.as_ref().map_or(Status::Created, |state| state.status);
+        let eval = state_now.as_ref().and_then(State::eval_under_way).filter(|_| !json).map(eval_progress_text);
         let cause = state_now.filter(|_| !json && status == Status::Waiting).and_then(|state| state.cause);
         if cause != waits {
             if let Some(cause) = &cause {
@@ -96,9 +98,13 @@ fn watch(run: &RunDirectory, json: bool, chart: &mut Picture, left: &AtomicBool)
             ))));
         }
         let quiet = batch.is_empty();
+        if !quiet {
+            below.clear();
+        }
         write_batch(&batch, &state, json, &mut out)?;
         state.take(batch);
-        chart.draw(&state, quiet, &mut out)?;
+        out.flush()?;
+        below.draw(&state, quiet, eval.as_deref().map(printable), &mut out)?;
         out.flush()?;
         if left.load(Ordering::Relaxed) {
             return Ok(None);
@@ -114,7 +120,7 @@ fn watch(run: &RunDirectory, json: bool, chart: &mut Picture, left: &AtomicBool)
                 if outcome.is_known() {
                     writeln!(out, "{}", printable(&outcome.sentence()))?;
                 }
-                chart.draw(&state, false, &mut out)?;
+                below.draw(&state, false, None, &mut out)?;
                 out.flush()?;
             }
             return Ok(Some(status));
@@ -122,42 +128,66 @@ fn watch(run: &RunDirectory, json: bool, chart: &mut Picture, left: &AtomicBool)
     }
 }
 
-/// The chart below the lines, where the terminal allows one.
-struct Picture {
+/// What changes below the lines: how far an eval is, and in a terminal a chart.
+struct Below {
     #[cfg(feature = "view")]
     chart: Option<crate::view::run_chart::RunChart>,
     #[cfg(feature = "view")]
     drawn: Option<Instant>,
+    /// The text of the eval in the picture.
+    #[cfg(feature = "view")]
+    eval: Option<String>,
+    /// Of the eval, where there is no picture.
+    line: StatusLine,
 }
 
-#[cfg(feature = "view")]
-impl Picture {
+impl Below {
+    #[cfg(feature = "view")]
     fn new(in_terminal: bool) -> Self {
         let chart = if in_terminal { crate::view::run_chart::RunChart::of_terminal() } else { None };
-        Self { chart, drawn: None }
+        Self { chart, drawn: None, eval: None, line: StatusLine::new() }
+    }
+
+    #[cfg(not(feature = "view"))]
+    fn new(_: bool) -> Self {
+        Self { line: StatusLine::new() }
+    }
+
+    /// Before other lines; the picture gives way by itself.
+    fn clear(&mut self) {
+        self.line.clear();
     }
 
     /// `quiet`: nothing was written since. A run of many steps a second is drawn a few times a second.
-    fn draw(&mut self, state: &RunState, quiet: bool, out: &mut Stream) -> std::io::Result<()> {
-        let Some(chart) = &self.chart else { return Ok(()) };
-        if quiet && self.drawn.is_some() {
+    #[cfg(feature = "view")]
+    fn draw(&mut self, state: &RunState, quiet: bool, eval: Option<String>, out: &mut Stream) -> std::io::Result<()> {
+        let Some(chart) = &self.chart else {
+            self.show(eval);
+            return Ok(());
+        };
+        if quiet && self.drawn.is_some() && self.eval == eval {
             return Ok(());
         }
         let since = self.drawn.map_or(BETWEEN_CHARTS, |drawn| drawn.elapsed());
         std::thread::sleep(BETWEEN_CHARTS.saturating_sub(since));
         self.drawn = Some(Instant::now());
-        out.draw(&chart.lines(state))
-    }
-}
-
-#[cfg(not(feature = "view"))]
-impl Picture {
-    fn new(_: bool) -> Self {
-        Self {}
+        let mut picture = chart.lines(state);
+        picture.extend(eval.as_deref().map(|text| chart.line(text)));
+        self.eval = eval;
+        out.draw(&picture)
     }
 
-    fn draw(&mut self, _: &RunState, _: bool, _: &mut Stream) -> std::io::Result<()> {
+    #[cfg(not(feature = "view"))]
+    fn draw(&mut self, _: &RunState, _: bool, eval: Option<String>, _: &mut Stream) -> std::io::Result<()> {
+        self.show(eval);
         Ok(())
+    }
+
+    fn show(&mut self, eval: Option<String>) {
+        match eval {
+            Some(text) => self.line.show(|| text),
+            None => self.line.end(),
+        }
     }
 }
 

@@ -329,7 +329,7 @@ impl Mapping {
             _ if self.schema.get("type").is_some_and(|kind| kind == "string") => Ok(Some(text.into())),
             Ok(value) => Ok(Some(value)),
             Err(_) => Err(format!(
-                "expected: {place} `{}`, which is not JSON; `expected=FIELD=COLUMN` makes a column one field of the answer",
+                "expected: {place} `{}`, which is not JSON; to make a column one field of the answer, write `FIELD = COLUMN`",
                 clip(text)
             )),
         }

@@ -35,6 +35,7 @@ pub(super) fn check(
     files: &ProgramFiles,
     question: &Question<'_>,
     written: &mut Output,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<Verdict, String> {
     let answer = &question.completion;
     let fenced = fenced(answer);
@@ -48,7 +49,7 @@ pub(super) fn check(
         return unparsable(FailureClass::Other, "the answer is empty", start);
     }
     let unsuppressed = Unsuppressed::of(source);
-    let checked = checked(rules, code, files, (&unsuppressed.source, &question.row), written)?;
+    let checked = checked(rules, code, files, (&unsuppressed.source, &question.row), written, is_wanted)?;
     if fenced.is_some() && !code.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
         return Ok(Verdict { tolerant: checked.0 == Tier::Valid, ..found });
@@ -77,6 +78,7 @@ fn checked(
     files: &ProgramFiles,
     (source, row): (&str, &str),
     written: &mut Output,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<Checked, String> {
     let work = files.copies()?;
     let file = work.path().join(&code.file);
@@ -89,7 +91,8 @@ fn checked(
         let variables = [("ROW", row)];
         let (program, folder) = (files.path_of(program, work.path()), work.path());
         let program = Program { program, arguments, folder, variables: &variables, joins_output: true };
-        let Run { exit_code, output, ended } = run(rules, &program, if takes_file { "" } else { source }, written)?;
+        let Run { exit_code, output, ended } =
+            run(rules, &program, if takes_file { "" } else { source }, written, is_wanted)?;
         if exit_code == Some(0) {
             continue;
         }

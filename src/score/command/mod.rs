@@ -112,6 +112,10 @@ impl CommandScorer {
                 single_run::run_all(&self.rules, &self.files, &texts, is_wanted)?
             }
         };
+        // Those of programs that were ended for it say nothing.
+        if !is_wanted() {
+            return None;
+        }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() + replies.len() > MOST_REMEMBERED {
             known.clear();
@@ -363,6 +367,17 @@ mod tests {
         let again = scorer.judge_all(&answers, &|| true).unwrap();
         assert_eq!(again.last().unwrap().metrics, first.last().unwrap().metrics, "remembered");
         assert!(scorer.judge_all(&[("new", None)], &|| false).is_none());
+    }
+
+    #[test]
+    fn a_program_is_ended_once_nobody_waits_for_its_answer() {
+        for mode in [CommandMode::Lines, CommandMode::ExitCode] {
+            let (_folder, scorer) = scorer(&["sleep", "60"], &[], |rules| (rules.mode, rules.seconds) = (mode, 60.0));
+            let asked = std::sync::atomic::AtomicUsize::new(0);
+            let is_wanted = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 4;
+            assert!(scorer.judge_all(&[("a", None), ("b", None)], &is_wanted).is_none());
+            assert!(asked.into_inner() < 50, "it is not waited for");
+        }
     }
 
     #[test]

@@ -191,7 +191,7 @@ impl LineProcess {
             if held.is_empty() {
                 return Ok(());
             }
-            let moved = self.process.transfer(until);
+            let moved = self.process.transfer(until, work.is_wanted);
             let before = held.len();
             let most = rules.output_bytes();
             let taken = self.process.lines(|line| match line.len() > most {

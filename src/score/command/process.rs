@@ -19,6 +19,8 @@ use crate::task::CommandRules;
 const PIECE: usize = 1 << 16;
 /// Of what a program writes on standard error, the end that is kept.
 const LONGEST_COMPLAINT: usize = 4_096;
+/// How soon it is noticed that nobody waits for an answer any more.
+const LOOK: Duration = Duration::from_millis(100);
 /// A program that has closed its output has this long to end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -89,7 +91,7 @@ pub(super) enum Moved {
     Some,
     /// Its output has ended.
     Ended,
-    /// The time is up.
+    /// The time is up, or nobody waits any more.
     Late,
 }
 
@@ -185,12 +187,13 @@ impl Process {
         result
     }
 
-    /// Writes and reads what can be, after waiting for that until `until` at most.
-    pub(super) fn transfer(&mut self, until: Instant) -> std::io::Result<Moved> {
+    /// Writes and reads what can be, after waiting for that until `until` at most, and as long as `is_wanted`.
+    pub(super) fn transfer(&mut self, until: Instant, is_wanted: &dyn Fn() -> bool) -> std::io::Result<Moved> {
         if self.closes_input && self.unsent() == 0 {
             self.stdin = None;
         }
         let left = until.saturating_duration_since(Instant::now());
+        let (left, is_last) = if left > LOOK { (LOOK, !is_wanted()) } else { (left, true) };
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         let (writes, output, error) = {
             let mut fds = vec![PollFd::new(&self.stdout, PollFlags::IN)];
@@ -198,7 +201,7 @@ impl Process {
             let writes = self.stdin.as_ref().filter(|_| self.sent < self.unsent.len());
             fds.extend(writes.map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => return Ok(Moved::Late),
+                Ok(0) => return Ok(if is_last { Moved::Late } else { Moved::Some }),
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => return Ok(Moved::Some),
                 Err(error) => return Err(error.into()),

@@ -24,7 +24,7 @@ pub(super) fn run_all(
         while is_wanted() {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(question) = questions.get(place) else { return };
-            let verdict = judge(rules, files, question, &mut Output::default());
+            let verdict = judge(rules, files, question, &mut Output::default(), is_wanted);
             verdicts.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(verdict);
         }
     };
@@ -43,10 +43,11 @@ pub(super) fn judge(
     files: &ProgramFiles,
     question: &Question<'_>,
     output: &mut Output,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Verdict {
     let verdict = match &rules.mode {
-        CommandMode::Code(code) => code::check(rules, code, files, question, output),
-        _ => by_exit_code(rules, files, question, output),
+        CommandMode::Code(code) => code::check(rules, code, files, question, output, is_wanted),
+        _ => by_exit_code(rules, files, question, output, is_wanted),
     };
     verdict.unwrap_or_else(|why| failed(&why))
 }
@@ -56,11 +57,12 @@ fn by_exit_code(
     files: &ProgramFiles,
     question: &Question<'_>,
     written: &mut Output,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<Verdict, String> {
     let variables = [("ROW", question.row.as_str())];
     let copies = files.copies()?;
     let program = Program::scorer(rules, files, &copies, &variables);
-    let Run { exit_code, output, ended } = run(rules, &program, &question.completion, written)?;
+    let Run { exit_code, output, ended } = run(rules, &program, &question.completion, written, is_wanted)?;
     let (tier, failure) = match exit_code {
         Some(0) => (Tier::Valid, None),
         Some(1) => (Tier::Invalid, Some(FailureClass::Other)),

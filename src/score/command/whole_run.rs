@@ -54,6 +54,7 @@ pub(super) fn run(
     program: &Program<'_>,
     input: &str,
     written: &mut Output,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<Run, String> {
     if let Some((name, value)) = program.variables.iter().find(|(_, value)| value.len() > LONGEST_VARIABLE) {
         return Err(format!("{name} has {} bytes: a variable of a process takes {LONGEST_VARIABLE}", value.len()));
@@ -62,7 +63,7 @@ pub(super) fn run(
     process.send(input.as_bytes());
     process.close_input();
     let until = Instant::now() + Duration::from_secs_f64(rules.seconds);
-    let ended = wait(rules, &mut process, until);
+    let ended = wait(rules, &mut process, until, is_wanted);
     let exit_code = if ended.is_ok() { process.exit_code() } else { None };
     written.add(&mut process);
     ended?;
@@ -71,9 +72,14 @@ pub(super) fn run(
 }
 
 /// Reads until the output ends.
-fn wait(rules: &CommandRules, process: &mut Process, until: Instant) -> Result<(), String> {
+fn wait(
+    rules: &CommandRules,
+    process: &mut Process,
+    until: Instant,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<(), String> {
     loop {
-        match process.transfer(until).map_err(|error| format!("the scorer's pipes: {error}"))? {
+        match process.transfer(until, is_wanted).map_err(|error| format!("the scorer's pipes: {error}"))? {
             Moved::Late => return Err(format!("the scorer gave no answer within {} s", rules.seconds)),
             Moved::Some if process.unread().len() > rules.output_bytes() => {
                 return Err(format!("the scorer wrote more than {} KiB", rules.output_kib));

@@ -61,6 +61,10 @@ fn found(entries: &[PaletteEntry], recent: &[&'static str], query: &str) -> Vec<
         found.sort_by_key(|index| (entries[*index].blocked.is_some(), age(index)));
         return found;
     }
+    // Each search for a text in a name would read all of the text.
+    if query.len() > fuzzy::MAX_QUERY_BYTES {
+        return Vec::new();
+    }
     let named = |index: &usize| nearness(entries[*index].info, &query);
     let mut found: Vec<usize> = all.iter().copied().filter(|index| named(index).is_some()).collect();
     let is_other = |index: &usize| {

@@ -23,6 +23,7 @@ use crate::plan::preflight::{Facts, Preflight, PreflightFinding};
 use crate::run::{DeviceChoice, Partition, RunFolders};
 use crate::task::Task;
 use crate::view::message::{Command, ScreenState, Work};
+use crate::view::popup::Popup;
 use crate::view::shared::{NewRun, Shared};
 use crate::view::task_files;
 use crate::view::widgets::field::Field;
@@ -53,6 +54,8 @@ pub struct Launch {
     pub train: Option<Result<Assignments, String>>,
     /// Tasks, models and the last run; `None` while they are read.
     pub context: Option<LaunchContext>,
+    /// The list that opens once they are.
+    awaited: Option<fn(&mut Launch, &mut Shared)>,
     /// Devices and their queues.
     pub devices: Vec<Choice>,
     /// Of a Slurm cluster; `None` while they are asked for.
@@ -309,8 +312,11 @@ pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
         models: context::models(&open.task, &here, &places),
         last: context::last_run(&open.task, &places),
     };
-    vec![Work::once("launch.context", read, |launch: &mut Launch, _, context| {
+    vec![Work::once("launch.context", read, |launch: &mut Launch, shared, context| {
         launch.context = Some(context);
+        if let (Some(list), Some(Popup::Refusal(_))) = (launch.awaited.take(), &shared.popup) {
+            list(launch, shared);
+        }
         Vec::new()
     })]
 }

@@ -1,6 +1,6 @@
 //! The list of runs as a table: chosen columns, groups, names, searches, and what is done to several runs at once.
 
-use grpo_tui::run::{DeviceChoice, RunDirectory, change_tags, rename_run};
+use grpo_tui::run::{DeviceChoice, EvalProgress, RunDirectory, change_tags, rename_run};
 use grpo_tui::study::{FORMAT_VERSION, Metric, Setting, Sweep, SweepFolder, SweepRun};
 
 use super::*;
@@ -337,6 +337,9 @@ fn a_waiting_run_says_its_place_and_why() {
         let begin = |path: &Path| Worker::begin(&RunDirectory::open(path).unwrap(), Default::default()).unwrap();
         let workers = (begin(&first), begin(&second));
         workers.0.state().status(Status::Running, 3, None).unwrap();
+        let eval =
+            EvalProgress { step: Some(3), set: "eval".into(), answers: 12, total: 50, ..EvalProgress::default() };
+        workers.0.state().eval(Some(eval)).unwrap();
         let cause = format!(
             "waiting for CPU, in use by process {} (root) since 10:00:00; position 2 in the queue",
             std::process::id()
@@ -347,6 +350,10 @@ fn a_waiting_run_says_its_place_and_why() {
     stage.keys("1 g");
     assert!(stage.shows("waiting #2"), "{}", stage.screen());
     assert!(stage.shows("position 2") && stage.shows("(run aaaaaa)"), "{}", stage.screen());
+    // One that is sampling an eval says how far it is, and nothing of the end of the worker before.
+    assert!(stage.shows("aaaaaa running · eval of step 3 on eval: 12 of 50"), "{}", stage.screen());
+    stage.keys("j");
+    assert!(stage.shows("running: eval of step 3 on eval: 12 of 50"), "{}", stage.screen());
     drop(alive);
 }
 

@@ -104,6 +104,7 @@ const ACTIONS: &[Action] = &[
         chooser::tasks(launch, shared);
         Vec::new()
     })
+    .also(&["open task", "switch task"])
     .asking(),
     Action::new("launch.preset", "Next preset", "preset", &["p"], HERE, |launch, shared| {
         let cursor = launch.cursor;

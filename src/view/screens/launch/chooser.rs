@@ -7,7 +7,7 @@ use crate::view::style_role::Role;
 
 /// Lists the models that a run can start from.
 pub(super) fn models(launch: &mut Launch, shared: &mut Shared) {
-    let Some(context) = read(launch, shared) else { return };
+    let Some(context) = read(launch, shared, models) else { return };
     let models = context.models.clone();
     let entry = |start: &super::context::Start| PickEntry {
         label: start.shown.clone(),
@@ -31,7 +31,7 @@ pub(super) fn models(launch: &mut Launch, shared: &mut Shared) {
 
 /// Lists the tasks that can be opened.
 pub(super) fn tasks(launch: &mut Launch, shared: &mut Shared) {
-    let Some(context) = read(launch, shared) else { return };
+    let Some(context) = read(launch, shared, tasks) else { return };
     let tasks = context.tasks.clone();
     let entry = |name: &String| PickEntry { label: name.clone(), ..PickEntry::default() };
     let entries = tasks.iter().map(entry).collect();
@@ -42,10 +42,16 @@ pub(super) fn tasks(launch: &mut Launch, shared: &mut Shared) {
     shared.popup = Some(Popup::Pick(pick.or_typed("as typed: task name or folder", open)));
 }
 
-fn read<'a>(launch: &'a mut Launch, shared: &mut Shared) -> Option<&'a super::context::LaunchContext> {
+/// What the lists are made of; before it is known, the list opens once it is, unless the user leaves until then.
+fn read<'a>(
+    launch: &'a mut Launch,
+    shared: &mut Shared,
+    list: fn(&mut Launch, &mut Shared),
+) -> Option<&'a super::context::LaunchContext> {
     launch.in_forecast = false;
-    if launch.context.is_none() {
-        shared.complain("models and tasks are still being searched");
+    launch.awaited = launch.context.is_none().then_some(list);
+    if launch.awaited.is_some() {
+        shared.warn("searching models and tasks ...; the list opens once they are found");
     }
     launch.context.as_ref()
 }

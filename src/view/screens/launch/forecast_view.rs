@@ -79,6 +79,10 @@ impl Text<'_> {
     /// Every finding, then what passed and what was not checked.
     fn preflight(&self, lines: &mut Vec<Line<'static>>) {
         let (found, shared) = (&self.launch.preflight, self.shared);
+        if shared.task_error.is_some() {
+            lines.extend([self.faint("preflight not checked: the task cannot be read"), Line::default()]);
+            return;
+        }
         let passed = titles(found.passed());
         if !found.findings.is_empty() {
             lines.push(self.title(&format!("preflight: {}", found.summary())));

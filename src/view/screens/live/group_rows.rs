@@ -26,8 +26,11 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Why it is not informative; `None` if it is.
+    /// Why it has no gradient; `None` if it has one.
     pub(super) fn zero_variance_reason(&self) -> Option<String> {
+        if self.guided {
+            return None;
+        }
         let first = self.tiers.first().map_or("", String::as_str);
         let why = match self.signal {
             GroupSignal::Mixed => return None,
@@ -40,11 +43,7 @@ impl Row {
             GroupSignal::AllMin => "all min".to_owned(),
             GroupSignal::AllEqual => "all equal".to_owned(),
         };
-        Some(match (self.replaced, self.guided) {
-            (true, _) => format!("replaced, {why}"),
-            (_, true) => format!("guided, {why}"),
-            _ => why,
-        })
+        Some(if self.replaced { format!("replaced, {why}") } else { why })
     }
 }
 

@@ -64,10 +64,12 @@ pub(super) fn at_line(live: &Live, rows: &[Row], inside: Rect, line: usize) -> O
 /// Lines of the heading, and the sentence below.
 fn head_and_footer(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<String>) {
     let learned = rows.iter().filter(|row| !row.replaced);
-    let (equal, all) = (learned.clone().filter(|row| row.zero_variance_reason().is_some()).count(), learned.count());
+    let equal = learned.clone().filter(|row| row.zero_variance_reason().is_some()).count();
+    let (guided, all) = (learned.clone().filter(|row| row.guided).count(), learned.count());
     let replaced =
         if all < rows.len() { format!(" {} replaced (dynamic sampling).", rows.len() - all) } else { String::new() };
-    let footer = if height >= 4 { wrapped(&(zero_variance_text(equal, all) + &replaced), columns) } else { Vec::new() };
+    let text = zero_variance_text(equal, guided, all) + &replaced;
+    let footer = if height >= 4 { wrapped(&text, columns) } else { Vec::new() };
     (usize::from(height >= 3), footer)
 }
 
@@ -91,13 +93,21 @@ fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
     }
 }
 
-fn zero_variance_text(equal: usize, all: usize) -> String {
-    match equal {
-        0 => format!("All {all} groups are mixed."),
+/// `guided`: groups that have a gradient by an answer that was not sampled freely.
+fn zero_variance_text(equal: usize, guided: usize, all: usize) -> String {
+    let text = match equal {
+        0 if guided == 0 => format!("All {all} groups are mixed."),
+        0 => String::new(),
         _ if equal == all => format!("All {all} groups have zero variance: no gradient."),
         1 => format!("1 of {all} groups has zero variance ({}).", percent_short(1.0 / all as f64)),
         _ => format!("{equal} of {all} groups have zero variance ({}).", percent_short(equal as f64 / all as f64)),
-    }
+    };
+    let guided = match guided {
+        0 => String::new(),
+        1 => format!("1 of {all} is guided (+)."),
+        _ => format!("{guided} of {all} are guided (+)."),
+    };
+    [text, guided].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 /// Widths of the parts of a line.
@@ -157,8 +167,12 @@ impl Plan {
             spans.push(Span::raw(format!(" {mean:>5.2} {deviation:>5.2}")));
         }
         let mut line = Line::from(spans);
+        let room = self.columns.saturating_sub(line.width());
+        if row.guided {
+            let text = [" + guided", " +"].into_iter().find(|text| text.width() <= room).unwrap_or_default();
+            line.spans.push(Span::styled(text, theme.style(Role::Accent)));
+        }
         if let Some(why) = row.zero_variance_reason() {
-            let room = self.columns.saturating_sub(line.width());
             let sign = theme.glyph("∅", "0");
             let text = [
                 format!(" {sign} {why}: zero variance"),
@@ -200,4 +214,38 @@ fn key(theme: &Theme, area: Rect) -> Line<'static> {
     let zero_variance = (theme.glyph("∅", "0"), Role::Warning, "zero variance".to_owned());
     let entries = ["valid", "invalid", "unparsable"].map(tier).into_iter().chain([zero_variance]);
     legend(theme, entries, (area.width as usize).saturating_sub(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::advantage::GroupSignal;
+
+    #[test]
+    fn a_guided_group_has_a_gradient_whatever_was_sampled() {
+        let row = |signal, guided, last: &str| Row {
+            prompt_id: "a".to_owned(),
+            rewards: vec![0.5, 0.5, 1.0],
+            tiers: ["invalid", "invalid", last].map(str::to_owned).to_vec(),
+            signal,
+            guided,
+            ..Row::default()
+        };
+        let equal = row(GroupSignal::AllEqual, false, "invalid");
+        let guided = row(GroupSignal::AllEqual, true, "valid");
+        let mixed = row(GroupSignal::Mixed, false, "valid");
+        let check = |rows: &[&Row], expected: &str| {
+            let rows: Vec<Row> = rows.iter().map(|row| (*row).clone()).collect();
+            assert_eq!(head_and_footer(&rows, 80, 9).1.join(" "), expected);
+        };
+        check(&[&mixed, &mixed], "All 2 groups are mixed.");
+        check(&[&equal, &guided, &mixed], "1 of 3 groups has zero variance (33%). 1 of 3 is guided (+).");
+        check(&[&guided, &guided], "2 of 2 are guided (+).");
+        check(&[&equal, &equal], "All 2 groups have zero variance: no gradient.");
+        let theme = Theme::default();
+        let plan = Plan::of(&[equal.clone(), guided.clone()], 60);
+        let line = |row: &Row| plan.row(&theme, row, false, 0).to_string();
+        assert!(line(&guided).ends_with(" + guided") && !line(&guided).contains('∅'), "{}", line(&guided));
+        assert!(line(&equal).contains("∅ all invalid: zero variance"), "{}", line(&equal));
+    }
 }

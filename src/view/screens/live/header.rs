@@ -5,7 +5,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::format::{amount, counted, duration, or_na, percent_short, short_id};
 use crate::report::{Level, eval_count, eval_pace, eval_rates};
-use crate::run::{EvalProgress, Status, is_recording};
+use crate::run::{EvalProgress, State, Status, is_recording};
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
 use crate::view::style_role::Role;
@@ -76,8 +76,7 @@ fn state(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'static
 
 /// The eval that the worker is sampling.
 pub(super) fn eval_under_way(run: &FollowedRun) -> Option<&EvalProgress> {
-    let is_active = matches!(run.status(), Status::Running | Status::Stopping);
-    run.state.as_ref().and_then(|state| state.eval.as_deref()).filter(|_| is_active)
+    run.state.as_ref().and_then(State::eval_under_way)
 }
 
 /// Progress, remaining time, and speed.

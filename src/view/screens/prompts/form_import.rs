@@ -31,8 +31,10 @@ const PREVIEW_RECORDS: usize = 200;
 const MAX_LISTED: usize = 5;
 
 pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
-    let mut fields =
-        vec![("file", ".csv, .json or .jsonl"), ("set", "train, eval or test; or percentages of all three: 80/10/10")];
+    let mut fields = vec![
+        ("file", ".csv, .json, .jsonl or .parquet"),
+        ("set", "train, eval or test; or percentages of all three: 80/10/10"),
+    ];
     fields.extend(MAPPING);
     let mut form = Form::new(FormKind::Import, &fields);
     form.guess("set", "train");
@@ -93,7 +95,7 @@ pub(super) fn files_here(here: &Path) -> String {
     names.sort();
     names.truncate(12);
     match names.is_empty() {
-        true => format!("no .{} file in {}", Format::NAMES.join(", ."), here.display()),
+        true => format!("no file in {} ends with .{}", here.display(), Format::NAMES.join(", .")),
         false => format!("files here: {}", names.join(", ")),
     }
 }

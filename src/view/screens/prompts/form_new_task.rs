@@ -20,7 +20,10 @@ use crate::view::style_role::Role;
 pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let mut fields = vec![
         ("name", "Letters, digits, - and _"),
-        ("data", "Prompts: .csv, .json or .jsonl; the schema is inferred from their answers if no other is given"),
+        (
+            "data",
+            "Prompts: .csv, .json, .jsonl or .parquet; the schema is inferred from their answers if no other is given",
+        ),
     ];
     fields.extend(MAPPING);
     fields.extend([

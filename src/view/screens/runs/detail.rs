@@ -10,7 +10,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{DETAIL, Runs, group_detail, rows_of, sweep_detail};
 use crate::format::{age, bytes, duration, percent, percent_interval, short_id};
-use crate::report::{Entry, EvalSeries, RunRow, alert_text, spread};
+use crate::report::{Entry, EvalSeries, RunRow, alert_text, eval_progress_text, spread};
 use crate::run::{EvalSummary, Status};
 use crate::view::pane::{framed, scrolled};
 use crate::view::shared::Shared;
@@ -114,7 +114,8 @@ impl<'a> Facts<'a> {
 
     fn state(&self, row: &RunRow) -> Vec<Line<'static>> {
         let (glyph, role) = self.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
-        let cause = row.cause.as_ref().map_or_else(String::new, |cause| format!(": {cause}"));
+        let eval = row.eval.as_ref().map(eval_progress_text);
+        let cause = row.cause.clone().or(eval).map_or_else(String::new, |text| format!(": {text}"));
         let key = self.shared.key_of("runs.resume");
         let holder = row.holder(rows_of(&self.shared.runs.listing));
         let holder = holder.map_or_else(String::new, |run| format!(" (run {})", short_id(run.directory.id())));

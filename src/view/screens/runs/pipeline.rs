@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{PIPELINE, Runs};
 use crate::format::{duration, or_na, percent_short, short_id};
-use crate::report::RunRow;
+use crate::report::{RunRow, eval_count};
 use crate::run::Status;
 use crate::task::PromptSet;
 use crate::view::message::Command;
@@ -185,7 +185,9 @@ fn watch(shared: &Shared) -> Vec<Part> {
     let state = format!("{} {}", short_id(row.directory.id()), row.status.name());
     let alerts = row.alerts.first().map(|worst| (shared.theme.alert_mark(worst).1, row.alert_names()));
     let left = row.seconds_left().map_or_else(String::new, |seconds| format!(", {} left", duration(seconds)));
-    [(role, state), (Role::Text, format!("step {}{total}{left}", row.last_step))].into_iter().chain(alerts).collect()
+    let eval = row.eval.as_ref().map(|eval| (Role::Text, eval_count(eval)));
+    let step = (Role::Text, format!("step {}{total}{left}", row.last_step));
+    std::iter::once((role, state)).chain(eval).chain([step]).chain(alerts).collect()
 }
 
 /// Base and trained on both metrics, and the verdict.

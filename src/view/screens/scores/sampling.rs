@@ -3,8 +3,10 @@
 use super::items::Written;
 use super::{SamplingJob, Scores, Source, arrange, selected, source};
 use crate::dataset::PromptRow;
+use crate::format::short_id;
 use crate::run::RunDirectory;
 use crate::task::PromptSet;
+use crate::view::followed_run::FollowedRun;
 use crate::view::message::{Command, Work};
 use crate::view::shared::{OpenTask, Shared};
 use crate::view::subprocess::{Call, CancelToken, Exit, OutputLine, task_argument, trained_argument};
@@ -58,7 +60,11 @@ fn target(scores: &Scores, shared: &Shared, directory: Option<&RunDirectory>) ->
     }
     let base = |why| format!("{why}; {} samples from the base", shared.key_of("scores.target"));
     let (what, model) = trained_argument(shared).map_err(base)?;
-    Ok((format!("trained {} ({what})", run.map_or_else(String::new, |run| run.id())), model))
+    let named = |run: &FollowedRun| match run.directory.as_ref().map_or("", RunDirectory::name) {
+        "" => short_id(&run.id()).to_owned(),
+        name => name.to_owned(),
+    };
+    Ok((format!("trained {} ({what})", run.map_or_else(String::new, named)), model))
 }
 
 /// The prompt of the completion under the cursor, if it is in this task; else the first of the sets not trained on.
