@@ -452,7 +452,7 @@ fn runs_are_found_by_what_people_write() {
 }
 
 #[test]
-fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
+fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
     let folder = memory_folder();
     let run = create(folder.path());
     let lock = RunLock::acquire(run.path()).unwrap();
@@ -476,8 +476,8 @@ fn best_is_the_highest_valid_then_exact_then_earliest_of_the_kept() {
     let places = RunFolders::discover(Some(run.path().parent().unwrap()), folder.path());
     let at =
         |text: &str| places.find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id()))).map(|(_, step)| step);
-    assert_eq!(at("").unwrap(), 15);
-    assert_eq!(at("@best").unwrap(), 15);
+    assert_eq!(at("").unwrap(), 20);
+    assert_eq!(at("@best").unwrap(), 20);
     assert_eq!(at("@last").unwrap(), 20);
     assert_eq!(at("@10").unwrap(), 10);
     let missing = at("@25").unwrap_err().to_string();

@@ -189,7 +189,7 @@ pub static KEYS: &[Key] = &[
     key("overlong_masking", Kind::Flag, "false", "", "Exclude truncated completions from the loss.")
         .seed("false")
         .derived("true with dapo", |known| ((known.read)("policy_loss") == "dapo").then(|| "true".to_owned())),
-    key("advantage", Kind::Choice(Advantage::NAMES), "standardized", "", "How group rewards become advantages.")
+    key("advantage", Kind::Choice(Advantage::NAMES), "centered", "", "How group rewards become advantages.")
         .seed("standardized")
         .derived("centered with dr_grpo", |known| ((known.read)("policy_loss") == "dr_grpo").then(|| "centered".to_owned())),
     key("eps_clip", number(0.0, 1.0), "0.2", "", "Lower clip of the probability ratio: 1 - eps.")

@@ -38,7 +38,7 @@ fn defaults_depend_on_the_loss_and_explicit_values_win() {
     check(&["policy_loss=gspo"], "eps_clip_high", "0.0004", Source::Derived);
     check(&["policy_loss=cispo"], "cispo_cap", "5.0", Source::Default);
     check(&["kl_estimator=k2"], "kl_importance", "false", Source::Derived);
-    check(&["policy_loss=dr_grpo"], "advantage", "centered", Source::Derived);
+    check(&["policy_loss=dr_grpo"], "advantage", "centered", Source::Default);
     check(&["policy_loss=dr_grpo", "advantage=leave_one_out"], "advantage", "leave_one_out", Source::Set);
     check(&["lora_rank=0"], "learning_rate", "1e-6", Source::Derived);
     check(&[], "learning_rate", "0.00004", Source::Default);
