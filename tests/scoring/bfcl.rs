@@ -262,7 +262,8 @@ fn the_leaderboards_data_becomes_a_task() {
         assert_eq!((refused.status.code(), folder.path().join("other").exists()), (Some(1), false), "{more:?}");
         assert!(stderr(&refused).contains(part), "{more:?}: {}", stderr(&refused));
     }
-    assert!(stderr(&import(&["--categories", "irrelevance", "--out", "mine"])).contains("exists"));
+    let refused = import(&["--categories", "simple_python", "--split", "50/20/30", "--out", "mine"]);
+    assert!(stderr(&refused).contains("exists"), "{}", stderr(&refused));
     let refused = call(folder.path(), &["task", "import", "bfcl", "mine"]);
     assert!(stderr(&refused).contains("no BFCL_v4_*.json here"), "{}", stderr(&refused));
 }
