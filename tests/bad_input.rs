@@ -127,13 +127,13 @@ fn a_task_with_something_wrong_in_it() {
             "task.toml",
             Replaced("max_steps = 40", "max_step = 40"),
             1,
-            &["task/task.toml line 33: unknown key `max_step`; did you mean `max_steps`?"],
+            &["task/task.toml line 36: unknown key `max_step`; did you mean `max_steps`?"],
         ),
         (
             "task.toml",
             Replaced("max_steps = 40", "max_steps = \"x\""),
             1,
-            &["task/task.toml line 33: `max_steps` is string `x`; it must be"],
+            &["task/task.toml line 36: `max_steps` is string `x`; it must be"],
         ),
         (
             "task.toml",

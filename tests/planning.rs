@@ -16,6 +16,8 @@ fn a_plan_is_one_document_and_creates_nothing() {
         "prompt_groups_per_step=2",
         "--set",
         "max_steps=0",
+        "--set",
+        "epochs=1",
     ];
     let output =
         grpo_tui(&[["train", "invoice", "--plan", "--sample", "--json", "--runs", runs].as_slice(), &small].concat());

@@ -155,8 +155,9 @@ impl RunState {
         }
     }
 
-    /// The step of `candidates` with the highest valid rate on the eval set; ties by exact rate, then the latest, which has
-    /// learned more than a small eval set shows; the base stays where nothing is better.
+    /// The step of `candidates` with the highest valid rate on the eval set; ties by exact rate, then one that was
+    /// evaluated on the test set as the best of a finished run, then the latest, which has learned more than a small eval
+    /// set shows; the base stays where nothing is better.
     /// `None` without such an eval.
     pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
         self.best_step_by(candidates, BestBy::Valid)
@@ -175,10 +176,12 @@ impl RunState {
         let evals = self.evals.values().filter(|eval| eval.set == "eval" && candidates.contains(&eval.step));
         // At step 0, base and trained are the same weights.
         let evals = evals.filter(|eval| eval.target == "trained" || eval.step == 0);
+        let is_tested = |step: u64| self.evals.contains_key(&(step, "test".to_owned(), "trained".to_owned()));
         let best = |evals: &mut dyn Iterator<Item = &Eval>| {
             evals
                 .fold(None, |best: Option<&Eval>, eval| match best {
                     Some(best) if rates(best) > rates(eval) => Some(best),
+                    Some(tested) if rates(tested) == rates(eval) && is_tested(tested.step) => Some(tested),
                     Some(base) if base.step == 0 && rates(base) == rates(eval) => Some(base),
                     _ => Some(eval),
                 })

@@ -95,7 +95,7 @@ fn tables_of_parquet_are_records_and_completions() {
     let scored: Vec<Value> = stdout(&scored).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let shown: Vec<Value> = scored.iter().map(|score| json!([score["reward"], score["exact"]])).collect();
     // The prompts' rows are found: there are expected answers.
-    assert_eq!(json!(shown), json!([[1.0, true], [0.5, false], [0.0, false]]));
+    assert_eq!(json!(shown), json!([[2.0, true], [0.5, false], [0.0, false]]));
     for (bytes, expected) in [
         (
             &TRL[..2000],

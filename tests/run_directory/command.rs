@@ -82,7 +82,7 @@ fn the_runs_command_tells_what_the_files_say() {
     let other = RunDirectory::create(&root, other).unwrap();
     let (code, text, _) = runs_command(&root, &["compare", run.id(), other.id(), "--json"]);
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((code, &document["config"]), (0, &serde_json::json!({"learning_rate": [2e-5, 0.5]})));
+    assert_eq!((code, &document["config"]), (0, &serde_json::json!({"learning_rate": [4e-5, 0.5]})));
 
     let (code, text, error) = runs_command(&root, &["show", "nothing"]);
     assert_eq!((code, text.as_str()), (1, ""));

@@ -67,6 +67,11 @@ fn more_training_breaks_ties_between_trained_checkpoints() {
     assert_eq!(best(&[(90, 70), (100, 80), (100, 80)]), Some(15));
     assert_eq!(best(&[(100, 90), (100, 80), (100, 80)]), Some(5));
     assert_eq!(best(&[(60, 60), (60, 60), (60, 60)]), Some(0));
+    // What a finished run has evaluated on the test set stays its best.
+    let mut finished = history(&[(90, 70), (100, 80), (100, 80)]);
+    let tested = eval(10, "test", &records(60, 60), &records(100, 80));
+    finished.fold(Event { seq: 50, time_ms: 0, body: tested.into() });
+    assert_eq!(finished.best_step_by(&[0, 5, 10, 15], BestBy::ValidIfExactHolds), Some(10));
 }
 
 #[test]

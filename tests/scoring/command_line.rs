@@ -44,7 +44,7 @@ fn the_samples_show_each_tier_from_any_folder() {
     let human = call(folder.path(), &["score", "invoice"], "");
     let text = String::from_utf8_lossy(&human.stdout).into_owned();
     assert!(
-        text.contains("21 completions, mean reward 0.357")
+        text.contains("21 completions, mean reward 0.690")
             && text.contains("exact match                  4 of 21 with an expected answer"),
         "{text}"
     );
@@ -192,7 +192,7 @@ fn a_workspace_is_made_once() {
     let audit = call(&folder.path().join("w"), &["task", "audit", "invoice"], "");
     assert!(
         String::from_utf8_lossy(&audit.stdout)
-            .contains("`{}` earns 1.00 of 1.00: too easy; list the keys that must be there under `required`")
+            .contains("`{}` is valid but earns only 1.00 of 2.00: the weighted parts limit it")
     );
 }
 

@@ -167,8 +167,8 @@ fn the_shape_that_scripts_read() {
     assert_eq!(
         text,
         concat!(
-            r#"{"reward":0.5,"tier":"invalid","tolerant":false,"warnings":[],"errors":[{"message":"expected number, found string \"1\"","instance_path":"/amount","schema_path":"/properties/amount/type","line":1,"column":35}],"#,
-            r#""fields":{"vendor":true,"date":true,"amount":false,"currency":true},"exact":false,"failure":"wrong_type","parts":{}}"#
+            r#"{"reward":1.25,"tier":"invalid","tolerant":false,"warnings":[],"errors":[{"message":"expected number, found string \"1\"","instance_path":"/amount","schema_path":"/properties/amount/type","line":1,"column":35}],"#,
+            r#""fields":{"vendor":true,"date":true,"amount":false,"currency":true},"exact":false,"failure":"wrong_type","parts":{"tier":0.5,"fields":0.75}}"#
         )
     );
     assert_eq!(serde_json::from_str::<grpo_tui::score::Score>(&text).unwrap(), score);

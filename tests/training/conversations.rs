@@ -103,7 +103,8 @@ fn a_conversation_goes_on_after_the_models_own_answers() {
                     let worst = values.clone().fold(f64::INFINITY, f64::min);
                     for (answer, value) in said.iter().zip(values) {
                         assert_eq!(answer.score["parts"]["chain"], json!(worst));
-                        assert_eq!(answer.reward, Some(value + 0.25 * worst));
+                        let fields = answer.score["parts"]["fields"].as_f64().unwrap_or(0.0);
+                        assert_eq!(answer.reward, Some(value + fields + 0.25 * worst));
                     }
                     let first_failure = said.iter().position(|answer| tier(answer) != "valid");
                     assert_eq!(said.len(), if goes_on { 3 } else { first_failure.map_or(3, |at| at + 1) });

@@ -137,7 +137,7 @@ fn a_pasted_completion_is_given_its_prompt() {
         let folder = options.here.join("tasks/invoice");
         crate::program::sample_task(&folder, [12, 4, 8]);
         let toml = std::fs::read_to_string(folder.join("task.toml")).unwrap();
-        let toml = toml.replace("weight = 0.0", "weight = 0.5").replace("completions = \"completions.jsonl\"\n", "");
+        let toml = toml.replace("weight = 1.0", "weight = 0.5").replace("completions = \"completions.jsonl\"\n", "");
         std::fs::write(folder.join("task.toml"), toml).unwrap();
     });
     let expected = stage.model.shared.task.as_ref().unwrap().row("train-002").unwrap().expected.clone().unwrap();
