@@ -142,7 +142,17 @@ fn filters_show_what_is_looked_for() {
     assert_eq!(rows(&stage)[..5], ["start", "preset", "task", "run name", "device"]);
     assert_eq!(
         rows(&stage)[5..],
-        ["max_steps", "max_completion_tokens", "max_seq_len", "lora_rank", "learning_rate", "tokens_per_micro_batch"]
+        [
+            "max_steps",
+            "max_completion_tokens",
+            "max_seq_len",
+            "advantage",
+            "lora_rank",
+            "learning_rate",
+            "learning_rate_schedule",
+            "eval_every",
+            "tokens_per_micro_batch"
+        ]
     );
     stage.keys("esc /").types("zzz");
     assert_eq!(rows(&stage), [""; 0]);
@@ -151,7 +161,7 @@ fn filters_show_what_is_looked_for() {
     assert!(rows(&stage).len() > 20);
     // What is typed goes first, then what else hides rows.
     stage.keys("o /").types("lora").keys("esc");
-    assert_eq!(rows(&stage).len(), 11);
+    assert_eq!(rows(&stage).len(), 14);
     stage.keys("esc");
     assert!(rows(&stage).len() > 20);
 }
@@ -164,20 +174,20 @@ fn advanced_settings_are_folded_by_section() {
     let all = rows(&stage).len();
     assert!(!rows(&stage).contains(&"weight_decay") && rows(&stage).contains(&"learning_rate"));
     assert!(stage.shows("rollouts               ▸ 2 more, 1 changed"), "{}", stage.screen());
-    assert!(stage.shows("policy update          ▸ 19 more"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 21 more, 2 changed"), "{}", stage.screen());
     // From a key of the section, and back.
     go_to(&mut stage, "learning_rate");
     stage.keys("a");
-    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 19));
-    assert!(stage.shows("policy update          ▾ 19 more") && rows(&stage).contains(&"weight_decay"));
+    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 21));
+    assert!(stage.shows("policy update          ▾ 21 more") && rows(&stage).contains(&"weight_decay"));
     go_to(&mut stage, "weight_decay");
     stage.keys("enter ctrl-u").types("0.1").keys("enter a");
     assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all));
-    assert!(stage.shows("policy update          ▸ 19 more, 1 changed"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 21 more, 3 changed"), "{}", stage.screen());
     // The selected section lists what it hides.
     assert!(stage.shows("weight_decay 0.1"), "{}", stage.screen());
     stage.keys("enter");
-    assert_eq!(rows(&stage).len(), all + 19);
+    assert_eq!(rows(&stage).len(), all + 21);
     stage.keys("left left right left");
     assert_eq!(rows(&stage).len(), all);
     // A click toggles, wherever the cursor was.

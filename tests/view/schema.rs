@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use grpo_tui::score::Tier;
 use grpo_tui::view::Message;
 
 use super::harness::Stage;
@@ -59,8 +60,15 @@ fn typing_moves_the_tiers_and_a_broken_text_leaves_the_last_good_one() {
     let open = stage.model.schema.effects.clone().unwrap();
     assert!(open.now[2] > saved.now[2] && !open.moved.is_empty() && open.reward > saved.reward, "{open:?}");
     assert!(
-        stage.model.schema.degenerate.as_ref().unwrap().iter().any(|finding| finding.weak),
-        "an open schema is easy"
+        stage
+            .model
+            .schema
+            .degenerate
+            .as_ref()
+            .unwrap()
+            .iter()
+            .any(|finding| finding.completion == "{}" && finding.tier == Tier::Valid),
+        "an open schema takes an empty object"
     );
     stage.types("x");
     assert!(stage.model.shared.draft.stale.is_some() && stage.shows("STALE sample scores"));
@@ -402,7 +410,11 @@ fn the_expected_answers_that_an_edit_breaks_are_counted_named_and_opened() {
 #[test]
 fn the_reward_hacking_check_is_visible_at_80x24() {
     let stage = stage(80, 24);
-    assert!(stage.shows("reward-hacking check") && stage.shows("degenerate answers pass"), "{}", stage.screen());
+    assert!(
+        stage.shows("reward-hacking check") && stage.shows("no degenerate answer scores as high"),
+        "{}",
+        stage.screen()
+    );
     assert!(stage.shows("outline") && stage.shows("expected answers"), "{}", stage.screen());
 }
 

@@ -158,7 +158,16 @@ fn a_pasted_completion_is_given_its_prompt() {
 
 #[test]
 fn stored_steps_are_scored_again() {
-    let mut stage = with_run(160, 48);
+    // The task as it was when the run was recorded.
+    let mut stage = Stage::with(160, 48, |options| {
+        let folder = options.here.join("tasks/invoice");
+        crate::program::sample_task(&folder, [200, 50, 500]);
+        let toml = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+        std::fs::write(folder.join("task.toml"), toml.replace("weight = 1.0", "weight = 0.0")).unwrap();
+    });
+    stage.keys("f4");
+    stage.act(|_| vec![grpo_tui::view::Command::ShowRun(finished_run())]);
+    stage.keys("]");
     let last = stage.model.shared.current_run().unwrap().history.last_step;
     assert!(stage.shows(&format!("step {last} of {last}: 32")), "{}", stage.screen());
     assert!(stage.shows("in the run: ") && stage.shows("this schema on the last 40 steps"), "{}", stage.screen());
