@@ -428,10 +428,14 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     let lacks = if report.lacks_valid() { "; none has a valid completion" } else { "" };
     let parts = [report.mixes_text(), report.guidance.clone()];
     let rest: String = parts.iter().filter(|part| !part.is_empty()).map(|part| format!("; {part}")).collect();
-    format!(
-        "{informative}{unsure}: about {per_step:.1} of {} groups per step are informative{rest}{lacks}",
-        settings.prompt_groups_per_step,
-    )
+    // Guided groups are informative, too.
+    let per_step = match report.is_guided && !report.guidance.is_empty() {
+        true => String::new(),
+        false => {
+            format!(": about {per_step:.1} of {} groups per step are informative", settings.prompt_groups_per_step)
+        }
+    };
+    format!("{informative}{unsure}{per_step}{rest}{lacks}")
 }
 
 /// What to do about a failure that most completions share.

@@ -39,7 +39,9 @@ pub(super) struct Written {
 
 impl Written {
     pub(super) fn begin(folder: &Path) -> Self {
-        let resolved = Layers::default().resolve().unwrap();
+        // Its advantages are written standardized.
+        let set = vec!["advantage=standardized".to_owned()];
+        let resolved = Layers { set, ..Layers::default() }.resolve().unwrap();
         let new = NewRun {
             job: "train".into(),
             name: "written by a test".into(),
