@@ -12,5 +12,5 @@ mod value;
 pub use choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule};
 pub use keys::{Derived, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
-pub use train_config::TrainConfig;
+pub use train_config::{LEAST_STEPS, TrainConfig};
 pub use value::{Kind, StopCondition, Value};

@@ -78,7 +78,7 @@ pub struct TrainConfig {
 
 /// Steps of a run whose length nobody set: a model of 135 million parameters is still learning values after 100
 /// (docs/measurements/real-weights.md).
-const LEAST_STEPS: u64 = 200;
+pub const LEAST_STEPS: u64 = 200;
 
 /// Of a run before the key existed.
 fn unscheduled() -> Schedule {

@@ -12,7 +12,7 @@ use super::{
     FORECAST, FORM, Launch, chosen_device, clip_start, complaint, forecast_view, hidden, key_help, rows, selected,
     source, start_run, toggle_section, value,
 };
-use crate::config::{Key, Kind, Preset, Source};
+use crate::config::{Key, Kind, LEAST_STEPS, Preset, Source};
 use crate::format::counted;
 use crate::view::message::Command;
 use crate::view::pane::{framed, scrolled};
@@ -252,6 +252,10 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     let value = value(launch, key);
     let (value, unit) = match (key.name, value.as_str()) {
         ("max_steps", "0") => ("from epochs".to_owned(), ""),
+        ("epochs", "0") => match launch.values.get("max_steps").map(String::as_str) {
+            Some("0") => (format!("one, or {LEAST_STEPS} steps"), ""),
+            _ => ("by max_steps".to_owned(), ""),
+        },
         (_, "1") => (value, key.unit.strip_suffix('s').unwrap_or(key.unit)),
         _ => (value, key.unit),
     };
