@@ -101,6 +101,28 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     Ok(())
 }
 
+/// Checks that each row of one turn has an answer, or will have one of the base's.
+///
+/// # Errors
+/// [`TrainError::NoAnswer`] for the first that has none.
+pub(super) fn check_answers(job: &Job) -> Result<(), TrainError> {
+    let Some(prompt) = job.prompts.train.iter().find(|prompt| lacks_answer(&prompt.row)) else { return Ok(()) };
+    let instead = match (job.config.method, &job.guide) {
+        (Method::Grpo, _) => return Ok(()),
+        (Method::Sft, _) => None,
+        (Method::SftGrpo, None) => Some("guided = false".to_owned()),
+        (Method::SftGrpo, Some(guide)) => match guide.refusal() {
+            Some(why) => Some(why),
+            None => return Ok(()),
+        },
+    };
+    Err(no_answer(job, &prompt.row, instead))
+}
+
+fn no_answer(job: &Job, row: &PromptRow, instead: Option<String>) -> TrainError {
+    TrainError::NoAnswer { id: row.id.clone(), line: row.line, method: job.config.method, instead }
+}
+
 fn lacks_answer(row: &PromptRow) -> bool {
     row.turn_count() == 1 && row.expected.is_none() && !row.fields.contains_key("completion")
 }
@@ -128,7 +150,7 @@ fn valid_answers_of_base(job: &Job, asked: &[(&Prompt, &Request)]) -> Result<Vec
 fn examples(job: &Job, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut answers) = (Vec::new(), Vec::new());
     while let Some(row) = prompt.row.after(&answers) {
-        let missing = || TrainError::NoAnswer { id: row.id.clone(), line: row.line };
+        let missing = || no_answer(job, &row, None);
         let answer = reference_answer(&job.task, &job.scorer, &row)?.ok_or_else(missing)?;
         let asked = if answers.is_empty() {
             prompt.token_ids.clone()

@@ -39,6 +39,7 @@ pub use run_loop::{Ended, RankSource, stopped_after, train};
 pub use setup::{Checked, check};
 
 use crate::checkpoint::CheckpointError;
+use crate::config::Method;
 use crate::eval::EvalError;
 use crate::kernels::cuda_errors::explained;
 use crate::ranks::RankError;
@@ -87,9 +88,16 @@ pub enum TrainError {
     Scorer(#[from] crate::score::ScorerErrors),
     /// SFT needs answers.
     #[error(
-        "train set line {line} (`{id}`): `--method sft` needs an `expected` value or a `completion` text in every row"
+        "train set line {line} (`{id}`): `--method {method}` needs an `expected` value or a `completion` text in every row{}",
+        .instead.as_ref().map_or_else(String::new, |why| format!("; here the base cannot answer instead: {why}"))
     )]
-    NoAnswer { id: String, line: usize },
+    NoAnswer {
+        id: String,
+        line: usize,
+        method: Method,
+        /// Why a row without an answer is not answered by the base under the task's grammar, where that is possible.
+        instead: Option<String>,
+    },
     /// The model under the run's name differs from the one at its start.
     #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]
     OtherModel { base_model: String },

@@ -9,7 +9,7 @@ use super::collapse::leave_collapse;
 use super::early_stop::{is_due, should_stop};
 use super::evaluation::{Report, report, run_eval, stop_before};
 use super::follower::{Begin, Loaded};
-use super::grpo::{grpo_interval, sft_step};
+use super::grpo::{check_answers, grpo_interval, sft_step};
 use super::guard::measure_guard;
 use super::job::Job;
 use super::rank_work::{LatestReading, RankWork};
@@ -223,6 +223,7 @@ fn run_steps(
         let suggestion = "Add `expected` to the rows, or simplify what cannot be enforced.".to_owned();
         recorder.event(Alert { rule, level, step: job.state.step, sentence: cause, suggestion, ..Alert::default() })?;
     }
+    check_answers(job)?;
     if job.resumed_from.is_none() {
         let is_tested = run_eval(run, job, recorder, "test", "base", 0)?.is_some();
         if is_tested && !job.prompts.eval.is_empty() {

@@ -109,6 +109,18 @@ fn supervised_steps_come_first() {
     }
 }
 
+#[test]
+fn supervised_steps_without_answers_are_refused_before_the_base_is_measured() {
+    for (method, instead) in [("sft", "in every row"), ("sft+grpo", "the base cannot answer instead: guided = false")] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = create_hopeless(folder.path(), false, &[&format!("method={method}"), "guided=false"]);
+        let error = work(&run, |_| false).unwrap_err().to_string();
+        assert!(error.starts_with("train set line 1 (`") && error.ends_with(instead), "{error}");
+        assert!(error.contains(&format!("`--method {method}` needs an `expected`")), "{error}");
+        assert!(RunState::read(run.path()).unwrap().evals.is_empty());
+    }
+}
+
 /// Up while the entropy is below the target, by a tenth a step; groups without a gradient of their own have one by it.
 #[test]
 fn an_entropy_bonus_adapts() {
