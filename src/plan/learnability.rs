@@ -53,6 +53,8 @@ pub struct Guidance {
     /// `guided`.
     pub is_on: bool,
     pub rows: usize,
+    /// Of the rows, those of several turns, which are not guided.
+    pub conversations: usize,
     /// Of the rows, those without an expected answer, which need the task's grammar.
     pub without_expected: usize,
     /// Why the task's answers cannot be sampled under a grammar.
@@ -62,13 +64,14 @@ pub struct Guidance {
 impl Guidance {
     /// Whether every row can be guided.
     fn helps(&self) -> bool {
-        self.is_on && (self.without_expected == 0 || self.refusal.is_none())
+        self.is_on && self.conversations == 0 && (self.without_expected == 0 || self.refusal.is_none())
     }
 
     /// What becomes of groups without a valid completion.
     fn sentence(&self) -> String {
         match (self.is_on, self.without_expected, &self.refusal) {
             (false, ..) => "guided = false: they have nothing to learn from".to_owned(),
+            (true, ..) if self.conversations > 0 => "rows of several turns are not guided".to_owned(),
             (true, 0, _) => "guided groups will be used, with the rows' expected answers".to_owned(),
             (true, _, Some(why)) => format!("rows without an expected answer are not guided: {why}"),
             (true, without, None) if without == self.rows => {

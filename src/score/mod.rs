@@ -31,7 +31,9 @@ pub use failure_class::{FailureClass, OwnClass};
 pub use http_request::{MessageSchema, message_schemas};
 pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES, encode_references};
 pub use outline::{OutlineEntry, outline};
-pub use prompts::{check_prompts, prompt_text, prompt_tokens, reference_answer, thinking_of, tools_of, turns_of};
+pub use prompts::{
+    check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of, turns_of,
+};
 pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use schema_lint::{Diagnosis, Fault, diagnose};

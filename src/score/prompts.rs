@@ -63,6 +63,24 @@ pub fn reference_answer(task: &Task, scorer: &Scorer, row: &PromptRow) -> Result
     })
 }
 
+/// The rows of one turn without a [`reference_answer`].
+///
+/// # Errors
+/// As [`reference_answer`].
+pub fn rows_without_answer<'a>(
+    task: &Task,
+    scorer: &Scorer,
+    rows: impl Iterator<Item = &'a PromptRow>,
+) -> Result<Vec<&'a PromptRow>, TextError> {
+    let mut without = Vec::new();
+    for row in rows.filter(|row| row.turn_count() == 1) {
+        if reference_answer(task, scorer, row)?.is_none() {
+            without.push(row);
+        }
+    }
+    Ok(without)
+}
+
 /// How the task asks for reasoning.
 pub fn thinking_of(task: &Task) -> Thinking {
     if task.thinking { Thinking::On } else { Thinking::Off }

@@ -19,7 +19,7 @@ use crate::rollout::{
     token_count,
 };
 use crate::run::RunFolders;
-use crate::score::Tier;
+use crate::score::{Tier, rows_without_answer};
 use crate::task::Task;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
@@ -157,7 +157,7 @@ impl Candidate {
             context.rollout(&requests, &self.sampling())?.completions,
             rows.iter().copied(),
         )?;
-        let mut signal = Signal { guidance: self.guidance(), ..Signal::default() };
+        let mut signal = Signal { guidance: self.guidance()?, ..Signal::default() };
         for (row, completions) in rows.into_iter().zip(groups) {
             for ScoredCompletion { completion, score, .. } in &completions {
                 signal.truncated += usize::from(completion.stop == StopReason::Length);
@@ -178,13 +178,15 @@ impl Candidate {
         Ok(signal)
     }
 
-    fn guidance(&self) -> Guidance {
-        let Setup { task, config, start, prompts, .. } = &self.setup;
-        let without = prompts.train.iter().filter(|prompt| prompt.row.expected.is_none()).count();
+    fn guidance(&self) -> Result<Guidance, TrainError> {
+        let Setup { task, config, start, prompts, scorer, .. } = &self.setup;
+        let rows = || prompts.train.iter().map(|prompt| &prompt.row);
+        let without = rows_without_answer(task, scorer, rows())?.len();
+        let conversations = rows().filter(|row| row.turn_count() > 1).count();
         let is_on = config.guided && config.method != Method::Sft;
         // A grammar takes long to compile: only where it is needed.
         let refusal = if is_on && without > 0 { Guide::new(task, &start.tokenizer).refusal() } else { None };
-        Guidance { is_on, rows: prompts.train.len(), without_expected: without, refusal }
+        Ok(Guidance { is_on, rows: prompts.train.len(), conversations, without_expected: without, refusal })
     }
 
     fn sampling(&self) -> Sampling {

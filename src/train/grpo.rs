@@ -14,11 +14,10 @@ use super::recorder::Recorder;
 use super::rollout_groups::{PolicyBatch, StepRollout, policy_batch, remember, sample_steps};
 use super::rollout_plan::{requests, take};
 use crate::config::Method;
-use crate::dataset::PromptRow;
 use crate::eval::Prompt;
 use crate::model::Adapters;
 use crate::plan::StepShape;
-use crate::rollout::{Request, RolloutContext, ScoredCompletion};
+use crate::rollout::{RolloutContext, ScoredCompletion};
 use crate::score::{Tier, prompt_text, reference_answer};
 use crate::update::{Applied, Example};
 
@@ -58,10 +57,18 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
     let mut step = StepUpdate::begin(job);
     let plan = vec![(job.state.step + 1, take(job, job.config.prompt_groups_per_step))];
     let (prompts, requests) = requests(job, &plan);
-    let is_asked = |prompt: &Prompt| job.config.method == Method::SftGrpo && lacks_answer(&prompt.row);
-    let prompts = prompts.iter().map(|&prompt| &job.prompts.train[prompt]);
-    let (asked, given): (Vec<_>, Vec<_>) = prompts.zip(&requests).partition(|(prompt, _)| is_asked(prompt));
-    let mut examples = given.iter().map(|(prompt, _)| examples(job, prompt)).collect::<Result<Vec<_>, _>>()?.concat();
+    let (mut examples, mut asked) = (Vec::new(), Vec::new());
+    for (&prompt, request) in prompts.iter().zip(&requests) {
+        let prompt = &job.prompts.train[prompt];
+        match own_examples(job, prompt) {
+            Err(TrainError::NoAnswer { .. })
+                if job.config.method == Method::SftGrpo && prompt.row.turn_count() == 1 =>
+            {
+                asked.push(FailedGroup { row: asked.len(), prompt, request });
+            }
+            own => examples.extend(own?),
+        }
+    }
     examples.extend(valid_answers_of_base(job, &asked)?);
     if examples.is_empty() {
         return recorder.finish_step(job, &step, BTreeMap::new(), &[], step.start.elapsed().as_secs_f64());
@@ -101,56 +108,25 @@ fn add_old_log_probs(job: &Job, rollout: &mut StepRollout) -> Result<(), TrainEr
     Ok(())
 }
 
-/// Checks that each row of one turn has an answer, or will have one of the base's.
-///
-/// # Errors
-/// [`TrainError::NoAnswer`] for the first that has none.
-pub(super) fn check_answers(job: &Job) -> Result<(), TrainError> {
-    let Some(prompt) = job.prompts.train.iter().find(|prompt| lacks_answer(&prompt.row)) else { return Ok(()) };
-    let instead = match (job.config.method, &job.guide) {
-        (Method::Grpo, _) => return Ok(()),
-        (Method::Sft, _) => None,
-        (Method::SftGrpo, None) => Some("guided = false".to_owned()),
-        (Method::SftGrpo, Some(guide)) => match guide.refusal() {
-            Some(why) => Some(why),
-            None => return Ok(()),
-        },
-    };
-    Err(no_answer(job, &prompt.row, instead))
-}
-
-fn no_answer(job: &Job, row: &PromptRow, instead: Option<String>) -> TrainError {
-    TrainError::NoAnswer { id: row.id.clone(), line: row.line, method: job.config.method, instead }
-}
-
-fn lacks_answer(row: &PromptRow) -> bool {
-    row.turn_count() == 1 && row.expected.is_none() && !row.fields.contains_key("completion")
-}
-
 /// What the base answers under the task's grammar, where that is valid.
-fn valid_answers_of_base(job: &Job, asked: &[(&Prompt, &Request)]) -> Result<Vec<Example>, TrainError> {
-    let mut groups = Vec::with_capacity(asked.len());
-    for (row, &(prompt, request)) in asked.iter().enumerate() {
-        groups.push(FailedGroup { row, prompt, request });
-    }
-    if groups.is_empty() {
-        return Ok(Vec::new());
-    }
+fn valid_answers_of_base(job: &Job, asked: &[FailedGroup<'_>]) -> Result<Vec<Example>, TrainError> {
     let (model, adapters) = job.model_for(true).unwrap_or((&job.model, Adapters::On));
     let base = RolloutContext { model, adapters, ..job.rollout_context() };
-    let answers = guiding_answers(job, &base, &groups)?.into_iter();
+    let answers = guiding_answers(job, &base, asked)?.into_iter();
     let example = |(row, answer): (usize, ScoredCompletion)| {
         let is_valid = answer.score.tier == Tier::Valid && !answer.score.is_error();
-        is_valid.then(|| Example { prompt: asked[row].0.token_ids.clone(), completion: answer.completion.token_ids })
+        is_valid
+            .then(|| Example { prompt: asked[row].prompt.token_ids.clone(), completion: answer.completion.token_ids })
     };
     Ok(answers.filter_map(example).collect())
 }
 
 /// One for each turn of the row, after the answers of the turns before.
-fn examples(job: &Job, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
+fn own_examples(job: &Job, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut answers) = (Vec::new(), Vec::new());
     while let Some(row) = prompt.row.after(&answers) {
-        let missing = || no_answer(job, &row, None);
+        let missing =
+            || TrainError::NoAnswer { id: row.id.clone(), line: row.line, method: job.config.method, instead: None };
         let answer = reference_answer(&job.task, &job.scorer, &row)?.ok_or_else(missing)?;
         let asked = if answers.is_empty() {
             prompt.token_ids.clone()

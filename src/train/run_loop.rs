@@ -9,8 +9,9 @@ use super::collapse::leave_collapse;
 use super::early_stop::{is_due, should_stop};
 use super::evaluation::{Report, report, run_eval, stop_before};
 use super::follower::{Begin, Loaded};
-use super::grpo::{check_answers, grpo_interval, sft_step};
+use super::grpo::{grpo_interval, sft_step};
 use super::guard::measure_guard;
+use super::guide::Guide;
 use super::job::Job;
 use super::rank_work::{LatestReading, RankWork};
 use super::ranked::probe_memory;
@@ -25,6 +26,7 @@ use crate::run::{
     Answer, RunDirectory, RunFolders, Settings, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path,
     list_checkpoints, settings,
 };
+use crate::score::rows_without_answer;
 
 /// The processes that compute a run.
 #[derive(Debug, Default)]
@@ -218,12 +220,11 @@ fn run_steps(
     if !job.engine.device.is_cpu() {
         probe_memory(job)?.into_iter().try_for_each(|alert| recorder.event(alert))?;
     }
-    if let Some(cause) = unguided(job) {
+    if let Some(cause) = unguided(job)? {
         let (rule, level) = ("unguided".to_owned(), "info".to_owned());
         let suggestion = "Add `expected` to the rows, or simplify what cannot be enforced.".to_owned();
         recorder.event(Alert { rule, level, step: job.state.step, sentence: cause, suggestion, ..Alert::default() })?;
     }
-    check_answers(job)?;
     if job.resumed_from.is_none() {
         let is_tested = run_eval(run, job, recorder, "test", "base", 0)?.is_some();
         if is_tested && !job.prompts.eval.is_empty() {
@@ -276,10 +277,11 @@ fn run_steps(
 }
 
 /// Why groups without a valid completion are not guided, if some are not.
-fn unguided(job: &Job) -> Option<String> {
-    let cause = job.guide.as_ref()?.refusal()?;
-    let rows = job.prompts.train.iter().filter(|prompt| prompt.row.expected.is_none()).count();
-    (rows > 0).then(|| format!("Groups of {rows} rows without an expected answer are not guided: {cause}."))
+fn unguided(job: &Job) -> Result<Option<String>, TrainError> {
+    let Some(cause) = job.guide.as_ref().and_then(Guide::refusal) else { return Ok(None) };
+    let rows = job.prompts.train.iter().map(|prompt| &prompt.row);
+    let rows = rows_without_answer(&job.task, &job.scorer, rows)?.len();
+    Ok((rows > 0).then(|| format!("Groups of {rows} rows without an expected answer are not guided: {cause}.")))
 }
 
 /// Applies each `set` that earlier workers accepted for the next step or an earlier one.

@@ -1,8 +1,9 @@
 //! A run before its weights are loaded: prompts, scorer, checkpoint to resume from, and whether it fits its device.
 
 use super::TrainError;
+use super::guide::Guide;
 use crate::checkpoint::StartModel;
-use crate::config::TrainConfig;
+use crate::config::{Method, TrainConfig};
 use crate::dataset::PromptRow;
 use crate::eval::{GuardPrompt, Lengths, Prompt, prepare, prepare_guard};
 use crate::format::counted;
@@ -16,7 +17,7 @@ use crate::plan::{
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
-use crate::score::Scorer;
+use crate::score::{Scorer, rows_without_answer};
 use crate::task::{PromptSet, Task};
 use crate::text::Tokenizer;
 
@@ -87,7 +88,7 @@ impl Setup {
         if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
-        let prompts = prompt_sets(&task, &start.tokenizer, &start.config, &config)?;
+        let prompts = prompt_sets(&task, &scorer, &start.tokenizer, &start.config, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
         let threads = ThreadPool::of_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
@@ -226,9 +227,9 @@ impl Checked {
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
 pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<Checked, TrainError> {
-    Scorer::new(task)?;
+    let scorer = Scorer::new(task)?;
     let model_config = model.config().map_err(ModelError::from)?;
-    let data = prompt_sets(task, &Tokenizer::load(model)?, &model_config, config)?.shape(config);
+    let data = prompt_sets(task, &scorer, &Tokenizer::load(model)?, &model_config, config)?.shape(config);
     Ok(Checked { model: model_config, data })
 }
 
@@ -241,9 +242,37 @@ pub(super) fn lengths(config: &TrainConfig, model: &ModelConfig) -> Lengths {
     }
 }
 
+/// Checks that each row of one turn that supervised steps take has an answer, or can have one of the base's.
+///
+/// # Errors
+/// [`TrainError::NoAnswer`] for the first that has none.
+fn check_answers(
+    task: &Task,
+    scorer: &Scorer,
+    tokenizer: &Tokenizer,
+    config: &TrainConfig,
+    rows: &[Prompt],
+) -> Result<(), TrainError> {
+    if config.method == Method::Grpo {
+        return Ok(());
+    }
+    let without = rows_without_answer(task, scorer, rows.iter().map(|prompt| &prompt.row))?;
+    let Some(row) = without.first() else { return Ok(()) };
+    let instead = match config.method {
+        Method::SftGrpo if !config.guided => Some("guided = false".to_owned()),
+        Method::SftGrpo => match Guide::new(task, tokenizer).refusal() {
+            Some(why) => Some(why),
+            None => return Ok(()),
+        },
+        Method::Grpo | Method::Sft => None,
+    };
+    Err(TrainError::NoAnswer { id: row.id.clone(), line: row.line, method: config.method, instead })
+}
+
 /// At most `max_rows` of each set.
 fn prompt_sets(
     task: &Task,
+    scorer: &Scorer,
     tokenizer: &Tokenizer,
     model: &ModelConfig,
     config: &TrainConfig,
@@ -257,6 +286,7 @@ fn prompt_sets(
     if train.is_empty() {
         return Err(TrainError::NoPrompts { task: task.label("task.toml") });
     }
+    check_answers(task, scorer, tokenizer, config, &train)?;
     let guard = prepare_guard(task, tokenizer, lengths)?;
     Ok(PromptSets { train, eval: set(PromptSet::Eval)?, test: set(PromptSet::Test)?, guard })
 }

@@ -34,6 +34,7 @@ fn guidance_is_said_beforehand() {
     let on = |without_expected, refusal: Option<&str>| Guidance {
         is_on: true,
         rows: 200,
+        conversations: 0,
         without_expected,
         refusal: refusal.map(str::to_owned),
     };
@@ -67,6 +68,12 @@ fn guidance_is_said_beforehand() {
         Guidance::default(),
         Verdict::CannotLearn,
         "0 of 256 sampled answers are valid: guided = false: they have nothing to learn from",
+    );
+    check(
+        none(),
+        Guidance { conversations: 200, ..on(0, None) },
+        Verdict::CannotLearn,
+        "0 of 256 sampled answers are valid: rows of several turns are not guided",
     );
     check(signal(32, 0, 0), on(0, None), Verdict::CanLearn, "");
     check(signal(0, 32, 0), on(0, None), Verdict::NothingToLearn, "");
