@@ -7,59 +7,97 @@
 //! and starves tokens that the policy does not yet write.
 
 use super::TrainError;
-use super::job::Job;
-use crate::eval::Prompt;
-use crate::rollout::{Completion, Request, RolloutContext, ScoredCompletion, StopReason};
+use super::groups::Group;
+use super::trainer::Trainer;
+use crate::constraint::{ConstraintError, TaskConstraints};
+use crate::policy::{PolicyVersion, Prompt, Question, Turn};
+use crate::rollout::{Completion, Request, StopReason};
 use crate::score::reference_answer;
+use crate::task::Task;
+use crate::text::Tokenizer;
 
-/// A group in which no completion earns the full reward.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FailedGroup<'a> {
-    /// Its place among the rows.
-    pub(super) row: usize,
-    pub(super) prompt: &'a Prompt,
-    /// What was sampled.
-    pub(super) request: &'a Request,
+/// The grammar of answers for rows that have none.
+#[derive(Debug)]
+pub(super) struct Guide {
+    grammar: Result<TaskConstraints, ConstraintError>,
 }
 
-/// Scored answers for groups of rows of one turn, by row; none for a group for which there is none. `context`: what
-/// samples where a row has no expected answer.
+impl Guide {
+    pub(super) fn new(task: &Task, tokenizer: &Tokenizer) -> Self {
+        Self { grammar: TaskConstraints::new(task, tokenizer) }
+    }
+
+    /// Why rows without an expected answer cannot be guided.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.grammar.as_ref().err().map(ToString::to_string)
+    }
+
+    /// `None` where no grammar constrains the row.
+    fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
+        let constraint = self.grammar.as_ref().ok()?.of_row(&prompt.row, &prompt.text).ok()?;
+        // The number of the sample whose place the answer takes.
+        let first_sample = request.first_sample + request.samples as u32 - 1;
+        Some(Request { samples: 1, first_sample, constraint: Some(constraint), ..request.clone() })
+    }
+}
+
+/// Gives groups of rows of one turn without the full reward an answer to learn from. `questions`: of the groups.
+///
+/// # Errors
+/// Those of sampling and scoring.
+pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Question<'_>]) -> Result<(), TrainError> {
+    let has_failed = |group: &Group| {
+        let answers = group.conversations.iter().flat_map(|conversation| &conversation.turns);
+        trainer.prompts.train[group.prompt].row.turn_count() == 1
+            && !answers.into_iter().any(|answer| answer.score.is_max())
+    };
+    let failed: Vec<usize> = (0..groups.len()).filter(|index| has_failed(&groups[*index])).collect();
+    let asked: Vec<Question<'_>> = failed.iter().map(|index| questions[*index].clone()).collect();
+    for (index, answer) in guiding_answers(trainer, PolicyVersion::Trained, &asked)? {
+        groups[failed[index]].guide(answer, trainer.config.advantage);
+    }
+    Ok(())
+}
+
+/// Scored answers with the index of their question; none where there is none. `weights`: what samples where a row has no
+/// expected answer.
 ///
 /// # Errors
 /// Those of sampling and scoring.
 pub(super) fn guiding_answers(
-    job: &Job,
-    context: &RolloutContext<'_>,
-    groups: &[FailedGroup<'_>],
-) -> Result<Vec<(usize, ScoredCompletion)>, TrainError> {
-    let Some(guide) = &job.guide else { return Ok(Vec::new()) };
-    let (mut given, mut constrained) = (Vec::new(), Vec::new());
-    for group in groups {
-        match expected_completion(job, group.prompt)? {
-            Some(completion) => given.push((group, completion)),
-            None => constrained.extend(guide.request(group.prompt, group.request).map(|request| (group, request))),
+    trainer: &Trainer,
+    version: PolicyVersion,
+    questions: &[Question<'_>],
+) -> Result<Vec<(usize, Turn)>, TrainError> {
+    let Some(guide) = &trainer.guide else { return Ok(Vec::new()) };
+    let (mut given, mut sampled, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, question) in questions.iter().enumerate() {
+        if let Some(completion) = expected_completion(trainer, question.prompt)? {
+            given.push((index, completion));
+        } else if let Some(request) = guide.request(question) {
+            sampled.push(index);
+            requests.push(request);
         }
     }
-    let (sampled, requests): (Vec<_>, Vec<Request>) = constrained.into_iter().unzip();
     if !requests.is_empty() {
-        let completions = context.rollout(&requests, &job.sampling())?.completions;
+        let completions = trainer.policy.rollout(version, &requests, &trainer.sampling())?.completions;
         let ended = sampled.into_iter().zip(completions.into_iter().flatten());
         let ended = ended.filter(|(_, completion)| completion.stop == StopReason::Stop);
-        given.extend(ended.map(|(group, completion)| (group, guiding(completion.token_ids))));
+        given.extend(ended.map(|(index, completion)| (index, guiding(completion.token_ids))));
     }
-    let (groups, completions): (Vec<&FailedGroup<'_>>, Vec<Vec<Completion>>) =
-        given.into_iter().map(|(group, completion)| (group, vec![completion])).unzip();
-    let rows = groups.iter().map(|group| &group.prompt.row);
-    let scored = context.score(&job.scorer, completions, rows)?;
-    Ok(groups.iter().map(|group| group.row).zip(scored.into_iter().flatten()).collect())
+    let (indices, completions): (Vec<usize>, Vec<Vec<Completion>>) =
+        given.into_iter().map(|(index, completion)| (index, vec![completion])).unzip();
+    let rows = indices.iter().map(|index| &questions[*index].prompt.row);
+    let scored = trainer.policy.score(&trainer.scorer, completions, rows)?;
+    Ok(indices.into_iter().zip(scored.into_iter().flatten()).collect())
 }
 
 /// The row's expected answer with the token that ends a turn; `None` where it has none, or it is too long.
-fn expected_completion(job: &Job, prompt: &Prompt) -> Result<Option<Completion>, TrainError> {
-    let Some(answer) = reference_answer(&job.task, &job.scorer, &prompt.row)? else { return Ok(None) };
-    let mut token_ids = job.tokenizer.encode(&answer)?;
-    token_ids.extend(job.tokenizer.turn_end_id());
-    let fits = token_ids.len() <= job.config.max_completion_tokens.min(prompt.most_tokens);
+fn expected_completion(trainer: &Trainer, prompt: &Prompt) -> Result<Option<Completion>, TrainError> {
+    let Some(answer) = reference_answer(&trainer.task, &trainer.scorer, &prompt.row)? else { return Ok(None) };
+    let mut token_ids = trainer.policy.tokenizer.encode(&answer)?;
+    token_ids.extend(trainer.policy.tokenizer.turn_end_id());
+    let fits = token_ids.len() <= trainer.config.max_completion_tokens.min(prompt.most_tokens);
     Ok(fits.then(|| guiding(token_ids)))
 }
 

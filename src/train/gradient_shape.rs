@@ -1,13 +1,16 @@
-//! Recomputes a gradient in a smaller shape when memory runs out; what is said of that, and of rollouts.
+//! The shape of a gradient: recomputed in a smaller one when memory runs out, and tried at its longest before the first
+//! step.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use super::TrainError;
+use super::trainer::Trainer;
 use crate::files::fails_at;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::plan::StepShape;
-use crate::rollout::Hindrance;
+use crate::rollout::{Completion, StopReason};
 use crate::run::events::Alert;
+use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
 /// The range of micro-batch sizes of a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,29 +21,89 @@ pub(super) struct Extent {
     pub(super) all: usize,
 }
 
-/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `free`
-/// releases unused memory. `shape` keeps the one that worked. A failed `attempt` must have changed nothing.
+/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `is_any` says
+/// whether it has run out on any rank, `free` releases unused memory. `shape` keeps the one that worked. A failed
+/// `attempt` must have changed nothing.
 ///
 /// # Errors
-/// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt`.
+/// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt` and those of `is_any`.
 pub(super) fn retry_smaller<R>(
     shape: &Cell<StepShape>,
     extent: Extent,
+    is_any: impl Fn(bool) -> Result<bool, TrainError>,
     mut free: impl FnMut(),
     mut attempt: impl FnMut() -> candle_core::Result<R>,
 ) -> Result<R, TrainError> {
     loop {
         let error = match attempt() {
-            Ok(result) => return Ok(result),
-            Err(error) if is_out_of_memory(&error) => error,
+            Ok(result) if !is_any(false)? => return Ok(result),
+            Ok(_) => "on another rank".to_owned(),
+            Err(error) if is_out_of_memory(&error) => {
+                is_any(true)?;
+                error.to_string()
+            }
             Err(error) => return Err(error.into()),
         };
         free();
         let tokens_per_micro_batch = shape.get().tokens_per_micro_batch.min(extent.all);
         match (StepShape { tokens_per_micro_batch, ..shape.get() }).smaller(extent.longest_sequence) {
             Some(smaller) => shape.set(smaller),
-            None => return Err(TrainError::OutOfMemory { tokens: extent.longest_sequence, error: error.to_string() }),
+            None => return Err(TrainError::OutOfMemory { tokens: extent.longest_sequence, error }),
         };
+    }
+}
+
+/// Computes forward and backward of one full micro-batch of the longest prompt with the longest completions, without
+/// updates or random numbers; in smaller shapes when memory runs out. Returns an alert if it has.
+///
+/// # Errors
+/// [`TrainError::OutOfMemory`] if not even one sequence fits.
+pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainError> {
+    let before = trainer.shape.get();
+    // A later turn's prompt may be longer than any first one: the shape of a task counts both.
+    let longest = trainer.prompts.train.iter().max_by_key(|prompt| prompt.most_tokens);
+    let mut prompt = longest.map(|prompt| prompt.token_ids.clone()).unwrap_or_default();
+    let token = prompt.first().copied().unwrap_or(0);
+    prompt.resize(longest.map_or(1, |prompt| prompt.most_tokens), token);
+    let tokens = trainer.config.max_completion_tokens;
+    let (token_ids, log_probs) = (vec![token; tokens], vec![-1.0; tokens]);
+    let completion = Completion { token_ids, log_probs, stop: StopReason::Length };
+    trainer.shrink_together(trainer.extent(), || {
+        let mut settings = trainer.policy_settings();
+        settings.loss.kl_beta = 0.0;
+        let max_tokens = settings.tokens_per_micro_batch.min(trainer.extent().all);
+        let groups = full_micro_batch(&prompt, &completion, trainer.config.completions_per_prompt, max_tokens);
+        let sequences = groups.iter().map(|group| group.samples.len()).sum();
+        let totals = StepTotals { sequences, tokens: sequences * tokens };
+        policy_gradient(&trainer.policy.model, &groups, totals, &settings, &trainer.policy.threads)?;
+        // Surfaces errors of asynchronous work, and frees its memory.
+        trainer.policy.engine.synchronize()
+    })?;
+    trainer.policy.engine.trim_memory()?;
+    Ok(shrunk(trainer.state.step + 1, before, trainer.shape.get()))
+}
+
+/// The prompt with the same completion as often as `most_tokens` allow, in groups of `together`; at least once.
+fn full_micro_batch<'a>(
+    prompt: &'a [u32],
+    completion: &'a Completion,
+    together: usize,
+    most_tokens: usize,
+) -> Vec<PolicyGroup<'a>> {
+    let sample = |advantage| PolicySample::on_policy(completion, advantage);
+    let mut groups = vec![PolicyGroup { prompt: prompt.into(), samples: vec![sample(1.0)] }];
+    let completion_tokens = completion.token_ids.len();
+    let mut rows = prompt.len() + completion_tokens;
+    loop {
+        let is_full = groups.last().is_none_or(|group| group.samples.len() >= together);
+        rows += completion_tokens + if is_full { prompt.len() } else { 0 };
+        if rows > most_tokens {
+            return groups;
+        }
+        match groups.last_mut().filter(|_| !is_full) {
+            Some(group) => group.samples.push(sample(if group.samples.len() % 2 == 0 { 1.0 } else { -1.0 })),
+            None => groups.push(PolicyGroup { prompt: prompt.into(), samples: vec![sample(1.0)] }),
+        }
     }
 }
 
@@ -74,60 +137,11 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     })
 }
 
-/// What hindered the run's rollouts so far, each once.
-#[derive(Debug, Default)]
-pub(super) struct Hindrances {
-    known: RefCell<Vec<Hindrance>>,
-    /// How many of them have had their alert.
-    told: Cell<usize>,
-}
-
-impl Hindrances {
-    pub(super) fn found(&self, hindrances: Vec<Hindrance>) {
-        let mut known = self.known.borrow_mut();
-        for hindrance in hindrances {
-            if !known.contains(&hindrance) {
-                known.push(hindrance);
-            }
-        }
-    }
-
-    /// Of those since the last call.
-    pub(super) fn alerts(&self, step: u64) -> Vec<Alert> {
-        let known = self.known.borrow();
-        known[self.told.replace(known.len())..].iter().map(|hindrance| hindered(step, hindrance)).collect()
-    }
-}
-
-/// The alert after a rollout that took longer for want of something on the GPU.
-fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
-    let (rule, sentence, suggestion) = match hindrance {
-        Hindrance::Smaller { parts } => (
-            "out_of_memory",
-            format!(
-                "GPU out of memory while sampling: from now on 1/{parts} as many completions are decoded together, in \
-                 1/{parts} of the cache."
-            ),
-            "Only time is lost. To avoid it: lower max_completion_tokens, or free the memory that other processes use \
-             there."
-                .to_owned(),
-        ),
-        Hindrance::Unrecorded { cause } => (
-            "graph_not_recorded",
-            format!(
-                "Steps of decoding could not be recorded as a CUDA graph ({cause}): kernels are started one by one."
-            ),
-            "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.".to_owned(),
-        ),
-    };
-    let (rule, level) = (rule.to_owned(), "warning".to_owned());
-    Alert { rule, level, step, sentence, suggestion, ..Alert::default() }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::update::pack;
 
     const EXTENT: Extent = Extent { longest_sequence: 900, all: 5000 };
 
@@ -142,6 +156,7 @@ mod tests {
         let result = retry_smaller(
             &shape,
             EXTENT,
+            Ok,
             || freed += 1,
             || {
                 seen.push((shape.get().tokens_per_micro_batch, shape.get().recompute));
@@ -152,6 +167,27 @@ mod tests {
             assert_eq!(found, shape.get(), "the shape that worked stays");
         }
         (seen, freed, result)
+    }
+
+    #[test]
+    fn one_micro_batch_as_full_as_it_gets() {
+        let (prompt, token_ids) = ([5; 10], vec![5; 20]);
+        let completion = Completion { token_ids, log_probs: vec![-1.0; 20], stop: StopReason::Length };
+        let check = |together, tokens, expected: &[usize]| {
+            let groups = full_micro_batch(&prompt, &completion, together, tokens);
+            let sizes: Vec<usize> = groups.iter().map(|group| group.samples.len()).collect();
+            assert_eq!(sizes, expected, "{together} {tokens}");
+            let parts = groups.iter().map(|group| {
+                (&*group.prompt, group.samples.iter().map(|sample| &*sample.token_ids).collect::<Vec<_>>())
+            });
+            assert_eq!(pack(parts, tokens.max(30)).len(), 1, "{together} {tokens}");
+        };
+        check(8, 0, &[1]);
+        check(8, 49, &[1]);
+        check(8, 50, &[2]);
+        check(2, 79, &[2]);
+        check(2, 80, &[2, 1]);
+        check(2, 100, &[2, 2]);
     }
 
     #[test]
@@ -173,28 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn what_hinders_rollouts_is_told_once() {
-        let (smaller, unrecorded) =
-            (Hindrance::Smaller { parts: 4 }, Hindrance::Unrecorded { cause: "no memory".to_owned() });
-        let hindrances = Hindrances::default();
-        assert_eq!(hindrances.alerts(1), []);
-        hindrances.found(vec![smaller.clone(), smaller.clone()]);
-        let alerts = hindrances.alerts(2);
-        assert!(alerts.len() == 1 && alerts[0].step == 2 && alerts[0].sentence.contains("1/4 of the cache"));
-        hindrances.found(vec![smaller, unrecorded]);
-        let alerts = hindrances.alerts(3);
-        assert!(alerts.len() == 1 && alerts[0].rule == "graph_not_recorded", "{alerts:?}");
-        assert!(alerts[0].sentence.contains("(no memory)"), "{alerts:?}");
-        assert_eq!(hindrances.alerts(4), []);
-    }
-
-    #[test]
     fn other_errors_end_it_at_once() {
         let shape = Cell::new(StepShape { tokens_per_micro_batch: 8192, recompute: false });
         let mut count = 0;
         let result: Result<(), _> = retry_smaller(
             &shape,
             EXTENT,
+            Ok,
             || {},
             || {
                 count += 1;
