@@ -13,6 +13,8 @@ use crate::update::{PolicyGroup, PolicySample, StepTotals};
 /// The conversations of one prompt.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Group {
+    /// Of the prompt in the order of all prompts, as random numbers count it.
+    position: u32,
     /// Index of the training prompt.
     pub(super) prompt: usize,
     pub(super) conversations: Vec<Conversation>,
@@ -59,8 +61,8 @@ pub(super) struct PolicyBatch<'a> {
 }
 
 impl Group {
-    pub(super) fn new(prompt: usize, conversations: Vec<Conversation>) -> Self {
-        Self { prompt, conversations, signals: Vec::new() }
+    pub(super) fn new(position: u32, prompt: usize, conversations: Vec<Conversation>) -> Self {
+        Self { position, prompt, conversations, signals: Vec::new() }
     }
 
     /// Compares the rewards of each turn's answers.
@@ -154,22 +156,26 @@ impl StepRollout {
         std::iter::once(self).chain(&self.others)
     }
 
-    /// The groups that count, of all ranks, by turn.
+    /// The groups that count, of all ranks, by turn, in the order of their prompts.
     pub(super) fn group_turns(&self) -> Vec<GroupTurn<'_>> {
-        self.all().flat_map(|rollout| &rollout.groups).flat_map(Group::turns).collect()
+        in_order(self.all().flat_map(|rollout| &rollout.groups))
     }
 
-    /// All groups of all ranks by turn, in the order in which they are recorded, and whether each was replaced.
-    pub(super) fn recorded(&self) -> Vec<(GroupTurn<'_>, bool)> {
-        let groups = self.all().flat_map(|rollout| &rollout.groups).flat_map(Group::turns);
-        let replaced = self.all().flat_map(|rollout| &rollout.replaced).flat_map(Group::turns);
-        groups.map(|turn| (turn, false)).chain(replaced.map(|turn| (turn, true))).collect()
+    /// The same of those that were replaced.
+    pub(super) fn replaced_turns(&self) -> Vec<GroupTurn<'_>> {
+        in_order(self.all().flat_map(|rollout| &rollout.replaced))
     }
 
     /// All answers of this rank, in the order in which they are recorded.
     pub(super) fn answers(&self) -> impl Iterator<Item = &Turn> {
         self.groups.iter().chain(&self.replaced).flat_map(Group::turns).flat_map(GroupTurn::answers)
     }
+}
+
+fn in_order<'g>(groups: impl Iterator<Item = &'g Group>) -> Vec<GroupTurn<'g>> {
+    let mut groups: Vec<&Group> = groups.collect();
+    groups.sort_by_key(|group| group.position);
+    groups.into_iter().flat_map(Group::turns).collect()
 }
 
 /// Zero-variance groups are omitted (their gradient is 0) unless a KL or an entropy bonus is used, but they count; masked
@@ -241,7 +247,7 @@ mod tests {
             let completion = Completion { token_ids: vec![1; tokens], log_probs: vec![-1.0; tokens], stop };
             Conversation { turns: vec![Turn::new(completion, String::new(), score(reward))] }
         };
-        let mut group = Group::new(0, shape.iter().map(conversation).collect());
+        let mut group = Group::new(0, 0, shape.iter().map(conversation).collect());
         group.set_advantages(Advantage::Standardized);
         group
     }
@@ -309,7 +315,7 @@ mod tests {
         for (conversation, reward) in [(0, 1.0), (2, 0.5)] {
             group.conversations[conversation].turns.push(later(reward));
         }
-        let mut group = Group::new(0, group.conversations);
+        let mut group = Group::new(0, 0, group.conversations);
         group.set_advantages(Advantage::Centered);
         let advantages: Vec<Vec<f64>> =
             group.turns().map(|turn| turn.answers().map(|answer| answer.advantage).collect()).collect();

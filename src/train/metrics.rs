@@ -60,9 +60,9 @@ pub(super) fn rollout_metrics(rollout: &StepRollout) -> BTreeMap<String, f64> {
     let (mut found, groups) = (MetricMap::default(), rollout.group_turns());
     rewards(&groups, &mut found);
     completions(&groups, &mut found);
-    let all = rollout.recorded();
-    found.add("groups/replaced", all.iter().filter(|(_, replaced)| *replaced).count() as f64);
-    let answers = all.iter().flat_map(|(turn, _)| turn.answers());
+    let replaced = rollout.replaced_turns();
+    found.add("groups/replaced", replaced.len() as f64);
+    let answers = groups.iter().chain(&replaced).flat_map(|turn| turn.answers());
     let sampled: usize = answers.map(|answer| answer.completion.token_ids.len()).sum();
     let slowest = |seconds: fn(&StepRollout) -> f64| rollout.all().map(seconds).fold(0.0, f64::max);
     let rollout_seconds = slowest(|rank| rank.rollout_seconds);

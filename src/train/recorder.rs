@@ -129,7 +129,8 @@ impl<'a> Record<'a> {
             history.add(step, rollout.answers().map(|answer| answer.completion.token_ids.as_slice()), kept);
             return Ok(());
         }
-        let all = || rollout.recorded().into_iter().flat_map(|(turn, _)| turn.answers());
+        let turns = || rollout.group_turns().into_iter().chain(rollout.replaced_turns());
+        let all = || turns().flat_map(GroupTurn::answers);
         let tokens = trainer.ranks.broadcast(|| {
             Ok::<_, TrainError>(all().map(|answer| answer.completion.token_ids.clone()).collect::<Vec<_>>())
         })?;
@@ -362,7 +363,8 @@ impl<'a> Recorder<'a> {
 
     /// Records the groups of all ranks: texts into the rollouts, numbers into the events.
     fn groups(&mut self, trainer: &Trainer, rollout: &StepRollout) -> Result<(), TrainError> {
-        rollout.recorded().into_iter().try_for_each(|(turn, replaced)| self.group(trainer, turn, replaced))
+        rollout.group_turns().into_iter().try_for_each(|turn| self.group(trainer, turn, false))?;
+        rollout.replaced_turns().into_iter().try_for_each(|turn| self.group(trainer, turn, true))
     }
 
     /// `replaced`: the step does not train on it.

@@ -100,10 +100,10 @@ fn sample_groups(trainer: &mut Trainer) -> Result<Vec<StepRollout>, TrainError> 
 fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, TrainError> {
     let own: Vec<StepPlan> = plans.iter().map(|plan| plan.share(&trainer.ranks)).collect();
     let (mut prompts, mut questions) = (Vec::new(), Vec::new());
-    for (plan, position, prompt) in prompts_at(trainer, &own) {
+    for (step, position, prompt) in prompts_at(trainer, &own) {
         let tokens = trainer.prompts.train[prompt].token_ids.clone();
-        let request = Request::new(tokens, position, plan, trainer.config.completions_per_prompt);
-        prompts.push(prompt);
+        let request = Request::new(tokens, position, step, trainer.config.completions_per_prompt);
+        prompts.push((position, prompt));
         questions.push(Question { prompt: &trainer.prompts.train[prompt], request });
     }
     let sampling = trainer.sampling();
@@ -112,7 +112,8 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
     let Conversed { conversations, counts, hindrances, rollout_seconds, score_seconds } =
         trainer.policy.converse(&questions, &settings, None)?;
     let groups = prompts.into_iter().zip(conversations);
-    let mut groups: Vec<Group> = groups.map(|(prompt, conversations)| Group::new(prompt, conversations)).collect();
+    let mut groups: Vec<Group> =
+        groups.map(|((position, prompt), conversations)| Group::new(position, prompt, conversations)).collect();
     groups.iter_mut().for_each(|group| group.set_advantages(trainer.config.advantage));
     guide(trainer, &mut groups, &questions)?;
     let (mut groups, steps) = (groups.into_iter(), plans.len() as f64);
