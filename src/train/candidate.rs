@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::TrainError;
-use super::guided::Guide;
+use super::guide::Guide;
 use super::setup::{PromptSets, Setup, lengths};
 use super::trainer::{divided, policy_settings, sampling};
 use crate::config::{Method, TrainConfig};

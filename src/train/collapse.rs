@@ -1,12 +1,10 @@
 //! A policy that has collapsed is replaced by the last checkpoint whose groups were informative.
 
-use serde::{Deserialize, Serialize};
-
 use super::TrainError;
 use super::checkpointing::{SaveReason, collect, save};
-use super::guided::Guide;
+use super::guide::Guide;
+use super::next_action::{Next, Recovery};
 use super::recorder::{Record, Recorder};
-use super::requests::Next;
 use super::trainer::Trainer;
 use crate::checkpoint;
 use crate::config::OnCollapse;
@@ -17,13 +15,6 @@ use crate::update::Optimizer;
 
 /// Times that a run recovers.
 const MAX_RECOVERIES: usize = 3;
-
-/// Where a run goes on after a collapse.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Recovery {
-    restored_step: u64,
-    learning_rate: f64,
-}
 
 /// On rank 0: the recovery from a collapse, if there is one, or the end of the run.
 ///

@@ -61,12 +61,15 @@ pub(super) struct PolicyBatch<'a> {
 }
 
 impl Group {
-    pub(super) fn new(position: u32, prompt: usize, conversations: Vec<Conversation>) -> Self {
-        Self { position, prompt, conversations, signals: Vec::new() }
+    /// Compares the rewards of the conversations.
+    pub(super) fn new(position: u32, prompt: usize, conversations: Vec<Conversation>, kind: Advantage) -> Self {
+        let mut group = Self { position, prompt, conversations, signals: Vec::new() };
+        group.set_advantages(kind);
+        group
     }
 
     /// Compares the rewards of each turn's answers.
-    pub(super) fn set_advantages(&mut self, kind: Advantage) {
+    fn set_advantages(&mut self, kind: Advantage) {
         let turns = self.conversations.iter().map(|conversation| conversation.turns.len()).max().unwrap_or(0);
         for turn in 0..turns {
             let answers: Vec<&mut Turn> = self.answers_mut(turn).collect();
@@ -100,6 +103,11 @@ impl Group {
         let sampled = std::mem::take(&mut self.signals);
         self.set_advantages(kind);
         self.signals = sampled;
+    }
+
+    /// Whether an answer earns the full reward.
+    pub(super) fn has_success(&self) -> bool {
+        self.conversations.iter().flat_map(|conversation| &conversation.turns).any(|turn| turn.score.is_max())
     }
 
     /// Whether the policy can learn from it: rewards differ in a turn, or it is guided.
@@ -247,9 +255,7 @@ mod tests {
             let completion = Completion { token_ids: vec![1; tokens], log_probs: vec![-1.0; tokens], stop };
             Conversation { turns: vec![Turn::new(completion, String::new(), score(reward))] }
         };
-        let mut group = Group::new(0, 0, shape.iter().map(conversation).collect());
-        group.set_advantages(Advantage::Standardized);
-        group
+        Group::new(0, 0, shape.iter().map(conversation).collect(), Advantage::Standardized)
     }
 
     fn prompts() -> [Prompt; 1] {
@@ -315,8 +321,7 @@ mod tests {
         for (conversation, reward) in [(0, 1.0), (2, 0.5)] {
             group.conversations[conversation].turns.push(later(reward));
         }
-        let mut group = Group::new(0, 0, group.conversations);
-        group.set_advantages(Advantage::Centered);
+        let group = Group::new(0, 0, group.conversations, Advantage::Centered);
         let advantages: Vec<Vec<f64>> =
             group.turns().map(|turn| turn.answers().map(|answer| answer.advantage).collect()).collect();
         assert_eq!(advantages[1], [0.25, -0.25]);

@@ -9,49 +9,21 @@
 use super::TrainError;
 use super::groups::Group;
 use super::trainer::Trainer;
-use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::policy::{PolicyVersion, Prompt, Question, Turn};
-use crate::rollout::{Completion, Request, StopReason};
+use crate::rollout::{Completion, StopReason};
 use crate::score::reference_answer;
-use crate::task::Task;
-use crate::text::Tokenizer;
-
-/// The grammar of answers for rows that have none.
-#[derive(Debug)]
-pub(super) struct Guide {
-    grammar: Result<TaskConstraints, ConstraintError>,
-}
-
-impl Guide {
-    pub(super) fn new(task: &Task, tokenizer: &Tokenizer) -> Self {
-        Self { grammar: TaskConstraints::new(task, tokenizer) }
-    }
-
-    /// Why rows without an expected answer cannot be guided.
-    pub(super) fn refusal(&self) -> Option<String> {
-        self.grammar.as_ref().err().map(ToString::to_string)
-    }
-
-    /// `None` where no grammar constrains the row.
-    fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
-        let constraint = self.grammar.as_ref().ok()?.of_row(&prompt.row, &prompt.text).ok()?;
-        // The number of the sample whose place the answer takes.
-        let first_sample = request.first_sample + request.samples as u32 - 1;
-        Some(Request { samples: 1, first_sample, constraint: Some(constraint), ..request.clone() })
-    }
-}
 
 /// Gives groups of rows of one turn without the full reward an answer to learn from. `questions`: of the groups.
 ///
 /// # Errors
 /// Those of sampling and scoring.
 pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Question<'_>]) -> Result<(), TrainError> {
-    let has_failed = |group: &Group| {
-        let answers = group.conversations.iter().flat_map(|conversation| &conversation.turns);
-        trainer.prompts.train[group.prompt].row.turn_count() == 1
-            && !answers.into_iter().any(|answer| answer.score.is_max())
-    };
-    let failed: Vec<usize> = (0..groups.len()).filter(|index| has_failed(&groups[*index])).collect();
+    let mut failed = Vec::new();
+    for (index, (group, question)) in groups.iter().zip(questions).enumerate() {
+        if question.prompt.row.turn_count() == 1 && !group.has_success() {
+            failed.push(index);
+        }
+    }
     let asked: Vec<Question<'_>> = failed.iter().map(|index| questions[*index].clone()).collect();
     for (index, answer) in guiding_answers(trainer, PolicyVersion::Trained, &asked)? {
         groups[failed[index]].guide(answer, trainer.config.advantage);

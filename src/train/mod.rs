@@ -5,13 +5,16 @@ mod rank; // all ranks before the loop: loading, and what another rank does
 mod setup; // a run before its weights are read
 mod trainer; // a run in training
 mod run_loop; // the loop, which every rank runs
-mod requests; // what users ask between two steps, and what is next
+mod next_action; // what all ranks do next
+mod requests; // what users ask between two steps, from which rank 0 decides it
 mod step; // GRPO: rewards, advantages, loss, gradient, optimizer
 mod supervised; // SFT: the same on given answers
 mod rollout_order; // the next steps' prompts
 mod groups; // the conversations of a prompt, compared
+mod guide; // the grammar of answers for rows that have none
 mod guided; // answers for groups in which none succeeds
 mod gradient_shape; // the same gradient in less memory
+mod memory_probe; // the longest gradient, tried before the first step
 mod sharded; // parameters that the ranks divide
 mod evaluation; // base and trained on held-out prompts
 mod guard; // what the model forgets

@@ -1,67 +1,19 @@
 //! What comes next: rank 0 reads requests between two steps, records and answers them, waits while the run is paused, and
 //! decides what all ranks do.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::TrainError;
 use super::checkpointing::collect;
-use super::collapse::{self, Recovery};
+use super::collapse;
 use super::early_stop::should_stop;
+use super::next_action::Next;
 use super::recorder::Recorder;
 use super::trainer::Trainer;
 use crate::eval::{SampleSource, resolve_task, sample_row};
 use crate::format::{or_na, percent};
 use crate::run::events::{Eval, Note};
-use crate::run::{AcceptedRequest, Answer, Sample, Settings, Status, Stop, Verb, Worker};
-
-/// What all ranks do next.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) enum Next {
-    #[default]
-    Steps,
-    /// From the next step on.
-    Set(BTreeMap<String, Value>),
-    Eval,
-    Checkpoint,
-    Recover(Recovery),
-    /// Saves, to be resumed; after an eval where the step was named beforehand.
-    Stop {
-        with_eval: bool,
-    },
-    Finish {
-        cause: String,
-    },
-}
-
-/// The requests of users, and what is known of them.
-pub(super) struct Requests<'a> {
-    pub(super) worker: &'a Worker,
-    /// Settings that earlier workers accepted, by the step that they apply to.
-    pub(super) settings: Settings,
-    /// The last step that was recorded.
-    pub(super) last_step: u64,
-    open: VecDeque<AcceptedRequest>,
-    /// The request that all ranks carry out.
-    answering: Option<u64>,
-    is_paused: bool,
-}
-
-impl<'a> Requests<'a> {
-    pub(super) fn new(worker: &'a Worker, last_step: u64) -> Self {
-        let (settings, open) = (Settings::new(), VecDeque::new());
-        Self { worker, settings, last_step, open, answering: None, is_paused: false }
-    }
-
-    /// Answers the request that all ranks have carried out, if a user asked for it.
-    pub(super) fn answer(&mut self, answer: &Answer) {
-        if let Some(id) = self.answering.take() {
-            self.worker.controls().answer(id, answer);
-        }
-    }
-}
+use crate::run::{AcceptedRequest, Answer, Sample, Status, Stop, Verb};
 
 /// Handles the requests since the last step, waits while the run is paused, and decides what is next.
 ///

@@ -1,7 +1,7 @@
 //! A run before its weights are loaded: prompts, scorer, checkpoint to resume from, and whether it fits its device.
 
 use super::TrainError;
-use super::guided::Guide;
+use super::guide::Guide;
 use crate::checkpoint::StartModel;
 use crate::config::{Method, TrainConfig};
 use crate::eval::{GuardPrompt, prepare_guard};

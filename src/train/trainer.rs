@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use super::TrainError;
 use super::gradient_shape::{Extent, retry_smaller};
-use super::guided::Guide;
+use super::groups::{PolicyBatch, StepRollout, policy_batch};
+use super::guide::Guide;
 use super::setup::{PromptSets, Setup, lengths};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::{Method, Schedule, TrainConfig};
@@ -185,6 +186,11 @@ impl Trainer {
             }
         }
         Ok(applied)
+    }
+
+    /// The batch of a step's gradient on this rank.
+    pub(super) fn policy_batch<'a>(&'a self, rollout: &'a StepRollout) -> PolicyBatch<'a> {
+        policy_batch(&self.config, self.entropy_coef(), &self.prompts.train, rollout)
     }
 
     /// The next `count` positions in the endless order of training prompts.
