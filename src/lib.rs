@@ -35,6 +35,8 @@ pub mod constraint; // what a task takes as an answer -> the tokens that may com
 #[cfg(feature = "engine")]
 pub mod rollout; // prompts -> groups of completions
 #[cfg(feature = "engine")]
+pub mod policy; // a model that converses: prompts -> conversations with scores
+#[cfg(feature = "engine")]
 pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
 #[cfg(feature = "engine")]
 pub mod checkpoint; // atomic save and exact resume

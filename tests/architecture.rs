@@ -26,8 +26,20 @@ const FIRST_BLOCK: [&str; 18] = [
     "endpoint",
     "study",
 ];
-const ENGINE: [&str; 11] =
-    ["kernels", "model", "ranks", "constraint", "rollout", "update", "checkpoint", "eval", "train", "bench", "serve"];
+const ENGINE: [&str; 12] = [
+    "kernels",
+    "model",
+    "ranks",
+    "constraint",
+    "rollout",
+    "policy",
+    "update",
+    "checkpoint",
+    "eval",
+    "train",
+    "bench",
+    "serve",
+];
 const FRONT: [&str; 2] = ["view", "cli"];
 
 /// Which rooms may name a crate; no rooms means all. Every dependency has its line.
@@ -69,7 +81,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("notify", &["run", "view"]),
     ("tokio", &["run", "view", "eval", "serve"]),
     ("directories", &["score", "run", "view", "cli"]),
-    ("postcard", &["ranks"]),
+    ("rmp_serde", &["ranks"]),
     ("rustix", &["files", "score", "plan", "ranks", "run", "serve", "view"]),
     // close_range for launched programs, clone for sandboxes, _exit where a loop or a lost terminal will not let go,
     // dlopen of NVIDIA's libraries.

@@ -5,9 +5,8 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::{Draw, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::rollout::{
-    Completion, Request, RolloutContext, RolloutMemory, Sampling, StopReason, ThreadPool, generate,
-};
+use grpo_tui::policy::{Policy, PolicyVersion, ScoredRows};
+use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
 use grpo_tui::update::{log_probs, pack};
 
 fn model(trainable: Trainable) -> Decoder {
@@ -180,21 +179,16 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let rows = grpo_tui::dataset::load(&task, grpo_tui::task::PromptSet::Train).unwrap();
     let (engine, model) = (grpo_tui::kernels::device::Engine::cpu(), model(Trainable::Frozen));
     let tokenizer = grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
-    let (memory, threads) = (RolloutMemory::default(), ThreadPool::new(2).unwrap());
-    let context = RolloutContext {
-        engine: &engine,
-        model: &model,
-        adapters: Adapters::On,
-        tokenizer: &tokenizer,
-        threads: &threads,
-        memory: &memory,
-    };
+    let policy = Policy::new(engine, model, tokenizer, ThreadPool::new(2).unwrap());
     let requests = requests();
     let by_tokens = requests.iter().map(|request| request.prompt.as_slice()).zip(&rows);
-    let found = context.rollout_while_scoring(&requests, &sampling(1.0), &scorer, by_tokens, None).unwrap();
-    assert_eq!(found.completions, run(&model, &requests, &sampling(1.0), 1));
+    let by_tokens = ScoredRows { scorer: &scorer, rows: by_tokens.collect() };
+    let (version, sampling) = (PolicyVersion::Trained, sampling(1.0));
+    let found = policy.rollout_while_scoring(version, &requests, &sampling, &by_tokens, None).unwrap();
+    assert_eq!(found.completions, run(&policy.model, &requests, &sampling, 1));
     let asked = || std::fs::read_to_string(&questions).unwrap().lines().count();
-    let text = |completion: &Completion| tokenizer.decode(&completion.token_ids, true).unwrap().trim().to_owned();
+    let text =
+        |completion: &Completion| policy.tokenizer.decode(&completion.token_ids, true).unwrap().trim().to_owned();
     let of_row = |(row, completions): (usize, &Vec<Completion>)| -> Vec<(usize, String)> {
         completions.iter().map(|completion| (row, text(completion))).collect()
     };
@@ -203,7 +197,7 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let different = all.collect::<std::collections::HashSet<_>>().len();
     let before = asked();
     assert!(before >= different && different > 60, "{before} of {different}");
-    let scored = context.score(&scorer, found.completions, &rows).unwrap();
+    let scored = policy.score(&scorer, found.completions, &rows).unwrap();
     assert!(scored.iter().flatten().all(|scored| scored.score.reward == 1.0));
     // One of 64 answers is asked for again.
     assert!(asked() <= before + 8, "{} after {before}", asked());

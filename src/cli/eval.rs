@@ -16,12 +16,12 @@ use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, print, print_json};
 use crate::constraint::TaskConstraints;
-use crate::eval::{EvalWatch, KeptAnswers, evaluate, prepare_rows};
+use crate::eval::{EvalInput, evaluate};
 use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
-use crate::model::Adapters;
+use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, prepare_rows};
 use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
-use crate::rollout::{RolloutContext, RolloutMemory, Sampling, ThreadPool};
+use crate::rollout::{Sampling, ThreadPool};
 use crate::run::{EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
 use crate::score::Scorer;
 use crate::task::{PromptSet, Task};
@@ -241,15 +241,7 @@ fn sample(
     let constraints = target.is_constrained().then(|| TaskConstraints::new(task, &tokenizer)).transpose()?;
     let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
     let sampling = Sampling::new(&tokenizer, temperature, limit, arguments.seed);
-    let memory = RolloutMemory::default();
-    let context = RolloutContext {
-        engine,
-        model: &model,
-        adapters: Adapters::On,
-        tokenizer: &tokenizer,
-        threads: &threads,
-        memory: &memory,
-    };
+    let policy = Policy::new(engine.clone(), model, tokenizer, threads);
     let kept = asked.folder.map(|folder| keep_answers(folder, target, places, asked, &sampling)).transpose()?;
     let progress = EvalProgress { set: rows.set.clone(), target: target.name.clone(), ..EvalProgress::default() };
     let is_scored = rows.rows.iter().all(|row| row.turn_count() == 1);
@@ -263,8 +255,16 @@ fn sample(
         }
         status.show(progress);
     });
-    let prompts = (prompts.as_slice(), constraints.as_ref());
-    let evaluated = evaluate((context, task, scorer), prompts, lengths.prompt_limit(), &sampling, samples, &mut watch);
+    let input = EvalInput { prompts: &prompts, constraints: constraints.as_ref(), samples };
+    let settings = ConverseSettings {
+        task,
+        scorer,
+        version: PolicyVersion::Trained,
+        sampling: &sampling,
+        max_prompt_tokens: lengths.prompt_limit(),
+        max_turns: usize::MAX,
+    };
+    let evaluated = evaluate(&policy, input, &settings, &mut watch);
     drop(watch);
     status.end();
     let records = evaluated?;
@@ -272,7 +272,7 @@ fn sample(
         // Its time is that of some of the answers.
         return Ok((records, None));
     }
-    let overhead = target.is_constrained().then_some(&memory.mask_overhead);
+    let overhead = target.is_constrained().then_some(&policy.memory.mask_overhead);
     let price = arguments.gpu_price_per_hour.filter(|_| !engine.device.is_cpu());
     let speed = SpeedSummary::of(
         &records,
@@ -317,7 +317,8 @@ fn keep_answers(
 ) -> Result<KeptAnswers, Failure> {
     let constraint = if target.is_constrained() { asked.task.digest() } else { String::new() };
     let key = format!("{} {} {constraint} {sampling:?}", env!("CARGO_PKG_VERSION"), target.digest(places)?);
-    Ok(KeptAnswers::new(folder.answers(&asked.rows.set, &target.name)?, key))
+    let (log, lines) = folder.answers(&asked.rows.set, &target.name)?;
+    Ok(KeptAnswers::new(log, &lines, key, false))
 }
 
 /// Creates the eval's folder, or opens that of the same eval; prompts that are no set of the task are stored with their

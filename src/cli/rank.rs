@@ -1,4 +1,4 @@
-//! `grpo-tui rank`, which rank 0 of a run starts, and the ranks of a launcher: compute what they are asked, write
+//! `grpo-tui rank`, which rank 0 of a run starts, and the ranks of a launcher: compute the run of rank 0, write
 //! nothing.
 
 use std::io::Read;
@@ -11,7 +11,7 @@ use super::device::{DeviceArguments, uuid};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::kernels::device::Engine;
-use crate::ranks::{Follower, Placement};
+use crate::ranks::{Placement, Ranks};
 use crate::run::{Device, DeviceChoice, Slot};
 
 #[derive(Debug, clap::Args)]
@@ -31,16 +31,16 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     ignore_stop_signals()?;
     let mut secret = String::new();
     std::io::stdin().take(1024).read_to_string(&mut secret)?;
-    let follower = Follower::connect(&arguments.connect, arguments.number, secret, "")?;
-    follow(follower, || arguments.device.engine())
+    let ranks = Ranks::connect(&arguments.connect, arguments.number, secret, "")?;
+    follow(ranks, || arguments.device.engine())
 }
 
 /// Another rank than 0 of a launcher, on a device of its own.
 pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> Outcome {
     ignore_stop_signals()?;
-    let follower = placement.follow(runs, uuid(device))?;
-    let Some(ordinal) = device.ordinal() else { return follow(follower, || Ok(Engine::cpu())) };
-    let (is_lost, mut last) = (follower.loss(), String::new());
+    let ranks = placement.follow(runs, uuid(device))?;
+    let Some(ordinal) = device.ordinal() else { return follow(ranks, || Ok(Engine::cpu())) };
+    let (is_lost, mut last) = (ranks.loss(), String::new());
     let slot = Slot::wait(std::slice::from_ref(device), 1, |waiting| {
         let sentence = waiting.described();
         if sentence != last {
@@ -50,7 +50,7 @@ pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> O
         if is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     match slot {
-        Some(_slot) => follow(follower, || Ok(Engine::gpu(ordinal)?)),
+        Some(_slot) => follow(ranks, || Ok(Engine::gpu(ordinal)?)),
         None => Ok(ExitCode::SUCCESS),
     }
 }
@@ -66,11 +66,11 @@ pub(super) fn device_of(placement: &Placement, asked: &DeviceChoice) -> Result<D
     }
 }
 
-/// Carries out what rank 0 commands.
-fn follow(mut follower: Follower, engine: impl FnOnce() -> Result<Engine, Failure>) -> Outcome {
-    follower.end_with_rank_0()?;
-    let engine = engine().inspect_err(|failure| follower.fail(&failure.message))?;
-    crate::train::follow(&mut follower, &engine)?;
+/// Computes the run of rank 0.
+fn follow(ranks: Ranks, engine: impl FnOnce() -> Result<Engine, Failure>) -> Outcome {
+    ranks.end_with_rank_0()?;
+    let engine = engine().inspect_err(|failure| ranks.fail(&failure.message))?;
+    crate::train::follow(ranks, &engine)?;
     Ok(ExitCode::SUCCESS)
 }
 

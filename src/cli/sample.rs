@@ -2,7 +2,7 @@
 
 mod worker_client;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -15,14 +15,11 @@ use super::status_line::StatusLine;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::checkpoint::{Located, import_into_cache};
-use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
+use crate::eval::{requests, sampled};
 use crate::files::failpoint;
 use crate::format::{amount, duration};
-use crate::model::Adapters;
-use crate::rollout::{
-    Completion, EndedCompletion, Request, RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason,
-    ThreadPool, Watcher,
-};
+use crate::policy::{Policy, PolicyVersion, Prompt, SAMPLE_STEP, ScoredRows, Turn, Watcher, prepare_rows};
+use crate::rollout::{Completion, EndedCompletion, Request, Sampling, StopReason, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
 use crate::score::{Score, Scorer};
 use crate::secrets::visible;
@@ -100,18 +97,24 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
     }
     let n = arguments.n as usize;
-    let context = RolloutContext {
-        engine: &engine,
-        model: &model,
-        adapters: if is_trained { Adapters::On } else { Adapters::Off },
-        tokenizer: &tokenizer,
-        threads: &threads,
-        memory: &RolloutMemory::default(),
+    let version = if is_trained { PolicyVersion::Trained } else { PolicyVersion::Base };
+    let policy = Policy::new(engine, model, tokenizer, threads);
+    let sampling = Sampling::new(&policy.tokenizer, arguments.temperature, limit, arguments.seed);
+    let mut stream = SampleStream {
+        policy: &policy,
+        scorer: &scorer,
+        prompts: &prompts,
+        completions: n,
+        json: arguments.json,
+        ended: BTreeMap::new(),
+        next: 0,
+        begun: Instant::now(),
+        line: StatusLine::new(),
+        printed: Ok(ExitCode::SUCCESS),
     };
-    let sampling = Sampling::new(&tokenizer, arguments.temperature, limit, arguments.seed);
-    let mut stream = SampleStream::new((context, &scorer), (&prompts, n), arguments.json);
     let requests = requests(&prompts, SAMPLE_STEP, n);
-    let sampled = context.rollout_while_scoring(&requests, &sampling, &scorer, std::iter::empty(), Some(&mut stream));
+    let rows = ScoredRows { scorer: &scorer, rows: HashMap::new() };
+    let sampled = policy.rollout_while_scoring(version, &requests, &sampling, &rows, Some(&mut stream));
     stream.line.end();
     sampled?;
     stream.printed
@@ -119,7 +122,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 /// Prints the completions of each prompt, in order, as soon as all of them have ended, and counts them meanwhile.
 struct SampleStream<'a> {
-    context: RolloutContext<'a>,
+    policy: &'a Policy,
     scorer: &'a Scorer,
     prompts: &'a [Prompt],
     /// Of each prompt.
@@ -133,16 +136,7 @@ struct SampleStream<'a> {
     printed: Outcome,
 }
 
-impl<'a> SampleStream<'a> {
-    fn new(
-        (context, scorer): (RolloutContext<'a>, &'a Scorer),
-        (prompts, completions): (&'a [Prompt], usize),
-        json: bool,
-    ) -> Self {
-        let (ended, line, printed) = (BTreeMap::new(), StatusLine::new(), Ok(ExitCode::SUCCESS));
-        Self { context, scorer, prompts, completions, json, ended, next: 0, begun: Instant::now(), line, printed }
-    }
-
+impl SampleStream<'_> {
     /// Completions that have ended.
     fn count(&self) -> usize {
         self.next as usize * self.completions + self.ended.values().map(BTreeMap::len).sum::<usize>()
@@ -151,7 +145,7 @@ impl<'a> SampleStream<'a> {
     fn print_next(&mut self, completions: Vec<Completion>) -> Outcome {
         let prompt = &self.prompts[self.next as usize];
         let mut output = if self.json { String::new() } else { heading(prompt) };
-        let scored = self.context.score(self.scorer, vec![completions], [&prompt.row])?;
+        let scored = self.policy.score(self.scorer, vec![completions], [&prompt.row])?;
         for (sample, scored) in scored.into_iter().flatten().enumerate() {
             output.push_str(&if self.json {
                 format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
@@ -253,8 +247,8 @@ fn heading(prompt: &Prompt) -> String {
     format!("--- {} ({} tokens)\n{last}\n\n", visible(&prompt.row.id), prompt.token_ids.len())
 }
 
-fn completion_text(sample: usize, scored: &ScoredCompletion) -> String {
-    let ScoredCompletion { completion, text, score } = scored;
+fn completion_text(sample: usize, scored: &Turn) -> String {
+    let Turn { completion, text, score, .. } = scored;
     let truncated = if completion.stop == StopReason::Length { ", truncated" } else { "" };
     let why = score::why(score);
     let why = if why.is_empty() { why } else { format!("  {why}") };

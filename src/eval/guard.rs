@@ -2,9 +2,9 @@
 
 use candle_core::Result;
 
-use super::{Lengths, PromptError};
 use crate::dataset::guard_rows;
 use crate::model::{Adapters, Decoder};
+use crate::policy::{EVAL_STEP, Lengths, PromptError};
 use crate::rollout::{Completion, Request, ThreadPool};
 use crate::score::thinking_of;
 use crate::task::Task;
@@ -86,7 +86,7 @@ pub fn guard_requests(prompts: &[GuardPrompt], most_tokens: usize) -> Vec<Reques
         greedy: true,
         // One more, so that a longer answer differs.
         lengths: vec![prompt.reference.len() + 1],
-        ..Request::new(prompt.prompt.clone(), number, super::EVAL_STEP, 1)
+        ..Request::new(prompt.prompt.clone(), number, EVAL_STEP, 1)
     };
     (0..).zip(asked).map(request).collect()
 }

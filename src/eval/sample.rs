@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use super::{Lengths, PromptError, SAMPLE_STEP, prepare_rows, requests};
+use super::requests;
 use crate::checkpoint::StartError;
 use crate::config::{Assignments, ConfigError, Layers};
 use crate::dataset::{DatasetError, PromptRow, load, load_from};
 use crate::kernels::cuda_errors::explained;
-use crate::rollout::{RolloutContext, Sampling, ScoredCompletion};
+use crate::policy::{
+    Conversation, ConverseSettings, Lengths, Policy, PolicyVersion, PromptError, Question, SAMPLE_STEP, Turn,
+    prepare_rows,
+};
+use crate::rollout::Sampling;
 use crate::run::{RunError, Sample, SampledCompletion};
 use crate::score::{ScoreError, Scorer};
 use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
@@ -43,7 +47,7 @@ pub enum SampleError {
 
 #[derive(Clone, Copy, Debug)]
 pub struct SampleSource<'a> {
-    pub context: RolloutContext<'a>,
+    pub policy: &'a Policy,
     /// Optimizer steps of the model; `None` if it is not in training.
     pub step: Option<u64>,
     /// The limit if the request has none.
@@ -61,7 +65,7 @@ pub fn sample_row(
     task: &Task,
     request: &Sample,
 ) -> Result<Vec<SampledCompletion>, SampleError> {
-    let RolloutContext { model, tokenizer, .. } = source.context;
+    let Policy { model, tokenizer, .. } = source.policy;
     let limit = request.max_tokens.unwrap_or(source.max_completion_tokens);
     let positions = model.config().max_position_embeddings;
     let lengths = Lengths { max_seq_len: source.max_seq_len, max_completion_tokens: limit, positions };
@@ -69,13 +73,28 @@ pub fn sample_row(
     let scorer = Scorer::new(task)?;
     let prompts = prepare_rows(task, &label, vec![row], tokenizer, lengths)?;
     let sampling = Sampling::new(tokenizer, request.temperature, limit, request.seed);
-    let completions = source.context.rollout(&requests(&prompts, SAMPLE_STEP, request.n), &sampling)?.completions;
-    let groups = source.context.score(&scorer, completions, prompts.iter().map(|prompt| &prompt.row))?;
+    let (version, target) =
+        if request.base { (PolicyVersion::Base, "base") } else { (PolicyVersion::Trained, "trained") };
+    let settings = ConverseSettings {
+        task,
+        scorer: &scorer,
+        version,
+        sampling: &sampling,
+        max_prompt_tokens: lengths.prompt_limit(),
+        max_turns: 1,
+    };
+    let questions: Vec<_> = prompts
+        .iter()
+        .zip(requests(&prompts, SAMPLE_STEP, request.n))
+        .map(|(prompt, request)| Question { prompt, request })
+        .collect();
+    let conversed = source.policy.converse(&questions, &settings, None)?;
     let mut found = Vec::with_capacity(request.n);
-    for (prompt, scored) in prompts.iter().zip(groups) {
-        for (sample, scored) in scored.into_iter().enumerate() {
-            let target = if request.base { "base" } else { "trained" }.to_owned();
-            found.push(SampledCompletion { target, step: source.step, ..sampled(&prompt.row.id, sample, scored)? });
+    for (prompt, conversations) in prompts.iter().zip(conversed.conversations) {
+        let turns = conversations.into_iter().flat_map(|Conversation { turns }| turns);
+        for (sample, turn) in turns.enumerate() {
+            let target = target.to_owned();
+            found.push(SampledCompletion { target, step: source.step, ..sampled(&prompt.row.id, sample, turn)? });
         }
     }
     Ok(found)
@@ -85,12 +104,8 @@ pub fn sample_row(
 ///
 /// # Errors
 /// If its score cannot be written as JSON.
-pub fn sampled(
-    prompt_id: &str,
-    sample: usize,
-    scored: ScoredCompletion,
-) -> Result<SampledCompletion, serde_json::Error> {
-    let ScoredCompletion { completion, text, score } = scored;
+pub fn sampled(prompt_id: &str, sample: usize, turn: Turn) -> Result<SampledCompletion, serde_json::Error> {
+    let Turn { completion, text, score, .. } = turn;
     Ok(SampledCompletion {
         prompt_id: prompt_id.to_owned(),
         sample,

@@ -5,19 +5,15 @@ use serde_json::json;
 use super::sample::{SampleError, SampleSource, resolve_task, sample_row, task_limit};
 use crate::checkpoint::{Located, StartModel};
 use crate::kernels::device::Engine;
-use crate::model::{Adapters, Decoder};
-use crate::rollout::{RolloutContext, RolloutMemory, ThreadPool};
+use crate::policy::Policy;
+use crate::rollout::ThreadPool;
 use crate::run::sampler::{NextAction, SampleWorker, SamplerFile};
 use crate::run::{AcceptedRequest, Answer, RunDirectory, RunFolders, Sample, Slot, Stop, Verb};
 use crate::task::Task;
-use crate::text::Tokenizer;
 
 struct SampleServer {
     name: String,
-    engine: Engine,
-    model: Decoder,
-    tokenizer: Tokenizer,
-    threads: ThreadPool,
+    policy: Policy,
     /// The run whose result it is.
     run: Option<Box<RunDirectory>>,
     /// The model that it came from, for a task's defaults.
@@ -42,8 +38,12 @@ pub fn serve(
     let origin = Located::origin(&file.model, places)?;
     let run = if let Located::Run { run, .. } = &located { Some(run.clone()) } else { None };
     let (model, tokenizer) = StartModel::of(located, places)?.into_sampler(engine)?;
-    let server =
-        SampleServer { name: file.model.clone(), engine: engine.clone(), model, tokenizer, threads, run, origin };
+    let server = SampleServer {
+        name: file.model.clone(),
+        policy: Policy::new(engine.clone(), model, tokenizer, threads),
+        run,
+        origin,
+    };
     sampler.serve(&server.name)?;
     let mut fresh = true;
     loop {
@@ -90,16 +90,12 @@ fn sample(server: &SampleServer, request: &Sample) -> Result<Vec<crate::run::Sam
     };
     let sample = || -> Result<_, SampleError> {
         let task = resolve_task(request, own)?;
-        let context = RolloutContext {
-            engine: &server.engine,
-            model: &server.model,
-            adapters: if request.base { Adapters::Off } else { Adapters::On },
-            tokenizer: &server.tokenizer,
-            threads: &server.threads,
-            memory: &RolloutMemory::default(),
+        let source = SampleSource {
+            policy: &server.policy,
+            step: None,
+            max_completion_tokens: server.limit(&task)?,
+            max_seq_len: None,
         };
-        let source =
-            SampleSource { context, step: None, max_completion_tokens: server.limit(&task)?, max_seq_len: None };
         sample_row(source, &task, request)
     };
     sample().map_err(|error| error.to_string())

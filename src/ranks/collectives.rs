@@ -3,56 +3,94 @@
 use candle_core::{DType, Tensor};
 
 use super::link::Link;
-use super::{Follower, RankError, Ranks};
+use super::{RankError, Ranks};
 use crate::kernels::nccl::Communicator;
 use crate::kernels::pinned_memory::copy_to_host;
 
-/// What all ranks call together. The same number of ranks gives the same bits.
-pub trait Collectives {
-    /// The number of this rank, and how many there are.
-    fn place(&self) -> (usize, usize);
-
+impl Ranks {
     /// The sum of a contiguous tensor of f32 over all ranks, for all of them; on a GPU in place.
     ///
     /// # Errors
     /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`]; when a rank's tensor has another size,
     /// and what NCCL says.
-    fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError>;
+    pub fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        if self.size == 1 {
+            return Ok(own.clone());
+        }
+        if let Some(summed) = self.on_gpus(|communicator, goes_on| communicator.sum(own, goes_on)) {
+            return summed;
+        }
+        if self.rank > 0 {
+            return self.by_rank_0(own);
+        }
+        let sum = self.added(own)?;
+        self.links.iter().try_for_each(|link| link.send_bytes(&sum))?;
+        tensor_of(&sum, own)
+    }
 
-    /// Of the same sum this rank's part, of as many equal ones as there are ranks. `own`, `[n]`, serves as memory and
+    /// This rank's part of the same sum, of as many equal ones as there are ranks. `own`, `[n]`, serves as memory and
     /// holds nothing of use any more.
     ///
     /// # Errors
-    /// As [`Collectives::all_reduce`].
-    fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError>;
+    /// As [`Ranks::all_reduce`].
+    pub fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
+        if self.size == 1 {
+            return Ok(own.clone());
+        }
+        if let Some(part) = self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on)) {
+            return part;
+        }
+        if self.rank > 0 {
+            return self.by_rank_0(own);
+        }
+        let sum = self.added(own)?;
+        let bytes = sum.len() / self.size;
+        let part = |rank: usize| &sum[rank * bytes..(rank + 1) * bytes];
+        (1..).zip(&self.links).try_for_each(|(rank, link)| link.send_bytes(part(rank)))?;
+        tensor_of(part(0), own)
+    }
 
     /// Gives every rank the parts of all others, in place. `all`: `[n]`, f32, or on a GPU bf16, of which each rank has
     /// its own part.
     ///
     /// # Errors
-    /// As [`Collectives::all_reduce`].
-    fn all_gather(&self, all: &Tensor) -> Result<(), RankError>;
+    /// As [`Ranks::all_reduce`].
+    pub fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
+        if self.size == 1 {
+            return Ok(());
+        }
+        if let Some(gathered) = self.on_gpus(|communicator, goes_on| communicator.all_gather(all, goes_on)) {
+            return gathered.map(drop);
+        }
+        let part = all.elem_count() / self.size;
+        let own = all.narrow(0, self.rank * part, part)?;
+        let whole = if self.rank > 0 {
+            self.by_rank_0(&own)?
+        } else {
+            let mut whole = bytes_of(&own)?;
+            let bytes = whole.len();
+            for link in &self.links {
+                whole.extend(self.bytes_from(link, bytes)?);
+            }
+            self.links.iter().try_for_each(|link| link.send_bytes(&whole))?;
+            tensor_of(&whole, all)?
+        };
+        Ok(all.slice_set(&whole, 0, 0)?)
+    }
 
-    /// The sum of a number over all ranks, added in their order.
-    ///
-    /// # Errors
-    /// As [`Collectives::all_reduce`].
-    fn add(&self, own: f64) -> Result<f64, RankError>;
-}
-
-impl Ranks {
     /// What NCCL does; `None` where the ranks are not on GPUs.
     fn on_gpus(
         &self,
         call: impl FnOnce(&Communicator, &dyn Fn() -> bool) -> candle_core::Result<Tensor>,
     ) -> Option<Result<Tensor, RankError>> {
-        let found = call(self.communicator.as_ref()?, &|| self.keep_waiting().is_ok());
+        let communicator = self.communicator.get()?;
+        let found = self.waiting(|| call(communicator, &|| self.keep_waiting().is_ok()));
         Some(found.map_err(|error| self.explained(error)))
     }
 
     /// As many bytes of another rank.
-    fn take(&self, link: &Link, expected: usize) -> Result<Vec<u8>, RankError> {
-        let found = link.receive_bytes(|| self.keep_waiting())?;
+    fn bytes_from(&self, link: &Link, expected: usize) -> Result<Vec<u8>, RankError> {
+        let found = self.waiting(|| link.receive_bytes(|| self.keep_waiting()))?;
         if found.len() == expected {
             return Ok(found);
         }
@@ -60,115 +98,22 @@ impl Ranks {
         Err(RankError::Failed { peer: link.peer().to_owned(), message })
     }
 
-    fn sum(&self, own: &Tensor) -> Result<Vec<u8>, RankError> {
+    /// What rank 0 has and what it receives, added in the order of the ranks.
+    fn added(&self, own: &Tensor) -> Result<Vec<u8>, RankError> {
         let mut sum = bytes_of(own)?;
         for link in &self.links {
-            let more = self.take(link, sum.len())?;
+            let more = self.bytes_from(link, sum.len())?;
             for (sum, more) in sum.as_chunks_mut::<4>().0.iter_mut().zip(more.as_chunks::<4>().0) {
                 *sum = (f32::from_le_bytes(*sum) + f32::from_le_bytes(*more)).to_le_bytes();
             }
         }
         Ok(sum)
     }
-}
-
-impl Collectives for Ranks {
-    fn place(&self) -> (usize, usize) {
-        (0, self.size())
-    }
-
-    fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        if self.links.is_empty() {
-            return Ok(own.clone());
-        }
-        if let Some(summed) = self.on_gpus(|communicator, goes_on| communicator.sum(own, goes_on)) {
-            return summed;
-        }
-        let sum = self.sum(own)?;
-        self.links.iter().try_for_each(|link| link.send_bytes(&sum))?;
-        tensor_of(&sum, own)
-    }
-
-    fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        if self.links.is_empty() {
-            return Ok(own.clone());
-        }
-        if let Some(part) = self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on)) {
-            return part;
-        }
-        let sum = self.sum(own)?;
-        let bytes = sum.len() / self.size();
-        let part = |rank: usize| &sum[rank * bytes..(rank + 1) * bytes];
-        (1..).zip(&self.links).try_for_each(|(rank, link)| link.send_bytes(part(rank)))?;
-        tensor_of(part(0), own)
-    }
-
-    fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
-        if self.links.is_empty() {
-            return Ok(());
-        }
-        if let Some(gathered) = self.on_gpus(|communicator, goes_on| communicator.all_gather(all, goes_on)) {
-            return gathered.map(drop);
-        }
-        let mut whole = bytes_of(&all.narrow(0, 0, all.elem_count() / self.size())?)?;
-        let bytes = whole.len();
-        for link in &self.links {
-            whole.extend(self.take(link, bytes)?);
-        }
-        self.links.iter().try_for_each(|link| link.send_bytes(&whole))?;
-        Ok(all.slice_set(&tensor_of(&whole, all)?, 0, 0)?)
-    }
-
-    fn add(&self, own: f64) -> Result<f64, RankError> {
-        let sum = self.gather::<f64>()?.into_iter().fold(own, |sum, more| sum + more);
-        self.send(|_| sum)?;
-        Ok(sum)
-    }
-}
-
-impl Follower {
-    fn on_gpus(
-        &self,
-        call: impl FnOnce(&Communicator, &dyn Fn() -> bool) -> candle_core::Result<Tensor>,
-    ) -> Option<Result<Tensor, RankError>> {
-        let is_lost = self.loss();
-        let found = call(self.communicator.as_ref()?, &|| !is_lost());
-        Some(found.map_err(|error| self.explained(error)))
-    }
 
     /// What rank 0 makes of this rank's numbers and those of the others.
     fn by_rank_0(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        self.link.send_bytes(&bytes_of(own)?)?;
-        tensor_of(&self.link.receive_bytes(|| Ok(()))?, own)
-    }
-}
-
-impl Collectives for Follower {
-    fn place(&self) -> (usize, usize) {
-        (self.rank, self.size)
-    }
-
-    fn all_reduce(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        let summed = self.on_gpus(|communicator, goes_on| communicator.sum(own, goes_on));
-        summed.unwrap_or_else(|| self.by_rank_0(own))
-    }
-
-    fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
-        let part = self.on_gpus(|communicator, goes_on| communicator.reduce_scatter(own, goes_on));
-        part.unwrap_or_else(|| self.by_rank_0(own))
-    }
-
-    fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
-        if let Some(gathered) = self.on_gpus(|communicator, goes_on| communicator.all_gather(all, goes_on)) {
-            return gathered.map(drop);
-        }
-        let part = all.elem_count() / self.size;
-        Ok(all.slice_set(&self.by_rank_0(&all.narrow(0, self.rank * part, part)?)?, 0, 0)?)
-    }
-
-    fn add(&self, own: f64) -> Result<f64, RankError> {
-        self.link.send(&own)?;
-        self.link.receive(|| Ok(()))
+        self.send_bytes(&bytes_of(own)?)?;
+        tensor_of(&self.waiting(|| self.links[0].receive_bytes(|| self.keep_waiting()))?, own)
     }
 }
 
@@ -197,25 +142,21 @@ mod tests {
     use super::*;
 
     /// What each of three ranks, here threads, finds.
-    fn of_three<T: Send>(
-        zero: impl FnOnce(Ranks) -> (T, Option<Ranks>),
-        other: impl Fn(&Follower) -> T + Sync,
-    ) -> Vec<T> {
+    fn of_three<T: Send>(work: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let met = |mut ranks: Ranks| {
+            assert!(ranks.meet().unwrap() >= 1);
+            let found = work(&ranks);
+            (found, ranks)
+        };
         std::thread::scope(|scope| {
             let others = [1, 2].map(|rank| {
-                let (address, other) = (&address, &other);
-                scope.spawn(move || {
-                    let mut follower = Follower::connect(address, rank, "secret".to_owned(), "").unwrap();
-                    follower.join(&Device::Cpu, 3).unwrap();
-                    other(&follower)
-                })
+                let (address, met) = (&address, &met);
+                scope.spawn(move || met(Ranks::connect(address, rank, "secret".to_owned(), "").unwrap()).0)
             });
-            let ranks =
-                Ranks::of(gather(&listener, 3, "secret", (Duration::from_secs(20), ""), || Ok(())).unwrap(), "")
-                    .unwrap();
-            let (first, _until_all_have_ended) = zero(ranks);
+            let peers = gather(&listener, 3, "secret", (Duration::from_secs(20), ""), || Ok(())).unwrap();
+            let (first, _until_all_have_ended) = met(Ranks::first(peers, "").unwrap());
             std::iter::once(first).chain(others.map(|other| other.join().unwrap())).collect()
         })
     }
@@ -226,15 +167,15 @@ mod tests {
         Tensor::from_vec(numbers, 6, &Device::Cpu).unwrap()
     }
 
-    fn together(ranks: &impl Collectives) -> [Vec<f32>; 4] {
-        let (rank, size) = ranks.place();
+    fn together(ranks: &Ranks) -> [Vec<f32>; 4] {
+        let (rank, size) = (ranks.rank(), ranks.size());
         let all = Tensor::zeros(6, DType::F32, &Device::Cpu).unwrap();
         let mine = Tensor::full(rank as f32 + 0.5, 2, &Device::Cpu).unwrap();
         all.slice_set(&mine, 0, 2 * rank).unwrap();
         let summed = ranks.all_reduce(&own(rank)).unwrap();
         let part = ranks.reduce_scatter(&own(rank)).unwrap();
         ranks.all_gather(&all).unwrap();
-        let count = ranks.add(rank as f64).unwrap() as f32 + size as f32;
+        let count = ranks.sum(rank as f64).unwrap() as f32 + size as f32;
         [summed, part, all, Tensor::new(&[count], &Device::Cpu).unwrap()].map(|found| found.to_vec1().unwrap())
     }
 
@@ -242,20 +183,39 @@ mod tests {
     fn ranks_sum_in_their_order_and_gather_their_parts() {
         let sum: Vec<f32> = (0..6).map(|at| at as f32).map(|at| (1.0 + at) + (1e8 + at) + (-1e8 + at)).collect();
         assert!(sum.iter().zip(0..).any(|(sum, at)| *sum != (1 + 3 * at) as f32), "another order would give the same");
-        for (rank, found) in of_three(|ranks| (together(&ranks), Some(ranks)), together).into_iter().enumerate() {
+        for (rank, found) in of_three(together).into_iter().enumerate() {
             let part = sum[2 * rank..2 * rank + 2].to_vec();
             assert_eq!(found, [sum.clone(), part, vec![0.5, 0.5, 1.5, 1.5, 2.5, 2.5], vec![6.0]], "rank {rank}");
         }
     }
 
     #[test]
+    fn ranks_exchange_what_they_have() {
+        let found = of_three(|ranks| {
+            let own = format!("of {}", ranks.rank());
+            let all = ranks.exchange(own.clone()).unwrap();
+            let first = ranks.broadcast(|| Ok::<_, RankError>((own.clone(), f64::NAN))).unwrap();
+            let gathered = ranks.gather(ranks.share(10)).unwrap();
+            (all, first.0, first.1.is_nan(), ranks.any(ranks.rank() == 2).unwrap(), gathered)
+        });
+        for (rank, (all, first, is_nan, any, gathered)) in found.into_iter().enumerate() {
+            assert_eq!(
+                (all, first.as_str(), is_nan, any),
+                (vec!["of 0".to_owned(), "of 1".to_owned(), "of 2".to_owned()], "of 0", true, true)
+            );
+            assert_eq!(gathered, if rank == 0 { vec![0..3, 3..6, 6..10] } else { Vec::new() });
+        }
+    }
+
+    #[test]
     fn a_rank_with_another_size_is_named() {
-        let zero = |ranks: Ranks| (ranks.reduce_scatter(&own(0)).unwrap_err().to_string(), None);
-        let other = |follower: &Follower| match follower.reduce_scatter(&own(1).narrow(0, 0, 3).unwrap()) {
-            Err(RankError::Lost { .. }) => String::new(),
-            found => format!("{found:?}"),
-        };
-        let found = of_three(zero, other);
+        let found = of_three(|ranks| match ranks.rank() {
+            0 => ranks.reduce_scatter(&own(0)).unwrap_err().to_string(),
+            rank => match ranks.reduce_scatter(&own(rank).narrow(0, 0, 3).unwrap()) {
+                Err(RankError::Lost { .. }) => String::new(),
+                found => format!("{found:?}"),
+            },
+        });
         assert!(
             found[0].starts_with("rank 1 (pid ") && found[0].ends_with("has 12 bytes, that of rank 0 24"),
             "{found:?}"

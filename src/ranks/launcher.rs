@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::meeting::{gather, secret};
-use super::{Follower, RankError, Ranks, TO_ANSWER, TO_MEET};
+use super::{RankError, Ranks, TO_ANSWER, TO_MEET};
 use crate::files::{self, Access};
 use crate::run::host_name;
 
@@ -130,14 +130,14 @@ impl Placement {
         files::replace_file(&file.0, &text, Access::Private).map_err(failed)?;
         let remedy =
             format!("; its output says why: its host must see {} and reach {}", file.0.display(), meeting.address);
-        Ranks::of(gather(&listener, self.size, &meeting.secret, (TO_MEET, &remedy), || Ok(()))?, gpu)
+        Ranks::first(gather(&listener, self.size, &meeting.secret, (TO_MEET, &remedy), || Ok(()))?, gpu)
     }
 
     /// Meets rank 0, as another rank. `gpu`: the UUID of its own.
     ///
     /// # Errors
     /// [`RankError::Start`] if rank 0 cannot be found within 60 s, or does not answer within 30 s.
-    pub fn follow(&self, runs: &Path, gpu: &str) -> Result<Follower, RankError> {
+    pub fn follow(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
         self.follow_within(runs, gpu, (TO_MEET, TO_ANSWER))
     }
 
@@ -146,7 +146,7 @@ impl Placement {
         runs: &Path,
         gpu: &str,
         (to_meet, to_answer): (Duration, Duration),
-    ) -> Result<Follower, RankError> {
+    ) -> Result<Ranks, RankError> {
         let (start, path) = (Instant::now(), self.file(runs));
         let failed = |cause| Err(RankError::Start { rank: self.rank, cause });
         let mut found: Option<(Meeting, Instant)> = None;
@@ -157,8 +157,8 @@ impl Placement {
                 Ok(Some(meeting)) => {
                     let since =
                         found.filter(|(known, _)| *known == meeting).map_or_else(Instant::now, |(_, since)| since);
-                    match Follower::connect(&meeting.address, self.rank, meeting.secret.clone(), gpu) {
-                        Ok(follower) => return Ok(follower),
+                    match Ranks::connect(&meeting.address, self.rank, meeting.secret.clone(), gpu) {
+                        Ok(ranks) => return Ok(ranks),
                         Err(_) if since.elapsed() <= to_answer => {}
                         Err(error) => {
                             let why = match error {

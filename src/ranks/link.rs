@@ -102,7 +102,7 @@ impl Link {
     }
 
     pub(super) fn send<M: Serialize>(&self, message: &M) -> Result<(), RankError> {
-        self.write(MESSAGE, &postcard::to_stdvec(message)?)
+        self.write(MESSAGE, &rmp_serde::to_vec_named(message)?)
     }
 
     pub(super) fn send_bytes(&self, bytes: &[u8]) -> Result<(), RankError> {
@@ -118,7 +118,7 @@ impl Link {
         &self,
         check: impl Fn() -> Result<(), RankError>,
     ) -> Result<M, RankError> {
-        Ok(postcard::from_bytes(&self.next(MESSAGE, check)?)?)
+        Ok(rmp_serde::from_slice(&self.next(MESSAGE, check)?)?)
     }
 
     pub(super) fn receive_bytes(&self, check: impl Fn() -> Result<(), RankError>) -> Result<Vec<u8>, RankError> {

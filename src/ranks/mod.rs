@@ -1,5 +1,5 @@
-//! Processes that compute one run together, each with a copy of the model. Rank 0 decides everything: it sends
-//! commands, the others compute their shares and reply. A run that is alone sends nothing and waits for nothing.
+//! Processes that compute one run together, each with a copy of the model. All run the same loop; what they exchange
+//! goes over rank 0, which alone reads requests and writes the record, and sums of tensors over NCCL where there are GPUs.
 
 mod collectives; // tensors summed and gathered over all
 mod launcher; // ranks that torchrun, mpirun or srun started
@@ -7,6 +7,7 @@ mod link; // messages between two ranks, and signs of life
 mod meeting; // how they come to rank 0
 mod processes; // the other ranks as processes of this machine
 
+use std::cell::{Cell, OnceCell};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +21,6 @@ use crate::run::host_name;
 use link::{Link, Lost};
 use processes::Processes;
 
-pub use collectives::Collectives;
 pub use launcher::Placement;
 
 /// How long a rank that gives no sign of life is waited for.
@@ -53,33 +53,30 @@ pub enum RankError {
     NoGpu { local: usize, shown: usize },
     #[error("rank {rank} did not start: {cause}")]
     Start { rank: usize, cause: String },
-    #[error("a message to another rank could not be written or read: {0}")]
-    Message(#[from] postcard::Error),
+    #[error("a message to another rank cannot be written: {0}")]
+    Encode(#[from] rmp_serde::encode::Error),
+    #[error("a message of another rank cannot be read: {0}")]
+    Decode(#[from] rmp_serde::decode::Error),
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
 }
 
-/// The other ranks, as rank 0 sees them.
-#[derive(Default)]
+/// The ranks of a run, as one of them sees the others. A run of one rank is alone: it sends nothing and waits for nothing.
+///
+/// All ranks call the same collective methods in the same order; the same number of ranks gives the same bits.
 pub struct Ranks {
-    /// To rank 1 and so on. Dropped first: a rank ends when its connection does.
+    /// The number of this one.
+    rank: usize,
+    size: usize,
+    /// Of rank 0 to rank 1 and so on; of another rank to rank 0. Dropped first: a rank ends when its connection does.
     links: Vec<Link>,
-    /// Of all ranks.
+    /// By rank, on rank 0.
     locations: Vec<Location>,
     /// Where the ranks compute on GPUs.
-    communicator: Option<Communicator>,
+    communicator: OnceCell<Communicator>,
     is_cancelled: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+    waited_seconds: Cell<f64>,
     _processes: Processes,
-}
-
-/// Rank 0, as another rank sees it.
-#[derive(Debug)]
-pub struct Follower {
-    rank: usize,
-    /// All ranks, once this one has joined them.
-    size: usize,
-    link: Link,
-    communicator: Option<Communicator>,
 }
 
 /// The first message of a rank to rank 0.
@@ -90,6 +87,14 @@ struct Hello {
     version: String,
     pid: u32,
     location: Location,
+}
+
+/// Rank 0's answer, once all have come.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Welcome {
+    size: usize,
+    /// The ranks that share this one's processors, itself included.
+    sharing: usize,
 }
 
 /// A rank that has come to rank 0.
@@ -144,11 +149,20 @@ fn check_gpus(locations: &[Location]) -> Result<(), RankError> {
 impl Ranks {
     /// The only rank.
     pub fn alone() -> Self {
-        Self::default()
+        Self {
+            rank: 0,
+            size: 1,
+            links: Vec::new(),
+            locations: Vec::new(),
+            communicator: OnceCell::new(),
+            is_cancelled: None,
+            waited_seconds: Cell::default(),
+            _processes: Processes::default(),
+        }
     }
 
-    /// This process and `size - 1` more of the same program here; `arguments` of a rank follow those that say where to
-    /// connect.
+    /// This process as rank 0 and `size - 1` more of the same program here; `arguments` of a rank follow those that say
+    /// where to connect.
     ///
     /// # Errors
     /// [`RankError::Start`] with the reason of a rank that cannot be started, ends or does not connect in time.
@@ -157,15 +171,50 @@ impl Ranks {
             return Ok(Self::alone());
         }
         let (peers, processes) = Processes::start(size, arguments)?;
-        Ok(Self { _processes: processes, ..Self::of(peers, "")? })
+        Ok(Self { _processes: processes, ..Self::first(peers, "")? })
     }
 
-    /// `gpu`: the UUID of this process's own.
-    fn of(peers: Vec<Peer>, gpu: &str) -> Result<Self, RankError> {
+    /// Rank 0 of these. `gpu`: the UUID of this process's own.
+    fn first(peers: Vec<Peer>, gpu: &str) -> Result<Self, RankError> {
         let (links, others): (Vec<Link>, Vec<Location>) = peers.into_iter().unzip();
         let locations: Vec<Location> = std::iter::once(Location::own(gpu)).chain(others).collect();
         check_gpus(&locations)?;
-        Ok(Self { links, locations, ..Self::default() })
+        Ok(Self { size: locations.len(), links, locations, ..Self::alone() })
+    }
+
+    /// Connects to rank 0 at `address` as another rank. `secret`: what rank 0 gave this process; `gpu`: the UUID of its
+    /// own.
+    ///
+    /// # Errors
+    /// [`RankError::Start`] if nobody answers there.
+    pub fn connect(address: &str, rank: usize, secret: String, gpu: &str) -> Result<Self, RankError> {
+        let failed = |cause: std::io::Error| RankError::Start { rank, cause: format!("{address}: {cause}") };
+        let addresses = address.to_socket_addrs().map_err(failed)?;
+        let mut found = Err(std::io::Error::other("no such address"));
+        for address in addresses {
+            found = found.or_else(|_| TcpStream::connect_timeout(&address, TO_ANSWER / 3));
+        }
+        let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), PATIENCE).map_err(failed)?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let (pid, location) = (std::process::id(), Location::own(gpu));
+        link.send(&Hello { rank, secret, version, pid, location })?;
+        Ok(Self { rank, links: vec![link.named("rank 0".to_owned())], ..Self::alone() })
+    }
+
+    /// Waits until all have come. Returns how many ranks share this one's processors, itself included.
+    ///
+    /// # Errors
+    /// [`RankError::Lost`] or [`RankError::Failed`] of a rank that is gone.
+    pub fn meet(&mut self) -> Result<usize, RankError> {
+        if self.rank > 0 {
+            let Welcome { size, sharing } = self.receive()?;
+            self.size = size;
+            return Ok(sharing);
+        }
+        for (rank, link) in (1..).zip(&self.links) {
+            link.send(&Welcome { size: self.size, sharing: self.sharing(rank) })?;
+        }
+        Ok(self.sharing(0))
     }
 
     /// Waiting for others ends soon after `is_cancelled` returns true.
@@ -174,18 +223,23 @@ impl Ranks {
         Self { is_cancelled: Some(Box::new(is_cancelled)), ..self }
     }
 
-    /// All ranks, this one included.
-    pub fn size(&self) -> usize {
-        1 + self.links.len()
+    /// The number of this rank.
+    pub fn rank(&self) -> usize {
+        self.rank
     }
 
-    /// The names of the hosts, by rank; none where a run is alone.
-    pub fn hosts(&self) -> impl Iterator<Item = &str> {
-        self.locations.iter().map(|location| location.host.as_str())
+    /// All ranks, this one included.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// The name of this rank's host; empty where a run is alone.
+    pub fn host(&self) -> String {
+        if self.size > 1 { host_name() } else { String::new() }
     }
 
     /// The ranks, `rank` included, that share its processors.
-    pub fn sharing(&self, rank: usize) -> usize {
+    fn sharing(&self, rank: usize) -> usize {
         let sharing = |own: &Location| self.locations.iter().filter(|other| own.shares_processors(other)).count();
         self.locations.get(rank).map_or(1, sharing).max(1)
     }
@@ -211,20 +265,84 @@ impl Ranks {
         }
     }
 
-    /// Sends each other rank its message; `message` is given the number of the rank.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`] or [`RankError::Failed`] of a rank that is gone.
-    pub fn send<M: Serialize>(&self, mut message: impl FnMut(usize) -> M) -> Result<(), RankError> {
-        (1..).zip(&self.links).try_for_each(|(rank, link)| link.send(&message(rank)))
+    /// The seconds since the last call in which this rank waited for others.
+    pub fn take_waited_seconds(&self) -> f64 {
+        self.waited_seconds.take()
     }
 
-    /// Waits for a message of each other rank, in their order.
+    fn waiting<T>(&self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let found = work();
+        self.waited_seconds.set(self.waited_seconds.get() + start.elapsed().as_secs_f64());
+        found
+    }
+
+    /// What rank 0 finds, on all ranks; the others do not compute it.
     ///
     /// # Errors
-    /// As [`Ranks::send`]; [`RankError::Cancelled`].
-    pub fn gather<M: DeserializeOwned>(&self) -> Result<Vec<M>, RankError> {
-        self.links.iter().map(|link| link.receive(|| self.keep_waiting())).collect()
+    /// Those of `value` on rank 0; [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`].
+    pub fn broadcast<M, E>(&self, value: impl FnOnce() -> Result<M, E>) -> Result<M, E>
+    where
+        M: Serialize + DeserializeOwned,
+        E: From<RankError>,
+    {
+        if self.rank > 0 {
+            return Ok(self.receive()?);
+        }
+        let value = value()?;
+        self.links.iter().try_for_each(|link| link.send(&value))?;
+        Ok(value)
+    }
+
+    /// What each rank has, in their order, on rank 0; nothing on the others.
+    ///
+    /// # Errors
+    /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`].
+    pub fn gather<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
+        let others = self.gather_others(&own)?;
+        Ok(if self.rank > 0 { others } else { std::iter::once(own).chain(others).collect() })
+    }
+
+    /// As [`Ranks::gather`], without what rank 0 itself has.
+    ///
+    /// # Errors
+    /// As [`Ranks::gather`].
+    pub fn gather_others<M: Serialize + DeserializeOwned>(&self, own: &M) -> Result<Vec<M>, RankError> {
+        if self.rank > 0 {
+            self.links[0].send(own)?;
+            return Ok(Vec::new());
+        }
+        self.waiting(|| self.links.iter().map(|link| link.receive(|| self.keep_waiting())).collect())
+    }
+
+    /// What each rank has, in their order, on all of them.
+    ///
+    /// # Errors
+    /// As [`Ranks::gather`].
+    pub fn exchange<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
+        let all = self.gather(own)?;
+        self.broadcast(|| Ok(all))
+    }
+
+    /// The sum over all ranks, added in their order.
+    ///
+    /// # Errors
+    /// As [`Ranks::gather`].
+    pub fn sum(&self, own: f64) -> Result<f64, RankError> {
+        Ok(self.exchange(own)?.into_iter().sum())
+    }
+
+    /// Whether it is so on any rank.
+    ///
+    /// # Errors
+    /// As [`Ranks::gather`].
+    pub fn any(&self, own: bool) -> Result<bool, RankError> {
+        Ok(self.exchange(own)?.contains(&true))
+    }
+
+    /// This rank's part of `count` items in order: all ranks have about as many, and the parts follow each other.
+    pub fn share(&self, count: usize) -> std::ops::Range<usize> {
+        count * self.rank / self.size..count * (self.rank + 1) / self.size
     }
 
     /// Has ranks whose `device` is a GPU sum by NCCL from now on, each on its own. To be called once all have loaded the
@@ -232,60 +350,59 @@ impl Ranks {
     ///
     /// # Errors
     /// As [`Ranks::gather`]; without NCCL, or what it says.
-    pub fn join(&mut self, device: &Device) -> Result<(), RankError> {
-        if !self.links.is_empty() && !device.is_cpu() {
-            let id = Communicator::new_id()?;
-            self.links.iter().try_for_each(|link| link.send_bytes(&id))?;
-            let joined = Communicator::join(&id, (0, self.size()), device, &|| self.keep_waiting().is_ok());
-            self.communicator = Some(joined.map_err(|error| self.explained(error))?);
+    pub fn join(&self, device: &Device) -> Result<(), RankError> {
+        if self.size > 1 && !device.is_cpu() {
+            let id = self.broadcast(|| Ok::<_, RankError>(Communicator::new_id()?))?;
+            let place = (self.rank, self.size);
+            let joined = Communicator::join(&id, place, device, &|| self.keep_waiting().is_ok());
+            let joined = joined.map_err(|error| self.explained(error))?;
+            // Joined once.
+            let _ = self.communicator.set(joined);
         }
         Ok(())
     }
 
-    /// Why ranks could not communicate: the rank that is gone, which NCCL may notice first, else NCCL's own words.
+    /// Why ranks could not communicate: the rank that is gone, which NCCL may notice first, else NCCL's own words. Rank 0
+    /// ends the others when it has lost one.
     fn explained(&self, error: candle_core::Error) -> RankError {
         wait_until(|| self.keep_waiting().is_err());
         self.keep_waiting().err().unwrap_or(RankError::Tensor(error))
     }
 
-    /// Sends one other rank a message.
+    /// Sends another rank a message, as rank 0.
     ///
     /// # Errors
-    /// As [`Ranks::send`].
+    /// [`RankError::Lost`] or [`RankError::Failed`] of a rank that is gone.
     pub fn send_to<M: Serialize>(&self, rank: usize, message: &M) -> Result<(), RankError> {
         self.links[rank - 1].send(message)
     }
 
-    /// Waits for bytes of one other rank.
+    /// Waits for bytes of another rank, as rank 0.
     ///
     /// # Errors
     /// As [`Ranks::gather`].
     pub fn receive_bytes_of(&self, rank: usize) -> Result<Vec<u8>, RankError> {
         self.links[rank - 1].receive_bytes(|| self.keep_waiting())
     }
-}
 
-impl Follower {
-    /// Connects to rank 0 at `address` as `rank`. `secret`: what rank 0 gave this process; `gpu`: the UUID of its own.
+    /// Waits for a message of rank 0.
     ///
     /// # Errors
-    /// [`RankError::Start`] if nobody answers there.
-    pub fn connect(address: &str, rank: usize, secret: String, gpu: &str) -> Result<Self, RankError> {
-        let failed = |cause: std::io::Error| RankError::Start { rank, cause: format!("{address}: {cause}") };
-        let addresses = address.to_socket_addrs().map_err(failed)?;
-        let mut found = Err(std::io::Error::other("no such address"));
-        for address in addresses {
-            found = found.or_else(|_| TcpStream::connect_timeout(&address, TO_ANSWER / 3));
-        }
-        let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), PATIENCE).map_err(failed)?;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        let (pid, location) = (std::process::id(), Location::own(gpu));
-        link.send(&Hello { rank, secret, version, pid, location })?;
-        Ok(Self { rank, size: 1, link: link.named("rank 0".to_owned()), communicator: None })
+    /// [`RankError::Lost`].
+    pub fn receive<M: DeserializeOwned>(&self) -> Result<M, RankError> {
+        self.waiting(|| self.links[0].receive(|| self.keep_waiting()))
     }
 
-    /// Kills this process where it has not ended soon after rank 0 is gone: the driver may wait for ever for a GPU's
-    /// work that waits for another rank.
+    /// Sends rank 0 bytes.
+    ///
+    /// # Errors
+    /// [`RankError::Lost`].
+    pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), RankError> {
+        self.links[0].send_bytes(bytes)
+    }
+
+    /// Kills this process, another rank than 0, where it has not ended soon after rank 0 is gone: the driver may wait for
+    /// ever for a GPU's work that waits for another rank.
     ///
     /// # Errors
     /// [`RankError::Start`] without a thread for it.
@@ -303,67 +420,17 @@ impl Follower {
         spawned.map(drop).map_err(|cause| RankError::Start { rank: self.rank, cause: cause.to_string() })
     }
 
-    /// Whether rank 0 is gone, for work that should end then.
-    pub fn loss(&self) -> impl Fn() -> bool + Send + Sync + 'static {
-        let lost = self.link.lost();
-        move || lost.is_known()
-    }
-
-    /// Waits for the next message of rank 0; `None` once it has ended.
-    ///
-    /// # Errors
-    /// [`RankError::Message`].
-    pub fn receive<M: DeserializeOwned>(&self) -> Result<Option<M>, RankError> {
-        match self.link.receive(|| Ok(())) {
-            Ok(message) => Ok(Some(message)),
-            Err(RankError::Lost { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The number of this rank.
-    pub fn rank(&self) -> usize {
-        self.rank
-    }
-
-    /// # Errors
-    /// [`RankError::Lost`].
-    pub fn reply_bytes(&self, bytes: &[u8]) -> Result<(), RankError> {
-        self.link.send_bytes(bytes)
-    }
-
-    /// # Errors
-    /// [`RankError::Lost`].
-    pub fn reply<M: Serialize>(&self, message: &M) -> Result<(), RankError> {
-        self.link.send(message)
+    /// Returns once rank 0 has ended: it takes another rank that ends before it for lost.
+    pub fn wait_for_rank_0(&self) {
+        while self.receive::<()>().is_ok() {}
     }
 
     /// Tells rank 0 why this rank cannot go on.
     pub fn fail(&self, why: &str) {
         // Whoever is gone needs no reason. A connection that is closed at once may take it along.
-        if self.link.send_failure(why).is_ok() {
+        if self.links[0].send_failure(why).is_ok() {
             wait_until(self.loss());
         }
-    }
-
-    /// This rank's part of [`Ranks::join`] among `size`.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`]; without NCCL, or what it says.
-    pub fn join(&mut self, device: &Device, size: usize) -> Result<(), RankError> {
-        self.size = size;
-        if !device.is_cpu() {
-            let (id, is_lost) = (self.link.receive_bytes(|| Ok(()))?, self.loss());
-            let joined = Communicator::join(&id, (self.rank, size), device, &|| !is_lost());
-            self.communicator = Some(joined.map_err(|error| self.explained(error))?);
-        }
-        Ok(())
-    }
-
-    /// Rank 0 ends the others when it has lost one, which NCCL may notice first.
-    fn explained(&self, error: candle_core::Error) -> RankError {
-        wait_until(self.loss());
-        self.link.check().err().unwrap_or(RankError::Tensor(error))
     }
 }
 

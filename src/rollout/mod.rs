@@ -8,7 +8,6 @@ mod kv_cache; // room, caches, and the rows of a pass
 mod masks; // what may come next in constrained rows
 mod queue; // where requests come from, and who learns of their tokens
 mod shaping; // draws of served requests that shape the distribution
-mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,7 +25,6 @@ use kv_cache::{Capacity, Room};
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
 pub use queue::{Arrivals, QueuedRequest, RequestSource};
-pub use scored::{RolloutContext, ScoredCompletion, Watcher, signal_of};
 pub use shaping::Shaping;
 pub use thread_pool::ThreadPool;
 
@@ -223,7 +221,7 @@ impl RolloutMemory {
     }
 
     /// Tells `sender` of completions until the guard is dropped.
-    fn listen(&self, sender: Sender<EndedCompletion>) -> Listening<'_> {
+    pub(crate) fn listen(&self, sender: Sender<EndedCompletion>) -> Listening<'_> {
         *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
         Listening(self)
     }
@@ -236,12 +234,12 @@ impl RolloutMemory {
         }
     }
 
-    fn halvings(&self) -> u32 {
+    pub(crate) fn halvings(&self) -> u32 {
         self.halvings.load(Ordering::Relaxed)
     }
 
     /// Half as much for a rollout of `all` completions, and the next ones; whether there was more than one.
-    fn halve(&self, all: usize) -> bool {
+    pub(crate) fn halve(&self, all: usize) -> bool {
         let is_smaller = all >> self.halvings() > 1;
         self.halvings.fetch_add(u32::from(is_smaller), Ordering::Relaxed);
         is_smaller
@@ -249,7 +247,7 @@ impl RolloutMemory {
 }
 
 /// Its end ends the channel, so that whoever receives from it does not wait forever, after a panic too.
-struct Listening<'a>(&'a RolloutMemory);
+pub(crate) struct Listening<'a>(&'a RolloutMemory);
 
 impl Drop for Listening<'_> {
     fn drop(&mut self) {

@@ -1,10 +1,12 @@
 //! Alerts: rules over a run's metrics and evals. Each is raised once and cleared when it is resolved.
 
 mod collapsed;
+mod fallbacks;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use self::collapsed::{description, has_collapsed};
+use self::fallbacks::Fallbacks;
 use crate::config::TrainConfig;
 use crate::format::percent_short;
 use crate::report::alert_name;
@@ -52,6 +54,8 @@ pub(super) struct Alerts {
     history: VecDeque<Metrics>,
     /// Of the first step, nats/token.
     first_entropy: Option<f64>,
+    /// What a GPU refused.
+    pub(super) fallbacks: Fallbacks,
     /// The most frequent answer of the last step.
     pub(super) frequent_answer: Option<String>,
     /// On the eval set, from the base on.

@@ -4,39 +4,42 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::guide::Guide;
-use super::job::{divided, policy_settings, sampling};
-use super::setup::Setup;
+use super::setup::{PromptSets, Setup, lengths};
+use super::trainer::{divided, policy_settings, sampling};
 use crate::config::{Method, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, CompletionLengths, DataShape, GPU_DECODE_ROWS, GroupOutcome, Guidance, Memory, ModelShape, Signal,
-    Speed, StepShape, cpu_memory, gpu_completion_places, memory_limit_bytes, training_operations,
+    CPU_DECODE_ROWS, CompletionLengths, DataShape, GPU_DECODE_ROWS, GpuPlan, GroupOutcome, Guidance, Memory,
+    ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_completion_places, memory_limit_bytes, training_operations,
 };
-use crate::rollout::{
-    Completion, Request, RolloutContext, RolloutMemory, Sampling, ScoredCompletion, StopReason, generate, signal_of,
-    token_count,
-};
+use crate::policy::{Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of};
+use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, generate, token_count};
 use crate::run::RunFolders;
-use crate::score::{Tier, rows_without_answer};
+use crate::score::{Scorer, Tier, rows_without_answer};
 use crate::task::Task;
 use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
 /// What a configuration would train, in memory only.
 #[derive(Debug)]
 pub struct Candidate {
-    setup: Setup,
-    model: Decoder,
-    engine: Engine,
+    task: Task,
+    config: TrainConfig,
+    prompts: PromptSets,
+    scorer: Scorer,
+    policy: Policy,
+    model_digest: String,
+    /// For people.
+    device: String,
+    /// `None` on a CPU.
+    fit: Option<GpuPlan>,
 }
 
 /// Prompts of a speed measurement: two shards of 32 completions in groups of 8.
 const MEASURED_PROMPTS: usize = 8;
 /// The maximum of new tokens in a measurement.
 const MEASURED_TOKENS: usize = 64;
-/// The step of the random numbers; used by no training step or eval.
-const SIGNAL_STEP: u32 = u32::MAX - 1;
 
 impl Candidate {
     /// Loads everything; `places` are searched for runs that are the start.
@@ -45,47 +48,49 @@ impl Candidate {
     /// [`TrainError`] naming what is missing or wrong, as the run itself would.
     pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
         let setup = Setup::of(task.clone(), config.clone(), "", places, engine)?;
-        let (base, trainable) = (&setup.start, Trainable::of(config));
-        let trained = (trainable, divided(config, trainable, 0));
-        let model =
-            Decoder::sharded(&base.config, &base.weights()?, trained, config.seed, engine.dtype, &engine.device)?;
-        Ok(Self { setup, model, engine: engine.clone() })
+        let Setup { task, config, start, prompts, scorer, threads, device, fit, .. } = setup;
+        let trainable = Trainable::of(&config);
+        let trained = (trainable, divided(&config, trainable, 0));
+        let (weights, dtype) = (start.weights()?, engine.dtype);
+        let model = Decoder::sharded(&start.config, &weights, trained, config.seed, dtype, &engine.device)?;
+        let policy = Policy::new(engine.clone(), model, start.tokenizer, threads);
+        Ok(Self { task, config, prompts, scorer, policy, model_digest: start.digest, device, fit })
     }
 
     /// Identifies the model that the run would start from.
     pub fn model_digest(&self) -> &str {
-        &self.setup.start.digest
+        &self.model_digest
     }
 
     pub fn model_config(&self) -> &ModelConfig {
-        &self.setup.start.config
+        self.policy.model.config()
     }
 
     /// For people.
     pub fn device(&self) -> String {
-        self.setup.device.clone()
+        self.device.clone()
     }
 
     pub fn memory(&self) -> Memory {
-        match &self.setup.fit {
+        match &self.fit {
             Some(fit) => fit.memory.clone(),
             None => cpu_memory(
-                &self.setup.start.config,
-                &self.setup.config,
+                self.policy.model.config(),
+                &self.config,
                 &self.data(),
-                self.setup.threads.count(),
+                self.policy.threads.count(),
                 memory_limit_bytes(),
             ),
         }
     }
 
     pub fn shape(&self) -> StepShape {
-        self.setup.shape()
+        self.fit.as_ref().map_or_else(|| StepShape::of(&self.config), |fit| fit.shape)
     }
 
     /// Completions are counted at the limit.
     pub fn data(&self) -> DataShape {
-        self.setup.prompts.shape(&self.setup.config)
+        self.prompts.shape(&self.config)
     }
 
     /// Times a small prefill, rollout and gradient of the real model on real prompts; returns the completion lengths
@@ -96,22 +101,22 @@ impl Candidate {
     pub fn measure(&self) -> Result<(Speed, CompletionLengths), TrainError> {
         let requests = self.measured_requests();
         let prefill_per_second = self.measure_prefill(&requests)?;
-        let limit = self.setup.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
+        let limit = self.config.max_completion_tokens.min(MEASURED_TOKENS.max(2));
         let (sampling, memory) =
             (Sampling { max_completion_tokens: limit, ..self.sampling() }, RolloutMemory::default());
-        if !self.engine.device.is_cpu() {
+        if !self.policy.engine.device.is_cpu() {
             // A GPU loads and selects kernels on first use.
-            generate(&self.model, Adapters::On, &requests, &sampling, &memory, &self.setup.threads)?;
+            generate(&self.policy.model, Adapters::On, &requests, &sampling, &memory, &self.policy.threads)?;
         }
         let start = Instant::now();
-        let sampled =
-            generate(&self.model, Adapters::On, &requests, &sampling, &memory, &self.setup.threads)?.completions;
+        let sampled = generate(&self.policy.model, Adapters::On, &requests, &sampling, &memory, &self.policy.threads)?
+            .completions;
         let sampling_seconds = start.elapsed().as_secs_f64();
         let tokens_of = |group: &Vec<Completion>| group.iter().map(|sample| sample.token_ids.len()).collect();
         let groups: Vec<Vec<usize>> = sampled.iter().map(tokens_of).collect();
         let tokens = groups.iter().flatten().sum::<usize>() as f64;
         let seen = tokens / sampled.iter().flatten().count().max(1) as f64;
-        let max_completion_tokens = self.setup.config.max_completion_tokens;
+        let max_completion_tokens = self.config.max_completion_tokens;
         // The lengths of truncated completions are unknown: the limit is the safe estimate.
         let is_truncated = sampled.iter().flatten().any(|completion| completion.stop == StopReason::Length);
         let lengths = if is_truncated && limit < max_completion_tokens {
@@ -119,7 +124,7 @@ impl Candidate {
         } else {
             CompletionLengths::of_sample(&groups, max_completion_tokens)
         };
-        let shape = ModelShape::of(&self.setup.start.config);
+        let shape = ModelShape::of(self.policy.model.config());
         let prompts = requests.iter().map(|request| request.prompt.len()).sum::<usize>() as f64;
         let mean_prompt = prompts / requests.len().max(1) as f64;
         let prefill_seconds = shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
@@ -130,7 +135,7 @@ impl Candidate {
             decode_per_second: decode_operations / (sampling_seconds - prefill_seconds).max(0.05 * sampling_seconds),
             training_per_second,
             bandwidth_bytes_per_second: None,
-            number_bytes: self.engine.dtype.size_in_bytes(),
+            number_bytes: self.policy.engine.dtype.size_in_bytes(),
             decode_rows: self.decode_rows(),
         };
         Ok((speed, lengths))
@@ -141,25 +146,25 @@ impl Candidate {
     /// # Errors
     /// If a tensor operation fails or tokens cannot be decoded.
     pub fn sample(&self, prompts: usize) -> Result<Signal, TrainError> {
-        let requests = self.requests(prompts, self.setup.config.completions_per_prompt);
-        let context = RolloutContext {
-            engine: &self.engine,
-            model: &self.model,
-            adapters: Adapters::Off,
-            tokenizer: &self.setup.start.tokenizer,
-            threads: &self.setup.threads,
-            memory: &RolloutMemory::default(),
+        let requests = self.requests(prompts, self.config.completions_per_prompt);
+        let prompts = &self.prompts.train;
+        let question = |request: Request| Question { prompt: &prompts[request.prompt_number as usize], request };
+        let questions: Vec<Question<'_>> = requests.into_iter().map(question).collect();
+        let sampling = self.sampling();
+        let settings = ConverseSettings {
+            task: &self.task,
+            scorer: &self.scorer,
+            version: PolicyVersion::Base,
+            sampling: &sampling,
+            max_prompt_tokens: lengths(&self.config, self.policy.model.config()).prompt_limit(),
+            // A forecast of the first answers.
+            max_turns: 1,
         };
-        let rows: Vec<_> =
-            requests.iter().map(|request| &self.setup.prompts.train[request.prompt_number as usize].row).collect();
-        let groups = context.score(
-            &self.setup.scorer,
-            context.rollout(&requests, &self.sampling())?.completions,
-            rows.iter().copied(),
-        )?;
+        let conversed = self.policy.converse(&questions, &settings, None)?;
         let mut signal = Signal { guidance: self.guidance()?, ..Signal::default() };
-        for (row, completions) in rows.into_iter().zip(groups) {
-            for ScoredCompletion { completion, score, .. } in &completions {
+        for (question, conversations) in questions.iter().zip(conversed.conversations) {
+            let answers: Vec<Turn> = conversations.into_iter().flat_map(|Conversation { turns }| turns).collect();
+            for Turn { completion, score, .. } in &answers {
                 signal.truncated += usize::from(completion.stop == StopReason::Length);
                 for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
                     *count += usize::from(score.tier == tier && !score.is_error());
@@ -168,56 +173,55 @@ impl Candidate {
                     *signal.failures.entry(class).or_default() += 1;
                 }
             }
-            let rewards = completions.iter().map(|scored| scored.score.reward).collect();
-            signal.lengths.push(completions.iter().map(|scored| scored.completion.token_ids.len()).collect());
-            let has = |tier: &Tier| completions.iter().any(|one| one.score.tier == *tier && !one.score.is_error());
+            let rewards = answers.iter().map(|answer| answer.score.reward).collect();
+            signal.lengths.push(answers.iter().map(|answer| answer.completion.token_ids.len()).collect());
+            let has = |tier: &Tier| answers.iter().any(|one| one.score.tier == *tier && !one.score.is_error());
             let tiers = Tier::ALL.into_iter().filter(has).collect();
-            let (prompt_id, signal_of) = (row.id.clone(), signal_of(&completions));
+            let (prompt_id, signal_of) = (question.prompt.row.id.clone(), signal_of(answers.iter()));
             signal.groups.push(GroupOutcome { prompt_id, signal: signal_of, rewards, tiers });
         }
         Ok(signal)
     }
 
     fn guidance(&self) -> Result<Guidance, TrainError> {
-        let Setup { task, config, start, prompts, scorer, .. } = &self.setup;
+        let Self { task, config, prompts, scorer, policy, .. } = self;
         let rows = || prompts.train.iter().map(|prompt| &prompt.row);
         let without = rows_without_answer(task, scorer, rows())?.len();
         let conversations = rows().filter(|row| row.turn_count() > 1).count();
         let is_on = config.guided && config.method != Method::Sft;
         // A grammar takes long to compile: only where it is needed.
-        let refusal = if is_on && without > 0 { Guide::new(task, &start.tokenizer).refusal() } else { None };
+        let refusal = if is_on && without > 0 { Guide::new(task, &policy.tokenizer).refusal() } else { None };
         Ok(Guidance { is_on, rows: prompts.train.len(), conversations, without_expected: without, refusal })
     }
 
     fn sampling(&self) -> Sampling {
-        sampling(&self.setup.start.tokenizer, &self.setup.config)
+        sampling(&self.policy.tokenizer, &self.config)
     }
 
     /// Two shards on a CPU; on a GPU as many completions as the run would sample together.
     fn measured_requests(&self) -> Vec<Request> {
-        let samples = self.setup.config.completions_per_prompt;
-        if self.engine.device.is_cpu() {
+        let samples = self.config.completions_per_prompt;
+        if self.policy.engine.device.is_cpu() {
             return self.requests(MEASURED_PROMPTS, samples.min(8));
         }
-        let prompts = self.setup.config.prompt_groups_per_step * self.setup.config.weight_sync_interval as usize;
+        let prompts = self.config.prompt_groups_per_step * self.config.weight_sync_interval as usize;
         self.requests(prompts.min(self.decode_rows() / samples).max(1), samples)
     }
 
     /// Completions that are decoded together even if all are the longest.
     fn decode_rows(&self) -> usize {
-        if self.engine.device.is_cpu() {
+        if self.policy.engine.device.is_cpu() {
             return CPU_DECODE_ROWS;
         }
-        let places = gpu_completion_places(&self.setup.start.config, self.engine.dtype.size_in_bytes());
-        (places / self.setup.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
+        let places = gpu_completion_places(self.policy.model.config(), self.policy.engine.dtype.size_in_bytes());
+        (places / self.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
     }
 
     /// The first prompts in the order of the first epoch, numbered by row.
     fn requests(&self, count: usize, samples: usize) -> Vec<Request> {
-        let order = crate::dataset::order::epoch_order(self.setup.prompts.train.len(), 0, self.setup.config.seed);
-        let request = |row: usize| {
-            Request::new(self.setup.prompts.train[row].token_ids.clone(), row as u32, SIGNAL_STEP, samples)
-        };
+        let order = crate::dataset::order::epoch_order(self.prompts.train.len(), 0, self.config.seed);
+        let request =
+            |row: usize| Request::new(self.prompts.train[row].token_ids.clone(), row as u32, SIGNAL_STEP, samples);
         order.into_iter().take(count).map(request).collect()
     }
 
@@ -230,14 +234,14 @@ impl Candidate {
         };
         let batches: Vec<PackedBatch> = requests.iter().map(batch).collect();
         let forward = || {
-            self.setup.threads.map(&batches, |batch| self.model.forward(batch, Adapters::On))?;
-            self.engine.synchronize()
+            self.policy.threads.map(&batches, |batch| self.policy.model.forward(batch, Adapters::On))?;
+            self.policy.engine.synchronize()
         };
         forward()?;
         let start = Instant::now();
         forward()?;
         let seconds = start.elapsed().as_secs_f64();
-        let shape = ModelShape::of(&self.setup.start.config);
+        let shape = ModelShape::of(self.policy.model.config());
         let operations: f64 = batches
             .iter()
             .map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0))
@@ -262,13 +266,13 @@ impl Candidate {
         let groups: Vec<PolicyGroup<'_>> = requests.iter().zip(sampled).map(group).collect();
         let completions = sampled.iter().flatten().count();
         let totals = StepTotals { sequences: completions, tokens: token_count(sampled) };
-        let mut settings = policy_settings(&self.setup.config, self.shape());
+        let mut settings = policy_settings(&self.config, self.shape());
         settings.loss.kl_beta = 0.0;
         let gradient = || {
-            policy_gradient(&self.model, &groups, totals, &settings, &self.setup.threads)?;
-            self.engine.synchronize()
+            policy_gradient(&self.policy.model, &groups, totals, &settings, &self.policy.threads)?;
+            self.policy.engine.synchronize()
         };
-        if !self.engine.device.is_cpu() {
+        if !self.policy.engine.device.is_cpu() {
             gradient()?;
         }
         let start = Instant::now();
@@ -278,10 +282,10 @@ impl Candidate {
             prompt_groups_per_step: requests.len(),
             completions_per_prompt: requests.first().map_or(1, |request| request.samples),
             kl_beta: 0.0,
-            ..self.setup.config.clone()
+            ..self.config.clone()
         };
         let data =
             DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
-        Ok(training_operations(&self.setup.start.config, &config, &data, self.shape().recompute) / seconds.max(1e-9))
+        Ok(training_operations(self.policy.model.config(), &config, &data, self.shape().recompute) / seconds.max(1e-9))
     }
 }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::TrainError;
-use super::job::Job;
+use super::trainer::Trainer;
 use crate::checkpoint::{self, CheckpointError, Snapshot};
 use crate::kernels::pinned_memory::HostBuffer;
 use crate::plan::memory_limit_bytes;
@@ -69,9 +69,9 @@ pub(super) struct PendingCheckpoint {
 }
 
 impl CheckpointWriter {
-    /// Starts the thread for checkpoints of this job, which allocates the buffer.
-    pub(super) fn prepare(&mut self, job: &Job) {
-        let bytes = Snapshot::buffer_bytes(job.model.parameters());
+    /// Starts the thread for checkpoints of this run, which allocates the buffer.
+    pub(super) fn prepare(&mut self, trainer: &Trainer) {
+        let bytes = Snapshot::buffer_bytes(trainer.policy.model.parameters());
         let most =
             memory_limit_bytes().map_or(MOST_COPIED_BYTES, |memory| MOST_COPIED_BYTES.min(memory / MEMORY_PARTS));
         if bytes as u64 > most {
@@ -79,7 +79,7 @@ impl CheckpointWriter {
         }
         let ((made, buffer), (pending, received), (done, completed)) =
             (channel(), channel::<Box<PendingCheckpoint>>(), channel());
-        let device = job.engine.device.clone();
+        let device = trainer.policy.engine.device.clone();
         let write = move || {
             let _ = made.send(HostBuffer::new(bytes, &device));
             // A second buffer is not needed.

@@ -5,42 +5,79 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::checkpoint_writer::{Completed, PendingCheckpoint};
-use super::job::Job;
-use super::recorder::Recorder;
-use super::sharded::all_numbers;
+use super::recorder::{Record, Recorder};
+use super::sharded::{all_numbers, serve_pieces, stop_serving};
+use super::trainer::Trainer;
 use crate::checkpoint::{Contents, Snapshot};
 use crate::model::Trainable;
 use crate::plan::BYTES_PER_TRAINED_NUMBER;
 use crate::run::events::Checkpoint;
 use crate::run::{
-    RunDirectory, WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast,
-    list_checkpoints,
+    WaitOutcome, checkpoint_folder, checkpoint_path, checkpoints_to_delete, disk_forecast, list_checkpoints,
 };
 
 /// Names, counters, lines of the log.
 const BESIDES_BYTES: u64 = 1 << 20;
 
+/// Why a checkpoint is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SaveReason {
+    Start,
+    Interval,
+    Eval,
+    Asked,
+    Interrupted,
+    Recovered,
+    End,
+}
+
+impl SaveReason {
+    /// As in the log.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Interval => "interval",
+            Self::Eval => "eval",
+            Self::Asked => "asked",
+            Self::Interrupted => "interrupted",
+            Self::Recovered => "recovered",
+            Self::End => "end",
+        }
+    }
+
+    /// Whether training continues while it is written.
+    fn is_beside_training(self) -> bool {
+        matches!(self, Self::Start | Self::Interval | Self::Eval)
+    }
+}
+
 /// Saves a checkpoint and applies the keep rules. Requested and final checkpoints are durable on return; those of an
 /// interval, an eval and the start are written while training continues, and their event says when they are durable.
-pub(super) fn save(
-    run: &RunDirectory,
-    job: &mut Job,
-    recorder: &mut Recorder<'_>,
-    why: &str,
-) -> Result<(), TrainError> {
-    let begun = Instant::now();
+/// Other ranks send what rank 0 asks for of their part.
+pub(super) fn save(trainer: &Trainer, record: &mut Record<'_>, reason: SaveReason) -> Result<(), TrainError> {
+    if trainer.ranks.rank() > 0 {
+        return serve_pieces(trainer);
+    }
+    record.on_rank_0(|recorder| save_on_rank_0(trainer, recorder, reason))?;
+    stop_serving(trainer)
+}
+
+fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveReason) -> Result<(), TrainError> {
+    let (begun, run) = (Instant::now(), &trainer.run);
     collect(recorder, true)?;
-    let step = job.state.step;
+    let step = trainer.state.step;
     // A complete checkpoint of this step has the same contents; writing it again would first remove it.
     if list_checkpoints(run.path())?.last() == Some(&step) {
         return Ok(());
     }
     recorder.phase(step, "checkpoint")?;
     recorder.sync()?;
-    let event = Checkpoint { step, path: checkpoint_folder(step), why: why.to_owned(), ..Checkpoint::default() };
+    let why = reason.name().to_owned();
+    let event = Checkpoint { step, path: checkpoint_folder(step), why, ..Checkpoint::default() };
     // Before the first step, all weights are those of the base.
-    let is_base = step == 0 && job.trainable == Trainable::Full;
-    let numbers = if is_base { 0 } else { job.model.parameters().count() as u64 };
+    let is_base = step == 0 && trainer.trainable() == Trainable::Full;
+    let parameters = trainer.policy.model.parameters();
+    let numbers = if is_base { 0 } else { parameters.count() as u64 };
     let needed_bytes = numbers * BYTES_PER_TRAINED_NUMBER + BESIDES_BYTES;
     let mut pending = Box::new(PendingCheckpoint {
         run: run.path().to_owned(),
@@ -53,10 +90,10 @@ pub(super) fn save(
         log: recorder.log(),
         needed_bytes,
     });
-    wait_for_space(run, job, recorder, &pending)?;
+    wait_for_space(trainer, recorder, &pending)?;
     let folder = checkpoint_path(run.path(), step);
-    let contents = Contents::of(job.model.parameters(), &job.state, job.trainable, &job.config.base_model);
-    let [mut parameters, mut moments] = all_numbers(job);
+    let contents = Contents::of(parameters, &trainer.state, trainer.trainable(), &trainer.config.base_model);
+    let [mut parameters, mut moments] = all_numbers(trainer);
     match if is_base { None } else { recorder.saver.take_buffer() } {
         Some(buffer) => pending.snapshot = Some(Snapshot::take(buffer, contents, &mut *parameters, &mut *moments)?),
         None => {
@@ -70,11 +107,11 @@ pub(super) fn save(
     drop((parameters, moments));
     let mut steps = list_checkpoints(run.path())?;
     steps.push(step);
-    let best = recorder.history()?.best_step_by(&steps, job.config.keep_best_by);
-    let end = (step == job.total_steps).then_some(step);
-    pending.event.removed = checkpoints_to_delete(&steps, job.config.keep_checkpoints, best, end);
+    let best = recorder.history()?.best_step_by(&steps, trainer.config.keep_best_by);
+    let end = (step == trainer.total_steps).then_some(step);
+    pending.event.removed = checkpoints_to_delete(&steps, trainer.config.keep_checkpoints, best, end);
     pending.to_remove.clone_from(&pending.event.removed);
-    let waits = pending.snapshot.is_none() || !matches!(why, "start" | "interval" | "eval");
+    let waits = pending.snapshot.is_none() || !reason.is_beside_training();
     if !waits {
         pending.blocked = (begun.elapsed().as_secs_f64(), None);
     }
@@ -128,8 +165,7 @@ fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Re
 /// Pauses the run while this checkpoint does not fit the disk or, unless the user has resumed regardless, the rest of
 /// the run does not.
 fn wait_for_space(
-    run: &RunDirectory,
-    job: &mut Job,
+    trainer: &Trainer,
     recorder: &mut Recorder<'_>,
     pending: &PendingCheckpoint,
 ) -> Result<(), TrainError> {
@@ -137,12 +173,13 @@ fn wait_for_space(
         // On a stop the write is attempted all the same, since a checkpoint that fits saves the step.
         let _ = recorder.wait_for_space(&pending.label(), pending.needed_bytes, false);
     }
-    if job.ignores_disk_forecast {
+    if recorder.ignores_disk_forecast {
         return Ok(());
     }
-    let forecast = disk_forecast(run.path(), recorder.history()?, &job.config);
+    let forecast = disk_forecast(trainer.run.path(), recorder.history()?, &trainer.config);
     if let (false, Some(rest)) = (forecast.fits(), forecast.needed_bytes) {
-        job.ignores_disk_forecast = recorder.wait_for_space("the rest of the run", rest, false) == WaitOutcome::Resumed;
+        recorder.ignores_disk_forecast =
+            recorder.wait_for_space("the rest of the run", rest, false) == WaitOutcome::Resumed;
     }
     Ok(())
 }

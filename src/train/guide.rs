@@ -1,12 +1,12 @@
 //! The grammar that guides groups whose rows have no expected answer.
 
 use crate::constraint::{ConstraintError, TaskConstraints};
-use crate::eval::Prompt;
+use crate::policy::Question;
 use crate::rollout::Request;
 use crate::task::Task;
 use crate::text::Tokenizer;
 
-/// What answers are sampled from where a row has none.
+/// The grammar of answers for rows that have none.
 #[derive(Debug)]
 pub(super) struct Guide {
     grammar: Result<TaskConstraints, ConstraintError>,
@@ -23,10 +23,10 @@ impl Guide {
     }
 
     /// `None` where no grammar constrains the row.
-    pub(super) fn request(&self, prompt: &Prompt, asked: &Request) -> Option<Request> {
+    pub(super) fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
         let constraint = self.grammar.as_ref().ok()?.of_row(&prompt.row, &prompt.text).ok()?;
-        // The place that the answer takes.
-        let first_sample = asked.first_sample + asked.samples as u32 - 1;
-        Some(Request { samples: 1, first_sample, constraint: Some(constraint), ..asked.clone() })
+        // The number of the sample whose place the answer takes.
+        let first_sample = request.first_sample + request.samples as u32 - 1;
+        Some(Request { samples: 1, first_sample, constraint: Some(constraint), ..request.clone() })
     }
 }

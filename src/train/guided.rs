@@ -7,59 +7,69 @@
 //! and starves tokens that the policy does not yet write.
 
 use super::TrainError;
-use super::job::Job;
-use crate::eval::Prompt;
-use crate::rollout::{Completion, Request, RolloutContext, ScoredCompletion, StopReason};
+use super::groups::Group;
+use super::trainer::Trainer;
+use crate::policy::{PolicyVersion, Prompt, Question, Turn};
+use crate::rollout::{Completion, StopReason};
 use crate::score::reference_answer;
 
-/// A group in which no completion earns the full reward.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FailedGroup<'a> {
-    /// Its place among the rows.
-    pub(super) row: usize,
-    pub(super) prompt: &'a Prompt,
-    /// What was sampled.
-    pub(super) request: &'a Request,
+/// Gives groups of rows of one turn without the full reward an answer to learn from. `questions`: of the groups.
+///
+/// # Errors
+/// Those of sampling and scoring.
+pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Question<'_>]) -> Result<(), TrainError> {
+    let mut failed = Vec::new();
+    for (index, (group, question)) in groups.iter().zip(questions).enumerate() {
+        if question.prompt.row.turn_count() == 1 && !group.has_success() {
+            failed.push(index);
+        }
+    }
+    let asked: Vec<Question<'_>> = failed.iter().map(|index| questions[*index].clone()).collect();
+    for (index, answer) in guiding_answers(trainer, PolicyVersion::Trained, &asked)? {
+        groups[failed[index]].guide(answer, trainer.config.advantage);
+    }
+    Ok(())
 }
 
-/// Scored answers for groups of rows of one turn, by row; none for a group for which there is none. `context`: what
-/// samples where a row has no expected answer.
+/// Scored answers with the index of their question; none where there is none. `weights`: what samples where a row has no
+/// expected answer.
 ///
 /// # Errors
 /// Those of sampling and scoring.
 pub(super) fn guiding_answers(
-    job: &Job,
-    context: &RolloutContext<'_>,
-    groups: &[FailedGroup<'_>],
-) -> Result<Vec<(usize, ScoredCompletion)>, TrainError> {
-    let Some(guide) = &job.guide else { return Ok(Vec::new()) };
-    let (mut given, mut constrained) = (Vec::new(), Vec::new());
-    for group in groups {
-        match expected_completion(job, group.prompt)? {
-            Some(completion) => given.push((group, completion)),
-            None => constrained.extend(guide.request(group.prompt, group.request).map(|request| (group, request))),
+    trainer: &Trainer,
+    version: PolicyVersion,
+    questions: &[Question<'_>],
+) -> Result<Vec<(usize, Turn)>, TrainError> {
+    let Some(guide) = &trainer.guide else { return Ok(Vec::new()) };
+    let (mut given, mut sampled, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, question) in questions.iter().enumerate() {
+        if let Some(completion) = expected_completion(trainer, question.prompt)? {
+            given.push((index, completion));
+        } else if let Some(request) = guide.request(question) {
+            sampled.push(index);
+            requests.push(request);
         }
     }
-    let (sampled, requests): (Vec<_>, Vec<Request>) = constrained.into_iter().unzip();
     if !requests.is_empty() {
-        let completions = context.rollout(&requests, &job.sampling())?.completions;
+        let completions = trainer.policy.rollout(version, &requests, &trainer.sampling())?.completions;
         let ended = sampled.into_iter().zip(completions.into_iter().flatten());
         let ended = ended.filter(|(_, completion)| completion.stop == StopReason::Stop);
-        given.extend(ended.map(|(group, completion)| (group, guiding(completion.token_ids))));
+        given.extend(ended.map(|(index, completion)| (index, guiding(completion.token_ids))));
     }
-    let (groups, completions): (Vec<&FailedGroup<'_>>, Vec<Vec<Completion>>) =
-        given.into_iter().map(|(group, completion)| (group, vec![completion])).unzip();
-    let rows = groups.iter().map(|group| &group.prompt.row);
-    let scored = context.score(&job.scorer, completions, rows)?;
-    Ok(groups.iter().map(|group| group.row).zip(scored.into_iter().flatten()).collect())
+    let (indices, completions): (Vec<usize>, Vec<Vec<Completion>>) =
+        given.into_iter().map(|(index, completion)| (index, vec![completion])).unzip();
+    let rows = indices.iter().map(|index| &questions[*index].prompt.row);
+    let scored = trainer.policy.score(&trainer.scorer, completions, rows)?;
+    Ok(indices.into_iter().zip(scored.into_iter().flatten()).collect())
 }
 
 /// The row's expected answer with the token that ends a turn; `None` where it has none, or it is too long.
-fn expected_completion(job: &Job, prompt: &Prompt) -> Result<Option<Completion>, TrainError> {
-    let Some(answer) = reference_answer(&job.task, &job.scorer, &prompt.row)? else { return Ok(None) };
-    let mut token_ids = job.tokenizer.encode(&answer)?;
-    token_ids.extend(job.tokenizer.turn_end_id());
-    let fits = token_ids.len() <= job.config.max_completion_tokens.min(prompt.most_tokens);
+fn expected_completion(trainer: &Trainer, prompt: &Prompt) -> Result<Option<Completion>, TrainError> {
+    let Some(answer) = reference_answer(&trainer.task, &trainer.scorer, &prompt.row)? else { return Ok(None) };
+    let mut token_ids = trainer.policy.tokenizer.encode(&answer)?;
+    token_ids.extend(trainer.policy.tokenizer.turn_end_id());
+    let fits = token_ids.len() <= trainer.config.max_completion_tokens.min(prompt.most_tokens);
     Ok(fits.then(|| guiding(token_ids)))
 }
 

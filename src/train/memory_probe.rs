@@ -1,30 +1,40 @@
 //! A gradient at the longest shape before the first step, so that a lack of memory shows immediately.
 
-use super::job::Job;
+use super::TrainError;
+use super::gradient_shape::shrunk;
+use super::trainer::Trainer;
 use crate::rollout::{Completion, StopReason};
-use crate::update::{PolicyGroup, PolicySample, PolicySettings, StepTotals, policy_gradient};
+use crate::run::events::Alert;
+use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
 
-/// Runs forward and backward of one full micro-batch of the longest prompt with the longest completions, without
-/// updates or random numbers.
-pub(super) fn own_probe(job: &Job, mut settings: PolicySettings) -> candle_core::Result<()> {
-    let prompt = job
-        .prompts
-        .train
-        .iter()
-        .map(|prompt| prompt.token_ids.as_slice())
-        .max_by_key(|ids| ids.len())
-        .unwrap_or_default();
-    let tokens = job.config.max_completion_tokens;
-    let token_ids = vec![prompt.first().copied().unwrap_or(0); tokens];
-    let completion = Completion { token_ids, log_probs: vec![-1.0; tokens], stop: StopReason::Length };
-    settings.loss.kl_beta = 0.0;
-    let most_tokens = settings.tokens_per_micro_batch.min(job.extent().all);
-    let groups = full_micro_batch(prompt, &completion, job.config.completions_per_prompt, most_tokens);
-    let sequences = groups.iter().map(|group| group.samples.len()).sum();
-    let totals = StepTotals { sequences, tokens: sequences * tokens };
-    policy_gradient(&job.model, &groups, totals, &settings, &job.threads)?;
-    // Surfaces errors of asynchronous work, and frees its memory.
-    job.engine.synchronize()
+/// Computes forward and backward of one full micro-batch of the longest prompt with the longest completions, without
+/// updates or random numbers; in smaller shapes when memory runs out. Returns an alert if it has.
+///
+/// # Errors
+/// [`TrainError::OutOfMemory`] if not even one sequence fits.
+pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainError> {
+    let before = trainer.shape.get();
+    // A later turn's prompt may be longer than any first one: the shape of a task counts both.
+    let longest = trainer.prompts.train.iter().max_by_key(|prompt| prompt.most_tokens);
+    let mut prompt = longest.map(|prompt| prompt.token_ids.clone()).unwrap_or_default();
+    let token = prompt.first().copied().unwrap_or(0);
+    prompt.resize(longest.map_or(1, |prompt| prompt.most_tokens), token);
+    let tokens = trainer.config.max_completion_tokens;
+    let (token_ids, log_probs) = (vec![token; tokens], vec![-1.0; tokens]);
+    let completion = Completion { token_ids, log_probs, stop: StopReason::Length };
+    trainer.shrink_together(trainer.extent(), || {
+        let mut settings = trainer.policy_settings();
+        settings.loss.kl_beta = 0.0;
+        let max_tokens = settings.tokens_per_micro_batch.min(trainer.extent().all);
+        let groups = full_micro_batch(&prompt, &completion, trainer.config.completions_per_prompt, max_tokens);
+        let sequences = groups.iter().map(|group| group.samples.len()).sum();
+        let totals = StepTotals { sequences, tokens: sequences * tokens };
+        policy_gradient(&trainer.policy.model, &groups, totals, &settings, &trainer.policy.threads)?;
+        // Surfaces errors of asynchronous work, and frees its memory.
+        trainer.policy.engine.synchronize()
+    })?;
+    trainer.policy.engine.trim_memory()?;
+    Ok(shrunk(trainer.state.step + 1, before, trainer.shape.get()))
 }
 
 /// The prompt with the same completion as often as `most_tokens` allow, in groups of `together`; at least once.

@@ -3,48 +3,73 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::job::Job;
-use super::rollout_groups::{ScoredGroup, StepRollout};
+use super::groups::{GroupTurn, StepRollout};
+use super::trainer::Trainer;
 use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::plan::StepShape;
-use crate::rollout::StopReason;
+use crate::policy::Turn;
+use crate::rollout::{DecodeCounts, StopReason};
+use crate::run::events::RankStep;
 use crate::score::{FailureClass, OrderedMap, Tier, mean_reward};
 use crate::update::{Applied, PolicyStatistics};
 
 /// The update of a step, before it is recorded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StepUpdate {
+    /// Of this rank's groups; on rank 0 of all of them, once it is recorded.
     pub(super) statistics: PolicyStatistics,
     /// `None` without informative groups.
     pub(super) applied: Option<Applied>,
     pub(super) learning_rate: f64,
     pub(super) start: Instant,
     pub(super) shape: StepShape,
+    /// In sampling and scoring.
+    pub(super) sampling_seconds: f64,
+    /// In computing old log-probs.
+    pub(super) forward_seconds: f64,
+    /// What this rank did before the update.
+    pub(super) rank: RankStep,
 }
 
 impl StepUpdate {
-    pub(super) fn begin(job: &Job) -> Self {
+    pub(super) fn begin(trainer: &Trainer) -> Self {
         Self {
             statistics: PolicyStatistics::default(),
             applied: None,
-            learning_rate: job.optimizer.learning_rate(job.optimizer.updates()),
+            learning_rate: trainer.optimizer.learning_rate(trainer.optimizer.updates()),
             start: Instant::now(),
-            shape: job.shape.get(),
+            shape: trainer.shape.get(),
+            sampling_seconds: 0.0,
+            forward_seconds: 0.0,
+            rank: RankStep { waited_seconds: trainer.ranks.take_waited_seconds(), ..RankStep::default() },
         }
+    }
+
+    pub(super) fn update_seconds(&self) -> f64 {
+        self.forward_seconds + self.start.elapsed().as_secs_f64()
+    }
+
+    /// Of the whole step.
+    pub(super) fn seconds(&self) -> f64 {
+        self.sampling_seconds + self.update_seconds()
     }
 }
 
 /// The metrics of a rollout, without those that are undefined for it.
 pub(super) fn rollout_metrics(rollout: &StepRollout) -> BTreeMap<String, f64> {
-    let mut found = MetricMap::default();
-    rewards(&rollout.groups, &mut found);
-    completions(&rollout.groups, &mut found);
-    found.add("groups/replaced", rollout.replaced.len() as f64);
-    let all = rollout.groups.iter().chain(&rollout.replaced).flat_map(|group| &group.completions);
-    let sampled: usize = all.map(|scored| scored.completion.token_ids.len()).sum();
-    found.add("time/rollout", rollout.rollout_seconds);
-    found.add("time/score", rollout.score_seconds);
-    let counts = rollout.counts;
+    let (mut found, groups) = (MetricMap::default(), rollout.group_turns());
+    rewards(&groups, &mut found);
+    completions(&groups, &mut found);
+    let replaced = rollout.replaced_turns();
+    found.add("groups/replaced", replaced.len() as f64);
+    let answers = groups.iter().chain(&replaced).flat_map(|turn| turn.answers());
+    let sampled: usize = answers.map(|answer| answer.completion.token_ids.len()).sum();
+    let slowest = |seconds: fn(&StepRollout) -> f64| rollout.all().map(seconds).fold(0.0, f64::max);
+    let rollout_seconds = slowest(|rank| rank.rollout_seconds);
+    found.add("time/rollout", rollout_seconds);
+    found.add("time/score", slowest(|rank| rank.score_seconds));
+    let mut counts = DecodeCounts::default();
+    rollout.all().for_each(|rank| counts += rank.counts);
     if counts.steps > 0 {
         // The first token of a completion comes from its prompt's prefill.
         found.add("decode/tokens_per_row", (counts.rows + counts.accepted) as f64 / counts.rows as f64);
@@ -53,13 +78,14 @@ pub(super) fn rollout_metrics(rollout: &StepRollout) -> BTreeMap<String, f64> {
     if counts.drafted > 0 {
         found.add("decode/draft_acceptance", counts.accepted as f64 / counts.drafted as f64);
     }
-    found.add("tokens_per_second/rollout", sampled as f64 / rollout.rollout_seconds.max(1e-9));
+    found.add("tokens_per_second/rollout", sampled as f64 / rollout_seconds.max(1e-9));
     found.0
 }
 
-pub(super) fn update_metrics(update: &StepUpdate, update_seconds: f64, step_seconds: f64) -> BTreeMap<String, f64> {
+pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
     let mut found = MetricMap::default();
     let StepUpdate { statistics, applied, learning_rate, .. } = *update;
+    let update_seconds = update.update_seconds();
     found.add("learning_rate", learning_rate);
     match applied {
         Some(Applied::Moved { grad_norm, .. }) => found.add("grad_norm", grad_norm),
@@ -82,7 +108,7 @@ pub(super) fn update_metrics(update: &StepUpdate, update_seconds: f64, step_seco
         found.add("sampling/sampling_logp_difference/max", statistics.sampling_difference_max);
     }
     found.add("time/update", update_seconds);
-    found.add("step_time", step_seconds);
+    found.add("step_time", update.seconds());
     if statistics.rows > 0 {
         found.add("tokens_per_second/train", statistics.rows as f64 / update_seconds.max(1e-9));
     }
@@ -103,23 +129,23 @@ fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
     if count == 0 { 0.0 } else { sum / count as f64 }
 }
 
-fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
-    let share = |condition: &dyn Fn(&ScoredGroup) -> bool| {
+fn rewards(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
+    let share = |condition: &dyn Fn(&GroupTurn<'_>) -> bool| {
         mean(groups.iter().map(|group| f64::from(u8::from(condition(group)))))
     };
-    let rewards = |group: &ScoredGroup| group.sampled().iter().map(|scored| scored.score.reward).collect::<Vec<f64>>();
+    let rewards = |group: &GroupTurn<'_>| group.sampled().map(|answer| answer.score.reward).collect::<Vec<f64>>();
     found.add("reward", mean_reward(groups.iter().flat_map(rewards)));
     found.add("reward_std", mean(groups.iter().map(|group| mean_and_deviation(&rewards(group)).1)));
-    found.add("frac_reward_zero_std", share(&|group| group.signal != GroupSignal::Mixed));
+    found.add("frac_reward_zero_std", share(&|group| group.signal() != GroupSignal::Mixed));
     found.add("groups/frac_guided", share(&|group| group.is_guided()));
     found.add("groups/frac_distinct", mean(groups.iter().map(distinct_share)));
-    found.add("groups/frac_mixed", share(&|group| group.signal == GroupSignal::Mixed));
-    found.add("groups/frac_all_best", share(&|group| group.signal == GroupSignal::AllMax));
+    found.add("groups/frac_mixed", share(&|group| group.signal() == GroupSignal::Mixed));
+    found.add("groups/frac_all_best", share(&|group| group.signal() == GroupSignal::AllMax));
     found.add(
         "groups/frac_all_worst",
-        share(&|group| matches!(group.signal, GroupSignal::AllMin | GroupSignal::AllEqual)),
+        share(&|group| matches!(group.signal(), GroupSignal::AllMin | GroupSignal::AllEqual)),
     );
-    let scores = || groups.iter().flat_map(ScoredGroup::sampled).map(|scored| &scored.score);
+    let scores = || groups.iter().flat_map(|group| group.sampled()).map(|answer| &answer.score);
     let known = || scores().filter(|score| !score.is_error());
     for tier in Tier::ALL {
         found
@@ -138,16 +164,17 @@ fn rewards(groups: &[ScoredGroup], found: &mut MetricMap) {
 }
 
 /// The text that most of the sampled completions have.
-pub(super) fn frequent_answer(groups: &[ScoredGroup]) -> Option<String> {
+pub(super) fn frequent_answer(groups: &[GroupTurn<'_>]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    groups.iter().flat_map(ScoredGroup::sampled).for_each(|scored| *counts.entry(&scored.text).or_default() += 1);
+    let sampled = groups.iter().flat_map(|group| group.sampled());
+    sampled.for_each(|answer: &Turn| *counts.entry(&answer.text).or_default() += 1);
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(text, _)| text.to_owned())
 }
 
 /// Distinct texts of a group over its completions.
-fn distinct_share(group: &ScoredGroup) -> f64 {
-    let texts: BTreeSet<&str> = group.sampled().iter().map(|scored| scored.text.as_str()).collect();
-    texts.len() as f64 / group.sampled().len().max(1) as f64
+fn distinct_share(group: &GroupTurn<'_>) -> f64 {
+    let texts: BTreeSet<&str> = group.sampled().map(|answer| answer.text.as_str()).collect();
+    texts.len() as f64 / group.sampled().count().max(1) as f64
 }
 
 /// The mean of each number over those that have it.
@@ -159,8 +186,8 @@ fn means<'s>(of: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>> + Clon
     }
 }
 
-fn completions(groups: &[ScoredGroup], found: &mut MetricMap) {
-    let all = || groups.iter().flat_map(ScoredGroup::sampled).map(|scored| &scored.completion);
+fn completions(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
+    let all = || groups.iter().flat_map(|group| group.sampled()).map(|answer| &answer.completion);
     let lengths = || all().map(|completion| completion.token_ids.len() as f64);
     // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
     let log_probs = all().flat_map(|completion| &completion.log_probs);

@@ -1,42 +1,43 @@
 //! The training loops: GRPO, SFT, and pretraining of small models.
 
+mod worker; // rank 0: a run from its worker's start to its recorded end
+mod rank; // all ranks before the loop: loading, and what another rank does
 mod setup; // a run before its weights are read
-mod job; // everything a run works with
-mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
+mod trainer; // a run in training
+mod run_loop; // the loop, which every rank runs
+mod next_action; // what all ranks do next
+mod requests; // what users ask between two steps, from which rank 0 decides it
+mod step; // GRPO: rewards, advantages, loss, gradient, optimizer
+mod supervised; // SFT: the same on given answers
+mod rollout_order; // the next steps' prompts
+mod groups; // the conversations of a prompt, compared
+mod guide; // the grammar of answers for rows that have none
+mod guided; // answers for groups in which none succeeds
+mod gradient_shape; // the same gradient in less memory
 mod memory_probe; // the longest gradient, tried before the first step
-mod oom_retry; // the same gradient in less memory
-mod run_loop; // a run from its start to its report
-mod grpo; // the loop, and the same on the rows' own answers
-mod shares; // a step's work in parts
-mod ranked; // what all ranks compute together
-mod rank_work; // what each of them did in a step
-mod sharded; // numbers that they divide
-mod follower; // a rank other than 0
-mod rollout_plan; // the next steps' prompts
-mod eval_beside; // an eval decoded with the next rollout
-mod rollout_groups; // one step's groups
-mod guided; // and what is learnt from where none succeeds
-mod guide; // answers under the task's grammar
-mod evaluation; // base against trained
+mod sharded; // parameters that the ranks divide
+mod evaluation; // base and trained on held-out prompts
 mod guard; // what the model forgets
-mod collapse; // and where it goes on once its policy writes one answer
+mod report; // base against the best checkpoint
+mod collapse; // where a run goes on once its policy writes one answer
 mod early_stop; // when a run ends before its last step
 mod checkpointing; // checkpoints and the disk space for them
 mod checkpoint_writer; // the thread that makes them durable
-mod requests; // what users ask between two steps
 mod recorder; // what a run leaves behind
 mod metrics; // a step's numbers
+mod rank_steps; // what each rank did in a step
 mod alerts; // what a user should look at, from the last steps' numbers
 mod device_monitor; // the device's condition, every few seconds
+mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
 mod pretrain; // a small model from a task's generator
 
 pub use candidate::Candidate;
-pub use evaluation::{Report, finished_report};
-pub use follower::follow;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
+pub use rank::follow;
 pub use recorder::Listener;
-pub use run_loop::{Ended, RankSource, stopped_after, train};
+pub use report::{Report, finished_report};
 pub use setup::{Checked, check};
+pub use worker::{Ended, RankSource, stopped_after, train};
 
 use crate::checkpoint::CheckpointError;
 use crate::config::Method;
@@ -73,7 +74,7 @@ pub enum TrainError {
     #[error("{0}")]
     Score(#[from] crate::score::ScoreError),
     #[error("{0}")]
-    Prompt(#[from] crate::eval::PromptError),
+    Prompt(#[from] crate::policy::PromptError),
     #[error("{}", explained(&.0.to_string()))]
     Eval(#[from] crate::eval::EvalError),
     #[error("{0}")]
@@ -117,8 +118,6 @@ pub enum TrainError {
     /// A rank does not see what rank 0 sees.
     #[error("{error}. Rank 0 sees them otherwise: all hosts need the same runs folder (--runs DIR) and the same model")]
     Unshared { error: String },
-    #[error("an update was commanded without a gradient")]
-    NoGradient,
     #[error("stopped now, at your request")]
     StoppedAtOnce,
     /// Stopped after an eval, where another one is next.

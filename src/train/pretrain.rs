@@ -14,7 +14,7 @@ use crate::rollout::ThreadPool;
 use crate::score::{thinking_of, tools_of, turns_of};
 use crate::task::{Definition, Task};
 use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
-use crate::update::{Applied, Example, Optimizer, OptimizerSettings, supervised_gradient};
+use crate::update::{Applied, Example, Optimizer, OptimizerSettings, SupervisedSettings, supervised_gradient};
 
 #[derive(Clone, Debug)]
 pub struct PretrainSettings {
@@ -80,8 +80,10 @@ pub fn pretrain(
             .collect::<Result<Vec<_>, _>>()?;
         tokens += examples.iter().map(|example| (example.prompt.len() + example.completion.len()) as u64).sum::<u64>();
         let completion_tokens = examples.iter().map(|example| example.completion.len()).sum();
-        let (gradients, loss) =
-            supervised_gradient(&model, &examples, completion_tokens, settings.tokens_per_micro_batch, false, threads)?;
+        let tokens_per_micro_batch = settings.tokens_per_micro_batch;
+        let supervised =
+            SupervisedSettings { loss_tokens: completion_tokens, tokens_per_micro_batch, recompute: false };
+        let (gradients, loss) = supervised_gradient(&model, &examples, supervised, threads)?;
         if optimizer.apply(model.parameters(), &gradients)? == Applied::NotFinite {
             return Err(TrainError::NotFinite { step: update + 1, what: "the gradient".to_owned() });
         }

@@ -1,27 +1,39 @@
-//! Writes a run's events, rollouts, evals and state, and notifies the listener.
+//! The record of a run: rank 0 writes events, rollouts, evals and state, and notifies the listener.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::TrainError;
+use super::alerts::Alerts;
 use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
-use super::job::Job;
+use super::gradient_shape::shrunk;
+use super::groups::{GroupTurn, StepRollout};
 use super::metrics::{StepUpdate, frequent_answer, rollout_metrics, update_metrics};
-use super::oom_retry::shrunk;
-use super::rank_work::{LatestReading, rank_metrics};
-use super::rollout_groups::{ScoredGroup, StepRollout};
+use super::next_action::Requests;
+use super::rank_steps::{LatestReading, rank_metrics};
+use super::trainer::Trainer;
+use crate::config::TrainConfig;
 use crate::plan::CONTEXT_BYTES;
-use crate::rollout::ScoredCompletion;
-use crate::run::events::{End, Group, Phase, RankStep, Step};
+use crate::rollout::Hindrance;
+use crate::run::events::{Alert, End, Group, Phase, RankStep, Step};
 use crate::run::{
-    DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock,
-    RunState, StateWriter, Status, WaitOutcome, Worker,
+    DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunState,
+    StateWriter, Status, WaitOutcome, Worker,
 };
-use crate::update::Applied;
+use crate::score::Scorer;
+use crate::update::{Applied, PolicyStatistics};
 
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
+
+/// What a rank has of the record: rank 0 the recorder, the others nothing.
+pub(super) struct Record<'a> {
+    recorder: Option<Recorder<'a>>,
+    reading: LatestReading,
+}
 
 pub(super) struct Recorder<'a> {
     /// Shared with the device monitor.
@@ -33,22 +45,151 @@ pub(super) struct Recorder<'a> {
     disk: DiskGuard,
     listener: Listener<'a>,
     pub(super) saver: CheckpointWriter,
+    pub(super) alerts: Alerts,
+    /// The user resumed the run although its rest does not fit the disk.
+    pub(super) ignores_disk_forecast: bool,
+    pub(super) requests: Requests<'a>,
 }
 
 /// The space requested for small writes.
 const A_LITTLE_BYTES: u64 = 1 << 20;
 
+/// What a rank says of a step.
+#[derive(Serialize, Deserialize)]
+struct RankReport {
+    statistics: PolicyStatistics,
+    step: RankStep,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn of_rank_0(recorder: Recorder<'a>, reading: LatestReading) -> Self {
+        Self { recorder: Some(recorder), reading }
+    }
+
+    pub(super) fn of_another_rank(reading: LatestReading) -> Self {
+        Self { recorder: None, reading }
+    }
+
+    /// What rank 0 does with the recorder; the others do nothing.
+    pub(super) fn on_rank_0<T: Default>(
+        &mut self,
+        write: impl FnOnce(&mut Recorder<'a>) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        self.recorder.as_mut().map_or_else(|| Ok(T::default()), write)
+    }
+
+    /// Starts recording the GPU's condition.
+    pub(super) fn watch(&mut self, gpu: Option<Gpu>) {
+        let reading = self.reading.clone();
+        if let (Some(recorder), Some(gpu)) = (&mut self.recorder, gpu) {
+            recorder.watch(gpu, reading);
+        }
+    }
+
+    pub(super) fn phase(&mut self, step: u64, phase: &str) -> Result<(), TrainError> {
+        self.on_rank_0(|recorder| recorder.phase(step, phase))
+    }
+
+    pub(super) fn alerts(&mut self, alerts: impl IntoIterator<Item = Alert>) -> Result<(), TrainError> {
+        self.on_rank_0(|recorder| alerts.into_iter().try_for_each(|alert| recorder.event(alert)))
+    }
+
+    /// Ends a GRPO step: counts it, and records its groups, metrics and alerts.
+    pub(super) fn step(
+        &mut self,
+        trainer: &mut Trainer,
+        rollout: StepRollout,
+        mut update: StepUpdate,
+    ) -> Result<(), TrainError> {
+        update.rank.sampled_tokens = rollout.answers().map(|answer| answer.completion.token_ids.len()).sum();
+        update.rank.rollout_seconds = rollout.rollout_seconds;
+        update.forward_seconds = rollout.forward_seconds;
+        self.draft_from(trainer, &rollout)?;
+        let metrics = if self.recorder.is_some() { rollout_metrics(&rollout) } else { BTreeMap::new() };
+        self.on_rank_0(|recorder| {
+            recorder.alerts.frequent_answer = frequent_answer(&rollout.group_turns());
+            recorder.groups(trainer, &rollout)
+        })?;
+        update.sampling_seconds =
+            rollout.all().map(|rank| rank.rollout_seconds + rank.score_seconds).fold(0.0, f64::max);
+        let hindrances = rollout.all().flat_map(|rollout| rollout.hindrances.clone()).collect();
+        self.on_rank_0(|recorder| recorder.fallbacks(trainer.state.step + 1, hindrances))?;
+        let trained_tokens = update.statistics.rows;
+        self.finish_step(trainer, update, metrics, trained_tokens)
+    }
+
+    /// Adds the answers of all ranks to those that are drafted from, in the order in which they are recorded.
+    fn draft_from(&self, trainer: &mut Trainer, rollout: &StepRollout) -> Result<(), TrainError> {
+        if trainer.config.draft_tokens == 0 {
+            return Ok(());
+        }
+        let (step, kept) = (trainer.state.step + 1, trainer.config.keep_rollouts);
+        let history = &mut trainer.policy.memory.history;
+        if trainer.ranks.size() == 1 {
+            history.add(step, rollout.answers().map(|answer| answer.completion.token_ids.as_slice()), kept);
+            return Ok(());
+        }
+        let turns = || rollout.group_turns().into_iter().chain(rollout.replaced_turns());
+        let all = || turns().flat_map(GroupTurn::answers);
+        let tokens = trainer.ranks.broadcast(|| {
+            Ok::<_, TrainError>(all().map(|answer| answer.completion.token_ids.clone()).collect::<Vec<_>>())
+        })?;
+        history.add(step, tokens.iter().map(Vec::as_slice), kept);
+        Ok(())
+    }
+
+    /// Counts a step and records its metrics. `trained_tokens`: of this rank, prompts included.
+    pub(super) fn finish_step(
+        &mut self,
+        trainer: &mut Trainer,
+        mut update: StepUpdate,
+        metrics: BTreeMap<String, f64>,
+        trained_tokens: usize,
+    ) -> Result<(), TrainError> {
+        let (seconds, ranks) = (update.seconds(), &trainer.ranks);
+        let waited_seconds = ranks.take_waited_seconds();
+        let step = RankStep {
+            host: ranks.host(),
+            trained_tokens,
+            update_seconds: (update.update_seconds() - waited_seconds).max(0.0),
+            waited_seconds: update.rank.waited_seconds + waited_seconds,
+            condition: self.reading.get(),
+            ..update.rank.clone()
+        };
+        let reports = ranks.gather(RankReport { statistics: update.statistics, step })?;
+        trainer.finish_step(update.applied == Some(Applied::NotFinite), seconds);
+        let entropy = self.on_rank_0(|recorder| {
+            let entropy = metrics.get("completions/entropy").copied();
+            reports.iter().skip(1).for_each(|report| update.statistics.add(report.statistics));
+            let ranks = reports.into_iter().map(|report| report.step);
+            let ranks = if trainer.ranks.size() > 1 { ranks.collect() } else { Vec::new() };
+            recorder.finish_step(trainer, &update, metrics, ranks)?;
+            Ok(entropy)
+        })?;
+        if trainer.config.entropy_target > 0.0 {
+            let entropy = trainer.ranks.broadcast(|| Ok::<_, TrainError>(entropy))?;
+            trainer.adapt_entropy_coef(entropy);
+        }
+        trainer.check_skipped()
+    }
+}
+
 impl<'a> Recorder<'a> {
-    pub(super) fn open(worker: &Worker, listener: Listener<'a>) -> Result<Self, TrainError> {
+    pub(super) fn open(worker: &'a Worker, listener: Listener<'a>) -> Result<Self, TrainError> {
+        let mut history = LiveState::open(worker.lock().run())?;
+        let last_step = history.now()?.last_step;
         Ok(Self {
             events: Arc::new(Mutex::new(EventWriter::open(worker.lock())?)),
             monitor: None,
             rollouts: None,
-            history: LiveState::open(worker.lock().run())?,
+            history,
             state: worker.state(),
             disk: DiskGuard::new(worker),
             listener,
             saver: CheckpointWriter::default(),
+            alerts: Alerts::default(),
+            ignores_disk_forecast: false,
+            requests: Requests::new(worker, last_step),
         })
     }
 
@@ -101,7 +242,8 @@ impl<'a> Recorder<'a> {
     }
 
     /// Voids the records after `step`, which will be redone. Keeps the rollouts of `keep_steps` steps (0: all).
-    pub(super) fn rewind(&mut self, lock: &RunLock, step: u64, keep_steps: u64) -> Result<(), TrainError> {
+    pub(super) fn rewind(&mut self, step: u64, keep_steps: u64) -> Result<(), TrainError> {
+        let lock = self.requests.worker.lock();
         self.rollouts = Some(RolloutWriter::resume(lock, step)?.with_retention(keep_steps));
         Ok(())
     }
@@ -126,8 +268,21 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
+    /// Records the alerts of what a GPU refused rollouts.
+    pub(super) fn fallbacks(&mut self, step: u64, found: Vec<Hindrance>) -> Result<(), TrainError> {
+        self.alerts.fallbacks.alerts(step, found).into_iter().try_for_each(|alert| self.event(alert))
+    }
+
+    /// The alerts that stood at the step from which the run resumes.
+    pub(super) fn resume_alerts(&mut self, resumed_from: Option<u64>, config: &TrainConfig) -> Result<(), TrainError> {
+        if let Some(step) = resumed_from {
+            self.alerts = Alerts::resumed(self.history.now()?, step, config);
+        }
+        Ok(())
+    }
+
     /// Starts recording the GPU's condition, in the log and in `reading`.
-    pub(super) fn watch(&mut self, gpu: Gpu, reading: LatestReading) {
+    fn watch(&mut self, gpu: Gpu, reading: LatestReading) {
         let events = Arc::clone(&self.events);
         let record = move |now: crate::run::events::Device| {
             reading.set(now.clone());
@@ -172,89 +327,82 @@ impl<'a> Recorder<'a> {
         Ok(self.writer().sync()?)
     }
 
-    /// Records a GRPO step: its groups, metrics and alerts.
-    pub(super) fn step(&mut self, job: &mut Job, rollout: StepRollout, update: StepUpdate) -> Result<(), TrainError> {
-        let step = job.state.step + 1;
-        let forward_seconds = rollout.forward_seconds;
-        let update_seconds = forward_seconds + update.start.elapsed().as_secs_f64();
-        let sampling_seconds = rollout.rollout_seconds + rollout.score_seconds;
-        let mut metrics = rollout_metrics(&rollout);
-        job.alerts.frequent_answer = frequent_answer(&rollout.groups);
-        let ranks = rollout.ranks;
-        for (groups, replaced) in [(rollout.groups, false), (rollout.replaced, true)] {
-            groups.into_iter().try_for_each(|group| self.group(job, step, group, replaced))?;
-        }
-        let step_seconds = sampling_seconds + forward_seconds + update.start.elapsed().as_secs_f64();
-        metrics.extend(update_metrics(&update, update_seconds, step_seconds));
-        self.finish_step(job, &update, metrics, &ranks, step_seconds)
+    /// # Errors
+    /// Where too many answers of these rollouts have no score.
+    pub(super) fn check_scores(&self, scorer: &Scorer, rollouts: &[StepRollout]) -> Result<(), TrainError> {
+        let all = rollouts.iter().flat_map(StepRollout::all).flat_map(StepRollout::answers);
+        Ok(scorer.check_errors(all.map(|answer| &answer.score))?)
     }
 
-    /// Counts a step and records its metrics. `sampled`: by rank.
-    pub(super) fn finish_step(
+    fn finish_step(
         &mut self,
-        job: &mut Job,
+        trainer: &Trainer,
         update: &StepUpdate,
         mut metrics: BTreeMap<String, f64>,
-        sampled: &[RankStep],
-        seconds: f64,
+        ranks: Vec<RankStep>,
     ) -> Result<(), TrainError> {
-        job.finish_step(update.applied == Some(Applied::NotFinite), seconds);
-        let step = job.state.step;
-        metrics.extend(
-            job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), (bytes + CONTEXT_BYTES) as f64)),
-        );
-        let ranks = job.rank_work.take(sampled);
-        metrics.extend(rank_metrics(&ranks));
-        if job.config.entropy_target > 0.0 {
-            metrics.insert("entropy_coef".to_owned(), job.entropy_coef());
+        let (step, seconds) = (trainer.state.step, update.seconds());
+        if !trainer.config.is_supervised(step) {
+            metrics.extend(update_metrics(update));
         }
-        job.adapt_entropy_coef(metrics.get("completions/entropy").copied());
-        let mut alerts = match job.config.is_supervised(step) {
-            false => job.alerts.observe(step, &metrics, &job.config),
+        let peak = trainer.policy.engine.peak_memory();
+        metrics.extend(peak.map(|bytes| ("memory/peak_bytes".to_owned(), (bytes + CONTEXT_BYTES) as f64)));
+        metrics.extend(rank_metrics(&ranks));
+        if trainer.config.entropy_target > 0.0 {
+            metrics.insert("entropy_coef".to_owned(), trainer.entropy_coef());
+        }
+        let mut alerts = match trainer.config.is_supervised(step) {
+            false => self.alerts.observe(step, &metrics, &trainer.config),
             true => Vec::new(),
         };
-        alerts.extend(shrunk(step, update.shape, job.shape.get()));
-        alerts.extend(job.hindrances.alerts(step));
+        alerts.extend(shrunk(step, update.shape, trainer.shape.get()));
         self.event(Step { step, seconds, metrics, ranks })?;
         alerts.into_iter().try_for_each(|alert| self.event(alert))?;
-        self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))?;
-        job.check_skipped()
+        self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))
     }
 
-    /// Records a group: texts into the rollouts, numbers into the events. `replaced`: the step does not train on it.
-    fn group(&mut self, job: &Job, step: u64, group: ScoredGroup, replaced: bool) -> Result<(), TrainError> {
-        let ScoredGroup { prompt, own_prompts, completions, advantages, signal } = group;
-        let prompt = &job.prompts.train[prompt];
-        let prompt_id = own_prompts.first().map_or(&prompt.row.id, |own| &own.row.id).clone();
-        let mut event = Group { step, prompt_id: prompt_id.clone(), signal, replaced, ..Group::default() };
+    /// Records the groups of all ranks: texts into the rollouts, numbers into the events.
+    fn groups(&mut self, trainer: &Trainer, rollout: &StepRollout) -> Result<(), TrainError> {
+        rollout.group_turns().into_iter().try_for_each(|turn| self.group(trainer, turn, false))?;
+        rollout.replaced_turns().into_iter().try_for_each(|turn| self.group(trainer, turn, true))
+    }
+
+    /// `replaced`: the step does not train on it.
+    fn group(&mut self, trainer: &Trainer, turn: GroupTurn<'_>, replaced: bool) -> Result<(), TrainError> {
+        let (step, prompt) = (trainer.state.step + 1, &trainer.prompts.train[turn.group.prompt]);
+        let later = turn.answers().find_map(|answer| answer.prompt.as_ref());
+        let prompt_id = later.map_or(&prompt.row.id, |later| &later.id).clone();
+        let mut event =
+            Group { step, prompt_id: prompt_id.clone(), signal: turn.signal(), replaced, ..Group::default() };
         let mut record = RolloutGroup {
             step,
             prompt_id,
-            prompt: if own_prompts.is_empty() { prompt.text.clone() } else { String::new() },
+            prompt: if turn.is_first() { prompt.text.clone() } else { String::new() },
             replaced,
-            completions: Vec::with_capacity(completions.len()),
+            completions: Vec::with_capacity(turn.answers().count()),
         };
-        let mut own_prompts = own_prompts.into_iter();
-        for (ScoredCompletion { completion, text, score }, &advantage) in completions.into_iter().zip(&advantages) {
+        for answer in turn.answers() {
+            let (completion, score) = (&answer.completion, &answer.score);
             let stop_reason = completion.stop.name().to_owned();
             event.rewards.push(score.reward);
             event.tiers.push(score.tier.name().to_owned());
             event.token_counts.push(completion.token_ids.len());
             event.stop_reasons.push(stop_reason.clone());
+            event.advantages.push(answer.advantage);
             record.completions.push(RolloutCompletion {
-                prompt: own_prompts.next().map(|prompt| prompt.text),
-                text,
-                token_ids: completion.token_ids,
-                log_probs: completion.log_probs,
+                prompt: answer.prompt.as_ref().map(|prompt| prompt.text.clone()),
+                text: answer.text.clone(),
+                token_ids: completion.token_ids.clone(),
+                log_probs: completion.log_probs.clone(),
                 stop_reason,
                 reward: Some(score.reward),
-                score: serde_json::to_value(&score)?,
-                advantage,
+                score: serde_json::to_value(score)?,
+                advantage: answer.advantage,
             });
         }
         let append =
             |recorder: &mut Self| recorder.rollouts.as_mut().map(|rollouts| rollouts.append(&record)).transpose();
         let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else { return Ok(()) };
-        self.event(Group { advantages, file: place.file, line: place.line, ..event })
+        self.event(Group { file: place.file, line: place.line, ..event })
     }
 }

@@ -4,8 +4,7 @@ use super::TrainError;
 use super::guide::Guide;
 use crate::checkpoint::StartModel;
 use crate::config::{Method, TrainConfig};
-use crate::dataset::PromptRow;
-use crate::eval::{GuardPrompt, Lengths, Prompt, prepare, prepare_guard};
+use crate::eval::{GuardPrompt, prepare_guard};
 use crate::format::counted;
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
@@ -14,6 +13,7 @@ use crate::plan::{
     CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory, disk, fit,
     free_disk_bytes, memory_limit_bytes,
 };
+use crate::policy::{Lengths, Prompt, prepare};
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
@@ -44,6 +44,7 @@ pub(super) struct Setup {
     pub(super) start: StartModel,
     pub(super) prompts: PromptSets,
     pub(super) scorer: Scorer,
+    pub(super) engine: Engine,
     pub(super) threads: ThreadPool,
     /// For people.
     pub(super) device: String,
@@ -101,14 +102,15 @@ impl Setup {
             start,
             prompts,
             scorer,
+            engine: engine.clone(),
             threads,
             gpu,
             fit,
         })
     }
 
-    /// For one of several ranks, each on a GPU or as one of `sharing` that share its processors.
-    pub(super) fn divide(&mut self, sharing: usize) -> Result<(), TrainError> {
+    /// For one of several ranks, each on a GPU or as one of `sharing` ranks on the same processors.
+    pub(super) fn share_processors(&mut self, sharing: usize) -> Result<(), TrainError> {
         let ranks = self.config.ranks;
         if ranks > 1 && self.fit.is_some() {
             self.device = format!("{ranks} GPUs: {}", self.device);
@@ -169,15 +171,12 @@ fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> Stri
 }
 
 impl PromptSets {
-    /// The test set by its name, else the eval set.
-    pub(super) fn held_out(&self, set: &str) -> &[Prompt] {
-        if set == "test" { &self.test } else { &self.eval }
-    }
-
-    /// The rows of all sets with the tokens of their first prompts.
-    pub(super) fn rows_by_tokens(&self) -> impl Iterator<Item = (&[u32], &PromptRow)> {
-        let all = [&self.train, &self.eval, &self.test].into_iter().flatten();
-        all.map(|prompt| (prompt.token_ids.as_slice(), &prompt.row))
+    pub(super) fn set(&self, set: PromptSet) -> &[Prompt] {
+        match set {
+            PromptSet::Train => &self.train,
+            PromptSet::Eval => &self.eval,
+            PromptSet::Test => &self.test,
+        }
     }
 
     /// Completions are counted at the limit.

@@ -13,4 +13,4 @@ pub use loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, kl_term, s
 pub use micro_batch::{MicroBatch, pack};
 pub use optimizer::{Applied, Optimizer, OptimizerSettings};
 pub use policy::{PolicyGroup, PolicySample, PolicySettings, PolicyStatistics, completion_log_probs, policy_gradient};
-pub use supervised::{Example, supervised_gradient};
+pub use supervised::{Example, SupervisedSettings, supervised_gradient};

@@ -43,6 +43,15 @@ pub struct PolicyGroup<'a> {
     pub samples: Vec<PolicySample<'a>>,
 }
 
+impl PolicyGroup<'_> {
+    /// Gives each sample the reference's log-probs of its tokens.
+    pub fn set_reference(&mut self, log_probs: Vec<Vec<f32>>) {
+        for (sample, log_probs) in self.samples.iter_mut().zip(log_probs) {
+            sample.reference_log_probs = Some(log_probs);
+        }
+    }
+}
+
 /// How a gradient is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySettings {

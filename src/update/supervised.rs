@@ -17,19 +17,30 @@ pub struct Example {
     pub completion: Vec<u32>,
 }
 
-/// The gradient over `examples`, and their part of the mean loss, in nats a token, over all of the step, which have
-/// `tokens` in their completions.
+/// How a supervised gradient is computed.
+#[derive(Clone, Copy, Debug)]
+pub struct SupervisedSettings {
+    /// Completion tokens of all of the step's examples, on all ranks: the loss is their mean.
+    pub loss_tokens: usize,
+    pub tokens_per_micro_batch: usize,
+    /// Keep only layer inputs and compute the rest again.
+    pub recompute: bool,
+}
+
+/// The gradient over `examples`, and their part of the step's mean loss, nats/token.
+///
+/// # Errors
+/// A failed tensor operation, or cancelled work.
 pub fn supervised_gradient(
     model: &Decoder,
     examples: &[Example],
-    tokens: usize,
-    tokens_per_micro_batch: usize,
-    recompute: bool,
+    settings: SupervisedSettings,
     threads: &ThreadPool,
 ) -> Result<(Gradients, f64)> {
+    let SupervisedSettings { loss_tokens, tokens_per_micro_batch, recompute } = settings;
     let groups = examples.iter().map(|example| (example.prompt.as_slice(), vec![example.completion.as_slice()]));
     let micro_batches = pack(groups, tokens_per_micro_batch);
-    let share = 1.0 / tokens.max(1) as f64;
+    let share = 1.0 / loss_tokens.max(1) as f64;
     let (sum, losses) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
         let mut loss = 0.0;
         add_gradient(model, micro_batch, 1.0, recompute, gradients, |_, tokens| {

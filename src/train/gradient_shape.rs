@@ -1,12 +1,11 @@
-//! Recomputes a gradient in a smaller shape when memory runs out; what is said of that, and of rollouts.
+//! Computes a gradient again in a smaller shape when memory runs out.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use super::TrainError;
 use crate::files::fails_at;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::plan::StepShape;
-use crate::rollout::Hindrance;
 use crate::run::events::Alert;
 
 /// The range of micro-batch sizes of a gradient.
@@ -18,28 +17,34 @@ pub(super) struct Extent {
     pub(super) all: usize,
 }
 
-/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `free`
-/// releases unused memory. `shape` keeps the one that worked. A failed `attempt` must have changed nothing.
+/// Computes a gradient in `shape`, which `attempt` reads, and in ever smaller ones while memory runs out; `is_any` says
+/// whether it has run out on any rank, `free` releases unused memory. `shape` keeps the one that worked. A failed
+/// `attempt` must have changed nothing.
 ///
 /// # Errors
-/// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt`.
+/// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt` and those of `is_any`.
 pub(super) fn retry_smaller<R>(
     shape: &Cell<StepShape>,
     extent: Extent,
+    is_any: impl Fn(bool) -> Result<bool, TrainError>,
     mut free: impl FnMut(),
     mut attempt: impl FnMut() -> candle_core::Result<R>,
 ) -> Result<R, TrainError> {
     loop {
         let error = match attempt() {
-            Ok(result) => return Ok(result),
-            Err(error) if is_out_of_memory(&error) => error,
+            Ok(result) if !is_any(false)? => return Ok(result),
+            Ok(_) => "on another rank".to_owned(),
+            Err(error) if is_out_of_memory(&error) => {
+                is_any(true)?;
+                error.to_string()
+            }
             Err(error) => return Err(error.into()),
         };
         free();
         let tokens_per_micro_batch = shape.get().tokens_per_micro_batch.min(extent.all);
         match (StepShape { tokens_per_micro_batch, ..shape.get() }).smaller(extent.longest_sequence) {
             Some(smaller) => shape.set(smaller),
-            None => return Err(TrainError::OutOfMemory { tokens: extent.longest_sequence, error: error.to_string() }),
+            None => return Err(TrainError::OutOfMemory { tokens: extent.longest_sequence, error }),
         };
     }
 }
@@ -74,56 +79,6 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
     })
 }
 
-/// What hindered the run's rollouts so far, each once.
-#[derive(Debug, Default)]
-pub(super) struct Hindrances {
-    known: RefCell<Vec<Hindrance>>,
-    /// How many of them have had their alert.
-    told: Cell<usize>,
-}
-
-impl Hindrances {
-    pub(super) fn found(&self, hindrances: Vec<Hindrance>) {
-        let mut known = self.known.borrow_mut();
-        for hindrance in hindrances {
-            if !known.contains(&hindrance) {
-                known.push(hindrance);
-            }
-        }
-    }
-
-    /// Of those since the last call.
-    pub(super) fn alerts(&self, step: u64) -> Vec<Alert> {
-        let known = self.known.borrow();
-        known[self.told.replace(known.len())..].iter().map(|hindrance| hindered(step, hindrance)).collect()
-    }
-}
-
-/// The alert after a rollout that took longer for want of something on the GPU.
-fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
-    let (rule, sentence, suggestion) = match hindrance {
-        Hindrance::Smaller { parts } => (
-            "out_of_memory",
-            format!(
-                "GPU out of memory while sampling: from now on 1/{parts} as many completions are decoded together, in \
-                 1/{parts} of the cache."
-            ),
-            "Only time is lost. To avoid it: lower max_completion_tokens, or free the memory that other processes use \
-             there."
-                .to_owned(),
-        ),
-        Hindrance::Unrecorded { cause } => (
-            "graph_not_recorded",
-            format!(
-                "Steps of decoding could not be recorded as a CUDA graph ({cause}): kernels are started one by one."
-            ),
-            "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.".to_owned(),
-        ),
-    };
-    let (rule, level) = (rule.to_owned(), "warning".to_owned());
-    Alert { rule, level, step, sentence, suggestion, ..Alert::default() }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -142,6 +97,7 @@ mod tests {
         let result = retry_smaller(
             &shape,
             EXTENT,
+            Ok,
             || freed += 1,
             || {
                 seen.push((shape.get().tokens_per_micro_batch, shape.get().recompute));
@@ -173,28 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn what_hinders_rollouts_is_told_once() {
-        let (smaller, unrecorded) =
-            (Hindrance::Smaller { parts: 4 }, Hindrance::Unrecorded { cause: "no memory".to_owned() });
-        let hindrances = Hindrances::default();
-        assert_eq!(hindrances.alerts(1), []);
-        hindrances.found(vec![smaller.clone(), smaller.clone()]);
-        let alerts = hindrances.alerts(2);
-        assert!(alerts.len() == 1 && alerts[0].step == 2 && alerts[0].sentence.contains("1/4 of the cache"));
-        hindrances.found(vec![smaller, unrecorded]);
-        let alerts = hindrances.alerts(3);
-        assert!(alerts.len() == 1 && alerts[0].rule == "graph_not_recorded", "{alerts:?}");
-        assert!(alerts[0].sentence.contains("(no memory)"), "{alerts:?}");
-        assert_eq!(hindrances.alerts(4), []);
-    }
-
-    #[test]
     fn other_errors_end_it_at_once() {
         let shape = Cell::new(StepShape { tokens_per_micro_batch: 8192, recompute: false });
         let mut count = 0;
         let result: Result<(), _> = retry_smaller(
             &shape,
             EXTENT,
+            Ok,
             || {},
             || {
                 count += 1;

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::time::Instant;
 
-use super::EVAL_STEP;
 use super::kept_answers::KeptAnswers;
-use crate::rollout::{EndedCompletion, Request, Watcher};
+use super::{EVAL_STEP, Watcher};
+use crate::rollout::{EndedCompletion, Request};
 use crate::run::EvalProgress;
 use crate::score::{Score, Tier};
 
@@ -38,12 +38,11 @@ impl<'w> EvalWatch<'w> {
         Self { progress, begun, ended, is_scored, kept, on_progress: Box::new(on_progress) }
     }
 
-    /// Begins a turn, in which those of `requests` are asked that it wants, and `kept` answers are there already; `scores`:
-    /// theirs, as far as known.
-    pub fn begin(&mut self, requests: &[Request], kept: usize, scores: &[Score]) {
+    /// Begins a turn, in which `requests` are asked, and `kept` answers with these `scores` are there already.
+    pub(super) fn begin<'s>(&mut self, requests: &[Request], kept: usize, scores: impl Iterator<Item = &'s Score>) {
         self.begun = Instant::now();
         self.ended.clear();
-        let asked: usize = requests.iter().filter(|request| self.wants(request)).map(|request| request.samples).sum();
+        let asked: usize = requests.iter().map(|request| request.samples).sum();
         let EvalProgress { step, set, target, other_ranks, turn, .. } = std::mem::take(&mut self.progress);
         self.progress = EvalProgress {
             step,
@@ -56,12 +55,12 @@ impl<'w> EvalWatch<'w> {
             kept,
             ..EvalProgress::default()
         };
-        scores.iter().for_each(|score| self.count(score));
+        scores.for_each(|score| self.count(score));
         (self.on_progress)(&self.progress);
     }
 
     /// Where answers are stored.
-    pub fn kept(&self) -> Option<&KeptAnswers> {
+    pub(super) fn kept(&self) -> Option<&KeptAnswers> {
         self.kept.as_ref()
     }
 

@@ -127,7 +127,7 @@ fn most_tokens(task: &Task, prompt: &Prompt, tokenizer: &Tokenizer, answer_token
 ///
 /// # Errors
 /// Where the template does not take its turns.
-pub(super) fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
+pub fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
     let text = prompt_text(task, tokenizer, &row)?;
     let token_ids = tokenizer.encode(&text)?;
     Ok(Prompt { most_tokens: token_ids.len(), token_ids, text, row })

@@ -1,156 +1,111 @@
 //! The state of a training run, built from its run directory: new, or exactly as of the last checkpoint.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use super::TrainError;
-use super::alerts::Alerts;
+use super::gradient_shape::{Extent, retry_smaller};
+use super::groups::{PolicyBatch, StepRollout, policy_batch};
 use super::guide::Guide;
-use super::oom_retry::{Extent, Hindrances, retry_smaller};
-use super::rank_work::{LatestReading, RankWork};
-use super::setup::{PromptSets, Setup};
+use super::setup::{PromptSets, Setup, lengths};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::{Method, Schedule, TrainConfig};
-use crate::kernels::device::Engine;
-use crate::model::{Adapters, Decoder, Shard, Trainable};
+use crate::files::failpoint;
+use crate::kernels::adamw::norm;
+use crate::model::{Decoder, Gradients, Parameters, Shard, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
-use crate::ranks::Ranks;
-use crate::rollout::{
-    Completion, DecodeCounts, DraftHistory, Request, RolloutContext, RolloutMemory, Sampling, ThreadPool,
-};
-use crate::run::events::RankStep;
-use crate::run::{RunDirectory, RunState, checkpoint_path, list_checkpoints, read_step};
+use crate::policy::{ConverseSettings, Policy, PolicyVersion};
+use crate::ranks::{RankError, Ranks};
+use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThreadPool};
+use crate::run::{RunDirectory, checkpoint_path, list_checkpoints, read_step};
 use crate::score::Scorer;
 use crate::task::Task;
 use crate::text::Tokenizer;
-use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings};
+use crate::update::{Applied, LossSettings, Optimizer, OptimizerSettings, PolicySettings};
 
+/// A run in training, on one of its ranks.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(super) struct Trainer {
+    pub(super) run: RunDirectory,
     pub(super) config: TrainConfig,
-    pub(super) trainable: Trainable,
-    pub(super) prompts: PromptSets,
+    pub(super) task: Task,
     pub(super) scorer: Scorer,
-    pub(super) tokenizer: Tokenizer,
-    pub(super) model: Decoder,
-    /// A copy of the start, for a KL in full fine-tuning; with adapters the same model without them serves.
-    pub(super) frozen: Option<Decoder>,
+    pub(super) prompts: PromptSets,
+    pub(super) policy: Policy,
     pub(super) optimizer: Optimizer,
-    pub(super) threads: ThreadPool,
-    pub(super) engine: Engine,
-    /// The shape of gradients, which shrinks when memory runs out.
-    pub(super) shape: Cell<StepShape>,
     pub(super) state: TrainerState,
     pub(super) total_steps: u64,
-    pub(super) alerts: Alerts,
-    /// The user resumed the run although its rest does not fit the disk.
-    pub(super) ignores_disk_forecast: bool,
-    pub(super) task: Task,
-    pub(super) rollouts: RolloutMemory,
-    pub(super) hindrances: Hindrances,
-    pub(super) ahead: Option<Ahead>,
-    /// On rank 0, with `guided`.
+    /// The shape of gradients, which shrinks when memory runs out; the same on all ranks.
+    pub(super) shape: Cell<StepShape>,
+    /// With `guided`, or once the run has recovered from a collapse.
     pub(super) guide: Option<Guide>,
-    /// The user has asked for an end after this step.
-    pub(super) is_stopping: bool,
-    pub(super) ranks: Ranks,
-    pub(super) rank_work: RankWork,
-    pub(super) reading: LatestReading,
-    pub(super) resumed_from: Option<u64>,
-}
-
-/// Completions by request.
-#[derive(Debug)]
-pub(super) struct Sampled {
-    pub(super) completions: Vec<Vec<Completion>>,
-    /// Of all that was decoded together.
-    pub(super) counts: DecodeCounts,
-    /// Of what was decoded together, this part by its tokens.
-    pub(super) seconds: f64,
-    /// What each of several ranks did, with this part of the time.
-    pub(super) ranks: Vec<RankStep>,
-}
-
-/// The rollout that was sampled with the last eval.
-#[derive(Debug)]
-pub(super) struct Ahead {
-    pub(super) requests: Vec<Request>,
-    pub(super) sampling: Sampling,
-    pub(super) sampled: Sampled,
+    pub(super) ranks: Rc<Ranks>,
 }
 
 /// Consecutive steps without a finite gradient that end a run.
 const MOST_SKIPPED: u64 = 3;
 
-impl Job {
-    /// Loads the model's weights and the last checkpoint, as `rank` of the configured ones. `history`: the run's state by
-    /// its log.
+impl Trainer {
+    /// Loads the model's weights and the last checkpoint. `has_recovered`: from a collapse. Returns the step of the
+    /// checkpoint, too.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
     pub(super) fn load(
         run: &RunDirectory,
         setup: Setup,
-        engine: &Engine,
-        history: &RunState,
-        rank: usize,
-    ) -> Result<Self, TrainError> {
-        let (shape, has_recovered) = (setup.shape(), !history.collapses.is_empty());
-        let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = setup;
+        ranks: Rc<Ranks>,
+        has_recovered: bool,
+    ) -> Result<(Self, Option<u64>), TrainError> {
+        let shape = Cell::new(setup.shape());
+        let Setup { task, config, start, prompts, scorer, threads, total_steps, engine, .. } = setup;
         let weights = start.weights()?;
         let trainable = Trainable::of(&config);
         let decoder = |trainable| {
-            let shard = divided(&config, trainable, rank);
+            let shard = divided(&config, trainable, ranks.rank());
             Decoder::sharded(&start.config, &weights, (trainable, shard), config.seed, engine.dtype, &engine.device)
         };
         let model = decoder(trainable)?;
-        let frozen =
-            if config.kl_beta > 0.0 && trainable == Trainable::Full { Some(decoder(Trainable::Frozen)?) } else { None };
-        let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, total_steps, &model)?;
-        let rollouts = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
-        let alerts = resumed_from.map_or_else(Alerts::default, |step| Alerts::resumed(history, step, &config));
-        Ok(Self {
-            guide: (rank == 0 && config.method != Method::Sft && (config.guided || has_recovered))
-                .then(|| Guide::new(&task, &start.tokenizer)),
-            total_steps,
-            alerts,
-            ignores_disk_forecast: false,
-            task,
-            threads,
-            engine: engine.clone(),
-            shape: Cell::new(shape),
-            tokenizer: start.tokenizer,
-            config,
-            trainable,
-            prompts,
-            scorer,
-            model,
-            frozen,
-            optimizer,
-            state,
-            resumed_from,
-            rollouts,
-            hindrances: Hindrances::default(),
-            ahead: None,
-            is_stopping: false,
-            ranks: Ranks::alone(),
-            rank_work: RankWork::default(),
-            reading: LatestReading::default(),
-        })
+        let needs_copy = config.kl_beta > 0.0 && trainable == Trainable::Full;
+        let reference = needs_copy.then(|| decoder(Trainable::Frozen)).transpose()?;
+        let mut policy = Policy { reference, ..Policy::new(engine.clone(), model, start.tokenizer, threads) };
+        let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, total_steps, &policy.model)?;
+        policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
+        let guide = config.method != Method::Sft && (config.guided || has_recovered);
+        let guide = guide.then(|| Guide::new(&task, &policy.tokenizer));
+        let run = run.clone();
+        let trainer =
+            Self { run, config, task, scorer, prompts, policy, optimizer, state, total_steps, shape, guide, ranks };
+        Ok((trainer, resumed_from))
+    }
+
+    pub(super) fn trainable(&self) -> Trainable {
+        Trainable::of(&self.config)
     }
 
     pub(super) fn sampling(&self) -> Sampling {
-        sampling(&self.tokenizer, &self.config)
+        sampling(&self.policy.tokenizer, &self.config)
     }
 
-    pub(super) fn rollout_context(&self) -> RolloutContext<'_> {
-        RolloutContext {
-            engine: &self.engine,
-            model: &self.model,
-            adapters: Adapters::On,
-            tokenizer: &self.tokenizer,
-            threads: &self.threads,
-            memory: &self.rollouts,
+    /// How a rollout or an eval converses.
+    pub(super) fn converse_settings<'a>(
+        &'a self,
+        version: PolicyVersion,
+        sampling: &'a Sampling,
+    ) -> ConverseSettings<'a> {
+        ConverseSettings {
+            task: &self.task,
+            scorer: &self.scorer,
+            version,
+            sampling,
+            max_prompt_tokens: lengths(&self.config, self.policy.model.config()).prompt_limit(),
+            max_turns: usize::MAX,
         }
+    }
+
+    /// Whether the base can be sampled: where all weights are trained, a run without a KL keeps no copy of it.
+    pub(super) fn has_base(&self) -> bool {
+        self.policy.reference.is_some() || self.trainable() != Trainable::Full || self.state.updates == 0
     }
 
     /// The steps that are sampled together next.
@@ -192,14 +147,57 @@ impl Job {
         settings
     }
 
-    /// Computes a gradient of `extent` in the job's shape, and in smaller ones when memory runs out; `shape` keeps the
-    /// one that worked.
-    pub(super) fn retry_smaller<R>(
+    /// Computes a gradient of `extent` in the current shape, and on all ranks in smaller ones when memory runs out on any;
+    /// `shape` keeps the one that worked.
+    ///
+    /// # Errors
+    /// [`TrainError::OutOfMemory`] if the smallest shape does not fit; other errors of `attempt`.
+    pub(super) fn shrink_together<R>(
         &self,
         extent: Extent,
         attempt: impl FnMut() -> candle_core::Result<R>,
     ) -> Result<R, TrainError> {
-        retry_smaller(&self.shape, extent, || _ = self.engine.trim_memory(), attempt)
+        let is_any = |own| Ok(self.ranks.any(own)?);
+        retry_smaller(&self.shape, extent, is_any, || _ = self.policy.engine.trim_memory(), attempt)
+    }
+
+    /// Takes the optimizer's step with the sum of all ranks' gradients. Where the ranks divide what is trained, each sums
+    /// and updates its part, and all have all weights afterwards.
+    ///
+    /// # Errors
+    /// [`TrainError::RanksDiffer`] on rank 0; [`TrainError::Rank`] of a rank that is gone.
+    pub(super) fn apply(&mut self, gradients: &Gradients) -> Result<Applied, TrainError> {
+        let parameters = self.policy.model.parameters();
+        let applied = if parameters.shard().is_whole() {
+            let sum = Gradients::of(self.ranks.all_reduce(gradients.flat())?);
+            self.optimizer.apply(parameters, &sum)?
+        } else {
+            let own = self.ranks.reduce_scatter(gradients.flat())?;
+            let grad_norm = self.ranks.sum(norm(&own)?.powi(2))?.sqrt();
+            failpoint("update.scattered", &self.ranks.rank().to_string());
+            let applied = self.optimizer.apply_shard(parameters, &own, grad_norm)?;
+            self.ranks.all_gather(parameters.read())?;
+            applied
+        };
+        if self.ranks.size() > 1 {
+            let norms = self.ranks.gather(weights_norm(parameters)?)?;
+            if let Some(rank) = norms.iter().position(|other| *other != norms[0]) {
+                return Err(TrainError::RanksDiffer { rank, step: self.state.step + 1 });
+            }
+        }
+        Ok(applied)
+    }
+
+    /// The batch of a step's gradient on this rank.
+    pub(super) fn policy_batch<'a>(&'a self, rollout: &'a StepRollout) -> PolicyBatch<'a> {
+        policy_batch(&self.config, self.entropy_coef(), &self.prompts.train, rollout)
+    }
+
+    /// The next `count` positions in the endless order of training prompts.
+    pub(super) fn take_positions(&mut self, count: u64) -> std::ops::Range<u64> {
+        let start = self.state.prompts_taken;
+        self.state.prompts_taken += count;
+        start..self.state.prompts_taken
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -242,24 +240,9 @@ impl Job {
             self.optimizer.set(self.optimizer_settings());
         }
     }
-
-    /// The current model, or the base if it is in memory.
-    pub(super) fn model_for(&self, base: bool) -> Option<(&Decoder, Adapters)> {
-        match (base, &self.frozen, self.trainable) {
-            (false, ..) => Some((&self.model, Adapters::On)),
-            (true, Some(frozen), _) => Some((frozen, Adapters::Off)),
-            (true, None, Trainable::Full) if self.state.updates > 0 => None,
-            (true, None, _) => Some((&self.model, Adapters::Off)),
-        }
-    }
-
-    /// The reference model of the KL, and whether its adapters are on.
-    pub(super) fn reference(&self) -> (&Decoder, Adapters) {
-        (self.frozen.as_ref().unwrap_or(&self.model), Adapters::Off)
-    }
 }
 
-/// What `rank` moves: its part where every weight is trained; of adapters, which are small, each rank moves all.
+/// The parameters that `rank` updates: its part where every weight is trained; of adapters, which are small, all.
 pub(super) fn divided(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
     if trainable == Trainable::Full { Shard { rank, ranks: config.ranks } } else { Shard::WHOLE }
 }
@@ -268,6 +251,20 @@ pub(super) fn divided(config: &TrainConfig, trainable: Trainable, rank: usize) -
 pub(super) fn sampling(tokenizer: &Tokenizer, config: &TrainConfig) -> Sampling {
     let TrainConfig { temperature, max_completion_tokens, seed, draft_tokens, .. } = *config;
     Sampling { draft_tokens, ..Sampling::new(tokenizer, temperature, max_completion_tokens, seed) }
+}
+
+/// The bits of the norm of all weights that this rank has.
+pub(super) fn weights_norm(parameters: &Parameters) -> candle_core::Result<u64> {
+    let all = if parameters.shard().is_whole() { parameters.flat() } else { parameters.read() };
+    Ok(norm(all)?.to_bits())
+}
+
+/// Errors of ranks inside a tensor operation.
+pub(super) fn tensor_error(error: RankError) -> candle_core::Error {
+    match error {
+        RankError::Cancelled => ThreadPool::cancelled(),
+        error => candle_core::Error::wrap(error),
+    }
 }
 
 /// The history that the run had after `step`.

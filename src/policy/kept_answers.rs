@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use super::prompts::Prompt;
-use crate::rollout::{Completion, EndedCompletion, Request, RolloutContext, StopReason};
+use crate::model::Decoder;
+use crate::rollout::{Completion, EndedCompletion, Request, StopReason, decoded_together};
 use crate::run::{AnswerLog, RunError, sha256};
-use crate::score::{Score, Scorer};
 
 /// The answers that an interrupted eval has left, and the log to which new ones are appended.
 #[derive(Debug)]
@@ -17,6 +16,9 @@ pub struct KeptAnswers {
     key: String,
     /// By question, then by sample.
     known: HashMap<String, BTreeMap<u32, Completion>>,
+    /// Whether answers that were decoded together are known or sampled together: then results are those of an eval
+    /// without an interruption, bit for bit.
+    is_exact: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -29,8 +31,8 @@ struct Line {
 }
 
 impl KeptAnswers {
-    /// `lines`: of the log. A line of another eval, or of another program, is no answer.
-    pub fn new((log, lines): (AnswerLog, Vec<String>), key: impl Into<String>) -> Self {
+    /// A line of another eval, or of another program, is no answer.
+    pub fn new(log: AnswerLog, lines: &[String], key: impl Into<String>, is_exact: bool) -> Self {
         let mut known: HashMap<String, BTreeMap<u32, Completion>> = HashMap::new();
         for line in lines.iter().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
             let Line { question, sample, token_ids, stop } = line;
@@ -38,7 +40,7 @@ impl KeptAnswers {
             let completion = Completion { token_ids, log_probs: Vec::new(), stop };
             known.entry(question).or_default().insert(sample, completion);
         }
-        Self { log, key: key.into(), known }
+        Self { log, key: key.into(), known, is_exact }
     }
 
     fn question(&self, request: &Request) -> String {
@@ -74,16 +76,19 @@ impl KeptAnswers {
 
 /// What is known of the completions of an eval, and what is asked for.
 #[derive(Debug)]
-pub struct OpenRequests {
+pub(super) struct OpenRequests {
     /// By request; `None`: to be sampled.
     known: Vec<Option<Vec<Completion>>>,
     pub requests: Vec<Request>,
 }
 
 impl OpenRequests {
-    /// `parts`: all requests, in order. A part is known or sampled as a whole.
-    pub fn of(parts: &[&[Request]], kept: Option<&KeptAnswers>) -> Self {
-        let (mut known, mut requests) = (Vec::new(), Vec::new());
+    pub(super) fn new(model: &Decoder, requests: &[Request], kept: Option<&KeptAnswers>) -> Self {
+        let parts = match kept {
+            Some(kept) if kept.is_exact => decoded_together(model, requests),
+            _ => requests.iter().map(std::slice::from_ref).collect(),
+        };
+        let (mut known, mut open) = (Vec::new(), Vec::new());
         for part in parts {
             let found: Option<Vec<_>> =
                 kept.and_then(|kept| part.iter().map(|request| kept.completions(request)).collect());
@@ -91,36 +96,25 @@ impl OpenRequests {
                 Some(found) => known.extend(found.into_iter().map(Some)),
                 None => {
                     known.extend(part.iter().map(|_| None));
-                    requests.extend_from_slice(part);
+                    open.extend_from_slice(part);
                 }
             }
         }
-        Self { known, requests }
+        Self { known, requests: open }
+    }
+
+    /// The known completions, by the index of their request.
+    pub(super) fn known(&self) -> impl Iterator<Item = (usize, &Vec<Completion>)> {
+        self.known.iter().enumerate().filter_map(|(index, known)| Some((index, known.as_ref()?)))
     }
 
     /// The number of known completions.
-    pub fn kept(&self) -> usize {
+    pub(super) fn kept(&self) -> usize {
         self.known.iter().flatten().map(Vec::len).sum()
     }
 
-    /// Scores of the known completions; `prompts`: of the requests, or none, and then there are no scores.
-    ///
-    /// # Errors
-    /// As [`RolloutContext::score`].
-    pub fn kept_scores(
-        &self,
-        context: RolloutContext<'_>,
-        scorer: &Scorer,
-        prompts: &[Prompt],
-    ) -> candle_core::Result<Vec<Score>> {
-        let known = self.known.iter().zip(prompts).filter_map(|(known, prompt)| Some((known.clone()?, &prompt.row)));
-        let (known, rows): (Vec<_>, Vec<_>) = known.unzip();
-        let scored = context.score(scorer, known, rows)?;
-        Ok(scored.into_iter().flatten().map(|scored| scored.score).collect())
-    }
-
     /// All completions by request; `sampled`: those of [`Self::requests`].
-    pub fn joined(self, sampled: Vec<Vec<Completion>>) -> Vec<Vec<Completion>> {
+    pub(super) fn joined(self, sampled: Vec<Vec<Completion>>) -> Vec<Vec<Completion>> {
         let mut sampled = sampled.into_iter();
         self.known.into_iter().map(|known| known.or_else(|| sampled.next()).unwrap_or_default()).collect()
     }

@@ -1,0 +1,53 @@
+//! What a policy says: conversations of one or more turns, each an answer with its score.
+
+use serde::{Deserialize, Serialize};
+
+use crate::advantage::{GroupSignal, group_signal};
+use crate::rollout::Completion;
+use crate::score::Score;
+
+/// The answers to a row: one, unless the row has several turns.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Conversation {
+    /// Those that were reached; at least one.
+    pub turns: Vec<Turn>,
+}
+
+/// One answer of a policy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Turn {
+    /// `None` for the first turn, whose prompt is the row's own.
+    pub prompt: Option<LaterPrompt>,
+    pub completion: Completion,
+    pub text: String,
+    pub score: Score,
+    /// What training weighs it with; 0 elsewhere.
+    pub advantage: f64,
+}
+
+/// The prompt of a later turn, which contains the answers before it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LaterPrompt {
+    /// The row's, with the number of the turn.
+    pub id: String,
+    /// Special tokens included.
+    pub text: String,
+    /// Not sent to other ranks: only the gradient needs them.
+    #[serde(skip)]
+    pub token_ids: Vec<u32>,
+}
+
+impl Turn {
+    /// A first turn.
+    pub fn new(completion: Completion, text: String, score: Score) -> Self {
+        Self { prompt: None, completion, text, score, advantage: 0.0 }
+    }
+}
+
+/// Whether the rewards of answers to one prompt differ, and if not, where they are.
+pub fn signal_of<'t>(turns: impl Iterator<Item = &'t Turn> + Clone) -> GroupSignal {
+    let rewards: Vec<f64> = turns.clone().map(|turn| turn.score.reward).collect();
+    let (all_max, all_min) =
+        (turns.clone().all(|turn| turn.score.is_max()), turns.clone().all(|turn| turn.score.is_min()));
+    group_signal(&rewards, all_max, all_min)
+}

@@ -1,0 +1,176 @@
+//! Prompts are answered turn by turn: each later prompt contains the answers before it.
+
+use std::time::Instant;
+
+use candle_core::{Error, Result};
+
+use super::kept_answers::OpenRequests;
+use super::prompts::{Prompt, render};
+use super::{Conversation, EvalWatch, LaterPrompt, Policy, PolicyVersion, ScoredRows, Turn};
+use crate::dataset::PromptRow;
+use crate::rollout::{DecodeCounts, Generated, Hindrance, Request, Sampling};
+use crate::score::Scorer;
+use crate::task::Task;
+
+/// How a policy converses.
+#[derive(Clone, Copy, Debug)]
+pub struct ConverseSettings<'a> {
+    pub task: &'a Task,
+    pub scorer: &'a Scorer,
+    pub version: PolicyVersion,
+    pub sampling: &'a Sampling,
+    /// The limit of a later turn's prompt; a conversation that would pass it ends.
+    pub max_prompt_tokens: usize,
+    /// Later turns are not asked.
+    pub max_turns: usize,
+}
+
+/// A prompt, and how its first turn is sampled.
+#[derive(Clone, Debug)]
+pub struct Question<'a> {
+    pub prompt: &'a Prompt,
+    pub request: Request,
+}
+
+/// Conversations, and what they took.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Conversed {
+    /// By question, then by sample.
+    pub conversations: Vec<Vec<Conversation>>,
+    pub counts: DecodeCounts,
+    pub hindrances: Vec<Hindrance>,
+    /// In decoding.
+    pub rollout_seconds: f64,
+    /// In scoring and rendering.
+    pub score_seconds: f64,
+}
+
+/// What is asked in one turn: answered by the conversations from `first_conversation` on of a question.
+struct TurnRequest {
+    question: usize,
+    first_conversation: usize,
+    request: Request,
+    row: PromptRow,
+    /// `None` in the first turn.
+    prompt: Option<LaterPrompt>,
+}
+
+/// Numbers of samples in the random numbers of a turn.
+const SAMPLES_OF_TURN: u32 = 1 << 16;
+
+impl Policy {
+    /// Answers each question, and scores what it answers. `watch` learns of answers as they end.
+    ///
+    /// # Errors
+    /// A failed tensor operation, cancelled work, and texts that the template or the tokenizer does not take.
+    pub fn converse(
+        &self,
+        questions: &[Question<'_>],
+        settings: &ConverseSettings<'_>,
+        mut watch: Option<&mut EvalWatch<'_>>,
+    ) -> Result<Conversed> {
+        let start = Instant::now();
+        let empty = |question: &Question<'_>| vec![Conversation::default(); question.request.samples];
+        let mut found = Conversed { conversations: questions.iter().map(empty).collect(), ..Conversed::default() };
+        let mut open = first_turn(questions);
+        while !open.is_empty() {
+            let before = Instant::now();
+            let generated = self.answer(&open, settings, watch.as_deref_mut())?;
+            found.rollout_seconds += before.elapsed().as_secs_f64();
+            found.counts += generated.counts;
+            found.hindrances.extend(generated.hindrances);
+            let scored = self.score(settings.scorer, generated.completions, open.iter().map(|asked| &asked.row))?;
+            for (asked, turns) in open.iter().zip(scored) {
+                let conversations = &mut found.conversations[asked.question][asked.first_conversation..];
+                for (conversation, turn) in conversations.iter_mut().zip(turns) {
+                    conversation.turns.push(Turn { prompt: asked.prompt.clone(), ..turn });
+                }
+            }
+            open = self.next_turn(questions, &found.conversations, settings, &open)?;
+        }
+        for conversation in found.conversations.iter_mut().flatten() {
+            settings.scorer.join(&mut conversation.turns.iter_mut().map(|turn| &mut turn.score).collect::<Vec<_>>());
+        }
+        found.score_seconds = start.elapsed().as_secs_f64() - found.rollout_seconds;
+        Ok(found)
+    }
+
+    /// The completions of one turn: those that an earlier attempt has left, and the others sampled.
+    fn answer(
+        &self,
+        open: &[TurnRequest],
+        settings: &ConverseSettings<'_>,
+        watch: Option<&mut EvalWatch<'_>>,
+    ) -> Result<Generated> {
+        let requests: Vec<Request> = open.iter().map(|asked| asked.request.clone()).collect();
+        let rows = ScoredRows {
+            scorer: settings.scorer,
+            rows: open.iter().map(|asked| (asked.request.prompt.as_slice(), &asked.row)).collect(),
+        };
+        let Some(watch) = watch else {
+            return self.rollout_while_scoring(settings.version, &requests, settings.sampling, &rows, None);
+        };
+        let open_requests = OpenRequests::new(self.model_of(settings.version).0, &requests, watch.kept());
+        let known = open_requests.known().map(|(index, completions)| (completions.clone(), &open[index].row));
+        let (completions, known_rows): (Vec<_>, Vec<_>) = known.unzip();
+        let scores = self.score(settings.scorer, completions, known_rows)?;
+        watch.begin(&open_requests.requests, open_requests.kept(), scores.iter().flatten().map(|turn| &turn.score));
+        let generated = self.rollout_while_scoring(
+            settings.version,
+            &open_requests.requests,
+            settings.sampling,
+            &rows,
+            Some(watch),
+        )?;
+        Ok(Generated { completions: open_requests.joined(generated.completions), ..generated })
+    }
+
+    /// What the conversations of `open` that continue are asked next.
+    fn next_turn(
+        &self,
+        questions: &[Question<'_>],
+        conversations: &[Vec<Conversation>],
+        settings: &ConverseSettings<'_>,
+        open: &[TurnRequest],
+    ) -> Result<Vec<TurnRequest>> {
+        let mut next = Vec::new();
+        for asked in open {
+            let Question { prompt, request } = &questions[asked.question];
+            for sample in asked.first_conversation..asked.first_conversation + asked.request.samples {
+                let turns = &conversations[asked.question][sample].turns;
+                let continues = turns.last().is_some_and(|turn| turn.score.goes_on(&settings.task.score));
+                if !continues || turns.len() >= settings.max_turns || prompt.row.turn_count() == turns.len() {
+                    continue;
+                }
+                let answers: Vec<&str> = turns.iter().map(|turn| turn.text.as_str()).collect();
+                let Some(row) = prompt.row.after(&answers) else { continue };
+                let Prompt { row, text, token_ids, .. } =
+                    render(settings.task, row, &self.tokenizer).map_err(Error::wrap)?;
+                // Planned for, unless the template writes more around an answer than around none.
+                if token_ids.len() > settings.max_prompt_tokens {
+                    continue;
+                }
+                let request = Request {
+                    prompt: token_ids.clone(),
+                    samples: 1,
+                    first_sample: turns.len() as u32 * SAMPLES_OF_TURN + sample as u32,
+                    ..request.clone()
+                };
+                let prompt = Some(LaterPrompt { id: row.id.clone(), text, token_ids });
+                next.push(TurnRequest { question: asked.question, first_conversation: sample, request, row, prompt });
+            }
+        }
+        Ok(next)
+    }
+}
+
+fn first_turn(questions: &[Question<'_>]) -> Vec<TurnRequest> {
+    let ask = |(question, Question { prompt, request }): (usize, &Question<'_>)| TurnRequest {
+        question,
+        first_conversation: 0,
+        request: request.clone(),
+        row: prompt.row.clone(),
+        prompt: None,
+    };
+    questions.iter().enumerate().map(ask).collect()
+}

@@ -1,0 +1,151 @@
+//! A policy: a model with all that it needs to answer prompts. Training, evals, samples and the learnability check
+//! converse with it in the same way.
+
+mod conversation; // answers with their scores
+mod converse; // prompts answered turn by turn
+mod early_scores; // answers scored while others are decoded
+mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
+mod prompts; // rows as the model reads them
+mod watch; // the progress of an eval
+
+use candle_core::{Error, Result};
+
+use crate::dataset::PromptRow;
+use crate::kernels::cuda_errors::is_out_of_memory;
+use crate::kernels::device::Engine;
+use crate::model::{Adapters, Decoder};
+use crate::rollout::{Completion, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate};
+use crate::score::Scorer;
+use crate::text::Tokenizer;
+
+pub use conversation::{Conversation, LaterPrompt, Turn, signal_of};
+pub use converse::{ConverseSettings, Conversed, Question};
+pub use early_scores::{ScoredRows, Watcher};
+pub use kept_answers::KeptAnswers;
+pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
+pub use watch::EvalWatch;
+
+/// The step of an eval's random numbers; no training has it, so an eval never repeats a rollout.
+pub const EVAL_STEP: u32 = u32::MAX;
+/// The same for a learnability check.
+pub const SIGNAL_STEP: u32 = u32::MAX - 1;
+/// The same for requested samples; a training begins with step 1.
+pub const SAMPLE_STEP: u32 = 0;
+/// The last step of a training, whose number is one of the random numbers' 32 bits.
+pub const MAX_STEPS: u64 = SIGNAL_STEP as u64 - 1;
+
+/// A model that answers prompts, and what it computes with.
+#[derive(Debug)]
+pub struct Policy {
+    pub engine: Engine,
+    pub model: Decoder,
+    /// A frozen copy of the base, for a KL where all weights are trained. Without it the base is the model without its
+    /// adapters.
+    pub reference: Option<Decoder>,
+    pub tokenizer: Tokenizer,
+    pub threads: ThreadPool,
+    pub memory: RolloutMemory,
+}
+
+/// Whose answers are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyVersion {
+    Trained,
+    Base,
+}
+
+impl Policy {
+    /// Nothing to draft from, and no copy of the base.
+    pub fn new(engine: Engine, model: Decoder, tokenizer: Tokenizer, threads: ThreadPool) -> Self {
+        Self { engine, model, reference: None, tokenizer, threads, memory: RolloutMemory::default() }
+    }
+
+    /// The model that has these weights, and whether its adapters are on.
+    pub fn model_of(&self, version: PolicyVersion) -> (&Decoder, Adapters) {
+        match (version, &self.reference) {
+            (PolicyVersion::Trained, _) => (&self.model, Adapters::On),
+            (PolicyVersion::Base, Some(reference)) => (reference, Adapters::Off),
+            (PolicyVersion::Base, None) => (&self.model, Adapters::Off),
+        }
+    }
+
+    /// Samples the completions of each request. When a GPU runs out of memory it is done again, after unused memory is
+    /// released, then with ever fewer completions together in ever smaller caches.
+    ///
+    /// # Errors
+    /// As [`generate`].
+    pub fn rollout(&self, version: PolicyVersion, requests: &[Request], sampling: &Sampling) -> Result<Generated> {
+        let (model, adapters) = self.model_of(version);
+        let smaller = || self.memory.halve(requests.iter().map(|request| request.samples).sum());
+        let sample = || generate(model, adapters, requests, sampling, &self.memory, &self.threads);
+        let before = self.memory.halvings();
+        let mut generated = retry(|| _ = self.engine.trim_memory(), smaller, sample)?;
+        let halvings = self.memory.halvings();
+        generated.hindrances.extend((halvings > before).then_some(Hindrance::Smaller { parts: 1 << halvings }));
+        Ok(generated)
+    }
+
+    /// Decodes and scores the completions of all groups, on every core. `rows`: one per group.
+    ///
+    /// # Errors
+    /// If tokens cannot be decoded, or the work is cancelled.
+    pub fn score<'r>(
+        &self,
+        scorer: &Scorer,
+        groups: Vec<Vec<Completion>>,
+        rows: impl IntoIterator<Item = &'r PromptRow>,
+    ) -> Result<Vec<Vec<Turn>>> {
+        let decode = |completion: &Completion| self.tokenizer.decode(&completion.token_ids, true).map_err(Error::wrap);
+        let texts = groups.iter().flatten().map(decode).collect::<Result<Vec<_>>>()?;
+        let rows = groups.iter().zip(rows).flat_map(|(group, row)| std::iter::repeat_n(Some(row), group.len()));
+        let answers: Vec<_> = texts.iter().map(String::as_str).zip(rows).collect();
+        let scores = scorer.score_while(&answers, || self.threads.check().is_ok()).ok_or_else(ThreadPool::cancelled)?;
+        let mut scored = texts.into_iter().zip(scores);
+        let mut found = Vec::with_capacity(groups.len());
+        for group in groups {
+            let turns = group.into_iter().zip(scored.by_ref());
+            found.push(turns.map(|(completion, (text, score))| Turn::new(completion, text, score)).collect());
+        }
+        Ok(found)
+    }
+}
+
+/// Attempts again when memory runs out: once as before, then as often as `smaller` makes it so.
+fn retry<R>(free: impl Fn(), smaller: impl Fn() -> bool, attempt: impl Fn() -> Result<R>) -> Result<R> {
+    let mut is_first = true;
+    loop {
+        match attempt() {
+            Err(error) if is_out_of_memory(&error) && (std::mem::take(&mut is_first) || smaller()) => free(),
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::kernels::cuda_errors::GpuFailure;
+
+    #[test]
+    fn a_rollout_is_tried_again_in_less_memory() {
+        let check = |failures: usize, is_out_of_memory: bool, expected: (usize, u32, bool)| {
+            let (attempts, memory) = (Cell::new(0), RolloutMemory::default());
+            let failure =
+                || GpuFailure { operation: "sampling".to_owned(), cause: "a code".to_owned(), is_out_of_memory };
+            let attempt = || {
+                attempts.set(attempts.get() + 1);
+                if attempts.get() <= failures { Err(Error::Cuda(Box::new(failure()))) } else { Ok(()) }
+            };
+            let result = retry(|| (), || memory.halve(7), attempt);
+            assert_eq!((attempts.get(), memory.halvings(), result.is_ok()), expected, "{failures} {is_out_of_memory}");
+        };
+        check(0, true, (1, 0, true));
+        check(1, true, (2, 0, true));
+        check(2, true, (3, 1, true));
+        check(3, true, (4, 2, true));
+        check(4, true, (4, 2, false));
+        check(1, false, (1, 0, false));
+    }
+}

@@ -1,0 +1,65 @@
+//! What a GPU refused rollouts, each told once.
+
+use crate::rollout::Hindrance;
+use crate::run::events::Alert;
+
+/// What has been told.
+#[derive(Debug, Default)]
+pub(in crate::train) struct Fallbacks(Vec<Hindrance>);
+
+impl Fallbacks {
+    /// The alerts of those that are new.
+    pub(in crate::train) fn alerts(&mut self, step: u64, found: Vec<Hindrance>) -> Vec<Alert> {
+        let mut alerts = Vec::new();
+        for hindrance in found {
+            if !self.0.contains(&hindrance) {
+                alerts.push(hindered(step, &hindrance));
+                self.0.push(hindrance);
+            }
+        }
+        alerts
+    }
+}
+
+/// The alert after a rollout that took longer for want of something on the GPU.
+fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
+    let (rule, sentence, suggestion) = match hindrance {
+        Hindrance::Smaller { parts } => (
+            "out_of_memory",
+            format!(
+                "GPU out of memory while sampling: from now on 1/{parts} as many completions are decoded together, in \
+                 1/{parts} of the cache."
+            ),
+            "Only time is lost. To avoid it: lower max_completion_tokens, or free the memory that other processes use \
+             there."
+                .to_owned(),
+        ),
+        Hindrance::Unrecorded { cause } => (
+            "graph_not_recorded",
+            format!(
+                "Steps of decoding could not be recorded as a CUDA graph ({cause}): kernels are started one by one."
+            ),
+            "Only time is lost. If memory is short, lower max_completion_tokens or completions_per_prompt.".to_owned(),
+        ),
+    };
+    let (rule, level) = (rule.to_owned(), "warning".to_owned());
+    Alert { rule, level, step, sentence, suggestion, ..Alert::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hinders_rollouts_is_told_once() {
+        let (smaller, unrecorded) =
+            (Hindrance::Smaller { parts: 4 }, Hindrance::Unrecorded { cause: "no memory".to_owned() });
+        let mut fallbacks = Fallbacks::default();
+        assert_eq!(fallbacks.alerts(1, Vec::new()), []);
+        let alerts = fallbacks.alerts(2, vec![smaller.clone(), smaller.clone()]);
+        assert!(alerts.len() == 1 && alerts[0].step == 2 && alerts[0].sentence.contains("1/4 of the cache"));
+        let alerts = fallbacks.alerts(3, vec![smaller, unrecorded]);
+        assert!(alerts.len() == 1 && alerts[0].rule == "graph_not_recorded", "{alerts:?}");
+        assert!(alerts[0].sentence.contains("(no memory)"), "{alerts:?}");
+    }
+}

@@ -1,0 +1,336 @@
+//! Groups: the conversations of one prompt, compared with each other turn by turn, and the batch of a step's gradient.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::advantage::{Advantage, GroupSignal, group_advantages};
+use crate::config::TrainConfig;
+use crate::policy::{Conversation, Prompt, Turn, signal_of};
+use crate::rollout::{DecodeCounts, Hindrance, StopReason};
+use crate::update::{PolicyGroup, PolicySample, StepTotals};
+
+/// The conversations of one prompt.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Group {
+    /// Of the prompt in the order of all prompts, as random numbers count it.
+    position: u32,
+    /// Index of the training prompt.
+    pub(super) prompt: usize,
+    pub(super) conversations: Vec<Conversation>,
+    /// By turn: whether the rewards of the sampled answers differ.
+    signals: Vec<GroupSignal>,
+}
+
+/// The answers of one turn of a group, which are compared with each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GroupTurn<'g> {
+    pub(super) group: &'g Group,
+    turn: usize,
+}
+
+/// What one rank sampled for a step.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct StepRollout {
+    /// Groups that count.
+    pub(super) groups: Vec<Group>,
+    /// Zero-variance groups that were replaced (`dynamic_sampling`).
+    pub(super) replaced: Vec<Group>,
+    /// In decoding.
+    pub(super) rollout_seconds: f64,
+    pub(super) score_seconds: f64,
+    /// Of all that was decoded together.
+    pub(super) counts: DecodeCounts,
+    pub(super) hindrances: Vec<Hindrance>,
+    /// By completion of the policy batch, if older weights sampled it than those that the step updates.
+    #[serde(skip)]
+    pub(super) old_log_probs: Option<Vec<Vec<f32>>>,
+    /// In computing them.
+    #[serde(skip)]
+    pub(super) forward_seconds: f64,
+    /// On rank 0, what the other ranks sampled.
+    #[serde(skip)]
+    pub(super) others: Vec<StepRollout>,
+}
+
+/// The groups of a gradient, and their part of the step's denominators.
+#[derive(Debug)]
+pub(super) struct PolicyBatch<'a> {
+    pub(super) groups: Vec<PolicyGroup<'a>>,
+    pub(super) totals: StepTotals,
+}
+
+impl Group {
+    /// Compares the rewards of the conversations.
+    pub(super) fn new(position: u32, prompt: usize, conversations: Vec<Conversation>, kind: Advantage) -> Self {
+        let mut group = Self { position, prompt, conversations, signals: Vec::new() };
+        group.set_advantages(kind);
+        group
+    }
+
+    /// Compares the rewards of each turn's answers.
+    fn set_advantages(&mut self, kind: Advantage) {
+        let turns = self.conversations.iter().map(|conversation| conversation.turns.len()).max().unwrap_or(0);
+        for turn in 0..turns {
+            let answers: Vec<&mut Turn> = self.answers_mut(turn).collect();
+            let rewards: Vec<f64> = answers.iter().map(|answer| answer.score.reward).collect();
+            let signal = signal_of(answers.iter().map(|answer| &**answer));
+            for (answer, advantage) in answers.into_iter().zip(group_advantages(&rewards, kind)) {
+                answer.advantage = advantage;
+            }
+            self.signals.push(signal);
+        }
+    }
+
+    fn answers_mut(&mut self, turn: usize) -> impl Iterator<Item = &mut Turn> {
+        self.conversations.iter_mut().filter_map(move |conversation| conversation.turns.get_mut(turn))
+    }
+
+    pub(super) fn turns(&self) -> impl Iterator<Item = GroupTurn<'_>> {
+        (0..self.signals.len()).map(|turn| GroupTurn { group: self, turn })
+    }
+
+    /// Gives the last answer's place to one that earns more than all others. The group is one of a single turn.
+    pub(super) fn guide(&mut self, answer: Turn, kind: Advantage) {
+        let is_better = |other: &Conversation| {
+            other.turns.iter().all(|turn| !turn.score.reward.is_finite() || turn.score.reward < answer.score.reward)
+        };
+        if answer.score.is_error() || self.conversations.len() < 2 || !self.conversations.iter().all(is_better) {
+            return;
+        }
+        self.conversations.pop();
+        self.conversations.push(Conversation { turns: vec![answer] });
+        let sampled = std::mem::take(&mut self.signals);
+        self.set_advantages(kind);
+        self.signals = sampled;
+    }
+
+    /// Whether an answer earns the full reward.
+    pub(super) fn has_success(&self) -> bool {
+        self.conversations.iter().flat_map(|conversation| &conversation.turns).any(|turn| turn.score.is_max())
+    }
+
+    /// Whether the policy can learn from it: rewards differ in a turn, or it is guided.
+    pub(super) fn is_informative(&self) -> bool {
+        self.turns().any(|turn| turn.signal() == GroupSignal::Mixed || turn.is_guided())
+    }
+}
+
+impl<'g> GroupTurn<'g> {
+    pub(super) fn is_first(self) -> bool {
+        self.turn == 0
+    }
+
+    /// Of the conversations that reached the turn, in order.
+    pub(super) fn answers(self) -> impl Iterator<Item = &'g Turn> + Clone {
+        self.group.conversations.iter().filter_map(move |conversation| conversation.turns.get(self.turn))
+    }
+
+    /// The answers that the policy sampled freely.
+    pub(super) fn sampled(self) -> impl Iterator<Item = &'g Turn> + Clone {
+        self.answers().filter(|answer| answer.completion.stop != StopReason::Guided)
+    }
+
+    /// Whether the last answer was not sampled freely.
+    pub(super) fn is_guided(self) -> bool {
+        self.answers().last().is_some_and(|answer| answer.completion.stop == StopReason::Guided)
+    }
+
+    /// Of the answers that were sampled.
+    pub(super) fn signal(self) -> GroupSignal {
+        self.group.signals[self.turn]
+    }
+}
+
+impl StepRollout {
+    /// Moves groups that are not informative to the replaced ones.
+    pub(super) fn set_aside(&mut self) {
+        let (informative, rest) = std::mem::take(&mut self.groups).into_iter().partition(Group::is_informative);
+        self.groups = informative;
+        let rest: Vec<Group> = rest;
+        self.replaced.extend(rest);
+    }
+
+    pub(super) fn add(&mut self, more: Self) {
+        self.groups.extend(more.groups);
+        self.rollout_seconds += more.rollout_seconds;
+        self.score_seconds += more.score_seconds;
+        self.counts += more.counts;
+        self.hindrances.extend(more.hindrances);
+    }
+
+    /// Of all ranks, on rank 0.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Self> + Clone {
+        std::iter::once(self).chain(&self.others)
+    }
+
+    /// The groups that count, of all ranks, by turn, in the order of their prompts.
+    pub(super) fn group_turns(&self) -> Vec<GroupTurn<'_>> {
+        in_order(self.all().flat_map(|rollout| &rollout.groups))
+    }
+
+    /// The same of those that were replaced.
+    pub(super) fn replaced_turns(&self) -> Vec<GroupTurn<'_>> {
+        in_order(self.all().flat_map(|rollout| &rollout.replaced))
+    }
+
+    /// All answers of this rank, in the order in which they are recorded.
+    pub(super) fn answers(&self) -> impl Iterator<Item = &Turn> {
+        self.groups.iter().chain(&self.replaced).flat_map(Group::turns).flat_map(GroupTurn::answers)
+    }
+}
+
+fn in_order<'g>(groups: impl Iterator<Item = &'g Group>) -> Vec<GroupTurn<'g>> {
+    let mut groups: Vec<&Group> = groups.collect();
+    groups.sort_by_key(|group| group.position);
+    groups.into_iter().flat_map(Group::turns).collect()
+}
+
+/// Zero-variance groups are omitted (their gradient is 0) unless a KL or an entropy bonus is used, but they count; masked
+/// completions and replaced groups do not.
+pub(super) fn policy_batch<'a>(
+    config: &TrainConfig,
+    entropy_coef: f64,
+    prompts: &'a [Prompt],
+    rollout: &'a StepRollout,
+) -> PolicyBatch<'a> {
+    let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
+    let mut old_log_probs = rollout.old_log_probs.iter().flatten();
+    let (mut groups, mut totals) = (Vec::new(), StepTotals { sequences: 0, tokens: 0 });
+    for turn in rollout.groups.iter().flat_map(Group::turns) {
+        let mut samples = Vec::new();
+        for answer in turn.answers() {
+            let completion = &answer.completion;
+            if config.overlong_masking && completion.stop == StopReason::Length {
+                continue;
+            }
+            totals.sequences += 1;
+            totals.tokens += completion.token_ids.len();
+            if turn.signal() == GroupSignal::Mixed || turn.is_guided() || is_all_forwarded {
+                let old_log_probs = old_log_probs.next().map(Cow::from);
+                let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, answer.advantage) };
+                match &answer.prompt {
+                    Some(own) => groups.push(PolicyGroup { prompt: Cow::from(&own.token_ids), samples: vec![sample] }),
+                    None => samples.push(sample),
+                }
+            }
+        }
+        if !samples.is_empty() {
+            groups.push(PolicyGroup { prompt: Cow::from(&prompts[turn.group.prompt].token_ids), samples });
+        }
+    }
+    PolicyBatch { groups, totals }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+    use crate::dataset::PromptRow;
+    use crate::rollout::Completion;
+    use crate::score::Score;
+
+    fn config(set: &[&str]) -> TrainConfig {
+        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
+            .resolve()
+            .unwrap()
+            .config
+    }
+
+    fn score(reward: f64) -> Score {
+        serde_json::from_value(serde_json::json!({
+            "reward": reward, "tier": if reward == 1.0 { "valid" } else { "invalid" }, "tolerant": true, "warnings": [], "errors": [],
+            "fields": null, "exact": null, "failure": null, "parts": {},
+        }))
+        .unwrap()
+    }
+
+    /// Answers of one turn: (tokens, truncated, reward).
+    type Shape<'s> = &'s [(usize, bool, f64)];
+
+    fn group(shape: Shape<'_>) -> Group {
+        let conversation = |&(tokens, is_truncated, reward): &(usize, bool, f64)| {
+            let stop = if is_truncated { StopReason::Length } else { StopReason::Stop };
+            let completion = Completion { token_ids: vec![1; tokens], log_probs: vec![-1.0; tokens], stop };
+            Conversation { turns: vec![Turn::new(completion, String::new(), score(reward))] }
+        };
+        Group::new(0, 0, shape.iter().map(conversation).collect(), Advantage::Standardized)
+    }
+
+    fn prompts() -> [Prompt; 1] {
+        let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), serde_json::Map::new());
+        let row = PromptRow { id, messages, expected: None, tags, fields, line: 1 };
+        [Prompt { row, text: String::new(), token_ids: vec![9], most_tokens: 1 }]
+    }
+
+    const MIXED: Shape<'_> = &[(3, false, 1.0), (5, true, 0.0)];
+    const EQUAL: Shape<'_> = &[(2, false, 1.0), (4, false, 1.0)];
+    const TRUNCATED: Shape<'_> = &[(7, true, 0.0), (7, true, 0.5)];
+
+    #[test]
+    fn zero_variance_groups_count_and_masked_completions_do_not() {
+        // (settings, groups) -> (tokens and advantages of each forwarded group, sequences and tokens that count).
+        let check = |set: &[&str], shapes: &[Shape<'_>], forwarded: &[&[(usize, f64)]], sequences, tokens| {
+            let rollout =
+                StepRollout { groups: shapes.iter().map(|shape| group(shape)).collect(), ..StepRollout::default() };
+            let prompts = prompts();
+            let PolicyBatch { groups, totals } = policy_batch(&config(set), 0.0, &prompts, &rollout);
+            let found = |group: &PolicyGroup<'_>| -> Vec<(usize, f64)> {
+                group
+                    .samples
+                    .iter()
+                    .map(|sample| (sample.token_ids.len(), (sample.advantage * 1e3).round() / 1e3))
+                    .collect()
+            };
+            assert_eq!(groups.iter().map(found).collect::<Vec<_>>(), forwarded, "{set:?}");
+            assert_eq!(totals, StepTotals { sequences, tokens }, "{set:?}");
+        };
+        let mixed: &[(usize, f64)] = &[(3, 0.707), (5, -0.707)];
+        let equal: &[(usize, f64)] = &[(2, 0.0), (4, 0.0)];
+        check(&[], &[MIXED, EQUAL], &[mixed], 4, 14);
+        check(&["kl_beta=0.1"], &[MIXED, EQUAL], &[mixed, equal], 4, 14);
+        // Masking does not change advantages.
+        check(&["overlong_masking=true"], &[MIXED, EQUAL], &[&mixed[..1]], 3, 9);
+        check(&["overlong_masking=true"], &[TRUNCATED, EQUAL], &[], 2, 6);
+        check(&["overlong_masking=true", "kl_beta=0.1"], &[TRUNCATED, EQUAL], &[equal], 2, 6);
+        check(&[], &[EQUAL, EQUAL], &[], 4, 12);
+    }
+
+    #[test]
+    fn replaced_groups_are_in_no_batch() {
+        let mut rollout = StepRollout { groups: vec![group(MIXED), group(EQUAL)], ..StepRollout::default() };
+        rollout.set_aside();
+        assert_eq!((rollout.groups.len(), rollout.replaced.len()), (1, 1));
+        let prompts = prompts();
+        let PolicyBatch { groups, totals } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+        assert_eq!((groups.len(), totals), (1, StepTotals { sequences: 2, tokens: 8 }));
+    }
+
+    #[test]
+    fn each_turn_has_a_group_of_those_that_reached_it() {
+        let later = |reward| Turn {
+            prompt: Some(crate::policy::LaterPrompt {
+                id: "p/2".to_owned(),
+                text: String::new(),
+                token_ids: vec![9, 1, 8],
+            }),
+            ..group(&[(2, false, reward)]).conversations.remove(0).turns.remove(0)
+        };
+        let mut group = group(&[(3, false, 1.0), (4, false, 0.0), (5, false, 1.0)]);
+        for (conversation, reward) in [(0, 1.0), (2, 0.5)] {
+            group.conversations[conversation].turns.push(later(reward));
+        }
+        let group = Group::new(0, 0, group.conversations, Advantage::Centered);
+        let advantages: Vec<Vec<f64>> =
+            group.turns().map(|turn| turn.answers().map(|answer| answer.advantage).collect()).collect();
+        assert_eq!(advantages[1], [0.25, -0.25]);
+        assert!(advantages[0].len() == 3 && group.turns().all(|turn| turn.signal() == GroupSignal::Mixed));
+        let rollout = StepRollout { groups: vec![group], ..StepRollout::default() };
+        let prompts = prompts();
+        let batch = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+        let shape: Vec<(usize, usize)> =
+            batch.groups.iter().map(|group| (group.prompt.len(), group.samples.len())).collect();
+        assert_eq!(shape, [(1, 3), (3, 1), (3, 1)]);
+    }
+}

@@ -1,0 +1,77 @@
+//! What each of several ranks did in a step, compared, and the condition of its device.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::kernels::device::Engine;
+use crate::run::events::{Device, RankStep};
+
+/// What the alerts about ranks look at; nothing for one rank.
+pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
+    let tokens: Vec<f64> = ranks.iter().map(|rank| (rank.sampled_tokens + rank.trained_tokens) as f64).collect();
+    let seconds: Vec<f64> = ranks.iter().map(|rank| rank.rollout_seconds + rank.update_seconds).collect();
+    let mut found = BTreeMap::new();
+    let (most, all) = (tokens.iter().copied().fold(0.0, f64::max), tokens.iter().sum::<f64>());
+    if ranks.len() > 1 && all > 0.0 {
+        found.insert("ranks/imbalance".to_owned(), most * ranks.len() as f64 / all);
+    }
+    // The time of a rank over that of the others, as far as it has no more to compute than they have.
+    let over_others = |of: &[f64], rank: usize| {
+        let mut others: Vec<f64> =
+            of.iter().copied().enumerate().filter(|(at, _)| *at != rank).map(|(_, of)| of).collect();
+        others.sort_by(f64::total_cmp);
+        let middle = others.get(others.len() / 2).copied().unwrap_or(0.0);
+        (middle > 0.0).then(|| of[rank] / middle)
+    };
+    let slowdown = |rank| Some((rank, over_others(&seconds, rank)? / over_others(&tokens, rank)?.max(1.0)));
+    let slowest = (0..ranks.len()).filter_map(slowdown).max_by(|a, b| a.1.total_cmp(&b.1));
+    if let Some((rank, slowdown)) = slowest {
+        found.insert("ranks/slowest".to_owned(), rank as f64);
+        found.insert("ranks/slowdown".to_owned(), slowdown);
+    }
+    found
+}
+
+/// The latest reading of this rank's device.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LatestReading(Arc<Mutex<Device>>);
+
+impl LatestReading {
+    pub(super) fn unknown(engine: &Engine) -> Self {
+        Self(Arc::new(Mutex::new(Device { device: engine.name(), ..Device::default() })))
+    }
+
+    pub(super) fn set(&self, device: Device) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = device;
+    }
+
+    pub(super) fn get(&self) -> Device {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rank(tokens: usize, seconds: f64) -> RankStep {
+        RankStep { trained_tokens: tokens, update_seconds: seconds, ..RankStep::default() }
+    }
+
+    #[test]
+    fn a_rank_with_more_to_compute_is_not_slow_for_that() {
+        let check = |ranks: &[RankStep], expected: Option<(f64, f64, f64)>| {
+            let found = rank_metrics(ranks);
+            let get = |name: &str| found.get(&format!("ranks/{name}")).copied();
+            let found = get("imbalance").zip(get("slowest")).zip(get("slowdown"));
+            assert_eq!(found.map(|((imbalance, slowest), slowdown)| (imbalance, slowest, slowdown)), expected);
+        };
+        check(&[], None);
+        check(&[rank(0, 0.0), rank(0, 0.0)], None);
+        check(&[rank(100, 1.0), rank(100, 1.5)], Some((1.0, 1.0, 1.5)));
+        check(&[rank(100, 1.0), rank(300, 3.0), rank(100, 1.0), rank(100, 1.0)], Some((2.0, 3.0, 1.0)));
+        // Few tokens take longer by the token on any rank.
+        check(&[rank(10, 1.0), rank(190, 1.0)], Some((1.9, 0.0, 1.0)));
+        check(&[rank(100, 1.0), rank(100, 2.0), rank(100, 1.0)], Some((1.0, 1.0, 2.0)));
+    }
+}

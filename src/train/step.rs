@@ -1,0 +1,150 @@
+//! GRPO, top to bottom: prompts are answered and rewarded, rewards become advantages, advantages a loss and its gradient,
+//! and the optimizer takes a step. Every rank computes this for its own groups; totals and gradients are summed.
+
+use std::time::Instant;
+
+use super::TrainError;
+use super::gradient_shape::{memory_point, shrunk};
+use super::groups::{Group, PolicyBatch, StepRollout};
+use super::guided::guide;
+use super::metrics::StepUpdate;
+use super::recorder::Record;
+use super::rollout_order::{StepPlan, prompts_at};
+use super::trainer::Trainer;
+use crate::model::{Adapters, Gradients};
+use crate::policy::{Conversed, PolicyVersion, Question};
+use crate::rollout::Request;
+use crate::update::{PolicyGroup, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
+
+/// Rounds of `dynamic_sampling`; after them a step continues with fewer groups.
+const REFILL_ROUNDS: usize = 3;
+
+/// Takes the next steps, all sampled with the current weights. The ratios of the first are exactly 1; the old log-probs
+/// of the others are computed by a training forward before any update.
+pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
+    let (first, shape) = (trainer.state.step + 1, trainer.shape.get());
+    record.phase(first, "rollout")?;
+    let mut rollouts = sample_groups(trainer)?;
+    record.on_rank_0(|recorder| recorder.check_scores(&trainer.scorer, &rollouts))?;
+    for rollout in rollouts.iter_mut().skip(1) {
+        let start = Instant::now();
+        rollout.old_log_probs = Some(old_log_probs(trainer, rollout)?);
+        rollout.forward_seconds = start.elapsed().as_secs_f64();
+    }
+    record.alerts(shrunk(first, shape, trainer.shape.get()))?;
+    rollouts.into_iter().try_for_each(|rollout| grpo_step(trainer, record, rollout))
+}
+
+/// The groups of the next steps, with rewards and advantages, sampled with the current weights. On rank 0 also those of
+/// the other ranks.
+fn sample_groups(trainer: &mut Trainer) -> Result<Vec<StepRollout>, TrainError> {
+    let (first, group_count) = (trainer.state.step + 1, trainer.config.prompt_groups_per_step as u64);
+    let steps = first..first + trainer.next_steps();
+    let plans = steps.map(|step| StepPlan { step, positions: trainer.take_positions(group_count) }).collect::<Vec<_>>();
+    let mut rollouts = rollout(trainer, &plans)?;
+    if trainer.config.dynamic_sampling {
+        for (step, rollout) in (first..).zip(&mut rollouts) {
+            refill(trainer, step, rollout)?;
+        }
+    }
+    for others in trainer.ranks.gather_others(&rollouts)? {
+        rollouts.iter_mut().zip(others).for_each(|(own, other)| own.others.push(other));
+    }
+    Ok(rollouts)
+}
+
+/// Samples this rank's share of each step's prompts.
+fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, TrainError> {
+    let own: Vec<StepPlan> = plans.iter().map(|plan| plan.share(&trainer.ranks)).collect();
+    let (mut prompts, mut questions) = (Vec::new(), Vec::new());
+    for (step, position, prompt) in prompts_at(trainer, &own) {
+        let tokens = trainer.prompts.train[prompt].token_ids.clone();
+        let request = Request::new(tokens, position, step, trainer.config.completions_per_prompt);
+        prompts.push((position, prompt));
+        questions.push(Question { prompt: &trainer.prompts.train[prompt], request });
+    }
+    let sampling = trainer.sampling();
+    let settings = trainer.converse_settings(PolicyVersion::Trained, &sampling);
+    // Every answer comes with its reward; within a group rewards become advantages.
+    let Conversed { conversations, counts, hindrances, rollout_seconds, score_seconds } =
+        trainer.policy.converse(&questions, &settings, None)?;
+    let mut groups = Vec::with_capacity(prompts.len());
+    for ((position, prompt), conversations) in prompts.into_iter().zip(conversations) {
+        groups.push(Group::new(position, prompt, conversations, trainer.config.advantage));
+    }
+    guide(trainer, &mut groups, &questions)?;
+    let (mut groups, steps) = (groups.into_iter(), plans.len() as f64);
+    let rollout = |plan: &StepPlan| StepRollout {
+        groups: groups.by_ref().take((plan.positions.end - plan.positions.start) as usize).collect(),
+        rollout_seconds: rollout_seconds / steps,
+        score_seconds: score_seconds / steps,
+        counts,
+        hindrances: hindrances.clone(),
+        ..StepRollout::default()
+    };
+    Ok(own.iter().map(rollout).collect())
+}
+
+/// Replaces zero-variance groups by those of the next prompts.
+fn refill(trainer: &mut Trainer, step: u64, rollout: &mut StepRollout) -> Result<(), TrainError> {
+    for _ in 0..REFILL_ROUNDS {
+        rollout.set_aside();
+        let missing =
+            trainer.config.prompt_groups_per_step as u64 - trainer.ranks.sum(rollout.groups.len() as f64)? as u64;
+        if missing == 0 {
+            return Ok(());
+        }
+        let plan = StepPlan { step, positions: trainer.take_positions(missing) };
+        self::rollout(trainer, &[plan])?.into_iter().for_each(|more| rollout.add(more));
+    }
+    rollout.set_aside();
+    Ok(())
+}
+
+/// Learns from a step's groups: advantages weigh the log-probs of their answers in the loss.
+fn grpo_step(trainer: &mut Trainer, record: &mut Record<'_>, rollout: StepRollout) -> Result<(), TrainError> {
+    record.phase(trainer.state.step + 1, "update")?;
+    let mut update = StepUpdate::begin(trainer);
+    let PolicyBatch { groups, totals } = trainer.policy_batch(&rollout);
+    if trainer.ranks.any(!groups.is_empty())? {
+        let totals = StepTotals {
+            sequences: trainer.ranks.sum(totals.sequences as f64)? as usize,
+            tokens: trainer.ranks.sum(totals.tokens as f64)? as usize,
+        };
+        let (gradient, statistics) = loss_gradient(trainer, groups, totals)?;
+        update.statistics = statistics;
+        // A loss that is not finite has such a gradient, which the optimizer skips.
+        update.applied = Some(trainer.apply(&gradient)?);
+    }
+    record.step(trainer, rollout, update)
+}
+
+/// This rank's part of the gradient of the loss, and what the forward passes showed; with the reference's log-probs where
+/// there is a KL.
+fn loss_gradient(
+    trainer: &Trainer,
+    mut groups: Vec<PolicyGroup<'_>>,
+    totals: StepTotals,
+) -> Result<(Gradients, PolicyStatistics), TrainError> {
+    let policy = &trainer.policy;
+    trainer.shrink_together(trainer.extent(), || {
+        memory_point(trainer.ranks.rank())?;
+        let settings = trainer.policy_settings();
+        if settings.loss.kl_beta > 0.0 {
+            let (reference, adapters) = policy.model_of(PolicyVersion::Base);
+            let log_probs = completion_log_probs(reference, adapters, &groups, &settings, &policy.threads)?;
+            groups.iter_mut().zip(log_probs).for_each(|(group, log_probs)| group.set_reference(log_probs));
+        }
+        policy_gradient(&policy.model, &groups, totals, &settings, &policy.threads)
+    })
+}
+
+/// The log-probs of a step's completions under the current weights, in the gradient's micro-batches.
+fn old_log_probs(trainer: &Trainer, rollout: &StepRollout) -> Result<Vec<Vec<f32>>, TrainError> {
+    let batch = trainer.policy_batch(rollout);
+    let (model, threads) = (&trainer.policy.model, &trainer.policy.threads);
+    let log_probs = trainer.shrink_together(trainer.extent(), || {
+        completion_log_probs(model, Adapters::On, &batch.groups, &trainer.policy_settings(), threads)
+    })?;
+    Ok(log_probs.concat())
+}

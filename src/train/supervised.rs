@@ -1,0 +1,128 @@
+//! SFT: a step on the rows' own answers, or on the base's where a row has none.
+
+use std::collections::BTreeMap;
+
+use super::TrainError;
+use super::gradient_shape::Extent;
+use super::guided::guiding_answers;
+use super::metrics::StepUpdate;
+use super::recorder::Record;
+use super::rollout_order::{StepPlan, prompts_at};
+use super::trainer::Trainer;
+use crate::config::Method;
+use crate::policy::{PolicyVersion, Prompt, Question, render};
+use crate::rollout::Request;
+use crate::score::{Tier, reference_answer};
+use crate::update::{Applied, Example, SupervisedSettings, supervised_gradient};
+
+/// Takes one step of supervised fine-tuning on the next prompts' own answers; in `sft+grpo`, rows of one turn without
+/// an answer have one of the base's, sampled under the task's grammar, if it is valid.
+///
+/// # Errors
+/// [`TrainError::NoAnswer`] for a prompt without one.
+pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
+    let step = trainer.state.step + 1;
+    record.phase(step, "update")?;
+    let mut update = StepUpdate::begin(trainer);
+    let positions = trainer.take_positions(trainer.config.prompt_groups_per_step as u64);
+    let examples = examples(trainer, &StepPlan { step, positions }.share(&trainer.ranks))?;
+    let lengths = || examples.iter().map(|example| example.prompt.len() + example.completion.len());
+    let trained_tokens = lengths().sum();
+    let found = trainer.ranks.exchange(Share {
+        examples: examples.len(),
+        longest: lengths().max().unwrap_or(0),
+        trained_tokens,
+        loss_tokens: examples.iter().map(|example| example.completion.len()).sum(),
+    })?;
+    let sum = |count: fn(&Share) -> usize| found.iter().map(count).sum::<usize>();
+    let all = sum(|share| share.examples);
+    if all == 0 {
+        return record.finish_step(trainer, update, BTreeMap::new(), 0);
+    }
+    let longest_sequence = found.iter().map(|share| share.longest).max().unwrap_or(0);
+    let extent = Extent { longest_sequence, all: longest_sequence * all };
+    let policy = &trainer.policy;
+    let (gradient, loss) = trainer.shrink_together(extent, || {
+        let shape = trainer.shape.get();
+        let settings = SupervisedSettings {
+            loss_tokens: sum(|share| share.loss_tokens),
+            tokens_per_micro_batch: shape.tokens_per_micro_batch,
+            recompute: shape.recompute,
+        };
+        supervised_gradient(&policy.model, &examples, settings, &policy.threads)
+    })?;
+    let loss = trainer.ranks.sum(loss)?;
+    let applied = trainer.apply(&gradient)?;
+    update.applied = Some(applied);
+    let seconds = update.start.elapsed().as_secs_f64();
+    let metrics = BTreeMap::from([
+        ("loss".to_owned(), loss),
+        ("learning_rate".to_owned(), update.learning_rate),
+        ("grad_norm".to_owned(), if let Applied::Moved { grad_norm, .. } = applied { grad_norm } else { f64::NAN }),
+        ("step_time".to_owned(), seconds),
+        ("tokens_per_second/train".to_owned(), sum(|share| share.trained_tokens) as f64 / seconds.max(1e-9)),
+    ]);
+    record.finish_step(trainer, update, metrics, trained_tokens)
+}
+
+/// What a rank has of a step.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Share {
+    examples: usize,
+    /// Tokens of the longest.
+    longest: usize,
+    /// Prompts included.
+    trained_tokens: usize,
+    /// Tokens that the loss is the mean over.
+    loss_tokens: usize,
+}
+
+fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainError> {
+    let (mut examples, mut unanswered) = (Vec::new(), Vec::new());
+    for (step, position, prompt) in prompts_at(trainer, std::slice::from_ref(plan)) {
+        let prompt = &trainer.prompts.train[prompt];
+        match own_examples(trainer, prompt) {
+            Err(TrainError::NoAnswer { .. })
+                if trainer.config.method == Method::SftGrpo && prompt.row.turn_count() == 1 =>
+            {
+                let samples = trainer.config.completions_per_prompt;
+                let request = Request::new(prompt.token_ids.clone(), position, step, samples);
+                unanswered.push(Question { prompt, request });
+            }
+            own => examples.extend(own?),
+        }
+    }
+    let base = if trainer.has_base() { PolicyVersion::Base } else { PolicyVersion::Trained };
+    for (index, answer) in guiding_answers(trainer, base, &unanswered)? {
+        if answer.score.tier == Tier::Valid && !answer.score.is_error() {
+            let prompt = unanswered[index].prompt.token_ids.clone();
+            examples.push(Example { prompt, completion: answer.completion.token_ids });
+        }
+    }
+    Ok(examples)
+}
+
+/// One for each turn of the row, after the answers of the turns before.
+fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
+    let (mut examples, mut answers) = (Vec::new(), Vec::new());
+    let tokenizer = &trainer.policy.tokenizer;
+    while let Some(row) = prompt.row.after(&answers) {
+        let missing = || TrainError::NoAnswer {
+            id: row.id.clone(),
+            line: row.line,
+            method: trainer.config.method,
+            instead: None,
+        };
+        let answer = reference_answer(&trainer.task, &trainer.scorer, &row)?.ok_or_else(missing)?;
+        let prompt_ids = if answers.is_empty() {
+            prompt.token_ids.clone()
+        } else {
+            render(&trainer.task, row, tokenizer)?.token_ids
+        };
+        let mut completion = tokenizer.encode(&answer)?;
+        completion.extend(tokenizer.turn_end_id());
+        examples.push(Example { prompt: prompt_ids, completion });
+        answers.push(answer);
+    }
+    Ok(examples)
+}

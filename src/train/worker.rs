@@ -1,0 +1,270 @@
+//! Rank 0 of a run: from its worker's start, with the other ranks, to the end that it records.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::TrainError;
+use super::checkpointing::leave;
+use super::rank::{Begin, load_and_train};
+use super::rank_steps::LatestReading;
+use super::recorder::{Listener, Record, Recorder};
+use super::report::Report;
+use super::run_loop::LoopEnd;
+use super::setup::Setup;
+use crate::checkpoint;
+use crate::kernels::device::Engine;
+use crate::ranks::Ranks;
+use crate::run::events::{Checkpoint, End, Recovered, Run};
+use crate::run::{
+    Answer, RunDirectory, RunFolders, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints,
+    settings,
+};
+
+/// The processes that compute a run.
+#[derive(Debug, Default)]
+pub enum RankSource {
+    /// As many as the run is configured for, started here.
+    #[default]
+    Configured,
+    /// As many, started here.
+    Here(u16),
+    /// One on each of these GPUs, started here; this process computes on the first.
+    OnGpus(Vec<usize>),
+    /// Those that a launcher started.
+    Launched(Ranks),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    Finished(Box<Report>),
+    /// Stopped by request after this step; can be resumed.
+    Interrupted {
+        step: u64,
+    },
+    /// Stopped at once, before an eval, or while the disk was full; can be resumed from the last checkpoint.
+    CutShort {
+        /// The step of that checkpoint; `None` before the first one.
+        resumes_from: Option<u64>,
+        cause: String,
+    },
+}
+
+/// Trains a run as `worker`, from its last checkpoint or from the start, and handles requests between steps. A stop
+/// after a step saves first; a stop at once interrupts within a decode step or a micro-batch. A full disk pauses the
+/// run.
+///
+/// # Errors
+/// [`TrainError`], which is also recorded in the run directory.
+pub fn train(
+    run: &RunDirectory,
+    places: &RunFolders,
+    engine: &Engine,
+    worker: &Worker,
+    source: RankSource,
+    listener: Listener<'_>,
+) -> Result<Ended, TrainError> {
+    let start = Instant::now();
+    let reading = LatestReading::unknown(engine);
+    let mut record = Record::of_rank_0(Recorder::open(worker, listener)?, reading);
+    let setup = set_up(run, places, engine, source);
+    let result = setup.and_then(|(setup, ranks)| compute(run, setup, ranks, worker, &mut record));
+    // Nothing may be written into a lost folder.
+    worker.check()?;
+    let result = match result {
+        Err(error) => match error.interruption() {
+            Some(cause) => Ok(Ended::CutShort { resumes_from: list_checkpoints(run.path())?.last().copied(), cause }),
+            None => Err(error),
+        },
+        Ok(Ended::Finished(report)) => {
+            Ok(Ended::Finished(Box::new(Report { seconds: start.elapsed().as_secs_f64(), ..*report })))
+        }
+        ended => ended,
+    };
+    let recorded = record.on_rank_0(|recorder| record_end(recorder, worker, &result, start));
+    match result {
+        // The error of an end event on a full disk would hide the result.
+        Ok(Ended::CutShort { .. }) | Err(_) => result,
+        Ok(ended) => recorded.map(|()| ended),
+    }
+}
+
+/// Reads what the run needs besides weights, and has its other ranks started.
+fn set_up(
+    run: &RunDirectory,
+    places: &RunFolders,
+    engine: &Engine,
+    source: RankSource,
+) -> Result<(Setup, Ranks), TrainError> {
+    let count = match &source {
+        RankSource::Configured => None,
+        RankSource::Here(count) => Some(usize::from(*count)),
+        RankSource::OnGpus(ordinals) => Some(ordinals.len()),
+        RankSource::Launched(ranks) => Some(ranks.size()),
+    };
+    let setup = Setup::read(run, places, engine, count)?;
+    let ranks = match source {
+        RankSource::Launched(ranks) => ranks,
+        RankSource::OnGpus(ordinals) => {
+            Ranks::start_here(ordinals.len(), |rank| vec!["--gpu".to_owned(), ordinals[rank].to_string()])?
+        }
+        RankSource::Configured | RankSource::Here(_) => {
+            Ranks::start_here(setup.config.ranks, |_| vec!["--cpu".to_owned()])?
+        }
+    };
+    Ok((setup, ranks))
+}
+
+fn compute(
+    run: &RunDirectory,
+    mut setup: Setup,
+    mut ranks: Ranks,
+    worker: &Worker,
+    record: &mut Record<'_>,
+) -> Result<Ended, TrainError> {
+    setup.share_processors(ranks.meet()?)?;
+    let (resumed_from, path) = (setup.resumed_from, run.path().to_owned());
+    let has_recovered = record.on_rank_0(|recorder| Ok(!recorder.history()?.collapses.is_empty()))?;
+    // The others begin to load the model.
+    ranks.broadcast(|| Ok::<_, TrainError>(Begin { run: path, resumed_from, has_recovered }))?;
+    let (controls, is_lost) = (worker.controls().clone(), ranks.loss());
+    let is_stopped = move || controls.stop_requested() == Some(Stop::Now);
+    let ranks = Rc::new(ranks.until(is_stopped.clone()));
+    setup.threads = setup.threads.until(move || is_stopped() || is_lost());
+    record.on_rank_0(|recorder| {
+        let settings = settings(run.path(), recorder.history()?)?;
+        setup.set_goal(&settings);
+        recorder.requests.settings = settings;
+        recorder.requests.last_step = resumed_from.unwrap_or(0);
+        record_start(run, &setup, recorder)
+    })?;
+    record.watch(setup.gpu.take());
+    record.phase(resumed_from.unwrap_or(0), "load")?;
+    let result = load_and_train(run, setup, &ranks, has_recovered, record);
+    // Wherever it was noticed: work is cancelled when a rank is lost, too.
+    let end = result.map_err(|error| ranks.check().map_or_else(TrainError::Rank, |()| error))?;
+    Ok(match end {
+        LoopEnd::Finished(report) => Ended::Finished(report.unwrap_or_default()),
+        LoopEnd::Interrupted { step } => Ended::Interrupted { step },
+    })
+}
+
+/// Records the end, and what came too late.
+fn record_end(
+    recorder: &mut Recorder<'_>,
+    worker: &Worker,
+    result: &Result<Ended, TrainError>,
+    start: Instant,
+) -> Result<(), TrainError> {
+    let unsaved = leave(recorder);
+    let (status, mut cause) = last_word(result, worker);
+    if let Some(unsaved) = unsaved {
+        cause = format!("{cause}; {unsaved}");
+    }
+    recorder.stop_watching();
+    let too_late = record_requests(worker, recorder);
+    let (status, step, seconds) =
+        (status.name().to_owned(), recorder.requests.last_step, start.elapsed().as_secs_f64());
+    too_late.and_then(|()| recorder.end(End { status, cause, step, seconds }))
+}
+
+fn last_word(result: &Result<Ended, TrainError>, worker: &Worker) -> (Status, String) {
+    match result {
+        Ok(Ended::Finished(report)) => (Status::Finished, report.cause.clone()),
+        Ok(Ended::Interrupted { .. }) if worker.is_ended_by_slurm() => {
+            (Status::Interrupted, "Slurm ends the job (preemption, time limit or scancel); checkpoint saved".to_owned())
+        }
+        Ok(Ended::Interrupted { step }) => (Status::Interrupted, stopped_after(*step)),
+        Ok(Ended::CutShort { resumes_from, cause }) => {
+            let step = resumes_from.map_or_else(
+                || "resume starts from step 0".to_owned(),
+                |step| format!("resume continues from the checkpoint of step {step}"),
+            );
+            (Status::Interrupted, format!("{cause}; {step}"))
+        }
+        Err(error) => (Status::Failed, error.to_string()),
+    }
+}
+
+/// The cause of a run that was stopped by request after a step.
+pub fn stopped_after(step: u64) -> String {
+    format!("stopped after step {step}, at your request")
+}
+
+/// What a resume from an earlier step than the last one discards; empty where it discards nothing.
+fn void_steps(last_step: u64, resumed_from: u64) -> String {
+    match last_step.saturating_sub(resumed_from) {
+        0 => String::new(),
+        1 => format!("; step {last_step} is void"),
+        _ => format!("; steps {} to {last_step} are void", resumed_from + 1),
+    }
+}
+
+/// Records requests that came too late and refuses them.
+fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
+    for accepted in worker.controls().take_last() {
+        recorder.event(accepted.event(recorder.requests.last_step + 1))?;
+        worker.controls().recorded(&accepted);
+        let answer = match accepted.verb {
+            Verb::Stop { .. } => Answer::done("stopped", serde_json::Value::Null),
+            _ => Answer::refused("the run ended before it handled this request (recorded in the log)"),
+        };
+        worker.controls().answer(accepted.id, &answer);
+    }
+    Ok(())
+}
+
+/// Records the run, its memory, and what will be redone of an earlier worker's steps.
+fn record_start(run: &RunDirectory, setup: &Setup, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
+    let mut versions = BTreeMap::from([("grpo-tui".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]);
+    if let Some(gpu) = &setup.gpu {
+        versions.insert("NVIDIA driver".to_owned(), gpu.driver.clone());
+    }
+    recorder.event(Run {
+        id: run.id().to_owned(),
+        job: run.file().job.clone(),
+        config_digest: run.file().config_digest.clone(),
+        model_digest: setup.start.digest.clone(),
+        device: setup.device.clone(),
+        versions,
+        total_steps: setup.total_steps,
+    })?;
+    if let Some(memory) = setup.memory() {
+        recorder.event(memory)?;
+    }
+    // Without any checkpoint, all recorded steps are void.
+    let resumed_from = setup.resumed_from.or((recorder.history()?.last_step > 0).then_some(0));
+    if let Some(step) = resumed_from {
+        let text = match setup.resumed_from {
+            Some(step) => format!("resumed from step {step}{}", void_steps(recorder.history()?.last_step, step)),
+            None => "restarted without a checkpoint; earlier steps are void".to_owned(),
+        };
+        recorder.event(Recovered { dropped_bytes: 0, resumed_from: Some(step), text })?;
+        match recorder.history()?.checkpoints.get(&step) {
+            // The worker died between this event and the removals.
+            Some(event) => {
+                event.removed.iter().try_for_each(|old| checkpoint::remove(&checkpoint_path(run.path(), *old)))?
+            }
+            // The worker died between the checkpoint and its event.
+            None if setup.resumed_from.is_some() => {
+                let (path, bytes) = (checkpoint_folder(step), checkpoint::size(&checkpoint_path(run.path(), step))?);
+                recorder.event(Checkpoint { step, path, bytes, why: "found".to_owned(), ..Checkpoint::default() })?;
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_says_what_it_discards() {
+        assert_eq!(
+            [13, 14, 20].map(|last| void_steps(last, 13)),
+            ["", "; step 14 is void", "; steps 14 to 20 are void"]
+        );
+    }
+}
