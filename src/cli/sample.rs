@@ -1,9 +1,10 @@
 //! `grpo-tui sample`: samples completions of a task's prompts and scores them.
 
-mod worker_client;
+mod active_run;
+mod server_client;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use super::rows::Rows;
 use super::status_line::StatusLine;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
-use crate::checkpoint::{Located, import_into_cache};
+use crate::checkpoint::Located;
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
 use crate::files::failpoint;
 use crate::format::{amount, duration};
@@ -65,7 +66,7 @@ pub(super) struct Arguments {
     /// CPU threads; 0: all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Use a worker that keeps the model loaded, started if needed; a live run's own worker samples between its steps
+    /// Use a server that keeps the model loaded, started if needed; a live run's own worker samples between its steps
     #[arg(long, conflicts_with = "threads")]
     worker: bool,
     /// Print one JSON object per completion
@@ -85,8 +86,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (name, is_trained) =
         if arguments.base { base_of(&arguments.model, &places)? } else { (arguments.model.clone(), true) };
     if arguments.worker {
-        import_into_cache(Path::new(&name))?;
-        return worker_client::run(&arguments, (&name, is_trained), &task, &requested_rows, &places);
+        let asked = Asked { arguments: &arguments, task: &task, scorer: &scorer, model: &name, is_trained };
+        return sample_from_server(&asked, requested_rows, &places);
     }
     let target = Target::find(&name, &task, &places, None)?;
     let engine = arguments.device.engine()?;
@@ -115,6 +116,37 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     stream.line.end();
     sampled?;
     stream.printed
+}
+
+/// What is asked of a server or a run's worker.
+struct Asked<'a> {
+    arguments: &'a Arguments,
+    task: &'a Task,
+    scorer: &'a Scorer,
+    model: &'a str,
+    /// Whether with its adapter, if it has one.
+    is_trained: bool,
+}
+
+/// Samples one prompt after the other from the worker of the active run that trains the model, else from a server that
+/// keeps it loaded.
+fn sample_from_server(asked: &Asked<'_>, requested_rows: Vec<Rows>, places: &RunFolders) -> Outcome {
+    let mut server = None;
+    for Rows { label, rows, .. } in requested_rows {
+        for row in rows {
+            if let Some(run) = active_run::find(asked.model, places)
+                && active_run::sample(asked, &run, &row)?
+            {
+                continue;
+            }
+            let server = match &mut server {
+                Some(server) => server,
+                None => server.insert(server_client::ServerClient::new(asked, places)?),
+            };
+            server.sample(&label, row)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the completions of each prompt, in order, as soon as all of them have ended, and counts them meanwhile.
@@ -150,17 +182,9 @@ impl<'a> SampleStream<'a> {
 
     fn print_next(&mut self, completions: Vec<Completion>) -> Outcome {
         let prompt = &self.prompts[self.next as usize];
-        let mut output = if self.json { String::new() } else { heading(prompt) };
         let scored = self.context.score(self.scorer, vec![completions], [&prompt.row])?;
-        for (sample, scored) in scored.into_iter().flatten().enumerate() {
-            output.push_str(&if self.json {
-                format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
-            } else {
-                completion_text(sample, &scored)
-            });
-        }
         self.line.clear();
-        if self.json { print_json(&output) } else { print(&output) }
+        print_scored(prompt, scored.into_iter().flatten(), self.json)
     }
 }
 
@@ -187,6 +211,19 @@ impl Watcher for SampleStream<'_> {
         let left = duration((all - count) as f64 / rate);
         self.line.show(|| format!("sampled {count} of {all} completions, {}/s, {left} left", amount(rate)));
     }
+}
+
+/// Prints the completions of a prompt.
+fn print_scored(prompt: &Prompt, scored: impl Iterator<Item = ScoredCompletion>, json: bool) -> Outcome {
+    let mut output = if json { String::new() } else { heading(prompt) };
+    for (sample, scored) in scored.enumerate() {
+        output.push_str(&if json {
+            format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
+        } else {
+            completion_text(sample, &scored)
+        });
+    }
+    if json { print_json(&output) } else { print(&output) }
 }
 
 /// The base of a model, and whether its adapters are used: a run's base is the same weights without them, unless the run

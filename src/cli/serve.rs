@@ -1,18 +1,23 @@
 //! `grpo-tui serve`: an OpenAI-compatible server of a model or a run.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use super::device::DeviceArguments;
+use super::device::{DeviceArguments, devices};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{Located, SharedBase};
+use crate::format::duration;
 use crate::hub::{ModelSource, embedded_model_names};
+use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
-use crate::run::{PROVENANCE, RunFolders};
+use crate::run::{Device, PROVENANCE, ReadyPipe, RunFolders, RunLock, ServerFolder, Slot};
 use crate::score::thinking_of;
-use crate::serve::{ApiKey, ServedModel, Settings, serve};
+use crate::serve::{ApiKey, ServedModel, Server, ServerUse, Settings};
 use crate::task::Task;
 use crate::text::Thinking;
 
@@ -30,6 +35,9 @@ pub(super) struct Arguments {
     /// Address and port; any but loopback needs --api-key-env; port 0: any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
+    /// Serve this user on a Unix socket in this folder instead, until idle or a run waits for the device; started by `sample --worker`
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with_all = ["listen", "adapters", "api_key_env"])]
+    socket: Option<PathBuf>,
     /// Environment variable with the key that clients must send
     #[arg(long, value_name = "NAME")]
     api_key_env: Option<String>,
@@ -53,19 +61,33 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let Arguments {
-        model: name,
-        adapters,
-        listen,
-        api_key_env,
-        max_completion_tokens,
-        queue,
-        origins,
-        runs,
-        device,
-        threads,
-    } = arguments;
-    let named = std::iter::once(&name).chain(adapters.iter().map(|(name, _)| name)).collect::<Vec<_>>();
+    let handshake = ReadyPipe::from_environment();
+    match begin(&arguments) {
+        Ok(begun) => {
+            handshake.ready();
+            load_and_serve(arguments, begun)
+        }
+        Err(failure) => {
+            handshake.failed(&failure.message);
+            Err(failure)
+        }
+    }
+}
+
+/// A server that listens, before its model is loaded.
+struct Begun {
+    server: Server,
+    located: Located,
+    places: RunFolders,
+    key: Option<ApiKey>,
+    /// On a Unix socket: what the device's queue gives. Runs wait for it, and are given way.
+    slot: Arc<OnceLock<Slot>>,
+}
+
+/// Fast checks.
+fn begin(arguments: &Arguments) -> Result<Begun, Failure> {
+    let Arguments { model, adapters, listen, api_key_env, .. } = arguments;
+    let named = std::iter::once(model).chain(adapters.iter().map(|(name, _)| name)).collect::<Vec<_>>();
     if let Some((_, twice)) = named.iter().enumerate().find(|(index, name)| named[..*index].contains(name)) {
         return Err(Failure::usage(format!("--adapter {twice}=...: `{twice}` is served already; choose another name")));
     }
@@ -75,8 +97,68 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             "--listen {listen}: other machines reach this address: name an environment variable with a key by --api-key-env NAME, or listen on 127.0.0.1"
         )));
     }
-    let places = RunFolders::discover(runs.as_deref(), &std::env::current_dir()?);
-    let located = Located::find(&name, &places)?;
+    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let slot: Arc<OnceLock<Slot>> = Arc::default();
+    let server = match &arguments.socket {
+        Some(folder) => {
+            let folder = ServerFolder::at(folder);
+            let (lock, listener) = folder.listen()?;
+            Server::on_socket(listener, should_end(folder, lock, Arc::clone(&slot)))?
+        }
+        None => Server::on_address(*listen)?,
+    };
+    Ok(Begun { server, located: Located::find(model, &places)?, places, key, slot })
+}
+
+/// Without a request at first, and between two: a client that has learned that the model is there needs a moment.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Why a server on a Unix socket ends: its device is wanted, or nobody asks or can ask it. Holds its lock.
+fn should_end(
+    folder: ServerFolder,
+    lock: RunLock,
+    slot: Arc<OnceLock<Slot>>,
+) -> impl Fn(ServerUse) -> Option<String> + Send + 'static {
+    let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
+    let longest = Duration::from_secs(seconds.unwrap_or(600));
+    move |used| {
+        let _held = &lock;
+        let may_yield = used.has_decoded || used.idle >= FIRST_REQUEST;
+        if let Some(slot) = slot.get().filter(|slot| may_yield && slot.is_wanted()) {
+            let devices: Vec<String> = slot.devices().iter().map(Device::described).collect();
+            return Some(format!("released {} to a waiting run", devices.join(", ")));
+        }
+        match used.idle >= longest {
+            true => Some(format!("idle for {}", duration(longest.as_secs_f64()))),
+            false => folder.is_gone().then(|| "its socket was removed".to_owned()),
+        }
+    }
+}
+
+/// The engine of the device that was asked for; a server on a Unix socket waits for it as a run does.
+fn engine(arguments: &Arguments, Begun { server, slot, .. }: &Begun) -> Result<Engine, Failure> {
+    if arguments.socket.is_none() {
+        return arguments.device.engine();
+    }
+    let mut last = String::new();
+    let found = Slot::wait(&devices(&arguments.device.compute())?, 1, |waiting| {
+        let sentence = waiting.described();
+        if sentence != last {
+            eprint_line(&sentence);
+            server.set_state(&*sentence);
+            last = sentence;
+        }
+        ControlFlow::Continue(())
+    })?;
+    let found = found.ok_or_else(|| Failure::failed("there is no device to wait for"))?;
+    super::device::engine(slot.get_or_init(|| found))
+}
+
+fn load_and_serve(arguments: Arguments, begun: Begun) -> Outcome {
+    let engine = engine(&arguments, &begun)?;
+    let Begun { server, located, places, key, slot: _slot } = begun;
+    let Arguments { model: name, adapters, max_completion_tokens, queue, origins, socket, threads, .. } = arguments;
+    server.set_state(format!("loading {name}"));
     let (own_limit, trained) = match &located {
         Located::Run { run, .. } => {
             (run.file().config.max_completion_tokens, Some(thinking_of(&Task::load(&run.task_path())?)))
@@ -88,13 +170,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
     let name = own_name(name);
-    let engine = device.engine()?;
     let pool = ThreadPool::of_engine(&engine, threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
     let SharedBase { model, tokenizer, adapter_slot, own, others } =
-        SharedBase::open(located, &runs, &places, &engine)?;
+        SharedBase::open(located, (&runs, socket.is_some()), &places, &engine)?;
     let others = adapters.into_iter().map(|(name, _)| name).zip(others.into_iter().map(Some));
-    let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).collect();
+    let base = own.filter(|_| socket.is_some()).map(|_| (ServerFolder::BASE.to_owned(), None));
+    let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).chain(base).collect();
+    // On a Unix socket clients have a limit of their own.
+    let own_limit = if socket.is_some() { usize::MAX } else { own_limit };
     let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);
     let device = engine.name();
     let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
@@ -102,9 +186,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let reasons = thinking == Thinking::On && (trained.is_some() || tokenizer.has_thinking_switch());
     let served =
         ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens };
-    let settings = Settings { listen, key, queued: queue as usize, origins };
-    let on_listening = |address: SocketAddr| println!("serving {shown} on http://{address}/v1 ({device})");
-    serve(served, settings, &pool, on_listening, eprint_line)?;
+    let settings = Settings { key, queued: queue as usize, origins };
+    let place = server.address().map_or_else(|| "a Unix socket".to_owned(), |address| format!("http://{address}/v1"));
+    let why =
+        server.serve(served, settings, &pool, || println!("serving {shown} on {place} ({device})"), eprint_line)?;
+    why.iter().for_each(|why| eprint_line(why));
     Ok(ExitCode::SUCCESS)
 }
 

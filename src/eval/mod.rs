@@ -6,7 +6,6 @@ mod guard; // what a model should not forget
 mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
 mod prompts; // rows as the model reads them
 mod sample; // one prompt's completions for a user
-mod sample_server; // a model that stays loaded to be sampled from
 mod turns; // conversations: later prompts from earlier answers
 mod watch; // how far an eval is
 
@@ -26,7 +25,6 @@ pub use guard::{GuardPrompt, guard_exact, guard_log_probs, guard_requests, prepa
 pub use kept_answers::{KeptAnswers, OpenRequests};
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows};
 pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
-pub use sample_server::serve;
 pub use turns::{LaterAnswer, later_turns};
 pub use watch::EvalWatch;
 

@@ -12,16 +12,23 @@ mod responses; // answers and refusals in OpenAI's shape
 mod text_stream; // tokens -> text that is final, without its think block
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThreadPool, decode_queue};
 use crate::text::{Thinking, Tokenizer};
+use connections::{Listening, Started};
 use constraints::Constraints;
 use queue::{Queue, Worker};
 
@@ -55,7 +62,6 @@ pub struct ServedModel {
 
 #[derive(Debug)]
 pub struct Settings {
-    pub listen: SocketAddr,
     /// Without one everyone who reaches the address is served.
     pub key: Option<ApiKey>,
     /// Requests that wait at most.
@@ -102,7 +108,8 @@ struct Shared {
     /// Tokens of a prompt.
     longest_prompt: usize,
     key: Option<ApiKey>,
-    is_loopback: bool,
+    /// Whether only this machine reaches it.
+    is_local: bool,
     origins: Vec<String>,
     /// Seconds since 1970.
     started: u64,
@@ -111,72 +118,150 @@ struct Shared {
 /// Decoding that fails so often without a token between is given up.
 const MOST_FAILURES: usize = 3;
 
-/// Serves until SIGINT or SIGTERM, then completes what was begun. `on_listening` learns the address; `report` what went
-/// wrong meanwhile.
-///
-/// # Errors
-/// [`ServeError`].
-pub fn serve(
-    served: ServedModel,
-    settings: Settings,
-    threads: &ThreadPool,
-    on_listening: impl FnOnce(SocketAddr),
-    report: impl Fn(&str) + Send + Sync,
-) -> Result<(), ServeError> {
-    let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens } =
-        served;
-    let refuse = |source| ServeError::Listen { address: settings.listen, source };
-    let listener = TcpListener::bind(settings.listen).map_err(refuse)?;
-    listener.set_nonblocking(true).map_err(refuse)?;
-    let address = listener.local_addr().map_err(refuse)?;
-    let size = QueueSize::of(&model);
-    let positions = model.config().max_position_embeddings;
-    let shared = Arc::new(Shared {
-        queue: Queue::new(settings.queued),
-        tokenizer: Arc::new(tokenizer),
-        constraints: Arc::default(),
-        names,
-        thinking,
-        reasons,
-        max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
-        vocabulary: model.config().vocab_size,
-        positions,
-        longest_prompt: size.prompt_tokens,
-        key: settings.key,
-        is_loopback: address.ip().is_loopback(),
-        origins: settings.origins,
-        started: responses::unix_seconds(),
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        // They prepare prompts, and compile constraints.
-        .max_blocking_threads(6)
-        .enable_all()
-        .build()
-        .map_err(ServeError::Start)?;
-    let is_stopped = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&is_stopped);
-    let cancelled = move || stopped.load(Ordering::Relaxed);
-    let decoding = Decoding { engine: &engine, model: &model, size, adapter_slot, shared: &shared, report: &report };
-    // A GPU's work is launched by one thread.
-    let count = if engine.device.is_cpu() { threads.count() } else { 1 };
-    on_listening(address);
-    std::thread::scope(|scope| {
-        let listening = scope.spawn(|| {
-            let outcome = runtime.block_on(connections::listen(listener, Arc::clone(&shared)));
-            shared.queue.close();
-            // A second signal, or clients that do not end.
-            is_stopped.store(outcome.is_err(), Ordering::Relaxed);
-            runtime.shutdown_background();
+/// What has been asked of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerUse {
+    /// Whether completions were decoded.
+    pub has_decoded: bool,
+    /// Since the last answer or connection.
+    pub idle: Duration,
+}
+
+/// A server that listens. Until it has a model it refuses requests with its state.
+#[derive(Debug)]
+pub struct Server {
+    runtime: Runtime,
+    /// `None`: a Unix socket.
+    address: Option<SocketAddr>,
+    state: Arc<Mutex<String>>,
+    start: oneshot::Sender<Started>,
+    listening: JoinHandle<Option<String>>,
+    /// Clients did not end in time, or a second signal came.
+    is_cancelled: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// Listens on an address.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub fn on_address(address: SocketAddr) -> Result<Self, ServeError> {
+        let refuse = |source| ServeError::Listen { address, source };
+        let listener = TcpListener::bind(address).map_err(refuse)?;
+        listener.set_nonblocking(true).map_err(refuse)?;
+        let address = listener.local_addr().map_err(refuse)?;
+        let listening = || Ok(Listening::Tcp(tokio::net::TcpListener::from_std(listener)?));
+        Self::listen(listening, Some(address), |_| None)
+    }
+
+    /// Listens on a Unix socket; `should_end` is asked several times a second, and says why, if so.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub fn on_socket(
+        listener: UnixListener,
+        should_end: impl Fn(ServerUse) -> Option<String> + Send + 'static,
+    ) -> Result<Self, ServeError> {
+        listener.set_nonblocking(true).map_err(ServeError::Start)?;
+        let listening = || Ok(Listening::Unix(tokio::net::UnixListener::from_std(listener)?));
+        Self::listen(listening, None, should_end)
+    }
+
+    fn listen(
+        listening: impl FnOnce() -> std::io::Result<Listening>,
+        address: Option<SocketAddr>,
+        should_end: impl Fn(ServerUse) -> Option<String> + Send + 'static,
+    ) -> Result<Self, ServeError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            // They prepare prompts, and compile constraints.
+            .max_blocking_threads(6)
+            .enable_all()
+            .build()
+            .map_err(ServeError::Start)?;
+        let (start, started) = oneshot::channel();
+        let state = Arc::new(Mutex::new("the server is starting".to_owned()));
+        let is_cancelled = Arc::new(AtomicBool::new(false));
+        let (shown, cancelled) = (Arc::clone(&state), Arc::clone(&is_cancelled));
+        let inside = runtime.enter();
+        let listening = listening().map_err(ServeError::Start)?;
+        drop(inside);
+        let listening = runtime.spawn(async move {
+            let outcome = connections::listen(listening, &shown, started, should_end).await;
+            cancelled.store(outcome.is_err(), Ordering::Relaxed);
+            outcome.ok().flatten()
         });
-        let others: Vec<_> = (1..count).map(|_| scope.spawn(|| decoding.run(&cancelled))).collect();
-        let mut outcome = decoding.run(&cancelled);
-        for other in others {
-            outcome = outcome.and(other.join().unwrap_or(Ok(())));
-        }
-        _ = listening.join();
-        outcome
-    })
+        Ok(Self { runtime, address, state, start, listening, is_cancelled })
+    }
+
+    /// `None`: a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Tells clients what the server waits for.
+    pub fn set_state(&self, state: impl Into<String>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.into();
+    }
+
+    /// Serves a model until SIGINT, SIGTERM or a reason to end, then completes what was begun. Returns that reason. `report`
+    /// learns what goes wrong meanwhile.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub fn serve(
+        self,
+        served: ServedModel,
+        settings: Settings,
+        threads: &ThreadPool,
+        on_ready: impl FnOnce(),
+        report: impl Fn(&str) + Send + Sync,
+    ) -> Result<Option<String>, ServeError> {
+        let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens } =
+            served;
+        let size = QueueSize::of(&model);
+        let positions = model.config().max_position_embeddings;
+        let shared = Arc::new(Shared {
+            queue: Queue::new(settings.queued),
+            tokenizer: Arc::new(tokenizer),
+            constraints: Arc::default(),
+            names,
+            thinking,
+            reasons,
+            max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
+            vocabulary: model.config().vocab_size,
+            positions,
+            longest_prompt: size.prompt_tokens,
+            key: settings.key,
+            is_local: self.address.is_none_or(|address| address.ip().is_loopback()),
+            origins: settings.origins,
+            started: responses::unix_seconds(),
+        });
+        let inside = self.runtime.enter();
+        let signals = signal(SignalKind::interrupt()).and_then(|first| Ok((first, signal(SignalKind::terminate())?)));
+        let (interrupt, terminate) = signals.map_err(ServeError::Start)?;
+        drop(inside);
+        // The task waits for it.
+        _ = self.start.send(Started { shared: Arc::clone(&shared), interrupt, terminate });
+        on_ready();
+        let is_cancelled = self.is_cancelled;
+        let cancelled = move || is_cancelled.load(Ordering::Relaxed);
+        let decoding =
+            Decoding { engine: &engine, model: &model, size, adapter_slot, shared: &shared, report: &report };
+        // A GPU's work is launched by one thread.
+        let count = if engine.device.is_cpu() { threads.count() } else { 1 };
+        let decoded = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..count).map(|_| scope.spawn(|| decoding.run(&cancelled))).collect();
+            let mut outcome = decoding.run(&cancelled);
+            for other in others {
+                outcome = outcome.and(other.join().unwrap_or(Ok(())));
+            }
+            outcome
+        });
+        let why = self.runtime.block_on(self.listening).ok().flatten();
+        self.runtime.shutdown_background();
+        decoded.map(|()| why)
+    }
 }
 
 struct Decoding<'a, R> {
