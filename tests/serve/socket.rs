@@ -63,16 +63,18 @@ fn two_who_ask_at_once_start_one_server_that_answers_as_the_command_does_and_giv
     assert_eq!((sampled(folder, 600, &["tiny", "--worker"]), starts(tiny)), (direct, 1));
     // A run on the same device does not wait for the server to be idle for long.
     let mut train = program(folder, &["train", "task", "--model", "tiny", "--runs", "runs", "--name", "short"]);
-    let set =
-        ["max_steps=1", "prompt_groups_per_step=2", "completions_per_prompt=2", "eval_every=0", "checkpoint_every=0"];
-    set.iter().for_each(|key| _ = train.args(["--set", key]));
+    let set = "max_steps=1 prompt_groups_per_step=4 completions_per_prompt=4 eval_every=0 checkpoint_every=0 lora_rank=4 learning_rate=0.01";
+    set.split(' ').for_each(|key| _ = train.args(["--set", key]));
     assert!(train.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     assert_eq!(end(tiny), "released CPU to a waiting run");
     // A run's result and what it started from are served side by side.
-    for base in [&[][..], &["--base"]] {
+    let [trained, base] = [&[][..], &["--base"]].map(|base| {
         let asked = [&["short", "--runs", "runs"], base].concat();
-        assert_eq!(sampled(folder, 2, &[&asked[..], &["--worker"]].concat()), sampled(folder, 2, &asked));
-    }
+        let direct = sampled(folder, 2, &asked);
+        assert_eq!(sampled(folder, 2, &[&asked[..], &["--worker"]].concat()), direct);
+        direct
+    });
+    assert_ne!(trained, base);
     let all = servers(folder);
     assert_eq!((all.len(), starts(&all[1])), (2, 1), "{all:?}");
     assert_eq!(end(&all[1]), "idle for 2.0 s");
@@ -92,6 +94,7 @@ fn a_server_that_waits_for_its_device_says_so_and_one_that_was_killed_is_replace
     let first = lines.next().unwrap().unwrap();
     assert!(first.starts_with("waiting for CPU, in use by process"), "{first}");
     drop(slot);
+    until("its prompt is sampled", || lines.next().is_none_or(|line| line.unwrap() == "sampling"));
     let first = stdout(&client.wait_with_output().unwrap());
     let [server] = &servers(folder)[..] else { panic!("{:?}", servers(folder)) };
     // Its socket is left behind.

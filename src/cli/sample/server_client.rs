@@ -96,7 +96,7 @@ impl<'a> ServerClient<'a> {
                 std::thread::sleep(LOOK / 5);
                 continue;
             };
-            let mut answer = Answer::new(arguments.n as usize);
+            let mut answer = Answer::new(arguments.n as usize, !last_state.is_empty());
             let reply = answer.read(socket, &body.to_string());
             answer.line.end();
             match reply? {
@@ -139,13 +139,15 @@ enum Reply {
 struct Answer {
     completions: Vec<Completion>,
     ended: usize,
+    /// Whether it was waited for.
+    is_late: bool,
     line: StatusLine,
 }
 
 impl Answer {
-    fn new(completions: usize) -> Self {
+    fn new(completions: usize, is_late: bool) -> Self {
         let empty = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
-        Self { completions: vec![empty; completions], ended: 0, line: StatusLine::new() }
+        Self { completions: vec![empty; completions], ended: 0, is_late, line: StatusLine::new() }
     }
 
     /// Sends a request and reads the answer to its end: by HTTP/1.0 it is not in chunks, and ends with the connection.
@@ -162,6 +164,9 @@ impl Answer {
             let message = error_message(&serde_json::from_str(&text).unwrap_or_default());
             let message = message.unwrap_or_else(|| format!("the server refused the request with status {status}"));
             return if status == "503" { Ok(Reply::NotReady(message)) } else { Err(Failure::failed(message)) };
+        }
+        if self.is_late {
+            eprint_line("sampling");
         }
         for line in answer.lines().map_while(Result::ok) {
             let Some(data) = line.strip_prefix("data: ") else { continue };
