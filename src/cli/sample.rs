@@ -1,7 +1,6 @@
 //! `grpo-tui sample`: samples completions of a task's prompts and scores them.
 
-mod active_run;
-mod server_client;
+mod loaded_model;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -86,8 +85,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (name, is_trained) =
         if arguments.base { base_of(&arguments.model, &places)? } else { (arguments.model.clone(), true) };
     if arguments.worker {
-        let asked = Asked { arguments: &arguments, task: &task, scorer: &scorer, model: &name, is_trained };
-        return sample_from_server(&asked, requested_rows, &places);
+        let (arguments, task, scorer, places) = (&arguments, &task, &scorer, &places);
+        let client = loaded_model::Client { arguments, task, scorer, model: &name, is_trained, places };
+        return client.sample(requested_rows);
     }
     let target = Target::find(&name, &task, &places, None)?;
     let engine = arguments.device.engine()?;
@@ -116,37 +116,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     stream.line.end();
     sampled?;
     stream.printed
-}
-
-/// What is asked of a server or a run's worker.
-struct Asked<'a> {
-    arguments: &'a Arguments,
-    task: &'a Task,
-    scorer: &'a Scorer,
-    model: &'a str,
-    /// Whether with its adapter, if it has one.
-    is_trained: bool,
-}
-
-/// Samples one prompt after the other from the worker of the active run that trains the model, else from a server that
-/// keeps it loaded.
-fn sample_from_server(asked: &Asked<'_>, requested_rows: Vec<Rows>, places: &RunFolders) -> Outcome {
-    let mut server = None;
-    for Rows { label, rows, .. } in requested_rows {
-        for row in rows {
-            if let Some(run) = active_run::find(asked.model, places)
-                && active_run::sample(asked, &run, &row)?
-            {
-                continue;
-            }
-            let server = match &mut server {
-                Some(server) => server,
-                None => server.insert(server_client::ServerClient::new(asked, places)?),
-            };
-            server.sample(&label, row)?;
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the completions of each prompt, in order, as soon as all of them have ended, and counts them meanwhile.
@@ -182,9 +151,17 @@ impl<'a> SampleStream<'a> {
 
     fn print_next(&mut self, completions: Vec<Completion>) -> Outcome {
         let prompt = &self.prompts[self.next as usize];
+        let mut output = if self.json { String::new() } else { heading(prompt) };
         let scored = self.context.score(self.scorer, vec![completions], [&prompt.row])?;
+        for (sample, scored) in scored.into_iter().flatten().enumerate() {
+            output.push_str(&if self.json {
+                format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
+            } else {
+                completion_text(sample, &scored)
+            });
+        }
         self.line.clear();
-        print_scored(prompt, scored.into_iter().flatten(), self.json)
+        if self.json { print_json(&output) } else { print(&output) }
     }
 }
 
@@ -211,19 +188,6 @@ impl Watcher for SampleStream<'_> {
         let left = duration((all - count) as f64 / rate);
         self.line.show(|| format!("sampled {count} of {all} completions, {}/s, {left} left", amount(rate)));
     }
-}
-
-/// Prints the completions of a prompt.
-fn print_scored(prompt: &Prompt, scored: impl Iterator<Item = ScoredCompletion>, json: bool) -> Outcome {
-    let mut output = if json { String::new() } else { heading(prompt) };
-    for (sample, scored) in scored.enumerate() {
-        output.push_str(&if json {
-            format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
-        } else {
-            completion_text(sample, &scored)
-        });
-    }
-    if json { print_json(&output) } else { print(&output) }
 }
 
 /// The base of a model, and whether its adapters are used: a run's base is the same weights without them, unless the run

@@ -4,20 +4,18 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::device::{DeviceArguments, devices};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{Located, SharedBase};
-use crate::format::duration;
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
-use crate::run::{Device, PROVENANCE, ReadyPipe, RunFolders, RunLock, ServerFolder, Slot};
+use crate::run::{PROVENANCE, ReadyPipe, RunError, RunFolders, ServerFolder, Slot};
 use crate::score::thinking_of;
-use crate::serve::{ApiKey, ServedModel, Server, ServerUse, Settings};
+use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
 use crate::task::Task;
 use crate::text::Thinking;
 
@@ -61,33 +59,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let handshake = ReadyPipe::from_environment();
-    match begin(&arguments) {
-        Ok(begun) => {
-            handshake.ready();
-            load_and_serve(arguments, begun)
-        }
-        Err(failure) => {
-            handshake.failed(&failure.message);
-            Err(failure)
-        }
-    }
-}
-
-/// A server that listens, before its model is loaded.
-struct Begun {
-    server: Server,
-    located: Located,
-    places: RunFolders,
-    key: Option<ApiKey>,
-    /// On a Unix socket: what the device's queue gives. Runs wait for it, and are given way.
-    slot: Arc<OnceLock<Slot>>,
-}
-
-/// Fast checks.
-fn begin(arguments: &Arguments) -> Result<Begun, Failure> {
-    let Arguments { model, adapters, listen, api_key_env, .. } = arguments;
-    let named = std::iter::once(model).chain(adapters.iter().map(|(name, _)| name)).collect::<Vec<_>>();
+    let Arguments { model: name, adapters, listen, api_key_env, max_completion_tokens, queue, origins, .. } = arguments;
+    let named = std::iter::once(&name).chain(adapters.iter().map(|(name, _)| name)).collect::<Vec<_>>();
     if let Some((_, twice)) = named.iter().enumerate().find(|(index, name)| named[..*index].contains(name)) {
         return Err(Failure::usage(format!("--adapter {twice}=...: `{twice}` is served already; choose another name")));
     }
@@ -98,68 +71,18 @@ fn begin(arguments: &Arguments) -> Result<Begun, Failure> {
         )));
     }
     let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
-    let slot: Arc<OnceLock<Slot>> = Arc::default();
-    let server = match &arguments.socket {
-        Some(folder) => {
-            let folder = ServerFolder::at(folder);
-            let (lock, listener) = folder.listen()?;
-            Server::on_socket(listener, should_end(folder, lock, Arc::clone(&slot)))?
-        }
-        None => Server::on_address(*listen)?,
+    let is_socket = arguments.socket.is_some();
+    let (place, engine) = match arguments.socket {
+        Some(folder) => match on_socket(&ServerFolder::at(&folder), arguments.device)? {
+            Some(found) => found,
+            None => return Ok(ExitCode::SUCCESS),
+        },
+        None => (Place::Address(listen), arguments.device.engine()?),
     };
-    Ok(Begun { server, located: Located::find(model, &places)?, places, key, slot })
-}
-
-/// Without a request at first, and between two: a client that has learned that the model is there needs a moment.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
-
-/// Why a server on a Unix socket ends: its device is wanted, or nobody asks or can ask it. Holds its lock.
-fn should_end(
-    folder: ServerFolder,
-    lock: RunLock,
-    slot: Arc<OnceLock<Slot>>,
-) -> impl Fn(ServerUse) -> Option<String> + Send + 'static {
-    let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
-    let longest = Duration::from_secs(seconds.unwrap_or(600));
-    move |used| {
-        let _held = &lock;
-        let may_yield = used.has_decoded || used.idle >= FIRST_REQUEST;
-        if let Some(slot) = slot.get().filter(|slot| may_yield && slot.is_wanted()) {
-            let devices: Vec<String> = slot.devices().iter().map(Device::described).collect();
-            return Some(format!("released {} to a waiting run", devices.join(", ")));
-        }
-        match used.idle >= longest {
-            true => Some(format!("idle for {}", duration(longest.as_secs_f64()))),
-            false => folder.is_gone().then(|| "its socket was removed".to_owned()),
-        }
-    }
-}
-
-/// The engine of the device that was asked for; a server on a Unix socket waits for it as a run does.
-fn engine(arguments: &Arguments, Begun { server, slot, .. }: &Begun) -> Result<Engine, Failure> {
-    if arguments.socket.is_none() {
-        return arguments.device.engine();
-    }
-    let mut last = String::new();
-    let found = Slot::wait(&devices(&arguments.device.compute())?, 1, |waiting| {
-        let sentence = waiting.described();
-        if sentence != last {
-            eprint_line(&sentence);
-            server.set_state(&*sentence);
-            last = sentence;
-        }
-        ControlFlow::Continue(())
-    })?;
-    let found = found.ok_or_else(|| Failure::failed("there is no device to wait for"))?;
-    super::device::engine(slot.get_or_init(|| found))
-}
-
-fn load_and_serve(arguments: Arguments, begun: Begun) -> Outcome {
-    let engine = engine(&arguments, &begun)?;
-    let Begun { server, located, places, key, slot: _slot } = begun;
-    let Arguments { model: name, adapters, max_completion_tokens, queue, origins, socket, threads, .. } = arguments;
-    server.set_state(format!("loading {name}"));
+    let located = Located::find(&name, &places)?;
     let (own_limit, trained) = match &located {
+        // Clients of the program's own have their own limit, and render prompts.
+        _ if is_socket => (usize::MAX, None),
         Located::Run { run, .. } => {
             (run.file().config.max_completion_tokens, Some(thinking_of(&Task::load(&run.task_path())?)))
         }
@@ -170,15 +93,13 @@ fn load_and_serve(arguments: Arguments, begun: Begun) -> Outcome {
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
     let name = own_name(name);
-    let pool = ThreadPool::of_engine(&engine, threads)?;
+    let pool = ThreadPool::of_engine(&engine, arguments.threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
     let SharedBase { model, tokenizer, adapter_slot, own, others } =
-        SharedBase::open(located, (&runs, socket.is_some()), &places, &engine)?;
+        SharedBase::open(located, (&runs, is_socket), &places, &engine)?;
     let others = adapters.into_iter().map(|(name, _)| name).zip(others.into_iter().map(Some));
-    let base = own.filter(|_| socket.is_some()).map(|_| (ServerFolder::BASE.to_owned(), None));
+    let base = own.filter(|_| is_socket).map(|_| (ServerFolder::BASE.to_owned(), None));
     let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).chain(base).collect();
-    // On a Unix socket clients have a limit of their own.
-    let own_limit = if socket.is_some() { usize::MAX } else { own_limit };
     let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);
     let device = engine.name();
     let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
@@ -186,12 +107,40 @@ fn load_and_serve(arguments: Arguments, begun: Begun) -> Outcome {
     let reasons = thinking == Thinking::On && (trained.is_some() || tokenizer.has_thinking_switch());
     let served =
         ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens };
-    let settings = Settings { key, queued: queue as usize, origins };
-    let place = server.address().map_or_else(|| "a Unix socket".to_owned(), |address| format!("http://{address}/v1"));
-    let why =
-        server.serve(served, settings, &pool, || println!("serving {shown} on {place} ({device})"), eprint_line)?;
-    why.iter().for_each(|why| eprint_line(why));
+    let settings = Settings { place, key, queued: queue as usize, origins };
+    let on_listening = |address: Option<SocketAddr>| {
+        let place = address.map_or_else(|| "a Unix socket".to_owned(), |address| format!("http://{address}/v1"));
+        println!("serving {shown} on {place} ({device})");
+    };
+    serve(served, settings, &pool, on_listening, eprint_line)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Listens on a Unix socket, then waits for a device as a run does; `None`: there is a server. Clients show the last line of
+/// the log, so all that it does is said there.
+fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(Place, Engine)>, Failure> {
+    let handshake = ReadyPipe::from_environment();
+    let devices = devices(&device.compute())?;
+    let (lock, listener) = match folder.listen() {
+        Err(RunError::InUse { .. }) => return Ok(None),
+        listening => listening?,
+    };
+    handshake.ready();
+    let mut last = String::new();
+    let slot = Slot::wait(&devices, 1, |waiting| {
+        let sentence = waiting.described();
+        if sentence != last {
+            eprint_line(&sentence);
+            last = sentence;
+        }
+        ControlFlow::Continue(())
+    })?;
+    let slot = slot.ok_or_else(|| Failure::failed("there is no device to wait for"))?;
+    eprint_line("loading");
+    let engine = super::device::engine(&slot)?;
+    let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
+    let idle = Duration::from_secs(seconds.unwrap_or(600));
+    Ok(Some((Place::Socket(listener, Conditions { lock, slot, idle }), engine)))
 }
 
 /// What the folder of a promoted checkpoint says of its run: the limit of completions, and whether its task has the

@@ -203,8 +203,15 @@ fn first_word(receiver: OwnedFd, patience: Duration) -> Option<String> {
     }
 }
 
-/// The last line that the worker wrote since `start`.
-pub(super) fn end_of_log(path: &Path, start: u64) -> String {
+fn end_of_log(path: &Path, start: u64) -> String {
+    match last_line(path, start) {
+        Some(last) => format!("; last line of {}: {last}", path.display()),
+        None => format!("; {} is empty", path.display()),
+    }
+}
+
+/// The last line that was written since `start`, of the last 4 kB.
+pub(super) fn last_line(path: &Path, start: u64) -> Option<String> {
     let mut text = Vec::new();
     let read = crate::files::open(path).and_then(|mut file| {
         let length = file.metadata()?.len();
@@ -212,11 +219,8 @@ pub(super) fn end_of_log(path: &Path, start: u64) -> String {
         file.read_to_end(&mut text)
     });
     let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    match (read, lines.as_slice()) {
-        (Ok(_), [.., last]) => format!("; last line of {}: {last}", path.display()),
-        _ => format!("; {} is empty", path.display()),
-    }
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    last.filter(|_| read.is_ok()).map(str::to_owned)
 }
 
 /// The worker's end of the pipe. Dropped without a report, it tells the launcher that the worker has died.

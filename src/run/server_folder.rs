@@ -14,14 +14,14 @@ use super::directory::{host_name, sha256};
 use super::durable::ensure_folder;
 use super::error::RunError;
 use super::folder::{private_folder, user_id};
-use super::launch::{DeviceChoice, Launch, end_of_log, launch_in};
+use super::launch::{DeviceChoice, Launch, last_line, launch_in};
 use super::lock::RunLock;
 
 const SOCKET: &str = "socket";
 const LOG: &str = "server.log";
 
 /// Who holds the lock in it is the server. A socket without one is of a server that is gone.
-#[derive(Debug, Clone)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ServerFolder(PathBuf);
 
 impl ServerFolder {
@@ -37,7 +37,7 @@ impl ServerFolder {
         Self(cache.join("servers").join(&sha256(key.as_bytes())[..12]))
     }
 
-    /// A folder that [`Self::launch`] has named.
+    /// The folder that [`Self::launch`] names.
     pub fn at(path: &Path) -> Self {
         Self(path.to_owned())
     }
@@ -54,11 +54,6 @@ impl ServerFolder {
     /// Whether a server is there, which may be starting or about to exit.
     pub fn is_in_use(&self) -> bool {
         RunLock::is_held(&self.0)
-    }
-
-    /// Whether its server can no longer be found: the socket was removed.
-    pub fn is_gone(&self) -> bool {
-        matches!(self.0.join(SOCKET).try_exists(), Ok(false))
     }
 
     /// Makes this process its server: locks it, and listens in place of a server that is gone.
@@ -100,9 +95,9 @@ impl ServerFolder {
         }
     }
 
-    /// The last line of its servers' output, as the end of a sentence.
-    pub fn end_of_log(&self) -> String {
-        end_of_log(&self.0.join(LOG), 0)
+    /// The last line of its servers' output: what the server waits for or does, or why it has ended.
+    pub fn last_line(&self) -> Option<String> {
+        last_line(&self.0.join(LOG), 0)
     }
 
     /// The socket by a path that is short: the system takes at most 108 bytes. Valid while the folder is open.
@@ -111,31 +106,5 @@ impl ServerFolder {
         let folder = OpenOptions::new().read(true).custom_flags(flags).open(&self.0)?;
         let socket = format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd());
         Ok((folder, socket.into()))
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use std::os::unix::fs::MetadataExt;
-
-    use super::*;
-
-    #[test]
-    fn the_second_server_is_refused_and_a_stale_socket_is_replaced_however_long_its_path_is() {
-        let home = tempfile::tempdir().unwrap();
-        let folder = ServerFolder(home.path().join("deep".repeat(50)));
-        assert!(folder.connect().is_err() && !folder.is_in_use());
-        let (lock, listener) = folder.listen().unwrap();
-        assert!(matches!(folder.listen(), Err(RunError::InUse { .. })));
-        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o777;
-        assert_eq!((mode(&folder.0), mode(&folder.0.join(SOCKET))), (0o700, 0o600));
-        assert!(folder.connect().is_ok() && folder.is_in_use());
-        drop((lock, listener));
-        assert!(!folder.is_gone() && folder.connect().is_err() && !folder.is_in_use());
-        let (_lock, _listener) = folder.listen().unwrap();
-        assert!(folder.connect().is_ok());
-        let other = |model, digest| ServerFolder::of_model(model, digest).0 != ServerFolder::of_model("a", "1").0;
-        assert_eq!((other("a", "1"), other("a", "2"), other("b", "1")), (false, true, true));
     }
 }

@@ -3,26 +3,24 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::Extension;
-use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::Signal;
-use tokio::sync::oneshot;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::AbortHandle;
 use tokio::time::{Sleep, interval, sleep, timeout};
 
 use super::activity::Activity;
-use super::{ServerUse, Shared, http};
+use super::{Shared, http};
 
 /// Open connections at most, where the system allows the process so many; then the one that was idle longest is closed.
 const MOST_CONNECTIONS: usize = 4096;
@@ -44,45 +42,33 @@ const ROUND: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Unfinished;
 
-/// What is served once the model is there, and the signals that end it.
-#[derive(Debug)]
-pub(super) struct Started {
-    pub(super) shared: Arc<Shared>,
-    pub(super) interrupt: Signal,
-    pub(super) terminate: Signal,
-}
-
-/// Refuses requests until the model is there; then serves until a signal, or until `should_end` says why; then until all
-/// answers are complete. Returns what `should_end` said.
+/// Serves until a signal, or `should_end` of the time without a request, then until all answers are complete.
 pub(super) async fn listen(
-    listener: Listening,
-    state: &Mutex<String>,
-    started: oneshot::Receiver<Started>,
-    should_end: impl Fn(ServerUse) -> Option<String>,
-) -> Result<Option<String>, Unfinished> {
-    let Some(started) = refuse(&listener, state, started).await else { return Ok(None) };
-    let Started { shared, mut interrupt, mut terminate } = started;
+    listener: Listener,
+    shared: Arc<Shared>,
+    should_end: impl Fn(Duration) -> bool,
+) -> Result<(), Unfinished> {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return Err(Unfinished);
+    };
     let most = connection_limit();
     let (graceful, mut open) = (GracefulShutdown::new(), Vec::new());
     let router = http::router(Arc::clone(&shared));
     let (mut round, mut used) = (interval(ROUND), Instant::now());
-    let why = loop {
+    loop {
         let socket = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = interrupt.recv() => break None,
-            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
             _ = round.tick() => {
-                if open.iter().any(Open::is_answering) {
+                if open.iter().any(|open: &Open| open.activity.idle_since().is_none()) {
                     used = Instant::now();
                 }
-                let has_decoded = shared.queue.metrics.prompt_tokens.load(Ordering::Relaxed) > 0;
-                match should_end(ServerUse { has_decoded, idle: used.elapsed() }) {
-                    None if !shared.queue.is_closed() => continue,
-                    why => break why,
-                }
+                if should_end(used.elapsed()) { break } else { continue }
             }
         };
-        let Some(socket) = socket else {
+        let Ok(socket) = socket else {
             // As when there are no more file descriptors: some will be free again.
             sleep(Duration::from_millis(50)).await;
             continue;
@@ -90,12 +76,14 @@ pub(super) async fn listen(
         used = Instant::now();
         tokio::select! {
             () = make_room(&mut open, most) => {}
-            _ = interrupt.recv() => break None,
-            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
         }
+        let mut protocol = hyper::server::conn::http1::Builder::new();
+        protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
         let activity = Activity::default();
         let service = router.clone().layer(Extension(activity.clone()));
-        let connection = protocol().serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
+        let connection = protocol.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
         let (connection, counted) = (graceful.watch(connection), Counted::new(&shared));
         let task = tokio::spawn(async move {
             // A client's fault is no event of the server's.
@@ -103,63 +91,34 @@ pub(super) async fn listen(
             drop(counted);
         });
         open.push(Open { activity, task: task.abort_handle() });
-    };
+    }
     drop(listener);
     shared.queue.close();
     tokio::select! {
-        ended = timeout(GRACE, graceful.shutdown()) => ended.map(|()| why).map_err(|_| Unfinished),
+        ended = timeout(GRACE, graceful.shutdown()) => ended.map_err(|_| Unfinished),
         _ = interrupt.recv() => Err(Unfinished),
         _ = terminate.recv() => Err(Unfinished),
     }
 }
 
-/// Refuses requests with `state` until the model is there; `None`: it never will be.
-async fn refuse(
-    listener: &Listening,
-    state: &Mutex<String>,
-    mut started: oneshot::Receiver<Started>,
-) -> Option<Started> {
-    loop {
-        let socket = tokio::select! {
-            // Who learns that the model is there is not refused any more.
-            biased;
-            started = &mut started => return started.ok(),
-            accepted = listener.accept() => accepted,
-        };
-        let Some(socket) = socket else {
-            sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let router = http::starting(&state.lock().unwrap_or_else(PoisonError::into_inner));
-        let connection = protocol().serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
-        tokio::spawn(timeout(HEAD_TIME, connection));
-    }
-}
-
-fn protocol() -> http1::Builder {
-    let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
-    protocol
-}
-
 /// Where clients connect.
-pub(super) enum Listening {
+pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Listening {
-    /// The next connection; `None` where there can be none now.
-    async fn accept(&self) -> Option<Impatient> {
-        match self {
+impl Listener {
+    async fn accept(&self) -> io::Result<Impatient> {
+        let socket: Box<dyn Socket> = match self {
             Self::Tcp(listener) => {
-                let (socket, _) = listener.accept().await.ok()?;
+                let (socket, _) = listener.accept().await?;
                 // A chunk is a few bytes, and is wanted at once.
                 _ = socket.set_nodelay(true);
-                Some(Impatient::new(socket))
+                Box::new(socket)
             }
-            Self::Unix(listener) => Some(Impatient::new(listener.accept().await.ok()?.0)),
-        }
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        };
+        Ok(Impatient { socket, patience: None })
     }
 }
 
@@ -178,12 +137,6 @@ fn connection_limit() -> usize {
 struct Open {
     activity: Activity,
     task: AbortHandle,
-}
-
-impl Open {
-    fn is_answering(&self) -> bool {
-        self.activity.idle_since().is_none()
-    }
 }
 
 /// Waits until one more connection has room. Of those that have sent no whole request the one that was idle longest is
@@ -229,10 +182,6 @@ struct Impatient {
 }
 
 impl Impatient {
-    fn new(socket: impl Socket + 'static) -> Self {
-        Self { socket: Box::new(socket), patience: None }
-    }
-
     fn written<T>(
         &mut self,
         context: &mut Context<'_>,

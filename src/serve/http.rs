@@ -49,17 +49,6 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// Refuses everything until the model is there, and says what the server waits for.
-pub(super) fn starting(state: &str) -> Router {
-    let error = ApiError { retry_seconds: Some(1), ..ApiError::new(503, "server_error", Some("starting"), state) };
-    Router::new().fallback(async move || {
-        let mut response = refusal(&error);
-        // The next request needs the other router.
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        response
-    })
-}
-
 const NO_ADDRESS: &str =
     "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, /health and /metrics";
 const NO_METHOD: &str = "this address does not take the method: completions take POST, all else GET";

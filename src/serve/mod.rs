@@ -13,22 +13,20 @@ mod text_stream; // tokens -> text that is final, without its think block
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
+use crate::format::duration;
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThreadPool, decode_queue};
+use crate::run::{Device, RunLock, Slot};
 use crate::text::{Thinking, Tokenizer};
-use connections::{Listening, Started};
+use connections::Listener;
 use constraints::Constraints;
 use queue::{Queue, Worker};
 
@@ -60,8 +58,43 @@ pub struct ServedModel {
     pub max_completion_tokens: usize,
 }
 
+/// Where clients connect.
+#[derive(Debug)]
+pub enum Place {
+    Address(SocketAddr),
+    /// For this user's programs, while these conditions last.
+    Socket(UnixListener, Conditions),
+}
+
+/// A server on a Unix socket ends when a run waits for its device, when nobody asks, or when nobody can find it.
+#[derive(Debug)]
+pub struct Conditions {
+    pub lock: RunLock,
+    pub slot: Slot,
+    /// Without a request at most.
+    pub idle: Duration,
+}
+
+impl Conditions {
+    /// Who has started the server needs a moment to ask, even where a run waits already.
+    const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+    /// Why the server ends, if so. `idle`: since the last request.
+    fn why_end(&self, has_decoded: bool, idle: Duration) -> Option<String> {
+        if (has_decoded || idle >= Self::FIRST_REQUEST) && self.slot.is_wanted() {
+            let devices: Vec<String> = self.slot.devices().iter().map(Device::described).collect();
+            return Some(format!("released {} to a waiting run", devices.join(", ")));
+        }
+        match idle >= self.idle {
+            true => Some(format!("idle for {}", duration(self.idle.as_secs_f64()))),
+            false => (!self.lock.run().exists()).then(|| "its folder was removed".to_owned()),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Settings {
+    pub place: Place,
     /// Without one everyone who reaches the address is served.
     pub key: Option<ApiKey>,
     /// Requests that wait at most.
@@ -118,150 +151,92 @@ struct Shared {
 /// Decoding that fails so often without a token between is given up.
 const MOST_FAILURES: usize = 3;
 
-/// What has been asked of a server.
-#[derive(Clone, Copy, Debug)]
-pub struct ServerUse {
-    /// Whether completions were decoded.
-    pub has_decoded: bool,
-    /// Since the last answer or connection.
-    pub idle: Duration,
-}
-
-/// A server that listens. Until it has a model it refuses requests with its state.
-#[derive(Debug)]
-pub struct Server {
-    runtime: Runtime,
-    /// `None`: a Unix socket.
-    address: Option<SocketAddr>,
-    state: Arc<Mutex<String>>,
-    start: oneshot::Sender<Started>,
-    listening: JoinHandle<Option<String>>,
-    /// Clients did not end in time, or a second signal came.
-    is_cancelled: Arc<AtomicBool>,
-}
-
-impl Server {
-    /// Listens on an address.
-    ///
-    /// # Errors
-    /// [`ServeError`].
-    pub fn on_address(address: SocketAddr) -> Result<Self, ServeError> {
-        let refuse = |source| ServeError::Listen { address, source };
-        let listener = TcpListener::bind(address).map_err(refuse)?;
-        listener.set_nonblocking(true).map_err(refuse)?;
-        let address = listener.local_addr().map_err(refuse)?;
-        let listening = || Ok(Listening::Tcp(tokio::net::TcpListener::from_std(listener)?));
-        Self::listen(listening, Some(address), |_| None)
-    }
-
-    /// Listens on a Unix socket; `should_end` is asked several times a second, and says why, if so.
-    ///
-    /// # Errors
-    /// [`ServeError`].
-    pub fn on_socket(
-        listener: UnixListener,
-        should_end: impl Fn(ServerUse) -> Option<String> + Send + 'static,
-    ) -> Result<Self, ServeError> {
-        listener.set_nonblocking(true).map_err(ServeError::Start)?;
-        let listening = || Ok(Listening::Unix(tokio::net::UnixListener::from_std(listener)?));
-        Self::listen(listening, None, should_end)
-    }
-
-    fn listen(
-        listening: impl FnOnce() -> std::io::Result<Listening>,
-        address: Option<SocketAddr>,
-        should_end: impl Fn(ServerUse) -> Option<String> + Send + 'static,
-    ) -> Result<Self, ServeError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            // They prepare prompts, and compile constraints.
-            .max_blocking_threads(6)
-            .enable_all()
-            .build()
-            .map_err(ServeError::Start)?;
-        let (start, started) = oneshot::channel();
-        let state = Arc::new(Mutex::new("the server is starting".to_owned()));
-        let is_cancelled = Arc::new(AtomicBool::new(false));
-        let (shown, cancelled) = (Arc::clone(&state), Arc::clone(&is_cancelled));
-        let inside = runtime.enter();
-        let listening = listening().map_err(ServeError::Start)?;
-        drop(inside);
-        let listening = runtime.spawn(async move {
-            let outcome = connections::listen(listening, &shown, started, should_end).await;
-            cancelled.store(outcome.is_err(), Ordering::Relaxed);
-            outcome.ok().flatten()
+/// Serves until SIGINT, SIGTERM or the end of the [`Conditions`], then completes what was begun. `on_listening` learns the
+/// address; `report` what went wrong meanwhile, and why the conditions ended.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve(
+    served: ServedModel,
+    settings: Settings,
+    threads: &ThreadPool,
+    on_listening: impl FnOnce(Option<SocketAddr>),
+    report: impl Fn(&str) + Send + Sync,
+) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // They prepare prompts, and compile constraints.
+        .max_blocking_threads(6)
+        .enable_all()
+        .build()
+        .map_err(ServeError::Start)?;
+    let inside = runtime.enter();
+    // Declared before the model: the device is given back after it is gone.
+    let (listener, address, conditions) = match settings.place {
+        Place::Address(address) => {
+            let refuse = |source| ServeError::Listen { address, source };
+            let listener = TcpListener::bind(address).map_err(refuse)?;
+            listener.set_nonblocking(true).map_err(refuse)?;
+            let address = listener.local_addr().map_err(refuse)?;
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(refuse)?;
+            (Listener::Tcp(listener), Some(address), None)
+        }
+        Place::Socket(listener, conditions) => {
+            listener.set_nonblocking(true).map_err(ServeError::Start)?;
+            let listener = tokio::net::UnixListener::from_std(listener).map_err(ServeError::Start)?;
+            (Listener::Unix(listener), None, Some(conditions))
+        }
+    };
+    drop(inside);
+    let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens } =
+        served;
+    let size = QueueSize::of(&model);
+    let positions = model.config().max_position_embeddings;
+    let shared = Arc::new(Shared {
+        queue: Queue::new(settings.queued),
+        tokenizer: Arc::new(tokenizer),
+        constraints: Arc::default(),
+        names,
+        thinking,
+        reasons,
+        max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
+        vocabulary: model.config().vocab_size,
+        positions,
+        longest_prompt: size.prompt_tokens,
+        key: settings.key,
+        is_local: address.is_none_or(|address| address.ip().is_loopback()),
+        origins: settings.origins,
+        started: responses::unix_seconds(),
+    });
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&is_stopped);
+    let cancelled = move || stopped.load(Ordering::Relaxed);
+    let decoding = Decoding { engine: &engine, model: &model, size, adapter_slot, shared: &shared, report: &report };
+    // A GPU's work is launched by one thread.
+    let count = if engine.device.is_cpu() { threads.count() } else { 1 };
+    on_listening(address);
+    std::thread::scope(|scope| {
+        let listening = scope.spawn(|| {
+            let should_end = |idle| {
+                let has_decoded = shared.queue.metrics.prompt_tokens.load(Ordering::Relaxed) > 0;
+                let why = conditions.as_ref().and_then(|conditions| conditions.why_end(has_decoded, idle));
+                why.iter().for_each(|why| report(why));
+                why.is_some() || shared.queue.is_closed()
+            };
+            let outcome = runtime.block_on(connections::listen(listener, Arc::clone(&shared), should_end));
+            shared.queue.close();
+            // A second signal, or clients that do not end.
+            is_stopped.store(outcome.is_err(), Ordering::Relaxed);
+            runtime.shutdown_background();
         });
-        Ok(Self { runtime, address, state, start, listening, is_cancelled })
-    }
-
-    /// `None`: a Unix socket.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.address
-    }
-
-    /// Tells clients what the server waits for.
-    pub fn set_state(&self, state: impl Into<String>) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state.into();
-    }
-
-    /// Serves a model until SIGINT, SIGTERM or a reason to end, then completes what was begun. Returns that reason. `report`
-    /// learns what goes wrong meanwhile.
-    ///
-    /// # Errors
-    /// [`ServeError`].
-    pub fn serve(
-        self,
-        served: ServedModel,
-        settings: Settings,
-        threads: &ThreadPool,
-        on_ready: impl FnOnce(),
-        report: impl Fn(&str) + Send + Sync,
-    ) -> Result<Option<String>, ServeError> {
-        let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens } =
-            served;
-        let size = QueueSize::of(&model);
-        let positions = model.config().max_position_embeddings;
-        let shared = Arc::new(Shared {
-            queue: Queue::new(settings.queued),
-            tokenizer: Arc::new(tokenizer),
-            constraints: Arc::default(),
-            names,
-            thinking,
-            reasons,
-            max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
-            vocabulary: model.config().vocab_size,
-            positions,
-            longest_prompt: size.prompt_tokens,
-            key: settings.key,
-            is_local: self.address.is_none_or(|address| address.ip().is_loopback()),
-            origins: settings.origins,
-            started: responses::unix_seconds(),
-        });
-        let inside = self.runtime.enter();
-        let signals = signal(SignalKind::interrupt()).and_then(|first| Ok((first, signal(SignalKind::terminate())?)));
-        let (interrupt, terminate) = signals.map_err(ServeError::Start)?;
-        drop(inside);
-        // The task waits for it.
-        _ = self.start.send(Started { shared: Arc::clone(&shared), interrupt, terminate });
-        on_ready();
-        let is_cancelled = self.is_cancelled;
-        let cancelled = move || is_cancelled.load(Ordering::Relaxed);
-        let decoding =
-            Decoding { engine: &engine, model: &model, size, adapter_slot, shared: &shared, report: &report };
-        // A GPU's work is launched by one thread.
-        let count = if engine.device.is_cpu() { threads.count() } else { 1 };
-        let decoded = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..count).map(|_| scope.spawn(|| decoding.run(&cancelled))).collect();
-            let mut outcome = decoding.run(&cancelled);
-            for other in others {
-                outcome = outcome.and(other.join().unwrap_or(Ok(())));
-            }
-            outcome
-        });
-        let why = self.runtime.block_on(self.listening).ok().flatten();
-        self.runtime.shutdown_background();
-        decoded.map(|()| why)
-    }
+        let others: Vec<_> = (1..count).map(|_| scope.spawn(|| decoding.run(&cancelled))).collect();
+        let mut outcome = decoding.run(&cancelled);
+        for other in others {
+            outcome = outcome.and(other.join().unwrap_or(Ok(())));
+        }
+        _ = listening.join();
+        outcome
+    })
 }
 
 struct Decoding<'a, R> {
