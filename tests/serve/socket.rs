@@ -63,13 +63,13 @@ fn two_who_ask_at_once_start_one_server_that_answers_as_the_command_does_and_giv
     assert_eq!((sampled(folder, 600, &["tiny", "--worker"]), starts(tiny)), (direct, 1));
     // A run on the same device does not wait for the server to be idle for long.
     let mut train = program(folder, &["train", "task", "--model", "tiny", "--runs", "runs", "--name", "short"]);
-    let set = "max_steps=1 prompt_groups_per_step=4 completions_per_prompt=4 eval_every=0 checkpoint_every=0 lora_rank=4 learning_rate=0.01";
+    let set = "max_steps=2 prompt_groups_per_step=4 completions_per_prompt=4 eval_every=0 checkpoint_every=0 lora_rank=4 learning_rate=0.01";
     set.split(' ').for_each(|key| _ = train.args(["--set", key]));
     assert!(train.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
     assert_eq!(end(tiny), "released CPU to a waiting run");
     // A run's result and what it started from are served side by side.
     let [trained, base] = [&[][..], &["--base"]].map(|base| {
-        let asked = [&["short", "--runs", "runs"], base].concat();
+        let asked = [&["short@last", "--runs", "runs"], base].concat();
         let direct = sampled(folder, 2, &asked);
         assert_eq!(sampled(folder, 2, &[&asked[..], &["--worker"]].concat()), direct);
         direct
