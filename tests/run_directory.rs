@@ -16,6 +16,7 @@ mod pull;
 mod results;
 mod rollouts;
 mod search;
+mod server_folder;
 mod slots;
 mod tensorboard;
 mod verbs;

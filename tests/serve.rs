@@ -6,6 +6,7 @@ mod constraints;
 mod responses;
 mod robustness;
 mod shaping;
+mod socket;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -8,6 +8,5 @@ mod guided;
 mod learning;
 mod requests;
 mod resume;
-mod sampler;
 pub(crate) mod small_task;
 mod stopped_evals;

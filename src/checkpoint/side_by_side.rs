@@ -21,15 +21,21 @@ pub struct SharedBase {
 }
 
 impl SharedBase {
-    /// Opens a located model and the adapters `others` (M of each), which must be of the same base.
+    /// Opens a located model and the adapters `others` (M of each), which must be of the same base. `uses_base`: rows may
+    /// also be of the base alone, without the model's own adapter.
     ///
     /// # Errors
     /// [`StartError`], also for an M that is no adapter of this base.
-    pub fn open(located: Located, others: &[String], places: &RunFolders, engine: &Engine) -> Result<Self, StartError> {
+    pub fn open(
+        located: Located,
+        (others, uses_base): (&[String], bool),
+        places: &RunFolders,
+        engine: &Engine,
+    ) -> Result<Self, StartError> {
         let base = base_digest(&located, places)?;
         let main = OpenModel::of(located, places)?;
         let tokenizer = Tokenizer::load(&main.source)?;
-        if others.is_empty() {
+        if others.is_empty() && !(uses_base && main.adapter().is_some()) {
             let model = main.decoder(None, engine)?;
             return Ok(Self { model, tokenizer, adapter_slot: 0, own: None, others: Vec::new() });
         }

@@ -1,9 +1,9 @@
 //! `grpo-tui sample`: samples completions of a task's prompts and scores them.
 
-mod worker_client;
+mod loaded_model;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use super::rows::Rows;
 use super::status_line::StatusLine;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
-use crate::checkpoint::{Located, import_into_cache};
+use crate::checkpoint::Located;
 use crate::eval::{requests, sampled};
 use crate::files::failpoint;
 use crate::format::{amount, duration};
@@ -62,7 +62,7 @@ pub(super) struct Arguments {
     /// CPU threads; 0: all cores
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Use a worker that keeps the model loaded, started if needed; a live run's own worker samples between its steps
+    /// Use a server that keeps the model loaded, started if needed; a live run's own worker samples between its steps
     #[arg(long, conflicts_with = "threads")]
     worker: bool,
     /// Print one JSON object per completion
@@ -82,8 +82,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (name, is_trained) =
         if arguments.base { base_of(&arguments.model, &places)? } else { (arguments.model.clone(), true) };
     if arguments.worker {
-        import_into_cache(Path::new(&name))?;
-        return worker_client::run(&arguments, (&name, is_trained), &task, &requested_rows, &places);
+        let (arguments, task, scorer, places) = (&arguments, &task, &scorer, &places);
+        let client = loaded_model::Client { arguments, task, scorer, model: &name, is_trained, places };
+        return client.sample(requested_rows);
     }
     let target = Target::find(&name, &task, &places, None)?;
     let engine = arguments.device.engine()?;

@@ -1,18 +1,21 @@
 //! `grpo-tui serve`: an OpenAI-compatible server of a model or a run.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use super::device::DeviceArguments;
+use super::device::{DeviceArguments, devices};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{Located, SharedBase};
 use crate::hub::{ModelSource, embedded_model_names};
+use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
-use crate::run::{PROVENANCE, RunFolders};
+use crate::run::{PROVENANCE, ReadyPipe, RunError, RunFolders, ServerFolder, Slot};
 use crate::score::thinking_of;
-use crate::serve::{ApiKey, ServedModel, Settings, serve};
+use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
 use crate::task::Task;
 use crate::text::Thinking;
 
@@ -30,6 +33,9 @@ pub(super) struct Arguments {
     /// Address and port; any but loopback needs --api-key-env; port 0: any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
+    /// Serve this user on a Unix socket in this folder instead, until idle or a run waits for the device; started by `sample --worker`
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with_all = ["listen", "adapters", "api_key_env"])]
+    socket: Option<PathBuf>,
     /// Environment variable with the key that clients must send
     #[arg(long, value_name = "NAME")]
     api_key_env: Option<String>,
@@ -53,18 +59,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let Arguments {
-        model: name,
-        adapters,
-        listen,
-        api_key_env,
-        max_completion_tokens,
-        queue,
-        origins,
-        runs,
-        device,
-        threads,
-    } = arguments;
+    let Arguments { model: name, adapters, listen, api_key_env, max_completion_tokens, queue, origins, .. } = arguments;
     let named = std::iter::once(&name).chain(adapters.iter().map(|(name, _)| name)).collect::<Vec<_>>();
     if let Some((_, twice)) = named.iter().enumerate().find(|(index, name)| named[..*index].contains(name)) {
         return Err(Failure::usage(format!("--adapter {twice}=...: `{twice}` is served already; choose another name")));
@@ -75,9 +70,19 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             "--listen {listen}: other machines reach this address: name an environment variable with a key by --api-key-env NAME, or listen on 127.0.0.1"
         )));
     }
-    let places = RunFolders::discover(runs.as_deref(), &std::env::current_dir()?);
+    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let is_socket = arguments.socket.is_some();
+    let (place, engine) = match arguments.socket {
+        Some(folder) => match on_socket(&ServerFolder::at(&folder), arguments.device)? {
+            Some(found) => found,
+            None => return Ok(ExitCode::SUCCESS),
+        },
+        None => (Place::Address(listen), arguments.device.engine()?),
+    };
     let located = Located::find(&name, &places)?;
     let (own_limit, trained) = match &located {
+        // Clients of the program's own have their own limit, and render prompts.
+        _ if is_socket => (usize::MAX, None),
         Located::Run { run, .. } => {
             (run.file().config.max_completion_tokens, Some(thinking_of(&Task::load(&run.task_path())?)))
         }
@@ -88,13 +93,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
     let name = own_name(name);
-    let engine = device.engine()?;
-    let pool = ThreadPool::of_engine(&engine, threads)?;
+    let pool = ThreadPool::of_engine(&engine, arguments.threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
     let SharedBase { model, tokenizer, adapter_slot, own, others } =
-        SharedBase::open(located, &runs, &places, &engine)?;
+        SharedBase::open(located, (&runs, is_socket), &places, &engine)?;
     let others = adapters.into_iter().map(|(name, _)| name).zip(others.into_iter().map(Some));
-    let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).collect();
+    let base = own.filter(|_| is_socket).map(|_| (ServerFolder::BASE.to_owned(), None));
+    let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).chain(base).collect();
     let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);
     let device = engine.name();
     let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
@@ -102,10 +107,40 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let reasons = thinking == Thinking::On && (trained.is_some() || tokenizer.has_thinking_switch());
     let served =
         ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens };
-    let settings = Settings { listen, key, queued: queue as usize, origins };
-    let on_listening = |address: SocketAddr| println!("serving {shown} on http://{address}/v1 ({device})");
+    let settings = Settings { place, key, queued: queue as usize, origins };
+    let on_listening = |address: Option<SocketAddr>| {
+        let place = address.map_or_else(|| "a Unix socket".to_owned(), |address| format!("http://{address}/v1"));
+        println!("serving {shown} on {place} ({device})");
+    };
     serve(served, settings, &pool, on_listening, eprint_line)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Listens on a Unix socket, then waits for a device as a run does; `None`: there is a server. Clients show the last line of
+/// the log, so all that it does is said there.
+fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(Place, Engine)>, Failure> {
+    let handshake = ReadyPipe::from_environment();
+    let devices = devices(&device.compute())?;
+    let (lock, listener) = match folder.listen() {
+        Err(RunError::InUse { .. }) => return Ok(None),
+        listening => listening?,
+    };
+    handshake.ready();
+    let mut last = String::new();
+    let slot = Slot::wait(&devices, 1, |waiting| {
+        let sentence = waiting.described();
+        if sentence != last {
+            eprint_line(&sentence);
+            last = sentence;
+        }
+        ControlFlow::Continue(())
+    })?;
+    let slot = slot.ok_or_else(|| Failure::failed("there is no device to wait for"))?;
+    eprint_line("loading");
+    let engine = super::device::engine(&slot)?;
+    let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
+    let idle = Duration::from_secs(seconds.unwrap_or(600));
+    Ok(Some((Place::Socket(listener, Conditions { lock, slot, idle }), engine)))
 }
 
 /// What the folder of a promoted checkpoint says of its run: the limit of completions, and whether its task has the

@@ -1,4 +1,4 @@
-//! `grpo-tui worker`, which the program starts in a session of its own: computes a run, or serves samples of a model.
+//! `grpo-tui worker`, which the program starts in a session of its own: computes a run.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -15,11 +15,8 @@ use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The run directory
-    #[arg(long, value_name = "DIR", required_unless_present = "sampler")]
-    run: Option<PathBuf>,
-    /// The folder of a sample worker
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["run", "resume"])]
-    sampler: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
     /// Resume a run that has started
     #[arg(long)]
     resume: bool,
@@ -33,7 +30,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N")]
     ranks: Option<u16>,
     /// Stop after this step, with an eval and a checkpoint
-    #[arg(long, value_name = "STEP", conflicts_with = "sampler")]
+    #[arg(long, value_name = "STEP")]
     until: Option<u64>,
 }
 
@@ -52,9 +49,6 @@ type Usable = (Vec<Device>, usize);
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let handshake = ReadyPipe::from_environment();
-    if let Some(folder) = &arguments.sampler {
-        return sampler(folder, &arguments, handshake);
-    }
     match begin(&arguments) {
         Ok((run, worker, (devices, count))) => {
             handshake.ready();
@@ -69,7 +63,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 /// Fast checks, so that the launcher can report their failure.
 fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Usable), Failure> {
-    let run = RunDirectory::open(arguments.run.as_deref().unwrap_or(std::path::Path::new(".")))?;
+    let run = RunDirectory::open(&arguments.run)?;
     let flags = install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
     worker.controls().stop_now_when(flags.twice);
@@ -156,65 +150,6 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) ->
             CutShort { cause, .. } => (Status::Interrupted, cause),
         },
     )
-}
-
-#[cfg(not(feature = "engine"))]
-fn sampler(_folder: &std::path::Path, _arguments: &Arguments, handshake: ReadyPipe) -> Outcome {
-    let failure = Failure::failed("built without the engine: cannot sample");
-    handshake.failed(&failure.message);
-    Err(failure)
-}
-
-/// How long a sample worker stays idle: `$GRPO_TUI_SAMPLER_IDLE` seconds, else ten minutes.
-#[cfg(feature = "engine")]
-fn idle() -> std::time::Duration {
-    let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
-    std::time::Duration::from_secs(seconds.unwrap_or(600))
-}
-
-#[cfg(feature = "engine")]
-fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe) -> Outcome {
-    use crate::run::RunFolders;
-    use crate::run::sampler::{SampleWorker, SamplerFile};
-    let begin = || -> Result<_, Failure> {
-        let file = SamplerFile::read(folder)?;
-        let flags = install_signal_handlers()?;
-        let sampler = SampleWorker::begin(folder, flags.once, idle())?;
-        sampler.controls().stop_now_when(flags.twice);
-        // Resolved from the worker's own folder: a run's model is named by its path.
-        let places = RunFolders::discover(None, folder);
-        let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
-        let ready = found.and_then(|_| super::device::devices(&arguments.compute()));
-        if let Err(failure) = &ready {
-            sampler.end(Status::Failed, &failure.message)?;
-        }
-        ready.map(|devices| (file, sampler, places, devices))
-    };
-    let (file, sampler, places, devices) = match begin() {
-        Ok(ready) => ready,
-        Err(failure) => {
-            handshake.failed(&failure.message);
-            return Err(failure);
-        }
-    };
-    handshake.ready();
-    let Some(slot) = sampler.wait_for(&devices, eprint_line)? else { return Ok(ExitCode::from(130)) };
-    let serve = || -> Result<String, Failure> {
-        Ok(crate::eval::serve(&file, &places, &super::device::engine(&slot)?, &sampler, &slot)?)
-    };
-    let ended = std::panic::catch_unwind(AssertUnwindSafe(serve))
-        .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
-    match ended {
-        Ok(why) => {
-            eprint_line(&why);
-            sampler.end(Status::Finished, &why)?;
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(failure) => {
-            sampler.end(Status::Failed, &failure.message)?;
-            Err(failure)
-        }
-    }
 }
 
 /// Launches a worker. `verb` is for the JSON document.

@@ -4,7 +4,6 @@
 mod candle_parity; // the same log-probs by another implementation
 mod guard; // what a model should not forget
 mod sample; // one prompt's completions for a user
-mod sample_server; // a model that stays loaded to be sampled from
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::policy::{Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, Prompt, Question, Turn};
@@ -16,7 +15,6 @@ use crate::score::Scorer;
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
 pub use guard::{GuardPrompt, guard_exact, guard_log_probs, guard_requests, prepare_guard};
 pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
-pub use sample_server::serve;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {

@@ -39,8 +39,6 @@ pub enum SampleError {
     Config(#[from] ConfigError),
     #[error("a score cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("{model} belongs to no run, so the request must include a `task`")]
-    NoTask { model: String },
     #[error("no row `{id}` in {files}")]
     NoSuchRow { id: String, files: String },
 }

@@ -50,6 +50,8 @@ pub struct GenerationRequest {
     pub include_usage: bool,
     /// Stop tokens end nothing: for benchmarks (vLLM's extension).
     pub ignore_eos: bool,
+    /// Each choice has its `token_ids`, the stop token among them, and `logprobs` are of all of these (vLLM's extension).
+    pub token_ids: bool,
     pub response_format: ResponseFormat,
     /// Fields of `/v1/responses` that its answers repeat.
     pub repeated: Map<String, Json>,
@@ -164,6 +166,7 @@ impl GenerationRequest {
             stream,
             include_usage,
             ignore_eos: fields.flag("ignore_eos")?,
+            token_ids: fields.flag("return_token_ids")?,
             response_format: fields.response_format()?,
             prompt: match api {
                 Api::Completions => Prompt::Texts(fields.texts()?),
@@ -175,7 +178,7 @@ impl GenerationRequest {
 }
 
 /// Of both APIs; those from `user` on have no effect on what is sampled.
-const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos response_format top_p top_k \
+const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos return_token_ids response_format top_p top_k \
     min_p min_tokens presence_penalty frequency_penalty repetition_penalty logit_bias best_of length_penalty \
     skip_special_tokens user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention \
     priority request_id";

@@ -109,9 +109,6 @@ pub enum RunError {
     },
     #[error("the worker of {} has not answered for {seconds} s: see its worker.log", .path.display())]
     NoAnswer { path: PathBuf, seconds: u64 },
-    /// Neither a model nor a run.
-    #[error("`{name}` is neither a model ({message}) nor a run; `grpo-tui runs list` shows the runs there are")]
-    Model { name: String, message: String },
     /// Slurm's commands are missing.
     #[error(
         "{program} was not found: Slurm's commands are missing here; run this on a login node of the cluster, or compute here (without --slurm)"

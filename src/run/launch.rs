@@ -1,6 +1,7 @@
 //! Starts a worker that outlives its launcher: this binary again, in its own session, inheriting only a pipe on which
 //! it reports `ready`.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -103,18 +104,28 @@ pub struct LaunchedWorker {
 /// [`RunError::Loose`] if others could tamper with the run.
 pub fn launch(run: &RunDirectory, how: &Launch) -> Result<LaunchedWorker, RunError> {
     run.check_private()?;
-    launch_in(run.path(), "--run", how)
+    let mut arguments: Vec<OsString> = vec!["worker".into(), "--run".into(), run.path().into()];
+    arguments.extend(how.compute.arguments().into_iter().map(OsString::from));
+    arguments.extend(how.resume.then(|| "--resume".into()));
+    arguments.extend(how.ranks.map(|ranks| format!("--ranks={ranks}").into()));
+    arguments.extend(how.until.map(|step| format!("--until={step}").into()));
+    launch_in(run.path(), "worker.log", &arguments, how)
 }
 
-/// Starts a worker in `folder`, passed to it as `argument`. The folder must be private to this user.
-pub(super) fn launch_in(folder: &Path, argument: &str, how: &Launch) -> Result<LaunchedWorker, RunError> {
+/// Starts this program in `folder`, which must be private to this user, with its output in the file `log` there.
+pub(super) fn launch_in(
+    folder: &Path,
+    log: &str,
+    arguments: &[OsString],
+    how: &Launch,
+) -> Result<LaunchedWorker, RunError> {
     let failed = |message: String| RunError::Launch { path: folder.to_owned(), message };
-    let log_path = folder.join("worker.log");
+    let log_path = folder.join(log);
     let log = open_log(&log_path)?;
     let log_start = log.metadata().map_err(RunError::io("read", &log_path))?.len();
     let (receiver, sender) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(format!("no pipe: {error}")))?;
     let log_again = log.try_clone().map_err(RunError::io("open", &log_path))?;
-    let mut command = command(folder, argument, how, sender.as_raw_fd());
+    let mut command = command(folder, arguments, how.program.as_deref(), sender.as_raw_fd());
     command.stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(log_again));
     let mut child = command.spawn().map_err(|error| failed(format!("the program could not be started: {error}")))?;
     drop((sender, command));
@@ -148,13 +159,10 @@ fn open_log(path: &Path) -> Result<File, RunError> {
         .map_err(RunError::io("open", path))
 }
 
-fn command(folder: &Path, argument: &str, how: &Launch, sender: RawFd) -> Command {
+fn command(folder: &Path, arguments: &[OsString], program: Option<&Path>, sender: RawFd) -> Command {
     // The running program, even if its file was replaced.
-    let mut command = Command::new(how.program.as_deref().unwrap_or(Path::new("/proc/self/exe")));
-    command.arg0("grpo-tui").arg("worker").arg(argument).arg(folder);
-    command.args(how.compute.arguments()).args(how.resume.then_some("--resume"));
-    command.args(how.ranks.map(|ranks| format!("--ranks={ranks}")));
-    command.args(how.until.map(|step| format!("--until={step}")));
+    let mut command = Command::new(program.unwrap_or(Path::new("/proc/self/exe")));
+    command.arg0("grpo-tui").args(arguments);
     command.current_dir(folder).envs(given_threads()).env(READY, sender.to_string());
     // SAFETY: between fork and exec only system calls are made, without allocation and without touching a lock that
     // another thread may hold. `sender` is open in the child, which has a copy of every descriptor of this process.
@@ -195,8 +203,15 @@ fn first_word(receiver: OwnedFd, patience: Duration) -> Option<String> {
     }
 }
 
-/// The last line that the worker wrote since `start`.
 fn end_of_log(path: &Path, start: u64) -> String {
+    match last_line(path, start) {
+        Some(last) => format!("; last line of {}: {last}", path.display()),
+        None => format!("; {} is empty", path.display()),
+    }
+}
+
+/// The last line that was written since `start`, of the last 4 kB.
+pub(super) fn last_line(path: &Path, start: u64) -> Option<String> {
     let mut text = Vec::new();
     let read = crate::files::open(path).and_then(|mut file| {
         let length = file.metadata()?.len();
@@ -204,11 +219,8 @@ fn end_of_log(path: &Path, start: u64) -> String {
         file.read_to_end(&mut text)
     });
     let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    match (read, lines.as_slice()) {
-        (Ok(_), [.., last]) => format!("; last line of {}: {last}", path.display()),
-        _ => format!("; {} is empty", path.display()),
-    }
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    last.filter(|_| read.is_ok()).map(str::to_owned)
 }
 
 /// The worker's end of the pipe. Dropped without a report, it tells the launcher that the worker has died.

@@ -42,8 +42,8 @@ mod rollout_search;
 mod rollout_zst;
 mod rollouts;
 mod sample_rates;
-pub mod sampler;
 mod series;
+mod server_folder;
 mod slurm;
 mod speed_summary;
 mod subprocess;
@@ -60,8 +60,8 @@ pub use checkpoints::{
 };
 pub use comments::{Comment, check_comment, comments_path, read_comments, write_comment};
 pub use control::{
-    AcceptedRequest, Answer, RequestOutcome, RequestQueue, SETTABLE, Sample, Settings, Stop, Verb, ask, settings,
-    stop_worker,
+    AcceptedRequest, Answer, RequestOutcome, RequestQueue, SETTABLE, Sample, SampledCompletion, Settings, Stop, Verb,
+    ask, settings, stop_worker,
 };
 pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file};
@@ -100,8 +100,8 @@ pub use rollouts::{
     rollout_segments, rollouts_to_delete,
 };
 pub use sample_rates::{PassAt, SampleRates, SampleSummary};
-pub use sampler::SampledCompletion;
 pub use series::Series;
+pub use server_folder::ServerFolder;
 pub use slurm::{
     JobPhase, JobRequest, Partition, SLURM_FILE, SlurmJob, TO_BE_CONTINUED, ask_slurm, partitions, submit,
 };

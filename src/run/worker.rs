@@ -98,11 +98,24 @@ impl Worker {
         slots: &Path,
         devices: &[Device],
         count: usize,
-        on_wait: impl FnMut(&str),
+        mut on_wait: impl FnMut(&str),
     ) -> Result<Option<Slot>, RunError> {
-        let slot = wait_for_slot(slots, (devices, count), &self.controls, &self.state, on_wait);
+        let mut last = String::new();
+        let slot = Slot::wait_in(slots, devices, count, |waiting| {
+            if self.controls.stop_requested().is_some() {
+                return ControlFlow::Break(());
+            }
+            let sentence = waiting.described();
+            if sentence != last {
+                on_wait(&sentence);
+                last.clone_from(&sentence);
+            }
+            // A full disk must not end the wait.
+            let _ = self.state.turn(Status::Waiting, Some(sentence));
+            ControlFlow::Continue(())
+        });
         match &slot {
-            Ok(Some(_)) => {}
+            Ok(Some(_)) => drop(self.state.turn(Status::Starting, None)?),
             Ok(None) => self.end(Status::Interrupted, "stopped while waiting for a device")?,
             Err(error) => self.end(Status::Failed, &error.to_string())?,
         }
@@ -173,33 +186,4 @@ impl Worker {
         events.append(End { status: status.name().to_owned(), cause: cause.to_owned(), step, seconds: 0.0 })?;
         Ok(())
     }
-}
-
-/// Waits for so many of some devices, and shows this in `state`; calls `on_wait` with a message whenever it changes.
-/// `None`: stopped meanwhile.
-pub(super) fn wait_for_slot(
-    slots: &Path,
-    (devices, count): (&[Device], usize),
-    controls: &RequestQueue,
-    state: &StateWriter,
-    mut on_wait: impl FnMut(&str),
-) -> Result<Option<Slot>, RunError> {
-    let mut last = String::new();
-    let slot = Slot::wait_in(slots, devices, count, |waiting| {
-        if controls.stop_requested().is_some() {
-            return ControlFlow::Break(());
-        }
-        let sentence = waiting.described();
-        if sentence != last {
-            on_wait(&sentence);
-            last.clone_from(&sentence);
-        }
-        // A full disk must not end the wait.
-        let _ = state.turn(Status::Waiting, Some(sentence));
-        ControlFlow::Continue(())
-    })?;
-    if slot.is_some() {
-        state.turn(Status::Starting, None)?;
-    }
-    Ok(slot)
 }

@@ -57,6 +57,7 @@ pub(super) struct Progress {
     thought_tokens: usize,
     /// Those that no chunk had.
     log_probs: Vec<TokenLogProb>,
+    token_ids: Vec<u32>,
     finish: Option<Finish>,
 }
 
@@ -107,6 +108,8 @@ pub(super) struct Collected {
     pub(super) choices: Vec<Choice>,
     pub(super) stop_ids: Vec<u32>,
     pub(super) log_probs: bool,
+    /// Whether a choice has its token ids, the stop token among them.
+    pub(super) token_ids: bool,
     pub(super) usage: Usage,
 }
 
@@ -131,16 +134,18 @@ impl Collected {
         match event {
             Event::Token { token_id, log_prob: value, alternatives, .. } => {
                 choice.progress.tokens += 1;
-                if self.stop_ids.contains(&token_id) {
-                    return Ok(None);
-                }
-                let text = choice.text.push(token_id).map_err(failed)?;
-                if self.log_probs {
+                choice.progress.token_ids.extend(self.token_ids.then_some(token_id));
+                let is_stop = self.stop_ids.contains(&token_id);
+                if self.log_probs && (self.token_ids || !is_stop) {
                     let mut told = log_prob(token_id, value).map_err(failed)?;
                     let text = |(id, value)| Ok((self.shared.tokenizer.decode(&[id], false)?, value));
                     told.alternatives = alternatives.into_iter().map(text).collect::<Result<_, _>>().map_err(failed)?;
                     choice.progress.log_probs.push(told);
                 }
+                if is_stop {
+                    return Ok(None);
+                }
+                let text = choice.text.push(token_id).map_err(failed)?;
                 let is_stopped = choice.text.is_stopped();
                 choice.hear(text, is_stopped);
                 let is_thought = choice.thoughts.as_ref().is_some_and(ThinkBlock::is_inside);
@@ -164,9 +169,11 @@ impl Collected {
                 let mut text = self.shared.tokenizer.decode(own, true).map_err(failed)?;
                 text.push_str(&choice.text.finish().map_err(failed)?);
                 if self.log_probs {
-                    let tokens = own.iter().zip(log_probs).map(|(id, value)| log_prob(*id, value));
+                    let told = if self.token_ids { &token_ids } else { own };
+                    let tokens = told.iter().zip(log_probs).map(|(id, value)| log_prob(*id, value));
                     choice.progress.log_probs.extend(tokens.collect::<Result<Vec<_>, _>>().map_err(failed)?);
                 }
+                choice.progress.token_ids.extend(token_ids.iter().filter(|_| self.token_ids));
                 choice.hear(text, true);
                 let by_text = choice.text.is_stopped();
                 choice.end(if stop == StopReason::Stop || by_text { Finish::Stop } else { Finish::Length });
@@ -183,7 +190,7 @@ impl Collected {
             let last = self.item_events().pop();
             return last.map_or(Json::Null, |mut event| event["response"].take());
         }
-        let Self { answer, choices, log_probs, usage, .. } = self;
+        let Self { answer, choices, log_probs, token_ids, usage, .. } = self;
         let choice = |(index, choice): (usize, Choice)| {
             let mut content = Content::default();
             for part in choice.progress.parts {
@@ -197,7 +204,11 @@ impl Collected {
                 }
             }
             let log_probs = log_probs.then_some(choice.progress.log_probs.as_slice());
-            answer.choice(index, &content, log_probs, choice.progress.finish.unwrap_or(Finish::Length))
+            let mut whole = answer.choice(index, &content, log_probs, choice.progress.finish.unwrap_or(Finish::Length));
+            if token_ids {
+                whole["token_ids"] = choice.progress.token_ids.into();
+            }
+            whole
         };
         let choices = choices.into_iter().enumerate().map(choice).collect();
         answer.whole(choices, usage)
@@ -255,6 +266,9 @@ impl Collected {
             chunks.push(answer.text_chunk(index, "", Some(&left), progress.given_bytes));
         }
         chunks.extend(progress.finish.map(|finish| answer.last_chunk(index, finish)));
+        if let Some(first) = chunks.first_mut().filter(|_| self.token_ids) {
+            first["choices"][0]["token_ids"] = std::mem::take(&mut progress.token_ids).into();
+        }
         chunks
     }
 }

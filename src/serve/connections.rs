@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,10 +14,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::AbortHandle;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::{Sleep, interval, sleep, timeout};
 
 use super::activity::Activity;
 use super::{Shared, http};
@@ -35,44 +35,55 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 /// For what was begun when the server was told to stop.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// How soon a server finds a reason to end.
+const ROUND: Duration = Duration::from_millis(250);
+
 /// Clients did not end in time, or a second signal came.
 #[derive(Debug)]
 pub(super) struct Unfinished;
 
-/// Serves until a signal, then until all answers are complete.
-pub(super) async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>) -> Result<(), Unfinished> {
-    let (Ok(listener), Ok(mut interrupt), Ok(mut terminate)) =
-        (TcpListener::from_std(listener), signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+/// Serves until a signal, or `should_end` of the time without a request, then until all answers are complete.
+pub(super) async fn listen(
+    listener: Listener,
+    shared: Arc<Shared>,
+    should_end: impl Fn(Duration) -> bool,
+) -> Result<(), Unfinished> {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return Err(Unfinished);
     };
     let most = connection_limit();
     let (graceful, mut open) = (GracefulShutdown::new(), Vec::new());
     let router = http::router(Arc::clone(&shared));
+    let (mut round, mut used) = (interval(ROUND), Instant::now());
     loop {
         let socket = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            _ = round.tick() => {
+                if open.iter().any(|open: &Open| open.activity.idle_since().is_none()) {
+                    used = Instant::now();
+                }
+                if should_end(used.elapsed()) { break } else { continue }
+            }
         };
-        let Ok((socket, _)) = socket else {
+        let Ok(socket) = socket else {
             // As when there are no more file descriptors: some will be free again.
             sleep(Duration::from_millis(50)).await;
             continue;
         };
+        used = Instant::now();
         tokio::select! {
             () = make_room(&mut open, most) => {}
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
         }
-        // A chunk is a few bytes, and is wanted at once.
-        _ = socket.set_nodelay(true);
         let mut protocol = hyper::server::conn::http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_BYTES);
         let activity = Activity::default();
         let service = router.clone().layer(Extension(activity.clone()));
-        let connection =
-            protocol.serve_connection(TokioIo::new(Impatient::new(socket)), TowerToHyperService::new(service));
+        let connection = protocol.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
         let (connection, counted) = (graceful.watch(connection), Counted::new(&shared));
         let task = tokio::spawn(async move {
             // A client's fault is no event of the server's.
@@ -87,6 +98,27 @@ pub(super) async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>)
         ended = timeout(GRACE, graceful.shutdown()) => ended.map_err(|_| Unfinished),
         _ = interrupt.recv() => Err(Unfinished),
         _ = terminate.recv() => Err(Unfinished),
+    }
+}
+
+/// Where clients connect.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Impatient> {
+        let socket: Box<dyn Socket> = match self {
+            Self::Tcp(listener) => {
+                let (socket, _) = listener.accept().await?;
+                // A chunk is a few bytes, and is wanted at once.
+                _ = socket.set_nodelay(true);
+                Box::new(socket)
+            }
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        };
+        Ok(Impatient { socket, patience: None })
     }
 }
 
@@ -138,24 +170,24 @@ impl Drop for Counted {
     }
 }
 
+trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
+
 /// A socket whose writes fail once the client has taken nothing for [`WRITE_TIME`].
 struct Impatient {
-    socket: TcpStream,
+    socket: Box<dyn Socket>,
     /// Since when a write has waited.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl Impatient {
-    fn new(socket: TcpStream) -> Self {
-        Self { socket, patience: None }
-    }
-
     fn written<T>(
         &mut self,
         context: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut dyn Socket>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        if let Poll::Ready(written) = write(Pin::new(&mut self.socket), context) {
+        if let Poll::Ready(written) = write(Pin::new(&mut *self.socket), context) {
             self.patience = None;
             return Poll::Ready(written);
         }

@@ -196,6 +196,7 @@ fn prepare(
         choices,
         stop_ids,
         log_probs: asked.log_probs,
+        token_ids: asked.token_ids,
         usage,
     };
     Ok(Prepared { jobs, wanted, events, collected, stream: asked.stream, include_usage: asked.include_usage })

@@ -69,7 +69,7 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         // Whether the server is alive is no secret.
         _ if request.uri().path() == "/health" => Ok(()),
         Some(key) => authorized(key, request.headers()),
-        None if shared.is_loopback => local(request.headers(), origin.is_some()),
+        None if shared.is_local => local(request.headers(), origin.is_some()),
         None => Ok(()),
     };
     let mut response = match refused {

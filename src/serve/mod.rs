@@ -12,16 +12,21 @@ mod responses; // answers and refusals in OpenAI's shape
 mod text_stream; // tokens -> text that is final, without its think block
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::format::duration;
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThreadPool, decode_queue};
+use crate::run::{Device, RunLock, Slot};
 use crate::text::{Thinking, Tokenizer};
+use connections::Listener;
 use constraints::Constraints;
 use queue::{Queue, Worker};
 
@@ -53,9 +58,43 @@ pub struct ServedModel {
     pub max_completion_tokens: usize,
 }
 
+/// Where clients connect.
+#[derive(Debug)]
+pub enum Place {
+    Address(SocketAddr),
+    /// For this user's programs, while these conditions last.
+    Socket(UnixListener, Conditions),
+}
+
+/// A server on a Unix socket ends when a run waits for its device, when nobody asks, or when nobody can find it.
+#[derive(Debug)]
+pub struct Conditions {
+    pub lock: RunLock,
+    pub slot: Slot,
+    /// Without a request at most.
+    pub idle: Duration,
+}
+
+impl Conditions {
+    /// Who has started the server needs a moment to ask, even where a run waits already.
+    const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+    /// Why the server ends, if so. `idle`: since the last request.
+    fn why_end(&self, has_decoded: bool, idle: Duration) -> Option<String> {
+        if (has_decoded || idle >= Self::FIRST_REQUEST) && self.slot.is_wanted() {
+            let devices: Vec<String> = self.slot.devices().iter().map(Device::described).collect();
+            return Some(format!("released {} to a waiting run", devices.join(", ")));
+        }
+        match idle >= self.idle {
+            true => Some(format!("idle for {}", duration(self.idle.as_secs_f64()))),
+            false => (!self.lock.run().exists()).then(|| "its folder was removed".to_owned()),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Settings {
-    pub listen: SocketAddr,
+    pub place: Place,
     /// Without one everyone who reaches the address is served.
     pub key: Option<ApiKey>,
     /// Requests that wait at most.
@@ -102,7 +141,8 @@ struct Shared {
     /// Tokens of a prompt.
     longest_prompt: usize,
     key: Option<ApiKey>,
-    is_loopback: bool,
+    /// Whether only this machine reaches it.
+    is_local: bool,
     origins: Vec<String>,
     /// Seconds since 1970.
     started: u64,
@@ -111,8 +151,8 @@ struct Shared {
 /// Decoding that fails so often without a token between is given up.
 const MOST_FAILURES: usize = 3;
 
-/// Serves until SIGINT or SIGTERM, then completes what was begun. `on_listening` learns the address; `report` what went
-/// wrong meanwhile.
+/// Serves until SIGINT, SIGTERM or the end of the [`Conditions`], then completes what was begun. `on_listening` learns the
+/// address; `report` what went wrong meanwhile, and why the conditions ended.
 ///
 /// # Errors
 /// [`ServeError`].
@@ -120,15 +160,36 @@ pub fn serve(
     served: ServedModel,
     settings: Settings,
     threads: &ThreadPool,
-    on_listening: impl FnOnce(SocketAddr),
+    on_listening: impl FnOnce(Option<SocketAddr>),
     report: impl Fn(&str) + Send + Sync,
 ) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        // They prepare prompts, and compile constraints.
+        .max_blocking_threads(6)
+        .enable_all()
+        .build()
+        .map_err(ServeError::Start)?;
+    let inside = runtime.enter();
+    // Declared before the model: the device is given back after it is gone.
+    let (listener, address, conditions) = match settings.place {
+        Place::Address(address) => {
+            let refuse = |source| ServeError::Listen { address, source };
+            let listener = TcpListener::bind(address).map_err(refuse)?;
+            listener.set_nonblocking(true).map_err(refuse)?;
+            let address = listener.local_addr().map_err(refuse)?;
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(refuse)?;
+            (Listener::Tcp(listener), Some(address), None)
+        }
+        Place::Socket(listener, conditions) => {
+            listener.set_nonblocking(true).map_err(ServeError::Start)?;
+            let listener = tokio::net::UnixListener::from_std(listener).map_err(ServeError::Start)?;
+            (Listener::Unix(listener), None, Some(conditions))
+        }
+    };
+    drop(inside);
     let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens } =
         served;
-    let refuse = |source| ServeError::Listen { address: settings.listen, source };
-    let listener = TcpListener::bind(settings.listen).map_err(refuse)?;
-    listener.set_nonblocking(true).map_err(refuse)?;
-    let address = listener.local_addr().map_err(refuse)?;
     let size = QueueSize::of(&model);
     let positions = model.config().max_position_embeddings;
     let shared = Arc::new(Shared {
@@ -143,17 +204,10 @@ pub fn serve(
         positions,
         longest_prompt: size.prompt_tokens,
         key: settings.key,
-        is_loopback: address.ip().is_loopback(),
+        is_local: address.is_none_or(|address| address.ip().is_loopback()),
         origins: settings.origins,
         started: responses::unix_seconds(),
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        // They prepare prompts, and compile constraints.
-        .max_blocking_threads(6)
-        .enable_all()
-        .build()
-        .map_err(ServeError::Start)?;
     let is_stopped = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&is_stopped);
     let cancelled = move || stopped.load(Ordering::Relaxed);
@@ -163,7 +217,13 @@ pub fn serve(
     on_listening(address);
     std::thread::scope(|scope| {
         let listening = scope.spawn(|| {
-            let outcome = runtime.block_on(connections::listen(listener, Arc::clone(&shared)));
+            let should_end = |idle| {
+                let has_decoded = shared.queue.metrics.prompt_tokens.load(Ordering::Relaxed) > 0;
+                let why = conditions.as_ref().and_then(|conditions| conditions.why_end(has_decoded, idle));
+                why.iter().for_each(|why| report(why));
+                why.is_some() || shared.queue.is_closed()
+            };
+            let outcome = runtime.block_on(connections::listen(listener, Arc::clone(&shared), should_end));
             shared.queue.close();
             // A second signal, or clients that do not end.
             is_stopped.store(outcome.is_err(), Ordering::Relaxed);

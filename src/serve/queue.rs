@@ -145,6 +145,10 @@ impl Queue {
         self.arrived.notify_all();
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().is_closed
+    }
+
     /// Ends what waits, with a message, and takes no more.
     pub(super) fn fail(&self, message: &str) {
         let waiting = {

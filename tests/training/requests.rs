@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use grpo_tui::run::sampler::SampledCompletion;
+use grpo_tui::run::SampledCompletion;
 use grpo_tui::run::{
     EventBody, EventReader, RequestOutcome, RequestQueue, RunDirectory, RunError, RunState, State, Status, Verb, ask,
     list_checkpoints, read_evals,

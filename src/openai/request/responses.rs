@@ -49,6 +49,7 @@ impl Fields<'_> {
             stream,
             include_usage: true,
             ignore_eos: false,
+            token_ids: false,
             response_format: self.text_format()?,
             prompt: self.conversation()?,
             repeated: repeated.collect(),

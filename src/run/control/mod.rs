@@ -14,4 +14,4 @@ pub use client::{RequestOutcome, ask, stop_worker};
 pub(in crate::run) use listener::RequestListener;
 pub use protocol::Answer;
 pub use queue::{AcceptedRequest, RequestQueue, Stop};
-pub use verb::{SETTABLE, Sample, Settings, Verb, settings};
+pub use verb::{SETTABLE, Sample, SampledCompletion, Settings, Verb, settings};

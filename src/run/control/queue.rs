@@ -116,11 +116,6 @@ impl RequestQueue {
         self.queue().waiting.drain(..).collect()
     }
 
-    /// Takes the first request.
-    pub fn take_one(&self) -> Option<AcceptedRequest> {
-        self.queue().waiting.pop_front()
-    }
-
     /// Takes all requests for the last time and refuses later ones, which nobody would record.
     pub fn take_last(&self) -> Vec<AcceptedRequest> {
         let _one_at_a_time = self.0.accepting.lock().unwrap_or_else(PoisonError::into_inner);

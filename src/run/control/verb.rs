@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::config::Key;
@@ -59,6 +60,28 @@ pub struct Sample {
     /// The task of the rows, template switches and scorer: an absolute path, or an embedded task's name. `None`: the
     /// run's own; a model without a run has none, and the request is refused.
     pub task: Option<String>,
+}
+
+/// One completion: the `result` of one `part`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SampledCompletion {
+    pub prompt_id: String,
+    /// From 0.
+    pub sample: usize,
+    pub text: String,
+    /// The stop token included.
+    pub token_ids: Vec<u32>,
+    /// Under the sampling distribution, nats.
+    pub log_probs: Vec<f32>,
+    /// `stop` or `length`.
+    pub stop_reason: String,
+    /// As `score --json` prints it: `reward`, `tier`, `errors`, ...
+    pub score: Value,
+    /// `base` or `trained`.
+    pub target: String,
+    /// The step of an active run's weights; `None` for other models.
+    pub step: Option<u64>,
 }
 
 impl Verb {

@@ -76,7 +76,7 @@ fn keep(folder: &Path, prompt: &str) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// Asks the models one after the other; a worker keeps each loaded for the next prompt.
+/// Asks the models one after the other; a server keeps each loaded for the next prompt.
 pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let (Some(chat), Some((task, _))) = (&mut eval.chat, run_task_argument(shared)) else { return Vec::new() };
     let prompt = chat.editor.text();

@@ -112,7 +112,7 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         shared.options.run_folders.for_new_runs().display().to_string(),
         "--json".to_owned(),
     ]);
-    // A worker keeps the model loaded for the next time, and yields its device to any run.
+    // A server keeps the model loaded for the next time, and yields its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());
     let call = Call::of(&shared.options, arguments);

@@ -1,0 +1,252 @@
+//! `sample --worker`: samples from a model that is in memory already, that of an active run's worker or of a server
+//! (`serve` on a Unix socket), which is started if needed and has tokens alone: prompts are rendered and scored here.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{Arguments, document};
+use crate::checkpoint::Located;
+use crate::cli::output::eprint_line;
+use crate::cli::rows::{Rows, whole};
+use crate::cli::targets::{Target, common_limit};
+use crate::cli::{Failure, Outcome, print, print_json};
+use crate::dataset::PromptRow;
+use crate::eval::sampled;
+use crate::hub::find_model;
+use crate::policy::{Lengths, Turn, prepare_rows};
+use crate::rollout::{Completion, StopReason};
+use crate::run::{
+    At, Liveness, RunError, RunFolders, RunReference, Sample, SampledCompletion, ServerFolder, State, Verb, ask,
+};
+use crate::score::Scorer;
+use crate::secrets::visible;
+use crate::task::Task;
+use crate::text::Tokenizer;
+
+/// For a prompt's completions: loading, waiting for a device, or the current step.
+const PATIENCE: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_millis(250);
+/// Servers that are started for a prompt, one after the other, if they end.
+const MAX_SERVERS: usize = 2;
+
+/// What is asked, and of which model.
+pub(super) struct Client<'a> {
+    pub(super) arguments: &'a Arguments,
+    pub(super) task: &'a Task,
+    pub(super) scorer: &'a Scorer,
+    pub(super) model: &'a str,
+    /// Whether with its adapter, if it has one.
+    pub(super) is_trained: bool,
+    pub(super) places: &'a RunFolders,
+}
+
+/// A server, and what makes prompts for it.
+struct Server {
+    folder: ServerFolder,
+    /// A name that is valid in every folder.
+    model: String,
+    tokenizer: Tokenizer,
+    lengths: Lengths,
+}
+
+impl Client<'_> {
+    /// Samples one prompt after the other, and prints the completions of each.
+    pub(super) fn sample(&self, requested_rows: Vec<Rows>) -> Outcome {
+        let mut server = None;
+        for Rows { label, rows, .. } in requested_rows {
+            for row in rows {
+                if let Some(run) = self.active_run()
+                    && self.sample_from_run(&run, &row)?
+                {
+                    continue;
+                }
+                let server = match &mut server {
+                    Some(server) => server,
+                    None => server.insert(self.server()?),
+                };
+                self.sample_from_server(server, &label, row)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The active run that RUN or RUN@last means.
+    fn active_run(&self) -> Option<PathBuf> {
+        let reference = RunReference::parse(self.model);
+        // As elsewhere: a model's folder or name, then a run.
+        let is_run = |folder: &Path| folder.join("run.toml").is_file();
+        let is_model = find_model(self.model).is_ok_and(|source| !source.folder().is_some_and(is_run));
+        let is_current = !reference.explicit || reference.at == At::Last;
+        let run = self.places.find(&reference.run).ok().filter(|_| is_current && !is_model)?;
+        Liveness::of(run.path()).may_live().then(|| run.path().to_owned())
+    }
+
+    /// Whether the run's worker has answered; else it has exited meanwhile.
+    fn sample_from_run(&self, run: &Path, row: &PromptRow) -> Result<bool, Failure> {
+        let task = match self.task.folder() {
+            Some(folder) => std::path::absolute(folder)?.display().to_string(),
+            None => self.task.name.clone(),
+        };
+        let verb = Verb::Sample(Sample {
+            row: whole(row),
+            n: self.arguments.n as usize,
+            temperature: self.arguments.temperature,
+            max_tokens: self.arguments.max_completion_tokens.map(|tokens| tokens as usize),
+            base: !self.is_trained,
+            seed: self.arguments.seed,
+            task: Some(task),
+        });
+        let mut found = Vec::new();
+        let mut on_part = |part| found.extend(serde_json::from_value::<SampledCompletion>(part));
+        let state = || {
+            let State { status, step, cause, .. } = State::observe(run).filter(|state| !state.status.is_ended())?;
+            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            let status = status.name();
+            Some(format!("answered by the run's worker between steps: it is {status}, step {step}{cause}"))
+        };
+        match with_status_output(state, || ask(run, &verb, PATIENCE, &mut on_part)) {
+            Ok(outcome) if !outcome.done => return Err(Failure::failed(format!("not done in time: {}", outcome.text))),
+            Err(RunError::NoWorker { .. }) => return Ok(false),
+            outcome => outcome?,
+        };
+        found.iter().try_for_each(|completion| self.print(completion))?;
+        Ok(true)
+    }
+
+    fn print(&self, completion: &SampledCompletion) -> Result<(), Failure> {
+        if self.arguments.json {
+            return print_json(&format!("{}\n", document(completion))).map(drop);
+        }
+        let SampledCompletion { prompt_id, sample, text, token_ids, score, .. } = completion;
+        let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());
+        let (prompt_id, tier) = (visible(prompt_id), visible(tier));
+        let tokens = token_ids.len();
+        print(&format!("{prompt_id} [{}] {tier}  reward {reward:.3}  {tokens} tokens\n{text}\n\n", sample + 1))
+            .map(drop)
+    }
+
+    fn server(&self) -> Result<Server, Failure> {
+        if cfg!(not(feature = "serve")) {
+            return Err(Failure::usage("--worker: built without the feature `serve`: sample without --worker"));
+        }
+        let target = Target::find(self.model, self.task, self.places, None)?;
+        let own_limit = || common_limit(std::slice::from_ref(&target));
+        let limit = self.arguments.max_completion_tokens.map_or_else(own_limit, |tokens| tokens as usize);
+        let located = Located::find(self.model, self.places)?;
+        let model = match &located {
+            Located::Run { run, step } => format!("{}@{step}", std::path::absolute(run.path())?.display()),
+            Located::Model(source) | Located::Adapter(source) => match source.folder() {
+                Some(folder) => std::path::absolute(folder)?.display().to_string(),
+                None => self.model.to_owned(),
+            },
+        };
+        let folder = ServerFolder::of_model(&model, &located.digest(self.places)?);
+        let source = located.source(self.places)?;
+        let positions = source.config()?.max_position_embeddings;
+        let lengths = Lengths { max_seq_len: None, max_completion_tokens: limit, positions };
+        Ok(Server { folder, model, tokenizer: Tokenizer::load(&source)?, lengths })
+    }
+
+    fn sample_from_server(&self, server: &Server, label: &str, row: PromptRow) -> Result<(), Failure> {
+        let Server { folder, model, tokenizer, lengths } = server;
+        let Arguments { n, temperature, seed, .. } = self.arguments;
+        let model = if self.is_trained { model } else { ServerFolder::BASE };
+        for prompt in prepare_rows(self.task, label, vec![row], tokenizer, *lengths)? {
+            let body = json!({
+                "model": model, "prompt": prompt.token_ids, "n": n, "temperature": temperature, "seed": seed,
+                "max_tokens": lengths.max_completion_tokens, "logprobs": 0, "return_token_ids": true,
+            });
+            let completions = with_status_output(|| folder.last_line(), || self.answer(server, &body.to_string()))?;
+            let decode = |completion: &Completion| tokenizer.decode(&completion.token_ids, true);
+            let texts = completions.iter().map(decode).collect::<Result<Vec<String>, _>>()?;
+            let asked: Vec<_> = texts.iter().map(|text| (text.as_str(), Some(&prompt.row))).collect();
+            let scores = self.scorer.score_all(&asked);
+            for (sample, ((completion, text), score)) in completions.into_iter().zip(texts).zip(scores).enumerate() {
+                let scored = Turn::new(completion, text, score);
+                self.print(&sampled(&prompt.row.id, sample, scored)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks until a server has answered; starts one where there is none.
+    fn answer(&self, Server { folder, model, .. }: &Server, body: &str) -> Result<Vec<Completion>, Failure> {
+        let (begun, mut servers) = (Instant::now(), 0);
+        let failed = |why: String| Failure::failed(format!("the server of {model}: {why}"));
+        while begun.elapsed() < PATIENCE {
+            match folder.connect().and_then(|socket| post(socket, body)) {
+                Ok((200, answer)) => {
+                    return completions(&answer).ok_or_else(|| failed("its answer broke off".to_owned()));
+                }
+                // It takes no more requests, and ends; so does one that holds the lock and does not listen.
+                Ok((503, _)) => {}
+                Ok((_, answer)) => {
+                    let message = answer["error"]["message"].as_str().unwrap_or("it refused the request");
+                    return Err(Failure::failed(message));
+                }
+                Err(_) if folder.is_in_use() => {}
+                Err(_) if servers == MAX_SERVERS => {
+                    let last = folder.last_line().unwrap_or_default();
+                    return Err(failed(format!("{servers} have ended before they answered: {last}")));
+                }
+                Err(_) => {
+                    servers += 1;
+                    folder.launch(model, &self.arguments.device.compute())?;
+                }
+            }
+            std::thread::sleep(LOOK / 5);
+        }
+        Err(failed(format!("no answer for {} s", PATIENCE.as_secs())))
+    }
+}
+
+/// Does `work`, and prints the state on stderr meanwhile, whenever it changes.
+fn with_status_output<T>(state: impl Fn() -> Option<String> + Send, work: impl FnOnce() -> T) -> T {
+    let (done, is_done) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut last = None;
+            while is_done.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                if let Some(text) = state().filter(|text| last.as_ref() != Some(text)) {
+                    eprint_line(&text);
+                    last = Some(text);
+                }
+            }
+        });
+        let outcome = work();
+        drop(done);
+        outcome
+    })
+}
+
+/// The status and body of an answer. By HTTP/1.0 it is not in chunks, and ends with the connection.
+fn post(mut socket: UnixStream, body: &str) -> io::Result<(u16, Value)> {
+    let head = "POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length:";
+    socket.set_read_timeout(Some(PATIENCE))?;
+    write!(socket, "{head} {}\r\n\r\n{body}", body.len())?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.ok_or(io::ErrorKind::InvalidData)?, serde_json::from_str(body).unwrap_or_default()))
+}
+
+fn completions(answer: &Value) -> Option<Vec<Completion>> {
+    let completion = |choice: &Value| {
+        let ids = choice["token_ids"].as_array()?.iter().map(|id| u32::try_from(id.as_u64()?).ok());
+        let log_probs = choice["logprobs"]["token_logprobs"].as_array()?.iter();
+        let stop = if choice["finish_reason"] == "stop" { StopReason::Stop } else { StopReason::Length };
+        Some(Completion {
+            token_ids: ids.collect::<Option<_>>()?,
+            log_probs: log_probs.map(|value| Some(value.as_f64()? as f32)).collect::<Option<_>>()?,
+            stop,
+        })
+    };
+    answer["choices"].as_array()?.iter().map(completion).collect()
+}
