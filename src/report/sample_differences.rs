@@ -41,7 +41,7 @@ impl SampleDifference {
             let value = |(passed, all)| pass_at(j, all, passed);
             let differences: Vec<f64> =
                 pairs.iter().filter_map(|(first, second)| Some(value(*second)? - value(*first)?)).collect();
-            of(pass_at_label(j, metric), differences.len(), paired_means(&differences, samples))
+            of(pass_at_label(j, metric), differences.len(), paired_means(&differences, 1.0))
         });
         let whole = pairs.iter().filter(|(first, second)| first.1 == samples && second.1 == samples);
         let passes: Vec<[bool; 2]> = whole.map(|pair| [pair.0, pair.1].map(|(passed, all)| passed == all)).collect();

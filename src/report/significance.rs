@@ -141,7 +141,7 @@ impl MetricComparison {
                 return Self::at(level, metric, comparison);
             }
             let differences = differences(before, after, measure);
-            let test = paired_means(&differences, samples);
+            let test = paired_means(&differences, 1.0 / samples as f64);
             let needed = || required_n_of_means(&differences, POWER, level);
             Self {
                 of_samples: SampleDifference::of(metric, [before, after], measure),
