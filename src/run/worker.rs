@@ -192,10 +192,10 @@ pub(super) fn wait_for_slot(
         let sentence = waiting.described();
         if sentence != last {
             on_wait(&sentence);
-            last.clone_from(&sentence);
+            last = sentence;
         }
         // A full disk must not end the wait.
-        let _ = state.turn(Status::Waiting, Some(sentence));
+        let _ = state.wait(waiting);
         ControlFlow::Continue(())
     })?;
     if slot.is_some() {
