@@ -78,7 +78,7 @@ impl Prompt {
 }
 
 /// Functions that the model may call: one at least.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Tools {
     /// In OpenAI's schema, without `strict`: no chat template knows it.
     pub list: Json,
@@ -89,7 +89,7 @@ pub struct Tools {
     pub parallel: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum ToolChoice {
     Auto,
     /// One call at least.
@@ -104,7 +104,7 @@ pub enum TextPrompt {
     Tokens(Vec<u32>),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub enum ResponseFormat {
     Text,
     JsonObject,
