@@ -281,6 +281,14 @@ mod tests {
     /// Without evals.
     const TRAINING: DataShape = DataShape { eval_rows: 0, test_rows: 0, ..DATA };
 
+    #[test]
+    fn a_length_that_is_not_a_number_gives_times_that_are_none() {
+        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
+        let data = DataShape { mean_completion_tokens: f64::NAN, ..TRAINING };
+        let found = time(&qwen3_8b(), &config(&[]), &data, 10, &Speed::bound(&limits, 512), false);
+        assert!(found.total_seconds.is_nan() && found.least_total_seconds > 0.0);
+    }
+
     /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, the published limits, with 8 x 8 completions of 60 tokens and prompts of
     /// 120.
     #[test]
