@@ -166,11 +166,6 @@ mod tests {
         check(&[1.0], true, GroupSignal::AllMax);
         check(&[], true, GroupSignal::AllEqual);
         check(&[f64::NAN, 1.0, 1.0], true, GroupSignal::AllMax);
-        for (old, signal) in
-            [("no", GroupSignal::Mixed), ("best", GroupSignal::AllMax), ("worst", GroupSignal::AllEqual)]
-        {
-            assert_eq!(serde_json::from_value::<GroupSignal>(old.into()).unwrap(), signal);
-        }
         assert_eq!(serde_json::to_value(GroupSignal::AllMin).unwrap(), "all_min");
     }
 }

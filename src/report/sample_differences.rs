@@ -106,7 +106,7 @@ mod tests {
             assert!((found.difference.estimate - expected).abs() < 1e-12, "{found:?}");
             assert!(found.difference.low < 0.0 && found.difference.high > 0.0 && found.p > 0.05, "{found:?}");
         }
-        assert_eq!(found[2].text(), "all 4 valid: +25.0 points [-37.2, +80.6], p = 1.0000");
+        assert_eq!(found[2].text(), "all 4 valid: +25.0 points [-38.3, +71.7], p = 1.0000");
         // Where each prompt has an outcome alone, it is the same test.
         let many = of(&eval(&[0; 40], 2), &eval(&[2; 40], 2));
         assert_eq!((many[0].p, many[0].difference), (many[1].p, many[1].difference));

@@ -187,21 +187,33 @@ mod tests {
     #[test]
     fn those_that_were_asked_for_last_are_held() {
         let constraints = Constraints::default();
-        let key = |number: u8| ([number; 32], Reasoning::Off);
-        let first = constraints.cell(key(0), 10);
+        let key = |number: u8| (number.to_string(), Reasoning::Off);
+        let large_key = || (" ".repeat(MOST_HELD_BYTES + 1), Reasoning::Off);
+        let first = constraints.cell(key(0));
         for number in 1..MOST_HELD as u8 {
-            constraints.cell(key(number), 10);
+            constraints.cell(key(number));
         }
-        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0), 10)), "asked for again");
-        constraints.cell(key(100), 10);
-        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0), 10)), "the second went");
+        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0))), "asked for again");
+        constraints.cell(key(100));
+        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0))), "the second went");
         assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), MOST_HELD);
-        let large = constraints.cell(key(101), MOST_HELD_BYTES + 1);
-        assert!(Arc::ptr_eq(&large, &constraints.cell(key(101), MOST_HELD_BYTES + 1)), "alone");
+        let large = constraints.cell(large_key());
+        assert!(Arc::ptr_eq(&large, &constraints.cell(large_key())), "alone");
         assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), 1);
-        assert!(!Arc::ptr_eq(&first, &constraints.cell(key(0), 10)));
-        let other = constraints.cell(key(1), 10);
+        assert!(!Arc::ptr_eq(&first, &constraints.cell(key(0))));
+        let other = constraints.cell(key(1));
         constraints.forget(|cell| Arc::ptr_eq(cell, &other));
-        assert!(!Arc::ptr_eq(&other, &constraints.cell(key(1), 10)));
+        assert!(!Arc::ptr_eq(&other, &constraints.cell(key(1))));
+    }
+
+    #[test]
+    fn properties_in_another_order_are_another_constraint() {
+        let key = |text: &str| {
+            let schema = serde_json::from_str(text).unwrap_or_default();
+            Wanted::new(&ResponseFormat::JsonSchema(schema), None).map(|wanted| wanted.key.clone())
+        };
+        let [one, other] = [r#"{"properties": {"a": {}, "b": {}}}"#, r#"{"properties": {"b": {}, "a": {}}}"#];
+        assert_eq!(key(one), key(one));
+        assert_ne!(key(one), key(other));
     }
 }
