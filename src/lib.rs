@@ -13,7 +13,7 @@ pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
 pub mod text; // tokenizer, chat template, stop ids
 pub mod dataset; // prompt rows: reading, health, order, generator
 pub mod score; // completion + row -> score
-pub mod statistics; // Wilson and exact paired intervals, exact McNemar, p^k
+pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k
 pub mod advantage; // rewards of a group -> advantages
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
 pub mod run; // the run directory: the only interface between a worker and its viewers

@@ -66,7 +66,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("referencing", &["constraint"]),
     ("llguidance", &["constraint"]),
     ("jsonc_parser", &["task", "score"]),
-    ("ureq", &["http", "hub", "endpoint"]),
+    ("ureq", &["http", "hub", "endpoint", "bench"]),
     ("nvml_wrapper", &["run"]),
     ("ratatui", &["view"]),
     ("ratatui_textarea", &["view"]),

@@ -62,12 +62,12 @@ proptest! {
     }
 
     #[test]
-    fn a_paired_interval_agrees_with_its_test(quarters in prop::collection::vec(-4i32..=4, 1..40)) {
+    fn a_paired_interval_holds_the_estimate_and_leaves_out_0_where_the_test_decides(quarters in prop::collection::vec(-4i32..=4, 1..40)) {
         let values: Vec<f64> = quarters.into_iter().map(|quarter| f64::from(quarter) / 4.0).collect();
-        let found = paired_means(&values, 4);
+        let found = paired_means(&values, 0.25);
         let (low, estimate, high) = (found.difference.low, found.difference.estimate, found.difference.high);
         prop_assert!(-1.0 <= low && low <= estimate + 1e-12 && estimate <= high + 1e-12 && high <= 1.0, "{found:?}");
-        prop_assert_eq!(low <= 0.0 && 0.0 <= high, found.p >= 0.05, "{:?}", found);
+        prop_assert!(found.p >= 0.05 || low > 0.0 || high < 0.0, "{found:?}");
     }
 
     #[test]

@@ -16,9 +16,8 @@ use crate::program::{call, copy_tree, sample_data, small_task, stderr};
 const HOSTILE: &str = "x\u{1b}[2J\u{7}\u{9b}31m\r\u{202e}\u{2066}\u{7f}\nFORGED\ty";
 
 /// Words that the program itself reads back; whoever writes a hostile file keeps them.
-const KEPT: [&str; 14] = [
-    "kind", "status", "level", "rule", "set", "target", "file", "tier", "tiers", "verb", "boot_id", "failure",
-    "signal", "dead",
+const KEPT: [&str; 13] = [
+    "kind", "status", "level", "rule", "set", "target", "file", "tier", "tiers", "verb", "boot_id", "failure", "signal",
 ];
 
 /// Every other text of a document with `text` behind it.

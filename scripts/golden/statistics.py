@@ -13,58 +13,38 @@ from fractions import Fraction
 
 import numpy as np
 import statsmodels.api as sm
-from scipy import optimize, stats
+from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 
-def clopper_pearson(successes, n):
-    """Also of fractions of a count, which proportion_confint(method="beta") computes alike."""
-    low, high = proportion_confint(successes, n, method="beta")
-    return (0.0 if successes <= 0 else low), (1.0 if successes >= n else high)
-
-
-def joined(fixed, changed, moved, pairs):
-    """The range of share * direction in the ellipse of their exact intervals."""
-    least, most = clopper_pearson(moved, pairs)
-    if changed == 0:
-        return -most, most
-    share, direction = moved / pairs, 2 * fixed / changed - 1
-    low, high = (2 * end - 1 for end in clopper_pearson(fixed, changed))
-
-    def product(angle):
-        along, across = np.cos(angle), np.sin(angle)
-        one = share + along * np.where(along > 0, most - share, share - least)
-        other = direction + across * np.where(across > 0, high - direction, direction - low)
-        return one * other
-
-    angles = np.linspace(0, 2 * np.pi, 2881)
-
-    def least_of(of):
-        start = angles[np.argmin(of(angles))]
-        step = angles[1]
-        found = optimize.minimize_scalar(of, bounds=(start - step, start + step), method="bounded", options={"xatol": 1e-12})
-        return min(found.fun, of(start))
-
-    return float(least_of(product)), float(-least_of(lambda angle: -product(angle)))
+def bonett_price(fixed, broken, pairs):
+    """The adjusted Wald interval of Bonett and Price (2012): Laplace's estimates, one prompt added to either side."""
+    gains, losses, n = (fixed + 1) / (pairs + 2), (broken + 1) / (pairs + 2), pairs + 2
+    half = stats.norm.ppf(0.975) * math.sqrt((gains + losses - (gains - losses) ** 2) / n)
+    return max(-1.0, gains - losses - half), min(1.0, gains - losses + half)
 
 
 def paired_counts(fixed, broken, pairs):
     p = mcnemar([[pairs - fixed - broken, fixed], [broken, 0]], exact=True).pvalue if fixed + broken else 1.0
-    return (fixed - broken) / pairs, *joined(fixed, fixed + broken, fixed + broken, pairs), float(p)
+    return (fixed - broken) / pairs, *bonett_price(fixed, broken, pairs), float(p)
 
 
-def paired_means(differences, samples):
+def paired_means(differences, least_change):
+    """By the number of changed prompts that have the same variance when all change equally far (Kish); the two added ones change as far."""
     differences = np.array(differences, float)
-    count, sizes = len(differences), np.abs(differences)
-    share, variance = sizes.mean(), sizes.var(ddof=1)
-    pairs = np.clip(share * (1 - share) * count / max(variance, 1e-300), count, count * samples)
-    changed = sizes.sum() ** 2 / (sizes**2).sum()
+    sizes = np.abs(differences)
+    if not sizes.any():
+        return 0.0, *bonett_price(0, 0, len(sizes)), 1.0
+    changed, change = sizes.sum() ** 2 / (sizes**2).sum(), (sizes**2).sum() / sizes.sum()
     fixed = changed * differences[differences > 0].sum() / sizes.sum()
     fewer = min(fixed, changed - fixed)
     p = min(1.0, 2 * stats.beta.cdf(0.5, changed - fewer, fewer + 1))
-    return differences.mean(), *joined(fixed, changed, share * pairs, pairs), float(p)
+    added = max(change, least_change)
+    more = np.concatenate([differences, [added, -added]])
+    low, high = stats.norm.interval(0.95, more.mean(), more.std() / math.sqrt(len(more)))
+    return differences.mean(), float(max(-1, low)), float(min(1, high)), float(p)
 
 
 def wilson(rate, n, z):
@@ -151,7 +131,7 @@ def paired_sample_coverage():
                 chances = random.beta(a, b, prompts)
                 after = random.binomial(8, chances + (1 - chances) * mended)
                 values = of_count[after] - of_count[random.binomial(8, chances)]
-                ends = paired_means(values, 8)[1:3] if values.any() else joined(0, 0, 0, prompts)
+                ends = paired_means(values, 1)[1:3]
                 means = values[random.integers(prompts, size=(1000, prompts))].mean(axis=1)
                 for at, (low, high) in enumerate([ends, np.percentile(means, [2.5, 97.5])]):
                     held[at] += low - 1e-12 <= truth <= high + 1e-12
@@ -163,14 +143,14 @@ def tables():
     show = lambda numbers: ", ".join(repr(float(number)) for number in numbers)
     print("// fixed, broken, pairs; difference, low, high, p")
     for counts in [(0, 0, 500), (5, 0, 500), (0, 5, 500), (6, 0, 500), (3, 3, 500), (1, 0, 8), (40, 1, 100), (6, 2, 50), (203, 0, 500), (96, 1, 100),
-                   (100, 0, 100), (310, 240, 2000)]:
+                   (64, 5, 100), (1, 7, 21), (100, 0, 100), (310, 240, 2000)]:
         print(f"    ({counts}, [{show(paired_counts(*counts))}]),")
     passed = [(0, 1), (1, 1), (2, 5), (8, 8), (3, 2), (0, 0), (4, 7), (1, 3), (8, 7), (0, 2)]
     pass_differences = [pass_at(4, 8, after) - pass_at(4, 8, before) for before, after in passed]
-    print("// differences, samples; difference, low, high, p; the last of pass@4 of 8 samples")
-    for differences, samples in [([0.25, 0.5, -0.25, 0, 0, 0, 0.75, 0.25, 0, 0.5], 4), ([1, 1, 0, 0, -1, 0, 0, 1, 0, 0], 1), ([0.5] * 6 + [-0.125] * 2 + [0] * 4, 8),
-                                 (pass_differences, 8)]:
-        print(f"    (&{[float(one) for one in differences]}, {samples}, [{show(paired_means(differences, samples))}]),")
+    print("// differences, least change; difference, low, high, p; the last of pass@4 of 8 samples")
+    for differences, least in [([0.25, 0.5, -0.25, 0, 0, 0, 0.75, 0.25, 0, 0.5], 0.25), ([1, 1, 0, 0, -1, 0, 0, 1, 0, 0], 1), ([0.5] * 6 + [-0.125] * 2 + [0] * 4, 0.125),
+                               (pass_differences, 1)]:
+        print(f"    (&{[float(one) for one in differences]}, {float(least)}, [{show(paired_means(differences, least))}]),")
     print("// found and all, a pair a prompt; low, high")
     for prompts in [[(4, 4), (0, 4), (2, 4), (4, 4), (1, 4), (3, 4), (4, 4), (0, 4)], [(3, 3), (2, 2), (1, 4), (0, 2), (5, 5), (1, 1)], [(4, 4)] * 6,
                     [(0, 16)] * 5, [(2, 4)] * 7]:
@@ -210,7 +190,7 @@ def coverage():
     for n in (20, 50, 100, 500):
         for fixed, broken in [(0.0, 0.0), (0.01, 0.0), (0.02, 0.01), (0.05, 0.05), (0.1, 0.02), (0.3, 0.1), (0.6, 0.05), (0.95, 0.01)]:
             drawn, times = np.unique(random.multinomial(n, [fixed, broken, 1 - fixed - broken], size=tries), axis=0, return_counts=True)
-            ends = np.array([joined(f, f + b, f + b, n) for f, b, _ in drawn])
+            ends = np.array([bonett_price(f, b, n) for f, b, _ in drawn])
             held = (ends[:, 0] <= fixed - broken + 1e-12) & (fixed - broken - 1e-12 <= ends[:, 1])
             print(f"  {n:4} {fixed:5} {broken:5}: {(held * times).sum() / tries:.3f} {((ends[:, 1] - ends[:, 0]) * times).sum() / tries:.4f}")
     print("several samples a prompt: prompts, samples, Beta(a, b) chances, share of failures mended: difference held; rate held, and by plain Wilson")
@@ -223,10 +203,7 @@ def coverage():
                     chances = random.beta(a, b, n)
                     before = random.binomial(samples, chances)
                     after = random.binomial(samples, chances + (1 - chances) * mended)
-                    if (before != after).any():
-                        _, low, high, _ = paired_means((after - before) / samples, samples)
-                    else:
-                        low, high = joined(0, 0, 0, n)
+                    _, low, high, _ = paired_means((after - before) / samples, 1 / samples)
                     found[0] += low <= (1 - mean) * mended <= high
                     low, high = wilson_by_prompt([(int(count), samples) for count in before])
                     found[1] += low <= mean <= high

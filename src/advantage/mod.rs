@@ -61,22 +61,18 @@ pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) ->
     }
 }
 
-/// Whether a group is informative, and where its rewards lie if they are all equal. The aliases are what older programs
-/// wrote.
+/// Whether a group is informative, and where its rewards lie if they are all equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupSignal {
     /// The rewards differ: the group is informative.
     #[default]
-    #[serde(alias = "no")]
     Mixed,
     /// Every completion earned the full reward: the prompt is solved.
-    #[serde(alias = "best")]
     AllMax,
     /// Every completion earned nothing: too hard as yet.
     AllMin,
     /// All equal in between: a scorer that cannot tell.
-    #[serde(alias = "worst")]
     AllEqual,
 }
 
@@ -170,11 +166,6 @@ mod tests {
         check(&[1.0], true, GroupSignal::AllMax);
         check(&[], true, GroupSignal::AllEqual);
         check(&[f64::NAN, 1.0, 1.0], true, GroupSignal::AllMax);
-        for (old, signal) in
-            [("no", GroupSignal::Mixed), ("best", GroupSignal::AllMax), ("worst", GroupSignal::AllEqual)]
-        {
-            assert_eq!(serde_json::from_value::<GroupSignal>(old.into()).unwrap(), signal);
-        }
         assert_eq!(serde_json::to_value(GroupSignal::AllMin).unwrap(), "all_min");
     }
 }

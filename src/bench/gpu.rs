@@ -17,7 +17,7 @@ use crate::kernels::device::Engine;
 use crate::kernels::matmul::matmul;
 use crate::kernels::philox::philox;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
-use crate::plan::{DataShape, DoesNotFit, GpuMemory, ModelShape, StepShape, fit};
+use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, fit};
 use crate::rollout::{DecodeCounts, Request, RolloutMemory, ThreadPool, generate};
 use crate::train::TrainError;
 use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
@@ -133,14 +133,14 @@ impl GpuBench {
         (prompts, completions): (usize, usize),
         recompute: Recompute,
         gpu: Option<GpuMemory>,
-    ) -> std::result::Result<StepShape, DoesNotFit> {
-        let defaults = Layers::default().resolve().map(|resolved| resolved.config);
-        let (Some(gpu), Ok(defaults)) = (gpu, defaults) else {
+    ) -> std::result::Result<StepShape, TrainError> {
+        let Some(gpu) = gpu else {
             return Ok(StepShape {
                 tokens_per_micro_batch: self.tokens_per_micro_batch,
                 recompute: recompute == Recompute::Always,
             });
         };
+        let defaults = Layers::default().resolve()?.config;
         let config = TrainConfig {
             lora_rank: self.lora_rank,
             prompt_groups_per_step: prompts,

@@ -2,10 +2,12 @@
 
 mod cpu;
 mod gpu;
+#[cfg(feature = "download")]
 mod server;
 
 pub use cpu::measure_cpu;
 pub use gpu::{GpuBench, measure_gpu};
+#[cfg(feature = "download")]
 pub use server::{LoadError, ServerLoad, measure_server};
 
 use serde::Serialize;

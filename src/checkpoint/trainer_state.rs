@@ -33,8 +33,6 @@ pub struct TrainerState {
     /// The weight of an entropy bonus that adapts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy_coef: Option<f64>,
-    /// Digest of the configuration that the state belongs to.
-    pub config_digest: String,
     /// How many trained numbers have no file here, since they are those of the run's base; their moments are 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub numbers_of_base: usize,
@@ -50,7 +48,7 @@ const VERSION: u32 = 1;
 
 impl TrainerState {
     /// Before the first step.
-    pub fn start(config_digest: String) -> Self {
+    pub fn start() -> Self {
         Self {
             version: VERSION,
             step: 0,
@@ -59,7 +57,6 @@ impl TrainerState {
             skipped_in_a_row: 0,
             seconds: 0.0,
             entropy_coef: None,
-            config_digest,
             numbers_of_base: 0,
         }
     }
@@ -331,7 +328,7 @@ mod tests {
 
     fn snapshot(parameters: &Parameters, optimizer: &Optimizer) -> Snapshot {
         let buffer = HostBuffer::new(Snapshot::buffer_bytes(parameters), &Device::Cpu);
-        let state = TrainerState { step: 3, ..TrainerState::start("digest".to_owned()) };
+        let state = TrainerState { step: 3, ..TrainerState::start() };
         let contents = Contents::of(parameters, &state, Trainable::Lora { rank: 2, alpha: 4.0 }, "base");
         let (mut flat, mut moments) = numbers(parameters, optimizer);
         Snapshot::take(buffer, contents, &mut flat, &mut moments).unwrap()

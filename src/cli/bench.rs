@@ -7,7 +7,9 @@ use clap::Subcommand;
 
 use super::device::DeviceArguments;
 use super::{Failure, Outcome, print_json, train};
-use crate::bench::{GpuBench, Measurement, ServerLoad, measure_cpu, measure_gpu, measure_server};
+use crate::bench::{GpuBench, Measurement, measure_cpu, measure_gpu};
+#[cfg(feature = "download")]
+use crate::bench::{ServerLoad, measure_server};
 use crate::format::percent_short;
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
@@ -42,9 +44,11 @@ enum Command {
     /// Measure GPU peaks, then prefill, decode and full steps at a model's shape with random weights
     Gpu(Box<GpuArguments>),
     /// Measure a running server of OpenAI's API, such as `serve` or vLLM: tokens/s, time to first token, latency
+    #[cfg(feature = "download")]
     Serve(Box<ServeArguments>),
 }
 
+#[cfg(feature = "download")]
 #[derive(Debug, clap::Args)]
 struct ServeArguments {
     /// Its address
@@ -165,6 +169,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (shape, threads, no_run, json) = match arguments.command {
         Command::Cpu { shape, threads, no_run, json } => (shape, threads, no_run, json),
         Command::Gpu(arguments) => return run_gpu(&arguments),
+        #[cfg(feature = "download")]
         Command::Serve(arguments) => return run_serve(*arguments),
     };
     let threads = ThreadPool::new(threads)?;
@@ -223,18 +228,15 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+#[cfg(feature = "download")]
 fn run_serve(arguments: ServeArguments) -> Outcome {
     let ServeArguments { url, model, clients, .. } = arguments;
-    let Some((host, path)) = url.strip_prefix("http://").map(|rest| rest.split_once('/').unwrap_or((rest, ""))) else {
-        return Err(Failure::usage(format!("--url {url}: write http://HOST:PORT/v1")));
-    };
     let variable = |name: String| {
         std::env::var(&name)
             .map_err(|_| Failure::usage(format!("--api-key-env {name}: the environment has no such variable")))
     };
     let load = ServerLoad {
-        host: if host.contains(':') { host.to_owned() } else { format!("{host}:80") },
-        path: format!("/{}", path.trim_end_matches('/')),
+        url: url.trim_end_matches('/').to_owned(),
         model,
         clients: clients.into(),
         requests: arguments.requests.map_or(8 * usize::from(clients), |requests| requests as usize),

@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde::Serialize;
 
 use super::{Outcome, print, print_json};
 use crate::plan::free_disk_bytes;
-use crate::run::{Device, FileSystem, Gpu, LogoutPolicy, RunFolders, holder, slots_folder};
+use crate::run::{Device, FileSystem, Gpu, RunFolders, holder, slots_folder};
 use crate::score::{Isolation, isolation};
 use crate::secrets::visible;
 
@@ -24,9 +25,8 @@ pub(super) struct Arguments {
 
 #[derive(Serialize)]
 struct Findings {
-    survives_logout: bool,
-    logout: LogoutPolicy,
-    logout_in_words: String,
+    /// Whether systemd-logind kills a user's processes at logout; `None` if it does not answer.
+    kills_at_logout: Option<bool>,
     engine: EngineFound,
     /// What a scorer that is a command is held to.
     command_scorers: Isolation,
@@ -116,7 +116,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn look(places: &RunFolders) -> Findings {
-    let logout = LogoutPolicy::look();
     let slots = slots_folder();
     let project = directories::ProjectDirs::from("", "", "grpo-tui");
     let of = |read: fn(&directories::ProjectDirs) -> &Path| project.as_ref().map(|folders| read(folders).to_owned());
@@ -128,23 +127,21 @@ fn look(places: &RunFolders) -> Findings {
         folder("slots", slots.as_ref().ok().cloned(), slots.as_ref().err().map(ToString::to_string)),
     ];
     let slot = |device: Device, is: String, in_use: Option<String>| {
-        let holder = slots.as_ref().map(|folder| holder(folder, &device)).unwrap_or_default();
-        SlotFound { device: device.described(), is, holder: Some(holder).filter(|holder| !holder.is_empty()), in_use }
+        let holder = slots.as_ref().ok().and_then(|folder| holder(folder, &device)).map(|holder| holder.to_string());
+        SlotFound { device: device.described(), is, holder, in_use }
     };
     let of_gpu = |(ordinal, gpu): (usize, Gpu)| {
         let is = format!("{} {}, driver {}", gpu.name, gpu.uuid, gpu.driver);
         slot(Device::Gpu { ordinal, uuid: gpu.uuid.clone() }, is, gpu.in_use())
     };
     Findings {
-        survives_logout: logout.survives(),
+        kills_at_logout: kills_at_logout(),
         engine: engine(),
         command_scorers: isolation(),
-        logout_in_words: logout.sentence(),
-        terminal: terminal(&logout),
+        terminal: terminal(),
         #[cfg(feature = "view")]
         view: view(),
         slots: std::iter::once(slot(Device::Cpu, String::new(), None)).chain(gpus().enumerate().map(of_gpu)).collect(),
-        logout,
         folders,
     }
 }
@@ -191,7 +188,22 @@ fn folder(used_for: &'static str, path: Option<PathBuf>, error: Option<String>) 
     }
 }
 
-fn terminal(logout: &LogoutPolicy) -> Terminal {
+fn kills_at_logout() -> Option<bool> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Some(false);
+    }
+    let [name, path] = ["org.freedesktop.login1", "/org/freedesktop/login1"];
+    let property = ["org.freedesktop.login1.Manager", "KillUserProcesses"];
+    let asked =
+        Command::new("busctl").args(["--timeout=2", "get-property", name, path]).args(property).output().ok()?;
+    match asked.stdout.trim_ascii() {
+        b"b true" => Some(true),
+        b"b false" => Some(false),
+        _ => None,
+    }
+}
+
+fn terminal() -> Terminal {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .map(variable)
@@ -205,7 +217,9 @@ fn terminal(logout: &LogoutPolicy) -> Terminal {
         color_term: variable("COLORTERM"),
         utf8: locale.contains("utf-8") || locale.contains("utf8"),
         ssh: std::env::var_os("SSH_CONNECTION").is_some(),
-        multiplexer: logout.multiplexer,
+        multiplexer: [("TMUX", "tmux"), ("STY", "screen"), ("ZELLIJ", "zellij")]
+            .into_iter()
+            .find_map(|(name, program)| std::env::var_os(name).map(|_| program)),
     }
 }
 
@@ -280,7 +294,15 @@ fn commands_page(found: Isolation) -> String {
 
 fn page(findings: &Findings) -> String {
     let EngineFound { uses, why, libraries, nccl } = &findings.engine;
-    let mut text = format!("{}\n\nengine    {}: {why}\n", findings.logout_in_words, uses.to_uppercase());
+    let logout = match findings.kills_at_logout {
+        Some(false) => "detached runs survive logout",
+        Some(true) => {
+            "detached runs end at logout (KillUserProcesses=yes): run `loginctl enable-linger`, then start them with\n\
+             `systemd-run --user --scope grpo-tui train … --detach`"
+        }
+        None => "detached runs may end at logout: systemd-logind does not answer",
+    };
+    let mut text = format!("{logout}\n\nengine    {}: {why}\n", uses.to_uppercase());
     for file in libraries.iter().chain(nccl) {
         let _ = writeln!(text, "          {file}");
     }

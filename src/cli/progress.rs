@@ -143,6 +143,7 @@ mod tests {
             host: String::new(),
             step,
             cause: None,
+            holder: None,
             eval: eval.map(Box::new),
             updated_ms: 0,
         };

@@ -195,7 +195,7 @@ pub static KEYS: &[Key] = &[
     key("eps_clip", number(0.0, 1.0), "0.2", "", "Lower clip of the probability ratio: 1 - eps.")
         .seed("0.2")
         .derived("3e-4 with gspo", |known| ((known.read)("policy_loss") == "gspo").then(|| "3e-4".to_owned())),
-    key("eps_clip_high", number(0.0, 1000.0), "0.2", "", "Upper clip of the probability ratio: 1 + eps.").seed("0.2").derived(
+    key("eps_clip_high", number(0.0, 1.0), "0.2", "", "Upper clip of the probability ratio: 1 + eps.").seed("0.2").derived(
         "as eps_clip; 0.28 with dapo, 4e-4 with gspo",
         |known| {
             Some(match (known.read)("policy_loss").as_str() {

@@ -126,6 +126,8 @@ fn messages() {
     check(set(&["qqqq=1"]), "--set: unknown key `qqqq`; `grpo-tui train --help` lists all keys");
     check(set(&["epochs"]), "--set epochs: write it as key=value");
     check(set(&["epochs=-1"]), "--set: `epochs` is `-1`; it must be a whole number from 0 to 10000");
+    // Above 1 the cap of the ratio would hide it.
+    check(set(&["eps_clip_high=1.5"]), "--set: `eps_clip_high` is `1.5`; it must be a number from 0 to 1");
     check(set(&["temperature=hot"]), "--set: `temperature` is `hot`; it must be a number from 0.01 to 10");
     check(
         set(&["policy_loss=ppo"]),

@@ -38,9 +38,8 @@ pub struct Answer {
     /// Of the attempt that brought the answer.
     pub seconds: f64,
     pub attempts: u32,
-    /// When that attempt began, seconds since 1970; `None` in answers of older versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub begun: Option<f64>,
+    /// When that attempt began, seconds since 1970.
+    pub begun: f64,
     /// `None` if the endpoint was not asked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<LogProbs>,
@@ -118,7 +117,7 @@ impl<'e> Client<'e> {
             let start = Instant::now();
             let Failed { reason, next } = match self.attempt(body) {
                 Ok(answer) => {
-                    let begun = Some(self.epoch.1 + start.duration_since(self.epoch.0).as_secs_f64());
+                    let begun = self.epoch.1 + start.duration_since(self.epoch.0).as_secs_f64();
                     return Ok(Answer { seconds: start.elapsed().as_secs_f64(), attempts, begun, ..answer });
                 }
                 Err(failed) => failed,
@@ -227,7 +226,7 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
         truncated: choice["finish_reason"] == "length",
         seconds: 0.0,
         attempts: 0,
-        begun: None,
+        begun: 0.0,
         logprobs: endpoint.logprobs.then(|| log_probs_of(choice)),
     })
 }

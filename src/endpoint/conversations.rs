@@ -122,12 +122,12 @@ impl Conversation {
             completion: answer.text.clone(),
             tokens: answer.tokens,
             seconds: Some(answer.seconds),
-            begun: answer.begun,
+            begun: Some(answer.begun),
             logprobs: answer.logprobs,
             ..EvalTurn::default()
         };
         let logprobs = LogProbs::of(self.answers.iter().filter_map(|answer| answer.logprobs));
-        let begun = self.answers.first().filter(|_| row.turn_count() == 1).and_then(|answer| answer.begun);
+        let begun = self.answers.first().filter(|_| row.turn_count() == 1).map(|answer| answer.begun);
         let mut record = EvalRecord {
             prompt_id: row.id.clone(),
             sample: self.sample,

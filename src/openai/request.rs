@@ -80,7 +80,7 @@ impl Prompt {
 }
 
 /// Functions that the model may call: one at least.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Tools {
     /// In OpenAI's schema, without `strict`: no chat template knows it.
     pub list: Json,
@@ -91,7 +91,7 @@ pub struct Tools {
     pub parallel: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum ToolChoice {
     Auto,
     /// One call at least.
@@ -106,7 +106,7 @@ pub enum TextPrompt {
     Tokens(Vec<u32>),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub enum ResponseFormat {
     Text,
     JsonObject,

@@ -154,13 +154,11 @@ pub struct SignalReport {
     /// 95% Wilson interval.
     pub informative_interval: [f64; 2],
     /// The share of groups with the maximal reward throughout.
-    #[serde(alias = "all_best")]
     pub all_max: f64,
     /// The share of groups with zero reward throughout.
     #[serde(default)]
     pub all_min: f64,
     /// The share of other groups with equal rewards.
-    #[serde(alias = "all_worst")]
     pub all_equal: f64,
     /// A smaller and a larger one.
     pub other_group_sizes: Vec<OtherGroupSize>,

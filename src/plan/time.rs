@@ -59,7 +59,6 @@ pub struct Time {
     pub eval_seconds: f64,
     pub total_seconds: f64,
     /// For training.
-    #[serde(alias = "drawn_tokens")]
     pub sampled_tokens: f64,
     /// With a gradient, prompts included.
     pub training_tokens: f64,
@@ -166,6 +165,31 @@ pub fn time(
     speed: &Speed,
     recompute: bool,
 ) -> Time {
+    let at = |tokens: f64| {
+        let data = DataShape { mean_completion_tokens: tokens, ..*data };
+        time_at_mean(model, config, &data, steps, speed, recompute)
+    };
+    let (least, most) = (at(data.least_completion_tokens), at(data.most_completion_tokens));
+    Time {
+        is_upper_bound: data.least_completion_tokens < data.mean_completion_tokens
+            && data.mean_completion_tokens >= config.max_completion_tokens as f64,
+        least_seconds_per_step: least.seconds_per_step,
+        least_total_seconds: least.total_seconds,
+        most_seconds_per_step: most.seconds_per_step,
+        most_total_seconds: most.total_seconds,
+        ..at(data.mean_completion_tokens)
+    }
+}
+
+/// With completions of the mean length only.
+fn time_at_mean(
+    model: &ModelConfig,
+    config: &TrainConfig,
+    data: &DataShape,
+    steps: u64,
+    speed: &Speed,
+    recompute: bool,
+) -> Time {
     let shape = ModelShape::of(model);
     let groups = config.prompt_groups_per_step as f64;
     let (completions, turns) = (groups * config.completions_per_prompt as f64, data.turns as f64);
@@ -184,22 +208,6 @@ pub fn time(
         + (evals - 2) as f64 * greedy(data.eval_rows, rollout);
     let seconds_per_step = prefill + decode + training;
     let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
-    // Of one length only, which ends the recursion.
-    let seconds_at = |tokens: f64| {
-        if tokens == data.mean_completion_tokens {
-            return (seconds_per_step, total_seconds);
-        }
-        let data = DataShape {
-            mean_completion_tokens: tokens,
-            least_completion_tokens: tokens,
-            most_completion_tokens: tokens,
-            ..*data
-        };
-        let time = time(model, config, &data, steps, speed, recompute);
-        (time.seconds_per_step, time.total_seconds)
-    };
-    let (least_seconds_per_step, least_total_seconds) = seconds_at(data.least_completion_tokens);
-    let (most_seconds_per_step, most_total_seconds) = seconds_at(data.most_completion_tokens);
     Time {
         prefill_seconds_per_step: prefill,
         decode_seconds_per_step: decode,
@@ -211,12 +219,11 @@ pub fn time(
         training_tokens: steps as f64
             * step_rows(config, data.turns, data.mean_prompt_tokens, data.mean_completion_tokens),
         evals,
-        is_upper_bound: data.least_completion_tokens < data.mean_completion_tokens
-            && data.mean_completion_tokens >= config.max_completion_tokens as f64,
-        least_seconds_per_step,
-        least_total_seconds,
-        most_seconds_per_step,
-        most_total_seconds,
+        is_upper_bound: false,
+        least_seconds_per_step: seconds_per_step,
+        least_total_seconds: total_seconds,
+        most_seconds_per_step: seconds_per_step,
+        most_total_seconds: total_seconds,
         recorded_seconds_per_step: None,
         ranks: config.ranks,
         summed_bytes_per_step: if config.ranks > 1 { 4 * trainable_parameters(model, config) as u64 } else { 0 },
@@ -273,6 +280,14 @@ mod tests {
 
     /// Without evals.
     const TRAINING: DataShape = DataShape { eval_rows: 0, test_rows: 0, ..DATA };
+
+    #[test]
+    fn a_length_that_is_not_a_number_gives_times_that_are_none() {
+        let limits = GpuLimits { gemm_per_second: 989e12, bandwidth_bytes_per_second: 4.8e12, memory_bytes: 0 };
+        let data = DataShape { mean_completion_tokens: f64::NAN, ..TRAINING };
+        let found = time(&qwen3_8b(), &config(&[]), &data, 10, &Speed::bound(&limits, 512), false);
+        assert!(found.total_seconds.is_nan() && found.least_total_seconds > 0.0);
+    }
 
     /// Qwen3-8B at 989 TFLOP/s and 4.8 TB/s, the published limits, with 8 x 8 completions of 60 tokens and prompts of
     /// 120.

@@ -216,7 +216,7 @@ fn why(error: &io::Error, patience: Duration) -> String {
             "the connection was closed".to_owned()
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no sign of life for {} s", patience.as_secs())
+            format!("no sign of life for {} s", patience.as_secs_f64())
         }
         _ => error.to_string(),
     }
@@ -296,8 +296,8 @@ mod tests {
         assert_eq!(until_lost(&here), "rank 1 was lost: the connection was closed");
         assert!(here.receive::<u32>(|| Ok(())).is_err());
         // A process that is stopped keeps its connections open.
-        let (here, there) = pair(Duration::from_secs(1));
-        assert_eq!(until_lost(&here), "rank 1 was lost: no sign of life for 1 s");
+        let (here, there) = pair(Duration::from_millis(50));
+        assert_eq!(until_lost(&here), "rank 1 was lost: no sign of life for 0.05 s");
         drop(there);
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn by_stretch(history: &RunState, most: usize) -> Vec<((u64, u64), Sh
     if found.iter().all(|(_, shares)| shares.is_empty()) { Vec::new() } else { found }
 }
 
-/// A row of titles, one of all classes, and one per class; `None` if nothing failed or classes were not recorded.
+/// A row of titles, one of all classes, and one per class; `None` if nothing failed.
 pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Option<Vec<Vec<String>>> {
     let steps = steps(history);
     let (first, last) = (&steps[..steps.len().min(STEPS)], &steps[steps.len().saturating_sub(STEPS)..]);
@@ -33,12 +33,12 @@ pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Opti
     };
     let evaluated = |name: &str, records: &[EvalRecord]| {
         let set = pair.map_or("", |pair| pair.set);
-        Some((format!("{set} set, {name} (n = {})", records.len()), of_records(records)?))
+        (format!("{set} set, {name} (n = {})", records.len()), of_records(records))
     };
-    let of_pair = |pair: &EvalPair| Some([evaluated("base", &pair.before)?, evaluated(&pair.after_name, &pair.after)?]);
+    let of_pair = |pair: &EvalPair| [evaluated("base", &pair.before), evaluated(&pair.after_name, &pair.after)];
     let training = [Some(first).and_then(trained), Some(last).filter(|last| *last != first).and_then(trained)];
     let columns: Vec<(String, Shares)> =
-        training.into_iter().flatten().chain(pair.and_then(of_pair).into_iter().flatten()).collect();
+        training.into_iter().flatten().chain(pair.map(of_pair).into_iter().flatten()).collect();
     let classes: BTreeSet<FailureClass> = columns.iter().flat_map(|(_, shares)| shares.keys().copied()).collect();
     let row = |name: &str, cell: &dyn Fn(&Shares) -> f64| {
         std::iter::once(name.to_owned()).chain(columns.iter().map(|(_, shares)| percent(cell(shares)))).collect()
@@ -70,17 +70,12 @@ fn means(history: &RunState, steps: &[u64]) -> Shares {
     recorded_classes(history).filter_map(mean).collect()
 }
 
-/// `None` if a completion that is not valid has no class, as of older programs.
-fn of_records(records: &[EvalRecord]) -> Option<Shares> {
+fn of_records(records: &[EvalRecord]) -> Shares {
     let mut shares = Shares::new();
-    for record in records {
-        match record.failure() {
-            Some(class) => *shares.entry(class).or_default() += 1.0 / records.len() as f64,
-            None if record.is_valid() => {}
-            None => return None,
-        }
+    for class in records.iter().filter_map(EvalRecord::failure) {
+        *shares.entry(class).or_default() += 1.0 / records.len() as f64;
     }
-    Some(shares)
+    shares
 }
 
 #[cfg(test)]
@@ -99,7 +94,7 @@ mod tests {
     fn history() -> RunState {
         let mut history = RunState::default();
         for step in 1..=25 {
-            let mut metrics = BTreeMap::from([("failures/syntax".to_owned(), 0.25)]);
+            let mut metrics = BTreeMap::from([("failures/syntax".to_owned(), 0.25), ("tiers/valid".to_owned(), 0.25)]);
             if step <= 12 {
                 metrics.insert("failures/think_leak".to_owned(), 0.5);
             }
@@ -142,9 +137,6 @@ mod tests {
             "wrong value|0.0%|0.0%|0.0%|50.0%",
         ];
         assert_eq!(rows, expected);
-        // An older program did not record the class of an invalid answer.
-        let unknown = failure_table(&history(), Some(&pair(record("invalid", "")))).unwrap_or_default();
-        assert_eq!(unknown[0].len(), 3);
         assert_eq!(failure_table(&RunState::default(), None), None);
     }
 }

@@ -9,12 +9,12 @@ use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
 use crate::run::{
-    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, State, Status, Waiting, sha256,
+    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, State, Status, sha256,
 };
 use crate::secrets::redact;
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
-pub const FIELDS: [&str; 31] = [
+pub const FIELDS: [&str; 30] = [
     "id",
     "run",
     "name",
@@ -42,7 +42,6 @@ pub const FIELDS: [&str; 31] = [
     "best",
     "alerts",
     "notes",
-    "queue",
     "slurm_job",
     "nodes",
     "setup",
@@ -60,6 +59,8 @@ pub struct RunRow {
     pub status: Status,
     /// Why the run ended or waits.
     pub cause: Option<String>,
+    /// The process that has the device for which the run waits.
+    holder: Option<u32>,
     /// The eval that the worker is sampling.
     pub eval: Option<EvalProgress>,
     /// The process id of the latest worker, on its host.
@@ -133,6 +134,7 @@ impl RunRow {
             cause: report.cause(),
             eval: report.state.as_ref().and_then(State::eval_under_way).cloned(),
             worker: report.state.as_ref().map(|state| state.pid),
+            holder: report.state.as_ref().and_then(|state| state.holder),
             slurm: report.slurm.clone(),
             last_step: history.last_step,
             total_steps: history.planned_steps(),
@@ -184,11 +186,6 @@ impl RunRow {
         self.seconds_left.filter(|_| self.is_active())
     }
 
-    /// The position in the queue of its device, from 1, while it waits.
-    pub fn queue_position(&self) -> Option<usize> {
-        Waiting::position(self.cause.as_deref().filter(|_| self.status == Status::Waiting)?)
-    }
-
     /// Slurm's name of what the run waits for, such as `Resources`.
     pub fn slurm_reason(&self) -> Option<&str> {
         let job = self.slurm.as_ref().filter(|_| self.status == Status::Waiting)?;
@@ -197,7 +194,7 @@ impl RunRow {
 
     /// The run among `rows` that has the device for which this one waits.
     pub fn holder<'a>(&self, mut rows: impl Iterator<Item = &'a Self>) -> Option<&'a Self> {
-        let process = Waiting::process(self.cause.as_deref().filter(|_| self.status == Status::Waiting)?)?;
+        let process = self.holder.filter(|_| self.status == Status::Waiting)?;
         rows.find(|row| {
             let computes = !row.status.is_ended() && ![Status::Created, Status::Waiting].contains(&row.status);
             computes && row.worker == Some(process)
@@ -263,7 +260,6 @@ impl RunRow {
             "best" => number(self.best? as f64),
             "alerts" => (!self.alerts.is_empty()).then(|| Field::Text(self.alert_names())),
             "notes" => number(self.notes.len() as f64),
-            "queue" => number(self.queue_position()? as f64),
             "slurm_job" => number(self.slurm.as_ref()?.job? as f64),
             "nodes" => match self.slurm.as_ref()? {
                 job if job.node_list.is_empty() => number(job.request.nodes as f64),
@@ -292,7 +288,7 @@ impl RunRow {
             "base_valid": self.result().and_then(|(held_out, ..)| Some(held_out.base.as_ref()?.valid)),
             "base_exact": self.result().and_then(|(held_out, ..)| held_out.base.as_ref()?.exact),
             "reward": self.metric("reward", false), "alerts": self.alerts,
-            "notes": self.notes, "queue": self.queue_position(), "cause": self.cause, "slurm": self.slurm,
+            "notes": self.notes, "cause": self.cause, "slurm": self.slurm,
             "outcome": self.outcome.document(),
         })
     }

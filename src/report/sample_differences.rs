@@ -41,7 +41,7 @@ impl SampleDifference {
             let value = |(passed, all)| pass_at(j, all, passed);
             let differences: Vec<f64> =
                 pairs.iter().filter_map(|(first, second)| Some(value(*second)? - value(*first)?)).collect();
-            of(pass_at_label(j, metric), differences.len(), paired_means(&differences, samples))
+            of(pass_at_label(j, metric), differences.len(), paired_means(&differences, 1.0))
         });
         let whole = pairs.iter().filter(|(first, second)| first.1 == samples && second.1 == samples);
         let passes: Vec<[bool; 2]> = whole.map(|pair| [pair.0, pair.1].map(|(passed, all)| passed == all)).collect();
@@ -106,7 +106,7 @@ mod tests {
             assert!((found.difference.estimate - expected).abs() < 1e-12, "{found:?}");
             assert!(found.difference.low < 0.0 && found.difference.high > 0.0 && found.p > 0.05, "{found:?}");
         }
-        assert_eq!(found[2].text(), "all 4 valid: +25.0 points [-37.2, +80.6], p = 1.0000");
+        assert_eq!(found[2].text(), "all 4 valid: +25.0 points [-38.3, +71.7], p = 1.0000");
         // Where each prompt has an outcome alone, it is the same test.
         let many = of(&eval(&[0; 40], 2), &eval(&[2; 40], 2));
         assert_eq!((many[0].p, many[0].difference), (many[1].p, many[1].difference));

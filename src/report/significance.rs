@@ -50,7 +50,7 @@ impl Judged {
     }
 
     /// Both metrics in one sentence, each with its effect size in percentage points: `valid: +40.6 points (95% CI
-    /// [+36.1, +45.0], p = 1.6e-61), exact: no difference found (+0.2 points, ...)`.
+    /// [+36.1, +44.8], p = 1.6e-61), exact: no difference found (+0.2 points, ...)`.
     pub fn sentence(valid: Self, exact: Option<Self>) -> String {
         let exact = exact.map_or_else(|| "exact n/a".to_owned(), Self::with_effect);
         format!("{}, {exact}", valid.with_effect())
@@ -141,7 +141,7 @@ impl MetricComparison {
                 return Self::at(level, metric, comparison);
             }
             let differences = differences(before, after, measure);
-            let test = paired_means(&differences, samples);
+            let test = paired_means(&differences, 1.0 / samples as f64);
             let needed = || required_n_of_means(&differences, POWER, level);
             Self {
                 of_samples: SampleDifference::of(metric, [before, after], measure),
@@ -263,20 +263,20 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_and_the_interval_never_disagree() {
+    fn the_sentence_follows_the_test() {
         let check = |(fixed, broken, pairs), verdict, expected: &str| {
             let judged = counted(fixed, broken, pairs);
             assert_eq!((judged.verdict, verdict_lines(&judged, None).as_str()), (verdict, expected));
             let Interval { low, high, .. } = judged.difference;
             assert_eq!(low <= 0.0 && 0.0 <= high, verdict == Verdict::NoDifference, "{expected}");
         };
-        let few = "valid: no difference found (+1.0 points, 95% CI [-0.0, +2.3], p = 0.0625), exact n/a\n  valid: 5 improvements, 0 regressions in 500 prompts\n  valid: such a difference needs about 790 prompts for 80% power\n";
+        let few = "valid: no difference found (+1.0 points, 95% CI [-0.0, +2.0], p = 0.0625), exact n/a\n  valid: 5 improvements, 0 regressions in 500 prompts\n  valid: such a difference needs about 790 prompts for 80% power\n";
         check((5, 0, 500), Verdict::NoDifference, few);
-        let none = "valid: no difference found (+0.0 points, 95% CI [-0.7, +0.7], p = 1.0000), exact n/a\n  valid: 0 improvements, 0 regressions in 500 prompts\n";
+        let none = "valid: no difference found (+0.0 points, 95% CI [-0.6, +0.6], p = 1.0000), exact n/a\n  valid: 0 improvements, 0 regressions in 500 prompts\n";
         check((0, 0, 500), Verdict::NoDifference, none);
-        let better = "valid: +40.6 points (95% CI [+36.1, +45.0], p = 1.6e-61), exact n/a\n  valid: 203 improvements, 0 regressions in 500 prompts\n";
+        let better = "valid: +40.6 points (95% CI [+36.1, +44.8], p = 1.6e-61), exact n/a\n  valid: 203 improvements, 0 regressions in 500 prompts\n";
         check((203, 0, 500), Verdict::Better, better);
-        let worse = "valid: -20.0 points (95% CI [-34.2, -3.9], p = 0.0129), exact n/a\n  valid: 2 improvements, 12 regressions in 50 prompts\n";
+        let worse = "valid: -20.0 points (95% CI [-33.4, -5.1], p = 0.0129), exact n/a\n  valid: 2 improvements, 12 regressions in 50 prompts\n";
         check((2, 12, 50), Verdict::Worse, worse);
         assert_eq!(counted(2, 1, 50).numbers(), "valid: 2 improvements, 1 regression in 50 prompts");
     }

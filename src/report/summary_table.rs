@@ -153,7 +153,7 @@ impl TagRow {
 /// Both rates by tag; exact match only where it is known.
 pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<TagRow> {
     let Some(first) = evals.first() else { return Vec::new() };
-    // Summaries of older programs have no intervals of tags.
+    // The recorded run has no intervals of tags.
     let cell = |rate: f64, interval: Option<[f64; 2]>| match interval {
         Some(interval) => percent_interval(rate, interval),
         None => percent(rate),

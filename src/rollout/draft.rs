@@ -18,11 +18,11 @@ const CONTEXTS: [(Source, usize); 6] = [
     (Source::Prompt, 1),
 ];
 const LONGEST: usize = 4;
-/// How often in a row the same token followed a context, in four levels: from 0, 1, 3 and 12 times on.
-const LEVELS: [u8; 4] = [0, 1, 3, 12];
+/// How often in a row the same token followed a context, in three levels: from 0, 3 and 12 times on.
+const LEVELS: [u8; 3] = [0, 3, 12];
 /// The share of drafted tokens that is assumed to hold before any was seen, by level, and the number of tokens that it
 /// counts as.
-const ASSUMED: [f64; 4] = [0.3, 0.4, 0.4, 0.9];
+const ASSUMED: [f64; 3] = [0.35, 0.4, 0.9];
 const ASSUMED_TOKENS: f64 = 8.0;
 /// A streak is counted up to here, and halved by another token.
 const LONGEST_STREAK: u8 = 15;

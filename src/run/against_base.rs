@@ -1,12 +1,9 @@
-//! An eval of the trained model compared with the base's on the same set. It is recorded with the eval; of runs of older
-//! programs it is read from their files.
-
-use std::path::Path;
+//! An eval of the trained model compared with the base's on the same set.
 
 use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
-use super::evals::{Comparison, eval_path, read_evals};
+use super::evals::Comparison;
 use crate::statistics::Verdict;
 
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -21,12 +18,6 @@ impl AgainstBase {
     pub fn of(base: &[EvalRecord], trained: &[EvalRecord]) -> Option<Self> {
         let valid = Comparison::of(base, trained);
         (valid.pairs() > 0).then(|| Self { valid, exact: Comparison::of_exact(base, trained) })
-    }
-
-    /// Compares the files of a run; `None` if one cannot be read.
-    pub fn read(run: &Path, step: u64, set: &str, target: &str) -> Option<Self> {
-        let read = |step, target| read_evals(&eval_path(run, step, set, target)).ok();
-        Self::of(&read(0, "base")?, &read(step, target)?)
     }
 
     /// Whether valid or exact is significantly below the base's.

@@ -1,11 +1,9 @@
 //! Removes what a killed worker left incomplete.
 
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::checkpoints::{CHECKPOINT_MARK, checkpoint_step};
 use super::error::RunError;
-use super::folder::user_id;
 use super::lock::RunLock;
 
 /// Reserved disk space for the end event.
@@ -16,7 +14,6 @@ pub(super) const RESERVE: &str = "reserve";
 /// # Errors
 /// [`RunError::Io`] naming what could not be removed.
 pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
-    remove_socket(lock.run());
     for folder in ["", "evals", "checkpoints"] {
         let folder = lock.run().join(folder);
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };
@@ -29,17 +26,6 @@ pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
         }
     }
     Ok(())
-}
-
-/// Workers of older programs listened on a socket, named in their `state.json`.
-fn remove_socket(run: &Path) {
-    let state = crate::files::read(&run.join("state.json"))
-        .ok()
-        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
-    let Some(path) = state.as_ref().and_then(|state| state["socket"].as_str()).map(Path::new) else { return };
-    if path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket() && found.uid() == user_id()) {
-        let _ = std::fs::remove_file(path);
-    }
 }
 
 /// `state.json.4121.tmp`, the reserve, `.step-000004.partial`, and `step-000002` without its mark, which is written
@@ -55,19 +41,6 @@ fn is_left_over(path: &Path, name: &str) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_socket_of_an_older_program_goes_and_nothing_else_that_is_named_as_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let (socket, file) = (folder.path().join("a.sock"), folder.path().join("notes"));
-        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-        std::fs::write(&file, "x").unwrap();
-        for named in [&file, &socket] {
-            std::fs::write(folder.path().join("state.json"), serde_json::json!({"socket": named}).to_string()).unwrap();
-            remove_socket(folder.path());
-        }
-        assert!(file.exists() && !socket.exists());
-    }
 
     #[test]
     fn only_what_is_unfinished_goes() {

@@ -1,16 +1,17 @@
 //! Device slots: one run at a time on the CPU and on each GPU of this host, across users, first come, first served. A run
 //! of several GPUs takes all of them at once or none, so that no two runs wait for each other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fchmod, openat, renameat_with};
+use serde::{Deserialize, Serialize};
 
 use super::error::RunError;
 use super::events::local_now;
@@ -21,9 +22,7 @@ pub const SLOTS: &str = "GRPO_TUI_SLOTS";
 
 /// How often a waiting run checks whether it is its turn.
 const ROUND: Duration = Duration::from_millis(250);
-/// How long to wait for the lock of the queue, which each newcomer holds for an instant.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LONGEST_HOLDER: u64 = 200;
+const MAX_HOLDER_BYTES: u64 = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
@@ -65,38 +64,47 @@ impl Device {
     }
 }
 
-/// A run's position in the queue of a device.
+/// Who computes on a device, as its lock says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its id on this host; `None` if the lock does not say.
+    pub process: Option<u32>,
+    pub user: String,
+    /// Local time of day.
+    pub since: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.process {
+            Some(process) => write!(formatter, "process {process} ({}) since {}", self.user, self.since),
+            None => formatter.write_str("another run"),
+        }
+    }
+}
+
+/// What a run waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// The one that is waited for: of several that would do, one with the shortest queue.
+    /// Of several devices that would do, one with the shortest queue.
     pub device: Device,
-    /// All that the run needs.
+    /// The number of devices that the run needs.
     pub count: usize,
     /// Runs before this one, besides the one that holds the device.
     pub ahead: usize,
-    /// Who holds it, in words.
-    pub holder: String,
+    /// `None` if the device is free for a run before this one.
+    pub holder: Option<Holder>,
 }
 
 impl Waiting {
     /// As a sentence.
     pub fn described(&self) -> String {
-        let holder = if self.holder.is_empty() { "another run" } else { &self.holder };
         let device = match self.count {
             0 | 1 => self.device.described(),
             count => format!("{count} GPUs, {}", self.device.described()),
         };
+        let holder = self.holder.clone().unwrap_or_default();
         format!("waiting for {device}, in use by {holder}; position {} in the queue", self.ahead + 1)
-    }
-
-    /// The position in the queue, from 1, in a sentence of [`Self::described`].
-    pub fn position(sentence: &str) -> Option<usize> {
-        sentence.rsplit_once("; position ")?.1.split(' ').next()?.parse().ok()
-    }
-
-    /// The process that holds the device, in a sentence of [`Self::described`].
-    pub fn process(sentence: &str) -> Option<u32> {
-        sentence.split_once(" in use by process ")?.1.split(' ').next()?.parse().ok()
     }
 }
 
@@ -136,13 +144,10 @@ impl Slot {
     ) -> Result<Option<Self>, RunError> {
         check_shared(folder)?;
         let count = count.clamp(1, devices.len().max(1));
-        let mut tickets = draw_all(folder, devices)?;
+        let position = position();
+        let tickets: Vec<Ticket> =
+            devices.iter().map(|device| Ticket::create(folder, device, &position)).collect::<Result<_, _>>()?;
         loop {
-            // A ticket whose file somebody removed is of no use.
-            if !tickets.iter().all(Ticket::stands) {
-                drop(tickets);
-                tickets = draw_all(folder, devices)?;
-            }
             let (mut held, mut occupied) = (Vec::with_capacity(count), Vec::new());
             for ticket in &tickets {
                 let ahead = ticket.ahead();
@@ -168,10 +173,11 @@ impl Slot {
     /// Says in the locks who has them.
     fn take(folder: &Path, held: Vec<(Device, File)>) -> Result<Self, RunError> {
         let since = local_now().strftime("%H:%M:%S").to_string();
-        let text = format!("process {} ({}) since {since}\n", std::process::id(), user_name(user_id()));
+        let holder = Holder { process: Some(std::process::id()), user: user_name(user_id()), since };
+        let text = serde_json::to_vec(&holder).unwrap_or_default();
         let (devices, mut locks): (Vec<Device>, Vec<File>) = held.into_iter().unzip();
         for lock in &mut locks {
-            lock.set_len(0).and_then(|()| lock.write_all(text.as_bytes())).map_err(RunError::io("write", folder))?;
+            lock.set_len(0).and_then(|()| lock.write_all(&text)).map_err(RunError::io("write", folder))?;
         }
         // A locked folder is spared by programs that clean /tmp.
         let open = File::open(folder).ok().filter(|folder| folder.try_lock_shared().is_ok());
@@ -184,8 +190,7 @@ impl Slot {
 
     /// Whether another run waits for one of the devices.
     pub fn is_wanted(&self) -> bool {
-        let waits = |device| tickets(&self.folder, device).iter().any(|(_, path)| lives(path));
-        self.devices.iter().any(waits)
+        self.devices.iter().any(|device| queue_length(&self.folder, device) > 0)
     }
 }
 
@@ -206,78 +211,54 @@ pub fn slots_folder() -> Result<PathBuf, RunError> {
     make_shared(&temporary).map(|()| temporary)
 }
 
-/// Who holds a device, in words; empty if nobody does or it is unknown.
-pub fn holder(folder: &Path, device: &Device) -> String {
-    let Ok(lock) = open_shared(&folder.join(format!("{}.lock", device.name()))) else { return String::new() };
+/// Who holds a device; `None` if it is free.
+pub fn holder(folder: &Path, device: &Device) -> Option<Holder> {
+    let lock = open_shared(&folder.join(format!("{}.lock", device.name()))).ok()?;
     if !matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)) {
-        return String::new();
+        return None;
     }
-    let mut text = String::new();
-    let _ = lock.take(LONGEST_HOLDER).read_to_string(&mut text);
+    let mut text = Vec::new();
+    let _ = lock.take(MAX_HOLDER_BYTES).read_to_end(&mut text);
+    let mut holder: Holder = serde_json::from_slice(&text).unwrap_or_default();
     // Any user may have written it, and it is printed on terminals.
-    text.trim().chars().filter(|letter| !letter.is_control()).collect()
+    for text in [&mut holder.user, &mut holder.since] {
+        text.retain(|letter| !letter.is_control());
+    }
+    Some(holder)
 }
 
 /// The number of waiting runs.
 pub fn queue_length(folder: &Path, device: &Device) -> usize {
-    tickets(folder, device).into_iter().filter(|(_, path)| lives(path)).count()
+    tickets(folder, device).filter(|path| lives(path)).count()
 }
 
-/// A position in the queue of a device: a locked, numbered file. The lock ends with the process.
+/// The name of a new wait. Names sort by time and are the same in all queues, so that a run that is before another in
+/// one queue is before it in all.
+fn position() -> String {
+    static WAITS: AtomicU64 = AtomicU64::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:030}-{:010}-{:010}", since.as_nanos(), std::process::id(), WAITS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A position in the queue of a device: a file that the waiting run has locked. The lock ends with the process.
 struct Ticket {
     folder: PathBuf,
     device: Device,
-    number: u64,
     path: PathBuf,
-    file: File,
-}
-
-/// The next number of each device. All queues are held meanwhile, in one order for everybody: who is before another in
-/// one queue is so in all.
-fn draw_all(folder: &Path, devices: &[Device]) -> Result<Vec<Ticket>, RunError> {
-    let names: BTreeSet<String> = devices.iter().map(Device::name).collect();
-    let mut queues = BTreeMap::new();
-    for name in names {
-        let path = folder.join(format!("{name}.queue"));
-        let file = open_or_create(folder, &path)?;
-        lock_within(&file, &path, PATIENCE)?;
-        queues.insert(name, file);
-    }
-    devices.iter().map(|device| Ticket::draw(folder, device, &queues[&device.name()])).collect()
+    _file: File,
 }
 
 impl Ticket {
-    /// Takes the next number, from a locked queue.
-    fn draw(folder: &Path, device: &Device, mut queue: &File) -> Result<Self, RunError> {
-        let mut text = String::new();
-        let _ = queue.take(32).read_to_string(&mut text);
-        let last = text.trim().parse().unwrap_or(0);
-        let highest = tickets(folder, device).into_iter().map(|(number, _)| number).max().unwrap_or(0);
-        // Numbers are never reused, so that removing a dead ticket cannot hit a live one.
-        let number = highest.max(last).checked_add(1).unwrap_or(1);
-        queue
-            .set_len(0)
-            .and_then(|()| queue.seek(SeekFrom::Start(0)))
-            .and_then(|_| queue.write_all(format!("{number}\n").as_bytes()))
-            .map_err(RunError::io("write", &folder.join(format!("{}.queue", device.name()))))?;
-        let path = folder.join(format!("{}.ticket-{number:020}", device.name()));
+    fn create(folder: &Path, device: &Device, position: &str) -> Result<Self, RunError> {
+        let path = folder.join(format!("{}.ticket-{position}", device.name()));
         let file = create_shared(folder, &path, true)?
             .ok_or_else(|| RunError::io("create", &path)(std::io::ErrorKind::AlreadyExists.into()))?;
-        Ok(Self { folder: folder.to_owned(), device: device.clone(), number, path, file })
+        Ok(Self { folder: folder.to_owned(), device: device.clone(), path, _file: file })
     }
 
-    /// Whether its file is still there.
-    fn stands(&self) -> bool {
-        let is_own = |found: std::fs::Metadata| {
-            self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
-        };
-        std::fs::symlink_metadata(&self.path).is_ok_and(is_own)
-    }
-
-    /// Counts live tickets with lower numbers and removes dead ones.
+    /// Counts earlier live tickets and removes dead ones.
     fn ahead(&self) -> usize {
-        let before = tickets(&self.folder, &self.device).into_iter().filter(|(number, _)| *number < self.number);
-        before.filter(|(_, path)| lives(path)).count()
+        tickets(&self.folder, &self.device).filter(|path| *path < self.path && lives(path)).count()
     }
 
     /// The device's lock, if nobody has it.
@@ -298,11 +279,12 @@ impl Drop for Ticket {
     }
 }
 
-fn tickets(folder: &Path, device: &Device) -> Vec<(u64, PathBuf)> {
+fn tickets(folder: &Path, device: &Device) -> impl Iterator<Item = PathBuf> {
     let beginning = format!("{}.ticket-", device.name());
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix(&beginning)?.parse().ok();
-    entries.flatten().filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect()
+    let is_ticket = move |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&beginning))
+    };
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(is_ticket)
 }
 
 /// Whether a run waits with this ticket. Removes a stale one if permitted.
@@ -313,21 +295,6 @@ fn lives(path: &Path) -> bool {
         let _ = std::fs::remove_file(path);
     }
     lives
-}
-
-fn lock_within(file: &File, path: &Path, patience: Duration) -> Result<(), RunError> {
-    let deadline = Instant::now() + patience;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(RunError::io("lock", path)(error)),
-            Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                let why = format!("locked by another process for {} s: find it with `fuser`", patience.as_secs());
-                return Err(RunError::Unsafe { path: path.to_owned(), why });
-            }
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
 }
 
 /// Creates or checks a folder in which every user may create files and remove only their own.

@@ -24,7 +24,7 @@ pub struct RunFile {
     pub version: u64,
     /// Also the folder's name.
     pub id: String,
-    /// `train`, `sft`, `eval` or `pretrain`.
+    /// `train` or `sft`.
     pub job: String,
     /// Given by the user, or empty.
     #[serde(default)]
@@ -58,7 +58,7 @@ pub struct RunFile {
 /// What is needed to create a run.
 #[derive(Debug, Clone)]
 pub struct NewRun {
-    /// `train`, `sft`, `eval` or `pretrain`.
+    /// `train` or `sft`.
     pub job: String,
     /// Given by the user, or empty.
     pub name: String,
@@ -82,6 +82,8 @@ pub struct RunDirectory {
     path: PathBuf,
     file: RunFile,
     display_name: Option<String>,
+    /// Whether `run.toml` has every key of this program.
+    has_all_keys: bool,
 }
 
 impl RunDirectory {
@@ -121,7 +123,12 @@ impl RunDirectory {
             }
             let fail = |path: &Path, source| RunError::io("create", path)(source);
             files::create_folder_with(&path, Access::Private, fail, |building| fill(building, &file, &new.task_files))?;
-            return Ok(Self { path: std::path::absolute(&path).unwrap_or(path), file, display_name: None });
+            return Ok(Self {
+                path: std::path::absolute(&path).unwrap_or(path),
+                file,
+                display_name: None,
+                has_all_keys: true,
+            });
         }
     }
 
@@ -149,15 +156,38 @@ impl RunDirectory {
         if let Some(found) = version.filter(|version| *version > FORMAT_VERSION) {
             return Err(RunError::Newer { path: file_path, found, known: FORMAT_VERSION });
         }
-        let file: RunFile = match add_new_keys(&mut table) {
+        let has_all_keys = !add_new_keys(&mut table);
+        let file: RunFile = match has_all_keys {
             // From the text, so that errors have a line.
-            false => toml::from_str(&text),
-            true => table.try_into(),
+            true => toml::from_str(&text),
+            false => table.try_into(),
         }
         .map_err(|error| malformed(&error))?;
         // A damaged name never hides the run; a report warns of it.
         let display_name = read_display_name(path).ok().flatten();
-        Ok(Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()), file, display_name })
+        Ok(Self {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            file,
+            display_name,
+            has_all_keys,
+        })
+    }
+
+    /// Whether configuration and task are as they were when the run was created.
+    ///
+    /// # Errors
+    /// [`RunError::Edited`] naming a file that is not, [`RunError::Io`].
+    pub fn check_unedited(&self) -> Result<(), RunError> {
+        if self.has_all_keys && self.file.config.digest() != self.file.config_digest {
+            return Err(RunError::Edited { path: self.path.join("run.toml") });
+        }
+        for (name, digest) in &self.file.task_files {
+            let path = self.task_path().join(name);
+            if sha256_file(&path)? != *digest {
+                return Err(RunError::Edited { path });
+            }
+        }
+        Ok(())
     }
 
     /// Whether this user may compute in the run or remove it: others who could write here could have tampered with it.
@@ -233,23 +263,12 @@ fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Adds the keys that an older program did not know, mostly with their defaults; returns whether there were any.
+/// Adds keys that an earlier release did not know, with their defaults; returns whether there were any.
 fn add_new_keys(table: &mut toml::Table) -> bool {
     let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else { return false };
     let missing: Vec<_> = KEYS.iter().filter(|key| !config.contains_key(key.name)).collect();
     for key in &missing {
-        let before = match key.name {
-            "kl_importance" => Some(toml::Value::Boolean(false)),
-            "decay_norms_and_biases" => Some(toml::Value::Boolean(true)),
-            "keep_best_by" => Some(toml::Value::String("valid".to_owned())),
-            // Unchanged, even outside of today's range.
-            "cispo_cap" if config.get("policy_loss").and_then(toml::Value::as_str) == Some("cispo") => {
-                config.get("eps_clip_high").cloned()
-            }
-            _ => None,
-        };
-        let default = || toml::Value::try_from(key.kind.parse(key.default).ok()?).ok();
-        if let Some(value) = before.or_else(default) {
+        if let Some(value) = key.kind.parse(key.default).ok().and_then(|value| toml::Value::try_from(value).ok()) {
             config.insert(key.name.to_owned(), value);
         }
     }

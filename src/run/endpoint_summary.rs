@@ -106,7 +106,7 @@ mod tests {
         check(&[at(101.0, 3.0), at(100.0, 2.0), at(102.0, 1.0)], [Some(4.0), Some(22.5)]);
         // The pause between two sessions is no time of the endpoint.
         check(&[at(100.0, 2.0), at(9000.0, 1.0)], [Some(3.0), Some(20.0)]);
-        // An answer of an older version, an answer without a count, no answers.
+        // An answer without a time, an answer without a count, no answers.
         check(&[at(100.0, 2.0), record(None, 1.0, Some(30))], [None, None]);
         check(&[at(100.0, 2.0), record(Some(101.0), 3.0, None)], [Some(4.0), None]);
         let turn = EvalTurn { seconds: Some(1.0), begun: Some(50.0), tokens: Some(8), ..EvalTurn::default() };

@@ -65,6 +65,11 @@ pub enum RunError {
         "{} is writable by other users (mode {mode:04o}): check it, then `chmod -R go-w` it", .path.display()
     )]
     Loose { path: PathBuf, mode: u32 },
+    #[error(
+        "{} has changed since the run was created, so that it would not continue what was trained: undo the change, or train a new run; \
+         what may change in a run is set by `grpo-tui runs set`", .path.display()
+    )]
+    Edited { path: PathBuf },
     /// A worker whose folder is gone.
     #[error("the worker of {} stops: {why}", .path.display())]
     Lost { path: PathBuf, why: String },

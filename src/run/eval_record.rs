@@ -53,8 +53,7 @@ pub struct EndpointCall {
     pub cost: Option<f64>,
     /// Requests, the failed ones included.
     pub attempts: u32,
-    /// When the answered request began, seconds since 1970; `None` for a conversation, whose turns have it, and in
-    /// records of older versions.
+    /// When the answered request began, seconds since 1970; `None` for a conversation, whose turns have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<f64>,
     /// `None` if the endpoint was not asked for them.
@@ -177,7 +176,7 @@ impl EvalRecord {
         self.tier == "valid" && self.unanswered == 0
     }
 
-    /// `None` for a completion without a failure, and in the files of older programs.
+    /// `None` for a completion without a failure.
     pub fn failure(&self) -> Option<FailureClass> {
         serde_json::from_value(self.score["failure"].clone()).ok()
     }

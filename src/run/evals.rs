@@ -42,7 +42,7 @@ pub struct EvalSummary {
     /// Share truncated at the token limit.
     pub truncated: f64,
     pub by_tag: BTreeMap<String, TagSummary>,
-    /// The number of completions with an expected value; 0 in summaries of older versions.
+    /// The number of completions with an expected value.
     pub with_expected: u32,
     /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per prompt. Boxed, since
     /// events are moved often.
@@ -119,7 +119,7 @@ pub struct TagSummary {
     pub exact: Option<f64>,
     /// Share that parses.
     pub parse: f64,
-    /// 95% intervals as those of the whole set; `None` in summaries of older versions.
+    /// 95% intervals as those of the whole set; `None` in those of the recorded run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_interval: Option<[f64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -90,7 +90,7 @@ bodies! {
 #[serde(default)]
 pub struct Run {
     pub id: String,
-    /// `train`, `sft`, `eval` or `pretrain`.
+    /// `train` or `sft`.
     pub job: String,
     pub config_digest: String,
     pub model_digest: String,
@@ -174,8 +174,6 @@ pub struct Group {
     pub token_counts: Vec<usize>,
     /// `stop`, `length`, or `guided`: not sampled freely, but expected or constrained.
     pub stop_reasons: Vec<String>,
-    /// `dead` in the files of older programs.
-    #[serde(alias = "dead")]
     pub signal: GroupSignal,
     /// Whether dynamic sampling replaced it, so that it is neither trained on nor counted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -202,8 +200,7 @@ pub struct Eval {
     pub file: String,
     /// Wall-clock time.
     pub seconds: f64,
-    /// Of a trained model. `None` also in the logs of older programs; [`RunState::read`](super::RunState::read)
-    /// completes it.
+    /// Of a trained model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub against_base: Option<Box<AgainstBase>>,
 }

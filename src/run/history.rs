@@ -1,12 +1,10 @@
 //! Folds events into a run's state: one pure function for every reader.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::against_base::AgainstBase;
 use super::events::{
     Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard, Memory, Note, Phase,
     RankStep, Run,
@@ -219,29 +217,11 @@ impl RunState {
         result.or_else(|| self.latest_eval("eval", "trained").filter(|latest| latest.set == set))
     }
 
-    /// Compares the evals that describe the run, where an older program recorded no comparison: those on the test set,
-    /// those of checkpoints, and the latest.
-    pub(super) fn compare_with_base(&mut self, run: &Path) {
-        let latest = self.latest_eval("eval", "trained").map(|eval| eval.step);
-        let checkpoints = &self.checkpoints;
-        let describes = |step: u64, set: &str| set == "test" || Some(step) == latest || checkpoints.contains_key(&step);
-        for ((step, set, target), eval) in &mut self.evals {
-            if *step > 0 && target == "trained" && eval.against_base.is_none() && describes(*step, set) {
-                eval.against_base = AgainstBase::read(run, *step, set, target).map(Box::new);
-            }
-        }
-    }
-
-    /// The value of a metric at a step: `None` if it was not measured there, 0 for an absent metric of [`SPARSE`].
+    /// The value of a metric at a step: `None` if it was not measured there, 0 for an absent metric of [`SPARSE`] where
+    /// completions were scored.
     pub fn metric_at(&self, name: &str, step: u64) -> Option<f64> {
         let at = |name: &str| self.metrics.get(name).and_then(|series| series.at(step));
-        let is_valid = || at("tiers/valid").is_some_and(|share| share >= 1.0);
-        // Logs of older versions have none of them.
-        let has_sparse =
-            || self.metrics.range(SPARSE.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(SPARSE));
-        at(name).or_else(|| {
-            (name.starts_with(SPARSE) && at("seconds").is_some() && (is_valid() || has_sparse())).then_some(0.0)
-        })
+        at(name).or_else(|| (name.starts_with(SPARSE) && at("tiers/valid").is_some()).then_some(0.0))
     }
 
     /// Planned steps, as the last `set` request left them; `None` if unknown.

@@ -31,7 +31,6 @@ impl LiveState {
         };
         let mut live = Self { run: run.to_owned(), state, indexed_bytes: reader.position().offset, reader };
         live.now()?;
-        live.state.compare_with_base(run);
         Ok(live)
     }
 

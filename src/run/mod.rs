@@ -28,7 +28,6 @@ mod launch;
 mod live_state;
 mod liveness;
 mod lock;
-mod logout;
 mod lookup;
 mod observed_state;
 mod promote;
@@ -63,7 +62,7 @@ pub use control::{
     AcceptedRequest, Answer, RequestOutcome, RequestQueue, SETTABLE, Sample, SampledCompletion, Settings, Stop, Verb,
     ask, settings, stop_worker,
 };
-pub use device_slots::{Device, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
+pub use device_slots::{Device, Holder, SLOTS, Slot, Waiting, holder, queue_length, slots_folder};
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file};
 pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use disk_guard::{DiskGuard, WaitOutcome};
@@ -85,7 +84,6 @@ pub use launch::{DeviceChoice, Launch, LaunchedWorker, ReadyPipe, launch};
 pub use live_state::LiveState;
 pub use liveness::{Liveness, WorkerSignal, signal_worker};
 pub use lock::RunLock;
-pub use logout::{LogoutPolicy, ProcessScope};
 pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint, workspace};
 pub use promote::{PROVENANCE, promote};
 pub use pulled::Pulled;

@@ -74,6 +74,7 @@ fn from_log(run: &Path) -> Option<State> {
         host,
         step,
         cause: Some(cause),
+        holder: None,
         eval: None,
         updated_ms: 0,
     };

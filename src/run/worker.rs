@@ -35,9 +35,10 @@ impl Worker {
     ///
     /// # Errors
     /// [`RunError::InUse`] if another worker lives or a Slurm job waits to compute it, [`RunError::Foreign`] and [`RunError::Loose`] if the folder is not
-    /// private to this user, [`RunError::Io`].
+    /// private to this user, [`RunError::Edited`] if its configuration or task has changed, [`RunError::Io`].
     pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
         run.check_private()?;
+        run.check_unedited()?;
         let slurm_job = enter_job(run.path())?;
         let lock = RunLock::acquire(run.path())?;
         cleanup::clear(&lock)?;
@@ -108,10 +109,10 @@ impl Worker {
             let sentence = waiting.described();
             if sentence != last {
                 on_wait(&sentence);
-                last.clone_from(&sentence);
+                last = sentence;
             }
             // A full disk must not end the wait.
-            let _ = self.state.turn(Status::Waiting, Some(sentence));
+            let _ = self.state.wait(waiting);
             ControlFlow::Continue(())
         });
         match &slot {

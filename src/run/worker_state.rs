@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::device_slots::Waiting;
 use super::directory::{FORMAT_VERSION, host_name};
 use super::durable::replace_file;
 use super::error::RunError;
@@ -90,6 +91,9 @@ pub struct State {
     /// Why the run ended or waits, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// The process that has the device for which the run waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<u32>,
     /// The eval under way. Boxed, since states are moved as messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eval: Option<Box<EvalProgress>>,
@@ -141,6 +145,7 @@ impl StateWriter {
             // A run that waits to be resumed keeps its step.
             step: State::read(lock.run()).map_or(0, |state| state.step),
             cause: None,
+            holder: None,
             eval: None,
             updated_ms: 0,
         };
@@ -165,15 +170,16 @@ impl StateWriter {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn turn(&self, status: Status, cause: Option<String>) -> Result<bool, RunError> {
-        let mut shared = self.shared();
-        if shared.state.status.is_ended() {
-            return Ok(false);
-        }
-        if shared.state.status != status || shared.state.cause != cause {
-            (shared.state.status, shared.state.cause) = (status, cause);
-            shared.write()?;
-        }
-        Ok(true)
+        self.shared().turn(status, cause, None)
+    }
+
+    /// Says that the run waits for a device, as [`Self::turn`] does.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn wait(&self, waiting: &Waiting) -> Result<bool, RunError> {
+        let holder = waiting.holder.as_ref().and_then(|holder| holder.process);
+        self.shared().turn(Status::Waiting, Some(waiting.described()), holder)
     }
 
     /// Sets the last complete step.
@@ -232,6 +238,18 @@ impl StateWriter {
 }
 
 impl Written {
+    fn turn(&mut self, status: Status, cause: Option<String>, holder: Option<u32>) -> Result<bool, RunError> {
+        let state = &mut self.state;
+        if state.status.is_ended() {
+            return Ok(false);
+        }
+        if (state.status, &state.cause, state.holder) != (status, &cause, holder) {
+            (state.status, state.cause, state.holder) = (status, cause, holder);
+            self.write()?;
+        }
+        Ok(true)
+    }
+
     fn write_after(&mut self, interval: Duration) -> Result<(), RunError> {
         match self.written {
             Some(written) if written.elapsed() < interval => Ok(()),

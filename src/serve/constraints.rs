@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::constraint::{Answer, CallForm, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary};
@@ -25,19 +24,16 @@ const TOOLS: &str = "tools";
 pub(super) struct Wanted {
     format: ResponseFormat,
     tools: Option<Tools>,
-    /// Of both, and their size.
-    digest: [u8; 32],
-    bytes: usize,
+    /// Both as JSON, with the keys of schemas in their order.
+    key: String,
 }
 
 type Compiled = Result<Arc<Constraint>, ApiError>;
-type Key = ([u8; 32], Reasoning);
+type Key = (String, Reasoning);
 
 #[derive(Debug)]
 struct Held {
     key: Key,
-    /// That it was asked for with.
-    bytes: usize,
     cell: Arc<OnceCell<Compiled>>,
 }
 
@@ -57,9 +53,8 @@ impl Wanted {
         let are_bound = |tools: &Tools| tools.choice != ToolChoice::Auto || !tools.strict.is_empty() || !tools.parallel;
         let is_free = *format == ResponseFormat::Text && !tools.is_some_and(are_bound);
         let wanted = || {
-            let text = format!("{format:?} {tools:?}");
-            let (digest, bytes) = (Sha256::digest(&text).into(), text.len());
-            Arc::new(Self { format: format.clone(), tools: tools.cloned(), digest, bytes })
+            let key = json!({"format": format, "tools": tools}).to_string();
+            Arc::new(Self { format: format.clone(), tools: tools.cloned(), key })
         };
         (!is_free).then(wanted)
     }
@@ -123,7 +118,7 @@ impl Constraints {
         reasoning: Reasoning,
         tokenizer: &Arc<Tokenizer>,
     ) -> Compiled {
-        let cell = self.cell((wanted.digest, reasoning), wanted.bytes);
+        let cell = self.cell((wanted.key.clone(), reasoning));
         let compile = async {
             let _turn = COMPILING.acquire().await;
             let (all, wanted, tokenizer) = (Arc::clone(self), Arc::clone(wanted), Arc::clone(tokenizer));
@@ -155,14 +150,14 @@ impl Constraints {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| !which(&held.cell));
     }
 
-    fn cell(&self, key: Key, bytes: usize) -> Arc<OnceCell<Compiled>> {
+    fn cell(&self, key: Key) -> Arc<OnceCell<Compiled>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let at = held.iter().position(|known| known.key == key);
-        let found = at.and_then(|at| held.remove(at)).unwrap_or_else(|| Held { key, bytes, cell: Arc::default() });
+        let found = at.and_then(|at| held.remove(at)).unwrap_or_else(|| Held { key, cell: Arc::default() });
         let cell = Arc::clone(&found.cell);
         held.push_back(found);
         let is_full = |held: &VecDeque<Held>| {
-            held.len() > MOST_HELD || held.iter().map(|held| held.bytes).sum::<usize>() > MOST_HELD_BYTES
+            held.len() > MOST_HELD || held.iter().map(|held| held.key.0.len()).sum::<usize>() > MOST_HELD_BYTES
         };
         while held.len() > 1 && is_full(&held) {
             held.pop_front();
@@ -192,21 +187,33 @@ mod tests {
     #[test]
     fn those_that_were_asked_for_last_are_held() {
         let constraints = Constraints::default();
-        let key = |number: u8| ([number; 32], Reasoning::Off);
-        let first = constraints.cell(key(0), 10);
+        let key = |number: u8| (number.to_string(), Reasoning::Off);
+        let large_key = || (" ".repeat(MOST_HELD_BYTES + 1), Reasoning::Off);
+        let first = constraints.cell(key(0));
         for number in 1..MOST_HELD as u8 {
-            constraints.cell(key(number), 10);
+            constraints.cell(key(number));
         }
-        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0), 10)), "asked for again");
-        constraints.cell(key(100), 10);
-        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0), 10)), "the second went");
+        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0))), "asked for again");
+        constraints.cell(key(100));
+        assert!(Arc::ptr_eq(&first, &constraints.cell(key(0))), "the second went");
         assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), MOST_HELD);
-        let large = constraints.cell(key(101), MOST_HELD_BYTES + 1);
-        assert!(Arc::ptr_eq(&large, &constraints.cell(key(101), MOST_HELD_BYTES + 1)), "alone");
+        let large = constraints.cell(large_key());
+        assert!(Arc::ptr_eq(&large, &constraints.cell(large_key())), "alone");
         assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), 1);
-        assert!(!Arc::ptr_eq(&first, &constraints.cell(key(0), 10)));
-        let other = constraints.cell(key(1), 10);
+        assert!(!Arc::ptr_eq(&first, &constraints.cell(key(0))));
+        let other = constraints.cell(key(1));
         constraints.forget(|cell| Arc::ptr_eq(cell, &other));
-        assert!(!Arc::ptr_eq(&other, &constraints.cell(key(1), 10)));
+        assert!(!Arc::ptr_eq(&other, &constraints.cell(key(1))));
+    }
+
+    #[test]
+    fn properties_in_another_order_are_another_constraint() {
+        let key = |text: &str| {
+            let schema = serde_json::from_str(text).unwrap_or_default();
+            Wanted::new(&ResponseFormat::JsonSchema(schema), None).map(|wanted| wanted.key.clone())
+        };
+        let [one, other] = [r#"{"properties": {"a": {}, "b": {}}}"#, r#"{"properties": {"b": {}, "a": {}}}"#];
+        assert_eq!(key(one), key(one));
+        assert_ne!(key(one), key(other));
     }
 }

@@ -1,17 +1,8 @@
-//! The incomplete beta function, and what follows from it: binomial tails, exact intervals of a share, quantiles of
-//! Student's t.
+//! The incomplete beta function, and what follows from it: binomial tails, quantiles of Student's t.
 
 /// P(X <= `k`) for X binomial with `n` trials of chance `p`.
 pub(super) fn binomial_cdf(k: usize, n: usize, p: f64) -> f64 {
     if k >= n { 1.0 } else { incomplete_beta((n - k) as f64, k as f64 + 1.0, 1.0 - p) }
-}
-
-/// 95% Clopper-Pearson interval of `successes` out of `n`. Both may be fractions of a count, as an effective sample
-/// size is.
-pub(super) fn clopper_pearson(successes: f64, n: f64) -> (f64, f64) {
-    let low = if successes <= 0.0 { 0.0 } else { beta_quantile(0.025, successes, n - successes + 1.0) };
-    let high = if successes >= n { 1.0 } else { beta_quantile(0.975, successes + 1.0, n - successes) };
-    (low, high)
 }
 
 /// The t that a Student variable with `degrees` > 0 degrees of freedom exceeds in absolute value with a chance of 5%.

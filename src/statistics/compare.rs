@@ -1,8 +1,8 @@
-//! Two models on the same prompts: one test decides, the interval of the difference agrees with it, and how many
-//! prompts a claim needs.
+//! Two models on the same prompts: the test that decides, the interval of the difference, and how many prompts a claim
+//! needs.
 
-use super::beta::{binomial_cdf, clopper_pearson, incomplete_beta, log_choose};
-use super::rates::normal_quantile;
+use super::beta::{binomial_cdf, incomplete_beta, log_choose};
+use super::rates::{Z, normal_quantile};
 
 /// An estimate with its 95% interval.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -14,7 +14,7 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// The result of a paired test. `p` < 0.05 exactly where the interval of the difference leaves 0 out.
+/// The result of a paired test. `p` decides; near 5% the interval of the difference may say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PairedTest {
     /// Second minus first, in [-1, 1].
@@ -84,77 +84,54 @@ pub fn over_represented(found: usize, size: usize, failures: usize, all: usize) 
 }
 
 /// The difference of two rates on the same `pairs` prompts, of which the second model alone passes `fixed` and the
-/// first alone `broken`; p is that of the exact McNemar test. The interval joins two exact ones: of the share of
-/// prompts that changed, and of the share of those that were fixed, which is the test's own. Coverage by simulation:
-/// `scripts/golden/statistics.py`.
+/// first alone `broken`: Bonett and Price's interval, and p of the exact McNemar test.
 pub fn paired_counts(fixed: usize, broken: usize, pairs: usize) -> PairedTest {
-    let (changed, pairs) = ((fixed + broken) as f64, pairs as f64);
-    PairedTest { difference: joined(fixed as f64, changed, changed, pairs), p: mcnemar_exact(fixed, broken) }
+    let (up, down) = (fixed as f64, broken as f64);
+    let sums = ChangeSums { prompts: pairs as f64, changes: up - down, squares: up + down };
+    PairedTest { difference: sums.bonett_price(1.0), p: mcnemar_exact(fixed, broken) }
 }
 
 /// The same where each prompt has several samples of each model: `differences` holds the difference of the prompt's
-/// values in [0, 1], second minus first, one a prompt, of up to `samples` samples: of its mean rates, or of its pass@j. The test weighs each prompt's sign by how
-/// far it moved and counts as many prompts as have the same variance when weighed alike (Kish's effective size); with
-/// one sample it is [`paired_counts`].
-pub fn paired_means(differences: &[f64], samples: usize) -> PairedTest {
-    let count = differences.len() as f64;
-    let sum = |of: &dyn Fn(f64) -> f64| differences.iter().map(|difference| of(*difference)).sum::<f64>();
-    let (moved, squares, up) =
-        (sum(&f64::abs), sum(&|difference| difference * difference), sum(&|difference| difference.max(0.0)));
-    let share = if count > 0.0 { (moved / count).min(1.0) } else { 0.0 };
-    let variance = sum(&|difference| (difference.abs() - share).powi(2)) / (count - 1.0).max(1.0);
-    // Between the prompts alone and every sample for itself.
-    let pairs =
-        (share * (1.0 - share) * count / variance.max(f64::MIN_POSITIVE)).clamp(count, count * samples.max(1) as f64);
-    let changed = if squares > 0.0 { moved * moved / squares } else { 0.0 };
-    let fixed = if moved > 0.0 { changed * up / moved } else { 0.0 };
+/// values in [0, 1], second minus first, one a prompt: of its mean rates, or of its pass@j. The test counts as many
+/// changed prompts as have the same variance when all change equally far (Kish's effective size). The two prompts that
+/// the interval adds change as far, by at least `least_change`, and from 0 to 1 where no prompt changed. With one sample
+/// a prompt it is [`paired_counts`].
+pub fn paired_means(differences: &[f64], least_change: f64) -> PairedTest {
+    let sum = |of: fn(f64) -> f64| differences.iter().map(|difference| of(*difference)).sum::<f64>();
+    let (moved, squares, up) = (sum(f64::abs), sum(|one| one * one), sum(|one| one.max(0.0)));
+    let sums = ChangeSums { prompts: differences.len() as f64, changes: 2.0 * up - moved, squares };
+    if moved == 0.0 {
+        return PairedTest { difference: sums.bonett_price(1.0), p: 1.0 };
+    }
+    let changed = moved * moved / squares;
+    let fixed = changed * up / moved;
     let fewer = fixed.min(changed - fixed);
-    let tail = if changed - fewer > 0.0 { incomplete_beta(changed - fewer, fewer + 1.0, 0.5) } else { 1.0 };
-    let mut difference = joined(fixed, changed, share * pairs, pairs);
-    difference.estimate = share * if changed > 0.0 { 2.0 * fixed / changed - 1.0 } else { 0.0 };
+    let tail = incomplete_beta(changed - fewer, fewer + 1.0, 0.5);
+    let difference = sums.bonett_price((squares / moved).max(least_change));
     PairedTest { difference, p: (2.0 * tail).min(1.0) }
 }
 
-/// The difference as a product: the share of prompts that changed (`moved` of `pairs`), and twice the share of those
-/// that were fixed (`fixed` of `changed`) less 1. Its interval is what the product takes in the ellipse whose half axes
-/// are the exact intervals of the two; so it holds 0 exactly where the second interval does. Where nothing changed it
-/// reaches as far as the share that may have gone unseen, either way.
-fn joined(fixed: f64, changed: f64, moved: f64, pairs: f64) -> Interval {
-    if pairs <= 0.0 {
-        return Interval { estimate: 0.0, low: -1.0, high: 1.0 };
-    }
-    let (least, most) = clopper_pearson(moved, pairs);
-    if changed <= 0.0 {
-        return Interval { estimate: 0.0, low: -most, high: most };
-    }
-    let share = moved / pairs;
-    let direction = 2.0 * fixed / changed - 1.0;
-    let (low, high) = clopper_pearson(fixed, changed);
-    let low = lowest([share, share - least, most - share], direction, direction - (2.0 * low - 1.0));
-    let high = -lowest([share, share - least, most - share], -direction, 2.0 * high - 1.0 - direction);
-    Interval { estimate: share * direction, low, high }
+/// Sums over prompts of how far each changed, in [-1, 1].
+struct ChangeSums {
+    prompts: f64,
+    changes: f64,
+    squares: f64,
 }
 
-/// The least product of a share and a direction where the direction lies up to `down` lower, and the share up to the
-/// other two numbers lower and higher.
-fn lowest([share, below, above]: [f64; 3], direction: f64, down: f64) -> f64 {
-    const PARTS: u32 = 64;
-    let product = |angle: f64| {
-        let along = angle.cos();
-        (share + along * if along > 0.0 { above } else { below }) * (direction - angle.sin() * down)
-    };
-    let part = std::f64::consts::PI / f64::from(PARTS);
-    let best = (0..=PARTS)
-        .map(|index| f64::from(index) * part)
-        .min_by(|a, b| product(*a).total_cmp(&product(*b)))
-        .unwrap_or(0.0);
-    // Golden section between its neighbours.
-    let (mut left, mut right) = (best - part, best + part);
-    for _ in 0..60 {
-        let inner = 0.381_966_011_250_105 * (right - left);
-        if product(left + inner) < product(right - inner) { right -= inner } else { left += inner }
+impl ChangeSums {
+    /// 95% interval of the mean change: the adjusted Wald interval of Bonett and Price (2012, Journal of Educational and
+    /// Behavioral Statistics 37), which adds a prompt that changes by `added` and one that changes by -`added`. Without
+    /// prompts nothing is known.
+    fn bonett_price(&self, added: f64) -> Interval {
+        if self.prompts <= 0.0 {
+            return Interval { estimate: 0.0, low: -1.0, high: 1.0 };
+        }
+        let n = self.prompts + 2.0;
+        let mean = self.changes / n;
+        let half = Z * (((self.squares + 2.0 * added * added) / n - mean * mean) / n).sqrt();
+        let [low, high] = [mean - half, mean + half].map(|end| end.clamp(-1.0, 1.0));
+        Interval { estimate: self.changes / self.prompts, low, high }
     }
-    product(0.5 * (left + right)).min(product(best))
 }
 
 /// Prompts needed so that the exact McNemar test at significance `level` sees a true difference with chance `power`. `fixed` and

@@ -1,7 +1,7 @@
 //! One rate: its interval, and what it means for a chain of calls.
 
 /// The z of a 95% interval.
-const Z: f64 = 1.959_963_984_540_054;
+pub(super) const Z: f64 = 1.959_963_984_540_054;
 
 /// 95% Wilson score interval of `successes` out of `n`, in [0, 1] (Wilson 1927). With `n` = 0 nothing is known: (0, 1).
 /// More successes than `n` count as `n`.

@@ -314,15 +314,21 @@ fn latest(history: &[Metrics], steps: usize) -> &[Metrics] {
 }
 
 fn not_finite(history: &[Metrics]) -> Option<Finding> {
-    let (name, value) = history.last()?.iter().find(|(_, value)| !value.is_finite())?;
+    let step = history.last()?;
+    let (name, value) = step.iter().find(|(_, value)| !value.is_finite())?;
+    let (effect, suggestion) = match step.get("grad_norm").is_some_and(|norm| !norm.is_finite()) {
+        true => (
+            ": the step changed nothing",
+            "If it happens again, lower learning_rate or set grad_clip_norm; three consecutive steps stop the run.",
+        ),
+        false => ("", "Read the completions of the step, and why scorers failed (failures/scorer_error)."),
+    };
     Some(Finding {
         rule: "not_finite",
         level: "error",
         value: *value,
-        sentence: format!("{name} is not finite: the step changed nothing."),
-        suggestion:
-            "If it happens again, lower learning_rate or set grad_clip_norm; three consecutive steps stop the run."
-                .to_owned(),
+        sentence: format!("{name} is not finite{effect}."),
+        suggestion: suggestion.to_owned(),
     })
 }
 

@@ -81,7 +81,7 @@ mod tests {
                 let body = crate::run::events::Step { step, metrics, ..Default::default() }.into();
                 history.fold(Event { seq: step, time_ms: 0, body });
             }
-            let state = TrainerState { step: shares.len() as u64, ..TrainerState::start(String::new()) };
+            let state = TrainerState { step: shares.len() as u64, ..TrainerState::start() };
             let found = should_stop(&history, &state, &config(set));
             assert_eq!(found.is_some(), is_solved, "{set:?} {shares:?}: {found:?}");
             assert!(
@@ -107,7 +107,7 @@ mod tests {
                 let eval = Eval { step, set: "eval".to_owned(), target, summary, ..Eval::default() };
                 history.fold(Event { seq, time_ms: 0, body: eval.into() });
             }
-            let state = TrainerState { step, seconds, ..TrainerState::start(String::new()) };
+            let state = TrainerState { step, seconds, ..TrainerState::start() };
             let found = should_stop(&history, &state, &config(set));
             let holds = match (&found, expected) {
                 (Some(found), Some(expected)) => found.contains(expected),

@@ -52,6 +52,8 @@ pub enum TrainError {
     #[error("{}", explained(&.0.to_string()))]
     Tensor(#[from] candle_core::Error),
     #[error("{0}")]
+    Config(#[from] crate::config::ConfigError),
+    #[error("{0}")]
     DoesNotFit(#[from] crate::plan::DoesNotFit),
     /// Memory ran out, and no smaller shape is left.
     #[error(

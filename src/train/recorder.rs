@@ -351,10 +351,7 @@ impl<'a> Recorder<'a> {
         if trainer.config.entropy_target > 0.0 {
             metrics.insert("entropy_coef".to_owned(), trainer.entropy_coef());
         }
-        let mut alerts = match trainer.config.is_supervised(step) {
-            false => self.alerts.observe(step, &metrics, &trainer.config),
-            true => Vec::new(),
-        };
+        let mut alerts = self.alerts.observe(step, &metrics, &trainer.config);
         alerts.extend(shrunk(step, update.shape, trainer.shape.get()));
         self.event(Step { step, seconds, metrics, ranks })?;
         alerts.into_iter().try_for_each(|alert| self.event(alert))?;

@@ -309,7 +309,7 @@ fn optimizer_and_state(
     let settings = optimizer_settings(config, total_steps);
     let Some(&step) = list_checkpoints(run.path())?.last() else {
         let optimizer = Optimizer::new(settings, model.parameters(), model.device())?;
-        return Ok((optimizer, TrainerState::start(config.digest()), None));
+        return Ok((optimizer, TrainerState::start(), None));
     };
     let (moments, state) = checkpoint::load(&checkpoint_path(run.path(), step), model.parameters())?;
     Ok((Optimizer::restored(settings, moments, state.updates), state, Some(step)))

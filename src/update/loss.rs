@@ -67,7 +67,7 @@ pub struct SequenceLoss {
     pub weights: Vec<f64>,
     /// Tokens whose gradient the lower clip cut.
     pub clipped_low: usize,
-    /// Tokens whose gradient the upper clip (or cap) cut.
+    /// Tokens whose gradient the upper clip cut; with `cispo`, whose ratio was capped.
     pub clipped_high: usize,
     /// Sum of the tokens' KL terms, nats.
     pub kl: f64,
@@ -154,7 +154,8 @@ fn clipped_surrogate(settings: &LossSettings, terms: SequenceTerms<'_>, share: f
     result
 }
 
-/// One ratio's term, its derivative by the ratio's logarithm, and which bound took the derivative away.
+/// One ratio's term, its derivative by the ratio's logarithm, and which clip took the derivative away; not the cap, as in
+/// TRL's `clip_ratio/*`.
 struct ClippedRatio {
     term: f64,
     slope: f64,
@@ -170,8 +171,7 @@ fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> ClippedRatio {
     let is_capped = ratio > RATIO_CAP && used * advantage.abs() > 0.0;
     let term = -used.min(RATIO_CAP) * advantage;
     if is_clipped || is_capped {
-        let low = is_clipped && ratio < clipped;
-        return ClippedRatio { term, slope: 0.0, low, high: !low };
+        return ClippedRatio { term, slope: 0.0, low: ratio < clipped, high: is_clipped && ratio > clipped };
     }
     ClippedRatio { term, slope: term, low: false, high: false }
 }

@@ -98,26 +98,6 @@ fn an_interrupted_eval_asks_only_what_has_no_answer() {
 }
 
 #[test]
-fn answers_of_an_older_version_have_no_rate() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_server, arguments) = interrupted(folder.path());
-    let answers = folder.path().join("out/answers-rows-api.jsonl");
-    let lines = std::fs::read_to_string(&answers).unwrap();
-    let older = lines.lines().map(|line| {
-        let mut line: Value = serde_json::from_str(line).unwrap();
-        assert!(line["answer"].as_object_mut().unwrap().remove("begun").is_some());
-        format!("{line}\n")
-    });
-    std::fs::write(&answers, older.collect::<String>()).unwrap();
-    let output = program(folder.path(), &arguments).arg("--json").env("API_KEY", KEY).output().unwrap();
-    assert!(output.status.success(), "{}", stderr(&output));
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let endpoint = &document["targets"]["api"]["endpoint"];
-    assert_eq!((&endpoint["answers"], &endpoint["tokens_per_second"]), (&json!(3), &Value::Null));
-    assert!(endpoint["latency_median_seconds"].is_number(), "{endpoint}");
-}
-
-#[test]
 fn log_probs_stand_in_the_table_and_a_server_without_them_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let choice =

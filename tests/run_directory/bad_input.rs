@@ -1,14 +1,15 @@
 //! Run directories that are older, newer, damaged, somebody else's or open to others.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
-use grpo_tui::run::{RunDirectory, RunError, RunState};
+use grpo_tui::run::{RunDirectory, RunError, RunState, Worker};
 
 use super::command::runs_command;
 use super::finished::{Made, made};
 use super::{create, memory_folder};
 
-/// Keys that an older program did not know have the values by which it computed; what it wrote is kept.
+/// Keys that an earlier release did not know have their defaults; what it wrote is kept.
 #[test]
 fn an_older_run_is_read() {
     let folder = memory_folder();
@@ -16,8 +17,7 @@ fn an_older_run_is_read() {
     let run = made(&root, &Made { set: &["seed=5", "keep_rollouts=300"], ..Made::default() });
     let path = run.path().join("run.toml");
     let text = std::fs::read_to_string(&path).unwrap();
-    let newer_keys =
-        ["keep_best_by", "keep_rollouts", "threads", "kl_importance", "decay_norms_and_biases", "cispo_cap"];
+    let newer_keys = ["keep_rollouts", "threads"];
     let older: String = text
         .lines()
         .filter(|line| !newer_keys.iter().any(|key| line.starts_with(key)))
@@ -27,8 +27,6 @@ fn an_older_run_is_read() {
     let opened = RunDirectory::open(run.path()).unwrap();
     let config = &opened.file().config;
     assert_eq!((config.seed, config.keep_rollouts, config.threads), (5, 0, 0));
-    // Where a default has changed what is computed, an older run goes on as it began.
-    assert_eq!((config.kl_importance, config.decay_norms_and_biases, config.cispo_cap), (false, true, 5.0));
     assert_eq!(opened.file().config_digest, run.file().config_digest, "what was written is not recomputed");
     assert_eq!(runs_command(&root, &["show", run.id()]).0, 0);
     // A key that is wrong is still an error with its line.
@@ -58,6 +56,28 @@ fn a_corrupt_line_in_the_middle_is_skipped_and_counted() {
     let (_, text, _) = runs_command(&root, &["show", run.id(), "--json"]);
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["log"]["skipped_lines"], 2);
+}
+
+#[test]
+fn a_run_whose_configuration_or_task_was_edited_is_not_computed() {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    let begin = || Worker::begin(&RunDirectory::open(run.path()).unwrap(), Arc::default()).map(drop);
+    begin().unwrap();
+    for (name, from, to) in [
+        ("run.toml", "\nseed = 0\n", "\nseed = 1\n"),
+        ("task/task.toml", "name", "# edited\nname"),
+        ("task/prompts/train.jsonl", "{", " {"),
+    ] {
+        let path = run.path().join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let error = begin().unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{} has changed since", path.display())), "{error}");
+        std::fs::write(&path, text).unwrap();
+        begin().unwrap();
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use grpo_tui::run::events::{Alert, Checkpoint, Control, End, Eval, Group, Note, Run, Step};
 use grpo_tui::run::{
-    EvalRecord, EvalSummary, EventWriter, NewRun, RolloutWriter, RunDirectory, RunLock, StateWriter, Status,
-    checkpoint_path, eval_file, write_evals,
+    AgainstBase, EvalRecord, EvalSummary, EventWriter, NewRun, RolloutWriter, RunDirectory, RunLock, StateWriter,
+    Status, checkpoint_path, eval_file, read_evals, write_evals,
 };
 
 use super::long_log::Noise;
@@ -129,9 +129,10 @@ fn write_eval(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &
     let file = eval_file(step, set, target);
     write_evals(&run.path().join(&file), &records).unwrap();
     let summary = EvalSummary::from_records(&records);
-    events
-        .append(Eval { step, set: set.into(), target: target.into(), summary, file, seconds: 2.0, ..Eval::default() })
-        .unwrap();
+    let base = read_evals(&run.path().join(eval_file(0, set, "base"))).unwrap_or_default();
+    let against_base = AgainstBase::of(&base, &records).filter(|_| step > 0).map(Box::new);
+    let (set, target) = (set.into(), target.into());
+    events.append(Eval { step, set, target, summary, file, seconds: 2.0, against_base }).unwrap();
 }
 
 fn checkpoint(run: &RunDirectory, events: &mut EventWriter, step: u64) {

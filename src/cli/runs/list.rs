@@ -179,11 +179,10 @@ impl Table<'_> {
                 format!("{} ({})", run.status.name(), run.slurm_reason().unwrap_or_default())
             }
             ("status", _) if run.status == Status::Waiting => {
-                let queue = run.queue_position().map_or_else(String::new, |place| format!(" #{place}"));
                 let holder = run.holder(self.all.iter());
                 let holder = holder
                     .map_or_else(String::new, |run| format!(" for {}", crate::format::short_id(run.directory.id())));
-                format!("{}{queue}{holder}", run.status.name())
+                format!("{}{holder}", run.status.name())
             }
             (_, Some(field)) => field_text(name, &field),
             ("valid" | "exact", None) => "n/a".to_owned(),

@@ -173,6 +173,7 @@ impl SlurmJob {
             host: host_name(),
             step: 0,
             cause: None,
+            holder: None,
             eval: None,
             updated_ms: self.asked_ms,
         });
@@ -293,6 +294,7 @@ mod tests {
             host: "n1".to_owned(),
             step: 3,
             cause: Some("its own words".to_owned()),
+            holder: None,
             eval: None,
             updated_ms,
         })

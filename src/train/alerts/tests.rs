@@ -50,8 +50,18 @@ fn each_rule_rises_once_and_clears() {
     expect(&run(&[], &[&[("completions/clipped_ratio", 0.05)]]), &[]);
     let leak: &[(&str, f64)] = &[("failures/think_leak", 0.2)];
     expect(&run(&[], &[leak, leak]), &[(1, "think_leak", "warning", false)]);
-    let broken: &[(&str, f64)] = &[("grad_norm", f64::NAN)];
+    let broken: &[(&str, f64)] = &[("grad_norm", f64::NAN), ("loss", f64::NAN)];
     expect(&run(&[], &[broken, broken, &[]]), &[(1, "not_finite", "error", false), (3, "not_finite", "error", true)]);
+}
+
+#[test]
+fn only_a_gradient_that_is_not_finite_changes_nothing() {
+    let sentence = |metrics: &[(&str, f64)]| {
+        let metrics = metrics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Alerts::default().observe(1, &metrics, &config(&[])).remove(0).sentence
+    };
+    assert_eq!(sentence(&[("grad_norm", f64::NAN)]), "grad_norm is not finite: the step changed nothing.");
+    assert_eq!(sentence(&[("grad_norm", 1.0), ("reward", f64::NAN)]), "reward is not finite.");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The list of runs as a table: chosen columns, groups, names, searches, and what is done to several runs at once.
 
-use grpo_tui::run::{DeviceChoice, EvalProgress, RunDirectory, change_tags, rename_run};
+use grpo_tui::run::{Device, DeviceChoice, EvalProgress, Holder, RunDirectory, Waiting, change_tags, rename_run};
 use grpo_tui::study::{FORMAT_VERSION, Metric, Setting, Sweep, SweepFolder, SweepRun};
 
 use super::*;
@@ -326,9 +326,8 @@ fn a_run_that_waits_for_slurm_says_why() {
     }
 }
 
-/// A run that waits says its place, and which run has the device.
 #[test]
-fn a_waiting_run_says_its_place_and_why() {
+fn a_waiting_run_says_which_run_has_the_device() {
     let alive = std::cell::RefCell::new(None);
     let mut stage = stage_with(160, 48, |folder| {
         let runs = folder.join("runs");
@@ -340,15 +339,12 @@ fn a_waiting_run_says_its_place_and_why() {
         let eval =
             EvalProgress { step: Some(3), set: "eval".into(), answers: 12, total: 50, ..EvalProgress::default() };
         workers.0.state().eval(Some(eval)).unwrap();
-        let cause = format!(
-            "waiting for CPU, in use by process {} (root) since 10:00:00; position 2 in the queue",
-            std::process::id()
-        );
-        workers.1.state().status(Status::Waiting, 0, Some(cause)).unwrap();
+        let holder =
+            Holder { process: Some(std::process::id()), user: "root".to_owned(), since: "10:00:00".to_owned() };
+        workers.1.state().wait(&Waiting { device: Device::Cpu, count: 1, ahead: 1, holder: Some(holder) }).unwrap();
         *alive.borrow_mut() = Some(workers);
     });
     stage.keys("1 g");
-    assert!(stage.shows("waiting #2"), "{}", stage.screen());
     assert!(stage.shows("position 2") && stage.shows("(run aaaaaa)"), "{}", stage.screen());
     // One that is sampling an eval says how far it is, and nothing of the end of the worker before.
     assert!(stage.shows("aaaaaa running · eval of step 3 on eval: 12 of 50"), "{}", stage.screen());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::format::{bytes, percent_short};
-use crate::run::{Device, DeviceChoice, Gpu, holder, queue_length, slots_folder};
+use crate::run::{Device, DeviceChoice, Gpu, Holder, holder, queue_length, slots_folder};
 
 /// A device of the form.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub struct Choice {
     pub title: String,
     /// What the driver reports: memory, other processes.
     pub condition: String,
-    /// The run that uses it; empty if none does.
-    pub holder: String,
+    /// The run that uses it.
+    pub holder: Option<Holder>,
     /// Runs that wait for it.
     pub waiting: usize,
 }
@@ -23,10 +23,10 @@ pub struct Choice {
 impl Choice {
     /// What a run started now would find.
     pub fn queue(&self) -> String {
-        match (self.holder.is_empty(), self.waiting) {
-            (true, 0) => "free".to_owned(),
-            (true, waiting) => format!("{waiting} queued; a new run is number {}", waiting + 1),
-            (false, waiting) => format!("in use by {}; a new run is number {} in the queue", self.holder, waiting + 1),
+        match (&self.holder, self.waiting) {
+            (None, 0) => "free".to_owned(),
+            (None, waiting) => format!("{waiting} queued; a new run is number {}", waiting + 1),
+            (Some(holder), waiting) => format!("in use by {holder}; a new run is number {} in the queue", waiting + 1),
         }
     }
 }
@@ -73,23 +73,18 @@ mod tests {
 
     #[test]
     fn the_queue_is_said_in_a_sentence() {
-        let check = |holder: &str, waiting, expected: &str| {
+        let check = |process: Option<u32>, waiting, expected: &str| {
             let choice = Choice {
                 compute: DeviceChoice::Cpu,
                 title: String::new(),
                 condition: String::new(),
-                holder: holder.to_owned(),
+                holder: process.map(|_| Holder { process, user: "root".to_owned(), since: "14:03:59".to_owned() }),
                 waiting,
             };
             assert_eq!(choice.queue(), expected);
         };
-        check("", 0, "free");
-        check(
-            "process 7 (root) since 14:03:59",
-            0,
-            "in use by process 7 (root) since 14:03:59; a new run is number 1 in the queue",
-        );
-        check("process 7", 2, "in use by process 7; a new run is number 3 in the queue");
-        check("", 1, "1 queued; a new run is number 2");
+        check(None, 0, "free");
+        check(Some(7), 2, "in use by process 7 (root) since 14:03:59; a new run is number 3 in the queue");
+        check(None, 1, "1 queued; a new run is number 2");
     }
 }

@@ -119,7 +119,7 @@ fn about_devices(launch: &Launch, shared: &Shared, lines: &mut Vec<Line<'static>
     for choice in &launch.devices {
         let is_it = is_here && choice.compute == launch.form.compute;
         lines.push(chosen_line(shared, is_it, &choice.title, &choice.condition));
-        let role = if choice.holder.is_empty() && choice.waiting == 0 { Role::Good } else { Role::Warning };
+        let role = if choice.holder.is_none() && choice.waiting == 0 { Role::Good } else { Role::Warning };
         lines.push(Line::styled(format!("    {}", choice.queue()), shared.theme.style(role)));
     }
     if launch.devices.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::format::{age, percent, short_id};
 use crate::report::{FIELDS, RunGroup, RunRow, SMOOTHED, field_text, number_text, spread};
-use crate::run::{Field, Status};
+use crate::run::Field;
 use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::bars::sparkline;
@@ -146,7 +146,7 @@ fn column(field: &str) -> Column {
         "base_valid" => ("base v.", 7, true),
         "base_exact" => ("base ex.", 8, true),
         "outcome" => ("vs base", 17, false),
-        "queue" | "best" | "notes" | "parse" => (field, 6, true),
+        "best" | "notes" | "parse" => (field, 6, true),
         "seconds" => ("time", 8, true),
         "seconds_left" => ("left", 7, true),
         _ => {
@@ -168,8 +168,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
     match column.field.as_str() {
         "status" => {
             let (glyph, role) = look.theme.status_mark(row.status, row.cause.as_deref(), &row.outcome);
-            let place = row.queue_position().map_or_else(String::new, |place| format!(" #{place}"));
-            (format!("{glyph} {}{place}", row.status.name()), role)
+            (format!("{glyph} {}", row.status.name()), role)
         }
         "run" => (short_id(row.directory.id()).to_owned(), Role::Accent),
         "model" | "base_model" => text(model_name(&row.directory.file().config.base_model)),
@@ -210,7 +209,6 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         },
         "tags" => (row.tags.join(" "), Role::Marked),
         "name" => text(row.directory.name()),
-        "queue" if row.status != Status::Waiting => (String::new(), Role::Text),
         "seconds_left" if !row.is_active() => (String::new(), Role::Text),
         field => match row.field(field, look.smoothed) {
             Some(value) => (field_text(field, &value), Role::Text),
@@ -223,7 +221,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
 pub(super) fn group_cell(column: &Column, look: &Look<'_>, group: &RunGroup<'_>) -> String {
     match column.field.as_str() {
         // Means of these say nothing.
-        "step" | "total_steps" | "checkpoint" | "best" | "queue" => String::new(),
+        "step" | "total_steps" | "checkpoint" | "best" => String::new(),
         field => group.mean(field, look.smoothed).map_or_else(String::new, |found| {
             let sign = look.theme.glyph("±", "+-");
             let std = found

@@ -151,7 +151,7 @@ pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) ->
 }
 
 fn is_descending_by_default(field: &str) -> bool {
-    !["status", "run", "task", "model", "tags", "name", "alerts", "queue", "outcome"].contains(&field)
+    !["status", "run", "task", "model", "tags", "name", "alerts", "outcome"].contains(&field)
 }
 
 /// Sorts by the column whose title was clicked; a second click reverses the order.
