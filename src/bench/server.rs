@@ -59,7 +59,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The first request that is not answered as it should be.
 pub fn measure_server(load: &ServerLoad) -> Result<Vec<Measurement>, LoadError> {
     let address = || LoadError::Address { url: load.url.clone() };
-    let origin = Origin::of(&load.url).ok_or_else(address)?;
+    let origin = Origin::from_url(&load.url).ok_or_else(address)?;
     let config = agent_config(&origin, None).map_err(|_| address())?;
     let config = config
         .timeout_global(Some(ANSWER_TIMEOUT))

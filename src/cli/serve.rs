@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::device::{DeviceArguments, devices};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
-use crate::checkpoint::{Located, SharedBase};
+use crate::checkpoint::{ModelLocation, SharedBase};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
@@ -70,7 +70,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             "--listen {listen}: other machines reach this address: name an environment variable with a key by --api-key-env NAME, or listen on 127.0.0.1"
         )));
     }
-    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let is_socket = arguments.socket.is_some();
     let (place, engine) = match arguments.socket {
         Some(folder) => match on_socket(&ServerFolder::at(&folder), arguments.device)? {
@@ -79,24 +79,24 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         },
         None => (Place::Address(listen), arguments.device.engine()?),
     };
-    let located = Located::find(&name, &places)?;
+    let located = ModelLocation::find(&name, &run_folders)?;
     let (own_limit, trained) = match &located {
         // Clients of the program's own have their own limit, and render prompts.
         _ if is_socket => (usize::MAX, None),
-        Located::Run { run, .. } => {
+        ModelLocation::Run { run, .. } => {
             (run.file().config.max_completion_tokens, Some(thinking_of(&Task::load(&run.task_path())?)))
         }
-        Located::Model(source) | Located::Adapter(source) => {
+        ModelLocation::Model(source) | ModelLocation::Adapter(source) => {
             promoted(source).map_or((MAX_COMPLETION_TOKENS, None), |(limit, thinking)| (limit, Some(thinking)))
         }
     };
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
     let name = own_name(name);
-    let pool = ThreadPool::of_engine(&engine, arguments.threads)?;
+    let pool = ThreadPool::for_engine(&engine, arguments.threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
     let SharedBase { model, tokenizer, adapter_slot, own, others } =
-        SharedBase::open(located, (&runs, is_socket), &places, &engine)?;
+        SharedBase::open(located, (&runs, is_socket), &run_folders, &engine)?;
     let others = adapters.into_iter().map(|(name, _)| name).zip(others.into_iter().map(Some));
     let base = own.filter(|_| is_socket).map(|_| (ServerFolder::BASE.to_owned(), None));
     let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).chain(base).collect();

@@ -45,7 +45,7 @@ impl Arguments {
 type Ended = Result<(Status, String), Failure>;
 
 /// The devices that a run may use, and how many of them it takes.
-type Usable = (Vec<Device>, usize);
+type UsableDevices = (Vec<Device>, usize);
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let handshake = ReadyPipe::from_environment();
@@ -62,7 +62,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 /// Fast checks, so that the launcher can report their failure.
-fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Usable), Failure> {
+fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, UsableDevices), Failure> {
     let run = RunDirectory::open(&arguments.run)?;
     let flags = install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
@@ -108,7 +108,7 @@ fn compute(
 }
 
 #[cfg(not(feature = "engine"))]
-fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<Usable, Failure> {
+fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<UsableDevices, Failure> {
     Err(Failure::failed("built without the engine: can follow runs, not compute them"))
 }
 
@@ -119,7 +119,7 @@ fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot, _ranks: Option<u16>
 
 /// Checks the run's task and model as well.
 #[cfg(feature = "engine")]
-fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Usable, Failure> {
+fn check(run: &RunDirectory, arguments: &Arguments) -> Result<UsableDevices, Failure> {
     let history = RunState::read(run.path())?;
     if is_finished(&history) {
         return Err(Failure::failed("run is finished: to train further, start a run with --model RUN"));
@@ -128,7 +128,7 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Usable, Failure> {
         return Err(Failure::usage("run has already started: add --resume"));
     }
     crate::task::Task::load(&run.task_path())?;
-    crate::checkpoint::Located::find(&run.file().config.base_model, &super::device::places(run))?;
+    crate::checkpoint::ModelLocation::find(&run.file().config.base_model, &super::device::run_folders(run))?;
     let devices = super::device::devices(&arguments.compute())?;
     let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);
     let count = super::device::slots_of(ranks, &devices)?;
@@ -142,7 +142,7 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) ->
     let source = super::device::ranks_on(slot, ranks);
     let mut progress = super::progress::Progress::new(worker);
     Ok(
-        match crate::train::train(run, &super::device::places(run), &engine, worker, source, &mut |event| {
+        match crate::train::train(run, &super::device::run_folders(run), &engine, worker, source, &mut |event| {
             progress.event(event)
         })? {
             Finished(report) => (Status::Finished, report.cause.clone()),

@@ -67,7 +67,7 @@ pub fn evaluate(
     let mut questions = Vec::with_capacity(input.prompts.len());
     for (prompt, mut request) in input.prompts.iter().zip(requests(input.prompts, EVAL_STEP, input.samples)) {
         if let Some(constraints) = input.constraints {
-            request.constraint = Some(constraints.of_row(&prompt.row, &prompt.text)?);
+            request.constraint = Some(constraints.for_row(&prompt.row, &prompt.text)?);
         }
         questions.push(Question { prompt, request });
     }

@@ -8,7 +8,7 @@ use super::kept_answers::OpenRequests;
 use super::prompts::{Prompt, render};
 use super::{Conversation, EvalWatch, LaterPrompt, Policy, PolicyVersion, ScoredRows, Turn};
 use crate::dataset::PromptRow;
-use crate::rollout::{DecodeCounts, Generated, Hindrance, Request, Sampling};
+use crate::rollout::{DecodeCounts, GpuFallback, Request, RolloutOutput, Sampling};
 use crate::score::Scorer;
 use crate::task::Task;
 
@@ -38,7 +38,7 @@ pub struct Conversed {
     /// By question, then by sample.
     pub conversations: Vec<Vec<Conversation>>,
     pub counts: DecodeCounts,
-    pub hindrances: Vec<Hindrance>,
+    pub gpu_fallbacks: Vec<GpuFallback>,
     /// In decoding.
     pub rollout_seconds: f64,
     /// In scoring and rendering.
@@ -78,7 +78,7 @@ impl Policy {
             let generated = self.answer(&open, settings, watch.as_deref_mut())?;
             found.rollout_seconds += before.elapsed().as_secs_f64();
             found.counts += generated.counts;
-            found.hindrances.extend(generated.hindrances);
+            found.gpu_fallbacks.extend(generated.gpu_fallbacks);
             let scored = self.score(settings.scorer, generated.completions, open.iter().map(|asked| &asked.row))?;
             for (asked, turns) in open.iter().zip(scored) {
                 let conversations = &mut found.conversations[asked.question][asked.first_conversation..];
@@ -101,7 +101,7 @@ impl Policy {
         open: &[TurnRequest],
         settings: &ConverseSettings<'_>,
         watch: Option<&mut EvalWatch<'_>>,
-    ) -> Result<Generated> {
+    ) -> Result<RolloutOutput> {
         let requests: Vec<Request> = open.iter().map(|asked| asked.request.clone()).collect();
         let rows = ScoredRows {
             scorer: settings.scorer,
@@ -122,7 +122,7 @@ impl Policy {
             &rows,
             Some(watch),
         )?;
-        Ok(Generated { completions: open_requests.joined(generated.completions), ..generated })
+        Ok(RolloutOutput { completions: open_requests.joined(generated.completions), ..generated })
     }
 
     /// What the conversations of `open` that continue are asked next.

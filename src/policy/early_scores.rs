@@ -8,7 +8,7 @@ use candle_core::Result;
 
 use super::{Policy, PolicyVersion};
 use crate::dataset::PromptRow;
-use crate::rollout::{EndedCompletion, Generated, Request, Sampling};
+use crate::rollout::{EndedCompletion, Request, RolloutOutput, Sampling};
 use crate::score::{Score, Scorer};
 
 /// Learns of completions while others are decoded, on a thread of its own.
@@ -40,7 +40,7 @@ impl Policy {
         sampling: &Sampling,
         rows: &ScoredRows<'_>,
         watcher: Option<&mut dyn Watcher>,
-    ) -> Result<Generated> {
+    ) -> Result<RolloutOutput> {
         if !rows.scorer.runs_programs() && watcher.is_none() {
             return self.rollout(version, requests, sampling);
         }

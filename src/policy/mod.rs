@@ -14,7 +14,7 @@ use crate::dataset::PromptRow;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
-use crate::rollout::{Completion, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate};
+use crate::rollout::{Completion, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate};
 use crate::score::Scorer;
 use crate::text::Tokenizer;
 
@@ -74,14 +74,14 @@ impl Policy {
     ///
     /// # Errors
     /// As [`generate`].
-    pub fn rollout(&self, version: PolicyVersion, requests: &[Request], sampling: &Sampling) -> Result<Generated> {
+    pub fn rollout(&self, version: PolicyVersion, requests: &[Request], sampling: &Sampling) -> Result<RolloutOutput> {
         let (model, adapters) = self.model_of(version);
         let smaller = || self.memory.halve(requests.iter().map(|request| request.samples).sum());
         let sample = || generate(model, adapters, requests, sampling, &self.memory, &self.threads);
         let before = self.memory.halvings();
         let mut generated = retry(|| _ = self.engine.trim_memory(), smaller, sample)?;
         let halvings = self.memory.halvings();
-        generated.hindrances.extend((halvings > before).then_some(Hindrance::Smaller { parts: 1 << halvings }));
+        generated.gpu_fallbacks.extend((halvings > before).then_some(GpuFallback::Smaller { parts: 1 << halvings }));
         Ok(generated)
     }
 

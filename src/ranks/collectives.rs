@@ -138,7 +138,7 @@ mod tests {
 
     use candle_core::Device;
 
-    use super::super::meeting::gather;
+    use super::super::rendezvous::gather;
     use super::*;
 
     /// What each of three ranks, here threads, finds.
@@ -146,7 +146,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let met = |mut ranks: Ranks| {
-            assert!(ranks.meet().unwrap() >= 1);
+            assert!(ranks.rendezvous().unwrap() >= 1);
             let found = work(&ranks);
             (found, ranks)
         };

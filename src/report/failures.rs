@@ -33,7 +33,7 @@ pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Opti
     };
     let evaluated = |name: &str, records: &[EvalRecord]| {
         let set = pair.map_or("", |pair| pair.set);
-        (format!("{set} set, {name} (n = {})", records.len()), of_records(records))
+        (format!("{set} set, {name} (n = {})", records.len()), failure_shares(records))
     };
     let of_pair = |pair: &EvalPair| [evaluated("base", &pair.before), evaluated(&pair.after_name, &pair.after)];
     let training = [Some(first).and_then(trained), Some(last).filter(|last| *last != first).and_then(trained)];
@@ -70,7 +70,7 @@ fn means(history: &RunState, steps: &[u64]) -> Shares {
     recorded_classes(history).filter_map(mean).collect()
 }
 
-fn of_records(records: &[EvalRecord]) -> Shares {
+fn failure_shares(records: &[EvalRecord]) -> Shares {
     let mut shares = Shares::new();
     for class in records.iter().filter_map(EvalRecord::failure) {
         *shares.entry(class).or_default() += 1.0 / records.len() as f64;

@@ -15,9 +15,9 @@ pub struct AgainstBase {
 
 impl AgainstBase {
     /// `None` if the evals share no prompt.
-    pub fn of(base: &[EvalRecord], trained: &[EvalRecord]) -> Option<Self> {
-        let valid = Comparison::of(base, trained);
-        (valid.pairs() > 0).then(|| Self { valid, exact: Comparison::of_exact(base, trained) })
+    pub fn between(base: &[EvalRecord], trained: &[EvalRecord]) -> Option<Self> {
+        let valid = Comparison::between(base, trained);
+        (valid.pairs() > 0).then(|| Self { valid, exact: Comparison::between_exact(base, trained) })
     }
 
     /// Whether valid or exact is significantly below the base's.

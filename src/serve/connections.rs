@@ -23,7 +23,7 @@ use super::activity::Activity;
 use super::{Shared, http};
 
 /// Open connections at most, where the system allows the process so many; then the one that was idle longest is closed.
-const MOST_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 /// Descriptors for all but connections.
 const OWN_DESCRIPTORS: usize = 64;
 /// For a request's head.
@@ -40,17 +40,17 @@ const ROUND: Duration = Duration::from_millis(250);
 
 /// Clients did not end in time, or a second signal came.
 #[derive(Debug)]
-pub(super) struct Unfinished;
+pub(super) struct ForcedShutdown;
 
 /// Serves until a signal, or `should_end` of the time without a request, then until all answers are complete.
 pub(super) async fn listen(
     listener: Listener,
     shared: Arc<Shared>,
     should_end: impl Fn(Duration) -> bool,
-) -> Result<(), Unfinished> {
+) -> Result<(), ForcedShutdown> {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
-        return Err(Unfinished);
+        return Err(ForcedShutdown);
     };
     let most = connection_limit();
     let (graceful, mut open) = (GracefulShutdown::new(), Vec::new());
@@ -62,7 +62,7 @@ pub(super) async fn listen(
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             _ = round.tick() => {
-                if open.iter().any(|open: &Open| open.activity.idle_since().is_none()) {
+                if open.iter().any(|open: &OpenConnection| open.activity.idle_since().is_none()) {
                     used = Instant::now();
                 }
                 if should_end(used.elapsed()) { break } else { continue }
@@ -84,20 +84,20 @@ pub(super) async fn listen(
         let activity = Activity::default();
         let service = router.clone().layer(Extension(activity.clone()));
         let connection = protocol.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
-        let (connection, counted) = (graceful.watch(connection), Counted::new(&shared));
+        let (connection, counted) = (graceful.watch(connection), ConnectionCount::new(&shared));
         let task = tokio::spawn(async move {
             // A client's fault is no event of the server's.
             _ = connection.await;
             drop(counted);
         });
-        open.push(Open { activity, task: task.abort_handle() });
+        open.push(OpenConnection { activity, task: task.abort_handle() });
     }
     drop(listener);
     shared.queue.close();
     tokio::select! {
-        ended = timeout(GRACE, graceful.shutdown()) => ended.map_err(|_| Unfinished),
-        _ = interrupt.recv() => Err(Unfinished),
-        _ = terminate.recv() => Err(Unfinished),
+        ended = timeout(GRACE, graceful.shutdown()) => ended.map_err(|_| ForcedShutdown),
+        _ = interrupt.recv() => Err(ForcedShutdown),
+        _ = terminate.recv() => Err(ForcedShutdown),
     }
 }
 
@@ -108,7 +108,7 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<Impatient> {
+    async fn accept(&self) -> io::Result<TimedWrites> {
         let socket: Box<dyn Socket> = match self {
             Self::Tcp(listener) => {
                 let (socket, _) = listener.accept().await?;
@@ -118,30 +118,30 @@ impl Listener {
             }
             Self::Unix(listener) => Box::new(listener.accept().await?.0),
         };
-        Ok(Impatient { socket, patience: None })
+        Ok(TimedWrites { socket, patience: None })
     }
 }
 
 /// Each connection is a file descriptor, and many systems give a process 1024 unless it asks for more.
 fn connection_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = (MOST_CONNECTIONS + OWN_DESCRIPTORS) as u64;
+    let wanted = (MAX_CONNECTIONS + OWN_DESCRIPTORS) as u64;
     let wanted = limit.maximum.map_or(wanted, |most| most.min(wanted));
     let current = limit.current.unwrap_or(wanted);
     let raised = current < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok();
     let descriptors = if raised { wanted } else { current };
-    (descriptors as usize).saturating_sub(OWN_DESCRIPTORS).clamp(1, MOST_CONNECTIONS)
+    (descriptors as usize).saturating_sub(OWN_DESCRIPTORS).clamp(1, MAX_CONNECTIONS)
 }
 
 /// An open connection.
-struct Open {
+struct OpenConnection {
     activity: Activity,
     task: AbortHandle,
 }
 
 /// Waits until one more connection has room. Of those that have sent no whole request the one that was idle longest is
 /// closed: they cannot keep others out.
-async fn make_room(open: &mut Vec<Open>, most: usize) {
+async fn make_room(open: &mut Vec<OpenConnection>, most: usize) {
     while open.len() >= most {
         open.retain(|connection| !connection.task.is_finished());
         let idle =
@@ -155,16 +155,16 @@ async fn make_room(open: &mut Vec<Open>, most: usize) {
 }
 
 /// A connection as it is counted.
-struct Counted(Arc<Shared>);
+struct ConnectionCount(Arc<Shared>);
 
-impl Counted {
+impl ConnectionCount {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.queue.metrics.connections.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(shared))
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.queue.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -175,13 +175,13 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Socket for S {}
 
 /// A socket whose writes fail once the client has taken nothing for [`WRITE_TIME`].
-struct Impatient {
+struct TimedWrites {
     socket: Box<dyn Socket>,
     /// Since when a write has waited.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
+impl TimedWrites {
     fn written<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -197,13 +197,13 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl AsyncRead for TimedWrites {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(context, to)
     }
 }
 
-impl AsyncWrite for Impatient {
+impl AsyncWrite for TimedWrites {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         self.written(context, |socket, context| socket.poll_write(context, from))
     }

@@ -149,7 +149,7 @@ struct Shared {
 }
 
 /// Decoding that fails so often without a token between is given up.
-const MOST_FAILURES: usize = 3;
+const MAX_FAILURES: usize = 3;
 
 /// Serves until SIGINT, SIGTERM or the end of the [`Conditions`], then completes what was begun. `on_listening` learns the
 /// address; `report` what went wrong meanwhile, and why the conditions ended.
@@ -190,7 +190,7 @@ pub fn serve(
     drop(inside);
     let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens } =
         served;
-    let size = QueueSize::of(&model);
+    let size = QueueSize::for_model(&model);
     let positions = model.config().max_position_embeddings;
     let shared = Arc::new(Shared {
         queue: Queue::new(settings.queued),
@@ -272,7 +272,7 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
             if is_out_of_memory(&error) {
                 _ = self.engine.trim_memory();
             }
-            if failures >= MOST_FAILURES {
+            if failures >= MAX_FAILURES {
                 self.shared.queue.fail("decoding failed; the server's log has the cause");
                 return Err(ServeError::Decode { failures, cause });
             }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::guide::Guide;
 use super::setup::{PromptSets, Setup, lengths};
-use super::trainer::{divided, policy_settings, sampling};
+use super::trainer::{policy_settings, sampling, shard_for_rank};
 use crate::config::{Method, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
@@ -42,15 +42,20 @@ const MEASURED_PROMPTS: usize = 8;
 const MEASURED_TOKENS: usize = 64;
 
 impl Candidate {
-    /// Loads everything; `places` are searched for runs that are the start.
+    /// Loads everything; `run_folders` are searched for runs that are the start.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong, as the run itself would.
-    pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
-        let setup = Setup::of(task.clone(), config.clone(), "", places, engine)?;
+    pub fn load(
+        task: &Task,
+        config: &TrainConfig,
+        run_folders: &RunFolders,
+        engine: &Engine,
+    ) -> Result<Self, TrainError> {
+        let setup = Setup::of(task.clone(), config.clone(), "", run_folders, engine)?;
         let Setup { task, config, start, prompts, scorer, threads, device, fit, .. } = setup;
-        let trainable = Trainable::of(&config);
-        let trained = (trainable, divided(&config, trainable, 0));
+        let trainable = Trainable::for_config(&config);
+        let trained = (trainable, shard_for_rank(&config, trainable, 0));
         let (weights, dtype) = (start.weights()?, engine.dtype);
         let model = Decoder::sharded(&start.config, &weights, trained, config.seed, dtype, &engine.device)?;
         let policy = Policy::new(engine.clone(), model, start.tokenizer, threads);
@@ -85,7 +90,7 @@ impl Candidate {
     }
 
     pub fn shape(&self) -> StepShape {
-        self.fit.as_ref().map_or_else(|| StepShape::of(&self.config), |fit| fit.shape)
+        self.fit.as_ref().map_or_else(|| StepShape::for_config(&self.config), |fit| fit.shape)
     }
 
     /// Completions are counted at the limit.
@@ -122,9 +127,9 @@ impl Candidate {
         let lengths = if is_truncated && limit < max_completion_tokens {
             CompletionLengths::unknown(seen, max_completion_tokens)
         } else {
-            CompletionLengths::of_sample(&groups, max_completion_tokens)
+            CompletionLengths::from_sample(&groups, max_completion_tokens)
         };
-        let shape = ModelShape::of(self.policy.model.config());
+        let shape = ModelShape::from_config(self.policy.model.config());
         let prompts = requests.iter().map(|request| request.prompt.len()).sum::<usize>() as f64;
         let mean_prompt = prompts / requests.len().max(1) as f64;
         let prefill_seconds = shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
@@ -213,8 +218,8 @@ impl Candidate {
         if self.policy.engine.device.is_cpu() {
             return CPU_DECODE_ROWS;
         }
-        let places = gpu_completion_places(self.policy.model.config(), self.policy.engine.dtype.size_in_bytes());
-        (places / self.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
+        let slots = gpu_completion_places(self.policy.model.config(), self.policy.engine.dtype.size_in_bytes());
+        (slots / self.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
     }
 
     /// The first prompts in the order of the first epoch, numbered by row.
@@ -241,7 +246,7 @@ impl Candidate {
         let start = Instant::now();
         forward()?;
         let seconds = start.elapsed().as_secs_f64();
-        let shape = ModelShape::of(self.policy.model.config());
+        let shape = ModelShape::from_config(self.policy.model.config());
         let operations: f64 = batches
             .iter()
             .map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0))

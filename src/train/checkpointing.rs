@@ -92,7 +92,7 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     });
     wait_for_space(trainer, recorder, &pending)?;
     let folder = checkpoint_path(run.path(), step);
-    let contents = Contents::of(parameters, &trainer.state, trainer.trainable(), &trainer.config.base_model);
+    let contents = Contents::for_state(parameters, &trainer.state, trainer.trainable(), &trainer.config.base_model);
     let [mut parameters, mut moments] = all_numbers(trainer);
     match if is_base { None } else { recorder.saver.take_buffer() } {
         Some(buffer) => pending.snapshot = Some(Snapshot::take(buffer, contents, &mut *parameters, &mut *moments)?),

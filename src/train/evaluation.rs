@@ -91,12 +91,12 @@ fn record_eval(
 ) -> Result<Eval, TrainError> {
     let RunEval { set, step, .. } = which;
     let seconds = all.iter().map(|rank| rank.rollout_seconds).fold(0.0, f64::max);
-    let (mut conversations, mut hindrances) = (Vec::new(), Vec::new());
+    let (mut conversations, mut gpu_fallbacks) = (Vec::new(), Vec::new());
     for rank in all {
         conversations.extend(rank.conversations);
-        hindrances.extend(rank.hindrances);
+        gpu_fallbacks.extend(rank.gpu_fallbacks);
     }
-    recorder.fallbacks(step, hindrances)?;
+    recorder.fallbacks(step, gpu_fallbacks)?;
     let records = records(trainer.prompts.set(set), conversations, &trainer.scorer, seconds)?;
     let file = eval_file(step, set.name(), which.target());
     let path = trainer.run.path().join(&file);
@@ -107,7 +107,7 @@ fn record_eval(
             let base = eval_path(trainer.run.path(), 0, set.name(), "base");
             // Without a base eval there is nothing to compare with; one that cannot be read is an error.
             let base = if base.exists() { Some(read_evals(&base)?) } else { None };
-            base.and_then(|base| AgainstBase::of(&base, &records)).map(Box::new)
+            base.and_then(|base| AgainstBase::between(&base, &records)).map(Box::new)
         }
     };
     let (set, target, summary) =

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::advantage::{Advantage, GroupSignal, group_advantages};
 use crate::config::TrainConfig;
 use crate::policy::{Conversation, Prompt, Turn, signal_of};
-use crate::rollout::{DecodeCounts, Hindrance, StopReason};
+use crate::rollout::{DecodeCounts, GpuFallback, StopReason};
 use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
 /// The conversations of one prompt.
@@ -41,7 +41,7 @@ pub(super) struct StepRollout {
     pub(super) score_seconds: f64,
     /// Of all that was decoded together.
     pub(super) counts: DecodeCounts,
-    pub(super) hindrances: Vec<Hindrance>,
+    pub(super) gpu_fallbacks: Vec<GpuFallback>,
     /// By completion of the policy batch, if older weights sampled it than those that the step updates.
     #[serde(skip)]
     pub(super) old_log_probs: Option<Vec<Vec<f32>>>,
@@ -156,7 +156,7 @@ impl StepRollout {
         self.rollout_seconds += more.rollout_seconds;
         self.score_seconds += more.score_seconds;
         self.counts += more.counts;
-        self.hindrances.extend(more.hindrances);
+        self.gpu_fallbacks.extend(more.gpu_fallbacks);
     }
 
     /// Of all ranks, on rank 0.

@@ -24,7 +24,7 @@ impl Guide {
 
     /// `None` where no grammar constrains the row.
     pub(super) fn request(&self, Question { prompt, request }: &Question<'_>) -> Option<Request> {
-        let constraint = self.grammar.as_ref().ok()?.of_row(&prompt.row, &prompt.text).ok()?;
+        let constraint = self.grammar.as_ref().ok()?.for_row(&prompt.row, &prompt.text).ok()?;
         // The number of the sample whose place the answer takes.
         let first_sample = request.first_sample + request.samples as u32 - 1;
         Some(Request { samples: 1, first_sample, constraint: Some(constraint), ..request.clone() })

@@ -11,7 +11,7 @@ use crate::policy::Turn;
 use crate::rollout::{DecodeCounts, StopReason};
 use crate::run::events::RankStep;
 use crate::score::{FailureClass, OrderedMap, Tier, mean_reward};
-use crate::update::{Applied, PolicyStatistics};
+use crate::update::{PolicyStatistics, StepOutcome};
 
 /// The update of a step, before it is recorded.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ pub(super) struct StepUpdate {
     /// Of this rank's groups; on rank 0 of all of them, once it is recorded.
     pub(super) statistics: PolicyStatistics,
     /// `None` without informative groups.
-    pub(super) applied: Option<Applied>,
+    pub(super) applied: Option<StepOutcome>,
     pub(super) learning_rate: f64,
     pub(super) start: Instant,
     pub(super) shape: StepShape,
@@ -88,8 +88,8 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
     let update_seconds = update.update_seconds();
     found.add("learning_rate", learning_rate);
     match applied {
-        Some(Applied::Moved { grad_norm, .. }) => found.add("grad_norm", grad_norm),
-        Some(Applied::NotFinite) => found.add("grad_norm", f64::NAN),
+        Some(StepOutcome::Updated { grad_norm, .. }) => found.add("grad_norm", grad_norm),
+        Some(StepOutcome::NotFinite) => found.add("grad_norm", f64::NAN),
         None => {}
     }
     if statistics.tokens > 0 {

@@ -14,7 +14,7 @@ use crate::rollout::ThreadPool;
 use crate::score::{thinking_of, tools_of, turns_of};
 use crate::task::{Definition, Task};
 use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
-use crate::update::{Applied, Example, Optimizer, OptimizerSettings, SupervisedSettings, supervised_gradient};
+use crate::update::{Example, Optimizer, OptimizerSettings, StepOutcome, SupervisedSettings, supervised_gradient};
 
 #[derive(Clone, Debug)]
 pub struct PretrainSettings {
@@ -84,7 +84,7 @@ pub fn pretrain(
         let supervised =
             SupervisedSettings { loss_tokens: completion_tokens, tokens_per_micro_batch, recompute: false };
         let (gradients, loss) = supervised_gradient(&model, &examples, supervised, threads)?;
-        if optimizer.apply(model.parameters(), &gradients)? == Applied::NotFinite {
+        if optimizer.apply(model.parameters(), &gradients)? == StepOutcome::NotFinite {
             return Err(TrainError::NotFinite { step: update + 1, what: "the gradient".to_owned() });
         }
         on_progress(PretrainProgress { update: update + 1, loss, tokens });
@@ -111,7 +111,7 @@ fn tokenizer_files(
     let calls_functions = matches!(task.definition, Definition::ToolCalls(_));
     let template = if calls_functions { TOOL_CHAT_TEMPLATE } else { CHAT_TEMPLATE };
     if let Some(source) = &settings.from {
-        return Ok(TokenizerFiles::of(source, template)?);
+        return Ok(TokenizerFiles::for_source(source, template)?);
     }
     let mut texts = Vec::new();
     for number in 0..settings.tokenizer_examples {

@@ -112,9 +112,10 @@ pub(super) fn load_and_train(
 /// # Errors
 /// [`TrainError`]; rank 0 has been told.
 pub fn follow(mut ranks: Ranks, engine: &Engine) -> Result<(), TrainError> {
-    let sharing = ranks.meet();
+    let ranks_per_host = ranks.rendezvous();
     let ranks = Rc::new(ranks);
-    let followed = sharing.map_err(TrainError::from).and_then(|sharing| follow_run(&ranks, sharing, engine));
+    let followed =
+        ranks_per_host.map_err(TrainError::from).and_then(|ranks_per_host| follow_run(&ranks, ranks_per_host, engine));
     match followed {
         // Rank 0 is gone, or has cancelled the work.
         Err(TrainError::Rank(RankError::Lost { .. })) => Ok(()),
@@ -130,13 +131,13 @@ pub fn follow(mut ranks: Ranks, engine: &Engine) -> Result<(), TrainError> {
     }
 }
 
-fn follow_run(ranks: &Rc<Ranks>, sharing: usize, engine: &Engine) -> Result<(), TrainError> {
+fn follow_run(ranks: &Rc<Ranks>, ranks_per_host: usize, engine: &Engine) -> Result<(), TrainError> {
     let begin: Begin = ranks.receive()?;
     let unshared = |error: TrainError| TrainError::Unshared { error: error.to_string() };
     let run = RunDirectory::open(&begin.run).map_err(|error| unshared(error.into()))?;
     run.check_private()?;
-    let places = RunFolders::discover(None, run.path());
-    let mut setup = Setup::read(&run, &places, engine, Some(ranks.size())).map_err(|error| match error {
+    let run_folders = RunFolders::discover(None, run.path());
+    let mut setup = Setup::read(&run, &run_folders, engine, Some(ranks.size())).map_err(|error| match error {
         TrainError::OtherModel { .. } => unshared(error),
         error => error,
     })?;
@@ -144,7 +145,7 @@ fn follow_run(ranks: &Rc<Ranks>, sharing: usize, engine: &Engine) -> Result<(), 
         let (own, expected) = (setup.resumed_from, begin.resumed_from);
         return Err(TrainError::OtherCheckpoint { own, expected });
     }
-    setup.share_processors(sharing)?;
+    setup.share_processors(ranks_per_host)?;
     setup.threads = setup.threads.until(ranks.loss());
     let reading = LatestReading::unknown(engine);
     let _monitor = setup.gpu.take().map(|gpu| {

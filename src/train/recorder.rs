@@ -17,14 +17,14 @@ use super::rank_steps::{LatestReading, rank_metrics};
 use super::trainer::Trainer;
 use crate::config::TrainConfig;
 use crate::plan::CONTEXT_BYTES;
-use crate::rollout::Hindrance;
+use crate::rollout::GpuFallback;
 use crate::run::events::{Alert, End, Group, Phase, RankStep, Step};
 use crate::run::{
     DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunState,
     StateWriter, Status, WaitOutcome, Worker,
 };
 use crate::score::Scorer;
-use crate::update::{Applied, PolicyStatistics};
+use crate::update::{PolicyStatistics, StepOutcome};
 
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
@@ -112,8 +112,8 @@ impl<'a> Record<'a> {
         })?;
         update.sampling_seconds =
             rollout.all().map(|rank| rank.rollout_seconds + rank.score_seconds).fold(0.0, f64::max);
-        let hindrances = rollout.all().flat_map(|rollout| rollout.hindrances.clone()).collect();
-        self.on_rank_0(|recorder| recorder.fallbacks(trainer.state.step + 1, hindrances))?;
+        let gpu_fallbacks = rollout.all().flat_map(|rollout| rollout.gpu_fallbacks.clone()).collect();
+        self.on_rank_0(|recorder| recorder.fallbacks(trainer.state.step + 1, gpu_fallbacks))?;
         let trained_tokens = update.statistics.rows;
         self.finish_step(trainer, update, metrics, trained_tokens)
     }
@@ -157,7 +157,7 @@ impl<'a> Record<'a> {
             ..update.rank.clone()
         };
         let reports = ranks.gather(RankReport { statistics: update.statistics, step })?;
-        trainer.finish_step(update.applied == Some(Applied::NotFinite), seconds);
+        trainer.finish_step(update.applied == Some(StepOutcome::NotFinite), seconds);
         let entropy = self.on_rank_0(|recorder| {
             let entropy = metrics.get("completions/entropy").copied();
             reports.iter().skip(1).for_each(|report| update.statistics.add(report.statistics));
@@ -269,7 +269,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Records the alerts of what a GPU refused rollouts.
-    pub(super) fn fallbacks(&mut self, step: u64, found: Vec<Hindrance>) -> Result<(), TrainError> {
+    pub(super) fn fallbacks(&mut self, step: u64, found: Vec<GpuFallback>) -> Result<(), TrainError> {
         self.alerts.fallbacks.alerts(step, found).into_iter().try_for_each(|alert| self.event(alert))
     }
 

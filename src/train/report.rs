@@ -95,7 +95,7 @@ fn read_report(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Res
         set: set.to_owned(),
         base: EvalSummary::from_records(&before),
         trained: EvalSummary::from_records(&after),
-        comparison: Comparison::of(&before, &after),
-        exact_comparison: Comparison::of_exact(&before, &after),
+        comparison: Comparison::between(&before, &after),
+        exact_comparison: Comparison::between_exact(&before, &after),
     })
 }

@@ -27,7 +27,7 @@ pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Nex
         if let Some(due) = recorder.requests.settings.first_entry().filter(|due| *due.key() <= step + 1) {
             return Ok(Next::Set(due.remove()));
         }
-        recorder.requests.open.extend(controls.take());
+        recorder.requests.open.extend(controls.drain());
         if let Some(accepted) = recorder.requests.open.pop_front() {
             recorder.event(accepted.event(step + 1))?;
             controls.recorded(&accepted);

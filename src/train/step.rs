@@ -66,7 +66,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
     let sampling = trainer.sampling();
     let settings = trainer.converse_settings(PolicyVersion::Trained, &sampling);
     // Every answer comes with its reward; within a group rewards become advantages.
-    let Conversed { conversations, counts, hindrances, rollout_seconds, score_seconds } =
+    let Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds } =
         trainer.policy.converse(&questions, &settings, None)?;
     let mut groups = Vec::with_capacity(prompts.len());
     for ((position, prompt), conversations) in prompts.into_iter().zip(conversations) {
@@ -79,7 +79,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
         rollout_seconds: rollout_seconds / steps,
         score_seconds: score_seconds / steps,
         counts,
-        hindrances: hindrances.clone(),
+        gpu_fallbacks: gpu_fallbacks.clone(),
         ..StepRollout::default()
     };
     Ok(own.iter().map(rollout).collect())

@@ -13,7 +13,7 @@ use crate::config::Method;
 use crate::policy::{PolicyVersion, Prompt, Question, render};
 use crate::rollout::Request;
 use crate::score::{Tier, reference_answer};
-use crate::update::{Applied, Example, SupervisedSettings, supervised_gradient};
+use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
 
 /// Takes one step of supervised fine-tuning on the next prompts' own answers; in `sft+grpo`, rows of one turn without
 /// an answer have one of the base's, sampled under the task's grammar, if it is valid.
@@ -58,7 +58,10 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     let metrics = BTreeMap::from([
         ("loss".to_owned(), loss),
         ("learning_rate".to_owned(), update.learning_rate),
-        ("grad_norm".to_owned(), if let Applied::Moved { grad_norm, .. } = applied { grad_norm } else { f64::NAN }),
+        (
+            "grad_norm".to_owned(),
+            if let StepOutcome::Updated { grad_norm, .. } = applied { grad_norm } else { f64::NAN },
+        ),
         ("step_time".to_owned(), seconds),
         ("tokens_per_second/train".to_owned(), sum(|share| share.trained_tokens) as f64 / seconds.max(1e-9)),
     ]);

@@ -21,7 +21,7 @@ use crate::run::{RunDirectory, checkpoint_path, list_checkpoints, read_step};
 use crate::score::Scorer;
 use crate::task::Task;
 use crate::text::Tokenizer;
-use crate::update::{Applied, LossSettings, Optimizer, OptimizerSettings, PolicySettings};
+use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, StepOutcome};
 
 /// A run in training, on one of its ranks.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(super) struct Trainer {
 }
 
 /// Consecutive steps without a finite gradient that end a run.
-const MOST_SKIPPED: u64 = 3;
+const MAX_SKIPPED_STEPS: u64 = 3;
 
 impl Trainer {
     /// Loads the model's weights and the last checkpoint. `has_recovered`: from a collapse. Returns the step of the
@@ -60,9 +60,9 @@ impl Trainer {
         let shape = Cell::new(setup.shape());
         let Setup { task, config, start, prompts, scorer, threads, total_steps, engine, .. } = setup;
         let weights = start.weights()?;
-        let trainable = Trainable::of(&config);
+        let trainable = Trainable::for_config(&config);
         let decoder = |trainable| {
-            let shard = divided(&config, trainable, ranks.rank());
+            let shard = shard_for_rank(&config, trainable, ranks.rank());
             Decoder::sharded(&start.config, &weights, (trainable, shard), config.seed, engine.dtype, &engine.device)
         };
         let model = decoder(trainable)?;
@@ -80,7 +80,7 @@ impl Trainer {
     }
 
     pub(super) fn trainable(&self) -> Trainable {
-        Trainable::of(&self.config)
+        Trainable::for_config(&self.config)
     }
 
     pub(super) fn sampling(&self) -> Sampling {
@@ -166,10 +166,10 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::RanksDiffer`] on rank 0; [`TrainError::Rank`] of a rank that is gone.
-    pub(super) fn apply(&mut self, gradients: &Gradients) -> Result<Applied, TrainError> {
+    pub(super) fn apply(&mut self, gradients: &Gradients) -> Result<StepOutcome, TrainError> {
         let parameters = self.policy.model.parameters();
         let applied = if parameters.shard().is_whole() {
-            let sum = Gradients::of(self.ranks.all_reduce(gradients.flat())?);
+            let sum = Gradients::from_flat(self.ranks.all_reduce(gradients.flat())?);
             self.optimizer.apply(parameters, &sum)?
         } else {
             let own = self.ranks.reduce_scatter(gradients.flat())?;
@@ -214,14 +214,14 @@ impl Trainer {
     }
 
     /// # Errors
-    /// [`TrainError::NotFinite`] once [`MOST_SKIPPED`] steps in a row had no finite gradient.
+    /// [`TrainError::NotFinite`] once [`MAX_SKIPPED_STEPS`] steps in a row had no finite gradient.
     pub(super) fn check_skipped(&self) -> Result<(), TrainError> {
-        if self.state.skipped_in_a_row < MOST_SKIPPED {
+        if self.state.skipped_in_a_row < MAX_SKIPPED_STEPS {
             return Ok(());
         }
         Err(TrainError::NotFinite {
             step: self.state.step,
-            what: format!("the gradient of {MOST_SKIPPED} consecutive steps"),
+            what: format!("the gradient of {MAX_SKIPPED_STEPS} consecutive steps"),
         })
     }
 
@@ -243,7 +243,7 @@ impl Trainer {
 }
 
 /// The parameters that `rank` updates: its part where every weight is trained; of adapters, which are small, all.
-pub(super) fn divided(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
+pub(super) fn shard_for_rank(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
     if trainable == Trainable::Full { Shard { rank, ranks: config.ranks } } else { Shard::WHOLE }
 }
 

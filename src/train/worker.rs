@@ -58,7 +58,7 @@ pub enum Ended {
 /// [`TrainError`], which is also recorded in the run directory.
 pub fn train(
     run: &RunDirectory,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     engine: &Engine,
     worker: &Worker,
     source: RankSource,
@@ -67,7 +67,7 @@ pub fn train(
     let start = Instant::now();
     let reading = LatestReading::unknown(engine);
     let mut record = Record::of_rank_0(Recorder::open(worker, listener)?, reading);
-    let setup = set_up(run, places, engine, source);
+    let setup = set_up(run, run_folders, engine, source);
     let result = setup.and_then(|(setup, ranks)| compute(run, setup, ranks, worker, &mut record));
     // Nothing may be written into a lost folder.
     worker.check()?;
@@ -92,7 +92,7 @@ pub fn train(
 /// Reads what the run needs besides weights, and has its other ranks started.
 fn set_up(
     run: &RunDirectory,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     engine: &Engine,
     source: RankSource,
 ) -> Result<(Setup, Ranks), TrainError> {
@@ -102,7 +102,7 @@ fn set_up(
         RankSource::OnGpus(ordinals) => Some(ordinals.len()),
         RankSource::Launched(ranks) => Some(ranks.size()),
     };
-    let setup = Setup::read(run, places, engine, count)?;
+    let setup = Setup::read(run, run_folders, engine, count)?;
     let ranks = match source {
         RankSource::Launched(ranks) => ranks,
         RankSource::OnGpus(ordinals) => {
@@ -122,7 +122,7 @@ fn compute(
     worker: &Worker,
     record: &mut Record<'_>,
 ) -> Result<Ended, TrainError> {
-    setup.share_processors(ranks.meet()?)?;
+    setup.share_processors(ranks.rendezvous()?)?;
     let (resumed_from, path) = (setup.resumed_from, run.path().to_owned());
     let has_recovered = record.on_rank_0(|recorder| Ok(!recorder.history()?.collapses.is_empty()))?;
     // The others begin to load the model.

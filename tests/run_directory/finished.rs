@@ -130,7 +130,7 @@ fn write_eval(run: &RunDirectory, events: &mut EventWriter, set: &str, target: &
     write_evals(&run.path().join(&file), &records).unwrap();
     let summary = EvalSummary::from_records(&records);
     let base = read_evals(&run.path().join(eval_file(0, set, "base"))).unwrap_or_default();
-    let against_base = AgainstBase::of(&base, &records).filter(|_| step > 0).map(Box::new);
+    let against_base = AgainstBase::between(&base, &records).filter(|_| step > 0).map(Box::new);
     let (set, target) = (set.into(), target.into());
     events.append(Eval { step, set, target, summary, file, seconds: 2.0, against_base }).unwrap();
 }

@@ -22,7 +22,7 @@ fn records(valid: usize, exact: usize) -> Vec<EvalRecord> {
 
 fn eval(step: u64, set: &str, base: &[EvalRecord], records: &[EvalRecord]) -> Eval {
     let target = if step == 0 { "base" } else { "trained" }.to_owned();
-    let against_base = AgainstBase::of(base, records).filter(|_| step > 0).map(Box::new);
+    let against_base = AgainstBase::between(base, records).filter(|_| step > 0).map(Box::new);
     let summary = EvalSummary::from_records(records);
     Eval { step, set: set.to_owned(), target, summary, against_base, ..Eval::default() }
 }
@@ -77,7 +77,7 @@ fn more_training_breaks_ties_between_trained_checkpoints() {
 fn valid_without_exact_is_never_good() {
     // (evals, best, label, level).
     let check = |evals: &[(usize, usize)], best, label, level| {
-        let outcome = RunOutcome::of(&ended(history(evals)), Some(best));
+        let outcome = RunOutcome::from_history(&ended(history(evals)), Some(best));
         assert_eq!((outcome.label(), outcome.level()), (label, level), "{evals:?}: {}", outcome.sentence());
         outcome
     };
@@ -102,7 +102,7 @@ fn valid_without_exact_is_never_good() {
         "{}",
         late.sentence()
     );
-    let collapsed = RunOutcome::of(&ended(history(&[(0, 0)])), Some(0));
+    let collapsed = RunOutcome::from_history(&ended(history(&[(0, 0)])), Some(0));
     assert_eq!(
         collapsed.sentence(),
         "the best checkpoint is the base: no later one was better; the run ends with valid and exact below the base: valid 60.0% to 0.0%, \
@@ -115,7 +115,7 @@ fn valid_without_exact_is_never_good() {
         eval.summary.exact = None;
         eval.against_base.iter_mut().for_each(|against| against.exact = None);
     }
-    let outcome = RunOutcome::of(&unknown, Some(5));
+    let outcome = RunOutcome::from_history(&unknown, Some(5));
     assert_eq!((outcome.label(), outcome.level()), ("valid above base", Level::Info));
     assert!(outcome.sentence().ends_with(", p = 1.8e-12), exact n/a"), "{}", outcome.sentence());
 }

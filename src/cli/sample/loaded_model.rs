@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Arguments, document};
-use crate::checkpoint::Located;
+use crate::checkpoint::ModelLocation;
 use crate::cli::output::eprint_line;
 use crate::cli::rows::{Rows, whole};
 use crate::cli::targets::{Target, common_limit};
@@ -30,7 +30,7 @@ use crate::task::Task;
 use crate::text::Tokenizer;
 
 /// For a prompt's completions: loading, waiting for a device, or the current step.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const SAMPLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const LOOK: Duration = Duration::from_millis(250);
 /// Servers that are started for a prompt, one after the other, if they end.
 const MAX_SERVERS: usize = 2;
@@ -43,7 +43,7 @@ pub(super) struct Client<'a> {
     pub(super) model: &'a str,
     /// Whether with its adapter, if it has one.
     pub(super) is_trained: bool,
-    pub(super) places: &'a RunFolders,
+    pub(super) run_folders: &'a RunFolders,
 }
 
 /// A server, and what makes prompts for it.
@@ -83,8 +83,8 @@ impl Client<'_> {
         let is_run = |folder: &Path| folder.join("run.toml").is_file();
         let is_model = find_model(self.model).is_ok_and(|source| !source.folder().is_some_and(is_run));
         let is_current = !reference.explicit || reference.at == At::Last;
-        let run = self.places.find(&reference.run).ok().filter(|_| is_current && !is_model)?;
-        Liveness::of(run.path()).may_live().then(|| run.path().to_owned())
+        let run = self.run_folders.find(&reference.run).ok().filter(|_| is_current && !is_model)?;
+        Liveness::for_run(run.path()).may_live().then(|| run.path().to_owned())
     }
 
     /// Whether the run's worker has answered; else it has exited meanwhile.
@@ -110,7 +110,7 @@ impl Client<'_> {
             let status = status.name();
             Some(format!("answered by the run's worker between steps: it is {status}, step {step}{cause}"))
         };
-        match with_status_output(state, || ask(run, &verb, PATIENCE, &mut on_part)) {
+        match with_status_output(state, || ask(run, &verb, SAMPLE_TIMEOUT, &mut on_part)) {
             Ok(outcome) if !outcome.done => return Err(Failure::failed(format!("not done in time: {}", outcome.text))),
             Err(RunError::NoWorker { .. }) => return Ok(false),
             outcome => outcome?,
@@ -135,19 +135,19 @@ impl Client<'_> {
         if cfg!(not(feature = "serve")) {
             return Err(Failure::usage("--worker: built without the feature `serve`: sample without --worker"));
         }
-        let target = Target::find(self.model, self.task, self.places, None)?;
+        let target = Target::find(self.model, self.task, self.run_folders, None)?;
         let own_limit = || common_limit(std::slice::from_ref(&target));
         let limit = self.arguments.max_completion_tokens.map_or_else(own_limit, |tokens| tokens as usize);
-        let located = Located::find(self.model, self.places)?;
+        let located = ModelLocation::find(self.model, self.run_folders)?;
         let model = match &located {
-            Located::Run { run, step } => format!("{}@{step}", std::path::absolute(run.path())?.display()),
-            Located::Model(source) | Located::Adapter(source) => match source.folder() {
+            ModelLocation::Run { run, step } => format!("{}@{step}", std::path::absolute(run.path())?.display()),
+            ModelLocation::Model(source) | ModelLocation::Adapter(source) => match source.folder() {
                 Some(folder) => std::path::absolute(folder)?.display().to_string(),
                 None => self.model.to_owned(),
             },
         };
-        let folder = ServerFolder::of_model(&model, &located.digest(self.places)?);
-        let source = located.source(self.places)?;
+        let folder = ServerFolder::of_model(&model, &located.digest(self.run_folders)?);
+        let source = located.source(self.run_folders)?;
         let positions = source.config()?.max_position_embeddings;
         let lengths = Lengths { max_seq_len: None, max_completion_tokens: limit, positions };
         Ok(Server { folder, model, tokenizer: Tokenizer::load(&source)?, lengths })
@@ -179,7 +179,7 @@ impl Client<'_> {
     fn answer(&self, Server { folder, model, .. }: &Server, body: &str) -> Result<Vec<Completion>, Failure> {
         let (begun, mut servers) = (Instant::now(), 0);
         let failed = |why: String| Failure::failed(format!("the server of {model}: {why}"));
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < SAMPLE_TIMEOUT {
             match folder.connect().and_then(|socket| post(socket, body)) {
                 Ok((200, answer)) => {
                     return completions(&answer).ok_or_else(|| failed("its answer broke off".to_owned()));
@@ -202,7 +202,7 @@ impl Client<'_> {
             }
             std::thread::sleep(LOOK / 5);
         }
-        Err(failed(format!("no answer for {} s", PATIENCE.as_secs())))
+        Err(failed(format!("no answer for {} s", SAMPLE_TIMEOUT.as_secs())))
     }
 }
 
@@ -228,7 +228,7 @@ fn with_status_output<T>(state: impl Fn() -> Option<String> + Send, work: impl F
 /// The status and body of an answer. By HTTP/1.0 it is not in chunks, and ends with the connection.
 fn post(mut socket: UnixStream, body: &str) -> io::Result<(u16, Value)> {
     let head = "POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length:";
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(SAMPLE_TIMEOUT))?;
     write!(socket, "{head} {}\r\n\r\n{body}", body.len())?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;

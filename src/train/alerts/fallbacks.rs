@@ -1,20 +1,20 @@
 //! What a GPU refused rollouts, each told once.
 
-use crate::rollout::Hindrance;
+use crate::rollout::GpuFallback;
 use crate::run::events::Alert;
 
 /// What has been told.
 #[derive(Debug, Default)]
-pub(in crate::train) struct Fallbacks(Vec<Hindrance>);
+pub(in crate::train) struct Fallbacks(Vec<GpuFallback>);
 
 impl Fallbacks {
     /// The alerts of those that are new.
-    pub(in crate::train) fn alerts(&mut self, step: u64, found: Vec<Hindrance>) -> Vec<Alert> {
+    pub(in crate::train) fn alerts(&mut self, step: u64, found: Vec<GpuFallback>) -> Vec<Alert> {
         let mut alerts = Vec::new();
-        for hindrance in found {
-            if !self.0.contains(&hindrance) {
-                alerts.push(hindered(step, &hindrance));
-                self.0.push(hindrance);
+        for gpu_fallback in found {
+            if !self.0.contains(&gpu_fallback) {
+                alerts.push(fallback_alert(step, &gpu_fallback));
+                self.0.push(gpu_fallback);
             }
         }
         alerts
@@ -22,9 +22,9 @@ impl Fallbacks {
 }
 
 /// The alert after a rollout that took longer for want of something on the GPU.
-fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
-    let (rule, sentence, suggestion) = match hindrance {
-        Hindrance::Smaller { parts } => (
+fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
+    let (rule, sentence, suggestion) = match gpu_fallback {
+        GpuFallback::Smaller { parts } => (
             "out_of_memory",
             format!(
                 "GPU out of memory while sampling: from now on 1/{parts} as many completions are decoded together, in \
@@ -34,7 +34,7 @@ fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
              there."
                 .to_owned(),
         ),
-        Hindrance::Unrecorded { cause } => (
+        GpuFallback::Unrecorded { cause } => (
             "graph_not_recorded",
             format!(
                 "Steps of decoding could not be recorded as a CUDA graph ({cause}): kernels are started one by one."
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn what_hinders_rollouts_is_told_once() {
         let (smaller, unrecorded) =
-            (Hindrance::Smaller { parts: 4 }, Hindrance::Unrecorded { cause: "no memory".to_owned() });
+            (GpuFallback::Smaller { parts: 4 }, GpuFallback::Unrecorded { cause: "no memory".to_owned() });
         let mut fallbacks = Fallbacks::default();
         assert_eq!(fallbacks.alerts(1, Vec::new()), []);
         let alerts = fallbacks.alerts(2, vec![smaller.clone(), smaller.clone()]);
