@@ -119,7 +119,7 @@ fn follow(run: &Path, seconds: u64) {
     while start.elapsed() < Duration::from_secs(seconds) {
         let batch = follower.next(Duration::from_secs(1)).unwrap();
         batches += usize::from(!batch.is_empty());
-        state.take(batch);
+        state.apply(batch);
     }
     let share = 100.0 * (processor_seconds() - before) / start.elapsed().as_secs_f64();
     let steps = state.last_step - first;

@@ -169,7 +169,7 @@ fn command() {
         std::fs::write(folder.path().join(name), bytes).unwrap_or_else(|error| fail(&error));
     }
     let task = Task::load(folder.path()).unwrap_or_else(|error| fail(&error));
-    let trust = Trust::of(&task).unwrap_or_else(|error| fail(&error));
+    let trust = Trust::for_task(&task).unwrap_or_else(|error| fail(&error));
     trust.iter().for_each(|trust| trust.set(true).unwrap_or_else(|error| fail(&error)));
     let scorer = Scorer::new(&task).unwrap_or_else(|error| fail(&error));
     let rows = dataset::load(&task, PromptSet::Train).unwrap_or_else(|error| fail(&error));

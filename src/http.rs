@@ -18,7 +18,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// `None` for what is no http address, or holds a name and password.
-    pub(crate) fn of(url: &str) -> Option<Self> {
+    pub(crate) fn from_url(url: &str) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
         let (scheme, authority) = (uri.scheme_str()?.to_lowercase(), uri.authority()?);
         let usual = match scheme.as_str() {
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_known_by_scheme_host_and_port() {
-        let same = |one: &str, other: &str| Origin::of(one).unwrap() == Origin::of(other).unwrap();
+        let same = |one: &str, other: &str| Origin::from_url(one).unwrap() == Origin::from_url(other).unwrap();
         assert!(same("https://huggingface.co", "https://HuggingFace.co:443/api/x?y#z"));
         for other in [
             "http://huggingface.co",
@@ -92,7 +92,7 @@ mod tests {
         ] {
             assert!(!same("https://huggingface.co", other), "{other}");
         }
-        let here = |url: &str| Origin::of(url).is_some_and(|origin| origin.is_loopback());
+        let here = |url: &str| Origin::from_url(url).is_some_and(|origin| origin.is_loopback());
         assert!(
             ["http://127.0.0.1:8080", "http://localhost/x", "http://[::1]:80", "http://127.8.9.1"]
                 .into_iter()

@@ -9,7 +9,7 @@ use grpo_tui::constraint::{Answer, CallForm, Constraint, Reasoning, TaskConstrai
 use grpo_tui::dataset::read_rows;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
-use grpo_tui::kernels::sampler::{Draw, LIKELIEST, SampledToken, mask_words, sample_masked, sample_tokens};
+use grpo_tui::kernels::sampler::{LIKELIEST, SampleParams, SampledToken, mask_words, sample_masked, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
 use grpo_tui::score::Scorer;
@@ -124,7 +124,8 @@ fn tools_and_patterns_constrain_as_well() {
     let (model, vocabulary) = (model(tokenizer.vocab_size()), Vocabulary::new(&tokenizer).unwrap());
     let sampling = Sampling::new(&tokenizer, 1.0, 200, 7);
     let tools = json!([{"name": "pay", "parameters": {"properties": {"n": {"type": "boolean"}}, "required": ["n"]}}]);
-    let calls = Answer::calls(("tools", &tools.to_string()), &tools, CallForm::of_template(&tokenizer), false).unwrap();
+    let calls =
+        Answer::calls(("tools", &tools.to_string()), &tools, CallForm::for_template(&tokenizer), false).unwrap();
     let pattern = Answer::Text { pattern: r"^\d{2}-(a|b)$".to_owned(), label: "task.toml".to_owned() };
     let call = r#"^\{ ?"name" ?: ?"pay" ?, ?"arguments" ?: ?\{ ?"n" ?: ?(true|false) ?\} ?\}$"#;
     let call = regex::Regex::new(call).unwrap();
@@ -201,7 +202,7 @@ fn requests_are_of_the_operations_of_their_document() {
     for (lines, least) in [("", 4), ("operation = \"createInvoice\"", 1), ("operation = \"GET /invoices/{id}\"", 1)] {
         let (_folder, task) = requests_task(&document(), lines);
         let scorer = Scorer::new(&task).unwrap();
-        let constraint = TaskConstraints::new(&task, &tokenizer).unwrap().of_row(&row, "").unwrap();
+        let constraint = TaskConstraints::new(&task, &tokenizer).unwrap().for_row(&row, "").unwrap();
         let found: Vec<String> = (0..200).filter_map(|seed| random_completion(&constraint, &tokenizer, seed)).collect();
         assert!(found.len() > 20, "{lines}: {} ended", found.len());
         let mut kinds = std::collections::BTreeSet::new();
@@ -277,7 +278,8 @@ fn the_masked_sampler_follows_its_distribution() {
     let mut counts = vec![0_usize; vocabulary];
     for chunk in 0..draws / 50 {
         let place = |i: usize| SampleKey { step: 0, prompt: chunk as u32, sample: i as u32, position: 0 };
-        let draws: Vec<Draw> = (0..50).map(|i| Draw { uniform: uniform(42, place(i)), temperature: 0.8 }).collect();
+        let draws: Vec<SampleParams> =
+            (0..50).map(|i| SampleParams { uniform: uniform(42, place(i)), temperature: 0.8 }).collect();
         for drawn in sample_masked(&batch, &draws, &masks).unwrap() {
             let id = drawn.token_id as usize;
             assert!((f64::from(drawn.log_prob) - (weight(id) / total).ln()).abs() < 1e-4);
@@ -305,7 +307,7 @@ fn masks_that_allow_all_or_one_or_none() {
         let row = Tensor::from_slice(&logits, (1, vocabulary), &Device::Cpu).unwrap();
         for uniform in [0.0, 0.3, 1.0 - f64::EPSILON / 2.0, LIKELIEST] {
             for temperature in [0.7, 0.0] {
-                let draw = [Draw { uniform, temperature }];
+                let draw = [SampleParams { uniform, temperature }];
                 let all = sample_masked(&row, &draw, &mask(vocabulary, |_| true)).unwrap();
                 assert_eq!(all, sample_tokens(&row, &draw).unwrap(), "{vocabulary} {uniform}");
                 let only = vocabulary / 2;
@@ -319,7 +321,7 @@ fn masks_that_allow_all_or_one_or_none() {
         }
     }
     let row = Tensor::new(&[[0.0_f32, f32::NAN, 1.0]], &Device::Cpu).unwrap();
-    let draw = [Draw { uniform: 0.5, temperature: 1.0 }];
+    let draw = [SampleParams { uniform: 0.5, temperature: 1.0 }];
     assert!(sample_masked(&row, &draw, &mask(3, |id| id != 1)).is_ok());
     assert!(sample_masked(&row, &draw, &mask(3, |id| id != 0)).unwrap_err().to_string().contains("not finite"));
     assert!(sample_masked(&row, &draw, &[0, 0]).is_err(), "two words for three tokens");

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use grpo_tui::dataset::{PromptRow, load_from};
-use grpo_tui::endpoint::{Answer, Endpoint, EndpointError, Question, RequestForm, Sampling, Unanswered, ask, records};
+use grpo_tui::endpoint::{
+    Answer, Endpoint, EndpointError, Question, RequestForm, Sampling, UnansweredQuestion, ask, records,
+};
 use grpo_tui::run::{EvalRecord, EvalSummary, LogProbs};
 use grpo_tui::score::Scorer;
 use grpo_tui::task::Task;
@@ -143,7 +145,7 @@ fn recorded(endpoint: &Endpoint, task: &Task, rows: &[PromptRow]) -> Result<Vec<
     records((endpoint, &form), (task, &scorer), rows, questions, HashMap::new(), |_| Ok(()))
 }
 
-fn outcomes(endpoint: &Endpoint, rows: &[PromptRow]) -> Result<Vec<Result<Answer, Unanswered>>, EndpointError> {
+fn outcomes(endpoint: &Endpoint, rows: &[PromptRow]) -> Result<Vec<Result<Answer, UnansweredQuestion>>, EndpointError> {
     ask(endpoint, &asked(endpoint, "invoice", rows).unwrap(), &HashMap::new(), |_, _| Ok(()))
 }
 

@@ -119,8 +119,11 @@ fn hand_computed_losses() {
         let row = format!("{policy_loss} {ratios:?} A {advantage}: {found:?}");
         // The ratios pass through f32 log-probs near 2, whose spacing is 2.4e-7.
         assert!((found.loss - loss).abs() < 1e-6, "{row}, expected {loss}");
-        assert_eq!(found.weights.len(), weights.len());
-        assert!(found.weights.iter().zip(*weights).all(|(a, b)| (a - b).abs() < 1e-6), "{row}, expected {weights:?}");
+        assert_eq!(found.d_log_probs.len(), weights.len());
+        assert!(
+            found.d_log_probs.iter().zip(*weights).all(|(a, b)| (a - b).abs() < 1e-6),
+            "{row}, expected {weights:?}"
+        );
         assert_eq!((found.clipped_low, found.clipped_high), (*low, *high), "{row}");
     }
 }
@@ -136,7 +139,7 @@ fn a_cap_below_the_clip_holds_too() {
     // Clip at 1 + 1.5, cap at 2: ratio 2.25 counts as 2 and stops: -2 / (4 * 1).
     let wide = LossSettings { clip_high: 1.5, ..loss_settings(PolicyLoss::Grpo) };
     let found = with_ratios(&wide, &[2.25], 1.0);
-    assert!((found.loss + 0.5).abs() < 1e-6 && found.weights == [0.0] && found.clipped_high == 1, "{found:?}");
+    assert!((found.loss + 0.5).abs() < 1e-6 && found.d_log_probs == [0.0] && found.clipped_high == 1, "{found:?}");
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn the_kl_is_added_with_its_weight_and_the_losss_own_share() {
             (found.kl - sum).abs() < 1e-9 && (found.loss - 0.1 * share * sum).abs() < 1e-9,
             "{policy_loss} {found:?}"
         );
-        assert!((found.weights[0] + 0.1 * share * 0.648_721_270_7).abs() < 1e-9, "{policy_loss} {found:?}");
+        assert!((found.d_log_probs[0] + 0.1 * share * 0.648_721_270_7).abs() < 1e-9, "{policy_loss} {found:?}");
         // beta 0: the reference is not even looked at.
         let without = sequence_loss(&LossSettings { kl_beta: 0.0, ..settings }, terms, TOTALS);
         assert_eq!((without.loss, without.kl), (0.0, 0.0));
@@ -198,7 +201,7 @@ fn the_weighted_kl_has_the_kls_gradient() {
         let (log_probs, reference) = ([-2.0_f32], [-2.0 + d]);
         let terms = SequenceTerms { log_probs: &log_probs, old: None, reference: Some(&reference), advantage: 0.0 };
         let found = sequence_loss(&settings, terms, StepTotals { sequences: 1, tokens: 1 });
-        assert!((found.weights[0] - slope).abs() < 1e-9, "{kl_estimator} {d}: {found:?}, expected {slope}");
+        assert!((found.d_log_probs[0] - slope).abs() < 1e-9, "{kl_estimator} {d}: {found:?}, expected {slope}");
         let (value, _) = kl_term(kl_estimator, f64::from(d));
         assert!((found.loss - value).abs() < 1e-12 && (found.kl - value).abs() < 1e-12, "the ratio is 1: {found:?}");
     };
@@ -237,9 +240,9 @@ fn check_derivative(
         let difference = (moved(STEP) - moved(-STEP)) / (2.0 * f64::from(STEP));
         // Central differences err by step^2 / 6 of the third derivative, here at most about e^1.5.
         assert!(
-            (difference - found.weights[token]).abs() < 2e-6,
+            (difference - found.d_log_probs[token]).abs() < 2e-6,
             "{settings:?} token {token} of {log_probs:?} over {sampled:?}, A {advantage}: differences {difference}, weights {:?}",
-            found.weights
+            found.d_log_probs
         );
     }
 }
@@ -315,7 +318,7 @@ fn weights_are_the_derivative_on_both_sides_of_the_clips() {
         let found = sequence_loss(&settings, terms, TOTALS);
         let row = format!("{policy_loss} {log_ratio} A {advantage}: {found:?}");
         assert_eq!((found.clipped_low, found.clipped_high), (low, high), "{row}");
-        assert!(found.weights.iter().all(|weight| (*weight != 0.0) == teaches), "{row}");
+        assert!(found.d_log_probs.iter().all(|weight| (*weight != 0.0) == teaches), "{row}");
     }
 }
 
@@ -343,7 +346,7 @@ proptest! {
         for sampled in [None, Some(log_probs.as_slice())] {
             let terms = SequenceTerms { log_probs: &log_probs, old: sampled, reference: None, advantage };
             let found = sequence_loss(&settings, terms, totals);
-            prop_assert!(found.weights.iter().all(|weight| (weight - expected).abs() <= 1e-12 * expected.abs()), "{:?}", found);
+            prop_assert!(found.d_log_probs.iter().all(|weight| (weight - expected).abs() <= 1e-12 * expected.abs()), "{:?}", found);
             prop_assert_eq!((found.clipped_low, found.clipped_high), (0, 0));
         }
     }
@@ -356,11 +359,11 @@ proptest! {
         let settings = LossSettings { kl_beta: 0.01, ..loss_settings(loss) };
         let terms = |reference| SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference, advantage };
         let with = sequence_loss(&settings, terms(Some(reference.as_slice())), TOTALS);
-        prop_assert!(with.loss.is_finite() && with.kl >= 0.0 && with.weights.iter().all(|weight| weight.is_finite()));
+        prop_assert!(with.loss.is_finite() && with.kl >= 0.0 && with.d_log_probs.iter().all(|weight| weight.is_finite()));
         let found = sequence_loss(&settings, terms(None), TOTALS);
         let most = if loss == PolicyLoss::Cispo { 5.0 } else { 2.0 };
         let bound = most * advantage.abs() / denominator(&settings, log_probs.len(), TOTALS);
-        prop_assert!(found.weights.iter().all(|weight| weight.abs() <= bound * (1.0 + 1e-9)), "{:?} over {}", found, bound);
+        prop_assert!(found.d_log_probs.iter().all(|weight| weight.abs() <= bound * (1.0 + 1e-9)), "{:?} over {}", found, bound);
         prop_assert!(found.clipped_low + found.clipped_high <= log_probs.len());
     }
 

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
-use grpo_tui::kernels::sampler::{Draw, sample_tokens};
+use grpo_tui::kernels::sampler::{SampleParams, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::rollout::{
     Completion, Request, RolloutContext, RolloutMemory, Sampling, StopReason, ThreadPool, generate,
@@ -129,7 +129,8 @@ fn sampler_follows_its_distribution() {
         let batch = row.repeat((50, 1)).unwrap();
         for chunk in 0..draws / 50 {
             let place = |i: usize| SampleKey { step: 0, prompt: chunk as u32, sample: i as u32, position: 0 };
-            let draws: Vec<Draw> = (0..50).map(|i| Draw { uniform: uniform(42, place(i)), temperature }).collect();
+            let draws: Vec<SampleParams> =
+                (0..50).map(|i| SampleParams { uniform: uniform(42, place(i)), temperature }).collect();
             for drawn in sample_tokens(&batch, &draws).unwrap() {
                 let id = drawn.token_id as usize;
                 assert!((f64::from(drawn.log_prob) - (weights[id] / total).ln()).abs() < 1e-4);
@@ -158,7 +159,7 @@ fn sampler_follows_its_distribution() {
 fn logits_that_are_not_finite_are_refused() {
     for bad in [f32::NAN, f32::INFINITY] {
         let logits = Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap();
-        let draw = Draw { uniform: 0.5, temperature: 1.0 };
+        let draw = SampleParams { uniform: 0.5, temperature: 1.0 };
         assert!(sample_tokens(&logits, &[draw]).unwrap_err().to_string().contains("not finite"));
     }
 }
@@ -175,7 +176,7 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
         |id: u32| format!("{{\"id\": \"{id}\", \"messages\": [{{\"role\": \"user\", \"content\": \"{id}\"}}]}}\n");
     std::fs::write(folder.path().join("train.jsonl"), (0..9).map(row).collect::<String>()).unwrap();
     let task = grpo_tui::task::Task::load(folder.path()).unwrap();
-    grpo_tui::score::Trust::of(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    grpo_tui::score::Trust::for_task(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
     let scorer = grpo_tui::score::Scorer::new(&task).unwrap();
     let rows = grpo_tui::dataset::load(&task, grpo_tui::task::PromptSet::Train).unwrap();
     let (engine, model) = (grpo_tui::kernels::device::Engine::cpu(), model(Trainable::Frozen));
@@ -195,11 +196,11 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     assert_eq!(found.completions, run(&model, &requests, &sampling(1.0), 1));
     let asked = || std::fs::read_to_string(&questions).unwrap().lines().count();
     let text = |completion: &Completion| tokenizer.decode(&completion.token_ids, true).unwrap().trim().to_owned();
-    let of_row = |(row, completions): (usize, &Vec<Completion>)| -> Vec<(usize, String)> {
+    let for_row = |(row, completions): (usize, &Vec<Completion>)| -> Vec<(usize, String)> {
         completions.iter().map(|completion| (row, text(completion))).collect()
     };
     // An empty text is no question.
-    let all = found.completions.iter().enumerate().flat_map(of_row).filter(|(_, text)| !text.is_empty());
+    let all = found.completions.iter().enumerate().flat_map(for_row).filter(|(_, text)| !text.is_empty());
     let different = all.collect::<std::collections::HashSet<_>>().len();
     let before = asked();
     assert!(before >= different && different > 60, "{before} of {different}");

@@ -432,18 +432,18 @@ fn a_read_only_folder_is_named() {
 fn runs_are_found_by_what_people_write() {
     let folder = memory_folder();
     let (first, second) = (create(folder.path()), create(folder.path()));
-    let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
-    assert_eq!(places.find(first.id()).unwrap().id(), first.id());
-    assert_eq!(places.find(&first.path().display().to_string()).unwrap().id(), first.id());
+    let run_folders = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
+    assert_eq!(run_folders.find(first.id()).unwrap().id(), first.id());
+    assert_eq!(run_folders.find(&first.path().display().to_string()).unwrap().id(), first.id());
     let last = second.id().rsplit('-').next().unwrap();
-    assert_eq!(places.find(last).unwrap().id(), second.id());
-    assert!(matches!(places.find("20"), Err(RunError::Ambiguous { .. })));
-    let missing = places.find("zzz").unwrap_err().to_string();
+    assert_eq!(run_folders.find(last).unwrap().id(), second.id());
+    assert!(matches!(run_folders.find("20"), Err(RunError::Ambiguous { .. })));
+    let missing = run_folders.find("zzz").unwrap_err().to_string();
     assert!(
         missing.starts_with("no run `zzz` in ") && missing.ends_with("`grpo-tui runs list` shows the runs there are"),
         "{missing}"
     );
-    assert_eq!(places.list().len(), 2);
+    assert_eq!(run_folders.list().len(), 2);
 
     std::fs::create_dir(folder.path().join("tasks")).unwrap();
     let below = folder.path().join("tasks/x/deep");
@@ -473,9 +473,10 @@ fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
         std::fs::write(path.join(grpo_tui::run::CHECKPOINT_MARK), "{}").unwrap();
     }
     std::fs::create_dir(run.path().join("checkpoints/step-000025")).unwrap(); // without its mark: not whole
-    let places = RunFolders::discover(Some(run.path().parent().unwrap()), folder.path());
-    let at =
-        |text: &str| places.find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id()))).map(|(_, step)| step);
+    let run_folders = RunFolders::discover(Some(run.path().parent().unwrap()), folder.path());
+    let at = |text: &str| {
+        run_folders.find_checkpoint(&RunReference::parse(&format!("{}{text}", run.id()))).map(|(_, step)| step)
+    };
     assert_eq!(at("").unwrap(), 20);
     assert_eq!(at("@best").unwrap(), 20);
     assert_eq!(at("@last").unwrap(), 20);

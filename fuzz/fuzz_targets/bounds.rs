@@ -11,9 +11,9 @@ use grpo_tui::task::Task;
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes for a score of a text: of what errors may take at most, twice.
-const MOST_BYTES: usize = 256 << 20;
-const LONGEST_BYTES: usize = 1 << 14;
-const LONGEST: Duration = Duration::from_secs(8);
+const MAX_ALLOCATED_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = 1 << 14;
+const TIME_LIMIT: Duration = Duration::from_secs(8);
 
 /// Counts what is allocated and not yet freed.
 struct Counting;
@@ -59,7 +59,7 @@ static SCORERS: LazyLock<Vec<Scorer>> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(LONGEST_BYTES)]) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else { return };
     // Short inputs are grown: each bracket is written many times, so that depth is found at once.
     let times = 1 + text.len() % 40;
     let grown: String = text.chars().flat_map(|letter| std::iter::repeat_n(letter, if "[]{}".contains(letter) { times } else { 1 })).collect();
@@ -70,8 +70,8 @@ fuzz_target!(|bytes: &[u8]| {
             let began = Instant::now();
             let score = scorer.score(text, None);
             let peak = PEAK.load(Ordering::Relaxed).saturating_sub(before);
-            assert!(peak < MOST_BYTES, "{peak} bytes for {} bytes", text.len());
-            assert!(began.elapsed() < LONGEST, "{:?} for {} bytes", began.elapsed(), text.len());
+            assert!(peak < MAX_ALLOCATED_BYTES, "{peak} bytes for {} bytes", text.len());
+            assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
             assert!((0.0..=1.0).contains(&score.reward) && (score.tier == Tier::Valid) == score.errors.is_empty(), "{score:?}");
         }
     }

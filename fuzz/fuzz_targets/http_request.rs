@@ -11,8 +11,8 @@ use grpo_tui::task::Task;
 use libfuzzer_sys::fuzz_target;
 
 /// Longest text tried; the bound on time below belongs to it.
-const LONGEST_BYTES: usize = 1 << 16;
-const LONGEST: Duration = Duration::from_secs(3);
+const MAX_BYTES: usize = 1 << 16;
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 const API: &str = r##"{"openapi":"3.0.3","servers":[{"url":"https://api.example.com/v1"}],"paths":{
 "/items":{"get":{"operationId":"list","parameters":[
@@ -66,14 +66,14 @@ static FIXTURE: LazyLock<Fixture> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(LONGEST_BYTES)]) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else { return };
     let Fixture { task, request, response, rows } = &*FIXTURE;
     let began = Instant::now();
     let score = |scorer: &Scorer, row: Option<usize>| scorer.score(text, row.map(|row| &rows[row]));
     let scores =
         [score(request, None), score(request, Some(0)), score(request, Some(1)), score(response, None), score(response, Some(2))];
     diagnose(task, text);
-    assert!(began.elapsed() < LONGEST, "{:?} for {} bytes", began.elapsed(), text.len());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
     for score in &scores {
         keeps_promises(text, score);
         let written = serde_json::to_string(score).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use grpo_tui::openai::{Api, GenerationRequest, Prompt, ToolChoice};
 use libfuzzer_sys::fuzz_target;
 
-const LONGEST: Duration = Duration::from_secs(2);
+const TIME_LIMIT: Duration = Duration::from_secs(2);
 
 fuzz_target!(|bytes: &[u8]| {
     for api in [Api::Chat, Api::Completions] {
@@ -42,6 +42,6 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(error.json()["error"]["type"].is_string());
             }
         }
-        assert!(began.elapsed() < LONGEST);
+        assert!(began.elapsed() < TIME_LIMIT);
     }
 });

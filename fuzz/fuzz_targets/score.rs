@@ -10,8 +10,8 @@ use grpo_tui::task::{RewardPart, Task};
 use libfuzzer_sys::fuzz_target;
 
 /// Longest text tried; the bound on time below belongs to it.
-const LONGEST_BYTES: usize = 1 << 16;
-const LONGEST: Duration = Duration::from_secs(3);
+const MAX_BYTES: usize = 1 << 16;
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// Keywords that the invoice schema does not have, with graded credit and formats asserted.
 const RICH_SCHEMA: &str = r##"{
@@ -73,12 +73,12 @@ static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(LONGEST_BYTES)]) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else { return };
     for judge in JUDGES.iter() {
         let began = Instant::now();
         let plain = judge.scorer.score(text, None);
         let score = judge.scorer.score(text, Some(&judge.row));
-        assert!(began.elapsed() < LONGEST, "{:?} for {} bytes", began.elapsed(), text.len());
+        assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
         keeps_promises(text, &plain);
         keeps_promises(text, &score);
         assert_eq!((plain.tier, plain.tolerant, &plain.errors), (score.tier, score.tolerant, &score.errors), "the row changed the tier");

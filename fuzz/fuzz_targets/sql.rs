@@ -10,8 +10,8 @@ use grpo_tui::task::Task;
 use libfuzzer_sys::fuzz_target;
 
 /// Longest text tried; the bound on time below belongs to it.
-const LONGEST_BYTES: usize = 1 << 14;
-const LONGEST: Duration = Duration::from_secs(8);
+const MAX_BYTES: usize = 1 << 14;
+const TIME_LIMIT: Duration = Duration::from_secs(8);
 
 static SCORER: LazyLock<Scorer> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join(format!("grpo-tui-fuzz-sql-{}", std::process::id()));
@@ -34,11 +34,11 @@ static ROWS: LazyLock<Vec<PromptRow>> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(LONGEST_BYTES)]) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else { return };
     for row in ROWS.iter() {
         let began = Instant::now();
         let score = SCORER.score(text, Some(row));
-        assert!(began.elapsed() < LONGEST, "{:?} for {} bytes", began.elapsed(), text.len());
+        assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
         assert!(!score.is_error(), "{score:?}");
         assert_eq!(score.failure.is_some(), !score.errors.is_empty(), "{score:?}");
         assert!(score.tier == Tier::Valid || !score.errors.is_empty(), "{score:?}");

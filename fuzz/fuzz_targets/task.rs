@@ -10,7 +10,7 @@ use grpo_tui::score::Scorer;
 use grpo_tui::task::{PromptSet, Task};
 use libfuzzer_sys::fuzz_target;
 
-const LONGEST: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// One folder a process, in memory where there is such a place.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -53,7 +53,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
-    assert!(began.elapsed() < LONGEST, "{:?} for {} bytes", began.elapsed(), bytes.len());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), bytes.len());
 });
 
 /// The parts between lines of `%%%`: settings, schema, completion; a single part is a schema alone.

@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use grpo_tui::text::{ChatTemplate, LONGEST_PROMPT_BYTES, Message, Thinking};
+use grpo_tui::text::{ChatTemplate, MAX_PROMPT_BYTES, Message, Thinking};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
-const LONGEST: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 fuzz_target!(init: forgive_the_engine(), |bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -39,11 +39,11 @@ fuzz_target!(init: forgive_the_engine(), |bytes: &[u8]| {
     ];
     for prompt in prompts {
         match prompt {
-            Ok(prompt) => assert!(prompt.len() <= LONGEST_PROMPT_BYTES, "a prompt of {} bytes", prompt.len()),
+            Ok(prompt) => assert!(prompt.len() <= MAX_PROMPT_BYTES, "a prompt of {} bytes", prompt.len()),
             Err(error) => assert!(error.to_string().starts_with("chat_template.jinja: "), "{error}"),
         }
     }
-    assert!(began.elapsed() < LONGEST, "{:?} for {} bytes", began.elapsed(), bytes.len());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), bytes.len());
 });
 
 /// A panic inside the engine becomes an error of ours and so is no finding; any other ends the process, as always.

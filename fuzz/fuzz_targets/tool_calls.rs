@@ -10,8 +10,8 @@ use grpo_tui::task::Task;
 use libfuzzer_sys::fuzz_target;
 
 /// Longest text tried; the bound on time below belongs to it.
-const LONGEST_BYTES: usize = 1 << 16;
-const LONGEST: Duration = Duration::from_secs(3);
+const MAX_BYTES: usize = 1 << 16;
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 static SCORER: LazyLock<Scorer> = LazyLock::new(|| Scorer::new(&Task::template("tool-call").unwrap()).unwrap());
 
@@ -25,10 +25,10 @@ static ROW: LazyLock<PromptRow> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(LONGEST_BYTES)]) else { return };
+    let Ok(text) = std::str::from_utf8(&bytes[..bytes.len().min(MAX_BYTES)]) else { return };
     let began = Instant::now();
     let scores = [SCORER.score(text, None), SCORER.score(text, Some(&ROW))];
-    assert!(began.elapsed() < LONGEST, "{:?} for {} bytes", began.elapsed(), text.len());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
     for score in &scores {
         keeps_promises(text, score);
         let written = serde_json::to_string(score).unwrap();

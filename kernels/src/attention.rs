@@ -52,7 +52,7 @@ impl Segments {
 
 /// What attention gives.
 #[derive(Clone, Debug)]
-pub struct Attended {
+pub struct AttentionOutput {
     /// [rows, query_width + room], the last `room` columns unwritten (see [`super::matmul`]).
     pub rows: Tensor,
     /// On a GPU, [query heads, rows], f32: the base-2 logarithm of the sum of the exponentials, for the backward.
@@ -66,7 +66,7 @@ pub fn segment_attention(
     attention: impl Into<Attention>,
     segments: &Segments,
     room: usize,
-) -> Result<Attended> {
+) -> Result<AttentionOutput> {
     let attention = attention.into();
     check(packed, &segments.list)?;
     #[cfg(feature = "cuda")]
@@ -74,7 +74,7 @@ pub fn segment_attention(
         return gpu::forward(packed, attention, segments, room);
     }
     no_room(room)?;
-    Ok(Attended {
+    Ok(AttentionOutput {
         rows: by_number_type!(packed, forward(packed, attention, &segments.list))?,
         #[cfg(feature = "cuda")]
         log_sums: None,
@@ -87,7 +87,7 @@ pub fn segment_attention(
 pub fn segment_attention_backward(
     gradient: &Tensor,
     packed: &Tensor,
-    attended: &Attended,
+    attended: &AttentionOutput,
     attention: impl Into<Attention>,
     segments: &Segments,
 ) -> Result<Tensor> {
@@ -139,7 +139,7 @@ fn head_views(heads: Heads, segment: Segment, head: usize) -> HeadViews {
 fn probabilities<T: Real>(numbers: &[T], attention: Attention, segment: Segment, views: &HeadViews, scores: &mut [T]) {
     let (length, prefix) = (segment.length, segment.prefix.1);
     let width = prefix + length;
-    let scale = T::of(1.0 / attention.divisor);
+    let scale = T::constant(1.0 / attention.divisor);
     multiply(
         (scores, View::rows(0, length, prefix, width)),
         (numbers, views.query),
@@ -159,8 +159,8 @@ fn probabilities<T: Real>(numbers: &[T], attention: Attention, segment: Segment,
             let (seen, hidden) = row.split_at_mut(prefix + i + 1);
             let (before, seen) = seen.split_at_mut(attention.first_key(prefix + i + 1));
             softmax(seen);
-            before.fill(T::of(0.0));
-            hidden.fill(T::of(0.0));
+            before.fill(T::constant(0.0));
+            hidden.fill(T::constant(0.0));
         }
     });
 }
@@ -171,14 +171,14 @@ pub(super) fn softmax<T: Real>(row: &mut [T]) {
     for &x in row.iter() {
         largest = if x > largest { x } else { largest };
     }
-    let mut total = T::of(0.0);
+    let mut total = T::constant(0.0);
     for x in row.iter_mut() {
         *x = (*x - largest).exponential();
     }
     for &x in row.iter() {
         total += x;
     }
-    let inverse = T::of(1.0) / total;
+    let inverse = T::constant(1.0) / total;
     for x in row.iter_mut() {
         *x *= inverse;
     }
@@ -190,12 +190,12 @@ fn forward<T: Real>(packed: &Tensor, attention: Attention, segments: &[Segment])
     let packed_read = read(packed)?;
     let numbers = packed_read.numbers::<T>()?;
     let out_width = heads.query_width();
-    let mut output = vec![T::of(0.0); rows * out_width];
+    let mut output = vec![T::constant(0.0); rows * out_width];
     let mut scores = Vec::new();
     for &segment in segments {
         let (length, prefix) = (segment.length, segment.prefix.1);
         let width = prefix + length;
-        scores.resize(length * width, T::of(0.0));
+        scores.resize(length * width, T::constant(0.0));
         for head in 0..heads.query {
             let views = head_views(heads, segment, head);
             probabilities(numbers, attention, segment, &views, &mut scores);
@@ -205,12 +205,18 @@ fn forward<T: Real>(packed: &Tensor, attention: Attention, segments: &[Segment])
                 (&mut output, target),
                 (&scores, View::rows(prefix, length, length, width)),
                 (numbers, views.value),
-                T::of(1.0),
+                T::constant(1.0),
                 false,
             );
             if prefix > 0 {
                 let shared = View::rows(0, length, prefix, width);
-                multiply((&mut output, target), (&scores, shared), (numbers, views.prefix_value), T::of(1.0), true);
+                multiply(
+                    (&mut output, target),
+                    (&scores, shared),
+                    (numbers, views.prefix_value),
+                    T::constant(1.0),
+                    true,
+                );
             }
         }
     }
@@ -221,15 +227,15 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, attention: Attention, s
     let heads = attention.heads;
     let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
-    let mut output = vec![T::of(0.0); numbers.len()];
+    let mut output = vec![T::constant(0.0); numbers.len()];
     let (mut scores, mut changes) = (Vec::new(), Vec::new());
-    let scale = T::of(1.0 / attention.divisor);
-    let one = T::of(1.0);
+    let scale = T::constant(1.0 / attention.divisor);
+    let one = T::constant(1.0);
     for &segment in segments {
         let (length, prefix) = (segment.length, segment.prefix.1);
         let width = prefix + length;
-        scores.resize(length * width, T::of(0.0));
-        changes.resize(length * width, T::of(0.0));
+        scores.resize(length * width, T::constant(0.0));
+        changes.resize(length * width, T::constant(0.0));
         let (shared, own) = (View::rows(0, length, prefix, width), View::rows(prefix, length, length, width));
         for head in 0..heads.query {
             let views = head_views(heads, segment, head);
@@ -282,7 +288,7 @@ fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, pref
             for (d, &p) in d[..seen].iter_mut().zip(p) {
                 *d = p * (*d - shared);
             }
-            d[seen..].fill(T::of(0.0));
+            d[seen..].fill(T::constant(0.0));
         }
     });
 }

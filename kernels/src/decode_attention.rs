@@ -142,7 +142,7 @@ fn attend<T: Real>(
     let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
     let (numbers, prefixes, cached) =
         (packed_read.numbers::<T>()?, prefix_read.numbers::<T>()?, cache_read.numbers::<T>()?);
-    let mut output = vec![T::of(0.0); rows.len() * heads.query_width()];
+    let mut output = vec![T::constant(0.0); rows.len() * heads.query_width()];
     let (mut scores, mut queries, mut mixed) = (Vec::new(), Vec::new(), Vec::new());
     let mut first = 0;
     for group in rows.chunk_by(|a, b| a.prefix == b.prefix) {
@@ -210,8 +210,8 @@ impl GroupHead<'_> {
     fn score<T: Real>(&self, queries: &[T], prefixes: &[T], cached: &[T], scores: &mut Vec<T>) {
         let (lines, size, line, prefix) =
             (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
-        let scale = T::of(1.0 / self.attention.divisor);
-        scores.resize(lines * line, T::of(0.0));
+        let scale = T::constant(1.0 / self.attention.divisor);
+        scores.resize(lines * line, T::constant(0.0));
         let target = View::rows(0, lines, prefix, line);
         multiply(
             (scores, target),
@@ -230,7 +230,7 @@ impl GroupHead<'_> {
                         scores[prefix + token] = dot(query, self.cached(cached, row, token, 0)) * scale;
                     }
                     let (before, seen) = scores.split_at_mut(first);
-                    before.fill(T::of(0.0));
+                    before.fill(T::constant(0.0));
                     softmax(seen);
                 }
             }
@@ -241,12 +241,12 @@ impl GroupHead<'_> {
     fn mix<T: Real>(&self, scores: &[T], prefixes: &[T], cached: &[T], mixed: &mut Vec<T>) {
         let (lines, size, line, prefix) =
             (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
-        mixed.resize(lines * size, T::of(0.0));
+        mixed.resize(lines * size, T::constant(0.0));
         multiply(
             (mixed, View::rows(0, lines, size, size)),
             (scores, View::rows(0, lines, prefix, line)),
             (prefixes, self.prompt(1)),
-            T::of(1.0),
+            T::constant(1.0),
             false,
         );
         vectorised(|| {

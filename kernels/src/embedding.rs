@@ -39,10 +39,10 @@ pub fn scatter_rows(gradient: &Tensor, rows: &[u32], count: usize) -> Result<Ten
 fn scatter<T: Real>(gradient: &Tensor, token_ids: &[u32], vocabulary: usize) -> Result<Tensor> {
     let (_, width) = gradient.dims2()?;
     let gradient_read = read(gradient)?;
-    let mut output = vec![T::of(0.0); vocabulary * width];
+    let mut output = vec![T::constant(0.0); vocabulary * width];
     for (row, &id) in gradient_read.numbers::<T>()?.chunks_exact(width).zip(token_ids) {
         let at = id as usize * width;
-        add_scaled(&mut output[at..at + width], T::of(1.0), row);
+        add_scaled(&mut output[at..at + width], T::constant(1.0), row);
     }
     Tensor::from_vec(output, (vocabulary, width), gradient.device())
 }

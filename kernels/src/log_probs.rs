@@ -38,7 +38,7 @@ pub struct TokenWeight {
 
 impl TokenWeight {
     /// Of a loss that does not depend on the entropy.
-    pub fn of_log_prob(log_prob: f64) -> Self {
+    pub fn for_log_prob(log_prob: f64) -> Self {
         Self { log_prob, entropy: 0.0 }
     }
 }
@@ -87,8 +87,8 @@ fn check_targets(logits: &Tensor, targets: &[u32]) -> Result<()> {
 fn forward<T: Real>(logits: &Tensor, targets: &[u32], temperature: f64) -> Result<Vec<TokenLogProb>> {
     let (_, vocabulary) = logits.dims2()?;
     let logits_read = read(logits)?;
-    let inverse = T::of(1.0 / temperature);
-    let mut scaled = vec![T::of(0.0); vocabulary];
+    let inverse = T::constant(1.0 / temperature);
+    let mut scaled = vec![T::constant(0.0); vocabulary];
     let rows = logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(targets);
     Ok(vectorised(|| {
         rows.map(|(row, &target)| {
@@ -125,8 +125,8 @@ pub(crate) fn scale_row<T: Real>(row: &[T], inverse_temperature: T, scaled: &mut
 fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[TokenWeight], temperature: f64) -> Result<Tensor> {
     let (rows, vocabulary) = logits.dims2()?;
     let logits_read = read(logits)?;
-    let inverse = T::of(1.0 / temperature);
-    let mut output = vec![T::of(0.0); rows * vocabulary];
+    let inverse = T::constant(1.0 / temperature);
+    let mut output = vec![T::constant(0.0); rows * vocabulary];
     let places = logits_read
         .numbers::<T>()?
         .chunks_exact(vocabulary)
@@ -142,7 +142,7 @@ fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[TokenWeight], 
                     *x = (*x - largest).exponential();
                     total += x.double();
                 }
-                let factor = T::of(-weight.log_prob / temperature / total);
+                let factor = T::constant(-weight.log_prob / temperature / total);
                 for x in out.iter_mut() {
                     *x *= factor;
                 }
@@ -159,10 +159,10 @@ fn backward<T: Real>(logits: &Tensor, targets: &[u32], weights: &[TokenWeight], 
                 for x in out.iter_mut() {
                     let shifted = (*x - largest).double();
                     let slope = weight.log_prob + weight.entropy * (shifted - mean);
-                    *x = T::of(-shifted.exp() / total * slope / temperature);
+                    *x = T::constant(-shifted.exp() / total * slope / temperature);
                 }
             }
-            out[target as usize] += T::of(weight.log_prob / temperature);
+            out[target as usize] += T::constant(weight.log_prob / temperature);
         }
     });
     Tensor::from_vec(output, (rows, vocabulary), logits.device())

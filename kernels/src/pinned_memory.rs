@@ -73,10 +73,10 @@ pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
 /// A copy from a GPU that may still be under way.
 #[cfg(feature = "cuda")]
 #[derive(Debug)]
-pub struct Arriving(candle_core::cuda_backend::cudarc::driver::CudaEvent);
+pub struct PendingCopy(candle_core::cuda_backend::cudarc::driver::CudaEvent);
 
 #[cfg(feature = "cuda")]
-impl Arriving {
+impl PendingCopy {
     /// Waits for it.
     pub fn wait(self) -> Result<()> {
         self.0.synchronize().map_err(|error| crate::cuda::failed("a copy to the host", error))
@@ -90,21 +90,21 @@ impl Arriving {
 
 /// Arrives when all work that was started on a GPU so far is done.
 #[cfg(feature = "cuda")]
-pub fn mark(device: &candle_core::Device) -> Result<Arriving> {
+pub fn mark(device: &candle_core::Device) -> Result<PendingCopy> {
     let stream = device.as_cuda_device()?.cuda_stream();
-    stream.record_event(None).map(Arriving).map_err(|error| crate::cuda::failed("an event", error))
+    stream.record_event(None).map(PendingCopy).map_err(|error| crate::cuda::failed("an event", error))
 }
 
 /// As [`copy_to_host`] from a GPU, without waiting: `bytes` must not be touched before the copy has arrived.
 #[cfg(feature = "cuda")]
-pub fn start_copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<Arriving> {
+pub fn start_copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<PendingCopy> {
     let size = tensor.elem_count() * tensor.dtype().size_in_bytes();
     if bytes.len() != size {
         bail!("{size} bytes are copied to the host, and the buffer has {}", bytes.len())
     }
     gpu::start_copy(tensor, bytes)?;
     let stream = crate::cuda::device(tensor)?.cuda_stream();
-    stream.record_event(None).map(Arriving).map_err(|error| crate::cuda::failed("a copy to the host", error))
+    stream.record_event(None).map(PendingCopy).map_err(|error| crate::cuda::failed("a copy to the host", error))
 }
 
 /// Starts a copy of `bytes` (little-endian) to a contiguous tensor on a GPU, which may be a view. What is started next

@@ -7,7 +7,7 @@ pub trait Real: WithDType + num_traits::Float + std::iter::Sum {
     /// e^x. For `f32` within 2 units in the last place, flushed to about 1e-38 below -87; NaN stays NaN.
     fn exponential(self) -> Self;
     /// Short for a constant.
-    fn of(value: f64) -> Self;
+    fn constant(value: f64) -> Self;
     /// The same number as an `f64`.
     fn double(self) -> f64;
 }
@@ -18,7 +18,7 @@ impl Real for f32 {
         exponential_f32(self)
     }
     #[inline(always)]
-    fn of(value: f64) -> Self {
+    fn constant(value: f64) -> Self {
         value as f32
     }
     #[inline(always)]
@@ -33,7 +33,7 @@ impl Real for f64 {
         self.exp()
     }
     #[inline(always)]
-    fn of(value: f64) -> Self {
+    fn constant(value: f64) -> Self {
         value
     }
     #[inline(always)]
@@ -52,7 +52,7 @@ pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
 #[inline(always)]
 pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 16;
-    let mut lanes = [T::of(0.0); LANES];
+    let mut lanes = [T::constant(0.0); LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let tail: T = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&x, &y)| x * y).sum();
     for (x, y) in a_chunks.zip(b_chunks) {

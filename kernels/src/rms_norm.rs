@@ -111,7 +111,7 @@ pub(super) fn norm_row_backward<T: Real>(
     for ((o, &g), &w) in output.iter_mut().zip(gradient).zip(weight) {
         *o = g * (w + offset);
     }
-    let shared = dot(output, row) * inverse * inverse / T::of(row.len() as f64);
+    let shared = dot(output, row) * inverse * inverse / T::constant(row.len() as f64);
     for (o, &x) in output.iter_mut().zip(row) {
         *o = inverse * (*o - x * shared);
     }
@@ -119,17 +119,17 @@ pub(super) fn norm_row_backward<T: Real>(
 
 #[inline(always)]
 pub(super) fn inverse_rms<T: Real>(row: &[T], epsilon: T) -> T {
-    T::of(1.0) / (dot(row, row) / T::of(row.len() as f64) + epsilon).sqrt()
+    T::constant(1.0) / (dot(row, row) / T::constant(row.len() as f64) + epsilon).sqrt()
 }
 
 fn forward<T: Real>(x: &Tensor, Norm { weight, offset, epsilon }: Norm<'_>) -> Result<Tensor> {
     let width = weight.dims1()?;
     let (x_read, weight_read) = (read(x)?, read(weight)?);
     let (numbers, weights) = (x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
-    let mut output = vec![T::of(0.0); numbers.len()];
+    let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
         for (row, out) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
-            norm_row(row, weights, (T::of(offset), T::of(epsilon)), out);
+            norm_row(row, weights, (T::constant(offset), T::constant(epsilon)), out);
         }
     });
     Tensor::from_vec(output, x.shape(), x.device())
@@ -140,12 +140,12 @@ fn backward<T: Real>(gradient: &Tensor, x: &Tensor, Norm { weight, offset, epsil
     let (gradient_read, x_read, weight_read) = (read(gradient)?, read(x)?, read(weight)?);
     let (gradients, numbers, weights) =
         (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?, weight_read.numbers::<T>()?);
-    let mut output = vec![T::of(0.0); numbers.len()];
+    let mut output = vec![T::constant(0.0); numbers.len()];
     vectorised(|| {
         for ((g, row), out) in
             gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width))
         {
-            norm_row_backward(g, row, weights, (T::of(offset), T::of(epsilon)), out);
+            norm_row_backward(g, row, weights, (T::constant(offset), T::constant(epsilon)), out);
         }
     });
     Tensor::from_vec(output, x.shape(), x.device())
@@ -155,10 +155,10 @@ fn backward_weight<T: Real>(gradient: &Tensor, x: &Tensor, epsilon: f64) -> Resu
     let (_, width) = x.dims2()?;
     let (gradient_read, x_read) = (read(gradient)?, read(x)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, x_read.numbers::<T>()?);
-    let mut output = vec![T::of(0.0); width];
+    let mut output = vec![T::constant(0.0); width];
     vectorised(|| {
         for (g, row) in gradients.chunks_exact(width).zip(numbers.chunks_exact(width)) {
-            let inverse = inverse_rms(row, T::of(epsilon));
+            let inverse = inverse_rms(row, T::constant(epsilon));
             for ((o, &g), &x) in output.iter_mut().zip(g).zip(row) {
                 *o += g * x * inverse;
             }

@@ -24,11 +24,11 @@ impl RopeTable {
     pub fn new(positions: usize, dimension: usize, theta: f64, dtype: DType, device: &Device) -> Result<Self> {
         let frequencies: Vec<f64> =
             (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64)).collect();
-        Self::of_frequencies(positions, &frequencies, dtype, device)
+        Self::from_frequencies(positions, &frequencies, dtype, device)
     }
 
     /// Angles `position * frequency`, computed in f64; `frequencies`: [dimension / 2], radians a token.
-    pub fn of_frequencies(positions: usize, frequencies: &[f64], dtype: DType, device: &Device) -> Result<Self> {
+    pub fn from_frequencies(positions: usize, frequencies: &[f64], dtype: DType, device: &Device) -> Result<Self> {
         let half = frequencies.len();
         let (mut cosines, mut sines) = (vec![0.0; positions * half], vec![0.0; positions * half]);
         // A long context has millions: on every core.
@@ -154,11 +154,11 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
                     norm_row(
                         &row[columns],
                         if head < query { query_norm } else { key_norm },
-                        (T::of(context.norm_offset), T::of(context.epsilon)),
+                        (T::constant(context.norm_offset), T::constant(context.epsilon)),
                         out,
                     );
                 }
-                rotate(out, cosine, sine, T::of(1.0));
+                rotate(out, cosine, sine, T::constant(1.0));
             }
         }
         Ok::<_, candle_core::Error>(())
@@ -214,8 +214,8 @@ fn backward<T: Real>(
         .transpose()?;
     let half = dimension / 2;
     let mut output = gradients.to_vec();
-    let mut weight_gradients = [vec![T::of(0.0); dimension], vec![T::of(0.0); dimension]];
-    let mut turned = vec![T::of(0.0); dimension];
+    let mut weight_gradients = [vec![T::constant(0.0); dimension], vec![T::constant(0.0); dimension]];
+    let mut turned = vec![T::constant(0.0); dimension];
     vectorised(|| {
         let rows = gradients.chunks_exact(width).zip(numbers.chunks_exact(width)).zip(output.chunks_exact_mut(width));
         for (((g, row), out), &position) in rows.zip(positions) {
@@ -223,7 +223,7 @@ fn backward<T: Real>(
             for head in 0..query + key_value {
                 let columns = head * dimension..(head + 1) * dimension;
                 turned.copy_from_slice(&g[columns.clone()]);
-                rotate(&mut turned, cosine, sine, T::of(-1.0));
+                rotate(&mut turned, cosine, sine, T::constant(-1.0));
                 let out = &mut out[columns.clone()];
                 let Some((query_norm, key_norm)) = norms else {
                     out.copy_from_slice(&turned);
@@ -235,8 +235,14 @@ fn backward<T: Real>(
                     (key_norm, &mut weight_gradients[1])
                 };
                 let row = &row[columns];
-                norm_row_backward(&turned, row, weight, (T::of(context.norm_offset), T::of(context.epsilon)), out);
-                let inverse = inverse_rms(row, T::of(context.epsilon));
+                norm_row_backward(
+                    &turned,
+                    row,
+                    weight,
+                    (T::constant(context.norm_offset), T::constant(context.epsilon)),
+                    out,
+                );
+                let inverse = inverse_rms(row, T::constant(context.epsilon));
                 for i in 0..dimension {
                     weight_gradient[i] += turned[i] * row[i] * inverse;
                 }

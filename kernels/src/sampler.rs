@@ -12,14 +12,14 @@ pub const LIKELIEST: f64 = -1.0;
 
 /// What a row's token is sampled by.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Draw {
+pub struct SampleParams {
     /// In [0, 1), or [`LIKELIEST`].
     pub uniform: f64,
     /// 0 is greedy.
     pub temperature: f64,
 }
 
-impl Draw {
+impl SampleParams {
     /// As [`sample_into`] reads it: the halves of both numbers, the low one first.
     pub fn words(self) -> [u32; 4] {
         let [uniform, temperature] = [self.uniform, self.temperature].map(f64::to_bits);
@@ -36,17 +36,17 @@ pub struct SampledToken {
     pub log_prob: f32,
 }
 
-/// `logits`: [rows, vocabulary]; `draws`: one a row. Inverts the cumulative distribution in the order of the ids: no
+/// `logits`: [rows, vocabulary]; `params`: one a row. Inverts the cumulative distribution in the order of the ids: no
 /// truncation of any kind.
 ///
 /// # Errors
 /// When a row's logits are not finite.
-pub fn sample_tokens(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
+pub fn sample_tokens(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<SampledToken>> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::sample_tokens(logits, draws, None);
+        return gpu::sample_tokens(logits, params, None);
     }
-    by_number_type!(logits, draw(logits, draws))
+    by_number_type!(logits, sample_rows(logits, params))
 }
 
 /// As [`sample_tokens`], of the tokens that a mask allows. `masks`: a bit for each token, [`mask_words`] words a row, bit
@@ -54,16 +54,16 @@ pub fn sample_tokens(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken
 ///
 /// # Errors
 /// When the logits of a row's allowed tokens are not finite, or none is allowed.
-pub fn sample_masked(logits: &Tensor, draws: &[Draw], masks: &[u32]) -> Result<Vec<SampledToken>> {
+pub fn sample_masked(logits: &Tensor, params: &[SampleParams], masks: &[u32]) -> Result<Vec<SampledToken>> {
     let (rows, vocabulary) = logits.dims2()?;
-    if rows != draws.len() || masks.len() != rows * mask_words(vocabulary) {
-        bail!("{} draws and {} words of masks for {rows} rows of {vocabulary} tokens", draws.len(), masks.len())
+    if rows != params.len() || masks.len() != rows * mask_words(vocabulary) {
+        bail!("{} draws and {} words of masks for {rows} rows of {vocabulary} tokens", params.len(), masks.len())
     }
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::sample_tokens(logits, draws, Some(masks));
+        return gpu::sample_tokens(logits, params, Some(masks));
     }
-    by_number_type!(logits, draw_masked(logits, draws, masks))
+    by_number_type!(logits, sample_rows_masked(logits, params, masks))
 }
 
 /// The words of a row's mask.
@@ -71,17 +71,17 @@ pub fn mask_words(vocabulary: usize) -> usize {
     vocabulary.div_ceil(u32::BITS as usize)
 }
 
-/// As [`sample_tokens`], on a GPU and into memory that is there, so that a graph can repeat it: `draws` [rows, 4], u32,
-/// [`Draw::words`] -> `drawn` [rows, 2], u32, read by [`sampled`].
+/// As [`sample_tokens`], on a GPU and into memory that is there, so that a graph can repeat it: `params` [rows, 4], u32,
+/// [`SampleParams::words`] -> `sampled` [rows, 2], u32, read by [`read_sampled`].
 ///
 /// # Errors
 /// On the CPU, and when shapes or number types do not fit.
-pub fn sample_into(logits: &Tensor, draws: &Tensor, drawn: &Tensor) -> Result<()> {
+pub fn sample_into(logits: &Tensor, params: &Tensor, sampled: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::sample_into(logits, draws, None, drawn);
+        return gpu::sample_into(logits, params, None, sampled);
     }
-    bail!("a recorded draw needs a GPU: {:?}", [logits, draws, drawn].map(Tensor::device))
+    bail!("a recorded draw needs a GPU: {:?}", [logits, params, sampled].map(Tensor::device))
 }
 
 /// As [`sample_into`], with masks as of [`sample_masked`], [rows, [`mask_words`]].
@@ -89,8 +89,8 @@ pub fn sample_into(logits: &Tensor, draws: &Tensor, drawn: &Tensor) -> Result<()
 /// # Errors
 /// As [`sample_into`].
 #[cfg(feature = "cuda")]
-pub fn sample_masked_into(logits: &Tensor, draws: &Tensor, masks: &Tensor, drawn: &Tensor) -> Result<()> {
-    gpu::sample_into(logits, draws, Some(masks), drawn)
+pub fn sample_masked_into(logits: &Tensor, params: &Tensor, masks: &Tensor, sampled: &Tensor) -> Result<()> {
+    gpu::sample_into(logits, params, Some(masks), sampled)
 }
 
 /// Tokens as [`sample_into`] left them: id and the bits of the log-prob, of each row. Where logits are not finite the id
@@ -98,32 +98,34 @@ pub fn sample_masked_into(logits: &Tensor, draws: &Tensor, masks: &Tensor, drawn
 ///
 /// # Errors
 /// When a row's logits were not finite.
-pub fn sampled(drawn: &[[u32; 2]]) -> Result<Vec<SampledToken>> {
+pub fn read_sampled(sampled: &[[u32; 2]]) -> Result<Vec<SampledToken>> {
     let token = |&[token_id, bits]: &[u32; 2]| {
         if token_id == u32::MAX {
             bail!("the model's logits are not finite")
         }
         Ok(SampledToken { token_id, log_prob: f32::from_bits(bits) })
     };
-    drawn.iter().map(token).collect()
+    sampled.iter().map(token).collect()
 }
 
 /// Probabilities are summed in blocks of this many, so that finding the sampled token reads few of them.
 const BLOCK: usize = 64;
 
-fn draw<T: Real>(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
+fn sample_rows<T: Real>(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<SampledToken>> {
     let (rows, vocabulary) = logits.dims2()?;
-    if rows != draws.len() {
-        bail!("{} draws for {rows} rows", draws.len())
+    if rows != params.len() {
+        bail!("{} draws for {rows} rows", params.len())
     }
     let logits_read = read(logits)?;
-    let mut scaled = vec![T::of(0.0); vocabulary];
-    let mut weights = vec![T::of(0.0); vocabulary];
+    let mut scaled = vec![T::constant(0.0); vocabulary];
+    let mut weights = vec![T::constant(0.0); vocabulary];
     let mut blocks = vec![0.0_f64; vocabulary.div_ceil(BLOCK)];
-    let mut drawn = Vec::with_capacity(rows);
-    for (row, &Draw { uniform, temperature }) in logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(draws) {
+    let mut sampled = Vec::with_capacity(rows);
+    for (row, &SampleParams { uniform, temperature }) in
+        logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(params)
+    {
         let greedy = temperature == 0.0 || uniform < 0.0;
-        let inverse = T::of(if greedy { 1.0 } else { 1.0 / temperature });
+        let inverse = T::constant(if greedy { 1.0 } else { 1.0 / temperature });
         let largest = vectorised(|| {
             let largest = scale_row(row, inverse, &mut scaled);
             for (w, &s) in weights.iter_mut().zip(&scaled) {
@@ -144,22 +146,25 @@ fn draw<T: Real>(logits: &Tensor, draws: &[Draw]) -> Result<Vec<SampledToken>> {
             invert(&weights, &blocks, uniform * total)
         };
         let log_prob = (scaled[token] - largest).double() - total.ln();
-        drawn.push(SampledToken { token_id: token as u32, log_prob: log_prob as f32 });
+        sampled.push(SampledToken { token_id: token as u32, log_prob: log_prob as f32 });
     }
-    Ok(drawn)
+    Ok(sampled)
 }
 
 /// Equal to the sum over all tokens to the last bit where all are allowed.
-fn draw_masked<T: Real>(logits: &Tensor, draws: &[Draw], masks: &[u32]) -> Result<Vec<SampledToken>> {
+fn sample_rows_masked<T: Real>(logits: &Tensor, params: &[SampleParams], masks: &[u32]) -> Result<Vec<SampledToken>> {
     let (_, vocabulary) = logits.dims2()?;
     let logits_read = read(logits)?;
     let mut allowed: Vec<(usize, T)> = Vec::with_capacity(vocabulary);
-    let mut drawn = Vec::with_capacity(draws.len());
-    let rows =
-        logits_read.numbers::<T>()?.chunks_exact(vocabulary).zip(draws).zip(masks.chunks_exact(mask_words(vocabulary)));
-    for ((row, &Draw { uniform, temperature }), mask) in rows {
+    let mut sampled = Vec::with_capacity(params.len());
+    let rows = logits_read
+        .numbers::<T>()?
+        .chunks_exact(vocabulary)
+        .zip(params)
+        .zip(masks.chunks_exact(mask_words(vocabulary)));
+    for ((row, &SampleParams { uniform, temperature }), mask) in rows {
         let greedy = temperature == 0.0 || uniform < 0.0;
-        let inverse = T::of(if greedy { 1.0 } else { 1.0 / temperature });
+        let inverse = T::constant(if greedy { 1.0 } else { 1.0 / temperature });
         allowed.clear();
         allowed.extend(set_bits(mask).take_while(|id| *id < vocabulary).map(|id| (id, row[id] * inverse)));
         let mut largest = T::neg_infinity();
@@ -195,9 +200,9 @@ fn draw_masked<T: Real>(logits: &Tensor, draws: &[Draw], masks: &[u32]) -> Resul
         };
         let Some(&(id, scaled)) = found else { bail!("a mask allows no token") };
         let log_prob = (scaled - largest).double() - total.ln();
-        drawn.push(SampledToken { token_id: id as u32, log_prob: log_prob as f32 });
+        sampled.push(SampledToken { token_id: id as u32, log_prob: log_prob as f32 });
     }
-    Ok(drawn)
+    Ok(sampled)
 }
 
 /// The indices of the bits that are set, ascending.
@@ -239,19 +244,19 @@ fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
 
 /// In a token's place, with the index of a draw: the token that was drawn there.
 #[cfg(feature = "cuda")]
-pub const DRAWN: u32 = 1 << 31;
+pub const SAMPLED_AT: u32 = 1 << 31;
 
-/// `tokens`: [rows] of u32, ids or [`DRAWN`] with an index; `drawn`: as of [`sample_into`] -> [rows], ids.
+/// `tokens`: [rows] of u32, ids or [`SAMPLED_AT`] with an index; `sampled`: as of [`sample_into`] -> [rows], ids.
 #[cfg(feature = "cuda")]
-pub fn take_drawn(tokens: &Tensor, drawn: &Tensor) -> Result<Tensor> {
-    gpu::take_drawn(tokens, drawn)
+pub fn gather_sampled(tokens: &Tensor, sampled: &Tensor) -> Result<Tensor> {
+    gpu::gather_sampled(tokens, sampled)
 }
 
 #[cfg(feature = "cuda")]
 mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
-    use super::{Draw, SampledToken};
+    use super::{SampleParams, SampledToken};
     use crate::cuda::{Grid, Module, at, capability, device, empty, int, launch, module};
 
     static MODULE: Module = module!("sampler");
@@ -262,29 +267,38 @@ mod gpu {
     /// Vocabularies of which a row is worth four blocks.
     const CLUSTER_FROM: usize = 1 << 15;
 
-    pub(super) fn sample_tokens(logits: &Tensor, draws: &[Draw], masks: Option<&[u32]>) -> Result<Vec<SampledToken>> {
-        let (rows, device) = (draws.len(), device(logits)?);
+    pub(super) fn sample_tokens(
+        logits: &Tensor,
+        params: &[SampleParams],
+        masks: Option<&[u32]>,
+    ) -> Result<Vec<SampledToken>> {
+        let (rows, device) = (params.len(), device(logits)?);
         if rows == 0 {
             return Ok(Vec::new());
         }
-        let words: Vec<u32> = draws.iter().flat_map(|draw| draw.words()).collect();
-        let draws = Tensor::from_vec(words, (rows, 4), logits.device())?;
-        let drawn = empty((rows, 2), DType::U32, device)?;
+        let words: Vec<u32> = params.iter().flat_map(|row| row.words()).collect();
+        let params = Tensor::from_vec(words, (rows, 4), logits.device())?;
+        let sampled = empty((rows, 2), DType::U32, device)?;
         let masks =
             masks.map(|masks| Tensor::from_slice(masks, (rows, masks.len() / rows), logits.device())).transpose()?;
-        sample_into(logits, &draws, masks.as_ref(), &drawn)?;
-        super::sampled(drawn.flatten_all()?.to_vec1::<u32>()?.as_chunks().0)
+        sample_into(logits, &params, masks.as_ref(), &sampled)?;
+        super::read_sampled(sampled.flatten_all()?.to_vec1::<u32>()?.as_chunks().0)
     }
 
-    pub(super) fn take_drawn(tokens: &Tensor, drawn: &Tensor) -> Result<Tensor> {
+    pub(super) fn gather_sampled(tokens: &Tensor, sampled: &Tensor) -> Result<Tensor> {
         let (rows, device) = (tokens.dims1()?, device(tokens)?);
         let taken = empty(rows, DType::U32, device)?;
-        let arguments = [at(tokens)?, at(drawn)?, at(&taken)?, int(rows)];
+        let arguments = [at(tokens)?, at(sampled)?, at(&taken)?, int(rows)];
         launch(device, &MODULE, "take_drawn", None, Grid::elements(rows), &arguments)?;
         Ok(taken)
     }
 
-    pub(super) fn sample_into(logits: &Tensor, draws: &Tensor, masks: Option<&Tensor>, drawn: &Tensor) -> Result<()> {
+    pub(super) fn sample_into(
+        logits: &Tensor,
+        params: &Tensor,
+        masks: Option<&Tensor>,
+        sampled: &Tensor,
+    ) -> Result<()> {
         let (rows, vocabulary) = logits.dims2()?;
         if logits.dtype() != DType::F32 || vocabulary == 0 {
             bail!(
@@ -293,7 +307,7 @@ mod gpu {
                 logits.shape()
             )
         }
-        for (tensor, words) in [(draws, 4), (drawn, 2)] {
+        for (tensor, words) in [(params, 4), (sampled, 2)] {
             if tensor.dtype() != DType::U32 || tensor.dims() != [rows, words] {
                 bail!("{:?} {:?}, not [{rows}, {words}] of u32", tensor.dtype(), tensor.shape())
             }
@@ -303,7 +317,7 @@ mod gpu {
         {
             bail!("masks of {rows} rows of {vocabulary} tokens are {:?} {:?}", masks.dtype(), masks.shape())
         }
-        let mut arguments = vec![at(logits)?, at(draws)?, at(drawn)?, int(vocabulary)];
+        let mut arguments = vec![at(logits)?, at(params)?, at(sampled)?, int(vocabulary)];
         arguments.extend(masks.map(at).transpose()?);
         let device = device(logits)?;
         let by_four = capability(device)? >= 9 && vocabulary >= CLUSTER_FROM;

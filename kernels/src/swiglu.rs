@@ -58,9 +58,9 @@ pub fn gated_backward(gradient: &Tensor, gate_up: &Tensor, activation: Activatio
 /// z of a GELU, and its slope in x.
 #[inline(always)]
 fn gelu_argument<T: Real>(x: T) -> (T, Option<T>) {
-    let (twice, cubic) = (T::of(2.0 * (2.0 / std::f64::consts::PI).sqrt()), T::of(0.044_715));
+    let (twice, cubic) = (T::constant(2.0 * (2.0 / std::f64::consts::PI).sqrt()), T::constant(0.044_715));
     let square = cubic * x * x;
-    (twice * (x + square * x), Some(twice * (T::of(1.0) + T::of(3.0) * square)))
+    (twice * (x + square * x), Some(twice * (T::constant(1.0) + T::constant(3.0) * square)))
 }
 
 /// `argument`: x -> z, and the slope of z where it is not 1.
@@ -69,7 +69,7 @@ fn forward<T: Real>(gate_up: &Tensor, argument: impl Fn(T) -> (T, Option<T>)) ->
     let width = double / 2;
     let gate_up_read = read(gate_up)?;
     let numbers = gate_up_read.numbers::<T>()?;
-    let mut output = vec![T::of(0.0); rows * width];
+    let mut output = vec![T::constant(0.0); rows * width];
     vectorised(|| {
         for (row, out) in numbers.chunks_exact(double).zip(output.chunks_exact_mut(width)) {
             let (gate, up) = row.split_at(width);
@@ -86,7 +86,7 @@ fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, argument: impl Fn(T) -
     let width = double / 2;
     let (gradient_read, gate_up_read) = (read(gradient)?, read(gate_up)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, gate_up_read.numbers::<T>()?);
-    let mut output = vec![T::of(0.0); rows * double];
+    let mut output = vec![T::constant(0.0); rows * double];
     vectorised(|| {
         for ((d, row), out) in
             gradients.chunks_exact(width).zip(numbers.chunks_exact(double)).zip(output.chunks_exact_mut(double))
@@ -96,8 +96,8 @@ fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, argument: impl Fn(T) -
             for i in 0..width {
                 let (z, slope) = argument(gate[i]);
                 let (g, u, s) = (gate[i], up[i], sigmoid(z));
-                let bend = g * (T::of(1.0) - s);
-                gate_out[i] = d[i] * u * s * (T::of(1.0) + slope.map_or(bend, |slope| bend * slope));
+                let bend = g * (T::constant(1.0) - s);
+                gate_out[i] = d[i] * u * s * (T::constant(1.0) + slope.map_or(bend, |slope| bend * slope));
                 up_out[i] = d[i] * g * s;
             }
         }
@@ -107,7 +107,7 @@ fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, argument: impl Fn(T) -
 
 #[inline(always)]
 fn sigmoid<T: Real>(x: T) -> T {
-    T::of(1.0) / (T::of(1.0) + (-x).exponential())
+    T::constant(1.0) / (T::constant(1.0) + (-x).exponential())
 }
 
 #[cfg(feature = "cuda")]

@@ -19,7 +19,7 @@ impl Uploader {
     pub fn tensor(&self, bytes: &[u8], dtype: DType, shape: &[usize], device: &Device) -> Result<Tensor> {
         #[cfg(feature = "cuda")]
         if let Device::Cuda(device) = device
-            && bytes.len() >= gpu::LEAST_BYTES
+            && bytes.len() >= gpu::MIN_BYTES
             && matches!(dtype, DType::BF16 | DType::F32)
         {
             return gpu::tensor(self, bytes, dtype, shape, device);
@@ -41,11 +41,11 @@ mod gpu {
     use crate::pinned_memory::HostBuffer;
 
     /// Below this the threads cost more than they save.
-    pub(super) const LEAST_BYTES: usize = 1 << 20;
+    pub(super) const MIN_BYTES: usize = 1 << 20;
     /// What one thread copies at a time.
     const PIECE_BYTES: usize = 4 << 20;
     /// Beyond so many threads the bus is the limit: 53 GB/s on an H200.
-    const MOST_THREADS: usize = 12;
+    const MAX_THREADS: usize = 12;
     /// A thread fills one while the GPU takes the other.
     const STAGES_A_THREAD: usize = 2;
 
@@ -77,7 +77,7 @@ mod gpu {
         let mut stages = uploader.stages.lock().unwrap_or_else(PoisonError::into_inner);
         let (start, stream, next) = (address(&target)?, device.cuda_stream(), AtomicUsize::new(0));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = cores.min(MOST_THREADS).min(bytes.len().div_ceil(PIECE_BYTES));
+        let threads = cores.min(MAX_THREADS).min(bytes.len().div_ceil(PIECE_BYTES));
         while stages.len() < threads * STAGES_A_THREAD {
             let taken = stream.context().new_event(None).map_err(|error| failed("an event", error))?;
             stages.push(Stage { taken, buffer: HostBuffer::new(PIECE_BYTES, &Device::Cuda(device.clone())) });

@@ -82,7 +82,7 @@ pub fn measure_gpu(
     note(Measurement::new("gemm", "8192^3", 1, limits.operations_per_second / 1e12, "TFLOP/s", None));
     note(Measurement::new("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
     note(Measurement::new("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
-    let threads = ThreadPool::of_engine(engine, 1)?;
+    let threads = ThreadPool::for_engine(engine, 1)?;
     let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
     let start = Instant::now();
     let model = Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.dtype, &engine.device)?;
@@ -93,7 +93,7 @@ pub fn measure_gpu(
     model.parameters().restore(&numbers)?;
     drop(numbers);
     engine.trim_memory()?;
-    let shape = ModelShape::of(config);
+    let shape = ModelShape::from_config(config);
     let work = Bench { config, shape, engine, bench, model: &model, threads: &threads, limits };
     work.within(("prefill", "", 1), &mut note, |note| work.prefill(note))?;
     for adapters in [Adapters::On, Adapters::Off] {

@@ -50,7 +50,7 @@ struct Timed {
 }
 
 /// A client that sends nothing for so long has failed.
-const PATIENCE: Duration = Duration::from_secs(300);
+const READ_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Sends the load, and measures tokens a second over all clients, time to the first token, and latency.
 ///
@@ -138,7 +138,7 @@ fn one_request(
         None => {
             let socket = TcpStream::connect(&load.host).map_err(failed)?;
             socket.set_nodelay(true).map_err(failed)?;
-            socket.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+            socket.set_read_timeout(Some(READ_TIMEOUT)).map_err(failed)?;
             BufReader::new(socket)
         }
     };

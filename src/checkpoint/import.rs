@@ -260,7 +260,7 @@ impl PeftAdapter {
             targets: if used("layers_to_transform") || used("exclude_modules") {
                 Targets::Shown
             } else {
-                Targets::of(config)?
+                Targets::from_config(config)?
             },
             tensors: HashMap::new(),
             weights_path: PathBuf::new(),
@@ -284,7 +284,7 @@ impl PeftAdapter {
 }
 
 impl Targets {
-    fn of(config: &Value) -> Result<Self, String> {
+    fn from_config(config: &Value) -> Result<Self, String> {
         match config.get("target_modules") {
             Some(Value::Array(list)) if !list.is_empty() => {
                 let names = list.iter().map(|name| name.as_str().map(str::to_owned));

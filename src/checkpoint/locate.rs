@@ -35,7 +35,7 @@ pub enum StartError {
 
 /// The location of M, before its weights are read.
 #[derive(Debug)]
-pub enum Located {
+pub enum ModelLocation {
     /// A folder, a cached model, or the embedded one.
     Model(ModelSource),
     /// An adapter's folder, which names its base.
@@ -44,12 +44,12 @@ pub enum Located {
     Run { run: Box<RunDirectory>, step: u64 },
 }
 
-impl Located {
-    /// Locates M; runs are searched in `places`. A GGUF file is imported into the cache first, unless it is there.
+impl ModelLocation {
+    /// Locates M; runs are searched in `run_folders`. A GGUF file is imported into the cache first, unless it is there.
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
-    pub fn find(name: &str, places: &RunFolders) -> Result<Self, StartError> {
+    pub fn find(name: &str, run_folders: &RunFolders) -> Result<Self, StartError> {
         import_into_cache(Path::new(name))?;
         let reference = RunReference::parse(name);
         let model_error = match find_model(name) {
@@ -58,7 +58,7 @@ impl Located {
             Ok(_) => None,
             Err(error) => Some(error),
         };
-        match (places.find_checkpoint(&reference), model_error) {
+        match (run_folders.find_checkpoint(&reference), model_error) {
             (Ok((run, step)), _) => Ok(Self::Run { run: Box::new(run), step }),
             // A path, or a name with `@`, can only mean a run; a run that exists but is unusable was meant.
             (Err(run @ RunError::NotFound { .. }), Some(model)) if !reference.explicit => {
@@ -71,43 +71,43 @@ impl Located {
     /// The model at the start of M's runs and adapters; M itself if it is a model.
     ///
     /// # Errors
-    /// As [`Located::find`].
-    pub fn origin(name: &str, places: &RunFolders) -> Result<String, StartError> {
-        match Self::find(name, places)? {
+    /// As [`ModelLocation::find`].
+    pub fn origin(name: &str, run_folders: &RunFolders) -> Result<String, StartError> {
+        match Self::find(name, run_folders)? {
             Self::Model(_) => Ok(name.to_owned()),
             Self::Adapter(folder) => {
                 let adapter = read_adapter(&folder)?;
-                adapter_base(&folder, &adapter, places)?;
-                Self::origin(adapter.base_name()?, places)
+                adapter_base(&folder, &adapter, run_folders)?;
+                Self::origin(adapter.base_name()?, run_folders)
             }
-            Self::Run { run, .. } => Self::origin(&run.file().config.base_model, places),
+            Self::Run { run, .. } => Self::origin(&run.file().config.base_model, run_folders),
         }
     }
 
     /// The source of configuration and tokenizer: of a run or an adapter, those of the model that it started from.
     ///
     /// # Errors
-    /// As [`Located::find`].
-    pub fn source(self, places: &RunFolders) -> Result<ModelSource, StartError> {
+    /// As [`ModelLocation::find`].
+    pub fn source(self, run_folders: &RunFolders) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),
-            Self::Adapter(folder) => adapter_base(&folder, &read_adapter(&folder)?, places)?.source(places),
-            Self::Run { run, .. } => Self::find(&run.file().config.base_model, places)?.source(places),
+            Self::Adapter(folder) => adapter_base(&folder, &read_adapter(&folder)?, run_folders)?.source(run_folders),
+            Self::Run { run, .. } => Self::find(&run.file().config.base_model, run_folders)?.source(run_folders),
         }
     }
 
     /// The digest of [`StartModel`](super::StartModel).
     ///
     /// # Errors
-    /// As [`Located::find`], and for missing or truncated weights.
-    pub fn digest(&self, places: &RunFolders) -> Result<String, StartError> {
+    /// As [`ModelLocation::find`], and for missing or truncated weights.
+    pub fn digest(&self, run_folders: &RunFolders) -> Result<String, StartError> {
         match self {
             Self::Model(source) => Ok(source.digest()?),
             Self::Adapter(folder) => {
-                adapter_digest(&adapter_base(folder, &read_adapter(folder)?, places)?.digest(places)?, folder)
+                adapter_digest(&adapter_base(folder, &read_adapter(folder)?, run_folders)?.digest(run_folders)?, folder)
             }
             Self::Run { run, step } => {
-                let base = Self::find(&run.file().config.base_model, places)?.digest(places)?;
+                let base = Self::find(&run.file().config.base_model, run_folders)?.digest(run_folders)?;
                 Ok(result_digest(&base, run, *step))
             }
         }
@@ -122,15 +122,15 @@ pub(super) fn read_adapter(folder: &ModelSource) -> Result<PeftAdapter, Checkpoi
 pub(super) fn adapter_base(
     folder: &ModelSource,
     adapter: &PeftAdapter,
-    places: &RunFolders,
-) -> Result<Located, StartError> {
+    run_folders: &RunFolders,
+) -> Result<ModelLocation, StartError> {
     let base = adapter.base_name()?;
     let refuse = |source| StartError::AdapterBase {
         folder: folder.name.clone(),
         base: base.to_owned(),
         source: Box::new(source),
     };
-    Located::find(base, places).map_err(refuse)
+    ModelLocation::find(base, run_folders).map_err(refuse)
 }
 
 fn adapter_digest(base: &str, folder: &ModelSource) -> Result<String, StartError> {

@@ -18,7 +18,7 @@ pub use export::{export_adapter, export_merged, write_model};
 pub use gguf::{GgufType, export_gguf};
 pub use gguf_import::{import_gguf, import_into_cache};
 pub use import::PeftAdapter;
-pub use locate::{Located, StartError};
+pub use locate::{ModelLocation, StartError};
 pub use new_folder::WriteChunk;
 pub use open_model::OpenModel;
 pub use side_by_side::SharedBase;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::locate::{adapter_base, read_adapter};
-use super::{CheckpointError, Located, PeftAdapter, StartError};
+use super::{CheckpointError, ModelLocation, PeftAdapter, StartError};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
-use crate::run::{RunDirectory, RunFolders, checkpoint_path, numbers_of_base};
+use crate::run::{RunDirectory, RunFolders, base_parameter_count, checkpoint_path};
 
 /// Tensors are read on demand.
 #[derive(Debug)]
@@ -31,17 +31,17 @@ impl OpenModel {
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
-    pub fn find(name: &str, places: &RunFolders) -> Result<Self, StartError> {
-        Self::of(Located::find(name, places)?, places)
+    pub fn find(name: &str, run_folders: &RunFolders) -> Result<Self, StartError> {
+        Self::from_location(ModelLocation::find(name, run_folders)?, run_folders)
     }
 
     /// Opens a located model.
     ///
     /// # Errors
     /// As [`OpenModel::find`].
-    pub fn of(located: Located, places: &RunFolders) -> Result<Self, StartError> {
+    pub fn from_location(located: ModelLocation, run_folders: &RunFolders) -> Result<Self, StartError> {
         match located {
-            Located::Model(source) => {
+            ModelLocation::Model(source) => {
                 let (config, weights) = (source.config()?, Weights::open(&source)?);
                 Ok(Self {
                     config,
@@ -52,17 +52,18 @@ impl OpenModel {
                     source,
                 })
             }
-            Located::Adapter(folder) => {
+            ModelLocation::Adapter(folder) => {
                 let adapter = read_adapter(&folder)?;
-                Self::of(adapter_base(&folder, &adapter, places)?, places)?.with_adapter(adapter, &folder.name)
+                Self::from_location(adapter_base(&folder, &adapter, run_folders)?, run_folders)?
+                    .with_adapter(adapter, &folder.name)
             }
-            Located::Run { run, step } => Self::of_run(&run, step, places),
+            ModelLocation::Run { run, step } => Self::from_run(&run, step, run_folders),
         }
     }
 
     /// The result of a run at a checkpoint.
-    fn of_run(run: &RunDirectory, step: u64, places: &RunFolders) -> Result<Self, StartError> {
-        let base = Self::find(&run.file().config.base_model, places)?;
+    fn from_run(run: &RunDirectory, step: u64, run_folders: &RunFolders) -> Result<Self, StartError> {
+        let base = Self::find(&run.file().config.base_model, run_folders)?;
         let (folder, label) = (checkpoint_path(run.path(), step), format!("{}@{step}", run.id()));
         let unreadable = |file: &str, problem: String| {
             let problem = problem.split_once(": ").map_or(problem.as_str(), |(_, rest)| rest);
@@ -76,7 +77,7 @@ impl OpenModel {
                 .map_err(|error| unreadable("adapter_model.safetensors", error.to_string()))?;
             return base.with_adapter(adapter, &label);
         }
-        if numbers_of_base(&folder).is_some() {
+        if base_parameter_count(&folder).is_some() {
             return Ok(Self { weights: base.merged()?, adapter: None, label, ..base });
         }
         let own = ModelSource::at(&label, &folder);

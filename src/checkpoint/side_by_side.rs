@@ -2,7 +2,7 @@
 //! or none.
 
 use super::locate::{adapter_base, read_adapter};
-use super::{Located, OpenModel, StartError};
+use super::{ModelLocation, OpenModel, StartError};
 use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::run::RunFolders;
@@ -25,9 +25,14 @@ impl SharedBase {
     ///
     /// # Errors
     /// [`StartError`], also for an M that is no adapter of this base.
-    pub fn open(located: Located, others: &[String], places: &RunFolders, engine: &Engine) -> Result<Self, StartError> {
-        let base = base_digest(&located, places)?;
-        let main = OpenModel::of(located, places)?;
+    pub fn open(
+        located: ModelLocation,
+        others: &[String],
+        run_folders: &RunFolders,
+        engine: &Engine,
+    ) -> Result<Self, StartError> {
+        let base = base_digest(&located, run_folders)?;
+        let main = OpenModel::from_location(located, run_folders)?;
         let tokenizer = Tokenizer::load(&main.source)?;
         if others.is_empty() {
             let model = main.decoder(None, engine)?;
@@ -35,10 +40,10 @@ impl SharedBase {
         }
         let mut adapters = Vec::with_capacity(others.len());
         for name in others {
-            let located = Located::find(name, places)?;
-            let same = base_digest(&located, places)? == base;
+            let located = ModelLocation::find(name, run_folders)?;
+            let same = base_digest(&located, run_folders)? == base;
             let refuse = |problem| StartError::NotBeside { name: name.clone(), problem };
-            let Some(adapter) = OpenModel::of(located, places)?.adapter().cloned() else {
+            let Some(adapter) = OpenModel::from_location(located, run_folders)?.adapter().cloned() else {
                 return Err(refuse("is no adapter (a LoRA run or a PEFT folder)"));
             };
             if !same {
@@ -54,12 +59,14 @@ impl SharedBase {
 }
 
 /// SHA-256 of what the adapter stands beside, or of the model itself where it is no adapter.
-fn base_digest(located: &Located, places: &RunFolders) -> Result<String, StartError> {
+fn base_digest(located: &ModelLocation, run_folders: &RunFolders) -> Result<String, StartError> {
     match located {
-        Located::Adapter(folder) => adapter_base(folder, &read_adapter(folder)?, places)?.digest(places),
-        Located::Run { run, .. } if run.file().config.lora_rank > 0 => {
-            Located::find(&run.file().config.base_model, places)?.digest(places)
+        ModelLocation::Adapter(folder) => {
+            adapter_base(folder, &read_adapter(folder)?, run_folders)?.digest(run_folders)
         }
-        Located::Model(_) | Located::Run { .. } => located.digest(places),
+        ModelLocation::Run { run, .. } if run.file().config.lora_rank > 0 => {
+            ModelLocation::find(&run.file().config.base_model, run_folders)?.digest(run_folders)
+        }
+        ModelLocation::Model(_) | ModelLocation::Run { .. } => located.digest(run_folders),
     }
 }

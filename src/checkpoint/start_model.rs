@@ -1,6 +1,6 @@
 //! A located model with its tokenizer.
 
-use super::{Located, OpenModel, StartError};
+use super::{ModelLocation, OpenModel, StartError};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, Weights};
@@ -20,21 +20,21 @@ pub struct StartModel {
 }
 
 impl StartModel {
-    /// Finds M; runs are searched in `places`.
+    /// Finds M; runs are searched in `run_folders`.
     ///
     /// # Errors
     /// [`StartError`] with what was tried and what to do.
-    pub fn find(name: &str, places: &RunFolders) -> Result<Self, StartError> {
-        Self::of(Located::find(name, places)?, places)
+    pub fn find(name: &str, run_folders: &RunFolders) -> Result<Self, StartError> {
+        Self::from_location(ModelLocation::find(name, run_folders)?, run_folders)
     }
 
     /// Opens a located model.
     ///
     /// # Errors
     /// As [`StartModel::find`].
-    pub fn of(located: Located, places: &RunFolders) -> Result<Self, StartError> {
-        let digest = located.digest(places)?;
-        let model = OpenModel::of(located, places)?;
+    pub fn from_location(located: ModelLocation, run_folders: &RunFolders) -> Result<Self, StartError> {
+        let digest = located.digest(run_folders)?;
+        let model = OpenModel::from_location(located, run_folders)?;
         let (config, source) = (model.config.clone(), model.source.clone());
         Ok(Self { tokenizer: Tokenizer::load(&source)?, config, digest, source, model })
     }

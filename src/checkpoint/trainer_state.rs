@@ -76,7 +76,7 @@ pub struct Contents {
 }
 
 impl Contents {
-    pub fn of(parameters: &Parameters, state: &TrainerState, trainable: Trainable, base_model: &str) -> Self {
+    pub fn for_state(parameters: &Parameters, state: &TrainerState, trainable: Trainable, base_model: &str) -> Self {
         Self {
             slots: parameters.slots().to_vec(),
             dtype: parameters.flat().dtype(),
@@ -332,7 +332,7 @@ mod tests {
     fn snapshot(parameters: &Parameters, optimizer: &Optimizer) -> Snapshot {
         let buffer = HostBuffer::new(Snapshot::buffer_bytes(parameters), &Device::Cpu);
         let state = TrainerState { step: 3, ..TrainerState::start("digest".to_owned()) };
-        let contents = Contents::of(parameters, &state, Trainable::Lora { rank: 2, alpha: 4.0 }, "base");
+        let contents = Contents::for_state(parameters, &state, Trainable::Lora { rank: 2, alpha: 4.0 }, "base");
         let (mut flat, mut moments) = numbers(parameters, optimizer);
         Snapshot::take(buffer, contents, &mut flat, &mut moments).unwrap()
     }

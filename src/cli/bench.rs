@@ -272,8 +272,8 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     let name = crate::format::hex(&crate::files::random_bytes::<8>()?);
     let folder = std::env::temp_dir().join(format!("grpo-tui-bench-{name}"));
     crate::files::create_folder(&folder, crate::files::Access::Private)?;
-    let places = RunFolders::discover(Some(&folder), Path::new("/"));
-    let report = one_run(&places, threads);
+    let run_folders = RunFolders::discover(Some(&folder), Path::new("/"));
+    let report = one_run(&run_folders, threads);
     let _ = std::fs::remove_dir_all(&folder);
     let report = report?;
     let figure = |name: &str, value, unit: &str| {
@@ -289,13 +289,19 @@ fn whole_run(threads: usize) -> Result<Vec<Measurement>, Failure> {
     ])
 }
 
-fn one_run(places: &RunFolders, threads: usize) -> Result<Report, Failure> {
+fn one_run(run_folders: &RunFolders, threads: usize) -> Result<Report, Failure> {
     let mut arguments = train::Arguments::default();
     arguments.set.push(format!("threads={threads}"));
-    let run = train::create(&arguments, &Task::embedded("invoice")?, places, Some(&[crate::run::Device::Cpu]))?;
+    let run = train::create(&arguments, &Task::embedded("invoice")?, run_folders, Some(&[crate::run::Device::Cpu]))?;
     let worker = crate::run::Worker::begin(&run, std::sync::Arc::default())?;
-    match crate::train::train(&run, places, &Engine::cpu(), &worker, crate::train::RankSource::default(), &mut |_| ())?
-    {
+    match crate::train::train(
+        &run,
+        run_folders,
+        &Engine::cpu(),
+        &worker,
+        crate::train::RankSource::default(),
+        &mut |_| (),
+    )? {
         Ended::Finished(report) => Ok(*report),
         Ended::Interrupted { step } => Err(Failure::failed(format!("the run stopped at step {step}"))),
         Ended::CutShort { cause, .. } => Err(Failure::failed(cause)),

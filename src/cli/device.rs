@@ -109,7 +109,7 @@ pub(super) fn engine_of(compute: &DeviceChoice) -> Result<Engine, Failure> {
 }
 
 /// Run folders for models named in the run, resolved from the run's own folder.
-pub(super) fn places(run: &RunDirectory) -> RunFolders {
+pub(super) fn run_folders(run: &RunDirectory) -> RunFolders {
     RunFolders::discover(None, run.path())
 }
 
@@ -170,7 +170,7 @@ pub(super) fn ranks_on(slot: &Slot, ranks: Option<u16>) -> RankSource {
 /// this process is not counted.
 pub(super) fn warn_if_in_use(slot: &Slot) {
     let mut kinds = std::collections::BTreeSet::new();
-    for gpu in slot.devices().iter().filter_map(Device::ordinal).filter_map(Gpu::of_ordinal) {
+    for gpu in slot.devices().iter().filter_map(Device::ordinal).filter_map(Gpu::by_ordinal) {
         if let Some(text) = gpu.in_use() {
             eprint_line(&format!("{text}; both will be slower"));
         }
@@ -195,7 +195,7 @@ pub(super) fn uuid(device: &Device) -> &str {
 fn gpu(ordinal: usize) -> Device {
     // Without the driver's library the ordinal identifies the GPU: all users of the host must then see its GPUs in the
     // same order.
-    Device::Gpu { ordinal, uuid: Gpu::of_ordinal(ordinal).map_or_else(String::new, |gpu| gpu.uuid) }
+    Device::Gpu { ordinal, uuid: Gpu::by_ordinal(ordinal).map_or_else(String::new, |gpu| gpu.uuid) }
 }
 
 #[cfg(test)]

@@ -27,19 +27,19 @@ struct Findings {
     survives_logout: bool,
     logout: LogoutPolicy,
     logout_in_words: String,
-    engine: EngineFound,
+    engine: EngineReport,
     /// What a scorer that is a command is held to.
     command_scorers: Isolation,
-    slots: Vec<SlotFound>,
+    slots: Vec<SlotReport>,
     folders: Vec<Folder>,
     terminal: Terminal,
     #[cfg(feature = "view")]
-    view: ViewFound,
+    view: ViewReport,
 }
 
 /// The default device, and why.
 #[derive(Serialize)]
-struct EngineFound {
+struct EngineReport {
     /// `gpu`, `cpu`, or `none` without the engine.
     uses: &'static str,
     why: String,
@@ -53,28 +53,28 @@ struct EngineFound {
 /// How the workbench would look here, and from which of the user's files.
 #[cfg(feature = "view")]
 #[derive(Serialize)]
-struct ViewFound {
+struct ViewReport {
     theme: String,
     colours: &'static str,
     ascii: bool,
     mouse: bool,
     low_bandwidth: bool,
     copies_through: &'static str,
-    looked_for: Vec<LookedFor>,
+    looked_for: Vec<LookupResult>,
     files: Vec<PathBuf>,
     notes: Vec<String>,
 }
 
 #[cfg(feature = "view")]
 #[derive(Serialize)]
-struct LookedFor {
+struct LookupResult {
     what: &'static str,
     path: PathBuf,
     exists: bool,
 }
 
 #[derive(Serialize)]
-struct SlotFound {
+struct SlotReport {
     device: String,
     /// Name, UUID and driver of a GPU.
     is: String,
@@ -106,8 +106,8 @@ struct Terminal {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
-    let findings = look(&places);
+    let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let findings = look(&run_folders);
     if arguments.json {
         print_json(&format!("{:#}\n", serde_json::to_value(&findings)?))
     } else {
@@ -115,13 +115,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
 }
 
-fn look(places: &RunFolders) -> Findings {
+fn look(run_folders: &RunFolders) -> Findings {
     let logout = LogoutPolicy::look();
     let slots = slots_folder();
     let project = directories::ProjectDirs::from("", "", "grpo-tui");
     let of = |read: fn(&directories::ProjectDirs) -> &Path| project.as_ref().map(|folders| read(folders).to_owned());
     let folders = vec![
-        folder("runs", Some(places.for_new_runs().to_owned()), None),
+        folder("runs", Some(run_folders.for_new_runs().to_owned()), None),
         folder("data", of(directories::ProjectDirs::data_dir), None),
         folder("config", of(directories::ProjectDirs::config_dir), None),
         folder("cache", of(directories::ProjectDirs::cache_dir), None),
@@ -129,7 +129,7 @@ fn look(places: &RunFolders) -> Findings {
     ];
     let slot = |device: Device, is: String, in_use: Option<String>| {
         let holder = slots.as_ref().map(|folder| holder(folder, &device)).unwrap_or_default();
-        SlotFound { device: device.described(), is, holder: Some(holder).filter(|holder| !holder.is_empty()), in_use }
+        SlotReport { device: device.described(), is, holder: Some(holder).filter(|holder| !holder.is_empty()), in_use }
     };
     let of_gpu = |(ordinal, gpu): (usize, Gpu)| {
         let is = format!("{} {}, driver {}", gpu.name, gpu.uuid, gpu.driver);
@@ -150,7 +150,7 @@ fn look(places: &RunFolders) -> Findings {
 }
 
 #[cfg(feature = "engine")]
-fn engine() -> EngineFound {
+fn engine() -> EngineReport {
     use crate::kernels::cuda_libraries::{CudaLibraries, version};
     let found = CudaLibraries::found();
     let (uses, why) = match crate::kernels::device::Engine::usable_gpus() {
@@ -164,22 +164,22 @@ fn engine() -> EngineFound {
     };
     let libraries = found.files.iter().filter_map(|(_, file)| file.clone()).collect();
     let nccl = crate::kernels::nccl::file().map(|file| file.unwrap_or_else(|missing| missing));
-    EngineFound { uses, why, libraries, nccl }
+    EngineReport { uses, why, libraries, nccl }
 }
 
 #[cfg(not(feature = "engine"))]
-fn engine() -> EngineFound {
+fn engine() -> EngineReport {
     let why = "built without the feature `engine`".to_owned();
-    EngineFound { uses: "none", why, libraries: Vec::new(), nccl: None }
+    EngineReport { uses: "none", why, libraries: Vec::new(), nccl: None }
 }
 
 fn gpus() -> impl Iterator<Item = Gpu> {
-    (0..).map_while(Gpu::of_ordinal)
+    (0..).map_while(Gpu::by_ordinal)
 }
 
 fn folder(used_for: &'static str, path: Option<PathBuf>, error: Option<String>) -> Folder {
     let existing = path.as_deref().and_then(|path| path.ancestors().find(|folder| folder.exists()).map(Path::to_owned));
-    let kind = existing.as_deref().map(FileSystem::of);
+    let kind = existing.as_deref().map(FileSystem::for_path);
     Folder {
         used_for,
         exists: path.as_deref().is_some_and(Path::is_dir),
@@ -210,19 +210,19 @@ fn terminal(logout: &LogoutPolicy) -> Terminal {
 }
 
 #[cfg(feature = "view")]
-fn view() -> ViewFound {
+fn view() -> ViewReport {
     use crate::view::appearance::Appearance;
     use crate::view::options::AppearanceInput;
     let input = AppearanceInput::detect();
     let looks = Appearance::load(&input);
     let asks = Appearance::needs_background_query(&input);
-    let of = |what, path: Option<PathBuf>| path.map(|path| LookedFor { what, exists: path.exists(), path });
+    let of = |what, path: Option<PathBuf>| path.map(|path| LookupResult { what, exists: path.exists(), path });
     let looked_for = [
         of("configuration", input.config_file()),
         of("keymap", input.keymap_file()),
         of("themes", input.themes_folder()),
     ];
-    ViewFound {
+    ViewReport {
         theme: if asks { "dark or light, by terminal background".to_owned() } else { looks.theme.name },
         colours: looks.depth.name(),
         ascii: looks.theme.ascii,
@@ -240,7 +240,7 @@ fn view() -> ViewFound {
 }
 
 #[cfg(feature = "view")]
-fn view_page(found: &ViewFound) -> String {
+fn view_page(found: &ViewReport) -> String {
     let letters = if found.ascii { "ASCII only" } else { "Unicode" };
     let mouse = if found.mouse { "mouse" } else { "no mouse" };
     let link = if found.low_bandwidth { ", low bandwidth" } else { "" };
@@ -248,7 +248,7 @@ fn view_page(found: &ViewFound) -> String {
         "workbench theme {}; colours {}; {letters}; {mouse}{link}; clipboard by {}\n",
         found.theme, found.colours, found.copies_through
     );
-    for LookedFor { what, path, exists } in &found.looked_for {
+    for LookupResult { what, path, exists } in &found.looked_for {
         let state = if *exists { "" } else { " (none: defaults)" };
         let _ = writeln!(text, "          {what}: {}{state}", path.display());
     }
@@ -279,7 +279,7 @@ fn commands_page(found: Isolation) -> String {
 }
 
 fn page(findings: &Findings) -> String {
-    let EngineFound { uses, why, libraries, nccl } = &findings.engine;
+    let EngineReport { uses, why, libraries, nccl } = &findings.engine;
     let mut text = format!("{}\n\nengine    {}: {why}\n", findings.logout_in_words, uses.to_uppercase());
     for file in libraries.iter().chain(nccl) {
         let _ = writeln!(text, "          {file}");

@@ -14,7 +14,7 @@ pub(super) use unavailable::EndpointTarget;
 
 /// What all targets of an eval are asked.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct TargetInput<'a> {
     pub(super) status: &'a EvalStatus,
     pub(super) task: &'a Task,
     pub(super) scorer: &'a Scorer,
@@ -28,9 +28,9 @@ pub(super) struct Asked<'a> {
     pub(super) folder: Option<&'a EvalFolder>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> TargetInput<'a> {
     /// With a target's own prompts.
-    pub(super) fn of(self, variant: Option<&'a Variant>) -> Self {
+    pub(super) fn for_variant(self, variant: Option<&'a Variant>) -> Self {
         variant.map_or(self, |variant| Self { task: &variant.task, rows: &variant.rows, ..self })
     }
 }
@@ -44,7 +44,7 @@ mod asking {
     use serde::{Deserialize, Serialize};
     use serde_json::{Value, json};
 
-    use super::Asked;
+    use super::TargetInput;
     use crate::cli::Failure;
     use crate::cli::output::eprint_line;
     use crate::cli::rows::Rows;
@@ -90,23 +90,23 @@ mod asking {
         }
 
         /// Whether every prompt may be sent.
-        pub(in crate::cli) fn check(&self, asked: &Asked<'_>) -> Result<(), Failure> {
+        pub(in crate::cli) fn check(&self, asked: &TargetInput<'_>) -> Result<(), Failure> {
             self.questions(&self.form(asked)?, asked).map(|_| ())
         }
 
-        fn form<'a>(&'a self, asked: &Asked<'a>) -> Result<RequestForm<'a>, Failure> {
-            let Asked { task, samples, max_completion_tokens, temperature, .. } = *asked;
+        fn form<'a>(&'a self, asked: &TargetInput<'a>) -> Result<RequestForm<'a>, Failure> {
+            let TargetInput { task, samples, max_completion_tokens, temperature, .. } = *asked;
             Ok(RequestForm::new(&self.0, task, Sampling { samples, max_completion_tokens, temperature })?)
         }
 
         /// Of the first turns.
-        fn questions(&self, form: &RequestForm<'_>, asked: &Asked<'_>) -> Result<Vec<Question>, Failure> {
+        fn questions(&self, form: &RequestForm<'_>, asked: &TargetInput<'_>) -> Result<Vec<Question>, Failure> {
             let Rows { label, rows, .. } = asked.rows;
             Ok(form.first((label, rows), asked.allowed_secrets)?)
         }
 
         /// Asks what the eval's folder has no answer to, and scores.
-        pub(in crate::cli) fn records(&self, name: &str, asked: &Asked<'_>) -> Result<Vec<EvalRecord>, Failure> {
+        pub(in crate::cli) fn records(&self, name: &str, asked: &TargetInput<'_>) -> Result<Vec<EvalRecord>, Failure> {
             let form = self.form(asked)?;
             let questions = self.questions(&form, asked)?;
             let rows = &asked.rows.rows;
@@ -195,7 +195,7 @@ mod unavailable {
 
     use serde_json::Value;
 
-    use super::Asked;
+    use super::TargetInput;
     use crate::cli::Failure;
     use crate::run::EvalRecord;
 
@@ -208,11 +208,11 @@ mod unavailable {
             Err(Failure::failed(message))
         }
 
-        pub(in crate::cli) fn check(&self, _: &Asked<'_>) -> Result<(), Failure> {
+        pub(in crate::cli) fn check(&self, _: &TargetInput<'_>) -> Result<(), Failure> {
             match *self {}
         }
 
-        pub(in crate::cli) fn records(&self, _: &str, _: &Asked<'_>) -> Result<Vec<EvalRecord>, Failure> {
+        pub(in crate::cli) fn records(&self, _: &str, _: &TargetInput<'_>) -> Result<Vec<EvalRecord>, Failure> {
             match *self {}
         }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Map, Value, json};
 
 use super::device::DeviceArguments;
-use super::endpoints::Asked;
+use super::endpoints::TargetInput;
 use super::eval_status::EvalStatus;
 use super::output::eprint_line;
 use super::rows::{Rows, whole};
@@ -102,7 +102,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-const MOST_TARGETS: usize = 3;
+const MAX_TARGETS: usize = 3;
 
 pub(super) fn run(mut arguments: Arguments) -> Outcome {
     check_pages(&arguments)?;
@@ -110,11 +110,11 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     arguments.gpu_price_per_hour = gpu_price(arguments.gpu_price_per_hour)?;
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
-    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let mut rows = Rows::on(&task, &arguments.on)?;
     rows.rows.truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
     let status = EvalStatus::start(arguments.out.as_deref())?;
-    let targets = targets(&arguments, &task, &places)?;
+    let targets = targets(&arguments, &task, &run_folders)?;
     if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact")
         && rows.rows.iter().all(|row| row.expected.is_none())
     {
@@ -122,11 +122,11 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     }
     let named = Variants { systems: &arguments.systems, few_shot: &arguments.few_shot, seed: arguments.seed };
     named.check(&targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>())?;
-    let variants = targets.iter().map(|target| named.of(&target.name, &task, &scorer, &rows));
+    let variants = targets.iter().map(|target| named.resolve(&target.name, &task, &scorer, &rows));
     let variants = variants.collect::<Result<Vec<_>, _>>()?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
     // What may not be sent, or cannot be enforced, is known before anything is sampled.
-    let asked = Asked {
+    let asked = TargetInput {
         status: &status,
         task: &task,
         scorer: &scorer,
@@ -138,9 +138,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         folder: None,
     };
     for (target, variant) in targets.iter().zip(&variants) {
-        let asked = asked.of(variant.as_ref());
+        let asked = asked.for_variant(variant.as_ref());
         target.endpoint.as_ref().map_or(Ok(()), |endpoint| endpoint.check(&asked))?;
-        target.check_constraints(asked.task, asked.rows, &places)?;
+        target.check_constraints(asked.task, asked.rows, &run_folders)?;
     }
     let settings = settings(&arguments, &task, &targets, &variants, limit);
     let kept = arguments
@@ -151,11 +151,11 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let (folder, earlier) = kept.unzip();
     // What was sampled on this machine is known already where endpoints are asked again.
     let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
-    let asked = Asked { folder: folder.as_ref(), ..asked };
+    let asked = TargetInput { folder: folder.as_ref(), ..asked };
     let mut engine = None;
     let mut evals = Vec::with_capacity(targets.len());
     for (target, variant) in targets.iter().zip(&variants) {
-        let asked = asked.of(variant.as_ref());
+        let asked = asked.for_variant(variant.as_ref());
         let start = Instant::now();
         eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, rows.rows.len(), rows.set));
         let (records, speed) = match (&target.endpoint, sampled, &mut engine) {
@@ -164,13 +164,13 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
                 eprint_line(&format!("{}: all answers are in the folder", target.name));
                 folder.read(&rows.set, &target.name)?
             }
-            (None, None, Some(engine)) => sample(&arguments, target, &places, engine, &asked)?,
+            (None, None, Some(engine)) => sample(&arguments, target, &run_folders, engine, &asked)?,
             (None, None, none) => {
                 let engine = none.insert(arguments.device.engine()?);
                 if is_price_given && engine.device.is_cpu() {
                     eprint_line("--gpu-price-per-hour: models are sampled on the CPU, so their cost is n/a");
                 }
-                sample(&arguments, target, &places, engine, &asked)?
+                sample(&arguments, target, &run_folders, engine, &asked)?
             }
         };
         if let Some(folder) = &folder {
@@ -183,7 +183,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         eprint_line(&format!("{}: valid {valid}  ({time})", target.name));
         evals.push(result);
     }
-    let versus = Versus::of(evals)?;
+    let versus = Versus::from_evals(evals)?;
     let document = document(&versus, settings);
     if let Some(folder) = &folder {
         folder.finish(&document)?;
@@ -230,13 +230,13 @@ fn check_pages(arguments: &Arguments) -> Result<(), Failure> {
 fn sample(
     arguments: &Arguments,
     target: &Target,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     engine: &Engine,
-    asked: &Asked<'_>,
+    asked: &TargetInput<'_>,
 ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
-    let Asked { task, scorer, rows, samples, max_completion_tokens: limit, temperature, status, .. } = *asked;
-    let threads = ThreadPool::of_engine(engine, arguments.threads)?;
-    let (model, tokenizer) = target.load(places, engine)?;
+    let TargetInput { task, scorer, rows, samples, max_completion_tokens: limit, temperature, status, .. } = *asked;
+    let threads = ThreadPool::for_engine(engine, arguments.threads)?;
+    let (model, tokenizer) = target.load(run_folders, engine)?;
     let lengths = lengths(&model, limit);
     let constraints = target.is_constrained().then(|| TaskConstraints::new(task, &tokenizer)).transpose()?;
     let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
@@ -250,7 +250,7 @@ fn sample(
         threads: &threads,
         memory: &memory,
     };
-    let kept = asked.folder.map(|folder| keep_answers(folder, target, places, asked, &sampling)).transpose()?;
+    let kept = asked.folder.map(|folder| keep_answers(folder, target, run_folders, asked, &sampling)).transpose()?;
     let progress = EvalProgress { set: rows.set.clone(), target: target.name.clone(), ..EvalProgress::default() };
     let is_scored = rows.rows.iter().all(|row| row.turn_count() == 1);
     let mut is_topped_up = false;
@@ -274,7 +274,7 @@ fn sample(
     }
     let overhead = target.is_constrained().then_some(&memory.mask_overhead);
     let price = arguments.gpu_price_per_hour.filter(|_| !engine.device.is_cpu());
-    let speed = SpeedSummary::of(
+    let speed = SpeedSummary::from_records(
         &records,
         price,
         overhead.map(|masks| MaskCost {
@@ -286,9 +286,9 @@ fn sample(
     Ok((records, Some(Box::new(speed))))
 }
 
-fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Vec<Target>, Failure> {
-    if arguments.models.len() > MOST_TARGETS {
-        return Err(Failure::usage(format!("{} models: at most {MOST_TARGETS} --model", arguments.models.len())));
+fn targets(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Result<Vec<Target>, Failure> {
+    if arguments.models.len() > MAX_TARGETS {
+        return Err(Failure::usage(format!("{} models: at most {MAX_TARGETS} --model", arguments.models.len())));
     }
     if arguments.samples > 1 && arguments.temperature == 0.0 {
         return Err(Failure::usage(format!(
@@ -298,7 +298,7 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Ve
     }
     let mut targets: Vec<Target> = Vec::new();
     for text in &arguments.models {
-        let target = Target::find(text, task, places, arguments.endpoints.as_deref())?;
+        let target = Target::find(text, task, run_folders, arguments.endpoints.as_deref())?;
         if targets.iter().any(|other| other.name == target.name) {
             return Err(Failure::usage(format!("--model {text}: duplicate name `{}`: write NAME=M", target.name)));
         }
@@ -311,12 +311,12 @@ fn targets(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Ve
 fn keep_answers(
     folder: &EvalFolder,
     target: &Target,
-    places: &RunFolders,
-    asked: &Asked<'_>,
+    run_folders: &RunFolders,
+    asked: &TargetInput<'_>,
     sampling: &Sampling,
 ) -> Result<KeptAnswers, Failure> {
     let constraint = if target.is_constrained() { asked.task.digest() } else { String::new() };
-    let key = format!("{} {} {constraint} {sampling:?}", env!("CARGO_PKG_VERSION"), target.digest(places)?);
+    let key = format!("{} {} {constraint} {sampling:?}", env!("CARGO_PKG_VERSION"), target.digest(run_folders)?);
     Ok(KeptAnswers::new(folder.answers(&asked.rows.set, &target.name)?, key))
 }
 

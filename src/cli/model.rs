@@ -142,8 +142,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 fn open(name: &str) -> Result<OpenModel, Failure> {
-    let places = RunFolders::discover(None, &std::env::current_dir()?);
-    Ok(OpenModel::find(name, &places)?)
+    let run_folders = RunFolders::discover(None, &std::env::current_dir()?);
+    Ok(OpenModel::find(name, &run_folders)?)
 }
 
 impl ModelArguments {
@@ -197,7 +197,7 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         tokens_per_micro_batch: arguments.tokens_per_micro_batch,
     };
     let engine = arguments.device.engine()?;
-    let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
+    let threads = ThreadPool::for_engine(&engine, arguments.threads)?;
     let start = Instant::now();
     let every = if std::io::stderr().is_terminal() { 10 } else { 100 };
     let mut recent = None;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::output::eprint_line;
 use super::{Failure, Outcome, preflight, print_json};
-use crate::checkpoint::Located;
+use crate::checkpoint::ModelLocation;
 use crate::config::{ResolvedConfig, TrainConfig};
 use crate::format::{bytes, count, counted, duration, percent, percent_short};
 use crate::plan::preflight::{Facts, Preflight, read_data};
@@ -23,7 +23,7 @@ const SAMPLED_PROMPTS: usize = 64;
 pub(super) fn run(
     task: &Task,
     resolved: &ResolvedConfig,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     engine: &crate::kernels::device::Engine,
     sample: bool,
     json: bool,
@@ -32,7 +32,7 @@ pub(super) fn run(
     let problems = read_data(task)?;
     let gpus = if engine.device.is_cpu() { 0 } else { config.ranks };
     eprint_line(&format!("loading {} and measuring it on this machine ...", config.base_model));
-    let candidate = match Candidate::load(task, config, places, engine) {
+    let candidate = match Candidate::load(task, config, run_folders, engine) {
         Err(TrainError::DoesNotFit(error)) => {
             if json {
                 print_json(&format!(
@@ -49,20 +49,21 @@ pub(super) fn run(
     let (speed, measured) = candidate.measure()?;
     let signal = if sample { Some(sampled(&candidate, config.completions_per_prompt)?) } else { None };
     let limit = config.max_completion_tokens;
-    let completion_lengths = recorded_lengths(places, &task.name, candidate.model_digest(), limit)
-        .or_else(|| signal.as_ref().map(|signal| CompletionLengths::of_sample(&signal.lengths, limit)))
+    let completion_lengths = recorded_lengths(run_folders, &task.name, candidate.model_digest(), limit)
+        .or_else(|| signal.as_ref().map(|signal| CompletionLengths::from_sample(&signal.lengths, limit)))
         .unwrap_or(measured);
-    let (model, data) = (candidate.model_config(), completion_lengths.of_data(&candidate.data()));
+    let (model, data) = (candidate.model_config(), completion_lengths.for_data(&candidate.data()));
     let steps = config.total_steps(data.train_rows);
     let device = candidate.device();
-    let pace =
-        recorded_pace(places, &task.name, candidate.model_digest(), config, |_, device_of_run| device_of_run == device);
+    let pace = recorded_pace(run_folders, &task.name, candidate.model_digest(), config, |_, device_of_run| {
+        device_of_run == device
+    });
     let report = signal.map(|signal| judge(&signal, &settings(config)));
     let (memory, disk) =
-        (candidate.memory(), disk(model, config, &data, steps, free_disk_bytes(places.for_new_runs())));
+        (candidate.memory(), disk(model, config, &data, steps, free_disk_bytes(run_folders.for_new_runs())));
     let facts = Facts {
         data: Some(Ok(&problems)),
-        embedded_model: preflight::embedded_model_note(task, config, places),
+        embedded_model: preflight::embedded_model_note(task, config, run_folders),
         memory: Some(&memory),
         disk: Some(&disk),
         signal: report.as_ref(),
@@ -70,13 +71,13 @@ pub(super) fn run(
     let plan = Plan {
         task: task.name.clone(),
         model: config.base_model.clone(),
-        parameters: ModelShape::of(model).parameters,
+        parameters: ModelShape::from_config(model).parameters,
         trainable: trainable_parameters(model, config),
         device: candidate.device(),
         steps,
         data,
         completion_lengths,
-        preflight: Preflight::of(config, &facts),
+        preflight: Preflight::for_run(config, &facts),
         time: time(model, config, &data, steps, &speed, candidate.shape().recompute).including(pace, steps),
         memory,
         disk,
@@ -115,21 +116,21 @@ pub(super) struct PartitionPlan {
 }
 
 impl PartitionPlan {
-    pub(super) fn of(
+    pub(super) fn for_partition(
         task: &Task,
         config: &TrainConfig,
-        places: &RunFolders,
+        run_folders: &RunFolders,
         request: &JobRequest,
     ) -> Result<Self, Failure> {
         let config = TrainConfig { ranks: request.ranks, ..config.clone() };
-        let located = Located::find(&config.base_model, places)?;
-        let digest = located.digest(places)?;
-        let checked = check(task, &located.source(places)?, &config)?;
+        let located = ModelLocation::find(&config.base_model, run_folders)?;
+        let digest = located.digest(run_folders)?;
+        let checked = check(task, &located.source(run_folders)?, &config)?;
         let memory = match request.gpus_per_node {
             0 => checked.cpu_memory(&config),
             _ => {
                 let gpu = GpuMemory { usable_bytes: 0, total_bytes: 0, number_bytes: 2 };
-                gpu_memory(&checked.model, &config, &checked.data, StepShape::of(&config), gpu)
+                gpu_memory(&checked.model, &config, &checked.data, StepShape::for_config(&config), gpu)
             }
         };
         let is_there = |run: &RunDirectory, _: &str| {
@@ -142,11 +143,11 @@ impl PartitionPlan {
         Ok(Self {
             device: format!("{}: {}", request.partition, request.described()),
             steps: config.total_steps(checked.data.train_rows),
-            parameters: ModelShape::of(&checked.model).parameters,
+            parameters: ModelShape::from_config(&checked.model).parameters,
             trainable: trainable_parameters(&checked.model, &config),
             memory: Memory { machine_bytes: None, ..memory },
-            disk: checked.disk(&config, places),
-            recorded_seconds_per_step: recorded_pace(places, &task.name, &digest, &config, is_there),
+            disk: checked.disk(&config, run_folders),
+            recorded_seconds_per_step: recorded_pace(run_folders, &task.name, &digest, &config, is_there),
             gpus: request.nodes * request.gpus_per_node,
         })
     }
@@ -184,7 +185,7 @@ fn plan_text(plan: &Plan, resolved: &ResolvedConfig, shape: StepShape, gpus: usi
     let mut lines = what_lines(plan, resolved);
     lines.push(String::new());
     lines.extend(memory_lines(&plan.memory, gpus));
-    if shape != StepShape::of(&resolved.config) {
+    if shape != StepShape::for_config(&resolved.config) {
         lines.push(format!("to fit: {shape}"));
     }
     lines.push(String::new());
@@ -248,7 +249,7 @@ fn time_lines(Plan { time, completion_lengths, .. }: &Plan) -> Vec<String> {
             count(time.training_tokens as usize)
         ),
     ];
-    lines.into_iter().chain(time.divided().map(|divided| format!("  {divided}"))).collect()
+    lines.into_iter().chain(time.sharding_text().map(|divided| format!("  {divided}"))).collect()
 }
 
 fn disk_line(disk: &Disk, is_upper_bound: bool) -> String {

@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::output::eprint_line;
-use crate::checkpoint::Located;
+use crate::checkpoint::ModelLocation;
 use crate::config::TrainConfig;
 use crate::plan::preflight::{Preflight, PreflightFinding, Severity, titles};
 use crate::run::RunFolders;
@@ -12,8 +12,8 @@ use crate::task::Task;
 pub(super) const IGNORE_ERRORS: &str = "--ignore-preflight-errors";
 
 /// The note on the embedded model, if the run starts from one.
-pub(super) fn embedded_model_note(task: &Task, config: &TrainConfig, places: &RunFolders) -> Option<String> {
-    let origin = Located::origin(&config.base_model, places).ok()?;
+pub(super) fn embedded_model_note(task: &Task, config: &TrainConfig, run_folders: &RunFolders) -> Option<String> {
+    let origin = ModelLocation::origin(&config.base_model, run_folders).ok()?;
     task.embedded_model_note(&origin).map(|note| format!("{note} (--model NAME)"))
 }
 

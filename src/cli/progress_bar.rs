@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::output::{eprint_line, redraw_line};
 
 /// Shorter work shows nothing.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SHOW_DELAY: Duration = Duration::from_secs(1);
 const REDRAWN_EVERY: Duration = Duration::from_millis(100);
 const WIDTH: usize = 30;
 
@@ -37,7 +37,7 @@ impl Bar {
     pub(super) fn show(&mut self, done_bytes: u64, total_bytes: u64) {
         let now = Instant::now();
         if !self.on_terminal
-            || now - self.start < PATIENCE
+            || now - self.start < SHOW_DELAY
             || self.drawn.is_some_and(|drawn| now - drawn < REDRAWN_EVERY)
         {
             return;
@@ -48,7 +48,7 @@ impl Bar {
 
     /// Prints the final line, unless the work was short.
     pub(super) fn finish(&mut self, done_bytes: u64) {
-        if self.start.elapsed() >= PATIENCE {
+        if self.start.elapsed() >= SHOW_DELAY {
             let seconds = self.start.elapsed().as_secs_f64();
             let (read, speed) =
                 (bytes(done_bytes.saturating_sub(self.skipped_bytes)), bytes(self.speed(done_bytes) as u64));

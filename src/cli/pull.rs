@@ -81,7 +81,7 @@ fn remote(from: &str) -> Result<(&str, &str), Failure> {
 /// A copy never mixes with runs of this host.
 fn check_is_free(out: &Path) -> Result<(), Failure> {
     let is_used = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
-    if is_used && Pulled::of_folder(out).is_none() {
+    if is_used && Pulled::for_folder(out).is_none() {
         return Err(Failure::usage(format!("{} holds other files: choose a new folder with --out", out.display())));
     }
     Ok(())

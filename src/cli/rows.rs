@@ -21,7 +21,7 @@ impl Rows {
     /// The rows of `--on test|eval|train|FILE`.
     pub(super) fn on(task: &Task, on: &str) -> Result<Self, Failure> {
         if let Some(set) = PromptSet::from_name(on) {
-            return Self::of_set(task, set);
+            return Self::from_set(task, set);
         }
         let path = Path::new(on);
         if !path.is_file() {
@@ -33,7 +33,7 @@ impl Rows {
         Ok(Self { set: on.to_owned(), label: on.to_owned(), rows: dataset::load_from(on, BufReader::new(file))? })
     }
 
-    pub(super) fn of_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
+    pub(super) fn from_set(task: &Task, set: PromptSet) -> Result<Self, Failure> {
         let rows = dataset::load(task, set)?;
         let label = task.set_file(set).map_or_else(String::new, |file| task.label(file));
         Ok(Self { set: set.name().to_owned(), label, rows })

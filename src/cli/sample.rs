@@ -14,7 +14,7 @@ use super::rows::Rows;
 use super::status_line::StatusLine;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
-use crate::checkpoint::{Located, import_into_cache};
+use crate::checkpoint::{ModelLocation, import_into_cache};
 use crate::eval::{Prompt, SAMPLE_STEP, prepare_rows, requests, sampled};
 use crate::files::failpoint;
 use crate::format::{amount, duration};
@@ -76,25 +76,25 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let scorer = Scorer::new(&task)?;
-    let places = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
+    let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let requested_rows = requested_rows(&arguments, &task)?;
     if [ENDPOINT, CONSTRAINED].iter().any(|prefix| arguments.model.starts_with(prefix)) {
         let message = format!("--model {}: only `eval` takes endpoints and constrained models", arguments.model);
         return Err(Failure::usage(message));
     }
     let (name, is_trained) =
-        if arguments.base { base_of(&arguments.model, &places)? } else { (arguments.model.clone(), true) };
+        if arguments.base { base_of(&arguments.model, &run_folders)? } else { (arguments.model.clone(), true) };
     if arguments.worker {
         import_into_cache(Path::new(&name))?;
-        return worker_client::run(&arguments, (&name, is_trained), &task, &requested_rows, &places);
+        return worker_client::run(&arguments, (&name, is_trained), &task, &requested_rows, &run_folders);
     }
-    let target = Target::find(&name, &task, &places, None)?;
+    let target = Target::find(&name, &task, &run_folders, None)?;
     let engine = arguments.device.engine()?;
-    let threads = ThreadPool::of_engine(&engine, arguments.threads)?;
+    let threads = ThreadPool::for_engine(&engine, arguments.threads)?;
     let limit = arguments
         .max_completion_tokens
         .map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
-    let (model, tokenizer) = target.load(&places, &engine)?;
+    let (model, tokenizer) = target.load(&run_folders, &engine)?;
     let mut prompts = Vec::new();
     for rows in requested_rows {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
@@ -191,13 +191,13 @@ impl Watcher for SampleStream<'_> {
 
 /// The base of a model, and whether its adapters are used: a run's base is the same weights without them, unless the run
 /// trained the weights themselves.
-fn base_of(model: &str, places: &RunFolders) -> Result<(String, bool), Failure> {
-    match Located::find(model, places)? {
-        Located::Run { run, .. } if run.file().config.lora_rank == 0 => {
+fn base_of(model: &str, run_folders: &RunFolders) -> Result<(String, bool), Failure> {
+    match ModelLocation::find(model, run_folders)? {
+        ModelLocation::Run { run, .. } if run.file().config.lora_rank == 0 => {
             Ok((run.file().config.base_model.clone(), true))
         }
-        Located::Run { .. } | Located::Adapter(_) => Ok((model.to_owned(), false)),
-        Located::Model(_) => {
+        ModelLocation::Run { .. } | ModelLocation::Adapter(_) => Ok((model.to_owned(), false)),
+        ModelLocation::Model(_) => {
             Err(Failure::usage(format!("--base: {model} is no run and no adapter, so it has no base")))
         }
     }
@@ -212,7 +212,7 @@ fn requested_rows(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failu
         [PromptSet::Eval, PromptSet::Test, PromptSet::Train].into_iter().filter(|set| task.set_file(*set).is_some());
     let sets: Vec<Rows> = if arguments.prompts.is_empty() { sets.take(1).collect() } else { sets.collect::<Vec<_>>() }
         .into_iter()
-        .map(|set| Rows::of_set(task, set))
+        .map(|set| Rows::from_set(task, set))
         .collect::<Result<_, _>>()?;
     let Some(first) = sets.first() else {
         return Err(Failure::usage(format!(

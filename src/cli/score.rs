@@ -101,7 +101,7 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
         (Some("-"), _) => Ok(("standard input".to_owned(), lines(Box::new(BufReader::new(io::stdin()))))),
         (Some(path), _) => {
             let file = File::open(path).map_err(|error| Failure::failed(format!("{path}: {error}")))?;
-            let lines = match Format::of(Path::new(path)) {
+            let lines = match Format::from_path(Path::new(path)) {
                 Some(Format::Parquet) => {
                     Box::new(parquet_lines(file).map_err(|problem| Failure::failed(format!("{path}: {problem}")))?)
                 }

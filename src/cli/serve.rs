@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::device::DeviceArguments;
 use super::output::eprint_line;
 use super::{Failure, Outcome};
-use crate::checkpoint::{Located, SharedBase};
+use crate::checkpoint::{ModelLocation, SharedBase};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::rollout::ThreadPool;
 use crate::run::{PROVENANCE, RunFolders};
@@ -75,13 +75,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             "--listen {listen}: other machines reach this address: name an environment variable with a key by --api-key-env NAME, or listen on 127.0.0.1"
         )));
     }
-    let places = RunFolders::discover(runs.as_deref(), &std::env::current_dir()?);
-    let located = Located::find(&name, &places)?;
+    let run_folders = RunFolders::discover(runs.as_deref(), &std::env::current_dir()?);
+    let located = ModelLocation::find(&name, &run_folders)?;
     let (own_limit, trained) = match &located {
-        Located::Run { run, .. } => {
+        ModelLocation::Run { run, .. } => {
             (run.file().config.max_completion_tokens, Some(thinking_of(&Task::load(&run.task_path())?)))
         }
-        Located::Model(source) | Located::Adapter(source) => {
+        ModelLocation::Model(source) | ModelLocation::Adapter(source) => {
             promoted(source).map_or((MAX_COMPLETION_TOKENS, None), |(limit, thinking)| (limit, Some(thinking)))
         }
     };
@@ -89,10 +89,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let is_embedded = embedded_model_names().any(|known| known == name);
     let name = own_name(name);
     let engine = device.engine()?;
-    let pool = ThreadPool::of_engine(&engine, threads)?;
+    let pool = ThreadPool::for_engine(&engine, threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
     let SharedBase { model, tokenizer, adapter_slot, own, others } =
-        SharedBase::open(located, &runs, &places, &engine)?;
+        SharedBase::open(located, &runs, &run_folders, &engine)?;
     let others = adapters.into_iter().map(|(name, _)| name).zip(others.into_iter().map(Some));
     let names: Vec<(String, Option<u32>)> = std::iter::once((name, own)).chain(others).collect();
     let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);

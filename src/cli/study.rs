@@ -1,6 +1,6 @@
 //! `grpo-tui study`: a question answered by runs, such as whether SFT would have done.
 
-use super::sweep::{CommonArguments, begin, blank, fill_runs, of_existing, places, resolve};
+use super::sweep::{CommonArguments, begin, blank, fill_runs, resolve, resume_existing, run_folders};
 use super::{Failure, Outcome};
 use crate::study::{Metric, Space, Study, StudyError};
 use crate::task::Task;
@@ -31,7 +31,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let places = places(&arguments.common)?;
+    let run_folders = run_folders(&arguments.common)?;
     let known = |name: &str| {
         Study::from_name(name).ok_or_else(|| {
             let names = Study::ALL.map(Study::name).join(", ");
@@ -39,7 +39,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         })
     };
     let study = arguments.study.as_deref().map(known).transpose()?;
-    let (Some(study), Some(name)) = (study, &arguments.task) else { return of_existing(&arguments.common, &places) };
+    let (Some(study), Some(name)) = (study, &arguments.task) else {
+        return resume_existing(&arguments.common, &run_folders);
+    };
     let usage = |error: StudyError| Failure::usage(error.to_string());
     let task = Task::resolve(name)?;
     let space = Space::parse(&arguments.set).map_err(usage)?;
@@ -64,10 +66,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         }
     }
     let mut sweep = blank(&arguments.common, &task, space.fixed, Metric::Valid)?;
-    let config = resolve(&sweep, &sweep.fixed, &task, &places)?;
+    let config = resolve(&sweep, &sweep.fixed, &task, &run_folders)?;
     sweep.study = Some(study);
     (sweep.settings, sweep.pairs) = study.settings(&config).map_err(usage)?;
     let seeds = (config.seed..).take(usize::try_from(arguments.seeds)?).collect();
-    fill_runs(&mut sweep, seeds, &task, &places)?;
-    begin(&arguments.common, &places, &task, sweep)
+    fill_runs(&mut sweep, seeds, &task, &run_folders)?;
+    begin(&arguments.common, &run_folders, &task, sweep)
 }

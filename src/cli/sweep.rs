@@ -12,8 +12,8 @@ use crate::report::text_table;
 use crate::run::{RunFolders, check_export, events::now_ms, free_path, write_export};
 use crate::secrets::visible;
 use crate::study::{
-    FORMAT_VERSION, Halving, MOST_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable,
-    TaskVariant, curves, grid, random, rungs,
+    FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable, TaskVariant,
+    curves, grid, random, rungs,
 };
 use crate::task::{PromptSet, TASK_FILE, Task};
 use driver::Driver;
@@ -107,19 +107,19 @@ pub(super) struct CommonArguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let places = places(&arguments.common)?;
+    let run_folders = run_folders(&arguments.common)?;
     match &arguments.task {
-        None => of_existing(&arguments.common, &places),
+        None => resume_existing(&arguments.common, &run_folders),
         Some(name) => {
             let task = Task::resolve(name)?;
-            let sweep = planned(&arguments, &task, &places)?;
-            begin(&arguments.common, &places, &task, sweep)
+            let sweep = planned(&arguments, &task, &run_folders)?;
+            begin(&arguments.common, &run_folders, &task, sweep)
         }
     }
 }
 
 /// Checks the files of an export before hours of computing.
-pub(super) fn places(common: &CommonArguments) -> Result<RunFolders, Failure> {
+pub(super) fn run_folders(common: &CommonArguments) -> Result<RunFolders, Failure> {
     let exports = [&common.svg, &common.markdown];
     exports.into_iter().flatten().try_for_each(|path| check_export(path, common.force))?;
     if common.max_hours.is_some_and(|hours| !(hours > 0.0 && hours.is_finite())) {
@@ -172,13 +172,18 @@ pub(super) fn blank(
 }
 
 /// The configuration of a run with these assignments, as `train` resolves it.
-pub(super) fn resolve(sweep: &Sweep, set: &[String], task: &Task, places: &RunFolders) -> Result<TrainConfig, Failure> {
-    let arguments = train::Arguments::of_sweep(sweep, set.to_vec(), places);
-    let ResolvedConfig { config, .. } = train::resolve(&arguments, task, places)?;
+pub(super) fn resolve(
+    sweep: &Sweep,
+    set: &[String],
+    task: &Task,
+    run_folders: &RunFolders,
+) -> Result<TrainConfig, Failure> {
+    let arguments = train::Arguments::for_sweep(sweep, set.to_vec(), run_folders);
+    let ResolvedConfig { config, .. } = train::resolve(&arguments, task, run_folders)?;
     Ok(config)
 }
 
-fn planned(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Sweep, Failure> {
+fn planned(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Result<Sweep, Failure> {
     let usage = |error: StudyError| Failure::usage(error.to_string());
     let space = Space::parse(&arguments.set).map_err(usage)?;
     if space.axes.is_empty() && space.seeds.len() < 2 {
@@ -189,11 +194,11 @@ fn planned(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Sw
     let combinations = space.axes.iter().try_fold(1_usize, |all, axis| all.checked_mul(axis.values.len()));
     let seeds = space.seeds.len().max(1);
     // A grid too large to be listed is too large to be run, unless some of it is drawn.
-    let too_many = |runs: usize| usage(StudyError::TooMany { runs, most: MOST_RUNS });
-    const MOST_LISTED: usize = 1_000_000;
-    let all = combinations.filter(|all| *all <= MOST_LISTED).ok_or_else(|| too_many(usize::MAX))?;
+    let too_many = |runs: usize| usage(StudyError::TooMany { runs, most: MAX_RUNS });
+    const MAX_LISTED: usize = 1_000_000;
+    let all = combinations.filter(|all| *all <= MAX_LISTED).ok_or_else(|| too_many(usize::MAX))?;
     let count = arguments.random.map_or(all, |count| all.min(usize::try_from(count).unwrap_or(usize::MAX)));
-    if arguments.common.max_runs.is_none() && count.saturating_mul(seeds) > MOST_RUNS {
+    if arguments.common.max_runs.is_none() && count.saturating_mul(seeds) > MAX_RUNS {
         return Err(too_many(count.saturating_mul(seeds)));
     }
     let mut settings = grid(&space.axes);
@@ -208,9 +213,9 @@ fn planned(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<Sw
         Setting { label, set, ..Setting::default() }
     };
     sweep.settings = settings.into_iter().map(setting).collect();
-    let seeds = fill_runs(&mut sweep, space.seeds, task, places)?;
+    let seeds = fill_runs(&mut sweep, space.seeds, task, run_folders)?;
     if arguments.halving {
-        sweep.halving = Some(halving(arguments, &sweep, task, places)?);
+        sweep.halving = Some(halving(arguments, &sweep, task, run_folders)?);
         let runs = sweep.settings.len() * seeds;
         if let Some(most) = sweep.max_runs.filter(|most| *most < runs) {
             return Err(Failure::usage(format!(
@@ -227,10 +232,10 @@ pub(super) fn fill_runs(
     sweep: &mut Sweep,
     mut seeds: Vec<u64>,
     task: &Task,
-    places: &RunFolders,
+    run_folders: &RunFolders,
 ) -> Result<usize, Failure> {
     for setting in &sweep.settings {
-        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), task, places)
+        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), task, run_folders)
             .map_err(|failure| Failure { message: format!("{}: {}", setting.label, failure.message), ..failure })?;
         if seeds.is_empty() {
             seeds.push(config.seed);
@@ -241,10 +246,10 @@ pub(super) fn fill_runs(
 }
 
 /// The rungs, which must be the same for all settings.
-fn halving(arguments: &Arguments, sweep: &Sweep, task: &Task, places: &RunFolders) -> Result<Halving, Failure> {
+fn halving(arguments: &Arguments, sweep: &Sweep, task: &Task, run_folders: &RunFolders) -> Result<Halving, Failure> {
     let mut all = Vec::new();
     for setting in &sweep.settings {
-        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), task, places)?;
+        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), task, run_folders)?;
         all.push((config.max_steps, config.eval_every));
     }
     let (total, eval_every) = all.first().copied().unwrap_or_default();
@@ -268,13 +273,13 @@ fn halving(arguments: &Arguments, sweep: &Sweep, task: &Task, places: &RunFolder
 }
 
 /// Names it, and plans or runs it.
-pub(super) fn begin(common: &CommonArguments, places: &RunFolders, task: &Task, mut sweep: Sweep) -> Outcome {
-    let runs = places.for_new_runs();
+pub(super) fn begin(common: &CommonArguments, run_folders: &RunFolders, task: &Task, mut sweep: Sweep) -> Outcome {
+    let runs = run_folders.for_new_runs();
     if sweep.name.is_empty() {
         sweep.name = default_name(&sweep, task, runs);
     }
     if common.plan {
-        return plan(&sweep, task, places, common.json);
+        return plan(&sweep, task, run_folders, common.json);
     }
     let variants = variants(&sweep, task)?;
     let folder = SweepFolder::create(runs, &sweep, &variants).map_err(|error| Failure::usage(error.to_string()))?;
@@ -308,8 +313,8 @@ fn default_name(sweep: &Sweep, task: &Task, runs: &std::path::Path) -> String {
 }
 
 /// `--resume`, `--show` and `--list`.
-pub(super) fn of_existing(common: &CommonArguments, places: &RunFolders) -> Outcome {
-    let find = |name: &str| SweepFolder::find(places, name).map_err(|error| Failure::failed(error.to_string()));
+pub(super) fn resume_existing(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
+    let find = |name: &str| SweepFolder::find(run_folders, name).map_err(|error| Failure::failed(error.to_string()));
     match (&common.resume, &common.show) {
         (Some(name), _) => {
             let (folder, mut sweep) = find(name)?;
@@ -330,9 +335,9 @@ pub(super) fn of_existing(common: &CommonArguments, places: &RunFolders) -> Outc
         }
         (None, Some(name)) => {
             let (folder, sweep) = find(name)?;
-            show(common, &SweepTable::of(&folder, sweep))
+            show(common, &SweepTable::for_sweep(&folder, sweep))
         }
-        (None, None) => list(common, places),
+        (None, None) => list(common, run_folders),
     }
 }
 
@@ -340,7 +345,7 @@ fn drive(common: &CommonArguments, folder: SweepFolder, sweep: Sweep) -> Outcome
     let mut driver = Driver::begin(&folder, sweep, common.retry_failed)?;
     let code = driver.run()?;
     let sweep = driver.end();
-    show(common, &SweepTable::of(&folder, sweep))?;
+    show(common, &SweepTable::for_sweep(&folder, sweep))?;
     Ok(code)
 }
 
@@ -354,12 +359,12 @@ fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
     }
 }
 
-fn plan(sweep: &Sweep, task: &Task, places: &RunFolders, json: bool) -> Outcome {
+fn plan(sweep: &Sweep, task: &Task, run_folders: &RunFolders, json: bool) -> Outcome {
     let mut rows = vec![["run", "setting", "seed", "steps"].map(str::to_owned).to_vec()];
     let mut documents = Vec::new();
     for (index, run) in sweep.runs.iter().enumerate() {
         let setting = &sweep.settings[run.setting];
-        let config = resolve(sweep, &sweep.assignments(run), task, places)?;
+        let config = resolve(sweep, &sweep.assignments(run), task, run_folders)?;
         let steps = if config.max_steps > 0 { config.max_steps.to_string() } else { "by epochs".to_owned() };
         documents.push(serde_json::json!({"name": sweep.run_name(index), "setting": setting.label, "set": sweep.assignments(run),
             "seed": run.seed, "max_steps": config.max_steps, "after": setting.after.map(|after| &sweep.settings[after].label)}));
@@ -388,10 +393,10 @@ fn visible_lines(text: &str) -> String {
     text.lines().map(|line| visible(line).into_owned() + "\n").collect()
 }
 
-fn list(common: &CommonArguments, places: &RunFolders) -> Outcome {
+fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
     let mut rows = vec![["name", "kind", "task", "runs", "state"].map(str::to_owned).to_vec()];
     let mut documents = Vec::new();
-    for folder in SweepFolder::list(places) {
+    for folder in SweepFolder::list(run_folders) {
         let table = match SweepTable::read(&folder) {
             Ok(table) => table,
             Err(error) => {

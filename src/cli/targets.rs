@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Failure;
 use super::endpoints::EndpointTarget;
 use super::rows::Rows;
-use crate::checkpoint::{Located, StartModel};
+use crate::checkpoint::{ModelLocation, StartModel};
 use crate::constraint::TaskConstraints;
 use crate::eval::{Lengths, task_limit};
 use crate::kernels::device::Engine;
@@ -40,7 +40,7 @@ impl Target {
     pub(super) fn find(
         text: &str,
         task: &Task,
-        places: &RunFolders,
+        run_folders: &RunFolders,
         endpoints: Option<&Path>,
     ) -> Result<Self, Failure> {
         let (name, model) = match text.split_once('=') {
@@ -60,10 +60,10 @@ impl Target {
             );
             return Err(Failure::usage(message));
         }
-        let limit = match Located::find(own, places)? {
-            Located::Run { run, .. } => (run.file().config.max_completion_tokens, true),
-            Located::Model(_) | Located::Adapter(_) => {
-                (task_limit(task, Some((own, Located::origin(own, places)?)))?, false)
+        let limit = match ModelLocation::find(own, run_folders)? {
+            ModelLocation::Run { run, .. } => (run.file().config.max_completion_tokens, true),
+            ModelLocation::Model(_) | ModelLocation::Adapter(_) => {
+                (task_limit(task, Some((own, ModelLocation::origin(own, run_folders)?)))?, false)
             }
         };
         Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint: None, limit })
@@ -75,26 +75,26 @@ impl Target {
     }
 
     /// Says what of the rows cannot be enforced, before anything is sampled.
-    pub(super) fn check_constraints(&self, task: &Task, rows: &Rows, places: &RunFolders) -> Result<(), Failure> {
+    pub(super) fn check_constraints(&self, task: &Task, rows: &Rows, run_folders: &RunFolders) -> Result<(), Failure> {
         let Some(model) = self.model.strip_prefix(CONSTRAINED) else { return Ok(()) };
-        let tokenizer = Tokenizer::load(&Located::find(model, places)?.source(places)?)?;
+        let tokenizer = Tokenizer::load(&ModelLocation::find(model, run_folders)?.source(run_folders)?)?;
         let constraints = TaskConstraints::new(task, &tokenizer)?;
         for row in rows.rows.iter().filter(|row| row.tools().is_some()) {
             let named = |error| Failure::failed(format!("{} line {} (`{}`): {error}", rows.label, row.line, row.id));
-            constraints.of_row(row, "").map_err(named)?;
+            constraints.for_row(row, "").map_err(named)?;
         }
         Ok(())
     }
 
     /// Identifies the weights.
-    pub(super) fn digest(&self, places: &RunFolders) -> Result<String, Failure> {
+    pub(super) fn digest(&self, run_folders: &RunFolders) -> Result<String, Failure> {
         let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
-        Ok(Located::find(model, places)?.digest(places)?)
+        Ok(ModelLocation::find(model, run_folders)?.digest(run_folders)?)
     }
 
-    pub(super) fn load(&self, places: &RunFolders, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
+    pub(super) fn load(&self, run_folders: &RunFolders, engine: &Engine) -> Result<(Decoder, Tokenizer), Failure> {
         let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
-        Ok(StartModel::find(model, places)?.into_sampler(engine)?)
+        Ok(StartModel::find(model, run_folders)?.into_sampler(engine)?)
     }
 }
 

@@ -10,7 +10,7 @@ use super::device::{DeviceArguments, Gpus};
 use super::output::eprint_line;
 use super::progress::Progress;
 use super::{Failure, Outcome, preflight, preset};
-use crate::checkpoint::Located;
+use crate::checkpoint::ModelLocation;
 use crate::config::{Assignments, ConfigFile, Layers, Method, ResolvedConfig, TrainConfig, reference};
 use crate::hub::find_model;
 use crate::plan::parameters;
@@ -96,27 +96,27 @@ pub(super) struct Arguments {
 
 impl Arguments {
     /// A run of a sweep, in the folder for new runs.
-    pub(super) fn of_sweep(sweep: &Sweep, set: Vec<String>, places: &RunFolders) -> Self {
+    pub(super) fn for_sweep(sweep: &Sweep, set: Vec<String>, run_folders: &RunFolders) -> Self {
         let Sweep { task, preset, config_file, .. } = sweep.clone();
-        let runs = Some(places.for_new_runs().to_owned());
+        let runs = Some(run_folders.for_new_runs().to_owned());
         Self { task: Some(task), set, preset, config_file, runs, ..Self::default() }
     }
 }
 
 pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
-    let places = RunFolders::discover(arguments.runs.as_deref(), &here);
+    let run_folders = RunFolders::discover(arguments.runs.as_deref(), &here);
     if arguments.cluster.is_given() {
-        return slurm::run(arguments, &places);
+        return slurm::run(arguments, &run_folders);
     }
     let compute = choose_devices(&mut arguments)?;
     if let (true, Some(task)) = (arguments.plan, &arguments.task) {
         let task = Task::resolve(task)?;
-        let resolved = resolve(&arguments, &task, &places)?;
+        let resolved = resolve(&arguments, &task, &run_folders)?;
         return super::plan::run(
             &task,
             &resolved,
-            &places,
+            &run_folders,
             &super::device::engine_of(&compute)?,
             arguments.sample,
             arguments.json,
@@ -127,7 +127,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let compute = placement.as_ref().map_or(Ok(compute.clone()), |own| super::rank::device_of(own, &compute))?;
     let devices = super::device::devices(&compute)?;
     if let Some(placement) = placement.as_ref().filter(|placement| placement.rank > 0) {
-        return super::rank::launched(placement, places.for_new_runs(), &devices[0]);
+        return super::rank::launched(placement, run_folders.for_new_runs(), &devices[0]);
     }
     let started = match &placement {
         None => None,
@@ -140,15 +140,15 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         Some(placement) => {
             arguments.ranks = Some(u16::try_from(placement.size)?);
             arguments.local_ranks = Some(placement.here);
-            Some(placement.meet(places.for_new_runs(), super::device::uuid(&devices[0]))?)
+            Some(placement.rendezvous(run_folders.for_new_runs(), super::device::uuid(&devices[0]))?)
         }
     };
     let run = match (&arguments.resume, &arguments.task) {
-        (Some(run), _) => places.find(run)?,
-        (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &places, Some(&devices))?,
+        (Some(run), _) => run_folders.find(run)?,
+        (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &run_folders, Some(&devices))?,
         (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
     };
-    if is_finished(&run, &arguments, &places)? {
+    if is_finished(&run, &arguments, &run_folders)? {
         return Ok(ExitCode::SUCCESS);
     }
     slurm::check_devices(&run, &devices)?;
@@ -168,17 +168,17 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let engine = super::device::engine(&slot)?;
     let begun_at = list_checkpoints(run.path())?.last().copied();
     let source = started.map_or_else(|| super::device::ranks_on(&slot, arguments.ranks), RankSource::Launched);
-    let trained = train(&run, &places, &engine, &worker, source, &mut |event| progress.event(event));
+    let trained = train(&run, &run_folders, &engine, &worker, source, &mut |event| progress.event(event));
     drop(progress);
     match trained {
         Ok(Ended::Finished(report)) => {
-            show(&run, &report, &run_argument(&run, &places), arguments.json)?;
+            show(&run, &report, &run_argument(&run, &run_folders), arguments.json)?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ended::Interrupted { step }) => {
             eprintln!(
                 "stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {}",
-                run_argument(&run, &places)
+                run_argument(&run, &run_folders)
             );
             // A job that ends before its first step would be queued again for ever.
             let goes_on = worker.is_ended_by_slurm() && begun_at.is_none_or(|begun_at| step > begun_at);
@@ -187,21 +187,21 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         Ok(Ended::CutShort { resumes_from, cause }) => {
             let step = resumes_from
                 .map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
-            eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", run_argument(&run, &places));
+            eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", run_argument(&run, &run_folders));
             Ok(ExitCode::from(130))
         }
-        Err(error) => Err(training_failure(&run, &places, arguments.resume.is_some(), &error)),
+        Err(error) => Err(training_failure(&run, &run_folders, arguments.resume.is_some(), &error)),
     }
 }
 
 /// Whether a run to resume has nothing left to compute; shows its result then.
-fn is_finished(run: &RunDirectory, arguments: &Arguments, places: &RunFolders) -> Result<bool, Failure> {
+fn is_finished(run: &RunDirectory, arguments: &Arguments, run_folders: &RunFolders) -> Result<bool, Failure> {
     let report = if arguments.resume.is_some() { finished_report(run)? } else { None };
     if let Some(report) = &report {
-        show(run, report, &run_argument(run, places), arguments.json)?;
+        show(run, report, &run_argument(run, run_folders), arguments.json)?;
         eprintln!(
             "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
-            run_argument(run, places)
+            run_argument(run, run_folders)
         );
     }
     Ok(report.is_some())
@@ -221,27 +221,27 @@ fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure)
 pub(super) fn create(
     arguments: &Arguments,
     task: &Task,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     devices: Option<&[Device]>,
 ) -> Result<RunDirectory, Failure> {
     if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
         return Err(Failure::usage("--name: must be one line without control characters"));
     }
-    let ResolvedConfig { mut config, sources } = resolve(arguments, task, places)?;
-    let located = Located::find(&config.base_model, places)?;
-    let model_digest = located.digest(places)?;
+    let ResolvedConfig { mut config, sources } = resolve(arguments, task, run_folders)?;
+    let located = ModelLocation::find(&config.base_model, run_folders)?;
+    let model_digest = located.digest(run_folders)?;
     // As an absolute path, and with the exact checkpoint.
     match &located {
-        Located::Run { run, step } => config.base_model = format!("{}@{step}", utf8_path(run.path())?),
-        Located::Model(source) | Located::Adapter(source)
+        ModelLocation::Run { run, step } => config.base_model = format!("{}@{step}", utf8_path(run.path())?),
+        ModelLocation::Model(source) | ModelLocation::Adapter(source)
             if source.folder().is_some() && Path::new(&config.base_model).exists() =>
         {
             config.base_model = utf8_path(&std::path::absolute(&config.base_model)?)?;
         }
-        Located::Model(_) | Located::Adapter(_) => {}
+        ModelLocation::Model(_) | ModelLocation::Adapter(_) => {}
     }
     devices.map_or(Ok(1), |devices| slots(arguments, config.ranks, devices))?;
-    let checked = check(task, &located.source(places)?, &config)?;
+    let checked = check(task, &located.source(run_folders)?, &config)?;
     check_sets(task, &config)?;
     if task.command().is_some_and(|rules| matches!(rules.mode, CommandMode::Code(_))) {
         eprint_line("checking the expected answers by the task's program ...");
@@ -252,15 +252,15 @@ pub(super) fn create(
     let on_cpu = devices.is_some_and(|devices| devices.iter().all(|device| *device == Device::Cpu));
     let here = TrainConfig { ranks: arguments.local_ranks.unwrap_or(config.ranks), ..config.clone() };
     let memory = (is_forecast && on_cpu).then(|| checked.cpu_memory(&here));
-    let disk = is_forecast.then(|| checked.disk(&config, places));
+    let disk = is_forecast.then(|| checked.disk(&config, run_folders));
     let facts = Facts {
         data: Some(Ok(&data)),
-        embedded_model: preflight::embedded_model_note(task, &config, places),
+        embedded_model: preflight::embedded_model_note(task, &config, run_folders),
         memory: memory.as_ref(),
         disk: disk.as_ref(),
         signal: None,
     };
-    preflight::gate(&Preflight::of(&config, &facts), arguments.ignore_preflight_errors, arguments.is_quiet)?;
+    preflight::gate(&Preflight::for_run(&config, &facts), arguments.ignore_preflight_errors, arguments.is_quiet)?;
     let new = NewRun {
         job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
@@ -272,7 +272,7 @@ pub(super) fn create(
         argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         model_digest,
     };
-    Ok(RunDirectory::create(places.for_new_runs(), new)?)
+    Ok(RunDirectory::create(run_folders.for_new_runs(), new)?)
 }
 
 fn utf8_path(path: &Path) -> Result<String, Failure> {
@@ -321,7 +321,7 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Fai
     Ok(Some(ConfigFile { label, text }))
 }
 
-pub(super) fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -> Result<ResolvedConfig, Failure> {
+pub(super) fn resolve(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Result<ResolvedConfig, Failure> {
     let preset = arguments.preset.as_deref().map(preset).transpose()?;
     let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let file = match &arguments.config_file {
@@ -336,7 +336,7 @@ pub(super) fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -
     let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text)?);
     let mut layers = Layers { preset, task, file, set, ..Layers::default() };
     // A missing model is reported when it is loaded.
-    if let Ok(origin) = Located::origin(&layers.asked_base_model(), places) {
+    if let Ok(origin) = ModelLocation::origin(&layers.asked_base_model(), run_folders) {
         layers.parameters = find_model(&origin).ok().and_then(|source| parameters(&source));
         layers.origin = Some(origin);
     }
@@ -348,16 +348,16 @@ pub(super) fn resolve(arguments: &Arguments, task: &Task, places: &RunFolders) -
 }
 
 /// The run's id if it is found by that, else its path.
-fn run_argument(run: &RunDirectory, places: &RunFolders) -> String {
+fn run_argument(run: &RunDirectory, run_folders: &RunFolders) -> String {
     let by_id = RunFolders::discover(None, &std::env::current_dir().unwrap_or_default()).find(run.id()).is_ok();
-    match places.find(run.id()) {
+    match run_folders.find(run.id()) {
         Ok(_) if by_id => run.id().to_owned(),
         _ => run.path().display().to_string(),
     }
 }
 
 /// The message of a failed training. A new run without results is removed.
-fn training_failure(run: &RunDirectory, places: &RunFolders, resumed: bool, error: &TrainError) -> Failure {
+fn training_failure(run: &RunDirectory, run_folders: &RunFolders, resumed: bool, error: &TrainError) -> Failure {
     if let TrainError::Run(RunError::Lost { .. }) = error {
         return Failure::failed(error.to_string());
     }
@@ -368,7 +368,7 @@ fn training_failure(run: &RunDirectory, places: &RunFolders, resumed: bool, erro
     }
     let hint = match error {
         TrainError::Run(RunError::InUse { .. }) => String::new(),
-        _ => format!("\nfix the cause, then resume: grpo-tui train --resume {}", run_argument(run, places)),
+        _ => format!("\nfix the cause, then resume: grpo-tui train --resume {}", run_argument(run, run_folders)),
     };
     Failure::failed(format!("{error}{hint}"))
 }
@@ -392,13 +392,13 @@ mod tests {
 
     /// The form, filled in on a task of its own in a folder with one run.
     fn filled(folder: &Path, form: Form) -> Model {
-        let places = RunFolders::discover(Some(&folder.join("runs")), folder);
-        let mut model = Model::new(Options::at(folder.to_owned(), places.clone(), folder.join("data")));
+        let run_folders = RunFolders::discover(Some(&folder.join("runs")), folder);
+        let mut model = Model::new(Options::at(folder.to_owned(), run_folders.clone(), folder.join("data")));
         let argument = folder.join("it's a task").display().to_string();
         let task = Task::load(Path::new(&argument)).unwrap();
         model.launch.train = Some(task_files::train_table(&task));
         let of = form.changed.get("base_model").cloned().unwrap_or_else(|| "tiny".to_owned());
-        model.launch.origin = Some(context::origin(of, &places));
+        model.launch.origin = Some(context::origin(of, &run_folders));
         let samples = Ok(Vec::new());
         model.shared.task = Some(Arc::new(OpenTask {
             toml: task.clone(),
@@ -444,15 +444,15 @@ mod tests {
         for (name, bytes) in Task::embedded("invoice").unwrap().files().unwrap() {
             std::fs::write(task.join(name), bytes).unwrap();
         }
-        let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
+        let run_folders = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
         let base = Arguments { task: Some(task.display().to_string()), ..Arguments::default() };
-        let run = create(&base, &Task::load(&task).unwrap(), &places, Some(&[Device::Cpu])).unwrap();
+        let run = create(&base, &Task::load(&task).unwrap(), &run_folders, Some(&[Device::Cpu])).unwrap();
         let checkpoint = run.path().join("checkpoints/step-000000");
         std::fs::create_dir_all(&checkpoint).unwrap();
         std::fs::write(checkpoint.join(crate::run::CHECKPOINT_MARK), "").unwrap();
 
         let gpus = Partition { name: "gpu".to_owned(), nodes: 2, gpus_per_node: 4, ..Partition::default() };
-        let gpus = Cluster::of(&gpus);
+        let gpus = Cluster::from_partition(&gpus);
         let set = |pairs: &[(&'static str, &str)]| Form {
             changed: pairs.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
             ..Form::default()
@@ -484,10 +484,10 @@ mod tests {
             let (form, resolved) = (&model.launch.form, model.launch.resolved.as_ref().unwrap());
             let arguments = parsed(&line);
             let found = Task::resolve_from(arguments.task.as_deref().unwrap(), folder.path()).unwrap();
-            let places = RunFolders::discover(arguments.runs.as_deref(), folder.path());
-            assert_eq!(places, model.shared.options.run_folders, "{line}");
+            let run_folders = RunFolders::discover(arguments.runs.as_deref(), folder.path());
+            assert_eq!(run_folders, model.shared.options.run_folders, "{line}");
             assert_eq!(found.digest(), model.shared.task.as_ref().unwrap().task.digest(), "{line}");
-            let trained = resolve(&arguments, &found, &places).unwrap();
+            let trained = resolve(&arguments, &found, &run_folders).unwrap();
             assert_eq!((&trained.config, &trained.sources), (&resolved.config, &resolved.sources), "{line}");
             assert_eq!(arguments.device.compute(), form.compute, "{line}");
             assert_eq!(arguments.name.as_deref().unwrap_or_default(), form.name, "{line}");

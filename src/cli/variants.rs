@@ -59,7 +59,7 @@ impl Variants<'_> {
     }
 
     /// The prompts of a target, where they are not the task's own.
-    pub(super) fn of(
+    pub(super) fn resolve(
         &self,
         target: &str,
         task: &Task,
@@ -128,11 +128,10 @@ fn examples(
     rows: &Rows,
     seed: u64,
 ) -> Result<Vec<(String, Vec<Message>)>, Failure> {
-    const MOST: usize = 64;
-    let wanted =
-        count.trim().parse().ok().filter(|count| (1..=MOST).contains(count)).ok_or_else(|| {
-            Failure::usage(format!("--few-shot: `{count}` is not a number of examples from 1 to {MOST}"))
-        })?;
+    const MAX_VARIANTS: usize = 64;
+    let wanted = count.trim().parse().ok().filter(|count| (1..=MAX_VARIANTS).contains(count)).ok_or_else(|| {
+        Failure::usage(format!("--few-shot: `{count}` is not a number of examples from 1 to {MAX_VARIANTS}"))
+    })?;
     let train = dataset::load(task, PromptSet::Train)?;
     if rows.set == PromptSet::Train.name() {
         return Err(Failure::usage(

@@ -132,11 +132,11 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
     };
     // Absolute, since subprocesses run in the workspace's folder.
     let runs = arguments.runs.as_deref().map(std::path::absolute).transpose()?;
-    let places = RunFolders::discover(runs.as_deref(), &here);
+    let run_folders = RunFolders::discover(runs.as_deref(), &here);
     let data = directories::ProjectDirs::from("", "", "grpo-tui")
         .map_or_else(|| here.join(".grpo-tui"), |folders| folders.data_dir().to_owned());
     let is_task = here.join(crate::task::TASK_FILE).is_file();
-    let mut options = Options::at(here, places, data);
+    let mut options = Options::at(here, run_folders, data);
     options.shell = std::env::current_dir()?;
     options.task = is_task.then(|| options.here.display().to_string());
     Ok(Appearance::options(options, arguments.appearance()))

@@ -48,7 +48,7 @@ impl Arguments {
 type Ended = Result<(Status, String), Failure>;
 
 /// The devices that a run may use, and how many of them it takes.
-type Usable = (Vec<Device>, usize);
+type UsableDevices = (Vec<Device>, usize);
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let handshake = ReadyPipe::from_environment();
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 }
 
 /// Fast checks, so that the launcher can report their failure.
-fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, Usable), Failure> {
+fn begin(arguments: &Arguments) -> Result<(RunDirectory, Worker, UsableDevices), Failure> {
     let run = RunDirectory::open(arguments.run.as_deref().unwrap_or(std::path::Path::new(".")))?;
     let flags = install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
@@ -114,7 +114,7 @@ fn compute(
 }
 
 #[cfg(not(feature = "engine"))]
-fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<Usable, Failure> {
+fn check(_run: &RunDirectory, _arguments: &Arguments) -> Result<UsableDevices, Failure> {
     Err(Failure::failed("built without the engine: can follow runs, not compute them"))
 }
 
@@ -125,7 +125,7 @@ fn work(_run: &RunDirectory, _worker: &Worker, _slot: &Slot, _ranks: Option<u16>
 
 /// Checks the run's task and model as well.
 #[cfg(feature = "engine")]
-fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Usable, Failure> {
+fn check(run: &RunDirectory, arguments: &Arguments) -> Result<UsableDevices, Failure> {
     let history = RunState::read(run.path())?;
     if is_finished(&history) {
         return Err(Failure::failed("run is finished: to train further, start a run with --model RUN"));
@@ -134,7 +134,7 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<Usable, Failure> {
         return Err(Failure::usage("run has already started: add --resume"));
     }
     crate::task::Task::load(&run.task_path())?;
-    crate::checkpoint::Located::find(&run.file().config.base_model, &super::device::places(run))?;
+    crate::checkpoint::ModelLocation::find(&run.file().config.base_model, &super::device::run_folders(run))?;
     let devices = super::device::devices(&arguments.compute())?;
     let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);
     let count = super::device::slots_of(ranks, &devices)?;
@@ -148,7 +148,7 @@ fn work(run: &RunDirectory, worker: &Worker, slot: &Slot, ranks: Option<u16>) ->
     let source = super::device::ranks_on(slot, ranks);
     let mut progress = super::progress::Progress::new(worker);
     Ok(
-        match crate::train::train(run, &super::device::places(run), &engine, worker, source, &mut |event| {
+        match crate::train::train(run, &super::device::run_folders(run), &engine, worker, source, &mut |event| {
             progress.event(event)
         })? {
             Finished(report) => (Status::Finished, report.cause.clone()),
@@ -182,15 +182,15 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
         let sampler = SampleWorker::begin(folder, flags.once, idle())?;
         sampler.controls().stop_now_when(flags.twice);
         // Resolved from the worker's own folder: a run's model is named by its path.
-        let places = RunFolders::discover(None, folder);
-        let found = crate::checkpoint::Located::find(&file.model, &places).map_err(Failure::from);
+        let run_folders = RunFolders::discover(None, folder);
+        let found = crate::checkpoint::ModelLocation::find(&file.model, &run_folders).map_err(Failure::from);
         let ready = found.and_then(|_| super::device::devices(&arguments.compute()));
         if let Err(failure) = &ready {
             sampler.end(Status::Failed, &failure.message)?;
         }
-        ready.map(|devices| (file, sampler, places, devices))
+        ready.map(|devices| (file, sampler, run_folders, devices))
     };
-    let (file, sampler, places, devices) = match begin() {
+    let (file, sampler, run_folders, devices) = match begin() {
         Ok(ready) => ready,
         Err(failure) => {
             handshake.failed(&failure.message);
@@ -200,7 +200,7 @@ fn sampler(folder: &std::path::Path, arguments: &Arguments, handshake: ReadyPipe
     handshake.ready();
     let Some(slot) = sampler.wait_for(&devices, eprint_line)? else { return Ok(ExitCode::from(130)) };
     let serve = || -> Result<String, Failure> {
-        Ok(crate::eval::serve(&file, &places, &super::device::engine(&slot)?, &sampler, &slot)?)
+        Ok(crate::eval::serve(&file, &run_folders, &super::device::engine(&slot)?, &sampler, &slot)?)
     };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(serve))
         .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));

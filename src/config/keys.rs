@@ -11,7 +11,7 @@ pub struct Key {
     /// As on a command line.
     pub default: &'static str,
     /// A default that follows from other keys; overrides presets, and is overridden by the user.
-    pub derived: Option<Derived>,
+    pub derived: Option<DerivedDefault>,
     /// Empty for plain numbers and names.
     pub unit: &'static str,
     /// One sentence.
@@ -22,7 +22,7 @@ pub struct Key {
 
 /// What a derived default follows from.
 #[allow(missing_debug_implementations)]
-pub struct Known<'a> {
+pub struct KnownValues<'a> {
     /// Reads the value of a key above it in the table.
     pub read: &'a dyn Fn(&str) -> String,
     /// Of the model to start from, if it is known.
@@ -30,11 +30,11 @@ pub struct Known<'a> {
 }
 
 /// Returns a derived default as text, or `None`.
-pub type Rule = fn(&Known<'_>) -> Option<String>;
+pub type Rule = fn(&KnownValues<'_>) -> Option<String>;
 
 /// A default that depends on other keys.
 #[derive(Debug)]
-pub struct Derived {
+pub struct DerivedDefault {
     /// The rule in words.
     pub rule: &'static str,
     pub value: Rule,
@@ -75,7 +75,7 @@ impl Key {
     }
 
     const fn derived(self, rule: &'static str, value: Rule) -> Self {
-        Self { derived: Some(Derived { rule, value }), ..self }
+        Self { derived: Some(DerivedDefault { rule, value }), ..self }
     }
 }
 

@@ -10,7 +10,7 @@ mod train_config;
 mod value;
 
 pub use choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule};
-pub use keys::{Derived, KEYS, Key, Rule};
+pub use keys::{DerivedDefault, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
-pub use train_config::{LEAST_STEPS, TrainConfig};
+pub use train_config::{MIN_STEPS, TrainConfig};
 pub use value::{Kind, StopCondition, Value};

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::choices::Preset;
-use super::keys::{KEYS, Key, Known};
+use super::keys::{KEYS, Key, KnownValues};
 use super::train_config::TrainConfig;
 use super::value::Value;
 use crate::format::line_column;
@@ -374,7 +374,7 @@ impl ConfigBuilder {
             }
             let read = |name: &str| self.values.get(name).map_or_else(String::new, |(value, _)| value.to_string());
             let derived = key.derived.as_ref().and_then(|derived| {
-                (derived.value)(&Known { read: &read, parameters: parameters.filter(|_| explicit.is_none()) })
+                (derived.value)(&KnownValues { read: &read, parameters: parameters.filter(|_| explicit.is_none()) })
             });
             let text = match (derived, explicit) {
                 // A rule that comes to what stands there anyway explains nothing.

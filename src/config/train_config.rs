@@ -78,7 +78,7 @@ pub struct TrainConfig {
 
 /// Steps of a run whose length nobody set: a model of 135 million parameters is still learning values after 100
 /// (docs/measurements/real-weights.md).
-pub const LEAST_STEPS: u64 = 200;
+pub const MIN_STEPS: u64 = 200;
 
 /// Of a run before the key existed.
 fn unscheduled() -> Schedule {
@@ -101,7 +101,7 @@ impl TrainConfig {
     }
 
     /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs`
-    /// passes, the last one rounded up, at least one; without `epochs` those of one pass, at least [`LEAST_STEPS`].
+    /// passes, the last one rounded up, at least one; without `epochs` those of one pass, at least [`MIN_STEPS`].
     pub fn total_steps(&self, rows: usize) -> u64 {
         if self.max_steps > 0 {
             return self.max_steps;
@@ -109,7 +109,7 @@ impl TrainConfig {
         let rows = if self.max_rows > 0 { rows.min(self.max_rows) } else { rows };
         let visits = rows as u64 * self.epochs.max(1);
         let steps = visits.div_ceil(self.prompt_groups_per_step.max(1) as u64);
-        steps.max(if self.epochs == 0 { LEAST_STEPS } else { 1 })
+        steps.max(if self.epochs == 0 { MIN_STEPS } else { 1 })
     }
 
     /// The goal in `stop_when`, if one is set.

@@ -99,7 +99,7 @@ impl Answer {
     ///
     /// # Errors
     /// [`ConstraintError`] where the task's kind has no grammar, or its files cannot be read.
-    pub(super) fn of_task(task: &Task, form: CallForm, tools: Option<&Value>) -> Result<Self, ConstraintError> {
+    pub(super) fn for_task(task: &Task, form: CallForm, tools: Option<&Value>) -> Result<Self, ConstraintError> {
         let label = task.label(&task.definition_file);
         let assert_formats = task.score.assert_formats;
         match &task.definition {
@@ -154,7 +154,7 @@ impl Answer {
 
 impl CallForm {
     /// As the model's chat template writes calls: in blocks, unless it has a form of its own.
-    pub fn of_template(tokenizer: &Tokenizer) -> Self {
+    pub fn for_template(tokenizer: &Tokenizer) -> Self {
         let mut calling = Message::new("assistant", "");
         let call = json!({"type": "function", "function": {"name": "f", "arguments": {}}});
         calling.other.insert("tool_calls".to_owned(), json!([call]));

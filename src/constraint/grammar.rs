@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, CallForm, Instead};
 use super::overlap::{Schemas, list};
-use super::schema::{Node, Prepared, SchemaFile};
+use super::schema::{Node, PreparedSchemas, SchemaFile};
 use super::vocabulary::END;
 use super::{ConstraintError, Reasoning, Vocabulary};
 use crate::text::catch_panic::catch_panic;
@@ -26,7 +26,7 @@ const PROBES: u64 = 4;
 const PROBED_TOKENS: usize = 8;
 
 /// Schemas that are compiled alone at most, to find the one at fault.
-const MOST_SEARCHED: usize = 2_000;
+const MAX_SEARCHED_SCHEMAS: usize = 2_000;
 
 /// Compiles the grammar of an answer. `until`: where it fails, how long the place at fault is looked for.
 pub(super) fn compile(
@@ -35,7 +35,7 @@ pub(super) fn compile(
     reasoning: Reasoning,
     until: Instant,
 ) -> Result<Matcher, ConstraintError> {
-    let (files, lark, schemas): (Vec<&[SchemaFile]>, _, Assemble<'_>) = match answer {
+    let (files, lark, schemas): (Vec<&[SchemaFile]>, _, AssembleSchemas<'_>) = match answer {
         Answer::Text { pattern, label } => {
             return text_matcher(vocabulary, pattern, reasoning)
                 .map_err(|message| ConstraintError::Pattern { label: label.clone(), message: message.to_owned() });
@@ -65,21 +65,21 @@ pub(super) fn compile(
         }
     };
     let lark = format!("{}\n{lark}\nGAP: /{GAP}/", before_answer(reasoning));
-    let prepare = |prepared: &mut Prepared| -> Result<Vec<Value>, ConstraintError> {
+    let prepare = |prepared: &mut PreparedSchemas| -> Result<Vec<Value>, ConstraintError> {
         files.iter().map(|files| prepared.add(files, answer.asserts_formats())).collect()
     };
-    let mut prepared = Prepared::default();
+    let mut prepared = PreparedSchemas::default();
     let whole = schemas(prepare(&mut prepared)?);
     if let Some(matcher) = json_matcher(vocabulary, &lark, &whole, &prepared) {
         return Ok(matcher);
     }
-    let mut prepared = Prepared::with_nodes();
+    let mut prepared = PreparedSchemas::with_nodes();
     prepare(&mut prepared)?;
     Err(located(vocabulary, &files.concat(), &prepared, until))
 }
 
 /// Makes the schemas that a grammar names of those of the files.
-type Assemble<'a> = Box<dyn Fn(Vec<Value>) -> Vec<(&'static str, Value)> + 'a>;
+type AssembleSchemas<'a> = Box<dyn Fn(Vec<Value>) -> Vec<(&'static str, Value)> + 'a>;
 
 /// Calls and what may stand in their place; `@json` is one call in a block, or the list of them.
 fn lark_of_calls(form: CallForm, instead: &Instead, is_single: bool) -> String {
@@ -144,7 +144,7 @@ fn json_matcher(
     vocabulary: &Vocabulary,
     lark: &str,
     schemas: &[(&str, Value)],
-    prepared: &Prepared,
+    prepared: &PreparedSchemas,
 ) -> Option<Matcher> {
     let options = JsonCompileOptions {
         whitespace_pattern: Some(WHITE_SPACE.to_owned()),
@@ -198,7 +198,7 @@ fn are_decodable<'a>(
 /// Text in which a pattern is found, without white space around it, since that is no part of the answer; else why there
 /// is none.
 fn text_matcher(vocabulary: &Vocabulary, pattern: &str, reasoning: Reasoning) -> Result<Matcher, &'static str> {
-    let whole = regex_syntax::parse(pattern).map(|hir| of_whole_text(&hir)).map_err(|_| "it is not a pattern")?;
+    let whole = regex_syntax::parse(pattern).map(|hir| anchored(&hir)).map_err(|_| "it is not a pattern")?;
     let terminal = |regex: &str| format!("/{}/", regex_to_lark(regex, ""));
     let parts = [
         terminal(&whole),
@@ -215,12 +215,12 @@ fn text_matcher(vocabulary: &Vocabulary, pattern: &str, reasoning: Reasoning) ->
 }
 
 /// A pattern of the texts in which another is found.
-fn of_whole_text(hir: &Hir) -> String {
+fn anchored(hir: &Hir) -> String {
     const ANY: &str = "(?s:.*)";
     match hir.kind() {
-        HirKind::Capture(group) => of_whole_text(&group.sub),
+        HirKind::Capture(group) => anchored(&group.sub),
         HirKind::Alternation(branches) => {
-            format!("(?:{})", branches.iter().map(of_whole_text).collect::<Vec<_>>().join("|"))
+            format!("(?:{})", branches.iter().map(anchored).collect::<Vec<_>>().join("|"))
         }
         kind => {
             let parts = if let HirKind::Concat(parts) = kind { parts.as_slice() } else { std::slice::from_ref(hir) };
@@ -280,15 +280,20 @@ fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Option<()> {
 /// The innermost schema that fails alone, and the keyword without which it does not; the whole where it is not found in
 /// time. Those that fail without what they refer to come first, then those that are not just schemas of no value, which
 /// may well be allowed where they are.
-fn located(vocabulary: &Vocabulary, files: &[SchemaFile], prepared: &Prepared, until: Instant) -> ConstraintError {
+fn located(
+    vocabulary: &Vocabulary,
+    files: &[SchemaFile],
+    prepared: &PreparedSchemas,
+    until: Instant,
+) -> ConstraintError {
     let Some(file) = files.first() else { return ConstraintError::Vocabulary("there is no schema".to_owned()) };
-    let mut without_references = Prepared::default();
+    let mut without_references = PreparedSchemas::default();
     without_references.definitions = prepared.definitions.keys().map(|name| (name.clone(), json!({}))).collect();
-    let fails = |schema: &Value, prepared: &Prepared| {
+    let fails = |schema: &Value, prepared: &PreparedSchemas| {
         json_matcher(vocabulary, "start: @json", &[("json", schema.clone())], prepared).is_none()
     };
     let schemas = Schemas { definitions: &prepared.definitions };
-    let nodes = prepared.nodes.iter().flatten().take(MOST_SEARCHED);
+    let nodes = prepared.nodes.iter().flatten().take(MAX_SEARCHED_SCHEMAS);
     let failing: Vec<&Node> = nodes.filter(|node| Instant::now() < until && fails(&node.schema, prepared)).collect();
     let is_own = |node: &&&Node| fails(&node.schema, &without_references);
     let takes_some = |node: &&&Node| !schemas.are_disjoint(&[&node.schema]);
@@ -341,7 +346,7 @@ fn why_not<'a>(schemas: &Schemas<'a>, keyword: &str, schema: &'a Value) -> Strin
         "properties" => {
             let applied = schemas.applied(&[schema]);
             let required = schema.as_object().map(|members| list(members, "required")).unwrap_or_default();
-            let takes_none = |name: &&str| schemas.are_disjoint(&applied.of_property(name));
+            let takes_none = |name: &&str| schemas.are_disjoint(&applied.for_property(name));
             if let Some(name) = required.iter().filter_map(Value::as_str).find(takes_none) {
                 return format!("no value fits the required property {name:?}");
             }

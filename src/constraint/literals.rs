@@ -13,7 +13,7 @@ use super::vocabulary::END;
 
 /// Properties in a row that need not stand: each may be the next key, and the parser's work for a token grows with the
 /// square of their number. [`vocabulary`](super::vocabulary) has the limits that go with it.
-const MOST_OPTIONAL: usize = 1_000;
+const MAX_OPTIONAL_PROPERTIES: usize = 1_000;
 /// A double tells whole numbers apart up to here.
 pub(super) const EXACT: f64 = 9_007_199_254_740_992.0;
 
@@ -57,9 +57,9 @@ pub(super) fn check_optional(members: &Map<String, Value>, properties: &Value) -
         longest = longest.max(run);
     }
     match longest {
-        0..=MOST_OPTIONAL => Ok(()),
+        0..=MAX_OPTIONAL_PROPERTIES => Ok(()),
         _ => Err(format!(
-            "{longest} optional properties in a row cannot be enforced while decoding, at most {MOST_OPTIONAL} can: require some between them, or group them in objects"
+            "{longest} optional properties in a row cannot be enforced while decoding, at most {MAX_OPTIONAL_PROPERTIES} can: require some between them, or group them in objects"
         )),
     }
 }

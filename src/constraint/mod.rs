@@ -87,7 +87,7 @@ pub enum Reasoning {
 
 impl Reasoning {
     /// Of a prompt, as the model reads it.
-    pub fn of_prompt(thinking: Thinking, prompt: &str) -> Self {
+    pub fn for_prompt(thinking: Thinking, prompt: &str) -> Self {
         match thinking {
             Thinking::Off => Self::Off,
             Thinking::On if prompt.trim_end().ends_with("<think>") => Self::Open,
@@ -279,11 +279,11 @@ pub struct TaskConstraints {
     task: Task,
     form: CallForm,
     vocabulary: Arc<Vocabulary>,
-    compiled: Mutex<Compiled>,
+    compiled: Mutex<CompiledConstraints>,
 }
 
 /// By a row's own tools, and whether the prompt asks for a think block.
-type Compiled = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
+type CompiledConstraints = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
 
 impl TaskConstraints {
     /// Compiles what all rows share.
@@ -292,7 +292,7 @@ impl TaskConstraints {
     /// [`ConstraintError`].
     pub fn new(task: &Task, tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
         let vocabulary = Vocabulary::new(tokenizer)?;
-        let form = CallForm::of_template(tokenizer);
+        let form = CallForm::for_template(tokenizer);
         let constraints = Self { task: task.clone(), form, vocabulary, compiled: Mutex::default() };
         if !matches!(&task.definition, Definition::ToolCalls(rules) if rules.tools.is_none()) {
             constraints.compiled(None, Reasoning::Off)?;
@@ -304,10 +304,10 @@ impl TaskConstraints {
     ///
     /// # Errors
     /// [`ConstraintError`].
-    pub fn of_row(&self, row: &PromptRow, prompt: &str) -> Result<Arc<Constraint>, ConstraintError> {
+    pub fn for_row(&self, row: &PromptRow, prompt: &str) -> Result<Arc<Constraint>, ConstraintError> {
         tools_of(&self.task, Some(row))?;
         let own = row.tools().filter(|_| matches!(self.task.definition, Definition::ToolCalls(_)));
-        self.compiled(own, Reasoning::of_prompt(thinking_of(&self.task), prompt))
+        self.compiled(own, Reasoning::for_prompt(thinking_of(&self.task), prompt))
     }
 
     fn compiled(&self, own: Option<&Value>, reasoning: Reasoning) -> Result<Arc<Constraint>, ConstraintError> {
@@ -316,7 +316,7 @@ impl TaskConstraints {
         if let Some(found) = compiled.get(&key) {
             return Ok(Arc::clone(found));
         }
-        let answer = Answer::of_task(&self.task, self.form, own)?;
+        let answer = Answer::for_task(&self.task, self.form, own)?;
         let constraint = Arc::new(Constraint::compile(&self.vocabulary, &answer, reasoning)?);
         compiled.insert(key, Arc::clone(&constraint));
         Ok(constraint)

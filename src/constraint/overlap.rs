@@ -29,9 +29,9 @@ pub(super) const NAMES: [(&str, Types); 7] = [
 ];
 
 /// Combinations of alternatives that one question looks at.
-const MOST_STEPS: usize = 2_000;
+const MAX_STEPS: usize = 2_000;
 
-/// Schemas as [`Prepared`](super::schema::Prepared) has them before they are made positive.
+/// Schemas as [`PreparedSchemas`](super::schema::PreparedSchemas) has them before they are made positive.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Schemas<'a> {
     pub(super) definitions: &'a Map<String, Value>,
@@ -39,7 +39,7 @@ pub(super) struct Schemas<'a> {
 
 /// What applies to one value.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Applied<'a> {
+pub(super) struct ApplicableSchemas<'a> {
     pub(super) schemas: Vec<&'a Map<String, Value>>,
     /// Of each list one applies.
     pub(super) choices: Vec<&'a [Value]>,
@@ -73,17 +73,17 @@ impl<'a> Schemas<'a> {
 
     /// Whether no value is valid by all of the schemas.
     pub(super) fn are_disjoint(&self, all: &[&'a Value]) -> bool {
-        self.is_empty(&self.applied(all), &Cell::new(MOST_STEPS))
+        self.is_empty(&self.applied(all), &Cell::new(MAX_STEPS))
     }
 
     /// All that applies where these schemas do.
-    pub(super) fn applied(&self, all: &[&'a Value]) -> Applied<'a> {
-        let mut applied = Applied::default();
+    pub(super) fn applied(&self, all: &[&'a Value]) -> ApplicableSchemas<'a> {
+        let mut applied = ApplicableSchemas::default();
         all.iter().for_each(|schema| self.apply(schema, &mut applied));
         applied
     }
 
-    fn apply(&self, schema: &'a Value, applied: &mut Applied<'a>) {
+    fn apply(&self, schema: &'a Value, applied: &mut ApplicableSchemas<'a>) {
         let Some(members) = schema.as_object() else {
             applied.is_false |= *schema == Value::Bool(false);
             return;
@@ -103,14 +103,14 @@ impl<'a> Schemas<'a> {
         applied.choices.extend(choices.into_iter().filter(|choice| !choice.is_empty()));
     }
 
-    fn is_empty(&self, applied: &Applied<'a>, steps: &Cell<usize>) -> bool {
+    fn is_empty(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
         let Some(left) = steps.get().checked_sub(1) else { return false };
         steps.set(left);
         if applied.is_false || self.takes_nothing(applied, steps) {
             return true;
         }
         let is_empty_with = |index: usize, alternative: &'a Value| {
-            let mut more = Applied { choices: applied.choices[index + 1..].to_vec(), ..applied.clone() };
+            let mut more = ApplicableSchemas { choices: applied.choices[index + 1..].to_vec(), ..applied.clone() };
             self.apply(alternative, &mut more);
             self.is_empty(&more, steps)
         };
@@ -119,7 +119,7 @@ impl<'a> Schemas<'a> {
     }
 
     /// Whether no value is valid, whatever the choices.
-    fn takes_nothing(&self, applied: &Applied<'a>, steps: &Cell<usize>) -> bool {
+    fn takes_nothing(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
         if let Some(values) = applied.values() {
             return values.is_empty();
         }
@@ -136,25 +136,25 @@ impl<'a> Schemas<'a> {
         }) && (types & FRACTION == 0 || applied.has_no_number(false))
     }
 
-    fn takes_no_object(&self, applied: &Applied<'a>, steps: &Cell<usize>) -> bool {
+    fn takes_no_object(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
         let required =
             || applied.schemas.iter().flat_map(|members| list(members, "required")).filter_map(Value::as_str);
-        let is_impossible = |name: &str| self.is_empty(&self.applied(&applied.of_property(name)), steps);
+        let is_impossible = |name: &str| self.is_empty(&self.applied(&applied.for_property(name)), steps);
         let most = applied.most("maxProperties");
         applied.least("minProperties") > most
             || (most < 1.0 && required().next().is_some())
             || required().any(is_impossible)
     }
 
-    fn takes_no_array(&self, applied: &Applied<'a>, steps: &Cell<usize>) -> bool {
+    fn takes_no_array(&self, applied: &ApplicableSchemas<'a>, steps: &Cell<usize>) -> bool {
         let least = applied.least("minItems");
         let known = applied.schemas.iter().map(|members| list(members, "prefixItems").len()).max().unwrap_or(0);
-        let is_impossible = |index: usize| self.is_empty(&self.applied(&applied.of_item(index)), steps);
+        let is_impossible = |index: usize| self.is_empty(&self.applied(&applied.for_item(index)), steps);
         least > applied.most("maxItems") || (0..=known).take_while(|index| (*index as f64) < least).any(is_impossible)
     }
 }
 
-impl<'a> Applied<'a> {
+impl<'a> ApplicableSchemas<'a> {
     /// Types that a value may have.
     pub(super) fn types(&self) -> Types {
         let of_schema = |members: &&Map<String, Value>| members.get("type").map_or(ALL, types_named);
@@ -175,7 +175,7 @@ impl<'a> Applied<'a> {
     }
 
     /// What applies to a property.
-    pub(super) fn of_property(&self, name: &str) -> Vec<&'a Value> {
+    pub(super) fn for_property(&self, name: &str) -> Vec<&'a Value> {
         let mut found = Vec::new();
         for members in &self.schemas {
             let named = members.get("properties").and_then(|properties| properties.get(name));
@@ -192,7 +192,7 @@ impl<'a> Applied<'a> {
     }
 
     /// What applies to an item.
-    pub(super) fn of_item(&self, index: usize) -> Vec<&'a Value> {
+    pub(super) fn for_item(&self, index: usize) -> Vec<&'a Value> {
         let of_schema =
             |members: &&'a Map<String, Value>| list(members, "prefixItems").get(index).or_else(|| members.get("items"));
         self.schemas.iter().filter_map(of_schema).collect()

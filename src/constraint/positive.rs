@@ -13,11 +13,11 @@ use super::overlap::{
 };
 
 /// References and properties that a negation follows.
-const MOST_DEPTH: usize = 16;
+const MAX_DEPTH: usize = 16;
 /// Schemas that the negations of one schema may write.
-const MOST_WRITTEN: usize = 5_000;
+const MAX_WRITTEN_SCHEMAS: usize = 5_000;
 /// Orders of the values of one list without repetitions.
-const MOST_ORDERS: usize = 120;
+const MAX_PERMUTATIONS: usize = 120;
 
 /// A keyword that cannot be said in others.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(super) struct Refusal {
 }
 
 /// Why a schema has no opposite that can be said: a keyword, or a sentence.
-type Negated = Result<Value, String>;
+type NegationResult = Result<Value, String>;
 
 #[derive(Debug)]
 pub(super) struct Positive<'a> {
@@ -42,7 +42,7 @@ type Context<'c, 'a> = &'c [&'a Value];
 
 impl<'a> Positive<'a> {
     pub(super) fn new(definitions: &'a Map<String, Value>) -> Self {
-        Self { schemas: Schemas { definitions }, left: Cell::new(MOST_WRITTEN) }
+        Self { schemas: Schemas { definitions }, left: Cell::new(MAX_WRITTEN_SCHEMAS) }
     }
 
     /// A schema that accepts what this one does, or less.
@@ -134,9 +134,9 @@ impl<'a> Positive<'a> {
         let others = named_types(applied.types() & !ARRAY);
         let most = applied.most("maxItems");
         let longest = applied.schemas.iter().map(|members| list(members, "prefixItems").len()).max().unwrap_or(0);
-        let is_closed = self.schemas.are_disjoint(&applied.of_item(longest));
+        let is_closed = self.schemas.are_disjoint(&applied.for_item(longest));
         let length = if is_closed { most.min(longest as f64) } else { most };
-        let item = |index: usize| applied.of_item(index.min(longest));
+        let item = |index: usize| applied.for_item(index.min(longest));
         let pairs = || (0..longest).flat_map(|first| (first + 1..longest).map(move |second| (first, second)));
         let differ = |(first, second): (usize, usize)| self.schemas.are_disjoint(&[item(first), item(second)].concat());
         if applied.types() & ARRAY == 0 || length <= 1.0 || length <= longest as f64 && pairs().all(differ) {
@@ -151,7 +151,7 @@ impl<'a> Positive<'a> {
         let values = (longest == 0).then(|| self.finite(&item(0), 0)).flatten().ok_or_else(refusal)?;
         let length = most.min(values.len() as f64) as usize;
         let count = (0..length).try_fold(1_usize, |count, index| count.checked_mul(values.len() - index));
-        if count.is_none_or(|count| count > MOST_ORDERS) {
+        if count.is_none_or(|count| count > MAX_PERMUTATIONS) {
             return Err(refusal());
         }
         let least = applied.least("minItems") as u64;
@@ -179,7 +179,7 @@ impl<'a> Positive<'a> {
             let booleans = BOOLEANS.iter().filter(|_| types & BOOLEAN != 0);
             return Some(booleans.chain((types & NULL != 0).then_some(&NONE)).collect());
         }
-        let mut choices = applied.choices.iter().filter(|_| depth < MOST_DEPTH);
+        let mut choices = applied.choices.iter().filter(|_| depth < MAX_DEPTH);
         choices.find_map(|choice| {
             let mut found: Vec<&Value> = Vec::new();
             for alternative in *choice {
@@ -194,8 +194,8 @@ impl<'a> Positive<'a> {
     }
 
     /// A schema of values that this one does not accept: of all of them that the context accepts.
-    fn negated(&self, schema: &'a Value, context: Context<'_, 'a>, depth: usize) -> Negated {
-        let Some(left) = self.left.get().checked_sub(1).filter(|_| depth < MOST_DEPTH) else {
+    fn negated(&self, schema: &'a Value, context: Context<'_, 'a>, depth: usize) -> NegationResult {
+        let Some(left) = self.left.get().checked_sub(1).filter(|_| depth < MAX_DEPTH) else {
             return Err("the opposite is too large".to_owned());
         };
         self.left.set(left);
@@ -245,7 +245,7 @@ impl<'a> Positive<'a> {
             ("properties", _) => {
                 let mut found = Vec::new();
                 for (name, inner) in inner.as_object().into_iter().flatten() {
-                    let opposite = self.negated(inner, &applied.of_property(name), depth + 1)?;
+                    let opposite = self.negated(inner, &applied.for_property(name), depth + 1)?;
                     if opposite != Value::Bool(false) {
                         found.push(json!({"type": "object", "properties": {name: opposite}, "required": [name]}));
                     }
@@ -266,7 +266,7 @@ impl<'a> Positive<'a> {
                 let names = known.get("properties").and_then(Value::as_object).into_iter().flatten();
                 let mut found = Vec::new();
                 for (name, _) in names.filter(|(name, _)| !own(name)) {
-                    let opposite = self.negated(inner, &applied.of_property(name), depth + 1)?;
+                    let opposite = self.negated(inner, &applied.for_property(name), depth + 1)?;
                     found.push(json!({"type": "object", "properties": {name: opposite}, "required": [name]}));
                 }
                 found
@@ -274,7 +274,7 @@ impl<'a> Positive<'a> {
             ("prefixItems", _) => {
                 let mut found = Vec::new();
                 for (index, inner) in parts.iter().enumerate() {
-                    let opposite = self.negated(inner, &applied.of_item(index), depth + 1)?;
+                    let opposite = self.negated(inner, &applied.for_item(index), depth + 1)?;
                     let items: Vec<Value> = std::iter::repeat_n(Value::Bool(true), index).chain([opposite]).collect();
                     found.push(json!({"type": "array", "prefixItems": items, "minItems": index + 1}));
                 }

@@ -18,9 +18,9 @@ const PLAIN: &str = "[A-Za-z0-9._~-]";
 /// Whole numbers that doubles tell apart.
 const DIGITS: &str = "[0-9]{0,14}";
 /// Whole numbers between two bounds that are written out.
-const MOST_NUMBERS: i64 = 1_000;
+const MAX_ENUMERATED_INTEGERS: i64 = 1_000;
 /// Schemas within each other that are looked through.
-const MOST_NESTED: usize = 8;
+const MAX_NESTING: usize = 8;
 
 /// The requests of the operations that a task uses. Responses have no grammar.
 ///
@@ -48,7 +48,7 @@ pub(super) fn request_files(
     let others: Vec<(&str, &str)> = listed.iter().map(|other| (other.method.as_str(), other.path)).collect();
     let file = |described: MessageSchema| {
         let (described, text) = (Arc::new(described), Arc::from(text));
-        let mut file = SchemaFile::of_message(label, text, &described);
+        let mut file = SchemaFile::for_message(label, text, &described);
         for pointer in &described.read_from_text {
             if !is_read_alike(&described.schema, described.schema.pointer(pointer)) {
                 let message = "a list or an object of texts and other values, or JSON in a text, cannot be enforced while decoding: it is read from text";
@@ -200,7 +200,7 @@ fn whole(members: &Map<String, Value>) -> Result<String, &'static str> {
         (None, None) => Ok(format!("0|-?[1-9]{DIGITS}")),
         (Some(0), None) => Ok(format!("0|[1-9]{DIGITS}")),
         (Some(1), None) => Ok(format!("[1-9]{DIGITS}")),
-        (Some(least), Some(most)) if (0..MOST_NUMBERS).contains(&most.saturating_sub(least)) => {
+        (Some(least), Some(most)) if (0..MAX_ENUMERATED_INTEGERS).contains(&most.saturating_sub(least)) => {
             Ok((least..=most).map(|number| number.to_string()).collect::<Vec<_>>().join("|"))
         }
         (_, Some(_)) => Err("maximum"),
@@ -240,7 +240,7 @@ fn is_plain(hir: &Hir) -> bool {
 fn referred<'v>(whole: &'v Value, schema: &'v Value) -> &'v Value {
     let target = |schema: &'v Value| referenced_part(whole, schema.get("$ref")?.as_str()?);
     let mut found = schema;
-    for _ in 0..MOST_NESTED {
+    for _ in 0..MAX_NESTING {
         let Some(next) = target(found) else { break };
         found = next;
     }
@@ -274,10 +274,10 @@ impl Scalars {
         match schema.get("type").and_then(Value::as_str) {
             Some("string") => self.texts = true,
             Some("integer" | "number" | "boolean" | "null") => self.others = true,
-            Some("array") if depth < MOST_NESTED => {
+            Some("array") if depth < MAX_NESTING => {
                 return schema.get("items").is_some_and(|items| self.note(whole, items, depth + 1));
             }
-            Some("object") if depth < MOST_NESTED && is_closed => {
+            Some("object") if depth < MAX_NESTING && is_closed => {
                 let properties = schema.get("properties").and_then(Value::as_object);
                 return properties.is_none_or(|all| all.values().all(|inner| self.note(whole, inner, depth + 1)));
             }

@@ -19,7 +19,7 @@ use crate::task::decode_path;
 pub(super) const HOME: &str = "task:///";
 
 /// Values that a schema with all that it refers to may have.
-const MOST_VALUES: usize = 50_000;
+const MAX_VALUES: usize = 50_000;
 
 /// A file with a schema.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub(super) struct Node {
 
 /// What schemas refer to, as the grammar's compiler takes it; several schemas share it.
 #[derive(Debug, Default)]
-pub(super) struct Prepared {
+pub(super) struct PreparedSchemas {
     pub(super) definitions: Map<String, Value>,
     /// Every schema, those within others first; only where asked for.
     pub(super) nodes: Option<Vec<Node>>,
@@ -65,7 +65,7 @@ impl SchemaFile {
     }
 
     /// The messages of an operation of a document.
-    pub(super) fn of_message(label: &str, text: Arc<str>, message: &Arc<MessageSchema>) -> Self {
+    pub(super) fn for_message(label: &str, text: Arc<str>, message: &Arc<MessageSchema>) -> Self {
         let alone = Self::alone(label, &message.schema);
         Self { text, origin: Some(Arc::clone(message)), ..alone }
     }
@@ -77,7 +77,7 @@ impl SchemaFile {
         };
         let document = json::parse(&self.text, 0).ok();
         let offset = document.and_then(|document| document.root.pointer(&pointer).map(|value| value.start));
-        let place = Places::new(&self.text).of(offset.unwrap_or(0));
+        let place = Places::new(&self.text).locate(offset.unwrap_or(0));
         let (label, line, column) = (self.label.to_owned(), place.line, place.column);
         let pointer = if pointer.is_empty() { "the whole schema".to_owned() } else { pointer };
         ConstraintError::Schema { label, line, column, pointer, message }
@@ -88,7 +88,7 @@ impl SchemaFile {
 struct Walk<'a, 'r> {
     documents: &'r [SchemaFile],
     assert_formats: bool,
-    prepared: &'a mut Prepared,
+    prepared: &'a mut PreparedSchemas,
     /// Address in memory -> name in the definitions.
     names: HashMap<*const Value, String>,
     /// Names whose schemas are not prepared yet.
@@ -101,7 +101,7 @@ struct Walk<'a, 'r> {
     references: Vec<(String, (usize, String))>,
 }
 
-impl Prepared {
+impl PreparedSchemas {
     /// That notes every schema with its place.
     pub(super) fn with_nodes() -> Self {
         Self { nodes: Some(Vec::new()), ..Self::default() }
@@ -188,10 +188,10 @@ impl<'r> Walk<'_, 'r> {
         place: (usize, String),
     ) -> Result<Value, ConstraintError> {
         self.prepared.values += 1;
-        if self.prepared.values > MOST_VALUES {
+        if self.prepared.values > MAX_VALUES {
             return Err(self.refuse(
                 &place,
-                format!("a schema of more than {MOST_VALUES} schemas cannot be enforced while decoding"),
+                format!("a schema of more than {MAX_VALUES} schemas cannot be enforced while decoding"),
             ));
         }
         let draft = draft.detect(value);

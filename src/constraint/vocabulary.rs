@@ -14,9 +14,9 @@ pub(super) const END: &[u8] = b"</think>";
 
 /// What may come next at one place of a grammar: 1,000 optional properties take up to 5,000, those of several
 /// alternatives add up.
-const MOST_ROW_ITEMS: usize = 10_000;
+const MAX_ROW_ITEMS: usize = 10_000;
 /// Of all places that the tokens of one mask lead to.
-const MOST_STEP_ITEMS: usize = 200_000;
+const MAX_STEP_ITEMS: usize = 200_000;
 
 /// A tokenizer's vocabulary, prepared once for all grammars.
 pub struct Vocabulary {
@@ -65,7 +65,7 @@ impl Vocabulary {
         };
         let limits = factory.quiet().limits_mut();
         limits.verbose_errors = false;
-        (limits.max_items_in_row, limits.step_max_items) = (MOST_ROW_ITEMS, MOST_STEP_ITEMS);
+        (limits.max_items_in_row, limits.step_max_items) = (MAX_ROW_ITEMS, MAX_STEP_ITEMS);
         Ok(Arc::new(Self { factory, bytes, ending, stop_ids }))
     }
 }

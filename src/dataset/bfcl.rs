@@ -90,7 +90,7 @@ pub fn read_bfcl(folder: &Path, categories: &[String]) -> Result<BfclData, Datas
 pub fn bfcl_task(name: &str, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Result<NewTask, DatasetError> {
     check_name(name)?;
     let no_call = rows.iter().any(|row| row.get("expected").and_then(Value::as_array).is_some_and(Vec::is_empty));
-    Ok(NewTask::of_rows(task_toml(name, no_call), rows, split))
+    Ok(NewTask::from_rows(task_toml(name, no_call), rows, split))
 }
 
 /// The files of a folder by category.

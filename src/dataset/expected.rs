@@ -19,7 +19,7 @@ pub(crate) enum Expectation<'e> {
 }
 
 impl<'e> Expectation<'e> {
-    pub(crate) fn of(expected: &'e Value) -> Self {
+    pub(crate) fn from_value(expected: &'e Value) -> Self {
         match only_member(expected) {
             Some((ANY, Value::Array(values))) => Self::Any(values),
             Some((OPTIONAL, value)) => Self::Optional(value),
@@ -30,7 +30,7 @@ impl<'e> Expectation<'e> {
 
     /// In words: `"km" or "kilometers"`.
     pub(crate) fn describe(expected: &'e Value) -> String {
-        match Self::of(expected) {
+        match Self::from_value(expected) {
             Self::Any(values) => values.iter().map(Self::describe).collect::<Vec<_>>().join(" or "),
             Self::Optional(value) => format!("{} or none", Self::describe(value)),
             Self::Plain(value) => value.to_string(),
@@ -62,7 +62,7 @@ pub(crate) fn examples(expected: &Value) -> Vec<Value> {
 }
 
 fn answer(expected: &Value, nth: usize, with_optional: bool) -> Value {
-    match Expectation::of(expected) {
+    match Expectation::from_value(expected) {
         Expectation::Any(values) => {
             values.get(nth).or(values.last()).map_or(Value::Null, |value| answer(value, nth, with_optional))
         }
@@ -74,7 +74,8 @@ fn answer(expected: &Value, nth: usize, with_optional: bool) -> Value {
 }
 
 fn member_answers(members: &Map<String, Value>, nth: usize, with_optional: bool) -> Map<String, Value> {
-    let is_wanted = |value: &Value| with_optional || !matches!(Expectation::of(value), Expectation::Optional(_));
+    let is_wanted =
+        |value: &Value| with_optional || !matches!(Expectation::from_value(value), Expectation::Optional(_));
     let wanted = members.iter().filter(|(_, value)| is_wanted(value));
     wanted.map(|(name, value)| (name.clone(), answer(value, nth, with_optional))).collect()
 }
@@ -82,7 +83,7 @@ fn member_answers(members: &Map<String, Value>, nth: usize, with_optional: bool)
 /// At least 1.
 fn most_alternatives(expected: &Value) -> usize {
     let most = |values: &mut dyn Iterator<Item = &Value>| values.map(most_alternatives).max().unwrap_or(1);
-    match Expectation::of(expected) {
+    match Expectation::from_value(expected) {
         Expectation::Any(values) => values.len().max(most(&mut values.iter())),
         Expectation::Optional(value) => most_alternatives(value),
         Expectation::Plain(Value::Array(items)) => most(&mut items.iter()),
@@ -93,7 +94,7 @@ fn most_alternatives(expected: &Value) -> usize {
 
 /// What is wrong with the alternatives of an `expected`.
 pub(crate) fn problem(expected: &Value) -> Option<String> {
-    match Expectation::of(expected) {
+    match Expectation::from_value(expected) {
         Expectation::Any([]) => Some(format!("`{ANY}` has no value: write at least one")),
         Expectation::Any(values) => values.iter().find_map(problem),
         Expectation::Optional(_) => Some(format!(
@@ -111,7 +112,7 @@ pub(crate) fn problem(expected: &Value) -> Option<String> {
 
 /// [`problem`] of an object that is none of the forms itself.
 pub(crate) fn members_problem(members: &Map<String, Value>) -> Option<String> {
-    members.values().find_map(|value| match Expectation::of(value) {
+    members.values().find_map(|value| match Expectation::from_value(value) {
         Expectation::Optional(value) => problem(value),
         _ => problem(value),
     })

@@ -16,7 +16,7 @@ const MAX_DEPTH: usize = 16;
 
 /// A schema that accepts all examples.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Inferred {
+pub struct InferredSchema {
     pub schema: Value,
     /// What was guessed, a sentence each, to be checked.
     pub notes: Vec<String>,
@@ -25,10 +25,10 @@ pub struct Inferred {
 }
 
 /// Infers a schema from answers; `source` names them in its comment.
-pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inferred {
+pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> InferredSchema {
     let mut shape = Shape::default();
     examples.for_each(|example| shape.add(example, 0));
-    let mut inferred = Inferred::default();
+    let mut inferred = InferredSchema::default();
     let schema = shape.schema("", &mut inferred);
     let comment =
         format!("Inferred from {} examples of {source}: check required fields, enums and formats.", shape.count);
@@ -103,7 +103,7 @@ impl Shape {
     }
 
     /// The keywords of a place; `path` names it in notes.
-    fn schema(&self, path: &str, inferred: &mut Inferred) -> Map<String, Value> {
+    fn schema(&self, path: &str, inferred: &mut InferredSchema) -> Map<String, Value> {
         let mut schema = Map::new();
         let types: Vec<&str> = [
             ("object", self.objects),
@@ -150,7 +150,7 @@ impl Shape {
         schema
     }
 
-    fn text_keywords(&self, path: &str, schema: &mut Map<String, Value>, inferred: &mut Inferred) {
+    fn text_keywords(&self, path: &str, schema: &mut Map<String, Value>, inferred: &mut InferredSchema) {
         let Texts { count, values, formats } = &self.texts;
         if let Some(format) = formats.first() {
             inferred.has_formats = true;
@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
 
-    fn inferred(examples: Value) -> Inferred {
+    fn inferred(examples: Value) -> InferredSchema {
         infer(examples.as_array().map(Vec::as_slice).unwrap_or_default().iter(), "answers.jsonl")
     }
 

@@ -8,7 +8,7 @@ use crate::text::Message;
 const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
 /// More would not fit any model's positions.
-const MOST_TURNS: usize = 256;
+const MAX_TURNS: usize = 256;
 
 /// The turns under `messages`.
 pub(super) fn messages(fields: &Map<String, Value>) -> Result<Vec<Message>, String> {
@@ -93,8 +93,8 @@ pub(super) fn check_turns(fields: &Map<String, Value>) -> Result<(), String> {
         Some(Value::Array(turns)) => turns,
         Some(other) => return Err(format!("`turns` is {}; {FORM}", show(other))),
     };
-    if turns.len() >= MOST_TURNS {
-        return Err(format!("`turns` has {} items; at most {} turns follow the first", turns.len(), MOST_TURNS - 1));
+    if turns.len() >= MAX_TURNS {
+        return Err(format!("`turns` has {} items; at most {} turns follow the first", turns.len(), MAX_TURNS - 1));
     }
     for (number, turn) in (2..).zip(turns) {
         let Value::Object(turn) = turn else {

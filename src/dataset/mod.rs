@@ -22,7 +22,7 @@ pub use error::DatasetError;
 pub use expected::target as expected_target;
 pub use generator::{GeneratedRow, Generator, Stream};
 pub use guard::{GuardRow, guard_rows, guard_rows_with};
-pub use infer::{Inferred, infer};
+pub use infer::{InferredSchema, infer};
 pub use random::CounterRandom;
 pub use row::{NumberedLine, OnMalformed, PromptRow, load, load_from, load_with, open, read_lines, read_rows};
 pub use row_template::RowTemplate;

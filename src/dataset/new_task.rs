@@ -24,9 +24,9 @@ pub const ROW_FORMAT: &str = r#"Prompt rows are JSONL, one object a line; only `
 /// Rates over fewer prompts have wide intervals.
 const FEW_TEST_PROMPTS: usize = 100;
 /// Records that are read for the names of the columns.
-pub const MOST_RECORDS: usize = 200;
+pub const MAX_RECORDS: usize = 200;
 /// Examples are few by nature; this bounds a wrong file.
-const MOST_EXAMPLES_BYTES: u64 = 64 << 20;
+const MAX_EXAMPLES_BYTES: u64 = 64 << 20;
 
 /// What a new task is made of. Without a template it needs a schema, examples or data.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl NewTask {
 
     /// All columns, and those that are no part of a row; `None` if every one is.
     fn unmapped_columns(&self, data: &Path) -> Option<(String, String)> {
-        let columns = import::columns(&import::read_records(data, MOST_RECORDS).ok()?);
+        let columns = import::columns(&import::read_records(data, MAX_RECORDS).ok()?);
         let parts = self.mapping.parts();
         let is_free = |column: &&String| !parts.iter().any(|(_, text)| text == column);
         let free: Vec<&str> = columns.iter().filter(is_free).map(String::as_str).collect();
@@ -160,7 +160,7 @@ impl NewTask {
     }
 
     /// A task of rows that are there already.
-    pub(super) fn of_rows(task_toml: String, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Self {
+    pub(super) fn from_rows(task_toml: String, rows: Vec<Map<String, Value>>, split: [usize; 3]) -> Self {
         let mut new = Self { files: vec![(TASK_FILE.to_owned(), task_toml.into_bytes())], ..Self::default() };
         new.add_sets(rows, split, true);
         new
@@ -319,7 +319,7 @@ fn read_schema(path: &Path) -> Result<(String, Value), DatasetError> {
 /// The answers of a file: a list or one answer in `.json`, an answer a line in `.jsonl`.
 fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
     let label = path.display().to_string();
-    let bytes = files::read_at_most(path, MOST_EXAMPLES_BYTES).map_err(|source| DatasetError::File {
+    let bytes = files::read_at_most(path, MAX_EXAMPLES_BYTES).map_err(|source| DatasetError::File {
         path: label.clone(),
         source,
         remedy: "name a file of answers",
@@ -332,7 +332,9 @@ fn read_answers(path: &Path) -> Result<Vec<Value>, DatasetError> {
     match serde_json::from_slice(&bytes) {
         Ok(Value::Array(answers)) => Ok(answers),
         Ok(answer) => Ok(vec![answer]),
-        Err(error) if import::Format::of(path) != Some(import::Format::Jsonl) => Err(fail(error.line().max(1), &error)),
+        Err(error) if import::Format::from_path(path) != Some(import::Format::Jsonl) => {
+            Err(fail(error.line().max(1), &error))
+        }
         Err(_) => read_lines(&bytes[..])
             .map(|line| {
                 let (line, bytes) =

@@ -13,7 +13,7 @@ use crate::task::{PromptSet, Task, TaskError};
 use crate::text::Message;
 
 /// Bounds the memory for a file without line ends.
-const LONGEST_LINE_BYTES: usize = 64 << 20;
+const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// Lines in memory at once while a whole set is read.
 const BATCH_LINES: usize = 32_768;
@@ -184,10 +184,10 @@ pub fn read_lines(mut reader: impl BufRead) -> impl Iterator<Item = NumberedLine
 /// The next line with its end; empty at the end of the file.
 fn read_line(reader: &mut impl BufRead, number: usize) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
-    let mut limited = reader.take(LONGEST_LINE_BYTES as u64 + 1);
+    let mut limited = reader.take(MAX_LINE_BYTES as u64 + 1);
     let length = limited.read_until(b'\n', &mut line).map_err(|error| format!("cannot be read: {error}"))?;
-    if length > LONGEST_LINE_BYTES {
-        return Err(format!("longer than {} MiB; write one JSON object per line", LONGEST_LINE_BYTES >> 20));
+    if length > MAX_LINE_BYTES {
+        return Err(format!("longer than {} MiB; write one JSON object per line", MAX_LINE_BYTES >> 20));
     }
     if number == 1 && line.starts_with("\u{feff}".as_bytes()) {
         line.drain(..3);

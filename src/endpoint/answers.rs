@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
-use super::{Answer, Endpoint, EndpointError, Question, Unanswered};
+use super::{Answer, Endpoint, EndpointError, Question, UnansweredQuestion};
 
 /// So many questions without an answer, and not one answered, end an eval; more where more are asked at once.
-const MOST_FRUITLESS: usize = 8;
+const MAX_CONSECUTIVE_FAILURES: usize = 8;
 /// How soon a pause ends that is no longer wanted.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -24,9 +24,9 @@ pub fn ask(
     questions: &[Question],
     known: &HashMap<String, Answer>,
     mut on_answer: impl FnMut(usize, &Answer) -> Result<(), EndpointError>,
-) -> Result<Vec<Result<Answer, Unanswered>>, EndpointError> {
+) -> Result<Vec<Result<Answer, UnansweredQuestion>>, EndpointError> {
     let client = Client::new(endpoint)?;
-    let mut found: Vec<Option<Result<Answer, Unanswered>>> =
+    let mut found: Vec<Option<Result<Answer, UnansweredQuestion>>> =
         questions.iter().map(|question| known.get(&question.digest).cloned().map(Ok)).collect();
     let open: Vec<usize> = (0..questions.len()).filter(|index| found[*index].is_none()).collect();
     let mut answered = !known.is_empty();
@@ -73,9 +73,10 @@ pub fn ask(
                     Err(failed) => {
                         fruitless += 1;
                         if !answered
-                            && (fruitless == open.len() || fruitless >= endpoint.concurrency.max(MOST_FRUITLESS))
+                            && (fruitless == open.len()
+                                || fruitless >= endpoint.concurrency.max(MAX_CONSECUTIVE_FAILURES))
                         {
-                            let Unanswered { reason, attempts, .. } = failed.clone();
+                            let UnansweredQuestion { reason, attempts, .. } = failed.clone();
                             return Err(EndpointError::NoAnswer {
                                 name: endpoint.name.clone(),
                                 questions: fruitless,
@@ -96,6 +97,6 @@ pub fn ask(
     Ok(found.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(not_asked()))).collect())
 }
 
-pub(super) fn not_asked() -> Unanswered {
-    Unanswered { reason: "not asked".to_owned(), attempts: 0, of_all: false }
+pub(super) fn not_asked() -> UnansweredQuestion {
+    UnansweredQuestion { reason: "not asked".to_owned(), attempts: 0, of_all: false }
 }

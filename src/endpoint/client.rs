@@ -15,14 +15,14 @@ use crate::run::LogProbs;
 use crate::score::message_text;
 use crate::secrets::{redact, visible};
 
-const MOST_BODY_BYTES: u64 = 16 << 20;
+const MAX_BODY_BYTES: u64 = 16 << 20;
 /// The longest pause before another attempt, whatever the server asks for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// The longest that the program chooses.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A shorter key, such as `EMPTY`, is no secret, and may well stand in an answer.
-const SHORTEST_SECRET_KEY: usize = 12;
-const LONGEST_REASON: usize = 300;
+const MIN_SECRET_KEY_LEN: usize = 12;
+const MAX_REASON_CHARS: usize = 300;
 
 /// What the endpoint answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub struct Answer {
 
 /// A question that got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unanswered {
+pub struct UnansweredQuestion {
     /// Of the last attempt.
     pub reason: String,
     pub attempts: u32,
@@ -57,21 +57,21 @@ pub struct Unanswered {
 }
 
 /// An attempt that failed.
-struct Failed {
+struct FailedAttempt {
     reason: String,
-    next: Next,
+    next: RetryPolicy,
 }
 
-enum Next {
+enum RetryPolicy {
     /// The server may say how long to wait.
     Again(Option<Duration>),
     Never,
     NeverForAny,
 }
 
-impl Failed {
+impl FailedAttempt {
     fn again(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), next: Next::Again(None) }
+        Self { reason: reason.into(), next: RetryPolicy::Again(None) }
     }
 }
 
@@ -88,7 +88,7 @@ impl<'e> Client<'e> {
     pub(super) fn new(endpoint: &'e Endpoint) -> Result<Self, EndpointError> {
         let unfit =
             || EndpointError::Unfit { name: endpoint.name.clone(), problem: "base_url is no address".to_owned() };
-        let origin = Origin::of(&endpoint.base_url).ok_or_else(unfit)?;
+        let origin = Origin::from_url(&endpoint.base_url).ok_or_else(unfit)?;
         let certificates = endpoint.certificates.as_deref();
         let config = agent_config(&origin, certificates).map_err(|source| EndpointError::Certificates {
             path: certificates.map_or_else(String::new, |path| path.display().to_string()),
@@ -111,12 +111,17 @@ impl<'e> Client<'e> {
 
     /// Asks until there is an answer or no attempt is left. `index` spreads the pauses of questions that failed
     /// together; `pause` waits, and returns false once no answer is wanted.
-    pub(super) fn ask(&self, index: usize, body: &str, pause: impl Fn(Duration) -> bool) -> Result<Answer, Unanswered> {
+    pub(super) fn ask(
+        &self,
+        index: usize,
+        body: &str,
+        pause: impl Fn(Duration) -> bool,
+    ) -> Result<Answer, UnansweredQuestion> {
         let mut attempts = 0;
         loop {
             attempts += 1;
             let start = Instant::now();
-            let Failed { reason, next } = match self.attempt(body) {
+            let FailedAttempt { reason, next } = match self.attempt(body) {
                 Ok(answer) => {
                     let begun = Some(self.epoch.1 + start.duration_since(self.epoch.0).as_secs_f64());
                     return Ok(Answer { seconds: start.elapsed().as_secs_f64(), attempts, begun, ..answer });
@@ -124,62 +129,68 @@ impl<'e> Client<'e> {
                 Err(failed) => failed,
             };
             let wait = match next {
-                Next::Again(asked) if attempts <= self.endpoint.retries => {
-                    let doubled = self.endpoint.pause.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST_BACKOFF);
+                RetryPolicy::Again(asked) if attempts <= self.endpoint.retries => {
+                    let doubled = self.endpoint.pause.saturating_mul(1 << (attempts - 1).min(16)).min(MAX_BACKOFF);
                     let spread = 0.75 + 0.5 * ((index * 7919 + attempts as usize * 104_729) % 1000) as f64 / 1000.0;
-                    asked.unwrap_or(Duration::ZERO).min(LONGEST_PAUSE).max(doubled.mul_f64(spread))
+                    asked.unwrap_or(Duration::ZERO).min(MAX_PAUSE).max(doubled.mul_f64(spread))
                 }
-                _ => return Err(Unanswered { reason, attempts, of_all: matches!(next, Next::NeverForAny) }),
+                _ => {
+                    return Err(UnansweredQuestion {
+                        reason,
+                        attempts,
+                        of_all: matches!(next, RetryPolicy::NeverForAny),
+                    });
+                }
             };
             if !pause(wait) {
-                return Err(Unanswered { reason, attempts, of_all: false });
+                return Err(UnansweredQuestion { reason, attempts, of_all: false });
             }
         }
     }
 
-    fn attempt(&self, body: &str) -> Result<Answer, Failed> {
+    fn attempt(&self, body: &str) -> Result<Answer, FailedAttempt> {
         let mut request = self.agent.post(&self.url).header("content-type", "application/json");
         if let Some(key) = &self.endpoint.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
         let response = request.send(body).map_err(|error| self.broken(&error))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let read = response.into_body().into_with_config().limit(MOST_BODY_BYTES).read_to_vec();
+        let read = response.into_body().into_with_config().limit(MAX_BODY_BYTES).read_to_vec();
         let bytes = match read {
             Ok(bytes) => bytes,
             // The status says more than a body that did not arrive.
             Err(_) if !(200..300).contains(&status) => Vec::new(),
             Err(ureq::Error::BodyExceedsLimit(_)) => {
-                let reason = format!("the answer is longer than {} MiB", MOST_BODY_BYTES >> 20);
-                return Err(Failed { reason, next: Next::Never });
+                let reason = format!("the answer is longer than {} MiB", MAX_BODY_BYTES >> 20);
+                return Err(FailedAttempt { reason, next: RetryPolicy::Never });
             }
             Err(error) => return Err(self.broken(&error)),
         };
         let text = self.without_key(&String::from_utf8_lossy(&bytes));
         if (200..300).contains(&status) {
-            return answer_of(self.endpoint, &text).map_err(|reason| Failed::again(self.shown(&reason)));
+            return answer_of(self.endpoint, &text).map_err(|reason| FailedAttempt::again(self.shown(&reason)));
         }
         let said = said_by(&text).map_or_else(String::new, |said| format!(": {said}"));
         let (next, remedy) = match status {
             300..=399 => {
-                let place = headers.get("location").and_then(|place| Origin::of(place.to_str().ok()?));
+                let place = headers.get("location").and_then(|place| Origin::from_url(place.to_str().ok()?));
                 let place = place.map_or_else(String::new, |place| format!(" to {}", place.host));
-                return Err(Failed {
+                return Err(FailedAttempt {
                     reason: self.shown(&format!(
                         "the server redirects{place} ({status}), which is not followed: mend base_url"
                     )),
-                    next: Next::NeverForAny,
+                    next: RetryPolicy::NeverForAny,
                 });
             }
-            401 | 403 => (Next::NeverForAny, "; check api_key_env and what its key may do"),
-            404 => (Next::NeverForAny, "; check base_url, kind and model"),
-            408 | 425 | 429 | 500.. => (Next::Again(retry_after(&headers)), ""),
-            _ => (Next::Never, ""),
+            401 | 403 => (RetryPolicy::NeverForAny, "; check api_key_env and what its key may do"),
+            404 => (RetryPolicy::NeverForAny, "; check base_url, kind and model"),
+            408 | 425 | 429 | 500.. => (RetryPolicy::Again(retry_after(&headers)), ""),
+            _ => (RetryPolicy::Never, ""),
         };
-        Err(Failed { reason: self.shown(&format!("the server answered {status}{said}")) + remedy, next })
+        Err(FailedAttempt { reason: self.shown(&format!("the server answered {status}{said}")) + remedy, next })
     }
 
-    fn broken(&self, error: &ureq::Error) -> Failed {
+    fn broken(&self, error: &ureq::Error) -> FailedAttempt {
         let reason = self.shown(&problem_of(error));
         // A certificate does not become right by asking again.
         let is_tls = match error {
@@ -188,13 +199,16 @@ impl<'e> Client<'e> {
             _ => false,
         };
         if is_tls {
-            return Failed { reason: format!("{reason}; check base_url and SSL_CERT_FILE"), next: Next::NeverForAny };
+            return FailedAttempt {
+                reason: format!("{reason}; check base_url and SSL_CERT_FILE"),
+                next: RetryPolicy::NeverForAny,
+            };
         }
-        Failed::again(reason)
+        FailedAttempt::again(reason)
     }
 
     fn without_key(&self, text: &str) -> String {
-        match self.endpoint.key.as_deref().filter(|key| key.len() >= SHORTEST_SECRET_KEY) {
+        match self.endpoint.key.as_deref().filter(|key| key.len() >= MIN_SECRET_KEY_LEN) {
             Some(key) => text.replace(key, "***"),
             None => text.to_owned(),
         }
@@ -203,7 +217,7 @@ impl<'e> Client<'e> {
     /// A text of the server's as it may stand in messages and files.
     fn shown(&self, text: &str) -> String {
         let text = self.without_key(text);
-        shortened(&visible(&redact(&text).0).replace('\n', " "), LONGEST_REASON)
+        shortened(&visible(&redact(&text).0).replace('\n', " "), MAX_REASON_CHARS)
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::answers::{ask, not_asked};
-use super::{Answer, Endpoint, EndpointError, Question, RequestForm, Unanswered};
+use super::{Answer, Endpoint, EndpointError, Question, RequestForm, UnansweredQuestion};
 use crate::dataset::PromptRow;
 use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 use crate::score::{Score, Scorer};
@@ -31,7 +31,7 @@ struct Conversation {
     /// Of the answers.
     scores: Vec<Score>,
     /// What ended it early.
-    failed: Option<Unanswered>,
+    failed: Option<UnansweredQuestion>,
 }
 
 /// Asks the `questions` of the first turns that `known` does not answer by their digest, then those of later turns, and
@@ -126,7 +126,7 @@ impl Conversation {
             logprobs: answer.logprobs,
             ..EvalTurn::default()
         };
-        let logprobs = LogProbs::of(self.answers.iter().filter_map(|answer| answer.logprobs));
+        let logprobs = LogProbs::sum(self.answers.iter().filter_map(|answer| answer.logprobs));
         let begun = self.answers.first().filter(|_| row.turn_count() == 1).and_then(|answer| answer.begun);
         let mut record = EvalRecord {
             prompt_id: row.id.clone(),
@@ -143,7 +143,7 @@ impl Conversation {
         };
         scorer.join(&mut self.scores.iter_mut().collect::<Vec<_>>());
         record.judge(&self.scores)?;
-        if let Some(Unanswered { reason, .. }) = self.failed {
+        if let Some(UnansweredQuestion { reason, .. }) = self.failed {
             let place = match row.turn_count() {
                 1 => String::new(),
                 _ => format!("turn {}: ", self.answers.len() + 1),

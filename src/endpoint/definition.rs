@@ -181,7 +181,7 @@ impl Endpoint {
         };
         let base_url = required("base_url", "base_url = \"https://api.openai.com/v1\"")?;
         let insecure = section.boolean("insecure_http")?.unwrap_or(false);
-        let origin = Origin::of(&base_url).filter(|_| !base_url.contains(['?', '#']));
+        let origin = Origin::from_url(&base_url).filter(|_| !base_url.contains(['?', '#']));
         let Some(origin) = origin else {
             return Err(wrong(
                 "base_url",

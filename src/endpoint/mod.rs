@@ -15,7 +15,7 @@ use crate::task::TaskError;
 use crate::text::TextError;
 
 pub use answers::ask;
-pub use client::{Answer, Unanswered};
+pub use client::{Answer, UnansweredQuestion};
 pub use conversations::{Progress, records};
 pub use definition::{Api, Endpoint, Prices, ResponseFormat};
 pub use questions::{Question, RequestForm, Sampling};

@@ -79,7 +79,7 @@ pub fn evaluate(
     let mut requests = requests(prompts, EVAL_STEP, samples);
     if let Some(constraints) = constraints {
         for (request, prompt) in requests.iter_mut().zip(prompts) {
-            request.constraint = Some(constraints.of_row(&prompt.row, &prompt.text)?);
+            request.constraint = Some(constraints.for_row(&prompt.row, &prompt.text)?);
         }
     }
     let start = Instant::now();

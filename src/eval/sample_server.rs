@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::sample::{SampleError, SampleSource, resolve_task, sample_row, task_limit};
-use crate::checkpoint::{Located, StartModel};
+use crate::checkpoint::{ModelLocation, StartModel};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{RolloutContext, RolloutMemory, ThreadPool};
@@ -30,18 +30,18 @@ struct SampleServer {
 /// [`SampleError`] if the model cannot be loaded, or the state not written.
 pub fn serve(
     file: &SamplerFile,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     engine: &Engine,
     sampler: &SampleWorker,
     slot: &Slot,
 ) -> Result<String, SampleError> {
     let controls = sampler.controls();
     let stop = controls.clone();
-    let threads = ThreadPool::of_engine(engine, 0)?.until(move || stop.stop_requested() == Some(Stop::Now));
-    let located = Located::find(&file.model, places)?;
-    let origin = Located::origin(&file.model, places)?;
-    let run = if let Located::Run { run, .. } = &located { Some(run.clone()) } else { None };
-    let (model, tokenizer) = StartModel::of(located, places)?.into_sampler(engine)?;
+    let threads = ThreadPool::for_engine(engine, 0)?.until(move || stop.stop_requested() == Some(Stop::Now));
+    let located = ModelLocation::find(&file.model, run_folders)?;
+    let origin = ModelLocation::origin(&file.model, run_folders)?;
+    let run = if let ModelLocation::Run { run, .. } = &located { Some(run.clone()) } else { None };
+    let (model, tokenizer) = StartModel::from_location(located, run_folders)?.into_sampler(engine)?;
     let server =
         SampleServer { name: file.model.clone(), engine: engine.clone(), model, tokenizer, threads, run, origin };
     sampler.serve(&server.name)?;

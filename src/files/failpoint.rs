@@ -16,7 +16,7 @@ const CLOCK: &str = "GRPO_TUI_FAULT_CLOCK";
 
 /// What was asked for, and how often its place was visited.
 #[derive(Debug)]
-struct Armed {
+struct ArmedFailpoint {
     place: String,
     what: Option<String>,
     visit: u64,
@@ -78,8 +78,8 @@ fn pair<A: std::str::FromStr, B: std::str::FromStr>(variable: &str) -> Option<(A
 
 /// Whether this visit is the one that was asked for.
 fn is_armed(place: &str, what: &str) -> bool {
-    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
-    let Some(armed) = ARMED.get_or_init(|| Armed::parse(&std::env::var(DEATH).ok()?)) else { return false };
+    static ARMED: OnceLock<Option<ArmedFailpoint>> = OnceLock::new();
+    let Some(armed) = ARMED.get_or_init(|| ArmedFailpoint::parse(&std::env::var(DEATH).ok()?)) else { return false };
     if armed.place != place || armed.what.as_ref().is_some_and(|prefix| !what.starts_with(prefix)) {
         return false;
     }
@@ -101,7 +101,7 @@ fn die() -> ! {
     std::process::abort()
 }
 
-impl Armed {
+impl ArmedFailpoint {
     fn parse(text: &str) -> Option<Self> {
         let (named, when) = text.rsplit_once(':')?;
         let (visit, delay) = when.split_once('+').unwrap_or((when, "0"));
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn what_is_asked_for() {
         let check = |text: &str, expected: Option<(&str, Option<&str>, u64, u64)>| {
-            let found = Armed::parse(text);
+            let found = ArmedFailpoint::parse(text);
             let found = found
                 .as_ref()
                 .map(|armed| (&*armed.place, armed.what.as_deref(), armed.visit, armed.delay.as_millis() as u64));

@@ -18,7 +18,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 /// The largest file that is read whole into memory where nothing tighter is said.
-pub const LARGEST_WHOLE_BYTES: u64 = 1 << 30;
+pub const MAX_WHOLE_FILE_BYTES: u64 = 1 << 30;
 
 /// Opens a regular file for reading; links are followed. A FIFO, socket or device is refused at once, where opening it
 /// would wait or act.
@@ -71,9 +71,9 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
 /// The bytes of a regular file.
 ///
 /// # Errors
-/// As [`open`], and [`ErrorKind::FileTooLarge`] above [`LARGEST_WHOLE_BYTES`].
+/// As [`open`], and [`ErrorKind::FileTooLarge`] above [`MAX_WHOLE_FILE_BYTES`].
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    read_at_most(path, LARGEST_WHOLE_BYTES)
+    read_at_most(path, MAX_WHOLE_FILE_BYTES)
 }
 
 /// The bytes of a regular file of at most so many.
@@ -110,7 +110,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 
 /// Why a path does not name something inside a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outside {
+pub enum PathError {
     /// It is absolute, empty or climbs with `..`.
     Written,
     /// A link on the way leads to this place.
@@ -123,18 +123,18 @@ pub enum Outside {
 /// opened.
 ///
 /// # Errors
-/// [`Outside`] where it is written as, or leads to, a place outside the folder.
-pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Outside> {
+/// [`PathError`] where it is written as, or leads to, a place outside the folder.
+pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, PathError> {
     let mut names = Vec::new();
     for part in Path::new(relative).components() {
         match part {
             Component::Normal(name) => names.push(name),
             Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(Outside::Written),
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(PathError::Written),
         }
     }
     if names.is_empty() {
-        return Err(Outside::Written);
+        return Err(PathError::Written);
     }
     // A folder that is not there yet holds no links.
     let Ok(root) = std::fs::canonicalize(folder) else { return Ok(folder.join(relative)) };
@@ -143,10 +143,10 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Out
         place.push(name);
         match std::fs::canonicalize(&place) {
             Ok(found) if found.starts_with(&root) => place = found,
-            Ok(found) => return Err(Outside::Link(found)),
+            Ok(found) => return Err(PathError::Link(found)),
             // Where it would lead cannot be told.
             Err(_) if place.is_symlink() => {
-                return Err(Outside::Broken(std::fs::read_link(&place).unwrap_or_default()));
+                return Err(PathError::Broken(std::fs::read_link(&place).unwrap_or_default()));
             }
             Err(_) => {}
         }
@@ -245,7 +245,7 @@ mod tests {
         symlink("../file", folder.join("sub/back")).unwrap();
         symlink(folder.join("file"), folder.join("absolute")).unwrap();
         symlink(&folder, root.join("by-link")).unwrap();
-        let check = |relative: &str, expected: std::result::Result<&str, Outside>| {
+        let check = |relative: &str, expected: std::result::Result<&str, PathError>| {
             for folder in [&folder, &root.join("by-link")] {
                 assert_eq!(
                     inside(folder, relative),
@@ -255,18 +255,18 @@ mod tests {
             }
         };
         check("file", Ok("file"));
-        check("./sub/../file", Err(Outside::Written));
+        check("./sub/../file", Err(PathError::Written));
         check("./file", Ok("file"));
         check("sub/back", Ok("file"));
         check("absolute", Ok("file"));
         check("new/deep/file", Ok("new/deep/file"));
-        check("../secret", Err(Outside::Written));
-        check("/etc/passwd", Err(Outside::Written));
-        check("", Err(Outside::Written));
-        check(".", Err(Outside::Written));
-        check("out", Err(Outside::Link(root.join("secret"))));
-        check("up/secret", Err(Outside::Link(root.clone())));
-        check("dangling", Err(Outside::Broken(PathBuf::from("../absent"))));
+        check("../secret", Err(PathError::Written));
+        check("/etc/passwd", Err(PathError::Written));
+        check("", Err(PathError::Written));
+        check(".", Err(PathError::Written));
+        check("out", Err(PathError::Link(root.join("secret"))));
+        check("up/secret", Err(PathError::Link(root.clone())));
+        check("dangling", Err(PathError::Broken(PathBuf::from("../absent"))));
         assert_eq!(inside(&root.join("none"), "x"), Ok(root.join("none/x")));
     }
 }

@@ -170,7 +170,7 @@ impl ModelConfig {
 
 /// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them
 /// before a weight is read.
-const MOST: [(&str, usize); 8] = [
+const MAX_COUNTS: [(&str, usize); 8] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
     ("intermediate_size", 1 << 20),
@@ -182,7 +182,7 @@ const MOST: [(&str, usize); 8] = [
 ];
 /// Angles of the rotary positions, `max_position_embeddings * head_dim`: 1 GiB in f32. A million positions of 128 are
 /// half of it.
-const MOST_ANGLES: usize = 1 << 28;
+const MAX_ANGLES: usize = 1 << 28;
 
 struct Reader<'a> {
     keys: Map<String, Value>,
@@ -226,9 +226,9 @@ impl Reader<'_> {
             );
             return Err(self.problem(problem));
         }
-        if config.max_position_embeddings * config.head_dim > MOST_ANGLES {
+        if config.max_position_embeddings * config.head_dim > MAX_ANGLES {
             return Err(self.problem(format!(
-                "`max_position_embeddings` = {} times a head's width of {} is more than {MOST_ANGLES} angles; lower `max_position_embeddings` to what you need",
+                "`max_position_embeddings` = {} times a head's width of {} is more than {MAX_ANGLES} angles; lower `max_position_embeddings` to what you need",
                 config.max_position_embeddings, config.head_dim
             )));
         }
@@ -386,7 +386,7 @@ impl Reader<'_> {
     fn count(&self, key: &str) -> Result<usize, HubError> {
         match self.keys.get(key) {
             None => Err(self.problem(format!("`{key}` is missing; fetch the model again"))),
-            Some(value) => match (value.as_u64(), MOST.iter().find(|(name, _)| *name == key)) {
+            Some(value) => match (value.as_u64(), MAX_COUNTS.iter().find(|(name, _)| *name == key)) {
                 (Some(number), Some((_, most))) if number > *most as u64 => {
                     Err(self.problem(format!("`{key}` = {number}, the limit is {most}; fetch the model again")))
                 }

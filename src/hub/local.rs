@@ -26,9 +26,9 @@ pub enum ModelPlace {
 }
 
 /// Folders are looked into this deep: a workspace, its `models/`, an organisation, a model.
-const DEEPEST: usize = 3;
+const MAX_DEPTH: usize = 3;
 /// More folders than this are not looked into: then it was no folder of models that was named.
-const MOST_FOLDERS: usize = 4_000;
+const MAX_FOLDERS: usize = 4_000;
 /// What holds much and no model to start from. What a run made is named by the run.
 const NOT_SEARCHED: [&str; 4] = ["runs", "target", "node_modules", "checkpoints"];
 
@@ -45,7 +45,7 @@ fn local_models_in(folders: &[PathBuf], caches: &[PathBuf]) -> Vec<LocalModel> {
         source: ModelSource::embedded(name, files),
     };
     let mut found: Vec<LocalModel> = embedded::MODELS.iter().map(embedded).collect();
-    let mut left = MOST_FOLDERS;
+    let mut left = MAX_FOLDERS;
     for folder in folders {
         look_into(folder, 0, &mut left, &mut found);
     }
@@ -71,7 +71,7 @@ fn look_into(folder: &Path, depth: usize, left: &mut usize, found: &mut Vec<Loca
             && !NOT_SEARCHED.contains(&name.as_str())
             && entry.file_type().is_ok_and(|kind| kind.is_dir())
     });
-    if depth < DEEPEST {
+    if depth < MAX_DEPTH {
         inside.for_each(|entry| look_into(&entry.path(), depth + 1, left, found));
     }
 }

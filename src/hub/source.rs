@@ -8,7 +8,7 @@ use super::{HubError, ModelConfig};
 use crate::files;
 
 /// The largest weight file that is read whole: an adapter's.
-const LARGEST_WEIGHTS_BYTES: u64 = 16 << 30;
+const MAX_WEIGHTS_BYTES: u64 = 16 << 30;
 
 /// The files beside the weights that a model's folder may hold.
 const COMPANIONS: [&str; 11] = [
@@ -88,8 +88,7 @@ impl ModelSource {
     pub fn read(&self, file: &str) -> Result<Cow<'_, [u8]>, HubError> {
         match &self.files {
             Files::Folder(folder) => {
-                let most =
-                    if file.ends_with(".safetensors") { LARGEST_WEIGHTS_BYTES } else { files::LARGEST_WHOLE_BYTES };
+                let most = if file.ends_with(".safetensors") { MAX_WEIGHTS_BYTES } else { files::MAX_WHOLE_FILE_BYTES };
                 files::read_at_most(&folder.join(file), most)
                     .map(Cow::Owned)
                     .map_err(|source| self.refused(file, source))

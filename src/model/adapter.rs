@@ -31,7 +31,7 @@ pub struct AdapterUse<'a> {
 
 impl<'a> AdapterUse<'a> {
     /// `slot`: the numbers of each adapter in the rank, where there is `own`.
-    pub(crate) fn of(adapters: Adapters, own: Option<&'a Tensor>, slot: usize) -> Self {
+    pub(crate) fn for_rows(adapters: Adapters, own: Option<&'a Tensor>, slot: usize) -> Self {
         Self { adapters, own: own.map(|own| (own, slot)) }
     }
 }
@@ -56,12 +56,12 @@ pub(super) struct AdapterSet {
     pub(super) scale: f64,
     /// On a GPU one product with `[x, x A^T]` has the adapters in it, and is rounded once; likewise its backward. The
     /// B's of several parts stand on a diagonal.
-    pub(super) joined: Option<Joined>,
+    pub(super) joined: Option<JoinedAdapter>,
 }
 
 /// An adapted matrix on a GPU.
 #[derive(Clone, Debug)]
-pub(super) struct Joined {
+pub(super) struct JoinedAdapter {
     /// `[[W, scale * B], [A, 0]]`.
     pub(super) matrix: Tensor,
     /// `scale * B`, the parts one below the other: [outputs, joined rank]; what decoding reads.
@@ -103,7 +103,7 @@ impl AdapterSet {
     /// While decoding: `x`: [rows, inputs] -> its product with `[W; A]`; `None` where that does not serve.
     pub(super) fn open(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<Option<OpenRows>> {
         let (outputs, inputs) = weight.dims2()?;
-        let Some(Joined { matrix, b }) = self.joined.as_ref().filter(|_| outputs.is_multiple_of(8)) else {
+        let Some(JoinedAdapter { matrix, b }) = self.joined.as_ref().filter(|_| outputs.is_multiple_of(8)) else {
             return Ok(None);
         };
         let rows = matmul_f32(x, &matrix.narrow(0, 0, outputs + self.used())?.narrow(1, 0, inputs)?.t()?)?;
@@ -113,7 +113,7 @@ impl AdapterSet {
 
     /// On a GPU writes `x A^T` behind `x`, [rows, inputs + room].
     pub(super) fn write_inner(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<()> {
-        let Some(Joined { matrix: joined, .. }) = &self.joined else { return Ok(()) };
+        let Some(JoinedAdapter { matrix: joined, .. }) = &self.joined else { return Ok(()) };
         let (outputs, inputs) = weight.dims2()?;
         let (own, tail) = (x.narrow(1, 0, inputs)?, x.narrow(1, inputs, self.used())?);
         matmul_into(&tail, &own, &joined.narrow(0, outputs, self.used())?.narrow(1, 0, inputs)?.t()?)?;
@@ -129,7 +129,7 @@ impl AdapterSet {
     /// `x`: [rows, inputs + room], `weight`: [outputs, inputs] -> [rows, outputs], the matrix' and the adapters' part.
     pub(super) fn forward(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<Tensor> {
         let (outputs, inputs) = weight.dims2()?;
-        if let Some(Joined { matrix: joined, .. }) = &self.joined {
+        if let Some(JoinedAdapter { matrix: joined, .. }) = &self.joined {
             self.write_inner(x, weight, used)?;
             let columns = inputs + self.used();
             return matmul(&x.narrow(1, 0, columns)?, &joined.narrow(0, 0, outputs)?.narrow(1, 0, columns)?.t()?);
@@ -166,7 +166,7 @@ impl AdapterSet {
                 inner_gradients.push(matmul(&part_gradient, &part.b)?);
             }
         }
-        let Some(Joined { matrix: joined, .. }) = &self.joined else {
+        let Some(JoinedAdapter { matrix: joined, .. }) = &self.joined else {
             let x_gradient = matmul(gradient, weight)?;
             let inner_gradient =
                 if let [one] = inner_gradients.as_slice() { one.clone() } else { Tensor::cat(&inner_gradients, 1)? };
@@ -190,7 +190,7 @@ impl AdapterSet {
 
     /// Where the adapters stand in the joined matrix.
     pub(super) fn copies(&self, weight: &Tensor) -> Result<Vec<MatrixCopy>> {
-        let Some(Joined { matrix: joined, b }) = &self.joined else { return Ok(Vec::new()) };
+        let Some(JoinedAdapter { matrix: joined, b }) = &self.joined else { return Ok(Vec::new()) };
         let (outputs, inputs) = weight.dims2()?;
         let mut copies = Vec::with_capacity(3 * self.parts.len());
         for (index, part) in self.parts.iter().enumerate() {

@@ -3,11 +3,11 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::layer::{Derived, LayerActivations, NormWeight, Stream};
+use super::layer::{DerivedActivations, LayerActivations, NormWeight, Stream};
 use super::linear::Linear;
 use super::load::ModelLoader;
 use super::packed_batch::DeviceBatch;
-use super::parameters::exact_type;
+use super::parameters::master_dtype;
 use super::{
     AdapterUse, Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Shard, Trainable, Weights,
 };
@@ -36,18 +36,18 @@ pub struct Decoder {
 #[derive(Debug)]
 pub struct Activations {
     batch: DeviceBatch,
-    layers: Vec<Saved>,
+    layers: Vec<SavedActivations>,
     /// [rows, hidden] before the final norm.
     last: Tensor,
 }
 
 /// What is kept of a layer; the rest is computed again.
 #[derive(Debug)]
-enum Saved {
+enum SavedActivations {
     Input(Tensor),
     /// What its matrices gave, and the stream.
     Products(Box<LayerActivations>),
-    All(Box<(LayerActivations, Derived)>),
+    All(Box<(LayerActivations, DerivedActivations)>),
 }
 
 impl Decoder {
@@ -90,7 +90,7 @@ impl Decoder {
         };
         let rope = |scope| {
             let frequencies = config.rope_frequencies(scope);
-            RopeTable::of_frequencies(config.max_position_embeddings, &frequencies, exact_type(dtype), device)
+            RopeTable::from_frequencies(config.max_position_embeddings, &frequencies, master_dtype(dtype), device)
         };
         // Layers of one scope share a table.
         let everything = rope(Scope::Everything)?;
@@ -144,7 +144,7 @@ impl Decoder {
     /// f32 also where all else is bf16: it is rounded twice a layer, and in bf16 that would be most of a forward's
     /// error and of the gap between rollout and training.
     fn embed(&self, token_ids: &Tensor) -> Result<Stream> {
-        let rows = gather_rows(&self.embedding, token_ids, exact_type(self.embedding.dtype()))?;
+        let rows = gather_rows(&self.embedding, token_ids, master_dtype(self.embedding.dtype()))?;
         Ok(Stream::start(scaled(rows, self.embedding_scale)?))
     }
 
@@ -182,9 +182,9 @@ impl Decoder {
         for layer in &self.layers {
             let (output, saved, derived) = layer.forward(stream, self.rows(&batch, Adapters::On.into()))?;
             layers.push(match (recompute, self.device.is_cpu()) {
-                (true, _) => Saved::Input(saved.into_input()),
-                (false, true) => Saved::All(Box::new((saved, derived))),
-                (false, false) => Saved::Products(Box::new(saved)),
+                (true, _) => SavedActivations::Input(saved.into_input()),
+                (false, true) => SavedActivations::All(Box::new((saved, derived))),
+                (false, false) => SavedActivations::Products(Box::new(saved)),
             });
             stream = output;
         }
@@ -207,15 +207,15 @@ impl Decoder {
         let context = self.rows(&placed, Adapters::On.into());
         for (layer, saved) in self.layers.iter().zip(layers).rev() {
             let (saved, derived) = match saved {
-                Saved::Input(input) => {
+                SavedActivations::Input(input) => {
                     let (_, saved, derived) = layer.forward(Stream::start(input), context)?;
                     (saved, derived)
                 }
-                Saved::Products(saved) => {
+                SavedActivations::Products(saved) => {
                     let derived = layer.derive(&saved, context)?;
                     (*saved, derived)
                 }
-                Saved::All(both) => *both,
+                SavedActivations::All(both) => *both,
             };
             gradient = layer.backward(&gradient, &saved, &derived, context, gradients)?;
         }
@@ -317,7 +317,7 @@ mod tests {
             let model = Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap();
             let mut batch = PackedBatch::default();
             batch.push_prompt(&[1, 5, 2, 17, 4]);
-            let gradient = |recompute: bool, keep: fn(Saved) -> Saved| {
+            let gradient = |recompute: bool, keep: fn(SavedActivations) -> SavedActivations| {
                 let (normed, mut saved) = model.forward_saving(&batch, recompute).unwrap();
                 saved.layers = saved.layers.into_iter().map(keep).collect();
                 let mut gradients = Gradients::zeros(model.parameters()).unwrap();
@@ -326,7 +326,7 @@ mod tests {
             };
             let all = gradient(false, |saved| saved);
             let products = gradient(false, |saved| match saved {
-                Saved::All(both) => Saved::Products(Box::new(both.0)),
+                SavedActivations::All(both) => SavedActivations::Products(Box::new(both.0)),
                 other => other,
             });
             assert!(all.iter().any(|number| *number != 0.0) && products == all, "{trainable:?}");

@@ -39,7 +39,7 @@ impl Gradients {
     }
 
     /// Of all numbers, `[n]`, such as the sum over several ranks.
-    pub fn of(flat: Tensor) -> Self {
+    pub fn from_flat(flat: Tensor) -> Self {
         Self { flat }
     }
 

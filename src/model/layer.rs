@@ -10,7 +10,7 @@ use super::gradients::Gradients;
 use super::linear::Linear;
 use crate::hub::NormNames;
 use crate::kernels::adamw::MatrixCopy;
-use crate::kernels::attention::{Attended, Segments, segment_attention, segment_attention_backward};
+use crate::kernels::attention::{AttentionOutput, Segments, segment_attention, segment_attention_backward};
 use crate::kernels::decode_attention::{DecodeRows, decode_attention};
 use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::open_rows::OpenRows;
@@ -110,12 +110,12 @@ pub struct RowContext<'a> {
     pub adapters: AdapterUse<'a>,
 }
 
-/// What a layer's backward reads, with [`Derived`]: no product with the layer's matrices is repeated.
+/// What a layer's backward reads, with [`DerivedActivations`]: no product with the layer's matrices is repeated.
 #[derive(Debug)]
 pub(super) struct LayerActivations {
     input: Tensor,
     packed: Tensor,
-    attended: Attended,
+    attended: AttentionOutput,
     /// What attention gave, where a norm follows.
     attention: Option<Tensor>,
     middle: Tensor,
@@ -127,7 +127,7 @@ pub(super) struct LayerActivations {
 /// What follows from a layer's activations by its norms, its rotation and its activation function: a third of the bytes
 /// beside bf16.
 #[derive(Debug)]
-pub(super) struct Derived {
+pub(super) struct DerivedActivations {
     normed: Tensor,
     rotated: Tensor,
     middle_normed: Tensor,
@@ -141,7 +141,7 @@ impl LayerActivations {
     }
 }
 
-impl Derived {
+impl DerivedActivations {
     /// The rotated keys, and the values: [rows, 2 * key_width], columns of wider rows.
     pub(super) fn into_keys_values(self, heads: Heads) -> Result<Tensor> {
         self.rotated.narrow(1, heads.query_width(), 2 * heads.key_width())
@@ -154,7 +154,7 @@ impl Layer {
         &self,
         stream: Stream,
         context: RowContext<'_>,
-    ) -> Result<(Stream, LayerActivations, Derived)> {
+    ) -> Result<(Stream, LayerActivations, DerivedActivations)> {
         let (input, normed) = stream.norm(&self.input_norm, self.query_key_value.room())?;
         drop(stream);
         let packed = self.query_key_value.forward(&normed, context.adapters)?;
@@ -168,16 +168,16 @@ impl Layer {
         let (addend, down) = added(self.down.forward(&activated, context.adapters)?, self.down_norm.as_ref())?;
         let stream = Stream { sum: middle.clone(), addend: Some(addend) };
         let saved = LayerActivations { input, packed, attended, attention, middle, gate_up, down };
-        Ok((stream, saved, Derived { normed, rotated, middle_normed, activated }))
+        Ok((stream, saved, DerivedActivations { normed, rotated, middle_normed, activated }))
     }
 
     /// As [`Layer::forward`] left it.
-    pub(super) fn derive(&self, saved: &LayerActivations, context: RowContext<'_>) -> Result<Derived> {
+    pub(super) fn derive(&self, saved: &LayerActivations, context: RowContext<'_>) -> Result<DerivedActivations> {
         let norm = |input: &Tensor, norm: &NormWeight, linear: &Linear| {
             linear.with_inner(rms_norm(input, norm.norm(), linear.room())?, context.adapters)
         };
         let activated = gated(&saved.gate_up, self.activation, self.down.room())?;
-        Ok(Derived {
+        Ok(DerivedActivations {
             normed: norm(&saved.input, &self.input_norm, &self.query_key_value)?,
             rotated: query_key_rope(&saved.packed, self.query_key(context.positions))?,
             middle_normed: norm(&saved.middle, &self.middle_norm, &self.gate_up)?,
@@ -256,7 +256,7 @@ impl Layer {
         &self,
         gradient: &Tensor,
         saved: &LayerActivations,
-        derived: &Derived,
+        derived: &DerivedActivations,
         context: RowContext<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {

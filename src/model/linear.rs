@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 
 use super::adapter::{AdapterSet, AdapterUse, Adapters};
 use super::gradients::Gradients;
-use super::parameters::exact_type;
+use super::parameters::master_dtype;
 use crate::kernels::bias::add_bias;
 use crate::kernels::matmul::{matmul, matmul_f32};
 use crate::kernels::open_rows::OpenRows;
@@ -73,7 +73,7 @@ impl Linear {
             0 => x.clone(),
             room => Tensor::cat(&[x, &Tensor::zeros((x.dims2()?.0, room), x.dtype(), x.device())?], 1)?,
         };
-        Ok(OpenRows::complete(self.forward(&x, adapters)?.to_dtype(exact_type(x.dtype()))?))
+        Ok(OpenRows::complete(self.forward(&x, adapters)?.to_dtype(master_dtype(x.dtype()))?))
     }
 
     /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the

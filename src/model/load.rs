@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::adapter::{AdapterPart, AdapterSet, Joined, joined_rank, joined_room};
+use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
 use super::layer::{Layer, NormWeight};
 use super::linear::{Bias, Linear};
-use super::parameters::exact_type;
+use super::parameters::master_dtype;
 use super::weights::{has_bias, tensor_names};
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::hub::{self, ModelConfig, Scope};
@@ -114,7 +114,7 @@ impl ModelLoader<'_> {
             Trainable::Lora { rank, .. } => adapter_tensors(self.config, rank, seed, self.device)?,
         };
         // Layers read what is trained in the model's dtype; adapters on a GPU they read in the joined matrices.
-        let dtype = if self.joins_adapters() { exact_type(self.dtype) } else { self.dtype };
+        let dtype = if self.joins_adapters() { master_dtype(self.dtype) } else { self.dtype };
         Ok(Parameters::sharded(tensors, dtype, self.device, self.shard)?)
     }
 
@@ -187,7 +187,7 @@ impl ModelLoader<'_> {
             }
             let weight = joined.narrow(0, 0, outputs)?.narrow(1, 0, inputs)?;
             let b = Tensor::zeros((outputs, joined_rank(set.rank)), self.dtype, self.device)?;
-            set.joined = Some(Joined { matrix: joined, b });
+            set.joined = Some(JoinedAdapter { matrix: joined, b });
             return Ok(Linear { weight, trained: None, bias, adapters });
         }
         let (weight, trained) = self.tensor(&names, &shapes, parameters)?;

@@ -25,7 +25,7 @@ pub enum Trainable {
 
 impl Trainable {
     /// What a run trains: adapters, or with `lora_rank` = 0 every weight.
-    pub fn of(config: &TrainConfig) -> Self {
+    pub fn for_config(config: &TrainConfig) -> Self {
         match config.lora_rank {
             0 => Self::Full,
             rank => Self::Lora { rank, alpha: config.lora_alpha },
@@ -35,7 +35,7 @@ impl Trainable {
 
 /// What is kept in that must not be rounded to bf16 (trained numbers, the residual stream, angles): f32 where the model
 /// computes in bf16, else what it computes in (f64 in gradient checks).
-pub(super) fn exact_type(dtype: DType) -> DType {
+pub(super) fn master_dtype(dtype: DType) -> DType {
     if dtype == DType::BF16 { DType::F32 } else { dtype }
 }
 
@@ -86,7 +86,7 @@ impl Parameters {
             slots.push(ParameterSlot { name: name.clone(), offset: count, shape: tensor.dims().to_vec() });
             count += tensor.elem_count();
         }
-        let exact = exact_type(dtype);
+        let exact = master_dtype(dtype);
         let read = Tensor::zeros(shard.padded(count), dtype, device)?;
         let flat = match exact == dtype {
             true => read.narrow(0, shard.start(count), shard.size(count))?,

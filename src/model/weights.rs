@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 
 use self::files::Files;
 use self::merge::Merge;
-use self::random_init::Fresh;
+use self::random_init::RandomInit;
 use super::ModelError;
 use crate::hub::{AttentionBias, ModelConfig, ModelSource};
 
@@ -31,7 +31,7 @@ pub struct Weights {
 enum Origin {
     Files(Arc<Files>),
     Memory(Arc<HashMap<String, Tensor>>),
-    Fresh(Arc<Fresh>),
+    RandomInit(Arc<RandomInit>),
     Merged(Arc<Merge>),
 }
 
@@ -54,7 +54,7 @@ impl Weights {
     /// sqrt(inputs)`, shrunk by depth where they feed the residual stream (as GPT-2 does). A function of the
     /// configuration and the seed.
     pub fn fresh(config: &ModelConfig, seed: u64) -> Self {
-        Self { origin: Origin::Fresh(Arc::new(Fresh::new(config, seed))), source: "fresh weights".to_owned() }
+        Self { origin: Origin::RandomInit(Arc::new(RandomInit::new(config, seed))), source: "fresh weights".to_owned() }
     }
 
     /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and
@@ -83,7 +83,7 @@ impl Weights {
         match &self.origin {
             Origin::Files(files) => files.dtype(name),
             Origin::Memory(tensors) => tensors.get(name).map(Tensor::dtype),
-            Origin::Fresh(fresh) => fresh.has(name).then_some(DType::F32),
+            Origin::RandomInit(fresh) => fresh.has(name).then_some(DType::F32),
             Origin::Merged(merge) => merge.base.dtype(name),
         }
     }
@@ -108,7 +108,7 @@ impl Weights {
         match &self.origin {
             Origin::Files(files) => files.get(name, dtype, device),
             Origin::Memory(tensors) => Ok(tensors[name].to_device(device)?.to_dtype(dtype)?.contiguous()?),
-            Origin::Fresh(fresh) => Ok(fresh.get(name, dtype, device)?),
+            Origin::RandomInit(fresh) => Ok(fresh.get(name, dtype, device)?),
             Origin::Merged(merge) => merge.get(name, shape, dtype, device),
         }
     }
@@ -130,7 +130,7 @@ impl Weights {
         match &self.origin {
             Origin::Files(files) => files.shape(name),
             Origin::Memory(tensors) => tensors.get(name).map(|tensor| tensor.dims().to_vec()),
-            Origin::Fresh(fresh) => fresh.shape(name),
+            Origin::RandomInit(fresh) => fresh.shape(name),
             Origin::Merged(merge) => merge.base.shape(name),
         }
     }

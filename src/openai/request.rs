@@ -13,17 +13,17 @@ use super::{Api, ApiError};
 use crate::text::Message;
 
 /// Completions of a prompt at most.
-const MOST_SAMPLES: u64 = 128;
+const MAX_SAMPLES: u64 = 128;
 /// Prompts of one body.
-const MOST_PROMPTS: usize = 128;
+const MAX_PROMPTS: usize = 128;
 /// Turns of a conversation.
-const MOST_MESSAGES: usize = 4096;
+const MAX_MESSAGES: usize = 4096;
 /// As OpenAI's.
-const MOST_TOP_LOG_PROBS: u64 = 20;
-const MOST_STOPS: usize = 16;
-const LONGEST_STOP_BYTES: usize = 1024;
+const MAX_TOP_LOG_PROBS: u64 = 20;
+const MAX_STOPS: usize = 16;
+const MAX_STOP_BYTES: usize = 1024;
 /// A lower temperature divides logits to infinity.
-const LEAST_TEMPERATURE: f64 = 0.01;
+const MIN_TEMPERATURE: f64 = 0.01;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerationRequest {
@@ -151,7 +151,7 @@ impl GenerationRequest {
         };
         Ok(Self {
             model: fields.model()?,
-            samples: fields.whole("n", 1, MOST_SAMPLES)?.unwrap_or(1) as usize,
+            samples: fields.whole("n", 1, MAX_SAMPLES)?.unwrap_or(1) as usize,
             seed: fields.seed()?,
             stop: fields.stop()?,
             max_tokens: fields.max_tokens()?,
@@ -281,7 +281,7 @@ impl<'b> Fields<'b> {
 
     fn temperature(&self) -> Result<f64, ApiError> {
         let Some(value) = self.get("temperature") else { return Ok(1.0) };
-        let allowed = |value: &f64| *value == 0.0 || (LEAST_TEMPERATURE..=2.0).contains(value);
+        let allowed = |value: &f64| *value == 0.0 || (MIN_TEMPERATURE..=2.0).contains(value);
         value.as_f64().filter(allowed).ok_or_else(|| wrong("temperature", "0, which is greedy, or from 0.01 to 2"))
     }
 
@@ -295,7 +295,7 @@ impl<'b> Fields<'b> {
 
     fn top_log_probs(&self, api: Api) -> Result<usize, ApiError> {
         let name = if api == Api::Completions { "logprobs" } else { "top_logprobs" };
-        let count = self.whole(name, 0, MOST_TOP_LOG_PROBS)?.unwrap_or(0) as usize;
+        let count = self.whole(name, 0, MAX_TOP_LOG_PROBS)?.unwrap_or(0) as usize;
         if count > 0 && api == Api::Chat && !self.flag("logprobs")? {
             return Err(ApiError::invalid(name, "`top_logprobs` needs `logprobs`: true"));
         }
@@ -332,22 +332,18 @@ impl<'b> Fields<'b> {
     }
 
     fn stop(&self) -> Result<Vec<String>, ApiError> {
-        let expected = || {
-            wrong(
-                "stop",
-                &format!("a text, or a list of at most {MOST_STOPS}, of 1 to {LONGEST_STOP_BYTES} bytes each"),
-            )
-        };
+        let expected =
+            || wrong("stop", &format!("a text, or a list of at most {MAX_STOPS}, of 1 to {MAX_STOP_BYTES} bytes each"));
         let Some(value) = self.get("stop") else { return Ok(Vec::new()) };
         let texts = match value {
             Json::String(text) => vec![text.clone()],
-            Json::Array(texts) if texts.len() <= MOST_STOPS => texts
+            Json::Array(texts) if texts.len() <= MAX_STOPS => texts
                 .iter()
                 .map(|text| text.as_str().map(str::to_owned).ok_or_else(expected))
                 .collect::<Result<Vec<_>, _>>()?,
             _ => return Err(expected()),
         };
-        match texts.iter().all(|text| (1..=LONGEST_STOP_BYTES).contains(&text.len())) {
+        match texts.iter().all(|text| (1..=MAX_STOP_BYTES).contains(&text.len())) {
             true => Ok(texts),
             false => Err(expected()),
         }
@@ -377,8 +373,8 @@ impl<'b> Fields<'b> {
     fn chat(&self) -> Result<Prompt, ApiError> {
         let messages = match self.get("messages") {
             None => return Err(ApiError::invalid("messages", "`messages` is missing")),
-            Some(Json::Array(messages)) if (1..=MOST_MESSAGES).contains(&messages.len()) => messages,
-            Some(_) => return Err(wrong("messages", &format!("a list of 1 to {MOST_MESSAGES} messages"))),
+            Some(Json::Array(messages)) if (1..=MAX_MESSAGES).contains(&messages.len()) => messages,
+            Some(_) => return Err(wrong("messages", &format!("a list of 1 to {MAX_MESSAGES} messages"))),
         };
         let messages = messages.iter().enumerate().map(|(index, turn)| message(&format!("messages.{index}"), turn));
         let tools = self.tools_of(self.get("tools"), self.get("tool_choice"))?;
@@ -391,7 +387,7 @@ impl<'b> Fields<'b> {
         let expected = || wrong("tools", "a list of {\"type\": \"function\", \"function\": {\"name\": …}}");
         let mut list: Vec<Json> = match tools {
             None => Vec::new(),
-            Some(Json::Array(tools)) if tools.len() <= MOST_PROMPTS => tools.clone(),
+            Some(Json::Array(tools)) if tools.len() <= MAX_PROMPTS => tools.clone(),
             Some(_) => return Err(expected()),
         };
         let (mut names, mut strict) = (Vec::new(), Vec::new());
@@ -432,7 +428,7 @@ impl<'b> Fields<'b> {
 
     fn texts(&self) -> Result<Vec<TextPrompt>, ApiError> {
         let expected =
-            || wrong("prompt", &format!("a text, a list of token ids, or a list of at most {MOST_PROMPTS} of them"));
+            || wrong("prompt", &format!("a text, a list of token ids, or a list of at most {MAX_PROMPTS} of them"));
         let tokens = |list: &[Json]| -> Option<Vec<u32>> {
             list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
         };
@@ -442,7 +438,7 @@ impl<'b> Fields<'b> {
             Some(Json::Array(list)) if list.first().is_some_and(Json::is_number) => {
                 Ok(vec![TextPrompt::Tokens(tokens(list).ok_or_else(expected)?)])
             }
-            Some(Json::Array(list)) if (1..=MOST_PROMPTS).contains(&list.len()) => {
+            Some(Json::Array(list)) if (1..=MAX_PROMPTS).contains(&list.len()) => {
                 let prompt = |prompt: &Json| match prompt {
                     Json::String(text) => Some(TextPrompt::Text(text.clone())),
                     Json::Array(ids) => tokens(ids).map(TextPrompt::Tokens),

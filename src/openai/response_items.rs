@@ -15,14 +15,14 @@ pub struct ResponseItems {
     repeated: Map<String, Json>,
     /// Those that are complete.
     output: Vec<Json>,
-    open: Option<Open>,
+    open: Option<OpenItem>,
     /// Events so far.
     sequence: usize,
 }
 
 /// The item that is being written.
 #[derive(Debug)]
-enum Open {
+enum OpenItem {
     Thought(String),
     Text(String, Vec<Json>),
     Call { name: String, arguments: String },
@@ -45,8 +45,8 @@ impl ResponseItems {
 
     /// More of a think block.
     pub fn thought(&mut self, text: &str) -> Vec<Json> {
-        let mut events = self.opened(|open| matches!(open, Open::Thought(_)), || Open::Thought(String::new()));
-        if let Some(Open::Thought(whole)) = &mut self.open {
+        let mut events = self.opened(|open| matches!(open, OpenItem::Thought(_)), || OpenItem::Thought(String::new()));
+        if let Some(OpenItem::Thought(whole)) = &mut self.open {
             whole.push_str(text);
         }
         events.push(self.item_event("response.reasoning_text.delta", json!({"content_index": 0, "delta": text})));
@@ -55,10 +55,10 @@ impl ResponseItems {
 
     /// More of the text, with its tokens where they were asked for.
     pub fn text(&mut self, text: &str, tokens: &[TokenLogProb]) -> Vec<Json> {
-        let is_text = |open: &Open| matches!(open, Open::Text(..));
-        let mut events = self.opened(is_text, || Open::Text(String::new(), Vec::new()));
+        let is_text = |open: &OpenItem| matches!(open, OpenItem::Text(..));
+        let mut events = self.opened(is_text, || OpenItem::Text(String::new(), Vec::new()));
         let log_probs: Vec<Json> = tokens.iter().map(chat_log_prob).collect();
-        if let Some(Open::Text(whole, all)) = &mut self.open {
+        if let Some(OpenItem::Text(whole, all)) = &mut self.open {
             whole.push_str(text);
             all.extend(log_probs.iter().cloned());
         }
@@ -69,12 +69,12 @@ impl ResponseItems {
 
     /// A call begins.
     pub fn call(&mut self, name: &str) -> Vec<Json> {
-        self.opened(|_| false, || Open::Call { name: name.to_owned(), arguments: String::new() })
+        self.opened(|_| false, || OpenItem::Call { name: name.to_owned(), arguments: String::new() })
     }
 
     /// More of a call's arguments.
     pub fn arguments(&mut self, text: &str) -> Vec<Json> {
-        if let Some(Open::Call { arguments, .. }) = &mut self.open {
+        if let Some(OpenItem::Call { arguments, .. }) = &mut self.open {
             arguments.push_str(text);
         }
         vec![self.item_event("response.function_call_arguments.delta", json!({"delta": text}))]
@@ -85,7 +85,7 @@ impl ResponseItems {
         let is_complete = finish != Finish::Length;
         let mut events = Vec::new();
         if self.output.is_empty() && self.open.is_none() {
-            events.extend(self.opened(|_| false, || Open::Text(String::new(), Vec::new())));
+            events.extend(self.opened(|_| false, || OpenItem::Text(String::new(), Vec::new())));
         }
         events.extend(self.close(is_complete && !is_broken_call));
         let usage = json!({
@@ -107,7 +107,7 @@ impl ResponseItems {
     }
 
     /// Goes on with the open item, or closes it and opens another.
-    fn opened(&mut self, goes_on: impl Fn(&Open) -> bool, open: impl FnOnce() -> Open) -> Vec<Json> {
+    fn opened(&mut self, goes_on: impl Fn(&OpenItem) -> bool, open: impl FnOnce() -> OpenItem) -> Vec<Json> {
         if self.open.as_ref().is_some_and(goes_on) {
             return Vec::new();
         }
@@ -124,11 +124,13 @@ impl ResponseItems {
     fn close(&mut self, is_complete: bool) -> Vec<Json> {
         let (kind, whole) = match &self.open {
             None => return Vec::new(),
-            Some(Open::Thought(text)) => ("response.reasoning_text.done", json!({"content_index": 0, "text": text})),
-            Some(Open::Text(text, log_probs)) => {
+            Some(OpenItem::Thought(text)) => {
+                ("response.reasoning_text.done", json!({"content_index": 0, "text": text}))
+            }
+            Some(OpenItem::Text(text, log_probs)) => {
                 ("response.output_text.done", json!({"content_index": 0, "text": text, "logprobs": log_probs}))
             }
-            Some(Open::Call { name, arguments }) => {
+            Some(OpenItem::Call { name, arguments }) => {
                 ("response.function_call_arguments.done", json!({"name": name, "arguments": arguments}))
             }
         };
@@ -147,18 +149,18 @@ impl ResponseItems {
     /// What the open item consists of, so far; a call has no parts.
     fn part(&self) -> Option<Json> {
         match self.open.as_ref()? {
-            Open::Thought(text) => Some(json!({"type": "reasoning_text", "text": text})),
-            Open::Text(text, log_probs) => {
+            OpenItem::Thought(text) => Some(json!({"type": "reasoning_text", "text": text})),
+            OpenItem::Text(text, log_probs) => {
                 Some(json!({"type": "output_text", "text": text, "annotations": [], "logprobs": log_probs}))
             }
-            Open::Call { .. } => None,
+            OpenItem::Call { .. } => None,
         }
     }
 
     fn item_id(&self) -> String {
         let kind = match self.open {
-            Some(Open::Thought(_)) => "rs",
-            Some(Open::Call { .. }) => "fc",
+            Some(OpenItem::Thought(_)) => "rs",
+            Some(OpenItem::Call { .. }) => "fc",
             _ => "msg",
         };
         format!("{kind}_{}_{}", self.key, self.output.len())
@@ -169,10 +171,10 @@ impl ResponseItems {
         let id = self.item_id();
         let content: Vec<Json> = self.part().filter(|_| status != "in_progress").into_iter().collect();
         match &self.open {
-            Some(Open::Thought(_)) => {
+            Some(OpenItem::Thought(_)) => {
                 json!({"type": "reasoning", "id": id, "summary": [], "content": content, "status": status})
             }
-            Some(Open::Call { name, arguments }) => {
+            Some(OpenItem::Call { name, arguments }) => {
                 let call_id = format!("call_{}_{}", self.key, self.output.len());
                 json!({"type": "function_call", "id": id, "call_id": call_id, "name": name, "arguments": arguments, "status": status})
             }

@@ -39,7 +39,7 @@ const OUTSIDE: f64 = 0.1;
 
 impl CompletionLengths {
     /// From the mean lengths of an earlier run's steps, at most `limit`; `None` without any.
-    pub fn of_run(run: &str, step_means: &[f64], limit: usize) -> Option<Self> {
+    pub fn from_run(run: &str, step_means: &[f64], limit: usize) -> Option<Self> {
         let mut means: Vec<f64> = step_means.iter().filter(|mean| mean.is_finite()).copied().collect();
         means.sort_by(f64::total_cmp);
         let at = |share: f64| means.get((share * means.len().saturating_sub(1) as f64).round() as usize).copied();
@@ -51,7 +51,7 @@ impl CompletionLengths {
     }
 
     /// From completions of the base, all of them sampled to their end or to `limit`: lengths by group.
-    pub fn of_sample(groups: &[Vec<usize>], limit: usize) -> Self {
+    pub fn from_sample(groups: &[Vec<usize>], limit: usize) -> Self {
         let completions = groups.iter().map(Vec::len).sum::<usize>();
         let mean_of = |group: &Vec<usize>| group.iter().sum::<usize>() as f64 / group.len().max(1) as f64;
         let means: Vec<f64> = groups.iter().filter(|group| !group.is_empty()).map(mean_of).collect();
@@ -74,7 +74,7 @@ impl CompletionLengths {
     }
 
     /// The data with completions of these lengths.
-    pub fn of_data(&self, data: &DataShape) -> DataShape {
+    pub fn for_data(&self, data: &DataShape) -> DataShape {
         DataShape {
             mean_completion_tokens: self.mean,
             least_completion_tokens: self.least,
@@ -110,19 +110,19 @@ mod tests {
     #[test]
     fn a_run_gives_its_percentiles_below_the_limit() {
         let steps: Vec<f64> = (0..=100).map(f64::from).collect();
-        let found = CompletionLengths::of_run("20261120-143205-invoice-k7f3a2", &steps, 80).unwrap();
+        let found = CompletionLengths::from_run("20261120-143205-invoice-k7f3a2", &steps, 80).unwrap();
         assert_eq!((found.mean, found.least, found.most), (50.0, 10.0, 80.0));
         assert_eq!(found.described(), "from the lengths of run k7f3a2: 10 to 80 tokens in 101 steps");
-        assert_eq!(CompletionLengths::of_run("x", &[f64::NAN], 80), None);
-        let one = CompletionLengths::of_run("x", &[44.0], 80).unwrap();
+        assert_eq!(CompletionLengths::from_run("x", &[f64::NAN], 80), None);
+        let one = CompletionLengths::from_run("x", &[44.0], 80).unwrap();
         assert_eq!((one.mean, one.least, one.most), (44.0, 44.0, 44.0));
-        let skewed = CompletionLengths::of_run("x", &[[10.0; 10].as_slice(), &[120.0]].concat(), 80).unwrap();
+        let skewed = CompletionLengths::from_run("x", &[[10.0; 10].as_slice(), &[120.0]].concat(), 80).unwrap();
         assert_eq!((skewed.mean, skewed.least, skewed.most), (20.0, 10.0, 20.0));
     }
 
     #[test]
     fn a_sample_gives_the_interval_of_its_mean_by_prompts() {
-        let found = CompletionLengths::of_sample(&[vec![10, 30], vec![40, 40], vec![], vec![60, 60]], 512);
+        let found = CompletionLengths::from_sample(&[vec![10, 30], vec![40, 40], vec![], vec![60, 60]], 512);
         assert_eq!((found.mean, &found.basis), (40.0, &LengthBasis::Sample { completions: 6 }));
         // Means 20, 40, 60: a standard error of 20 / sqrt(3).
         assert!((found.most - 62.63).abs() < 0.01 && (found.least - 17.37).abs() < 0.01, "{found:?}");

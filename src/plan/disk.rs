@@ -53,7 +53,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    pub fn of(config: &TrainConfig, steps: u64) -> Self {
+    pub fn for_config(config: &TrainConfig, steps: u64) -> Self {
         let keep = config.keep_checkpoints as u64;
         // More are never kept at once.
         let most = if keep == 0 { u64::MAX } else { keep + 3 };
@@ -98,7 +98,7 @@ fn rollout_steps(config: &TrainConfig, steps: u64) -> u64 {
 
 pub fn disk(model: &ModelConfig, config: &TrainConfig, data: &DataShape, steps: u64, free_bytes: Option<u64>) -> Disk {
     let checkpoint_bytes = BYTES_PER_TRAINED_NUMBER * trainable_parameters(model, config) as u64;
-    let retention = Retention::of(config, steps);
+    let retention = Retention::for_config(config, steps);
     let completion = data.mean_completion_tokens * BYTES_PER_ROLLOUT_TOKEN + BYTES_PER_COMPLETION;
     let group = data.mean_prompt_tokens * BYTES_PER_TEXT_TOKEN + config.completions_per_prompt as f64 * completion;
     let step = (config.prompt_groups_per_step * data.turns) as f64 * group;
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn checkpoints_follow_the_keep_rules() {
         let check = |set: &[&str], steps, expected| {
-            assert_eq!(Retention::of(&config(set), steps).checkpoints_at_once, expected, "{set:?} {steps}")
+            assert_eq!(Retention::for_config(&config(set), steps).checkpoints_at_once, expected, "{set:?} {steps}")
         };
         check(&["eval_every=5", "checkpoint_every=10"], 10, 3);
         check(&["eval_every=5", "checkpoint_every=10"], 100, 6);
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn rollouts_follow_their_keep_rule() {
         let check = |set: &[&str], steps, expected| {
-            assert_eq!(Retention::of(&config(set), steps).rollout_steps_at_end, expected, "{set:?} {steps}")
+            assert_eq!(Retention::for_config(&config(set), steps).rollout_steps_at_end, expected, "{set:?} {steps}")
         };
         check(&["keep_rollouts=0"], 1000, 1000);
         check(&["keep_rollouts=500"], 450, 450);

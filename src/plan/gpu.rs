@@ -34,7 +34,7 @@ const STREAM_BYTES: usize = 4;
 
 /// The number of completion tokens whose keys and values a GPU keeps while it decodes.
 pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize) -> usize {
-    let shape = ModelShape::of(model);
+    let shape = ModelShape::from_config(model);
     cache_bytes(&shape, number_bytes) / (shape.key_values_per_token * number_bytes).max(1)
 }
 
@@ -44,7 +44,7 @@ fn cache_bytes(shape: &ModelShape, number_bytes: usize) -> usize {
 
 /// The number of prompt tokens whose keys and values a GPU keeps while it decodes.
 pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize) -> usize {
-    let shape = ModelShape::of(model);
+    let shape = ModelShape::from_config(model);
     let row_bytes = shape.key_values_per_token * number_bytes;
     (cache_bytes(&shape, number_bytes) / 2 / row_bytes.max(1)).max(GPU_PREFILL_ROWS)
 }
@@ -66,7 +66,7 @@ impl std::fmt::Display for StepShape {
 
 impl StepShape {
     /// As configured, regardless of memory (CPU).
-    pub fn of(config: &TrainConfig) -> Self {
+    pub fn for_config(config: &TrainConfig) -> Self {
         Self {
             tokens_per_micro_batch: config.tokens_per_micro_batch,
             recompute: config.recompute_activations == Recompute::Always,
@@ -125,7 +125,7 @@ pub struct DoesNotFit {
 pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Result<GpuPlan, DoesNotFit> {
     let longest = longest_sequence(config, data);
     let largest = step_tokens(config, data);
-    let mut shape = StepShape::of(config);
+    let mut shape = StepShape::for_config(config);
     loop {
         let memory = gpu_memory(model, config, data, shape, gpu);
         if memory.peak_bytes as f64 <= USABLE * gpu.usable_bytes as f64 {
@@ -198,7 +198,7 @@ fn parts(
 
 /// Parts that exist for the whole run.
 fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
-    let parameters = ModelShape::of(model).parameters;
+    let parameters = ModelShape::from_config(model).parameters;
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     // Ranks divide what an optimizer of every weight moves.
@@ -239,7 +239,7 @@ fn joined_adapters(model: &ModelConfig, rank: usize) -> usize {
 
 /// The largest rollout, with an eval beside it, or eval. Completions that find no room wait.
 fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> Vec<Part> {
-    let shape = ModelShape::of(model);
+    let shape = ModelShape::from_config(model);
     let (longest, completion) = (data.longest_prompt_tokens.max(1), config.max_completion_tokens);
     let places = gpu_completion_places(model, number).max(completion);
     let layer = layer_bytes(&shape, number);
@@ -278,7 +278,7 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: 
 
 /// The gradient of one micro-batch; all are summed in one buffer.
 fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: StepShape, number: usize) -> Vec<Part> {
-    let shape = ModelShape::of(model);
+    let shape = ModelShape::from_config(model);
     let tokens = micro_batch_tokens(config, data, step);
     let head_rows = head_rows(config, tokens);
     let (layer, stream) = (layer_bytes(&shape, number), STREAM_BYTES * shape.hidden);

@@ -10,15 +10,15 @@ use crate::score::{FailureClass, Tier};
 use crate::statistics::wilson;
 
 /// Below this share of informative groups training hardly moves: nine of ten groups cost time without a gradient.
-const LEAST_INFORMATIVE: f64 = 0.10;
+const MIN_INFORMATIVE: f64 = 0.10;
 /// From this share of valid completions on, only rare failures remain to be learned.
 const MOSTLY_VALID: f64 = 0.95;
 /// Above this share of truncated completions, the limit decides rewards: truncated JSON is unparsable.
-const MOST_TRUNCATED: f64 = 0.05;
+const MAX_TRUNCATED: f64 = 0.05;
 /// The same for reasoning that reaches the scorer.
-const MOST_THINK_LEAKS: f64 = 0.05;
+const MAX_THINK_LEAKS: f64 = 0.05;
 /// With fewer prompts the interval is too wide: at 32 it spans up to 33 points.
-const LEAST_PROMPTS: usize = 32;
+const MIN_PROMPTS: usize = 32;
 /// Below this share a group of 8 seldom has a valid completion, so at best a lower tier is learned.
 const RARELY_VALID: f64 = 0.01;
 
@@ -329,13 +329,13 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
     if settings.completions_per_prompt < 2 {
         changes.push("raise completions_per_prompt to 8: a group of one has zero variance".to_owned());
     }
-    if report.think_leaks > MOST_THINK_LEAKS {
+    if report.think_leaks > MAX_THINK_LEAKS {
         changes.push(format!(
             "{} of the completions pass unfinished reasoning to the scorer: set thinking = false in task.toml, or raise max_completion_tokens until the block closes",
             percent_short(report.think_leaks)
         ));
     }
-    if report.truncated > MOST_TRUNCATED {
+    if report.truncated > MAX_TRUNCATED {
         let limit = settings.max_completion_tokens;
         changes.push(format!(
             "{} of the completions are truncated at max_completion_tokens = {limit}: try {}",
@@ -343,7 +343,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             2 * limit
         ));
     }
-    let verdict = if report.informative >= LEAST_INFORMATIVE || (report.is_guided && report.all_max < 0.5) {
+    let verdict = if report.informative >= MIN_INFORMATIVE || (report.is_guided && report.all_max < 0.5) {
         Verdict::CanLearn
     } else if report.all_max >= report.all_min + report.all_equal && report.prompts > 0 {
         Verdict::NothingToLearn
@@ -388,9 +388,9 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
             )
         }
     };
-    if report.prompts < LEAST_PROMPTS {
+    if report.prompts < MIN_PROMPTS {
         changes.push(format!(
-            "only {} prompts were sampled; sample {LEAST_PROMPTS} or more for a narrower interval",
+            "only {} prompts were sampled; sample {MIN_PROMPTS} or more for a narrower interval",
             report.prompts
         ));
     }
@@ -423,7 +423,7 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
             "most completions are valid already: add prompts like the ones that fail, or score fields too".to_owned(),
         );
     }
-    let unsure = if report.informative_interval[0] < LEAST_INFORMATIVE && !report.is_guided {
+    let unsure = if report.informative_interval[0] < MIN_INFORMATIVE && !report.is_guided {
         ", though the sample is too small to be sure"
     } else {
         ""

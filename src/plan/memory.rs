@@ -114,7 +114,7 @@ fn parts(
     threads: usize,
     recompute: bool,
 ) -> Vec<MemoryPart> {
-    let shape = ModelShape::of(model);
+    let shape = ModelShape::from_config(model);
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     let completion = config.max_completion_tokens;
@@ -181,7 +181,7 @@ mod tests {
     fn a_processor_holds_trained_weights_once_and_a_gradient_a_thread() {
         let config = config(&["lora_rank=0", "tokens_per_micro_batch=1024"]);
         let found = cpu_memory(&qwen3_8b(), &config, &DATA, 2, None);
-        let parameters = ModelShape::of(&qwen3_8b()).parameters as u64;
+        let parameters = ModelShape::from_config(&qwen3_8b()).parameters as u64;
         let bytes = |name: &str| found.parts.iter().find(|part| part.name == name).map(|part| part.bytes);
         assert_eq!(bytes("weights"), Some(4 * parameters));
         assert_eq!(bytes("trained parameters (f32)"), None);

@@ -110,7 +110,7 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
 
 impl Preflight {
     /// Judges what is known.
-    pub fn of(config: &TrainConfig, facts: &Facts<'_>) -> Self {
+    pub fn for_run(config: &TrainConfig, facts: &Facts<'_>) -> Self {
         let mut findings = Vec::new();
         let mut add = |check, severity, message: String| findings.push(PreflightFinding { check, severity, message });
         if let Some(Err(why)) = facts.data {
@@ -243,7 +243,7 @@ mod tests {
     }
 
     fn found(facts: &Facts<'_>) -> Vec<String> {
-        let found = Preflight::of(&config(&[]), facts);
+        let found = Preflight::for_run(&config(&[]), facts);
         let line = |finding: &PreflightFinding| {
             format!("{:?} {}: {}", finding.severity, finding.check.title(), finding.message)
         };
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_not_checked() {
-        let none = Preflight::of(&config(&[]), &Facts::default());
+        let none = Preflight::for_run(&config(&[]), &Facts::default());
         assert_eq!(
             titles(none.not_checked.iter().copied()),
             "prompt sets, expected answers, leakage, duplicates, memory, disk, learnability"
@@ -304,7 +304,7 @@ mod tests {
             signal: Some(&signal),
             embedded_model: None,
         };
-        let all = Preflight::of(&config(&[]), &all);
+        let all = Preflight::for_run(&config(&[]), &all);
         assert!(all.not_checked.is_empty());
         assert_eq!(
             (titles(all.passed()).as_str(), all.summary().as_str()),

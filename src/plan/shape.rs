@@ -28,11 +28,11 @@ pub struct ModelShape {
 
 /// Of a model whose `config.json` can be read.
 pub fn parameters(model: &ModelSource) -> Option<u64> {
-    model.config().ok().map(|config| ModelShape::of(&config).parameters as u64)
+    model.config().ok().map(|config| ModelShape::from_config(&config).parameters as u64)
 }
 
 impl ModelShape {
-    pub fn of(config: &ModelConfig) -> Self {
+    pub fn from_config(config: &ModelConfig) -> Self {
         let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
         let query = config.num_attention_heads * config.head_dim;
         let key = config.num_key_value_heads * config.head_dim;
@@ -116,7 +116,7 @@ pub(super) mod tests {
     #[test]
     fn gemma_3_has_its_published_counts() {
         let check = |name: &str, expected: f64| {
-            let found = ModelShape::of(&crate::hub::named_shape(name).unwrap()).parameters as f64;
+            let found = ModelShape::from_config(&crate::hub::named_shape(name).unwrap()).parameters as f64;
             assert!((found / expected - 1.0).abs() < 5e-3, "{name}: {found}, expected {expected}");
         };
         check("gemma3-270m", 268.1e6);
@@ -127,7 +127,7 @@ pub(super) mod tests {
 
     #[test]
     fn qwen3_8b_has_its_published_counts() {
-        let shape = ModelShape::of(&qwen3_8b());
+        let shape = ModelShape::from_config(&qwen3_8b());
         let check = |found: usize, expected: f64, within: f64| {
             assert!((found as f64 / expected - 1.0).abs() < within, "{found}, expected {expected}")
         };

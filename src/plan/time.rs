@@ -125,7 +125,7 @@ impl Time {
     }
 
     /// What several ranks make of a step, as far as that is known before the run.
-    pub fn divided(&self) -> Option<String> {
+    pub fn sharding_text(&self) -> Option<String> {
         let ranks = self.ranks as f64;
         // Decoding fewer rows is between so many times faster and no faster: it reads all weights in any case.
         let saved = (self.prefill_seconds_per_step + self.training_seconds_per_step) * (1.0 - 1.0 / ranks);
@@ -166,7 +166,7 @@ pub fn time(
     speed: &Speed,
     recompute: bool,
 ) -> Time {
-    let shape = ModelShape::of(model);
+    let shape = ModelShape::from_config(model);
     let groups = config.prompt_groups_per_step as f64;
     let (completions, turns) = (groups * config.completions_per_prompt as f64, data.turns as f64);
     // One turn after the other; in later ones each completion has a prompt of its own.
@@ -249,7 +249,7 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
 /// as much as its forward, of a trained one twice that; recomputation, a reference, and the old log-probs of an
 /// interval's later steps cost one more forward each.
 pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape, recompute: bool) -> f64 {
-    let shape = ModelShape::of(model);
+    let shape = ModelShape::from_config(model);
     let rows = step_rows(config, data.turns, data.mean_prompt_tokens, data.mean_completion_tokens);
     let predicted = (config.prompt_groups_per_step * config.completions_per_prompt * data.turns) as f64
         * data.mean_completion_tokens;
@@ -361,7 +361,7 @@ mod tests {
         check(0.001, [0.001, most], "at the speed measured now; the last such run took 1 ms per step");
         assert_eq!((measured.including(None, 10), measured.basis().as_str()), (measured, "at the speed measured now"));
         assert_eq!(Time { ranks: 4, ..measured }.basis(), "at the speed measured now of one of 4 ranks");
-        assert_eq!(measured.divided(), None);
+        assert_eq!(measured.sharding_text(), None);
     }
 
     #[test]
@@ -379,14 +379,14 @@ mod tests {
         // 4 bytes of each of 43.6 million numbers.
         let expected = "divided among 4 ranks 6.0 to 21 s per step, as fewer rows decode less than 4 times faster; and the sum of 175 MB of gradients, \
                         which takes n/a (not measured)";
-        assert_eq!(round.divided().unwrap(), expected);
+        assert_eq!(round.sharding_text().unwrap(), expected);
     }
 
     #[test]
     fn passes_cost_what_they_are() {
         let operations = |set: &[&str]| {
             let config = config(set);
-            training_operations(&qwen3_8b(), &config, &TRAINING, crate::plan::StepShape::of(&config).recompute)
+            training_operations(&qwen3_8b(), &config, &TRAINING, crate::plan::StepShape::for_config(&config).recompute)
         };
         let full = operations(&["lora_rank=0"]);
         let forward = full / 3.0;

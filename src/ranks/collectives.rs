@@ -193,7 +193,7 @@ mod tests {
 
     use candle_core::Device;
 
-    use super::super::meeting::gather;
+    use super::super::rendezvous::gather;
     use super::*;
 
     /// What each of three ranks, here threads, finds.
@@ -212,9 +212,11 @@ mod tests {
                     other(&follower)
                 })
             });
-            let ranks =
-                Ranks::of(gather(&listener, 3, "secret", (Duration::from_secs(20), ""), || Ok(())).unwrap(), "")
-                    .unwrap();
+            let ranks = Ranks::with_peers(
+                gather(&listener, 3, "secret", (Duration::from_secs(20), ""), || Ok(())).unwrap(),
+                "",
+            )
+            .unwrap();
             let (first, _until_all_have_ended) = zero(ranks);
             std::iter::once(first).chain(others.map(|other| other.join().unwrap())).collect()
         })

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::meeting::{gather, secret};
-use super::{Follower, RankError, Ranks, TO_ANSWER, TO_MEET};
+use super::rendezvous::{gather, secret};
+use super::{ANSWER_TIMEOUT, Follower, RENDEZVOUS_TIMEOUT, RankError, Ranks};
 use crate::files::{self, Access};
 use crate::run::host_name;
 
@@ -29,13 +29,13 @@ pub struct Placement {
 
 /// Where rank 0 waits; only its user can read it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Meeting {
+struct Rendezvous {
     address: String,
     secret: String,
 }
 
 /// Removed once all have met.
-struct MeetingFile(PathBuf);
+struct RendezvousFile(PathBuf);
 
 impl Placement {
     /// What the environment says; `None` without a launcher, or for a single rank.
@@ -43,10 +43,10 @@ impl Placement {
     /// # Errors
     /// [`RankError::Launcher`] naming a variable that is missing or no number.
     pub fn found() -> Result<Option<Self>, RankError> {
-        Self::of(|name| std::env::var(name).ok())
+        Self::from_env(|name| std::env::var(name).ok())
     }
 
-    fn of(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
+    fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
         let number = |name: &str| {
             let text = get(name).ok_or_else(|| RankError::Launcher(format!("{name} is missing")))?;
             text.parse().map_err(|_| RankError::Launcher(format!("{name} = {text:?} is no number")))
@@ -114,7 +114,7 @@ impl Placement {
     ///
     /// # Errors
     /// [`RankError::Start`] naming a rank that does not come within 60 s, or that has the GPU of another.
-    pub fn meet(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
+    pub fn rendezvous(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
         let failed = |cause: std::io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
         // Other hosts reach rank 0 by its name.
         let (interface, host) = match self.here == self.size {
@@ -123,14 +123,17 @@ impl Placement {
         };
         let listener = TcpListener::bind((interface, 0)).map_err(failed)?;
         let address = format!("{host}:{}", listener.local_addr().map_err(failed)?.port());
-        let meeting = Meeting { address, secret: secret().map_err(failed)? };
+        let rendezvous = Rendezvous { address, secret: secret().map_err(failed)? };
         files::ensure_folder(runs, Access::Private).map_err(failed)?;
-        let file = MeetingFile(self.file(runs));
-        let text = serde_json::to_vec(&meeting).map_err(|error| failed(error.into()))?;
+        let file = RendezvousFile(self.file(runs));
+        let text = serde_json::to_vec(&rendezvous).map_err(|error| failed(error.into()))?;
         files::replace_file(&file.0, &text, Access::Private).map_err(failed)?;
         let remedy =
-            format!("; its output says why: its host must see {} and reach {}", file.0.display(), meeting.address);
-        Ranks::of(gather(&listener, self.size, &meeting.secret, (TO_MEET, &remedy), || Ok(()))?, gpu)
+            format!("; its output says why: its host must see {} and reach {}", file.0.display(), rendezvous.address);
+        Ranks::with_peers(
+            gather(&listener, self.size, &rendezvous.secret, (RENDEZVOUS_TIMEOUT, &remedy), || Ok(()))?,
+            gpu,
+        )
     }
 
     /// Meets rank 0, as another rank. `gpu`: the UUID of its own.
@@ -138,7 +141,7 @@ impl Placement {
     /// # Errors
     /// [`RankError::Start`] if rank 0 cannot be found within 60 s, or does not answer within 30 s.
     pub fn follow(&self, runs: &Path, gpu: &str) -> Result<Follower, RankError> {
-        self.follow_within(runs, gpu, (TO_MEET, TO_ANSWER))
+        self.follow_within(runs, gpu, (RENDEZVOUS_TIMEOUT, ANSWER_TIMEOUT))
     }
 
     fn follow_within(
@@ -149,15 +152,15 @@ impl Placement {
     ) -> Result<Follower, RankError> {
         let (start, path) = (Instant::now(), self.file(runs));
         let failed = |cause| Err(RankError::Start { rank: self.rank, cause });
-        let mut found: Option<(Meeting, Instant)> = None;
+        let mut found: Option<(Rendezvous, Instant)> = None;
         let mut last = format!("{} is not there: is the runs folder shared by all hosts?", path.display());
         loop {
             // A file of an earlier start may stand there until rank 0 writes its own.
             match read(&path) {
-                Ok(Some(meeting)) => {
+                Ok(Some(rendezvous)) => {
                     let since =
-                        found.filter(|(known, _)| *known == meeting).map_or_else(Instant::now, |(_, since)| since);
-                    match Follower::connect(&meeting.address, self.rank, meeting.secret.clone(), gpu) {
+                        found.filter(|(known, _)| *known == rendezvous).map_or_else(Instant::now, |(_, since)| since);
+                    match Follower::connect(&rendezvous.address, self.rank, rendezvous.secret.clone(), gpu) {
                         Ok(follower) => return Ok(follower),
                         Err(_) if since.elapsed() <= to_answer => {}
                         Err(error) => {
@@ -172,8 +175,8 @@ impl Placement {
                             ));
                         }
                     }
-                    last = format!("{} does not answer", meeting.address);
-                    found = Some((meeting, since));
+                    last = format!("{} does not answer", rendezvous.address);
+                    found = Some((rendezvous, since));
                 }
                 Ok(None) => {}
                 Err(cause) => return failed(cause),
@@ -193,7 +196,7 @@ impl Placement {
 }
 
 /// `None` where there is no file yet.
-fn read(path: &Path) -> Result<Option<Meeting>, String> {
+fn read(path: &Path) -> Result<Option<Rendezvous>, String> {
     let Ok(found) = std::fs::symlink_metadata(path) else { return Ok(None) };
     if found.uid() != rustix::process::geteuid().as_raw() || found.mode() & 0o077 != 0 {
         return Err(format!("{} is not of this user alone: remove it", path.display()));
@@ -203,7 +206,7 @@ fn read(path: &Path) -> Result<Option<Meeting>, String> {
     serde_json::from_str(&text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-impl Drop for MeetingFile {
+impl Drop for RendezvousFile {
     fn drop(&mut self) {
         // Where it stays it is replaced by the next start of this name, and its secret is of no more use.
         let _ = std::fs::remove_file(&self.0);
@@ -217,7 +220,7 @@ mod tests {
 
     fn found(variables: &[(&str, &str)]) -> Result<Option<Placement>, String> {
         let get = |name: &str| variables.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
-        Placement::of(get).map_err(|error| error.to_string())
+        Placement::from_env(get).map_err(|error| error.to_string())
     }
 
     /// Number `local` of `here` on its host.
@@ -285,7 +288,7 @@ mod tests {
         for (address, expected) in
             [(address, "Connection refused"), ("no-such-host.invalid:1".to_owned(), "no-such-host.invalid:1: ")]
         {
-            let text = serde_json::to_vec(&Meeting { address: address.clone(), secret: String::new() }).unwrap();
+            let text = serde_json::to_vec(&Rendezvous { address: address.clone(), secret: String::new() }).unwrap();
             files::replace_file(&own.file(folder.path()), &text, Access::Private).unwrap();
             let message = follow([60_000, 200]);
             assert!(message.contains("rank 1 did not start: rank 0 does not answer within 0 s ("), "{message}");

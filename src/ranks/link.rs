@@ -21,7 +21,7 @@ const BYTES: u8 = 2;
 const FAILURE: u8 = 3;
 
 /// Of a message from somebody who has not said who it is.
-const LONGEST_FROM_STRANGERS: u64 = 4096;
+const MAX_UNAUTHENTICATED_BYTES: u64 = 4096;
 /// How often somebody who waits for a message looks whether to go on waiting.
 const ROUND: Duration = Duration::from_millis(50);
 
@@ -33,7 +33,7 @@ pub(super) struct Link {
     received: Mutex<Receiver<(u8, Vec<u8>)>>,
     lost: Arc<Lost>,
     is_known: Arc<AtomicBool>,
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// That the other rank is gone, and why.
@@ -54,18 +54,18 @@ impl Lost {
 }
 
 impl Link {
-    /// Over a connection to `peer`, which is lost after `patience` without a sign of life.
-    pub(super) fn over(stream: TcpStream, peer: String, patience: Duration) -> io::Result<Self> {
+    /// Over a connection to `peer`, which is lost after `timeout` without a sign of life.
+    pub(super) fn over(stream: TcpStream, peer: String, timeout: Duration) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         // Twice until it is lost: a process that was stopped with its peers sees time pass at once.
-        stream.set_read_timeout(Some(patience / 2))?;
-        stream.set_write_timeout(Some(patience))?;
+        stream.set_read_timeout(Some(timeout / 2))?;
+        stream.set_write_timeout(Some(timeout))?;
         let lost = Arc::<Lost>::default();
         let (sender, received) = mpsc::channel();
         let is_known = Arc::<AtomicBool>::default();
-        let (reading, because, known) = (Patient(stream.try_clone()?), Arc::clone(&lost), Arc::clone(&is_known));
+        let (reading, because, known) = (RetriedRead(stream.try_clone()?), Arc::clone(&lost), Arc::clone(&is_known));
         thread("rank-receive", move || {
-            let cause = read(reading, &sender, &known, patience);
+            let cause = read(reading, &sender, &known, timeout);
             let _ = because.0.set(cause);
         })?;
         let stream = Arc::new(Mutex::new(stream));
@@ -76,10 +76,10 @@ impl Link {
                     break;
                 }
                 drop(stream);
-                std::thread::sleep(patience / 8);
+                std::thread::sleep(timeout / 8);
             }
         })?;
-        Ok(Self { peer, stream, received: Mutex::new(received), lost, is_known, patience })
+        Ok(Self { peer, stream, received: Mutex::new(received), lost, is_known, timeout })
     }
 
     pub(super) fn peer(&self) -> &str {
@@ -143,7 +143,7 @@ impl Link {
     fn write(&self, kind: u8, bytes: &[u8]) -> Result<(), RankError> {
         write(&mut locked(&self.stream), kind, bytes).map_err(|error| {
             // A rank that fails says so before it closes the connection.
-            self.check().err().unwrap_or_else(|| self.error(&Cause::Lost(why(&error, self.patience))))
+            self.check().err().unwrap_or_else(|| self.error(&Cause::Lost(why(&error, self.timeout))))
         })
     }
 
@@ -157,9 +157,9 @@ impl Link {
 }
 
 /// A connection whose silence ends it only the second time.
-struct Patient(TcpStream);
+struct RetriedRead(TcpStream);
 
-impl Read for Patient {
+impl Read for RetriedRead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let is_late = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
         match self.0.read(buffer) {
@@ -193,7 +193,7 @@ fn write(stream: &mut TcpStream, kind: u8, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Passes messages on until there are no more, and says why.
-fn read(mut stream: Patient, to: &Sender<(u8, Vec<u8>)>, is_known: &AtomicBool, patience: Duration) -> Cause {
+fn read(mut stream: RetriedRead, to: &Sender<(u8, Vec<u8>)>, is_known: &AtomicBool, timeout: Duration) -> Cause {
     loop {
         match read_one(&mut stream, is_known) {
             Ok((ALIVE, _)) => {}
@@ -203,30 +203,30 @@ fn read(mut stream: Patient, to: &Sender<(u8, Vec<u8>)>, is_known: &AtomicBool, 
                     return Cause::Lost("nobody listens any more".to_owned());
                 }
             }
-            Err(error) => return Cause::Lost(why(&error, patience)),
+            Err(error) => return Cause::Lost(why(&error, timeout)),
         }
     }
 }
 
 /// Why a connection ended.
-fn why(error: &io::Error, patience: Duration) -> String {
+fn why(error: &io::Error, timeout: Duration) -> String {
     match error.kind() {
         // Reset: it ended before it had read everything.
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
             "the connection was closed".to_owned()
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no sign of life for {} s", patience.as_secs())
+            format!("no sign of life for {} s", timeout.as_secs())
         }
         _ => error.to_string(),
     }
 }
 
-fn read_one(stream: &mut Patient, is_known: &AtomicBool) -> io::Result<(u8, Vec<u8>)> {
+fn read_one(stream: &mut RetriedRead, is_known: &AtomicBool) -> io::Result<(u8, Vec<u8>)> {
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header)?;
     let length = header[1..].try_into().map_or(0, u64::from_le_bytes);
-    if length > LONGEST_FROM_STRANGERS && !is_known.load(Ordering::Relaxed) {
+    if length > MAX_UNAUTHENTICATED_BYTES && !is_known.load(Ordering::Relaxed) {
         return Err(io::Error::other("it sent a long message without saying who it is"));
     }
     let mut bytes = Vec::new();
@@ -245,18 +245,18 @@ mod tests {
 
     use super::*;
 
-    fn pair(patience: Duration) -> (Link, TcpStream) {
+    fn pair(timeout: Duration) -> (Link, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Link::over(listener.accept().unwrap().0, "rank 1".to_owned(), patience).unwrap(), there)
+        (Link::over(listener.accept().unwrap().0, "rank 1".to_owned(), timeout).unwrap(), there)
     }
 
     #[test]
     fn messages_arrive_whole_and_in_order() {
-        let patience = Duration::from_secs(5);
-        let (here, there) = pair(patience);
+        let timeout = Duration::from_secs(5);
+        let (here, there) = pair(timeout);
         let here = here.named("rank 1".to_owned());
-        let there = Link::over(there, "rank 0".to_owned(), patience).unwrap();
+        let there = Link::over(there, "rank 0".to_owned(), timeout).unwrap();
         let numbers: Vec<f64> = vec![f64::NAN, -0.0, 1e300];
         there.send(&(7_u32, &numbers)).unwrap();
         there.send_bytes(&[9; 3_000_000]).unwrap();

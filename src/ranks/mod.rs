@@ -4,7 +4,7 @@
 mod collectives; // tensors summed and gathered over all
 mod launcher; // ranks that torchrun, mpirun or srun started
 mod link; // messages between two ranks, and signs of life
-mod meeting; // how they come to rank 0
+mod rendezvous; // how ranks connect to rank 0
 mod processes; // the other ranks as processes of this machine
 
 use std::net::{TcpStream, ToSocketAddrs};
@@ -24,17 +24,17 @@ pub use collectives::Collectives;
 pub use launcher::Placement;
 
 /// How long a rank that gives no sign of life is waited for.
-const PATIENCE: Duration = Duration::from_secs(12);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long a process that was started here has to connect, before it loads anything.
-const TO_CONNECT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long rank 0 has to hear why a rank ends, and a rank that it has ended.
-const TO_HEAR: Duration = Duration::from_secs(2);
+const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a rank has to end once rank 0 is gone.
-const TO_END: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long rank 0 has to answer at its address.
-const TO_ANSWER: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the ranks of a launcher have to find each other: a network file system may show a new file after 30 s.
-const TO_MEET: Duration = Duration::from_secs(60);
+const RENDEZVOUS_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RankError {
@@ -157,11 +157,11 @@ impl Ranks {
             return Ok(Self::alone());
         }
         let (peers, processes) = Processes::start(size, arguments)?;
-        Ok(Self { _processes: processes, ..Self::of(peers, "")? })
+        Ok(Self { _processes: processes, ..Self::with_peers(peers, "")? })
     }
 
     /// `gpu`: the UUID of this process's own.
-    fn of(peers: Vec<Peer>, gpu: &str) -> Result<Self, RankError> {
+    fn with_peers(peers: Vec<Peer>, gpu: &str) -> Result<Self, RankError> {
         let (links, others): (Vec<Link>, Vec<Location>) = peers.into_iter().unzip();
         let locations: Vec<Location> = std::iter::once(Location::own(gpu)).chain(others).collect();
         check_gpus(&locations)?;
@@ -185,9 +185,10 @@ impl Ranks {
     }
 
     /// The ranks, `rank` included, that share its processors.
-    pub fn sharing(&self, rank: usize) -> usize {
-        let sharing = |own: &Location| self.locations.iter().filter(|other| own.shares_processors(other)).count();
-        self.locations.get(rank).map_or(1, sharing).max(1)
+    pub fn ranks_per_host(&self, rank: usize) -> usize {
+        let ranks_per_host =
+            |own: &Location| self.locations.iter().filter(|other| own.shares_processors(other)).count();
+        self.locations.get(rank).map_or(1, ranks_per_host).max(1)
     }
 
     /// Whether a rank is gone, for work that should end then.
@@ -275,9 +276,9 @@ impl Follower {
         let addresses = address.to_socket_addrs().map_err(failed)?;
         let mut found = Err(std::io::Error::other("no such address"));
         for address in addresses {
-            found = found.or_else(|_| TcpStream::connect_timeout(&address, TO_ANSWER / 3));
+            found = found.or_else(|_| TcpStream::connect_timeout(&address, ANSWER_TIMEOUT / 3));
         }
-        let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), PATIENCE).map_err(failed)?;
+        let link = Link::over(found.map_err(failed)?, "rank 0".to_owned(), SILENCE_TIMEOUT).map_err(failed)?;
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let (pid, location) = (std::process::id(), Location::own(gpu));
         link.send(&Hello { rank, secret, version, pid, location })?;
@@ -295,7 +296,7 @@ impl Follower {
             while !is_lost() {
                 std::thread::sleep(Duration::from_millis(100));
             }
-            std::thread::sleep(TO_END);
+            std::thread::sleep(EXIT_TIMEOUT);
             // It writes nothing that could be left unfinished.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         };
@@ -373,10 +374,10 @@ impl std::fmt::Debug for Ranks {
     }
 }
 
-/// Waits for what is likely soon, but no longer than [`TO_HEAR`].
+/// Waits for what is likely soon, but no longer than [`CAUSE_TIMEOUT`].
 fn wait_until(is_so: impl Fn() -> bool) {
     let start = Instant::now();
-    while !is_so() && start.elapsed() < TO_HEAR {
+    while !is_so() && start.elapsed() < CAUSE_TIMEOUT {
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -7,15 +7,15 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::meeting::{gather, secret};
-use super::{Peer, RankError, TO_CONNECT};
+use super::rendezvous::{gather, secret};
+use super::{CONNECT_TIMEOUT, Peer, RankError};
 use crate::score::given_threads;
 
 #[derive(Debug, Default)]
 pub(super) struct Processes(Vec<Child>);
 
 /// How long a rank has to end by itself.
-const TO_END: Duration = Duration::from_secs(3);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Processes {
     pub(super) fn start(size: usize, arguments: impl Fn(usize) -> Vec<String>) -> Result<(Vec<Peer>, Self), RankError> {
@@ -31,7 +31,7 @@ impl Processes {
             processes.0.push(child);
         }
         let remedy = "; its messages stand above or in worker.log";
-        let links = gather(&listener, size, &secret, (TO_CONNECT, remedy), || processes.check())?;
+        let links = gather(&listener, size, &secret, (CONNECT_TIMEOUT, remedy), || processes.check())?;
         Ok((links, processes))
     }
 
@@ -53,7 +53,7 @@ impl Drop for Processes {
         let start = Instant::now();
         for child in &mut self.0 {
             while let Ok(None) = child.try_wait() {
-                if start.elapsed() > TO_END {
+                if start.elapsed() > EXIT_TIMEOUT {
                     // Where it cannot be killed it is gone.
                     let _ = child.kill();
                     let _ = child.wait();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::eval_results::{EvalId, EvalResult, outcome_warnings};
 use super::event_text::Level;
-use super::significance::{Judged, MetricComparison, Verdict, verdict_lines};
+use super::significance::{MetricComparison, MetricVerdict, Verdict, verdict_lines};
 use super::{FailureGroups, ReportError, summary_table};
 use crate::format::counted;
 use crate::run::{Comparison, EvalRecord, read_comments};
@@ -91,7 +91,7 @@ impl Outcome {
     }
 
     /// `None` where one has no score or no answer.
-    fn of(before: &EvalRecord, after: &EvalRecord) -> Option<Self> {
+    fn between(before: &EvalRecord, after: &EvalRecord) -> Option<Self> {
         if before.is_error() || after.is_error() {
             return None;
         }
@@ -108,11 +108,11 @@ impl Versus {
     /// Reads and compares evals.
     ///
     /// # Errors
-    /// As [`Self::of`], and where an eval cannot be read.
+    /// As [`Self::from_evals`], and where an eval cannot be read.
     pub fn read(ids: &[EvalId]) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
         let evals = ids.iter().map(|id| EvalResult::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?;
-        let mut versus = Self::of(evals)?.with_comments();
+        let mut versus = Self::from_evals(evals)?.with_comments();
         versus.warnings.extend(outcome_warnings(ids));
         Ok(versus)
     }
@@ -124,7 +124,7 @@ impl Versus {
     pub fn rescored(ids: &[EvalId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
         let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
         let read = |id: &EvalId| EvalResult::read(id.clone(), several)?.rescored(task, scorer);
-        let mut versus = Self::of(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?.with_comments();
+        let mut versus = Self::from_evals(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?.with_comments();
         versus.is_rescored = true;
         let digest: String = versus.evals[0].schema_digest.chars().take(8).collect();
         let judge = versus.evals[0].judge;
@@ -187,7 +187,7 @@ impl Versus {
     ///
     /// # Errors
     /// [`ReportError::OtherSchemas`] where re-scoring makes them comparable, else [`ReportError::Unlike`].
-    pub fn of(evals: Vec<EvalResult>) -> Result<Self, ReportError> {
+    pub fn from_evals(evals: Vec<EvalResult>) -> Result<Self, ReportError> {
         if !(1..=3).contains(&evals.len()) {
             return Err(ReportError::Unlike(format!("{} evals: choose one to three", evals.len())));
         }
@@ -215,7 +215,7 @@ impl Versus {
         }
         let places: Vec<_> = (0..evals.len()).flat_map(|a| (a + 1..evals.len()).map(move |b| (a, b))).collect();
         let pair = |&(a, b): &(usize, usize)| {
-            PairedComparison::of((a, &evals[a].records), (b, &evals[b].records), places.len())
+            PairedComparison::between((a, &evals[a].records), (b, &evals[b].records), places.len())
         };
         let mut pairs: Vec<_> = places.iter().map(pair).collect();
         MetricComparison::adjust(pairs.iter_mut().map(|pair| &mut pair.valid).collect());
@@ -229,12 +229,12 @@ impl Versus {
     }
 
     pub fn outcome(&self, prompt: &ComparedPrompt, pair: &PairedComparison) -> Option<Outcome> {
-        Outcome::of(self.record(prompt, pair.first)?, self.record(prompt, pair.second)?)
+        Outcome::between(self.record(prompt, pair.first)?, self.record(prompt, pair.second)?)
     }
 
     /// The outcome of a single eval: [`Outcome::Both`] for a valid answer, else [`Outcome::Neither`].
     pub fn outcome_alone(&self, prompt: &ComparedPrompt) -> Option<Outcome> {
-        self.record(prompt, 0).and_then(|record| Outcome::of(record, record))
+        self.record(prompt, 0).and_then(|record| Outcome::between(record, record))
     }
 
     /// The output of `runs versus --json`.
@@ -256,7 +256,7 @@ impl Versus {
     /// What the failures of each eval have in common, as JSON.
     pub fn failures(&self) -> Vec<Value> {
         let of = |eval: &EvalResult| {
-            let mut document = json!(FailureGroups::of(eval));
+            let mut document = json!(FailureGroups::for_eval(eval));
             document["name"] = json!(eval.name);
             document
         };
@@ -294,7 +294,7 @@ impl Versus {
 
 impl PairedComparison {
     /// Compares two evals by index, prompt by prompt, as one of `comparisons`.
-    fn of(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord]), comparisons: usize) -> Self {
+    fn between(first: (usize, &[EvalRecord]), second: (usize, &[EvalRecord]), comparisons: usize) -> Self {
         let before: BTreeMap<_, _> = first.1.iter().map(|record| (key(record), record)).collect();
         let both: Vec<_> = second.1.iter().filter_map(|after| Some((*before.get(&key(after))?, after))).collect();
         let mut tiers = [[0; 3]; 3];
@@ -308,11 +308,11 @@ impl PairedComparison {
 
     /// The verdict on both metrics in one sentence.
     pub fn sentence(&self) -> String {
-        Judged::sentence(self.valid.judged(), self.exact.as_ref().map(MetricComparison::judged))
+        MetricVerdict::sentence(self.valid.judged(), self.exact.as_ref().map(MetricComparison::judged))
     }
 
     pub fn level(&self) -> Level {
-        Judged::level(self.valid.verdict, self.exact.as_ref().map(|exact| exact.verdict))
+        MetricVerdict::level(self.valid.verdict, self.exact.as_ref().map(|exact| exact.verdict))
     }
 
     /// The compared metrics.

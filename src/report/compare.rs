@@ -16,7 +16,7 @@ use crate::secrets::visible;
 type EvalKey = (u64, String, String);
 
 #[derive(Debug)]
-pub struct RunsCompared {
+pub struct RunComparison {
     rows: Vec<RunRow>,
     /// Keys that differ, with each run's value.
     pub config: Vec<(String, Vec<Value>)>,
@@ -38,9 +38,9 @@ pub struct ResultComparison {
     exact: Option<MetricComparison>,
 }
 
-impl RunsCompared {
+impl RunComparison {
     /// Compares runs with the first one; several comparisons are one family, adjusted by Holm's method.
-    pub fn of(runs: &[Report]) -> Self {
+    pub fn for_reports(runs: &[Report]) -> Self {
         let others = runs.get(1..).unwrap_or_default();
         let mut results: Vec<_> = others.iter().map(|run| result(&runs[0], run, others.len())).collect();
         MetricComparison::adjust(results.iter_mut().flatten().map(|result| &mut result.valid).collect());
@@ -49,7 +49,7 @@ impl RunsCompared {
         let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.history.metrics.keys()).collect();
         let files: Vec<&RunFile> = runs.iter().map(|run| run.directory.file()).collect();
         Self {
-            rows: runs.iter().map(RunRow::of).collect(),
+            rows: runs.iter().map(RunRow::from_report).collect(),
             config: different_keys(&files),
             task_files: changed_files(&files),
             metrics: names

@@ -64,7 +64,7 @@ impl EvalId {
     }
 
     /// Parses the name of a file in `evals/`: `step-000050-test-trained.jsonl`.
-    fn of_file(folder: &Path, name: &str) -> Option<Self> {
+    fn from_file(folder: &Path, name: &str) -> Option<Self> {
         let (step, rest) = name.strip_prefix("step-")?.strip_suffix(".jsonl")?.split_once('-')?;
         let (set, target) = rest.rsplit_once('-')?;
         Some(Self {
@@ -103,7 +103,7 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
         Err(error) => return Err(RunError::Io { action: "read", path: evals, source: error }),
     };
     let mut found: Vec<EvalId> =
-        entries.flatten().filter_map(|entry| EvalId::of_file(folder, &entry.file_name().to_string_lossy())).collect();
+        entries.flatten().filter_map(|entry| EvalId::from_file(folder, &entry.file_name().to_string_lossy())).collect();
     if folder.join("run.toml").exists() {
         // In a run the trained model at step 0 is the base, which has an eval of its own.
         found.retain(|eval| eval.step > 0 || eval.target != "trained");
@@ -178,7 +178,7 @@ pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
     let of_one = evals.windows(2).all(|pair| pair[0].folder == pair[1].folder) && evals.len() > 1;
     let known = evals.first().filter(|_| of_one).and_then(|eval| history_and_best(&eval.folder));
     let Some((history, best)) = known else { return Vec::new() };
-    let outcome = RunOutcome::of(&history, best);
+    let outcome = RunOutcome::from_history(&history, best);
     let is_shown = |step: u64| evals.iter().any(|eval| eval.set == "eval" && eval.step == step);
     let fallen = outcome.fallen().filter(|_| outcome.fallen_eval().is_some_and(|fallen| !is_shown(fallen.step)));
     let base = "the best checkpoint is step 0 (the base): no later one was better on the eval set";
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn files_and_names() {
         let check = |name: &str, expected: Option<(u64, &str, &str)>| {
-            let found = EvalId::of_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
+            let found = EvalId::from_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
             assert_eq!(
                 found.as_ref().map(|eval| (eval.step, eval.set.as_str(), eval.target.as_str())),
                 expected,
@@ -285,7 +285,7 @@ mod tests {
         check("notes.txt", None);
         // A run of an older program.
         let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("sample-data/finished-run");
-        let old = EvalId::of_file(&run, "step-000000-proof-base.jsonl").unwrap();
+        let old = EvalId::from_file(&run, "step-000000-proof-base.jsonl").unwrap();
         assert!(
             old.set == "test" && old.path().ends_with("step-000000-proof-base.jsonl") && old.path().exists(),
             "{old:?}"

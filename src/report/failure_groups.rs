@@ -14,9 +14,9 @@ use crate::score::FailureClass;
 use crate::statistics::over_represented;
 
 /// Values of a row's field are groups if it has at most this many different ones.
-const MOST_VALUES: usize = 12;
+const MAX_VALUES: usize = 12;
 /// In characters: a longer value is a text.
-const LONGEST_VALUE: usize = 40;
+const MAX_VALUE_CHARS: usize = 40;
 const SIGNIFICANT: f64 = 0.05;
 
 /// The failures of one eval, in groups that overlap.
@@ -84,7 +84,7 @@ impl GroupKind {
 type Members = BTreeMap<(GroupKind, String), BTreeSet<usize>>;
 
 impl FailureGroups {
-    pub fn of(eval: &EvalResult) -> Self {
+    pub fn for_eval(eval: &EvalResult) -> Self {
         let records = &eval.records;
         let failing: BTreeSet<usize> = (0..records.len()).filter(|index| records[*index].fails()).collect();
         let mut members = Members::new();
@@ -203,8 +203,8 @@ fn add_row_values(members: &mut Members, eval: &EvalResult) {
         }
     }
     for ((kind, field), values) in by_field {
-        let is_text = values.keys().any(|value| value.chars().count() > LONGEST_VALUE);
-        if (2..=MOST_VALUES).contains(&values.len()) && !is_text {
+        let is_text = values.keys().any(|value| value.chars().count() > MAX_VALUE_CHARS);
+        if (2..=MAX_VALUES).contains(&values.len()) && !is_text {
             members.extend(values.into_iter().map(|(value, of)| ((kind, format!("{field} = {value}")), of)));
         }
     }
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn failures_are_grouped_by_what_they_share() {
-        let found = FailureGroups::of(&eval());
+        let found = FailureGroups::for_eval(&eval());
         assert_eq!((found.completions, found.failures), (100, 12));
         let shown: Vec<_> = found
             .groups
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(found.groups[3].cells(), ["tag messy", "12 of 50", "100.0%", "50.0%", "over-represented"]);
         let mut clean = eval();
         clean.records.retain(|record| !record.fails());
-        assert!(FailureGroups::of(&clean).groups.is_empty());
+        assert!(FailureGroups::for_eval(&clean).groups.is_empty());
     }
 
     /// Four completions of a prompt that fails are one failing prompt.
@@ -298,7 +298,7 @@ mod tests {
         let copies =
             |record: &EvalRecord| (0..40).map(|sample| EvalRecord { sample, ..record.clone() }).collect::<Vec<_>>();
         few.records = few.records.iter().flat_map(copies).collect();
-        let found = FailureGroups::of(&few);
+        let found = FailureGroups::for_eval(&few);
         assert_eq!((found.completions, found.failures), (240, 120));
         let tag = found
             .groups

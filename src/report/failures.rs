@@ -33,7 +33,7 @@ pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Opti
     };
     let evaluated = |name: &str, records: &[EvalRecord]| {
         let set = pair.map_or("", |pair| pair.set);
-        Some((format!("{set} set, {name} (n = {})", records.len()), of_records(records)?))
+        Some((format!("{set} set, {name} (n = {})", records.len()), failure_shares(records)?))
     };
     let of_pair = |pair: &EvalPair| Some([evaluated("base", &pair.before)?, evaluated(&pair.after_name, &pair.after)?]);
     let training = [Some(first).and_then(trained), Some(last).filter(|last| *last != first).and_then(trained)];
@@ -71,7 +71,7 @@ fn means(history: &RunState, steps: &[u64]) -> Shares {
 }
 
 /// `None` if a completion that is not valid has no class, as of older programs.
-fn of_records(records: &[EvalRecord]) -> Option<Shares> {
+fn failure_shares(records: &[EvalRecord]) -> Option<Shares> {
     let mut shares = Shares::new();
     for record in records {
         match record.failure() {

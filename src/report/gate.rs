@@ -74,7 +74,7 @@ impl Threshold {
     /// The completions that fail it, a line each, and how many more there are.
     fn failures(&self, eval: &EvalResult) -> Vec<String> {
         const SHOWN: usize = 50;
-        const LONGEST: usize = 300;
+        const MAX_MESSAGE_CHARS: usize = 300;
         let of = |record: &&EvalRecord| !record.is_error() && self.fails(record);
         let failed: Vec<_> = eval.records.iter().filter(of).collect();
         let text = |record: &&EvalRecord| {
@@ -83,7 +83,7 @@ impl Threshold {
             let reason = record.score["errors"][0]["message"].as_str().unwrap_or_default();
             let exact = if record.is_valid() && record.exact == Some(false) { ", not exact" } else { "" };
             let text = format!("{}{sample}: {}{exact}: {reason}", record.prompt_id, record.tier);
-            let cut: String = text.trim_end_matches(": ").chars().take(LONGEST).collect();
+            let cut: String = text.trim_end_matches(": ").chars().take(MAX_MESSAGE_CHARS).collect();
             cut
         };
         let more = failed.len().saturating_sub(SHOWN);

@@ -83,7 +83,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
             best => report.best(),
             changed_keys => Serde(keys.iter().filter(|(source, _)| *source != Source::Default).map(|(_, row)| row).collect::<Vec<_>>()),
             all_keys => Serde(keys.iter().map(|(_, row)| row).collect::<Vec<_>>()),
-            changes => Serde(RunChanges::of(&report.directory).map(|changes| json!({"previous": changes.previous, "rows": changes.rows}))),
+            changes => Serde(RunChanges::since_previous(&report.directory).map(|changes| json!({"previous": changes.previous, "rows": changes.rows}))),
             provenance => Serde(provenance(report)),
         },
     )
@@ -160,7 +160,7 @@ pub fn junit(thresholds: &[Threshold], eval: &EvalResult) -> Result<Page, Report
 
 /// What the failures of an eval have in common.
 fn failure_section(eval: &EvalResult) -> Option<serde_json::Value> {
-    let found = FailureGroups::of(eval);
+    let found = FailureGroups::for_eval(eval);
     let rows: Vec<_> = found.groups.iter().map(FailureGroup::cells).collect();
     (!rows.is_empty()).then(|| json!({"title": found.title(&eval.name), "rows": rows}))
 }

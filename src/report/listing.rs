@@ -46,16 +46,16 @@ impl Listing {
     /// Reads changed runs, and asks Slurm about those that wait for it. `so_far` gets the list every few runs that were read; if it returns false, the rest is
     /// omitted.
     #[must_use]
-    pub fn refreshed(&self, places: &RunFolders, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
+    pub fn refreshed(&self, run_folders: &RunFolders, so_far: &mut dyn FnMut(&Self) -> bool) -> Self {
         let before: HashMap<&Path, &Entry> = self.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect();
         let mut found = Self::default();
-        let mut folders = places.folders();
+        let mut folders = run_folders.folders();
         // Without an answer the runs show the last one, with its time.
         let _ = ask_slurm(folders.iter().cloned(), SLURM_INTERVAL);
         // Ids begin with their time: the newest runs are read first.
         folders.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
         for path in folders {
-            let stamp = Stamp::of(&path);
+            let stamp = Stamp::for_run(&path);
             if stamp.file.is_none() {
                 continue;
             }
@@ -109,7 +109,7 @@ impl Entry {
 }
 
 impl Stamp {
-    fn of(run: &Path) -> Self {
+    fn for_run(run: &Path) -> Self {
         let of = |path: &Path| {
             let metadata = std::fs::metadata(path).ok()?;
             Some((metadata.len(), metadata.modified().ok()?))
@@ -132,5 +132,5 @@ fn read(path: &Path) -> Result<Option<RunRow>, String> {
         Err(RunError::NotARun { .. }) => return Ok(None),
         outcome => outcome.map_err(|error| error.to_string())?,
     };
-    Report::read(directory).map(|report| Some(RunRow::of(&report))).map_err(|error| error.to_string())
+    Report::read(directory).map(|report| Some(RunRow::from_report(&report))).map_err(|error| error.to_string())
 }

@@ -26,7 +26,7 @@ pub fn markdown(report: &Report) -> String {
     );
     text += &results(report);
     text += &changed_configuration(report);
-    if let Some(RunChanges { previous, rows }) = RunChanges::of(&report.directory) {
+    if let Some(RunChanges { previous, rows }) = RunChanges::since_previous(&report.directory) {
         let none = if rows.is_empty() { ": nothing" } else { "" };
         let _ = writeln!(text, "\nChanged since the previous run of this task, `{}`{none}.", line(&previous));
         if !rows.is_empty() {
@@ -74,7 +74,7 @@ pub(super) fn results(report: &Report) -> String {
 
 /// The keys without their default, and what set them.
 pub(super) fn changed_configuration(report: &Report) -> String {
-    let rows: Vec<_> = RunRow::of(report).changed_keys().iter().map(|cells| escaped(cells)).collect();
+    let rows: Vec<_> = RunRow::from_report(report).changed_keys().iter().map(|cells| escaped(cells)).collect();
     if rows.is_empty() { String::new() } else { table(&["key", "value", "set by"].map(str::to_owned), &rows, "lll") }
 }
 

@@ -29,7 +29,7 @@ mod tensorboard;
 mod versus_text;
 
 pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
-pub use compare::RunsCompared;
+pub use compare::RunComparison;
 pub use error::ReportError;
 pub use eval_progress::{eval_count, eval_pace, eval_progress_text, eval_rates};
 pub use eval_results::{
@@ -49,7 +49,7 @@ pub use run_groups::{MeanStd, RunGroup, group_labels, group_runs, group_values, 
 pub use run_outcome::{JudgedEval, RunOutcome};
 pub use run_row::{EvalSeries, FIELDS, LastValue, RunRow, SMOOTHED, field_text, number_text, order, unknown_field};
 pub use sample_differences::SampleDifference;
-pub use significance::{Judged, MetricComparison, Verdict, points, verdict_lines};
+pub use significance::{MetricComparison, MetricVerdict, Verdict, points, verdict_lines};
 pub use summary_table::{columns, cost_rows, rate_rows, table, tag_rows, value_drift};
 pub use svg::curves::{Curve, curves_svg};
 pub use tables::{csv, csv_line, json_lines, text_table};
@@ -140,7 +140,7 @@ impl Report {
     }
 
     pub fn outcome(&self) -> RunOutcome {
-        RunOutcome::of(&self.history, self.best())
+        RunOutcome::from_history(&self.history, self.best())
     }
 
     /// A metric at the last step, or its EMA; `None` if that step did not measure it.

@@ -17,7 +17,7 @@ pub struct RunChanges {
 
 impl RunChanges {
     /// Compares with the latest run of the same task in the same folder that was created before; `None` without one.
-    pub fn of(run: &RunDirectory) -> Option<Self> {
+    pub fn since_previous(run: &RunDirectory) -> Option<Self> {
         let (path, now) = (run.path(), run.file());
         let folder = path.parent()?;
         let runs = RunFolders::discover(Some(folder), folder).list();

@@ -93,7 +93,7 @@ impl RunGroup<'_> {
             Some(Field::Number(number)) if number.is_finite() => Some(number),
             _ => None,
         };
-        MeanStd::of(&self.runs.iter().filter_map(number).collect::<Vec<_>>())
+        MeanStd::from_values(&self.runs.iter().filter_map(number).collect::<Vec<_>>())
     }
 
     /// The keys in which its runs differ, with the number of values.
@@ -118,7 +118,7 @@ impl RunGroup<'_> {
 }
 
 impl MeanStd {
-    fn of(values: &[f64]) -> Option<Self> {
+    fn from_values(values: &[f64]) -> Option<Self> {
         let n = values.len();
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -139,12 +139,12 @@ mod tests {
 
     #[test]
     fn the_spread_is_that_of_a_sample() {
-        let of = |values: &[f64]| MeanStd::of(values).map(|found| (found.n, found.mean, found.std));
+        let of = |values: &[f64]| MeanStd::from_values(values).map(|found| (found.n, found.mean, found.std));
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[2.0]), Some((1, 2.0, None)), "one run has no spread");
         assert_eq!(of(&[1.0, 3.0]), Some((2, 2.0, Some(2.0_f64.sqrt()))));
         assert_eq!(of(&[0.1; 23]), Some((23, 0.1, Some(0.0))));
-        let found = MeanStd::of(&[4.0, -1.0, 0.0]);
+        let found = MeanStd::from_values(&[4.0, -1.0, 0.0]);
         assert_eq!(found.map(|found| (found.least, found.most)), Some((-1.0, 4.0)));
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::event_text::Level;
-use super::significance::{Judged, Verdict};
+use super::significance::{MetricVerdict, Verdict};
 use crate::format::{or_na, percent};
 use crate::run::events::Eval;
 use crate::run::{HELD_OUT_SETS, RunState};
@@ -30,13 +30,13 @@ pub struct JudgedEval {
     /// Of the base, then of the trained model.
     pub valid_rates: [f64; 2],
     pub exact_rates: [Option<f64>; 2],
-    pub valid: Judged,
+    pub valid: MetricVerdict,
     /// `None` without expected answers.
-    pub exact: Option<Judged>,
+    pub exact: Option<MetricVerdict>,
 }
 
 impl JudgedEval {
-    fn of(history: &RunState, eval: &Eval) -> Option<Self> {
+    fn from_eval(history: &RunState, eval: &Eval) -> Option<Self> {
         let base = &history.evals.get(&(0, eval.set.clone(), "base".to_owned()))?.summary;
         let against = eval.against_base.as_ref().filter(|_| eval.step > 0)?;
         Some(Self {
@@ -44,8 +44,8 @@ impl JudgedEval {
             step: eval.step,
             valid_rates: [base.valid, eval.summary.valid],
             exact_rates: [base.exact, eval.summary.exact],
-            valid: Judged::of("valid", &against.valid),
-            exact: against.exact.as_ref().map(|exact| Judged::of("exact", exact)),
+            valid: MetricVerdict::from_comparison("valid", &against.valid),
+            exact: against.exact.as_ref().map(|exact| MetricVerdict::from_comparison("exact", exact)),
         })
     }
 
@@ -66,14 +66,14 @@ impl JudgedEval {
 
 impl RunOutcome {
     /// `best`: the best checkpoint.
-    pub fn of(history: &RunState, best: Option<u64>) -> Self {
+    pub fn from_history(history: &RunState, best: Option<u64>) -> Self {
         let result = HELD_OUT_SETS.into_iter().find_map(|set| history.result(set, best));
         let latest = history.latest_eval("eval", "trained");
         let latest = latest.filter(|latest| result.is_none_or(|result| result.step != latest.step));
         Self {
             base_is_best: latest.is_some() && result.is_some_and(|result| result.step == 0),
-            result: result.and_then(|eval| JudgedEval::of(history, eval)),
-            latest: latest.and_then(|eval| JudgedEval::of(history, eval)),
+            result: result.and_then(|eval| JudgedEval::from_eval(history, eval)),
+            latest: latest.and_then(|eval| JudgedEval::from_eval(history, eval)),
             ended: history.end.is_some(),
         }
     }
@@ -128,14 +128,14 @@ impl RunOutcome {
 
     pub fn level(&self) -> Level {
         let (valid, exact) = self.verdicts();
-        Judged::level(valid, exact)
+        MetricVerdict::level(valid, exact)
     }
 
     /// The rates of base and result with both verdicts, and the end of the run if it is below the base.
     pub fn sentence(&self) -> String {
         let mut text = match &self.result {
             Some(result) => {
-                let verdict = Judged::sentence(result.valid, result.exact);
+                let verdict = MetricVerdict::sentence(result.valid, result.exact);
                 format!("{} on the {} set (step {}): {verdict}", result.rates(), result.set, result.step)
             }
             None if self.base_is_best => "the best checkpoint is the base: no later one was better".to_owned(),

@@ -115,7 +115,7 @@ pub struct LastValue {
 }
 
 impl RunRow {
-    pub fn of(report: &Report) -> Self {
+    pub fn from_report(report: &Report) -> Self {
         let history = &report.history;
         let latest =
             |name: &String| LastValue { value: report.metric(name, false), smoothed: report.metric(name, true) };

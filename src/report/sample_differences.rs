@@ -23,7 +23,7 @@ pub struct SampleDifference {
 
 impl SampleDifference {
     /// Nothing with one sample a prompt. pass@1 is the rate itself; `all` is compared where both have as many samples.
-    pub(super) fn of(
+    pub(super) fn between(
         metric: &str,
         [before, after]: [&[EvalRecord]; 2],
         measure: fn(&EvalRecord) -> Option<bool>,
@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn rates_of_samples_are_paired_by_prompt() {
         let valid = |record: &EvalRecord| Some(record.is_valid());
-        let of = |before: &[EvalRecord], after: &[EvalRecord]| SampleDifference::of("valid", [before, after], valid);
+        let of =
+            |before: &[EvalRecord], after: &[EvalRecord]| SampleDifference::between("valid", [before, after], valid);
         let (before, after) = (eval(&[0, 1, 4, 2], 4), eval(&[1, 4, 4, 0], 4));
         let found = of(&before, &after);
         let rates: Vec<_> = found.iter().map(|found| (found.rate.as_str(), found.n)).collect();

@@ -18,7 +18,7 @@ const POWER: f64 = 0.8;
 
 /// The verdict on one metric of the second of two evals.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Judged {
+pub struct MetricVerdict {
     /// `valid` or `exact`.
     #[serde(skip)]
     pub metric: &'static str,
@@ -32,9 +32,9 @@ pub struct Judged {
     pub difference: Interval,
 }
 
-impl Judged {
+impl MetricVerdict {
     /// For one completion per prompt.
-    pub fn of(metric: &'static str, comparison: &Comparison) -> Self {
+    pub fn from_comparison(metric: &'static str, comparison: &Comparison) -> Self {
         let PairedTest { difference, .. } = paired_counts(comparison.fixed, comparison.broken, comparison.pairs());
         Self { metric, verdict: comparison.verdict(), p: comparison.mcnemar_p, adjusted_p: None, difference }
     }
@@ -83,7 +83,7 @@ impl Judged {
     }
 }
 
-impl std::fmt::Display for Judged {
+impl std::fmt::Display for MetricVerdict {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{} (p = {})", self.words(), self.p_value())
     }
@@ -93,7 +93,7 @@ impl std::fmt::Display for Judged {
 pub fn verdict_lines(valid: &MetricComparison, exact: Option<&MetricComparison>) -> String {
     let metrics = std::iter::once(valid).chain(exact);
     let numbers: String = metrics.flat_map(MetricComparison::lines).map(|line| format!("  {line}\n")).collect();
-    format!("{}\n{numbers}", Judged::sentence(valid.judged(), exact.map(MetricComparison::judged)))
+    format!("{}\n{numbers}", MetricVerdict::sentence(valid.judged(), exact.map(MetricComparison::judged)))
 }
 
 /// A metric of two evals with its test. In JSON, the counts of `comparison` are on the same level.
@@ -144,20 +144,22 @@ impl MetricComparison {
             let test = paired_means(&differences, samples);
             let needed = || required_n_of_means(&differences, POWER, level);
             Self {
-                of_samples: SampleDifference::of(metric, [before, after], measure),
+                of_samples: SampleDifference::between(metric, [before, after], measure),
                 ..Self::tested(level, metric, comparison, samples, test, needed)
             }
         };
-        let exact =
-            Comparison::of_exact(&first, &second).map(|comparison| judged("exact", comparison, |record| record.exact));
+        let exact = Comparison::between_exact(&first, &second)
+            .map(|comparison| judged("exact", comparison, |record| record.exact));
         (
-            judged("valid", Comparison::of(&first, &second), |record| (!record.is_error()).then(|| record.is_valid())),
+            judged("valid", Comparison::between(&first, &second), |record| {
+                (!record.is_error()).then(|| record.is_valid())
+            }),
             exact,
         )
     }
 
     /// For one completion per prompt and one comparison.
-    pub fn of(metric: &'static str, comparison: Comparison) -> Self {
+    pub fn from_comparison(metric: &'static str, comparison: Comparison) -> Self {
         Self::at(SIGNIFICANT, metric, comparison)
     }
 
@@ -168,7 +170,7 @@ impl MetricComparison {
         }
         let adjusted = holm(&family.iter().map(|judged| judged.p).collect::<Vec<_>>());
         for (judged, p) in family.into_iter().zip(adjusted) {
-            (judged.adjusted_p, judged.verdict) = (Some(p), Verdict::of(judged.difference.estimate, p));
+            (judged.adjusted_p, judged.verdict) = (Some(p), Verdict::from_difference(judged.difference.estimate, p));
             judged.needed = judged.needed.filter(|_| judged.verdict == Verdict::NoDifference);
         }
     }
@@ -190,14 +192,14 @@ impl MetricComparison {
         needed: impl FnOnce() -> Option<usize>,
     ) -> Self {
         let PairedTest { difference, p } = test;
-        let (n, verdict) = (comparison.pairs(), Verdict::of(difference.estimate, p));
+        let (n, verdict) = (comparison.pairs(), Verdict::from_difference(difference.estimate, p));
         let needed = if p < level { None } else { needed().filter(|needed| *needed > n) };
         let (adjusted_p, of_samples) = (None, Vec::new());
         Self { metric, n, comparison, difference, p, adjusted_p, verdict, samples, needed, of_samples }
     }
 
-    pub fn judged(&self) -> Judged {
-        Judged {
+    pub fn judged(&self) -> MetricVerdict {
+        MetricVerdict {
             metric: self.metric,
             verdict: self.verdict,
             p: self.p,
@@ -256,7 +258,7 @@ mod tests {
 
     fn counted(fixed: usize, broken: usize, pairs: usize) -> MetricComparison {
         let mcnemar_p = crate::statistics::mcnemar_exact(fixed, broken);
-        MetricComparison::of(
+        MetricComparison::from_comparison(
             "valid",
             Comparison { fixed, broken, both: pairs - fixed - broken, mcnemar_p, ..Comparison::default() },
         )

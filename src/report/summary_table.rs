@@ -68,7 +68,7 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
 /// What answers cost and how fast they came, one row per measure that is known of one of the evals.
 pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
-    fn of_endpoint(e: &EvalSummary, value: fn(&EndpointSummary) -> Option<f64>, show: fn(f64) -> String) -> String {
+    fn endpoint_text(e: &EvalSummary, value: fn(&EndpointSummary) -> Option<f64>, show: fn(f64) -> String) -> String {
         or_na(e.endpoint.as_deref().and_then(value), show)
     }
     fn logprob(e: &EvalSummary) -> String {
@@ -79,7 +79,7 @@ pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
             if answers < endpoint.answers { format!(" ({answers} of {})", endpoint.answers) } else { String::new() };
         or_na(mean, |mean| format!("{mean:.3}{part}"))
     }
-    fn of_masks(e: &EvalSummary, show: fn(&MaskCost) -> String) -> String {
+    fn mask_text(e: &EvalSummary, show: fn(&MaskCost) -> String) -> String {
         or_na(e.speed.as_ref().and_then(|speed| speed.masks.as_ref()), show)
     }
     let has = |known: fn(&EvalSummary) -> bool| evals.iter().any(|summary| known(summary));
@@ -93,12 +93,12 @@ pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
         ("cost", has_cost, |e| or_na(e.cost()[0], amount)),
         ("cost of 1,000 answers", has_cost, |e| or_na(e.cost()[1], amount)),
         // Answers of a model on this machine are decoded together: none has a latency of its own.
-        ("latency, median", has_endpoint, |e| of_endpoint(e, |endpoint| endpoint.latency_median_seconds, duration)),
-        ("latency, p95", has_endpoint, |e| of_endpoint(e, |endpoint| endpoint.latency_p95_seconds, duration)),
+        ("latency, median", has_endpoint, |e| endpoint_text(e, |endpoint| endpoint.latency_median_seconds, duration)),
+        ("latency, p95", has_endpoint, |e| endpoint_text(e, |endpoint| endpoint.latency_p95_seconds, duration)),
         ("tok/s", has_speed || has_endpoint, |e| or_na(e.tokens_per_second(), |rate| format!("{rate:.0}"))),
         ("logprob, nats/token", has_logprobs, logprob),
-        ("ms/mask", has_masks, |e| of_masks(e, |masks| format!("{:.4}", masks.milliseconds()))),
-        ("masks waited for", has_masks, |e| of_masks(e, |masks| percent(masks.waited()))),
+        ("ms/mask", has_masks, |e| mask_text(e, |masks| format!("{:.4}", masks.milliseconds()))),
+        ("masks waited for", has_masks, |e| mask_text(e, |masks| percent(masks.waited()))),
     ];
     let known = rows.into_iter().filter(|(_, is_known, _)| *is_known);
     known.map(|(label, _, cell)| (label.to_owned(), evals.iter().map(|summary| cell(summary)).collect())).collect()

@@ -41,7 +41,7 @@ const TOP: f64 = 30.0;
 const BOTTOM: f64 = 26.0;
 
 /// Longer lines are thinned.
-const MOST_POINTS: usize = 800;
+const MAX_POINTS: usize = 800;
 
 /// The chart as an `svg` element, or a sentence if there are no finite values.
 pub(super) fn chart(chart: &Chart<'_>) -> String {
@@ -176,12 +176,12 @@ fn draw(text: &mut String, line: &Line<'_>, frame: &Frame) {
     let class = format!("{} c{}", if line.faint { "line faint" } else { "line" }, line.color);
     for piece in line.points.split(|(_, value)| !value.is_finite()).filter(|piece| !piece.is_empty()) {
         let mut points = String::new();
-        for (step, value) in thin(piece, (MOST_POINTS * piece.len()).div_ceil(line.points.len()).max(2)) {
+        for (step, value) in thin(piece, (MAX_POINTS * piece.len()).div_ceil(line.points.len()).max(2)) {
             let _ = write!(points, "{:.1},{:.1} ", frame.x(step), frame.y(value));
         }
         let _ = write!(text, "<polyline class=\"{class}\" points=\"{}\"/>", points.trim_end());
         if line.dots || piece.len() == 1 {
-            for (step, value) in thin(piece, MOST_POINTS) {
+            for (step, value) in thin(piece, MAX_POINTS) {
                 let _ = write!(
                     text,
                     "<circle class=\"dot c{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>",

@@ -98,7 +98,7 @@ impl Times {
                 EventBody::Eval(eval) => _ = times.evals.insert((eval.step, eval.set, eval.target), event.time_ms),
                 _ => {}
             },
-            LogItem::Skipped(_) | LogItem::Missing(_) => {}
+            LogItem::SkippedLine(_) | LogItem::Missing(_) => {}
         })?;
         Ok(times)
     }

@@ -107,7 +107,7 @@ fn outcomes(versus: &Versus, pair: &PairedComparison, names: &[String]) -> Strin
 }
 
 fn failures(eval: &EvalResult, name: &str) -> String {
-    let found = FailureGroups::of(eval);
+    let found = FailureGroups::for_eval(eval);
     if found.groups.is_empty() {
         return String::new();
     }

@@ -7,15 +7,17 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{Capacity, FedToken, Feed, FreePlaces, KvCache, Room, joined};
+use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, joined};
 use super::masks::{ConstrainedRow, Lanes, masks, sample};
 use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
-use super::shaping::{Shaped, ShapedDraw, draw_shaped};
-use super::{Completion, DecodeCounts, Generated, Hindrance, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
+use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
+use super::{
+    Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, StopReason, ThreadPool,
+};
 use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
-use crate::kernels::sampler::{Draw, LIKELIEST, SampledToken};
+use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken};
 use crate::model::{AdapterUse, Adapters, Decoder, PackedBatch};
 
 mod admission; // which requests have room, and places for their tokens
@@ -29,7 +31,7 @@ struct Row {
     /// In `DecodeBatch::prompts`.
     prompt: usize,
     /// Of its tokens in the cache: the first place, and how many.
-    places: (usize, usize),
+    kv_slots: (usize, usize),
     /// Of its tokens.
     limit: usize,
     /// The passes that it was in, of those that were read.
@@ -52,7 +54,7 @@ struct Prompt {
 }
 
 /// How rows are computed: by a list on the CPU, by a recorded graph on a GPU.
-enum Computing {
+enum StepBackend {
     /// Draws that were not read yet, and those of the last pass.
     Listed(VecDeque<Vec<SampledToken>>, Vec<SampledToken>),
     #[cfg(feature = "cuda")]
@@ -60,7 +62,7 @@ enum Computing {
 }
 
 /// A request with completions that have not ended.
-struct Accepted {
+struct ActiveRequest {
     request: Request,
     sampling: Sampling,
     adapter: u32,
@@ -69,7 +71,7 @@ struct Accepted {
 }
 
 /// A request, or what fits of it.
-struct Admitted {
+struct AdmittedRequest {
     request: u64,
     /// First row and number of rows in the cache.
     prompt: (usize, usize),
@@ -83,15 +85,15 @@ struct DecodeBatch<'a> {
     source: &'a mut dyn RequestSource,
     is_closed: bool,
     memory: &'a RolloutMemory,
-    room: Room,
-    computing: Computing,
+    limits: DecodeLimits,
+    computing: StepBackend,
     caches: KvCache,
     capacity: Capacity,
     /// Of completions.
-    free_places: FreePlaces,
+    free_slots: FreeSlots,
     /// Of prompts.
-    free_rows: FreePlaces,
-    requests: BTreeMap<u64, Accepted>,
+    free_rows: FreeSlots,
+    requests: BTreeMap<u64, ActiveRequest>,
     /// The requests that wait, and their samples.
     waiting: VecDeque<(u64, VecDeque<u32>)>,
     /// In the order in which they came.
@@ -105,7 +107,7 @@ struct DecodeBatch<'a> {
     /// The requests and samples of the rows of each pass whose draws were not read yet.
     passes: VecDeque<Vec<(u64, u32)>>,
     /// Draws of the last pass that were made on the host; such a pass is read before the next is started.
-    shaped: Vec<Shaped>,
+    shaped: Vec<ShapedToken>,
     /// Passes since the last one with a draft.
     undrafted: usize,
     counts: DecodeCounts,
@@ -118,17 +120,17 @@ pub(super) fn decode(
     requests: &[Request],
     sampling: &Sampling,
     memory: &RolloutMemory,
-    room: Room,
+    limits: DecodeLimits,
     threads: &ThreadPool,
-) -> Result<Generated> {
+) -> Result<RolloutOutput> {
     // A tensor on a GPU cannot be empty.
     if requests.iter().all(|request| request.samples == 0) {
-        return Ok(Generated { completions: vec![Vec::new(); requests.len()], ..Generated::default() });
+        return Ok(RolloutOutput { completions: vec![Vec::new(); requests.len()], ..RolloutOutput::default() });
     }
-    let capacity = Capacity::of_list(requests, sampling, room, memory.halvings());
+    let capacity = Capacity::for_list(requests, sampling, limits, memory.halvings());
     let mut source = FixedRequests::new(requests, sampling, memory);
-    let (counts, hindrances) = decode_from(model, adapters, &mut source, memory, (room, capacity), threads)?;
-    Ok(Generated { completions: source.completions(), counts, hindrances })
+    let (counts, gpu_fallbacks) = decode_from(model, adapters, &mut source, memory, (limits, capacity), threads)?;
+    Ok(RolloutOutput { completions: source.completions(), counts, gpu_fallbacks })
 }
 
 /// Decodes what a source has until it is closed. `threads` may cancel the work between two tokens.
@@ -137,26 +139,26 @@ pub(super) fn decode_from(
     adapters: Adapters,
     source: &mut dyn RequestSource,
     memory: &RolloutMemory,
-    (room, capacity): (Room, Capacity),
+    (limits, capacity): (DecodeLimits, Capacity),
     threads: &ThreadPool,
-) -> Result<(DecodeCounts, Vec<Hindrance>)> {
-    let needed = (capacity.places, capacity.prompt_rows);
+) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+    let needed = (capacity.kv_slots, capacity.prompt_rows);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
         candle_core::Device::Cuda(_) => {
-            let drafted_rows = if capacity.draft_tokens > 0 { room.drafted_rows } else { 0 };
+            let drafted_rows = if capacity.draft_tokens > 0 { limits.drafted_rows } else { 0 };
             let most_rows = capacity.rows.max(drafted_rows);
-            let (caches, steps) = memory.buffers.take(model, needed, most_rows, capacity.longest)?;
-            (caches, Computing::Recorded(steps))
+            let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity.longest)?;
+            (caches, StepBackend::Recorded(steps))
         }
-        _ => (KvCache::new(model, needed)?, Computing::Listed(VecDeque::new(), Vec::new())),
+        _ => (KvCache::new(model, needed)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
     };
     let mut batch = DecodeBatch {
-        room: Room { rows: capacity.rows, ..room },
+        limits: DecodeLimits { rows: capacity.rows, ..limits },
         drafter: Drafter::new(capacity.draft_tokens),
         lanes: Lanes::new(if model.device().is_cpu() { 1 } else { ThreadPool::count_of(0) }),
-        free_places: FreePlaces::all(capacity.places),
-        free_rows: FreePlaces::all(capacity.prompt_rows),
+        free_slots: FreeSlots::all(capacity.kv_slots),
+        free_rows: FreeSlots::all(capacity.prompt_rows),
         model,
         adapters,
         source,
@@ -188,11 +190,11 @@ pub(super) fn decode_from(
 }
 
 impl DecodeBatch<'_> {
-    fn prefill(&mut self, taken: Vec<Admitted>) -> Result<()> {
+    fn prefill(&mut self, taken: Vec<AdmittedRequest>) -> Result<()> {
         let mut batch = PackedBatch::default();
         let (mut last_rows, mut own) = (Vec::with_capacity(taken.len()), Vec::new());
         for admitted in &taken {
-            let Accepted { request, adapter, .. } = &self.requests[&admitted.request];
+            let ActiveRequest { request, adapter, .. } = &self.requests[&admitted.request];
             let prompt = batch.push_prompt(&request.prompt);
             own.resize(prompt.start + prompt.length, *adapter);
             last_rows.push((prompt.start + prompt.length - 1) as u32);
@@ -202,20 +204,20 @@ impl DecodeBatch<'_> {
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
         let own = (slot > 0).then(|| Tensor::from_slice(&own, own.len(), device)).transpose()?;
-        let normed = self.model.prefill(&batch, AdapterUse::of(self.adapters, own.as_ref(), slot), store)?;
+        let normed = self.model.prefill(&batch, AdapterUse::for_rows(self.adapters, own.as_ref(), slot), store)?;
         let rows_of = |table: &Tensor, rows: &[u32]| {
             gather_rows(table, &Tensor::from_slice(rows, rows.len(), device)?, table.dtype())
         };
         let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
-        for (index, Admitted { request, prompt: place, samples }) in taken.into_iter().enumerate() {
-            let Accepted { request: asked, sampling, .. } = &self.requests[&request];
-            let ngrams = if sampling.draft_tokens > 0 { Ngrams::of(&asked.prompt) } else { Ngrams::default() };
+        for (index, AdmittedRequest { request, prompt: place, samples }) in taken.into_iter().enumerate() {
+            let ActiveRequest { request: asked, sampling, .. } = &self.requests[&request];
+            let ngrams = if sampling.draft_tokens > 0 { Ngrams::from_text(&asked.prompt) } else { Ngrams::default() };
             let prompt = self.prefilled;
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
-            for (sample, places) in samples {
+            for (sample, kv_slots) in samples {
                 let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
                 let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
                 let limit = limit.min(sampling.max_completion_tokens);
@@ -225,7 +227,7 @@ impl DecodeBatch<'_> {
                     request,
                     sample,
                     prompt,
-                    places,
+                    kv_slots,
                     limit,
                     passes: 0,
                     completion,
@@ -238,18 +240,18 @@ impl DecodeBatch<'_> {
             }
         }
         let logits = rows_of(&logits, &prompt_of)?;
-        let draws: Vec<Draw> = self.rows[first..].iter().map(|row| self.draw(row, 0)).collect();
+        let params: Vec<SampleParams> = self.rows[first..].iter().map(|row| self.params(row, 0)).collect();
         let fed: Vec<_> = self.rows[first..].iter_mut().map(|row| row.constrained.as_mut()).collect();
         let masks = fed.iter().any(Option::is_some).then(|| masks(fed, logits.dims()[1], &self.memory.mask_overhead));
-        let mut drawn = sample(&logits, &draws, masks.as_deref())?;
-        let shaped = (first..self.rows.len()).filter_map(|row| self.shaped_draw(&self.rows[row], row - first));
-        let shaped = draw_shaped(&logits, &shaped.collect::<Vec<_>>(), masks.as_deref())?;
-        shaped.iter().for_each(|shaped| drawn[shaped.index] = shaped.token.unwrap_or(drawn[shaped.index]));
+        let mut sampled = sample(&logits, &params, masks.as_deref())?;
+        let shaped = (first..self.rows.len()).filter_map(|row| self.shaped_params(&self.rows[row], row - first));
+        let shaped = sample_shaped(&logits, &shaped.collect::<Vec<_>>(), masks.as_deref())?;
+        shaped.iter().for_each(|shaped| sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index]));
         let mut shaped = shaped.into_iter().peekable();
-        for (index, (row, token)) in self.rows[first..].iter_mut().zip(drawn).enumerate() {
+        for (index, (row, token)) in self.rows[first..].iter_mut().zip(sampled).enumerate() {
             let told = shaped.next_if(|shaped| shaped.index == index);
             if !row.has_ended(&self.requests) {
-                row.tell_alternatives(told, self.source);
+                row.notify_alternatives(told, self.source);
                 row.push(token, self.source);
             }
         }
@@ -258,19 +260,19 @@ impl DecodeBatch<'_> {
     }
 
     /// What a row's token is sampled by, `ahead` tokens after the next.
-    fn draw(&self, row: &Row, ahead: usize) -> Draw {
-        let Accepted { request, sampling, .. } = &self.requests[&row.request];
+    fn params(&self, row: &Row, ahead: usize) -> SampleParams {
+        let ActiveRequest { request, sampling, .. } = &self.requests[&row.request];
         let position = (row.length() + ahead) as u32;
         let sample = request.first_sample + row.sample;
         let key = SampleKey { step: request.step, prompt: request.prompt_number, sample, position };
         let uniform = if request.greedy { LIKELIEST } else { uniform(sampling.seed, key) };
-        Draw { uniform, temperature: sampling.temperature }
+        SampleParams { uniform, temperature: sampling.temperature }
     }
 
     /// The draw of a row that is made on the host; `index`: of its draw in the pass.
-    fn shaped_draw(&self, row: &Row, index: usize) -> Option<ShapedDraw> {
+    fn shaped_params(&self, row: &Row, index: usize) -> Option<ShapedParams> {
         let shaping = self.requests[&row.request].request.shaping.as_ref()?;
-        Some(ShapedDraw::new(index, shaping, self.draw(row, 0), &row.completion.token_ids))
+        Some(ShapedParams::new(index, shaping, self.params(row, 0), &row.completion.token_ids))
     }
 
     /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the
@@ -289,8 +291,8 @@ impl DecodeBatch<'_> {
 
     /// Masks and drafts need the newest tokens; where there were none for some passes, they are looked for in every eighth alone.
     fn runs_ahead(&self) -> bool {
-        let may_draft = self.capacity.draft_tokens > 0 && self.rows.len() < self.room.drafted_rows;
-        self.room.runs_ahead
+        let may_draft = self.capacity.draft_tokens > 0 && self.rows.len() < self.limits.drafted_rows;
+        self.limits.runs_ahead
             && !self.rows.iter().any(|row| row.needs_newest(&self.requests))
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
@@ -305,25 +307,25 @@ impl DecodeBatch<'_> {
             return Ok(false);
         }
         let drafted = feeds.len() > rows.len();
-        let padded = if drafted { self.room.padded_drafted } else { self.room.padded }(feeds.len());
+        let padded = if drafted { self.limits.padded_drafted } else { self.limits.padded }(feeds.len());
         let is_masked = rows.iter().any(|&row| self.rows[row].needs_newest(&self.requests));
-        let shaped = self.shaped_draws(&rows);
+        let shaped = self.shaped_params_of(&rows);
         let (vocabulary, overhead) = (self.model.config().vocab_size, &self.memory.mask_overhead);
         let fed = &mut self.rows;
         let masks = is_masked.then_some(|| masks(fed.iter_mut().flat_map(Row::fed).collect(), vocabulary, overhead));
         match &mut self.computing {
-            Computing::Listed(unread, last) => {
+            StepBackend::Listed(unread, last) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
                 (*last, self.shaped) =
-                    drawn_after(&feeds, last, (self.model, adapters), &self.caches, (masks, &shaped))?;
+                    sample_after(&feeds, last, (self.model, adapters), &self.caches, (masks, &shaped))?;
                 unread.push_back(last.clone());
             }
             #[cfg(feature = "cuda")]
-            Computing::Recorded(steps) => {
+            StepBackend::Recorded(steps) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
-                let (is_hidden, drawn) =
+                let (is_hidden, sampled) =
                     steps.start(self.model, adapters, &self.caches, (&feeds, padded), (masks, &shaped))?;
-                self.shaped = drawn;
+                self.shaped = sampled;
                 if is_hidden {
                     overhead.hide_last();
                 }
@@ -342,14 +344,14 @@ impl DecodeBatch<'_> {
     }
 
     /// Those of a pass of these rows, each of which feeds its newest token and the drafted ones.
-    fn shaped_draws(&self, rows: &[usize]) -> Vec<ShapedDraw> {
+    fn shaped_params_of(&self, rows: &[usize]) -> Vec<ShapedParams> {
         let mut index = 0;
-        let draw = |&row: &usize| {
+        let params = |&row: &usize| {
             let row = &self.rows[row];
             index += 1 + row.draft.tokens.len();
-            self.shaped_draw(row, index - 1 - row.draft.tokens.len())
+            self.shaped_params(row, index - 1 - row.draft.tokens.len())
         };
-        rows.iter().filter_map(draw).collect()
+        rows.iter().filter_map(params).collect()
     }
 
     /// Reads the draws of all passes but the last `left`, of each row up to the first that is not as drafted: a draw
@@ -357,21 +359,21 @@ impl DecodeBatch<'_> {
     fn read(&mut self, left: usize) -> Result<()> {
         while self.passes.len() > left {
             let fed = self.passes.pop_front().unwrap_or_default();
-            let drawn = match &mut self.computing {
-                Computing::Listed(unread, _) => unread.pop_front(),
+            let sampled = match &mut self.computing {
+                StepBackend::Listed(unread, _) => unread.pop_front(),
                 #[cfg(feature = "cuda")]
-                Computing::Recorded(steps) => steps.finish()?,
+                StepBackend::Recorded(steps) => steps.finish()?,
             };
-            let mut drawn = drawn.unwrap_or_default();
+            let mut sampled = sampled.unwrap_or_default();
             let shaped = std::mem::take(&mut self.shaped);
-            shaped.iter().for_each(|shaped| drawn[shaped.index] = shaped.token.unwrap_or(drawn[shaped.index]));
-            let (mut shaped, count) = (shaped.into_iter().peekable(), drawn.len());
-            let mut drawn = drawn.into_iter();
+            shaped.iter().for_each(|shaped| sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index]));
+            let (mut shaped, count) = (shaped.into_iter().peekable(), sampled.len());
+            let mut sampled = sampled.into_iter();
             // Rows may have ended since, and new ones stand behind the others.
             let mut rows = self.rows.iter_mut().peekable();
             for id in fed {
                 let Some(row) = rows.next_if(|row| row.id() == id) else {
-                    drawn.next();
+                    sampled.next();
                     continue;
                 };
                 if self.passes.is_empty() {
@@ -381,9 +383,9 @@ impl DecodeBatch<'_> {
                 self.counts.rows += 1;
                 let draft = std::mem::take(&mut row.draft);
                 let (mut held, before) = (0, row.completion.token_ids.len());
-                let first = count - drawn.len();
-                row.tell_alternatives(shaped.next_if(|shaped| shaped.index == first), self.source);
-                for (index, token) in drawn.by_ref().take(draft.tokens.len() + 1).enumerate() {
+                let first = count - sampled.len();
+                row.notify_alternatives(shaped.next_if(|shaped| shaped.index == first), self.source);
+                for (index, token) in sampled.by_ref().take(draft.tokens.len() + 1).enumerate() {
                     if index == held && !row.has_ended(&self.requests) {
                         row.push(token, self.source);
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
@@ -402,14 +404,14 @@ impl DecodeBatch<'_> {
     fn feeds<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = Feed> + 'r {
         let prefix = self.prompts[&row.prompt].place;
         let newest = match row.pending {
-            Some(index) => Some(FedToken::Drawn(index)),
+            Some(index) => Some(FedToken::Sampled(index)),
             None => row.completion.token_ids.last().copied().map(FedToken::Known),
         };
         let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
         newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
-            row: DecodeRow { first: row.places.0, prefix, length: row.length() + ahead },
+            row: DecodeRow { first: row.kv_slots.0, prefix, length: row.length() + ahead },
             token,
-            draw: self.draw(row, ahead),
+            params: self.params(row, ahead),
             adapter: self.requests[&row.request].adapter,
         })
     }
@@ -421,7 +423,7 @@ impl DecodeBatch<'_> {
             return;
         }
         for row in ended {
-            self.free_places.give_back(row.places.0, row.places.1);
+            self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
             if let Entry::Occupied(mut accepted) = self.requests.entry(row.request) {
                 accepted.get_mut().unfinished -= 1;
                 if accepted.get().unfinished == 0 {
@@ -437,41 +439,41 @@ impl DecodeBatch<'_> {
         self.rows.is_empty() && self.passes.is_empty() && self.waiting.is_empty()
     }
 
-    fn finish(self) -> (DecodeCounts, Vec<Hindrance>) {
-        let hindrances = match self.computing {
-            Computing::Listed(..) => Vec::new(),
+    fn finish(self) -> (DecodeCounts, Vec<GpuFallback>) {
+        let gpu_fallbacks = match self.computing {
+            StepBackend::Listed(..) => Vec::new(),
             #[cfg(feature = "cuda")]
-            Computing::Recorded(steps) => {
-                let found = steps.unrecorded().map(|cause| Hindrance::Unrecorded { cause });
+            StepBackend::Recorded(steps) => {
+                let found = steps.unrecorded().map(|cause| GpuFallback::Unrecorded { cause });
                 self.memory.buffers.keep(self.model, self.caches, steps);
                 found.into_iter().collect()
             }
         };
-        (self.counts, hindrances)
+        (self.counts, gpu_fallbacks)
     }
 }
 
 /// The draws after each fed token, on the CPU; `last`: those of the pass before.
-fn drawn_after(
+fn sample_after(
     feeds: &[Feed],
     last: &[SampledToken],
     (model, (adapters, slot)): (&Decoder, (Adapters, usize)),
     caches: &KvCache,
-    (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedDraw]),
-) -> Result<(Vec<SampledToken>, Vec<Shaped>)> {
+    (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedParams]),
+) -> Result<(Vec<SampledToken>, Vec<ShapedToken>)> {
     let token = |feed: &Feed| match feed.token {
         FedToken::Known(token) => token,
-        FedToken::Drawn(index) => last[index].token_id,
+        FedToken::Sampled(index) => last[index].token_id,
     };
     let column = |of: &dyn Fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
     let (tokens, positions) = (column(&token)?, column(&|feed| feed.position() as u32)?);
     let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
     let own = (slot > 0).then(|| column(&|feed| feed.adapter)).transpose()?;
-    let adapters = AdapterUse::of(adapters, own.as_ref(), slot);
+    let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
     let logits = model.decode(&tokens, &positions, &rows, caches.layers(), adapters)?;
-    let draws: Vec<Draw> = feeds.iter().map(|feed| feed.draw).collect();
+    let params: Vec<SampleParams> = feeds.iter().map(|feed| feed.params).collect();
     let masks = masks.map(|masks| masks());
-    Ok((sample(&logits, &draws, masks.as_deref())?, draw_shaped(&logits, shaped, masks.as_deref())?))
+    Ok((sample(&logits, &params, masks.as_deref())?, sample_shaped(&logits, shaped, masks.as_deref())?))
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 
-use super::kv_cache::{FedToken, Feed, KvCache, Room};
-use super::shaping::{Shaped, ShapedDraw, draw_shaped};
+use super::kv_cache::{DecodeLimits, FedToken, Feed, KvCache};
+use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
-use crate::kernels::pinned_memory::{Arriving, HostBuffer, copy_to_device, mark, start_copy_to_host};
-use crate::kernels::sampler::{DRAWN, SampledToken, mask_words, sample_into, sample_masked_into, sampled, take_drawn};
+use crate::kernels::pinned_memory::{HostBuffer, PendingCopy, copy_to_device, mark, start_copy_to_host};
+use crate::kernels::sampler::{
+    SAMPLED_AT, SampledToken, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into,
+};
 use crate::model::{AdapterUse, Adapters, Decoder};
 use crate::plan::{
     GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_prompt_rows,
@@ -21,12 +23,12 @@ use crate::plan::{
 /// again for 187 rows.
 const BALANCED_ROWS: usize = 187;
 
-pub(super) fn room(model: &Decoder) -> Room {
+pub(super) fn limits(model: &Decoder) -> DecodeLimits {
     let number = model.dtype().size_in_bytes();
-    Room {
+    DecodeLimits {
         rows: GPU_DECODE_ROWS,
-        places: gpu_completion_places(model.config(), number),
-        first_places: 64,
+        kv_slots: gpu_completion_places(model.config(), number),
+        initial_slots: 64,
         prompt_rows: gpu_prompt_rows(model.config(), number),
         prefill_rows: GPU_PREFILL_ROWS,
         drafted_rows: GPU_DRAFTED_ROWS,
@@ -39,22 +41,22 @@ pub(super) fn room(model: &Decoder) -> Room {
 
 /// Caches and recorded passes of the last rollout, for the next one.
 #[derive(Debug, Default)]
-pub(super) struct Kept(Mutex<Option<(TensorId, KvCache, Steps)>>);
+pub(super) struct GpuBuffers(Mutex<Option<(TensorId, KvCache, Steps)>>);
 
-impl Kept {
+impl GpuBuffers {
     /// The last rollout's buffers if they are of this model and have room, else new ones. Recorded passes read the caches
     /// where they were.
-    pub(super) fn take(
+    pub(super) fn reuse(
         &self,
         model: &Decoder,
-        needed @ (places, prompt_rows): (usize, usize),
+        needed @ (kv_slots, prompt_rows): (usize, usize),
         most_rows: usize,
         longest: usize,
     ) -> Result<(KvCache, Steps)> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let serves = |(id, caches, steps): &(TensorId, KvCache, Steps)| {
-            let room = caches.room();
-            *id == model.id() && (room.0 >= places && room.1 >= prompt_rows) && steps.most_rows() >= most_rows
+            let size = caches.size();
+            *id == model.id() && (size.0 >= kv_slots && size.1 >= prompt_rows) && steps.most_rows() >= most_rows
         };
         let (caches, mut steps) = match kept.filter(serves) {
             Some((_, caches, steps)) => (caches, steps),
@@ -76,30 +78,30 @@ impl Kept {
 /// What passes read and write, always at the same place, and the recorded ones.
 #[derive(Debug)]
 pub(super) struct Steps {
-    /// [most rows, 11], u32: for n rows `Draw::words`, [n, 4], the table of `DecodeRows::Table`, [n, 4], tokens,
+    /// [most rows, 11], u32: for n rows `SampleParams::words`, [n, 4], the table of `DecodeRows::Table`, [n, 4], tokens,
     /// positions and adapters.
     inputs: Tensor,
     /// [most rows, 2], u32, as [`sample_into`] leaves them.
-    drawn: Tensor,
+    sampled: Tensor,
     /// Of every other pass: its inputs, then its draws.
     host: [HostBuffer; 2],
     /// Passes whose draws were not read yet, at most two: their tokens, and when the draws are there.
-    started: VecDeque<(usize, Arriving)>,
+    started: VecDeque<(usize, PendingCopy)>,
     /// Of all passes so far.
     passes: usize,
     /// The most tokens of a prompt and its completion together, where that is known before they come.
     longest: Option<usize>,
     /// `None` after the first pass of so many rows, which loads and selects its kernels.
-    graphs: HashMap<Recorded, Option<Graph>>,
+    graphs: HashMap<GraphKey, Option<Graph>>,
     /// Why a pass could not be recorded; kernels are started one by one since.
     unrecorded: Option<String>,
     /// From the first constrained pass on.
-    masked: Option<Masked>,
+    masked: Option<MaskBuffers>,
 }
 
 /// What stands between a pass and its draws where these wait for masks.
 #[derive(Debug)]
-struct Masked {
+struct MaskBuffers {
     /// [most rows, vocabulary], f32.
     logits: Tensor,
     /// [most rows * words of a mask], u32.
@@ -107,7 +109,7 @@ struct Masked {
     host: HostBuffer,
 }
 
-impl Masked {
+impl MaskBuffers {
     fn new(most_rows: usize, vocabulary: usize, device: &Device) -> Result<Self> {
         let words = most_rows * mask_words(vocabulary);
         Ok(Self {
@@ -120,7 +122,7 @@ impl Masked {
 
 /// What the passes of a graph have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Recorded {
+struct GraphKey {
     rows: usize,
     longest: usize,
     adapters: Adapters,
@@ -133,15 +135,15 @@ struct Recorded {
 /// Of a row's inputs.
 const WORDS: usize = 11;
 /// Of a row's draw.
-const DRAW: usize = 2;
+const SAMPLED_WORDS: usize = 2;
 
 impl Steps {
     pub(super) fn new(most_rows: usize, device: &Device) -> Result<Self> {
         let most_rows = padded(most_rows, 4);
         Ok(Self {
             inputs: Tensor::zeros(WORDS * most_rows, DType::U32, device)?,
-            drawn: Tensor::zeros((most_rows, 2), DType::U32, device)?,
-            host: [(); 2].map(|()| HostBuffer::new(most_rows * (WORDS + DRAW) * size_of::<u32>(), device)),
+            sampled: Tensor::zeros((most_rows, 2), DType::U32, device)?,
+            host: [(); 2].map(|()| HostBuffer::new(most_rows * (WORDS + SAMPLED_WORDS) * size_of::<u32>(), device)),
             started: VecDeque::new(),
             passes: 0,
             longest: None,
@@ -158,7 +160,7 @@ impl Steps {
 
     /// The number of rows that there is room for.
     pub(super) fn most_rows(&self) -> usize {
-        self.drawn.dims()[0]
+        self.sampled.dims()[0]
     }
 
     /// Starts the draws after each fed token, in a pass of `rows` rows; [`Steps::finish`] gives them. At most two are
@@ -170,8 +172,8 @@ impl Steps {
         (adapters, slot): (Adapters, usize),
         caches: &KvCache,
         (feeds, rows): (&[Feed], usize),
-        (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedDraw]),
-    ) -> Result<(bool, Vec<Shaped>)> {
+        (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedParams]),
+    ) -> Result<(bool, Vec<ShapedToken>)> {
         if self.started.len() == self.host.len() {
             bail!("a third pass of decoding before the first was read")
         }
@@ -179,9 +181,9 @@ impl Steps {
         self.upload(feeds, rows)?;
         let fed = || feeds.iter().map(|feed| feed.position() + 1).max().unwrap_or(0);
         let longest = self.longest.unwrap_or_else(|| fed().next_power_of_two().max(512));
-        let key = Recorded { rows, longest, adapters, slot, is_masked: masks.is_some() };
+        let key = GraphKey { rows, longest, adapters, slot, is_masked: masks.is_some() };
         if key.is_masked && self.masked.is_none() {
-            self.masked = Some(Masked::new(self.most_rows(), model.config().vocab_size, model.device())?);
+            self.masked = Some(MaskBuffers::new(self.most_rows(), model.config().vocab_size, model.device())?);
         }
         let step = |steps: &Self| steps.step(model, caches, key);
         match self.graphs.get(&key) {
@@ -207,29 +209,29 @@ impl Steps {
             let computed = mark(model.device())?;
             let words = masks();
             is_hidden = !computed.has_arrived();
-            self.draw_masked(&words, feeds.len())?;
+            self.sample_masked_rows(&words, feeds.len())?;
             if let Some(masked) = self.masked.as_ref().filter(|_| !shaped.is_empty()) {
-                on_host = draw_shaped(&masked.logits, shaped, Some(&words))?;
+                on_host = sample_shaped(&masked.logits, shaped, Some(&words))?;
             }
         }
-        let drawn = self.drawn.narrow(0, 0, feeds.len())?;
-        let bytes = draws(self.host[self.passes % 2].bytes_mut(), feeds.len());
-        self.started.push_back((feeds.len(), start_copy_to_host(&drawn, bytes)?));
+        let sampled = self.sampled.narrow(0, 0, feeds.len())?;
+        let bytes = sampled_bytes(self.host[self.passes % 2].bytes_mut(), feeds.len());
+        self.started.push_back((feeds.len(), start_copy_to_host(&sampled, bytes)?));
         Ok((is_hidden, on_host))
     }
 
     /// Starts the draws of as many rows of the last pass.
-    fn draw_masked(&mut self, words: &[u32], rows: usize) -> Result<()> {
-        let Some(Masked { logits, masks, host }) = &mut self.masked else { return Ok(()) };
+    fn sample_masked_rows(&mut self, words: &[u32], rows: usize) -> Result<()> {
+        let Some(MaskBuffers { logits, masks, host }) = &mut self.masked else { return Ok(()) };
         let bytes = &mut host.bytes_mut()[..size_of_val(words)];
         for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
         let masks = masks.narrow(0, 0, words.len())?;
         copy_to_device(bytes, &masks)?;
-        let draws = self.inputs.narrow(0, 0, 4 * rows)?.reshape((rows, 4))?;
+        let params = self.inputs.narrow(0, 0, 4 * rows)?.reshape((rows, 4))?;
         let masks = masks.reshape((rows, words.len() / rows))?;
-        sample_masked_into(&logits.narrow(0, 0, rows)?, &draws, &masks, &self.drawn.narrow(0, 0, rows)?)
+        sample_masked_into(&logits.narrow(0, 0, rows)?, &params, &masks, &self.sampled.narrow(0, 0, rows)?)
     }
 
     /// Waits for the draws of the pass that was started first, if there is one.
@@ -239,24 +241,24 @@ impl Steps {
         let pass = self.passes - self.started.len();
         let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let pair = |pair: &[u8]| [word(pair), word(&pair[size_of::<u32>()..])];
-        let bytes = draws(self.host[pass % 2].bytes_mut(), count);
-        sampled(&bytes.chunks_exact(DRAW * size_of::<u32>()).map(pair).collect::<Vec<_>>()).map(Some)
+        let bytes = sampled_bytes(self.host[pass % 2].bytes_mut(), count);
+        read_sampled(&bytes.chunks_exact(SAMPLED_WORDS * size_of::<u32>()).map(pair).collect::<Vec<_>>()).map(Some)
     }
 
     /// The feeds, the last again and again up to `rows`: it writes the same to the same place.
     fn upload(&mut self, feeds: &[Feed], rows: usize) -> Result<()> {
         let feed = |index: usize| feeds[index.min(feeds.len() - 1)];
-        let draws = (0..rows).flat_map(|index| feed(index).draw.words());
+        let params = (0..rows).flat_map(|index| feed(index).params.words());
         let table = (0..rows).flat_map(|index| {
             let row = feed(index).row;
             [row.first, row.prefix.0, row.prefix.1, row.length].map(|number| number as u32)
         });
         let tokens = (0..rows).map(|index| match feed(index).token {
             FedToken::Known(token) => token,
-            FedToken::Drawn(index) => DRAWN | index as u32,
+            FedToken::Sampled(index) => SAMPLED_AT | index as u32,
         });
         let positions = (0..rows).map(|index| feed(index).position() as u32);
-        let words = draws.chain(table).chain(tokens).chain(positions);
+        let words = params.chain(table).chain(tokens).chain(positions);
         let words = words.chain((0..rows).map(|index| feed(index).adapter));
         let bytes = &mut self.host[self.passes % 2].bytes_mut()[..rows * WORDS * size_of::<u32>()];
         for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
@@ -266,32 +268,32 @@ impl Steps {
     }
 
     /// One pass, without the host.
-    fn step(&self, model: &Decoder, caches: &KvCache, recorded: Recorded) -> Result<()> {
-        let Recorded { rows, longest, adapters, slot, is_masked } = recorded;
+    fn step(&self, model: &Decoder, caches: &KvCache, recorded: GraphKey) -> Result<()> {
+        let GraphKey { rows, longest, adapters, slot, is_masked } = recorded;
         let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
         let table = DecodeRows::Table { rows: part(4, 4)?.reshape((rows, 4))?, longest };
-        let tokens = take_drawn(&part(8, 1)?, &self.drawn)?;
+        let tokens = gather_sampled(&part(8, 1)?, &self.sampled)?;
         let own = (slot > 0).then(|| part(10, 1)).transpose()?;
-        let adapters = AdapterUse::of(adapters, own.as_ref(), slot);
+        let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
         let logits = model.decode(&tokens, &part(9, 1)?, &table, caches.layers(), adapters)?;
         if let Some(masked) = self.masked.as_ref().filter(|_| is_masked) {
             return masked.logits.slice_set(&logits, 0, 0);
         }
-        sample_into(&logits, &part(0, 4)?.reshape((rows, 4))?, &self.drawn.narrow(0, 0, rows)?)
+        sample_into(&logits, &part(0, 4)?.reshape((rows, 4))?, &self.sampled.narrow(0, 0, rows)?)
     }
 }
 
 impl Drop for Steps {
     /// Copies to the host buffers are over before these are freed.
     fn drop(&mut self) {
-        while self.finish().is_ok_and(|draws| draws.is_some()) {}
+        while self.finish().is_ok_and(|params| params.is_some()) {}
     }
 }
 
 /// Where a host buffer has the draws of so many tokens: at its end.
-fn draws(bytes: &mut [u8], count: usize) -> &mut [u8] {
-    let start = bytes.len() / (WORDS + DRAW) * WORDS;
-    &mut bytes[start..start + count * DRAW * size_of::<u32>()]
+fn sampled_bytes(bytes: &mut [u8], count: usize) -> &mut [u8] {
+    let start = bytes.len() / (WORDS + SAMPLED_WORDS) * WORDS;
+    &mut bytes[start..start + count * SAMPLED_WORDS * size_of::<u32>()]
 }
 
 /// The next multiple of a part of the power of two above: between a power of two and the next `parts / 2` numbers have

@@ -17,7 +17,7 @@ const CONTEXTS: [(Source, usize); 6] = [
     (Source::Prompt, 2),
     (Source::Prompt, 1),
 ];
-const LONGEST: usize = 4;
+const MAX_NGRAM: usize = 4;
 /// How often in a row the same token followed a context, in four levels: from 0, 1, 3 and 12 times on.
 const LEVELS: [u8; 4] = [0, 1, 3, 12];
 /// The share of drafted tokens that is assumed to hold before any was seen, by level, and the number of tokens that it
@@ -25,7 +25,7 @@ const LEVELS: [u8; 4] = [0, 1, 3, 12];
 const ASSUMED: [f64; 4] = [0.3, 0.4, 0.4, 0.9];
 const ASSUMED_TOKENS: f64 = 8.0;
 /// A streak is counted up to here, and halved by another token.
-const LONGEST_STREAK: u8 = 15;
+const MAX_STREAK: u8 = 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
@@ -86,11 +86,11 @@ pub(super) struct Ngrams {
     /// Texts, each after a [`START`].
     tokens: Vec<u32>,
     /// By hash of an n-gram: the index of the token that follows it, 0 for none, and how often in a row it was that.
-    places: Vec<(u32, u8)>,
+    kv_slots: Vec<(u32, u8)>,
 }
 
 impl Ngrams {
-    pub(super) fn of(text: &[u32]) -> Self {
+    pub(super) fn from_text(text: &[u32]) -> Self {
         let mut found = Self::with_room(text.len());
         found.learn(text);
         found
@@ -98,7 +98,7 @@ impl Ngrams {
 
     /// For about so many tokens; of more, more n-grams are lost.
     fn with_room(tokens: usize) -> Self {
-        Self { tokens: Vec::new(), places: vec![(0, 0); (2 * LONGEST * tokens).next_power_of_two()] }
+        Self { tokens: Vec::new(), kv_slots: vec![(0, 0); (2 * MAX_NGRAM * tokens).next_power_of_two()] }
     }
 
     fn learn(&mut self, text: &[u32]) {
@@ -106,7 +106,7 @@ impl Ngrams {
         self.tokens.push(START);
         self.tokens.extend_from_slice(text);
         for end in start + 1..self.tokens.len() {
-            (1..=LONGEST.min(end - start)).for_each(|length| self.learn_one(end, length));
+            (1..=MAX_NGRAM.min(end - start)).for_each(|length| self.learn_one(end, length));
         }
     }
 
@@ -114,9 +114,9 @@ impl Ngrams {
     fn learn_one(&mut self, end: usize, length: usize) {
         let context = &self.tokens[end - length..end];
         let place = self.place(context);
-        let (known, streak) = self.places[place];
-        self.places[place] = match self.follows(known, context) {
-            Some(token) if token == self.tokens[end] => (end as u32, (streak + 1).min(LONGEST_STREAK)),
+        let (known, streak) = self.kv_slots[place];
+        self.kv_slots[place] = match self.follows(known, context) {
+            Some(token) if token == self.tokens[end] => (end as u32, (streak + 1).min(MAX_STREAK)),
             Some(_) if streak > 1 => (known, streak / 2),
             _ => (end as u32, 0),
         };
@@ -127,7 +127,7 @@ impl Ngrams {
             let mixed = (hash ^ u64::from(token)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             mixed ^ (mixed >> 32)
         });
-        hash as usize & (self.places.len().max(1) - 1)
+        hash as usize & (self.kv_slots.len().max(1) - 1)
     }
 
     /// The token at `end` if `context` stands before it: another may have the same hash.
@@ -138,7 +138,7 @@ impl Ngrams {
 
     /// What follows `context`, and the level of how often it did.
     fn after(&self, context: &[u32]) -> Option<(u32, usize)> {
-        let &(end, streak) = self.places.get(self.place(context))?;
+        let &(end, streak) = self.kv_slots.get(self.place(context))?;
         let level = LEVELS.iter().rposition(|least| streak >= *least).unwrap_or(0);
         Some((self.follows(end, context)?, level))
     }
@@ -187,8 +187,8 @@ impl Drafter {
     ) -> Draft {
         let mut draft = Draft::default();
         // The end of the completion and its draft, after the start if it is near.
-        let mut end: Vec<u32> = if tokens.len() < LONGEST { vec![START] } else { Vec::new() };
-        end.extend_from_slice(&tokens[tokens.len().saturating_sub(LONGEST)..]);
+        let mut end: Vec<u32> = if tokens.len() < MAX_NGRAM { vec![START] } else { Vec::new() };
+        end.extend_from_slice(&tokens[tokens.len().saturating_sub(MAX_NGRAM)..]);
         let mut probability = 1.0;
         while draft.tokens.len() < most.min(self.most_tokens) {
             let Some((share, token, kind)) = self.next(history, prompt, &end) else { break };
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     fn drafted(history: &DraftHistory, prompt: &[u32], tokens: &[u32], most: usize) -> Vec<u32> {
-        Drafter::new(8).draft((history, &Ngrams::of(prompt)), tokens, most, 0.05).tokens
+        Drafter::new(8).draft((history, &Ngrams::from_text(prompt)), tokens, most, 0.05).tokens
     }
 
     #[test]
@@ -254,7 +254,7 @@ mod tests {
     fn contexts_are_believed_by_what_held() {
         let mut history = DraftHistory::default();
         history.add(1, [[1, 2, 3].as_slice()], 0);
-        let prompt = Ngrams::of(&[2, 7]);
+        let prompt = Ngrams::from_text(&[2, 7]);
         let mut drafter = Drafter::new(8);
         assert_eq!(drafter.draft((&history, &prompt), &[1, 2], 8, 0.05).tokens, [3], "of equals the longest context");
         for _ in 0..60 {

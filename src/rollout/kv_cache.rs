@@ -4,19 +4,19 @@ use candle_core::{Result, Tensor};
 
 use super::{QueueSize, Request, Sampling};
 use crate::kernels::decode_attention::DecodeRow;
-use crate::kernels::sampler::Draw;
+use crate::kernels::sampler::SampleParams;
 use crate::kernels::write_rows::write_rows;
 use crate::model::Decoder;
 
 /// What is decoded together at most.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct DecodeLimits {
     /// Completions.
     pub(super) rows: usize,
     /// Their tokens.
-    pub(super) places: usize,
+    pub(super) kv_slots: usize,
     /// Tokens of a completion at first where not all can have the most; its places are doubled when it has filled them.
-    pub(super) first_places: usize,
+    pub(super) initial_slots: usize,
     /// Tokens of their prompts.
     pub(super) prompt_rows: usize,
     /// Tokens of prompts that are prefilled at once; a longer prompt is alone.
@@ -38,10 +38,10 @@ pub(super) struct Capacity {
     /// Completions that are decoded together.
     pub(super) rows: usize,
     /// Of completions, in the cache.
-    pub(super) places: usize,
+    pub(super) kv_slots: usize,
     pub(super) prompt_rows: usize,
     /// A completion's places at first, where it may have more.
-    pub(super) first_places: usize,
+    pub(super) initial_slots: usize,
     /// The most tokens of a prompt and its completion together; 0 where it is not known before they come.
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a pass is recorded on a GPU alone"))]
     pub(super) longest: usize,
@@ -53,25 +53,25 @@ pub(super) struct Capacity {
 
 impl Capacity {
     /// For these requests and no others; `halvings`: of what would be best, as memory ran out.
-    pub(super) fn of_list(requests: &[Request], sampling: &Sampling, room: Room, halvings: u32) -> Self {
+    pub(super) fn for_list(requests: &[Request], sampling: &Sampling, limits: DecodeLimits, halvings: u32) -> Self {
         let limit = sampling.max_completion_tokens;
         let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
         let halved = |number: usize, least: usize| (number >> halvings).max(least);
-        let all_rows = room.rows.min(requests.iter().map(|request| request.samples).sum());
+        let all_rows = limits.rows.min(requests.iter().map(|request| request.samples).sum());
         let rows = halved(all_rows, 1);
-        let places = halved((all_rows * limit).min(room.places), limit);
+        let kv_slots = halved((all_rows * limit).min(limits.kv_slots), limit);
         let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
-        let prompt_rows = halved(prompt_rows.min(room.prompt_rows), longest).min(rows * longest);
-        let first_places = if places == rows * limit { limit } else { limit.min(room.first_places) };
+        let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
+        let initial_slots = if kv_slots == rows * limit { limit } else { limit.min(limits.initial_slots) };
         let draft_tokens = sampling.draft_tokens;
-        Self { rows, places, prompt_rows, first_places, longest: longest + limit, draft_tokens, adapter_slot: 0 }
+        Self { rows, kv_slots, prompt_rows, initial_slots, longest: longest + limit, draft_tokens, adapter_slot: 0 }
     }
 
     /// For requests that are not known yet. A completion has all its places from the start, so that none is given up:
     /// its client has read the beginning.
-    pub(super) fn of_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
-        let QueueSize { rows, completion_tokens: places, prompt_tokens: prompt_rows } = size;
-        Self { rows, places, prompt_rows, first_places: usize::MAX, longest: 0, draft_tokens, adapter_slot }
+    pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
+        let QueueSize { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows } = size;
+        Self { rows, kv_slots, prompt_rows, initial_slots: usize::MAX, longest: 0, draft_tokens, adapter_slot }
     }
 }
 
@@ -80,7 +80,7 @@ impl Capacity {
 pub(super) enum FedToken {
     Known(u32),
     /// What the pass before drew after its token of this index, which only the GPU may know yet.
-    Drawn(usize),
+    Sampled(usize),
 }
 
 /// One row of a step: a token that is fed, and the draw that follows it.
@@ -88,7 +88,7 @@ pub(super) enum FedToken {
 pub(super) struct Feed {
     pub(super) row: DecodeRow,
     pub(super) token: FedToken,
-    pub(super) draw: Draw,
+    pub(super) params: SampleParams,
     /// Which of several it uses.
     pub(super) adapter: u32,
 }
@@ -112,9 +112,9 @@ pub(super) struct KvCache {
 
 impl KvCache {
     /// With so many places and prompt rows.
-    pub(super) fn new(model: &Decoder, (places, prompt_rows): (usize, usize)) -> Result<Self> {
+    pub(super) fn new(model: &Decoder, (kv_slots, prompt_rows): (usize, usize)) -> Result<Self> {
         let (dtype, device) = (model.dtype(), model.device());
-        let written = model.cache_widths().map(|width| Tensor::zeros((places, width), dtype, device));
+        let written = model.cache_widths().map(|width| Tensor::zeros((kv_slots, width), dtype, device));
         let prompts = model.cache_widths().map(|width| Tensor::zeros((prompt_rows, width), dtype, device));
         Ok(Self {
             written: written.collect::<Result<_>>()?,
@@ -153,7 +153,7 @@ impl KvCache {
 
     /// As [`KvCache::new`] takes it.
     #[cfg(feature = "cuda")]
-    pub(super) fn room(&self) -> (usize, usize) {
+    pub(super) fn size(&self) -> (usize, usize) {
         (self.written.first().map_or(0, |layer| layer.dims()[0]), self.prompt_rows)
     }
 
@@ -170,9 +170,9 @@ impl KvCache {
 }
 
 /// Places, each a first row and a number of rows, those side by side as one.
-pub(super) fn joined(places: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
+pub(super) fn joined(kv_slots: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for (start, rows) in places {
+    for (start, rows) in kv_slots {
         match ranges.last_mut() {
             Some((first, length)) if *first + *length == start => *length += rows,
             _ => ranges.push((start, rows)),
@@ -183,9 +183,9 @@ pub(super) fn joined(places: impl Iterator<Item = (usize, usize)>) -> Vec<(usize
 
 /// Places of a cache that nothing has, by their start.
 #[derive(Debug)]
-pub(super) struct FreePlaces(Vec<(usize, usize)>);
+pub(super) struct FreeSlots(Vec<(usize, usize)>);
 
-impl FreePlaces {
+impl FreeSlots {
     pub(super) fn all(rows: usize) -> Self {
         Self(vec![(0, rows)])
     }
@@ -194,7 +194,7 @@ impl FreePlaces {
         self.0.iter().map(|(_, rows)| rows).sum()
     }
 
-    pub(super) fn take(&mut self, rows: usize) -> Option<usize> {
+    pub(super) fn allocate(&mut self, rows: usize) -> Option<usize> {
         let index = self.0.iter().position(|(_, free)| *free >= rows)?;
         let (start, free) = self.0.remove(index);
         if free > rows {
@@ -207,7 +207,7 @@ impl FreePlaces {
     pub(super) fn exchange(&mut self, old: (usize, usize), rows: usize) -> Option<usize> {
         let before = self.0.clone();
         self.give_back(old.0, old.1);
-        let start = self.take(rows);
+        let start = self.allocate(rows);
         if start.is_none() {
             self.0 = before;
         }
@@ -236,16 +236,16 @@ mod tests {
 
     #[test]
     fn places_are_reused() {
-        let mut free = FreePlaces::all(10);
-        assert_eq!([free.take(4), free.take(5), free.take(2)], [Some(0), Some(4), None]);
+        let mut free = FreeSlots::all(10);
+        assert_eq!([free.allocate(4), free.allocate(5), free.allocate(2)], [Some(0), Some(4), None]);
         free.give_back(0, 4);
-        assert_eq!(free.take(5), None, "not in one piece");
-        assert_eq!(free.take(4), Some(0));
+        assert_eq!(free.allocate(5), None, "not in one piece");
+        assert_eq!(free.allocate(4), Some(0));
         free.give_back(4, 5);
         free.give_back(0, 4);
-        assert_eq!(free.take(10), Some(0));
+        assert_eq!(free.allocate(10), Some(0));
         free.give_back(6, 4);
         // What is given back counts, and no more of it is lost.
-        assert_eq!((free.exchange((3, 3), 8), free.exchange((3, 3), 7), free.take(1)), (None, Some(3), None));
+        assert_eq!((free.exchange((3, 3), 8), free.exchange((3, 3), 7), free.allocate(1)), (None, Some(3), None));
     }
 }

@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use crate::constraint::{Constraint, ConstraintError, Progress};
-use crate::kernels::sampler::{Draw, SampledToken, mask_words, sample_masked, sample_tokens};
+use crate::kernels::sampler::{SampleParams, SampledToken, mask_words, sample_masked, sample_tokens};
 use crate::score::on_every_core;
 
 /// A row's progress through its constraint.
@@ -94,8 +94,8 @@ pub(super) fn masks(rows: Vec<Option<&mut ConstrainedRow>>, vocabulary: usize, o
 }
 
 /// Draws a token a row, under masks where there are any.
-pub(super) fn sample(logits: &Tensor, draws: &[Draw], masks: Option<&[u32]>) -> Result<Vec<SampledToken>> {
-    masks.map_or_else(|| sample_tokens(logits, draws), |masks| sample_masked(logits, draws, masks))
+pub(super) fn sample(logits: &Tensor, params: &[SampleParams], masks: Option<&[u32]>) -> Result<Vec<SampledToken>> {
+    masks.map_or_else(|| sample_tokens(logits, params), |masks| sample_masked(logits, params, masks))
 }
 
 /// How long masks took.

@@ -21,7 +21,7 @@ use crate::constraint::Constraint;
 use crate::model::{Adapters, Decoder};
 use crate::plan::CPU_DECODE_ROWS;
 use crate::text::Tokenizer;
-use kv_cache::{Capacity, Room};
+use kv_cache::{Capacity, DecodeLimits};
 
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
@@ -135,20 +135,20 @@ pub struct Completion {
 
 /// What was sampled.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Generated {
+pub struct RolloutOutput {
     /// Of each request, in order.
     pub completions: Vec<Vec<Completion>>,
     pub counts: DecodeCounts,
-    pub hindrances: Vec<Hindrance>,
+    pub gpu_fallbacks: Vec<GpuFallback>,
 }
 
-impl Generated {
+impl RolloutOutput {
     /// With the completions of the requests after these.
     #[must_use]
     pub fn followed_by(mut self, next: Self) -> Self {
         self.completions.extend(next.completions);
         self.counts += next.counts;
-        self.hindrances.extend(next.hindrances);
+        self.gpu_fallbacks.extend(next.gpu_fallbacks);
         self
     }
 }
@@ -160,7 +160,7 @@ pub fn token_count(completions: &[Vec<Completion>]) -> usize {
 
 /// What a GPU refused a rollout, and what was done instead: it took longer.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Hindrance {
+pub enum GpuFallback {
     /// A pass could not be recorded as a CUDA graph: kernels are started one by one.
     Unrecorded { cause: String },
     /// Memory ran out: caches and completions decoded together are one in so many from now on.
@@ -213,7 +213,7 @@ pub struct RolloutMemory {
     /// Who learns of completions while others are decoded.
     finished: Mutex<Option<Sender<EndedCompletion>>>,
     #[cfg(feature = "cuda")]
-    buffers: decode_gpu::Kept,
+    buffers: decode_gpu::GpuBuffers,
 }
 
 impl RolloutMemory {
@@ -223,12 +223,12 @@ impl RolloutMemory {
     }
 
     /// Tells `sender` of completions until the guard is dropped.
-    fn listen(&self, sender: Sender<EndedCompletion>) -> Listening<'_> {
+    fn listen(&self, sender: Sender<EndedCompletion>) -> ListenerGuard<'_> {
         *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        Listening(self)
+        ListenerGuard(self)
     }
 
-    fn tell(&self, request: &Request, sample: u32, completion: &Completion) {
+    fn notify(&self, request: &Request, sample: u32, completion: &Completion) {
         if let Some(listener) = &*self.finished.lock().unwrap_or_else(PoisonError::into_inner) {
             let ended = EndedCompletion { request: request.clone(), sample, completion: completion.clone() };
             // Whoever listens no longer needs it.
@@ -249,9 +249,9 @@ impl RolloutMemory {
 }
 
 /// Its end ends the channel, so that whoever receives from it does not wait forever, after a panic too.
-struct Listening<'a>(&'a RolloutMemory);
+struct ListenerGuard<'a>(&'a RolloutMemory);
 
-impl Drop for Listening<'_> {
+impl Drop for ListenerGuard<'_> {
     fn drop(&mut self) {
         *self.0.finished.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -268,16 +268,16 @@ pub fn generate(
     sampling: &Sampling,
     memory: &RolloutMemory,
     threads: &ThreadPool,
-) -> Result<Generated> {
+) -> Result<RolloutOutput> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let room = decode_gpu::room(model);
-        return decode::decode(model, adapters, requests, sampling, memory, room, threads);
+        let limits = decode_gpu::limits(model);
+        return decode::decode(model, adapters, requests, sampling, memory, limits, threads);
     }
     let results = threads.map(&shards(requests, CPU_DECODE_ROWS), |shard| {
-        decode::decode(model, adapters, shard, sampling, memory, CPU_ROOM, threads)
+        decode::decode(model, adapters, shard, sampling, memory, CPU_LIMITS, threads)
     })?;
-    Ok(results.into_iter().fold(Generated::default(), Generated::followed_by))
+    Ok(results.into_iter().fold(RolloutOutput::default(), RolloutOutput::followed_by))
 }
 
 /// What is decoded together at most from a [`RequestSource`].
@@ -293,11 +293,11 @@ pub struct QueueSize {
 
 impl QueueSize {
     /// On a GPU what a rollout has; on the CPU that of one thread of several, which share the model.
-    pub fn of(model: &Decoder) -> Self {
+    pub fn for_model(model: &Decoder) -> Self {
         #[cfg(feature = "cuda")]
         if model.device().is_cuda() {
-            let Room { rows, places, prompt_rows, .. } = decode_gpu::room(model);
-            return Self { rows, completion_tokens: places, prompt_tokens: prompt_rows };
+            let DecodeLimits { rows, kv_slots, prompt_rows, .. } = decode_gpu::limits(model);
+            return Self { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows };
         }
         let token_bytes = model.cache_widths().sum::<usize>() * model.dtype().size_in_bytes();
         let longest = CPU_DECODE_ROWS * model.config().max_position_embeddings;
@@ -322,21 +322,21 @@ pub fn decode_queue(
     (size, draft_tokens, adapter_slot): (QueueSize, usize, usize),
     memory: &RolloutMemory,
     threads: &ThreadPool,
-) -> Result<(DecodeCounts, Vec<Hindrance>)> {
-    let room = match model.device() {
+) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+    let limits = match model.device() {
         #[cfg(feature = "cuda")]
-        candle_core::Device::Cuda(_) => decode_gpu::room(model),
-        _ => CPU_ROOM,
+        candle_core::Device::Cuda(_) => decode_gpu::limits(model),
+        _ => CPU_LIMITS,
     };
-    let capacity = Capacity::of_queue(size, draft_tokens, adapter_slot);
-    decode::decode_from(model, adapters, source, memory, (room, capacity), threads)
+    let capacity = Capacity::for_queue(size, draft_tokens, adapter_slot);
+    decode::decode_from(model, adapters, source, memory, (limits, capacity), threads)
 }
 
 /// A shard is decoded at once. A thread takes 0.25 ms for one row of the embedded model, 0.95 ms for eight and 3 ms for 32.
-const CPU_ROOM: Room = Room {
+const CPU_LIMITS: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
-    places: usize::MAX,
-    first_places: usize::MAX,
+    kv_slots: usize::MAX,
+    initial_slots: usize::MAX,
     prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,
     drafted_rows: 2 * CPU_DECODE_ROWS,

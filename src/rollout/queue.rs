@@ -88,7 +88,7 @@ impl RequestSource for FixedRequests<'_> {
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
         let index = id as usize;
-        self.memory.tell(&self.requests[index], sample, &completion);
+        self.memory.notify(&self.requests[index], sample, &completion);
         self.completions[index].push((sample, completion));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use candle_core::{Error, Result};
 
 use super::{
-    Completion, EndedCompletion, Generated, Hindrance, Request, RolloutMemory, Sampling, ThreadPool, generate,
+    Completion, EndedCompletion, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate,
 };
 use crate::advantage::{GroupSignal, group_signal};
 use crate::dataset::PromptRow;
@@ -51,13 +51,13 @@ impl RolloutContext<'_> {
     ///
     /// # Errors
     /// As [`generate`].
-    pub fn rollout(&self, requests: &[Request], sampling: &Sampling) -> Result<Generated> {
+    pub fn rollout(&self, requests: &[Request], sampling: &Sampling) -> Result<RolloutOutput> {
         let smaller = || self.memory.halve(requests.iter().map(|request| request.samples).sum());
         let sample = || generate(self.model, self.adapters, requests, sampling, self.memory, self.threads);
         let before = self.memory.halvings();
         let mut generated = retry(|| _ = self.engine.trim_memory(), smaller, sample)?;
         let halvings = self.memory.halvings();
-        generated.hindrances.extend((halvings > before).then_some(Hindrance::Smaller { parts: 1 << halvings }));
+        generated.gpu_fallbacks.extend((halvings > before).then_some(GpuFallback::Smaller { parts: 1 << halvings }));
         Ok(generated)
     }
 
@@ -73,30 +73,30 @@ impl RolloutContext<'_> {
         scorer: &Scorer,
         rows: impl Iterator<Item = (&'r [u32], &'r PromptRow)>,
         watcher: Option<&mut dyn Watcher>,
-    ) -> Result<Generated> {
+    ) -> Result<RolloutOutput> {
         if !scorer.runs_programs() && watcher.is_none() {
             return self.rollout(requests, sampling);
         }
         let rows: HashMap<&[u32], &PromptRow> = rows.collect();
         let (sender, finished) = channel();
-        let is_wanted = AtomicBool::new(true);
+        let keep_going = AtomicBool::new(true);
         std::thread::scope(|scope| {
-            let wanted = &is_wanted;
+            let wanted = &keep_going;
             let rows = &rows;
-            scope.spawn(move || self.score_as_they_end(finished, scorer, (rows, wanted), watcher));
+            scope.spawn(move || self.score_early(finished, scorer, (rows, wanted), watcher));
             let _listening = self.memory.listen(sender);
             let generated = self.rollout(requests, sampling);
-            is_wanted.store(generated.is_ok(), Ordering::Relaxed);
+            keep_going.store(generated.is_ok(), Ordering::Relaxed);
             generated
         })
     }
 
     /// Asks the scorer; one that runs programs remembers its answers.
-    fn score_as_they_end(
+    fn score_early(
         &self,
         finished: Receiver<EndedCompletion>,
         scorer: &Scorer,
-        (rows, is_wanted): (&HashMap<&[u32], &PromptRow>, &AtomicBool),
+        (rows, keep_going): (&HashMap<&[u32], &PromptRow>, &AtomicBool),
         mut watcher: Option<&mut dyn Watcher>,
     ) {
         while let Ok(first) = finished.recv() {
@@ -112,8 +112,8 @@ impl RolloutContext<'_> {
             };
             let asked: Vec<Option<(String, &PromptRow)>> = ended.iter().map(asked).collect();
             let texts: Vec<_> = asked.iter().flatten().map(|(text, row)| (text.as_str(), Some(*row))).collect();
-            let is_wanted = || is_wanted.load(Ordering::Relaxed) && self.threads.check().is_ok();
-            let scores = scorer.score_while(&texts, is_wanted);
+            let keep_going = || keep_going.load(Ordering::Relaxed) && self.threads.check().is_ok();
+            let scores = scorer.score_while(&texts, keep_going);
             let (Some(scores), Some(watcher)) = (scores, watcher.as_mut()) else { continue };
             let mut scores = scores.iter();
             for (ended, asked) in ended.iter().zip(&asked) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use crate::kernels::sampler::{Draw, SampledToken, mask_words};
+use crate::kernels::sampler::{SampleParams, SampledToken, mask_words};
 
 /// How a served completion is drawn otherwise than from the model's whole distribution.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,7 @@ impl Default for Shaping {
 
 impl Shaping {
     /// Whether other tokens are drawn.
-    fn draws(&self) -> bool {
+    fn changes_distribution(&self) -> bool {
         self.top_p < 1.0 || self.has_penalties()
     }
 
@@ -42,28 +42,28 @@ impl Shaping {
 
 /// A draw of a pass that is made here.
 #[derive(Debug)]
-pub(super) struct ShapedDraw {
+pub(super) struct ShapedParams {
     /// Of the draw in the pass.
     index: usize,
     shaping: Arc<Shaping>,
-    draw: Draw,
+    params: SampleParams,
     /// Of the completion's tokens, where there are penalties.
     counts: HashMap<u32, u32>,
 }
 
-impl ShapedDraw {
-    pub(super) fn new(index: usize, shaping: &Arc<Shaping>, draw: Draw, token_ids: &[u32]) -> Self {
+impl ShapedParams {
+    pub(super) fn new(index: usize, shaping: &Arc<Shaping>, params: SampleParams, token_ids: &[u32]) -> Self {
         let mut counts = HashMap::new();
         for id in token_ids.iter().filter(|_| shaping.has_penalties()) {
             *counts.entry(*id).or_default() += 1;
         }
-        Self { index, shaping: Arc::clone(shaping), draw, counts }
+        Self { index, shaping: Arc::clone(shaping), params, counts }
     }
 }
 
-/// What a [`ShapedDraw`] drew.
+/// What a [`ShapedParams`] drew.
 #[derive(Debug, PartialEq)]
-pub(super) struct Shaped {
+pub(super) struct ShapedToken {
     pub(super) index: usize,
     /// `None`: what was drawn without shaping.
     pub(super) token: Option<SampledToken>,
@@ -72,14 +72,18 @@ pub(super) struct Shaped {
 }
 
 /// `logits`: [rows, vocabulary]; `masks`: as of `sample_masked`, for all rows.
-pub(super) fn draw_shaped(logits: &Tensor, draws: &[ShapedDraw], masks: Option<&[u32]>) -> Result<Vec<Shaped>> {
+pub(super) fn sample_shaped(
+    logits: &Tensor,
+    params: &[ShapedParams],
+    masks: Option<&[u32]>,
+) -> Result<Vec<ShapedToken>> {
     let (_, vocabulary) = logits.dims2()?;
     let width = mask_words(vocabulary);
-    let shaped = |draw: &ShapedDraw| {
-        let mask = masks.and_then(|masks| masks.get(draw.index * width..)?.get(..width));
-        draw.drawn_from(&logits.get(draw.index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?, mask)
+    let shaped = |params: &ShapedParams| {
+        let mask = masks.and_then(|masks| masks.get(params.index * width..)?.get(..width));
+        params.sample_from(&logits.get(params.index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?, mask)
     };
-    draws.iter().map(shaped).collect()
+    params.iter().map(shaped).collect()
 }
 
 /// A token that may come.
@@ -97,11 +101,11 @@ impl Candidate {
     }
 }
 
-impl ShapedDraw {
-    fn drawn_from(&self, logits: &[f32], mask: Option<&[u32]>) -> Result<Shaped> {
-        let Self { index, shaping, draw, .. } = self;
-        let is_greedy = draw.temperature == 0.0 || draw.uniform < 0.0;
-        let mut candidates = self.candidates(logits, mask, if is_greedy { 1.0 } else { draw.temperature })?;
+impl ShapedParams {
+    fn sample_from(&self, logits: &[f32], mask: Option<&[u32]>) -> Result<ShapedToken> {
+        let Self { index, shaping, params, .. } = self;
+        let is_greedy = params.temperature == 0.0 || params.uniform < 0.0;
+        let mut candidates = self.candidates(logits, mask, if is_greedy { 1.0 } else { params.temperature })?;
         if shaping.top_p < 1.0 {
             keep_likeliest(&mut candidates, shaping.top_p);
         }
@@ -110,8 +114,8 @@ impl ShapedDraw {
             bail!("the model's logits are not finite")
         }
         let log_prob = |candidate: &Candidate| (candidate.weight / total).ln() as f32;
-        let drawn = || {
-            let (mut sum, target) = (0.0, draw.uniform * total);
+        let sampled = || {
+            let (mut sum, target) = (0.0, params.uniform * total);
             // In the order of the ids, as all draws.
             let passed = candidates.iter().find(|candidate| {
                 sum += candidate.weight;
@@ -121,7 +125,7 @@ impl ShapedDraw {
             let found = if is_greedy { likeliest() } else { passed.or_else(|| candidates.last()) };
             found.map(|found| SampledToken { token_id: found.id, log_prob: log_prob(found) })
         };
-        let token = shaping.draws().then(drawn).flatten();
+        let token = shaping.changes_distribution().then(sampled).flatten();
         let mut likeliest = candidates.clone();
         if likeliest.len() > shaping.alternatives {
             likeliest.select_nth_unstable_by(shaping.alternatives, Candidate::likelier);
@@ -129,7 +133,7 @@ impl ShapedDraw {
         }
         likeliest.sort_unstable_by(Candidate::likelier);
         let alternatives = likeliest.iter().map(|candidate| (candidate.id, log_prob(candidate))).collect();
-        Ok(Shaped { index: *index, token, alternatives })
+        Ok(ShapedToken { index: *index, token, alternatives })
     }
 
     /// In the order of their ids.
@@ -186,16 +190,16 @@ mod tests {
         Tensor::new(&[[9.0, 0.0, 0.0, 0.0], row], &Device::Cpu).unwrap()
     }
 
-    fn drawn(shaping: Shaping, uniform: f64, temperature: f64, before: &[u32], mask: Option<u32>) -> Shaped {
-        let draw = ShapedDraw::new(1, &Arc::new(shaping), Draw { uniform, temperature }, before);
+    fn sampled(shaping: Shaping, uniform: f64, temperature: f64, before: &[u32], mask: Option<u32>) -> ShapedToken {
+        let params = ShapedParams::new(1, &Arc::new(shaping), SampleParams { uniform, temperature }, before);
         let masks = mask.map(|mask| [u32::MAX, mask]);
-        draw_shaped(&logits(), &[draw], masks.as_ref().map(|masks| &masks[..])).unwrap().remove(0)
+        sample_shaped(&logits(), &[params], masks.as_ref().map(|masks| &masks[..])).unwrap().remove(0)
     }
 
     #[test]
     fn top_p_draws_from_the_likeliest_alone() {
         let check = |top_p: f64, uniform: f64, mask: Option<u32>, id: u32, probability: f64| {
-            let token = drawn(Shaping { top_p, ..PLAIN }, uniform, 1.0, &[], mask).token.unwrap();
+            let token = sampled(Shaping { top_p, ..PLAIN }, uniform, 1.0, &[], mask).token.unwrap();
             assert_eq!(token.token_id, id, "{top_p} {uniform}");
             assert!(
                 (f64::from(token.log_prob) - probability.ln()).abs() < 1e-5,
@@ -219,11 +223,11 @@ mod tests {
     fn penalties_lower_what_was_said_and_alternatives_are_of_what_is_drawn_from() {
         let penalized = Shaping { presence_penalty: 1.0, frequency_penalty: 0.5, alternatives: 2, ..PLAIN };
         // 0.5 / e^2 is less than 0.25.
-        let found = drawn(penalized.clone(), 0.5, 0.0, &[1, 1], None);
+        let found = sampled(penalized.clone(), 0.5, 0.0, &[1, 1], None);
         assert_eq!(found.token.unwrap().token_id, 3);
         assert_eq!(found.alternatives.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 2]);
-        assert_eq!(drawn(penalized, 0.5, 0.0, &[], None).token.unwrap().token_id, 1);
-        let told = drawn(Shaping { alternatives: 9, ..PLAIN }, 0.5, 0.5, &[], None);
+        assert_eq!(sampled(penalized, 0.5, 0.0, &[], None).token.unwrap().token_id, 1);
+        let told = sampled(Shaping { alternatives: 9, ..PLAIN }, 0.5, 0.5, &[], None);
         // At temperature 0.5 probabilities are squared; what is drawn stays as it is.
         assert_eq!(told.token, None);
         let sum = [0.1_f64, 0.5, 0.15, 0.25].iter().map(|probability| probability * probability).sum::<f64>();
@@ -235,6 +239,9 @@ mod tests {
             assert!((f64::from(*log_prob) - (probability * probability / sum).ln()).abs() < 1e-5);
         }
         // Likely tokens that are left out have no log-probability.
-        assert_eq!(drawn(Shaping { top_p: 0.6, alternatives: 9, ..PLAIN }, 0.5, 1.0, &[], None).alternatives.len(), 2);
+        assert_eq!(
+            sampled(Shaping { top_p: 0.6, alternatives: 9, ..PLAIN }, 0.5, 1.0, &[], None).alternatives.len(),
+            2
+        );
     }
 }

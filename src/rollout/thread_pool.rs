@@ -20,7 +20,7 @@ type IsCancelled = Box<dyn Fn() -> bool + Send + Sync>;
 /// The error of cancelled work.
 #[derive(Debug, thiserror::Error)]
 #[error("cancelled")]
-struct Cancelled;
+struct CancelledError;
 
 /// Tapes in tests recurse deeply.
 const STACK_BYTES: usize = 64 << 20;
@@ -42,7 +42,7 @@ impl ThreadPool {
     }
 
     /// On a GPU one: its work is launched by the calling thread alone.
-    pub fn of_engine(engine: &Engine, count: usize) -> Result<Self> {
+    pub fn for_engine(engine: &Engine, count: usize) -> Result<Self> {
         if engine.device.is_cpu() { Self::new(count) } else { Ok(Self::calling()) }
     }
 
@@ -60,7 +60,7 @@ impl ThreadPool {
     /// Whether an error is from cancelled work.
     pub fn is_cancellation(error: &Error) -> bool {
         match error {
-            Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<Cancelled>()),
+            Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<CancelledError>()),
             Error::Context { inner, .. } | Error::WithBacktrace { inner, .. } => Self::is_cancellation(inner),
             _ => false,
         }
@@ -77,7 +77,7 @@ impl ThreadPool {
     /// The error of cancelled work.
     pub(crate) fn cancelled() -> Error {
         // Of candle's errors this one carries a typed cause.
-        Error::Io(std::io::Error::other(Cancelled))
+        Error::Io(std::io::Error::other(CancelledError))
     }
 
     pub fn count(&self) -> usize {

@@ -18,15 +18,15 @@ pub struct AgainstBase {
 
 impl AgainstBase {
     /// `None` if the evals share no prompt.
-    pub fn of(base: &[EvalRecord], trained: &[EvalRecord]) -> Option<Self> {
-        let valid = Comparison::of(base, trained);
-        (valid.pairs() > 0).then(|| Self { valid, exact: Comparison::of_exact(base, trained) })
+    pub fn between(base: &[EvalRecord], trained: &[EvalRecord]) -> Option<Self> {
+        let valid = Comparison::between(base, trained);
+        (valid.pairs() > 0).then(|| Self { valid, exact: Comparison::between_exact(base, trained) })
     }
 
     /// Compares the files of a run; `None` if one cannot be read.
     pub fn read(run: &Path, step: u64, set: &str, target: &str) -> Option<Self> {
         let read = |step, target| read_evals(&eval_path(run, step, set, target)).ok();
-        Self::of(&read(0, "base")?, &read(step, target)?)
+        Self::between(&read(0, "base")?, &read(step, target)?)
     }
 
     /// Whether valid or exact is significantly below the base's.

@@ -50,7 +50,7 @@ pub fn checkpoint_path(run: &Path, step: u64) -> PathBuf {
 
 /// How many trained numbers a checkpoint has no files for, since they are those of the run's base: at the start of full
 /// training. `None` if it has all.
-pub fn numbers_of_base(checkpoint: &Path) -> Option<u64> {
+pub fn base_parameter_count(checkpoint: &Path) -> Option<u64> {
     let text = crate::files::read_text(&checkpoint.join(CHECKPOINT_MARK)).ok()?;
     serde_json::from_str::<serde_json::Value>(&text).ok()?.get("numbers_of_base")?.as_u64()
 }

@@ -10,9 +10,9 @@ use super::error::RunError;
 use crate::secrets::is_control;
 
 /// A longer file is not one of comments.
-const LONGEST_BYTES: u64 = 8 << 20;
+const MAX_BYTES: u64 = 8 << 20;
 /// In characters.
-const LONGEST_COMMENT: usize = 2000;
+const MAX_COMMENT_CHARS: usize = 2000;
 
 /// One per prompt of a set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub fn comments_path(folder: &Path) -> PathBuf {
 /// [`RunError`] naming the file.
 pub fn read_comments(folder: &Path) -> Result<Vec<Comment>, RunError> {
     let path = comments_path(folder);
-    let bytes = match crate::files::read_at_most(&path, LONGEST_BYTES) {
+    let bytes = match crate::files::read_at_most(&path, MAX_BYTES) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         outcome => outcome.map_err(RunError::io("read", &path))?,
     };
@@ -73,8 +73,8 @@ pub fn check_comment(text: &str) -> Option<String> {
     let length = text.chars().count();
     match () {
         () if text.chars().any(is_control) => Some("the comment has control characters".to_owned()),
-        () if length > LONGEST_COMMENT => {
-            Some(format!("the comment has {length} characters (limit {LONGEST_COMMENT})"))
+        () if length > MAX_COMMENT_CHARS => {
+            Some(format!("the comment has {length} characters (limit {MAX_COMMENT_CHARS})"))
         }
         () => None,
     }

@@ -22,8 +22,8 @@ pub const SLOTS: &str = "GRPO_TUI_SLOTS";
 /// How often a waiting run checks whether it is its turn.
 const ROUND: Duration = Duration::from_millis(250);
 /// How long to wait for the lock of the queue, which each newcomer holds for an instant.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LONGEST_HOLDER: u64 = 200;
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_HOLDER_BYTES: u64 = 200;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Device {
@@ -139,7 +139,7 @@ impl Slot {
         let mut tickets = draw_all(folder, devices)?;
         loop {
             // A ticket whose file somebody removed is of no use.
-            if !tickets.iter().all(Ticket::stands) {
+            if !tickets.iter().all(Ticket::is_valid) {
                 drop(tickets);
                 tickets = draw_all(folder, devices)?;
             }
@@ -213,7 +213,7 @@ pub fn holder(folder: &Path, device: &Device) -> String {
         return String::new();
     }
     let mut text = String::new();
-    let _ = lock.take(LONGEST_HOLDER).read_to_string(&mut text);
+    let _ = lock.take(MAX_HOLDER_BYTES).read_to_string(&mut text);
     // Any user may have written it, and it is printed on terminals.
     text.trim().chars().filter(|letter| !letter.is_control()).collect()
 }
@@ -240,7 +240,7 @@ fn draw_all(folder: &Path, devices: &[Device]) -> Result<Vec<Ticket>, RunError> 
     for name in names {
         let path = folder.join(format!("{name}.queue"));
         let file = open_or_create(folder, &path)?;
-        lock_within(&file, &path, PATIENCE)?;
+        lock_within(&file, &path, LOCK_TIMEOUT)?;
         queues.insert(name, file);
     }
     devices.iter().map(|device| Ticket::draw(folder, device, &queues[&device.name()])).collect()
@@ -267,7 +267,7 @@ impl Ticket {
     }
 
     /// Whether its file is still there.
-    fn stands(&self) -> bool {
+    fn is_valid(&self) -> bool {
         let is_own = |found: std::fs::Metadata| {
             self.file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
         };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::checkpoints::{checkpoint_path, list_checkpoints, numbers_of_base};
+use super::checkpoints::{base_parameter_count, checkpoint_path, list_checkpoints};
 use super::history::RunState;
 use super::rollouts::{STEPS_PER_FILE, rollout_segments};
 use crate::config::TrainConfig;
@@ -63,7 +63,7 @@ pub fn disk_forecast(run: &Path, state: &RunState, config: &TrainConfig) -> Disk
     if rest == 0 {
         return DiskForecast { now, at_end_bytes: Some(now.total_bytes), needed_bytes: Some(0), free_bytes };
     }
-    let retention = Retention::of(config, total_steps);
+    let retention = Retention::for_config(config, total_steps);
     let (packed_step, plain_step) = rollout_steps(run, state.last_step);
     let rollouts_at_end = packed_step * retention.rollout_steps_at_end as f64;
     let (checkpoints, checkpoint) = checkpoints(run);
@@ -108,8 +108,9 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
             .collect();
         per_step(evals.iter().sum(), evals.len() as u64)
     };
-    let to_come =
-        Retention::of(config, total_steps).evals.saturating_sub(Retention::of(config, state.last_step + 1).evals - 1);
+    let to_come = Retention::for_config(config, total_steps)
+        .evals
+        .saturating_sub(Retention::for_config(config, state.last_step + 1).evals - 1);
     of_set("eval") * to_come as f64 + of_set("test")
 }
 
@@ -119,7 +120,7 @@ fn checkpoints(run: &Path) -> (u64, f64) {
     let latest = steps.iter().rfind(|step| **step > 0).or(steps.last());
     let size = latest.map_or(0, |step| {
         let folder = checkpoint_path(run, *step);
-        numbers_of_base(&folder).map_or_else(|| bytes_below(&folder), |numbers| numbers * BYTES_PER_TRAINED_NUMBER)
+        base_parameter_count(&folder).map_or_else(|| bytes_below(&folder), |numbers| numbers * BYTES_PER_TRAINED_NUMBER)
     });
     (steps.len() as u64, size as f64)
 }

@@ -7,9 +7,9 @@ use super::error::RunError;
 use crate::secrets::is_control;
 
 /// A longer file is not a name.
-const LONGEST_BYTES: u64 = 4096;
+const MAX_BYTES: u64 = 4096;
 /// In characters.
-const LONGEST_NAME: usize = 80;
+const MAX_NAME_CHARS: usize = 80;
 
 /// `name.json`, a string.
 pub fn name_path(run: &Path) -> PathBuf {
@@ -22,7 +22,7 @@ pub fn name_path(run: &Path) -> PathBuf {
 /// [`RunError`] naming the file.
 pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
     let path = name_path(run);
-    let bytes = match crate::files::read_at_most(&path, LONGEST_BYTES) {
+    let bytes = match crate::files::read_at_most(&path, MAX_BYTES) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         outcome => outcome.map_err(RunError::io("read", &path))?,
     };
@@ -56,7 +56,7 @@ pub fn check_name(name: &str) -> Option<String> {
     match () {
         () if name.trim().is_empty() => Some("the name is empty".to_owned()),
         () if name.chars().any(is_control) => Some("the name has control characters".to_owned()),
-        () if length > LONGEST_NAME => Some(format!("the name has {length} characters (limit {LONGEST_NAME})")),
+        () if length > MAX_NAME_CHARS => Some(format!("the name has {length} characters (limit {MAX_NAME_CHARS})")),
         () => None,
     }
 }

@@ -32,7 +32,7 @@ struct Answer {
 
 impl EndpointSummary {
     /// `None` where no completion is of an endpoint.
-    pub(super) fn of(records: &[EvalRecord]) -> Option<Self> {
+    pub(super) fn from_records(records: &[EvalRecord]) -> Option<Self> {
         if records.iter().all(|record| record.call.is_none()) {
             return None;
         }
@@ -54,7 +54,7 @@ impl EndpointSummary {
             latency_p95_seconds: rank(0.95),
             busy_seconds,
             tokens_per_second: busy_seconds.zip(tokens).map(|(seconds, tokens)| tokens as f64 / seconds),
-            logprobs: LogProbs::of(calls.iter().filter_map(|(_, call)| call.logprobs)),
+            logprobs: LogProbs::sum(calls.iter().filter_map(|(_, call)| call.logprobs)),
         })
     }
 }
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn time_counts_once_while_any_answered_request_is_under_way() {
         let check = |records: &[EvalRecord], expected: [Option<f64>; 2]| {
-            let found = EndpointSummary::of(records).unwrap_or_default();
+            let found = EndpointSummary::from_records(records).unwrap_or_default();
             assert_eq!([found.busy_seconds, found.tokens_per_second], expected, "{records:?}");
         };
         let at = |begun: f64, seconds: f64| record(Some(begun), seconds, Some(30));
@@ -126,7 +126,7 @@ mod tests {
         let given = |mean, tokens| Some(LogProbs { mean: Some(mean), tokens, answers: 1 });
         let check = |all: &[Option<LogProbs>], expected: Option<LogProbs>| {
             let records: Vec<EvalRecord> = all.iter().copied().map(with).collect();
-            assert_eq!(EndpointSummary::of(&records).unwrap_or_default().logprobs, expected, "{all:?}");
+            assert_eq!(EndpointSummary::from_records(&records).unwrap_or_default().logprobs, expected, "{all:?}");
         };
         let none = Some(LogProbs::default());
         check(&[None, None], None);

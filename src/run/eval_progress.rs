@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The answers by which the time left is estimated, at least: prompts are answered side by side, so the first one takes
 /// nearly as long as many.
-const FEWEST_ANSWERS: usize = 8;
+const MIN_ANSWERS: usize = 8;
 
 /// The eval that a worker is sampling. An answer is the completion of a prompt; of rows of several turns, those of one
 /// turn are counted.
@@ -47,7 +47,7 @@ impl EvalProgress {
 
     /// By the rate so far; `None` before there is one to speak of.
     pub fn seconds_left(&self) -> Option<f64> {
-        let is_early = self.answers.saturating_sub(self.kept) < FEWEST_ANSWERS.min(self.total);
+        let is_early = self.answers.saturating_sub(self.kept) < MIN_ANSWERS.min(self.total);
         self.rate().filter(|_| !is_early).map(|rate| self.total.saturating_sub(self.answers) as f64 / rate)
     }
 }

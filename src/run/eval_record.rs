@@ -76,7 +76,7 @@ pub struct LogProbs {
 
 impl LogProbs {
     /// Joins those of several answers; answers without any are left out of the mean. `None` if none was asked for any.
-    pub(crate) fn of(answers: impl Iterator<Item = Self>) -> Option<Self> {
+    pub(crate) fn sum(answers: impl Iterator<Item = Self>) -> Option<Self> {
         answers.reduce(|one, other| {
             let tokens = one.tokens + other.tokens;
             let sum = |of: Self| of.mean.unwrap_or(0.0) * of.tokens as f64;

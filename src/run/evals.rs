@@ -81,7 +81,7 @@ pub struct AnswerSummary {
 }
 
 impl AnswerSummary {
-    fn of(records: &[&EvalRecord]) -> Option<Box<Self>> {
+    fn from_records(records: &[&EvalRecord]) -> Option<Box<Self>> {
         let counts = |record: &&EvalRecord| {
             (record.turns.iter().filter(|turn| turn.tier == "valid").count(), record.turns.len())
         };
@@ -151,12 +151,12 @@ impl EvalSummary {
             valid_interval: [0.0, 1.0],
             mean_tokens: lengths.iter().sum::<usize>() as f64 / lengths.len().max(usize::from(all.is_empty())) as f64,
             truncated: rate(&all, |record| record.truncated),
-            by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::of(&records))).collect(),
+            by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::from_records(&records))).collect(),
             with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
             intervals: intervals_by_prompt(&all).map(Box::new),
-            answers: AnswerSummary::of(&all),
-            endpoint: EndpointSummary::of(records).map(Box::new),
-            samples: SampleSummary::of(&all).map(Box::new),
+            answers: AnswerSummary::from_records(&all),
+            endpoint: EndpointSummary::from_records(records).map(Box::new),
+            samples: SampleSummary::from_records(&all).map(Box::new),
             speed: None,
         };
         summary.valid_interval = summary.interval("valid");
@@ -203,7 +203,7 @@ impl EvalSummary {
 }
 
 impl TagSummary {
-    fn of(records: &[&EvalRecord]) -> Self {
+    fn from_records(records: &[&EvalRecord]) -> Self {
         let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
         let exact = exact_rate(records);
         Self {
@@ -266,12 +266,12 @@ pub struct Comparison {
 
 impl Comparison {
     /// Compares `valid`. If an id occurs more than once in an eval, its last record counts.
-    pub fn of(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
+    pub fn between(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
         Self::by(before, after, |record| (!record.is_error()).then(|| record.is_valid()))
     }
 
     /// Compares `exact`; `None` if no prompt of both has an expected value.
-    pub fn of_exact(before: &[EvalRecord], after: &[EvalRecord]) -> Option<Self> {
+    pub fn between_exact(before: &[EvalRecord], after: &[EvalRecord]) -> Option<Self> {
         let found = Self::by(before, after, |record| record.exact.filter(|_| !record.is_error()));
         (found.pairs() > 0).then_some(found)
     }
@@ -300,7 +300,7 @@ impl Comparison {
     }
 
     pub fn verdict(&self) -> Verdict {
-        Verdict::of(self.fixed as f64 - self.broken as f64, self.mcnemar_p)
+        Verdict::from_difference(self.fixed as f64 - self.broken as f64, self.mcnemar_p)
     }
 
     /// Prompts in both evals.
@@ -387,9 +387,9 @@ mod tests {
         assert_eq!((summary.n, summary.scorer_errors, summary.valid, summary.exact), (2, 1, 0.5, Some(1.0)));
         assert_eq!(summary.by_tag["clean"].n, 2);
         let after = [error("a"), record("b", "valid", None, "clean"), record("c", "valid", Some(true), "clean")];
-        let compared = Comparison::of(&before, &after);
+        let compared = Comparison::between(&before, &after);
         assert_eq!((compared.fixed, compared.pairs(), compared.unmatched), (1, 1, 2));
-        assert_eq!(Comparison::of_exact(&before, &after), None);
+        assert_eq!(Comparison::between_exact(&before, &after), None);
         let all = EvalSummary::from_records(&[error("a")]);
         assert_eq!((all.n, all.valid, all.mean_tokens), (0, 0.0, 0.0));
     }
@@ -422,12 +422,12 @@ mod tests {
             record("c", "valid", None, ""),
             record("d", "invalid", None, ""),
         ];
-        let compared = Comparison::of(&before, &after);
+        let compared = Comparison::between(&before, &after);
         let expected = Comparison { fixed: 2, broken: 1, both: 1, neither: 0, unmatched: 1, mcnemar_p: 1.0 };
         assert_eq!(compared, expected);
-        assert_eq!(Comparison::of_exact(&before, &after), None, "the second eval knows no expected answer");
+        assert_eq!(Comparison::between_exact(&before, &after), None, "the second eval knows no expected answer");
         let exact = Comparison { fixed: 0, broken: 0, both: 1, neither: 2, unmatched: 0, mcnemar_p: 1.0 };
-        assert_eq!(Comparison::of_exact(&before, &before), Some(exact));
+        assert_eq!(Comparison::between_exact(&before, &before), Some(exact));
         assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);
         assert!(EvalSummary::from_records(&[]).exact.is_none());
     }

@@ -47,7 +47,7 @@ const KINDS: &[(u32, &str, bool)] = &[
 
 impl FileSystem {
     /// Unknown if the path cannot be examined.
-    pub fn of(path: &Path) -> Self {
+    pub fn for_path(path: &Path) -> Self {
         // Only the low half of the kernel's word is meaningful.
         Self(rustix::fs::statfs(path).ok().map(|found| found.f_type as u32))
     }
@@ -91,7 +91,7 @@ impl FolderWatch {
     /// Renews the watch, as a watch on a removed folder sees nothing of a new one.
     pub(super) fn renew(&mut self, folder: &Path, concerns: impl Fn(&Path) -> bool + Send + 'static) {
         self.watcher = None;
-        if FileSystem::of(folder).is_network() {
+        if FileSystem::for_path(folder).is_network() {
             return;
         }
         let sender = self.sender.clone();
@@ -187,7 +187,7 @@ mod tests {
     fn kinds() {
         assert_eq!((FileSystem(Some(0x6969)).name(), FileSystem(Some(0x6969)).is_network()), ("nfs".to_owned(), true));
         assert_eq!((FileSystem(Some(0x12)).name(), FileSystem(Some(0x12)).is_network()), ("0x12".to_owned(), false));
-        assert_eq!(FileSystem::of(Path::new("/proc/none/such")), FileSystem(None));
-        assert!(!FileSystem::of(Path::new("/proc")).is_network());
+        assert_eq!(FileSystem::for_path(Path::new("/proc/none/such")), FileSystem(None));
+        assert!(!FileSystem::for_path(Path::new("/proc")).is_network());
     }
 }

@@ -51,7 +51,7 @@ impl Follower {
     pub fn next(&mut self, patience: Duration) -> Result<Batch, RunError> {
         let deadline = Instant::now() + patience;
         loop {
-            let batch = self.look()?;
+            let batch = self.poll()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if !batch.is_empty() || left.is_zero() {
                 return Ok(batch);
@@ -60,7 +60,7 @@ impl Follower {
         }
     }
 
-    fn look(&mut self) -> Result<Batch, RunError> {
+    fn poll(&mut self) -> Result<Batch, RunError> {
         self.last_look = Some(Instant::now());
         let mut batch = self.reader.read()?;
         let gone = batch.is_empty() && !self.run.is_dir();

@@ -29,7 +29,7 @@ pub struct GpuProcess {
 
 impl Gpu {
     /// GPU `ordinal` of those that CUDA shows this process; `None` without NVML or such a GPU.
-    pub fn of_ordinal(ordinal: usize) -> Option<Self> {
+    pub fn by_ordinal(ordinal: usize) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         let uuids: Vec<String> = (0..nvml.device_count().ok()?).map(|index| uuid(&nvml, index)).collect();
         let setting = std::env::var("CUDA_VISIBLE_DEVICES").ok();
@@ -38,7 +38,7 @@ impl Gpu {
     }
 
     /// The GPU with that UUID; `None` without NVML or such a GPU.
-    pub fn of_uuid(expected: &str) -> Option<Self> {
+    pub fn by_uuid(expected: &str) -> Option<Self> {
         let nvml = Nvml::init().ok()?;
         let index = (0..nvml.device_count().ok()?).find(|&index| uuid(&nvml, index) == expected)?;
         Self::at(nvml, index)
@@ -162,6 +162,6 @@ mod tests {
 
     #[test]
     fn a_gpu_that_is_not_there_is_none() {
-        assert!(Gpu::of_uuid("GPU-of-nobody").is_none() && Gpu::of_ordinal(usize::MAX).is_none());
+        assert!(Gpu::by_uuid("GPU-of-nobody").is_none() && Gpu::by_ordinal(usize::MAX).is_none());
     }
 }

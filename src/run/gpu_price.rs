@@ -13,7 +13,7 @@ use crate::format::line_column;
 pub const GPU_PRICE_KEY: &str = "gpu_price_per_hour";
 /// What a price is, for messages.
 pub const GPU_PRICE_RULE: &str = "a number >= 0";
-const LONGEST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Whether a number is a price, in any currency.
 pub fn is_price(price: f64) -> bool {
@@ -40,7 +40,7 @@ pub fn configured_gpu_price() -> Result<Option<f64>, RunError> {
 }
 
 fn gpu_price_of(path: &Path) -> Result<Option<f64>, RunError> {
-    let text = match crate::files::read_at_most(path, LONGEST_BYTES) {
+    let text = match crate::files::read_at_most(path, MAX_BYTES) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(RunError::Io { action: "read", path: path.to_owned(), source }),

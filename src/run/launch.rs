@@ -24,7 +24,7 @@ use crate::score::given_threads;
 const READY: &str = "GRPO_TUI_READY_FD";
 
 /// The longest report of a worker.
-const LONGEST_WORD: usize = 16 * 1024;
+const MAX_REPORT_BYTES: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -189,7 +189,7 @@ fn first_word(receiver: OwnedFd, patience: Duration) -> Option<String> {
         }
         let length = receiver.read(&mut chunk).unwrap_or(0);
         bytes.extend_from_slice(&chunk[..length]);
-        if length == 0 || bytes.contains(&b'\n') || bytes.len() > LONGEST_WORD {
+        if length == 0 || bytes.contains(&b'\n') || bytes.len() > MAX_REPORT_BYTES {
             return Some(String::from_utf8_lossy(&bytes).lines().next().unwrap_or_default().to_owned());
         }
     }

@@ -68,7 +68,7 @@ impl RunState {
     }
 
     /// Folds a batch of a [`super::Follower`].
-    pub fn take(&mut self, batch: Batch) {
+    pub fn apply(&mut self, batch: Batch) {
         if batch.restarted {
             *self = Self::default();
         }
@@ -85,7 +85,7 @@ impl RunState {
         reader.each(|found| match found {
             LogItem::Restarted => *self = Self::default(),
             LogItem::Event(event) => self.fold(*event),
-            LogItem::Skipped(_) => self.skipped += 1,
+            LogItem::SkippedLine(_) => self.skipped += 1,
             LogItem::Missing(count) => self.gaps = self.gaps.saturating_add(count),
         })
     }

@@ -40,11 +40,11 @@ pub enum WorkerSignal {
 
 impl Liveness {
     /// Decides by the lock, and by the heartbeat if the lock may be invisible.
-    pub fn of(run: &Path) -> Self {
+    pub fn for_run(run: &Path) -> Self {
         if RunLock::is_held(run) {
             return Self::Alive;
         }
-        if let Some(copy) = Pulled::of(run) {
+        if let Some(copy) = Pulled::for_run(run) {
             return Self::Gone(copy.standing());
         }
         let state = State::read(run);
@@ -72,7 +72,7 @@ impl Liveness {
 pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
     let age = Duration::from_millis(now_ms().saturating_sub(state.updated_ms));
     let afar = !state.status.is_ended() && state.status != Status::Created && state.host != host_name();
-    let kind = FileSystem::of(run);
+    let kind = FileSystem::for_path(run);
     (afar && kind.is_network() && age < SILENCE).then(|| {
         format!(
             "cannot see its lock ({} is a network file system); its worker on {} last wrote {} s ago",

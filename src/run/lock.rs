@@ -15,7 +15,7 @@ use super::events::local_now;
 use super::pulled::Pulled;
 
 /// How long a starting worker waits for viewers that are testing the lock.
-const PATIENCE: Duration = Duration::from_millis(300);
+const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The right to write to a run directory. Released when dropped, and by the kernel when the process dies.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl RunLock {
     /// # Errors
     /// [`RunError::InUse`] with the process that holds it, [`RunError::NoWorker`] of a copy of another host's.
     pub fn acquire(run: &Path) -> Result<Self, RunError> {
-        if let Some(copy) = Pulled::of(run) {
+        if let Some(copy) = Pulled::for_run(run) {
             return Err(RunError::NoWorker { path: run.to_owned(), standing: copy.standing() });
         }
         let path = run.join("lock");
@@ -83,7 +83,7 @@ impl RunLock {
         if !file.metadata().is_ok_and(|found| found.is_file()) {
             return Err(RunError::io("open", &path)(std::io::Error::other("not a regular file")));
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match file.try_lock() {
                 Ok(()) => break,

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::folder::{user_id, user_name};
 use super::subprocess::output_within;
 
-const PATIENCE: Duration = Duration::from_secs(2);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a process belongs to, and so do the workers that it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -49,10 +49,16 @@ impl LogoutPolicy {
         let (manager, properties) =
             ("org.freedesktop.login1.Manager", ["KillUserProcesses", "KillOnlyUsers", "KillExcludeUsers"]);
         let bus = ["--json=short", "get-property", "org.freedesktop.login1", "/org/freedesktop/login1", manager];
-        let logind = systemd.then(|| output_of("busctl", &[&bus[..], &properties[..]].concat(), PATIENCE)).flatten();
+        let logind =
+            systemd.then(|| output_of("busctl", &[&bus[..], &properties[..]].concat(), COMMAND_TIMEOUT)).flatten();
         let (kills, excepted) = logind.map_or((None, None), |text| kill_policy(&text, &user_name(user_id())));
-        let linger =
-            || output_of("loginctl", &["show-user", &user_id().to_string(), "--property=Linger", "--value"], PATIENCE);
+        let linger = || {
+            output_of(
+                "loginctl",
+                &["show-user", &user_id().to_string(), "--property=Linger", "--value"],
+                COMMAND_TIMEOUT,
+            )
+        };
         Self {
             systemd,
             kills,

@@ -55,8 +55,8 @@ mod writer;
 
 pub use against_base::AgainstBase;
 pub use checkpoints::{
-    CHECKPOINT_MARK, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete, list_checkpoints,
-    numbers_of_base,
+    CHECKPOINT_MARK, base_parameter_count, checkpoint_folder, checkpoint_path, checkpoint_step, checkpoints_to_delete,
+    list_checkpoints,
 };
 pub use comments::{Comment, check_comment, comments_path, read_comments, write_comment};
 pub use control::{
@@ -90,7 +90,7 @@ pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint, workspace};
 pub use promote::{PROVENANCE, promote};
 pub use pulled::Pulled;
 pub use query::{Comparison as QueryComparison, Field, Query};
-pub use reader::{Batch, EventReader, LogItem, Position, Skipped};
+pub use reader::{Batch, EventReader, LogItem, Position, SkippedLine};
 pub use recorded_lengths::{recorded_lengths, recorded_pace};
 pub use recording::{is_recording, unpack_recording};
 pub use remove::{Removal, RemovedRun};

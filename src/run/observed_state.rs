@@ -22,10 +22,10 @@ impl State {
         // The lock comes first: a worker that exits in between has already written its end event.
         let locked = RunLock::is_held(run);
         let Some(mut state) = Self::read(run) else {
-            return if locked { None } else { of_job(run, from_log(run), false) };
+            return if locked { None } else { slurm_state(run, from_log(run), false) };
         };
         let mut died = false;
-        if let Some(copy) = Pulled::of(run).filter(|_| !state.status.is_ended()) {
+        if let Some(copy) = Pulled::for_run(run).filter(|_| !state.status.is_ended()) {
             state.cause = Some(copy.standing());
             return Some(state);
         }
@@ -33,7 +33,7 @@ impl State {
             let gone = || format!("the worker (process {} on {}) died", state.pid, state.host);
             (state.status, state.step, state.cause) = match last_word(run) {
                 // The worker died between its end event and the state. Such a run is never resumed.
-                Last::End(end) if end.status == Status::Finished.name() => {
+                LastEvent::End(end) if end.status == Status::Finished.name() => {
                     (Status::Finished, end.step, Some(end.cause))
                 }
                 _ => (Status::Interrupted, state.step, Some(gone())),
@@ -41,12 +41,12 @@ impl State {
             died = state.status == Status::Interrupted;
             state.eval = None;
         }
-        if locked || !state.status.is_ended() { Some(state) } else { of_job(run, Some(state), died) }
+        if locked || !state.status.is_ended() { Some(state) } else { slurm_state(run, Some(state), died) }
     }
 }
 
 /// Of a run without a living worker.
-fn of_job(run: &Path, state: Option<State>, died: bool) -> Option<State> {
+fn slurm_state(run: &Path, state: Option<State>, died: bool) -> Option<State> {
     match SlurmJob::read(run) {
         Some(job) => job.observed(state, died),
         None => state,
@@ -56,10 +56,10 @@ fn of_job(run: &Path, state: Option<State>, died: bool) -> Option<State> {
 /// The state by the log alone, without a worker and a readable `state.json`.
 fn from_log(run: &Path) -> Option<State> {
     let (status, step, cause) = match last_word(run) {
-        Last::Nothing => return None,
-        Last::End(end) => (Status::from_name(&end.status), end.step, end.cause),
-        Last::Other(_) if is_written_from_afar(run) => return None,
-        Last::Other(step) => {
+        LastEvent::Nothing => return None,
+        LastEvent::End(end) => (Status::from_name(&end.status), end.step, end.cause),
+        LastEvent::Other(_) if is_written_from_afar(run) => return None,
+        LastEvent::Other(step) => {
             let cause = "the worker died, and its state.json is missing or unreadable";
             (Status::Interrupted, step, cause.to_owned())
         }
@@ -83,11 +83,11 @@ fn from_log(run: &Path) -> Option<State> {
 /// Whether another host may be writing the log, so that a free lock proves nothing.
 fn is_written_from_afar(run: &Path) -> bool {
     let written = std::fs::metadata(run.join("events.jsonl")).and_then(|log| log.modified());
-    FileSystem::of(run).is_network() && written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < SILENCE))
+    FileSystem::for_path(run).is_network() && written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < SILENCE))
 }
 
 /// The last event of the latest worker that matters.
-enum Last {
+enum LastEvent {
     Nothing,
     End(End),
     /// No end; the step it had reached.
@@ -95,7 +95,7 @@ enum Last {
 }
 
 /// Reads the end of the log.
-fn last_word(run: &Path) -> Last {
+fn last_word(run: &Path) -> LastEvent {
     let tail = || {
         let log = crate::files::open(&run.join("events.jsonl")).ok()?;
         let length = log.metadata().ok()?.len();
@@ -106,7 +106,7 @@ fn last_word(run: &Path) -> Last {
     };
     let tail = tail().unwrap_or_default();
     if tail.is_empty() {
-        return Last::Nothing;
+        return LastEvent::Nothing;
     }
     let (mut reached, mut worked) = (0, false);
     for event in tail
@@ -117,12 +117,12 @@ fn last_word(run: &Path) -> Last {
         // A note may come before the first worker.
         worked |= !matches!(event.body, EventBody::Control(_) | EventBody::Note(_));
         match event.body {
-            EventBody::End(end) => return Last::End(end),
+            EventBody::End(end) => return LastEvent::End(end),
             // An earlier end is an earlier worker's.
             EventBody::Run(_) => break,
             EventBody::Step(step) => reached = reached.max(step.step),
             _ => {}
         }
     }
-    if worked || tail.len() as u64 == TAIL_BYTES { Last::Other(reached) } else { Last::Nothing }
+    if worked || tail.len() as u64 == TAIL_BYTES { LastEvent::Other(reached) } else { LastEvent::Nothing }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::checkpoints::{checkpoint_path, numbers_of_base};
+use super::checkpoints::{base_parameter_count, checkpoint_path};
 use super::directory::{RunDirectory, sha256, sha256_file};
 use super::durable::replace_file;
 use super::error::RunError;
@@ -30,7 +30,7 @@ pub fn promote(run: &RunDirectory, step: u64, card: &str, out: &Path) -> Result<
     if out.symlink_metadata().is_ok() || out.file_name().is_none() {
         return Err(RunError::Taken { path: out.to_owned() });
     }
-    if numbers_of_base(&checkpoint_path(run.path(), step)).is_some() {
+    if base_parameter_count(&checkpoint_path(run.path(), step)).is_some() {
         return Err(RunError::StartHasNoFiles { base: run.file().config.base_model.clone() });
     }
     let fail = |path: &Path, source| RunError::io("create", path)(source);
@@ -78,8 +78,8 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
     if run.file().config.lora_rank > 0 {
         return Ok(Vec::new());
     }
-    let places = RunFolders::discover(run.path().parent(), run.path());
-    let source = origin(&run.file().config.base_model, &places)?;
+    let run_folders = RunFolders::discover(run.path().parent(), run.path());
+    let source = origin(&run.file().config.base_model, &run_folders)?;
     let unread = |error: HubError| RunError::Base { name: source.name.clone(), problem: error.to_string() };
     let mut files = source.companions().map_err(unread)?;
     for (_, bytes) in files.iter_mut().filter(|(name, _)| *name == "config.json") {
@@ -95,7 +95,7 @@ fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunEr
 }
 
 /// The model at the start of a chain of runs and adapters.
-fn origin(name: &str, places: &RunFolders) -> Result<ModelSource, RunError> {
+fn origin(name: &str, run_folders: &RunFolders) -> Result<ModelSource, RunError> {
     let refused = |problem: String| RunError::Base { name: name.to_owned(), problem };
     match find_model(name) {
         Ok(source) if source.exists("config.json") => Ok(source),
@@ -108,11 +108,11 @@ fn origin(name: &str, places: &RunFolders) -> Result<ModelSource, RunError> {
                 find_model(base)
                     .map_or(true, |source| source.exists("config.json") || !source.exists("adapter_config.json"))
             });
-            origin(base.ok_or_else(|| refused("its adapter_config.json names no base model".to_owned()))?, places)
+            origin(base.ok_or_else(|| refused("its adapter_config.json names no base model".to_owned()))?, run_folders)
         }
-        Ok(_) => origin(&places.find(&RunReference::parse(name).run)?.file().config.base_model, places),
-        Err(error) => match places.find(&RunReference::parse(name).run) {
-            Ok(run) => origin(&run.file().config.base_model, places),
+        Ok(_) => origin(&run_folders.find(&RunReference::parse(name).run)?.file().config.base_model, run_folders),
+        Err(error) => match run_folders.find(&RunReference::parse(name).run) {
+            Ok(run) => origin(&run.file().config.base_model, run_folders),
             Err(_) => Err(refused(error.to_string())),
         },
     }

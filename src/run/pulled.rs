@@ -23,12 +23,12 @@ pub struct Pulled {
 
 impl Pulled {
     /// `None` for a run of this host.
-    pub fn of(run: &Path) -> Option<Self> {
-        Self::of_folder(run.parent()?)
+    pub fn for_run(run: &Path) -> Option<Self> {
+        Self::for_folder(run.parent()?)
     }
 
     /// `None` for a folder of runs of this host.
-    pub fn of_folder(runs: &Path) -> Option<Self> {
+    pub fn for_folder(runs: &Path) -> Option<Self> {
         serde_json::from_str(&files::read_text(&runs.join(MARK)).ok()?).ok()
     }
 

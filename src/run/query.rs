@@ -60,7 +60,7 @@ const SIGNS: [(&str, Comparison); 8] = [
 ];
 
 /// The nesting limit.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 impl Query {
     /// Parses an expression.
@@ -155,7 +155,7 @@ impl Reading<'_> {
 
     fn one(&mut self) -> Result<Query, RunError> {
         self.depth += 1;
-        if self.depth > DEEPEST {
+        if self.depth > MAX_DEPTH {
             return Err(self.expected("a condition with fewer brackets"));
         }
         let query = if self.word("not") {

@@ -11,7 +11,7 @@ use super::events::{BadLine, EVENT_VERSION, Event};
 const CHUNK_BYTES: u64 = 1 << 20;
 
 /// A longer line is skipped without being held in memory.
-const LONGEST_LINE_BYTES: usize = 16 << 20;
+const MAX_LINE_BYTES: usize = 16 << 20;
 
 /// A position in a growing log; [`EventReader::read`] returns what was appended since the last call.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub struct Batch {
     /// In file order; unknown kinds included.
     pub events: Vec<Event>,
     /// Invalid lines.
-    pub skipped: Vec<Skipped>,
+    pub skipped: Vec<SkippedLine>,
     /// The number of missing sequence numbers.
     pub gaps: u64,
     /// The file shrank or was replaced: earlier state is void, and `events` starts from the beginning.
@@ -54,7 +54,7 @@ impl Batch {
 
 /// An invalid line.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Skipped {
+pub struct SkippedLine {
     /// From 1.
     pub line: usize,
     pub reason: String,
@@ -89,7 +89,7 @@ impl EventReader {
         self.each(|found| match found {
             LogItem::Restarted => batch.restarted = true,
             LogItem::Event(event) => batch.events.push(*event),
-            LogItem::Skipped(skipped) => batch.skipped.push(skipped),
+            LogItem::SkippedLine(skipped) => batch.skipped.push(skipped),
             LogItem::Missing(count) => batch.gaps += count,
         })?;
         Ok(batch)
@@ -123,7 +123,7 @@ impl EventReader {
                 Read::take(&mut file, CHUNK_BYTES).read_to_end(&mut pending).map_err(RunError::io("read", &path))?;
             let done = self.lines(&pending, count, &mut take)?;
             pending.drain(..done);
-            if pending.len() > LONGEST_LINE_BYTES {
+            if pending.len() > MAX_LINE_BYTES {
                 self.position.offset += pending.len() as u64;
                 self.overlong = true;
                 pending.clear();
@@ -140,8 +140,8 @@ impl EventReader {
         while let Some(length) = pending[search..].iter().position(|byte| *byte == b'\n') {
             let end = search + length;
             if std::mem::take(&mut self.overlong) {
-                let reason = format!("a line of more than {} MiB", LONGEST_LINE_BYTES >> 20);
-                take(LogItem::Skipped(Skipped { line: self.position.line + 1, reason }));
+                let reason = format!("a line of more than {} MiB", MAX_LINE_BYTES >> 20);
+                take(LogItem::SkippedLine(SkippedLine { line: self.position.line + 1, reason }));
             } else {
                 self.line(&pending[done..end], take)?;
             }
@@ -174,7 +174,9 @@ impl EventReader {
             Err(BadLine::Newer(found)) => {
                 return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION });
             }
-            Err(BadLine::Malformed(reason)) => take(LogItem::Skipped(Skipped { line: self.position.line + 1, reason })),
+            Err(BadLine::Malformed(reason)) => {
+                take(LogItem::SkippedLine(SkippedLine { line: self.position.line + 1, reason }))
+            }
         }
         Ok(())
     }
@@ -185,7 +187,7 @@ pub enum LogItem {
     /// The file shrank or was replaced: earlier state is void.
     Restarted,
     Event(Box<Event>),
-    Skipped(Skipped),
+    SkippedLine(SkippedLine),
     /// The number of sequence numbers missing here.
     Missing(u64),
 }
@@ -222,7 +224,7 @@ mod tests {
         let note = |seq| Event { seq, time_ms: 1, body: Note { text: "a".to_owned() }.into() }.to_line().unwrap();
         let mut reader = EventReader::new(&path);
         file.write_all(&note(1)).unwrap();
-        file.write_all(&vec![b'x'; LONGEST_LINE_BYTES + 5]).unwrap();
+        file.write_all(&vec![b'x'; MAX_LINE_BYTES + 5]).unwrap();
         assert_eq!(reader.read().unwrap().events.len(), 1);
         file.write_all(b"yyy").unwrap();
         assert!(reader.read().unwrap().is_empty());

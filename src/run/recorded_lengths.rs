@@ -8,12 +8,12 @@ use crate::config::TrainConfig;
 use crate::plan::CompletionLengths;
 
 /// Above this share of truncated completions, another limit would have given other lengths.
-const MOST_TRUNCATED: f64 = 0.01;
+const MAX_TRUNCATED: f64 = 0.01;
 
 /// The lengths of the latest run of the task from the same model with any step; `None` without one, or if a lower limit
 /// than `limit` truncated them. An older run would be an older guess, so only the latest counts.
 pub fn recorded_lengths(
-    places: &RunFolders,
+    run_folders: &RunFolders,
     task: &str,
     model_digest: &str,
     limit: usize,
@@ -22,19 +22,19 @@ pub fn recorded_lengths(
         let state = RunState::read(run.path()).ok()?;
         (state.last_step > 0).then_some((run, state))
     };
-    let (run, state) = latest_first(places, task, model_digest).find_map(with_steps)?;
+    let (run, state) = latest_first(run_folders, task, model_digest).find_map(with_steps)?;
     let truncated = state.metrics.get("completions/clipped_ratio").map_or(&[][..], |series| series.values());
     let truncated = truncated.iter().sum::<f64>() / truncated.len().max(1) as f64;
-    if run.file().config.max_completion_tokens < limit && truncated > MOST_TRUNCATED {
+    if run.file().config.max_completion_tokens < limit && truncated > MAX_TRUNCATED {
         return None;
     }
-    CompletionLengths::of_run(run.id(), state.metrics.get("completions/mean_length")?.values(), limit)
+    CompletionLengths::from_run(run.id(), state.metrics.get("completions/mean_length")?.values(), limit)
 }
 
 /// The median seconds per step of the latest finished run of the task from the same model, with steps of as many and as
 /// long completions and as many ranks, and where `is_there` says by the run and its device; `None` without one.
 pub fn recorded_pace(
-    places: &RunFolders,
+    run_folders: &RunFolders,
     task: &str,
     model_digest: &str,
     config: &TrainConfig,
@@ -53,12 +53,12 @@ pub fn recorded_pace(
         seconds.get(seconds.len() / 2).copied()
     };
     let alike = |run: &RunDirectory| shape(&run.file().config) == shape(config);
-    latest_first(places, task, model_digest).filter(alike).find_map(pace)
+    latest_first(run_folders, task, model_digest).filter(alike).find_map(pace)
 }
 
 /// The training runs of a task from a model.
 fn latest_first<'a>(
-    places: &RunFolders,
+    run_folders: &RunFolders,
     task: &'a str,
     model_digest: &'a str,
 ) -> impl Iterator<Item = RunDirectory> + use<'a> {
@@ -66,5 +66,5 @@ fn latest_first<'a>(
         let file = run.file();
         file.job == "train" && file.task == task && file.model_digest == model_digest
     };
-    places.list().into_iter().rev().filter_map(|(_, run)| run.ok()).filter(of_job)
+    run_folders.list().into_iter().rev().filter_map(|(_, run)| run.ok()).filter(of_job)
 }

@@ -34,7 +34,7 @@ impl Removal {
     /// # Errors
     /// [`RunError::InUse`] if a worker computes it or a Slurm job waits to, [`RunError::Linked`] if its folder is a link, [`RunError::Foreign`]
     /// and [`RunError::Loose`] if it is not private to this user.
-    pub fn prepare(directory: RunDirectory, places: &RunFolders) -> Result<Self, RunError> {
+    pub fn prepare(directory: RunDirectory, run_folders: &RunFolders) -> Result<Self, RunError> {
         let path = directory.path();
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
             let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -44,7 +44,7 @@ impl Removal {
         check_no_job(path)?;
         let lock = RunLock::acquire(path)?;
         let bytes = disk_use(path).total_bytes;
-        let started_from_it = started_from(&directory, places);
+        let started_from_it = started_from(&directory, run_folders);
         Ok(Self { directory, lock, bytes, started_from_it })
     }
 
@@ -68,8 +68,8 @@ impl Removal {
     }
 }
 
-fn started_from(directory: &RunDirectory, places: &RunFolders) -> Vec<String> {
-    let runs = places.list().into_iter().filter_map(|(_, run)| run.ok()).filter(|run| run.id() != directory.id());
+fn started_from(directory: &RunDirectory, run_folders: &RunFolders) -> Vec<String> {
+    let runs = run_folders.list().into_iter().filter_map(|(_, run)| run.ok()).filter(|run| run.id() != directory.id());
     let names = |base: &str| {
         let run = RunReference::parse(base).run;
         run == directory.id() || directory.is_named(&run) || std::path::Path::new(&run) == directory.path()

@@ -20,7 +20,7 @@ const PIECE_BYTES: u64 = 128 << 10;
 /// Decompressed bytes that are searched at once, unless a line is longer.
 const BLOCK_BYTES: usize = 1 << 20;
 /// A longer line is hostile.
-const LONGEST_LINE: usize = 256 << 20;
+const MAX_LINE_BYTES: usize = 256 << 20;
 
 /// A text to find, literally: without regard to case unless it has an upper-case letter.
 #[derive(Debug, Clone)]
@@ -143,7 +143,7 @@ pub fn search_rollouts(
     let pieces = pieces(runs)?;
     let all: u64 = pieces.iter().map(|piece| piece.length).sum();
     let (next, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let done = Mutex::new(Done { hits: vec![None; pieces.len()], ..Done::default() });
+    let done = Mutex::new(SearchProgress { hits: vec![None; pieces.len()], ..SearchProgress::default() });
     // The pieces before this one have the first `most` matches.
     let enough = AtomicUsize::new(usize::MAX);
     let work = || {
@@ -179,7 +179,7 @@ pub fn search_rollouts(
 
 /// What the pieces that were searched contained.
 #[derive(Default)]
-struct Done {
+struct SearchProgress {
     bytes: u64,
     /// By piece.
     hits: Vec<Option<usize>>,
@@ -189,7 +189,7 @@ struct Done {
     leading_hits: usize,
 }
 
-impl Done {
+impl SearchProgress {
     fn hits_in_order(&mut self) -> usize {
         while let Some(Some(hits)) = self.hits.get(self.leading) {
             self.leading_hits += hits;
@@ -278,7 +278,7 @@ impl Piece {
         let (mut block, mut filled) = (vec![0u8; BLOCK_BYTES], 0);
         loop {
             if filled == block.len() {
-                if filled >= LONGEST_LINE {
+                if filled >= MAX_LINE_BYTES {
                     return Err(std::io::Error::other("a line is too long"));
                 }
                 block.resize(filled * 2, 0);

@@ -20,7 +20,7 @@ const SKIPPABLE: u32 = 0x184D_2A50;
 const TAG: [u8; 4] = *b"GTR1";
 
 /// A larger frame is hostile.
-const LARGEST_STEP_BYTES: u64 = 4 << 30;
+const MAX_STEP_BYTES: u64 = 4 << 30;
 
 pub(super) fn compressed_path(plain: &Path) -> PathBuf {
     let mut name = plain.as_os_str().to_owned();
@@ -160,5 +160,5 @@ pub(super) fn frames(path: &Path) -> std::io::Result<Option<Vec<Frame>>> {
 fn open_frame(path: &Path, frame: &Frame) -> std::io::Result<impl Read + use<>> {
     let mut file = files::open(path)?;
     file.seek(SeekFrom::Start(frame.offset))?;
-    Ok(zstd::stream::read::Decoder::new(file.take(frame.length))?.take(LARGEST_STEP_BYTES))
+    Ok(zstd::stream::read::Decoder::new(file.take(frame.length))?.take(MAX_STEP_BYTES))
 }

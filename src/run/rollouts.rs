@@ -73,13 +73,13 @@ fn last_step_of_file(step: u64) -> u64 {
 #[derive(Debug)]
 pub struct RolloutWriter {
     run: PathBuf,
-    open: Option<Open>,
+    open: Option<SegmentFile>,
     last_step: u64,
     keep_steps: u64,
 }
 
 #[derive(Debug)]
-struct Open {
+struct SegmentFile {
     name: String,
     path: PathBuf,
     file: File,
@@ -191,7 +191,7 @@ impl RolloutWriter {
                 }
                 let file = open_append(&path)?;
                 let lines = count_lines(&path)?;
-                self.open.insert(Open { name, path, file, lines })
+                self.open.insert(SegmentFile { name, path, file, lines })
             }
         };
         append_line(&open.file, &open.path, &line, "rollout")?;

@@ -35,14 +35,14 @@ pub struct PassAt {
 
 impl SampleSummary {
     /// `None` with one sample a prompt.
-    pub(super) fn of(scored: &[&EvalRecord]) -> Option<Self> {
-        let of = |holds| SampleRates::of(&counts_by_prompt(scored, holds));
+    pub(super) fn from_records(scored: &[&EvalRecord]) -> Option<Self> {
+        let of = |holds| SampleRates::from_prompts(&counts_by_prompt(scored, holds));
         Some(Self { valid: of(|record| Some(record.is_valid()))?, exact: of(|record| record.exact) })
     }
 }
 
 impl SampleRates {
-    fn of(prompts: &[(usize, usize)]) -> Option<Self> {
+    fn from_prompts(prompts: &[(usize, usize)]) -> Option<Self> {
         let samples = prompts.iter().map(|(_, all)| *all).max().filter(|samples| *samples > 1)?;
         let mean = |samples: usize, of: &dyn Fn(usize, usize) -> Option<f64>| {
             let values: Vec<f64> = prompts.iter().filter_map(|(passed, all)| of(*passed, *all)).collect();

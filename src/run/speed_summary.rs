@@ -35,7 +35,7 @@ pub struct MaskCost {
 
 impl SpeedSummary {
     /// `price`: of an hour of the GPU that sampled them, in any currency.
-    pub fn of(records: &[EvalRecord], price: Option<f64>, masks: Option<MaskCost>) -> Self {
+    pub fn from_records(records: &[EvalRecord], price: Option<f64>, masks: Option<MaskCost>) -> Self {
         let seconds: f64 = records.iter().map(|record| record.seconds).sum();
         let tokens: usize = records.iter().filter_map(|record| record.tokens).sum();
         let answers: usize = records.iter().map(|record| record.texts().len()).sum();
@@ -77,13 +77,13 @@ mod tests {
         // Two answers to single prompts and a conversation of two: 36 seconds in all, four answers.
         let records = [record(0), record(0), EvalRecord { seconds: 18.0, ..record(2) }];
         let check = |price, expected: [Option<f64>; 2]| {
-            let speed = SpeedSummary::of(&records, price, None);
+            let speed = SpeedSummary::from_records(&records, price, None);
             assert_eq!((speed.seconds, speed.tokens_per_second), (36.0, 3.75));
             assert_eq!([speed.cost, speed.cost_per_1000_answers], expected);
         };
         check(None, [None, None]);
         check(Some(2.0), [Some(0.02), Some(5.0)]);
         check(Some(0.0), [Some(0.0), Some(0.0)]);
-        assert_eq!(SpeedSummary::of(&[], Some(2.0), None).cost_per_1000_answers, None);
+        assert_eq!(SpeedSummary::from_records(&[], Some(2.0), None).cost_per_1000_answers, None);
     }
 }

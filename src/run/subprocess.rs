@@ -8,7 +8,7 @@ use crate::score::given_threads;
 
 /// What a program printed, and whether it succeeded.
 #[derive(Debug)]
-pub(super) struct Printed {
+pub(super) struct CommandOutput {
     pub(super) is_success: bool,
     pub(super) stdout: String,
     pub(super) stderr: String,
@@ -18,7 +18,7 @@ pub(super) struct Printed {
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] without the program, [`ErrorKind::TimedOut`] after `longest`.
-pub(super) fn output_within(command: &mut Command, longest: Duration) -> Result<Printed> {
+pub(super) fn output_within(command: &mut Command, longest: Duration) -> Result<CommandOutput> {
     let begun = Instant::now();
     command.envs(given_threads()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
@@ -36,7 +36,7 @@ pub(super) fn output_within(command: &mut Command, longest: Duration) -> Result<
         }
     };
     let text = |reader: std::thread::JoinHandle<String>| reader.join().unwrap_or_default();
-    Ok(Printed { is_success: status.success(), stdout: text(stdout), stderr: text(stderr) })
+    Ok(CommandOutput { is_success: status.success(), stdout: text(stdout), stderr: text(stderr) })
 }
 
 fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {

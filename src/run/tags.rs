@@ -6,9 +6,9 @@ use super::durable::replace_file;
 use super::error::RunError;
 
 /// A longer file is not a list of tags.
-const LONGEST_BYTES: u64 = 64 * 1024;
-const LONGEST_TAG: usize = 32;
-const MOST_TAGS: usize = 32;
+const MAX_BYTES: u64 = 64 * 1024;
+const MAX_TAG_CHARS: usize = 32;
+const MAX_TAGS: usize = 32;
 
 /// `tags.json`, a list of strings.
 pub fn tags_path(run: &Path) -> PathBuf {
@@ -25,7 +25,7 @@ pub fn read_tags(run: &Path) -> Result<Vec<String>, RunError> {
     match std::fs::metadata(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(RunError::io("read", &path)(error)),
-        Ok(metadata) if metadata.len() > LONGEST_BYTES => {
+        Ok(metadata) if metadata.len() > MAX_BYTES => {
             return Err(malformed(None, format!("{} bytes are not a list of tags: delete the file", metadata.len())));
         }
         Ok(_) => {}
@@ -50,7 +50,7 @@ pub fn change_tags(run: &Path, add: &[String], remove: &[String]) -> Result<Vec<
     tags.extend(add.iter().cloned());
     let tags = sorted(tags);
     let wrong = add.iter().find_map(|tag| check_tag(tag));
-    let wrong = wrong.or_else(|| (tags.len() > MOST_TAGS).then(|| format!("a run has at most {MOST_TAGS} tags")));
+    let wrong = wrong.or_else(|| (tags.len() > MAX_TAGS).then(|| format!("a run has at most {MAX_TAGS} tags")));
     if let Some(message) = wrong {
         return Err(RunError::Malformed { path: tags_path(run), line: None, message });
     }
@@ -63,10 +63,10 @@ pub fn change_tags(run: &Path, add: &[String], remove: &[String]) -> Result<Vec<
 pub fn check_tag(tag: &str) -> Option<String> {
     let fits = |letter: char| letter.is_alphanumeric() || "-_.".contains(letter);
     let begins = tag.chars().next().is_some_and(char::is_alphanumeric);
-    let short = tag.chars().count() <= LONGEST_TAG;
-    let shown: String = tag.chars().take(LONGEST_TAG).collect();
+    let short = tag.chars().count() <= MAX_TAG_CHARS;
+    let shown: String = tag.chars().take(MAX_TAG_CHARS).collect();
     (!begins || !short || !tag.chars().all(fits))
-        .then(|| format!("`{shown}` is not a tag: letters and digits, then also - _ . (at most {LONGEST_TAG})"))
+        .then(|| format!("`{shown}` is not a tag: letters and digits, then also - _ . (at most {MAX_TAG_CHARS})"))
 }
 
 fn sorted(mut tags: Vec<String>) -> Vec<String> {

@@ -113,11 +113,11 @@ impl State {
 /// state, so that the loop, the control thread and the worker never contradict each other.
 #[derive(Debug, Clone)]
 pub struct StateWriter {
-    shared: Arc<Mutex<Written>>,
+    shared: Arc<Mutex<StateFile>>,
 }
 
 #[derive(Debug)]
-struct Written {
+struct StateFile {
     path: PathBuf,
     identity: FolderIdentity,
     state: State,
@@ -145,7 +145,7 @@ impl StateWriter {
             updated_ms: 0,
         };
         let writer =
-            Self { shared: Arc::new(Mutex::new(Written { path, identity: lock.identity(), state, written: None })) };
+            Self { shared: Arc::new(Mutex::new(StateFile { path, identity: lock.identity(), state, written: None })) };
         writer.shared().write()?;
         Ok(writer)
     }
@@ -225,13 +225,13 @@ impl StateWriter {
         self.shared().state.clone()
     }
 
-    fn shared(&self) -> MutexGuard<'_, Written> {
+    fn shared(&self) -> MutexGuard<'_, StateFile> {
         // Every change is a plain assignment, so a panicked thread leaves a valid state.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Written {
+impl StateFile {
     fn write_after(&mut self, interval: Duration) -> Result<(), RunError> {
         match self.written {
             Some(written) if written.elapsed() < interval => Ok(()),

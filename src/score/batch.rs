@@ -16,7 +16,7 @@ const BATCH: usize = 4_096;
 const BATCH_BYTES: usize = 256 << 20;
 
 /// So few are scored by one thread before another one is woken: a score takes some ten microseconds.
-const MOST_ALONE: usize = 8;
+const MAX_SERIAL_LINES: usize = 8;
 
 /// The variable that programs with rayon obey.
 const VARIABLE: &str = "RAYON_NUM_THREADS";
@@ -32,17 +32,17 @@ impl Scorer {
         self.score_while(completions, || true).unwrap_or_default()
     }
 
-    /// Scores as [`Self::score_all`]; returns `None` once `is_wanted` returns false.
+    /// Scores as [`Self::score_all`]; returns `None` once `keep_going` returns false.
     pub fn score_while(
         &self,
         completions: &[(&str, Option<&PromptRow>)],
-        is_wanted: impl Fn() -> bool + Sync,
+        keep_going: impl Fn() -> bool + Sync,
     ) -> Option<Vec<Score>> {
         if self.runs_programs() {
-            return self.score_together(completions, &is_wanted);
+            return self.score_together(completions, &keep_going);
         }
-        let score = |(completion, row): &(&str, Option<&PromptRow>)| is_wanted().then(|| self.score(completion, *row));
-        on_every_core(|| completions.par_iter().with_min_len(MOST_ALONE).map(score).collect())
+        let score = |(completion, row): &(&str, Option<&PromptRow>)| keep_going().then(|| self.score(completion, *row));
+        on_every_core(|| completions.par_iter().with_min_len(MAX_SERIAL_LINES).map(score).collect())
     }
 }
 
@@ -74,7 +74,7 @@ pub fn score_stream<T: Send + Sync, R: Send, E: Send>(
         if batch.is_empty() {
             return Ok(());
         }
-        let read = || -> Vec<_> { batch.into_par_iter().with_min_len(MOST_ALONE).map(&work.read).collect() };
+        let read = || -> Vec<_> { batch.into_par_iter().with_min_len(MAX_SERIAL_LINES).map(&work.read).collect() };
         let (mut items, mut failed) = (Vec::new(), None);
         for item in on_every_core(read) {
             match item {
@@ -87,7 +87,7 @@ pub fn score_stream<T: Send + Sync, R: Send, E: Send>(
         }
         let scores = scorer.score_all(&items.iter().map(work.asked).collect::<Vec<_>>());
         let write = || -> Vec<R> {
-            let scored = items.into_par_iter().zip(scores).with_min_len(MOST_ALONE);
+            let scored = items.into_par_iter().zip(scores).with_min_len(MAX_SERIAL_LINES);
             scored.map(|(item, score)| (work.write)(item, score)).collect()
         };
         on_every_core(write).into_iter().try_for_each(&mut done)?;

@@ -29,7 +29,7 @@ impl CompletionLine {
             return Err("not a JSON object; a line is {\"completion\":\"…\"}".to_owned());
         };
         if fields.contains_key("custom_id") {
-            return of_batch(&fields);
+            return parse_batch_line(&fields);
         }
         let named = |name: &str| match fields.get(name) {
             None | Some(Value::Null) => Ok(None),
@@ -71,7 +71,7 @@ fn wrong(name: &str, kind: &str, found: &Value) -> String {
 }
 
 /// A line of the output of OpenAI's batch API; `custom_id` is the prompt's id.
-fn of_batch(fields: &Map<String, Value>) -> Result<CompletionLine, String> {
+fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, String> {
     let prompt_id = fields.get("custom_id").and_then(Value::as_str).map(str::to_owned);
     let response = fields.get("response").unwrap_or(&Value::Null);
     let choice = &response["body"]["choices"][0];

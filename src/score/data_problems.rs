@@ -10,7 +10,7 @@ use crate::dataset::{self, DatasetError, PromptRow};
 use crate::task::{PromptSet, Task};
 
 /// Expected answers that are scored of a set, spread evenly; more of them take longer and say the same.
-const MOST_SCORED: usize = 5_000;
+const MAX_SCORED: usize = 5_000;
 /// Where all of so many are refused, the others are not scored: a schema may take its time for each.
 const MIN_SCORED: usize = 64;
 
@@ -63,7 +63,7 @@ fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptR
     let later: Vec<PromptRow> =
         rows.iter().filter(|row| row.turn_count() > 1).flat_map(|row| turns(row).into_iter().skip(1)).collect();
     let answered: Vec<&PromptRow> = rows.iter().chain(&later).filter(|row| row.expected.is_some()).collect();
-    let asked = answered.iter().step_by(answered.len().div_ceil(MOST_SCORED).max(1));
+    let asked = answered.iter().step_by(answered.len().div_ceil(MAX_SCORED).max(1));
     let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
     let scored: Vec<(&PromptRow, String)> = asked.filter_map(|row| Some((*row, answer(row)?))).collect();
     let score = |scored: &[(&PromptRow, String)]| {

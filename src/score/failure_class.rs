@@ -66,8 +66,8 @@ pub enum FailureClass {
 pub struct OwnClass(&'static str);
 
 /// Names in memory at most, since they are never freed; a scorer's own limit is lower.
-const MOST_NAMES: usize = 1_024;
-const LONGEST_NAME: usize = 40;
+const MAX_NAMES: usize = 1_024;
+const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
@@ -156,14 +156,14 @@ impl FailureClass {
 fn own(name: &str) -> Option<&'static str> {
     static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_plain) {
+    if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
         return None;
     }
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = names.get(name) {
         return Some(known);
     }
-    (names.len() < MOST_NAMES).then(|| {
+    (names.len() < MAX_NAMES).then(|| {
         let name: &'static str = name.to_owned().leak();
         names.insert(name);
         name
@@ -199,7 +199,7 @@ mod tests {
         assert_eq!((lint.name(), lint.metric().as_str()), ("lint-E501", "failures/lint-E501"));
         assert_eq!(FailureClass::from_key("lint-E501"), Some(lint));
         assert!(FailureClass::NoMatch < lint && lint < FailureClass::Other);
-        for text in ["", "a b", "a/b", "\u{1b}[2J", &"x".repeat(LONGEST_NAME + 1)] {
+        for text in ["", "a b", "a/b", "\u{1b}[2J", &"x".repeat(MAX_NAME_LEN + 1)] {
             assert_eq!(FailureClass::from_key(text), None, "{text:?}");
         }
     }

@@ -52,7 +52,7 @@ impl Rules {
     }
 
     /// The field's own, else that of all others.
-    pub(super) fn of(&self, field: &str) -> Normalisation {
+    pub(super) fn for_field(&self, field: &str) -> Normalisation {
         self.0.get(field).or_else(|| self.0.get(ALL_FIELDS)).copied().unwrap_or_default()
     }
 }
@@ -66,7 +66,7 @@ pub(super) fn compare(
     expected: &serde_json::Value,
     rules: &Rules,
 ) -> (Option<OrderedMap<bool>>, bool) {
-    match Expectation::of(expected) {
+    match Expectation::from_value(expected) {
         Expectation::Any(answers) => {
             let compared = answers.iter().map(|answer| compare(root, answer, rules));
             let in_common = |(fields, same): &(Option<OrderedMap<bool>>, bool)| {
@@ -79,7 +79,7 @@ pub(super) fn compare(
             let (fields, same) = compare_members(root, members, rules);
             (Some(fields), same)
         }
-        _ => (None, equal(root, expected, rules.of(ALL_FIELDS))),
+        _ => (None, equal(root, expected, rules.for_field(ALL_FIELDS))),
     }
 }
 
@@ -93,10 +93,10 @@ pub(super) fn compare_members(
     let mut fields = Vec::with_capacity(members.len());
     for (name, value) in members {
         let member = found.and_then(|object| object.get(name));
-        let same = match (member, Expectation::of(value)) {
+        let same = match (member, Expectation::from_value(value)) {
             (None, Expectation::Optional(_)) if found.is_some() => continue,
             (None, _) => false,
-            (Some(member), _) => equal(&member.value, value, rules.of(name)),
+            (Some(member), _) => equal(&member.value, value, rules.for_field(name)),
         };
         fields.push((name.clone(), same));
     }
@@ -117,7 +117,7 @@ pub(super) fn equal_text(found: &str, expected: &serde_json::Value, rule: Normal
 }
 
 fn equal(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisation) -> bool {
-    match Expectation::of(expected) {
+    match Expectation::from_value(expected) {
         Expectation::Any(values) => values.iter().any(|value| equal(found, value, rule)),
         Expectation::Optional(value) => equal(found, value, rule),
         Expectation::Plain(value) => equal_plain(found, value, rule),
@@ -146,7 +146,7 @@ fn equal_plain(found: &Value<'_>, expected: &serde_json::Value, rule: Normalisat
         (Kind::Object(found), Expected::Object(members)) => {
             let same = |(key, value): (&String, &Expected)| match found.get(key) {
                 Some(member) => equal(&member.value, value, rule),
-                None => matches!(Expectation::of(value), Expectation::Optional(_)),
+                None => matches!(Expectation::from_value(value), Expectation::Optional(_)),
             };
             members.iter().all(same) && found.members().iter().all(|member| members.contains_key(&*member.key))
         }

@@ -83,16 +83,16 @@ impl Judge {
         matches!(self, Self::Command(_))
     }
 
-    /// Judges many, in order. Answers as those of [`Self::judge`]; `None` once `is_wanted` returns false.
+    /// Judges many, in order. Answers as those of [`Self::judge`]; `None` once `keep_going` returns false.
     pub(super) fn judge_together(
         &self,
         completions: &[(&str, usize, Option<&PromptRow>)],
         is_stripped: bool,
-        is_wanted: &(dyn Fn() -> bool + Sync),
+        keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let Self::Command(command) = self else {
             let judge = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-                is_wanted().then(|| self.judge(completion, *from, is_stripped, *row))
+                keep_going().then(|| self.judge(completion, *from, is_stripped, *row))
             };
             return completions.iter().map(judge).collect();
         };
@@ -101,9 +101,9 @@ impl Judge {
         };
         let leaks: Vec<Option<Verdict>> = completions.iter().map(leak).collect();
         let asked = completions.iter().zip(&leaks).filter(|(_, leak)| leak.is_none());
-        let starts: Vec<_> = asked.clone().map(|((text, from, _), _)| Places::new(text).of(*from)).collect();
+        let starts: Vec<_> = asked.clone().map(|((text, from, _), _)| Places::new(text).locate(*from)).collect();
         let asked: Vec<_> = asked.map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row)).collect();
-        let verdicts = command.judge_all(&asked, is_wanted)?;
+        let verdicts = command.judge_all(&asked, keep_going)?;
         let mut verdicts = verdicts.into_iter().zip(starts).map(|(mut verdict, start)| {
             verdict.errors.iter_mut().for_each(|reason| reason.move_to(start));
             verdict

@@ -29,7 +29,7 @@ pub use completion_line::{CompletionLine, message_text};
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};
 pub use http_request::{MessageSchema, message_schemas};
-pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES, encode_references};
+pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references};
 pub use outline::{OutlineEntry, outline};
 pub use prompts::{
     check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of, turns_of,
@@ -39,7 +39,7 @@ pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use schema_lint::{Diagnosis, Fault, diagnose};
 pub use scorer::{Scorer, ScorerErrors};
 pub use sql::QueryResult;
-pub use tool_calls::{CallReader, Said, closed_parameters};
+pub use tool_calls::{AnswerPart, CallReader, closed_parameters};
 
 use crate::task::TaskError;
 

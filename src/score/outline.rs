@@ -34,8 +34,8 @@ pub fn outline(task: &Task) -> Vec<OutlineEntry> {
             return std::iter::once(answer(task)).chain(sql::outline(&task.definition_text)).collect();
         }
         Definition::JsonSchema(files) => describe(&files.schema, formats_count),
-        Definition::ToolCalls(rules) => of_tools(rules, formats_count),
-        Definition::HttpRequest(rules) => of_operations(rules, formats_count),
+        Definition::ToolCalls(rules) => tool_entries(rules, formats_count),
+        Definition::HttpRequest(rules) => operation_entries(rules, formats_count),
         _ => Vec::new(),
     };
     let first = task.schema().is_none().then(|| answer(task));
@@ -57,7 +57,7 @@ fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
         }
     };
     let entry = |line: Accepted| {
-        let place = offset(&line.pointer).map(|offset| places.of(offset));
+        let place = offset(&line.pointer).map(|offset| places.locate(offset));
         let Accepted { depth, name, required, text, .. } = line;
         let place = place.map(|Place { line, column }| (line, column));
         OutlineEntry { depth, name, required, text, place, details: Vec::new() }
@@ -65,7 +65,7 @@ fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
     lines.into_iter().map(entry).collect()
 }
 
-fn of_tools(rules: &ToolRules, formats_count: bool) -> Vec<Accepted> {
+fn tool_entries(rules: &ToolRules, formats_count: bool) -> Vec<Accepted> {
     let nothing = serde_json::json!({"type": "object"});
     let mut lines = Vec::new();
     for function in rules.tools.as_ref().and_then(|tools| functions(tools).ok()).unwrap_or_default() {
@@ -84,7 +84,7 @@ fn of_tools(rules: &ToolRules, formats_count: bool) -> Vec<Accepted> {
     lines
 }
 
-fn of_operations(rules: &HttpRules, formats_count: bool) -> Vec<Accepted> {
+fn operation_entries(rules: &HttpRules, formats_count: bool) -> Vec<Accepted> {
     let mut lines = Vec::new();
     for operation in message_schemas(rules, formats_count) {
         let (name, text) = match operation.name.split_once(" (") {

@@ -61,7 +61,7 @@ impl Regex {
         let (fields, exact) = match expected.as_object() {
             Some(members) => {
                 let is_equal = |name: &String, expected: &Value| {
-                    let rule = self.normalise.of(name);
+                    let rule = self.normalise.for_field(name);
                     found.name(name).is_some_and(|group| equal_text(group.as_str(), expected, rule))
                 };
                 let fields: Vec<_> =
@@ -69,7 +69,7 @@ impl Regex {
                 let all = fields.iter().all(|(_, equal)| *equal);
                 (Some(OrderedMap(fields)), all)
             }
-            None => (None, equal_text(&found[0], expected, self.normalise.of(ALL_FIELDS))),
+            None => (None, equal_text(&found[0], expected, self.normalise.for_field(ALL_FIELDS))),
         };
         let failure = (!exact).then_some(FailureClass::WrongValue);
         Verdict { fields, exact: Some(exact), ..Verdict::new(Tier::Valid, failure) }

@@ -2,7 +2,7 @@
 
 use super::json::{self, Kind, Places, Syntax, Value};
 use super::json_schema::meta_problems;
-use super::json_schema::{Draft, Holds, KEYWORDS, Keyword};
+use super::json_schema::{Draft, KEYWORDS, Keyword, KeywordValue};
 use super::{OutlineEntry, ScoreError, Scorer, Trust, outline};
 use crate::format::slip_of;
 use crate::task::{Task, TaskError};
@@ -50,7 +50,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
         let mut outlined = read.clone();
         (outlined.definition_file, outlined.definition_text) = (task.definition_file.clone(), text.to_owned());
         found.outline = outline(&outlined);
-        found.programs = Trust::of(read).unwrap_or_default();
+        found.programs = Trust::for_task(read).unwrap_or_default();
     }
     found
 }
@@ -81,7 +81,7 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
             error.to_string()
         }),
         Err(error) => {
-            faults.push(of_task(&task.label(&task.definition_file), error, text));
+            faults.push(task_fault(&task.label(&task.definition_file), error, text));
             Err(error.to_string())
         }
     };
@@ -125,7 +125,7 @@ fn diagnose_schema(task: &Task, text: &str) -> Diagnosis {
             (scorer.map_err(|error| error.to_string()), Some(task))
         }
         Err(error) => {
-            faults.push(of_task(&task.label(&task.definition_file), &error, text));
+            faults.push(task_fault(&task.label(&task.definition_file), &error, text));
             (Err(error.to_string()), None)
         }
     };
@@ -151,7 +151,7 @@ fn compile(task: &Task, text: &str, root: &Value<'_>, faults: &mut Vec<Fault>) -
     })
 }
 
-fn of_task(label: &str, error: &TaskError, text: &str) -> Fault {
+fn task_fault(label: &str, error: &TaskError, text: &str) -> Fault {
     match error {
         TaskError::Place { label: of, line, column, message } if of == label => {
             Fault { line: *line, column: *column, length: 1, message: message.clone(), is_error: true }
@@ -169,7 +169,7 @@ fn of_task(label: &str, error: &TaskError, text: &str) -> Fault {
 fn odd(text: &str, schema: &Value<'_>, draft: Draft, faults: &mut Vec<Fault>) {
     let Some(object) = schema.as_object() else { return };
     let named = object.get("$schema").and_then(|member| match &member.value.kind {
-        Kind::String(address) => Draft::of(address),
+        Kind::String(address) => Draft::from_address(address),
         _ => None,
     });
     let draft = named.unwrap_or(draft);
@@ -192,13 +192,13 @@ fn odd(text: &str, schema: &Value<'_>, draft: Draft, faults: &mut Vec<Fault>) {
             ));
         }
         match (keyword.holds, &inner.kind) {
-            (Holds::NamedSchemas | Holds::Dependencies, Kind::Object(named)) => {
+            (KeywordValue::NamedSchemas | KeywordValue::Dependencies, Kind::Object(named)) => {
                 named.members().iter().for_each(|field| odd(text, &field.value, draft, faults));
             }
-            (Holds::SchemaOrList | Holds::Schemas, Kind::Array(items)) => {
+            (KeywordValue::SchemaOrList | KeywordValue::Schemas, Kind::Array(items)) => {
                 items.iter().for_each(|item| odd(text, item, draft, faults));
             }
-            (Holds::SchemaOrList | Holds::Schema, _) => odd(text, inner, draft, faults),
+            (KeywordValue::SchemaOrList | KeywordValue::Schema, _) => odd(text, inner, draft, faults),
             _ => {}
         }
     }
@@ -235,7 +235,7 @@ fn at_pointer(text: &str, root: &Value<'_>, pointer: &str, message: String) -> F
 /// A fault from one byte offset to another; only what lies on the first line counts.
 fn at(text: &str, start: usize, end: usize, message: String, is_error: bool) -> Fault {
     let start = start.min(text.len());
-    let place = Places::new(text).of(start);
+    let place = Places::new(text).locate(start);
     let rest = text.get(start..).unwrap_or("");
     let length =
         rest.char_indices().take_while(|(index, letter)| *letter != '\n' && start + index < end).count().max(1);

@@ -81,14 +81,14 @@ impl Rules {
         self.judge.judge(completion, self.start(completion), self.strip_thinking, row)
     }
 
-    /// Verdicts in order; `None` once `is_wanted` returns false.
+    /// Verdicts in order; `None` once `keep_going` returns false.
     fn judge_all(
         &self,
         completions: &[(&str, Option<&PromptRow>)],
-        is_wanted: &(dyn Fn() -> bool + Sync),
+        keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let placed: Vec<_> = completions.iter().map(|(text, row)| (*text, self.start(text), *row)).collect();
-        self.judge.judge_together(&placed, self.strip_thinking, is_wanted)
+        self.judge.judge_together(&placed, self.strip_thinking, keep_going)
     }
 
     fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {
@@ -202,18 +202,18 @@ impl Scorer {
         self.rules().any(|rules| rules.judge.asks_together())
     }
 
-    /// Scores in order, of each judge's verdicts on all completions; `None` once `is_wanted` returns false.
+    /// Scores in order, of each judge's verdicts on all completions; `None` once `keep_going` returns false.
     pub(super) fn score_together(
         &self,
         completions: &[(&str, Option<&PromptRow>)],
-        is_wanted: &(dyn Fn() -> bool + Sync),
+        keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Score>> {
-        let own = self.own.judge_all(completions, is_wanted)?;
+        let own = self.own.judge_all(completions, keep_going)?;
         let of_part = |part: &Part| {
             let Some(rules) = &part.scored_by else { return Some(None) };
             let rows: Vec<_> = completions.iter().map(|(_, row)| row.map(|row| part.row(row))).collect();
             let asked: Vec<_> = completions.iter().zip(&rows).map(|((text, _), row)| (*text, row.as_ref())).collect();
-            rules.judge_all(&asked, is_wanted).map(|verdicts| Some(verdicts.into_iter()))
+            rules.judge_all(&asked, keep_going).map(|verdicts| Some(verdicts.into_iter()))
         };
         let mut of_parts: Vec<_> = self.parts.iter().map(of_part).collect::<Option<_>>()?;
         let score = |own| {

@@ -16,7 +16,7 @@ impl<'t> StringPlaces<'t> {
     }
 
     /// The byte offset in the text. Ask in rising order: each step costs only what stands between.
-    pub(super) fn of(&mut self, content: usize) -> usize {
+    pub(super) fn locate(&mut self, content: usize) -> usize {
         if content < self.resolved {
             *self = Self::new(self.text, self.quote);
         }
@@ -54,7 +54,7 @@ mod tests {
         for (content, at) in
             [(0, 2), (1, 3), (2, 5), (3, 7), (5, 13), (7, 15), (11, 27), (12, 28), (1, 3), (99, text.len())]
         {
-            assert_eq!(places.of(content), at, "byte {content}");
+            assert_eq!(places.locate(content), at, "byte {content}");
         }
     }
 }

@@ -53,7 +53,7 @@ impl Verdict {
         message: String,
         (completion, offset): (&str, usize),
     ) -> Self {
-        let place = Places::new(completion).of(offset);
+        let place = Places::new(completion).locate(offset);
         Self { errors: vec![Reason::at(message, place)], ..Self::new(tier, Some(failure)) }
     }
 

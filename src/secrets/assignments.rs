@@ -2,18 +2,18 @@
 
 use std::ops::Range;
 
-use super::{LONGEST_BYTES, is_placeholder};
+use super::{MAX_BYTES, is_placeholder};
 
 /// Endings of names (lower case, without `_` and `-`) whose value is meant to be secret.
 const NAMES: [&str; 9] =
     ["secret", "token", "password", "passwd", "apikey", "accesskey", "privatekey", "secretkey", "credential"];
 
 /// The least length of a value, in characters.
-const SHORTEST: usize = 16;
+const MIN_CHARS: usize = 16;
 
 /// The least Shannon entropy of a value, in bits a character: English words have about 3, random base64 of this length
 /// above 3.5.
-const LEAST_ENTROPY: f64 = 3.5;
+const MIN_ENTROPY: f64 = 3.5;
 
 /// Every such value of the text.
 pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
@@ -44,7 +44,7 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
     let value = after.trim_start_matches([' ', '\t', '"', '\'', '`', '\\']);
     let start = text.len() - value.len();
     let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=_-.~!#%^*".contains(byte);
-    let length = value.bytes().take(LONGEST_BYTES).take_while(may_stand).count();
+    let length = value.bytes().take(MAX_BYTES).take_while(may_stand).count();
     let value = value[..length].trim_end_matches('.');
     (looks_random(value) && !is_placeholder(value)).then_some(start..start + value.len())
 }
@@ -52,10 +52,7 @@ fn assigned(text: &str, sign: usize) -> Option<Range<usize>> {
 /// Long, with letters and digits, and no pattern in them.
 pub(super) fn looks_random(value: &str) -> bool {
     let has = |test: fn(&u8) -> bool| value.as_bytes().iter().any(test);
-    value.len() >= SHORTEST
-        && has(u8::is_ascii_digit)
-        && has(u8::is_ascii_alphabetic)
-        && entropy(value) >= LEAST_ENTROPY
+    value.len() >= MIN_CHARS && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic) && entropy(value) >= MIN_ENTROPY
 }
 
 /// Shannon entropy of the bytes, in bits a byte.

@@ -17,7 +17,7 @@ pub use control_chars::{is_control, visible, visible_json, visible_letter, visib
 
 /// The longest run of characters that is looked at for one secret, in bytes: hostile text costs no more than its length
 /// times this.
-const LONGEST_BYTES: usize = 8192;
+const MAX_BYTES: usize = 8192;
 
 /// A secret found in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]

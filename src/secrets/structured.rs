@@ -4,7 +4,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use super::assignments::looks_random;
-use super::{LONGEST_BYTES, is_placeholder};
+use super::{MAX_BYTES, is_placeholder};
 
 /// The kinds of PEM blocks that hold a private key (RFC 7468, PKCS #1, SEC 1, OpenSSH, OpenPGP).
 const PRIVATE_KEYS: [&str; 7] = ["", "RSA ", "EC ", "DSA ", "OPENSSH ", "ENCRYPTED ", "PGP "];
@@ -25,14 +25,14 @@ pub(super) fn find(text: &str) -> Vec<(&'static str, Range<usize>)> {
 
 /// Tokens of several parts without a beginning of their own: name, the sign that they are looked for by, how many
 /// characters of which alphabet stand before it, how many each part behind it has, and of which alphabet.
-type Parted = (
+type MultipartToken = (
     &'static str,
     &'static str,
     (RangeInclusive<usize>, fn(&u8) -> bool),
     (&'static [RangeInclusive<usize>], fn(&u8) -> bool),
 );
 
-static PARTED: [Parted; 4] = [
+static PARTED: [MultipartToken; 4] = [
     ("Telegram bot token", ":A", (8..=10, u8::is_ascii_digit), (&[34..=34], is_url)),
     ("Discord bot token", ".", (23..=28, is_url), (&[6..=7, 27..=40], is_url)),
     (
@@ -82,7 +82,7 @@ fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
         let is_header = named.ends_with("authorization") && lower[named.len()..at].contains([':', '=', '"', '\'']);
         let after = text[at + scheme.len()..].trim_start_matches(' ');
         let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte);
-        let value = after[..after.bytes().take(LONGEST_BYTES).take_while(may_stand).count()].trim_end_matches('.');
+        let value = after[..after.bytes().take(MAX_BYTES).take_while(may_stand).count()].trim_end_matches('.');
         let is_secret = if is_header { value.len() >= 8 } else { scheme == "bearer " && looks_random(value) };
         let start = text.len() - after.len();
         (is_secret && !is_placeholder(value)).then_some(("Authorization header", start..start + value.len()))
@@ -100,7 +100,7 @@ fn private_keys(text: &str) -> impl Iterator<Item = Range<usize>> {
         let body = rest[kind.len() + "PRIVATE KEY".len()..].trim_start_matches(" BLOCK").strip_prefix("-----")?;
         // A mere mention of the line, without a body, is no key.
         let letters = body.chars().take(200).filter(char::is_ascii_alphanumeric).count();
-        let near = &body[..body.floor_char_boundary(LONGEST_BYTES)];
+        let near = &body[..body.floor_char_boundary(MAX_BYTES)];
         let end = near.find("-----END ").map_or(text.len(), |end| text.len() - body.len() + end);
         (letters >= 32).then_some(start..end)
     })
@@ -113,7 +113,7 @@ fn web_token(text: &str, start: usize) -> Option<Range<usize>> {
     }
     let length = text[start..]
         .bytes()
-        .take(LONGEST_BYTES)
+        .take(MAX_BYTES)
         .take_while(|&byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
         .count();
     let token = text[start..start + length].trim_end_matches('.');

@@ -40,29 +40,29 @@ impl Activity {
     }
 
     /// Of the connection that a request came by.
-    pub(super) fn of(request: &Request) -> Self {
+    pub(super) fn for_request(request: &Request) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or_default()
     }
 
     /// A whole request has come: until its answer was sent.
-    pub(super) fn answering(&self) -> Answering {
+    pub(super) fn answering(&self) -> ActiveAnswer {
         self.0.answering.fetch_add(1, Ordering::Relaxed);
-        Answering(self.clone())
+        ActiveAnswer(self.clone())
     }
 }
 
 /// An answer that is being made or sent.
 #[derive(Debug)]
-pub(super) struct Answering(Activity);
+pub(super) struct ActiveAnswer(Activity);
 
-impl Answering {
+impl ActiveAnswer {
     /// Until the body was sent.
     pub(super) fn with(self, response: Response) -> Response {
-        response.map(|body| Body::new(AnsweringBody { body, _answering: self }))
+        response.map(|body| Body::new(ActiveAnswerBody { body, _answering: self }))
     }
 }
 
-impl Drop for Answering {
+impl Drop for ActiveAnswer {
     fn drop(&mut self) {
         let Activity(state) = &self.0;
         state.since.store(milliseconds(), Ordering::Relaxed);
@@ -70,12 +70,12 @@ impl Drop for Answering {
     }
 }
 
-struct AnsweringBody {
+struct ActiveAnswerBody {
     body: Body,
-    _answering: Answering,
+    _answering: ActiveAnswer,
 }
 
-impl HttpBody for AnsweringBody {
+impl HttpBody for ActiveAnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -17,7 +17,7 @@ use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::Constraint;
 use crate::openai::{Answer, ApiError, Content, Finish, ResponseItems, TokenLogProb, ToolCall, Usage};
 use crate::rollout::{Completion, StopReason};
-use crate::score::{CallReader, Said};
+use crate::score::{AnswerPart, CallReader};
 use crate::text::TextError;
 
 /// Of one piece of a stream, about.
@@ -63,12 +63,12 @@ pub(super) struct Progress {
 #[derive(Debug)]
 enum Part {
     Thought(String),
-    Said(Said),
+    AnswerPart(AnswerPart),
 }
 
 impl Choice {
     /// Takes more of the text, or its end.
-    fn hear(&mut self, text: String, is_end: bool) {
+    fn push_text(&mut self, text: String, is_end: bool) {
         let (thought, mut said) = match &mut self.thoughts {
             Some(block) => block.push(&text, is_end),
             None => (String::new(), text),
@@ -76,16 +76,16 @@ impl Choice {
         let parts = &mut self.progress.parts;
         parts.extend((!thought.is_empty()).then_some(Part::Thought(thought)));
         let Some(reader) = &mut self.calls else {
-            parts.extend((!said.is_empty()).then(|| Part::Said(Said::Text(std::mem::take(&mut said)))));
+            parts.extend((!said.is_empty()).then(|| Part::AnswerPart(AnswerPart::Text(std::mem::take(&mut said)))));
             return;
         };
         let mut found = reader.push(&said);
         if is_end {
             found.extend(reader.finish());
         }
-        self.progress.called += found.iter().filter(|said| matches!(said, Said::Name(_))).count();
+        self.progress.called += found.iter().filter(|said| matches!(said, AnswerPart::Name(_))).count();
         self.progress.is_within_call = reader.is_within_call();
-        parts.extend(found.into_iter().map(Part::Said));
+        parts.extend(found.into_iter().map(Part::AnswerPart));
     }
 
     fn end(&mut self, finish: Finish) {
@@ -116,7 +116,7 @@ impl Collected {
     }
 
     /// Takes an event; the completion that it is of, unless that had ended.
-    pub(super) fn take(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
+    pub(super) fn apply(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
         let failed = |error: TextError| server_error(&error.to_string());
         let (Event::Token { index, .. } | Event::Ended { index, .. }) = event else { return Ok(None) };
         let choice = self.choices.get_mut(index).filter(|choice| choice.progress.finish.is_none());
@@ -142,7 +142,7 @@ impl Collected {
                     choice.progress.log_probs.push(told);
                 }
                 let is_stopped = choice.text.is_stopped();
-                choice.hear(text, is_stopped);
+                choice.push_text(text, is_stopped);
                 let is_thought = choice.thoughts.as_ref().is_some_and(ThinkBlock::is_inside);
                 choice.progress.thought_tokens += usize::from(is_thought);
                 if is_stopped {
@@ -167,7 +167,7 @@ impl Collected {
                     let tokens = own.iter().zip(log_probs).map(|(id, value)| log_prob(*id, value));
                     choice.progress.log_probs.extend(tokens.collect::<Result<Vec<_>, _>>().map_err(failed)?);
                 }
-                choice.hear(text, true);
+                choice.push_text(text, true);
                 let by_text = choice.text.is_stopped();
                 choice.end(if stop == StopReason::Stop || by_text { Finish::Stop } else { Finish::Length });
             }
@@ -189,9 +189,11 @@ impl Collected {
             for part in choice.progress.parts {
                 match part {
                     Part::Thought(thought) => content.reasoning.push_str(&thought),
-                    Part::Said(Said::Text(text)) => content.text.push_str(&text),
-                    Part::Said(Said::Name(name)) => content.calls.push(ToolCall { name, arguments: String::new() }),
-                    Part::Said(Said::Arguments(text)) => {
+                    Part::AnswerPart(AnswerPart::Text(text)) => content.text.push_str(&text),
+                    Part::AnswerPart(AnswerPart::Name(name)) => {
+                        content.calls.push(ToolCall { name, arguments: String::new() })
+                    }
+                    Part::AnswerPart(AnswerPart::Arguments(text)) => {
                         content.calls.iter_mut().last().into_iter().for_each(|call| call.arguments.push_str(&text));
                     }
                 }
@@ -212,9 +214,9 @@ impl Collected {
         for part in std::mem::take(&mut progress.parts) {
             events.extend(match part {
                 Part::Thought(thought) => items.thought(&thought),
-                Part::Said(Said::Text(text)) => items.text(&text, &std::mem::take(&mut log_probs)),
-                Part::Said(Said::Name(name)) => items.call(&name),
-                Part::Said(Said::Arguments(text)) => items.arguments(&text),
+                Part::AnswerPart(AnswerPart::Text(text)) => items.text(&text, &std::mem::take(&mut log_probs)),
+                Part::AnswerPart(AnswerPart::Name(name)) => items.call(&name),
+                Part::AnswerPart(AnswerPart::Arguments(text)) => items.arguments(&text),
             });
         }
         // Of text that is held back yet.
@@ -237,16 +239,16 @@ impl Collected {
         for part in parts {
             match part {
                 Part::Thought(thought) => chunks.push(answer.reasoning_chunk(index, &thought)),
-                Part::Said(Said::Text(text)) => {
+                Part::AnswerPart(AnswerPart::Text(text)) => {
                     let log_probs = log_probs.as_mut().map(std::mem::take);
                     chunks.push(answer.text_chunk(index, &text, log_probs.as_deref(), progress.given_bytes));
                     progress.given_bytes += text.len();
                 }
-                Part::Said(Said::Name(name)) => {
+                Part::AnswerPart(AnswerPart::Name(name)) => {
                     chunks.push(answer.call_chunk(index, progress.given_calls, &name));
                     progress.given_calls += 1;
                 }
-                Part::Said(Said::Arguments(text)) => {
+                Part::AnswerPart(AnswerPart::Arguments(text)) => {
                     chunks.push(answer.arguments_chunk(index, progress.given_calls.saturating_sub(1), &text));
                 }
             }
@@ -279,7 +281,7 @@ impl Chunks {
         let failed = match event {
             Some(Event::Failed(why)) => Some(server_error(&why)),
             None => Some(server_error("the server was stopped")),
-            Some(event) => match self.collected.take(event) {
+            Some(event) => match self.collected.apply(event) {
                 Ok(Some(index)) => {
                     self.collected.chunks(index).iter().for_each(|chunk| send(text, chunk));
                     None

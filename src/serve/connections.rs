@@ -23,7 +23,7 @@ use super::activity::Activity;
 use super::{Shared, http};
 
 /// Open connections at most, where the system allows the process so many; then the one that was idle longest is closed.
-const MOST_CONNECTIONS: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 /// Descriptors for all but connections.
 const OWN_DESCRIPTORS: usize = 64;
 /// For a request's head.
@@ -37,14 +37,14 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// Clients did not end in time, or a second signal came.
 #[derive(Debug)]
-pub(super) struct Unfinished;
+pub(super) struct ForcedShutdown;
 
 /// Serves until a signal, then until all answers are complete.
-pub(super) async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>) -> Result<(), Unfinished> {
+pub(super) async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>) -> Result<(), ForcedShutdown> {
     let (Ok(listener), Ok(mut interrupt), Ok(mut terminate)) =
         (TcpListener::from_std(listener), signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
-        return Err(Unfinished);
+        return Err(ForcedShutdown);
     };
     let most = connection_limit();
     let (graceful, mut open) = (GracefulShutdown::new(), Vec::new());
@@ -72,44 +72,44 @@ pub(super) async fn listen(listener: std::net::TcpListener, shared: Arc<Shared>)
         let activity = Activity::default();
         let service = router.clone().layer(Extension(activity.clone()));
         let connection =
-            protocol.serve_connection(TokioIo::new(Impatient::new(socket)), TowerToHyperService::new(service));
-        let (connection, counted) = (graceful.watch(connection), Counted::new(&shared));
+            protocol.serve_connection(TokioIo::new(TimedWrites::new(socket)), TowerToHyperService::new(service));
+        let (connection, counted) = (graceful.watch(connection), ConnectionCount::new(&shared));
         let task = tokio::spawn(async move {
             // A client's fault is no event of the server's.
             _ = connection.await;
             drop(counted);
         });
-        open.push(Open { activity, task: task.abort_handle() });
+        open.push(OpenConnection { activity, task: task.abort_handle() });
     }
     drop(listener);
     shared.queue.close();
     tokio::select! {
-        ended = timeout(GRACE, graceful.shutdown()) => ended.map_err(|_| Unfinished),
-        _ = interrupt.recv() => Err(Unfinished),
-        _ = terminate.recv() => Err(Unfinished),
+        ended = timeout(GRACE, graceful.shutdown()) => ended.map_err(|_| ForcedShutdown),
+        _ = interrupt.recv() => Err(ForcedShutdown),
+        _ = terminate.recv() => Err(ForcedShutdown),
     }
 }
 
 /// Each connection is a file descriptor, and many systems give a process 1024 unless it asks for more.
 fn connection_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = (MOST_CONNECTIONS + OWN_DESCRIPTORS) as u64;
+    let wanted = (MAX_CONNECTIONS + OWN_DESCRIPTORS) as u64;
     let wanted = limit.maximum.map_or(wanted, |most| most.min(wanted));
     let current = limit.current.unwrap_or(wanted);
     let raised = current < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok();
     let descriptors = if raised { wanted } else { current };
-    (descriptors as usize).saturating_sub(OWN_DESCRIPTORS).clamp(1, MOST_CONNECTIONS)
+    (descriptors as usize).saturating_sub(OWN_DESCRIPTORS).clamp(1, MAX_CONNECTIONS)
 }
 
 /// An open connection.
-struct Open {
+struct OpenConnection {
     activity: Activity,
     task: AbortHandle,
 }
 
 /// Waits until one more connection has room. Of those that have sent no whole request the one that was idle longest is
 /// closed: they cannot keep others out.
-async fn make_room(open: &mut Vec<Open>, most: usize) {
+async fn make_room(open: &mut Vec<OpenConnection>, most: usize) {
     while open.len() >= most {
         open.retain(|connection| !connection.task.is_finished());
         let idle =
@@ -123,29 +123,29 @@ async fn make_room(open: &mut Vec<Open>, most: usize) {
 }
 
 /// A connection as it is counted.
-struct Counted(Arc<Shared>);
+struct ConnectionCount(Arc<Shared>);
 
-impl Counted {
+impl ConnectionCount {
     fn new(shared: &Arc<Shared>) -> Self {
         shared.queue.metrics.connections.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(shared))
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionCount {
     fn drop(&mut self) {
         self.0.queue.metrics.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A socket whose writes fail once the client has taken nothing for [`WRITE_TIME`].
-struct Impatient {
+struct TimedWrites {
     socket: TcpStream,
     /// Since when a write has waited.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
+impl TimedWrites {
     fn new(socket: TcpStream) -> Self {
         Self { socket, patience: None }
     }
@@ -165,13 +165,13 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl AsyncRead for TimedWrites {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(context, to)
     }
 }
 
-impl AsyncWrite for Impatient {
+impl AsyncWrite for TimedWrites {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         self.written(context, |socket, context| socket.poll_write(context, from))
     }

@@ -12,8 +12,8 @@ use crate::openai::{ApiError, ResponseFormat, ToolChoice, Tools};
 use crate::text::Tokenizer;
 
 /// Constraints that are held, and what they were asked for with, in bytes; the one that was not asked for longest goes.
-const MOST_HELD: usize = 64;
-const MOST_HELD_BYTES: usize = 4 << 20;
+const MAX_CACHED: usize = 64;
+const MAX_CACHED_BYTES: usize = 4 << 20;
 /// Constraints that are compiled at once: the others of the threads that may block prepare prompts.
 static COMPILING: Semaphore = Semaphore::const_new(2);
 
@@ -22,7 +22,7 @@ const TOOLS: &str = "tools";
 
 /// What completions may be, before it is compiled.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct ConstraintSpec {
     format: ResponseFormat,
     tools: Option<Tools>,
     /// Of both, and their size.
@@ -34,7 +34,7 @@ type Compiled = Result<Arc<Constraint>, ApiError>;
 type Key = ([u8; 32], Reasoning);
 
 #[derive(Debug)]
-struct Held {
+struct CacheEntry {
     key: Key,
     /// That it was asked for with.
     bytes: usize,
@@ -48,10 +48,10 @@ pub(super) struct Constraints {
     vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
     form: OnceLock<CallForm>,
     /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
-    held: Mutex<VecDeque<Held>>,
+    held: Mutex<VecDeque<CacheEntry>>,
 }
 
-impl Wanted {
+impl ConstraintSpec {
     /// `None` where completions are free.
     pub(super) fn new(format: &ResponseFormat, tools: Option<&Tools>) -> Option<Arc<Self>> {
         let are_bound = |tools: &Tools| tools.choice != ToolChoice::Auto || !tools.strict.is_empty() || !tools.parallel;
@@ -119,7 +119,7 @@ impl Constraints {
     /// Compiles what was not asked for before, on a thread of its own.
     pub(super) async fn compiled(
         self: &Arc<Self>,
-        wanted: &Arc<Wanted>,
+        wanted: &Arc<ConstraintSpec>,
         reasoning: Reasoning,
         tokenizer: &Arc<Tokenizer>,
     ) -> Compiled {
@@ -142,7 +142,7 @@ impl Constraints {
 
     /// How the model writes calls.
     pub(super) fn form(&self, tokenizer: &Tokenizer) -> CallForm {
-        *self.form.get_or_init(|| CallForm::of_template(tokenizer))
+        *self.form.get_or_init(|| CallForm::for_template(tokenizer))
     }
 
     /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
@@ -158,11 +158,12 @@ impl Constraints {
     fn cell(&self, key: Key, bytes: usize) -> Arc<OnceCell<Compiled>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let at = held.iter().position(|known| known.key == key);
-        let found = at.and_then(|at| held.remove(at)).unwrap_or_else(|| Held { key, bytes, cell: Arc::default() });
+        let found =
+            at.and_then(|at| held.remove(at)).unwrap_or_else(|| CacheEntry { key, bytes, cell: Arc::default() });
         let cell = Arc::clone(&found.cell);
         held.push_back(found);
-        let is_full = |held: &VecDeque<Held>| {
-            held.len() > MOST_HELD || held.iter().map(|held| held.bytes).sum::<usize>() > MOST_HELD_BYTES
+        let is_full = |held: &VecDeque<CacheEntry>| {
+            held.len() > MAX_CACHED || held.iter().map(|held| held.bytes).sum::<usize>() > MAX_CACHED_BYTES
         };
         while held.len() > 1 && is_full(&held) {
             held.pop_front();
@@ -170,7 +171,7 @@ impl Constraints {
         cell
     }
 
-    fn compile(&self, wanted: &Wanted, reasoning: Reasoning, tokenizer: &Tokenizer) -> Compiled {
+    fn compile(&self, wanted: &ConstraintSpec, reasoning: Reasoning, tokenizer: &Tokenizer) -> Compiled {
         let of_tokenizer =
             || Vocabulary::new(tokenizer).map_err(|error| ApiError::invalid(FORMAT, format!("constraints: {error}")));
         let vocabulary = self.vocabulary.get_or_init(of_tokenizer).as_ref().map_err(Clone::clone)?;
@@ -194,15 +195,15 @@ mod tests {
         let constraints = Constraints::default();
         let key = |number: u8| ([number; 32], Reasoning::Off);
         let first = constraints.cell(key(0), 10);
-        for number in 1..MOST_HELD as u8 {
+        for number in 1..MAX_CACHED as u8 {
             constraints.cell(key(number), 10);
         }
         assert!(Arc::ptr_eq(&first, &constraints.cell(key(0), 10)), "asked for again");
         constraints.cell(key(100), 10);
         assert!(Arc::ptr_eq(&first, &constraints.cell(key(0), 10)), "the second went");
-        assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), MOST_HELD);
-        let large = constraints.cell(key(101), MOST_HELD_BYTES + 1);
-        assert!(Arc::ptr_eq(&large, &constraints.cell(key(101), MOST_HELD_BYTES + 1)), "alone");
+        assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), MAX_CACHED);
+        let large = constraints.cell(key(101), MAX_CACHED_BYTES + 1);
+        assert!(Arc::ptr_eq(&large, &constraints.cell(key(101), MAX_CACHED_BYTES + 1)), "alone");
         assert_eq!(constraints.held.lock().map_or(0, |held| held.len()), 1);
         assert!(!Arc::ptr_eq(&first, &constraints.cell(key(0), 10)));
         let other = constraints.cell(key(1), 10);

@@ -13,8 +13,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Shared;
 use super::collected::{Choice, Chunks, Collected, Progress, server_error};
-use super::constraints::Wanted;
-use super::queue::{BodyState, CLIENT_TOKENS, Event, Job, Refused};
+use super::constraints::ConstraintSpec;
+use super::queue::{BodyState, CLIENT_TOKENS, DecodeRequest, Event, QueueError};
 use super::responses::{answer, busy, unix_seconds, with_type};
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::{CallForm, Reasoning};
@@ -26,7 +26,7 @@ use crate::score::CallReader;
 use crate::text::{TextError, Thinking};
 
 /// Completions of one body.
-const MOST_COMPLETIONS: usize = 1024;
+const MAX_COMPLETIONS: usize = 1024;
 /// Completions of a prompt that are decoded by one thread.
 const JOB_SAMPLES: usize = 16;
 /// Tokens of a prompt's end, where it may open a think block.
@@ -55,7 +55,7 @@ pub(super) async fn generate(
         drop((turn, room));
         prepared
     });
-    let Prepared { mut jobs, wanted, mut events, mut collected, stream, include_usage } =
+    let PreparedRequest { mut jobs, wanted, mut events, mut collected, stream, include_usage } =
         prepared.await.map_err(|_| server_error("the request could not be prepared"))??;
     if let Some(wanted) = wanted {
         for (job, reasoning) in &mut jobs {
@@ -66,8 +66,8 @@ pub(super) async fn generate(
     }
     let jobs = jobs.into_iter().map(|(job, _)| job).collect();
     shared.queue.push(jobs).map_err(|refused| match refused {
-        Refused::Full => busy("the queue is full"),
-        Refused::Closed => ApiError::new(503, "server_error", None, "the server is being stopped"),
+        QueueError::Full => busy("the queue is full"),
+        QueueError::Closed => ApiError::new(503, "server_error", None, "the server is being stopped"),
     })?;
     if stream {
         let chunks = Chunks::new(events, collected, include_usage);
@@ -78,7 +78,7 @@ pub(super) async fn generate(
     while !collected.is_complete() {
         match events.recv().await {
             Some(Event::Failed(why)) => return Err(server_error(&why)),
-            Some(event) => _ = collected.take(event)?,
+            Some(event) => _ = collected.apply(event)?,
             None => return Err(server_error("the server was stopped")),
         }
     }
@@ -86,11 +86,11 @@ pub(super) async fn generate(
 }
 
 /// What a body asks for, ready to be queued.
-struct Prepared {
+struct PreparedRequest {
     /// Each with whether its completions may begin with a think block.
-    jobs: Vec<(Job, Reasoning)>,
+    jobs: Vec<(DecodeRequest, Reasoning)>,
     /// What all completions may be.
-    wanted: Option<Arc<Wanted>>,
+    wanted: Option<Arc<ConstraintSpec>>,
     events: Receiver<Event>,
     collected: Collected,
     stream: bool,
@@ -104,7 +104,7 @@ fn prepare(
     body: &[u8],
     arrived: Instant,
     client: &Weak<()>,
-) -> Result<Prepared, ApiError> {
+) -> Result<PreparedRequest, ApiError> {
     check_is_there(client)?;
     let asked = GenerationRequest::parse(api, body)?;
     let served = shared.names.iter().find(|(name, _)| *name == asked.model);
@@ -113,7 +113,7 @@ fn prepare(
         Prompt::Chat { tools, .. } => tools.as_ref(),
         Prompt::Texts(_) => None,
     };
-    let wanted = Wanted::new(&asked.response_format, tools);
+    let wanted = ConstraintSpec::new(&asked.response_format, tools);
     if wanted.is_some() && asked.ignore_eos {
         let message = "`ignore_eos`: completions with a `response_format` or bound tools end where they must";
         return Err(ApiError::invalid("ignore_eos", message));
@@ -124,8 +124,8 @@ fn prepare(
     // A list may also be a value of the format.
     let is_enforced = wanted.is_some() && !(takes_json && asked.response_format != ResponseFormat::Text);
     let count = asked.prompt.count() * asked.samples;
-    if count > MOST_COMPLETIONS {
-        let message = format!("`n` times the prompts is {count}, at most {MOST_COMPLETIONS} completions are sampled");
+    if count > MAX_COMPLETIONS {
+        let message = format!("`n` times the prompts is {count}, at most {MAX_COMPLETIONS} completions are sampled");
         return Err(ApiError::invalid("n", message));
     }
     let prompts = prompts(shared, &asked.prompt, client)?;
@@ -170,7 +170,7 @@ fn prepare(
                 shaping: shaping.clone(),
                 ..Request::new(prompt.clone(), index as u32, 0, samples)
             };
-            let job = Job {
+            let job = DecodeRequest {
                 body: Arc::clone(&state),
                 request,
                 sampling: sampling.clone(),
@@ -198,7 +198,7 @@ fn prepare(
         log_probs: asked.log_probs,
         usage,
     };
-    Ok(Prepared { jobs, wanted, events, collected, stream: asked.stream, include_usage: asked.include_usage })
+    Ok(PreparedRequest { jobs, wanted, events, collected, stream: asked.stream, include_usage: asked.include_usage })
 }
 
 /// Whether completions of a prompt may begin with a think block. A model that knows of none would write one where its
@@ -210,7 +210,7 @@ fn reasoning(shared: &Shared, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, 
         Prompt::Chat { thinking, .. } => thinking.unwrap_or(shared.reasons),
         Prompt::Texts(_) => false,
     };
-    Ok(match Reasoning::of_prompt(Thinking::On, &end) {
+    Ok(match Reasoning::for_prompt(Thinking::On, &end) {
         Reasoning::Allowed if !may_reason => Reasoning::Off,
         found => found,
     })

@@ -157,7 +157,7 @@ async fn responses(State(shared): State<Arc<Shared>>, request: Request) -> Respo
 }
 
 async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {
-    let activity = Activity::of(&request);
+    let activity = Activity::for_request(&request);
     match body(request).await {
         Ok((body, room)) => {
             let answering = activity.answering();

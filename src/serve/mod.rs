@@ -109,7 +109,7 @@ struct Shared {
 }
 
 /// Decoding that fails so often without a token between is given up.
-const MOST_FAILURES: usize = 3;
+const MAX_FAILURES: usize = 3;
 
 /// Serves until SIGINT or SIGTERM, then completes what was begun. `on_listening` learns the address; `report` what went
 /// wrong meanwhile.
@@ -129,7 +129,7 @@ pub fn serve(
     let listener = TcpListener::bind(settings.listen).map_err(refuse)?;
     listener.set_nonblocking(true).map_err(refuse)?;
     let address = listener.local_addr().map_err(refuse)?;
-    let size = QueueSize::of(&model);
+    let size = QueueSize::for_model(&model);
     let positions = model.config().max_position_embeddings;
     let shared = Arc::new(Shared {
         queue: Queue::new(settings.queued),
@@ -212,7 +212,7 @@ impl<R: Fn(&str) + Sync> Decoding<'_, R> {
             if is_out_of_memory(&error) {
                 _ = self.engine.trim_memory();
             }
-            if failures >= MOST_FAILURES {
+            if failures >= MAX_FAILURES {
                 self.shared.queue.fail("decoding failed; the server's log has the cause");
                 return Err(ServeError::Decode { failures, cause });
             }

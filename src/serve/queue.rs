@@ -31,7 +31,7 @@ pub(super) struct BodyState {
 
 /// A prompt with its completions to sample.
 #[derive(Clone, Debug)]
-pub(super) struct Job {
+pub(super) struct DecodeRequest {
     pub(super) body: Arc<BodyState>,
     pub(super) request: Request,
     pub(super) sampling: Sampling,
@@ -48,7 +48,7 @@ pub(super) struct Job {
     pub(super) arrived: Instant,
 }
 
-impl Job {
+impl DecodeRequest {
     /// Takes its first samples off.
     fn split_off(&mut self, samples: usize) -> Self {
         let mut taken = self.clone();
@@ -84,7 +84,7 @@ pub(super) enum Event {
 
 /// Why a body's prompts are not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum QueueError {
     Full,
     /// The server is being stopped.
     Closed,
@@ -101,7 +101,7 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<DecodeRequest>,
     /// Threads that wait for a request.
     idle: usize,
     is_closed: bool,
@@ -117,16 +117,16 @@ impl Queue {
     }
 
     /// Queues all of a body's prompts, or none. One body may have more than the limit, where nothing else waits.
-    pub(super) fn push(&self, jobs: Vec<Job>) -> Result<(), Refused> {
+    pub(super) fn push(&self, jobs: Vec<DecodeRequest>) -> Result<(), QueueError> {
         let mut state = self.state();
         if state.is_closed {
-            return Err(Refused::Closed);
+            return Err(QueueError::Closed);
         }
         if !state.waiting.is_empty() && state.waiting.len() + jobs.len() > self.limit {
             // Those whose clients are gone make room.
             state.waiting.retain(|job| !job.events.is_closed());
             if !state.waiting.is_empty() && state.waiting.len() + jobs.len() > self.limit {
-                return Err(Refused::Full);
+                return Err(QueueError::Full);
             }
         }
         state.waiting.extend(jobs);
@@ -162,15 +162,15 @@ impl Queue {
 pub(super) struct Worker<'q> {
     queue: &'q Queue,
     size: QueueSize,
-    running: HashMap<u64, Running>,
+    running: HashMap<u64, ActiveRequest>,
     next: u64,
     /// Tokens that were sampled since the last failure.
     pub(super) tokens: u64,
 }
 
 #[derive(Debug)]
-struct Running {
-    job: Job,
+struct ActiveRequest {
+    job: DecodeRequest,
     unfinished: usize,
     has_begun: bool,
     /// Of the token that comes next, by sample.
@@ -196,12 +196,12 @@ impl<'q> Worker<'q> {
 
     /// The next job that `rows` free rows have room for, or a part of one: first that of the body of which the fewest
     /// completions are decoded.
-    fn next_job(&self, waiting: &mut VecDeque<Job>, rows: usize) -> Option<Job> {
-        let running = |job: &Job| job.body.running.load(Ordering::Relaxed);
+    fn next_job(&self, waiting: &mut VecDeque<DecodeRequest>, rows: usize) -> Option<DecodeRequest> {
+        let running = |job: &DecodeRequest| job.body.running.load(Ordering::Relaxed);
         let first = waiting.front()?;
         let is_alone = waiting.iter().all(|job| Arc::ptr_eq(&job.body, &first.body));
         let alone = is_alone.then(|| waiting.iter().map(|job| job.request.samples).sum());
-        let fits = |(at, job): (usize, &Job)| {
+        let fits = |(at, job): (usize, &DecodeRequest)| {
             let samples = self.most_samples(job, rows, alone);
             (samples > 0).then(|| (running(job), at, samples))
         };
@@ -212,7 +212,7 @@ impl<'q> Worker<'q> {
 
     /// How many completions of a job are taken. `alone`: those that its body waits for, where no other waits; else the
     /// body has half at most of the rows, and of the tokens in the cache, that no other has.
-    fn most_samples(&self, job: &Job, rows: usize, alone: Option<usize>) -> usize {
+    fn most_samples(&self, job: &DecodeRequest, rows: usize, alone: Option<usize>) -> usize {
         let (mut own, mut reserved) = (0, 0);
         for running in self.running.values() {
             reserved += running.unfinished * running.job.sampling.max_completion_tokens;
@@ -232,7 +232,7 @@ impl<'q> Worker<'q> {
         share(rows).min(share(places)).min(job.request.samples)
     }
 
-    fn start(&mut self, job: Job) -> QueuedRequest {
+    fn start(&mut self, job: DecodeRequest) -> QueuedRequest {
         let id = self.next;
         self.next += 1;
         let metrics = &self.queue.metrics;
@@ -242,8 +242,10 @@ impl<'q> Worker<'q> {
         let queued =
             QueuedRequest { id, request: job.request.clone(), sampling: job.sampling.clone(), adapter: job.adapter };
         let unfinished = job.request.samples;
-        self.running
-            .insert(id, Running { job, unfinished, has_begun: false, alternatives: HashMap::new(), is_lost: false });
+        self.running.insert(
+            id,
+            ActiveRequest { job, unfinished, has_begun: false, alternatives: HashMap::new(), is_lost: false },
+        );
         queued
     }
 }
@@ -341,11 +343,11 @@ mod tests {
 
     const SIZE: QueueSize = QueueSize { rows: 32, completion_tokens: 9 * 32, prompt_tokens: 100 };
 
-    fn job(samples: usize, by_token: bool, room: usize) -> (Job, Receiver<Event>) {
+    fn job(samples: usize, by_token: bool, room: usize) -> (DecodeRequest, Receiver<Event>) {
         let (events, receiver) = channel(room);
         let sampling =
             Sampling { temperature: 1.0, max_completion_tokens: 9, stop_ids: Vec::new(), seed: 1, draft_tokens: 0 };
-        let job = Job {
+        let job = DecodeRequest {
             body: Arc::default(),
             request: Request::new(vec![1, 2], 0, 0, samples),
             sampling,
@@ -462,14 +464,14 @@ mod tests {
         let (second, other) = job(1, false, 2);
         assert_eq!(queue.push(vec![large, second]), Ok(()));
         let (third, _kept) = job(1, false, 2);
-        assert_eq!(queue.push(vec![third]), Err(Refused::Full));
+        assert_eq!(queue.push(vec![third]), Err(QueueError::Full));
         drop(other);
         let (third, _kept) = job(1, false, 2);
         assert_eq!(queue.push(vec![third]), Ok(()), "a client that is gone made room");
         assert!(taken(&mut worker, 0, false).is_empty());
         queue.close();
         let (late, _kept) = job(1, false, 2);
-        assert_eq!(queue.push(vec![late]), Err(Refused::Closed));
+        assert_eq!(queue.push(vec![late]), Err(QueueError::Closed));
         assert_eq!(
             taken(&mut worker, 32, false),
             [0, 1, 2],

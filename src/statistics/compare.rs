@@ -38,7 +38,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// `difference`: second minus first.
-    pub fn of(difference: f64, p: f64) -> Self {
+    pub fn from_difference(difference: f64, p: f64) -> Self {
         match p < SIGNIFICANT {
             true if difference > 0.0 => Self::Better,
             true => Self::Worse,
@@ -162,13 +162,13 @@ fn lowest([share, below, above]: [f64; 3], direction: f64, down: f64) -> f64 {
 /// change it is Connor's approximation (1987), within 1% of it. `None` where the shares are equal or impossible, since
 /// then no n suffices.
 pub fn required_n(fixed: f64, broken: f64, power: f64, level: f64) -> Option<usize> {
-    const MOST_CHANGED: f64 = 5000.0;
+    const MAX_CHANGED_PAIRS: f64 = 5000.0;
     let changed = fixed + broken;
     if fixed < 0.0 || broken < 0.0 || changed > 1.0 {
         return None;
     }
     let about = connor(changed, fixed - broken, power, level)?;
-    if about as f64 * changed > MOST_CHANGED {
+    if about as f64 * changed > MAX_CHANGED_PAIRS {
         return Some(about);
     }
     let is_enough = |n: usize| mcnemar_power(n, fixed, broken, level) >= power;

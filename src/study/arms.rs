@@ -22,7 +22,7 @@ pub enum Study {
 /// Evals without a better valid rate after which a run of `sft-vs-grpo` counts as converged.
 const PATIENCE: u64 = 3;
 /// It is cut off at so many times the updates of the others.
-const MOST_UPDATES: u64 = 4;
+const MAX_UPDATE_FACTOR: u64 = 4;
 
 type Pairs = Vec<[Option<usize>; 2]>;
 
@@ -121,7 +121,7 @@ fn sft_vs_grpo(updates: u64) -> (Vec<Setting>, Pairs) {
     ];
     for (label, method, after) in [("SFT", "sft", None), ("GRPO", "grpo", None), ("GRPO after SFT", "grpo", Some(4))] {
         let mut converged =
-            setting(&format!("{label}, converged"), "convergence", method, MOST_UPDATES * updates, after);
+            setting(&format!("{label}, converged"), "convergence", method, MAX_UPDATE_FACTOR * updates, after);
         converged.set.push(format!("patience={PATIENCE}"));
         settings.push(converged);
     }

@@ -44,7 +44,7 @@ pub struct Space {
 }
 
 /// A longer range is a slip of the keyboard.
-const LONGEST_RANGE: i64 = 10_000;
+const MAX_RANGE_LEN: i64 = 10_000;
 
 impl Space {
     /// Checks every value before anything is started.
@@ -110,9 +110,9 @@ fn expand(key: &Key, text: &str) -> Result<Vec<String>, String> {
             return Err("a range is FIRST..LAST, two whole numbers, both included".to_owned());
         };
         return match last.checked_sub(first) {
-            Some(0..LONGEST_RANGE) => Ok((first..=last).map(|value| value.to_string()).collect()),
+            Some(0..MAX_RANGE_LEN) => Ok((first..=last).map(|value| value.to_string()).collect()),
             Some(..0) => Err(format!("the range is empty, {first} is above {last}: write {last}..{first}")),
-            _ => Err(format!("a range has at most {LONGEST_RANGE} values")),
+            _ => Err(format!("a range has at most {MAX_RANGE_LEN} values")),
         };
     }
     let values: Vec<String> = text.split(',').map(|value| value.trim().to_owned()).collect();

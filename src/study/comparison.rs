@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::measure::MeasuredRun;
-use crate::report::{Judged, MetricComparison};
+use crate::report::{MetricComparison, MetricVerdict};
 use crate::run::EvalRecord;
 use crate::statistics::{OverRuns, over_runs};
 
@@ -23,7 +23,7 @@ pub struct ArmComparison {
 impl ArmComparison {
     /// `runs`: of both settings with the same seed; with `is_base` it is the base of the first that is compared. As one
     /// of `comparisons`, to be adjusted.
-    pub(super) fn of(
+    pub(super) fn between(
         labels: [String; 2],
         is_base: bool,
         runs: &[(&MeasuredRun, &MeasuredRun)],
@@ -57,7 +57,7 @@ impl ArmComparison {
 
     /// `GRPO vs base: valid better (...), exact: no difference found (...)`.
     pub fn sentence(&self) -> String {
-        let verdict = Judged::sentence(self.valid.judged(), self.exact.as_ref().map(MetricComparison::judged));
+        let verdict = MetricVerdict::sentence(self.valid.judged(), self.exact.as_ref().map(MetricComparison::judged));
         format!("{} vs {}: {verdict}", self.labels[1], self.labels[0])
     }
 

@@ -39,7 +39,7 @@ impl Metric {
     }
 
     /// Of an eval of a run; NaN where it was not measured.
-    fn of(self, run: &RunDirectory, eval: &Eval) -> f64 {
+    fn measure(self, run: &RunDirectory, eval: &Eval) -> f64 {
         if self != Self::Reward {
             return eval.summary.metric(self.name());
         }
@@ -91,7 +91,7 @@ impl MeasuredRun {
         let of_eval =
             history.evals.values().filter(|eval| eval.set == "eval" && (eval.target == "trained") == (eval.step > 0));
         let curve: Vec<(u64, f64)> =
-            of_eval.map(|eval| (eval.step, metric.of(run, eval))).filter(|(_, value)| value.is_finite()).collect();
+            of_eval.map(|eval| (eval.step, metric.measure(run, eval))).filter(|(_, value)| value.is_finite()).collect();
         let best = report.best();
         let value_at = |step: u64| curve.iter().find(|(at, _)| *at == step).copied();
         let mean = |name: &str| {

@@ -5,7 +5,7 @@ use crate::report::{Curve, curves_svg};
 use crate::statistics::over_runs;
 
 /// The palette's colors.
-const MOST_CURVES: usize = 4;
+const MAX_CURVES: usize = 4;
 
 /// One file, a chart for each group of settings; of more settings than colors the best.
 pub fn curves(table: &SweepTable) -> String {
@@ -21,10 +21,10 @@ pub fn curves(table: &SweepTable) -> String {
         .into_iter()
         .map(|group| {
             let mut rows: Vec<&SettingRow> = table.rows.iter().filter(|row| row.group == group).collect();
-            if rows.len() > MOST_CURVES {
+            if rows.len() > MAX_CURVES {
                 let mean = |row: &SettingRow| row.eval.map_or(f64::NEG_INFINITY, |eval| eval.mean);
                 rows.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
-                rows.truncate(MOST_CURVES);
+                rows.truncate(MAX_CURVES);
             }
             let of_group = if group.is_empty() { String::new() } else { format!(", {group}") };
             (format!("{} on the eval set{of_group}", table.metric.name()), rows.into_iter().map(curve).collect())

@@ -16,9 +16,9 @@ use crate::run::{DeviceChoice, RunError, RunFolders, RunLock, check_tag};
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u64 = 2;
 /// Without `--max-runs`, more runs are taken for a mistake.
-pub const MOST_RUNS: usize = 100;
+pub const MAX_RUNS: usize = 100;
 /// A run's name adds its number, and a tag has at most 32 characters.
-const LONGEST_NAME: usize = 32;
+const MAX_NAME_LEN: usize = 32;
 
 const FILE: &str = "sweep.json";
 /// Beside the runs; hidden, so that nothing takes it for a run.
@@ -149,7 +149,7 @@ impl SweepFolder {
         if check_tag(&sweep.name).is_some() {
             return Err(StudyError::Name {
                 name: sweep.name.chars().filter(|letter| !letter.is_control()).collect(),
-                most: LONGEST_NAME,
+                most: MAX_NAME_LEN,
             });
         }
         let root = runs.join(FOLDER);
@@ -181,21 +181,21 @@ impl SweepFolder {
     ///
     /// # Errors
     /// [`StudyError::NotFound`] with those there are, or the error of reading it.
-    pub fn find(places: &RunFolders, name: &str) -> Result<(Self, Sweep), StudyError> {
-        let all = Self::list(places);
+    pub fn find(run_folders: &RunFolders, name: &str) -> Result<(Self, Sweep), StudyError> {
+        let all = Self::list(run_folders);
         match all.iter().find(|folder| folder.name() == name) {
             Some(folder) => Ok((folder.clone(), folder.read()?)),
             None => Err(StudyError::NotFound {
                 name: name.chars().filter(|letter| !letter.is_control()).collect(),
-                folder: places.for_new_runs().to_owned(),
+                folder: run_folders.for_new_runs().to_owned(),
                 known: all.iter().map(Self::name).collect(),
             }),
         }
     }
 
     /// All sweeps, by name, unread.
-    pub fn list(places: &RunFolders) -> Vec<Self> {
-        let entries = places.roots().iter().filter_map(|root| std::fs::read_dir(root.join(FOLDER)).ok()).flatten();
+    pub fn list(run_folders: &RunFolders) -> Vec<Self> {
+        let entries = run_folders.roots().iter().filter_map(|root| std::fs::read_dir(root.join(FOLDER)).ok()).flatten();
         let paths = entries.flatten().map(|entry| entry.path()).filter(|path| path.join(FILE).is_file());
         let mut found: Vec<Self> =
             paths.map(|path| Self { path: std::path::absolute(&path).unwrap_or(path) }).collect();
@@ -256,10 +256,10 @@ impl SweepFolder {
         let count = sweep.settings.len();
         // A path in place of an id would lead out of the folder.
         let is_id = |run: &SweepRun| run.id.as_ref().is_none_or(|id| !id.starts_with('.') && !id.contains('/'));
-        let places = sweep.settings.iter().filter_map(|setting| setting.after);
-        let places = places.chain(sweep.pairs.iter().flatten().flatten().copied());
+        let indices = sweep.settings.iter().filter_map(|setting| setting.after);
+        let indices = indices.chain(sweep.pairs.iter().flatten().flatten().copied());
         let is_whole = sweep.runs.iter().all(|run| run.setting < count && is_id(run))
-            && places.into_iter().all(|place| place < count)
+            && indices.into_iter().all(|place| place < count)
             && sweep.halving.as_ref().is_none_or(|halving| halving.rung < halving.rungs.len());
         if is_whole { Ok(sweep) } else { Err(malformed(1, "a place or an id is out of range".to_owned())) }
     }
@@ -325,16 +325,16 @@ pub(super) mod tests {
     #[test]
     fn a_sweep_is_found_again_and_a_damaged_one_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let places = RunFolders::discover(Some(folder.path()), folder.path());
+        let run_folders = RunFolders::discover(Some(folder.path()), folder.path());
         let sweep = sweep(&["a"], &[0]);
         let variants = [("binary".to_owned(), vec![("task.toml".to_owned(), b"x".to_vec())])];
         let made = SweepFolder::create(folder.path(), &sweep, &variants).unwrap();
         assert_eq!(std::fs::read(made.variant("binary").join("task.toml")).unwrap(), b"x");
-        assert_eq!(SweepFolder::find(&places, "lr").unwrap(), (made.clone(), sweep.clone()));
-        assert!(places.list().is_empty(), "it is no run");
+        assert_eq!(SweepFolder::find(&run_folders, "lr").unwrap(), (made.clone(), sweep.clone()));
+        assert!(run_folders.list().is_empty(), "it is no run");
         let error = |found: Result<_, StudyError>| found.map(|_: (SweepFolder, Sweep)| ()).unwrap_err().to_string();
         assert!(SweepFolder::create(folder.path(), &sweep, &[]).unwrap_err().to_string().contains("--resume lr"));
-        assert!(error(SweepFolder::find(&places, "other")).contains("there are lr"));
+        assert!(error(SweepFolder::find(&run_folders, "other")).contains("there are lr"));
         for wrong in ["", "a/b", "..", &"x".repeat(40)] {
             let named = Sweep { name: wrong.to_owned(), ..sweep.clone() };
             assert!(matches!(SweepFolder::create(folder.path(), &named, &[]), Err(StudyError::Name { .. })), "{wrong}");
@@ -343,7 +343,7 @@ pub(super) mod tests {
         let whole = std::fs::read_to_string(&file).unwrap();
         let check = |text: &str, expected: &str| {
             std::fs::write(&file, text).unwrap();
-            let found = error(SweepFolder::find(&places, "lr"));
+            let found = error(SweepFolder::find(&run_folders, "lr"));
             assert!(found.contains("sweep.json") && found.contains(expected), "{found}");
         };
         check("{\n\"version\": 1,", "line 2");

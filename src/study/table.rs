@@ -66,7 +66,7 @@ pub struct SweepTable {
 
 impl RunPhase {
     /// `stop`: the rung of the runs. `found`: the status of the run's folder with its step and its cause.
-    pub fn of(
+    pub fn for_run(
         run: &SweepRun,
         setting: &Setting,
         stop: Option<u64>,
@@ -162,11 +162,11 @@ impl SweepTable {
     /// # Errors
     /// [`StudyError`] of the sweep's own file; a run that cannot be read is shown as failed.
     pub fn read(folder: &SweepFolder) -> Result<Self, StudyError> {
-        Ok(Self::of(folder, folder.read()?))
+        Ok(Self::for_sweep(folder, folder.read()?))
     }
 
     /// As [`Self::read`], of what is in memory.
-    pub fn of(folder: &SweepFolder, sweep: Sweep) -> Self {
+    pub fn for_sweep(folder: &SweepFolder, sweep: Sweep) -> Self {
         let stop = sweep.halving.as_ref().and_then(super::Halving::stop);
         let of_run = |(index, run): (usize, &SweepRun)| {
             let read = |id: &String| {
@@ -178,7 +178,7 @@ impl SweepTable {
                 Some(Err(error)) => (None, Some(error.to_string())),
             };
             let state = found.as_ref().map(|found| (found.status, found.step, found.cause.as_deref()));
-            let phase = RunPhase::of(run, &sweep.settings[run.setting], stop, state);
+            let phase = RunPhase::for_run(run, &sweep.settings[run.setting], stop, state);
             let phase = unreadable.map_or(phase, RunPhase::Failed);
             RunOfSweep { run: run.clone(), name: sweep.run_name(index), phase, measured: found }
         };
@@ -222,7 +222,7 @@ impl SweepTable {
             let both = |seed: u64| Some((of_seed(before, seed)?, of_seed(second, seed)?));
             let runs: Vec<_> = self.sweep.seeds().into_iter().filter_map(both).collect();
             let label = first.map_or_else(|| "base".to_owned(), |first| self.rows[first].label.clone());
-            ArmComparison::of([label, self.rows[second].label.clone()], first.is_none(), &runs, pairs.len())
+            ArmComparison::between([label, self.rows[second].label.clone()], first.is_none(), &runs, pairs.len())
         };
         let mut found: Vec<ArmComparison> = pairs.iter().filter_map(comparison).collect();
         ArmComparison::adjust(&mut found);

@@ -29,7 +29,7 @@ pub(super) const CODE_KEYS: [&str; 11] = [
 pub const FILE_ARGUMENT: &str = "{file}";
 
 /// More processes than this are not started by themselves.
-const MOST_PROCESSES: usize = 8;
+const MAX_PROCESSES: usize = 8;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandRules {
@@ -77,7 +77,7 @@ impl CommandRules {
 
     /// Processes at once.
     pub fn width(&self) -> usize {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(MOST_PROCESSES);
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PROCESSES);
         if self.processes == 0 { cores() } else { self.processes }
     }
 

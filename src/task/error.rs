@@ -1,6 +1,6 @@
 //! Errors of tasks.
 
-use crate::files::Outside;
+use crate::files::PathError;
 
 pub(crate) type Read<T> = Result<T, TaskError>;
 
@@ -48,7 +48,7 @@ pub enum TaskError {
         label: String,
         file: String,
         /// Whether by its path or by a link.
-        why: Outside,
+        why: PathError,
     },
 }
 
@@ -65,23 +65,23 @@ impl TaskError {
         }
     }
 
-    pub(crate) fn outside(label: String, file: &str, why: Outside) -> Self {
+    pub(crate) fn outside(label: String, file: &str, why: PathError) -> Self {
         Self::Outside { label, file: file.to_owned(), why }
     }
 }
 
-fn outside(why: &Outside) -> String {
+fn outside(why: &PathError) -> String {
     let rule = "task files must be inside the task folder, so that a run can copy them";
     match why {
-        Outside::Written => {
+        PathError::Written => {
             format!("is outside the task's folder; {rule}: copy the file into the folder and name the copy")
         }
-        Outside::Link(target) => {
+        PathError::Link(target) => {
             format!(
                 "is a link to {target:?}, outside the task's folder; {rule}: replace the link by a copy of the file"
             )
         }
-        Outside::Broken(target) => {
+        PathError::Broken(target) => {
             format!("is a link to {target:?}, which does not exist; create that file or remove the link")
         }
     }

@@ -371,9 +371,9 @@ impl Task {
         }
     }
 
-    /// Reads a file of the task, at most [`crate::files::LARGEST_WHOLE_BYTES`]; see [`Task::path`].
+    /// Reads a file of the task, at most [`crate::files::MAX_WHOLE_FILE_BYTES`]; see [`Task::path`].
     pub fn read(&self, file: &str) -> Result<Cow<'static, [u8]>, TaskError> {
-        self.home.read(file, crate::files::LARGEST_WHOLE_BYTES)
+        self.home.read(file, crate::files::MAX_WHOLE_FILE_BYTES)
     }
 
     /// Opens a file of the task, of any length; see [`Task::path`].

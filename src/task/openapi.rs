@@ -17,7 +17,7 @@ pub(super) const KEYS: [&str; 5] = ["openapi", "operation", "part", "assert_form
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
 /// References that lead to references.
-const MOST_HOPS: usize = 32;
+const MAX_HOPS: usize = 32;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpRules {
@@ -231,7 +231,7 @@ pub fn resolved<'a>(
     mut pointer: String,
     mut value: &'a Value,
 ) -> Result<(String, &'a Value), OpenApiError> {
-    for _ in 0..MOST_HOPS {
+    for _ in 0..MAX_HOPS {
         let Some(reference) = value.get("$ref").and_then(Value::as_str) else { return Ok((pointer, value)) };
         (pointer, value) = target(document, &format!("{pointer}/$ref"), reference)?;
     }

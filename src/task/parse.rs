@@ -160,11 +160,13 @@ fn read_rules(score: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
 
 /// Bounded, so that sums, differences and squares are finite.
 fn reward(section: &Section<'_>, key: &str) -> Read<Option<f64>> {
-    const MOST: f64 = 1e6;
+    const MAX_MAGNITUDE: f64 = 1e6;
     match (section.number(key)?, section.get(key)) {
-        (Some(number), Some((_, offset))) if number.abs() > MOST => {
-            Err(section.error(key, offset, format!("must be between -{MOST} and {MOST}, not {number:e}")))
-        }
+        (Some(number), Some((_, offset))) if number.abs() > MAX_MAGNITUDE => Err(section.error(
+            key,
+            offset,
+            format!("must be between -{MAX_MAGNITUDE} and {MAX_MAGNITUDE}, not {number:e}"),
+        )),
         (number, _) => Ok(number),
     }
 }
@@ -232,10 +234,10 @@ fn read_scorer<'a>(source: Source<'a>, table: &'a DeTable<'a>, task: &Task) -> R
 
 /// A name for metrics and failure classes, which none of the program's parts has.
 fn part_name(block: &Section<'_>, offset: usize, name: String) -> Read<String> {
-    const LONGEST: usize = 16;
+    const MAX_NAME_LEN: usize = 16;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if name.is_empty() || name.len() > LONGEST || !name.bytes().all(is_plain) {
-        let message = format!("takes 1 to {LONGEST} letters, digits, `_` and `-`, not {name:?}");
+    if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
+        let message = format!("takes 1 to {MAX_NAME_LEN} letters, digits, `_` and `-`, not {name:?}");
         return Err(block.error("name", offset, message));
     }
     if PARTS.contains(&name.as_str()) || ["tier", "graded", "score"].contains(&name.as_str()) {

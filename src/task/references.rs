@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::TaskError;
 use super::error::Read;
 use super::source::Home;
-use crate::files::Outside;
+use crate::files::PathError;
 
 /// Their values are not schemas.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
@@ -22,7 +22,7 @@ pub(super) fn follow_references(
     named: BTreeMap<String, String>,
 ) -> Read<(BTreeMap<String, String>, BTreeMap<String, String>)> {
     let mut references = BTreeMap::new();
-    let mut found = Found::default();
+    let mut found = FoundReferences::default();
     let root = encode_path(schema_file);
     found.walk(&home.label(schema_file), &root, Some(root.clone()), schema)?;
     for (address, file) in named {
@@ -50,7 +50,7 @@ pub(super) fn follow_references(
 
 /// Addresses inside the task's folder.
 #[derive(Default)]
-struct Found {
+struct FoundReferences {
     waiting: BTreeSet<String>,
     /// Schemas with a relative `$id`, wherever they are.
     ids: BTreeSet<String>,
@@ -58,10 +58,10 @@ struct Found {
     documents: BTreeMap<String, (Option<String>, Vec<String>)>,
 }
 
-impl Found {
+impl FoundReferences {
     /// `base`: the address of the document; `None` outside of the task's folder.
     fn walk(&mut self, label: &str, document: &str, base: Option<String>, schema: &Value) -> Read<()> {
-        let outside = |reference: &str| TaskError::outside(label.to_owned(), reference, Outside::Written);
+        let outside = |reference: &str| TaskError::outside(label.to_owned(), reference, PathError::Written);
         let mut targets = Vec::new();
         let mut open = vec![(schema, base)];
         while let Some((value, base)) = open.pop() {
@@ -79,8 +79,8 @@ impl Found {
             if let (Some(id), Some(base)) = (text("$id").or_else(|| text("id")).filter(|id| !id.is_empty()), &own) {
                 own = match join(base, &id) {
                     Ok(address) => Some(address),
-                    Err(Elsewhere::Remote) => None,
-                    Err(Elsewhere::Outside) => return Err(outside(&id)),
+                    Err(ReferenceError::Remote) => None,
+                    Err(ReferenceError::Outside) => return Err(outside(&id)),
                 };
                 self.ids.extend(own.clone());
             }
@@ -90,8 +90,8 @@ impl Found {
                         targets.push(address.clone());
                         self.waiting.insert(address);
                     }
-                    None | Some(Err(Elsewhere::Remote)) => targets.push(from_host(document, &reference)),
-                    Some(Err(Elsewhere::Outside)) => return Err(outside(&reference)),
+                    None | Some(Err(ReferenceError::Remote)) => targets.push(from_host(document, &reference)),
+                    Some(Err(ReferenceError::Outside)) => return Err(outside(&reference)),
                 }
             }
             open.extend(
@@ -126,7 +126,7 @@ impl Found {
 
 /// Why a reference does not name a file of the task.
 #[derive(Debug, PartialEq)]
-enum Elsewhere {
+enum ReferenceError {
     /// Has a scheme or a host.
     Remote,
     /// Leads out of the folder.
@@ -135,17 +135,17 @@ enum Elsewhere {
 
 /// Resolves `reference` (without its fragment) at `base` by RFC 3986, section 5.2, except that leading out of the
 /// folder is an error.
-fn join(base: &str, reference: &str) -> Result<String, Elsewhere> {
+fn join(base: &str, reference: &str) -> Result<String, ReferenceError> {
     let scheme = reference.split(['/', '?']).next().is_some_and(|first| first.contains(':'));
     if scheme || reference.starts_with("//") || reference.contains('?') {
-        return Err(Elsewhere::Remote);
+        return Err(ReferenceError::Remote);
     }
     let folder = if reference.starts_with('/') { "" } else { base.rsplit_once('/').map_or("", |(folder, _)| folder) };
     let mut parts = Vec::new();
     for part in folder.split('/').chain(reference.split('/')) {
         match part {
             "" | "." => {}
-            ".." => drop(parts.pop().ok_or(Elsewhere::Outside)?),
+            ".." => drop(parts.pop().ok_or(ReferenceError::Outside)?),
             part => parts.push(part),
         }
     }
@@ -158,7 +158,7 @@ fn from_host(document: &str, reference: &str) -> String {
     let place = document.split_once("://").map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))));
     match (place, place.map(|(_, (_, path))| join(path, reference))) {
         (Some((scheme, (host, _))), Some(Ok(path))) => format!("{scheme}://{host}/{path}"),
-        (Some((scheme, _)), Some(Err(Elsewhere::Remote))) if reference.starts_with("//") => {
+        (Some((scheme, _)), Some(Err(ReferenceError::Remote))) if reference.starts_with("//") => {
             format!("{scheme}:{reference}")
         }
         _ => reference.to_owned(),
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn references_are_seen_from_their_document() {
-        let check = |base: &str, reference: &str, expected: Result<&str, Elsewhere>| {
+        let check = |base: &str, reference: &str, expected: Result<&str, ReferenceError>| {
             assert_eq!(join(base, reference), expected.map(str::to_owned), "{base} {reference}");
         };
         check("schema.json", "money.json", Ok("money.json"));
@@ -241,10 +241,10 @@ mod tests {
         check("parts/a.json", "/b.json", Ok("b.json"));
         check("schema.json", "parts/", Ok("parts/"));
         check("parts/", "b.json", Ok("parts/b.json"));
-        check("parts/a.json", "../../b.json", Err(Elsewhere::Outside));
-        check("schema.json", "https://example.com/b.json", Err(Elsewhere::Remote));
-        check("schema.json", "//example.com/b.json", Err(Elsewhere::Remote));
-        check("schema.json", "urn:b", Err(Elsewhere::Remote));
+        check("parts/a.json", "../../b.json", Err(ReferenceError::Outside));
+        check("schema.json", "https://example.com/b.json", Err(ReferenceError::Remote));
+        check("schema.json", "//example.com/b.json", Err(ReferenceError::Remote));
+        check("schema.json", "urn:b", Err(ReferenceError::Remote));
         let seen = |reference: &str| from_host("https://e.org/parts/a.json", reference);
         assert_eq!(seen("b.json"), "https://e.org/parts/b.json");
         assert_eq!(seen("/b.json"), "https://e.org/b.json");

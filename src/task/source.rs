@@ -13,7 +13,7 @@ use super::{TASK_FILE, TaskError};
 use crate::files;
 
 /// For `task.toml`, schemas and generators.
-const LARGEST_TEXT_BYTES: u64 = 64 << 20;
+const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Home {
@@ -88,7 +88,7 @@ impl Home {
     }
 
     pub(super) fn read_text(&self, file: &str) -> Read<String> {
-        let bytes = self.read(file, LARGEST_TEXT_BYTES)?.into_owned();
+        let bytes = self.read(file, MAX_TEXT_BYTES)?.into_owned();
         String::from_utf8(bytes)
             .map_err(|error| TaskError::Encoding { label: self.label(file), offset: error.utf8_error().valid_up_to() })
     }

@@ -9,27 +9,27 @@ use super::catch_panic::{catch_panic, panic_message};
 use super::template_source::CHECK;
 
 /// The longest prompt text that a template may make; no model reads as much.
-pub const LONGEST_PROMPT_BYTES: usize = 16 << 20;
+pub const MAX_PROMPT_BYTES: usize = 16 << 20;
 
 /// Steps of the template engine for one prompt. A conversation of a thousand turns needs less; an endless template
 /// stops here. A step adds a level to a value at most, and [`DEEP_STACK_BYTES`] hold so many levels.
-pub(super) const MOST_STEPS: u64 = 100_000;
+pub(super) const MAX_STEPS: u64 = 100_000;
 
 /// Widths, counts and precisions beyond this are refused: the engine reserves the memory at once.
-const WIDEST: usize = 9_999;
+const MAX_WIDTH: usize = 9_999;
 
 /// The stack on which the engine works: it descends once for each operator, branch and level of a value. Only what is
 /// used takes memory.
 const DEEP_STACK_BYTES: usize = 1 << 28;
 
 /// The deepest value that may be assigned; Python's own limit is not much further.
-const DEEPEST: usize = 200;
+const MAX_DEPTH: usize = 200;
 /// The most items, at all levels, of the values that one prompt assigns, hands to filters and gets from them.
-const MOST_ITEMS: usize = 5_000_000;
+const MAX_ITEMS: usize = 5_000_000;
 /// The most text in these values, all of them together.
-const MOST_WORKED_BYTES: usize = 1 << 30;
+const MAX_VALUE_BYTES: usize = 1 << 30;
 /// The most text that one prompt may print or capture, and the longest that it may assign.
-const MOST_TEXT_BYTES: usize = 4 * LONGEST_PROMPT_BYTES;
+const MAX_TEXT_BYTES: usize = 4 * MAX_PROMPT_BYTES;
 
 thread_local! {
     /// Items looked at and bytes printed on this thread, which renders one prompt.
@@ -38,7 +38,7 @@ thread_local! {
     static PRINTED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A prompt while it is written; it stops at [`LONGEST_PROMPT_BYTES`].
+/// A prompt while it is written; it stops at [`MAX_PROMPT_BYTES`].
 #[derive(Default)]
 pub(super) struct BoundedPrompt {
     pub(super) bytes: Vec<u8>,
@@ -48,7 +48,7 @@ pub(super) struct BoundedPrompt {
 
 impl std::io::Write for BoundedPrompt {
     fn write(&mut self, part: &[u8]) -> std::io::Result<usize> {
-        self.full |= self.bytes.len() + part.len() > LONGEST_PROMPT_BYTES;
+        self.full |= self.bytes.len() + part.len() > MAX_PROMPT_BYTES;
         if self.full {
             return Err(std::io::ErrorKind::FileTooLarge.into());
         }
@@ -75,7 +75,7 @@ macro_rules! measured {
 
 /// Bounds the steps, and puts bounds before the engine's filters and methods that reserve what they are asked for.
 pub(super) fn bound(environment: &mut Environment<'_>) {
-    environment.set_fuel(Some(MOST_STEPS));
+    environment.set_fuel(Some(MAX_STEPS));
     environment.add_function(CHECK, within_bounds);
     // What a namespace begins with is assigned to its attributes.
     environment.add_function("namespace", |defaults: Option<ValueOrKwargs>| {
@@ -151,7 +151,7 @@ fn measured(
     let mut sizes = Vec::with_capacity(values.len());
     let mut stored = Vec::with_capacity(values.len());
     for value in values {
-        let mut bounds = Bounds::of(name);
+        let mut bounds = Bounds::for_name(name);
         // What a filter puts into its result (`groupby` does) cannot be replaced there.
         stored.push(bounds.stored(value.clone(), 0)?);
         sizes.push(bounds.items);
@@ -168,8 +168,8 @@ fn measured(
         "replace" => text(2).len().saturating_mul(text(0).matches(text(1)).count()),
         _ => 0,
     };
-    if expected > LONGEST_PROMPT_BYTES {
-        return Err(refuse(format!("{name}: a text of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+    if expected > MAX_PROMPT_BYTES {
+        return Err(refuse(format!("{name}: a text of more than {} MiB", MAX_PROMPT_BYTES >> 20)));
     }
     let made = apply(&stored)?;
     measure(name, &made).map(|_| made)
@@ -186,22 +186,22 @@ pub(super) fn count_printed(value: &Value) -> Result<(), Error> {
     };
     let printed = PRINTED.get() + size;
     PRINTED.set(printed);
-    if printed <= MOST_TEXT_BYTES {
+    if printed <= MAX_TEXT_BYTES {
         Ok(())
     } else {
-        Err(refuse(format!("more than {} MiB are printed", MOST_TEXT_BYTES >> 20)))
+        Err(refuse(format!("more than {} MiB are printed", MAX_TEXT_BYTES >> 20)))
     }
 }
 
 /// The value that a template assigns, as it is stored, if it can be printed and compared in bounded time and stack. A
 /// namespace held by an attribute could hold itself.
 fn within_bounds(value: Value, to_attribute: bool) -> Result<Value, Error> {
-    Bounds { refuse_namespaces: to_attribute, ..Bounds::of("set") }.stored(value, 0)
+    Bounds { refuse_namespaces: to_attribute, ..Bounds::for_name("set") }.stored(value, 0)
 }
 
 /// The size of a value, where it is within the bounds; `name` says in messages what asks.
 fn measure<'n>(name: &'n str, value: &Value) -> Result<Bounds<'n>, Error> {
-    let mut bounds = Bounds::of(name);
+    let mut bounds = Bounds::for_name(name);
     bounds.measure(value, 0).map(|_| bounds)
 }
 
@@ -221,7 +221,7 @@ struct Bounds<'n> {
 }
 
 impl<'n> Bounds<'n> {
-    fn of(name: &'n str) -> Self {
+    fn for_name(name: &'n str) -> Self {
         Self { name, text_bytes: 0, items: 0, refuse_namespaces: false }
     }
 
@@ -240,19 +240,19 @@ impl<'n> Bounds<'n> {
         self.text_bytes += text_bytes;
         self.items += 1;
         let name = self.name;
-        if depth > DEEPEST {
-            return Err(refuse(format!("{name}: a value nested deeper than {DEEPEST}")));
+        if depth > MAX_DEPTH {
+            return Err(refuse(format!("{name}: a value nested deeper than {MAX_DEPTH}")));
         }
-        if self.text_bytes > LONGEST_PROMPT_BYTES {
-            return Err(refuse(format!("{name}: a value of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+        if self.text_bytes > MAX_PROMPT_BYTES {
+            return Err(refuse(format!("{name}: a value of more than {} MiB", MAX_PROMPT_BYTES >> 20)));
         }
-        if ITEMS.get() > MOST_ITEMS {
-            return Err(refuse(format!("{name}: the values of one prompt have more than {MOST_ITEMS} items")));
+        if ITEMS.get() > MAX_ITEMS {
+            return Err(refuse(format!("{name}: the values of one prompt have more than {MAX_ITEMS} items")));
         }
-        if WORKED.get() > MOST_WORKED_BYTES {
+        if WORKED.get() > MAX_VALUE_BYTES {
             return Err(refuse(format!(
                 "{name}: the values of one prompt have more than {} MiB of text",
-                MOST_WORKED_BYTES >> 20
+                MAX_VALUE_BYTES >> 20
             )));
         }
         if self.refuse_namespaces && is_namespace(value) {
@@ -312,17 +312,17 @@ fn indent(
     };
     within("indent", spaces)?;
     let lines = text.as_str().matches('\n').count() + 1;
-    if text.as_str().len() + spaces * lines > LONGEST_PROMPT_BYTES {
-        return Err(refuse(format!("indent: a text of more than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+    if text.as_str().len() + spaces * lines > MAX_PROMPT_BYTES {
+        return Err(refuse(format!("indent: a text of more than {} MiB", MAX_PROMPT_BYTES >> 20)));
     }
     filters::indent(text, width, first, blank, named)
 }
 
 fn within(filter: &str, width: usize) -> Result<(), Error> {
-    if width <= WIDEST {
+    if width <= MAX_WIDTH {
         return Ok(());
     }
-    Err(refuse(format!("{filter}: {width} is too many; at most {WIDEST}")))
+    Err(refuse(format!("{filter}: {width} is too many; at most {MAX_WIDTH}")))
 }
 
 fn refuse(problem: String) -> Error {
@@ -334,7 +334,7 @@ fn widths_within(format: &str, arguments: &[Value]) -> Result<(), Error> {
     let digits = format.split(|character: char| !character.is_ascii_digit()).map(|run| run.trim_start_matches('0'));
     let longest = digits.max_by_key(|run| run.len()).unwrap_or_default();
     if longest.len() > 4 {
-        return Err(refuse(format!("format: {longest} is too wide; at most {WIDEST}")));
+        return Err(refuse(format!("format: {longest} is too wide; at most {MAX_WIDTH}")));
     }
     let starred = format.contains('*');
     let widest = arguments.iter().filter_map(Value::as_usize).max().filter(|_| starred);

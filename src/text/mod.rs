@@ -13,7 +13,7 @@ mod train_bpe;
 
 use serde::{Deserialize, Serialize};
 
-pub use limits::LONGEST_PROMPT_BYTES;
+pub use limits::MAX_PROMPT_BYTES;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
 pub use tools::openai_tools;

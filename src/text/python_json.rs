@@ -4,12 +4,12 @@ use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
-use super::LONGEST_PROMPT_BYTES;
+use super::MAX_PROMPT_BYTES;
 
 /// Deeper values are refused, as Python's own recursion limit refuses them somewhat later.
-const DEEPEST: usize = 200;
+const MAX_DEPTH: usize = 200;
 /// Wider indents are refused: the text grows with their square.
-const WIDEST_INDENT: usize = 64;
+const MAX_INDENT: usize = 64;
 
 /// The template filter `tojson(indent, ensure_ascii=False, separators, sort_keys=False)`: no HTML escapes, unlike
 /// Jinja's own.
@@ -19,12 +19,10 @@ pub(super) fn tojson(value: &Value, arguments: Kwargs) -> Result<String, Error> 
     let unit = match indent.filter(|indent| !indent.is_none()) {
         None => None,
         Some(indent) => Some(match (indent.as_str(), indent.as_usize()) {
-            (Some(text), _) if text.len() <= WIDEST_INDENT => text.to_owned(),
-            (None, Some(width)) if width <= WIDEST_INDENT => " ".repeat(width),
+            (Some(text), _) if text.len() <= MAX_INDENT => text.to_owned(),
+            (None, Some(width)) if width <= MAX_INDENT => " ".repeat(width),
             _ => {
-                return Err(refused(format!(
-                    "`indent` is {indent}; it is a number or a text of at most {WIDEST_INDENT}"
-                )));
+                return Err(refused(format!("`indent` is {indent}; it is a number or a text of at most {MAX_INDENT}")));
             }
         }),
     };
@@ -82,11 +80,11 @@ struct Writer {
 
 impl Writer {
     fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        if depth > DEEPEST {
-            return Err(refused(format!("nested deeper than {DEEPEST}")));
+        if depth > MAX_DEPTH {
+            return Err(refused(format!("nested deeper than {MAX_DEPTH}")));
         }
-        if self.text.len() > LONGEST_PROMPT_BYTES {
-            return Err(refused(format!("longer than {} MiB", LONGEST_PROMPT_BYTES >> 20)));
+        if self.text.len() > MAX_PROMPT_BYTES {
+            return Err(refused(format!("longer than {} MiB", MAX_PROMPT_BYTES >> 20)));
         }
         match value.kind() {
             ValueKind::None => self.text.push_str("null"),

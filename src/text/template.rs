@@ -5,7 +5,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
-use super::limits::{BoundedPrompt, LONGEST_PROMPT_BYTES, MOST_STEPS, caught};
+use super::limits::{BoundedPrompt, MAX_PROMPT_BYTES, MAX_STEPS, caught};
 use super::{Message, TextError, Thinking, limits, python_json, template_source, tools};
 use crate::hub::ModelSource;
 
@@ -62,7 +62,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// Files that cannot be read or parsed, a template that does not compile.
-    pub(super) fn of(source: &ModelSource, tokenizer_config: &Json) -> Result<Option<Self>, TextError> {
+    pub(super) fn load(source: &ModelSource, tokenizer_config: &Json) -> Result<Option<Self>, TextError> {
         let file = "chat_template.jinja";
         if source.exists(file) {
             return Self::new(&source.read_text(file)?, special_tokens(tokenizer_config), &source.label(file))
@@ -143,7 +143,7 @@ impl ChatTemplate {
         if prompt.full {
             return Err(refuse(format!(
                 "chat template: the prompt becomes longer than {} MiB",
-                LONGEST_PROMPT_BYTES >> 20
+                MAX_PROMPT_BYTES >> 20
             )));
         }
         outcome.map_err(|error| problem(&self.path, &error))?;
@@ -221,7 +221,7 @@ fn problem(path: &str, error: &Error) -> TextError {
     let place = error.line().map(|line| format!(" (line {line} of the template)")).unwrap_or_default();
     if error.kind() == ErrorKind::OutOfFuel {
         let problem = format!(
-            "chat template: more than {MOST_STEPS} steps for one prompt{place}; it loops for too long, or the conversation is too long"
+            "chat template: more than {MAX_STEPS} steps for one prompt{place}; it loops for too long, or the conversation is too long"
         );
         return TextError::Template { path: path.to_owned(), problem };
     }

@@ -5,21 +5,21 @@
 pub(super) const CHECK: &str = "__within_bounds";
 
 /// The longest source. Published templates stay below 40 kB; the engine's own stack grows with the source.
-const LONGEST_SOURCE_BYTES: usize = 1 << 18;
+const MAX_SOURCE_BYTES: usize = 1 << 18;
 /// The most code in one tag, strings not counted: the engine descends once for each operator of an expression.
-const LONGEST_TAG_BYTES: usize = 1 << 13;
+const MAX_TAG_BYTES: usize = 1 << 13;
 /// The most `+` and `~`, and the most `*`, in one tag: each may make a text as long as the longest value, and nothing
 /// measures them.
-const MOST_JOINS: usize = 64;
-const MOST_PRODUCTS: usize = 4;
+const MAX_CONCATENATIONS: usize = 64;
+const MAX_MULTIPLICATIONS: usize = 4;
 
 /// The source as the engine gets it; its lines stay where they are.
 ///
 /// # Errors
 /// What is too long, in words.
 pub(super) fn prepare(source: &str) -> Result<String, String> {
-    if source.len() > LONGEST_SOURCE_BYTES {
-        return Err(format!("chat template: {} bytes; at most {LONGEST_SOURCE_BYTES} are read", source.len()));
+    if source.len() > MAX_SOURCE_BYTES {
+        return Err(format!("chat template: {} bytes; at most {MAX_SOURCE_BYTES} are read", source.len()));
     }
     if source.contains(CHECK) {
         return Err(format!("chat template: uses the reserved name `{CHECK}`"));
@@ -90,15 +90,15 @@ fn word(tag: &str) -> &str {
 /// Where `close` ends a tag: outside its strings and brackets.
 fn code_end(inside: &str, close: &str) -> Result<Option<usize>, String> {
     let mut code = 0;
-    for (at, byte, depth) in Code::of(inside) {
+    for (at, byte, depth) in Code::new(inside) {
         if depth == 0 && inside.as_bytes()[at..].starts_with(close.as_bytes()) {
             return Ok(Some(at));
         }
         code += usize::from(!byte.is_ascii_whitespace());
-        if code > LONGEST_TAG_BYTES {
+        if code > MAX_TAG_BYTES {
             let begin: String = inside.trim_start().chars().take(40).collect();
             return Err(format!(
-                "chat template: more than {LONGEST_TAG_BYTES} bytes of code in one tag, which begins with `{begin}`"
+                "chat template: more than {MAX_TAG_BYTES} bytes of code in one tag, which begins with `{begin}`"
             ));
         }
     }
@@ -111,7 +111,7 @@ fn assignment(tag: &str) -> Option<(&str, &str, &str)> {
         return None;
     }
     let bytes = tag.as_bytes();
-    let (at, ..) = Code::of(tag)
+    let (at, ..) = Code::new(tag)
         .find(|(at, byte, _)| *byte == b'=' && bytes.get(at + 1) != Some(&b'=') && bytes.get(at - 1) != Some(&b'='))?;
     let (target, value) = (&tag[..at], &tag[at + 1..]);
     // In `{% set x | filter(name="…") %}` the sign belongs to an argument.
@@ -159,7 +159,7 @@ fn parameters(tag: &str) -> Vec<&str> {
     };
     let Some(inside) = own.trim_start().strip_prefix('(') else { return Vec::new() };
     let end =
-        Code::of(inside).find(|(_, byte, depth)| *byte == b')' && *depth == 0).map_or(inside.len(), |(at, ..)| at);
+        Code::new(inside).find(|(_, byte, depth)| *byte == b')' && *depth == 0).map_or(inside.len(), |(at, ..)| at);
     split(&inside[..end], ",")
         .into_iter()
         .map(|one| one.split('=').next().unwrap_or(one).trim())
@@ -197,7 +197,7 @@ fn top_level(code: &str, sought: &str) -> Vec<usize> {
     // A sign of two characters is another one.
     let double =
         |at: usize| sought == "=" && (bytes.get(at + 1) == Some(&b'=') || at > 0 && b"=!<>".contains(&bytes[at - 1]));
-    Code::of(code).filter(|(at, _, depth)| *depth == 0 && fits(*at) && !double(*at)).map(|(at, ..)| at).collect()
+    Code::new(code).filter(|(at, _, depth)| *depth == 0 && fits(*at) && !double(*at)).map(|(at, ..)| at).collect()
 }
 
 fn split<'c>(code: &'c str, sign: &str) -> Vec<&'c str> {
@@ -215,7 +215,7 @@ fn split<'c>(code: &'c str, sign: &str) -> Vec<&'c str> {
 fn operators_within(tag: &str) -> Result<(), String> {
     let bytes = tag.as_bytes();
     let (mut joins, mut products, mut has_text_join, mut of_lists) = (0, 0, false, false);
-    for (at, byte, _) in Code::of(tag) {
+    for (at, byte, _) in Code::new(tag) {
         match byte {
             b'+' | b'~' => {
                 joins += 1;
@@ -232,9 +232,9 @@ fn operators_within(tag: &str) -> Result<(), String> {
         }
     }
     let begin = || tag.trim_start().chars().take(40).collect::<String>();
-    if joins > MOST_JOINS || products > MOST_PRODUCTS {
+    if joins > MAX_CONCATENATIONS || products > MAX_MULTIPLICATIONS {
         return Err(format!(
-            "chat template: more than {MOST_JOINS} `+` and `~`, or more than {MOST_PRODUCTS} `*`, in one tag, which begins with `{}`",
+            "chat template: more than {MAX_CONCATENATIONS} `+` and `~`, or more than {MAX_MULTIPLICATIONS} `*`, in one tag, which begins with `{}`",
             begin()
         ));
     }
@@ -255,7 +255,7 @@ struct Code<'a> {
 }
 
 impl<'a> Code<'a> {
-    fn of(text: &'a str) -> Self {
+    fn new(text: &'a str) -> Self {
         Self { bytes: text.as_bytes(), at: 0, depth: 0 }
     }
 }
@@ -330,13 +330,13 @@ mod tests {
             let message = prepare(&source).unwrap_err();
             assert!(message.contains(expected), "{message}");
         };
-        check("a".repeat(LONGEST_SOURCE_BYTES + 1), "262145 bytes; at most 262144");
+        check("a".repeat(MAX_SOURCE_BYTES + 1), "262145 bytes; at most 262144");
         check(
-            format!("{{{{ 1{} }}}}", "+1".repeat(LONGEST_TAG_BYTES)),
+            format!("{{{{ 1{} }}}}", "+1".repeat(MAX_TAG_BYTES)),
             "more than 8192 bytes of code in one tag, which begins with `1+1+",
         );
         check(format!("{{{{ {CHECK}(1) }}}}"), "reserved name");
         check("{{ a * b * c * d * e * f }}".to_owned(), "more than 4 `*`");
-        assert!(prepare(&format!("{{{{ '{}' }}}}", "+".repeat(2 * LONGEST_TAG_BYTES))).is_ok());
+        assert!(prepare(&format!("{{{{ '{}' }}}}", "+".repeat(2 * MAX_TAG_BYTES))).is_ok());
     }
 }

@@ -16,7 +16,7 @@ enum Spelling {
 /// # Errors
 /// A sentence where the decoder spells bytes in a way that is not known.
 pub(super) fn token_bytes(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Result<Vec<Vec<u8>>, String> {
-    let spelling = Spelling::of(inner)?;
+    let spelling = Spelling::from_tokenizer(inner)?;
     let mut bytes = vec![Vec::new(); vocab_size];
     let mut set = |id: u32, token: Vec<u8>| {
         if let Some(place) = bytes.get_mut(id as usize) {
@@ -33,7 +33,7 @@ pub(super) fn token_bytes(inner: &tokenizers::Tokenizer, vocab_size: usize) -> R
 }
 
 impl Spelling {
-    fn of(inner: &tokenizers::Tokenizer) -> Result<Self, String> {
+    fn from_tokenizer(inner: &tokenizers::Tokenizer) -> Result<Self, String> {
         let decoder = serde_json::to_value(inner.get_decoder()).unwrap_or_default();
         let parts = match decoder["decoders"].as_array() {
             Some(parts) => parts.iter().collect(),

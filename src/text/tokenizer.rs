@@ -48,7 +48,7 @@ impl Tokenizer {
         }
         let (inner, growth) = parse(&source.read("tokenizer.json")?, &path)?;
         let config = optional_json(source, "tokenizer_config.json")?;
-        let template = match ChatTemplate::of(source, &config) {
+        let template = match ChatTemplate::load(source, &config) {
             Ok(Some(template)) => Template::Ready(Box::new(template)),
             Ok(None) => Template::Missing { path: source.label("tokenizer_config.json") },
             Err(TextError::Template { path, problem }) => Template::Broken { path, problem },

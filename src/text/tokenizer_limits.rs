@@ -8,9 +8,9 @@ use tokenizers::{ModelWrapper, Tokenizer};
 use super::catch_panic::{catch_panic, panic_message};
 
 /// The longest text that rules may make of one text, before it is cut into tokens or when tokens become text.
-const LONGEST_BYTES: usize = 256 << 20;
+const MAX_BYTES: usize = 256 << 20;
 /// The longest token; published ones stay below 600 bytes.
-const LONGEST_TOKEN_BYTES: usize = 1 << 16;
+const MAX_TOKEN_BYTES: usize = 1 << 16;
 
 /// How much longer a text can become.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,8 +71,8 @@ impl ExpansionBound {
             ));
         }
         let longest_token_bytes = tokenizer.get_vocab(true).keys().map(String::len).max().unwrap_or(0);
-        if longest_token_bytes > LONGEST_TOKEN_BYTES {
-            return Err(format!("a token of {longest_token_bytes} bytes; at most {LONGEST_TOKEN_BYTES} are read"));
+        if longest_token_bytes > MAX_TOKEN_BYTES {
+            return Err(format!("a token of {longest_token_bytes} bytes; at most {MAX_TOKEN_BYTES} are read"));
         }
         Ok(longest_token_bytes)
     }
@@ -94,13 +94,10 @@ impl ExpansionBound {
 }
 
 fn within(what: &str, bytes: usize, growth: f64) -> Result<(), String> {
-    if bytes as f64 * growth <= LONGEST_BYTES as f64 {
+    if bytes as f64 * growth <= MAX_BYTES as f64 {
         return Ok(());
     }
-    Err(format!(
-        "{what} can make {growth:.0} bytes of one; of {bytes} bytes that is more than {} MiB",
-        LONGEST_BYTES >> 20
-    ))
+    Err(format!("{what} can make {growth:.0} bytes of one; of {bytes} bytes that is more than {} MiB", MAX_BYTES >> 20))
 }
 
 /// See [`ExpansionBound::shrinking`]: known for vocabularies of bytes alone, where no token is for what is unknown.

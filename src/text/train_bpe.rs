@@ -95,7 +95,7 @@ impl TokenizerFiles {
     ///
     /// # Errors
     /// Files that are missing or no text, and a tokenizer without [`CHAT_TEMPLATE`]'s whole tokens.
-    pub fn of(source: &ModelSource, chat_template: &str) -> Result<Self, TextError> {
+    pub fn for_source(source: &ModelSource, chat_template: &str) -> Result<Self, TextError> {
         let tokenizer_json = source.read_text("tokenizer.json")?;
         let files = Self { tokenizer_json, tokenizer_config_json: tokenizer_config(chat_template) };
         let tokenizer = Tokenizer::from_files(&files)?;

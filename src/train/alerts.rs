@@ -22,12 +22,12 @@ const WINDOWED: [&str; 3] = ["tiers/valid", "exact", "completions/entropy"];
 /// Consecutive steps without a mixed group.
 const EQUAL_STEPS: usize = 3;
 /// The share of truncated completions above which the limit decides rewards.
-const MOST_CLIPPED: f64 = 0.05;
+const MAX_TRUNCATED: f64 = 0.05;
 /// The share of zero-variance groups above which a KL term dominates; a warning above nine in ten.
 const MANY_EQUAL: f64 = 0.5;
 const NEARLY_ALL_EQUAL: f64 = 0.9;
 /// The share of completions whose reasoning reaches the scorer.
-const MOST_THINK_LEAKS: f64 = 0.05;
+const MAX_THINK_LEAKS: f64 = 0.05;
 /// The share of exact answers that counts as all.
 const ALL_EXACT: f64 = 0.995;
 /// Values drift if exact match loses at least this much while valid answers with wrong values gain as much.
@@ -35,7 +35,7 @@ const DRIFT: f64 = 0.02;
 /// A drift is reported again when exact match has lost this much more.
 const WORSE: f64 = 0.1;
 /// The tokens of the rank with the most, over those of an even share, from which on the others wait long.
-const MOST_IMBALANCED: f64 = 1.5;
+const MAX_IMBALANCE: f64 = 1.5;
 /// The time of a rank over that of the others for as many tokens, in each step of a window.
 const SLOW: f64 = 1.25;
 
@@ -260,8 +260,8 @@ impl Alerts {
     }
 
     fn collapsed(&self, history: &[Metrics]) -> Option<Finding> {
-        let (stands, first) = (self.standing.contains_key(COLLAPSED), self.first_entropy);
-        let has_collapsed = history.len() == WINDOW && history.iter().all(|step| has_collapsed(step, first, stands));
+        let (is_active, first) = (self.standing.contains_key(COLLAPSED), self.first_entropy);
+        let has_collapsed = history.len() == WINDOW && history.iter().all(|step| has_collapsed(step, first, is_active));
         let now = history.last().filter(|_| has_collapsed)?;
         let described = description(now, first, self.frequent_answer.as_deref());
         Some(Finding {
@@ -385,7 +385,7 @@ fn all_below_max(history: &[Metrics]) -> Option<Finding> {
 
 fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
     let truncated = mean(latest(history, WINDOW), "completions/clipped_ratio");
-    (truncated > MOST_CLIPPED).then(|| Finding {
+    (truncated > MAX_TRUNCATED).then(|| Finding {
         rule: "clipped_completions",
         level: "warning",
         value: truncated,
@@ -400,7 +400,7 @@ fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
 
 fn think_leaks(history: &[Metrics]) -> Option<Finding> {
     let leaks = mean(latest(history, WINDOW), "failures/think_leak");
-    (leaks > MOST_THINK_LEAKS).then(|| Finding {
+    (leaks > MAX_THINK_LEAKS).then(|| Finding {
         rule: "think_leak",
         level: "warning",
         value: leaks,
@@ -416,7 +416,7 @@ fn imbalanced_ranks(history: &[Metrics]) -> Option<Finding> {
     let steps = latest(history, WINDOW);
     let is_known = steps.len() == WINDOW && steps.iter().all(|metrics| metrics.contains_key("ranks/imbalance"));
     let imbalance = mean(steps, "ranks/imbalance");
-    (is_known && imbalance > MOST_IMBALANCED).then(|| Finding {
+    (is_known && imbalance > MAX_IMBALANCE).then(|| Finding {
         rule: "rank_imbalance",
         level: "warning",
         value: imbalance,

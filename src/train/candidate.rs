@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::guide::Guide;
-use super::job::{divided, policy_settings, sampling};
+use super::job::{policy_settings, sampling, shard_for_rank};
 use super::setup::Setup;
 use crate::config::{Method, TrainConfig};
 use crate::hub::ModelConfig;
@@ -39,14 +39,19 @@ const MEASURED_TOKENS: usize = 64;
 const SIGNAL_STEP: u32 = u32::MAX - 1;
 
 impl Candidate {
-    /// Loads everything; `places` are searched for runs that are the start.
+    /// Loads everything; `run_folders` are searched for runs that are the start.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong, as the run itself would.
-    pub fn load(task: &Task, config: &TrainConfig, places: &RunFolders, engine: &Engine) -> Result<Self, TrainError> {
-        let setup = Setup::of(task.clone(), config.clone(), "", places, engine)?;
-        let (base, trainable) = (&setup.start, Trainable::of(config));
-        let trained = (trainable, divided(config, trainable, 0));
+    pub fn load(
+        task: &Task,
+        config: &TrainConfig,
+        run_folders: &RunFolders,
+        engine: &Engine,
+    ) -> Result<Self, TrainError> {
+        let setup = Setup::of(task.clone(), config.clone(), "", run_folders, engine)?;
+        let (base, trainable) = (&setup.start, Trainable::for_config(config));
+        let trained = (trainable, shard_for_rank(config, trainable, 0));
         let model =
             Decoder::sharded(&base.config, &base.weights()?, trained, config.seed, engine.dtype, &engine.device)?;
         Ok(Self { setup, model, engine: engine.clone() })
@@ -117,9 +122,9 @@ impl Candidate {
         let lengths = if is_truncated && limit < max_completion_tokens {
             CompletionLengths::unknown(seen, max_completion_tokens)
         } else {
-            CompletionLengths::of_sample(&groups, max_completion_tokens)
+            CompletionLengths::from_sample(&groups, max_completion_tokens)
         };
-        let shape = ModelShape::of(&self.setup.start.config);
+        let shape = ModelShape::from_config(&self.setup.start.config);
         let prompts = requests.iter().map(|request| request.prompt.len()).sum::<usize>() as f64;
         let mean_prompt = prompts / requests.len().max(1) as f64;
         let prefill_seconds = shape.forward_operations(prompts, mean_prompt / 2.0, 0.0) / prefill_per_second;
@@ -208,8 +213,8 @@ impl Candidate {
         if self.engine.device.is_cpu() {
             return CPU_DECODE_ROWS;
         }
-        let places = gpu_completion_places(&self.setup.start.config, self.engine.dtype.size_in_bytes());
-        (places / self.setup.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
+        let slots = gpu_completion_places(&self.setup.start.config, self.engine.dtype.size_in_bytes());
+        (slots / self.setup.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
     }
 
     /// The first prompts in the order of the first epoch, numbered by row.
@@ -237,7 +242,7 @@ impl Candidate {
         let start = Instant::now();
         forward()?;
         let seconds = start.elapsed().as_secs_f64();
-        let shape = ModelShape::of(&self.setup.start.config);
+        let shape = ModelShape::from_config(&self.setup.start.config);
         let operations: f64 = batches
             .iter()
             .map(|batch| shape.forward_operations(batch.rows() as f64, batch.rows() as f64 / 2.0, 0.0))

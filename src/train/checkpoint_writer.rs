@@ -16,7 +16,7 @@ use crate::run::events::Checkpoint;
 use crate::run::{EventWriter, checkpoint_path};
 
 /// Larger checkpoints are not copied to host memory but written from the device while training waits.
-const MOST_COPIED_BYTES: u64 = 8 << 30;
+const MAX_COPIED_BYTES: u64 = 8 << 30;
 /// A copy may take at most this fraction of the machine's memory.
 const MEMORY_PARTS: u64 = 16;
 
@@ -72,8 +72,7 @@ impl CheckpointWriter {
     /// Starts the thread for checkpoints of this job, which allocates the buffer.
     pub(super) fn prepare(&mut self, job: &Job) {
         let bytes = Snapshot::buffer_bytes(job.model.parameters());
-        let most =
-            memory_limit_bytes().map_or(MOST_COPIED_BYTES, |memory| MOST_COPIED_BYTES.min(memory / MEMORY_PARTS));
+        let most = memory_limit_bytes().map_or(MAX_COPIED_BYTES, |memory| MAX_COPIED_BYTES.min(memory / MEMORY_PARTS));
         if bytes as u64 > most {
             return;
         }

@@ -55,7 +55,7 @@ pub(super) fn save(
     });
     wait_for_space(run, job, recorder, &pending)?;
     let folder = checkpoint_path(run.path(), step);
-    let contents = Contents::of(job.model.parameters(), &job.state, job.trainable, &job.config.base_model);
+    let contents = Contents::for_state(job.model.parameters(), &job.state, job.trainable, &job.config.base_model);
     let [mut parameters, mut moments] = all_numbers(job);
     match if is_base { None } else { recorder.saver.take_buffer() } {
         Some(buffer) => pending.snapshot = Some(Snapshot::take(buffer, contents, &mut *parameters, &mut *moments)?),

@@ -12,7 +12,7 @@ use super::rollout_plan::{next_plan, requests};
 use super::shares::split_requests;
 use crate::eval::{EvalWatch, OpenRequests, Prompt, greedy_requests};
 use crate::model::Adapters;
-use crate::rollout::{Generated, Request, Watcher, decoded_together, token_count};
+use crate::rollout::{Request, RolloutOutput, Watcher, decoded_together, token_count};
 
 /// Whether the eval set is decoded beside the next rollout. This follows from configuration and step alone, so that a
 /// resumed run computes the same passes.
@@ -57,8 +57,9 @@ pub(super) fn sample_alone(
     watcher: Option<&mut dyn Watcher>,
 ) -> Result<Sampled, TrainError> {
     let start = Instant::now();
-    let (Generated { completions, counts, hindrances }, ranks) = ranked::sample(job, adapters, requests, watcher)?;
-    job.hindrances.found(hindrances);
+    let (RolloutOutput { completions, counts, gpu_fallbacks }, ranks) =
+        ranked::sample(job, adapters, requests, watcher)?;
+    job.gpu_fallbacks.found(gpu_fallbacks);
     Ok(Sampled { completions, counts, seconds: start.elapsed().as_secs_f64(), ranks })
 }
 

@@ -99,7 +99,7 @@ fn sample_and_record(
     let summary = EvalSummary::from_records(&records);
     let seconds = sampled.seconds + start.elapsed().as_secs_f64();
     let base = if target == "base" { None } else { read_evals(&eval_path(run.path(), 0, set, "base")).ok() };
-    let against_base = base.and_then(|base| AgainstBase::of(&base, &records)).map(Box::new);
+    let against_base = base.and_then(|base| AgainstBase::between(&base, &records)).map(Box::new);
     let eval = Eval { step, set: set.to_owned(), target: target.to_owned(), summary, file, seconds, against_base };
     recorder.event(eval.clone())?;
     // The next write says it too.
@@ -217,7 +217,7 @@ fn read_report(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Res
         set: set.to_owned(),
         base: EvalSummary::from_records(&before),
         trained: EvalSummary::from_records(&after),
-        comparison: Comparison::of(&before, &after),
-        exact_comparison: Comparison::of_exact(&before, &after),
+        comparison: Comparison::between(&before, &after),
+        exact_comparison: Comparison::between_exact(&before, &after),
     })
 }

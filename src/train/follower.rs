@@ -30,7 +30,7 @@ pub(super) struct Begin {
     pub(super) run: PathBuf,
     pub(super) ranks: usize,
     /// Those that share this one's processors.
-    pub(super) sharing: usize,
+    pub(super) ranks_per_host: usize,
     /// The step of the checkpoint that the run resumes from.
     pub(super) resumed_from: Option<u64>,
 }
@@ -108,8 +108,8 @@ fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError
     let unshared = |error: TrainError| TrainError::Unshared { error: error.to_string() };
     let run = RunDirectory::open(&begin.run).map_err(|error| unshared(error.into()))?;
     run.check_private()?;
-    let places = RunFolders::discover(None, run.path());
-    let mut setup = Setup::read(&run, &places, engine, Some(begin.ranks)).map_err(|error| match error {
+    let run_folders = RunFolders::discover(None, run.path());
+    let mut setup = Setup::read(&run, &run_folders, engine, Some(begin.ranks)).map_err(|error| match error {
         TrainError::OtherModel { .. } => unshared(error),
         error => error,
     })?;
@@ -117,7 +117,7 @@ fn answer_all(follower: &mut Follower, engine: &Engine) -> Result<(), TrainError
         let (own, expected) = (setup.resumed_from, begin.resumed_from);
         return Err(TrainError::OtherCheckpoint { own, expected });
     }
-    setup.divide(begin.sharing)?;
+    setup.divide(begin.ranks_per_host)?;
     setup.threads = setup.threads.until(follower.loss());
     let reading = LatestReading::unknown(engine);
     let _monitor = setup.gpu.take().map(|gpu| {

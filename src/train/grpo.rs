@@ -19,7 +19,7 @@ use crate::model::Adapters;
 use crate::plan::StepShape;
 use crate::rollout::{RolloutContext, ScoredCompletion};
 use crate::score::{Tier, prompt_text, reference_answer};
-use crate::update::{Applied, Example};
+use crate::update::{Example, StepOutcome};
 
 /// Computes the next steps, all sampled with the current weights. The ratios of the first are exactly 1; the old
 /// log-probs of the others are computed by a training forward before any update.
@@ -88,7 +88,10 @@ pub(super) fn sft_step(job: &mut Job, recorder: &mut Recorder<'_>) -> Result<(),
     let metrics = BTreeMap::from([
         ("loss".to_owned(), loss),
         ("learning_rate".to_owned(), step.learning_rate),
-        ("grad_norm".to_owned(), if let Applied::Moved { grad_norm, .. } = applied { grad_norm } else { f64::NAN }),
+        (
+            "grad_norm".to_owned(),
+            if let StepOutcome::Updated { grad_norm, .. } = applied { grad_norm } else { f64::NAN },
+        ),
         ("step_time".to_owned(), seconds),
         ("tokens_per_second/train".to_owned(), lengths().sum::<usize>() as f64 / seconds.max(1e-9)),
     ]);

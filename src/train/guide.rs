@@ -24,7 +24,7 @@ impl Guide {
 
     /// `None` where no grammar constrains the row.
     pub(super) fn request(&self, prompt: &Prompt, asked: &Request) -> Option<Request> {
-        let constraint = self.grammar.as_ref().ok()?.of_row(&prompt.row, &prompt.text).ok()?;
+        let constraint = self.grammar.as_ref().ok()?.for_row(&prompt.row, &prompt.text).ok()?;
         // The place that the answer takes.
         let first_sample = asked.first_sample + asked.samples as u32 - 1;
         Some(Request { samples: 1, first_sample, constraint: Some(constraint), ..asked.clone() })

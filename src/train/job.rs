@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::TrainError;
 use super::alerts::Alerts;
 use super::guide::Guide;
-use super::oom_retry::{Extent, Hindrances, retry_smaller};
+use super::oom_retry::{Extent, GpuFallbacks, retry_smaller};
 use super::rank_work::{LatestReading, RankWork};
 use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
@@ -46,7 +46,7 @@ pub(super) struct Job {
     pub(super) ignores_disk_forecast: bool,
     pub(super) task: Task,
     pub(super) rollouts: RolloutMemory,
-    pub(super) hindrances: Hindrances,
+    pub(super) gpu_fallbacks: GpuFallbacks,
     pub(super) ahead: Option<Ahead>,
     /// On rank 0, with `guided`.
     pub(super) guide: Option<Guide>,
@@ -79,7 +79,7 @@ pub(super) struct Ahead {
 }
 
 /// Consecutive steps without a finite gradient that end a run.
-const MOST_SKIPPED: u64 = 3;
+const MAX_SKIPPED_STEPS: u64 = 3;
 
 impl Job {
     /// Loads the model's weights and the last checkpoint, as `rank` of the configured ones. `history`: the run's state by
@@ -97,9 +97,9 @@ impl Job {
         let (shape, has_recovered) = (setup.shape(), !history.collapses.is_empty());
         let Setup { task, config, start, prompts, scorer, threads, total_steps, .. } = setup;
         let weights = start.weights()?;
-        let trainable = Trainable::of(&config);
+        let trainable = Trainable::for_config(&config);
         let decoder = |trainable| {
-            let shard = divided(&config, trainable, rank);
+            let shard = shard_for_rank(&config, trainable, rank);
             Decoder::sharded(&start.config, &weights, (trainable, shard), config.seed, engine.dtype, &engine.device)
         };
         let model = decoder(trainable)?;
@@ -129,7 +129,7 @@ impl Job {
             state,
             resumed_from,
             rollouts,
-            hindrances: Hindrances::default(),
+            gpu_fallbacks: GpuFallbacks::default(),
             ahead: None,
             is_stopping: false,
             ranks: Ranks::alone(),
@@ -216,14 +216,14 @@ impl Job {
     }
 
     /// # Errors
-    /// [`TrainError::NotFinite`] once [`MOST_SKIPPED`] steps in a row had no finite gradient.
+    /// [`TrainError::NotFinite`] once [`MAX_SKIPPED_STEPS`] steps in a row had no finite gradient.
     pub(super) fn check_skipped(&self) -> Result<(), TrainError> {
-        if self.state.skipped_in_a_row < MOST_SKIPPED {
+        if self.state.skipped_in_a_row < MAX_SKIPPED_STEPS {
             return Ok(());
         }
         Err(TrainError::NotFinite {
             step: self.state.step,
-            what: format!("the gradient of {MOST_SKIPPED} consecutive steps"),
+            what: format!("the gradient of {MAX_SKIPPED_STEPS} consecutive steps"),
         })
     }
 
@@ -260,7 +260,7 @@ impl Job {
 }
 
 /// What `rank` moves: its part where every weight is trained; of adapters, which are small, each rank moves all.
-pub(super) fn divided(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
+pub(super) fn shard_for_rank(config: &TrainConfig, trainable: Trainable, rank: usize) -> Shard {
     if trainable == Trainable::Full { Shard { rank, ranks: config.ranks } } else { Shard::WHOLE }
 }
 

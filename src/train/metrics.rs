@@ -9,14 +9,14 @@ use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::plan::StepShape;
 use crate::rollout::StopReason;
 use crate::score::{FailureClass, OrderedMap, Tier, mean_reward};
-use crate::update::{Applied, PolicyStatistics};
+use crate::update::{PolicyStatistics, StepOutcome};
 
 /// The update of a step, before it is recorded.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepUpdate {
     pub(super) statistics: PolicyStatistics,
     /// `None` without informative groups.
-    pub(super) applied: Option<Applied>,
+    pub(super) applied: Option<StepOutcome>,
     pub(super) learning_rate: f64,
     pub(super) start: Instant,
     pub(super) shape: StepShape,
@@ -62,8 +62,8 @@ pub(super) fn update_metrics(update: &StepUpdate, update_seconds: f64, step_seco
     let StepUpdate { statistics, applied, learning_rate, .. } = *update;
     found.add("learning_rate", learning_rate);
     match applied {
-        Some(Applied::Moved { grad_norm, .. }) => found.add("grad_norm", grad_norm),
-        Some(Applied::NotFinite) => found.add("grad_norm", f64::NAN),
+        Some(StepOutcome::Updated { grad_norm, .. }) => found.add("grad_norm", grad_norm),
+        Some(StepOutcome::NotFinite) => found.add("grad_norm", f64::NAN),
         None => {}
     }
     if statistics.tokens > 0 {

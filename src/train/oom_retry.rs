@@ -6,7 +6,7 @@ use super::TrainError;
 use crate::files::fails_at;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::plan::StepShape;
-use crate::rollout::Hindrance;
+use crate::rollout::GpuFallback;
 use crate::run::events::Alert;
 
 /// The range of micro-batch sizes of a gradient.
@@ -76,18 +76,18 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
 
 /// What hindered the run's rollouts so far, each once.
 #[derive(Debug, Default)]
-pub(super) struct Hindrances {
-    known: RefCell<Vec<Hindrance>>,
+pub(super) struct GpuFallbacks {
+    known: RefCell<Vec<GpuFallback>>,
     /// How many of them have had their alert.
     told: Cell<usize>,
 }
 
-impl Hindrances {
-    pub(super) fn found(&self, hindrances: Vec<Hindrance>) {
+impl GpuFallbacks {
+    pub(super) fn found(&self, gpu_fallbacks: Vec<GpuFallback>) {
         let mut known = self.known.borrow_mut();
-        for hindrance in hindrances {
-            if !known.contains(&hindrance) {
-                known.push(hindrance);
+        for gpu_fallback in gpu_fallbacks {
+            if !known.contains(&gpu_fallback) {
+                known.push(gpu_fallback);
             }
         }
     }
@@ -95,14 +95,14 @@ impl Hindrances {
     /// Of those since the last call.
     pub(super) fn alerts(&self, step: u64) -> Vec<Alert> {
         let known = self.known.borrow();
-        known[self.told.replace(known.len())..].iter().map(|hindrance| hindered(step, hindrance)).collect()
+        known[self.told.replace(known.len())..].iter().map(|gpu_fallback| fallback_alert(step, gpu_fallback)).collect()
     }
 }
 
 /// The alert after a rollout that took longer for want of something on the GPU.
-fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
-    let (rule, sentence, suggestion) = match hindrance {
-        Hindrance::Smaller { parts } => (
+fn fallback_alert(step: u64, gpu_fallback: &GpuFallback) -> Alert {
+    let (rule, sentence, suggestion) = match gpu_fallback {
+        GpuFallback::Smaller { parts } => (
             "out_of_memory",
             format!(
                 "GPU out of memory while sampling: from now on 1/{parts} as many completions are decoded together, in \
@@ -112,7 +112,7 @@ fn hindered(step: u64, hindrance: &Hindrance) -> Alert {
              there."
                 .to_owned(),
         ),
-        Hindrance::Unrecorded { cause } => (
+        GpuFallback::Unrecorded { cause } => (
             "graph_not_recorded",
             format!(
                 "Steps of decoding could not be recorded as a CUDA graph ({cause}): kernels are started one by one."
@@ -175,17 +175,17 @@ mod tests {
     #[test]
     fn what_hinders_rollouts_is_told_once() {
         let (smaller, unrecorded) =
-            (Hindrance::Smaller { parts: 4 }, Hindrance::Unrecorded { cause: "no memory".to_owned() });
-        let hindrances = Hindrances::default();
-        assert_eq!(hindrances.alerts(1), []);
-        hindrances.found(vec![smaller.clone(), smaller.clone()]);
-        let alerts = hindrances.alerts(2);
+            (GpuFallback::Smaller { parts: 4 }, GpuFallback::Unrecorded { cause: "no memory".to_owned() });
+        let gpu_fallbacks = GpuFallbacks::default();
+        assert_eq!(gpu_fallbacks.alerts(1), []);
+        gpu_fallbacks.found(vec![smaller.clone(), smaller.clone()]);
+        let alerts = gpu_fallbacks.alerts(2);
         assert!(alerts.len() == 1 && alerts[0].step == 2 && alerts[0].sentence.contains("1/4 of the cache"));
-        hindrances.found(vec![smaller, unrecorded]);
-        let alerts = hindrances.alerts(3);
+        gpu_fallbacks.found(vec![smaller, unrecorded]);
+        let alerts = gpu_fallbacks.alerts(3);
         assert!(alerts.len() == 1 && alerts[0].rule == "graph_not_recorded", "{alerts:?}");
         assert!(alerts[0].sentence.contains("(no memory)"), "{alerts:?}");
-        assert_eq!(hindrances.alerts(4), []);
+        assert_eq!(gpu_fallbacks.alerts(4), []);
     }
 
     #[test]

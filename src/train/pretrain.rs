@@ -14,7 +14,7 @@ use crate::rollout::ThreadPool;
 use crate::score::{thinking_of, tools_of, turns_of};
 use crate::task::{Definition, Task};
 use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
-use crate::update::{Applied, Example, Optimizer, OptimizerSettings, supervised_gradient};
+use crate::update::{Example, Optimizer, OptimizerSettings, StepOutcome, supervised_gradient};
 
 #[derive(Clone, Debug)]
 pub struct PretrainSettings {
@@ -82,7 +82,7 @@ pub fn pretrain(
         let completion_tokens = examples.iter().map(|example| example.completion.len()).sum();
         let (gradients, loss) =
             supervised_gradient(&model, &examples, completion_tokens, settings.tokens_per_micro_batch, false, threads)?;
-        if optimizer.apply(model.parameters(), &gradients)? == Applied::NotFinite {
+        if optimizer.apply(model.parameters(), &gradients)? == StepOutcome::NotFinite {
             return Err(TrainError::NotFinite { step: update + 1, what: "the gradient".to_owned() });
         }
         on_progress(PretrainProgress { update: update + 1, loss, tokens });
@@ -109,7 +109,7 @@ fn tokenizer_files(
     let calls_functions = matches!(task.definition, Definition::ToolCalls(_));
     let template = if calls_functions { TOOL_CHAT_TEMPLATE } else { CHAT_TEMPLATE };
     if let Some(source) = &settings.from {
-        return Ok(TokenizerFiles::of(source, template)?);
+        return Ok(TokenizerFiles::for_source(source, template)?);
     }
     let mut texts = Vec::new();
     for number in 0..settings.tokenizer_examples {

@@ -18,17 +18,17 @@ use crate::kernels::adamw::norm;
 use crate::kernels::cuda_errors::{GpuFailure, is_out_of_memory};
 use crate::model::{Adapters, Decoder, Gradients, Parameters};
 use crate::ranks::{Collectives, RankError};
-use crate::rollout::{Generated, Request, RolloutContext, Sampling, ThreadPool, Watcher, token_count};
+use crate::rollout::{Request, RolloutContext, RolloutOutput, Sampling, ThreadPool, Watcher, token_count};
 use crate::run::events::{Alert, Device, RankStep};
 use crate::update::{
-    Applied, Example, Optimizer, PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs,
+    Example, Optimizer, PolicyGroup, PolicySettings, PolicyStatistics, StepOutcome, StepTotals, completion_log_probs,
     policy_gradient, supervised_gradient,
 };
 
 /// What rank 0 commands. Replies in brackets; those of computations come with the seconds that they took.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Command<'a> {
-    /// [`Generated`]
+    /// [`RolloutOutput`]
     Sample { adapters: Adapters, requests: Cow<'a, [Request]>, sampling: Cow<'a, Sampling> },
     /// [`Share`] of [`PolicyStatistics`]; the gradient is kept for `Update`.
     Gradient { groups: Vec<PolicyGroup<'a>>, totals: StepTotals, settings: PolicySettings },
@@ -41,7 +41,7 @@ pub(super) enum Command<'a> {
     /// What [`own_update`] does with all ranks, then [`Updated`].
     Update { learning_rate: f64, total_steps: u64 },
     /// The bytes of some that it has.
-    Numbers { which: Divided, range: std::ops::Range<usize> },
+    Numbers { which: ShardedTensor, range: std::ops::Range<usize> },
     /// Completions to draft from; none.
     Remember { step: u64, completions: Vec<Cow<'a, [u32]>> },
     /// Parameters of a checkpoint; none.
@@ -50,7 +50,7 @@ pub(super) enum Command<'a> {
 
 /// What ranks may divide.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) enum Divided {
+pub(super) enum ShardedTensor {
     Parameters,
     Moments,
 }
@@ -88,7 +88,7 @@ pub(super) fn sample(
     adapters: Adapters,
     requests: &[Request],
     watcher: Option<&mut dyn Watcher>,
-) -> Result<(Generated, Vec<RankStep>), TrainError> {
+) -> Result<(RolloutOutput, Vec<RankStep>), TrainError> {
     let start = Instant::now();
     let parts = split_requests(requests, job.ranks.size());
     let sampling = job.sampling();
@@ -103,7 +103,7 @@ pub(super) fn sample(
         timed(|| context.rollout_while_scoring(parts[0], sampling, &job.scorer, job.prompts.rows_by_tokens(), watcher));
     let mut generated = own?;
     let mut sampled = vec![(token_count(&generated.completions), seconds)];
-    for (seconds, more) in job.ranks.gather::<(f64, Generated)>()? {
+    for (seconds, more) in job.ranks.gather::<(f64, RolloutOutput)>()? {
         sampled.push((token_count(&more.completions), seconds));
         generated = generated.followed_by(more);
     }
@@ -117,7 +117,7 @@ pub(super) fn own_sample(
     adapters: Adapters,
     requests: &[Request],
     sampling: &Sampling,
-) -> candle_core::Result<Generated> {
+) -> candle_core::Result<RolloutOutput> {
     RolloutContext { adapters, ..job.rollout_context() }.rollout(requests, sampling)
 }
 
@@ -230,7 +230,7 @@ pub(super) fn own_supervised(
 }
 
 /// Sums the gradient over all ranks and takes the optimizer's step on each.
-pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<Applied, TrainError> {
+pub(super) fn update(job: &mut Job, gradients: Gradients) -> Result<StepOutcome, TrainError> {
     let (start, learning_rate, total_steps) = (Instant::now(), job.config.learning_rate, job.total_steps);
     job.ranks.send(|_| Command::Update { learning_rate, total_steps })?;
     let reading = &job.reading;
@@ -253,7 +253,7 @@ pub(super) fn timed_update(
     ranks: &impl Collectives,
     gradients: &Gradients,
     reading: &LatestReading,
-) -> Result<(Applied, Updated), TrainError> {
+) -> Result<(StepOutcome, Updated), TrainError> {
     let collectives = TimedCollectives::of(ranks);
     let (updated, seconds) = timed(|| own_update(model, optimizer, &collectives, gradients));
     let (applied, weights) = updated?;
@@ -268,10 +268,10 @@ fn own_update(
     optimizer: &mut Optimizer,
     ranks: &impl Collectives,
     gradients: &Gradients,
-) -> Result<(Applied, u64), RankError> {
+) -> Result<(StepOutcome, u64), RankError> {
     let (parameters, (rank, size)) = (model.parameters(), ranks.place());
     if parameters.shard().is_whole() {
-        let sum = Gradients::of(ranks.all_reduce(gradients.flat())?);
+        let sum = Gradients::from_flat(ranks.all_reduce(gradients.flat())?);
         let applied = optimizer.apply(parameters, &sum)?;
         return Ok((applied, if size > 1 { weights_norm(parameters)? } else { 0 }));
     }

@@ -18,7 +18,7 @@ use crate::run::{
     DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunLock,
     RunState, StateWriter, Status, WaitOutcome, Worker,
 };
-use crate::update::Applied;
+use crate::update::StepOutcome;
 
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
@@ -198,7 +198,7 @@ impl<'a> Recorder<'a> {
         sampled: &[RankStep],
         seconds: f64,
     ) -> Result<(), TrainError> {
-        job.finish_step(update.applied == Some(Applied::NotFinite), seconds);
+        job.finish_step(update.applied == Some(StepOutcome::NotFinite), seconds);
         let step = job.state.step;
         metrics.extend(
             job.engine.peak_memory().map(|bytes| ("memory/peak_bytes".to_owned(), (bytes + CONTEXT_BYTES) as f64)),
@@ -214,7 +214,7 @@ impl<'a> Recorder<'a> {
             true => Vec::new(),
         };
         alerts.extend(shrunk(step, update.shape, job.shape.get()));
-        alerts.extend(job.hindrances.alerts(step));
+        alerts.extend(job.gpu_fallbacks.alerts(step));
         self.event(Step { step, seconds, metrics, ranks })?;
         alerts.into_iter().try_for_each(|alert| self.event(alert))?;
         self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))?;

@@ -26,7 +26,7 @@ pub(super) fn handle_requests(
     let mut paused = false;
     collect(recorder, false)?;
     loop {
-        for accepted in controls.take() {
+        for accepted in controls.drain() {
             recorder.event(accepted.event(job.state.step + 1))?;
             controls.recorded(&accepted);
             execute_request(run, job, recorder, controls, accepted)?;

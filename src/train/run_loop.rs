@@ -65,7 +65,7 @@ pub enum Ended {
 /// [`TrainError`], which is also recorded in the run directory.
 pub fn train(
     run: &RunDirectory,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     engine: &Engine,
     worker: &Worker,
     source: RankSource,
@@ -74,7 +74,7 @@ pub fn train(
     let start = Instant::now();
     let mut recorder = Recorder::open(worker, listener)?;
     let mut reached = recorder.history()?.last_step;
-    let result = run_job(run, places, engine, worker, source, &mut recorder, &mut reached);
+    let result = run_job(run, run_folders, engine, worker, source, &mut recorder, &mut reached);
     // Nothing may be written into a lost folder.
     worker.check()?;
     let unsaved = leave(&mut recorder);
@@ -134,7 +134,7 @@ fn void_steps(last_step: u64, resumed_from: u64) -> String {
 
 fn run_job(
     run: &RunDirectory,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     engine: &Engine,
     worker: &Worker,
     source: RankSource,
@@ -148,7 +148,7 @@ fn run_job(
         RankSource::OnGpus(ordinals) => Some(ordinals.len()),
         RankSource::Launched(ranks) => Some(ranks.size()),
     };
-    let mut setup = Setup::read(run, places, engine, count)?;
+    let mut setup = Setup::read(run, run_folders, engine, count)?;
     let ranks = match source {
         RankSource::Launched(ranks) => ranks,
         RankSource::OnGpus(ordinals) => {
@@ -158,12 +158,12 @@ fn run_job(
             Ranks::start_here(setup.config.ranks, |_| vec!["--cpu".to_owned()])?
         }
     };
-    setup.divide(ranks.sharing(0))?;
+    setup.divide(ranks.ranks_per_host(0))?;
     // They begin to load the model.
     ranks.send(|rank| Begin {
         run: run.path().to_owned(),
         ranks: ranks.size(),
-        sharing: ranks.sharing(rank),
+        ranks_per_host: ranks.ranks_per_host(rank),
         resumed_from: setup.resumed_from,
     })?;
     let (controls, loss) = (worker.controls().clone(), ranks.loss());

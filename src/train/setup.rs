@@ -62,13 +62,13 @@ impl Setup {
     /// [`TrainError`] naming what is missing or wrong; [`TrainError::DoesNotFit`] if the GPU is too small.
     pub(super) fn read(
         run: &RunDirectory,
-        places: &RunFolders,
+        run_folders: &RunFolders,
         engine: &Engine,
         ranks: Option<usize>,
     ) -> Result<Self, TrainError> {
         let file = run.file();
         let config = TrainConfig { ranks: ranks.unwrap_or(file.config.ranks), ..file.config.clone() };
-        let setup = Self::of(Task::load(&run.task_path())?, config, &file.model_digest, places, engine)?;
+        let setup = Self::of(Task::load(&run.task_path())?, config, &file.model_digest, run_folders, engine)?;
         Ok(Self { resumed_from: list_checkpoints(run.path())?.last().copied(), ..setup })
     }
 
@@ -80,18 +80,18 @@ impl Setup {
         task: Task,
         config: TrainConfig,
         digest: &str,
-        places: &RunFolders,
+        run_folders: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, TrainError> {
         let scorer = Scorer::new(&task)?;
-        let start = StartModel::find(&config.base_model, places)?;
+        let start = StartModel::find(&config.base_model, run_folders)?;
         if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
         let prompts = prompt_sets(&task, &scorer, &start.tokenizer, &start.config, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
-        let threads = ThreadPool::of_engine(engine, config.threads)?;
-        let gpu = engine.uuid().and_then(|uuid| Gpu::of_uuid(&uuid));
+        let threads = ThreadPool::for_engine(engine, config.threads)?;
+        let gpu = engine.uuid().and_then(|uuid| Gpu::by_uuid(&uuid));
         Ok(Self {
             device: device_name(engine, &threads, gpu.as_ref()),
             total_steps: config.total_steps(prompts.train.len()),
@@ -107,13 +107,13 @@ impl Setup {
         })
     }
 
-    /// For one of several ranks, each on a GPU or as one of `sharing` that share its processors.
-    pub(super) fn divide(&mut self, sharing: usize) -> Result<(), TrainError> {
+    /// For one of several ranks, each on a GPU or as one of `ranks_per_host` that share its processors.
+    pub(super) fn divide(&mut self, ranks_per_host: usize) -> Result<(), TrainError> {
         let ranks = self.config.ranks;
         if ranks > 1 && self.fit.is_some() {
             self.device = format!("{ranks} GPUs: {}", self.device);
         } else if ranks > 1 {
-            let count = (ThreadPool::count_of(self.config.threads) / sharing).max(1);
+            let count = (ThreadPool::count_of(self.config.threads) / ranks_per_host).max(1);
             self.threads = ThreadPool::new(count)?;
             self.device = format!("cpu, {ranks} ranks of {}", counted(count, "thread"));
         }
@@ -143,7 +143,7 @@ impl Setup {
     }
 
     pub(super) fn shape(&self) -> StepShape {
-        self.fit.as_ref().map_or_else(|| StepShape::of(&self.config), |fit| fit.shape)
+        self.fit.as_ref().map_or_else(|| StepShape::for_config(&self.config), |fit| fit.shape)
     }
 }
 
@@ -215,9 +215,9 @@ impl Checked {
     }
 
     /// Its disk space, with completions at the limit.
-    pub fn disk(&self, config: &TrainConfig, places: &RunFolders) -> Disk {
+    pub fn disk(&self, config: &TrainConfig, run_folders: &RunFolders) -> Disk {
         let steps = config.total_steps(self.data.train_rows);
-        disk(&self.model, config, &self.data, steps, free_disk_bytes(places.for_new_runs()))
+        disk(&self.model, config, &self.data, steps, free_disk_bytes(run_folders.for_new_runs()))
     }
 }
 

@@ -6,14 +6,14 @@ use std::ops::Range;
 use candle_core::{DType, Result, Tensor};
 
 use super::job::Job;
-use super::ranked::{Command, Divided, tensor_error};
+use super::ranked::{Command, ShardedTensor, tensor_error};
 use crate::checkpoint::{CheckpointError, Numbers, STAGE_BYTES, StreamedTensor, WriteChunk};
 use crate::kernels::pinned_memory::copy_to_host;
 use crate::ranks::RankError;
 
 /// All parameters and all moments of a run.
 pub(super) fn all_numbers(job: &Job) -> [Box<dyn Numbers + '_>; 2] {
-    [Divided::Parameters, Divided::Moments].map(|which| -> Box<dyn Numbers + '_> {
+    [ShardedTensor::Parameters, ShardedTensor::Moments].map(|which| -> Box<dyn Numbers + '_> {
         match job.model.parameters().shard().is_whole() {
             true => Box::new(StreamedTensor::new(own(job, which))),
             false => Box::new(OfAllRanks { job, which }),
@@ -22,22 +22,22 @@ pub(super) fn all_numbers(job: &Job) -> [Box<dyn Numbers + '_>; 2] {
 }
 
 /// A piece of what this rank has, as f32.
-pub(super) fn own_bytes(job: &Job, which: Divided, range: Range<usize>) -> Result<Vec<u8>> {
+pub(super) fn own_bytes(job: &Job, which: ShardedTensor, range: Range<usize>) -> Result<Vec<u8>> {
     let mut bytes = vec![0; range.len() * DType::F32.size_in_bytes()];
     copy_to_host(&own(job, which).narrow(0, range.start, range.len())?, &mut bytes)?;
     Ok(bytes)
 }
 
-fn own(job: &Job, which: Divided) -> &Tensor {
+fn own(job: &Job, which: ShardedTensor) -> &Tensor {
     match which {
-        Divided::Parameters => job.model.parameters().flat(),
-        Divided::Moments => job.optimizer.moments(),
+        ShardedTensor::Parameters => job.model.parameters().flat(),
+        ShardedTensor::Moments => job.optimizer.moments(),
     }
 }
 
 struct OfAllRanks<'a> {
     job: &'a Job,
-    which: Divided,
+    which: ShardedTensor,
 }
 
 impl OfAllRanks<'_> {

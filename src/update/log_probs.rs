@@ -27,7 +27,7 @@ pub fn log_probs(
     Ok(found)
 }
 
-/// Adds the gradient of a loss over a micro-batch. `weigh`: the loss's derivative by each token of a sequence, given its
+/// Adds the gradient of a loss over a micro-batch. `d_log_probs`: the loss's derivative by each token of a sequence, given its
 /// index and log-probs. A sequence is weighed as soon as its log-probs are known, so its logits are computed once
 /// (twice where it alone has more rows than the head takes at once).
 pub(super) fn add_gradient(
@@ -36,13 +36,13 @@ pub(super) fn add_gradient(
     temperature: f64,
     recompute: bool,
     gradients: &mut Gradients,
-    mut weigh: impl FnMut(usize, &[TokenLogProb]) -> Vec<TokenWeight>,
+    mut d_log_probs: impl FnMut(usize, &[TokenLogProb]) -> Vec<TokenWeight>,
 ) -> Result<()> {
     let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
     let mut sum: Option<Tensor> = None;
     for part in HeadPart::all(model, &normed, micro_batch, temperature) {
         let (log_probs, logits) = part.log_probs()?;
-        let weights = part.sequences.clone().zip(&log_probs).flat_map(|(index, tokens)| weigh(index, tokens));
+        let weights = part.sequences.clone().zip(&log_probs).flat_map(|(index, tokens)| d_log_probs(index, tokens));
         for (rows, gradient) in part.backward(logits, &weights.collect::<Vec<TokenWeight>>(), gradients)? {
             let scattered = scatter_rows(&gradient, &rows, micro_batch.batch.rows())?;
             match &sum {

@@ -64,7 +64,7 @@ pub struct SequenceLoss {
     /// Its share of the loss.
     pub loss: f64,
     /// The loss's derivative by each token's log-prob.
-    pub weights: Vec<f64>,
+    pub d_log_probs: Vec<f64>,
     /// Tokens whose gradient the lower clip cut.
     pub clipped_low: usize,
     /// Tokens whose gradient the upper clip (or cap) cut.
@@ -84,7 +84,7 @@ pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: 
         PolicyLoss::Cispo => capped_importance(settings, terms, share),
     };
     if let Some(reference) = terms.reference.filter(|_| settings.kl_beta > 0.0) {
-        for (token, (weight, &reference)) in result.weights.iter_mut().zip(reference).enumerate() {
+        for (token, (weight, &reference)) in result.d_log_probs.iter_mut().zip(reference).enumerate() {
             let (value, slope) =
                 kl_term(settings.kl_estimator, f64::from(reference) - f64::from(terms.log_probs[token]));
             let (ratio, ratio_slope) =
@@ -147,7 +147,7 @@ fn clipped_surrogate(settings: &LossSettings, terms: SequenceTerms<'_>, share: f
         let ratio = bounded_exp(log_ratio(terms, token));
         let ClippedRatio { term, slope, low, high } = clip(ratio, settings, terms.advantage);
         result.loss += share * term;
-        result.weights.push(share * slope);
+        result.d_log_probs.push(share * slope);
         result.clipped_low += usize::from(low);
         result.clipped_high += usize::from(high);
     }
@@ -186,7 +186,7 @@ fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64)
     // `share * slope`.
     SequenceLoss {
         loss: share * tokens as f64 * term,
-        weights: vec![share * slope; tokens],
+        d_log_probs: vec![share * slope; tokens],
         clipped_low: usize::from(low) * tokens,
         clipped_high: usize::from(high) * tokens,
         kl: 0.0,
@@ -202,7 +202,7 @@ fn capped_importance(settings: &LossSettings, terms: SequenceTerms<'_>, share: f
         let weight = ratio.min(settings.cispo_cap);
         result.clipped_high += usize::from(ratio > settings.cispo_cap);
         result.loss += -share * weight * terms.advantage * f64::from(log_prob);
-        result.weights.push(-share * weight * terms.advantage);
+        result.d_log_probs.push(-share * weight * terms.advantage);
     }
     result
 }

@@ -46,8 +46,8 @@ impl OptimizerSettings {
 
 /// What became of a gradient.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub enum Applied {
-    Moved {
+pub enum StepOutcome {
+    Updated {
         /// Norm before clipping.
         grad_norm: f64,
         /// Rate of this update.
@@ -91,14 +91,14 @@ impl Optimizer {
     }
 
     /// Clips the gradient, then moves the parameters against it.
-    pub fn apply(&mut self, parameters: &Parameters, gradients: &Gradients) -> Result<Applied> {
+    pub fn apply(&mut self, parameters: &Parameters, gradients: &Gradients) -> Result<StepOutcome> {
         self.apply_shard(parameters, gradients.flat(), gradients.norm()?)
     }
 
     /// As [`Optimizer::apply`], for the numbers that this rank moves. `gradient`: theirs, of one with `grad_norm`.
-    pub fn apply_shard(&mut self, parameters: &Parameters, gradient: &Tensor, grad_norm: f64) -> Result<Applied> {
+    pub fn apply_shard(&mut self, parameters: &Parameters, gradient: &Tensor, grad_norm: f64) -> Result<StepOutcome> {
         if !grad_norm.is_finite() {
-            return Ok(Applied::NotFinite);
+            return Ok(StepOutcome::NotFinite);
         }
         let settings = self.settings;
         let clip = settings.grad_clip_norm;
@@ -124,7 +124,7 @@ impl Optimizer {
             }
         }
         parameters.refresh_copies()?;
-        Ok(Applied::Moved { grad_norm, learning_rate })
+        Ok(StepOutcome::Updated { grad_norm, learning_rate })
     }
 
     /// Other settings from the next update on.

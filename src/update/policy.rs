@@ -90,11 +90,11 @@ pub fn policy_gradient(
     let micro_batches = pack_groups(groups, settings.tokens_per_micro_batch);
     let (sum, found) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {
         let mut statistics = PolicyStatistics { rows: micro_batch.batch.rows(), ..PolicyStatistics::default() };
-        let weigh = |sequence: usize, tokens: &[TokenLogProb]| {
+        let d_log_probs = |sequence: usize, tokens: &[TokenLogProb]| {
             let (group, sample) = micro_batch.owners[sequence];
-            statistics.weigh(&groups[group].samples[sample], tokens, totals, &settings.loss)
+            statistics.d_log_probs(&groups[group].samples[sample], tokens, totals, &settings.loss)
         };
-        add_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, weigh)?;
+        add_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, d_log_probs)?;
         Ok(statistics)
     })?;
     let mut statistics = PolicyStatistics::default();
@@ -134,7 +134,7 @@ fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec
 
 impl PolicyStatistics {
     /// The derivative of the loss by the log-prob and the entropy of each token of a completion, which is counted.
-    fn weigh(
+    fn d_log_probs(
         &mut self,
         sample: &PolicySample<'_>,
         tokens: &[TokenLogProb],
@@ -148,7 +148,7 @@ impl PolicyStatistics {
             reference: sample.reference_log_probs.as_deref(),
             advantage: sample.advantage,
         };
-        let SequenceLoss { loss, weights, clipped_low, clipped_high, kl } = sequence_loss(settings, terms, totals);
+        let SequenceLoss { loss, d_log_probs, clipped_low, clipped_high, kl } = sequence_loss(settings, terms, totals);
         let entropy_sum = tokens.iter().map(|token| f64::from(token.entropy)).sum::<f64>();
         let entropy = -settings.entropy_coef * token_share(settings, tokens.len(), totals);
         self.loss += loss + entropy * entropy_sum;
@@ -167,7 +167,7 @@ impl PolicyStatistics {
             self.sampling_difference += difference;
             self.sampling_difference_max = self.sampling_difference_max.max(difference);
         }
-        weights.into_iter().map(|log_prob| TokenWeight { log_prob, entropy }).collect()
+        d_log_probs.into_iter().map(|log_prob| TokenWeight { log_prob, entropy }).collect()
     }
 
     /// Those of more tokens of the same step.

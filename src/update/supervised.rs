@@ -34,7 +34,7 @@ pub fn supervised_gradient(
         let mut loss = 0.0;
         add_gradient(model, micro_batch, 1.0, recompute, gradients, |_, tokens| {
             loss -= tokens.iter().map(|token| f64::from(token.log_prob)).sum::<f64>();
-            vec![TokenWeight::of_log_prob(-share); tokens.len()]
+            vec![TokenWeight::for_log_prob(-share); tokens.len()]
         })?;
         Ok(loss * share)
     })?;

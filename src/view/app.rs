@@ -423,7 +423,7 @@ const GLOBAL: &[Global] = &[
     Global::new("editor.wrap", "Toggle soft wrap", "", &["alt-z"], &["soft-wrap", "wrap lines"], |model| {
         let edits_json = || model.prompts.editing.as_ref().is_some_and(|editing| editing.editor.is_json());
         let is_json = model.shared.screen == Screen::Schema || (model.shared.screen == Screen::Prompts && edits_json());
-        let wraps = model.shared.soft_wrap.of(is_json);
+        let wraps = model.shared.soft_wrap.for_format(is_json);
         *wraps = !*wraps;
         let what = if is_json { "JSON" } else { "prose" };
         let message = format!("long lines of {what} are {}", if *wraps { "wrapped" } else { "cut" });

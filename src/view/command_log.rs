@@ -16,14 +16,14 @@ pub struct CommandLine {
 
 impl CommandLine {
     /// `runs VERB RUN... OPTION...`.
-    pub fn of_runs(verb: &str, runs: &[PathBuf], options: &[&str]) -> Self {
+    pub fn for_runs(verb: &str, runs: &[PathBuf], options: &[&str]) -> Self {
         let runs = runs.iter().map(|run| run.display().to_string());
         let options = options.iter().map(|word| (*word).to_owned());
         ["runs".to_owned(), verb.to_owned()].into_iter().chain(runs).chain(options).collect()
     }
 
     /// The request of a run's worker; `None` for those that no command sends.
-    pub fn of_request(run: &Path, verb: &Verb) -> Option<Self> {
+    pub fn for_request(run: &Path, verb: &Verb) -> Option<Self> {
         let options: Vec<String> = match verb {
             Verb::Status | Verb::Sample(_) => return None,
             Verb::Stop { now: true } => vec!["--now".to_owned()],
@@ -32,7 +32,7 @@ impl CommandLine {
             _ => Vec::new(),
         };
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        Some(Self::of_runs(verb.name(), &[run.to_owned()], &options))
+        Some(Self::for_runs(verb.name(), &[run.to_owned()], &options))
     }
 
     #[must_use]
@@ -67,7 +67,7 @@ mod tests {
     fn a_request_is_a_command_of_the_shell() {
         let run = Path::new("/tmp/runs/a b");
         let check = |verb: Verb, expected: Option<&str>| {
-            let found = CommandLine::of_request(run, &verb).map(|line| line.text(Path::new("/tmp")));
+            let found = CommandLine::for_request(run, &verb).map(|line| line.text(Path::new("/tmp")));
             assert_eq!(found.as_deref(), expected, "{verb:?}");
         };
         check(Verb::Status, None);
@@ -79,13 +79,13 @@ mod tests {
         check(set, Some("grpo-tui runs set 'runs/a b' max_steps=40 temperature=0.9"));
         let key = format!("hf_{}", "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3h");
         let note = Verb::Annotate { text: format!("token {key}") };
-        let text = CommandLine::of_request(run, &note).unwrap().text(Path::new("/"));
+        let text = CommandLine::for_request(run, &note).unwrap().text(Path::new("/"));
         assert!(!text.contains(&key) && text.contains("hf_a…"), "{text}");
     }
 
     #[test]
     fn outputs_go_to_files() {
-        let line = CommandLine::of_runs("export", &["/x/a".into(), "/y/b".into()], &["--csv", "--json"]);
+        let line = CommandLine::for_runs("export", &["/x/a".into(), "/y/b".into()], &["--csv", "--json"]);
         let found = line.into_file(Path::new("/x/c d.csv")).text(Path::new("/x"));
         assert_eq!(found, "grpo-tui runs export a /y/b --csv > 'c d.csv'");
     }

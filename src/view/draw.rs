@@ -19,7 +19,7 @@ use super::theme::Theme;
 use super::widgets::text_width::padded;
 use crate::format::short_id;
 
-const SMALLEST: (u16, u16) = (40, 10);
+const MIN_SIZE: (u16, u16) = (40, 10);
 
 pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
@@ -27,7 +27,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
         return;
     }
     frame.render_widget(Block::new().style(model.shared.theme.style(Role::Text)), area);
-    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+    if area.width < MIN_SIZE.0 || area.height < MIN_SIZE.1 {
         frame.render_widget(Paragraph::new(one_line(model)), Rect { height: 1, ..area });
         return;
     }

@@ -93,7 +93,7 @@ impl FollowedRun {
     }
 
     /// Adds events from before it was followed, such as [`latest_events`] returns.
-    pub fn remember(&mut self, events: Vec<Event>) {
+    pub fn push_events(&mut self, events: Vec<Event>) {
         let (first, first_ms) =
             (self.log.front().map(|event| event.seq), self.conditions.front().map(|(time, _)| *time));
         let (mut older, mut conditions) = (VecDeque::new(), VecDeque::new());
@@ -112,7 +112,7 @@ impl FollowedRun {
         self.forget_old();
     }
 
-    pub(super) fn take(&mut self, news: RunNews, now_ms: u64) -> Vec<RunNotice> {
+    pub(super) fn apply(&mut self, news: RunNews, now_ms: u64) -> Vec<RunNotice> {
         let before = self.status();
         match news {
             RunNews::Opened(history) => {
@@ -148,7 +148,7 @@ impl FollowedRun {
                     )
                 };
                 let changed = batch.restarted || batch.events.iter().any(judges);
-                self.history.take(batch);
+                self.history.apply(batch);
                 if changed {
                     self.judge();
                 }
@@ -179,7 +179,7 @@ impl FollowedRun {
             .directory
             .as_ref()
             .and_then(|directory| self.history.best_step_by(&checkpoints, directory.file().config.keep_best_by));
-        self.outcome = RunOutcome::of(&self.history, self.best);
+        self.outcome = RunOutcome::from_history(&self.history, self.best);
     }
 
     fn append(&mut self, event: &Event) {

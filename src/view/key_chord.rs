@@ -34,7 +34,7 @@ impl Chord {
     pub const TAB: Self = Self { code: KeyCode::Tab, modifiers: KeyModifiers::NONE };
 
     /// The chord of an event in its normal form.
-    pub fn of(event: KeyEvent) -> Self {
+    pub fn from_event(event: KeyEvent) -> Self {
         let mut modifiers = event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SHIFT);
         let mut code = event.code;
         match code {
@@ -75,7 +75,7 @@ impl Chord {
         let mut letters = rest.chars();
         let single = letters.next().filter(|_| letters.as_str().is_empty()).map(KeyCode::Char);
         let code = named.or(function.map(KeyCode::F)).or(single)?;
-        Some(Self::of(KeyEvent::new(code, modifiers)))
+        Some(Self::from_event(KeyEvent::new(code, modifiers)))
     }
 
     /// Whether text fields leave it to actions: escape, tab, function keys, and chords with control or alt.
@@ -142,8 +142,8 @@ mod tests {
             KeyEvent::new(KeyCode::Char('G'), KeyModifiers::NONE),
             KeyEvent::new(KeyCode::Char('G'), KeyModifiers::SHIFT),
         ];
-        assert!(reported.into_iter().all(|event| Some(Chord::of(event)) == Chord::parse("G")));
+        assert!(reported.into_iter().all(|event| Some(Chord::from_event(event)) == Chord::parse("G")));
         let back = KeyEvent::new(KeyCode::Tab, KeyModifiers::SHIFT);
-        assert_eq!(Some(Chord::of(back)), Chord::parse("backtab"));
+        assert_eq!(Some(Chord::from_event(back)), Chord::parse("backtab"));
     }
 }

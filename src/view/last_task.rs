@@ -33,7 +33,7 @@ pub(super) fn load(data: &Path, here: &Path) -> Option<String> {
 
 /// Remembers the task that was opened in `here`. Without the file the next session opens the first task, which is not
 /// worth a message.
-pub(super) fn remember(data: &Path, here: &Path, task: &Task) {
+pub(super) fn save(data: &Path, here: &Path, task: &Task) {
     let mut entries = entries(data);
     let name = task.folder().map_or_else(|| task.name.clone(), |folder| here.join(folder).display().to_string());
     if entries.first().is_some_and(|first| *first == (here.to_owned(), name.clone())) {

@@ -92,13 +92,17 @@ pub struct AppearanceInput {
 impl AppearanceInput {
     /// Of this process, without command line options.
     pub fn detect() -> Self {
-        Self { folder: super::user_file::folder(), capability: Capability::look(), ..Self::nothing() }
+        Self { folder: super::user_file::folder(), capability: Capability::detect(), ..Self::nothing() }
     }
 
     /// Without files or options, for a terminal with every capability. For tests.
     pub fn nothing() -> Self {
-        let capability =
-            Capability { depth: ColourDepth::TrueColour, unicode: true, remote: false, ..Capability::of(|_| None) };
+        let capability = Capability {
+            depth: ColourDepth::TrueColour,
+            unicode: true,
+            remote: false,
+            ..Capability::from_variables(|_| None)
+        };
         Self {
             folder: None,
             capability,

@@ -27,7 +27,7 @@ pub(super) fn load(shared: &Shared) -> Command {
 }
 
 /// Puts an action first.
-pub(super) fn remember(shared: &mut Shared, id: &'static str) -> Command {
+pub(super) fn record(shared: &mut Shared, id: &'static str) -> Command {
     shared.recent.retain(|other| *other != id);
     shared.recent.insert(0, id);
     shared.recent.truncate(KEPT);

@@ -17,9 +17,9 @@ use crate::run::{RunState, Series};
 
 /// Lines of the chart, its legend included.
 const ROWS: usize = 9;
-const MOST_COLUMNS: usize = 100;
+const MAX_COLUMNS: usize = 100;
 /// In a smaller terminal the lines need the room.
-const LEAST: (u16, u16) = (40, 20);
+const MIN_SIZE: (u16, u16) = (40, 20);
 
 /// The chart for the terminal of this process, with the user's theme.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct RunChart {
 
 impl RunChart {
     /// `None` for a terminal that cannot move its cursor.
-    pub fn of_terminal() -> Option<Self> {
+    pub fn for_terminal() -> Option<Self> {
         let input = AppearanceInput::detect();
         input.capability.answers.then(|| Self { theme: Appearance::load(&input).theme })
     }
@@ -37,7 +37,7 @@ impl RunChart {
     /// Lines with their colours as escape sequences; none without steps, or where the terminal is too small.
     pub fn lines(&self, history: &RunState) -> Vec<String> {
         let (columns, rows) = terminal::size().unwrap_or_default();
-        if columns < LEAST.0 || rows < LEAST.1 { Vec::new() } else { self.lines_of(history, columns.into()) }
+        if columns < MIN_SIZE.0 || rows < MIN_SIZE.1 { Vec::new() } else { self.lines_of(history, columns.into()) }
     }
 
     /// A text as one line that is not wrapped.
@@ -62,7 +62,7 @@ impl RunChart {
         let is_share = |curve: &Curve<'_>| curve.series.values().iter().all(|value| (0.0..=1.0).contains(value));
         let values = curves.iter().all(is_share).then_some((0.0, 1.0));
         let chart = Chart { curves, steps: (0, last.max(1)), values, ..Chart::default() };
-        let width = columns.saturating_sub(1).min(MOST_COLUMNS);
+        let width = columns.saturating_sub(1).min(MAX_COLUMNS);
         let legend = chart.legend(&self.theme, width);
         let lines = std::iter::once(legend).chain(chart.lines(&self.theme, width, ROWS - 1));
         lines.map(|line| with_colours(&line)).collect()

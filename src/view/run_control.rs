@@ -20,7 +20,7 @@ use crate::format::short_id;
 use crate::run::{AgainstBase, Liveness, RequestOutcome, Status, Verb, ask, is_recording, stop_worker};
 
 /// How long to wait for the result of a promised checkpoint or eval; afterwards it still arrives through the log.
-const PATIENCE: Duration = Duration::from_secs(600);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A screen with a run that can be controlled.
 pub trait Controls: ScreenState<Shared = Shared> {
@@ -167,7 +167,7 @@ fn no_resume_from(name: &str, status: Status, shared: &Shared) -> Option<String>
 
 /// Sends a request to a run's worker; the answer becomes a notice and refreshes the list of runs.
 pub fn request(run: &Path, verb: Verb) -> Command {
-    let (path, line) = (run.to_owned(), CommandLine::of_request(run, &verb));
+    let (path, line) = (run.to_owned(), CommandLine::for_request(run, &verb));
     let done = move |_: &mut (), shared: &mut Shared, (answer, name): (_, String)| report(shared, &name, answer);
     Work::once(key(&verb), move || (answer(&path, &verb), name(&path)), done).like(line)
 }
@@ -188,7 +188,7 @@ fn note_of(text: &str) -> Result<Verb, String> {
 fn answer(run: &Path, verb: &Verb) -> Result<(String, Level), String> {
     let answered = match verb {
         Verb::Stop { now } => stop_worker(run, *now),
-        _ => ask(run, verb, PATIENCE, &mut |_| {}),
+        _ => ask(run, verb, ANSWER_TIMEOUT, &mut |_| {}),
     };
     match (answered, verb) {
         (Err(error), Verb::Annotate { text }) => Err(format!("{error}; note not saved: {text}")),
@@ -224,10 +224,10 @@ fn key(verb: &Verb) -> &'static str {
 
 fn resume_run(shared: &Shared, run: &Path) -> Command {
     let (path, name) = (run.to_owned(), name(run));
-    let call = Call::of(&shared.options, ["runs", "resume", &run.display().to_string(), "--json"]);
+    let call = Call::with_arguments(&shared.options, ["runs", "resume", &run.display().to_string(), "--json"]);
     let line = call.command_line();
     let resume = Work::stream("control.resume", move |sender| {
-        let answer = match Liveness::of(&path) {
+        let answer = match Liveness::for_run(&path) {
             Liveness::Gone(_) => {
                 let text = format!("{name}: starting worker ...");
                 sender.send(move |_: &mut (), shared: &mut Shared| {

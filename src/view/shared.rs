@@ -61,7 +61,7 @@ pub struct Shared {
     /// Keys pressed so far: work that ends in a question asks it only if none was pressed meanwhile.
     pub keys: u64,
     /// The newest work of each key, and whether it still runs.
-    pub work: HashMap<&'static str, Running>,
+    pub work: HashMap<&'static str, WorkGeneration>,
     /// The open task as it was read last; `None` while it loads or if it cannot be read.
     pub task: Option<Arc<OpenTask>>,
     /// Why it cannot be read as it is on disk.
@@ -93,7 +93,7 @@ pub struct SoftWrap {
 }
 
 impl SoftWrap {
-    pub fn of(&mut self, is_json: bool) -> &mut bool {
+    pub fn for_format(&mut self, is_json: bool) -> &mut bool {
         if is_json { &mut self.json } else { &mut self.prose }
     }
 }
@@ -133,7 +133,7 @@ pub struct NewRun {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Running {
+pub struct WorkGeneration {
     /// Counts the work of this key; only the newest may change the model.
     pub generation: u64,
     pub busy: bool,
@@ -385,7 +385,7 @@ pub fn open_task(shared: &Shared, name: Option<String>) -> Vec<Command> {
         move || match find_task(name.as_deref(), &here, &data) {
             Ok(task) => {
                 if name.is_some() {
-                    last_task::remember(&data, &here, &task);
+                    last_task::save(&data, &here, &task);
                 }
                 Ok(OpenTask::read(task, &here))
             }
@@ -481,7 +481,7 @@ pub fn unfollow_unused(shared: &mut Shared) -> Vec<Command> {
 pub fn apply_run_update(shared: &mut Shared, run: &PathBuf, news: RunNews) -> Vec<Command> {
     let Some(followed) = shared.followed.get_mut(run) else { return Vec::new() };
     let mut commands = Vec::new();
-    for RunNotice { level, title, text, urgent } in followed.take(news, shared.now_ms) {
+    for RunNotice { level, title, text, urgent } in followed.apply(news, shared.now_ms) {
         let sentence = if text.is_empty() { title.clone() } else { format!("{title}: {text}") };
         shared.notices.add(shared.now_ms, level, sentence);
         commands.push(Command::Notify { title, text, urgent });

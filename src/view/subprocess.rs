@@ -112,7 +112,7 @@ pub fn trained_argument(shared: &Shared) -> Result<(&'static str, String), Strin
 
 impl Call {
     /// A call from the folder where the view was started.
-    pub fn of<A: Into<String>>(options: &Options, arguments: impl IntoIterator<Item = A>) -> Self {
+    pub fn with_arguments<A: Into<String>>(options: &Options, arguments: impl IntoIterator<Item = A>) -> Self {
         let Options { program, here, .. } = options;
         Self {
             program: program.clone(),

@@ -75,12 +75,12 @@ impl Multiplexer {
 
 impl Capability {
     /// Of this process.
-    pub fn look() -> Self {
-        Self::of(|name| std::env::var(name).ok())
+    pub fn detect() -> Self {
+        Self::from_variables(|name| std::env::var(name).ok())
     }
 
     /// Of an environment.
-    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let read = |name: &str| variable(name).unwrap_or_default().to_lowercase();
         let is_set = |name: &str| !read(name).is_empty();
         let term = read("TERM");
@@ -145,7 +145,7 @@ mod tests {
             let variable = |name: &str| {
                 environment.split(' ').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name))
             };
-            let found = Capability::of(|name| variable(name).map(|(_, value)| value.to_owned()));
+            let found = Capability::from_variables(|name| variable(name).map(|(_, value)| value.to_owned()));
             assert_eq!((found.depth, found.unicode, found.multiplexer), (depth, unicode, multiplexer), "{environment}");
         };
         check("TERM=xterm-256color COLORTERM=truecolor LANG=en_US.UTF-8", ColourDepth::TrueColour, true, None);
@@ -176,7 +176,7 @@ mod tests {
     fn the_background_is_the_last_number() {
         let check = |text: &str, expected| {
             assert_eq!(
-                Capability::of(|name| (name == "COLORFGBG").then(|| text.to_owned())).background,
+                Capability::from_variables(|name| (name == "COLORFGBG").then(|| text.to_owned())).background,
                 expected,
                 "{text}"
             );

@@ -22,7 +22,7 @@ pub const EMBEDDED: [(&str, &str); 4] = [
 ];
 
 /// The longest chain of base themes.
-const DEEPEST: usize = 8;
+const MAX_DEPTH: usize = 8;
 
 const MODIFIERS: [(&str, Modifier); 5] = [
     ("bold", Modifier::BOLD),
@@ -64,7 +64,7 @@ pub struct ThemeRead {
 pub fn read(name: &str, folder: Option<&Path>) -> ThemeRead {
     let mut found = ThemeRead { theme: Theme::new(name, |_| Style::new()), notes: Vec::new(), files: Vec::new() };
     let mut above = Vec::new();
-    take(name, folder, &mut above, &mut found);
+    load(name, folder, &mut above, &mut found);
     found.theme.name = name.to_owned();
     found
 }
@@ -81,7 +81,7 @@ pub fn names(folder: Option<&Path>) -> Vec<String> {
 }
 
 /// Applies a theme's styles after those of its base.
-fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut ThemeRead) {
+fn load(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut ThemeRead) {
     let (file, own) = match open(name, folder, above) {
         Ok(Some((file, path))) => (file, path),
         Ok(None) => {
@@ -90,11 +90,11 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
             found
                 .notes
                 .push(format!("unknown theme `{name}`, using dark; available: {}{suggestion}", known.join(", ")));
-            return take("dark", None, above, found);
+            return load("dark", None, above, found);
         }
         Err(error) => {
             found.notes.push(format!("{error}; using the dark theme"));
-            return take("dark", None, above, found);
+            return load("dark", None, above, found);
         }
     };
     let is_own = own.is_some();
@@ -103,24 +103,24 @@ fn take(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
         Ok(table) => table,
         Err(error) => {
             found.notes.push(format!("{error}; using the dark theme"));
-            return take("dark", None, above, found);
+            return load("dark", None, above, found);
         }
     };
     above.push(name.to_owned());
     let below = table.get("inherits");
     match below.map(|value| (value, text(value))) {
         // What a user's theme leaves out is as in `dark`.
-        None if is_own => take("dark", None, above, found),
+        None if is_own => load("dark", None, above, found),
         None => {}
         // A user's `dark` may be based on the built-in one.
-        Some((_, Some(below))) if below == name && is_own => take(below, None, above, found),
-        Some((value, Some(below))) if above.len() >= DEEPEST || above.iter().any(|other| other == below) => {
+        Some((_, Some(below))) if below == name && is_own => load(below, None, above, found),
+        Some((value, Some(below))) if above.len() >= MAX_DEPTH || above.iter().any(|other| other == below) => {
             found
                 .notes
                 .push(file.problem_at(value, &format!("`inherits` loops at `{below}`; using the dark theme as base")));
-            take("dark", None, &mut vec![String::new(); DEEPEST], found);
+            load("dark", None, &mut vec![String::new(); MAX_DEPTH], found);
         }
-        Some((_, Some(below))) => take(below, folder, above, found),
+        Some((_, Some(below))) => load(below, folder, above, found),
         Some((value, None)) => found.notes.push(file.problem_at(value, "`inherits` must be a theme name")),
     }
     styles(&file, &table, found);

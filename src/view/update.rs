@@ -10,7 +10,7 @@ use super::message::{Change, Command, Message, WorkResult};
 use super::popup::{Popup, PopupOutcome, Refusal};
 use super::recent_actions;
 use super::screens::Screen;
-use super::shared::{self, Running};
+use super::shared::{self, WorkGeneration};
 use super::task_watch;
 
 /// The first commands of a model: open the task, list the runs.
@@ -92,7 +92,8 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
                 if let Some(line) = work.command_line.take() {
                     model.shared.log_command(&line);
                 }
-                let running = model.shared.work.entry(work.key).or_insert(Running { generation: 0, busy: false });
+                let running =
+                    model.shared.work.entry(work.key).or_insert(WorkGeneration { generation: 0, busy: false });
                 running.generation += 1;
                 running.busy = true;
                 work.generation = running.generation;
@@ -117,10 +118,10 @@ fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
 }
 
 fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
-    match model.action_of(Chord::of(event)) {
+    match model.action_of(Chord::from_event(event)) {
         Some(action) => perform(model, action),
         None => {
-            let chord = Chord::of(event);
+            let chord = Chord::from_event(event);
             let is_unbound = chord.is_for_action() && !model.screen().is_typing(model);
             let commands = model.screen().on_key(model, event);
             if is_unbound && commands.is_empty() && model.shared.popup.is_none() {
@@ -167,7 +168,7 @@ fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command>
 /// Handles a key while a popup is in front.
 fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     // Global actions that work over a popup, with keys that no text field takes.
-    let chord = Chord::of(event);
+    let chord = Chord::from_event(event);
     let modified = chord.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
     let through = ["quit", "suspend", "redraw"].into_iter().filter_map(app::action);
     if let Some(action) = through.filter(|_| modified).find(|action| model.shared.keymap.keys(action).contains(&chord))
@@ -189,7 +190,7 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         PopupOutcome::Close => Vec::new(),
         PopupOutcome::Update(update) => update.apply(model),
         PopupOutcome::Perform(action) => {
-            let mut commands = vec![recent_actions::remember(&mut model.shared, action.id)];
+            let mut commands = vec![recent_actions::record(&mut model.shared, action.id)];
             commands.extend(perform_there(model, action));
             commands
         }

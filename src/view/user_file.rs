@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use crate::format::line_column;
 
 /// The largest file that is read.
-const LONGEST_BYTES: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A text with the name that messages use for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl UserFile {
     /// It exists and cannot be read.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, String> {
         let text = |bytes| String::from_utf8(bytes).map_err(|error| Error::new(ErrorKind::InvalidData, error));
-        match crate::files::read_at_most(path, LONGEST_BYTES).and_then(text) {
+        match crate::files::read_at_most(path, MAX_BYTES).and_then(text) {
             Ok(text) => Ok(Some(Self::new(path.display().to_string(), text))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("{}: cannot be read: {error}", path.display())),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use grpo_tui::dataset::import::{Imported, MappingText, import, parse_split, split};
+use grpo_tui::dataset::import::{ImportedRows, MappingText, import, parse_split, split};
 use grpo_tui::task::{PromptSet, Task};
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn mapping(assignments: &[&str]) -> MappingText {
     text
 }
 
-fn imported(name: &str, text: &str, assignments: &[&str], schema: Option<&Value>) -> Result<Imported, String> {
+fn imported(name: &str, text: &str, assignments: &[&str], schema: Option<&Value>) -> Result<ImportedRows, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
@@ -131,7 +131,7 @@ const LIST: &[u8] = include_bytes!("list.parquet");
 /// By pyarrow: the columns of verl's datasets.
 const VERL: &[u8] = include_bytes!("verl.parquet");
 
-fn of_parquet(bytes: &[u8], assignments: &[&str]) -> Result<Imported, String> {
+fn of_parquet(bytes: &[u8], assignments: &[&str]) -> Result<ImportedRows, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.parquet");
     std::fs::write(&path, bytes).unwrap();

@@ -33,7 +33,7 @@ fn a_disk_that_fills_pauses_the_run_and_costs_it_nothing() {
     let status = stage.live(&run, None);
     assert!(status.success(), "{}", log(&run));
     evidence::check_whole(&run, true);
-    let differences = evidence::differences(&evidence::of(&run, true), &expected);
+    let differences = evidence::differences(&evidence::collect(&run, true), &expected);
     assert!(differences.is_empty(), "{differences:?}");
 }
 

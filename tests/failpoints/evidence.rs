@@ -13,7 +13,7 @@ pub(super) type Evidence = BTreeMap<String, Vec<u8>>;
 
 /// Everything of a run that has ended. Without `every_checkpoint`, the checkpoints of the last step only: a run that
 /// was stopped in between has others.
-pub(super) fn of(run: &Path, every_checkpoint: bool) -> Evidence {
+pub(super) fn collect(run: &Path, every_checkpoint: bool) -> Evidence {
     let mut found = Evidence::new();
     let state = RunState::read(run).unwrap();
     let checkpoints = list_checkpoints(run).unwrap();

@@ -154,7 +154,7 @@ fn a_limit_on_the_size_of_files_is_said_by_whoever_meets_it() {
     let run = stage.create("run", &[]);
     let output = limited(&stage, &run, 2).args(["runs", "resume", "--cpu"]).arg(&run).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    until("its end", || !Liveness::of(&run).may_live());
+    until("its end", || !Liveness::for_run(&run).may_live());
     let state = State::observe(&run).unwrap();
     let cause = state.cause.unwrap();
     assert!(

@@ -39,7 +39,7 @@ fn training_goes_on_while_a_checkpoint_is_written() {
     let run = stage.create("slow", &[]);
     assert!(slow(&stage, &run).status().unwrap().success(), "{}", log(&run));
     evidence::check_whole(&run, true);
-    let differences = evidence::differences(&evidence::of(&run, true), &expected);
+    let differences = evidence::differences(&evidence::collect(&run, true), &expected);
     assert!(differences.is_empty(), "{differences:?}");
     let events = events(&run);
     for (at, checkpoint) in checkpoints(&events) {
@@ -73,7 +73,7 @@ fn a_worker_that_dies_while_a_checkpoint_is_written_leaves_none() {
     assert!(run.join("checkpoints/.step-000002.partial").exists());
     assert!(stage.live(&run, None).success(), "{}", log(&run));
     evidence::check_whole(&run, true);
-    let differences = evidence::differences(&evidence::of(&run, true), &expected);
+    let differences = evidence::differences(&evidence::collect(&run, true), &expected);
     assert!(differences.is_empty(), "{differences:?}");
 }
 

@@ -85,7 +85,7 @@ impl Stage {
         let ended = self.live(&run, None);
         assert!(ended.success(), "{ended:?}: {}", log(&run));
         evidence::check_whole(&run, true);
-        let found = evidence::of(&run, true);
+        let found = evidence::collect(&run, true);
         (run, found)
     }
 }
@@ -182,7 +182,7 @@ pub(super) fn play(stage: &Stage, name: &str, set: &[&str], deaths: &[Death], ex
         outcome.lost.push(format!("{name}: the log's first {} bytes were changed", log_before.len()));
     }
     check_observed(&run, &observed, &mut outcome);
-    let found = evidence::of(&run, !stopped);
+    let found = evidence::collect(&run, !stopped);
     let expected: Evidence = match stopped {
         false => expected.clone(),
         true => expected

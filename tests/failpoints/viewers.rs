@@ -58,7 +58,7 @@ fn eight_viewers_a_second_worker_and_a_clock_that_jumps_change_nothing() {
             );
         }
         evidence::check_whole(&run, true);
-        let differences = evidence::differences(&evidence::of(&run, true), &expected);
+        let differences = evidence::differences(&evidence::collect(&run, true), &expected);
         assert!(differences.is_empty(), "{name}: {differences:?}");
         // The clock did jump, and whoever subtracts times has to live with it.
         let state = RunState::read(&run).unwrap();

@@ -6,10 +6,10 @@ use grpo_tui::config::PolicyLoss;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Generated, Request, RolloutMemory, Sampling, ThreadPool, generate};
+use grpo_tui::rollout::{Completion, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate};
 use grpo_tui::update::{
-    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, PolicyStatistics,
-    StepTotals, policy_gradient,
+    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, PolicyStatistics,
+    StepOutcome, StepTotals, policy_gradient,
 };
 
 use super::assert_close;
@@ -76,10 +76,10 @@ fn drafted(
     temperature: f64,
     draft_tokens: usize,
     memory: &RolloutMemory,
-) -> Generated {
+) -> RolloutOutput {
     let stop_ids = vec![3, 50, 120];
     let sampling = Sampling { temperature, max_completion_tokens: 40, stop_ids, seed: 11, draft_tokens };
-    let threads = ThreadPool::of_engine(engine, 1).unwrap();
+    let threads = ThreadPool::for_engine(engine, 1).unwrap();
     generate(model, Adapters::On, &requests(), &sampling, memory, &threads).unwrap()
 }
 
@@ -88,7 +88,7 @@ fn gradient(
     engine: &Engine,
     completions: &[Vec<Completion>],
     recompute: bool,
-) -> (Tensor, PolicyStatistics, Applied) {
+) -> (Tensor, PolicyStatistics, StepOutcome) {
     let requests = requests();
     let mut groups: Vec<PolicyGroup<'_>> = Vec::new();
     for (request, completions) in requests.iter().zip(completions) {
@@ -105,7 +105,7 @@ fn gradient(
     let loss = LossSettings { kl_importance: true, max_completion_tokens: 40, ..loss_settings(PolicyLoss::Grpo) };
     let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 600, recompute };
     let (gradients, statistics) =
-        policy_gradient(model, &groups, totals, &settings, &ThreadPool::of_engine(engine, 1).unwrap()).unwrap();
+        policy_gradient(model, &groups, totals, &settings, &ThreadPool::for_engine(engine, 1).unwrap()).unwrap();
     let settings = OptimizerSettings { weight_decay: 0.01, ..OptimizerSettings::PLAIN };
     let mut optimizer = Optimizer::new(settings, model.parameters(), &engine.device).unwrap();
     let applied = optimizer.apply(model.parameters(), &gradients).unwrap();
@@ -121,7 +121,8 @@ fn a_whole_step_agrees() {
         for (trainable, recompute) in [(Trainable::Full, false), (Trainable::Full, true), (LORA, false)] {
             let [there, here] = [&gpu, &cpu].map(|engine| model(&config, trainable, engine));
             let completions = sampled(&here, &cpu, 1.0);
-            let (found, statistics, Applied::Moved { grad_norm, .. }) = gradient(&there, &gpu, &completions, recompute)
+            let (found, statistics, StepOutcome::Updated { grad_norm, .. }) =
+                gradient(&there, &gpu, &completions, recompute)
             else {
                 panic!("the GPU's gradient is not finite")
             };
@@ -238,7 +239,7 @@ fn completions_that_grow_agree() {
         Sampling { temperature: 1.0, max_completion_tokens: 12_000, stop_ids: Vec::new(), seed: 11, draft_tokens: 0 };
     let bf16 = Engine::gpu(0).unwrap();
     for (engine, largest, mean) in [(bf16.clone().in_f32(), 1e-4, 1e-5), (bf16, 1.0, 3e-2)] {
-        let (model, threads) = (model(&config, LORA, &engine), ThreadPool::of_engine(&engine, 1).unwrap());
+        let (model, threads) = (model(&config, LORA, &engine), ThreadPool::for_engine(&engine, 1).unwrap());
         let mut requests = requests();
         for (number, request) in requests.iter_mut().enumerate() {
             request.lengths = (0..8).map(|sample| 10 + 40 * sample + number).collect();

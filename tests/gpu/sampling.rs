@@ -2,7 +2,9 @@
 
 use candle_core::{D, DType, Device, Tensor};
 use grpo_tui::kernels::philox::{SampleKey, uniform, uniform_weights_on};
-use grpo_tui::kernels::sampler::{Draw, LIKELIEST, mask_words, sample_into, sample_masked, sample_tokens, sampled};
+use grpo_tui::kernels::sampler::{
+    LIKELIEST, SampleParams, mask_words, read_sampled, sample_into, sample_masked, sample_tokens,
+};
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random};
 
@@ -15,11 +17,11 @@ fn both_devices_draw_the_same_tokens() {
             // Whole numbers have ties, of which the lowest id wins.
             let logits = if temperature == 0.0 { logits.round().unwrap() } else { logits };
             let drawn = |sample| uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 });
-            let draw = |sample| Draw {
+            let draw = |sample| SampleParams {
                 uniform: if sample % 3 == 2 { LIKELIEST } else { drawn(sample) },
                 temperature: if sample % 5 == 4 { 1.7 } else { temperature },
             };
-            let draws: Vec<Draw> = (0..rows as u32).map(draw).collect();
+            let draws: Vec<SampleParams> = (0..rows as u32).map(draw).collect();
             let found = sample_tokens(&on_gpu(&logits, DType::F32), &draws).unwrap();
             for (found, expected) in found.iter().zip(sample_tokens(&logits, &draws).unwrap()) {
                 assert_eq!(found.token_id, expected.token_id, "vocabulary {vocabulary}, temperature {temperature}");
@@ -29,7 +31,7 @@ fn both_devices_draw_the_same_tokens() {
     }
     for bad in [f32::NAN, f32::INFINITY] {
         let logits = on_gpu(&Tensor::new(&[[0.0_f32, bad, 1.0]], &Device::Cpu).unwrap(), DType::F32);
-        let draw = Draw { uniform: 0.5, temperature: 1.0 };
+        let draw = SampleParams { uniform: 0.5, temperature: 1.0 };
         assert!(sample_tokens(&logits, &[draw]).unwrap_err().to_string().contains("not finite"));
     }
 }
@@ -42,17 +44,17 @@ fn both_devices_draw_the_same_tokens_under_masks() {
         let logits = random(2, &[rows, vocabulary]).affine(9.0, 0.0).unwrap();
         let device = on_gpu(&logits, DType::F32);
         let last = 1.0 - f64::EPSILON / 2.0;
-        let draw = |sample: u32| Draw {
+        let draw = |sample: u32| SampleParams {
             uniform: [uniform(8, SampleKey { step: 0, prompt: 0, sample, position: 0 }), LIKELIEST, last]
                 [sample as usize % 3],
             temperature: 0.9,
         };
-        let draws: Vec<Draw> = (0..rows as u32).map(draw).collect();
+        let draws: Vec<SampleParams> = (0..rows as u32).map(draw).collect();
         let masks = |allows: &dyn Fn(usize, usize) -> bool| -> Vec<u32> {
             let mut words = vec![0; rows * mask_words(vocabulary)];
             for row in 0..rows {
-                let of_row = row * mask_words(vocabulary);
-                (0..vocabulary).filter(|id| allows(row, *id)).for_each(|id| words[of_row + id / 32] |= 1 << (id % 32));
+                let for_row = row * mask_words(vocabulary);
+                (0..vocabulary).filter(|id| allows(row, *id)).for_each(|id| words[for_row + id / 32] |= 1 << (id % 32));
             }
             words
         };
@@ -83,7 +85,7 @@ fn the_gpu_sampler_follows_its_distribution() {
     );
     let mut counts = vec![0.0_f64; vocabulary];
     for prompt in 0..draws as u32 / 1000 {
-        let draw = |sample| Draw {
+        let draw = |sample| SampleParams {
             uniform: uniform(42, SampleKey { step: 0, prompt, sample, position: 0 }),
             temperature: 1.0,
         };
@@ -112,7 +114,7 @@ fn the_gpu_sampler_follows_its_distribution() {
 fn tokens_are_drawn_into_their_places() {
     let (rows, vocabulary) = (3, 5003);
     let logits = on_gpu(&random(1, &[rows, vocabulary]).affine(9.0, 0.0).unwrap(), DType::F32);
-    let draws = [0.1, 0.5, 0.9].map(|uniform| Draw { uniform, temperature: 0.7 });
+    let draws = [0.1, 0.5, 0.9].map(|uniform| SampleParams { uniform, temperature: 0.7 });
     let expected = sample_tokens(&logits, &draws).unwrap();
     let spoiled = Tensor::full(f32::NAN, (1, vocabulary), &gpu()).unwrap();
     let logits = Tensor::cat(&[logits.narrow(0, 0, 2).unwrap(), spoiled], 0).unwrap();
@@ -124,8 +126,8 @@ fn tokens_are_drawn_into_their_places() {
     let found = all.to_vec2::<u32>().unwrap();
     assert_eq!((&found[0], &found[4], found[3][0]), (&vec![0, 0], &vec![0, 0], u32::MAX), "and nothing beside them");
     let pairs: Vec<[u32; 2]> = found[1..3].iter().map(|pair| [pair[0], pair[1]]).collect();
-    assert_eq!(sampled(&pairs).unwrap(), expected[..2]);
-    assert!(sampled(&[[1, 0], [u32::MAX, 0]]).unwrap_err().to_string().contains("not finite"));
+    assert_eq!(read_sampled(&pairs).unwrap(), expected[..2]);
+    assert!(read_sampled(&[[1, 0], [u32::MAX, 0]]).unwrap_err().to_string().contains("not finite"));
     assert!(sample_into(&logits, &draws.narrow(0, 0, 2).unwrap(), &drawn).is_err());
 }
 

@@ -9,7 +9,7 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::model::{Decoder, Gradients, Trainable, Weights, tensor_names};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepTotals,
+    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepOutcome, StepTotals,
     policy_gradient,
 };
 
@@ -206,7 +206,7 @@ fn one_step_moves_everything_trainable_and_nothing_frozen() {
         let before: Vec<f32> = model.parameters().flat().to_vec1().unwrap();
         let mut optimizer = Optimizer::new(OptimizerSettings::PLAIN, model.parameters(), &Device::Cpu).unwrap();
         let gradients = gradient(&model, settings(false, 1000), 1);
-        assert!(matches!(optimizer.apply(model.parameters(), &gradients).unwrap(), Applied::Moved { .. }));
+        assert!(matches!(optimizer.apply(model.parameters(), &gradients).unwrap(), StepOutcome::Updated { .. }));
         let after: Vec<f32> = model.parameters().flat().to_vec1().unwrap();
         for slot in model.parameters().slots() {
             assert!(before[slot.range()] != after[slot.range()], "{} did not move", slot.name);

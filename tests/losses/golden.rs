@@ -9,7 +9,7 @@ use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::plan::{GroupOutcome, Signal, SignalSettings, judge};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
-    Applied, LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceTerms,
+    LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, SequenceTerms, StepOutcome,
     StepTotals, completion_log_probs, policy_gradient, sequence_loss,
 };
 use serde::de::DeserializeOwned;
@@ -68,10 +68,10 @@ fn losses_and_their_gradients() {
             (low, high) = (low + found.clipped_low, high + found.clipped_high);
             let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 + 1e-10 * b.abs();
             assert!(
-                found.weights.len() == expected.len() && found.weights.iter().zip(&expected).all(near),
+                found.d_log_probs.len() == expected.len() && found.d_log_probs.iter().zip(&expected).all(near),
                 "{}: {:?}, expected {expected:?}",
                 case["settings"],
-                found.weights
+                found.d_log_probs
             );
         }
         let expected = number(&case["loss"]);
@@ -172,7 +172,8 @@ fn a_sync_interval_of_two_steps() {
                 tokens: samples().map(|sample| sample.token_ids.len()).sum(),
             };
             let (gradients, statistics) = policy_gradient(&model, groups, totals, &settings, &threads).unwrap();
-            let Applied::Moved { grad_norm, .. } = optimizer.apply(model.parameters(), &gradients).unwrap() else {
+            let StepOutcome::Updated { grad_norm, .. } = optimizer.apply(model.parameters(), &gradients).unwrap()
+            else {
                 panic!("{case}")
             };
             let (loss, norm) = (number(&expected["loss"]), number(&expected["grad_norm"]));

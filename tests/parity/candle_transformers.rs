@@ -11,9 +11,9 @@ use super::decoder::{TOLERANCE, checkpoints};
 #[test]
 fn log_probs_equal_those_of_candle_transformers() {
     let mut compared = Vec::new();
-    let places = RunFolders::discover(None, std::path::Path::new("/"));
+    let run_folders = RunFolders::discover(None, std::path::Path::new("/"));
     for golden in checkpoints() {
-        let model = OpenModel::find(golden.folder().to_str().unwrap(), &places).unwrap();
+        let model = OpenModel::find(golden.folder().to_str().unwrap(), &run_folders).unwrap();
         for sequence in golden.token_ids.iter().filter(|sequence| sequence.len() > 1) {
             let Some(found) = parity_with_candle(&model, sequence, &Engine::cpu()).unwrap() else { continue };
             assert_eq!(found.tokens, sequence.len() - 1);

@@ -44,7 +44,7 @@ fn what_a_worker_accepted_the_next_one_records_once() {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
     // The loop has recorded the first one, and dies before it can say so.
-    let taken = worker.controls().take();
+    let taken = worker.controls().drain();
     EventWriter::open(worker.lock()).unwrap().append(taken[0].event(5)).unwrap();
     drop(worker);
     assert_eq!(promises(&run).len(), 3, "a worker's death keeps its promises");
@@ -72,7 +72,7 @@ fn a_request_that_is_recorded_is_kept_no_longer() {
     let run = create(folder.path());
     let worker = begin(&run);
     ask_now(&run, &Verb::Pause).unwrap();
-    let taken = worker.controls().take();
+    let taken = worker.controls().drain();
     worker.controls().recorded(&taken[0]);
     assert!(promises(&run).is_empty());
     ask_now(&run, &Verb::Stop { now: false }).unwrap();

@@ -31,7 +31,7 @@ fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<AcceptedRequest>
     std::thread::spawn(move || {
         let mut served = Vec::new();
         loop {
-            for accepted in controls.take() {
+            for accepted in controls.drain() {
                 controls.recorded(&accepted);
                 if let Verb::Sample(sample) = &accepted.verb {
                     (0..sample.n).for_each(|index| controls.answer(accepted.id, &Answer::part(json!({"text": index}))));
@@ -40,7 +40,7 @@ fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<AcceptedRequest>
                 served.push(accepted);
             }
             if controls.stop_requested().is_some() {
-                served.extend(controls.take());
+                served.extend(controls.drain());
                 return served;
             }
             controls.wait_for_request(Duration::from_millis(50));
@@ -96,7 +96,7 @@ fn a_pause_lasts_until_a_resume() {
     assert!(worker.controls().compute_until(5));
     assert_eq!(ask_now(&run, &Verb::Pause).unwrap().text, "pauses after step 5");
     assert!(worker.controls().pause_requested());
-    assert_eq!(worker.controls().take().len(), 1);
+    assert_eq!(worker.controls().drain().len(), 1);
     state.status(Status::Paused, 5, None).unwrap();
     let controls = worker.controls().clone();
     let waiting = std::thread::spawn(move || controls.wait_while_paused());
@@ -203,7 +203,7 @@ fn parts_are_heard_while_the_work_goes_on() {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             until("the request", || controls.has_request());
-            let id = controls.take()[0].id;
+            let id = controls.drain()[0].id;
             for index in 0..3 {
                 // Far more than one write of a page.
                 controls.answer(id, &Answer::part(json!({"index": index, "text": "x".repeat(50_000)})));
@@ -278,7 +278,7 @@ fn a_request_reaches_the_worker_that_it_was_made_to_and_no_later_one() {
     let worker = begin(&run);
     until("the request", || worker.controls().has_request());
     assert_eq!(
-        worker.controls().take().into_iter().map(|accepted| accepted.verb).collect::<Vec<_>>(),
+        worker.controls().drain().into_iter().map(|accepted| accepted.verb).collect::<Vec<_>>(),
         [Verb::Checkpoint]
     );
     assert!(left.iter().all(|name| !control.join(name).exists()), "{:?}", listing(&run));
@@ -295,7 +295,7 @@ fn who_waits_for_a_worker_that_ends_is_told() {
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| ask_now(&run, &Verb::Eval));
         let controls = worker.controls().clone();
-        scope.spawn(move || until("the request", || !controls.take().is_empty() && taken.send(()).is_ok()));
+        scope.spawn(move || until("the request", || !controls.drain().is_empty() && taken.send(()).is_ok()));
         wait.recv().unwrap();
         worker.end(Status::Failed, "the disk is gone").unwrap();
         drop(worker);
@@ -304,7 +304,7 @@ fn who_waits_for_a_worker_that_ends_is_told() {
     });
     let gone = ask_now(&run, &Verb::Pause).unwrap_err();
     assert!(gone.to_string().ends_with(" is failed: the disk is gone"), "{gone}");
-    assert_eq!(Liveness::of(run.path()), Liveness::Gone("is failed: the disk is gone".to_owned()));
+    assert_eq!(Liveness::for_run(run.path()), Liveness::Gone("is failed: the disk is gone".to_owned()));
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_client_stops_waiting_when_a_new_worker_has_removed_its_answers() {
         let path = run.path();
         let asking = scope.spawn(move || ask(path, &Verb::Eval, LONG, &mut |_| sender.send(()).unwrap()));
         until("the request", || worker.controls().has_request());
-        worker.controls().answer(worker.controls().take()[0].id, &Answer::part(Value::Null));
+        worker.controls().answer(worker.controls().drain()[0].id, &Answer::part(Value::Null));
         receiver.recv().unwrap();
         // As a worker does that takes the lock before the client sees that it was free.
         listing(&run).iter().for_each(|name| std::fs::remove_file(path.join("control").join(name)).unwrap());

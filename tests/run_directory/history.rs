@@ -130,7 +130,7 @@ fn a_follower_tells_every_event_once() {
         path
     });
     while state.last_step < 400 {
-        state.take(follower.next(LONG).unwrap());
+        state.apply(follower.next(LONG).unwrap());
     }
     let path = writing.join().unwrap();
     assert!(state == folded(&path));
@@ -143,11 +143,11 @@ fn a_follower_tells_every_event_once() {
     .unwrap();
     let batch = follower.next(LONG).unwrap();
     assert_eq!((batch.events.len(), batch.skipped.len(), batch.gaps), (1, 1, 49));
-    state.take(batch);
+    state.apply(batch);
     file.write_all(b"te\",\"text\":\"whole\"}\n").unwrap();
     let batch = follower.next(LONG).unwrap();
     assert!(matches!(&batch.events[0].body, EventBody::Note(note) if note.text == "whole"));
-    state.take(batch);
+    state.apply(batch);
     assert!(state == folded(&path));
 
     // Truncation and replacement start over.
@@ -156,9 +156,9 @@ fn a_follower_tells_every_event_once() {
     file.write_all(&note.to_line().unwrap()).unwrap();
     let batch = follower.next(LONG).unwrap();
     assert!(batch.restarted);
-    state.take(batch);
+    state.apply(batch);
     while state.notes.is_empty() {
-        state.take(follower.next(LONG).unwrap());
+        state.apply(follower.next(LONG).unwrap());
     }
     assert!(state == folded(&path));
 
@@ -187,7 +187,7 @@ fn eight_viewers_see_the_same() {
                 let (mut state, mut follower) = Follower::open(&path).unwrap();
                 let enough = if number % 3 == 2 { 40 } else { 120 };
                 while state.last_step < enough {
-                    state.take(follower.next(LONG).unwrap());
+                    state.apply(follower.next(LONG).unwrap());
                 }
                 (enough == 120).then_some(state)
             })

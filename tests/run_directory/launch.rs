@@ -163,7 +163,7 @@ fn a_signal_reaches_the_worker_and_nobody_else() {
     let run = create(folder.path());
     assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("has no worker yet"));
     let mut child = stand_in(run.path());
-    assert_eq!(Liveness::of(run.path()), Liveness::Alive);
+    assert_eq!(Liveness::for_run(run.path()), Liveness::Alive);
     let state = std::fs::read(run.path().join("state.json")).unwrap();
     let refused = |what: &str, edit: &dyn Fn(&mut serde_json::Value), expected: &str| {
         edit_state(run.path(), edit);
@@ -178,6 +178,6 @@ fn a_signal_reaches_the_worker_and_nobody_else() {
     assert!(child.try_wait().unwrap().is_none());
     signal_worker(run.path(), WorkerSignal::Stop).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
-    assert!(matches!(Liveness::of(run.path()), Liveness::Gone(words) if words.contains("lost its worker")));
+    assert!(matches!(Liveness::for_run(run.path()), Liveness::Gone(words) if words.contains("lost its worker")));
     assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("is gone"));
 }

@@ -23,7 +23,7 @@ fn records(valid: usize, exact: usize) -> Vec<EvalRecord> {
 
 fn eval(step: u64, set: &str, base: &[EvalRecord], records: &[EvalRecord]) -> Eval {
     let target = if step == 0 { "base" } else { "trained" }.to_owned();
-    let against_base = AgainstBase::of(base, records).filter(|_| step > 0).map(Box::new);
+    let against_base = AgainstBase::between(base, records).filter(|_| step > 0).map(Box::new);
     let summary = EvalSummary::from_records(records);
     Eval { step, set: set.to_owned(), target, summary, against_base, ..Eval::default() }
 }
@@ -78,7 +78,7 @@ fn more_training_breaks_ties_between_trained_checkpoints() {
 fn valid_without_exact_is_never_good() {
     // (evals, best, label, level).
     let check = |evals: &[(usize, usize)], best, label, level| {
-        let outcome = RunOutcome::of(&ended(history(evals)), Some(best));
+        let outcome = RunOutcome::from_history(&ended(history(evals)), Some(best));
         assert_eq!((outcome.label(), outcome.level()), (label, level), "{evals:?}: {}", outcome.sentence());
         outcome
     };
@@ -103,7 +103,7 @@ fn valid_without_exact_is_never_good() {
         "{}",
         late.sentence()
     );
-    let collapsed = RunOutcome::of(&ended(history(&[(0, 0)])), Some(0));
+    let collapsed = RunOutcome::from_history(&ended(history(&[(0, 0)])), Some(0));
     assert_eq!(
         collapsed.sentence(),
         "the best checkpoint is the base: no later one was better; the run ends with valid and exact below the base: valid 60.0% to 0.0%, \
@@ -116,7 +116,7 @@ fn valid_without_exact_is_never_good() {
         eval.summary.exact = None;
         eval.against_base.iter_mut().for_each(|against| against.exact = None);
     }
-    let outcome = RunOutcome::of(&unknown, Some(5));
+    let outcome = RunOutcome::from_history(&unknown, Some(5));
     assert_eq!((outcome.label(), outcome.level()), ("valid above base", Level::Info));
     assert!(outcome.sentence().ends_with(", p = 1.8e-12), exact n/a"), "{}", outcome.sentence());
 }
@@ -134,7 +134,7 @@ fn runs_of_older_programs_are_judged_from_their_files() {
         write_evals(&run.path().join(eval_file(step, "eval", &old.target)), &records).unwrap();
         writer.append(old).unwrap();
     }
-    let outcome = |run: &RunDirectory| RunOutcome::of(&RunState::read(run.path()).unwrap(), Some(5));
+    let outcome = |run: &RunDirectory| RunOutcome::from_history(&RunState::read(run.path()).unwrap(), Some(5));
     assert_eq!((outcome(&run).label(), outcome(&run).level()), ("exact below base", Level::Warning));
     std::fs::remove_file(run.path().join(eval_file(0, "eval", "base"))).unwrap();
     assert_eq!((outcome(&run).label(), outcome(&run).level()), ("not compared", Level::Info));

@@ -189,7 +189,7 @@ fn a_run_of_two_gpus_waits_for_both_at_once_and_who_comes_later_waits_behind_it(
 struct Holder(std::process::Child);
 
 impl Holder {
-    fn of(path: &Path) -> Self {
+    fn start(path: &Path) -> Self {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
         file.lock().unwrap();
         // The lock belongs to the open file, which only the child keeps.
@@ -209,10 +209,10 @@ fn the_dead_neither_hold_nor_wait() {
     let folder = memory_folder();
     let slots = shared(folder.path());
     drop(take(&slots, &[Device::Cpu]));
-    let mut holder = Some(Holder::of(&slots.join("cpu.lock")));
+    let mut holder = Some(Holder::start(&slots.join("cpu.lock")));
     // A ticket whose owner has died, and one that waits.
     std::fs::write(slots.join("cpu.ticket-00000000000000000002"), "").unwrap();
-    let mut waiter = Some(Holder::of(&slots.join("cpu.ticket-00000000000000000003")));
+    let mut waiter = Some(Holder::start(&slots.join("cpu.ticket-00000000000000000003")));
     assert_eq!(place(&slots, &[Device::Cpu]).unwrap().ahead, 1);
     assert!(!slots.join("cpu.ticket-00000000000000000002").exists());
     let mut killed = 0;

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::model::{Gradients, Parameters};
 use grpo_tui::run::{EventBody, EventReader, RunState, checkpoint_path, read_evals};
 use grpo_tui::train::Ended;
-use grpo_tui::update::{Applied, Optimizer, OptimizerSettings};
+use grpo_tui::update::{Optimizer, OptimizerSettings, StepOutcome};
 
 use super::small_task::{create, weights, work};
 
@@ -309,7 +309,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
     for bad in [f32::NAN, f32::INFINITY] {
         let mut gradients = Gradients::zeros(&parameters).unwrap();
         gradients.add(&(0..3), &Tensor::new(&[1.0_f32, bad, 0.0], &Device::Cpu).unwrap()).unwrap();
-        assert_eq!(optimizer.apply(&parameters, &gradients).unwrap(), Applied::NotFinite);
+        assert_eq!(optimizer.apply(&parameters, &gradients).unwrap(), StepOutcome::NotFinite);
     }
     assert_eq!(parameters.flat().to_vec1::<f32>().unwrap(), [1.0; 3]);
     assert_eq!(optimizer.updates(), 0);

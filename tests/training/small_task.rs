@@ -62,8 +62,8 @@ pub(crate) fn create_of(task: &Path, folder: &Path, set: &[&str]) -> RunDirector
 pub(crate) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool) -> Result<Ended, TrainError> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let worker = Worker::begin(run, Arc::clone(&interrupted))?;
-    let places = RunFolders::discover(run.path().parent(), run.path());
-    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
+    let run_folders = RunFolders::discover(run.path().parent(), run.path());
+    train(run, &run_folders, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
         interrupted.store(stop(event) || interrupted.load(Ordering::Relaxed), Ordering::Relaxed)
     })
 }
@@ -75,16 +75,16 @@ pub(super) fn work_asked(
 ) -> Result<Ended, TrainError> {
     let worker = Worker::begin(run, Arc::default())?;
     let controls = worker.controls().clone();
-    let places = RunFolders::discover(run.path().parent(), run.path());
-    train(run, &places, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
+    let run_folders = RunFolders::discover(run.path().parent(), run.path());
+    train(run, &run_folders, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
         on(event, &controls)
     })
 }
 
 /// All weights of a model, a run's checkpoints among them, by their names.
 pub(super) fn weights(run: &RunDirectory, name: &str) -> Vec<(String, Vec<f32>)> {
-    let places = RunFolders::discover(run.path().parent(), run.path());
-    let model = OpenModel::find(name, &places).unwrap();
+    let run_folders = RunFolders::discover(run.path().parent(), run.path());
+    let model = OpenModel::find(name, &run_folders).unwrap();
     let stored = model.merged().unwrap().stored(&model.config).unwrap();
     let numbers = |(name, tensor): (String, Tensor)| (name, tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap());
     stored.into_iter().map(numbers).collect()

@@ -87,8 +87,8 @@ fn the_numbers_are_those_of_the_run() {
     }
     let records = |eval: usize| read_evals(&versus.evals[eval].id.path()).unwrap();
     let pair = &versus.pairs[0];
-    assert_eq!(pair.valid.comparison, Comparison::of(&records(0), &records(1)));
-    assert_eq!(pair.exact.as_ref().map(|exact| exact.comparison), Comparison::of_exact(&records(0), &records(1)));
+    assert_eq!(pair.valid.comparison, Comparison::between(&records(0), &records(1)));
+    assert_eq!(pair.exact.as_ref().map(|exact| exact.comparison), Comparison::between_exact(&records(0), &records(1)));
     let count = |outcome| versus.prompts.iter().filter(|prompt| versus.outcome(prompt, pair) == Some(outcome)).count();
     for outcome in Outcome::ALL {
         assert_eq!(count(outcome), pair.count(outcome), "{}", outcome.name());
@@ -162,7 +162,7 @@ fn both_metrics_are_judged_on_their_own() {
     for eval in &mut evals {
         eval.summary = EvalSummary::from_records(&eval.records);
     }
-    let page = Versus::of(evals).unwrap();
+    let page = Versus::from_evals(evals).unwrap();
     let (valid, exact) = (&page.pairs[0].valid, page.pairs[0].exact.as_ref().unwrap());
     assert_eq!((valid.verdict, exact.verdict), (Verdict::Better, Verdict::Worse));
     let text = page.page();

@@ -33,8 +33,8 @@ impl Stage {
     pub(super) fn with(columns: u16, rows: u16, prepare: impl FnOnce(&mut Options)) -> Self {
         // A path of always the same length: pictures show it.
         let folder = tempfile::tempdir_in("/tmp").unwrap();
-        let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
-        let mut options = Options::at(folder.path().to_owned(), places, folder.path().join("data"));
+        let run_folders = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
+        let mut options = Options::at(folder.path().to_owned(), run_folders, folder.path().join("data"));
         options.slots = Some(folder.path().join("slots"));
         prepare(&mut options);
         let mut stage = Self {

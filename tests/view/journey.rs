@@ -18,7 +18,7 @@ use crossterm::event::{KeyCode, KeyModifiers};
 use grpo_tui::view::key_chord::Chord;
 use unicode_width::UnicodeWidthStr;
 
-use super::pty_session::{PATIENCE, Session, Start};
+use super::pty_session::{SCREEN_TIMEOUT, Session, Start};
 use crate::program::{copy_tree, sample_data, sample_task};
 
 /// A short run with its evals, on a machine that is busy with other tests.
@@ -86,7 +86,7 @@ impl User {
 
     /// Waits until all of these stand on the screen together.
     fn sees<const N: usize>(&mut self, texts: [&str; N]) -> &mut Self {
-        self.sees_within(PATIENCE, texts)
+        self.sees_within(SCREEN_TIMEOUT, texts)
     }
 
     /// The same for what a run does.
@@ -129,8 +129,8 @@ impl User {
 
     /// The folders of the runs, oldest first.
     fn runs(&self) -> Vec<PathBuf> {
-        let places = grpo_tui::run::RunFolders::discover(Some(&self.home().join("runs")), self.home());
-        places.list().into_iter().map(|(path, _)| path).collect()
+        let run_folders = grpo_tui::run::RunFolders::discover(Some(&self.home().join("runs")), self.home());
+        run_folders.list().into_iter().map(|(path, _)| path).collect()
     }
 
     /// On Launch: starts the run, whatever the checks of its small sets find.

@@ -14,7 +14,7 @@ use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system}
 use crate::program::PROGRAM;
 
 /// How long something may take that should be there in an instant; the machine may be busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const SCREEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// So many of the latest bytes are kept as they came.
 const RAW_BYTES: usize = 1 << 20;
 const LOOK: Duration = Duration::from_millis(2);
@@ -168,7 +168,7 @@ impl Session {
 
     /// Wait until the screen satisfies; what stands there where it never does.
     pub(crate) fn wait_for(&self, what: &str, holds: impl Fn(&Self) -> bool) -> Duration {
-        self.wait_within(PATIENCE, what, holds)
+        self.wait_within(SCREEN_TIMEOUT, what, holds)
     }
 
     /// The same for what takes its time.
@@ -214,7 +214,7 @@ impl Session {
                 self.wait_for("the terminal's end", |session| session.output.is_all.load(Ordering::Relaxed));
                 return status.exit_code();
             }
-            assert!(start.elapsed() < PATIENCE, "the process does not end; the screen:\n{}", self.screen());
+            assert!(start.elapsed() < SCREEN_TIMEOUT, "the process does not end; the screen:\n{}", self.screen());
             std::thread::sleep(LOOK);
         }
     }
@@ -223,7 +223,7 @@ impl Session {
     pub(crate) fn wait_gone(&self, process: i32) {
         let start = Instant::now();
         while state_of(process).is_some_and(|state| state != 'Z') {
-            assert!(start.elapsed() < PATIENCE, "process {process} still lives");
+            assert!(start.elapsed() < SCREEN_TIMEOUT, "process {process} still lives");
             std::thread::sleep(LOOK);
         }
     }

@@ -93,7 +93,7 @@ fn take(stage: &mut Stage, input: Input) {
     let what = format!("{input:.60?}");
     if let Some(message) = message(stage, input) {
         let (pause, commands) = timed(stage, message);
-        assert!(pause < LONGEST_PAUSE, "{what} takes {pause:?}");
+        assert!(pause < MAX_PAUSE, "{what} takes {pause:?}");
         stage.carry_out(commands);
         _ = stage.screen();
     }
@@ -114,7 +114,7 @@ fn timed(stage: &mut Stage, message: Message) -> (Duration, Vec<Command>) {
 }
 
 /// Also without optimisation, which this test is mostly built without.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 fn long_texts(letters: usize) -> Vec<String> {
     ["long ", "x", "日本", "{\"a\": [1, 2]}\n"].map(|text| text.repeat(letters / text.chars().count())).to_vec()
@@ -142,11 +142,11 @@ fn a_long_paste_stops_nothing() {
             [("the paste", Message::Paste(text.clone()))].into_iter().chain(keys.map(|name| (name, key(name))))
         {
             let (pause, _) = timed(&mut stage, message);
-            assert!(pause < LONGEST_PAUSE, "{}: {what} takes {pause:?}", action.id);
+            assert!(pause < MAX_PAUSE, "{}: {what} takes {pause:?}", action.id);
             all += pause;
         }
         // Each key searches all actions again.
-        assert!(action.id != "palette" || all < LONGEST_PAUSE, "{all:?}");
+        assert!(action.id != "palette" || all < MAX_PAUSE, "{all:?}");
     }
     assert!(seen > 15, "{seen} fields opened");
 }

@@ -199,8 +199,8 @@ fn the_cursor_stays_on_its_run_when_the_list_changes() {
 fn only_what_changed_is_read_again() {
     let folder = tempfile::tempdir().unwrap();
     several(folder.path());
-    let places = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
-    let look = |listing: &Listing| listing.refreshed(&places, &mut |_| true);
+    let run_folders = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
+    let look = |listing: &Listing| listing.refreshed(&run_folders, &mut |_| true);
     let first = look(&Listing::default());
     assert_eq!((first.read, first.entries().len()), (5, 5));
     let again = look(&first);

@@ -283,14 +283,14 @@ pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<AcceptedRequ
     std::thread::spawn(move || {
         let mut served = Vec::new();
         loop {
-            for accepted in controls.take() {
+            for accepted in controls.drain() {
                 let valid = Comparison { broken: 30, mcnemar_p: 1.9e-9, ..Comparison::default() };
                 let result = json!({"against_base": (accepted.verb == Verb::Eval).then_some(AgainstBase { valid, exact: None })});
                 controls.answer(accepted.id, &Answer::done("it is done", result));
                 served.push(accepted);
             }
             if controls.stop_requested().is_some() {
-                served.extend(controls.take());
+                served.extend(controls.drain());
                 return served;
             }
             controls.wait_for_request(Duration::from_millis(20));

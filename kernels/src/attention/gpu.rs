@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::tiles::{TILE, Tiles};
-use super::{Attended, Segment, Segments};
+use super::{AttentionOutput, Segment, Segments};
 use crate::cuda::{
     Argument, Grid, Module, address, at, capability, device, empty, float, int, launch, module, rows_at,
 };
@@ -148,7 +148,12 @@ fn grid(kernels: &Kernels, tiles: usize, heads: usize, heads_a_block: usize, sha
     Grid { blocks, threads: kernels.threads * heads_a_block, shared_bytes }
 }
 
-pub(super) fn forward(packed: &Tensor, attention: Attention, segments: &Segments, room: usize) -> Result<Attended> {
+pub(super) fn forward(
+    packed: &Tensor,
+    attention: Attention,
+    segments: &Segments,
+    room: usize,
+) -> Result<AttentionOutput> {
     let heads = attention.heads;
     let rows = check(packed, heads)?;
     let (device, dtype, kernels) = (device(packed)?, packed.dtype(), kernels(attention, [packed])?);
@@ -160,13 +165,13 @@ pub(super) fn forward(packed: &Tensor, attention: Attention, segments: &Segments
     arguments.extend(kernels.window(attention));
     let grid = grid(&kernels, tiles, heads.query, kernels.heads, kernels.shared_bytes[0]);
     launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;
-    Ok(Attended { rows: output, log_sums: Some(log_sums) })
+    Ok(AttentionOutput { rows: output, log_sums: Some(log_sums) })
 }
 
 pub(super) fn backward(
     gradient: &Tensor,
     packed: &Tensor,
-    attended: &Attended,
+    attended: &AttentionOutput,
     attention: Attention,
     segments: &Segments,
 ) -> Result<Tensor> {

@@ -12,7 +12,7 @@ static MODULE: Module = module!("decode_attention");
 const BLOCKS_WANTED: usize = 264;
 /// Keys that are worth a block of their own.
 const KEYS_A_BLOCK: usize = 512;
-const MOST_SPLITS: usize = 16;
+const MAX_SPLITS: usize = 16;
 /// From so many tokens on it pays that a block has the rows of several completions, which read their prompt together: at
 /// 100 tokens it costs 2 us a layer on an H200, at 4,000 it saves 10 us of 8 rows and 58 us of 64.
 const GROUPED_FROM: usize = 1024;
@@ -83,7 +83,7 @@ pub(super) fn attend(
     let across = heads.key_value * (heads.query / heads.key_value).div_ceil(heads_a_block);
     let blocks = (across * count.div_ceil(rows_a_block)).max(1);
     let wanted = if rows_a_block > 1 { (BLOCKS_WANTED + blocks / 2) / blocks } else { BLOCKS_WANTED.div_ceil(blocks) };
-    let splits = wanted.min(seen.div_ceil(KEYS_A_BLOCK)).clamp(1, MOST_SPLITS);
+    let splits = wanted.min(seen.div_ceil(KEYS_A_BLOCK)).clamp(1, MAX_SPLITS);
     // Eight warps where few blocks leave room for them or rows share them, unless what they merge would not fit into
     // 48 KiB.
     let shared_bytes = |warps: usize| 4 * warps * heads_a_block * (heads.dimension + 2);

@@ -83,14 +83,15 @@ fn tasks(typed: &str) -> Vec<(String, String)> {
 /// Of a list, the last one; after `@`, the checkpoints.
 fn runs(typed: &str) -> Vec<(String, String)> {
     let (before, typed) = typed.rfind(',').map_or(("", typed), |comma| typed.split_at(comma + 1));
-    let places = RunFolders::discover(runs_folder().as_deref(), &here());
+    let run_folders = RunFolders::discover(runs_folder().as_deref(), &here());
     let found = match typed.rsplit_once('@') {
         Some((run, _)) => {
-            let steps = places.find(run).ok().and_then(|run| list_checkpoints(run.path()).ok()).unwrap_or_default();
+            let steps =
+                run_folders.find(run).ok().and_then(|run| list_checkpoints(run.path()).ok()).unwrap_or_default();
             let all = ["best", "last"].map(str::to_owned).into_iter().chain(steps.iter().map(u64::to_string));
             all.map(|place| (format!("{run}@{place}"), String::new())).collect()
         }
-        None => places.labels(typed),
+        None => run_folders.labels(typed),
     };
     found.into_iter().map(|(run, name)| (format!("{before}{run}"), name)).collect()
 }

@@ -45,7 +45,7 @@ const KINDS: [&str; 5] = ["embedding", "attention", "feed_forward", "norm", "hea
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let source = find_model(&arguments.model)?;
     let inspection = inspect(&source)?;
-    let uses = ByDevice::of(&inspection.config)?;
+    let uses = ByDevice::for_model(&inspection.config)?;
     if arguments.json {
         print_json(&format!("{}\n", inspection.json(&source.name, &uses)))?;
     } else {

@@ -34,11 +34,11 @@ pub(super) struct ByDevice {
 }
 
 impl ByDevice {
-    pub(super) fn of(model: &ModelConfig) -> Result<Self, Failure> {
+    pub(super) fn for_model(model: &ModelConfig) -> Result<Self, Failure> {
         let of = |gpu: bool| -> Result<MemoryEstimates, Failure> {
             let (lora, lora_recomputed) = peaks(model, &configuration("lora_rank=16")?, gpu);
             let (full, full_recomputed) = peaks(model, &configuration("lora_rank=0")?, gpu);
-            let (shape, number_bytes) = (ModelShape::of(model), if gpu { 2 } else { 4 });
+            let (shape, number_bytes) = (ModelShape::from_config(model), if gpu { 2 } else { 4 });
             let sampling = number_bytes * (shape.parameters + SEQUENCES * TOKENS * shape.key_values_per_token) as u64;
             Ok(MemoryEstimates { sampling, lora, lora_recomputed, full, full_recomputed })
         };
@@ -67,7 +67,7 @@ fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
     };
     let found = if gpu {
         let any = GpuMemory { usable_bytes: u64::MAX, total_bytes: u64::MAX, number_bytes: 2 };
-        gpu_memory(model, config, &data, StepShape::of(config), any)
+        gpu_memory(model, config, &data, StepShape::for_config(config), any)
     } else {
         cpu_memory(model, config, &data, 1, None)
     };
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn uses_stand_in_their_order() {
-        let ByDevice { gpu, cpu } = ByDevice::of(&named_shape("qwen3-0.6b").unwrap()).unwrap();
+        let ByDevice { gpu, cpu } = ByDevice::for_model(&named_shape("qwen3-0.6b").unwrap()).unwrap();
         for uses in [gpu, cpu] {
             assert!(uses.sampling < uses.lora && uses.lora_recomputed < uses.lora, "{uses:?}");
             assert!(uses.lora < uses.full && uses.full_recomputed < uses.full, "{uses:?}");

@@ -14,7 +14,7 @@ use crate::run::{Batch, EventReader, Follower, RunDirectory, RunFolders, RunLock
 use crate::secrets::{redact, redact_json, visible};
 
 /// How often the run's state is checked without new events.
-const PATIENCE: Duration = Duration::from_millis(500);
+const POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The least time from one chart to the next.
 #[cfg(feature = "view")]
@@ -39,12 +39,12 @@ pub(super) struct Arguments {
 }
 
 /// The exit code is the run's: 0 finished, 1 failed, 130 interrupted, or left with Ctrl-C.
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
-    let run = places.find(&arguments.run)?;
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
+    let run = run_folders.find(&arguments.run)?;
     let left = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&left))?;
     let in_terminal = std::io::stdout().is_terminal() && !arguments.json && !arguments.no_chart;
-    let mut below = Below::new(in_terminal);
+    let mut below = StatusArea::new(in_terminal);
     match watch(&run, arguments.json, &mut below, &left) {
         Err(stopped) => stopped.outcome(),
         Ok(Some(Status::Finished)) => Ok(ExitCode::SUCCESS),
@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 }
 
 /// Returns the final status; `None` if the user detached.
-fn watch(run: &RunDirectory, json: bool, below: &mut Below, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
+fn watch(run: &RunDirectory, json: bool, below: &mut StatusArea, left: &AtomicBool) -> Result<Option<Status>, Stopped> {
     let mut out = Stream::new(json);
     let (mut state, mut follower) = if json {
         (RunState::default(), Follower::new(run.path(), EventReader::new(&run.events_path())))
@@ -90,7 +90,7 @@ fn watch(run: &RunDirectory, json: bool, below: &mut Below, left: &AtomicBool) -
         }
         let has_none = status == Status::Created && begun.elapsed() >= FIRST_WORKER && !RunLock::is_held(run.path());
         let ended = status.is_ended() || has_none;
-        let batch = follower.next(if ended { Duration::ZERO } else { PATIENCE }).map_err(Failure::from)?;
+        let batch = follower.next(if ended { Duration::ZERO } else { POLL_TIMEOUT }).map_err(Failure::from)?;
         if batch.gone {
             return Err(Stopped::Work(Failure::failed(format!(
                 "{} is gone: the run was moved or removed",
@@ -102,7 +102,7 @@ fn watch(run: &RunDirectory, json: bool, below: &mut Below, left: &AtomicBool) -
             below.clear();
         }
         write_batch(&batch, &state, json, &mut out)?;
-        state.take(batch);
+        state.apply(batch);
         out.flush()?;
         below.draw(&state, quiet, eval.as_deref().map(printable), &mut out)?;
         out.flush()?;
@@ -129,7 +129,7 @@ fn watch(run: &RunDirectory, json: bool, below: &mut Below, left: &AtomicBool) -
 }
 
 /// What changes below the lines: how far an eval is, and in a terminal a chart.
-struct Below {
+struct StatusArea {
     #[cfg(feature = "view")]
     chart: Option<crate::view::run_chart::RunChart>,
     #[cfg(feature = "view")]
@@ -141,10 +141,10 @@ struct Below {
     line: StatusLine,
 }
 
-impl Below {
+impl StatusArea {
     #[cfg(feature = "view")]
     fn new(in_terminal: bool) -> Self {
-        let chart = if in_terminal { crate::view::run_chart::RunChart::of_terminal() } else { None };
+        let chart = if in_terminal { crate::view::run_chart::RunChart::for_terminal() } else { None };
         Self { chart, drawn: None, eval: None, line: StatusLine::new() }
     }
 

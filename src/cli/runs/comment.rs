@@ -27,11 +27,11 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let standalone = Path::new(&arguments.run);
     let folder = match standalone.join(RESULT_FILE).is_file() {
         true => standalone.to_owned(),
-        false => places.find(&arguments.run)?.path().to_owned(),
+        false => run_folders.find(&arguments.run)?.path().to_owned(),
     };
     if let (Some(prompt), Some(text)) = (&arguments.prompt, &arguments.text) {
         if let Some(wrong) = check_comment(text) {

@@ -97,24 +97,28 @@ struct Request<'a> {
     run: RunDirectory,
 }
 
-pub(super) fn run(command: Command, places: &RunFolders) -> Outcome {
-    fn request<'a>(target: &'a RunArguments, places: &RunFolders) -> Result<Request<'a>, Failure> {
-        Ok(Request { target, run: places.find(&target.run)? })
+pub(super) fn run(command: Command, run_folders: &RunFolders) -> Outcome {
+    fn request<'a>(target: &'a RunArguments, run_folders: &RunFolders) -> Result<Request<'a>, Failure> {
+        Ok(Request { target, run: run_folders.find(&target.run)? })
     }
     match &command {
-        Command::Pause { target } => request(target, places)?.ask(&Verb::Pause, 0),
-        Command::Resume { target, gpu, cpu } => request(target, places)?.resume(DeviceChoice::from_flags(*gpu, *cpu)),
-        Command::Checkpoint { target, patience } => request(target, places)?.ask(&Verb::Checkpoint, patience.timeout),
-        Command::Eval { target, patience } => request(target, places)?.ask(&Verb::Eval, patience.timeout),
-        Command::Stop { target, now, wait } => request(target, places)?.stop(*now, wait.map(Duration::from_secs)),
+        Command::Pause { target } => request(target, run_folders)?.ask(&Verb::Pause, 0),
+        Command::Resume { target, gpu, cpu } => {
+            request(target, run_folders)?.resume(DeviceChoice::from_flags(*gpu, *cpu))
+        }
+        Command::Checkpoint { target, patience } => {
+            request(target, run_folders)?.ask(&Verb::Checkpoint, patience.timeout)
+        }
+        Command::Eval { target, patience } => request(target, run_folders)?.ask(&Verb::Eval, patience.timeout),
+        Command::Stop { target, now, wait } => request(target, run_folders)?.stop(*now, wait.map(Duration::from_secs)),
         Command::Set { target, assignments } => {
             let verb = Verb::set(assignments.iter().map(String::as_str)).map_err(Failure::usage)?;
-            request(target, places)?.ask(&verb, 0)
+            request(target, run_folders)?.ask(&verb, 0)
         }
         Command::Annotate { target, text } => {
             let arguments = [("text".to_owned(), json!(text))].into_iter().collect();
             let verb = Verb::parse("annotate", &arguments).map_err(Failure::usage)?;
-            request(target, places)?.ask(&verb, 0)
+            request(target, run_folders)?.ask(&verb, 0)
         }
     }
 }
@@ -143,7 +147,7 @@ impl Request<'_> {
 
     /// Resumes a paused worker, or starts one if none lives: where it was, unless a device of this machine is named.
     fn resume(&self, compute: DeviceChoice) -> Outcome {
-        let gone = match Liveness::of(self.run.path()) {
+        let gone = match Liveness::for_run(self.run.path()) {
             Liveness::Gone(standing) => standing,
             _ => return self.ask(&Verb::Resume, 0),
         };
@@ -177,7 +181,7 @@ impl Request<'_> {
 
     fn wait_for_end(&self, longest: Duration) -> bool {
         let begun = Instant::now();
-        while Liveness::of(self.run.path()).may_live() {
+        while Liveness::for_run(self.run.path()).may_live() {
             if begun.elapsed() >= longest {
                 return false;
             }

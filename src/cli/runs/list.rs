@@ -46,23 +46,23 @@ pub(super) struct Arguments {
 /// The columns of a group without `--columns`, after its size.
 const GROUP_COLUMNS: [&str; 5] = ["base_valid", "valid", "base_exact", "exact", "reward"];
 
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let query = arguments
         .condition
         .as_deref()
         .map(Query::parse)
         .transpose()
         .map_err(|error| Failure::usage(error.to_string()))?;
-    ask_about(places.folders());
+    ask_about(run_folders.folders());
     let (mut seen, mut unreadable) = (Vec::new(), Vec::new());
-    for (path, run) in places.list() {
+    for (path, run) in run_folders.list() {
         match run.and_then(Report::read) {
-            Ok(run) => seen.push(RunRow::of(&run)),
+            Ok(run) => seen.push(RunRow::from_report(&run)),
             Err(error) => unreadable.push((path, error.to_string())),
         }
     }
     if seen.is_empty() && unreadable.is_empty() && !arguments.json && !arguments.csv {
-        return print(&format!("no runs in {}: start one with `grpo-tui train TASK`\n", places.described()));
+        return print(&format!("no runs in {}: start one with `grpo-tui train TASK`\n", run_folders.described()));
     }
     let columns = arguments.columns.iter().map(String::as_str);
     let named: Vec<&str> =

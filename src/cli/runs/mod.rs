@@ -23,7 +23,7 @@ use serde_json::Value;
 pub(super) use self::promote::{gpu_price, price};
 use super::{Failure, Outcome, output};
 use crate::format::bytes;
-use crate::report::{Page, Report, RunsCompared};
+use crate::report::{Page, Report, RunComparison};
 use crate::run::{RunDirectory, RunFolders, ask_slurm, check_export, write_export};
 use crate::secrets::{redact, redact_json};
 
@@ -83,30 +83,30 @@ enum Command {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let here = std::env::current_dir()?;
-    let places = RunFolders::discover(arguments.runs.as_deref(), &here);
-    let seen = |run: &str| places.find(run).and_then(Report::read);
+    let run_folders = RunFolders::discover(arguments.runs.as_deref(), &here);
+    let seen = |run: &str| run_folders.find(run).and_then(Report::read);
     match arguments.command {
-        Command::List(arguments) => list::run(&arguments, &places),
+        Command::List(arguments) => list::run(&arguments, &run_folders),
         Command::Show { run, json } => {
-            ask_about([places.find(&run)?.path().to_owned()]);
+            ask_about([run_folders.find(&run)?.path().to_owned()]);
             let seen = seen(&run)?;
             if json { print_json(show::document(&seen)) } else { print(&show::page(&seen)) }
         }
-        Command::Attach(arguments) => attach::run(&arguments, &places),
+        Command::Attach(arguments) => attach::run(&arguments, &run_folders),
         Command::Compare { first, others, json } => {
             let runs = std::iter::once(&first).chain(&others).map(|run| seen(run)).collect::<Result<Vec<_>, _>>()?;
-            let compared = RunsCompared::of(&runs);
+            let compared = RunComparison::for_reports(&runs);
             if json { print_json(compared.document()) } else { print(&compared.page()) }
         }
-        Command::Versus(arguments) => versus::run(&arguments, &places),
-        Command::Comment(arguments) => comment::run(&arguments, &places),
-        Command::Export(arguments) => export::run(&arguments, &places),
-        Command::Promote(arguments) => promote::run(&arguments, &places),
-        Command::Tag(arguments) => tag::run(&arguments, &places),
-        Command::Rename(arguments) => rename::run(&arguments, &places),
-        Command::Search(arguments) => search::run(&arguments, &places),
-        Command::Remove(arguments) => remove::run(&arguments, &places),
-        Command::Control(command) => control::run(command, &places),
+        Command::Versus(arguments) => versus::run(&arguments, &run_folders),
+        Command::Comment(arguments) => comment::run(&arguments, &run_folders),
+        Command::Export(arguments) => export::run(&arguments, &run_folders),
+        Command::Promote(arguments) => promote::run(&arguments, &run_folders),
+        Command::Tag(arguments) => tag::run(&arguments, &run_folders),
+        Command::Rename(arguments) => rename::run(&arguments, &run_folders),
+        Command::Search(arguments) => search::run(&arguments, &run_folders),
+        Command::Remove(arguments) => remove::run(&arguments, &run_folders),
+        Command::Control(command) => control::run(command, &run_folders),
     }
 }
 
@@ -118,10 +118,10 @@ fn ask_about(runs: impl IntoIterator<Item = PathBuf>) {
 }
 
 /// Finds several runs; each counts once.
-fn find_all<'a>(names: impl Iterator<Item = &'a str>, places: &RunFolders) -> Result<Vec<RunDirectory>, Failure> {
+fn find_all<'a>(names: impl Iterator<Item = &'a str>, run_folders: &RunFolders) -> Result<Vec<RunDirectory>, Failure> {
     let mut found: Vec<RunDirectory> = Vec::new();
     for name in names {
-        let run = places.find(name)?;
+        let run = run_folders.find(name)?;
         if !found.iter().any(|other| other.path() == run.path()) {
             found.push(run);
         }

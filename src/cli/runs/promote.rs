@@ -23,10 +23,10 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let out = &arguments.out;
     let price = gpu_price(arguments.gpu_price_per_hour)?;
-    let (run, step) = places.find_checkpoint(&RunReference::parse(&arguments.run))?;
+    let (run, step) = run_folders.find_checkpoint(&RunReference::parse(&arguments.run))?;
     let card = model_card(&Report::read(run.clone())?, step, price);
     let document = promote(&run, step, &card.text, out).map_err(|error| match error {
         RunError::Taken { .. } => Failure::usage(error.to_string()),

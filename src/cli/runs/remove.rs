@@ -24,14 +24,14 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
-    let directories = super::find_all(arguments.run.iter().map(String::as_str), places)?;
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
+    let directories = super::find_all(arguments.run.iter().map(String::as_str), run_folders)?;
     // All are locked before the first is deleted: one that is in use, or another user's, leaves all of them.
     let mut removals = Vec::new();
     for directory in directories {
         // A run that can be found but not read can still be removed.
         let seen = Report::read(directory.clone()).ok();
-        removals.push((Removal::prepare(directory, places)?, seen));
+        removals.push((Removal::prepare(directory, run_folders)?, seen));
     }
     if !arguments.yes {
         let what: String = removals.iter().map(|(removal, seen)| described(removal, seen.as_ref())).collect();

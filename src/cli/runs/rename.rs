@@ -17,8 +17,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
-    let run = places.find(&arguments.run)?;
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
+    let run = run_folders.find(&arguments.run)?;
     if let Some(wrong) = Some(arguments.name.trim()).filter(|name| !name.is_empty()).and_then(check_name) {
         return Err(Failure::usage(wrong));
     }

@@ -30,7 +30,7 @@ pub(super) struct Arguments {
 const CONTEXT: usize = 40;
 
 #[derive(Default)]
-struct Found {
+struct SearchResults {
     hits: Vec<SearchHit>,
     matches: usize,
     completions: usize,
@@ -38,14 +38,14 @@ struct Found {
 }
 
 /// Exit code 1 if there is no match, as of `grep`.
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let search = TextSearch::new(&arguments.text).map_err(Failure::usage)?;
     let runs: Vec<RunDirectory> = match arguments.run.as_slice() {
-        [] => places.list().into_iter().filter_map(|(_, run)| run.ok()).collect(),
-        names => super::find_all(names.iter().map(String::as_str), places)?,
+        [] => run_folders.list().into_iter().filter_map(|(_, run)| run.ok()).collect(),
+        names => super::find_all(names.iter().map(String::as_str), run_folders)?,
     };
     let paths: Vec<PathBuf> = runs.iter().map(|run| run.path().to_owned()).collect();
-    let found = Mutex::new(Found::default());
+    let found = Mutex::new(SearchResults::default());
     let most = if arguments.limit > 0 { arguments.limit } else { usize::MAX };
     search_rollouts(&paths, &search, most, &|batch| {
         let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,7 +15,7 @@ const LATEST_EVALS: usize = 6;
 
 /// The document of `runs list`, and more.
 pub(super) fn document(seen: &Report) -> Value {
-    let mut document = RunRow::of(seen).document();
+    let mut document = RunRow::from_report(seen).document();
     let file = seen.directory.file();
     let evals: Vec<Value> = seen.history.evals.values().map(|eval| json!(eval)).collect();
     let last: serde_json::Map<String, Value> =
@@ -63,7 +63,7 @@ pub(super) fn page(seen: &Report) -> String {
         line("tags", seen.tags.join(" "));
     }
     line("model", file.config.base_model.clone());
-    let changed: Vec<String> = RunRow::of(seen)
+    let changed: Vec<String> = RunRow::from_report(seen)
         .changed_keys()
         .into_iter()
         .map(|[key, value, source]| format!("{key}={value} ({source})"))

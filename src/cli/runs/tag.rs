@@ -21,8 +21,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
-    let runs = super::find_all(arguments.run.split(','), places)?;
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
+    let runs = super::find_all(arguments.run.split(','), run_folders)?;
     let changes = !arguments.tags.is_empty() || !arguments.remove.is_empty();
     // All are checked before the first is changed.
     if changes {

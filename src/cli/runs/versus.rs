@@ -42,11 +42,11 @@ pub(super) struct Arguments {
     force: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
+pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     check_page(arguments.html.as_deref(), arguments.force)?;
     let mut evals = Vec::new();
     for run in &arguments.these {
-        evals.extend(evals_of(run, arguments, places)?);
+        evals.extend(evals_of(run, arguments, run_folders)?);
     }
     let versus = match &arguments.rescore {
         Some(task) => {
@@ -74,13 +74,13 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     }
 }
 
-fn evals_of(run: &str, arguments: &Arguments, places: &RunFolders) -> Result<Vec<EvalId>, Failure> {
+fn evals_of(run: &str, arguments: &Arguments, run_folders: &RunFolders) -> Result<Vec<EvalId>, Failure> {
     let folder = Path::new(run);
     if folder.join(RESULT_FILE).is_file() {
         let is_asked = |eval: &EvalId| arguments.on.as_ref().is_none_or(|set| eval.set == current_set_name(set));
         return Ok(list_evals(folder)?.into_iter().filter(is_asked).collect());
     }
-    let directory = places.find(run)?;
+    let directory = run_folders.find(run)?;
     let sets = arguments.on.as_deref().map_or(HELD_OUT_SETS.to_vec(), |set| vec![set]);
     let found = match arguments.these.len() {
         1 => base_and_trained_on(directory.path(), &sets),

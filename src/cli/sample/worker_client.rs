@@ -14,7 +14,7 @@ use crate::secrets::visible;
 use crate::task::Task;
 
 /// The time limit per prompt: loading, waiting for a device, or the current step.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const SAMPLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -24,7 +24,7 @@ pub(super) fn run(
     (model, is_trained): (&str, bool),
     task: &Task,
     chosen: &[Rows],
-    places: &RunFolders,
+    run_folders: &RunFolders,
 ) -> Outcome {
     let how = Launch { compute: arguments.device.compute(), ..Launch::default() };
     let task = match task.folder() {
@@ -53,7 +53,7 @@ pub(super) fn run(
             }
         };
         with_status_output(|on_backend| {
-            sampler::sample(&request, places, &how, PATIENCE, on_backend, &mut on_completion)
+            sampler::sample(&request, run_folders, &how, SAMPLE_TIMEOUT, on_backend, &mut on_completion)
         })?;
         printed?;
     }

@@ -20,7 +20,7 @@ use crate::task::Task;
 /// How often runs are looked at.
 const ROUND: Duration = Duration::from_millis(200);
 /// How long a worker may take until it is ready, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often the time spent is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 
@@ -87,7 +87,7 @@ impl<'a> Driver<'a> {
             _lock: lock,
         };
         driver.save()?;
-        let phases = driver.look();
+        let phases = driver.run_phases();
         let failed = |(_, phase): &(usize, &RunPhase)| matches!(phase, RunPhase::Failed(_)) && !retry_failed;
         driver.left = phases.iter().enumerate().filter(failed).map(|(index, _)| index).collect();
         Ok(driver)
@@ -96,7 +96,7 @@ impl<'a> Driver<'a> {
     /// Until all is done, a limit is reached, or the user stops it.
     pub(super) fn run(&mut self) -> Result<ExitCode, Failure> {
         loop {
-            let phases = self.look();
+            let phases = self.run_phases();
             if self.signals.once.load(Ordering::Relaxed) {
                 self.stop_runs(&phases)?;
                 eprintln!("stopped; resume: grpo-tui sweep --resume {}", self.sweep.name);
@@ -120,7 +120,7 @@ impl<'a> Driver<'a> {
                 self.save()?;
             }
         }
-        let phases = self.look();
+        let phases = self.run_phases();
         if phases.contains(&RunPhase::Planned) && self.is_at_most_runs() {
             let (name, most) = (&self.sweep.name, self.sweep.max_runs.unwrap_or_default());
             let started = counted(most, "run");
@@ -154,7 +154,7 @@ impl<'a> Driver<'a> {
     }
 
     /// The phase of every run by its state alone; prints what has changed.
-    fn look(&mut self) -> Vec<RunPhase> {
+    fn run_phases(&mut self) -> Vec<RunPhase> {
         let stop = self.sweep.halving.as_ref().and_then(Halving::stop);
         let mut phases = Vec::new();
         for index in 0..self.sweep.runs.len() {
@@ -164,7 +164,7 @@ impl<'a> Driver<'a> {
                 state.as_ref().map_or(created, |state| (state.status, state.step, state.cause.as_deref()))
             });
             let run = &self.sweep.runs[index];
-            let phase = RunPhase::of(run, &self.sweep.settings[run.setting], stop, state);
+            let phase = RunPhase::for_run(run, &self.sweep.settings[run.setting], stop, state);
             let text = match (&phase, &state) {
                 (RunPhase::Planned | RunPhase::Pruned(_) | RunPhase::Active(Status::Created | Status::Starting), _) => {
                     None
@@ -235,7 +235,7 @@ impl<'a> Driver<'a> {
             set.push(format!("base_model={}@best", before.display()));
         }
         let own = RunFolders::discover(Some(self.folder.runs()), self.folder.runs());
-        let mut arguments = train::Arguments::of_sweep(&self.sweep, set, &own);
+        let mut arguments = train::Arguments::for_sweep(&self.sweep, set, &own);
         arguments.name = Some(self.sweep.run_name(index));
         arguments.is_quiet = self.sweep.runs.iter().any(|run| run.id.is_some());
         Ok(train::create(&arguments, &task, &own, Some(&self.devices))?.id().to_owned())
@@ -248,7 +248,7 @@ impl<'a> Driver<'a> {
             change_tags(&path, std::slice::from_ref(&self.sweep.name), &[])?;
             let until = self.sweep.halving.as_ref().and_then(Halving::stop);
             let compute = self.sweep.compute.clone();
-            let how = Launch { compute, resume: true, until, patience: PATIENCE, ..Launch::default() };
+            let how = Launch { compute, resume: true, until, patience: START_TIMEOUT, ..Launch::default() };
             launch(&run, &how)
         });
         match launched {
@@ -259,7 +259,11 @@ impl<'a> Driver<'a> {
             }
             Ok(launched) => self.fail(
                 index,
-                format!("its worker was not ready within {} s: see {}", PATIENCE.as_secs(), launched.log.display()),
+                format!(
+                    "its worker was not ready within {} s: see {}",
+                    START_TIMEOUT.as_secs(),
+                    launched.log.display()
+                ),
             ),
             Err(error) => self.fail(index, error.to_string()),
         }
@@ -282,7 +286,7 @@ impl<'a> Driver<'a> {
             eprintln!("stopping {} after the current step; Ctrl-C again stops at once", counted(active.len(), "run"));
         }
         let ask = |now: bool| {
-            for path in active.iter().filter(|path| Liveness::of(path).may_live()) {
+            for path in active.iter().filter(|path| Liveness::for_run(path).may_live()) {
                 // One that has just ended needs no stop.
                 if let Err(error) = stop_worker(path, now) {
                     eprint_line(&error.to_string());
@@ -291,7 +295,7 @@ impl<'a> Driver<'a> {
         };
         ask(false);
         let mut was_twice = false;
-        while active.iter().any(|path| Liveness::of(path).may_live()) {
+        while active.iter().any(|path| Liveness::for_run(path).may_live()) {
             if is_twice() && !was_twice {
                 was_twice = true;
                 ask(true);
@@ -309,7 +313,7 @@ impl<'a> Driver<'a> {
         if !phases.iter().all(is_there) {
             return Ok(false);
         }
-        let table = SweepTable::of(self.folder, self.sweep.clone());
+        let table = SweepTable::for_sweep(self.folder, self.sweep.clone());
         let standing: Vec<usize> =
             (0..self.sweep.settings.len()).filter(|place| self.sweep.settings[*place].pruned.is_none()).collect();
         let scores: Vec<Option<f64>> =

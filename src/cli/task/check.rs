@@ -17,7 +17,7 @@ use crate::task::{ALL_FIELDS, Definition, PromptSet, TASK_FILE, Task};
 use crate::text::Tokenizer;
 
 /// Malformed lines of a file that are listed.
-const MOST_LINES: usize = 100;
+const MAX_LINES: usize = 100;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -30,16 +30,16 @@ pub(super) struct Arguments {
 
 /// What is wrong with a task, and what is odd.
 #[derive(Default)]
-struct Found {
+struct TaskFindings {
     problems: Vec<String>,
     warnings: Vec<String>,
 }
 
-impl Found {
+impl TaskFindings {
     /// Adds the malformed lines of a file; of very many the first.
     fn add_lines(&mut self, label: &str, lines: Vec<String>) {
-        let more = lines.len().saturating_sub(MOST_LINES);
-        self.problems.extend(lines.into_iter().take(MOST_LINES));
+        let more = lines.len().saturating_sub(MAX_LINES);
+        self.problems.extend(lines.into_iter().take(MAX_LINES));
         if more > 0 {
             self.problems.push(format!("{label}: {} more", counted(more, "malformed line")));
         }
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (choice, model) = (&arguments.choice, arguments.model.as_deref());
     let task = Task::resolve(&choice.task)?;
     let scorer = Scorer::new(&task)?;
-    let mut found = Found { problems: unknown_normalised_fields(&task), ..Found::default() };
+    let mut found = TaskFindings { problems: unknown_normalised_fields(&task), ..TaskFindings::default() };
     let unchecked = |format: String| {
         let label = task.label(&task.definition_file);
         format!(
@@ -96,7 +96,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 /// The rows of each set that the task names, without its malformed lines.
-fn load_sets(task: &Task, found: &mut Found) -> Vec<(PromptSet, Vec<PromptRow>)> {
+fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<PromptRow>)> {
     let mut loaded = Vec::new();
     for set in PromptSet::ALL {
         let missing = |why: &str| format!("{}: no `{}` under [prompts]: {why}", task.label(TASK_FILE), set.name());
@@ -125,7 +125,7 @@ fn load_sets(task: &Task, found: &mut Found) -> Vec<(PromptSet, Vec<PromptRow>)>
 }
 
 /// Reads every line of the sample completions.
-fn check_completions(task: &Task, found: &mut Found) {
+fn check_completions(task: &Task, found: &mut TaskFindings) {
     let Some(file) = &task.prompts.completions else { return };
     let label = task.label(file);
     let lines: Box<dyn BufRead> = match task.open(file) {
@@ -142,12 +142,12 @@ fn check_completions(task: &Task, found: &mut Found) {
 /// Sets with their rows, and how many of them have an expected answer.
 type Sets = [(PromptSet, usize, usize)];
 
-fn print_document(task: &Task, sets: &Sets, guard: usize, found: &Found) -> Result<(), Failure> {
+fn print_document(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) -> Result<(), Failure> {
     let sets: serde_json::Map<_, _> = sets
         .iter()
         .map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected})))
         .collect();
-    let Found { problems, warnings } = found;
+    let TaskFindings { problems, warnings } = found;
     let document = json!({
         "task": task.name,
         "ok": problems.is_empty(),
@@ -160,7 +160,7 @@ fn print_document(task: &Task, sets: &Sets, guard: usize, found: &Found) -> Resu
     print_json(&format!("{document}\n")).map(|_| ())
 }
 
-fn print_text(task: &Task, sets: &Sets, guard: usize, found: &Found) {
+fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
     let title = if task.title == task.name { String::new() } else { format!(": {}", visible(&task.title)) };
     println!("{}{title}", task.name);
     let kind = if task.schema().is_some() { "schema" } else { task.kind() };

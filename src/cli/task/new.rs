@@ -8,7 +8,7 @@ use serde_json::json;
 use super::super::dataset::{MappingArguments, print_problems};
 use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{columns, parse_split, read_records};
-use crate::dataset::new_task::{MOST_RECORDS, NewTask, ROW_FORMAT, Sources, folder_of};
+use crate::dataset::new_task::{MAX_RECORDS, NewTask, ROW_FORMAT, Sources, folder_of};
 use crate::score::{ScoreError, Scorer, data_problems, load_sets};
 use crate::secrets::{visible, visible_lines};
 use crate::task::Task;
@@ -143,7 +143,7 @@ fn print_content(new: &NewTask) {
 fn dry_run(arguments: &Arguments, new: &NewTask) -> Outcome {
     let first = new.file("train.jsonl").and_then(|text| text.lines().next()).unwrap_or_default();
     let columns = match &arguments.data {
-        Some(data) => columns(&read_records(data, MOST_RECORDS)?),
+        Some(data) => columns(&read_records(data, MAX_RECORDS)?),
         None => Vec::new(),
     };
     let (file, definition) = new.definition();

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let all = Trust::of(&task)?;
+    let all = Trust::for_task(&task)?;
     if all.is_empty() {
         println!("{}: runs no command ({}): nothing to trust", task.name, task.kind());
         return Ok(ExitCode::SUCCESS);

@@ -40,8 +40,8 @@ pub(super) fn show(run: &RunDirectory, report: &Report, argument: &str, json: bo
         // The base is not compared with itself.
         crate::report::columns(&report.set, &[("base", &report.base)])
     } else {
-        let valid = MetricComparison::of("valid", report.comparison);
-        let exact = report.exact_comparison.map(|comparison| MetricComparison::of("exact", comparison));
+        let valid = MetricComparison::from_comparison("valid", report.comparison);
+        let exact = report.exact_comparison.map(|comparison| MetricComparison::from_comparison("exact", comparison));
         let trained = format!("step {}", report.best_step);
         let rates = [("base", &report.base), (trained.as_str(), &report.trained)];
         crate::report::table(&report.set, rates, &valid, exact.as_ref())

@@ -60,7 +60,7 @@ pub(super) fn check_devices(run: &RunDirectory, devices: &[Device]) -> Result<()
 }
 
 /// Submits a new run, or one to resume; with `--plan` prints the job script.
-pub(super) fn run(mut arguments: super::Arguments, places: &RunFolders) -> Outcome {
+pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> Outcome {
     let (cluster, cpu) = (&arguments.cluster, arguments.device.is_cpu());
     if let Some(gpus) = cluster.gpus_per_node {
         let ranks = usize::from(gpus) * usize::from(cluster.nodes);
@@ -73,12 +73,12 @@ pub(super) fn run(mut arguments: super::Arguments, places: &RunFolders) -> Outco
     }
     let ranks = |configured: usize| arguments.ranks.map_or(configured, usize::from);
     let (run, task) = match (&arguments.resume, &arguments.task) {
-        (Some(run), _) => (Some(places.find(run)?), None),
+        (Some(run), _) => (Some(run_folders.find(run)?), None),
         (None, task) => (None, Some(Task::resolve(task.as_deref().unwrap_or_default())?)),
     };
     let configured = match (&run, &task) {
         (Some(run), _) => run.file().config.ranks,
-        (None, Some(task)) => resolve(&arguments, task, places)?.config.ranks,
+        (None, Some(task)) => resolve(&arguments, task, run_folders)?.config.ranks,
         (None, None) => 1,
     };
     let request = arguments.cluster.request(ranks(configured), cpu)?;
@@ -86,8 +86,8 @@ pub(super) fn run(mut arguments: super::Arguments, places: &RunFolders) -> Outco
         let script = request.script(&program()?);
         let mut document = serde_json::json!({"script": script, "request": request});
         if let Some(task) = &task {
-            let config = resolve(&arguments, task, places)?.config;
-            let plan = PartitionPlan::of(task, &config, places, &request)?;
+            let config = resolve(&arguments, task, run_folders)?.config;
+            let plan = PartitionPlan::for_partition(task, &config, run_folders, &request)?;
             plan.lines().iter().for_each(|line| eprint_line(line));
             if let (Value::Object(document), Value::Object(plan)) = (&mut document, serde_json::to_value(&plan)?) {
                 document.extend(plan);
@@ -98,9 +98,9 @@ pub(super) fn run(mut arguments: super::Arguments, places: &RunFolders) -> Outco
     }
     Partition::check(&partitions()?, &request).map_err(Failure::usage)?;
     let run = match (run, task) {
-        (Some(run), _) if is_finished(&run, &arguments, places)? => return Ok(std::process::ExitCode::SUCCESS),
+        (Some(run), _) if is_finished(&run, &arguments, run_folders)? => return Ok(std::process::ExitCode::SUCCESS),
         (Some(run), _) => run,
-        (None, Some(task)) => create(&arguments, &task, places, None)?,
+        (None, Some(task)) => create(&arguments, &task, run_folders, None)?,
         (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
     };
     submit_run(&run, request, "train", arguments.json).map_err(|failure| remove_unstarted(&run, &arguments, failure))

@@ -7,7 +7,7 @@ use crate::dataset::PromptRow;
 use crate::task::PromptSet;
 
 /// Rows that are compared; those beyond are only read, so that the memory has a bound.
-pub(super) const MOST_ROWS: usize = 4_000_000;
+pub(super) const MAX_ROWS: usize = 4_000_000;
 
 /// An earlier row and how alike it is: 1 for the same prompt.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,7 +43,7 @@ impl Duplicates {
 
     /// Whether no further row is compared.
     pub(super) fn is_full(&self) -> bool {
-        self.lines.len() >= MOST_ROWS
+        self.lines.len() >= MAX_ROWS
     }
 
     /// Adds a row; the earlier row that it repeats.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use self::duplicates::{Duplicates, MOST_ROWS, Repeat};
+use self::duplicates::{Duplicates, MAX_ROWS, Repeat};
 use self::report::Place;
 pub use self::report::{Finding, FindingKind, Group, Health, Level, SetHealth};
 use super::random::text_hash;
@@ -18,7 +18,7 @@ use crate::secrets;
 use crate::task::{PromptSet, Task};
 
 /// Tags that are counted of a set; a file may hold any number of them.
-const MOST_TAGS: usize = 1000;
+const MAX_TAGS: usize = 1000;
 
 /// The failure class of a row's `expected` if it would not count as right, and why.
 pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<(&'static str, String)> + 'a;
@@ -69,7 +69,7 @@ pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
     }
     if duplicates.is_full() {
         let message =
-            || format!("only the first {MOST_ROWS} rows were compared with each other; check the files in parts");
+            || format!("only the first {MAX_ROWS} rows were compared with each other; check the files in parts");
         let place = Place { file: "the sets together", set: None, line: None };
         health.add(FindingKind::NotCompared, place, message);
     }
@@ -97,7 +97,7 @@ impl<'a> Pass<'a> {
     fn row(&mut self, row: &PromptRow, duplicates: &mut Duplicates, health: &mut Health) {
         self.result.rows += 1;
         for tag in &row.tags {
-            if self.result.tags.len() < MOST_TAGS || self.result.tags.contains_key(tag) {
+            if self.result.tags.len() < MAX_TAGS || self.result.tags.contains_key(tag) {
                 *self.result.tags.entry(tag.clone()).or_default() += 1;
             }
         }
@@ -125,7 +125,7 @@ impl<'a> Pass<'a> {
     }
 
     fn id(&mut self, row: &PromptRow, health: &mut Health) {
-        if self.ids.len() >= MOST_ROWS {
+        if self.ids.len() >= MAX_ROWS {
             return;
         }
         let line = u32::try_from(row.line).unwrap_or(u32::MAX);

@@ -15,10 +15,10 @@ const BAND_WIDTH: usize = 6;
 const TABLE_ENTRIES: usize = 1 << 20;
 const SHINGLE_BYTES: usize = 8;
 /// Texts with fewer shingles say too little about likeness.
-const FEWEST_SHINGLES: usize = 40;
+const MIN_SHINGLES: usize = 40;
 
 /// The share of common shingles from which two texts are near duplicates.
-pub(super) const LEAST_LIKENESS: f64 = 0.8;
+pub(super) const MIN_SIMILARITY: f64 = 0.8;
 
 /// What was seen so far.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl NearIndex {
         Self { table: vec![0; BANDS * TABLE_ENTRIES], sketches: Vec::new() }
     }
 
-    /// Adds a text as number 0, 1, 2, …; the most alike earlier one with its likeness in `[LEAST_LIKENESS, 1]`.
+    /// Adds a text as number 0, 1, 2, …; the most alike earlier one with its likeness in `[MIN_SIMILARITY, 1]`.
     pub(super) fn insert(&mut self, text: &str) -> Option<(u32, f64)> {
         let number = self.sketches.len() as u32;
         let Some(minima) = minima(text) else {
@@ -47,7 +47,7 @@ impl NearIndex {
             let entry = &mut self.table[band * TABLE_ENTRIES + hash as usize % TABLE_ENTRIES];
             if let Some(earlier) = entry.checked_sub(1) {
                 let likeness = likeness(&sketch, &self.sketches[earlier as usize]);
-                if likeness >= LEAST_LIKENESS && best.is_none_or(|(_, other)| likeness > other) {
+                if likeness >= MIN_SIMILARITY && best.is_none_or(|(_, other)| likeness > other) {
                     best = Some((earlier, likeness));
                 }
             }
@@ -67,7 +67,7 @@ impl NearIndex {
 /// for a short text.
 fn minima(text: &str) -> Option<[u64; BINS]> {
     let plain = normalise(text);
-    if plain.len() < FEWEST_SHINGLES + SHINGLE_BYTES {
+    if plain.len() < MIN_SHINGLES + SHINGLE_BYTES {
         return None;
     }
     let mut minima = [u64::MAX; BINS];

@@ -22,7 +22,7 @@ use survey::Survey;
 
 /// Rows of a file, and the records that are none, each with its line.
 #[derive(Debug, Clone, Default)]
-pub struct Imported {
+pub struct ImportedRows {
     /// The mapping with its guessed parts.
     pub mapping: MappingText,
     pub rows: Vec<Map<String, Value>>,
@@ -35,15 +35,20 @@ pub struct Imported {
 ///
 /// # Errors
 /// The file cannot be read, or the mapping does not fit its columns.
-pub fn import(path: &Path, text: &MappingText, schema: Option<&Value>, most: usize) -> Result<Imported, DatasetError> {
+pub fn import(
+    path: &Path,
+    text: &MappingText,
+    schema: Option<&Value>,
+    most: usize,
+) -> Result<ImportedRows, DatasetError> {
     let label = path.display().to_string();
     // Twice from end to end, because the records of a large file would fill the memory.
-    let survey = Survey::of(records::records(path, most)?, schema.is_some())?;
+    let survey = Survey::from_records(records::records(path, most)?, schema.is_some())?;
     let stem = path.file_stem().map_or_else(|| "row".to_owned(), |stem| stem.to_string_lossy().into_owned());
     let text = text.clone().guessed(&survey, schema);
     let mapping = Mapping::new(&text, &survey, schema, &stem)
         .map_err(|problem| DatasetError::Import { label: label.clone(), problem })?;
-    let mut imported = Imported { mapping: text, ..Imported::default() };
+    let mut imported = ImportedRows { mapping: text, ..ImportedRows::default() };
     let mut lines: HashMap<String, usize> = HashMap::new();
     for record in records::records(path, most)? {
         let record = record?;

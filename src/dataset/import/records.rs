@@ -37,7 +37,7 @@ impl Format {
     pub const NAMES: [&str; 4] = ["csv", "json", "jsonl", "parquet"];
 
     /// By a file's ending.
-    pub fn of(path: &Path) -> Option<Self> {
+    pub fn from_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "csv" | "tsv" => Some(Self::Csv),
             "json" => Some(Self::Json),
@@ -63,7 +63,7 @@ const MAX_RECORDS: usize = 1_000_000;
 /// What they take in memory, about: a file of some KiB can hold any number of bytes.
 const MAX_RECORD_BYTES: usize = 1 << 30;
 /// One record of CSV at most.
-const LONGEST_RECORD_BYTES: usize = 64 << 20;
+const MAX_CSV_RECORD_BYTES: usize = 64 << 20;
 
 /// The first `most` records of a file.
 ///
@@ -122,7 +122,7 @@ fn size_of_value(value: &Value) -> usize {
 }
 
 fn all_records(path: &Path, label: &str) -> Result<Records, DatasetError> {
-    let format = Format::of(path).ok_or_else(|| DatasetError::Import {
+    let format = Format::from_path(path).ok_or_else(|| DatasetError::Import {
         label: label.to_owned(),
         problem: format!("unknown kind of file; name it .{}", Format::NAMES.join(", .")),
     })?;
@@ -244,8 +244,9 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     let delimiter = delimiter_of(&header);
     // The reader counts a line when its line feed is read, which it leaves for later after a carriage return.
     let late = usize::from(header.ends_with(b"\r\n"));
-    let left = Rc::new(Cell::new(LONGEST_RECORD_BYTES));
-    let text = std::io::Cursor::new(header).chain(Limited { reader, left: Rc::clone(&left) }).chain(END.as_bytes());
+    let left = Rc::new(Cell::new(MAX_CSV_RECORD_BYTES));
+    let text =
+        std::io::Cursor::new(header).chain(LimitedReader { reader, left: Rc::clone(&left) }).chain(END.as_bytes());
     // Records of another length are refused below, where the cells are known.
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
     let names = match reader.headers() {
@@ -257,7 +258,7 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
         return Ok(Box::new(std::iter::once(Err((1, problem)))));
     }
     let is_row = |cells: &csv::Result<csv::StringRecord>| !cells.as_ref().is_ok_and(|cells| *cells == ["\0"][..]);
-    let records = reader.into_records().inspect(move |_| left.set(LONGEST_RECORD_BYTES));
+    let records = reader.into_records().inspect(move |_| left.set(MAX_CSV_RECORD_BYTES));
     Ok(Box::new(records.take_while(is_row).map(move |cells| {
         let cells = cells.map_err(|error| {
             let line = error.position().map_or(1, |position| position.line() as usize + late);
@@ -273,19 +274,19 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
 }
 
 /// What is read for one record is bounded: a quote that is not closed makes one of all the rest.
-struct Limited<R> {
+struct LimitedReader<R> {
     reader: R,
     left: Rc<Cell<usize>>,
 }
 
-impl<R: Read> Read for Limited<R> {
+impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let read = self.reader.read(buffer)?;
         match self.left.get().checked_sub(read) {
             Some(left) => self.left.set(left),
             None => {
                 let problem =
-                    format!("a record of more than {}: is a quote not closed?", bytes_of(LONGEST_RECORD_BYTES as u64));
+                    format!("a record of more than {}: is a quote not closed?", bytes_of(MAX_CSV_RECORD_BYTES as u64));
                 return Err(std::io::Error::other(problem));
             }
         }

@@ -31,7 +31,7 @@ impl Survey {
     ///
     /// # Errors
     /// The first of the records.
-    pub(super) fn of(
+    pub(super) fn from_records(
         records: impl Iterator<Item = Result<Record, DatasetError>>,
         has_schema: bool,
     ) -> Result<Self, DatasetError> {

@@ -31,15 +31,15 @@ pub(super) fn fetch(
     if is_whole(&path, file, on_progress).map_err(|source| PullError::Disk { path: path.clone(), source })? {
         return Ok(path);
     }
-    let mut partial = Partial::open(blobs.join(format!("{}.incomplete", file.checksum.hex())), file)?;
+    let mut partial = PartialDownload::open(blobs.join(format!("{}.incomplete", file.checksum.hex())), file)?;
     let mut fruitless = 0;
     while partial.length < file.size_bytes {
         on_progress(partial.length);
         let before = partial.length;
         match continue_at(client, settings, url, file, &mut partial, on_progress) {
             Ok(()) => {}
-            Err(Ended::ForGood(error)) => return Err(error),
-            Err(Ended::Broken(error)) => {
+            Err(AttemptError::ForGood(error)) => return Err(error),
+            Err(AttemptError::Broken(error)) => {
                 // Counted by bytes, so that one that sends a few and hangs up is not asked for ever.
                 fruitless = if partial.length >= before.saturating_add(WORTH_BYTES) { 1 } else { fruitless + 1 };
                 if fruitless >= ATTEMPTS {
@@ -118,7 +118,7 @@ impl Hasher {
 
 /// What has arrived of a file, under a name of its own, locked while this process fetches it; the next byte is written
 /// at its end.
-struct Partial {
+struct PartialDownload {
     path: PathBuf,
     file: File,
     /// Of all its bytes; `fresh` of none.
@@ -127,7 +127,7 @@ struct Partial {
     length: u64,
 }
 
-impl Partial {
+impl PartialDownload {
     /// What an earlier attempt left; more bytes than the file has cannot be a beginning of it and are dropped.
     fn open(path: PathBuf, listed: &RemoteFile) -> Result<Self, PullError> {
         let disk = |source| PullError::Disk { path: path.clone(), source };
@@ -177,7 +177,7 @@ impl Partial {
 }
 
 /// Why an attempt ended before the file did.
-enum Ended {
+enum AttemptError {
     /// Another attempt may continue from here.
     Broken(PullError),
     /// It would end the same way.
@@ -190,19 +190,20 @@ fn continue_at(
     settings: &PullSettings,
     url: &str,
     file: &RemoteFile,
-    partial: &mut Partial,
+    partial: &mut PartialDownload,
     on_progress: &mut dyn FnMut(u64),
-) -> Result<(), Ended> {
-    let broken =
-        |problem: String| Ended::Broken(PullError::Network { url: url.to_owned(), problem, hint: String::new() });
-    let response = client.get(url, partial.length).map_err(Ended::Broken)?;
+) -> Result<(), AttemptError> {
+    let broken = |problem: String| {
+        AttemptError::Broken(PullError::Network { url: url.to_owned(), problem, hint: String::new() })
+    };
+    let response = client.get(url, partial.length).map_err(AttemptError::Broken)?;
     match response.status().as_u16() {
         206 if start_of_range(&response) == Some(partial.length) => {}
         // A server that cannot continue in the middle starts over.
-        200 => partial.begin_anew().map_err(Ended::ForGood)?,
-        status @ (408 | 429 | 500..=599) => return Err(Ended::Broken(client.status_error(url, status))),
+        200 => partial.begin_anew().map_err(AttemptError::ForGood)?,
+        status @ (408 | 429 | 500..=599) => return Err(AttemptError::Broken(client.status_error(url, status))),
         206 => return Err(broken("the server sent a different range than requested".to_owned())),
-        status => return Err(Ended::ForGood(client.status_error(url, status))),
+        status => return Err(AttemptError::ForGood(client.status_error(url, status))),
     }
     let mut body = StallGuard::new(response.into_body().into_reader(), settings);
     let mut buffer = vec![0; 1 << 20];
@@ -216,9 +217,9 @@ fn continue_at(
         };
         if partial.length + count as u64 > file.size_bytes {
             let problem = format!("the server sends more than the {} bytes of the model's list", file.size_bytes);
-            return Err(Ended::ForGood(PullError::Listing { name: file.name.clone(), problem }));
+            return Err(AttemptError::ForGood(PullError::Listing { name: file.name.clone(), problem }));
         }
-        partial.append(&buffer[..count]).map_err(Ended::ForGood)?;
+        partial.append(&buffer[..count]).map_err(AttemptError::ForGood)?;
         on_progress(partial.length);
     }
     if partial.length < file.size_bytes {

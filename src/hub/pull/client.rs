@@ -9,7 +9,7 @@ use super::{PullError, PullSettings};
 use crate::http::{Origin, agent_config, problem_of};
 
 /// Redirects that are followed for one request.
-const MOST_REDIRECTS: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 
 /// An agent for one endpoint.
 pub(super) struct Client {
@@ -22,7 +22,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(settings: &PullSettings) -> Result<Self, PullError> {
         let endpoint = settings.endpoint.clone();
-        let origin = Origin::of(&endpoint).ok_or_else(|| PullError::Endpoint { endpoint: endpoint.clone() })?;
+        let origin = Origin::from_url(&endpoint).ok_or_else(|| PullError::Endpoint { endpoint: endpoint.clone() })?;
         if !origin.is_encrypted() && !origin.is_loopback() && settings.token.is_some() {
             return Err(PullError::TokenInClear { endpoint });
         }
@@ -41,9 +41,10 @@ impl Client {
     pub(super) fn get(&self, url: &str, from: u64) -> Result<http::Response<Body>, PullError> {
         let broken = |problem: String| PullError::Network { url: url.to_owned(), problem, hint: String::new() };
         let mut place = url.to_owned();
-        for _ in 0..=MOST_REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let mut request = self.agent.get(&place);
-            if let Some(token) = self.token.as_ref().filter(|_| Origin::of(&place).as_ref() == Some(&self.origin)) {
+            if let Some(token) = self.token.as_ref().filter(|_| Origin::from_url(&place).as_ref() == Some(&self.origin))
+            {
                 request = request.header("authorization", format!("Bearer {token}"));
             }
             if from > 0 {
@@ -58,7 +59,7 @@ impl Client {
                 .and_then(|location| redirect_target(&place, location))
                 .ok_or_else(|| broken("a redirect leads nowhere".to_owned()))?;
         }
-        Err(broken(format!("more than {MOST_REDIRECTS} redirects")))
+        Err(broken(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
     /// What a status that is no success means.
@@ -87,7 +88,7 @@ fn redirect_target(place: &str, location: &str) -> Option<String> {
     match location {
         _ if location.starts_with("//") => Some(format!("{scheme}:{location}")),
         _ if location.starts_with('/') => Some(format!("{scheme}://{host}{location}")),
-        _ => Origin::of(location).map(|_| location.to_owned()),
+        _ => Origin::from_url(location).map(|_| location.to_owned()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::files;
 /// The list of a sharded model's files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The longest list of files that is read.
-const LONGEST_BYTES: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// What a file's bytes must hash to, in hex.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Listing {
             hint: String::new(),
         };
         StallGuard::new(response.into_body().into_reader(), settings)
-            .take(LONGEST_BYTES)
+            .take(MAX_BYTES)
             .read_to_string(&mut text)
             .map_err(broken)?;
         let listing = Self::parse(name, &text)?;
@@ -90,12 +90,12 @@ impl Listing {
         if !has(INDEX) {
             self.rest(None)?;
         }
-        if let Some(large) = self.first().find(|file| file.size_bytes > files::LARGEST_WHOLE_BYTES) {
+        if let Some(large) = self.first().find(|file| file.size_bytes > files::MAX_WHOLE_FILE_BYTES) {
             return bad(format!(
                 "{} has {} bytes; at most {} are read of such a file",
                 large.name,
                 large.size_bytes,
-                files::LARGEST_WHOLE_BYTES
+                files::MAX_WHOLE_FILE_BYTES
             ));
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::kernels::philox::uniform_weights_on;
 
 /// What each tensor is drawn from.
 #[derive(Debug)]
-pub(super) struct Fresh {
+pub(super) struct RandomInit {
     seed: u64,
     tensors: HashMap<String, Draw>,
 }
@@ -32,7 +32,7 @@ enum Numbers {
     },
 }
 
-impl Fresh {
+impl RandomInit {
     pub(super) fn new(config: &ModelConfig, seed: u64) -> Self {
         let residual = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
         let draw = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 use super::super::ApiError;
 use super::super::fields::{known, unsupported, wrong};
 use super::super::turns::message;
-use super::{Fields, GenerationRequest, MOST_MESSAGES, MOST_TOP_LOG_PROBS, Prompt, ResponseFormat};
+use super::{Fields, GenerationRequest, MAX_MESSAGES, MAX_TOP_LOG_PROBS, Prompt, ResponseFormat};
 use crate::text::Message;
 
 /// Fields that answers repeat.
@@ -42,7 +42,7 @@ impl Fields<'_> {
             max_tokens: self.whole("max_output_tokens", 1, u64::from(u32::MAX))?.map(|tokens| tokens as usize),
             temperature: self.temperature()?,
             log_probs: self.includes_log_probs()?,
-            top_log_probs: self.whole("top_logprobs", 0, MOST_TOP_LOG_PROBS)?.unwrap_or(0) as usize,
+            top_log_probs: self.whole("top_logprobs", 0, MAX_TOP_LOG_PROBS)?.unwrap_or(0) as usize,
             top_p: self.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
@@ -114,12 +114,12 @@ impl Fields<'_> {
         match self.get("input") {
             None => return Err(ApiError::invalid("input", "`input` is missing")),
             Some(Json::String(text)) => turns.messages.push(Message::new("user", text.as_str())),
-            Some(Json::Array(items)) if (1..=MOST_MESSAGES).contains(&items.len()) => {
+            Some(Json::Array(items)) if (1..=MAX_MESSAGES).contains(&items.len()) => {
                 for (index, item) in items.iter().enumerate() {
                     turns.add(&format!("input.{index}"), item)?;
                 }
             }
-            Some(_) => return Err(wrong("input", &format!("a text, or a list of 1 to {MOST_MESSAGES} items"))),
+            Some(_) => return Err(wrong("input", &format!("a text, or a list of 1 to {MAX_MESSAGES} items"))),
         }
         let effort = match self.object("reasoning")? {
             Some(reasoning) => {

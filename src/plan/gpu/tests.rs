@@ -17,7 +17,7 @@ fn qwen3_8b_with_adapters() {
     let set =
         ["lora_rank=32", "prompt_groups_per_step=32", "max_completion_tokens=256", "tokens_per_micro_batch=16000"];
     let config = config(&set);
-    let shape = StepShape { recompute: true, ..StepShape::of(&config) };
+    let shape = StepShape { recompute: true, ..StepShape::for_config(&config) };
     let found = gpu_memory(&qwen3_8b(), &config, &DATA, shape, h200());
     let check =
         |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
@@ -45,8 +45,13 @@ fn qwen3_8b_with_adapters() {
 
 #[test]
 fn every_weight_has_a_master_a_working_copy_two_moments_and_one_gradient() {
-    let found =
-        gpu_memory(&qwen3_8b(), &config(&["lora_rank=0", "kl_beta=0.001"]), &DATA, StepShape::of(&config(&[])), h200());
+    let found = gpu_memory(
+        &qwen3_8b(),
+        &config(&["lora_rank=0", "kl_beta=0.001"]),
+        &DATA,
+        StepShape::for_config(&config(&[])),
+        h200(),
+    );
     let check =
         |name, expected: f64| assert!((of(&found, name) - expected).abs() < 0.06, "{name}: {}", of(&found, name));
     check("weights", 16.38);
@@ -60,7 +65,7 @@ fn every_weight_has_a_master_a_working_copy_two_moments_and_one_gradient() {
 fn ranks_divide_what_an_optimizer_of_every_weight_moves() {
     let memory = |set: &[&str]| {
         let config = config(&[&["prompt_groups_per_step=8"], set].concat());
-        gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: true, ..StepShape::of(&config) }, h200())
+        gpu_memory(&qwen3_8b(), &config, &DATA, StepShape { recompute: true, ..StepShape::for_config(&config) }, h200())
     };
     let four = memory(&["lora_rank=0", "ranks=4"]);
     let check = |name, expected: f64| assert!((of(&four, name) - expected).abs() < 0.06, "{name}: {}", of(&four, name));
@@ -87,7 +92,7 @@ fn a_rollout_is_bounded_by_its_caches() {
     let parts = rollout(&qwen3_8b(), &config(&["max_completion_tokens=64", "prompt_groups_per_step=64"]), &long, 2);
     let prompts = parts.iter().find(|(name, ..)| *name == "KV cache, prompts").unwrap().2;
     // Half as much as the weights.
-    assert_eq!(prompts, 55_546 * ModelShape::of(&qwen3_8b()).key_values_per_token * 2);
+    assert_eq!(prompts, 55_546 * ModelShape::from_config(&qwen3_8b()).key_values_per_token * 2);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::score::FailureClass;
 use crate::statistics::smooth;
 
 /// Of the failure classes; more steps are averaged.
-const MOST_BARS: usize = 60;
+const MAX_BARS: usize = 60;
 
 /// A chart of metrics: title, whether they are shares, and each metric with its label.
 type Metrics = (&'static str, bool, &'static [(&'static str, &'static str)]);
@@ -113,7 +113,7 @@ fn color_of(class: FailureClass) -> usize {
 
 /// `None` if nothing failed or classes were not recorded.
 fn failures(report: &Report) -> Option<Value> {
-    let stretches = by_stretch(&report.history, MOST_BARS);
+    let stretches = by_stretch(&report.history, MAX_BARS);
     let classes: BTreeSet<FailureClass> = stretches.iter().flat_map(|(_, shares)| shares.keys().copied()).collect();
     let parts = |shares: &Shares| classes.iter().map(|class| shares.get(class).copied().unwrap_or(0.0)).collect();
     let bars = stretches.iter().map(|(steps, shares)| Bar { steps: *steps, parts: parts(shares) }).collect();

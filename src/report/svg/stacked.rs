@@ -22,7 +22,7 @@ pub(in crate::report) struct Bar {
 }
 
 /// The upper ends of an axis that has four round parts.
-const HIGHEST: [f64; 5] = [0.04, 0.08, 0.2, 0.4, 1.0];
+const AXIS_TOPS: [f64; 5] = [0.04, 0.08, 0.2, 0.4, 1.0];
 
 /// The height of a row of the legend.
 const ROW: f64 = 16.0;
@@ -39,7 +39,7 @@ pub(in crate::report) fn stacked(chart: &Stacked<'_>) -> String {
         // A bar ends where the next one begins.
         last: ends.1.saturating_add(1) as f64,
         low: 0.0,
-        high: HIGHEST.into_iter().find(|end| *end >= highest).unwrap_or(1.0),
+        high: AXIS_TOPS.into_iter().find(|end| *end >= highest).unwrap_or(1.0),
     };
     axes(&mut text, true, &frame);
     for bar in &chart.bars {

@@ -6,7 +6,7 @@ use candle_core::{Result, bail};
 
 use crate::kernels::row_adapters::NO_ADAPTER;
 
-use super::{Accepted, Admitted, Arrivals, DecodeBatch, QueuedRequest, Row};
+use super::{ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, QueuedRequest, Row};
 
 impl DecodeBatch<'_> {
     /// Takes the requests that have come.
@@ -15,7 +15,7 @@ impl DecodeBatch<'_> {
             return Ok(());
         }
         let waiting: usize = self.waiting.iter().map(|(_, samples)| samples.len()).sum();
-        match self.source.arrivals(self.room.rows.saturating_sub(self.rows.len() + waiting), self.is_idle()) {
+        match self.source.arrivals(self.limits.rows.saturating_sub(self.rows.len() + waiting), self.is_idle()) {
             Arrivals::Closed => self.is_closed = true,
             Arrivals::Requests(queued) => queued.into_iter().try_for_each(|queued| self.accept(queued))?,
         }
@@ -28,13 +28,13 @@ impl DecodeBatch<'_> {
         if prompt == 0 || prompt + new > limit {
             bail!("a prompt of {prompt} tokens and {new} new ones do not fit the model's {limit} positions")
         }
-        if prompt > self.capacity.prompt_rows || new > self.capacity.places {
+        if prompt > self.capacity.prompt_rows || new > self.capacity.kv_slots {
             bail!("a prompt of {prompt} tokens and {new} new ones do not fit the KV cache: {:?}", self.capacity)
         }
         self.waiting.push_back((id, (0..request.samples as u32).collect()));
         self.requests.insert(
             id,
-            Accepted { unfinished: request.samples, request, sampling, adapter: adapter.unwrap_or(NO_ADAPTER) },
+            ActiveRequest { unfinished: request.samples, request, sampling, adapter: adapter.unwrap_or(NO_ADAPTER) },
         );
         Ok(())
     }
@@ -42,11 +42,11 @@ impl DecodeBatch<'_> {
     /// Prefills the prompts for which there is room, and draws the first token of their completions.
     pub(super) fn admit(&mut self) -> Result<()> {
         // A prefill reads all weights once more: it waits for several rows.
-        if !self.rows.is_empty() && self.room.rows - self.rows.len() < self.room.rows.div_ceil(8) {
+        if !self.rows.is_empty() && self.limits.rows - self.rows.len() < self.limits.rows.div_ceil(8) {
             return Ok(());
         }
         loop {
-            let taken = self.take();
+            let taken = self.next_requests();
             if taken.is_empty() {
                 return Ok(());
             }
@@ -55,34 +55,34 @@ impl DecodeBatch<'_> {
     }
 
     /// The next requests that fit with all their samples, or what fits of the first where nothing else is decoded.
-    fn take(&mut self) -> Vec<Admitted> {
+    fn next_requests(&mut self) -> Vec<AdmittedRequest> {
         let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
         while let Some((request, samples)) = self.waiting.front_mut() {
-            let Accepted { request: asked, sampling, .. } = &self.requests[request];
+            let ActiveRequest { request: asked, sampling, .. } = &self.requests[request];
             let (length, most) = (asked.prompt.len(), sampling.max_completion_tokens);
-            let first_places = self.capacity.first_places.min(most);
+            let initial_slots = self.capacity.initial_slots.min(most);
             // Those that are decoded can double theirs at least once.
-            let kept = if first_places < most { first_places } else { 0 };
+            let kept = if initial_slots < most { initial_slots } else { 0 };
             let is_first = count == 0;
-            let fits = (taken.is_empty() || prompt_rows + length <= self.room.prefill_rows)
-                && (is_first || self.free_places.count() >= first_places * samples.len() + kept * count)
-                && (is_first || count + samples.len() <= self.room.rows);
-            let Some(start) = fits.then(|| self.free_rows.take(length)).flatten() else { break };
-            let mut places = Vec::new();
-            while count + places.len() < self.room.rows
-                && places.len() < samples.len()
-                && let Some(first) = self.free_places.take(first_places)
+            let fits = (taken.is_empty() || prompt_rows + length <= self.limits.prefill_rows)
+                && (is_first || self.free_slots.count() >= initial_slots * samples.len() + kept * count)
+                && (is_first || count + samples.len() <= self.limits.rows);
+            let Some(start) = fits.then(|| self.free_rows.allocate(length)).flatten() else { break };
+            let mut kv_slots = Vec::new();
+            while count + kv_slots.len() < self.limits.rows
+                && kv_slots.len() < samples.len()
+                && let Some(first) = self.free_slots.allocate(initial_slots)
             {
-                places.push((first, first_places));
+                kv_slots.push((first, initial_slots));
             }
-            if places.len() < samples.len() && !is_first {
-                places.iter().for_each(|(first, count)| self.free_places.give_back(*first, *count));
+            if kv_slots.len() < samples.len() && !is_first {
+                kv_slots.iter().for_each(|(first, count)| self.free_slots.give_back(*first, *count));
                 self.free_rows.give_back(start, length);
                 break;
             }
-            (prompt_rows, count) = (prompt_rows + length, count + places.len());
-            let samples_taken = samples.drain(..places.len()).zip(places).collect();
-            taken.push(Admitted { request: *request, prompt: (start, length), samples: samples_taken });
+            (prompt_rows, count) = (prompt_rows + length, count + kv_slots.len());
+            let samples_taken = samples.drain(..kv_slots.len()).zip(kv_slots).collect();
+            taken.push(AdmittedRequest { request: *request, prompt: (start, length), samples: samples_taken });
             if samples.is_empty() {
                 self.waiting.pop_front();
             }
@@ -94,13 +94,13 @@ impl DecodeBatch<'_> {
     /// up and waits again: it will have the same random numbers.
     pub(super) fn grow(&mut self) -> Result<()> {
         let needs = |row: &Row| row.length() + row.draft.tokens.len();
-        let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.places.1;
+        let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.kv_slots.1;
         while let Some(index) = self.rows.iter().position(is_short) {
             let row = &mut self.rows[index];
             let most = self.requests[&row.request].sampling.max_completion_tokens;
-            let (old, count) = (row.places, needs(row).max(2 * row.places.1).min(most));
-            if let Some(first) = self.free_places.exchange(old, count) {
-                row.places = (first, count);
+            let (old, count) = (row.kv_slots, needs(row).max(2 * row.kv_slots.1).min(most));
+            if let Some(first) = self.free_slots.exchange(old, count) {
+                row.kv_slots = (first, count);
                 if first != old.0 {
                     self.caches.move_row(old.0, first, old.1)?;
                 }
@@ -108,7 +108,7 @@ impl DecodeBatch<'_> {
                 // Rows may have ended, and one that is given up must not be under way.
                 self.read(0)?;
             } else if let Some(row) = self.rows.pop() {
-                self.free_places.give_back(row.places.0, row.places.1);
+                self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
                 // Counted is what completions consist of.
                 self.counts.rows -= row.passes;
                 self.counts.accepted -= row.completion.token_ids.len() - 1 - row.passes;

@@ -6,8 +6,8 @@ impl DecodeBatch<'_> {
     /// Drafts as many tokens as make the pass fastest: it takes as long as the weights are read and its rows are computed,
     /// and gives each row a token and each draft one with its probability.
     pub(super) fn draft(&mut self) {
-        let (rows, balanced) = (self.rows.len(), self.room.balanced_rows);
-        if self.capacity.draft_tokens == 0 || rows >= self.room.drafted_rows {
+        let (rows, balanced) = (self.rows.len(), self.limits.balanced_rows);
+        if self.capacity.draft_tokens == 0 || rows >= self.limits.drafted_rows {
             return;
         }
         // The least that a row of its own would have to give.
@@ -22,9 +22,9 @@ impl DecodeBatch<'_> {
         }
         let mut gains: Vec<f64> = self.rows.iter().flat_map(|row| &row.draft.probabilities).copied().collect();
         gains.sort_by(|a, b| b.total_cmp(a));
-        gains.truncate(self.room.drafted_rows.saturating_sub(rows));
+        gains.truncate(self.limits.drafted_rows.saturating_sub(rows));
         let rate = |tokens: f64, count: usize| {
-            let padded = if count == 0 { self.room.padded } else { self.room.padded_drafted };
+            let padded = if count == 0 { self.limits.padded } else { self.limits.padded_drafted };
             tokens / (balanced + padded(rows + count)) as f64
         };
         let (mut tokens, mut best) = (rows as f64, (rate(rows as f64, 0), 0));

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::super::StopReason;
 use super::super::masks::ConstrainedRow;
 use super::super::queue::RequestSource;
-use super::super::shaping::Shaped;
-use super::{Accepted, Row};
+use super::super::shaping::ShapedToken;
+use super::{ActiveRequest, Row};
 use crate::kernels::sampler::SampledToken;
 
 impl Row {
@@ -30,12 +30,12 @@ impl Row {
     }
 
     /// Whether its next pass waits for its newest token to be known here: for its mask, or because it is drawn here.
-    pub(super) fn needs_newest(&self, requests: &BTreeMap<u64, Accepted>) -> bool {
+    pub(super) fn needs_newest(&self, requests: &BTreeMap<u64, ActiveRequest>) -> bool {
         self.constrained.is_some() || requests[&self.request].request.shaping.is_some()
     }
 
-    pub(super) fn tell_alternatives(&self, shaped: Option<Shaped>, source: &mut dyn RequestSource) {
-        if let Some(Shaped { alternatives, .. }) = shaped.filter(|shaped| !shaped.alternatives.is_empty()) {
+    pub(super) fn notify_alternatives(&self, shaped: Option<ShapedToken>, source: &mut dyn RequestSource) {
+        if let Some(ShapedToken { alternatives, .. }) = shaped.filter(|shaped| !shaped.alternatives.is_empty()) {
             source.on_alternatives(self.request, self.sample, alternatives);
         }
     }
@@ -50,7 +50,7 @@ impl Row {
     }
 
     /// Whether the newest token ends the row; notes why.
-    pub(super) fn has_ended(&mut self, requests: &BTreeMap<u64, Accepted>) -> bool {
+    pub(super) fn has_ended(&mut self, requests: &BTreeMap<u64, ActiveRequest>) -> bool {
         let stop_ids = &requests[&self.request].sampling.stop_ids;
         let stopped = self.completion.token_ids.last().is_some_and(|id| stop_ids.contains(id));
         if stopped {

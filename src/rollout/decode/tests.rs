@@ -7,10 +7,10 @@ use super::*;
 use crate::hub::ModelConfig;
 use crate::model::{Trainable, Weights};
 
-const ROOM: Room = Room {
+const ROOM: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
-    places: usize::MAX,
-    first_places: 4,
+    kv_slots: usize::MAX,
+    initial_slots: 4,
     prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,
     drafted_rows: 1000,
@@ -40,26 +40,26 @@ fn requests() -> Vec<Request> {
     (0..9).map(|n| Request { greedy: n % 3 == 2, ..Request::new(prompt(n), n, 4, 4) }).collect()
 }
 
-fn sampled(room: Room, temperature: f64, draft_tokens: usize, memory: &RolloutMemory) -> Generated {
+fn sampled(limits: DecodeLimits, temperature: f64, draft_tokens: usize, memory: &RolloutMemory) -> RolloutOutput {
     let sampling =
         Sampling { temperature, max_completion_tokens: 40, stop_ids: vec![3, 20, 37, 50], seed: 11, draft_tokens };
     let threads = ThreadPool::new(1).unwrap();
-    decode(&model(), Adapters::On, &requests(), &sampling, memory, room, &threads).unwrap()
+    decode(&model(), Adapters::On, &requests(), &sampling, memory, limits, &threads).unwrap()
 }
 
-fn tokens(generated: &Generated) -> Vec<(&[u32], StopReason)> {
+fn tokens(generated: &RolloutOutput) -> Vec<(&[u32], StopReason)> {
     generated.completions.iter().flatten().map(|found| (found.token_ids.as_slice(), found.stop)).collect()
 }
 
 /// Tokens but for the first of each completion.
-fn drawn(generated: &Generated) -> usize {
+fn tokens_after_first(generated: &RolloutOutput) -> usize {
     generated.completions.iter().flatten().map(|found| found.token_ids.len() - 1).sum()
 }
 
 /// The same tokens, and log-probs but for rounding.
-fn assert_same(found: &Generated, expected: &Generated, what: &str) {
+fn assert_same(found: &RolloutOutput, expected: &RolloutOutput, what: &str) {
     assert_eq!(tokens(found), tokens(expected), "{what}");
-    let log_probs = |generated: &Generated| -> Vec<f32> {
+    let log_probs = |generated: &RolloutOutput| -> Vec<f32> {
         generated.completions.iter().flatten().flat_map(|completion| completion.log_probs.clone()).collect()
     };
     let (found, expected) = (log_probs(found), log_probs(expected));
@@ -80,7 +80,7 @@ fn drafts_change_the_number_of_steps_alone() {
             let counts = drafted.counts;
             assert!(counts.accepted <= counts.drafted && counts.steps <= plain.counts.steps, "{counts:?}");
             // Every token but the first of a completion is drawn by a step, with a row of its own or as drafted.
-            assert_eq!(counts.rows + counts.accepted, drawn(drafted));
+            assert_eq!(counts.rows + counts.accepted, tokens_after_first(drafted));
         }
         assert!(known.counts.steps * 2 < plain.counts.steps, "{:?} of {:?}", known.counts, plain.counts);
     }
@@ -88,12 +88,12 @@ fn drafts_change_the_number_of_steps_alone() {
 
 #[test]
 fn passes_that_run_ahead_draw_the_same() {
-    let ahead = Room { runs_ahead: true, ..ROOM };
+    let ahead = DecodeLimits { runs_ahead: true, ..ROOM };
     for (temperature, draft_tokens) in [(0.0, 0), (1.0, 0), (0.7, 8)] {
         let plain = sampled(ROOM, temperature, draft_tokens, &RolloutMemory::default());
-        for room in [ahead, Room { rows: 8, ..ahead }, Room { rows: 4, drafted_rows: 3, ..ahead }] {
-            let found = sampled(room, temperature, draft_tokens, &RolloutMemory::default());
-            assert_same(&found, &plain, &format!("temperature {temperature}, {room:?}"));
+        for limits in [ahead, DecodeLimits { rows: 8, ..ahead }, DecodeLimits { rows: 4, drafted_rows: 3, ..ahead }] {
+            let found = sampled(limits, temperature, draft_tokens, &RolloutMemory::default());
+            assert_same(&found, &plain, &format!("temperature {temperature}, {limits:?}"));
             if draft_tokens == 0 {
                 let (found, plain) = (found.counts, plain.counts);
                 // A row that ends by its limit is not computed once more.
@@ -108,11 +108,14 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
     for (temperature, draft_tokens) in [(0.0, 0), (1.0, 0), (0.7, 8)] {
         let plain = sampled(ROOM, temperature, draft_tokens, &RolloutMemory::default());
         // The longest alone; some; half of all that are drawn.
-        for places in [40, 41, 110, 500] {
-            for room in [Room { places, ..ROOM }, Room { places, runs_ahead: true, drafted_rows: 12, ..ROOM }] {
-                let found = sampled(room, temperature, draft_tokens, &RolloutMemory::default());
-                assert_same(&found, &plain, &format!("temperature {temperature}, {room:?}"));
-                assert_eq!(found.counts.rows + found.counts.accepted, drawn(&found), "{room:?}");
+        for kv_slots in [40, 41, 110, 500] {
+            for limits in [
+                DecodeLimits { kv_slots, ..ROOM },
+                DecodeLimits { kv_slots, runs_ahead: true, drafted_rows: 12, ..ROOM },
+            ] {
+                let found = sampled(limits, temperature, draft_tokens, &RolloutMemory::default());
+                assert_same(&found, &plain, &format!("temperature {temperature}, {limits:?}"));
+                assert_eq!(found.counts.rows + found.counts.accepted, tokens_after_first(&found), "{limits:?}");
             }
         }
         let memory = RolloutMemory::default();
@@ -121,8 +124,9 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
             assert_same(&sampled(ROOM, temperature, draft_tokens, &memory), &plain, &what);
         }
         // With room for a fourth of the longest, more than a fourth of the rows are decoded together.
-        let (few, all) = (sampled(Room { places: 360, ..ROOM }, temperature, 0, &RolloutMemory::default()), 36 * 40);
-        let bounded = sampled(Room { rows: 360 / 40, ..ROOM }, temperature, 0, &RolloutMemory::default());
+        let (few, all) =
+            (sampled(DecodeLimits { kv_slots: 360, ..ROOM }, temperature, 0, &RolloutMemory::default()), 36 * 40);
+        let bounded = sampled(DecodeLimits { rows: 360 / 40, ..ROOM }, temperature, 0, &RolloutMemory::default());
         assert!(360 * 4 == all && few.counts.steps < bounded.counts.steps, "{:?} {:?}", few.counts, bounded.counts);
     }
 }
@@ -130,20 +134,20 @@ fn completions_grow_in_a_cache_that_has_no_room_for_all_at_their_longest() {
 #[test]
 fn rows_that_end_make_room_for_the_next_prompts() {
     let all = sampled(ROOM, 1.0, 0, &RolloutMemory::default());
-    let check = |room: Room, draft_tokens: usize| {
-        let found = sampled(room, 1.0, draft_tokens, &RolloutMemory::default());
-        assert_eq!(tokens(&found), tokens(&all), "{room:?}");
+    let check = |limits: DecodeLimits, draft_tokens: usize| {
+        let found = sampled(limits, 1.0, draft_tokens, &RolloutMemory::default());
+        assert_eq!(tokens(&found), tokens(&all), "{limits:?}");
         found.counts
     };
-    let counts = check(Room { rows: 8, ..ROOM }, 0);
+    let counts = check(DecodeLimits { rows: 8, ..ROOM }, 0);
     // Prompts do not wait for each other's longest completion.
     assert!(counts.steps < 5 * 39 && counts.rows == all.counts.rows, "{counts:?}");
-    check(Room { rows: 8, ..ROOM }, 8);
+    check(DecodeLimits { rows: 8, ..ROOM }, 8);
     // One completion more than there are rows; prompts one at a time; room for the longest prompt alone.
-    check(Room { rows: 3, ..ROOM }, 0);
-    check(Room { prefill_rows: 1, ..ROOM }, 0);
-    check(Room { rows: 16, prompt_rows: 35, ..ROOM }, 0);
-    check(Room { rows: 12, prompt_rows: 60, prefill_rows: 20, ..ROOM }, 8);
+    check(DecodeLimits { rows: 3, ..ROOM }, 0);
+    check(DecodeLimits { prefill_rows: 1, ..ROOM }, 0);
+    check(DecodeLimits { rows: 16, prompt_rows: 35, ..ROOM }, 0);
+    check(DecodeLimits { rows: 12, prompt_rows: 60, prefill_rows: 20, ..ROOM }, 8);
 }
 
 /// Gives one request at a time, and drops some completions on their way.
@@ -198,7 +202,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         adapter: None,
     };
     for runs_ahead in [false, true] {
-        let room = Room { runs_ahead, ..ROOM };
+        let limits = DecodeLimits { runs_ahead, ..ROOM };
         let mut source = Trickle {
             left: requests.iter().enumerate().map(queued).collect(),
             dropped_at: BTreeMap::from([(100 - 3, 1), (100 - 5, 7)]),
@@ -206,8 +210,8 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
             ended: BTreeMap::new(),
             together: 0,
         };
-        let capacity = Capacity::of_queue(size, 8, 0);
-        decode_from(&model, Adapters::On, &mut source, &memory, (room, capacity), &threads).unwrap();
+        let capacity = Capacity::for_queue(size, 8, 0);
+        decode_from(&model, Adapters::On, &mut source, &memory, (limits, capacity), &threads).unwrap();
         assert!((9..=12).contains(&source.together), "{}", source.together);
         assert_eq!(source.ended.len(), requests.len() * 4);
         for (index, request) in requests.iter().enumerate() {

@@ -26,7 +26,7 @@ pub(super) struct AcceptedFiles {
 }
 
 impl AcceptedFiles {
-    pub(super) fn of(run: &Path) -> Self {
+    pub(super) fn for_run(run: &Path) -> Self {
         Self { folder: run.join(FOLDER), written: AtomicU64::new(0) }
     }
 

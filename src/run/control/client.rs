@@ -20,7 +20,7 @@ use crate::run::slurm::cancel_job;
 use crate::run::{State, Status};
 
 /// How long a live worker may take to accept a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The polling interval for answers, for file systems without notifications.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -45,8 +45,8 @@ pub fn ask(
     timeout: Duration,
     on_part: &mut dyn FnMut(Value),
 ) -> Result<RequestOutcome, RunError> {
-    if let Liveness::Gone(standing) = Liveness::of(run) {
-        if matches!(verb, Verb::Annotate { .. }) && Pulled::of(run).is_none() {
+    if let Liveness::Gone(standing) = Liveness::for_run(run) {
+        if matches!(verb, Verb::Annotate { .. }) && Pulled::for_run(run).is_none() {
             note_without_worker(run, verb)?;
             return Ok(RequestOutcome { text: "noted".to_owned(), done: true, result: Value::Null });
         }
@@ -57,7 +57,7 @@ pub fn ask(
     let mut accepted: Option<(String, Instant)> = None;
     loop {
         // Checked before the answers are read: a worker answers before it exits.
-        let liveness = Liveness::of(run);
+        let liveness = Liveness::for_run(run);
         for Answer { stage, text, result } in posted.new_answers() {
             match stage {
                 Stage::Refused => return Err(RunError::Refused { path: run.to_owned(), message: text }),
@@ -69,7 +69,7 @@ pub fn ask(
         }
         let is_over = accepted
             .as_ref()
-            .map_or(begun.elapsed() >= PATIENCE, |(_, since)| since.elapsed() >= timeout || posted.is_orphaned());
+            .map_or(begun.elapsed() >= ACCEPT_TIMEOUT, |(_, since)| since.elapsed() >= timeout || posted.is_orphaned());
         match (liveness, accepted) {
             (Liveness::Gone(_), Some((text, _))) => {
                 return Ok(RequestOutcome { text, done: false, result: Value::Null });

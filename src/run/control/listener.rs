@@ -90,7 +90,7 @@ struct ListenerThread {
 
 impl ListenerThread {
     fn round(&mut self) {
-        if let Err(error) = self.stands() {
+        if let Err(error) = self.check() {
             self.handler.controls.mark_lost(error.to_string());
             return self.handle_stop(Stop::Now);
         }
@@ -102,7 +102,7 @@ impl ListenerThread {
     }
 
     /// Checks that the worker still has its folder and its log.
-    fn stands(&self) -> Result<(), RunError> {
+    fn check(&self) -> Result<(), RunError> {
         self.identity.check()?;
         self.log.as_ref().filter(|log| is_gone(log)).map_or(Ok(()), |log| Err(lost_log(log)))
     }

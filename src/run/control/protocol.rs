@@ -14,11 +14,11 @@ pub(super) const REQUEST: &str = ".request.json";
 pub(super) const ANSWERS: &str = ".answers.jsonl";
 
 /// In bytes.
-pub(super) const LONGEST_REQUEST: usize = 64 * 1024;
+pub(super) const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 pub(super) const PROTOCOL_VERSION: u64 = 1;
 
-const LONGEST_ID: usize = 64;
+const MAX_ID_LEN: usize = 64;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Request {
@@ -61,14 +61,14 @@ impl Request {
     /// The error is the id, as far as it could be read, and a message.
     pub(super) fn parse(bytes: &[u8]) -> Result<(String, Verb), (String, String)> {
         let nameless = |error: String| (String::new(), error);
-        if bytes.len() > LONGEST_REQUEST {
-            return Err(nameless(format!("the request is longer than {LONGEST_REQUEST} bytes")));
+        if bytes.len() > MAX_REQUEST_BYTES {
+            return Err(nameless(format!("the request is longer than {MAX_REQUEST_BYTES} bytes")));
         }
         let request: Self =
             serde_json::from_slice(bytes).map_err(|error| nameless(format!("the request is malformed: {error}")))?;
         if !is_id(&request.id) {
             return Err(nameless(format!(
-                "a request's id is 1 to {LONGEST_ID} letters, digits, hyphens or underscores"
+                "a request's id is 1 to {MAX_ID_LEN} letters, digits, hyphens or underscores"
             )));
         }
         if request.v > PROTOCOL_VERSION {
@@ -92,7 +92,7 @@ pub(super) fn answers_file(run: &Path, id: &str) -> PathBuf {
 
 /// Ids become file names.
 pub(super) fn is_id(id: &str) -> bool {
-    (1..=LONGEST_ID).contains(&id.len())
+    (1..=MAX_ID_LEN).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
@@ -139,7 +139,7 @@ mod tests {
         check(br#"{"id":"a","v":2,"verb":"pause"}"#, "a", "version 2, newer");
         check(br#"{"id":"a","verb":"pause","arguments":[]}"#, "", "malformed");
         check(br#"{"id":"a","verb":"dance"}"#, "a", "unknown verb");
-        check(&b" ".repeat(LONGEST_REQUEST + 1), "", "longer than 65536 bytes");
+        check(&b" ".repeat(MAX_REQUEST_BYTES + 1), "", "longer than 65536 bytes");
         assert_eq!(Request::parse(br#"{"v":1,"id":"a","verb":"pause"}"#).unwrap(), ("a".to_owned(), Verb::Pause));
     }
 }

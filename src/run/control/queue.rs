@@ -12,7 +12,7 @@ use super::protocol::Answer;
 use super::verb::Verb;
 use crate::run::events;
 
-const MOST_WAITING: usize = 256;
+const MAX_WAITING_REQUESTS: usize = 256;
 
 /// How soon a waiting loop sees a signal, which cannot wake it.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(200);
@@ -112,7 +112,7 @@ impl RequestQueue {
 
     /// Takes all requests, in order. Each must be recorded as a `control` event, passed to [`Self::recorded`], and
     /// answered.
-    pub fn take(&self) -> Vec<AcceptedRequest> {
+    pub fn drain(&self) -> Vec<AcceptedRequest> {
         self.queue().waiting.drain(..).collect()
     }
 
@@ -223,7 +223,7 @@ impl RequestQueue {
 
     /// From now on, accepted requests are written to the run's folder until the log has them.
     pub(in crate::run) fn persist_in(&self, run: &Path) {
-        let _ = self.0.spool.set(AcceptedFiles::of(run));
+        let _ = self.0.spool.set(AcceptedFiles::for_run(run));
     }
 
     /// Queues a checked request; once this returns, it survives a crash. A pause, a resume and a stop are visible at
@@ -305,10 +305,12 @@ impl RequestQueue {
 impl Queue {
     /// Why `verb` cannot be queued. A full queue still accepts a stop.
     fn refusal(&self, verb: &Verb) -> Option<String> {
-        let full = self.waiting.len() >= MOST_WAITING && !matches!(verb, Verb::Stop { .. });
+        let full = self.waiting.len() >= MAX_WAITING_REQUESTS && !matches!(verb, Verb::Stop { .. });
         match self.closed {
             true => Some("run has ended".to_owned()),
-            false => full.then(|| format!("{MOST_WAITING} requests are queued: try again after the current step")),
+            false => {
+                full.then(|| format!("{MAX_WAITING_REQUESTS} requests are queued: try again after the current step"))
+            }
         }
     }
 }
@@ -339,22 +341,22 @@ mod tests {
         controls.push(Verb::Pause, 7, silent()).unwrap();
         controls.push(Verb::Checkpoint, 8, silent()).unwrap();
         assert!(controls.pause_requested() && controls.stop_requested().is_none());
-        let taken = controls.take();
+        let taken = controls.drain();
         assert_eq!(taken.iter().map(|accepted| (accepted.id, accepted.user_id)).collect::<Vec<_>>(), [(1, 7), (2, 8)]);
         assert_eq!((taken[1].event(5).verb.as_str(), taken[1].event(5).step), ("checkpoint", 5));
-        assert!(controls.take().is_empty());
+        assert!(controls.drain().is_empty());
     }
 
     #[test]
     fn what_waits_before_a_step_is_looked_at_before_it() {
         let controls = RequestQueue::default();
         assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(None));
-        controls.take();
+        controls.drain();
         assert!(controls.compute_until(4));
         assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(4)));
         assert!(!controls.compute_until(6));
         assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(4)), "the loop has yet to look after step 4");
-        controls.take();
+        controls.drain();
         assert!(controls.compute_until(6));
         assert_eq!(controls.push(Verb::Eval, 0, silent()), Ok(Some(6)));
     }
@@ -411,7 +413,7 @@ mod tests {
         for waker in wakers {
             let controls = RequestQueue::default();
             controls.push(Verb::Pause, 0, silent()).unwrap();
-            controls.take();
+            controls.drain();
             let waiting = controls.clone();
             let thread = std::thread::spawn(move || waiting.wait_while_paused());
             waker(&controls);
@@ -427,7 +429,7 @@ mod tests {
         let reply: ReplyFn = Arc::new(move |answer: &Answer| sink.lock().unwrap().push(answer.clone()));
         controls.push(Verb::Eval, 0, Arc::clone(&reply)).unwrap();
         controls.push(Verb::Checkpoint, 0, Arc::clone(&reply)).unwrap();
-        let first = controls.take().remove(0).id;
+        let first = controls.drain().remove(0).id;
         let done = Answer::done("read", serde_json::json!({"n": 1}));
         controls.answer(first, &Answer::part(serde_json::json!(1)));
         controls.answer(first, &done);
@@ -457,13 +459,13 @@ mod tests {
         for verb in [Verb::Pause, Verb::Resume, Verb::Stop { now: false }] {
             controls.push(verb, 0, silent()).unwrap();
         }
-        assert_eq!(controls.take().len(), 3);
+        assert_eq!(controls.drain().len(), 3);
     }
 
     #[test]
     fn a_full_queue_accepts_only_a_stop() {
         let controls = RequestQueue::default();
-        (0..MOST_WAITING).for_each(|_| _ = controls.push(Verb::Eval, 0, silent()).unwrap());
+        (0..MAX_WAITING_REQUESTS).for_each(|_| _ = controls.push(Verb::Eval, 0, silent()).unwrap());
         assert!(controls.push(Verb::Eval, 0, silent()).unwrap_err().contains("256 requests are queued"));
         controls.push(Verb::Stop { now: false }, 0, silent()).unwrap();
         assert_eq!(controls.stop_requested(), Some(Stop::AfterStep));

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::OFlags;
 
 use super::handler::RequestHandler;
-use super::protocol::{ANSWERS, Answer, AnswerLine, FOLDER, LONGEST_REQUEST, PROTOCOL_VERSION, REQUEST, is_id};
+use super::protocol::{ANSWERS, Answer, AnswerLine, FOLDER, MAX_REQUEST_BYTES, PROTOCOL_VERSION, REQUEST, is_id};
 use super::queue::ReplyFn;
 use crate::run::error::RunError;
 use crate::run::folder::{FolderWatch, private_folder, user_id, user_name};
@@ -88,7 +88,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err(format!("the request belongs to {}, not to {}", user_name(found.uid()), user_name(user_id())));
     }
     let mut request = Vec::new();
-    file.take(LONGEST_REQUEST as u64 + 1).read_to_end(&mut request).map_err(unreadable)?;
+    file.take(MAX_REQUEST_BYTES as u64 + 1).read_to_end(&mut request).map_err(unreadable)?;
     Ok(request)
 }
 

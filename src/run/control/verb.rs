@@ -15,9 +15,9 @@ use crate::secrets::is_control;
 pub const SETTABLE: [&str; 3] = ["learning_rate", "temperature", "max_steps"];
 
 /// In characters.
-const LONGEST_NOTE: usize = 4096;
+const MAX_NOTE_CHARS: usize = 4096;
 
-const MOST_SAMPLES: u64 = 64;
+const MAX_SAMPLES: u64 = 64;
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verb {
@@ -233,8 +233,8 @@ fn note_text(text: String) -> Result<String, String> {
     let text = text.trim().to_owned();
     match text.chars().count() {
         0 => Err("annotate: the note is empty".to_owned()),
-        length if length > LONGEST_NOTE => {
-            Err(format!("annotate: the note has {length} characters (limit {LONGEST_NOTE})"))
+        length if length > MAX_NOTE_CHARS => {
+            Err(format!("annotate: the note has {length} characters (limit {MAX_NOTE_CHARS})"))
         }
         _ => Ok(text),
     }
@@ -288,7 +288,7 @@ fn sample(request: &RequestArguments<'_>) -> Result<Sample, String> {
     let target = request.text("target")?.unwrap_or_else(|| "trained".to_owned());
     Ok(Sample {
         row: row.ok_or("sample: `row` must be a prompt's id or a whole row")?,
-        n: request.whole("n", 1..=MOST_SAMPLES)?.unwrap_or(1) as usize,
+        n: request.whole("n", 1..=MAX_SAMPLES)?.unwrap_or(1) as usize,
         temperature: temperature.unwrap_or(1.0),
         max_tokens: request.whole("max_tokens", 1..=1 << 20)?.map(|tokens| tokens as usize),
         base: match target.as_str() {

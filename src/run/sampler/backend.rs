@@ -43,7 +43,7 @@ impl SampleBackend {
     ///
     /// # Errors
     /// [`RunError::Model`] if it is neither a model nor a run; [`RunError`] if the run has no such checkpoint.
-    pub fn of(model: &str, places: &RunFolders) -> Result<Self, RunError> {
+    pub fn of(model: &str, run_folders: &RunFolders) -> Result<Self, RunError> {
         // In the order of the command line: a model's folder or name, then a run.
         let found = find_model(model);
         let refused = match found {
@@ -58,7 +58,7 @@ impl SampleBackend {
             Err(error) => Some(error),
         };
         let reference = RunReference::parse(model);
-        match (places.find(&reference.run), refused) {
+        match (run_folders.find(&reference.run), refused) {
             (Ok(run), _) => Self::of_run(&run, &reference),
             (Err(RunError::NotFound { .. }), Some(error)) if !reference.explicit => {
                 Err(RunError::Model { name: model.to_owned(), message: error.to_string() })
@@ -69,7 +69,7 @@ impl SampleBackend {
 
     fn of_run(run: &RunDirectory, reference: &RunReference) -> Result<Self, RunError> {
         let current = !reference.explicit || reference.at == At::Last;
-        if current && Liveness::of(run.path()).may_live() {
+        if current && Liveness::for_run(run.path()).may_live() {
             return Ok(Self::Run(run.path().to_owned()));
         }
         let step = resolve_checkpoint(run, reference.at)?;

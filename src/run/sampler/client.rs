@@ -28,7 +28,7 @@ pub struct Sampling {
 }
 
 /// How many workers are tried if one exits or dies.
-const MOST_WORKERS: usize = 3;
+const MAX_WORKERS: usize = 3;
 
 /// How long a worker may take from its end event to its exit.
 const LEAVING: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ const LEAVING: Duration = Duration::from_secs(5);
 /// worker's reason, [`RunError::NoAnswer`].
 pub fn sample(
     request: &SamplingRequest,
-    places: &RunFolders,
+    run_folders: &RunFolders,
     how: &Launch,
     longest: Duration,
     on_backend: &mut dyn FnMut(&SampleBackend),
@@ -52,7 +52,7 @@ pub fn sample(
     let verb = Verb::Sample(request.sample.clone());
     let mut workers = 0;
     loop {
-        let backend = SampleBackend::of(&request.model, places)?;
+        let backend = SampleBackend::of(&request.model, run_folders)?;
         on_backend(&backend);
         if let SampleBackend::Worker { folder, model } = &backend {
             start(folder, model, how)?;
@@ -69,8 +69,8 @@ pub fn sample(
         });
         match answered {
             // The worker exited meanwhile, because its device was wanted or it was idle: the next one is asked.
-            Err(RunError::NoWorker { .. } | RunError::NoAnswer { .. }) if parts == 0 && workers < MOST_WORKERS => {}
-            Err(RunError::Refused { .. }) if parts == 0 && workers < MOST_WORKERS && has_ended(backend.folder()) => {}
+            Err(RunError::NoWorker { .. } | RunError::NoAnswer { .. }) if parts == 0 && workers < MAX_WORKERS => {}
+            Err(RunError::Refused { .. }) if parts == 0 && workers < MAX_WORKERS && has_ended(backend.folder()) => {}
             outcome => return outcome.map(|RequestOutcome { text, done, .. }| Sampling { backend, done, text }),
         }
     }
@@ -80,7 +80,7 @@ pub fn sample(
 fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     // A worker that has recorded its end is about to exit.
     let deadline = Instant::now() + LEAVING;
-    while Liveness::of(folder).may_live() {
+    while Liveness::for_run(folder).may_live() {
         if !has_ended(folder) || Instant::now() >= deadline {
             return Ok(());
         }
@@ -89,7 +89,7 @@ fn start(folder: &Path, model: &str, how: &Launch) -> Result<(), RunError> {
     SamplerFile::write(folder, model)?;
     match launch_in(folder, "--sampler", how) {
         Err(error @ RunError::Launch { .. }) => {
-            if Liveness::of(folder).may_live() {
+            if Liveness::for_run(folder).may_live() {
                 Ok(())
             } else {
                 Err(error)

@@ -27,7 +27,7 @@ pub fn ask_slurm(runs: impl IntoIterator<Item = PathBuf>, recently: Duration) ->
         .filter_map(|run| SlurmJob::read(&run).map(|job| (run, job)))
         .filter(|(run, job)| {
             let is_recent = now_ms().saturating_sub(job.asked_ms) < recently_ms;
-            job.phase() != JobPhase::Over && job.job.is_some() && !is_recent && !Liveness::of(run).may_live()
+            job.phase() != JobPhase::Over && job.job.is_some() && !is_recent && !Liveness::for_run(run).may_live()
         })
         .collect();
     if asked.is_empty() {
@@ -35,7 +35,7 @@ pub fn ask_slurm(runs: impl IntoIterator<Item = PathBuf>, recently: Duration) ->
     }
     let lines = job_lines(asked.iter().filter_map(|(_, job)| job.job))?;
     for (run, mut job) in asked {
-        job.take(lines.iter().find(|line| Some(line.job) == job.job), || last_line(&run.join("worker.log")));
+        job.update(lines.iter().find(|line| Some(line.job) == job.job), || last_line(&run.join("worker.log")));
         // The runs of others are read only.
         let _ = job.write(&run);
     }
@@ -133,7 +133,7 @@ pub(in crate::run) fn enter_job(run: &Path) -> Result<Option<u64>, RunError> {
 pub(in crate::run) fn cancel_job(run: &Path) -> Result<Option<String>, RunError> {
     let Some((job, id)) = live_job(run)?.and_then(|job| job.job.map(|id| (job, id))) else { return Ok(None) };
     call("scancel", Command::new("scancel").arg(id.to_string()))?;
-    let mut cancelled = SlurmJob { stopped: !Liveness::of(run).may_live(), ..job };
+    let mut cancelled = SlurmJob { stopped: !Liveness::for_run(run).may_live(), ..job };
     // Slurm may take its time to say so itself.
     (cancelled.state, cancelled.asked_ms) = ("CANCELLED".to_owned(), now_ms());
     cancelled.write(run)?;

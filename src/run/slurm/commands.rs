@@ -8,7 +8,7 @@ use crate::run::error::RunError;
 use crate::run::subprocess::output_within;
 
 /// How long a controller may take; Slurm's commands wait about as long themselves.
-const PATIENCE: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a command prints.
 ///
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// [`RunError::NoSlurm`] where it is not installed, [`RunError::Slurm`] with what it says.
 pub(super) fn call(program: &'static str, command: &mut Command) -> Result<String, RunError> {
     // Times as they are read here.
-    let printed = match output_within(command.env("SLURM_TIME_FORMAT", "standard"), PATIENCE) {
+    let printed = match output_within(command.env("SLURM_TIME_FORMAT", "standard"), COMMAND_TIMEOUT) {
         Ok(printed) => printed,
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(RunError::NoSlurm { program }),
         Err(error) => return Err(RunError::Slurm { program, message: error.to_string() }),

@@ -111,7 +111,7 @@ impl SlurmJob {
     }
 
     /// What Slurm says of it now: `None` if it no longer knows it. `last_line`: of its output.
-    pub(super) fn take(&mut self, said: Option<&JobLine>, last_line: impl FnOnce() -> String) {
+    pub(super) fn update(&mut self, said: Option<&JobLine>, last_line: impl FnOnce() -> String) {
         self.asked_ms = now_ms();
         match said {
             None => (self.state, self.reason) = (UNKNOWN.to_owned(), String::new()),
@@ -356,11 +356,11 @@ mod tests {
             start_ms,
         };
         let mut job = job("RUNNING", "", Some(2000));
-        job.take(Some(&line("PENDING", Some(9000))), || unreachable!());
+        job.update(Some(&line("PENDING", Some(9000))), || unreachable!());
         assert_eq!((job.start_ms, job.expected_start_ms, job.node_list.as_str()), (Some(2000), Some(9000), "n[1-2]"));
-        job.take(Some(&line("RUNNING", Some(8000))), || unreachable!());
+        job.update(Some(&line("RUNNING", Some(8000))), || unreachable!());
         assert_eq!((job.start_ms, job.expected_start_ms, job.node_list.as_str()), (Some(8000), None, "n3"));
-        job.take(None, || "killed".to_owned());
+        job.update(None, || "killed".to_owned());
         assert_eq!((job.phase(), job.last_line.as_str(), job.start_ms), (JobPhase::Over, "killed", Some(8000)));
         let read: SlurmJob = serde_json::from_slice(&serde_json::to_vec(&job).unwrap()).unwrap();
         assert_eq!(read, job);

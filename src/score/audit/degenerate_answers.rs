@@ -34,7 +34,7 @@ pub(super) fn answer(schema: &Value, habit: FillStyle) -> Value {
 }
 
 /// Whether there may be one more value.
-fn take(left: &Cell<usize>) -> bool {
+fn spend(left: &Cell<usize>) -> bool {
     left.replace(left.get().saturating_sub(1)) > 0
 }
 
@@ -44,7 +44,7 @@ fn take_bytes(left: &Cell<usize>, bytes: usize) {
 }
 
 fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cell<usize>) -> Value {
-    let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH && take(left)) else { return Value::Null };
+    let Some(keywords) = schema.as_object().filter(|_| depth < MAX_DEPTH && spend(left)) else { return Value::Null };
     let next = |inner: &Value| fill(root, inner, habit, depth + 1, left);
     let reference = keywords.get("$ref").and_then(Value::as_str);
     if let Some(target) = reference.and_then(|reference| referenced_part(root, reference)) {
@@ -100,7 +100,7 @@ fn object(
         keywords.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     let mut members = Map::new();
     for (key, schema) in keywords.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        if (habit != FillStyle::Least || required.contains(key.as_str())) && take(left) {
+        if (habit != FillStyle::Least || required.contains(key.as_str())) && spend(left) {
             take_bytes(left, key.len());
             members.insert(key.clone(), if habit == FillStyle::Nulls { Value::Null } else { next(schema) });
         }
@@ -111,7 +111,7 @@ fn object(
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
-        .take_while(|_| take(left))
+        .take_while(|_| spend(left))
     {
         take_bytes(left, key.len());
         members.entry(key).or_insert(Value::Null);

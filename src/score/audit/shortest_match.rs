@@ -3,7 +3,7 @@
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// Letters of a text; a pattern that asks for more has no lazy answer.
-const LONGEST: usize = 4_096;
+const MAX_CHARS: usize = 4_096;
 /// What a lazy model writes where the pattern allows it.
 const USUAL: [char; 5] = ['x', 'X', '0', ' ', '-'];
 
@@ -20,11 +20,11 @@ fn add(part: &Hir, text: &mut String) -> bool {
         HirKind::Empty | HirKind::Look(_) => true,
         HirKind::Literal(literal) => {
             text.push_str(&String::from_utf8_lossy(&literal.0));
-            text.len() <= LONGEST
+            text.len() <= MAX_CHARS
         }
         HirKind::Class(class) => {
             text.extend(letter(class));
-            text.len() <= LONGEST
+            text.len() <= MAX_CHARS
         }
         HirKind::Repetition(repetition) => {
             // What need not add anything is not repeated.

@@ -10,11 +10,11 @@ use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, OrderedMap, Reason, Tier};
 
 /// Of one answer; more are left out.
-const MOST_REASONS: usize = 100;
-const MOST_METRICS: usize = 16;
-const LONGEST_TEXT: usize = 2_000;
+const MAX_REASONS: usize = 100;
+const MAX_METRICS: usize = 16;
+const MAX_TEXT_CHARS: usize = 2_000;
 /// Names of failure classes that are kept apart; a scorer that writes its reasons there would fill a run's log.
-const MOST_CLASSES: usize = 64;
+const MAX_CLASSES: usize = 64;
 
 /// One line of a program.
 #[derive(Debug, Deserialize)]
@@ -58,14 +58,14 @@ pub(super) struct Classes(Mutex<Vec<FailureClass>>);
 
 impl Classes {
     /// The class of a name; `other` for one too many, and for what is no name.
-    fn of(&self, name: &str) -> FailureClass {
+    fn class_of(&self, name: &str) -> FailureClass {
         let Some(class) = FailureClass::from_key(name) else { return FailureClass::Other };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match class {
             // Only the program itself knows that it was wrong.
             FailureClass::ScorerError => FailureClass::Other,
             _ if seen.contains(&class) => class,
-            _ if seen.len() >= MOST_CLASSES => FailureClass::Other,
+            _ if seen.len() >= MAX_CLASSES => FailureClass::Other,
             _ => {
                 seen.push(class);
                 class
@@ -99,7 +99,7 @@ impl Answer {
             (None, None) => return failed("the scorer answered neither `score` nor `tier`"),
         };
         let mut metrics = Vec::new();
-        for (name, value) in self.metrics.into_iter().take(MOST_METRICS) {
+        for (name, value) in self.metrics.into_iter().take(MAX_METRICS) {
             // As a name of a metric in a run's log.
             let is_name = FailureClass::from_key(&name).is_some();
             match value.as_f64().filter(|value| value.is_finite() && is_name) {
@@ -112,12 +112,12 @@ impl Answer {
                 }
             }
         }
-        let named = self.failure.map(|name| classes.of(&name));
+        let named = self.failure.map(|name| classes.class_of(&name));
         let failure = match tier {
             Tier::Valid => named.or((self.exact == Some(false)).then_some(FailureClass::WrongValue)),
             _ => Some(named.unwrap_or(FailureClass::Other)),
         };
-        let reasons: Vec<Reason> = self.reasons.into_iter().take(MOST_REASONS).map(reason).collect();
+        let reasons: Vec<Reason> = self.reasons.into_iter().take(MAX_REASONS).map(reason).collect();
         // Of a valid answer they are no faults.
         let (errors, warnings) = match tier {
             Tier::Valid => (Vec::new(), reasons.into_iter().map(|reason| reason.message).collect()),
@@ -144,5 +144,5 @@ fn reason(reason: AnswerReason) -> Reason {
 }
 
 pub(super) fn shorten(text: &str) -> String {
-    crate::format::shortened(text, LONGEST_TEXT)
+    crate::format::shortened(text, MAX_TEXT_CHARS)
 }

@@ -8,7 +8,7 @@ use super::Question;
 use super::answer::shorten;
 use super::process::Program;
 use super::program_files::ProgramFiles;
-use super::suppressions::Unsuppressed;
+use super::suppressions::UnsuppressedSource;
 use super::whole_run::{Output, Run, line_reasons, run};
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;
@@ -16,7 +16,7 @@ use crate::score::{FailureClass, Reason, Tier};
 use crate::task::{CodeRules, CommandRules, FILE_ARGUMENT};
 
 /// Findings of one answer that are listed.
-const MOST_FINDINGS: usize = 100;
+const MAX_FINDINGS: usize = 100;
 
 /// What a checker says about a place of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(super) fn check(
     files: &ProgramFiles,
     question: &Question<'_>,
     written: &mut Output,
-    is_wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
 ) -> Result<Verdict, String> {
     let answer = &question.completion;
     let fenced = fenced(answer);
@@ -48,17 +48,17 @@ pub(super) fn check(
     if source.trim().is_empty() {
         return unparsable(FailureClass::Other, "the answer is empty", start);
     }
-    let unsuppressed = Unsuppressed::of(source);
-    let checked = checked(rules, code, files, (&unsuppressed.source, &question.row), written, is_wanted)?;
+    let unsuppressed = UnsuppressedSource::from_source(source);
+    let checked = checked(rules, code, files, (&unsuppressed.source, &question.row), written, keep_going)?;
     if fenced.is_some() && !code.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
         return Ok(Verdict { tolerant: checked.0 == Tier::Valid, ..found });
     }
     let (tier, class, mut reasons) = checked;
     let mut places = Places::new(answer);
-    let first = places.of(start);
+    let first = places.locate(start);
     let warning = |(offset, text): &(usize, &str)| {
-        let Place { line, column } = places.of(start + offset);
+        let Place { line, column } = places.locate(start + offset);
         format!("line {line} column {column}: {:?} suppresses findings: the checker does not see it", shorten(text))
     };
     let warnings = unsuppressed.found.iter().map(warning).collect();
@@ -78,7 +78,7 @@ fn checked(
     files: &ProgramFiles,
     (source, row): (&str, &str),
     written: &mut Output,
-    is_wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
 ) -> Result<Checked, String> {
     let work = files.copies()?;
     let file = work.path().join(&code.file);
@@ -92,7 +92,7 @@ fn checked(
         let (program, folder) = (files.path_of(program, work.path()), work.path());
         let program = Program { program, arguments, folder, variables: &variables, joins_output: true };
         let Run { exit_code, output, ended } =
-            run(rules, &program, if takes_file { "" } else { source }, written, is_wanted)?;
+            run(rules, &program, if takes_file { "" } else { source }, written, keep_going)?;
         if exit_code == Some(0) {
             continue;
         }
@@ -154,7 +154,7 @@ fn findings(output: &str, file: &str) -> Vec<Finding> {
         if !found.contains(&finding) {
             found.push(finding);
         }
-        if found.len() == MOST_FINDINGS {
+        if found.len() == MAX_FINDINGS {
             break;
         }
     }

@@ -33,7 +33,7 @@ use pool::Pool;
 use program_files::ProgramFiles;
 
 /// Answers that are remembered; then all are forgotten.
-const MOST_REMEMBERED: usize = 65_536;
+const MAX_CACHED_VERDICTS: usize = 65_536;
 
 type Key = [u8; 16];
 
@@ -86,11 +86,11 @@ impl CommandScorer {
         expected.as_str().filter(|_| is_code).map(str::to_owned)
     }
 
-    /// Judges answers, in order; `None` once `is_wanted` returns false.
+    /// Judges answers, in order; `None` once `keep_going` returns false.
     pub(super) fn judge_all(
         &self,
         answers: &[(&str, Option<&PromptRow>)],
-        is_wanted: &(dyn Fn() -> bool + Sync),
+        keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let questions: Vec<Question<'_>> = answers.iter().map(|(answer, row)| Question::new(answer, *row)).collect();
         let keys: Vec<Key> = questions.iter().map(Question::key).collect();
@@ -107,17 +107,17 @@ impl CommandScorer {
         places.sort_unstable();
         let texts: Vec<&Question<'_>> = places.iter().map(|place| &questions[*place]).collect();
         let replies = match &self.rules.mode {
-            CommandMode::Lines => self.pool.ask_all(&self.rules, &self.files, &texts, is_wanted)?,
+            CommandMode::Lines => self.pool.ask_all(&self.rules, &self.files, &texts, keep_going)?,
             CommandMode::ExitCode | CommandMode::Code(_) => {
-                single_run::run_all(&self.rules, &self.files, &texts, is_wanted)?
+                single_run::run_all(&self.rules, &self.files, &texts, keep_going)?
             }
         };
         // Those of programs that were ended for it say nothing.
-        if !is_wanted() {
+        if !keep_going() {
             return None;
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() + replies.len() > MOST_REMEMBERED {
+        if known.len() + replies.len() > MAX_CACHED_VERDICTS {
             known.clear();
         }
         for (place, verdict) in places.iter().zip(replies) {
@@ -374,8 +374,8 @@ mod tests {
         for mode in [CommandMode::Lines, CommandMode::ExitCode] {
             let (_folder, scorer) = scorer(&["sleep", "60"], &[], |rules| (rules.mode, rules.seconds) = (mode, 60.0));
             let asked = std::sync::atomic::AtomicUsize::new(0);
-            let is_wanted = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 4;
-            assert!(scorer.judge_all(&[("a", None), ("b", None)], &is_wanted).is_none());
+            let keep_going = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 4;
+            assert!(scorer.judge_all(&[("a", None), ("b", None)], &keep_going).is_none());
             assert!(asked.into_inner() < 50, "it is not waited for");
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Classes};
-use super::process::{Moved, Process, Program};
+use super::process::{Process, Program, WaitOutcome};
 use super::program_files::ProgramFiles;
 use super::scratch::PrivateFolder;
 use super::{Question, failed};
@@ -19,9 +19,9 @@ const BYTES_UNDER_WAY: usize = 1 << 18;
 /// What a program may take to start, besides the time for its first answer: an interpreter that loads its modules.
 pub(super) const START: Duration = Duration::from_secs(60);
 /// Fewer questions are not worth another process.
-const LEAST_QUESTIONS: usize = 16;
+const MIN_QUESTIONS: usize = 16;
 /// A program that fails so often without an answer between is not started again for these questions.
-const MOST_FAILURES: usize = 3;
+const MAX_FAILURES: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -54,11 +54,11 @@ struct Work<'q> {
     verdicts: Mutex<Vec<Option<Verdict>>>,
     /// Failures without an answer between.
     failures: AtomicUsize,
-    is_wanted: &'q (dyn Fn() -> bool + Sync),
+    keep_going: &'q (dyn Fn() -> bool + Sync),
 }
 
 /// Why a process cannot be asked further, and the questions that it has not answered, oldest first.
-struct Broken {
+struct BrokenProcess {
     why: String,
     held: Vec<usize>,
 }
@@ -68,22 +68,22 @@ impl Pool {
         Self { width, processes: Mutex::default(), given_back: Condvar::new(), classes: Classes::default() }
     }
 
-    /// The verdicts, in order; `None` once `is_wanted` returns false.
+    /// The verdicts, in order; `None` once `keep_going` returns false.
     pub(super) fn ask_all(
         &self,
         rules: &CommandRules,
         files: &ProgramFiles,
         questions: &[&Question<'_>],
-        is_wanted: &(dyn Fn() -> bool + Sync),
+        keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let work = Work {
             questions,
             waiting: Mutex::new((0..questions.len()).rev().collect()),
             verdicts: Mutex::new(vec![None; questions.len()]),
             failures: AtomicUsize::new(0),
-            is_wanted,
+            keep_going,
         };
-        let helpers = questions.len().div_ceil(LEAST_QUESTIONS).min(self.width).saturating_sub(1);
+        let helpers = questions.len().div_ceil(MIN_QUESTIONS).min(self.width).saturating_sub(1);
         std::thread::scope(|scope| {
             for _ in 0..helpers {
                 scope.spawn(|| self.serve(rules, files, &work));
@@ -96,9 +96,9 @@ impl Pool {
 
     /// Asks one process after another until no question waits.
     fn serve(&self, rules: &CommandRules, files: &ProgramFiles, work: &Work<'_>) {
-        while (work.is_wanted)() && !lock(&work.waiting).is_empty() {
-            let broken = match self.take(rules, files) {
-                Err(why) => Broken { why, held: Vec::new() },
+        while (work.keep_going)() && !lock(&work.waiting).is_empty() {
+            let broken = match self.acquire(rules, files) {
+                Err(why) => BrokenProcess { why, held: Vec::new() },
                 Ok(mut process) => match process.ask(rules, &self.classes, work) {
                     Ok(()) => {
                         self.give_back(Some(process));
@@ -113,7 +113,7 @@ impl Pool {
         }
     }
 
-    fn take(&self, rules: &CommandRules, files: &ProgramFiles) -> Result<LineProcess, String> {
+    fn acquire(&self, rules: &CommandRules, files: &ProgramFiles) -> Result<LineProcess, String> {
         let mut processes = lock(&self.processes);
         loop {
             if let Some(process) = processes.idle.pop() {
@@ -145,7 +145,7 @@ impl Pool {
 
 impl Work<'_> {
     fn next(&self) -> Option<usize> {
-        if (self.is_wanted)() { lock(&self.waiting).pop() } else { None }
+        if (self.keep_going)() { lock(&self.waiting).pop() } else { None }
     }
 
     fn answer(&self, place: usize, verdict: Verdict) {
@@ -155,16 +155,16 @@ impl Work<'_> {
 
     /// The oldest question failed: a program answers in order, mostly. The others are asked again, unless the program
     /// fails at once each time.
-    fn note(&self, broken: Broken) {
+    fn note(&self, broken: BrokenProcess) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         let mut waiting = lock(&self.waiting);
         let mut verdicts = lock(&self.verdicts);
-        let Broken { why, held } = broken;
+        let BrokenProcess { why, held } = broken;
         if let Some(first) = held.first() {
             verdicts[*first] = Some(failed(&why));
         }
         waiting.extend(held.into_iter().skip(1).rev());
-        if failures >= MOST_FAILURES {
+        if failures >= MAX_FAILURES {
             let why = format!("{why} ({failures} failures without an answer between)");
             for place in waiting.drain(..) {
                 verdicts[place] = Some(failed(&why));
@@ -175,7 +175,7 @@ impl Work<'_> {
 
 impl LineProcess {
     /// Asks until no question waits and all are answered.
-    fn ask(&mut self, rules: &CommandRules, classes: &Classes, work: &Work<'_>) -> Result<(), Broken> {
+    fn ask(&mut self, rules: &CommandRules, classes: &Classes, work: &Work<'_>) -> Result<(), BrokenProcess> {
         let mut held: BTreeMap<u64, usize> = BTreeMap::new();
         let limit = Duration::from_secs_f64(rules.seconds);
         let start = if self.has_answered { Duration::ZERO } else { START };
@@ -191,12 +191,12 @@ impl LineProcess {
             if held.is_empty() {
                 return Ok(());
             }
-            let moved = self.process.transfer(until, work.is_wanted);
+            let moved = self.process.transfer(until, work.keep_going);
             let before = held.len();
             let most = rules.output_bytes();
             let taken = self.process.lines(|line| match line.len() > most {
                 true => Err(too_long(rules)),
-                false => take(line, &mut held, classes, work),
+                false => read_answer(line, &mut held, classes, work),
             });
             if held.len() < before {
                 self.has_answered = true;
@@ -206,12 +206,12 @@ impl LineProcess {
             let why = match (taken, moved) {
                 (Err(why), _) => why,
                 _ if long => too_long(rules),
-                (Ok(()), Ok(Moved::Some)) => continue,
-                (Ok(()), Ok(Moved::Late)) => format!("the scorer gave no answer within {} s", rules.seconds),
-                (Ok(()), Ok(Moved::Ended)) => format!("the scorer {}", self.process.last_words()),
+                (Ok(()), Ok(WaitOutcome::Some)) => continue,
+                (Ok(()), Ok(WaitOutcome::Late)) => format!("the scorer gave no answer within {} s", rules.seconds),
+                (Ok(()), Ok(WaitOutcome::Ended)) => format!("the scorer {}", self.process.last_words()),
                 (Ok(()), Err(error)) => format!("the scorer's pipes: {error}"),
             };
-            return Err(Broken { why, held: held.into_values().collect() });
+            return Err(BrokenProcess { why, held: held.into_values().collect() });
         }
     }
 }
@@ -221,7 +221,7 @@ pub(super) fn too_long(rules: &CommandRules) -> String {
 }
 
 /// Takes one line of output.
-fn take(line: &[u8], held: &mut BTreeMap<u64, usize>, classes: &Classes, work: &Work<'_>) -> Result<(), String> {
+fn read_answer(line: &[u8], held: &mut BTreeMap<u64, usize>, classes: &Classes, work: &Work<'_>) -> Result<(), String> {
     let answer = Answer::read(line)?;
     let id = answer.id;
     let place =

@@ -11,14 +11,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access as FileAccess, OFlags, access, fcntl_setfl};
 
 use super::program_files::{ProgramFiles, path_of};
-use super::sandbox::{Ended, Launch, Sandboxed};
+use super::sandbox::{Ended, Launch, SandboxedProgram};
 use super::scratch::PrivateFolder;
 use crate::task::CommandRules;
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 16;
 /// Of what a program writes on standard error, the end that is kept.
-const LONGEST_COMPLAINT: usize = 4_096;
+const MAX_STDERR_BYTES: usize = 4_096;
 /// How soon it is noticed that nobody waits for an answer any more.
 const LOOK: Duration = Duration::from_millis(100);
 /// A program that has closed its output has this long to end.
@@ -26,7 +26,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct Process {
-    program: Sandboxed,
+    program: SandboxedProgram,
     stdin: Option<PipeWriter>,
     stdout: PipeReader,
     stderr: Option<PipeReader>,
@@ -86,7 +86,7 @@ fn search_path() -> OsString {
 
 /// What became of waiting for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Moved {
+pub(super) enum WaitOutcome {
     /// Something was read or written.
     Some,
     /// Its output has ended.
@@ -122,7 +122,7 @@ impl Process {
             false => pipe().map(|(stderr, error)| (Some(stderr), error)).map_err(no_pipe)?,
         };
         // Its output ends with the program, not with this end of the pipes, which is closed here.
-        let started = Sandboxed::start(&launch, &[input.into(), output.into(), error.into()])
+        let started = SandboxedProgram::start(&launch, &[input.into(), output.into(), error.into()])
             .map_err(|why| format!("cannot start {:?}: {why}", program.program.display()))?;
         let process = Self {
             program: started,
@@ -187,13 +187,13 @@ impl Process {
         result
     }
 
-    /// Writes and reads what can be, after waiting for that until `until` at most, and as long as `is_wanted`.
-    pub(super) fn transfer(&mut self, until: Instant, is_wanted: &dyn Fn() -> bool) -> std::io::Result<Moved> {
+    /// Writes and reads what can be, after waiting for that until `until` at most, and as long as `keep_going`.
+    pub(super) fn transfer(&mut self, until: Instant, keep_going: &dyn Fn() -> bool) -> std::io::Result<WaitOutcome> {
         if self.closes_input && self.unsent() == 0 {
             self.stdin = None;
         }
         let left = until.saturating_duration_since(Instant::now());
-        let (left, is_last) = if left > LOOK { (LOOK, !is_wanted()) } else { (left, true) };
+        let (left, is_last) = if left > LOOK { (LOOK, !keep_going()) } else { (left, true) };
         let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         let (writes, output, error) = {
             let mut fds = vec![PollFd::new(&self.stdout, PollFlags::IN)];
@@ -201,9 +201,9 @@ impl Process {
             let writes = self.stdin.as_ref().filter(|_| self.sent < self.unsent.len());
             fds.extend(writes.map(|pipe| PollFd::new(pipe, PollFlags::OUT)));
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) => return Ok(if is_last { Moved::Late } else { Moved::Some }),
+                Ok(0) => return Ok(if is_last { WaitOutcome::Late } else { WaitOutcome::Some }),
                 Ok(_) => {}
-                Err(rustix::io::Errno::INTR) => return Ok(Moved::Some),
+                Err(rustix::io::Errno::INTR) => return Ok(WaitOutcome::Some),
                 Err(error) => return Err(error.into()),
             }
             let is_ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
@@ -216,7 +216,7 @@ impl Process {
         if writes {
             self.write()?;
         }
-        if output { self.read() } else { Ok(Moved::Some) }
+        if output { self.read() } else { Ok(WaitOutcome::Some) }
     }
 
     fn write(&mut self) -> std::io::Result<()> {
@@ -238,15 +238,17 @@ impl Process {
         Ok(())
     }
 
-    fn read(&mut self) -> std::io::Result<Moved> {
+    fn read(&mut self) -> std::io::Result<WaitOutcome> {
         let mut piece = [0; PIECE];
         match self.stdout.read(&mut piece) {
-            Ok(0) => Ok(Moved::Ended),
+            Ok(0) => Ok(WaitOutcome::Ended),
             Ok(count) => {
                 self.unread.extend_from_slice(&piece[..count]);
-                Ok(Moved::Some)
+                Ok(WaitOutcome::Some)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(Moved::Some),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                Ok(WaitOutcome::Some)
+            }
             Err(error) => Err(error),
         }
     }
@@ -258,12 +260,12 @@ impl Process {
     }
 
     fn read_complaint(&mut self) {
-        let mut piece = [0; LONGEST_COMPLAINT];
+        let mut piece = [0; MAX_STDERR_BYTES];
         let Some(stderr) = &mut self.stderr else { return };
         match stderr.read(&mut piece) {
             Ok(count) if count > 0 => {
                 self.complaint.extend_from_slice(&piece[..count]);
-                let surplus = self.complaint.len().saturating_sub(LONGEST_COMPLAINT);
+                let surplus = self.complaint.len().saturating_sub(MAX_STDERR_BYTES);
                 self.complaint.drain(..surplus);
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}

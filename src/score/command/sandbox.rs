@@ -19,10 +19,10 @@ use std::time::Duration;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::getuid;
 
-use init::{DESCRIPTORS, MOST_PROCESSES, ROLE, Reply};
+use init::{DESCRIPTORS, MAX_PROCESSES, ROLE, Reply};
 
 /// For a launcher to start a program on a busy machine, and for killed processes to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What this kernel holds a scorer's process to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -40,24 +40,24 @@ pub fn isolation() -> Isolation {
     let launch = Launch { program: "true".into(), folder: "/".into(), ..Launch::default() };
     let null = || Some(OwnedFd::from(crate::files::open_null().ok()?));
     let started = null().zip(null()).zip(null()).and_then(|((input, output), error)| {
-        Sandboxed::start(&launch, &[input, output, error]).ok() //
+        SandboxedProgram::start(&launch, &[input, output, error]).ok() //
     });
     let holds = started.is_some_and(|program| program.has_namespaces);
     // The kernel does not count the processes of root.
     let is_counted = holds && !getuid().is_root();
-    Isolation { network: holds, processes: is_counted.then_some(MOST_PROCESSES), process_namespace: holds }
+    Isolation { network: holds, processes: is_counted.then_some(MAX_PROCESSES), process_namespace: holds }
 }
 
 /// A program, and all that it has started; dropped, they are killed.
 #[derive(Debug)]
-pub(super) struct Sandboxed {
+pub(super) struct SandboxedProgram {
     /// Its init ends with this end of the connection.
     control: UnixStream,
     ended: Option<Ended>,
     has_namespaces: bool,
 }
 
-impl Sandboxed {
+impl SandboxedProgram {
     /// Starts a program with these as standard input, output and error.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Sandboxed {
         hand_over([theirs.as_fd(), input.as_fd(), output.as_fd(), error.as_fd()]).map_err(failed)?;
         drop(theirs);
         let mut program = Self { control, ended: None, has_namespaces: false };
-        program.control.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        program.control.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed)?;
         init::send(&program.control, launch).map_err(failed)?;
         match init::receive(&program.control).map_err(failed)? {
             Reply::Started { has_namespaces } => program.has_namespaces = has_namespaces,
@@ -94,14 +94,14 @@ impl Sandboxed {
     /// Kills the program and all that it has started, and returns when they have ended.
     pub(super) fn kill(&mut self) {
         _ = self.control.shutdown(Shutdown::Write);
-        self.ended(PATIENCE);
-        _ = self.control.set_read_timeout(Some(PATIENCE));
+        self.ended(REPLY_TIMEOUT);
+        _ = self.control.set_read_timeout(Some(REPLY_TIMEOUT));
         // The connection ends after the last process.
         _ = init::receive::<Reply>(&self.control);
     }
 }
 
-impl Drop for Sandboxed {
+impl Drop for SandboxedProgram {
     fn drop(&mut self) {
         self.kill();
     }

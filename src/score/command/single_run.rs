@@ -11,20 +11,20 @@ use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Tier};
 use crate::task::{CommandMode, CommandRules};
 
-/// The verdicts, in order; `None` once `is_wanted` returns false.
+/// The verdicts, in order; `None` once `keep_going` returns false.
 pub(super) fn run_all(
     rules: &CommandRules,
     files: &ProgramFiles,
     questions: &[&Question<'_>],
-    is_wanted: &(dyn Fn() -> bool + Sync),
+    keep_going: &(dyn Fn() -> bool + Sync),
 ) -> Option<Vec<Verdict>> {
     let next = AtomicUsize::new(0);
     let verdicts = Mutex::new(vec![None; questions.len()]);
     let serve = || {
-        while is_wanted() {
+        while keep_going() {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(question) = questions.get(place) else { return };
-            let verdict = judge(rules, files, question, &mut Output::default(), is_wanted);
+            let verdict = judge(rules, files, question, &mut Output::default(), keep_going);
             verdicts.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(verdict);
         }
     };
@@ -43,11 +43,11 @@ pub(super) fn judge(
     files: &ProgramFiles,
     question: &Question<'_>,
     output: &mut Output,
-    is_wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
 ) -> Verdict {
     let verdict = match &rules.mode {
-        CommandMode::Code(code) => code::check(rules, code, files, question, output, is_wanted),
-        _ => by_exit_code(rules, files, question, output, is_wanted),
+        CommandMode::Code(code) => code::check(rules, code, files, question, output, keep_going),
+        _ => by_exit_code(rules, files, question, output, keep_going),
     };
     verdict.unwrap_or_else(|why| failed(&why))
 }
@@ -57,12 +57,12 @@ fn by_exit_code(
     files: &ProgramFiles,
     question: &Question<'_>,
     written: &mut Output,
-    is_wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
 ) -> Result<Verdict, String> {
     let variables = [("ROW", question.row.as_str())];
     let copies = files.copies()?;
     let program = Program::scorer(rules, files, &copies, &variables);
-    let Run { exit_code, output, ended } = run(rules, &program, &question.completion, written, is_wanted)?;
+    let Run { exit_code, output, ended } = run(rules, &program, &question.completion, written, keep_going)?;
     let (tier, failure) = match exit_code {
         Some(0) => (Tier::Valid, None),
         Some(1) => (Tier::Invalid, Some(FailureClass::Other)),

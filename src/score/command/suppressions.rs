@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use regex::{Captures, Regex};
 
 /// Suppressions of one answer that are named.
-const MOST_NAMED: usize = 10;
+const MAX_LISTED: usize = 10;
 
 /// What stands in a comment: the word that the checker looks for.
 const WORDS: &str = r"(?ix)
@@ -35,14 +35,14 @@ const STATEMENTS: &str = r#"(?mx)
 "#;
 
 /// A source whose suppressions the checker does not see; each place in it is that of the source.
-pub(super) struct Unsuppressed<'s> {
+pub(super) struct UnsuppressedSource<'s> {
     pub(super) source: Cow<'s, str>,
     /// The first suppressions, each with its byte in the source.
     pub(super) found: Vec<(usize, &'s str)>,
 }
 
-impl<'s> Unsuppressed<'s> {
-    pub(super) fn of(source: &'s str) -> Self {
+impl<'s> UnsuppressedSource<'s> {
+    pub(super) fn from_source(source: &'s str) -> Self {
         static PATTERNS: LazyLock<Option<[Regex; 2]>> =
             LazyLock::new(|| Some([Regex::new(WORDS).ok()?, Regex::new(STATEMENTS).ok()?]));
         let Some([words, statements]) = PATTERNS.as_ref() else {
@@ -51,7 +51,7 @@ impl<'s> Unsuppressed<'s> {
         let all = words.find_iter(source).chain(statements.find_iter(source));
         let mut found: Vec<_> = all.map(|one| (one.start(), one.as_str().trim())).collect();
         found.sort_unstable();
-        found.truncate(MOST_NAMED);
+        found.truncate(MAX_LISTED);
         // As long as before, and still a comment.
         let word = |captures: &Captures<'_>| {
             let whole = captures.get(0).map_or("", |whole| whole.as_str());
@@ -119,7 +119,7 @@ mod tests {
             ("@SuppressWarnings(\"all\") class A {}", "                         class A {}"),
             ("f x = x -- a comment", "f x = x -- a comment"),
         ] {
-            let unsuppressed = Unsuppressed::of(source);
+            let unsuppressed = UnsuppressedSource::from_source(source);
             assert_eq!(unsuppressed.source, expected);
             assert_eq!(unsuppressed.found.is_empty(), source == expected, "{source}");
             assert_eq!(unsuppressed.source.chars().count(), source.chars().count(), "{source}");

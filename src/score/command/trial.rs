@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Classes};
 use super::pool::{START, too_long};
-use super::process::{Moved, Process, Program};
+use super::process::{Process, Program, WaitOutcome};
 use super::program_files::ProgramFiles;
 use super::single_run::judge;
-use super::whole_run::{MOST_SHOWN_BYTES, Output};
+use super::whole_run::{MAX_SHOWN_BYTES, Output};
 use super::{CommandScorer, Question, failed};
 use crate::dataset::PromptRow;
 use crate::score::Score;
@@ -74,7 +74,7 @@ fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Out
     let ended = loop {
         let moved = process.transfer(until, &|| true);
         let took = process.lines(|line| {
-            let room = MOST_SHOWN_BYTES.saturating_sub(written.standard.len());
+            let room = MAX_SHOWN_BYTES.saturating_sub(written.standard.len());
             written.standard.push_str(&String::from_utf8_lossy(&line[..line.len().min(room)]));
             written.standard.push('\n');
             answer.get_or_insert_with(|| Answer::read(line));
@@ -86,12 +86,12 @@ fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Out
         }
         match (took, moved) {
             (Err(why), _) => break Err(why),
-            (_, Ok(Moved::Some)) if process.unread().len() > rules.output_bytes() => break Err(too_long(rules)),
-            (_, Ok(Moved::Some)) => {}
-            (_, Ok(Moved::Late)) if answer.is_some() => break Ok(()),
-            (_, Ok(Moved::Late)) => break Err(format!("the scorer gave no answer within {} s", rules.seconds)),
-            (_, Ok(Moved::Ended)) if answer.is_some() => break Ok(()),
-            (_, Ok(Moved::Ended)) => break Err(format!("the scorer {}", process.last_words())),
+            (_, Ok(WaitOutcome::Some)) if process.unread().len() > rules.output_bytes() => break Err(too_long(rules)),
+            (_, Ok(WaitOutcome::Some)) => {}
+            (_, Ok(WaitOutcome::Late)) if answer.is_some() => break Ok(()),
+            (_, Ok(WaitOutcome::Late)) => break Err(format!("the scorer gave no answer within {} s", rules.seconds)),
+            (_, Ok(WaitOutcome::Ended)) if answer.is_some() => break Ok(()),
+            (_, Ok(WaitOutcome::Ended)) => break Err(format!("the scorer {}", process.last_words())),
             (_, Err(error)) => break Err(format!("the scorer's pipes: {error}")),
         }
     };

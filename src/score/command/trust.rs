@@ -8,8 +8,8 @@ use crate::score::ScoreError;
 use crate::task::{CommandRules, Task, TaskError};
 
 /// Notes that are searched, and bytes of one.
-const MOST_NOTES: usize = 4_096;
-const LONGEST_NOTE: u64 = 1 << 20;
+const MAX_NOTES: usize = 4_096;
+const MAX_NOTE_BYTES: u64 = 1 << 20;
 
 /// A program that a task names, and whether it may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +44,10 @@ pub enum TrustError {
 
 impl Trust {
     /// What the task's scorers would run.
-    pub fn of(task: &Task) -> Result<Vec<Self>, TrustError> {
+    pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
         let programs = task.scorers().filter_map(|task| {
             let rules = task.command()?;
-            Some(task.command_files(rules).map(|files| Self::of_scorer(task, rules, &files)))
+            Some(task.command_files(rules).map(|files| Self::for_scorer(task, rules, &files)))
         });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
         if programs.iter().any(|program| !program.is_trusted) {
@@ -58,7 +58,7 @@ impl Trust {
         Ok(programs)
     }
 
-    fn of_scorer(task: &Task, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
+    fn for_scorer(task: &Task, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
         let digest = rules.digest(files);
         let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
         let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
@@ -113,10 +113,10 @@ fn trusted_of(of: &Path) -> Vec<String> {
     let last = record(&real(of));
     let notes = folder().and_then(|folder| std::fs::read_dir(folder).ok());
     let is_of = |path: &Path| {
-        let text = files::read_at_most(path, LONGEST_NOTE).ok();
+        let text = files::read_at_most(path, MAX_NOTE_BYTES).ok();
         text.is_some_and(|text| String::from_utf8_lossy(&text).lines().last() == Some(last.as_str()))
     };
-    let notes = notes.into_iter().flatten().flatten().take(MOST_NOTES).filter(|note| is_of(&note.path()));
+    let notes = notes.into_iter().flatten().flatten().take(MAX_NOTES).filter(|note| is_of(&note.path()));
     notes.map(|note| note.file_name().to_string_lossy().into_owned()).collect()
 }
 
@@ -126,7 +126,7 @@ fn trusted_of(of: &Path) -> Vec<String> {
 /// Of a program that may not run, or is not there.
 pub(super) fn check(task: &Task, rules: &CommandRules) -> Result<Vec<(String, Vec<u8>)>, ScoreError> {
     let files = task.command_files(rules)?;
-    match Trust::of_scorer(task, rules, &files) {
+    match Trust::for_scorer(task, rules, &files) {
         trust if !trust.is_trusted => Err(ScoreError::Untrusted {
             task: task.name.clone(),
             commands: trust.command_lines().map(|line| format!("`{line}`")).collect::<Vec<_>>().join(" and "),

@@ -3,21 +3,21 @@
 use std::time::{Duration, Instant};
 
 use super::answer::shorten;
-use super::process::{Moved, Process, Program};
+use super::process::{Process, Program, WaitOutcome};
 use crate::score::Reason;
 use crate::score::json::Place;
 use crate::task::CommandRules;
 
 /// Lines of output that become reasons.
-const MOST_REASONS: usize = 20;
+const MAX_REASONS: usize = 20;
 /// Bytes of an output that are shown.
-pub(super) const MOST_SHOWN_BYTES: usize = 16 << 10;
+pub(super) const MAX_SHOWN_BYTES: usize = 16 << 10;
 /// What an environment variable may hold.
-const LONGEST_VARIABLE: usize = 100_000;
+const MAX_VARIABLE_BYTES: usize = 100_000;
 
 /// Lines of output as reasons without a place.
 pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
-    let lines = output.lines().map(str::trim).filter(|line| !line.is_empty()).take(MOST_REASONS);
+    let lines = output.lines().map(str::trim).filter(|line| !line.is_empty()).take(MAX_REASONS);
     lines.map(|line| Reason::at(shorten(line), Place { line: 1, column: 1 })).collect()
 }
 
@@ -32,7 +32,7 @@ impl Output {
     /// Adds what a process has written so far, and was not taken as lines.
     pub(super) fn add(&mut self, process: &mut Process) {
         let unread = process.unread();
-        self.standard.push_str(&String::from_utf8_lossy(&unread[..unread.len().min(MOST_SHOWN_BYTES)]));
+        self.standard.push_str(&String::from_utf8_lossy(&unread[..unread.len().min(MAX_SHOWN_BYTES)]));
         self.complaint.push_str(&process.complaint());
     }
 }
@@ -54,16 +54,16 @@ pub(super) fn run(
     program: &Program<'_>,
     input: &str,
     written: &mut Output,
-    is_wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
 ) -> Result<Run, String> {
-    if let Some((name, value)) = program.variables.iter().find(|(_, value)| value.len() > LONGEST_VARIABLE) {
-        return Err(format!("{name} has {} bytes: a variable of a process takes {LONGEST_VARIABLE}", value.len()));
+    if let Some((name, value)) = program.variables.iter().find(|(_, value)| value.len() > MAX_VARIABLE_BYTES) {
+        return Err(format!("{name} has {} bytes: a variable of a process takes {MAX_VARIABLE_BYTES}", value.len()));
     }
     let mut process = Process::start(rules.memory_mib, program)?;
     process.send(input.as_bytes());
     process.close_input();
     let until = Instant::now() + Duration::from_secs_f64(rules.seconds);
-    let ended = wait(rules, &mut process, until, is_wanted);
+    let ended = wait(rules, &mut process, until, keep_going);
     let exit_code = if ended.is_ok() { process.exit_code() } else { None };
     written.add(&mut process);
     ended?;
@@ -76,16 +76,16 @@ fn wait(
     rules: &CommandRules,
     process: &mut Process,
     until: Instant,
-    is_wanted: &dyn Fn() -> bool,
+    keep_going: &dyn Fn() -> bool,
 ) -> Result<(), String> {
     loop {
-        match process.transfer(until, is_wanted).map_err(|error| format!("the scorer's pipes: {error}"))? {
-            Moved::Late => return Err(format!("the scorer gave no answer within {} s", rules.seconds)),
-            Moved::Some if process.unread().len() > rules.output_bytes() => {
+        match process.transfer(until, keep_going).map_err(|error| format!("the scorer's pipes: {error}"))? {
+            WaitOutcome::Late => return Err(format!("the scorer gave no answer within {} s", rules.seconds)),
+            WaitOutcome::Some if process.unread().len() > rules.output_bytes() => {
                 return Err(format!("the scorer wrote more than {} KiB", rules.output_kib));
             }
-            Moved::Some => {}
-            Moved::Ended => return Ok(()),
+            WaitOutcome::Some => {}
+            WaitOutcome::Ended => return Ok(()),
         }
     }
 }

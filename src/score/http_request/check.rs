@@ -6,9 +6,9 @@ use super::super::json_schema::{Violation, shorten};
 use super::super::string_places::StringPlaces;
 use super::document::{Api, Body, Operation, Parameter, Parts};
 use super::message::{Message, Part, Start};
-use super::parameters::{Given, Reading, Style};
+use super::parameters::{ParameterValue, Reading, Style};
 use super::path::Bound;
-use super::query::{LONGEST_PATH_BYTES, query, split_path, take};
+use super::query::{MAX_PATH_BYTES, query, split_path, take_parameter};
 use super::schemas::{LazySchema, Shape};
 use crate::format::did_you_mean;
 use crate::task::decode_path;
@@ -34,7 +34,7 @@ const USUAL: [&str; 14] = [
 
 /// The path of a request, found in the document.
 #[derive(Debug)]
-pub(super) struct Routed<'m> {
+pub(super) struct Route<'m> {
     pub(super) operation: usize,
     bound: Vec<Bound<'m>>,
     /// Byte of the written path where that of the document begins.
@@ -56,7 +56,7 @@ pub(super) fn route<'m>(
     completion: &str,
     method: Part<'m, &'m str>,
     path: Part<'m, &'m str>,
-) -> Result<Routed<'m>, Violation> {
+) -> Result<Route<'m>, Violation> {
     let of = |message: String, part: Part<'m, &'m str>, at: usize| Violation {
         message,
         instance_path: format!("/{}", part.key),
@@ -64,8 +64,8 @@ pub(super) fn route<'m>(
         offset: at,
         class: FailureClass::WrongOperation,
     };
-    if path.value.len() > LONGEST_PATH_BYTES {
-        return Err(of(format!("the path is longer than {LONGEST_PATH_BYTES} bytes"), path, path.at));
+    if path.value.len() > MAX_PATH_BYTES {
+        return Err(of(format!("the path is longer than {MAX_PATH_BYTES} bytes"), path, path.at));
     }
     let (address, _) = split_path(path.value);
     let starts = api.servers.starts(address).map_err(|message| of(message, path, path.at))?;
@@ -75,7 +75,7 @@ pub(super) fn route<'m>(
         for (template, operations) in &api.paths {
             let Some(bound) = template.matches(&address[*start..]) else { continue };
             match operations.iter().find(has_method) {
-                Some(operation) => return Ok(Routed { operation: *operation, bound, start: *start }),
+                Some(operation) => return Ok(Route { operation: *operation, bound, start: *start }),
                 None => other_methods = other_methods.or(Some((template, operations))),
             }
         }
@@ -95,7 +95,7 @@ pub(super) fn route<'m>(
 impl Address<'_, '_> {
     /// The byte of the completion where a byte of the path stands.
     fn byte(&self, of_path: usize) -> usize {
-        StringPlaces::new(self.completion, self.written.at).of(of_path)
+        StringPlaces::new(self.completion, self.written.at).locate(of_path)
     }
 }
 
@@ -104,7 +104,7 @@ pub(super) fn check_request(
     api: &Api,
     completion: &str,
     message: &Message<'_>,
-    routed: &Routed<'_>,
+    routed: &Route<'_>,
 ) -> Checked<Vec<Violation>> {
     let operation = &api.operations[routed.operation];
     let parts = operation.parts.as_ref().map_err(Clone::clone)?;
@@ -178,13 +178,13 @@ impl Checker<'_> {
         self.found.push(Violation { message, instance_path: place, schema_path, offset, class });
     }
 
-    fn path(&mut self, parts: &Parts, path: Part<'_, &str>, routed: &Routed<'_>) -> Checked<()> {
+    fn path(&mut self, parts: &Parts, path: Part<'_, &str>, routed: &Route<'_>) -> Checked<()> {
         let mut places = StringPlaces::new(self.completion, path.at);
         for parameter in &parts.path {
             let Some((name, text, at)) = routed.bound.iter().find(|(name, ..)| *name == parameter.name) else {
                 continue;
             };
-            let (at, place) = (places.of(routed.start + at), format!("/{}", path.key));
+            let (at, place) = (places.locate(routed.start + at), format!("/{}", path.key));
             if text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) == Some(*name)
                 || text.strip_prefix(':') == Some(*name)
             {
@@ -192,7 +192,7 @@ impl Checker<'_> {
                 self.add(message, place, "/parameters", at, FailureClass::MissingParameter);
                 continue;
             }
-            let given = Given::of_text(text, &parameter.shape, Style::Comma, parameter.explode, decode_path);
+            let given = ParameterValue::from_text(text, &parameter.shape, Style::Comma, parameter.explode, decode_path);
             self.value(parameter, &given, (at, place), "path parameter")?;
         }
         Ok(())
@@ -206,7 +206,7 @@ impl Checker<'_> {
         let (last, first): (Vec<&Parameter>, Vec<&Parameter>) = parts.query.iter().partition(spreads);
         for parameter in first.into_iter().chain(last) {
             let name = &parameter.name;
-            match take(parameter, &mut query) {
+            match take_parameter(parameter, &mut query) {
                 None if parameter.required => {
                     let at = message.query.as_ref().map_or(path.at, |query| query.at);
                     let place = message.query.as_ref().map_or(path.key, |query| query.key);
@@ -248,12 +248,18 @@ impl Checker<'_> {
             match (parameter, &member.value.kind) {
                 (Some(parameter), json::Kind::String(text)) => {
                     seen.push(&parameter.name);
-                    let given = Given::of_text(text, &parameter.shape, Style::Comma, parameter.explode, str::to_owned);
+                    let given = ParameterValue::from_text(
+                        text,
+                        &parameter.shape,
+                        Style::Comma,
+                        parameter.explode,
+                        str::to_owned,
+                    );
                     self.value(parameter, &given, (member.value.start, place), "header")?;
                 }
                 (Some(parameter), _) => {
                     seen.push(&parameter.name);
-                    let given = Given::of_json(&member.value);
+                    let given = ParameterValue::from_json(&member.value);
                     self.value(parameter, &given, (member.value.start, place), "header")?;
                 }
                 (None, json::Kind::String(text)) if name == "content-type" => media = Some(&**text),
@@ -280,7 +286,7 @@ impl Checker<'_> {
     fn value(
         &mut self,
         parameter: &Parameter,
-        given: &Given<'_>,
+        given: &ParameterValue<'_>,
         (at, place): (usize, String),
         what: &str,
     ) -> Checked<()> {
@@ -385,9 +391,9 @@ fn start(message: &Message<'_>) -> usize {
 }
 
 /// The values that a parameter's text may stand for, as JSON.
-fn readings(parameter: &Parameter, given: &Given<'_>) -> Vec<String> {
+fn readings(parameter: &Parameter, given: &ParameterValue<'_>) -> Vec<String> {
     match given {
-        Given::Text(text) if parameter.is_json => vec![text.to_string()],
+        ParameterValue::Text(text) if parameter.is_json => vec![text.to_string()],
         given if parameter.is_json => vec![given.json(Reading::Scalars)],
         given => {
             let (strings, scalars) = (given.json(Reading::Strings), given.json(Reading::Scalars));

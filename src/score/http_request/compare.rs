@@ -6,11 +6,11 @@ use super::super::field_compare::{Normalisation, Rules, compare, equal_text};
 use super::super::json;
 use super::super::json_schema::{Violation, shorten};
 use super::super::{FailureClass, OrderedMap};
-use super::check::{Routed, is_usual};
+use super::check::{Route, is_usual};
 use super::document::Api;
 use super::message::{Message, Part, Start};
-use super::parameters::{Given, Reading};
-use super::query::{Entry, Query, query, split_path, take};
+use super::parameters::{ParameterValue, Reading};
+use super::query::{Entry, Query, query, split_path, take_parameter};
 use crate::dataset::expected::Expectation;
 use crate::task::decode_path;
 use crate::task::openapi::escaped;
@@ -20,7 +20,7 @@ use crate::task::openapi::escaped;
 pub(super) struct Side<'m> {
     pub(super) text: &'m str,
     pub(super) message: &'m Message<'m>,
-    pub(super) routed: Option<&'m Routed<'m>>,
+    pub(super) routed: Option<&'m Route<'m>>,
 }
 
 /// What a comparison finds.
@@ -96,14 +96,14 @@ impl Comparison {
             Start::Response { status } => (status.at, format!("/{}", status.key)),
         };
         for (name, (value, ..)) in &wanted {
-            let rule = rules.of(name);
+            let rule = rules.for_field(name);
             let given = own.remove(name);
             let same = given
                 .as_ref()
                 .is_some_and(|(given, ..)| given.equals(value, &|found, expected| equal(found, expected, rule)));
             self.fields.0.push((format!("query.{name}"), same));
             if !same {
-                let shown = |value: &Given<'_>| shorten(&value.json(Reading::Scalars));
+                let shown = |value: &ParameterValue<'_>| shorten(&value.json(Reading::Scalars));
                 let found_value = given.as_ref().map_or_else(|| "none".to_owned(), |(given, ..)| shown(given));
                 let (at, place) = given.map_or_else(|| start(found), |(_, at, place)| (at, place));
                 let name = shorten(name);
@@ -125,16 +125,17 @@ impl Comparison {
         let key = found.headers.as_ref().map_or("headers", |headers| headers.key);
         for member in wanted() {
             let name = member.key.to_ascii_lowercase();
-            let rule = rules.of(&member.key);
+            let rule = rules.for_field(&member.key);
             let given = own().find(|given| given.key.eq_ignore_ascii_case(&member.key));
-            let value = Given::of_json(&member.value);
+            let value = ParameterValue::from_json(&member.value);
             let same = given.is_some_and(|given| {
-                Given::of_json(&given.value).equals(&value, &|found, expected| equal(found, expected, rule))
+                ParameterValue::from_json(&given.value).equals(&value, &|found, expected| equal(found, expected, rule))
             });
             self.fields.0.push((format!("headers.{name}"), same));
             if !same {
-                let shown = |value: &Given<'_>| shorten(&value.json(Reading::Scalars));
-                let found_value = given.map_or_else(|| "none".to_owned(), |given| shown(&Given::of_json(&given.value)));
+                let shown = |value: &ParameterValue<'_>| shorten(&value.json(Reading::Scalars));
+                let found_value =
+                    given.map_or_else(|| "none".to_owned(), |given| shown(&ParameterValue::from_json(&given.value)));
                 let at = given.map_or_else(|| start_of(found), |given| given.value.start);
                 let message = format!("header {:?}: expected {}, found {found_value}", member.key, shown(&value));
                 self.differs(message, format!("/{key}/{}", escaped(&member.key)), at);
@@ -203,23 +204,26 @@ fn start_of(message: &Message<'_>) -> usize {
 }
 
 /// The query's values by name, each as its parameter has it.
-fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (Given<'m>, usize, String)> {
+fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>, usize, String)> {
     let mut left: Query<'m> = query(side.text, side.message);
     let parts = side.routed.and_then(|routed| api.operations[routed.operation].parts.as_ref().ok());
     let mut values = BTreeMap::new();
     for parameter in parts.into_iter().flat_map(|parts| &parts.query) {
-        if let Some((value, at, place)) = take(parameter, &mut left) {
+        if let Some((value, at, place)) = take_parameter(parameter, &mut left) {
             // What is given twice is not expected so.
-            values.insert(parameter.name.clone(), (value.unwrap_or_else(|_| Given::List(Vec::new())), at, place));
+            values.insert(
+                parameter.name.clone(),
+                (value.unwrap_or_else(|_| ParameterValue::List(Vec::new())), at, place),
+            );
         }
     }
     for (name, entries) in left {
         let Some(first) = entries.first() else { continue };
         let (at, place) = (first.at, first.place.clone());
-        let mut all: Vec<Given<'m>> = entries.iter().map(Entry::alone).collect();
+        let mut all: Vec<ParameterValue<'m>> = entries.iter().map(Entry::alone).collect();
         let value = match (all.len(), all.pop()) {
             (1, Some(one)) => one,
-            (_, last) => Given::List(all.into_iter().chain(last).collect()),
+            (_, last) => ParameterValue::List(all.into_iter().chain(last).collect()),
         };
         values.insert(name, (value, at, place));
     }

@@ -4,12 +4,12 @@ use serde_json::{Map, Value, json};
 
 use super::super::json_schema::Written;
 use super::document::{Api, Body, Content, Parameter, Parts};
-use super::schemas::{LazySchema, Schemas, Shape, Whole};
+use super::schemas::{BundledSchema, LazySchema, Schemas, Shape};
 use crate::task::openapi::escaped;
 use crate::task::{HttpRules, MessagePart};
 
 /// Operations that are described.
-const MOST_OPERATIONS: usize = 50;
+const MAX_OPERATIONS: usize = 50;
 
 /// An operation and its messages.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub fn message_schemas(rules: &HttpRules, assert_formats: bool) -> Vec<MessageSc
     let Ok(api) = Api::new(written, rules, assert_formats) else { return Vec::new() };
     let named = rules.operation.as_deref().and_then(|name| api.named(name));
     let used = (0..api.operations.len()).filter(|index| named.is_none_or(|named| named == *index));
-    used.take(MOST_OPERATIONS)
+    used.take(MAX_OPERATIONS)
         .filter_map(|index| {
             let operation = &api.operations[index];
             let path = api.paths.iter().find(|(_, operations)| operations.contains(&index)).map(|(path, _)| &path.text)?;
@@ -148,7 +148,7 @@ impl Draft<'_> {
     /// A schema of the document, which is to stand at a JSON pointer.
     fn schema(&mut self, at: &str, schema: &LazySchema) -> Value {
         self.places.push((at.to_owned(), schema.pointer.clone()));
-        let Ok(Whole { value: mut whole, definitions }) = self.schemas.whole(&schema.pointer) else {
+        let Ok(BundledSchema { value: mut whole, definitions }) = self.schemas.whole(&schema.pointer) else {
             return Value::Bool(true);
         };
         self.places.extend(definitions.into_iter().map(|(name, pointer)| (format!("/$defs/{name}"), pointer)));

@@ -19,14 +19,14 @@ use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::task::{HttpRules, MessagePart, Task};
-use check::{Checked, Routed, check_request, check_response, route};
+use check::{Checked, Route, check_request, check_response, route};
 use compare::{Comparison, Side, compare_messages};
 use document::Api;
 use message::{Message, Start, read};
 pub use message_schema::{MessageSchema, message_schemas};
 
 /// Messages inside of other text that are looked at.
-const MOST_INSIDE: usize = 1_000;
+const MAX_EMBEDDED_MESSAGES: usize = 1_000;
 /// The field of a row that names its operation.
 const OPERATION: &str = "operation";
 
@@ -134,7 +134,7 @@ impl HttpRequest {
     }
 
     /// Where a request leads; `None` for a response.
-    fn route<'m>(&'m self, text: &str, message: &'m Message<'_>) -> Result<Option<Routed<'m>>, Violation> {
+    fn route<'m>(&'m self, text: &str, message: &'m Message<'_>) -> Result<Option<Route<'m>>, Violation> {
         match &message.start {
             Start::Request { method, path } => route(&self.api, text, *method, *path).map(Some),
             Start::Response { .. } => Ok(None),
@@ -146,7 +146,7 @@ impl HttpRequest {
         &self,
         text: &str,
         message: &Message<'_>,
-        routed: &Result<Option<Routed<'_>>, Violation>,
+        routed: &Result<Option<Route<'_>>, Violation>,
         wanted: Option<usize>,
     ) -> Checked<Vec<Violation>> {
         let routed = match (routed, wanted) {
@@ -175,7 +175,7 @@ impl HttpRequest {
         why: Unreadable,
         operation: Option<usize>,
     ) -> Verdict {
-        let mut left = MOST_INSIDE;
+        let mut left = MAX_EMBEDDED_MESSAGES;
         let mut accept = |value: &Value<'_>| {
             let Ok(message) = read(self.part, value) else { return false };
             left = left.saturating_sub(1);

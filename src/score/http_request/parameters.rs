@@ -8,14 +8,14 @@ use crate::task::decode_path;
 
 /// What is given for a parameter, its texts decoded.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Given<'m> {
+pub(super) enum ParameterValue<'m> {
     /// Of a path, a query, a header, or a string of JSON: what type it has is for the schema to say.
     Text(Cow<'m, str>),
     /// A number, true or false of JSON, as written.
     Literal(Cow<'m, str>),
     Null,
-    List(Vec<Given<'m>>),
-    Fields(Vec<(Cow<'m, str>, Given<'m>)>),
+    List(Vec<ParameterValue<'m>>),
+    Fields(Vec<(Cow<'m, str>, ParameterValue<'m>)>),
 }
 
 /// How values are written into text.
@@ -37,20 +37,20 @@ pub(super) enum Reading {
     Scalars,
 }
 
-impl<'m> Given<'m> {
-    pub(super) fn of_json(value: &'m Value<'_>) -> Self {
+impl<'m> ParameterValue<'m> {
+    pub(super) fn from_json(value: &'m Value<'_>) -> Self {
         match &value.kind {
             Kind::Null => Self::Null,
             Kind::Bool(flag) => Self::Literal(Cow::Borrowed(if *flag { "true" } else { "false" })),
             Kind::Number(number) => Self::Literal(Cow::Borrowed(number.text())),
             Kind::String(text) => Self::Text(Cow::Borrowed(text)),
-            Kind::Array(items) => Self::List(items.iter().map(Self::of_json).collect()),
+            Kind::Array(items) => Self::List(items.iter().map(Self::from_json).collect()),
             Kind::Object(object) => Self::Fields(fields(object)),
         }
     }
 
     /// Reads a text in a style: into a list or fields where the parameter takes them.
-    pub(super) fn of_text(
+    pub(super) fn from_text(
         text: &'m str,
         shape: &Shape,
         style: Style,
@@ -127,17 +127,18 @@ impl<'m> Given<'m> {
 
     /// Whether both are written alike in a request: numbers by their value, fields in any order. `equal` compares
     /// scalars.
-    pub(super) fn equals(&self, other: &Given<'_>, equal: &dyn Fn(&str, &str) -> bool) -> bool {
+    pub(super) fn equals(&self, other: &ParameterValue<'_>, equal: &dyn Fn(&str, &str) -> bool) -> bool {
         match (self, other) {
-            (Self::Null, Given::Null) => true,
-            (Self::Text(found) | Self::Literal(found), Given::Text(expected) | Given::Literal(expected)) => {
-                equal(found, expected)
-            }
-            (Self::List(found), Given::List(expected)) => {
+            (Self::Null, ParameterValue::Null) => true,
+            (
+                Self::Text(found) | Self::Literal(found),
+                ParameterValue::Text(expected) | ParameterValue::Literal(expected),
+            ) => equal(found, expected),
+            (Self::List(found), ParameterValue::List(expected)) => {
                 found.len() == expected.len()
                     && found.iter().zip(expected).all(|(found, expected)| found.equals(expected, equal))
             }
-            (Self::Fields(found), Given::Fields(expected)) => {
+            (Self::Fields(found), ParameterValue::Fields(expected)) => {
                 found.len() == expected.len()
                     && expected.iter().all(|(name, expected)| {
                         found.iter().any(|(other, found)| other == name && found.equals(expected, equal))
@@ -148,8 +149,12 @@ impl<'m> Given<'m> {
     }
 }
 
-fn fields<'m>(object: &'m Object<'_>) -> Vec<(Cow<'m, str>, Given<'m>)> {
-    object.members().iter().map(|member| (Cow::Borrowed(&*member.key), Given::of_json(&member.value))).collect()
+fn fields<'m>(object: &'m Object<'_>) -> Vec<(Cow<'m, str>, ParameterValue<'m>)> {
+    object
+        .members()
+        .iter()
+        .map(|member| (Cow::Borrowed(&*member.key), ParameterValue::from_json(&member.value)))
+        .collect()
 }
 
 fn is_scalar(text: &str) -> bool {
@@ -216,10 +221,10 @@ mod tests {
             ("r,100,g", &named, Style::Comma, false, "{\"r\":100,\"g\":\"\"}"),
             ("", &Shape::List, Style::Comma, false, "[\"\"]"),
         ] {
-            let given = Given::of_text(text, shape, style, explode, decode_path);
+            let given = ParameterValue::from_text(text, shape, style, explode, decode_path);
             assert_eq!(given.json(Reading::Scalars), expected, "{text} {style:?}");
         }
-        let given = Given::of_text("1,007,-0.5,nul", &Shape::List, Style::Comma, false, decode_path);
+        let given = ParameterValue::from_text("1,007,-0.5,nul", &Shape::List, Style::Comma, false, decode_path);
         assert_eq!(given.json(Reading::Scalars), "[1,\"007\",-0.5,\"nul\"]");
         assert_eq!(given.json(Reading::Strings), "[\"1\",\"007\",\"-0.5\",\"nul\"]");
         assert_eq!(decode_query("a+b%2Bc"), "a b+c");

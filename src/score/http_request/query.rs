@@ -6,17 +6,17 @@ use super::super::json::{self, Value};
 use super::super::string_places::StringPlaces;
 use super::document::Parameter;
 use super::message::{Message, Start};
-use super::parameters::{Given, Style, decode_query, query_pairs};
+use super::parameters::{ParameterValue, Style, decode_query, query_pairs};
 use super::schemas::Shape;
 use crate::task::openapi::escaped;
 
 /// A path with its query; servers refuse far shorter ones.
-pub(super) const LONGEST_PATH_BYTES: usize = 65_536;
+pub(super) const MAX_PATH_BYTES: usize = 65_536;
 
 /// One `name=value` of a query.
 #[derive(Debug, Clone)]
 pub(super) struct Entry<'m> {
-    written: Written<'m>,
+    written: EntryValue<'m>,
     /// Byte offset in the completion.
     pub(super) at: usize,
     /// JSON pointer to it.
@@ -24,7 +24,7 @@ pub(super) struct Entry<'m> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Written<'m> {
+enum EntryValue<'m> {
     /// In the query string, not decoded.
     Text(&'m str),
     Json(&'m Value<'m>),
@@ -35,10 +35,10 @@ pub(super) type Query<'m> = BTreeMap<String, Vec<Entry<'m>>>;
 
 impl<'m> Entry<'m> {
     /// Its value, as nobody knows its parameter.
-    pub(super) fn alone(&self) -> Given<'m> {
+    pub(super) fn alone(&self) -> ParameterValue<'m> {
         match self.written {
-            Written::Text(text) => Given::Text(decode_query(text).into()),
-            Written::Json(value) => Given::of_json(value),
+            EntryValue::Text(text) => ParameterValue::Text(decode_query(text).into()),
+            EntryValue::Json(value) => ParameterValue::from_json(value),
         }
     }
 }
@@ -53,20 +53,20 @@ pub(super) fn split_path(path: &str) -> (&str, &str) {
 pub(super) fn query<'m>(completion: &str, message: &Message<'m>) -> Query<'m> {
     let mut entries = Query::new();
     if let Start::Request { path, .. } = &message.start
-        && path.value.len() <= LONGEST_PATH_BYTES
+        && path.value.len() <= MAX_PATH_BYTES
     {
         let (address, text) = split_path(path.value);
         let mut places = StringPlaces::new(completion, path.at);
         for (name, value, at) in query_pairs(text) {
-            let at = places.of(address.len() + 1 + at);
-            let entry = Entry { written: Written::Text(value), at, place: format!("/{}", path.key) };
+            let at = places.locate(address.len() + 1 + at);
+            let entry = Entry { written: EntryValue::Text(value), at, place: format!("/{}", path.key) };
             entries.entry(decode_query(name)).or_default().push(entry);
         }
     }
     if let Some(query) = &message.query {
         for member in query.value.members() {
             let place = format!("/{}/{}", query.key, escaped(&member.key));
-            let entry = Entry { written: Written::Json(&member.value), at: member.value.start, place };
+            let entry = Entry { written: EntryValue::Json(&member.value), at: member.value.start, place };
             entries.entry(member.key.to_string()).or_default().push(entry);
         }
     }
@@ -74,36 +74,36 @@ pub(super) fn query<'m>(completion: &str, message: &Message<'m>) -> Query<'m> {
 }
 
 /// What is given for a query parameter, in its style, and where; its entries leave the query. `Err`: it is given twice.
-pub(super) fn take<'m>(
+pub(super) fn take_parameter<'m>(
     parameter: &Parameter,
     query: &mut Query<'m>,
-) -> Option<(Result<Given<'m>, usize>, usize, String)> {
+) -> Option<(Result<ParameterValue<'m>, usize>, usize, String)> {
     let read = |entry: &Entry<'m>| match entry.written {
-        Written::Json(value) => match (&value.kind, &parameter.shape) {
+        EntryValue::Json(value) => match (&value.kind, &parameter.shape) {
             // A list in one string.
             (json::Kind::String(text), Shape::List) if !parameter.explode => {
-                Given::of_text(text, &parameter.shape, parameter.style, false, str::to_owned)
+                ParameterValue::from_text(text, &parameter.shape, parameter.style, false, str::to_owned)
             }
-            _ => Given::of_json(value),
+            _ => ParameterValue::from_json(value),
         },
-        Written::Text(text) => match (&parameter.shape, parameter.explode) {
-            (Shape::List, true) => Given::Text(decode_query(text).into()),
-            (shape, explode) => Given::of_text(text, shape, parameter.style, explode, decode_query),
+        EntryValue::Text(text) => match (&parameter.shape, parameter.explode) {
+            (Shape::List, true) => ParameterValue::Text(decode_query(text).into()),
+            (shape, explode) => ParameterValue::from_text(text, shape, parameter.style, explode, decode_query),
         },
     };
     let own = query.remove(&parameter.name);
     let first = own.as_ref().and_then(|entries| entries.first()).cloned();
-    let mut given: Vec<Given<'m>> = own.iter().flatten().map(read).collect();
+    let mut given: Vec<ParameterValue<'m>> = own.iter().flatten().map(read).collect();
     let found = match &parameter.shape {
         Shape::Scalar if given.len() > 1 => Err(given.len()),
         Shape::Scalar => Ok(given.pop()?),
         Shape::List => {
             first.as_ref()?;
             let items = given.into_iter().flat_map(|given| match given {
-                Given::List(items) => items,
+                ParameterValue::List(items) => items,
                 one => vec![one],
             });
-            Ok(Given::List(items.collect()))
+            Ok(ParameterValue::List(items.collect()))
         }
         Shape::Fields(names) => {
             let mut fields = Vec::new();
@@ -131,9 +131,9 @@ pub(super) fn take<'m>(
             }
             let place = place?;
             let found = match given.pop() {
-                Some(Given::Fields(own)) => Given::Fields(own.into_iter().chain(fields).collect()),
+                Some(ParameterValue::Fields(own)) => ParameterValue::Fields(own.into_iter().chain(fields).collect()),
                 Some(other) => other,
-                None => Given::Fields(fields),
+                None => ParameterValue::Fields(fields),
             };
             return Some((Ok(found), place.at, place.place));
         }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use serde_json::{Map, Value, json};
 
 use super::super::ScoreError;
-use super::super::json_schema::{Draft, Holds, Keyword, Schema, Written};
+use super::super::json_schema::{Draft, Keyword, KeywordValue, Schema, Written};
 use crate::task::MessagePart;
 use crate::task::openapi::{OpenApiError, escaped, resolved, target};
 
@@ -26,7 +26,7 @@ pub(super) struct Schemas {
 
 /// A schema with its definitions, in one piece.
 #[derive(Debug)]
-pub(super) struct Whole {
+pub(super) struct BundledSchema {
     pub(super) value: Value,
     /// Name in `$defs` -> JSON pointer into the document.
     pub(super) definitions: BTreeMap<String, String>,
@@ -37,11 +37,11 @@ pub(super) struct Whole {
 pub(super) struct LazySchema {
     /// JSON pointer into the document.
     pub(super) pointer: String,
-    compiled: OnceLock<Result<Compiled, String>>,
+    compiled: OnceLock<Result<CompiledSchema, String>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Compiled {
+pub(super) struct CompiledSchema {
     pub(super) schema: Schema,
     definitions: BTreeMap<String, String>,
 }
@@ -76,7 +76,7 @@ impl Schemas {
     }
 
     /// The schema at a JSON pointer with all that it refers to.
-    pub(super) fn whole(&self, pointer: &str) -> Result<Whole, OpenApiError> {
+    pub(super) fn whole(&self, pointer: &str) -> Result<BundledSchema, OpenApiError> {
         let schema = self.document.pointer(pointer).unwrap_or(&Value::Bool(true));
         let mut definitions = BTreeMap::new();
         let mut value = self.translated(pointer, schema, &mut References::Define(&mut definitions))?;
@@ -90,7 +90,7 @@ impl Schemas {
         if let (Value::Object(members), false) = (&mut value, translated.is_empty()) {
             members.insert("$defs".to_owned(), Value::Object(translated));
         }
-        Ok(Whole { value, definitions })
+        Ok(BundledSchema { value, definitions })
     }
 
     /// One schema; `pointer` is its place in the document.
@@ -123,27 +123,29 @@ impl Schemas {
             let Some(keyword) = Keyword::named(key).filter(|keyword| keyword.constrains(Draft::D2020)) else {
                 continue;
             };
-            if keyword.holds == Holds::Reference {
+            if keyword.holds == KeywordValue::Reference {
                 continue;
             }
             let pointer = format!("{pointer}/{key}");
             let mut schema = |pointer: String, inner: &Value| self.translated(&pointer, inner, references);
             let translated = match (keyword.holds, inner) {
-                (Holds::NamedSchemas | Holds::Dependencies, Value::Object(named)) => {
+                (KeywordValue::NamedSchemas | KeywordValue::Dependencies, Value::Object(named)) => {
                     let mut all = Map::new();
                     for (name, inner) in named {
                         let pointer = format!("{pointer}/{}", escaped(name));
-                        let is_list = inner.is_array() && keyword.holds == Holds::Dependencies;
+                        let is_list = inner.is_array() && keyword.holds == KeywordValue::Dependencies;
                         let value = if is_list { inner.clone() } else { schema(pointer, inner)? };
                         all.insert(name.clone(), value);
                     }
                     Value::Object(all)
                 }
-                (Holds::Schemas | Holds::SchemaOrList, Value::Array(items)) => {
+                (KeywordValue::Schemas | KeywordValue::SchemaOrList, Value::Array(items)) => {
                     let item = |(index, inner): (usize, &Value)| schema(format!("{pointer}/{index}"), inner);
                     Value::Array(items.iter().enumerate().map(item).collect::<Result<_, _>>()?)
                 }
-                (Holds::Schema | Holds::SchemaOrList, Value::Object(_) | Value::Bool(_)) => schema(pointer, inner)?,
+                (KeywordValue::Schema | KeywordValue::SchemaOrList, Value::Object(_) | Value::Bool(_)) => {
+                    schema(pointer, inner)?
+                }
                 // The meta-schema says what is wrong with it.
                 _ => inner.clone(),
             };
@@ -255,20 +257,20 @@ impl LazySchema {
 
     /// # Errors
     /// A sentence; the document was checked, so there should be none.
-    pub(super) fn compiled(&self, schemas: &Schemas) -> Result<&Compiled, &str> {
+    pub(super) fn compiled(&self, schemas: &Schemas) -> Result<&CompiledSchema, &str> {
         let compile = || {
             let whole =
                 schemas.whole(&self.pointer).map_err(|error| format!("{}: {}", error.pointer, error.message))?;
             let written = Written { label: "", text: "", pointer: &self.pointer };
             let schema = Schema::compile_part(written, whole.value, schemas.assert_formats)
                 .map_err(|error| format!("the schema{error}"))?;
-            Ok(Compiled { schema, definitions: whole.definitions })
+            Ok(CompiledSchema { schema, definitions: whole.definitions })
         };
         self.compiled.get_or_init(compile).as_ref().map_err(String::as_str)
     }
 }
 
-impl Compiled {
+impl CompiledSchema {
     /// JSON pointer into the document, of one into a schema that stands at `pointer`.
     pub(super) fn place(&self, pointer: &str, schema_path: &str) -> String {
         let defined = schema_path.rsplit_once("/$defs/").and_then(|(_, rest)| {

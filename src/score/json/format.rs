@@ -12,7 +12,7 @@ const COLUMNS: usize = 80;
 /// lost.
 pub fn format(text: &str) -> Result<String, String> {
     let place = |offset| {
-        let place = super::Places::new(text).of(offset);
+        let place = super::Places::new(text).locate(offset);
         format!("line {} column {}", place.line, place.column)
     };
     let document = parse(text, 0).map_err(|error| format!("{}: {}", place(error.offset), error.reason))?;

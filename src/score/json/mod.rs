@@ -8,7 +8,7 @@ mod syntax;
 
 pub use format::format;
 pub use number::Number;
-pub use parse::{Document, Duplicate, parse, parse_prefix};
+pub use parse::{Document, DuplicateKey, parse, parse_prefix};
 pub use position::{Place, Places};
 pub use syntax::{MAX_DEPTH, Syntax, SyntaxError};
 

@@ -10,12 +10,12 @@ use super::{Kind, Member, Number, Object, SMALL_OBJECT, Value};
 pub struct Document<'t> {
     pub root: Value<'t>,
     /// Keys written more than once in one object; the last one stands in the value.
-    pub duplicates: Vec<Duplicate<'t>>,
+    pub duplicates: Vec<DuplicateKey<'t>>,
 }
 
 /// A key that replaced an earlier one of the same object.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Duplicate<'t> {
+pub struct DuplicateKey<'t> {
     pub key: Cow<'t, str>,
     /// Byte offset of the later key, which counts.
     pub offset: usize,
@@ -48,7 +48,7 @@ struct Parser<'t> {
     bytes: &'t [u8],
     at: usize,
     depth: usize,
-    duplicates: Vec<Duplicate<'t>>,
+    duplicates: Vec<DuplicateKey<'t>>,
 }
 
 type Parsed<T> = Result<T, SyntaxError>;
@@ -339,7 +339,7 @@ impl<'t> Parser<'t> {
             };
             match earlier {
                 Some(earlier) => {
-                    self.duplicates.push(Duplicate { key: member.key.clone(), offset: member.key_start });
+                    self.duplicates.push(DuplicateKey { key: member.key.clone(), offset: member.key_start });
                     *earlier = member;
                 }
                 None => members.push(member),
@@ -384,7 +384,7 @@ impl<'t> Parser<'t> {
             if members[pair[0]].key == members[pair[1]].key {
                 replaced[pair[0]] = true;
                 let later = &members[pair[1]];
-                self.duplicates.push(Duplicate { key: later.key.clone(), offset: later.key_start });
+                self.duplicates.push(DuplicateKey { key: later.key.clone(), offset: later.key_start });
             }
         }
         if replaced.contains(&true) {

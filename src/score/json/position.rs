@@ -24,7 +24,7 @@ impl<'t> Places<'t> {
     }
 
     /// The place of a byte offset. Ask in rising order: each step costs only the text between.
-    pub fn of(&mut self, offset: usize) -> Place {
+    pub fn locate(&mut self, offset: usize) -> Place {
         let offset = offset.min(self.text.len());
         if offset < self.offset {
             *self = Self::new(self.text);
@@ -52,7 +52,7 @@ mod tests {
         for (offset, line, column) in
             [(0, 1, 1), (1, 1, 2), (3, 1, 3), (7, 1, 4), (8, 2, 1), (11, 3, 1), (12, 3, 2), (99, 3, 2), (1, 1, 2)]
         {
-            assert_eq!(places.of(offset), Place { line, column }, "offset {offset}");
+            assert_eq!(places.locate(offset), Place { line, column }, "offset {offset}");
         }
     }
 }

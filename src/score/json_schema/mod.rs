@@ -14,7 +14,7 @@ pub(super) use budget::Budget;
 pub(super) use pattern::shorten;
 pub(super) use schema::{Schema, Violation, count_values};
 pub(super) use schema_faults::{Written, meta_problems};
-pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
+pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES};
 pub use schema_rewrite::encode_references;
 pub(super) use schema_text::{Accepted, describe};
 
@@ -126,7 +126,7 @@ pub(super) fn duplicate_keys(completion: &str, documents: &[Document<'_>]) -> Ve
     let mut places = Places::new(completion);
     offsets.sort();
     let sentence = |(offset, key): &(usize, &std::borrow::Cow<'_, str>)| {
-        let place = places.of(*offset);
+        let place = places.locate(*offset);
         let key: String = key.chars().take(80).collect();
         format!("duplicate key {key:?} at line {} column {}: the last one counts", place.line, place.column)
     };
@@ -144,7 +144,7 @@ pub(super) fn reasons(completion: &str, violations: Vec<Violation>, warnings: &m
     }
     let mut places = Places::new(completion);
     let reason = |violation: Violation| {
-        let place = places.of(violation.offset);
+        let place = places.locate(violation.offset);
         Reason {
             message: violation.message,
             instance_path: violation.instance_path,

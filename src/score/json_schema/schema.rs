@@ -18,8 +18,8 @@ use crate::task::{SchemaFiles, Task, encode_path, encode_reference};
 /// Steps for each byte of the completion and each value of the schema.
 const STEPS_PER_PAIR: u64 = 4;
 /// Steps that every validation may take, however small the completion; and that none may exceed, however large.
-const LEAST_STEPS: u64 = 1_000_000;
-const MOST_STEPS: u64 = 500_000_000;
+const MIN_STEPS: u64 = 1_000_000;
+const MAX_STEPS: u64 = 500_000_000;
 
 /// Bytes that the errors of one completion may take, and bytes of one error besides its paths.
 const ERRORS_BYTES: u64 = 128 << 20;
@@ -96,7 +96,7 @@ impl Schema {
             return Err(fault);
         }
         let validator = built.map_err(|error| build_error(written, &error))?;
-        Ok(Self::of(validator, documents))
+        Ok(Self::with_documents(validator, documents))
     }
 
     /// Compiles a schema that stands in another document and refers to nothing outside of itself.
@@ -108,10 +108,10 @@ impl Schema {
         check_against_meta_schema(written, &schema)?;
         let documents = Documents::new("part.json", schema, HashMap::new(), assert_formats);
         let validator = documents.build_for_verdict().0.map_err(|error| build_error(written, &error))?;
-        Ok(Self::of(validator, documents))
+        Ok(Self::with_documents(validator, documents))
     }
 
-    fn of(validator: Validator<Completion>, documents: Documents) -> Self {
+    fn with_documents(validator: Validator<Completion>, documents: Documents) -> Self {
         let size = documents.all().map(count_values).sum::<usize>() as u64;
         Self { validator, explainer: OnceLock::new(), documents, size }
     }
@@ -127,7 +127,7 @@ impl Schema {
     /// What validating this many bytes may cost; several values may share it.
     pub(in crate::score) fn budget(&self, bytes: usize) -> Budget {
         let pairs = (bytes as u64).saturating_mul(self.size);
-        let steps = pairs.saturating_mul(STEPS_PER_PAIR).saturating_add(LEAST_STEPS).min(MOST_STEPS);
+        let steps = pairs.saturating_mul(STEPS_PER_PAIR).saturating_add(MIN_STEPS).min(MAX_STEPS);
         Budget { steps, bytes: 0, error_bytes: 0 }
     }
 
@@ -192,7 +192,7 @@ impl Schema {
     }
 }
 
-type Built = (Result<Validator<Completion>, ValidationError<'static>>, Vec<String>);
+type BuildResult = (Result<Validator<Completion>, ValidationError<'static>>, Vec<String>);
 
 impl Documents {
     fn new(
@@ -213,12 +213,12 @@ impl Documents {
         std::iter::once(&self.root).chain(self.others.values())
     }
 
-    fn build_for_verdict(&self) -> Built {
+    fn build_for_verdict(&self) -> BuildResult {
         self.build(|schema, _| schema_rewrite::for_verdict(schema))
     }
 
     /// A validator of the documents in some form, and the addresses of those that were referred to.
-    fn build(&self, form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value) -> Built {
+    fn build(&self, form: impl Fn(&serde_json::Value, Draft) -> serde_json::Value) -> BuildResult {
         let draft = Draft::default().detect(&self.root);
         let files =
             self.others.iter().map(|(address, schema)| (address.clone(), form(schema, draft.detect(schema)))).collect();

@@ -34,7 +34,7 @@ impl Written<'_> {
         let document = json::parse(self.text, 0).ok();
         let offset =
             document.and_then(|document| document.root.pointer(&pointer).map(|value| value.start)).unwrap_or(0);
-        let place = Places::new(self.text).of(offset);
+        let place = Places::new(self.text).locate(offset);
         ScoreError::Schema { label: self.label.to_owned(), line: place.line, column: place.column, pointer, message }
     }
 }

@@ -12,7 +12,7 @@ pub enum Draft {
 
 /// What a keyword's value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Holds {
+pub enum KeywordValue {
     Schema,
     /// A schema, or a list of them.
     SchemaOrList,
@@ -45,7 +45,7 @@ pub struct Keyword {
     pub until: Draft,
     /// Which values it concerns, in the plural; other types always pass. Empty if it concerns all.
     pub of: &'static str,
-    pub holds: Holds,
+    pub holds: KeywordValue,
     pub meaning: &'static str,
 }
 
@@ -61,7 +61,7 @@ impl Draft {
     }
 
     /// The draft with the address that `$schema` names; `None` for an unknown one.
-    pub fn of(address: &str) -> Option<Self> {
+    pub fn from_address(address: &str) -> Option<Self> {
         let known = [
             ("draft-04", Self::D4),
             ("draft-06", Self::D6),
@@ -171,7 +171,7 @@ pub const FORMATS: [(&str, Draft, &str); 19] = [
 ];
 
 use Draft::{D4, D6, D7, D2019, D2020};
-use Holds::{
+use KeywordValue::{
     Boolean, Dependencies, DraftAddress, Format, NamedSchemas, Number, PropertyNames, Reference, Schema, SchemaOrList,
     Schemas, Text, Types, Value, Values,
 };
@@ -180,7 +180,7 @@ const fn keyword(
     name: &'static str,
     (since, until): (Draft, Draft),
     of: &'static str,
-    holds: Holds,
+    holds: KeywordValue,
     meaning: &'static str,
 ) -> Keyword {
     Keyword { name, since, until, of, holds, meaning }
@@ -315,12 +315,23 @@ mod tests {
     use super::*;
 
     /// A value that no keyword of that kind may have; `None` where any value will do.
-    fn wrong(holds: Holds) -> Option<serde_json::Value> {
+    fn wrong(holds: KeywordValue) -> Option<serde_json::Value> {
         Some(match holds {
-            Holds::Value => return None,
-            Holds::Text | Holds::Format | Holds::Reference | Holds::DraftAddress | Holds::Types => json!(3),
-            Holds::Schema | Holds::NamedSchemas | Holds::Dependencies | Holds::SchemaOrList => json!("x"),
-            Holds::Boolean | Holds::Number | Holds::Values | Holds::PropertyNames | Holds::Schemas => json!("x"),
+            KeywordValue::Value => return None,
+            KeywordValue::Text
+            | KeywordValue::Format
+            | KeywordValue::Reference
+            | KeywordValue::DraftAddress
+            | KeywordValue::Types => json!(3),
+            KeywordValue::Schema
+            | KeywordValue::NamedSchemas
+            | KeywordValue::Dependencies
+            | KeywordValue::SchemaOrList => json!("x"),
+            KeywordValue::Boolean
+            | KeywordValue::Number
+            | KeywordValue::Values
+            | KeywordValue::PropertyNames
+            | KeywordValue::Schemas => json!("x"),
         })
     }
 
@@ -328,7 +339,7 @@ mod tests {
     #[test]
     fn the_drafts_of_each_keyword_are_those_of_the_meta_schemas() {
         for address in DRAFT_ADDRESSES {
-            let draft = Draft::of(address).unwrap();
+            let draft = Draft::from_address(address).unwrap();
             for keyword in KEYWORDS.iter().filter(|keyword| keyword.name != "$schema") {
                 let Some(value) = wrong(keyword.holds) else { continue };
                 let mut schema = json!({"$schema": address});
@@ -355,7 +366,7 @@ mod tests {
             for address in DRAFT_ADDRESSES {
                 let schema = json!({"$schema": address, keyword: value});
                 let accepts = jsonschema::options().build(&schema).unwrap().is_valid(&rejected);
-                let has_it = (known.since..=known.until).contains(&Draft::of(address).unwrap());
+                let has_it = (known.since..=known.until).contains(&Draft::from_address(address).unwrap());
                 assert_eq!(accepts, !has_it, "{keyword} in {address}");
             }
         };

@@ -9,20 +9,20 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, ErrorCode, ffi};
 
 /// Steps of SQLite's machine that one query may take; a scan takes a few a row.
-const MOST_STEPS: u64 = 5_000_000;
+const MAX_STEPS: u64 = 5_000_000;
 /// Where each step takes long; far above what that many steps take.
-const LONGEST: Duration = Duration::from_secs(5);
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 /// The schema and its data may take more.
-const MOST_SETUP_STEPS: u64 = 500_000_000;
+const MAX_SETUP_STEPS: u64 = 500_000_000;
 /// Steps between two looks at the count.
 const STEPS_PER_LOOK: i32 = 1_000;
 /// Rows of a result, and bytes of all its values together.
-const MOST_ROWS: usize = 10_000;
-const MOST_RESULT_BYTES: usize = 16 << 20;
+const MAX_ROWS: usize = 10_000;
+const MAX_RESULT_BYTES: usize = 16 << 20;
 /// Bytes of one text or blob.
-const MOST_VALUE_BYTES: i32 = 64 << 10;
+const MAX_VALUE_BYTES: i32 = 64 << 10;
 /// Bytes that all databases of the process may take together, those of other threads among them.
-const MOST_MEMORY_BYTES: u64 = 1 << 30;
+const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
 /// A value of a result.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,14 +92,14 @@ pub(super) enum FailureKind {
 
 /// What the statement that runs may still spend.
 #[derive(Debug)]
-struct Left {
+struct Budget {
     looks: u64,
     until: Instant,
 }
 
-impl Left {
+impl Budget {
     fn steps(steps: u64) -> Self {
-        Self { looks: steps / STEPS_PER_LOOK as u64, until: Instant::now() + LONGEST }
+        Self { looks: steps / STEPS_PER_LOOK as u64, until: Instant::now() + TIME_LIMIT }
     }
 
     fn is_spent(&mut self) -> bool {
@@ -111,7 +111,7 @@ impl Left {
 #[derive(Debug)]
 pub(super) struct Database {
     connection: Connection,
-    left: Arc<Mutex<Left>>,
+    left: Arc<Mutex<Budget>>,
 }
 
 impl Database {
@@ -121,7 +121,7 @@ impl Database {
     /// SQLite's sentence.
     pub(super) fn new(schema: &str) -> Result<Self, Failure> {
         let connection = Connection::open_in_memory().map_err(|error| failure(&error))?;
-        let mut database = Self { connection, left: Arc::new(Mutex::new(Left::steps(MOST_SETUP_STEPS))) };
+        let mut database = Self { connection, left: Arc::new(Mutex::new(Budget::steps(MAX_SETUP_STEPS))) };
         database.prepare(schema).map_err(|error| failure(&error))?;
         Ok(database)
     }
@@ -149,7 +149,7 @@ impl Database {
     fn prepare(&mut self, schema: &str) -> rusqlite::Result<()> {
         let connection = &mut self.connection;
         connection.execute_batch(&format!(
-            "PRAGMA temp_store = MEMORY; PRAGMA hard_heap_limit = {MOST_MEMORY_BYTES}; PRAGMA trusted_schema = OFF; PRAGMA journal_mode = OFF;"
+            "PRAGMA temp_store = MEMORY; PRAGMA hard_heap_limit = {MAX_MEMORY_BYTES}; PRAGMA trusted_schema = OFF; PRAGMA journal_mode = OFF;"
         ))?;
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         connection.set_limit(Limit::SQLITE_LIMIT_WORKER_THREADS, 0)?;
@@ -158,7 +158,7 @@ impl Database {
         connection.progress_handler(STEPS_PER_LOOK, Some(is_spent))?;
         connection.authorizer(Some(in_schema))?;
         connection.execute_batch(schema)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)?;
         connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COLUMN, 200)?;
         connection.set_limit(Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100)?;
@@ -205,7 +205,7 @@ impl Database {
 
     /// The rows of a query.
     pub(super) fn query(&self, text: &str) -> Result<Table, Failure> {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Left::steps(MOST_STEPS);
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::steps(MAX_STEPS);
         let mut statement = self.connection.prepare(text).map_err(|error| failure(&error))?;
         let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut table = Table { rows: Vec::new(), columns };
@@ -227,8 +227,8 @@ impl Database {
                 };
                 cells.push(cell);
             }
-            if table.rows.len() == MOST_ROWS || bytes > MOST_RESULT_BYTES {
-                let message = format!("the result has more than {MOST_ROWS} rows or {} MiB", MOST_RESULT_BYTES >> 20);
+            if table.rows.len() == MAX_ROWS || bytes > MAX_RESULT_BYTES {
+                let message = format!("the result has more than {MAX_ROWS} rows or {} MiB", MAX_RESULT_BYTES >> 20);
                 return Err(Failure { message, offset: None, kind: FailureKind::Other });
             }
             table.rows.push(cells);
@@ -283,7 +283,7 @@ fn failure(error: &Error) -> Failure {
             let message = match (cause.code, cause.extended_code) {
                 (ErrorCode::OperationInterrupted, _) => "the query takes too many steps".to_owned(),
                 (ErrorCode::OutOfMemory, _) => "the query takes too much memory".to_owned(),
-                (ErrorCode::TooBig, _) => format!("a value is longer than {} KiB", MOST_VALUE_BYTES >> 10),
+                (ErrorCode::TooBig, _) => format!("a value is longer than {} KiB", MAX_VALUE_BYTES >> 10),
                 (ErrorCode::AuthorizationForStatementDenied, _) => {
                     message.clone().unwrap_or_else(|| "not allowed in a query".to_owned())
                 }

@@ -18,31 +18,31 @@ use crate::task::{Definition, SqlRules, Task};
 use compare::{cell_text, compare};
 use database::{Database, Failure, FailureKind, Table};
 pub(super) use outline::outline;
-use query::{NotParsed, Parsed, dialect, parse};
+use query::{Parsed, QueryError, dialect, parse};
 use sqlparser::dialect::{Dialect, SQLiteDialect};
 
 /// Databases that a thread keeps open, those used last.
-const MOST_DATABASES: usize = 16;
+const MAX_DATABASES: usize = 16;
 /// Results of expected queries that a database keeps, of so many rows each.
-const MOST_RESULTS: usize = 1_000;
-const MOST_KEPT_ROWS: usize = 100;
+const MAX_RESULTS: usize = 1_000;
+const MAX_CACHED_ROWS: usize = 100;
 /// Rows of a result that are shown.
-const MOST_SHOWN_ROWS: usize = 20;
+const MAX_SHOWN_ROWS: usize = 20;
 
 /// The result of a query, to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryResult {
     pub columns: Vec<String>,
-    /// The first [`MOST_SHOWN_ROWS`].
+    /// The first [`MAX_SHOWN_ROWS`].
     pub rows: Vec<Vec<String>>,
     /// Of all rows.
     pub count: usize,
 }
 
 impl QueryResult {
-    fn of(table: &Table) -> Self {
+    fn from_table(table: &Table) -> Self {
         let row = |cells: &Vec<database::Cell>| cells.iter().map(cell_text).collect();
-        let rows = table.rows.iter().take(MOST_SHOWN_ROWS).map(row).collect();
+        let rows = table.rows.iter().take(MAX_SHOWN_ROWS).map(row).collect();
         Self { columns: table.columns.clone(), rows, count: table.rows.len() }
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct Sql {
 }
 
 /// A database of one thread with the results of expected queries.
-struct Open {
+struct OpenDatabase {
     schema: String,
     database: Result<Database, Failure>,
     results: HashMap<String, Result<Arc<Table>, Failure>>,
@@ -63,11 +63,11 @@ struct Open {
 
 thread_local! {
     /// The last used first.
-    static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
+    static OPEN: RefCell<Vec<OpenDatabase>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The row's expected query.
-struct Expected<'r> {
+struct ExpectedQuery<'r> {
     query: &'r str,
     parsed: Parsed,
 }
@@ -99,7 +99,7 @@ impl Sql {
         let expected = match row.and_then(|row| row.expected.as_ref()) {
             None => None,
             Some(serde_json::Value::String(query)) => match parse(&*dialect, query) {
-                Ok(parsed) => Some(Expected { query, parsed }),
+                Ok(parsed) => Some(ExpectedQuery { query, parsed }),
                 Err(error) => return failed(format!("the row's `expected` does not parse: {}", error.message)),
             },
             Some(_) => return failed("the row's `expected` is not a query in quotes".to_owned()),
@@ -127,7 +127,7 @@ impl Sql {
         let expected = row.expected.as_ref()?.as_str()?;
         with_database(self.schema_of(Some(row))?, |open| {
             let database = open.database.as_ref().ok()?;
-            let result = |query: &str| database.query(query).ok().as_ref().map(QueryResult::of);
+            let result = |query: &str| database.query(query).ok().as_ref().map(QueryResult::from_table);
             Some([result(answer)?, result(expected)?])
         })
     }
@@ -138,7 +138,7 @@ fn text_of<'r>(row: Option<&'r PromptRow>, name: &str) -> Option<&'r str> {
     row?.fields.get(name)?.as_str()
 }
 
-impl Open {
+impl OpenDatabase {
     fn new(schema: &str) -> Self {
         Self { schema: schema.to_owned(), database: Database::new(schema), results: HashMap::new() }
     }
@@ -154,8 +154,8 @@ impl Open {
         place: (&str, usize),
         text: &str,
         dialect: &dyn Dialect,
-        expected: Option<&Expected<'_>>,
-    ) -> Result<Verdict, NotParsed> {
+        expected: Option<&ExpectedQuery<'_>>,
+    ) -> Result<Verdict, QueryError> {
         let parsed = parse(dialect, text)?;
         let is_sqlite = dialect.is::<SQLiteDialect>();
         let refused = match parsed.refused {
@@ -175,13 +175,13 @@ impl Open {
                 let at = failure.offset.unwrap_or(text.len());
                 // The grammar says more, unless it stumbles over what SQLite takes.
                 let same = refused.filter(|why| why.offset(text) == at);
-                return Err(same.unwrap_or_else(|| NotParsed::by_sqlite(failure.message, text, failure.offset)));
+                return Err(same.unwrap_or_else(|| QueryError::by_sqlite(failure.message, text, failure.offset)));
             }
             (found, Some(why)) if !is_sqlite => return Ok(not_understood(place, text, &why, found.err())),
             (found, _) => found,
         };
         let mut result =
-            |expected: &Expected<'_>| self.result(expected).map(|table| (table, expected.parsed.is_ordered));
+            |expected: &ExpectedQuery<'_>| self.result(expected).map(|table| (table, expected.parsed.is_ordered));
         let wanted = match expected.map(&mut result).transpose() {
             Ok(wanted) => wanted,
             Err(failure) if failure.is_syntax() => {
@@ -200,14 +200,14 @@ impl Open {
     }
 
     /// The result of an expected query.
-    fn result(&mut self, expected: &Expected<'_>) -> Result<Arc<Table>, Failure> {
+    fn result(&mut self, expected: &ExpectedQuery<'_>) -> Result<Arc<Table>, Failure> {
         if let Some(known) = self.results.get(expected.query) {
             return known.clone();
         }
         let database = self.database.as_ref().map_err(Clone::clone)?;
         let result = database.query(expected.query).map(Arc::new);
-        if result.as_ref().map_or(true, |table| table.rows.len() <= MOST_KEPT_ROWS) {
-            if self.results.len() == MOST_RESULTS {
+        if result.as_ref().map_or(true, |table| table.rows.len() <= MAX_CACHED_ROWS) {
+            if self.results.len() == MAX_RESULTS {
                 self.results.clear();
             }
             self.results.insert(expected.query.to_owned(), result.clone());
@@ -220,7 +220,7 @@ impl Open {
 fn compared((completion, offset): (&str, usize), found: &Table, wanted: Option<(Arc<Table>, bool)>) -> Verdict {
     let Some((wanted, in_order)) = wanted else { return Verdict::new(Tier::Valid, None) };
     let compared = compare(found, &wanted, in_order);
-    let start = Places::new(completion).of(offset);
+    let start = Places::new(completion).locate(offset);
     let errors: Vec<_> = compared.differences.into_iter().map(|why| Reason::at(why, start)).collect();
     let failure = (!errors.is_empty()).then_some(FailureClass::WrongResult);
     let (exact, fields) = (Some(errors.is_empty()), Some(compared.fields));
@@ -243,7 +243,7 @@ fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) ->
 fn not_understood(
     (completion, offset): (&str, usize),
     text: &str,
-    why: &NotParsed,
+    why: &QueryError,
     failure: Option<Failure>,
 ) -> Verdict {
     let place = (completion, offset + why.offset(text));
@@ -276,14 +276,14 @@ pub(super) fn first_table(task: &Task, row: Option<&PromptRow>) -> Option<String
 }
 
 /// Runs work on this thread's database of a schema.
-fn with_database<R>(schema: &str, work: impl FnOnce(&mut Open) -> R) -> R {
+fn with_database<R>(schema: &str, work: impl FnOnce(&mut OpenDatabase) -> R) -> R {
     OPEN.with_borrow_mut(|all| {
         match all.iter().position(|open| open.schema == schema) {
             Some(0) => {}
             Some(place) => all[..=place].rotate_right(1),
             None => {
-                all.truncate(MOST_DATABASES - 1);
-                all.insert(0, Open::new(schema));
+                all.truncate(MAX_DATABASES - 1);
+                all.insert(0, OpenDatabase::new(schema));
             }
         }
         work(&mut all[0])
@@ -291,7 +291,7 @@ fn with_database<R>(schema: &str, work: impl FnOnce(&mut Open) -> R) -> R {
 }
 
 /// The verdict on a text that is no query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
-fn not_parsed((completion, offset): (&str, usize), answer: &str, error: NotParsed, is_valid_inside: bool) -> Verdict {
+fn not_parsed((completion, offset): (&str, usize), answer: &str, error: QueryError, is_valid_inside: bool) -> Verdict {
     let class = match &error {
         _ if answer.starts_with("```") || is_valid_inside => FailureClass::Fence,
         error if error.is_truncated => FailureClass::Truncated,

@@ -12,17 +12,17 @@ use crate::format::{counted, shortened};
 use crate::score::OutlineEntry;
 
 /// Tables and views that are described.
-const MOST_TABLES: usize = 200;
+const MAX_TABLES: usize = 200;
 /// Rows of a table that are shown, and characters of each.
 const FIRST_ROWS: usize = 5;
-const LONGEST_ROW: usize = 200;
+const MAX_ROW_CHARS: usize = 200;
 
 /// Nothing where the statements do not run.
 pub(in crate::score) fn outline(schema: &str) -> Vec<OutlineEntry> {
     let Ok(mut database) = Database::new(schema) else { return Vec::new() };
     let places = places(schema);
     let mut entries = Vec::new();
-    for table in database.tables(MOST_TABLES).unwrap_or_default() {
+    for table in database.tables(MAX_TABLES).unwrap_or_default() {
         let quoted = format!("\"{}\"", table.name.replace('"', "\"\""));
         let kind = if table.is_view { "view" } else { "table" };
         let count = database.query(&format!("SELECT count(*) FROM {quoted}")).map(|found| found.rows);
@@ -55,7 +55,7 @@ pub(in crate::score) fn outline(schema: &str) -> Vec<OutlineEntry> {
 
 fn first_rows(database: &Database, quoted: &str) -> Vec<String> {
     let Ok(found) = database.query(&format!("SELECT * FROM {quoted} LIMIT {FIRST_ROWS}")) else { return Vec::new() };
-    let line = |cells: Vec<String>| shortened(&cells.join(" | "), LONGEST_ROW);
+    let line = |cells: Vec<String>| shortened(&cells.join(" | "), MAX_ROW_CHARS);
     let rows = found.rows.iter().map(|row| line(row.iter().map(cell_text).collect()));
     std::iter::once(line(found.columns.clone())).chain(rows).filter(|_| !found.rows.is_empty()).collect()
 }

@@ -7,9 +7,9 @@ use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 /// Tokens of a query at most. A tree of them is taken apart recursively, so this bounds the stack.
-const MOST_TOKENS: usize = 4_000;
+const MAX_TOKENS: usize = 4_000;
 /// Bytes of a query at most.
-const MOST_BYTES: usize = 64 << 10;
+const MAX_BYTES: usize = 64 << 10;
 
 /// Words that a query begins with in some dialect.
 const QUERY_STARTS: [Keyword; 7] =
@@ -17,7 +17,7 @@ const QUERY_STARTS: [Keyword; 7] =
 
 /// Why a text is not a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotParsed {
+pub(super) struct QueryError {
     pub(super) message: String,
     /// 1-based, within the text.
     pub(super) line: usize,
@@ -29,7 +29,7 @@ pub(super) struct NotParsed {
     pub(super) is_certain: bool,
 }
 
-impl NotParsed {
+impl QueryError {
     fn at(message: String, line: usize, column: usize) -> Self {
         Self { message, line, column, is_truncated: false, is_certain: true }
     }
@@ -56,7 +56,7 @@ pub(super) struct Parsed {
     /// Its rows have an order: `ORDER BY` at its top.
     pub(super) is_ordered: bool,
     /// Why the grammar refuses it.
-    pub(super) refused: Option<NotParsed>,
+    pub(super) refused: Option<QueryError>,
 }
 
 pub(super) fn dialect(name: &str) -> Option<Box<dyn Dialect>> {
@@ -67,22 +67,22 @@ pub(super) fn dialect(name: &str) -> Option<Box<dyn Dialect>> {
 ///
 /// # Errors
 /// No statement, several, or one beyond the limits.
-pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, NotParsed> {
-    if text.len() > MOST_BYTES {
-        return Err(NotParsed::at(format!("the query is longer than {} KiB", MOST_BYTES >> 10), 1, 1));
+pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, QueryError> {
+    if text.len() > MAX_BYTES {
+        return Err(QueryError::at(format!("the query is longer than {} KiB", MAX_BYTES >> 10), 1, 1));
     }
     let mut tokens = Vec::new();
     let scanned = Tokenizer::new(dialect, text).tokenize_with_location_into_buf(&mut tokens);
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
-    if let Some(token) = tokens.get(MOST_TOKENS) {
+    if let Some(token) = tokens.get(MAX_TOKENS) {
         let (line, column) = (token.span.start.line as usize, token.span.start.column as usize);
-        return Err(NotParsed::at(format!("the query has more than {MOST_TOKENS} tokens"), line, column));
+        return Err(QueryError::at(format!("the query has more than {MAX_TOKENS} tokens"), line, column));
     }
-    let outline = Outline::of(&tokens);
+    let outline = Outline::from_tokens(&tokens);
     if let Err(error) = scanned {
         let is_truncated = error.message.starts_with("Unterminated");
         let (line, column) = (error.location.line as usize, error.location.column as usize);
-        return Ok(outline.refused(NotParsed { is_truncated, ..NotParsed::at(error.message, line, column) }));
+        return Ok(outline.refused(QueryError { is_truncated, ..QueryError::at(error.message, line, column) }));
     }
     let mut statements = match Parser::new(dialect).with_tokens_with_locations(tokens.clone()).parse_statements() {
         Ok(statements) => statements,
@@ -92,10 +92,10 @@ pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, NotPars
         }
     };
     if statements.len() > 1 {
-        return Err(NotParsed::at(format!("{} statements; one query is asked for", statements.len()), 1, 1));
+        return Err(QueryError::at(format!("{} statements; one query is asked for", statements.len()), 1, 1));
     }
     let Some(statement) = statements.pop() else {
-        return Err(NotParsed::at("no query in the text".to_owned(), 1, 1));
+        return Err(QueryError::at("no query in the text".to_owned(), 1, 1));
     };
     let (is_query, is_ordered) = match &statement {
         Statement::Query(query) => (reads(&query.body) && query.locks.is_empty(), query.order_by.is_some()),
@@ -112,7 +112,7 @@ struct Outline {
 }
 
 impl Outline {
-    fn of(tokens: &[TokenWithSpan]) -> Self {
+    fn from_tokens(tokens: &[TokenWithSpan]) -> Self {
         let keyword = |token: Option<&TokenWithSpan>| match token.map(|token| &token.token) {
             Some(Token::Word(word)) => word.keyword,
             _ => Keyword::NoKeyword,
@@ -133,12 +133,12 @@ impl Outline {
         Self { is_query, is_ordered, is_balanced: is_balanced && depth == 0 }
     }
 
-    fn refused(self, why: NotParsed) -> Parsed {
+    fn refused(self, why: QueryError) -> Parsed {
         Parsed { is_query: self.is_query, is_ordered: self.is_ordered, refused: Some(why) }
     }
 }
 
-fn refusal(error: ParserError, tokens: &[TokenWithSpan], outline: &Outline) -> NotParsed {
+fn refusal(error: ParserError, tokens: &[TokenWithSpan], outline: &Outline) -> QueryError {
     let message = match error {
         ParserError::RecursionLimitExceeded => "the query is nested too deep".to_owned(),
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message,
@@ -154,7 +154,7 @@ fn refusal(error: ParserError, tokens: &[TokenWithSpan], outline: &Outline) -> N
         || (!outline.is_query && (line, column) == (1, 1))
         || tokens.iter().any(is_stray);
     let message = message.replace("EOF", "the end").chars().take(300).collect();
-    NotParsed { message, line, column, is_truncated, is_certain }
+    QueryError { message, line, column, is_truncated, is_certain }
 }
 
 /// `INSERT`, `UPDATE` and the like may stand after `WITH`.

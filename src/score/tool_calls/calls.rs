@@ -112,9 +112,9 @@ impl Arguments<'_> {
 pub(super) struct ArgumentPlaces<'t>(Option<StringPlaces<'t>>);
 
 impl ArgumentPlaces<'_> {
-    /// As [`StringPlaces::of`].
-    pub(super) fn of(&mut self, offset: usize) -> usize {
-        self.0.as_mut().map_or(offset, |places| places.of(offset))
+    /// As [`StringPlaces::locate`].
+    pub(super) fn locate(&mut self, offset: usize) -> usize {
+        self.0.as_mut().map_or(offset, |places| places.locate(offset))
     }
 }
 
@@ -194,7 +194,7 @@ fn call<'d>(completion: &str, value: &'d Value<'_>) -> Read<Call<'d>> {
 
 fn quoted<'d>(completion: &str, quote: usize, text: &'d str) -> Read<Arguments<'d>> {
     let document = json::parse(text, 0).map_err(|error| {
-        let offset = StringPlaces::new(completion, quote).of(error.offset);
+        let offset = StringPlaces::new(completion, quote).locate(error.offset);
         unreadable(format!("`arguments`: {}", error.reason), offset, FailureClass::Syntax)
     })?;
     match document.root.kind {
@@ -310,7 +310,7 @@ mod tests {
     /// The calls as `NAME@LINE:COLUMN{keys}`, or the message with its place.
     fn read(text: &str) -> String {
         let place = |offset| {
-            let place = json::Places::new(text).of(offset);
+            let place = json::Places::new(text).locate(offset);
             format!("{}:{}", place.line, place.column)
         };
         let wrong = |error: Unreadable| {

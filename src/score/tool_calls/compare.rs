@@ -15,7 +15,7 @@ const CALLS: &str = "calls";
 
 /// An expected call.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Expected<'e> {
+pub(super) struct ExpectedCall<'e> {
     name: &'e str,
     pub(super) arguments: &'e Map<String, Value>,
 }
@@ -37,23 +37,23 @@ struct Pair {
 }
 
 /// The calls that a row expects: `{"name", "arguments"}`, or a list of such.
-pub(super) fn expected_calls(expected: &Value) -> Option<Vec<Expected<'_>>> {
+pub(super) fn expected_calls(expected: &Value) -> Option<Vec<ExpectedCall<'_>>> {
     match expected {
         Value::Array(calls) => calls.iter().map(expected_call).collect(),
         call => Some(vec![expected_call(call)?]),
     }
 }
 
-fn expected_call(call: &Value) -> Option<Expected<'_>> {
+fn expected_call(call: &Value) -> Option<ExpectedCall<'_>> {
     let arguments = call.get("arguments")?.as_object()?;
-    Some(Expected { name: call.get("name")?.as_str()?, arguments })
+    Some(ExpectedCall { name: call.get("name")?.as_str()?, arguments })
 }
 
 /// Compares calls; `rules` are for arguments of these names.
 pub(super) fn compare_calls(
     completion: &str,
     calls: &[Call<'_>],
-    expected: &[Expected<'_>],
+    expected: &[ExpectedCall<'_>],
     in_order: bool,
     rules: &Rules,
 ) -> Comparison {
@@ -79,15 +79,15 @@ pub(super) fn compare_calls(
 }
 
 /// Arguments that may not be missing.
-fn needed<'e>(wanted: &Expected<'e>) -> impl Iterator<Item = &'e String> {
-    let needed = |value: &Value| !matches!(Expectation::of(value), Expectation::Optional(_));
+fn needed<'e>(wanted: &ExpectedCall<'e>) -> impl Iterator<Item = &'e String> {
+    let needed = |value: &Value| !matches!(Expectation::from_value(value), Expectation::Optional(_));
     wanted.arguments.iter().filter(move |(_, value)| needed(value)).map(|(name, _)| name)
 }
 
 /// For each expected call a call of the same function: as many as can be with equal arguments, that at the same place
 /// first.
-fn pairs(calls: &[Call<'_>], expected: &[Expected<'_>], rules: &Rules) -> Vec<Option<Pair>> {
-    let compared = |call: usize, wanted: &Expected<'_>| {
+fn pairs(calls: &[Call<'_>], expected: &[ExpectedCall<'_>], rules: &Rules) -> Vec<Option<Pair>> {
+    let compared = |call: usize, wanted: &ExpectedCall<'_>| {
         let (fields, same) = compare_members(calls[call].arguments.value(), wanted.arguments, rules);
         Pair { call, fields, same }
     };
@@ -141,7 +141,7 @@ fn assign(place: usize, equal: &[Vec<usize>], answers: &mut [Option<usize>], see
 fn wrong_calls(
     completion: &str,
     calls: &[Call<'_>],
-    expected: &[Expected<'_>],
+    expected: &[ExpectedCall<'_>],
     pairs: &[Option<Pair>],
     in_order: bool,
 ) -> Option<Violation> {
@@ -173,14 +173,14 @@ fn wrong_calls(
 }
 
 /// Arguments that are not as expected, and those that nobody expects.
-fn wrong_arguments(completion: &str, pair: &Pair, call: &Call<'_>, wanted: &Expected<'_>) -> Vec<Violation> {
+fn wrong_arguments(completion: &str, pair: &Pair, call: &Call<'_>, wanted: &ExpectedCall<'_>) -> Vec<Violation> {
     let mut places = call.arguments.places(completion);
     let Some(object) = call.arguments.value().as_object() else { return Vec::new() };
     let mut of = |argument: &str, message: String, offset: Option<usize>| Violation {
         message: format!("argument {argument:?} of {}: {message}", shorten(call.name)),
         instance_path: format!("/{}/arguments/{}", pair.call, argument.replace('~', "~0").replace('/', "~1")),
         schema_path: String::new(),
-        offset: offset.map_or(call.name_at, |offset| places.of(offset)),
+        offset: offset.map_or(call.name_at, |offset| places.locate(offset)),
         class: FailureClass::WrongValue,
     };
     let mut differences = Vec::new();

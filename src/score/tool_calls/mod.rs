@@ -22,14 +22,14 @@ use crate::dataset::expected::{members_problem, target_members};
 use crate::task::{Task, ToolRules};
 use crate::text::json_line;
 use calls::{Answer, Call, calls_of, is_decline};
-use compare::{Expected, compare_calls, expected_calls};
+use compare::{ExpectedCall, compare_calls, expected_calls};
 use own_tools::OwnTools;
-pub use reader::{CallReader, Said};
+pub use reader::{AnswerPart, CallReader};
 use tools::Tools;
 pub use tools::closed_parameters;
 
 /// Calls whose faults are looked for one by one; of the rest it is only known that they are not valid.
-const MOST_EXPLAINED: usize = 100;
+const MAX_EXPLAINED_CALLS: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct ToolCalls {
@@ -144,7 +144,7 @@ impl ToolCalls {
         completion: &str,
         tools: &Tools,
         calls: &[Call<'_>],
-        expected: Option<&[Expected<'_>]>,
+        expected: Option<&[ExpectedCall<'_>]>,
         budget: &mut Budget,
     ) -> Verdict {
         let compared =
@@ -209,8 +209,8 @@ fn explain(completion: &str, tools: &Tools, calls: &[Call<'_>], warnings: &mut V
         let found = explain_call(completion, tools, call, number);
         explained += usize::from(!found.is_empty());
         faults.extend(found);
-        if explained == MOST_EXPLAINED && number + 1 < calls.len() {
-            warnings.push(format!("only the first {MOST_EXPLAINED} calls that are not valid are listed"));
+        if explained == MAX_EXPLAINED_CALLS && number + 1 < calls.len() {
+            warnings.push(format!("only the first {MAX_EXPLAINED_CALLS} calls that are not valid are listed"));
             break;
         }
     }
@@ -256,7 +256,7 @@ fn explain_call(completion: &str, tools: &Tools, call: &Call<'_>, number: usize)
             message: format!("{name}: {message}"),
             instance_path: format!("{place}/arguments{}", violation.instance_path),
             schema_path: format!("{}{}", function.pointer, violation.schema_path),
-            offset: places.of(violation.offset),
+            offset: places.locate(violation.offset),
             class,
         }
     };

@@ -9,18 +9,18 @@ use super::super::ScoreError;
 use super::tools::Tools;
 
 /// Compiled functions that are kept at most; a group of completions asks for the same ones.
-const MOST_FUNCTIONS: usize = 1_000;
+const MAX_FUNCTIONS: usize = 1_000;
 
 type Compiled = Result<Arc<Tools>, String>;
 
 #[derive(Debug)]
 pub(super) struct OwnTools {
     assert_formats: bool,
-    kept: Mutex<Kept>,
+    kept: Mutex<CacheEntry>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CacheEntry {
     by_content: HashMap<Value, Compiled>,
     functions: usize,
 }
@@ -44,8 +44,8 @@ impl OwnTools {
         });
         let mut kept = lock();
         let functions = compiled.as_ref().map_or(1, |tools| tools.len().max(1));
-        if kept.functions + functions > MOST_FUNCTIONS {
-            *kept = Kept::default();
+        if kept.functions + functions > MAX_FUNCTIONS {
+            *kept = CacheEntry::default();
         }
         kept.functions += functions;
         kept.by_content.insert(tools.clone(), compiled.clone());
@@ -65,10 +65,10 @@ mod tests {
         let tools = |number: usize| json!([{"name": format!("f{number}")}, {"name": "g"}]);
         let first = own.compiled(&tools(0)).unwrap();
         assert!(Arc::ptr_eq(&first, &own.compiled(&tools(0)).unwrap()));
-        for number in 1..=MOST_FUNCTIONS {
+        for number in 1..=MAX_FUNCTIONS {
             own.compiled(&tools(number)).unwrap();
             let kept = own.kept.lock().unwrap();
-            assert!(kept.functions <= MOST_FUNCTIONS && kept.by_content.len() <= MOST_FUNCTIONS / 2);
+            assert!(kept.functions <= MAX_FUNCTIONS && kept.by_content.len() <= MAX_FUNCTIONS / 2);
         }
         assert!(!Arc::ptr_eq(&first, &own.compiled(&tools(0)).unwrap()));
         assert_eq!(

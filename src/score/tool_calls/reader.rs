@@ -12,7 +12,7 @@ const KEYS: [&str; 10] =
 
 /// A part of what a completion says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum AnswerPart {
     Text(String),
     /// A call begins: its function.
     Name(String),
@@ -59,11 +59,11 @@ enum Place {
 }
 
 /// What the text that is held is so far.
-enum Found {
+enum ReadState {
     /// It may be a call: more must come.
     Open,
     /// Calls, and where they end.
-    Calls(Vec<Said>, usize),
+    Calls(Vec<AnswerPart>, usize),
     /// No call, whatever comes.
     Text,
 }
@@ -88,7 +88,7 @@ impl CallReader {
     }
 
     /// What a piece of text completes.
-    pub fn push(&mut self, text: &str) -> Vec<Said> {
+    pub fn push(&mut self, text: &str) -> Vec<AnswerPart> {
         self.held.push_str(text);
         let mut said = Vec::new();
         while self.step(&mut said) {}
@@ -96,19 +96,19 @@ impl CallReader {
     }
 
     /// What was held back; nothing comes after it.
-    pub fn finish(&mut self) -> Vec<Said> {
+    pub fn finish(&mut self) -> Vec<AnswerPart> {
         let rest = std::mem::take(&mut self.held);
         // What closes a call is no text, though it broke off there.
         if matches!(self.place, Place::Closing { .. }) {
             return Vec::new();
         }
         let text = if self.has_called { rest.trim_end() } else { &rest };
-        let said = (!text.is_empty()).then(|| Said::Text(text.to_owned()));
+        let said = (!text.is_empty()).then(|| AnswerPart::Text(text.to_owned()));
         said.into_iter().collect()
     }
 
     /// Whether there may be more to give out.
-    fn step(&mut self, said: &mut Vec<Said>) -> bool {
+    fn step(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         if self.is_enforced
             && let Some(is_more) = self.piece(said)
         {
@@ -133,22 +133,22 @@ impl CallReader {
             Place::Block => self.block(),
             Place::Json { .. } => self.json(),
             // Of enforced calls alone.
-            Place::Arguments { .. } | Place::Closing { .. } => Found::Text,
+            Place::Arguments { .. } | Place::Closing { .. } => ReadState::Text,
         };
         match found {
-            Found::Open => return false,
-            Found::Calls(calls, end) => {
+            ReadState::Open => return false,
+            ReadState::Calls(calls, end) => {
                 said.extend(calls);
                 self.has_called = true;
-                self.take(end);
+                self.cut(end);
                 let in_list = self.place == Place::Json { in_list: true };
                 self.place = if in_list { Place::List } else { Place::Text };
             }
-            Found::Text => {
+            ReadState::Text => {
                 // What stands in a block that is none may hold one.
                 let end = if self.place == Place::Block { OPEN.len() } else { 0 };
-                let text = self.take(end);
-                said.extend((!text.is_empty()).then_some(Said::Text(text)));
+                let text = self.cut(end);
+                said.extend((!text.is_empty()).then_some(AnswerPart::Text(text)));
                 self.place = Place::Text;
             }
         }
@@ -156,21 +156,21 @@ impl CallReader {
     }
 
     /// As [`Self::step`], of a call that is enforced; `None` where the text is none so far.
-    fn piece(&mut self, said: &mut Vec<Said>) -> Option<bool> {
+    fn piece(&mut self, said: &mut Vec<AnswerPart>) -> Option<bool> {
         let (start, in_list) = match self.place {
             Place::Block => (OPEN.len(), false),
             Place::Json { in_list: true } => (self.scan.start, true),
             Place::Arguments { in_list } => {
                 let end = self.scan.end_of(&self.held, 0);
                 let text = match end {
-                    Some(end) => self.take(end),
+                    Some(end) => self.cut(end),
                     None => std::mem::take(&mut self.held),
                 };
                 self.scan.rebase();
                 if end.is_some() {
                     self.place = Place::Closing { in_list };
                 }
-                said.extend((!text.is_empty()).then_some(Said::Arguments(text)));
+                said.extend((!text.is_empty()).then_some(AnswerPart::Arguments(text)));
                 return Some(end.is_some());
             }
             Place::Closing { in_list } => return self.closing(in_list),
@@ -179,10 +179,10 @@ impl CallReader {
         match CallHead::read(&self.held[start..]) {
             CallHead::Partial => Some(false),
             CallHead::Whole { name, arguments } => {
-                self.take(start + arguments);
+                self.cut(start + arguments);
                 self.place = Place::Arguments { in_list };
                 self.has_called = true;
-                said.push(Said::Name(name));
+                said.push(AnswerPart::Name(name));
                 Some(true)
             }
             CallHead::Other => None,
@@ -195,7 +195,7 @@ impl CallReader {
         let after = rest.strip_prefix('}').map(|rest| if in_list { rest } else { rest.trim_start() });
         match after {
             Some(after) if after.starts_with(close) => {
-                self.take(self.held.len() - after.len() + close.len());
+                self.cut(self.held.len() - after.len() + close.len());
                 self.place = if in_list { Place::List } else { Place::Text };
                 Some(true)
             }
@@ -205,72 +205,72 @@ impl CallReader {
         }
     }
 
-    fn take(&mut self, end: usize) -> String {
+    fn cut(&mut self, end: usize) -> String {
         let rest = self.held.split_off(end);
         self.scan = Scan::default();
         std::mem::replace(&mut self.held, rest)
     }
 
     /// Gives out text up to a block, or to what may become one.
-    fn text(&mut self, said: &mut Vec<Said>) -> bool {
+    fn text(&mut self, said: &mut Vec<AnswerPart>) -> bool {
         let block = self.held.find(OPEN);
         let end = block.unwrap_or_else(|| unfinished(&self.held, OPEN));
         // White space before a call is no text.
         let end_of_text = self.held[..end].trim_end().len();
         let text = self.held[..end_of_text].to_owned();
-        self.take(if block.is_some() { end } else { end_of_text });
-        said.extend((!text.is_empty()).then_some(Said::Text(text)));
+        self.cut(if block.is_some() { end } else { end_of_text });
+        said.extend((!text.is_empty()).then_some(AnswerPart::Text(text)));
         if block.is_some() {
             self.place = Place::Block;
         }
         block.is_some()
     }
 
-    fn block(&mut self) -> Found {
-        let Some(start) = first_from(&self.held, OPEN.len()) else { return Found::Open };
+    fn block(&mut self) -> ReadState {
+        let Some(start) = first_from(&self.held, OPEN.len()) else { return ReadState::Open };
         if !self.held[start..].starts_with('{') {
-            return Found::Text;
+            return ReadState::Text;
         }
-        let Some(end) = self.scan.end_of(&self.held, start) else { return Found::Open };
+        let Some(end) = self.scan.end_of(&self.held, start) else { return ReadState::Open };
         let after = self.held[end..].trim_start();
         match after.starts_with(CLOSE) {
             true => self.calls(self.held.len() - after.len() + CLOSE.len()),
-            false if CLOSE.starts_with(after) => Found::Open,
-            false => Found::Text,
+            false if CLOSE.starts_with(after) => ReadState::Open,
+            false => ReadState::Text,
         }
     }
 
-    fn json(&mut self) -> Found {
+    fn json(&mut self) -> ReadState {
         let start = self.scan.start.max(first_from(&self.held, 0).unwrap_or_default());
         let end = self.scan.end_of(&self.held, start);
         match (end, first_key(&self.held[start..])) {
-            (_, Some(key)) if !KEYS.contains(&key) => Found::Text,
-            (None, _) => Found::Open,
+            (_, Some(key)) if !KEYS.contains(&key) => ReadState::Text,
+            (None, _) => ReadState::Open,
             (Some(end), _) => self.calls(end),
         }
     }
 
     /// Up to the next object of a list, or past its end; `None` there.
-    fn list(&mut self) -> Option<Found> {
-        let Some(start) = first_from(&self.held, 0) else { return Some(Found::Open) };
+    fn list(&mut self) -> Option<ReadState> {
+        let Some(start) = first_from(&self.held, 0) else { return Some(ReadState::Open) };
         let before = if self.has_called { ',' } else { '[' };
         if self.held[start..].starts_with(before) {
-            let Some(item) = first_from(&self.held, start + 1) else { return Some(Found::Open) };
+            let Some(item) = first_from(&self.held, start + 1) else { return Some(ReadState::Open) };
             if self.held[item..].starts_with('{') {
                 self.place = Place::Json { in_list: true };
                 self.scan = Scan::from(item);
                 return None;
             }
         } else if self.has_called && self.held[start..].starts_with(']') {
-            self.take(start + 1);
+            self.cut(start + 1);
             self.place = Place::Text;
             return None;
         }
-        Some(Found::Text)
+        Some(ReadState::Text)
     }
 
     /// The calls of the object that was scanned; `end`: of what is taken with it.
-    fn calls(&self, end: usize) -> Found {
+    fn calls(&self, end: usize) -> ReadState {
         let text = &self.held[self.scan.start..self.scan.end.unwrap_or(self.held.len())];
         let read = || {
             let document = json::parse(text, 0).ok()?;
@@ -278,12 +278,14 @@ impl CallReader {
             let said = |call: &Call<'_>| {
                 let value = call.arguments.value();
                 let arguments = call.arguments.text(text).get(value.start..value.end)?.to_owned();
-                call.extra_key.is_none().then(|| [Said::Name(call.name.to_owned()), Said::Arguments(arguments)])
+                call.extra_key
+                    .is_none()
+                    .then(|| [AnswerPart::Name(call.name.to_owned()), AnswerPart::Arguments(arguments)])
             };
             let said = calls.iter().map(said).collect::<Option<Vec<_>>>().filter(|calls| !calls.is_empty());
             said.map(|calls| calls.into_iter().flatten().collect())
         };
-        read().map_or(Found::Text, |calls| Found::Calls(calls, end))
+        read().map_or(ReadState::Text, |calls| ReadState::Calls(calls, end))
     }
 }
 

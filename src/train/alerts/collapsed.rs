@@ -13,13 +13,13 @@ const COLLAPSED_ENTROPY: f64 = 0.25;
 /// One that had collapsed has until this share of the groups of a step has a gradient.
 const RECOVERED_GROUPS: f64 = 0.5;
 
-/// Whether a step is one of a collapsed policy. `stands`: it had collapsed before.
-pub(super) fn has_collapsed(metrics: &BTreeMap<String, f64>, first_entropy: Option<f64>, stands: bool) -> bool {
+/// Whether a step is one of a collapsed policy. `is_active`: it had collapsed before.
+pub(super) fn has_collapsed(metrics: &BTreeMap<String, f64>, first_entropy: Option<f64>, is_active: bool) -> bool {
     let worst = metrics.get("groups/frac_all_worst").copied().unwrap_or(0.0);
     let is_equal = metrics.get("groups/frac_distinct").is_some_and(|share| *share <= COLLAPSED_ANSWERS);
     let entropy = first_entropy.zip(metrics.get("completions/entropy"));
     let is_narrow = is_equal || entropy.is_some_and(|(first, now)| *now <= COLLAPSED_ENTROPY * first);
-    worst >= COLLAPSED_GROUPS && is_narrow || stands && worst > RECOVERED_GROUPS
+    worst >= COLLAPSED_GROUPS && is_narrow || is_active && worst > RECOVERED_GROUPS
 }
 
 /// What a collapsed policy does, by its last step: `the most frequent answer is {..}, mean reward 0.50, entropy 2.74 ->

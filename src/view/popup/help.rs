@@ -14,7 +14,7 @@ use crate::view::theme::Theme;
 use crate::view::widgets::text_width::wrapped;
 
 /// The widest that help is: longer lines are hard to read.
-const WIDEST: usize = 100;
+const MAX_WIDTH: usize = 100;
 
 /// The help of the current screen.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct HelpRow {
 impl Help {
     /// The help of a screen for a terminal of so many columns; `rows`: the actions, nearest scope first.
     pub fn new(theme: &Theme, columns: u16, (title, about): (&str, &str), rows: &[HelpRow]) -> Self {
-        let columns = (columns as usize).saturating_sub(4).clamp(10, WIDEST);
+        let columns = (columns as usize).saturating_sub(4).clamp(10, MAX_WIDTH);
         let mut lines: Vec<Line<'static>> = wrapped(about, columns).into_iter().map(Line::from).collect();
         let widest = if columns < 60 { 9 } else { 16 };
         let of_keys = rows.iter().map(|row| row.keys.width()).max().unwrap_or(0).min(widest);

@@ -43,8 +43,8 @@ pub struct PickEntry {
 
 /// The indices of the entries that match a text, best first.
 type Ranking = Box<dyn Fn(&str) -> Vec<usize> + Send>;
-type Typed = Box<dyn FnOnce(String) -> Update + Send>;
-type Chosen = Box<dyn FnOnce(usize) -> PopupOutcome + Send>;
+type OnTyped = Box<dyn FnOnce(String) -> Update + Send>;
+type OnChosen = Box<dyn FnOnce(usize) -> PopupOutcome + Send>;
 
 pub struct Pick {
     title: String,
@@ -57,9 +57,9 @@ pub struct Pick {
     /// The entries that match the text, best first.
     found: Vec<usize>,
     cursor: Cursor,
-    then: Option<Chosen>,
+    then: Option<OnChosen>,
     /// What a text beside the entries is, and what happens with it.
-    typed: Option<(&'static str, Typed)>,
+    typed: Option<(&'static str, OnTyped)>,
 }
 
 impl Pick {
@@ -73,7 +73,7 @@ impl Pick {
         let then = |index| {
             PopupOutcome::Update(Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, index)))
         };
-        let mut pick = Self::of(title.into(), entries, None, Box::new(then));
+        let mut pick = Self::with_entries(title.into(), entries, None, Box::new(then));
         pick.cursor.index = selected;
         pick
     }
@@ -96,10 +96,10 @@ impl Pick {
         ranking: impl Fn(&str) -> Vec<usize> + Send + 'static,
         then: impl FnOnce(usize) -> PopupOutcome + Send + 'static,
     ) -> Self {
-        Self::of(title.to_owned(), entries, Some(Box::new(ranking)), Box::new(then))
+        Self::with_entries(title.to_owned(), entries, Some(Box::new(ranking)), Box::new(then))
     }
 
-    fn of(title: String, entries: Vec<PickEntry>, ranking: Option<Ranking>, then: Chosen) -> Self {
+    fn with_entries(title: String, entries: Vec<PickEntry>, ranking: Option<Ranking>, then: OnChosen) -> Self {
         let (field, found, cursor) = (Field::default(), Vec::new(), Cursor::default());
         let longest_detail = entries.iter().map(|entry| entry.detail.width()).max().unwrap_or(0);
         let then = Some(then);

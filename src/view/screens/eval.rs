@@ -261,7 +261,7 @@ impl Eval {
     }
 
     /// Takes what was read; filters and the cursor stay as far as they still mean something.
-    fn take(&mut self, read: Result<(Versus, Vec<FailureGroups>), ReportError>) {
+    fn set_versus(&mut self, read: Result<(Versus, Vec<FailureGroups>), ReportError>) {
         self.is_of_other_schemas = matches!(read, Err(ReportError::OtherSchemas(_)));
         let (loaded, failures) = match read {
             Ok((versus, failures)) => (Ok(Arc::new(versus)), failures),
@@ -336,11 +336,11 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
                 Some((task, scorer)) => Versus::rescored(&evals, &task, &scorer),
                 None => Versus::read(&evals),
             }?;
-            let failures = versus.evals.iter().map(FailureGroups::of).collect();
+            let failures = versus.evals.iter().map(FailureGroups::for_eval).collect();
             Ok((versus, failures))
         },
         |eval: &mut Eval, _, read| {
-            eval.take(read);
+            eval.set_versus(read);
             Vec::new()
         },
     )]

@@ -154,7 +154,7 @@ fn judge(launch: &mut Launch, shared: &Shared) {
         disk: forecast.and_then(|forecast| forecast.value.disk.as_ref()),
         signal: signal.map(|signal| &signal.value),
     };
-    launch.preflight = Preflight::of(&resolved.config, &facts);
+    launch.preflight = Preflight::for_run(&resolved.config, &facts);
 }
 
 /// Publishes the configuration of a new run to other screens.
@@ -190,7 +190,7 @@ pub fn rows(launch: &Launch) -> Vec<Row> {
     }
     let found = |row: &Row| match row {
         Row::Key(key) => {
-            let texts = [key.name.to_owned(), key.meaning.to_lowercase(), Section::of(key).title.to_owned()];
+            let texts = [key.name.to_owned(), key.meaning.to_lowercase(), Section::for_key(key).title.to_owned()];
             (!launch.only_different || is_changed(launch, key)) && texts.iter().any(|text| text.contains(&query))
         }
         other => other.title().contains(&query),
@@ -214,7 +214,7 @@ pub fn hidden(launch: &Launch, section: &'static Section) -> (usize, usize) {
 fn toggle_section(launch: &mut Launch) {
     let section = match selected(launch) {
         Some(Row::Section(section)) => section,
-        Some(Row::Key(key)) => Section::of(key),
+        Some(Row::Key(key)) => Section::for_key(key),
         _ => return,
     };
     if !launch.unfolded.remove(section.title) {
@@ -227,7 +227,7 @@ fn toggle_section(launch: &mut Launch) {
 fn toggle_all_sections(launch: &mut Launch) {
     let section = match selected(launch) {
         Some(Row::Section(section)) => Some(section),
-        Some(Row::Key(key)) => Some(Section::of(key)),
+        Some(Row::Key(key)) => Some(Section::for_key(key)),
         _ => None,
     };
     launch.unfolded = match launch.unfolded.len() == SECTIONS.len() {
@@ -366,7 +366,7 @@ fn next_device(launch: &mut Launch, by: isize) {
     let (compute, partition) = stepped(&all, &now, by);
     launch.form.compute = compute;
     launch.form.cluster =
-        partition.and_then(|name| partitions(launch).iter().find(|own| own.name == name).map(Cluster::of));
+        partition.and_then(|name| partitions(launch).iter().find(|own| own.name == name).map(Cluster::from_partition));
 }
 
 /// The end of a text that fits a width: the most useful part of a path.

@@ -122,7 +122,7 @@ impl Live {
 /// Smoothing factors, weakest first.
 const SMOOTHINGS: [f64; 5] = [0.0, 0.6, 0.8, 0.9, 0.97];
 /// The smallest range of steps.
-const NARROWEST: u64 = 8;
+const MIN_STEP_RANGE: u64 = 8;
 
 /// The view of the curves.
 #[derive(Debug, Clone)]
@@ -149,7 +149,7 @@ impl Default for ChartView {
 
 impl ChartView {
     /// The same view, at all steps of another run.
-    fn of_another_run(&self) -> Self {
+    fn for_other_run(&self) -> Self {
         Self { cursor: false, width: None, end: None, ..self.clone() }
     }
 
@@ -164,7 +164,7 @@ impl ChartView {
     fn zoom(&mut self, last: u64, at: u64, nearer: bool) {
         let (first, end) = self.steps(last);
         let now = end - first;
-        let width = if nearer { (now / 2).max(NARROWEST.min(last.max(1))) } else { now.saturating_mul(2) };
+        let width = if nearer { (now / 2).max(MIN_STEP_RANGE.min(last.max(1))) } else { now.saturating_mul(2) };
         if width >= last {
             (self.width, self.end) = (None, None);
             return;
@@ -219,7 +219,7 @@ const STEPS_KEPT: usize = 6;
 #[derive(Debug, Default)]
 struct Rollouts {
     /// By step; the texts, or why they cannot be read.
-    steps: BTreeMap<u64, Result<Vec<Sampled>, String>>,
+    steps: BTreeMap<u64, Result<Vec<SampledGroup>, String>>,
     /// Steps in the order in which they were read.
     order: Vec<u64>,
     /// The step that is being read.
@@ -228,7 +228,7 @@ struct Rollouts {
 
 /// One group, without the tokens.
 #[derive(Debug, Clone, PartialEq, Default)]
-struct Sampled {
+struct SampledGroup {
     prompt_id: String,
     /// The prompt as the model read it.
     prompt: String,
@@ -252,11 +252,11 @@ struct Completion {
 
 impl Rollouts {
     /// The groups of a step; `None` while they are read.
-    fn of(&self, step: u64) -> Option<&Result<Vec<Sampled>, String>> {
+    fn at_step(&self, step: u64) -> Option<&Result<Vec<SampledGroup>, String>> {
         self.steps.get(&step)
     }
 
-    fn keep(&mut self, step: u64, groups: Result<Vec<Sampled>, String>) {
+    fn keep(&mut self, step: u64, groups: Result<Vec<SampledGroup>, String>) {
         if self.steps.insert(step, groups).is_none() {
             self.order.push(step);
         }

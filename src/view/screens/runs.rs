@@ -49,7 +49,7 @@ pub struct Runs {
     expanded: BTreeSet<String>,
     cursor: Cursor,
     /// What is under the cursor, so that it stays there when the list changes.
-    under: Option<Under>,
+    under: Option<RunPosition>,
     /// The run that was opened last: the cursor goes to it once, as soon as it is in the list.
     opened: Option<PathBuf>,
     marked: BTreeSet<PathBuf>,
@@ -96,7 +96,7 @@ struct Group {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Under {
+enum RunPosition {
     Group(String),
     Run(PathBuf),
 }
@@ -231,7 +231,7 @@ impl Runs {
             }
         };
         let at = self.cursor.index;
-        let opened = self.opened.clone().map(Under::Run);
+        let opened = self.opened.clone().map(RunPosition::Run);
         if opened.is_some() && self.shown.iter().any(|row| Some(self.under_row(*row, shared)) == opened) {
             (self.under, self.opened) = (opened, None);
         }
@@ -242,10 +242,10 @@ impl Runs {
         self.cursor.index = place.unwrap_or(self.cursor.at(self.shown.len()).unwrap_or(0));
     }
 
-    fn under_row(&self, row: Row, shared: &Shared) -> Under {
+    fn under_row(&self, row: Row, shared: &Shared) -> RunPosition {
         match row {
-            Row::Group(index) => Under::Group(self.groups[index].value.clone()),
-            Row::Run(index) => Under::Run(shared.runs.listing.entries()[index].path.clone()),
+            Row::Group(index) => RunPosition::Group(self.groups[index].value.clone()),
+            Row::Run(index) => RunPosition::Run(shared.runs.listing.entries()[index].path.clone()),
         }
     }
 }
@@ -300,24 +300,24 @@ fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         runs.detail_top = Cursor::default();
         runs.under = under;
     }
-    let measured = runs.disk.as_ref().map(|(path, _)| Under::Run(path.clone()));
+    let measured = runs.disk.as_ref().map(|(path, _)| RunPosition::Run(path.clone()));
     if measured == runs.under { Vec::new() } else { measure(runs, shared) }
 }
 
 fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
     match runs.under.clone() {
-        Some(Under::Run(path)) => vec![Work::latest(
+        Some(RunPosition::Run(path)) => vec![Work::latest(
             "runs.disk",
             move |_| (disk_use(&path), path),
             |runs: &mut Runs, _, (disk, path)| {
                 // The cursor may have moved, or come back to a run that was measured.
-                if runs.under.as_ref() == Some(&Under::Run(path.clone())) {
+                if runs.under.as_ref() == Some(&RunPosition::Run(path.clone())) {
                     runs.disk = Some((path, disk));
                 }
                 Vec::new()
             },
         )],
-        Some(Under::Group(tag)) if runs.group_by.as_deref() == Some("tags") => {
+        Some(RunPosition::Group(tag)) if runs.group_by.as_deref() == Some("tags") => {
             vec![read_sweep(tag, shared.options.run_folders.clone())]
         }
         _ => Vec::new(),
@@ -327,7 +327,7 @@ fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
 /// Reads the sweep of a tag, if it is one's.
 fn read_sweep(tag: String, places: RunFolders) -> Command {
     let table = move || {
-        let table = SweepFolder::find(&places, &tag).ok().map(|(folder, sweep)| SweepTable::of(&folder, sweep));
+        let table = SweepFolder::find(&places, &tag).ok().map(|(folder, sweep)| SweepTable::for_sweep(&folder, sweep));
         table.map(|table| (tag, table))
     };
     Work::latest(

@@ -58,7 +58,7 @@ pub struct Schema {
     baseline: Option<Baseline>,
     /// The sample that the programs are asked about, and what they answered.
     sample: Cursor,
-    tried: Option<Tried>,
+    tried: Option<TrialOutput>,
     pane: &'static str,
     /// The selected entry of the outline.
     outline: Cursor,
@@ -102,7 +102,7 @@ impl Schema {
 
 /// What the programs said of a sample.
 #[derive(Debug)]
-struct Tried {
+struct TrialOutput {
     /// Of the sample.
     index: usize,
     /// Of the draft.

@@ -23,7 +23,7 @@ use crate::view::widgets::editor::Editor;
 use crate::view::widgets::filter::Filter;
 use crate::view::widgets::list_cursor::Cursor;
 use items::{Items, Rows, Written};
-use scoring::{Impact, Scored, holds};
+use scoring::{Impact, ScoredItems, holds};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Source {
@@ -61,7 +61,7 @@ pub struct Scores {
     /// Why there are none.
     pub error: Option<String>,
     /// Their scores under the last schema that compiled.
-    pub scored: Option<Scored>,
+    pub scored: Option<ScoredItems>,
     /// The tiers before the schema's last change that moved any; of a stored step, recorded ones that differ.
     pub moved: Vec<Option<Tier>>,
     /// Why the shown step and the open schema do not belong together.
@@ -285,7 +285,7 @@ fn lines(scores: &Scores) -> Vec<Shown> {
     lines
 }
 
-fn is_wanted(scores: &Scores, scored: &Scored, text: &str, place: usize) -> bool {
+fn is_wanted(scores: &Scores, scored: &ScoredItems, text: &str, place: usize) -> bool {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return false };
     let tier = match scores.only {
         TierFilter::All => true,

@@ -115,7 +115,7 @@ impl View {
                 self.model.shared.say(format!("{} copied to clipboard", bytes(text.len() as u64)));
             }
             None => {
-                let (length, most) = (bytes(text.len() as u64), bytes(osc::LONGEST_COPY_BYTES as u64));
+                let (length, most) = (bytes(text.len() as u64), bytes(osc::MAX_COPY_BYTES as u64));
                 self.model.shared.complain(format!("{length} exceed the clipboard limit of {most}"));
             }
         }

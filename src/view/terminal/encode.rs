@@ -205,10 +205,10 @@ mod tests {
                     let (shown, cell) = (emulator.screen().cell(row, column).unwrap(), &before[(column, row)]);
                     let text = if shown.has_contents() { shown.contents() } else { " " };
                     prop_assert_eq!(text, cell.symbol());
-                    prop_assert_eq!(shown.bgcolor(), of_emulator(cell.bg));
+                    prop_assert_eq!(shown.bgcolor(), emulator_colour(cell.bg));
                     let seen = cell.symbol() != " " || cell.modifier.intersects(SEEN_ON_BLANKS);
                     if seen {
-                        prop_assert_eq!(shown.fgcolor(), of_emulator(cell.fg));
+                        prop_assert_eq!(shown.fgcolor(), emulator_colour(cell.fg));
                         prop_assert_eq!(shown.bold(), cell.modifier.contains(Modifier::BOLD));
                         prop_assert_eq!(shown.italic(), cell.modifier.contains(Modifier::ITALIC));
                     }
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    fn of_emulator(colour: Color) -> vt100::Color {
+    fn emulator_colour(colour: Color) -> vt100::Color {
         match colour {
             Color::Red => vt100::Color::Idx(1),
             Color::LightBlue => vt100::Color::Idx(12),

@@ -11,10 +11,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
 use super::background::{self, Answer};
-use super::follow::Following;
+use super::follow::FollowGuard;
 use super::frame::FrameRenderer;
 use super::frame_rate::{self, FrameScheduler};
-use super::guard::{Taken, Terminal};
+use super::guard::{Terminal, TerminalMode};
 use super::input::Input;
 use super::linear::{self, LinePrinter};
 use super::osc::NotifyThrottle;
@@ -97,7 +97,7 @@ pub(super) struct View {
     pub(super) renderer: Renderer,
     pub(super) throttle: NotifyThrottle,
     pub(super) senders: Senders,
-    pub(super) followed: HashMap<PathBuf, Following>,
+    pub(super) followed: HashMap<PathBuf, FollowGuard>,
     /// Sequences sequences frames: clipboard, notifications.
     pub(super) sequences: Vec<u8>,
     /// Another program has the terminal.
@@ -122,7 +122,7 @@ pub(super) struct View {
 pub fn run(options: Options) -> io::Result<ViewExit> {
     panic::install(options.data.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let terminal = Terminal::take(taken(&options))?;
+    let terminal = Terminal::enter(taken(&options))?;
     let mut view = View::start(options)?;
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(view.go())));
     let code = if ended.is_ok() { view.exit_code.unwrap_or(0) } else { BUG };
@@ -140,8 +140,8 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
 }
 
 /// What a view with these options takes of the terminal.
-pub(super) fn taken(options: &Options) -> Taken {
-    if options.appearance.linear { Taken::Keys } else { Taken::Screen { mouse: options.mouse } }
+pub(super) fn taken(options: &Options) -> TerminalMode {
+    if options.appearance.linear { TerminalMode::Keys } else { TerminalMode::Screen { mouse: options.mouse } }
 }
 
 /// Stores every unsaved text; returns what could not be stored.

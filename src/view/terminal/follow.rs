@@ -19,16 +19,16 @@ const BATCH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Stops following the run when dropped.
 #[derive(Debug)]
-pub(super) struct Following(Arc<AtomicBool>);
+pub(super) struct FollowGuard(Arc<AtomicBool>);
 
-impl Drop for Following {
+impl Drop for FollowGuard {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 /// Follows a run until the handle is dropped; `on_news` is called from the thread.
-pub(super) fn start(run: PathBuf, on_news: impl Fn(RunNews) + Send + 'static) -> Following {
+pub(super) fn start(run: PathBuf, on_news: impl Fn(RunNews) + Send + 'static) -> FollowGuard {
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
     let on_news = move |news| {
@@ -47,7 +47,7 @@ pub(super) fn start(run: PathBuf, on_news: impl Fn(RunNews) + Send + 'static) ->
             on_news(RunNews::Unreadable(text));
         }
     });
-    Following(over)
+    FollowGuard(over)
 }
 
 fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {

@@ -24,7 +24,7 @@ static RAW: AtomicBool = AtomicBool::new(false);
 
 /// What the view takes of the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum TerminalMode {
     /// The screen, and the mouse if wanted.
     Screen { mouse: bool },
     /// Linear mode.
@@ -40,8 +40,8 @@ impl Terminal {
     ///
     /// # Errors
     /// Standard input or output is not a terminal, and that is no linear mode.
-    pub(super) fn take(what: Taken) -> io::Result<Self> {
-        if matches!(what, Taken::Screen { .. }) && !(has_keys() && io::stdout().is_terminal()) {
+    pub(super) fn enter(what: TerminalMode) -> io::Result<Self> {
+        if matches!(what, TerminalMode::Screen { .. }) && !(has_keys() && io::stdout().is_terminal()) {
             return Err(io::Error::other("standard input and output must be a terminal"));
         }
         enter(what)?;
@@ -56,12 +56,12 @@ impl Drop for Terminal {
 }
 
 /// Raw mode, the alternate screen, mouse and bracketed paste.
-pub(super) fn enter(what: Taken) -> io::Result<()> {
+pub(super) fn enter(what: TerminalMode) -> io::Result<()> {
     if has_keys() {
         enable_raw_mode()?;
         RAW.store(true, Ordering::SeqCst);
     }
-    let Taken::Screen { mouse } = what else { return Ok(()) };
+    let TerminalMode::Screen { mouse } = what else { return Ok(()) };
     SCREEN.store(true, Ordering::SeqCst);
     execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)?;
     io::stdout().write_all(self::mouse(mouse).as_bytes())?;

@@ -45,12 +45,12 @@ impl Input {
         let reading = move || {
             loop {
                 match wait(&woken) {
-                    Ready::Woken => {
+                    ReadyInput::Woken => {
                         if !wait_for_resume(&woken, &receiver, &release) {
                             return;
                         }
                     }
-                    Ready::Terminal => {
+                    ReadyInput::Terminal => {
                         while let Ok(true) = is_there(READ_TIMEOUT) {
                             let Ok(event) = read() else { return };
                             if !answer.swallows(&event) && message(event).is_some_and(|message| !on_message(message)) {
@@ -58,7 +58,7 @@ impl Input {
                             }
                         }
                     }
-                    Ready::Gone => return,
+                    ReadyInput::Gone => return,
                 }
             }
         };
@@ -79,31 +79,31 @@ impl Input {
     }
 }
 
-enum Ready {
+enum ReadyInput {
     Terminal,
     Woken,
     Gone,
 }
 
 /// Blocks until there is input or a request.
-fn wait(woken: &OwnedFd) -> Ready {
+fn wait(woken: &OwnedFd) -> ReadyInput {
     let input = io::stdin();
     loop {
         let mut polled = [PollFd::new(woken, PollFlags::IN), PollFd::new(&input, PollFlags::IN)];
         if poll(&mut polled, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
-            return Ready::Gone;
+            return ReadyInput::Gone;
         }
         let [of_pipe, of_terminal] = [polled[0].revents(), polled[1].revents()];
         if of_pipe.intersects(PollFlags::IN) {
-            return Ready::Woken;
+            return ReadyInput::Woken;
         }
         if of_pipe.intersects(PollFlags::HUP)
             || of_terminal.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
         {
-            return Ready::Gone;
+            return ReadyInput::Gone;
         }
         if of_terminal.intersects(PollFlags::IN) {
-            return Ready::Terminal;
+            return ReadyInput::Terminal;
         }
     }
 }

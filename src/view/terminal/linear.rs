@@ -44,7 +44,7 @@ struct Page {
 impl LinePrinter {
     /// The lines that tell what has changed since the last call.
     pub(super) fn lines(&mut self, model: &Model) -> Vec<String> {
-        let page = Page::of(model);
+        let page = Page::from_model(model);
         let mut lines = Vec::new();
         let notices = &model.shared.notices;
         for notice in notices.since(std::mem::replace(&mut self.notices, notices.total())) {
@@ -87,7 +87,7 @@ impl LinePrinter {
 
 /// Whether a text is on the current screen, in a popup or in the latest notice.
 pub(super) fn shows(model: &Model, text: &str) -> bool {
-    let Page { panes, popup, .. } = Page::of(model);
+    let Page { panes, popup, .. } = Page::from_model(model);
     let in_pane = |pane: &PaneText| {
         pane.title.contains(text)
             || pane.legend.contains(text)
@@ -100,7 +100,7 @@ pub(super) fn shows(model: &Model, text: &str) -> bool {
 }
 
 impl Page {
-    fn of(model: &Model) -> Self {
+    fn from_model(model: &Model) -> Self {
         let shared = &model.shared;
         let screen = drawn(SIZE, |frame| model.screen().draw(model, frame, shared.body()));
         let popup = shared.popup.as_ref().and_then(|popup| {

@@ -9,14 +9,14 @@ use crate::secrets::is_control;
 use crate::view::terminal_capability::{Capability, Multiplexer};
 
 /// The longest text that terminals accept for the clipboard, bytes: 74,994 once encoded, the smallest limit in use.
-pub(super) const LONGEST_COPY_BYTES: usize = 56_244;
+pub(super) const MAX_COPY_BYTES: usize = 56_244;
 
 /// GNU screen cuts a passthrough string after this many bytes.
 const SCREEN_PIECE_BYTES: usize = 240;
 
 /// The sequence (OSC 52) that copies a text; `None` if it is too long.
 pub(super) fn copy(text: &str, capability: &Capability) -> Option<Vec<u8>> {
-    if text.len() > LONGEST_COPY_BYTES {
+    if text.len() > MAX_COPY_BYTES {
         return None;
     }
     let sequence = format!("\x1b]52;c;{}\x07", BASE64_STANDARD.encode(text));
@@ -94,7 +94,9 @@ mod tests {
     use super::*;
 
     fn of(environment: &[(&str, &str)]) -> Capability {
-        Capability::of(|name| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        Capability::from_variables(|name| {
+            environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]
@@ -105,8 +107,8 @@ mod tests {
         check(&[], "\x1b]52;c;aGk=\x07");
         check(&[("TMUX", "x")], "\x1b]52;c;aGk=\x07\x1bPtmux;\x1b\x1b]52;c;aGk=\x07\x1b\\");
         check(&[("STY", "x")], "\x1bP\x1b]52;c;aGk=\x07\x1b\\");
-        assert!(copy(&"x".repeat(LONGEST_COPY_BYTES), &of(&[])).is_some_and(|bytes| bytes.len() < 75_010));
-        assert_eq!(copy(&"x".repeat(LONGEST_COPY_BYTES + 1), &of(&[])), None);
+        assert!(copy(&"x".repeat(MAX_COPY_BYTES), &of(&[])).is_some_and(|bytes| bytes.len() < 75_010));
+        assert_eq!(copy(&"x".repeat(MAX_COPY_BYTES + 1), &of(&[])), None);
     }
 
     #[test]

@@ -68,11 +68,11 @@ fn write(data: &Path, panic: &PanicHookInfo<'_>) -> std::io::Result<PathBuf> {
 }
 
 /// Creates folders that only the owner can enter.
-trait Private {
+trait CreatePrivate {
     fn mode_private(&mut self) -> &mut Self;
 }
 
-impl Private for std::fs::DirBuilder {
+impl CreatePrivate for std::fs::DirBuilder {
     fn mode_private(&mut self) -> &mut Self {
         std::os::unix::fs::DirBuilderExt::mode(self, 0o700)
     }

@@ -91,7 +91,7 @@ mod tests {
                 Instruction::Send(messages) => messages
                     .iter()
                     .map(|message| match message {
-                        Message::Key(event) => Chord::of(*event).to_string(),
+                        Message::Key(event) => Chord::from_event(*event).to_string(),
                         Message::Perform(action) => format!("<{}>", action.id),
                         other => format!("{other:?}"),
                     })

@@ -15,7 +15,7 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
 /// Deeper values are written on one line.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// A line of both answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>,
     let mut push = |kind, before: Option<String>, after: Option<String>| rows.push(Row { kind, before, after });
     match (before, after) {
         (Some(Value::Object(old)), Some(Value::Object(new)))
-            if depth < DEEPEST && (!old.is_empty() || !new.is_empty()) =>
+            if depth < MAX_DEPTH && (!old.is_empty() || !new.is_empty()) =>
         {
             let open = Some(format!("{indent}{name}{{"));
             push(Kind::Same, open.clone(), open);
@@ -98,7 +98,7 @@ fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>,
             rows.push(Row { kind: Kind::Same, before: close.clone(), after: close });
         }
         (Some(Value::Array(old)), Some(Value::Array(new)))
-            if depth < DEEPEST && (!old.is_empty() || !new.is_empty()) =>
+            if depth < MAX_DEPTH && (!old.is_empty() || !new.is_empty()) =>
         {
             let open = Some(format!("{indent}{name}["));
             push(Kind::Same, open.clone(), open);

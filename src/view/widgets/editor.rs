@@ -141,12 +141,12 @@ impl Editor {
             KeyCode::Char(letter) if !control && !alt => self.type_letter(letter),
             KeyCode::Enter if !control => self.new_line(),
             KeyCode::Tab if !control => self.edit(Step::Blank, |area| inserted(area, &" ".repeat(INDENT))),
-            KeyCode::Backspace if control || alt => self.take(Step::Single, TextArea::delete_word),
-            KeyCode::Char('w') if control => self.take(Step::Single, TextArea::delete_word),
+            KeyCode::Backspace if control || alt => self.delete(Step::Single, TextArea::delete_word),
+            KeyCode::Char('w') if control => self.delete(Step::Single, TextArea::delete_word),
             KeyCode::Backspace => self.erase(),
-            KeyCode::Delete if control || alt => self.take(Step::Single, TextArea::delete_next_word),
-            KeyCode::Delete => self.take(Step::Erase, TextArea::delete_next_char),
-            KeyCode::Char('k') if control => self.take(Step::Single, TextArea::delete_line_by_end),
+            KeyCode::Delete if control || alt => self.delete(Step::Single, TextArea::delete_next_word),
+            KeyCode::Delete => self.delete(Step::Erase, TextArea::delete_next_char),
+            KeyCode::Char('k') if control => self.delete(Step::Single, TextArea::delete_line_by_end),
             KeyCode::Char('x') if control => {
                 self.cut = self.selected().unwrap_or_default();
                 self.edit(Step::Single, |_| 0)
@@ -383,7 +383,7 @@ impl Editor {
     }
 
     /// Deletes the selection, else what `change` deletes.
-    fn take(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> bool) -> Effect {
+    fn delete(&mut self, step: Step, change: impl FnOnce(&mut TextArea<'static>) -> bool) -> Effect {
         if self.selection().is_some() {
             return self.edit(Step::Single, |_| 0);
         }

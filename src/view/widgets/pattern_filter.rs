@@ -9,7 +9,7 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
 /// The largest compiled expression, and the longest text of one: names are shorter.
-const LARGEST_BYTES: usize = 1 << 20;
+const MAX_COMPILED_BYTES: usize = 1 << 20;
 const MAX_TEXT_BYTES: usize = 4096;
 
 #[derive(Debug, Default, Clone)]
@@ -87,7 +87,7 @@ impl PatternFilter {
             (self.pattern, self.is_literal) = (None, !text.is_empty());
             return;
         }
-        let of = |source: &str| RegexBuilder::new(source).case_insensitive(true).size_limit(LARGEST_BYTES).build();
+        let of = |source: &str| RegexBuilder::new(source).case_insensitive(true).size_limit(MAX_COMPILED_BYTES).build();
         let found = of(text);
         self.is_literal = found.is_err();
         self.pattern = found.or_else(|_| of(&regex::escape(text))).ok();

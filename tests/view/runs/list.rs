@@ -175,9 +175,9 @@ fn a_run_is_renamed_and_its_id_stays() {
         ("paper, seed 3", "20261120-143041-invoice-6sx3dn", "small adapters")
     );
     // Both names find it, as references by the old one stay.
-    let places = RunFolders::discover(Some(&stage.folder.path().join("runs")), stage.folder.path());
+    let run_folders = RunFolders::discover(Some(&stage.folder.path().join("runs")), stage.folder.path());
     for name in ["paper, seed 3", "small adapters"] {
-        assert_eq!(places.find(name).unwrap().path(), path);
+        assert_eq!(run_folders.find(name).unwrap().path(), path);
     }
     stage.keys("/").types("paper").keys("enter");
     assert!(stage.shows("Runs 1 of 5"));

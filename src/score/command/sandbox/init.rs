@@ -26,11 +26,11 @@ pub(super) const ROLE: &str = "--launch-programs";
 /// An init's end of its connection, and standard input, output and error.
 pub(super) const DESCRIPTORS: usize = 4;
 /// Processes and threads of one program, where the kernel counts them by user namespace.
-pub(super) const MOST_PROCESSES: u64 = 256;
+pub(super) const MAX_PROCESSES: u64 = 256;
 /// Of one file that it writes.
-const LARGEST_FILE_BYTES: u64 = 256 << 20;
+const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Of a message between a process and an init.
-const LONGEST_MESSAGE: usize = 16 << 20;
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// What an init runs.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -234,10 +234,10 @@ fn start(launch: &Launch, [input, output, error]: [OwnedFd; 3], is_counted: bool
                 setrlimit(Resource::As, limit(memory_mib << 20))?;
             }
             setrlimit(Resource::Core, limit(0))?;
-            setrlimit(Resource::Fsize, limit(LARGEST_FILE_BYTES))?;
+            setrlimit(Resource::Fsize, limit(MAX_FILE_BYTES))?;
             // Elsewhere the limit would count all processes of the user.
             if is_counted {
-                setrlimit(Resource::Nproc, limit(MOST_PROCESSES))?;
+                setrlimit(Resource::Nproc, limit(MAX_PROCESSES))?;
             }
             Ok(())
         });
@@ -273,7 +273,7 @@ pub(super) fn receive<M: DeserializeOwned>(mut stream: &UnixStream) -> Result<M>
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
-    if length > LONGEST_MESSAGE {
+    if length > MAX_MESSAGE_BYTES {
         return Err(ErrorKind::InvalidData.into());
     }
     let mut text = vec![0; length];

@@ -4,16 +4,16 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn shown(said: &[Said]) -> String {
+fn shown(said: &[AnswerPart]) -> String {
     let mut shown = String::new();
     for (index, part) in said.iter().enumerate() {
         match part {
-            Said::Text(text) => shown.push_str(text),
-            Said::Name(name) => shown.push_str(&format!("«{name} ")),
-            Said::Arguments(text) => shown.push_str(text),
+            AnswerPart::Text(text) => shown.push_str(text),
+            AnswerPart::Name(name) => shown.push_str(&format!("«{name} ")),
+            AnswerPart::Arguments(text) => shown.push_str(text),
         }
-        let goes_on = matches!(said.get(index + 1), Some(Said::Arguments(_)));
-        let is_call = matches!(part, Said::Name(_) | Said::Arguments(_));
+        let goes_on = matches!(said.get(index + 1), Some(AnswerPart::Arguments(_)));
+        let is_call = matches!(part, AnswerPart::Name(_) | AnswerPart::Arguments(_));
         shown.push_str(if is_call && !goes_on { "»" } else { "" });
     }
     shown
@@ -52,7 +52,7 @@ fn calls_are_taken_out_of_a_completion_however_it_comes() {
         assert_eq!(read(&text, true), expected, "{text}");
         let mut reader = CallReader::new(true, false);
         let mut letters = [0; 4];
-        let mut said: Vec<Said> =
+        let mut said: Vec<AnswerPart> =
             text.chars().flat_map(|letter| reader.push(letter.encode_utf8(&mut letters))).collect();
         said.extend(reader.finish());
         assert_eq!(shown(&said), expected, "{text}, letter by letter");

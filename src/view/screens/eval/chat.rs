@@ -105,7 +105,7 @@ pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         arguments.extend(["--n", "1", "--temperature", "0", "--json", "--worker", "--runs"].map(str::to_owned));
         arguments.push(shared.options.run_folders.for_new_runs().display().to_string());
         arguments.extend(shared.new_run.device.clone());
-        let call = Call::of(&shared.options, arguments);
+        let call = Call::with_arguments(&shared.options, arguments);
         shared.log_command(&call.command_line());
         calls.push((name, call));
     }

@@ -18,7 +18,7 @@ pub(super) fn ask(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let question = Ask::new("Comment", label, &before, move |_: &mut Eval, shared, text| {
         let comment = Comment { set, prompt_id, text, time_ms: shared.now_ms };
         let words = ["--on", &comment.set, "--", &comment.prompt_id, &comment.text];
-        let line = CommandLine::of_runs("comment", std::slice::from_ref(&folder), &words);
+        let line = CommandLine::for_runs("comment", std::slice::from_ref(&folder), &words);
         let write = Work::once(
             "eval.comment",
             move || write_comment(&folder, comment).map_err(|error| error.to_string()),

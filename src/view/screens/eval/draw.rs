@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
-use super::layout::places;
+use super::layout::run_folders;
 use super::{ANSWERS, Eval, answers, chat, chooser, prompts, summary};
 use crate::view::pane::framed;
 use crate::view::shared::Shared;
@@ -21,14 +21,14 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Re
     let Some(versus) = eval.versus() else {
         return nothing(eval, shared, frame, area);
     };
-    let places = places(eval, shared, area);
-    if let Some(area) = places.summary {
+    let run_folders = run_folders(eval, shared, area);
+    if let Some(area) = run_folders.summary {
         summary::draw(eval, shared, versus, frame, area);
     }
-    if let Some(area) = places.prompts {
+    if let Some(area) = run_folders.prompts {
         prompts::draw(eval, shared, versus, frame, area);
     }
-    if let Some(area) = places.answers {
+    if let Some(area) = run_folders.answers {
         answers::draw(eval, shared, versus, frame, area);
     }
 }
@@ -38,7 +38,7 @@ pub(super) fn lines_of(eval: &Eval, shared: &Shared, pane: &str) -> usize {
     match eval.versus() {
         Some(versus) if pane == ANSWERS => answers::rows(eval, shared, versus),
         Some(versus) => {
-            places(eval, shared, shared.body()).summary.map_or(0, |area| summary::rows(eval, shared, versus, area))
+            run_folders(eval, shared, shared.body()).summary.map_or(0, |area| summary::rows(eval, shared, versus, area))
         }
         None => 0,
     }

@@ -13,7 +13,7 @@ pub(super) struct Places {
     pub(super) answers: Option<Rect>,
 }
 
-pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Places {
+pub(super) fn run_folders(eval: &Eval, shared: &Shared, area: Rect) -> Places {
     let pane = eval.pane;
     let one = |pane: &str, area: Rect| Places {
         summary: (pane == SUMMARY).then_some(area),
@@ -47,29 +47,29 @@ pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Places {
 
 /// Rows of the focused pane.
 pub(super) fn page_rows(eval: &Eval, shared: &Shared) -> usize {
-    let places = places(eval, shared, shared.body());
+    let run_folders = run_folders(eval, shared, shared.body());
     let area = match eval.pane {
-        SUMMARY => places.summary,
-        PROMPTS => places.prompts,
-        _ => places.answers,
+        SUMMARY => run_folders.summary,
+        PROMPTS => run_folders.prompts,
+        _ => run_folders.answers,
     };
     area.map_or(10, |area| area.height.saturating_sub(2) as usize)
 }
 
 /// The pane at a screen position.
 pub(super) fn pane_at(eval: &Eval, shared: &Shared, place: Position) -> Option<(&'static str, Rect)> {
-    let places = places(eval, shared, shared.body());
-    let all = [(SUMMARY, places.summary), (PROMPTS, places.prompts), (ANSWERS, places.answers)];
+    let run_folders = run_folders(eval, shared, shared.body());
+    let all = [(SUMMARY, run_folders.summary), (PROMPTS, run_folders.prompts), (ANSWERS, run_folders.answers)];
     all.into_iter().filter_map(|(pane, area)| Some((pane, area?))).find(|(_, area)| area.contains(place))
 }
 
 /// Rows of the question above the answers: a fifth of the pane.
 pub(super) fn question_rows(eval: &Eval, shared: &Shared) -> usize {
-    let rows = places(eval, shared, shared.body()).answers.map_or(0, |area| area.height.saturating_sub(2));
+    let rows = run_folders(eval, shared, shared.body()).answers.map_or(0, |area| area.height.saturating_sub(2));
     usize::from(rows / 5).max(1)
 }
 
 /// The width of the answers inside their frame.
 pub(super) fn answer_columns(eval: &Eval, shared: &Shared) -> usize {
-    places(eval, shared, shared.body()).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
+    run_folders(eval, shared, shared.body()).answers.map_or(0, |area| area.width.saturating_sub(2) as usize)
 }

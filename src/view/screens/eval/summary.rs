@@ -36,7 +36,7 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
         frame,
         area,
     );
-    for (lines, area) in SummaryText::of(eval, shared, versus, inside).parts(inside) {
+    for (lines, area) in SummaryText::for_eval(eval, shared, versus, inside).parts(inside) {
         if lines.len() > area.height.into() {
             more_below(&shared.theme, "", frame, area);
         }
@@ -53,7 +53,7 @@ pub(super) fn outcome_at(
     place: Position,
 ) -> Option<Outcome> {
     let inside = area.inner(Margin::new(1, 1));
-    let text = SummaryText::of(eval, shared, versus, inside);
+    let text = SummaryText::for_eval(eval, shared, versus, inside);
     let parts = text.parts(inside);
     let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
     let line = lines.into_iter().nth((place.y - part.y) as usize)?;
@@ -70,7 +70,7 @@ pub(super) fn outcome_at(
 /// How many lines there are to scroll through.
 pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) -> usize {
     let inside = area.inner(Margin::new(1, 1));
-    let columns = SummaryText::of(eval, shared, versus, inside).columns(inside);
+    let columns = SummaryText::for_eval(eval, shared, versus, inside).columns(inside);
     columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
@@ -98,7 +98,7 @@ struct SummaryText<'a> {
 }
 
 impl<'a> SummaryText<'a> {
-    fn of(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus, inside: Rect) -> Self {
+    fn for_eval(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus, inside: Rect) -> Self {
         Self { eval, shared, versus, pair: eval.pair(versus), width: inside.width as usize }
     }
 

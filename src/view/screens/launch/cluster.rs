@@ -3,7 +3,7 @@
 use crate::run::{JobRequest, Partition};
 
 /// The most ranks on a node without GPUs that the form offers.
-const MOST_RANKS: usize = 64;
+const MAX_RANKS: usize = 64;
 
 /// The partitions of the cluster, or why they are unknown; empty where there is no Slurm.
 pub type Partitions = Result<Vec<Partition>, String>;
@@ -22,7 +22,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// One rank of a partition.
-    pub fn of(partition: &Partition) -> Self {
+    pub fn from_partition(partition: &Partition) -> Self {
         Self {
             partition: partition.name.clone(),
             on_cpus: partition.gpus_per_node == 0,
@@ -77,7 +77,7 @@ impl Cluster {
     /// The next number of GPUs or ranks on each node; `by` is 1 or -1.
     pub fn step_per_node(&mut self, own: Option<&Partition>, by: isize) {
         let most = own.map_or(1, |partition| match partition.gpus_per_node {
-            0 => partition.cpus_per_node.clamp(1, MOST_RANKS),
+            0 => partition.cpus_per_node.clamp(1, MAX_RANKS),
             gpus => gpus,
         });
         self.per_node = stepped(self.per_node, most, by);
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_form_asks_for_what_the_partition_has() {
         let gpus = Partition { name: "gpu".to_owned(), nodes: 2, gpus_per_node: 4, ..Partition::default() };
-        let mut cluster = Cluster::of(&gpus);
+        let mut cluster = Cluster::from_partition(&gpus);
         cluster.step_nodes(Some(&gpus), 1);
         cluster.step_per_node(Some(&gpus), -1);
         cluster.time = "2:00:00".to_owned();
@@ -111,7 +111,7 @@ mod tests {
         let problem = Cluster { time: "soon".to_owned(), ..cluster }.problem(&Err(String::new()));
         assert!(problem.is_some_and(|problem| problem.contains("no time of Slurm")));
         let cpus = Partition { name: "cpu".to_owned(), nodes: 1, cpus_per_node: 2, ..Partition::default() };
-        let mut cluster = Cluster::of(&cpus);
+        let mut cluster = Cluster::from_partition(&cpus);
         cluster.step_per_node(Some(&cpus), 1);
         assert_eq!(cluster.arguments(), ["--slurm", "cpu", "--nodes=1", "--ranks=2", "--cpu"]);
         assert!(

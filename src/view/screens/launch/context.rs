@@ -53,7 +53,7 @@ pub struct Origin {
 }
 
 /// The longest chain of runs that is followed.
-const LONGEST_CHAIN: usize = 32;
+const MAX_CHAIN_LEN: usize = 32;
 
 /// The original model of a base model.
 pub fn origin(base_model: String, places: &RunFolders) -> Origin {
@@ -65,7 +65,7 @@ pub fn origin(base_model: String, places: &RunFolders) -> Origin {
 /// `None` if a name on the way is unknown.
 fn original_model(base_model: &str, places: &RunFolders) -> Option<String> {
     let mut name = base_model.to_owned();
-    for _ in 0..LONGEST_CHAIN {
+    for _ in 0..MAX_CHAIN_LEN {
         let adapter = Path::new(&name).join("adapter_config.json");
         if let Ok(text) = crate::files::read_text(&adapter) {
             let value: serde_json::Value = serde_json::from_str(&text).ok()?;
@@ -132,7 +132,7 @@ fn described(source: &ModelSource) -> (String, bool) {
     match source.config() {
         Ok(config) => {
             let family = config.architecture.title();
-            let weights = count(ModelShape::of(&config).parameters);
+            let weights = count(ModelShape::from_config(&config).parameters);
             (format!("{family}, {} layers, {weights} weights", config.num_hidden_layers), true)
         }
         Err(error) => (format!("unusable: {error}"), false),

@@ -36,7 +36,7 @@ pub(super) fn choices(folder: Option<PathBuf>) -> Vec<Choice> {
     let folder = folder.or_else(|| slots_folder().ok()).unwrap_or_default();
     let mut found = vec![choice(&folder, DeviceChoice::Cpu, &Device::Cpu, "CPU".to_owned(), cores())];
     for ordinal in 0.. {
-        let Some(gpu) = Gpu::of_ordinal(ordinal) else { break };
+        let Some(gpu) = Gpu::by_ordinal(ordinal) else { break };
         let device = Device::Gpu { ordinal, uuid: gpu.uuid.clone() };
         found.push(choice(
             &folder,

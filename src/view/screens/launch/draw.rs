@@ -12,7 +12,7 @@ use super::{
     FORECAST, FORM, Launch, chosen_device, clip_start, complaint, forecast_view, hidden, key_help, rows, selected,
     source, start_run, toggle_section, value,
 };
-use crate::config::{Key, Kind, LEAST_STEPS, Preset, Source};
+use crate::config::{Key, Kind, MIN_STEPS, Preset, Source};
 use crate::format::counted;
 use crate::view::message::Command;
 use crate::view::pane::{framed, scrolled};
@@ -95,43 +95,45 @@ fn draw_form(launch: &Launch, shared: &Shared, frame: &mut Frame<'_>, area: Rect
         .skip(first)
         .take(inside.height as usize)
         .map(|drawn| match drawn {
-            Drawn::Heading(title) => Line::styled(format!("  {title}"), shared.theme.style(Role::Title)),
-            Drawn::Row(index, row) => row_line(launch, shared, *row, selected == Some(*index), inside.width as usize),
+            FormLine::Heading(title) => Line::styled(format!("  {title}"), shared.theme.style(Role::Title)),
+            FormLine::Row(index, row) => {
+                row_line(launch, shared, *row, selected == Some(*index), inside.width as usize)
+            }
         })
         .collect();
     frame.render_widget(Paragraph::new(lines), inside);
 }
 
-enum Drawn {
+enum FormLine {
     Heading(&'static str),
     Row(usize, Row),
 }
 
 /// Rows; under a filter, which hides the sections' own rows, with titles before the first of each section.
-fn drawn_rows(launch: &Launch) -> Vec<Drawn> {
+fn drawn_rows(launch: &Launch) -> Vec<FormLine> {
     let mut drawn = Vec::new();
     let mut group = "";
     for (index, row) in rows(launch).into_iter().enumerate() {
         match row {
             Row::Section(section) => group = section.title,
-            Row::Key(key) if Section::of(key).title != group => {
-                group = Section::of(key).title;
-                drawn.push(Drawn::Heading(group));
+            Row::Key(key) if Section::for_key(key).title != group => {
+                group = Section::for_key(key).title;
+                drawn.push(FormLine::Heading(group));
             }
             _ => {}
         }
-        drawn.push(Drawn::Row(index, row));
+        drawn.push(FormLine::Row(index, row));
     }
     drawn
 }
 
-fn rows_of(drawn: &[Drawn]) -> usize {
-    drawn.iter().filter(|drawn| matches!(drawn, Drawn::Row(..))).count()
+fn rows_of(drawn: &[FormLine]) -> usize {
+    drawn.iter().filter(|drawn| matches!(drawn, FormLine::Row(..))).count()
 }
 
-fn first_drawn(launch: &Launch, drawn: &[Drawn], height: usize) -> usize {
+fn first_drawn(launch: &Launch, drawn: &[FormLine], height: usize) -> usize {
     let selected = launch.cursor.at(rows_of(drawn));
-    let line = drawn.iter().position(|drawn| matches!(drawn, Drawn::Row(index, _) if Some(*index) == selected));
+    let line = drawn.iter().position(|drawn| matches!(drawn, FormLine::Row(index, _) if Some(*index) == selected));
     Cursor { index: line.unwrap_or(0) }.first(height, drawn.len())
 }
 
@@ -150,11 +152,11 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
             plain_line(shared, row, is_here, columns, &name, false)
         }
         Row::Nodes => {
-            plain_line(shared, row, is_here, columns, &of_cluster(launch, |cluster| cluster.nodes.to_string()), true)
+            plain_line(shared, row, is_here, columns, &cluster_text(launch, |cluster| cluster.nodes.to_string()), true)
         }
         Row::PerNode => {
             let each =
-                of_cluster(launch, |cluster| counted(cluster.per_node, if cluster.on_cpus { "rank" } else { "GPU" }));
+                cluster_text(launch, |cluster| counted(cluster.per_node, if cluster.on_cpus { "rank" } else { "GPU" }));
             plain_line(shared, row, is_here, columns, &each, true)
         }
         Row::Name | Row::TimeLimit => {
@@ -164,7 +166,7 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
                 line
             } else {
                 let (text, empty) = match row {
-                    Row::TimeLimit => (of_cluster(launch, |cluster| cluster.time.clone()), "the partition's"),
+                    Row::TimeLimit => (cluster_text(launch, |cluster| cluster.time.clone()), "the partition's"),
                     _ => (launch.form.name.clone(), "none"),
                 };
                 let text = if text.is_empty() { empty } else { &text };
@@ -178,7 +180,7 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
 }
 
 /// Empty on this machine.
-fn of_cluster(launch: &Launch, show: impl Fn(&Cluster) -> String) -> String {
+fn cluster_text(launch: &Launch, show: impl Fn(&Cluster) -> String) -> String {
     launch.form.cluster.as_ref().map_or_else(String::new, show)
 }
 
@@ -253,7 +255,7 @@ fn key_line(launch: &Launch, shared: &Shared, key: &'static Key, is_here: bool, 
     let (value, unit) = match (key.name, value.as_str()) {
         ("max_steps", "0") => ("from epochs".to_owned(), ""),
         ("epochs", "0") => match launch.values.get("max_steps").map(String::as_str) {
-            Some("0") => (format!("one, or {LEAST_STEPS} steps"), ""),
+            Some("0") => (format!("one, or {MIN_STEPS} steps"), ""),
             _ => ("by max_steps".to_owned(), ""),
         },
         (_, "1") => (value, key.unit.strip_suffix('s').unwrap_or(key.unit)),
@@ -314,7 +316,7 @@ pub(super) fn clicked(launch: &mut Launch, shared: &mut Shared, column: u16, row
     let (top, height) = (area.y + 1 + filter_rows, area.height.saturating_sub(2 + filter_rows));
     let drawn = drawn_rows(launch);
     let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return Vec::new() };
-    if let Some(Drawn::Row(index, _)) = drawn.get(first_drawn(launch, &drawn, height as usize) + line as usize) {
+    if let Some(FormLine::Row(index, _)) = drawn.get(first_drawn(launch, &drawn, height as usize) + line as usize) {
         launch.cursor = Cursor { index: *index };
         if let Some(Row::Section(_)) = selected(launch) {
             toggle_section(launch);

@@ -182,7 +182,7 @@ impl Text<'_> {
         if let Some(least) = time.lower_bound() {
             lines.push(self.faint(&format!("{least} with lengths as sampled")));
         }
-        lines.extend(time.divided().map(|divided| self.faint(&divided)));
+        lines.extend(time.sharding_text().map(|divided| self.faint(&divided)));
         let step = time.seconds_per_step.max(1e-12);
         for (name, seconds) in [
             ("prefill", time.prefill_seconds_per_step),

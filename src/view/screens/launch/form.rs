@@ -76,7 +76,7 @@ pub static SECTIONS: [Section; 6] = [
 
 impl Section {
     /// The section of a key.
-    pub fn of(key: &Key) -> &'static Self {
+    pub fn for_key(key: &Key) -> &'static Self {
         let place = |name: &str| KEYS.iter().position(|key| key.name == name);
         SECTIONS.iter().rev().find(|section| place(section.first) <= place(key.name)).unwrap_or(&SECTIONS[0])
     }
@@ -180,7 +180,8 @@ mod tests {
             }
         }
         assert_eq!(SECTIONS.iter().flat_map(Section::keys).count(), KEYS.len());
-        let check = |name: &str, title: &str| assert_eq!(Section::of(Key::find(name).unwrap()).title, title, "{name}");
+        let check =
+            |name: &str, title: &str| assert_eq!(Section::for_key(Key::find(name).unwrap()).title, title, "{name}");
         check("seed", "model and length");
         check("temperature", "rollouts");
         check("weight_decay", "policy update");

@@ -12,8 +12,8 @@ use crate::view::screens::Screen;
 use crate::view::shared::Shared;
 
 /// Findings in the question before a start, and the characters of each: so much fits into 24 rows.
-const MOST_ASKED: usize = 4;
-const MOST_CHARACTERS: usize = 150;
+const MAX_FINDINGS: usize = 4;
+const MAX_FINDING_CHARS: usize = 150;
 
 /// After a change of the task or a file: what was read is old, and a read in progress starts again.
 pub(super) fn invalidate(launch: &mut Launch, shared: &Shared) -> Vec<Command> {
@@ -88,16 +88,16 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let mut lines: Vec<String> = found
         .findings
         .iter()
-        .take(MOST_ASKED)
+        .take(MAX_FINDINGS)
         .map(|finding| {
             let mark = mark_of(finding.severity);
             let mark = shared.theme.glyph(mark.0, mark.1);
-            let text: String = finding.message.chars().take(MOST_CHARACTERS).collect();
+            let text: String = finding.message.chars().take(MAX_FINDING_CHARS).collect();
             let more = if text.len() < finding.message.len() { shared.theme.glyph("…", "...") } else { "" };
             format!("{mark}{}: {text}{more}", finding.check.title())
         })
         .collect();
-    if let Some(more) = found.findings.len().checked_sub(MOST_ASKED).filter(|more| *more > 0) {
+    if let Some(more) = found.findings.len().checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
         lines.push(format!("and {more} more, listed under preflight"));
     }
     if !found.not_checked.is_empty() {

@@ -96,7 +96,7 @@ pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command
     // A forecast in progress would only slow the run down.
     cancel(launch);
     launch.failure = None;
-    let call = Call::of(&shared.options, arguments);
+    let call = Call::with_arguments(&shared.options, arguments);
     let line = call.command_line();
     let start = Work::once(
         "launch.start",
@@ -125,12 +125,12 @@ pub(super) fn start_now(launch: &mut Launch, shared: &mut Shared) -> Vec<Command
 }
 
 /// The run's folder, and the message of its launcher.
-struct Begun {
+struct StartedRun {
     path: PathBuf,
     text: String,
 }
 
-fn started(outcome: Result<Exit, String>, document: &str) -> Result<Begun, String> {
+fn started(outcome: Result<Exit, String>, document: &str) -> Result<StartedRun, String> {
     let ended = outcome?;
     if !ended.success {
         return Err(ended.reason());
@@ -140,13 +140,13 @@ fn started(outcome: Result<Exit, String>, document: &str) -> Result<Begun, Strin
     let path = value["path"].as_str().map(PathBuf::from).ok_or("the launcher returned no run id")?;
     let id = RunDirectory::open(&path).map_err(|error| error.to_string())?.id().to_owned();
     if let Some(job) = value["job"].as_u64() {
-        return Ok(Begun { path, text: format!("{id} is submitted as Slurm job {job}") });
+        return Ok(StartedRun { path, text: format!("{id} is submitted as Slurm job {job}") });
     }
     let ready = if value["ready"].as_bool() == Some(true) { "" } else { "; not ready yet" };
-    Ok(Begun { path, text: format!("{id} started in the background{ready}") })
+    Ok(StartedRun { path, text: format!("{id} started in the background{ready}") })
 }
 
-fn begun(launch: &mut Launch, shared: &mut Shared, run: Begun) -> Vec<Command> {
+fn begun(launch: &mut Launch, shared: &mut Shared, run: StartedRun) -> Vec<Command> {
     launch.form.name.clear();
     let mut commands = vec![Command::ShowRun(run.path)];
     // Switches to the run only if the user is still here and not typing.
@@ -209,7 +209,7 @@ pub(super) fn forecast(launch: &mut Launch, shared: &mut Shared, samples: bool) 
         });
         sender.send(move |launch: &mut Launch, shared| {
             launch.forecast_job = None;
-            take(launch, shared, of, outcome, &document);
+            finish_start(launch, shared, of, outcome, &document);
             Vec::new()
         });
     });
@@ -229,10 +229,16 @@ fn call(launch: &Launch, shared: &Shared, samples: bool) -> Option<Call> {
     if samples {
         arguments.push("--sample".to_owned());
     }
-    Some(Call::of(&shared.options, arguments))
+    Some(Call::with_arguments(&shared.options, arguments))
 }
 
-fn take(launch: &mut Launch, shared: &mut Shared, of: Form, outcome: Result<Option<Exit>, String>, document: &str) {
+fn finish_start(
+    launch: &mut Launch,
+    shared: &mut Shared,
+    of: Form,
+    outcome: Result<Option<Exit>, String>,
+    document: &str,
+) {
     let failed = |reason: String| format!("forecast failed: {reason}");
     match (outcome, serde_json::from_str::<Forecast>(document)) {
         (Ok(None), _) => {}

@@ -431,7 +431,7 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
         Change::CurrentRun => {
             let step = shared.step_to_show.take();
             let (metrics, log) = (std::mem::take(&mut live.metrics), std::mem::take(&mut live.log));
-            *live = Live { pane: live.pane, view: live.view.of_another_run(), metrics, step, ..Live::default() };
+            *live = Live { pane: live.pane, view: live.view.for_other_run(), metrics, step, ..Live::default() };
             live.log = LogView { back: 0, ..log };
             let Some(run) = shared.current.clone() else { return Vec::new() };
             let path = run.clone();
@@ -441,7 +441,7 @@ fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Comma
                 move |_: &mut Live, shared, events| {
                     // A run without a log has no older events.
                     if let (Ok(events), Some(watched)) = (events, shared.followed.get_mut(&run)) {
-                        watched.remember(events);
+                        watched.push_events(events);
                     }
                     Vec::new()
                 },

@@ -78,10 +78,10 @@ fn changes(run: &Path, (earlier, later, _): &EvalPair) -> Result<Vec<Change>, St
 /// The completions whose standing differs, matched by prompt and sample; those that got worse first.
 fn between(before: &[EvalRecord], after: &[EvalRecord]) -> Vec<Change> {
     let key = |record: &EvalRecord| (record.prompt_id.clone(), record.sample);
-    let before: BTreeMap<_, _> = before.iter().map(|record| (key(record), Standing::of(record))).collect();
+    let before: BTreeMap<_, _> = before.iter().map(|record| (key(record), Standing::from_record(record))).collect();
     let change = |record: &EvalRecord| {
         let (prompt_id, sample) = key(record);
-        let (before, now) = (*before.get(&key(record))?, Standing::of(record));
+        let (before, now) = (*before.get(&key(record))?, Standing::from_record(record));
         (before != now).then_some(Change { prompt_id, sample, before, now })
     };
     let mut found: Vec<Change> = after.iter().filter_map(change).collect();
@@ -103,7 +103,7 @@ fn groups(live: &Live, shared: &Shared, run: &FollowedRun) -> Vec<GroupChange> {
         let (step, before) = earlier(row)?;
         Some(GroupChange { index, prompt_id: row.prompt_id.clone(), step, before, now: passing(&row.tiers) })
     };
-    group_rows::of_step(live, shared, at).iter().enumerate().filter_map(change).collect()
+    group_rows::rows_of_step(live, shared, at).iter().enumerate().filter_map(change).collect()
 }
 
 /// Valid completions, and all.

@@ -8,7 +8,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 
 use super::frame::framed;
 use super::{COMPLETION, Live, group_rows};
-use super::{Completion, Sampled};
+use super::{Completion, SampledGroup};
 use crate::advantage::{Advantage, explain};
 use crate::view::followed_run::FollowedRun;
 use crate::view::shared::Shared;
@@ -19,9 +19,9 @@ use crate::view::widgets::text_width::one_line;
 
 /// The selected group and completion, with the number of the completion; `None` while the texts are read, or if there
 /// are none.
-pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a Sampled, &'a Completion, usize)> {
+pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a SampledGroup, &'a Completion, usize)> {
     let run = shared.current_run()?;
-    let groups = live.rollouts.of(live.at(run))?.as_ref().ok()?;
+    let groups = live.rollouts.at_step(live.at(run))?.as_ref().ok()?;
     let group = groups.get(live.group.at(groups.len())?)?;
     let member = live.member.at(group.completions.len())?;
     Some((group, group.completions.get(member)?, member))
@@ -50,7 +50,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
 }
 
 fn nothing(live: &Live, step: u64) -> String {
-    match live.rollouts.of(step) {
+    match live.rollouts.at_step(step) {
         _ if step == 0 => "No completions before the first step.".to_owned(),
         Some(Err(error)) => format!("cannot read completions of step {step}: {error}"),
         Some(Ok(_)) => format!("Completions of step {step} were not stored."),
@@ -67,7 +67,7 @@ fn lines(
 ) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
-    let rows = group_rows::of_step(live, shared, live.at(run));
+    let rows = group_rows::rows_of_step(live, shared, live.at(run));
     let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let mut lines = vec![head(theme, completion)];
     if let Some((row, reward)) = row.and_then(|row| Some((row, *row.rewards.get(member)?))) {

@@ -30,7 +30,7 @@ const PHASES: [(&str, &str, &str, &str, Role); 3] = [
 const OTHER: (&str, &str, Role) = ("·", ".", Role::Faint);
 
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let step = Step::of(live, run);
+    let step = Step::at_current(live, run);
     let columns = (area.width as usize).saturating_sub(2);
     let ranks = &run.history.ranks;
     let seconds = step.as_ref().map_or_else(String::new, |step| format!(": {}", duration(step.seconds)));
@@ -43,7 +43,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let inside = framed(shared, (DEVICE, &title), legend(&shared.theme, signs, columns), focused, frame, area);
     let device = match ranks.is_empty() {
         true => device(shared, run, columns),
-        false => of_ranks(shared, ranks, columns, (inside.height as usize).saturating_sub(1)),
+        false => rank_rows(shared, ranks, columns, (inside.height as usize).saturating_sub(1)),
     };
     let mut lines = match step {
         Some(step) => vec![step.bar(&shared.theme, columns)],
@@ -65,7 +65,7 @@ struct Step {
 
 impl Step {
     /// The selected step; `None` if its time is unknown.
-    fn of(live: &Live, run: &FollowedRun) -> Option<Self> {
+    fn at_current(live: &Live, run: &FollowedRun) -> Option<Self> {
         let value = |name: &str| run.history.metric_at(name, live.at(run)).filter(|value| value.is_finite());
         let parts = PHASES.map(|(metric, ..)| value(metric));
         let known: f64 = parts.iter().flatten().sum();
@@ -148,7 +148,7 @@ fn over_steps(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, r
 }
 
 /// What each rank did in the last step; what does not fit is counted.
-fn of_ranks(shared: &Shared, ranks: &[RankStep], columns: usize, rows: usize) -> Vec<Line<'static>> {
+fn rank_rows(shared: &Shared, ranks: &[RankStep], columns: usize, rows: usize) -> Vec<Line<'static>> {
     let faint = shared.theme.style(Role::Faint);
     let mut table = rank_lines(ranks, columns).into_iter();
     let mut lines: Vec<Line<'static>> = table.next().map(|titles| Line::styled(titles, faint)).into_iter().collect();

@@ -22,12 +22,15 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let title = (SIGNAL, "tiers, failures, advantages");
     let inside = framed(shared, title, Line::default(), focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
-    let advantages =
-        if rows >= 3 { of_advantages(live, shared, run, columns, if rows >= 12 { 2 } else { 1 }) } else { Vec::new() };
-    let parts = of_parts(live, shared, run, columns, rows.saturating_sub(4) / 4);
+    let advantages = if rows >= 3 {
+        advantage_lines(live, shared, run, columns, if rows >= 12 { 2 } else { 1 })
+    } else {
+        Vec::new()
+    };
+    let parts = part_lines(live, shared, run, columns, rows.saturating_sub(4) / 4);
     let room = rows.saturating_sub(advantages.len() + parts.len());
-    let failing = of_failures(live, shared, run, columns, room.saturating_sub(3) / 2);
-    let mut lines = of_tiers(live, shared, run, columns, room.saturating_sub(failing.len()));
+    let failing = failure_lines(live, shared, run, columns, room.saturating_sub(3) / 2);
+    let mut lines = tier_lines(live, shared, run, columns, room.saturating_sub(failing.len()));
     lines.extend(failing);
     lines.extend(parts);
     lines.extend(advantages);
@@ -35,7 +38,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
 }
 
 /// The shares of the tiers as stacked bars, with the shares at the selected step.
-fn of_tiers(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+fn tier_lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     if rows == 0 {
         return Vec::new();
@@ -66,7 +69,7 @@ fn of_tiers(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, row
 }
 
 /// The most frequent kinds of failure: a curve and the share at the selected step.
-fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
+fn failure_lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let (_, last) = live.view.steps(live.last(run));
     let shares = failures::shares(live, run, last, 60);
@@ -90,9 +93,9 @@ fn of_failures(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, 
 }
 
 /// A histogram of each weighted part of the reward, from 0 to 1, with its mean: the step's completions.
-fn of_parts(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
+fn part_lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, most: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let Some(Ok(groups)) = live.rollouts.of(live.at(run)) else { return Vec::new() };
+    let Some(Ok(groups)) = live.rollouts.at_step(live.at(run)) else { return Vec::new() };
     let scores = groups.iter().flat_map(|group| &group.completions).filter_map(|completion| completion.score.as_ref());
     let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (name, value) in scores.flat_map(|score| score.parts.iter()).filter(|(name, _)| *name != "tier") {
@@ -112,10 +115,10 @@ fn of_parts(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, mos
 }
 
 /// A histogram of the step's advantages.
-fn of_advantages(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+fn advantage_lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let step = live.at(run);
-    let all: Vec<f64> = group_rows::of_step(live, shared, step)
+    let all: Vec<f64> = group_rows::rows_of_step(live, shared, step)
         .iter()
         .flat_map(|row| row.advantages.clone())
         .filter(|value| value.is_finite())

@@ -37,7 +37,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
     if let Some(text) = not_begun(shared, run) {
         return text_pane(&shared.theme, "live", (Role::Text, &text), frame, area);
     }
-    let layout = Places::of(live, shared, run, area);
+    let layout = Places::new(live, shared, run, area);
     frame.render_widget(Paragraph::new(header::lines(shared, run, layout.top.width as usize)), layout.top);
     if layout.numbers.width > 0 {
         let lines = text_summary::lines(live, shared, run, area.width as usize);
@@ -69,7 +69,7 @@ pub(super) fn pane_at(
     column: u16,
     row: u16,
 ) -> Option<(&'static str, Rect)> {
-    let slots = Places::of(live, shared, run, shared.body()).slots;
+    let slots = Places::new(live, shared, run, shared.body()).slots;
     let found = slots.into_iter().find(|(area, _)| area.contains((column, row).into()));
     found.map(|(area, slot)| (shown_in(live, &slot), area))
 }
@@ -102,7 +102,7 @@ fn one_of(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>
 
 /// Rows for the groups of the step: one each, the frame, a heading and a sentence.
 fn rows_of_groups(live: &Live, shared: &Shared, run: &FollowedRun) -> u16 {
-    let groups = super::group_rows::of_step(live, shared, live.at(run)).len();
+    let groups = super::group_rows::rows_of_step(live, shared, live.at(run)).len();
     u16::try_from(groups).unwrap_or(u16::MAX).saturating_add(5)
 }
 
@@ -115,13 +115,13 @@ fn events_rows(shared: &Shared, run: &FollowedRun, most: u16, columns: u16) -> u
         return most;
     }
     let alerts = log::alerts(shared, run, columns.saturating_sub(2).into());
-    most.max(6 + u16::try_from(alerts.len()).unwrap_or(u16::MAX).min(MOST_ALERT_ROWS))
+    most.max(6 + u16::try_from(alerts.len()).unwrap_or(u16::MAX).min(MAX_ALERT_ROWS))
 }
 
 /// Rows for the charts beside the ranks.
-const MOST_RANK_ROWS: u16 = 12;
+const MAX_RANK_ROWS: u16 = 12;
 /// Rows for alerts below the result.
-const MOST_ALERT_ROWS: u16 = 4;
+const MAX_ALERT_ROWS: u16 = 4;
 
 /// The log; of an ended run the result comes first.
 fn events_slot(run: &FollowedRun) -> Vec<&'static str> {
@@ -150,7 +150,7 @@ struct Places {
 }
 
 impl Places {
-    fn of(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
+    fn new(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Self {
         if shared.zoomed {
             let [top, rest] = Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(area);
             return Self { top, slots: vec![(rest, vec![live.pane])], ..Self::default() };
@@ -180,7 +180,7 @@ impl Places {
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
         let ranks = u16::try_from(run.history.ranks.len()).unwrap_or(u16::MAX);
         // Of several ranks a line each, below the bar and the titles.
-        let charts = charts.max(ranks.saturating_add(4).min(MOST_RANK_ROWS));
+        let charts = charts.max(ranks.saturating_add(4).min(MAX_RANK_ROWS));
         let events = events_rows(shared, run, events, area.width);
         let both = rest - charts - events;
         let upper = (both.div_ceil(2) + 1).max(rows_of_groups(live, shared, run).min(both * 2 / 3));

@@ -6,7 +6,7 @@ use crate::run::events::Group;
 use crate::score::Score;
 use crate::view::shared::Shared;
 
-use super::Sampled;
+use super::SampledGroup;
 
 /// The stop reason of an answer that was not sampled freely.
 const GUIDED: &str = "guided";
@@ -48,12 +48,12 @@ impl Row {
 }
 
 /// The groups of a step in the order of the rollout file; empty if not known (yet).
-pub(super) fn of_step(live: &Live, shared: &Shared, step: u64) -> Vec<Row> {
+pub(super) fn rows_of_step(live: &Live, shared: &Shared, step: u64) -> Vec<Row> {
     let Some(run) = shared.current_run() else { return Vec::new() };
     if let Some(groups) = run.history.groups.get(&step) {
         return groups.values().map(from_event).collect();
     }
-    match live.rollouts.of(step) {
+    match live.rollouts.at_step(step) {
         Some(Ok(groups)) => groups.iter().map(from_rollout).collect(),
         _ => Vec::new(),
     }
@@ -71,7 +71,7 @@ pub(super) fn from_event(group: &Group) -> Row {
     }
 }
 
-fn from_rollout(group: &Sampled) -> Row {
+fn from_rollout(group: &SampledGroup) -> Row {
     let completions = || group.completions.iter();
     let tier = |score: &Option<Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
     let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();

@@ -23,7 +23,7 @@ use crate::view::widgets::text_width::{one_line, wrapped};
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
     let step = live.at(run);
-    let rows = group_rows::of_step(live, shared, step);
+    let rows = group_rows::rows_of_step(live, shared, step);
     let title = match (step, live.step) {
         (0, _) => "groups: none yet".to_owned(),
         (_, Some(_)) => format!("groups of step {step}"),
@@ -38,7 +38,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         );
         return;
     }
-    let plan = Plan::of(&rows, columns);
+    let plan = Plan::for_rows(&rows, columns);
     let (head, footer) = head_and_footer(&rows, columns, height);
     let room = height.saturating_sub(footer.len() + head);
     let mut lines = Vec::new();
@@ -76,7 +76,7 @@ fn head_and_footer(rows: &[Row], columns: usize, height: usize) -> (usize, Vec<S
 /// Why there are no groups.
 fn nothing(live: &Live, run: &FollowedRun, step: u64) -> String {
     let phase = run.history.phase.as_ref().map_or("", |phase| phase.phase.as_str());
-    match (step, live.rollouts.of(step)) {
+    match (step, live.rollouts.at_step(step)) {
         (0, _) if run.status().is_ended() => "The run ended before step 1.".to_owned(),
         (0, _) => match eval_under_way(run) {
             Some(eval) => format!("before step 1: {}", eval_count(eval)),
@@ -122,7 +122,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(rows: &[Row], columns: usize) -> Self {
+    fn for_rows(rows: &[Row], columns: usize) -> Self {
         let members = rows.iter().map(|row| row.tiers.len()).max().unwrap_or(0);
         let longest = rows.iter().map(|row| row.prompt_id.width()).max().unwrap_or(0);
         let prompt = longest.clamp(6, (columns / 4).max(6));
@@ -243,7 +243,7 @@ mod tests {
         check(&[&guided, &guided], "2 of 2 are guided (+).");
         check(&[&equal, &equal], "All 2 groups have zero variance: no gradient.");
         let theme = Theme::default();
-        let plan = Plan::of(&[equal.clone(), guided.clone()], 60);
+        let plan = Plan::for_rows(&[equal.clone(), guided.clone()], 60);
         let line = |row: &Row| plan.row(&theme, row, false, 0).to_string();
         assert!(line(&guided).ends_with(" + guided") && !line(&guided).contains('∅'), "{}", line(&guided));
         assert!(line(&equal).contains("∅ all invalid: zero variance"), "{}", line(&equal));

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::frame::framed;
-use super::state::{Least, LogView};
+use super::state::{LogView, MinLevel};
 use super::{LOG, Live};
 use crate::report::{Level, alert_name, event_text};
 use crate::run::Event;
@@ -33,7 +33,7 @@ pub(super) fn scroll(live: &mut Live, shared: &Shared, by: isize) {
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let LogView { back, least, filter } = &live.log;
     let mut title = "alerts and log".to_owned();
-    if *least != Least::All {
+    if *least != MinLevel::All {
         title += &format!(": {}", least.name());
     }
     if *back > 0 {

@@ -46,7 +46,7 @@ pub(super) fn by_members(live: &mut Live, shared: &mut Shared, by: isize) -> Vec
 }
 
 fn groups(live: &Live, shared: &Shared) -> Vec<group_rows::Row> {
-    shared.current_run().map(|run| group_rows::of_step(live, shared, live.at(run))).unwrap_or_default()
+    shared.current_run().map(|run| group_rows::rows_of_step(live, shared, live.at(run))).unwrap_or_default()
 }
 
 pub(super) fn scroll_text(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {

@@ -18,7 +18,7 @@ use crate::view::widgets::text_width::one_line;
 
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
     let theme = &shared.theme;
-    let rows = group_rows::of_step(live, shared, live.at(run));
+    let rows = group_rows::rows_of_step(live, shared, live.at(run));
     let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", one_line(&row.prompt_id)));
     let inside = framed(shared, (PROMPT, &title), Line::default(), focused, frame, area);
@@ -26,11 +26,11 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let found = across(run, row);
     let mut lines: Vec<Line<'static>> = Vec::new();
     let room = (inside.height as usize).saturating_sub(4).max(1);
-    for (step, of_step) in found.iter().rev().take(room).rev() {
-        let (mean, _) = mean_and_deviation(&of_step.rewards);
+    for (step, rows_of_step) in found.iter().rev().take(room).rev() {
+        let (mean, _) = mean_and_deviation(&rows_of_step.rewards);
         let here = if *step == live.at(run) { theme.glyph("▸", ">") } else { " " };
         let mut spans = vec![Span::raw(format!("{here}step {step:>5} "))];
-        spans.extend(groups::tiers(theme, &of_step.tiers, 1, (inside.width as usize).saturating_sub(19), None));
+        spans.extend(groups::tiers(theme, &rows_of_step.tiers, 1, (inside.width as usize).saturating_sub(19), None));
         spans.push(Span::raw(format!(" {mean:.2}")));
         lines.push(Line::from(spans));
     }

@@ -20,16 +20,16 @@ use crate::view::style_role::Role;
 use crate::view::widgets::text_width::{padded, wrapped};
 
 /// Both evals of a result, with their verdicts.
-struct Compared<'a> {
+struct ComparedEvals<'a> {
     base: &'a Eval,
     trained: &'a Eval,
     judged: &'a JudgedEval,
 }
 
-fn compared(run: &FollowedRun) -> Option<Compared<'_>> {
+fn compared(run: &FollowedRun) -> Option<ComparedEvals<'_>> {
     let judged = run.outcome.compared()?;
     let eval = |step, target: &str| run.history.evals.get(&(step, judged.set.clone(), target.to_owned()));
-    Some(Compared { base: eval(0, "base")?, trained: eval(judged.step, "trained")?, judged })
+    Some(ComparedEvals { base: eval(0, "base")?, trained: eval(judged.step, "trained")?, judged })
 }
 
 /// Why there is nothing to compare.
@@ -42,7 +42,8 @@ const NOT_COMPARED: &str = "no set has an eval of both base and trained";
 
 /// Shows both evals on the eval screen.
 pub(super) fn open_comparison(_: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some((run, Compared { base, trained, .. })) = shared.current_run().and_then(|run| Some((run, compared(run)?)))
+    let Some((run, ComparedEvals { base, trained, .. })) =
+        shared.current_run().and_then(|run| Some((run, compared(run)?)))
     else {
         return Vec::new();
     };
@@ -80,9 +81,9 @@ fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static
 
 /// Base and trained with their intervals, the differences and the verdicts. What does not fit beside the rates goes
 /// below them, or is left out: the difference first.
-fn table(shared: &Shared, compared: &Compared<'_>, columns: usize) -> Vec<Line<'static>> {
+fn table(shared: &Shared, compared: &ComparedEvals<'_>, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let Compared { base, trained, judged } = compared;
+    let ComparedEvals { base, trained, judged } = compared;
     let cell = |eval: &EvalSummary, metric: &str| match metric {
         "exact" if eval.exact.is_none() => "not measured".to_owned(),
         _ => percent_interval(eval.metric(metric), eval.interval(metric)),
@@ -125,7 +126,7 @@ fn table(shared: &Shared, compared: &Compared<'_>, columns: usize) -> Vec<Line<'
 }
 
 /// The best checkpoint, and the key of the comparison.
-fn heading(shared: &Shared, run: &FollowedRun, compared: &Compared<'_>) -> Line<'static> {
+fn heading(shared: &Shared, run: &FollowedRun, compared: &ComparedEvals<'_>) -> Line<'static> {
     let theme = &shared.theme;
     let by = run.directory.as_ref().map_or("", |run| run.file().config.keep_best_by.name());
     let best = match run.best {

@@ -1,6 +1,6 @@
 //! The texts of a step's groups, read in the background and cached for recent steps.
 
-use super::{Completion, Live, Sampled};
+use super::{Completion, Live, SampledGroup};
 use crate::run::{RolloutGroup, read_step};
 use crate::view::message::{Command, Sender, Work};
 use crate::view::shared::Shared;
@@ -11,7 +11,7 @@ pub(super) fn load(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Comma
     let Some(run) = shared.current_run() else { return Vec::new() };
     let rollouts = &live.rollouts;
     let reading = rollouts.reading == Some(step) && shared.is_busy("live.rollouts");
-    if step == 0 || !run.loaded || reading || matches!(rollouts.of(step), Some(Ok(_))) {
+    if step == 0 || !run.loaded || reading || matches!(rollouts.at_step(step), Some(Ok(_))) {
         return Vec::new();
     }
     let (path, of) = (run.path().to_owned(), run.path().to_owned());
@@ -33,11 +33,11 @@ pub(super) fn load(live: &mut Live, shared: &mut Shared, step: u64) -> Vec<Comma
 
 /// Whether the selected step could not be read.
 pub(super) fn has_failed(live: &Live, shared: &Shared) -> bool {
-    let found = shared.current_run().and_then(|run| live.rollouts.of(live.at(run)));
+    let found = shared.current_run().and_then(|run| live.rollouts.at_step(live.at(run)));
     matches!(found, Some(Err(_)))
 }
 
-fn sampled(group: RolloutGroup) -> Sampled {
+fn sampled(group: RolloutGroup) -> SampledGroup {
     let completions = group.completions.into_iter().map(|completion| Completion {
         prompt: completion.prompt,
         text: completion.text,
@@ -47,7 +47,7 @@ fn sampled(group: RolloutGroup) -> Sampled {
         advantage: completion.advantage,
         score: serde_json::from_value(completion.score).ok(),
     });
-    Sampled {
+    SampledGroup {
         prompt_id: group.prompt_id,
         prompt: group.prompt,
         replaced: group.replaced,

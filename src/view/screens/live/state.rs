@@ -39,7 +39,7 @@ pub(super) enum Standing {
 }
 
 impl Standing {
-    pub(super) fn of(record: &EvalRecord) -> Self {
+    pub(super) fn from_record(record: &EvalRecord) -> Self {
         match record.tier.as_str() {
             "valid" if record.exact == Some(true) => Self::Exact,
             "valid" => Self::Valid,
@@ -63,13 +63,13 @@ impl Standing {
 pub(super) struct LogView {
     /// Lines below the pane.
     pub(super) back: usize,
-    pub(super) least: Least,
+    pub(super) least: MinLevel,
     pub(super) filter: PatternFilter,
 }
 
 /// The least level that is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Least {
+pub(super) enum MinLevel {
     #[default]
     All,
     /// Evals, requests, notes, alerts, the end.
@@ -78,7 +78,7 @@ pub(super) enum Least {
     Warnings,
 }
 
-impl Least {
+impl MinLevel {
     pub(super) fn next(self) -> Self {
         match self {
             Self::All => Self::Results,

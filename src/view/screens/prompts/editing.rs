@@ -45,7 +45,7 @@ pub struct Editing {
     /// The saved text.
     pub(super) start: String,
     /// The new position and text after a change on disk, until the user decides.
-    pub(super) theirs: Option<Found>,
+    pub(super) theirs: Option<FoundText>,
 }
 
 /// Whether a text can be saved.
@@ -75,8 +75,8 @@ impl Editing {
         }
     }
 
-    pub(super) fn follow(&mut self, found: Found) {
-        let Found { what, row, gone, start, .. } = found;
+    pub(super) fn follow(&mut self, found: FoundText) {
+        let FoundText { what, row, gone, start, .. } = found;
         (self.what, self.row, self.gone, self.start, self.theirs) = (what, row, gone, start, None);
     }
 
@@ -139,7 +139,7 @@ pub(super) struct Origin {
 
 /// The position of a text in the current task.
 #[derive(Debug, PartialEq)]
-pub(super) struct Found {
+pub(super) struct FoundText {
     pub(super) what: EditTarget,
     /// The current row.
     pub(super) row: Option<PromptRow>,
@@ -165,10 +165,10 @@ impl DraftTarget {
 }
 
 /// Finds a text in the current task; an error if its set cannot take it.
-pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
+pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, String> {
     let here = |what: EditTarget, note: Option<String>| {
         let (row, start) = current_value(open, what);
-        Found { what, row, gone: None, start, note }
+        FoundText { what, row, gone: None, start, note }
     };
     let (origin, what): (&Origin, fn(Entry) -> EditTarget) = match of {
         DraftTarget::Messages(origin) => (origin, EditTarget::Messages),
@@ -204,7 +204,7 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<Found, String> {
         EditTarget::NewExpected(set, last)
     };
     let note = format!("{} was deleted from {file}: saving appends it as a new row", origin.id);
-    Ok(Found { what, row: None, gone: Some(origin.clone()), start: String::new(), note: Some(note) })
+    Ok(FoundText { what, row: None, gone: Some(origin.clone()), start: String::new(), note: Some(note) })
 }
 
 fn set_of<'a>(open: &'a OpenTask, name: &str) -> Result<(PromptSet, &'a str), String> {

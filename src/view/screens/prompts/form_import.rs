@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::form_fields::{Form, FormKind};
 use super::{Prompts, save};
 use crate::dataset::import::{
-    Format, Imported, MappingText, SetRows, columns, import, not_valid_rows, parse_split, read_records, split,
+    Format, ImportedRows, MappingText, SetRows, columns, import, not_valid_rows, parse_split, read_records, split,
 };
 use crate::score::json;
 use crate::task::PromptSet;
@@ -89,7 +89,7 @@ pub(super) fn files_here(here: &Path) -> String {
         .into_iter()
         .flatten()
         .flatten()
-        .filter(|entry| Format::of(&entry.path()).is_some())
+        .filter(|entry| Format::from_path(&entry.path()).is_some())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
@@ -142,7 +142,7 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             let set = shares_of(&set).err();
             match found {
                 Err(error) => (mapping, lines, Some(error.to_string())),
-                Ok(Imported { mapping, rows, problems }) => {
+                Ok(ImportedRows { mapping, rows, problems }) => {
                     lines.extend(problem_lines(&problems));
                     let none = rows.is_empty().then(|| "no record becomes a row".to_owned());
                     if let Some(row) = rows.first() {

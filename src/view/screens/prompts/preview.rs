@@ -11,9 +11,9 @@ use crate::view::message::{Command, Work};
 use crate::view::shared::Shared;
 
 /// The most lines of a prompt that are shown.
-const MOST_LINES: usize = 5_000;
+const MAX_LINES: usize = 5_000;
 /// The most characters of one line that are shown.
-const MOST_LETTERS: usize = 10_000;
+const MAX_LINE_CHARS: usize = 10_000;
 
 /// Renders the row under the cursor.
 pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
@@ -85,8 +85,8 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
                 lines.push(Vec::new());
             }
             if let Some(line) = lines.last_mut().filter(|_| !part.is_empty()) {
-                let shown: String = part.chars().take(MOST_LETTERS).map(visible_letter).collect();
-                let cut = if part.chars().nth(MOST_LETTERS).is_some() { "… (truncated on screen)" } else { "" };
+                let shown: String = part.chars().take(MAX_LINE_CHARS).map(visible_letter).collect();
+                let cut = if part.chars().nth(MAX_LINE_CHARS).is_some() { "… (truncated on screen)" } else { "" };
                 line.push((shown + cut, is_special));
             }
         }
@@ -98,8 +98,8 @@ fn lines(prompt: &str, special: &[std::ops::Range<usize>]) -> Vec<Vec<(String, b
         at = place.end;
     }
     add(prompt.get(at..).unwrap_or(""), false);
-    let left = lines.len().saturating_sub(MOST_LINES);
-    lines.truncate(MOST_LINES);
+    let left = lines.len().saturating_sub(MAX_LINES);
+    lines.truncate(MAX_LINES);
     if left > 0 {
         lines.push(vec![(format!("… {left} more lines"), false)]);
     }
@@ -118,6 +118,6 @@ mod tests {
             vec![vec![piece("<s>", true), piece("user", false)], vec![piece("Hi", false)], vec![piece("</s>", true)]];
         assert_eq!(lines(text, &[0..3, 11..15]), expected);
         assert_eq!(lines("", &[]), vec![Vec::new()]);
-        assert_eq!(lines(&"\n".repeat(6000), &[]).len(), MOST_LINES + 1);
+        assert_eq!(lines(&"\n".repeat(6000), &[]).len(), MAX_LINES + 1);
     }
 }

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use super::editing::{DraftTarget, EditTarget, Editing, Found, Validity, current_value, expected_of, find, turns_of};
+use super::editing::{
+    DraftTarget, EditTarget, Editing, FoundText, Validity, current_value, expected_of, find, turns_of,
+};
 use super::{Prompts, layout, preview, row_templates};
 use crate::dataset::RowTemplate;
 use crate::view::drafts::files::{DraftFile, Location, Record};
@@ -27,15 +29,15 @@ pub(super) fn begin(prompts: &mut Prompts, shared: &mut Shared, what: EditTarget
     let (row, start) = current_value(&task, what);
     let text = start.clone();
     let cursor = (usize::from(matches!(what, EditTarget::New(..))), 0);
-    open(prompts, shared, Found { what, row, gone: None, start, note: None }, &text, cursor);
+    open(prompts, shared, FoundText { what, row, gone: None, start, note: None }, &text, cursor);
     commands.extend(row_templates::preview(prompts, shared));
     commands
 }
 
 /// Opens the editor on a text.
-pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared, found: Found, text: &str, cursor: (usize, usize)) {
+pub(super) fn open(prompts: &mut Prompts, shared: &mut Shared, found: FoundText, text: &str, cursor: (usize, usize)) {
     let Some(task) = shared.task.clone() else { return };
-    let Found { what, row, gone, start, .. } = found;
+    let FoundText { what, row, gone, start, .. } = found;
     let mut editor = Editor::new(text, matches!(what, EditTarget::Expected(_) | EditTarget::NewExpected(..)));
     editor.go_to(cursor.0, cursor.1);
     let file = drafts::begin::<Prompts>(shared, &task.task);
@@ -241,7 +243,7 @@ impl Drafted for Prompts {
     }
 }
 
-fn target_of(shared: &Shared, record: &Record) -> Result<(DraftTarget, Found), String> {
+fn target_of(shared: &Shared, record: &Record) -> Result<(DraftTarget, FoundText), String> {
     let open = shared.task.as_ref().ok_or_else(|| shared.no_task().unwrap_or_default())?;
     let target: DraftTarget = serde_json::from_value(record.of.clone()).map_err(|error| error.to_string())?;
     let found = find(open, &target)?;

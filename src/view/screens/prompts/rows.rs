@@ -116,7 +116,7 @@ pub(super) fn findings_changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Co
 }
 
 /// The rows that pass a test, in order.
-fn of_rows(rows: &[u32], sender: &Sender, test: impl Fn(u32) -> bool + Sync) -> Vec<u32> {
+fn filter_rows(rows: &[u32], sender: &Sender, test: impl Fn(u32) -> bool + Sync) -> Vec<u32> {
     let passing = |some: &[u32]| some.iter().copied().filter(|index| test(*index)).collect::<Vec<u32>>();
     let wanted = rows.par_chunks(2_000).filter(|_| sender.is_wanted());
     on_every_core(|| wanted.flat_map_iter(passing).collect())
@@ -174,7 +174,7 @@ impl Query {
         for word in lower.split_whitespace() {
             match word.split_once(':').filter(|(key, _)| COLUMNS_OF_FILTER.contains(key)) {
                 Some((key, value)) => {
-                    shown = of_rows(&shown, sender, |index| self.matches(key, value, index) == Some(true))
+                    shown = filter_rows(&shown, sender, |index| self.matches(key, value, index) == Some(true))
                 }
                 None => words.push(word),
             }
@@ -185,7 +185,7 @@ impl Query {
             let finders: Vec<Finder> = words.iter().map(Finder::new).collect();
             let text = |index: u32| texts.get(index as usize).map_or("", String::as_str);
             let holds = |index| finders.iter().all(|word| word.find(text(index).as_bytes()).is_some());
-            let mut found = of_rows(&shown, sender, holds);
+            let mut found = filter_rows(&shown, sender, holds);
             if found.is_empty() && sender.is_wanted() {
                 found = fuzzy::rank(&words.join(" "), &shown, |index| text(*index).to_owned());
             }

@@ -18,7 +18,7 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
     if runs.pane == MATCHES {
         return super::matches::draw(runs, shared, frame, area);
     }
-    let Places { stages, list, detail } = Places::of(runs, shared, area);
+    let Places { stages, list, detail } = Places::new(runs, shared, area);
     if let Some(stages) = stages {
         pipeline::draw(runs, shared, frame, stages);
     }
@@ -47,7 +47,7 @@ const DETAIL_ROWS: u16 = 8;
 impl Places {
     /// On a small screen only the focused pane; without runs the pipeline alone, or the chooser of columns. The
     /// pipeline gives its place to a longer list, unless it has the focus.
-    fn of(runs: &Runs, shared: &Shared, area: Rect) -> Self {
+    fn new(runs: &Runs, shared: &Shared, area: Rect) -> Self {
         let entries = shared.runs.listing.entries().len();
         if entries == 0 && runs.pane != COLUMNS {
             return Self { stages: Some(area), ..Self::default() };
@@ -71,20 +71,20 @@ impl Places {
 
 /// The stage of the pipeline at a terminal position.
 pub(super) fn stage_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<usize> {
-    let area = Places::of(runs, shared, shared.body()).stages.filter(|_| runs.pane != MATCHES)?;
+    let area = Places::new(runs, shared, shared.body()).stages.filter(|_| runs.pane != MATCHES)?;
     pipeline::stage_at(shared, area, row).filter(|_| area.contains((column, row).into()))
 }
 
 /// Rows of a page.
 pub(super) fn page_rows(runs: &Runs, shared: &Shared) -> usize {
-    let Places { list, detail, .. } = Places::of(runs, shared, shared.body());
+    let Places { list, detail, .. } = Places::new(runs, shared, shared.body());
     let shown = if runs.pane == DETAIL { detail } else { list };
     shown.map_or(10, |area| area.height.saturating_sub(3) as usize)
 }
 
 /// Lines of the details.
 pub(super) fn detail_rows(runs: &Runs, shared: &Shared) -> usize {
-    Places::of(runs, shared, shared.body()).detail.map_or(0, |area| super::detail::rows(runs, shared, area))
+    Places::new(runs, shared, shared.body()).detail.map_or(0, |area| super::detail::rows(runs, shared, area))
 }
 
 /// The row of the list at a terminal position.
@@ -92,7 +92,7 @@ pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Opt
     if runs.pane == MATCHES {
         return super::matches::row_at(runs, shared, row);
     }
-    let list = Places::of(runs, shared, shared.body()).list?;
+    let list = Places::new(runs, shared, shared.body()).list?;
     let inside = list_rows(runs, list);
     if !inside.contains((column, row).into()) {
         return None;
@@ -102,12 +102,12 @@ pub(super) fn row_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Opt
 
 /// Whether a terminal position is on the marks beside the rows.
 pub(super) fn is_mark(runs: &Runs, shared: &Shared, column: u16) -> bool {
-    Places::of(runs, shared, shared.body()).list.is_some_and(|list| column <= list.x + 2)
+    Places::new(runs, shared, shared.body()).list.is_some_and(|list| column <= list.x + 2)
 }
 
 /// The list of columns, if it is at a terminal position.
 pub(super) fn chooser_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> Option<Rect> {
-    let area = Places::of(runs, shared, shared.body()).detail.filter(|_| runs.pane == COLUMNS)?;
+    let area = Places::new(runs, shared, shared.body()).detail.filter(|_| runs.pane == COLUMNS)?;
     area.contains((column, row).into()).then_some(area)
 }
 
@@ -116,7 +116,7 @@ pub(super) fn title_at(runs: &Runs, shared: &Shared, column: u16, row: u16) -> O
     if runs.pane == MATCHES {
         return None;
     }
-    let list = Places::of(runs, shared, shared.body()).list?;
+    let list = Places::new(runs, shared, shared.body()).list?;
     let rows = list_rows(runs, list);
     let mut at = column.checked_sub(rows.x + 2).filter(|_| row + 1 == rows.y)? as usize;
     let columns = columns_of(runs, shared, rows.width);

@@ -29,7 +29,7 @@ pub(super) fn tag(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         let removed: Vec<String> = remove.iter().map(|tag| format!("--remove={tag}")).collect();
         let changes: Vec<&str> = add.iter().chain(&removed).map(String::as_str).collect();
         let runs = chosen.iter().map(|run| run.display().to_string()).collect::<Vec<_>>().join(",");
-        let line = CommandLine::of_runs("tag", &[runs.into()], &changes);
+        let line = CommandLine::for_runs("tag", &[runs.into()], &changes);
         let change = Work::once(
             "runs.tag",
             move || -> Result<usize, String> {
@@ -97,7 +97,7 @@ fn export(
                 let folder = typed_path(&folder, &here);
                 let line = match form {
                     "csv" => {
-                        CommandLine::of_runs("export", &chosen, &["--csv", "--out", &folder.display().to_string()])
+                        CommandLine::for_runs("export", &chosen, &["--csv", "--out", &folder.display().to_string()])
                     }
                     _ => command_line(form, &chosen, &folder),
                 };
@@ -123,7 +123,7 @@ pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> 
         Some(Popup::Ask(Ask::new("Export", "Log folder of TensorBoard:", &proposed, move |_: &mut (), _, text| {
             let folder = typed_path(&text, &here);
             let line =
-                CommandLine::of_runs("export", &chosen, &["--force", "--tensorboard", &folder.display().to_string()]);
+                CommandLine::for_runs("export", &chosen, &["--force", "--tensorboard", &folder.display().to_string()]);
             let write = move || {
                 let write_one = |masked: usize, run: &PathBuf| -> Result<usize, RunError> {
                     Ok(masked + report::write_event_file(&folder, &RunDirectory::open(run)?, true)?.2)
@@ -144,8 +144,8 @@ pub(super) fn event_files(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> 
 /// `runs export` into a file, or as HTML of several runs into a folder.
 fn command_line(form: &str, runs: &[PathBuf], file: &Path) -> CommandLine {
     match form {
-        "html" => CommandLine::of_runs("export", runs, &["--html", &file.display().to_string()]),
-        _ => CommandLine::of_runs("export", runs, &[&format!("--{form}")]).into_file(file),
+        "html" => CommandLine::for_runs("export", runs, &["--html", &file.display().to_string()]),
+        _ => CommandLine::for_runs("export", runs, &[&format!("--{form}")]).into_file(file),
     }
 }
 
@@ -181,7 +181,7 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         let (at, folder) = text.trim().split_once(' ').unwrap_or(("best", text.trim()));
         let (reference, folder) = (RunReference::parse(&format!("run@{at}")), typed_path(folder, &here));
         let checkpoint = format!("{}@{at}", path.display()).into();
-        let line = CommandLine::of_runs("promote", &[checkpoint], &["--out", &folder.display().to_string()]);
+        let line = CommandLine::for_runs("promote", &[checkpoint], &["--out", &folder.display().to_string()]);
         let promote = Work::once(
             "runs.promote",
             move || -> Result<String, String> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Row, Runs, columns, rows_of, under_cursor};
 use crate::format::short_id;
-use crate::report::{Report, RunsCompared, base_and_trained, result_on, unknown_field, wrong_grouping};
+use crate::report::{Report, RunComparison, base_and_trained, result_on, unknown_field, wrong_grouping};
 use crate::run::{HELD_OUT_SETS, RunDirectory, check_name, rename_run, unpack_recording};
 use crate::view::command_log::CommandLine;
 use crate::view::message::{Command, Work};
@@ -109,7 +109,7 @@ pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let label = format!("Name of {}; empty: the one it was created with", short_id(directory.id()));
     let now = directory.name().to_owned();
     let question = Ask::new("Rename run", label, &now, move |_: &mut (), _, name| {
-        let line = CommandLine::of_runs("rename", &[directory.path().to_owned()], &[&name]);
+        let line = CommandLine::for_runs("rename", &[directory.path().to_owned()], &[&name]);
         let rename = move || -> Result<String, String> {
             directory
                 .check_private()
@@ -183,7 +183,7 @@ pub(super) fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 
 /// Shows evals of runs on the eval screen.
 pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
-    let line = CommandLine::of_runs("versus", &runs, &[]);
+    let line = CommandLine::for_runs("versus", &runs, &[]);
     let compare = Work::once(
         "runs.versus",
         move || {
@@ -207,13 +207,13 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
 
 pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let paths = runs.chosen(shared);
-    let line = CommandLine::of_runs("compare", &paths, &[]);
+    let line = CommandLine::for_runs("compare", &paths, &[]);
     let work = Work::once(
         "runs.compare",
         move || -> Result<String, crate::run::RunError> {
             let reports =
                 paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;
-            Ok(RunsCompared::of(&reports).page())
+            Ok(RunComparison::for_reports(&reports).page())
         },
         |_: &mut Runs, shared, page| {
             match page {

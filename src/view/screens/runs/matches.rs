@@ -26,7 +26,7 @@ use crate::view::theme::Theme;
 use crate::view::widgets::text_width::{fitted, one_line, padded};
 
 /// The matches that are held; the search goes on to count the others.
-const MOST: usize = 2_000;
+const MAX_MATCHES: usize = 2_000;
 /// How often progress is shown.
 const INTERVAL: Duration = Duration::from_millis(100);
 const KEY: &str = "runs.search";
@@ -66,9 +66,9 @@ fn begin(runs: &mut Runs, text: String, paths: Vec<PathBuf>) -> Vec<Command> {
 /// Sends the matches as they are found; ends when another search begins or the matches are closed.
 fn find(sender: &Sender, paths: &[PathBuf], search: &TextSearch) {
     let (news, held) = (Mutex::new(News::default()), AtomicUsize::new(0));
-    let outcome = search_rollouts(paths, search, MOST, &|batch| {
+    let outcome = search_rollouts(paths, search, MAX_MATCHES, &|batch| {
         let mut news = crate::view::message::locked(&news);
-        let room = MOST.saturating_sub(held.fetch_add(batch.hits.len(), Ordering::Relaxed));
+        let room = MAX_MATCHES.saturating_sub(held.fetch_add(batch.hits.len(), Ordering::Relaxed));
         news.found += batch.matches;
         news.hits.extend(batch.hits.into_iter().take(room));
         news.completions += batch.completions;
@@ -78,12 +78,12 @@ fn find(sender: &Sender, paths: &[PathBuf], search: &TextSearch) {
             return sender.is_wanted();
         }
         let now = std::mem::replace(&mut *news, News { sent: Some(Instant::now()), ..News::default() });
-        sender.send(move |runs: &mut Runs, _| runs.matches.take(now))
+        sender.send(move |runs: &mut Runs, _| runs.matches.apply(now))
     });
     let mut last = std::mem::take(&mut *crate::view::message::locked(&news));
     last.progress = 1.0;
     last.problems.extend(outcome.err().map(|error| error.to_string()));
-    sender.send(move |runs: &mut Runs, _| runs.matches.take(last));
+    sender.send(move |runs: &mut Runs, _| runs.matches.apply(last));
 }
 
 /// Closes the matches, and ends a search that still runs.

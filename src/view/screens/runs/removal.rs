@@ -13,10 +13,10 @@ use crate::view::shared::Shared;
 use crate::view::widgets::text_width::one_line;
 
 /// Names in the question; further ones are counted.
-const MOST_NAMES: usize = 6;
+const MAX_NAMES: usize = 6;
 
 /// A run that can be deleted.
-struct Prepared {
+struct RemovableRun {
     path: PathBuf,
     id: String,
     name: String,
@@ -44,8 +44,8 @@ pub(super) fn no_removal(runs: &Runs, shared: &Shared) -> Option<String> {
 
 /// Shows what would be lost, and deletes the runs after confirmation.
 pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let (chosen, places, keys) = (runs.chosen(shared), shared.options.run_folders.clone(), shared.keys);
-    let measure = move || chosen.iter().map(|run| prepare(run, &places)).collect::<Result<Vec<_>, _>>();
+    let (chosen, run_folders, keys) = (runs.chosen(shared), shared.options.run_folders.clone(), shared.keys);
+    let measure = move || chosen.iter().map(|run| prepare(run, &run_folders)).collect::<Result<Vec<_>, _>>();
     vec![Work::once("runs.remove", measure, move |_: &mut Runs, shared, found| {
         match found {
             // A `y` typed for something else must not be the answer.
@@ -61,19 +61,25 @@ pub(super) fn remove(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// The lock is released here, since the question may stay open for long, and taken again for the deletion.
-fn prepare(run: &Path, places: &RunFolders) -> Result<Prepared, String> {
+fn prepare(run: &Path, run_folders: &RunFolders) -> Result<RemovableRun, String> {
     let directory = RunDirectory::open(run).map_err(|error| error.to_string())?;
     let name = one_line(directory.name());
-    let removal = Removal::prepare(directory, places);
+    let removal = Removal::prepare(directory, run_folders);
     let removal = removal.map_err(|error| error.to_string())?;
     let users = removal.started_from_it.clone();
-    Ok(Prepared { path: run.to_owned(), id: removal.id().to_owned(), name, bytes: disk_use(run).total_bytes, users })
+    Ok(RemovableRun {
+        path: run.to_owned(),
+        id: removal.id().to_owned(),
+        name,
+        bytes: disk_use(run).total_bytes,
+        users,
+    })
 }
 
-fn confirm(shared: &mut Shared, prepared: Vec<Prepared>) {
+fn confirm(shared: &mut Shared, prepared: Vec<RemovableRun>) {
     let size = bytes(prepared.iter().map(|run| run.bytes).sum());
     let rows = shared.runs.listing.entries();
-    let row = |run: &Prepared| rows.iter().find(|entry| entry.path == run.path)?.row.as_deref().ok();
+    let row = |run: &RemovableRun| rows.iter().find(|entry| entry.path == run.path)?.row.as_deref().ok();
     let mut text = match prepared.as_slice() {
         [run] => {
             let about = row(run).map_or_else(String::new, about);
@@ -81,12 +87,12 @@ fn confirm(shared: &mut Shared, prepared: Vec<Prepared>) {
             format!("{}{name}:\n{about}{size} total.\nThis cannot be undone.", run.id)
         }
         several => {
-            let named = |run: &Prepared| match run.name.as_str() {
+            let named = |run: &RemovableRun| match run.name.as_str() {
                 "" => short_id(&run.id).to_owned(),
                 name => format!("{} ({name})", short_id(&run.id)),
             };
-            let names: Vec<String> = several.iter().take(MOST_NAMES).map(named).collect();
-            let more = several.len().saturating_sub(MOST_NAMES);
+            let names: Vec<String> = several.iter().take(MAX_NAMES).map(named).collect();
+            let more = several.len().saturating_sub(MAX_NAMES);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let checkpoints: usize = several.iter().filter_map(row).map(|row| row.checkpoints.len()).sum();
             let names = names.join(", ");
@@ -104,11 +110,11 @@ fn confirm(shared: &mut Shared, prepared: Vec<Prepared>) {
     };
     let paths: Vec<PathBuf> = prepared.into_iter().map(|run| run.path).collect();
     shared.popup = Some(Popup::Confirm(Confirm::new(title, text, "delete", move |_: &mut Runs, shared| {
-        let places = shared.options.run_folders.clone();
-        let line = CommandLine::of_runs("remove", &paths, &["--yes"]);
+        let run_folders = shared.options.run_folders.clone();
+        let line = CommandLine::for_runs("remove", &paths, &["--yes"]);
         let delete = Work::once(
             "runs.remove",
-            move || carry_out(&paths, &places),
+            move || carry_out(&paths, &run_folders),
             |runs: &mut Runs, shared, (done, error)| {
                 runs.marked.retain(|path| path.exists());
                 match error {
@@ -130,11 +136,11 @@ fn about(row: &RunRow) -> String {
 }
 
 /// Deletes one after the other; says what was deleted, and why the rest was not.
-fn carry_out(runs: &[PathBuf], places: &RunFolders) -> (String, Option<String>) {
+fn carry_out(runs: &[PathBuf], run_folders: &RunFolders) -> (String, Option<String>) {
     let (mut ids, mut size) = (Vec::new(), 0);
     let mut error = None;
     for run in runs {
-        match RunDirectory::open(run).and_then(|directory| Removal::prepare(directory, places)?.carry_out()) {
+        match RunDirectory::open(run).and_then(|directory| Removal::prepare(directory, run_folders)?.carry_out()) {
             Ok(removed) => {
                 size += removed.bytes;
                 ids.push(removed.id);

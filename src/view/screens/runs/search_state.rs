@@ -36,7 +36,7 @@ pub(super) struct News {
 }
 
 impl Matches {
-    pub(super) fn take(&mut self, news: News) -> Vec<Command> {
+    pub(super) fn apply(&mut self, news: News) -> Vec<Command> {
         // The cursor stays on its match.
         let under = self.under().map(|hit| (hit.run, hit.step, hit.prompt_id.clone(), hit.sample));
         self.found += news.found;

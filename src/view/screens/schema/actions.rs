@@ -247,7 +247,7 @@ fn leave(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn complete(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
-    schema.completion = Completion::of(&schema.editor, &schema.structure, true);
+    schema.completion = Completion::at_cursor(&schema.editor, &schema.structure, true);
     if schema.completion.is_none() {
         shared.complain("nothing to complete here");
     }
@@ -420,7 +420,7 @@ fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Co
         if matches!(event.code, KeyCode::Tab | KeyCode::Enter) && event.modifiers.is_empty() {
             completion.accept(&mut schema.editor);
             let commands = after(schema, shared, Effect::Edited);
-            schema.completion = Completion::of(&schema.editor, &schema.structure, false);
+            schema.completion = Completion::at_cursor(&schema.editor, &schema.structure, false);
             return commands;
         }
     }
@@ -428,7 +428,7 @@ fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Co
     let effect = schema.editor.key(event, window, shared.now_ms);
     let commands = after(schema, shared, effect);
     if effect == Effect::Edited && matches!(event.code, KeyCode::Char(_) | KeyCode::Backspace) {
-        schema.completion = Completion::of(&schema.editor, &schema.structure, false);
+        schema.completion = Completion::at_cursor(&schema.editor, &schema.structure, false);
     }
     commands
 }

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::keyword_help::{draft_of, summary};
 use super::structure::{Kind, Place, Role, Structure};
-use crate::score::{DRAFT_ADDRESSES, Draft, FORMATS, Holds, KEYWORDS, Keyword, TYPES};
+use crate::score::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES};
 use crate::secrets::visible;
 use crate::view::fuzzy;
 use crate::view::pane::pane;
@@ -19,8 +19,8 @@ use crate::view::widgets::editor::Editor;
 use crate::view::widgets::list_cursor::Cursor;
 
 /// Rows of the list, and its widest line.
-const MOST_ROWS: usize = 8;
-const MOST_COLUMNS: usize = 72;
+const MAX_ROWS: usize = 8;
+const MAX_COLUMNS: usize = 72;
 
 /// What can be inserted at the cursor.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ struct Site {
 
 impl Completion {
     /// The completion at the editor's cursor, `None` without one. Only `asked` for, it opens outside of strings.
-    pub(super) fn of(editor: &Editor, structure: &Structure, asked: bool) -> Option<Self> {
+    pub(super) fn at_cursor(editor: &Editor, structure: &Structure, asked: bool) -> Option<Self> {
         let site = in_string(editor, structure).or_else(|| in_gap(editor, structure).filter(|_| asked))?;
         let items = items(editor, structure, &site)?;
         let typed = site.typed.to_lowercase();
@@ -98,10 +98,10 @@ impl Completion {
     pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect, (column, row): (u16, u16)) {
         let labels = self.items.iter().map(|item| item.label.width()).max().unwrap_or(0);
         let widest = self.items.iter().map(|item| item.detail.width()).max().unwrap_or(0);
-        let columns = (labels + 2 + widest).min(MOST_COLUMNS).min((area.width as usize).saturating_sub(2));
+        let columns = (labels + 2 + widest).min(MAX_COLUMNS).min((area.width as usize).saturating_sub(2));
         let (below, above) = (area.bottom().saturating_sub(row + 1), row.saturating_sub(area.y));
         let room = below.max(above).saturating_sub(2) as usize;
-        let rows = self.items.len().min(MOST_ROWS).min(room);
+        let rows = self.items.len().min(MAX_ROWS).min(room);
         if rows == 0 || columns < 4 {
             return;
         }
@@ -226,11 +226,17 @@ fn skeleton(keyword: &Keyword) -> (&'static str, usize) {
         _ if matches!(keyword.name, "additionalProperties" | "unevaluatedProperties" | "unevaluatedItems") => {
             ("false", 0)
         }
-        Holds::Schema | Holds::SchemaOrList | Holds::NamedSchemas | Holds::Dependencies => ("{}", 1),
-        Holds::Schemas | Holds::PropertyNames | Holds::Values => ("[]", 1),
-        Holds::Types | Holds::Format | Holds::Reference | Holds::DraftAddress | Holds::Text => ("\"\"", 1),
-        Holds::Boolean => ("true", 0),
-        Holds::Number | Holds::Value => ("", 0),
+        KeywordValue::Schema | KeywordValue::SchemaOrList | KeywordValue::NamedSchemas | KeywordValue::Dependencies => {
+            ("{}", 1)
+        }
+        KeywordValue::Schemas | KeywordValue::PropertyNames | KeywordValue::Values => ("[]", 1),
+        KeywordValue::Types
+        | KeywordValue::Format
+        | KeywordValue::Reference
+        | KeywordValue::DraftAddress
+        | KeywordValue::Text => ("\"\"", 1),
+        KeywordValue::Boolean => ("true", 0),
+        KeywordValue::Number | KeywordValue::Value => ("", 0),
     }
 }
 
@@ -254,18 +260,21 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
     };
     let word = |label: &str| Item { label: label.to_owned(), insert: label.to_owned(), back: 0, detail: String::new() };
     match keyword.holds {
-        Holds::Types => TYPES.iter().map(|(name, meaning)| text(name, (*meaning).to_owned())).collect(),
-        Holds::Format => {
+        KeywordValue::Types => TYPES.iter().map(|(name, meaning)| text(name, (*meaning).to_owned())).collect(),
+        KeywordValue::Format => {
             let draft = draft_of(structure);
             let known = FORMATS.iter().filter(|(_, since, _)| *since <= draft);
             known.map(|(name, _, meaning)| text(name, (*meaning).to_owned())).collect()
         }
-        Holds::DraftAddress => {
-            let name = |address: &&str| Draft::of(address).map_or_else(String::new, |draft| draft.to_string());
+        KeywordValue::DraftAddress => {
+            let name =
+                |address: &&str| Draft::from_address(address).map_or_else(String::new, |draft| draft.to_string());
             DRAFT_ADDRESSES.iter().map(|address| text(address, name(address))).collect()
         }
-        Holds::Reference => references(structure).map(|(address, at)| text(&address, summary(structure, at))).collect(),
-        Holds::PropertyNames | Holds::Dependencies => {
+        KeywordValue::Reference => {
+            references(structure).map(|(address, at)| text(&address, summary(structure, at))).collect()
+        }
+        KeywordValue::PropertyNames | KeywordValue::Dependencies => {
             let list =
                 if site.is_new { Some(site.node) } else { structure.node(site.node).and_then(|node| node.parent) };
             let is_schema = |at: &usize| structure.node(*at).is_some_and(|node| matches!(node.role, Role::Schema));
@@ -283,7 +292,7 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
             };
             names.map(|name| text(name, about(name))).collect()
         }
-        Holds::Boolean => vec![word("true"), word("false")],
+        KeywordValue::Boolean => vec![word("true"), word("false")],
         _ => Vec::new(),
     }
 }
@@ -311,13 +320,13 @@ mod tests {
         let mut editor = Editor::new(&format!("{before}{after}"), true);
         let row = before.matches('\n').count();
         editor.go_to(row, before.rsplit('\n').next().unwrap().chars().count());
-        let structure = Structure::of(editor.lines());
+        let structure = Structure::parse(editor.lines());
         (editor, structure)
     }
 
     fn labels(text: &str) -> Vec<String> {
         let (editor, structure) = stage(text);
-        let found = Completion::of(&editor, &structure, true);
+        let found = Completion::at_cursor(&editor, &structure, true);
         found.map_or_else(Vec::new, |found| found.items.iter().map(|item| item.label.clone()).collect())
     }
 
@@ -350,7 +359,7 @@ mod tests {
         let check = |text: &str, expected: &str| {
             let (mut editor, structure) = stage(text);
             let before = editor.text();
-            Completion::of(&editor, &structure, true).unwrap().accept(&mut editor);
+            Completion::at_cursor(&editor, &structure, true).unwrap().accept(&mut editor);
             let (row, column) = editor.cursor();
             let mut lines: Vec<String> = editor.lines().to_vec();
             let at = lines[row].char_indices().nth(column).map_or(lines[row].len(), |(at, _)| at);

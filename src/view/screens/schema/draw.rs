@@ -81,7 +81,7 @@ fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     let about = keyword_help::brief(&schema.structure, (row, column)).filter(|_| focused && here.is_none());
     let about = about
         .map(|about| format!(" {} ", fitted(&visible(&about), room.saturating_sub(2))))
-        .filter(|_| room >= LEAST_HELP);
+        .filter(|_| room >= MIN_HELP_COLUMNS);
     let frame_of = frame_of.title_bottom(bottom);
     let frame_of = match about {
         Some(about) => frame_of.title_bottom(Line::styled(about, theme.style(Role::Faint)).right_aligned()),
@@ -108,7 +108,7 @@ fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
 }
 
 /// The fewest columns for an explanation of what is under the cursor.
-const LEAST_HELP: usize = 24;
+const MIN_HELP_COLUMNS: usize = 24;
 
 fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
     let theme = &shared.theme;

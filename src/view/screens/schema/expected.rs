@@ -13,13 +13,13 @@ use crate::view::shared::OpenTask;
 /// Rows that are checked before the result so far is shown.
 const BATCH: usize = 4_096;
 /// Rejected rows that are listed; the others are counted.
-const MOST_LISTED: usize = 2_000;
+const MAX_LISTED: usize = 2_000;
 
 /// A turn of a row by its set, its line and the messages of its prompt.
 type RowKey = (PromptSet, usize, usize);
 
 /// A turn that is checked, and its set.
-pub(super) type Asked<'a> = (PromptSet, Cow<'a, PromptRow>);
+pub(super) type CheckedTurn<'a> = (PromptSet, Cow<'a, PromptRow>);
 
 /// The result, or what is known of it so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,12 +33,12 @@ pub struct Rejections {
     /// Accepted now, and rejected by the saved schema.
     pub mended: usize,
     /// The first of them, in the order of the sets and their lines.
-    pub rows: Vec<Rejected>,
+    pub rows: Vec<RejectedRow>,
 }
 
 /// A row whose expected answer is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
+pub struct RejectedRow {
     pub set: PromptSet,
     /// In the set's file, from 1.
     pub line: usize,
@@ -67,7 +67,7 @@ pub(super) struct Baseline {
 }
 
 /// All turns of rows with an expected answer that some completion gives, and their sets.
-pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<Asked<'a>> {
+pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<CheckedTurn<'a>> {
     let completion = |value: &serde_json::Value| scorer.expected_completion(value);
     let turns = |row: &'a PromptRow| -> Vec<Cow<'a, PromptRow>> {
         match row.turn_count() {
@@ -80,18 +80,18 @@ pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<Asked<'a>
     rows.filter(|(_, row)| row.expected.as_ref().is_some_and(|value| completion(value).is_some())).collect()
 }
 
-fn key((set, row): &Asked<'_>) -> RowKey {
+fn key((set, row): &CheckedTurn<'_>) -> RowKey {
     (*set, row.line, row.messages.len())
 }
 
 /// The expected answers as completions.
-fn texts(scorer: &Scorer, rows: &[Asked<'_>]) -> Vec<String> {
+fn texts(scorer: &Scorer, rows: &[CheckedTurn<'_>]) -> Vec<String> {
     let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
     rows.iter().map(|(_, row)| text(row).unwrap_or_default()).collect()
 }
 
 /// The rows that a schema rejects; `None` if superseded.
-pub(super) fn rejected_rows(scorer: &Scorer, rows: &[Asked<'_>], sender: &Sender) -> Option<HashSet<RowKey>> {
+pub(super) fn rejected_rows(scorer: &Scorer, rows: &[CheckedTurn<'_>], sender: &Sender) -> Option<HashSet<RowKey>> {
     let mut rejected = HashSet::new();
     for batch in rows.chunks(BATCH) {
         let texts = texts(scorer, batch);
@@ -107,13 +107,13 @@ pub(super) fn rejected_rows(scorer: &Scorer, rows: &[Asked<'_>], sender: &Sender
 /// whether the next one is wanted.
 pub(super) fn check_rows(
     scorer: &Scorer,
-    rows: &[Asked<'_>],
+    rows: &[CheckedTurn<'_>],
     baseline: Option<&Baseline>,
     is_saved: bool,
     sender: &Sender,
     show: impl Fn(Rejections) -> bool,
 ) {
-    let was_rejected = |asked: &Asked<'_>| baseline.is_some_and(|known| known.rejected.contains(&key(asked)));
+    let was_rejected = |asked: &CheckedTurn<'_>| baseline.is_some_and(|known| known.rejected.contains(&key(asked)));
     let new = baseline.map(|_| 0);
     let mut found = Rejections { total: rows.len(), new, ..Rejections::default() };
     // Without rows the result is known at once.
@@ -121,7 +121,7 @@ pub(super) fn check_rows(
     for batch in batches {
         // Of the saved schema it is known which rows it rejects, only not why.
         let asked = batch.iter().filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
-        let asked: Vec<Asked<'_>> = asked.cloned().collect();
+        let asked: Vec<CheckedTurn<'_>> = asked.cloned().collect();
         let texts = texts(scorer, &asked);
         let answers: Vec<_> = texts.iter().zip(&asked).map(|(text, (_, row))| (text.as_str(), Some(&**row))).collect();
         let Some(scores) = scorer.score_while(&answers, || sender.is_wanted()) else { return };
@@ -135,11 +135,11 @@ pub(super) fn check_rows(
             if let Some(new) = found.new.as_mut().filter(|_| !was_rejected) {
                 *new += 1;
             }
-            if found.rows.len() < MOST_LISTED {
+            if found.rows.len() < MAX_LISTED {
                 let (reason, schema_path) = score.errors.first().map_or_else(Default::default, |error| {
                     (format!("{} {}", error.instance_path, error.message), error.schema_path.clone())
                 });
-                found.rows.push(Rejected {
+                found.rows.push(RejectedRow {
                     set: *set,
                     line: row.line,
                     id: row.id.clone(),

@@ -297,7 +297,7 @@ pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> V
 pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let task = draft.base.as_ref().map(|task| task.with_definition_text(&draft.text));
-    let all = match task.map(|task| task.map_err(TrustError::from).and_then(|task| Trust::of(&task))) {
+    let all = match task.map(|task| task.map_err(TrustError::from).and_then(|task| Trust::for_task(&task))) {
         Some(Ok(all)) => all,
         Some(Err(error)) => {
             shared.complain(error.to_string());
@@ -352,7 +352,7 @@ pub(super) fn show_text(schema: &mut Schema, shared: &mut Shared) {
 /// The values of a schema's text; none of another definition, so that no keyword is offered or explained there.
 pub(super) fn structure(schema: &Schema, shared: &Shared) -> Structure {
     let is_schema = shared.draft.base.as_ref().is_none_or(|task| task.schema().is_some());
-    if is_schema { Structure::of(schema.editor.lines()) } else { Structure::default() }
+    if is_schema { Structure::parse(schema.editor.lines()) } else { Structure::default() }
 }
 
 /// Scrolls the window to the cursor.

@@ -3,7 +3,7 @@
 use ratatui::text::Line;
 
 use super::structure::{Kind, Node, Place, Role, Structure};
-use crate::score::{Draft, FORMATS, Holds, Keyword, TYPES};
+use crate::score::{Draft, FORMATS, Keyword, KeywordValue, TYPES};
 use crate::view::style_role::Role as Style;
 use crate::view::theme::Theme;
 
@@ -43,7 +43,7 @@ fn topic(structure: &Structure, place: Place) -> Option<Topic> {
 
 /// The draft that the schema names; the newest without one.
 pub(super) fn draft_of(structure: &Structure) -> Draft {
-    structure.text(0, "$schema").and_then(Draft::of).unwrap_or(Draft::D2020)
+    structure.text(0, "$schema").and_then(Draft::from_address).unwrap_or(Draft::D2020)
 }
 
 /// One line about a position; `None` where nothing is known.
@@ -109,23 +109,23 @@ fn draft_line(structure: &Structure, keyword: &Keyword, theme: &Theme) -> Vec<Li
 fn value_meaning(structure: &Structure, keyword: &Keyword, index: usize) -> Option<String> {
     let node = structure.node(index)?;
     match (&node.kind, keyword.holds) {
-        (Kind::Text(text), Holds::Types) => {
+        (Kind::Text(text), KeywordValue::Types) => {
             TYPES.iter().find(|(name, _)| name == text).map(|(name, meaning)| format!("{name}: {meaning}"))
         }
-        (Kind::Text(text), Holds::Format) => {
+        (Kind::Text(text), KeywordValue::Format) => {
             FORMATS.iter().find(|(name, ..)| name == text).map(|(name, since, meaning)| {
                 let since = if *since == Draft::D4 { String::new() } else { format!(" (since {since})") };
                 format!("{name}: {meaning}{since}")
             })
         }
-        (Kind::Text(address), Holds::Reference) => Some(match structure.target(index) {
+        (Kind::Text(address), KeywordValue::Reference) => Some(match structure.target(index) {
             Ok(target) => {
                 let line = structure.node(target)?.start.0 + 1;
                 format!("{address}, line {line}: {}", summary(structure, target))
             }
             Err(why) => why,
         }),
-        (Kind::Text(name), Holds::PropertyNames | Holds::Dependencies) => {
+        (Kind::Text(name), KeywordValue::PropertyNames | KeywordValue::Dependencies) => {
             let schema = structure
                 .around(index)
                 .find(|at| structure.node(*at).is_some_and(|node| matches!(node.role, Role::Schema)))?;

@@ -12,14 +12,14 @@ use crate::view::shared::Shared;
 use crate::view::style_role::Role as Style;
 
 /// Places that can be gone back to.
-const MOST_JUMPS: usize = 100;
+const MAX_JUMPS: usize = 100;
 
 /// Moves the cursor; [`back`] returns to where it was.
 pub(super) fn jump(schema: &mut Schema, shared: &mut Shared, (row, column): Place) {
     let from = schema.editor.cursor();
     if from != (row, column) && schema.jumps.last() != Some(&from) {
         schema.jumps.push(from);
-        let surplus = schema.jumps.len().saturating_sub(MOST_JUMPS);
+        let surplus = schema.jumps.len().saturating_sub(MAX_JUMPS);
         schema.jumps.drain(..surplus);
     }
     schema.editor.go_to(row, column);
@@ -291,7 +291,7 @@ pub(super) fn list_rejections(schema: &mut Schema, shared: &mut Shared) -> Vec<C
     let Some(found) = &schema.rejections else { return Vec::new() };
     let mut rows: Vec<_> = found.rows.iter().collect();
     rows.sort_by_key(|row| !row.is_new);
-    let entry = |row: &&super::expected::Rejected| PickEntry {
+    let entry = |row: &&super::expected::RejectedRow| PickEntry {
         label: format!("{} line {}  {}", row.set.name(), row.line, row.id),
         beside: row.reason.clone(),
         detail: format!("{}, by #{}  {}", row.reason, row.schema_path, row.answer),

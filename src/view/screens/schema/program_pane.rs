@@ -2,7 +2,7 @@
 
 use ratatui::text::{Line, Span};
 
-use super::{Schema, Tried};
+use super::{Schema, TrialOutput};
 use crate::format::shortened;
 use crate::score::{Isolation, Trial, Trust};
 use crate::secrets::{visible, visible_lines};
@@ -13,8 +13,8 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 
 /// Characters of a question or an answer, reasons, and lines of standard error that are shown.
-const LONGEST_SHOWN: usize = 600;
-const MOST_REASONS: usize = 8;
+const MAX_SHOWN_CHARS: usize = 600;
+const MAX_REASONS: usize = 8;
 const LAST_LINES: usize = 6;
 
 /// Whether the task in the editor, or a part of its reward, is scored by a program.
@@ -48,7 +48,7 @@ pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
             let sample = open.samples.as_ref().ok()?.get(index)?;
             let row = sample.prompt_id.as_deref().and_then(|id| open.row(id));
             let trials = scorer.try_programs(&sample.text, row);
-            Some(Tried { index, version, trials, isolation: known.unwrap_or_else(crate::score::isolation) })
+            Some(TrialOutput { index, version, trials, isolation: known.unwrap_or_else(crate::score::isolation) })
         },
         |schema: &mut Schema, _, tried| {
             schema.tried = tried;
@@ -85,14 +85,14 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         format!("sample {} of {}, line {} ({previous} {next})", index + 1, samples.len(), sample.line),
         theme.style(Role::Title),
     ));
-    lines.push(Line::raw(visible(&shortened(&sample.text, LONGEST_SHOWN)).into_owned()));
+    lines.push(Line::raw(visible(&shortened(&sample.text, MAX_SHOWN_CHARS)).into_owned()));
     if untrusted(shared).is_some() {
         lines.push(faint("not asked".to_owned()));
         return lines;
     }
-    let is_now = |tried: &&Tried| tried.index == index && tried.version == shared.draft.version;
+    let is_now = |tried: &&TrialOutput| tried.index == index && tried.version == shared.draft.version;
     match tried.filter(is_now) {
-        Some(tried) => lines.extend(tried.trials.iter().flat_map(|trial| of_trial(trial, theme))),
+        Some(tried) => lines.extend(tried.trials.iter().flat_map(|trial| trial_lines(trial, theme))),
         None if shared.draft.stale.is_some() => lines.push(faint("not asked".to_owned())),
         None => lines.push(faint("asking ...".to_owned())),
     }
@@ -130,7 +130,7 @@ fn held(isolation: Isolation) -> Option<String> {
         .then(|| "no user namespaces here: it can reach the network, and its processes are not counted".to_owned())
 }
 
-fn of_trial(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
+fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
     let faint = |text: String| Span::styled(text, theme.style(Role::Faint));
     // Of several lines each gets its own; none reaches the terminal as it is.
     let block = |label: &str, text: &str| {
@@ -151,15 +151,15 @@ fn of_trial(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
     let style = theme.style(if score.is_error() { Role::Bad } else { Theme::tier_role(score.tier.name()) });
     let mut lines = vec![Line::from(vec![Span::styled(result, style), faint(format!("  {:.2} s", trial.seconds))])];
     let reasons = score.errors.iter().map(|reason| format!("{}:{} {}", reason.line, reason.column, reason.message));
-    let reasons: Vec<String> = reasons.chain(score.warnings.iter().cloned()).take(MOST_REASONS).collect();
+    let reasons: Vec<String> = reasons.chain(score.warnings.iter().cloned()).take(MAX_REASONS).collect();
     lines.extend(block("reasons", &reasons.join("\n")));
     let metrics: Vec<String> = score.metrics.iter().map(|(name, value)| format!("{name} = {value}")).collect();
     lines.extend(block("metrics", &metrics.join(", ")));
-    lines.extend(block("asked", &shortened(trial.asked.trim_end(), LONGEST_SHOWN)));
+    lines.extend(block("asked", &shortened(trial.asked.trim_end(), MAX_SHOWN_CHARS)));
     let output = if trial.output.trim().is_empty() { "nothing" } else { trial.output.as_str() };
-    lines.extend(block("answered", &shortened(output, LONGEST_SHOWN)));
+    lines.extend(block("answered", &shortened(output, MAX_SHOWN_CHARS)));
     let complaint: Vec<&str> = trial.complaint.lines().collect();
     let last = &complaint[complaint.len().saturating_sub(LAST_LINES)..];
-    lines.extend(block("stderr", &shortened(&last.join("\n"), LONGEST_SHOWN)));
+    lines.extend(block("stderr", &shortened(&last.join("\n"), MAX_SHOWN_CHARS)));
     lines
 }

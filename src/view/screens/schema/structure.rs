@@ -1,7 +1,7 @@
 //! The structure of a schema's text, read as far as it goes while it is typed: what each value is for, and where `$ref`
 //! leads.
 
-use crate::score::{Holds, Keyword};
+use crate::score::{Keyword, KeywordValue};
 use crate::task::decode_path;
 use crate::view::style_role::Role as Style;
 use crate::view::widgets::editor::tokens;
@@ -68,7 +68,7 @@ struct Token {
 }
 
 /// A container that is not closed yet.
-struct Open {
+struct OpenContainer {
     node: usize,
     is_object: bool,
     /// The key whose value comes next, and whether its colon was read.
@@ -77,21 +77,21 @@ struct Open {
 
 impl Structure {
     /// Reads a text. Missing commas, colons, values and brackets are tolerated.
-    pub(super) fn of(lines: &[String]) -> Self {
+    pub(super) fn parse(lines: &[String]) -> Self {
         let tokens = read(lines);
         let mut found = Self::default();
-        let mut open: Vec<Open> = Vec::new();
+        let mut open: Vec<OpenContainer> = Vec::new();
         let text_end = (lines.len().saturating_sub(1), lines.last().map_or(0, |line| line.chars().count()));
         for (index, token) in tokens.iter().enumerate() {
             let is_key = tokens.get(index + 1).is_some_and(|next| !next.is_string && next.text == ":");
             match (token.text.as_str(), open.last_mut()) {
-                (":", Some(Open { key: Some((_, has_colon)), .. })) if !token.is_string => *has_colon = true,
+                (":", Some(OpenContainer { key: Some((_, has_colon)), .. })) if !token.is_string => *has_colon = true,
                 (":", _) if !token.is_string => {}
                 (",", Some(_)) if !token.is_string => found.end_member(&mut open),
                 ("}" | "]", Some(_)) if !token.is_string => found.close(&mut open, token),
                 ("}" | "]" | ",", None) if !token.is_string => {}
                 (_, None) if !found.nodes.is_empty() => {}
-                (_, Some(Open { is_object: true, key, .. }))
+                (_, Some(OpenContainer { is_object: true, key, .. }))
                     if token.is_string && (is_key || !matches!(key, Some((_, true)))) =>
                 {
                     found.end_member(&mut open);
@@ -112,7 +112,7 @@ impl Structure {
                     let end = if is_container { text_end } else { token.end };
                     let node = found.add(&mut open, kind, token.start, end);
                     if is_container {
-                        open.push(Open { node, is_object, key: None });
+                        open.push(OpenContainer { node, is_object, key: None });
                     }
                 }
             }
@@ -124,7 +124,7 @@ impl Structure {
         found
     }
 
-    fn add(&mut self, open: &mut [Open], kind: Kind, start: Place, end: Place) -> usize {
+    fn add(&mut self, open: &mut [OpenContainer], kind: Kind, start: Place, end: Place) -> usize {
         let parent = open.last().map(|open| open.node);
         let key = open.last_mut().and_then(|open| open.key.take()).map(|(name, _)| name);
         let role = self.role(parent, key.as_ref(), &kind);
@@ -133,15 +133,15 @@ impl Structure {
     }
 
     /// A key without a value becomes a member all the same.
-    fn end_member(&mut self, open: &mut [Open]) {
-        if let Some(Open { key: Some((name, _)), .. }) = open.last() {
+    fn end_member(&mut self, open: &mut [OpenContainer]) {
+        if let Some(OpenContainer { key: Some((name, _)), .. }) = open.last() {
             let end = name.end;
             self.add(open, Kind::Missing, end, end);
         }
     }
 
     /// Closes the nearest container of that bracket, and those inside it.
-    fn close(&mut self, open: &mut Vec<Open>, bracket: &Token) {
+    fn close(&mut self, open: &mut Vec<OpenContainer>, bracket: &Token) {
         let is_object = bracket.text == "}";
         let Some(depth) = open.iter().rposition(|open| open.is_object == is_object) else { return };
         while open.len() > depth {
@@ -158,10 +158,10 @@ impl Structure {
         let is_list = *kind == Kind::Array;
         match (parent.role, key.and_then(|key| Keyword::named(&key.text))) {
             (Role::Schema, Some(keyword)) => match keyword.holds {
-                Holds::Schema => Role::Schema,
-                Holds::SchemaOrList if !is_list => Role::Schema,
-                Holds::SchemaOrList | Holds::Schemas => Role::Schemas,
-                Holds::NamedSchemas | Holds::Dependencies => Role::Named(keyword),
+                KeywordValue::Schema => Role::Schema,
+                KeywordValue::SchemaOrList if !is_list => Role::Schema,
+                KeywordValue::SchemaOrList | KeywordValue::Schemas => Role::Schemas,
+                KeywordValue::NamedSchemas | KeywordValue::Dependencies => Role::Named(keyword),
                 _ => Role::Value(keyword),
             },
             (Role::Schema, None) => Role::Unknown,
@@ -223,7 +223,7 @@ impl Structure {
     /// Whether a value is the address of a reference.
     pub(super) fn is_reference(&self, index: usize) -> bool {
         let node = self.node(index);
-        node.is_some_and(|node| matches!(node.role, Role::Value(keyword) if keyword.holds == Holds::Reference))
+        node.is_some_and(|node| matches!(node.role, Role::Value(keyword) if keyword.holds == KeywordValue::Reference))
     }
 
     /// Where the reference of a node leads.
@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     fn structure(text: &str) -> Structure {
-        Structure::of(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+        Structure::parse(&text.lines().map(str::to_owned).collect::<Vec<_>>())
     }
 
     /// Each value: its pointer and what it is for.

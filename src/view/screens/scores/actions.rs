@@ -255,7 +255,7 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
 }
 
 /// The longest text taken from the clipboard.
-const LONGEST_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
 fn on_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     if scores.editor.is_some() {
@@ -384,8 +384,8 @@ fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
 
 /// Pasted text goes into the focused field; else it becomes a completion.
 fn on_paste(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
-    if text.len() > LONGEST_BYTES {
-        shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, LONGEST_BYTES >> 20));
+    if text.len() > MAX_BYTES {
+        shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, MAX_BYTES >> 20));
         return Vec::new();
     }
     if scores.filter.paste(text) {

@@ -7,7 +7,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use super::scoring::Scored;
+use super::scoring::ScoredItems;
 use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, source, summary};
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
@@ -190,7 +190,7 @@ fn first_drawn(scores: &Scores, height: usize) -> usize {
 }
 
 /// The prompt's id, the group's signal, and what distinguishes the prompt.
-fn group_line(theme: &Theme, scored: &Scored, number: usize, columns: usize) -> Line<'static> {
+fn group_line(theme: &Theme, scored: &ScoredItems, number: usize, columns: usize) -> Line<'static> {
     let mut line = group_signal(theme, scored, number);
     let room = columns.saturating_sub(line.width() + 2);
     let prompt = scored.items.prompts.get(number).filter(|(_, prompt)| room >= 8 && !prompt.is_empty());
@@ -201,7 +201,7 @@ fn group_line(theme: &Theme, scored: &Scored, number: usize, columns: usize) -> 
     line
 }
 
-fn group_signal(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> {
+fn group_signal(theme: &Theme, scored: &ScoredItems, number: usize) -> Line<'static> {
     let name = scored.items.groups.get(number).map_or("", String::as_str);
     let name = if name.is_empty() { "without prompt_id, as one group" } else { name };
     let Some(group) = scored.groups.get(number).filter(|group| group.members.len() > 1) else {
@@ -223,7 +223,7 @@ fn group_signal(theme: &Theme, scored: &Scored, number: usize) -> Line<'static> 
 fn row(
     scores: &Scores,
     shared: &Shared,
-    scored: &Scored,
+    scored: &ScoredItems,
     place: usize,
     is_here: bool,
     columns: usize,
@@ -269,7 +269,7 @@ const OUTCOME: usize = 11;
 
 /// What distinguishes a completion: ungrouped its prompt, then the part in which it differs from the others of the
 /// prompt.
-fn label(scores: &Scores, theme: &Theme, scored: &Scored, place: usize, columns: usize) -> String {
+fn label(scores: &Scores, theme: &Theme, scored: &ScoredItems, place: usize, columns: usize) -> String {
     let Some(item) = scored.items.all.get(place) else { return String::new() };
     let part = scored.items.parts.get(place).copied().unwrap_or_default();
     let name = scored.items.groups.get(item.group).filter(|name| scores.is_flat && !name.is_empty());

@@ -115,7 +115,7 @@ pub(super) fn sample(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     // A worker keeps the model loaded for the next time, and yields its device to any run.
     arguments.push("--worker".to_owned());
     arguments.extend(shared.new_run.device.clone());
-    let call = Call::of(&shared.options, arguments);
+    let call = Call::with_arguments(&shared.options, arguments);
     let line = call.command_line();
     let cancel = CancelToken::default();
     let what = format!("{COMPLETIONS} completions of {} ({task_name}) from {}", plan.prompt_id, plan.name);

@@ -3,7 +3,7 @@
 
 use ratatui::text::{Line, Span};
 
-use super::scoring::Scored;
+use super::scoring::ScoredItems;
 use super::{Scores, Source};
 use crate::advantage::{Advantage, explain};
 use crate::format::counted;
@@ -15,7 +15,7 @@ use crate::view::widgets::json::{self, Fault};
 use crate::view::widgets::text_width::padded;
 
 /// The lines of a completion: score, reasons, and text.
-pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &Scored, place: usize) -> Vec<Line<'static>> {
+pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &ScoredItems, place: usize) -> Vec<Line<'static>> {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
     let text = Text { scores, shared, theme: &shared.theme };
     let mut lines = text.head(scored, place, score);
@@ -66,7 +66,7 @@ struct Text<'a> {
 }
 
 impl Text<'_> {
-    fn head(&self, scored: &Scored, place: usize, score: &Score) -> Vec<Line<'static>> {
+    fn head(&self, scored: &ScoredItems, place: usize, score: &Score) -> Vec<Line<'static>> {
         let mut first = tier_and_reward(self.theme, score);
         if let Some(class) = score.failure {
             first.push(Span::styled(format!("  {}", class.name()), self.theme.style(Role::Warning)));
@@ -100,7 +100,7 @@ impl Text<'_> {
     }
 
     /// What is unknown of a completion written here that answers no prompt.
-    fn no_prompt(&self, scored: &Scored, place: usize) -> Option<Line<'static>> {
+    fn no_prompt(&self, scored: &ScoredItems, place: usize) -> Option<Line<'static>> {
         let has_row = scored.items.all.get(place).is_none_or(|item| item.row.is_some());
         let is_written = self.scores.source == Source::Written && !has_row;
         let key = self.shared.key_of("scores.prompt");
@@ -109,7 +109,7 @@ impl Text<'_> {
         })
     }
 
-    fn advantage(&self, scored: &Scored, place: usize, score: &Score, lines: &mut Vec<Line<'static>>) {
+    fn advantage(&self, scored: &ScoredItems, place: usize, score: &Score, lines: &mut Vec<Line<'static>>) {
         let group = scored.items.all.get(place).and_then(|item| scored.groups.get(item.group));
         let Some(group) = group.filter(|group| group.members.len() > 1) else { return };
         let kind = scored.items.advantage.unwrap_or(Advantage::Standardized);

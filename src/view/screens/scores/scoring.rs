@@ -14,7 +14,7 @@ use crate::score::{FailureClass, QueryResult, Score, Scorer, Tier, on_every_core
 pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
 
 #[derive(Debug)]
-pub struct Scored {
+pub struct ScoredItems {
     pub items: Arc<Items>,
     /// The scores, in the same order.
     pub scores: Vec<Score>,
@@ -28,7 +28,7 @@ pub struct Scored {
 }
 
 /// Completions whose queries are run once more, to be shown.
-const MOST_RESULTS: usize = 1_000;
+const MAX_RESULTS: usize = 1_000;
 
 /// A group under the schema.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -80,7 +80,7 @@ pub struct Impact {
 }
 
 /// Scores all items, on every core; `None` once `is_wanted` returns false.
-pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<Scored> {
+pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<ScoredItems> {
     let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
     let scores = scorer.score_while(&texts, is_wanted)?;
     let advantage = items.advantage.unwrap_or(Advantage::Standardized);
@@ -103,16 +103,23 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
             }
         }
     }
-    Some(Scored { tally: tally(&scores), items: Arc::clone(items), scores, advantages, groups, results: Vec::new() })
+    Some(ScoredItems {
+        tally: tally(&scores),
+        items: Arc::clone(items),
+        scores,
+        advantages,
+        groups,
+        results: Vec::new(),
+    })
 }
 
 /// The results of queries that are not the expected ones, in the order of the completions.
-pub fn query_results(scored: &Scored, scorer: &Scorer) -> Vec<Option<[QueryResult; 2]>> {
+pub fn query_results(scored: &ScoredItems, scorer: &Scorer) -> Vec<Option<[QueryResult; 2]>> {
     let one = |(item, score): (&Item, &Score)| {
         let differs = score.failure == Some(FailureClass::WrongResult);
         item.row.as_ref().filter(|_| differs).and_then(|row| scorer.query_results(&item.text, row))
     };
-    scored.items.all.iter().zip(&scored.scores).take(MOST_RESULTS).map(one).collect()
+    scored.items.all.iter().zip(&scored.scores).take(MAX_RESULTS).map(one).collect()
 }
 
 fn tally(scores: &[Score]) -> Tally {
@@ -143,7 +150,7 @@ pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, is_wanted: IsWanted
     on_every_core(|| steps.par_iter().map(one).collect())
 }
 
-fn impact(step: u64, scored: &Scored) -> Impact {
+fn impact(step: u64, scored: &ScoredItems) -> Impact {
     let mut found = Impact { step, completions: scored.scores.len(), ..Impact::default() };
     for ((item, score), advantage) in scored.items.all.iter().zip(&scored.scores).zip(&scored.advantages) {
         let Some(stored) = item.stored else { continue };
@@ -187,14 +194,14 @@ pub fn sum(impacts: &[Impact]) -> Impact {
 
 /// The previous tiers of completions whose tier changed. `None` if they are other completions, which cannot be
 /// compared.
-pub fn moved(before: &Scored, now: &Scored) -> Option<Vec<Option<Tier>>> {
+pub fn moved(before: &ScoredItems, now: &ScoredItems) -> Option<Vec<Option<Tier>>> {
     let same = Arc::ptr_eq(&before.items, &now.items);
     let one = |(before, now): (&Score, &Score)| (before.tier != now.tier).then_some(before.tier);
     same.then(|| before.scores.iter().zip(&now.scores).map(one).collect())
 }
 
 /// The recorded tiers of stored completions whose tier is another one now; `None` if none is stored.
-pub fn moved_since_recorded(scored: &Scored) -> Option<Vec<Option<Tier>>> {
+pub fn moved_since_recorded(scored: &ScoredItems) -> Option<Vec<Option<Tier>>> {
     let is_stored = scored.items.all.iter().any(|item| item.stored.is_some());
     let one = |(item, score): (&Item, &Score)| item.stored?.tier.filter(|tier| *tier != score.tier);
     is_stored.then(|| scored.items.all.iter().zip(&scored.scores).map(one).collect())
@@ -222,7 +229,7 @@ mod tests {
 
     const VALID: &str = r#"{"vendor": "a", "date": "b", "amount": 1, "currency": "c"}"#;
 
-    fn scored(items: &Arc<Items>) -> Scored {
+    fn scored(items: &Arc<Items>) -> ScoredItems {
         let task = Task::embedded("invoice").unwrap();
         score(items, &Scorer::new(&task).unwrap(), &|| true).unwrap()
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::items::{Items, Rows, rows_of, rows_of_run};
-use super::scoring::{Impact, Scored, impacts, moved, moved_since_recorded, query_results, score};
+use super::scoring::{Impact, ScoredItems, impacts, moved, moved_since_recorded, query_results, score};
 use super::{RescoreJob, RunTask, ScoredTask, Scores, Source, Stored, arrange};
 use crate::advantage::Advantage;
 use crate::format::short_id;
@@ -21,7 +21,7 @@ const MAX_CACHED: usize = 2_000;
 /// Steps per progress report when a whole run is scored.
 const CHUNK_STEPS: usize = 20;
 
-struct Loaded {
+struct LoadedSteps {
     items: Result<Items, String>,
     rows: Arc<Rows>,
     own: Option<RunTask>,
@@ -98,7 +98,7 @@ fn run_step(scores: &Scores, shared: &Shared) -> Option<RunStep> {
     Some(RunStep { run: run.path().to_owned(), task: directory.task_path(), step, last, advantage })
 }
 
-fn read(request: LoadRequest, sender: &Sender) -> Loaded {
+fn read(request: LoadRequest, sender: &Sender) -> LoadedSteps {
     let rows = request.rows.unwrap_or_else(|| Arc::new(rows_of(&request.open)));
     let own = request.own.map(|(run, read)| read.unwrap_or_else(|| read_task(run, &request.here)));
     let mut stored = request.stored;
@@ -126,7 +126,7 @@ fn read(request: LoadRequest, sender: &Sender) -> Loaded {
             }
         },
     };
-    Loaded { items: items.map(Items::with_parts), rows, own, stored, source: request.source, step }
+    LoadedSteps { items: items.map(Items::with_parts), rows, own, stored, source: request.source, step }
 }
 
 fn read_task(run: PathBuf, here: &Path) -> RunTask {
@@ -202,7 +202,7 @@ fn cached_steps(run: &RunStep, before: Option<Stored>, sender: &Sender) -> Store
     Stored { run: run.run.clone(), rows, steps: Arc::new(steps) }
 }
 
-fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loaded: Loaded) -> Vec<Command> {
+fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loaded: LoadedSteps) -> Vec<Command> {
     scores.rows = Some((open, loaded.rows));
     (scores.stored, scores.own) = (loaded.stored, loaded.own);
     if loaded.source != scores.source {
@@ -252,7 +252,7 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
     })]
 }
 
-fn take_scores(scores: &mut Scores, (scored, impacts): (Scored, Vec<Impact>)) -> Vec<Command> {
+fn take_scores(scores: &mut Scores, (scored, impacts): (ScoredItems, Vec<Impact>)) -> Vec<Command> {
     let since_edit = || scores.scored.as_ref().and_then(|before| moved(before, &scored));
     match moved_since_recorded(&scored).or_else(since_edit) {
         Some(now) if scored.items.all.iter().any(|item| item.stored.is_some()) => scores.moved = now,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::scoring::{Impact, Scored, sum};
+use super::scoring::{Impact, ScoredItems, sum};
 use super::{RescoreJob, Scores, Source, source};
 use crate::format::percent_short;
 use crate::score::{Score, Tier};
@@ -70,14 +70,14 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
 }
 
 /// The count of a tier before the change of the schema.
-fn was(scores: &Scores, scored: &Scored, tier: Tier) -> String {
+fn was(scores: &Scores, scored: &ScoredItems, tier: Tier) -> String {
     let before = scored.scores.iter().enumerate();
     let before = before.map(|(place, score)| scores.moved.get(place).copied().flatten().unwrap_or(score.tier));
     format!("  was {}", before.filter(|before| *before == tier).count())
 }
 
 /// The rows whose tier changed: how many went where, and which.
-fn changed(scores: &Scores, shared: &Shared, scored: &Scored, columns: usize) -> Vec<Line<'static>> {
+fn changed(scores: &Scores, shared: &Shared, scored: &ScoredItems, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let moves = || {
         let rows = scored.items.all.iter().zip(&scored.scores).enumerate();
@@ -125,7 +125,7 @@ pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
 }
 
 /// How many completions of each prompt have the property, and of how many.
-fn by_prompt(scored: &Scored, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, usize)> {
+fn by_prompt(scored: &ScoredItems, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, usize)> {
     let mut prompts: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
     for (place, (item, score)) in scored.items.all.iter().zip(&scored.scores).enumerate() {
         let Some(holds) = holds(score).filter(|_| !score.is_error()) else { continue };
@@ -167,7 +167,7 @@ fn fitting<const N: usize>(theme: &Theme, head: String, details: [String; N], co
     Line::from(vec![Span::raw(head), Span::styled(details, theme.style(Role::Faint))])
 }
 
-fn groups(theme: &Theme, scored: &Scored, lines: &mut Vec<Line<'static>>) {
+fn groups(theme: &Theme, scored: &ScoredItems, lines: &mut Vec<Line<'static>>) {
     use crate::advantage::GroupSignal;
     let several: Vec<_> = scored.groups.iter().filter(|group| group.members.len() > 1).collect();
     if several.is_empty() {
@@ -188,7 +188,7 @@ fn run(scores: &Scores, shared: &Shared, columns: usize, lines: &mut Vec<Line<'s
     let theme = &shared.theme;
     let (title, impacts, notes) = match &scores.whole {
         Some(whole) => {
-            let (title, notes) = of_whole(shared, whole);
+            let (title, notes) = whole_run_text(shared, whole);
             (title, &whole.impacts, notes)
         }
         None if source::is_own(scores, shared) => {
@@ -253,7 +253,7 @@ fn table_row(theme: &Theme, one: &Impact) -> Line<'static> {
     )
 }
 
-fn of_whole(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
+fn whole_run_text(shared: &Shared, whole: &RescoreJob) -> (String, Vec<String>) {
     let scored = whole.impacts.len();
     let title = match (whole.is_done, whole.cancel.is_cancelled()) {
         (true, _) => format!("this {} on the whole run, {scored} stored steps", shared.draft.name()),

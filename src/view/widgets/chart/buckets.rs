@@ -36,7 +36,7 @@ impl Bucket {
         }
     }
 
-    fn take(&mut self, step: u64, value: f64) {
+    fn add(&mut self, step: u64, value: f64) {
         self.last_step = step;
         if !value.is_finite() {
             self.not_finite = true;
@@ -108,10 +108,10 @@ pub(super) fn buckets(series: &Series, steps: (u64, u64), columns: usize, smooth
             column = place(step, steps, columns);
             until = Some(last_step_of(column, steps, columns).max(step));
         }
-        raw[column].get_or_insert_with(|| Bucket::new(step)).take(step, value);
+        raw[column].get_or_insert_with(|| Bucket::new(step)).add(step, value);
         // A smoothed curve does not bridge missing values.
         if smoothing > 0.0 && value.is_finite() {
-            smooth[column].get_or_insert_with(|| Bucket::new(step)).take(step, averaged);
+            smooth[column].get_or_insert_with(|| Bucket::new(step)).add(step, averaged);
         }
     }
     [raw, smooth]

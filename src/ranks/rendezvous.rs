@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
-use super::{Hello, PATIENCE, Peer, RankError};
+use super::{Hello, Peer, RankError, SILENCE_TIMEOUT};
 use crate::files::random_bytes;
 use crate::format::hex;
 
@@ -33,7 +33,7 @@ pub(super) fn gather(
         }
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Some((rank, found)) = greet(stream, secret)?.filter(|(rank, _)| (1..size).contains(rank)) {
+                if let Some((rank, found)) = handshake(stream, secret)?.filter(|(rank, _)| (1..size).contains(rank)) {
                     links[rank - 1] = Some(found);
                 }
             }
@@ -50,10 +50,10 @@ pub(super) fn secret() -> io::Result<String> {
 }
 
 /// The rank that connected; `None` for anybody else.
-fn greet(stream: TcpStream, secret: &str) -> Result<Option<(usize, Peer)>, RankError> {
+fn handshake(stream: TcpStream, secret: &str) -> Result<Option<(usize, Peer)>, RankError> {
     let linked = || {
         stream.set_nonblocking(false)?;
-        Link::over(stream, "a connection".to_owned(), PATIENCE)
+        Link::over(stream, "a connection".to_owned(), SILENCE_TIMEOUT)
     };
     let Ok(link) = linked() else { return Ok(None) };
     let start = Instant::now();
@@ -90,7 +90,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let other = std::thread::spawn(move || {
-            let link = Link::over(TcpStream::connect(address).unwrap(), "rank 0".to_owned(), PATIENCE).unwrap();
+            let link = Link::over(TcpStream::connect(address).unwrap(), "rank 0".to_owned(), SILENCE_TIMEOUT).unwrap();
             let (secret, version) = ("secret".to_owned(), "0.0.1".to_owned());
             link.send(&Hello { rank: 1, secret, version, pid: 7, location: Location::own("") }).unwrap();
             link.receive::<u32>(|| Ok(())).unwrap_err().to_string()
