@@ -120,7 +120,7 @@ pub fn norm(flat: &Tensor) -> Result<f64> {
 
 /// The factors of [`AdamWStep`] as both devices apply them.
 struct Factors {
-    /// Of the first moment, with the learning rate.
+    /// The bias correction of the first moment, times the learning rate.
     correct_first: f32,
     correct_second: f32,
     /// What weight decay leaves of a weight.

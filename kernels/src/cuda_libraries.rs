@@ -4,7 +4,7 @@
 /// What there is between this program and a GPU. CUDA's versions as NVIDIA counts them: 13000 is 13.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CudaLibraries {
-    /// Of the toolkit that this program was built with; None in a build without the feature `cuda`.
+    /// The version of the toolkit that this program was built with; None in a build without the feature `cuda`.
     pub built_with: Option<u32>,
     /// The newest that the driver serves, that of the build where it does not say; None without a driver.
     pub driver: Option<u32>,
@@ -195,7 +195,7 @@ mod tests {
             &all,
             Some("the driver supports CUDA 12.8, but this program was built with 13.0"),
         );
-        // Of the same major version any driver will do.
+        // Any driver of the same major version will do.
         check(Some(13020), Some(13000), &all, None);
         check(Some(12040), Some(13010), &all, None);
     }

@@ -30,14 +30,14 @@ pub fn token_log_probs(logits: &Tensor, targets: &[u32], temperature: f64) -> Re
 /// How much a loss changes for each nat of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenWeight {
-    /// Of the log-probability.
+    /// d loss / d log-probability.
     pub log_prob: f64,
-    /// Of the entropy.
+    /// d loss / d entropy.
     pub entropy: f64,
 }
 
 impl TokenWeight {
-    /// Of a loss that does not depend on the entropy.
+    /// For a loss that does not depend on the entropy.
     pub fn for_log_prob(log_prob: f64) -> Self {
         Self { log_prob, entropy: 0.0 }
     }

@@ -65,8 +65,8 @@ impl Communicator {
         self.call(Collective::AllReduce, tensor, goes_on)
     }
 
-    /// Of the sum of a contiguous f32 tensor, `[n]`, over all processes the part of this one, of as many equal ones as
-    /// there are processes. It is a view of the tensor, which holds nothing of use any more.
+    /// Sums a contiguous f32 tensor, `[n]`, over all processes and returns this process's part of `size` equal ones: a
+    /// view of the tensor, whose other contents are undefined afterwards.
     ///
     /// # Errors
     /// As [`Communicator::sum`].
