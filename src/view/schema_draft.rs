@@ -23,7 +23,7 @@ pub struct SchemaDraft {
     pub version: u64,
     /// Errors and warnings, in the order of the text.
     pub faults: Vec<Fault>,
-    /// Of the last text that could be read.
+    /// The outline of the last text that could be read.
     pub outline: Vec<OutlineEntry>,
     /// Whether that is an older one.
     pub is_outline_old: bool,

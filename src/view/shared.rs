@@ -118,7 +118,7 @@ pub struct LastScores {
     pub of: &'static str,
     pub total: usize,
     pub valid: usize,
-    /// Of those with an expected answer; `None` without any.
+    /// Exact answers, and rows with an expected one; `None` without any.
     pub exact: Option<(usize, usize)>,
 }
 

@@ -58,7 +58,7 @@ pub struct Launch {
     awaited: Option<fn(&mut Launch, &mut Shared)>,
     /// Devices and their queues.
     pub devices: Vec<Choice>,
-    /// Of a Slurm cluster; `None` while they are asked for.
+    /// Partitions of the Slurm cluster; `None` until they are known.
     pub partitions: Option<Partitions>,
     /// The original model of the base model.
     pub origin: Option<Origin>,

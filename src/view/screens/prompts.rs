@@ -157,9 +157,9 @@ pub struct Chat {
 pub struct TokenUse {
     /// The whole prompt.
     pub prompt: usize,
-    /// Of it, the task's and the row's system text.
+    /// Tokens of the task's and the row's system text.
     pub system: usize,
-    /// Of it, the text of the other turns.
+    /// Tokens of the other turns.
     pub turns: usize,
     /// The expected answer on one line.
     pub expected: Option<usize>,
@@ -187,7 +187,7 @@ pub enum Expected {
     Valid,
 }
 
-/// Of each class of invalid answers the first: its entry, and why it is invalid.
+/// The first invalid answer of each class: its entry, and why it is invalid.
 pub type FirstInvalid = BTreeMap<FailureClass, (u32, String)>;
 
 /// All findings of one kind.

@@ -103,9 +103,9 @@ impl Schema {
 /// What the programs said of a sample.
 #[derive(Debug)]
 struct TrialOutput {
-    /// Of the sample.
+    /// Index of the sample.
     index: usize,
-    /// Of the draft.
+    /// Version of the draft.
     version: u64,
     trials: Vec<Trial>,
     isolation: Isolation,

@@ -179,7 +179,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         }
         "reward" => number(row.metric("reward", false)),
         "ema:reward" => number(row.metric("reward", true)),
-        // Of training completions it is another quantity; the column `of` says so.
+        // A rate of training completions differs; the column `of` says which it is.
         "valid" => match (row.latest_valid(), row.valid()) {
             (Some(_), Some(valid)) => text(&percent(valid)),
             (None, Some(valid)) => (percent(valid), Role::Faint),
@@ -194,7 +194,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         },
         "outcome" => (row.outcome.label().trim_end_matches(" base").replace(" and ", "+"), row.outcome.level().into()),
         "of" => match row.measured_on() {
-            // Of the base's rates, where no checkpoint is better.
+            // The base's rates, where no checkpoint is better.
             Some((set, 0)) if set != "train" => (format!("base{}", look.theme.glyph("★", "*")), Role::Faint),
             Some((set, step)) => {
                 let best = if row.best == Some(step) && set != "train" { look.theme.glyph("★", "*") } else { "" };

@@ -270,7 +270,7 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
                 }
                 commands.extend(drafts::store(schema, shared));
                 commands.push(Command::Changed(Change::Files(vec![home.folder.join(&name)])));
-                // Of a task that is open, the change has it read again.
+                // An open task is read again by the change.
                 if home.is_copy || shared.task.is_none() {
                     commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
                 }

@@ -132,7 +132,7 @@ fn held(isolation: Isolation) -> Option<String> {
 
 fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
     let faint = |text: String| Span::styled(text, theme.style(Role::Faint));
-    // Of several lines each gets its own; none reaches the terminal as it is.
+    // Each line on its own; none reaches the terminal as it is.
     let block = |label: &str, text: &str| {
         let text = visible_lines(text.trim_end()).into_owned();
         let shown: Vec<String> = text.lines().map(str::to_owned).collect();

@@ -49,7 +49,7 @@ pub(super) enum Role {
     Named(&'static Keyword),
     /// The value of a keyword, or a part of it.
     Value(&'static Keyword),
-    /// Of no keyword.
+    /// Not a known keyword.
     Unknown,
 }
 

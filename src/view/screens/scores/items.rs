@@ -89,7 +89,7 @@ pub fn rows_of_run(task: &Path) -> Rows {
     found
 }
 
-/// Of later turns without the answers before, which are not known.
+/// Later turns come without the answers before them, which are not known.
 fn every_turn(row: &PromptRow) -> Vec<PromptRow> {
     row.all_turns(|_| None)
 }
