@@ -81,7 +81,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         let example = |row: Option<&PromptRow>| row.and_then(example_in).unwrap_or_default();
         findings.push(finding("the prompt's own example", &example, advice));
     }
-    // Of a program only the program knows which completion gives an `expected`: its text may.
+    // Only a program knows which completion gives an `expected`; its text may.
     let completion_of = |expected: &Value| {
         let text = || expected.as_str().map_or_else(|| expected.to_string(), str::to_owned);
         scorer.expected_completion(expected).or_else(|| (task.kind() == "command").then(text))

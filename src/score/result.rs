@@ -16,7 +16,7 @@ use crate::task::ScoreRules;
 pub enum Tier {
     /// Not of the answer's form: no JSON, no query, nothing.
     Unparsable,
-    /// Of that form, and not accepted.
+    /// The right form, but not accepted.
     Invalid,
     Valid,
 }

@@ -36,7 +36,7 @@ pub struct Diagnosis {
     pub task: Option<Task>,
     /// Whether the text is right, and only its command may not run or is not installed.
     pub needs_command: bool,
-    /// Of that task.
+    /// The task's outline.
     pub outline: Vec<OutlineEntry>,
     /// The programs that it names.
     pub programs: Vec<Trust>,

@@ -19,7 +19,7 @@ use crate::task::{RewardPart, ScoreRules, Task, TierValues};
 pub struct ScorerErrors {
     pub failed: usize,
     pub all: u32,
-    /// Of the first.
+    /// Why the first one failed.
     pub reason: String,
 }
 
@@ -328,7 +328,7 @@ fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     score.metrics.0.extend(verdict.metrics.0.into_iter().map(|(metric, value)| (format!("{name}-{metric}"), value)));
 }
 
-/// Of the expected fields, the share that is equal; in [0, 1].
+/// The share of expected fields that are equal, in [0, 1].
 fn share_equal(fields: &OrderedMap<bool>) -> f64 {
     let equal = fields.iter().filter(|(_, equal)| **equal).count();
     if fields.is_empty() { 0.0 } else { equal as f64 / fields.len() as f64 }

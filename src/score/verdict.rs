@@ -18,7 +18,7 @@ pub(super) struct Verdict {
     pub(super) failure: Option<FailureClass>,
     pub(super) errors: Vec<Reason>,
     pub(super) warnings: Vec<String>,
-    /// Of what makes an invalid answer valid, the share that it has, in [0, 1); `None` where that is not counted.
+    /// The share of what makes an answer valid that an invalid one has, in [0, 1); `None` where that is not counted.
     pub(super) credit: Option<f64>,
     /// In [0, 1], in place of the tier's value.
     pub(super) reward: Option<f64>,

@@ -42,7 +42,7 @@ impl Alphabet {
 /// Name, beginnings, alphabet of the rest, its least and greatest length.
 type Rule = (&'static str, &'static [&'static str], Alphabet, usize, usize);
 
-/// Of two rules whose beginnings both fit, the first wins.
+/// Where two rules begin alike, the first wins.
 const RULES: &[Rule] = &[
     ("1Password service account token", &["ops_eyJ"], Alphabet::Base64, 250, 2000),
     ("age secret key", &["AGE-SECRET-KEY-1", "AGE-SECRET-KEY-PQ-1"], Alphabet::Upper, 58, 80),

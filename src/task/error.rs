@@ -19,7 +19,7 @@ pub enum TaskError {
     #[error("{label}: not UTF-8 text (byte {offset}); save it as UTF-8")]
     Encoding {
         label: String,
-        /// Of the first invalid byte.
+        /// Position of the first invalid byte.
         offset: usize,
     },
     /// An invalid line.

@@ -56,7 +56,7 @@ pub struct Operation<'a> {
     pub value: &'a Value,
     /// JSON pointer to [`Self::value`].
     pub pointer: String,
-    /// Of all operations of the path; references resolved.
+    /// The path item, which all its operations share; references resolved.
     pub item: &'a Value,
     pub item_pointer: String,
 }

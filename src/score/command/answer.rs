@@ -9,7 +9,7 @@ use super::failed;
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, OrderedMap, Reason, Tier};
 
-/// Of one answer; more are left out.
+/// Reasons of one answer; more are left out.
 const MAX_REASONS: usize = 100;
 const MAX_METRICS: usize = 16;
 const MAX_TEXT_CHARS: usize = 2_000;
@@ -118,7 +118,7 @@ impl Answer {
             _ => Some(named.unwrap_or(FailureClass::Other)),
         };
         let reasons: Vec<Reason> = self.reasons.into_iter().take(MAX_REASONS).map(reason).collect();
-        // Of a valid answer they are no faults.
+        // A valid answer has warnings, no errors.
         let (errors, warnings) = match tier {
             Tier::Valid => (Vec::new(), reasons.into_iter().map(|reason| reason.message).collect()),
             _ => (reasons, Vec::new()),

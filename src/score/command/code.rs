@@ -144,7 +144,7 @@ fn findings(output: &str, file: &str) -> Vec<Finding> {
             _ => None,
         };
         let message = shorten(message.map_or(own, |line| line.trim()));
-        // Of gcc and rustc; a note of shellcheck breaks a rule.
+        // Notes of gcc and rustc are left out; a note of shellcheck breaks a rule.
         let rule = rule_of(&message);
         let is_remark = rule.is_none() && ["note:", "help:"].iter().any(|word| message.starts_with(word));
         if message.is_empty() || is_remark {

@@ -202,7 +202,7 @@ mod tests {
     use crate::score::FailureClass;
     use crate::task::CodeRules;
 
-    /// Of a program with these rules beside `command`.
+    /// A scorer whose program has these rules beside `command`.
     fn scorer(
         program: &[&str],
         files: &[(&str, &str)],

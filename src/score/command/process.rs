@@ -17,7 +17,7 @@ use crate::task::CommandRules;
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 16;
-/// Of what a program writes on standard error, the end that is kept.
+/// Bytes of standard error that are kept: its end.
 const MAX_STDERR_BYTES: usize = 4_096;
 /// How soon it is noticed that nobody waits for an answer any more.
 const LOOK: Duration = Duration::from_millis(100);

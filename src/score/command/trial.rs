@@ -26,7 +26,7 @@ pub struct Trial {
     /// The end of what it wrote on standard error.
     pub complaint: String,
     pub seconds: f64,
-    /// Of this program alone.
+    /// The score by this program alone.
     pub score: Score,
 }
 

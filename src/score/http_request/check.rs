@@ -305,7 +305,7 @@ impl Checker<'_> {
             if verdict == Ok(true) || (parameter.may_be_empty && text == "\"\"") {
                 return Ok(());
             }
-            // Of a value read as a string and as a number, the reading whose type fits.
+            // Where a value reads as a string and as a number, the reading whose type fits.
             let is_typed = |all: &Vec<Violation>| all.iter().all(|one| one.class != FailureClass::WrongType);
             if !found.as_ref().is_some_and(is_typed) {
                 let violations = schema.schema.violations(&text, &root, verdict);

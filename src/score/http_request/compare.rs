@@ -141,7 +141,7 @@ impl Comparison {
                 self.differs(message, format!("/{key}/{}", escaped(&member.key)), at);
             }
         }
-        // Of a response they are the server's affair.
+        // Further headers of a response are up to the server.
         let is_request = matches!(found.start, Start::Request { .. });
         for member in own().filter(|_| is_request) {
             let is_wanted = wanted().any(|wanted| wanted.key.eq_ignore_ascii_case(&member.key));

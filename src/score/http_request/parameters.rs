@@ -9,7 +9,7 @@ use crate::task::decode_path;
 /// What is given for a parameter, its texts decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ParameterValue<'m> {
-    /// Of a path, a query, a header, or a string of JSON: what type it has is for the schema to say.
+    /// Text in a path, a query, a header or a JSON string: the schema says which type it has.
     Text(Cow<'m, str>),
     /// A number, true or false of JSON, as written.
     Literal(Cow<'m, str>),

@@ -58,7 +58,7 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
         step();
         match &self.kind {
             Kind::String(text) => {
-                // Whoever asks reads all of it.
+                // All of the text is read.
                 steps(text.len() as u64 / BYTES_PER_STEP);
                 Some(Cow::Borrowed(text))
             }

@@ -66,7 +66,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// Of a statement that is not a query.
+    /// The error for a statement that is not a query.
     pub(super) fn no_query() -> Self {
         let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
         Self { message, offset: Some(0), kind: FailureKind::Other }

@@ -35,7 +35,7 @@ pub struct QueryResult {
     pub columns: Vec<String>,
     /// The first [`MAX_SHOWN_ROWS`].
     pub rows: Vec<Vec<String>>,
-    /// Of all rows.
+    /// Rows, shown or not.
     pub count: usize,
 }
 

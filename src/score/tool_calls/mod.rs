@@ -35,7 +35,7 @@ const MAX_EXPLAINED_CALLS: usize = 100;
 pub(super) struct ToolCalls {
     /// The task's; `None` where each row has its own.
     tools: Option<Arc<Tools>>,
-    /// Of rows.
+    /// Tools of rows that bring their own.
     own: OwnTools,
     in_order: bool,
     allows_none: bool,

@@ -6,7 +6,7 @@ use super::calls::{CLOSE, Call, OPEN, calls_of};
 use super::partial_json::{CallHead, Scan, first_from, first_key};
 use crate::text::unfinished;
 
-/// Of calls and of messages with calls: JSON that begins with another key is text.
+/// First keys of calls and of messages with calls: JSON that begins with another key is text.
 const KEYS: [&str; 10] =
     ["name", "arguments", "function", "id", "type", "index", "tool_calls", "role", "content", "refusal"];
 
@@ -132,7 +132,7 @@ impl CallReader {
             },
             Place::Block => self.block(),
             Place::Json { .. } => self.json(),
-            // Of enforced calls alone.
+            // Only enforced calls get here.
             Place::Arguments { .. } | Place::Closing { .. } => ReadState::Text,
         };
         match found {

@@ -27,9 +27,9 @@ pub(super) const ROLE: &str = "--launch-programs";
 pub(super) const DESCRIPTORS: usize = 4;
 /// Processes and threads of one program, where the kernel counts them by user namespace.
 pub(super) const MAX_PROCESSES: u64 = 256;
-/// Of one file that it writes.
+/// Bytes of one file that the program writes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
-/// Of a message between a process and an init.
+/// Bytes of a message between a process and an init.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// What an init runs.
@@ -40,7 +40,7 @@ pub(in crate::score::command) struct Launch {
     pub(in crate::score::command) folder: OsString,
     /// All of its environment.
     pub(in crate::score::command) environment: BTreeMap<String, OsString>,
-    /// Of its address space; 0 for no limit.
+    /// Address space; 0 for no limit.
     pub(in crate::score::command) memory_mib: u64,
 }
 
