@@ -7,7 +7,7 @@ use crate::run::{EvalRecord, eval_path, read_evals};
 /// The test set's if it was evaluated, else the eval set's.
 pub(super) struct EvalPair {
     pub(super) set: &'static str,
-    /// Of the trained model's eval.
+    /// The name of the trained model's eval.
     pub(super) after_name: String,
     pub(super) before: Vec<EvalRecord>,
     pub(super) after: Vec<EvalRecord>,

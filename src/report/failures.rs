@@ -95,7 +95,7 @@ mod tests {
         EvalRecord { tier: tier.to_owned(), score, ..EvalRecord::default() }
     }
 
-    /// Of 25 steps the first twelve have prose, and each has as much syntax.
+    /// 25 steps; the first twelve have prose, and each has as much syntax.
     fn history() -> RunState {
         let mut history = RunState::default();
         for step in 1..=25 {

@@ -73,7 +73,7 @@ pub struct Report {
     pub history: RunState,
     /// `None` before any worker has started.
     pub state: Option<State>,
-    /// Of a run that was submitted to Slurm.
+    /// Set if the run was submitted to Slurm.
     pub slurm: Option<SlurmJob>,
     pub checkpoints: Vec<u64>,
     /// Sorted.

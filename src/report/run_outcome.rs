@@ -27,7 +27,7 @@ pub struct RunOutcome {
 pub struct JudgedEval {
     pub set: String,
     pub step: u64,
-    /// Of the base, then of the trained model.
+    /// Rates of the base and of the trained model.
     pub valid_rates: [f64; 2],
     pub exact_rates: [Option<f64>; 2],
     pub valid: MetricVerdict,

@@ -64,7 +64,7 @@ pub struct RunRow {
     pub eval: Option<EvalProgress>,
     /// The process id of the latest worker, on its host.
     pub worker: Option<u32>,
-    /// Of a run that was submitted to Slurm.
+    /// Set if the run was submitted to Slurm.
     pub slurm: Option<SlurmJob>,
     pub last_step: u64,
     /// `None` before any worker has started.
@@ -91,7 +91,7 @@ pub struct RunRow {
     pub notes: Vec<String>,
     pub tags: Vec<String>,
     pub warnings: Vec<String>,
-    /// Of the latest event, milliseconds since 1970.
+    /// Time of the latest event, milliseconds since 1970.
     pub last_ms: Option<u64>,
 }
 

@@ -20,7 +20,7 @@ pub struct Comment {
     pub set: String,
     pub prompt_id: String,
     pub text: String,
-    /// Of its last change, milliseconds since 1970.
+    /// Time of the last change, milliseconds since 1970.
     #[serde(default)]
     pub time_ms: u64,
 }

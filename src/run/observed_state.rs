@@ -45,7 +45,7 @@ impl State {
     }
 }
 
-/// Of a run without a living worker.
+/// What Slurm says of a run without a living worker.
 fn slurm_state(run: &Path, state: Option<State>, died: bool) -> Option<State> {
     match SlurmJob::read(run) {
         Some(job) => job.observed(state, died),

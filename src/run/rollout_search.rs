@@ -185,7 +185,7 @@ struct SearchProgress {
     hits: Vec<Option<usize>>,
     /// Pieces before the first that is not done.
     leading: usize,
-    /// Of these.
+    /// Hits in these pieces.
     leading_hits: usize,
 }
 

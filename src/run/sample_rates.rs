@@ -14,7 +14,7 @@ pub struct SampleSummary {
     pub exact: Option<SampleRates>,
 }
 
-/// Of one outcome, with 95% intervals over prompts.
+/// Success rates of one outcome over several samples, with 95% intervals over prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleRates {
     /// K, the most samples that a prompt has.

@@ -16,7 +16,7 @@ pub struct FileChange {
     pub before: Option<String>,
     /// SHA-256 now; `None` if the task has no such file any more.
     pub after: Option<String>,
-    /// Of a prompt set that both have and that can be read.
+    /// Changes of a prompt set that both tasks have and that can be read.
     pub rows: Option<RowChanges>,
 }
 

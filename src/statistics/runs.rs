@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_run_counts_once() {
-        // Of a table of Student's t: 4.302653 at 2 degrees of freedom, 2.776445 at 4.
+        // Student's t: 4.302653 at 2 degrees of freedom, 2.776445 at 4.
         let check = |values: &[f64], expected: Option<(usize, Spread, [f64; 3])>| {
             let found = over_runs(values);
             assert_eq!(found.map(|found| (found.n, found.spread)), expected.map(|(n, spread, _)| (n, spread)));

@@ -11,7 +11,7 @@ pub struct Setting {
     pub label: String,
     /// `KEY=VALUE`, beside [`Space::fixed`].
     pub set: Vec<String>,
-    /// Of a study: what is drawn in one chart.
+    /// In a study: the chart that shows the setting.
     #[serde(default)]
     pub group: String,
     /// Rewards of the tiers, other than the task's.

@@ -11,7 +11,7 @@ use crate::statistics::{OverRuns, over_runs};
 #[derive(Debug, Clone)]
 pub struct ArmComparison {
     pub labels: [String; 2],
-    /// Of the seeds that both have.
+    /// Seeds that both have.
     pub seeds: usize,
     /// Paired by prompt, the seeds being samples of a prompt: these runs on other prompts.
     pub valid: MetricComparison,

@@ -38,7 +38,7 @@ impl Metric {
         self != Self::Reward
     }
 
-    /// Of an eval of a run; NaN where it was not measured.
+    /// Measures one eval of a run; NaN where there is no value.
     fn measure(self, run: &RunDirectory, eval: &Eval) -> f64 {
         if self != Self::Reward {
             return eval.summary.metric(self.name());
@@ -64,7 +64,7 @@ pub struct MeasuredRun {
     /// The step and the metric of the best checkpoint, by the run's `keep_best_by`.
     pub best: Option<(u64, f64)>,
     pub test: Option<TestResult>,
-    /// Of training, evals left out.
+    /// Training time, without evals.
     pub seconds: f64,
     /// The mean share of informative groups.
     pub mixed_groups: Option<f64>,

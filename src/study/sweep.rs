@@ -45,7 +45,7 @@ pub struct Sweep {
     pub config_file: Option<ConfigFile>,
     /// `KEY=VALUE` of all runs.
     pub fixed: Vec<String>,
-    /// Of the best checkpoint, on the eval set.
+    /// Measured on the eval set at the best checkpoint.
     pub metric: Metric,
     #[serde(default)]
     pub halving: Option<Halving>,

@@ -60,7 +60,7 @@ pub struct SweepTable {
     pub base: Option<f64>,
     /// The setting with the highest mean, of those that finished all their seeds.
     pub best: Option<usize>,
-    /// Of a sweep: the best setting against the base; of a study: its pairs.
+    /// In a sweep the best setting against the base; in a study its pairs.
     pub comparisons: Vec<ArmComparison>,
 }
 
@@ -385,7 +385,7 @@ impl SweepTable {
     }
 }
 
-/// Of the settings that finished every seed; of equal ones the first.
+/// Among the settings that finished every seed; ties go to the first.
 fn best_of(rows: &[SettingRow]) -> Option<usize> {
     let finished = rows.iter().enumerate().filter(|(_, row)| row.is_finished());
     finished

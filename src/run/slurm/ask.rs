@@ -64,7 +64,7 @@ fn job_line(line: &str) -> Option<JobLine> {
     })
 }
 
-/// Of a local time as Slurm prints it; `None` for `N/A`.
+/// Parses a local time as Slurm prints it; `None` for `N/A`.
 fn local_ms(text: &str) -> Option<u64> {
     let time: jiff::civil::DateTime = text.trim().parse().ok()?;
     u64::try_from(time.to_zoned(jiff::tz::TimeZone::system()).ok()?.timestamp().as_millisecond()).ok()

@@ -14,7 +14,7 @@ use crate::run::worker_state::{State, Status};
 
 /// In the run's folder.
 pub const SLURM_FILE: &str = "slurm.json";
-/// Of a job that Slurm no longer knows.
+/// State of a job that Slurm no longer knows.
 const UNKNOWN: &str = "UNKNOWN";
 /// What Slurm said longer ago is shown with its time.
 const OLD_MS: u64 = 60_000;
@@ -258,7 +258,7 @@ pub(super) struct JobLine {
     pub(super) state: String,
     pub(super) reason: String,
     pub(super) node_list: String,
-    /// Of a pending job, expected.
+    /// Expected start of a pending job.
     pub(super) start_ms: Option<u64>,
 }
 
@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Of a worker that wrote last at `updated_ms`.
+    /// A worker that wrote last at `updated_ms`.
     fn worker(status: Status, updated_ms: u64) -> Option<State> {
         Some(State {
             version: FORMAT_VERSION,
