@@ -99,7 +99,7 @@ mod asking {
             Ok(RequestForm::new(&self.0, task, Sampling { samples, max_completion_tokens, temperature })?)
         }
 
-        /// Of the first turns.
+        /// The questions of all first turns.
         fn questions(&self, form: &RequestForm<'_>, asked: &TargetInput<'_>) -> Result<Vec<Question>, Failure> {
             let Rows { label, rows, .. } = asked.rows;
             Ok(form.first((label, rows), asked.allowed_secrets)?)

@@ -59,7 +59,7 @@ impl EvalStatus {
         shown.progress = Some(progress.clone());
     }
 
-    /// Of a model; the next one may follow.
+    /// Ends one model's eval; another may follow.
     pub(super) fn end(&self) {
         let mut shown = self.shown();
         shown.line.end();

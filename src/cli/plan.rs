@@ -109,7 +109,7 @@ pub(super) struct PartitionPlan {
     memory: Memory,
     /// With completions at the limit.
     disk: Disk,
-    /// Of the last such run in the partition.
+    /// Measured by the last such run in the partition.
     recorded_seconds_per_step: Option<f64>,
     #[serde(skip)]
     gpus: usize,

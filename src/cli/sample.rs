@@ -122,7 +122,7 @@ struct SampleStream<'a> {
     context: RolloutContext<'a>,
     scorer: &'a Scorer,
     prompts: &'a [Prompt],
-    /// Of each prompt.
+    /// Completions of each prompt.
     completions: usize,
     json: bool,
     /// By prompt number and sample; of prompts from `next` on.

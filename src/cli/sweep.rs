@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     common: CommonArguments,
 }
 
-/// Of sweeps and studies.
+/// Options of both sweeps and studies.
 #[derive(Debug, clap::Args)]
 pub(super) struct CommonArguments {
     /// Preset: quick, seed or recommended

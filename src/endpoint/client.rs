@@ -35,7 +35,7 @@ pub struct Answer {
     pub tokens: Option<usize>,
     /// At the token limit.
     pub truncated: bool,
-    /// Of the attempt that brought the answer.
+    /// Duration of the successful attempt.
     pub seconds: f64,
     pub attempts: u32,
     /// When that attempt began, seconds since 1970; `None` in answers of older versions.
@@ -49,7 +49,7 @@ pub struct Answer {
 /// A question that got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnansweredQuestion {
-    /// Of the last attempt.
+    /// Why the last attempt failed.
     pub reason: String,
     pub attempts: u32,
     /// Whether every other question would end alike: a wrong key, model or address.

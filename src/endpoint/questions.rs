@@ -26,7 +26,7 @@ pub struct Sampling {
 pub struct Question {
     /// Index of its row.
     pub row: usize,
-    /// Of that prompt, from 0.
+    /// Index among the prompt's samples, from 0.
     pub sample: usize,
     /// JSON.
     pub body: String,
@@ -125,7 +125,7 @@ impl<'a> RequestForm<'a> {
             body.insert("max_tokens".to_owned(), json!(sampling.max_completion_tokens));
         }
         if endpoint.logprobs {
-            // Of completions the number of alternatives beside each sampled token.
+            // In the completions API: how many alternatives to return beside each sampled token.
             let field = if endpoint.api == Api::Chat { json!(true) } else { json!(0) };
             body.insert("logprobs".to_owned(), field);
         }

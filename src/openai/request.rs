@@ -41,7 +41,7 @@ pub struct GenerationRequest {
     pub log_probs: bool,
     /// The likeliest tokens that are told beside each sampled one.
     pub top_log_probs: usize,
-    /// Of the likeliest tokens as many as have this probability together; 1: all.
+    /// Nucleus sampling: the likeliest tokens whose probabilities add up to this; 1: all.
     pub top_p: f64,
     pub presence_penalty: f64,
     pub frequency_penalty: f64,
@@ -68,7 +68,7 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// Of the texts whose completions are sampled.
+    /// The number of prompts.
     pub fn count(&self) -> usize {
         match self {
             Self::Chat { .. } => 1,
@@ -174,7 +174,7 @@ impl GenerationRequest {
     }
 }
 
-/// Of both APIs; those from `user` on have no effect on what is sampled.
+/// Fields of both APIs; those from `user` on have no effect on what is sampled.
 const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos response_format top_p top_k \
     min_p min_tokens presence_penalty frequency_penalty repetition_penalty logit_bias best_of length_penalty \
     skip_special_tokens user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention \

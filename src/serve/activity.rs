@@ -39,7 +39,7 @@ impl Activity {
         is_idle.then(|| self.0.since.load(Ordering::Relaxed))
     }
 
-    /// Of the connection that a request came by.
+    /// The activity of the connection that brought the request.
     pub(super) fn for_request(request: &Request) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or_default()
     }

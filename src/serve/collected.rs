@@ -20,7 +20,7 @@ use crate::rollout::{Completion, StopReason};
 use crate::score::{AnswerPart, CallReader};
 use crate::text::TextError;
 
-/// Of one piece of a stream, about.
+/// Approximate bytes of one piece of a stream.
 const PIECE_BYTES: usize = 64 << 10;
 
 pub(super) fn server_error(why: &str) -> ApiError {
@@ -44,16 +44,16 @@ pub(super) struct Choice {
 pub(super) struct Progress {
     /// What no chunk had.
     parts: Vec<Part>,
-    /// Of text, that chunks had.
+    /// Text bytes already sent in chunks.
     given_bytes: usize,
     /// Calls that began.
     called: usize,
-    /// Of these, that chunks had.
+    /// Calls already sent in chunks.
     given_calls: usize,
     /// Whether it ended in the arguments of a call.
     is_within_call: bool,
     tokens: usize,
-    /// Of these, those in a think block; known where tokens are told one by one.
+    /// How many of `tokens` are in a think block; known where tokens arrive one by one.
     thought_tokens: usize,
     /// Those that no chunk had.
     log_probs: Vec<TokenLogProb>,
@@ -102,7 +102,7 @@ pub(super) struct Collected {
     /// The answer instead, of `/v1/responses`.
     pub(super) items: Option<ResponseItems>,
     pub(super) shared: Arc<Shared>,
-    /// Of the first of its completions.
+    /// The constraint of the first completion.
     pub(super) constraint: Option<Arc<Constraint>>,
     pub(super) choices: Vec<Choice>,
     pub(super) stop_ids: Vec<u32>,
@@ -219,7 +219,7 @@ impl Collected {
                 Part::AnswerPart(AnswerPart::Arguments(text)) => items.arguments(&text),
             });
         }
-        // Of text that is held back yet.
+        // Log-probs of text that is held back.
         progress.log_probs = log_probs;
         if let Some(finish) = progress.finish {
             events.extend(items.end(finish, progress.is_within_call, (self.usage, progress.thought_tokens)));
@@ -313,7 +313,7 @@ impl Chunks {
 }
 
 fn send(text: &mut String, chunk: &Json) {
-    // Of responses alone.
+    // Only the Responses API names events.
     if let Some(kind) = chunk["type"].as_str() {
         _ = writeln!(text, "event: {kind}");
     }

@@ -25,7 +25,7 @@ const TOOLS: &str = "tools";
 pub(super) struct ConstraintSpec {
     format: ResponseFormat,
     tools: Option<Tools>,
-    /// Of both, and their size.
+    /// Hash of both, and their size.
     digest: [u8; 32],
     bytes: usize,
 }
@@ -44,7 +44,7 @@ struct CacheEntry {
 /// The compiled constraints of a server.
 #[derive(Debug, Default)]
 pub(super) struct Constraints {
-    /// Of the model's tokens; made for the first request that needs it.
+    /// The model's tokens, read for the first request that needs them.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
     form: OnceLock<CallForm>,
     /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
@@ -81,7 +81,7 @@ impl ConstraintSpec {
                     *is_single = true;
                 }
                 ToolChoice::Auto => {
-                    // Of the others the model decides.
+                    // The model decides how to call the others.
                     for (name, file) in functions.iter_mut().filter(|(name, _)| !tools.strict.contains(name)) {
                         *file = SchemaFile::alone(&format!("{TOOLS} `{name}`"), &json!({"type": "object"}));
                     }

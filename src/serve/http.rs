@@ -21,13 +21,13 @@ use super::responses::{answer, busy, refusal, with_type};
 use super::{ApiKey, Shared};
 use crate::openai::{Api, ApiError};
 
-/// Of a body: a prompt of a million tokens.
+/// Bytes of a body: a prompt of a million tokens.
 const BODY_BYTES: usize = 4 << 20;
-/// Of a body that is too large, before the connection is closed.
+/// Bytes of a too large body that are read before the connection is closed.
 const READ_BYTES: usize = 64 << 20;
-/// Of a body that needs no room of its own: large ones never keep out small ones.
+/// Bytes of a body that needs no permit: large bodies never keep out small ones.
 const SMALL_BODY_BYTES: usize = 64 << 10;
-/// Of what is there of all large bodies, in KiB; a request that finds no room is refused.
+/// KiB that all large bodies may take; a request that finds none left is refused.
 static BODY_ROOM: Semaphore = Semaphore::const_new(256 << 10);
 /// For a body to come.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -260,7 +260,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 impl Shared {
-    /// Of all models that can be asked for.
+    /// Names of all models that a request can ask for.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|(name, _)| name.as_str())
     }

@@ -41,7 +41,7 @@ pub struct ServedModel {
     pub engine: Engine,
     pub model: Decoder,
     pub tokenizer: Tokenizer,
-    /// Of several adapters side by side the numbers of each in the rank, else 0.
+    /// Parameters per adapter rank where several adapters stand side by side, else 0.
     pub adapter_slot: usize,
     /// As clients name them, each with its adapter; the first is what others stand beside.
     pub names: Vec<(String, Option<u32>)>,
@@ -49,7 +49,7 @@ pub struct ServedModel {
     pub thinking: Thinking,
     /// Whether completions may begin with a think block, where a request does not say.
     pub reasons: bool,
-    /// Of a request that names no limit, and the most that one may name.
+    /// The default of a request, and its maximum.
     pub max_completion_tokens: usize,
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::metrics::Metrics;
 use crate::rollout::{Arrivals, Completion, QueueSize, QueuedRequest, Request, RequestSource, Sampling, StopReason};
 
-/// Of its rows, a body that waits alone and fills them again and again leaves one in so many to the next client.
+/// A body that waits alone and fills the rows again and again leaves one row in so many to the next client.
 const LEFT_ONE_IN: usize = 8;
 
 /// Tokens that wait for one client at most; a client that is further behind does not read.
@@ -78,7 +78,7 @@ pub(super) enum Event {
     },
     /// With all tokens, where they were not told one by one.
     Ended { index: usize, completion: Completion },
-    /// Of all its completions.
+    /// All its completions failed.
     Failed(String),
 }
 
@@ -173,7 +173,7 @@ struct ActiveRequest {
     job: DecodeRequest,
     unfinished: usize,
     has_begun: bool,
-    /// Of the token that comes next, by sample.
+    /// Alternatives to the next token, by sample.
     alternatives: HashMap<u32, Vec<(u32, f32)>>,
     /// Its client is gone.
     is_lost: bool,
@@ -415,7 +415,7 @@ mod tests {
         check(8, 9, (8, 1));
         check(32, 9, (32, 0));
         check(128, 9, (28, 1));
-        // Of the cache there is room for 16, then for 3.
+        // The KV cache has room for 16, then for 3.
         check(16, 18, (16, 0));
         check(32, 18, (14, 1));
         check(9, 90, (2, 1));

@@ -137,7 +137,7 @@ struct StatusArea {
     /// The text of the eval in the picture.
     #[cfg(feature = "view")]
     eval: Option<String>,
-    /// Of the eval, where there is no picture.
+    /// The eval's progress, where there is no chart.
     line: StatusLine,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Driver<'a> {
     folder: &'a SweepFolder,
     sweep: Sweep,
     devices: Vec<Device>,
-    /// Of a run, at most.
+    /// The most ranks that one run may have.
     ranks: usize,
     signals: SignalFlags,
     /// The runs that were given a worker in this session, or had one when it began.

@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             Err(error) if error.is_of_command() => return Ok(Vec::new()),
             scorer => scorer.map_err(|error| Failure::from(named(error)))?,
         };
-        // Of a task without rows there is nothing to check.
+        // A task without rows has nothing to check.
         let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(task)? };
         let problems = data_problems(task, &scorer, &sets).into_iter().map(|problem| problem.message);
         Ok::<_, Failure>(problems.collect::<Vec<_>>())
