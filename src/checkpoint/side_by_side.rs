@@ -16,7 +16,7 @@ pub struct SharedBase {
     pub adapter_slot: usize,
     /// The adapter of the model that was named first.
     pub own: Option<u32>,
-    /// Of the others, in order.
+    /// The adapters of the other models, in order.
     pub others: Vec<u32>,
 }
 

@@ -16,7 +16,7 @@ pub struct Key {
     pub unit: &'static str,
     /// One sentence.
     pub meaning: &'static str,
-    /// Of `quick` and `seed`; `None` leaves the default. `recommended` is the default of every key.
+    /// Values in `quick` and `seed`; `None` leaves the default. `recommended` is the default of every key.
     pub presets: [Option<&'static str>; 2],
 }
 
@@ -25,7 +25,7 @@ pub struct Key {
 pub struct KnownValues<'a> {
     /// Reads the value of a key above it in the table.
     pub read: &'a dyn Fn(&str) -> String,
-    /// Of the model to start from, if it is known.
+    /// Parameters of the model to start from, if known.
     pub parameters: Option<u64>,
 }
 

@@ -80,12 +80,12 @@ pub struct TrainConfig {
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
 
-/// Of a run before the key existed.
+/// The value in runs from before the key existed.
 fn unscheduled() -> Schedule {
     Schedule::Constant
 }
 
-/// Of a run before the key existed.
+/// The value in runs from before the key existed.
 fn unwatched() -> OnCollapse {
     OnCollapse::Continue
 }

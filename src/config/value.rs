@@ -50,13 +50,13 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// Of [`Kind::Flag`].
+    /// A value of [`Kind::Flag`].
     Flag(bool),
-    /// Of [`Kind::Integer`].
+    /// A value of [`Kind::Integer`].
     Integer(i64),
-    /// Of [`Kind::Number`].
+    /// A value of [`Kind::Number`].
     Number(f64),
-    /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Condition`].
+    /// A value of [`Kind::Text`], [`Kind::Choice`] or [`Kind::Condition`].
     Text(String),
 }
 

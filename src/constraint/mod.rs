@@ -30,7 +30,7 @@ pub use schema::SchemaFile;
 pub use vocabulary::Vocabulary;
 use vocabulary::{END, advance};
 
-/// Of one grammar. Those of thousands of schemas take seconds, and most of them are then too large.
+/// The time limit for one grammar. Thousands of schemas take seconds, and most such grammars are too large then.
 pub const COMPILE_TIME: Duration = Duration::from_secs(10);
 
 /// Why completions cannot be constrained.
@@ -86,7 +86,7 @@ pub enum Reasoning {
 }
 
 impl Reasoning {
-    /// Of a prompt, as the model reads it.
+    /// Reads from a rendered prompt whether it opens a think block.
     pub fn for_prompt(thinking: Thinking, prompt: &str) -> Self {
         match thinking {
             Thinking::Off => Self::Off,
@@ -300,7 +300,7 @@ impl TaskConstraints {
         Ok(constraints)
     }
 
-    /// Of a row and its prompt, as the model reads it.
+    /// The constraint of a row. `prompt`: rendered, as the model reads it.
     ///
     /// # Errors
     /// [`ConstraintError`].

@@ -41,7 +41,7 @@ pub(super) struct Schemas<'a> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ApplicableSchemas<'a> {
     pub(super) schemas: Vec<&'a Map<String, Value>>,
-    /// Of each list one applies.
+    /// One schema of each list applies.
     pub(super) choices: Vec<&'a [Value]>,
     /// Whether one of them is `false`.
     is_false: bool,

@@ -32,7 +32,7 @@ pub struct SchemaFile {
     /// That references name.
     pub address: String,
     pub schema: Value,
-    /// Of a part of an OpenAPI document: where its schemas stand there.
+    /// The part of an OpenAPI document that the schemas come from.
     pub(super) origin: Option<Arc<MessageSchema>>,
 }
 

@@ -157,7 +157,7 @@ fn row(question: &Value, answer: Option<&Value>, category: &str, id: &str) -> Re
 
 struct Function {
     name: String,
-    /// Of letters, digits, `_` and `-`, as OpenAI's API takes it.
+    /// The name with letters, digits, `_` and `-` only, as OpenAI's API requires.
     legal_name: String,
     description: Value,
     /// A JSON Schema.

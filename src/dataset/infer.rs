@@ -55,7 +55,7 @@ struct Shape {
     objects: usize,
     /// In the order of the first appearance.
     fields: Vec<(String, Shape)>,
-    /// Of each name in `fields`.
+    /// The index in `fields` of each name.
     places: HashMap<String, usize>,
     /// Nested too deep to be followed.
     is_open: bool,

@@ -210,7 +210,7 @@ impl NewTask {
             })
         });
         written.inspect_err(|_| {
-            // Of those, the empty ones.
+            // Only empty folders are removed.
             for above in new_folders {
                 let _ = std::fs::remove_dir(above);
             }

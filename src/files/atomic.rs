@@ -13,7 +13,7 @@ use super::failpoint::{failpoint, torn_write};
 pub enum Access {
     /// This user alone.
     Private,
-    /// Whoever the user's umask lets.
+    /// As the user's umask says.
     Umask,
 }
 

@@ -227,7 +227,7 @@ mod tests {
             (read_at_most(&path, 5).unwrap().len(), read_at_most(&path, 4).unwrap_err().kind()),
             (5, ErrorKind::FileTooLarge)
         );
-        // Of no size by what the system says.
+        // The system reports its size as 0.
         assert_eq!(read_at_most(Path::new("/proc/self/status"), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
     }
 

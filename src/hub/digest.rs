@@ -13,7 +13,7 @@ const READ_WHOLE: [&str; 5] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
 /// Weight files up to this size are read whole.
 const SAMPLED_ABOVE_BYTES: u64 = 64 << 20;
-/// Of larger ones: the header, and so many blocks of their numbers, the first and the last among them.
+/// Larger files are hashed by their header and this many blocks, first and last included.
 const BLOCKS: u64 = 64;
 const BLOCK_BYTES: u64 = 64 << 10;
 

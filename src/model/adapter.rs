@@ -95,7 +95,7 @@ impl AdapterSet {
         if self.joined.is_some() { joined_room(self.parts.len(), self.rank).1 } else { 0 }
     }
 
-    /// Of these columns, those that hold numbers.
+    /// The columns that hold values.
     fn used(&self) -> usize {
         joined_room(self.parts.len(), self.rank).0
     }

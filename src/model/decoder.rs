@@ -27,7 +27,7 @@ pub struct Decoder {
     layers: Vec<Layer>,
     final_norm: NormWeight,
     head: Linear,
-    /// Of the embedding, as rounded to the model's dtype.
+    /// Multiplies embeddings; rounded to the model's dtype.
     embedding_scale: f64,
     device: Device,
 }

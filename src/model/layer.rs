@@ -90,13 +90,13 @@ pub struct Layer {
     /// Norms of each query head and each key head, where the family has them.
     pub(super) query_key_norms: Option<(NormWeight, NormWeight)>,
     pub(super) attention_output: Linear,
-    /// Of what attention adds to the stream, where the family has it.
+    /// The norm after attention, where the family has one.
     pub(super) attention_output_norm: Option<NormWeight>,
     pub(super) middle_norm: NormWeight,
     pub(super) gate_up: Linear,
     pub(super) activation: Activation,
     pub(super) down: Linear,
-    /// Of what the MLP adds to the stream, where the family has it.
+    /// The norm after the MLP, where the family has one.
     pub(super) down_norm: Option<NormWeight>,
 }
 

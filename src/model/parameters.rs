@@ -157,8 +157,8 @@ impl Parameters {
         self.flat.dtype() != self.read.dtype()
     }
 
-    /// Of the copy that the layers read, where there is one, the numbers of [`Parameters::flat`]: an optimizer writes
-    /// both together.
+    /// The parameters in the model's dtype, which the layers read, in the order of [`Parameters::flat`]: an optimizer
+    /// writes both. `None` where the layers read the flat ones.
     pub fn working(&self) -> Result<Option<Tensor>> {
         let part = || self.read.narrow(0, self.shard.start(self.count()), self.flat.elem_count());
         self.is_copied().then(part).transpose()

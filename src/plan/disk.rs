@@ -15,7 +15,7 @@ pub struct Disk {
     pub checkpoints: u64,
     /// All of them.
     pub checkpoints_bytes: u64,
-    /// Of the completions that the keep rules leave, compressed except for the last file, and of the events.
+    /// Rollouts that the keep rules leave (compressed, except for the last file), and events.
     pub rollouts_bytes: u64,
     pub evals_bytes: u64,
     pub total_bytes: u64,

@@ -114,7 +114,7 @@ pub struct GpuPlan {
 pub struct DoesNotFit {
     /// The parts that are too large, and what to change.
     pub message: String,
-    /// Of the smallest shape.
+    /// The memory of the smallest shape.
     pub memory: Box<Memory>,
 }
 

@@ -53,9 +53,9 @@ pub struct Guidance {
     /// `guided`.
     pub is_on: bool,
     pub rows: usize,
-    /// Of the rows, those of several turns, which are not guided.
+    /// Rows with several turns, which are not guided.
     pub conversations: usize,
-    /// Of the rows, those without an expected answer, which need the task's grammar.
+    /// Rows without an expected answer, which need the task's grammar.
     pub without_expected: usize,
     /// Why the task's answers cannot be sampled under a grammar.
     pub refusal: Option<String>,
@@ -466,7 +466,7 @@ fn remedy(class: FailureClass) -> &'static str {
         }
         FailureClass::WrongStatus => "name the operation's statuses in the prompt",
         FailureClass::NoMatch => "say in `system` how the answer is written",
-        // Of an eval; nothing is trained by an endpoint.
+        // Evals only: nothing is trained through an endpoint.
         FailureClass::EndpointError => "try the endpoint again later",
         FailureClass::ScorerError => "mend the scorer: `grpo-tui score` names each of its errors",
         FailureClass::Own(_) | FailureClass::Other => {

@@ -13,9 +13,9 @@ use crate::hub::ModelConfig;
 pub enum Phase {
     Always,
     Rollout,
-    /// Of a rollout on a GPU.
+    /// Prefill of a rollout on a GPU.
     Prefill,
-    /// Of a rollout on a GPU, after prefill.
+    /// Decoding of a rollout on a GPU.
     Decode,
     Training,
     /// The head and its gradient on a GPU.
@@ -54,7 +54,7 @@ pub struct Memory {
     pub peak_bytes: u64,
     /// The peak with recomputed activations.
     pub peak_recomputed_bytes: u64,
-    /// Of the machine or the control group; `None` if the system does not say.
+    /// Memory of the machine or the control group; `None` if the system does not say.
     pub machine_bytes: Option<u64>,
 }
 
@@ -78,7 +78,7 @@ const LAYER_WORK: usize = 2;
 pub const CPU_DECODE_ROWS: usize = 32;
 /// Completion rows of several sequences that go through the head together.
 pub const HEAD_ROWS: usize = 1024;
-/// Of one long sequence; the logits of a longer one are computed twice.
+/// Rows of one long sequence; the logits of a longer one are computed twice.
 pub const HEAD_ROWS_OF_ONE: usize = 2048;
 /// All numbers are f32, and trained weights are used as they are.
 const NUMBER_BYTES: usize = 4;

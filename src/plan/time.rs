@@ -74,10 +74,10 @@ pub struct Time {
     /// With the longest completions that are expected.
     pub most_seconds_per_step: f64,
     pub most_total_seconds: f64,
-    /// Of an earlier run with such steps on this device; the range includes it.
+    /// Measured by an earlier run with such steps on this device; the range includes it.
     #[serde(default)]
     pub recorded_seconds_per_step: Option<f64>,
-    /// Of the run; the speed is that of one of them, as if it were alone.
+    /// Ranks of the run; the speed is that of one rank alone.
     #[serde(default)]
     pub ranks: usize,
     /// Gradients that the ranks sum in each step, f32; 0 for one rank.
@@ -184,7 +184,7 @@ pub fn time(
         + (evals - 2) as f64 * greedy(data.eval_rows, rollout);
     let seconds_per_step = prefill + decode + training;
     let total_seconds = steps as f64 * seconds_per_step + eval_seconds;
-    // Of one length only, which ends the recursion.
+    // Only one length, so the recursion ends.
     let seconds_at = |tokens: f64| {
         if tokens == data.mean_completion_tokens {
             return (seconds_per_step, total_seconds);

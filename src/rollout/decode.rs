@@ -30,9 +30,9 @@ struct Row {
     sample: u32,
     /// In `DecodeBatch::prompts`.
     prompt: usize,
-    /// Of its tokens in the cache: the first place, and how many.
+    /// The first slot in the KV cache, and how many.
     kv_slots: (usize, usize),
-    /// Of its tokens.
+    /// Most tokens of the completion.
     limit: usize,
     /// The passes that it was in, of those that were read.
     passes: usize,
@@ -89,9 +89,9 @@ struct DecodeBatch<'a> {
     computing: StepBackend,
     caches: KvCache,
     capacity: Capacity,
-    /// Of completions.
+    /// KV slots of completions.
     free_slots: FreeSlots,
-    /// Of prompts.
+    /// KV rows of prompts.
     free_rows: FreeSlots,
     requests: BTreeMap<u64, ActiveRequest>,
     /// The requests that wait, and their samples.

@@ -83,11 +83,11 @@ pub(super) struct Steps {
     inputs: Tensor,
     /// [most rows, 2], u32, as [`sample_into`] leaves them.
     sampled: Tensor,
-    /// Of every other pass: its inputs, then its draws.
+    /// Page-locked buffers of alternate passes: inputs, then sampled tokens.
     host: [HostBuffer; 2],
     /// Passes whose draws were not read yet, at most two: their tokens, and when the draws are there.
     started: VecDeque<(usize, PendingCopy)>,
-    /// Of all passes so far.
+    /// Passes so far.
     passes: usize,
     /// The most tokens of a prompt and its completion together, where that is known before they come.
     longest: Option<usize>,
@@ -132,9 +132,9 @@ struct GraphKey {
     is_masked: bool,
 }
 
-/// Of a row's inputs.
+/// Words of a row's inputs.
 const WORDS: usize = 11;
-/// Of a row's draw.
+/// Words of a row's sampled token.
 const SAMPLED_WORDS: usize = 2;
 
 impl Steps {

@@ -37,7 +37,7 @@ pub(super) struct DecodeLimits {
 pub(super) struct Capacity {
     /// Completions that are decoded together.
     pub(super) rows: usize,
-    /// Of completions, in the cache.
+    /// KV slots of completions.
     pub(super) kv_slots: usize,
     pub(super) prompt_rows: usize,
     /// A completion's places at first, where it may have more.
@@ -45,7 +45,7 @@ pub(super) struct Capacity {
     /// The most tokens of a prompt and its completion together; 0 where it is not known before they come.
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a pass is recorded on a GPU alone"))]
     pub(super) longest: usize,
-    /// Of a row, at most.
+    /// Most drafted tokens of a row.
     pub(super) draft_tokens: usize,
     /// Numbers of each adapter in the rank, where several stand side by side, else 0.
     pub(super) adapter_slot: usize,

@@ -128,7 +128,7 @@ impl StopReason {
 pub struct Completion {
     /// The stop token included.
     pub token_ids: Vec<u32>,
-    /// Of each token under the sampling distribution, nats; under a constraint among the tokens that it allows.
+    /// Each token's log-prob under the sampling distribution, nats; under a constraint, among the allowed tokens.
     pub log_probs: Vec<f32>,
     pub stop: StopReason,
 }
@@ -136,7 +136,7 @@ pub struct Completion {
 /// What was sampled.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RolloutOutput {
-    /// Of each request, in order.
+    /// By request, in order.
     pub completions: Vec<Vec<Completion>>,
     pub counts: DecodeCounts,
     pub gpu_fallbacks: Vec<GpuFallback>,
@@ -196,7 +196,7 @@ impl std::ops::AddAssign for DecodeCounts {
 #[derive(Debug)]
 pub struct EndedCompletion {
     pub request: Request,
-    /// Of the request, from 0.
+    /// Index among the request's samples, from 0.
     pub sample: u32,
     pub completion: Completion,
 }
@@ -206,7 +206,7 @@ pub struct EndedCompletion {
 pub struct RolloutMemory {
     /// Completions to draft from.
     pub history: DraftHistory,
-    /// Of constrained completions.
+    /// Time spent on masks of constrained completions.
     pub mask_overhead: MaskOverhead,
     /// How often caches and the number of completions decoded together were halved.
     halvings: AtomicU32,
@@ -231,7 +231,7 @@ impl RolloutMemory {
     fn notify(&self, request: &Request, sample: u32, completion: &Completion) {
         if let Some(listener) = &*self.finished.lock().unwrap_or_else(PoisonError::into_inner) {
             let ended = EndedCompletion { request: request.clone(), sample, completion: completion.clone() };
-            // Whoever listens no longer needs it.
+            // The receiver is gone.
             let _ = listener.send(ended);
         }
     }
@@ -306,7 +306,7 @@ impl QueueSize {
     }
 }
 
-/// Of the keys and values of prompts, and as much again of completions, in one thread. The system provides what is used.
+/// Bytes of prompt KV, and as much again for completions, per thread. The system allocates what is used.
 const CPU_QUEUE_BYTES: usize = 1 << 30;
 
 /// Decodes what a source has until it is closed, on this thread. `draft_tokens`: the most of any request;

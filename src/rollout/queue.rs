@@ -10,8 +10,8 @@ pub struct QueuedRequest {
     pub id: u64,
     pub request: Request,
     pub sampling: Sampling,
-    /// Of several side by side the number of the one that it uses (`model::AdapterUse`); `None`: the base alone. Without
-    /// effect where there are not several.
+    /// Index of the adapter where several stand side by side (`model::AdapterUse`), else ignored; `None`: the base
+    /// alone.
     pub adapter: Option<u32>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> FixedRequests<'a> {
         Self { requests, sampling, memory, is_taken: false, completions }
     }
 
-    /// Of each request, in order.
+    /// By request, in order.
     pub(super) fn completions(self) -> Vec<Vec<Completion>> {
         let in_order = |mut ended: Vec<(u32, Completion)>| {
             ended.sort_by_key(|(sample, _)| *sample);

@@ -12,7 +12,7 @@ use crate::kernels::sampler::{SampleParams, SampledToken, mask_words};
 /// How a served completion is drawn otherwise than from the model's whole distribution.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shaping {
-    /// Of the likeliest tokens as many as have this probability together, one at least; 1: all.
+    /// Nucleus sampling: the likeliest tokens whose probabilities add up to this, one at least; 1: all.
     pub top_p: f64,
     /// Taken off the logit of each token that the completion has already.
     pub presence_penalty: f64,
@@ -43,11 +43,11 @@ impl Shaping {
 /// A draw of a pass that is made here.
 #[derive(Debug)]
 pub(super) struct ShapedParams {
-    /// Of the draw in the pass.
+    /// Index in the pass.
     index: usize,
     shaping: Arc<Shaping>,
     params: SampleParams,
-    /// Of the completion's tokens, where there are penalties.
+    /// How often each token occurs in the completion; empty without penalties.
     counts: HashMap<u32, u32>,
 }
 

@@ -61,7 +61,7 @@ pub struct PolicyStatistics {
     pub loss: f64,
     /// Completion tokens forwarded.
     pub tokens: usize,
-    /// Of them, those that the policy sampled freely.
+    /// How many of the tokens the policy sampled freely.
     pub sampled_tokens: usize,
     /// Rows forwarded, prompts included.
     pub rows: usize,

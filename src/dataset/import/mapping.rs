@@ -133,7 +133,7 @@ impl MappingText {
 #[derive(Debug)]
 enum Source {
     Column(String),
-    /// Of this name in the environment.
+    /// A template of this name in the environment.
     Template(&'static str),
 }
 

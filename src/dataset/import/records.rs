@@ -110,7 +110,7 @@ pub(super) fn records(
     }))
 }
 
-/// Of a value in memory, about.
+/// Estimates the bytes that a value takes in memory.
 fn size_of_value(value: &Value) -> usize {
     let own = size_of::<Value>() + size_of::<String>();
     own + match value {
@@ -319,7 +319,7 @@ fn delimiter_of(header: &[u8]) -> u8 {
             _ => {}
         }
     }
-    // Of equal ones the first.
+    // Ties go to the first.
     let best = (0..counts.len()).rev().max_by_key(|place| counts[*place]).unwrap_or(0);
     DELIMITERS[best]
 }

@@ -22,7 +22,7 @@ pub(super) struct Survey {
     known: HashSet<String>,
     /// Fields of objects in columns, such as `reward_model.ground_truth`.
     nested: BTreeSet<String>,
-    /// Of the texts of each column and nested field; none where answers have a schema.
+    /// The types of each column's and nested field's texts; empty where answers have a schema.
     types: BTreeMap<String, ColumnType>,
 }
 

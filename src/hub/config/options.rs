@@ -89,11 +89,11 @@ impl DecoderOptions {
 pub struct NormNames {
     /// Before attention.
     pub input: &'static str,
-    /// Of attention's output, where it has a norm.
+    /// After attention, where there is one.
     pub attention_output: &'static str,
     /// Before the feed-forward block.
     pub middle: &'static str,
-    /// Of the feed-forward block's output, where it has a norm.
+    /// After the feed-forward block, where there is one.
     pub down: &'static str,
 }
 

@@ -121,7 +121,7 @@ impl Hasher {
 struct PartialDownload {
     path: PathBuf,
     file: File,
-    /// Of all its bytes; `fresh` of none.
+    /// Hashes all its bytes; `fresh` has hashed none.
     hasher: Hasher,
     fresh: Hasher,
     length: u64,

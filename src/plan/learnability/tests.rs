@@ -165,7 +165,7 @@ fn other_group_sizes_are_estimated_a_prompt_at_a_time() {
         let found = other_size(signal, size);
         assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
     };
-    // Of 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
+    // 4 of 8 are valid in each: of C(8, 4) = 70 subsets of 4, 2 are alike; the other half of the prompts is solved.
     let half = signal(16, 16, 0);
     check(&half, 4, 0.5 * (1.0 - 2.0 / 70.0));
     check(&half, 8, 0.5);

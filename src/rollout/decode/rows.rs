@@ -14,7 +14,7 @@ impl Row {
         (self.request, self.sample)
     }
 
-    /// Of its tokens, the pending one included.
+    /// Tokens so far, the pending one included.
     pub(super) fn length(&self) -> usize {
         self.completion.token_ids.len() + usize::from(self.pending.is_some())
     }
