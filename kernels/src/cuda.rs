@@ -31,8 +31,7 @@ macro_rules! module {
 }
 pub(super) use module;
 
-/// How many blocks of how many threads, and their dynamic shared memory in bytes (up to 48 KiB without asking; more is
-/// asked for here).
+/// A launch configuration: blocks, threads, and dynamic shared memory in bytes (more than 48 KiB is requested here).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
     pub(super) blocks: (usize, usize, usize),

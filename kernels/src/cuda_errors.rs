@@ -8,7 +8,7 @@ const BUILT_FOR: &str = match option_env!("GRPO_TUI_COMPUTE_CAPABILITY") {
     None => "",
 };
 
-/// A call of the driver or of cuBLAS that failed.
+/// A failed call of the driver or of cuBLAS.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} on the GPU: {cause}")]
 pub struct GpuFailure {

@@ -1,7 +1,7 @@
 //! NVIDIA's libraries, looked up when a GPU is first asked for: one program starts on machines with and without a
 //! driver. `cuda_link.c` is the other half.
 
-/// What there is between this program and a GPU. CUDA's versions as NVIDIA counts them: 13000 is 13.0.
+/// The driver and CUDA libraries found at run time. Versions as NVIDIA counts them: 13000 is 13.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CudaLibraries {
     /// The version of the toolkit that this program was built with; None in a build without the feature `cuda`.

@@ -10,7 +10,7 @@ use super::cuda_libraries::CudaLibraries;
 /// cuBLAS's workspace on a GPU, as recommended for Hopper.
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 
-/// Where the work is done and in which numbers.
+/// The device and dtype of a computation.
 #[derive(Clone, Debug)]
 pub struct Engine {
     /// Where the tensors are.

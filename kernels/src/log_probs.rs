@@ -7,7 +7,7 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::real::vectorised;
 
-/// What the head says about one row.
+/// The log-prob of a row's target token, and the entropy of its distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenLogProb {
     /// Natural logarithm of the chosen token's probability, nats (at most 0).
@@ -27,7 +27,7 @@ pub fn token_log_probs(logits: &Tensor, targets: &[u32], temperature: f64) -> Re
     by_number_type!(logits, forward(logits, targets, temperature))
 }
 
-/// How much a loss changes for each nat of a row.
+/// The derivative of a loss by one row's log-prob and entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenWeight {
     /// d loss / d log-probability.

@@ -25,7 +25,7 @@ pub fn file() -> Option<std::result::Result<String, String>> {
     None
 }
 
-/// Processes whose GPUs sum together, this one among them.
+/// An NCCL communicator: the processes whose GPUs sum together, this one included.
 #[derive(Debug)]
 pub struct Communicator {
     #[cfg(feature = "cuda")]

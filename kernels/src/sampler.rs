@@ -10,7 +10,7 @@ use super::real::vectorised;
 /// In place of a row's random number: its likeliest token at any temperature, as at temperature 0.
 pub const LIKELIEST: f64 = -1.0;
 
-/// What a row's token is sampled by.
+/// The random number and temperature that sample a row's token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleParams {
     /// In [0, 1), or [`LIKELIEST`].

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Brings tensors to a device; keeps the memory for it from one to the next.
+/// Copies tensors to a device through reused page-locked buffers.
 #[derive(Debug, Default)]
 pub struct Uploader {
     #[cfg(feature = "cuda")]
@@ -49,7 +49,7 @@ mod gpu {
     /// A thread fills one while the GPU takes the other.
     const STAGES_A_THREAD: usize = 2;
 
-    /// Page-locked memory, and when the GPU has taken what was in it.
+    /// A page-locked buffer, and the event after which the GPU has read it.
     #[derive(Debug)]
     pub(super) struct Stage {
         taken: CudaEvent,
