@@ -23,7 +23,7 @@ const MAX_BYTES: usize = 4 << 20;
 /// What makes a valid answer worth less than a right one.
 const BY_EXPECTED: &str = "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
 
-/// A lazy answer and what it earns.
+/// A degenerate answer and its reward.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
     /// What kind of answer this is.

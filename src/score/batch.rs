@@ -46,7 +46,7 @@ impl Scorer {
     }
 }
 
-/// What is done with each line of a stream besides scoring it, on every core.
+/// Work on each line of a stream besides scoring it, spread over all cores.
 #[derive(Debug)]
 pub struct LineWork<T, P, W> {
     /// Reads a line. After an error nothing more is scored.

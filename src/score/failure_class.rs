@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a completion is not right. It has at most one class: the first that explains it.
+/// Why a completion is not right: the first class that explains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureClass {
     /// A Markdown fence around the value.
@@ -61,7 +61,7 @@ pub enum FailureClass {
     Other,
 }
 
-/// Letters, digits, `_` and `-`.
+/// A failure class named by a scorer: letters, digits, `_` and `-`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnClass(&'static str);
 

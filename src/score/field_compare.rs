@@ -11,7 +11,7 @@ use crate::dataset::bfcl::standard_text;
 use crate::dataset::expected::Expectation;
 use crate::task::ALL_FIELDS;
 
-/// Which differences of a field do not matter.
+/// Differences of a field that are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Normalisation {
     casefold: bool,

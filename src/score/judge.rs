@@ -14,7 +14,7 @@ use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::{PromptRow, expected};
 use crate::task::{Definition, Task};
 
-/// What judges completions, compiled from the task's definition. Shared by threads.
+/// A scorer of one kind, compiled from the task's definition. Shared by threads.
 #[derive(Debug)]
 pub(super) enum Judge {
     JsonSchema(Box<JsonSchema>),

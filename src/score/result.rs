@@ -10,7 +10,7 @@ use super::FailureClass;
 use super::json::Place;
 use crate::task::ScoreRules;
 
-/// The step that a completion reached.
+/// The tier that a completion reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
@@ -35,7 +35,7 @@ impl Tier {
     }
 }
 
-/// Everything that scoring finds out about a completion.
+/// The score of a completion, with reasons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The number that training uses: the tier's value, graded credit, and weighted parts. NaN (`null` in files) where
@@ -119,7 +119,7 @@ impl Score {
     }
 }
 
-/// One reason, with its place.
+/// A reason for a score, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// In words.

@@ -10,7 +10,7 @@ use crate::task::{Task, TaskError};
 /// Faults that are listed.
 const MAX_FAULTS: usize = 200;
 
-/// One thing that is wrong or odd.
+/// A problem of a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// 1-based.
@@ -25,7 +25,7 @@ pub struct Fault {
     pub is_error: bool,
 }
 
-/// What became of a text.
+/// The result of checking a text.
 #[derive(Debug)]
 pub struct Diagnosis {
     /// In the order of the text.

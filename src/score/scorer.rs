@@ -32,7 +32,7 @@ pub struct Scorer {
     most_errors: f64,
 }
 
-/// A judge, and how its verdicts count.
+/// A judge, and the rewards of its verdicts.
 #[derive(Debug)]
 struct Rules {
     judge: Judge,
@@ -41,7 +41,7 @@ struct Rules {
     graded: bool,
 }
 
-/// What is added to the tier's value.
+/// A reward part that is added to the tier's value.
 #[derive(Debug)]
 struct Part {
     name: String,

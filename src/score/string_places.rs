@@ -1,6 +1,6 @@
 //! Places inside of a JSON string: where a byte of its content stands in the text.
 
-/// Walks through a JSON string: from bytes of its content, escapes resolved, to bytes of the text that it stands in.
+/// Maps bytes of a JSON string's content, escapes resolved, to bytes of the text.
 #[derive(Debug)]
 pub(super) struct StringPlaces<'t> {
     text: &'t str,

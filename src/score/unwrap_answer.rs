@@ -3,7 +3,7 @@
 use super::FailureClass;
 use super::json::{self, Syntax, SyntaxError, Value};
 
-/// Why a completion is not of the form that is asked for.
+/// Why a completion has not the required form.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Unreadable {
     pub(super) message: String,
@@ -83,7 +83,7 @@ pub(super) fn inner_values<'t>(
     bracketed_values(text, from, &mut accept).then_some(Wrapping::Prose)
 }
 
-/// What surrounds a value.
+/// The text around an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrapping {
     Fence,

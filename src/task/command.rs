@@ -48,7 +48,7 @@ pub struct CommandRules {
     pub output_kib: u64,
 }
 
-/// How the program is asked.
+/// How questions reach the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandMode {
     /// A line of JSON for each completion.

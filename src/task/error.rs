@@ -4,7 +4,7 @@ use crate::files::PathError;
 
 pub(crate) type Read<T> = Result<T, TaskError>;
 
-/// Each names the file, the place, the value and what to do.
+/// An invalid task: the file, the place, the value and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// No task with this name or path.

@@ -28,7 +28,7 @@ pub struct HttpRules {
     pub part: MessagePart,
 }
 
-/// What a completion is.
+/// The part of an HTTP exchange that a completion is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessagePart {
     Request,
@@ -44,7 +44,7 @@ impl MessagePart {
     }
 }
 
-/// An operation as the document has it.
+/// An operation of the document.
 #[derive(Debug, Clone)]
 pub struct Operation<'a> {
     /// In capitals.

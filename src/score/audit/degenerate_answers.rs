@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::score::json_schema::count_values;
 use crate::task::referenced_part;
 
-/// How a lazy model fills in values.
+/// How a degenerate answer fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FillStyle {
     /// `null` for every property.

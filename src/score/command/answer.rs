@@ -16,7 +16,7 @@ const MAX_TEXT_CHARS: usize = 2_000;
 /// Names of failure classes that are kept apart; a scorer that writes its reasons there would fill a run's log.
 const MAX_CLASSES: usize = 64;
 
-/// One line of a program.
+/// One answer line of a program.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     pub(super) id: u64,
@@ -52,7 +52,7 @@ fn one() -> usize {
     1
 }
 
-/// The classes that a program has named.
+/// The failure classes that a program has named.
 #[derive(Debug, Default)]
 pub(super) struct Classes(Mutex<Vec<FailureClass>>);
 

@@ -18,7 +18,7 @@ use crate::task::{CodeRules, CommandRules, FILE_ARGUMENT};
 /// Findings of one answer that are listed.
 const MAX_FINDINGS: usize = 100;
 
-/// What a checker says about a place of the file.
+/// A checker's message about a place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
     place: Place,

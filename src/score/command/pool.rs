@@ -47,7 +47,7 @@ struct LineProcess {
     _copies: PrivateFolder,
 }
 
-/// The questions that no process has, and their answers.
+/// Questions not yet given to a process, and the answers so far.
 struct Work<'q> {
     questions: &'q [&'q Question<'q>],
     waiting: Mutex<Vec<usize>>,
@@ -57,7 +57,7 @@ struct Work<'q> {
     keep_going: &'q (dyn Fn() -> bool + Sync),
 }
 
-/// Why a process cannot be asked further, and the questions that it has not answered, oldest first.
+/// Why a process takes no more questions, and those that it has not answered, oldest first.
 struct BrokenProcess {
     why: String,
     held: Vec<usize>,

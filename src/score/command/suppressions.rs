@@ -34,7 +34,7 @@ const STATEMENTS: &str = r#"(?mx)
   | \{-\#\s*OPTIONS[^}]*\#-\}
 "#;
 
-/// A source whose suppressions the checker does not see; each place in it is that of the source.
+/// A source whose suppressions are hidden from the checker, at the same positions.
 pub(super) struct UnsuppressedSource<'s> {
     pub(super) source: Cow<'s, str>,
     /// The first suppressions, each with its byte in the source.

@@ -14,7 +14,7 @@ use crate::score::Score;
 use crate::score::verdict::Verdict;
 use crate::task::{CommandMode, CommandRules};
 
-/// What a program was asked, and what became of it.
+/// A question to a program, and its result.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// The `[[reward]]` that it scores; `None` for `[score]`.

@@ -21,7 +21,7 @@ pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
     lines.map(|line| Reason::at(shorten(line), Place { line: 1, column: 1 })).collect()
 }
 
-/// What processes wrote, as far as it is shown.
+/// The output of processes, up to a limit.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) standard: String,
@@ -37,7 +37,7 @@ impl Output {
     }
 }
 
-/// A process that has ended.
+/// A finished process.
 pub(super) struct Run {
     pub(super) exit_code: Option<i32>,
     pub(super) output: String,

@@ -32,7 +32,7 @@ const USUAL: [&str; 14] = [
     "user-agent",
 ];
 
-/// The path of a request, found in the document.
+/// The documented path that a request matches.
 #[derive(Debug)]
 pub(super) struct Route<'m> {
     pub(super) operation: usize,
@@ -47,7 +47,7 @@ struct Address<'c, 'm> {
     written: Part<'m, &'m str>,
 }
 
-/// Violations; `Err`: the document's schema cannot be asked.
+/// Violations, or why the document's schema cannot be used.
 pub(super) type Checked<T> = Result<T, String>;
 
 /// Finds the operation of a request.

@@ -15,7 +15,7 @@ use crate::dataset::expected::Expectation;
 use crate::task::decode_path;
 use crate::task::openapi::escaped;
 
-/// A message with the text that it was read from, and the operation that its path leads to.
+/// A message with its source text and its operation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Side<'m> {
     pub(super) text: &'m str,
@@ -23,7 +23,7 @@ pub(super) struct Side<'m> {
     pub(super) routed: Option<&'m Route<'m>>,
 }
 
-/// What a comparison finds.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) fields: OrderedMap<bool>,

@@ -16,7 +16,7 @@ const STATUS: &[&str] = &["status", "status_code"];
 const REQUEST: &[&[&str]] = &[METHOD, PATH, QUERY, HEADERS, BODY];
 const RESPONSE: &[&[&str]] = &[STATUS, HEADERS, BODY];
 
-/// A part of the message: the key that it stands under, and its value.
+/// A part of the message: its key and its value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'d, T> {
     pub(super) key: &'d str,
@@ -81,7 +81,7 @@ fn part_of<'d, T>(member: &'d Member<'_>, value: T) -> Part<'d, T> {
     Part { key: &member.key, at: member.value.start, value }
 }
 
-/// Says what a message looks like.
+/// Describes the form of a message.
 struct Form(MessagePart);
 
 impl Form {

@@ -47,7 +47,7 @@ impl MessageSchema {
     }
 }
 
-/// A schema in the making.
+/// A schema under construction.
 struct Draft<'a> {
     schemas: &'a Schemas,
     definitions: Map<String, Value>,

@@ -6,7 +6,7 @@ use super::super::json::{Kind, Object, Value, parse};
 use super::schemas::Shape;
 use crate::task::decode_path;
 
-/// What is given for a parameter, its texts decoded.
+/// The decoded value of a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ParameterValue<'m> {
     /// Text in a path, a query, a header or a JSON string: the schema says which type it has.
@@ -18,7 +18,7 @@ pub(super) enum ParameterValue<'m> {
     Fields(Vec<(Cow<'m, str>, ParameterValue<'m>)>),
 }
 
-/// How values are written into text.
+/// The serialization style of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     /// A comma between items; one value a name where it explodes.
@@ -29,7 +29,7 @@ pub(super) enum Style {
     DeepObject,
 }
 
-/// How the scalars of a value are read.
+/// How scalars are parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     Strings,

@@ -14,7 +14,7 @@ use crate::task::openapi::{OpenApiError, escaped, resolved, target};
 /// Keywords whose schemas judge the same value.
 const COMBINING: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 
-/// A document whose schemas are wanted.
+/// Compiles the schemas of a document.
 #[derive(Debug)]
 pub(super) struct Schemas {
     pub(super) document: Value,
@@ -24,7 +24,7 @@ pub(super) struct Schemas {
     assert_formats: bool,
 }
 
-/// A schema with its definitions, in one piece.
+/// A schema bundled with its definitions.
 #[derive(Debug)]
 pub(super) struct BundledSchema {
     pub(super) value: Value,
@@ -32,7 +32,7 @@ pub(super) struct BundledSchema {
     pub(super) definitions: BTreeMap<String, String>,
 }
 
-/// A schema of the document, compiled when it is first asked for.
+/// A schema of the document, compiled on first use.
 #[derive(Debug)]
 pub(super) struct LazySchema {
     /// JSON pointer into the document.
@@ -46,7 +46,7 @@ pub(super) struct CompiledSchema {
     definitions: BTreeMap<String, String>,
 }
 
-/// What a translation does with references.
+/// How a translation treats references.
 enum References<'r> {
     /// Leaves them out, and lists what they lead to.
     List(&'r mut Vec<String>),
@@ -285,7 +285,7 @@ impl CompiledSchema {
     }
 }
 
-/// Which values a parameter takes, for reading it from text.
+/// The values that a parameter takes, for parsing its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Shape {
     Scalar,

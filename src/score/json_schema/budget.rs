@@ -9,7 +9,7 @@ use crate::text::catch_panic::catch_panic;
 /// Bytes of a listed key besides its text.
 const KEY_BYTES: u64 = 32;
 
-/// What a validation may still spend.
+/// The steps that a validation may still take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::score) struct Budget {
     /// Looks at values, characters of long strings among them.
@@ -20,7 +20,7 @@ pub(in crate::score) struct Budget {
     pub(super) error_bytes: u64,
 }
 
-/// Why a validation ended before it was done.
+/// The budget ended before the validation did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::score) enum BudgetExceeded {
     Steps,

@@ -13,7 +13,7 @@ use crate::score::json::{Kind, Member, Number, Object, Value};
 /// Bytes of a string that are read in about the time of one look at a value.
 const BYTES_PER_STEP: u64 = 64;
 
-/// The representation's name for the validator.
+/// The validator's representation of completions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Completion;
 

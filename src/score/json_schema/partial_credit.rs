@@ -9,7 +9,7 @@ use super::schema::Violation;
 use crate::score::json::{Kind, Value};
 use crate::task::decode_path;
 
-/// The schema, read as a list of constraints.
+/// A schema as a list of constraints.
 #[derive(Debug)]
 pub(super) struct Constraints {
     schema: SchemaValue,
@@ -18,7 +18,7 @@ pub(super) struct Constraints {
 /// References are followed this deep; a recursive schema has no end of constraints.
 const MAX_DEPTH: usize = 32;
 
-/// Constraints met, of all.
+/// Constraints met, and their total.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     met: f64,
@@ -64,7 +64,7 @@ struct Walk<'s> {
     known: RefCell<HashMap<(usize, usize, usize), Tally>>,
 }
 
-/// Where a schema meets a value.
+/// A schema applied to a value.
 #[derive(Clone, Copy)]
 struct Place<'p> {
     /// JSON pointer to the value.

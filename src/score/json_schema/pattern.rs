@@ -15,7 +15,7 @@ pub(super) const BACKTRACK_LIMIT: usize = 100_000;
 /// Bytes of a string for which [`BACKTRACK_LIMIT`] stands; ten times as many get a tenth of the steps.
 const SHORT: usize = 1_000;
 
-/// `pattern`, where the engine has to backtrack.
+/// A `pattern` that needs backtracking, with a limit.
 pub(super) struct BoundedPattern {
     pattern: String,
     /// For strings of at most `SHORT * 10^i` bytes; the last one for all longer ones.

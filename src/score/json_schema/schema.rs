@@ -50,7 +50,7 @@ struct Documents {
     keys_backtrack: bool,
 }
 
-/// One constraint that a value breaks.
+/// A violated constraint.
 #[derive(Debug, Clone)]
 pub(in crate::score) struct Violation {
     pub(in crate::score) message: String,
@@ -237,7 +237,7 @@ impl Documents {
     }
 }
 
-/// References lead to files of the task, and nowhere else.
+/// Resolves references to files of the task only.
 struct LocalFiles {
     files: HashMap<String, serde_json::Value>,
     used: Arc<Mutex<Vec<String>>>,

@@ -14,7 +14,7 @@ pub(super) const HOME: &str = "task:///";
 /// Faults of a schema that are looked at.
 const MAX_FAULTS: usize = 1_000;
 
-/// Where a schema is written.
+/// The source position of a schema.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::score) struct Written<'a> {
     /// The file, for people.

@@ -1,6 +1,6 @@
 //! The keywords of JSON Schema, drafts 4 to 2020-12: what each does, in which drafts, and what its value is.
 
-/// A version of the standard, oldest first.
+/// A version of the JSON Schema standard, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Draft {
     D4,
@@ -10,7 +10,7 @@ pub enum Draft {
     D2020,
 }
 
-/// What a keyword's value is.
+/// The kind of value that a keyword takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeywordValue {
     Schema,
@@ -36,7 +36,7 @@ pub enum KeywordValue {
     Value,
 }
 
-/// One keyword.
+/// A keyword of JSON Schema.
 #[derive(Debug)]
 pub struct Keyword {
     pub name: &'static str,

@@ -24,7 +24,7 @@ const MAX_VALUE_BYTES: i32 = 64 << 10;
 /// Bytes that all databases of the process may take together, those of other threads among them.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
-/// A value of a result.
+/// A value in a result.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell {
     Null,
@@ -56,7 +56,7 @@ pub(super) struct Column {
     pub(super) about: String,
 }
 
-/// Why a query has no result.
+/// Why a query failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) message: String,
@@ -90,7 +90,7 @@ pub(super) enum FailureKind {
     Other,
 }
 
-/// What the statement that runs may still spend.
+/// The steps that the running statement may still take.
 #[derive(Debug)]
 struct Budget {
     looks: u64,

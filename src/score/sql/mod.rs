@@ -29,7 +29,7 @@ const MAX_CACHED_ROWS: usize = 100;
 /// Rows of a result that are shown.
 const MAX_SHOWN_ROWS: usize = 20;
 
-/// The result of a query, to be shown.
+/// A query's result, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryResult {
     pub columns: Vec<String>,
@@ -54,7 +54,7 @@ pub(super) struct Sql {
     dialect: String,
 }
 
-/// A database of one thread with the results of expected queries.
+/// A thread's database, with cached results of expected queries.
 struct OpenDatabase {
     schema: String,
     database: Result<Database, Failure>,

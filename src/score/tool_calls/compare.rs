@@ -20,7 +20,7 @@ pub(super) struct ExpectedCall<'e> {
     pub(super) arguments: &'e Map<String, Value>,
 }
 
-/// What a comparison finds.
+/// The result of a comparison.
 #[derive(Debug)]
 pub(super) struct Comparison {
     /// `calls`, and each expected argument as `FUNCTION.ARGUMENT`.
@@ -29,7 +29,7 @@ pub(super) struct Comparison {
     pub(super) differences: Vec<Violation>,
 }
 
-/// A call that answers an expected one, and its arguments compared.
+/// A call matched with an expected one.
 struct Pair {
     call: usize,
     fields: OrderedMap<bool>,

@@ -13,7 +13,7 @@ pub(super) struct Scan {
     is_escaped: bool,
 }
 
-/// What a text has of `{"name": …, "arguments": {`.
+/// The beginning of a call: `{"name": …, "arguments": {`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CallHead {
     /// A part of it, perhaps nothing.

@@ -10,7 +10,7 @@ use crate::text::unfinished;
 const KEYS: [&str; 10] =
     ["name", "arguments", "function", "id", "type", "index", "tool_calls", "role", "content", "refusal"];
 
-/// A part of what a completion says.
+/// A part of a completion: text, or a piece of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerPart {
     Text(String),
@@ -21,7 +21,7 @@ pub enum AnswerPart {
     Arguments(String),
 }
 
-/// Reads `<tool_call>` blocks wherever they stand, and a completion that begins as JSON.
+/// Reads `<tool_call>` blocks anywhere in a completion, or a completion that begins as JSON.
 #[derive(Debug)]
 pub struct CallReader {
     /// Whether calls may stand without a block.
@@ -58,7 +58,7 @@ enum Place {
     },
 }
 
-/// What the text that is held is so far.
+/// The interpretation of the buffered text so far.
 enum ReadState {
     /// It may be a call: more must come.
     Open,

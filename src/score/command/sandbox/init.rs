@@ -32,7 +32,7 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Bytes of a message between a process and an init.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// What an init runs.
+/// The program that an init runs, with its limits.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::score::command) struct Launch {
     pub(in crate::score::command) program: OsString,
@@ -50,7 +50,7 @@ pub(in crate::score::command) struct Ended {
     pub(in crate::score::command) signal: Option<i32>,
 }
 
-/// What an init says.
+/// A message from an init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Started { has_namespaces: bool },
@@ -123,7 +123,7 @@ fn fork(with_namespaces: bool) -> Result<Option<Pid>> {
     }
 }
 
-/// Texts that keep user and group what they are in a new user namespace.
+/// Mappings that keep user and group the same in a new user namespace.
 struct Namespaces {
     user: String,
     group: String,
