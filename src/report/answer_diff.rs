@@ -18,7 +18,7 @@ use crate::task::Task;
 
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
 
-/// Evals side by side.
+/// Several evals, compared prompt by prompt.
 #[derive(Debug, Clone)]
 pub struct Versus {
     /// One to three; the others are compared with the first.

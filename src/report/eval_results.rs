@@ -21,7 +21,7 @@ use crate::task::{PromptSet, Task, current_set_name};
 /// The prompts of a standalone eval, which may come from a file that is no set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
 
-/// Identifies the file of an eval.
+/// Identifies an eval's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvalId {
     /// The folder of the run or of the eval.
@@ -141,7 +141,7 @@ pub fn result_on(run: &Path, sets: &[&str]) -> Result<EvalId, ReportError> {
     base_and(RunState::result, run, sets).map(|[_, result]| result)
 }
 
-/// An eval on a set, given the best checkpoint.
+/// Selects an eval on a set, given the best checkpoint.
 type Choice = for<'a> fn(&'a RunState, &str, Option<u64>) -> Option<&'a Eval>;
 
 fn base_and(choice: Choice, run: &Path, sets: &[&str]) -> Result<[EvalId; 2], ReportError> {

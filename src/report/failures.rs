@@ -7,7 +7,7 @@ use crate::format::percent;
 use crate::run::{EvalRecord, RunState, SPARSE};
 use crate::score::FailureClass;
 
-/// By class, those that occur; a completion has at most one class.
+/// Shares of the failure classes that occur; a completion has at most one class.
 pub(super) type Shares = BTreeMap<FailureClass, f64>;
 
 /// Steps at the beginning and at the end whose means are in the table.

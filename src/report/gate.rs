@@ -7,7 +7,7 @@ use super::markdown::{line, table};
 use crate::format::{counted, percent, percent_interval};
 use crate::run::EvalRecord;
 
-/// The least value of a rate.
+/// The minimum of a rate.
 #[derive(Clone, Debug)]
 pub struct Threshold {
     /// `parse`, `valid`, `exact` or `tolerant`.

@@ -9,7 +9,7 @@ use crate::format::{or_na, percent};
 use crate::run::events::Eval;
 use crate::run::{HELD_OUT_SETS, RunState};
 
-/// Valid answers without exact ones are no success: both are judged wherever a run is shown.
+/// The verdict on a run, by both *valid* and *exact*: valid answers that are not exact are not a success.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunOutcome {
     /// The eval that represents the trained model ([`RunState::result`]); `None` if it was not compared with the base.

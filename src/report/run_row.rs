@@ -106,7 +106,7 @@ pub struct EvalSeries {
     pub trained: Option<(u64, EvalSummary)>,
 }
 
-/// `None` if the last step did not measure the metric.
+/// A metric's value at the last step; `None` if it was not measured there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LastValue {
     pub value: Option<f64>,

@@ -14,7 +14,7 @@ const MAX_BYTES: u64 = 8 << 20;
 /// In characters.
 const MAX_COMMENT_CHARS: usize = 2000;
 
-/// One per prompt of a set.
+/// A user's comment on a prompt of a set, at most one each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comment {
     pub set: String,

@@ -43,7 +43,7 @@ pub struct EvalRecord {
     pub unanswered: usize,
 }
 
-/// What a completion of an endpoint took.
+/// Cost, attempts and timing of an endpoint's completion.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointCall {

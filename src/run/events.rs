@@ -219,7 +219,7 @@ impl Eval {
     }
 }
 
-/// What the model still knows of the guard prompts.
+/// Log-probs of the guard prompts' references.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Guard {
@@ -330,7 +330,7 @@ pub struct Note {
     pub text: String,
 }
 
-/// What was repaired or will be redone after an interruption.
+/// What a worker repaired or redoes after an interruption.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Recovered {
@@ -343,7 +343,7 @@ pub struct Recovered {
     pub text: String,
 }
 
-/// The policy of `restored_step` continues in place of one that had collapsed.
+/// The restart from `restored_step` after the policy collapsed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Collapse {

@@ -86,7 +86,7 @@ fn is_written_from_afar(run: &Path) -> bool {
     FileSystem::for_path(run).is_network() && written.is_ok_and(|time| time.elapsed().is_ok_and(|age| age < SILENCE))
 }
 
-/// The last event of the latest worker that matters.
+/// The latest worker's last event that decides the state.
 enum LastEvent {
     Nothing,
     End(End),

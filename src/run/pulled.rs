@@ -12,7 +12,7 @@ use crate::files;
 /// Beside the runs; a folder of runs lists no name that begins with a dot.
 const MARK: &str = ".pulled.json";
 
-/// Where the runs of a folder were copied from.
+/// The source that a folder's runs were copied from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulled {
     /// `HOST:FOLDER`.

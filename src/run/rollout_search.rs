@@ -52,7 +52,7 @@ pub struct SearchHit {
     pub errors: Vec<String>,
 }
 
-/// What one piece of the files contained.
+/// The hits in one piece of the files.
 #[derive(Debug, Default)]
 pub struct SearchBatch {
     /// Only of the first matches; see [`search_rollouts`].
@@ -177,7 +177,7 @@ pub fn search_rollouts(
     Ok(())
 }
 
-/// What the pieces that were searched contained.
+/// The pieces searched so far, and their hits.
 #[derive(Default)]
 struct SearchProgress {
     bytes: u64,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::score::given_threads;
 
-/// What a program printed, and whether it succeeded.
+/// A program's output, and whether it succeeded.
 #[derive(Debug)]
 pub(super) struct CommandOutput {
     pub(super) is_success: bool,

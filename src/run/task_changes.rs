@@ -8,7 +8,7 @@ use crate::dataset::read_rows;
 use crate::files;
 use crate::task::{PromptSet, Task};
 
-/// A file of the task that differs.
+/// A file that differs between two versions of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileChange {
     pub name: String,

@@ -2,7 +2,7 @@
 
 use super::samples::student_mean;
 
-/// What the bounds beside a mean over runs are.
+/// The meaning of the bounds of a mean over runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
@@ -24,6 +24,7 @@ impl Spread {
     }
 }
 
+/// The mean of a metric over runs, with bounds.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct OverRuns {
     pub n: usize,

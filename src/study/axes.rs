@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::StudyError;
 use crate::config::{ConfigError, Key, Kind};
 
-/// What the runs of different seeds share.
+/// A setting of a sweep: the configuration that runs of different seeds share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     pub label: String,
@@ -25,14 +25,14 @@ pub struct Setting {
     pub pruned: Option<u64>,
 }
 
-/// A key with several values, as on a command line.
+/// A key with several values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Axis {
     pub key: &'static str,
     pub values: Vec<String>,
 }
 
-/// What `--set` asks for.
+/// The settings that `--set` spans.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Space {
     /// In the order given, without the seed.

@@ -7,7 +7,7 @@ use crate::report::{MetricComparison, MetricVerdict};
 use crate::run::EvalRecord;
 use crate::statistics::{OverRuns, over_runs};
 
-/// The second of two settings against the first.
+/// The comparison of two settings, second against first.
 #[derive(Debug, Clone)]
 pub struct ArmComparison {
     pub labels: [String; 2],

@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, RunDirectory, RunError, RunState, Status, eval_path, read_evals};
 
-/// By which settings are compared; the larger, the better.
+/// The metric by which settings are compared; larger is better.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
@@ -72,7 +72,7 @@ pub struct MeasuredRun {
     pub clipped: Option<f64>,
 }
 
-/// On the test set: of the base, and of the best checkpoint.
+/// Rates on the test set, of the base and of the best checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TestResult {
     pub step: u64,

@@ -6,7 +6,7 @@ use super::sweep::Sweep;
 use super::table::RunPhase;
 use crate::run::Status;
 
-/// What a session of a sweep has to do next.
+/// The next task of a sweep's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Create this run.

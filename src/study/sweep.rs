@@ -131,7 +131,7 @@ impl Sweep {
     }
 }
 
-/// The name of a variant of the task, and its files.
+/// A variant of the task: its name and files.
 pub type TaskVariant = (String, Vec<(String, Vec<u8>)>);
 
 /// The folder of a sweep.

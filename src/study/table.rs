@@ -14,7 +14,7 @@ use crate::run::{RunDirectory, RunError, Status};
 use crate::secrets::visible;
 use crate::statistics::{OverRuns, Spread, over_runs};
 
-/// Where a run of a sweep is.
+/// The phase of a sweep's run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunPhase {
     /// Not started.
