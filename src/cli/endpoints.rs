@@ -12,7 +12,7 @@ pub(super) use asking::EndpointTarget;
 #[cfg(not(feature = "download"))]
 pub(super) use unavailable::EndpointTarget;
 
-/// What all targets of an eval are asked.
+/// The settings that all targets of an eval share.
 #[derive(Clone, Copy)]
 pub(super) struct TargetInput<'a> {
     pub(super) status: &'a EvalStatus,

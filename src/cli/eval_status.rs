@@ -17,7 +17,7 @@ use crate::run::EvalProgress;
 /// How soon a signal is answered.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The line of an eval. Clones share it.
+/// The status line of an eval. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct EvalStatus(Arc<Mutex<Shown>>);
 

@@ -99,7 +99,7 @@ fn write_error(text: &str) {
     let _ = error.write_all(text.as_bytes()).and_then(|()| error.flush());
 }
 
-/// Why a command that writes incrementally ends early.
+/// The reason that a command which writes incrementally ends early.
 pub(super) enum Stopped {
     Write(std::io::Error),
     Work(Failure),

@@ -97,7 +97,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is known of a run on a Slurm partition before one of its nodes has measured anything.
+/// The plan of a run on a Slurm partition none of whose nodes has been measured.
 #[derive(Debug, serde::Serialize)]
 pub(super) struct PartitionPlan {
     /// For people.

@@ -47,7 +47,7 @@ impl Arguments {
 /// The final status, and the cause for `state.json`.
 type Ended = Result<(Status, String), Failure>;
 
-/// The devices that a run may use, and how many of them it takes.
+/// Devices that a run may use, and how many of them it needs.
 type UsableDevices = (Vec<Device>, usize);
 
 pub(super) fn run(arguments: Arguments) -> Outcome {

@@ -24,7 +24,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MIN_SECRET_KEY_LEN: usize = 12;
 const MAX_REASON_CHARS: usize = 300;
 
-/// What the endpoint answered.
+/// An endpoint's answer with its usage and latency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The completion as the scorer reads it; calls of tools in OpenAI's message form.
@@ -46,7 +46,7 @@ pub struct Answer {
     pub logprobs: Option<LogProbs>,
 }
 
-/// A question that got no answer.
+/// A question without an answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnansweredQuestion {
     /// Why the last attempt failed.
@@ -56,12 +56,13 @@ pub struct UnansweredQuestion {
     pub(super) of_all: bool,
 }
 
-/// An attempt that failed.
+/// A failed attempt, and whether to retry.
 struct FailedAttempt {
     reason: String,
     next: RetryPolicy,
 }
 
+/// Whether and when a failed question is asked again.
 enum RetryPolicy {
     /// The server may say how long to wait.
     Again(Option<Duration>),
@@ -75,7 +76,7 @@ impl FailedAttempt {
     }
 }
 
-/// Shared by the threads that ask.
+/// The HTTP client of one endpoint, shared by threads.
 pub(super) struct Client<'e> {
     endpoint: &'e Endpoint,
     agent: Agent,

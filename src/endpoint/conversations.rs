@@ -13,7 +13,7 @@ use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 use crate::score::{Score, Scorer};
 use crate::task::Task;
 
-/// What comes about while an endpoint is asked.
+/// Progress of asking an endpoint.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
     /// A turn begins, from 1.

@@ -34,7 +34,7 @@ pub struct Question {
     pub digest: String,
 }
 
-/// What turns rows into requests to one endpoint.
+/// Builds an endpoint's requests from rows.
 #[derive(Debug)]
 pub struct RequestForm<'a> {
     endpoint: &'a Endpoint,

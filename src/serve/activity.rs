@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
-/// Whether a connection's client waits for an answer; only until then may it be closed for another's sake.
+/// Whether a connection's client waits for an answer; an idle connection may be closed for another.
 #[derive(Clone, Debug)]
 pub(super) struct Activity(Arc<ActivityState>);
 
@@ -51,7 +51,7 @@ impl Activity {
     }
 }
 
-/// An answer that is being made or sent.
+/// An answer under way.
 #[derive(Debug)]
 pub(super) struct ActiveAnswer(Activity);
 

@@ -27,7 +27,7 @@ pub(super) fn server_error(why: &str) -> ApiError {
     ApiError::new(500, "server_error", None, why)
 }
 
-/// A completion as far as it is there.
+/// A completion so far.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) text: TextStream,

@@ -35,7 +35,7 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 /// For what was begun when the server was told to stop.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Clients did not end in time, or a second signal came.
+/// A shutdown with open connections: clients did not end in time, or a second signal came.
 #[derive(Debug)]
 pub(super) struct ForcedShutdown;
 
@@ -122,7 +122,7 @@ async fn make_room(open: &mut Vec<OpenConnection>, most: usize) {
     }
 }
 
-/// A connection as it is counted.
+/// Counts an open connection until dropped.
 struct ConnectionCount(Arc<Shared>);
 
 impl ConnectionCount {

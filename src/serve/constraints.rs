@@ -20,7 +20,7 @@ static COMPILING: Semaphore = Semaphore::const_new(2);
 const FORMAT: &str = "response_format";
 const TOOLS: &str = "tools";
 
-/// What completions may be, before it is compiled.
+/// The response format and tools of a request, not yet compiled.
 #[derive(Debug)]
 pub(super) struct ConstraintSpec {
     format: ResponseFormat,

@@ -85,7 +85,7 @@ pub(super) async fn generate(
     Ok(answer(200, &collected.whole()))
 }
 
-/// What a body asks for, ready to be queued.
+/// A parsed body, ready to be queued.
 struct PreparedRequest {
     /// Each with whether its completions may begin with a think block.
     jobs: Vec<(DecodeRequest, Reasoning)>,

@@ -35,7 +35,7 @@ pub enum ServeError {
     Decode { failures: usize, cause: String },
 }
 
-/// What is served.
+/// The model that is served, with its adapters.
 #[derive(Debug)]
 pub struct ServedModel {
     pub engine: Engine,
@@ -64,7 +64,7 @@ pub struct Settings {
     pub origins: Vec<String>,
 }
 
-/// A client's key. Only its hash is held, and hashes are compared, so that the time tells nothing about it.
+/// A client's key. Only its hash is stored; comparing hashes leaks nothing by timing.
 #[derive(Clone)]
 pub struct ApiKey([u8; 32]);
 
@@ -85,7 +85,7 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// What the handlers share.
+/// State shared by the handlers.
 #[derive(Debug)]
 struct Shared {
     queue: Queue,

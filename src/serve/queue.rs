@@ -20,7 +20,7 @@ const LEFT_ONE_IN: usize = 8;
 /// Tokens that wait for one client at most; a client that is further behind does not read.
 pub(super) const CLIENT_TOKENS: usize = 4096;
 
-/// What the jobs of one body share.
+/// State shared by the requests of one body.
 #[derive(Debug, Default)]
 pub(super) struct BodyState {
     /// Its completions that are decoded now, in all threads.
@@ -66,7 +66,7 @@ impl DecodeRequest {
     }
 }
 
-/// What a client's answer is made of; `index`: of the completion.
+/// A part of a client's answer; `index`: of the completion.
 #[derive(Debug)]
 pub(super) enum Event {
     Token {
@@ -82,7 +82,7 @@ pub(super) enum Event {
     Failed(String),
 }
 
-/// Why a body's prompts are not queued.
+/// Why a body's prompts cannot be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueError {
     Full,

@@ -86,7 +86,7 @@ impl TextStream {
     }
 }
 
-/// Takes the think block out of a text as it comes.
+/// Separates the think block from streamed text.
 #[derive(Debug)]
 pub(super) struct ThinkBlock {
     place: Place,

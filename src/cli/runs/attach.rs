@@ -128,7 +128,7 @@ fn watch(run: &RunDirectory, json: bool, below: &mut StatusArea, left: &AtomicBo
     }
 }
 
-/// What changes below the lines: how far an eval is, and in a terminal a chart.
+/// The part below the log that is redrawn: progress of an eval and, in a terminal, a chart.
 struct StatusArea {
     #[cfg(feature = "view")]
     chart: Option<crate::view::run_chart::RunChart>,

@@ -136,7 +136,7 @@ impl Fields<'_> {
     }
 }
 
-/// Items of a conversation -> turns: what one answer consisted of is one turn again.
+/// Joins the items of a conversation into turns.
 #[derive(Default)]
 struct Turns {
     messages: Vec<Message>,
