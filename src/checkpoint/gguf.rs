@@ -14,7 +14,7 @@ use crate::hub::{Architecture, ModelConfig, ModelSource, RopeScaling, Scope};
 use crate::model::{Weights, tensor_names};
 use crate::text::{QWEN2_WORDS, Tokenizer};
 
-/// How the matrices of a GGUF file are stored; norms and biases are always f32.
+/// The storage of matrices in a GGUF file; norms and biases are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GgufType {
     F32,

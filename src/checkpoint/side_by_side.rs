@@ -8,6 +8,7 @@ use crate::model::Decoder;
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
+/// A loaded base with one or several adapters that rows choose from.
 #[derive(Debug)]
 pub struct SharedBase {
     pub model: Decoder,

@@ -3,6 +3,7 @@
 use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule};
 use super::value::Kind;
 
+/// A configuration key: name, kind, default, presets and meaning.
 #[derive(Debug)]
 pub struct Key {
     /// As in `--set`, TOML files and `run.toml`.
@@ -20,7 +21,7 @@ pub struct Key {
     pub presets: [Option<&'static str>; 2],
 }
 
-/// What a derived default follows from.
+/// The values that a derived default is computed from.
 #[allow(missing_debug_implementations)]
 pub struct KnownValues<'a> {
     /// Reads the value of a key above it in the table.

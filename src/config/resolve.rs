@@ -14,7 +14,7 @@ use super::train_config::TrainConfig;
 use super::value::Value;
 use crate::format::line_column;
 
-/// What was wrong with a configuration, where, and what to do.
+/// An invalid configuration: what is wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A key that is not in the table.
@@ -91,7 +91,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What the user gave, layer by layer.
+/// The user's input, layer by layer.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     /// `--preset`.
@@ -177,7 +177,7 @@ impl Layers {
     }
 }
 
-/// A file of configuration keys as it was read: what follows from it stays the same when the file changes.
+/// A configuration file as it was read; later changes of the file do not affect it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConfigFile {
     /// Its path as shown in errors.

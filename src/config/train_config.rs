@@ -8,7 +8,7 @@ use crate::format::hex;
 use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute, Schedule};
 use super::value::StopCondition;
 
-/// Every key of [`super::KEYS`] with its value; meanings, units and ranges stand there. Written to `run.toml`.
+/// Every key of [`super::KEYS`] with its value. Written to `run.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a key's value may be.
+/// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Any text.
@@ -114,7 +114,7 @@ impl Kind {
     }
 }
 
-/// When a run has reached its goal on the eval set: a rate against a threshold.
+/// A threshold for a rate on the eval set at which a run stops.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StopCondition {
     /// `parse`, `valid`, `exact` or `tolerant`: a rate of the eval set.

@@ -78,7 +78,7 @@ pub(super) fn compile(
     Err(located(vocabulary, &files.concat(), &prepared, until))
 }
 
-/// Makes the schemas that a grammar names of those of the files.
+/// Builds the schemas that a grammar names from those of the files.
 type AssembleSchemas<'a> = Box<dyn Fn(Vec<Value>) -> Vec<(&'static str, Value)> + 'a>;
 
 /// Calls and what may stand in their place; `@json` is one call in a block, or the list of them.

@@ -96,7 +96,7 @@ impl Reasoning {
     }
 }
 
-/// A compiled grammar of answers in the tokens of one model.
+/// A compiled grammar of answers, in the tokens of one model.
 pub struct Constraint {
     /// At the beginning. In a lock, since copies share what they learn.
     start: Mutex<Matcher>,
@@ -188,7 +188,7 @@ fn within<R: Send + 'static>(limit: Duration, work: impl FnOnce() -> R + Send + 
     receiver.recv_timeout(limit.saturating_sub(start.elapsed())).map_err(|_| too_long())
 }
 
-/// A completion that is being decoded.
+/// The parser's state after the tokens of one completion.
 pub struct Progress {
     matcher: Matcher,
     vocabulary: Arc<Vocabulary>,
@@ -198,7 +198,7 @@ pub struct Progress {
     tokens: usize,
 }
 
-/// Where a completion is.
+/// The part of the completion under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     /// So many bytes of `<think>` were written, and nothing else.
@@ -282,7 +282,7 @@ pub struct TaskConstraints {
     compiled: Mutex<CompiledConstraints>,
 }
 
-/// By a row's own tools, and whether the prompt asks for a think block.
+/// Constraints by a row's own tools and by whether its prompt opens a think block.
 type CompiledConstraints = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
 
 impl TaskConstraints {

@@ -37,7 +37,7 @@ pub(super) struct Schemas<'a> {
     pub(super) definitions: &'a Map<String, Value>,
 }
 
-/// What applies to one value.
+/// The schemas that apply to one value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ApplicableSchemas<'a> {
     pub(super) schemas: Vec<&'a Map<String, Value>>,

@@ -21,7 +21,7 @@ pub(super) const HOME: &str = "task:///";
 /// Values that a schema with all that it refers to may have.
 const MAX_VALUES: usize = 50_000;
 
-/// A file with a schema.
+/// A schema and the name of its file.
 #[derive(Clone, Debug)]
 pub struct SchemaFile {
     /// For people.
@@ -44,7 +44,7 @@ pub(super) struct Node {
     pub(super) place: (usize, String),
 }
 
-/// What schemas refer to, as the grammar's compiler takes it; several schemas share it.
+/// Referenced schemas in the form that the grammar compiler takes; several schemas share them.
 #[derive(Debug, Default)]
 pub(super) struct PreparedSchemas {
     pub(super) definitions: Map<String, Value>,

@@ -41,7 +41,7 @@ pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inf
     inferred
 }
 
-/// What the values of one place have in common.
+/// What all values at one place have in common.
 #[derive(Debug, Default)]
 struct Shape {
     count: usize,

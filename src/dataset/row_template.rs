@@ -15,7 +15,7 @@ const MARK: &str = "===";
 const FUEL: u64 = 200_000;
 const ROLES: [&str; 4] = ["system", "user", "assistant", "developer"];
 
-/// What a section sets.
+/// The part of a row that a section sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     /// The last turn of a role; a row without one gets it.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::failpoint::{failpoint, torn_write};
 
-/// Who may open what is written.
+/// The permissions of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// This user alone.
@@ -17,7 +17,7 @@ pub enum Access {
     Umask,
 }
 
-/// Whether what is written outlasts a power cut.
+/// Whether a write is flushed to disk before it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
     /// The file and its name are on the disk when the writer returns.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{ModelSource, cache, embedded};
 
-/// A model that can be named as a start without fetching anything.
+/// A model on this machine that a run can start from.
 #[derive(Debug, Clone)]
 pub struct LocalModel {
     /// What `base_model` takes: an embedded name, a name of the cache, or a folder.
@@ -15,7 +15,7 @@ pub struct LocalModel {
     pub source: ModelSource,
 }
 
-/// Where a model lies.
+/// Where a local model is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModelPlace {
     /// In the program itself.

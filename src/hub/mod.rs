@@ -26,7 +26,7 @@ pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;
 pub use weights::{ELEMENT_TYPES, TensorEntry};
 
-/// Why a model cannot be found or read; every sentence says what to do next.
+/// Why a model cannot be found or read, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Neither a folder, nor in the cache, nor embedded.

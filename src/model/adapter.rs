@@ -20,7 +20,7 @@ pub enum Adapters {
     Off,
 }
 
-/// Adapters on or off, and where several stand side by side in the rank, whose numbers each row uses.
+/// Whether adapters are on and, where several stand side by side, which one each row uses.
 #[derive(Clone, Copy, Debug)]
 pub struct AdapterUse<'a> {
     pub adapters: Adapters,
@@ -42,8 +42,8 @@ impl From<Adapters> for AdapterUse<'_> {
     }
 }
 
-/// The adapters of one matrix, or of the parts of a packed one: their A's stand one below the other, since all read the
-/// same input.
+/// The adapters of one matrix, or of the parts of a packed one: their A matrices are stacked, since all read the same
+/// input.
 #[derive(Clone, Debug)]
 pub(super) struct AdapterSet {
     /// The A's: [parts * rank, inputs].
@@ -59,7 +59,7 @@ pub(super) struct AdapterSet {
     pub(super) joined: Option<JoinedAdapter>,
 }
 
-/// An adapted matrix on a GPU.
+/// An adapted matrix on a GPU, `[W; A]`.
 #[derive(Clone, Debug)]
 pub(super) struct JoinedAdapter {
     /// `[[W, scale * B], [A, 0]]`.
@@ -68,7 +68,7 @@ pub(super) struct JoinedAdapter {
     pub(super) b: Tensor,
 }
 
-/// One part's B.
+/// The B matrix of one part.
 #[derive(Clone, Debug)]
 pub(super) struct AdapterPart {
     /// The part's columns in the packed result.

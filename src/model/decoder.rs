@@ -32,7 +32,7 @@ pub struct Decoder {
     device: Device,
 }
 
-/// What the backward of a batch reads.
+/// The activations that a batch's backward reads.
 #[derive(Debug)]
 pub struct Activations {
     batch: DeviceBatch,
@@ -41,7 +41,7 @@ pub struct Activations {
     last: Tensor,
 }
 
-/// What is kept of a layer; the rest is computed again.
+/// The activations kept of a layer; the rest is recomputed.
 #[derive(Debug)]
 enum SavedActivations {
     Input(Tensor),

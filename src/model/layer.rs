@@ -100,7 +100,7 @@ pub struct Layer {
     pub(super) down_norm: Option<NormWeight>,
 }
 
-/// What the rows of a batch are, the same for every layer.
+/// Positions, segments and adapters of a batch's rows, the same for every layer.
 #[derive(Clone, Copy, Debug)]
 pub struct RowContext<'a> {
     /// Position of each row: `[rows]`, u32.
@@ -110,7 +110,7 @@ pub struct RowContext<'a> {
     pub adapters: AdapterUse<'a>,
 }
 
-/// What a layer's backward reads, with [`DerivedActivations`]: no product with the layer's matrices is repeated.
+/// The inputs of a layer's backward, with [`DerivedActivations`]: no matmul of the forward is repeated.
 #[derive(Debug)]
 pub(super) struct LayerActivations {
     input: Tensor,
@@ -124,8 +124,7 @@ pub(super) struct LayerActivations {
     down: Option<Tensor>,
 }
 
-/// What follows from a layer's activations by its norms, its rotation and its activation function: a third of the bytes
-/// beside bf16.
+/// Activations that norms, rotation and the activation function recompute: a third of a layer's bytes in bf16.
 #[derive(Debug)]
 pub(super) struct DerivedActivations {
     normed: Tensor,

@@ -18,7 +18,7 @@ use crate::kernels::rope::RopeTable;
 use crate::kernels::swiglu::Activation;
 use crate::kernels::write_rows::write_rows;
 
-/// Takes tensors from the flat buffer when they are trained, from the checkpoint when not.
+/// Loads a model's tensors: trained ones into the flat buffer, frozen ones from the checkpoint.
 pub(super) struct ModelLoader<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) weights: &'a Weights,

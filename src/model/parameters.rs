@@ -7,7 +7,7 @@ use super::Shard;
 use crate::config::TrainConfig;
 use crate::kernels::adamw::{MatrixCopies, MatrixCopy, cast_into};
 
-/// What an optimizer may change.
+/// The parameters that an optimizer may change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trainable {
     /// Nothing.
@@ -56,7 +56,7 @@ impl ParameterSlot {
     }
 }
 
-/// The flat buffer and its slots, in the order of their offsets. Where ranks divide it, each has its own part in full
+/// The flat buffer of trained parameters and its slots, by offset. With shards, each rank has its own part in full
 /// precision and all of it as the layers read it.
 #[derive(Clone, Debug)]
 pub struct Parameters {

@@ -19,7 +19,7 @@ use crate::hub::{AttentionBias, ModelConfig, ModelSource};
 
 pub use self::load_progress::{LoadProgress, watch_loading};
 
-/// Named tensors. A copy is cheap: it shows the same ones.
+/// A model's named tensors, loaded on demand. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Weights {
     origin: Origin,

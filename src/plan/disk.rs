@@ -37,7 +37,7 @@ pub const STEPS_PER_ROLLOUT_FILE: u64 = 100;
 /// An upper bound: 0.05 to 0.09 on runs of the embedded model.
 pub const COMPRESSED_SHARE: f64 = 0.1;
 
-/// The number of files that a run has by its keep rules.
+/// The number of files that a run's retention rules keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Step 0, the best, the end and the latest.

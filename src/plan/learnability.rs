@@ -31,7 +31,7 @@ pub struct GroupOutcome {
     pub tiers: Vec<Tier>,
 }
 
-/// The sampled groups.
+/// The sampled groups of a learnability check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signal {
     /// One per prompt.
@@ -47,7 +47,7 @@ pub struct Signal {
     pub guidance: Guidance,
 }
 
-/// Where the answers of guided groups would come from.
+/// The rows whose groups can be guided, and why others cannot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guidance {
     /// `guided`.

@@ -47,7 +47,7 @@ impl Speed {
     }
 }
 
-/// Times of a run in which every group is mixed. An upper bound if [`Self::is_upper_bound`].
+/// Time estimates of a run in which every group is mixed. An upper bound if [`Self::is_upper_bound`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Time {
     pub prefill_seconds_per_step: f64,

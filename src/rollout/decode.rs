@@ -24,7 +24,7 @@ mod admission; // which requests have room, and places for their tokens
 mod drafting; // how many tokens are drafted for a pass
 mod rows; // a completion's tokens, its end, and what its next pass needs
 
-/// A completion that is being decoded.
+/// A completion under way.
 struct Row {
     request: u64,
     sample: u32,
@@ -46,14 +46,14 @@ struct Row {
     constrained: Option<ConstrainedRow>,
 }
 
-/// A prompt that is being completed.
+/// A prompt in the KV cache with completions under way.
 struct Prompt {
     /// First row and number of rows in the cache.
     place: (usize, usize),
     ngrams: Ngrams,
 }
 
-/// How rows are computed: by a list on the CPU, by a recorded graph on a GPU.
+/// Runs decode steps: by a list of rows on the CPU, by a recorded graph on a GPU.
 enum StepBackend {
     /// Draws that were not read yet, and those of the last pass.
     Listed(VecDeque<Vec<SampledToken>>, Vec<SampledToken>),
@@ -61,7 +61,7 @@ enum StepBackend {
     Recorded(super::decode_gpu::Steps),
 }
 
-/// A request with completions that have not ended.
+/// A request with unfinished completions.
 struct ActiveRequest {
     request: Request,
     sampling: Sampling,
@@ -70,7 +70,7 @@ struct ActiveRequest {
     unfinished: usize,
 }
 
-/// A request, or what fits of it.
+/// A request that was given KV slots, with all or some of its samples.
 struct AdmittedRequest {
     request: u64,
     /// First row and number of rows in the cache.
@@ -79,6 +79,7 @@ struct AdmittedRequest {
     samples: Vec<(u32, (usize, usize))>,
 }
 
+/// The state of a decode: requests that wait, rows under way, and the KV cache that they share.
 struct DecodeBatch<'a> {
     model: &'a Decoder,
     adapters: Adapters,

@@ -39,7 +39,7 @@ pub(super) fn limits(model: &Decoder) -> DecodeLimits {
     }
 }
 
-/// Caches and recorded passes of the last rollout, for the next one.
+/// KV cache and recorded graphs of the last rollout, for the next one.
 #[derive(Debug, Default)]
 pub(super) struct GpuBuffers(Mutex<Option<(TensorId, KvCache, Steps)>>);
 
@@ -75,7 +75,7 @@ impl GpuBuffers {
     }
 }
 
-/// What passes read and write, always at the same place, and the recorded ones.
+/// Recorded decode graphs with their input and output buffers, at fixed addresses.
 #[derive(Debug)]
 pub(super) struct Steps {
     /// [most rows, 11], u32: for n rows `SampleParams::words`, [n, 4], the table of `DecodeRows::Table`, [n, 4], tokens,
@@ -99,7 +99,7 @@ pub(super) struct Steps {
     masked: Option<MaskBuffers>,
 }
 
-/// What stands between a pass and its draws where these wait for masks.
+/// Logits and masks between a pass and its sampling, for constrained rows.
 #[derive(Debug)]
 struct MaskBuffers {
     /// [most rows, vocabulary], f32.
@@ -120,7 +120,7 @@ impl MaskBuffers {
     }
 }
 
-/// What the passes of a graph have in common.
+/// What a recorded graph depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct GraphKey {
     rows: usize,

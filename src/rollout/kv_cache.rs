@@ -8,7 +8,7 @@ use crate::kernels::sampler::SampleParams;
 use crate::kernels::write_rows::write_rows;
 use crate::model::Decoder;
 
-/// What is decoded together at most.
+/// Limits on what is decoded together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecodeLimits {
     /// Completions.
@@ -32,7 +32,7 @@ pub(super) struct DecodeLimits {
     pub(super) padded_drafted: fn(usize) -> usize,
 }
 
-/// How much of its room a decode takes, and how long what it decodes gets.
+/// The sizes of one decode's caches and batches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capacity {
     /// Completions that are decoded together.
@@ -75,7 +75,7 @@ impl Capacity {
     }
 }
 
-/// A token that is fed.
+/// The input token of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum FedToken {
     Known(u32),
@@ -83,7 +83,7 @@ pub(super) enum FedToken {
     Sampled(usize),
 }
 
-/// One row of a step: a token that is fed, and the draw that follows it.
+/// One row of a step: the input token, and the parameters that sample the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Feed {
     pub(super) row: DecodeRow,
@@ -181,7 +181,7 @@ pub(super) fn joined(kv_slots: impl Iterator<Item = (usize, usize)>) -> Vec<(usi
     ranges
 }
 
-/// Places of a cache that nothing has, by their start.
+/// Free slots of a cache: ranges by their start.
 #[derive(Debug)]
 pub(super) struct FreeSlots(Vec<(usize, usize)>);
 

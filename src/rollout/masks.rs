@@ -98,7 +98,7 @@ pub(super) fn sample(logits: &Tensor, params: &[SampleParams], masks: Option<&[u
     masks.map_or_else(|| sample_tokens(logits, params), |masks| sample_masked(logits, params, masks))
 }
 
-/// How long masks took.
+/// The time spent on masks.
 #[derive(Debug, Default)]
 pub struct MaskOverhead {
     masks: AtomicU64,

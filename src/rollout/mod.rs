@@ -30,7 +30,7 @@ pub use scored::{RolloutContext, ScoredCompletion, Watcher, signal_of};
 pub use shaping::Shaping;
 pub use thread_pool::ThreadPool;
 
-/// A prompt, and the number of its completions.
+/// A prompt, and how many completions to sample.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     /// At least one token.
@@ -133,7 +133,7 @@ pub struct Completion {
     pub stop: StopReason,
 }
 
-/// What was sampled.
+/// Completions of a rollout, with counts and warnings.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RolloutOutput {
     /// By request, in order.
@@ -158,7 +158,7 @@ pub fn token_count(completions: &[Vec<Completion>]) -> usize {
     completions.iter().flatten().map(|completion| completion.token_ids.len()).sum()
 }
 
-/// What a GPU refused a rollout, and what was done instead: it took longer.
+/// A slower path that a rollout took because the GPU refused the usual one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum GpuFallback {
     /// A pass could not be recorded as a CUDA graph: kernels are started one by one.
@@ -167,7 +167,7 @@ pub enum GpuFallback {
     Smaller { parts: usize },
 }
 
-/// How a rollout was decoded.
+/// Counts of decode steps, rows and drafted tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DecodeCounts {
     /// Passes through the model after the prefills.
@@ -191,8 +191,8 @@ impl std::ops::AddAssign for DecodeCounts {
     }
 }
 
-/// A completion that has ended, while others are decoded. Where memory runs out, a rollout is tried again, and it ends
-/// once more.
+/// A completion that ended while others are decoded. A rollout that runs out of memory is retried, and reports it
+/// again.
 #[derive(Debug)]
 pub struct EndedCompletion {
     pub request: Request,
@@ -201,7 +201,7 @@ pub struct EndedCompletion {
     pub completion: Completion,
 }
 
-/// What the rollouts of one model keep from one to the next.
+/// State that the rollouts of one model carry over: draft history, buffers, batch size after OOM.
 #[derive(Debug, Default)]
 pub struct RolloutMemory {
     /// Completions to draft from.
@@ -248,7 +248,7 @@ impl RolloutMemory {
     }
 }
 
-/// Its end ends the channel, so that whoever receives from it does not wait forever, after a panic too.
+/// Closes the channel when dropped, after a panic too, so that its receiver does not wait forever.
 struct ListenerGuard<'a>(&'a RolloutMemory);
 
 impl Drop for ListenerGuard<'_> {
@@ -280,7 +280,7 @@ pub fn generate(
     Ok(results.into_iter().fold(RolloutOutput::default(), RolloutOutput::followed_by))
 }
 
-/// What is decoded together at most from a [`RequestSource`].
+/// Limits on what is decoded together from a [`RequestSource`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSize {
     /// Completions.

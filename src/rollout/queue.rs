@@ -3,7 +3,7 @@
 
 use super::{Completion, Request, RolloutMemory, Sampling};
 
-/// A request with what its completions are sampled by.
+/// A request with its sampling parameters.
 #[derive(Clone, Debug)]
 pub struct QueuedRequest {
     /// Given by the source; no two requests that are decoded together share one.
@@ -15,7 +15,7 @@ pub struct QueuedRequest {
     pub adapter: Option<u32>,
 }
 
-/// What a source has between two passes.
+/// New requests of a source, or its end.
 #[derive(Debug)]
 pub enum Arrivals {
     /// Those that have come, maybe none.
@@ -40,7 +40,7 @@ pub trait RequestSource {
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
 }
 
-/// All requests at once, and their completions.
+/// A source with all requests from the start; collects their completions.
 #[derive(Debug)]
 pub(super) struct FixedRequests<'a> {
     requests: &'a [Request],

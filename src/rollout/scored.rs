@@ -17,7 +17,7 @@ use crate::model::{Adapters, Decoder};
 use crate::score::{Score, Scorer};
 use crate::text::Tokenizer;
 
-/// The model to sample from, and its environment.
+/// The model to sample from, with tokenizer, memory and threads.
 #[derive(Clone, Copy, Debug)]
 pub struct RolloutContext<'a> {
     pub engine: &'a Engine,
@@ -36,7 +36,7 @@ pub struct ScoredCompletion {
     pub score: Score,
 }
 
-/// Learns of completions while others are decoded, on a thread of its own.
+/// Is told of each completion's score while others are decoded, on a thread of its own.
 pub trait Watcher: Send {
     /// Whether it learns of the completions of `request`.
     fn wants(&self, request: &Request) -> bool;

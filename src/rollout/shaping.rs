@@ -9,7 +9,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use crate::kernels::sampler::{SampleParams, SampledToken, mask_words};
 
-/// How a served completion is drawn otherwise than from the model's whole distribution.
+/// Penalties, top-p and alternatives of a served completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shaping {
     /// Nucleus sampling: the likeliest tokens whose probabilities add up to this, one at least; 1: all.
@@ -40,7 +40,7 @@ impl Shaping {
     }
 }
 
-/// A draw of a pass that is made here.
+/// The sampling parameters of a row that is sampled on the host.
 #[derive(Debug)]
 pub(super) struct ShapedParams {
     /// Index in the pass.
@@ -61,7 +61,7 @@ impl ShapedParams {
     }
 }
 
-/// What a [`ShapedParams`] drew.
+/// The result of a [`ShapedParams`].
 #[derive(Debug, PartialEq)]
 pub(super) struct ShapedToken {
     pub(super) index: usize,
@@ -86,7 +86,7 @@ pub(super) fn sample_shaped(
     params.iter().map(shaped).collect()
 }
 
-/// A token that may come.
+/// A candidate for the next token.
 #[derive(Clone, Copy)]
 struct Candidate {
     id: u32,

@@ -14,7 +14,7 @@ pub struct ThreadPool {
     is_cancelled: Option<IsCancelled>,
 }
 
-/// Called often, from several threads.
+/// Says whether to stop; called often, from several threads.
 type IsCancelled = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The error of cancelled work.

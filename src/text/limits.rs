@@ -38,7 +38,7 @@ thread_local! {
     static PRINTED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A prompt while it is written; it stops at [`MAX_PROMPT_BYTES`].
+/// A prompt under construction; writing fails beyond [`MAX_PROMPT_BYTES`].
 #[derive(Default)]
 pub(super) struct BoundedPrompt {
     pub(super) bytes: Vec<u8>,
@@ -213,6 +213,7 @@ fn type_of(value: &Value) -> &'static str {
     value.as_object().map_or("", |object| object.type_name())
 }
 
+/// Limits on the values that one prompt uses.
 struct Bounds<'n> {
     name: &'n str,
     text_bytes: usize,

@@ -247,7 +247,7 @@ fn operators_within(tag: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Bytes of code with their offset and depth of brackets; strings are left out.
+/// Iterates over the bytes of code, outside strings, with their offset and bracket depth.
 struct Code<'a> {
     bytes: &'a [u8],
     at: usize,

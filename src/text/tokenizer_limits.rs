@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 256 << 20;
 /// The longest token; published ones stay below 600 bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 16;
 
-/// How much longer a text can become.
+/// A bound on the growth of a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ExpansionBound {
     encode: f64,
@@ -22,7 +22,7 @@ pub(super) struct ExpansionBound {
     shrinking: Option<usize>,
 }
 
-/// What of a tokenizer's file is looked at before it is built: building runs the normalizers over the added tokens.
+/// The parts of a tokenizer's file that are checked before it is built: building runs the normalizers.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Rules {

@@ -13,7 +13,7 @@ const LOG_RATIO_LIMIT: f64 = 20.0;
 /// (the `delta` of a two-sided clip). `cispo` has its own cap.
 const RATIO_CAP: f64 = 2.0;
 
-/// Which loss, and its numbers.
+/// The policy loss and its coefficients.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LossSettings {
     pub policy_loss: PolicyLoss,
@@ -45,7 +45,7 @@ pub struct StepTotals {
     pub tokens: usize,
 }
 
-/// One completion's numbers, all of length T.
+/// Log-probs and advantage of one completion of length T.
 #[derive(Clone, Copy, Debug)]
 pub struct SequenceTerms<'a> {
     /// Log-probs under the weights being trained, nats.
@@ -58,7 +58,7 @@ pub struct SequenceTerms<'a> {
     pub advantage: f64,
 }
 
-/// What a completion adds to the step's loss.
+/// The contribution of a completion to the step's loss.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SequenceLoss {
     /// Its share of the loss.
@@ -154,7 +154,7 @@ fn clipped_surrogate(settings: &LossSettings, terms: SequenceTerms<'_>, share: f
     result
 }
 
-/// One ratio's term, its derivative by the ratio's logarithm, and which bound took the derivative away.
+/// A ratio's loss term, its derivative by the log-ratio, and the bound that made it 0.
 struct ClippedRatio {
     term: f64,
     slope: f64,

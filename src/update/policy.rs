@@ -12,7 +12,7 @@ use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
 use crate::model::{Adapters, Decoder, Gradients};
 use crate::rollout::{Completion, ThreadPool};
 
-/// One completion to learn from.
+/// A completion with its advantage and log-probs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySample<'a> {
     /// Its tokens as they were sampled, the stop token included.
@@ -43,7 +43,7 @@ pub struct PolicyGroup<'a> {
     pub samples: Vec<PolicySample<'a>>,
 }
 
-/// How a gradient is computed.
+/// How a gradient is computed: loss, temperature and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySettings {
     pub loss: LossSettings,
@@ -54,7 +54,7 @@ pub struct PolicySettings {
     pub recompute: bool,
 }
 
-/// What the forward passes of a step showed, summed over the tokens that were forwarded.
+/// Statistics of a step's forward passes, summed over tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyStatistics {
     /// The loss. Near 0 on-policy by construction: advantages sum to 0.

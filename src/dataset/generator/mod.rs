@@ -17,8 +17,7 @@ use super::{DatasetError, PromptRow};
 use crate::task::Task;
 use crate::text::Message;
 
-/// Which rows: the three written sets, or the endless ones that the embedded model is pretrained on. No two share a
-/// composed word.
+/// A stream of rows: one of the three sets, or the endless one for pretraining. No two share a composed word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
     /// `train`.

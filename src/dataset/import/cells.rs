@@ -100,7 +100,7 @@ fn types_of_value(value: &Value) -> &'static [&'static str] {
     }
 }
 
-/// The types that all texts of a column have so far, the narrowest first.
+/// The types that fit all texts of a column so far, narrowest first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ColumnType {
     fits: [bool; TYPES.len()],

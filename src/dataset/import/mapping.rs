@@ -38,7 +38,7 @@ const PARTS: [(&str, &[&str]); 5] = [
 /// `expected` of conversations that end with the right answer.
 pub const LAST_TURN: &str = "last-turn";
 
-/// The texts of a mapping, by part; an empty text leaves the part out.
+/// The texts of a mapping, by part; the part of an empty text is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MappingText {
     /// A column of prompts or of conversations, or a template such as `Read this: {{ text }}`.
@@ -147,7 +147,7 @@ enum Expected {
     LastTurn,
 }
 
-/// A mapping that fits the columns of a file.
+/// A mapping, checked against the columns of a file.
 #[derive(Debug)]
 pub(super) struct Mapping {
     prompt: Source,

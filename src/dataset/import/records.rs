@@ -20,7 +20,7 @@ const DELIMITERS: [u8; 4] = *b",;\t|";
 /// Follows the text of a CSV file: a record of its own, unless a quote is still open there.
 const END: &str = "\n\0";
 
-/// How a file holds its records.
+/// The file format of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A header, then a record a line; `,`, `;`, tabs or `|` between the cells.
@@ -167,7 +167,7 @@ fn json(text: String) -> Records {
     }))
 }
 
-/// What is left of a list.
+/// The unread rest of a JSON list.
 struct JsonList {
     text: String,
     at: usize,
@@ -273,7 +273,7 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     })))
 }
 
-/// What is read for one record is bounded: a quote that is not closed makes one of all the rest.
+/// A reader with a limit per record: a quote that is not closed would make one record of the rest.
 struct LimitedReader<R> {
     reader: R,
     left: Rc<Cell<usize>>,

@@ -2,7 +2,7 @@
 
 use super::{Architecture, ModelConfig, RopeScaling};
 
-/// What a gate of the feed-forward block goes through.
+/// The activation function of the feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     Silu,
@@ -19,7 +19,7 @@ impl Activation {
     }
 }
 
-/// What a layer's queries see.
+/// The range of tokens that a layer's queries see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Every token before.
@@ -28,7 +28,7 @@ pub enum Scope {
     Window,
 }
 
-/// Layers whose queries see the last tokens alone.
+/// The layers whose queries see only the last tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlidingWindow {
     /// Tokens that a query sees, its own included.
@@ -39,7 +39,7 @@ pub struct SlidingWindow {
     pub rope_theta: f64,
 }
 
-/// The parts in which families differ.
+/// The options in which families of decoders differ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
     /// Norms of each query head and each key head.
@@ -84,7 +84,7 @@ impl DecoderOptions {
     }
 }
 
-/// The names of a layer's norms of the residual stream and of what is added to it.
+/// Tensor names of a layer's norms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NormNames {
     /// Before attention.

@@ -72,7 +72,7 @@ fn is_whole(path: &Path, file: &RemoteFile, on_progress: &mut dyn FnMut(u64)) ->
     std::fs::remove_file(path).map(|()| false)
 }
 
-/// The hash by which a file is listed.
+/// The hash that the Hub lists for a file.
 #[derive(Clone)]
 enum Hasher {
     Sha256(Sha256),
@@ -116,8 +116,7 @@ impl Hasher {
     }
 }
 
-/// What has arrived of a file, under a name of its own, locked while this process fetches it; the next byte is written
-/// at its end.
+/// A partly downloaded file, locked while this process fetches it; the next byte is appended.
 struct PartialDownload {
     path: PathBuf,
     file: File,

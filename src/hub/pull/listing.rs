@@ -15,7 +15,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The longest list of files that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// What a file's bytes must hash to, in hex.
+/// The expected hash of a file, in hex.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checksum {
     /// SHA-256, of files in large file storage.
@@ -41,7 +41,7 @@ pub(super) struct RemoteFile {
     pub(super) checksum: Checksum,
 }
 
-/// The files of a commit that are not directories deep.
+/// The files at the top level of a commit.
 #[derive(Debug)]
 pub(super) struct Listing {
     name: String,
