@@ -122,7 +122,7 @@ struct Factors {
     /// The bias correction of the first moment, times the learning rate.
     correct_first: f32,
     correct_second: f32,
-    /// What weight decay leaves of a weight.
+    /// The factor that weight decay leaves.
     keep: f32,
 }
 

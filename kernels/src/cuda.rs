@@ -1,5 +1,5 @@
-//! What every CUDA kernel's launch shares: the compiled modules, addresses of tensors, fresh tensors, and the device
-//! itself as the engine wants it.
+//! CUDA basics that every kernel's launch shares: compiled modules, addresses of tensors, new tensors, and the device
+//! as the engine configures it.
 //!
 //! All work of a process goes to one stream in the order of the calls, so neither a launch nor a freed tensor needs any
 //! synchronisation.

@@ -41,7 +41,7 @@ impl CudaLibraries {
         })
     }
 
-    /// What this process found.
+    /// The libraries found by this process.
     pub fn found() -> &'static Self {
         #[cfg(not(feature = "cuda"))]
         return const { &Self { built_with: None, driver: None, files: Vec::new() } };
@@ -154,7 +154,7 @@ mod load {
         let of = |name: &str, rest: &str| {
             std::env::var_os(name).filter(|folder| !folder.is_empty()).map(|folder| PathBuf::from(folder).join(rest))
         };
-        // What scripts/cuda-toolkit fetched.
+        // The download of scripts/cuda-toolkit.
         let fetched = of("GRPO_TUI_CUDA", "lib")
             .or_else(|| of("XDG_CACHE_HOME", "grpo-tui/cuda-13.0/lib"))
             .or_else(|| of("HOME", ".cache/grpo-tui/cuda-13.0/lib"));

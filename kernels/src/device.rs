@@ -49,7 +49,7 @@ impl Engine {
     /// How many GPUs this process may use, or why none.
     ///
     /// # Errors
-    /// What a person can do about it, in a sentence.
+    /// A sentence on what to do.
     pub fn usable_gpus() -> std::result::Result<usize, String> {
         #[cfg(feature = "cuda")]
         return cuda::count().map_err(|error| explained(&error.to_string()));

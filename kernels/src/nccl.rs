@@ -60,7 +60,7 @@ impl Communicator {
     /// the same hosts give the same bits.
     ///
     /// # Errors
-    /// What NCCL says, and when `goes_on` says no; nothing can be summed with this after either.
+    /// NCCL's errors, and when `goes_on` returns false; after either, the communicator is unusable.
     pub fn sum(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<Tensor> {
         self.call(Collective::AllReduce, tensor, goes_on)
     }

@@ -14,7 +14,7 @@ pub struct OpenRows {
     /// [rows, outputs], then the numbers of A for each of the parts; beside adapters in f32, so that the sum is rounded
     /// once, as in training.
     pub rows: Tensor,
-    /// What the adapters add, on a GPU.
+    /// The adapters' part, on a GPU.
     pub adapters: Option<OpenAdapters>,
 }
 

@@ -28,7 +28,7 @@ impl HostBuffer {
         }
     }
 
-    /// What the last copies left here.
+    /// The bytes of the last copies.
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Memory::Plain(bytes) => bytes,

@@ -42,7 +42,7 @@ mod gpu {
 
     /// Below this the threads cost more than they save.
     pub(super) const MIN_BYTES: usize = 1 << 20;
-    /// What one thread copies at a time.
+    /// Bytes that one thread copies at a time.
     const PIECE_BYTES: usize = 4 << 20;
     /// Beyond so many threads the bus is the limit: 53 GB/s on an H200.
     const MAX_THREADS: usize = 12;
@@ -103,7 +103,7 @@ mod gpu {
                 }
                 .result()
                 .map_err(failed)?;
-                // What cannot be recorded is waited for.
+                // Where recording fails, the copy is waited for.
                 stage.taken.record(&stream).or_else(|_| stream.synchronize()).map_err(failed)?;
             }
             Ok(())
