@@ -73,7 +73,7 @@ impl SchemaDraft {
         if self.needs_command { format!("{name}: the command may not run") } else { format!("{name} does not compile") }
     }
 
-    /// What the text is called in messages.
+    /// The text's name in messages.
     pub fn name(&self) -> &'static str {
         self.base.as_ref().map_or("schema", Task::definition_name)
     }

@@ -114,7 +114,7 @@ pub struct RunList {
 /// How many of some completions are valid, and exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastScores {
-    /// What was scored.
+    /// The source of the completions.
     pub of: &'static str,
     pub total: usize,
     pub valid: usize,

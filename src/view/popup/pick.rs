@@ -58,7 +58,7 @@ pub struct Pick {
     found: Vec<usize>,
     cursor: Cursor,
     then: Option<OnChosen>,
-    /// What a text beside the entries is, and what happens with it.
+    /// The name of a free text beside the entries, and what happens with it.
     typed: Option<(&'static str, OnTyped)>,
 }
 

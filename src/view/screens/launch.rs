@@ -73,7 +73,7 @@ pub struct Launch {
     pub signal: Option<ForecastResult<SignalReport>>,
     /// A forecast in progress.
     pub forecast_job: Option<ForecastJob>,
-    /// What is known of the prompt sets.
+    /// Problems of the prompt sets, once known.
     pub data: Option<DataChecks>,
     /// The checks of the current form.
     pub preflight: Preflight,

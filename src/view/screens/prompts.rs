@@ -70,16 +70,16 @@ pub struct Prompts {
     /// The expected answer of each entry by the schema in the editor.
     pub expected: Vec<Expected>,
     pub first_invalid: FirstInvalid,
-    /// What was found in all rows, by kind.
+    /// Findings in all rows, by kind.
     pub groups: Vec<Group>,
     /// Marked entries.
     pub marked: BTreeSet<u32>,
     pub form: Option<Form>,
-    /// What the template under edit changes.
+    /// The changes that the template under edit makes.
     pub template: Option<TemplatePreview>,
     /// The files of earlier changes of rows.
     undo: Vec<FileChange>,
-    /// What is searched of each entry, lower-case; built in the background, or by a search that comes sooner.
+    /// Searched text of each entry, lower-case; built in the background, or by a search that comes sooner.
     searched: Arc<OnceLock<Vec<String>>>,
     /// The token counter, or why there is none.
     pub counter: Option<Result<Counter, String>>,
@@ -207,7 +207,7 @@ pub struct Group {
     pub place: Option<(PromptSet, usize)>,
 }
 
-/// What a template does to the rows.
+/// The changes that a template makes to the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TemplatePreview {
     pub rows: usize,

@@ -48,7 +48,7 @@ pub struct Runs {
     /// Values of the groups whose runs are visible.
     expanded: BTreeSet<String>,
     cursor: Cursor,
-    /// What is under the cursor, so that it stays there when the list changes.
+    /// The entry under the cursor, so that it stays there when the list changes.
     under: Option<RunPosition>,
     /// The run that was opened last: the cursor goes to it once, as soon as it is in the list.
     opened: Option<PathBuf>,

@@ -22,7 +22,7 @@ static SCREEN: AtomicBool = AtomicBool::new(false);
 /// Whether the terminal is in raw mode.
 static RAW: AtomicBool = AtomicBool::new(false);
 
-/// What the view takes of the terminal.
+/// A terminal mode that the view enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TerminalMode {
     /// The screen, and the mouse if wanted.

@@ -1,5 +1,5 @@
-//! What is known before a start: the forecast of a `train --plan` subprocess and whether it is still valid for the
-//! form, and the problems of the prompt sets.
+//! The forecast before a start, from a `train --plan` subprocess, and whether it is still valid for the form; problems
+//! of the prompt sets.
 
 use serde::Deserialize;
 

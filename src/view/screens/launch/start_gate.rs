@@ -109,7 +109,7 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     };
     let title = format!("Before the start: {}", found.summary());
     let asked = found.findings.clone();
-    // What was found meanwhile is asked about, too.
+    // Findings made meanwhile are asked about, too.
     let accept = |launch: &mut Launch, shared: &mut Shared| {
         launch.accepted = asked;
         check_and_start(launch, shared)

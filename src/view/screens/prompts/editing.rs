@@ -106,7 +106,7 @@ impl EditTarget {
     }
 }
 
-/// What a draft belongs to, in terms that stay valid when rows move.
+/// The target of a draft, in terms that stay valid when rows move.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DraftTarget {

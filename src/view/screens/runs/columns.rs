@@ -11,7 +11,7 @@ use crate::view::widgets::bars::sparkline;
 
 pub(super) struct Column {
     pub(super) title: String,
-    /// What it shows and sorts by: a field, `config.KEY`, a metric, or `ema:METRIC`.
+    /// The field that it shows and sorts by: a field, `config.KEY`, a metric, or `ema:METRIC`.
     pub(super) field: String,
     pub(super) width: usize,
     pub(super) right: bool,

@@ -124,7 +124,7 @@ fn limits(rules: &CommandRules) -> String {
     format!("limits: {seconds} s, {memory}, {output_kib} KiB of output, {} at once", rules.width())
 }
 
-/// What this machine cannot hold a program to.
+/// Restrictions that this machine lacks.
 fn held(isolation: Isolation) -> Option<String> {
     (!isolation.network)
         .then(|| "no user namespaces here: it can reach the network, and its processes are not counted".to_owned())

@@ -39,7 +39,7 @@ pub(super) enum Kind {
     Missing,
 }
 
-/// What a value is for.
+/// The role of a value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     Schema,

@@ -22,9 +22,9 @@ pub struct Items {
     pub all: Vec<Item>,
     /// The name of each group, by number: a prompt's id, or empty.
     pub groups: Vec<String>,
-    /// What distinguishes each completion from the others of its group; its `same_as` counts from 0 in the group.
+    /// Text that distinguishes each completion in its group; its `same_as` counts from 0 in the group.
     pub parts: Vec<DifferingPart>,
-    /// What distinguishes the prompt of each group from the others, and whether its beginning is elided.
+    /// Text that distinguishes each group's prompt, and whether its beginning is elided.
     pub prompts: Vec<(bool, String)>,
     /// How a group's rewards become advantages.
     pub advantage: Option<Advantage>,

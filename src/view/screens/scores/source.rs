@@ -164,7 +164,7 @@ pub(super) fn is_unread(scores: &Scores, shared: &Shared) -> bool {
     run.is_some_and(|run| scores.own.as_ref().is_none_or(|own| own.run != run.path()))
 }
 
-/// What the completions are scored with; `None` if nothing has compiled yet, or the run's task cannot be read.
+/// The scorer of the completions; `None` if nothing has compiled yet, or the run's task cannot be read.
 fn scorer(scores: &Scores, shared: &Shared) -> Option<Arc<Scorer>> {
     if !is_own(scores, shared) {
         return shared.scorer();
