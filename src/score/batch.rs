@@ -109,7 +109,7 @@ pub unsafe fn take_threads_from_environment() {
     }
 }
 
-/// What the environment of a child must have, so that it sees what the user gave this process.
+/// The environment variable that gives a child the user's thread limit.
 pub fn given_threads() -> Option<(&'static str, &'static OsStr)> {
     USER_THREADS.get().map(|threads| (VARIABLE, threads.as_os_str()))
 }

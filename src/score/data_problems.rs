@@ -1,5 +1,5 @@
-//! What makes a training less informative than it seems: expected answers that the scorer rejects, prompts that are in
-//! two sets, and duplicates.
+//! Problems of the prompt sets: expected answers that the scorer rejects, prompts that are in two sets, and
+//! duplicates.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -111,7 +111,7 @@ impl Judge {
         Some(leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect())
     }
 
-    /// What a query and the expected one give, side by side, of judges that compare results.
+    /// The results of a query and of the expected one, from judges that compare results.
     pub(super) fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
         if let Self::Sql(sql) = self { sql.results(answer, row) } else { None }
     }

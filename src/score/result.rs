@@ -45,7 +45,7 @@ pub struct Score {
     pub tier: Tier,
     /// Valid, or it would be without a fence or prose around it.
     pub tolerant: bool,
-    /// What is odd without being wrong: duplicate keys.
+    /// Oddities that are not errors: duplicate keys.
     pub warnings: Vec<String>,
     /// Why it is not valid; of calls and queries that are, how they differ from `expected`.
     pub errors: Vec<Reason>,
@@ -57,7 +57,7 @@ pub struct Score {
     pub failure: Option<FailureClass>,
     /// The reward's parts by name, before weighting: `tier`, `graded`, and those of `[[reward]]`.
     pub parts: OrderedMap<f64>,
-    /// What else a scorer measured.
+    /// Further metrics of a scorer.
     #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
     pub metrics: OrderedMap<f64>,
 }

@@ -302,7 +302,7 @@ fn alone(found: Verdict, reward: f64) -> Score {
     }
 }
 
-/// What an answer is worth to its conversation, in [0, 1]: by its tier, or the number that its program gave.
+/// An answer's value for its conversation, in [0, 1]: by its tier, or its program's number.
 fn own_value(score: &Score) -> f64 {
     let of_tier = match score.tier {
         Tier::Unparsable => 0.0,

@@ -1,4 +1,4 @@
-//! What stands between a completion and a plain JSON value: think blocks, Markdown fences, prose.
+//! Removes the text around a JSON value: think blocks, Markdown fences, prose.
 
 use super::FailureClass;
 use super::json::{self, Syntax, SyntaxError, Value};

@@ -1,4 +1,4 @@
-//! What a kind of scorer finds out about a completion; the scorer makes a score of it.
+//! The verdict of a kind of scorer on a completion; the scorer makes a score of it.
 
 use super::json::Places;
 use super::unwrap_answer::{Unreadable, Wrapping, unclosed_think};

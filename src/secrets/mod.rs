@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 8192;
 /// A secret found in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
-    /// What it looks like, in words: `GitHub token`.
+    /// The kind, in words: `GitHub token`.
     pub rule: &'static str,
     /// Where, in bytes.
     pub place: Range<usize>,

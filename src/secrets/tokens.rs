@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::is_placeholder;
 
-/// What may follow the beginning.
+/// The characters after the beginning.
 #[derive(Clone, Copy)]
 enum Alphabet {
     /// `A-Z0-9`
@@ -154,8 +154,8 @@ static BEGINNINGS: LazyLock<Vec<Vec<(&'static str, &'static Rule)>>> = LazyLock:
     by_byte
 });
 
-/// What is left of a token before the mark of a cut: so many characters, or fewer with a digit among them. Words of a
-/// language are neither.
+/// The least length of a token's rest before a truncation mark, or fewer characters with a digit among them: unlike
+/// words.
 const CUT: usize = 16;
 const CUT_WITH_DIGIT: usize = 6;
 

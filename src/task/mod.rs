@@ -44,7 +44,7 @@ pub struct Task {
     pub name: String,
     /// For people.
     pub title: String,
-    /// What a right answer is.
+    /// The definition of right answers.
     pub definition: Definition,
     /// The file that says so, inside the task: the schema, or `task.toml` itself.
     pub definition_file: String,
@@ -98,7 +98,7 @@ pub struct PromptFiles {
     pub train: Option<String>,
     pub eval: Option<String>,
     pub test: Option<String>,
-    /// What a model should still know after training, with references.
+    /// The file of guard prompts with references: knowledge to keep through training.
     pub guard: Option<String>,
     /// Sample completions for the preview.
     pub completions: Option<String>,
@@ -308,7 +308,7 @@ impl Task {
         }
     }
 
-    /// What the [`Self::definition_file`] is called in messages.
+    /// The name of the [`Self::definition_file`] in messages.
     pub fn definition_name(&self) -> &'static str {
         match &self.definition {
             Definition::JsonSchema(_) => "schema",
@@ -319,7 +319,7 @@ impl Task {
         }
     }
 
-    /// What judged an answer, with the [`Self::definition_digest`].
+    /// Names the judge of an answer, with the [`Self::definition_digest`].
     pub fn judge_name(&self) -> &'static str {
         if self.schema().is_some() { "schema" } else { "scorer" }
     }

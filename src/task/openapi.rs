@@ -143,7 +143,7 @@ fn is_yaml(file: &str, text: &str) -> bool {
 /// All operations of a document, in its order.
 ///
 /// # Errors
-/// What is wrong with the document as a whole, its paths, or the names of its operations.
+/// Errors of the document as a whole, its paths, or the names of its operations.
 pub fn operations(document: &Value) -> Result<Vec<Operation<'_>>, OpenApiError> {
     check_version(document)?;
     let paths = document.get("paths").ok_or_else(|| OpenApiError::new("", "the document has no `paths`"))?;

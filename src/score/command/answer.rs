@@ -1,4 +1,4 @@
-//! What a scorer's program answers, as JSON, and the verdict that it is.
+//! The JSON answer of a scorer's program, and the verdict made of it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -29,7 +29,7 @@ pub(super) struct Answer {
     metrics: Map<String, Value>,
     exact: Option<bool>,
     fields: Option<OrderedMap<bool>>,
-    /// What a program says of itself when it could not score.
+    /// The program's message where it could not score.
     error: Option<String>,
 }
 

@@ -120,7 +120,7 @@ fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
     }
 }
 
-/// What linters and compilers write about a file: `FILE:3:5: message` (gcc, ruff, shellcheck), `FILE: line 3: message`
+/// Parses the output of linters and compilers: `FILE:3:5: message` (gcc, ruff, shellcheck), `FILE: line 3: message`
 /// (bash), `File "FILE", line 3` and the message further down (Python), `FILE(3,5): message` (tsc), and the message
 /// before ` --> FILE:3:5` (rustc).
 fn findings(output: &str, file: &str) -> Vec<Finding> {
@@ -161,8 +161,8 @@ fn findings(output: &str, file: &str) -> Vec<Finding> {
     found
 }
 
-/// What stands behind the file's name in a line, and where it begins. Without a file, what is read from standard input
-/// has several names.
+/// The text behind the file's name in a line, and where it begins. Without a file, standard input has several
+/// names.
 fn after_name<'l>(line: &'l str, file: &str) -> Option<(&'l str, usize)> {
     let names: &[&str] = if file == "-" { &["<stdin>", "<unknown>", "stdin", "-", "bash", "sh"] } else { &[file] };
     names.iter().find_map(|name| {
@@ -186,7 +186,7 @@ fn rule_of(message: &str) -> Option<String> {
     found.iter().skip(1).flatten().next().map(|rule| rule.as_str().to_owned())
 }
 
-/// What the first Markdown fence holds, and where that begins; a fence that is not closed ends with the text.
+/// The content of the first Markdown fence, and where it begins; an open fence ends with the text.
 fn fenced(text: &str) -> Option<(usize, &str)> {
     const FENCE: &str = "```";
     let opens = |at: usize| at == 0 || text[..at].ends_with('\n');

@@ -16,7 +16,7 @@ use crate::task::CommandRules;
 /// Lines that a process may have before it answers the first: what it takes to keep it busy.
 const LINES_UNDER_WAY: usize = 256;
 const BYTES_UNDER_WAY: usize = 1 << 18;
-/// What a program may take to start, besides the time for its first answer: an interpreter that loads its modules.
+/// Start-up time that a program may take besides its first answer: an interpreter loads its modules.
 pub(super) const START: Duration = Duration::from_secs(60);
 /// Fewer questions are not worth another process.
 const MIN_QUESTIONS: usize = 16;

@@ -19,9 +19,9 @@ use crate::task::{CommandMode, CommandRules};
 pub struct Trial {
     /// The `[[reward]]` that it scores; `None` for `[score]`.
     pub part: Option<String>,
-    /// What it reads.
+    /// Its input.
     pub asked: String,
-    /// What it wrote on standard output; a checker of code on standard error, too.
+    /// Its standard output; of a checker of code also standard error.
     pub output: String,
     /// The end of what it wrote on standard error.
     pub complaint: String,

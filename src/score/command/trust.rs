@@ -43,7 +43,7 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// What the task's scorers would run.
+    /// The programs that the task's scorers would run.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
         let programs = task.scorers().filter_map(|task| {
             let rules = task.command()?;

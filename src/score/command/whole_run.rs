@@ -12,7 +12,7 @@ use crate::task::CommandRules;
 const MAX_REASONS: usize = 20;
 /// Bytes of an output that are shown.
 pub(super) const MAX_SHOWN_BYTES: usize = 16 << 10;
-/// What an environment variable may hold.
+/// Bytes of an environment variable.
 const MAX_VARIABLE_BYTES: usize = 100_000;
 
 /// Lines of output as reasons without a place.

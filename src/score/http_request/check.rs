@@ -99,7 +99,7 @@ impl Address<'_, '_> {
     }
 }
 
-/// What an operation has against a request.
+/// Violations of an operation by a request.
 pub(super) fn check_request(
     api: &Api,
     completion: &str,
@@ -120,7 +120,7 @@ pub(super) fn check_request(
     Ok(checker.found)
 }
 
-/// What an operation has against a response.
+/// Violations of an operation by a response.
 pub(super) fn check_response(
     api: &Api,
     completion: &str,

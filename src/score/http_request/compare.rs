@@ -27,7 +27,7 @@ pub(super) struct Side<'m> {
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) fields: OrderedMap<bool>,
-    /// What differs, at its place; nothing where the message is the expected one.
+    /// Differences from the expected message, each at its place.
     pub(super) differences: Vec<Violation>,
 }
 
@@ -210,7 +210,7 @@ fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>
     let mut values = BTreeMap::new();
     for parameter in parts.into_iter().flat_map(|parts| &parts.query) {
         if let Some((value, at, place)) = take_parameter(parameter, &mut left) {
-            // What is given twice is not expected so.
+            // A value given twice differs from one given once.
             values.insert(
                 parameter.name.clone(),
                 (value.unwrap_or_else(|_| ParameterValue::List(Vec::new())), at, place),

@@ -58,7 +58,7 @@ pub(super) fn read<'d>(part: MessagePart, root: &'d Value<'_>) -> Read<Message<'
         }
         MessagePart::Response => Start::Response { status: form.status(root, object)? },
     };
-    // What is unknown, and the second of two names for one part.
+    // Unknown members, and the second of two names for one part.
     let is_extra = |member: &&'d Member<'_>| {
         let names = known.iter().find(|names| names.contains(&&*member.key));
         names.is_none_or(|names| find(object, names).is_some_and(|first| !std::ptr::eq(first, *member)))

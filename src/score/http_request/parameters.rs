@@ -33,7 +33,7 @@ pub(super) enum Style {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     Strings,
-    /// What is written like a number, `true`, `false` or `null` is one.
+    /// Texts written like numbers, `true`, `false` or `null` are read as such.
     Scalars,
 }
 

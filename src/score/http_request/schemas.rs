@@ -119,7 +119,7 @@ impl Schemas {
             }
         }
         for (key, inner) in members {
-            // What rejects nothing could give the schema another address than its place in the document.
+            // A keyword without effect could give the schema another address than its place in the document.
             let Some(keyword) = Keyword::named(key).filter(|keyword| keyword.constrains(Draft::D2020)) else {
                 continue;
             };
@@ -222,7 +222,7 @@ fn define(definitions: &mut BTreeMap<String, String>, pointer: String) -> String
     name
 }
 
-/// What OpenAPI 3.0 says otherwise than JSON Schema 2020-12.
+/// Translates OpenAPI 3.0 into JSON Schema 2020-12 where they differ.
 fn of_30(members: &Map<String, Value>, out: &mut Map<String, Value>, is_checked: bool) {
     for (limit, exclusive) in [("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")] {
         if let Some(is_exclusive) = members.get(exclusive).and_then(Value::as_bool) {

@@ -2,7 +2,7 @@
 
 use super::{Kind, Value, parse};
 
-/// What fits in this many columns stays on one line, unless it nests.
+/// Values within this many columns stay on one line, unless they nest.
 const COLUMNS: usize = 80;
 
 /// The same document in the one layout.

@@ -8,7 +8,7 @@ pub const MAX_DEPTH: usize = 512;
 /// A syntax error and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// What is wrong.
+    /// The kind of error.
     pub reason: Syntax,
     /// Byte offset of the offending character (the text's length at an early end).
     pub offset: usize,

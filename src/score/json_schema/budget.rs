@@ -45,8 +45,8 @@ thread_local! {
     static REASON: Cell<Option<BudgetExceeded>> = const { Cell::new(None) };
 }
 
-/// What `work` returns, unless it spends more than the budget. What is left stays in the budget; an exhausted one ends
-/// the next validation at once.
+/// Returns the result of `work`, unless it spends more than the budget. The rest stays in the budget; an exhausted
+/// one ends the next validation at once.
 pub(super) fn bounded<R>(budget: &mut Budget, work: impl FnOnce() -> R) -> Result<R, BudgetExceeded> {
     let before = LEFT.replace(*budget);
     REASON.set(None);

@@ -124,7 +124,7 @@ impl Schema {
         unknown
     }
 
-    /// What validating this many bytes may cost; several values may share it.
+    /// The budget for validating this many bytes; several values may share it.
     pub(in crate::score) fn budget(&self, bytes: usize) -> Budget {
         let pairs = (bytes as u64).saturating_mul(self.size);
         let steps = pairs.saturating_mul(STEPS_PER_PAIR).saturating_add(MIN_STEPS).min(MAX_STEPS);

@@ -358,7 +358,7 @@ mod tests {
         }
     }
 
-    /// What the lint says of a keyword that the draft does not have: it has no effect.
+    /// The lint reports a keyword that the draft does not have: it has no effect.
     #[test]
     fn a_keyword_of_a_later_draft_has_no_effect() {
         let check = |keyword: &str, value: serde_json::Value, rejected: serde_json::Value| {

@@ -168,7 +168,7 @@ impl Database {
 
     /// The tables and views, in the order in which they were made; at most so many.
     pub(super) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
-        // What describes tables is no query of a completion.
+        // Queries that describe tables are not a completion's.
         let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {
             let sql = "SELECT name, type = 'view' FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
             let mut names = connection.prepare(sql)?;

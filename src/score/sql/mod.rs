@@ -304,7 +304,7 @@ fn not_parsed((completion, offset): (&str, usize), answer: &str, error: QueryErr
     Verdict { tolerant: is_valid_inside, ..verdict }
 }
 
-/// What the first Markdown fence holds.
+/// The content of the first Markdown fence.
 fn fenced(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("```")?;
     let word = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();

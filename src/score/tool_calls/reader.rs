@@ -29,7 +29,7 @@ pub struct CallReader {
     /// Whether what begins as a call can only go on as one.
     is_enforced: bool,
     place: Place,
-    /// What was not given out.
+    /// Buffered text.
     held: String,
     has_called: bool,
     scan: Scan,
@@ -87,7 +87,7 @@ impl CallReader {
         matches!(self.place, Place::Arguments { .. })
     }
 
-    /// What a piece of text completes.
+    /// Returns the parts that a piece of text completes.
     pub fn push(&mut self, text: &str) -> Vec<AnswerPart> {
         self.held.push_str(text);
         let mut said = Vec::new();
@@ -95,10 +95,10 @@ impl CallReader {
         said
     }
 
-    /// What was held back; nothing comes after it.
+    /// Returns the buffered rest; nothing comes after it.
     pub fn finish(&mut self) -> Vec<AnswerPart> {
         let rest = std::mem::take(&mut self.held);
-        // What closes a call is no text, though it broke off there.
+        // The closing of a call is not text, even if it breaks off.
         if matches!(self.place, Place::Closing { .. }) {
             return Vec::new();
         }
@@ -145,7 +145,7 @@ impl CallReader {
                 self.place = if in_list { Place::List } else { Place::Text };
             }
             ReadState::Text => {
-                // What stands in a block that is none may hold one.
+                // A block that is not a call may contain one.
                 let end = if self.place == Place::Block { OPEN.len() } else { 0 };
                 let text = self.cut(end);
                 said.extend((!text.is_empty()).then_some(AnswerPart::Text(text)));
