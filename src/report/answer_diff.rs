@@ -253,7 +253,7 @@ impl Versus {
         })
     }
 
-    /// What the failures of each eval have in common, as JSON.
+    /// The failure groups of each eval, as JSON.
     pub fn failures(&self) -> Vec<Value> {
         let of = |eval: &EvalResult| {
             let mut document = json!(FailureGroups::for_eval(eval));

@@ -172,8 +172,8 @@ fn history_and_best(run: &Path) -> Option<(RunState, Option<u64>)> {
     Some((history, best))
 }
 
-/// What the outcome of a run adds to a comparison of these evals of it: that its best checkpoint is the base, that it
-/// ends below the base.
+/// Warnings from the run's outcome for a comparison of its evals: its best checkpoint is the base, or it ends below
+/// the base.
 pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
     let of_one = evals.windows(2).all(|pair| pair[0].folder == pair[1].folder) && evals.len() > 1;
     let known = evals.first().filter(|_| of_one).and_then(|eval| history_and_best(&eval.folder));
@@ -244,7 +244,7 @@ impl EvalResult {
         let mut scores = scorer.score_all(&answers).into_iter();
         for (record, rows) in self.records.iter_mut().zip(&rows) {
             let mut scores: Vec<Score> = scores.by_ref().take(rows.len()).collect();
-            // What an endpoint did not answer has no score.
+            // A question without an answer has no score.
             if record.is_endpoint_error() {
                 continue;
             }

@@ -158,7 +158,7 @@ pub fn junit(thresholds: &[Threshold], eval: &EvalResult) -> Result<Page, Report
     render("junit.xml", Serde(junit_values(thresholds, eval)).into())
 }
 
-/// What the failures of an eval have in common.
+/// The failure groups of an eval.
 fn failure_section(eval: &EvalResult) -> Option<serde_json::Value> {
     let found = FailureGroups::for_eval(eval);
     let rows: Vec<_> = found.groups.iter().map(FailureGroup::cells).collect();

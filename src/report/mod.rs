@@ -117,7 +117,7 @@ impl Report {
         format!("{}, step {}{total}", self.status().name(), self.history.last_step)
     }
 
-    /// What is missing from the log; `None` if it is complete.
+    /// Missing parts of the log; `None` if it is complete.
     pub fn log_damage(&self) -> Option<String> {
         let RunState { dropped_bytes, skipped, gaps, unknown, .. } = self.history;
         let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };

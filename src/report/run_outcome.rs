@@ -1,4 +1,4 @@
-//! What a run achieved: its result, and its latest eval, against its base on valid and on exact match.
+//! The outcome of a run: its result, and its latest eval, against its base on valid and on exact match.
 
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -167,8 +167,8 @@ impl RunRow {
         })
     }
 
-    /// What `valid` and `exact` are of: the set and the step; `train` for the training completions of the last step,
-    /// without an eval.
+    /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
+    /// step, without an eval.
     pub fn measured_on(&self) -> Option<(&'static str, u64)> {
         let trained = || self.metric("tiers/valid", false).map(|_| ("train", self.last_step));
         self.result().map(|(held_out, step, _)| (held_out.set, step)).or_else(trained)

@@ -1,4 +1,4 @@
-//! What the answers of an endpoint took: cost, latency and rate; and their log-probs.
+//! A summary of an endpoint's answers: cost, latency, rate and log-probs.
 
 use serde::{Deserialize, Serialize};
 

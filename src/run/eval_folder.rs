@@ -63,7 +63,7 @@ impl EvalFolder {
         Ok((Self { path, _lock: lock }, earlier))
     }
 
-    /// What an earlier eval wrote of a model.
+    /// Reads an earlier eval of a model.
     ///
     /// # Errors
     /// [`RunError`] naming the file.
@@ -98,7 +98,7 @@ impl EvalFolder {
     }
 }
 
-/// What differs from an earlier result, in words.
+/// Names the settings that differ from an earlier result.
 fn other_settings(earlier: &Value, settings: &Map<String, Value>) -> Option<String> {
     let (name, _) = settings.iter().find(|(name, value)| earlier[name.as_str()] != **value)?;
     Some(format!("with other settings ({name})"))

@@ -1,4 +1,4 @@
-//! What an eval records of a completion, or of a conversation of several turns.
+//! The record of a completion, or of a conversation of several turns, in an eval.
 
 use serde::{Deserialize, Serialize};
 

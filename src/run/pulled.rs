@@ -43,7 +43,7 @@ impl Pulled {
         Ok(mark)
     }
 
-    /// What a run of the folder is, the rest of a sentence.
+    /// Describes a run of the folder, as the rest of a sentence.
     pub fn standing(&self) -> String {
         format!("is a copy from {}, pulled at {}: it is read here and controlled there", self.from, self.time)
     }

@@ -28,7 +28,7 @@ pub struct TextSearch {
     text: regex::Regex,
     /// As JSON writes it: completions are searched without being parsed.
     raw: BytesRegex,
-    /// What precedes the text of a completion.
+    /// The JSON before a completion's text.
     completion: BytesRegex,
 }
 
@@ -48,7 +48,7 @@ pub struct SearchHit {
     /// `valid`, `invalid` or `unparsable`; empty if unknown.
     pub tier: String,
     pub exact: Option<bool>,
-    /// What is wrong with it, as the scorer said.
+    /// The scorer's reasons.
     pub errors: Vec<String>,
 }
 

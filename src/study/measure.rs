@@ -1,4 +1,4 @@
-//! What a run of a sweep has come to, read from its folder.
+//! The results of a sweep's run, read from its folder.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What a sweep or study is to run, and what it has started: `RUNS/.sweeps/NAME/sweep.json`, replaced atomically.
+//! The state of a sweep or study, its runs included: `RUNS/.sweeps/NAME/sweep.json`, replaced atomically.
 
 use std::path::{Path, PathBuf};
 

@@ -277,7 +277,7 @@ impl SweepTable {
         if self.metric.is_share() { rate(over) } else { number(over) }
     }
 
-    /// What the bounds in the table are.
+    /// The meaning of the table's bounds.
     fn bounds(&self) -> Option<&'static str> {
         let spreads = self.rows.iter().filter_map(|row| row.eval).map(|eval| eval.spread);
         spreads.max_by_key(|spread| *spread as u8).map(Spread::described)

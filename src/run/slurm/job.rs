@@ -16,7 +16,7 @@ use crate::run::worker_state::{State, Status};
 pub const SLURM_FILE: &str = "slurm.json";
 /// State of a job that Slurm no longer knows.
 const UNKNOWN: &str = "UNKNOWN";
-/// What Slurm said longer ago is shown with its time.
+/// Older states are shown with their time.
 const OLD_MS: u64 = 60_000;
 /// A submission takes no longer.
 const SUBMISSION_MS: u64 = 120_000;
@@ -47,7 +47,7 @@ pub struct SlurmJob {
     pub expected_start_ms: Option<u64>,
     /// When Slurm said so.
     pub asked_ms: u64,
-    /// What a job wrote last that ended before its worker started.
+    /// The last line of a job's output, if it ended before its worker started.
     #[serde(default)]
     pub last_line: String,
 }
@@ -110,7 +110,7 @@ impl SlurmJob {
         self.job.map_or_else(|| "Slurm job".to_owned(), |job| format!("Slurm job {job}"))
     }
 
-    /// What Slurm says of it now: `None` if it no longer knows it. `last_line`: of its output.
+    /// Takes Slurm's current state; `None` if it no longer knows the job. `last_line`: of its output.
     pub(super) fn update(&mut self, said: Option<&JobLine>, last_line: impl FnOnce() -> String) {
         self.asked_ms = now_ms();
         match said {
@@ -185,7 +185,7 @@ impl SlurmJob {
         format!("{} in partition {}, {}{on}", self.name(), self.request.partition, self.request.described())
     }
 
-    /// What it waits for, as a sentence.
+    /// Says why it is pending.
     pub fn waits(&self) -> String {
         let (request, reason) = (&self.request, &self.reason);
         let mut text = format!("{} in partition {}, {}", self.name(), request.partition, request.described());
@@ -231,7 +231,7 @@ impl SlurmJob {
     }
 }
 
-/// What Slurm's most frequent reasons mean.
+/// Explains Slurm's most frequent reasons.
 fn meaning(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "Resources" => "not enough is free",
