@@ -28,7 +28,7 @@ struct Findings {
     logout: LogoutPolicy,
     logout_in_words: String,
     engine: EngineReport,
-    /// What a scorer that is a command is held to.
+    /// The isolation of scorers that are commands.
     command_scorers: Isolation,
     slots: Vec<SlotReport>,
     folders: Vec<Folder>,

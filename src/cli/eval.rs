@@ -125,7 +125,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let variants = targets.iter().map(|target| named.resolve(&target.name, &task, &scorer, &rows));
     let variants = variants.collect::<Result<Vec<_>, _>>()?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
-    // What may not be sent, or cannot be enforced, is known before anything is sampled.
+    // Prompts that may not be sent, or cannot be constrained, are refused before anything is sampled.
     let asked = TargetInput {
         status: &status,
         task: &task,
@@ -149,7 +149,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         .map(|out| keep(out, &task, &rows, (&settings, arguments.limit.is_some())))
         .transpose()?;
     let (folder, earlier) = kept.unzip();
-    // What was sampled on this machine is known already where endpoints are asked again.
+    // Samples of this machine are known already where endpoints are asked again.
     let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
     let asked = TargetInput { folder: folder.as_ref(), ..asked };
     let mut engine = None;
@@ -354,7 +354,7 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
     }
 }
 
-/// What an eval is of: an eval with other settings is another one.
+/// The settings that identify an eval: with others it is another one.
 fn settings(
     arguments: &Arguments,
     task: &Task,

@@ -113,7 +113,7 @@ fn watch(state: &StateWriter, controls: &RequestQueue, lines: &Mutex<Lines>, is_
     }
 }
 
-/// What a stop waits for.
+/// Says what a stop waits for.
 fn stop_text(state: &State) -> String {
     let after = match &state.eval {
         Some(eval) => {

@@ -108,8 +108,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What the folder of a promoted checkpoint says of its run: the limit of completions, and whether its task has the
-/// model reason.
+/// Reads the run's settings from the folder of a promoted checkpoint: the completion limit, and whether the task
+/// uses thinking.
 fn promoted(source: &ModelSource) -> Option<(usize, Thinking)> {
     let text = source.exists(PROVENANCE).then(|| source.read(PROVENANCE).ok())??;
     let document: serde_json::Value = serde_json::from_slice(&text).ok()?;

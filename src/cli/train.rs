@@ -341,7 +341,7 @@ pub(super) fn resolve(arguments: &Arguments, task: &Task, run_folders: &RunFolde
         layers.origin = Some(origin);
     }
     layers.resolve().map_err(|error| {
-        // What the files alone have wrong is no fault of the command line.
+        // Problems of the files alone are not the command line's.
         let files = Layers { preset: None, set: Vec::new(), ..layers.clone() };
         files.resolve().map_or_else(Failure::from, |_| Failure::usage(error.to_string()))
     })
@@ -413,7 +413,7 @@ mod tests {
         model
     }
 
-    /// What this command line would train, after a shell has split it.
+    /// Parses a command line as a shell splits it.
     fn parsed(line: &str) -> Arguments {
         let script = format!("grpo-tui() {{ printf '%s\\n' grpo-tui \"$@\"; }}\n{line}").replace("grpo-tui", "program");
         let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -247,7 +247,7 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
     })
 }
 
-/// What a server says of an error.
+/// The message in a server's error.
 fn said_by(text: &str) -> Option<String> {
     let body: Value = serde_json::from_str(text).ok()?;
     [&body["error"]["message"], &body["error"], &body["message"], &body["detail"]]

@@ -30,7 +30,7 @@ struct Conversation {
     answers: Vec<Answer>,
     /// One score for each answer.
     scores: Vec<Score>,
-    /// What ended it early.
+    /// Set if it ended early.
     failed: Option<UnansweredQuestion>,
 }
 

@@ -29,7 +29,7 @@ const KEYS: [&str; 14] = [
     "extra_body",
     "insecure_http",
 ];
-/// What the program sets itself, or could not read the answer to.
+/// Fields that the program sets itself, or whose answers it cannot read.
 const OWN_FIELDS: [&str; 6] = ["model", "messages", "prompt", "tools", "stream", "n"];
 
 /// A server and the form of its requests.

@@ -62,7 +62,7 @@ impl<'a> RequestForm<'a> {
     ) -> Result<Vec<Question>, EndpointError> {
         let mut found = Vec::with_capacity(rows.len() * self.sampling.samples);
         for (index, row) in rows.iter().enumerate() {
-            // What the server answers goes back to it alone.
+            // A server's answers are sent back to that server alone.
             for turn in row.all_turns(|_| None).iter().filter(|_| !allowed.contains(&row.id)) {
                 if let Some(secret) = self.prompt(turn, row)?.values().find_map(|value| first_secret(value, "")) {
                     let place = format!("{label} line {} (`{}`)", row.line, row.id);

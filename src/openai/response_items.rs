@@ -146,7 +146,7 @@ impl ResponseItems {
         events
     }
 
-    /// What the open item consists of, so far; a call has no parts.
+    /// The content of the open item so far; a call has no parts.
     fn part(&self) -> Option<Json> {
         match self.open.as_ref()? {
             OpenItem::Thought(text) => Some(json!({"type": "reasoning_text", "text": text})),

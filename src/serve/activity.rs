@@ -1,4 +1,4 @@
-//! What a connection's client is waiting for: one without a whole request may be closed for another's sake.
+//! Whether a connection's client waits for an answer: an idle connection may be closed for another.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

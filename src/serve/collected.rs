@@ -31,7 +31,7 @@ pub(super) fn server_error(why: &str) -> ApiError {
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) text: TextStream,
-    /// What is taken out of the text first; `None`: nothing.
+    /// The think block to take out of the text; `None`: nothing.
     pub(super) thoughts: Option<ThinkBlock>,
     /// `None` where there are no tools: all is text.
     pub(super) calls: Option<CallReader>,
@@ -42,7 +42,7 @@ pub(super) struct Choice {
 
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// What no chunk had.
+    /// Parts not yet sent in chunks.
     parts: Vec<Part>,
     /// Text bytes already sent in chunks.
     given_bytes: usize,
@@ -205,7 +205,7 @@ impl Collected {
         answer.whole(choices, usage)
     }
 
-    /// What is new of the completion, as events of its items.
+    /// The completion's news as events of its items.
     fn item_events(&mut self) -> Vec<Json> {
         let (Some(items), Some(choice)) = (&mut self.items, self.choices.first_mut()) else { return Vec::new() };
         let progress = &mut choice.progress;
@@ -227,7 +227,7 @@ impl Collected {
         events
     }
 
-    /// What is new of a completion, as chunks.
+    /// A completion's news as chunks.
     fn chunks(&mut self, index: usize) -> Vec<Json> {
         if self.items.is_some() {
             return self.item_events();

@@ -1,4 +1,4 @@
-//! What a request's completions may be: its format or its tools -> a constraint, compiled once for all who ask the same.
+//! The constraint of a request: its format or its tools, compiled once for all clients that ask for the same.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

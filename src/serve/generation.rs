@@ -89,7 +89,7 @@ pub(super) async fn generate(
 struct PreparedRequest {
     /// Each with whether its completions may begin with a think block.
     jobs: Vec<(DecodeRequest, Reasoning)>,
-    /// What all completions may be.
+    /// The constraint on all completions.
     wanted: Option<Arc<ConstraintSpec>>,
     events: Receiver<Event>,
     collected: Collected,

@@ -91,7 +91,7 @@ fn allow(response: &mut Response, origin: &HeaderValue) {
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
 }
 
-/// What a browser asks before it sends a page's request; it sends no key with that.
+/// A browser's question before it sends a page's request, without a key.
 fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -165,7 +165,7 @@ async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {
         }
         Err(error) => {
             let mut response = refusal(&error);
-            // What was not read of the body would be taken for the next request.
+            // Unread bytes of the body would be taken for the next request.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
@@ -184,7 +184,7 @@ async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), Api
         let message = "the body is JSON: send the header `Content-Type: application/json`";
         return Err(ApiError::new(415, "invalid_request_error", None, message));
     }
-    // Who waits to be told whether to send it need not.
+    // A client that waits for permission to send need not.
     let waits = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
     if waits && body.size_hint().lower() > BODY_BYTES as u64 {

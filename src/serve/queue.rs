@@ -321,7 +321,7 @@ impl RequestSource for Worker<'_> {
             completion.stop = StopReason::Stop;
         }
         let event = Event::Ended { index: job.first_index + sample as usize, completion };
-        // Who has the answer finds its rows freed.
+        // Rows are free by the time the client has its answer.
         metrics.rows.fetch_sub(1, Ordering::Relaxed);
         job.body.running.fetch_sub(1, Ordering::Relaxed);
         running.is_lost |= job.events.try_send(event).is_err();
@@ -431,14 +431,14 @@ mod tests {
         (more.request.first_sample, more.first_index) = (16, 21);
         let (second, mut told) = job(12, false, 99);
         assert_eq!(queue.push(vec![first, more, second]), Ok(()));
-        // Who came later is first served, because none of theirs is decoded, and finds room.
+        // The later client is served first, because none of its rows is decoded, and there is room.
         assert_eq!(taken(&mut worker, 32, true), [0, 1]);
         let (third, _third) = job(1, false, 99);
         assert_eq!(queue.push(vec![third]), Ok(()));
         assert_eq!(taken(&mut worker, 8, false), [2]);
         let rows = |id: u64, worker: &Worker<'_>| worker.running[&id].unfinished;
         assert_eq!((rows(0, &worker), rows(1, &worker), rows(2, &worker)), (16, 8, 1));
-        // What was left of a body has the numbers after those that were taken.
+        // The rest of a body has the numbers after those that were taken.
         (0..8).for_each(|sample| worker.on_end(1, sample, completion(1)));
         assert_eq!(taken(&mut worker, 15, false), [3, 4]);
         let rest = &worker.running[&3].job;

@@ -119,7 +119,7 @@ impl ThinkBlock {
         matches!(self.place, Place::Inside)
     }
 
-    /// What a piece of text adds to the block, and to the text without it.
+    /// Returns what a piece of text adds to the block, and to the text without it.
     pub(super) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
         const BEGIN: &str = "<think>";
         const END: &str = "</think>";

@@ -45,7 +45,7 @@ fn candidates_of(argument: &Arg) -> Option<Candidates> {
     })
 }
 
-/// What would be more than one line is left out.
+/// Candidates of more than one line are left out.
 fn complete(candidates: Candidates, typed: &OsStr) -> Vec<CompletionCandidate> {
     let Some(typed) = typed.to_str() else { return Vec::new() };
     let found =

@@ -213,7 +213,7 @@ impl<'a> Driver<'a> {
         match created {
             Ok(id) => self.sweep.runs[index].id = Some(id),
             Err(failure) if is_first => {
-                // What is wrong with the first run is wrong with the sweep.
+                // A problem of the first run is one of the whole sweep.
                 self.folder.remove()?;
                 return Err(failure);
             }

@@ -112,7 +112,7 @@ pub(super) fn rows_json(new: &NewTask) -> serde_json::Map<String, serde_json::Va
     new.rows.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows))).collect()
 }
 
-/// What was written, and what to do next.
+/// Prints the created files and the next steps.
 pub(super) fn print_created(new: &NewTask, task: &Task, folder: &Path, problems: &[String]) {
     println!("Created task {} in {}", task.name, folder.display());
     print_content(new);
