@@ -206,7 +206,7 @@ fn cut_of(tokenizer: &Json) -> Option<&'static str> {
     }
 }
 
-/// What `tokenizer.ggml.token_type` calls a token.
+/// A token type of `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;
 pub(super) const CONTROL: i32 = 3;
 pub(super) const USER_DEFINED: i32 = 4;

@@ -14,7 +14,7 @@ pub(super) struct Vocabulary {
     /// By name.
     pub(super) files: BTreeMap<&'static str, Json>,
     pub(super) stop_ids: Vec<u32>,
-    /// What the metadata leave out and was assumed.
+    /// An assumption about missing metadata.
     pub(super) note: Option<&'static str>,
 }
 

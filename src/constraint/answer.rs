@@ -1,4 +1,4 @@
-//! What a task, or a row's tools, take as an answer.
+//! The answers that a task, or a row's tools, accept.
 
 use std::sync::Arc;
 

@@ -210,7 +210,7 @@ enum Block {
 
 const BEGIN: &[u8] = b"<think>";
 
-/// What the compiler's errors after allowed tokens come to.
+/// The message for compiler errors after allowed tokens.
 const OUTGROWN: &str = "the grammar has too many ways to continue the text";
 
 impl std::fmt::Debug for Progress {

@@ -174,7 +174,7 @@ impl<'a> ApplicableSchemas<'a> {
         Some(values)
     }
 
-    /// What applies to a property.
+    /// Schemas that apply to a property.
     pub(super) fn for_property(&self, name: &str) -> Vec<&'a Value> {
         let mut found = Vec::new();
         for members in &self.schemas {
@@ -191,7 +191,7 @@ impl<'a> ApplicableSchemas<'a> {
         found
     }
 
-    /// What applies to an item.
+    /// Schemas that apply to an item.
     pub(super) fn for_item(&self, index: usize) -> Vec<&'a Value> {
         let of_schema =
             |members: &&'a Map<String, Value>| list(members, "prefixItems").get(index).or_else(|| members.get("items"));

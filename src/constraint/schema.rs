@@ -379,7 +379,7 @@ impl<'r> Walk<'_, 'r> {
         list.iter().enumerate().map(one).collect()
     }
 
-    /// What a keyword has in it, with its place: it is made positive later.
+    /// Marks a keyword's schemas with their place; they are made positive later.
     fn marked(&mut self, at: (usize, String), parts: Value) -> Value {
         self.places.push(at);
         let parts = parts.as_array().map(Vec::as_slice).unwrap_or_default();

@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 16;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferredSchema {
     pub schema: Value,
-    /// What was guessed, a sentence each, to be checked.
+    /// Guesses to check, a sentence each.
     pub notes: Vec<String>,
     /// Whether a `format` was found.
     pub has_formats: bool,
@@ -233,7 +233,7 @@ fn shown(path: &str) -> &str {
     if path.is_empty() { "the answer" } else { path }
 }
 
-/// What the top-level fields of a schema are, for a system message: `vendor (string), currency (EUR, USD)`.
+/// The top-level fields of a schema, for a system message: `vendor (string), currency (EUR, USD)`.
 pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
     let fields = schema.get("properties")?.as_object().filter(|fields| !fields.is_empty())?;
     let required = schema.get("required").and_then(Value::as_array);

@@ -69,7 +69,7 @@ impl Default for Sources {
 pub struct NewTask {
     /// Name and bytes of each file.
     pub files: Vec<(String, Vec<u8>)>,
-    /// What was guessed and what is missing, a sentence each.
+    /// Guesses and missing parts, a sentence each.
     pub notes: Vec<String>,
     /// Rows of each set that has a file.
     pub rows: Vec<(PromptSet, usize)>,

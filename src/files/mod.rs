@@ -24,7 +24,7 @@ pub const MAX_WHOLE_FILE_BYTES: u64 = 1 << 30;
 /// would wait or act.
 ///
 /// # Errors
-/// What the system says, and [`ErrorKind::InvalidInput`] for what is no regular file.
+/// The system's error, and [`ErrorKind::InvalidInput`] for anything but a regular file.
 pub fn open(path: &Path) -> Result<File> {
     // Looked at first, since opening a device can act on it; and again once it is open, since it may have been
     // exchanged between.
@@ -53,7 +53,7 @@ pub fn close_on_exec_from(first: RawFd) {
 /// `/dev/null`, for reading and writing.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn open_null() -> Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null")
 }
@@ -61,7 +61,7 @@ pub fn open_null() -> Result<File> {
 /// Numbers that nobody can guess.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;

@@ -88,7 +88,7 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Longest sequence the model was made for, in tokens.
     pub max_position_embeddings: usize,
-    /// What its layers compute.
+    /// The options of its layers.
     pub options: DecoderOptions,
 }
 
@@ -423,7 +423,7 @@ impl Reader<'_> {
     }
 }
 
-/// What transformers assumes where `max_position_embeddings` is missing.
+/// Transformers' default for a missing `max_position_embeddings`.
 fn default_positions(architecture: Architecture) -> usize {
     match architecture {
         Architecture::Qwen3 | Architecture::Qwen2 => 32_768,

@@ -1,4 +1,4 @@
-//! What tells one model from another: SHA-256 over its files, of large weight files over a sample that is spread
+//! The digest that identifies a model: SHA-256 over its files, and of large weight files over a sample that is spread
 //! evenly.
 
 use std::fs::File;
@@ -18,8 +18,8 @@ const BLOCKS: u64 = 64;
 const BLOCK_BYTES: u64 = 64 << 10;
 
 impl ModelSource {
-    /// What tells this model from others: SHA-256 in hex over `config.json`, the tokenizer's files and the weights, of
-    /// weight files above 64 MiB over their name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
+    /// Returns SHA-256 in hex over `config.json`, the tokenizer's files and the weights; of weight files above 64 MiB
+    /// over name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
     ///
     /// # Errors
     /// As [`ModelSource::weight_files`] and [`ModelSource::read`].

@@ -120,7 +120,7 @@ impl AdapterSet {
         self.keep_own(tail, used).map(drop)
     }
 
-    /// What the A's made of rows: of each row its own adapter's part.
+    /// Keeps of each row's products with the A matrices those of its own adapter.
     fn keep_own(&self, inner: Tensor, used: AdapterUse<'_>) -> Result<Tensor> {
         let rank = if self.joined.is_some() { joined_rank(self.rank) } else { self.rank };
         used.own.map_or(Ok(inner.clone()), |(own, slot)| keep_own(inner, own, rank, slot))

@@ -45,7 +45,7 @@ pub struct Activations {
 #[derive(Debug)]
 enum SavedActivations {
     Input(Tensor),
-    /// What its matrices gave, and the stream.
+    /// Products of its matrices, and the stream.
     Products(Box<LayerActivations>),
     All(Box<(LayerActivations, DerivedActivations)>),
 }
@@ -120,7 +120,7 @@ impl Decoder {
         &self.config
     }
 
-    /// What is trained.
+    /// The trained parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
@@ -130,7 +130,7 @@ impl Decoder {
         self.layers.iter().map(|layer| 2 * layer.heads().key_width())
     }
 
-    /// What weights and activations are numbers of; what is trained is f32 beside bf16.
+    /// The dtype of weights and activations; trained parameters are f32 beside bf16.
     pub fn dtype(&self) -> DType {
         self.final_norm.weight.dtype()
     }

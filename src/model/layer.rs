@@ -62,7 +62,7 @@ impl NormWeight {
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     sum: Tensor,
-    /// What the layer before has yet to add.
+    /// The pending residual of the layer before.
     addend: Option<OpenRows>,
 }
 
@@ -116,11 +116,11 @@ pub(super) struct LayerActivations {
     input: Tensor,
     packed: Tensor,
     attended: AttentionOutput,
-    /// What attention gave, where a norm follows.
+    /// The output of attention, where a norm follows.
     attention: Option<Tensor>,
     middle: Tensor,
     gate_up: Tensor,
-    /// What the MLP gave, where a norm follows.
+    /// The output of the MLP, where a norm follows.
     down: Option<Tensor>,
 }
 
@@ -308,7 +308,7 @@ impl Layer {
     }
 }
 
-/// What a layer adds to the stream, and what its norm reads where there is one.
+/// A layer's addition to the stream, and the input of its norm where there is one.
 fn added(output: Tensor, norm: Option<&NormWeight>) -> Result<(OpenRows, Option<Tensor>)> {
     match norm {
         Some(norm) => Ok((OpenRows::complete(rms_norm(&output, norm.norm(), 0)?), Some(output))),

@@ -1,5 +1,5 @@
-//! What is trained, as one flat f32 buffer: the optimizer, clipping, checkpoints and all-reduce see one tensor, the
-//! layers see views of it.
+//! The trained parameters as one flat f32 buffer: the optimizer, clipping, checkpoints and all-reduce see one tensor,
+//! the layers see views of it.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -24,7 +24,7 @@ pub enum Trainable {
 }
 
 impl Trainable {
-    /// What a run trains: adapters, or with `lora_rank` = 0 every weight.
+    /// Adapters, or with `lora_rank` = 0 every weight.
     pub fn for_config(config: &TrainConfig) -> Self {
         match config.lora_rank {
             0 => Self::Full,
@@ -33,8 +33,8 @@ impl Trainable {
     }
 }
 
-/// What is kept in that must not be rounded to bf16 (trained numbers, the residual stream, angles): f32 where the model
-/// computes in bf16, else what it computes in (f64 in gradient checks).
+/// The dtype of values that must not be rounded to bf16 (trained parameters, the residual stream, angles): f32 where
+/// the model computes in bf16, else the model's (f64 in gradient checks).
 pub(super) fn master_dtype(dtype: DType) -> DType {
     if dtype == DType::BF16 { DType::F32 } else { dtype }
 }
@@ -110,7 +110,7 @@ impl Parameters {
         &self.read
     }
 
-    /// What this rank moves.
+    /// The part that this rank updates.
     pub fn shard(&self) -> Shard {
         self.shard
     }

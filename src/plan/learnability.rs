@@ -67,7 +67,7 @@ impl Guidance {
         self.is_on && self.conversations == 0 && (self.without_expected == 0 || self.refusal.is_none())
     }
 
-    /// What becomes of groups without a valid completion.
+    /// Says what happens to groups without a valid completion.
     fn sentence(&self) -> String {
         match (self.is_on, self.without_expected, &self.refusal) {
             (false, ..) => "guided = false: they have nothing to learn from".to_owned(),
@@ -441,7 +441,7 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     format!("{informative}{unsure}{per_step}{rest}{lacks}")
 }
 
-/// What to do about a failure that most completions share.
+/// Advice on a failure that most completions share.
 fn remedy(class: FailureClass) -> &'static str {
     match class {
         FailureClass::Fence => "say in `system`: no Markdown fence around the answer",

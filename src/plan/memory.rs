@@ -59,7 +59,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// What to change where it does not fit; starts with a semicolon.
+    /// Suggests a change where it does not fit; starts with a semicolon.
     pub fn remedy(&self) -> &'static str {
         if self.machine_bytes.is_some_and(|machine| self.peak_recomputed_bytes <= machine) {
             "; set recompute_activations = always"

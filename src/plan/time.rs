@@ -116,7 +116,7 @@ impl Time {
         }
     }
 
-    /// What the times rest on besides the lengths of completions.
+    /// The basis of the times, besides the lengths of completions.
     pub fn basis(&self) -> String {
         let recorded = self.recorded_seconds_per_step.map(duration);
         let recorded = recorded.map_or_else(String::new, |pace| format!("; the last such run took {pace} per step"));
@@ -124,7 +124,7 @@ impl Time {
         format!("at the speed measured now{of_one}{recorded}")
     }
 
-    /// What several ranks make of a step, as far as that is known before the run.
+    /// How several ranks speed up a step, as far as that is known before the run.
     pub fn sharding_text(&self) -> Option<String> {
         let ranks = self.ranks as f64;
         // Decoding fewer rows is between so many times faster and no faster: it reads all weights in any case.

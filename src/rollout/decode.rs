@@ -260,7 +260,7 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// What a row's token is sampled by, `ahead` tokens after the next.
+    /// A row's sampling parameters, `ahead` tokens after the next.
     fn params(&self, row: &Row, ahead: usize) -> SampleParams {
         let ActiveRequest { request, sampling, .. } = &self.requests[&row.request];
         let position = (row.length() + ahead) as u32;

@@ -1,4 +1,4 @@
-//! What is decoded together: how much there is room for, the caches, the rows of a pass.
+//! The KV cache of a decode: limits, capacity, and the rows of a pass.
 
 use candle_core::{Result, Tensor};
 
@@ -79,7 +79,7 @@ impl Capacity {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum FedToken {
     Known(u32),
-    /// What the pass before drew after its token of this index, which only the GPU may know yet.
+    /// The token sampled by the last pass after its token of this index; only the GPU may know it yet.
     Sampled(usize),
 }
 
@@ -245,7 +245,7 @@ mod tests {
         free.give_back(0, 4);
         assert_eq!(free.allocate(10), Some(0));
         free.give_back(6, 4);
-        // What is given back counts, and no more of it is lost.
+        // Returned slots count, and none is lost.
         assert_eq!((free.exchange((3, 3), 8), free.exchange((3, 3), 7), free.allocate(1)), (None, Some(3), None));
     }
 }

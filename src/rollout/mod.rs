@@ -47,7 +47,7 @@ pub struct Request {
     /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
     /// benchmark. Empty: no other limit.
     pub lengths: Vec<usize>,
-    /// What its completions may be. Not sent to other ranks: only evals and the server constrain.
+    /// The constraint on its completions. Not sent to other ranks: only evals and the server constrain.
     #[serde(skip)]
     pub constraint: Option<Arc<Constraint>>,
     /// How its completions are drawn, where not from the whole distribution. Not sent to other ranks: only the server shapes.
@@ -210,7 +210,7 @@ pub struct RolloutMemory {
     pub mask_overhead: MaskOverhead,
     /// How often caches and the number of completions decoded together were halved.
     halvings: AtomicU32,
-    /// Who learns of completions while others are decoded.
+    /// Receives completions while others are decoded.
     finished: Mutex<Option<Sender<EndedCompletion>>>,
     #[cfg(feature = "cuda")]
     buffers: decode_gpu::GpuBuffers,

@@ -1,4 +1,4 @@
-//! What a chat template may ask for: it comes with a model, so it must not hang the program, end it or fill the memory.
+//! Limits for chat templates: they come with models, so they must not hang the program, end it or fill the memory.
 
 use std::cell::Cell;
 
@@ -77,7 +77,7 @@ macro_rules! measured {
 pub(super) fn bound(environment: &mut Environment<'_>) {
     environment.set_fuel(Some(MAX_STEPS));
     environment.add_function(CHECK, within_bounds);
-    // What a namespace begins with is assigned to its attributes.
+    // The initial values of a namespace are assigned to its attributes.
     environment.add_function("namespace", |defaults: Option<ValueOrKwargs>| {
         let defaults = defaults.map(|defaults| within_bounds(defaults.into_value(), false)).transpose()?;
         functions::namespace(defaults.map(ValueOrKwargs::from))
@@ -152,7 +152,7 @@ fn measured(
     let mut stored = Vec::with_capacity(values.len());
     for value in values {
         let mut bounds = Bounds::for_name(name);
-        // What a filter puts into its result (`groupby` does) cannot be replaced there.
+        // Values inside a filter's result (`groupby`) cannot be replaced there.
         stored.push(bounds.stored(value.clone(), 0)?);
         sizes.push(bounds.items);
     }

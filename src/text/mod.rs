@@ -24,7 +24,7 @@ pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFil
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool` or `developer`.
     pub role: String,
-    /// What was said; empty where the turn only calls tools.
+    /// The text; empty where the turn only calls tools.
     pub content: String,
     /// The turn's other fields, as the template sees them: `tool_calls`, `tool_call_id`, `name`.
     #[serde(flatten)]

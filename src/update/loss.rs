@@ -97,7 +97,7 @@ pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: 
     result
 }
 
-/// What one token's term is multiplied by.
+/// The factor of one token's term.
 pub(super) fn token_share(settings: &LossSettings, tokens: usize, totals: StepTotals) -> f64 {
     let count = |n: usize| n.max(1) as f64;
     match settings.policy_loss {
@@ -122,8 +122,8 @@ pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
     }
 }
 
-/// What a KL term is weighted by, and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv
-/// 2512.02556), constant beyond the cap.
+/// The factor of a KL term, and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv 2512.02556),
+/// constant beyond the cap.
 fn kl_ratio(log_ratio: f64) -> (f64, f64) {
     match bounded_exp(log_ratio) {
         ratio if ratio > RATIO_CAP => (RATIO_CAP, 0.0),

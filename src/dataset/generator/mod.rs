@@ -160,7 +160,7 @@ impl Generator {
         &styles[styles.len() - 1]
     }
 
-    /// What the templates see: the date and the amount in all their forms, the fields, the document.
+    /// The values of templates: the date and the amount in all their forms, the fields, the document.
     fn values(&self, stream: Stream, style: &Style, random: &CounterRandom) -> Result<Values, DatasetError> {
         let mut values = Values::new();
         if let Some(dates) = &self.specification.dates {

@@ -1,4 +1,4 @@
-//! What a check of prompt sets found: counts of everything, the first findings of each kind.
+//! The result of a check of prompt sets: all counts, and the first findings of each kind.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub enum FindingKind {
     ExpectedInvalid,
     /// The prompt leaves no room for an answer.
     TooLong,
-    /// What looks like a secret.
+    /// Possible secrets.
     Secret,
     /// A prompt that stands in its set twice.
     Duplicate,

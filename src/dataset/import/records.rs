@@ -60,7 +60,7 @@ type Records = Box<dyn Iterator<Item = Result<Record, (usize, String)>>>;
 
 /// Records of an import at most.
 const MAX_RECORDS: usize = 1_000_000;
-/// What they take in memory, about: a file of some KiB can hold any number of bytes.
+/// Approximate memory of the records: a file of some KiB can hold any number of bytes.
 const MAX_RECORD_BYTES: usize = 1 << 30;
 /// One record of CSV at most.
 const MAX_CSV_RECORD_BYTES: usize = 64 << 20;

@@ -1,4 +1,4 @@
-//! What a mapping has to know of all records before the first becomes a row; the records themselves are not kept.
+//! A first pass over all records: the facts that a mapping needs before it builds rows. Records are not kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -78,7 +78,7 @@ impl Survey {
         self.known.contains(name) || self.nested.contains(name)
     }
 
-    /// What a name may have meant.
+    /// Names to suggest for a misspelt one.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().chain(&self.nested).map(String::as_str)
     }

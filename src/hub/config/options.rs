@@ -1,4 +1,4 @@
-//! What the layers of a decoder compute, as data: the code that computes them asks these, never for a family.
+//! The options of a decoder's layers as data: the code that computes them asks these, never for a family.
 
 use super::{Architecture, ModelConfig, RopeScaling};
 
@@ -110,13 +110,13 @@ impl ModelConfig {
         }
     }
 
-    /// What a layer's queries see.
+    /// The tokens that a layer's queries see.
     pub fn scope(&self, layer: usize) -> Scope {
         let window = self.options.window.as_ref();
         window.and_then(|window| window.scopes.get(layer)).copied().unwrap_or(Scope::Everything)
     }
 
-    /// What products of queries and keys are divided by.
+    /// The divisor of attention scores.
     pub fn attention_divisor(&self) -> f64 {
         self.options.query_scalar.unwrap_or(self.head_dim as f64).sqrt()
     }

@@ -127,7 +127,7 @@ struct PartialDownload {
 }
 
 impl PartialDownload {
-    /// What an earlier attempt left; more bytes than the file has cannot be a beginning of it and are dropped.
+    /// Opens the remains of an earlier attempt; more bytes than the file has are dropped.
     fn open(path: PathBuf, listed: &RemoteFile) -> Result<Self, PullError> {
         let disk = |source| PullError::Disk { path: path.clone(), source };
         let mut file =

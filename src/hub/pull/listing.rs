@@ -1,4 +1,4 @@
-//! What a model's repository holds at one commit, and which of it a model needs.
+//! The files of a model's repository at one commit, and those that a model needs.
 
 use std::io::Read;
 use std::path::Path;

@@ -22,7 +22,7 @@ fn signal(mixed: usize, best: usize, worst: usize) -> Signal {
 const SETTINGS: SignalSettings =
     SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
 
-/// What is said of groups without a valid completion before the run.
+/// The text about groups without a valid completion before the run.
 #[test]
 fn guidance_is_said_beforehand() {
     let check = |signal: Signal, guidance: Guidance, verdict, text: &str| {
