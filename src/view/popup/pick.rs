@@ -78,7 +78,7 @@ impl Pick {
         pick
     }
 
-    /// Takes a text that is no entry's label, too.
+    /// Takes a text that is not an entry's label, too.
     #[must_use]
     pub fn or_typed<X: ScreenState>(
         self,

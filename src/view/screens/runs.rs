@@ -31,9 +31,9 @@ use crate::view::widgets::list_cursor::Cursor;
 const PIPELINE: &str = "pipeline";
 const LIST: &str = "runs";
 const DETAIL: &str = "details";
-/// Not in tab order: it stands in place of the details while columns are chosen.
+/// Not in tab order: it takes the place of the details while columns are chosen.
 const COLUMNS: &str = "columns";
-/// Not in tab order: it stands in place of the list while the matches of a search are shown.
+/// Not in tab order: it takes the place of the list while the matches of a search are shown.
 const MATCHES: &str = "matches";
 
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl ScreenState for Runs {
 }
 
 impl Runs {
-    /// Without runs the pipeline stands in place of list and details.
+    /// Without runs the pipeline takes the place of list and details.
     fn focus(&mut self, shared: &Shared, pane: &'static str) {
         let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
         self.pane = if is_empty && [LIST, DETAIL].contains(&pane) { PIPELINE } else { pane };

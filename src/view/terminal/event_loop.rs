@@ -62,7 +62,7 @@ pub struct ViewExit {
 
 pub(super) enum LoopEvent {
     Message(Message),
-    /// A line of standard input that is no keyboard; `None`: its end.
+    /// A line of standard input that is not a keyboard; `None`: its end.
     Line(Option<String>),
     Signal(SignalEvent),
     /// The terminal is gone.

@@ -130,7 +130,7 @@ fn letters(editor: &Editor, row: usize) -> Vec<char> {
     editor.lines().get(row).map_or_else(Vec::new, |line| line.chars().collect())
 }
 
-/// The string in which the cursor stands.
+/// The string in which the cursor is.
 fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
     let cursor = editor.cursor();
     let line = letters(editor, cursor.0);
