@@ -101,7 +101,7 @@ impl FailureClass {
     ];
 
     /// The class of a name in files (`think_leak`): one that the program knows, else one of the user's own. `None` for
-    /// a text that is no name, and beyond the number of names that are kept apart.
+    /// a text that is not a name, and beyond the number of names that are kept apart.
     pub fn from_key(key: &str) -> Option<Self> {
         let is_named =
             |class: &Self| class.name().bytes().map(|byte| if byte == b' ' { b'_' } else { byte }).eq(key.bytes());

@@ -130,7 +130,7 @@ impl Judge {
     }
 }
 
-/// Judges what stands between white space, from a byte offset on; unparsable where that is nothing, or an open think
+/// Judges what is between white space, from a byte offset on; unparsable where that is nothing, or an open think
 /// block.
 fn judge_text(
     completion: &str,

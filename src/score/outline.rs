@@ -15,7 +15,7 @@ pub struct OutlineEntry {
     pub depth: usize,
     /// The name of a field, function, table or key, or what the line is about.
     pub name: String,
-    /// Whether the field must be there; `None` where the line is no field.
+    /// Whether the field must be there; `None` where the line is not a field.
     pub required: Option<bool>,
     /// Its type or accepted values.
     pub text: String,

@@ -80,7 +80,7 @@ impl Score {
         self.failure == Some(FailureClass::ScorerError)
     }
 
-    /// Whether a conversation goes on after this answer.
+    /// Whether a conversation continues after this answer.
     pub fn goes_on(&self, rules: &ScoreRules) -> bool {
         !self.is_error() && (self.tier == Tier::Valid || rules.continue_after_failure)
     }

@@ -55,7 +55,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
     found
 }
 
-/// A definition that is no schema: its first error, if any.
+/// A definition that is not a schema: its first error, if any.
 fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
     let mut faults = Vec::new();
     let mut needs_command = false;

@@ -30,7 +30,7 @@ impl Unreadable {
     }
 }
 
-/// The class of what stands around an answer, at a byte offset.
+/// The class of what is around an answer, at a byte offset.
 pub(super) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
     let is_fence = completion.get(offset..).is_some_and(|rest| rest.starts_with("```"));
     if is_fence { FailureClass::Fence } else { FailureClass::Prose }

@@ -62,7 +62,7 @@ impl Verdict {
         Self::because(Tier::Unparsable, FailureClass::ScorerError, why, place)
     }
 
-    /// The verdict on a completion that cannot be read. `inside` looks for a valid answer within what stands around it;
+    /// The verdict on a completion that cannot be read. `inside` looks for a valid answer within what is around it;
     /// what begins at or after the byte that it is given is hidden by an open think block.
     pub(super) fn unparsable(
         completion: &str,

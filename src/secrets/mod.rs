@@ -79,7 +79,7 @@ pub fn redact_json(value: &mut Value) -> usize {
     }
 }
 
-/// Masks the secrets of a text that are found when `before` stands before it.
+/// Masks the secrets of a text that are found when `before` is before it.
 fn replace(text: &mut String, before: &str) -> usize {
     let whole = format!("{before}{text}");
     let mut secrets = scan(&whole);

@@ -117,7 +117,7 @@ pub struct ScoreRules {
     pub assert_formats: bool,
     /// The share of a step's completions whose scorer may fail before the run stops.
     pub max_scorer_errors: f64,
-    /// Whether a conversation goes on after an answer that is not valid.
+    /// Whether a conversation continues after an answer that is not valid.
     pub continue_after_failure: bool,
     /// Field to normalisations (joined by `+`), only for comparing with `expected`.
     pub normalise: BTreeMap<String, String>,
@@ -204,7 +204,7 @@ impl Task {
         Layers { task: train, ..Layers::default() }.asked_base_model()
     }
 
-    /// Why `model`, if it is an embedded one, is no model for this task; `None` if it was pretrained for it.
+    /// Why `model`, if it is an embedded one, is not a model for this task; `None` if it was pretrained for it.
     pub fn embedded_model_note(&self, model: &str) -> Option<String> {
         embedded::model_note(self, model)
     }

@@ -238,7 +238,7 @@ pub fn resolved<'a>(
     Err(OpenApiError::new(pointer, "references lead in a circle"))
 }
 
-/// The value that a reference names, and its JSON pointer. `pointer`: where the reference stands.
+/// The value that a reference names, and its JSON pointer. `pointer`: where the reference is.
 pub fn target<'a>(document: &'a Value, pointer: &str, reference: &str) -> Result<(String, &'a Value), OpenApiError> {
     let error = |message: String| OpenApiError::new(pointer, message);
     let Some(inside) = reference.strip_prefix('#').filter(|inside| inside.starts_with('/')) else {

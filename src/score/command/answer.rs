@@ -57,7 +57,7 @@ fn one() -> usize {
 pub(super) struct Classes(Mutex<Vec<FailureClass>>);
 
 impl Classes {
-    /// The class of a name; `other` for one too many, and for what is no name.
+    /// The class of a name; `other` for one too many, and for what is not a name.
     fn class_of(&self, name: &str) -> FailureClass {
         let Some(class) = FailureClass::from_key(name) else { return FailureClass::Other };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +76,7 @@ impl Classes {
 
 impl Answer {
     /// # Errors
-    /// A sentence: the line is no answer.
+    /// A sentence: the line is not an answer.
     pub(super) fn read(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| {
             let line = String::from_utf8_lossy(&line[..line.len().min(200)]);

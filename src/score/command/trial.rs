@@ -31,7 +31,7 @@ pub struct Trial {
 }
 
 impl CommandScorer {
-    /// Asks a process of its own, which has to start, and remembers nothing. `score`: of its verdict.
+    /// Asks a process of its own, which must start, and remembers nothing. `score`: of its verdict.
     pub(in crate::score) fn try_out(
         &self,
         answer: &str,

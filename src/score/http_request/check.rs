@@ -93,7 +93,7 @@ pub(super) fn route<'m>(
 }
 
 impl Address<'_, '_> {
-    /// The byte of the completion where a byte of the path stands.
+    /// The byte of the completion where a byte of the path is.
     fn byte(&self, of_path: usize) -> usize {
         StringPlaces::new(self.completion, self.written.at).locate(of_path)
     }

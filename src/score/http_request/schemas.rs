@@ -271,7 +271,7 @@ impl LazySchema {
 }
 
 impl CompiledSchema {
-    /// JSON pointer into the document, of one into a schema that stands at `pointer`.
+    /// JSON pointer into the document, of one into a schema that is at `pointer`.
     pub(super) fn place(&self, pointer: &str, schema_path: &str) -> String {
         let defined = schema_path.rsplit_once("/$defs/").and_then(|(_, rest)| {
             let (name, inside) = rest.split_once('/').unwrap_or((rest, ""));

@@ -8,7 +8,7 @@ const COLUMNS: usize = 80;
 /// The same document in the one layout.
 ///
 /// # Errors
-/// A sentence with line and column where the text is not JSON; where a key stands twice, because one of them would be
+/// A sentence with line and column where the text is not JSON; where a key occurs twice, because one of them would be
 /// lost.
 pub fn format(text: &str) -> Result<String, String> {
     let place = |offset| {

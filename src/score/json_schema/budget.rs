@@ -25,7 +25,7 @@ pub(in crate::score) struct Budget {
 pub(in crate::score) enum BudgetExceeded {
     Steps,
     Bytes,
-    /// Matching this string, shortened, against this pattern; `offset`: where it stands in the text, bytes (0 for the
+    /// Matching this string, shortened, against this pattern; `offset`: where it is in the text, bytes (0 for the
     /// name of a property).
     Pattern {
         pattern: String,

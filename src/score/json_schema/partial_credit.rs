@@ -43,7 +43,7 @@ impl Constraints {
 
     /// The share of constraints met, in [0, 1) for a value with violations.
     ///
-    /// A keyword is one constraint; what stands under an absent key or a value of the wrong type is not met.
+    /// A keyword is one constraint; what is under an absent key or a value of the wrong type is not met.
     /// Repairing a fault while all else stays never lowers the share.
     pub(super) fn share_met(&self, root: &Value<'_>, violations: &[Violation]) -> f64 {
         let mut violations: Vec<&Violation> = violations.iter().collect();
@@ -207,7 +207,7 @@ impl Walk<'_> {
     }
 
     fn violations_inside<'w>(&'w self, path: &str) -> impl Iterator<Item = &'w Violation> {
-        // In the order of bytes `/a-b` stands between `/a` and `/a/b`, and `0` follows `/`.
+        // In the order of bytes `/a-b` is between `/a` and `/a/b`, and `0` follows `/`.
         let before =
             |limit: &str| self.violations.partition_point(|violation| violation.instance_path.as_str() < limit);
         let own = before(path)..self.violations.partition_point(|violation| violation.instance_path.as_str() <= path);

@@ -58,7 +58,7 @@ pub(super) fn any_pattern(schema: &SchemaValue, of_keys: bool, test: &impl Fn(&s
     }
 }
 
-/// A key, and where it stands, that is too long for patterns of keys: their limit of steps is one for all lengths.
+/// A key, and where it is, that is too long for patterns of keys: their limit of steps is one for all lengths.
 pub(super) fn long_key<'v>(value: &'v Value<'_>) -> Option<(&'v str, usize)> {
     match &value.kind {
         Kind::Array(items) => items.iter().find_map(long_key),

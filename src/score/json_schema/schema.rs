@@ -99,7 +99,7 @@ impl Schema {
         Ok(Self::with_documents(validator, documents))
     }
 
-    /// Compiles a schema that stands in another document and refers to nothing outside of itself.
+    /// Compiles a schema that is in another document and refers to nothing outside of itself.
     pub(in crate::score) fn compile_part(
         written: Written<'_>,
         schema: serde_json::Value,

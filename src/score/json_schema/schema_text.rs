@@ -59,7 +59,7 @@ pub(in crate::score) struct Accepted {
     pub depth: usize,
     /// The field's name, or what the line is about.
     pub name: String,
-    /// Whether the field must be there; `None` where the line is no field.
+    /// Whether the field must be there; `None` where the line is not a field.
     pub required: Option<bool>,
     /// The accepted values.
     pub text: String,

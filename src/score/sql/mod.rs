@@ -88,7 +88,7 @@ impl Sql {
         Ok(Self { schema: schema.map(str::to_owned), dialect: rules.dialect.clone() })
     }
 
-    /// Judges the answer, which stands at a byte offset of the completion without white space around it.
+    /// Judges the answer, which is at a byte offset of the completion without white space around it.
     pub(super) fn judge(&self, (completion, offset): (&str, usize), answer: &str, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, offset));
         let Some(schema) = self.schema_of(row) else {
@@ -143,7 +143,7 @@ impl OpenDatabase {
         Self { schema: schema.to_owned(), database: Database::new(schema), results: HashMap::new() }
     }
 
-    /// Judges a query that stands at a byte of the completion. Of the dialect `sqlite` SQLite's parser decides what is
+    /// Judges a query that is at a byte of the completion. Of the dialect `sqlite` SQLite's parser decides what is
     /// syntax. Of the others, only the parser's grammar is known, which lacks some of what they have: what it refuses
     /// without being certain is judged as if it were understood, by whether SQLite runs it.
     ///
@@ -290,7 +290,7 @@ fn with_database<R>(schema: &str, work: impl FnOnce(&mut OpenDatabase) -> R) -> 
     })
 }
 
-/// The verdict on a text that is no query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
+/// The verdict on a text that is not a query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
 fn not_parsed((completion, offset): (&str, usize), answer: &str, error: QueryError, is_valid_inside: bool) -> Verdict {
     let class = match &error {
         _ if answer.starts_with("```") || is_valid_inside => FailureClass::Fence,

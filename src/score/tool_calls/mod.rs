@@ -89,7 +89,7 @@ impl ToolCalls {
         Answer::read(completion, from).is_ok()
     }
 
-    /// `is_stripped`: reasoning is no part of the answer.
+    /// `is_stripped`: reasoning is not part of the answer.
     pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, from));
         let tools = match self.tools_of(row) {

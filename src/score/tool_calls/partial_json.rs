@@ -18,7 +18,7 @@ pub(super) struct Scan {
 pub(super) enum CallHead {
     /// A part of it, perhaps nothing.
     Partial,
-    /// All; `arguments`: where their `{` stands.
+    /// All; `arguments`: where their `{` is.
     Whole { name: String, arguments: usize },
     /// Something else.
     Other,
