@@ -69,7 +69,7 @@ pub(super) enum Argument {
 }
 
 impl Argument {
-    /// Where its value stands, as a launch wants it.
+    /// Where its value is, as a launch wants it.
     fn pointer(&self) -> *mut c_void {
         match self {
             Self::Address(value) | Self::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
@@ -147,7 +147,7 @@ pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) 
     let count = shape.elem_count();
     macro_rules! allocate {
         ($number:ty) => {
-            // SAFETY: these numbers have no invalid bit patterns; what stands there until a kernel writes is arbitrary,
+            // SAFETY: these numbers have no invalid bit patterns; what is there until a kernel writes is arbitrary,
             // not undefined.
             CudaStorage::wrap_cuda_slice(unsafe { device.alloc::<$number>(count)? }, device.clone())
         };

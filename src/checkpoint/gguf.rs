@@ -260,7 +260,7 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         ("tokens", Value::Array(names)),
         ("token_type", Value::Array(kinds)),
         ("merges", Value::Array(merges)),
-        // As here: what begins a prompt stands in the chat template.
+        // As here: what begins a prompt is in the chat template.
         ("add_bos_token", Value::Bool(false)),
     ];
     let stop = read.turn_end_id().or_else(|| read.stop_ids().first().copied());

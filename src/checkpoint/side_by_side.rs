@@ -25,7 +25,7 @@ impl SharedBase {
     /// Opens a located model and the adapters `others` (M of each), which must be of the same base.
     ///
     /// # Errors
-    /// [`StartError`], also for an M that is no adapter of this base.
+    /// [`StartError`], also for an M that is not an adapter of this base.
     pub fn open(
         located: ModelLocation,
         others: &[String],
@@ -59,7 +59,7 @@ impl SharedBase {
     }
 }
 
-/// SHA-256 of what the adapter stands beside, or of the model itself where it is no adapter.
+/// SHA-256 of what the adapter is beside, or of the model itself where it is not an adapter.
 fn base_digest(located: &ModelLocation, run_folders: &RunFolders) -> Result<String, StartError> {
     match located {
         ModelLocation::Adapter(folder) => {

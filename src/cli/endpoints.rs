@@ -117,7 +117,7 @@ mod asking {
                 }
                 None => (None, Vec::new()),
             };
-            // A line of another program's is no answer: its question is asked again.
+            // A line of another program's is not an answer: its question is asked again.
             let known: HashMap<String, Answer> = lines
                 .iter()
                 .filter_map(|line| serde_json::from_str(line).ok())

@@ -132,7 +132,7 @@ impl From<Failure> for Stopped {
 pub(super) struct Stream {
     to: BufWriter<StdoutLock<'static>>,
     json: bool,
-    /// Lines of the picture that stands below the text.
+    /// Lines of the picture that is below the text.
     drawn: usize,
 }
 

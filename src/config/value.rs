@@ -126,7 +126,7 @@ pub struct StopCondition {
 }
 
 impl StopCondition {
-    /// Read `valid>=0.99`; `None` where the text is no such condition.
+    /// Read `valid>=0.99`; `None` where the text is not such a condition.
     pub fn parse(text: &str) -> Option<Self> {
         let comparison = [">=", "<=", ">", "<"].into_iter().find(|sign| text.contains(sign))?;
         let (metric, threshold) = text.split_once(comparison)?;

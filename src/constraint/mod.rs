@@ -204,7 +204,7 @@ enum Block {
     /// So many bytes of `<think>` were written, and nothing else.
     Beginning(usize),
     Thinking,
-    /// Another `</think>` in it would hide what stands before.
+    /// Another `</think>` in it would hide what is before.
     Answer,
 }
 

@@ -159,7 +159,7 @@ impl PreparedSchemas {
         self.definitions.append(&mut said);
         self.documents += documents.len();
         for node in self.nodes.iter_mut().flatten().skip(first_node) {
-            // The rest of it is said with what stands around it, and cannot be at fault alone.
+            // The rest of it is said with what is around it, and cannot be at fault alone.
             node.schema = Positive::new(&definitions).schema(&node.schema, &[]).unwrap_or(Value::Bool(true));
             narrow_bounds(std::iter::once(&mut node.schema));
         }

@@ -153,7 +153,7 @@ fn all_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<Pr
         Some(std::thread::scope(|scope| {
             let parse = &parse;
             let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || parse(part))).collect();
-            // A panic of a thread goes on in this one.
+            // A panic of a thread continues in this one.
             let joined = running.into_iter().map(|thread| thread.join());
             joined.flat_map(|rows| rows.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         }))

@@ -20,7 +20,7 @@ const MAX_BODY_BYTES: u64 = 16 << 20;
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// The longest that the program chooses.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
-/// A shorter key, such as `EMPTY`, is no secret, and may well stand in an answer.
+/// A shorter key, such as `EMPTY`, is not a secret, and may well stand in an answer.
 const MIN_SECRET_KEY_LEN: usize = 12;
 const MAX_REASON_CHARS: usize = 300;
 

@@ -154,7 +154,7 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Pat
     Ok(place)
 }
 
-/// Refuses what is no regular file, and says what it is.
+/// Refuses what is not a regular file, and says what it is.
 fn regular(found: &std::fs::Metadata) -> Result<()> {
     let kind = found.file_type();
     let what = match () {

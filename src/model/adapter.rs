@@ -78,7 +78,7 @@ pub(super) struct AdapterPart {
     pub(super) b_range: Range<usize>,
 }
 
-/// Columns that a part takes in a joined matrix: whole 16 bytes of bf16, of zeros where the rank is no multiple.
+/// Columns that a part takes in a joined matrix: whole 16 bytes of bf16, of zeros where the rank is not a multiple.
 pub(super) fn joined_rank(rank: usize) -> usize {
     rank.next_multiple_of(8)
 }

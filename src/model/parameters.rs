@@ -73,7 +73,7 @@ pub struct Parameters {
 
 impl Parameters {
     /// Lays the tensors end to end, as exact numbers. `dtype`: what the model computes in; where that is bf16, a copy
-    /// in bf16 stands beside the flat buffer.
+    /// in bf16 is beside the flat buffer.
     pub fn new(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device) -> Result<Self> {
         Self::sharded(tensors, dtype, device, Shard::WHOLE)
     }

@@ -18,7 +18,7 @@ use crate::score::{Score, Scorer};
 use crate::statistics::compound;
 use crate::task::{PromptSet, Task, current_set_name};
 
-/// The prompts of a standalone eval, which may come from a file that is no set of the task.
+/// The prompts of a standalone eval, which may come from a file that is not a set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
 
 /// Identifies an eval's file.
@@ -164,7 +164,7 @@ fn base_and(choice: Choice, run: &Path, sets: &[&str]) -> Result<[EvalId; 2], Re
         .ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
 }
 
-/// `None` for what is no run, or cannot be read.
+/// `None` for what is not a run, or cannot be read.
 fn history_and_best(run: &Path) -> Option<(RunState, Option<u64>)> {
     let directory = RunDirectory::open(run).ok()?;
     let history = RunState::read(run).ok()?;

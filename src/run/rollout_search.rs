@@ -261,7 +261,7 @@ impl Piece {
             left: if compressed == self.compressed { self.length } else { u64::MAX },
         };
         match compressed {
-            // A decoder goes on to the next frame.
+            // A decoder continues to the next frame.
             true => self.blocks(zstd::stream::read::Decoder::new(part)?, search, most, batch),
             false => self.blocks(part, search, most, batch),
         }

@@ -50,7 +50,7 @@ pub fn task_changes(task: &Task, run: &RunDirectory) -> Vec<FileChange> {
 }
 
 impl RowChanges {
-    /// Compares two JSONL texts; `None` if a line of either is no row.
+    /// Compares two JSONL texts; `None` if a line of either is not a row.
     fn between(before: &[u8], after: &[u8]) -> Option<Self> {
         let (before, after) = (contents(before)?, contents(after)?);
         let changed = |(key, content): &(&String, &u64)| before.get(*key).is_some_and(|other| other != *content);

@@ -66,7 +66,7 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         return preflight(origin, request.headers());
     }
     let refused = match &shared.key {
-        // Whether the server is alive is no secret.
+        // Whether the server is alive is not a secret.
         _ if request.uri().path() == "/health" => Ok(()),
         Some(key) => authorized(key, request.headers()),
         None if shared.is_loopback => local(request.headers(), origin.is_some()),

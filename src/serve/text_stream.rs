@@ -24,7 +24,7 @@ impl TextStream {
         Self { tokenizer, stops, ids: Vec::new(), read: 0, context: 0, held: String::new(), is_stopped: false }
     }
 
-    /// Whether a stop text has come: what follows is no part of the completion.
+    /// Whether a stop text has come: what follows is not part of the completion.
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped
     }
@@ -98,7 +98,7 @@ enum Place {
     /// It may begin.
     Before,
     Inside,
-    /// White space after it is no part of the text.
+    /// White space after it is not part of the text.
     Gap,
     After,
 }

@@ -103,7 +103,7 @@ mod tests {
         sweep.runs[0].id = Some("x".to_owned());
         let none = BTreeSet::new();
         assert_eq!(next(&sweep, &[RunPhase::Finished, RunPhase::Planned], &none, 1), Next::Done);
-        // One that has begun goes on.
+        // One that has begun continues.
         assert_eq!(next(&sweep, &[RunPhase::Interrupted(String::new()), RunPhase::Planned], &none, 1), Next::Resume(0));
     }
 }

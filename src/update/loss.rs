@@ -19,7 +19,7 @@ pub struct LossSettings {
     pub policy_loss: PolicyLoss,
     /// Lower clip: ratios below `1 - clip_low` get no gradient when the advantage is negative.
     pub clip_low: f64,
-    /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever stands here; `cispo` has `cispo_cap` instead of
+    /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever is here; `cispo` has `cispo_cap` instead of
     /// both.
     pub clip_high: f64,
     /// Largest ratio of `cispo`.

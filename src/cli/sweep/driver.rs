@@ -241,7 +241,7 @@ impl<'a> Driver<'a> {
         Ok(train::create(&arguments, &task, &own, Some(&self.devices))?.id().to_owned())
     }
 
-    /// Starts a worker, to the next rung; a run that had one goes on from its checkpoint.
+    /// Starts a worker, to the next rung; a run that had one continues from its checkpoint.
     fn give_worker(&mut self, index: usize) -> Result<(), Failure> {
         let Some(path) = self.path(index) else { return Ok(()) };
         let launched = RunDirectory::open(&path).and_then(|run| {

@@ -31,7 +31,7 @@ pub enum FindingKind {
     DuplicateId,
     /// Nobody asks anything.
     NoUserTurn,
-    /// A prompt that stands in another set as well.
+    /// A prompt that is in another set as well.
     Leak,
     /// `expected` is not what the task calls valid.
     ExpectedInvalid,
@@ -39,7 +39,7 @@ pub enum FindingKind {
     TooLong,
     /// Possible secrets.
     Secret,
-    /// A prompt that stands in its set twice.
+    /// A prompt that is in its set twice.
     Duplicate,
     /// A prompt nearly like one of another set.
     NearLeak,

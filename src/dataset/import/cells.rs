@@ -11,7 +11,7 @@ use crate::task::referenced_part;
 const MAX_DEPTH: usize = 8;
 
 /// The value of a text: JSON where the schema's types allow it, else a string. An empty text is null where null is
-/// allowed, else it is no value.
+/// allowed, else it is not a value.
 ///
 /// # Errors
 /// The text has none of the types.

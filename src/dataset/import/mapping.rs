@@ -167,7 +167,7 @@ impl Mapping {
     /// have the narrowest type of their cells. `stem`: begins the ids of rows if no column has ids.
     ///
     /// # Errors
-    /// A part names no column, or is no template.
+    /// A part names no column, or is not a template.
     pub(super) fn new(text: &MappingText, survey: &Survey, schema: Option<&Value>, stem: &str) -> Result<Self, String> {
         let known = &survey.columns;
         let mut templates = crate::dataset::row_template::environment();

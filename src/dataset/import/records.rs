@@ -68,7 +68,7 @@ const MAX_CSV_RECORD_BYTES: usize = 64 << 20;
 /// The first `most` records of a file.
 ///
 /// # Errors
-/// The file cannot be read, or a line of it is no record; the error names the line.
+/// The file cannot be read, or a line of it is not a record; the error names the line.
 pub fn read_records(path: &Path, most: usize) -> Result<Vec<Record>, DatasetError> {
     records(path, most)?.collect()
 }
@@ -308,7 +308,7 @@ fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {
     Some(format!("{cells}, but the header names {columns}; {advice}"))
 }
 
-/// The one that stands most often in the header, quoted names aside.
+/// The one that occurs most often in the header, quoted names aside.
 fn delimiter_of(header: &[u8]) -> u8 {
     let mut counts = [0; DELIMITERS.len()];
     let mut quoted = false;

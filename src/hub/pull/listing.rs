@@ -123,7 +123,7 @@ impl Listing {
         format!("{}/{}/resolve/{}/{}", client.endpoint, self.name, self.commit, file.name)
     }
 
-    /// The small files that say what the others are, and all that is no weights.
+    /// The small files that say what the others are, and all that is not weights.
     pub(super) fn first(&self) -> impl Iterator<Item = &RemoteFile> {
         self.files.iter().filter(|file| !file.name.ends_with(".safetensors"))
     }
