@@ -93,7 +93,7 @@ pub(super) fn masks(rows: Vec<Option<&mut ConstrainedRow>>, vocabulary: usize, o
     words
 }
 
-/// Draws a token a row, under masks where there are any.
+/// Samples a token per row, under masks where there are any.
 pub(super) fn sample(logits: &Tensor, params: &[SampleParams], masks: Option<&[u32]>) -> Result<Vec<SampledToken>> {
     masks.map_or_else(|| sample_tokens(logits, params), |masks| sample_masked(logits, params, masks))
 }

@@ -1,13 +1,13 @@
-//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; finished ones make room.
+//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; finished ones free their slots.
 
 mod decode; // prompts and their rows decoded together, from a queue
 #[cfg(feature = "cuda")]
 mod decode_gpu; // a step of decoding recorded as a CUDA graph
 mod draft; // the tokens that may come next, by n-grams of prompt and history
-mod kv_cache; // room, caches, and the rows of a pass
+mod kv_cache; // limits, caches, and the rows of a pass
 mod masks; // what may come next in constrained rows
 mod queue; // where requests come from, and who learns of their tokens
-mod shaping; // draws of served requests that shape the distribution
+mod shaping; // penalties, top-p and alternatives of served requests
 mod scored; // completions with their scores: the one path for all who sample
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
@@ -50,7 +50,7 @@ pub struct Request {
     /// The constraint on its completions. Not sent to other ranks: only evals and the server constrain.
     #[serde(skip)]
     pub constraint: Option<Arc<Constraint>>,
-    /// How its completions are drawn, where not from the whole distribution. Not sent to other ranks: only the server shapes.
+    /// How its completions are sampled, where not from the whole distribution. Not sent to other ranks: only the server shapes.
     #[serde(skip)]
     pub shaping: Option<Arc<Shaping>>,
 }
@@ -177,7 +177,7 @@ pub struct DecodeCounts {
     /// Rows that they computed, with drafted tokens and what a recorded step is filled up with.
     pub computed: usize,
     pub drafted: usize,
-    /// Tokens that were gained: drawn in the same pass as the one before them.
+    /// Tokens that were gained: sampled in the same pass as the one before them.
     pub accepted: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Draws of requests that shape the distribution: penalties, top-p, and the likeliest tokens beside the drawn one. They are
-//! drawn on the host, from logits that are copied there for each token: serving alone asks for them, never training.
+//! Sampling with penalties, top-p and the likeliest alternatives, for served requests. Such tokens are
+//! sampled on the host, from logits that are copied there for each token: serving alone asks for them, never training.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ impl Default for Shaping {
 }
 
 impl Shaping {
-    /// Whether other tokens are drawn.
+    /// Whether other tokens are sampled.
     fn changes_distribution(&self) -> bool {
         self.top_p < 1.0 || self.has_penalties()
     }
@@ -65,7 +65,7 @@ impl ShapedParams {
 #[derive(Debug, PartialEq)]
 pub(super) struct ShapedToken {
     pub(super) index: usize,
-    /// `None`: what was drawn without shaping.
+    /// `None`: the token that was sampled without shaping.
     pub(super) token: Option<SampledToken>,
     /// The likeliest first, with their log-probabilities, nats.
     pub(super) alternatives: Vec<(u32, f32)>,
@@ -116,7 +116,7 @@ impl ShapedParams {
         let log_prob = |candidate: &Candidate| (candidate.weight / total).ln() as f32;
         let sampled = || {
             let (mut sum, target) = (0.0, params.uniform * total);
-            // In the order of the ids, as all draws.
+            // In the order of the ids, as all sampling.
             let passed = candidates.iter().find(|candidate| {
                 sum += candidate.weight;
                 sum > target
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(found.alternatives.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 2]);
         assert_eq!(sampled(penalized, 0.5, 0.0, &[], None).token.unwrap().token_id, 1);
         let told = sampled(Shaping { alternatives: 9, ..PLAIN }, 0.5, 0.5, &[], None);
-        // At temperature 0.5 probabilities are squared; what is drawn stays as it is.
+        // At temperature 0.5 probabilities are squared; the sampled token stays as it is.
         assert_eq!(told.token, None);
         let sum = [0.1_f64, 0.5, 0.15, 0.25].iter().map(|probability| probability * probability).sum::<f64>();
         let expected = [(1, 0.5), (3, 0.25), (2, 0.15), (0, 0.1)];

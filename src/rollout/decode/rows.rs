@@ -29,7 +29,7 @@ impl Row {
         fed
     }
 
-    /// Whether its next pass waits for its newest token to be known here: for its mask, or because it is drawn here.
+    /// Whether its next pass waits for its newest token to be known here: for its mask, or because it is sampled here.
     pub(super) fn needs_newest(&self, requests: &BTreeMap<u64, ActiveRequest>) -> bool {
         self.constrained.is_some() || requests[&self.request].request.shaping.is_some()
     }
