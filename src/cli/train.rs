@@ -76,7 +76,7 @@ pub(super) struct Arguments {
     /// than configured
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: Option<u16>,
-    /// Of the ranks, those that a launcher has started on this host
+    /// How many of the ranks a launcher has started on this host
     #[arg(skip)]
     local_ranks: Option<usize>,
     /// Warnings before the run were printed for another one of the same sweep
