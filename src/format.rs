@@ -14,7 +14,7 @@ pub fn amount(value: f64) -> String {
         _ if value.is_nan() => "nan".to_owned(),
         _ if !value.is_finite() => if value > 0.0 { "inf" } else { "-inf" }.to_owned(),
         0.0 => "0".to_owned(),
-        // What rounding leaves of a sum that is nought.
+        // The rounding error of a sum that is 0.
         _ if size < 1e-12 => "~0".to_owned(),
         _ if !(0.000_95..999_950.0).contains(&size) => format!("{value:.1e}").replace(".0e", "e"),
         _ if size < 0.1 => trimmed(&format!("{value:.4}")),
@@ -180,7 +180,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What is longer is no misspelt name; comparing takes time in proportion to it.
+/// Longer texts are not misspelt names; the comparison takes time in proportion.
 const MAX_NAME_BYTES: usize = 400;
 
 /// The known name most like a misspelt one, where one is like enough.

@@ -17,7 +17,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// `None` for what is no http address, or holds a name and password.
+    /// `None` for what is not an http address, or holds a name and password.
     pub(crate) fn from_url(url: &str) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
         let (scheme, authority) = (uri.scheme_str()?.to_lowercase(), uri.authority()?);
@@ -41,7 +41,7 @@ impl Origin {
     }
 }
 
-/// The settings of every agent: a redirect is an answer, since a key must not go along, and no proxy stands between
+/// The settings of every agent: a redirect is an answer, since a key must not go along, and no proxy is between
 /// this machine and itself. `certificates`: a PEM file of authorities in place of the built-in ones.
 pub(crate) fn agent_config(origin: &Origin, certificates: Option<&Path>) -> std::io::Result<ConfigBuilder<AgentScope>> {
     let mut config = Agent::config_builder()

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, DType, InplaceOp3, Layout, Result, Tensor, bail};
 
 use super::real::vectorised;
 
-/// The numbers of one update.
+/// The hyperparameters and bias corrections of one AdamW update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate of this update.
@@ -61,8 +61,7 @@ pub fn cast_into(source: &Tensor, target: &Tensor) -> Result<()> {
     target.slice_set(&source.to_dtype(target.dtype())?, 0, 0)
 }
 
-/// Where tensors of a flat buffer stand a second time on a GPU, inside matrices: row by row, times a scale, in the
-/// matrices' dtype.
+/// Copies, on a GPU, of a flat buffer's tensors inside packed matrices, times a scale, in the matrices' dtype.
 #[derive(Clone, Debug)]
 #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a GPU has them"))]
 pub struct MatrixCopies {
@@ -120,10 +119,10 @@ pub fn norm(flat: &Tensor) -> Result<f64> {
 
 /// The factors of [`AdamWStep`] as both devices apply them.
 struct Factors {
-    /// Of the first moment, with the learning rate.
+    /// The bias correction of the first moment, times the learning rate.
     correct_first: f32,
     correct_second: f32,
-    /// What weight decay leaves of a weight.
+    /// The factor that weight decay leaves.
     keep: f32,
 }
 

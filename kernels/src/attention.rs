@@ -50,7 +50,7 @@ impl Segments {
     }
 }
 
-/// What attention gives.
+/// The output of attention, and on a GPU what its backward needs.
 #[derive(Clone, Debug)]
 pub struct AttentionOutput {
     /// [rows, query_width + room], the last `room` columns unwritten (see [`super::matmul`]).
@@ -109,7 +109,7 @@ fn check(packed: &Tensor, segments: &[Segment]) -> Result<()> {
     Ok(())
 }
 
-/// Where the parts of one head lie of one segment, inside a packed row-major matrix.
+/// The position of one head's queries, keys and values of one segment in a packed row-major matrix.
 struct HeadViews {
     query: View,
     key: View,

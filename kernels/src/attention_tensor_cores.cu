@@ -194,7 +194,7 @@ template <int D> struct KeysValues {
   }
 };
 
-// Of the query heads of a block this thread's: one for each 128 threads.
+// This thread's query head among those of a block: one for each 128 threads.
 __device__ __forceinline__ int heads_of_block() { return blockDim.x / THREADS; }
 __device__ __forceinline__ int number_of_head() { return threadIdx.x / THREADS; }
 __device__ __forceinline__ int own_head() { return blockIdx.y * heads_of_block() + number_of_head(); }

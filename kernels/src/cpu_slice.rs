@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use candle_core::{Result, Storage, Tensor, WithDType, bail};
 
-/// A tensor's storage, held for reading.
+/// A read guard on a tensor's storage.
 pub(super) struct Reading<Guard> {
     storage: Guard,
     start: usize,

@@ -1,5 +1,5 @@
-//! What every CUDA kernel's launch shares: the compiled modules, addresses of tensors, fresh tensors, and the device
-//! itself as the engine wants it.
+//! CUDA basics that every kernel's launch shares: compiled modules, addresses of tensors, new tensors, and the device
+//! as the engine configures it.
 //!
 //! All work of a process goes to one stream in the order of the calls, so neither a launch nor a freed tensor needs any
 //! synchronisation.
@@ -31,8 +31,7 @@ macro_rules! module {
 }
 pub(super) use module;
 
-/// How many blocks of how many threads, and their dynamic shared memory in bytes (up to 48 KiB without asking; more is
-/// asked for here).
+/// A launch configuration: blocks, threads, and dynamic shared memory in bytes (more than 48 KiB is requested here).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grid {
     pub(super) blocks: (usize, usize, usize),
@@ -70,7 +69,7 @@ pub(super) enum Argument {
 }
 
 impl Argument {
-    /// Where its value stands, as a launch wants it.
+    /// Where its value is, as a launch wants it.
     fn pointer(&self) -> *mut c_void {
         match self {
             Self::Address(value) | Self::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
@@ -148,7 +147,7 @@ pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) 
     let count = shape.elem_count();
     macro_rules! allocate {
         ($number:ty) => {
-            // SAFETY: these numbers have no invalid bit patterns; what stands there until a kernel writes is arbitrary,
+            // SAFETY: these numbers have no invalid bit patterns; what is there until a kernel writes is arbitrary,
             // not undefined.
             CudaStorage::wrap_cuda_slice(unsafe { device.alloc::<$number>(count)? }, device.clone())
         };

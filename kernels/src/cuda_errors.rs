@@ -1,4 +1,4 @@
-//! What a CUDA error means for the person who meets it, and what to do about it.
+//! CUDA errors explained: what they mean for the user, and what to do.
 
 use candle_core::Error;
 
@@ -8,7 +8,7 @@ const BUILT_FOR: &str = match option_env!("GRPO_TUI_COMPUTE_CAPABILITY") {
     None => "",
 };
 
-/// A call of the driver or of cuBLAS that failed.
+/// A failed call of the driver or of cuBLAS.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} on the GPU: {cause}")]
 pub struct GpuFailure {
@@ -55,7 +55,7 @@ fn is_out_of_memory_code(_: &(dyn std::error::Error + Send + Sync + 'static)) ->
     false
 }
 
-/// What to do about an error's text; None where it is no known fault of a GPU.
+/// Advice on an error's text; None where it is not a known GPU fault.
 pub fn advice(error: &str) -> Option<String> {
     let has = |names: &[&str]| names.iter().any(|name| error.contains(name));
     let text = if has(&["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED"]) {

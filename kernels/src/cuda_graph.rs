@@ -6,7 +6,7 @@ use candle_core::{Device, Result, bail};
 
 use super::cuda::failed;
 
-/// Recorded work of one GPU.
+/// A recorded CUDA graph.
 pub struct Graph {
     graph: CudaGraph,
 }

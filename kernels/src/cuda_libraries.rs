@@ -1,10 +1,10 @@
 //! NVIDIA's libraries, looked up when a GPU is first asked for: one program starts on machines with and without a
 //! driver. `cuda_link.c` is the other half.
 
-/// What there is between this program and a GPU. CUDA's versions as NVIDIA counts them: 13000 is 13.0.
+/// The driver and CUDA libraries found at run time. Versions as NVIDIA counts them: 13000 is 13.0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CudaLibraries {
-    /// Of the toolkit that this program was built with; None in a build without the feature `cuda`.
+    /// The version of the toolkit that this program was built with; None in a build without the feature `cuda`.
     pub built_with: Option<u32>,
     /// The newest that the driver serves, that of the build where it does not say; None without a driver.
     pub driver: Option<u32>,
@@ -41,7 +41,7 @@ impl CudaLibraries {
         })
     }
 
-    /// What this process found.
+    /// The libraries found by this process.
     pub fn found() -> &'static Self {
         #[cfg(not(feature = "cuda"))]
         return const { &Self { built_with: None, driver: None, files: Vec::new() } };
@@ -154,7 +154,7 @@ mod load {
         let of = |name: &str, rest: &str| {
             std::env::var_os(name).filter(|folder| !folder.is_empty()).map(|folder| PathBuf::from(folder).join(rest))
         };
-        // What scripts/cuda-toolkit fetched.
+        // The download of scripts/cuda-toolkit.
         let fetched = of("GRPO_TUI_CUDA", "lib")
             .or_else(|| of("XDG_CACHE_HOME", "grpo-tui/cuda-13.0/lib"))
             .or_else(|| of("HOME", ".cache/grpo-tui/cuda-13.0/lib"));
@@ -195,7 +195,7 @@ mod tests {
             &all,
             Some("the driver supports CUDA 12.8, but this program was built with 13.0"),
         );
-        // Of the same major version any driver will do.
+        // Any driver of the same major version will do.
         check(Some(13020), Some(13000), &all, None);
         check(Some(12040), Some(13010), &all, None);
     }

@@ -159,7 +159,7 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int rows_a_block, 
   const bf16 *queries = step.packed + ((size_t)(first_row + min(row_of(g), count - 1)) * (step.query_heads + 2 * step.key_heads) + head_of(g)) * step.dimension;
 #pragma unroll
   for (int c = 0; c < D / 32; c++) query[c] = read(queries, 8 * (t + 4 * c), row_of(g) < count);
-  // Of columns 2 t and 2 t + 1: maxima over the warp's keys, sums over this lane's.
+  // For columns 2 t and 2 t + 1: maxima over the warp's keys, sums over this lane's.
   float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, mixed[D / 64][4][4] = {};
   // Keys `begin` to `end`, sixteen a turn; for every column, or for those of this warp's row alone.
   const auto walk = [&](int begin, int end, int turn, int turns, bool all) {

@@ -16,7 +16,7 @@ pub(super) mod gpu;
 /// One row of a decode step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeRow {
-    /// Where its first own token stands in the suffix cache.
+    /// Where its first own token is in the suffix cache.
     pub first: usize,
     /// First row and number of rows of its prompt in the prefix cache.
     pub prefix: (usize, usize),

@@ -10,7 +10,7 @@ use super::cuda_libraries::CudaLibraries;
 /// cuBLAS's workspace on a GPU, as recommended for Hopper.
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 
-/// Where the work is done and in which numbers.
+/// The device and dtype of a computation.
 #[derive(Clone, Debug)]
 pub struct Engine {
     /// Where the tensors are.
@@ -49,7 +49,7 @@ impl Engine {
     /// How many GPUs this process may use, or why none.
     ///
     /// # Errors
-    /// What a person can do about it, in a sentence.
+    /// A sentence on what to do.
     pub fn usable_gpus() -> std::result::Result<usize, String> {
         #[cfg(feature = "cuda")]
         return cuda::count().map_err(|error| explained(&error.to_string()));

@@ -1,6 +1,6 @@
 //! How rows of queries, keys and values divide into heads.
 
-/// How a packed row of queries, keys and values divides: `(query + 2 * key_value) * dimension` numbers.
+/// The layout of a packed row of queries, keys and values: `(query + 2 * key_value) * dimension` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// Query heads.
@@ -28,7 +28,7 @@ impl Heads {
     }
 }
 
-/// How a query attends: by what its products with keys are divided, and to how many tokens.
+/// Parameters of attention: the divisor of the scores, and how many tokens a query sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attention {
     pub heads: Heads,

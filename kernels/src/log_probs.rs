@@ -7,7 +7,7 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::real::vectorised;
 
-/// What the head says about one row.
+/// The log-prob of a row's target token, and the entropy of its distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenLogProb {
     /// Natural logarithm of the chosen token's probability, nats (at most 0).
@@ -27,17 +27,17 @@ pub fn token_log_probs(logits: &Tensor, targets: &[u32], temperature: f64) -> Re
     by_number_type!(logits, forward(logits, targets, temperature))
 }
 
-/// How much a loss changes for each nat of a row.
+/// The derivative of a loss by one row's log-prob and entropy.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TokenWeight {
-    /// Of the log-probability.
+    /// d loss / d log-probability.
     pub log_prob: f64,
-    /// Of the entropy.
+    /// d loss / d entropy.
     pub entropy: f64,
 }
 
 impl TokenWeight {
-    /// Of a loss that does not depend on the entropy.
+    /// For a loss that does not depend on the entropy.
     pub fn for_log_prob(log_prob: f64) -> Self {
         Self { log_prob, entropy: 0.0 }
     }

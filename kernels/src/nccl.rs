@@ -25,7 +25,7 @@ pub fn file() -> Option<std::result::Result<String, String>> {
     None
 }
 
-/// Processes whose GPUs sum together, this one among them.
+/// An NCCL communicator: the processes whose GPUs sum together, this one included.
 #[derive(Debug)]
 pub struct Communicator {
     #[cfg(feature = "cuda")]
@@ -60,13 +60,13 @@ impl Communicator {
     /// the same hosts give the same bits.
     ///
     /// # Errors
-    /// What NCCL says, and when `goes_on` says no; nothing can be summed with this after either.
+    /// NCCL's errors, and when `goes_on` returns false; after either, the communicator is unusable.
     pub fn sum(&self, tensor: &Tensor, goes_on: &dyn Fn() -> bool) -> Result<Tensor> {
         self.call(Collective::AllReduce, tensor, goes_on)
     }
 
-    /// Of the sum of a contiguous f32 tensor, `[n]`, over all processes the part of this one, of as many equal ones as
-    /// there are processes. It is a view of the tensor, which holds nothing of use any more.
+    /// Sums a contiguous f32 tensor, `[n]`, over all processes and returns this process's part of `size` equal ones: a
+    /// view of the tensor, whose other contents are undefined afterwards.
     ///
     /// # Errors
     /// As [`Communicator::sum`].

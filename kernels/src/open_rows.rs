@@ -8,17 +8,17 @@ use candle_core::{DType, Result, bail};
 #[cfg(feature = "cuda")]
 use super::cuda::{Argument, at, int, rows_at};
 
-/// What a matrix made of rows, and with it what its adapters' A's made of them.
+/// Products of rows with a matrix and with its adapters' A matrices, before B is applied.
 #[derive(Clone, Debug)]
 pub struct OpenRows {
     /// [rows, outputs], then the numbers of A for each of the parts; beside adapters in f32, so that the sum is rounded
     /// once, as in training.
     pub rows: Tensor,
-    /// What the adapters add, on a GPU.
+    /// The adapters' part, on a GPU.
     pub adapters: Option<OpenAdapters>,
 }
 
-/// The B's of a packed matrix, times the adapters' scale.
+/// The B matrices of a packed matrix, times the adapters' scale.
 #[derive(Clone, Debug)]
 pub struct OpenAdapters {
     /// [outputs, rank], the rank a multiple of 8.

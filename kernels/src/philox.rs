@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
-/// What a number is drawn for; two different keys never share numbers.
+/// The counter of a random number; two different keys never share numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SampleKey {
     /// Optimizer step, or another count of passes.

@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor, WithDType, bail};
 
 use super::cpu_slice::{by_number_type, read};
 
-/// Bytes of this machine's memory, made once and used for many copies; page-locked where they come from a GPU.
+/// A reusable buffer in host memory; page-locked where it copies from a GPU.
 #[derive(Debug)]
 pub struct HostBuffer(Memory);
 
@@ -28,7 +28,7 @@ impl HostBuffer {
         }
     }
 
-    /// What the last copies left here.
+    /// The bytes of the last copies.
     pub fn bytes(&self) -> &[u8] {
         match &self.0 {
             Memory::Plain(bytes) => bytes,
@@ -70,7 +70,7 @@ pub fn copy_to_host(tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
     }
 }
 
-/// A copy from a GPU that may still be under way.
+/// A copy from a GPU that may not have finished.
 #[cfg(feature = "cuda")]
 #[derive(Debug)]
 pub struct PendingCopy(candle_core::cuda_backend::cudarc::driver::CudaEvent);
@@ -126,7 +126,7 @@ fn copy_numbers<T: WithDType + Little>(tensor: &Tensor, bytes: &mut [u8]) -> Res
     Ok(())
 }
 
-/// Numbers as files hold them.
+/// Numbers in little-endian bytes, as in files.
 trait Little: Copy {
     fn put(self, place: &mut [u8]);
 }

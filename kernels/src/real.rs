@@ -2,7 +2,7 @@
 
 use candle_core::WithDType;
 
-/// `f32` for work, `f64` for gradient checks.
+/// A dtype of the CPU kernels: `f32` for work, `f64` for gradient checks.
 pub trait Real: WithDType + num_traits::Float + std::iter::Sum {
     /// e^x. For `f32` within 2 units in the last place, flushed to about 1e-38 below -87; NaN stays NaN.
     fn exponential(self) -> Self;

@@ -9,7 +9,7 @@ use super::matmul::no_room;
 use super::open_rows::OpenRows;
 use super::real::{dot, vectorised};
 
-/// What a norm multiplies with, and what keeps it from dividing by 0.
+/// The weight and epsilon of an RMS norm.
 #[derive(Clone, Copy, Debug)]
 pub struct Norm<'a> {
     /// `[width]`.

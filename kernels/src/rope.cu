@@ -35,7 +35,7 @@ template <int N, int PIECES, int LANES, typename T> struct Lanes {
   static __device__ __forceinline__ int column(int piece) { return (piece * LANES + threadIdx.x % LANES) * N; }
   static __device__ __forceinline__ float sum(float x) { return lanes_sum<LANES / 2, 1>(x); }
 
-  // Of `count` heads that begin at `from`.
+  // `count` heads that begin at `from`.
   static __device__ __forceinline__ void read(Numbers &low, Numbers &high, const T *from, int dimension, int count) {
 #pragma unroll
     for (int h = 0; h < TURNS; h++)
@@ -65,7 +65,7 @@ template <int N, int PIECES, int LANES> struct Angles {
   }
 };
 
-// Of a head the norm's weight, or null, what is added to it, and whether the head turns.
+// A head's norm weight (or null), the offset added to it, and whether the head is rotated.
 template <typename T> struct Head {
   const T *norm;
   float offset;

@@ -55,7 +55,7 @@ impl RopeTable {
     }
 }
 
-/// Everything that the operation needs beside the packed rows.
+/// The inputs of the operation besides the packed rows.
 #[derive(Clone, Copy, Debug)]
 pub struct QueryKeyContext<'a> {
     /// How a packed row divides.

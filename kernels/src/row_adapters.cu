@@ -1,4 +1,4 @@
-// Of each row the numbers of its own adapter, zeros in place of the others'. One thread a number.
+// Each row's numbers of its own adapter, zeros in place of the others'. One thread a number.
 #include "numbers.cuh"
 
 template <typename T> __device__ void keep(T *inner, int stride, const uint32_t *own, int rows, int columns, int rank, int slot) {

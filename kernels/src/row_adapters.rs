@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
-/// Of a row that uses no adapter.
+/// The index of a row that uses no adapter.
 pub const NO_ADAPTER: u32 = u32::MAX;
 
 /// Sets the numbers of other adapters to 0; on a GPU in the tensor's own memory. `inner`: [rows, parts * rank], the rank

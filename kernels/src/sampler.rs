@@ -7,10 +7,10 @@ use super::cpu_slice::{by_number_type, read};
 use super::log_probs::scale_row;
 use super::real::vectorised;
 
-/// In place of a row's random number: its likeliest token at any temperature, as at temperature 0.
+/// Instead of a row's random number: its likeliest token at any temperature, as at temperature 0.
 pub const LIKELIEST: f64 = -1.0;
 
-/// What a row's token is sampled by.
+/// The random number and temperature that sample a row's token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SampleParams {
     /// In [0, 1), or [`LIKELIEST`].
@@ -50,7 +50,7 @@ pub fn sample_tokens(logits: &Tensor, params: &[SampleParams]) -> Result<Vec<Sam
 }
 
 /// As [`sample_tokens`], of the tokens that a mask allows. `masks`: a bit for each token, [`mask_words`] words a row, bit
-/// `id % 32` of word `id / 32`. No other token is ever drawn.
+/// `id % 32` of word `id / 32`. No other token is ever sampled.
 ///
 /// # Errors
 /// When the logits of a row's allowed tokens are not finite, or none is allowed.
@@ -242,7 +242,7 @@ fn invert<T: Real>(weights: &[T], blocks: &[f64], target: f64) -> usize {
     weights.iter().rposition(|weight| weight.double() > 0.0).unwrap_or(0)
 }
 
-/// In a token's place, with the index of a draw: the token that was drawn there.
+/// Instead of a token, with an index: the token that was sampled there.
 #[cfg(feature = "cuda")]
 pub const SAMPLED_AT: u32 = 1 << 31;
 

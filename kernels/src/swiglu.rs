@@ -9,7 +9,7 @@ use super::matmul::no_room;
 use super::open_rows::OpenRows;
 use super::real::vectorised;
 
-/// What a gate goes through.
+/// The activation function of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     Silu,

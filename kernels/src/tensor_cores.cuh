@@ -1,6 +1,6 @@
 // Products of 16 x 16 by 16 x 8 bf16 matrices on tensor cores, and how their operands come from shared memory.
 //
-// Of a 16 x 8 result, lane l of a warp holds columns 2 (l % 4) and + 1 of row l / 4 in numbers 0 and 1, of row l / 4 + 8 in numbers 2 and 3.
+// In a 16 x 8 result, lane l of a warp holds columns 2 (l % 4) and + 1 of row l / 4 in numbers 0 and 1, of row l / 4 + 8 in numbers 2 and 3.
 #pragma once
 #include "numbers.cuh"
 

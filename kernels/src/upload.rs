@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-/// Brings tensors to a device; keeps the memory for it from one to the next.
+/// Copies tensors to a device through reused page-locked buffers.
 #[derive(Debug, Default)]
 pub struct Uploader {
     #[cfg(feature = "cuda")]
@@ -42,14 +42,14 @@ mod gpu {
 
     /// Below this the threads cost more than they save.
     pub(super) const MIN_BYTES: usize = 1 << 20;
-    /// What one thread copies at a time.
+    /// Bytes that one thread copies at a time.
     const PIECE_BYTES: usize = 4 << 20;
     /// Beyond so many threads the bus is the limit: 53 GB/s on an H200.
     const MAX_THREADS: usize = 12;
     /// A thread fills one while the GPU takes the other.
     const STAGES_A_THREAD: usize = 2;
 
-    /// Page-locked memory, and when the GPU has taken what was in it.
+    /// A page-locked buffer, and the event after which the GPU has read it.
     #[derive(Debug)]
     pub(super) struct Stage {
         taken: CudaEvent,
@@ -103,7 +103,7 @@ mod gpu {
                 }
                 .result()
                 .map_err(failed)?;
-                // What cannot be recorded is waited for.
+                // Where recording fails, the copy is waited for.
                 stage.taken.record(&stream).or_else(|_| stream.synchronize()).map_err(failed)?;
             }
             Ok(())

@@ -179,7 +179,7 @@ fn decode_name(adapters: Adapters) -> &'static str {
     if adapters == Adapters::On { "decode" } else { "decode, adapters off" }
 }
 
-/// What the device reaches at best.
+/// The device's peak throughput and bandwidth.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     operations_per_second: f64,

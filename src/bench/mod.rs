@@ -19,7 +19,7 @@ use crate::update::{LossSettings, PolicyGroup, PolicySample, PolicySettings};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measurement {
-    /// What was measured: `gemm`, `prefill`, `decode`, `train`, ...
+    /// `gemm`, `prefill`, `decode`, `train`, ...
     pub name: String,
     /// Lengths, in words.
     pub shape: String,

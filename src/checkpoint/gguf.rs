@@ -14,7 +14,7 @@ use crate::hub::{Architecture, ModelConfig, ModelSource, RopeScaling, Scope};
 use crate::model::{Weights, tensor_names};
 use crate::text::{QWEN2_WORDS, Tokenizer};
 
-/// How the matrices of a GGUF file are stored; norms and biases are always f32.
+/// The storage of matrices in a GGUF file; norms and biases are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GgufType {
     F32,
@@ -206,7 +206,7 @@ fn cut_of(tokenizer: &Json) -> Option<&'static str> {
     }
 }
 
-/// What `tokenizer.ggml.token_type` calls a token.
+/// A token type of `tokenizer.ggml.token_type`.
 const NORMAL: i32 = 1;
 pub(super) const CONTROL: i32 = 3;
 pub(super) const USER_DEFINED: i32 = 4;
@@ -260,7 +260,7 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         ("tokens", Value::Array(names)),
         ("token_type", Value::Array(kinds)),
         ("merges", Value::Array(merges)),
-        // As here: what begins a prompt stands in the chat template.
+        // As here: what begins a prompt is in the chat template.
         ("add_bos_token", Value::Bool(false)),
     ];
     let stop = read.turn_end_id().or_else(|| read.stop_ids().first().copied());

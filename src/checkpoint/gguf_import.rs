@@ -59,7 +59,7 @@ pub fn import_into_cache(file: &Path) -> Result<Option<(PathBuf, Option<&'static
     let cache = folder.parent().unwrap_or(&folder);
     let failed = |source| CheckpointError::Write { path: cache.to_owned(), source };
     std::fs::create_dir_all(cache).map_err(failed)?;
-    // Of several processes one imports and the others wait for it.
+    // One process imports; others wait for it.
     let _lock = crate::files::lock_folder(cache).map_err(failed)?;
     let note = if folder.exists() { None } else { import_gguf(file, &folder, false)? };
     Ok(Some((folder, note)))

@@ -9,12 +9,12 @@ use super::gguf::{CONTROL, LLAMA3_WORDS, UNUSED, USER_DEFINED};
 use super::gguf_metadata::Metadata;
 use crate::text::QWEN2_WORDS;
 
-/// What becomes of the metadata below `tokenizer.`.
+/// The tokenizer of a GGUF file, from its metadata below `tokenizer.`.
 pub(super) struct Vocabulary {
     /// By name.
     pub(super) files: BTreeMap<&'static str, Json>,
     pub(super) stop_ids: Vec<u32>,
-    /// What the metadata leave out and was assumed.
+    /// An assumption about missing metadata.
     pub(super) note: Option<&'static str>,
 }
 

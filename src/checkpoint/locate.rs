@@ -33,7 +33,7 @@ pub enum StartError {
     Neither { name: String, model: Box<HubError>, run: Box<RunError> },
 }
 
-/// The location of M, before its weights are read.
+/// Where a model named on the command line (M) is: a run's checkpoint, a folder or the cache.
 #[derive(Debug)]
 pub enum ModelLocation {
     /// A folder, a cached model, or the embedded one.

@@ -42,7 +42,7 @@ pub enum CheckpointError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
-    /// What a GGUF file cannot hold.
+    /// A model that GGUF cannot hold.
     #[error(
         "{label}: {problem}; export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py"
     )]

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::CheckpointError;
 use crate::files::{self, Access, torn_write};
 
-/// Where pieces of a file go.
+/// Writes the next piece of a file.
 pub type WriteChunk<'a> = dyn FnMut(&[u8]) -> Result<(), CheckpointError> + 'a;
 
 /// Creates and fills a private folder.

@@ -9,7 +9,7 @@ use crate::kernels::device::Engine;
 use crate::model::{Decoder, Trainable, Weights};
 use crate::run::{RunDirectory, RunFolders, base_parameter_count, checkpoint_path};
 
-/// Tensors are read on demand.
+/// A model with its adapter, if any; tensors are read on demand.
 #[derive(Debug)]
 pub struct OpenModel {
     pub config: ModelConfig,

@@ -8,6 +8,7 @@ use crate::model::Decoder;
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
+/// A loaded base with one or several adapters that rows choose from.
 #[derive(Debug)]
 pub struct SharedBase {
     pub model: Decoder,
@@ -16,7 +17,7 @@ pub struct SharedBase {
     pub adapter_slot: usize,
     /// The adapter of the model that was named first.
     pub own: Option<u32>,
-    /// Of the others, in order.
+    /// The adapters of the other models, in order.
     pub others: Vec<u32>,
 }
 

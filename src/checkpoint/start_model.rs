@@ -7,6 +7,7 @@ use crate::model::{Decoder, Weights};
 use crate::run::RunFolders;
 use crate::text::Tokenizer;
 
+/// The model that a training starts from, before its weights are loaded.
 #[derive(Debug)]
 pub struct StartModel {
     pub config: ModelConfig,

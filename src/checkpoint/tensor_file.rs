@@ -57,7 +57,7 @@ pub(super) fn write_tensors(
     })
 }
 
-/// Flat numbers in host or device memory, or of several ranks.
+/// A flat tensor that is written to a file: in host or device memory, or sharded over ranks.
 pub trait Numbers {
     /// Writes the bytes of a range of these numbers.
     ///

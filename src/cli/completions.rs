@@ -42,7 +42,8 @@ pub(super) fn answer() {
     CompleteEnv::with_factory(command).var(VARIABLE).shells(SHELLS).complete();
 }
 
-/// A shell with a script of its own: one that knows arguments with `=`, and after which candidate no space follows.
+/// A shell whose generated script is adapted: it handles arguments with `=`, and after which candidate no space
+/// follows.
 struct Script {
     shell: &'static (dyn EnvCompleter + Sync),
     text: &'static str,

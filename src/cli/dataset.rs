@@ -132,7 +132,7 @@ fn check(arguments: &Check) -> Outcome {
     Ok(if health.count(Level::Error) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What `train` would take: the key table, the preset, the task's own.
+/// The limit that `train` would use: the key table, the preset, the task's own.
 fn own_max_seq_len(task: &Task, arguments: &Check) -> Result<usize, Failure> {
     let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let layers = Layers {

@@ -37,7 +37,7 @@ struct Findings {
     view: ViewReport,
 }
 
-/// The default device, and why.
+/// The default device and the reason for it.
 #[derive(Serialize)]
 struct EngineReport {
     /// `gpu`, `cpu`, or `none` without the engine.
@@ -50,7 +50,7 @@ struct EngineReport {
     nccl: Option<String>,
 }
 
-/// How the workbench would look here, and from which of the user's files.
+/// The appearance of the workbench here, and the user's files that decide it.
 #[cfg(feature = "view")]
 #[derive(Serialize)]
 struct ViewReport {

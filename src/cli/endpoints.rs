@@ -12,7 +12,7 @@ pub(super) use asking::EndpointTarget;
 #[cfg(not(feature = "download"))]
 pub(super) use unavailable::EndpointTarget;
 
-/// What all targets of an eval are asked.
+/// The settings that all targets of an eval share.
 #[derive(Clone, Copy)]
 pub(super) struct TargetInput<'a> {
     pub(super) status: &'a EvalStatus,
@@ -99,7 +99,7 @@ mod asking {
             Ok(RequestForm::new(&self.0, task, Sampling { samples, max_completion_tokens, temperature })?)
         }
 
-        /// Of the first turns.
+        /// The questions of all first turns.
         fn questions(&self, form: &RequestForm<'_>, asked: &TargetInput<'_>) -> Result<Vec<Question>, Failure> {
             let Rows { label, rows, .. } = asked.rows;
             Ok(form.first((label, rows), asked.allowed_secrets)?)
@@ -117,7 +117,7 @@ mod asking {
                 }
                 None => (None, Vec::new()),
             };
-            // A line of another program's is no answer: its question is asked again.
+            // A line of another program's is not an answer: its question is asked again.
             let known: HashMap<String, Answer> = lines
                 .iter()
                 .filter_map(|line| serde_json::from_str(line).ok())

@@ -149,7 +149,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         .map(|out| keep(out, &task, &rows, (&settings, arguments.limit.is_some())))
         .transpose()?;
     let (folder, earlier) = kept.unzip();
-    // What was sampled on this machine is known already where endpoints are asked again.
+    // Samples of this machine are known already where endpoints are asked again.
     let sampled = folder.as_ref().filter(|_| earlier.flatten().is_some());
     let asked = TargetInput { folder: folder.as_ref(), ..asked };
     let mut engine = None;
@@ -355,7 +355,7 @@ fn result(task: &Task, rows: &Rows, name: &str, records: Vec<EvalRecord>) -> rep
     }
 }
 
-/// What an eval is of: an eval with other settings is another one.
+/// The settings that identify an eval: with others it is another one.
 fn settings(
     arguments: &Arguments,
     task: &Task,

@@ -17,7 +17,7 @@ use crate::run::EvalProgress;
 /// How soon a signal is answered.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The line of an eval. Clones share it.
+/// The status line of an eval. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct EvalStatus(Arc<Mutex<Shown>>);
 
@@ -59,7 +59,7 @@ impl EvalStatus {
         shown.progress = Some(progress.clone());
     }
 
-    /// Of a model; the next one may follow.
+    /// Ends one model's eval; another may follow.
     pub(super) fn end(&self) {
         let mut shown = self.shown();
         shown.line.end();

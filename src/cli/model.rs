@@ -112,7 +112,7 @@ struct Pretrain {
     device: DeviceArguments,
 }
 
-/// What `check` and `log-probs` are both told.
+/// Arguments of both `check` and `log-probs`.
 #[derive(Debug, clap::Args)]
 struct ModelArguments {
     /// Model: a folder, a Hugging Face name, `tiny`, or a run

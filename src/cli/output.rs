@@ -99,7 +99,7 @@ fn write_error(text: &str) {
     let _ = error.write_all(text.as_bytes()).and_then(|()| error.flush());
 }
 
-/// Why a command that writes incrementally ends early.
+/// The reason that a command which writes incrementally ends early.
 pub(super) enum Stopped {
     Write(std::io::Error),
     Work(Failure),
@@ -132,7 +132,7 @@ impl From<Failure> for Stopped {
 pub(super) struct Stream {
     to: BufWriter<StdoutLock<'static>>,
     json: bool,
-    /// Lines of the picture that stands below the text.
+    /// Lines of the picture that is below the text.
     drawn: usize,
 }
 

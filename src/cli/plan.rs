@@ -97,7 +97,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is known of a run on a Slurm partition before one of its nodes has measured anything.
+/// The plan of a run on a Slurm partition none of whose nodes has been measured.
 #[derive(Debug, serde::Serialize)]
 pub(super) struct PartitionPlan {
     /// For people.
@@ -109,7 +109,7 @@ pub(super) struct PartitionPlan {
     memory: Memory,
     /// With completions at the limit.
     disk: Disk,
-    /// Of the last such run in the partition.
+    /// Measured by the last such run in the partition.
     recorded_seconds_per_step: Option<f64>,
     #[serde(skip)]
     gpus: usize,

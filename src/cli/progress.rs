@@ -15,8 +15,7 @@ use crate::run::{EventBody, RequestQueue, State, StateWriter, Status, Stop, Work
 /// How soon a signal is answered.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Prints the events of a run with an estimate of the time left; between them shows the eval under way, and says at once
-/// what a stop waits for.
+/// Prints a run's events, the time left and the progress of evals; reports at once what a stop waits for.
 pub(super) struct Progress {
     lines: Arc<Mutex<Lines>>,
     is_over: Arc<AtomicBool>,
@@ -114,7 +113,7 @@ fn watch(state: &StateWriter, controls: &RequestQueue, lines: &Mutex<Lines>, is_
     }
 }
 
-/// What a stop waits for.
+/// Says what a stop waits for.
 fn stop_text(state: &State) -> String {
     let after = match &state.eval {
         Some(eval) => {

@@ -8,6 +8,7 @@ use super::Failure;
 use crate::dataset::{self, PromptRow};
 use crate::task::{PromptSet, Task};
 
+/// The rows that an eval is on: a set of the task, or a file.
 #[derive(Debug)]
 pub(super) struct Rows {
     /// `test`, `eval`, `train`, or the file's name.

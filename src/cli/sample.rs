@@ -126,7 +126,7 @@ struct SampleStream<'a> {
     policy: &'a Policy,
     scorer: &'a Scorer,
     prompts: &'a [Prompt],
-    /// Of each prompt.
+    /// Completions of each prompt.
     completions: usize,
     json: bool,
     /// By prompt number and sample; of prompts from `next` on.

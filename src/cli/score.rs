@@ -136,7 +136,7 @@ struct Rows<'t> {
     task: &'t Task,
     /// Or why they cannot be read.
     by_id: OnceLock<Result<HashMap<String, Row>, String>>,
-    /// Of prompts of other programs.
+    /// Rows by the prompt's text, for completions of other programs.
     by_prompt: Mutex<HashMap<String, Option<Row>>>,
 }
 

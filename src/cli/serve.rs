@@ -19,7 +19,7 @@ use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
 use crate::task::Task;
 use crate::text::Thinking;
 
-/// Of a model that is no run's, where nothing is said.
+/// The default for a model that is not a run's.
 const MAX_COMPLETION_TOKENS: usize = 1024;
 
 #[derive(Debug, clap::Args)]

@@ -57,7 +57,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let key = |text: &String| text.split_once('=').map_or(String::new(), |(key, _)| key.to_owned());
     let own = |key: &String| study.keys().contains(&key.as_str()) && (key != "base_model" || study != Study::SftVsGrpo);
     if let Some(key) = space.fixed.iter().map(key).find(own) {
-        // Of the group size, the number of completions a step is the user's.
+        // In the group size study, the completions per step are the user's.
         if study != Study::GroupSize || key == "method" {
             return Err(Failure::usage(format!(
                 "--set {key}: study {} sets this key itself: leave it out",

@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     common: CommonArguments,
 }
 
-/// Of sweeps and studies.
+/// Options of both sweeps and studies.
 #[derive(Debug, clap::Args)]
 pub(super) struct CommonArguments {
     /// Preset: quick, seed or recommended
@@ -131,7 +131,7 @@ pub(super) fn run_folders(common: &CommonArguments) -> Result<RunFolders, Failur
     Ok(RunFolders::discover(common.runs.as_deref(), &std::env::current_dir()?))
 }
 
-/// What all runs share; `settings` and `runs` are to be filled in.
+/// A sweep with the fields that all runs share; `settings` and `runs` are still empty.
 pub(super) fn blank(
     common: &CommonArguments,
     task: &Task,

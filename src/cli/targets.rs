@@ -15,10 +15,10 @@ use crate::run::RunFolders;
 use crate::task::Task;
 use crate::text::Tokenizer;
 
-/// What begins the name of an endpoint in `--model`.
+/// The prefix of an endpoint in `--model`.
 pub(super) const ENDPOINT: &str = "endpoint:";
 
-/// What begins the name of a model on this machine whose completions are constrained.
+/// The prefix of a local model whose completions are constrained.
 pub(super) const CONSTRAINED: &str = "constrained:";
 
 /// A model and its name in the results.

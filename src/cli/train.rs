@@ -76,7 +76,7 @@ pub(super) struct Arguments {
     /// than configured
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: Option<u16>,
-    /// Of the ranks, those that a launcher has started on this host
+    /// How many of the ranks a launcher has started on this host
     #[arg(skip)]
     local_ranks: Option<usize>,
     /// Warnings before the run were printed for another one of the same sweep
@@ -341,7 +341,7 @@ pub(super) fn resolve(arguments: &Arguments, task: &Task, run_folders: &RunFolde
         layers.origin = Some(origin);
     }
     layers.resolve().map_err(|error| {
-        // What the files alone have wrong is no fault of the command line.
+        // Problems of the files alone are not the command line's.
         let files = Layers { preset: None, set: Vec::new(), ..layers.clone() };
         files.resolve().map_or_else(Failure::from, |_| Failure::usage(error.to_string()))
     })
@@ -413,7 +413,7 @@ mod tests {
         model
     }
 
-    /// What this command line would train, after a shell has split it.
+    /// Parses a command line as a shell splits it.
     fn parsed(line: &str) -> Arguments {
         let script = format!("grpo-tui() {{ printf '%s\\n' grpo-tui \"$@\"; }}\n{line}").replace("grpo-tui", "program");
         let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -26,7 +26,7 @@ pub(super) struct Variant {
     examples: Vec<String>,
 }
 
-/// What `--system` and `--few-shot` say of targets, by name.
+/// The `--system` and `--few-shot` options, by target name.
 #[derive(Clone, Copy)]
 pub(super) struct Variants<'a> {
     pub(super) systems: &'a [String],

@@ -3,6 +3,7 @@
 use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule};
 use super::value::Kind;
 
+/// A configuration key: name, kind, default, presets and meaning.
 #[derive(Debug)]
 pub struct Key {
     /// As in `--set`, TOML files and `run.toml`.
@@ -16,16 +17,16 @@ pub struct Key {
     pub unit: &'static str,
     /// One sentence.
     pub meaning: &'static str,
-    /// Of `quick` and `seed`; `None` leaves the default. `recommended` is the default of every key.
+    /// Values in `quick` and `seed`; `None` leaves the default. `recommended` is the default of every key.
     pub presets: [Option<&'static str>; 2],
 }
 
-/// What a derived default follows from.
+/// The values that a derived default is computed from.
 #[allow(missing_debug_implementations)]
 pub struct KnownValues<'a> {
     /// Reads the value of a key above it in the table.
     pub read: &'a dyn Fn(&str) -> String,
-    /// Of the model to start from, if it is known.
+    /// Parameters of the model to start from, if known.
     pub parameters: Option<u64>,
 }
 

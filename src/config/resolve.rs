@@ -14,13 +14,13 @@ use super::train_config::TrainConfig;
 use super::value::Value;
 use crate::format::line_column;
 
-/// What was wrong with a configuration, where, and what to do.
+/// An invalid configuration: what is wrong, where, and what to do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ConfigError {
     /// A key that is not in the table.
     #[error("{place}: unknown key `{name}`{}", .nearest.map_or_else(|| "; `grpo-tui train --help` lists all keys".to_owned(), |near| format!("; did you mean `{near}`?")))]
     UnknownKey {
-        /// Where it stands.
+        /// Where it is.
         place: String,
         /// The key as written.
         name: String,
@@ -30,7 +30,7 @@ pub enum ConfigError {
     /// A value of the wrong type or out of range.
     #[error("{place}: `{name}` is {found}; it must be {expected}")]
     BadValue {
-        /// Where it stands.
+        /// Where it is.
         place: String,
         /// The key.
         name: String,
@@ -67,7 +67,7 @@ pub enum ConfigError {
 pub enum Source {
     /// The key table.
     Default,
-    /// The key table's rule that depends on other keys; it stands above a preset.
+    /// The key table's rule that depends on other keys; it overrides a preset.
     Derived,
     Preset,
     /// The task's `[train]`, or its `[train.model.NAME]`.
@@ -91,7 +91,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// What the user gave, layer by layer.
+/// The user's input, layer by layer.
 #[derive(Debug, Clone, Default)]
 pub struct Layers {
     /// `--preset`.
@@ -177,7 +177,7 @@ impl Layers {
     }
 }
 
-/// A file of configuration keys as it was read: what follows from it stays the same when the file changes.
+/// A configuration file as it was read; later changes of the file do not affect it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ConfigFile {
     /// Its path as shown in errors.
@@ -377,7 +377,7 @@ impl ConfigBuilder {
                 (derived.value)(&KnownValues { read: &read, parameters: parameters.filter(|_| explicit.is_none()) })
             });
             let text = match (derived, explicit) {
-                // A rule that comes to what stands there anyway explains nothing.
+                // A rule that comes to what is there anyway explains nothing.
                 (Some(text), explicit)
                     if explicit
                         .map_or(text == key.default, |(value, _)| key.kind.parse(&text).as_ref() == Ok(value)) =>

@@ -8,7 +8,7 @@ use crate::format::hex;
 use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute, Schedule};
 use super::value::StopCondition;
 
-/// Every key of [`super::KEYS`] with its value; meanings, units and ranges stand there. Written to `run.toml`.
+/// Every key of [`super::KEYS`] with its value. Written to `run.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
@@ -80,12 +80,12 @@ pub struct TrainConfig {
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
 
-/// Of a run before the key existed.
+/// The value in runs from before the key existed.
 fn unscheduled() -> Schedule {
     Schedule::Constant
 }
 
-/// Of a run before the key existed.
+/// The value in runs from before the key existed.
 fn unwatched() -> OnCollapse {
     OnCollapse::Continue
 }

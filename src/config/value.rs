@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What a key's value may be.
+/// The type of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// Any text.
@@ -50,13 +50,13 @@ impl fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// Of [`Kind::Flag`].
+    /// A value of [`Kind::Flag`].
     Flag(bool),
-    /// Of [`Kind::Integer`].
+    /// A value of [`Kind::Integer`].
     Integer(i64),
-    /// Of [`Kind::Number`].
+    /// A value of [`Kind::Number`].
     Number(f64),
-    /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Condition`].
+    /// A value of [`Kind::Text`], [`Kind::Choice`] or [`Kind::Condition`].
     Text(String),
 }
 
@@ -114,7 +114,7 @@ impl Kind {
     }
 }
 
-/// When a run has reached its goal on the eval set: a rate against a threshold.
+/// A threshold for a rate on the eval set at which a run stops.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StopCondition {
     /// `parse`, `valid`, `exact` or `tolerant`: a rate of the eval set.
@@ -126,7 +126,7 @@ pub struct StopCondition {
 }
 
 impl StopCondition {
-    /// Read `valid>=0.99`; `None` where the text is no such condition.
+    /// Read `valid>=0.99`; `None` where the text is not such a condition.
     pub fn parse(text: &str) -> Option<Self> {
         let comparison = [">=", "<=", ">", "<"].into_iter().find(|sign| text.contains(sign))?;
         let (metric, threshold) = text.split_once(comparison)?;

@@ -1,4 +1,4 @@
-//! What a task, or a row's tools, take as an answer.
+//! The answers that a task, or a row's tools, accept.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::score::closed_parameters;
 use crate::task::{Definition, Task, encode_path, encode_reference, functions};
 use crate::text::{Message, Thinking, Tokenizer};
 
-/// What a model may answer.
+/// The forms of answers that a task accepts.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// A value that the first of the files accepts.
@@ -31,7 +31,7 @@ pub enum Answer {
     Text { pattern: String, label: String },
 }
 
-/// What may stand in place of calls.
+/// What the model may answer instead of calls.
 #[derive(Clone, Debug)]
 pub enum Instead {
     /// Nothing: one call at least is made.
@@ -44,7 +44,7 @@ pub enum Instead {
     Value(Vec<SchemaFile>),
 }
 
-/// How calls are written.
+/// The text format of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallForm {
     /// Each in a `<tool_call>` block, as Hermes and Qwen have it.

@@ -78,7 +78,7 @@ pub(super) fn compile(
     Err(located(vocabulary, &files.concat(), &prepared, until))
 }
 
-/// Makes the schemas that a grammar names of those of the files.
+/// Builds the schemas that a grammar names from those of the files.
 type AssembleSchemas<'a> = Box<dyn Fn(Vec<Value>) -> Vec<(&'static str, Value)> + 'a>;
 
 /// Calls and what may stand in their place; `@json` is one call in a block, or the list of them.
@@ -98,7 +98,7 @@ fn lark_of_calls(form: CallForm, instead: &Instead, is_single: bool) -> String {
         }
         (CallForm::List, Instead::Nothing | Instead::EmptyList) => "answer: @json".to_owned(),
         (CallForm::List, Instead::Value(_)) => "answer: @json | @value".to_owned(),
-        // What begins as JSON is a list of calls.
+        // JSON at the beginning is a list of calls.
         (CallForm::List, Instead::Text) => {
             "answer: @json | TEXT?\nTEXT: /[^\\[{\\s](?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/".to_owned()
         }
@@ -302,7 +302,7 @@ fn located(
         let inside = format!("{}/", node.place.1);
         !failing.iter().any(|other| other.place.0 == node.place.0 && other.place.1.starts_with(&inside))
     };
-    // What others refer to was added last.
+    // Referenced schemas were added last.
     let last = || failing.iter().rev().filter(takes_some).find(is_innermost);
     let found = found.or_else(last).or_else(|| failing.first());
     let Some(node) = found else {
@@ -334,7 +334,7 @@ fn located(
     }
 }
 
-/// What the compiler may have against a keyword.
+/// A guess why the compiler rejects a keyword.
 fn why_not<'a>(schemas: &Schemas<'a>, keyword: &str, schema: &'a Value) -> String {
     let why = match keyword {
         "pattern" => {

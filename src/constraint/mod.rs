@@ -30,7 +30,7 @@ pub use schema::SchemaFile;
 pub use vocabulary::Vocabulary;
 use vocabulary::{END, advance};
 
-/// Of one grammar. Those of thousands of schemas take seconds, and most of them are then too large.
+/// The time limit for one grammar. Thousands of schemas take seconds, and most such grammars are too large then.
 pub const COMPILE_TIME: Duration = Duration::from_secs(10);
 
 /// Why completions cannot be constrained.
@@ -86,7 +86,7 @@ pub enum Reasoning {
 }
 
 impl Reasoning {
-    /// Of a prompt, as the model reads it.
+    /// Reads from a rendered prompt whether it opens a think block.
     pub fn for_prompt(thinking: Thinking, prompt: &str) -> Self {
         match thinking {
             Thinking::Off => Self::Off,
@@ -96,7 +96,7 @@ impl Reasoning {
     }
 }
 
-/// A compiled grammar of answers in the tokens of one model.
+/// A compiled grammar of answers, in the tokens of one model.
 pub struct Constraint {
     /// At the beginning. In a lock, since copies share what they learn.
     start: Mutex<Matcher>,
@@ -188,7 +188,7 @@ fn within<R: Send + 'static>(limit: Duration, work: impl FnOnce() -> R + Send + 
     receiver.recv_timeout(limit.saturating_sub(start.elapsed())).map_err(|_| too_long())
 }
 
-/// A completion that is being decoded.
+/// The parser's state after the tokens of one completion.
 pub struct Progress {
     matcher: Matcher,
     vocabulary: Arc<Vocabulary>,
@@ -198,19 +198,19 @@ pub struct Progress {
     tokens: usize,
 }
 
-/// Where a completion is.
+/// The part of the completion under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     /// So many bytes of `<think>` were written, and nothing else.
     Beginning(usize),
     Thinking,
-    /// Another `</think>` in it would hide what stands before.
+    /// Another `</think>` in it would hide what is before.
     Answer,
 }
 
 const BEGIN: &[u8] = b"<think>";
 
-/// What the compiler's errors after allowed tokens come to.
+/// The message for compiler errors after allowed tokens.
 const OUTGROWN: &str = "the grammar has too many ways to continue the text";
 
 impl std::fmt::Debug for Progress {
@@ -282,7 +282,7 @@ pub struct TaskConstraints {
     compiled: Mutex<CompiledConstraints>,
 }
 
-/// By a row's own tools, and whether the prompt asks for a think block.
+/// Constraints by a row's own tools and by whether its prompt opens a think block.
 type CompiledConstraints = HashMap<(Option<Value>, Reasoning), Arc<Constraint>>;
 
 impl TaskConstraints {
@@ -300,7 +300,7 @@ impl TaskConstraints {
         Ok(constraints)
     }
 
-    /// Of a row and its prompt, as the model reads it.
+    /// The constraint of a row. `prompt`: rendered, as the model reads it.
     ///
     /// # Errors
     /// [`ConstraintError`].

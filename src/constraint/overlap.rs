@@ -37,11 +37,11 @@ pub(super) struct Schemas<'a> {
     pub(super) definitions: &'a Map<String, Value>,
 }
 
-/// What applies to one value.
+/// The schemas that apply to one value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ApplicableSchemas<'a> {
     pub(super) schemas: Vec<&'a Map<String, Value>>,
-    /// Of each list one applies.
+    /// One schema of each list applies.
     pub(super) choices: Vec<&'a [Value]>,
     /// Whether one of them is `false`.
     is_false: bool,
@@ -174,7 +174,7 @@ impl<'a> ApplicableSchemas<'a> {
         Some(values)
     }
 
-    /// What applies to a property.
+    /// Schemas that apply to a property.
     pub(super) fn for_property(&self, name: &str) -> Vec<&'a Value> {
         let mut found = Vec::new();
         for members in &self.schemas {
@@ -191,7 +191,7 @@ impl<'a> ApplicableSchemas<'a> {
         found
     }
 
-    /// What applies to an item.
+    /// Schemas that apply to an item.
     pub(super) fn for_item(&self, index: usize) -> Vec<&'a Value> {
         let of_schema =
             |members: &&'a Map<String, Value>| list(members, "prefixItems").get(index).or_else(|| members.get("items"));

@@ -19,7 +19,7 @@ const MAX_WRITTEN_SCHEMAS: usize = 5_000;
 /// Orders of the values of one list without repetitions.
 const MAX_PERMUTATIONS: usize = 120;
 
-/// A keyword that cannot be said in others.
+/// Why other keywords cannot express the one at a place.
 #[derive(Debug)]
 pub(super) struct Refusal {
     /// The index of its place.
@@ -27,7 +27,7 @@ pub(super) struct Refusal {
     pub(super) message: String,
 }
 
-/// Why a schema has no opposite that can be said: a keyword, or a sentence.
+/// The negation of a schema, or the keyword or sentence that says why it has none.
 type NegationResult = Result<Value, String>;
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Positive<'a> {
     left: Cell<usize>,
 }
 
-/// What is known of a value beside the schema that is looked at: the schemas around it that apply as well.
+/// The schemas around the current one that apply to the same value.
 type Context<'c, 'a> = &'c [&'a Value];
 
 impl<'a> Positive<'a> {

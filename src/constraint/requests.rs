@@ -13,7 +13,7 @@ use crate::score::{MessageSchema, message_schemas};
 use crate::task::openapi::{escaped, operations};
 use crate::task::{HttpRules, MessagePart, referenced_part};
 
-/// What a text of a path is made of: nothing that is written in two ways there.
+/// Characters of a path segment that have only one spelling there.
 const PLAIN: &str = "[A-Za-z0-9._~-]";
 /// Whole numbers that doubles tell apart.
 const DIGITS: &str = "[0-9]{0,14}";
@@ -236,7 +236,7 @@ fn is_plain(hir: &Hir) -> bool {
     }
 }
 
-/// What a schema refers to.
+/// The schema that a reference leads to.
 fn referred<'v>(whole: &'v Value, schema: &'v Value) -> &'v Value {
     let target = |schema: &'v Value| referenced_part(whole, schema.get("$ref")?.as_str()?);
     let mut found = schema;

@@ -21,7 +21,7 @@ pub(super) const HOME: &str = "task:///";
 /// Values that a schema with all that it refers to may have.
 const MAX_VALUES: usize = 50_000;
 
-/// A file with a schema.
+/// A schema and the name of its file.
 #[derive(Clone, Debug)]
 pub struct SchemaFile {
     /// For people.
@@ -32,7 +32,7 @@ pub struct SchemaFile {
     /// That references name.
     pub address: String,
     pub schema: Value,
-    /// Of a part of an OpenAPI document: where its schemas stand there.
+    /// The part of an OpenAPI document that the schemas come from.
     pub(super) origin: Option<Arc<MessageSchema>>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Node {
     pub(super) place: (usize, String),
 }
 
-/// What schemas refer to, as the grammar's compiler takes it; several schemas share it.
+/// Referenced schemas in the form that the grammar compiler takes; several schemas share them.
 #[derive(Debug, Default)]
 pub(super) struct PreparedSchemas {
     pub(super) definitions: Map<String, Value>,
@@ -159,7 +159,7 @@ impl PreparedSchemas {
         self.definitions.append(&mut said);
         self.documents += documents.len();
         for node in self.nodes.iter_mut().flatten().skip(first_node) {
-            // The rest of it is said with what stands around it, and cannot be at fault alone.
+            // The rest of it is said with what is around it, and cannot be at fault alone.
             node.schema = Positive::new(&definitions).schema(&node.schema, &[]).unwrap_or(Value::Bool(true));
             narrow_bounds(std::iter::once(&mut node.schema));
         }
@@ -379,7 +379,7 @@ impl<'r> Walk<'_, 'r> {
         list.iter().enumerate().map(one).collect()
     }
 
-    /// What a keyword has in it, with its place: it is made positive later.
+    /// Marks a keyword's schemas with their place; they are made positive later.
     fn marked(&mut self, at: (usize, String), parts: Value) -> Value {
         self.places.push(at);
         let parts = parts.as_array().map(Vec::as_slice).unwrap_or_default();

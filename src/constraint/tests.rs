@@ -298,7 +298,7 @@ proptest::proptest! {
         static SHARED: std::sync::OnceLock<(Arc<Vocabulary>, Tokenizer)> = std::sync::OnceLock::new();
         let (vocabulary, tokenizer) = SHARED.get_or_init(|| { let tokenizer = tokenizer(); (Vocabulary::new(&tokenizer).unwrap(), tokenizer) });
         let answer = Answer::Json { files: vec![SchemaFile::alone("schema", &schema)], assert_formats: true };
-        // What it names instead is tested elsewhere.
+        // The error's text is tested elsewhere.
         let Ok(constraint) = Constraint::compile(vocabulary, &answer, Reasoning::Off) else { return Ok(()) };
         let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
         let Some(text) = sampled(&constraint, tokenizer, seed) else { return Ok(()) };

@@ -9,13 +9,13 @@ use super::ConstraintError;
 use crate::text::Tokenizer;
 use crate::text::catch_panic::catch_panic;
 
-/// What closes a think block.
+/// The end of a think block.
 pub(super) const END: &[u8] = b"</think>";
 
-/// What may come next at one place of a grammar: 1,000 optional properties take up to 5,000, those of several
-/// alternatives add up.
+/// Items of one grammar position: 1,000 optional properties take up to 5,000; those of several alternatives add
+/// up.
 const MAX_ROW_ITEMS: usize = 10_000;
-/// Of all places that the tokens of one mask lead to.
+/// The limit over all grammar positions that the tokens of one mask lead to.
 const MAX_STEP_ITEMS: usize = 200_000;
 
 /// A tokenizer's vocabulary, prepared once for all grammars.

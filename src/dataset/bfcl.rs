@@ -29,7 +29,7 @@ const WITHOUT_CALLS: [&str; 2] = ["irrelevance", "live_irrelevance"];
 /// Where the data is, in the folder of the data, of the package, or that pip installs into.
 const FOLDERS: [&str; 3] = ["", "data", "bfcl_eval/data"];
 
-/// Rows of the data, and what is none.
+/// The rows of BFCL's data, and the records left out.
 #[derive(Debug, Clone, Default)]
 pub struct BfclData {
     pub rows: Vec<Map<String, Value>>,
@@ -157,7 +157,7 @@ fn row(question: &Value, answer: Option<&Value>, category: &str, id: &str) -> Re
 
 struct Function {
     name: String,
-    /// Of letters, digits, `_` and `-`, as OpenAI's API takes it.
+    /// The name with letters, digits, `_` and `-` only, as OpenAI's API requires.
     legal_name: String,
     description: Value,
     /// A JSON Schema.

@@ -7,7 +7,7 @@ const ANY: &str = "$any";
 const OPTIONAL: &str = "$optional";
 const VALUE: &str = "$value";
 
-/// What a value of `expected` says.
+/// The meaning of a value in `expected`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Expectation<'e> {
     /// One of these.

@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 16;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferredSchema {
     pub schema: Value,
-    /// What was guessed, a sentence each, to be checked.
+    /// Guesses to check, a sentence each.
     pub notes: Vec<String>,
     /// Whether a `format` was found.
     pub has_formats: bool,
@@ -41,7 +41,7 @@ pub fn infer<'a>(examples: impl Iterator<Item = &'a Value>, source: &str) -> Inf
     inferred
 }
 
-/// What the values of one place have in common.
+/// What all values at one place have in common.
 #[derive(Debug, Default)]
 struct Shape {
     count: usize,
@@ -55,7 +55,7 @@ struct Shape {
     objects: usize,
     /// In the order of the first appearance.
     fields: Vec<(String, Shape)>,
-    /// Of each name in `fields`.
+    /// The index in `fields` of each name.
     places: HashMap<String, usize>,
     /// Nested too deep to be followed.
     is_open: bool,
@@ -233,7 +233,7 @@ fn shown(path: &str) -> &str {
     if path.is_empty() { "the answer" } else { path }
 }
 
-/// What the top-level fields of a schema are, for a system message: `vendor (string), currency (EUR, USD)`.
+/// The top-level fields of a schema, for a system message: `vendor (string), currency (EUR, USD)`.
 pub(super) fn fields_in_words(schema: &Value) -> Option<String> {
     let fields = schema.get("properties")?.as_object().filter(|fields| !fields.is_empty())?;
     let required = schema.get("required").and_then(Value::as_array);

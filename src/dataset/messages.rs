@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::text::Message;
 
-/// Of chat templates.
+/// Roles that chat templates know.
 const ROLES: [&str; 5] = ["system", "user", "assistant", "tool", "developer"];
 
 /// More would not fit any model's positions.

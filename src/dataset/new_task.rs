@@ -28,7 +28,7 @@ pub const MAX_RECORDS: usize = 200;
 /// Examples are few by nature; this bounds a wrong file.
 const MAX_EXAMPLES_BYTES: u64 = 64 << 20;
 
-/// What a new task is made of. Without a template it needs a schema, examples or data.
+/// The inputs of a new task. Without a template it needs a schema, examples or data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     pub name: String,
@@ -64,12 +64,12 @@ impl Default for Sources {
     }
 }
 
-/// A task that is not written yet.
+/// A new task, not yet written.
 #[derive(Debug, Clone, Default)]
 pub struct NewTask {
     /// Name and bytes of each file.
     pub files: Vec<(String, Vec<u8>)>,
-    /// What was guessed and what is missing, a sentence each.
+    /// Guesses and missing parts, a sentence each.
     pub notes: Vec<String>,
     /// Rows of each set that has a file.
     pub rows: Vec<(PromptSet, usize)>,
@@ -210,7 +210,7 @@ impl NewTask {
             })
         });
         written.inspect_err(|_| {
-            // Of those, the empty ones.
+            // Only empty folders are removed.
             for above in new_folders {
                 let _ = std::fs::remove_dir(above);
             }

@@ -20,6 +20,7 @@ const BATCH_LINES: usize = 32_768;
 /// Fewer lines are read faster by one thread.
 const LINES_PER_THREAD: usize = 1_000;
 
+/// A row of a prompt set: messages, and what the scorer compares with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptRow {
     /// Unique in its set; `<file stem>-<line>` if the row has none.
@@ -54,7 +55,7 @@ impl PromptRow {
     }
 }
 
-/// What becomes of a line that is no row: an error ends the reading.
+/// Decides about a malformed line: an error ends the reading.
 pub type OnMalformed<'a> = &'a mut dyn FnMut(DatasetError) -> Result<(), DatasetError>;
 
 /// All rows of a set. Errors on the first bad line, a repeated id, an empty set.
@@ -117,7 +118,7 @@ pub fn read_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Resu
     read_lines(reader).map(move |line| row_of(line, &label, &stem))
 }
 
-/// A line with its number (from 1), or the number of one and what is wrong there.
+/// A line with its number (from 1), or the number and problem of a line that cannot be read.
 pub type NumberedLine = Result<(usize, Vec<u8>), (usize, String)>;
 
 fn stem_of(label: &str) -> String {
@@ -152,7 +153,7 @@ fn all_rows(label: &str, reader: impl BufRead) -> impl Iterator<Item = Result<Pr
         Some(std::thread::scope(|scope| {
             let parse = &parse;
             let running: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || parse(part))).collect();
-            // A panic of a thread goes on in this one.
+            // A panic of a thread continues in this one.
             let joined = running.into_iter().map(|thread| thread.join());
             joined.flat_map(|rows| rows.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         }))

@@ -15,7 +15,7 @@ const MARK: &str = "===";
 const FUEL: u64 = 200_000;
 const ROLES: [&str; 4] = ["system", "user", "assistant", "developer"];
 
-/// What a section sets.
+/// The part of a row that a section sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     /// The last turn of a role; a row without one gets it.
@@ -149,7 +149,7 @@ fn part_of(name: &str) -> Option<Part> {
     }
 }
 
-/// What a template sees: the last turn of each role, `expected`, `id`, `tags`, and the fields that are only the row's.
+/// The values of a template: last turn of each role, `expected`, `id`, `tags`, and the row's own fields.
 fn values_of(row: &PromptRow) -> Map<String, Value> {
     let mut values = row.fields.clone();
     for role in ROLES {

@@ -24,7 +24,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const MIN_SECRET_KEY_LEN: usize = 12;
 const MAX_REASON_CHARS: usize = 300;
 
-/// What the endpoint answered.
+/// An endpoint's answer with its usage and latency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The completion as the scorer reads it; calls of tools in OpenAI's message form.
@@ -35,7 +35,7 @@ pub struct Answer {
     pub tokens: Option<usize>,
     /// At the token limit.
     pub truncated: bool,
-    /// Of the attempt that brought the answer.
+    /// Duration of the successful attempt.
     pub seconds: f64,
     pub attempts: u32,
     /// When that attempt began, seconds since 1970.
@@ -45,7 +45,7 @@ pub struct Answer {
     pub logprobs: Option<LogProbs>,
 }
 
-/// A question that got no answer.
+/// A question without an answer, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnansweredQuestion {
     /// Of the last attempt.
@@ -74,7 +74,7 @@ impl FailedAttempt {
     }
 }
 
-/// Shared by the threads that ask.
+/// The HTTP client of one endpoint, shared by threads.
 pub(super) struct Client<'e> {
     endpoint: &'e Endpoint,
     agent: Agent,
@@ -245,7 +245,7 @@ fn answer_of(endpoint: &Endpoint, text: &str) -> Result<Answer, String> {
     })
 }
 
-/// What a server says of an error.
+/// The message in a server's error.
 fn said_by(text: &str) -> Option<String> {
     let body: Value = serde_json::from_str(text).ok()?;
     [&body["error"]["message"], &body["error"], &body["message"], &body["detail"]]

@@ -13,7 +13,7 @@ use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 use crate::score::{Score, Scorer};
 use crate::task::Task;
 
-/// What comes about while an endpoint is asked.
+/// Progress of asking an endpoint.
 #[derive(Debug, Clone, Copy)]
 pub enum Progress<'a> {
     /// A turn begins, from 1.
@@ -28,7 +28,7 @@ struct Conversation {
     row: usize,
     sample: usize,
     answers: Vec<Answer>,
-    /// Of the answers.
+    /// One score for each answer.
     scores: Vec<Score>,
     /// What ended it early.
     failed: Option<UnansweredQuestion>,
@@ -56,7 +56,7 @@ pub fn records(
         failed: None,
     };
     let mut conversations: Vec<Conversation> = questions.iter().map(begin).collect();
-    // Of each question its conversation, and the row as it has it.
+    // Each question's conversation, with its row.
     let first = questions.iter().enumerate().map(|(at, question)| (at, Cow::Borrowed(&rows[question.row])));
     let mut turns: Vec<(usize, Cow<'_, PromptRow>)> = first.collect();
     for turn in 1.. {
@@ -110,7 +110,7 @@ impl Conversation {
         rows: &[PromptRow],
     ) -> Result<EvalRecord, serde_json::Error> {
         let row = &rows[self.row];
-        // Of no answers nothing is known.
+        // Without answers the sum is unknown.
         let sum = |of: fn(&Answer) -> Option<usize>| {
             self.answers.iter().map(of).sum::<Option<usize>>().filter(|_| !self.answers.is_empty())
         };

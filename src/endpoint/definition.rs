@@ -29,10 +29,10 @@ const KEYS: [&str; 14] = [
     "extra_body",
     "insecure_http",
 ];
-/// What the program sets itself, or could not read the answer to.
+/// Fields that the program sets itself, or whose answers it cannot read.
 const OWN_FIELDS: [&str; 6] = ["model", "messages", "prompt", "tools", "stream", "n"];
 
-/// A server and how it is asked.
+/// A server and the form of its requests.
 #[derive(Clone)]
 pub struct Endpoint {
     pub name: String,
@@ -67,7 +67,7 @@ pub enum Api {
     Completions,
 }
 
-/// What the server is asked to hold its answers to.
+/// The response format that requests ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseFormat {
     Free,
@@ -77,7 +77,7 @@ pub enum ResponseFormat {
     Schema,
 }
 
-/// For a million tokens, in any currency.
+/// Prices per million tokens, in any currency.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prices {
     pub input: Option<f64>,

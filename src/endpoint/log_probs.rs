@@ -6,7 +6,7 @@ use crate::run::LogProbs;
 
 /// A log-prob so far above 0 is rounding.
 const TOLERANCE: f64 = 1e-3;
-/// What OpenAI's API writes for a token so unlikely that it gives no log-prob.
+/// OpenAI's value for a token too unlikely for a log-prob.
 const UNLIKELY: f64 = -9999.0;
 
 /// Reads either form of a choice: `logprobs.content[].logprob` of chats, `logprobs.token_logprobs` of completions. They

@@ -20,7 +20,7 @@ pub use conversations::{Progress, records};
 pub use definition::{Api, Endpoint, Prices, ResponseFormat};
 pub use questions::{Question, RequestForm, Sampling};
 
-/// Why an endpoint cannot be asked, or gave no answer at all.
+/// Why an endpoint cannot be asked, or answered nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// A fault of `endpoints.toml`.

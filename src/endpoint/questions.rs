@@ -26,7 +26,7 @@ pub struct Sampling {
 pub struct Question {
     /// Index of its row.
     pub row: usize,
-    /// Of that prompt, from 0.
+    /// Index among the prompt's samples, from 0.
     pub sample: usize,
     /// JSON.
     pub body: String,
@@ -34,7 +34,7 @@ pub struct Question {
     pub digest: String,
 }
 
-/// What turns rows into requests to one endpoint.
+/// Builds an endpoint's requests from rows.
 #[derive(Debug)]
 pub struct RequestForm<'a> {
     endpoint: &'a Endpoint,
@@ -62,7 +62,7 @@ impl<'a> RequestForm<'a> {
     ) -> Result<Vec<Question>, EndpointError> {
         let mut found = Vec::with_capacity(rows.len() * self.sampling.samples);
         for (index, row) in rows.iter().enumerate() {
-            // What the server answers goes back to it alone.
+            // A server's answers are sent back to that server alone.
             for turn in row.all_turns(|_| None).iter().filter(|_| !allowed.contains(&row.id)) {
                 if let Some(secret) = self.prompt(turn, row)?.values().find_map(|value| first_secret(value, "")) {
                     let place = format!("{label} line {} (`{}`)", row.line, row.id);
@@ -125,7 +125,7 @@ impl<'a> RequestForm<'a> {
             body.insert("max_tokens".to_owned(), json!(sampling.max_completion_tokens));
         }
         if endpoint.logprobs {
-            // Of completions the number of alternatives beside each sampled token.
+            // In the completions API: how many alternatives to return beside each sampled token.
             let field = if endpoint.api == Api::Chat { json!(true) } else { json!(0) };
             body.insert("logprobs".to_owned(), field);
         }

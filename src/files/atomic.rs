@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::failpoint::{failpoint, torn_write};
 
-/// Who may open what is written.
+/// The permissions of a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// This user alone.
     Private,
-    /// Whoever the user's umask lets.
+    /// As the user's umask says.
     Umask,
 }
 
-/// Whether what is written outlasts a power cut.
+/// Whether a write is flushed to disk before it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sync {
     /// The file and its name are on the disk when the writer returns.

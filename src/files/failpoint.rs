@@ -14,7 +14,7 @@ const DELAY: &str = "GRPO_TUI_FAULT_DELAY";
 /// `N:MS`: from the Nth reading on, the wall clock goes wrong by so many milliseconds, which may be negative.
 const CLOCK: &str = "GRPO_TUI_FAULT_CLOCK";
 
-/// What was asked for, and how often its place was visited.
+/// A requested failpoint, and how often it was reached.
 #[derive(Debug)]
 struct ArmedFailpoint {
     place: String,

@@ -24,7 +24,7 @@ pub const MAX_WHOLE_FILE_BYTES: u64 = 1 << 30;
 /// would wait or act.
 ///
 /// # Errors
-/// What the system says, and [`ErrorKind::InvalidInput`] for what is no regular file.
+/// The system's error, and [`ErrorKind::InvalidInput`] for anything but a regular file.
 pub fn open(path: &Path) -> Result<File> {
     // Looked at first, since opening a device can act on it; and again once it is open, since it may have been
     // exchanged between.
@@ -53,7 +53,7 @@ pub fn close_on_exec_from(first: RawFd) {
 /// `/dev/null`, for reading and writing.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn open_null() -> Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null")
 }
@@ -61,7 +61,7 @@ pub fn open_null() -> Result<File> {
 /// Numbers that nobody can guess.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -154,7 +154,7 @@ pub fn inside(folder: &Path, relative: &str) -> std::result::Result<PathBuf, Pat
     Ok(place)
 }
 
-/// Refuses what is no regular file, and says what it is.
+/// Refuses what is not a regular file, and says what it is.
 fn regular(found: &std::fs::Metadata) -> Result<()> {
     let kind = found.file_type();
     let what = match () {
@@ -227,7 +227,7 @@ mod tests {
             (read_at_most(&path, 5).unwrap().len(), read_at_most(&path, 4).unwrap_err().kind()),
             (5, ErrorKind::FileTooLarge)
         );
-        // Of no size by what the system says.
+        // The system reports its size as 0.
         assert_eq!(read_at_most(Path::new("/proc/self/status"), 10).unwrap_err().kind(), ErrorKind::FileTooLarge);
     }
 

@@ -23,7 +23,7 @@ fn set(variable: impl Fn(&str) -> Option<OsString>, name: &str) -> Option<PathBu
     variable(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
-/// The folder of everything that `cache` has of the model `name`; None for what is no name.
+/// The folder of everything that `cache` has of the model `name`; None for what is not a name.
 pub(super) fn repository(cache: &Path, name: &str) -> Option<PathBuf> {
     let parts: Vec<&str> = name.split('/').collect();
     let plain = |part: &&str| {

@@ -10,7 +10,7 @@ mod options;
 pub(super) use gemma3::text_config;
 pub use options::{Activation, DecoderOptions, NormNames, Scope, SlidingWindow};
 
-/// The families of decoders that the engine computes.
+/// The supported families of decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// Qwen3: grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
@@ -33,7 +33,7 @@ pub enum AttentionBias {
     All,
 }
 
-/// How rotary frequencies differ from `theta^(-2i / head_dim)`.
+/// The scaling of rotary frequencies `theta^(-2i / head_dim)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
@@ -88,7 +88,7 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Longest sequence the model was made for, in tokens.
     pub max_position_embeddings: usize,
-    /// What its layers compute.
+    /// The options of its layers.
     pub options: DecoderOptions,
 }
 
@@ -423,7 +423,7 @@ impl Reader<'_> {
     }
 }
 
-/// What transformers assumes where `max_position_embeddings` is missing.
+/// Transformers' default for a missing `max_position_embeddings`.
 fn default_positions(architecture: Architecture) -> usize {
     match architecture {
         Architecture::Qwen3 | Architecture::Qwen2 => 32_768,

@@ -1,4 +1,4 @@
-//! What tells one model from another: SHA-256 over its files, of large weight files over a sample that is spread
+//! The digest that identifies a model: SHA-256 over its files, and of large weight files over a sample that is spread
 //! evenly.
 
 use std::fs::File;
@@ -13,13 +13,13 @@ const READ_WHOLE: [&str; 5] =
     ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
 /// Weight files up to this size are read whole.
 const SAMPLED_ABOVE_BYTES: u64 = 64 << 20;
-/// Of larger ones: the header, and so many blocks of their numbers, the first and the last among them.
+/// Larger files are hashed by their header and this many blocks, first and last included.
 const BLOCKS: u64 = 64;
 const BLOCK_BYTES: u64 = 64 << 10;
 
 impl ModelSource {
-    /// What tells this model from others: SHA-256 in hex over `config.json`, the tokenizer's files and the weights, of
-    /// weight files above 64 MiB over their name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
+    /// Returns SHA-256 in hex over `config.json`, the tokenizer's files and the weights; of weight files above 64 MiB
+    /// over name, size, header and 64 blocks of 64 KiB (docs/run-directory.md).
     ///
     /// # Errors
     /// As [`ModelSource::weight_files`] and [`ModelSource::read`].

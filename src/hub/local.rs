@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::{ModelSource, cache, embedded};
 
-/// A model that can be named as a start without fetching anything.
+/// A model on this machine that a run can start from.
 #[derive(Debug, Clone)]
 pub struct LocalModel {
-    /// What `base_model` takes: an embedded name, a name of the cache, or a folder.
+    /// The value for `base_model`: an embedded name, a name of the cache, or a folder.
     pub name: String,
     /// Where it lies.
     pub place: ModelPlace,
@@ -15,7 +15,7 @@ pub struct LocalModel {
     pub source: ModelSource,
 }
 
-/// Where a model lies.
+/// Where a local model is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ModelPlace {
     /// In the program itself.
@@ -29,7 +29,7 @@ pub enum ModelPlace {
 const MAX_DEPTH: usize = 3;
 /// More folders than this are not looked into: then it was no folder of models that was named.
 const MAX_FOLDERS: usize = 4_000;
-/// What holds much and no model to start from. What a run made is named by the run.
+/// Large folders without models to start from; a run's models are named by the run.
 const NOT_SEARCHED: [&str; 4] = ["runs", "target", "node_modules", "checkpoints"];
 
 /// The models of this machine by place and name: those embedded, the model folders in and below `folders`, and what

@@ -26,7 +26,7 @@ pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;
 pub use weights::{ELEMENT_TYPES, TensorEntry};
 
-/// Why a model cannot be found or read; every sentence says what to do next.
+/// Why a model cannot be found or read, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// Neither a folder, nor in the cache, nor embedded.
@@ -98,7 +98,7 @@ fn find_model_in(
 
 /// Where the model of a GGUF file is imported to: a folder of the user's cache, another one once the file or the program
 /// changes.
-/// `None` for what is no such file.
+/// `None` for what is not such a file.
 pub fn gguf_folder(file: &Path) -> Option<PathBuf> {
     let stem = file.file_name()?.to_str()?.strip_suffix(".gguf")?;
     let (path, about) = (file.canonicalize().ok()?, file.metadata().ok().filter(std::fs::Metadata::is_file)?);

@@ -18,7 +18,7 @@ use self::listing::{Listing, RemoteFile};
 use super::{ModelConfig, cache};
 use crate::files::{self, Access};
 
-/// Why a model could not be fetched. What has arrived stays, and the next attempt continues from there.
+/// Why a download failed. Received bytes are kept, and the next attempt continues from there.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
     /// Not `name` or `organisation/name`, or a revision that can be no branch, tag or commit.
@@ -60,7 +60,7 @@ pub enum PullError {
     Hub(#[from] super::HubError),
 }
 
-/// From where, to where.
+/// Source and target of a download.
 #[derive(Clone)]
 pub struct PullSettings {
     /// `https://huggingface.co`, or `HF_ENDPOINT`.
@@ -125,7 +125,7 @@ impl std::fmt::Debug for PullSettings {
     }
 }
 
-/// How far a pull is.
+/// Progress of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PullProgress {
     /// Bytes that are here, of all files; those of earlier attempts count.

@@ -2,7 +2,7 @@
 
 use super::{Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeScaling};
 
-/// A shape's name, and its numbers as the model's own `config.json` gives them.
+/// A model's name, and the numbers of its `config.json`.
 struct Shape {
     name: &'static str,
     hidden: usize,

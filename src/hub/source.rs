@@ -25,7 +25,7 @@ const COMPANIONS: [&str; 11] = [
     "chat_template.json",
 ];
 
-/// A model that was found; its files are read on demand.
+/// A located model; its files are read on demand.
 #[derive(Clone)]
 pub struct ModelSource {
     /// The name under which it was asked for.

@@ -58,8 +58,8 @@ impl ModelSource {
         Ok(files)
     }
 
-    /// What a weight file says it holds, in the order of its bytes; the header is checked against the file's size. The
-    /// text part of a model that also sees has the names that it would have alone.
+    /// Reads a weight file's header, in the order of its bytes, and checks it against the file's size. The text part of
+    /// a vision model has the names that it would have alone.
     ///
     /// # Errors
     /// [`HubError::Weights`] with both sizes and the remedy.

@@ -20,7 +20,7 @@ pub enum Adapters {
     Off,
 }
 
-/// Adapters on or off, and where several stand side by side in the rank, whose numbers each row uses.
+/// Whether adapters are on and, where several stand side by side, which one each row uses.
 #[derive(Clone, Copy, Debug)]
 pub struct AdapterUse<'a> {
     pub adapters: Adapters,
@@ -42,8 +42,8 @@ impl From<Adapters> for AdapterUse<'_> {
     }
 }
 
-/// The adapters of one matrix, or of the parts of a packed one: their A's stand one below the other, since all read the
-/// same input.
+/// The adapters of one matrix, or of the parts of a packed one: their A matrices are stacked, since all read the same
+/// input.
 #[derive(Clone, Debug)]
 pub(super) struct AdapterSet {
     /// The A's: [parts * rank, inputs].
@@ -59,7 +59,7 @@ pub(super) struct AdapterSet {
     pub(super) joined: Option<JoinedAdapter>,
 }
 
-/// An adapted matrix on a GPU.
+/// An adapted matrix on a GPU, `[W; A]`.
 #[derive(Clone, Debug)]
 pub(super) struct JoinedAdapter {
     /// `[[W, scale * B], [A, 0]]`.
@@ -68,7 +68,7 @@ pub(super) struct JoinedAdapter {
     pub(super) b: Tensor,
 }
 
-/// One part's B.
+/// The B matrix of one part.
 #[derive(Clone, Debug)]
 pub(super) struct AdapterPart {
     /// The part's columns in the packed result.
@@ -78,7 +78,7 @@ pub(super) struct AdapterPart {
     pub(super) b_range: Range<usize>,
 }
 
-/// Columns that a part takes in a joined matrix: whole 16 bytes of bf16, of zeros where the rank is no multiple.
+/// Columns that a part takes in a joined matrix: whole 16 bytes of bf16, of zeros where the rank is not a multiple.
 pub(super) fn joined_rank(rank: usize) -> usize {
     rank.next_multiple_of(8)
 }
@@ -95,7 +95,7 @@ impl AdapterSet {
         if self.joined.is_some() { joined_room(self.parts.len(), self.rank).1 } else { 0 }
     }
 
-    /// Of these columns, those that hold numbers.
+    /// The columns that hold values.
     fn used(&self) -> usize {
         joined_room(self.parts.len(), self.rank).0
     }
@@ -120,7 +120,7 @@ impl AdapterSet {
         self.keep_own(tail, used).map(drop)
     }
 
-    /// What the A's made of rows: of each row its own adapter's part.
+    /// Keeps of each row's products with the A matrices those of its own adapter.
     fn keep_own(&self, inner: Tensor, used: AdapterUse<'_>) -> Result<Tensor> {
         let rank = if self.joined.is_some() { joined_rank(self.rank) } else { self.rank };
         used.own.map_or(Ok(inner.clone()), |(own, slot)| keep_own(inner, own, rank, slot))

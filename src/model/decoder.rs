@@ -27,12 +27,12 @@ pub struct Decoder {
     layers: Vec<Layer>,
     final_norm: NormWeight,
     head: Linear,
-    /// Of the embedding, as rounded to the model's dtype.
+    /// Multiplies embeddings; rounded to the model's dtype.
     embedding_scale: f64,
     device: Device,
 }
 
-/// What the backward of a batch reads.
+/// The activations that a batch's backward reads.
 #[derive(Debug)]
 pub struct Activations {
     batch: DeviceBatch,
@@ -41,11 +41,11 @@ pub struct Activations {
     last: Tensor,
 }
 
-/// What is kept of a layer; the rest is computed again.
+/// The activations kept of a layer; the rest is recomputed.
 #[derive(Debug)]
 enum SavedActivations {
     Input(Tensor),
-    /// What its matrices gave, and the stream.
+    /// Products of its matrices, and the stream.
     Products(Box<LayerActivations>),
     All(Box<(LayerActivations, DerivedActivations)>),
 }
@@ -120,7 +120,7 @@ impl Decoder {
         &self.config
     }
 
-    /// What is trained.
+    /// The trained parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
@@ -130,7 +130,7 @@ impl Decoder {
         self.layers.iter().map(|layer| 2 * layer.heads().key_width())
     }
 
-    /// What weights and activations are numbers of; what is trained is f32 beside bf16.
+    /// The dtype of weights and activations; trained parameters are f32 beside bf16.
     pub fn dtype(&self) -> DType {
         self.final_norm.weight.dtype()
     }

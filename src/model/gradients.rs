@@ -38,7 +38,7 @@ impl Gradients {
         accumulate(&self.flat, &other.flat)
     }
 
-    /// Of all numbers, `[n]`, such as the sum over several ranks.
+    /// From the gradients of all parameters, `[n]`, such as the sum over ranks.
     pub fn from_flat(flat: Tensor) -> Self {
         Self { flat }
     }

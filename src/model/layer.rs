@@ -62,7 +62,7 @@ impl NormWeight {
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     sum: Tensor,
-    /// What the layer before has yet to add.
+    /// The pending residual of the layer before.
     addend: Option<OpenRows>,
 }
 
@@ -90,17 +90,17 @@ pub struct Layer {
     /// Norms of each query head and each key head, where the family has them.
     pub(super) query_key_norms: Option<(NormWeight, NormWeight)>,
     pub(super) attention_output: Linear,
-    /// Of what attention adds to the stream, where the family has it.
+    /// The norm after attention, where the family has one.
     pub(super) attention_output_norm: Option<NormWeight>,
     pub(super) middle_norm: NormWeight,
     pub(super) gate_up: Linear,
     pub(super) activation: Activation,
     pub(super) down: Linear,
-    /// Of what the MLP adds to the stream, where the family has it.
+    /// The norm after the MLP, where the family has one.
     pub(super) down_norm: Option<NormWeight>,
 }
 
-/// What the rows of a batch are, the same for every layer.
+/// Positions, segments and adapters of a batch's rows, the same for every layer.
 #[derive(Clone, Copy, Debug)]
 pub struct RowContext<'a> {
     /// Position of each row: `[rows]`, u32.
@@ -110,22 +110,21 @@ pub struct RowContext<'a> {
     pub adapters: AdapterUse<'a>,
 }
 
-/// What a layer's backward reads, with [`DerivedActivations`]: no product with the layer's matrices is repeated.
+/// The inputs of a layer's backward, with [`DerivedActivations`]: no matmul of the forward is repeated.
 #[derive(Debug)]
 pub(super) struct LayerActivations {
     input: Tensor,
     packed: Tensor,
     attended: AttentionOutput,
-    /// What attention gave, where a norm follows.
+    /// The output of attention, where a norm follows.
     attention: Option<Tensor>,
     middle: Tensor,
     gate_up: Tensor,
-    /// What the MLP gave, where a norm follows.
+    /// The output of the MLP, where a norm follows.
     down: Option<Tensor>,
 }
 
-/// What follows from a layer's activations by its norms, its rotation and its activation function: a third of the bytes
-/// beside bf16.
+/// Activations that norms, rotation and the activation function recompute: a third of a layer's bytes in bf16.
 #[derive(Debug)]
 pub(super) struct DerivedActivations {
     normed: Tensor,
@@ -309,7 +308,7 @@ impl Layer {
     }
 }
 
-/// What a layer adds to the stream, and what its norm reads where there is one.
+/// A layer's addition to the stream, and the input of its norm where there is one.
 fn added(output: Tensor, norm: Option<&NormWeight>) -> Result<(OpenRows, Option<Tensor>)> {
     match norm {
         Some(norm) => Ok((OpenRows::complete(rms_norm(&output, norm.norm(), 0)?), Some(output))),

@@ -12,7 +12,7 @@ use crate::kernels::bias::add_bias;
 use crate::kernels::matmul::{matmul, matmul_f32};
 use crate::kernels::open_rows::OpenRows;
 
-/// What is added to every row of a result.
+/// A bias, added to every row.
 #[derive(Clone, Debug)]
 pub(super) struct Bias {
     /// [outputs].

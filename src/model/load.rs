@@ -18,7 +18,7 @@ use crate::kernels::rope::RopeTable;
 use crate::kernels::swiglu::Activation;
 use crate::kernels::write_rows::write_rows;
 
-/// Takes tensors from the flat buffer when they are trained, from the checkpoint when not.
+/// Loads a model's tensors: trained ones into the flat buffer, frozen ones from the checkpoint.
 pub(super) struct ModelLoader<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) weights: &'a Weights,
@@ -45,7 +45,7 @@ fn peft_name(layer: usize, part: &str, which: &str) -> String {
 pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
     let mut names = Vec::new();
     for layer in 0..config.num_hidden_layers {
-        // What a layer packs together stands side by side.
+        // The parts of a packed matrix stand side by side.
         for parts in ADAPTED {
             names.extend(
                 parts.iter().map(|part| (peft_name(layer, part, "A"), vec![rank, matrix_shape(config, part)[1]])),

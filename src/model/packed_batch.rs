@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor, bail};
 
 use crate::kernels::attention::{Segment, Segments};
 
-/// A micro-batch as the layers see it: one row a token.
+/// A micro-batch without padding: one row per token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackedBatch {
     /// Token of each row.
@@ -15,7 +15,7 @@ pub struct PackedBatch {
     pub segments: Vec<Segment>,
 }
 
-/// Where one completion's log-probs come from: row `rows[t]` predicts token `targets[t]`.
+/// The rows of one completion's log-probs: row `rows[t]` predicts token `targets[t]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
     /// Rows of the batch; the first is the prompt's last row.
@@ -24,7 +24,7 @@ pub struct Sequence {
     pub targets: Vec<u32>,
 }
 
-/// A batch where the model's tensors are.
+/// A batch's tables on the model's device.
 #[derive(Clone, Debug)]
 pub(super) struct DeviceBatch {
     /// [rows], u32.

@@ -1,5 +1,5 @@
-//! What is trained, as one flat f32 buffer: the optimizer, clipping, checkpoints and all-reduce see one tensor, the
-//! layers see views of it.
+//! The trained parameters as one flat f32 buffer: the optimizer, clipping, checkpoints and all-reduce see one tensor,
+//! the layers see views of it.
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -7,7 +7,7 @@ use super::Shard;
 use crate::config::TrainConfig;
 use crate::kernels::adamw::{MatrixCopies, MatrixCopy, cast_into};
 
-/// What an optimizer may change.
+/// The parameters that an optimizer may change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Trainable {
     /// Nothing.
@@ -24,7 +24,7 @@ pub enum Trainable {
 }
 
 impl Trainable {
-    /// What a run trains: adapters, or with `lora_rank` = 0 every weight.
+    /// Adapters, or with `lora_rank` = 0 every weight.
     pub fn for_config(config: &TrainConfig) -> Self {
         match config.lora_rank {
             0 => Self::Full,
@@ -33,8 +33,8 @@ impl Trainable {
     }
 }
 
-/// What is kept in that must not be rounded to bf16 (trained numbers, the residual stream, angles): f32 where the model
-/// computes in bf16, else what it computes in (f64 in gradient checks).
+/// The dtype of values that must not be rounded to bf16 (trained parameters, the residual stream, angles): f32 where
+/// the model computes in bf16, else the model's (f64 in gradient checks).
 pub(super) fn master_dtype(dtype: DType) -> DType {
     if dtype == DType::BF16 { DType::F32 } else { dtype }
 }
@@ -56,7 +56,7 @@ impl ParameterSlot {
     }
 }
 
-/// The flat buffer and its slots, in the order of their offsets. Where ranks divide it, each has its own part in full
+/// The flat buffer of trained parameters and its slots, by offset. With shards, each rank has its own part in full
 /// precision and all of it as the layers read it.
 #[derive(Clone, Debug)]
 pub struct Parameters {
@@ -73,7 +73,7 @@ pub struct Parameters {
 
 impl Parameters {
     /// Lays the tensors end to end, as exact numbers. `dtype`: what the model computes in; where that is bf16, a copy
-    /// in bf16 stands beside the flat buffer.
+    /// in bf16 is beside the flat buffer.
     pub fn new(tensors: Vec<(String, Tensor)>, dtype: DType, device: &Device) -> Result<Self> {
         Self::sharded(tensors, dtype, device, Shard::WHOLE)
     }
@@ -110,7 +110,7 @@ impl Parameters {
         &self.read
     }
 
-    /// What this rank moves.
+    /// The part that this rank updates.
     pub fn shard(&self) -> Shard {
         self.shard
     }
@@ -157,8 +157,8 @@ impl Parameters {
         self.flat.dtype() != self.read.dtype()
     }
 
-    /// Of the copy that the layers read, where there is one, the numbers of [`Parameters::flat`]: an optimizer writes
-    /// both together.
+    /// The parameters in the model's dtype, which the layers read, in the order of [`Parameters::flat`]: an optimizer
+    /// writes both. `None` where the layers read the flat ones.
     pub fn working(&self) -> Result<Option<Tensor>> {
         let part = || self.read.narrow(0, self.shard.start(self.count()), self.flat.elem_count());
         self.is_copied().then(part).transpose()

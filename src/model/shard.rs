@@ -13,7 +13,7 @@ pub struct Shard {
 const ALIGNMENT: usize = 8;
 
 impl Shard {
-    /// Of a buffer that is not divided.
+    /// The whole buffer, on one rank.
     pub const WHOLE: Self = Self { rank: 0, ranks: 1 };
 
     pub fn is_whole(self) -> bool {

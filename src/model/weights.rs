@@ -19,7 +19,7 @@ use crate::hub::{AttentionBias, ModelConfig, ModelSource};
 
 pub use self::load_progress::{LoadProgress, watch_loading};
 
-/// Named tensors. A copy is cheap: it shows the same ones.
+/// A model's named tensors, loaded on demand. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Weights {
     origin: Origin,
@@ -148,7 +148,7 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         names.push(norm(norms.input));
         let packed = [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
         names.extend(packed.map(|(part, outputs)| place(&format!("{part}.weight"), vec![outputs, hidden])));
-        // What the layer packs together stands side by side: first the matrices, then their biases.
+        // The parts of a packed matrix stand side by side: first the matrices, then their biases.
         let biased = packed.into_iter().filter(|(part, _)| has_bias(config, part));
         names.extend(biased.map(|(part, outputs)| place(&format!("{part}.bias"), vec![outputs])));
         if config.options.has_head_norms {

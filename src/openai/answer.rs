@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-/// Which of the APIs.
+/// An API of OpenAI's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// `/v1/chat/completions`.
@@ -49,7 +49,7 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
-/// What a completion says.
+/// The content of a completion: text and calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Content {
     /// In a think block before all else.
@@ -85,7 +85,7 @@ pub(super) fn chat_log_prob(TokenLogProb { token, log_prob, alternatives }: &Tok
     whole
 }
 
-/// What all parts of an answer have in common.
+/// The fields that all parts of an answer share.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub api: Api,

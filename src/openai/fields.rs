@@ -23,7 +23,7 @@ pub(super) fn unsupported(name: &str) -> ApiError {
     ApiError { code: Some("unsupported_parameter"), ..ApiError::invalid(name, format!("`{name}` is not supported")) }
 }
 
-/// Of a name from elsewhere, enough to recognise it.
+/// Shortens a name from a request for a message.
 pub(super) fn shown(name: &str) -> String {
     name.chars().take(60).collect()
 }

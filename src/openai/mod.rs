@@ -13,7 +13,7 @@ pub use response_items::ResponseItems;
 
 use serde_json::{Value as Json, json};
 
-/// A refusal in the API's shape.
+/// An error in the API's format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {

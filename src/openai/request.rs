@@ -41,7 +41,7 @@ pub struct GenerationRequest {
     pub log_probs: bool,
     /// The likeliest tokens that are told beside each sampled one.
     pub top_log_probs: usize,
-    /// Of the likeliest tokens as many as have this probability together; 1: all.
+    /// Nucleus sampling: the likeliest tokens whose probabilities add up to this; 1: all.
     pub top_p: f64,
     pub presence_penalty: f64,
     pub frequency_penalty: f64,
@@ -70,7 +70,7 @@ pub enum Prompt {
 }
 
 impl Prompt {
-    /// Of the texts whose completions are sampled.
+    /// The number of prompts.
     pub fn count(&self) -> usize {
         match self {
             Self::Chat { .. } => 1,

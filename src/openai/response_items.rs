@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::answer::{Finish, TokenLogProb, Usage, chat_log_prob};
 
-/// The one completion of a request, as far as it is there.
+/// The output items of a request's single completion so far.
 #[derive(Debug)]
 pub struct ResponseItems {
     /// In all ids.
@@ -20,7 +20,7 @@ pub struct ResponseItems {
     sequence: usize,
 }
 
-/// The item that is being written.
+/// The output item under construction.
 #[derive(Debug)]
 enum OpenItem {
     Thought(String),
@@ -146,7 +146,7 @@ impl ResponseItems {
         events
     }
 
-    /// What the open item consists of, so far; a call has no parts.
+    /// The content of the open item so far; a call has no parts.
     fn part(&self) -> Option<Json> {
         match self.open.as_ref()? {
             OpenItem::Thought(text) => Some(json!({"type": "reasoning_text", "text": text})),

@@ -15,7 +15,7 @@ pub struct Disk {
     pub checkpoints: u64,
     /// All of them.
     pub checkpoints_bytes: u64,
-    /// Of the completions that the keep rules leave, compressed except for the last file, and of the events.
+    /// Rollouts that the keep rules leave (compressed, except for the last file), and events.
     pub rollouts_bytes: u64,
     pub evals_bytes: u64,
     pub total_bytes: u64,
@@ -37,7 +37,7 @@ pub const STEPS_PER_ROLLOUT_FILE: u64 = 100;
 /// An upper bound: 0.05 to 0.09 on runs of the embedded model.
 pub const COMPRESSED_SHARE: f64 = 0.1;
 
-/// The number of files that a run has by its keep rules.
+/// The number of files that a run's retention rules keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Step 0, the best, the end and the latest.

@@ -49,7 +49,7 @@ pub fn gpu_prompt_rows(model: &ModelConfig, number_bytes: usize) -> usize {
     (cache_bytes(&shape, number_bytes) / 2 / row_bytes.max(1)).max(GPU_PREFILL_ROWS)
 }
 
-/// How a step's gradient is computed within the memory; affects results only in the last bits of a sum.
+/// Micro-batch size and recomputation of a step's gradient; affects only the last bits of a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct StepShape {
     pub tokens_per_micro_batch: usize,
@@ -114,7 +114,7 @@ pub struct GpuPlan {
 pub struct DoesNotFit {
     /// The parts that are too large, and what to change.
     pub message: String,
-    /// Of the smallest shape.
+    /// The memory of the smallest shape.
     pub memory: Box<Memory>,
 }
 

@@ -31,7 +31,7 @@ pub struct GroupOutcome {
     pub tiers: Vec<Tier>,
 }
 
-/// The sampled groups.
+/// The sampled groups of a learnability check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Signal {
     /// One per prompt.
@@ -47,15 +47,15 @@ pub struct Signal {
     pub guidance: Guidance,
 }
 
-/// Where the answers of guided groups would come from.
+/// The rows whose groups can be guided, and why others cannot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guidance {
     /// `guided`.
     pub is_on: bool,
     pub rows: usize,
-    /// Of the rows, those of several turns, which are not guided.
+    /// Rows with several turns, which are not guided.
     pub conversations: usize,
-    /// Of the rows, those without an expected answer, which need the task's grammar.
+    /// Rows without an expected answer, which need the task's grammar.
     pub without_expected: usize,
     /// Why the task's answers cannot be sampled under a grammar.
     pub refusal: Option<String>,
@@ -67,7 +67,7 @@ impl Guidance {
         self.is_on && self.conversations == 0 && (self.without_expected == 0 || self.refusal.is_none())
     }
 
-    /// What becomes of groups without a valid completion.
+    /// Says what happens to groups without a valid completion.
     fn sentence(&self) -> String {
         match (self.is_on, self.without_expected, &self.refusal) {
             (false, ..) => "guided = false: they have nothing to learn from".to_owned(),
@@ -439,7 +439,7 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
     format!("{informative}{unsure}{per_step}{rest}{lacks}")
 }
 
-/// What to do about a failure that most completions share.
+/// Advice on a failure that most completions share.
 fn remedy(class: FailureClass) -> &'static str {
     match class {
         FailureClass::Fence => "say in `system`: no Markdown fence around the answer",
@@ -464,7 +464,7 @@ fn remedy(class: FailureClass) -> &'static str {
         }
         FailureClass::WrongStatus => "name the operation's statuses in the prompt",
         FailureClass::NoMatch => "say in `system` how the answer is written",
-        // Of an eval; nothing is trained by an endpoint.
+        // Evals only: nothing is trained through an endpoint.
         FailureClass::EndpointError => "try the endpoint again later",
         FailureClass::ScorerError => "mend the scorer: `grpo-tui score` names each of its errors",
         FailureClass::Own(_) | FailureClass::Other => {

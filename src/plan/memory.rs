@@ -7,15 +7,15 @@ use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{Recompute, TrainConfig};
 use crate::hub::ModelConfig;
 
-/// When a part exists.
+/// The phase of a step in which a part is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     Always,
     Rollout,
-    /// Of a rollout on a GPU.
+    /// Prefill of a rollout on a GPU.
     Prefill,
-    /// Of a rollout on a GPU, after prefill.
+    /// Decoding of a rollout on a GPU.
     Decode,
     Training,
     /// The head and its gradient on a GPU.
@@ -54,12 +54,12 @@ pub struct Memory {
     pub peak_bytes: u64,
     /// The peak with recomputed activations.
     pub peak_recomputed_bytes: u64,
-    /// Of the machine or the control group; `None` if the system does not say.
+    /// Memory of the machine or the control group; `None` if the system does not say.
     pub machine_bytes: Option<u64>,
 }
 
 impl Memory {
-    /// What to change where it does not fit; starts with a semicolon.
+    /// Suggests a change where it does not fit; starts with a semicolon.
     pub fn remedy(&self) -> &'static str {
         if self.machine_bytes.is_some_and(|machine| self.peak_recomputed_bytes <= machine) {
             "; set recompute_activations = always"
@@ -78,7 +78,7 @@ const LAYER_WORK: usize = 2;
 pub const CPU_DECODE_ROWS: usize = 32;
 /// Completion rows of several sequences that go through the head together.
 pub const HEAD_ROWS: usize = 1024;
-/// Of one long sequence; the logits of a longer one are computed twice.
+/// Rows of one long sequence; the logits of a longer one are computed twice.
 pub const HEAD_ROWS_OF_ONE: usize = 2048;
 /// All numbers are f32, and trained weights are used as they are.
 const NUMBER_BYTES: usize = 4;

@@ -37,9 +37,9 @@ pub struct DataShape {
     /// Training prompts in use.
     pub train_rows: usize,
     pub mean_prompt_tokens: f64,
-    /// Of any turn.
+    /// The longest prompt of any turn.
     pub longest_prompt_tokens: usize,
-    /// Of a row, at most.
+    /// The most turns of a row.
     pub turns: usize,
     pub eval_rows: usize,
     pub test_rows: usize,

@@ -68,7 +68,7 @@ pub struct PreflightFinding {
     pub message: String,
 }
 
-/// The result of the checks.
+/// The findings of the preflight checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preflight {
     /// Errors first.
@@ -77,7 +77,7 @@ pub struct Preflight {
     pub not_checked: Vec<Check>,
 }
 
-/// What is known of a run before it starts; `None` is not checked.
+/// What is known of a run before it starts; a check whose fact is `None` is skipped.
 #[derive(Clone, Debug, Default)]
 pub struct Facts<'a> {
     /// The problems of the prompt sets, or why they cannot be read.

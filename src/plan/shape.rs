@@ -17,7 +17,7 @@ pub struct ModelShape {
     pub key_values_per_token: usize,
     /// Numbers per token that a layer's backward reads; no matmul of the forward is repeated.
     pub layer_activations_per_token: usize,
-    /// Of these, the ones that follow from the others without a matrix: a GPU keeps them of one layer at a time.
+    /// The part that follows from the rest without a matmul: a GPU keeps it for one layer at a time.
     pub derived_activations_per_token: usize,
     pub hidden: usize,
     pub layers: usize,
@@ -26,7 +26,7 @@ pub struct ModelShape {
     pub query_width: usize,
 }
 
-/// Of a model whose `config.json` can be read.
+/// `None` if `config.json` cannot be read.
 pub fn parameters(model: &ModelSource) -> Option<u64> {
     model.config().ok().map(|config| ModelShape::from_config(&config).parameters as u64)
 }

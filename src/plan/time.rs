@@ -47,7 +47,7 @@ impl Speed {
     }
 }
 
-/// Times of a run in which every group is mixed. An upper bound if [`Self::is_upper_bound`].
+/// Time estimates of a run in which every group is mixed. An upper bound if [`Self::is_upper_bound`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Time {
     pub prefill_seconds_per_step: f64,
@@ -73,10 +73,10 @@ pub struct Time {
     /// With the longest completions that are expected.
     pub most_seconds_per_step: f64,
     pub most_total_seconds: f64,
-    /// Of an earlier run with such steps on this device; the range includes it.
+    /// Measured by an earlier run with such steps on this device; the range includes it.
     #[serde(default)]
     pub recorded_seconds_per_step: Option<f64>,
-    /// Of the run; the speed is that of one of them, as if it were alone.
+    /// Ranks of the run; the speed is that of one rank alone.
     #[serde(default)]
     pub ranks: usize,
     /// Gradients that the ranks sum in each step, f32; 0 for one rank.
@@ -115,7 +115,7 @@ impl Time {
         }
     }
 
-    /// What the times rest on besides the lengths of completions.
+    /// The basis of the times, besides the lengths of completions.
     pub fn basis(&self) -> String {
         let recorded = self.recorded_seconds_per_step.map(duration);
         let recorded = recorded.map_or_else(String::new, |pace| format!("; the last such run took {pace} per step"));

@@ -18,7 +18,7 @@ use crate::task::Task;
 
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
 
-/// Evals side by side.
+/// Several evals, compared prompt by prompt.
 #[derive(Debug, Clone)]
 pub struct Versus {
     /// One to three; the others are compared with the first.
@@ -253,7 +253,7 @@ impl Versus {
         })
     }
 
-    /// What the failures of each eval have in common, as JSON.
+    /// The failure groups of each eval, as JSON.
     pub fn failures(&self) -> Vec<Value> {
         let of = |eval: &EvalResult| {
             let mut document = json!(FailureGroups::for_eval(eval));

@@ -4,10 +4,10 @@ use super::{MetricComparison, Report, verdict_lines};
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, eval_path, read_evals};
 
-/// The test set's if it was evaluated, else the eval set's.
+/// The evals of base and trained model: on the test set if it was evaluated, else on the eval set.
 pub(super) struct EvalPair {
     pub(super) set: &'static str,
-    /// Of the trained model's eval.
+    /// The name of the trained model's eval.
     pub(super) after_name: String,
     pub(super) before: Vec<EvalRecord>,
     pub(super) after: Vec<EvalRecord>,

@@ -75,7 +75,7 @@ mod tests {
             some.clone(),
             "base eval on test: 120 of 500, 3/s, 2m 7s left, so far valid 61.7% [52.7, 69.9], exact 40.0% [31.7, 48.9]",
         );
-        // What an earlier worker answered says nothing of the speed of this one.
+        // Answers of an earlier worker say nothing of this one's speed.
         let resumed = EvalProgress { kept: 100, with_expected: 0, ..some.clone() };
         check(resumed, "base eval on test: 120 of 500, 0.50/s, 12m 40s left, so far valid 61.7% [52.7, 69.9]");
         let slow = EvalProgress { answers: 10, seconds: 200.0, scored: 0, with_expected: 0, ..some.clone() };

@@ -18,10 +18,10 @@ use crate::score::{Score, Scorer};
 use crate::statistics::compound;
 use crate::task::{PromptSet, Task, current_set_name};
 
-/// The prompts of a standalone eval, which may come from a file that is no set of the task.
+/// The prompts of a standalone eval, which may come from a file that is not a set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
 
-/// Identifies the file of an eval.
+/// Identifies an eval's file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EvalId {
     /// The folder of the run or of the eval.
@@ -141,7 +141,7 @@ pub fn result_on(run: &Path, sets: &[&str]) -> Result<EvalId, ReportError> {
     base_and(RunState::result, run, sets).map(|[_, result]| result)
 }
 
-/// An eval on a set, given the best checkpoint.
+/// Selects an eval on a set, given the best checkpoint.
 type Choice = for<'a> fn(&'a RunState, &str, Option<u64>) -> Option<&'a Eval>;
 
 fn base_and(choice: Choice, run: &Path, sets: &[&str]) -> Result<[EvalId; 2], ReportError> {
@@ -164,7 +164,7 @@ fn base_and(choice: Choice, run: &Path, sets: &[&str]) -> Result<[EvalId; 2], Re
         .ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
 }
 
-/// `None` for what is no run, or cannot be read.
+/// `None` for what is not a run, or cannot be read.
 fn history_and_best(run: &Path) -> Option<(RunState, Option<u64>)> {
     let directory = RunDirectory::open(run).ok()?;
     let history = RunState::read(run).ok()?;
@@ -172,8 +172,8 @@ fn history_and_best(run: &Path) -> Option<(RunState, Option<u64>)> {
     Some((history, best))
 }
 
-/// What the outcome of a run adds to a comparison of these evals of it: that its best checkpoint is the base, that it
-/// ends below the base.
+/// Warnings from the run's outcome for a comparison of its evals: its best checkpoint is the base, or it ends below
+/// the base.
 pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
     let of_one = evals.windows(2).all(|pair| pair[0].folder == pair[1].folder) && evals.len() > 1;
     let known = evals.first().filter(|_| of_one).and_then(|eval| history_and_best(&eval.folder));
@@ -244,7 +244,7 @@ impl EvalResult {
         let mut scores = scorer.score_all(&answers).into_iter();
         for (record, rows) in self.records.iter_mut().zip(&rows) {
             let mut scores: Vec<Score> = scores.by_ref().take(rows.len()).collect();
-            // What an endpoint did not answer has no score.
+            // A question without an answer has no score.
             if record.is_endpoint_error() {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What the failures of an eval have in common: groups by class, field at fault, tag, values of the row, and length.
+//! Groups of an eval's failures: by class, field at fault, tag, values of the row, and length.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -7,7 +7,7 @@ use crate::format::percent;
 use crate::run::{EvalRecord, RunState, SPARSE};
 use crate::score::FailureClass;
 
-/// By class, those that occur; a completion has at most one class.
+/// Shares of the failure classes that occur; a completion has at most one class.
 pub(super) type Shares = BTreeMap<FailureClass, f64>;
 
 /// Steps at the beginning and at the end whose means are in the table.
@@ -90,7 +90,7 @@ mod tests {
         EvalRecord { tier: tier.to_owned(), score, ..EvalRecord::default() }
     }
 
-    /// Of 25 steps the first twelve have prose, and each has as much syntax.
+    /// 25 steps; the first twelve have prose, and each has as much syntax.
     fn history() -> RunState {
         let mut history = RunState::default();
         for step in 1..=25 {

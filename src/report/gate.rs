@@ -7,7 +7,7 @@ use super::markdown::{line, table};
 use crate::format::{counted, percent, percent_interval};
 use crate::run::EvalRecord;
 
-/// The least value of a rate.
+/// The minimum of a rate.
 #[derive(Clone, Debug)]
 pub struct Threshold {
     /// `parse`, `valid`, `exact` or `tolerant`.
@@ -103,8 +103,8 @@ pub fn thresholds_markdown(thresholds: &[Threshold], eval: &EvalResult) -> Strin
     if rows.is_empty() { String::new() } else { table(&titles, &rows, "lll") }
 }
 
-/// What `templates/junit.xml` prints: a suite of the eval, a test case per threshold, so that a report of a later commit
-/// has the same names.
+/// The values of `templates/junit.xml`: a suite for the eval, a test case for each threshold, so that a report of a
+/// later commit has the same names.
 pub(super) fn junit_values(thresholds: &[Threshold], eval: &EvalResult) -> serde_json::Value {
     let case = |threshold: &Threshold| {
         let failure = threshold.missed(eval);

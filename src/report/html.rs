@@ -107,7 +107,7 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
             };
             let outcome =
                 |outcome: Outcome| all(outcome.name(), &|prompt| versus.outcome(prompt, pair) == Some(outcome));
-            // Of answers that are valid in both.
+            // Among answers that are valid in both.
             let exact = |title: &str, expected: [bool; 2]| {
                 let is_exact = |prompt: &ComparedPrompt, eval: usize| versus.record(prompt, eval)?.exact;
                 all(title, &|prompt| {
@@ -158,7 +158,7 @@ pub fn junit(thresholds: &[Threshold], eval: &EvalResult) -> Result<Page, Report
     render("junit.xml", Serde(junit_values(thresholds, eval)).into())
 }
 
-/// What the failures of an eval have in common.
+/// The failure groups of an eval.
 fn failure_section(eval: &EvalResult) -> Option<serde_json::Value> {
     let found = FailureGroups::for_eval(eval);
     let rows: Vec<_> = found.groups.iter().map(FailureGroup::cells).collect();
@@ -224,7 +224,7 @@ fn changed_answers<'a>(pair: &'a EvalPair) -> Vec<serde_json::Value> {
     let both = |after: &'a EvalRecord| Some((*before.get(&(after.prompt_id.as_str(), after.sample))?, after));
     let pairs: Vec<_> = pair.after.iter().filter_map(both).collect();
     let valid: Metric = |record| Some(record.is_valid());
-    // Of values only: what changed its validity is in the other lists.
+    // Among valid answers only: the other lists have those whose validity changed.
     let exact: Metric = |record| record.exact.filter(|_| record.is_valid());
     let kinds = [
         ("Improvements on valid", valid, true),

@@ -11,7 +11,7 @@ use crate::run::{RunDirectory, RunError, RunFolders, SLURM_FILE, State, Status, 
 /// Slurm is asked no more often.
 const SLURM_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Oldest first.
+/// The runs of a folder, oldest first.
 #[derive(Debug, Clone, Default)]
 pub struct Listing {
     entries: Vec<Entry>,
@@ -26,7 +26,7 @@ pub struct Entry {
     stamp: Stamp,
 }
 
-/// Detects changes of a run's files.
+/// Sizes and times of a run's files, to detect changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Stamp {
     events: Option<(u64, SystemTime)>,

@@ -73,7 +73,7 @@ pub struct Report {
     pub history: RunState,
     /// `None` before any worker has started.
     pub state: Option<State>,
-    /// Of a run that was submitted to Slurm.
+    /// Set if the run was submitted to Slurm.
     pub slurm: Option<SlurmJob>,
     pub checkpoints: Vec<u64>,
     /// Sorted.
@@ -117,7 +117,7 @@ impl Report {
         format!("{}, step {}{total}", self.status().name(), self.history.last_step)
     }
 
-    /// What is missing from the log; `None` if it is complete.
+    /// Missing parts of the log; `None` if it is complete.
     pub fn log_damage(&self) -> Option<String> {
         let RunState { dropped_bytes, skipped, gaps, unknown, .. } = self.history;
         let newer = if unknown > 0 { format!(", {unknown} events of a newer kind") } else { String::new() };

@@ -18,7 +18,7 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
         "pipeline_tag": "text-generation",
         "tags": ["grpo-tui", file.config.method.name(), "structured-output"],
     });
-    // Of a name on the Hub; a folder of this host is nobody else's.
+    // The card names a base on the Hub, not a local folder.
     if !std::path::Path::new(base).exists() && base.split('/').count() == 2 {
         metadata["base_model"] = json!(base);
     }
@@ -70,7 +70,7 @@ fn digests(report: &Report) -> String {
     table(&["what", "SHA-256"].map(str::to_owned), &rows.collect::<Vec<_>>(), "ll")
 }
 
-/// Of all steps and evals; what was computed again after an interruption counts once.
+/// Time and cost of all steps and evals; work repeated after an interruption counts once.
 fn cost(report: &Report, price: Option<f64>) -> String {
     let (file, history) = (report.directory.file(), &report.history);
     let steps =

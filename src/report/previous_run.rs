@@ -1,4 +1,4 @@
-//! What a run changed against the previous run of the same task.
+//! Changes of a run against the previous run of the same task.
 
 use super::compare::{changed_files, different_keys};
 use super::shown;
@@ -11,7 +11,7 @@ const DIGEST: usize = 12;
 pub struct RunChanges {
     /// Its id.
     pub previous: String,
-    /// What differs, before, and now: keys, files of the task, starting model, program. Empty if nothing does.
+    /// Name, before, now: keys, files of the task, starting model, program. Empty if nothing differs.
     pub rows: Vec<[String; 3]>,
 }
 

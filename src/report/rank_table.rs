@@ -1,4 +1,4 @@
-//! What each rank did in the last step, as a table.
+//! Each rank's part of the last step, as a table.
 
 use crate::format::{bytes, duration, or_na, percent_short};
 use crate::run::events::RankStep;

@@ -15,7 +15,7 @@ pub struct RunGroup<'a> {
     pub runs: Vec<&'a RunRow>,
 }
 
-/// Of the runs that have a value.
+/// Mean and standard deviation over the runs that have a value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MeanStd {
     pub n: usize,

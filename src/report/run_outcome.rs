@@ -1,4 +1,4 @@
-//! What a run achieved: its result, and its latest eval, against its base on valid and on exact match.
+//! The outcome of a run: its result, and its latest eval, against its base on valid and on exact match.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::format::{or_na, percent};
 use crate::run::events::Eval;
 use crate::run::{HELD_OUT_SETS, RunState};
 
-/// Valid answers without exact ones are no success: both are judged wherever a run is shown.
+/// The verdict on a run, by both *valid* and *exact*: valid answers that are not exact are not a success.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunOutcome {
     /// The eval that represents the trained model ([`RunState::result`]); `None` if it was not compared with the base.
@@ -27,7 +27,7 @@ pub struct RunOutcome {
 pub struct JudgedEval {
     pub set: String,
     pub step: u64,
-    /// Of the base, then of the trained model.
+    /// Rates of the base and of the trained model.
     pub valid_rates: [f64; 2],
     pub exact_rates: [Option<f64>; 2],
     pub valid: MetricVerdict,

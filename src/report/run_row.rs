@@ -65,7 +65,7 @@ pub struct RunRow {
     pub eval: Option<EvalProgress>,
     /// The process id of the latest worker, on its host.
     pub worker: Option<u32>,
-    /// Of a run that was submitted to Slurm.
+    /// Set if the run was submitted to Slurm.
     pub slurm: Option<SlurmJob>,
     pub last_step: u64,
     /// `None` before any worker has started.
@@ -92,7 +92,7 @@ pub struct RunRow {
     pub notes: Vec<String>,
     pub tags: Vec<String>,
     pub warnings: Vec<String>,
-    /// Of the latest event, milliseconds since 1970.
+    /// Time of the latest event, milliseconds since 1970.
     pub last_ms: Option<u64>,
 }
 
@@ -107,7 +107,7 @@ pub struct EvalSeries {
     pub trained: Option<(u64, EvalSummary)>,
 }
 
-/// `None` if the last step did not measure the metric.
+/// A metric's value at the last step; `None` if it was not measured there.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LastValue {
     pub value: Option<f64>,
@@ -169,8 +169,8 @@ impl RunRow {
         })
     }
 
-    /// What `valid` and `exact` are of: the set and the step; `train` for the training completions of the last step,
-    /// without an eval.
+    /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
+    /// step, without an eval.
     pub fn measured_on(&self) -> Option<(&'static str, u64)> {
         let trained = || self.metric("tiers/valid", false).map(|_| ("train", self.last_step));
         self.result().map(|(held_out, step, _)| (held_out.set, step)).or_else(trained)

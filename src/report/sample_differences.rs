@@ -8,7 +8,7 @@ use crate::format::{p_value, points_interval};
 use crate::run::EvalRecord;
 use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, pass_at};
 
-/// A rate of samples in two evals. It decides no verdict, and its p is not adjusted for the number of rates.
+/// The difference of a rate over samples between two evals. Its p is not adjusted for the number of rates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SampleDifference {
     /// `pass@4`, `all 8 exact`.

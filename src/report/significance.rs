@@ -28,7 +28,7 @@ pub struct MetricVerdict {
     /// By Holm's method, where several comparisons are made; the verdict follows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adjusted_p: Option<f64>,
-    /// Of the rate, second minus first.
+    /// Difference of the rates, second minus first.
     pub difference: Interval,
 }
 
@@ -104,7 +104,7 @@ pub struct MetricComparison {
     pub metric: &'static str,
     /// Prompts in both evals.
     pub n: usize,
-    /// Of the first completion of each prompt.
+    /// Compares the first completion of each prompt.
     #[serde(flatten)]
     pub comparison: Comparison,
     /// Second minus first, over all completions, paired by prompt.

@@ -65,7 +65,7 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
         .collect()
 }
 
-/// What answers cost and how fast they came, one row per measure that is known of one of the evals.
+/// Cost and speed of answers, one row per measure that is known of one of the evals.
 pub fn cost_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     type Cell = fn(&EvalSummary) -> String;
     fn endpoint_text(e: &EvalSummary, value: fn(&EndpointSummary) -> Option<f64>, show: fn(f64) -> String) -> String {

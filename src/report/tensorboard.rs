@@ -10,7 +10,7 @@ use crate::run::events::Eval;
 use crate::run::{EventBody, EventReader, LogItem, RunDirectory, RunError, write_export};
 use crate::secrets::redact;
 
-/// Milliseconds since 1970: of steps, and of evals by step, set and target.
+/// Event times in milliseconds since 1970: by step, and of evals by step, set and target.
 #[derive(Default)]
 struct Times {
     steps: BTreeMap<u64, u64>,

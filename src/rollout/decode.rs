@@ -1,5 +1,5 @@
-//! Decoding: prompts wait in a queue, are prefilled when there is room, and their rows are decoded side by side, each
-//! with the tokens that are drafted for it. Rows that end make room for the next prompts.
+//! Decoding: prompts wait in a queue, are prefilled when there are free slots, and their rows are decoded side by side, each
+//! with the tokens that are drafted for it. Rows that end free theirs.
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -20,19 +20,19 @@ use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken};
 use crate::model::{AdapterUse, Adapters, Decoder, PackedBatch};
 
-mod admission; // which requests have room, and places for their tokens
+mod admission; // which requests are decoded, and KV slots for their tokens
 mod drafting; // how many tokens are drafted for a pass
 mod rows; // a completion's tokens, its end, and what its next pass needs
 
-/// A completion that is being decoded.
+/// A completion under way.
 struct Row {
     request: u64,
     sample: u32,
     /// In `DecodeBatch::prompts`.
     prompt: usize,
-    /// Of its tokens in the cache: the first place, and how many.
+    /// The first slot in the KV cache, and how many.
     kv_slots: (usize, usize),
-    /// Of its tokens.
+    /// Most tokens of the completion.
     limit: usize,
     /// The passes that it was in, of those that were read.
     passes: usize,
@@ -40,28 +40,28 @@ struct Row {
     /// The source wants no more of it.
     is_dropped: bool,
     draft: Draft,
-    /// The index of its newest token among the draws of the last pass, where that was not read yet.
+    /// The index of its newest token among those sampled by the last pass, where that was not read yet.
     pending: Option<usize>,
     /// Its mask needs all tokens before: such a row is in no pass that runs ahead, and nothing is drafted for it.
     constrained: Option<ConstrainedRow>,
 }
 
-/// A prompt that is being completed.
+/// A prompt in the KV cache with completions under way.
 struct Prompt {
     /// First row and number of rows in the cache.
     place: (usize, usize),
     ngrams: Ngrams,
 }
 
-/// How rows are computed: by a list on the CPU, by a recorded graph on a GPU.
+/// Runs decode steps: by a list of rows on the CPU, by a recorded graph on a GPU.
 enum StepBackend {
-    /// Draws that were not read yet, and those of the last pass.
+    /// Sampled tokens that were not read yet, and those of the last pass.
     Listed(VecDeque<Vec<SampledToken>>, Vec<SampledToken>),
     #[cfg(feature = "cuda")]
     Recorded(super::decode_gpu::Steps),
 }
 
-/// A request with completions that have not ended.
+/// A request with unfinished completions.
 struct ActiveRequest {
     request: Request,
     sampling: Sampling,
@@ -70,15 +70,16 @@ struct ActiveRequest {
     unfinished: usize,
 }
 
-/// A request, or what fits of it.
+/// A request that was given KV slots, with all or some of its samples.
 struct AdmittedRequest {
     request: u64,
     /// First row and number of rows in the cache.
     prompt: (usize, usize),
-    /// Samples with their places.
+    /// Samples with their KV slots.
     samples: Vec<(u32, (usize, usize))>,
 }
 
+/// The state of a decode: requests that wait, rows under way, and the KV cache that they share.
 struct DecodeBatch<'a> {
     model: &'a Decoder,
     adapters: Adapters,
@@ -89,9 +90,9 @@ struct DecodeBatch<'a> {
     computing: StepBackend,
     caches: KvCache,
     capacity: Capacity,
-    /// Of completions.
+    /// KV slots of completions.
     free_slots: FreeSlots,
-    /// Of prompts.
+    /// KV rows of prompts.
     free_rows: FreeSlots,
     requests: BTreeMap<u64, ActiveRequest>,
     /// The requests that wait, and their samples.
@@ -104,9 +105,9 @@ struct DecodeBatch<'a> {
     rows: Vec<Row>,
     drafter: Drafter,
     lanes: Lanes,
-    /// The requests and samples of the rows of each pass whose draws were not read yet.
+    /// The requests and samples of the rows of each pass whose tokens were not read yet.
     passes: VecDeque<Vec<(u64, u32)>>,
-    /// Draws of the last pass that were made on the host; such a pass is read before the next is started.
+    /// Tokens of the last pass that were sampled on the host; such a pass is read before the next is started.
     shaped: Vec<ShapedToken>,
     /// Passes since the last one with a draft.
     undrafted: usize,
@@ -259,7 +260,7 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// What a row's token is sampled by, `ahead` tokens after the next.
+    /// A row's sampling parameters, `ahead` tokens after the next.
     fn params(&self, row: &Row, ahead: usize) -> SampleParams {
         let ActiveRequest { request, sampling, .. } = &self.requests[&row.request];
         let position = (row.length() + ahead) as u32;
@@ -269,14 +270,14 @@ impl DecodeBatch<'_> {
         SampleParams { uniform, temperature: sampling.temperature }
     }
 
-    /// The draw of a row that is made on the host; `index`: of its draw in the pass.
+    /// The parameters of a row that is sampled on the host; `index`: in the pass.
     fn shaped_params(&self, row: &Row, index: usize) -> Option<ShapedParams> {
         let shaping = self.requests[&row.request].request.shaping.as_ref()?;
         Some(ShapedParams::new(index, shaping, self.params(row, 0), &row.completion.token_ids))
     }
 
     /// Feeds each row's newest token and the drafted ones. Where nothing is drafted, the next pass is started before the
-    /// draws of the last are read: a row that they end is computed once more for nothing.
+    /// tokens of the last are read: a row that they end is computed once more for nothing.
     fn step(&mut self) -> Result<()> {
         let is_ahead = self.runs_ahead();
         if !is_ahead {
@@ -354,8 +355,8 @@ impl DecodeBatch<'_> {
         rows.iter().filter_map(params).collect()
     }
 
-    /// Reads the draws of all passes but the last `left`, of each row up to the first that is not as drafted: a draw
-    /// depends on its place alone, so the completions are those without drafts.
+    /// Reads the tokens of all passes but the last `left`, of each row up to the first that is not as drafted: a token
+    /// depends on its position alone, so the completions are those without drafts.
     fn read(&mut self, left: usize) -> Result<()> {
         while self.passes.len() > left {
             let fed = self.passes.pop_front().unwrap_or_default();
@@ -453,7 +454,7 @@ impl DecodeBatch<'_> {
     }
 }
 
-/// The draws after each fed token, on the CPU; `last`: those of the pass before.
+/// Samples after each fed token, on the CPU; `last`: those of the pass before.
 fn sample_after(
     feeds: &[Feed],
     last: &[SampledToken],

@@ -1,5 +1,5 @@
 //! A step of decoding on a GPU: recorded as a CUDA graph for each number of rows, started for every token. The next step
-//! can start before this machine knows the last one's draws.
+//! can start before this machine knows the last one's tokens.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -39,12 +39,12 @@ pub(super) fn limits(model: &Decoder) -> DecodeLimits {
     }
 }
 
-/// Caches and recorded passes of the last rollout, for the next one.
+/// KV cache and recorded graphs of the last rollout, for the next one.
 #[derive(Debug, Default)]
 pub(super) struct GpuBuffers(Mutex<Option<(TensorId, KvCache, Steps)>>);
 
 impl GpuBuffers {
-    /// The last rollout's buffers if they are of this model and have room, else new ones. Recorded passes read the caches
+    /// The last rollout's buffers if they are of this model and large enough, else new ones. Recorded passes read the caches
     /// where they were.
     pub(super) fn reuse(
         &self,
@@ -75,7 +75,7 @@ impl GpuBuffers {
     }
 }
 
-/// What passes read and write, always at the same place, and the recorded ones.
+/// Recorded decode graphs with their input and output buffers, at fixed addresses.
 #[derive(Debug)]
 pub(super) struct Steps {
     /// [most rows, 11], u32: for n rows `SampleParams::words`, [n, 4], the table of `DecodeRows::Table`, [n, 4], tokens,
@@ -83,11 +83,11 @@ pub(super) struct Steps {
     inputs: Tensor,
     /// [most rows, 2], u32, as [`sample_into`] leaves them.
     sampled: Tensor,
-    /// Of every other pass: its inputs, then its draws.
+    /// Page-locked buffers of alternate passes: inputs, then sampled tokens.
     host: [HostBuffer; 2],
-    /// Passes whose draws were not read yet, at most two: their tokens, and when the draws are there.
+    /// Passes that were not read yet, at most two: how many tokens, and when they arrive.
     started: VecDeque<(usize, PendingCopy)>,
-    /// Of all passes so far.
+    /// Passes so far.
     passes: usize,
     /// The most tokens of a prompt and its completion together, where that is known before they come.
     longest: Option<usize>,
@@ -99,7 +99,7 @@ pub(super) struct Steps {
     masked: Option<MaskBuffers>,
 }
 
-/// What stands between a pass and its draws where these wait for masks.
+/// Logits and masks between a pass and its sampling, for constrained rows.
 #[derive(Debug)]
 struct MaskBuffers {
     /// [most rows, vocabulary], f32.
@@ -120,7 +120,7 @@ impl MaskBuffers {
     }
 }
 
-/// What the passes of a graph have in common.
+/// What a recorded graph depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct GraphKey {
     rows: usize,
@@ -128,13 +128,13 @@ struct GraphKey {
     adapters: Adapters,
     /// Numbers of each of several in the rank.
     slot: usize,
-    /// Ends with the logits: its tokens are drawn when the masks are there.
+    /// Ends with the logits: its tokens are sampled when the masks are ready.
     is_masked: bool,
 }
 
-/// Of a row's inputs.
+/// Words of a row's inputs.
 const WORDS: usize = 11;
-/// Of a row's draw.
+/// Words of a row's sampled token.
 const SAMPLED_WORDS: usize = 2;
 
 impl Steps {
@@ -158,14 +158,14 @@ impl Steps {
         self.unrecorded.clone()
     }
 
-    /// The number of rows that there is room for.
+    /// The most rows of a pass.
     pub(super) fn most_rows(&self) -> usize {
         self.sampled.dims()[0]
     }
 
-    /// Starts the draws after each fed token, in a pass of `rows` rows; [`Steps::finish`] gives them. At most two are
+    /// Starts to sample after each fed token, in a pass of `rows` rows; [`Steps::finish`] gives them. At most two are
     /// under way. `masks` is asked while the model computes, for those of the fed tokens; whether they were there first.
-    /// Where there are masks, some draws may be made on the host, from logits that are waited for.
+    /// Where there are masks, some tokens may be sampled on the host, from logits that are waited for.
     pub(super) fn start(
         &mut self,
         model: &Decoder,
@@ -220,7 +220,7 @@ impl Steps {
         Ok((is_hidden, on_host))
     }
 
-    /// Starts the draws of as many rows of the last pass.
+    /// Starts to sample as many rows of the last pass.
     fn sample_masked_rows(&mut self, words: &[u32], rows: usize) -> Result<()> {
         let Some(MaskBuffers { logits, masks, host }) = &mut self.masked else { return Ok(()) };
         let bytes = &mut host.bytes_mut()[..size_of_val(words)];
@@ -234,7 +234,7 @@ impl Steps {
         sample_masked_into(&logits.narrow(0, 0, rows)?, &params, &masks, &self.sampled.narrow(0, 0, rows)?)
     }
 
-    /// Waits for the draws of the pass that was started first, if there is one.
+    /// Waits for the tokens of the pass that was started first, if there is one.
     pub(super) fn finish(&mut self) -> Result<Option<Vec<SampledToken>>> {
         let Some((count, arriving)) = self.started.pop_front() else { return Ok(None) };
         arriving.wait()?;
@@ -290,7 +290,7 @@ impl Drop for Steps {
     }
 }
 
-/// Where a host buffer has the draws of so many tokens: at its end.
+/// The part of a host buffer with so many sampled tokens: its end.
 fn sampled_bytes(bytes: &mut [u8], count: usize) -> &mut [u8] {
     let start = bytes.len() / (WORDS + SAMPLED_WORDS) * WORDS;
     &mut bytes[start..start + count * SAMPLED_WORDS * size_of::<u32>()]

@@ -1,4 +1,4 @@
-//! What is decoded together: how much there is room for, the caches, the rows of a pass.
+//! The KV cache of a decode: limits, capacity, and the rows of a pass.
 
 use candle_core::{Result, Tensor};
 
@@ -8,14 +8,14 @@ use crate::kernels::sampler::SampleParams;
 use crate::kernels::write_rows::write_rows;
 use crate::model::Decoder;
 
-/// What is decoded together at most.
+/// Limits on what is decoded together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DecodeLimits {
     /// Completions.
     pub(super) rows: usize,
     /// Their tokens.
     pub(super) kv_slots: usize,
-    /// Tokens of a completion at first where not all can have the most; its places are doubled when it has filled them.
+    /// Tokens of a completion at first where not all can have the most; its slots are doubled when it has filled them.
     pub(super) initial_slots: usize,
     /// Tokens of their prompts.
     pub(super) prompt_rows: usize,
@@ -25,27 +25,27 @@ pub(super) struct DecodeLimits {
     pub(super) drafted_rows: usize,
     /// Rows that take as long to compute as the weights to read.
     pub(super) balanced_rows: usize,
-    /// A pass is started before the draws of the last one are read.
+    /// A pass is started before the tokens of the last one are read.
     pub(super) runs_ahead: bool,
     /// The rows that are computed for so many, without drafts and with: a GPU records a pass for few numbers of rows.
     pub(super) padded: fn(usize) -> usize,
     pub(super) padded_drafted: fn(usize) -> usize,
 }
 
-/// How much of its room a decode takes, and how long what it decodes gets.
+/// The sizes of one decode's caches and batches.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Capacity {
     /// Completions that are decoded together.
     pub(super) rows: usize,
-    /// Of completions, in the cache.
+    /// KV slots of completions.
     pub(super) kv_slots: usize,
     pub(super) prompt_rows: usize,
-    /// A completion's places at first, where it may have more.
+    /// A completion's slots at first, where it may have more.
     pub(super) initial_slots: usize,
     /// The most tokens of a prompt and its completion together; 0 where it is not known before they come.
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a pass is recorded on a GPU alone"))]
     pub(super) longest: usize,
-    /// Of a row, at most.
+    /// Most drafted tokens of a row.
     pub(super) draft_tokens: usize,
     /// Numbers of each adapter in the rank, where several stand side by side, else 0.
     pub(super) adapter_slot: usize,
@@ -67,7 +67,7 @@ impl Capacity {
         Self { rows, kv_slots, prompt_rows, initial_slots, longest: longest + limit, draft_tokens, adapter_slot: 0 }
     }
 
-    /// For requests that are not known yet. A completion has all its places from the start, so that none is given up:
+    /// For requests that are not known yet. A completion has all its slots from the start, so that none is given up:
     /// its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
         let QueueSize { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows } = size;
@@ -75,15 +75,15 @@ impl Capacity {
     }
 }
 
-/// A token that is fed.
+/// The input token of a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum FedToken {
     Known(u32),
-    /// What the pass before drew after its token of this index, which only the GPU may know yet.
+    /// The token sampled by the last pass after its token of this index; only the GPU may know it yet.
     Sampled(usize),
 }
 
-/// One row of a step: a token that is fed, and the draw that follows it.
+/// One row of a step: the input token, and the parameters that sample the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Feed {
     pub(super) row: DecodeRow,
@@ -94,7 +94,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// Its place in the sequence.
+    /// Its position in the sequence.
     pub(super) fn position(&self) -> usize {
         self.row.prefix.1 + self.row.length - 1
     }
@@ -106,19 +106,19 @@ pub(super) struct KvCache {
     /// Per layer: [prompt rows, 2 * key_width]; on the CPU none before the first prompts.
     prompts: Vec<Tensor>,
     prompt_rows: usize,
-    /// Per layer: [places, 2 * key_width].
+    /// Per layer: [slots, 2 * key_width].
     written: Vec<Tensor>,
 }
 
 impl KvCache {
-    /// With so many places and prompt rows.
+    /// With so many slots and prompt rows.
     pub(super) fn new(model: &Decoder, (kv_slots, prompt_rows): (usize, usize)) -> Result<Self> {
         let (dtype, device) = (model.dtype(), model.device());
         let written = model.cache_widths().map(|width| Tensor::zeros((kv_slots, width), dtype, device));
         let prompts = model.cache_widths().map(|width| Tensor::zeros((prompt_rows, width), dtype, device));
         Ok(Self {
             written: written.collect::<Result<_>>()?,
-            // Recorded passes read them always at the same place.
+            // Recorded passes read them always at the same address.
             prompts: if device.is_cpu() { Vec::new() } else { prompts.collect::<Result<_>>()? },
             prompt_rows,
         })
@@ -143,9 +143,9 @@ impl KvCache {
         Ok(())
     }
 
-    /// Moves the first `count` tokens of a row to another place.
+    /// Moves the first `count` tokens of a row to other slots.
     pub(super) fn move_row(&self, from: usize, to: usize, count: usize) -> Result<()> {
-        // Old and new places may overlap.
+        // Old and new slots may overlap.
         self.written
             .iter()
             .try_for_each(|layer| layer.slice_set(&layer.narrow(0, from, count)?.force_contiguous()?, 0, to))
@@ -169,7 +169,7 @@ impl KvCache {
     }
 }
 
-/// Places, each a first row and a number of rows, those side by side as one.
+/// Joins adjacent ranges, each a first row and a number of rows.
 pub(super) fn joined(kv_slots: impl Iterator<Item = (usize, usize)>) -> Vec<(usize, usize)> {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for (start, rows) in kv_slots {
@@ -181,7 +181,7 @@ pub(super) fn joined(kv_slots: impl Iterator<Item = (usize, usize)>) -> Vec<(usi
     ranges
 }
 
-/// Places of a cache that nothing has, by their start.
+/// Free slots of a cache: ranges by their start.
 #[derive(Debug)]
 pub(super) struct FreeSlots(Vec<(usize, usize)>);
 
@@ -245,7 +245,7 @@ mod tests {
         free.give_back(0, 4);
         assert_eq!(free.allocate(10), Some(0));
         free.give_back(6, 4);
-        // What is given back counts, and no more of it is lost.
+        // Returned slots count, and none is lost.
         assert_eq!((free.exchange((3, 3), 8), free.exchange((3, 3), 7), free.allocate(1)), (None, Some(3), None));
     }
 }

@@ -93,17 +93,17 @@ pub(super) fn masks(rows: Vec<Option<&mut ConstrainedRow>>, vocabulary: usize, o
     words
 }
 
-/// Draws a token a row, under masks where there are any.
+/// Samples a token per row, under masks where there are any.
 pub(super) fn sample(logits: &Tensor, params: &[SampleParams], masks: Option<&[u32]>) -> Result<Vec<SampledToken>> {
     masks.map_or_else(|| sample_tokens(logits, params), |masks| sample_masked(logits, params, masks))
 }
 
-/// How long masks took.
+/// The time spent on masks.
 #[derive(Debug, Default)]
 pub struct MaskOverhead {
     masks: AtomicU64,
     nanoseconds: AtomicU64,
-    /// Of those of the last pass.
+    /// Nanoseconds of the last pass.
     last: AtomicU64,
     /// While the model computed.
     hidden: AtomicU64,
@@ -133,7 +133,7 @@ impl MaskOverhead {
         self.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9
     }
 
-    /// Of [`Self::seconds`], those in which nothing else was computed, at most.
+    /// Upper bound of the seconds in which the model waited for masks.
     pub fn waited_seconds(&self) -> f64 {
         self.seconds() - self.hidden.load(Ordering::Relaxed) as f64 / 1e9
     }

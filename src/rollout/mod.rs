@@ -1,10 +1,10 @@
-//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; finished ones make room.
+//! Rollouts: each prompt is prefilled once and its completions are decoded side by side; finished ones free their slots.
 
 mod decode; // prompts and their rows decoded together, from a queue
 #[cfg(feature = "cuda")]
 mod decode_gpu; // a step of decoding recorded as a CUDA graph
 mod draft; // the tokens that may come next, by n-grams of prompt and history
-mod kv_cache; // room, caches, and the rows of a pass
+mod kv_cache; // limits, caches, and the rows of a pass
 mod masks; // what may come next in constrained rows
 mod queue; // where requests come from, and who learns of their tokens
 mod shaping; // draws of served requests that shape the distribution
@@ -28,7 +28,7 @@ pub use queue::{Arrivals, QueuedRequest, RequestSource};
 pub use shaping::Shaping;
 pub use thread_pool::ThreadPool;
 
-/// A prompt, and the number of its completions.
+/// A prompt, and how many completions to sample.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Request {
     /// At least one token.
@@ -45,10 +45,10 @@ pub struct Request {
     /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
     /// benchmark. Empty: no other limit.
     pub lengths: Vec<usize>,
-    /// What its completions may be. Not sent to other ranks: only evals and the server constrain.
+    /// The constraint on its completions. Not sent to other ranks: only evals and the server constrain.
     #[serde(skip)]
     pub constraint: Option<Arc<Constraint>>,
-    /// How its completions are drawn, where not from the whole distribution. Not sent to other ranks: only the server shapes.
+    /// How its completions are sampled, where not from the whole distribution. Not sent to other ranks: only the server shapes.
     #[serde(skip)]
     pub shaping: Option<Arc<Shaping>>,
 }
@@ -126,12 +126,12 @@ impl StopReason {
 pub struct Completion {
     /// The stop token included.
     pub token_ids: Vec<u32>,
-    /// Of each token under the sampling distribution, nats; under a constraint among the tokens that it allows.
+    /// Each token's log-prob under the sampling distribution, nats; under a constraint, among the allowed tokens.
     pub log_probs: Vec<f32>,
     pub stop: StopReason,
 }
 
-/// What was sampled.
+/// Completions of a rollout, with counts and warnings.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct RolloutOutput {
     /// Of each request, in order.
@@ -156,7 +156,7 @@ pub fn token_count(completions: &[Vec<Completion>]) -> usize {
     completions.iter().flatten().map(|completion| completion.token_ids.len()).sum()
 }
 
-/// What a GPU refused a rollout, and what was done instead: it took longer.
+/// A slower path that a rollout took because the GPU refused the usual one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum GpuFallback {
     /// A pass could not be recorded as a CUDA graph: kernels are started one by one.
@@ -165,7 +165,7 @@ pub enum GpuFallback {
     Smaller { parts: usize },
 }
 
-/// How a rollout was decoded.
+/// Counts of decode steps, rows and drafted tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DecodeCounts {
     /// Passes through the model after the prefills.
@@ -175,7 +175,7 @@ pub struct DecodeCounts {
     /// Rows that they computed, with drafted tokens and what a recorded step is filled up with.
     pub computed: usize,
     pub drafted: usize,
-    /// Tokens that were gained: drawn in the same pass as the one before them.
+    /// Tokens that were gained: sampled in the same pass as the one before them.
     pub accepted: usize,
 }
 
@@ -189,26 +189,26 @@ impl std::ops::AddAssign for DecodeCounts {
     }
 }
 
-/// A completion that has ended, while others are decoded. Where memory runs out, a rollout is tried again, and it ends
-/// once more.
+/// A completion that ended while others are decoded. A rollout that runs out of memory is retried, and reports it
+/// again.
 #[derive(Debug)]
 pub struct EndedCompletion {
     pub request: Request,
-    /// Of the request, from 0.
+    /// Index among the request's samples, from 0.
     pub sample: u32,
     pub completion: Completion,
 }
 
-/// What the rollouts of one model keep from one to the next.
+/// State that the rollouts of one model carry over: draft history, buffers, batch size after OOM.
 #[derive(Debug, Default)]
 pub struct RolloutMemory {
     /// Completions to draft from.
     pub history: DraftHistory,
-    /// Of constrained completions.
+    /// Time spent on masks of constrained completions.
     pub mask_overhead: MaskOverhead,
     /// How often caches and the number of completions decoded together were halved.
     halvings: AtomicU32,
-    /// Who learns of completions while others are decoded.
+    /// Receives completions while others are decoded.
     finished: Mutex<Option<Sender<EndedCompletion>>>,
     #[cfg(feature = "cuda")]
     buffers: decode_gpu::GpuBuffers,
@@ -229,7 +229,7 @@ impl RolloutMemory {
     fn notify(&self, request: &Request, sample: u32, completion: &Completion) {
         if let Some(listener) = &*self.finished.lock().unwrap_or_else(PoisonError::into_inner) {
             let ended = EndedCompletion { request: request.clone(), sample, completion: completion.clone() };
-            // Whoever listens no longer needs it.
+            // The receiver is gone.
             let _ = listener.send(ended);
         }
     }
@@ -278,7 +278,7 @@ pub fn generate(
     Ok(results.into_iter().fold(RolloutOutput::default(), RolloutOutput::followed_by))
 }
 
-/// What is decoded together at most from a [`RequestSource`].
+/// Limits on what is decoded together from a [`RequestSource`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSize {
     /// Completions.
@@ -304,7 +304,7 @@ impl QueueSize {
     }
 }
 
-/// Of the keys and values of prompts, and as much again of completions, in one thread. The system provides what is used.
+/// Bytes of prompt KV, and as much again for completions, per thread. The system allocates what is used.
 const CPU_QUEUE_BYTES: usize = 1 << 30;
 
 /// Decodes what a source has until it is closed, on this thread. `draft_tokens`: the most of any request;

@@ -3,19 +3,19 @@
 
 use super::{Completion, Request, RolloutMemory, Sampling};
 
-/// A request with what its completions are sampled by.
+/// A request with its sampling parameters.
 #[derive(Clone, Debug)]
 pub struct QueuedRequest {
     /// Given by the source; no two requests that are decoded together share one.
     pub id: u64,
     pub request: Request,
     pub sampling: Sampling,
-    /// Of several side by side the number of the one that it uses (`model::AdapterUse`); `None`: the base alone. Without
-    /// effect where there are not several.
+    /// Index of the adapter where several stand side by side (`model::AdapterUse`), else ignored; `None`: the base
+    /// alone.
     pub adapter: Option<u32>,
 }
 
-/// What a source has between two passes.
+/// New requests of a source, or its end.
 #[derive(Debug)]
 pub enum Arrivals {
     /// Those that have come, maybe none.
@@ -40,7 +40,7 @@ pub trait RequestSource {
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
 }
 
-/// All requests at once, and their completions.
+/// A source with all requests from the start; collects their completions.
 #[derive(Debug)]
 pub(super) struct FixedRequests<'a> {
     requests: &'a [Request],
@@ -57,7 +57,7 @@ impl<'a> FixedRequests<'a> {
         Self { requests, sampling, memory, is_taken: false, completions }
     }
 
-    /// Of each request, in order.
+    /// By request, in order.
     pub(super) fn completions(self) -> Vec<Vec<Completion>> {
         let in_order = |mut ended: Vec<(u32, Completion)>| {
             ended.sort_by_key(|(sample, _)| *sample);

@@ -1,5 +1,5 @@
-//! Draws of requests that shape the distribution: penalties, top-p, and the likeliest tokens beside the drawn one. They are
-//! drawn on the host, from logits that are copied there for each token: serving alone asks for them, never training.
+//! Sampling with penalties, top-p and the likeliest alternatives, for served requests. Such tokens are
+//! sampled on the host, from logits that are copied there for each token: serving alone asks for them, never training.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -9,10 +9,10 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use crate::kernels::sampler::{SampleParams, SampledToken, mask_words};
 
-/// How a served completion is drawn otherwise than from the model's whole distribution.
+/// Penalties, top-p and alternatives of a served completion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Shaping {
-    /// Of the likeliest tokens as many as have this probability together, one at least; 1: all.
+    /// Nucleus sampling: the likeliest tokens whose probabilities add up to this, one at least; 1: all.
     pub top_p: f64,
     /// Taken off the logit of each token that the completion has already.
     pub presence_penalty: f64,
@@ -30,7 +30,7 @@ impl Default for Shaping {
 }
 
 impl Shaping {
-    /// Whether other tokens are drawn.
+    /// Whether other tokens are sampled.
     fn changes_distribution(&self) -> bool {
         self.top_p < 1.0 || self.has_penalties()
     }
@@ -40,14 +40,14 @@ impl Shaping {
     }
 }
 
-/// A draw of a pass that is made here.
+/// The sampling parameters of a row that is sampled on the host.
 #[derive(Debug)]
 pub(super) struct ShapedParams {
-    /// Of the draw in the pass.
+    /// Index in the pass.
     index: usize,
     shaping: Arc<Shaping>,
     params: SampleParams,
-    /// Of the completion's tokens, where there are penalties.
+    /// How often each token occurs in the completion; empty without penalties.
     counts: HashMap<u32, u32>,
 }
 
@@ -61,11 +61,11 @@ impl ShapedParams {
     }
 }
 
-/// What a [`ShapedParams`] drew.
+/// The result of a [`ShapedParams`].
 #[derive(Debug, PartialEq)]
 pub(super) struct ShapedToken {
     pub(super) index: usize,
-    /// `None`: what was drawn without shaping.
+    /// `None`: the token that was sampled without shaping.
     pub(super) token: Option<SampledToken>,
     /// The likeliest first, with their log-probabilities, nats.
     pub(super) alternatives: Vec<(u32, f32)>,
@@ -86,7 +86,7 @@ pub(super) fn sample_shaped(
     params.iter().map(shaped).collect()
 }
 
-/// A token that may come.
+/// A candidate for the next token.
 #[derive(Clone, Copy)]
 struct Candidate {
     id: u32,
@@ -116,7 +116,7 @@ impl ShapedParams {
         let log_prob = |candidate: &Candidate| (candidate.weight / total).ln() as f32;
         let sampled = || {
             let (mut sum, target) = (0.0, params.uniform * total);
-            // In the order of the ids, as all draws.
+            // In the order of the ids, as all sampling.
             let passed = candidates.iter().find(|candidate| {
                 sum += candidate.weight;
                 sum > target
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(found.alternatives.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [3, 2]);
         assert_eq!(sampled(penalized, 0.5, 0.0, &[], None).token.unwrap().token_id, 1);
         let told = sampled(Shaping { alternatives: 9, ..PLAIN }, 0.5, 0.5, &[], None);
-        // At temperature 0.5 probabilities are squared; what is drawn stays as it is.
+        // At temperature 0.5 probabilities are squared; the sampled token stays as it is.
         assert_eq!(told.token, None);
         let sum = [0.1_f64, 0.5, 0.15, 0.25].iter().map(|probability| probability * probability).sum::<f64>();
         let expected = [(1, 0.5), (3, 0.25), (2, 0.15), (0, 0.1)];

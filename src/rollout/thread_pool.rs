@@ -14,7 +14,7 @@ pub struct ThreadPool {
     is_cancelled: Option<IsCancelled>,
 }
 
-/// Called often, from several threads.
+/// Says whether to stop; called often, from several threads.
 type IsCancelled = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The error of cancelled work.
@@ -46,7 +46,7 @@ impl ThreadPool {
         if engine.device.is_cpu() { Self::new(count) } else { Ok(Self::calling()) }
     }
 
-    /// Of the calling thread alone.
+    /// A pool that computes on the calling thread.
     pub fn calling() -> Self {
         Self { pool: None, is_cancelled: None }
     }
@@ -76,7 +76,7 @@ impl ThreadPool {
 
     /// The error of cancelled work.
     pub(crate) fn cancelled() -> Error {
-        // Of candle's errors this one carries a typed cause.
+        // The only error of candle that carries a typed cause.
         Error::Io(std::io::Error::other(CancelledError))
     }
 

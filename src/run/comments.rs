@@ -14,13 +14,13 @@ const MAX_BYTES: u64 = 8 << 20;
 /// In characters.
 const MAX_COMMENT_CHARS: usize = 2000;
 
-/// One per prompt of a set.
+/// A user's comment on a prompt of a set, at most one each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Comment {
     pub set: String,
     pub prompt_id: String,
     pub text: String,
-    /// Of its last change, milliseconds since 1970.
+    /// Time of the last change, milliseconds since 1970.
     #[serde(default)]
     pub time_ms: u64,
 }

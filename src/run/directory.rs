@@ -55,7 +55,7 @@ pub struct RunFile {
     pub task_files: BTreeMap<String, String>,
 }
 
-/// What is needed to create a run.
+/// The contents of a new run.
 #[derive(Debug, Clone)]
 pub struct NewRun {
     /// `train` or `sft`.

@@ -1,11 +1,11 @@
-//! What the answers of an endpoint took: cost, latency and rate; and their log-probs.
+//! A summary of an endpoint's answers: cost, latency, rate and log-probs.
 
 use serde::{Deserialize, Serialize};
 
 use super::eval_record::{EvalRecord, LogProbs};
 
-/// Cost, latency, rate and log-probs of an endpoint's answers; costs are in the currency of its prices. What is not
-/// known is `None`.
+/// Cost, latency, rate and log-probs of an endpoint's answers; costs are in the currency of its prices. Unknown values
+/// are `None`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointSummary {
@@ -23,7 +23,7 @@ pub struct EndpointSummary {
     pub logprobs: Option<LogProbs>,
 }
 
-/// What is kept of one answer.
+/// The fields of one answer that the summary needs.
 struct Answer {
     seconds: f64,
     begun: Option<f64>,

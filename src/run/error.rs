@@ -78,7 +78,7 @@ pub enum RunError {
         query: String,
         /// From 1.
         column: usize,
-        /// What was expected there.
+        /// The expected content.
         expected: &'static str,
     },
     #[error("no run `{name}` in {searched}; `grpo-tui runs list` shows the runs there are")]
@@ -123,7 +123,7 @@ pub enum RunError {
     Slurm {
         /// One of Slurm's commands.
         program: &'static str,
-        /// What it says.
+        /// Slurm's message.
         message: String,
     },
     /// A worker could not be started, or exited before it was ready.

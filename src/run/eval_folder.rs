@@ -16,7 +16,7 @@ use super::speed_summary::SpeedSummary;
 /// Written at the end of an eval.
 pub const RESULT_FILE: &str = "eval.json";
 
-/// The folder of an active eval, whose lock is held as a run's is ([`RunLock::is_held`]).
+/// The folder of an active eval, locked like a run's ([`RunLock::is_held`]).
 #[derive(Debug)]
 pub struct EvalFolder {
     path: PathBuf,
@@ -63,7 +63,7 @@ impl EvalFolder {
         Ok((Self { path, _lock: lock }, earlier))
     }
 
-    /// What an earlier eval wrote of a model.
+    /// Reads an earlier eval of a model.
     ///
     /// # Errors
     /// [`RunError`] naming the file.
@@ -98,7 +98,7 @@ impl EvalFolder {
     }
 }
 
-/// What differs from an earlier result, in words.
+/// Names the settings that differ from an earlier result.
 fn other_settings(earlier: &Value, settings: &Map<String, Value>) -> Option<String> {
     let (name, _) = settings.iter().find(|(name, value)| earlier[name.as_str()] != **value)?;
     Some(format!("with other settings ({name})"))
@@ -112,7 +112,7 @@ fn nothing_open(earlier: &Value) -> Option<String> {
     (!is_any_open).then(|| "in which nothing is left to ask".to_owned())
 }
 
-/// What the result of a standalone eval has of a target beside its records; nothing where there is no result.
+/// What a standalone eval stores of a target besides its records; empty without a result.
 #[derive(Debug, Default)]
 pub struct StoredTarget {
     /// How its prompts differ from the task's own, in words; empty where they do not.
@@ -136,7 +136,7 @@ impl StoredTarget {
     }
 }
 
-/// Answers that cost money or time, each in the file as soon as it is known.
+/// A log of answers that cost money or time, written one by one.
 #[derive(Debug)]
 pub struct AnswerLog {
     path: PathBuf,

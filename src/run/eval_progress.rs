@@ -11,7 +11,7 @@ const MIN_ANSWERS: usize = 8;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalProgress {
-    /// Of a run's; `None` of a standalone eval.
+    /// The step of a run's eval; `None` in a standalone eval.
     pub step: Option<u64>,
     pub set: String,
     /// `base` or `trained`; of a standalone eval the name of the model.
@@ -24,17 +24,17 @@ pub struct EvalProgress {
     pub total: usize,
     /// Ranks that answer as many besides.
     pub other_ranks: usize,
-    /// Of `answers`, those that an interrupted worker had.
+    /// How many of `answers` come from an interrupted worker.
     pub kept: usize,
     /// Since the first prompt was asked, until the last answer.
     pub seconds: f64,
     /// Answers with a score; 0 for rows of several turns, whose outcome is known at their end.
     pub scored: usize,
-    /// Of `scored`.
+    /// How many of `scored` are valid.
     pub valid: usize,
-    /// Of `scored`, with an expected value.
+    /// How many of `scored` have an expected value.
     pub with_expected: usize,
-    /// Of `with_expected`.
+    /// How many of `with_expected` are exact.
     pub exact: usize,
 }
 

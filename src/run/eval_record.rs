@@ -1,4 +1,4 @@
-//! What an eval records of a completion, or of a conversation of several turns.
+//! The record of a completion, or of a conversation of several turns, in an eval.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub struct EvalRecord {
     pub unanswered: usize,
 }
 
-/// What a completion of an endpoint took.
+/// Cost, attempts and timing of an endpoint's completion.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointCall {
@@ -139,7 +139,7 @@ impl EvalRecord {
         Ok(())
     }
 
-    /// Of its row.
+    /// Turns of its row.
     pub fn turn_count(&self) -> usize {
         self.turns.len().max(1) + self.unanswered
     }
@@ -158,7 +158,7 @@ impl EvalRecord {
         (0..texts.len()).map(|turn| row.and_then(|row| row.after(&texts[..turn]))).collect()
     }
 
-    /// Of a conversation the answer that decides its outcome, from 0: the first without a score, else the first that is
+    /// The index of the answer that decides a conversation's outcome: the first without a score, else the first that is
     /// not valid, else the first that is not exact, else the last.
     pub fn deciding_turn(&self) -> usize {
         let first = |is_wrong: fn(&EvalTurn) -> bool| self.turns.iter().position(is_wrong);

@@ -57,7 +57,7 @@ pub struct EvalSummary {
     /// `None` with one completion per prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<Box<SampleSummary>>,
-    /// Of a model on this machine; `None` in evals of a run, which are sampled beside its training.
+    /// Speed of a model on this machine; `None` in evals of a run, which are sampled beside its training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<Box<SpeedSummary>>,
 }
@@ -76,7 +76,7 @@ pub struct AnswerSummary {
     pub valid_interval: [f64; 2],
     /// The share of conversations that were valid if answers were independent: the mean of `valid ^ turns`.
     pub independent: f64,
-    /// Of the ends of `valid_interval`.
+    /// `independent` at the ends of `valid_interval`.
     pub independent_interval: [f64; 2],
 }
 
@@ -170,7 +170,7 @@ impl EvalSummary {
         self.intervals.as_ref().and_then(|intervals| intervals.get(name)).copied().unwrap_or_else(alone)
     }
 
-    /// Of all answers, and of 1,000; `None` where a price or a count is not known.
+    /// Cost of all answers, and of 1,000; `None` where a price or a count is unknown.
     pub fn cost(&self) -> [Option<f64>; 2] {
         let of_endpoint = self.endpoint.as_ref().map(|endpoint| [endpoint.cost, endpoint.cost_per_1000_answers]);
         let of_gpu = || self.speed.as_ref().map(|speed| [speed.cost, speed.cost_per_1000_answers]);

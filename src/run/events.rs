@@ -109,7 +109,7 @@ pub struct Memory {
     pub peak_bytes: u64,
     /// Free memory, including what the worker already holds.
     pub usable_bytes: u64,
-    /// Of the GPU.
+    /// Memory of the GPU.
     pub total_bytes: u64,
     /// The estimate by part; not all exist at once.
     pub parts: BTreeMap<String, u64>,
@@ -145,15 +145,15 @@ pub struct Step {
 #[serde(default)]
 pub struct RankStep {
     pub host: String,
-    /// Of its completions among all that were decoded together.
+    /// Tokens of its completions.
     pub sampled_tokens: usize,
-    /// Of its prompts and completions in the gradient.
+    /// Tokens of its prompts and completions in the gradient.
     pub trained_tokens: usize,
     pub rollout_seconds: f64,
     pub update_seconds: f64,
     /// For other ranks and for messages: in gathers and sums.
     pub waited_seconds: f64,
-    /// Of its device; on a CPU only the name is known.
+    /// State of its device; on a CPU only the name is known.
     #[serde(flatten)]
     pub condition: Device,
 }
@@ -216,16 +216,16 @@ impl Eval {
     }
 }
 
-/// What the model still knows of the guard prompts.
+/// Log-probs of the guard prompts' references.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Guard {
     /// 0 is the base.
     pub step: u64,
-    /// Of each reference the mean of its tokens, nats, in the order of the file.
+    /// Mean log-prob of each reference's tokens, nats, in the order of the file.
     #[serde(deserialize_with = "null_is_nan_list")]
     pub log_probs: Vec<f64>,
-    /// Of all references.
+    /// Tokens of all references.
     pub tokens: usize,
     /// The share of greedy answers that are their reference; `None` if none was measured.
     pub exact: Option<f64>,
@@ -327,11 +327,11 @@ pub struct Note {
     pub text: String,
 }
 
-/// What was repaired or will be redone after an interruption.
+/// What a worker repaired or redoes after an interruption.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Recovered {
-    /// Of a torn last line.
+    /// Bytes of a torn last line.
     pub dropped_bytes: u64,
     /// Everything recorded for later steps is void and will be redone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -340,7 +340,7 @@ pub struct Recovered {
     pub text: String,
 }
 
-/// The policy of `restored_step` continues in place of one that had collapsed.
+/// The restart from `restored_step` after the policy collapsed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Collapse {

@@ -1,4 +1,4 @@
-//! What an hour of a GPU costs, as the user's `config.toml` says: for the cost of an eval and of a run.
+//! The price of a GPU hour from the user's `config.toml`: for the cost of an eval and of a run.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::format::line_column;
 
 /// In `config.toml`.
 pub const GPU_PRICE_KEY: &str = "gpu_price_per_hour";
-/// What a price is, for messages.
+/// The valid prices, for messages.
 pub const GPU_PRICE_RULE: &str = "a number >= 0";
 const MAX_BYTES: u64 = 1 << 20;
 

@@ -27,7 +27,7 @@ pub const SPARSE: &str = "failures/";
 /// The state of a run. If a step is redone, the later event of the same kind and step counts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
-    /// Of the latest worker.
+    /// The start event of the latest worker.
     pub run: Option<Run>,
     /// `None` on a CPU.
     pub memory: Option<Memory>,
@@ -37,7 +37,7 @@ pub struct RunState {
     /// By step; `seconds` is the step's time.
     #[serde(skip)]
     pub metrics: BTreeMap<String, Series>,
-    /// Of the latest steps, by step, then by line of the rollout file.
+    /// Groups of the latest steps, by step, then by line of the rollout file.
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
     /// By step, set and target.
     #[serde(with = "listed_evals")]
@@ -47,7 +47,7 @@ pub struct RunState {
     /// By step; the keep rules may have removed some.
     pub checkpoints: BTreeMap<u64, Checkpoint>,
     pub device: Option<Device>,
-    /// Of the last step, by rank; empty where one computes the run.
+    /// Ranks of the last step; empty for a run of one rank.
     pub ranks: Vec<RankStep>,
     /// The latest alert of each rule.
     pub alerts: BTreeMap<String, Alert>,
@@ -64,9 +64,9 @@ pub struct RunState {
     pub collapses: Vec<Collapse>,
     /// Unless a later worker took over.
     pub end: Option<End>,
-    /// Of the first event, milliseconds since 1970.
+    /// Time of the first event, milliseconds since 1970.
     pub first_ms: Option<u64>,
-    /// Of the latest event up to the end event, milliseconds since 1970.
+    /// Time of the latest event up to the end event, milliseconds since 1970.
     pub last_ms: Option<u64>,
     /// Events of unknown kinds.
     pub unknown: usize,

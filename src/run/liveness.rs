@@ -1,4 +1,4 @@
-//! Whether a run's worker lives, and signals to it, which reach only the process that wrote `state.json`.
+//! Whether a run's worker is alive, and signals to it, which reach only the process that wrote `state.json`.
 
 use std::path::Path;
 use std::time::Duration;

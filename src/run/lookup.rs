@@ -8,6 +8,7 @@ use super::display_name::read_display_name;
 use super::error::RunError;
 use super::history::RunState;
 
+/// The checkpoint in a RUN argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
     /// The default: the best on the eval set, by the run's `keep_best_by`.
@@ -44,7 +45,7 @@ impl RunReference {
     }
 }
 
-/// The folders with runs.
+/// The folders that runs are found in, and where new ones are created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunFolders {
     roots: Vec<PathBuf>,

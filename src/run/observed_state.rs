@@ -17,7 +17,7 @@ const TAIL_BYTES: u64 = 1 << 16;
 
 impl State {
     /// Reads a run's state: an active status without a worker becomes `Interrupted`, or what the run's Slurm job is.
-    /// `None` before any worker has started, and while a worker with an unreadable file lives.
+    /// `None` before any worker has started, and while a worker with an unreadable file is alive.
     pub fn observe(run: &Path) -> Option<Self> {
         // The lock comes first: a worker that exits in between has already written its end event.
         let locked = RunLock::is_held(run);

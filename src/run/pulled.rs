@@ -12,7 +12,7 @@ use crate::files;
 /// Beside the runs; a folder of runs lists no name that begins with a dot.
 const MARK: &str = ".pulled.json";
 
-/// Where the runs of a folder were copied from.
+/// The source that a folder's runs were copied from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulled {
     /// `HOST:FOLDER`.
@@ -43,7 +43,7 @@ impl Pulled {
         Ok(mark)
     }
 
-    /// What a run of the folder is, the rest of a sentence.
+    /// Describes a run of the folder, as the rest of a sentence.
     pub fn standing(&self) -> String {
         format!("is a copy from {}, pulled at {}: it is read here and controlled there", self.from, self.time)
     }

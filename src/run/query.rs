@@ -31,7 +31,7 @@ pub enum Comparison {
     Less,
 }
 
-/// The value of a field.
+/// A field's value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Field {
     Text(String),

@@ -13,7 +13,7 @@ const CHUNK_BYTES: u64 = 1 << 20;
 /// A longer line is skipped without being held in memory.
 const MAX_LINE_BYTES: usize = 16 << 20;
 
-/// A position in a growing log; [`EventReader::read`] returns what was appended since the last call.
+/// Reads a growing log; [`EventReader::read`] returns what was appended since the last call.
 #[derive(Debug, Clone)]
 pub struct EventReader {
     path: PathBuf,

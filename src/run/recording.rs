@@ -96,7 +96,7 @@ mod tests {
                 }
             }
         }
-        // What a reader leaves there is not part of it.
+        // Files that readers leave are not part of it.
         found.retain(|name| !["events.index", "lock"].contains(&name.as_str()));
         found.sort();
         assert_eq!(found, FILES.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());

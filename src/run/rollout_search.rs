@@ -28,7 +28,7 @@ pub struct TextSearch {
     text: regex::Regex,
     /// As JSON writes it: completions are searched without being parsed.
     raw: BytesRegex,
-    /// What precedes the text of a completion.
+    /// The JSON before a completion's text.
     completion: BytesRegex,
 }
 
@@ -48,11 +48,11 @@ pub struct SearchHit {
     /// `valid`, `invalid` or `unparsable`; empty if unknown.
     pub tier: String,
     pub exact: Option<bool>,
-    /// What is wrong with it, as the scorer said.
+    /// The scorer's reasons.
     pub errors: Vec<String>,
 }
 
-/// What one piece of the files contained.
+/// The hits in one piece of the files.
 #[derive(Debug, Default)]
 pub struct SearchBatch {
     /// Only of the first matches; see [`search_rollouts`].
@@ -177,7 +177,7 @@ pub fn search_rollouts(
     Ok(())
 }
 
-/// What the pieces that were searched contained.
+/// The pieces searched so far, and their hits.
 #[derive(Default)]
 struct SearchProgress {
     bytes: u64,
@@ -185,7 +185,7 @@ struct SearchProgress {
     hits: Vec<Option<usize>>,
     /// Pieces before the first that is not done.
     leading: usize,
-    /// Of these.
+    /// Hits in these pieces.
     leading_hits: usize,
 }
 
@@ -261,7 +261,7 @@ impl Piece {
             left: if compressed == self.compressed { self.length } else { u64::MAX },
         };
         match compressed {
-            // A decoder goes on to the next frame.
+            // A decoder continues to the next frame.
             true => self.blocks(zstd::stream::read::Decoder::new(part)?, search, most, batch),
             false => self.blocks(part, search, most, batch),
         }

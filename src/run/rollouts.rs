@@ -34,7 +34,7 @@ pub struct RolloutGroup {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RolloutCompletion {
-    /// Of a later turn, whose prompts differ: its own.
+    /// The prompt of a later turn, which differs between samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     pub text: String,

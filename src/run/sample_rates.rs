@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::eval_record::EvalRecord;
 use crate::statistics::{Interval, mean_by_prompt, pass_at};
 
-/// Valid, and exact where rows have expected values.
+/// Rates over samples of *valid*, and of *exact* where rows have expected values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleSummary {
     pub valid: SampleRates,
     pub exact: Option<SampleRates>,
 }
 
-/// Of one outcome, with 95% intervals over prompts.
+/// Success rates of one outcome over several samples, with 95% intervals over prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleRates {
     /// K, the most samples that a prompt has.
@@ -25,7 +25,7 @@ pub struct SampleRates {
     pub all: Interval,
 }
 
-/// The chance that one of `j` samples of a prompt at least passes, as a mean over prompts with so many samples.
+/// pass@j: the probability that at least one of `j` samples passes, as a mean over prompts with so many samples.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PassAt {
     pub j: usize,
@@ -58,7 +58,7 @@ impl SampleRates {
     }
 }
 
-/// An outcome of a record; `None` where it is not known.
+/// Reads an outcome from a record; `None` if unknown.
 pub(super) type Holds = fn(&EvalRecord) -> Option<bool>;
 
 /// The records of each prompt for which it holds, and all of which it is known.

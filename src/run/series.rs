@@ -75,7 +75,7 @@ impl Series {
         self.stretches.retain(|(_, start)| *start < keep);
     }
 
-    /// What an index stores.
+    /// The parts that an index stores.
     pub(super) fn parts(&self) -> (&[(u64, usize)], &[f64]) {
         (&self.stretches, &self.values)
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
 
-/// Of a model on this machine.
+/// Speed and cost of an eval's model on this machine.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpeedSummary {
@@ -16,7 +16,7 @@ pub struct SpeedSummary {
     /// `seconds` at the price of the GPU, in its currency; `None` without a price, and on a CPU.
     pub cost: Option<f64>,
     pub cost_per_1000_answers: Option<f64>,
-    /// Of a constrained model.
+    /// Set if the model is constrained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub masks: Option<MaskCost>,
 }
@@ -29,7 +29,7 @@ pub struct MaskCost {
     pub masks: u64,
     /// Summed over the threads that decode.
     pub seconds: f64,
-    /// Of these, the seconds in which the model did not compute, at most.
+    /// Upper bound of the seconds in which the model waited for masks.
     pub waited_seconds: f64,
 }
 
@@ -51,7 +51,7 @@ impl SpeedSummary {
 }
 
 impl MaskCost {
-    /// Of one mask, milliseconds.
+    /// Mean time of one mask.
     pub fn milliseconds(&self) -> f64 {
         1e3 * self.seconds / self.masks.max(1) as f64
     }

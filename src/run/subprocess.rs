@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::score::given_threads;
 
-/// What a program printed, and whether it succeeded.
+/// A program's output, and whether it succeeded.
 #[derive(Debug)]
 pub(super) struct CommandOutput {
     pub(super) is_success: bool,
@@ -42,7 +42,7 @@ pub(super) fn output_within(command: &mut Command, longest: Duration) -> Result<
 fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // What was read before an error counts.
+        // Output read before an error counts.
         let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
         String::from_utf8_lossy(&bytes).into_owned()
     })

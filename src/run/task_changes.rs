@@ -8,7 +8,7 @@ use crate::dataset::read_rows;
 use crate::files;
 use crate::task::{PromptSet, Task};
 
-/// A file of the task that differs.
+/// A file that differs between two versions of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileChange {
     pub name: String,
@@ -16,7 +16,7 @@ pub struct FileChange {
     pub before: Option<String>,
     /// SHA-256 now; `None` if the task has no such file any more.
     pub after: Option<String>,
-    /// Of a prompt set that both have and that can be read.
+    /// Changes of a prompt set that both tasks have and that can be read.
     pub rows: Option<RowChanges>,
 }
 
@@ -50,7 +50,7 @@ pub fn task_changes(task: &Task, run: &RunDirectory) -> Vec<FileChange> {
 }
 
 impl RowChanges {
-    /// Compares two JSONL texts; `None` if a line of either is no row.
+    /// Compares two JSONL texts; `None` if a line of either is not a row.
     fn between(before: &[u8], after: &[u8]) -> Option<Self> {
         let (before, after) = (contents(before)?, contents(after)?);
         let changed = |(key, content): &(&String, &u64)| before.get(*key).is_some_and(|other| other != *content);

@@ -19,7 +19,7 @@ use super::slurm::enter_job;
 use super::worker_state::{StateWriter, Status};
 use super::writer::{EventWriter, is_gone, lost_log};
 
-/// A worker's hold on its run, released when dropped.
+/// A worker's ownership of its run; dropping it releases the lock.
 #[derive(Debug)]
 pub struct Worker {
     // Dropped in this order: no request is accepted once the lock is free.

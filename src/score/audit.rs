@@ -20,13 +20,13 @@ const MAX_ROWS: usize = 500;
 /// Bytes of one answer that are scored, over all rows; a long answer is asked of fewer.
 const MAX_BYTES: usize = 4 << 20;
 
-/// What makes a valid answer worth less than a right one.
+/// The remedy where a valid answer earns as much as a right one.
 const BY_EXPECTED: &str = "give every row an `expected`, and `[[reward]]` part \"exact\" a weight";
 
-/// A lazy answer and what it earns.
+/// A degenerate answer and its reward.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
-    /// What kind of answer this is.
+    /// The kind of answer.
     pub name: String,
     /// The answer, shortened.
     pub completion: String,
@@ -81,7 +81,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         let example = |row: Option<&PromptRow>| row.and_then(example_in).unwrap_or_default();
         findings.push(finding("the prompt's own example", &example, advice));
     }
-    // Of a program only the program knows which completion gives an `expected`: its text may.
+    // Only a program knows which completion gives an `expected`; its text may.
     let completion_of = |expected: &Value| {
         let text = || expected.as_str().map_or_else(|| expected.to_string(), str::to_owned);
         scorer.expected_completion(expected).or_else(|| (task.kind() == "command").then(text))
@@ -213,7 +213,7 @@ fn plain_candidates(task: &Task) -> Vec<(&'static str, String, &'static str)> {
     candidates
 }
 
-/// What the user of a prompt says last.
+/// The last user turn of a prompt.
 fn prompt_of(row: &PromptRow) -> String {
     row.messages
         .iter()

@@ -46,7 +46,7 @@ impl Scorer {
     }
 }
 
-/// What is done with each line of a stream besides scoring it, on every core.
+/// Work on each line of a stream besides scoring it, spread over all cores.
 #[derive(Debug)]
 pub struct LineWork<T, P, W> {
     /// Reads a line. After an error nothing more is scored.
@@ -109,7 +109,7 @@ pub unsafe fn take_threads_from_environment() {
     }
 }
 
-/// What the environment of a child must have, so that it sees what the user gave this process.
+/// The environment variable that gives a child the user's thread limit.
 pub fn given_threads() -> Option<(&'static str, &'static OsStr)> {
     USER_THREADS.get().map(|threads| (VARIABLE, threads.as_os_str()))
 }

@@ -92,7 +92,7 @@ fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, Strin
 }
 
 /// The text of a message of a chat API; its calls as the message that makes them. A model that refuses says so in a
-/// field of its own. `None` where it is no message.
+/// field of its own. `None` where it is not a message.
 pub fn message_text(message: &Value) -> Option<String> {
     let fields = message.as_object()?;
     if fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {

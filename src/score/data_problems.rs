@@ -1,5 +1,5 @@
-//! What makes a training less informative than it seems: expected answers that the scorer rejects, prompts that are in
-//! two sets, and duplicates.
+//! Problems of the prompt sets: expected answers that the scorer rejects, prompts that are in two sets, and
+//! duplicates.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -46,7 +46,7 @@ impl DataProblem {
 /// The rows of every set that the task names.
 ///
 /// # Errors
-/// The first file that cannot be read, or line that is no row.
+/// The first file that cannot be read, or line that is not a row.
 pub fn load_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<PromptRow>)>, DatasetError> {
     let named = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
     named.map(|set| Ok((set, dataset::load(task, set)?))).collect()

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Why a completion is not right. It has at most one class: the first that explains it.
+/// Why a completion is not right: the first class that explains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FailureClass {
     /// A Markdown fence around the value.
@@ -61,7 +61,7 @@ pub enum FailureClass {
     Other,
 }
 
-/// Letters, digits, `_` and `-`.
+/// A failure class named by a scorer: letters, digits, `_` and `-`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnClass(&'static str);
 
@@ -101,7 +101,7 @@ impl FailureClass {
     ];
 
     /// The class of a name in files (`think_leak`): one that the program knows, else one of the user's own. `None` for
-    /// a text that is no name, and beyond the number of names that are kept apart.
+    /// a text that is not a name, and beyond the number of names that are kept apart.
     pub fn from_key(key: &str) -> Option<Self> {
         let is_named =
             |class: &Self| class.name().bytes().map(|byte| if byte == b' ' { b'_' } else { byte }).eq(key.bytes());

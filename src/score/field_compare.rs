@@ -11,7 +11,7 @@ use crate::dataset::bfcl::standard_text;
 use crate::dataset::expected::Expectation;
 use crate::task::ALL_FIELDS;
 
-/// Which differences of a field do not matter.
+/// Differences of a field that are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Normalisation {
     casefold: bool,
@@ -60,7 +60,7 @@ impl Rules {
 /// Field by field where an object is expected (`None` otherwise), and whether everything is equal and nothing else is
 /// there.
 ///
-/// Of whole answers to choose from, the one counts that has most fields in common.
+/// Compares with the expected answer that has most fields in common, where there are several.
 pub(super) fn compare(
     root: &Value<'_>,
     expected: &serde_json::Value,
@@ -72,7 +72,7 @@ pub(super) fn compare(
             let in_common = |(fields, same): &(Option<OrderedMap<bool>>, bool)| {
                 (*same, fields.iter().flat_map(OrderedMap::iter).filter(|(_, same)| **same).count())
             };
-            // Of equally good ones the first, which `max_by_key` finds from behind.
+            // Ties go to the first, which `max_by_key` finds from behind.
             compared.rev().max_by_key(in_common).unwrap_or_default()
         }
         Expectation::Plain(serde_json::Value::Object(members)) => {

@@ -14,7 +14,7 @@ use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::{PromptRow, expected};
 use crate::task::{Definition, Task};
 
-/// What judges completions, compiled from the task's definition. Shared by threads.
+/// A scorer of one kind, compiled from the task's definition. Shared by threads.
 #[derive(Debug)]
 pub(super) enum Judge {
     JsonSchema(Box<JsonSchema>),
@@ -111,7 +111,7 @@ impl Judge {
         Some(leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect())
     }
 
-    /// What a query and the expected one give, side by side, of judges that compare results.
+    /// The results of a query and of the expected one, from judges that compare results.
     pub(super) fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
         if let Self::Sql(sql) = self { sql.results(answer, row) } else { None }
     }
@@ -130,7 +130,7 @@ impl Judge {
     }
 }
 
-/// Judges what stands between white space, from a byte offset on; unparsable where that is nothing, or an open think
+/// Judges what is between white space, from a byte offset on; unparsable where that is nothing, or an open think
 /// block.
 fn judge_text(
     completion: &str,

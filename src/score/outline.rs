@@ -1,5 +1,5 @@
-//! What defines a task's answers, a line each, with its place in the text of the definition: fields of a schema, functions,
-//! operations, tables, or keys of `task.toml`.
+//! The outline of a task's answers, a line each, with its place in the definition's text: fields of a schema,
+//! functions, operations, tables, or keys of `task.toml`.
 
 use super::http_request::message_schemas;
 use super::json::{self, Kind, Place, Places};
@@ -15,9 +15,9 @@ pub struct OutlineEntry {
     pub depth: usize,
     /// The name of a field, function, table or key, or what the line is about.
     pub name: String,
-    /// Whether the field must be there; `None` where the line is no field.
+    /// Whether the field must be there; `None` where the line is not a field.
     pub required: Option<bool>,
-    /// What it is or may be.
+    /// Its type or accepted values.
     pub text: String,
     /// Line and column, both from 1, in the text of the definition.
     pub place: Option<(usize, usize)>,
@@ -111,7 +111,7 @@ fn operation_entries(rules: &HttpRules, formats_count: bool) -> Vec<Accepted> {
     lines
 }
 
-/// What an answer is, in a sentence.
+/// Describes an answer in a sentence.
 fn answer(task: &Task) -> OutlineEntry {
     let normalised = |names: &str| match names {
         "" => String::new(),

@@ -10,13 +10,13 @@ use super::FailureClass;
 use super::json::Place;
 use crate::task::ScoreRules;
 
-/// The step that a completion reached.
+/// The tier that a completion reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// Not of the answer's form: no JSON, no query, nothing.
     Unparsable,
-    /// Of that form, and not accepted.
+    /// The right form, but not accepted.
     Invalid,
     Valid,
 }
@@ -35,7 +35,7 @@ impl Tier {
     }
 }
 
-/// Everything that scoring finds out about a completion.
+/// The score of a completion, with reasons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     /// The number that training uses: the tier's value, graded credit, and weighted parts. NaN (`null` in files) where
@@ -45,7 +45,7 @@ pub struct Score {
     pub tier: Tier,
     /// Valid, or it would be without a fence or prose around it.
     pub tolerant: bool,
-    /// What is odd without being wrong: duplicate keys.
+    /// Oddities that are not errors: duplicate keys.
     pub warnings: Vec<String>,
     /// Why it is not valid; of calls and queries that are, how they differ from `expected`.
     pub errors: Vec<Reason>,
@@ -57,7 +57,7 @@ pub struct Score {
     pub failure: Option<FailureClass>,
     /// The reward's parts by name, before weighting: `tier`, `graded`, and those of `[[reward]]`.
     pub parts: OrderedMap<f64>,
-    /// What else a scorer measured.
+    /// Further metrics of a scorer.
     #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
     pub metrics: OrderedMap<f64>,
 }
@@ -80,7 +80,7 @@ impl Score {
         self.failure == Some(FailureClass::ScorerError)
     }
 
-    /// Whether a conversation goes on after this answer.
+    /// Whether a conversation continues after this answer.
     pub fn goes_on(&self, rules: &ScoreRules) -> bool {
         !self.is_error() && (self.tier == Tier::Valid || rules.continue_after_failure)
     }
@@ -119,7 +119,7 @@ impl Score {
     }
 }
 
-/// One reason, with its place.
+/// A reason for a score, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// In words.

@@ -10,7 +10,7 @@ use crate::task::{Task, TaskError};
 /// Faults that are listed.
 const MAX_FAULTS: usize = 200;
 
-/// One thing that is wrong or odd.
+/// A problem of a schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// 1-based.
@@ -25,7 +25,7 @@ pub struct Fault {
     pub is_error: bool,
 }
 
-/// What became of a text.
+/// The result of checking a text.
 #[derive(Debug)]
 pub struct Diagnosis {
     /// In the order of the text.
@@ -36,7 +36,7 @@ pub struct Diagnosis {
     pub task: Option<Task>,
     /// Whether the text is right, and only its command may not run or is not installed.
     pub needs_command: bool,
-    /// Of that task.
+    /// The task's outline.
     pub outline: Vec<OutlineEntry>,
     /// The programs that it names.
     pub programs: Vec<Trust>,
@@ -55,7 +55,7 @@ pub fn diagnose(task: &Task, text: &str) -> Diagnosis {
     found
 }
 
-/// A definition that is no schema: its first error, if any.
+/// A definition that is not a schema: its first error, if any.
 fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
     let mut faults = Vec::new();
     let mut needs_command = false;

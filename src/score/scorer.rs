@@ -19,7 +19,7 @@ use crate::task::{RewardPart, ScoreRules, Task, TierValues};
 pub struct ScorerErrors {
     pub failed: usize,
     pub all: u32,
-    /// Of the first.
+    /// Why the first one failed.
     pub reason: String,
 }
 
@@ -32,7 +32,7 @@ pub struct Scorer {
     most_errors: f64,
 }
 
-/// A judge, and how its verdicts count.
+/// A judge, and the rewards of its verdicts.
 #[derive(Debug)]
 struct Rules {
     judge: Judge,
@@ -41,7 +41,7 @@ struct Rules {
     graded: bool,
 }
 
-/// What is added to the tier's value.
+/// A reward part that is added to the tier's value.
 #[derive(Debug)]
 struct Part {
     name: String,
@@ -302,7 +302,7 @@ fn alone(found: Verdict, reward: f64) -> Score {
     }
 }
 
-/// What an answer is worth to its conversation, in [0, 1]: by its tier, or the number that its program gave.
+/// An answer's value for its conversation, in [0, 1]: by its tier, or its program's number.
 fn own_value(score: &Score) -> f64 {
     let of_tier = match score.tier {
         Tier::Unparsable => 0.0,
@@ -328,7 +328,7 @@ fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     score.metrics.0.extend(verdict.metrics.0.into_iter().map(|(metric, value)| (format!("{name}-{metric}"), value)));
 }
 
-/// Of the expected fields, the share that is equal; in [0, 1].
+/// The share of expected fields that are equal, in [0, 1].
 fn share_equal(fields: &OrderedMap<bool>) -> f64 {
     let equal = fields.iter().filter(|(_, equal)| **equal).count();
     if fields.is_empty() { 0.0 } else { equal as f64 / fields.len() as f64 }

@@ -1,6 +1,6 @@
-//! Places inside of a JSON string: where a byte of its content stands in the text.
+//! Places inside of a JSON string: where a byte of its content is in the text.
 
-/// Walks through a JSON string: from bytes of its content, escapes resolved, to bytes of the text that it stands in.
+/// Maps bytes of a JSON string's content, escapes resolved, to bytes of the text.
 #[derive(Debug)]
 pub(super) struct StringPlaces<'t> {
     text: &'t str,
@@ -15,7 +15,7 @@ impl<'t> StringPlaces<'t> {
         Self { text, quote, at: quote + 1, resolved: 0 }
     }
 
-    /// The byte offset in the text. Ask in rising order: each step costs only what stands between.
+    /// The byte offset in the text. Ask in rising order: each step costs only what is between.
     pub(super) fn locate(&mut self, content: usize) -> usize {
         if content < self.resolved {
             *self = Self::new(self.text, self.quote);

@@ -1,9 +1,9 @@
-//! What stands between a completion and a plain JSON value: think blocks, Markdown fences, prose.
+//! Removes the text around a JSON value: think blocks, Markdown fences, prose.
 
 use super::FailureClass;
 use super::json::{self, Syntax, SyntaxError, Value};
 
-/// Why a completion is not of the form that is asked for.
+/// Why a completion has not the required form.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Unreadable {
     pub(super) message: String,
@@ -30,7 +30,7 @@ impl Unreadable {
     }
 }
 
-/// The class of what stands around an answer, at a byte offset.
+/// The class of what is around an answer, at a byte offset.
 pub(super) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
     let is_fence = completion.get(offset..).is_some_and(|rest| rest.starts_with("```"));
     if is_fence { FailureClass::Fence } else { FailureClass::Prose }
@@ -83,7 +83,7 @@ pub(super) fn inner_values<'t>(
     bracketed_values(text, from, &mut accept).then_some(Wrapping::Prose)
 }
 
-/// What surrounds a value.
+/// The text around an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wrapping {
     Fence,

@@ -1,4 +1,4 @@
-//! What a kind of scorer finds out about a completion; the scorer makes a score of it.
+//! The verdict of a kind of scorer on a completion; the scorer makes a score of it.
 
 use super::json::Places;
 use super::unwrap_answer::{Unreadable, Wrapping, unclosed_think};
@@ -18,7 +18,7 @@ pub(super) struct Verdict {
     pub(super) failure: Option<FailureClass>,
     pub(super) errors: Vec<Reason>,
     pub(super) warnings: Vec<String>,
-    /// Of what makes an invalid answer valid, the share that it has, in [0, 1); `None` where that is not counted.
+    /// The share of what makes an answer valid that an invalid one has, in [0, 1); `None` where that is not counted.
     pub(super) credit: Option<f64>,
     /// In [0, 1], in place of the tier's value.
     pub(super) reward: Option<f64>,
@@ -62,7 +62,7 @@ impl Verdict {
         Self::because(Tier::Unparsable, FailureClass::ScorerError, why, place)
     }
 
-    /// The verdict on a completion that cannot be read. `inside` looks for a valid answer within what stands around it;
+    /// The verdict on a completion that cannot be read. `inside` looks for a valid answer within what is around it;
     /// what begins at or after the byte that it is given is hidden by an open think block.
     pub(super) fn unparsable(
         completion: &str,

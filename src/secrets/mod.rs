@@ -22,7 +22,7 @@ const MAX_BYTES: usize = 8192;
 /// A secret found in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Secret {
-    /// What it looks like, in words: `GitHub token`.
+    /// The kind, in words: `GitHub token`.
     pub rule: &'static str,
     /// Where, in bytes.
     pub place: Range<usize>,
@@ -79,7 +79,7 @@ pub fn redact_json(value: &mut Value) -> usize {
     }
 }
 
-/// Masks the secrets of a text that are found when `before` stands before it.
+/// Masks the secrets of a text that are found when `before` is before it.
 fn replace(text: &mut String, before: &str) -> usize {
     let whole = format!("{before}{text}");
     let mut secrets = scan(&whole);

@@ -72,8 +72,8 @@ fn in_parts(text: &str) -> Vec<(&'static str, Range<usize>)> {
     found.collect()
 }
 
-/// What stands behind the scheme of an `Authorization` header, where it is no stand-in; behind `Bearer` elsewhere,
-/// where it looks random.
+/// Credentials behind the scheme of an `Authorization` header, unless they are placeholders; behind `Bearer` elsewhere,
+/// where they look random.
 fn authorizations(text: &str) -> Vec<(&'static str, Range<usize>)> {
     let lower = text.to_ascii_lowercase();
     let of = |scheme: &'static str| lower.match_indices(scheme).map(move |(at, _)| (scheme, at));

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::is_placeholder;
 
-/// What may follow the beginning.
+/// The characters after the beginning.
 #[derive(Clone, Copy)]
 enum Alphabet {
     /// `A-Z0-9`
@@ -42,7 +42,7 @@ impl Alphabet {
 /// Name, beginnings, alphabet of the rest, its least and greatest length.
 type Rule = (&'static str, &'static [&'static str], Alphabet, usize, usize);
 
-/// Of two rules whose beginnings both fit, the first wins.
+/// Where two rules begin alike, the first wins.
 const RULES: &[Rule] = &[
     ("1Password service account token", &["ops_eyJ"], Alphabet::Base64, 250, 2000),
     ("age secret key", &["AGE-SECRET-KEY-1", "AGE-SECRET-KEY-PQ-1"], Alphabet::Upper, 58, 80),
@@ -154,8 +154,8 @@ static BEGINNINGS: LazyLock<Vec<Vec<(&'static str, &'static Rule)>>> = LazyLock:
     by_byte
 });
 
-/// What is left of a token before the mark of a cut: so many characters, or fewer with a digit among them. Words of a
-/// language are neither.
+/// The least length of a token's rest before a truncation mark, or fewer characters with a digit among them: unlike
+/// words.
 const CUT: usize = 16;
 const CUT_WITH_DIGIT: usize = 6;
 

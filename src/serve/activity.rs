@@ -1,4 +1,4 @@
-//! What a connection's client is waiting for: one without a whole request may be closed for another's sake.
+//! Whether a connection's client waits for an answer: an idle connection may be closed for another.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
-/// Whether a connection's client waits for an answer; only until then may it be closed for another's sake.
+/// Whether a connection's client waits for an answer; an idle connection may be closed for another.
 #[derive(Clone, Debug)]
 pub(super) struct Activity(Arc<ActivityState>);
 
@@ -39,7 +39,7 @@ impl Activity {
         is_idle.then(|| self.0.since.load(Ordering::Relaxed))
     }
 
-    /// Of the connection that a request came by.
+    /// The activity of the connection that brought the request.
     pub(super) fn for_request(request: &Request) -> Self {
         request.extensions().get::<Self>().cloned().unwrap_or_default()
     }
@@ -51,7 +51,7 @@ impl Activity {
     }
 }
 
-/// An answer that is being made or sent.
+/// An answer under way.
 #[derive(Debug)]
 pub(super) struct ActiveAnswer(Activity);
 

@@ -20,18 +20,18 @@ use crate::rollout::{Completion, StopReason};
 use crate::score::{AnswerPart, CallReader};
 use crate::text::TextError;
 
-/// Of one piece of a stream, about.
+/// Approximate bytes of one piece of a stream.
 const PIECE_BYTES: usize = 64 << 10;
 
 pub(super) fn server_error(why: &str) -> ApiError {
     ApiError::new(500, "server_error", None, why)
 }
 
-/// A completion as far as it is there.
+/// A completion so far.
 #[derive(Debug)]
 pub(super) struct Choice {
     pub(super) text: TextStream,
-    /// What is taken out of the text first; `None`: nothing.
+    /// The think block to take out of the text; `None`: nothing.
     pub(super) thoughts: Option<ThinkBlock>,
     /// `None` where there are no tools: all is text.
     pub(super) calls: Option<CallReader>,
@@ -42,18 +42,18 @@ pub(super) struct Choice {
 
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// What no chunk had.
+    /// Parts not yet sent in chunks.
     parts: Vec<Part>,
-    /// Of text, that chunks had.
+    /// Text bytes already sent in chunks.
     given_bytes: usize,
     /// Calls that began.
     called: usize,
-    /// Of these, that chunks had.
+    /// Calls already sent in chunks.
     given_calls: usize,
     /// Whether it ended in the arguments of a call.
     is_within_call: bool,
     tokens: usize,
-    /// Of these, those in a think block; known where tokens are told one by one.
+    /// How many of `tokens` are in a think block; known where tokens arrive one by one.
     thought_tokens: usize,
     /// Those that no chunk had.
     log_probs: Vec<TokenLogProb>,
@@ -103,7 +103,7 @@ pub(super) struct Collected {
     /// The answer instead, of `/v1/responses`.
     pub(super) items: Option<ResponseItems>,
     pub(super) shared: Arc<Shared>,
-    /// Of the first of its completions.
+    /// The constraint of the first completion.
     pub(super) constraint: Option<Arc<Constraint>>,
     pub(super) choices: Vec<Choice>,
     pub(super) stop_ids: Vec<u32>,
@@ -216,7 +216,7 @@ impl Collected {
         answer.whole(choices, usage)
     }
 
-    /// What is new of the completion, as events of its items.
+    /// The completion's news as events of its items.
     fn item_events(&mut self) -> Vec<Json> {
         let (Some(items), Some(choice)) = (&mut self.items, self.choices.first_mut()) else { return Vec::new() };
         let progress = &mut choice.progress;
@@ -230,7 +230,7 @@ impl Collected {
                 Part::AnswerPart(AnswerPart::Arguments(text)) => items.arguments(&text),
             });
         }
-        // Of text that is held back yet.
+        // Log-probs of text that is held back.
         progress.log_probs = log_probs;
         if let Some(finish) = progress.finish {
             events.extend(items.end(finish, progress.is_within_call, (self.usage, progress.thought_tokens)));
@@ -238,7 +238,7 @@ impl Collected {
         events
     }
 
-    /// What is new of a completion, as chunks.
+    /// A completion's news as chunks.
     fn chunks(&mut self, index: usize) -> Vec<Json> {
         if self.items.is_some() {
             return self.item_events();
@@ -327,7 +327,7 @@ impl Chunks {
 }
 
 fn send(text: &mut String, chunk: &Json) {
-    // Of responses alone.
+    // Only the Responses API names events.
     if let Some(kind) = chunk["type"].as_str() {
         _ = writeln!(text, "event: {kind}");
     }

@@ -28,7 +28,7 @@ const MAX_CONNECTIONS: usize = 4096;
 const OWN_DESCRIPTORS: usize = 64;
 /// For a request's head.
 const HEAD_TIME: Duration = Duration::from_secs(15);
-/// Of a request line and headers.
+/// Bytes of a request line with headers.
 const HEAD_BYTES: usize = 64 << 10;
 /// A client that takes nothing for so long is dropped.
 const WRITE_TIME: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! What a request's completions may be: its format or its tools -> a constraint, compiled once for all who ask the same.
+//! The constraint of a request: its format or its tools, compiled once for all clients that ask for the same.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,7 +19,7 @@ static COMPILING: Semaphore = Semaphore::const_new(2);
 const FORMAT: &str = "response_format";
 const TOOLS: &str = "tools";
 
-/// What completions may be, before it is compiled.
+/// The response format and tools of a request, not yet compiled.
 #[derive(Debug)]
 pub(super) struct ConstraintSpec {
     format: ResponseFormat,
@@ -40,7 +40,7 @@ struct CacheEntry {
 /// The compiled constraints of a server.
 #[derive(Debug, Default)]
 pub(super) struct Constraints {
-    /// Of the model's tokens; made for the first request that needs it.
+    /// The model's tokens, read for the first request that needs them.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
     form: OnceLock<CallForm>,
     /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
@@ -76,7 +76,7 @@ impl ConstraintSpec {
                     *is_single = true;
                 }
                 ToolChoice::Auto => {
-                    // Of the others the model decides.
+                    // The model decides how to call the others.
                     for (name, file) in functions.iter_mut().filter(|(name, _)| !tools.strict.contains(name)) {
                         *file = SchemaFile::alone(&format!("{TOOLS} `{name}`"), &json!({"type": "object"}));
                     }

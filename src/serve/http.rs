@@ -21,13 +21,13 @@ use super::responses::{answer, busy, refusal, with_type};
 use super::{ApiKey, Shared};
 use crate::openai::{Api, ApiError};
 
-/// Of a body: a prompt of a million tokens.
+/// Bytes of a body: a prompt of a million tokens.
 const BODY_BYTES: usize = 4 << 20;
-/// Of a body that is too large, before the connection is closed.
+/// Bytes of a too large body that are read before the connection is closed.
 const READ_BYTES: usize = 64 << 20;
-/// Of a body that needs no room of its own: large ones never keep out small ones.
+/// Bytes of a body that needs no permit: large bodies never keep out small ones.
 const SMALL_BODY_BYTES: usize = 64 << 10;
-/// Of what is there of all large bodies, in KiB; a request that finds no room is refused.
+/// KiB that all large bodies may take; a request that finds none left is refused.
 static BODY_ROOM: Semaphore = Semaphore::const_new(256 << 10);
 /// For a body to come.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -66,7 +66,7 @@ async fn guard(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         return preflight(origin, request.headers());
     }
     let refused = match &shared.key {
-        // Whether the server is alive is no secret.
+        // Whether the server is alive is not a secret.
         _ if request.uri().path() == "/health" => Ok(()),
         Some(key) => authorized(key, request.headers()),
         None if shared.is_local => local(request.headers(), origin.is_some()),
@@ -91,7 +91,7 @@ fn allow(response: &mut Response, origin: &HeaderValue) {
     headers.insert(header::VARY, HeaderValue::from_static("origin"));
 }
 
-/// What a browser asks before it sends a page's request; it sends no key with that.
+/// A browser's question before it sends a page's request, without a key.
 fn preflight(origin: &HeaderValue, asked: &HeaderMap) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -165,7 +165,7 @@ async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {
         }
         Err(error) => {
             let mut response = refusal(&error);
-            // What was not read of the body would be taken for the next request.
+            // Unread bytes of the body would be taken for the next request.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             response
         }
@@ -184,7 +184,7 @@ async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), Api
         let message = "the body is JSON: send the header `Content-Type: application/json`";
         return Err(ApiError::new(415, "invalid_request_error", None, message));
     }
-    // Who waits to be told whether to send it need not.
+    // A client that waits for permission to send need not.
     let waits = request.headers().contains_key(header::EXPECT);
     let body = request.into_body();
     if waits && body.size_hint().lower() > BODY_BYTES as u64 {
@@ -260,7 +260,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 impl Shared {
-    /// Of all models that can be asked for.
+    /// Names of all models that a request can ask for.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(|(name, _)| name.as_str())
     }

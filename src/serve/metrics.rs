@@ -1,4 +1,4 @@
-//! What the server counts, as Prometheus reads it.
+//! The server's metrics in Prometheus' format.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ const SPEED_SECONDS: f64 = 1.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Histogram {
-    /// Of each bucket, those below left out; the last is of all that is slower.
+    /// Observations of each bucket (not cumulative); the last one has all that are slower.
     counts: [AtomicU64; BUCKETS.len() + 1],
     microseconds: AtomicU64,
 }
@@ -42,7 +42,7 @@ const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 #[derive(Debug)]
 pub(super) struct Metrics {
     pub(super) answers: [AtomicU64; CLASSES.len()],
-    /// Of those, with 429.
+    /// How many were refused with 429.
     pub(super) refused: AtomicU64,
     /// Clients that left, or did not read, before their answer was complete.
     pub(super) lost_clients: AtomicU64,

@@ -40,13 +40,13 @@ pub enum ServeError {
     Decode { failures: usize, cause: String },
 }
 
-/// What is served.
+/// The model that is served, with its adapters.
 #[derive(Debug)]
 pub struct ServedModel {
     pub engine: Engine,
     pub model: Decoder,
     pub tokenizer: Tokenizer,
-    /// Of several adapters side by side the numbers of each in the rank, else 0.
+    /// Parameters per adapter rank where several adapters stand side by side, else 0.
     pub adapter_slot: usize,
     /// As clients name them, each with its adapter; the first is what others stand beside.
     pub names: Vec<(String, Option<u32>)>,
@@ -54,7 +54,7 @@ pub struct ServedModel {
     pub thinking: Thinking,
     /// Whether completions may begin with a think block, where a request does not say.
     pub reasons: bool,
-    /// Of a request that names no limit, and the most that one may name.
+    /// The default of a request, and its maximum.
     pub max_completion_tokens: usize,
 }
 
@@ -103,7 +103,7 @@ pub struct Settings {
     pub origins: Vec<String>,
 }
 
-/// A client's key. Only its hash is held, and hashes are compared, so that the time tells nothing about it.
+/// A client's key. Only its hash is stored; comparing hashes leaks nothing by timing.
 #[derive(Clone)]
 pub struct ApiKey([u8; 32]);
 
@@ -124,7 +124,7 @@ impl std::fmt::Debug for ApiKey {
     }
 }
 
-/// What the handlers share.
+/// State shared by the handlers.
 #[derive(Debug)]
 struct Shared {
     queue: Queue,

@@ -14,13 +14,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::metrics::Metrics;
 use crate::rollout::{Arrivals, Completion, QueueSize, QueuedRequest, Request, RequestSource, Sampling, StopReason};
 
-/// Of its rows, a body that waits alone and fills them again and again leaves one in so many to the next client.
+/// A body that waits alone and fills the rows again and again leaves one row in so many to the next client.
 const LEFT_ONE_IN: usize = 8;
 
 /// Tokens that wait for one client at most; a client that is further behind does not read.
 pub(super) const CLIENT_TOKENS: usize = 4096;
 
-/// What the jobs of one body share.
+/// State shared by the requests of one body.
 #[derive(Debug, Default)]
 pub(super) struct BodyState {
     /// Its completions that are decoded now, in all threads.
@@ -66,7 +66,7 @@ impl DecodeRequest {
     }
 }
 
-/// What a client's answer is made of; `index`: of the completion.
+/// A part of a client's answer; `index`: of the completion.
 #[derive(Debug)]
 pub(super) enum Event {
     Token {
@@ -78,11 +78,11 @@ pub(super) enum Event {
     },
     /// With all tokens, where they were not told one by one.
     Ended { index: usize, completion: Completion },
-    /// Of all its completions.
+    /// All its completions failed.
     Failed(String),
 }
 
-/// Why a body's prompts are not queued.
+/// Why a body's prompts cannot be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueError {
     Full,
@@ -177,7 +177,7 @@ struct ActiveRequest {
     job: DecodeRequest,
     unfinished: usize,
     has_begun: bool,
-    /// Of the token that comes next, by sample.
+    /// Alternatives to the next token, by sample.
     alternatives: HashMap<u32, Vec<(u32, f32)>>,
     /// Its client is gone.
     is_lost: bool,
@@ -325,7 +325,7 @@ impl RequestSource for Worker<'_> {
             completion.stop = StopReason::Stop;
         }
         let event = Event::Ended { index: job.first_index + sample as usize, completion };
-        // Who has the answer finds its rows freed.
+        // Rows are free by the time the client has its answer.
         metrics.rows.fetch_sub(1, Ordering::Relaxed);
         job.body.running.fetch_sub(1, Ordering::Relaxed);
         running.is_lost |= job.events.try_send(event).is_err();
@@ -419,7 +419,7 @@ mod tests {
         check(8, 9, (8, 1));
         check(32, 9, (32, 0));
         check(128, 9, (28, 1));
-        // Of the cache there is room for 16, then for 3.
+        // The KV cache has room for 16, then for 3.
         check(16, 18, (16, 0));
         check(32, 18, (14, 1));
         check(9, 90, (2, 1));
@@ -435,14 +435,14 @@ mod tests {
         (more.request.first_sample, more.first_index) = (16, 21);
         let (second, mut told) = job(12, false, 99);
         assert_eq!(queue.push(vec![first, more, second]), Ok(()));
-        // Who came later is first served, because none of theirs is decoded, and finds room.
+        // The later client is served first, because none of its rows is decoded, and there is room.
         assert_eq!(taken(&mut worker, 32, true), [0, 1]);
         let (third, _third) = job(1, false, 99);
         assert_eq!(queue.push(vec![third]), Ok(()));
         assert_eq!(taken(&mut worker, 8, false), [2]);
         let rows = |id: u64, worker: &Worker<'_>| worker.running[&id].unfinished;
         assert_eq!((rows(0, &worker), rows(1, &worker), rows(2, &worker)), (16, 8, 1));
-        // What was left of a body has the numbers after those that were taken.
+        // The rest of a body has the numbers after those that were taken.
         (0..8).for_each(|sample| worker.on_end(1, sample, completion(1)));
         assert_eq!(taken(&mut worker, 15, false), [3, 4]);
         let rest = &worker.running[&3].job;

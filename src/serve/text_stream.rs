@@ -24,7 +24,7 @@ impl TextStream {
         Self { tokenizer, stops, ids: Vec::new(), read: 0, context: 0, held: String::new(), is_stopped: false }
     }
 
-    /// Whether a stop text has come: what follows is no part of the completion.
+    /// Whether a stop text has come: what follows is not part of the completion.
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped
     }
@@ -86,7 +86,7 @@ impl TextStream {
     }
 }
 
-/// Takes the think block out of a text as it comes.
+/// Separates the think block from streamed text.
 #[derive(Debug)]
 pub(super) struct ThinkBlock {
     place: Place,
@@ -98,7 +98,7 @@ enum Place {
     /// It may begin.
     Before,
     Inside,
-    /// White space after it is no part of the text.
+    /// White space after it is not part of the text.
     Gap,
     After,
 }
@@ -119,7 +119,7 @@ impl ThinkBlock {
         matches!(self.place, Place::Inside)
     }
 
-    /// What a piece of text adds to the block, and to the text without it.
+    /// Returns what a piece of text adds to the block, and to the text without it.
     pub(super) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
         const BEGIN: &str = "<think>";
         const END: &str = "</think>";

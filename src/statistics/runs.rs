@@ -2,7 +2,7 @@
 
 use super::samples::student_mean;
 
-/// What the bounds beside a mean over runs are.
+/// The meaning of the bounds of a mean over runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
@@ -24,6 +24,7 @@ impl Spread {
     }
 }
 
+/// The mean of a metric over runs, with bounds.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct OverRuns {
     pub n: usize,
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_run_counts_once() {
-        // Of a table of Student's t: 4.302653 at 2 degrees of freedom, 2.776445 at 4.
+        // Student's t: 4.302653 at 2 degrees of freedom, 2.776445 at 4.
         let check = |values: &[f64], expected: Option<(usize, Spread, [f64; 3])>| {
             let found = over_runs(values);
             assert_eq!(found.map(|found| (found.n, found.spread)), expected.map(|(n, spread, _)| (n, spread)));

@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use super::error::StudyError;
 use crate::config::{ConfigError, Key, Kind};
 
-/// What the runs of different seeds share.
+/// A setting of a sweep: the configuration that runs of different seeds share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     pub label: String,
     /// `KEY=VALUE`, beside [`Space::fixed`].
     pub set: Vec<String>,
-    /// Of a study: what is drawn in one chart.
+    /// In a study: the chart that shows the setting.
     #[serde(default)]
     pub group: String,
     /// Rewards of the tiers, other than the task's.
@@ -25,14 +25,14 @@ pub struct Setting {
     pub pruned: Option<u64>,
 }
 
-/// A key with several values, as on a command line.
+/// A key with several values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Axis {
     pub key: &'static str,
     pub values: Vec<String>,
 }
 
-/// What `--set` asks for.
+/// The settings that `--set` spans.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Space {
     /// In the order given, without the seed.

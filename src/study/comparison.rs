@@ -7,11 +7,11 @@ use crate::report::{MetricComparison, MetricVerdict};
 use crate::run::EvalRecord;
 use crate::statistics::{OverRuns, over_runs};
 
-/// The second of two settings against the first.
+/// The comparison of two settings, second against first.
 #[derive(Debug, Clone)]
 pub struct ArmComparison {
     pub labels: [String; 2],
-    /// Of the seeds that both have.
+    /// Seeds that both have.
     pub seeds: usize,
     /// Paired by prompt, the seeds being samples of a prompt: these runs on other prompts.
     pub valid: MetricComparison,

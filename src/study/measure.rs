@@ -1,4 +1,4 @@
-//! What a run of a sweep has come to, read from its folder.
+//! The results of a sweep's run, read from its folder.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use crate::report::Report;
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, RunDirectory, RunError, RunState, Status, eval_path, read_evals};
 
-/// By which settings are compared; the larger, the better.
+/// The metric by which settings are compared; larger is better.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
@@ -38,7 +38,7 @@ impl Metric {
         self != Self::Reward
     }
 
-    /// Of an eval of a run; NaN where it was not measured.
+    /// Measures one eval of a run; NaN where there is no value.
     fn measure(self, run: &RunDirectory, eval: &Eval) -> f64 {
         if self != Self::Reward {
             return eval.summary.metric(self.name());
@@ -64,7 +64,7 @@ pub struct MeasuredRun {
     /// The step and the metric of the best checkpoint, by the run's `keep_best_by`.
     pub best: Option<(u64, f64)>,
     pub test: Option<TestResult>,
-    /// Of training, evals left out.
+    /// Training time, without evals.
     pub seconds: f64,
     /// The mean share of informative groups.
     pub mixed_groups: Option<f64>,
@@ -72,7 +72,7 @@ pub struct MeasuredRun {
     pub clipped: Option<f64>,
 }
 
-/// On the test set: of the base, and of the best checkpoint.
+/// Rates on the test set, of the base and of the best checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TestResult {
     pub step: u64,

@@ -6,7 +6,7 @@ use super::sweep::Sweep;
 use super::table::RunPhase;
 use crate::run::Status;
 
-/// What a session of a sweep has to do next.
+/// The next task of a sweep's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// Create this run.
@@ -103,7 +103,7 @@ mod tests {
         sweep.runs[0].id = Some("x".to_owned());
         let none = BTreeSet::new();
         assert_eq!(next(&sweep, &[RunPhase::Finished, RunPhase::Planned], &none, 1), Next::Done);
-        // One that has begun goes on.
+        // One that has begun continues.
         assert_eq!(next(&sweep, &[RunPhase::Interrupted(String::new()), RunPhase::Planned], &none, 1), Next::Resume(0));
     }
 }

@@ -1,4 +1,4 @@
-//! What a sweep or study is to run, and what it has started: `RUNS/.sweeps/NAME/sweep.json`, replaced atomically.
+//! The state of a sweep or study, its runs included: `RUNS/.sweeps/NAME/sweep.json`, replaced atomically.
 
 use std::path::{Path, PathBuf};
 
@@ -45,7 +45,7 @@ pub struct Sweep {
     pub config_file: Option<ConfigFile>,
     /// `KEY=VALUE` of all runs.
     pub fixed: Vec<String>,
-    /// Of the best checkpoint, on the eval set.
+    /// Measured on the eval set at the best checkpoint.
     pub metric: Metric,
     #[serde(default)]
     pub halving: Option<Halving>,
@@ -131,7 +131,7 @@ impl Sweep {
     }
 }
 
-/// The name of a variant of the task, and its files.
+/// A variant of the task: its name and files.
 pub type TaskVariant = (String, Vec<(String, Vec<u8>)>);
 
 /// The folder of a sweep.

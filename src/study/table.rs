@@ -14,7 +14,7 @@ use crate::run::{RunDirectory, RunError, Status};
 use crate::secrets::visible;
 use crate::statistics::{OverRuns, Spread, over_runs};
 
-/// Where a run of a sweep is.
+/// The phase of a sweep's run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunPhase {
     /// Not started.
@@ -60,7 +60,7 @@ pub struct SweepTable {
     pub base: Option<f64>,
     /// The setting with the highest mean, of those that finished all their seeds.
     pub best: Option<usize>,
-    /// Of a sweep: the best setting against the base; of a study: its pairs.
+    /// In a sweep the best setting against the base; in a study its pairs.
     pub comparisons: Vec<ArmComparison>,
 }
 
@@ -277,7 +277,7 @@ impl SweepTable {
         if self.metric.is_share() { rate(over) } else { number(over) }
     }
 
-    /// What the bounds in the table are.
+    /// The meaning of the table's bounds.
     fn bounds(&self) -> Option<&'static str> {
         let spreads = self.rows.iter().filter_map(|row| row.eval).map(|eval| eval.spread);
         spreads.max_by_key(|spread| *spread as u8).map(Spread::described)
@@ -385,7 +385,7 @@ impl SweepTable {
     }
 }
 
-/// Of the settings that finished every seed; of equal ones the first.
+/// Among the settings that finished every seed; ties go to the first.
 fn best_of(rows: &[SettingRow]) -> Option<usize> {
     let finished = rows.iter().enumerate().filter(|(_, row)| row.is_finished());
     finished

@@ -10,7 +10,7 @@ use super::toml_section::Section;
 /// Keys of `[score]`.
 pub(super) const KEYS: [&str; 8] =
     ["command", "files", "mode", "processes", "seconds", "memory_mib", "output_kib", "max_scorer_errors"];
-/// Of the kind `code`.
+/// Keys of the kind `code`.
 pub(super) const CODE_KEYS: [&str; 11] = [
     "command",
     "file",
@@ -42,13 +42,13 @@ pub struct CommandRules {
     pub processes: usize,
     /// For one answer.
     pub seconds: f64,
-    /// Of address space; 0 for no limit.
+    /// Address space; 0 for no limit.
     pub memory_mib: u64,
-    /// Of one answer.
+    /// Output of one answer.
     pub output_kib: u64,
 }
 
-/// How the program is asked.
+/// How questions reach the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommandMode {
     /// A line of JSON for each completion.

@@ -1,4 +1,4 @@
-//! What a right answer is, by the kind of scorer (`[score] kind`): which keys and files a kind reads.
+//! The definition of right answers, by the kind of scorer (`[score] kind`): the keys and files that a kind reads.
 
 use std::collections::BTreeMap;
 

@@ -61,7 +61,7 @@ pub(super) fn template_names() -> impl Iterator<Item = &'static str> {
     TEMPLATES.iter().map(|task| task.name)
 }
 
-/// What to expect of an embedded model on a task that it was not pretrained on; `None` for its own task, and for other
+/// A note on an embedded model for a task that it was not pretrained on; `None` for its own task, and for other
 /// models.
 pub(super) fn model_note(task: &Task, model: &str) -> Option<String> {
     let made_for = |sample: &str| Task::embedded(sample).is_ok_and(|sample| names_of(&sample) == names_of(task));

@@ -4,7 +4,7 @@ use crate::files::PathError;
 
 pub(crate) type Read<T> = Result<T, TaskError>;
 
-/// Each names the file, the place, the value and what to do.
+/// An invalid task: the file, the place, the value and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
     /// No task with this name or path.
@@ -19,7 +19,7 @@ pub enum TaskError {
     #[error("{label}: not UTF-8 text (byte {offset}); save it as UTF-8")]
     Encoding {
         label: String,
-        /// Of the first invalid byte.
+        /// Position of the first invalid byte.
         offset: usize,
     },
     /// An invalid line.

@@ -44,7 +44,7 @@ pub struct Task {
     pub name: String,
     /// For people.
     pub title: String,
-    /// What a right answer is.
+    /// The definition of right answers.
     pub definition: Definition,
     /// The file that says so, inside the task: the schema, or `task.toml` itself.
     pub definition_file: String,
@@ -98,7 +98,7 @@ pub struct PromptFiles {
     pub train: Option<String>,
     pub eval: Option<String>,
     pub test: Option<String>,
-    /// What a model should still know after training, with references.
+    /// The file of guard prompts with references: knowledge to keep through training.
     pub guard: Option<String>,
     /// Sample completions for the preview.
     pub completions: Option<String>,
@@ -117,7 +117,7 @@ pub struct ScoreRules {
     pub assert_formats: bool,
     /// The share of a step's completions whose scorer may fail before the run stops.
     pub max_scorer_errors: f64,
-    /// Whether a conversation goes on after an answer that is not valid.
+    /// Whether a conversation continues after an answer that is not valid.
     pub continue_after_failure: bool,
     /// Field to normalisations (joined by `+`), only for comparing with `expected`.
     pub normalise: BTreeMap<String, String>,
@@ -204,7 +204,7 @@ impl Task {
         Layers { task: train, ..Layers::default() }.asked_base_model()
     }
 
-    /// Why `model`, if it is an embedded one, is no model for this task; `None` if it was pretrained for it.
+    /// Why `model`, if it is an embedded one, is not a model for this task; `None` if it was pretrained for it.
     pub fn embedded_model_note(&self, model: &str) -> Option<String> {
         embedded::model_note(self, model)
     }
@@ -308,7 +308,7 @@ impl Task {
         }
     }
 
-    /// What the [`Self::definition_file`] is called in messages.
+    /// The name of the [`Self::definition_file`] in messages.
     pub fn definition_name(&self) -> &'static str {
         match &self.definition {
             Definition::JsonSchema(_) => "schema",
@@ -319,7 +319,7 @@ impl Task {
         }
     }
 
-    /// What judged an answer, with the [`Self::definition_digest`].
+    /// Names the judge of an answer, with the [`Self::definition_digest`].
     pub fn judge_name(&self) -> &'static str {
         if self.schema().is_some() { "schema" } else { "scorer" }
     }

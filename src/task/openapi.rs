@@ -28,7 +28,7 @@ pub struct HttpRules {
     pub part: MessagePart,
 }
 
-/// What a completion is.
+/// The part of an HTTP exchange that a completion is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MessagePart {
     Request,
@@ -44,7 +44,7 @@ impl MessagePart {
     }
 }
 
-/// An operation as the document has it.
+/// An operation of the document.
 #[derive(Debug, Clone)]
 pub struct Operation<'a> {
     /// In capitals.
@@ -56,7 +56,7 @@ pub struct Operation<'a> {
     pub value: &'a Value,
     /// JSON pointer to [`Self::value`].
     pub pointer: String,
-    /// Of all operations of the path; references resolved.
+    /// The path item, which all its operations share; references resolved.
     pub item: &'a Value,
     pub item_pointer: String,
 }
@@ -143,7 +143,7 @@ fn is_yaml(file: &str, text: &str) -> bool {
 /// All operations of a document, in its order.
 ///
 /// # Errors
-/// What is wrong with the document as a whole, its paths, or the names of its operations.
+/// Errors of the document as a whole, its paths, or the names of its operations.
 pub fn operations(document: &Value) -> Result<Vec<Operation<'_>>, OpenApiError> {
     check_version(document)?;
     let paths = document.get("paths").ok_or_else(|| OpenApiError::new("", "the document has no `paths`"))?;
@@ -238,7 +238,7 @@ pub fn resolved<'a>(
     Err(OpenApiError::new(pointer, "references lead in a circle"))
 }
 
-/// The value that a reference names, and its JSON pointer. `pointer`: where the reference stands.
+/// The value that a reference names, and its JSON pointer. `pointer`: where the reference is.
 pub fn target<'a>(document: &'a Value, pointer: &str, reference: &str) -> Result<(String, &'a Value), OpenApiError> {
     let error = |message: String| OpenApiError::new(pointer, message);
     let Some(inside) = reference.strip_prefix('#').filter(|inside| inside.starts_with('/')) else {

@@ -144,7 +144,7 @@ fn read_rules(score: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
         }
         rules.max_scorer_errors = share;
     }
-    // Of a text it is a list of names.
+    // For a text it is a list of names.
     if kind.name != "text" && matches!(score.get("normalise"), Some((DeValue::String(_) | DeValue::Array(_), _))) {
         let names = read_normalisations(score, "normalise")?;
         rules.normalise.extend(names.map(|names| (ALL_FIELDS.to_owned(), names)));

@@ -48,7 +48,7 @@ pub(super) fn follow_references(
     Ok((references, found.inherited_drafts(&root)))
 }
 
-/// Addresses inside the task's folder.
+/// References to files inside the task's folder.
 #[derive(Default)]
 struct FoundReferences {
     waiting: BTreeSet<String>,

@@ -49,7 +49,7 @@ const MEANINGS: [(&str, &str, &str); 32] = [
     ("output_kib", "1024", "of an answer"),
     ("max_scorer_errors", "0.1", "share of completions that the program may fail to score"),
     ("schema", "", "the file that defines answers"),
-    // Of `[[reward]]`.
+    // Keys of `[[reward]]`.
     ("name", "", "in metrics: rewards/NAME/mean"),
     ("weight", "", "times the value from 0 to 1, added to the reward"),
     ("expected", "none", "the field of the rows that it compares with"),

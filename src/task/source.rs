@@ -15,6 +15,7 @@ use crate::files;
 /// For `task.toml`, schemas and generators.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 
+/// Where a task's files are: a folder, or this program.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Home {
     Folder(PathBuf),

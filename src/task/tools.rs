@@ -12,7 +12,7 @@ pub struct Function<'a> {
     pub parameters: Option<&'a Value>,
     /// Its place in the list, from 0.
     pub index: usize,
-    /// Whether it stands under `function`, as OpenAI has it, and not alone.
+    /// Whether it is under `function`, as OpenAI has it, and not alone.
     pub is_wrapped: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a chat template may ask for: it comes with a model, so it must not hang the program, end it or fill the memory.
+//! Limits for chat templates: they come with models, so they must not hang the program, end it or fill the memory.
 
 use std::cell::Cell;
 
@@ -38,7 +38,7 @@ thread_local! {
     static PRINTED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A prompt while it is written; it stops at [`MAX_PROMPT_BYTES`].
+/// A prompt under construction; writing fails beyond [`MAX_PROMPT_BYTES`].
 #[derive(Default)]
 pub(super) struct BoundedPrompt {
     pub(super) bytes: Vec<u8>,
@@ -77,7 +77,7 @@ macro_rules! measured {
 pub(super) fn bound(environment: &mut Environment<'_>) {
     environment.set_fuel(Some(MAX_STEPS));
     environment.add_function(CHECK, within_bounds);
-    // What a namespace begins with is assigned to its attributes.
+    // The initial values of a namespace are assigned to its attributes.
     environment.add_function("namespace", |defaults: Option<ValueOrKwargs>| {
         let defaults = defaults.map(|defaults| within_bounds(defaults.into_value(), false)).transpose()?;
         functions::namespace(defaults.map(ValueOrKwargs::from))
@@ -152,7 +152,7 @@ fn measured(
     let mut stored = Vec::with_capacity(values.len());
     for value in values {
         let mut bounds = Bounds::for_name(name);
-        // What a filter puts into its result (`groupby` does) cannot be replaced there.
+        // Values inside a filter's result (`groupby`) cannot be replaced there.
         stored.push(bounds.stored(value.clone(), 0)?);
         sizes.push(bounds.items);
     }
@@ -213,6 +213,7 @@ fn type_of(value: &Value) -> &'static str {
     value.as_object().map_or("", |object| object.type_name())
 }
 
+/// Limits on the values that one prompt uses.
 struct Bounds<'n> {
     name: &'n str,
     text_bytes: usize,

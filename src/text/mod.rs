@@ -24,7 +24,7 @@ pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFil
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool` or `developer`.
     pub role: String,
-    /// What was said; empty where the turn only calls tools.
+    /// The text; empty where the turn only calls tools.
     pub content: String,
     /// The turn's other fields, as the template sees them: `tool_calls`, `tool_call_id`, `name`.
     #[serde(flatten)]
@@ -104,7 +104,7 @@ fn with_no_think(turns: &[Message]) -> Vec<Message> {
     std::iter::once(Message::new("system", text)).chain(rest.iter().cloned()).collect()
 }
 
-/// Where in a text that goes on a marker may have begun that is not complete; the text's length if nowhere.
+/// Where in a text that continues a marker may have begun that is not complete; the text's length if nowhere.
 pub fn unfinished(text: &str, marker: &str) -> usize {
     let nearest = text.len().saturating_sub(marker.len());
     let begins = |at: &usize| text.get(*at..).is_some_and(|end| marker.starts_with(end));

@@ -80,7 +80,7 @@ impl ChatTemplate {
         &self.source
     }
 
-    /// What the variable of a special token stands for, such as `bos_token`.
+    /// The text of a special token's variable, such as `bos_token`.
     pub fn special_token(&self, name: &str) -> Option<&str> {
         self.special_tokens.iter().find(|(known, _)| known == name).map(|(_, token)| token.as_str())
     }
@@ -379,8 +379,8 @@ mod tests {
         check(&format!("{{% set y = 'a' * 16000000 %}}{sets}"), &["more than 1024 MiB of text"]);
     }
 
-    /// What descends in the engine: operators, branches, levels of a value that were never assigned. An error or a
-    /// prompt, and the program lives.
+    /// Operators, branches and unassigned values that make the engine descend. An error or a prompt, and the program
+    /// lives.
     #[test]
     fn deep_templates_stay_on_the_stack() {
         let deep = |source: String| drop(render(&source, &json!([])));

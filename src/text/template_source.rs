@@ -16,7 +16,7 @@ const MAX_MULTIPLICATIONS: usize = 4;
 /// The source as the engine gets it; its lines stay where they are.
 ///
 /// # Errors
-/// What is too long, in words.
+/// Names the part that is too long.
 pub(super) fn prepare(source: &str) -> Result<String, String> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(format!("chat template: {} bytes; at most {MAX_SOURCE_BYTES} are read", source.len()));
@@ -247,7 +247,7 @@ fn operators_within(tag: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Bytes of code with their offset and depth of brackets; strings are left out.
+/// Iterates over the bytes of code, outside strings, with their offset and bracket depth.
 struct Code<'a> {
     bytes: &'a [u8],
     at: usize,

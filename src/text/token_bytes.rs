@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// How a vocabulary spells bytes.
+/// The encoding of bytes in a vocabulary's tokens.
 enum Spelling {
     /// A character for each byte.
     ByteLevel(HashMap<char, u8>),

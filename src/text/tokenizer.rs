@@ -9,7 +9,7 @@ use super::tokenizer_limits::{ExpansionBound, caught};
 use super::{ChatTemplate, Message, TextError, Thinking, TokenizerFiles, with_no_think};
 use crate::hub::ModelSource;
 
-/// Tokenizer, chat template and stop ids of one model. It can be shared between threads.
+/// The tokenizer, chat template and stop ids of one model. Threads can share it.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,

@@ -1,5 +1,5 @@
-//! What a tokenizer's file may ask for: it comes with a model, so its rules must not fill the memory, end the program
-//! or give other ids each time.
+//! Limits for a tokenizer's file: it comes with a model, so its rules must not fill the memory, end the program or give
+//! other ids each time.
 
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 256 << 20;
 /// The longest token; published ones stay below 600 bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 16;
 
-/// How much longer a text can become.
+/// A bound on the growth of a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ExpansionBound {
     encode: f64,
@@ -22,7 +22,7 @@ pub(super) struct ExpansionBound {
     shrinking: Option<usize>,
 }
 
-/// What of a tokenizer's file is looked at before it is built: building runs the normalizers over the added tokens.
+/// The parts of a tokenizer's file that are checked before it is built: building runs the normalizers.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Rules {
@@ -36,7 +36,7 @@ impl ExpansionBound {
     /// Builds the tokenizer of a file, with what its rules can make of a text.
     ///
     /// # Errors
-    /// What makes it unusable, in words.
+    /// Says why it is unusable.
     pub(super) fn build(file: &[u8]) -> Result<(Tokenizer, Self), String> {
         let advice = "fetch the model again, or save its tokenizer again with transformers";
         let rules: Rules =
@@ -155,8 +155,8 @@ fn growth(rule: &Json) -> f64 {
     }
 }
 
-/// What `work` gives; where the regular expression engine panics (it does when an expression backtracks for too long),
-/// an error in its words.
+/// Runs `work`; a panic of the regular expression engine (when an expression backtracks for too long) becomes an error
+/// with its words.
 pub(super) fn caught<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match catch_panic(work) {
         Ok(result) => result.map_err(|error| error.to_string()),

@@ -14,7 +14,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior};
 use super::{TextError, Tokenizer};
 use crate::hub::ModelSource;
 
-/// The files that make a tokenizer readable by this program and by transformers.
+/// The files of a trained tokenizer, readable by this program and by transformers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenizerFiles {
     /// Content of `tokenizer.json`.

@@ -57,7 +57,7 @@ pub(super) fn add_gradient(
     }
 }
 
-/// Sequences that pass the head together.
+/// Sequences whose logits are computed together.
 struct HeadPart<'a> {
     model: &'a Decoder,
     normed: &'a Tensor,

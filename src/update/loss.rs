@@ -13,13 +13,13 @@ const LOG_RATIO_LIMIT: f64 = 20.0;
 /// (the `delta` of a two-sided clip). `cispo` has its own cap.
 const RATIO_CAP: f64 = 2.0;
 
-/// Which loss, and its numbers.
+/// The policy loss and its coefficients.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LossSettings {
     pub policy_loss: PolicyLoss,
     /// Lower clip: ratios below `1 - clip_low` get no gradient when the advantage is negative.
     pub clip_low: f64,
-    /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever stands here; `cispo` has `cispo_cap` instead of
+    /// Upper clip. `bnpo` clips symmetrically, by `clip_low`, whatever is here; `cispo` has `cispo_cap` instead of
     /// both.
     pub clip_high: f64,
     /// Largest ratio of `cispo`.
@@ -45,7 +45,7 @@ pub struct StepTotals {
     pub tokens: usize,
 }
 
-/// One completion's numbers, all of length T.
+/// Log-probs and advantage of one completion of length T.
 #[derive(Clone, Copy, Debug)]
 pub struct SequenceTerms<'a> {
     /// Log-probs under the weights being trained, nats.
@@ -58,7 +58,7 @@ pub struct SequenceTerms<'a> {
     pub advantage: f64,
 }
 
-/// What a completion adds to the step's loss.
+/// The contribution of a completion to the step's loss.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SequenceLoss {
     /// Its share of the loss.
@@ -97,7 +97,7 @@ pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: 
     result
 }
 
-/// What one token's term is multiplied by.
+/// The factor of one token's term.
 pub(super) fn token_share(settings: &LossSettings, tokens: usize, totals: StepTotals) -> f64 {
     let count = |n: usize| n.max(1) as f64;
     match settings.policy_loss {
@@ -122,8 +122,8 @@ pub fn kl_term(estimator: KlEstimator, d: f64) -> (f64, f64) {
     }
 }
 
-/// What a KL term is weighted by, and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv
-/// 2512.02556), constant beyond the cap.
+/// The factor of a KL term, and its derivative by the log-prob: the token's ratio (DeepSeek-V3.2, arXiv 2512.02556),
+/// constant beyond the cap.
 fn kl_ratio(log_ratio: f64) -> (f64, f64) {
     match bounded_exp(log_ratio) {
         ratio if ratio > RATIO_CAP => (RATIO_CAP, 0.0),

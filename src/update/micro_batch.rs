@@ -6,7 +6,7 @@ use candle_core::Result;
 use crate::model::{Decoder, Gradients, PackedBatch, Sequence};
 use crate::rollout::ThreadPool;
 
-/// Some completions, with their prompts, laid end to end.
+/// Prompts and completions, packed without padding.
 #[derive(Clone, Debug, Default)]
 pub struct MicroBatch {
     pub batch: PackedBatch,

@@ -44,7 +44,7 @@ impl OptimizerSettings {
     };
 }
 
-/// What became of a gradient.
+/// The result of an optimizer step.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum StepOutcome {
     Updated {
@@ -57,7 +57,7 @@ pub enum StepOutcome {
     NotFinite,
 }
 
-/// Moments and the count of updates: with the parameters, all that a resume needs.
+/// AdamW's moments and step count: with the parameters, all that a resume needs.
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,

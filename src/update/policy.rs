@@ -12,7 +12,7 @@ use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
 use crate::model::{Adapters, Decoder, Gradients};
 use crate::rollout::{Completion, ThreadPool};
 
-/// One completion to learn from.
+/// A completion with its advantage and log-probs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySample<'a> {
     /// Its tokens as they were sampled, the stop token included.
@@ -63,14 +63,14 @@ pub struct PolicySettings {
     pub recompute: bool,
 }
 
-/// What the forward passes of a step showed, summed over the tokens that were forwarded.
+/// Statistics of a step's forward passes, summed over tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyStatistics {
     /// The loss. Near 0 on-policy by construction: advantages sum to 0.
     pub loss: f64,
     /// Completion tokens forwarded.
     pub tokens: usize,
-    /// Of them, those that the policy sampled freely.
+    /// How many of the tokens the policy sampled freely.
     pub sampled_tokens: usize,
     /// Rows forwarded, prompts included.
     pub rows: usize,

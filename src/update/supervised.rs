@@ -8,7 +8,7 @@ use crate::kernels::log_probs::TokenWeight;
 use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
 
-/// A prompt and the completion to imitate, the stop token included.
+/// A prompt and its target completion, stop token included.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Example {
     /// Tokens without a loss.

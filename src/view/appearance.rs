@@ -33,7 +33,7 @@ pub struct Appearance {
     pub live_charts: Vec<String>,
     /// The columns of the list of runs.
     pub runs_columns: Option<Vec<String>>,
-    /// What is wrong with the files.
+    /// Problems of the files.
     pub notes: Vec<String>,
     /// The files that it was read from.
     pub files: Vec<PathBuf>,

@@ -249,7 +249,7 @@ fn in_ascii(buffer: &mut Buffer) {
     }
 }
 
-/// What stands for a non-ASCII character.
+/// The ASCII replacement of a character.
 pub fn ascii_of(symbol: &str) -> &'static str {
     match symbol {
         "…" => "~",

@@ -90,7 +90,7 @@ pub struct AppearanceInput {
 }
 
 impl AppearanceInput {
-    /// Of this process, without command line options.
+    /// The options of this process without command line arguments.
     pub fn detect() -> Self {
         Self { folder: super::user_file::folder(), capability: Capability::detect(), ..Self::nothing() }
     }

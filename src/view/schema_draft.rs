@@ -23,7 +23,7 @@ pub struct SchemaDraft {
     pub version: u64,
     /// Errors and warnings, in the order of the text.
     pub faults: Vec<Fault>,
-    /// Of the last text that could be read.
+    /// The outline of the last text that could be read.
     pub outline: Vec<OutlineEntry>,
     /// Whether that is an older one.
     pub is_outline_old: bool,
@@ -73,7 +73,7 @@ impl SchemaDraft {
         if self.needs_command { format!("{name}: the command may not run") } else { format!("{name} does not compile") }
     }
 
-    /// What the text is called in messages.
+    /// The text's name in messages.
     pub fn name(&self) -> &'static str {
         self.base.as_ref().map_or("schema", Task::definition_name)
     }

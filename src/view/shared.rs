@@ -114,11 +114,11 @@ pub struct RunList {
 /// How many of some completions are valid, and exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastScores {
-    /// What was scored.
+    /// The source of the completions.
     pub of: &'static str,
     pub total: usize,
     pub valid: usize,
-    /// Of those with an expected answer; `None` without any.
+    /// Exact answers, and rows with an expected one; `None` without any.
     pub exact: Option<(usize, usize)>,
 }
 

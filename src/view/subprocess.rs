@@ -264,7 +264,7 @@ fn read_lines(from: impl Read + Send + 'static, sender: Sender<OutputLine>, kind
                 _ => return,
             }
             let text = String::from_utf8_lossy(&line);
-            // Of a line overwritten with carriage returns only the last version counts.
+            // A line overwritten with carriage returns counts in its last version.
             let text = text.trim_end_matches(['\n', '\r']).rsplit('\r').next().unwrap_or_default();
             let text: String = text.chars().filter(|letter| !letter.is_control() || *letter == '\t').collect();
             if !text.trim().is_empty() && sender.send(kind(text)).is_err() {

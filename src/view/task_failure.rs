@@ -11,7 +11,7 @@ pub struct TaskFailure {
     pub place: Option<(PathBuf, usize)>,
     /// Its `task.toml` as a text to edit; `None` where there is none.
     pub toml: Option<Box<Task>>,
-    /// What was to be opened.
+    /// The task that failed to open.
     pub name: Option<String>,
 }
 

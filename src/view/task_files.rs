@@ -110,7 +110,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     replace(path, bytes)
 }
 
-/// Removes a file; one that does not exist is no error.
+/// Removes a file; one that does not exist is not an error.
 ///
 /// # Errors
 /// With the file.

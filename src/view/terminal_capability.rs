@@ -74,12 +74,12 @@ impl Multiplexer {
 }
 
 impl Capability {
-    /// Of this process.
+    /// Capabilities of this process's terminal.
     pub fn detect() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// Of an environment.
+    /// Capabilities by the variables of an environment.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let read = |name: &str| variable(name).unwrap_or_default().to_lowercase();
         let is_set = |name: &str| !read(name).is_empty();

@@ -109,7 +109,7 @@ fn load(name: &str, folder: Option<&Path>, above: &mut Vec<String>, found: &mut 
     above.push(name.to_owned());
     let below = table.get("inherits");
     match below.map(|value| (value, text(value))) {
-        // What a user's theme leaves out is as in `dark`.
+        // Parts that a user's theme leaves out are as in `dark`.
         None if is_own => load("dark", None, above, found),
         None => {}
         // A user's `dark` may be based on the built-in one.

@@ -48,7 +48,7 @@ struct Kernels {
     backward_keys_values: &'static str,
     /// Rows of a block's tile.
     tile: usize,
-    /// Of a tile; a block with two heads has twice as many.
+    /// Threads of a tile; a block with two heads has twice as many.
     threads: usize,
     /// Query heads of a block: at most so many that share a key head.
     heads: usize,

@@ -8,7 +8,7 @@ use super::Segment;
 /// Rows of a tile; attention.cuh has the same number.
 pub(super) const TILE: usize = 64;
 
-/// Numbers that the kernels read.
+/// The tables of tiles that the attention kernels read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Tiles {
     /// [segments, 5]: start, length, start and length of the prefix, and how many of the rows behind the segment have it

@@ -45,7 +45,7 @@ fn candidates_of(argument: &Arg) -> Option<Candidates> {
     })
 }
 
-/// What would be more than one line is left out.
+/// Candidates of more than one line are left out.
 fn complete(candidates: Candidates, typed: &OsStr) -> Vec<CompletionCandidate> {
     let Some(typed) = typed.to_str() else { return Vec::new() };
     let found =
@@ -80,7 +80,7 @@ fn tasks(typed: &str) -> Vec<(String, String)> {
     names.chain(folders(typed)).collect()
 }
 
-/// Of a list, the last one; after `@`, the checkpoints.
+/// Completes the last item of a list, and checkpoints after `@`.
 fn runs(typed: &str) -> Vec<(String, String)> {
     let (before, typed) = typed.rfind(',').map_or(("", typed), |comma| typed.split_at(comma + 1));
     let run_folders = RunFolders::discover(runs_folder().as_deref(), &here());
@@ -123,7 +123,7 @@ fn assignments(typed: &str) -> Vec<(String, String)> {
     assignments_of(typed, &|_| true)
 }
 
-/// Of a run that computes.
+/// Assignments that a worker accepts while it computes.
 fn requested_assignments(typed: &str) -> Vec<(String, String)> {
     assignments_of(typed, &|key| SETTABLE.contains(&key.name))
 }

@@ -172,7 +172,7 @@ fn text_of(
     Ok(with_rows(&task.label(file), &text, rows)?)
 }
 
-/// The sets that have rows; one that is still empty is no problem of the import.
+/// The sets that have rows; one that is still empty is not a problem of the import.
 fn written_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<crate::dataset::PromptRow>)>, Failure> {
     let filled = |set: PromptSet| {
         let path = task.path(task.set_file(set)?).ok()?;

@@ -36,7 +36,7 @@ struct Inspection {
     not_loaded: (u64, u64),
 }
 
-/// What the names of tensors contain that see.
+/// Parts of tensor names in vision models.
 const VISION: [&str; 2] = ["vision_tower.", "multi_modal_projector."];
 
 /// In the order of the model.

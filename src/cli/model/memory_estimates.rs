@@ -26,7 +26,7 @@ pub(super) struct MemoryEstimates {
     pub(super) full_recomputed: u64,
 }
 
-/// On a GPU in bf16, and on one CPU thread in f32.
+/// Estimates for a GPU in bf16 and for one CPU thread in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct ByDevice {
     pub(super) gpu: MemoryEstimates,

@@ -128,7 +128,7 @@ fn watch(run: &RunDirectory, json: bool, below: &mut StatusArea, left: &AtomicBo
     }
 }
 
-/// What changes below the lines: how far an eval is, and in a terminal a chart.
+/// The part below the log that is redrawn: progress of an eval and, in a terminal, a chart.
 struct StatusArea {
     #[cfg(feature = "view")]
     chart: Option<crate::view::run_chart::RunChart>,
@@ -137,7 +137,7 @@ struct StatusArea {
     /// The text of the eval in the picture.
     #[cfg(feature = "view")]
     eval: Option<String>,
-    /// Of the eval, where there is no picture.
+    /// The eval's progress, where there is no chart.
     line: StatusLine,
 }
 

@@ -145,7 +145,7 @@ impl Request<'_> {
         if self.target.json { print_json(document.clone()) } else { print(&format!("{}\n", visible(sentence))) }
     }
 
-    /// Resumes a paused worker, or starts one if none lives: where it was, unless a device of this machine is named.
+    /// Resumes a paused worker, or starts one if none is alive: where it was, unless a device of this machine is named.
     fn resume(&self, compute: DeviceChoice) -> Outcome {
         let gone = match Liveness::for_run(self.run.path()) {
             Liveness::Gone(standing) => standing,

@@ -29,6 +29,7 @@ pub(super) struct Arguments {
 /// Characters before and after the match.
 const CONTEXT: usize = 40;
 
+/// The hits of a search, with totals and problems.
 #[derive(Default)]
 struct SearchResults {
     hits: Vec<SearchHit>,

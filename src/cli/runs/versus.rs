@@ -84,7 +84,7 @@ fn evals_of(run: &str, arguments: &Arguments, run_folders: &RunFolders) -> Resul
     let sets = arguments.on.as_deref().map_or(HELD_OUT_SETS.to_vec(), |set| vec![set]);
     let found = match arguments.these.len() {
         1 => base_and_trained_on(directory.path(), &sets),
-        // Of several runs only the results are compared.
+        // Only the results of several runs are compared.
         _ => result_on(directory.path(), &sets).map(|result| vec![result]),
     };
     found.map_err(|error| match &arguments.on {

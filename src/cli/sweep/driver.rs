@@ -28,7 +28,7 @@ pub(super) struct Driver<'a> {
     folder: &'a SweepFolder,
     sweep: Sweep,
     devices: Vec<Device>,
-    /// Of a run, at most.
+    /// The most ranks that one run may have.
     ranks: usize,
     signals: SignalFlags,
     /// The runs that were given a worker in this session, or had one when it began.
@@ -213,7 +213,7 @@ impl<'a> Driver<'a> {
         match created {
             Ok(id) => self.sweep.runs[index].id = Some(id),
             Err(failure) if is_first => {
-                // What is wrong with the first run is wrong with the sweep.
+                // A problem of the first run is one of the whole sweep.
                 self.folder.remove()?;
                 return Err(failure);
             }
@@ -241,7 +241,7 @@ impl<'a> Driver<'a> {
         Ok(train::create(&arguments, &task, &own, Some(&self.devices))?.id().to_owned())
     }
 
-    /// Starts a worker, to the next rung; a run that had one goes on from its checkpoint.
+    /// Starts a worker, to the next rung; a run that had one continues from its checkpoint.
     fn give_worker(&mut self, index: usize) -> Result<(), Failure> {
         let Some(path) = self.path(index) else { return Ok(()) };
         let launched = RunDirectory::open(&path).and_then(|run| {

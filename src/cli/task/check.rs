@@ -28,7 +28,7 @@ pub(super) struct Arguments {
     model: Option<String>,
 }
 
-/// What is wrong with a task, and what is odd.
+/// Problems of a task, and warnings.
 #[derive(Default)]
 struct TaskFindings {
     problems: Vec<String>,
@@ -139,7 +139,7 @@ fn check_completions(task: &Task, found: &mut TaskFindings) {
     found.add_lines(&label, malformed.collect());
 }
 
-/// Sets with their rows, and how many of them have an expected answer.
+/// Prompt sets with the number of their rows, and of those with an expected answer.
 type Sets = [(PromptSet, usize, usize)];
 
 fn print_document(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) -> Result<(), Failure> {

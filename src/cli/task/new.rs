@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             Err(error) if error.is_of_command() => return Ok(Vec::new()),
             scorer => scorer.map_err(|error| Failure::from(named(error)))?,
         };
-        // Of a task without rows there is nothing to check.
+        // A task without rows has nothing to check.
         let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(task)? };
         let problems = data_problems(task, &scorer, &sets).into_iter().map(|problem| problem.message);
         Ok::<_, Failure>(problems.collect::<Vec<_>>())
@@ -112,7 +112,7 @@ pub(super) fn rows_json(new: &NewTask) -> serde_json::Map<String, serde_json::Va
     new.rows.iter().map(|(set, rows)| (set.name().to_owned(), json!(rows))).collect()
 }
 
-/// What was written, and what to do next.
+/// Prints the created files and the next steps.
 pub(super) fn print_created(new: &NewTask, task: &Task, folder: &Path, problems: &[String]) {
     println!("Created task {} in {}", task.name, folder.display());
     print_content(new);

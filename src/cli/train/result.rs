@@ -1,4 +1,4 @@
-//! What a finished training prints: the comparison with the base, and notes on it.
+//! The summary that a finished training prints: the comparison with the base, and notes on it.
 
 use crate::cli::output::eprint_lines;
 use crate::cli::{Failure, print, print_json};
@@ -69,7 +69,7 @@ pub(super) fn show(run: &RunDirectory, report: &Report, argument: &str, json: bo
     Ok(())
 }
 
-/// What is done with a result, which at step 0 is the base; `run`: as commands take it.
+/// Suggests commands for a result; step 0 is the base. `run`: as commands take it.
 fn next_commands(run: &str, best_step: u64) -> String {
     let run = quoted(run);
     let compare = format!("\nnext:\n  compare  grpo-tui runs versus {run}");

@@ -17,8 +17,7 @@ use super::{DatasetError, PromptRow};
 use crate::task::Task;
 use crate::text::Message;
 
-/// Which rows: the three written sets, or the endless ones that the embedded model is pretrained on. No two share a
-/// composed word.
+/// A stream of rows: one of the three sets, or the endless one for pretraining. No two share a composed word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stream {
     /// `train`.
@@ -161,7 +160,7 @@ impl Generator {
         &styles[styles.len() - 1]
     }
 
-    /// What the templates see: the date and the amount in all their forms, the fields, the document.
+    /// The values of templates: the date and the amount in all their forms, the fields, the document.
     fn values(&self, stream: Stream, style: &Style, random: &CounterRandom) -> Result<Values, DatasetError> {
         let mut values = Values::new();
         if let Some(dates) = &self.specification.dates {

@@ -24,7 +24,7 @@ pub(crate) struct Specification {
     pub(crate) styles: Vec<Style>,
     /// Rows of each written set.
     pub(crate) rows: Rows,
-    /// What an unaligned model writes instead of the answer, by name.
+    /// Answers of an unaligned model, by habit.
     #[serde(default)]
     pub(crate) habits: BTreeMap<String, String>,
     /// Templates by field; one is sampled per row.

@@ -21,7 +21,7 @@ pub(super) struct WordPools {
     pub(super) word_shares: [u32; 4],
 }
 
-/// The object that a template sees as `draw`.
+/// The `draw` object of templates.
 #[derive(Debug)]
 pub(super) struct Draw {
     lists: Arc<WordPools>,

@@ -20,12 +20,12 @@ use crate::task::{PromptSet, Task};
 /// Tags that are counted of a set; a file may hold any number of them.
 const MAX_TAGS: usize = 1000;
 
-/// The failure class of a row's `expected` if it would not count as right, and why.
+/// The failure class and reason where a row's `expected` would not count as right.
 pub type ExpectedProblem<'a> = dyn Fn(&PromptRow) -> Option<(&'static str, String)> + 'a;
 /// A row's prompt in tokens, template included, or why it is unknown.
 pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 
-/// What rooms further down can tell about a row.
+/// Checks that need other modules: the scorer and the tokenizer.
 #[derive(Default)]
 pub struct Checks<'a> {
     /// Why the row's `expected` would not count as right, if so.
@@ -76,7 +76,7 @@ pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
     Ok(health)
 }
 
-/// One reading of one set.
+/// One pass over one set.
 struct Pass<'a> {
     task: &'a Task,
     checks: &'a Checks<'a>,

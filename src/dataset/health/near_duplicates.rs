@@ -20,7 +20,7 @@ const MIN_SHINGLES: usize = 40;
 /// The share of common shingles from which two texts are near duplicates.
 pub(super) const MIN_SIMILARITY: f64 = 0.8;
 
-/// What was seen so far.
+/// A hash table of the sketches of all texts so far.
 #[derive(Debug)]
 pub(super) struct NearIndex {
     /// Place of a sketch plus one, 0 if empty: [BANDS * TABLE_ENTRIES].

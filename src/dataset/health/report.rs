@@ -1,4 +1,4 @@
-//! What a check of prompt sets found: counts of everything, the first findings of each kind.
+//! The result of a check of prompt sets: all counts, and the first findings of each kind.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::task::PromptSet;
 /// Findings that are kept of each kind and set; the rest is only counted.
 const MAX_LISTED: usize = 20;
 
-/// Whether a set can be used.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -19,7 +19,7 @@ pub enum Level {
     Warning,
 }
 
-/// What kind of thing was found.
+/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
@@ -31,15 +31,15 @@ pub enum FindingKind {
     DuplicateId,
     /// Nobody asks anything.
     NoUserTurn,
-    /// A prompt that stands in another set as well.
+    /// A prompt that is in another set as well.
     Leak,
     /// `expected` is not what the task calls valid.
     ExpectedInvalid,
     /// The prompt leaves no room for an answer.
     TooLong,
-    /// What looks like a secret.
+    /// Possible secrets.
     Secret,
-    /// A prompt that stands in its set twice.
+    /// A prompt that is in its set twice.
     Duplicate,
     /// A prompt nearly like one of another set.
     NearLeak,
@@ -77,7 +77,7 @@ impl FindingKind {
     }
 }
 
-/// One thing that was found.
+/// One finding of a dataset check.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
     pub kind: FindingKind,
@@ -106,7 +106,7 @@ pub struct Group {
     pub rows: Vec<(PromptSet, u32)>,
 }
 
-/// One set, read to its end.
+/// The findings and counts of one set.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SetHealth {
     /// `train`, `eval` or `test`.
@@ -121,7 +121,7 @@ pub struct SetHealth {
     pub prompt_tokens: Option<(usize, f64, usize)>,
 }
 
-/// Where something was found.
+/// The position of a finding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     /// As shown to the user.
@@ -131,7 +131,7 @@ pub(super) struct Place<'a> {
     pub(super) line: Option<usize>,
 }
 
-/// The result of a check.
+/// The result of a dataset check.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Health {
     /// The sets in the order train, eval, test.

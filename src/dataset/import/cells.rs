@@ -11,7 +11,7 @@ use crate::task::referenced_part;
 const MAX_DEPTH: usize = 8;
 
 /// The value of a text: JSON where the schema's types allow it, else a string. An empty text is null where null is
-/// allowed, else it is no value.
+/// allowed, else it is not a value.
 ///
 /// # Errors
 /// The text has none of the types.
@@ -100,7 +100,7 @@ fn types_of_value(value: &Value) -> &'static [&'static str] {
     }
 }
 
-/// The types that all texts of a column have so far, the narrowest first.
+/// The types that fit all texts of a column so far, narrowest first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ColumnType {
     fits: [bool; TYPES.len()],

@@ -38,7 +38,7 @@ const PARTS: [(&str, &[&str]); 5] = [
 /// `expected` of conversations that end with the right answer.
 pub const LAST_TURN: &str = "last-turn";
 
-/// The texts of a mapping, by part; an empty text leaves the part out.
+/// The texts of a mapping, by part; the part of an empty text is left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MappingText {
     /// A column of prompts or of conversations, or a template such as `Read this: {{ text }}`.
@@ -133,7 +133,7 @@ impl MappingText {
 #[derive(Debug)]
 enum Source {
     Column(String),
-    /// Of this name in the environment.
+    /// A template of this name in the environment.
     Template(&'static str),
 }
 
@@ -147,7 +147,7 @@ enum Expected {
     LastTurn,
 }
 
-/// A mapping that fits the columns of a file.
+/// A mapping, checked against the columns of a file.
 #[derive(Debug)]
 pub(super) struct Mapping {
     prompt: Source,
@@ -167,7 +167,7 @@ impl Mapping {
     /// have the narrowest type of their cells. `stem`: begins the ids of rows if no column has ids.
     ///
     /// # Errors
-    /// A part names no column, or is no template.
+    /// A part names no column, or is not a template.
     pub(super) fn new(text: &MappingText, survey: &Survey, schema: Option<&Value>, stem: &str) -> Result<Self, String> {
         let known = &survey.columns;
         let mut templates = crate::dataset::row_template::environment();

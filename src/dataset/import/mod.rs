@@ -20,7 +20,7 @@ use crate::task::PromptSet;
 use mapping::Mapping;
 use survey::Survey;
 
-/// Rows of a file, and the records that are none, each with its line.
+/// Rows of an imported file, and its malformed records with their lines.
 #[derive(Debug, Clone, Default)]
 pub struct ImportedRows {
     /// The mapping with its guessed parts.

@@ -147,12 +147,12 @@ fn is_utc(kind: &Type) -> bool {
     let info = kind.get_basic_info();
     match info.logical_type_ref() {
         Some(LogicalType::Timestamp(time)) => time.is_adjusted_to_u_t_c,
-        // Of files older than that, the format says so; of 96 bits it says nothing.
+        // Older files say so by the converted type; 96-bit timestamps say nothing.
         _ => matches!(info.converted_type(), ConvertedType::TIMESTAMP_MILLIS | ConvertedType::TIMESTAMP_MICROS),
     }
 }
 
-/// Of numbers that are nanoseconds: as [`is_utc`].
+/// As [`is_utc`], for timestamps in nanoseconds; else `None`.
 fn nanoseconds(kind: &Type) -> Option<bool> {
     match kind.get_basic_info().logical_type_ref() {
         Some(LogicalType::Timestamp(time)) if time.unit == TimeUnit::NANOS => Some(time.is_adjusted_to_u_t_c),

@@ -20,7 +20,7 @@ const DELIMITERS: [u8; 4] = *b",;\t|";
 /// Follows the text of a CSV file: a record of its own, unless a quote is still open there.
 const END: &str = "\n\0";
 
-/// How a file holds its records.
+/// The file format of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A header, then a record a line; `,`, `;`, tabs or `|` between the cells.
@@ -60,7 +60,7 @@ type Records = Box<dyn Iterator<Item = Result<Record, (usize, String)>>>;
 
 /// Records of an import at most.
 const MAX_RECORDS: usize = 1_000_000;
-/// What they take in memory, about: a file of some KiB can hold any number of bytes.
+/// Approximate memory of the records: a file of some KiB can hold any number of bytes.
 const MAX_RECORD_BYTES: usize = 1 << 30;
 /// One record of CSV at most.
 const MAX_CSV_RECORD_BYTES: usize = 64 << 20;
@@ -68,7 +68,7 @@ const MAX_CSV_RECORD_BYTES: usize = 64 << 20;
 /// The first `most` records of a file.
 ///
 /// # Errors
-/// The file cannot be read, or a line of it is no record; the error names the line.
+/// The file cannot be read, or a line of it is not a record; the error names the line.
 pub fn read_records(path: &Path, most: usize) -> Result<Vec<Record>, DatasetError> {
     records(path, most)?.collect()
 }
@@ -110,7 +110,7 @@ pub(super) fn records(
     }))
 }
 
-/// Of a value in memory, about.
+/// Estimates the bytes that a value takes in memory.
 fn size_of_value(value: &Value) -> usize {
     let own = size_of::<Value>() + size_of::<String>();
     own + match value {
@@ -167,7 +167,7 @@ fn json(text: String) -> Records {
     }))
 }
 
-/// What is left of a list.
+/// The unread rest of a JSON list.
 struct JsonList {
     text: String,
     at: usize,
@@ -273,7 +273,7 @@ fn csv(mut reader: impl BufRead + 'static) -> std::io::Result<Records> {
     })))
 }
 
-/// What is read for one record is bounded: a quote that is not closed makes one of all the rest.
+/// A reader with a limit per record: a quote that is not closed would make one record of the rest.
 struct LimitedReader<R> {
     reader: R,
     left: Rc<Cell<usize>>,
@@ -308,7 +308,7 @@ fn bad_cells(names: &[String], cells: &csv::StringRecord) -> Option<String> {
     Some(format!("{cells}, but the header names {columns}; {advice}"))
 }
 
-/// The one that stands most often in the header, quoted names aside.
+/// The one that occurs most often in the header, quoted names aside.
 fn delimiter_of(header: &[u8]) -> u8 {
     let mut counts = [0; DELIMITERS.len()];
     let mut quoted = false;
@@ -319,7 +319,7 @@ fn delimiter_of(header: &[u8]) -> u8 {
             _ => {}
         }
     }
-    // Of equal ones the first.
+    // Ties go to the first.
     let best = (0..counts.len()).rev().max_by_key(|place| counts[*place]).unwrap_or(0);
     DELIMITERS[best]
 }

@@ -1,4 +1,4 @@
-//! What a mapping has to know of all records before the first becomes a row; the records themselves are not kept.
+//! A first pass over all records: the facts that a mapping needs before it builds rows. Records are not kept.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -22,7 +22,7 @@ pub(super) struct Survey {
     known: HashSet<String>,
     /// Fields of objects in columns, such as `reward_model.ground_truth`.
     nested: BTreeSet<String>,
-    /// Of the texts of each column and nested field; none where answers have a schema.
+    /// The types of each column's and nested field's texts; empty where answers have a schema.
     types: BTreeMap<String, ColumnType>,
 }
 
@@ -78,7 +78,7 @@ impl Survey {
         self.known.contains(name) || self.nested.contains(name)
     }
 
-    /// What a name may have meant.
+    /// Names to suggest for a misspelt one.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.columns.iter().chain(&self.nested).map(String::as_str)
     }

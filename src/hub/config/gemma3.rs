@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::options::{DecoderOptions, Scope, SlidingWindow};
 use super::{Architecture, HubError, ModelConfig, Reader, RopeScaling};
 
-/// What Google's files leave out, as transformers' `Gemma3TextConfig` assumes it.
+/// Defaults of transformers' `Gemma3TextConfig` for keys that Google's files leave out.
 const DEFAULTS: [(&str, usize); 5] = [
     ("vocab_size", 262_208),
     ("num_attention_heads", 8),

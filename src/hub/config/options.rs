@@ -1,8 +1,8 @@
-//! What the layers of a decoder compute, as data: the code that computes them asks these, never for a family.
+//! The options of a decoder's layers as data: the code that computes them asks these, never for a family.
 
 use super::{Architecture, ModelConfig, RopeScaling};
 
-/// What a gate of the feed-forward block goes through.
+/// The activation function of the feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     Silu,
@@ -19,7 +19,7 @@ impl Activation {
     }
 }
 
-/// What a layer's queries see.
+/// The range of tokens that a layer's queries see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Every token before.
@@ -28,7 +28,7 @@ pub enum Scope {
     Window,
 }
 
-/// Layers whose queries see the last tokens alone.
+/// The layers whose queries see only the last tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlidingWindow {
     /// Tokens that a query sees, its own included.
@@ -39,7 +39,7 @@ pub struct SlidingWindow {
     pub rope_theta: f64,
 }
 
-/// The parts in which families differ.
+/// The options in which families of decoders differ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
     /// Norms of each query head and each key head.
@@ -84,16 +84,16 @@ impl DecoderOptions {
     }
 }
 
-/// The names of a layer's norms of the residual stream and of what is added to it.
+/// Tensor names of a layer's norms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NormNames {
     /// Before attention.
     pub input: &'static str,
-    /// Of attention's output, where it has a norm.
+    /// After attention, where there is one.
     pub attention_output: &'static str,
     /// Before the feed-forward block.
     pub middle: &'static str,
-    /// Of the feed-forward block's output, where it has a norm.
+    /// After the feed-forward block, where there is one.
     pub down: &'static str,
 }
 
@@ -110,13 +110,13 @@ impl ModelConfig {
         }
     }
 
-    /// What a layer's queries see.
+    /// The tokens that a layer's queries see.
     pub fn scope(&self, layer: usize) -> Scope {
         let window = self.options.window.as_ref();
         window.and_then(|window| window.scopes.get(layer)).copied().unwrap_or(Scope::Everything)
     }
 
-    /// What products of queries and keys are divided by.
+    /// The divisor of attention scores.
     pub fn attention_divisor(&self) -> f64 {
         self.options.query_scalar.unwrap_or(self.head_dim as f64).sqrt()
     }

@@ -1,4 +1,4 @@
-//! What a `config.json` is taken for, and what is refused.
+//! Tests: how each `config.json` is read, and what is refused.
 
 use super::*;
 

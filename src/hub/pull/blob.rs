@@ -72,7 +72,7 @@ fn is_whole(path: &Path, file: &RemoteFile, on_progress: &mut dyn FnMut(u64)) ->
     std::fs::remove_file(path).map(|()| false)
 }
 
-/// The hash by which a file is listed.
+/// The hash that the Hub lists for a file.
 #[derive(Clone)]
 enum Hasher {
     Sha256(Sha256),
@@ -116,19 +116,18 @@ impl Hasher {
     }
 }
 
-/// What has arrived of a file, under a name of its own, locked while this process fetches it; the next byte is written
-/// at its end.
+/// A partly downloaded file, locked while this process fetches it; the next byte is appended.
 struct PartialDownload {
     path: PathBuf,
     file: File,
-    /// Of all its bytes; `fresh` of none.
+    /// Hashes all its bytes; `fresh` has hashed none.
     hasher: Hasher,
     fresh: Hasher,
     length: u64,
 }
 
 impl PartialDownload {
-    /// What an earlier attempt left; more bytes than the file has cannot be a beginning of it and are dropped.
+    /// Opens the remains of an earlier attempt; more bytes than the file has are dropped.
     fn open(path: PathBuf, listed: &RemoteFile) -> Result<Self, PullError> {
         let disk = |source| PullError::Disk { path: path.clone(), source };
         let mut file =

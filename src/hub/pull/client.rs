@@ -62,7 +62,7 @@ impl Client {
         Err(broken(format!("more than {MAX_REDIRECTS} redirects")))
     }
 
-    /// What a status that is no success means.
+    /// The error for a status other than success.
     pub(super) fn status_error(&self, url: &str, status: u16) -> PullError {
         let has_token = self.token.is_some();
         let remedy = match status {

@@ -1,4 +1,4 @@
-//! What a model's repository holds at one commit, and which of it a model needs.
+//! The files of a model's repository at one commit, and those that a model needs.
 
 use std::io::Read;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The longest list of files that is read.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// What a file's bytes must hash to, in hex.
+/// The expected hash of a file, in hex.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Checksum {
     /// SHA-256, of files in large file storage.
@@ -41,7 +41,7 @@ pub(super) struct RemoteFile {
     pub(super) checksum: Checksum,
 }
 
-/// The files of a commit that are not directories deep.
+/// The files at the top level of a commit.
 #[derive(Debug)]
 pub(super) struct Listing {
     name: String,
@@ -123,7 +123,7 @@ impl Listing {
         format!("{}/{}/resolve/{}/{}", client.endpoint, self.name, self.commit, file.name)
     }
 
-    /// The small files that say what the others are, and all that is no weights.
+    /// The small files that say what the others are, and all that is not weights.
     pub(super) fn first(&self) -> impl Iterator<Item = &RemoteFile> {
         self.files.iter().filter(|file| !file.name.ends_with(".safetensors"))
     }

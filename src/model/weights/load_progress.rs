@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Weights being read: progress is reported after every tensor.
+/// Progress of loading weights, reported after every tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadProgress<'a> {
     pub model: &'a str,
@@ -23,7 +23,7 @@ pub fn watch_loading(watcher: impl Fn(LoadProgress<'_>) + Send + Sync + 'static)
     let _ = WATCHER.set(Box::new(watcher));
 }
 
-/// Counts the bytes of one model; starts over when all were taken, as where a second copy is made of the same files.
+/// Counts the loaded bytes of one model; restarts when a second copy is loaded from the same files.
 #[derive(Debug)]
 pub(super) struct Counter {
     model: String,

@@ -8,7 +8,7 @@ use super::tensor_names;
 use crate::hub::ModelConfig;
 use crate::kernels::philox::uniform_weights_on;
 
-/// What each tensor is drawn from.
+/// The distribution of each tensor's initial values.
 #[derive(Debug)]
 pub(super) struct RandomInit {
     seed: u64,

@@ -137,11 +137,11 @@ impl Fields<'_> {
     }
 }
 
-/// Items of a conversation -> turns: what one answer consisted of is one turn again.
+/// Joins the items of a conversation into turns.
 #[derive(Default)]
 struct Turns {
     messages: Vec<Message>,
-    /// Of the answer that is being put together: its fields as of a chat's turn, and the place of its first item.
+    /// The assistant message under construction: the place of its first item, and its fields as in a chat.
     answer: Option<(String, Map<String, Json>)>,
 }
 

@@ -1,4 +1,4 @@
-//! What bodies are read as, and by which name they are refused.
+//! Tests: how bodies are read, and by which name they are refused.
 
 use serde_json::json;
 

@@ -22,7 +22,7 @@ fn signal(mixed: usize, best: usize, worst: usize) -> Signal {
 const SETTINGS: SignalSettings =
     SignalSettings { completions_per_prompt: 8, prompt_groups_per_step: 8, max_completion_tokens: 96 };
 
-/// What is said of groups without a valid completion before the run.
+/// The text about groups without a valid completion before the run.
 #[test]
 fn guidance_is_said_beforehand() {
     let check = |signal: Signal, guidance: Guidance, verdict, text: &str| {
@@ -165,7 +165,7 @@ fn other_group_sizes_are_estimated_a_prompt_at_a_time() {
         let found = other_size(signal, size);
         assert!((found.informative - expected).abs() < 1e-12, "{found:?}, expected {expected}");
     };
-    // Of 4 of 8 each: subsets of 4 that are alike, 2 of C(8, 4) = 70; the other half of the prompts is solved.
+    // 4 of 8 are valid in each: of C(8, 4) = 70 subsets of 4, 2 are alike; the other half of the prompts is solved.
     let half = signal(16, 16, 0);
     check(&half, 4, 0.5 * (1.0 - 2.0 / 70.0));
     check(&half, 8, 0.5);

@@ -12,7 +12,7 @@ use crate::run::EvalSummary;
 use crate::score::FailureClass;
 use crate::statistics::smooth;
 
-/// Of the failure classes; more steps are averaged.
+/// Bars of the failure classes; more steps are averaged.
 const MAX_BARS: usize = 60;
 
 /// A chart of metrics: title, whether they are shares, and each metric with its label.
@@ -103,7 +103,7 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
     drawn
 }
 
-/// Of the page's eleven fills; the last is grey.
+/// An index into the page's eleven fills; the last is grey.
 fn color_of(class: FailureClass) -> usize {
     match FailureClass::ALL.iter().position(|known| *known == class) {
         _ if class == FailureClass::Other => 11,

@@ -8,7 +8,7 @@ use crate::format::percent;
 #[derive(Debug)]
 pub(in crate::report) struct Stacked<'a> {
     pub(in crate::report) title: &'a str,
-    /// Of each part: its index in the palette of parts, from 1, and its name.
+    /// Each part's index in the palette, from 1, and its name.
     pub(in crate::report) labels: Vec<(usize, &'a str)>,
     pub(in crate::report) bars: Vec<Bar>,
 }

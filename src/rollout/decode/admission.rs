@@ -1,4 +1,4 @@
-//! Which requests are decoded: as many as there is room for, with places in the cache that grow with their completions.
+//! Which requests are decoded: as many as there are slots for; a completion's slots grow with it.
 
 use std::collections::VecDeque;
 
@@ -39,7 +39,7 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    /// Prefills the prompts for which there is room, and draws the first token of their completions.
+    /// Prefills the prompts that fit, and samples the first token of their completions.
     pub(super) fn admit(&mut self) -> Result<()> {
         // A prefill reads all weights once more: it waits for several rows.
         if !self.rows.is_empty() && self.limits.rows - self.rows.len() < self.limits.rows.div_ceil(8) {
@@ -90,7 +90,7 @@ impl DecodeBatch<'_> {
         taken
     }
 
-    /// Gives rows more places where the next pass would leave theirs. Where there are none left the youngest row is given
+    /// Gives rows more slots where the next pass would leave theirs. Where there are none left the youngest row is given
     /// up and waits again: it will have the same random numbers.
     pub(super) fn grow(&mut self) -> Result<()> {
         let needs = |row: &Row| row.length() + row.draft.tokens.len();

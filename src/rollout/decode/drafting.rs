@@ -13,7 +13,7 @@ impl DecodeBatch<'_> {
         // The least that a row of its own would have to give.
         let least = rows as f64 / (balanced + rows) as f64;
         for row in &mut self.rows {
-            // The last token of a completion is drawn and not fed.
+            // The last token of a completion is sampled and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
             let most = if row.needs_newest(&self.requests) { 0 } else { most };
             let most = most.min(self.requests[&row.request].sampling.draft_tokens);

@@ -14,7 +14,7 @@ impl Row {
         (self.request, self.sample)
     }
 
-    /// Of its tokens, the pending one included.
+    /// Tokens so far, the pending one included.
     pub(super) fn length(&self) -> usize {
         self.completion.token_ids.len() + usize::from(self.pending.is_some())
     }
@@ -29,7 +29,7 @@ impl Row {
         fed
     }
 
-    /// Whether its next pass waits for its newest token to be known here: for its mask, or because it is drawn here.
+    /// Whether its next pass waits for its newest token to be known here: for its mask, or because it is sampled here.
     pub(super) fn needs_newest(&self, requests: &BTreeMap<u64, ActiveRequest>) -> bool {
         self.constrained.is_some() || requests[&self.request].request.shaping.is_some()
     }

@@ -20,7 +20,7 @@ const ROOM: DecodeLimits = DecodeLimits {
     padded_drafted: |rows| rows,
 };
 
-/// Of 61 tokens, with weights so sharp that completions repeat themselves.
+/// A model of 61 tokens, with weights so sharp that completions repeat themselves.
 fn model() -> Decoder {
     let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":61,"hidden_size":32,"intermediate_size":48,
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,

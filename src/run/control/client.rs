@@ -157,7 +157,7 @@ impl PostedRequest {
     fn new_answers(&mut self) -> Vec<Answer> {
         let mut bytes = Vec::new();
         let open = crate::files::open(&self.answers);
-        // What was read before an error counts; the rest is read by the next call.
+        // Bytes read before an error count; the next call reads the rest.
         let _ = open.and_then(|mut file| {
             file.seek(SeekFrom::Start(self.read_bytes)).and_then(|_| file.read_to_end(&mut bytes))
         });

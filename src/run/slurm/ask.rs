@@ -42,7 +42,7 @@ pub fn ask_slurm(runs: impl IntoIterator<Item = PathBuf>, recently: Duration) ->
     Ok(())
 }
 
-/// What `squeue` knows of these jobs.
+/// Asks `squeue` about these jobs.
 fn job_lines(jobs: impl Iterator<Item = u64>) -> Result<Vec<JobLine>, RunError> {
     // Each twice: of a single one that it does not know, squeue says so as an error.
     let ids: Vec<String> = jobs.flat_map(|job| [job.to_string(), job.to_string()]).collect();
@@ -64,7 +64,7 @@ fn job_line(line: &str) -> Option<JobLine> {
     })
 }
 
-/// Of a local time as Slurm prints it; `None` for `N/A`.
+/// Parses a local time as Slurm prints it; `None` for `N/A`.
 fn local_ms(text: &str) -> Option<u64> {
     let time: jiff::civil::DateTime = text.trim().parse().ok()?;
     u64::try_from(time.to_zoned(jiff::tz::TimeZone::system()).ok()?.timestamp().as_millisecond()).ok()
@@ -129,7 +129,7 @@ pub(in crate::run) fn enter_job(run: &Path) -> Result<Option<u64>, RunError> {
 /// Cancels the job of a run; returns what was done, `None` without a job.
 ///
 /// # Errors
-/// What `scancel` says.
+/// `scancel`'s message.
 pub(in crate::run) fn cancel_job(run: &Path) -> Result<Option<String>, RunError> {
     let Some((job, id)) = live_job(run)?.and_then(|job| job.job.map(|id| (job, id))) else { return Ok(None) };
     call("scancel", Command::new("scancel").arg(id.to_string()))?;

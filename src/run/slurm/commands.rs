@@ -10,7 +10,7 @@ use crate::run::subprocess::output_within;
 /// How long a controller may take; Slurm's commands wait about as long themselves.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a command prints.
+/// Returns a command's output.
 ///
 /// # Errors
 /// [`RunError::NoSlurm`] where it is not installed, [`RunError::Slurm`] with what it says.

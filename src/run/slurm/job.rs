@@ -14,9 +14,9 @@ use crate::run::worker_state::{State, Status};
 
 /// In the run's folder.
 pub const SLURM_FILE: &str = "slurm.json";
-/// Of a job that Slurm no longer knows.
+/// State of a job that Slurm no longer knows.
 const UNKNOWN: &str = "UNKNOWN";
-/// What Slurm said longer ago is shown with its time.
+/// Older states are shown with their time.
 const OLD_MS: u64 = 60_000;
 /// A submission takes no longer.
 const SUBMISSION_MS: u64 = 120_000;
@@ -47,7 +47,7 @@ pub struct SlurmJob {
     pub expected_start_ms: Option<u64>,
     /// When Slurm said so.
     pub asked_ms: u64,
-    /// What a job wrote last that ended before its worker started.
+    /// The last line of a job's output, if it ended before its worker started.
     #[serde(default)]
     pub last_line: String,
 }
@@ -186,7 +186,7 @@ impl SlurmJob {
         format!("{} in partition {}, {}{on}", self.name(), self.request.partition, self.request.described())
     }
 
-    /// What it waits for, as a sentence.
+    /// Says why it is pending.
     pub fn waits(&self) -> String {
         let (request, reason) = (&self.request, &self.reason);
         let mut text = format!("{} in partition {}, {}", self.name(), request.partition, request.described());
@@ -232,7 +232,7 @@ impl SlurmJob {
     }
 }
 
-/// What Slurm's most frequent reasons mean.
+/// Explains Slurm's most frequent reasons.
 fn meaning(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "Resources" => "not enough is free",
@@ -259,7 +259,7 @@ pub(super) struct JobLine {
     pub(super) state: String,
     pub(super) reason: String,
     pub(super) node_list: String,
-    /// Of a pending job, expected.
+    /// Expected start of a pending job.
     pub(super) start_ms: Option<u64>,
 }
 
@@ -283,7 +283,7 @@ mod tests {
         }
     }
 
-    /// Of a worker that wrote last at `updated_ms`.
+    /// A worker that wrote last at `updated_ms`.
     fn worker(status: Status, updated_ms: u64) -> Option<State> {
         Some(State {
             version: FORMAT_VERSION,

@@ -14,7 +14,7 @@ pub struct Partition {
     pub is_up: bool,
     pub nodes: usize,
     pub idle_nodes: usize,
-    /// Of its largest node; 0 without GPUs.
+    /// GPUs of the largest node; 0 without GPUs.
     pub gpus_per_node: usize,
     pub cpus_per_node: usize,
     /// As Slurm writes it.
@@ -59,7 +59,7 @@ fn parse(text: &str) -> Vec<Partition> {
     found
 }
 
-/// Of `gpu:h100:8(S:0-1),nvme:1`; `(null)` has none.
+/// Counts the GPUs in `gpu:h100:8(S:0-1),nvme:1`; 0 for `(null)`.
 fn gpus(gres: &str) -> usize {
     let without_sockets = |item: &str| item.split('(').next().unwrap_or_default().to_owned();
     let items = gres.split(',').map(without_sockets).filter(|item| item == "gpu" || item.starts_with("gpu:"));

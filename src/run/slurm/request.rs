@@ -1,4 +1,4 @@
-//! What a run asks of Slurm, and the job script made of it.
+//! A run's request to Slurm, and its job script.
 
 use serde::{Deserialize, Serialize};
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::score::json_schema::count_values;
 use crate::task::referenced_part;
 
-/// How a lazy model fills in values.
+/// How a degenerate answer fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FillStyle {
     /// `null` for every property.
@@ -38,7 +38,7 @@ fn spend(left: &Cell<usize>) -> bool {
     left.replace(left.get().saturating_sub(1)) > 0
 }
 
-/// What a text takes besides its value; a short one nothing.
+/// Spends for a long text.
 fn take_bytes(left: &Cell<usize>, bytes: usize) {
     left.set(left.get().saturating_sub(bytes / BYTES_PER_VALUE));
 }
@@ -80,7 +80,7 @@ fn fill(root: &Value, schema: &Value, habit: FillStyle, depth: usize, left: &Cel
         "array" => {
             let before = left.get();
             let item = keywords.get("items").map_or(Value::Null, next);
-            // What costs nothing to make (`true`, no `items`, too deep) costs memory each time it is repeated.
+            // Values that are free to make (`true`, no `items`, too deep) take memory each time they are repeated.
             let each = (before - left.get()).max(1);
             let count = at_least(keywords, "minItems", habit).min(left.get() / each);
             left.set(left.get() - each * count);

@@ -4,7 +4,7 @@ use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// Letters of a text; a pattern that asks for more has no lazy answer.
 const MAX_CHARS: usize = 4_096;
-/// What a lazy model writes where the pattern allows it.
+/// Characters of a degenerate answer, where the pattern allows them.
 const USUAL: [char; 5] = ['x', 'X', '0', ' ', '-'];
 
 /// Built of the least that each part of the pattern takes; `None` where that is long. Boundaries of words and ends of
@@ -27,7 +27,7 @@ fn add(part: &Hir, text: &mut String) -> bool {
             text.len() <= MAX_CHARS
         }
         HirKind::Repetition(repetition) => {
-            // What need not add anything is not repeated.
+            // Optional parts are not repeated.
             let is_optional = repetition.sub.properties().minimum_len() == Some(0);
             let times = if is_optional { 0 } else { repetition.min };
             (0..times).all(|_| add(&repetition.sub, text))

@@ -1,4 +1,4 @@
-//! What a scorer's program answers, as JSON, and the verdict that it is.
+//! The JSON answer of a scorer's program, and the verdict made of it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,14 +9,14 @@ use super::failed;
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, OrderedMap, Reason, Tier};
 
-/// Of one answer; more are left out.
+/// Reasons of one answer; more are left out.
 const MAX_REASONS: usize = 100;
 const MAX_METRICS: usize = 16;
 const MAX_TEXT_CHARS: usize = 2_000;
 /// Names of failure classes that are kept apart; a scorer that writes its reasons there would fill a run's log.
 const MAX_CLASSES: usize = 64;
 
-/// One line of a program.
+/// One answer line of a program.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     pub(super) id: u64,
@@ -29,7 +29,7 @@ pub(super) struct Answer {
     metrics: Map<String, Value>,
     exact: Option<bool>,
     fields: Option<OrderedMap<bool>>,
-    /// What a program says of itself when it could not score.
+    /// The program's message where it could not score.
     error: Option<String>,
 }
 
@@ -52,12 +52,12 @@ fn one() -> usize {
     1
 }
 
-/// The classes that a program has named.
+/// The failure classes that a program has named.
 #[derive(Debug, Default)]
 pub(super) struct Classes(Mutex<Vec<FailureClass>>);
 
 impl Classes {
-    /// The class of a name; `other` for one too many, and for what is no name.
+    /// The class of a name; `other` for one too many, and for what is not a name.
     fn class_of(&self, name: &str) -> FailureClass {
         let Some(class) = FailureClass::from_key(name) else { return FailureClass::Other };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +76,7 @@ impl Classes {
 
 impl Answer {
     /// # Errors
-    /// A sentence: the line is no answer.
+    /// A sentence: the line is not an answer.
     pub(super) fn read(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| {
             let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
@@ -118,7 +118,7 @@ impl Answer {
             _ => Some(named.unwrap_or(FailureClass::Other)),
         };
         let reasons: Vec<Reason> = self.reasons.into_iter().take(MAX_REASONS).map(reason).collect();
-        // Of a valid answer they are no faults.
+        // A valid answer has warnings, no errors.
         let (errors, warnings) = match tier {
             Tier::Valid => (Vec::new(), reasons.into_iter().map(|reason| reason.message).collect()),
             _ => (reasons, Vec::new()),

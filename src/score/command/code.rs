@@ -18,7 +18,7 @@ use crate::task::{CodeRules, CommandRules, FILE_ARGUMENT};
 /// Findings of one answer that are listed.
 const MAX_FINDINGS: usize = 100;
 
-/// What a checker says about a place of the file.
+/// A checker's message about a place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Finding {
     place: Place,
@@ -120,7 +120,7 @@ fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
     }
 }
 
-/// What linters and compilers write about a file: `FILE:3:5: message` (gcc, ruff, shellcheck), `FILE: line 3: message`
+/// Parses the output of linters and compilers: `FILE:3:5: message` (gcc, ruff, shellcheck), `FILE: line 3: message`
 /// (bash), `File "FILE", line 3` and the message further down (Python), `FILE(3,5): message` (tsc), and the message
 /// before ` --> FILE:3:5` (rustc).
 fn findings(output: &str, file: &str) -> Vec<Finding> {
@@ -144,7 +144,7 @@ fn findings(output: &str, file: &str) -> Vec<Finding> {
             _ => None,
         };
         let message = shorten(message.map_or(own, |line| line.trim()));
-        // Of gcc and rustc; a note of shellcheck breaks a rule.
+        // Notes of gcc and rustc are left out; a note of shellcheck breaks a rule.
         let rule = rule_of(&message);
         let is_remark = rule.is_none() && ["note:", "help:"].iter().any(|word| message.starts_with(word));
         if message.is_empty() || is_remark {
@@ -161,8 +161,8 @@ fn findings(output: &str, file: &str) -> Vec<Finding> {
     found
 }
 
-/// What stands behind the file's name in a line, and where it begins. Without a file, what is read from standard input
-/// has several names.
+/// The text behind the file's name in a line, and where it begins. Without a file, standard input has several
+/// names.
 fn after_name<'l>(line: &'l str, file: &str) -> Option<(&'l str, usize)> {
     let names: &[&str] = if file == "-" { &["<stdin>", "<unknown>", "stdin", "-", "bash", "sh"] } else { &[file] };
     names.iter().find_map(|name| {
@@ -186,7 +186,7 @@ fn rule_of(message: &str) -> Option<String> {
     found.iter().skip(1).flatten().next().map(|rule| rule.as_str().to_owned())
 }
 
-/// What the first Markdown fence holds, and where that begins; a fence that is not closed ends with the text.
+/// The content of the first Markdown fence, and where it begins; an open fence ends with the text.
 fn fenced(text: &str) -> Option<(usize, &str)> {
     const FENCE: &str = "```";
     let opens = |at: usize| at == 0 || text[..at].ends_with('\n');

@@ -37,7 +37,7 @@ const MAX_CACHED_VERDICTS: usize = 65_536;
 
 type Key = [u8; 16];
 
-/// A program that is trusted, and the processes of it that run.
+/// A trusted scoring program, and its running processes.
 #[derive(Debug)]
 pub(super) struct CommandScorer {
     rules: CommandRules,
@@ -202,7 +202,7 @@ mod tests {
     use crate::score::FailureClass;
     use crate::task::CodeRules;
 
-    /// Of a program with these rules beside `command`.
+    /// A scorer whose program has these rules beside `command`.
     fn scorer(
         program: &[&str],
         files: &[(&str, &str)],

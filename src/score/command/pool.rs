@@ -16,7 +16,7 @@ use crate::task::CommandRules;
 /// Lines that a process may have before it answers the first: what it takes to keep it busy.
 const LINES_UNDER_WAY: usize = 256;
 const BYTES_UNDER_WAY: usize = 1 << 18;
-/// What a program may take to start, besides the time for its first answer: an interpreter that loads its modules.
+/// Start-up time that a program may take besides its first answer: an interpreter loads its modules.
 pub(super) const START: Duration = Duration::from_secs(60);
 /// Fewer questions are not worth another process.
 const MIN_QUESTIONS: usize = 16;
@@ -47,7 +47,7 @@ struct LineProcess {
     _copies: PrivateFolder,
 }
 
-/// The questions that no process has, and their answers.
+/// Questions not yet given to a process, and the answers so far.
 struct Work<'q> {
     questions: &'q [&'q Question<'q>],
     waiting: Mutex<Vec<usize>>,
@@ -57,7 +57,7 @@ struct Work<'q> {
     keep_going: &'q (dyn Fn() -> bool + Sync),
 }
 
-/// Why a process cannot be asked further, and the questions that it has not answered, oldest first.
+/// Why a process takes no more questions, and those that it has not answered, oldest first.
 struct BrokenProcess {
     why: String,
     held: Vec<usize>,

@@ -17,7 +17,7 @@ use crate::task::CommandRules;
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 16;
-/// Of what a program writes on standard error, the end that is kept.
+/// Bytes of standard error that are kept: its end.
 const MAX_STDERR_BYTES: usize = 4_096;
 /// How soon it is noticed that nobody waits for an answer any more.
 const LOOK: Duration = Duration::from_millis(100);
@@ -40,7 +40,7 @@ pub(super) struct Process {
     _home: PrivateFolder,
 }
 
-/// What a process is to run.
+/// The program that a process runs.
 #[derive(Debug)]
 pub(super) struct Program<'a> {
     pub(super) program: PathBuf,
@@ -84,7 +84,7 @@ fn search_path() -> OsString {
     std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
 }
 
-/// What became of waiting for a process.
+/// The result of waiting for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitOutcome {
     /// Something was read or written.

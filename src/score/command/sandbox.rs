@@ -24,7 +24,7 @@ use init::{DESCRIPTORS, MAX_PROCESSES, ROLE, Reply};
 /// For a launcher to start a program on a busy machine, and for killed processes to end.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What this kernel holds a scorer's process to.
+/// The restrictions that this kernel can put on a scorer's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Isolation {
     /// It has a network of its own, without any host in it. Sockets by path are files, and stay reachable.
@@ -48,7 +48,7 @@ pub fn isolation() -> Isolation {
     Isolation { network: holds, processes: is_counted.then_some(MAX_PROCESSES), process_namespace: holds }
 }
 
-/// A program, and all that it has started; dropped, they are killed.
+/// A running program with all that it started; dropping it kills them.
 #[derive(Debug)]
 pub(super) struct SandboxedProgram {
     /// Its init ends with this end of the connection.
@@ -107,7 +107,7 @@ impl Drop for SandboxedProgram {
     }
 }
 
-/// The process that starts programs for this one: small, whatever this one has in memory.
+/// The process that starts programs: small, whatever memory this one uses.
 #[derive(Debug)]
 struct Launcher {
     process: Child,

@@ -13,7 +13,7 @@ use crate::files::{self, Access};
 const LOCK: &str = "lock";
 const WORK: &str = "work";
 
-/// A new folder under a name that nobody can guess.
+/// A new folder with an unpredictable name.
 #[derive(Debug)]
 pub(super) struct PrivateFolder {
     folder: PathBuf,

@@ -8,7 +8,7 @@ use regex::{Captures, Regex};
 /// Suppressions of one answer that are named.
 const MAX_LISTED: usize = 10;
 
-/// What stands in a comment: the word that the checker looks for.
+/// Words of comments that checkers look for.
 const WORDS: &str = r"(?ix)
     \#[\ \t]*(shellcheck)[\ \t]
   | \#[\ \t]*(?:ruff|flake8)[\ \t]*:[\ \t]*(noqa|disable|ignore|file-ignore|isort)
@@ -24,7 +24,7 @@ const WORDS: &str = r"(?ix)
   | \b(nolint|noinspection|nosemgrep|cppcheck-suppress|lint:ignore|no\ critic|clang-format\ off|jshint|jslint)
 ";
 
-/// What is code of its own, and can be left out.
+/// Statements that can be left out.
 const STATEMENTS: &str = r#"(?mx)
     ^[\ \t]*\#[\ \t]*pragma[\ \t]+(?:GCC|clang|warning)\b.*$
   | ^[\ \t]*\#[\ \t]*(?:line[\ \t]+)?[0-9]+[\ \t]+"[^"\n]*".*$
@@ -34,7 +34,7 @@ const STATEMENTS: &str = r#"(?mx)
   | \{-\#\s*OPTIONS[^}]*\#-\}
 "#;
 
-/// A source whose suppressions the checker does not see; each place in it is that of the source.
+/// A source whose suppressions are hidden from the checker, at the same positions.
 pub(super) struct UnsuppressedSource<'s> {
     pub(super) source: Cow<'s, str>,
     /// The first suppressions, each with its byte in the source.

@@ -14,24 +14,24 @@ use crate::score::Score;
 use crate::score::verdict::Verdict;
 use crate::task::{CommandMode, CommandRules};
 
-/// What a program was asked, and what became of it.
+/// A question to a program, and its result.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// The `[[reward]]` that it scores; `None` for `[score]`.
     pub part: Option<String>,
-    /// What it reads.
+    /// Its input.
     pub asked: String,
-    /// What it wrote on standard output; a checker of code on standard error, too.
+    /// Its standard output; of a checker of code also standard error.
     pub output: String,
     /// The end of what it wrote on standard error.
     pub complaint: String,
     pub seconds: f64,
-    /// Of this program alone.
+    /// The score by this program alone.
     pub score: Score,
 }
 
 impl CommandScorer {
-    /// Asks a process of its own, which has to start, and remembers nothing. `score`: of its verdict.
+    /// Asks a process of its own, which must start, and remembers nothing. `score`: of its verdict.
     pub(in crate::score) fn try_out(
         &self,
         answer: &str,

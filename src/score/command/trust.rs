@@ -20,7 +20,7 @@ pub struct Trust {
     /// SHA-256 in hex over the command, the names and the bytes of the files.
     pub digest: String,
     pub is_trusted: bool,
-    /// Of a program that this machine lacks: which, and how to install it.
+    /// A program that this machine lacks, and how to install it.
     pub missing: Option<String>,
     /// Not trusted, but a program of this task's folder was: it has changed since.
     pub has_changed: bool,
@@ -43,7 +43,7 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// What the task's scorers would run.
+    /// The programs that the task's scorers would run.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
         let programs = task.scorers().filter_map(|task| {
             let rules = task.command()?;
@@ -123,7 +123,7 @@ fn trusted_of(of: &Path) -> Vec<String> {
 /// The files of a scorer's program, as they were when they were found to be trusted.
 ///
 /// # Errors
-/// Of a program that may not run, or is not there.
+/// Refuses a program that may not run, or is not there.
 pub(super) fn check(task: &Task, rules: &CommandRules) -> Result<Vec<(String, Vec<u8>)>, ScoreError> {
     let files = task.command_files(rules)?;
     match Trust::for_scorer(task, rules, &files) {

@@ -12,7 +12,7 @@ use crate::task::CommandRules;
 const MAX_REASONS: usize = 20;
 /// Bytes of an output that are shown.
 pub(super) const MAX_SHOWN_BYTES: usize = 16 << 10;
-/// What an environment variable may hold.
+/// Bytes of an environment variable.
 const MAX_VARIABLE_BYTES: usize = 100_000;
 
 /// Lines of output as reasons without a place.
@@ -21,7 +21,7 @@ pub(super) fn line_reasons(output: &str) -> Vec<Reason> {
     lines.map(|line| Reason::at(shorten(line), Place { line: 1, column: 1 })).collect()
 }
 
-/// What processes wrote, as far as it is shown.
+/// The output of processes, up to a limit.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     pub(super) standard: String,
@@ -37,7 +37,7 @@ impl Output {
     }
 }
 
-/// A process that has ended.
+/// A finished process.
 pub(super) struct Run {
     pub(super) exit_code: Option<i32>,
     pub(super) output: String,

@@ -32,7 +32,7 @@ const USUAL: [&str; 14] = [
     "user-agent",
 ];
 
-/// The path of a request, found in the document.
+/// The documented path that a request matches.
 #[derive(Debug)]
 pub(super) struct Route<'m> {
     pub(super) operation: usize,
@@ -47,7 +47,7 @@ struct Address<'c, 'm> {
     written: Part<'m, &'m str>,
 }
 
-/// Violations; `Err`: the document's schema cannot be asked.
+/// Violations, or why the document's schema cannot be used.
 pub(super) type Checked<T> = Result<T, String>;
 
 /// Finds the operation of a request.
@@ -93,13 +93,13 @@ pub(super) fn route<'m>(
 }
 
 impl Address<'_, '_> {
-    /// The byte of the completion where a byte of the path stands.
+    /// The byte of the completion where a byte of the path is.
     fn byte(&self, of_path: usize) -> usize {
         StringPlaces::new(self.completion, self.written.at).locate(of_path)
     }
 }
 
-/// What an operation has against a request.
+/// Violations of an operation by a request.
 pub(super) fn check_request(
     api: &Api,
     completion: &str,
@@ -120,7 +120,7 @@ pub(super) fn check_request(
     Ok(checker.found)
 }
 
-/// What an operation has against a response.
+/// Violations of an operation by a response.
 pub(super) fn check_response(
     api: &Api,
     completion: &str,
@@ -305,7 +305,7 @@ impl Checker<'_> {
             if verdict == Ok(true) || (parameter.may_be_empty && text == "\"\"") {
                 return Ok(());
             }
-            // Of a value read as a string and as a number, the reading whose type fits.
+            // Where a value reads as a string and as a number, the reading whose type fits.
             let is_typed = |all: &Vec<Violation>| all.iter().all(|one| one.class != FailureClass::WrongType);
             if !found.as_ref().is_some_and(is_typed) {
                 let violations = schema.schema.violations(&text, &root, verdict);

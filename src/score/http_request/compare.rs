@@ -15,7 +15,7 @@ use crate::dataset::expected::Expectation;
 use crate::task::decode_path;
 use crate::task::openapi::escaped;
 
-/// A message with the text that it was read from, and the operation that its path leads to.
+/// A message with its source text and its operation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Side<'m> {
     pub(super) text: &'m str,
@@ -23,11 +23,11 @@ pub(super) struct Side<'m> {
     pub(super) routed: Option<&'m Route<'m>>,
 }
 
-/// What a comparison finds.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     pub(super) fields: OrderedMap<bool>,
-    /// What differs, at its place; nothing where the message is the expected one.
+    /// Differences from the expected message, each at its place.
     pub(super) differences: Vec<Violation>,
 }
 
@@ -141,7 +141,7 @@ impl Comparison {
                 self.differs(message, format!("/{key}/{}", escaped(&member.key)), at);
             }
         }
-        // Of a response they are the server's affair.
+        // Further headers of a response are up to the server.
         let is_request = matches!(found.start, Start::Request { .. });
         for member in own().filter(|_| is_request) {
             let is_wanted = wanted().any(|wanted| wanted.key.eq_ignore_ascii_case(&member.key));
@@ -210,7 +210,7 @@ fn values<'m>(api: &Api, side: Side<'m>) -> BTreeMap<String, (ParameterValue<'m>
     let mut values = BTreeMap::new();
     for parameter in parts.into_iter().flat_map(|parts| &parts.query) {
         if let Some((value, at, place)) = take_parameter(parameter, &mut left) {
-            // What is given twice is not expected so.
+            // A value given twice differs from one given once.
             values.insert(
                 parameter.name.clone(),
                 (value.unwrap_or_else(|_| ParameterValue::List(Vec::new())), at, place),

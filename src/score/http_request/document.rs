@@ -35,7 +35,7 @@ pub(super) struct Operation {
     pub(super) name: String,
     pub(super) method: String,
     pub(super) pointer: String,
-    /// What a message needs; where the document is at fault in an operation that the task does not use, a sentence.
+    /// The parts of a message; a sentence where an operation that the task does not use is faulty.
     pub(super) parts: Result<Parts, String>,
 }
 
@@ -275,7 +275,7 @@ impl Parameter {
         Ok(Some((place, Self { required: parameter.required || place == Place::Path, ..parameter })))
     }
 
-    /// What parameters and headers have in common.
+    /// The fields that parameters and headers share.
     fn described(document: &Value, at: &str, name: &str, value: &Value, (style, explode): (Style, bool)) -> Read<Self> {
         let is_true = |key: &str| value.get(key) == Some(&Value::Bool(true));
         let (pointer, is_json) = match (value.get("schema"), value.get("content").and_then(Value::as_object)) {
@@ -314,7 +314,7 @@ impl Body {
         })
     }
 
-    /// What a body of a `Content-Type` is; without one, JSON if the body may be that.
+    /// The content of a `Content-Type`; without one, JSON if the body may be that.
     pub(super) fn content(&self, media: Option<&str>) -> Option<&Content> {
         let Some(media) = media else {
             return self.contents.iter().find(|content| content.is_json()).or(self.contents.first());

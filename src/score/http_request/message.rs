@@ -16,7 +16,7 @@ const STATUS: &[&str] = &["status", "status_code"];
 const REQUEST: &[&[&str]] = &[METHOD, PATH, QUERY, HEADERS, BODY];
 const RESPONSE: &[&[&str]] = &[STATUS, HEADERS, BODY];
 
-/// A part of the message: the key that it stands under, and its value.
+/// A part of the message: its key and its value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'d, T> {
     pub(super) key: &'d str,
@@ -58,7 +58,7 @@ pub(super) fn read<'d>(part: MessagePart, root: &'d Value<'_>) -> Read<Message<'
         }
         MessagePart::Response => Start::Response { status: form.status(root, object)? },
     };
-    // What is unknown, and the second of two names for one part.
+    // Unknown members, and the second of two names for one part.
     let is_extra = |member: &&'d Member<'_>| {
         let names = known.iter().find(|names| names.contains(&&*member.key));
         names.is_none_or(|names| find(object, names).is_some_and(|first| !std::ptr::eq(first, *member)))
@@ -81,7 +81,7 @@ fn part_of<'d, T>(member: &'d Member<'_>, value: T) -> Part<'d, T> {
     Part { key: &member.key, at: member.value.start, value }
 }
 
-/// Says what a message looks like.
+/// Describes the form of a message.
 struct Form(MessagePart);
 
 impl Form {

@@ -38,7 +38,7 @@ impl MessageSchema {
         let nearest = self.places.iter().filter_map(inside).max_by_key(|(length, ..)| *length);
         nearest.map_or_else(
             || self.pointer.clone(),
-            // Of a parameter all is meant, not its schema alone.
+            // The whole parameter, not its schema alone.
             |(_, place, is_whole)| match place.strip_suffix("/schema") {
                 Some(parameter) if is_whole => parameter.to_owned(),
                 _ => place,
@@ -47,7 +47,7 @@ impl MessageSchema {
     }
 }
 
-/// A schema in the making.
+/// A schema under construction.
 struct Draft<'a> {
     schemas: &'a Schemas,
     definitions: Map<String, Value>,

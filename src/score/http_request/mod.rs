@@ -55,7 +55,7 @@ impl HttpRequest {
         })
     }
 
-    /// `is_stripped`: reasoning is no part of the answer.
+    /// `is_stripped`: reasoning is not part of the answer.
     pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, from));
         let operation = match self.operation_of(row) {

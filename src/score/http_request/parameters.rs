@@ -6,10 +6,10 @@ use super::super::json::{Kind, Object, Value, parse};
 use super::schemas::Shape;
 use crate::task::decode_path;
 
-/// What is given for a parameter, its texts decoded.
+/// The decoded value of a parameter.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum ParameterValue<'m> {
-    /// Of a path, a query, a header, or a string of JSON: what type it has is for the schema to say.
+    /// Text in a path, a query, a header or a JSON string: the schema says which type it has.
     Text(Cow<'m, str>),
     /// A number, true or false of JSON, as written.
     Literal(Cow<'m, str>),
@@ -18,7 +18,7 @@ pub(super) enum ParameterValue<'m> {
     Fields(Vec<(Cow<'m, str>, ParameterValue<'m>)>),
 }
 
-/// How values are written into text.
+/// The serialization style of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     /// A comma between items; one value a name where it explodes.
@@ -29,11 +29,11 @@ pub(super) enum Style {
     DeepObject,
 }
 
-/// How the scalars of a value are read.
+/// How scalars are parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     Strings,
-    /// What is written like a number, `true`, `false` or `null` is one.
+    /// Texts written like numbers, `true`, `false` or `null` are read as such.
     Scalars,
 }
 

@@ -74,7 +74,7 @@ fn bind<'p>(pieces: &'p [Piece], text: &str, found: &mut dyn FnMut(&'p str, usiz
             Piece::Variable(name) => {
                 let rest = &text[at..];
                 let segment = &rest[..rest.find('/').unwrap_or(rest.len())];
-                // Of `{a}-{b}`, the first takes as little as it can.
+                // In `{a}-{b}`, the first takes as little as it can.
                 let first = segment.chars().next()?.len_utf8();
                 let length = match pieces.get(index + 1) {
                     Some(Piece::Literal(next)) => first + rest[first..].find(next.as_str())?,

@@ -73,7 +73,7 @@ pub(super) fn query<'m>(completion: &str, message: &Message<'m>) -> Query<'m> {
     entries
 }
 
-/// What is given for a query parameter, in its style, and where; its entries leave the query. `Err`: it is given twice.
+/// Takes a parameter's entries out of the query and reads them in its style. `Err`: it is given twice.
 pub(super) fn take_parameter<'m>(
     parameter: &Parameter,
     query: &mut Query<'m>,

@@ -14,7 +14,7 @@ use crate::task::openapi::{OpenApiError, escaped, resolved, target};
 /// Keywords whose schemas judge the same value.
 const COMBINING: [&str; 3] = ["allOf", "anyOf", "oneOf"];
 
-/// A document whose schemas are wanted.
+/// Compiles the schemas of a document.
 #[derive(Debug)]
 pub(super) struct Schemas {
     pub(super) document: Value,
@@ -24,7 +24,7 @@ pub(super) struct Schemas {
     assert_formats: bool,
 }
 
-/// A schema with its definitions, in one piece.
+/// A schema bundled with its definitions.
 #[derive(Debug)]
 pub(super) struct BundledSchema {
     pub(super) value: Value,
@@ -32,7 +32,7 @@ pub(super) struct BundledSchema {
     pub(super) definitions: BTreeMap<String, String>,
 }
 
-/// A schema of the document, compiled when it is first asked for.
+/// A schema of the document, compiled on first use.
 #[derive(Debug)]
 pub(super) struct LazySchema {
     /// JSON pointer into the document.
@@ -46,7 +46,7 @@ pub(super) struct CompiledSchema {
     definitions: BTreeMap<String, String>,
 }
 
-/// What a translation does with references.
+/// How a translation treats references.
 enum References<'r> {
     /// Leaves them out, and lists what they lead to.
     List(&'r mut Vec<String>),
@@ -119,7 +119,7 @@ impl Schemas {
             }
         }
         for (key, inner) in members {
-            // What rejects nothing could give the schema another address than its place in the document.
+            // A keyword without effect could give the schema another address than its place in the document.
             let Some(keyword) = Keyword::named(key).filter(|keyword| keyword.constrains(Draft::D2020)) else {
                 continue;
             };
@@ -222,7 +222,7 @@ fn define(definitions: &mut BTreeMap<String, String>, pointer: String) -> String
     name
 }
 
-/// What OpenAPI 3.0 says otherwise than JSON Schema 2020-12.
+/// Translates OpenAPI 3.0 into JSON Schema 2020-12 where they differ.
 fn of_30(members: &Map<String, Value>, out: &mut Map<String, Value>, is_checked: bool) {
     for (limit, exclusive) in [("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")] {
         if let Some(is_exclusive) = members.get(exclusive).and_then(Value::as_bool) {
@@ -271,7 +271,7 @@ impl LazySchema {
 }
 
 impl CompiledSchema {
-    /// JSON pointer into the document, of one into a schema that stands at `pointer`.
+    /// JSON pointer into the document, of one into a schema that is at `pointer`.
     pub(super) fn place(&self, pointer: &str, schema_path: &str) -> String {
         let defined = schema_path.rsplit_once("/$defs/").and_then(|(_, rest)| {
             let (name, inside) = rest.split_once('/').unwrap_or((rest, ""));
@@ -285,7 +285,7 @@ impl CompiledSchema {
     }
 }
 
-/// Which values a parameter takes, for reading it from text.
+/// The values that a parameter takes, for parsing its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Shape {
     Scalar,

@@ -2,13 +2,13 @@
 
 use super::{Kind, Value, parse};
 
-/// What fits in this many columns stays on one line, unless it nests.
+/// Values within this many columns stay on one line, unless they nest.
 const COLUMNS: usize = 80;
 
 /// The same document in the one layout.
 ///
 /// # Errors
-/// A sentence with line and column where the text is not JSON; where a key stands twice, because one of them would be
+/// A sentence with line and column where the text is not JSON; where a key occurs twice, because one of them would be
 /// lost.
 pub fn format(text: &str) -> Result<String, String> {
     let place = |offset| {

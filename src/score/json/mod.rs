@@ -41,7 +41,7 @@ pub enum Kind<'t> {
     Object(Object<'t>),
 }
 
-/// The members of an object in the order written. Of equal keys the last one stands.
+/// The members of an object in the order written. Of equal keys the last one counts.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Object<'t> {
     members: Vec<Member<'t>>,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// The literal of a number that the grammar has accepted.
+/// A number literal, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Number<'t> {
     text: &'t str,

@@ -9,7 +9,7 @@ use super::{Kind, Member, Number, Object, SMALL_OBJECT, Value};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document<'t> {
     pub root: Value<'t>,
-    /// Keys written more than once in one object; the last one stands in the value.
+    /// Keys written more than once in one object; the last one is in the value.
     pub duplicates: Vec<DuplicateKey<'t>>,
 }
 
@@ -119,7 +119,7 @@ impl<'t> Parser<'t> {
         Ok(Value { start, end: self.at, kind })
     }
 
-    /// Names what stands where a value should.
+    /// Names what is where a value should.
     #[cold]
     fn unexpected(&self, byte: u8) -> Syntax {
         let rest = self.rest();

@@ -1,6 +1,6 @@
 //! Byte offsets to lines and columns, in one pass over the text for any number of places.
 
-/// A place as people count: both from 1, the column in Unicode scalar values.
+/// A position for people: line and column from 1, the column in Unicode scalar values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// 1-based; lines end with a line feed.
@@ -9,7 +9,7 @@ pub struct Place {
     pub column: usize,
 }
 
-/// Walks forward through a text; an offset before the last one starts over.
+/// Converts byte offsets to positions, forward through a text; an earlier offset starts over.
 #[derive(Debug)]
 pub struct Places<'t> {
     text: &'t str,

@@ -5,16 +5,16 @@ use std::fmt;
 /// Arrays and objects may stand inside each other this many levels deep.
 pub const MAX_DEPTH: usize = 512;
 
-/// A rejection and its place.
+/// A syntax error and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxError {
-    /// What is wrong.
+    /// The kind of error.
     pub reason: Syntax,
     /// Byte offset of the offending character (the text's length at an early end).
     pub offset: usize,
 }
 
-/// Each way in which a text is not JSON.
+/// The kinds of JSON syntax errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syntax {
     /// Nothing but white space.

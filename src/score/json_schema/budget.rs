@@ -9,7 +9,7 @@ use crate::text::catch_panic::catch_panic;
 /// Bytes of a listed key besides its text.
 const KEY_BYTES: u64 = 32;
 
-/// What a validation may still spend.
+/// The steps that a validation may still take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::score) struct Budget {
     /// Looks at values, characters of long strings among them.
@@ -20,12 +20,12 @@ pub(in crate::score) struct Budget {
     pub(super) error_bytes: u64,
 }
 
-/// Why a validation ended before it was done.
+/// The budget ended before the validation did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::score) enum BudgetExceeded {
     Steps,
     Bytes,
-    /// Matching this string, shortened, against this pattern; `offset`: where it stands in the text, bytes (0 for the
+    /// Matching this string, shortened, against this pattern; `offset`: where it is in the text, bytes (0 for the
     /// name of a property).
     Pattern {
         pattern: String,
@@ -45,8 +45,8 @@ thread_local! {
     static REASON: Cell<Option<BudgetExceeded>> = const { Cell::new(None) };
 }
 
-/// What `work` returns, unless it spends more than the budget. What is left stays in the budget; an exhausted one ends
-/// the next validation at once.
+/// Returns the result of `work`, unless it spends more than the budget. The rest stays in the budget; an exhausted
+/// one ends the next validation at once.
 pub(super) fn bounded<R>(budget: &mut Budget, work: impl FnOnce() -> R) -> Result<R, BudgetExceeded> {
     let before = LEFT.replace(*budget);
     REASON.set(None);

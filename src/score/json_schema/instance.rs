@@ -13,7 +13,7 @@ use crate::score::json::{Kind, Member, Number, Object, Value};
 /// Bytes of a string that are read in about the time of one look at a value.
 const BYTES_PER_STEP: u64 = 64;
 
-/// The representation's name for the validator.
+/// The validator's representation of completions.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Completion;
 
@@ -58,7 +58,7 @@ impl<'a> Node<'a, Completion> for &'a Value<'a> {
         step();
         match &self.kind {
             Kind::String(text) => {
-                // Whoever asks reads all of it.
+                // All of the text is read.
                 steps(text.len() as u64 / BYTES_PER_STEP);
                 Some(Cow::Borrowed(text))
             }

@@ -57,7 +57,7 @@ impl JsonSchema {
         self.schema.unknown_formats()
     }
 
-    /// `is_stripped`: reasoning is no part of the answer.
+    /// `is_stripped`: reasoning is not part of the answer.
     pub(super) fn judge(
         &self,
         completion: &str,
@@ -97,7 +97,7 @@ impl JsonSchema {
         let share = |graded: &Constraints| violations.as_ref().map_or(0.0, |list| graded.share_met(root, list));
         found.credit = self.graded.as_ref().map(share);
         let violations = violations.unwrap_or_else(|exhausted| vec![exhausted]);
-        // A missing key explains more than what stands beside it; otherwise the first fault in the text does.
+        // A missing key explains more than what is beside it; otherwise the first fault in the text does.
         let mut classes = violations.iter().map(|violation| violation.class);
         let class = classes.clone().find(|class| *class == FailureClass::MissingKey).or_else(|| classes.next());
         found.failure = Some(class.unwrap_or(FailureClass::Other));

@@ -9,7 +9,7 @@ use super::schema::Violation;
 use crate::score::json::{Kind, Value};
 use crate::task::decode_path;
 
-/// The schema, read as a list of constraints.
+/// A schema as a list of constraints.
 #[derive(Debug)]
 pub(super) struct Constraints {
     schema: SchemaValue,
@@ -18,7 +18,7 @@ pub(super) struct Constraints {
 /// References are followed this deep; a recursive schema has no end of constraints.
 const MAX_DEPTH: usize = 32;
 
-/// Constraints met, of all.
+/// Constraints met, and their total.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     met: f64,
@@ -43,7 +43,7 @@ impl Constraints {
 
     /// The share of constraints met, in [0, 1) for a value with violations.
     ///
-    /// A keyword is one constraint; what stands under an absent key or a value of the wrong type is not met.
+    /// A keyword is one constraint; what is under an absent key or a value of the wrong type is not met.
     /// Repairing a fault while all else stays never lowers the share.
     pub(super) fn share_met(&self, root: &Value<'_>, violations: &[Violation]) -> f64 {
         let mut violations: Vec<&Violation> = violations.iter().collect();
@@ -64,7 +64,7 @@ struct Walk<'s> {
     known: RefCell<HashMap<(usize, usize, usize), Tally>>,
 }
 
-/// Where a schema meets a value.
+/// A schema applied to a value.
 #[derive(Clone, Copy)]
 struct Place<'p> {
     /// JSON pointer to the value.
@@ -207,7 +207,7 @@ impl Walk<'_> {
     }
 
     fn violations_inside<'w>(&'w self, path: &str) -> impl Iterator<Item = &'w Violation> {
-        // In the order of bytes `/a-b` stands between `/a` and `/a/b`, and `0` follows `/`.
+        // In the order of bytes `/a-b` is between `/a` and `/a/b`, and `0` follows `/`.
         let before =
             |limit: &str| self.violations.partition_point(|violation| violation.instance_path.as_str() < limit);
         let own = before(path)..self.violations.partition_point(|violation| violation.instance_path.as_str() <= path);

@@ -15,7 +15,7 @@ pub(super) const BACKTRACK_LIMIT: usize = 100_000;
 /// Bytes of a string for which [`BACKTRACK_LIMIT`] stands; ten times as many get a tenth of the steps.
 const SHORT: usize = 1_000;
 
-/// `pattern`, where the engine has to backtrack.
+/// A `pattern` that needs backtracking, with a limit.
 pub(super) struct BoundedPattern {
     pattern: String,
     /// For strings of at most `SHORT * 10^i` bytes; the last one for all longer ones.
@@ -58,7 +58,7 @@ pub(super) fn any_pattern(schema: &SchemaValue, of_keys: bool, test: &impl Fn(&s
     }
 }
 
-/// A key, and where it stands, that is too long for patterns of keys: their limit of steps is one for all lengths.
+/// A key, and where it is, that is too long for patterns of keys: their limit of steps is one for all lengths.
 pub(super) fn long_key<'v>(value: &'v Value<'_>) -> Option<(&'v str, usize)> {
     match &value.kind {
         Kind::Array(items) => items.iter().find_map(long_key),

@@ -50,7 +50,7 @@ struct Documents {
     keys_backtrack: bool,
 }
 
-/// One constraint that a value breaks.
+/// A violated constraint.
 #[derive(Debug, Clone)]
 pub(in crate::score) struct Violation {
     pub(in crate::score) message: String,
@@ -99,7 +99,7 @@ impl Schema {
         Ok(Self::with_documents(validator, documents))
     }
 
-    /// Compiles a schema that stands in another document and refers to nothing outside of itself.
+    /// Compiles a schema that is in another document and refers to nothing outside of itself.
     pub(in crate::score) fn compile_part(
         written: Written<'_>,
         schema: serde_json::Value,
@@ -124,7 +124,7 @@ impl Schema {
         unknown
     }
 
-    /// What validating this many bytes may cost; several values may share it.
+    /// The budget for validating this many bytes; several values may share it.
     pub(in crate::score) fn budget(&self, bytes: usize) -> Budget {
         let pairs = (bytes as u64).saturating_mul(self.size);
         let steps = pairs.saturating_mul(STEPS_PER_PAIR).saturating_add(MIN_STEPS).min(MAX_STEPS);
@@ -237,7 +237,7 @@ impl Documents {
     }
 }
 
-/// References lead to files of the task, and nowhere else.
+/// Resolves references to files of the task only.
 struct LocalFiles {
     files: HashMap<String, serde_json::Value>,
     used: Arc<Mutex<Vec<String>>>,

@@ -1,4 +1,4 @@
-//! What is wrong with a schema, at its place: its meta-schema's complaints, and references that lead nowhere.
+//! Problems of a schema, each at its place: complaints of its meta-schema, and references that lead nowhere.
 
 use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind as Kind;
@@ -14,7 +14,7 @@ pub(super) const HOME: &str = "task:///";
 /// Faults of a schema that are looked at.
 const MAX_FAULTS: usize = 1_000;
 
-/// Where a schema is written.
+/// The source position of a schema.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::score) struct Written<'a> {
     /// The file, for people.
@@ -48,7 +48,7 @@ pub(super) fn check_against_meta_schema(written: Written<'_>, schema: &serde_jso
     }
 }
 
-/// What a schema's meta-schema has against it: JSON pointers into the schema, with sentences. Only the deepest of each
+/// Errors of a schema by its meta-schema: JSON pointers into the schema, with sentences. Only the deepest of each
 /// branch.
 pub(in crate::score) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
     if !schema.is_object() && !schema.is_boolean() {

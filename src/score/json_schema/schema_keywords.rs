@@ -1,6 +1,6 @@
 //! The keywords of JSON Schema, drafts 4 to 2020-12: what each does, in which drafts, and what its value is.
 
-/// A version of the standard, oldest first.
+/// A version of the JSON Schema standard, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Draft {
     D4,
@@ -10,7 +10,7 @@ pub enum Draft {
     D2020,
 }
 
-/// What a keyword's value is.
+/// The kind of value that a keyword takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeywordValue {
     Schema,
@@ -36,7 +36,7 @@ pub enum KeywordValue {
     Value,
 }
 
-/// One keyword.
+/// A keyword of JSON Schema.
 #[derive(Debug)]
 pub struct Keyword {
     pub name: &'static str,
@@ -358,7 +358,7 @@ mod tests {
         }
     }
 
-    /// What the lint says of a keyword that the draft does not have: it has no effect.
+    /// The lint reports a keyword that the draft does not have: it has no effect.
     #[test]
     fn a_keyword_of_a_later_draft_has_no_effect() {
         let check = |keyword: &str, value: serde_json::Value, rejected: serde_json::Value| {

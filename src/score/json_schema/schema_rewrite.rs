@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::task::encode_reference;
 
-/// What a schema says about a value, and lists of names: no schemas inside.
+/// Keywords with values or names, not schemas.
 pub(super) const DATA: [&str; 5] = ["const", "enum", "default", "examples", "dependentRequired"];
 
 /// Their values are references and addresses.

@@ -1,4 +1,4 @@
-//! What a schema accepts, in words: a line a field, nested ones indented; what is not put into words is named.
+//! A schema in words: a line per field, nested ones indented; keywords without words are named.
 
 use std::collections::HashSet;
 
@@ -48,7 +48,7 @@ const SPOKEN: [&str; 29] = [
 
 /// In some draft.
 fn may_constrain(key: &str) -> bool {
-    // What rejects a value in any draft does so in this one, or did not exist in it.
+    // A keyword that rejects a value in any draft does so in this one, or did not exist in it.
     Keyword::named(key).is_some_and(|keyword| keyword.constrains(Draft::D7))
 }
 
@@ -59,9 +59,9 @@ pub(in crate::score) struct Accepted {
     pub depth: usize,
     /// The field's name, or what the line is about.
     pub name: String,
-    /// Whether the field must be there; `None` where the line is no field.
+    /// Whether the field must be there; `None` where the line is not a field.
     pub required: Option<bool>,
-    /// What it may be.
+    /// The accepted values.
     pub text: String,
     /// JSON pointer into the schema, to where the line is defined.
     pub pointer: String,
@@ -151,7 +151,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// What stands inside a value: fields, items, alternatives.
+    /// Describes the inside of a value: fields, items, alternatives.
     fn inside(&mut self, keywords: &'a Map<String, Value>, at: &str, depth: usize) {
         let required: HashSet<&str> = strings(keywords.get("required")).collect();
         let properties = keywords.get("properties").and_then(Value::as_object);

@@ -10,7 +10,7 @@ const SHOWN: usize = 3;
 /// Characters of a row that a sentence shows.
 const SHOWN_LETTERS: usize = 80;
 
-/// What a comparison finds.
+/// The result of a comparison.
 #[derive(Debug, PartialEq)]
 pub(super) struct Comparison {
     /// `columns`, `rows` and, where it counts, `order`.

@@ -24,7 +24,7 @@ const MAX_VALUE_BYTES: i32 = 64 << 10;
 /// Bytes that all databases of the process may take together, those of other threads among them.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
-/// A value of a result.
+/// A value in a result.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell {
     Null,
@@ -56,7 +56,7 @@ pub(super) struct Column {
     pub(super) about: String,
 }
 
-/// Why a query has no result.
+/// Why a query failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) message: String,
@@ -66,7 +66,7 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// Of a statement that is not a query.
+    /// The error for a statement that is not a query.
     pub(super) fn no_query() -> Self {
         let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
         Self { message, offset: Some(0), kind: FailureKind::Other }
@@ -90,7 +90,7 @@ pub(super) enum FailureKind {
     Other,
 }
 
-/// What the statement that runs may still spend.
+/// The steps that the running statement may still take.
 #[derive(Debug)]
 struct Budget {
     looks: u64,
@@ -168,7 +168,7 @@ impl Database {
 
     /// The tables and views, in the order in which they were made; at most so many.
     pub(super) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
-        // What describes tables is no query of a completion.
+        // Queries that describe tables are not a completion's.
         let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {
             let sql = "SELECT name, type = 'view' FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
             let mut names = connection.prepare(sql)?;

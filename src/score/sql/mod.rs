@@ -29,13 +29,13 @@ const MAX_CACHED_ROWS: usize = 100;
 /// Rows of a result that are shown.
 const MAX_SHOWN_ROWS: usize = 20;
 
-/// The result of a query, to be shown.
+/// A query's result, for display.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueryResult {
     pub columns: Vec<String>,
     /// The first [`MAX_SHOWN_ROWS`].
     pub rows: Vec<Vec<String>>,
-    /// Of all rows.
+    /// Rows, shown or not.
     pub count: usize,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Sql {
     dialect: String,
 }
 
-/// A database of one thread with the results of expected queries.
+/// A thread's database, with cached results of expected queries.
 struct OpenDatabase {
     schema: String,
     database: Result<Database, Failure>,
@@ -88,7 +88,7 @@ impl Sql {
         Ok(Self { schema: schema.map(str::to_owned), dialect: rules.dialect.clone() })
     }
 
-    /// Judges the answer, which stands at a byte offset of the completion without white space around it.
+    /// Judges the answer, which is at a byte offset of the completion without white space around it.
     pub(super) fn judge(&self, (completion, offset): (&str, usize), answer: &str, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, offset));
         let Some(schema) = self.schema_of(row) else {
@@ -143,7 +143,7 @@ impl OpenDatabase {
         Self { schema: schema.to_owned(), database: Database::new(schema), results: HashMap::new() }
     }
 
-    /// Judges a query that stands at a byte of the completion. Of the dialect `sqlite` SQLite's parser decides what is
+    /// Judges a query that is at a byte of the completion. Of the dialect `sqlite` SQLite's parser decides what is
     /// syntax. Of the others, only the parser's grammar is known, which lacks some of what they have: what it refuses
     /// without being certain is judged as if it were understood, by whether SQLite runs it.
     ///
@@ -290,7 +290,7 @@ fn with_database<R>(schema: &str, work: impl FnOnce(&mut OpenDatabase) -> R) -> 
     })
 }
 
-/// The verdict on a text that is no query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
+/// The verdict on a text that is not a query; `is_valid_inside`: what a Markdown fence in it holds is a valid one.
 fn not_parsed((completion, offset): (&str, usize), answer: &str, error: QueryError, is_valid_inside: bool) -> Verdict {
     let class = match &error {
         _ if answer.starts_with("```") || is_valid_inside => FailureClass::Fence,
@@ -304,7 +304,7 @@ fn not_parsed((completion, offset): (&str, usize), answer: &str, error: QueryErr
     Verdict { tolerant: is_valid_inside, ..verdict }
 }
 
-/// What the first Markdown fence holds.
+/// The content of the first Markdown fence.
 fn fenced(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("```")?;
     let word = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();

@@ -48,7 +48,7 @@ impl QueryError {
     }
 }
 
-/// What is known of one statement without running it.
+/// Properties of one statement, known without running it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parsed {
     /// It reads and does nothing else; of a statement that the grammar refuses, whether it begins like a query.
@@ -104,7 +104,7 @@ pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, QueryEr
     Ok(Parsed { is_query, is_ordered, refused: None })
 }
 
-/// What the tokens alone say of a statement.
+/// Properties of a statement, by its tokens alone.
 struct Outline {
     is_query: bool,
     is_ordered: bool,

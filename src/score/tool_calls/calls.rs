@@ -63,7 +63,7 @@ impl<'t> Answer<'t> {
         Ok(Self { documents: documents.map_err(named)?, are_blocks })
     }
 
-    /// Reads the blocks of a text, whatever stands between them; `None` where there is none, or one is broken.
+    /// Reads the blocks of a text, whatever is between them; `None` where there is none, or one is broken.
     pub(super) fn blocks_within(text: &'t str, from: usize) -> Option<Self> {
         let (mut documents, mut at) = (Vec::new(), from);
         while let Some(found) = text.get(at..)?.find(OPEN) {

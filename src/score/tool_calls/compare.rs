@@ -20,16 +20,16 @@ pub(super) struct ExpectedCall<'e> {
     pub(super) arguments: &'e Map<String, Value>,
 }
 
-/// What a comparison finds.
+/// The result of a comparison.
 #[derive(Debug)]
 pub(super) struct Comparison {
     /// `calls`, and each expected argument as `FUNCTION.ARGUMENT`.
     pub(super) fields: OrderedMap<bool>,
-    /// What differs, at its place; nothing where the calls are the expected ones.
+    /// Differences from the expected calls, each at its place.
     pub(super) differences: Vec<Violation>,
 }
 
-/// A call that answers an expected one, and its arguments compared.
+/// A call matched with an expected one.
 struct Pair {
     call: usize,
     fields: OrderedMap<bool>,
@@ -137,7 +137,7 @@ fn assign(place: usize, equal: &[Vec<usize>], answers: &mut [Option<usize>], see
     false
 }
 
-/// What is wrong with number, functions and order: one sentence, at the first call that is not as expected.
+/// Errors of number, functions and order: one sentence, at the first unexpected call.
 fn wrong_calls(
     completion: &str,
     calls: &[Call<'_>],

@@ -35,7 +35,7 @@ const MAX_EXPLAINED_CALLS: usize = 100;
 pub(super) struct ToolCalls {
     /// The task's; `None` where each row has its own.
     tools: Option<Arc<Tools>>,
-    /// Of rows.
+    /// Tools of rows that bring their own.
     own: OwnTools,
     in_order: bool,
     allows_none: bool,
@@ -89,7 +89,7 @@ impl ToolCalls {
         Answer::read(completion, from).is_ok()
     }
 
-    /// `is_stripped`: reasoning is no part of the answer.
+    /// `is_stripped`: reasoning is not part of the answer.
     pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, from));
         let tools = match self.tools_of(row) {

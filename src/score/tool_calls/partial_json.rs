@@ -3,7 +3,7 @@
 /// Finds the end of a JSON object in the text that is held.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scan {
-    /// Of the object.
+    /// Where the object begins.
     pub(super) start: usize,
     pub(super) end: Option<usize>,
     /// The next byte to read.
@@ -13,12 +13,12 @@ pub(super) struct Scan {
     is_escaped: bool,
 }
 
-/// What a text has of `{"name": …, "arguments": {`.
+/// The beginning of a call: `{"name": …, "arguments": {`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CallHead {
     /// A part of it, perhaps nothing.
     Partial,
-    /// All; `arguments`: where their `{` stands.
+    /// All; `arguments`: where their `{` is.
     Whole { name: String, arguments: usize },
     /// Something else.
     Other,
@@ -69,7 +69,7 @@ fn string_end(text: &str) -> Option<usize> {
 }
 
 impl Scan {
-    /// Of an object that begins at `start`.
+    /// Reads an object that begins at `start`.
     pub(super) fn from(start: usize) -> Self {
         Self { start, ..Self::default() }
     }

@@ -6,11 +6,11 @@ use super::calls::{CLOSE, Call, OPEN, calls_of};
 use super::partial_json::{CallHead, Scan, first_from, first_key};
 use crate::text::unfinished;
 
-/// Of calls and of messages with calls: JSON that begins with another key is text.
+/// First keys of calls and of messages with calls: JSON that begins with another key is text.
 const KEYS: [&str; 10] =
     ["name", "arguments", "function", "id", "type", "index", "tool_calls", "role", "content", "refusal"];
 
-/// A part of what a completion says.
+/// A part of a completion: text, or a piece of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AnswerPart {
     Text(String),
@@ -21,7 +21,7 @@ pub enum AnswerPart {
     Arguments(String),
 }
 
-/// Reads `<tool_call>` blocks wherever they stand, and a completion that begins as JSON.
+/// Reads `<tool_call>` blocks anywhere in a completion, or a completion that begins as JSON.
 #[derive(Debug)]
 pub struct CallReader {
     /// Whether calls may stand without a block.
@@ -29,7 +29,7 @@ pub struct CallReader {
     /// Whether what begins as a call can only go on as one.
     is_enforced: bool,
     place: Place,
-    /// What was not given out.
+    /// Buffered text.
     held: String,
     has_called: bool,
     scan: Scan,
@@ -58,7 +58,7 @@ enum Place {
     },
 }
 
-/// What the text that is held is so far.
+/// The interpretation of the buffered text so far.
 enum ReadState {
     /// It may be a call: more must come.
     Open,
@@ -87,7 +87,7 @@ impl CallReader {
         matches!(self.place, Place::Arguments { .. })
     }
 
-    /// What a piece of text completes.
+    /// Returns the parts that a piece of text completes.
     pub fn push(&mut self, text: &str) -> Vec<AnswerPart> {
         self.held.push_str(text);
         let mut said = Vec::new();
@@ -95,10 +95,10 @@ impl CallReader {
         said
     }
 
-    /// What was held back; nothing comes after it.
+    /// Returns the buffered rest; nothing comes after it.
     pub fn finish(&mut self) -> Vec<AnswerPart> {
         let rest = std::mem::take(&mut self.held);
-        // What closes a call is no text, though it broke off there.
+        // The closing of a call is not text, even if it breaks off.
         if matches!(self.place, Place::Closing { .. }) {
             return Vec::new();
         }
@@ -132,7 +132,7 @@ impl CallReader {
             },
             Place::Block => self.block(),
             Place::Json { .. } => self.json(),
-            // Of enforced calls alone.
+            // Only enforced calls get here.
             Place::Arguments { .. } | Place::Closing { .. } => ReadState::Text,
         };
         match found {
@@ -145,7 +145,7 @@ impl CallReader {
                 self.place = if in_list { Place::List } else { Place::Text };
             }
             ReadState::Text => {
-                // What stands in a block that is none may hold one.
+                // A block that is not a call may contain one.
                 let end = if self.place == Place::Block { OPEN.len() } else { 0 };
                 let text = self.cut(end);
                 said.extend((!text.is_empty()).then_some(AnswerPart::Text(text)));

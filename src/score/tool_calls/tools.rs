@@ -54,7 +54,7 @@ impl Tools {
         self.functions.len()
     }
 
-    /// What all calls of a completion may cost together.
+    /// The budget of all calls of a completion together.
     pub(super) fn budget(&self, bytes: usize) -> Budget {
         let of_each = self.functions.iter().map(|function| function.schema.budget(bytes));
         of_each.max_by_key(|budget| budget.steps).unwrap_or_default()

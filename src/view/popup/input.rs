@@ -15,7 +15,7 @@ use crate::view::widgets::text_width::wrapped;
 
 const COLUMNS: u16 = 72;
 
-/// What is wrong with an answer; `None` if it is valid.
+/// Validates an answer: what is wrong with it, or `None`.
 type Check = Box<dyn Fn(&str) -> Option<String> + Send>;
 type Answer = Box<dyn FnOnce(String) -> Update + Send>;
 

@@ -58,7 +58,7 @@ pub struct Pick {
     found: Vec<usize>,
     cursor: Cursor,
     then: Option<OnChosen>,
-    /// What a text beside the entries is, and what happens with it.
+    /// The name of a free text beside the entries, and what happens with it.
     typed: Option<(&'static str, OnTyped)>,
 }
 
@@ -78,7 +78,7 @@ impl Pick {
         pick
     }
 
-    /// Takes a text that is no entry's label, too.
+    /// Takes a text that is not an entry's label, too.
     #[must_use]
     pub fn or_typed<X: ScreenState>(
         self,

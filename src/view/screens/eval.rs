@@ -43,7 +43,7 @@ pub struct Eval {
     chosen: Vec<EvalId>,
     /// The comparison, or why there is none; `None` before anything was read.
     loaded: Option<Result<Arc<Versus>, String>>,
-    /// What the failures of each eval have in common.
+    /// The failure groups of each eval.
     failures: Vec<FailureGroups>,
     /// Whether re-scoring would make the evals comparable.
     is_of_other_schemas: bool,
@@ -94,7 +94,7 @@ struct Chat {
     is_typing: bool,
     /// By name; the base first.
     answers: Vec<(String, EvalRecord)>,
-    /// What computes, and its last line of progress.
+    /// The job, and its last line of progress.
     job: Option<(CancelToken, String)>,
     error: Option<String>,
     top: Cursor,

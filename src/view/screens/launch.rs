@@ -58,7 +58,7 @@ pub struct Launch {
     awaited: Option<fn(&mut Launch, &mut Shared)>,
     /// Devices and their queues.
     pub devices: Vec<Choice>,
-    /// Of a Slurm cluster; `None` while they are asked for.
+    /// Partitions of the Slurm cluster; `None` until they are known.
     pub partitions: Option<Partitions>,
     /// The original model of the base model.
     pub origin: Option<Origin>,
@@ -73,7 +73,7 @@ pub struct Launch {
     pub signal: Option<ForecastResult<SignalReport>>,
     /// A forecast in progress.
     pub forecast_job: Option<ForecastJob>,
-    /// What is known of the prompt sets.
+    /// Problems of the prompt sets, once known.
     pub data: Option<DataChecks>,
     /// The checks of the current form.
     pub preflight: Preflight,

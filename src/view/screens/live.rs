@@ -48,7 +48,7 @@ pub struct Live {
     /// The run's number of resumes when these two were read.
     resumed: usize,
     overlay_cursor: Cursor,
-    /// Of the metrics: in the small charts and in their chooser.
+    /// Filters the metrics in the small charts and in their chooser.
     metrics: PatternFilter,
     chooser_cursor: Cursor,
     /// Whether the groups of an ended run are looked at: then the result gives its place to their completions.
@@ -239,7 +239,7 @@ struct SampledGroup {
 /// One completion, without the tokens.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Completion {
-    /// Of a later turn.
+    /// The prompt of a later turn.
     prompt: Option<String>,
     text: String,
     tokens: usize,

@@ -70,16 +70,16 @@ pub struct Prompts {
     /// The expected answer of each entry by the schema in the editor.
     pub expected: Vec<Expected>,
     pub first_invalid: FirstInvalid,
-    /// What was found in all rows, by kind.
+    /// Findings in all rows, by kind.
     pub groups: Vec<Group>,
     /// Marked entries.
     pub marked: BTreeSet<u32>,
     pub form: Option<Form>,
-    /// What the template under edit changes.
+    /// The changes that the template under edit makes.
     pub template: Option<TemplatePreview>,
     /// The files of earlier changes of rows.
     undo: Vec<FileChange>,
-    /// What is searched of each entry, lower-case; built in the background, or by a search that comes sooner.
+    /// Searched text of each entry, lower-case; built in the background, or by a search that comes sooner.
     searched: Arc<OnceLock<Vec<String>>>,
     /// The token counter, or why there is none.
     pub counter: Option<Result<Counter, String>>,
@@ -157,9 +157,9 @@ pub struct Chat {
 pub struct TokenUse {
     /// The whole prompt.
     pub prompt: usize,
-    /// Of it, the task's and the row's system text.
+    /// Tokens of the task's and the row's system text.
     pub system: usize,
-    /// Of it, the text of the other turns.
+    /// Tokens of the other turns.
     pub turns: usize,
     /// The expected answer on one line.
     pub expected: Option<usize>,
@@ -187,7 +187,7 @@ pub enum Expected {
     Valid,
 }
 
-/// Of each class of invalid answers the first: its entry, and why it is invalid.
+/// The first invalid answer of each class: its entry, and why it is invalid.
 pub type FirstInvalid = BTreeMap<FailureClass, (u32, String)>;
 
 /// All findings of one kind.
@@ -207,7 +207,7 @@ pub struct Group {
     pub place: Option<(PromptSet, usize)>,
 }
 
-/// What a template does to the rows.
+/// The changes that a template makes to the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TemplatePreview {
     pub rows: usize,

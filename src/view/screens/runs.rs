@@ -31,9 +31,9 @@ use crate::view::widgets::list_cursor::Cursor;
 const PIPELINE: &str = "pipeline";
 const LIST: &str = "runs";
 const DETAIL: &str = "details";
-/// Not in tab order: it stands in place of the details while columns are chosen.
+/// Not in tab order: it takes the place of the details while columns are chosen.
 const COLUMNS: &str = "columns";
-/// Not in tab order: it stands in place of the list while the matches of a search are shown.
+/// Not in tab order: it takes the place of the list while the matches of a search are shown.
 const MATCHES: &str = "matches";
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub struct Runs {
     /// Values of the groups whose runs are visible.
     expanded: BTreeSet<String>,
     cursor: Cursor,
-    /// What is under the cursor, so that it stays there when the list changes.
+    /// The entry under the cursor, so that it stays there when the list changes.
     under: Option<RunPosition>,
     /// The run that was opened last: the cursor goes to it once, as soon as it is in the list.
     opened: Option<PathBuf>,
@@ -143,7 +143,7 @@ impl ScreenState for Runs {
 }
 
 impl Runs {
-    /// Without runs the pipeline stands in place of list and details.
+    /// Without runs the pipeline takes the place of list and details.
     fn focus(&mut self, shared: &Shared, pane: &'static str) {
         let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
         self.pane = if is_empty && [LIST, DETAIL].contains(&pane) { PIPELINE } else { pane };

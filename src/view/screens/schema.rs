@@ -51,7 +51,7 @@ pub struct Schema {
     pub degenerate: Option<Vec<Finding>>,
     /// The structure of the text in the editor.
     structure: Structure,
-    /// What can be inserted at the cursor, while a list of it is open.
+    /// The open list of completions at the cursor.
     completion: Option<Completion>,
     /// Earlier positions of the cursor, to go back to.
     jumps: Vec<Place>,
@@ -100,12 +100,12 @@ impl Schema {
     }
 }
 
-/// What the programs said of a sample.
+/// The programs' output on a sample.
 #[derive(Debug)]
 struct TrialOutput {
-    /// Of the sample.
+    /// Index of the sample.
     index: usize,
-    /// Of the draft.
+    /// Version of the draft.
     version: u64,
     trials: Vec<Trial>,
     isolation: Isolation,

@@ -62,7 +62,7 @@ pub struct ViewExit {
 
 pub(super) enum LoopEvent {
     Message(Message),
-    /// A line of standard input that is no keyboard; `None`: its end.
+    /// A line of standard input that is not a keyboard; `None`: its end.
     Line(Option<String>),
     Signal(SignalEvent),
     /// The terminal is gone.
@@ -81,7 +81,7 @@ pub(super) enum UserInput {
     Script(Script),
 }
 
-/// What becomes of the model on standard output.
+/// The form of output.
 pub(super) enum Renderer {
     Frames(FrameRenderer),
     Lines(LinePrinter),
@@ -139,7 +139,7 @@ pub fn run(options: Options) -> io::Result<ViewExit> {
     Ok(ViewExit { code, live: view.live_runs(), unsaved })
 }
 
-/// What a view with these options takes of the terminal.
+/// The terminal modes of a view with these options.
 pub(super) fn taken(options: &Options) -> TerminalMode {
     if options.appearance.linear { TerminalMode::Keys } else { TerminalMode::Screen { mouse: options.mouse } }
 }

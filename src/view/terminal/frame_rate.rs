@@ -41,7 +41,7 @@ pub(super) const LINEAR: Allowance = Allowance {
 /// A change within this time after a key is taken for its effect.
 const ACTIVE: Duration = Duration::from_secs(1);
 
-/// What has happened since the last frame.
+/// Schedules the next frame by the events since the last one.
 #[derive(Debug, Default)]
 pub(super) struct FrameScheduler {
     changed: bool,

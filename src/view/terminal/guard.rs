@@ -1,5 +1,5 @@
 //! The modes of the terminal: raw mode and the alternate screen while the view runs, restored whenever it exits. In
-//! linear mode raw mode only, and nothing where standard input is no terminal.
+//! linear mode raw mode only, and nothing where standard input is not a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ static SCREEN: AtomicBool = AtomicBool::new(false);
 /// Whether the terminal is in raw mode.
 static RAW: AtomicBool = AtomicBool::new(false);
 
-/// What the view takes of the terminal.
+/// A terminal mode that the view enters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TerminalMode {
     /// The screen, and the mouse if wanted.
@@ -39,7 +39,7 @@ impl Terminal {
     /// Enters raw mode and the alternate screen.
     ///
     /// # Errors
-    /// Standard input or output is not a terminal, and that is no linear mode.
+    /// Standard input or output is not a terminal, and that is not linear mode.
     pub(super) fn enter(what: TerminalMode) -> io::Result<Self> {
         if matches!(what, TerminalMode::Screen { .. }) && !(has_keys() && io::stdout().is_terminal()) {
             return Err(io::Error::other("standard input and output must be a terminal"));

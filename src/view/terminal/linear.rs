@@ -33,7 +33,7 @@ pub(super) struct LinePrinter {
     notices: usize,
 }
 
-/// What is shown at one moment.
+/// The visible text at one moment.
 #[derive(Debug)]
 struct Page {
     screen: Screen,
@@ -145,7 +145,7 @@ fn print<'a>(kind: &str, pane: &PaneText, of_pane: impl Iterator<Item = &'a Text
     );
 }
 
-/// What has changed in panes of the same name; panes that are new or newly focused in full.
+/// Changes in panes of the same name; panes that are new or newly focused in full.
 fn changes(kind: &str, before: &[PaneText], now: &[PaneText], lines: &mut Vec<String>) {
     let mut before: Vec<Option<&PaneText>> = before.iter().map(Some).collect();
     for pane in now {

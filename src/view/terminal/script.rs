@@ -1,4 +1,4 @@
-//! What drives linear mode where standard input is no keyboard: lines with keys, actions, text, and what to wait for.
+//! Scripts for linear mode without a keyboard: lines with keys, actions, text, and what to wait for.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead};

@@ -18,7 +18,7 @@ pub(super) struct Writer {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What the thread has not taken yet.
+    /// Bytes that the thread has not taken yet.
     pending: Mutex<Vec<u8>>,
     busy: AtomicBool,
     failed: AtomicBool,
@@ -129,7 +129,7 @@ mod tests {
         written.recv().unwrap();
         assert!(!writer.is_busy() && !writer.has_failed());
         assert_eq!((sizes.recv().unwrap(), writer.bytes()), (10, 10));
-        // What comes while it is busy is written after it, all of it.
+        // Bytes that come while it is busy are written after it, all of them.
         writer.write(vec![0; 1]);
         for count in 2..=5 {
             writer.write(vec![0; count]);

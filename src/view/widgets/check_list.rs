@@ -19,7 +19,7 @@ pub struct CheckRow {
     pub beside: String,
 }
 
-/// The visible ones of `rows` lines, with the cursor; `nothing` stands in place of none.
+/// The visible ones of `rows` lines, with the cursor; `nothing` takes the place of none.
 pub fn lines(theme: &Theme, cursor: Cursor, rows: usize, all: &[CheckRow], nothing: &str) -> Vec<Line<'static>> {
     if all.is_empty() {
         return vec![Line::styled(format!("  {nothing}"), theme.style(Role::Faint))];

@@ -259,7 +259,7 @@ impl Editor {
         self.edit(Step::Single, |area| inserted(area, &text))
     }
 
-    /// Replaces a part of the text, as one step of undo; the cursor stands after it.
+    /// Replaces a part of the text, as one step of undo; the cursor is after it.
     pub fn replace_part(&mut self, from: (usize, usize), to: (usize, usize), text: &str) {
         self.go_to(from.0, from.1);
         self.area.start_selection();

@@ -17,7 +17,7 @@ pub struct PatternFilter {
     filter: Filter,
     /// `None` while the text is empty, and of one that is too long to match anything.
     pattern: Option<Regex>,
-    /// Whether the text is no regular expression and is matched literally.
+    /// Whether the text is not a regular expression and is matched literally.
     is_literal: bool,
 }
 

@@ -27,12 +27,12 @@ pub(super) const ROLE: &str = "--launch-programs";
 pub(super) const DESCRIPTORS: usize = 4;
 /// Processes and threads of one program, where the kernel counts them by user namespace.
 pub(super) const MAX_PROCESSES: u64 = 256;
-/// Of one file that it writes.
+/// Bytes of one file that the program writes.
 const MAX_FILE_BYTES: u64 = 256 << 20;
-/// Of a message between a process and an init.
+/// Bytes of a message between a process and an init.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// What an init runs.
+/// The program that an init runs, with its limits.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::score::command) struct Launch {
     pub(in crate::score::command) program: OsString,
@@ -40,7 +40,7 @@ pub(in crate::score::command) struct Launch {
     pub(in crate::score::command) folder: OsString,
     /// All of its environment.
     pub(in crate::score::command) environment: BTreeMap<String, OsString>,
-    /// Of its address space; 0 for no limit.
+    /// Address space; 0 for no limit.
     pub(in crate::score::command) memory_mib: u64,
 }
 
@@ -50,7 +50,7 @@ pub(in crate::score::command) struct Ended {
     pub(in crate::score::command) signal: Option<i32>,
 }
 
-/// What an init says.
+/// A message from an init.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     Started { has_namespaces: bool },
@@ -123,7 +123,7 @@ fn fork(with_namespaces: bool) -> Result<Option<Pid>> {
     }
 }
 
-/// Texts that keep user and group what they are in a new user namespace.
+/// Mappings that keep user and group the same in a new user namespace.
 struct Namespaces {
     user: String,
     group: String,

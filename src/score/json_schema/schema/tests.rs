@@ -1,5 +1,5 @@
-//! What validation costs, in steps and in bytes of errors: linear in the completion's size times the schema's, on
-//! schemas that invite more.
+//! Tests: validation costs steps and bytes of errors linear in the completion's size times the schema's, on schemas
+//! that invite more.
 
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};

@@ -285,7 +285,7 @@ fn answers_title(shared: &Shared) -> String {
     format!("answers: greedy, {task}without an expected answer")
 }
 
-/// What stands below the prompt, in an area with its frame.
+/// The lines below the prompt, in an area with its frame.
 fn lines(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, area: Rect) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let width = usize::from(area.width.saturating_sub(2));

@@ -1,4 +1,4 @@
-//! What the failures have in common: a list of groups to filter the prompts by.
+//! The failure groups: a list to filter the prompts by.
 
 use super::{Eval, PROMPTS};
 use crate::format::percent;

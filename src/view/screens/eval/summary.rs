@@ -404,7 +404,7 @@ impl<'a> SummaryText<'a> {
             ),
             ("  parse ", cells(&|summary| percent(summary.parse))),
         ];
-        // What does not fit is left out.
+        // Parts that do not fit are left out.
         for (name, text) in others {
             if rates.width() + name.width() + text.width() <= self.width {
                 rates.spans.extend([label(name), Span::raw(text)]);

@@ -42,7 +42,7 @@ pub(super) fn tasks(launch: &mut Launch, shared: &mut Shared) {
     shared.popup = Some(Popup::Pick(pick.or_typed("as typed: task name or folder", open)));
 }
 
-/// What the lists are made of; before it is known, the list opens once it is, unless the user leaves until then.
+/// The data of the lists; a list opens once it is read, unless the user leaves until then.
 fn read<'a>(
     launch: &'a mut Launch,
     shared: &mut Shared,

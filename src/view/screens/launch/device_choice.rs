@@ -12,7 +12,7 @@ pub struct Choice {
     pub compute: DeviceChoice,
     /// `the CPU`, `GPU 0 NVIDIA H200`.
     pub title: String,
-    /// What the driver reports: memory, other processes.
+    /// The driver's report: memory, other processes.
     pub condition: String,
     /// The run that uses it.
     pub holder: Option<Holder>,
@@ -21,7 +21,7 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// What a run started now would find.
+    /// The queue that a run started now would join.
     pub fn queue(&self) -> String {
         match (&self.holder, self.waiting) {
             (None, 0) => "free".to_owned(),

@@ -1,5 +1,5 @@
-//! What is known before a start: the forecast of a `train --plan` subprocess and whether it is still valid for the
-//! form, and the problems of the prompt sets.
+//! The forecast before a start, from a `train --plan` subprocess, and whether it is still valid for the form; problems
+//! of the prompt sets.
 
 use serde::Deserialize;
 
@@ -26,7 +26,7 @@ pub struct Forecast {
     pub memory: Memory,
     /// Seconds by part; none if it does not fit, or is for a Slurm partition.
     pub time: Option<Time>,
-    /// Of the last such run in a Slurm partition.
+    /// Measured by the last such run in a Slurm partition.
     pub recorded_seconds_per_step: Option<f64>,
     /// Bytes on disk; none if it does not fit.
     pub disk: Option<Disk>,

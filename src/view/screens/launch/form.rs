@@ -15,7 +15,7 @@ pub struct Form {
     pub changed: BTreeMap<&'static str, String>,
     /// A name for the run.
     pub name: String,
-    /// Of this machine.
+    /// Devices on this machine.
     pub compute: DeviceChoice,
     /// Where Slurm starts it instead.
     pub cluster: Option<Cluster>,

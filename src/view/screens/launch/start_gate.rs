@@ -44,7 +44,7 @@ fn read_now(shared: &Shared) -> Vec<Command> {
         launch.data = Some(DataChecks { found, is_old: false });
         judge(launch, shared);
         match launch.start_after_checks.take() {
-            // Whoever has turned to something else is not interrupted.
+            // A user who has turned to something else is not interrupted.
             Some(keys) if keys == shared.keys && shared.screen == Screen::Launch => ask(launch, shared),
             Some(_) => {
                 shared.say(format!("checks before the start are done: {} starts", shared.key_of("launch.start")));
@@ -109,7 +109,7 @@ fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     };
     let title = format!("Before the start: {}", found.summary());
     let asked = found.findings.clone();
-    // What was found meanwhile is asked about, too.
+    // Findings made meanwhile are asked about, too.
     let accept = |launch: &mut Launch, shared: &mut Shared| {
         launch.accepted = asked;
         check_and_start(launch, shared)

@@ -26,7 +26,7 @@ const PHASES: [(&str, &str, &str, &str, Role); 3] = [
     ("time/update", "update", "▓", "=", Role::SeriesTwo),
 ];
 
-/// What remains of a step's time.
+/// The rest of a step's time.
 const OTHER: (&str, &str, Role) = ("·", ".", Role::Faint);
 
 pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
@@ -147,7 +147,7 @@ fn over_steps(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, r
     lines
 }
 
-/// What each rank did in the last step; what does not fit is counted.
+/// Each rank's part of the last step; ranks that do not fit are counted.
 fn rank_rows(shared: &Shared, ranks: &[RankStep], columns: usize, rows: usize) -> Vec<Line<'static>> {
     let faint = shared.theme.style(Role::Faint);
     let mut table = rank_lines(ranks, columns).into_iter();

@@ -74,7 +74,7 @@ pub(super) fn pane_at(
     found.map(|(area, slot)| (shown_in(live, &slot), area))
 }
 
-/// Of the panes that share a slot, the focused one, else the first.
+/// The focused pane of a slot, else its first.
 fn shown_in(live: &Live, slot: &[&'static str]) -> &'static str {
     slot.iter().find(|pane| **pane == live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
 }
@@ -179,7 +179,7 @@ impl Places {
         let rest = area.height - 2;
         let (charts, events) = if rest >= 40 { (11, 7) } else { (7, 5) };
         let ranks = u16::try_from(run.history.ranks.len()).unwrap_or(u16::MAX);
-        // Of several ranks a line each, below the bar and the titles.
+        // Several ranks take a line each, below the bar and the titles.
         let charts = charts.max(ranks.saturating_add(4).min(MAX_RANK_ROWS));
         let events = events_rows(shared, run, events, area.width);
         let both = rest - charts - events;

@@ -76,7 +76,7 @@ fn from_rollout(group: &SampledGroup) -> Row {
     let tier = |score: &Option<Score>| score.as_ref().map_or("unparsable", |score| score.tier.name()).to_owned();
     let rewards: Vec<f64> = completions().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
     let tiers: Vec<String> = completions().map(|completion| tier(&completion.score)).collect();
-    // Of the completions that were sampled freely.
+    // Completions that were sampled freely.
     let guided = completions().next_back().is_some_and(|one| one.stop_reason == GUIDED);
     let sampled = || completions().take(rewards.len() - usize::from(guided));
     let every = |is: fn(&Score) -> bool| sampled().all(|completion| completion.score.as_ref().is_some_and(is));

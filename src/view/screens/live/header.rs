@@ -136,7 +136,7 @@ fn rates(run: &FollowedRun) -> Option<String> {
     Some(format!("valid {} exact {} ({of})", percent_short(valid), or_na(exact, percent_short)))
 }
 
-/// What the guard prompts lost or won since step 0; before a second measurement what they have.
+/// The guard prompts' change since step 0; before a second measurement, their value.
 pub(super) fn guard(run: &FollowedRun) -> Option<(String, Role)> {
     let (_, base) = run.history.guards.first_key_value()?;
     let (step, now) = run.history.guards.last_key_value()?;

@@ -1,4 +1,4 @@
-//! What panes of the live screen have read, and what of it they show.
+//! State of the live screen's panes: the data they have read, and the part they show.
 
 use crate::report::Level;
 use crate::run::EvalRecord;
@@ -58,7 +58,7 @@ impl Standing {
     }
 }
 
-/// What of the log is shown.
+/// The visible part of the log.
 #[derive(Debug, Default)]
 pub(super) struct LogView {
     /// Lines below the pane.

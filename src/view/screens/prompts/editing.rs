@@ -106,7 +106,7 @@ impl EditTarget {
     }
 }
 
-/// What a draft belongs to, in terms that stay valid when rows move.
+/// The target of a draft, in terms that stay valid when rows move.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DraftTarget {
@@ -277,7 +277,7 @@ mod tests {
         let both = nameless("1") + &nameless("2");
         check(&both, 0, &(nameless("0") + &both), Some(1));
         check(&both, 1, &(nameless("1") + &nameless("3")), None);
-        // Of identical rows the one in its own line.
+        // Among identical rows, the one in its own line.
         check(&(nameless("1") + &nameless("1")), 1, &(nameless("1") + &nameless("1")), Some(1));
     }
 }

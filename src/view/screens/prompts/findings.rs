@@ -57,7 +57,7 @@ fn place_of(prompts: &Prompts, open: &OpenTask, index: u32) -> Option<(PromptSet
     Some((entry.set, row(open, entry)?.line))
 }
 
-/// The entry of a line; `None` if that is no row.
+/// The entry of a line; `None` if that is not a row.
 fn entry_at(prompts: &Prompts, open: &OpenTask, set: PromptSet, line: u32) -> Option<u32> {
     let rows = open.rows.get(&set)?.as_ref().ok()?;
     let index = rows.binary_search_by_key(&(line as usize), |row| row.line).ok()?;

@@ -12,7 +12,7 @@ pub enum FormKind {
 #[derive(Debug)]
 pub struct FormField {
     pub label: &'static str,
-    /// What to write, shown while the field has the focus.
+    /// The help shown while the field has the focus.
     pub help: &'static str,
     pub field: Field,
     /// Shown while the field is empty: the default, or what was guessed.

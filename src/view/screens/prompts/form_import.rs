@@ -54,7 +54,7 @@ pub(super) fn mapping_of(form: &Form) -> MappingText {
     }
 }
 
-/// The fields as options of `dataset import` and `task new`, which leave out what is no row as the forms do.
+/// The fields as options of `dataset import` and `task new`, which leave out what is not a row as the forms do.
 pub(super) fn options(form: &Form, here: &Path) -> Vec<String> {
     let option = |label: &str, text: &str| match label {
         "name" | "file" => Vec::new(),

@@ -38,7 +38,7 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     preview(prompts, shared)
 }
 
-/// What the fields give, or what is wrong with them; and the folder of the task.
+/// The values of the fields, or what is wrong with them; and the folder of the task.
 fn sources_of(form: &Form, shared: &Shared) -> Result<(Sources, PathBuf), String> {
     let here = &shared.options.shell;
     let file = |label: &str| Some(form.text(label)).filter(|text| !text.is_empty()).map(|text| path_of(text, here));

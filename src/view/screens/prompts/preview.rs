@@ -29,7 +29,7 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     vec![Work::latest(
         "prompts.chat",
         move |_| {
-            // Of several turns the last one, after the expected answers.
+            // With several turns the last one, after the expected answers.
             let expected_completion =
                 |expected: &serde_json::Value| scorer.as_ref().and_then(|scorer| scorer.expected_completion(expected));
             let turns = row(&open, entry)?.all_turns(expected_completion);

@@ -130,7 +130,7 @@ fn begins_with(text: &str, lower: &str) -> bool {
     }
 }
 
-/// What the table shows, and in which order.
+/// The filter and order of the table.
 struct Query {
     open: Arc<OpenTask>,
     entries: Vec<Entry>,

@@ -270,7 +270,7 @@ fn write(
     let work = move || -> Result<(Home, Vec<FileChange>), String> {
         let home = task_files::home(&open.task, &data)?;
         let read = |file: &str| {
-            // Of a new task a set may have no file yet.
+            // A new task may have no file yet for a set.
             if home.task.path(file).is_ok_and(|path| !path.exists()) {
                 return Ok(String::new());
             }

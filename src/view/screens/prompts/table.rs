@@ -199,7 +199,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     lines
 }
 
-/// What is wrong with the selected row.
+/// Problems of the selected row.
 fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let line = |level: Level, text: String| {
@@ -259,7 +259,7 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
     lines
 }
 
-/// What the template under edit does to the row under the cursor.
+/// The changes that the template under edit makes to the row under the cursor.
 pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));

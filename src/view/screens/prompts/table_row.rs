@@ -78,7 +78,7 @@ pub(super) fn flat(row: &PromptRow, most: usize) -> String {
     line
 }
 
-/// What stands before the colon in a filter such as `set:eval`.
+/// Names before the colon in a filter such as `set:eval`.
 pub(super) const COLUMNS_OF_FILTER: [&str; 5] = ["set", "tag", "id", "expected", "is"];
 
 /// The words of a filter that name no column.

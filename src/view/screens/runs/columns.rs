@@ -11,7 +11,7 @@ use crate::view::widgets::bars::sparkline;
 
 pub(super) struct Column {
     pub(super) title: String,
-    /// What it shows and sorts by: a field, `config.KEY`, a metric, or `ema:METRIC`.
+    /// The field that it shows and sorts by: a field, `config.KEY`, a metric, or `ema:METRIC`.
     pub(super) field: String,
     pub(super) width: usize,
     pub(super) right: bool,
@@ -178,7 +178,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         }
         "reward" => number(row.metric("reward", false)),
         "ema:reward" => number(row.metric("reward", true)),
-        // Of training completions it is another quantity; the column `of` says so.
+        // A rate of training completions differs; the column `of` says which it is.
         "valid" => match (row.latest_valid(), row.valid()) {
             (Some(_), Some(valid)) => text(&percent(valid)),
             (None, Some(valid)) => (percent(valid), Role::Faint),
@@ -193,7 +193,7 @@ pub(super) fn cell(column: &Column, look: &Look<'_>, row: &RunRow) -> (String, R
         },
         "outcome" => (row.outcome.label().trim_end_matches(" base").replace(" and ", "+"), row.outcome.level().into()),
         "of" => match row.measured_on() {
-            // Of the base's rates, where no checkpoint is better.
+            // The base's rates, where no checkpoint is better.
             Some((set, 0)) if set != "train" => (format!("base{}", look.theme.glyph("★", "*")), Role::Faint),
             Some((set, step)) => {
                 let best = if row.best == Some(step) && set != "train" { look.theme.glyph("★", "*") } else { "" };

@@ -93,7 +93,7 @@ pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Groups the list by tags, or no more: a sweep's tag is its name, and its table stands in the details of the group.
+/// Groups the list by tags, or no more: a sweep's tag is its name, and its table is in the details of the group.
 pub(super) fn toggle_sweeps(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let is_shown = runs.group_by.as_deref() == Some("tags");
     runs.group_by = (!is_shown).then(|| "tags".to_owned());
@@ -189,7 +189,7 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
         move || {
             let evals = match &runs[..] {
                 [run] => base_and_trained(run),
-                // Of several runs only the results count.
+                // For several runs, only the results.
                 runs => runs.iter().map(|run| result_on(run, &HELD_OUT_SETS)).collect(),
             };
             evals.map_err(|error| error.to_string())

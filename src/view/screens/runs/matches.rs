@@ -25,7 +25,7 @@ use crate::view::style_role::Role;
 use crate::view::theme::Theme;
 use crate::view::widgets::text_width::{fitted, one_line, padded};
 
-/// The matches that are held; the search goes on to count the others.
+/// The matches that are held; the search continues to count the others.
 const MAX_MATCHES: usize = 2_000;
 /// How often progress is shown.
 const INTERVAL: Duration = Duration::from_millis(100);

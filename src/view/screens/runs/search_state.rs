@@ -24,7 +24,7 @@ pub(super) struct Matches {
     pub(super) cursor: Cursor,
 }
 
-/// What a search sends to the screen at once.
+/// One message of a search to the screen.
 #[derive(Default)]
 pub(super) struct News {
     pub(super) hits: Vec<SearchHit>,

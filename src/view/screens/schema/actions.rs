@@ -329,7 +329,7 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
         Change::Schema => {
             let is_shown = shared.screen == Screen::Schema;
             if !is_shown {
-                // What an older schema says is not shown as this one's: by the stages of the runs screen, or here later.
+                // Results of an older schema are not shown as this one's, neither in the stages of runs nor here later.
                 (shared.draft.expected, schema.degenerate) = (None, None);
             }
             let shown = if is_shown {

@@ -22,7 +22,7 @@ use crate::view::widgets::list_cursor::Cursor;
 const MAX_ROWS: usize = 8;
 const MAX_COLUMNS: usize = 72;
 
-/// What can be inserted at the cursor.
+/// Completions at the cursor.
 #[derive(Debug)]
 pub(super) struct Completion {
     items: Vec<Item>,
@@ -44,7 +44,7 @@ struct Item {
 
 /// The string at the cursor, or the gap where one can begin.
 struct Site {
-    /// What the text at the cursor is: the key or value of this node, or a new entry of this container.
+    /// The node whose key or value is completed, or the container of a new entry.
     node: usize,
     is_key: bool,
     is_new: bool,
@@ -130,7 +130,7 @@ fn letters(editor: &Editor, row: usize) -> Vec<char> {
     editor.lines().get(row).map_or_else(Vec::new, |line| line.chars().collect())
 }
 
-/// The string in which the cursor stands.
+/// The string in which the cursor is.
 fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
     let cursor = editor.cursor();
     let line = letters(editor, cursor.0);
@@ -220,7 +220,7 @@ fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item
     }
 }
 
-/// What a keyword's value begins as, and how far the cursor goes back into it.
+/// The beginning of a keyword's value, and how far the cursor goes back into it.
 fn skeleton(keyword: &Keyword) -> (&'static str, usize) {
     match keyword.holds {
         _ if matches!(keyword.name, "additionalProperties" | "unevaluatedProperties" | "unevaluatedItems") => {

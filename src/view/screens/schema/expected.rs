@@ -28,7 +28,7 @@ pub struct Rejections {
     pub total: usize,
     pub checked: usize,
     pub rejected: usize,
-    /// Of them, those that the saved schema accepts; `None` if that does not compile.
+    /// How many of them the saved schema accepts; `None` if it does not compile.
     pub new: Option<usize>,
     /// Accepted now, and rejected by the saved schema.
     pub mended: usize,
@@ -119,7 +119,7 @@ pub(super) fn check_rows(
     // Without rows the result is known at once.
     let batches = rows.chunks(BATCH).chain(rows.is_empty().then_some([].as_slice()));
     for batch in batches {
-        // Of the saved schema it is known which rows it rejects, only not why.
+        // For the saved schema only the reason is unknown, not which rows it rejects.
         let asked = batch.iter().filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
         let asked: Vec<CheckedTurn<'_>> = asked.cloned().collect();
         let texts = texts(scorer, &asked);

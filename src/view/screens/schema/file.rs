@@ -77,7 +77,7 @@ fn begin(schema: &mut Schema, shared: &mut Shared, task: &Task) -> Vec<Command> 
         if !again {
             shared.draft.scorer = None;
             shared.draft.programs = Vec::new();
-            // What is known of the other task's schema says nothing of this one.
+            // Results of the other task's schema say nothing of this one.
             shared.draft.version += 1;
         }
         shared.draft.text.clone_from(&task.definition_text);
@@ -117,7 +117,7 @@ fn compile(draft: &SchemaDraft) -> Command {
                     draft.version += 1;
                 }
                 (Err(error), task) => {
-                    // What a program said that may not run any more is no score of this text.
+                    // The output of a program that may no longer run is not a score of this text.
                     if found.needs_command {
                         draft.scorer = None;
                         draft.version += 1;
@@ -270,7 +270,7 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
                 }
                 commands.extend(drafts::store(schema, shared));
                 commands.push(Command::Changed(Change::Files(vec![home.folder.join(&name)])));
-                // Of a task that is open, the change has it read again.
+                // An open task is read again by the change.
                 if home.is_copy || shared.task.is_none() {
                     commands.extend(shared::open_task(shared, Some(home.folder.display().to_string())));
                 }

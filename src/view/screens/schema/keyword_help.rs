@@ -7,7 +7,7 @@ use crate::score::{Draft, FORMATS, Keyword, KeywordValue, TYPES};
 use crate::view::style_role::Role as Style;
 use crate::view::theme::Theme;
 
-/// What a position is about.
+/// The topic of a position.
 #[derive(Debug, Clone, Copy)]
 enum Topic {
     /// A keyword, and the node of its value, or one inside it.

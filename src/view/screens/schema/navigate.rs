@@ -271,7 +271,7 @@ pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Comm
 }
 
 pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> {
-    // What an older text rejects says nothing of this one.
+    // Rejections of an older text say nothing of this one.
     if shared.draft.stale.is_some() {
         return Some(format!("expected answers are not checked: {}", shared.draft.stale_title(shared.draft.name())));
     }

@@ -53,7 +53,7 @@ pub(super) fn lines(schema: &Schema, shared: &Shared, area: Rect) -> (Vec<Line<'
     (rows.into_iter().map(|(_, line)| line).collect(), first)
 }
 
-/// The selected entry stands in the middle, except near the ends.
+/// The selected entry is in the middle, except near the ends.
 fn first(schema: &Schema, shared: &Shared, rows: &[(usize, Line<'static>)], area: Rect) -> usize {
     let selected = schema.outline.at(shared.draft.outline.len()).unwrap_or(0);
     let heights: Vec<usize> = rows.iter().map(|(_, line)| wrapped_rows(line, area.width.into())).collect();

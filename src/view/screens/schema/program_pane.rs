@@ -124,7 +124,7 @@ fn limits(rules: &CommandRules) -> String {
     format!("limits: {seconds} s, {memory}, {output_kib} KiB of output, {} at once", rules.width())
 }
 
-/// What this machine cannot hold a program to.
+/// Restrictions that this machine lacks.
 fn held(isolation: Isolation) -> Option<String> {
     (!isolation.network)
         .then(|| "no user namespaces here: it can reach the network, and its processes are not counted".to_owned())
@@ -132,7 +132,7 @@ fn held(isolation: Isolation) -> Option<String> {
 
 fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
     let faint = |text: String| Span::styled(text, theme.style(Role::Faint));
-    // Of several lines each gets its own; none reaches the terminal as it is.
+    // Each line on its own; none reaches the terminal as it is.
     let block = |label: &str, text: &str| {
         let text = visible_lines(text.trim_end()).into_owned();
         let shown: Vec<String> = text.lines().map(str::to_owned).collect();

@@ -39,7 +39,7 @@ pub(super) enum Kind {
     Missing,
 }
 
-/// What a value is for.
+/// The role of a value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Role {
     Schema,
@@ -49,7 +49,7 @@ pub(super) enum Role {
     Named(&'static Keyword),
     /// The value of a keyword, or a part of it.
     Value(&'static Keyword),
-    /// Of no keyword.
+    /// Not a known keyword.
     Unknown,
 }
 

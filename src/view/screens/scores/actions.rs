@@ -317,7 +317,7 @@ fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// What is listed of a prompt.
+/// Bytes of a prompt that are listed.
 const PROMPT_BYTES: usize = 200;
 
 /// Starts writing a completion: a new one, or a copy of the one under the cursor.

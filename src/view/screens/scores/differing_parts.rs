@@ -2,7 +2,7 @@
 
 /// A text that differs from all others this early is shown from its beginning.
 const SHOWN_BYTES: usize = 16;
-/// What is shown before the first difference, at most.
+/// Most bytes shown before the first difference.
 const CONTEXT_BYTES: usize = 14;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -267,8 +267,8 @@ fn row(
 /// Columns of the longest class.
 const OUTCOME: usize = 11;
 
-/// What distinguishes a completion: ungrouped its prompt, then the part in which it differs from the others of the
-/// prompt.
+/// The distinguishing text of a completion: ungrouped its prompt, then the part in which it differs from the others of
+/// the prompt.
 fn label(scores: &Scores, theme: &Theme, scored: &ScoredItems, place: usize, columns: usize) -> String {
     let Some(item) = scored.items.all.get(place) else { return String::new() };
     let part = scored.items.parts.get(place).copied().unwrap_or_default();

@@ -22,9 +22,9 @@ pub struct Items {
     pub all: Vec<Item>,
     /// The name of each group, by number: a prompt's id, or empty.
     pub groups: Vec<String>,
-    /// What distinguishes each completion from the others of its group; its `same_as` counts from 0 in the group.
+    /// Text that distinguishes each completion in its group; its `same_as` counts from 0 in the group.
     pub parts: Vec<DifferingPart>,
-    /// What distinguishes the prompt of each group from the others, and whether its beginning is elided.
+    /// Text that distinguishes each group's prompt, and whether its beginning is elided.
     pub prompts: Vec<(bool, String)>,
     /// How a group's rewards become advantages.
     pub advantage: Option<Advantage>,
@@ -89,7 +89,7 @@ pub fn rows_of_run(task: &Path) -> Rows {
     found
 }
 
-/// Of later turns without the answers before, which are not known.
+/// Later turns come without the answers before them, which are not known.
 fn every_turn(row: &PromptRow) -> Vec<PromptRow> {
     row.all_turns(|_| None)
 }

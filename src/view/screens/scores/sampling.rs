@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) prompt_id: String,
 }
 
-/// What would be sampled now, or why nothing can be.
+/// The sampling that would start now, or why it cannot.
 pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
     let no_prompts = || format!("the task has no prompts to sample: see Prompts ({})", shared.key_of("screen.prompts"));
     // The base answers the open task's completions where these are shown; a run answers its own task's prompts.

@@ -99,7 +99,7 @@ impl Text<'_> {
         lines
     }
 
-    /// What is unknown of a completion written here that answers no prompt.
+    /// A note that values are unknown for a completion written here that answers no prompt.
     fn no_prompt(&self, scored: &ScoredItems, place: usize) -> Option<Line<'static>> {
         let has_row = scored.items.all.get(place).is_none_or(|item| item.row.is_some());
         let is_written = self.scores.source == Source::Written && !has_row;

@@ -23,7 +23,7 @@ pub struct ScoredItems {
     /// By number.
     pub groups: Vec<Group>,
     pub tally: Tally,
-    /// Of the first completions, the results of their query and of the expected one, where these differ.
+    /// For the first completions: results of their query and of the expected one, where these differ.
     pub results: Vec<Option<[QueryResult; 2]>>,
 }
 
@@ -35,7 +35,7 @@ const MAX_RESULTS: usize = 1_000;
 pub struct Group {
     /// Indices of its completions.
     pub members: Vec<usize>,
-    /// Of the rewards.
+    /// Mean of the rewards.
     pub mean: f64,
     /// Sample standard deviation of the rewards; 0 of fewer than two.
     pub deviation: f64,

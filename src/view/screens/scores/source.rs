@@ -158,13 +158,13 @@ pub(super) fn own_task<'a>(scores: &'a Scores, run: &RunDirectory) -> Result<&'a
     }
 }
 
-/// Whether the task of the open run has to be read, because it is not the open one.
+/// Whether the task of the open run must be read, because it is not the open one.
 pub(super) fn is_unread(scores: &Scores, shared: &Shared) -> bool {
     let run = shared.run_of_other_task();
     run.is_some_and(|run| scores.own.as_ref().is_none_or(|own| own.run != run.path()))
 }
 
-/// What the completions are scored with; `None` if nothing has compiled yet, or the run's task cannot be read.
+/// The scorer of the completions; `None` if nothing has compiled yet, or the run's task cannot be read.
 fn scorer(scores: &Scores, shared: &Shared) -> Option<Arc<Scorer>> {
     if !is_own(scores, shared) {
         return shared.scorer();

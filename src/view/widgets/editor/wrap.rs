@@ -23,7 +23,7 @@ pub(super) fn gutter(lines: usize) -> usize {
 /// A row of the text, and which of its lines on the screen.
 pub(super) type ScreenRow = (usize, usize);
 
-/// What one line of the screen shows of its row.
+/// The part of a row on one screen line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Part {
     /// Columns of the text, in scalars.
