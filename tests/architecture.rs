@@ -127,7 +127,7 @@ const READERS: [&str; 13] = [
 /// What opens a file whatever it is.
 const OPENERS: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
 /// Files of these rooms that open something else: a folder to lock, the system's files.
-const OPEN_OTHERS: [&str; 1] = ["src/run/device_slots.rs"];
+const OPEN_OTHERS: [&str; 1] = ["src/run/devices/device_slots.rs"];
 
 const LINE_LIMIT: usize = 500;
 const EMPTY_NAMES: [&str; 4] = ["utils", "helpers", "common", "misc"];

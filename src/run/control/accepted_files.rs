@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::protocol::FOLDER;
 use super::verb::Verb;
-use crate::run::directory::RunDirectory;
-use crate::run::durable::{create_file, sync_folder};
 use crate::run::error::RunError;
-use crate::run::events::{Control, Note, now_ms};
-use crate::run::folder::user_id;
-use crate::run::history::RunState;
-use crate::run::lock::RunLock;
-use crate::run::worker_state::State;
-use crate::run::writer::EventWriter;
+use crate::run::process::worker_state::State;
+use crate::run::record::events::{Control, Note, now_ms};
+use crate::run::record::history::RunState;
+use crate::run::record::writer::EventWriter;
+use crate::run::storage::directory::RunDirectory;
+use crate::run::storage::durable::{create_file, sync_folder};
+use crate::run::storage::folder::user_id;
+use crate::run::storage::lock::RunLock;
 
 const ENDING: &str = ".accepted.json";
 

@@ -14,9 +14,9 @@ use super::protocol::{Answer, AnswerLine, FOLDER, PROTOCOL_VERSION, Request, Sta
 use super::verb::Verb;
 use crate::run::Pulled;
 use crate::run::error::{RunError, is_full_disk};
-use crate::run::folder::{FolderWatch, private_folder};
-use crate::run::liveness::{Liveness, WorkerSignal, signal_worker};
+use crate::run::process::liveness::{Liveness, WorkerSignal, signal_worker};
 use crate::run::slurm::cancel_job;
+use crate::run::storage::folder::{FolderWatch, private_folder};
 use crate::run::{State, Status};
 
 /// How long a live worker may take to accept a request.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::protocol::{Answer, Request};
 use super::queue::{ReplyFn, RequestQueue};
 use super::verb::Verb;
-use crate::run::worker_state::{StateWriter, Status};
+use crate::run::process::worker_state::{StateWriter, Status};
 
 #[derive(Clone, Debug)]
 pub(super) struct RequestHandler {

@@ -11,10 +11,10 @@ use super::handler::RequestHandler;
 use super::queue::{RequestQueue, Stop};
 use super::request_folder::RequestFolder;
 use crate::run::error::RunError;
-use crate::run::liveness::HEARTBEAT;
-use crate::run::lock::{FolderIdentity, RunLock};
-use crate::run::worker_state::{StateWriter, Status};
-use crate::run::writer::{is_gone, lost_log};
+use crate::run::process::liveness::HEARTBEAT;
+use crate::run::process::worker_state::{StateWriter, Status};
+use crate::run::record::writer::{is_gone, lost_log};
+use crate::run::storage::lock::{FolderIdentity, RunLock};
 
 /// The polling interval of requests (for file systems without notifications), the run's folder and the stop flag.
 const ROUND: Duration = Duration::from_millis(500);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::accepted_files::AcceptedFiles;
 use super::protocol::Answer;
 use super::verb::Verb;
-use crate::run::events;
+use crate::run::record::events;
 
 const MAX_WAITING_REQUESTS: usize = 256;
 

@@ -12,7 +12,7 @@ use super::handler::RequestHandler;
 use super::protocol::{ANSWERS, Answer, AnswerLine, FOLDER, MAX_REQUEST_BYTES, PROTOCOL_VERSION, REQUEST, is_id};
 use super::queue::ReplyFn;
 use crate::run::error::RunError;
-use crate::run::folder::{FolderWatch, private_folder, user_id, user_name};
+use crate::run::storage::folder::{FolderWatch, private_folder, user_id, user_name};
 
 #[derive(Debug)]
 pub(super) struct RequestFolder {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Key;
 use crate::run::error::RunError;
-use crate::run::history::RunState;
+use crate::run::record::history::RunState;
 use crate::secrets::is_control;
 
 /// The keys that a run changes while it computes.

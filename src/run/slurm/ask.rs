@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::commands::call;
 use super::job::{JobLine, JobPhase, SlurmJob};
 use crate::run::error::RunError;
-use crate::run::events::now_ms;
-use crate::run::liveness::Liveness;
+use crate::run::process::liveness::Liveness;
+use crate::run::record::events::now_ms;
 
 /// The most of a job's output that is read for its last line.
 const TAIL_BYTES: u64 = 4096;

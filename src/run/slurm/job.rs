@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::request::JobRequest;
 use crate::format::clock;
-use crate::run::directory::{FORMAT_VERSION, host_name};
-use crate::run::durable::replace_file;
 use crate::run::error::RunError;
-use crate::run::events::now_ms;
-use crate::run::worker_state::{State, Status};
+use crate::run::process::worker_state::{State, Status};
+use crate::run::record::events::now_ms;
+use crate::run::storage::directory::{FORMAT_VERSION, host_name};
+use crate::run::storage::durable::replace_file;
 
 /// In the run's folder.
 pub const SLURM_FILE: &str = "slurm.json";

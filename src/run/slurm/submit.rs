@@ -7,10 +7,10 @@ use super::ask::check_no_job;
 use super::commands::call;
 use super::job::{SLURM_FILE, SlurmJob};
 use super::request::{JobRequest, SCRIPT_FILE};
-use crate::run::directory::RunDirectory;
-use crate::run::durable::{open_append, replace_file};
 use crate::run::error::RunError;
-use crate::run::lock::RunLock;
+use crate::run::storage::directory::RunDirectory;
+use crate::run::storage::durable::{open_append, replace_file};
+use crate::run::storage::lock::RunLock;
 
 /// Variables of `sbatch` that count for more than the job script.
 const OVERRIDING: [&str; 11] = [
