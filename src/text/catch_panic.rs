@@ -18,7 +18,7 @@ static HOOK: Once = Once::new();
 ///
 /// The first call wraps the panic hook of that moment, which still hears every other panic. A hook that is set later
 /// replaces the wrapper: set it before.
-pub(crate) fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
+pub fn catch_panic<R>(work: impl FnOnce() -> R) -> Result<R, Box<dyn Any + Send>> {
     HOOK.call_once(|| {
         let outer = take_hook();
         set_hook(Box::new(move |panic| {

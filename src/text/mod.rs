@@ -1,6 +1,6 @@
 //! From messages to token ids and back: chat template, tokenizer, stop ids.
 
-pub(crate) mod catch_panic;
+pub mod catch_panic;
 mod limits;
 mod python_json;
 mod template;
