@@ -22,7 +22,9 @@ extern "C" fn leave_home() {
             std::env::set_var(name, folder);
         }
         // Else snapshots ask cargo, and cargo its home.
-        std::env::set_var("INSTA_WORKSPACE_ROOT", env!("CARGO_MANIFEST_DIR"));
+        let workspace =
+            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().find(|folder| folder.join("Cargo.lock").exists());
+        std::env::set_var("INSTA_WORKSPACE_ROOT", workspace.unwrap());
     }
 }
 

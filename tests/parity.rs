@@ -76,7 +76,7 @@ fn the_template_of_imported_gemma_models_is_among_the_cases() {
     let gemma: Vec<&Value> = cases.iter().filter(|case| case["name"].as_str().unwrap().starts_with("gemma")).collect();
     assert!(gemma.len() >= 3);
     for case in gemma {
-        let (name, written) = (&case["name"], include_str!("../src/checkpoint/gemma_turns.jinja"));
+        let (name, written) = (&case["name"], include_str!("../crates/engine/src/checkpoint/gemma_turns.jinja"));
         assert_eq!(case["template"], written, "{name}: run scripts/golden/chat_templates.py again after changing it");
     }
 }

@@ -20,7 +20,7 @@ import transformers
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-# The template of tokenizers that this project trains (src/text/train_bpe.rs); a test holds the two equal.
+# The template of tokenizers that this project trains (crates/core/src/text/train_bpe.rs); a test holds the two equal.
 OURS = """\
 {%- for message in messages %}
     {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
@@ -33,7 +33,7 @@ OURS = """\
 {%- endif %}"""
 
 # What the import of a Gemma file without a template writes.
-GEMMA = (pathlib.Path(__file__).parents[2] / "src/checkpoint/gemma_turns.jinja").read_text()
+GEMMA = (pathlib.Path(__file__).parents[2] / "crates/engine/src/checkpoint/gemma_turns.jinja").read_text()
 
 # In the manner of Qwen3: tools as JSON lines, a namespace found by walking backwards, reasoning cut out of earlier answers, tool calls and replies.
 REASONING = """\

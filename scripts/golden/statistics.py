@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Reference numbers for src/statistics, by scipy and statsmodels.
+"""Reference numbers for crates/core/src/statistics, by scipy and statsmodels.
 
-    python3 scripts/golden/statistics.py                 (prints the tables of the tests in src/statistics/golden.rs)
+    python3 scripts/golden/statistics.py                 (prints the tables of the tests in crates/core/src/statistics/golden.rs)
     python3 scripts/golden/statistics.py --coverage      (how often the intervals hold the truth, by simulation; minutes)
 
 Needs numpy, scipy and statsmodels (written with 2.4, 1.17 and 0.15); no network. The same versions print the same numbers.

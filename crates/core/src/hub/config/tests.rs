@@ -1,0 +1,240 @@
+//! Tests: how each `config.json` is read, and what is refused.
+
+use super::*;
+
+const QWEN3: &str = r#"{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":100,"hidden_size":64,"intermediate_size":96,
+    "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2}"#;
+
+/// The smallest configuration with some keys changed (or removed, by null).
+fn with(changes: &str) -> String {
+    let mut keys: Map<String, Value> = serde_json::from_str(QWEN3).unwrap();
+    let changes: Map<String, Value> = serde_json::from_str(changes).unwrap();
+    for (key, value) in changes {
+        if value == "absent" {
+            keys.remove(&key);
+        } else {
+            keys.insert(key, value);
+        }
+    }
+    Value::Object(keys).to_string()
+}
+
+#[test]
+fn every_key_is_read_and_defaults_are_those_of_the_format() {
+    let read = |changes: &str| ModelConfig::parse(&with(changes), "config.json").unwrap();
+    let plain = read("{}");
+    assert_eq!(
+        (plain.vocab_size, plain.hidden_size, plain.intermediate_size, plain.num_hidden_layers),
+        (100, 64, 96, 2)
+    );
+    assert_eq!((plain.num_attention_heads, plain.num_key_value_heads, plain.head_dim), (4, 2, 16));
+    assert_eq!(
+        (plain.rms_norm_eps, plain.rope_theta, plain.tie_word_embeddings, plain.max_position_embeddings),
+        (1e-6, 1e4, false, 32_768)
+    );
+    assert_eq!(read(r#"{"head_dim":32}"#).head_dim, 32);
+    assert_eq!(read(r#"{"num_key_value_heads":null}"#).num_key_value_heads, 4);
+    assert_eq!(read(r#"{"rope_theta":1e6}"#).rope_theta, 1e6);
+    assert_eq!(read(r#"{"rope_parameters":{"rope_type":"default","rope_theta":5e5}}"#).rope_theta, 5e5);
+    assert_eq!(read(r#"{"rope_scaling":null,"sliding_window":4096,"use_sliding_window":false}"#), plain);
+    assert_eq!(read(r#"{"layer_types":["full_attention","full_attention"]}"#), plain);
+    assert_eq!(read(r#"{"architectures":"absent"}"#), plain);
+    assert!(read(r#"{"tie_word_embeddings":true}"#).tie_word_embeddings);
+}
+
+#[test]
+fn the_families_differ_in_biases_and_rotary_positions() {
+    let read = |changes: &str| ModelConfig::parse(&with(changes), "config.json").unwrap();
+    let check = |changes: &str, architecture, bias| {
+        let config = read(changes);
+        assert_eq!((config.architecture, config.attention_bias), (architecture, bias), "{changes}");
+    };
+    check("{}", Architecture::Qwen3, AttentionBias::Absent);
+    check(r#"{"attention_bias":true}"#, Architecture::Qwen3, AttentionBias::All);
+    check(r#"{"architectures":["Qwen2ForCausalLM"]}"#, Architecture::Qwen2, AttentionBias::QueryKeyValue);
+    check(r#"{"architectures":"absent","model_type":"qwen2"}"#, Architecture::Qwen2, AttentionBias::QueryKeyValue);
+    check(r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama"}"#, Architecture::Llama, AttentionBias::Absent);
+    check(
+        r#"{"architectures":"absent","model_type":"llama","attention_bias":true}"#,
+        Architecture::Llama,
+        AttentionBias::All,
+    );
+    let llama = r#"{"architectures":["LlamaForCausalLM"],"max_position_embeddings":"absent"}"#;
+    assert_eq!(read(llama).max_position_embeddings, 2048);
+
+    let numbers =
+        r#""factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192"#;
+    let expected = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: 4.0,
+        original_positions: 8192,
+    };
+    let spellings = [
+        format!(r#"{{"rope_scaling":{{"rope_type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
+        format!(r#"{{"rope_scaling":{{"type":"llama3",{numbers}}},"rope_theta":5e5}}"#),
+        format!(r#"{{"rope_parameters":{{"rope_type":"llama3","rope_theta":5e5,{numbers}}}}}"#),
+    ];
+    for spelling in spellings {
+        assert_eq!((read(&spelling).rope_scaling, read(&spelling).rope_theta), (expected, 5e5), "{spelling}");
+    }
+}
+
+#[test]
+fn what_is_written_reads_back_equal() {
+    let scaling = r#""rope_scaling":{"type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
+    for family in ["Qwen2ForCausalLM", "LlamaForCausalLM"] {
+        let config = ModelConfig::parse(&with(&format!(r#"{{"architectures":["{family}"],{scaling}}}"#)), "x").unwrap();
+        assert_eq!(ModelConfig::parse(&config.to_json("float32", &[3, 4]), "x").unwrap(), config);
+    }
+    let config =
+        ModelConfig::parse(&with(r#"{"head_dim":32,"rope_theta":123456.5,"tie_word_embeddings":true}"#), "x").unwrap();
+    assert_eq!(ModelConfig::parse(&config.to_json("float32", &[3]), "x").unwrap(), config);
+    assert!(config.to_json("float32", &[3]).contains("\"eos_token_id\": 3"));
+}
+
+#[test]
+fn what_cannot_be_computed_is_said_in_words() {
+    let check = |changes: &str, expected: &str| {
+        let message = ModelConfig::parse(&with(changes), "dir/config.json").unwrap_err().to_string();
+        assert!(
+            message.starts_with("dir/config.json: ") && message.contains(expected),
+            "{message:?} lacks {expected:?}"
+        );
+    };
+    check(r#"{"hidden_size":"absent"}"#, "`hidden_size` is missing");
+    check(r#"{"hidden_size":0}"#, "`hidden_size` = 0, expected a whole number above 0");
+    check(r#"{"vocab_size":"many"}"#, "`vocab_size` = \"many\"");
+    check(r#"{"num_hidden_layers":2.5}"#, "`num_hidden_layers` = 2.5");
+    check(r#"{"num_hidden_layers":1000000000}"#, "`num_hidden_layers` = 1000000000, the limit is 1024");
+    check(r#"{"head_dim":1099511627776}"#, "`head_dim` = 1099511627776, the limit is 4096");
+    check(
+        r#"{"max_position_embeddings":1099511627776}"#,
+        "`max_position_embeddings` = 1099511627776, the limit is 16777216",
+    );
+    check(
+        r#"{"max_position_embeddings":16777216,"head_dim":128}"#,
+        "more than 268435456 angles; lower `max_position_embeddings`",
+    );
+    check(r#"{"num_attention_heads":5}"#, "is not a multiple of `num_attention_heads` = 5");
+    check(r#"{"num_key_value_heads":3}"#, "not a multiple of `num_key_value_heads` = 3");
+    check(r#"{"head_dim":7}"#, "even");
+    check(r#"{"rms_norm_eps":-1}"#, "`rms_norm_eps` = -1");
+    check(r#"{"tie_word_embeddings":1}"#, "expected true or false");
+    check(r#"{"architectures":["GemmaForCausalLM"]}"#, "the architecture `GemmaForCausalLM` is not supported");
+    check(r#"{"architectures":["Qwen3MoeForCausalLM"]}"#, "Qwen3MoeForCausalLM");
+    check(r#"{"architectures":"absent","model_type":"gemma"}"#, "`gemma`");
+    check(r#"{"architectures":"absent","model_type":"absent"}"#, "are missing");
+    check(r#"{"rope_scaling":{"rope_type":"yarn","factor":4.0}}"#, "`rope_scaling` =");
+    check(r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#, "`rope_parameters` =");
+    check(r#"{"rope_scaling":{"type":"dynamic","factor":2.0}}"#, "only `default`, `linear` and `llama3`");
+    check(r#"{"rope_scaling":{"type":"linear","factor":0.5}}"#, "`factor` must be at least 1");
+    check(r#"{"final_logit_softcapping":30.0}"#, "`final_logit_softcapping` = 30.0 is not supported");
+    check(r#"{"rope_scaling":{"rope_type":"llama3","factor":8.0}}"#, "`rope_scaling.low_freq_factor` is missing");
+    let turned = r#"{"rope_scaling":{"rope_type":"llama3","factor":8,"low_freq_factor":4,"high_freq_factor":1,"original_max_position_embeddings":64}}"#;
+    check(turned, "`high_freq_factor` above `low_freq_factor`");
+    check(r#"{"mlp_bias":true}"#, "`mlp_bias` = true");
+    check(r#"{"use_sliding_window":true}"#, "sliding attention window");
+    check(r#"{"layer_types":["full_attention","sliding_attention"]}"#, "sliding attention window");
+    check(r#"{"quantization_config":{"quant_method":"fp8"}}"#, "quantized checkpoint (fp8)");
+    check(r#"{"hidden_act":"gelu"}"#, "the activation `gelu` (`hidden_act`)");
+    let gemma = |changes: &str, expected: &str| {
+        check(&changes.replacen('{', r#"{"architectures":["Gemma3ForCausalLM"],"#, 1), expected);
+    };
+    gemma(r#"{"layer_types":["sliding_attention","chunked_attention"]}"#, "the layer type \"chunked_attention\"");
+    gemma(r#"{"layer_types":["sliding_attention"]}"#, "`layer_types` has 1 entries for 2 layers");
+    gemma(r#"{"attn_logit_softcapping":50.0}"#, "`attn_logit_softcapping` = 50.0");
+    gemma(r#"{"use_bidirectional_attention":true}"#, "`use_bidirectional_attention` = true");
+    gemma(r#"{"hidden_activation":"relu"}"#, "the activation `relu`");
+    gemma(r#"{"sliding_window":0}"#, "`sliding_window` = 0");
+    let local = r#"{"rope_parameters":{"sliding_attention":{"rope_type":"linear","factor":2.0}}}"#;
+    gemma(local, "scaled rotary positions of layers with a window");
+}
+
+/// transformers' `Gemma3TextConfig` reads the same of each.
+#[test]
+fn gemma_3_is_read_in_all_its_spellings() {
+    let keys = r#""vocab_size":100,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":7,"sliding_window":512"#;
+    let read = |json: String| ModelConfig::parse(&json, "config.json").unwrap();
+    let config = read(format!(r#"{{"model_type":"gemma3_text",{keys}}}"#));
+    let mut scopes = vec![Scope::Window; 7];
+    scopes[5] = Scope::Everything;
+    let window = SlidingWindow { tokens: 512, scopes, rope_theta: 1e4 };
+    assert_eq!(config.options, DecoderOptions::gemma3(64, 256.0, Some(window)));
+    assert_eq!(config.options.embedding_scale, 8.0);
+    assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (8, 4, 256));
+    assert_eq!((config.rope_theta, config.tie_word_embeddings, config.max_position_embeddings), (1e6, true, 131_072));
+    assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config);
+
+    let nested = format!(
+        r#"{{"architectures":["Gemma3ForConditionalGeneration"],"torch_dtype":"bfloat16","text_config":{{{keys}}}}}"#
+    );
+    assert_eq!(read(nested.clone()), config);
+    let text = super::text_config(&nested).unwrap();
+    assert!(text.contains("Gemma3ForCausalLM") && text.contains("bfloat16") && super::text_config(&text).is_none());
+    assert_eq!(read(text), config);
+
+    let scaled = [
+        r#""rope_scaling":{"rope_type":"linear","factor":8.0},"rope_theta":5e5,"rope_local_base_freq":7e3"#,
+        r#""rope_parameters":{"full_attention":{"rope_type":"linear","factor":8.0,"rope_theta":5e5},"sliding_attention":{"rope_type":"default","rope_theta":7e3}}"#,
+    ];
+    for scaling in scaled {
+        let config = read(format!(r#"{{"model_type":"gemma3_text",{keys},{scaling}}}"#));
+        assert_eq!((config.rope_scaling, config.rope_theta), (RopeScaling::Linear { factor: 8.0 }, 5e5), "{scaling}");
+        assert_eq!(config.options.window.as_ref().unwrap().rope_theta, 7e3, "{scaling}");
+        assert_eq!(config.rope_frequencies(Scope::Everything)[0], 1.0 / 8.0);
+        assert_eq!(config.rope_frequencies(Scope::Window)[0], 1.0);
+        assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config);
+    }
+}
+
+#[test]
+fn text_that_is_no_object_is_refused() {
+    for (text, expected) in [("", "not valid JSON"), ("{\"a\":", "not valid JSON"), ("[]", "not a JSON object")] {
+        assert!(ModelConfig::parse(text, "config.json").unwrap_err().to_string().contains(expected), "{text:?}");
+    }
+}
+
+/// Llama 3.1's own settings; tests/parity compares whole models with these positions.
+#[test]
+fn long_wavelengths_are_stretched_short_ones_kept() {
+    let plain = ModelConfig { head_dim: 128, rope_theta: 5e5, ..ModelConfig::parse(QWEN3, "config.json").unwrap() };
+    let rope_scaling = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_frequency_factor: 1.0,
+        high_frequency_factor: 4.0,
+        original_positions: 8192,
+    };
+    let scaled = ModelConfig { rope_scaling, ..plain.clone() }.rope_frequencies(Scope::Everything);
+    for (i, (plain, scaled)) in plain.rope_frequencies(Scope::Everything).iter().zip(&scaled).enumerate() {
+        let wavelength = std::f64::consts::TAU / plain;
+        let ratio = plain / scaled;
+        match wavelength {
+            short if short < 8192.0 / 4.0 => assert_eq!(ratio, 1.0, "{i}"),
+            long if long > 8192.0 => assert!((ratio - 8.0).abs() < 1e-12, "{i}"),
+            _ => assert!(ratio > 1.0 && ratio < 8.0, "{i}"),
+        }
+    }
+}
+
+/// Every row's architecture is read, every architecture has a row.
+#[test]
+fn the_table_of_families_is_that_of_the_code() {
+    let table = include_str!("../../../../../docs/models.md");
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> =
+        table.lines().filter(|line| line.starts_with("| `") && line.contains("ForCausalLM`")).map(cells).collect();
+    for row in rows.iter().filter(|row| row[1] != "architectures") {
+        let config = ModelConfig::parse(&with(&format!(r#"{{"architectures":["{}"]}}"#, row[1])), "x").unwrap();
+        let options = &config.options;
+        assert_eq!(config.architecture.names().0, row[1]);
+        assert_eq!(options.has_head_norms, row[3].contains("of heads"), "{row:?}");
+        assert_eq!(options.has_output_norms, row[3].contains("after each block"), "{row:?}");
+        assert_eq!(options.norm_offset == 1.0, row[3].contains("1 + weight"), "{row:?}");
+        assert_eq!(options.window.is_some(), row[5].contains("sliding window"), "{row:?}");
+        assert_eq!(options.activation == Activation::GeluTanh, row[6].contains("GELU"), "{row:?}");
+        assert_eq!(config.attention_bias == AttentionBias::QueryKeyValue, row[5].contains("biases"), "{row:?}");
+    }
+    let all = [Architecture::Qwen3, Architecture::Qwen2, Architecture::Llama, Architecture::Gemma3];
+    assert_eq!(rows.len(), all.len());
+}

@@ -1,0 +1,29 @@
+//! What grpo-tui does without tensors and without a terminal. The modules, in the order in which data flows; a module
+//! uses only modules above it.
+
+pub mod format; // numbers as text for people: percentages, bytes, times, counts, ids
+pub mod files; // opening what others may have written: regular files only, bounded, inside their folder; atomic writes
+pub mod config; // the table of keys: type, range, default, meaning, presets
+pub mod secrets; // a deterministic scan of what would leave the machine
+#[cfg(feature = "download")]
+pub mod http; // one server: origin, agent, failures as sentences
+pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
+pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
+pub mod text; // tokenizer, chat template, stop ids
+pub mod dataset; // prompt rows: reading, health, order, generator
+pub mod score; // completion + row -> score
+pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k
+pub mod advantage; // rewards of a group -> advantages
+pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
+pub mod run; // the run directory: the only interface between a worker and its viewers
+pub mod report; // a run as one HTML file, CSV or JSON lines
+pub mod openai; // OpenAI's HTTP API: bodies -> requests, answers -> JSON
+#[cfg(feature = "download")]
+pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
+pub mod study; // sweeps and studies: settings -> runs -> one table
+
+#[cfg(test)]
+use crate::score::launch_if_asked;
+#[cfg(test)]
+#[path = "../../../tests/own_home.rs"]
+mod own_home;

@@ -1,0 +1,294 @@
+//! Evals on disk: of a run, or standalone; both are in `evals/` beside a frozen task.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{ReportError, RunOutcome};
+use crate::dataset::{self, PromptRow};
+use crate::format::short_id;
+use crate::run::events::Eval;
+use crate::run::{
+    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget, eval_path,
+    list_checkpoints, read_evals, sha256,
+};
+use crate::score::{Score, Scorer};
+use crate::statistics::compound;
+use crate::task::{PromptSet, Task, current_set_name};
+
+/// The prompts of a standalone eval, which may come from a file that is not a set of the task.
+pub const PROMPTS_FILE: &str = "prompts.jsonl";
+
+/// Identifies an eval's file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EvalId {
+    /// The folder of the run or of the eval.
+    pub folder: PathBuf,
+    /// The step of the evaluated checkpoint; 0 is the start.
+    pub step: u64,
+    /// `eval`, `test`, or a file's name.
+    pub set: String,
+    /// `base`, `trained`, or a model's name.
+    pub target: String,
+}
+
+/// The records of an eval, with the task and the prompts they answer.
+#[derive(Debug, Clone, Default)]
+pub struct EvalResult {
+    pub id: EvalId,
+    /// The heading of its column in tables.
+    pub name: String,
+    /// One per completion.
+    pub records: Vec<EvalRecord>,
+    pub summary: EvalSummary,
+    pub task: String,
+    /// SHA-256 of the prompts.
+    pub prompts_digest: String,
+    /// `schema` or `scorer`.
+    pub judge: &'static str,
+    /// SHA-256 of the schema, or of what else defines right answers.
+    pub schema_digest: String,
+    /// SHA-256 of the whole task.
+    pub task_digest: String,
+    /// How its prompts differ from the task's own; empty where they do not.
+    pub prompts: String,
+    /// Prompt rows by id.
+    pub rows: BTreeMap<String, PromptRow>,
+}
+
+impl EvalId {
+    pub fn path(&self) -> PathBuf {
+        eval_path(&self.folder, self.step, &self.set, &self.target)
+    }
+
+    /// Parses the name of a file in `evals/`: `step-000050-test-trained.jsonl`.
+    fn from_file(folder: &Path, name: &str) -> Option<Self> {
+        let (step, rest) = name.strip_prefix("step-")?.strip_suffix(".jsonl")?.split_once('-')?;
+        let (set, target) = rest.rsplit_once('-')?;
+        Some(Self {
+            folder: folder.to_owned(),
+            step: step.parse().ok()?,
+            set: current_set_name(set).to_owned(),
+            target: target.to_owned(),
+        })
+    }
+
+    /// The id at the end of the folder's name.
+    pub fn short_folder(&self) -> String {
+        short_id(&self.folder.file_name().unwrap_or_default().to_string_lossy()).to_owned()
+    }
+
+    /// Returns `base`, `step 30`, or the model's name; with `with_folder` after the run's id.
+    pub fn name(&self, with_folder: bool) -> String {
+        let own = match self.target.as_str() {
+            // A standalone eval has no steps.
+            "trained" if self.step > 0 => format!("step {}", self.step),
+            target => target.to_owned(),
+        };
+        if with_folder { format!("{} {own}", self.short_folder()) } else { own }
+    }
+}
+
+/// Lists the evals of a folder, sorted by set (test last), then step.
+///
+/// # Errors
+/// [`RunError::Io`] where `evals/` exists and cannot be read.
+pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
+    let evals = folder.join("evals");
+    let entries = match std::fs::read_dir(&evals) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RunError::Io { action: "read", path: evals, source: error }),
+    };
+    let mut found: Vec<EvalId> =
+        entries.flatten().filter_map(|entry| EvalId::from_file(folder, &entry.file_name().to_string_lossy())).collect();
+    if folder.join("run.toml").exists() {
+        // In a run the trained model at step 0 is the base, which has an eval of its own.
+        found.retain(|eval| eval.step > 0 || eval.target != "trained");
+    }
+    found.sort_by(|a, b| {
+        (b.set == "test", &a.set, a.step, &a.target).cmp(&(a.set == "test", &b.set, b.step, &b.target))
+    });
+    // A run that an older program began may have a file of either name.
+    found.dedup();
+    Ok(found)
+}
+
+/// Returns the evals that are compared by default: base and trained on the test set, else on the eval set.
+///
+/// # Errors
+/// [`ReportError`] saying what is missing.
+pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
+    base_and_trained_on(run, &HELD_OUT_SETS)
+}
+
+/// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.
+///
+/// # Errors
+/// [`ReportError`] saying what is missing.
+pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, ReportError> {
+    base_and(RunState::compared, run, sets).map(Vec::from)
+}
+
+/// Returns the result of a run on the first of the sets that has one, to be compared with other runs': where the best
+/// checkpoint is step 0, the eval of the base.
+///
+/// # Errors
+/// [`ReportError`] saying what is missing.
+pub fn result_on(run: &Path, sets: &[&str]) -> Result<EvalId, ReportError> {
+    base_and(RunState::result, run, sets).map(|[_, result]| result)
+}
+
+/// Selects an eval on a set, given the best checkpoint.
+type Choice = for<'a> fn(&'a RunState, &str, Option<u64>) -> Option<&'a Eval>;
+
+fn base_and(choice: Choice, run: &Path, sets: &[&str]) -> Result<[EvalId; 2], ReportError> {
+    let evals = list_evals(run)?;
+    let known = history_and_best(run);
+    let of_set = |set: &str| {
+        let of_set = || evals.iter().filter(|eval| eval.set == set);
+        let base = of_set().find(|eval| eval.step == 0 && eval.target == "base")?;
+        let chosen = match &known {
+            Some((history, best)) if history.result(set, *best).is_some() => Some(choice(history, set, *best)?),
+            _ => None,
+        };
+        let is_chosen =
+            |eval: &&EvalId| chosen.is_some_and(|chosen| (eval.step, &eval.target) == (chosen.step, &chosen.target));
+        let chosen = of_set().find(is_chosen).or_else(|| of_set().rfind(|eval| eval.target == "trained"))?;
+        Some([base.clone(), chosen.clone()])
+    };
+    sets.iter()
+        .find_map(|set| of_set(current_set_name(set)))
+        .ok_or_else(|| ReportError::NothingToCompare { folder: run.to_owned() })
+}
+
+/// `None` for what is not a run, or cannot be read.
+fn history_and_best(run: &Path) -> Option<(RunState, Option<u64>)> {
+    let directory = RunDirectory::open(run).ok()?;
+    let history = RunState::read(run).ok()?;
+    let best = history.best_step_by(&list_checkpoints(run).ok()?, directory.file().config.keep_best_by);
+    Some((history, best))
+}
+
+/// Warnings from the run's outcome for a comparison of its evals: its best checkpoint is the base, or it ends below
+/// the base.
+pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
+    let of_one = evals.windows(2).all(|pair| pair[0].folder == pair[1].folder) && evals.len() > 1;
+    let known = evals.first().filter(|_| of_one).and_then(|eval| history_and_best(&eval.folder));
+    let Some((history, best)) = known else { return Vec::new() };
+    let outcome = RunOutcome::from_history(&history, best);
+    let is_shown = |step: u64| evals.iter().any(|eval| eval.set == "eval" && eval.step == step);
+    let fallen = outcome.fallen().filter(|_| outcome.fallen_eval().is_some_and(|fallen| !is_shown(fallen.step)));
+    let base = "the best checkpoint is step 0 (the base): no later one was better on the eval set";
+    outcome.base_is_best.then(|| base.to_owned()).into_iter().chain(fallen).collect()
+}
+
+impl EvalResult {
+    /// Reads an eval with its prompts.
+    ///
+    /// # Errors
+    /// [`ReportError`] naming the file.
+    pub fn read(id: EvalId, with_folder: bool) -> Result<Self, ReportError> {
+        let records = read_evals(&id.path())?;
+        let task = Task::load(&id.folder.join("task"))?;
+        let own = crate::files::read(&id.folder.join(PROMPTS_FILE)).ok();
+        let of_set = || PromptSet::from_name(&id.set).and_then(|set| task.set_file(set));
+        let (label, bytes) = match (own, of_set()) {
+            (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),
+            (None, Some(file)) => (task.label(file), task.read(file)?.into_owned()),
+            (None, None) => return Err(ReportError::NoPrompts { folder: id.folder.clone(), set: id.set.clone() }),
+        };
+        let rows = dataset::load_from(&label, Cursor::new(&bytes))?;
+        let stored = StoredTarget::read(&id.folder, &id.target);
+        Ok(Self {
+            name: id.name(with_folder),
+            summary: EvalSummary { speed: stored.speed, ..EvalSummary::from_records(&records) },
+            records,
+            task: task.name.clone(),
+            prompts_digest: sha256(&bytes),
+            judge: task.judge_name(),
+            schema_digest: task.definition_digest(),
+            task_digest: task.digest(),
+            prompts: stored.prompts,
+            rows: rows.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            id,
+        })
+    }
+
+    /// P(10 calls valid) and P(50 calls valid) by number of calls, and their 95% intervals, as JSON.
+    pub fn in_a_row(&self) -> [Value; 2] {
+        let EvalSummary { valid, valid_interval, .. } = &self.summary;
+        let interval = |calls| valid_interval.map(|rate| compound(rate, calls));
+        [
+            json!({"10": compound(*valid, 10), "50": compound(*valid, 50)}),
+            json!({"10": interval(10), "50": interval(50)}),
+        ]
+    }
+
+    /// Scores the same completions by the rules of `task`.
+    pub(super) fn rescored(mut self, task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
+        if self.task != task.name {
+            let Self { name, task: own, .. } = &self;
+            return Err(ReportError::Unlike(format!(
+                "{name} is of task {own}: it cannot be scored with the {} of {}",
+                task.judge_name(),
+                task.name
+            )));
+        }
+        let rows: Vec<Vec<Option<PromptRow>>> =
+            self.records.iter().map(|record| record.rows(self.rows.get(&record.prompt_id))).collect();
+        let texts = self.records.iter().flat_map(EvalRecord::texts);
+        let answers: Vec<_> = texts.zip(rows.iter().flatten()).map(|(text, row)| (text, row.as_ref())).collect();
+        let mut scores = scorer.score_all(&answers).into_iter();
+        for (record, rows) in self.records.iter_mut().zip(&rows) {
+            let mut scores: Vec<Score> = scores.by_ref().take(rows.len()).collect();
+            // A question without an answer has no score.
+            if record.is_endpoint_error() {
+                continue;
+            }
+            scorer.join(&mut scores.iter_mut().collect::<Vec<_>>());
+            record.judge(&scores).map_err(|error| ReportError::Unlike(error.to_string()))?;
+        }
+        let speed = self.summary.speed.take();
+        self.summary = EvalSummary { speed, ..EvalSummary::from_records(&self.records) };
+        self.judge = task.judge_name();
+        (self.schema_digest, self.task_digest) = (task.definition_digest(), String::new());
+        Ok(self)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_names() {
+        let check = |name: &str, expected: Option<(u64, &str, &str)>| {
+            let found = EvalId::from_file(Path::new("/runs/20261120-143041-invoice-6sx3dn"), name);
+            assert_eq!(
+                found.as_ref().map(|eval| (eval.step, eval.set.as_str(), eval.target.as_str())),
+                expected,
+                "{name}"
+            );
+            if let Some(found) = found {
+                assert!(found.path().ends_with(Path::new("evals").join(name)), "{name}");
+                assert_eq!(found.short_folder(), "6sx3dn");
+            }
+        };
+        check("step-000030-test-trained.jsonl", Some((30, "test", "trained")));
+        check("step-000000-eval-base.jsonl", Some((0, "eval", "base")));
+        check("step-000000-my-file-second_model.jsonl", Some((0, "my-file", "second_model")));
+        check("step-000000-eval-base.jsonl.12.tmp", None);
+        check("notes.txt", None);
+        // A run of an older program.
+        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-data/finished-run");
+        let old = EvalId::from_file(&run, "step-000000-proof-base.jsonl").unwrap();
+        assert!(
+            old.set == "test" && old.path().ends_with("step-000000-proof-base.jsonl") && old.path().exists(),
+            "{old:?}"
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! Copies a checkpoint's weights into a folder of their own, with their provenance.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::list::{base_parameter_count, checkpoint_path};
+use crate::files::{self, Access};
+use crate::hub::{HubError, ModelSource, find_model};
+use crate::run::error::RunError;
+use crate::run::listing::lookup::{RunFolders, RunReference};
+use crate::run::record::history::RunState;
+use crate::run::storage::directory::{RunDirectory, sha256, sha256_file};
+use crate::run::storage::durable::replace_file;
+use crate::secrets::redact_json;
+use crate::task::Task;
+
+/// Needed only to resume.
+const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
+
+/// The file that says where a promoted checkpoint comes from.
+pub const PROVENANCE: &str = "provenance.json";
+
+/// Copies the checkpoint of `step` into the new folder `out`, after full fine-tuning with the base's configuration and
+/// tokenizer. `card`: its README.md. Returns the contents of `provenance.json`.
+///
+/// # Errors
+/// [`RunError::StartHasNoFiles`] of full training, [`RunError::Taken`] if `out` exists or is not a name, [`RunError::Io`] naming what could not be read or written.
+pub fn promote(run: &RunDirectory, step: u64, card: &str, out: &Path) -> Result<Value, RunError> {
+    if out.symlink_metadata().is_ok() || out.file_name().is_none() {
+        return Err(RunError::Taken { path: out.to_owned() });
+    }
+    if base_parameter_count(&checkpoint_path(run.path(), step)).is_some() {
+        return Err(RunError::StartHasNoFiles { base: run.file().config.base_model.clone() });
+    }
+    let fail = |path: &Path, source| RunError::io("create", path)(source);
+    files::create_folder_with(out, Access::Private, fail, |building| fill(run, step, card, building))
+}
+
+fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Value, RunError> {
+    let checkpoint = checkpoint_path(run.path(), step);
+    let mut files = serde_json::Map::new();
+    for entry in std::fs::read_dir(&checkpoint).map_err(RunError::io("read", &checkpoint))? {
+        let entry = entry.map_err(RunError::io("read", &checkpoint))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || TRAINING_FILES.contains(&name.as_str()) {
+            continue;
+        }
+        let copy = building.join(&name);
+        std::fs::copy(entry.path(), &copy).map_err(RunError::io("write", &copy))?;
+        files::open(&copy).and_then(|file| file.sync_all()).map_err(RunError::io("write", &copy))?;
+        files.insert(name, sha256_file(&copy)?.into());
+    }
+    for (name, bytes) in model_files(run)? {
+        replace_file(&building.join(name), &bytes)?;
+        files.insert(name.to_owned(), sha256(&bytes).into());
+    }
+    replace_file(&building.join("README.md"), card.as_bytes())?;
+    let file = run.file();
+    let history = RunState::read(run.path())?;
+    let evals = history.evals.values().filter(|eval| eval.step == step && (eval.target == "trained" || step == 0));
+    let mut document = json!({
+        "run": file.id, "step": step, "task": file.task, "task_files": file.task_files, "base_model": file.config.base_model,
+        "model_digest": file.model_digest, "config_digest": file.config_digest, "config": file.config, "host": file.host,
+        "thinking": Task::load(&run.task_path()).ok().map(|task| task.thinking),
+        "created": file.created, "binary_version": file.binary_version, "files": files,
+        "evals": evals.map(|eval| json!({"set": eval.set, "summary": eval.summary})).collect::<Vec<_>>(),
+    });
+    redact_json(&mut document);
+    replace_file(&building.join(PROVENANCE), format!("{document:#}\n").as_bytes())?;
+    Ok(document)
+}
+
+/// The files that turn fully trained weights into a model folder. Checkpoints are f32, so the configuration must say
+/// so.
+fn model_files(run: &RunDirectory) -> Result<Vec<(&'static str, Vec<u8>)>, RunError> {
+    if run.file().config.lora_rank > 0 {
+        return Ok(Vec::new());
+    }
+    let run_folders = RunFolders::discover(run.path().parent(), run.path());
+    let source = origin(&run.file().config.base_model, &run_folders)?;
+    let unread = |error: HubError| RunError::Base { name: source.name.clone(), problem: error.to_string() };
+    let mut files = source.companions().map_err(unread)?;
+    for (_, bytes) in files.iter_mut().filter(|(name, _)| *name == "config.json") {
+        let Ok(mut config) = serde_json::from_slice::<Value>(bytes) else { continue };
+        for key in ["dtype", "torch_dtype"] {
+            if let Some(element_type) = config.get_mut(key) {
+                *element_type = "float32".into();
+            }
+        }
+        *bytes = format!("{config:#}\n").into_bytes();
+    }
+    Ok(files)
+}
+
+/// The model at the start of a chain of runs and adapters.
+fn origin(name: &str, run_folders: &RunFolders) -> Result<ModelSource, RunError> {
+    let refused = |problem: String| RunError::Base { name: name.to_owned(), problem };
+    match find_model(name) {
+        Ok(source) if source.exists("config.json") => Ok(source),
+        Ok(source) if source.exists("adapter_config.json") => {
+            let text = source.read("adapter_config.json").map_err(|error| refused(error.to_string()))?;
+            let config: Value = serde_json::from_slice(&text).map_err(|error| refused(error.to_string()))?;
+            let base = config["base_model_name_or_path"].as_str();
+            // An adapter's base is never an adapter.
+            let base = base.filter(|base| {
+                find_model(base)
+                    .map_or(true, |source| source.exists("config.json") || !source.exists("adapter_config.json"))
+            });
+            origin(base.ok_or_else(|| refused("its adapter_config.json names no base model".to_owned()))?, run_folders)
+        }
+        Ok(_) => origin(&run_folders.find(&RunReference::parse(name).run)?.file().config.base_model, run_folders),
+        Err(error) => match run_folders.find(&RunReference::parse(name).run) {
+            Ok(run) => origin(&run.file().config.base_model, run_folders),
+            Err(_) => Err(refused(error.to_string())),
+        },
+    }
+}

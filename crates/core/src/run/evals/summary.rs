@@ -1,0 +1,463 @@
+//! Evals: one record per completion, the summary, and the paired comparison of two evals.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::endpoint_summary::EndpointSummary;
+use super::eval_record::EvalRecord;
+use super::sample_rates::{Holds, SampleSummary, counts_by_prompt};
+use super::speed_summary::SpeedSummary;
+use crate::run::error::RunError;
+use crate::run::storage::durable::replace_file;
+use crate::score::null_is_nan;
+use crate::statistics::{Verdict, compound, mcnemar_exact, wilson, wilson_by_prompt};
+
+/// The result of an eval. Rates are in [0, 1]; with `n` = 0 all are 0.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EvalSummary {
+    /// Completions that were scored.
+    pub n: usize,
+    /// Completions that the scorer failed to score: in no other number.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub scorer_errors: u32,
+    /// Completions that an endpoint failed to give: in no other number.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub endpoint_errors: u32,
+    /// Share that parses.
+    pub parse: f64,
+    /// Share that is valid.
+    pub valid: f64,
+    /// Share of the rows with an expected value that equal it; `None` without such rows.
+    pub exact: Option<f64>,
+    /// Share that is valid, or would be without a fence or text around it.
+    pub tolerant: f64,
+    /// 95% interval of `valid`, by [`Self::interval`].
+    pub valid_interval: [f64; 2],
+    /// Per completion of known length; NaN (`null`) where an endpoint counts none.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub mean_tokens: f64,
+    /// Share truncated at the token limit.
+    pub truncated: f64,
+    pub by_tag: BTreeMap<String, TagSummary>,
+    /// The number of completions with an expected value.
+    pub with_expected: u32,
+    /// 95% intervals of the rates by name, clustered by prompt; `None` with one completion per prompt. Boxed, since
+    /// events are moved often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Box<BTreeMap<String, [f64; 2]>>>,
+    /// Only of an endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Box<EndpointSummary>>,
+    /// Where rows have several turns; a conversation is then one of `n`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<Box<AnswerSummary>>,
+    /// `None` with one completion per prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Box<SampleSummary>>,
+    /// Speed of a model on this machine; `None` in evals of a run, which are sampled beside its training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Box<SpeedSummary>>,
+}
+
+/// The answers of conversations, one by one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AnswerSummary {
+    /// Answers.
+    pub n: usize,
+    /// Turns of a conversation, on average.
+    pub mean_turns: f64,
+    /// Share that is valid.
+    pub valid: f64,
+    /// 95% interval of `valid`, clustered by conversation.
+    pub valid_interval: [f64; 2],
+    /// The share of conversations that were valid if answers were independent: the mean of `valid ^ turns`.
+    pub independent: f64,
+    /// `independent` at the ends of `valid_interval`.
+    pub independent_interval: [f64; 2],
+}
+
+impl AnswerSummary {
+    fn from_records(records: &[&EvalRecord]) -> Option<Box<Self>> {
+        let counts = |record: &&EvalRecord| {
+            (record.turns.iter().filter(|turn| turn.tier == "valid").count(), record.turns.len())
+        };
+        let conversations: Vec<(usize, usize)> =
+            records.iter().filter(|record| !record.turns.is_empty()).map(counts).collect();
+        if conversations.is_empty() {
+            return None;
+        }
+        let n = conversations.iter().map(|(_, answers)| answers).sum::<usize>();
+        let valid = conversations.iter().map(|(valid, _)| valid).sum::<usize>() as f64 / n as f64;
+        let valid_interval: [f64; 2] = wilson_by_prompt(&conversations).into();
+        let mean = |of: &dyn Fn(usize) -> f64| {
+            records.iter().map(|record| of(record.turn_count())).sum::<f64>() / records.len() as f64
+        };
+        let independent = |rate: f64| mean(&|turns| compound(rate, turns as u32));
+        Some(Box::new(Self {
+            n,
+            mean_turns: mean(&|turns| turns as f64),
+            valid,
+            valid_interval,
+            independent: independent(valid),
+            independent_interval: valid_interval.map(independent),
+        }))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TagSummary {
+    /// Completions.
+    pub n: usize,
+    /// Share that is valid.
+    pub valid: f64,
+    /// Share of the rows with an expected value that equal it; `None` without such rows.
+    pub exact: Option<f64>,
+    /// Share that parses.
+    pub parse: f64,
+    /// 95% intervals as those of the whole set; `None` in those of the recorded run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_interval: Option<[f64; 2]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact_interval: Option<[f64; 2]>,
+}
+
+impl EvalSummary {
+    pub fn from_records(records: &[EvalRecord]) -> Self {
+        let all: Vec<&EvalRecord> = records.iter().filter(|record| !record.is_error()).collect();
+        let unanswered = records.iter().filter(|record| record.is_endpoint_error()).count();
+        let lengths: Vec<usize> = all.iter().filter_map(|record| record.tokens).collect();
+        let mut by_tag: BTreeMap<String, Vec<&EvalRecord>> = BTreeMap::new();
+        for record in &all {
+            let mut tags: Vec<&String> = record.tags.iter().collect();
+            tags.sort_unstable();
+            tags.dedup();
+            for tag in tags {
+                by_tag.entry(tag.clone()).or_default().push(record);
+            }
+        }
+        let mut summary = Self {
+            n: all.len(),
+            scorer_errors: (records.len() - all.len() - unanswered) as u32,
+            endpoint_errors: unanswered as u32,
+            parse: rate(&all, EvalRecord::parses),
+            valid: rate(&all, EvalRecord::is_valid),
+            exact: exact_rate(&all),
+            tolerant: rate(&all, |record| record.tolerant),
+            valid_interval: [0.0, 1.0],
+            mean_tokens: lengths.iter().sum::<usize>() as f64 / lengths.len().max(usize::from(all.is_empty())) as f64,
+            truncated: rate(&all, |record| record.truncated),
+            by_tag: by_tag.into_iter().map(|(tag, records)| (tag, TagSummary::from_records(&records))).collect(),
+            with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
+            intervals: intervals_by_prompt(&all).map(Box::new),
+            answers: AnswerSummary::from_records(&all),
+            endpoint: EndpointSummary::from_records(records).map(Box::new),
+            samples: SampleSummary::from_records(&all).map(Box::new),
+            speed: None,
+        };
+        summary.valid_interval = summary.interval("valid");
+        summary
+    }
+
+    /// The 95% interval of a rate: Wilson's, clustered by prompt if a prompt has several completions.
+    pub fn interval(&self, name: &str) -> [f64; 2] {
+        let rows = self.rows_of(name);
+        let alone = || <[f64; 2]>::from(wilson((self.metric(name) * rows as f64).round() as usize, rows));
+        self.intervals.as_ref().and_then(|intervals| intervals.get(name)).copied().unwrap_or_else(alone)
+    }
+
+    /// Cost of all answers, and of 1,000; `None` where a price or a count is unknown.
+    pub fn cost(&self) -> [Option<f64>; 2] {
+        let of_endpoint = self.endpoint.as_ref().map(|endpoint| [endpoint.cost, endpoint.cost_per_1000_answers]);
+        let of_gpu = || self.speed.as_ref().map(|speed| [speed.cost, speed.cost_per_1000_answers]);
+        of_endpoint.or_else(of_gpu).unwrap_or_default()
+    }
+
+    /// Completion tokens per second: of a model on this machine while it samples, of an endpoint while a request is under
+    /// way.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        let of_endpoint = self.endpoint.as_ref().and_then(|endpoint| endpoint.tokens_per_second);
+        of_endpoint.or_else(|| self.speed.as_ref().map(|speed| speed.tokens_per_second))
+    }
+
+    /// A rate by its name in `stop_when`: `parse`, `valid`, `exact` or `tolerant`. NaN for other names, and for `exact`
+    /// without expected values.
+    pub fn metric(&self, name: &str) -> f64 {
+        match name {
+            "parse" => self.parse,
+            "valid" => self.valid,
+            "exact" => self.exact.unwrap_or(f64::NAN),
+            "tolerant" => self.tolerant,
+            _ => f64::NAN,
+        }
+    }
+
+    /// The number of completions in the denominator of a rate.
+    pub fn rows_of(&self, name: &str) -> usize {
+        if name == "exact" && self.with_expected > 0 { self.with_expected as usize } else { self.n }
+    }
+}
+
+impl TagSummary {
+    fn from_records(records: &[&EvalRecord]) -> Self {
+        let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
+        let exact = exact_rate(records);
+        Self {
+            n: records.len(),
+            valid: rate(records, EvalRecord::is_valid),
+            exact,
+            parse: rate(records, EvalRecord::parses),
+            valid_interval: Some(interval(|record| Some(record.is_valid()))),
+            exact_interval: exact.map(|_| interval(|record| record.exact)),
+        }
+    }
+}
+
+/// Intervals clustered by prompt, since completions of one prompt are not independent.
+fn intervals_by_prompt(records: &[&EvalRecord]) -> Option<BTreeMap<String, [f64; 2]>> {
+    if records.iter().all(|record| record.sample == 0) {
+        return None;
+    }
+    let rates: [(&str, Holds); 4] = [
+        ("parse", |record| Some(record.parses())),
+        ("valid", |record| Some(record.is_valid())),
+        ("exact", |record| record.exact),
+        ("tolerant", |record| Some(record.tolerant)),
+    ];
+    let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
+    Some(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect())
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
+    if records.is_empty() {
+        0.0
+    } else {
+        records.iter().filter(|record| holds(record)).count() as f64 / records.len() as f64
+    }
+}
+
+fn exact_rate(records: &[&EvalRecord]) -> Option<f64> {
+    let known: Vec<bool> = records.iter().filter_map(|record| record.exact).collect();
+    (!known.is_empty()).then(|| known.iter().filter(|exact| **exact).count() as f64 / known.len() as f64)
+}
+
+/// A binary outcome (valid or exact) in two evals, matched by prompt id and sample.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Only in the second eval.
+    pub fixed: usize,
+    /// Only in the first eval.
+    pub broken: usize,
+    pub both: usize,
+    pub neither: usize,
+    /// Records without a counterpart, which are excluded.
+    pub unmatched: usize,
+    /// Two-sided exact McNemar test of `fixed` against `broken`.
+    pub mcnemar_p: f64,
+}
+
+impl Comparison {
+    /// Compares `valid`. If an id occurs more than once in an eval, its last record counts.
+    pub fn between(before: &[EvalRecord], after: &[EvalRecord]) -> Self {
+        Self::by(before, after, |record| (!record.is_error()).then(|| record.is_valid()))
+    }
+
+    /// Compares `exact`; `None` if no prompt of both has an expected value.
+    pub fn between_exact(before: &[EvalRecord], after: &[EvalRecord]) -> Option<Self> {
+        let found = Self::by(before, after, |record| record.exact.filter(|_| !record.is_error()));
+        (found.pairs() > 0).then_some(found)
+    }
+
+    fn by(before: &[EvalRecord], after: &[EvalRecord], holds: fn(&EvalRecord) -> Option<bool>) -> Self {
+        let by_prompt = |records: &[EvalRecord]| -> BTreeMap<(String, usize), bool> {
+            records
+                .iter()
+                .filter_map(|record| Some(((record.prompt_id.clone(), record.sample), holds(record)?)))
+                .collect()
+        };
+        let (before, after) = (by_prompt(before), by_prompt(after));
+        let mut found = Self::default();
+        for (prompt, first) in &before {
+            match (first, after.get(prompt)) {
+                (false, Some(true)) => found.fixed += 1,
+                (true, Some(false)) => found.broken += 1,
+                (true, Some(true)) => found.both += 1,
+                (false, Some(false)) => found.neither += 1,
+                (_, None) => found.unmatched += 1,
+            }
+        }
+        found.unmatched += after.keys().filter(|prompt| !before.contains_key(*prompt)).count();
+        found.mcnemar_p = mcnemar_exact(found.fixed, found.broken);
+        found
+    }
+
+    pub fn verdict(&self) -> Verdict {
+        Verdict::from_difference(self.fixed as f64 - self.broken as f64, self.mcnemar_p)
+    }
+
+    /// Prompts in both evals.
+    pub fn pairs(&self) -> usize {
+        self.fixed + self.broken + self.both + self.neither
+    }
+}
+
+/// The file of an eval, or the one that older programs called `proof`.
+pub fn eval_path(folder: &Path, step: u64, set: &str, target: &str) -> PathBuf {
+    let (new, old) = (folder.join(eval_file(step, set, target)), folder.join(eval_file(step, "proof", target)));
+    if set == "test" && !new.exists() && old.exists() { old } else { new }
+}
+
+/// Relative to the run: `evals/step-000050-test-trained.jsonl`.
+pub fn eval_file(step: u64, set: &str, target: &str) -> String {
+    format!("evals/step-{step:06}-{set}-{target}.jsonl")
+}
+
+/// Where the answers of a run's eval are while it is under way.
+pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
+    run.join(format!("evals/answers-step-{step:06}-{set}-{target}.jsonl"))
+}
+
+/// Writes an eval atomically.
+///
+/// # Errors
+/// [`RunError::Io`] naming the file.
+pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
+    let mut bytes = Vec::new();
+    for record in records {
+        let malformed = |error: serde_json::Error| RunError::Malformed {
+            path: path.to_owned(),
+            line: None,
+            message: error.to_string(),
+        };
+        serde_json::to_writer(&mut bytes, record).map_err(malformed)?;
+        bytes.push(b'\n');
+    }
+    replace_file(path, &bytes)
+}
+
+/// Reads an eval.
+///
+/// # Errors
+/// [`RunError`] with file and line.
+pub fn read_evals(path: &Path) -> Result<Vec<EvalRecord>, RunError> {
+    let text = crate::files::read_text(path).map_err(RunError::io("read", path))?;
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| RunError::Malformed {
+            path: path.to_owned(),
+            line: Some(index + 1),
+            message: error.to_string(),
+        })
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, tier: &str, exact: Option<bool>, tag: &str) -> EvalRecord {
+        let tolerant = tier == "valid";
+        EvalRecord {
+            prompt_id: id.into(),
+            tier: tier.into(),
+            tolerant,
+            exact,
+            tags: vec![tag.into()],
+            tokens: Some(10),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_was_not_scored_is_in_no_rate_and_no_comparison() {
+        let error = |id: &str| EvalRecord {
+            score: serde_json::json!({"failure": "scorer_error"}),
+            ..record(id, "unparsable", Some(false), "clean")
+        };
+        let before = [record("a", "valid", Some(true), "clean"), record("b", "invalid", None, "clean"), error("c")];
+        let summary = EvalSummary::from_records(&before);
+        assert_eq!((summary.n, summary.scorer_errors, summary.valid, summary.exact), (2, 1, 0.5, Some(1.0)));
+        assert_eq!(summary.by_tag["clean"].n, 2);
+        let after = [error("a"), record("b", "valid", None, "clean"), record("c", "valid", Some(true), "clean")];
+        let compared = Comparison::between(&before, &after);
+        assert_eq!((compared.fixed, compared.pairs(), compared.unmatched), (1, 1, 2));
+        assert_eq!(Comparison::between_exact(&before, &after), None);
+        let all = EvalSummary::from_records(&[error("a")]);
+        assert_eq!((all.n, all.valid, all.mean_tokens), (0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn summary_and_comparison() {
+        let before = [
+            record("a", "valid", Some(true), "clean"),
+            record("b", "invalid", Some(false), "messy"),
+            record("c", "unparsable", None, "messy"),
+            record("d", "valid", Some(false), "clean"),
+            record("x", "valid", None, "clean"),
+        ];
+        let summary = EvalSummary::from_records(&before);
+        assert_eq!((summary.n, summary.parse, summary.valid, summary.tolerant), (5, 0.8, 0.6, 0.6));
+        assert_eq!(summary.exact, Some(1.0 / 3.0));
+        let messy = TagSummary {
+            n: 2,
+            valid: 0.0,
+            exact: Some(0.0),
+            parse: 0.5,
+            valid_interval: Some(wilson(0, 2).into()),
+            exact_interval: Some(wilson(0, 1).into()),
+        };
+        assert_eq!(summary.by_tag["messy"], messy);
+        assert_eq!(summary.mean_tokens, 10.0);
+        let after = [
+            record("a", "valid", None, ""),
+            record("b", "valid", None, ""),
+            record("c", "valid", None, ""),
+            record("d", "invalid", None, ""),
+        ];
+        let compared = Comparison::between(&before, &after);
+        let expected = Comparison { fixed: 2, broken: 1, both: 1, neither: 0, unmatched: 1, mcnemar_p: 1.0 };
+        assert_eq!(compared, expected);
+        assert_eq!(Comparison::between_exact(&before, &after), None, "the second eval knows no expected answer");
+        let exact = Comparison { fixed: 0, broken: 0, both: 1, neither: 2, unmatched: 0, mcnemar_p: 1.0 };
+        assert_eq!(Comparison::between_exact(&before, &before), Some(exact));
+        assert_eq!(EvalSummary::from_records(&[]).valid_interval, [0.0, 1.0]);
+        assert!(EvalSummary::from_records(&[]).exact.is_none());
+    }
+    /// Four equal completions of each of ten prompts carry the information of ten completions, not of forty.
+    #[test]
+    fn completions_of_a_prompt_are_not_independent() {
+        let records: Vec<EvalRecord> = (0..40)
+            .map(|index| {
+                let (prompt, sample) = (index / 4, index % 4);
+                let tier = if prompt < 6 { "valid" } else { "invalid" };
+                EvalRecord { sample, ..record(&format!("p{prompt}"), tier, Some(prompt < 3), "") }
+            })
+            .collect();
+        let summary = EvalSummary::from_records(&records);
+        let alone: Vec<EvalRecord> = records.iter().filter(|record| record.sample == 0).cloned().collect();
+        let of_prompts = EvalSummary::from_records(&alone);
+        for name in ["parse", "valid", "exact", "tolerant"] {
+            let ([low, high], [least, most]) = (summary.interval(name), of_prompts.interval(name));
+            assert!(low <= least && most <= high + 1e-12, "{name}: {low} {high}, of the prompts alone {least} {most}");
+        }
+        assert_eq!(summary.valid_interval, summary.interval("valid"));
+        let (low, high) = wilson(24, 40);
+        assert!(
+            summary.valid_interval[0] < low - 0.1 && summary.valid_interval[1] > high + 0.05,
+            "{:?}",
+            summary.valid_interval
+        );
+        assert!(
+            of_prompts.intervals.is_none()
+                && !serde_json::to_string(&of_prompts).unwrap_or_default().contains("intervals")
+        );
+    }
+}

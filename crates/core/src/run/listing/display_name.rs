@@ -1,0 +1,89 @@
+//! A run's display name, in a file of its own; it stands for the name in `run.toml`, which never changes.
+
+use std::path::{Path, PathBuf};
+
+use crate::run::error::RunError;
+use crate::run::storage::durable::replace_file;
+use crate::secrets::is_control;
+
+/// A longer file is not a name.
+const MAX_BYTES: u64 = 4096;
+/// In characters.
+const MAX_NAME_CHARS: usize = 80;
+
+/// `name.json`, a string.
+pub fn name_path(run: &Path) -> PathBuf {
+    run.join("name.json")
+}
+
+/// `None` for a run that was not renamed.
+///
+/// # Errors
+/// [`RunError`] naming the file.
+pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
+    let path = name_path(run);
+    let bytes = match crate::files::read_at_most(&path, MAX_BYTES) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        outcome => outcome.map_err(RunError::io("read", &path))?,
+    };
+    let malformed = |message: String| RunError::Malformed { path: path.clone(), line: None, message };
+    let name: String = serde_json::from_slice(&bytes)
+        .map_err(|error| malformed(format!("{error}; it should be a name such as \"baseline\", in quotes")))?;
+    check_name(&name).map_or(Ok(Some(name)), |wrong| Err(malformed(wrong)))
+}
+
+/// Gives a run a display name; an empty one restores that of `run.toml`.
+///
+/// # Errors
+/// [`RunError`] naming the file or what is wrong with the name.
+pub fn rename_run(run: &Path, name: &str) -> Result<(), RunError> {
+    let (path, name) = (name_path(run), name.trim());
+    if name.is_empty() {
+        return match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(RunError::io("remove", &path)(error)),
+            _ => Ok(()),
+        };
+    }
+    if let Some(message) = check_name(name) {
+        return Err(RunError::Malformed { path, line: None, message });
+    }
+    replace_file(&path, format!("{}\n", serde_json::Value::from(name)).as_bytes())
+}
+
+/// What is wrong with a name, if anything.
+pub fn check_name(name: &str) -> Option<String> {
+    let length = name.chars().count();
+    match () {
+        () if name.trim().is_empty() => Some("the name is empty".to_owned()),
+        () if name.chars().any(is_control) => Some("the name has control characters".to_owned()),
+        () if length > MAX_NAME_CHARS => Some(format!("the name has {length} characters (limit {MAX_NAME_CHARS})")),
+        () => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_name_comes_goes_and_is_checked() {
+        let run = tempfile::tempdir().unwrap();
+        let name = || read_display_name(run.path()).unwrap();
+        assert_eq!(name(), None);
+        rename_run(run.path(), "  baseline, \"seed\" 3 ").unwrap();
+        assert_eq!(name().unwrap(), "baseline, \"seed\" 3");
+        for wrong in ["a\u{1b}[1mb", &"x".repeat(81)] {
+            assert!(rename_run(run.path(), wrong).is_err(), "{wrong:?}");
+        }
+        assert_eq!(name().unwrap(), "baseline, \"seed\" 3", "a wrong name changes nothing");
+        rename_run(run.path(), "").unwrap();
+        rename_run(run.path(), " ").unwrap();
+        assert_eq!(name(), None);
+        for wrong in ["3", "\"\"", "\"a\\u001bb\"", &format!("\"{}\"", "x".repeat(5000))] {
+            std::fs::write(name_path(run.path()), wrong).unwrap();
+            let error = read_display_name(run.path()).unwrap_err().to_string();
+            assert!(error.contains("name.json"), "{wrong:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Removal of ended runs.
+
+use std::path::PathBuf;
+
+use super::lookup::{RunFolders, RunReference};
+use crate::run::error::RunError;
+use crate::run::slurm::check_no_job;
+use crate::run::storage::directory::RunDirectory;
+use crate::run::storage::disk::disk_use;
+use crate::run::storage::durable::remove_left;
+use crate::run::storage::lock::RunLock;
+
+/// A run that is locked until it is removed, so that no worker can start.
+#[derive(Debug)]
+pub struct Removal {
+    directory: RunDirectory,
+    lock: RunLock,
+    /// The size of its folder.
+    pub bytes: u64,
+    /// Runs whose base model is this run's result; they cannot be resumed without it.
+    pub started_from_it: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovedRun {
+    pub id: String,
+    /// The size of its folder.
+    pub bytes: u64,
+}
+
+impl Removal {
+    /// Locks a run for removal.
+    ///
+    /// # Errors
+    /// [`RunError::InUse`] if a worker computes it or a Slurm job waits to, [`RunError::Linked`] if its folder is a link, [`RunError::Foreign`]
+    /// and [`RunError::Loose`] if it is not private to this user.
+    pub fn prepare(directory: RunDirectory, run_folders: &RunFolders) -> Result<Self, RunError> {
+        let path = directory.path();
+        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
+            let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+            return Err(RunError::Linked { path: path.to_owned(), target });
+        }
+        directory.check_private()?;
+        check_no_job(path)?;
+        let lock = RunLock::acquire(path)?;
+        let bytes = disk_use(path).total_bytes;
+        let started_from_it = started_from(&directory, run_folders);
+        Ok(Self { directory, lock, bytes, started_from_it })
+    }
+
+    pub fn id(&self) -> &str {
+        self.directory.id()
+    }
+
+    /// Deletes the run.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming what is left.
+    pub fn carry_out(self) -> Result<RemovedRun, RunError> {
+        let path = self.directory.path();
+        // Hidden first, so that an interrupted removal leaves nothing that looks like a run.
+        let hidden: PathBuf = path.with_file_name(format!(".{}.removed", self.directory.id()));
+        std::fs::rename(path, &hidden).map_err(RunError::io("remove", path))?;
+        std::fs::remove_dir_all(&hidden).map_err(RunError::io("remove all of (delete that folder)", &hidden))?;
+        drop(self.lock);
+        path.parent().into_iter().for_each(remove_left);
+        Ok(RemovedRun { id: self.directory.id().to_owned(), bytes: self.bytes })
+    }
+}
+
+fn started_from(directory: &RunDirectory, run_folders: &RunFolders) -> Vec<String> {
+    let runs = run_folders.list().into_iter().filter_map(|(_, run)| run.ok()).filter(|run| run.id() != directory.id());
+    let names = |base: &str| {
+        let run = RunReference::parse(base).run;
+        run == directory.id() || directory.is_named(&run) || std::path::Path::new(&run) == directory.path()
+    };
+    runs.filter(|run| names(&run.file().config.base_model)).map(|run| run.id().to_owned()).collect()
+}

@@ -1,0 +1,190 @@
+//! A run's worker: holds the lock, writes the state, accepts requests, and waits for its device.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::worker_state::{StateWriter, Status};
+use crate::run::checkpoints::list::list_checkpoints;
+use crate::run::control::{RequestListener, RequestQueue, record_left_over};
+use crate::run::devices::device_slots::{Device, Slot, slots_folder};
+use crate::run::error::RunError;
+use crate::run::record::events::{End, EventBody};
+use crate::run::record::history::RunState;
+use crate::run::record::writer::{EventWriter, is_gone, lost_log};
+use crate::run::slurm::enter_job;
+use crate::run::storage::cleanup;
+use crate::run::storage::directory::RunDirectory;
+use crate::run::storage::durable::open_append;
+use crate::run::storage::lock::RunLock;
+
+/// A worker's ownership of its run; dropping it releases the lock.
+#[derive(Debug)]
+pub struct Worker {
+    // Dropped in this order: no request is accepted once the lock is free.
+    listener: RequestListener,
+    controls: RequestQueue,
+    state: StateWriter,
+    lock: RunLock,
+    slurm_job: Option<u64>,
+}
+
+impl Worker {
+    /// Locks `run` as its worker. `interrupted` is set by signals: the run then stops after its step.
+    ///
+    /// # Errors
+    /// [`RunError::InUse`] if another worker lives or a Slurm job waits to compute it, [`RunError::Foreign`] and [`RunError::Loose`] if the folder is not
+    /// private to this user, [`RunError::Edited`] if its configuration or task has changed, [`RunError::Io`].
+    pub fn begin(run: &RunDirectory, interrupted: Arc<AtomicBool>) -> Result<Self, RunError> {
+        run.check_private()?;
+        run.check_unedited()?;
+        let slurm_job = enter_job(run.path())?;
+        let lock = RunLock::acquire(run.path())?;
+        cleanup::clear(&lock)?;
+        // If the log is missing from now on, it was removed.
+        drop(open_append(&run.events_path())?);
+        record_left_over(&lock)?;
+        let state = StateWriter::start(&lock)?;
+        let controls = RequestQueue::new(interrupted);
+        controls.persist_in(run.path());
+        // The loop starts after this step.
+        controls.compute_until(list_checkpoints(run.path())?.last().copied().unwrap_or(0));
+        let listener = RequestListener::start(&lock, state.clone(), controls.clone())?;
+        Ok(Self { listener, controls, state, lock, slurm_job })
+    }
+
+    pub fn lock(&self) -> &RunLock {
+        &self.lock
+    }
+
+    /// Whether Slurm has signalled the end of the job in which this is the worker: preemption, time limit, or scancel.
+    pub fn is_ended_by_slurm(&self) -> bool {
+        self.slurm_job.is_some() && self.controls.is_signalled()
+    }
+
+    pub fn state(&self) -> StateWriter {
+        self.state.clone()
+    }
+
+    pub fn controls(&self) -> &RequestQueue {
+        &self.controls
+    }
+
+    /// Problems found at the start, for the log.
+    pub fn notes(&self) -> &[String] {
+        self.listener.notes()
+    }
+
+    /// Waits for `count` of `devices`, and shows this in the run's state; calls `on_wait` with a message whenever it
+    /// changes. `None`: the run was stopped meanwhile, and has ended.
+    ///
+    /// # Errors
+    /// [`RunError`] of the slots, or of a full disk.
+    pub fn wait_for(
+        &self,
+        devices: &[Device],
+        count: usize,
+        on_wait: impl FnMut(&str),
+    ) -> Result<Option<Slot>, RunError> {
+        self.wait_for_in(&slots_folder()?, devices, count, on_wait)
+    }
+
+    /// As [`Self::wait_for`], with the folder of locks.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for`].
+    pub fn wait_for_in(
+        &self,
+        slots: &Path,
+        devices: &[Device],
+        count: usize,
+        mut on_wait: impl FnMut(&str),
+    ) -> Result<Option<Slot>, RunError> {
+        let mut last = String::new();
+        let slot = Slot::wait_in(slots, devices, count, |waiting| {
+            if self.controls.stop_requested().is_some() {
+                return ControlFlow::Break(());
+            }
+            let sentence = waiting.described();
+            if sentence != last {
+                on_wait(&sentence);
+                last = sentence;
+            }
+            // A full disk must not end the wait.
+            let _ = self.state.wait(waiting);
+            ControlFlow::Continue(())
+        });
+        match &slot {
+            Ok(Some(_)) => drop(self.state.turn(Status::Starting, None)?),
+            Ok(None) => self.end(Status::Interrupted, "stopped while waiting for a device")?,
+            Err(error) => self.end(Status::Failed, &error.to_string())?,
+        }
+        slot
+    }
+
+    /// Checks that the worker still has its folder and its log; otherwise records that as far as possible, and nothing
+    /// more may be written.
+    ///
+    /// # Errors
+    /// [`RunError::Lost`] with what has happened.
+    pub fn check(&self) -> Result<(), RunError> {
+        let path = self.lock.run();
+        let log = path.join("events.jsonl");
+        let lost = match self.lock.identity().check() {
+            Ok(()) if !is_gone(&log) => return Ok(()),
+            Ok(()) => lost_log(&log),
+            Err(error) => error,
+        };
+        self.controls.mark_lost(lost.to_string());
+        self.state.follow(&lost.to_string());
+        // If the folder still exists.
+        let _ = self.state.turn(Status::Failed, Some(lost.to_string()));
+        Err(lost)
+    }
+
+    /// Records the end of work that could not record its own: waiting requests, the end event, the state. Does nothing
+    /// after an end.
+    ///
+    /// # Errors
+    /// [`RunError`] naming the file that could not be written.
+    pub fn end(&self, status: Status, cause: &str) -> Result<(), RunError> {
+        self.check()?;
+        let state = self.state.now();
+        if state.status.is_ended() {
+            return Ok(());
+        }
+        let recorded = self.record_end(status, cause, state.step);
+        self.state.turn(status, Some(cause.to_owned()))?;
+        recorded
+    }
+
+    /// Leaves a finished run: records waiting requests and keeps the end that the log has.
+    ///
+    /// # Errors
+    /// [`RunError`] naming the file that could not be written.
+    pub fn exit_finished(&self) -> Result<(), RunError> {
+        // The state may lag: the worker may have been killed after its end event.
+        let end = RunState::read(self.lock.run())?.end;
+        let (step, cause) =
+            end.map_or_else(|| (self.state.now().step, "all steps done".to_owned()), |end| (end.step, end.cause));
+        let recorded = EventWriter::open(&self.lock).and_then(|mut events| self.record_requests(&mut events, step));
+        self.state.clone().status(Status::Finished, step, Some(cause))?;
+        recorded
+    }
+
+    fn record_requests(&self, events: &mut EventWriter, step: u64) -> Result<(), RunError> {
+        for accepted in self.controls.take_last() {
+            events.append(EventBody::from(accepted.event(step + 1)))?;
+            self.controls.recorded(&accepted);
+        }
+        Ok(())
+    }
+
+    fn record_end(&self, status: Status, cause: &str, step: u64) -> Result<(), RunError> {
+        let mut events = EventWriter::open(&self.lock)?;
+        self.record_requests(&mut events, step)?;
+        events.append(End { status: status.name().to_owned(), cause: cause.to_owned(), step, seconds: 0.0 })?;
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! `state.json`: the worker's view of itself, replaced atomically.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::devices::device_slots::Waiting;
+use crate::run::error::RunError;
+use crate::run::evals::eval_progress::EvalProgress;
+use crate::run::storage::directory::{FORMAT_VERSION, host_name};
+use crate::run::storage::durable::replace_file;
+use crate::run::storage::lock::{FolderIdentity, RunLock};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// No worker has started yet.
+    Created,
+    /// Waits for its device.
+    Waiting,
+    /// Loads model and data.
+    Starting,
+    Running,
+    /// Between two steps, or where its disk is full.
+    Paused,
+    /// Finishes its step, then ends.
+    Stopping,
+    Finished,
+    /// Ended by an error.
+    Failed,
+    /// Stopped early, or its worker died; can be resumed.
+    Interrupted,
+}
+
+impl Status {
+    /// As serialized.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopping => "stopping",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The inverse of [`Self::name`]; `Failed` for unknown names.
+    pub fn from_name(name: &str) -> Self {
+        let all = [
+            Self::Created,
+            Self::Waiting,
+            Self::Starting,
+            Self::Running,
+            Self::Paused,
+            Self::Stopping,
+            Self::Finished,
+            Self::Interrupted,
+        ];
+        all.into_iter().find(|status| status.name() == name).unwrap_or(Self::Failed)
+    }
+
+    /// Whether a run was stopped by request, judging by the worker's cause.
+    pub fn was_asked_for(self, cause: Option<&str>) -> bool {
+        self == Self::Interrupted && cause.is_some_and(|cause| cause.starts_with("stopped "))
+    }
+
+    pub fn is_ended(self) -> bool {
+        matches!(self, Self::Finished | Self::Failed | Self::Interrupted)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub version: u64,
+    pub status: Status,
+    /// For signals only.
+    pub pid: u32,
+    /// In clock ticks since boot; distinguishes the process from a later one with the same id.
+    pub start_ticks: u64,
+    pub boot_id: String,
+    pub host: String,
+    /// Complete steps.
+    pub step: u64,
+    /// Why the run ended or waits, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The process that has the device for which the run waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<u32>,
+    /// The eval under way. Boxed, since states are moved as messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval: Option<Box<EvalProgress>>,
+    /// Milliseconds since 1970.
+    pub updated_ms: u64,
+}
+
+impl State {
+    /// The eval that the worker is sampling.
+    pub fn eval_under_way(&self) -> Option<&EvalProgress> {
+        self.eval.as_deref().filter(|_| matches!(self.status, Status::Running | Status::Stopping))
+    }
+
+    /// The file as it is, possibly stale; see [`Self::observe`].
+    pub(super) fn read(run: &Path) -> Option<Self> {
+        serde_json::from_slice(&crate::files::read(&run.join("state.json")).ok()?).ok()
+    }
+}
+
+/// Writes `state.json`. Status changes are durable at once; progress is written at most once a second. Clones share the
+/// state, so that the loop, the control thread and the worker never contradict each other.
+#[derive(Debug, Clone)]
+pub struct StateWriter {
+    shared: Arc<Mutex<StateFile>>,
+}
+
+#[derive(Debug)]
+struct StateFile {
+    path: PathBuf,
+    identity: FolderIdentity,
+    state: State,
+    written: Option<Instant>,
+}
+
+impl StateWriter {
+    /// Starts with `Starting`.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn start(lock: &RunLock) -> Result<Self, RunError> {
+        let path = lock.run().join("state.json");
+        let state = State {
+            version: FORMAT_VERSION,
+            status: Status::Starting,
+            pid: std::process::id(),
+            start_ticks: start_ticks(std::process::id()).unwrap_or(0),
+            boot_id: boot_id(),
+            host: host_name(),
+            // A run that waits to be resumed keeps its step.
+            step: State::read(lock.run()).map_or(0, |state| state.step),
+            cause: None,
+            holder: None,
+            eval: None,
+            updated_ms: 0,
+        };
+        let writer =
+            Self { shared: Arc::new(Mutex::new(StateFile { path, identity: lock.identity(), state, written: None })) };
+        writer.shared().write()?;
+        Ok(writer)
+    }
+
+    /// Sets the status and the step, durably. `cause` is a sentence.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), RunError> {
+        let mut shared = self.shared();
+        (shared.state.status, shared.state.step, shared.state.cause) = (status, step, cause);
+        shared.write()
+    }
+
+    /// Sets the status unless the run has ended; returns whether it did.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn turn(&self, status: Status, cause: Option<String>) -> Result<bool, RunError> {
+        self.shared().turn(status, cause, None)
+    }
+
+    /// Says that the run waits for a device, as [`Self::turn`] does.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn wait(&self, waiting: &Waiting) -> Result<bool, RunError> {
+        let holder = waiting.holder.as_ref().and_then(|holder| holder.process);
+        self.shared().turn(Status::Waiting, Some(waiting.described()), holder)
+    }
+
+    /// Sets the last complete step.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn step(&mut self, step: u64) -> Result<(), RunError> {
+        let mut shared = self.shared();
+        shared.state.step = step;
+        shared.write_after(Duration::from_secs(1))
+    }
+
+    /// Sets how far the eval under way is; `None` once there is none. Its begin and end are on disk at once.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn eval(&self, progress: Option<EvalProgress>) -> Result<(), RunError> {
+        let mut shared = self.shared();
+        let is_turn = shared.state.eval.is_some() != progress.is_some();
+        shared.state.eval = progress.map(Box::new);
+        shared.write_after(if is_turn { Duration::ZERO } else { Duration::from_secs(1) })
+    }
+
+    /// Writes the heartbeat if nothing was written for `interval` and the run has not ended.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn beat(&self, interval: Duration) -> Result<(), RunError> {
+        let mut shared = self.shared();
+        if shared.state.status.is_ended() { Ok(()) } else { shared.write_after(interval) }
+    }
+
+    /// Records the end of a worker that has lost its folder, at the folder's new path.
+    pub(in crate::run) fn follow(&self, cause: &str) {
+        let mut shared = self.shared();
+        if shared.identity.check().is_ok() || shared.state.status.is_ended() {
+            return;
+        }
+        if let Some(folder) = shared.identity.moved_to() {
+            (shared.state.status, shared.state.cause) = (Status::Interrupted, Some(cause.to_owned()));
+            shared.path = folder.join("state.json");
+            shared.identity.release_to(folder);
+            // If it cannot be written, `worker.log` has it.
+            let _ = shared.write();
+        }
+    }
+
+    pub fn now(&self) -> State {
+        self.shared().state.clone()
+    }
+
+    fn shared(&self) -> MutexGuard<'_, StateFile> {
+        // Every change is a plain assignment, so a panicked thread leaves a valid state.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StateFile {
+    fn turn(&mut self, status: Status, cause: Option<String>, holder: Option<u32>) -> Result<bool, RunError> {
+        let state = &mut self.state;
+        if state.status.is_ended() {
+            return Ok(false);
+        }
+        if (state.status, &state.cause, state.holder) != (status, &cause, holder) {
+            (state.status, state.cause, state.holder) = (status, cause, holder);
+            self.write()?;
+        }
+        Ok(true)
+    }
+
+    fn write_after(&mut self, interval: Duration) -> Result<(), RunError> {
+        match self.written {
+            Some(written) if written.elapsed() < interval => Ok(()),
+            _ => self.write(),
+        }
+    }
+
+    fn write(&mut self) -> Result<(), RunError> {
+        self.identity.check()?;
+        if self.state.status.is_ended() {
+            self.state.eval = None;
+        }
+        self.state.updated_ms = crate::run::record::events::now_ms();
+        let malformed = |error: serde_json::Error| RunError::Malformed {
+            path: self.path.clone(),
+            line: None,
+            message: error.to_string(),
+        };
+        let mut text = serde_json::to_vec_pretty(&self.state).map_err(malformed)?;
+        text.push(b'\n');
+        replace_file(&self.path, &text)?;
+        self.written = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// Empty if the kernel does not say.
+pub(super) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// A process's start in clock ticks since boot: field 22 of `/proc/PID/stat`. The command's name before it may contain
+/// spaces and parentheses.
+pub(super) fn start_ticks(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_a_start() {
+        assert!(start_ticks(std::process::id()).is_some_and(|ticks| ticks > 0));
+        assert!(!boot_id().is_empty());
+    }
+}

@@ -1,0 +1,490 @@
+//! Every kind of event in `events.jsonl`: `{"v":1,"seq":n,"t":unix_ms,"kind":"step",...}`, one per line.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::advantage::GroupSignal;
+use crate::run::evals::against_base::AgainstBase;
+use crate::run::evals::summary::EvalSummary;
+use crate::statistics::{Interval, student_mean};
+use crate::task::current_set_name;
+
+/// The version that this program writes, and the newest that it reads.
+pub const EVENT_VERSION: u64 = 1;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// From 1, without gaps unless lines were lost.
+    pub seq: u64,
+    /// Milliseconds since 1970 by the worker's clock, which may jump.
+    pub time_ms: u64,
+    pub body: EventBody,
+}
+
+/// Declares the body enum with its serialized kinds.
+macro_rules! bodies {
+    ($($(#[$meta:meta])* $variant:ident($type:ty) = $kind:literal),+ $(,)?) => {
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum EventBody {
+            $($(#[$meta])* $variant($type)),+,
+            /// A kind that this program does not know.
+            Unknown(String),
+        }
+
+        impl EventBody {
+            /// As serialized.
+            pub fn kind(&self) -> &str {
+                match self { $(Self::$variant(_) => $kind),+, Self::Unknown(kind) => kind }
+            }
+
+            fn parse(kind: &str, line: &str) -> Result<Self, serde_json::Error> {
+                match kind {
+                    $($kind => serde_json::from_str(line).map(Self::$variant),)+
+                    other => Ok(Self::Unknown(other.to_owned())),
+                }
+            }
+
+            fn write(&self, head: &Head<'_>) -> Result<Vec<u8>, serde_json::Error> {
+                match self {
+                    $(Self::$variant(body) => serde_json::to_vec(&Line { head, body }),)+
+                    Self::Unknown(_) => serde_json::to_vec(head),
+                }
+            }
+        }
+
+        $(impl From<$type> for EventBody {
+            fn from(body: $type) -> Self { Self::$variant(body) }
+        })+
+    };
+}
+
+bodies! {
+    /// The first line, and once more after each resume.
+    Run(Run) = "run",
+    /// Recorded before the weights are read.
+    Memory(Memory) = "memory",
+    Phase(Phase) = "phase",
+    /// One optimizer step, after its groups.
+    Step(Step) = "step",
+    /// One group; its texts are in `rollouts/`.
+    Group(Group) = "group",
+    /// Its completions are in `evals/`.
+    Eval(Eval) = "eval",
+    /// The guard prompts, after a step.
+    Guard(Guard) = "guard",
+    Checkpoint(Checkpoint) = "checkpoint",
+    Device(Device) = "device",
+    Alert(Alert) = "alert",
+    Control(Control) = "control",
+    Note(Note) = "note",
+    /// What was repaired or will be redone after an interruption.
+    Recovered(Recovered) = "recovered",
+    /// A collapsed policy was replaced by an earlier checkpoint.
+    Collapse(Collapse) = "collapse",
+    End(End) = "end",
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Run {
+    pub id: String,
+    /// `train` or `sft`.
+    pub job: String,
+    pub config_digest: String,
+    pub model_digest: String,
+    /// For people.
+    pub device: String,
+    /// By program, driver and so on.
+    pub versions: BTreeMap<String, String>,
+    pub total_steps: u64,
+}
+
+/// The GPU memory of a run, and how its gradient is computed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The estimated peak.
+    pub peak_bytes: u64,
+    /// Free memory, including what the worker already holds.
+    pub usable_bytes: u64,
+    /// Memory of the GPU.
+    pub total_bytes: u64,
+    /// The estimate by part; not all exist at once.
+    pub parts: BTreeMap<String, u64>,
+    pub tokens_per_micro_batch: usize,
+    pub recompute_activations: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Phase {
+    pub step: u64,
+    /// `load`, `rollout`, `update`, `eval`, `checkpoint` or `paused`.
+    pub phase: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Step {
+    /// From 1.
+    pub step: u64,
+    /// Wall-clock time.
+    pub seconds: f64,
+    /// By TRL's names where it has one; non-finite values are written as null and read as NaN.
+    #[serde(deserialize_with = "null_is_nan_map")]
+    pub metrics: BTreeMap<String, f64>,
+    /// By rank; empty where one computes the run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankStep>,
+}
+
+/// A rank's part of a step. Seconds are by the rank's own clock.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RankStep {
+    pub host: String,
+    /// Tokens of its completions.
+    pub sampled_tokens: usize,
+    /// Tokens of its prompts and completions in the gradient.
+    pub trained_tokens: usize,
+    pub rollout_seconds: f64,
+    pub update_seconds: f64,
+    /// For other ranks and for messages: in gathers and sums.
+    pub waited_seconds: f64,
+    /// State of its device; on a CPU only the name is known.
+    #[serde(flatten)]
+    pub condition: Device,
+}
+
+/// One group; lists have one element per completion.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Group {
+    pub step: u64,
+    pub prompt_id: String,
+    #[serde(deserialize_with = "null_is_nan_list")]
+    pub rewards: Vec<f64>,
+    /// `unparsable`, `invalid` or `valid`.
+    pub tiers: Vec<String>,
+    #[serde(deserialize_with = "null_is_nan_list")]
+    pub advantages: Vec<f64>,
+    /// The stop token included.
+    pub token_counts: Vec<usize>,
+    /// `stop`, `length`, or `guided`: not sampled freely, but expected or constrained.
+    pub stop_reasons: Vec<String>,
+    pub signal: GroupSignal,
+    /// Whether dynamic sampling replaced it, so that it is neither trained on nor counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
+    /// The file of the texts, relative to the run.
+    pub file: String,
+    /// From 1.
+    pub line: u64,
+}
+
+/// One target on one prompt set.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Eval {
+    /// The step of the checkpoint; 0 is the base.
+    pub step: u64,
+    /// `eval`, `test` (`proof` in older programs), or a file's name.
+    #[serde(deserialize_with = "set_name")]
+    pub set: String,
+    /// `base` or `trained`.
+    pub target: String,
+    pub summary: EvalSummary,
+    /// The file of the completions, relative to the run.
+    pub file: String,
+    /// Wall-clock time.
+    pub seconds: f64,
+    /// Of a trained model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub against_base: Option<Box<AgainstBase>>,
+}
+
+fn set_name<'de, D: serde::Deserializer<'de>>(text: D) -> Result<String, D::Error> {
+    String::deserialize(text).map(|name| current_set_name(&name).to_owned())
+}
+
+impl Eval {
+    /// `base` or `trained`; at step 0 always `base`.
+    pub fn who(&self) -> &str {
+        if self.step == 0 { "base" } else { &self.target }
+    }
+}
+
+/// Log-probs of the guard prompts' references.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Guard {
+    /// 0 is the base.
+    pub step: u64,
+    /// Mean log-prob of each reference's tokens, nats, in the order of the file.
+    #[serde(deserialize_with = "null_is_nan_list")]
+    pub log_probs: Vec<f64>,
+    /// Tokens of all references.
+    pub tokens: usize,
+    /// The share of greedy answers that are their reference; `None` if none was measured.
+    pub exact: Option<f64>,
+    /// Prompts of that share.
+    pub answers: usize,
+    pub seconds: f64,
+}
+
+impl Guard {
+    /// The mean over prompts, nats/token.
+    pub fn log_prob(&self) -> f64 {
+        self.log_probs.iter().sum::<f64>() / self.log_probs.len() as f64
+    }
+
+    /// The mean change of a prompt's log-prob since `base`, nats/token, with its 95% interval over prompts; `None` of
+    /// fewer than two prompts, or of other ones.
+    pub fn change(&self, base: &Self) -> Option<Interval> {
+        let pairs = self.log_probs.iter().zip(&base.log_probs);
+        let changes: Vec<f64> = pairs.map(|(now, before)| now - before).collect();
+        (self.log_probs.len() == base.log_probs.len()).then(|| student_mean(&changes)).flatten()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Checkpoint {
+    pub step: u64,
+    /// Relative to the run.
+    pub path: String,
+    pub bytes: u64,
+    /// `start`, `interval`, `eval`, `asked`, `interrupted`, `end` or `found`.
+    pub why: String,
+    /// Removed by the keep rules once this one was durable.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<u64>,
+    /// Until it was durable; `None` if not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// The part of these in which training waited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked_seconds: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Device {
+    /// For people.
+    pub device: String,
+    /// In the driver's order, as `nvidia-smi` counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// Share of time, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub utilisation: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_used_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_total_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power_watts: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature_celsius: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Alert {
+    pub rule: String,
+    /// `info`, `warning` or `error`.
+    pub level: String,
+    pub step: u64,
+    /// The value that violates the rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    pub sentence: String,
+    /// What to do.
+    pub suggestion: String,
+    /// Whether it is resolved.
+    pub cleared: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Control {
+    /// `pause`, `resume`, `checkpoint`, `eval`, `stop`, `set`, ...
+    pub verb: String,
+    pub arguments: BTreeMap<String, serde_json::Value>,
+    pub user_id: u32,
+    /// The step at which it takes effect.
+    pub step: u64,
+    /// Unique within the run, so that no request is recorded twice; empty for one that was recorded when accepted.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub request: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Note {
+    pub text: String,
+}
+
+/// What a worker repaired or redoes after an interruption.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Recovered {
+    /// Bytes of a torn last line.
+    pub dropped_bytes: u64,
+    /// Everything recorded for later steps is void and will be redone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resumed_from: Option<u64>,
+    /// The same as text.
+    pub text: String,
+}
+
+/// The restart from `restored_step` after the policy collapsed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Collapse {
+    /// The step after which it was replaced.
+    pub step: u64,
+    /// The checkpoint whose weights and optimizer state continue.
+    pub restored_step: u64,
+    /// From the next step on.
+    pub learning_rate: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct End {
+    /// `finished`, `failed` or `interrupted`.
+    pub status: String,
+    /// A sentence.
+    pub cause: String,
+    /// Complete steps.
+    pub step: u64,
+    /// Wall-clock time of this worker.
+    pub seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    v: u64,
+    seq: u64,
+    t: u64,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nonfinite: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Line<'a, B> {
+    #[serde(flatten)]
+    head: &'a Head<'a>,
+    #[serde(flatten)]
+    body: &'a B,
+}
+
+#[derive(Deserialize)]
+struct ReadHead<'a> {
+    v: u64,
+    seq: u64,
+    #[serde(default)]
+    t: u64,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+}
+
+/// Why a line is not an event.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BadLine {
+    /// The reason.
+    Malformed(String),
+    /// From a newer program, with its version.
+    Newer(u64),
+}
+
+impl Event {
+    /// The line in the file, newline included. Non-finite numbers become null and are named in `nonfinite`.
+    ///
+    /// # Errors
+    /// Only for maps with keys that JSON cannot hold, which no kind has.
+    pub fn to_line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let nonfinite = self.body.nonfinite();
+        let head = Head { v: EVENT_VERSION, seq: self.seq, t: self.time_ms, kind: self.body.kind(), nonfinite };
+        let mut line = self.body.write(&head)?;
+        line.push(b'\n');
+        Ok(line)
+    }
+
+    /// Parses one line, without its newline.
+    ///
+    /// # Errors
+    /// [`BadLine`].
+    pub fn from_line(line: &str) -> Result<Self, BadLine> {
+        let malformed = |error: serde_json::Error| BadLine::Malformed(error.to_string());
+        let head: ReadHead<'_> = serde_json::from_str(line).map_err(malformed)?;
+        if head.v > EVENT_VERSION {
+            return Err(BadLine::Newer(head.v));
+        }
+        let body = EventBody::parse(&head.kind, line).map_err(malformed)?;
+        Ok(Self { seq: head.seq, time_ms: head.t, body })
+    }
+}
+
+impl EventBody {
+    /// Whether the event must be on disk before the worker continues.
+    pub fn must_be_durable(&self) -> bool {
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Eval(_)
+                | Self::Checkpoint(_)
+                | Self::Control(_)
+                | Self::Recovered(_)
+                | Self::Collapse(_)
+                | Self::End(_)
+        )
+    }
+
+    /// The names of non-finite numbers.
+    fn nonfinite(&self) -> Vec<String> {
+        let listed = |name: &str, values: &[f64]| {
+            values
+                .iter()
+                .enumerate()
+                .filter(|(_, value)| !value.is_finite())
+                .map(|(index, _)| format!("{name}/{index}"))
+                .collect::<Vec<_>>()
+        };
+        match self {
+            Self::Step(step) => {
+                step.metrics.iter().filter(|(_, value)| !value.is_finite()).map(|(name, _)| name.clone()).collect()
+            }
+            Self::Group(group) => [listed("rewards", &group.rewards), listed("advantages", &group.advantages)].concat(),
+            Self::Alert(alert) => {
+                alert.value.filter(|value| !value.is_finite()).map(|_| "value".to_owned()).into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Milliseconds since 1970; 0 before that.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    crate::files::test_clock(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// In this host's time zone; clamped to the year 9999.
+pub(in crate::run) fn local_now() -> jiff::Zoned {
+    let now = i64::try_from(now_ms()).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    now.unwrap_or(jiff::Timestamp::MAX).to_zoned(jiff::tz::TimeZone::system())
+}
+
+fn null_is_nan_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    Ok(Vec::<Option<f64>>::deserialize(deserializer)?.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+}
+
+fn null_is_nan_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+}

@@ -1,0 +1,306 @@
+//! Folds events into a run's state: one pure function for every reader.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::events::{
+    Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard, Memory, Note, Phase,
+    RankStep, Run,
+};
+use super::series::Series;
+use crate::config::BestBy;
+
+/// Steps whose groups are held; of earlier ones only counts.
+pub const GROUP_STEPS_KEPT: usize = 64;
+
+/// The latest steps whose mean time is the speed of a run.
+const PACE_STEPS: u64 = 10;
+
+/// The held-out sets, in the order in which a run is judged by them.
+pub const HELD_OUT_SETS: [&str; 2] = ["test", "eval"];
+
+/// Metrics whose absence at a step means 0: the shares of failure kinds, of which the log has those that occurred.
+pub const SPARSE: &str = "failures/";
+
+/// The state of a run. If a step is redone, the later event of the same kind and step counts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// The start event of the latest worker.
+    pub run: Option<Run>,
+    /// `None` on a CPU.
+    pub memory: Option<Memory>,
+    pub phase: Option<Phase>,
+    /// The last complete step; 0 before the first.
+    pub last_step: u64,
+    /// By step; `seconds` is the step's time.
+    #[serde(skip)]
+    pub metrics: BTreeMap<String, Series>,
+    /// Groups of the latest steps, by step, then by line of the rollout file.
+    pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
+    /// By step, set and target.
+    #[serde(with = "listed_evals")]
+    pub evals: BTreeMap<(u64, String, String), Eval>,
+    /// By step.
+    pub guards: BTreeMap<u64, Guard>,
+    /// By step; the keep rules may have removed some.
+    pub checkpoints: BTreeMap<u64, Checkpoint>,
+    pub device: Option<Device>,
+    /// Ranks of the last step; empty for a run of one rank.
+    pub ranks: Vec<RankStep>,
+    /// The latest alert of each rule.
+    pub alerts: BTreeMap<String, Alert>,
+    /// All alerts, in order, so that those of voided steps can be undone.
+    alerts_in_order: Vec<Alert>,
+    /// Accepted requests, in order.
+    pub controls: Vec<Control>,
+    /// With their time in milliseconds.
+    pub notes: Vec<(u64, Note)>,
+    /// Dropped with torn lines.
+    pub dropped_bytes: u64,
+    pub resumed: usize,
+    /// Collapsed policies that were replaced, in order.
+    pub collapses: Vec<Collapse>,
+    /// Unless a later worker took over.
+    pub end: Option<End>,
+    /// Time of the first event, milliseconds since 1970.
+    pub first_ms: Option<u64>,
+    /// Time of the latest event up to the end event, milliseconds since 1970.
+    pub last_ms: Option<u64>,
+    /// Events of unknown kinds.
+    pub unknown: usize,
+    /// Invalid lines.
+    pub skipped: usize,
+    pub gaps: u64,
+}
+
+impl RunState {
+    /// The unresolved alerts, the latest of each rule: errors, then warnings, then information.
+    pub fn standing_alerts(&self) -> impl Iterator<Item = &Alert> {
+        let severity =
+            |alert: &&Alert| ["error", "warning"].iter().position(|level| *level == alert.level).unwrap_or(2);
+        let mut standing: Vec<&Alert> = self.alerts.values().filter(|alert| !alert.cleared).collect();
+        standing.sort_by_key(severity);
+        standing.into_iter()
+    }
+
+    pub fn fold(&mut self, event: Event) {
+        // A note may come long before the first worker.
+        if self.run.is_some() || !matches!(event.body, EventBody::Control(_) | EventBody::Note(_)) {
+            self.first_ms.get_or_insert(event.time_ms);
+        }
+        // A note added to a finished run does not prolong it.
+        if self.end.is_none() || matches!(event.body, EventBody::Run(_)) {
+            self.last_ms = Some(event.time_ms);
+        }
+        match event.body {
+            EventBody::Run(run) => {
+                self.resumed += usize::from(self.run.is_some());
+                // A resumed run applies every `set` again, so the last one decides.
+                let total_steps = self.controls.iter().rev().find_map(goal).unwrap_or(run.total_steps);
+                self.run = Some(Run { total_steps, ..run });
+                self.end = None;
+            }
+            EventBody::Memory(memory) => self.memory = Some(memory),
+            EventBody::Phase(phase) => self.phase = Some(phase),
+            EventBody::Step(step) => {
+                self.last_step = step.step;
+                self.ranks = step.ranks;
+                self.series("seconds").set(step.step, step.seconds);
+                for (name, value) in step.metrics {
+                    self.series(&name).set(step.step, value);
+                }
+            }
+            EventBody::Group(group) => self.group(group),
+            EventBody::Eval(eval) => {
+                self.evals.insert((eval.step, eval.set.clone(), eval.target.clone()), eval);
+            }
+            EventBody::Guard(guard) => {
+                self.series("guard/log_prob").set(guard.step, guard.log_prob());
+                if let Some(exact) = guard.exact {
+                    self.series("guard/exact").set(guard.step, exact);
+                }
+                self.guards.insert(guard.step, guard);
+            }
+            EventBody::Checkpoint(checkpoint) => {
+                for step in &checkpoint.removed {
+                    self.checkpoints.remove(step);
+                }
+                self.checkpoints.insert(checkpoint.step, checkpoint);
+            }
+            EventBody::Device(device) => self.device = Some(device),
+            EventBody::Alert(alert) => {
+                self.alerts.insert(alert.rule.clone(), alert.clone());
+                self.alerts_in_order.push(alert);
+            }
+            EventBody::Control(control) => {
+                if let (Some(run), Some(steps)) = (&mut self.run, goal(&control)) {
+                    run.total_steps = steps;
+                }
+                self.controls.push(control);
+            }
+            EventBody::Note(note) => self.notes.push((event.time_ms, note)),
+            EventBody::Recovered(recovered) => {
+                self.dropped_bytes = self.dropped_bytes.saturating_add(recovered.dropped_bytes);
+                if let Some(step) = recovered.resumed_from {
+                    self.forget_after(step);
+                }
+            }
+            EventBody::Collapse(collapse) => self.collapses.push(collapse),
+            EventBody::End(end) => self.end = Some(end),
+            EventBody::Unknown(_) => self.unknown += 1,
+        }
+    }
+
+    /// The step of `candidates` with the highest valid rate on the eval set; ties by exact rate, then one that was
+    /// evaluated on the test set as the best of a finished run, then the latest, which has learned more than a small eval
+    /// set shows; the base stays where nothing is better.
+    /// `None` without such an eval.
+    pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
+        self.best_step_by(candidates, BestBy::Valid)
+    }
+
+    /// As [`Self::best_step`], by the run's `keep_best_by`; ties by the other rate. A checkpoint whose comparison with
+    /// the base is unknown is not taken for worse.
+    pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
+        let rates = |eval: &Eval| {
+            let (valid, exact) = (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
+            match by {
+                BestBy::Valid | BestBy::ValidIfExactHolds => (valid, exact),
+                BestBy::Exact => (exact, valid),
+            }
+        };
+        let evals = self.evals.values().filter(|eval| eval.set == "eval" && candidates.contains(&eval.step));
+        // At step 0, base and trained are the same weights.
+        let evals = evals.filter(|eval| eval.target == "trained" || eval.step == 0);
+        let is_tested = |step: u64| self.evals.contains_key(&(step, "test".to_owned(), "trained".to_owned()));
+        let best = |evals: &mut dyn Iterator<Item = &Eval>| {
+            evals
+                .fold(None, |best: Option<&Eval>, eval| match best {
+                    Some(best) if rates(best) > rates(eval) => Some(best),
+                    Some(tested) if rates(tested) == rates(eval) && is_tested(tested.step) => Some(tested),
+                    Some(base) if base.step == 0 && rates(base) == rates(eval) => Some(base),
+                    _ => Some(eval),
+                })
+                .map(|eval| eval.step)
+        };
+        let holds = |eval: &&Eval| !eval.against_base.as_ref().is_some_and(|comparison| comparison.loses_exact());
+        let held = (by == BestBy::ValidIfExactHolds).then(|| best(&mut evals.clone().filter(holds))).flatten();
+        // Where exact match holds at none, not even a kept base, the rates alone decide.
+        held.or_else(|| best(&mut evals.clone()))
+    }
+
+    /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever the target was called.
+    pub fn latest_eval(&self, set: &str, target: &str) -> Option<&Eval> {
+        self.evals
+            .values()
+            .rev()
+            .find(|eval| eval.set == set && eval.target == target && (eval.step > 0 || target != "trained"))
+    }
+
+    /// The eval on `set` that represents the trained model: after the end, of the best checkpoint (`best`, by
+    /// [`Self::best_step_by`]; step 0 is the base's eval), until then the latest.
+    pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
+        let at = |step: u64, target: &str| self.evals.get(&(step, set.to_owned(), target.to_owned()));
+        let of_best = best.filter(|_| self.end.is_some()).and_then(|step| match step {
+            0 => at(0, "base"),
+            _ => at(step, "trained"),
+        });
+        of_best.or_else(|| self.latest_eval(set, "trained"))
+    }
+
+    /// The eval on `set` that is compared with the base's: the result; where that is the base itself, the latest on the
+    /// eval set, which shows what training did.
+    pub fn compared(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
+        let result = self.result(set, best).filter(|result| result.step > 0);
+        result.or_else(|| self.latest_eval("eval", "trained").filter(|latest| latest.set == set))
+    }
+
+    /// The value of a metric at a step: `None` if it was not measured there, 0 for an absent metric of [`SPARSE`] where
+    /// completions were scored.
+    pub fn metric_at(&self, name: &str, step: u64) -> Option<f64> {
+        let at = |name: &str| self.metrics.get(name).and_then(|series| series.at(step));
+        at(name).or_else(|| (name.starts_with(SPARSE) && at("tiers/valid").is_some()).then_some(0.0))
+    }
+
+    /// Planned steps, as the last `set` request left them; `None` if unknown.
+    pub fn planned_steps(&self) -> Option<u64> {
+        let set = self.controls.iter().rev().filter(|control| control.verb == "set");
+        let mut changed = set.filter_map(|control| control.arguments.get("max_steps").and_then(Value::as_u64));
+        changed.next().or_else(|| self.run.as_ref().map(|run| run.total_steps)).filter(|steps| *steps > 0)
+    }
+
+    /// Mean seconds of the latest steps, without evals; `None` before the first one.
+    pub fn seconds_per_step(&self) -> Option<f64> {
+        let first = (self.last_step + 1).saturating_sub(PACE_STEPS);
+        let latest = self.metrics.get("seconds")?.between(first, self.last_step);
+        let seconds: Vec<f64> = latest.map(|(_, value)| value).filter(|value| value.is_finite()).collect();
+        (!seconds.is_empty()).then(|| seconds.iter().sum::<f64>() / seconds.len() as f64)
+    }
+
+    /// Estimated seconds to the last step at the pace of the latest ones, without evals; `None` if unknown, or if no
+    /// step is left.
+    pub fn seconds_left(&self) -> Option<f64> {
+        let left = self.planned_steps()?.checked_sub(self.last_step).filter(|left| *left > 0)?;
+        Some(self.seconds_per_step()? * left as f64)
+    }
+
+    fn series(&mut self, name: &str) -> &mut Series {
+        if !self.metrics.contains_key(name) {
+            self.metrics.insert(name.to_owned(), Series::default());
+        }
+        self.metrics.entry(name.to_owned()).or_default()
+    }
+
+    fn group(&mut self, group: Group) {
+        // A redone step writes its groups to the same lines.
+        self.groups.entry(group.step).or_default().insert(group.line, group);
+        while self.groups.len() > GROUP_STEPS_KEPT {
+            self.groups.pop_first();
+        }
+    }
+
+    /// Voids everything recorded for steps after `step`.
+    fn forget_after(&mut self, step: u64) {
+        for series in self.metrics.values_mut() {
+            series.forget_after(step);
+        }
+        self.groups.retain(|found, _| *found <= step);
+        self.evals.retain(|(found, _, _), _| *found <= step);
+        self.guards.retain(|found, _| *found <= step);
+        self.checkpoints.retain(|found, _| *found <= step);
+        self.collapses.retain(|collapse| collapse.step <= step);
+        self.alerts_in_order.retain(|alert| alert.step <= step);
+        self.alerts = self.alerts_in_order.iter().map(|alert| (alert.rule.clone(), alert.clone())).collect();
+        if step < self.last_step {
+            (self.last_step, self.ranks) = (step, Vec::new());
+        }
+    }
+}
+
+/// Serializes evals as a list, since each has its own key.
+mod listed_evals {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::run::record::events::Eval;
+
+    type Evals = BTreeMap<(u64, String, String), Eval>;
+
+    pub(super) fn serialize<S: Serializer>(evals: &Evals, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(evals.values())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Evals, D::Error> {
+        let evals = Vec::<Eval>::deserialize(deserializer)?;
+        Ok(evals.into_iter().map(|eval| ((eval.step, eval.set.clone(), eval.target.clone()), eval)).collect())
+    }
+}
+
+/// The last step that a `set` requests; `None` if it does not change that, or leaves it to the epochs.
+fn goal(control: &Control) -> Option<u64> {
+    let steps = control.arguments.get("max_steps").filter(|_| control.verb == "set")?;
+    steps.as_u64().filter(|steps| *steps > 0)
+}

@@ -1,0 +1,24 @@
+//! What a run records: events and rollouts, written, read, followed, and folded into a state.
+
+pub mod events;
+mod follow;
+pub(super) mod history;
+mod index;
+mod live_state;
+mod reader;
+pub(super) mod rollout_zst;
+pub(super) mod rollouts;
+mod series;
+pub(super) mod writer;
+
+pub use events::{Event, EventBody};
+pub use follow::Follower;
+pub use history::{GROUP_STEPS_KEPT, HELD_OUT_SETS, RunState, SPARSE};
+pub use live_state::LiveState;
+pub use reader::{Batch, EventReader, LogItem, Position, SkippedLine};
+pub use rollouts::{
+    GroupLocation, RolloutCompletion, RolloutGroup, RolloutWriter, STEPS_PER_FILE, Segment, read_step, rollout_file,
+    rollout_segments, rollouts_to_delete,
+};
+pub use series::Series;
+pub use writer::EventWriter;

@@ -1,0 +1,241 @@
+//! Reads the whole lines of a growing `events.jsonl`.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::events::{BadLine, EVENT_VERSION, Event};
+use crate::run::error::RunError;
+
+/// The size of one read.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// A longer line is skipped without being held in memory.
+const MAX_LINE_BYTES: usize = 16 << 20;
+
+/// Reads a growing log; [`EventReader::read`] returns what was appended since the last call.
+#[derive(Debug, Clone)]
+pub struct EventReader {
+    path: PathBuf,
+    position: Position,
+    inode: Option<u64>,
+    /// Within a line that is too long; its rest is skipped.
+    overlong: bool,
+}
+
+/// A position in a log, always at the end of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    pub offset: u64,
+    pub line: usize,
+    pub last_seq: u64,
+}
+
+/// The result of one read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// In file order; unknown kinds included.
+    pub events: Vec<Event>,
+    /// Invalid lines.
+    pub skipped: Vec<SkippedLine>,
+    /// The number of missing sequence numbers.
+    pub gaps: u64,
+    /// The file shrank or was replaced: earlier state is void, and `events` starts from the beginning.
+    pub restarted: bool,
+    /// The run's folder does not exist (any more).
+    pub gone: bool,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.skipped.is_empty() && self.gaps == 0 && !self.restarted && !self.gone
+    }
+}
+
+/// An invalid line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SkippedLine {
+    /// From 1.
+    pub line: usize,
+    pub reason: String,
+}
+
+impl EventReader {
+    /// Starts at the beginning of the log.
+    pub fn new(path: &Path) -> Self {
+        Self::at(path, Position::default())
+    }
+
+    /// Starts at a position that an earlier reader reached.
+    pub(super) fn at(path: &Path, position: Position) -> Self {
+        Self { path: path.to_owned(), position, inode: None, overlong: false }
+    }
+
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Whether the reader is within a line that is too long.
+    pub(super) fn is_inside_a_line(&self) -> bool {
+        self.overlong
+    }
+
+    /// Reads what was appended, without a torn last line; a missing file counts as empty.
+    ///
+    /// # Errors
+    /// [`RunError::Newer`] for a line of a newer program, [`RunError::Io`].
+    pub fn read(&mut self) -> Result<Batch, RunError> {
+        let mut batch = Batch::default();
+        self.each(|found| match found {
+            LogItem::Restarted => batch.restarted = true,
+            LogItem::Event(event) => batch.events.push(*event),
+            LogItem::SkippedLine(skipped) => batch.skipped.push(skipped),
+            LogItem::Missing(count) => batch.gaps += count,
+        })?;
+        Ok(batch)
+    }
+
+    /// As [`Self::read`], one item at a time, so that a long log needs no memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn each(&mut self, mut take: impl FnMut(LogItem)) -> Result<(), RunError> {
+        let path = self.path.clone();
+        let mut file = match crate::files::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(RunError::io("read", &path)(error)),
+        };
+        let metadata = file.metadata().map_err(RunError::io("read", &path))?;
+        let replaced = self.inode.is_some_and(|inode| inode != metadata.ino());
+        if replaced || metadata.len() < self.position.offset {
+            *self = Self::new(&path);
+            take(LogItem::Restarted);
+        }
+        self.inode = Some(metadata.ino());
+        if metadata.len() == self.position.offset {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(self.position.offset)).map_err(RunError::io("read", &path))?;
+        let mut pending = Vec::new();
+        loop {
+            let count =
+                Read::take(&mut file, CHUNK_BYTES).read_to_end(&mut pending).map_err(RunError::io("read", &path))?;
+            let done = self.lines(&pending, count, &mut take)?;
+            pending.drain(..done);
+            if pending.len() > MAX_LINE_BYTES {
+                self.position.offset += pending.len() as u64;
+                self.overlong = true;
+                pending.clear();
+            }
+            if (count as u64) < CHUNK_BYTES {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the whole lines of `pending`, whose last `fresh` bytes are new; returns their size.
+    fn lines(&mut self, pending: &[u8], fresh: usize, take: &mut impl FnMut(LogItem)) -> Result<usize, RunError> {
+        let (mut done, mut search) = (0, pending.len() - fresh);
+        while let Some(length) = pending[search..].iter().position(|byte| *byte == b'\n') {
+            let end = search + length;
+            if std::mem::take(&mut self.overlong) {
+                let reason = format!("a line of more than {} MiB", MAX_LINE_BYTES >> 20);
+                take(LogItem::SkippedLine(SkippedLine { line: self.position.line + 1, reason }));
+            } else {
+                self.line(&pending[done..end], take)?;
+            }
+            self.position.offset += (end + 1 - done) as u64;
+            self.position.line += 1;
+            (done, search) = (end + 1, end + 1);
+        }
+        if self.overlong {
+            self.position.offset += (pending.len() - done) as u64;
+            done = pending.len();
+        }
+        Ok(done)
+    }
+
+    fn line(&mut self, line: &[u8], take: &mut impl FnMut(LogItem)) -> Result<(), RunError> {
+        let parsed = match std::str::from_utf8(line) {
+            Ok(text) if text.trim().is_empty() => Err(BadLine::Malformed("an empty line".to_owned())),
+            Ok(text) => Event::from_line(text),
+            Err(error) => Err(BadLine::Malformed(error.to_string())),
+        };
+        match parsed {
+            Ok(event) => {
+                let missing = event.seq.saturating_sub(self.position.last_seq.saturating_add(1));
+                if missing > 0 {
+                    take(LogItem::Missing(missing));
+                }
+                self.position.last_seq = self.position.last_seq.max(event.seq);
+                take(LogItem::Event(Box::new(event)));
+            }
+            Err(BadLine::Newer(found)) => {
+                return Err(RunError::Newer { path: self.path.clone(), found, known: EVENT_VERSION });
+            }
+            Err(BadLine::Malformed(reason)) => {
+                take(LogItem::SkippedLine(SkippedLine { line: self.position.line + 1, reason }))
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum LogItem {
+    /// The file shrank or was replaced: earlier state is void.
+    Restarted,
+    Event(Box<Event>),
+    SkippedLine(SkippedLine),
+    /// The number of sequence numbers missing here.
+    Missing(u64),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::super::events::{EventBody, Note, Recovered};
+    use super::super::history::RunState;
+    use super::*;
+
+    #[test]
+    fn the_largest_numbers_do_not_overflow() {
+        let folder = tempfile::tempdir().unwrap();
+        let note = || EventBody::from(Note { text: "a".to_owned() });
+        let recovered = || EventBody::from(Recovered { dropped_bytes: u64::MAX, ..Recovered::default() });
+        let events = [(u64::MAX, note()), (u64::MAX, note()), (7, recovered()), (8, recovered())];
+        let lines: Vec<u8> = events
+            .into_iter()
+            .flat_map(|(seq, body)| Event { seq, time_ms: u64::MAX, body }.to_line().unwrap())
+            .collect();
+        std::fs::write(folder.path().join("events.jsonl"), lines).unwrap();
+        let state = RunState::read(folder.path()).unwrap();
+        assert_eq!((state.notes.len(), state.skipped, state.gaps, state.dropped_bytes), (2, 0, u64::MAX - 1, u64::MAX));
+    }
+
+    /// A line that is too long is one skipped line, even if it arrives in pieces.
+    #[test]
+    fn an_overlong_line_is_skipped_whole() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let note = |seq| Event { seq, time_ms: 1, body: Note { text: "a".to_owned() }.into() }.to_line().unwrap();
+        let mut reader = EventReader::new(&path);
+        file.write_all(&note(1)).unwrap();
+        file.write_all(&vec![b'x'; MAX_LINE_BYTES + 5]).unwrap();
+        assert_eq!(reader.read().unwrap().events.len(), 1);
+        file.write_all(b"yyy").unwrap();
+        assert!(reader.read().unwrap().is_empty());
+        file.write_all(b"z\n").unwrap();
+        file.write_all(&note(2)).unwrap();
+        let found = reader.read().unwrap();
+        assert_eq!((found.events.len(), found.skipped.len(), found.skipped[0].line, found.gaps), (1, 1, 2, 0));
+        assert_eq!(
+            reader.position(),
+            Position { offset: std::fs::metadata(&path).unwrap().len(), line: 3, last_seq: 2 }
+        );
+        assert_eq!(EventReader::new(&path).read().unwrap().skipped.len(), 1);
+    }
+}

@@ -1,0 +1,361 @@
+//! Full records of rollouts: `rollouts/000100.jsonl` holds the groups of steps 1 to 100, one per line, and is
+//! compressed once complete.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::rollout_zst::{compress, compressed_path, expand, open_step};
+use crate::files;
+use crate::run::checkpoints::list::list_checkpoints;
+use crate::run::error::{RunError, is_full_disk};
+use crate::run::storage::durable::{append_line, open_append, seal, sync_folder};
+use crate::run::storage::lock::RunLock;
+
+pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
+
+/// A group, one line of a rollout file.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RolloutGroup {
+    /// From 1.
+    pub step: u64,
+    pub prompt_id: String,
+    /// The rendered prompt; empty for a later turn.
+    pub prompt: String,
+    /// Whether dynamic sampling replaced the group, so that it was not trained on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
+    pub completions: Vec<RolloutCompletion>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RolloutCompletion {
+    /// The prompt of a later turn, which differs between samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    pub text: String,
+    /// The stop token included.
+    pub token_ids: Vec<u32>,
+    /// The sampler's log-prob of each token, nats.
+    pub log_probs: Vec<f32>,
+    /// `stop`, `length`, or `guided`: not sampled freely, but expected or constrained, and without log-probs.
+    pub stop_reason: String,
+    /// Null if the completion could not be scored.
+    pub reward: Option<f64>,
+    /// As the scorer writes it.
+    pub score: serde_json::Value,
+    pub advantage: f64,
+}
+
+/// The place of a group in the rollout files, for its event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupLocation {
+    /// Relative to the run.
+    pub file: String,
+    /// From 1.
+    pub line: u64,
+}
+
+/// The file of a step's groups, relative to the run; step 0 belongs to the first file.
+pub fn rollout_file(step: u64) -> String {
+    format!("rollouts/{:06}.jsonl", last_step_of_file(step))
+}
+
+fn last_step_of_file(step: u64) -> u64 {
+    step.max(1).div_ceil(STEPS_PER_FILE) * STEPS_PER_FILE
+}
+
+/// Appends groups in step order.
+#[derive(Debug)]
+pub struct RolloutWriter {
+    run: PathBuf,
+    open: Option<SegmentFile>,
+    last_step: u64,
+    keep_steps: u64,
+}
+
+#[derive(Debug)]
+struct SegmentFile {
+    name: String,
+    path: PathBuf,
+    file: File,
+    lines: u64,
+}
+
+impl RolloutWriter {
+    /// Opens for appending after `step`, the last complete one: groups of later steps and a torn tail are dropped,
+    /// complete files are compressed, and the file of `step` is decompressed if more will be appended to it.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn resume(lock: &RunLock, step: u64) -> Result<Self, RunError> {
+        let folder = lock.run().join("rollouts");
+        crate::run::storage::durable::ensure_one_folder(&folder)?;
+        for entry in std::fs::read_dir(&folder).map_err(RunError::io("read", &folder))? {
+            let path = entry.map_err(RunError::io("read", &folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let later = segment_of(&name).is_some_and(|(segment, _)| segment > last_step_of_file(step));
+            if later || name.ends_with(".tmp") {
+                std::fs::remove_file(&path).map_err(RunError::io("remove", &path))?;
+            }
+        }
+        sync_folder(&folder)?;
+        let path = lock.run().join(rollout_file(step));
+        if step < last_step_of_file(step) && !path.exists() && compressed_path(&path).exists() {
+            expand(&path, step)?;
+        }
+        if path.exists() {
+            let _ = std::fs::remove_file(compressed_path(&path));
+            let file = open_append(&path)?;
+            seal(&file, &path)?;
+            let keep = length_through(&path, step)?;
+            file.set_len(keep).and_then(|()| file.sync_all()).map_err(RunError::io("shorten", &path))?;
+        }
+        let writer = Self { run: lock.run().to_owned(), open: None, last_step: step, keep_steps: 0 };
+        writer.compress_complete(step)?;
+        Ok(writer)
+    }
+
+    /// Deletes complete files by [`rollouts_to_delete`] whenever a new one is begun; 0, the default, keeps all.
+    #[must_use]
+    pub fn with_retention(mut self, keep_steps: u64) -> Self {
+        self.keep_steps = keep_steps;
+        self
+    }
+
+    /// Compresses the files that are left.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the folder.
+    pub fn finish(mut self) -> Result<(), RunError> {
+        self.sync()?;
+        self.open = None;
+        self.compress_complete(u64::MAX)?;
+        self.keep()
+    }
+
+    /// Compresses the files whose last step is at most `step`. On a full disk the plain file stays.
+    fn compress_complete(&self, step: u64) -> Result<(), RunError> {
+        for segment in
+            rollout_segments(&self.run)?.into_iter().filter(|segment| !segment.compressed && segment.last_step <= step)
+        {
+            let path = self.run.join(rollout_file(segment.last_step));
+            match compress(&path, step_of) {
+                Err(RunError::Io { source, .. }) if is_full_disk(&source) => {}
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&self) -> Result<(), RunError> {
+        let segments: Vec<u64> = rollout_segments(&self.run)?.into_iter().map(|segment| segment.last_step).collect();
+        for segment in rollouts_to_delete(&segments, self.last_step, self.keep_steps, &list_checkpoints(&self.run)?) {
+            let plain = self.run.join(rollout_file(segment));
+            for path in [compressed_path(&plain), plain] {
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(RunError::io("remove", &path)(error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a group.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file; [`RunError::Malformed`] if the step is before the last one written.
+    pub fn append(&mut self, group: &RolloutGroup) -> Result<GroupLocation, RunError> {
+        let name = rollout_file(group.step);
+        let path = self.run.join(&name);
+        let malformed = |message: String| RunError::Malformed { path: path.clone(), line: None, message };
+        if group.step < self.last_step {
+            return Err(malformed(format!("a group of step {} cannot follow step {}", group.step, self.last_step)));
+        }
+        let mut line = serde_json::to_vec(group).map_err(|error| malformed(error.to_string()))?;
+        line.push(b'\n');
+        let open = match self.open.take() {
+            Some(open) if open.name == name => self.open.insert(open),
+            previous => {
+                if let Some(previous) = previous {
+                    previous.file.sync_data().map_err(RunError::io("sync", &previous.path))?;
+                    self.compress_complete(group.step - 1)?;
+                    self.keep()?;
+                }
+                let file = open_append(&path)?;
+                let lines = count_lines(&path)?;
+                self.open.insert(SegmentFile { name, path, file, lines })
+            }
+        };
+        append_line(&open.file, &open.path, &line, "rollout")?;
+        open.lines += 1;
+        self.last_step = group.step;
+        Ok(GroupLocation { file: open.name.clone(), line: open.lines })
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming the file.
+    pub fn sync(&mut self) -> Result<(), RunError> {
+        match &self.open {
+            Some(open) => open.file.sync_data().map_err(RunError::io("sync", &open.path)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads the groups of a step from a plain or a compressed file, without a torn tail. Empty if the step has none or the
+/// keep rule has deleted them.
+///
+/// # Errors
+/// [`RunError`] with file and line.
+pub fn read_step(run: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
+    let plain = run.join(rollout_file(step));
+    let packed = compressed_path(&plain);
+    // Meanwhile a worker may replace the plain file by the compressed one.
+    for path in [&plain, &packed, &plain] {
+        let opened = match path == &plain {
+            true => files::open(path).map(|file| Box::new(BufReader::with_capacity(1 << 18, file)) as Box<dyn BufRead>),
+            false => open_step(path, step),
+        };
+        match opened {
+            Ok(lines) => return groups_of(lines, path, step),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(RunError::io("read", path)(error)),
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn groups_of(lines: impl BufRead, path: &Path, step: u64) -> Result<Vec<RolloutGroup>, RunError> {
+    let mut groups = Vec::new();
+    for_each_line(lines, path, |index, line| {
+        if step_of(line) == Some(step) {
+            let malformed = |error: serde_json::Error| RunError::Malformed {
+                path: path.to_owned(),
+                line: Some(index + 1),
+                message: error.to_string(),
+            };
+            groups.push(serde_json::from_slice(line).map_err(malformed)?);
+        }
+        Ok(true)
+    })?;
+    Ok(groups)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The first one is [`STEPS_PER_FILE`] - 1 before.
+    pub last_step: u64,
+    pub compressed: bool,
+    pub bytes: u64,
+}
+
+/// Lists the rollout files, ascending. If a worker was killed while compressing a file, the plain one counts.
+///
+/// # Errors
+/// [`RunError::Io`] if the folder exists but cannot be read.
+pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
+    let folder = run.join("rollouts");
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(RunError::io("read", &folder)(error)),
+    };
+    let mut segments = Vec::new();
+    for entry in entries.flatten() {
+        if let Some((last_step, compressed)) = segment_of(&entry.file_name().to_string_lossy())
+            && let Ok(metadata) = entry.metadata()
+        {
+            segments.push(Segment { last_step, compressed, bytes: metadata.len() });
+        }
+    }
+    segments.sort_unstable_by_key(|segment| (segment.last_step, segment.compressed));
+    segments.dedup_by_key(|segment| segment.last_step);
+    Ok(segments)
+}
+
+/// Parses a file name: its last step, and whether it is compressed.
+fn segment_of(name: &str) -> Option<(u64, bool)> {
+    let (digits, compressed) = match name.strip_suffix(".jsonl.zst") {
+        Some(digits) => (digits, true),
+        None => (name.strip_suffix(".jsonl")?, false),
+    };
+    let numeric = digits.len() >= 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    numeric.then(|| digits.parse().ok()).flatten().map(|last_step| (last_step, compressed))
+}
+
+/// Returns the files to delete, by their last steps: all of `segments` except those with the last `keep_steps` steps (0
+/// keeps all) and those with a step that led to, or followed, one of `checkpoints`.
+pub fn rollouts_to_delete(segments: &[u64], last_step: u64, keep_steps: u64, checkpoints: &[u64]) -> Vec<u64> {
+    if keep_steps == 0 {
+        return Vec::new();
+    }
+    let oldest = last_step_of_file((last_step + 1).saturating_sub(keep_steps));
+    let around = |segment: u64| {
+        checkpoints.iter().any(|step| [*step, step + 1].into_iter().any(|step| last_step_of_file(step) == segment))
+    };
+    segments.iter().copied().filter(|segment| *segment < oldest && !around(*segment)).collect()
+}
+
+/// The size of the leading lines whose step is at most `step`.
+fn length_through(path: &Path, step: u64) -> Result<u64, RunError> {
+    let mut length = 0;
+    let file = files::open(path).map_err(RunError::io("read", path))?;
+    for_each_line(BufReader::with_capacity(1 << 18, file), path, |_, line| {
+        let keep = step_of(line).is_some_and(|found| found <= step);
+        length += if keep { line.len() as u64 + 1 } else { 0 };
+        Ok(keep)
+    })?;
+    Ok(length)
+}
+
+fn count_lines(path: &Path) -> Result<u64, RunError> {
+    let mut lines = 0;
+    let file = files::open(path).map_err(RunError::io("read", path))?;
+    for_each_line(BufReader::with_capacity(1 << 18, file), path, |_, _| {
+        lines += 1;
+        Ok(true)
+    })?;
+    Ok(lines)
+}
+
+/// Calls `take` with each whole line, without its newline, until it returns false.
+fn for_each_line(
+    mut reader: impl BufRead,
+    path: &Path,
+    mut take: impl FnMut(usize, &[u8]) -> Result<bool, RunError>,
+) -> Result<(), RunError> {
+    let mut line = Vec::new();
+    for index in 0.. {
+        line.clear();
+        reader.read_until(b'\n', &mut line).map_err(RunError::io("read", path))?;
+        match line.split_last() {
+            Some((b'\n', content)) if take(index, content)? => {}
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::run) fn step_of(line: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Head {
+        step: u64,
+    }
+    // The layout that this program writes; anything else is parsed in full.
+    let digits = line
+        .strip_prefix(b"{\"step\":")
+        .map(|rest| rest.split(|byte| !byte.is_ascii_digit()).next().unwrap_or_default());
+    let quick =
+        digits.filter(|digits| !digits.is_empty()).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    quick.or_else(|| serde_json::from_slice::<Head>(line).ok().map(|head| head.step))
+}

@@ -1,0 +1,378 @@
+//! The folder of a run: created atomically and private, and checked when opened.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::durable::{create_file, create_folder, ensure_folder, remove_left, sync_folder};
+use crate::config::{KEYS, Source, TrainConfig};
+use crate::files::{self, Access};
+use crate::format::{hex, line_column};
+use crate::run::error::RunError;
+use crate::run::listing::display_name::read_display_name;
+use crate::run::record::events::local_now;
+
+/// The format that this program writes, and the newest that it reads.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// `run.toml`: written once by the launcher, never changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub version: u64,
+    /// Also the folder's name.
+    pub id: String,
+    /// `train` or `sft`.
+    pub job: String,
+    /// Given by the user, or empty.
+    #[serde(default)]
+    pub name: String,
+    pub task: String,
+    /// Where the task was read from.
+    #[serde(default)]
+    pub task_origin: String,
+    /// RFC 3339 with offset.
+    pub created: String,
+    /// The same in milliseconds since 1970.
+    pub created_ms: u64,
+    /// Where it was launched.
+    pub host: String,
+    pub argv: Vec<String>,
+    pub binary_version: String,
+    pub features: Vec<String>,
+    pub config_digest: String,
+    /// SHA-256 of the starting model, or empty if not computed.
+    #[serde(default)]
+    pub model_digest: String,
+    pub config: TrainConfig,
+    /// Which layer set each key.
+    #[serde(default)]
+    pub sources: BTreeMap<String, Source>,
+    /// SHA-256 of each file of the frozen task.
+    #[serde(default)]
+    pub task_files: BTreeMap<String, String>,
+}
+
+/// The contents of a new run.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// `train` or `sft`.
+    pub job: String,
+    /// Given by the user, or empty.
+    pub name: String,
+    /// Also a part of the run's id.
+    pub task: String,
+    /// Where the task was read from.
+    pub task_origin: String,
+    /// Every file of the task, path and bytes.
+    pub task_files: Vec<(String, Vec<u8>)>,
+    pub config: TrainConfig,
+    /// Which layer set each key.
+    pub sources: BTreeMap<String, Source>,
+    pub argv: Vec<String>,
+    /// SHA-256 of the starting model, or empty.
+    pub model_digest: String,
+}
+
+/// An existing run directory. Opening one takes no lock; see [`super::RunLock`].
+#[derive(Debug, Clone)]
+pub struct RunDirectory {
+    path: PathBuf,
+    file: RunFile,
+    display_name: Option<String>,
+    /// Whether `run.toml` has every key of this program.
+    has_all_keys: bool,
+}
+
+impl RunDirectory {
+    /// Creates a run in `runs`. The folder appears under its name once `run.toml` and the frozen task are durable.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] naming what could not be written.
+    pub fn create(runs: &Path, new: NewRun) -> Result<Self, RunError> {
+        ensure_folder(runs)?;
+        remove_left(runs);
+        let now = local_now();
+        let task_files = new.task_files.iter().map(|(name, bytes)| (name.clone(), sha256(bytes))).collect();
+        let mut file = RunFile {
+            version: FORMAT_VERSION,
+            id: String::new(),
+            job: new.job,
+            name: new.name,
+            task: new.task,
+            task_origin: new.task_origin,
+            created: now.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+            created_ms: u64::try_from(now.timestamp().as_millisecond()).unwrap_or(0),
+            host: host_name(),
+            argv: new.argv,
+            binary_version: env!("CARGO_PKG_VERSION").to_owned(),
+            features: features(),
+            config_digest: new.config.digest(),
+            model_digest: new.model_digest,
+            config: new.config,
+            sources: new.sources,
+            task_files,
+        };
+        loop {
+            file.id = format!("{}-{}-{}", now.strftime("%Y%m%d-%H%M%S"), slug(&file.task), random_suffix()?);
+            let path = runs.join(&file.id);
+            if path.exists() {
+                continue;
+            }
+            let fail = |path: &Path, source| RunError::io("create", path)(source);
+            files::create_folder_with(&path, Access::Private, fail, |building| fill(building, &file, &new.task_files))?;
+            return Ok(Self {
+                path: std::path::absolute(&path).unwrap_or(path),
+                file,
+                display_name: None,
+                has_all_keys: true,
+            });
+        }
+    }
+
+    /// Opens an existing run for reading.
+    ///
+    /// # Errors
+    /// [`RunError::NotARun`] without `run.toml`, [`RunError::Newer`], [`RunError::Malformed`] with the line.
+    pub fn open(path: &Path) -> Result<Self, RunError> {
+        let file_path = path.join("run.toml");
+        let text = match crate::files::read_text(&file_path) {
+            Ok(text) => text,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Err(RunError::NotARun { path: path.to_owned(), missing: "run.toml" });
+            }
+            Err(error) => return Err(RunError::io("read", &file_path)(error)),
+        };
+        let malformed = |error: &toml::de::Error| RunError::Malformed {
+            path: file_path.clone(),
+            line: error.span().map(|span| line_column(&text, span.start).0),
+            message: error.message().to_owned(),
+        };
+        let mut table: toml::Table = text.parse().map_err(|error| malformed(&error))?;
+        let version =
+            table.get("version").and_then(toml::Value::as_integer).and_then(|version| u64::try_from(version).ok());
+        if let Some(found) = version.filter(|version| *version > FORMAT_VERSION) {
+            return Err(RunError::Newer { path: file_path, found, known: FORMAT_VERSION });
+        }
+        let has_all_keys = !add_new_keys(&mut table);
+        let file: RunFile = match has_all_keys {
+            // From the text, so that errors have a line.
+            true => toml::from_str(&text),
+            false => table.try_into(),
+        }
+        .map_err(|error| malformed(&error))?;
+        // A damaged name never hides the run; a report warns of it.
+        let display_name = read_display_name(path).ok().flatten();
+        Ok(Self {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            file,
+            display_name,
+            has_all_keys,
+        })
+    }
+
+    /// Whether configuration and task are as they were when the run was created.
+    ///
+    /// # Errors
+    /// [`RunError::Edited`] naming a file that is not, [`RunError::Io`].
+    pub fn check_unedited(&self) -> Result<(), RunError> {
+        if self.has_all_keys && self.file.config.digest() != self.file.config_digest {
+            return Err(RunError::Edited { path: self.path.join("run.toml") });
+        }
+        for (name, digest) in &self.file.task_files {
+            let path = self.task_path().join(name);
+            if sha256_file(&path)? != *digest {
+                return Err(RunError::Edited { path });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this user may compute in the run or remove it: others who could write here could have tampered with it.
+    ///
+    /// # Errors
+    /// [`RunError::Foreign`] if the folder or a file in it is another user's, [`RunError::Loose`] if others may write
+    /// to it.
+    pub fn check_private(&self) -> Result<(), RunError> {
+        let metadata = std::fs::metadata(&self.path).map_err(RunError::io("read", &self.path))?;
+        let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if owner != user {
+            return Err(RunError::Foreign { path: self.path.clone(), owner, user });
+        }
+        let mode = metadata.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(RunError::Loose { path: self.path.clone(), mode });
+        }
+        // A folder that nobody else can enter protects its contents.
+        if mode & 0o011 == 0 { Ok(()) } else { check_below(&self.path, user) }
+    }
+
+    /// Absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn file(&self) -> &RunFile {
+        &self.file
+    }
+
+    pub fn id(&self) -> &str {
+        &self.file.id
+    }
+
+    /// The display name, else the name in `run.toml`; may be empty.
+    pub fn name(&self) -> &str {
+        self.display_name.as_deref().unwrap_or(&self.file.name)
+    }
+
+    /// Whether it has this name, or had it when it was created.
+    pub fn is_named(&self, name: &str) -> bool {
+        !name.is_empty() && [self.name(), &self.file.name].contains(&name)
+    }
+
+    pub fn task_path(&self) -> PathBuf {
+        self.path.join("task")
+    }
+
+    pub fn events_path(&self) -> PathBuf {
+        self.path.join("events.jsonl")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.path.join("worker.log")
+    }
+}
+
+/// Whether only this user may change the contents of a folder. Links are not followed.
+fn check_below(folder: &Path, user: u32) -> Result<(), RunError> {
+    for entry in std::fs::read_dir(folder).map_err(RunError::io("read", folder))? {
+        let path = entry.map_err(RunError::io("read", folder))?.path();
+        // A file that has vanished cannot be changed any more.
+        let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
+        let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+        match () {
+            () if found.is_symlink() => {}
+            () if ![user, 0].contains(&owner) => return Err(RunError::Foreign { path, owner, user }),
+            () if mode & 0o022 != 0 => return Err(RunError::Loose { path, mode }),
+            () if found.is_dir() => check_below(&path, user)?,
+            () => {}
+        }
+    }
+    Ok(())
+}
+
+/// Adds keys that an earlier release did not know, with their defaults; returns whether there were any.
+fn add_new_keys(table: &mut toml::Table) -> bool {
+    let Some(config) = table.get_mut("config").and_then(toml::Value::as_table_mut) else { return false };
+    let missing: Vec<_> = KEYS.iter().filter(|key| !config.contains_key(key.name)).collect();
+    for key in &missing {
+        if let Some(value) = key.kind.parse(key.default).ok().and_then(|value| toml::Value::try_from(value).ok()) {
+            config.insert(key.name.to_owned(), value);
+        }
+    }
+    !missing.is_empty()
+}
+
+fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Result<(), RunError> {
+    for name in ["task", "rollouts", "evals", "checkpoints"] {
+        create_folder(&folder.join(name))?;
+    }
+    let task = folder.join("task");
+    for (name, bytes) in task_files {
+        let inside =
+            !name.is_empty() && Path::new(name).components().all(|component| matches!(component, Component::Normal(_)));
+        if !inside {
+            let message = format!(
+                "task file `{name}` is outside the task's folder and cannot be copied into the run: move it inside"
+            );
+            return Err(RunError::Malformed { path: PathBuf::from("task.toml"), line: None, message });
+        }
+        let path = task.join(name);
+        if let Some(parent) = path.parent() {
+            ensure_folder(parent)?;
+        }
+        create_file(&path, bytes)?;
+    }
+    sync_folder(&task)?;
+    let path = folder.join("run.toml");
+    let text = toml::to_string(file).map_err(|error| RunError::Malformed {
+        path: path.clone(),
+        line: None,
+        message: error.to_string(),
+    })?;
+    create_file(&path, text.as_bytes())?;
+    create_file(&folder.join("events.jsonl"), b"")
+}
+
+fn features() -> Vec<String> {
+    [("view", cfg!(feature = "view")), ("engine", cfg!(feature = "engine")), ("cuda", cfg!(feature = "cuda"))]
+        .into_iter()
+        .filter(|(_, present)| *present)
+        .map(|(name, _)| name.to_owned())
+        .collect()
+}
+
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    hex(&sha2::Sha256::digest(bytes))
+}
+
+/// Hashes a file, which may be larger than memory, as hex.
+///
+/// # Errors
+/// [`RunError::Io`] naming the file.
+pub fn sha256_file(path: &Path) -> Result<String, RunError> {
+    use sha2::Digest;
+    use std::io::Read;
+    let mut file = crate::files::open(path).map_err(RunError::io("read", path))?;
+    let (mut hash, mut buffer) = (sha2::Sha256::new(), vec![0u8; 1 << 20]);
+    loop {
+        match file.read(&mut buffer).map_err(RunError::io("read", path))? {
+            0 => return Ok(hex(&hash.finalize())),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}
+
+/// A task's name for a folder's name: lower-case letters, digits and single hyphens, at most 32.
+fn slug(name: &str) -> String {
+    let mut slug = String::new();
+    for letter in name.to_lowercase().chars() {
+        if letter.is_ascii_alphanumeric() {
+            slug.push(letter);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.truncate(32);
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "run".to_owned() } else { slug.to_owned() }
+}
+
+/// Distinguishes runs of the same second.
+fn random_suffix() -> Result<String, RunError> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let bytes = files::random_bytes::<6>().map_err(RunError::io("read", Path::new("/dev/urandom")))?;
+    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs() {
+        let check = |name: &str, expected: &str| assert_eq!(slug(name), expected);
+        check("invoice", "invoice");
+        check("My Task / v2!", "my-task-v2");
+        check("---", "run");
+        check("ÄÖ", "run");
+        check(&"ab-".repeat(30), "ab-ab-ab-ab-ab-ab-ab-ab-ab-ab-ab");
+    }
+}

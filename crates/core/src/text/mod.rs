@@ -1,0 +1,160 @@
+//! From messages to token ids and back: chat template, tokenizer, stop ids.
+
+pub mod catch_panic;
+mod limits;
+mod python_json;
+mod template;
+mod template_source;
+mod token_bytes;
+mod tokenizer;
+mod tokenizer_limits;
+mod tools;
+mod train_bpe;
+
+use serde::{Deserialize, Serialize};
+
+pub use limits::MAX_PROMPT_BYTES;
+pub use template::ChatTemplate;
+pub use tokenizer::Tokenizer;
+pub use tools::openai_tools;
+pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, `tool` or `developer`.
+    pub role: String,
+    /// The text; empty where the turn only calls tools.
+    pub content: String,
+    /// The turn's other fields, as the template sees them: `tool_calls`, `tool_call_id`, `name`.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Message {
+    /// A turn of text alone.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into(), other: serde_json::Map::new() }
+    }
+
+    /// The calls that the turn makes, in OpenAI's form or as `{"name", "arguments"}`.
+    pub fn tool_calls(&self) -> &[serde_json::Value] {
+        self.other.get("tool_calls").and_then(serde_json::Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// Whether the model is asked to reason before it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Thinking {
+    /// The template decides, with `enable_thinking` true.
+    On,
+    /// `enable_thinking` false: the template closes the think block before the answer.
+    Off,
+}
+
+/// Why text cannot become tokens, or tokens text.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// A file of the model could not be read.
+    #[error(transparent)]
+    Hub(#[from] crate::hub::HubError),
+    /// A tokenizer file that is not what it should be.
+    #[error("{path}: {problem}")]
+    Tokenizer { path: String, problem: String },
+    /// The model has no chat template.
+    #[error(
+        "{path}: no chat template, so messages cannot become a prompt; use an instruct model, or add a `chat_template.jinja` beside tokenizer.json"
+    )]
+    NoTemplate { path: String },
+    /// The chat template does not compile or does not accept these messages.
+    #[error("{path}: {problem}")]
+    Template { path: String, problem: String },
+    /// A row's own tools are not a list of tools.
+    #[error("`tools` of the row: {0}")]
+    Tools(String),
+    /// The tokenizer trainer was asked for the impossible.
+    #[error("{0}")]
+    Train(String),
+}
+
+/// The task's `system` text, joined to the row's own system turn by a blank line, then the other turns.
+pub fn conversation(system: Option<&str>, messages: &[Message]) -> Vec<Message> {
+    let (own, rest) = match messages {
+        [first, rest @ ..] if first.role == "system" => (Some(first.content.as_str()), rest),
+        _ => (None, messages),
+    };
+    let parts: Vec<&str> = [system, own].into_iter().flatten().filter(|text| !text.is_empty()).collect();
+    let text = parts.join("\n\n");
+    let turn = (!text.is_empty() || own.is_some()).then(|| Message::new("system", text));
+    turn.into_iter().chain(rest.iter().cloned()).collect()
+}
+
+/// `turns` with `/no_think` at the end of the system text, unless that has it.
+fn with_no_think(turns: &[Message]) -> Vec<Message> {
+    const SWITCH: &str = "/no_think";
+    let (own, rest) = match turns {
+        [first, rest @ ..] if first.role == "system" => (first.content.as_str(), rest),
+        _ => ("", turns),
+    };
+    let text = match own {
+        own if own.contains(SWITCH) => own.to_owned(),
+        "" => SWITCH.to_owned(),
+        own => format!("{own} {SWITCH}"),
+    };
+    std::iter::once(Message::new("system", text)).chain(rest.iter().cloned()).collect()
+}
+
+/// Where in a text that continues a marker may have begun that is not complete; the text's length if nowhere.
+pub fn unfinished(text: &str, marker: &str) -> usize {
+    let nearest = text.len().saturating_sub(marker.len());
+    let begins = |at: &usize| text.get(*at..).is_some_and(|end| marker.starts_with(end));
+    (nearest..text.len()).find(begins).unwrap_or(text.len())
+}
+
+/// A JSON document as text on one line, with a space after each comma and colon: how models have mostly seen JSON
+/// written.
+///
+/// # Errors
+/// [`TextError::Template`] for a document that cannot be written.
+pub fn json_line(json: &serde_json::Value) -> Result<String, TextError> {
+    python_json::line(json).map_err(|error| TextError::Template { path: "JSON".to_owned(), problem: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(turns: &[(&str, &str)]) -> Vec<Message> {
+        turns.iter().map(|(role, content)| Message::new(*role, *content)).collect()
+    }
+
+    type Turns<'a> = &'a [(&'a str, &'a str)];
+
+    #[test]
+    fn the_task_speaks_first_and_the_row_after_a_blank_line() {
+        let check = |system: Option<&str>, turns: Turns, expected: Turns| {
+            assert_eq!(conversation(system, &messages(turns)), messages(expected), "{system:?} {turns:?}");
+        };
+        check(None, &[("user", "u")], &[("user", "u")]);
+        check(Some("s"), &[("user", "u")], &[("system", "s"), ("user", "u")]);
+        check(Some("s"), &[("system", "own"), ("user", "u")], &[("system", "s\n\nown"), ("user", "u")]);
+        check(None, &[("system", "own"), ("user", "u")], &[("system", "own"), ("user", "u")]);
+        check(None, &[("system", ""), ("user", "u")], &[("system", ""), ("user", "u")]);
+        check(Some(""), &[("user", "u")], &[("user", "u")]);
+        let late = [("user", "u"), ("system", "late")];
+        check(Some("s"), &late, &[("system", "s"), ("user", "u"), ("system", "late")]);
+        check(Some("s"), &[], &[("system", "s")]);
+    }
+
+    #[test]
+    fn the_soft_switch_is_said_once() {
+        let check = |turns: Turns, expected: &str| {
+            let switched = with_no_think(&messages(turns));
+            assert_eq!(switched, messages(&[("system", expected), ("user", "u")]), "{turns:?}");
+        };
+        check(&[("user", "u")], "/no_think");
+        check(&[("system", ""), ("user", "u")], "/no_think");
+        check(&[("system", "s"), ("user", "u")], "s /no_think");
+        check(&[("system", "/no_think s"), ("user", "u")], "/no_think s");
+    }
+}

@@ -1,0 +1,27 @@
+//! The engine of grpo-tui. The modules, in the order in which data flows; a module uses only modules above it.
+
+#[cfg(feature = "download")]
+use grpo_tui_core::http;
+#[cfg(feature = "serve")]
+use grpo_tui_core::openai;
+use grpo_tui_core::{advantage, config, dataset, files, format, hub, plan, report, run, score, statistics, task, text};
+
+pub use grpo_tui_kernels as kernels; // fused operations with their backward, one per file: a crate, see its Cargo.toml
+pub mod model; // tokens -> logits: the decoder, adapters, weights
+pub mod ranks; // processes that compute one run together
+pub mod constraint; // what a task takes as an answer -> the tokens that may come next
+pub mod rollout; // prompts -> groups of completions
+pub mod policy; // a model that converses: prompts -> conversations with scores
+pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
+pub mod checkpoint; // atomic save and exact resume
+pub mod eval; // targets on held-out prompts
+pub mod train; // the loops
+pub mod bench; // the speed of a machine
+#[cfg(feature = "serve")]
+pub mod serve; // OpenAI-compatible server
+
+#[cfg(test)]
+use grpo_tui_core::score::launch_if_asked;
+#[cfg(test)]
+#[path = "../../../tests/own_home.rs"]
+mod own_home;

@@ -1,0 +1,40 @@
+//! The reason why a text field cannot open. It swallows keys up to enter or escape, so that typing triggers no actions.
+
+use crossterm::event::{KeyCode, KeyEvent};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::Line;
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::window::{PopupOutcome, window};
+use crate::style_role::Role;
+use crate::theme::Theme;
+
+/// The blocked action, and why.
+#[derive(Debug)]
+pub struct Refusal {
+    title: &'static str,
+    why: String,
+}
+
+impl Refusal {
+    pub fn new(title: &'static str, why: String) -> Self {
+        Self { title, why }
+    }
+
+    pub(super) fn key(&self, event: KeyEvent) -> PopupOutcome {
+        if matches!(event.code, KeyCode::Esc | KeyCode::Enter) { PopupOutcome::Close } else { PopupOutcome::Stay }
+    }
+
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+        let columns = 64.min(area.width);
+        let rows = (self.why.chars().count() / columns.saturating_sub(6).max(1) as usize) as u16;
+        let inside = window(theme, frame, area, self.title, columns, rows + 5);
+        let lines = vec![
+            Line::styled(self.why.clone(), theme.style(Role::Bad)),
+            Line::default(),
+            Line::styled("Cannot type here now. Esc closes.", theme.style(Role::Faint)),
+        ];
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    }
+}

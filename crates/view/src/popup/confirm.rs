@@ -1,0 +1,129 @@
+//! A yes/no question, mostly a confirmation before something that cannot be undone.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::UnicodeWidthStr;
+
+use super::window::{PopupOutcome, inside, window};
+use crate::message::{Command, ScreenState, Update};
+use crate::style_role::Role;
+use crate::theme::Theme;
+
+const COLUMNS: u16 = 64;
+/// The answers: `y delete   n cancel`.
+const YES: &str = "y";
+const NO: &str = "n";
+const CANCEL: &str = "cancel";
+const GAP: &str = "   ";
+
+#[derive(Debug)]
+pub struct Confirm {
+    title: String,
+    text: String,
+    yes: String,
+    then: Option<Update>,
+    otherwise: Option<Update>,
+}
+
+impl Confirm {
+    /// A question; `yes` is the verb of the yes, such as `stop the run`.
+    pub fn new<X: ScreenState>(
+        title: impl Into<String>,
+        text: impl Into<String>,
+        yes: impl Into<String>,
+        then: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Update::new(then)), otherwise: None }
+    }
+
+    /// With an effect of a no.
+    #[must_use]
+    pub fn otherwise<X: ScreenState>(
+        self,
+        otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        Self { otherwise: Some(Update::new(otherwise)), ..self }
+    }
+
+    pub fn is_about(&self, title: &str) -> bool {
+        self.title == title
+    }
+
+    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
+        match event.code {
+            KeyCode::Char('y' | 'Y') => self.then.take().map_or(PopupOutcome::Close, PopupOutcome::Update),
+            KeyCode::Esc | KeyCode::Char('n' | 'N' | 'q') => {
+                self.otherwise.take().map_or(PopupOutcome::Close, PopupOutcome::Update)
+            }
+            _ => PopupOutcome::Stay,
+        }
+    }
+
+    /// The keys of the answers with their words.
+    pub(super) fn answers(&self) -> [(&'static str, &str); 2] {
+        [(YES, &self.yes), (NO, CANCEL)]
+    }
+
+    /// The key that a click stands for: that of the answer under it.
+    pub(super) fn click(&self, size: (u16, u16), (column, row): (u16, u16)) -> Option<KeyEvent> {
+        let inside = inside(size, COLUMNS, self.rows(size.0));
+        let column = column.checked_sub(inside.x).filter(|_| row + 1 == inside.bottom())? as usize;
+        let yes = YES.len() + 1 + self.yes.width();
+        let key = match column {
+            _ if column < yes => YES,
+            _ if (yes + GAP.len()..yes + GAP.len() + NO.len() + 1 + CANCEL.len()).contains(&column) => NO,
+            _ => return None,
+        };
+        key.chars().next().map(|key| KeyEvent::new(KeyCode::Char(key), KeyModifiers::NONE))
+    }
+
+    /// Rows of the box: the text, a gap, the answers, the frame, and one for what breaks at words.
+    fn rows(&self, width: u16) -> u16 {
+        let columns = COLUMNS.min(width).saturating_sub(6).max(1) as usize;
+        (self.text.chars().count() / columns + self.text.lines().count()) as u16 + 5
+    }
+
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+        let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows(area.width));
+        // The answers stay visible where the text does not fit.
+        let [text, _, answers] =
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(1), Constraint::Length(1)]).areas(inside);
+        let key = theme.style(Role::Key);
+        let lines: Vec<Line<'_>> = self.text.lines().map(Line::from).collect();
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), text);
+        let line = Line::from(vec![
+            Span::styled(YES, key),
+            Span::raw(format!(" {}{GAP}", self.yes)),
+            Span::styled(NO, key),
+            Span::raw(format!(" {CANCEL}")),
+        ]);
+        frame.render_widget(line, answers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_click_on_an_answer_is_its_key() {
+        let confirm = Confirm::new("Delete", "x".repeat(70), "delete it", |_: &mut (), _| Vec::new());
+        // 64 columns in the middle of 120; one line of text, and a word longer than it.
+        let (left, answers) = ((120 - 62) / 2, 1 + (34 - 7) / 3 + 5);
+        let check = |column: u16, row: u16, expected: Option<char>| {
+            let found = confirm.click((120, 36), (column, row)).map(|event| event.code);
+            assert_eq!(found, expected.map(KeyCode::Char), "{column} {row}");
+        };
+        check(left, answers, Some('y'));
+        check(left + 10, answers, Some('y'));
+        check(left + 12, answers, None);
+        check(left + 14, answers, Some('n'));
+        check(left + 21, answers, Some('n'));
+        check(left + 22, answers, None);
+        check(left, answers - 1, None);
+        check(left - 1, answers, None);
+    }
+}

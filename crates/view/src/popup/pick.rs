@@ -1,0 +1,340 @@
+//! A list to choose from: entries found by a few of their letters.
+
+use std::borrow::Cow;
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Modifier;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::window::{PopupOutcome, inside, window};
+use crate::fuzzy;
+use crate::message::{Command, ScreenState, Update};
+use crate::secrets::visible;
+use crate::style_role::Role;
+use crate::theme::Theme;
+use crate::widgets::field::Field;
+use crate::widgets::list_cursor::Cursor;
+use crate::widgets::text_width::fitted;
+
+/// Maximum width, and rows below the list for the selected entry's details.
+const COLUMNS: u16 = 100;
+const DETAIL_ROWS: std::ops::RangeInclusive<u16> = 3..=8;
+/// Before the text that filters the entries.
+const FILTER: &str = "Filter: ";
+
+/// An entry.
+#[derive(Debug, Clone, Default)]
+pub struct PickEntry {
+    pub label: String,
+    /// At the right of the label.
+    pub beside: String,
+    /// At the right edge.
+    pub key: String,
+    /// Below the list while it is selected.
+    pub detail: String,
+    pub role: Option<Role>,
+    /// Nesting in a tree.
+    pub depth: usize,
+}
+
+/// The indices of the entries that match a text, best first.
+type Ranking = Box<dyn Fn(&str) -> Vec<usize> + Send>;
+type OnTyped = Box<dyn FnOnce(String) -> Update + Send>;
+type OnChosen = Box<dyn FnOnce(usize) -> PopupOutcome + Send>;
+
+pub struct Pick {
+    title: String,
+    field: Field,
+    entries: Vec<PickEntry>,
+    /// Columns of the longest details.
+    longest_detail: usize,
+    /// `None`: by letters of the label and what is beside it.
+    ranking: Option<Ranking>,
+    /// The entries that match the text, best first.
+    found: Vec<usize>,
+    cursor: Cursor,
+    then: Option<OnChosen>,
+    /// The name of a free text beside the entries, and what happens with it.
+    typed: Option<(&'static str, OnTyped)>,
+}
+
+impl Pick {
+    /// A list with the cursor on an entry; `then` gets the index of the chosen one.
+    pub fn new<X: ScreenState>(
+        title: impl Into<String>,
+        entries: Vec<PickEntry>,
+        selected: usize,
+        then: impl FnOnce(&mut X, &mut X::Shared, usize) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        let then = |index| {
+            PopupOutcome::Update(Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, index)))
+        };
+        let mut pick = Self::with_entries(title.into(), entries, None, Box::new(then));
+        pick.cursor.index = selected;
+        pick
+    }
+
+    /// Takes a text that is not an entry's label, too.
+    #[must_use]
+    pub fn or_typed<X: ScreenState>(
+        self,
+        about: &'static str,
+        then: impl FnOnce(&mut X, &mut X::Shared, String) -> Vec<Command> + Send + 'static,
+    ) -> Self {
+        let then = |text| Update::new(move |screen: &mut X, shared: &mut X::Shared| then(screen, shared, text));
+        Self { typed: Some((about, Box::new(then))), ..self }
+    }
+
+    /// A list with its own ranking, which also says what is listed without a text.
+    pub(super) fn ranked(
+        title: &str,
+        entries: Vec<PickEntry>,
+        ranking: impl Fn(&str) -> Vec<usize> + Send + 'static,
+        then: impl FnOnce(usize) -> PopupOutcome + Send + 'static,
+    ) -> Self {
+        Self::with_entries(title.to_owned(), entries, Some(Box::new(ranking)), Box::new(then))
+    }
+
+    fn with_entries(title: String, entries: Vec<PickEntry>, ranking: Option<Ranking>, then: OnChosen) -> Self {
+        let (field, found, cursor) = (Field::default(), Vec::new(), Cursor::default());
+        let longest_detail = entries.iter().map(|entry| entry.detail.width()).max().unwrap_or(0);
+        let then = Some(then);
+        let mut pick = Self { title, field, entries, longest_detail, ranking, found, cursor, then, typed: None };
+        pick.search();
+        pick
+    }
+
+    fn search(&mut self) {
+        let all: Vec<usize> = (0..self.entries.len()).collect();
+        let text = |index: &usize| {
+            let entry = self.entries.get(*index);
+            entry.map_or_else(String::new, |entry| format!("{} {}", entry.label, entry.beside))
+        };
+        self.found = match &self.ranking {
+            Some(ranking) => ranking(self.field.text()),
+            None => fuzzy::rank(self.field.text().trim(), &all, text),
+        };
+        let typed = self.field.text().trim();
+        if self.typed.is_some() && !typed.is_empty() && self.entries.iter().all(|entry| entry.label != typed) {
+            self.found.push(self.entries.len());
+        }
+        self.cursor = Cursor::default();
+    }
+
+    pub(super) fn paste(&mut self, text: &str) {
+        self.field.paste(text);
+        self.search();
+    }
+
+    pub(super) fn go(&mut self, rows: isize) {
+        self.cursor.go(rows, self.found.len());
+    }
+
+    pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
+        let control = event.modifiers.contains(KeyModifiers::CONTROL);
+        match event.code {
+            KeyCode::Esc => return PopupOutcome::Close,
+            KeyCode::Enter => {
+                let chosen = self.cursor.at(self.found.len()).and_then(|at| self.found.get(at)).copied();
+                let Some(chosen) = chosen else { return PopupOutcome::Refused(self.nothing()) };
+                if chosen == self.entries.len() {
+                    let text = self.field.text().trim().to_owned();
+                    return self.typed.take().map_or(PopupOutcome::Close, |(_, then)| PopupOutcome::Update(then(text)));
+                }
+                return self.then.take().map_or(PopupOutcome::Close, |then| then(chosen));
+            }
+            KeyCode::Down | KeyCode::Tab => self.go(1),
+            KeyCode::Up | KeyCode::BackTab => self.go(-1),
+            KeyCode::Char('n') if control => self.go(1),
+            KeyCode::Char('p') if control => self.go(-1),
+            KeyCode::PageDown => self.go(10),
+            KeyCode::PageUp => self.go(-10),
+            _ if self.field.key(event) => self.search(),
+            _ => {}
+        }
+        PopupOutcome::Stay
+    }
+
+    /// The entry in a row of the list: after the matching ones the typed text, if it is taken.
+    fn entry(&self, row: usize) -> Option<Cow<'_, PickEntry>> {
+        let index = *self.found.get(row)?;
+        let typed = || {
+            let (label, beside) = (self.field.text().trim().to_owned(), self.typed.as_ref()?.0.to_owned());
+            Some(Cow::Owned(PickEntry { label, beside, ..PickEntry::default() }))
+        };
+        self.entries.get(index).map(Cow::Borrowed).or_else(typed)
+    }
+
+    /// Why no entry is listed.
+    fn nothing(&self) -> &'static str {
+        if self.entries.is_empty() { "nothing yet" } else { "no matches" }
+    }
+
+    /// Rows of the window with its frame.
+    fn rows(&self, columns: u16) -> u16 {
+        let entries = u16::try_from(self.entries.len()).unwrap_or(u16::MAX);
+        entries.saturating_add(4 + self.longest_detail_rows(columns.min(COLUMNS).saturating_sub(2))).clamp(10, 30)
+    }
+
+    /// Rows for the longest details, which are wrapped between words.
+    fn longest_detail_rows(&self, columns: u16) -> u16 {
+        let rows = (self.longest_detail + 10).div_ceil(usize::from(columns.saturating_sub(10)).max(1));
+        u16::try_from(rows).unwrap_or(u16::MAX).clamp(*DETAIL_ROWS.start(), *DETAIL_ROWS.end())
+    }
+
+    /// Rows for details in the window, of which the list has some in any case.
+    fn detail_rows(&self, inside: Rect) -> u16 {
+        let room = inside.height.saturating_sub(2);
+        self.longest_detail_rows(inside.width).min(room - room.div_ceil(2).min(3))
+    }
+
+    /// Rows of the list in the window.
+    fn visible(&self, inside: Rect) -> usize {
+        inside.height.saturating_sub(2 + self.detail_rows(inside)) as usize
+    }
+
+    /// Moves the cursor to the entry at a position of the terminal; false if there is none.
+    pub(super) fn click(&mut self, size: (u16, u16), (column, row): (u16, u16)) -> bool {
+        let inside = inside(size, COLUMNS, self.rows(size.0));
+        let line = row.checked_sub(inside.y + 2).filter(|_| inside.contains((column, row).into()));
+        let at = line.and_then(|line| self.cursor.row_at(line as usize, self.visible(inside), self.found.len()));
+        at.inspect(|at| self.cursor.index = *at).is_some()
+    }
+
+    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+        let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows(area.width));
+        let columns = inside.width as usize;
+        let mut field = self.field.line(theme, columns.saturating_sub(FILTER.len()), true);
+        field.spans.insert(0, Span::styled(FILTER, theme.style(Role::Key)));
+        let mut lines = vec![field, Line::default()];
+        for (row, here) in self.cursor.seen(self.visible(inside), self.found.len()) {
+            let Some(entry) = self.entry(row) else { continue };
+            let line = self.line(theme, &entry, here, columns);
+            lines.push(if here { line.style(theme.style(Role::Selected)) } else { line });
+        }
+        if self.found.is_empty() {
+            lines.push(Line::styled(self.nothing(), theme.style(Role::Faint)));
+        }
+        let [above, below] =
+            Layout::vertical([Constraint::Fill(1), Constraint::Length(self.detail_rows(inside))]).areas(inside);
+        frame.render_widget(Paragraph::new(lines), above);
+        let at = self.cursor.at(self.found.len());
+        if let Some(entry) = at.and_then(|at| self.entry(at)) {
+            let count = format!("{}/{}  ", at.unwrap_or(0) + 1, self.found.len());
+            let detail = Line::from(vec![
+                Span::styled(count, theme.style(Role::Faint)),
+                Span::raw(visible(&entry.detail).into_owned()),
+            ]);
+            frame.render_widget(Paragraph::new(detail).wrap(Wrap { trim: true }), below);
+        }
+    }
+
+    /// The label with the matched letters highlighted, what is beside it as far as it fits, and its key at the right.
+    fn line(&self, theme: &Theme, entry: &PickEntry, here: bool, columns: usize) -> Line<'static> {
+        let mark = if here { theme.glyph("▸ ", "> ") } else { "  " };
+        let style = theme.style(entry.role.unwrap_or(Role::Text));
+        let mut spans = vec![Span::styled(mark, theme.style(Role::Accent))];
+        // A search flattens the tree.
+        let depth = if self.field.text().is_empty() { entry.depth } else { 0 };
+        spans.push(Span::raw("  ".repeat(depth)));
+        let of_key = if entry.key.is_empty() { 0 } else { entry.key.width() + 1 };
+        let label = fitted(&visible(&entry.label), columns.saturating_sub(2 + 2 * depth + of_key));
+        let matched = fuzzy::letters(self.field.text().trim(), &label);
+        for (place, letter) in label.char_indices() {
+            let style = match matched.contains(&place) {
+                true => theme.style(Role::Accent).add_modifier(Modifier::UNDERLINED),
+                false => style,
+            };
+            spans.push(Span::styled(letter.to_string(), style));
+        }
+        let used = 2 + 2 * depth + label.width() + 2;
+        let mut room = columns.saturating_sub(used + of_key);
+        let beside: String = visible(&entry.beside)
+            .chars()
+            .take_while(|letter| {
+                let fits = letter.width().unwrap_or(0) <= room;
+                room = room.saturating_sub(letter.width().unwrap_or(0));
+                fits
+            })
+            .collect();
+        spans.push(Span::styled(format!("  {beside}"), theme.style(Role::Faint)));
+        spans.push(Span::raw(" ".repeat(room + of_key.min(1))));
+        spans.push(Span::styled(entry.key.clone(), theme.style(Role::Key)));
+        Line::from(spans)
+    }
+}
+
+impl std::fmt::Debug for Pick {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Pick")
+            .field("title", &self.title)
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_chord::Chord;
+
+    fn press(pick: &mut Pick, keys: &str) -> PopupOutcome {
+        let event = |key| {
+            let chord = Chord::parse(key).unwrap();
+            KeyEvent::new(chord.code, chord.modifiers)
+        };
+        keys.split_whitespace().map(|key| pick.key(event(key))).last().unwrap()
+    }
+
+    #[test]
+    fn letters_filter_and_enter_chooses() {
+        let check = |keys: &str, found: &[usize], at: Option<usize>| {
+            let entry = |label: &str| PickEntry { label: label.to_owned(), ..PickEntry::default() };
+            let entries = ["vendor", "date", "amount", "due date"].map(entry).to_vec();
+            let mut pick = Pick::new("List", entries, 1, |_: &mut (), _, _| Vec::new());
+            let outcome = press(&mut pick, keys);
+            assert_eq!(pick.found, found, "{keys}");
+            assert_eq!(pick.cursor.at(found.len()), at, "{keys}");
+            assert_eq!(matches!(outcome, PopupOutcome::Update(_)), keys.ends_with("enter") && at.is_some(), "{keys}");
+        };
+        check("enter", &[0, 1, 2, 3], Some(1));
+        check("down down down down enter", &[0, 1, 2, 3], Some(3));
+        check("d a t e", &[1, 3], Some(0));
+        check("d a t e down enter", &[1, 3], Some(1));
+        check("z z z enter", &[], None);
+        check("esc", &[0, 1, 2, 3], Some(1));
+    }
+
+    #[test]
+    fn a_text_that_is_no_label_is_taken_where_any_is() {
+        let check = |keys: &str, found: &[usize], shown: Option<&str>| {
+            let entries =
+                ["tiny", "models/mine"].map(|label| PickEntry { label: label.to_owned(), ..PickEntry::default() });
+            let pick = Pick::new("Model", entries.to_vec(), 0, |_: &mut (), _, _| Vec::new());
+            let mut pick = pick.or_typed("as typed", |_: &mut (), _, _| Vec::new());
+            press(&mut pick, keys);
+            assert_eq!(pick.found, found, "{keys}");
+            assert_eq!(pick.entry(found.len() - 1).map(|entry| entry.label.clone()).as_deref(), shown, "{keys}");
+            assert!(matches!(press(&mut pick, "end enter"), PopupOutcome::Update(_)), "{keys}");
+        };
+        check("left", &[0, 1], Some("models/mine"));
+        check("t i n y", &[0], Some("tiny"));
+        check("m i n e", &[1, 2], Some("mine"));
+        check("o r g / x", &[2], Some("org/x"));
+    }
+
+    #[test]
+    fn a_click_finds_the_row() {
+        let entries = vec![PickEntry::default(); 50];
+        let mut pick = Pick::new("List", entries, 0, |_: &mut (), _, _| Vec::new());
+        // The window of 30 rows begins in row 2: frame, field and a gap come first.
+        assert!(pick.click((120, 36), (20, 7)));
+        assert_eq!(pick.cursor.index, 2);
+        assert!(!pick.click((120, 36), (20, 3)) && !pick.click((120, 36), (2, 7)));
+    }
+}

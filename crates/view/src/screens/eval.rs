@@ -1,0 +1,347 @@
+//! The eval screen: one eval, base and trained, or any two or three evals side by side on the same prompts.
+
+pub mod actions;
+mod answers;
+mod chat;
+mod chooser;
+mod comment;
+mod draw;
+mod eval_job;
+mod export;
+mod failures;
+mod layout;
+mod prompts;
+mod summary;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::message::{Command, ScreenState, Work};
+use crate::report::{
+    ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError, Versus,
+    base_and_trained,
+};
+use crate::run::EvalRecord;
+use crate::shared::Shared;
+use crate::subprocess::CancelToken;
+use crate::widgets::editor::Editor;
+use crate::widgets::filter::Filter;
+use crate::widgets::list_cursor::Cursor;
+
+const SUMMARY: &str = "summary";
+const PROMPTS: &str = "prompts";
+const ANSWERS: &str = "answers";
+const CHOOSER: &str = "chooser";
+const CHAT: &str = "chat";
+
+#[derive(Debug)]
+pub struct Eval {
+    /// The run that is shown, if no evals were selected.
+    run: Option<PathBuf>,
+    /// The selected evals; empty: base and trained of the current run.
+    chosen: Vec<EvalId>,
+    /// The comparison, or why there is none; `None` before anything was read.
+    loaded: Option<Result<Arc<Versus>, String>>,
+    /// The failure groups of each eval.
+    failures: Vec<FailureGroups>,
+    /// Whether re-scoring would make the evals comparable.
+    is_of_other_schemas: bool,
+    /// The version of the schema with which the evals are re-scored; `None`: as recorded.
+    rescored: Option<u64>,
+    /// Test-set evals of the run when it was read.
+    evals_seen: usize,
+    /// Which two evals the difference, the matrix and the answers are of.
+    pair: usize,
+    /// Only prompts with this outcome.
+    only: Option<Outcome>,
+    /// Only the failures of this group, of the eval with that index.
+    group: Option<(usize, FailureGroup)>,
+    filter: Filter,
+    sort: Sort,
+    shown: Vec<usize>,
+    cursor: Cursor,
+    pane: &'static str,
+    /// The first visible line of the answers, and of the summary.
+    top: Cursor,
+    summary_top: Cursor,
+    /// Whether answers are side by side or stacked; `None`: as the width allows.
+    side_by_side: Option<bool>,
+    chooser: Option<Chooser>,
+    chat: Option<Chat>,
+    started: Option<EvalJob>,
+    /// Whether evals of earlier sessions were searched.
+    looked: bool,
+}
+
+/// The list of evals to select from.
+#[derive(Debug, Default)]
+struct Chooser {
+    /// Runs, newest first, then evals outside of runs.
+    folders: Vec<(PathBuf, String)>,
+    folder: Cursor,
+    /// The evals of the open folder.
+    evals: Option<Result<Vec<EvalId>, String>>,
+    eval: Cursor,
+    picked: Vec<EvalId>,
+}
+
+/// A prompt of one's own, and its answers.
+#[derive(Debug)]
+struct Chat {
+    editor: Editor,
+    /// Whether keys go to the prompt.
+    is_typing: bool,
+    /// By name; the base first.
+    answers: Vec<(String, EvalRecord)>,
+    /// The job, and its last line of progress.
+    job: Option<(CancelToken, String)>,
+    error: Option<String>,
+    top: Cursor,
+}
+
+/// An eval in progress, started in this session or in an earlier one.
+#[derive(Debug)]
+struct EvalJob {
+    folder: PathBuf,
+    /// Whether its process has exited, if this session started it.
+    ended: Arc<AtomicBool>,
+    /// The last line of its log.
+    progress: String,
+}
+
+/// The order of prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    /// By reward difference, falling most first; a single eval by reward.
+    Worst,
+    /// By reward difference, rising most first.
+    Best,
+    /// As in the prompt file.
+    File,
+}
+
+impl Sort {
+    fn next(self) -> Self {
+        match self {
+            Self::Worst => Self::Best,
+            Self::Best => Self::File,
+            Self::File => Self::Worst,
+        }
+    }
+
+    fn name(self, is_alone: bool) -> &'static str {
+        match self {
+            Self::Worst if is_alone => "lowest reward first",
+            Self::Best if is_alone => "highest reward first",
+            Self::Worst => "largest regression first",
+            Self::Best => "largest improvement first",
+            Self::File => "file order",
+        }
+    }
+}
+
+impl Default for Eval {
+    fn default() -> Self {
+        Self {
+            run: None,
+            chosen: Vec::new(),
+            loaded: None,
+            failures: Vec::new(),
+            is_of_other_schemas: false,
+            rescored: None,
+            evals_seen: 0,
+            pair: 0,
+            only: None,
+            group: None,
+            filter: Filter::default(),
+            sort: Sort::Worst,
+            shown: Vec::new(),
+            cursor: Cursor::default(),
+            pane: PROMPTS,
+            top: Cursor::default(),
+            summary_top: Cursor::default(),
+            side_by_side: None,
+            chooser: None,
+            chat: None,
+            started: None,
+            looked: false,
+        }
+    }
+}
+
+impl ScreenState for Eval {
+    type Shared = Shared;
+}
+
+impl Eval {
+    fn versus(&self) -> Option<&Arc<Versus>> {
+        self.loaded.as_ref()?.as_ref().ok()
+    }
+
+    fn pair<'a>(&self, versus: &'a Versus) -> Option<&'a PairedComparison> {
+        versus.pairs.get(self.pair.min(versus.pairs.len().saturating_sub(1)))
+    }
+
+    /// The outcome of the selected pair; of a single eval, of its answer.
+    fn outcome(&self, versus: &Versus, prompt: &ComparedPrompt) -> Option<Outcome> {
+        self.pair(versus).map_or_else(|| versus.outcome_alone(prompt), |pair| versus.outcome(prompt, pair))
+    }
+
+    /// The indices of the selected evals: before and after, or the only one.
+    fn sides(&self, versus: &Versus) -> Vec<usize> {
+        self.pair(versus).map_or_else(|| vec![0], |pair| vec![pair.first, pair.second])
+    }
+
+    /// The prompt under the cursor.
+    fn prompt<'a>(&self, versus: &'a Versus) -> Option<&'a ComparedPrompt> {
+        versus.prompts.get(*self.shown.get(self.cursor.at(self.shown.len())?)?)
+    }
+
+    /// Filters and sorts again; the cursor stays on its prompt.
+    fn arrange(&mut self) {
+        let Some(versus) = self.versus().cloned() else {
+            self.shown.clear();
+            return;
+        };
+        let under = self.prompt(&versus).map(|prompt| (prompt.prompt_id.clone(), prompt.sample));
+        let words: Vec<String> = self.filter.text().split_whitespace().map(str::to_lowercase).collect();
+        let is_in_group = |prompt: &ComparedPrompt| {
+            let group = self.group.as_ref();
+            group.is_none_or(|(eval, group)| prompt.records.get(*eval).is_some_and(|at| group.records.contains(at)))
+        };
+        let fits = |prompt: &ComparedPrompt| {
+            self.only.is_none_or(|only| self.outcome(&versus, prompt) == Some(only))
+                && is_in_group(prompt)
+                && words.iter().all(|word| self.has_word(&versus, prompt, word))
+        };
+        let mut shown: Vec<usize> = (0..versus.prompts.len()).filter(|index| fits(&versus.prompts[*index])).collect();
+        let pair = self.pair(&versus);
+        // At equal rewards, gained or lost exact answers still matter.
+        let worth = |index: usize, eval: usize| {
+            versus
+                .record(&versus.prompts[index], eval)
+                .map_or(0.0, |record| record.reward + 0.01 * f64::from(u8::from(record.exact == Some(true))))
+        };
+        let change = |index: usize| match pair {
+            Some(pair) => worth(index, pair.second) - worth(index, pair.first),
+            None => worth(index, 0),
+        };
+        match self.sort {
+            Sort::Worst => shown.sort_by(|a, b| change(*a).total_cmp(&change(*b))),
+            Sort::Best => shown.sort_by(|a, b| change(*b).total_cmp(&change(*a))),
+            Sort::File => {}
+        }
+        let place = under.and_then(|under| {
+            shown.iter().position(|index| {
+                (versus.prompts[*index].prompt_id.as_str(), versus.prompts[*index].sample)
+                    == (under.0.as_str(), under.1)
+            })
+        });
+        self.shown = shown;
+        self.cursor.index = place.unwrap_or(0);
+        if place.is_none() {
+            self.top = Cursor::default();
+        }
+    }
+
+    /// Whether a word is in the prompt's id, its tags, its outcome, its comment, or one of its answers; `commented` is
+    /// in every prompt with a comment.
+    fn has_word(&self, versus: &Versus, prompt: &ComparedPrompt, word: &str) -> bool {
+        let outcome = self.outcome(versus, prompt).map_or("", Outcome::name);
+        let comment = versus.comment(&prompt.prompt_id).to_lowercase();
+        let records = || (0..versus.evals.len()).filter_map(|eval| versus.record(prompt, eval));
+        let is_in_record = |record: &EvalRecord| {
+            record.tags.iter().any(|tag| tag.to_lowercase() == word) || record.completion.to_lowercase().contains(word)
+        };
+        prompt.prompt_id.to_lowercase().contains(word)
+            || outcome == word
+            || (!comment.is_empty() && (word == "commented" || comment.contains(word)))
+            || records().any(is_in_record)
+    }
+
+    /// Takes what was read; filters and the cursor stay as far as they still mean something.
+    fn set_versus(&mut self, read: Result<(Versus, Vec<FailureGroups>), ReportError>) {
+        self.is_of_other_schemas = matches!(read, Err(ReportError::OtherSchemas(_)));
+        let (loaded, failures) = match read {
+            Ok((versus, failures)) => (Ok(Arc::new(versus)), failures),
+            Err(error) => (Err(error.to_string()), Vec::new()),
+        };
+        let evals = |versus: &Arc<Versus>| versus.evals.iter().map(|eval| eval.id.clone()).collect::<Vec<_>>();
+        let before = self.versus().map(evals);
+        let pairs = loaded.as_ref().map_or(1, |versus| versus.pairs.len());
+        self.pair = self.pair.min(pairs.saturating_sub(1));
+        // A single eval has neither improvements nor regressions.
+        self.only = self.only.filter(|only| pairs > 0 || matches!(only, Outcome::Both | Outcome::Neither));
+        self.group = self.group.take().and_then(|(eval, group)| {
+            let mut groups = failures.get(eval)?.groups.iter();
+            Some((eval, groups.find(|other| other.label() == group.label())?.clone()))
+        });
+        (self.loaded, self.failures) = (Some(loaded), failures);
+        // In the list of other evals a cursor that was not moved stays at the top.
+        let is_unmoved = self.cursor.index == 0 && self.versus().map(evals) != before;
+        self.arrange();
+        if is_unmoved {
+            (self.cursor, self.top) = Default::default();
+        }
+    }
+}
+
+/// Whether the schema in the editor has changed since the evals were re-scored.
+fn is_rescored_by_another(eval: &Eval, shared: &Shared) -> bool {
+    eval.rescored.is_some_and(|version| version != shared.draft.version)
+}
+
+/// Re-scores the evals with the schema in the editor, or shows the recorded scores.
+fn rescore(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let version = shared.draft.version;
+    eval.rescored = if eval.rescored.is_some() { None } else { Some(version) };
+    shared.say(match eval.rescored {
+        Some(_) => {
+            let (name, key) = (shared.draft.name(), shared.key_of("eval.rescore"));
+            format!("scores: {name} in the editor ({key} shows recorded scores)")
+        }
+        None => "scores: as recorded".to_owned(),
+    });
+    read(eval, shared)
+}
+
+/// Compares the given evals, and shows them.
+pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Command> {
+    eval.chosen = evals;
+    read(eval, shared)
+}
+
+/// Reads the evals in the background.
+fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let chosen = eval.chosen.clone();
+    let run = shared.current.clone();
+    eval.run.clone_from(&run);
+    eval.evals_seen = shared.current_run().map_or(0, |run| run.history.evals.len());
+    if chosen.is_empty() && run.is_none() {
+        eval.loaded = None;
+        return Vec::new();
+    }
+    let draft = &shared.draft;
+    let scored_by = draft.task.clone().zip(draft.scorer.clone()).filter(|_| eval.rescored.is_some());
+    eval.rescored = eval.rescored.map(|_| draft.version);
+    vec![Work::once(
+        "eval",
+        move || -> Result<(Versus, Vec<FailureGroups>), ReportError> {
+            let evals = match (chosen.is_empty(), run) {
+                (true, Some(run)) => base_and_trained(&run)?,
+                _ => chosen,
+            };
+            let versus = match scored_by {
+                Some((task, scorer)) => Versus::rescored(&evals, &task, &scorer),
+                None => Versus::read(&evals),
+            }?;
+            let failures = versus.evals.iter().map(FailureGroups::for_eval).collect();
+            Ok((versus, failures))
+        },
+        |eval: &mut Eval, _, read| {
+            eval.set_versus(read);
+            Vec::new()
+        },
+    )]
+}

@@ -1,0 +1,315 @@
+//! A prompt of one's own: base and trained answer it, greedily, scored, side by side.
+
+use std::path::Path;
+
+use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
+use ratatui::text::Line;
+use serde_json::{Value, json};
+
+use super::{Chat, Eval, answers};
+use crate::files::{Access, ensure_folder, replace_file};
+use crate::format::short_id;
+use crate::message::{Command, Work};
+use crate::pane::{framed, scrolled};
+use crate::run::EvalRecord;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::subprocess::{Call, CancelToken, OutputLine, run_task_argument, trained_argument};
+use crate::widgets::editor::Editor;
+use crate::widgets::editor::paint::{Look, paint};
+use crate::widgets::list_cursor::Cursor;
+
+/// A model that answers: its name, and the words of `sample` that mean it.
+type Side = (String, Vec<String>);
+
+/// The models that would answer, or why none can.
+fn sides(shared: &Shared) -> Result<Vec<Side>, String> {
+    if run_task_argument(shared).is_none() {
+        return Err(shared.no_task().unwrap_or_else(|| "the run's task cannot be read".to_owned()));
+    }
+    let words = |model: &str, more: &[&str]| -> Vec<String> {
+        ["--model", model].iter().chain(more).map(|word| (*word).to_owned()).collect()
+    };
+    let run = shared.current_run().and_then(|run| run.directory.as_ref());
+    let base = run.map_or(&shared.new_run.base_model, |run| &run.file().config.base_model);
+    let name = format!("base {base}");
+    Ok(match trained_argument(shared) {
+        Ok((what, model)) => {
+            vec![(name, words(&model, &["--base"])), (format!("trained ({what})"), words(&model, &[]))]
+        }
+        Err(_) => vec![(name, words(base, &[]))],
+    })
+}
+
+/// Opens the pane with the last prompt.
+pub(super) fn open(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let editor = Editor::new("", false);
+    eval.chat =
+        Some(Chat { editor, is_typing: true, answers: Vec::new(), job: None, error: None, top: Cursor::default() });
+    let file = shared.options.data.join(FILE);
+    let read = move || {
+        let row: Value = serde_json::from_slice(&crate::files::read(&file).ok()?).ok()?;
+        row["messages"][0]["content"].as_str().map(str::to_owned)
+    };
+    vec![Work::once("eval.chat.last", read, |eval: &mut Eval, _, last: Option<String>| {
+        if let (Some(chat), Some(last)) = (&mut eval.chat, last)
+            && chat.editor.text().is_empty()
+        {
+            chat.editor = Editor::new(&last, false);
+            chat.editor.select_all();
+        }
+        Vec::new()
+    })]
+}
+
+/// The prompt's row, in the data folder: it is in no command line, and there in the next session.
+const FILE: &str = "own-prompt.jsonl";
+
+/// Writes the prompt as a row of prompts that `sample` reads.
+fn keep(folder: &Path, prompt: &str) -> Result<(), String> {
+    let file = folder.join(FILE);
+    let row = json!({"id": "own", "messages": [{"role": "user", "content": prompt}]});
+    ensure_folder(folder, Access::Private)
+        .and_then(|()| replace_file(&file, row.to_string().as_bytes(), Access::Private))
+        .map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// Asks the models one after the other; a server keeps each loaded for the next prompt.
+pub(super) fn send(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let (Some(chat), Some((task, _))) = (&mut eval.chat, run_task_argument(shared)) else { return Vec::new() };
+    let prompt = chat.editor.text();
+    let sides = match sides(shared) {
+        _ if prompt.trim().is_empty() => Err("the prompt is empty".to_owned()),
+        sides => sides,
+    };
+    let sides = match sides {
+        Ok(sides) => sides,
+        Err(why) => {
+            shared.complain(why);
+            return Vec::new();
+        }
+    };
+    cancel(chat);
+    let cancel = CancelToken::default();
+    (chat.answers, chat.error, chat.top, chat.is_typing) = (Vec::new(), None, Cursor::default(), false);
+    chat.job = Some((cancel.clone(), "starting".to_owned()));
+    let folder = shared.options.data.clone();
+    let file = folder.join(FILE).display().to_string();
+    let mut calls = Vec::new();
+    for (name, model) in sides {
+        let mut arguments: Vec<String> = ["sample", &task].map(str::to_owned).into();
+        arguments.extend(model);
+        arguments.extend(["--on".to_owned(), file.clone()]);
+        arguments.extend(["--n", "1", "--temperature", "0", "--json", "--worker", "--runs"].map(str::to_owned));
+        arguments.push(shared.options.run_folders.for_new_runs().display().to_string());
+        arguments.extend(shared.new_run.device.clone());
+        let call = Call::with_arguments(&shared.options, arguments);
+        shared.log_command(&call.command_line());
+        calls.push((name, call));
+    }
+    vec![Work::stream("eval.chat", move |sender| {
+        let failed = |why: String| {
+            sender.send(move |eval: &mut Eval, shared| ended(eval, shared, Some(why)));
+        };
+        if let Err(why) = keep(&folder, &prompt) {
+            return failed(why);
+        }
+        for (name, call) in calls {
+            let outcome = call.run(&cancel, &mut |line| {
+                let name = name.clone();
+                sender.send(move |eval: &mut Eval, _| on_output(eval, line, &name));
+            });
+            match outcome {
+                Ok(Some(exit)) if exit.success => {}
+                Ok(Some(exit)) => return failed(format!("{name}: {}", exit.reason())),
+                Ok(None) => return,
+                Err(error) => return failed(format!("{name}: {error}")),
+            }
+        }
+        sender.send(move |eval: &mut Eval, shared| ended(eval, shared, None));
+    })]
+}
+
+fn on_output(eval: &mut Eval, line: OutputLine, name: &str) -> Vec<Command> {
+    let Some(chat) = &mut eval.chat else { return Vec::new() };
+    match line {
+        OutputLine::Progress(line) => {
+            if let Some((_, progress)) = &mut chat.job {
+                *progress = format!("{name}: {line}");
+            }
+        }
+        OutputLine::Result(line) => {
+            if let Some(record) = serde_json::from_str(&line).ok().and_then(record) {
+                chat.answers.push((name.to_owned(), record));
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// A line of `sample --json`.
+fn record(value: Value) -> Option<EvalRecord> {
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    Some(EvalRecord {
+        prompt_id: text("prompt_id")?,
+        completion: text("completion")?,
+        reward: value["reward"].as_f64().unwrap_or(f64::NAN),
+        tier: text("tier")?,
+        tolerant: value["tolerant"] == true,
+        exact: value["exact"].as_bool(),
+        tokens: value["token_ids"].as_array().map(Vec::len),
+        truncated: value["stop_reason"] == "length",
+        score: value,
+        ..EvalRecord::default()
+    })
+}
+
+fn ended(eval: &mut Eval, shared: &mut Shared, why: Option<String>) -> Vec<Command> {
+    if let Some(chat) = &mut eval.chat {
+        chat.job = None;
+        if let Some(why) = &why {
+            shared.complain(why.clone());
+        }
+        chat.error = why;
+    }
+    Vec::new()
+}
+
+fn cancel(chat: &mut Chat) {
+    if let Some((token, _)) = chat.job.take() {
+        token.cancel();
+    }
+}
+
+/// From the prompt to the answers, and from these out of the pane, whose prompt is kept.
+pub(super) fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    if let Some(chat) = &mut eval.chat
+        && chat.is_typing
+        && !chat.answers.is_empty()
+    {
+        chat.is_typing = false;
+        return Vec::new();
+    }
+    let Some(mut chat) = eval.chat.take() else { return Vec::new() };
+    cancel(&mut chat);
+    let (folder, prompt) = (shared.options.data.clone(), chat.editor.text());
+    if prompt.trim().is_empty() {
+        return Vec::new();
+    }
+    vec![Work::once(
+        "eval.chat.keep",
+        move || keep(&folder, &prompt),
+        |_: &mut Eval, shared, kept| {
+            if let Err(why) = kept {
+                shared.complain(why);
+            }
+            Vec::new()
+        },
+    )]
+}
+
+pub(super) fn edit(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
+    if let Some(chat) = &mut eval.chat {
+        chat.is_typing = true;
+    }
+    Vec::new()
+}
+
+/// The prompt and the answers with their frames.
+fn areas(chat: &Chat, area: Rect) -> [Rect; 2] {
+    let rows = (chat.editor.lines().len() + 3).clamp(5, usize::from(area.height / 2).max(5)) as u16;
+    Layout::vertical([Constraint::Length(rows), Constraint::Fill(1)]).areas(area)
+}
+
+pub(super) fn on_key(chat: &mut Chat, shared: &Shared, side_by_side: Option<bool>, event: KeyEvent) {
+    let [prompt, below] = areas(chat, shared.body());
+    if chat.is_typing {
+        let window = chat.editor.window_in(prompt.inner(Margin::new(1, 1)), shared.wraps(&chat.editor));
+        chat.editor.key(event, window, shared.now_ms);
+        chat.editor.follow(window);
+        return;
+    }
+    let lines = lines(chat, shared, side_by_side, below).len();
+    chat.top.key(event, usize::from(below.height.saturating_sub(2)), lines);
+}
+
+pub(super) fn paste(chat: &mut Chat, text: &str) {
+    if chat.is_typing {
+        // Terminals end pasted lines with carriage returns.
+        chat.editor.paste(&text.replace("\r\n", "\n").replace('\r', "\n"));
+    }
+}
+
+pub(super) fn mouse(chat: &mut Chat, shared: &Shared, side_by_side: Option<bool>, event: MouseEvent) {
+    let [prompt, below] = areas(chat, shared.body());
+    let place = Position { x: event.column, y: event.row };
+    match event.kind {
+        MouseEventKind::ScrollDown | MouseEventKind::ScrollUp if below.contains(place) => {
+            let by = if event.kind == MouseEventKind::ScrollDown { 3 } else { -3 };
+            let lines = lines(chat, shared, side_by_side, below).len();
+            chat.top.go(by, lines);
+        }
+        MouseEventKind::Down(_) if below.contains(place) => chat.is_typing = false,
+        MouseEventKind::Down(_) | MouseEventKind::Drag(_) if prompt.contains(place) => {
+            chat.is_typing = true;
+            let wraps = shared.wraps(&chat.editor);
+            chat.editor.pointer(event, prompt.inner(Margin::new(1, 1)), wraps);
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn draw(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
+    let [prompt, below] = areas(chat, area);
+    let title = format!("your prompt: {} asks", shared.key_of("eval.chat.send"));
+    let inside = framed(theme, &title, chat.is_typing, frame, prompt);
+    let look =
+        Look { theme, typing: chat.is_typing, focused: chat.is_typing, faults: &[], wraps: shared.wraps(&chat.editor) };
+    paint(&chat.editor, look, frame, inside);
+    let inside = framed(theme, &answers_title(shared), !chat.is_typing, frame, below);
+    let lines = lines(chat, shared, side_by_side, below);
+    let top = chat.top.at(lines.len()).unwrap_or(0);
+    scrolled(theme, (lines, top), "", frame, inside);
+}
+
+/// The task that the answers are scored by: a run's own, which may not be the open one.
+fn answers_title(shared: &Shared) -> String {
+    let run = shared.current_run().and_then(|run| run.directory.as_ref());
+    let task = run_task_argument(shared).map_or_else(String::new, |(_, name)| match run {
+        Some(run) => format!("scored by {name}, the task of run {}, ", short_id(run.id())),
+        None => format!("scored by {name} as saved, "),
+    });
+    format!("answers: greedy, {task}without an expected answer")
+}
+
+/// The lines below the prompt, in an area with its frame.
+fn lines(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, area: Rect) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let width = usize::from(area.width.saturating_sub(2));
+    let sides: Vec<(&str, &EvalRecord)> = chat.answers.iter().map(|(name, record)| (name.as_str(), record)).collect();
+    let mut lines = answers::judged(theme, &sides, width);
+    let state = match (&chat.job, &chat.error) {
+        (Some((_, progress)), _) => Some((progress.clone(), Role::Accent)),
+        (None, Some(error)) => Some((error.clone(), Role::Bad)),
+        (None, None) if sides.is_empty() => match self::sides(shared) {
+            Ok(sides) => {
+                let names: Vec<String> = sides.into_iter().map(|(name, _)| name).collect();
+                Some((format!("will answer: {}", names.join(", ")), Role::Faint))
+            }
+            Err(why) => Some((why, Role::Bad)),
+        },
+        (None, None) => None,
+    };
+    if let Some((text, role)) = state {
+        let wrapped = crate::widgets::text_width::wrapped(&text, width);
+        lines.extend(wrapped.into_iter().map(|line| Line::styled(line, theme.style(role))));
+    }
+    if !sides.is_empty() {
+        lines.push(Line::default());
+        lines.extend(answers::texts(theme, &sides, side_by_side.unwrap_or(width >= answers::SIDES), width));
+    }
+    lines
+}

@@ -1,0 +1,109 @@
+//! The list of prompts: outcome and tiers of the answers.
+
+use ratatui::Frame;
+use ratatui::layout::{Position, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::Eval;
+use super::PROMPTS;
+use crate::pane::framed;
+use crate::report::{ComparedPrompt, Outcome, Versus};
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::theme::Theme;
+use crate::widgets::text_width::{fitted, padded};
+
+pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
+    let theme = &shared.theme;
+    let is_alone = versus.pairs.is_empty();
+    let name = if is_alone { Outcome::name_alone } else { Outcome::name };
+    let count = format!("{} of {}", eval.shown.len(), versus.prompts.len());
+    let only = eval.only.map(name);
+    let title = match &eval.group {
+        Some((side, group)) => {
+            let what = only.map_or_else(|| format!("failures of {}", versus.evals[*side].name), str::to_owned);
+            format!("{count}: {}, {what}", group.label())
+        }
+        None => format!("{} {count}", only.unwrap_or("prompts")),
+    };
+    let inside = framed(theme, &title, eval.pane == PROMPTS, frame, area);
+    let width = inside.width as usize;
+    let mut lines = Vec::new();
+    lines.extend(eval.filter.is_shown().then(|| eval.filter.line(theme, width)));
+    let rows = (inside.height as usize).saturating_sub(lines.len());
+    for (place, here) in eval.cursor.seen(rows, eval.shown.len()) {
+        let Some(prompt) = versus.prompts.get(eval.shown[place]) else { continue };
+        lines.push(row(eval, shared, versus, prompt, width, here));
+    }
+    if eval.shown.is_empty() {
+        lines.push(Line::styled(
+            format!(" no prompts match; {} shows all", shared.key_of("eval.all")),
+            theme.style(Role::Faint),
+        ));
+    }
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// The index in the list of the prompt at a position inside the pane.
+pub(super) fn at(eval: &Eval, inside: Rect, place: Position) -> Option<usize> {
+    let above = u16::from(eval.filter.is_shown());
+    let line = place.y.checked_sub(inside.y + above).filter(|_| inside.contains(place))?;
+    eval.cursor.row_at(line as usize, (inside.height - above) as usize, eval.shown.len())
+}
+
+fn row(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    prompt: &ComparedPrompt,
+    width: usize,
+    under_cursor: bool,
+) -> Line<'static> {
+    let theme = &shared.theme;
+    let (mark, role) = mark(eval.outcome(versus, prompt));
+    let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
+    let id = if prompt.sample == 0 {
+        prompt.prompt_id.clone()
+    } else {
+        format!("{}#{}", prompt.prompt_id, prompt.sample + 1)
+    };
+    let mut spans = vec![
+        Span::styled(cursor, theme.style(Role::Accent)),
+        Span::styled(format!("{mark} "), theme.style(role)),
+        Span::raw(padded(&id, 10.max(width.saturating_sub(26).min(24)), false)),
+    ];
+    for (place, _) in versus.evals.iter().enumerate() {
+        let record = versus.record(prompt, place);
+        let tier = record.map_or("", |record| record.tier.as_str());
+        spans.push(Span::styled(format!(" {}", theme.tier_glyph(tier)), theme.style(Theme::tier_role(tier))));
+        let exact = match record.and_then(|record| record.exact) {
+            Some(true) => "=",
+            Some(false) => theme.glyph("≠", "x"),
+            None => " ",
+        };
+        spans.push(Span::styled(exact, theme.style(Role::Faint)));
+    }
+    let used: usize = spans.iter().map(Span::width).sum();
+    let tags = versus.record(prompt, 0).map_or_else(String::new, |record| record.tags.join(" "));
+    let comment = versus.comment(&prompt.prompt_id);
+    let (text, role) = if comment.is_empty() {
+        (tags, Role::Faint)
+    } else {
+        (format!("{} {comment}", theme.glyph("✎", "#")), Role::Marked)
+    };
+    spans.push(Span::styled(format!(" {}", fitted(&text, width.saturating_sub(used + 1))), theme.style(role)));
+    let line = Line::from(spans);
+    if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
+}
+
+/// The mark of an outcome.
+pub(super) fn mark(outcome: Option<Outcome>) -> (&'static str, Role) {
+    match outcome {
+        Some(Outcome::Fixed) => ("+", Role::Good),
+        Some(Outcome::Broken) => ("-", Role::Bad),
+        Some(Outcome::Both) => ("=", Role::Faint),
+        Some(Outcome::Neither) => ("x", Role::Warning),
+        None => (" ", Role::Faint),
+    }
+}

@@ -1,0 +1,430 @@
+//! The summary: rates with 95% CI, the significance of the difference, the matrix of outcomes, tiers, tags.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+use unicode_width::UnicodeWidthStr;
+
+use super::Eval;
+use super::{SUMMARY, failures};
+use crate::format::{or_na, percent, percent_interval};
+use crate::pane::{framed, more_below};
+use crate::report::{
+    MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, cost_rows, points, rate_rows, tag_rows,
+};
+use crate::run::EvalSummary;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::theme::Theme;
+use crate::widgets::text_width::{fitted, padded, wrapped};
+
+/// Rows of the full summary with its frame.
+pub(super) const FULL_ROWS: u16 = 16;
+pub(super) const SHORT_ROWS: u16 = 7;
+
+/// Columns of the matrix and the tiers beside the rates.
+const BESIDE: u16 = 40;
+const LABEL: usize = 22;
+const CELL: usize = 21;
+
+pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
+    let inside = framed(
+        &shared.theme,
+        &title(eval, &shared.theme, versus, area.width as usize),
+        eval.pane == SUMMARY,
+        frame,
+        area,
+    );
+    for (lines, area) in SummaryText::for_eval(eval, shared, versus, inside).parts(inside) {
+        if lines.len() > area.height.into() {
+            more_below(&shared.theme, "", frame, area);
+        }
+        frame.render_widget(Paragraph::new(lines), area);
+    }
+}
+
+/// The cell of the matrix at a screen position.
+pub(super) fn outcome_at(
+    eval: &Eval,
+    shared: &Shared,
+    versus: &Versus,
+    area: Rect,
+    place: Position,
+) -> Option<Outcome> {
+    let inside = area.inner(Margin::new(1, 1));
+    let text = SummaryText::for_eval(eval, shared, versus, inside);
+    let parts = text.parts(inside);
+    let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
+    let line = lines.into_iter().nth((place.y - part.y) as usize)?;
+    let mut right = part.x as usize;
+    let span = line.spans.into_iter().find(|span| {
+        right += span.width();
+        right > place.x as usize
+    })?;
+    // The whole text: `not valid 5` ends with `valid 5`.
+    let is_of = |outcome: &&Outcome| span.content.trim_start() == text.cell_text(**outcome).trim_start();
+    text.outcomes().iter().find(is_of).copied()
+}
+
+/// How many lines there are to scroll through.
+pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) -> usize {
+    let inside = area.inner(Margin::new(1, 1));
+    let columns = SummaryText::for_eval(eval, shared, versus, inside).columns(inside);
+    columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
+}
+
+fn title(eval: &Eval, theme: &Theme, versus: &Versus, width: usize) -> String {
+    let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
+    let (set, task) = (&versus.evals[0].id.set, &versus.evals[0].task);
+    let (gap, arrow) = (theme.glyph(" · ", ", "), theme.glyph(" → ", " -> "));
+    let started = super::eval_job::progress(eval).map_or_else(String::new, |text| format!("{gap}{text}"));
+    let run = versus.evals[0].id.short_folder();
+    let (names, prompts, schema) = (names.join(arrow), versus.prompts.len(), versus.schema());
+    let text = match versus.is_rescored {
+        true => format!("{names}{gap}{schema}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}"),
+        false => format!("{names}{gap}{run}{gap}{task}, {set}, {prompts} prompts{started}{gap}{schema}"),
+    };
+    fitted(&text, width.saturating_sub(6))
+}
+
+struct SummaryText<'a> {
+    eval: &'a Eval,
+    shared: &'a Shared,
+    versus: &'a Versus,
+    /// `None` of a single eval.
+    pair: Option<&'a PairedComparison>,
+    width: usize,
+}
+
+impl<'a> SummaryText<'a> {
+    fn for_eval(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus, inside: Rect) -> Self {
+        Self { eval, shared, versus, pair: eval.pair(versus), width: inside.width as usize }
+    }
+
+    /// The outcomes that have a cell.
+    fn outcomes(&self) -> &'static [Outcome] {
+        match self.pair {
+            Some(_) => &[Outcome::Fixed, Outcome::Broken, Outcome::Both, Outcome::Neither],
+            None => &[Outcome::Both, Outcome::Neither],
+        }
+    }
+
+    fn name(&self, outcome: Outcome) -> &'static str {
+        if self.pair.is_some() { outcome.name() } else { outcome.name_alone() }
+    }
+
+    /// The number of prompts with an outcome; of a single eval, of answers.
+    fn count(&self, outcome: Outcome) -> usize {
+        let alone = || match (outcome, self.tiers_alone()) {
+            (Outcome::Both, [.., valid]) => valid,
+            (_, [unparsable, invalid, _]) => unparsable + invalid,
+        };
+        self.pair.map_or_else(alone, |pair| pair.count(outcome))
+    }
+
+    /// The answers of a single eval by tier, in the order of [`TIERS`].
+    fn tiers_alone(&self) -> [usize; 3] {
+        let summary = &self.versus.evals[0].summary;
+        let count = |rate: f64| (rate * summary.n as f64).round() as usize;
+        let (valid, parsed) = (count(summary.valid), count(summary.parse));
+        [summary.n - parsed.min(summary.n), parsed.saturating_sub(valid), valid]
+    }
+
+    /// The visible lines with their areas: the short summary if there is little room, else from the scroll position on.
+    fn parts(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
+        // With its frame.
+        if inside.height + 2 <= SHORT_ROWS {
+            return vec![(self.short(), inside)];
+        }
+        let top = self.eval.summary_top;
+        let from = |lines: Vec<Line<'static>>| {
+            let top = top.at(lines.len()).unwrap_or(0);
+            lines.into_iter().skip(top).collect()
+        };
+        self.columns(inside).into_iter().map(|(lines, area)| (from(lines), area)).collect()
+    }
+
+    /// All lines, side by side or stacked as the width allows.
+    fn columns(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
+        let empty = || vec![Line::default()];
+        if inside.width < 100 {
+            let first = [self.rates(), self.verdict(), self.costs(), empty()];
+            let rest = [self.matrix(), empty(), self.tiers(), empty(), self.tags()];
+            return vec![([first.concat(), rest.concat()].concat(), inside)];
+        }
+        // The matrix is as wide as its numbers.
+        let matrix = self.matrix().iter().map(Line::width).max().unwrap_or(0) as u16;
+        let [left, right] =
+            Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
+        let beside = SummaryText { width: left.width as usize, ..*self };
+        vec![
+            ([beside.rates(), beside.verdict(), beside.costs(), beside.tags()].concat(), left),
+            ([self.matrix(), empty(), self.tiers()].concat(), right),
+        ]
+    }
+
+    /// A table with a row per measure and a column per eval, and the difference of the selected pair.
+    fn rates(&self) -> Vec<Line<'static>> {
+        let theme = &self.shared.theme;
+        let wide = self.is_wide();
+        let names: Vec<String> = self.versus.evals.iter().map(|eval| eval.name.clone()).collect();
+        let mut heading = self.row("", &names);
+        if wide {
+            heading.push(Span::styled("   difference, paired", theme.style(Role::Faint)));
+        }
+        let mut lines = vec![Line::from(heading)];
+        for (label, cells) in rate_rows(&self.summaries()) {
+            let mut spans = self.row(&label, &cells);
+            if let (true, Some((difference, verdict))) = (wide, self.pair.and_then(|pair| pair.difference(&label))) {
+                spans.push(Span::styled(format!("   {}", points(&difference)), theme.style(role_of(verdict))));
+            }
+            lines.push(Line::from(spans));
+        }
+        lines
+    }
+
+    fn summaries(&self) -> Vec<&EvalSummary> {
+        self.versus.evals.iter().map(|eval| &eval.summary).collect()
+    }
+
+    /// A row of the table; if the columns do not fit with their intervals, only the rates are shown.
+    fn row(&self, label: &str, cells: &[String]) -> Vec<Span<'static>> {
+        let theme = &self.shared.theme;
+        let room = (self.width.saturating_sub(LABEL) / cells.len().max(1)).saturating_sub(1);
+        let cell_width = CELL.min(room);
+        let shown = |cell: &str| {
+            if cell_width < CELL { cell.split(" [").next().unwrap_or_default().to_owned() } else { cell.to_owned() }
+        };
+        let second = self.pair.map(|pair| pair.second);
+        let role = |place: usize| if Some(place) == second { Role::Trained } else { Role::Base };
+        let cells = cells.iter().enumerate().map(|(place, cell)| {
+            Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))
+        });
+        std::iter::once(Span::styled(padded(label, LABEL, false), theme.style(Role::Faint))).chain(cells).collect()
+    }
+
+    /// Errors of endpoints, costs and speed, below the verdict: they prove nothing.
+    fn costs(&self) -> Vec<Line<'static>> {
+        let rows = cost_rows(&self.summaries());
+        rows.iter().map(|(label, cells)| Line::from(self.row(label, cells))).collect()
+    }
+
+    /// Whether the table has a column for the difference.
+    fn is_wide(&self) -> bool {
+        self.pair.is_some() && self.width >= LABEL + self.versus.evals.len() * (CELL + 1) + 32
+    }
+
+    /// The verdict on both metrics, the numbers of prompts that would show more, and where failures gather.
+    fn verdict(&self) -> Vec<Line<'static>> {
+        let theme = &self.shared.theme;
+        let needed =
+            self.pair.into_iter().flat_map(PairedComparison::metrics).filter_map(MetricComparison::needed_prompts);
+        let sides = self.eval.sides(self.versus).into_iter().rev();
+        let failures = sides.filter_map(|side| failures::sentence(self.eval, side, &self.versus.evals[side].name));
+        let texts = std::iter::once(self.sentence())
+            .chain(needed.map(|text| (text, Role::Faint)))
+            .chain(self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning)))
+            .chain(failures.map(|text| (text, Role::Text)));
+        texts
+            .flat_map(|(text, role)| {
+                wrapped(&text, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
+            })
+            .collect()
+    }
+
+    /// The verdict; of a single eval, that there is none.
+    fn sentence(&self) -> (String, Role) {
+        let Some(pair) = self.pair else {
+            let summary = &self.versus.evals[0].summary;
+            let rate = |name: &str| percent_interval(summary.metric(name), summary.interval(name));
+            let exact = summary.exact.map_or_else(|| "n/a".to_owned(), |_| rate("exact"));
+            let choose = self.shared.key_of("eval.choose");
+            return (
+                format!("valid {}, exact {exact}, 95% CI; not compared: {choose} chooses evals", rate("valid")),
+                Role::Text,
+            );
+        };
+        let names = [pair.first, pair.second].map(|eval| self.versus.evals[eval].name.as_str());
+        let arrow = self.shared.theme.glyph("→", "->");
+        let several = self.versus.pairs.len() > 1;
+        let which = if several { format!("{} {arrow} {}: ", names[0], names[1]) } else { String::new() };
+        (format!("{which}{}", pair.sentence()), pair.level().into())
+    }
+
+    /// Outcomes of the prompts; each cell with its key, the one that filters the list highlighted.
+    fn matrix(&self) -> Vec<Line<'static>> {
+        let theme = &self.shared.theme;
+        let width = |outcome| self.cell_text(outcome).width() + self.key(outcome).width();
+        let wide = Outcome::ALL.into_iter().map(width).max().unwrap_or(0).max(12);
+        let label = (BESIDE as usize).saturating_sub(2 * wide).max(13);
+        let row = |text: &str, cells: [Outcome; 2]| {
+            let mut spans = vec![Span::styled(padded(text, label, false), theme.style(Role::Faint))];
+            for outcome in cells {
+                spans.extend(self.cell(outcome, wide));
+            }
+            Line::from(spans)
+        };
+        if self.pair.is_none() {
+            return vec![row("answers", [Outcome::Both, Outcome::Neither])];
+        }
+        vec![
+            Line::styled(
+                format!(
+                    "{}{}{}",
+                    padded("", label, false),
+                    padded("valid after", wide, true),
+                    padded("not after", wide, true)
+                ),
+                theme.style(Role::Faint),
+            ),
+            row("valid before", [Outcome::Both, Outcome::Broken]),
+            row("not before", [Outcome::Fixed, Outcome::Neither]),
+        ]
+    }
+
+    /// The text of a cell: `▸fixed 40`.
+    fn cell_text(&self, outcome: Outcome) -> String {
+        let mark = if self.eval.only == Some(outcome) { self.shared.theme.glyph("▸", ">") } else { " " };
+        format!("{mark}{} {}", self.name(outcome), self.count(outcome))
+    }
+
+    fn cell(&self, outcome: Outcome, width: usize) -> Vec<Span<'static>> {
+        let theme = &self.shared.theme;
+        let role = match outcome {
+            _ if self.count(outcome) == 0 => Role::Faint,
+            Outcome::Fixed => Role::Good,
+            Outcome::Broken => Role::Bad,
+            Outcome::Both | Outcome::Neither => Role::Text,
+        };
+        let chosen = self.eval.only == Some(outcome);
+        let style = if chosen { theme.style(role).patch(theme.style(Role::Selected)) } else { theme.style(role) };
+        let text = self.cell_text(outcome);
+        let key = self.key(outcome);
+        let width = width.saturating_sub(key.width()).max(text.width());
+        vec![Span::styled(padded(&text, width, true), style), Span::styled(key, theme.style(Role::Key))]
+    }
+
+    fn key(&self, outcome: Outcome) -> String {
+        let id = match outcome {
+            Outcome::Fixed => "eval.fixed",
+            Outcome::Broken => "eval.broken",
+            Outcome::Both => "eval.both",
+            Outcome::Neither => "eval.neither",
+        };
+        (self.shared.find_action)(id)
+            .map_or_else(String::new, |action| format!(" {}", self.shared.keymap.shown(action)))
+    }
+
+    /// How many answers went from one tier to another; of a single eval, how many reached each.
+    fn tiers(&self) -> Vec<Line<'static>> {
+        let theme = &self.shared.theme;
+        let heading = TIERS.map(|tier| {
+            padded(&format!("{} {tier}", theme.tier_glyph(tier)), if tier == "unparsable" { 13 } else { 11 }, true)
+        });
+        let mut lines =
+            vec![Line::styled(format!("{}{}", padded("to", 4, false), heading.concat()), theme.style(Role::Faint))];
+        let rows = match self.pair {
+            Some(pair) => TIERS.into_iter().zip(pair.tiers).collect(),
+            None => vec![("", self.tiers_alone())],
+        };
+        for (tier, counts) in rows {
+            let glyph = if tier.is_empty() { String::new() } else { format!("{} ", theme.tier_glyph(tier)) };
+            let cells: Vec<Span<'static>> = counts
+                .iter()
+                .zip(TIERS)
+                .map(|(count, to)| {
+                    let role = if *count == 0 { Role::Faint } else { Theme::tier_role(to) };
+                    Span::styled(
+                        padded(&count.to_string(), if to == "unparsable" { 13 } else { 11 }, true),
+                        theme.style(role),
+                    )
+                })
+                .collect();
+            let from = Span::styled(padded(&glyph, 4, false), theme.style(Theme::tier_role(tier)));
+            lines.push(Line::from([vec![from], cells].concat()));
+        }
+        lines
+    }
+
+    /// The rates of each tag.
+    fn tags(&self) -> Vec<Line<'static>> {
+        let theme = &self.shared.theme;
+        let sides = self.eval.sides(self.versus).into_iter().map(|place| &self.versus.evals[place].summary);
+        let arrow = theme.glyph("→", "->");
+        let mut texts: Vec<String> = Vec::new();
+        for row in tag_rows(&sides.collect::<Vec<_>>()) {
+            // Many tags fit without their intervals, which the exports have.
+            let rates = row.cells.iter().map(|cell| cell.split(" [").next().unwrap_or_default());
+            let rates = rates.collect::<Vec<_>>().join(arrow);
+            match texts.last_mut().filter(|_| row.metric == "exact") {
+                Some(text) => text.push_str(&format!(", exact {rates}")),
+                None => texts.push(format!("{} ({}) {rates}", row.tag, row.n)),
+            }
+        }
+        if texts.is_empty() {
+            return Vec::new();
+        }
+        // A tag with its rates is never broken over two lines.
+        let mut lines = vec![String::from("valid by tag")];
+        for text in texts {
+            let Some(line) = lines.last_mut() else { break };
+            if line.chars().count() + text.chars().count() + 2 > self.width && !line.is_empty() {
+                lines.push(text);
+            } else {
+                line.push_str("  ");
+                line.push_str(&text);
+            }
+        }
+        lines.into_iter().map(|line| Line::styled(line, theme.style(Role::Text))).collect()
+    }
+
+    /// The five most important lines.
+    fn short(&self) -> Vec<Line<'static>> {
+        let theme = &self.shared.theme;
+        let arrow = theme.glyph("→", "->");
+        let sides: Vec<_> =
+            self.eval.sides(self.versus).into_iter().map(|place| &self.versus.evals[place].summary).collect();
+        let cells = |of: &dyn Fn(&EvalSummary) -> String| {
+            sides.iter().map(|summary| of(summary)).collect::<Vec<_>>().join(&format!(" {arrow} "))
+        };
+        let valid = sides.iter().zip([Role::Base, Role::Trained]).enumerate().flat_map(|(place, (summary, role))| {
+            let arrow = (place > 0).then(|| Span::raw(format!(" {arrow} ")));
+            arrow.into_iter().chain([Span::styled(percent(summary.valid), theme.style(role))])
+        });
+        let label = |text: &'static str| Span::styled(text, theme.style(Role::Faint));
+        let mut rates: Line<'static> = std::iter::once(label("valid ")).chain(valid).collect();
+        let others = [
+            ("  exact ", cells(&|summary| or_na(summary.exact, percent))),
+            (
+                "  tokens ",
+                cells(&|summary| {
+                    or_na(Some(summary.mean_tokens).filter(|mean| mean.is_finite()), |mean| format!("{mean:.0}"))
+                }),
+            ),
+            ("  parse ", cells(&|summary| percent(summary.parse))),
+        ];
+        // Parts that do not fit are left out.
+        for (name, text) in others {
+            if rates.width() + name.width() + text.width() <= self.width {
+                rates.spans.extend([label(name), Span::raw(text)]);
+            }
+        }
+        let cells =
+            self.outcomes().iter().flat_map(|outcome| self.cell(*outcome, 13).into_iter().chain([Span::raw(" ")]));
+        let (sentence, role) = self.sentence();
+        let warnings = self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning));
+        let verdict = std::iter::once((sentence, role)).chain(warnings).flat_map(|(text, role)| {
+            wrapped(&text, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
+        });
+        [rates, Line::from(cells.collect::<Vec<_>>())].into_iter().chain(verdict).collect()
+    }
+}
+
+fn role_of(verdict: Verdict) -> Role {
+    match verdict {
+        Verdict::Better => Role::Good,
+        Verdict::Worse => Role::Warning,
+        Verdict::NoDifference => Role::Text,
+    }
+}

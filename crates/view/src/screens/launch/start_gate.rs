@@ -1,0 +1,119 @@
+//! The gate before a start: unsaved schemas and findings of the checks are asked about; the prompt sets are read in
+//! the background.
+
+use super::forecast::DataChecks;
+use super::forecast_view::mark_of;
+use super::{Launch, judge, start_run};
+use crate::message::{Command, Work};
+use crate::plan::preflight::{Severity, read_data, titles};
+use crate::popup::{Confirm, Popup};
+use crate::screens::Screen;
+use crate::shared::Shared;
+use crate::task::Task;
+
+/// Findings in the question before a start, and the characters of each: so much fits into 24 rows.
+const MAX_FINDINGS: usize = 4;
+const MAX_FINDING_CHARS: usize = 150;
+
+/// After a change of the task or a file: what was read is old, and a read in progress starts again.
+pub(super) fn invalidate(launch: &mut Launch, shared: &Shared) -> Vec<Command> {
+    launch.data.iter_mut().for_each(|data| data.is_old = true);
+    if shared.is_busy("launch.data") { read_now(shared) } else { Vec::new() }
+}
+
+/// Reads the prompt sets, unless that is known or in progress.
+pub(super) fn read(launch: &Launch, shared: &Shared) -> Vec<Command> {
+    let is_known = launch.data.as_ref().is_some_and(|data| !data.is_old);
+    if is_known || shared.is_busy("launch.data") { Vec::new() } else { read_now(shared) }
+}
+
+fn read_now(shared: &Shared) -> Vec<Command> {
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let read = move || {
+        // As the run will read it: the schema may have been saved since the task was opened.
+        let task = open.task.folder().map_or_else(|| Ok(open.task.clone()), Task::load);
+        let task = task.map_err(|error| error.to_string())?;
+        // Which folder the files are in is clear here.
+        let folder = task.folder().map_or_else(String::new, |folder| format!("{}/", folder.display()));
+        let short = |text: String| if folder.is_empty() { text } else { text.replace(&folder, "") };
+        let mut found = read_data(&task).map_err(|error| short(error.to_string()))?;
+        found.iter_mut().for_each(|problem| problem.message = short(std::mem::take(&mut problem.message)));
+        Ok(found)
+    };
+    vec![Work::once("launch.data", read, |launch: &mut Launch, shared, found| {
+        launch.data = Some(DataChecks { found, is_old: false });
+        judge(launch, shared);
+        match launch.start_after_checks.take() {
+            // A user who has turned to something else is not interrupted.
+            Some(keys) if keys == shared.keys && shared.screen == Screen::Launch => ask(launch, shared),
+            Some(_) => {
+                shared.say(format!("checks before the start are done: {} starts", shared.key_of("launch.start")));
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    })]
+}
+
+/// Starts the run; asks first if the schema is not saved, since the run uses the file.
+pub(super) fn start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    if !shared.draft.is_changed() {
+        return check_and_start(launch, shared);
+    }
+    let (save, schema) = (shared.key_of("schema.save"), shared.key_of("screen.schema"));
+    let name = shared.draft.name();
+    let text = format!(
+        "The {name} in the editor is not saved. The run uses the saved file, not what Schema and Scores show.\nCancel to save first ({save} on Schema, {schema}), or start with the saved file."
+    );
+    shared.popup =
+        Some(Popup::Confirm(Confirm::new("Schema not saved", text, "start with saved file", check_and_start)));
+    Vec::new()
+}
+
+/// Reads the prompt sets if they are not known; then starts the run, or asks first if something was found.
+fn check_and_start(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    if launch.data.as_ref().is_none_or(|data| data.is_old) {
+        launch.start_after_checks = Some(shared.keys);
+        return read(launch, shared);
+    }
+    ask(launch, shared)
+}
+
+fn ask(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
+    let found = &launch.preflight;
+    // Asked once: the same findings again are no news.
+    if found.findings.is_empty() || launch.accepted == found.findings {
+        return start_run::start_now(launch, shared);
+    }
+    let mut lines: Vec<String> = found
+        .findings
+        .iter()
+        .take(MAX_FINDINGS)
+        .map(|finding| {
+            let mark = mark_of(finding.severity);
+            let mark = shared.theme.glyph(mark.0, mark.1);
+            let text: String = finding.message.chars().take(MAX_FINDING_CHARS).collect();
+            let more = if text.len() < finding.message.len() { shared.theme.glyph("…", "...") } else { "" };
+            format!("{mark}{}: {text}{more}", finding.check.title())
+        })
+        .collect();
+    if let Some(more) = found.findings.len().checked_sub(MAX_FINDINGS).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more, listed under preflight"));
+    }
+    if !found.not_checked.is_empty() {
+        lines.push(format!("Not checked: {}.", titles(found.not_checked.iter().copied())));
+    }
+    let verb = match found.count(Severity::Error) {
+        0 => "start anyway",
+        _ => "start despite errors",
+    };
+    let title = format!("Before the start: {}", found.summary());
+    let asked = found.findings.clone();
+    // Findings made meanwhile are asked about, too.
+    let accept = |launch: &mut Launch, shared: &mut Shared| {
+        launch.accepted = asked;
+        check_and_start(launch, shared)
+    };
+    shared.popup = Some(Popup::Confirm(Confirm::new(title, lines.join("\n"), verb, accept)));
+    Vec::new()
+}

@@ -1,0 +1,464 @@
+//! The actions of the live screen.
+
+use std::collections::BTreeMap;
+
+use super::navigation::look;
+use super::state::{ChangesReading, LogView};
+use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
+use super::{changes, chart_chooser, charts, completion, draw, log, navigation, overlay, result, rollouts};
+use crossterm::event::KeyEvent;
+
+use crate::action::Scope;
+use crate::followed_run::latest_events;
+use crate::message::{Change, Command, Work};
+use crate::popup::{Ask, Popup};
+use crate::run::Verb;
+use crate::run_control::{self, Controls, Target};
+use crate::screen::{self, Definition};
+use crate::screens::Screen;
+use crate::shared::Shared;
+use crate::widgets::list_cursor::Cursor;
+
+type Action = screen::Action<Live>;
+
+pub const SCREEN: Definition<Live> = Definition {
+    title: "Live",
+    help: "A run in progress or its result: curves, the groups of a step with their completions, what changed since an earlier step, alerts, and \
+           controls.",
+    panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT],
+    actions: ACTIONS,
+    pane: |live| live.pane,
+    focus: |live, _, pane| live.focus(pane),
+    is_typing: |live| live.metrics.is_typing() || live.log.filter.is_typing(),
+    on_key,
+    on_paste,
+    mouse: navigation::mouse,
+    opens: navigation::opens,
+    on_show: |live, shared| if shared.current.is_none() { shared.look_for_runs() } else { look(live, shared) },
+    on_change,
+    draw: draw::draw,
+    ..Definition::PLAIN
+};
+
+const HERE: Scope = Scope::Screen(Screen::Live);
+const fn within(pane: &'static str) -> Scope {
+    Scope::Pane(Screen::Live, pane)
+}
+
+type Perform = fn(&mut Live, &mut Shared) -> Vec<Command>;
+
+/// An action that needs a run; those that leave a pane do not.
+const fn action(
+    id: &'static str,
+    title: &'static str,
+    hint: &'static str,
+    keys: &'static [&'static str],
+    scope: Scope,
+    perform: Perform,
+) -> Action {
+    Action::new(id, title, hint, keys, scope, perform).unless(no_run)
+}
+
+/// The same without a hint.
+const fn quiet(
+    id: &'static str,
+    title: &'static str,
+    keys: &'static [&'static str],
+    scope: Scope,
+    perform: Perform,
+) -> Action {
+    action(id, title, "", keys, scope, perform)
+}
+
+const ACTIONS: &[Action] = &[
+    quiet("live.chart.left", "Pan left", &["h", "left"], within(CHART), |live, shared| {
+        navigation::sideways(live, shared, -1)
+    }),
+    quiet("live.chart.right", "Pan right", &["l", "right"], within(CHART), |live, shared| {
+        navigation::sideways(live, shared, 1)
+    }),
+    quiet("live.chart.left_far", "Pan left 10 steps", &["H"], within(CHART), |live, shared| {
+        navigation::sideways(live, shared, -10)
+    }),
+    quiet("live.chart.right_far", "Pan right 10 steps", &["L"], within(CHART), |live, shared| {
+        navigation::sideways(live, shared, 10)
+    }),
+    action("live.chart.in", "Zoom in", "zoom in", &["+", "i"], within(CHART), |live, shared| {
+        navigation::zoom(live, shared, true)
+    }),
+    quiet("live.chart.out", "Zoom out", &["-", "o"], within(CHART), |live, shared| {
+        navigation::zoom(live, shared, false)
+    }),
+    quiet("live.chart.whole", "Show all steps", &["0"], within(CHART), |live, _| {
+        live.view.whole();
+        Vec::new()
+    }),
+    action("live.chart.next", "Next chart", "curves", &["j", "down"], within(CHART), |live, shared| {
+        turn_large(live, shared, 1)
+    }),
+    quiet("live.chart.previous", "Previous chart", &["k", "up"], within(CHART), |live, shared| {
+        turn_large(live, shared, -1)
+    }),
+    quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |live, shared| {
+        overlay::go(live, shared, 1)
+    }),
+    quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |live, shared| {
+        overlay::go(live, shared, -1)
+    }),
+    action("live.overlay.toggle", "Toggle overlay", "overlay", &["space", "enter"], within(OVERLAY), overlay::toggle),
+    Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
+    quiet("live.charts.down", "Next metric", &["j", "down"], within(CHOOSER), |live, shared| {
+        chart_chooser::go(live, shared, 1);
+        Vec::new()
+    }),
+    quiet("live.charts.up", "Previous metric", &["k", "up"], within(CHOOSER), |live, shared| {
+        chart_chooser::go(live, shared, -1);
+        Vec::new()
+    }),
+    action(
+        "live.charts.toggle",
+        "Toggle small chart",
+        "choose",
+        &["space", "enter"],
+        within(CHOOSER),
+        chart_chooser::toggle,
+    ),
+    action(
+        "live.charts.reset",
+        "Reset to default charts",
+        "default",
+        &["backspace", "delete"],
+        within(CHOOSER),
+        chart_chooser::reset,
+    )
+    .unless(|_, shared| shared.options.live_charts.is_empty().then(|| "these are the default charts".to_owned())),
+    Action::new("live.charts.close", "Back to the chart", "chart", &["esc", "m"], within(CHOOSER), |live, shared| {
+        if live.metrics.clear() { Vec::new() } else { chart_chooser::open(live, shared) }
+    }),
+    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |live, shared| {
+        navigation::by_groups(live, shared, 1)
+    }),
+    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |live, shared| {
+        navigation::by_groups(live, shared, -1)
+    }),
+    quiet("live.group.first", "First group", &["g"], within(GROUPS), |live, shared| {
+        navigation::by_groups(live, shared, isize::MIN)
+    }),
+    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |live, shared| {
+        navigation::by_groups(live, shared, isize::MAX)
+    }),
+    quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |live, shared| {
+        navigation::by_members(live, shared, 1)
+    }),
+    quiet("live.member.previous", "Previous completion", &["h", "left"], within(GROUPS), |live, shared| {
+        navigation::by_members(live, shared, -1)
+    }),
+    action("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| focus(live, COMPLETION)),
+    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |live, shared| {
+        navigation::scroll_text(live, shared, 1)
+    }),
+    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |live, shared| {
+        navigation::scroll_text(live, shared, -1)
+    }),
+    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |live, shared| {
+        navigation::scroll_text(live, shared, 10)
+    }),
+    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |live, shared| {
+        navigation::scroll_text(live, shared, -10)
+    }),
+    quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |live, shared| {
+        navigation::by_members(live, shared, 1)
+    }),
+    quiet("live.text.previous", "Previous completion", &["h", "left"], within(COMPLETION), |live, shared| {
+        navigation::by_members(live, shared, -1)
+    }),
+    action("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |live, _| focus(live, PROMPT)),
+    Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |live, _| {
+        focus(live, GROUPS)
+    }),
+    Action::new("live.prompt.back", "Back to the completion", "", &["esc", "enter"], within(PROMPT), |live, _| {
+        focus(live, COMPLETION)
+    }),
+    quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |live, shared| {
+        navigation::by_groups(live, shared, 1)
+    }),
+    quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |live, shared| {
+        navigation::by_groups(live, shared, -1)
+    }),
+    Action::new("live.signal.back", "Back to the groups", "", &["esc"], within(SIGNAL), |live, _| focus(live, GROUPS)),
+    Action::new("live.device.back", "Back to the groups", "", &["esc"], within(DEVICE), |live, _| focus(live, GROUPS)),
+    action(
+        "live.small.next",
+        "Next small charts",
+        "charts",
+        &["l", "right", "j", "down"],
+        within(METRICS),
+        |live, shared| turn_small(live, shared, 1),
+    ),
+    quiet(
+        "live.small.previous",
+        "Previous small charts",
+        &["h", "left", "k", "up"],
+        within(METRICS),
+        |live, shared| turn_small(live, shared, -1),
+    ),
+    action("live.small.enlarge", "Enlarge chart", "enlarge", &["enter"], within(METRICS), |live, shared| {
+        charts::enlarge(live, shared);
+        focus(live, CHART)
+    }),
+    Action::new("live.small.back", "Back to the groups", "", &["esc"], within(METRICS), |live, _| {
+        if live.metrics.clear() { Vec::new() } else { focus(live, GROUPS) }
+    }),
+    quiet("live.changes.next", "Next change", &["j", "down"], within(CHANGES), |live, shared| {
+        changes::go(live, shared, 1);
+        Vec::new()
+    }),
+    quiet("live.changes.previous", "Previous change", &["k", "up"], within(CHANGES), |live, shared| {
+        changes::go(live, shared, -1);
+        Vec::new()
+    }),
+    action("live.changes.open", "Show change", "open", &["enter"], within(CHANGES), changes::open),
+    Action::new("live.changes.back", "Back to the groups", "", &["esc"], within(CHANGES), |live, _| {
+        focus(live, GROUPS)
+    }),
+    quiet("live.result.open", "Compare answers", &["enter"], within(RESULT), result::open_comparison)
+        .unless(result::no_comparison),
+    Action::new("live.result.back", "Back to the groups", "", &["esc"], within(RESULT), |live, _| {
+        live.is_browsing = true;
+        focus(live, GROUPS)
+    }),
+    quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| scroll_log(live, shared, 1)),
+    quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |live, shared| scroll_log(live, shared, -1)),
+    quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |live, shared| scroll_log(live, shared, 10)),
+    quiet("live.log.page_up", "Page up", &["pageup"], within(LOG), |live, shared| scroll_log(live, shared, -10)),
+    quiet("live.log.latest", "Go to latest event", &["G"], within(LOG), |live, shared| {
+        scroll_log(live, shared, isize::MAX)
+    }),
+    action("live.log.level", "Cycle log level", "level", &["l"], within(LOG), |live, shared| {
+        live.log.least = live.log.least.next();
+        live.log.back = 0;
+        shared.say(format!("log: {}", live.log.least.name()));
+        Vec::new()
+    })
+    .also(&["severity", "level"]),
+    action("live.log.filter", "Filter log", "filter", &["/"], within(LOG), |live, _| {
+        live.log.filter.open();
+        Vec::new()
+    })
+    .also(&["grep", "search"])
+    .asking(),
+    Action::new("live.log.back", "Back to the groups", "", &["esc"], within(LOG), |live, _| {
+        if live.log.filter.clear() { Vec::new() } else { focus(live, GROUPS) }
+    }),
+    action("live.compare", "Compare answers", "compare", &["V"], HERE, result::open_comparison)
+        .also(&["comparison", "versus", "diff", "result"])
+        .unless(result::no_comparison),
+    action("live.step.previous", "Previous step", "step", &["["], HERE, |live, shared| {
+        navigation::by_steps(live, shared, -1)
+    }),
+    quiet("live.step.next", "Next step", &["]"], HERE, |live, shared| navigation::by_steps(live, shared, 1)),
+    quiet("live.step.back_far", "Back 10 steps", &["{"], HERE, |live, shared| navigation::by_steps(live, shared, -10)),
+    quiet("live.step.on_far", "Forward 10 steps", &["}"], HERE, |live, shared| navigation::by_steps(live, shared, 10)),
+    quiet("live.step.first", "First step", &["home"], HERE, |live, shared| navigation::to_step(live, shared, Some(1))),
+    quiet("live.step.latest", "Follow latest step", &["end"], HERE, |live, shared| {
+        navigation::to_step(live, shared, None)
+    })
+    .also(&["follow", "tail", "latest"]),
+    action("live.cursor", "Toggle cursor", "cursor", &["c"], HERE, |live, shared| {
+        live.view.cursor = !live.view.cursor;
+        if live.view.cursor { focus(live, CHART) } else { navigation::to_step(live, shared, None) }
+    })
+    .also(&["crosshair", "inspect"]),
+    action("live.smooth", "Cycle smoothing", "smooth", &["s"], HERE, |live, shared| {
+        let text = live.view.smooth_more();
+        shared.say(text);
+        Vec::new()
+    })
+    .also(&["smooth", "smoothing", "ema"]),
+    quiet("live.log_axis", "Toggle log scale", &["w"], HERE, |live, _| {
+        live.view.log = !live.view.log;
+        Vec::new()
+    })
+    .also(&["log scale", "y axis", "logarithmic"]),
+    quiet("live.metrics.filter", "Filter metrics", &["/"], HERE, |live, _| {
+        if live.pane != CHOOSER {
+            live.focus(METRICS);
+        }
+        live.metrics.open();
+        Vec::new()
+    })
+    .also(&["find", "search", "grep", "regex"])
+    .asking(),
+    quiet("live.metrics.choose", "Choose small charts", &["m"], HERE, chart_chooser::open).also(&[
+        "metrics",
+        "columns",
+        "pin",
+        "multiples",
+    ]),
+    quiet("live.changes.since", "Compare with this step", &["b"], HERE, changes::mark_step)
+        .also(&["baseline", "since"]),
+    quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).also(&["hold still"]),
+    quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]),
+    quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
+    run_control::pause(),
+    run_control::resume(),
+    run_control::checkpoint(),
+    run_control::eval(),
+    run_control::stop(),
+    run_control::kill(),
+    run_control::note(),
+    quiet("live.set", "Set parameters", &["="], HERE, set)
+        .also(&["learning rate", "lr", "temperature", "max_steps"])
+        .asking()
+        .unless(|screen, shared| run_control::no_worker(screen, shared, &Verb::Set { changes: BTreeMap::new() })),
+    quiet("live.pane.chart", "Go to chart", &["alt-1"], HERE, |live, _| focus(live, CHART)),
+    quiet("live.pane.groups", "Go to groups", &["alt-2"], HERE, |live, _| focus(live, GROUPS)),
+    quiet("live.pane.completion", "Go to completion", &["alt-3"], HERE, |live, _| focus(live, COMPLETION)),
+    quiet("live.pane.prompt", "Go to prompt", &["alt-4"], HERE, |live, _| focus(live, PROMPT)),
+    quiet("live.pane.signal", "Go to tiers and failures", &["alt-5"], HERE, |live, _| focus(live, SIGNAL)),
+    quiet("live.pane.changes", "Go to changes", &["alt-6"], HERE, |live, _| focus(live, CHANGES)),
+    quiet("live.pane.metrics", "Go to metrics", &["alt-7"], HERE, |live, _| focus(live, METRICS)).also(&["charts"]),
+    quiet("live.pane.device", "Go to time and device", &["alt-8"], HERE, |live, _| focus(live, DEVICE))
+        .also(&["gpu", "system", "phases"]),
+    quiet("live.pane.log", "Go to log", &["alt-9"], HERE, |live, _| focus(live, LOG)).also(&["log", "logs", "alerts"]),
+    quiet("live.pane.result", "Go to result", &["alt-0"], HERE, |live, _| focus(live, RESULT)),
+];
+
+fn focus(live: &mut Live, pane: &'static str) -> Vec<Command> {
+    live.focus(pane);
+    Vec::new()
+}
+
+fn scroll_log(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
+    log::scroll(live, shared, by);
+    Vec::new()
+}
+
+fn on_key(live: &mut Live, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if live.metrics.is_typing() {
+        if live.metrics.key(event) {
+            (live.view.small, live.chooser_cursor) = (0, Cursor::default());
+        }
+    } else if live.log.filter.is_typing() {
+        if live.log.filter.key(event) {
+            live.log.back = 0;
+        }
+    } else if live.pane == OVERLAY {
+        overlay::on_key(live, shared, event);
+    } else if live.pane == CHOOSER {
+        chart_chooser::on_key(live, shared, event);
+    }
+    Vec::new()
+}
+
+fn on_paste(live: &mut Live, _: &mut Shared, text: &str) -> Vec<Command> {
+    if !live.metrics.paste(text) {
+        live.log.filter.paste(text);
+    }
+    Vec::new()
+}
+
+fn turn_large(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
+    charts::turn_large(live, shared, by);
+    Vec::new()
+}
+
+fn turn_small(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
+    charts::turn_small(live, shared, by);
+    Vec::new()
+}
+
+/// Why there is no run for an action.
+pub(super) fn no_run(_: &Live, shared: &Shared) -> Option<String> {
+    shared.current_run().is_none().then(|| shared.no_open_run())
+}
+
+fn no_text(live: &Live, shared: &Shared) -> Option<String> {
+    no_run(live, shared)
+        .or_else(|| completion::selected(live, shared).is_none().then(|| "no completion selected".to_owned()))
+}
+
+impl Controls for Live {
+    const SCREEN: Screen = Screen::Live;
+    const ACTIONS: [(&'static str, &'static str); 7] = [
+        ("live.pause", "pause"),
+        ("live.resume", ""),
+        ("live.checkpoint", ""),
+        ("live.eval", ""),
+        ("live.stop", ""),
+        ("live.stop_now", ""),
+        ("live.annotate", "note"),
+    ];
+
+    fn target(&self, shared: &Shared) -> Result<Target, String> {
+        let run = shared.current_run().ok_or_else(|| shared.no_open_run())?;
+        let (path, id, status) = (run.path().to_owned(), run.id(), run.status());
+        let name = run.directory.as_ref().map_or_else(String::new, |directory| directory.name().to_owned());
+        if run.is_gone { Err(format!("{id} no longer exists")) } else { Ok(Target { path, id, name, status }) }
+    }
+}
+
+fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let Some(text) = completion::selected(live, shared).map(|(_, completion, _)| completion.text.clone()) else {
+        return Vec::new();
+    };
+    shared.say("completion copied");
+    vec![Command::Copy(text)]
+}
+
+/// Parses the text of `set`: assignments separated by spaces.
+fn assignments(text: &str) -> Result<Verb, String> {
+    Verb::set(text.split_whitespace())
+}
+
+/// The parameters are those of this run, even if another one is open when the question is answered.
+fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
+    let Ok(Target { path, .. }) = live.target(shared) else { return Vec::new() };
+    let now = shared
+        .current_run()
+        .and_then(|run| run.history.metrics.get("learning_rate").and_then(crate::run::Series::last));
+    let text = now.map_or_else(String::new, |rate| format!("learning_rate={rate:e}"));
+    let label = "KEY=VALUE (learning_rate, temperature, max_steps), from the next step on:";
+    let ask = move |_: &mut (), _: &mut Shared, text: String| {
+        assignments(&text).into_iter().map(|verb| run_control::request(&path, verb)).collect()
+    };
+    shared.popup = Some(Popup::Ask(Ask::new("Set", label, &text, ask).checked(|text| assignments(text).err())));
+    Vec::new()
+}
+
+fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::CurrentRun => {
+            let step = shared.step_to_show.take();
+            let (metrics, log) = (std::mem::take(&mut live.metrics), std::mem::take(&mut live.log));
+            *live = Live { pane: live.pane, view: live.view.for_other_run(), metrics, step, ..Live::default() };
+            live.log = LogView { back: 0, ..log };
+            let Some(run) = shared.current.clone() else { return Vec::new() };
+            let path = run.clone();
+            let mut commands = vec![Work::once(
+                "live.log",
+                move || latest_events(&path),
+                move |_: &mut Live, shared, events| {
+                    // A run without a log has no older events.
+                    if let (Ok(events), Some(watched)) = (events, shared.followed.get_mut(&run)) {
+                        watched.push_events(events);
+                    }
+                    Vec::new()
+                },
+            )];
+            commands.extend(look(live, shared));
+            commands
+        }
+        Change::RunNews => {
+            let resumed = shared.current_run().map_or(0, |run| run.history.resumed);
+            if live.resumed != resumed {
+                // Its steps may have been redone.
+                (live.resumed, live.rollouts, live.failures) = (resumed, Default::default(), Default::default());
+                live.changes = ChangesReading::default();
+            }
+            if shared.screen == Screen::Live { look(live, shared) } else { Vec::new() }
+        }
+        Change::Second if shared.screen == Screen::Live && rollouts::has_failed(live, shared) => look(live, shared),
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,124 @@
+//! The selected completion: its text with underlined violations, its stop reason, its reward, and its advantage with
+//! the formula filled in.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::frame::framed;
+use super::{COMPLETION, Live, group_rows};
+use super::{Completion, SampledGroup};
+use crate::advantage::{Advantage, explain};
+use crate::followed_run::FollowedRun;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::theme::Theme;
+use crate::widgets::json::{self, Fault};
+use crate::widgets::text_width::one_line;
+
+/// The selected group and completion, with the number of the completion; `None` while the texts are read, or if there
+/// are none.
+pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a SampledGroup, &'a Completion, usize)> {
+    let run = shared.current_run()?;
+    let groups = live.rollouts.at_step(live.at(run))?.as_ref().ok()?;
+    let group = groups.get(live.group.at(groups.len())?)?;
+    let member = live.member.at(group.completions.len())?;
+    Some((group, group.completions.get(member)?, member))
+}
+
+pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
+    let step = live.at(run);
+    let found = selected(live, shared);
+    let title = match found {
+        Some((group, _, member)) => {
+            format!("{} {} of {}", one_line(&group.prompt_id), member + 1, group.completions.len())
+        }
+        None => "completion".to_owned(),
+    };
+    let inside = framed(shared, (COMPLETION, &title), Line::default(), focused, frame, area);
+    let lines = match found {
+        Some((_, completion, member)) => lines(live, shared, run, completion, member),
+        None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
+    };
+    let top = live.completion_top.min(lines.len().saturating_sub(1));
+    frame.render_widget(
+        Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((u16::try_from(top).unwrap_or(u16::MAX), 0)),
+        inside,
+    );
+}
+
+fn nothing(live: &Live, step: u64) -> String {
+    match live.rollouts.at_step(step) {
+        _ if step == 0 => "No completions before the first step.".to_owned(),
+        Some(Err(error)) => format!("cannot read completions of step {step}: {error}"),
+        Some(Ok(_)) => format!("Completions of step {step} were not stored."),
+        None => "loading ...".to_owned(),
+    }
+}
+
+fn lines(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    completion: &Completion,
+    member: usize,
+) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
+    let rows = group_rows::rows_of_step(live, shared, live.at(run));
+    let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
+    let mut lines = vec![head(theme, completion)];
+    if let Some((row, reward)) = row.and_then(|row| Some((row, *row.rewards.get(member)?))) {
+        let advantage = row.advantages.get(member).copied().unwrap_or(0.0);
+        let text = format!("advantage {}", explain(&row.rewards, reward, advantage, kind));
+        lines.push(Line::styled(text, theme.style(Role::Faint)));
+    }
+    let errors = completion.score.as_ref().map(|score| score.errors.as_slice()).unwrap_or_default();
+    let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
+    lines.extend(json::lines(theme, &completion.text, &faults));
+    for reason in errors {
+        let place = if reason.instance_path.is_empty() {
+            String::new()
+        } else {
+            format!("{}: ", one_line(&reason.instance_path))
+        };
+        let message = one_line(&reason.message);
+        let text =
+            format!("{} line {}, column {}: {place}{message}", theme.glyph("✗", "x"), reason.line, reason.column);
+        lines.push(Line::styled(text, theme.style(Role::Bad)));
+    }
+    if let Some(score) = &completion.score {
+        lines.extend(score.warnings.iter().map(|warning| Line::styled(one_line(warning), theme.style(Role::Warning))));
+        let wrong = score
+            .fields
+            .iter()
+            .flat_map(|fields| fields.iter())
+            .filter(|(_, equal)| !**equal)
+            .map(|(name, _)| one_line(name));
+        let wrong: Vec<String> = wrong.collect();
+        if !wrong.is_empty() {
+            lines.push(Line::styled(format!("mismatch: {}", wrong.join(", ")), theme.style(Role::Warning)));
+        }
+    }
+    lines
+}
+
+/// Tier, reward, tokens and stop reason, in one line.
+fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
+    let tier = completion.score.as_ref().map_or("not scored", crate::score::Score::outcome);
+    let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
+    let cut = completion.stop_reason == "length";
+    let stopped = if cut { "truncated".to_owned() } else { one_line(&completion.stop_reason) };
+    let exact = match completion.score.as_ref().and_then(|score| score.exact) {
+        Some(true) => "  exact",
+        _ => "",
+    };
+    Line::from(vec![
+        Span::styled(format!("{} {tier}", theme.tier_glyph(tier)), theme.style(Theme::tier_role(tier))),
+        Span::raw(format!("  reward {reward}  {} tokens  ", completion.tokens)),
+        Span::styled(stopped, theme.style(if cut { Role::Warning } else { Role::Text })),
+        Span::styled(exact, theme.style(Role::Good)),
+    ])
+}

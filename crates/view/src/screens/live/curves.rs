@@ -1,0 +1,326 @@
+//! The curves of a run: the visible range of steps, and the panes that draw them, large and small.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::charts::{self, Subject};
+use super::frame::{framed, legend};
+use super::{CHART, Live, METRICS};
+use crate::followed_run::FollowedRun;
+use crate::format::{amount, counted, or_na, short_id};
+use crate::report::control_text;
+use crate::run::Series;
+use crate::run::events::Eval;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::widgets::bars::sparkline;
+use crate::widgets::chart::{Chart, Curve, Dot};
+use crate::widgets::text_width::{self, wrapped};
+
+const ROLES: [Role; 3] = [Role::SeriesOne, Role::SeriesTwo, Role::SeriesThree];
+
+pub(super) fn draw_large(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    focused: bool,
+) {
+    let view = &live.view;
+    let subject = charts::large(live, run);
+    let log = if view.log { ", log scale" } else { "" };
+    let still = if live.frozen.is_some() { ", frozen" } else { "" };
+    let chart = chart(live, shared, run, subject);
+    let title = format!("{}{log}{still}", subject.title);
+    let markers = markers(shared, &chart, (area.width as usize).saturating_sub(2));
+    let inside = framed(shared, (CHART, &title), markers, focused, frame, area);
+    let (columns, rows) = (inside.width as usize, inside.height as usize);
+    let (above, high) = rows_of_chart(subject, rows);
+    let mut lines = Vec::new();
+    if above > 0 {
+        lines.push(if chart.cursor.is_some() {
+            readout(shared, run, &chart, columns)
+        } else {
+            chart.legend(&shared.theme, columns)
+        });
+    }
+    lines.extend(chart.lines(&shared.theme, columns, high));
+    if above + high < rows {
+        lines.push(Line::styled(note(run, subject), shared.theme.style(Role::Faint)));
+    }
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// The markers in the visible range with their meanings.
+fn markers(shared: &Shared, chart: &Chart<'_>, columns: usize) -> Line<'static> {
+    let theme = &shared.theme;
+    let is_shown = |step: &u64| (chart.steps.0..=chart.steps.1).contains(step);
+    let has = |letter: &str| chart.marks.iter().any(|(step, mark)| *mark == letter && is_shown(step));
+    let letters = [("e", "eval"), ("c", "checkpoint"), ("C", "eval+checkpoint"), ("s", "request"), ("n", "note")];
+    let letters = letters.into_iter().filter(|(letter, _)| has(letter));
+    let mut entries: Vec<_> = letters.map(|(sign, meaning)| (sign, Role::Accent, meaning.to_owned())).collect();
+    let (first, last) = chart.steps;
+    let mut values = chart.curves.iter().flat_map(|curve| curve.series.between(first, last));
+    if values.any(|(_, value)| !value.is_finite()) {
+        entries.insert(0, (theme.glyph("▲", "^"), Role::Bad, "not finite".to_owned()));
+    }
+    if chart.dots.iter().any(|dot| dot.sign == EXACT && is_shown(&dot.step)) {
+        entries.push((theme.glyph(EXACT.0, EXACT.1), Role::Trained, "eval exact".to_owned()));
+    }
+    if let Some(weight) = chart.curves.first().map(|curve| curve.smoothing).filter(|weight| *weight > 0.0) {
+        entries.push((theme.glyph("·", "."), Role::Raw, format!("raw under EMA {weight}")));
+    }
+    legend(theme, entries, columns)
+}
+
+/// The note of a subject, or why it has no values.
+fn note(run: &FollowedRun, subject: Subject<'_>) -> &'static str {
+    let is_kl = subject.metrics().any(|(_, name)| name == "kl");
+    let is_off = || run.directory.as_ref().is_some_and(|directory| directory.file().config.kl_beta == 0.0);
+    if is_kl && !run.history.metrics.contains_key("kl") && is_off() {
+        "not measured (kl_beta = 0)"
+    } else {
+        subject.note
+    }
+}
+
+/// Rows of the legend above the large chart, and of the chart itself; the rest is for the subject's note.
+fn rows_of_chart(subject: Subject<'_>, rows: usize) -> (usize, usize) {
+    let above = usize::from(rows >= 4);
+    let note = usize::from(rows >= 9 && !subject.note.is_empty());
+    (above, rows - above - note)
+}
+
+/// The step at a position inside the large chart.
+pub(super) fn step_at(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect, column: u16) -> Option<u64> {
+    let subject = charts::large(live, run);
+    let (_, high) = rows_of_chart(subject, inside.height as usize);
+    chart(live, shared, run, subject).step_at(inside.width as usize, high, column.checked_sub(inside.x)? as usize)
+}
+
+/// The chart of a subject of a run, with its overlays.
+fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: Subject<'_>) -> Chart<'a> {
+    let view = &live.view;
+    let others = shared.overlay.iter().filter(|path| *path != run.path());
+    let overlay: Vec<&FollowedRun> = others.filter_map(|path| shared.followed.get(path)).collect();
+    let last = overlay.iter().map(|other| other.history.last_step).fold(live.last(run), u64::max);
+    let steps = view.steps(if view.width.is_some() { live.last(run) } else { last });
+    let smoothing = view.weight();
+    let mut curves = Vec::new();
+    for (index, other) in overlay.iter().enumerate() {
+        let role = if index % 2 == 0 { Role::SeriesFour } else { Role::SeriesThree };
+        for (metric, (label, name)) in subject.metrics().enumerate() {
+            let Some(series) = other.history.metrics.get(name) else { continue };
+            let id = short_id(&other.id()).to_owned();
+            let label = if metric == 0 { id } else { format!("{id} {label}") };
+            curves.push(Curve { label, role, series, smoothing, last: other.history.last_step });
+        }
+    }
+    let under = curves.len();
+    for (metric, (label, name)) in subject.metrics().enumerate() {
+        if let Some(series) = run.history.metrics.get(name) {
+            let (role, last) = (ROLES[metric % ROLES.len()], live.last(run));
+            curves.push(Curve { label: label.to_owned(), role, series, smoothing, last });
+        }
+    }
+    let first = subject.is_first();
+    let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
+    // A task may have rewards above 1.
+    let fits = || curves.iter().all(|curve| curve.series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
+    let values = (subject.share && !view.log && fits()).then_some((0.0, 1.0));
+    Chart {
+        curves,
+        under,
+        dots: if first { evals().flat_map(dots).collect() } else { Vec::new() },
+        levels: evals()
+            .filter(|eval| first && eval.target == "base")
+            .take(1)
+            .map(|eval| (eval.summary.valid, Role::Base, "base"))
+            .collect(),
+        marks: marks(run),
+        steps,
+        values,
+        log: view.log,
+        cursor: (view.cursor || live.step.is_some()).then(|| live.at(run)),
+    }
+}
+
+/// The sign of an eval's exact match, also without Unicode.
+const EXACT: (&str, &str) = ("◇", "%");
+
+/// The rates of an eval: exact match below valid, so that valid is on top where both are equal.
+fn dots(eval: &Eval) -> impl Iterator<Item = Dot> {
+    let role = if eval.who() == "base" { Role::Base } else { Role::Trained };
+    let exact = eval.summary.exact.map(|value| ("exact", value, EXACT));
+    let valid = ("eval", eval.summary.valid, ("◆", "@"));
+    let step = eval.step;
+    exact.into_iter().chain([valid]).map(move |(label, value, sign)| Dot { step, value, role, label, sign })
+}
+
+/// Values at the cursor: raw, smoothed, and the spread of rewards within groups. What does not fit is left out, the
+/// least important first.
+fn readout(shared: &Shared, run: &FollowedRun, chart: &Chart<'_>, columns: usize) -> Line<'static> {
+    let width = |part: &Vec<Span<'_>>| part.iter().map(Span::width).sum::<usize>();
+    let of = |smoothed: usize| readout_parts(shared, run, chart, smoothed);
+    let fits = |parts: &Vec<Vec<Span<'_>>>| parts.iter().map(|part| width(part) + 1).sum::<usize>() <= columns + 1;
+    let most = if columns < 60 { 0 } else { usize::MAX };
+    let parts = [most, most.min(1)].into_iter().map(of).find(fits).unwrap_or_else(|| of(0));
+    let mut line = Line::default();
+    for part in parts {
+        let blank = usize::from(!line.spans.is_empty());
+        if line.width() + blank + width(&part) <= columns {
+            line.spans.push(Span::raw(" ".repeat(blank)));
+            line.spans.extend(part);
+        }
+    }
+    line
+}
+
+/// The parts of the readout; so many curves also with the smoothed value and the spread.
+fn readout_parts(
+    shared: &Shared,
+    run: &FollowedRun,
+    chart: &Chart<'_>,
+    smoothed_curves: usize,
+) -> Vec<Vec<Span<'static>>> {
+    let theme = &shared.theme;
+    let step = chart.cursor.unwrap_or_default();
+    let number = |value: Option<f64>| or_na(value, amount);
+    let mut parts = vec![vec![Span::styled(format!("step {step}"), theme.style(Role::Crosshair))]];
+    let curves = chart.curves.iter().enumerate();
+    let ordered = curves.clone().skip(chart.under).chain(curves.take(chart.under));
+    for (place, (index, curve)) in ordered.enumerate() {
+        let full = place < smoothed_curves;
+        let (raw, smoothed) = curve.at(step);
+        let smoothed = if full && curve.smoothing > 0.0 { format!(" ~{}", number(smoothed)) } else { String::new() };
+        let spread = run
+            .history
+            .metrics
+            .get("reward_std")
+            .and_then(|series| series.at(step))
+            .filter(|_| full && curve.label == "reward");
+        let spread = spread.map_or_else(String::new, |spread| format!(" {}{}", theme.glyph("±", "+-"), amount(spread)));
+        let sign = Span::styled(format!("{} ", chart.sign(theme, index)), theme.style(curve.role));
+        parts.push(vec![sign, Span::raw(format!("{} {}{smoothed}{spread}", curve.label, number(raw)))]);
+    }
+    for (place, dot) in chart.dots.iter().rev().filter(|dot| dot.step == step).enumerate() {
+        let label = if place == 0 { format!("{} ", dot.label) } else { String::new() };
+        let sign = Span::styled(format!("{} ", theme.glyph(dot.sign.0, dot.sign.1)), theme.style(dot.role));
+        parts.push(vec![sign, Span::raw(format!("{label}{}", amount(dot.value)))]);
+    }
+    parts.extend(at_step(run, step).map(|what| vec![Span::styled(what, theme.style(Role::Accent))]));
+    parts
+}
+
+/// Events by step as letters for the axis; a rarer one covers a more frequent one, but a checkpoint not its eval.
+fn marks(run: &FollowedRun) -> Vec<(u64, &'static str)> {
+    let history = &run.history;
+    let evals = history.evals.keys().map(|(step, ..)| (*step, "e"));
+    let has_eval = |at: u64| history.evals.keys().any(|(step, ..)| *step == at);
+    let checkpoints = history.checkpoints.keys().map(|step| (*step, if has_eval(*step) { "C" } else { "c" }));
+    let of = |notes: bool| {
+        history.controls.iter().filter(move |control| (control.verb == "annotate") == notes).map(|control| control.step)
+    };
+    evals.chain(checkpoints).chain(of(false).map(|step| (step, "s"))).chain(of(true).map(|step| (step, "n"))).collect()
+}
+
+/// The meaning of a step's marks; `None` without marks.
+fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
+    let history = &run.history;
+    let checkpoint = history.checkpoints.contains_key(&step).then(|| "checkpoint".to_owned());
+    let requests = history
+        .controls
+        .iter()
+        .filter(|control| control.step == step)
+        .map(|control| text_width::one_line(&control_text(control)));
+    let found: Vec<String> = checkpoint.into_iter().chain(requests).collect();
+    (!found.is_empty()).then(|| found.join(", "))
+}
+
+/// The narrowest and the lowest small chart.
+const SMALL: (u16, u16) = (34, 7);
+
+/// Draws as many small charts as fit, starting with the carousel's.
+pub(super) fn draw_small(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    frame: &mut Frame<'_>,
+    area: Rect,
+    focused: bool,
+) {
+    let subjects = charts::small(live, shared, run);
+    let filter = u16::from(live.metrics.is_shown());
+    let [top, area] = Layout::vertical([Constraint::Length(filter), Constraint::Fill(1)]).areas(area);
+    if filter > 0 {
+        let note = counted(subjects.len(), "chart");
+        frame.render_widget(Paragraph::new(live.metrics.line(&shared.theme, top.width as usize, &note)), top);
+    }
+    if subjects.is_empty() {
+        let inside = framed(shared, (METRICS, "metrics"), Line::default(), focused, frame, area);
+        let line = Line::styled("no metrics match the filter", shared.theme.style(Role::Faint));
+        return frame.render_widget(Paragraph::new(line), inside);
+    }
+    let across = (area.width / SMALL.0).clamp(1, 6).min(u16::try_from(subjects.len()).unwrap_or(u16::MAX));
+    let most = (area.height / SMALL.1).max(1);
+    let down = most.min(u16::try_from(subjects.len().div_ceil(across.into())).unwrap_or(most));
+    let rows = Layout::vertical(vec![Constraint::Fill(1); down.into()]).split(area);
+    let columns = |row: &Rect| Layout::horizontal(vec![Constraint::Fill(1); across.into()]).split(*row).to_vec();
+    for (index, place) in rows.iter().flat_map(columns).enumerate().take(subjects.len()) {
+        let number = (live.view.small + index) % subjects.len();
+        let title = format!("{} {}/{}", subjects[number].title, number + 1, subjects.len());
+        // The key goes to the first of them.
+        let pane = if index == 0 { METRICS } else { "" };
+        small(live, shared, run, (subjects[number], pane, &title), focused && index == 0, frame, place);
+    }
+}
+
+fn small(
+    live: &Live,
+    shared: &Shared,
+    run: &FollowedRun,
+    (subject, pane, title): (Subject<'_>, &str, &str),
+    focused: bool,
+    frame: &mut Frame<'_>,
+    area: Rect,
+) {
+    let inside = framed(shared, (pane, title), Line::default(), focused, frame, area);
+    let (columns, rows) = (inside.width as usize, inside.height as usize);
+    let chart = Chart { marks: Vec::new(), ..chart(live, shared, run, subject) };
+    let note = if subject.note.is_empty() { Vec::new() } else { wrapped(note(run, subject), columns) };
+    let mut lines = vec![if chart.cursor.is_some() {
+        readout(shared, run, &chart, columns)
+    } else {
+        chart.legend(&shared.theme, columns)
+    }];
+    let with_note = if rows > 3 + note.len() { note.len() } else { 0 };
+    lines.extend(chart.lines(&shared.theme, columns, rows.saturating_sub(1 + with_note)));
+    lines.extend(note.into_iter().take(with_note).map(|text| Line::styled(text, shared.theme.style(Role::Faint))));
+    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// One line: the reward as a sparkline, for narrow terminals.
+pub(super) fn one_line(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Line<'static> {
+    let values =
+        |name: &str| run.history.metrics.get(name).map(|series| up_to(series, live.last(run), 40)).unwrap_or_default();
+    let rewards = values("reward");
+    let number = |values: &[f64]| or_na(values.last(), |value| amount(*value));
+    let [head, tail] = [
+        format!(" reward {} ", number(&rewards)),
+        format!(" valid {} exact {}", number(&values("tiers/valid")), number(&values("exact"))),
+    ];
+    let room = columns.saturating_sub(head.len() + tail.len()).min(40);
+    Line::from(vec![
+        Span::raw(head),
+        Span::styled(sparkline(&shared.theme, &rewards, room, None), shared.theme.style(Role::SeriesOne)),
+        Span::raw(tail),
+    ])
+}
+
+/// The latest values up to a step.
+pub(super) fn up_to(series: &Series, last: u64, count: u64) -> Vec<f64> {
+    series.between((last + 1).saturating_sub(count), last).map(|(_, value)| value).collect()
+}

@@ -1,0 +1,206 @@
+//! Phase times of a step, and the state of the device, or of each rank's.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+
+use super::frame::{framed, legend};
+use super::{DEVICE, Live};
+use crate::followed_run::FollowedRun;
+use crate::format::{bytes, counted, duration, percent_short};
+use crate::report::rank_lines;
+use crate::run::Series;
+use crate::run::events::{Device, RankStep};
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::theme::Theme;
+use crate::widgets::bars::{gauge, sparkline};
+use crate::widgets::stacked_bar::{Band, stack};
+use crate::widgets::text_width::one_line;
+
+/// By metric: the name, the sign and its ASCII replacement, the role.
+const PHASES: [(&str, &str, &str, &str, Role); 3] = [
+    ("time/rollout", "rollout", "█", "#", Role::SeriesOne),
+    ("time/score", "score", "░", ":", Role::SeriesThree),
+    ("time/update", "update", "▓", "=", Role::SeriesTwo),
+];
+
+/// The rest of a step's time.
+const OTHER: (&str, &str, Role) = ("·", ".", Role::Faint);
+
+pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let step = Step::at_current(live, run);
+    let columns = (area.width as usize).saturating_sub(2);
+    let ranks = &run.history.ranks;
+    let seconds = step.as_ref().map_or_else(String::new, |step| format!(": {}", duration(step.seconds)));
+    let title = match run.history.last_step {
+        _ if ranks.is_empty() => format!("time and device{seconds}"),
+        last if last == live.at(run) => format!("time and ranks{seconds}"),
+        last => format!("time{seconds}; ranks of step {last}"),
+    };
+    let signs = step.iter().flat_map(|step| step.legend(&shared.theme));
+    let inside = framed(shared, (DEVICE, &title), legend(&shared.theme, signs, columns), focused, frame, area);
+    let device = match ranks.is_empty() {
+        true => device(shared, run, columns),
+        false => rank_rows(shared, ranks, columns, (inside.height as usize).saturating_sub(1)),
+    };
+    let mut lines = match step {
+        Some(step) => vec![step.bar(&shared.theme, columns)],
+        None => vec![Line::styled("no step times yet", shared.theme.style(Role::Faint))],
+    };
+    // Over steps, where the device leaves room.
+    let needed: usize = device.iter().map(|line| line.width().div_ceil(columns.max(1))).sum();
+    lines.extend(over_steps(live, shared, run, columns, (inside.height as usize).saturating_sub(1 + needed)));
+    lines.extend(device);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+}
+
+/// The time of one step by phase.
+struct Step {
+    seconds: f64,
+    /// The share of each phase; `None` if it was not measured.
+    shares: [Option<f64>; PHASES.len()],
+}
+
+impl Step {
+    /// The selected step; `None` if its time is unknown.
+    fn at_current(live: &Live, run: &FollowedRun) -> Option<Self> {
+        let value = |name: &str| run.history.metric_at(name, live.at(run)).filter(|value| value.is_finite());
+        let parts = PHASES.map(|(metric, ..)| value(metric));
+        let known: f64 = parts.iter().flatten().sum();
+        let seconds = value("step_time").or_else(|| value("seconds"))?.max(known);
+        (seconds > 0.0).then(|| Self { seconds, shares: parts.map(|part| part.map(|part| part / seconds)) })
+    }
+
+    fn other(&self) -> f64 {
+        (1.0 - self.shares.iter().flatten().sum::<f64>()).max(0.0)
+    }
+
+    /// Exactly `columns` wide: rounded at the ends of the phases, so that errors do not add up.
+    fn bar(&self, theme: &Theme, columns: usize) -> Line<'static> {
+        // In linear mode the legend says the same.
+        let columns = if theme.linear { 0 } else { columns };
+        let (mut end, mut drawn) = (0.0, 0);
+        let mut part = |share: f64, sign: &str, role: Role| {
+            end += share;
+            let until = ((end * columns as f64).round() as usize).min(columns);
+            let width = until - drawn.min(until);
+            drawn = until;
+            Span::styled(sign.repeat(width), theme.style(role))
+        };
+        let phases = PHASES.iter().zip(self.shares);
+        let mut spans: Vec<Span<'static>> = phases
+            .map(|((.., rich, plain, role), share)| part(share.unwrap_or(0.0), theme.glyph(rich, plain), *role))
+            .collect();
+        spans.push(part(1.0, theme.glyph(OTHER.0, OTHER.1), OTHER.2));
+        Line::from(spans)
+    }
+
+    /// The phases, longest first.
+    fn legend(&self, theme: &Theme) -> Vec<(&'static str, Role, String)> {
+        let phases = PHASES.iter().zip(self.shares);
+        let phases = phases
+            .filter_map(|((_, name, rich, plain, role), share)| Some((share?, theme.glyph(rich, plain), *role, *name)));
+        let other = (self.other(), theme.glyph(OTHER.0, OTHER.1), OTHER.2, "other");
+        let mut all: Vec<_> = phases.chain((self.other() >= 0.005).then_some(other)).collect();
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        all.into_iter()
+            .map(|(share, sign, role, name)| (sign, role, format!("{name} {}", percent_short(share))))
+            .collect()
+    }
+}
+
+/// Seconds of each phase over the visible steps as stacked bars: the longest step fills the height.
+fn over_steps(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let (first, last) = live.view.steps(live.last(run));
+    let (first, most) = (first.max(1), columns as u64);
+    // One column a step: of a long run the latest.
+    let first = first.max((last + 1).saturating_sub(most));
+    let longest = run.history.metrics.get("seconds").map_or(0.0, |series| {
+        series
+            .between(first, last)
+            .map(|(_, seconds)| seconds)
+            .filter(|seconds| seconds.is_finite())
+            .fold(0.0, f64::max)
+    });
+    if rows < 3 || longest <= 0.0 || last <= first {
+        return Vec::new();
+    }
+    let theme = &shared.theme;
+    let shares: Vec<Option<Series>> = PHASES
+        .iter()
+        .map(|(metric, ..)| {
+            let series = run.history.metrics.get(*metric)?;
+            Some(series.between(first, last).map(|(step, seconds)| (step, seconds / longest)).collect())
+        })
+        .collect();
+    let band = |((.., rich, plain, role), series): (&(_, _, &'static str, &'static str, Role), _)| Band {
+        series,
+        sign: theme.glyph(rich, plain),
+        role: *role,
+    };
+    let bands: Vec<Band<'_>> = PHASES.iter().zip(shares.iter().map(Option::as_ref)).map(band).collect();
+    let text = format!("steps {first} to {last}, at most {}", duration(longest));
+    let mut lines = vec![Line::styled(text, theme.style(Role::Faint))];
+    lines.extend(stack(theme, &bands, (first, last), columns, rows - 1));
+    lines
+}
+
+/// Each rank's part of the last step; ranks that do not fit are counted.
+fn rank_rows(shared: &Shared, ranks: &[RankStep], columns: usize, rows: usize) -> Vec<Line<'static>> {
+    let faint = shared.theme.style(Role::Faint);
+    let mut table = rank_lines(ranks, columns).into_iter();
+    let mut lines: Vec<Line<'static>> = table.next().map(|titles| Line::styled(titles, faint)).into_iter().collect();
+    let most = if ranks.len() < rows { ranks.len() } else { rows.saturating_sub(2) };
+    lines.extend(table.by_ref().take(most).map(Line::raw));
+    match table.count() {
+        0 => {}
+        more => lines.push(Line::styled(
+            format!("and {}: {} zooms", counted(more, "more rank"), shared.key_of("pane.zoom")),
+            faint,
+        )),
+    }
+    lines
+}
+
+/// The state of the device, or a sentence if it is not measured.
+fn device(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let Some(now) = &run.history.device else {
+        let name = run.history.run.as_ref().map(|run| one_line(&run.device)).filter(|name| !name.is_empty());
+        let text = match name {
+            Some(name) if name.starts_with("cpu") => {
+                format!("{name}: memory, power and temperature are measured on GPUs only")
+            }
+            Some(name) => format!("{name}: no readings yet"),
+            None => "device unknown".to_owned(),
+        };
+        return vec![Line::styled(text, theme.style(Role::Faint))];
+    };
+    let wide = columns.saturating_sub(31).clamp(6, 24);
+    let history = |of: fn(&Device) -> Option<f64>| {
+        let values: Vec<f64> = run.conditions.iter().map(|(_, device)| of(device).unwrap_or(f64::NAN)).collect();
+        sparkline(theme, &values, columns.saturating_sub(wide + 18), None)
+    };
+    let mut lines = Vec::new();
+    if let Some(share) = now.utilisation {
+        lines.push(Line::raw(format!(
+            "utilization {} {:>5}  {}",
+            gauge(theme, share, wide),
+            percent_short(share),
+            history(|device| device.utilisation)
+        )));
+    }
+    if let (Some(used), Some(all)) = (now.memory_used_bytes, now.memory_total_bytes.filter(|all| *all > 0)) {
+        let share = used as f64 / all as f64;
+        lines.push(Line::raw(format!("memory {} {} of {}", gauge(theme, share, wide), bytes(used), bytes(all))));
+    }
+    let power = now.power_watts.map(|watts| format!("{watts:.0} W {}", history(|device| device.power_watts)));
+    let heat = now.temperature_celsius.map(|celsius| format!("{celsius:.0} {}", theme.glyph("°C", "C")));
+    let rest: Vec<String> = heat.into_iter().chain(power).collect();
+    if !rest.is_empty() {
+        lines.push(Line::raw(rest.join("  ")));
+    }
+    lines
+}

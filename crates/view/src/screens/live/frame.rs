@@ -1,0 +1,43 @@
+//! The frame of a pane: its title, the key that focuses it, and a legend.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+
+use crate::pane::framed_with;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::theme::Theme;
+
+/// Draws the frame of a pane and returns the area inside.
+pub(super) fn framed(
+    shared: &Shared,
+    (pane, title): (&str, &str),
+    legend: Line<'static>,
+    focused: bool,
+    frame: &mut Frame<'_>,
+    area: Rect,
+) -> Rect {
+    let action = (shared.find_action)(&format!("live.pane.{pane}"));
+    let key = action.map(|action| shared.keymap.shown(action)).unwrap_or_default();
+    framed_with(&shared.theme, (title, &key, legend), focused, frame, area)
+}
+
+/// Signs with their meanings for the lower edge of a pane; what does not fit is left out.
+pub(super) fn legend(
+    theme: &Theme,
+    entries: impl IntoIterator<Item = (&'static str, Role, String)>,
+    columns: usize,
+) -> Line<'static> {
+    let mut line = Line::default();
+    for (sign, role, meaning) in entries {
+        let entry = [
+            Span::styled(format!(" {sign}"), theme.style(role)),
+            Span::styled(format!(" {meaning} "), theme.style(Role::Faint)),
+        ];
+        if line.width() + entry.iter().map(Span::width).sum::<usize>() <= columns {
+            line.spans.extend(entry);
+        }
+    }
+    line
+}

@@ -1,0 +1,500 @@
+//! The actions of the prompts screen.
+
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+
+use super::editing::EditTarget;
+use super::rows::arrange;
+use super::table_row::{Entry, first_words};
+use super::{
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, expected, form, form_import, form_new_task,
+    layout, preview, row_editor, row_templates, rows, save, table, token_count,
+};
+use crate::action::Scope;
+use crate::drafts;
+use crate::drafts::choice::{self, undecided};
+use crate::message::{Change, Command};
+use crate::popup::{Ask, Confirm, Popup};
+use crate::screen::{self, Definition};
+use crate::screens::Screen;
+use crate::shared::{self, Shared};
+use crate::task::PromptSet;
+use crate::widgets::editor::Effect;
+use crate::widgets::filter::Filter;
+
+type Action = screen::Action<Prompts>;
+
+pub const SCREEN: Definition<Prompts> = Definition {
+    title: "Prompts",
+    help: "Prompt sets: every row, and the selected row exactly as the model sees it.",
+    panes: &PANES,
+    actions: ACTIONS,
+    pane: Prompts::pane,
+    focus: |prompts, _, pane| prompts.pane = Some(pane),
+    is_typing: Prompts::is_typing,
+    takes_tab: |prompts| prompts.editing.is_some() || prompts.form.is_some(),
+    on_key,
+    on_paste,
+    mouse,
+    opens: |prompts, shared, (column, row)| {
+        layout::pane_at(prompts, shared, column, row).is_some_and(|(pane, area)| pane != CHAT && row > area.y)
+    },
+    on_show,
+    on_change,
+    draw: draw::draw,
+};
+
+const HERE: Scope = Scope::Screen(Screen::Prompts);
+const IN_ROWS: Scope = Scope::Pane(Screen::Prompts, ROWS);
+const IN_HEALTH: Scope = Scope::Pane(Screen::Prompts, HEALTH);
+const IN_EDITOR: Scope = Scope::Pane(Screen::Prompts, EDITOR);
+const IN_FORM: Scope = Scope::Pane(Screen::Prompts, FORM);
+
+const ACTIONS: &[Action] = &[
+    Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save_text).unless(undecided),
+    Action::new("prompts.undo", "Undo", "undo", &["ctrl-u"], IN_EDITOR, |prompts, shared| {
+        row_editor::with(prompts, shared, |editor| if editor.undo() { Effect::Edited } else { Effect::None })
+    }),
+    Action::new("prompts.redo", "Redo", "", &["ctrl-r"], IN_EDITOR, |prompts, shared| {
+        row_editor::with(prompts, shared, |editor| if editor.redo() { Effect::Edited } else { Effect::None })
+    }),
+    Action::new("prompts.format", "Format JSON", "", &["alt-f"], IN_EDITOR, |prompts, shared| {
+        row_editor::with(prompts, shared, |editor| match crate::score::json::format(&editor.text()) {
+            Ok(text) if editor.is_json() => {
+                editor.replace(&text);
+                Effect::Edited
+            }
+            _ => Effect::None,
+        })
+    })
+    .also(&["format", "indent", "prettify"]),
+    Action::new("prompts.submit", "Submit form", "submit", &["ctrl-o"], IN_FORM, form::submit)
+        .also(&["create", "import", "save"]),
+    Action::new("prompts.mark", "Toggle mark", "mark", &["space"], IN_ROWS, mark).also(&["select"]).unless(no_row),
+    Action::new("prompts.open", "Preview prompt", "", &["enter"], IN_ROWS, |prompts, _| {
+        prompts.pane = Some(CHAT);
+        Vec::new()
+    })
+    .unless(no_row),
+    Action::new("prompts.finding", "Show rows of finding", "rows", &["enter"], IN_HEALTH, show_rows_of_finding)
+        .also(&["filter", "go to finding"])
+        .unless(no_finding),
+    choice::take_action(),
+    choice::keep_action(),
+    choice::discard_action(),
+    choice::difference_action(),
+    Action::new("prompts.leave", "Close editor", "leave", &["esc"], HERE, leave).unless(nothing_open),
+    Action::new("prompts.filter", "Filter rows", "filter", &["/"], HERE, |prompts, _| {
+        prompts.pane = Some(ROWS);
+        prompts.filter.is_typing = true;
+        Vec::new()
+    })
+    .also(&["find", "search"])
+    .asking(),
+    Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |prompts, shared| {
+        write(prompts, shared, EditTarget::Messages)
+    })
+    .asking()
+    .unless(no_row),
+    Action::new("prompts.expected", "Edit expected answer", "expected", &["x"], HERE, |prompts, shared| {
+        write(prompts, shared, EditTarget::Expected)
+    })
+    .asking()
+    .unless(no_row),
+    Action::new("prompts.system", "Edit system prompt", "system", &["p"], HERE, |prompts, shared| {
+        row_editor::begin(prompts, shared, EditTarget::System)
+    })
+    .asking()
+    .unless(no_task),
+    Action::new("prompts.compare", "Compare system prompts", "", &["A"], HERE, |_, _| {
+        vec![Command::Perform("eval.prompts")]
+    })
+    .also(&["a/b test", "prompt variants", "few-shot"])
+    .asking()
+    .unless(no_task),
+    Action::new("prompts.sort", "Sort by next column", "sort", &["s"], HERE, |prompts, shared| {
+        prompts.sort = (prompts.sort.0.next(), false);
+        arrange(prompts, shared)
+    }),
+    Action::new("prompts.sort.backwards", "Reverse sort", "", &["S"], HERE, |prompts, shared| {
+        prompts.sort.1 = !prompts.sort.1;
+        arrange(prompts, shared)
+    }),
+    Action::new("prompts.add", "Add row", "add", &["a"], HERE, add).also(&["new", "insert"]).asking().unless(no_task),
+    Action::new("prompts.template", "Edit rows by template", "template", &["T"], HERE, |prompts, shared| {
+        row_editor::begin(prompts, shared, EditTarget::Template)
+    })
+    .also(&["bulk edit", "replace", "edit all"])
+    .asking()
+    .unless(no_row),
+    Action::new("prompts.undo_rows", "Undo change of rows", "undo", &["u"], HERE, save::undo)
+        .also(&["undo", "revert"])
+        .unless(nothing_to_undo),
+    Action::new("prompts.import", "Import rows", "import", &["I"], HERE, |prompts, shared| {
+        form_import::open(prompts, shared)
+    })
+    .also(&["csv", "jsonl", "load", "import"])
+    .asking()
+    .unless(no_task),
+    Action::new("prompts.new_task", "New task", "new task", &["N"], HERE, |prompts, shared| {
+        form_new_task::open(prompts, shared)
+    })
+    .also(&["create task", "task new", "init"])
+    .asking(),
+    Action::new("prompts.duplicate", "Duplicate row", "", &["c"], HERE, |prompts, shared| match prompts.selected() {
+        Some(entry) => save::duplicate(prompts, shared, entry),
+        None => Vec::new(),
+    })
+    .also(&["clone"])
+    .unless(no_row),
+    Action::new("prompts.delete", "Delete row", "", &["D", "delete"], HERE, delete)
+        .also(&["delete", "remove", "rm"])
+        .unless(no_row),
+    Action::new("prompts.outside", "Open in $EDITOR", "$EDITOR", &["e"], HERE, outside)
+        .also(&["editor", "vim"])
+        .unless(no_file),
+    Action::new("prompts.copy", "Copy prompt", "", &["y"], HERE, |prompts, shared| {
+        let prompt = prompts.chat.as_ref().map(|chat| chat.prompt.clone()).unwrap_or_default();
+        shared.say("prompt copied");
+        vec![Command::Copy(prompt)]
+    })
+    .also(&["yank", "clipboard"])
+    .unless(no_row),
+    Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model)
+        .also(&["tokenizer"])
+        .asking()
+        .unless(no_task),
+    Action::new("prompts.health", "Show health report", "", &["H"], HERE, |prompts, _| {
+        prompts.pane = Some(HEALTH);
+        Vec::new()
+    }),
+];
+
+fn nothing_to_undo(prompts: &Prompts, _: &Shared) -> Option<String> {
+    prompts.undo.is_empty().then(|| "no change of rows to undo".to_owned())
+}
+
+fn no_task(_: &Prompts, shared: &Shared) -> Option<String> {
+    shared.no_task()
+}
+
+/// Why no file can be opened: not that of a task that cannot be read.
+fn no_file(_: &Prompts, shared: &Shared) -> Option<String> {
+    let is_known = shared.task_error.as_ref().is_some_and(|failure| failure.place.is_some());
+    shared.no_task().filter(|_| !is_known)
+}
+
+fn no_row(prompts: &Prompts, _: &Shared) -> Option<String> {
+    prompts.selected().is_none().then(|| "no row selected".to_owned())
+}
+
+fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {
+    prompts.groups.is_empty().then(|| "no finding selected".to_owned())
+}
+
+fn nothing_open(prompts: &Prompts, _: &Shared) -> Option<String> {
+    let open = prompts.editing.is_some() || prompts.form.is_some() || prompts.filter.is_shown();
+    (!open && prompts.marked.is_empty() && prompts.pane() == ROWS).then(|| "nothing to close".to_owned())
+}
+
+fn save_text(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    match prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template) {
+        true => row_templates::save(prompts, shared),
+        false => save::save(prompts, shared),
+    }
+}
+
+/// Marks the row, or unmarks it, and goes to the next one.
+fn mark(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let length = prompts.shown.len();
+    if let Some(index) = prompts.cursor.at(length).and_then(|place| prompts.shown.get(place)).copied()
+        && !prompts.marked.remove(&index)
+    {
+        prompts.marked.insert(index);
+    }
+    prompts.cursor.go(1, length);
+    preview::show(prompts, shared)
+}
+
+fn leave(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    if prompts.form.take().is_some() {
+        return Vec::new();
+    }
+    if prompts.editing.is_some() {
+        return row_editor::leave(prompts, shared);
+    }
+    if std::mem::take(&mut prompts.filter.is_typing) {
+        return Vec::new();
+    }
+    if prompts.pane() != ROWS {
+        prompts.pane = Some(ROWS);
+        return Vec::new();
+    }
+    if !prompts.filter.is_shown() {
+        prompts.marked.clear();
+        return Vec::new();
+    }
+    prompts.filter = Filter::default();
+    arrange(prompts, shared)
+}
+
+fn write(prompts: &mut Prompts, shared: &mut Shared, what: fn(Entry) -> EditTarget) -> Vec<Command> {
+    match prompts.selected().map(what) {
+        Some(what) => row_editor::begin(prompts, shared, what),
+        None => Vec::new(),
+    }
+}
+
+fn add(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let place = prompts.selected_place(shared);
+    let first = || {
+        let open = shared.task.as_ref()?;
+        PromptSet::ALL.into_iter().find(|set| open.task.set_file(*set).is_some()).map(|set| (set, 0))
+    };
+    match place.or_else(first) {
+        Some((set, line)) => row_editor::begin(prompts, shared, EditTarget::New(set, line)),
+        None => {
+            shared.complain(
+                "the task has no prompt set; name a file under [prompts] in task.toml: train = \"train.jsonl\"",
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn delete(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let (Some(entry), Some(row)) = (prompts.selected(), prompts.selected_row(shared)) else { return Vec::new() };
+    let text = format!("{} in line {} of the {} set: {}", row.id, row.line, entry.set.name(), first_words(row));
+    let ask = Confirm::new("Delete row?", text, "delete", {
+        let (set, row) = (entry.set, row.clone());
+        move |prompts: &mut Prompts, shared: &mut Shared| save::delete(prompts, shared, set, row)
+    });
+    shared.popup = Some(Popup::Confirm(ask));
+    Vec::new()
+}
+
+/// Where the task cannot be read; else the finding in the health pane; else the row; else the first unreadable set.
+fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    if let Some((path, line)) = shared.task_error.as_ref().and_then(|failure| failure.place.clone()) {
+        return vec![Command::Edit { path, line }];
+    }
+    let Some(open) = shared.task.clone() else { return Vec::new() };
+    let finding = match prompts.pane() {
+        HEALTH => table::finding_place(prompts),
+        _ => None,
+    };
+    let place = finding.or_else(|| prompts.selected_place(shared)).or_else(|| {
+        let (set, error) = open.rows.iter().find_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))?;
+        let line = error
+            .split(" line ")
+            .nth(1)
+            .and_then(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok());
+        Some((set, line.unwrap_or(1)))
+    });
+    let Some((file, line)) = place.and_then(|(set, line)| Some((open.task.set_file(set)?.to_owned(), line))) else {
+        return save::outside(prompts, shared, crate::task::TASK_FILE.to_owned(), 1);
+    };
+    save::outside(prompts, shared, file, line)
+}
+
+/// Filters the table by the finding; what is not among the rows is opened in the editor.
+fn show_rows_of_finding(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some(group) = prompts.finding.at(prompts.groups.len()).and_then(|place| prompts.groups.get(place)) else {
+        return Vec::new();
+    };
+    if group.rows.is_empty() {
+        let (key, title) = (shared.key_of("prompts.outside"), group.title.clone());
+        let place =
+            group.place.map_or_else(String::new, |(set, line)| format!(" in line {line} of the {} set", set.name()));
+        shared.complain(format!("{title}{place} is not a row: open the file with {key}"));
+        return Vec::new();
+    }
+    prompts.filter = Filter::with(&format!("is:{}", group.slug));
+    prompts.pane = Some(ROWS);
+    prompts.cursor.index = 0;
+    arrange(prompts, shared)
+}
+
+fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let now = prompts.model.clone().unwrap_or_default();
+    let label = "Folder, Hugging Face name, or `tiny`; empty: the task's base model";
+    let ask = Ask::new("Tokenizer of which model?", label, &now, |prompts: &mut Prompts, shared, name| {
+        let name = name.trim();
+        prompts.model = (!name.is_empty()).then(|| name.to_owned());
+        prompts.counter = None;
+        prompts.tokens.fill(UNCOUNTED);
+        token_count::count(prompts, shared)
+    });
+    shared.popup = Some(Popup::Ask(ask));
+    Vec::new()
+}
+
+/// Counts and checks the rows once the screen is visible.
+fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    if shared.task.is_none() {
+        return Vec::new();
+    }
+    let mut commands = Vec::new();
+    if !std::mem::replace(&mut prompts.is_counted, true) {
+        commands.extend(token_count::count(prompts, shared));
+    }
+    if shared.scorer().is_some() && !std::mem::replace(&mut prompts.is_checked, true) {
+        commands.extend(expected::check(prompts, shared));
+    }
+    commands
+}
+
+fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Task => {
+            let mut commands = park_draft(prompts, shared);
+            commands.extend(rows::read_again(prompts, shared));
+            commands.extend(row_editor::follow_task(prompts, shared));
+            commands.extend(drafts::look::<Prompts>(shared));
+            (prompts.is_counted, prompts.is_checked) = (false, false);
+            if shared.screen == Screen::Prompts {
+                commands.extend(on_show(prompts, shared));
+                commands.extend(preview::show(prompts, shared));
+            }
+            commands
+        }
+        Change::Copied(copy) => drafts::move_to_copy(prompts, shared, copy),
+        Change::Files(paths) if paths.iter().any(|path| is_of_task(shared, path)) => {
+            let folder =
+                shared.task.as_ref().and_then(|open| open.task.folder()).map(|folder| folder.display().to_string());
+            prompts.select_next = prompts.selected_place(shared);
+            shared::open_task(shared, folder)
+        }
+        Change::PromptRow(set, line) => rows::show_line(prompts, shared, (*set, *line)),
+        Change::Schema => {
+            row_editor::check(prompts, shared);
+            prompts.is_checked = false;
+            match shared.screen == Screen::Prompts {
+                true => on_show(prompts, shared),
+                false => Vec::new(),
+            }
+        }
+        Change::Second => drafts::store(prompts, shared),
+        _ => Vec::new(),
+    }
+}
+
+/// After another task was opened, the text being written stays in its draft.
+fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+    let Some(open) = &shared.task else { return Vec::new() };
+    if prompts.editing.as_ref().is_none_or(|editing| editing.file.is_of(&open.task)) {
+        return Vec::new();
+    }
+    let commands = drafts::park(prompts, shared);
+    prompts.editing = None;
+    commands
+}
+
+/// Whether a file is one of the open task.
+fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
+    shared.task.as_ref().is_some_and(|open| open.stamps.iter().any(|(file, _)| file == path))
+}
+
+fn on_key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if prompts.form.is_some() {
+        return form::key(prompts, shared, event);
+    }
+    if prompts.editing.is_some() {
+        return row_editor::key(prompts, shared, event);
+    }
+    if prompts.filter.is_typing {
+        return if prompts.filter.key(event) { arrange(prompts, shared) } else { Vec::new() };
+    }
+    let page = layout::page(prompts, shared);
+    match prompts.pane() {
+        ROWS => {
+            let length = prompts.shown.len();
+            if prompts.cursor.key(event, page, length) { preview::show(prompts, shared) } else { Vec::new() }
+        }
+        CHAT => {
+            let length = table::chat_lines(prompts, shared).len();
+            prompts.chat_top.key(event, page, length);
+            Vec::new()
+        }
+        _ => {
+            let length = prompts.groups.len();
+            prompts.finding.key(event, page, length);
+            Vec::new()
+        }
+    }
+}
+
+fn on_paste(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
+    if prompts.form.is_some() {
+        return form::paste(prompts, shared, text);
+    }
+    if prompts.editing.is_some() {
+        return row_editor::paste(prompts, shared, text);
+    }
+    if prompts.filter.paste(text) { arrange(prompts, shared) } else { Vec::new() }
+}
+
+fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    if matches!(event.kind, MouseEventKind::Drag(MouseButton::Left)) {
+        return row_editor::point(prompts, shared, event);
+    }
+    let Some((pane, area)) = layout::pane_at(prompts, shared, event.column, event.row) else { return Vec::new() };
+    let by: isize = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(MouseButton::Left) => return clicked(prompts, shared, pane, area, event),
+        _ => return Vec::new(),
+    };
+    match pane {
+        FORM => {}
+        EDITOR => row_editor::scroll(prompts, shared, by),
+        ROWS => {
+            let length = prompts.shown.len();
+            prompts.cursor.go(by, length);
+            return preview::show(prompts, shared);
+        }
+        CHAT => {
+            let length = table::chat_lines(prompts, shared).len();
+            prompts.chat_top.go(by, length);
+        }
+        _ => {
+            let length = prompts.groups.len();
+            prompts.finding.go(by, length);
+        }
+    }
+    Vec::new()
+}
+
+fn clicked(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    pane: &'static str,
+    area: ratatui::layout::Rect,
+    event: MouseEvent,
+) -> Vec<Command> {
+    if pane == FORM {
+        form::click(prompts, area, event.row);
+        return Vec::new();
+    }
+    if pane == EDITOR {
+        return row_editor::point(prompts, shared, event);
+    }
+    prompts.pane = Some(pane);
+    prompts.filter.is_typing = false;
+    if pane != ROWS {
+        return Vec::new();
+    }
+    let top = area.y + 1 + table::heading_rows(prompts, shared);
+    if let Some(at) = event.column.checked_sub(area.x + 1).filter(|_| event.row + 1 == top) {
+        let (column, backwards) = prompts.sort;
+        let clicked = table::title_at(area.width.saturating_sub(2) as usize, at as usize);
+        prompts.sort = (clicked, clicked == column && !backwards);
+        return arrange(prompts, shared);
+    }
+    let rows = layout::table_rows(prompts, shared, area);
+    let length = prompts.shown.len();
+    if let Some(row) = event.row.checked_sub(top).and_then(|line| prompts.cursor.row_at(line as usize, rows, length)) {
+        prompts.cursor.index = row;
+        return preview::show(prompts, shared);
+    }
+    Vec::new()
+}

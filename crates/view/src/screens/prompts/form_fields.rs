@@ -1,0 +1,65 @@
+//! The fields of a form over the prompts screen.
+
+use crate::style_role::Role;
+use crate::widgets::field::Field;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormKind {
+    Import,
+    NewTask,
+}
+
+#[derive(Debug)]
+pub struct FormField {
+    pub label: &'static str,
+    /// The help shown while the field has the focus.
+    pub help: &'static str,
+    pub field: Field,
+    /// Shown while the field is empty: the default, or what was guessed.
+    pub guess: String,
+}
+
+/// An open form.
+#[derive(Debug)]
+pub struct Form {
+    pub kind: FormKind,
+    pub fields: Vec<FormField>,
+    pub cursor: usize,
+    /// Lines of the preview.
+    pub preview: Vec<(Role, String)>,
+    /// Why it cannot be submitted.
+    pub problem: Option<String>,
+    /// Whether something was typed or submitted: only then the problem is shown.
+    pub is_tried: bool,
+}
+
+impl Form {
+    pub(super) fn new(kind: FormKind, fields: &[(&'static str, &'static str)]) -> Self {
+        let field = |(label, help): &(&'static str, &'static str)| FormField {
+            label,
+            help,
+            field: Field::default(),
+            guess: String::new(),
+        };
+        let fields = fields.iter().map(field).collect();
+        Self { kind, fields, cursor: 0, preview: Vec::new(), problem: None, is_tried: false }
+    }
+
+    /// The trimmed text of a field.
+    pub(super) fn text(&self, label: &str) -> &str {
+        self.fields.iter().find(|field| field.label == label).map_or("", |field| field.field.text().trim())
+    }
+
+    pub(super) fn guess(&mut self, label: &str, guess: &str) {
+        if let Some(field) = self.fields.iter_mut().find(|field| field.label == label) {
+            guess.clone_into(&mut field.guess);
+        }
+    }
+
+    pub(super) fn title(&self) -> &'static str {
+        match self.kind {
+            FormKind::Import => "import rows",
+            FormKind::NewTask => "new task",
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The lines of the prompts screen: the table, the selected row as the model sees it, the findings of the health
+//! report.
+
+use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
+
+use super::table_row::{Column, SEARCHED_LETTERS, first_words, flat, plain_words, row};
+use super::{Chat, Expected, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
+use crate::dataset::PromptRow;
+use crate::dataset::health::Level;
+use crate::secrets::visible;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::task::PromptSet;
+use crate::theme::Theme;
+use crate::widgets::diff::Kind;
+use crate::widgets::json;
+use crate::widgets::text_width::padded;
+
+/// Lines above the rows: the filter, unreadable sets, column titles.
+pub(super) fn heading_rows(prompts: &Prompts, shared: &Shared) -> u16 {
+    u16::from(prompts.filter.is_shown()) + bad_sets(shared).count() as u16 + 1
+}
+
+fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &str)> {
+    let sets = shared.task.iter().flat_map(|open| open.rows.iter());
+    sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?.as_str())))
+}
+
+/// Widths of the columns set, id, tokens, expected, tags; the rest is for the text. 0: hidden.
+fn widths(columns: usize) -> [usize; 5] {
+    match columns {
+        0..=39 => [2, 0, 0, 0, 0],
+        40..=56 => [5, 10, 5, 0, 0],
+        57..=79 => [5, 12, 6, 3, 0],
+        _ => [5, 14, 6, 3, 14],
+    }
+}
+
+pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let mut lines = Vec::new();
+    if prompts.filter.is_shown() {
+        let mut line = prompts.filter.line(theme, columns);
+        if prompts.filter.text().is_empty() {
+            line.spans.push(Span::styled(
+                " filter: text, tag:messy, set:eval, id:7, expected:invalid, is:enum",
+                theme.style(Role::Faint),
+            ));
+        }
+        lines.push(line);
+    }
+    for (set, error) in bad_sets(shared) {
+        lines.push(Line::styled(
+            format!(
+                "{} {}: {error} ({} opens it)",
+                theme.glyph("✗", "x"),
+                set.name(),
+                shared.key_of("prompts.outside")
+            ),
+            theme.style(Role::Bad),
+        ));
+    }
+    let mut text = String::from("  ");
+    for (_, name, width) in titles(columns) {
+        text.push_str(&format!("{} ", padded(name, width, false)));
+    }
+    lines.push(Line::styled(text, theme.style(Role::Title)));
+    lines
+}
+
+/// The visible columns for a width, with their titles and widths.
+fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)> {
+    let [set, id, tokens, expected, tags] = widths(columns);
+    let all = [
+        (Column::File, "set", set),
+        (Column::Id, "id", id),
+        (Column::Tokens, "tokens", tokens),
+        (Column::Expected, "exp", expected),
+        (Column::Tags, "tags", tags),
+        (Column::Words, "first words", 11),
+    ];
+    all.into_iter().filter(|(_, _, width)| *width > 0)
+}
+
+/// The column whose title is at a column inside the table of a width.
+pub(super) fn title_at(columns: usize, at: usize) -> Column {
+    let mut end = 2;
+    let found = titles(columns).find(|(_, _, width)| {
+        end += width + 1;
+        at < end
+    });
+    found.map_or(Column::Words, |(column, ..)| column)
+}
+
+/// The visible rows; only these are built.
+pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let Some(open) = &shared.task else { return Vec::new() };
+    let [set_width, id, tokens, expected, tags] = widths(columns);
+    let line = |(place, here): (usize, bool)| {
+        let index = prompts.shown[place] as usize;
+        let entry = prompts.entries.get(index)?;
+        let row = row(open, *entry)?;
+        let counted = match prompts.tokens.get(index).copied().unwrap_or(UNCOUNTED) {
+            UNCOUNTED => theme.glyph("…", "-").to_owned(),
+            UNCOUNTABLE => "?".to_owned(),
+            counted => counted.to_string(),
+        };
+        let mut spans = vec![Span::styled(if here { theme.glyph("▸", ">") } else { " " }, theme.style(Role::Accent))];
+        let mark = if prompts.marked.contains(&(index as u32)) { theme.glyph("●", "*") } else { " " };
+        spans.push(Span::styled(mark, theme.style(Role::Marked)));
+        let mut cell = |text: &str, width: usize, role: Role| {
+            if width > 0 {
+                spans.push(Span::styled(format!("{} ", padded(text, width, false)), theme.style(role)));
+            }
+        };
+        cell(entry.set.name(), set_width, Role::Faint);
+        cell(&row.id, id, Role::Text);
+        cell(&format!("{counted:>tokens$}"), tokens, Role::JsonNumber);
+        let (sign, role) = match prompts.expected.get(index).copied().unwrap_or_default() {
+            Expected::Unchecked if row.expected.is_some() => (theme.glyph("…", "."), Role::Faint),
+            Expected::Valid => (theme.glyph("✓", "y"), Role::Good),
+            Expected::Invalid(_) => (theme.glyph("✗", "x"), Role::Bad),
+            _ => (theme.glyph("·", "-"), Role::Faint),
+        };
+        cell(sign, expected, role);
+        cell(&row.tags.join(","), tags, Role::Faint);
+        let used: usize = spans.iter().map(Span::width).sum();
+        spans.extend(words(prompts, shared, row, columns.saturating_sub(used)));
+        let line = Line::from(spans);
+        Some(if here { line.style(theme.style(Role::Selected)) } else { line })
+    };
+    prompts.cursor.seen(count, prompts.shown.len()).filter_map(line).collect()
+}
+
+/// The beginning of the user's prompt, or the part that matches the filter.
+fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
+    let theme = &shared.theme;
+    let plain = || vec![Span::raw(padded(&first_words(row), columns, false))];
+    let filter = prompts.filter.text();
+    let Some(word) = plain_words(filter).first().map(|word| word.to_lowercase()) else { return plain() };
+    let text: Vec<char> = flat(row, SEARCHED_LETTERS).chars().collect();
+    let lower: Vec<char> = text.iter().map(|letter| letter.to_lowercase().next().unwrap_or(*letter)).collect();
+    let word: Vec<char> = word.chars().collect();
+    let Some(place) = lower.windows(word.len().max(1)).position(|window| window == word) else { return plain() };
+    // If the match would be cut off, the words before it are left out.
+    let start = if place + word.len() < columns { 0 } else { place.saturating_sub(columns / 3) };
+    let part =
+        |from: usize, to: usize| text.get(from..to.min(text.len())).unwrap_or_default().iter().collect::<String>();
+    let before = format!("{}{}", if start > 0 { "…" } else { "" }, part(start, place));
+    let found = part(place, place + word.len());
+    let rest =
+        padded(&part(place + word.len(), text.len()), columns.saturating_sub(before.width() + found.width()), false);
+    vec![Span::raw(before), Span::styled(found, theme.style(Role::Match)), Span::raw(rest)]
+}
+
+/// The selected row as the model sees it, and the expected answer.
+pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    let Some(row) = prompts.selected_row(shared) else { return vec![faint("no row is selected")] };
+    let Some(chat) = &prompts.chat else { return vec![faint("loading tokenizer ...")] };
+    let mut lines = Vec::new();
+    if let Some(Ok(counter)) = &prompts.counter
+        && let Some(note) = &counter.note
+    {
+        lines.push(Line::styled(format!("{} {note}", theme.glyph("▲", "!")), theme.style(Role::Warning)));
+    }
+    lines.extend(problem_lines(prompts, shared, chat));
+    lines.extend(token_lines(prompts, theme, chat));
+    match &chat.lines {
+        Ok(pieces) => lines.extend(pieces.iter().map(|pieces| {
+            let span = |(text, special): &(String, bool)| {
+                Span::styled(text.clone(), theme.style(if *special { Role::Special } else { Role::Text }))
+            };
+            Line::from(pieces.iter().map(span).collect::<Vec<_>>())
+        })),
+        Err(error) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
+    }
+    lines.push(faint(theme.glyph("▸ answer starts here", "> answer starts here")));
+    lines.push(Line::default());
+    match &chat.expected {
+        Some(expected) => {
+            lines.push(Line::styled("expected", theme.style(Role::Title)));
+            lines.extend(json::lines(theme, expected.trim_end(), &[]));
+        }
+        None => lines.push(faint(&format!("no expected answer: {} adds one", shared.key_of("prompts.expected")))),
+    }
+    let other: Vec<&str> = row
+        .fields
+        .keys()
+        .map(String::as_str)
+        .filter(|key| !["id", "messages", "expected", "tags"].contains(key))
+        .collect();
+    if !other.is_empty() {
+        lines.push(faint(&format!("other fields (passed to the scorer): {}", other.join(", "))));
+    }
+    lines
+}
+
+/// Problems of the selected row.
+fn problem_lines(prompts: &Prompts, shared: &Shared, chat: &Chat) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let line = |level: Level, text: String| {
+        let (mark, role) = sign_of(theme, level);
+        Line::styled(format!("{mark} {text}"), theme.style(role))
+    };
+    let invalid = chat.invalid.iter().map(|why| line(Level::Error, format!("expected answer is invalid: {why}")));
+    let place = prompts.cursor.at(prompts.shown.len()).and_then(|place| prompts.shown.get(place)).copied();
+    let health = match &prompts.health {
+        Some(Ok(health)) => Some(health),
+        _ => None,
+    };
+    let (file, number) = match prompts.selected_place(shared).zip(shared.task.as_ref()) {
+        Some(((set, number), open)) => (open.task.set_file(set).map(|file| open.task.label(file)), Some(number)),
+        None => (None, None),
+    };
+    let of_row = |group: &&Group| {
+        !group.title.starts_with("expected answer")
+            && place.is_some_and(|index| group.rows.binary_search(&index).is_ok())
+    };
+    let others = prompts.groups.iter().filter(of_row).map(|group| {
+        // Only the first findings of a kind have a message.
+        let found = health.and_then(|health| {
+            health.findings.iter().find(|finding| {
+                finding.kind.title() == group.title && finding.line == number && Some(&finding.file) == file.as_ref()
+            })
+        });
+        line(group.level, found.map_or_else(|| group.title.clone(), |finding| finding.message.clone()))
+    });
+    invalid.chain(others).collect()
+}
+
+/// Where the tokens of the prompt go, and the room that they leave.
+fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'static>> {
+    let (Some(tokens), Some(Ok(counter))) = (chat.tokens, &prompts.counter) else { return Vec::new() };
+    let template = tokens.prompt.saturating_sub(tokens.system + tokens.turns);
+    let room = counter.max_seq_len.saturating_sub(tokens.prompt);
+    let completion = room.min(counter.max_completion_tokens);
+    let mut spans = vec![
+        Span::styled(format!("{} tokens", tokens.prompt), theme.style(Role::Title)),
+        Span::styled(
+            format!(" ({}): system {}, prompt {}, template {template}", counter.name, tokens.system, tokens.turns),
+            theme.style(Role::Faint),
+        ),
+    ];
+    let mut lines = vec![Line::from(std::mem::take(&mut spans))];
+    let limit = format!("room for {room} of {}, completions at most {completion}", counter.max_seq_len);
+    spans.push(Span::styled(limit, theme.style(if room == 0 { Role::Bad } else { Role::Faint })));
+    if let Some(expected) = tokens.expected {
+        // One more for the end of the turn.
+        let fits = expected < completion;
+        let text =
+            if fits { "; expected answer ".to_owned() } else { "; too little for the expected answer: ".to_owned() };
+        spans.push(Span::styled(format!("{text}{expected}"), theme.style(if fits { Role::Faint } else { Role::Bad })));
+    }
+    lines.push(Line::from(spans));
+    lines
+}
+
+/// The changes that the template under edit makes to the row under the cursor.
+pub(super) fn template_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let faint = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    let help = "sections: === user, === system, === expected, === expected.FIELD, === tags; values: user, system, expected, id, tags and the row's own fields";
+    let Some(preview) = &prompts.template else { return vec![faint(help)] };
+    let mut lines = Vec::new();
+    for row in &preview.difference {
+        let line =
+            |sign: &str, text: &str, role: Role| Line::styled(format!("{sign} {}", visible(text)), theme.style(role));
+        match (row.kind, &row.before, &row.after) {
+            (Kind::Same, Some(text), _) => lines.push(line(" ", text, Role::Text)),
+            (_, before, after) => {
+                lines.extend(before.iter().map(|text| line("-", text, Role::Removed)));
+                lines.extend(after.iter().map(|text| line("+", text, Role::Added)));
+            }
+        }
+    }
+    lines.push(faint(help));
+    lines
+}
+
+/// Set and line of the finding under the cursor.
+pub(super) fn finding_place(prompts: &Prompts) -> Option<(PromptSet, usize)> {
+    prompts.groups.get(prompts.finding.at(prompts.groups.len())?)?.place
+}
+
+/// The head of the health report: what each set contains.
+pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let set = |set: &crate::dataset::health::SetHealth| {
+        let tokens = set
+            .prompt_tokens
+            .map_or_else(String::new, |(least, mean, most)| format!("  {least} to {most} tokens, mean {mean:.0}"));
+        Line::from(vec![
+            Span::styled(format!("{:<6}", set.set), theme.style(Role::Title)),
+            Span::raw(format!("{} rows{tokens}", set.rows)),
+        ])
+    };
+    let mut lines: Vec<Line<'static>> = match &prompts.health {
+        None => vec![Line::styled("checking the sets ...", theme.style(Role::Faint))],
+        Some(Err(error)) => vec![Line::styled(error.clone(), theme.style(Role::Bad))],
+        Some(Ok(health)) => health.sets.iter().map(set).collect(),
+    };
+    let checked = prompts.expected.iter().filter(|state| **state != Expected::Unchecked).count();
+    let of = |wanted: Expected| prompts.expected.iter().filter(|state| **state == wanted).count();
+    let (valid, absent) = (of(Expected::Valid), of(Expected::Absent));
+    let all = prompts.expected.len();
+    let sentence = match checked == all {
+        false => match shared.draft.unscored() {
+            Some(why) => format!("expected answers not checked: {why}"),
+            None => "checking expected answers ...".to_owned(),
+        },
+        true if absent == all => "no expected answers: rows are scored for validity only".to_owned(),
+        true => {
+            format!("expected answers: {valid} of {} valid", all - absent)
+                + &if absent > 0 { format!(", {absent} rows without") } else { String::new() }
+        }
+    };
+    let is_bad = checked == all && valid + absent < all;
+    lines.push(Line::styled(sentence, theme.style(if is_bad { Role::Bad } else { Role::Text })));
+    let count = |level: Level| {
+        prompts.groups.iter().filter(|group| group.level == level).map(|group| group.count).sum::<usize>()
+    };
+    let (errors, warnings): (usize, usize) = (count(Level::Error), count(Level::Warning));
+    let role = match (errors, warnings) {
+        (1.., _) => Role::Bad,
+        (_, 1..) => Role::Warning,
+        _ => Role::Good,
+    };
+    let sentence = match errors + warnings {
+        0 if checked < all || !matches!(prompts.health, Some(Ok(_))) => return lines,
+        0 => "no findings: no duplicates, no leaks, no secrets".to_owned(),
+        _ => format!("{errors} errors, {warnings} warnings; {} shows the rows", shared.key_of("prompts.finding")),
+    };
+    lines.push(Line::styled(sentence, theme.style(role)));
+    lines
+}
+
+fn sign_of(theme: &Theme, level: Level) -> (&'static str, Role) {
+    match level {
+        Level::Error => (theme.glyph("✗", "x"), Role::Bad),
+        Level::Warning => (theme.glyph("▲", "!"), Role::Warning),
+    }
+}
+
+/// `✗ expected answer: enum: 478 rows  /status "done" is not one of ...`
+pub(super) fn group_line(theme: &Theme, group: &Group, here: bool) -> Line<'static> {
+    let (mark, role) = sign_of(theme, group.level);
+    let rows = if group.rows.is_empty() { "finding" } else { "row" };
+    let plural = if group.count == 1 { "" } else { "s" };
+    let text = Line::from(vec![
+        Span::styled(if here { theme.glyph("▸", ">") } else { " " }, theme.style(Role::Accent)),
+        Span::styled(format!("{mark} "), theme.style(role)),
+        Span::styled(format!("{}: {} {rows}{plural}", group.title, group.count), theme.style(Role::Text)),
+        Span::styled(format!("  {}", visible(&group.example)), theme.style(Role::Faint)),
+    ]);
+    if here { text.style(theme.style(Role::Selected)) } else { text }
+}

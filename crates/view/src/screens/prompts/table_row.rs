@@ -1,0 +1,88 @@
+//! A row of the table: its position, its cells, its sort keys.
+
+use crate::dataset::PromptRow;
+use crate::shared::OpenTask;
+use crate::task::PromptSet;
+
+/// The most characters of a row that are shown and sorted by.
+const FIRST_LETTERS: usize = 200;
+
+/// The most characters of a row that are searched.
+pub(super) const SEARCHED_LETTERS: usize = 2_000;
+
+/// A row by its set and its index there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    pub set: PromptSet,
+    /// Its index in the set, from 0.
+    pub index: u32,
+}
+
+/// A column of the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Column {
+    /// The order of the files.
+    #[default]
+    File,
+    Id,
+    /// Tokens of the prompt.
+    Tokens,
+    /// The expected answer: invalid, absent, valid.
+    Expected,
+    Tags,
+    Words,
+}
+
+impl Column {
+    /// All, in the order of the sort key.
+    pub const ALL: [Self; 6] = [Self::File, Self::Id, Self::Tokens, Self::Expected, Self::Tags, Self::Words];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Id => "id",
+            Self::Tokens => "tokens",
+            Self::Expected => "expected",
+            Self::Tags => "tags",
+            Self::Words => "first words",
+        }
+    }
+
+    pub fn next(self) -> Self {
+        let place = Self::ALL.iter().position(|column| *column == self).unwrap_or(0);
+        Self::ALL[(place + 1) % Self::ALL.len()]
+    }
+}
+
+pub(super) fn row(open: &OpenTask, entry: Entry) -> Option<&PromptRow> {
+    open.rows.get(&entry.set)?.as_ref().ok()?.get(entry.index as usize)
+}
+
+/// The beginning of the user's prompt, on one line.
+pub(super) fn first_words(row: &PromptRow) -> String {
+    flat(row, FIRST_LETTERS)
+}
+
+/// The user's prompt on one line, truncated to a number of characters.
+pub(super) fn flat(row: &PromptRow, most: usize) -> String {
+    let turn = row.messages.iter().rev().find(|turn| turn.role == "user").or(row.messages.first());
+    let mut line = String::new();
+    for letter in turn.map_or("", |turn| turn.content.as_str()).chars().take(most) {
+        match letter.is_whitespace() || letter.is_control() {
+            true if line.is_empty() || line.ends_with(' ') => {}
+            true => line.push(' '),
+            false => line.push(letter),
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+/// Names before the colon in a filter such as `set:eval`.
+pub(super) const COLUMNS_OF_FILTER: [&str; 5] = ["set", "tag", "id", "expected", "is"];
+
+/// The words of a filter that name no column.
+pub(super) fn plain_words(filter: &str) -> Vec<&str> {
+    let is_plain = |word: &&str| word.split_once(':').is_none_or(|(key, _)| !COLUMNS_OF_FILTER.contains(&key));
+    filter.split_whitespace().filter(is_plain).collect()
+}

@@ -1,0 +1,375 @@
+//! The runs screen: the list of runs, and actions on them.
+
+pub mod actions;
+mod column_chooser;
+mod columns;
+mod detail;
+mod draw;
+mod export;
+mod group_detail;
+mod list_actions;
+mod matches;
+mod pipeline;
+mod removal;
+mod search_state;
+mod sweep_detail;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use search_state::Matches;
+
+use crate::message::{Command, ScreenState, Work};
+use crate::report::{self, Entry, Listing, RunGroup, RunRow, group_labels, group_values, order, unknown_field};
+use crate::run::{DiskUse, Field, RunFolders, disk_use};
+use crate::shared::Shared;
+use crate::study::{SweepFolder, SweepTable};
+use crate::widgets::filter::Filter;
+use crate::widgets::list_cursor::Cursor;
+
+const PIPELINE: &str = "pipeline";
+const LIST: &str = "runs";
+const DETAIL: &str = "details";
+/// Not in tab order: it takes the place of the details while columns are chosen.
+const COLUMNS: &str = "columns";
+/// Not in tab order: it takes the place of the list while the matches of a search are shown.
+const MATCHES: &str = "matches";
+
+#[derive(Debug)]
+pub struct Runs {
+    /// The visible rows, sorted.
+    shown: Vec<Row>,
+    /// The number of runs that the filter lets through.
+    filtered: usize,
+    /// A field, and the groups of runs by it.
+    group_by: Option<String>,
+    groups: Vec<Group>,
+    /// Values of the groups whose runs are visible.
+    expanded: BTreeSet<String>,
+    cursor: Cursor,
+    /// The entry under the cursor, so that it stays there when the list changes.
+    under: Option<RunPosition>,
+    /// The run that was opened last: the cursor goes to it once, as soon as it is in the list.
+    opened: Option<PathBuf>,
+    marked: BTreeSet<PathBuf>,
+    filter: Filter,
+    /// The last filter that could be parsed: it stays while a condition is being typed.
+    parsed: report::Filter,
+    filter_error: Option<String>,
+    sort: Sort,
+    pane: &'static str,
+    /// In the pipeline.
+    stage: Cursor,
+    /// The first visible line of the details.
+    detail_top: Cursor,
+    /// Disk usage of the run under the cursor.
+    disk: Option<(PathBuf, DiskUse)>,
+    /// The table of the sweep whose runs are the group under the cursor, by its tag.
+    sweep: Option<(String, SweepTable)>,
+    chooser: Chooser,
+    matches: Matches,
+}
+
+/// The cursor and the filter of the list of columns.
+#[derive(Debug, Default)]
+struct Chooser {
+    cursor: Cursor,
+    filter: Filter,
+}
+
+/// A row of the list: the index of a group, or of an entry of the listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Row {
+    Group(usize),
+    Run(usize),
+}
+
+/// Runs with the same value of a field.
+#[derive(Debug)]
+struct Group {
+    /// Identifies it.
+    value: String,
+    label: String,
+    /// Indices of entries of the listing.
+    entries: Vec<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum RunPosition {
+    Group(String),
+    Run(PathBuf),
+}
+
+/// The sort order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sort {
+    /// A field, `config.KEY`, or a metric.
+    field: String,
+    descending: bool,
+    /// Whether metrics are sorted by their moving average.
+    smoothed: bool,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self {
+            shown: Vec::new(),
+            filtered: 0,
+            group_by: None,
+            groups: Vec::new(),
+            expanded: BTreeSet::new(),
+            cursor: Cursor::default(),
+            under: None,
+            opened: None,
+            marked: BTreeSet::new(),
+            filter: Filter::default(),
+            parsed: report::Filter::default(),
+            filter_error: None,
+            sort: Sort { field: "created".to_owned(), descending: true, smoothed: false },
+            pane: LIST,
+            stage: Cursor::default(),
+            detail_top: Cursor::default(),
+            disk: None,
+            sweep: None,
+            chooser: Chooser::default(),
+            matches: Matches::default(),
+        }
+    }
+}
+
+impl ScreenState for Runs {
+    type Shared = Shared;
+}
+
+impl Runs {
+    /// Without runs the pipeline takes the place of list and details.
+    fn focus(&mut self, shared: &Shared, pane: &'static str) {
+        let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
+        self.pane = if is_empty && [LIST, DETAIL].contains(&pane) { PIPELINE } else { pane };
+    }
+
+    /// The row under the cursor; none while the matches of a search stand in place of the list.
+    fn row_under(&self) -> Option<Row> {
+        let at = self.cursor.at(self.shown.len()).filter(|_| self.pane != MATCHES)?;
+        self.shown.get(at).copied()
+    }
+
+    /// The run under the cursor.
+    fn entry<'a>(&self, shared: &'a Shared) -> Option<&'a Entry> {
+        let Some(Row::Run(index)) = self.row_under() else { return None };
+        shared.runs.listing.entries().get(index)
+    }
+
+    /// The group under the cursor.
+    fn group(&self) -> Option<&Group> {
+        let Some(Row::Group(index)) = self.row_under() else { return None };
+        self.groups.get(index)
+    }
+
+    fn row<'a>(&self, shared: &'a Shared) -> Option<&'a Arc<RunRow>> {
+        self.entry(shared).and_then(|entry| entry.row.as_ref().ok())
+    }
+
+    /// The runs that a mark under the cursor is of.
+    fn under_marks(&self, shared: &Shared) -> Vec<PathBuf> {
+        match self.row_under() {
+            Some(Row::Run(_)) => self.entry(shared).map(|entry| entry.path.clone()).into_iter().collect(),
+            Some(Row::Group(index)) => self.groups[index].paths(shared).cloned().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Marked runs that still exist, in the order of the list; without any, those under the cursor.
+    fn chosen(&self, shared: &Shared) -> Vec<PathBuf> {
+        let entries = shared.runs.listing.entries();
+        let marked = entries.iter().map(|entry| &entry.path).filter(|path| self.marked.contains(*path));
+        let marked: Vec<PathBuf> = marked.cloned().collect();
+        match () {
+            () if self.pane == MATCHES => Vec::new(),
+            () if marked.is_empty() => self.under_marks(shared),
+            () => marked,
+        }
+    }
+
+    /// Filters, sorts and groups again; the cursor stays where it was.
+    fn arrange(&mut self, shared: &Shared) {
+        let (entries, rows) = (shared.runs.listing.entries(), || rows_of(&shared.runs.listing));
+        match report::Filter::parse(self.filter.text()) {
+            Ok(filter) => {
+                self.filter_error = filter
+                    .fields()
+                    .iter()
+                    .find_map(|name| unknown_field(name, rows(), false))
+                    .filter(|_| rows().next().is_some());
+                self.parsed = filter;
+            }
+            Err(error) => self.filter_error = Some(error.to_string()),
+        }
+        let filter = &self.parsed;
+        let fits = |entry: &Entry| {
+            entry.row.as_ref().map_or_else(|_| filter.matches_id(&entry.id()), |row| filter.matches(row))
+        };
+        let shown = (0..entries.len()).filter(|index| fits(&entries[*index]));
+        let Sort { field, descending, smoothed } = &self.sort;
+        let key =
+            |index: usize| entries[index].row.as_ref().ok().and_then(|row| columns::sorted_by(row, field, *smoothed));
+        let mut keyed: Vec<_> = shown.map(|index| (key(index), index)).collect();
+        keyed.sort_by(|a, b| order(a.0.clone(), b.0.clone(), *descending));
+        let sorted: Vec<usize> = keyed.into_iter().map(|(_, index)| index).collect();
+        self.filtered = sorted.len();
+        self.groups = self.group_by.as_deref().map_or_else(Vec::new, |by| grouped(&sorted, by, &self.sort, shared));
+        self.shown = match self.group_by {
+            None => sorted.into_iter().map(Row::Run).collect(),
+            Some(_) => {
+                let runs = |group: &Group| {
+                    let seen = self.expanded.contains(&group.value);
+                    group.entries.iter().copied().filter(move |_| seen).map(Row::Run).collect::<Vec<_>>()
+                };
+                let rows = self.groups.iter().enumerate();
+                rows.flat_map(|(index, group)| [vec![Row::Group(index)], runs(group)].concat()).collect()
+            }
+        };
+        let at = self.cursor.index;
+        let opened = self.opened.clone().map(RunPosition::Run);
+        if opened.is_some() && self.shown.iter().any(|row| Some(self.under_row(*row, shared)) == opened) {
+            (self.under, self.opened) = (opened, None);
+        }
+        let same = |row: Row| Some(self.under_row(row, shared)) == self.under;
+        // With tags, a run may be in several groups.
+        let places = (0..self.shown.len()).filter(|place| same(self.shown[*place]));
+        let place = places.min_by_key(|place| place.abs_diff(at));
+        self.cursor.index = place.unwrap_or(self.cursor.at(self.shown.len()).unwrap_or(0));
+    }
+
+    fn under_row(&self, row: Row, shared: &Shared) -> RunPosition {
+        match row {
+            Row::Group(index) => RunPosition::Group(self.groups[index].value.clone()),
+            Row::Run(index) => RunPosition::Run(shared.runs.listing.entries()[index].path.clone()),
+        }
+    }
+}
+
+impl Group {
+    fn paths<'a>(&self, shared: &'a Shared) -> impl Iterator<Item = &'a PathBuf> {
+        let entries = shared.runs.listing.entries();
+        self.entries.iter().filter_map(|index| Some(&entries.get(*index)?.path)).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Its readable runs.
+    fn runs<'a>(&self, shared: &'a Shared) -> RunGroup<'a> {
+        let entries = shared.runs.listing.entries();
+        let runs = self.entries.iter().filter_map(|index| entries.get(*index)?.row.as_deref().ok()).collect();
+        RunGroup { value: self.value.clone(), runs }
+    }
+}
+
+/// Groups entries, by the mean of the sorted field if it is a number, else in the order of their first runs.
+fn grouped(sorted: &[usize], by: &str, sort: &Sort, shared: &Shared) -> Vec<Group> {
+    let entries = shared.runs.listing.entries();
+    let mut groups: Vec<Group> = Vec::new();
+    for &index in sorted {
+        let values =
+            entries[index].row.as_ref().map_or_else(|_| vec!["unreadable".to_owned()], |row| group_values(row, by));
+        for value in values {
+            match groups.iter_mut().find(|group| group.value == value) {
+                Some(group) => group.entries.push(index),
+                None => groups.push(Group { label: value.clone(), value, entries: vec![index] }),
+            }
+        }
+    }
+    let mean =
+        |group: &Group| group.runs(shared).mean(&sort.field, sort.smoothed).map(|found| Field::Number(found.mean));
+    let mut keyed: Vec<_> = groups.into_iter().map(|group| (mean(&group), group)).collect();
+    keyed.sort_by(|a, b| order(a.0.clone(), b.0.clone(), sort.descending));
+    let mut groups: Vec<Group> = keyed.into_iter().map(|(_, group)| group).collect();
+    let labels = group_labels(&groups.iter().map(|group| group.runs(shared)).collect::<Vec<_>>(), by);
+    groups.iter_mut().zip(labels).for_each(|(group, label)| group.label = label);
+    groups
+}
+
+/// The readable runs.
+fn rows_of(listing: &Listing) -> impl Iterator<Item = &RunRow> + Clone {
+    listing.entries().iter().filter_map(|entry| entry.row.as_deref().ok())
+}
+
+/// After a cursor move: measures the folder of the run under it, unless that was done, or reads the sweep of the group.
+fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let under = runs.row_under().map(|row| runs.under_row(row, shared));
+    if under != runs.under && (under.is_some() || runs.shown.is_empty()) {
+        runs.detail_top = Cursor::default();
+        runs.under = under;
+    }
+    let measured = runs.disk.as_ref().map(|(path, _)| RunPosition::Run(path.clone()));
+    if measured == runs.under { Vec::new() } else { measure(runs, shared) }
+}
+
+fn measure(runs: &Runs, shared: &Shared) -> Vec<Command> {
+    match runs.under.clone() {
+        Some(RunPosition::Run(path)) => vec![Work::latest(
+            "runs.disk",
+            move |_| (disk_use(&path), path),
+            |runs: &mut Runs, _, (disk, path)| {
+                // The cursor may have moved, or come back to a run that was measured.
+                if runs.under.as_ref() == Some(&RunPosition::Run(path.clone())) {
+                    runs.disk = Some((path, disk));
+                }
+                Vec::new()
+            },
+        )],
+        Some(RunPosition::Group(tag)) if runs.group_by.as_deref() == Some("tags") => {
+            vec![read_sweep(tag, shared.options.run_folders.clone())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Reads the sweep of a tag, if it is one's.
+fn read_sweep(tag: String, places: RunFolders) -> Command {
+    let table = move || {
+        let table = SweepFolder::find(&places, &tag).ok().map(|(folder, sweep)| SweepTable::for_sweep(&folder, sweep));
+        table.map(|table| (tag, table))
+    };
+    Work::latest(
+        "runs.sweep",
+        move |_| table(),
+        |runs: &mut Runs, _, table| {
+            runs.sweep = table;
+            Vec::new()
+        },
+    )
+}
+
+/// Why there is no run for an action.
+fn no_run(runs: &Runs, shared: &Shared) -> Option<String> {
+    match () {
+        () if runs.entry(shared).is_some() => None,
+        () if runs.pane == MATCHES => Some(format!("close the matches first ({})", shared.key_of("runs.match.close"))),
+        () if runs.group().is_some() => {
+            Some(format!("a group is selected, not a run: {} shows its runs", shared.key_of("runs.open")))
+        }
+        () => Some("no run selected".to_owned()),
+    }
+}
+
+/// The same, also if it cannot be read.
+fn no_readable(runs: &Runs, shared: &Shared) -> Option<String> {
+    let error = || {
+        runs.entry(shared)
+            .and_then(|entry| entry.row.as_ref().err())
+            .map(|error| format!("cannot read this run: {error}"))
+    };
+    no_run(runs, shared).or_else(error)
+}
+
+/// Why there are no runs for an action on the marked ones, or those under the cursor.
+fn none_chosen(runs: &Runs, shared: &Shared) -> Option<String> {
+    let chosen = runs.chosen(shared);
+    if chosen.is_empty() {
+        return no_run(runs, shared);
+    }
+    let entries = shared.runs.listing.entries().iter().filter(|entry| chosen.contains(&entry.path));
+    let (readable, broken): (Vec<&Entry>, Vec<&Entry>) = entries.partition(|entry| entry.row.is_ok());
+    let first = broken.first().and_then(|entry| entry.row.as_ref().err());
+    first.filter(|_| readable.is_empty()).map(|error| format!("cannot read this run: {error}"))
+}

@@ -1,0 +1,401 @@
+//! The actions of the runs screen, its keys and mouse, and its reaction to changes.
+
+use crossterm::event::{KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+
+use super::{
+    COLUMNS, DETAIL, LIST, MATCHES, PIPELINE, Row, Runs, column_chooser, draw, export, list_actions, matches, measure,
+    no_readable, no_run, none_chosen, pipeline, removal, under_cursor,
+};
+use crate::action::Scope;
+use crate::message::{Change, Command};
+use crate::report::Entry;
+use crate::run_control::{self, Controls, Target};
+use crate::screen::{self, Definition};
+use crate::screens::Screen;
+use crate::shared::Shared;
+use crate::widgets::filter::Filter;
+
+/// How often the runs are listed while the screen is in front, milliseconds.
+const LOOK_MS: u64 = 2_000;
+
+type Action = screen::Action<Runs>;
+
+pub const SCREEN: Definition<Runs> = Definition {
+    title: "Runs",
+    help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, group, choose columns, search completions, compare, export.",
+    panes: &[PIPELINE, LIST, DETAIL],
+    actions: ACTIONS,
+    pane: |runs| runs.pane,
+    focus: |runs, shared, pane| runs.focus(shared, pane),
+    is_typing: |runs| runs.filter.is_typing || (runs.pane == COLUMNS && runs.chooser.filter.is_typing),
+    on_key,
+    on_paste: |runs, shared, text| {
+        if runs.pane == COLUMNS {
+            runs.chooser.filter.paste(text);
+        } else if runs.filter.paste(text) {
+            runs.arrange(shared);
+        }
+        under_cursor(runs, shared)
+    },
+    mouse,
+    opens: |runs, shared, (column, row)| {
+        draw::row_at(runs, shared, column, row).is_some() || draw::stage_at(runs, shared, column, row).is_some()
+    },
+    on_show: |_, shared| shared.look_for_runs(),
+    on_change,
+    draw: draw::draw,
+    ..Definition::PLAIN
+};
+
+const HERE: Scope = Scope::Screen(Screen::Runs);
+
+const ACTIONS: &[Action] = &[
+    Action::new("runs.pipeline.open", "Open stage", "open", &["enter"], STAGES, pipeline::open),
+    Action::new("runs.open", "Open run", "open", &["enter"], HERE, list_actions::open)
+        .also(&["attach", "show", "view", "describe"])
+        .unless(|runs, shared| {
+            over_list(runs).or_else(|| no_readable(runs, shared).filter(|_| runs.group().is_none()))
+        }),
+    Action::new("runs.start", "Start run", "start run", &["L"], HERE, |_, _| vec![Command::Perform("launch.start")])
+        .also(&["new run", "train"])
+        .unless(|_, shared| shared.no_task()),
+    Action::new("runs.filter", "Filter runs", "filter", &["/"], HERE, |runs, _| {
+        runs.filter.is_typing = true;
+        runs.pane = LIST;
+        Vec::new()
+    })
+    .also(&["find", "search"])
+    .asking()
+    .unless(|runs, shared| {
+        over_list(runs).or_else(|| shared.runs.listing.entries().is_empty().then(|| "no runs in the list".to_owned()))
+    }),
+    Action::new("runs.leave_filter", "Clear filter", "", &["esc"], HERE, leave_filter).unless(|runs, shared| {
+        let nothing = runs.group_by.is_none()
+            && !runs.filter.is_shown()
+            && runs.marked.is_empty()
+            && !shared.zoomed
+            && (runs.pane == LIST || shared.runs.listing.entries().is_empty());
+        nothing.then(|| "no filter, marks or groups to clear".to_owned())
+    }),
+    Action::new("runs.mark", "Toggle mark", "mark", &["space"], HERE, list_actions::mark)
+        .also(&["select"])
+        .unless(|runs, shared| no_run(runs, shared).filter(|_| runs.group().is_none())),
+    Action::new("runs.mark_all", "Mark all runs", "", &["A"], HERE, list_actions::mark_all)
+        .also(&["select all", "unmark all"])
+        .unless(|runs, _| (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())),
+    Action::new("runs.compare", "Compare marked runs", "compare", &["c"], HERE, list_actions::compare)
+        .also(&["diff"])
+        .unless(|runs, shared| {
+            let several = runs.chosen(shared).len() > 1;
+            (!several).then(|| format!("mark two or more runs first ({})", shared.key_of("runs.mark")))
+        }),
+    Action::new("runs.versus", "Compare answers", "answers", &["v"], HERE, list_actions::versus)
+        .also(&["answers"])
+        .unless(|runs, shared| {
+            no_readable(runs, shared)
+                .or_else(|| (runs.chosen(shared).len() > 3).then(|| "mark at most three runs".to_owned()))
+        }),
+    Action::new("runs.overlay", "Overlay marked runs", "overlay", &["o"], HERE, list_actions::overlay).unless(
+        |runs, shared| {
+            no_readable(runs, shared).or_else(|| {
+                runs.marked.is_empty().then(|| format!("mark at least one run first ({})", shared.key_of("runs.mark")))
+            })
+        },
+    ),
+    run_control::pause(),
+    run_control::resume(),
+    run_control::checkpoint(),
+    run_control::eval(),
+    run_control::stop(),
+    run_control::kill(),
+    run_control::note(),
+    Action::new("runs.tag", "Edit tags", "tag", &["t"], HERE, export::tag)
+        .also(&["tag", "label"])
+        .asking()
+        .unless(none_chosen),
+    Action::new("runs.rename", "Rename run", "", &["n"], HERE, list_actions::rename)
+        .also(&["rename", "name", "title"])
+        .asking()
+        .unless(no_readable),
+    Action::new("runs.search", "Search completions", "search", &["f"], HERE, matches::ask)
+        .also(&["search completions", "grep", "find text", "search rollouts"])
+        .asking()
+        .unless(none_chosen),
+    Action::new("runs.group", "Group runs", "group", &["b"], HERE, list_actions::group_by)
+        .also(&["group by", "seeds", "mean", "aggregate"])
+        .asking()
+        .unless(|runs, shared| {
+            let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
+            none.then(|| "no runs in the list".to_owned())
+        }),
+    Action::new("runs.sweeps", "Toggle sweeps", "", &["B"], HERE, list_actions::toggle_sweeps)
+        .also(&["sweep", "study", "group by tags", "grid"])
+        .unless(|runs, shared| {
+            let none = shared.runs.listing.entries().is_empty() || runs.pane == MATCHES;
+            none.then(|| "no runs in the list".to_owned())
+        }),
+    Action::new("runs.columns", "Choose columns", "columns", &["m", "|"], HERE, column_chooser::open)
+        .also(&["columns", "fields", "wide"])
+        .unless(|runs, _| (runs.pane == MATCHES).then(|| "close the matches first".to_owned())),
+    Action::new("runs.sort_next", "Sort by next column", "", &[">"], HERE, |runs, shared| {
+        list_actions::sort_by_column(runs, shared, 1)
+    }),
+    Action::new("runs.sort_previous", "Sort by previous column", "", &["<"], HERE, |runs, shared| {
+        list_actions::sort_by_column(runs, shared, -1)
+    }),
+    Action::new("runs.sort_turn", "Reverse sort", "", &["R"], HERE, |runs, shared| {
+        runs.sort.descending = !runs.sort.descending;
+        runs.arrange(shared);
+        Vec::new()
+    })
+    .also(&["descending", "ascending"]),
+    Action::new("runs.sort_by", "Sort by field", "sort", &["s"], HERE, list_actions::sort_by)
+        .also(&["sort", "order"])
+        .asking(),
+    Action::new("runs.smoothed", "Toggle smoothed sort", "", &["S"], HERE, |runs, shared| {
+        runs.sort.smoothed = !runs.sort.smoothed;
+        runs.arrange(shared);
+        let how = if runs.sort.smoothed { "moving average (about 10 steps)" } else { "last value" };
+        shared.say(format!("metrics sorted by {how}"));
+        Vec::new()
+    }),
+    Action::new("runs.html", "Export HTML", "", &["w"], HERE, export::html)
+        .also(&["export", "report"])
+        .asking()
+        .unless(none_chosen),
+    Action::new("runs.csv", "Export CSV", "", &["W"], HERE, export::csv).also(&["export"]).asking().unless(none_chosen),
+    Action::new("runs.tensorboard", "Export TensorBoard", "", &["alt-w"], HERE, export::event_files)
+        .also(&["export", "tfevents"])
+        .asking()
+        .unless(none_chosen),
+    Action::new("runs.table", "Export list", "", &["T"], HERE, export::list)
+        .also(&["export table", "export list"])
+        .asking()
+        .unless(|runs, _| (runs.filtered == 0 || runs.pane == MATCHES).then(|| "no runs in the list".to_owned())),
+    Action::new("runs.promote", "Export checkpoint", "", &["P"], HERE, export::promote)
+        .also(&["promote", "export checkpoint", "export adapter"])
+        .asking()
+        .unless(|runs, shared| {
+            let none =
+                || runs.row(shared).filter(|row| row.checkpoints.is_empty()).map(|_| "no checkpoint yet".to_owned());
+            no_readable(runs, shared).or_else(none)
+        }),
+    Action::new("runs.remove", "Delete run", "", &["d", "delete"], HERE, removal::remove)
+        .also(&["delete", "remove", "rm"])
+        .unless(removal::no_removal),
+    Action::new("runs.copy", "Copy run id", "", &["y"], HERE, |runs, shared| {
+        let id = runs.entry(shared).map(crate::report::Entry::id);
+        id.into_iter().map(Command::Copy).collect()
+    })
+    .also(&["yank", "clipboard"])
+    .unless(no_run),
+    Action::new("runs.demonstration", "Open recorded run", "", &["D"], HERE, list_actions::open_recording).also(&[
+        "demo",
+        "example",
+        "sample run",
+        "tour",
+    ]),
+    Action::new("runs.columns.toggle", "Toggle column", "show", &["space", "enter"], CHOOSER, column_chooser::toggle),
+    Action::new("runs.columns.left", "Move column left", "left", &["K", "shift-up"], CHOOSER, |runs, shared| {
+        column_chooser::shift(runs, shared, false)
+    }),
+    Action::new("runs.columns.right", "Move column right", "right", &["J", "shift-down"], CHOOSER, |runs, shared| {
+        column_chooser::shift(runs, shared, true)
+    }),
+    Action::new("runs.columns.filter", "Find column", "find", &["/"], CHOOSER, |runs, _| {
+        runs.chooser.filter.is_typing = true;
+        Vec::new()
+    })
+    .asking(),
+    Action::new("runs.columns.reset", "Reset columns", "", &["backspace", "delete"], CHOOSER, column_chooser::reset)
+        .unless(|_, shared| shared.options.runs_columns.is_none().then(|| "these are the usual columns".to_owned())),
+    Action::new("runs.columns.close", "Close columns", "close", &["esc"], CHOOSER, column_chooser::leave),
+    Action::new("runs.match.open", "Open step of match", "open", &["enter"], FOUND, matches::open)
+        .unless(matches::none),
+    Action::new("runs.match.copy", "Copy completion", "copy", &["y"], FOUND, matches::copy).unless(matches::none),
+    Action::new("runs.match.again", "Search again", "search", &["f", "/"], FOUND, matches::again).asking(),
+    Action::new("runs.match.close", "Close matches", "close", &["esc"], FOUND, matches::close),
+];
+
+const STAGES: Scope = Scope::Pane(Screen::Runs, PIPELINE);
+const CHOOSER: Scope = Scope::Pane(Screen::Runs, COLUMNS);
+const FOUND: Scope = Scope::Pane(Screen::Runs, MATCHES);
+
+impl Controls for Runs {
+    const SCREEN: Screen = Screen::Runs;
+    const ACTIONS: [(&'static str, &'static str); 7] = [
+        ("runs.pause", "pause"),
+        ("runs.resume", "resume"),
+        ("runs.checkpoint", ""),
+        ("runs.eval", ""),
+        ("runs.stop", "stop"),
+        ("runs.stop_now", ""),
+        ("runs.annotate", ""),
+    ];
+
+    fn target(&self, shared: &Shared) -> Result<Target, String> {
+        let why = || no_readable(self, shared).unwrap_or_default();
+        let run = self.row(shared).ok_or_else(why)?;
+        let directory = &run.directory;
+        let (id, name) = (directory.id().to_owned(), directory.name().to_owned());
+        Ok(Target { path: directory.path().to_owned(), id, name, status: run.status })
+    }
+}
+
+/// Leaves the innermost: typing, zoom, the details, the filter, the marks.
+fn leave_filter(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    if runs.filter.is_typing {
+        runs.filter.is_typing = false;
+    } else if shared.zoomed {
+        shared.zoomed = false;
+    } else if runs.pane != LIST {
+        runs.pane = LIST;
+    } else if !runs.filter.text().is_empty() {
+        runs.filter = Filter::default();
+        runs.arrange(shared);
+    } else if !runs.marked.is_empty() {
+        runs.marked.clear();
+    } else {
+        runs.group_by = None;
+        runs.arrange(shared);
+    }
+    under_cursor(runs, shared)
+}
+
+/// Why an action whose key has another meaning there is blocked: columns or matches have the focus.
+fn over_list(runs: &Runs) -> Option<String> {
+    match runs.pane {
+        COLUMNS => Some("close the columns first".to_owned()),
+        MATCHES => Some("close the matches first".to_owned()),
+        _ => None,
+    }
+}
+
+fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Second if is_looked_at(shared) && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS => {
+            shared.look_for_runs()
+        }
+        Change::Runs { first, news } => {
+            runs.arrange(shared);
+            runs.focus(shared, runs.pane);
+            if !shared.runs.listed {
+                return Vec::new();
+            }
+            let mut commands = under_cursor(runs, shared);
+            if *news && commands.is_empty() {
+                commands = measure(runs, shared);
+            }
+            commands.extend(show_live(shared, *first));
+            commands
+        }
+        Change::CurrentRun => {
+            runs.opened.clone_from(&shared.current);
+            runs.arrange(shared);
+            if runs.opened.is_none() { under_cursor(runs, shared) } else { Vec::new() }
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether the list is visible, or the live screen waits for a run.
+fn is_looked_at(shared: &Shared) -> bool {
+    shared.screen == Screen::Runs || (shared.screen == Screen::Live && shared.current.is_none())
+}
+
+/// If no run is open yet, opens the newest active one; at the start, before any key, goes to its screen.
+fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
+    let is_live = |entry: &&Entry| entry.row.as_ref().is_ok_and(|row| row.is_active());
+    let newest = shared.runs.listing.entries().iter().rev().find(is_live).map(|entry| (entry.path.clone(), entry.id()));
+    let Some((path, id)) = newest.filter(|_| shared.current.is_none()) else { return Vec::new() };
+    let mut commands = vec![Command::ShowRun(path)];
+    if is_start && shared.keys == 0 && shared.screen == Screen::Runs {
+        shared.say(format!("{id} is active: {} lists all runs", shared.key_of("screen.runs")));
+        commands.push(Command::GoTo(Screen::Live));
+    }
+    commands
+}
+
+fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if runs.filter.is_typing {
+        if runs.filter.key(event) {
+            runs.arrange(shared);
+        }
+        return under_cursor(runs, shared);
+    }
+    match runs.pane {
+        COLUMNS => {
+            column_chooser::on_key(runs, shared, event);
+            return Vec::new();
+        }
+        MATCHES => {
+            matches::on_key(runs, shared, event);
+            return Vec::new();
+        }
+        _ => {}
+    }
+    runs.opened = None;
+    let page = draw::page_rows(runs, shared);
+    if runs.pane == PIPELINE {
+        runs.stage.key(event, pipeline::COUNT, pipeline::COUNT);
+        return Vec::new();
+    }
+    if runs.pane == DETAIL {
+        let length = draw::detail_rows(runs, shared);
+        runs.detail_top.key(event, page, length);
+        return Vec::new();
+    }
+    let length = runs.shown.len();
+    if runs.cursor.key(event, page, length) { under_cursor(runs, shared) } else { Vec::new() }
+}
+
+/// A click selects; on the marks, or with ctrl, it marks too, and with shift everything up to the row.
+fn mouse(runs: &mut Runs, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    runs.opened = None;
+    let length = runs.shown.len();
+    let is_search = runs.pane == MATCHES;
+    match event.kind {
+        MouseEventKind::ScrollDown if is_search => matches::go(runs, 3),
+        MouseEventKind::ScrollUp if is_search => matches::go(runs, -3),
+        MouseEventKind::Down(MouseButton::Left) if is_search => matches::click(runs, shared, event.row),
+        MouseEventKind::ScrollDown => runs.cursor.go(1, length),
+        MouseEventKind::ScrollUp => runs.cursor.go(-1, length),
+        MouseEventKind::Down(MouseButton::Left) => match draw::row_at(runs, shared, event.column, event.row) {
+            Some(row) => {
+                let before = runs.cursor.index.min(row)..=runs.cursor.index.max(row);
+                runs.cursor.index = row;
+                if event.modifiers.contains(KeyModifiers::SHIFT) {
+                    let between = before.filter_map(|place| match runs.shown.get(place)? {
+                        Row::Run(index) => Some(shared.runs.listing.entries().get(*index)?.path.clone()),
+                        Row::Group(_) => None,
+                    });
+                    let between: Vec<_> = between.collect();
+                    runs.marked.extend(between);
+                } else if event.modifiers.contains(KeyModifiers::CONTROL) || draw::is_mark(runs, shared, event.column) {
+                    let under = runs.under_marks(shared);
+                    list_actions::toggle_marks(runs, under);
+                }
+            }
+            None => {
+                if let Some(stage) = draw::stage_at(runs, shared, event.column, event.row) {
+                    runs.stage.index = stage;
+                    runs.focus(shared, PIPELINE);
+                    return Vec::new();
+                }
+                if let Some(area) = draw::chooser_at(runs, shared, event.column, event.row) {
+                    return column_chooser::click(runs, shared, area, event.row);
+                }
+                if let Some(field) = draw::title_at(runs, shared, event.column, event.row) {
+                    list_actions::sort_by_title(runs, shared, &field);
+                }
+                return Vec::new();
+            }
+        },
+        _ => return Vec::new(),
+    }
+    if is_search {
+        return Vec::new();
+    }
+    runs.pane = LIST;
+    under_cursor(runs, shared)
+}

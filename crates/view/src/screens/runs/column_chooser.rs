@@ -1,0 +1,177 @@
+//! Chooses the columns of the list; the choice is kept in the user's configuration file.
+
+use crossterm::event::KeyEvent;
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::text::{Line, Span};
+use ratatui::widgets::Paragraph;
+
+use super::{COLUMNS, Chooser, LIST, Runs, columns, rows_of};
+use crate::message::{Command, Work};
+use crate::pane::framed;
+use crate::settings;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::widgets::check_list::{self, CheckRow};
+use crate::widgets::filter::Filter;
+use crate::widgets::list_cursor::Cursor;
+
+/// Opens or closes the list of columns.
+pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    if runs.pane == COLUMNS {
+        return close(runs, shared);
+    }
+    runs.pane = COLUMNS;
+    runs.chooser = Chooser::default();
+    Vec::new()
+}
+
+fn close(runs: &mut Runs, shared: &Shared) -> Vec<Command> {
+    runs.focus(shared, LIST);
+    Vec::new()
+}
+
+/// Leaves the innermost: the filter, the list.
+pub(super) fn leave(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    if runs.chooser.filter.is_shown() {
+        let under = under(runs, shared);
+        runs.chooser.filter = Filter::default();
+        if let Some((_, field)) = under {
+            go_to(runs, shared, &field);
+        }
+        return Vec::new();
+    }
+    close(runs, shared)
+}
+
+fn chosen(shared: &Shared) -> Vec<String> {
+    shared.options.runs_columns.clone().unwrap_or_else(columns::usual)
+}
+
+/// The chosen columns in their order, then all others that the filter lets through.
+fn listed(runs: &Runs, shared: &Shared) -> Vec<(bool, String)> {
+    let (chosen, filter) = (chosen(shared), runs.chooser.filter.text().to_lowercase());
+    let offered = columns::offered(rows_of(&shared.runs.listing));
+    let others = offered.into_iter().filter(|field| !chosen.contains(field)).map(|field| (false, field));
+    let all: Vec<(bool, String)> = chosen.iter().map(|field| (true, field.clone())).chain(others).collect();
+    all.into_iter().filter(|(_, field)| field.to_lowercase().contains(&filter)).collect()
+}
+
+fn under(runs: &Runs, shared: &Shared) -> Option<(bool, String)> {
+    let listed = listed(runs, shared);
+    listed.get(runs.chooser.cursor.at(listed.len())?).cloned()
+}
+
+/// Shows or hides the column under the cursor, which stays on its row.
+pub(super) fn toggle(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let Some((is_chosen, field)) = under(runs, shared) else { return Vec::new() };
+    let mut columns = chosen(shared);
+    if is_chosen {
+        columns.retain(|other| *other != field);
+    } else {
+        columns.push(field.clone());
+    }
+    if columns.is_empty() {
+        shared.complain("at least one column stays");
+        return Vec::new();
+    }
+    let commands = set(shared, Some(columns));
+    go_to(runs, shared, &field);
+    commands
+}
+
+/// Moves the column under the cursor to the left or to the right.
+pub(super) fn shift(runs: &mut Runs, shared: &mut Shared, right: bool) -> Vec<Command> {
+    let Some((true, field)) = under(runs, shared) else { return Vec::new() };
+    let mut columns = chosen(shared);
+    let Some(at) = columns.iter().position(|other| *other == field) else { return Vec::new() };
+    let to = if right { at + 1 } else { at.wrapping_sub(1) };
+    if to >= columns.len() {
+        return Vec::new();
+    }
+    columns.swap(at, to);
+    let commands = set(shared, Some(columns));
+    go_to(runs, shared, &field);
+    commands
+}
+
+/// Restores the usual columns.
+pub(super) fn reset(_: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    set(shared, None)
+}
+
+fn go_to(runs: &mut Runs, shared: &Shared, field: &str) {
+    let place = listed(runs, shared).iter().position(|(_, other)| other == field);
+    runs.chooser.cursor.index = place.unwrap_or(runs.chooser.cursor.index);
+}
+
+/// Applies the columns and writes them into the configuration file.
+fn set(shared: &mut Shared, columns: Option<Vec<String>>) -> Vec<Command> {
+    shared.options.runs_columns.clone_from(&columns);
+    let Some(file) = shared.options.appearance.config_file() else { return Vec::new() };
+    let write = move || settings::save_list(&file, "runs_columns", columns.as_deref().unwrap_or_default());
+    vec![Work::latest(
+        "runs.columns",
+        move |_| write(),
+        |_: &mut Runs, shared, outcome| {
+            if let Err(error) = outcome {
+                shared.complain(format!("columns are not saved: {error}"));
+            }
+            Vec::new()
+        },
+    )]
+}
+
+pub(super) fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) {
+    if runs.chooser.filter.is_typing {
+        if runs.chooser.filter.key(event) {
+            runs.chooser.cursor = Cursor::default();
+        }
+        return;
+    }
+    let (page, length) = (shared.body().height as usize / 2, listed(runs, shared).len());
+    runs.chooser.cursor.key(event, page, length);
+}
+
+/// Shows or hides the column at a row of the pane.
+pub(super) fn click(runs: &mut Runs, shared: &mut Shared, area: Rect, row: u16) -> Vec<Command> {
+    let above = 2 + u16::from(runs.chooser.filter.is_shown());
+    let (line, rows) = (row.checked_sub(area.y + above), area.height.saturating_sub(above + 1) as usize);
+    let place = line.and_then(|line| runs.chooser.cursor.row_at(line as usize, rows, listed(runs, shared).len()));
+    let Some(place) = place else { return Vec::new() };
+    runs.chooser.cursor.index = place;
+    toggle(runs, shared)
+}
+
+pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let (theme, listed) = (&shared.theme, listed(runs, shared));
+    let inside = framed(theme, "Columns", runs.pane == COLUMNS, frame, area);
+    let mut lines = Vec::new();
+    if runs.chooser.filter.is_shown() {
+        lines.push(runs.chooser.filter.line(theme, inside.width as usize));
+    }
+    let key = |id| Span::styled(shared.key_of(id), theme.style(Role::Key));
+    lines.push(Line::from(vec![
+        key("runs.columns.toggle"),
+        Span::raw(" show or hide  "),
+        key("runs.columns.left"),
+        Span::raw(" "),
+        key("runs.columns.right"),
+        Span::raw(" move  "),
+        key("runs.columns.filter"),
+        Span::raw(" find  "),
+        key("runs.columns.reset"),
+        Span::raw(" reset"),
+    ]));
+    let rows = (inside.height as usize).saturating_sub(lines.len());
+    let row = runs.row(shared);
+    let value = |field: &str| Some(crate::report::field_text(field, &row?.field(field, false)?));
+    let column = |(is_chosen, field): &(bool, String)| CheckRow {
+        on: is_chosen.then(String::new),
+        label: field.clone(),
+        beside: value(field).unwrap_or_default(),
+    };
+    let all: Vec<CheckRow> = listed.iter().map(column).collect();
+    lines.extend(check_list::lines(theme, runs.chooser.cursor, rows, &all, "no field or metric matches"));
+    frame.render_widget(Paragraph::new(lines), inside);
+}

@@ -1,0 +1,245 @@
+//! Actions on the list of runs: open, mark, sort, group, rename, compare.
+
+use std::path::PathBuf;
+
+use super::{Row, Runs, columns, rows_of, under_cursor};
+use crate::command_log::CommandLine;
+use crate::format::short_id;
+use crate::message::{Command, Work};
+use crate::popup::{Ask, Page, Popup};
+use crate::report::{Report, RunComparison, base_and_trained, result_on, unknown_field, wrong_grouping};
+use crate::run::{HELD_OUT_SETS, RunDirectory, check_name, rename_run, unpack_recording};
+use crate::screens::Screen;
+use crate::shared::{self, Shared};
+
+/// Opens the run under the cursor, or shows or hides the runs of the group under it.
+pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    if let Some(value) = runs.group().map(|group| group.value.clone()) {
+        if !runs.expanded.remove(&value) {
+            runs.expanded.insert(value);
+        }
+        runs.arrange(shared);
+        return Vec::new();
+    }
+    let Some(path) = runs.entry(shared).map(|entry| entry.path.clone()) else { return Vec::new() };
+    shared.overlay.clear();
+    vec![Command::ShowRun(path), Command::GoTo(Screen::Live)]
+}
+
+/// Opens the run under the cursor with the marked ones as overlays. Of several marked runs without it, the newest is
+/// opened: marking moves the cursor on, to a run that need not be meant.
+pub(super) fn overlay(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let chosen = runs.chosen(shared);
+    let under = runs.entry(shared).map(|entry| entry.path.clone());
+    let path = under.filter(|path| chosen.len() < 2 || chosen.contains(path)).or_else(|| chosen.last().cloned());
+    let Some(path) = path else { return Vec::new() };
+    let others: Vec<_> = chosen.into_iter().filter(|other| *other != path).collect();
+    shared.overlay.clone_from(&others);
+    let mut commands = vec![Command::ShowRun(path)];
+    for other in others {
+        commands.extend(shared::follow(shared, other));
+    }
+    commands.push(Command::GoTo(Screen::Live));
+    commands
+}
+
+/// Marks or unmarks the run under the cursor, or all of the group under it.
+pub(super) fn mark(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    toggle_marks(runs, runs.under_marks(shared));
+    let length = runs.shown.len();
+    runs.cursor.go(1, length);
+    under_cursor(runs, shared)
+}
+
+/// Marks these runs; unmarks them if all of them were marked.
+pub(super) fn toggle_marks(runs: &mut Runs, paths: Vec<PathBuf>) {
+    if paths.iter().all(|path| runs.marked.contains(path)) {
+        paths.iter().for_each(|path| _ = runs.marked.remove(path));
+    } else {
+        runs.marked.extend(paths);
+    }
+}
+
+/// Marks or unmarks all runs that the filter lets through.
+pub(super) fn mark_all(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let entries = shared.runs.listing.entries();
+    let seen = runs.shown.iter().flat_map(|row| match row {
+        Row::Run(index) => vec![*index],
+        Row::Group(index) => runs.groups[*index].entries.clone(),
+    });
+    let all = seen.filter_map(|index| Some(entries.get(index)?.path.clone())).collect();
+    toggle_marks(runs, all);
+    Vec::new()
+}
+
+/// Groups the list by a field.
+pub(super) fn group_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let listing = shared.runs.listing.clone();
+    let label = "task, tags, config.KEY, ..., or setup (runs that differ in their seed only); empty: no groups";
+    let now = runs.group_by.clone().unwrap_or_else(|| "setup".to_owned());
+    let question = Ask::new("Group runs by", label, &now, |runs: &mut Runs, shared, by| {
+        let by = by.trim();
+        runs.group_by = (!by.is_empty()).then(|| by.to_owned());
+        runs.expanded.clear();
+        runs.cursor.index = 0;
+        runs.arrange(shared);
+        under_cursor(runs, shared)
+    });
+    let wrong = move |by: &str| {
+        let by = by.trim();
+        if by.is_empty() { None } else { wrong_grouping(by, rows_of(&listing)) }
+    };
+    shared.popup = Some(Popup::Ask(question.checked(wrong)));
+    Vec::new()
+}
+
+/// Groups the list by tags, or no more: a sweep's tag is its name, and its table is in the details of the group.
+pub(super) fn toggle_sweeps(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let is_shown = runs.group_by.as_deref() == Some("tags");
+    runs.group_by = (!is_shown).then(|| "tags".to_owned());
+    runs.expanded.clear();
+    runs.cursor.index = 0;
+    runs.arrange(shared);
+    under_cursor(runs, shared)
+}
+
+/// Changes the display name of the run under the cursor.
+pub(super) fn rename(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let Some(directory) = runs.row(shared).map(|row| row.directory.clone()) else { return Vec::new() };
+    let label = format!("Name of {}; empty: the one it was created with", short_id(directory.id()));
+    let now = directory.name().to_owned();
+    let question = Ask::new("Rename run", label, &now, move |_: &mut (), _, name| {
+        let line = CommandLine::for_runs("rename", &[directory.path().to_owned()], &[&name]);
+        let rename = move || -> Result<String, String> {
+            directory
+                .check_private()
+                .and_then(|()| rename_run(directory.path(), &name))
+                .map_err(|error| error.to_string())?;
+            let renamed = RunDirectory::open(directory.path()).map_err(|error| error.to_string())?;
+            let name = if renamed.name().is_empty() { "without a name" } else { renamed.name() };
+            Ok(format!("{} is now {name}", short_id(renamed.id())))
+        };
+        let renaming = Work::once("runs.rename", rename, |_: &mut (), shared, outcome| {
+            _ = crate::export::report(&mut (), shared, outcome);
+            shared.look_for_runs()
+        });
+        vec![renaming.like(line)]
+    });
+    let wrong = |name: &str| if name.trim().is_empty() { None } else { check_name(name.trim()) };
+    shared.popup = Some(Popup::Ask(question.checked(wrong)));
+    Vec::new()
+}
+
+pub(super) fn sort_by_column(runs: &mut Runs, shared: &mut Shared, by: isize) -> Vec<Command> {
+    let sort = &mut runs.sort;
+    let usual = || columns::usual_of(rows_of(&shared.runs.listing));
+    let fields = shared.options.runs_columns.clone().unwrap_or_else(usual);
+    let fields: Vec<String> = columns::columns(usize::MAX, &fields, "created", false)
+        .into_iter()
+        .map(|column| column.field)
+        .filter(|field| field != columns::TREND)
+        .collect();
+    if fields.is_empty() {
+        return Vec::new();
+    }
+    let now = fields.iter().position(|field| *field == sort.field).unwrap_or(0);
+    let next = (now as isize + by).rem_euclid(fields.len() as isize) as usize;
+    sort.descending = is_descending_by_default(&fields[next]);
+    sort.field.clone_from(&fields[next]);
+    runs.arrange(shared);
+    Vec::new()
+}
+
+fn is_descending_by_default(field: &str) -> bool {
+    !["status", "run", "task", "model", "tags", "name", "alerts", "outcome"].contains(&field)
+}
+
+/// Sorts by the column whose title was clicked; a second click reverses the order.
+pub(super) fn sort_by_title(runs: &mut Runs, shared: &mut Shared, field: &str) {
+    let sort = &mut runs.sort;
+    sort.descending = if sort.field == field { !sort.descending } else { is_descending_by_default(field) };
+    field.clone_into(&mut sort.field);
+    runs.arrange(shared);
+}
+
+pub(super) fn sort_by(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let listing = shared.runs.listing.clone();
+    let now = runs.sort.field.clone();
+    let label = "Field (valid, step, ...), config.KEY, or metric (reward, kl, ema:reward, ...):";
+    let question = Ask::new("Sort runs", label, &now, |runs: &mut Runs, shared, name| {
+        name.trim().clone_into(&mut runs.sort.field);
+        runs.sort.descending = true;
+        runs.arrange(shared);
+        Vec::new()
+    });
+    shared.popup = Some(Popup::Ask(question.checked(move |name| unknown_field(name.trim(), rows_of(&listing), false))));
+    Vec::new()
+}
+
+/// Shows evals of the chosen runs on the eval screen: base and result of one run, the results of several.
+pub(super) fn versus(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    show_answers(runs.chosen(shared))
+}
+
+/// Shows evals of runs on the eval screen.
+pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
+    let line = CommandLine::for_runs("versus", &runs, &[]);
+    let compare = Work::once(
+        "runs.versus",
+        move || {
+            let evals = match &runs[..] {
+                [run] => base_and_trained(run),
+                // For several runs, only the results.
+                runs => runs.iter().map(|run| result_on(run, &HELD_OUT_SETS)).collect(),
+            };
+            evals.map_err(|error| error.to_string())
+        },
+        |_: &mut Runs, shared, evals| match evals {
+            Ok(evals) => vec![Command::Compare(evals)],
+            Err(error) => {
+                shared.complain(error);
+                Vec::new()
+            }
+        },
+    );
+    vec![Command::GoTo(Screen::Eval), compare.like(line)]
+}
+
+pub(super) fn compare(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
+    let paths = runs.chosen(shared);
+    let line = CommandLine::for_runs("compare", &paths, &[]);
+    let work = Work::once(
+        "runs.compare",
+        move || -> Result<String, crate::run::RunError> {
+            let reports =
+                paths.iter().map(|path| Report::read(RunDirectory::open(path)?)).collect::<Result<Vec<_>, _>>()?;
+            Ok(RunComparison::for_reports(&reports).page())
+        },
+        |_: &mut Runs, shared, page| {
+            match page {
+                Ok(_) if shared.takes_text() => {
+                    let key = shared.key_of("runs.compare");
+                    shared.complain(format!("comparison ready: press {key} again to show it"));
+                }
+                Ok(page) => {
+                    let lines = page.lines().map(|line| ratatui::text::Line::from(line.to_owned())).collect();
+                    shared.popup = Some(Popup::Page(Page::new("Run comparison", lines)));
+                }
+                Err(error) => shared.complain(error.to_string()),
+            }
+            Vec::new()
+        },
+    );
+    vec![work.like(line)]
+}
+
+/// Opens the recorded run that comes with the program.
+pub(super) fn open_recording(_: &mut Runs, _: &mut Shared) -> Vec<Command> {
+    vec![Work::once("runs.recording", unpack_recording, |_: &mut Runs, shared, unpacked| match unpacked {
+        Ok(run) => vec![Command::ShowRun(run), Command::GoTo(Screen::Live)],
+        Err(error) => {
+            shared.complain(error.to_string());
+            Vec::new()
+        }
+    })]
+}

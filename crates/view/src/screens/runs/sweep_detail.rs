@@ -1,0 +1,41 @@
+//! The details of a group of runs that a sweep has started: its table, with what it says of the settings.
+
+use ratatui::text::Line;
+
+use crate::report::text_table;
+use crate::secrets::visible;
+use crate::study::SweepTable;
+use crate::style_role::Role;
+use crate::theme::Theme;
+use crate::widgets::text_width::wrapped;
+
+/// Columns of a setting; its end says more, since labels begin with the same keys.
+const LABEL: usize = 40;
+
+pub(super) fn lines(table: &SweepTable, theme: &Theme, width: usize) -> Vec<Line<'static>> {
+    let mut rows = vec![table.titles()];
+    rows.extend(table.cells());
+    let most = LABEL.min(width / 3).max(8);
+    for row in &mut rows {
+        let letters = row[0].chars().count();
+        if letters > most {
+            row[0] = format!("…{}", row[0].chars().skip(letters - most + 1).collect::<String>());
+        }
+    }
+    let align: String = table.titles().iter().map(|title| if title == "n" { 'r' } else { 'l' }).collect();
+    let head = if table.is_active { format!("{}; active", table.head()) } else { table.head() };
+    let mut lines: Vec<Line<'static>> = wrapped(&visible(&head), width).into_iter().map(Line::from).collect();
+    for (index, row) in text_table(&rows, &align).lines().enumerate() {
+        let role = match index.checked_sub(1) {
+            None => Role::Title,
+            Some(place) if table.best == Some(place) => Role::Good,
+            Some(place) if table.rows[place].pruned.is_some() => Role::Faint,
+            Some(_) => Role::Text,
+        };
+        lines.push(Line::styled(row.to_owned(), theme.style(role)));
+    }
+    let notes = table.notes();
+    let notes = notes.iter().flat_map(|note| wrapped(&visible(note), width));
+    lines.extend(notes.map(|note| Line::styled(note, theme.style(Role::Faint))));
+    lines
+}

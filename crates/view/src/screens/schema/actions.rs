@@ -1,0 +1,494 @@
+//! The actions of the schema screen.
+
+use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+
+use super::completion::Completion;
+use super::file::{follow, show_text};
+use super::{
+    EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, draw, file, layout, navigate, outline_pane, program_pane,
+    score_preview, side_panes,
+};
+use crate::action::Scope;
+use crate::drafts;
+use crate::drafts::choice::{self, undecided};
+use crate::message::{Change, Command};
+use crate::popup::{Confirm, Popup};
+use crate::screen::{self, Definition};
+use crate::screens::Screen;
+use crate::shared::Shared;
+use crate::task::TASK_FILE;
+use crate::widgets::editor::Effect;
+use crate::widgets::list_cursor::Cursor;
+
+/// Rows of a page in the side panes; the page keys keep one line in view.
+const PAGE_ROWS: usize = 11;
+
+type Action = screen::Action<Schema>;
+
+pub const SCREEN: Definition<Schema> = Definition {
+    title: "Schema",
+    help: "What defines a correct answer, by the kind of scorer: a schema, tools, tables, an API, or task.toml. Samples are re-scored as you type; enter edits, esc leaves.",
+    panes: &PANES,
+    actions: ACTIONS,
+    pane: |schema| schema.pane,
+    focus,
+    is_typing: Schema::is_typing,
+    takes_tab: Schema::is_typing,
+    on_key,
+    on_paste,
+    mouse,
+    opens: |schema, shared, (column, row)| {
+        layout::pane_at(schema, shared, column, row).is_some_and(|(pane, _)| pane == EDITOR || pane == OUTLINE)
+    },
+    on_show,
+    on_change,
+    draw: draw::draw,
+};
+
+const HERE: Scope = Scope::Screen(Screen::Schema);
+const IN_EDITOR: Scope = Scope::Pane(Screen::Schema, EDITOR);
+const IN_OUTLINE: Scope = Scope::Pane(Screen::Schema, OUTLINE);
+const IN_PROGRAM: Scope = Scope::Pane(Screen::Schema, PROGRAM);
+
+const ACTIONS: &[Action] = &[
+    Action::new("schema.type", "Edit schema", "edit", &["enter", "i"], IN_EDITOR, |schema, _| {
+        schema.typing = true;
+        Vec::new()
+    })
+    .also(&["edit", "insert"])
+    .asking()
+    .unless(|schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| typing(schema))),
+    Action::new("schema.leave", "Leave editor", "leave", &["esc"], IN_EDITOR, leave),
+    Action::new("schema.undo", "Undo", "undo", &["ctrl-u", "u"], IN_EDITOR, |schema, shared| {
+        let undone = schema.editor.undo();
+        done(schema, shared, undone, "nothing to undo")
+    }),
+    Action::new("schema.redo", "Redo", "", &["ctrl-r", "U"], IN_EDITOR, |schema, shared| {
+        let redone = schema.editor.redo();
+        done(schema, shared, redone, "nothing to redo")
+    }),
+    Action::new("schema.find", "Find", "find", &["ctrl-f", "/"], IN_EDITOR, navigate::find)
+        .also(&["find", "search"])
+        .asking(),
+    Action::new("schema.find.next", "Next match", "", &["n"], IN_EDITOR, |schema, shared| {
+        navigate::find_next(schema, shared, true)
+    })
+    .unless(no_search),
+    Action::new("schema.find.previous", "Previous match", "", &["N"], IN_EDITOR, |schema, shared| {
+        navigate::find_next(schema, shared, false)
+    })
+    .unless(no_search),
+    Action::new("schema.line", "Go to line", "", &["ctrl-g"], IN_EDITOR, navigate::go_to_line)
+        .also(&["goto", "goto line", "jump"])
+        .asking(),
+    Action::new("schema.fault.next", "Next problem", "", &["]", "f8"], IN_EDITOR, |schema, shared| {
+        navigate::next_fault(schema, shared, true)
+    })
+    .unless(no_faults),
+    Action::new("schema.fault.previous", "Previous problem", "", &["["], IN_EDITOR, |schema, shared| {
+        navigate::next_fault(schema, shared, false)
+    })
+    .unless(no_faults),
+    Action::new("schema.faults", "List problems", "", &["!"], IN_EDITOR, navigate::list_faults)
+        .also(&["errors", "warnings", "problems", "diagnostics"])
+        .unless(no_faults),
+    Action::new("schema.help", "Explain keyword", "docs", &["K", "alt-k"], IN_EDITOR, navigate::keyword_help).also(&[
+        "hover",
+        "documentation",
+        "docs",
+    ]),
+    Action::new("schema.outline", "Outline", "", &["s", "alt-s"], IN_EDITOR, navigate::outline)
+        .also(&["symbols", "properties", "definitions"])
+        .unless(no_text),
+    Action::new("schema.definition", "Go to definition", "", &["D", "alt-g"], IN_EDITOR, navigate::definition)
+        .also(&["goto definition", "references", "$ref"])
+        .unless(no_text),
+    Action::new("schema.back", "Jump back", "", &["backspace", "ctrl-t"], IN_EDITOR, navigate::back)
+        .also(&["back", "jump_backward"])
+        .unless(navigate::no_jumps),
+    Action::new("schema.complete", "Complete", "", &["ctrl-space", "alt-c"], IN_EDITOR, complete)
+        .also(&["completion", "suggest"])
+        .unless(|schema, _| (!schema.typing).then(|| "only while editing".to_owned())),
+    Action::new("schema.format", "Format", "format", &["alt-f", "="], IN_EDITOR, format)
+        .also(&["format", "indent", "prettify"])
+        .unless(no_text),
+    Action::new("schema.select", "Select all", "", &["alt-a"], IN_EDITOR, |schema, _| {
+        schema.editor.select_all();
+        Vec::new()
+    }),
+    Action::new("schema.outline.go", "Go to entry", "go to", &["enter"], IN_OUTLINE, navigate::go_to_entry)
+        .also(&["goto", "jump"])
+        .unless(|_, shared| shared.draft.outline.is_empty().then(|| "the outline is empty".to_owned())),
+    Action::new(
+        "schema.sample.next",
+        "Next sample",
+        "next sample",
+        &["]", "l", "right"],
+        IN_PROGRAM,
+        |schema, shared| choose_sample(schema, shared, 1),
+    )
+    .unless(no_program),
+    Action::new("schema.sample.previous", "Previous sample", "", &["[", "h", "left"], IN_PROGRAM, |schema, shared| {
+        choose_sample(schema, shared, -1)
+    })
+    .unless(no_program),
+    Action::new(
+        "schema.rejected",
+        "List rejected answers",
+        "rejected",
+        &["r", "alt-r"],
+        HERE,
+        navigate::list_rejections,
+    )
+    .also(&["expected answers", "breaks"])
+    .unless(navigate::no_rejections),
+    Action::new("schema.save", "Save schema", "save", &["ctrl-o", "w"], HERE, save).also(&["save", "write"]).unless(
+        |schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared)),
+    ),
+    Action::new("schema.copy", "Copy", "", &["y", "alt-y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
+    Action::new("schema.outside", "Open in $EDITOR", "$EDITOR", &["e", "alt-e"], HERE, |schema, shared| {
+        let line = schema.editor.cursor().0 + 1;
+        schema.typing = false;
+        file::edit_outside(shared, line)
+    })
+    .also(&["editor", "vim"])
+    .unless(|schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared))),
+    Action::new("schema.revert", "Revert to saved", "", &["R"], HERE, revert).also(&["revert", "reset"]).unless(
+        |schema, shared| no_text(schema, shared).or_else(|| undecided(schema, shared)).or_else(|| unchanged(shared)),
+    ),
+    Action::new("schema.trust", "Trust command", "", &["T"], HERE, file::ask_trust).also(&["trust", "allow"]).unless(
+        |_, shared| {
+            let has_command = shared.draft.base.as_ref().is_some_and(|task| task.runs_programs());
+            (!has_command && shared.draft.programs.is_empty()).then(|| "the task runs no command".to_owned())
+        },
+    ),
+    choice::take_action(),
+    choice::keep_action(),
+    choice::discard_action(),
+    choice::difference_action(),
+    Action::new("schema.toml", "Toggle task.toml", "task.toml", &["f"], HERE, file::toggle_toml)
+        .also(&["task.toml", "score keys", "edit task"])
+        .unless(one_text),
+];
+
+fn no_text(_: &Schema, shared: &Shared) -> Option<String> {
+    shared.draft.base.is_none().then(|| shared.no_task()).flatten()
+}
+
+/// Why `task.toml` and what defines answers cannot change places.
+fn one_text(_: &Schema, shared: &Shared) -> Option<String> {
+    let open = match (&shared.task, shared.no_task()) {
+        (Some(open), _) => open,
+        (None, why) => return why,
+    };
+    let draft = &shared.draft;
+    let is_only = open.task.definition_file == TASK_FILE;
+    let unsaved = || draft.is_changed().then(|| format!("{} is unsaved: save or revert it first", draft.name()));
+    is_only.then(|| format!("{TASK_FILE} itself defines answers here")).or_else(unsaved)
+}
+
+fn typing(schema: &Schema) -> Option<String> {
+    schema.typing.then(|| "already editing".to_owned())
+}
+
+fn unchanged(shared: &Shared) -> Option<String> {
+    (!shared.draft.is_changed()).then(|| "no unsaved changes".to_owned())
+}
+
+fn no_program(_: &Schema, shared: &Shared) -> Option<String> {
+    (!program_pane::runs_programs(shared)).then(|| "the task runs no command".to_owned())
+}
+
+/// Selects another sample, and puts it to the programs.
+fn choose_sample(schema: &mut Schema, shared: &mut Shared, by: isize) -> Vec<Command> {
+    let samples = shared.task.as_ref().and_then(|open| open.samples.as_ref().ok()).map_or(0, Vec::len);
+    schema.sample.go(by, samples);
+    program_pane::try_sample(schema, shared).into_iter().collect()
+}
+
+fn no_search(schema: &Schema, shared: &Shared) -> Option<String> {
+    schema.editor.query().is_empty().then(|| format!("no search: {} finds text", shared.key_of("schema.find")))
+}
+
+fn no_faults(_: &Schema, shared: &Shared) -> Option<String> {
+    shared.draft.faults.is_empty().then(|| "no problems".to_owned())
+}
+
+/// Saves; asks first if the schema does not compile.
+fn save(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let Some(why) = shared.draft.stale.clone().filter(|_| !shared.draft.needs_command) else {
+        return file::save(shared);
+    };
+    let text = format!("{why}\n\nRuns and other programs that read this file will fail.");
+    let title = format!("Save invalid {}?", shared.draft.name());
+    shared.popup =
+        Some(Popup::Confirm(Confirm::new(title, text, "save anyway", |_: &mut Schema, shared| file::save(shared))));
+    Vec::new()
+}
+
+fn revert(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let text = "Unsaved edits are lost (undo restores them in this session).";
+    shared.popup = Some(Popup::Confirm(Confirm::new("Revert to saved?", text, "revert", file::revert)));
+    Vec::new()
+}
+
+/// Leaves the innermost: the list of completions, the selection and the search, typing.
+fn leave(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    if schema.completion.take().is_some() {
+        return Vec::new();
+    }
+    if !schema.typing {
+        schema.editor.unselect();
+        _ = schema.editor.find("");
+        return Vec::new();
+    }
+    schema.typing = false;
+    drafts::store(schema, shared)
+}
+
+fn complete(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    schema.completion = Completion::at_cursor(&schema.editor, &schema.structure, true);
+    if schema.completion.is_none() {
+        shared.complain("nothing to complete here");
+    }
+    Vec::new()
+}
+
+/// After undo or redo. What could be completed before is not where it was.
+fn done(schema: &mut Schema, shared: &mut Shared, is_done: bool, else_say: &str) -> Vec<Command> {
+    schema.completion = None;
+    if !is_done {
+        shared.complain(else_say);
+    }
+    after(schema, shared, if is_done { Effect::Edited } else { Effect::None })
+}
+
+fn format(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    if shared.draft.base.as_ref().is_some_and(|task| task.schema().is_none()) {
+        shared.complain("only a JSON Schema can be formatted");
+        return Vec::new();
+    }
+    match crate::score::json::format(&schema.editor.text()) {
+        Ok(text) if text == schema.editor.text() => {
+            shared.say("already formatted");
+            Vec::new()
+        }
+        Ok(text) => {
+            schema.editor.replace(&text);
+            after(schema, shared, Effect::Edited)
+        }
+        Err(error) => {
+            shared.complain(format!("cannot format: {error}"));
+            Vec::new()
+        }
+    }
+}
+
+fn copy(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let (text, what) = match schema.editor.selected() {
+        Some(text) => (text, "selection"),
+        None => (schema.editor.text(), shared.draft.name()),
+    };
+    shared.say(format!("{what} copied"));
+    vec![Command::Copy(text)]
+}
+
+fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str) {
+    schema.pane = match pane {
+        // Other tasks have none: the focus passes over it.
+        PROGRAM if !program_pane::runs_programs(shared) => {
+            if schema.pane == OUTLINE {
+                SCORES
+            } else {
+                OUTLINE
+            }
+        }
+        pane => pane,
+    };
+    schema.typing = false;
+    schema.completion = None;
+}
+
+fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let degenerate = if schema.degenerate.is_none() { score_preview::score_degenerate(shared) } else { None };
+    let tried = program_pane::try_sample(schema, shared);
+    drafts::store(schema, shared).into_iter().chain(degenerate).chain(tried).collect()
+}
+
+fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    match change {
+        Change::Task => {
+            let mut commands = file::open(schema, shared);
+            show_text(schema, shared);
+            (schema.rejections, schema.baseline, schema.degenerate) = (None, None, None);
+            (shared.draft.expected, shared.last_scores) = (None, None);
+            (schema.outline, schema.sample, schema.tried) = (Cursor::default(), Cursor::default(), None);
+            commands.extend(drafts::look::<Schema>(shared));
+            commands
+        }
+        Change::Schema => {
+            let is_shown = shared.screen == Screen::Schema;
+            if !is_shown {
+                // Results of an older schema are not shown as this one's, neither in the stages of runs nor here later.
+                (shared.draft.expected, schema.degenerate) = (None, None);
+            }
+            let shown = if is_shown {
+                [score_preview::score_degenerate(shared), program_pane::try_sample(schema, shared)]
+            } else {
+                [None, None]
+            };
+            if shared.draft.scorer.is_none() {
+                (schema.effects, schema.rejections, schema.degenerate, schema.tried) = (None, None, None, None);
+            }
+            let [degenerate, tried] = shown;
+            let computed = score_preview::compute(shared);
+            let commands = [computed, degenerate, tried, score_preview::check_expected(schema, shared)];
+            commands.into_iter().flatten().collect()
+        }
+        Change::TaskUnreadable => file::open_unreadable(schema, shared),
+        Change::Second => drafts::store(schema, shared),
+        Change::Copied(copy) => file::copied(schema, shared, copy),
+        Change::Files(paths) => file::files_written(shared, paths),
+        _ => Vec::new(),
+    }
+}
+
+/// After a key: scrolls to the cursor, and a changed text becomes the draft.
+fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
+    if effect != Effect::None {
+        follow(schema, shared);
+    }
+    if effect != Effect::Edited {
+        return Vec::new();
+    }
+    let text = schema.editor.text();
+    schema.shown = Some(text.clone());
+    schema.structure = file::structure(schema, shared);
+    file::edited(shared, text)
+}
+
+fn on_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    let window = layout::window(schema, shared);
+    if schema.pane != EDITOR {
+        let pane = schema.pane;
+        scroll(schema, shared, pane, |top, length| _ = top.key(event, PAGE_ROWS, length));
+        return Vec::new();
+    }
+    if schema.typing {
+        return type_key(schema, shared, event);
+    }
+    let editor = &mut schema.editor;
+    // Outside of typing letters move, and nothing changes the text.
+    let (_, column) = editor.cursor();
+    let code = match event.code {
+        KeyCode::Char('j') => KeyCode::Down,
+        KeyCode::Char('k') => KeyCode::Up,
+        KeyCode::Char('h') => KeyCode::Left,
+        KeyCode::Char('l') => KeyCode::Right,
+        KeyCode::Char('g' | 'G') => {
+            let row = if event.code == KeyCode::Char('g') { 0 } else { editor.lines().len().saturating_sub(1) };
+            navigate::jump(schema, shared, (row, column));
+            return Vec::new();
+        }
+        code => code,
+    };
+    let moves = [
+        KeyCode::Left,
+        KeyCode::Right,
+        KeyCode::Up,
+        KeyCode::Down,
+        KeyCode::Home,
+        KeyCode::End,
+        KeyCode::PageUp,
+        KeyCode::PageDown,
+    ];
+    let effect = if moves.contains(&code) {
+        editor.key(KeyEvent::new(code, event.modifiers), window, shared.now_ms)
+    } else {
+        Effect::None
+    };
+    after(schema, shared, effect)
+}
+
+/// A key while typing: chooses from the open list of completions, else edits, which may open one.
+fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if let Some(mut completion) = schema.completion.take() {
+        if completion.moves(event) {
+            schema.completion = Some(completion);
+            return Vec::new();
+        }
+        if matches!(event.code, KeyCode::Tab | KeyCode::Enter) && event.modifiers.is_empty() {
+            completion.accept(&mut schema.editor);
+            let commands = after(schema, shared, Effect::Edited);
+            schema.completion = Completion::at_cursor(&schema.editor, &schema.structure, false);
+            return commands;
+        }
+    }
+    let window = layout::window(schema, shared);
+    let effect = schema.editor.key(event, window, shared.now_ms);
+    let commands = after(schema, shared, effect);
+    if effect == Effect::Edited && matches!(event.code, KeyCode::Char(_) | KeyCode::Backspace) {
+        schema.completion = Completion::at_cursor(&schema.editor, &schema.structure, false);
+    }
+    commands
+}
+
+fn scroll(schema: &mut Schema, shared: &mut Shared, pane: &'static str, go: impl FnOnce(&mut Cursor, usize)) {
+    if pane == OUTLINE {
+        return go(&mut schema.outline, shared.draft.outline.len());
+    }
+    let length = side_panes::lines(schema, shared, pane).len();
+    if let Some(top) = PANES.iter().position(|other| *other == pane).and_then(|place| schema.tops.get_mut(place)) {
+        go(top, length);
+    }
+}
+
+fn on_paste(schema: &mut Schema, shared: &mut Shared, text: &str) -> Vec<Command> {
+    if !schema.typing {
+        shared.complain(format!("press {} to edit, then paste", shared.key_of("schema.type")));
+        return Vec::new();
+    }
+    schema.completion = None;
+    let effect = schema.editor.paste(text);
+    after(schema, shared, effect)
+}
+
+fn mouse(schema: &mut Schema, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    if matches!(event.kind, MouseEventKind::Drag(MouseButton::Left)) {
+        if schema.pane == EDITOR {
+            point(schema, shared, event);
+        }
+        return Vec::new();
+    }
+    let Some((pane, _)) = layout::pane_at(schema, shared, event.column, event.row) else { return Vec::new() };
+    let by = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(MouseButton::Left) => {
+            if pane != schema.pane {
+                focus(schema, shared, pane);
+            }
+            schema.completion = None;
+            match outline_pane::entry_at(schema, shared, event.row).filter(|_| pane == OUTLINE) {
+                Some(entry) => schema.outline.index = entry,
+                None if pane == EDITOR => point(schema, shared, event),
+                None => {}
+            }
+            return Vec::new();
+        }
+        _ => return Vec::new(),
+    };
+    if pane == EDITOR {
+        let window = layout::window(schema, shared);
+        schema.editor.scroll(by, window);
+    } else {
+        scroll(schema, shared, pane, |top, length| top.go(by, length));
+    }
+    Vec::new()
+}
+
+/// Moves the cursor under the pointer; dragging selects.
+fn point(schema: &mut Schema, shared: &Shared, event: MouseEvent) {
+    let (area, wraps) = (layout::editor(schema, shared), shared.wraps(&schema.editor));
+    schema.editor.pointer(event, area, wraps);
+}

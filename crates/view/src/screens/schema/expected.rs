@@ -1,0 +1,158 @@
+//! The expected answers that the schema in the editor rejects, checked in the background while it is edited.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::dataset::PromptRow;
+use crate::message::Sender;
+use crate::score::{Scorer, Tier};
+use crate::shared::OpenTask;
+use crate::task::PromptSet;
+
+/// Rows that are checked before the result so far is shown.
+const BATCH: usize = 4_096;
+/// Rejected rows that are listed; the others are counted.
+const MAX_LISTED: usize = 2_000;
+
+/// A turn of a row by its set, its line and the messages of its prompt.
+type RowKey = (PromptSet, usize, usize);
+
+/// A turn that is checked, and its set.
+pub(super) type CheckedTurn<'a> = (PromptSet, Cow<'a, PromptRow>);
+
+/// The result, or what is known of it so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rejections {
+    /// Rows with an expected answer.
+    pub total: usize,
+    pub checked: usize,
+    pub rejected: usize,
+    /// How many of them the saved schema accepts; `None` if it does not compile.
+    pub new: Option<usize>,
+    /// Accepted now, and rejected by the saved schema.
+    pub mended: usize,
+    /// The first of them, in the order of the sets and their lines.
+    pub rows: Vec<RejectedRow>,
+}
+
+/// A row whose expected answer is rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedRow {
+    pub set: PromptSet,
+    /// In the set's file, from 1.
+    pub line: usize,
+    pub id: String,
+    /// Where in the answer and why.
+    pub reason: String,
+    /// JSON pointer of the keyword that rejects it.
+    pub schema_path: String,
+    /// The expected answer, shortened.
+    pub answer: String,
+    /// Whether the saved schema accepts it.
+    pub is_new: bool,
+}
+
+impl Rejections {
+    pub fn is_done(&self) -> bool {
+        self.checked == self.total
+    }
+}
+
+/// The rows that a saved schema rejects; stays while neither that nor the rows change.
+#[derive(Debug, Clone)]
+pub(super) struct Baseline {
+    pub saved: String,
+    pub rejected: Arc<HashSet<RowKey>>,
+}
+
+/// All turns of rows with an expected answer that some completion gives, and their sets.
+pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<CheckedTurn<'a>> {
+    let completion = |value: &serde_json::Value| scorer.expected_completion(value);
+    let turns = |row: &'a PromptRow| -> Vec<Cow<'a, PromptRow>> {
+        match row.turn_count() {
+            1 => vec![Cow::Borrowed(row)],
+            _ => row.all_turns(completion).into_iter().map(Cow::Owned).collect(),
+        }
+    };
+    let sets = open.rows.iter().filter_map(|(set, rows)| Some((*set, rows.as_ref().ok()?)));
+    let rows = sets.flat_map(|(set, rows)| rows.iter().flat_map(turns).map(move |row| (set, row)));
+    rows.filter(|(_, row)| row.expected.as_ref().is_some_and(|value| completion(value).is_some())).collect()
+}
+
+fn key((set, row): &CheckedTurn<'_>) -> RowKey {
+    (*set, row.line, row.messages.len())
+}
+
+/// The expected answers as completions.
+fn texts(scorer: &Scorer, rows: &[CheckedTurn<'_>]) -> Vec<String> {
+    let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
+    rows.iter().map(|(_, row)| text(row).unwrap_or_default()).collect()
+}
+
+/// The rows that a schema rejects; `None` if superseded.
+pub(super) fn rejected_rows(scorer: &Scorer, rows: &[CheckedTurn<'_>], sender: &Sender) -> Option<HashSet<RowKey>> {
+    let mut rejected = HashSet::new();
+    for batch in rows.chunks(BATCH) {
+        let texts = texts(scorer, batch);
+        let answers: Vec<_> = texts.iter().zip(batch).map(|(text, (_, row))| (text.as_str(), Some(&**row))).collect();
+        let scores = scorer.score_while(&answers, || sender.is_wanted())?;
+        let failed = batch.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid);
+        rejected.extend(failed.map(|(asked, _)| key(asked)));
+    }
+    Some(rejected)
+}
+
+/// Checks all rows with a schema, which may be the saved one; `show` gets the result after each batch, and returns
+/// whether the next one is wanted.
+pub(super) fn check_rows(
+    scorer: &Scorer,
+    rows: &[CheckedTurn<'_>],
+    baseline: Option<&Baseline>,
+    is_saved: bool,
+    sender: &Sender,
+    show: impl Fn(Rejections) -> bool,
+) {
+    let was_rejected = |asked: &CheckedTurn<'_>| baseline.is_some_and(|known| known.rejected.contains(&key(asked)));
+    let new = baseline.map(|_| 0);
+    let mut found = Rejections { total: rows.len(), new, ..Rejections::default() };
+    // Without rows the result is known at once.
+    let batches = rows.chunks(BATCH).chain(rows.is_empty().then_some([].as_slice()));
+    for batch in batches {
+        // For the saved schema only the reason is unknown, not which rows it rejects.
+        let asked = batch.iter().filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
+        let asked: Vec<CheckedTurn<'_>> = asked.cloned().collect();
+        let texts = texts(scorer, &asked);
+        let answers: Vec<_> = texts.iter().zip(&asked).map(|(text, (_, row))| (text.as_str(), Some(&**row))).collect();
+        let Some(scores) = scorer.score_while(&answers, || sender.is_wanted()) else { return };
+        for ((text, asked), score) in texts.iter().zip(&asked).zip(&scores) {
+            let (was_rejected, (set, row)) = (was_rejected(asked), asked);
+            if score.tier == Tier::Valid {
+                found.mended += usize::from(was_rejected);
+                continue;
+            }
+            found.rejected += 1;
+            if let Some(new) = found.new.as_mut().filter(|_| !was_rejected) {
+                *new += 1;
+            }
+            if found.rows.len() < MAX_LISTED {
+                let (reason, schema_path) = score.errors.first().map_or_else(Default::default, |error| {
+                    (format!("{} {}", error.instance_path, error.message), error.schema_path.clone())
+                });
+                found.rows.push(RejectedRow {
+                    set: *set,
+                    line: row.line,
+                    id: row.id.clone(),
+                    reason: reason.trim().to_owned(),
+                    schema_path,
+                    answer: text.chars().take(300).collect(),
+                    is_new: baseline.is_some() && !was_rejected,
+                });
+            }
+        }
+        found.checked += batch.len();
+        if !show(found.clone()) {
+            return;
+        }
+    }
+}

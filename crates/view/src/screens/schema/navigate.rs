@@ -1,0 +1,312 @@
+//! Going to places of the schema: text, lines, problems, definitions, what the outline lists, and back.
+
+use super::file::follow;
+use super::keyword_help::{self, name, summary};
+use super::structure::{Place, Role, Structure};
+use super::{EDITOR, Schema, outline_pane};
+use crate::message::{Change, Command};
+use crate::popup::{Ask, Page, Pick, PickEntry, Popup};
+use crate::score::Fault;
+use crate::screens::Screen;
+use crate::shared::Shared;
+use crate::style_role::Role as Style;
+
+/// Places that can be gone back to.
+const MAX_JUMPS: usize = 100;
+
+/// Moves the cursor; [`back`] returns to where it was.
+pub(super) fn jump(schema: &mut Schema, shared: &mut Shared, (row, column): Place) {
+    let from = schema.editor.cursor();
+    if from != (row, column) && schema.jumps.last() != Some(&from) {
+        schema.jumps.push(from);
+        let surplus = schema.jumps.len().saturating_sub(MAX_JUMPS);
+        schema.jumps.drain(..surplus);
+    }
+    schema.editor.go_to(row, column);
+    schema.completion = None;
+    follow(schema, shared);
+}
+
+pub(super) fn back(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    if let Some((row, column)) = schema.jumps.pop() {
+        schema.editor.go_to(row, column);
+        follow(schema, shared);
+    }
+    Vec::new()
+}
+
+pub(super) fn no_jumps(schema: &Schema, _: &Shared) -> Option<String> {
+    schema.jumps.is_empty().then(|| "no earlier position".to_owned())
+}
+
+pub(super) fn find(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let before = schema
+        .editor
+        .selected()
+        .filter(|text| !text.contains('\n'))
+        .unwrap_or_else(|| schema.editor.query().to_owned());
+    let [next, previous] = ["next", "previous"].map(|id| shared.key_of(&format!("schema.find.{id}")));
+    let ask = Ask::new(
+        "Find",
+        format!("Find text (case-sensitive if it has capitals); {next} and {previous} jump between matches:"),
+        &before,
+        |schema: &mut Schema, shared, query| {
+            match schema.editor.find(&query) {
+                0 => {}
+                count => shared.say(format!("{query:?}: {count} {}", if count == 1 { "match" } else { "matches" })),
+            }
+            follow(schema, shared);
+            Vec::new()
+        },
+    );
+    let editor = schema.editor.clone();
+    let ask = ask.checked(move |query| {
+        let is_there = query.is_empty() || editor.contains(query);
+        (!is_there).then(|| format!("{query:?}: no matches"))
+    });
+    shared.popup = Some(Popup::Ask(ask));
+    Vec::new()
+}
+
+pub(super) fn find_next(schema: &mut Schema, shared: &mut Shared, forward: bool) -> Vec<Command> {
+    schema.editor.find_next(forward);
+    follow(schema, shared);
+    Vec::new()
+}
+
+pub(super) fn go_to_line(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let ask = Ask::new("Go to line", "Line:", "", |schema: &mut Schema, shared, line| {
+        let line: usize = line.trim().parse().unwrap_or(1);
+        jump(schema, shared, (line.saturating_sub(1), 0));
+        Vec::new()
+    });
+    let ask = ask.checked(|text| match text.trim().parse::<usize>() {
+        Ok(number) if number > 0 => None,
+        _ => Some("must be a whole number from 1".to_owned()),
+    });
+    shared.popup = Some(Popup::Ask(ask));
+    Vec::new()
+}
+
+fn place_of(fault: &Fault) -> Place {
+    (fault.line - 1, fault.column - 1)
+}
+
+pub(super) fn next_fault(schema: &mut Schema, shared: &mut Shared, forward: bool) -> Vec<Command> {
+    let cursor = schema.editor.cursor();
+    let places: Vec<Place> = shared.draft.faults.iter().map(place_of).collect();
+    let found = match forward {
+        true => places.iter().find(|place| **place > cursor).or(places.first()),
+        false => places.iter().rev().find(|place| **place < cursor).or(places.last()),
+    };
+    if let Some(place) = found {
+        jump(schema, shared, *place);
+    }
+    Vec::new()
+}
+
+pub(super) fn list_faults(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let theme = &shared.theme;
+    let entry = |fault: &Fault| {
+        let (mark, role) = if fault.is_error {
+            (theme.glyph("✗", "x"), Style::Bad)
+        } else {
+            (theme.glyph("▲", "!"), Style::Warning)
+        };
+        PickEntry {
+            label: format!("{mark} line {} column {}", fault.line, fault.column),
+            beside: fault.message.clone(),
+            detail: fault.message.clone(),
+            role: Some(role),
+            ..PickEntry::default()
+        }
+    };
+    let entries = shared.draft.faults.iter().map(entry).collect();
+    let places: Vec<Place> = shared.draft.faults.iter().map(place_of).collect();
+    pick_place(schema, shared, "Problems", entries, places)
+}
+
+/// Lists entries, the nearest before the cursor selected; the chosen one is gone to.
+fn pick_place(
+    schema: &Schema,
+    shared: &mut Shared,
+    title: &str,
+    entries: Vec<PickEntry>,
+    places: Vec<Place>,
+) -> Vec<Command> {
+    let cursor = schema.editor.cursor();
+    let selected = places.iter().rposition(|place| *place <= cursor).unwrap_or(0);
+    let pick = Pick::new(title, entries, selected, move |schema: &mut Schema, shared, index| {
+        schema.pane = EDITOR;
+        if let Some(place) = places.get(index) {
+            jump(schema, shared, *place);
+        }
+        Vec::new()
+    });
+    shared.popup = Some(Popup::Pick(pick));
+    Vec::new()
+}
+
+/// Properties, definitions and the branches around them, in the order of the text.
+pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let structure = &schema.structure;
+    if structure.nodes.is_empty() {
+        let (entries, places) = outline_pane::choices(shared);
+        return pick_place(schema, shared, "Outline", entries, places);
+    }
+    let (mut entries, mut places) = (Vec::new(), Vec::new());
+    for (index, node) in structure.nodes.iter().enumerate() {
+        let Some(parent) = node.parent.and_then(|parent| structure.node(parent)) else { continue };
+        let (Role::Named(keyword), Some(key)) = (parent.role, &node.key) else { continue };
+        let is_named = |at: &usize| {
+            let parent = structure.node(*at).and_then(|node| structure.node(node.parent?));
+            parent.is_some_and(|parent| matches!(parent.role, Role::Named(_)))
+        };
+        let kind = if keyword.name == "properties" { String::new() } else { format!(" ({})", keyword.name) };
+        entries.push(PickEntry {
+            label: key.text.clone(),
+            beside: format!("{}{kind}", summary(structure, index)),
+            detail: format!("line {}  {}", key.start.0 + 1, structure.pointer(index)),
+            role: Some(Style::JsonKey),
+            depth: structure.around(index).skip(1).filter(is_named).count(),
+            ..PickEntry::default()
+        });
+        places.push(key.start);
+    }
+    if entries.is_empty() {
+        shared.complain("the schema names no properties and no definitions");
+        return Vec::new();
+    }
+    pick_place(schema, shared, "Outline", entries, places)
+}
+
+/// Moves the text cursor to where the selected entry of the outline is defined.
+pub(super) fn go_to_entry(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let entries = &shared.draft.outline;
+    match schema.outline.at(entries.len()).and_then(|index| entries.get(index)).map(|entry| entry.place) {
+        Some(Some((line, column))) => {
+            schema.pane = EDITOR;
+            jump(schema, shared, (line - 1, column - 1));
+        }
+        Some(None) => shared.complain("this line has no place in the text"),
+        None => {}
+    }
+    Vec::new()
+}
+
+/// From a reference to its definition; from a definition to the references that name it.
+pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let structure = &schema.structure;
+    match subject(structure, schema.editor.cursor()) {
+        Some(Subject::Reference(at)) => match structure.target(at) {
+            Ok(target) => {
+                let place = start_of(structure, target);
+                jump(schema, shared, place);
+            }
+            Err(why) => shared.complain(format!("definition not found: {why}")),
+        },
+        Some(Subject::Definition(at, uses)) => match uses.as_slice() {
+            [] => shared.complain(format!("no `$ref` names {}", name(structure, at))),
+            [only] => {
+                let place = start_of(structure, *only);
+                jump(schema, shared, place);
+            }
+            several => {
+                let entry = |at: &usize| PickEntry {
+                    label: format!("line {}", start_of(structure, *at).0 + 1),
+                    beside: structure.pointer(*at),
+                    ..PickEntry::default()
+                };
+                let entries = several.iter().map(entry).collect();
+                let places = several.iter().map(|at| start_of(structure, *at)).collect();
+                let title = format!("References to {}", name(structure, at));
+                return pick_place(schema, shared, &title, entries, places);
+            }
+        },
+        None => shared.complain("no `$ref` and no definition under the cursor"),
+    }
+    Vec::new()
+}
+
+enum Subject {
+    Reference(usize),
+    /// With the references that lead to it.
+    Definition(usize, Vec<usize>),
+}
+
+/// The reference or definition at a position, else the reference in its row.
+fn subject(structure: &Structure, place: Place) -> Option<Subject> {
+    let at = structure.at(place);
+    if let Some(at) = at.filter(|at| structure.is_reference(*at)) {
+        return Some(Subject::Reference(at));
+    }
+    let on_key = |at: &usize| {
+        let key = structure.node(*at).and_then(|node| node.key.as_ref());
+        key.is_some_and(|key| key.start <= place && place < key.end)
+    };
+    if let Some(at) = at.filter(on_key) {
+        let uses = structure.uses(at);
+        let parent = structure.node(at).and_then(|node| structure.node(node.parent?));
+        let is_definition =
+            parent.is_some_and(|parent| matches!(parent.role, Role::Named(keyword) if keyword.name != "properties"));
+        if is_definition || !uses.is_empty() {
+            return Some(Subject::Definition(at, uses));
+        }
+    }
+    let in_row = |at: &usize| structure.node(*at).is_some_and(|node| node.start.0 == place.0);
+    (0..structure.nodes.len()).find(|at| structure.is_reference(*at) && in_row(at)).map(Subject::Reference)
+}
+
+/// Where a value begins: its key, if it has one.
+fn start_of(structure: &Structure, index: usize) -> Place {
+    structure.node(index).map_or((0, 0), |node| node.key.as_ref().map_or(node.start, |key| key.start))
+}
+
+pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    match keyword_help::page(&schema.structure, schema.editor.cursor(), &shared.theme) {
+        Some((title, lines)) => shared.popup = Some(Popup::Page(Page::new(title, lines))),
+        None => shared.complain("no keyword or property under the cursor"),
+    }
+    Vec::new()
+}
+
+pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> {
+    // Rejections of an older text say nothing of this one.
+    if shared.draft.stale.is_some() {
+        return Some(format!("expected answers are not checked: {}", shared.draft.stale_title(shared.draft.name())));
+    }
+    match &schema.rejections {
+        None => Some("expected answers are not checked yet".to_owned()),
+        Some(found) if found.total == 0 => Some("the prompt sets have no expected answers to check".to_owned()),
+        Some(found) if found.rejected == 0 && found.is_done() => {
+            Some(format!("nothing to list: {} accepts all {} expected answers", shared.draft.name(), found.total))
+        }
+        Some(found) if found.rejected == 0 => Some("no rejected answer so far: still checking".to_owned()),
+        Some(_) => None,
+    }
+}
+
+/// The rows whose expected answer is rejected, those of this edit first; the chosen one is shown on Prompts.
+pub(super) fn list_rejections(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+    let Some(found) = &schema.rejections else { return Vec::new() };
+    let mut rows: Vec<_> = found.rows.iter().collect();
+    rows.sort_by_key(|row| !row.is_new);
+    let entry = |row: &&super::expected::RejectedRow| PickEntry {
+        label: format!("{} line {}  {}", row.set.name(), row.line, row.id),
+        beside: row.reason.clone(),
+        detail: format!("{}, by #{}  {}", row.reason, row.schema_path, row.answer),
+        role: Some(if row.is_new { Style::Bad } else { Style::Warning }),
+        ..PickEntry::default()
+    };
+    let entries: Vec<PickEntry> = rows.iter().map(entry).collect();
+    let targets: Vec<_> = rows.iter().map(|row| (row.set, row.line)).collect();
+    let first =
+        if found.rows.len() < found.rejected { format!(", the first {}", found.rows.len()) } else { String::new() };
+    let title = format!("Rejected expected answers: {} of {}{first}", found.rejected, found.checked);
+    let pick = Pick::new(title, entries, 0, move |_: &mut Schema, _, index| {
+        let Some((set, line)) = targets.get(index).copied() else { return Vec::new() };
+        vec![Command::GoTo(Screen::Prompts), Command::Changed(Change::PromptRow(set, line))]
+    });
+    shared.popup = Some(Popup::Pick(pick));
+    Vec::new()
+}

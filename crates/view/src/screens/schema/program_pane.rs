@@ -1,0 +1,165 @@
+//! The program that scores: its command and trust, what it is held to, and what it says of the selected sample.
+
+use ratatui::text::{Line, Span};
+
+use super::{Schema, TrialOutput};
+use crate::format::shortened;
+use crate::message::{Command, Work};
+use crate::score::{Isolation, Trial, Trust};
+use crate::secrets::{visible, visible_lines};
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::task::{CommandRules, Task};
+use crate::theme::Theme;
+
+/// Characters of a question or an answer, reasons, and lines of standard error that are shown.
+const MAX_SHOWN_CHARS: usize = 600;
+const MAX_REASONS: usize = 8;
+const LAST_LINES: usize = 6;
+
+/// Whether the task in the editor, or a part of its reward, is scored by a program.
+pub(super) fn runs_programs(shared: &Shared) -> bool {
+    task(shared).is_some_and(Task::runs_programs)
+}
+
+fn task(shared: &Shared) -> Option<&Task> {
+    shared.draft.task.as_deref().or(shared.draft.base.as_ref())
+}
+
+/// Why nothing can be scored, if a program is not trusted.
+pub(super) fn untrusted(shared: &Shared) -> Option<String> {
+    let first = shared.draft.programs.iter().find(|program| !program.is_trusted)?;
+    let what =
+        if first.has_changed { "the command has changed since it was trusted" } else { "the command is not trusted" };
+    Some(format!("not scored, because {what}: {} shows it and asks", shared.key_of("schema.trust")))
+}
+
+/// Puts the selected sample to the programs, in the background.
+pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
+    if !runs_programs(shared) || shared.draft.stale.is_some() {
+        return None;
+    }
+    let (open, scorer) = (shared.task.clone()?, shared.draft.scorer.clone()?);
+    let (index, version) = (schema.sample.at(open.samples.as_ref().map_or(0, Vec::len))?, shared.draft.version);
+    let known = schema.tried.as_ref().map(|tried| tried.isolation);
+    Some(Work::latest(
+        "schema.program",
+        move |_| {
+            let sample = open.samples.as_ref().ok()?.get(index)?;
+            let row = sample.prompt_id.as_deref().and_then(|id| open.row(id));
+            let trials = scorer.try_programs(&sample.text, row);
+            Some(TrialOutput { index, version, trials, isolation: known.unwrap_or_else(crate::score::isolation) })
+        },
+        |schema: &mut Schema, _, tried| {
+            schema.tried = tried;
+            Vec::new()
+        },
+    ))
+}
+
+pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
+    let programs = task(shared).into_iter().flat_map(Task::scorers).filter_map(Task::command);
+    let mut lines = Vec::new();
+    for (index, rules) in programs.enumerate() {
+        let trust = shared.draft.programs.get(index);
+        lines.push(Line::raw(visible(&commands(rules)).into_owned()));
+        lines.extend(trust.map(|trust| trust_line(trust, shared)));
+        let missing = trust.and_then(|trust| trust.missing.as_deref());
+        lines.extend(missing.map(|missing| Line::styled(visible(missing).into_owned(), theme.style(Role::Bad))));
+        lines.push(faint(limits(rules)));
+    }
+    let tried = schema.tried.as_ref();
+    lines.extend(
+        tried.and_then(|tried| held(tried.isolation)).map(|text| Line::styled(text, theme.style(Role::Warning))),
+    );
+    let Some(Ok(samples)) = shared.task.as_ref().map(|open| &open.samples) else { return lines };
+    let Some(index) = schema.sample.at(samples.len()) else {
+        lines.push(faint("no sample completion to ask about".to_owned()));
+        return lines;
+    };
+    let sample = &samples[index];
+    let [previous, next] = ["schema.sample.previous", "schema.sample.next"].map(|id| shared.key_of(id));
+    lines.push(Line::styled(
+        format!("sample {} of {}, line {} ({previous} {next})", index + 1, samples.len(), sample.line),
+        theme.style(Role::Title),
+    ));
+    lines.push(Line::raw(visible(&shortened(&sample.text, MAX_SHOWN_CHARS)).into_owned()));
+    if untrusted(shared).is_some() {
+        lines.push(faint("not asked".to_owned()));
+        return lines;
+    }
+    let is_now = |tried: &&TrialOutput| tried.index == index && tried.version == shared.draft.version;
+    match tried.filter(is_now) {
+        Some(tried) => lines.extend(tried.trials.iter().flat_map(|trial| trial_lines(trial, theme))),
+        None if shared.draft.stale.is_some() => lines.push(faint("not asked".to_owned())),
+        None => lines.push(faint("asking ...".to_owned())),
+    }
+    lines
+}
+
+fn commands(rules: &CommandRules) -> String {
+    rules.commands().map(|command| command.join(" ")).collect::<Vec<_>>().join("; ")
+}
+
+fn trust_line(trust: &Trust, shared: &Shared) -> Line<'static> {
+    let theme = &shared.theme;
+    let key = shared.key_of("schema.trust");
+    let (mark, text, role) = match (trust.is_trusted, trust.has_changed) {
+        (true, _) => (theme.glyph("✓", "ok:"), "trusted".to_owned(), Role::Good),
+        (false, true) => (
+            theme.glyph("▲", "!"),
+            format!("changed since it was trusted: {key} trusts it as it is now"),
+            Role::Warning,
+        ),
+        (false, false) => (theme.glyph("✗", "x"), format!("not trusted: {key} trusts it"), Role::Bad),
+    };
+    Line::styled(format!("{mark} {text}"), theme.style(role))
+}
+
+fn limits(rules: &CommandRules) -> String {
+    let memory = if rules.memory_mib == 0 { "no memory limit".to_owned() } else { format!("{} MiB", rules.memory_mib) };
+    let CommandRules { seconds, output_kib, .. } = rules;
+    format!("limits: {seconds} s, {memory}, {output_kib} KiB of output, {} at once", rules.width())
+}
+
+/// Restrictions that this machine lacks.
+fn held(isolation: Isolation) -> Option<String> {
+    (!isolation.network)
+        .then(|| "no user namespaces here: it can reach the network, and its processes are not counted".to_owned())
+}
+
+fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {
+    let faint = |text: String| Span::styled(text, theme.style(Role::Faint));
+    // Each line on its own; none reaches the terminal as it is.
+    let block = |label: &str, text: &str| {
+        let text = visible_lines(text.trim_end()).into_owned();
+        let shown: Vec<String> = text.lines().map(str::to_owned).collect();
+        let first = std::iter::once(label).chain(std::iter::repeat(""));
+        shown
+            .into_iter()
+            .zip(first)
+            .map(|(line, label)| Line::from(vec![faint(format!("{label:<9}")), Span::raw(line)]))
+            .collect::<Vec<_>>()
+    };
+    let score = &trial.score;
+    let part = trial.part.as_ref().map_or_else(String::new, |part| format!("{}: ", visible(part)));
+    let mut result = format!("{part}{}, value {}", score.outcome(), score.reward_text());
+    result.extend(score.failure.map(|failure| format!(", {}", failure.key())));
+    result.extend(score.exact.map(|exact| if exact { ", exact" } else { ", not exact" }));
+    let style = theme.style(if score.is_error() { Role::Bad } else { Theme::tier_role(score.tier.name()) });
+    let mut lines = vec![Line::from(vec![Span::styled(result, style), faint(format!("  {:.2} s", trial.seconds))])];
+    let reasons = score.errors.iter().map(|reason| format!("{}:{} {}", reason.line, reason.column, reason.message));
+    let reasons: Vec<String> = reasons.chain(score.warnings.iter().cloned()).take(MAX_REASONS).collect();
+    lines.extend(block("reasons", &reasons.join("\n")));
+    let metrics: Vec<String> = score.metrics.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    lines.extend(block("metrics", &metrics.join(", ")));
+    lines.extend(block("asked", &shortened(trial.asked.trim_end(), MAX_SHOWN_CHARS)));
+    let output = if trial.output.trim().is_empty() { "nothing" } else { trial.output.as_str() };
+    lines.extend(block("answered", &shortened(output, MAX_SHOWN_CHARS)));
+    let complaint: Vec<&str> = trial.complaint.lines().collect();
+    let last = &complaint[complaint.len().saturating_sub(LAST_LINES)..];
+    lines.extend(block("stderr", &shortened(&last.join("\n"), MAX_SHOWN_CHARS)));
+    lines
+}

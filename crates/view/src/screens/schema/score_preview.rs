@@ -1,0 +1,126 @@
+//! Previews the schema in the editor, compared with the saved one: tiers of the task's samples, rejected expected
+//! answers, and the rewards of degenerate answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::expected::{self, Baseline, Rejections};
+use super::{Schema, ScorePreview};
+use crate::dataset::PromptRow;
+use crate::message::{Command, Sender, Work};
+use crate::schema_draft::ExpectedAnswers;
+use crate::score::audit::audit;
+use crate::score::{Score, Scorer, Tier, mean_reward};
+use crate::shared::{LastScores, OpenTask, Shared};
+use crate::task::PromptSet;
+
+/// Scores the samples in the background.
+pub(super) fn compute(shared: &Shared) -> Option<Command> {
+    let draft = &shared.draft;
+    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    let saved = draft.saved_scorer.clone();
+    Some(Work::stream("schema.effects", move |sender| {
+        let Some(_turn) = sender.turn() else { return };
+        let Some(effects) = effects(&open, &scorer, saved.as_deref(), sender) else { return };
+        sender.send(move |schema: &mut Schema, shared| {
+            let (total, valid) = (effects.total(), effects.now[Tier::Valid as usize]);
+            let exact = Some(effects.exact).filter(|(_, of)| *of > 0);
+            let scores = LastScores { of: "task samples", total, valid, exact };
+            shared.last_scores = Some(shared.last_scores.filter(|last| last.of != scores.of).unwrap_or(scores));
+            schema.effects = Some(effects);
+            Vec::new()
+        });
+    }))
+}
+
+/// Scores degenerate answers in the background.
+pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
+    let draft = &shared.draft;
+    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    let (task, version) = (Arc::clone(draft.task.as_ref()?), draft.version);
+    Some(Work::stream("schema.degenerate", move |sender| {
+        let Some(_turn) = sender.turn() else { return };
+        let rows = open.rows.get(&PromptSet::Train).and_then(|rows| rows.as_ref().ok());
+        let findings = audit(&task, &scorer, rows.map_or(&[], Vec::as_slice));
+        sender.send(move |schema: &mut Schema, shared| {
+            // The schema may have changed while another screen was shown.
+            if shared.draft.version == version {
+                schema.degenerate = Some(findings);
+            }
+            Vec::new()
+        });
+    }))
+}
+
+/// Checks the expected answers of all rows in the background.
+pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Option<Command> {
+    let draft = &shared.draft;
+    let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    let saved = draft.saved_scorer.clone();
+    let known = schema.baseline.clone().filter(|baseline| baseline.saved == draft.saved);
+    let (saved_text, is_saved) = (draft.saved.clone(), !draft.is_changed() && draft.stale.is_none());
+    Some(Work::stream("schema.expected", move |sender| {
+        let Some(_turn) = sender.turn() else { return };
+        let rows = expected::answered(&open, &scorer);
+        let baseline = match (known, saved) {
+            (Some(known), _) => Some(known),
+            (None, Some(saved)) => {
+                let Some(rejected) = expected::rejected_rows(&saved, &rows, sender) else { return };
+                Some(Baseline { saved: saved_text, rejected: Arc::new(rejected) })
+            }
+            (None, None) => None,
+        };
+        expected::check_rows(&scorer, &rows, baseline.as_ref(), is_saved, sender, |found| {
+            let baseline = baseline.clone();
+            sender.send(move |schema: &mut Schema, shared| {
+                let Rejections { total, checked, rejected, .. } = found;
+                shared.draft.expected = Some(ExpectedAnswers { total, checked, rejected });
+                (schema.rejections, schema.baseline) = (Some(found), baseline);
+                Vec::new()
+            })
+        });
+    }))
+}
+
+/// `None` if superseded.
+fn effects(open: &OpenTask, scorer: &Scorer, saved: Option<&Scorer>, sender: &Sender) -> Option<ScorePreview> {
+    let mut effects = ScorePreview { saved: saved.map(|_| [0; 3]), ..ScorePreview::default() };
+    let samples = open.samples.as_deref().unwrap_or_default();
+    let mut rows: HashMap<&str, &PromptRow> = HashMap::new();
+    for row in open.rows.values().flatten().flatten() {
+        rows.entry(&row.id).or_insert(row);
+    }
+    let row = |id: &Option<String>| rows.get(id.as_deref()?).copied();
+    let texts: Vec<_> = samples.iter().map(|sample| (sample.text.as_str(), row(&sample.prompt_id))).collect();
+    let score = |scorer: &Scorer| scorer.score_while(&texts, || sender.is_wanted());
+    let scores = score(scorer)?;
+    let before = match saved {
+        Some(saved) => Some(score(saved)?),
+        None => None,
+    };
+    for (place, (sample, score)) in samples.iter().zip(&scores).enumerate() {
+        if score.is_error() {
+            effects.errors += 1;
+            continue;
+        }
+        effects.now[score.tier as usize] += 1;
+        effects.tolerant += usize::from(score.tolerant && score.tier != Tier::Valid);
+        if let Some(is_exact) = score.exact {
+            effects.exact = (effects.exact.0 + usize::from(is_exact), effects.exact.1 + 1);
+        }
+        if let (Some(before), Some(counts)) = (before.as_ref().and_then(|before| before.get(place)), &mut effects.saved)
+        {
+            counts[before.tier as usize] += 1;
+            if before.tier != score.tier {
+                effects.moved.push((sample.line, before.tier, score.tier));
+            }
+        }
+    }
+    effects.reward = mean(&scores);
+    effects.saved_reward = before.as_deref().map(mean);
+    Some(effects)
+}
+
+fn mean(scores: &[Score]) -> f64 {
+    mean_reward(scores.iter().map(|score| score.reward))
+}

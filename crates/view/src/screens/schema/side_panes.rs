@@ -1,0 +1,237 @@
+//! The lines of the side panes.
+
+use ratatui::text::{Line, Span};
+
+use super::expected::Rejections;
+use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, program_pane};
+use crate::score::Tier;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::task::{PromptSet, Task};
+use crate::theme::Theme;
+
+/// All lines of a pane, before it is scrolled and wrapped.
+pub(super) fn lines(schema: &Schema, shared: &Shared, pane: &str) -> Vec<Line<'static>> {
+    match pane {
+        PROGRAM => program_pane::lines(schema, shared),
+        SCORES => scores(schema, shared),
+        DEGENERATE => degenerate(schema, shared),
+        _ => Vec::new(),
+    }
+}
+
+fn scores(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let faint = |text: String| Line::styled(text, theme.style(Role::Faint));
+    if let Some(why) = no_scores(shared) {
+        return vec![why];
+    }
+    let Some(open) = &shared.task else { return vec![faint(shared.no_task().unwrap_or_default())] };
+    let task = shared.draft.task.as_deref().unwrap_or(&open.task);
+    let mut lines = rejections(schema, shared);
+    match (&open.samples, &schema.effects) {
+        (Err(error), _) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
+        (Ok(samples), _) if samples.is_empty() => {
+            lines.push(faint(
+                "no sample completions: set completions = \"completions.jsonl\" under [prompts] in task.toml"
+                    .to_owned(),
+            ));
+        }
+        (Ok(_), None) => lines.push(faint("scoring samples ...".to_owned())),
+        (Ok(_), Some(effects)) => {
+            lines.extend(Tier::ALL.into_iter().rev().map(|tier| tier_line(theme, task, effects, tier)));
+            let change = effects.saved_reward.map(|saved| effects.reward - saved).filter(|change| change.abs() > 5e-4);
+            let change = change.map_or_else(String::new, |change| format!("  {change:+.3} vs saved"));
+            if effects.total() > 0 {
+                let mean = format!("mean reward {:.3} of {} samples{change}", effects.reward, effects.total());
+                lines.push(Line::raw(mean));
+            }
+            if effects.errors > 0 {
+                let failed = format!("{} samples not scored: the scorer failed", effects.errors);
+                lines.push(Line::styled(failed, theme.style(Role::Warning)));
+            }
+            lines.extend(moved(theme, effects).map(|text| Line::styled(text, theme.style(Role::Marked))));
+        }
+    }
+    lines.extend(rules(task, schema.effects.as_ref().map_or(0, |effects| effects.tolerant)).into_iter().map(faint));
+    lines
+}
+
+/// Why nothing is scored.
+fn no_scores(shared: &Shared) -> Option<Line<'static>> {
+    let theme = &shared.theme;
+    let untrusted = program_pane::untrusted(shared).map(|why| Line::styled(why, theme.style(Role::Warning)));
+    let unscored = || Some(Line::styled(format!("not scored: {}", shared.draft.unscored()?), theme.style(Role::Faint)));
+    untrusted.or_else(unscored)
+}
+
+/// How many expected answers the schema rejects, and the first of their lines.
+fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let faint = |text: String| vec![Line::styled(text, theme.style(Role::Faint))];
+    let Some(found) = &schema.rejections else { return faint("checking expected answers ...".to_owned()) };
+    let (total, so_far) = match found.is_done() {
+        true => (grouped(found.total), String::new()),
+        false => (grouped(found.checked), format!(" checked so far, of {}", grouped(found.total))),
+    };
+    let mended = match found.mended {
+        0 => String::new(),
+        mended => format!(", {} more than saved", grouped(mended)),
+    };
+    if found.total == 0 {
+        return faint("no expected answers to check".to_owned());
+    }
+    if found.rejected == 0 {
+        let mark = theme.glyph("✓", "ok:");
+        return vec![match found.is_done() {
+            true => {
+                Line::styled(format!("{mark} accepts all {total} expected answers{mended}"), theme.style(Role::Good))
+            }
+            false => {
+                Line::styled(format!("accepts the {total} expected answers{so_far}{mended}"), theme.style(Role::Faint))
+            }
+        }];
+    }
+    let new = match found.new {
+        None => String::new(),
+        Some(0) => " (as saved too)".to_owned(),
+        Some(new) => format!(" ({} by this edit)", grouped(new)),
+    };
+    let (mark, role) = if found.new == Some(0) {
+        (theme.glyph("▲", "!"), Role::Warning)
+    } else {
+        (theme.glyph("✗", "x"), Role::Bad)
+    };
+    let rejected = grouped(found.rejected);
+    let text = format!("{mark} rejects {rejected} of {total} expected answers{new}{so_far}");
+    let mut lines = vec![Line::styled(text, theme.style(role))];
+    let key = shared.key_of("schema.rejected");
+    lines.push(Line::styled(format!("{}; {key} lists them", places(found)), theme.style(Role::Faint)));
+    lines
+}
+
+/// The first rejected rows, those of this edit first: `train lines 4, 9; test line 2 and 3 more`.
+fn places(found: &Rejections) -> String {
+    const SHOWN: usize = 5;
+    let new = found.rows.iter().filter(|row| row.is_new);
+    let shown: Vec<_> = new.chain(found.rows.iter().filter(|row| !row.is_new)).take(SHOWN).collect();
+    let of_set = |set: PromptSet| {
+        let lines: Vec<String> = shown.iter().filter(|row| row.set == set).map(|row| row.line.to_string()).collect();
+        let word = if lines.len() == 1 { "line" } else { "lines" };
+        (!lines.is_empty()).then(|| format!("{} {word} {}", set.name(), lines.join(", ")))
+    };
+    let sets: Vec<String> = PromptSet::ALL.into_iter().filter_map(of_set).collect();
+    let more = found.rejected - shown.len();
+    let more = if more > 0 { format!(" and {} more", grouped(more)) } else { String::new() };
+    format!("{}{more}", sets.join("; "))
+}
+
+fn grouped(number: usize) -> String {
+    crate::format::grouped(number as u64)
+}
+
+/// The samples whose tier changed: `valid → invalid: lines 1, 2`.
+fn moved(theme: &Theme, effects: &ScorePreview) -> Option<String> {
+    let pairs = Tier::ALL.into_iter().flat_map(|from| Tier::ALL.into_iter().map(move |to| (from, to)));
+    let group = |(from, to): (Tier, Tier)| {
+        let lines: Vec<String> = effects
+            .moved
+            .iter()
+            .filter(|(_, before, now)| (*before, *now) == (from, to))
+            .map(|(line, ..)| line.to_string())
+            .collect();
+        let more = if lines.len() > 8 { format!(" and {} more", lines.len() - 8) } else { String::new() };
+        let shown = lines.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        let word = if lines.len() == 1 { "line" } else { "lines" };
+        (!lines.is_empty())
+            .then(|| format!("{} {} {}: {word} {shown}{more}", from.name(), theme.glyph("→", "->"), to.name()))
+    };
+    let groups: Vec<String> = pairs.filter_map(group).collect();
+    (!groups.is_empty()).then(|| groups.join("; "))
+}
+
+fn tier_line(theme: &Theme, task: &Task, effects: &ScorePreview, tier: Tier) -> Line<'static> {
+    let tiers = &task.score.tiers;
+    let value = match tier {
+        Tier::Valid => tiers.valid,
+        Tier::Invalid => tiers.invalid,
+        Tier::Unparsable => tiers.unparsable,
+    };
+    let now = effects.now[tier as usize];
+    let share = now as f64 / effects.total().max(1) as f64;
+    let bar = theme.glyph("▆", "=").repeat(if theme.linear { 0 } else { (share * 16.0).round() as usize });
+    let style = theme.style(Theme::tier_role(tier.name()));
+    let change = effects.saved.map_or(0, |saved| now as i64 - saved[tier as usize] as i64);
+    let change = if change == 0 { String::new() } else { format!(" {change:+}") };
+    Line::from(vec![
+        Span::styled(format!("{} {:<10} ", theme.tier_glyph(tier.name()), tier.name()), style),
+        Span::styled(format!("{value:>4.2} "), theme.style(Role::Faint)),
+        Span::raw(format!("{now:>4}")),
+        Span::styled(format!("{change:<5}"), theme.style(Role::Marked)),
+        Span::styled(bar, style),
+    ])
+}
+
+fn rules(task: &Task, tolerant: usize) -> Vec<String> {
+    let is_json = task.schema().is_some();
+    let mut rules = vec![match task.score.strip_thinking {
+        true => "think blocks are stripped before scoring".to_owned(),
+        false if is_json => "think blocks are not stripped: answers with one are unparsable".to_owned(),
+        false => "think blocks are not stripped".to_owned(),
+    }];
+    let more = match tolerant {
+        0 => String::new(),
+        1 => "; 1 sample is valid after unwrapping".to_owned(),
+        several => format!("; {several} samples are valid after unwrapping"),
+    };
+    if is_json {
+        rules.push(format!("text or a fence around the JSON makes it unparsable{more}"));
+    }
+    if task.score.graded {
+        rules.push("graded: partial credit for invalid answers".to_owned());
+    }
+    rules.extend(
+        task.rewards
+            .iter()
+            .filter(|part| part.weight != 0.0)
+            .map(|part| format!("plus {} x {}", part.weight, part.part)),
+    );
+    if task.score.assert_formats {
+        rules.push("`format` is checked".to_owned());
+    }
+    if !task.score.normalise.is_empty() {
+        let fields: Vec<String> = task.score.normalise.iter().map(|(field, how)| format!("{field} ({how})")).collect();
+        rules.push(format!("normalized before comparing: {}", fields.join(", ")));
+    }
+    rules
+}
+
+fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    if let Some(why) = no_scores(shared) {
+        return vec![why];
+    }
+    let Some(findings) = &schema.degenerate else {
+        return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))];
+    };
+    let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
+    let mut lines = Vec::new();
+    match weak.len() {
+        0 => lines.push(Line::styled("no degenerate answer scores as high as a correct one", theme.style(Role::Good))),
+        count => {
+            let mark = theme.glyph("▲", "!");
+            let text = format!("{mark} {count} of {} degenerate answers pass", findings.len());
+            lines.push(Line::styled(text, theme.style(Role::Warning)));
+            lines.extend(weak.iter().map(|finding| Line::raw(finding.sentence.clone())));
+        }
+    }
+    lines.extend(findings.iter().map(|finding| {
+        let style = theme.style(Theme::tier_role(finding.tier.name()));
+        Line::from(vec![
+            Span::styled(format!("{} {:>5.2}  ", theme.tier_glyph(finding.tier.name()), finding.reward), style),
+            Span::raw(finding.name.clone()),
+            Span::styled(format!("  {}", finding.completion), theme.style(Role::Faint)),
+        ])
+    }));
+    lines
+}

@@ -1,0 +1,324 @@
+//! The scores screen: how completions score against the schema in the editor, one by one, in groups, and over the
+//! stored steps of a run.
+
+pub mod actions;
+mod differing_parts;
+mod draw;
+pub mod items;
+mod sampling;
+mod score_details;
+pub mod scoring;
+mod source;
+mod summary;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::message::ScreenState;
+use crate::score::{FailureClass, Scorer, Tier};
+use crate::shared::OpenTask;
+use crate::shared::Shared;
+use crate::subprocess::CancelToken;
+use crate::widgets::editor::Editor;
+use crate::widgets::filter::Filter;
+use crate::widgets::list_cursor::Cursor;
+use items::{Items, Rows, Written};
+use scoring::{Impact, ScoredItems, holds};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Source {
+    #[default]
+    Samples,
+    /// Written or pasted here.
+    Written,
+    /// A stored step of the current run.
+    Step,
+    /// Sampled from a model here.
+    Sampled,
+}
+
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Samples => "task samples",
+            Self::Written => "written completions",
+            Self::Step => "completions of a run",
+            Self::Sampled => "sampled completions",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Scores {
+    pub source: Source,
+    /// The source before a completion was written or pasted.
+    source_before: Source,
+    /// The selected step; 0 is the latest, which is followed while the run is active.
+    pub step: u64,
+    /// The step of the completions that are shown.
+    loaded_step: u64,
+    pub items: Arc<Items>,
+    /// Why there are none.
+    pub error: Option<String>,
+    /// Their scores under the last schema that compiled.
+    pub scored: Option<ScoredItems>,
+    /// The tiers before the schema's last change that moved any; of a stored step, recorded ones that differ.
+    pub moved: Vec<Option<Tier>>,
+    /// Why the shown step and the open schema do not belong together.
+    mismatch: Option<String>,
+    /// The effect of the schema on the latest stored steps.
+    pub impacts: Vec<Impact>,
+    /// The effect on the whole run, if requested.
+    pub whole: Option<RescoreJob>,
+    /// Written or pasted here.
+    pub written: Vec<Written>,
+    /// Sampled here, the latest last.
+    pub sampled: Vec<Written>,
+    /// The task whose prompts they answer.
+    pub sampled_task: String,
+    /// A completion that is being written.
+    pub editor: Option<Editor>,
+    /// Its index among the written ones.
+    pub editing: usize,
+    /// The cursor, among the visible completions.
+    pub cursor: Cursor,
+    pub only: TierFilter,
+    /// Only this kind of failure.
+    pub class: Option<FailureClass>,
+    /// Only those that contain a text.
+    pub filter: Filter,
+    pub order: Order,
+    /// In one list instead of in groups.
+    pub is_flat: bool,
+    /// The focused pane.
+    pub pane: Option<&'static str>,
+    /// The first visible lines of the completion and of the summary.
+    pub tops: [Cursor; 2],
+    /// Sample from the base instead of the trained model.
+    pub from_base: bool,
+    pub sampling: Option<SamplingJob>,
+    /// Why the last sampling failed.
+    pub sampling_error: Option<String>,
+    /// The number of samplings: each has a seed of its own.
+    pub samplings: u64,
+    /// Whether the schema has changed since the scores were made.
+    is_old: bool,
+    /// The lines of the list after filter and order.
+    shown: Vec<Shown>,
+    /// Sampling has started and brought nothing yet.
+    fresh: bool,
+    rows: Option<(Arc<OpenTask>, Arc<Rows>)>,
+    stored: Option<Stored>,
+    /// The task of the open run, if it is not the open task.
+    own: Option<RunTask>,
+}
+
+/// The task in a run's folder, or why it cannot be used.
+#[derive(Debug, Clone)]
+struct RunTask {
+    run: PathBuf,
+    read: Result<Arc<ScoredTask>, String>,
+}
+
+/// A task with the scorer of its saved definition.
+#[derive(Debug)]
+struct ScoredTask {
+    open: OpenTask,
+    rows: Rows,
+    scorer: Arc<Scorer>,
+}
+
+/// Stored steps of a run, cached so that an edit of the schema re-scores them at once.
+#[derive(Debug, Clone)]
+struct Stored {
+    run: PathBuf,
+    rows: Arc<Rows>,
+    steps: Arc<Vec<(u64, Arc<Items>)>>,
+}
+
+/// Sampling in progress.
+#[derive(Debug, Clone)]
+pub struct SamplingJob {
+    pub cancel: CancelToken,
+    /// Count, prompt and model.
+    pub what: String,
+    /// The latest line of progress.
+    pub progress: String,
+    /// Start time, milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// All stored steps of a run under one schema.
+#[derive(Debug, Clone, Default)]
+pub struct RescoreJob {
+    pub cancel: CancelToken,
+    /// The steps that were scored, rising.
+    pub impacts: Vec<Impact>,
+    /// How many steps there are.
+    pub steps: u64,
+    /// The schema's version with which they were scored.
+    pub version: u64,
+    pub is_done: bool,
+    /// The steps that could not be read.
+    pub error: Option<String>,
+}
+
+const LIST: &str = "completions";
+const COMPLETION: &str = "completion";
+const SUMMARY: &str = "summary";
+
+impl ScreenState for Scores {
+    type Shared = Shared;
+}
+
+impl Scores {
+    /// The focused pane.
+    fn focus(&self) -> &'static str {
+        self.pane.unwrap_or(LIST)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TierFilter {
+    #[default]
+    All,
+    Tier(Tier),
+    /// Those whose tier changed with the schema.
+    Moved,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// In the order of their source.
+    #[default]
+    Source,
+    Worst,
+    Best,
+    Longest,
+}
+
+/// One line of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    /// The heading of a group.
+    Group(usize),
+    /// A completion, by its index among all and its number among those shown.
+    Completion(usize, usize),
+}
+
+impl TierFilter {
+    fn next(self) -> Self {
+        match self {
+            Self::All => Self::Tier(Tier::Unparsable),
+            Self::Tier(Tier::Unparsable) => Self::Tier(Tier::Invalid),
+            Self::Tier(Tier::Invalid) => Self::Tier(Tier::Valid),
+            Self::Tier(Tier::Valid) => Self::Moved,
+            Self::Moved => Self::All,
+        }
+    }
+
+    /// A label; empty if all are shown.
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Tier(tier) => tier.name(),
+            Self::Moved => "changed by edit",
+        }
+    }
+}
+
+impl Order {
+    fn next(self) -> Self {
+        match self {
+            Self::Source => Self::Worst,
+            Self::Worst => Self::Best,
+            Self::Best => Self::Longest,
+            Self::Longest => Self::Source,
+        }
+    }
+
+    /// A label; empty for the order of the source.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Source => "",
+            Self::Worst => "worst first",
+            Self::Best => "best first",
+            Self::Longest => "longest first",
+        }
+    }
+}
+
+/// Rebuilds the lines of the list, after every change of the scores, the filters or the order. Drawing and moving only
+/// read them.
+fn arrange(scores: &mut Scores) {
+    scores.shown = lines(scores);
+}
+
+fn lines(scores: &Scores) -> Vec<Shown> {
+    let Some(scored) = &scores.scored else { return Vec::new() };
+    let text = scores.filter.text().to_lowercase();
+    let mut places: Vec<usize> =
+        (0..scored.scores.len()).filter(|place| is_wanted(scores, scored, &text, *place)).collect();
+    let reward = |place: &usize| scored.scores.get(*place).map_or(0.0, |score| score.reward);
+    let length = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.text.len());
+    match scores.order {
+        Order::Source => {}
+        Order::Worst => places.sort_by(|a, b| reward(a).total_cmp(&reward(b))),
+        Order::Best => places.sort_by(|a, b| reward(b).total_cmp(&reward(a))),
+        Order::Longest => places.sort_by_key(|place| std::cmp::Reverse(length(place))),
+    }
+    // The sort is stable, so groups stay together in the order of their first completion.
+    let group = |place: &usize| scored.items.all.get(*place).map_or(0, |item| item.group);
+    if !scores.is_flat {
+        places.sort_by_key(group);
+    }
+    let mut lines = Vec::new();
+    let mut last = None;
+    for (number, place) in places.into_iter().enumerate() {
+        let group = group(&place);
+        if !scores.is_flat && last != Some(group) {
+            lines.push(Shown::Group(group));
+            last = Some(group);
+        }
+        lines.push(Shown::Completion(place, number));
+    }
+    lines
+}
+
+fn is_wanted(scores: &Scores, scored: &ScoredItems, text: &str, place: usize) -> bool {
+    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return false };
+    let tier = match scores.only {
+        TierFilter::All => true,
+        TierFilter::Tier(tier) => score.tier == tier,
+        TierFilter::Moved => scores.moved.get(place).is_some_and(Option::is_some),
+    };
+    let name = scored.items.groups.get(item.group).map_or("", String::as_str);
+    tier && scores.class.is_none_or(|class| score.failure == Some(class)) && holds(item, name, text)
+}
+
+/// How many completions the list shows.
+fn length(scores: &Scores) -> usize {
+    // The last line is a completion: no group is shown without one.
+    match scores.shown.last() {
+        Some(Shown::Completion(_, number)) => number + 1,
+        _ => 0,
+    }
+}
+
+/// The index among all of the completion under the cursor.
+fn selected(scores: &Scores) -> Option<usize> {
+    let at = scores.cursor.at(length(scores))?;
+    scores.shown.iter().find_map(|line| match line {
+        Shown::Completion(place, number) if *number == at => Some(*place),
+        _ => None,
+    })
+}
+
+/// The next kind of failure among those that occur; after the last, all.
+fn next_class(scores: &Scores) -> Option<FailureClass> {
+    let failures = &scores.scored.as_ref()?.tally.failures;
+    match scores.class {
+        None => failures.first().map(|(class, _)| *class),
+        Some(now) => failures.iter().map(|(class, _)| *class).find(|class| *class > now),
+    }
+}

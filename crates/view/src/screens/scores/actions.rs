@@ -1,0 +1,448 @@
+//! The actions of the scores screen.
+
+use std::sync::Arc;
+
+use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+
+use super::items::Written;
+use super::{
+    COMPLETION, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, length, next_class, sampling, selected,
+    source,
+};
+use crate::action::Scope;
+use crate::dataset::PromptRow;
+use crate::message::{Change, Command};
+use crate::popup::{Pick, PickEntry, Popup};
+use crate::screen::{self, Definition};
+use crate::screens::Screen;
+use crate::shared::Shared;
+use crate::widgets::editor::{Editor, Effect};
+use crate::widgets::filter::Filter;
+use crate::widgets::list_cursor::Cursor;
+use crate::widgets::text_width::one_line;
+
+type Action = screen::Action<Scores>;
+
+pub const SCREEN: Definition<Scores> = Definition {
+    title: "Scores",
+    help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
+           Edits to the schema re-score them at once and show what would change in the run.",
+    panes: &[LIST, COMPLETION, SUMMARY],
+    actions: ACTIONS,
+    pane: Scores::focus,
+    focus: |scores, _, pane| scores.pane = Some(pane),
+    is_typing,
+    on_key,
+    on_paste,
+    mouse,
+    opens: |scores, shared, (column, row)| {
+        draw::pane_at(scores, shared, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y)
+    },
+    on_show,
+    on_change,
+    draw: draw::draw,
+    ..Definition::PLAIN
+};
+
+fn is_typing(scores: &Scores) -> bool {
+    scores.editor.is_some() || scores.filter.is_typing
+}
+
+const HERE: Scope = Scope::Screen(Screen::Scores);
+
+const ACTIONS: &[Action] = &[
+    Action::new("scores.open", "Show completion", "", &["enter"], Scope::Pane(Screen::Scores, LIST), |scores, _| {
+        scores.pane = Some(COMPLETION);
+        Vec::new()
+    }),
+    Action::new("scores.source", "Next source", "source", &["s"], HERE, |scores, shared| {
+        let next = next_source(scores, shared);
+        source::turn_to(scores, shared, next)
+    }),
+    Action::new("scores.samples", "Show task samples", "", &[], HERE, |scores, shared| {
+        source::turn_to(scores, shared, Source::Samples)
+    }),
+    Action::new("scores.later_step", "Next step", "step", &["]"], HERE, |scores, shared| {
+        source::step(scores, shared, 1)
+    })
+    .unless(no_run),
+    Action::new("scores.earlier_step", "Previous step", "", &["["], HERE, |scores, shared| {
+        source::step(scores, shared, -1)
+    })
+    .unless(no_run),
+    Action::new("scores.ten_later", "Forward 10 steps", "", &["}"], HERE, |scores, shared| {
+        source::step(scores, shared, 10)
+    })
+    .unless(no_run),
+    Action::new("scores.ten_earlier", "Back 10 steps", "", &["{"], HERE, |scores, shared| {
+        source::step(scores, shared, -10)
+    })
+    .unless(no_run),
+    Action::new("scores.follow", "Toggle follow run", "follow", &["F"], HERE, source::toggle_follow)
+        .also(&["newest step", "follow step"])
+        .unless(no_run),
+    Action::new("scores.next_changed", "Next changed step", "", &["n"], HERE, source::next_changed).unless(
+        |scores, shared| {
+            let impacts = scores.whole.as_ref().map_or(&scores.impacts, |whole| &whole.impacts);
+            let none = impacts.iter().all(|one| one.rewards + one.tiers == 0);
+            no_run(scores, shared).or_else(|| none.then(|| "no stored step is known to change".to_owned()))
+        },
+    ),
+    Action::new("scores.edit", "Edit completion", "edit", &["i"], HERE, |scores, shared| write(scores, shared, false))
+        .asking(),
+    Action::new("scores.write", "Write completion", "write", &["a"], HERE, |scores, shared| {
+        write(scores, shared, true)
+    })
+    .also(&["new"])
+    .asking(),
+    Action::new("scores.remove", "Delete written completion", "", &["delete"], HERE, remove).unless(|scores, _| {
+        (scores.source != Source::Written).then(|| "only written completions can be deleted".to_owned())
+    }),
+    Action::new("scores.prompt", "Choose prompt", "prompt", &["p"], HERE, choose_prompt)
+        .also(&["prompt_id", "expected answer"])
+        .unless(no_choice),
+    Action::new("scores.draw", "Sample completions", "sample", &["r"], HERE, sampling::sample)
+        .also(&["sample"])
+        .unless(|scores, shared| sampling::plan(scores, shared).err()),
+    Action::new("scores.target", "Toggle base/trained", "base/trained", &["b"], HERE, |scores, shared| {
+        scores.from_base = !scores.from_base;
+        let text = match sampling::plan(scores, shared) {
+            Ok(plan) => format!("{} samples from {}", shared.key_of("scores.draw"), plan.name),
+            Err(why) => why,
+        };
+        shared.say(text);
+        Vec::new()
+    }),
+    Action::new("scores.cancel", "Cancel", "cancel", &["x"], HERE, |scores, _| {
+        sampling::cancel(scores);
+        if let Some(whole) = &scores.whole {
+            whole.cancel.cancel();
+        }
+        Vec::new()
+    })
+    .unless(|scores, _| {
+        let is_busy = scores.sampling.is_some() || scores.whole.as_ref().is_some_and(|whole| !whole.is_done);
+        (!is_busy).then(|| "nothing to cancel".to_owned())
+    }),
+    Action::new("scores.rescore_run", "Re-score run", "re-score run", &["R"], HERE, source::rescore_run)
+        .unless(|scores, shared| no_run(scores, shared).or_else(|| source::no_rescoring(shared))),
+    Action::new("scores.only", "Cycle tier filter", "tier", &["f"], HERE, |scores, _| {
+        scores.only = scores.only.next();
+        to_the_top(scores)
+    }),
+    Action::new("scores.changed", "Show changed rows", "changed", &["m"], HERE, |scores, _| {
+        scores.only = if scores.only == TierFilter::Moved { TierFilter::All } else { TierFilter::Moved };
+        to_the_top(scores)
+    })
+    .also(&["changed by edit", "changed by schema", "moved"])
+    .unless(|scores, _| {
+        let none = scores.only != TierFilter::Moved && scores.moved.iter().all(Option::is_none);
+        none.then(|| "no row changed its tier".to_owned())
+    }),
+    Action::new("scores.class", "Cycle failure filter", "failure", &["c"], HERE, |scores, _| {
+        scores.class = next_class(scores);
+        to_the_top(scores)
+    }),
+    Action::new("scores.filter", "Find completion", "find", &["/"], HERE, |scores, _| {
+        scores.filter.is_typing = true;
+        scores.pane = Some(LIST);
+        Vec::new()
+    })
+    .also(&["find", "search", "filter"])
+    .asking(),
+    Action::new("scores.order", "Cycle sort order", "order", &["o"], HERE, |scores, _| {
+        scores.order = scores.order.next();
+        to_the_top(scores)
+    })
+    .also(&["sort"]),
+    Action::new("scores.groups", "Toggle grouping", "groups", &["v"], HERE, |scores, _| {
+        scores.is_flat = !scores.is_flat;
+        to_the_top(scores)
+    })
+    .also(&["group"]),
+    Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |scores, _| {
+        let place = selected(scores);
+        let item = place.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
+        item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
+    })
+    .also(&["yank", "clipboard"]),
+    Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, shared| {
+        // Leaves the innermost: the editor, the filter's text, the pane, all filters.
+        if scores.editor.take().is_some() {
+            return drop_empty(scores, shared);
+        }
+        if !scores.filter.is_typing {
+            if scores.focus() != LIST {
+                scores.pane = Some(LIST);
+                return Vec::new();
+            }
+            (scores.only, scores.class) = Default::default();
+        }
+        scores.filter = Filter::default();
+        arrange(scores);
+        Vec::new()
+    }),
+];
+
+fn next_source(scores: &Scores, shared: &Shared) -> Source {
+    let all = [Source::Samples, Source::Written, Source::Step, Source::Sampled];
+    let has = |source: &&Source| match source {
+        Source::Samples => true,
+        Source::Written => !scores.written.is_empty(),
+        Source::Step => shared.current.is_some(),
+        Source::Sampled => !scores.sampled.is_empty(),
+    };
+    let now = all.iter().position(|source| *source == scores.source).unwrap_or(0);
+    all.iter().cycle().skip(now + 1).find(has).copied().unwrap_or_default()
+}
+
+fn no_run(_: &Scores, shared: &Shared) -> Option<String> {
+    let Some(run) = shared.current_run() else {
+        return Some(shared.no_open_run());
+    };
+    (run.history.last_step == 0).then(|| format!("{} has no finished step yet", run.id()))
+}
+
+/// After a change of filter or order.
+fn to_the_top(scores: &mut Scores) -> Vec<Command> {
+    arrange(scores);
+    scores.cursor = Cursor::default();
+    scores.tops[0] = Cursor::default();
+    Vec::new()
+}
+
+fn on_show(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    if scores.is_old && !scores.items.all.is_empty() {
+        return source::rescore(scores, shared);
+    }
+    let must_load = scores.scored.is_none() || source::is_behind(scores, shared) || source::is_unread(scores, shared);
+    if must_load { source::load(scores, shared) } else { Vec::new() }
+}
+
+fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
+    let is_here = shared.screen == Screen::Scores;
+    match change {
+        Change::Schema => {
+            scores.is_old = true;
+            if is_here { source::rescore(scores, shared) } else { Vec::new() }
+        }
+        Change::Task => {
+            (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
+            scores.moved.clear();
+            sampling::forget_sampled(scores, shared);
+            arrange(scores);
+            if is_here { source::load(scores, shared) } else { Vec::new() }
+        }
+        Change::CurrentRun => {
+            source::forget_run(scores);
+            sampling::forget_sampled(scores, shared);
+            if is_here && (scores.source == Source::Step || source::is_unread(scores, shared)) {
+                source::load(scores, shared)
+            } else {
+                Vec::new()
+            }
+        }
+        Change::RunNews
+            if is_here
+                && scores.source == Source::Step
+                && (scores.scored.is_none() || source::is_behind(scores, shared))
+                && !shared.is_busy("scores.items") =>
+        {
+            source::load(scores, shared)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The longest text taken from the clipboard.
+const MAX_BYTES: usize = 4 << 20;
+
+fn on_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    if scores.editor.is_some() {
+        return write_key(scores, shared, event);
+    }
+    if scores.filter.is_typing {
+        return if scores.filter.key(event) { to_the_top(scores) } else { Vec::new() };
+    }
+    let page = shared.size.1.saturating_sub(6) as usize;
+    match scores.focus() {
+        LIST => {
+            let length = length(scores);
+            if scores.cursor.key(event, page, length) {
+                scores.tops[0] = Cursor::default();
+            }
+        }
+        pane => {
+            let length = draw::length(scores, shared, pane);
+            scores.tops[usize::from(pane == SUMMARY)].key(event, page, length);
+        }
+    }
+    Vec::new()
+}
+
+fn no_choice(scores: &Scores, shared: &Shared) -> Option<String> {
+    let is_written = scores.source == Source::Written && selected(scores).is_some();
+    let why = || "only a completion that was written or pasted here can be given a prompt".to_owned();
+    shared.no_task().or_else(|| (!is_written).then(why))
+}
+
+/// Lists the task's prompts; the completion under the cursor is scored as an answer to the chosen one.
+fn choose_prompt(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let (Some(place), Some(open)) = (selected(scores), shared.task.clone()) else { return Vec::new() };
+    let rows: Vec<_> = open.rows.values().flatten().flatten().collect();
+    if rows.is_empty() {
+        shared.complain(format!("the task has no prompts: see Prompts ({})", shared.key_of("screen.prompts")));
+        return Vec::new();
+    }
+    let entry = |row: &&PromptRow| {
+        let last = row.messages.last().map_or("", |message| message.content.as_str());
+        let prompt = one_line(&last[..last.floor_char_boundary(PROMPT_BYTES)]);
+        PickEntry { label: row.id.clone(), beside: prompt.clone(), detail: prompt, ..PickEntry::default() }
+    };
+    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+    let now = scores.written.get(place).and_then(|written| written.prompt_id.as_ref());
+    let at = ids.iter().position(|id| Some(id) == now).unwrap_or(0);
+    let pick = Pick::new(
+        "Prompt that it answers",
+        rows.iter().map(entry).collect(),
+        at,
+        move |scores: &mut Scores, shared, index| {
+            if let (Some(written), Some(id)) = (scores.written.get_mut(place), ids.get(index)) {
+                written.prompt_id = Some(id.clone());
+            }
+            source::load(scores, shared)
+        },
+    );
+    shared.popup = Some(Popup::Pick(pick));
+    Vec::new()
+}
+
+/// Bytes of a prompt that are listed.
+const PROMPT_BYTES: usize = 200;
+
+/// Starts writing a completion: a new one, or a copy of the one under the cursor.
+fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command> {
+    let here = selected(scores);
+    let item = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
+    let prompt_id = item.and_then(|item| item.row.as_ref()).map(|row| row.id.clone());
+    let text = item.filter(|_| !is_new).map(|item| item.text.clone()).unwrap_or_default();
+    match here.filter(|_| scores.source == Source::Written && !is_new) {
+        Some(place) => scores.editing = place,
+        None => add(scores, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), is_apart: false }),
+    }
+    scores.editor = Some(Editor::new(&text, false));
+    scores.pane = Some(COMPLETION);
+    source::turn_to(scores, shared, Source::Written)
+}
+
+/// After writing: a completion without text is none; without any other, the source before is shown again.
+fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let is_empty = scores.written.get(scores.editing).is_some_and(|written| written.text.trim().is_empty());
+    if !is_empty {
+        return Vec::new();
+    }
+    scores.written.remove(scores.editing);
+    let source = if scores.written.is_empty() { scores.source_before } else { Source::Written };
+    source::turn_to(scores, shared, source)
+}
+
+/// Adds a completion and moves the cursor to it.
+fn add(scores: &mut Scores, written: Written) {
+    if scores.source != Source::Written {
+        scores.source_before = scores.source;
+    }
+    scores.written.push(written);
+    scores.editing = scores.written.len() - 1;
+    (scores.only, scores.class, scores.filter, scores.order) = Default::default();
+    // Groups are in the order of their first completion, so in groups it may be elsewhere; ungrouped it is the last.
+    scores.is_flat = true;
+    scores.source = Source::Written;
+    scores.cursor = Cursor { index: scores.editing };
+    arrange(scores);
+}
+
+fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+    let area = draw::editor_area(scores, shared);
+    let effect = scores.editor.as_mut().map(|editor| {
+        let window = editor.window_in(area, shared.wraps(editor));
+        let effect = editor.key(event, window, shared.now_ms);
+        editor.follow(window);
+        effect
+    });
+    if effect == Some(Effect::Edited) { written(scores, shared) } else { Vec::new() }
+}
+
+/// Scores the editor's text.
+fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    let Some(text) = scores.editor.as_ref().map(Editor::text) else { return Vec::new() };
+    let editing = scores.editing;
+    if let Some(written) = scores.written.get_mut(editing) {
+        written.text = text;
+    }
+    source::load(scores, shared)
+}
+
+/// Pasted text goes into the focused field; else it becomes a completion.
+fn on_paste(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
+    if text.len() > MAX_BYTES {
+        shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, MAX_BYTES >> 20));
+        return Vec::new();
+    }
+    if scores.filter.paste(text) {
+        return to_the_top(scores);
+    }
+    if let Some(editor) = &mut scores.editor {
+        return if editor.paste(text) == Effect::Edited { written(scores, shared) } else { Vec::new() };
+    }
+    let here = selected(scores);
+    let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());
+    // Terminals end pasted lines with carriage returns.
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    if row.is_none() {
+        shared.say(format!(
+            "pasted without a prompt: {} chooses the one that it answers",
+            shared.key_of("scores.prompt")
+        ));
+    }
+    add(scores, Written { text, prompt_id: row.map(|row| row.id.clone()), from: "pasted".to_owned(), is_apart: false });
+    source::turn_to(scores, shared, Source::Written)
+}
+
+/// Deletes the written completion under the cursor.
+fn remove(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
+    if let Some(place) = selected(scores).filter(|place| *place < scores.written.len()) {
+        scores.written.remove(place);
+    }
+    source::load(scores, shared)
+}
+
+fn mouse(scores: &mut Scores, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+    let rows: isize = match event.kind {
+        MouseEventKind::ScrollDown => 3,
+        MouseEventKind::ScrollUp => -3,
+        MouseEventKind::Down(_) | MouseEventKind::Drag(_) if scores.editor.is_some() => {
+            let area = draw::editor_area(scores, shared);
+            if let Some(editor) = &mut scores.editor {
+                editor.pointer(event, area, shared.wraps(editor));
+            }
+            return Vec::new();
+        }
+        MouseEventKind::Down(_) => {
+            draw::clicked(scores, shared, event.column, event.row);
+            return Vec::new();
+        }
+        _ => return Vec::new(),
+    };
+    match draw::pane_at(scores, shared, event.column, event.row) {
+        Some((LIST, _)) => {
+            let length = length(scores);
+            scores.cursor.go(rows, length);
+        }
+        Some((pane, _)) => {
+            let length = draw::length(scores, shared, pane);
+            scores.tops[usize::from(pane == SUMMARY)].go(rows, length);
+        }
+        None => {}
+    }
+    Vec::new()
+}

@@ -1,0 +1,412 @@
+//! Draws the scores screen: list, completion and summary, side by side if there is room.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Margin, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Paragraph, Wrap};
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+use super::scoring::ScoredItems;
+use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, source, summary};
+use super::{Shown, length as shown_length, selected};
+use crate::advantage::GroupSignal;
+use crate::format::short_id;
+use crate::pane::{framed, scrolled};
+use crate::score::Fault;
+use crate::shared::Shared;
+use crate::style_role::Role;
+use crate::theme::Theme;
+use crate::widgets::editor::paint::{Look, paint};
+use crate::widgets::list_cursor::Cursor;
+use crate::widgets::text_width::{padded, wrapped};
+
+const SIDE_BY_SIDE: u16 = 72;
+
+/// The visible panes with their areas.
+fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rect)> {
+    let focus = scores.focus();
+    if shared.zoomed || area.height < 10 {
+        return vec![(focus, area)];
+    }
+    if area.width >= SIDE_BY_SIDE {
+        let left = if area.width >= 110 { area.width * 9 / 20 } else { area.width / 2 };
+        let [left, completion] = Layout::horizontal([Constraint::Length(left), Constraint::Fill(1)]).areas(area);
+        let usual = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
+        let summary_rows = usual.max(summary::rows_of_changes(scores).min(area.height * 2 / 3));
+        let [list, summary] = Layout::vertical([Constraint::Fill(1), Constraint::Length(summary_rows)]).areas(left);
+        return vec![(LIST, list), (COMPLETION, completion), (SUMMARY, summary)];
+    }
+    let [top, below] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(area);
+    vec![(LIST, top), (if focus == SUMMARY { SUMMARY } else { COMPLETION }, below)]
+}
+
+pub(super) fn draw(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+    let focus = scores.focus();
+    for (name, area) in areas(scores, shared, area).into_iter().filter(|(_, area)| area.width > 2 && area.height > 2) {
+        match name {
+            LIST => draw_list(scores, shared, frame, area, focus == LIST),
+            SUMMARY => draw_summary(scores, shared, frame, area, focus == SUMMARY),
+            _ => draw_completion(scores, shared, frame, area, focus == COMPLETION),
+        }
+    }
+}
+
+fn draw_summary(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let inside = framed(&shared.theme, &summary_title(scores, shared), focused, frame, area);
+    let lines = summary::lines(scores, shared, inside.width as usize);
+    let top = scores.tops[1].at(lines.len()).unwrap_or(0);
+    scrolled(&shared.theme, (lines, top), "", frame, inside);
+}
+
+/// Describes the schema that the scores are of; with the names of both tasks where run and open task differ.
+fn summary_title(scores: &Scores, shared: &Shared) -> String {
+    let draft = &shared.draft;
+    let run = shared.run_of_other_task().map(|run| (short_id(run.id()), run.file().task.as_str()));
+    let both = match (run, &shared.task) {
+        (Some((id, task)), Some(open)) if source::is_own(scores, shared) => {
+            return format!("{task} (run {id}), not {}", open.task.name);
+        }
+        (Some((_, task)), Some(open)) => format!("{} (run: {task}), ", open.task.name),
+        _ => String::new(),
+    };
+    let schema = match (&draft.stale, draft.is_changed()) {
+        (Some(_), _) => format!("last {} that compiled: STALE", draft.name()),
+        (None, true) => format!("{} in the editor, unsaved", draft.name()),
+        (None, false) => draft.name().to_owned(),
+    };
+    format!("{both}{schema}")
+}
+
+fn title(scores: &Scores, shared: &Shared) -> String {
+    let source = match scores.source {
+        Source::Samples => "samples".to_owned(),
+        Source::Written => "custom".to_owned(),
+        Source::Sampled => "sampled".to_owned(),
+        Source::Step if source::is_following(scores, shared) => format!("following step {}", scores.loaded_step),
+        Source::Step => {
+            let last = shared.current_run().map_or(0, |run| run.history.last_step);
+            format!("step {} of {last}", scores.loaded_step)
+        }
+    };
+    let all = scores.items.all.len();
+    let shown = shown_length(scores);
+    let count = if shown == all { format!("{all}") } else { format!("{shown} of {all}") };
+    let class = scores.class.map_or("", |class| class.name());
+    let filters = [scores.only.name(), class, scores.order.name()].into_iter().filter(|name| !name.is_empty());
+    std::iter::once(format!("{source}: {count}")).chain(filters.map(str::to_owned)).collect::<Vec<_>>().join(", ")
+}
+
+fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
+    let mut inside = framed(theme, &title(scores, shared), focused, frame, area);
+    for line in above(scores, shared, inside.width as usize) {
+        frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
+        inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
+    }
+    let Some(scored) = scores.scored.as_ref().filter(|scored| !scored.scores.is_empty()) else {
+        frame.render_widget(Paragraph::new(nothing(scores, shared)).wrap(Wrap { trim: false }), inside);
+        return;
+    };
+    let at = scores.cursor.at(shown_length(scores));
+    if at.is_none() {
+        let text = format!("No completions match; {} clears the filters.", shared.key_of("scores.back"));
+        let text = Line::styled(text, theme.style(Role::Faint));
+        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), inside);
+        return;
+    }
+    let first = first_drawn(scores, inside.height as usize);
+    let shown = &scores.shown;
+    let drawn: Vec<Line<'_>> = shown
+        .iter()
+        .skip(first)
+        .take(inside.height as usize)
+        .map(|line| match line {
+            Shown::Group(group) => group_line(theme, scored, *group, inside.width as usize),
+            Shown::Completion(place, number) => {
+                row(scores, shared, scored, *place, at == Some(*number), inside.width as usize)
+            }
+        })
+        .collect();
+    frame.render_widget(Paragraph::new(drawn), inside);
+}
+
+/// Lines above the list: a warning about run and task, the filter, and sampling in progress.
+fn above(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let mark = theme.glyph("▲ ", "! ");
+    let warning = scores.mismatch.as_ref().filter(|_| scores.source == Source::Step);
+    let warning = warning.map_or_else(Vec::new, |text| wrapped(&format!("{mark}{text}"), columns));
+    let mut lines: Vec<_> = warning.into_iter().map(|line| Line::styled(line, theme.style(Role::Warning))).collect();
+    lines.extend(scores.filter.is_shown().then(|| scores.filter.line(theme, columns)));
+    if let Some(job) = &scores.sampling {
+        let seconds = shared.now_ms.saturating_sub(job.since_ms) / 1000;
+        let progress = if job.progress.is_empty() { String::new() } else { format!("; {}", job.progress) };
+        let cancel = shared.key_of("scores.cancel");
+        let text = format!("sampling {}, {seconds} s; {cancel} cancels{progress}", job.what);
+        lines.push(Line::styled(text, theme.style(Role::Accent)));
+    }
+    lines
+}
+
+/// The text of an empty list.
+fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let bad = |text: &str| Line::styled(format!("{}{text}", theme.glyph("✗ ", "! ")), theme.style(Role::Bad));
+    let plain = |text: &str| Line::styled(text.to_owned(), theme.style(Role::Faint));
+    let unread = shared.task_error.as_ref().map(|failure| &failure.error);
+    if let Some(error) = scores.error.as_ref().or(unread) {
+        return vec![bad(error)];
+    }
+    let draft = &shared.draft;
+    if let Some(why) = draft.unscored().filter(|_| !source::is_own(scores, shared)) {
+        let then =
+            if draft.needs_command { format!(", {} trusts", shared.key_of("schema.trust")) } else { String::new() };
+        let hint = format!("{} opens the editor{then}", shared.key_of("screen.schema"));
+        return vec![bad(&format!("{}: {why}", draft.stale_title(draft.name()))), plain(&hint)];
+    }
+    if shared.task.is_none() || shared.is_busy("scores.items") || shared.is_busy("score") {
+        return vec![plain("loading and scoring ...")];
+    }
+    let (write, sample) = (shared.key_of("scores.write"), shared.key_of("scores.draw"));
+    let hint = match scores.source {
+        Source::Samples => {
+            format!("No sample completions. Paste one, write one with {write}, or sample with {sample}.")
+        }
+        Source::Written => format!("No custom completions. Paste one, or write one with {write}."),
+        Source::Sampled => format!("Nothing sampled yet: {sample} samples."),
+        Source::Step => "Completions of this step were not stored.".to_owned(),
+    };
+    let mut lines = vec![plain(&hint)];
+    lines.extend(scores.sampling_error.as_ref().map(|why| bad(why)));
+    lines
+}
+
+fn first_drawn(scores: &Scores, height: usize) -> usize {
+    let shown = &scores.shown;
+    let at = scores.cursor.at(shown_length(scores));
+    let line = shown.iter().position(|line| matches!(line, Shown::Completion(_, number) if Some(*number) == at));
+    Cursor { index: line.unwrap_or(0) }.first(height, shown.len())
+}
+
+/// The prompt's id, the group's signal, and what distinguishes the prompt.
+fn group_line(theme: &Theme, scored: &ScoredItems, number: usize, columns: usize) -> Line<'static> {
+    let mut line = group_signal(theme, scored, number);
+    let room = columns.saturating_sub(line.width() + 2);
+    let prompt = scored.items.prompts.get(number).filter(|(_, prompt)| room >= 8 && !prompt.is_empty());
+    if let Some((is_elided, prompt)) = prompt {
+        let prompt = end_in_one_line(*is_elided, prompt, room);
+        line.spans.push(Span::styled(format!("  {prompt}"), theme.style(Role::Faint)));
+    }
+    line
+}
+
+fn group_signal(theme: &Theme, scored: &ScoredItems, number: usize) -> Line<'static> {
+    let name = scored.items.groups.get(number).map_or("", String::as_str);
+    let name = if name.is_empty() { "without prompt_id, as one group" } else { name };
+    let Some(group) = scored.groups.get(number).filter(|group| group.members.len() > 1) else {
+        return Line::styled(name.to_owned(), theme.style(Role::Title));
+    };
+    let (what, role) = match group.state {
+        GroupSignal::Mixed => ("mixed", Role::Good),
+        GroupSignal::AllMax => ("zero variance: all max", Role::Faint),
+        GroupSignal::AllMin => ("zero variance: all min", Role::Warning),
+        GroupSignal::AllEqual => ("zero variance: all equal", Role::Warning),
+    };
+    Line::from(vec![
+        Span::styled(format!("{name}  "), theme.style(Role::Title)),
+        Span::styled(what, theme.style(role)),
+        Span::styled(format!("  mean {:.3} std {:.3}", group.mean, group.deviation), theme.style(Role::Faint)),
+    ])
+}
+
+fn row(
+    scores: &Scores,
+    shared: &Shared,
+    scored: &ScoredItems,
+    place: usize,
+    is_here: bool,
+    columns: usize,
+) -> Line<'static> {
+    let theme = &shared.theme;
+    let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else {
+        return Line::default();
+    };
+    let name = score.outcome();
+    let role = Theme::tier_role(name);
+    let moved = match scores.moved.get(place).copied().flatten() {
+        Some(before) if before < score.tier => theme.glyph("↑", "^"),
+        Some(_) => theme.glyph("↓", "v"),
+        None => " ",
+    };
+    let in_group = scored.groups.get(item.group).is_some_and(|group| group.members.len() > 1);
+    let advantage = scored.advantages.get(place).copied().unwrap_or(0.0);
+    // A narrow list has the advantage in the details only.
+    let advantage = match columns {
+        ..44 => String::new(),
+        _ if in_group => format!("{advantage:>+6.2}"),
+        _ => " ".repeat(6),
+    };
+    // The class implies the tier, which the glyph shows.
+    let outcome = score.failure.map_or(name, crate::score::FailureClass::name);
+    let right = format!("{:>6}", score.reward_text());
+    let used = 1 + 1 + 2 + OUTCOME + 1 + right.len() + advantage.len();
+    let what =
+        padded(&label(scores, theme, scored, place, columns.saturating_sub(used)), columns.saturating_sub(used), false);
+    let line = Line::from(vec![
+        Span::raw(if is_here { theme.glyph("▸", ">") } else { " " }),
+        Span::raw(format!("{what} ")),
+        Span::styled(format!("{} {outcome:<OUTCOME$}", theme.tier_glyph(name)), theme.style(role)),
+        Span::styled(moved, theme.style(Role::Accent)),
+        Span::raw(right),
+        Span::styled(advantage, theme.style(Role::Faint)),
+    ]);
+    if is_here { line.style(theme.style(Role::Selected)) } else { line }
+}
+
+/// Columns of the longest class.
+const OUTCOME: usize = 11;
+
+/// The distinguishing text of a completion: ungrouped its prompt, then the part in which it differs from the others of
+/// the prompt.
+fn label(scores: &Scores, theme: &Theme, scored: &ScoredItems, place: usize, columns: usize) -> String {
+    let Some(item) = scored.items.all.get(place) else { return String::new() };
+    let part = scored.items.parts.get(place).copied().unwrap_or_default();
+    let name = scored.items.groups.get(item.group).filter(|name| scores.is_flat && !name.is_empty());
+    let name = name.map_or_else(String::new, |name| format!("{} ", end_of(name, columns / 2)));
+    let members = scored.groups.get(item.group).map_or(&[][..], |group| group.members.as_slice());
+    let number = members.binary_search(&place).map_or(0, |number| number + 1);
+    let number = if members.len() > 1 { format!("{number} ") } else { String::new() };
+    let room = columns.saturating_sub(name.width() + number.len());
+    let text = match part.same_as {
+        Some(first) => format!("{} {}", theme.glyph("≡", "="), first + 1),
+        None => end_in_one_line(part.start > 0, &item.text[part.start..], room),
+    };
+    format!("{number}{name}{text}")
+}
+
+/// A name with its beginning elided: names differ at their ends.
+fn end_of(name: &str, columns: usize) -> String {
+    let letters = name.chars().count();
+    if letters <= columns {
+        return name.to_owned();
+    }
+    let end: String = name.chars().skip(letters + 1 - columns.max(1)).collect();
+    format!("…{end}")
+}
+
+/// A text in one line, after the sign that its beginning is elided.
+fn end_in_one_line(is_elided: bool, text: &str, columns: usize) -> String {
+    let sign = if is_elided { "…" } else { "" };
+    format!("{sign}{}", one_line(text, columns.saturating_sub(sign.width())))
+}
+
+/// The beginning of a text in one line, with runs of whitespace collapsed.
+fn one_line(text: &str, columns: usize) -> String {
+    let mut line = String::new();
+    let mut width = 0;
+    let mut blank = false;
+    for piece in text.graphemes(true) {
+        if piece.chars().all(|letter| letter.is_whitespace() || letter.is_control()) {
+            blank = true;
+            continue;
+        }
+        let gap = usize::from(blank && !line.is_empty());
+        if width + gap + piece.width() + 1 > columns {
+            return format!("{line}…");
+        }
+        line.push_str(&" ".repeat(gap));
+        line.push_str(piece);
+        width += gap + piece.width();
+        blank = false;
+    }
+    line
+}
+
+fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+    let theme = &shared.theme;
+    let selected = selected(scores).and_then(|place| Some((scores.scored.as_ref()?, place)));
+    if let Some(editor) = &scores.editor {
+        let score = scores
+            .scored
+            .as_ref()
+            .filter(|_| scores.source == Source::Written)
+            .and_then(|scored| scored.scores.get(scores.editing));
+        let title = format!("editing: scored as you type; {} leaves", shared.key_of("scores.back"));
+        let inside = framed(theme, &title, focused, frame, area);
+        let [head, text, why] = while_editing(inside);
+        let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
+        if let Some(score) = score {
+            frame.render_widget(Paragraph::new(Line::from(score_details::tier_and_reward(theme, score))), head);
+            frame.render_widget(
+                Paragraph::new(score_details::verdict(scores, shared, score)).wrap(Wrap { trim: false }),
+                why,
+            );
+        }
+        paint(editor, Look { theme, typing: true, focused, faults: &faults, wraps: shared.wraps(editor) }, frame, text);
+        return;
+    }
+    let title = match selected {
+        Some((scored, place)) => scored.items.all.get(place).map_or_else(String::new, |item| item.from.clone()),
+        None => COMPLETION.to_owned(),
+    };
+    let inside = framed(theme, &title, focused, frame, area);
+    match selected {
+        Some((scored, place)) => {
+            let lines = score_details::lines(scores, shared, scored, place);
+            let top = scores.tops[0].at(lines.len()).unwrap_or(0);
+            scrolled(theme, (lines, top), "", frame, inside);
+        }
+        None => frame
+            .render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
+    }
+}
+
+/// Rows inside the completion's frame while it is edited: tier and reward, the text, the reasons.
+fn while_editing(inside: Rect) -> [Rect; 3] {
+    let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
+    Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside)
+}
+
+/// The area of the editor.
+pub(super) fn editor_area(scores: &Scores, shared: &Shared) -> Rect {
+    let found = areas(scores, shared, shared.body()).into_iter().find(|(pane, _)| *pane == COMPLETION);
+    found.map_or(Rect::default(), |(_, area)| while_editing(area.inner(Margin::new(1, 1)))[1])
+}
+
+fn fault(reason: &crate::score::Reason) -> Fault {
+    Fault { line: reason.line, column: reason.column, length: 1, message: reason.message.clone(), is_error: true }
+}
+
+/// How many lines a pane has to scroll.
+pub(super) fn length(scores: &Scores, shared: &Shared, pane: &str) -> usize {
+    let Some(scored) = &scores.scored else { return 0 };
+    match pane {
+        SUMMARY => summary::lines(scores, shared, 60).len(),
+        _ => selected(scores).map_or(0, |place| score_details::lines(scores, shared, scored, place).len()),
+    }
+}
+
+/// The pane at a terminal position.
+pub(super) fn pane_at(scores: &Scores, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
+    areas(scores, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
+}
+
+/// Handles a click: focuses the pane, and selects the completion under it.
+pub(super) fn clicked(scores: &mut Scores, shared: &mut Shared, column: u16, row: u16) {
+    if scores.editor.is_some() {
+        return;
+    }
+    let Some((pane, area)) = pane_at(scores, shared, column, row) else { return };
+    scores.pane = Some(pane);
+    if pane != LIST {
+        return;
+    }
+    let above = above(scores, shared, area.width.saturating_sub(2) as usize).len() as u16;
+    let (top, height) = (area.y + 1 + above, area.height.saturating_sub(2 + above));
+    let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return };
+    if let Some(Shown::Completion(_, number)) = scores.shown.get(first_drawn(scores, height as usize) + line as usize) {
+        scores.cursor = Cursor { index: *number };
+        scores.tops[0] = Cursor::default();
+    }
+}

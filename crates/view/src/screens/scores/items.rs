@@ -1,0 +1,191 @@
+//! Completions from any source: the task's samples, written here, a stored step of a run, sampled from a model.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::differing_parts::{DifferingPart, differing_parts};
+use crate::advantage::Advantage;
+use crate::dataset::{self, PromptRow};
+use crate::run::{RolloutGroup, read_step};
+use crate::score::Tier;
+use crate::shared::OpenTask;
+use crate::task::{PromptSet, Task};
+
+/// Rows by their id; of several sets the first wins.
+pub type Rows = HashMap<String, Arc<PromptRow>>;
+
+/// The completions of a source.
+#[derive(Debug, Default)]
+pub struct Items {
+    /// In the order of their source.
+    pub all: Vec<Item>,
+    /// The name of each group, by number: a prompt's id, or empty.
+    pub groups: Vec<String>,
+    /// Text that distinguishes each completion in its group; its `same_as` counts from 0 in the group.
+    pub parts: Vec<DifferingPart>,
+    /// Text that distinguishes each group's prompt, and whether its beginning is elided.
+    pub prompts: Vec<(bool, String)>,
+    /// How a group's rewards become advantages.
+    pub advantage: Option<Advantage>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Item {
+    pub text: String,
+    /// The row that it answers, if known.
+    pub row: Option<Arc<PromptRow>>,
+    /// The number of its group.
+    pub group: usize,
+    /// A short description of its origin.
+    pub from: String,
+    /// The run's record of it.
+    pub stored: Option<Stored>,
+}
+
+/// A completion's record in a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stored {
+    pub reward: Option<f64>,
+    pub tier: Option<Tier>,
+    pub advantage: f64,
+    /// Its tokens, the stop token included.
+    pub tokens: usize,
+    pub is_truncated: bool,
+}
+
+/// A completion that was written or pasted here, or sampled from a model.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    pub text: String,
+    /// The row that it answers.
+    pub prompt_id: Option<String>,
+    /// A short description of its origin.
+    pub from: String,
+    /// Whether its group has only completions of the same origin: those of another model say nothing about its
+    /// variance.
+    pub is_apart: bool,
+}
+
+/// At most this much of a prompt is drawn in a line.
+const PROMPT_BYTES: usize = 400;
+
+pub fn rows_of(open: &OpenTask) -> Rows {
+    let mut found = Rows::new();
+    for row in open.rows.values().flatten().flatten().flat_map(every_turn) {
+        found.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
+    }
+    found
+}
+
+/// The task rows frozen in a run, without sets that cannot be read.
+pub fn rows_of_run(task: &Path) -> Rows {
+    let mut found = Rows::new();
+    let Ok(task) = Task::load(task) else { return found };
+    let rows = PromptSet::ALL.into_iter().filter_map(|set| dataset::load(&task, set).ok()).flatten();
+    for row in rows.flat_map(|row| every_turn(&row)) {
+        found.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
+    }
+    found
+}
+
+/// Later turns come without the answers before them, which are not known.
+fn every_turn(row: &PromptRow) -> Vec<PromptRow> {
+    row.all_turns(|_| None)
+}
+
+impl Items {
+    /// With what distinguishes completions and prompts.
+    pub fn with_parts(mut self) -> Self {
+        let mut members = vec![Vec::new(); self.groups.len()];
+        self.all.iter().enumerate().for_each(|(place, item)| members[item.group].push(place));
+        self.parts = vec![DifferingPart::default(); self.all.len()];
+        for group in &members {
+            let texts: Vec<&str> = group.iter().map(|place| self.all[*place].text.as_str()).collect();
+            for (place, part) in group.iter().zip(differing_parts(&texts)) {
+                self.parts[*place] = part;
+            }
+        }
+        let prompt = |group: &Vec<usize>| {
+            let row = group.first().and_then(|place| self.all[*place].row.as_ref());
+            row.and_then(|row| row.messages.last()).map_or("", |message| message.content.as_str())
+        };
+        let prompts: Vec<&str> = members.iter().map(prompt).collect();
+        let shown = |(text, part): (&&str, DifferingPart)| {
+            let rest = &text[part.start..];
+            (part.start > 0, rest[..rest.floor_char_boundary(PROMPT_BYTES)].to_owned())
+        };
+        self.prompts = prompts.iter().zip(differing_parts(&prompts)).map(shown).collect();
+        self
+    }
+
+    /// The task's samples, grouped by prompt.
+    pub fn samples(open: &OpenTask, rows: &Rows, advantage: Option<Advantage>) -> Result<Self, String> {
+        let samples = open.samples.as_ref().map_err(Clone::clone)?;
+        let written = samples.iter().map(|sample| Written {
+            text: sample.text.clone(),
+            prompt_id: sample.prompt_id.clone(),
+            from: format!("line {}", sample.line),
+            is_apart: false,
+        });
+        Ok(Self::written(written, rows, advantage))
+    }
+
+    /// Texts, grouped by the prompt that they answer.
+    pub fn written(texts: impl IntoIterator<Item = Written>, rows: &Rows, advantage: Option<Advantage>) -> Self {
+        let mut items = Self { advantage, ..Self::default() };
+        for written in texts {
+            let id = written.prompt_id.unwrap_or_default();
+            let name = if written.is_apart { format!("{id} {}", written.from) } else { id.clone() };
+            let group = items.groups.iter().position(|group| *group == name).unwrap_or_else(|| {
+                items.groups.push(name.clone());
+                items.groups.len() - 1
+            });
+            items.all.push(Item {
+                text: written.text,
+                row: rows.get(&id).cloned(),
+                group,
+                from: written.from,
+                stored: None,
+            });
+        }
+        items
+    }
+
+    /// A stored step of a run.
+    ///
+    /// # Errors
+    /// The file and line that cannot be read.
+    pub fn step(run: &Path, step: u64, rows: &Rows, advantage: Advantage) -> Result<Self, String> {
+        let groups = read_step(run, step).map_err(|error| error.to_string())?;
+        Ok(Self::groups(groups, rows, advantage))
+    }
+
+    fn groups(groups: Vec<RolloutGroup>, rows: &Rows, advantage: Advantage) -> Self {
+        let mut items = Self { advantage: Some(advantage), ..Self::default() };
+        for (number, group) in groups.into_iter().enumerate() {
+            let row = rows.get(&group.prompt_id).cloned();
+            for (sample, completion) in group.completions.into_iter().enumerate() {
+                let tier = completion.score["tier"]
+                    .as_str()
+                    .and_then(|name| Tier::ALL.into_iter().find(|tier| tier.name() == name));
+                let stored = Stored {
+                    reward: completion.reward,
+                    tier,
+                    advantage: completion.advantage,
+                    tokens: completion.token_ids.len(),
+                    is_truncated: completion.stop_reason == "length",
+                };
+                items.all.push(Item {
+                    text: completion.text,
+                    row: row.clone(),
+                    group: number,
+                    from: format!("step {} sample {}", group.step, sample + 1),
+                    stored: Some(stored),
+                });
+            }
+            items.groups.push(group.prompt_id);
+        }
+        items
+    }
+}

@@ -1,0 +1,285 @@
+//! Completions scored under a schema, each with its group's mean, standard deviation and advantage; counts of all; and
+//! the effect of the schema on a run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::items::{Item, Items};
+use crate::advantage::{Advantage, GroupSignal, group_advantages, group_signal, mean_and_deviation};
+use crate::score::{FailureClass, QueryResult, Score, Scorer, Tier, on_every_core};
+
+/// Whether the result of the computation is still wanted.
+pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
+
+#[derive(Debug)]
+pub struct ScoredItems {
+    pub items: Arc<Items>,
+    /// The scores, in the same order.
+    pub scores: Vec<Score>,
+    /// Advantages, in the same order.
+    pub advantages: Vec<f64>,
+    /// By number.
+    pub groups: Vec<Group>,
+    pub tally: Tally,
+    /// For the first completions: results of their query and of the expected one, where these differ.
+    pub results: Vec<Option<[QueryResult; 2]>>,
+}
+
+/// Completions whose queries are run once more, to be shown.
+const MAX_RESULTS: usize = 1_000;
+
+/// A group under the schema.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Group {
+    /// Indices of its completions.
+    pub members: Vec<usize>,
+    /// Mean of the rewards.
+    pub mean: f64,
+    /// Sample standard deviation of the rewards; 0 of fewer than two.
+    pub deviation: f64,
+    pub state: GroupSignal,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Without those that the scorer failed to score, which are in `failures` alone.
+    pub all: usize,
+    /// By tier, in the order of [`Tier::ALL`].
+    pub tiers: [usize; 3],
+    /// Valid after unwrapping: as they are, or without a fence or prose around them.
+    pub tolerant: usize,
+    /// Exact matches, of those whose expected answer is known.
+    pub exact: (usize, usize),
+    /// Failures by class, those that occur.
+    pub failures: Vec<(FailureClass, usize)>,
+}
+
+/// The effect of a schema on a stored step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Impact {
+    /// The step; of a sum, the last one.
+    pub step: u64,
+    pub completions: usize,
+    /// Rewards that differ from the recorded ones.
+    pub rewards: usize,
+    /// Tiers that differ.
+    pub tiers: usize,
+    /// Completions by recorded tier, in the order of [`Tier::ALL`].
+    pub before: [usize; 3],
+    /// By tier under the schema, of those with a recorded one.
+    pub after: [usize; 3],
+    /// Advantages whose sign differs: completions pushed up that would be pushed down or left alone, or the other way
+    /// round.
+    pub signs: usize,
+    /// Groups that had zero variance and would be mixed.
+    pub revived: usize,
+    /// Groups that were mixed and would have zero variance.
+    pub silenced: usize,
+}
+
+/// Scores all items, on every core; `None` once `is_wanted` returns false.
+pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<ScoredItems> {
+    let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
+    let scores = scorer.score_while(&texts, is_wanted)?;
+    let advantage = items.advantage.unwrap_or(Advantage::Standardized);
+    let mut groups = vec![Group::default(); items.groups.len()];
+    for (place, item) in items.all.iter().enumerate() {
+        if let Some(group) = groups.get_mut(item.group) {
+            group.members.push(place);
+        }
+    }
+    let mut advantages = vec![0.0; scores.len()];
+    for group in &mut groups {
+        let rewards: Vec<f64> =
+            group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
+        (group.mean, group.deviation) = mean_and_deviation(&rewards);
+        let members = || group.members.iter().filter_map(|place| scores.get(*place));
+        group.state = group_signal(&rewards, members().all(Score::is_max), members().all(Score::is_min));
+        for (place, found) in group.members.iter().zip(group_advantages(&rewards, advantage)) {
+            if let Some(advantage) = advantages.get_mut(*place) {
+                *advantage = found;
+            }
+        }
+    }
+    Some(ScoredItems {
+        tally: tally(&scores),
+        items: Arc::clone(items),
+        scores,
+        advantages,
+        groups,
+        results: Vec::new(),
+    })
+}
+
+/// The results of queries that are not the expected ones, in the order of the completions.
+pub fn query_results(scored: &ScoredItems, scorer: &Scorer) -> Vec<Option<[QueryResult; 2]>> {
+    let one = |(item, score): (&Item, &Score)| {
+        let differs = score.failure == Some(FailureClass::WrongResult);
+        item.row.as_ref().filter(|_| differs).and_then(|row| scorer.query_results(&item.text, row))
+    };
+    scored.items.all.iter().zip(&scored.scores).take(MAX_RESULTS).map(one).collect()
+}
+
+fn tally(scores: &[Score]) -> Tally {
+    let mut tally = Tally::default();
+    let mut failures: BTreeMap<FailureClass, usize> = BTreeMap::new();
+    for score in scores {
+        if let Some(class) = score.failure {
+            *failures.entry(class).or_default() += 1;
+        }
+        if score.is_error() {
+            continue;
+        }
+        tally.all += 1;
+        tally.tiers[score.tier as usize] += 1;
+        tally.tolerant += usize::from(score.tolerant);
+        if let Some(exact) = score.exact {
+            tally.exact.0 += usize::from(exact);
+            tally.exact.1 += 1;
+        }
+    }
+    tally.failures = failures.into_iter().collect();
+    tally
+}
+
+/// The effect of the schema on stored steps, on every core; `None` as for [`score`].
+pub fn impacts(steps: &[(u64, Arc<Items>)], scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<Vec<Impact>> {
+    let one = |(step, items): &(u64, Arc<Items>)| Some(impact(*step, &score(items, scorer, is_wanted)?));
+    on_every_core(|| steps.par_iter().map(one).collect())
+}
+
+fn impact(step: u64, scored: &ScoredItems) -> Impact {
+    let mut found = Impact { step, completions: scored.scores.len(), ..Impact::default() };
+    for ((item, score), advantage) in scored.items.all.iter().zip(&scored.scores).zip(&scored.advantages) {
+        let Some(stored) = item.stored else { continue };
+        found.rewards += usize::from(stored.reward.is_some_and(|reward| (reward - score.reward).abs() > 1e-9));
+        if let Some(tier) = stored.tier {
+            found.tiers += usize::from(tier != score.tier);
+            found.before[tier as usize] += 1;
+            found.after[score.tier as usize] += 1;
+        }
+        found.signs += usize::from(sign(stored.advantage) != sign(*advantage));
+    }
+    for group in &scored.groups {
+        let stored = group.members.iter().filter_map(|place| scored.items.all.get(*place)?.stored);
+        let was_mixed = stored.map(|stored| stored.advantage).any(|advantage| advantage != 0.0);
+        match (was_mixed, group.state == GroupSignal::Mixed) {
+            (false, true) => found.revived += 1,
+            (true, false) => found.silenced += 1,
+            _ => {}
+        }
+    }
+    found
+}
+
+fn sign(advantage: f64) -> i8 {
+    if advantage > 0.0 { 1 } else { -i8::from(advantage < 0.0) }
+}
+
+pub fn sum(impacts: &[Impact]) -> Impact {
+    impacts.iter().fold(Impact::default(), |sum, one| Impact {
+        step: sum.step.max(one.step),
+        completions: sum.completions + one.completions,
+        rewards: sum.rewards + one.rewards,
+        tiers: sum.tiers + one.tiers,
+        before: std::array::from_fn(|tier| sum.before[tier] + one.before[tier]),
+        after: std::array::from_fn(|tier| sum.after[tier] + one.after[tier]),
+        signs: sum.signs + one.signs,
+        revived: sum.revived + one.revived,
+        silenced: sum.silenced + one.silenced,
+    })
+}
+
+/// The previous tiers of completions whose tier changed. `None` if they are other completions, which cannot be
+/// compared.
+pub fn moved(before: &ScoredItems, now: &ScoredItems) -> Option<Vec<Option<Tier>>> {
+    let same = Arc::ptr_eq(&before.items, &now.items);
+    let one = |(before, now): (&Score, &Score)| (before.tier != now.tier).then_some(before.tier);
+    same.then(|| before.scores.iter().zip(&now.scores).map(one).collect())
+}
+
+/// The recorded tiers of stored completions whose tier is another one now; `None` if none is stored.
+pub fn moved_since_recorded(scored: &ScoredItems) -> Option<Vec<Option<Tier>>> {
+    let is_stored = scored.items.all.iter().any(|item| item.stored.is_some());
+    let one = |(item, score): (&Item, &Score)| item.stored?.tier.filter(|tier| *tier != score.tier);
+    is_stored.then(|| scored.items.all.iter().zip(&scored.scores).map(one).collect())
+}
+
+/// Whether a completion or its prompt's name contains a text, ignoring case; `query` in lower case.
+pub fn holds(item: &Item, name: &str, query: &str) -> bool {
+    query.is_empty() || item.text.to_lowercase().contains(query) || name.to_lowercase().contains(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::screens::scores::items::{Rows, Stored, Written};
+    use crate::task::Task;
+
+    fn items(texts: &[&str], advantage: Advantage) -> Arc<Items> {
+        let written = texts.iter().map(|text| Written {
+            text: (*text).to_owned(),
+            prompt_id: Some("p".to_owned()),
+            ..Written::default()
+        });
+        Arc::new(Items::written(written, &Rows::new(), Some(advantage)))
+    }
+
+    const VALID: &str = r#"{"vendor": "a", "date": "b", "amount": 1, "currency": "c"}"#;
+
+    fn scored(items: &Arc<Items>) -> ScoredItems {
+        let task = Task::embedded("invoice").unwrap();
+        score(items, &Scorer::new(&task).unwrap(), &|| true).unwrap()
+    }
+
+    #[test]
+    fn what_is_scored_is_counted() {
+        let mixed = [VALID, "{}", "no", VALID];
+        let tally = scored(&items(&mixed, Advantage::Centered)).tally;
+        assert_eq!((tally.tiers, tally.tolerant, tally.exact), ([1, 1, 2], 2, (0, 0)));
+        assert_eq!(tally.failures, [(FailureClass::Prose, 1), (FailureClass::MissingKey, 1)]);
+    }
+
+    #[test]
+    fn what_a_schema_changes_is_counted() {
+        let stored = |reward: f64, tier, advantage| {
+            Some(Stored { reward: Some(reward), tier: Some(tier), advantage, tokens: 1, is_truncated: false })
+        };
+        let check = |records: [Option<Stored>; 2], expected: Impact| {
+            let mut found = items(&[VALID, "{}"], Advantage::Standardized);
+            let inner = Arc::get_mut(&mut found).unwrap();
+            for (item, record) in inner.all.iter_mut().zip(records) {
+                item.stored = record;
+            }
+            assert_eq!(impact(7, &scored(&found)), expected);
+        };
+        let none = Impact { step: 7, completions: 2, before: [0, 1, 1], after: [0, 1, 1], ..Impact::default() };
+        check([stored(1.0, Tier::Valid, 0.7), stored(0.5, Tier::Invalid, -0.7)], none);
+        // The second was valid: a zero-variance group that would be informative.
+        check(
+            [stored(1.0, Tier::Valid, 0.0), stored(1.0, Tier::Valid, 0.0)],
+            Impact { rewards: 1, tiers: 1, signs: 2, revived: 1, before: [0, 0, 2], ..none },
+        );
+        check(
+            [stored(0.5, Tier::Invalid, -0.7), stored(1.0, Tier::Valid, 0.7)],
+            Impact { rewards: 2, tiers: 2, signs: 2, ..none },
+        );
+        assert_eq!(
+            sum(&[none, Impact { step: 3, signs: 2, ..none }]),
+            Impact { step: 7, completions: 4, signs: 2, before: [0, 2, 2], after: [0, 2, 2], ..Impact::default() }
+        );
+    }
+
+    #[test]
+    fn moves_are_told_only_of_the_same_completions() {
+        let some = items(&["{}"], Advantage::Standardized);
+        let (before, now) = (scored(&some), scored(&some));
+        assert_eq!(moved(&before, &now), Some(vec![None]));
+        let mut changed = scored(&some);
+        changed.scores[0].tier = Tier::Valid;
+        assert_eq!(moved(&changed, &now), Some(vec![Some(Tier::Valid)]));
+        assert_eq!(moved(&scored(&items(&["{}"], Advantage::Standardized)), &now), None);
+    }
+}

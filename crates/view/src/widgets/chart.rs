@@ -1,0 +1,378 @@
+//! A line chart over steps in braille: the minimum and the maximum of each column are drawn, so that no spike is lost.
+
+mod axis;
+mod braille;
+mod buckets;
+
+use ratatui::text::{Line, Span};
+use unicode_width::UnicodeWidthStr;
+
+use self::axis::Axis;
+use self::braille::{Pen, Raster};
+use self::buckets::{Bucket, buckets};
+use crate::format::{amount, or_na};
+use crate::run::Series;
+use crate::style_role::Role;
+use crate::theme::Theme;
+
+/// The contents of a chart.
+#[derive(Debug, Default)]
+pub struct Chart<'a> {
+    /// Drawn in this order, later ones on top.
+    pub curves: Vec<Curve<'a>>,
+    /// How many of the first curves come last in the legend: the ones for comparison.
+    pub under: usize,
+    /// Single points.
+    pub dots: Vec<Dot>,
+    /// Horizontal lines, with a label for the legend.
+    pub levels: Vec<(f64, Role, &'static str)>,
+    /// Events as letters on the axis of the steps.
+    pub marks: Vec<(u64, &'static str)>,
+    /// First and last visible step.
+    pub steps: (u64, u64),
+    /// The range of values; `None` takes it from the visible curves.
+    pub values: Option<(f64, f64)>,
+    /// Whether the axis of values is logarithmic.
+    pub log: bool,
+    /// The step under the cursor.
+    pub cursor: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct Curve<'a> {
+    /// In the legend.
+    pub label: String,
+    pub role: Role,
+    pub series: &'a Series,
+    /// EMA weight of the past in [0, 1); above 0 the raw values are drawn faintly behind the smoothed ones.
+    pub smoothing: f64,
+    /// The last step of its run: without a cursor the legend shows the value there, if any.
+    pub last: u64,
+}
+
+/// A point with a character of its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dot {
+    pub step: u64,
+    pub value: f64,
+    pub role: Role,
+    /// In the legend, which has the last dot of each label.
+    pub label: &'static str,
+    /// Also without Unicode.
+    pub sign: (&'static str, &'static str),
+}
+
+/// The columns and rows of a chart's parts.
+struct Frame {
+    axis: Axis,
+    ticks: Vec<(f64, String)>,
+    /// For the labels of the values.
+    left: usize,
+    /// For the curves.
+    wide: usize,
+    high: usize,
+    /// For the axis of the steps.
+    below: usize,
+}
+
+impl Curve<'_> {
+    /// The raw value at a step, and the smoothed one if there is smoothing.
+    pub fn at(&self, step: u64) -> (Option<f64>, Option<f64>) {
+        let smoothed =
+            if self.smoothing > 0.0 { buckets::smoothed_at(self.series, step, self.smoothing) } else { None };
+        (self.series.at(step), smoothed)
+    }
+}
+
+/// ASCII characters of the curves.
+const LETTERS: [&str; 5] = ["*", "+", "o", "x", "#"];
+/// The line styles in the legend, as the pen draws them.
+const STROKES: [&str; 4] = ["━", "╍", "┉", "╌"];
+
+impl Chart<'_> {
+    /// The chart as at most `rows` lines of at most `columns`. With little room the axes are left out first.
+    pub fn lines(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
+        if columns == 0 || rows == 0 {
+            return Vec::new();
+        }
+        if theme.linear {
+            return self.sentences().into_iter().take(rows).map(Line::from).collect();
+        }
+        let Some(Frame { axis, ticks, left, wide, high, below }) = self.frame(columns, rows) else {
+            return self.without_values(theme, columns, rows);
+        };
+        let measured = self.measured(wide, theme.ascii);
+        let mut raster = Raster::new(wide, high, theme.ascii);
+        self.draw(&mut raster, &measured, &axis, theme);
+        let mut lines: Vec<Line<'static>> = (0..high).map(|row| raster.row(theme, row)).collect();
+        if left > 0 {
+            let (_, dots_down) = raster.size();
+            let labels =
+                ticks.iter().map(|(value, label)| (raster.row_of(dot_of(&axis, *value, dots_down)), label.as_str()));
+            let labels: std::collections::BTreeMap<usize, &str> = labels.collect();
+            for (row, line) in lines.iter_mut().enumerate() {
+                let (label, edge) = match labels.get(&row) {
+                    Some(label) => (*label, theme.glyph("┤", "+")),
+                    None => ("", theme.glyph("│", "|")),
+                };
+                line.spans.insert(
+                    0,
+                    Span::styled(format!("{label:>width$}{edge}", width = left - 1), theme.style(Role::Axis)),
+                );
+            }
+        }
+        lines.extend(self.below(theme, left, wide, below));
+        lines
+    }
+
+    /// Each curve in words: its first, last, lowest and highest value among the visible steps.
+    fn sentences(&self) -> Vec<String> {
+        let (first, last) = self.steps;
+        let sentence = |curve: &Curve<'_>| {
+            let values: Vec<(u64, f64)> =
+                curve.series.between(first, last).filter(|(_, value)| value.is_finite()).collect();
+            let lowest = values.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+            let highest = values.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+            let [begin, end, lowest, highest] = [values.first()?, values.last()?, lowest, highest]
+                .map(|(step, value)| format!("{} at step {step}", amount(*value)));
+            Some(format!("{}: from {begin} to {end}, lowest {lowest}, highest {highest}", curve.label))
+        };
+        let evals = self.dots.iter().filter(|dot| self.is_shown(dot.step));
+        let dot = |dot: &Dot| format!("{} {} at step {}", dot.label, amount(dot.value), dot.step);
+        let evals: Vec<String> = evals.map(dot).collect();
+        let evals = (!evals.is_empty()).then(|| format!("evals: {}", evals.join(", ")));
+        let sentences: Vec<String> = self.curves.iter().filter_map(sentence).chain(evals).collect();
+        if sentences.is_empty() { vec!["no values yet".to_owned()] } else { sentences }
+    }
+
+    /// The step that [`Self::lines`] draws in a column; `None` left of the curves or if there are none.
+    pub fn step_at(&self, columns: usize, rows: usize, column: usize) -> Option<u64> {
+        let frame = self.frame(columns, rows)?;
+        let column = column.checked_sub(frame.left).filter(|column| *column < frame.wide)?;
+        Some(buckets::step_at(column, self.steps, frame.wide))
+    }
+
+    /// The layout; `None` if there is no value to make an axis for.
+    fn frame(&self, columns: usize, rows: usize) -> Option<Frame> {
+        // Steps below the axis, then the axis line, then the labels of the values.
+        let below = match rows {
+            0..4 => 0,
+            4..6 => 1,
+            _ => 2,
+        };
+        let high = rows - below;
+        let most_ticks = if high < 9 { high / 2 } else { high / 3 }.clamp(1, 8);
+        let axis = self.axis(most_ticks)?;
+        let ticks = axis.ticks(most_ticks);
+        let left = match columns {
+            0..24 => 0,
+            _ => ticks.iter().map(|(_, label)| label.width()).max().unwrap_or(0) + 1,
+        };
+        let wide = columns - left.min(columns.saturating_sub(1));
+        Some(Frame { axis, ticks, left, wide, high, below })
+    }
+
+    /// The curves' names, with their values at the cursor, else at the last step.
+    pub fn legend(&self, theme: &Theme, columns: usize) -> Line<'static> {
+        let mut spans: Vec<Span<'static>> = Vec::new();
+        let mut used = 0;
+        let under = self.under.min(self.curves.len());
+        let curves = self.curves.iter().enumerate();
+        for (index, curve) in curves.clone().skip(under).chain(curves.take(under)) {
+            let text = format!("{} {}", curve.label, number(curve.series.at(self.cursor.unwrap_or(curve.last))));
+            entry(theme, &mut spans, &mut used, columns, self.sign(theme, index), curve.role, text);
+        }
+        let mut labels: Vec<&str> = Vec::new();
+        for dot in self.dots.iter().rev() {
+            if labels.contains(&dot.label) {
+                continue;
+            }
+            labels.push(dot.label);
+            let sign = theme.glyph(dot.sign.0, dot.sign.1);
+            let text = format!("{} {}", dot.label, amount(dot.value));
+            entry(theme, &mut spans, &mut used, columns, sign, dot.role, text);
+        }
+        for (value, role, word) in &self.levels {
+            let (sign, text) = (theme.glyph("┄", "-"), format!("{word} {}", amount(*value)));
+            entry(theme, &mut spans, &mut used, columns, sign, *role, text);
+        }
+        Line::from(spans)
+    }
+
+    /// A curve's line style, in the legend as in the chart: distinct without colour.
+    pub fn sign(&self, theme: &Theme, index: usize) -> &'static str {
+        let place = self.place(index);
+        theme.glyph(STROKES[place % STROKES.len()], LETTERS[place % LETTERS.len()])
+    }
+
+    /// The index of a curve in the legend.
+    fn place(&self, index: usize) -> usize {
+        let under = self.under.min(self.curves.len());
+        index.checked_sub(under).unwrap_or(self.curves.len() - under + index)
+    }
+
+    /// Buckets of each curve: the raw values, and the smoothed ones if any.
+    fn measured(&self, columns: usize, ascii: bool) -> Vec<[Vec<Option<Bucket>>; 2]> {
+        let dots = if ascii { columns } else { columns * 2 };
+        self.curves.iter().map(|curve| buckets(curve.series, self.steps, dots, curve.smoothing)).collect()
+    }
+
+    fn axis(&self, ticks: usize) -> Option<Axis> {
+        if let Some((low, high)) = self.values {
+            return Some(Axis { low, high, log: false });
+        }
+        // A smoothed curve stays within the values.
+        let of_curves = self
+            .curves
+            .iter()
+            .flat_map(|curve| curve.series.between(self.steps.0, self.steps.1))
+            .map(|(_, value)| value);
+        let rest = self.dots.iter().filter(|dot| self.is_shown(dot.step)).map(|dot| dot.value);
+        Axis::around(of_curves.chain(rest).chain(self.levels.iter().map(|(value, ..)| *value)), self.log, ticks)
+    }
+
+    fn is_shown(&self, step: u64) -> bool {
+        (self.steps.0..=self.steps.1).contains(&step)
+    }
+
+    fn draw(&self, raster: &mut Raster, measured: &[[Vec<Option<Bucket>>; 2]], axis: &Axis, theme: &Theme) {
+        let (_, down) = raster.size();
+        for (index, (curve, [raw, smooth])) in self.curves.iter().zip(measured).enumerate() {
+            let place = self.place(index);
+            let letter = LETTERS[place % LETTERS.len()].chars().next().unwrap_or('*');
+            let pen = Pen { role: curve.role, letter, stroke: if theme.ascii { 0 } else { place % STROKES.len() } };
+            let behind = Pen { role: Role::Raw, letter: '.', stroke: 0 };
+            trace(raster, raw, axis, if smooth.is_empty() { pen } else { behind });
+            trace(raster, smooth, axis, pen);
+        }
+        // Values off the axis are drawn at its edge rather than not at all.
+        let rows = raster.row_of(down.saturating_sub(1));
+        for (x, bucket) in
+            measured.iter().flat_map(|[raw, _]| raw.iter().enumerate()).filter_map(|(x, b)| Some((x, b.as_ref()?)))
+        {
+            if bucket.not_finite {
+                raster.put(raster.column_of(x), 0, theme.glyph("▲", "^"), Role::Bad);
+            } else if axis.log && bucket.has_unfit {
+                raster.put(raster.column_of(x), rows, theme.glyph("▼", "v"), Role::Faint);
+            }
+        }
+        for dot in self.dots.iter().filter(|dot| self.is_shown(dot.step) && dot.value.is_finite()) {
+            let (column, row) =
+                (raster.column_of(self.x(raster, dot.step)), raster.row_of(dot_of(axis, dot.value, down)));
+            raster.put(column, row, theme.glyph(dot.sign.0, dot.sign.1), dot.role);
+        }
+        let columns = raster.column_of(raster.size().0);
+        for (value, role, _) in self.levels.iter().filter(|(value, ..)| value.is_finite()) {
+            let row = raster.row_of(dot_of(axis, *value, down));
+            (0..columns).for_each(|column| raster.put_under(column, row, theme.glyph("┄", "-"), *role));
+        }
+        if let Some(step) = self.cursor.filter(|step| self.is_shown(*step)) {
+            raster.mark_column(raster.column_of(self.x(raster, step)), theme.glyph("┊", "|"), Role::Crosshair);
+        }
+    }
+
+    fn x(&self, raster: &Raster, step: u64) -> usize {
+        buckets::place(step, self.steps, raster.size().0)
+    }
+
+    /// The axis of the steps: a line with the marks, and numbers.
+    fn below(&self, theme: &Theme, left: usize, wide: usize, rows: usize) -> Vec<Line<'static>> {
+        let style = theme.style(Role::Axis);
+        let mut numbers = vec![' '; wide];
+        let mut edge = vec![theme.glyph("─", "-"); wide];
+        let column = |step: u64| buckets::place(step, self.steps, wide);
+        let step = (axis::round_step((self.steps.1 - self.steps.0) as f64, (wide / 10).max(1)) as u64).max(1);
+        let mut free = 0;
+        let mut tick = self.steps.0.div_ceil(step).saturating_mul(step);
+        while tick <= self.steps.1 {
+            let (text, at) = (tick.to_string(), column(tick));
+            let start = at.saturating_sub(text.len() / 2).min(wide.saturating_sub(text.len()));
+            if start >= free && start + text.len() <= wide {
+                text.chars().enumerate().for_each(|(index, digit)| numbers[start + index] = digit);
+                edge[at] = theme.glyph("┬", "+");
+                free = start + text.len() + 2;
+            }
+            tick = tick.saturating_add(step);
+            if tick == u64::MAX {
+                break;
+            }
+        }
+        let mut line = vec![Span::styled(
+            format!("{}{}", " ".repeat(left.saturating_sub(1)), if left > 0 { theme.glyph("└", "+") } else { "" }),
+            style,
+        )];
+        let marked: std::collections::BTreeMap<usize, &'static str> = self
+            .marks
+            .iter()
+            .filter(|(step, _)| self.is_shown(*step))
+            .map(|(step, letter)| (column(*step), *letter))
+            .collect();
+        line.extend(edge.iter().enumerate().map(|(at, edge)| match marked.get(&at) {
+            Some(letter) => Span::styled(*letter, theme.style(Role::Accent)),
+            None => Span::styled(*edge, style),
+        }));
+        let numbers: String = numbers.into_iter().collect();
+        let numbers = Line::styled(format!("{}{numbers}", " ".repeat(left)).trim_end().to_owned(), style);
+        match rows {
+            0 => Vec::new(),
+            1 => vec![numbers],
+            _ => vec![Line::from(line), numbers],
+        }
+    }
+
+    fn without_values(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
+        let text = if self.log { "no positive values (log scale)" } else { "no values" };
+        let text: String = text.chars().take(columns).collect();
+        let mut lines = vec![Line::default(); rows];
+        lines[rows / 2] = Line::styled(text, theme.style(Role::Faint));
+        lines
+    }
+}
+
+/// The column of a step if `columns` show the steps from the first to the last.
+pub fn column_of(step: u64, steps: (u64, u64), columns: usize) -> usize {
+    buckets::place(step, steps, columns)
+}
+
+fn number(value: Option<f64>) -> String {
+    or_na(value, amount)
+}
+
+fn entry(
+    theme: &Theme,
+    spans: &mut Vec<Span<'static>>,
+    used: &mut usize,
+    columns: usize,
+    sign: &'static str,
+    role: Role,
+    text: String,
+) {
+    let width = text.width() + 4;
+    if *used + width <= columns {
+        *used += width;
+        spans.push(Span::styled(format!("{sign} "), theme.style(role)));
+        spans.push(Span::raw(format!("{text}  ")));
+    }
+}
+
+/// The dot row of a value.
+fn dot_of(axis: &Axis, value: f64, down: usize) -> usize {
+    ((1.0 - axis.share(value)) * down.saturating_sub(1) as f64).round() as usize
+}
+
+fn trace(raster: &mut Raster, buckets: &[Option<Bucket>], axis: &Axis, pen: Pen) {
+    let (_, down) = raster.size();
+    let y = |value: f64| dot_of(axis, value, down);
+    let mut before: Option<(usize, &Bucket)> = None;
+    for (x, bucket) in buckets.iter().enumerate().filter_map(|(x, bucket)| Some((x, bucket.as_ref()?))) {
+        if bucket.is_empty(axis.log) {
+            before = None;
+            continue;
+        }
+        if let Some((x_before, previous)) = before.filter(|(_, previous)| previous.last_step + 1 >= bucket.first_step) {
+            raster.line((x_before, y(previous.last)), (x, y(bucket.first)), pen);
+        }
+        raster.vertical(x, y(bucket.smallest(axis.log)), y(bucket.largest), pen);
+        before = Some((x, bucket));
+    }
+}
