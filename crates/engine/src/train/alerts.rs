@@ -381,7 +381,9 @@ fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
 }
 
 fn all_below_max(history: &[Metrics]) -> Option<Finding> {
-    in_a_row(history, "groups/frac_all_worst").then(|| Finding {
+    // A guided answer is a gradient.
+    let is_guided = latest(history, EQUAL_STEPS).iter().any(|step| get(step, "groups/frac_guided") > 0.0);
+    (!is_guided && in_a_row(history, "groups/frac_all_worst")).then(|| Finding {
         rule: "all_worst",
         level: "warning",
         value: 1.0,

@@ -7,7 +7,6 @@ use super::collapse::recover;
 use super::early_stop::is_due;
 use super::evaluation::{RunEval, run_eval, stop_before};
 use super::guard::measure_guard;
-use super::guide::Guide;
 use super::memory_probe::probe_memory;
 use super::next_action::Next;
 use super::recorder::Record;
@@ -144,13 +143,15 @@ fn trained_eval(trainer: &Trainer, record: &mut Record<'_>) -> Result<Option<Eva
     run_eval(trainer, record, which)
 }
 
-/// An alert if groups without a valid completion are not guided, and why.
+/// An alert if groups in which no completion earns the full reward are not guided; why, and what helps.
 fn unguided(trainer: &Trainer) -> Result<Option<Alert>, TrainError> {
-    let Some(cause) = trainer.guide.as_ref().and_then(Guide::refusal) else { return Ok(None) };
+    let Some((guide, cause)) = trainer.guide.as_ref().and_then(|guide| Some((guide, guide.refusal()?))) else {
+        return Ok(None);
+    };
     let rows = trainer.prompts.train.iter().map(|prompt| &prompt.row);
     let rows = rows_without_answer(&trainer.task, &trainer.scorer, rows)?.len();
     let (rule, level) = ("unguided".to_owned(), "info".to_owned());
     let sentence = format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
-    let suggestion = "Add `expected` to the rows, or simplify what cannot be enforced.".to_owned();
+    let suggestion = guide.remedy().to_owned();
     Ok((rows > 0).then(|| Alert { rule, level, step: trainer.state.step, sentence, suggestion, ..Alert::default() }))
 }

@@ -42,6 +42,8 @@ fn each_rule_rises_once_and_clears() {
     );
     let worst: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0)];
     expect(&run(&[], &[worst; 5]), &[(3, "all_worst", "warning", false)]);
+    let guided: &[(&str, f64)] = &[("groups/frac_all_worst", 1.0), ("groups/frac_guided", 0.125)];
+    expect(&run(&[], &[guided; 5]), &[]);
     let truncated: &[(&str, f64)] = &[("completions/clipped_ratio", 0.06)];
     expect(
         &run(&[], &[truncated, &[]]),
