@@ -136,8 +136,9 @@ impl Policy {
         let mut next = Vec::new();
         for asked in open {
             let Question { prompt, request } = &questions[asked.question];
-            for sample in asked.first_conversation..asked.first_conversation + asked.request.samples {
-                let turns = &conversations[asked.question][sample].turns;
+            let answered = conversations[asked.question].iter().enumerate();
+            for (sample, Conversation { turns }) in answered.skip(asked.first_conversation).take(asked.request.samples)
+            {
                 let continues = turns.last().is_some_and(|turn| turn.score.goes_on(&settings.task.score));
                 if !continues || turns.len() >= settings.max_turns || prompt.row.turn_count() == turns.len() {
                     continue;

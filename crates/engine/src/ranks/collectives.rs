@@ -141,8 +141,8 @@ mod tests {
     use super::super::rendezvous::gather;
     use super::*;
 
-    /// What each of three ranks, here threads, finds.
-    fn of_three<T: Send>(work: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
+    /// What each of three ranks, here threads, finds. `first_stays`: rank 0 ends after the others.
+    fn of_three<T: Send>(first_stays: bool, work: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let met = |mut ranks: Ranks| {
@@ -156,7 +156,8 @@ mod tests {
                 scope.spawn(move || met(Ranks::connect(address, rank, "secret".to_owned(), "").unwrap()).0)
             });
             let peers = gather(&listener, 3, "secret", (Duration::from_secs(20), ""), || Ok(())).unwrap();
-            let (first, _until_all_have_ended) = met(Ranks::first(peers, "").unwrap());
+            let (first, ranks) = met(Ranks::first(peers, "").unwrap());
+            let _ranks = first_stays.then_some(ranks);
             std::iter::once(first).chain(others.map(|other| other.join().unwrap())).collect()
         })
     }
@@ -183,7 +184,7 @@ mod tests {
     fn ranks_sum_in_their_order_and_gather_their_parts() {
         let sum: Vec<f32> = (0..6).map(|at| at as f32).map(|at| (1.0 + at) + (1e8 + at) + (-1e8 + at)).collect();
         assert!(sum.iter().zip(0..).any(|(sum, at)| *sum != (1 + 3 * at) as f32), "another order would give the same");
-        for (rank, found) in of_three(together).into_iter().enumerate() {
+        for (rank, found) in of_three(true, together).into_iter().enumerate() {
             let part = sum[2 * rank..2 * rank + 2].to_vec();
             assert_eq!(found, [sum.clone(), part, vec![0.5, 0.5, 1.5, 1.5, 2.5, 2.5], vec![6.0]], "rank {rank}");
         }
@@ -191,7 +192,7 @@ mod tests {
 
     #[test]
     fn ranks_exchange_what_they_have() {
-        let found = of_three(|ranks| {
+        let found = of_three(true, |ranks| {
             let own = format!("of {}", ranks.rank());
             let all = ranks.exchange(own.clone()).unwrap();
             let first = ranks.broadcast(|| Ok::<_, RankError>((own.clone(), f64::NAN))).unwrap();
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_rank_with_another_size_is_named() {
-        let found = of_three(|ranks| match ranks.rank() {
+        let found = of_three(false, |ranks| match ranks.rank() {
             0 => ranks.reduce_scatter(&own(0)).unwrap_err().to_string(),
             rank => match ranks.reduce_scatter(&own(rank).narrow(0, 0, 3).unwrap()) {
                 Err(RankError::Lost { .. }) => String::new(),
