@@ -31,8 +31,6 @@ pub const EVAL_STEP: u32 = u32::MAX;
 pub const SIGNAL_STEP: u32 = u32::MAX - 1;
 /// The same for requested samples; a training begins with step 1.
 pub const SAMPLE_STEP: u32 = 0;
-/// The last step of a training, whose number is one of the random numbers' 32 bits.
-pub const MAX_STEPS: u64 = SIGNAL_STEP as u64 - 1;
 
 /// A model that answers prompts, and what it computes with.
 #[derive(Debug)]

@@ -22,9 +22,9 @@ impl StepPlan {
     }
 }
 
-/// The step, position and index of each prompt of these plans; step and position as random numbers count them. A
-/// position is unique within an epoch, so a prompt that occurs twice in a step is sampled with other random numbers; it
-/// begins again after 2^32 prompts, the step, which [`crate::policy::MAX_STEPS`] bounds, never.
+/// The step, position and index of each prompt of these plans; step and position as random numbers count them, in 32
+/// bits. A position is unique within a step, so a prompt that occurs twice in one is sampled with other random numbers.
+/// Steps would be repeated after 2^32 of them: 13 years at 0.1 s each.
 pub(super) fn prompts_at(trainer: &Trainer, plans: &[StepPlan]) -> Vec<(u32, u32, usize)> {
     let rows = trainer.prompts.train.len() as u64;
     let mut epoch: Option<(u64, Vec<usize>)> = None;
