@@ -40,7 +40,7 @@ pub struct Request {
     pub samples: usize,
     /// The number of the first one in the random numbers; those of later turns have numbers of their own.
     pub first_sample: u32,
-    /// The likeliest tokens, at any temperature: an eval beside a rollout.
+    /// The likeliest tokens, at any temperature, as in evals.
     pub greedy: bool,
     /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
     /// benchmark. Empty: no other limit.
