@@ -202,7 +202,9 @@ fn void_steps(last_step: u64, resumed_from: u64) -> String {
 
 /// Records requests that came too late and refuses them.
 fn record_requests(worker: &Worker, recorder: &mut Recorder<'_>) -> Result<(), TrainError> {
-    for accepted in worker.controls().take_last() {
+    // Those that were taken from the queue when the run ended come first.
+    let open = std::mem::take(&mut recorder.requests.open);
+    for accepted in open.into_iter().chain(worker.controls().take_last()) {
         recorder.event(accepted.event(recorder.requests.last_step + 1))?;
         worker.controls().recorded(&accepted);
         let answer = match accepted.verb {
