@@ -1,6 +1,6 @@
 """Trains real weights on the sample task `invoice` with each setting and seed, and prints the test set's rates.
 
-    scripts/real-weights.py PROGRAM MODEL [--settings NAME|KIND:KEY=VALUE;..,..] [--seeds N] [--jobs N] [--task DIR]
+    scripts/real-weights.py PROGRAM MODEL [--settings NAME|KIND:KEY=VALUE;..,..] [--seeds N] [--first-seed N] [--jobs N] [--task DIR]
 
 `tiers` has neither expected answers in its training rows nor a reward for values; `fields` has both, as the sample has.
 `--jobs`: runs at once on one device, which changes their seconds and nothing else. `--task`: another task, whose rows
@@ -99,13 +99,14 @@ def main():
     parser.add_argument("--settings", default="tiers-default,fields-default,tiers-plain,fields-plain,fields-recover,fields-sft,tiers-sft+grpo,fields-sft+grpo")
     parser.add_argument("--set", action="append", default=[], help="a key of every run, before those of its setting")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--task", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "sample-data" / "invoice")
     parser.add_argument("--out", help="appends a JSON line a run")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)
-        plan = [(name, seed) for name in arguments.settings.split(",") for seed in range(arguments.seeds)]
+        plan = [(name, seed) for name in arguments.settings.split(",") for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds)]
         tasks = {name: make_task(arguments.task, work, setting(name)[0]) for name, _ in plan}
 
         def run(name, seed):

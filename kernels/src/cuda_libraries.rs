@@ -64,7 +64,7 @@ pub(crate) use load::{file_of, open_library};
 #[cfg(feature = "cuda")]
 mod load {
     use std::ffi::{CStr, CString, c_int, c_void};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use candle_core::cuda_backend::cudarc::driver::sys;
 
@@ -159,9 +159,23 @@ mod load {
             .or_else(|| of("XDG_CACHE_HOME", "grpo-tui/cuda-13.0/lib"))
             .or_else(|| of("HOME", ".cache/grpo-tui/cuda-13.0/lib"));
         let homes = ["CUDA_HOME", "CUDA_PATH"].map(|name| of(name, "lib64"));
-        let usual = ["/usr/local/cuda/lib64", "/opt/cuda/lib64", "/usr/lib/wsl/lib", "/run/opengl-driver/lib"]
-            .map(|folder| Some(folder.into()));
-        homes.into_iter().chain([fetched]).chain(usual).flatten().collect()
+        let usual = ["/usr/local/cuda/lib64", "/opt/cuda/lib64", "/usr/lib/wsl/lib", "/run/opengl-driver/lib"];
+        homes.into_iter().chain([fetched]).flatten().chain(wheels()).chain(usual.map(PathBuf::from)).collect()
+    }
+
+    /// NVIDIA's wheels in the Python environment that the program is installed in (`pip install grpo-tui[cuda13]`).
+    fn wheels() -> Vec<PathBuf> {
+        let program = std::env::current_exe().ok();
+        let library = program.as_deref().and_then(Path::parent).and_then(Path::parent).map(|root| root.join("lib"));
+        let entries = library.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+        let major = env!("GRPO_TUI_CUDA_VERSION").parse::<u32>().unwrap_or_default() / 1000;
+        entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("python3"))
+            .flat_map(|entry| {
+                let wheels = entry.path().join("site-packages/nvidia");
+                [wheels.join(format!("cu{major}/lib")), wheels.join("nccl/lib")]
+            })
+            .collect()
     }
 }
 
