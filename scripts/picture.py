@@ -1,6 +1,6 @@
 """A terminal's screen on standard input, with its colours (`tmux capture-pane -e -p`) or plain, to an SVG picture on standard output: how the README's
-pictures of real screens are made."""
-import html, re, sys, unicodedata
+pictures of real screens are made. `film` makes one moving picture of several screens (scripts/capture)."""
+import html, itertools, re, sys, unicodedata
 
 WIDTH, HEIGHT, LEFT, TOP = 8.4, 19, 14, 14
 GROUND, INK = "#1e222a", "#d8dee9"
@@ -53,7 +53,7 @@ def draw(x, y, text, style):
     if style.get("reverse"):
         ink, ground = ground or GROUND, style.get("ink", INK)
     wide = columns(text) * WIDTH
-    if ground:
+    if ground and ground != GROUND:
         yield f'<rect x="{x:.1f}" y="{y}" width="{wide:.1f}" height="{HEIGHT}" fill="{ground}"/>'
     if not text.strip():
         return
@@ -64,31 +64,73 @@ def draw(x, y, text, style):
     extra += ' opacity="0.6"' if style.get("faint") else ""
     extra += ' font-style="italic"' if style.get("italic") else ""
     extra += ' text-decoration="underline"' if style.get("underline") else ""
-    # Fonts disagree about the width of what is no ASCII, so each such letter is told its place.
-    if text.isascii():
-        yield f'<text x="{x:.1f}" y="{y + 14}" textLength="{wide:.1f}" lengthAdjust="spacingAndGlyphs" fill="{ink}"{extra}>{html.escape(text)}</text>'
+    # Fonts disagree about the width of what is not ASCII: runs of one letter are spaced, others placed letter by letter.
+    if text.isascii() or len(set(text)) == 1:
+        length = f' textLength="{wide:.1f}"' if len(text) > 1 else ""
+        length += "" if text.isascii() else ' lengthAdjust="spacingAndGlyphs"'
+        yield f'<text x="{x:.1f}" y="{y + 14}"{length} fill="{ink}"{extra}>{html.escape(text)}</text>'
         return
     letters = ((columns(text[:index]), letter) for index, letter in enumerate(text))
     spans = "".join(f'<tspan x="{x + column * WIDTH:.1f}">{html.escape(letter)}</tspan>' for column, letter in letters if letter != " ")
     yield f'<text y="{y + 14}" fill="{ink}"{extra}>{spans}</text>'
 
 
-lines, style, most = [], {}, 0
-for number, line in enumerate(sys.stdin.read().rstrip("\n").split("\n")):
-    column = 0
-    for index, piece in enumerate(re.split(r"\x1b\[([0-9;]*)m", line)):
-        if index % 2:
-            style = styled(style, re.split(";", piece))
-            continue
-        text = re.sub(r"\x1b[^m]*?[A-Za-z\\]|[\x00-\x08\x0e-\x1f]", "", piece)
-        # Blanks between words move the pen, so that no font's idea of a blank can shift what follows.
-        for part in re.findall(r" {2,}|(?:[^ ]| (?! ))+", text):
-            lines.extend(draw(LEFT + column * WIDTH, TOP + number * HEIGHT, part, style))
-            column += columns(part)
-    most = max(most, column)
-wide, high = 2 * LEFT + most * WIDTH, 2 * TOP + (number + 1) * HEIGHT
-print(f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{high}" viewBox="0 0 {wide:.0f} {high}">')
-print(f'<rect width="100%" height="100%" rx="8" fill="{GROUND}"/>')
-print('<g font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="14" xml:space="preserve">')
-print("\n".join(lines))
-print("</g></svg>")
+def rows(screen):
+    """The elements of each row of a screen, and the columns of its widest row."""
+    style, drawn, most = {}, [], 0
+    for number, line in enumerate(screen.rstrip("\n").split("\n")):
+        column, elements = 0, []
+        for index, piece in enumerate(re.split(r"\x1b\[([0-9;]*)m", line)):
+            if index % 2:
+                style = styled(style, re.split(";", piece))
+                continue
+            text = re.sub(r"\x1b[^m]*?[A-Za-z\\]|[\x00-\x08\x0e-\x1f]", "", piece)
+            # Blanks between words move the pen, so that no font's idea of a blank can shift what follows.
+            for part in re.findall(r" {2,}|─{4,}|(?:(?!─{4,})(?:[^ ]| (?! )))+", text):
+                elements.extend(draw(LEFT + column * WIDTH, TOP + number * HEIGHT, part, style))
+                column += columns(part)
+        drawn.append(elements)
+        most = max(most, column)
+    return drawn, most
+
+
+def picture(most, count, elements, style=""):
+    wide, high = 2 * LEFT + most * WIDTH, 2 * TOP + count * HEIGHT
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{high}" viewBox="0 0 {wide:.0f} {high}">{style}',
+        f'<rect width="100%" height="100%" rx="8" fill="{GROUND}"/>',
+        '<g font-family="DejaVu Sans Mono, Menlo, Consolas, monospace" font-size="14" xml:space="preserve">',
+        *elements,
+        "</g></svg>",
+    ])
+
+
+def film(frames):
+    """One picture that shows each `(screen, seconds)` in turn, for ever. A row that stays is drawn once."""
+    drawn = [rows(screen) for screen, _ in frames]
+    ends = list(itertools.accumulate(seconds for _, seconds in frames))
+    total, style, elements = ends[-1], ["g.s{visibility:hidden}"], []
+    for number in range(max(len(screen) for screen, _ in drawn)):
+        row = [screen[number] if number < len(screen) else [] for screen, _ in drawn]
+        start = 0
+        while start < len(row):
+            end = next((later for later in range(start, len(row)) if row[later] != row[start]), len(row))
+            if (start, end) == (0, len(row)):
+                elements.extend(row[start])
+            elif row[start]:
+                begin, until = (100 * (ends[start - 1] if start else 0) / total, 100 * ends[end - 1] / total)
+                name = f"f{start}-{end}"
+                before = f"0%{{visibility:hidden}}{begin:.3f}%{{visibility:visible}}" if start else "0%{visibility:visible}"
+                after = f"{until:.3f}%{{visibility:hidden}}" if end < len(row) else ""
+                rule = f"@keyframes {name}{{{before}{after}}}.{name}{{animation:{name} {total:.1f}s step-end infinite}}"
+                if rule not in style:
+                    style.append(rule)
+                elements.append(f'<g class="s {name}">' + "".join(row[start]) + "</g>")
+            start = end
+    most = max(most for _, most in drawn)
+    return picture(most, max(len(screen) for screen, _ in drawn), elements, f"<style>{''.join(style)}</style>")
+
+
+if __name__ == "__main__":
+    drawn, most = rows(sys.stdin.read())
+    print(picture(most, len(drawn), itertools.chain(*drawn)))
