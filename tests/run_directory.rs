@@ -27,7 +27,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use grpo_tui::advantage::GroupSignal;
-use grpo_tui::config::Layers;
+use grpo_tui::config::{BestBy, Layers};
 use grpo_tui::run::events::{Checkpoint, End, Eval, Group, Note, Recovered, Run, Step};
 use grpo_tui::run::{
     At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup,
@@ -484,6 +484,6 @@ fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
     assert_eq!(at("@10").unwrap(), 10);
     let missing = at("@25").unwrap_err().to_string();
     assert!(missing.ends_with("has no checkpoint `25`; there are those of steps 5, 10, 15, 20"), "{missing}");
-    assert_eq!(RunState::read(run.path()).unwrap().best_step(&[0, 5]), Some(5));
+    assert_eq!(RunState::read(run.path()).unwrap().best_step_by(&[0, 5], BestBy::Valid), Some(5));
     assert_eq!(grpo_tui::run::resolve_checkpoint(&run, At::Last).unwrap(), 20);
 }

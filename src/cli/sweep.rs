@@ -9,7 +9,7 @@ use super::device::DeviceArguments;
 use super::{Failure, Outcome, print, print_json, train};
 use crate::config::{ConfigFile, ResolvedConfig, TrainConfig};
 use crate::report::text_table;
-use crate::run::{RunFolders, check_export, events::now_ms, free_path, write_export};
+use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::secrets::visible;
 use crate::study::{
     FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable, TaskVariant,

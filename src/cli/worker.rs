@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::output::eprint_line;
 use super::{Failure, Outcome, print, print_json};
-use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch};
+use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch, slots_folder};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -92,7 +92,9 @@ fn compute(
     (devices, count): (&[Device], usize),
     work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended,
 ) -> Outcome {
-    let Some(slot) = worker.wait_for(devices, count, eprint_line)? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = worker.wait_for(&slots_folder()?, devices, count, eprint_line)? else {
+        return Ok(ExitCode::from(130));
+    };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
         .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {

@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use grpo_tui::run::{
-    Launch, LaunchedWorker, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, WorkerSignal,
-    launch, signal_worker,
+    Launch, LaunchedWorker, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, launch,
+    signal_worker,
 };
+use rustix::process::Signal;
 
 use super::{create, memory_folder};
 use crate::program::PROGRAM;
@@ -161,13 +162,13 @@ fn edit_state(run: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
 fn a_signal_reaches_the_worker_and_nobody_else() {
     let folder = memory_folder();
     let run = create(folder.path());
-    assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("has no worker yet"));
+    assert!(signal_worker(run.path(), Signal::KILL).unwrap_err().to_string().contains("has no worker yet"));
     let mut child = stand_in(run.path());
     assert_eq!(Liveness::for_run(run.path()), Liveness::Alive);
     let state = std::fs::read(run.path().join("state.json")).unwrap();
     let refused = |what: &str, edit: &dyn Fn(&mut serde_json::Value), expected: &str| {
         edit_state(run.path(), edit);
-        let error = signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string();
+        let error = signal_worker(run.path(), Signal::KILL).unwrap_err().to_string();
         assert!(error.contains(expected), "{what}: {error}");
         std::fs::write(run.path().join("state.json"), &state).unwrap();
     };
@@ -176,8 +177,8 @@ fn a_signal_reaches_the_worker_and_nobody_else() {
     refused("another host", &|state| state["host"] = "elsewhere".into(), "runs on elsewhere");
     refused("no process", &|state| state["pid"] = u32::MAX.into(), "is gone");
     assert!(child.try_wait().unwrap().is_none());
-    signal_worker(run.path(), WorkerSignal::Stop).unwrap();
+    signal_worker(run.path(), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
     assert!(matches!(Liveness::for_run(run.path()), Liveness::Gone(words) if words.contains("lost its worker")));
-    assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("is gone"));
+    assert!(signal_worker(run.path(), Signal::KILL).unwrap_err().to_string().contains("is gone"));
 }

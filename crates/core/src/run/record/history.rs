@@ -153,16 +153,10 @@ impl RunState {
         }
     }
 
-    /// The step of `candidates` with the highest valid rate on the eval set; ties by exact rate, then one that was
-    /// evaluated on the test set as the best of a finished run, then the latest, which has learned more than a small eval
-    /// set shows; the base stays where nothing is better.
-    /// `None` without such an eval.
-    pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
-        self.best_step_by(candidates, BestBy::Valid)
-    }
-
-    /// As [`Self::best_step`], by the run's `keep_best_by`; ties by the other rate. A checkpoint whose comparison with
-    /// the base is unknown is not taken for worse.
+    /// The step of `candidates` with the highest rate on the eval set, by the run's `keep_best_by`; ties by the other rate,
+    /// then one that was evaluated on the test set as the best of a finished run, then the latest, which has learned more
+    /// than a small eval set shows; the base stays where nothing is better. A checkpoint whose comparison with the base is
+    /// unknown is not taken for worse. `None` without such an eval.
     pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
         let rates = |eval: &Eval| {
             let (valid, exact) = (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
