@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use super::output::eprint_line;
-use super::{Failure, Outcome, print, print_json};
+use super::{Failure, Outcome, print, print_indented};
 use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch, slots_folder};
 
 #[derive(Debug, clap::Args)]
@@ -162,7 +162,7 @@ pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -
     let does = if how.resume { "continues" } else { "runs" };
     let text = format!("{id} {does} in the background (pid {pid}){ready}; follow it with `grpo-tui runs attach {id}`");
     let document = json!({"run": id, "path": run.path(), "verb": verb, "text": text, "ready": launched.ready, "pid": pid, "log": launched.log});
-    if json { print_json(&format!("{document:#}\n")) } else { print(&format!("{text}\n")) }
+    if json { print_indented(&document) } else { print(&format!("{text}\n")) }
 }
 
 #[derive(Debug, Default)]

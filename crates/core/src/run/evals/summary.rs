@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint_summary::EndpointSummary;
 use super::eval_record::{EvalRecord, is_zero};
-use super::sample_rates::{Holds, SampleSummary, counts_by_prompt};
+use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
 use crate::run::error::RunError;
 use crate::run::storage::durable::replace_file;
@@ -204,7 +204,7 @@ impl EvalSummary {
 
 impl TagSummary {
     fn from_records(records: &[&EvalRecord]) -> Self {
-        let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
+        let interval = |holds: Holds| wilson_by_prompt(&counts(records, holds)).into();
         let exact = exact_rate(records);
         Self {
             n: records.len(),
@@ -228,7 +228,7 @@ fn intervals_by_prompt(records: &[&EvalRecord]) -> Option<BTreeMap<String, [f64;
         ("exact", |record| record.exact),
         ("tolerant", |record| Some(record.tolerant)),
     ];
-    let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
+    let interval = |holds: Holds| wilson_by_prompt(&counts(records, holds)).into();
     Some(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect())
 }
 

@@ -193,13 +193,17 @@ impl RunState {
             .find(|eval| eval.set == set && eval.target == target && (eval.step > 0 || target != "trained"))
     }
 
+    /// The eval of the base on `set`.
+    pub fn base(&self, set: &str) -> Option<&Eval> {
+        self.evals.get(&(0, set.to_owned(), "base".to_owned()))
+    }
+
     /// The eval on `set` that represents the trained model: after the end, of the best checkpoint (`best`, by
     /// [`Self::best_step_by`]; step 0 is the base's eval), until then the latest.
     pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
-        let at = |step: u64, target: &str| self.evals.get(&(step, set.to_owned(), target.to_owned()));
         let of_best = best.filter(|_| self.end.is_some()).and_then(|step| match step {
-            0 => at(0, "base"),
-            _ => at(step, "trained"),
+            0 => self.base(set),
+            _ => self.evals.get(&(step, set.to_owned(), "trained".to_owned())),
         });
         of_best.or_else(|| self.latest_eval(set, "trained"))
     }

@@ -58,7 +58,7 @@ pub(in crate::run) fn remove_if_there(path: &Path) -> Result<(), RunError> {
 }
 
 /// What is in a folder, which need not exist.
-pub(in crate::run) fn entries(folder: &Path) -> Result<Vec<DirEntry>, RunError> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<DirEntry>, RunError> {
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         entries => entries.and_then(Iterator::collect).map_err(RunError::io("read", folder)),

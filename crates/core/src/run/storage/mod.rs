@@ -9,6 +9,7 @@ pub(super) mod pulled;
 
 pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file};
 pub use display_name::{check_name, name_path, read_display_name, rename_run};
+pub(crate) use durable::entries;
 pub use durable::{check_export, free_path, write_export};
 pub use folder::{FileSystem, user_name};
 pub use lock::RunLock;
