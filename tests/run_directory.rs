@@ -99,8 +99,7 @@ fn created_private_whole_and_read_back() {
     assert!(run.id().contains("-invoice-"), "{}", run.id());
     assert_eq!(again.file().task_files["task.toml"].len(), 64);
     assert_eq!(again.file().config_digest, again.file().config.digest());
-    let left: Vec<_> =
-        std::fs::read_dir(folder.path().join("runs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left = crate::program::names(&folder.path().join("runs"));
     assert_eq!(left.len(), 1, "{left:?}");
 }
 

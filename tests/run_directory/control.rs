@@ -14,7 +14,7 @@ use grpo_tui::run::{
 use serde_json::{Value, json};
 
 use super::{create, memory_folder};
-use crate::program::{call, until};
+use crate::program::{call, ended, names, until};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -115,8 +115,7 @@ fn a_pause_lasts_until_a_resume() {
 
 /// What lies in the folder for requests.
 fn listing(run: &RunDirectory) -> Vec<String> {
-    let entries = std::fs::read_dir(run.path().join("control")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    names(&run.path().join("control"))
 }
 
 #[test]
@@ -378,9 +377,7 @@ fn what_was_set_is_read_back_from_the_log() {
 
 /// What the program prints, with its exit code; it finds device slots in `folder` only.
 fn program(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let output = call(folder, &[arguments, &["--runs", "runs"]].concat());
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    ended(call(folder, &[arguments, &["--runs", "runs"]].concat()))
 }
 
 #[test]

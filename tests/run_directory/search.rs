@@ -7,7 +7,7 @@ use grpo_tui::run::{
     RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory, RunLock, SearchHit, TextSearch, rollout_segments,
     search_rollouts,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::command::runs_command;
 use super::{create, memory_folder};
@@ -205,7 +205,7 @@ fn the_command_prints_matches_and_totals() {
         "{error}"
     );
     let (_, text, _) = runs_command(&root, &["search", "x b", "--json", "--limit", "1"]);
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = crate::program::lines(&text);
     assert_eq!(
         (&lines[0]["step"], &lines[0]["prompt_id"], &lines[0]["errors"]),
         (&json!(1), &json!("b"), &json!(["/vendor: too long"]))

@@ -104,8 +104,7 @@ fn several_devices_side_by_side() {
     let nameless = Device::Gpu { ordinal: 0, uuid: String::new() };
     let odd = Device::Gpu { ordinal: 0, uuid: "../GPU-0".to_owned() };
     let slots_taken = (take(&slots, &[nameless]), take(&slots, &[odd]));
-    let names: Vec<String> =
-        std::fs::read_dir(&slots).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names = crate::program::names(&slots);
     assert!(names.contains(&"gpu-0.lock".to_owned()) && names.contains(&"GPU-0.lock".to_owned()), "{names:?}");
     for name in names.iter().filter(|name| name.ends_with(".lock")) {
         assert_eq!(std::fs::metadata(slots.join(name)).unwrap().permissions().mode() & 0o777, 0o666, "{name}");
