@@ -8,7 +8,7 @@ use grpo_tui::run::{EventWriter, RunDirectory, RunLock, StateWriter, Status};
 
 use super::command::runs_command;
 use super::finished::{Made, made, secret};
-use super::{create, memory_folder, step};
+use super::{created, memory_folder, step};
 use crate::program::{lines, names, program};
 
 #[test]
@@ -231,8 +231,7 @@ fn exports() {
 
 #[test]
 fn attach_follows_to_the_end() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut state = StateWriter::start(&lock).unwrap();
     let mut events = EventWriter::open(&lock).unwrap();
