@@ -1,12 +1,14 @@
-//! The arrows between rooms, the crates each room may name, and the shape of every file, read from the source text.
+//! What Cargo's crates leave open: the arrows between the modules of a crate, the dependencies each of them may name,
+//! and the shape of every file, read from the source text.
 
 mod circles;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// Which rooms may name a crate that their package has; Cargo sees to the others. `cli` is all of the root's own code.
+/// Which modules may name a crate that their package has; Cargo sees to the others. `cli` is all of the root's own code.
 const CRATES: &[(&str, &[&str])] = &[
     ("tokenizers", &["text"]),
     ("minijinja", &["text", "dataset", "report"]),
@@ -47,7 +49,7 @@ const CRATES: &[(&str, &[&str])] = &[
 const ENGINE: [&str; 11] =
     ["kernels", "model", "ranks", "constraint", "rollout", "policy", "update", "checkpoint", "eval", "train", "bench"];
 
-/// Rooms that read tasks, models and runs, which others may have written: they open files through `files`.
+/// Modules that read tasks, models and runs, which others may have written: they open files through `files`.
 const READERS: [&str; 13] = [
     "hub",
     "task",
@@ -65,7 +67,7 @@ const READERS: [&str; 13] = [
 ];
 /// What opens a file whatever it is.
 const OPENERS: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
-/// Files of these rooms that open something else: a folder to lock, the system's files.
+/// Files of these modules that open something else: a folder to lock, the system's files.
 const OPEN_OTHERS: [&str; 1] = ["crates/core/src/run/devices/device_slots.rs"];
 
 const LINE_LIMIT: usize = 500;
@@ -84,35 +86,28 @@ fn violations(path: &str, text: &str) -> Vec<String> {
     if let Some(name) = path.split(['/', '.']).find(|part| EMPTY_NAMES.contains(part)) {
         found.push(format!("{path}: `{name}` says nothing about what is inside"));
     }
-    if room_of(path).is_some_and(|room| READERS.contains(&room)) && !OPEN_OTHERS.contains(&path) {
-        let code = text.lines().take_while(|line| !line.trim_start().starts_with("#[cfg(test)]")).enumerate();
-        let opens = |line: &str| {
-            OPENERS.iter().any(|opener| line.contains(opener)) && !line.contains("\"/proc") && !line.contains("\"/dev")
-        };
-        found.extend(code.filter(|(_, line)| opens(line)).map(|(index, _)| {
-            format!(
-                "{path}:{}: opens a file itself; `crate::files` refuses what would wait, act or never end",
-                index + 1
-            )
-        }));
-    }
-    if let Some(room) = room_of(path) {
-        for (index, line) in code_lines(text).iter().enumerate() {
-            let wrong = wrong_rooms(path, room, line).into_iter().chain(wrong_crates(room, line));
-            let wrong = wrong.chain(leaves_room(path, line)).chain(other_way_out(path, line));
-            found.extend(wrong.map(|what| format!("{path}:{}: {what}", index + 1)));
-        }
+    let Some(module) = module_of(path) else { return found };
+    for (index, (line, code)) in text.lines().zip(code_lines(text)).enumerate() {
+        let wrong = opens_itself(path, module, line).into_iter().chain(wrong_modules(path, module, &code));
+        let wrong = wrong.chain(wrong_crates(module, &code)).chain(leaves_module(path, &code));
+        found.extend(wrong.chain(other_way_out(path, &code)).map(|what| format!("{path}:{}: {what}", index + 1)));
     }
     found
 }
 
-/// The room that a file belongs to: the module below its crate's root, or the crate; none for the roots and the tests.
-fn room_of(path: &str) -> Option<&str> {
+fn opens_itself(path: &str, module: &str, line: &str) -> Option<String> {
+    let is_other = OPEN_OTHERS.contains(&path) || line.contains("\"/proc") || line.contains("\"/dev");
+    let opens = READERS.contains(&module) && !is_other && OPENERS.iter().any(|opener| line.contains(opener));
+    opens.then(|| "opens a file itself; `crate::files` refuses what would wait, act or never end".to_owned())
+}
+
+/// The module below its crate's root that a file belongs to, or its crate; none for the roots and the tests.
+fn module_of(path: &str) -> Option<&str> {
     let inside = ["src/", "crates/core/src/", "crates/engine/src/"].iter().find_map(|source| path.strip_prefix(source));
     let whole = [("kernels/", "kernels"), ("crates/view/", "view")];
     match inside {
-        Some(inside) => inside.split_once('/').map(|(room, _)| room),
-        None => whole.iter().find(|(folder, _)| path.starts_with(folder)).map(|(_, room)| *room),
+        Some(inside) => inside.split_once('/').map(|(module, _)| module),
+        None => whole.iter().find(|(folder, _)| path.starts_with(folder)).map(|(_, module)| *module),
     }
 }
 
@@ -142,79 +137,70 @@ fn without_texts(line: &str) -> String {
     line.replace("'\"'", "' '").split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
 }
 
-/// Paths that start at the crate's root: the rooms in `crate::a::b`, `grpo_tui::a` and `use crate::{a::b, c}`.
-fn rooms_named(line: &str) -> Vec<&str> {
-    let mut rooms = Vec::new();
-    for start in ["crate::", "grpo_tui::"] {
-        for (position, _) in line.match_indices(start) {
-            let rest = &line[position + start.len()..];
-            match rest.strip_prefix('{') {
-                Some(group) => rooms.extend(group_heads(group)),
-                None => rooms.extend(identifier(rest)),
-            }
-        }
-    }
-    rooms
-}
-
-/// The first identifier of each path of a `{…}` group.
-fn group_heads(group: &str) -> Vec<&str> {
-    let mut depth = 0;
-    let mut heads = Vec::new();
-    let mut expect_head = true;
-    for (position, character) in group.char_indices() {
+/// All paths of a text, such as `a::b`: of `a::{b, c}` one each.
+fn paths(code: &str) -> Vec<String> {
+    let mut paths = Vec::new();
+    let (mut stack, mut word) = (vec![String::new()], String::new());
+    for character in code.chars().chain([' ']) {
         match character {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => expect_head = true,
-            _ if expect_head && !character.is_whitespace() => {
-                heads.extend(identifier(&group[position..]));
-                expect_head = false;
+            _ if character.is_alphanumeric() || character == '_' || character == ':' => word.push(character),
+            '{' if word.ends_with("::") => {
+                stack.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word)))
             }
-            _ => {}
+            _ => {
+                // Nothing, as after a comma in braces, is no path.
+                if !word.is_empty() {
+                    paths.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word)));
+                }
+                if character == '}' && stack.len() > 1 {
+                    stack.pop();
+                }
+                if character == ';' {
+                    stack.truncate(1);
+                }
+            }
         }
     }
-    heads
+    paths.retain(|path| path.contains("::"));
+    paths
 }
 
-fn identifier(text: &str) -> Option<&str> {
-    let end = text.find(|character: char| !character.is_alphanumeric() && character != '_').unwrap_or(text.len());
-    (end > 0).then(|| &text[..end])
-}
-
-/// The modules of a crate, in the order in which its root lists them: a room uses only rooms before it.
+/// The modules of a crate, in the order in which its root lists them: each uses only those before it.
 fn order_of(source: &str) -> Vec<String> {
-    let root = std::fs::read_to_string(package().join(source).join("lib.rs")).unwrap();
-    let module = |line: &str| ["pub mod ", "mod "].iter().find_map(|start| line.strip_prefix(start)).map(str::to_owned);
-    root.lines().filter_map(|line| Some(identifier(&module(line)?)?.to_owned())).collect()
+    let root = read_to_string(package().join(source).join("lib.rs")).unwrap();
+    let lines = root.lines().map(|line| line.strip_prefix("pub ").unwrap_or(line));
+    lines.filter_map(|line| Some(line.strip_prefix("mod ")?.split(';').next()?.to_owned())).collect()
 }
 
-fn wrong_rooms(path: &str, room: &str, line: &str) -> Vec<String> {
+fn wrong_modules(path: &str, module: &str, code: &str) -> Vec<String> {
     static ORDERS: LazyLock<[Vec<String>; 2]> =
         LazyLock::new(|| ["crates/core/src", "crates/engine/src"].map(order_of));
-    let position = |order: &[String], room: &str| order.iter().position(|other| other == room);
+    let position = |order: &[String], module: &str| order.iter().position(|other| other == module);
     let order = &ORDERS[usize::from(path.starts_with("crates/engine/"))];
-    let Some(own) = position(order, room).filter(|_| path.starts_with("crates/")) else { return Vec::new() };
-    rooms_named(line)
+    let Some(own) = position(order, module).filter(|_| path.starts_with("crates/")) else { return Vec::new() };
+    let paths = paths(code);
+    let named = paths.iter().filter_map(|path| path.split_once("crate::").or_else(|| path.split_once("grpo_tui::")));
+    let named: BTreeSet<&str> = named.filter_map(|(_, inside)| inside.split("::").next()).collect();
+    let is_below = |named: &&str| position(order, named).is_some_and(|other| other > own);
+    named
         .into_iter()
-        .filter(|named| position(order, named).is_some_and(|other| other > own))
-        .map(|named| format!("`{room}` uses `{named}`, which is not above it"))
+        .filter(is_below)
+        .map(|named| format!("`{module}` uses `{named}`, which is not above it"))
         .collect()
 }
 
-fn wrong_crates(room: &str, line: &str) -> Vec<String> {
+fn wrong_crates(module: &str, line: &str) -> Vec<String> {
     let words = line.split(|character: char| !character.is_alphanumeric() && character != '_');
     let barred = |word: &&str| {
-        let is_other = CRATES.iter().any(|(name, rooms)| name == word && !rooms.contains(&room));
+        let is_other = CRATES.iter().any(|(name, modules)| name == word && !modules.contains(&module));
         is_other && (line.contains(&format!("{word}::")) || line.contains(&format!("use {word} ")))
     };
-    words.filter(barred).map(|word| format!("`{room}` names the crate `{word}`")).collect()
+    words.filter(barred).map(|word| format!("`{module}` names the crate `{word}`")).collect()
 }
 
-/// `super::super::…` that climbs out of its room: the arrow would be hidden.
-fn leaves_room(path: &str, line: &str) -> Option<String> {
-    // The crates that are one room: nothing is outside.
+/// `super::super::…` that climbs out of its module: the arrow would be hidden.
+fn leaves_module(path: &str, line: &str) -> Option<String> {
+    // The crates that are one module: nothing is outside.
     if path.starts_with("crates/view/") || path.starts_with("kernels/") {
         return None;
     }
@@ -222,7 +208,7 @@ fn leaves_room(path: &str, line: &str) -> Option<String> {
     let folders = path.rsplit_once("src/").map_or(0, |(_, inside)| inside.matches('/').count());
     let depth = if file == "mod.rs" { folders } else { folders + 1 };
     let chain = "super::".repeat(depth);
-    line.contains(&chain).then(|| format!("`{chain}` leaves the room; write `crate::` so that the arrow is seen"))
+    line.contains(&chain).then(|| format!("`{chain}` leaves the module; write `crate::` so that the arrow is seen"))
 }
 
 /// Text that goes to the terminal another way than through `cli/output.rs`, which lets no control character out, or
@@ -271,7 +257,7 @@ fn every_file_keeps_the_rules() {
     let mut found = Vec::new();
     for file in files {
         let path = file.strip_prefix(package()).unwrap().to_str().unwrap().replace('\\', "/");
-        found.extend(violations(&path, &std::fs::read_to_string(&file).unwrap()));
+        found.extend(violations(&path, &read_to_string(&file).unwrap()));
     }
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
 }
@@ -318,9 +304,9 @@ fn each_rule_can_fail() {
     );
     check("crates/view/src/screens/run.rs", &with("use super::super::Model;"), &[]);
     check("src/cli/train.rs", &with("use crate::{train, view};"), &[]);
-    check("crates/core/src/text/mod.rs", &with("use super::train::x;"), &["leaves the room"]);
+    check("crates/core/src/text/mod.rs", &with("use super::train::x;"), &["leaves the module"]);
     check("crates/core/src/text/template.rs", &with("use super::Message;"), &[]);
-    check("crates/core/src/text/template.rs", &with("use super::super::train::x;"), &["leaves the room"]);
+    check("crates/core/src/text/template.rs", &with("use super::super::train::x;"), &["leaves the module"]);
     // Crates.
     check("kernels/src/lib.rs", &with("use candle_core::Tensor;"), &[]);
     check("src/cli/train.rs", &with("use candle_core as core;"), &["`cli` names the crate `candle_core`"]);

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use grpo_tui::run::RunLock;
 
 use crate::command_line::finished;
-use crate::program::{PROGRAM, SHORT, call, copy_tree, sample_data, small_task, started_by, stderr};
+use crate::program::{PROGRAM, SHORT, call, copy_tree, names, sample_data, small_task, started_by, stderr};
 use crate::small_disk::SmallDisk;
 
 /// Every file below a folder with its bytes, and every folder.
@@ -292,8 +292,7 @@ fn a_disk_that_takes_no_more() {
     );
     let run = fs::read_dir(folder.path().join("runs")).unwrap().next().unwrap().unwrap().path();
     // The start has no weights of its own.
-    let left: Vec<_> = fs::read_dir(run.join("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["step-000000"], "a part of a checkpoint is left");
+    assert_eq!(names(&run.join("checkpoints")), ["step-000000"], "a part of a checkpoint is left");
     // With space, the same run goes on, as the message said.
     let messages = stderr(&output);
     let resume: Vec<&str> = messages.trim().rsplit("grpo-tui ").next().unwrap().split(' ').collect();

@@ -5,6 +5,8 @@ mod build;
 mod generator;
 mod health;
 mod import;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod rows;
 
 use std::path::Path;

@@ -319,9 +319,8 @@ fn ranks_that_a_launcher_starts_are_one_run() {
         assert!(output.status.success() && other.status.success(), "{}{}", stderr(&output), stderr(&other));
         let run = run_in(&home);
         assert!(checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected), "{launcher:?}");
-        let left: Vec<_> =
-            std::fs::read_dir(home.join("runs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".ranks")), "{left:?}");
+        let left = crate::program::names(&home.join("runs"));
+        assert!(!left.iter().any(|name| name.starts_with(".ranks")), "{left:?}");
     }
 }
 

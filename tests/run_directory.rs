@@ -27,7 +27,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use grpo_tui::advantage::GroupSignal;
-use grpo_tui::config::Layers;
+use grpo_tui::config::{BestBy, Layers};
 use grpo_tui::run::events::{Checkpoint, End, Eval, Group, Note, Recovered, Run, Step};
 use grpo_tui::run::{
     At, EvalSummary, Event, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion, RolloutGroup,
@@ -62,6 +62,13 @@ fn create(root: &Path) -> RunDirectory {
     RunDirectory::create(&root.join("runs"), new_run("invoice")).unwrap()
 }
 
+/// A new run, and the folder that it is below.
+fn created() -> (tempfile::TempDir, RunDirectory) {
+    let folder = memory_folder();
+    let run = create(folder.path());
+    (folder, run)
+}
+
 fn step(step: u64, reward: f64) -> EventBody {
     Step { step, seconds: 0.5, metrics: BTreeMap::from([("reward".to_owned(), reward)]), ..Step::default() }.into()
 }
@@ -81,8 +88,7 @@ fn group(step: u64, line: u64, signal: GroupSignal) -> EventBody {
 
 #[test]
 fn created_private_whole_and_read_back() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let mode = |name: &str| std::fs::metadata(run.path().join(name)).unwrap().permissions().mode() & 0o777;
     for name in ["", "task", "task/prompts", "rollouts", "evals", "checkpoints"] {
         assert_eq!(mode(name), 0o700, "{name}");
@@ -99,8 +105,7 @@ fn created_private_whole_and_read_back() {
     assert!(run.id().contains("-invoice-"), "{}", run.id());
     assert_eq!(again.file().task_files["task.toml"].len(), 64);
     assert_eq!(again.file().config_digest, again.file().config.digest());
-    let left: Vec<_> =
-        std::fs::read_dir(folder.path().join("runs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left = crate::program::names(&folder.path().join("runs"));
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
@@ -151,8 +156,7 @@ fn opening_refuses_with_a_sentence() {
 
 #[test]
 fn a_second_worker_is_refused_and_told_by_whom() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     assert!(!RunLock::is_held(run.path()));
     let first = RunLock::acquire(run.path()).unwrap();
     assert!(RunLock::is_held(run.path()));
@@ -166,8 +170,7 @@ fn a_second_worker_is_refused_and_told_by_whom() {
 
 #[test]
 fn a_worker_gone_without_a_last_word_is_interrupted() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     assert!(State::observe(run.path()).is_none());
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = StateWriter::start(&lock).unwrap();
@@ -187,8 +190,7 @@ fn a_worker_gone_without_a_last_word_is_interrupted() {
 /// reported.
 #[test]
 fn a_tail_torn_at_any_byte_is_sealed() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let path = run.events_path();
     {
         let lock = RunLock::acquire(run.path()).unwrap();
@@ -226,8 +228,7 @@ fn a_tail_torn_at_any_byte_is_sealed() {
 
 #[test]
 fn a_line_longer_than_a_chunk_does_not_hide_the_sequence() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
     writer.append(step(1, 1.0)).unwrap();
@@ -362,8 +363,7 @@ fn rollout(step: u64, prompt: &str) -> RolloutGroup {
 
 #[test]
 fn rollouts_of_redone_steps_are_dropped_exactly() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = RolloutWriter::resume(&lock, 0).unwrap();
     for step in 98..=102 {
@@ -403,8 +403,7 @@ fn rollouts_of_redone_steps_are_dropped_exactly() {
 
 #[test]
 fn a_full_disk_names_the_file_and_what_to_do() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let path = run.events_path();
     std::fs::remove_file(&path).unwrap();
@@ -454,8 +453,7 @@ fn runs_are_found_by_what_people_write() {
 
 #[test]
 fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
     let rates = [(0u64, 0.6, 0.6), (5, 0.8, 0.7), (10, 0.9, 0.5), (15, 0.9, 0.8), (20, 0.9, 0.8), (25, 0.95, 0.9)];
@@ -484,6 +482,6 @@ fn best_is_the_highest_valid_then_exact_then_latest_of_the_kept() {
     assert_eq!(at("@10").unwrap(), 10);
     let missing = at("@25").unwrap_err().to_string();
     assert!(missing.ends_with("has no checkpoint `25`; there are those of steps 5, 10, 15, 20"), "{missing}");
-    assert_eq!(RunState::read(run.path()).unwrap().best_step(&[0, 5]), Some(5));
+    assert_eq!(RunState::read(run.path()).unwrap().best_step_by(&[0, 5], BestBy::Valid), Some(5));
     assert_eq!(grpo_tui::run::resolve_checkpoint(&run, At::Last).unwrap(), 20);
 }

@@ -60,9 +60,8 @@ fn halving_trains_the_best_setting_to_the_end_and_no_other() {
         assert!(
             path.join("evals/step-000001-eval-trained.jsonl").exists() && path.join("checkpoints/step-000001").exists()
         );
-        let evals =
-            fs::read_dir(path.join("evals")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        assert!(!evals.into_iter().any(|name| name.contains("test-trained")), "the test set chooses nothing");
+        let evals = crate::program::names(&path.join("evals"));
+        assert!(!evals.iter().any(|name| name.contains("test-trained")), "the test set chooses nothing");
         assert!(run["measured"]["test"].is_null());
     }
     assert!(

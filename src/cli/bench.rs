@@ -180,10 +180,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     results.extend(run);
     let device = format!("cpu, {} threads", threads.count());
     if json {
-        return print_json(&format!(
-            "{}\n",
-            serde_json::json!({ "device": device, "shape": shape, "results": results })
-        ));
+        return print_json(serde_json::json!({ "device": device, "shape": shape, "results": results }));
     }
     println!("{device}, shape {shape}");
     results.iter().for_each(|measurement| println!("{}", line(measurement)));
@@ -220,10 +217,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         if arguments.json { eprintln!("{}", line(measurement)) } else { println!("{}", line(measurement)) }
     })?;
     if arguments.json {
-        print_json(&format!(
-            "{}\n",
-            serde_json::json!({ "device": device, "shape": arguments.shape, "results": results })
-        ))?;
+        print_json(serde_json::json!({ "device": device, "shape": arguments.shape, "results": results }))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -249,10 +243,7 @@ fn run_serve(arguments: ServeArguments) -> Outcome {
     };
     let results = measure_server(&load)?;
     if arguments.json {
-        return print_json(&format!(
-            "{}\n",
-            serde_json::json!({ "url": url, "model": load.model, "results": results })
-        ));
+        return print_json(serde_json::json!({ "url": url, "model": load.model, "results": results }));
     }
     results.iter().for_each(|measurement| println!("{}", line(measurement)));
     Ok(ExitCode::SUCCESS)

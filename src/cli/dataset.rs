@@ -125,7 +125,7 @@ fn check(arguments: &Check) -> Outcome {
     };
     let health = check_prompts(&task, &scorer, tokenizer.as_ref(), max_seq_len)?;
     if arguments.json {
-        print_json(&format!("{}\n", serde_json::to_string(&health)?))?;
+        print_json(serde_json::to_string(&health)?)?;
     } else {
         print_health(&health);
     }

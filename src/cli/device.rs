@@ -1,12 +1,13 @@
 //! Device options: `--gpu N`, `--gpus`, `--cpu`, and the devices that a worker may take.
 
+use std::ops::ControlFlow;
 use std::str::FromStr;
 
 use super::Failure;
 use super::output::eprint_line;
 use crate::kernels::device::Engine;
 use crate::kernels::nccl;
-use crate::run::{Device, DeviceChoice, Gpu, RunDirectory, RunFolders, Slot};
+use crate::run::{Device, DeviceChoice, Gpu, RunDirectory, RunFolders, Slot, slots_folder};
 use crate::train::RankSource;
 
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
@@ -147,6 +148,20 @@ pub(super) fn slots_of(ranks: usize, devices: &[Device]) -> Result<usize, Failur
             )))
         }
     }
+}
+
+/// Waits for one of `devices`, and says so on stderr whenever that changes; `None`: given up.
+pub(super) fn wait_for_one(devices: &[Device], gives_up: impl Fn() -> bool) -> Result<Option<Slot>, Failure> {
+    let mut last = String::new();
+    let slot = Slot::wait(&slots_folder()?, devices, 1, |waiting| {
+        let sentence = waiting.described();
+        if sentence != last {
+            eprint_line(&sentence);
+            last = sentence;
+        }
+        if gives_up() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    Ok(slot?)
 }
 
 /// On the first device of a slot.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use super::{Outcome, print, print_json};
+use super::{Outcome, print, print_indented};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, RunFolders, holder, slots_folder};
 use crate::score::{Isolation, isolation};
@@ -108,11 +108,7 @@ struct Terminal {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let findings = look(&run_folders);
-    if arguments.json {
-        print_json(&format!("{:#}\n", serde_json::to_value(&findings)?))
-    } else {
-        print(&page(&findings))
-    }
+    if arguments.json { print_indented(&serde_json::to_value(&findings)?) } else { print(&page(&findings)) }
 }
 
 fn look(run_folders: &RunFolders) -> Findings {

@@ -200,7 +200,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         write_page(file, &junit(&arguments.fail_under, last)?, arguments.force)?;
     }
     if arguments.json {
-        print_json(&format!("{document}\n"))?;
+        print_json(document)?;
     } else {
         print(&versus.page())?;
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Failure, Outcome, print, print_json};
+use super::{Failure, Outcome, print, print_indented};
 use crate::report::text_table;
 use crate::view::action::{ActionInfo, Scope};
 use crate::view::app;
@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         Some(file) => check(file, arguments.json),
         None => {
             let keymap = Appearance::load(&AppearanceInput::detect()).keymap;
-            if arguments.json { print_json(&format!("{:#}\n", document(&keymap))) } else { print(&table(&keymap)) }
+            if arguments.json { print_indented(&document(&keymap)) } else { print(&table(&keymap)) }
         }
     }
 }
@@ -39,10 +39,7 @@ fn check(file: &Path, json: bool) -> Outcome {
         .map_err(|error| Failure::usage(format!("{}: cannot be read: {error}", file.display())))?;
     let KeymapRead { keymap, errors, warnings } = keymap_file::parse(&file.display().to_string(), &text);
     if json {
-        print_json(&format!(
-            "{:#}\n",
-            json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]})
-        ))?;
+        print_indented(&json!({"errors": errors, "warnings": warnings, "actions": document(&keymap)["actions"]}))?;
     } else {
         let changed: Vec<&ActionInfo> = app::actions().filter(|action| keymap.is_changed(action.id)).collect();
         let lines = changed.iter().map(|action| format!("{:<24} {}\n", action.id, keys(&keymap, action).join(" ")));

@@ -61,7 +61,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use output::{print, print_json};
+use output::{print, print_indented, print_json};
 
 /// Make a language model's structured output reliable: score it, train it with GRPO, measure it on held-out prompts.
 #[derive(Debug, Parser)]

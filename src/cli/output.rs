@@ -5,6 +5,7 @@
 //! other output.
 
 use std::backtrace::BacktraceStatus;
+use std::fmt::Display;
 use std::io::{BufWriter, ErrorKind, StdoutLock, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,9 +32,14 @@ pub(super) fn print(text: &str) -> Outcome {
     print_exact(&visible_lines(text))
 }
 
-/// Prints a JSON document, or one per line.
-pub(super) fn print_json(json: &str) -> Outcome {
-    print_exact(&visible_json(json))
+/// Prints a JSON document on one line.
+pub(super) fn print_json(document: impl Display) -> Outcome {
+    print_exact(&visible_json(&format!("{document}\n")))
+}
+
+/// Prints a JSON document on lines of its own.
+pub(super) fn print_indented(document: &serde_json::Value) -> Outcome {
+    print_json(format!("{document:#}"))
 }
 
 /// Prints the program's own output unchanged: HTML, shell scripts.

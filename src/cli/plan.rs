@@ -35,10 +35,7 @@ pub(super) fn run(
     let candidate = match Candidate::load(task, config, run_folders, engine) {
         Err(TrainError::DoesNotFit(error)) => {
             if json {
-                print_json(&format!(
-                    "{}\n",
-                    serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()})
-                ))?;
+                print_json(serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()}))?;
             } else {
                 println!("{}", memory_lines(&error.memory, gpus).join("\n"));
             }
@@ -88,7 +85,7 @@ pub(super) fn run(
         if let Some(report) = &report {
             value["signal"] = serde_json::to_value(report)?;
         }
-        return print_json(&format!("{value}\n"));
+        return print_json(value);
     }
     println!("{}", plan_text(&plan, resolved, candidate.shape(), gpus));
     if let Some(report) = &report {

@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     let runs = RunFolders::discover(Some(&out), &out).list().len();
     if arguments.json {
-        return print_json(&format!("{}\n", json!({"from": arguments.from, "folder": out, "runs": runs})));
+        return print_json(json!({"from": arguments.from, "folder": out, "runs": runs}));
     }
     if runs == 0 {
         eprint_line(&format!("{folder} on {host} has no runs: name a folder of runs, as `runs list` there shows it"));

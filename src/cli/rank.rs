@@ -2,17 +2,15 @@
 //! nothing.
 
 use std::io::Read;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::device::{DeviceArguments, uuid};
-use super::output::eprint_line;
+use super::device::{DeviceArguments, uuid, wait_for_one};
 use super::{Failure, Outcome};
 use crate::kernels::device::Engine;
 use crate::ranks::{Placement, Ranks};
-use crate::run::{Device, DeviceChoice, Slot};
+use crate::run::{Device, DeviceChoice};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -40,16 +38,8 @@ pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> O
     ignore_stop_signals()?;
     let ranks = placement.follow(runs, uuid(device))?;
     let Some(ordinal) = device.ordinal() else { return follow(ranks, || Ok(Engine::cpu())) };
-    let (is_lost, mut last) = (ranks.loss(), String::new());
-    let slot = Slot::wait(std::slice::from_ref(device), 1, |waiting| {
-        let sentence = waiting.described();
-        if sentence != last {
-            eprint_line(&sentence);
-            last = sentence;
-        }
-        if is_lost() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })?;
-    match slot {
+    let is_lost = ranks.loss();
+    match wait_for_one(std::slice::from_ref(device), is_lost)? {
         Some(_slot) => follow(ranks, || Ok(Engine::gpu(ordinal)?)),
         None => Ok(ExitCode::SUCCESS),
     }

@@ -145,17 +145,16 @@ impl SampleStream<'_> {
 
     fn print_next(&mut self, completions: Vec<Completion>) -> Outcome {
         let prompt = &self.prompts[self.next as usize];
-        let mut output = if self.json { String::new() } else { heading(prompt) };
         let scored = self.policy.score(self.scorer, vec![completions], [&prompt.row])?;
+        let mut texts = Vec::new();
         for (sample, scored) in scored.into_iter().flatten().enumerate() {
-            output.push_str(&if self.json {
-                format!("{}\n", document(&sampled(&prompt.row.id, sample, scored)?))
-            } else {
-                completion_text(sample, &scored)
+            texts.push(match self.json {
+                true => document(&sampled(&prompt.row.id, sample, scored)?).to_string(),
+                false => completion_text(sample, &scored),
             });
         }
         self.line.clear();
-        if self.json { print_json(&output) } else { print(&output) }
+        if self.json { print_json(texts.join("\n")) } else { print(&(heading(prompt) + &texts.concat())) }
     }
 }
 

@@ -1,19 +1,18 @@
 //! `grpo-tui serve`: an OpenAI-compatible server of a model or a run.
 
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::device::{DeviceArguments, devices};
+use super::device::{DeviceArguments, devices, wait_for_one};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{ModelLocation, SharedBase};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
-use crate::run::{PROVENANCE, ReadyPipe, RunError, RunFolders, ServerFolder, Slot};
+use crate::run::{PROVENANCE, ReadyPipe, RunError, RunFolders, ServerFolder};
 use crate::score::thinking_of;
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
 use crate::task::Task;
@@ -126,15 +125,7 @@ fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(P
         listening => listening?,
     };
     handshake.ready();
-    let mut last = String::new();
-    let slot = Slot::wait(&devices, 1, |waiting| {
-        let sentence = waiting.described();
-        if sentence != last {
-            eprint_line(&sentence);
-            last = sentence;
-        }
-        ControlFlow::Continue(())
-    })?;
+    let slot = wait_for_one(&devices, || false)?;
     let slot = slot.ok_or_else(|| Failure::failed("there is no device to wait for"))?;
     eprint_line("loading");
     let engine = super::device::engine(&slot)?;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Failure, Outcome, print, print_json};
+use super::{Failure, Outcome, print, print_indented};
 use crate::format::quoted;
 use crate::run::{JobRequest, RunDirectory, submit};
 
@@ -23,5 +23,5 @@ pub(super) fn submit_run(run: &RunDirectory, request: JobRequest, verb: &str, as
     let document = json!({
         "run": id, "path": run.path(), "verb": verb, "text": text, "ready": false, "job": job.job, "log": run.log_path(),
     });
-    if as_json { print_json(&format!("{document:#}\n")) } else { print(&format!("{text}\n")) }
+    if as_json { print_indented(&document) } else { print(&format!("{text}\n")) }
 }

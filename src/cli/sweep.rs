@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::device::DeviceArguments;
-use super::{Failure, Outcome, print, print_json, train};
+use super::{Failure, Outcome, print, print_indented, train};
 use crate::config::{ConfigFile, ResolvedConfig, TrainConfig};
 use crate::report::text_table;
-use crate::run::{RunFolders, check_export, events::now_ms, free_path, write_export};
-use crate::secrets::visible;
+use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::study::{
     FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable, TaskVariant,
     curves, grid, random, rungs,
@@ -354,7 +353,7 @@ fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
     common.svg.as_ref().map_or(Ok(()), |path| export(path, curves(table)))?;
     common.markdown.as_ref().map_or(Ok(()), |path| export(path, table.markdown()))?;
     match common.json {
-        true => print_json(&format!("{:#}\n", table.document())),
+        true => print_indented(&table.document()),
         false => print(&table.text()),
     }
 }
@@ -373,7 +372,7 @@ fn plan(sweep: &Sweep, task: &Task, run_folders: &RunFolders, json: bool) -> Out
     if json {
         let document = serde_json::json!({"name": sweep.name, "kind": sweep.kind(), "task": sweep.task, "metric": sweep.metric.name(),
             "halving": sweep.halving, "drawn": sweep.drawn, "max_runs": sweep.max_runs, "runs": documents});
-        return print_json(&format!("{document:#}\n"));
+        return print_indented(&document);
     }
     let mut text = format!("{}: {} of task {}\n\n{}\n", sweep.name, sweep.kind(), task.name, text_table(&rows, "llrr"));
     if let Some([count, all, seed]) = sweep.drawn {
@@ -386,11 +385,7 @@ fn plan(sweep: &Sweep, task: &Task, run_folders: &RunFolders, json: bool) -> Out
     if let Some(most) = sweep.max_runs.filter(|most| *most < sweep.runs.len()) {
         text += &format!("the first {most} of {} runs are started\n", sweep.runs.len());
     }
-    print(&visible_lines(&text))
-}
-
-fn visible_lines(text: &str) -> String {
-    text.lines().map(|line| visible(line).into_owned() + "\n").collect()
+    print(&text)
 }
 
 fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
@@ -417,11 +412,11 @@ fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
         rows.push(vec![folder.name(), table.sweep.kind(), task, table.sweep.runs.len().to_string(), state]);
     }
     if common.json {
-        return print_json(&format!("{:#}\n", serde_json::Value::from(documents)));
+        return print_indented(&serde_json::Value::from(documents));
     }
     match rows.len() {
         1 => print("no sweeps: start one with `grpo-tui sweep TASK --set KEY=VALUE,VALUE`\n"),
-        _ => print(&visible_lines(&text_table(&rows, "lllrl"))),
+        _ => print(&text_table(&rows, "lllrl")),
     }
 }
 

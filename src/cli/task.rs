@@ -63,10 +63,7 @@ fn run_audit(choice: &Choice) -> Outcome {
     let findings = audit(&task, &scorer, &rows);
     let weak = findings.iter().filter(|finding| finding.weak).count();
     if choice.json {
-        return print_json(&format!(
-            "{}\n",
-            json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings})
-        ));
+        return print_json(json!({"task": task.name, "rows": rows.len(), "weak": weak, "findings": findings}));
     }
     let (fewest, all) = (findings.iter().map(|finding| finding.rows).min().unwrap_or(0), rows.len());
     let prompts = if fewest < all {

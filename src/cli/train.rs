@@ -18,7 +18,7 @@ use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
     Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, TO_BE_CONTINUED, Worker,
-    list_checkpoints,
+    list_checkpoints, slots_folder,
 };
 use crate::secrets::is_control;
 use crate::study::Sweep;
@@ -162,7 +162,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let flags = super::worker::install_signal_handlers()?;
     let worker = Worker::begin(&run, flags.once)?;
     worker.controls().stop_now_when(flags.twice);
-    let Some(slot) = worker.wait_for(&devices, count, eprint_line)? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = worker.wait_for(&slots_folder()?, &devices, count, eprint_line)? else {
+        return Ok(ExitCode::from(130));
+    };
     super::device::warn_if_in_use(&slot);
     let mut progress = Progress::new(&worker);
     let engine = super::device::engine(&slot)?;
@@ -170,16 +172,14 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let source = started.map_or_else(|| super::device::ranks_on(&slot, arguments.ranks), RankSource::Launched);
     let trained = train(&run, &run_folders, &engine, &worker, source, &mut |event| progress.event(event));
     drop(progress);
+    let name = run_argument(&run, &run_folders);
     match trained {
         Ok(Ended::Finished(report)) => {
-            show(&run, &report, &run_argument(&run, &run_folders), arguments.json)?;
+            show(&run, &report, &name, arguments.json)?;
             Ok(ExitCode::SUCCESS)
         }
         Ok(Ended::Interrupted { step }) => {
-            eprintln!(
-                "stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {}",
-                run_argument(&run, &run_folders)
-            );
+            eprintln!("stopped after step {step}, checkpoint saved. Resume: grpo-tui train --resume {name}");
             // A job that ends before its first step would be queued again for ever.
             let goes_on = worker.is_ended_by_slurm() && begun_at.is_none_or(|begun_at| step > begun_at);
             Ok(ExitCode::from(if goes_on { TO_BE_CONTINUED } else { 130 }))
@@ -187,10 +187,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         Ok(Ended::CutShort { resumes_from, cause }) => {
             let step = resumes_from
                 .map_or_else(|| "no checkpoint yet".to_owned(), |step| format!("last checkpoint: step {step}"));
-            eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {}", run_argument(&run, &run_folders));
+            eprintln!("{cause}; {step}. Resume: grpo-tui train --resume {name}");
             Ok(ExitCode::from(130))
         }
-        Err(error) => Err(training_failure(&run, &run_folders, arguments.resume.is_some(), &error)),
+        Err(error) => Err(training_failure(&run, &name, arguments.resume.is_some(), &error)),
     }
 }
 
@@ -198,11 +198,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
 fn is_finished(run: &RunDirectory, arguments: &Arguments, run_folders: &RunFolders) -> Result<bool, Failure> {
     let report = if arguments.resume.is_some() { finished_report(run)? } else { None };
     if let Some(report) = &report {
-        show(run, report, &run_argument(run, run_folders), arguments.json)?;
-        eprintln!(
-            "run is finished, nothing to do: to train further, grpo-tui train TASK --model {}",
-            run_argument(run, run_folders)
-        );
+        let name = run_argument(run, run_folders);
+        show(run, report, &name, arguments.json)?;
+        eprintln!("run is finished, nothing to do: to train further, grpo-tui train TASK --model {name}");
     }
     Ok(report.is_some())
 }
@@ -357,7 +355,7 @@ fn run_argument(run: &RunDirectory, run_folders: &RunFolders) -> String {
 }
 
 /// The message of a failed training. A new run without results is removed.
-fn training_failure(run: &RunDirectory, run_folders: &RunFolders, resumed: bool, error: &TrainError) -> Failure {
+fn training_failure(run: &RunDirectory, name: &str, resumed: bool, error: &TrainError) -> Failure {
     if let TrainError::Run(RunError::Lost { .. }) = error {
         return Failure::failed(error.to_string());
     }
@@ -368,7 +366,7 @@ fn training_failure(run: &RunDirectory, run_folders: &RunFolders, resumed: bool,
     }
     let hint = match error {
         TrainError::Run(RunError::InUse { .. }) => String::new(),
-        _ => format!("\nfix the cause, then resume: grpo-tui train --resume {}", run_argument(run, run_folders)),
+        _ => format!("\nfix the cause, then resume: grpo-tui train --resume {name}"),
     };
     Failure::failed(format!("{error}{hint}"))
 }

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use super::output::eprint_line;
-use super::{Failure, Outcome, print, print_json};
-use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch};
+use super::{Failure, Outcome, print, print_indented};
+use crate::run::{Device, Launch, ReadyPipe, RunDirectory, RunState, Slot, Status, Worker, launch, slots_folder};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -92,7 +92,9 @@ fn compute(
     (devices, count): (&[Device], usize),
     work: impl FnOnce(&RunDirectory, &Worker, &Slot) -> Ended,
 ) -> Outcome {
-    let Some(slot) = worker.wait_for(devices, count, eprint_line)? else { return Ok(ExitCode::from(130)) };
+    let Some(slot) = worker.wait_for(&slots_folder()?, devices, count, eprint_line)? else {
+        return Ok(ExitCode::from(130));
+    };
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work(run, &worker, &slot)))
         .unwrap_or_else(|_| Err(Failure::failed("the worker crashed: see worker.log")));
     match ended {
@@ -160,7 +162,7 @@ pub(super) fn detach(run: &RunDirectory, how: &Launch, verb: &str, json: bool) -
     let does = if how.resume { "continues" } else { "runs" };
     let text = format!("{id} {does} in the background (pid {pid}){ready}; follow it with `grpo-tui runs attach {id}`");
     let document = json!({"run": id, "path": run.path(), "verb": verb, "text": text, "ready": launched.ready, "pid": pid, "log": launched.log});
-    if json { print_json(&format!("{document:#}\n")) } else { print(&format!("{text}\n")) }
+    if json { print_indented(&document) } else { print(&format!("{text}\n")) }
 }
 
 #[derive(Debug, Default)]

@@ -2,34 +2,10 @@
 
 use super::*;
 
-/// The files that a file of the view names, in `use` and in paths, test code aside; `modules` are all files by their
+/// The files that a file names, in `use` and in paths, test code aside; `modules` are all files by their
 /// module's path.
 fn files_named<'a>(module: &[&str], text: &str, modules: &'a BTreeMap<Vec<String>, String>) -> BTreeSet<&'a str> {
-    let lines = code_lines(text).join(" ");
-    // What stands in braces behind a path is a path each.
-    let mut paths = Vec::new();
-    let (mut stack, mut word) = (vec![String::new()], String::new());
-    for character in lines.chars() {
-        match character {
-            _ if character.is_alphanumeric() || character == '_' || character == ':' => word.push(character),
-            '{' if word.ends_with("::") => {
-                stack.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word)))
-            }
-            _ => {
-                // Nothing, as after a comma in braces, is no path.
-                if !word.is_empty() {
-                    paths.push(format!("{}{}", stack.last().unwrap(), std::mem::take(&mut word)));
-                }
-                if character == '}' && stack.len() > 1 {
-                    stack.pop();
-                }
-                if character == ';' {
-                    stack.truncate(1);
-                }
-            }
-        }
-    }
-    paths.iter().filter(|path| path.contains("::")).filter_map(|path| file_of(module, path, modules)).collect()
+    paths(&code_lines(text).join(" ")).iter().filter_map(|path| file_of(module, path, modules)).collect()
 }
 
 /// The file of the longest beginning of a path that is a module.
@@ -64,24 +40,23 @@ fn file_of<'a>(module: &[&str], path: &str, modules: &'a BTreeMap<Vec<String>, S
     modules.get(&place).map(String::as_str)
 }
 
-/// Files that name each other, directly or through others, each with the others of its circle.
-fn circles<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<BTreeSet<&'a str>> {
-    let reach = |from: &'a str| {
+/// What is named by each.
+type Arrows = BTreeMap<String, BTreeSet<String>>;
+
+/// Those that name each other, directly or through others, each with the others of its circle.
+fn circles(arrows: &Arrows) -> Vec<BTreeSet<String>> {
+    let reach = |from: &String| {
         let (mut seen, mut open) = (BTreeSet::new(), vec![from]);
-        while let Some(file) = open.pop() {
-            open.extend(arrows.get(file).into_iter().flatten().filter(|next| seen.insert(**next)));
+        while let Some(next) = open.pop() {
+            open.extend(arrows.get(next).into_iter().flatten().filter(|next| seen.insert((*next).clone())));
         }
         seen
     };
-    let reached: BTreeMap<&str, BTreeSet<&str>> = arrows.keys().map(|file| (*file, reach(file))).collect();
-    let circle = |file: &&'a str| -> BTreeSet<&'a str> {
-        reached[file]
-            .iter()
-            .filter(|other| reached.get(**other).is_some_and(|back| back.contains(file)))
-            .copied()
-            .collect()
+    let reached: Arrows = arrows.keys().map(|from| (from.clone(), reach(from))).collect();
+    let circle = |(from, named): (&String, &BTreeSet<String>)| -> BTreeSet<String> {
+        named.iter().filter(|other| reached.get(*other).is_some_and(|back| back.contains(from))).cloned().collect()
     };
-    let found: BTreeSet<BTreeSet<&str>> = arrows.keys().map(circle).filter(|circle| circle.len() > 1).collect();
+    let found: BTreeSet<_> = reached.iter().map(circle).filter(|circle| circle.len() > 1).collect();
     found.into_iter().collect()
 }
 
@@ -100,9 +75,9 @@ fn modules(source: &Path) -> BTreeMap<Vec<String>, String> {
 
 #[test]
 fn files_name_each_other_in_no_circle() {
-    // What a room's own list hands on is asked of the view alone.
-    let of = |rooms: &'static [&str]| {
-        move |path: &str| rooms.contains(&path.split('/').next().unwrap_or_default()) && !path.ends_with("/mod.rs")
+    // What a module's own list hands on is asked of the view alone.
+    let of = |modules: &'static [&str]| {
+        move |path: &str| modules.contains(&path.split('/').next().unwrap_or_default()) && !path.ends_with("/mod.rs")
     };
     let core = of(&["dataset", "run", "report"]);
     no_circles(&package().join("crates/core/src"), core, &[("run/record/follow.rs", "run/record/reader.rs")]);
@@ -114,39 +89,45 @@ fn files_name_each_other_in_no_circle() {
     no_circles(&package().join("kernels/src"), is_kernel, &[("rope.rs", "heads.rs")]);
 }
 
+/// A worker is started by its process, by hand or as a job, and asked by those who started it: these three are one.
+#[test]
+fn folders_of_a_run_name_each_other_in_no_circle() {
+    let folder = |path: &str| Some(path.strip_prefix("run/")?.split_once('/')?.0.to_owned());
+    let arrows = arrows(&package().join("crates/core/src"), |path| {
+        folder(path).filter(|folder| !["control", "process", "slurm"].contains(&folder.as_str()))
+    });
+    assert!(arrows["record"].contains("storage"), "the arrows are not read: {arrows:?}");
+    assert_eq!(circles(&arrows), [], "folders that name each other in a circle");
+}
+
 /// `examples`: arrows that are there.
 fn no_circles(source: &Path, is_read: impl Fn(&str) -> bool, examples: &[(&str, &str)]) {
-    let (modules, mut arrows) = (modules(source), BTreeMap::new());
-    for (module, path) in modules.iter().filter(|(_, path)| is_read(path)) {
-        let module: Vec<&str> = module.iter().map(String::as_str).collect();
-        let text = std::fs::read_to_string(source.join(path)).unwrap();
-        let named = files_named(&module, &text, &modules).into_iter();
-        arrows.insert(path.as_str(), named.filter(|other| is_read(other) && other != path).collect());
-    }
-    let is_found =
-        |(from, to): &(&str, &str)| arrows.get(from).is_some_and(|named: &BTreeSet<&str>| named.contains(to));
+    let arrows = arrows(source, |path| is_read(path).then(|| path.to_owned()));
+    let is_found = |(from, to): &(&str, &str)| arrows.get(*from).is_some_and(|named| named.contains(*to));
     assert!(examples.iter().all(is_found), "the arrows are not read: {arrows:?}");
     let found = circles(&arrows);
     assert!(found.is_empty(), "files that name each other in a circle: {found:#?}");
 }
 
+/// What each place of a library names; `place`: what a file belongs to, if it counts.
+fn arrows(source: &Path, place: impl Fn(&str) -> Option<String>) -> Arrows {
+    let (modules, mut arrows) = (modules(source), Arrows::new());
+    for (module, path) in &modules {
+        let Some(own) = place(path) else { continue };
+        let module: Vec<&str> = module.iter().map(String::as_str).collect();
+        let text = read_to_string(source.join(path)).unwrap();
+        let named = files_named(&module, &text, &modules).into_iter().filter_map(&place);
+        let named: Vec<String> = named.filter(|other| *other != own).collect();
+        arrows.entry(own).or_default().extend(named);
+    }
+    arrows
+}
+
 #[test]
 fn no_screen_names_another() {
-    let source = package().join("crates/view/src");
-    let modules = modules(&source);
-    let screen = |path: &str| {
-        path.strip_prefix("screens/").map(|rest| rest.split(['/', '.']).next().unwrap_or_default().to_owned())
-    };
-    let mut found = Vec::new();
-    for (module, path) in &modules {
-        let Some(own) = screen(path) else { continue };
-        let module: Vec<&str> = module.iter().map(String::as_str).collect();
-        let text = std::fs::read_to_string(source.join(path)).unwrap();
-        let others = files_named(&module, &text, &modules)
-            .into_iter()
-            .filter(|other| screen(other).is_some_and(|other| other != own));
-        found.extend(others.map(|other| format!("{path} names {other}")));
-    }
+    let screen = |path: &str| Some(path.strip_prefix("screens/")?.split(['/', '.']).next()?.to_owned());
+    let mut found = arrows(&package().join("crates/view/src"), screen);
+    found.retain(|_, others| !others.is_empty());
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -163,11 +144,12 @@ fn a_circle_is_found() {
     check(&["a", "b"], "use super::X;\n#[cfg(test)]\nmod tests { use crate::c::X; }", &["a.rs"]);
     check(&["a", "b"], "use super::{ b };", &["a/b.rs"]);
     check(&["c"], "use std::fmt;\nlet x = other::y;", &[]);
-    let arrows = |pairs: &[(&'static str, &'static str)]| {
-        let mut arrows: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        pairs.iter().for_each(|(from, to)| _ = arrows.entry(from).or_default().insert(to));
+    let of = |pairs: &[[&str; 2]]| {
+        let mut arrows = Arrows::new();
+        pairs.iter().for_each(|[from, to]| _ = arrows.entry((*from).to_owned()).or_default().insert((*to).to_owned()));
         circles(&arrows)
     };
-    assert_eq!(arrows(&[("a", "b"), ("b", "c"), ("a", "c")]).len(), 0);
-    assert_eq!(arrows(&[("a", "b"), ("b", "c"), ("c", "a"), ("d", "a")]), [BTreeSet::from(["a", "b", "c"])]);
+    assert_eq!(of(&[["a", "b"], ["b", "c"], ["a", "c"]]), []);
+    let all = ["a", "b", "c"].map(str::to_owned);
+    assert_eq!(of(&[["a", "b"], ["b", "c"], ["c", "a"], ["d", "a"]]), [BTreeSet::from(all)]);
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use grpo_tui::advantage::GroupSignal;
 use grpo_tui::run::{RunDirectory, RunState, State, Status, list_checkpoints, read_evals, read_step};
 
-use crate::program::{call, sample_data, stdout};
+use crate::program::{call, names, sample_data, stdout};
 
 fn recorded() -> PathBuf {
     sample_data("finished-run")
@@ -56,12 +56,6 @@ fn a_clone_is_read_and_not_written_to() {
     let runs = folder.path().join("runs");
     std::fs::create_dir(&runs).unwrap();
     copy(&recorded(), &runs.join("finished-run"));
-    let names = |folder: &Path| {
-        std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect::<std::collections::BTreeSet<_>>()
-    };
     let before = names(&runs.join("finished-run"));
     let program = |arguments: &[&str]| stdout(&call(folder.path(), arguments));
     assert!(program(&["runs", "show", "runs/finished-run"]).contains("finished, step 40 of 40"));

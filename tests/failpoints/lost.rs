@@ -27,7 +27,7 @@ fn holding(stage: &Stage, run: &Path, how: Holding) -> (Child, Option<Slot>) {
     std::fs::create_dir(&slots).unwrap();
     std::fs::set_permissions(&slots, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
     let taken = (how == Holding::Waits)
-        .then(|| Slot::wait_in(&slots, &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap().unwrap());
+        .then(|| Slot::wait(&slots, &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap().unwrap());
     let child = stage.worker(run).spawn().unwrap();
     until("a worker that hears", || status(run).is_some());
     let expected = if how == Holding::Waits { Status::Waiting } else { Status::Paused };
@@ -60,7 +60,7 @@ fn lose(how: Holding, take: impl Fn(&Path, &Path)) -> (Stage, PathBuf, PathBuf, 
     assert_eq!(child.wait().unwrap().code(), Some(1), "{}", log(&run));
     assert_eq!(queue_length(&slots(&run), &Device::Cpu), 0);
     drop(taken);
-    let device = Slot::wait_in(&slots(&run), &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap();
+    let device = Slot::wait(&slots(&run), &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap();
     assert!(device.is_some(), "the device is free");
     let messages = log(&run)[before..].to_owned();
     (stage, run, elsewhere, messages)
@@ -124,7 +124,7 @@ fn a_worker_in_the_background_has_the_programs_name() {
     let slots = slots(&run);
     std::fs::create_dir(&slots).unwrap();
     std::fs::set_permissions(&slots, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
-    let _taken = Slot::wait_in(&slots, &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap().unwrap();
+    let _taken = Slot::wait(&slots, &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap().unwrap();
     let output = stage.program(&run).args(["runs", "resume", "--cpu", "--json"]).arg(&run).output().unwrap();
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(

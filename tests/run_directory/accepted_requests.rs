@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use grpo_tui::run::{EventBody, EventReader, EventWriter, RunDirectory, Status, Verb};
 
 use super::control::{ask_now, begin};
-use super::{create, memory_folder};
+use super::created;
 
 /// The `control` events of a run: verb and step.
 fn recorded(run: &RunDirectory) -> Vec<(String, u64)> {
@@ -30,8 +30,7 @@ fn promises(run: &RunDirectory) -> Vec<PathBuf> {
 
 #[test]
 fn what_a_worker_accepted_the_next_one_records_once() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let worker = begin(&run);
     let mut state = worker.state();
     state.status(Status::Running, 4, None).unwrap();
@@ -68,8 +67,7 @@ fn what_a_worker_accepted_the_next_one_records_once() {
 
 #[test]
 fn a_request_that_is_recorded_is_kept_no_longer() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let worker = begin(&run);
     ask_now(&run, &Verb::Pause).unwrap();
     let taken = worker.controls().drain();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::program::call_anywhere;
+use crate::program::{call_anywhere, ended};
 
 fn copied(folder: &Path) -> PathBuf {
     let run = folder.join("run");
@@ -16,9 +16,7 @@ fn copied(folder: &Path) -> PathBuf {
 }
 
 fn runs(arguments: &[&str]) -> (i32, String, String) {
-    let output = call_anywhere(&[&["runs"], arguments].concat());
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    ended(call_anywhere(&[&["runs"], arguments].concat()))
 }
 
 #[test]

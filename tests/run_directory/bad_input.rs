@@ -7,7 +7,7 @@ use grpo_tui::run::{RunDirectory, RunError, RunState, Worker};
 
 use super::command::runs_command;
 use super::finished::{Made, made};
-use super::{create, memory_folder};
+use super::{create, created, memory_folder};
 
 /// Keys that an earlier release did not know have their defaults; what it wrote is kept.
 #[test]
@@ -60,8 +60,7 @@ fn a_corrupt_line_in_the_middle_is_skipped_and_counted() {
 
 #[test]
 fn a_run_whose_configuration_or_task_was_edited_is_not_computed() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let begin = || Worker::begin(&RunDirectory::open(run.path()).unwrap(), Arc::default()).map(drop);
     begin().unwrap();
     for (name, from, to) in [

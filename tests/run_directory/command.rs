@@ -6,13 +6,11 @@ use grpo_tui::run::events::{End, Eval, Run};
 use grpo_tui::run::{EvalSummary, EventWriter, RunDirectory, RunLock, StateWriter, Status};
 
 use super::{create, memory_folder, new_run, step};
-use crate::program::call_anywhere;
+use crate::program::{call_anywhere, ended, lines};
 
 /// What `grpo-tui runs` prints, with its exit code.
 pub(super) fn runs_command(root: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let output = call_anywhere(&[&["runs"], arguments, &["--runs", root.to_str().unwrap()]].concat());
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    ended(call_anywhere(&[&["runs"], arguments, &["--runs", root.to_str().unwrap()]].concat()))
 }
 
 #[test]
@@ -48,7 +46,7 @@ fn the_runs_command_tells_what_the_files_say() {
     std::fs::write(broken.join("run.toml"), "version = 99\n").unwrap();
 
     let (code, text, _) = runs_command(&root, &["list", "--json"]);
-    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows = lines(&text);
     assert_eq!((code, rows.len()), (0, 2));
     assert!(rows[0]["error"].as_str().unwrap().contains("format version 99"), "{text}");
     assert_eq!(

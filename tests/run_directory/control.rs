@@ -13,8 +13,8 @@ use grpo_tui::run::{
 };
 use serde_json::{Value, json};
 
-use super::{create, memory_folder};
-use crate::program::{call, until};
+use super::{create, created, memory_folder};
+use crate::program::{call, ended, names, until};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -50,8 +50,7 @@ fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<AcceptedRequest>
 
 #[test]
 fn several_clients_at_once() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let worker = begin(&run);
     assert_eq!(worker.notes(), &[] as &[String]);
     let serving = serve(worker.controls().clone());
@@ -88,8 +87,7 @@ fn several_clients_at_once() {
 
 #[test]
 fn a_pause_lasts_until_a_resume() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let worker = begin(&run);
     let mut state = worker.state();
     state.status(Status::Running, 4, None).unwrap();
@@ -115,14 +113,12 @@ fn a_pause_lasts_until_a_resume() {
 
 /// What lies in the folder for requests.
 fn listing(run: &RunDirectory) -> Vec<String> {
-    let entries = std::fs::read_dir(run.path().join("control")).unwrap();
-    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    names(&run.path().join("control"))
 }
 
 #[test]
 fn a_removed_folder_for_requests_is_made_again() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let worker = begin(&run);
     let serving = serve(worker.controls().clone());
     let control = run.path().join("control");
@@ -137,8 +133,7 @@ fn a_removed_folder_for_requests_is_made_again() {
 
 #[test]
 fn only_a_private_folder_of_our_own_takes_requests() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let control = run.path().join("control");
     let elsewhere = folder.path().join("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -174,8 +169,7 @@ fn belongs_to_nobody(sentence: &str) -> bool {
 #[test]
 #[cfg_attr(not(can_chown), ignore = "needs root, to give a file away")]
 fn what_belongs_to_another_user_is_not_taken() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let worker = begin(&run);
     let (control, request) = (run.path().join("control"), folder.path().join("request"));
     until("the folder", || control.is_dir());
@@ -195,8 +189,7 @@ fn what_belongs_to_another_user_is_not_taken() {
 
 #[test]
 fn parts_are_heard_while_the_work_goes_on() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let worker = begin(&run);
     let controls = worker.controls().clone();
     let (sender, receiver) = mpsc::channel();
@@ -221,8 +214,7 @@ fn parts_are_heard_while_the_work_goes_on() {
 
 #[test]
 fn what_lies_in_the_folder_is_judged() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let worker = begin(&run);
     let control = run.path().join("control");
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -264,8 +256,7 @@ fn what_lies_in_the_folder_is_judged() {
 
 #[test]
 fn a_request_reaches_the_worker_that_it_was_made_to_and_no_later_one() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     drop(begin(&run));
     let control = run.path().join("control");
     let left = ["a.request.json", "a.answers.jsonl", "b.request.tmp"];
@@ -286,8 +277,7 @@ fn a_request_reaches_the_worker_that_it_was_made_to_and_no_later_one() {
 
 #[test]
 fn who_waits_for_a_worker_that_ends_is_told() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let no_worker = ask_now(&run, &Verb::Pause).unwrap_err();
     assert!(no_worker.to_string().contains(" has no worker yet"), "{no_worker}");
     let worker = begin(&run);
@@ -309,8 +299,7 @@ fn who_waits_for_a_worker_that_ends_is_told() {
 
 #[test]
 fn a_client_stops_waiting_when_a_new_worker_has_removed_its_answers() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let worker = begin(&run);
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -330,8 +319,7 @@ fn a_client_stops_waiting_when_a_new_worker_has_removed_its_answers() {
 
 #[test]
 fn a_signal_shows_as_stopping_and_a_last_word_is_the_last() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let interrupted = Arc::new(AtomicBool::new(false));
     let worker = Worker::begin(&run, Arc::clone(&interrupted)).unwrap();
     interrupted.store(true, Ordering::Relaxed);
@@ -350,8 +338,7 @@ fn a_signal_shows_as_stopping_and_a_last_word_is_the_last() {
 
 #[test]
 fn what_was_set_is_read_back_from_the_log() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut events = EventWriter::open(&lock).unwrap();
     let mut record = |step: u64, verb: Verb| {
@@ -378,15 +365,12 @@ fn what_was_set_is_read_back_from_the_log() {
 
 /// What the program prints, with its exit code; it finds device slots in `folder` only.
 fn program(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let output = call(folder, &[arguments, &["--runs", "runs"]].concat());
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    ended(call(folder, &[arguments, &["--runs", "runs"]].concat()))
 }
 
 #[test]
 fn the_runs_command_asks() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let (code, text, error) = program(folder.path(), &["runs", "stop", run.id()]);
     assert_eq!((code, text.as_str()), (1, ""));
     assert!(error.contains("error: run ") && error.contains(" has no worker yet"), "{error}");

@@ -9,7 +9,7 @@ use grpo_tui::run::events::Note;
 use grpo_tui::run::{Event, EventBody, EventReader, EventWriter, Follower, RunLock, RunState};
 
 use super::long_log::write_steps;
-use super::{create, memory_folder, step};
+use super::{created, step};
 use crate::program::{call, json};
 
 /// A follower that waits for nothing waits this long, and the test fails by what it then lacks.
@@ -24,8 +24,7 @@ fn folded(run: &Path) -> RunState {
 
 #[test]
 fn an_index_gives_what_the_whole_log_gives() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let (log, index) = (run.events_path(), run.path().join("events.index"));
     let seq = write_steps(&log, 1, 100, 1);
     RunState::read(run.path()).unwrap();
@@ -87,8 +86,7 @@ fn an_index_gives_what_the_whole_log_gives() {
 #[test]
 fn an_index_never_lands_in_somebody_elses_run() {
     use std::os::unix::fs::symlink;
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     write_steps(&run.events_path(), 1, 1000, 1);
     // A link in its place is neither read nor followed: the new index replaces it.
     let secret = folder.path().join("secret");
@@ -101,8 +99,7 @@ fn an_index_never_lands_in_somebody_elses_run() {
 #[test]
 #[cfg_attr(not(can_chown), ignore = "needs root, to give a folder away")]
 fn the_index_of_a_run_of_another_user_lies_in_the_cache() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     write_steps(&run.events_path(), 1, 1000, 1);
     std::os::unix::fs::chown(run.path(), Some(4242), None).unwrap();
     json(&call(folder.path(), &["runs", "show", "--json", run.path().to_str().unwrap()]));
@@ -112,8 +109,7 @@ fn the_index_of_a_run_of_another_user_lies_in_the_cache() {
 
 #[test]
 fn a_follower_tells_every_event_once() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut writer = EventWriter::open(&lock).unwrap();
     writer.append(step(1, 0.1)).unwrap();
@@ -177,8 +173,7 @@ fn a_follower_tells_every_event_once() {
 /// Eight viewers of one run, of which some come late and some go in the middle, see the same.
 #[test]
 fn eight_viewers_see_the_same() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let path = run.path().to_owned();
     let viewers: Vec<_> = (0..8u64)
         .map(|number| {

@@ -8,11 +8,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use grpo_tui::run::{
-    Launch, LaunchedWorker, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, WorkerSignal,
-    launch, signal_worker,
+    Launch, LaunchedWorker, Liveness, RunDirectory, RunError, RunLock, State, StateWriter, Status, launch,
+    signal_worker,
 };
+use rustix::process::Signal;
 
-use super::{create, memory_folder};
+use super::{create, created};
 use crate::program::PROGRAM;
 
 fn this_program() -> Launch {
@@ -27,8 +28,7 @@ fn launch_script(run: &RunDirectory, script: &str, patience: Duration) -> Result
 
 #[test]
 fn a_launch_that_fails_says_why_in_the_caller() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     // The task of this run is a stub, and a program without an engine cannot compute any.
     let error = launch(&run, &this_program()).unwrap_err();
     assert!(matches!(error, RunError::Launch { .. }), "{error}");
@@ -49,8 +49,7 @@ fn a_launch_that_fails_says_why_in_the_caller() {
 
 #[test]
 fn a_worker_that_dies_or_says_nothing() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let error = launch_script(&run, "echo first >&2; echo out of memory >&2; exit 3\n", Duration::from_secs(60))
         .unwrap_err()
         .to_string();
@@ -67,8 +66,7 @@ fn a_worker_that_dies_or_says_nothing() {
 
 #[test]
 fn nothing_is_inherited_but_the_pipe() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let left_open = std::fs::File::create(folder.path().join("left-open")).unwrap();
     rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
     let script = "echo umask $(umask); pwd; cut -d' ' -f1,6 /proc/$$/stat; ls -l /proc/$$/fd; echo arguments $*\n\
@@ -95,8 +93,7 @@ fn nothing_is_inherited_but_the_pipe() {
 
 #[test]
 fn only_ones_own_folder_is_worked_on() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     std::fs::set_permissions(run.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
     let error = launch(&run, &this_program()).unwrap_err().to_string();
     assert!(error.contains("is writable by other users (mode 0770)") && error.contains("chmod"), "{error}");
@@ -125,8 +122,7 @@ fn only_ones_own_folder_is_worked_on() {
 #[test]
 #[cfg_attr(not(can_chown), ignore = "needs root, to give a folder away")]
 fn the_folder_of_another_user_is_not_worked_on() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     std::os::unix::fs::chown(run.path(), Some(65_534), None).unwrap();
     let error = launch(&run, &this_program()).unwrap_err().to_string();
     assert!(error.contains("belongs to user 65534"), "{error}");
@@ -159,15 +155,14 @@ fn edit_state(run: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
 
 #[test]
 fn a_signal_reaches_the_worker_and_nobody_else() {
-    let folder = memory_folder();
-    let run = create(folder.path());
-    assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("has no worker yet"));
+    let (_folder, run) = created();
+    assert!(signal_worker(run.path(), Signal::KILL).unwrap_err().to_string().contains("has no worker yet"));
     let mut child = stand_in(run.path());
     assert_eq!(Liveness::for_run(run.path()), Liveness::Alive);
     let state = std::fs::read(run.path().join("state.json")).unwrap();
     let refused = |what: &str, edit: &dyn Fn(&mut serde_json::Value), expected: &str| {
         edit_state(run.path(), edit);
-        let error = signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string();
+        let error = signal_worker(run.path(), Signal::KILL).unwrap_err().to_string();
         assert!(error.contains(expected), "{what}: {error}");
         std::fs::write(run.path().join("state.json"), &state).unwrap();
     };
@@ -176,8 +171,8 @@ fn a_signal_reaches_the_worker_and_nobody_else() {
     refused("another host", &|state| state["host"] = "elsewhere".into(), "runs on elsewhere");
     refused("no process", &|state| state["pid"] = u32::MAX.into(), "is gone");
     assert!(child.try_wait().unwrap().is_none());
-    signal_worker(run.path(), WorkerSignal::Stop).unwrap();
+    signal_worker(run.path(), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(15));
     assert!(matches!(Liveness::for_run(run.path()), Liveness::Gone(words) if words.contains("lost its worker")));
-    assert!(signal_worker(run.path(), WorkerSignal::Kill).unwrap_err().to_string().contains("is gone"));
+    assert!(signal_worker(run.path(), Signal::KILL).unwrap_err().to_string().contains("is gone"));
 }

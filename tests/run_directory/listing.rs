@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::command::runs_command;
 use super::{memory_folder, new_run, step};
+use crate::program::lines;
 
 /// A finished run with an eval of the base and one of step 2.
 fn finished(root: &Path, seed: i64, learning_rate: f64, valid: f64, exact: Option<f64>) -> RunDirectory {
@@ -30,10 +31,6 @@ fn finished(root: &Path, seed: i64, learning_rate: f64, valid: f64, exact: Optio
     // Runs of one millisecond are listed in any order.
     std::thread::sleep(std::time::Duration::from_millis(2));
     run
-}
-
-fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use grpo_tui::run::{
     AgainstBase, EvalRecord, EvalSummary, Event, EventBody, EventWriter, RunLock, RunState, StateWriter, Status,
 };
 
-use super::{create, memory_folder};
+use super::created;
 
 /// 100 answers, of which the first are valid, and of these the first exact.
 fn records(valid: usize, exact: usize) -> Vec<EvalRecord> {
@@ -122,8 +122,7 @@ fn valid_without_exact_is_never_good() {
 
 #[test]
 fn a_resumed_run_does_not_say_why_the_worker_before_ended() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let cause = "stopped after step 3, at your request";
     let end = End { status: "interrupted".into(), cause: cause.into(), step: 3, seconds: 1.0 };

@@ -9,7 +9,7 @@ use grpo_tui::run::{
 };
 
 use super::finished::{Made, made};
-use super::{create, memory_folder, rollout};
+use super::{created, memory_folder, rollout};
 
 fn segments(run: &Path) -> Vec<(u64, bool)> {
     rollout_segments(run).unwrap().into_iter().map(|segment| (segment.last_step, segment.compressed)).collect()
@@ -29,8 +29,7 @@ fn three(step: u64) -> [grpo_tui::run::RolloutGroup; 3] {
 
 #[test]
 fn complete_files_are_compressed_and_read_alike() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let path = run.path();
     let lock = RunLock::acquire(path).unwrap();
     let mut writer = RolloutWriter::resume(&lock, 0).unwrap();
@@ -79,8 +78,7 @@ fn complete_files_are_compressed_and_read_alike() {
 /// tidies up.
 #[test]
 fn a_crash_around_compression_loses_nothing() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let path = run.path();
     let (plain, packed) = (path.join("rollouts/000100.jsonl"), path.join("rollouts/000100.jsonl.zst"));
     let lock = RunLock::acquire(path).unwrap();
@@ -135,8 +133,7 @@ fn the_keep_rule_keeps_the_latest_and_what_surrounds_checkpoints() {
     check(450, 1, &[200], &[100, 400]);
     check(450, 1000, &[], &[]);
 
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let checkpoint = checkpoint_path(run.path(), 150);
     std::fs::create_dir(&checkpoint).unwrap();

@@ -7,10 +7,10 @@ use grpo_tui::run::{
     RolloutCompletion, RolloutGroup, RolloutWriter, RunDirectory, RunLock, SearchHit, TextSearch, rollout_segments,
     search_rollouts,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::command::runs_command;
-use super::{create, memory_folder};
+use super::{create, created, memory_folder};
 
 /// Steps of three groups of two; `text` of step, prompt and sample.
 fn write(run: &RunDirectory, steps: std::ops::RangeInclusive<u64>, text: impl Fn(u64, &str, usize) -> String) {
@@ -61,8 +61,7 @@ fn found(runs: &[PathBuf], text: &str) -> (Vec<SearchHit>, usize, Vec<String>) {
 
 #[test]
 fn every_completion_is_searched_once() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     write(&run, 1..=230, |step, prompt, sample| match (step, prompt, sample) {
         (7 | 150 | 229, "b", 1) => format!("line one\n\t\"The Needle\" of step {step}\nlast"),
         _ => format!("{{\"vendor\": \"{prompt}\"}}"),
@@ -95,8 +94,7 @@ fn every_completion_is_searched_once() {
 /// What JSON escapes is counted as what it stands for, whatever letters the escape has.
 #[test]
 fn escapes_are_not_text() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     let texts = ["a\nb", "a\\nb", "\u{1b}[1m", "x\\\"y\"", "\\\\n", "über 1001b"];
     write(&run, 1..=1, |_, prompt, sample| {
         let index = 2 * ["a", "b", "c"].iter().position(|id| *id == prompt).unwrap() + sample;
@@ -169,8 +167,7 @@ fn a_damaged_file_is_named_and_the_others_are_searched() {
 
 #[test]
 fn the_search_ends_when_nobody_wants_more() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (_folder, run) = created();
     write(&run, 1..=300, |step, _, _| format!("needle {step}"));
     let taken = Mutex::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -205,7 +202,7 @@ fn the_command_prints_matches_and_totals() {
         "{error}"
     );
     let (_, text, _) = runs_command(&root, &["search", "x b", "--json", "--limit", "1"]);
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = crate::program::lines(&text);
     assert_eq!(
         (&lines[0]["step"], &lines[0]["prompt_id"], &lines[0]["errors"]),
         (&json!(1), &json!("b"), &json!(["/vendor: too long"]))

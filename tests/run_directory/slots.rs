@@ -33,7 +33,7 @@ fn take(slots: &Path, devices: &[Device]) -> Slot {
 }
 
 fn take_many(slots: &Path, devices: &[Device], count: usize) -> Slot {
-    Slot::wait_in(slots, devices, count, |_| ControlFlow::Continue(())).unwrap().unwrap()
+    Slot::wait(slots, devices, count, |_| ControlFlow::Continue(())).unwrap().unwrap()
 }
 
 /// The place at the first look, without staying.
@@ -43,7 +43,7 @@ fn place(slots: &Path, devices: &[Device]) -> Option<Waiting> {
 
 fn place_for(slots: &Path, devices: &[Device], count: usize) -> Option<Waiting> {
     let mut place = None;
-    let slot = Slot::wait_in(slots, devices, count, |waiting| {
+    let slot = Slot::wait(slots, devices, count, |waiting| {
         place = Some(waiting.clone());
         ControlFlow::Break(())
     });
@@ -63,7 +63,7 @@ fn first_come_first_served() {
             let (slots, served, queued) = (&slots, served.clone(), queued.clone());
             scope.spawn(move || {
                 let mut is_queued = false;
-                let slot = Slot::wait_in(slots, &[Device::Cpu], 1, |waiting| {
+                let slot = Slot::wait(slots, &[Device::Cpu], 1, |waiting| {
                     if !std::mem::replace(&mut is_queued, true) {
                         queued.send(waiting.ahead).unwrap();
                     }
@@ -104,8 +104,7 @@ fn several_devices_side_by_side() {
     let nameless = Device::Gpu { ordinal: 0, uuid: String::new() };
     let odd = Device::Gpu { ordinal: 0, uuid: "../GPU-0".to_owned() };
     let slots_taken = (take(&slots, &[nameless]), take(&slots, &[odd]));
-    let names: Vec<String> =
-        std::fs::read_dir(&slots).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let names = crate::program::names(&slots);
     assert!(names.contains(&"gpu-0.lock".to_owned()) && names.contains(&"GPU-0.lock".to_owned()), "{names:?}");
     for name in names.iter().filter(|name| name.ends_with(".lock")) {
         assert_eq!(std::fs::metadata(slots.join(name)).unwrap().permissions().mode() & 0o777, 0o666, "{name}");
@@ -145,7 +144,7 @@ fn a_run_of_two_gpus_waits_for_both_at_once_and_who_comes_later_waits_behind_it(
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut seen = None;
-            let slot = Slot::wait_in(&slots, &both, 2, |waiting| {
+            let slot = Slot::wait(&slots, &both, 2, |waiting| {
                 if seen.is_none() {
                     seen = Some(waiting.clone());
                     queued.send(waiting.described()).unwrap();
@@ -168,7 +167,7 @@ fn a_run_of_two_gpus_waits_for_both_at_once_and_who_comes_later_waits_behind_it(
         until("the other GPU is free", || lock.try_lock().is_ok());
         lock.unlock().unwrap();
         scope.spawn(|| {
-            let slot = Slot::wait_in(&slots, &both[1..], 1, |waiting| {
+            let slot = Slot::wait(&slots, &both[1..], 1, |waiting| {
                 // The last look may come when the run before it has the GPU.
                 if waiting.ahead == 1 {
                     first = None;
@@ -216,7 +215,7 @@ fn the_dead_neither_hold_nor_wait() {
     assert_eq!(place(&slots, &[Device::Cpu]).unwrap().ahead, 1);
     assert!(!slots.join("cpu.ticket-00000000000000000002").exists());
     let mut killed = 0;
-    let slot = Slot::wait_in(&slots, &[Device::Cpu], 1, |waiting| {
+    let slot = Slot::wait(&slots, &[Device::Cpu], 1, |waiting| {
         let victim = if waiting.ahead == 1 { &mut waiter } else { &mut holder };
         killed += usize::from(victim.take().is_some());
         ControlFlow::Continue(())
@@ -231,7 +230,7 @@ fn a_run_whose_ticket_somebody_removes_waits_on() {
     let slots = shared(folder.path());
     let mut first = Some(take(&slots, &[Device::Cpu]));
     let mut looks = 0;
-    let slot = Slot::wait_in(&slots, &[Device::Cpu], 1, |_| {
+    let slot = Slot::wait(&slots, &[Device::Cpu], 1, |_| {
         looks += 1;
         for entry in std::fs::read_dir(&slots).unwrap().flatten() {
             if entry.file_name().to_string_lossy().contains("ticket") {
@@ -253,7 +252,7 @@ fn traps_are_refused() {
     let victim = folder.path().join("victim");
     std::fs::write(&victim, "mine").unwrap();
     let check = |slots: &Path, expected: &str| {
-        let error: RunError = Slot::wait_in(slots, &[Device::Cpu], 1, |_| ControlFlow::Break(())).unwrap_err();
+        let error: RunError = Slot::wait(slots, &[Device::Cpu], 1, |_| ControlFlow::Break(())).unwrap_err();
         assert!(error.to_string().contains(expected), "{error} lacks {expected:?}");
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
     };
@@ -298,7 +297,7 @@ fn a_run_that_waits_says_so_and_can_be_stopped() {
     let worker = Worker::begin(&run, Arc::new(AtomicBool::new(false))).unwrap();
     let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| worker.wait_for_in(&slots, &[Device::Cpu], 1, |_| {}).unwrap().is_none());
+        let waiting = scope.spawn(|| worker.wait_for(&slots, &[Device::Cpu], 1, |_| {}).unwrap().is_none());
         until("it waits", || State::observe(run.path()).unwrap().status == Status::Waiting);
         assert!(State::observe(run.path()).unwrap().cause.unwrap().starts_with("waiting for CPU, in use by process"));
         ask(run.path(), &Verb::Stop { now: false }, std::time::Duration::ZERO, &mut |_| {}).unwrap();

@@ -104,7 +104,7 @@ fn the_files_of_several_runs_are_named_by_them() {
     };
     let (code, text, error) = export(&["--json"]);
     assert_eq!(code, 0, "{error}");
-    let documents: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let documents = crate::program::lines(&text);
     for (document, run) in documents.iter().zip(&runs) {
         let file = Path::new(document["file"].as_str().unwrap());
         assert_eq!((file.parent().unwrap(), document["run"].as_str()), (logs.join(run.id()).as_path(), Some(run.id())));

@@ -1,7 +1,6 @@
 //! `runs list`, `attach`, `compare`, `export`, `promote` and `remove`, by the real binary.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::Stdio;
 
 use grpo_tui::run::events::{End, Note};
@@ -9,12 +8,8 @@ use grpo_tui::run::{EventWriter, RunDirectory, RunLock, StateWriter, Status};
 
 use super::command::runs_command;
 use super::finished::{Made, made, secret};
-use super::{create, memory_folder, step};
-use crate::program::program;
-
-fn lines(text: &str) -> Vec<serde_json::Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
+use super::{created, memory_folder, step};
+use crate::program::{lines, names, program};
 
 #[test]
 fn list_by_condition_and_order() {
@@ -236,8 +231,7 @@ fn exports() {
 
 #[test]
 fn attach_follows_to_the_end() {
-    let folder = memory_folder();
-    let run = create(folder.path());
+    let (folder, run) = created();
     let lock = RunLock::acquire(run.path()).unwrap();
     let mut state = StateWriter::start(&lock).unwrap();
     let mut events = EventWriter::open(&lock).unwrap();
@@ -291,10 +285,7 @@ fn promote_copies_what_a_server_needs() {
     let reference = format!("{}@20", run.id());
     let (code, text, error) = runs_command(&root, &["promote", &reference, "--out", out.to_str().unwrap(), "--json"]);
     assert_eq!(code, 0, "{error}");
-    let mut names: Vec<_> =
-        std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json"]);
+    assert_eq!(names(&out), ["README.md", "adapter_config.json", "adapter_model.safetensors", "provenance.json"]);
     assert_eq!(
         std::fs::read_to_string(out.join("adapter_model.safetensors")).unwrap(),
         "adapter_model.safetensors of step 20"
@@ -335,9 +326,5 @@ fn remove_takes_only_what_has_ended() {
     std::fs::remove_file(&link).unwrap();
     let (code, text, _) = runs_command(&root, &["remove", run.id(), "--yes", "--json"]);
     assert_eq!((code, lines(&text)[0]["started_from_it"][0].as_str()), (0, Some(user.id())));
-    assert_eq!(listing(&root), [user.id()]);
-}
-
-fn listing(root: &Path) -> Vec<String> {
-    std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    assert_eq!(names(&root), [user.id()]);
 }

@@ -1,29 +1,15 @@
 //! Expected answers with alternatives, and *exact* under the rule `bfcl` against verdicts of the leaderboard's own
 //! checker.
 
-use grpo_tui::dataset::{PromptRow, read_rows};
 use grpo_tui::hub::find_model;
 use grpo_tui::score::{Scorer, prompt_text, reference_answer, tools_of};
 use grpo_tui::task::Task;
 use grpo_tui::text::Tokenizer;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use super::{loaded, row_with};
 use crate::program::{call, json as document, stderr, stdout};
-
-fn task(files: &[(&str, &str)]) -> Result<(tempfile::TempDir, Task), String> {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        std::fs::write(folder.path().join(name), text).unwrap();
-    }
-    let task = Task::load(folder.path()).map_err(|error| error.to_string())?;
-    Ok((folder, task))
-}
-
-fn row(fields: &Value) -> PromptRow {
-    let mut line = json!({"messages": [{"role": "user", "content": "u"}]});
-    line.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    read_rows("train.jsonl", line.to_string().as_bytes()).next().unwrap().unwrap()
-}
 
 const CALLS: &str = "name = \"sample\"\n[score]\nkind = \"tool_calls\"\norder = false\nnormalise = \"bfcl\"\n";
 const ANSWERS: &str =
@@ -32,12 +18,11 @@ const ANSWERS: &str =
 /// The cases are from `scripts/bfcl-judge --golden`, which knows why a verdict may differ.
 #[test]
 fn exact_is_the_verdict_of_the_leaderboards_checker() {
-    let (_folder, task) = task(&[("task.toml", CALLS)]).unwrap();
-    let scorer = Scorer::new(&task).unwrap();
+    let (_, _, scorer) = loaded(&[("task.toml", CALLS)]).unwrap();
     let (mut cases, mut differ) = (0, 0);
     for line in include_str!("bfcl_golden.jsonl").lines() {
         let case: Value = serde_json::from_str(line).unwrap();
-        let score = scorer.score(case["completion"].as_str().unwrap(), Some(&row(&case)));
+        let score = scorer.score(case["completion"].as_str().unwrap(), Some(&row_with(&case)));
         assert_eq!(json!(score.exact), case["exact"], "{line}\n{:?}", score.errors);
         let is_equal = case["bfcl"].as_bool().unwrap_or(false) == (score.exact == Some(true));
         assert_eq!(is_equal, case["differs"].is_null(), "{line}");
@@ -49,10 +34,9 @@ fn exact_is_the_verdict_of_the_leaderboards_checker() {
 #[test]
 fn alternatives_and_missing_values_are_right_in_fields_and_arguments() {
     let schema = r#"{"type": "object"}"#;
-    let (_first, answers) = task(&[("task.toml", ANSWERS), ("schema.json", schema)]).unwrap();
-    let (_second, calls) = task(&[("task.toml", CALLS)]).unwrap();
+    let (_, _, of_answers) = loaded(&[("task.toml", ANSWERS), ("schema.json", schema)]).unwrap();
+    let (_, _, of_calls) = loaded(&[("task.toml", CALLS)]).unwrap();
     let call = |arguments: &Value| json!([{"name": "f", "arguments": arguments}]);
-    let scorers = (Scorer::new(&answers).unwrap(), Scorer::new(&calls).unwrap());
     let expected = json!({"unit": {"$any": ["km", "kilometers"]}, "deep": {"$optional": {"$any": [{"x": {"$optional": 1}}, [{"$any": [1, 2]}]]}}, "any": [1]});
     for (found, exact, fields) in [
         (json!({"unit": "km", "any": [1]}), true, "unit any"),
@@ -66,9 +50,9 @@ fn alternatives_and_missing_values_are_right_in_fields_and_arguments() {
         (json!({"unit": "km", "any": [1], "more": 1}), false, "unit any"),
     ] {
         let tools = json!([{"name": "f", "parameters": {"additionalProperties": true}}]);
-        let of_answer = scorers.0.score(&found.to_string(), Some(&row(&json!({"expected": expected}))));
-        let with_calls = row(&json!({"expected": call(&expected), "tools": tools}));
-        let of_call = scorers.1.score(&call(&found).to_string(), Some(&with_calls));
+        let of_answer = of_answers.score(&found.to_string(), Some(&row_with(&json!({"expected": expected}))));
+        let with_calls = row_with(&json!({"expected": call(&expected), "tools": tools}));
+        let of_call = of_calls.score(&call(&found).to_string(), Some(&with_calls));
         let shown = |fields: &grpo_tui::score::OrderedMap<bool>| {
             let named = fields.iter().filter(|(name, _)| *name != "calls").map(|(name, same)| {
                 format!("{}{}", if *same { "" } else { "!" }, name.strip_prefix("f.").unwrap_or(name))
@@ -82,7 +66,7 @@ fn alternatives_and_missing_values_are_right_in_fields_and_arguments() {
     // Whole answers to choose from: the fields are those of the nearest.
     let expected = json!({"$any": [{"day": "2024-03-11", "n": 1}, {"n": 2, "m": 3, "k": 4}]});
     let check = |found: Value, exact: bool, count: usize| {
-        let score = scorers.0.score(&found.to_string(), Some(&row(&json!({"expected": expected}))));
+        let score = of_answers.score(&found.to_string(), Some(&row_with(&json!({"expected": expected}))));
         assert_eq!((score.exact, score.fields.unwrap().len()), (Some(exact), count), "{found}");
     };
     check(json!({"day": "11 March 2024", "n": 1}), true, 2);
@@ -93,10 +77,9 @@ fn alternatives_and_missing_values_are_right_in_fields_and_arguments() {
 /// One call may be right for several expected ones: what counts is whether all can be paired.
 #[test]
 fn calls_in_any_order_are_paired_as_well_as_can_be() {
-    let (_folder, task) = task(&[("task.toml", CALLS)]).unwrap();
-    let scorer = Scorer::new(&task).unwrap();
+    let (_, _, scorer) = loaded(&[("task.toml", CALLS)]).unwrap();
     let call = |value: Value| json!({"name": "f", "arguments": {"a": value}});
-    let row = row(&json!({"tools": [{"name": "f", "parameters": {"properties": {"a": {}}}}],
+    let row = row_with(&json!({"tools": [{"name": "f", "parameters": {"properties": {"a": {}}}}],
         "expected": [call(json!({"$any": [1, 2, 3]})), call(json!({"$any": [1, 2]})), call(json!(1))]}));
     for (values, exact) in
         [([1, 2, 3], true), ([3, 1, 2], true), ([1, 1, 1], true), ([1, 3, 3], false), ([2, 2, 3], false)]
@@ -109,13 +92,13 @@ fn calls_in_any_order_are_paired_as_well_as_can_be() {
 /// What is trained on, sampled for guided groups and shown as the answer is one value.
 #[test]
 fn an_expected_with_alternatives_gives_one_target() {
-    let (_first, answers) = task(&[("task.toml", ANSWERS), ("schema.json", "{}")]).unwrap();
-    let (_second, calls) = task(&[("task.toml", CALLS)]).unwrap();
-    let target = |task: &Task, expected: Value| {
-        let scorer = Scorer::new(task).unwrap();
-        let row =
-            row(&json!({"tools": [{"name": "f", "parameters": {"additionalProperties": true}}], "expected": expected}));
-        let answer = reference_answer(task, &scorer, &row).unwrap().unwrap();
+    let answers = loaded(&[("task.toml", ANSWERS), ("schema.json", "{}")]).unwrap();
+    let calls = loaded(&[("task.toml", CALLS)]).unwrap();
+    let target = |(_, task, scorer): &(TempDir, Task, Scorer), expected: Value| {
+        let row = row_with(
+            &json!({"tools": [{"name": "f", "parameters": {"additionalProperties": true}}], "expected": expected}),
+        );
+        let answer = reference_answer(task, scorer, &row).unwrap().unwrap();
         let score = scorer.score(&answer, Some(&row));
         assert_eq!(score.exact, Some(true), "{answer}: {:?}", score.errors);
         answer
@@ -132,11 +115,11 @@ fn an_expected_with_alternatives_gives_one_target() {
         "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"$any\": \"x\"}}\n</tool_call>"
     );
     // Malformed ones are named, not compared.
-    for (task, expected) in
+    for ((_, _, scorer), expected) in
         [(&answers, json!({"a": {"$any": []}})), (&calls, json!({"name": "f", "arguments": {"a": {"$any": []}}}))]
     {
-        let row = row(&json!({"expected": expected, "tools": [{"name": "f"}]}));
-        let score = Scorer::new(task).unwrap().score("{}", Some(&row));
+        let row = row_with(&json!({"expected": expected, "tools": [{"name": "f"}]}));
+        let score = scorer.score("{}", Some(&row));
         assert!(score.is_error() && score.errors[0].message.contains("`$any` has no value"), "{:?}", score.errors);
     }
 }
@@ -151,13 +134,13 @@ fn one_normalisation_counts_for_all_fields() {
         ("normalise = 7", Some("must be")),
     ] {
         let text = format!("name = \"sample\"\n[score]\nkind = \"tool_calls\"\n{toml}\n");
-        match (task(&[("task.toml", text.as_str())]), part) {
-            (Ok((_folder, task)), None) => {
+        match (loaded(&[("task.toml", text.as_str())]), part) {
+            (Ok((_, _, scorer)), None) => {
                 let tools = json!([{"name": "f", "parameters": {"properties": {"a": {}}}}]);
                 let row =
-                    row(&json!({"tools": tools, "expected": {"name": "f", "arguments": {"a": "San José, 'CA'"}}}));
+                    row_with(&json!({"tools": tools, "expected": {"name": "f", "arguments": {"a": "San José, 'CA'"}}}));
                 let found = json!({"name": "f", "arguments": {"a": "san_josé \"ca\"."}}).to_string();
-                assert_eq!(Scorer::new(&task).unwrap().score(&found, Some(&row)).exact, Some(true), "{toml}");
+                assert_eq!(scorer.score(&found, Some(&row)).exact, Some(true), "{toml}");
             }
             (Err(error), Some(part)) => assert!(error.contains(part), "{error}"),
             (found, _) => panic!("{toml}: {found:?}"),
@@ -169,13 +152,15 @@ fn one_normalisation_counts_for_all_fields() {
 #[test]
 fn tools_of_a_row_are_rendered_where_a_program_scores() {
     let tools = json!([{"name": "f", "parameters": {}}]);
-    let row = row(&json!({"tools": tools}));
+    let row = row_with(&json!({"tools": tools}));
     let tokenizer = Tokenizer::load(&find_model("tiny").unwrap()).unwrap();
     for (score, expected) in [
         ("kind = \"command\"\ncommand = [\"true\"]", Some(json!([{"type": "function", "function": tools[0]}]))),
         ("kind = \"text\"", None),
     ] {
-        let (_folder, task) = task(&[("task.toml", &format!("name = \"sample\"\n[score]\n{score}\n"))]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("task.toml"), format!("name = \"sample\"\n[score]\n{score}\n")).unwrap();
+        let task = Task::load(folder.path()).unwrap();
         assert_eq!(tools_of(&task, Some(&row)).unwrap(), expected);
         let text = prompt_text(&task, &tokenizer, &row).unwrap();
         assert_eq!(text.contains("\"name\": \"f\""), expected.is_some(), "{text}");

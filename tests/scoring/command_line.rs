@@ -104,7 +104,7 @@ fn standard_input_is_scored_in_order() {
         .collect();
     let output = call(folder.path(), &["score", "invoice", "--completions", "-", "--json"], &(named + "{}\n[1]\n"));
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    let unknown: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let unknown = crate::program::lines(&lines);
     assert_eq!(unknown.len(), 9_000);
     for (index, score) in unknown.iter().enumerate() {
         let warning = format!("unknown prompt_id \"p{index}\": no expected answer to compare with");

@@ -3,8 +3,10 @@
 use grpo_tui::score::audit::audit;
 use grpo_tui::score::{Scorer, Tier, diagnose, outline};
 use grpo_tui::task::Task;
+use tempfile::TempDir;
 
-use super::http_request::{API, get, row, scorer, shown, task};
+use super::http_request::{API, get, scorer, task};
+use super::{row_of, shown};
 
 #[test]
 fn malformed_documents_are_refused_with_file_and_line() {
@@ -120,13 +122,13 @@ fn malformed_documents_are_refused_with_file_and_line() {
     assert!(scorer(&api, "").is_err());
     let scorer = scorer(&api, "operation = \"GET /a\"\n").unwrap();
     assert_eq!(shown(&scorer.score(&get("/a"), None)), "valid");
-    let other = scorer.score(r#"{"method":"PUT","path":"/a"}"#, Some(&row(r#","operation":"PUT /a""#)));
+    let other = scorer.score(r#"{"method":"PUT","path":"/a"}"#, Some(&row_of(r#","operation":"PUT /a""#)));
     assert!(other.is_error() && shown(&other).contains("x has no `schema`"), "{}", shown(&other));
 }
 
 #[test]
 fn the_editor_shows_faults_at_their_places() {
-    let task = task(API, "").unwrap();
+    let (_folder, task, _) = task(API, "").unwrap();
     assert!(diagnose(&task, API).faults.is_empty());
     let place = |text: &str| {
         let found = diagnose(&task, text);
@@ -138,30 +140,26 @@ fn the_editor_shows_faults_at_their_places() {
     assert!(message.ends_with("is not in the document; did you mean `Currency`?"), "{message}");
     assert_eq!(place("{\n]").0, 2);
     assert!(place("openapi: 3.0.0").2.contains("only JSON is read"));
-    std::fs::remove_dir_all(task.folder().unwrap()).unwrap();
 }
 
 #[test]
 fn what_is_accepted_is_described_and_lazy_messages_are_audited() {
-    let task = task(API, "operation = \"createInvoice\"\n").unwrap();
-    let lines = outline(&task);
+    let create = task(API, "operation = \"createInvoice\"\n").unwrap();
+    let lines = outline(&create.1);
     let line = |name: &str| lines.iter().find(|line| line.name == name).map(|line| (line.required, line.text.as_str()));
     assert_eq!(line("the answer"), Some((None, "a request as one JSON object")));
     assert_eq!(line("POST /invoices"), Some((None, "createInvoice")));
     assert_eq!(line("amount"), Some((Some(true), "a number above 0")));
     assert_eq!(line("id"), Some((Some(false), "nothing: no value is accepted here")));
-    let found = |task: &Task| {
-        let findings = audit(task, &Scorer::new(task).unwrap(), &[]);
+    let found = |(_, task, scorer): &(TempDir, Task, Scorer)| {
+        let findings = audit(task, scorer, &[]);
         findings.iter().map(|one| (one.completion.clone(), one.tier, one.weak)).collect::<Vec<_>>()
     };
     let least = r#"{"method":"POST","path":"/invoices","body":{"vendor":"","amo…"#;
-    assert!(found(&task).contains(&(least.to_owned(), Tier::Valid, true)), "{:?}", found(&task));
-    let delete = self::task(API, "operation = \"deleteInvoice\"\n").unwrap();
+    assert!(found(&create).contains(&(least.to_owned(), Tier::Valid, true)), "{:?}", found(&create));
+    let delete = task(API, "operation = \"deleteInvoice\"\n").unwrap();
     let least = r#"{"method":"DELETE","path":"/invoices/1"}"#.to_owned();
     assert!(found(&delete).contains(&(least, Tier::Valid, true)), "{:?}", found(&delete));
-    let response = self::task(API, "part = \"response\"\noperation = \"deleteInvoice\"\n").unwrap();
+    let response = task(API, "part = \"response\"\noperation = \"deleteInvoice\"\n").unwrap();
     assert!(found(&response).contains(&(r#"{"status":204}"#.to_owned(), Tier::Valid, true)), "{:?}", found(&response));
-    for task in [task, delete, response] {
-        std::fs::remove_dir_all(task.folder().unwrap()).unwrap();
-    }
 }

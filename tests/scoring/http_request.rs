@@ -1,40 +1,23 @@
 //! Requests and responses of an API: one row a rule, so that no change moves a reward unseen; and what hostile
 //! completions cost.
 
-use grpo_tui::dataset::{PromptRow, read_rows};
-use grpo_tui::score::{Score, Scorer, Tier};
+use grpo_tui::score::{Scorer, Tier};
 use grpo_tui::task::Task;
+use tempfile::TempDir;
+
+use super::{loaded, row_of, shown};
 
 /// Of OpenAPI 3.0, with most of what such documents have.
 pub(super) const API: &str = include_str!("http_request/openapi.json");
 
-pub(super) fn task(api: &str, lines: &str) -> Result<Task, String> {
-    let folder = tempfile::tempdir().unwrap().keep();
+/// The folder is the task's as long as it is kept.
+pub(super) fn task(api: &str, lines: &str) -> Result<(TempDir, Task, Scorer), String> {
     let toml = format!("name = \"sample\"\n[score]\nkind = \"http_request\"\nopenapi = \"openapi.json\"\n{lines}");
-    std::fs::write(folder.join("task.toml"), toml).unwrap();
-    std::fs::write(folder.join("openapi.json"), api).unwrap();
-    let path = format!("{}/", folder.display());
-    Task::load(&folder).map_err(|error| error.to_string().replace(&path, ""))
+    loaded(&[("task.toml", &toml), ("openapi.json", api)])
 }
 
 pub(super) fn scorer(api: &str, lines: &str) -> Result<Scorer, String> {
-    let task = task(api, lines)?;
-    let path = format!("{}/", task.folder().unwrap().display());
-    let scorer = Scorer::new(&task).map_err(|error| error.to_string().replace(&path, ""));
-    std::fs::remove_dir_all(&path).unwrap();
-    scorer
-}
-
-pub(super) fn row(fields: &str) -> PromptRow {
-    let line = format!(r#"{{"messages":[{{"role":"user","content":"u"}}]{fields}}}"#);
-    read_rows("train.jsonl", line.as_bytes()).next().unwrap().unwrap()
-}
-
-/// Tier, failure, and each reason with its place.
-pub(super) fn shown(score: &Score) -> String {
-    let failure = score.failure.map_or(String::new(), |class| format!(" [{}]", class.name()));
-    let reasons = score.errors.iter().map(|one| format!("; {}:{} {}", one.line, one.column, one.message));
-    format!("{}{failure}{}", score.tier.name(), reasons.collect::<String>())
+    task(api, lines).map(|(_, _, scorer)| scorer)
 }
 
 pub(super) fn get(path: &str) -> String {
@@ -212,9 +195,9 @@ fn responses_are_judged_by_status() {
     ] {
         assert_eq!(shown(&scorer.score(completion, None)).replace(form, "FORM"), expected, "{completion}");
     }
-    let other = row(r#","operation":"DELETE /invoices/{id}""#);
+    let other = row_of(r#","operation":"DELETE /invoices/{id}""#);
     assert_eq!(shown(&scorer.score(r#"{"status":204}"#, Some(&other))), "valid");
-    let unknown = scorer.score(r#"{"status":204}"#, Some(&row(r#","operation":"x""#)));
+    let unknown = scorer.score(r#"{"status":204}"#, Some(&row_of(r#","operation":"x""#)));
     assert!(unknown.is_error() && shown(&unknown).contains("`operation` of the row, \"x\", is none of the document"));
 }
 
@@ -294,12 +277,12 @@ fn messages_are_compared_with_the_expected_ones() {
         ),
         (&response, r#"{"status":204}"#, r#"{"status":204,"body":null}"#, true, 1.0, "valid"),
     ] {
-        let score = scorer.score(completion, Some(&row(&format!(",\"expected\":{expected}"))));
+        let score = scorer.score(completion, Some(&row_of(&format!(",\"expected\":{expected}"))));
         assert_eq!((score.exact, shown(&score).as_str()), (Some(exact), difference), "{completion}");
         let tier = if score.tier == Tier::Valid { 1.0 } else { 0.5 };
         assert!((score.reward - tier - 0.5 * share).abs() < 1e-9, "{completion}: {:?}", score.fields);
     }
-    let broken = request.score(list, Some(&row(r#","expected":{"method":"GET"}"#)));
+    let broken = request.score(list, Some(&row_of(r#","expected":{"method":"GET"}"#)));
     assert!(
         broken.is_error() && shown(&broken).contains("the row's `expected` is no request: a request without `path`")
     );
@@ -314,7 +297,7 @@ fn the_task_or_the_row_asks_for_one_operation() {
         shown(&scorer.score(&latest, None)),
         "invalid [wrong operation]; 1:24 expected GET /invoices (listInvoices), found GET /invoices/latest (latest)"
     );
-    assert_eq!(shown(&scorer.score(&latest, Some(&row(r#","operation":"latest""#)))), "valid");
+    assert_eq!(shown(&scorer.score(&latest, Some(&row_of(r#","operation":"latest""#)))), "valid");
 }
 
 #[test]
@@ -338,7 +321,7 @@ fn schemas_of_3_1_are_json_schema() {
 #[test]
 fn hostile_messages_are_cheap() {
     let scorer = scorer(API, "").unwrap();
-    let expecting = row(r#","expected":{"method":"GET","path":"/invoices?limit=1"}"#);
+    let expecting = row_of(r#","expected":{"method":"GET","path":"/invoices?limit=1"}"#);
     let check = |completion: String, tier: Tier| {
         let score = scorer.score(&completion, Some(&expecting));
         assert_eq!(score.tier, tier, "{:?}", score.errors.first());

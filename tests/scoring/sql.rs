@@ -1,35 +1,18 @@
 //! SQL: one row a rule, so that no change moves a reward unseen; and what hostile queries cost.
 
-use grpo_tui::dataset::{PromptRow, read_rows};
-use grpo_tui::score::{Score, Scorer, Tier};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Tier};
+use serde_json::json;
+
+use super::{loaded, row_with, shown};
 
 const SCHEMA: &str = "CREATE TABLE city (id INTEGER PRIMARY KEY, name TEXT, people INTEGER, land TEXT);\n\
                       INSERT INTO city VALUES (1, 'Oslo', 700, 'NO'), (2, 'Bergen', 290, 'NO'), (3, 'Turku', 200, 'FI');\n\
                       CREATE VIEW big AS SELECT * FROM city WHERE people > 250;\n";
 
 fn scorer(schema: Option<&str>, lines: &str) -> Result<Scorer, String> {
-    let folder = tempfile::tempdir().unwrap();
     let named = if schema.is_some() { "schema = \"schema.sql\"\n" } else { "" };
     let toml = format!("name = \"sample\"\n{named}[score]\nkind = \"sql\"\n{lines}");
-    std::fs::write(folder.path().join("task.toml"), toml).unwrap();
-    std::fs::write(folder.path().join("schema.sql"), schema.unwrap_or_default()).unwrap();
-    let path = format!("{}/", folder.path().display());
-    let task = Task::load(folder.path()).map_err(|error| error.to_string().replace(&path, ""))?;
-    Scorer::new(&task).map_err(|error| error.to_string().replace(&path, ""))
-}
-
-fn row(fields: serde_json::Value) -> PromptRow {
-    let mut line = serde_json::json!({"messages": [{"role": "user", "content": "u"}]});
-    line.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-    read_rows("train.jsonl", line.to_string().as_bytes()).next().unwrap().unwrap()
-}
-
-/// Tier, failure, and each reason with its place.
-fn shown(score: &Score) -> String {
-    let failure = score.failure.map_or(String::new(), |class| format!(" [{}]", class.name()));
-    let reasons = score.errors.iter().map(|one| format!("; {}:{} {}", one.line, one.column, one.message));
-    format!("{}{failure}{}", score.tier.name(), reasons.collect::<String>())
+    loaded(&[("task.toml", &toml), ("schema.sql", schema.unwrap_or_default())]).map(|(_, _, scorer)| scorer)
 }
 
 #[test]
@@ -121,7 +104,7 @@ fn queries_that_sqlite_takes_are_queries() {
         ),
         ("SELECT name FROM city", "SELECT name FROM (city)", "valid"),
     ] {
-        let row = row(serde_json::json!({"expected": expected}));
+        let row = row_with(&json!({"expected": expected}));
         assert_eq!(shown(&scorer.score(answer, Some(&row))), found, "{answer} for {expected}");
     }
     for (query, found) in [
@@ -178,7 +161,7 @@ fn what_the_grammar_of_a_dialect_lacks_is_not_understood() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     // The author of a row knows that its query is right.
     let postgres = scorer(Some(SCHEMA), "dialect = \"postgres\"\n").unwrap();
-    let expected = row(serde_json::json!({"expected": "SELECT name FROM city WHERE land ISNULL ORDER BY name"}));
+    let expected = row_with(&json!({"expected": "SELECT name FROM city WHERE land ISNULL ORDER BY name"}));
     assert_eq!(shown(&postgres.score("SELECT name FROM city WHERE land IS NULL", Some(&expected))), "valid");
 }
 
@@ -210,7 +193,7 @@ fn results_are_compared_with_the_expected_ones() {
         ("SELECT x FROM city", free, 0.5, "invalid [unknown column]; 1:8 no such column: x"),
         ("none", free, 0.0, "unparsable [prose]; 1:1 Expected: an SQL statement, found: none"),
     ] {
-        let score = scorer.score(completion, Some(&row(serde_json::json!({"expected": expected}))));
+        let score = scorer.score(completion, Some(&row_with(&json!({"expected": expected}))));
         assert_eq!(shown(&score), found, "{completion}");
         assert_eq!(score.exact, Some(found == "valid"), "{completion}");
         assert!((score.reward - reward).abs() < 1e-9, "{completion} earns {}", score.reward);
@@ -220,23 +203,20 @@ fn results_are_compared_with_the_expected_ones() {
 #[test]
 fn a_row_brings_its_own_schema_and_dialect() {
     let scorer = scorer(None, "dialect = \"postgres\"\n").unwrap();
-    let own = row(serde_json::json!({"schema": "CREATE TABLE t (a); INSERT INTO t VALUES (1), (2);"}));
+    let own = row_with(&json!({"schema": "CREATE TABLE t (a); INSERT INTO t VALUES (1), (2);"}));
     assert_eq!(shown(&scorer.score("SELECT a FROM t", Some(&own))), "valid");
     assert_eq!(shown(&scorer.score("SELECT `a` FROM t", Some(&own))).split(';').next(), Some("unparsable [syntax]"));
-    let mysql = row(serde_json::json!({"schema": "CREATE TABLE t (a);", "dialect": "mysql"}));
+    let mysql = row_with(&json!({"schema": "CREATE TABLE t (a);", "dialect": "mysql"}));
     assert_eq!(shown(&scorer.score("SELECT `a` FROM t", Some(&mysql))), "valid");
     for (fields, message) in [
-        (serde_json::json!({}), "no schema: name a file"),
-        (serde_json::json!({"schema": "CREATE TABLE t ("}), "the schema does not run: incomplete input"),
-        (serde_json::json!({"schema": "", "dialect": "klingon"}), "`dialect` \"klingon\" of the row is unknown"),
-        (serde_json::json!({"schema": "", "expected": 7}), "the row's `expected` is not a query"),
-        (
-            serde_json::json!({"schema": "", "expected": "SELECT x"}),
-            "the row's `expected` does not run: no such column: x",
-        ),
-        (serde_json::json!({"schema": "", "expected": "SELEC"}), "the row's `expected` does not parse"),
+        (json!({}), "no schema: name a file"),
+        (json!({"schema": "CREATE TABLE t ("}), "the schema does not run: incomplete input"),
+        (json!({"schema": "", "dialect": "klingon"}), "`dialect` \"klingon\" of the row is unknown"),
+        (json!({"schema": "", "expected": 7}), "the row's `expected` is not a query"),
+        (json!({"schema": "", "expected": "SELECT x"}), "the row's `expected` does not run: no such column: x"),
+        (json!({"schema": "", "expected": "SELEC"}), "the row's `expected` does not parse"),
     ] {
-        let score = scorer.score("SELECT 1", Some(&row(fields)));
+        let score = scorer.score("SELECT 1", Some(&row_with(&fields)));
         assert!(score.is_error() && shown(&score).contains(message), "{}", shown(&score));
     }
 }
@@ -282,7 +262,7 @@ fn hostile_queries_are_bounded() {
 #[test]
 fn both_results_can_be_shown() {
     let scorer = scorer(Some(SCHEMA), "").unwrap();
-    let row = row(serde_json::json!({"expected": "SELECT name, people FROM big ORDER BY 2"}));
+    let row = row_with(&json!({"expected": "SELECT name, people FROM big ORDER BY 2"}));
     let [found, expected] =
         scorer.query_results("<think>x</think>SELECT name AS n FROM city WHERE land = 'FI'", &row).unwrap();
     assert_eq!(

@@ -1,8 +1,9 @@
 //! Calls of functions: one row a rule, so that no change moves a reward unseen; and what hostile completions cost.
 
-use grpo_tui::dataset::{PromptRow, read_rows};
-use grpo_tui::score::{Score, Scorer, Tier};
-use grpo_tui::task::Task;
+use grpo_tui::dataset::PromptRow;
+use grpo_tui::score::{Scorer, Tier};
+
+use super::{loaded, row_of, shown};
 
 const TOOLS: &str = r##"[
   {"type": "function", "function": {"name": "weather", "parameters": {"type": "object",
@@ -13,30 +14,13 @@ const TOOLS: &str = r##"[
 ]"##;
 
 fn scorer(tools: Option<&str>, lines: &str) -> Result<Scorer, String> {
-    let folder = tempfile::tempdir().unwrap();
     let named = if tools.is_some() { "tools = \"tools.json\"\n" } else { "" };
     let toml = format!("name = \"sample\"\n[score]\nkind = \"tool_calls\"\n{named}{lines}");
-    std::fs::write(folder.path().join("task.toml"), toml).unwrap();
-    std::fs::write(folder.path().join("tools.json"), tools.unwrap_or("[]")).unwrap();
-    let path = format!("{}/", folder.path().display());
-    let task = Task::load(folder.path()).map_err(|error| error.to_string().replace(&path, ""))?;
-    Scorer::new(&task).map_err(|error| error.to_string().replace(&path, ""))
-}
-
-fn row(fields: &str) -> PromptRow {
-    let line = format!(r#"{{"messages":[{{"role":"user","content":"u"}}]{fields}}}"#);
-    read_rows("train.jsonl", line.as_bytes()).next().unwrap().unwrap()
+    loaded(&[("task.toml", &toml), ("tools.json", tools.unwrap_or("[]"))]).map(|(_, _, scorer)| scorer)
 }
 
 fn expecting(expected: &str) -> PromptRow {
-    row(&format!(",\"expected\":{expected}"))
-}
-
-/// Tier, failure, and each reason with its place.
-fn shown(score: &Score) -> String {
-    let failure = score.failure.map_or(String::new(), |class| format!(" [{}]", class.name()));
-    let reasons = score.errors.iter().map(|one| format!("; {}:{} {}", one.line, one.column, one.message));
-    format!("{}{failure}{}", score.tier.name(), reasons.collect::<String>())
+    row_of(&format!(",\"expected\":{expected}"))
 }
 
 #[test]
@@ -242,14 +226,14 @@ fn a_row_brings_its_own_tools() {
     let ping = r#"{"name":"ping","arguments":{"n":1}}"#;
     for tools in [None, Some(TOOLS)] {
         let scorer = scorer(tools, "").unwrap();
-        assert_eq!(shown(&scorer.score(ping, Some(&row(own)))), "valid");
+        assert_eq!(shown(&scorer.score(ping, Some(&row_of(own)))), "valid");
         let other = r#"{"name":"clock","arguments":{}}"#;
         let message = "invalid [unknown function]; 1:9 unknown function clock; they are ping";
-        assert_eq!(shown(&scorer.score(other, Some(&row(own)))), message);
+        assert_eq!(shown(&scorer.score(other, Some(&row_of(own)))), message);
     }
     // What cannot be judged has no reward.
     let check = |scorer: &Scorer, fields: &str, message: &str| {
-        let score = scorer.score(ping, Some(&row(fields)));
+        let score = scorer.score(ping, Some(&row_of(fields)));
         assert!(score.is_error() && shown(&score).contains(message), "{}", shown(&score));
     };
     let scorer = scorer(None, "").unwrap();

@@ -87,7 +87,7 @@ fn a_server_that_waits_for_its_device_says_so_and_one_that_was_killed_is_replace
     small_task(folder);
     std::fs::create_dir(folder.join("slots")).unwrap();
     std::fs::set_permissions(folder.join("slots"), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
-    let slot = Slot::wait_in(&folder.join("slots"), &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap();
+    let slot = Slot::wait(&folder.join("slots"), &[Device::Cpu], 1, |_| std::ops::ControlFlow::Break(())).unwrap();
     let mut client = sampler(folder, 600, &[&SAMPLE[..], &["tiny", "--worker"]].concat());
     let mut client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(client.stderr.take().unwrap()).lines();

@@ -8,7 +8,7 @@ use grpo_tui::run::{EventBody, RunDirectory, State, Status, Verb, ask};
 use grpo_tui::train::Ended;
 
 use super::small_task::{create, fingerprint, work, work_asked};
-use crate::program::until;
+use crate::program::{lines, names, until};
 use crate::small_disk::SmallDisk;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -73,14 +73,19 @@ fn filled(
     })
 }
 
+/// What the run comes to on a disk with room.
+fn whole() -> (Vec<u8>, Vec<u8>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = create(folder.path(), &SET);
+    work(&whole, never).unwrap();
+    fingerprint(&whole)
+}
+
 #[test]
 #[cfg_attr(not(can_mount), ignore = "needs root, to mount a small file system")]
 fn a_full_disk_holds_a_run_wherever_it_is() {
     let (folder, disk) = small_disk();
-    let whole = create(&folder.path().join("whole"), &SET);
-    work(&whole, never).unwrap();
-    let expected = fingerprint(&whole);
-    std::fs::remove_dir_all(folder.path().join("whole")).unwrap();
+    let expected = whole();
     let phase = |name: &'static str, step: u64| move |event: &EventBody| matches!(event, EventBody::Phase(found) if found.phase == name && found.step == step);
     let group = |event: &EventBody| matches!(event, EventBody::Group(group) if group.step == 3);
     type At = Box<dyn Fn(&EventBody) -> bool>;
@@ -106,16 +111,10 @@ fn a_full_disk_holds_a_run_wherever_it_is() {
         }
         assert!(matches!(ended, Ended::Finished(_)), "{name}: {ended:?}");
         assert!(fingerprint(&run) == expected, "{name}: the run came to something else");
-        let left: Vec<String> = std::fs::read_dir(run.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let left = names(run.path());
         assert!(!left.iter().any(|file| file == "reserve" || file.ends_with(".tmp")), "{left:?}");
-        let lines = std::fs::read_to_string(run.events_path()).unwrap();
-        let numbers: Vec<u64> = lines
-            .lines()
-            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap())
-            .collect();
+        let events = lines(&std::fs::read_to_string(run.events_path()).unwrap());
+        let numbers: Vec<u64> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
         assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{name}: {numbers:?}");
         std::fs::remove_dir_all(&parent).unwrap();
     }
@@ -149,10 +148,7 @@ fn a_run_that_will_not_fit_is_held_before_its_checkpoint_and_goes_on_when_told()
 #[cfg_attr(not(can_mount), ignore = "needs root, to mount a small file system")]
 fn a_run_that_is_stopped_while_its_disk_is_full_says_so_and_can_be_resumed() {
     let (folder, disk) = small_disk();
-    let whole = create(&folder.path().join("whole"), &SET);
-    work(&whole, never).unwrap();
-    let expected = fingerprint(&whole);
-    std::fs::remove_dir_all(folder.path().join("whole")).unwrap();
+    let expected = whole();
     let run = create(&folder.path().join("run"), &SET);
     let path = run.path().to_owned();
     let at = |event: &EventBody| matches!(event, EventBody::Phase(phase) if phase.phase == "update" && phase.step == 3);

@@ -15,15 +15,7 @@ use super::small_task::{create, weights, work};
 #[test]
 fn validity_rises() {
     let folder = tempfile::tempdir().unwrap();
-    let set = [
-        "max_steps=16",
-        "prompt_groups_per_step=6",
-        "completions_per_prompt=8",
-        "learning_rate=3e-4",
-        "eval_every=0",
-        "checkpoint_every=0",
-    ];
-    let run = create(folder.path(), &set);
+    let run = create(folder.path(), &[&FEW_STEPS[..], &["max_steps=16"]].concat());
     work(&run, |_| false).unwrap();
     let state = RunState::read(run.path()).unwrap();
     let valid = state.metrics["tiers/valid"].values();
@@ -380,15 +372,7 @@ fn one_dimensional_tensors_do_not_decay() {
 #[test]
 fn sft_then_grpo() {
     let folder = tempfile::tempdir().unwrap();
-    let set = [
-        "method=sft",
-        "max_steps=12",
-        "prompt_groups_per_step=6",
-        "learning_rate=5e-4",
-        "eval_every=0",
-        "checkpoint_every=0",
-    ];
-    let first = create(folder.path(), &set);
+    let first = create(folder.path(), &[&FEW_STEPS[..], &["method=sft", "learning_rate=5e-4"]].concat());
     work(&first, |_| false).unwrap();
     let state = RunState::read(first.path()).unwrap();
     let loss = state.metrics["loss"].values();

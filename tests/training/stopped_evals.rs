@@ -52,9 +52,8 @@ fn a_killed_eval_goes_on_with_what_it_has() {
     assert!(shown.scored >= 32 && shown.with_expected >= shown.exact, "{shown:?}");
     assert!(matches!(work(&run, |_| false).unwrap(), Ended::Finished(_)));
     assert!(fingerprint(&run) == fingerprint(&whole), "the resumed run differs");
-    let names = std::fs::read_dir(run.path().join("evals")).unwrap().map(|entry| entry.unwrap().file_name());
-    let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("answers-")).collect();
-    assert!(left.is_empty(), "{left:?}");
+    let left = crate::program::names(&run.path().join("evals"));
+    assert!(!left.iter().any(|name| name.starts_with("answers-")), "{left:?}");
     assert_eq!(State::observe(run.path()).unwrap().eval, None);
 }
 

@@ -111,7 +111,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if arguments.dry_run {
         if arguments.json {
             let document = json!({"mapping": mapping, "rows": counts, "skipped": skipped, "first_row": first});
-            return print_json(&format!("{document}\n"));
+            return print_json(document);
         }
         println!("mapping: {}", visible(&mapping.join("  ")));
         println!("{}; the first:\n{}", counted(total, "row"), visible(&json!(first).to_string()));
@@ -132,7 +132,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .collect();
     if arguments.json {
         let document = json!({"mapping": mapping, "rows": counts, "skipped": skipped, "problems": problems});
-        return print_json(&format!("{document}\n"));
+        return print_json(document);
     }
     println!("mapping: {}", visible(&mapping.join("  ")));
     for (path, _, rows) in &texts {

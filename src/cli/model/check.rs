@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
             "max_difference": found.max_difference, "mean_difference": found.mean_difference,
             "max_allowed": found.max_allowed, "mean_allowed": found.mean_allowed, "ok": found.holds(),
         });
-        print_json(&format!("{document}\n"))?;
+        print_json(document)?;
     } else {
         let verdict = if found.holds() {
             "agrees: difference within rounding"

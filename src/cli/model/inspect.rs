@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let inspection = inspect(&source)?;
     let uses = ByDevice::for_model(&inspection.config)?;
     if arguments.json {
-        print_json(&format!("{}\n", inspection.json(&source.name, &uses)))?;
+        print_json(inspection.json(&source.name, &uses))?;
     } else {
         print(&inspection.text(&source.name, &uses))?;
     }

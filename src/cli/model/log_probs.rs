@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         );
     }
     if arguments.compared.json {
-        print_json(&format!("{}\n", serde_json::json!({ "log_probs": found })))?;
+        print_json(serde_json::json!({ "log_probs": found }))?;
     } else {
         for (id, log_prob) in rest.iter().zip(&found) {
             println!("{id:>8}  {log_prob:.6}");

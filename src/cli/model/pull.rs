@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     let folder = found?;
     if arguments.json {
-        print_json(&format!("{}\n", serde_json::json!({ "model": name, "folder": folder, "bytes": done })))?;
+        print_json(serde_json::json!({ "model": name, "folder": folder, "bytes": done }))?;
     } else {
         eprintln!("{name} is in {}", folder.display());
     }

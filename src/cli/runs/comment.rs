@@ -7,8 +7,7 @@ use serde_json::json;
 use super::{Failure, Outcome, print, print_json};
 use crate::format::did_you_mean;
 use crate::report::{EvalResult, base_and_trained, list_evals, text_table};
-use crate::run::events::now_ms;
-use crate::run::{Comment, RESULT_FILE, RunFolders, check_comment, read_comments, write_comment};
+use crate::run::{Comment, RESULT_FILE, RunFolders, check_comment, now_ms, read_comments, write_comment};
 use crate::task::current_set_name;
 
 #[derive(Debug, clap::Args)]

@@ -14,6 +14,7 @@ mod tag;
 mod versus;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -138,12 +139,12 @@ fn print(text: &str) -> Outcome {
 
 fn print_json(mut document: Value) -> Outcome {
     report_masked(redact_json(&mut document));
-    output::print_json(&format!("{document:#}\n"))
+    output::print_indented(&document)
 }
 
 fn print_json_lines(mut documents: Vec<Value>) -> Outcome {
     report_masked(documents.iter_mut().map(redact_json).sum());
-    output::print_json(&documents.iter().map(|document| format!("{document}\n")).collect::<String>())
+    documents.iter().try_fold(ExitCode::SUCCESS, |_, document| output::print_json(document))
 }
 
 fn report_masked(count: usize) {

@@ -121,7 +121,7 @@ impl Client<'_> {
 
     fn print(&self, completion: &SampledCompletion) -> Result<(), Failure> {
         if self.arguments.json {
-            return print_json(&format!("{}\n", document(completion))).map(drop);
+            return print_json(document(completion)).map(drop);
         }
         let SampledCompletion { prompt_id, sample, text, token_ids, score, .. } = completion;
         let (tier, reward) = (score["tier"].as_str().unwrap_or_default(), score["reward"].as_f64().unwrap_or_default());

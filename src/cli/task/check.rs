@@ -157,7 +157,7 @@ fn print_document(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) 
         "guard": guard,
         "digest": task.digest(),
     });
-    print_json(&format!("{document}\n")).map(|_| ())
+    print_json(document).map(|_| ())
 }
 
 fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {

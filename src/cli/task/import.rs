@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if arguments.json {
         let left_out: Vec<Value> = left_out.iter().map(|(id, reason)| json!({"id": id, "reason": reason})).collect();
         let document = json!({"task": task.name, "folder": folder, "rows": rows_json(&new), "notes": new.notes, "left_out": left_out, "problems": problems});
-        return print_json(&format!("{document}\n"));
+        return print_json(document);
     }
     print_created(&new, &task, &folder, &problems);
     list_left_out(&left_out);

@@ -101,7 +101,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if arguments.json {
         let model = task.embedded_model_note(&task.base_model());
         let document = json!({"task": task.name, "folder": folder, "rows": rows_json(&new), "mapping": new.mapping.arguments(), "notes": new.notes, "skipped": new.problems.len(), "problems": problems, "embedded_model": model});
-        return print_json(&format!("{document}\n"));
+        return print_json(document);
     }
     print_created(&new, &task, &folder, &problems);
     Ok(ExitCode::SUCCESS)
@@ -150,7 +150,7 @@ fn dry_run(arguments: &Arguments, new: &NewTask) -> Outcome {
     if arguments.json {
         let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap_or_default();
         let document = json!({"columns": columns, "mapping": new.mapping.arguments(), "notes": new.notes, "problems": new.problems, "schema": parse(definition), "first_row": parse(first)});
-        return print_json(&format!("{document}\n"));
+        return print_json(document);
     }
     if !columns.is_empty() {
         println!("  columns     {}", visible(&columns.join(", ")));

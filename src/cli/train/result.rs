@@ -61,7 +61,7 @@ pub(super) fn show(run: &RunDirectory, report: &Report, argument: &str, json: bo
         value["run"] = run.id().into();
         value["path"] = run.path().display().to_string().into();
         eprint_lines(format!("{outcome}{notes}").trim_end());
-        print_json(&format!("{value}\n"))?;
+        print_json(value)?;
     } else {
         print(&redact(&format!("{table}{outcome}{notes}\n{folder}")).0)?;
         eprint_lines(&next_commands(argument, report.best_step));

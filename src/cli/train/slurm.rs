@@ -6,7 +6,7 @@ use super::{create, is_finished, remove_unstarted, resolve};
 use crate::cli::output::eprint_line;
 use crate::cli::plan::PartitionPlan;
 use crate::cli::slurm::{program, submit_run};
-use crate::cli::{Failure, Outcome, print, print_json};
+use crate::cli::{Failure, Outcome, print, print_indented};
 use crate::kernels::device::Engine;
 use crate::run::{Device, JobRequest, Partition, RunDirectory, RunFolders, SlurmJob, partitions};
 use crate::task::Task;
@@ -94,7 +94,7 @@ pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> 
             }
         }
         eprint_line("nothing is submitted; the run's folder would have this as job.sh:");
-        return if arguments.json { print_json(&format!("{document:#}\n")) } else { print(&script) };
+        return if arguments.json { print_indented(&document) } else { print(&script) };
     }
     Partition::check(&partitions()?, &request).map_err(Failure::usage)?;
     let run = match (run, task) {

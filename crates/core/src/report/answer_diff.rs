@@ -110,9 +110,7 @@ impl Versus {
     /// # Errors
     /// As [`Self::from_evals`], and where an eval cannot be read.
     pub fn read(ids: &[EvalId]) -> Result<Self, ReportError> {
-        let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
-        let evals = ids.iter().map(|id| EvalResult::read(id.clone(), several)).collect::<Result<Vec<_>, _>>()?;
-        let mut versus = Self::from_evals(evals)?.with_comments();
+        let mut versus = Self::each(ids, Ok)?;
         versus.warnings.extend(outcome_warnings(ids));
         Ok(versus)
     }
@@ -122,14 +120,18 @@ impl Versus {
     /// # Errors
     /// As [`Self::read`]; [`ReportError::Unlike`] also where an eval is of another task.
     pub fn rescored(ids: &[EvalId], task: &Task, scorer: &Scorer) -> Result<Self, ReportError> {
-        let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
-        let read = |id: &EvalId| EvalResult::read(id.clone(), several)?.rescored(task, scorer);
-        let mut versus = Self::from_evals(ids.iter().map(read).collect::<Result<Vec<_>, _>>()?)?.with_comments();
+        let mut versus = Self::each(ids, |eval| eval.rescored(task, scorer))?;
         versus.is_rescored = true;
         let digest: String = versus.evals[0].schema_digest.chars().take(8).collect();
         let judge = versus.evals[0].judge;
         versus.warnings.insert(0, format!("all answers are re-scored with one {judge} ({digest}), not as recorded"));
         Ok(versus)
+    }
+
+    fn each(ids: &[EvalId], made: impl Fn(EvalResult) -> Result<EvalResult, ReportError>) -> Result<Self, ReportError> {
+        let several = ids.windows(2).any(|pair| pair[0].folder != pair[1].folder);
+        let evals = ids.iter().map(|id| EvalResult::read(id.clone(), several).and_then(&made));
+        Ok(Self::from_evals(evals.collect::<Result<_, _>>()?)?.with_comments())
     }
 
     /// Reads the comments beside the evals; of several on one prompt all are shown.

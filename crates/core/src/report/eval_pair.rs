@@ -2,7 +2,7 @@
 
 use super::{MetricComparison, Report, verdict_lines};
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, eval_path, read_evals};
+use crate::run::{EvalRecord, EvalSummary, eval_path, read_evals};
 
 /// The evals of base and trained model: on the test set if it was evaluated, else on the eval set.
 pub(super) struct EvalPair {
@@ -36,7 +36,14 @@ pub(super) fn sentences(valid: &MetricComparison, exact: Option<&MetricCompariso
     verdict_lines(valid, exact).lines().map(|line| line.trim().to_owned()).collect()
 }
 
+/// The result's eval, after the base's unless it is that itself: the title of a column each, and the summaries.
+pub(super) fn columns<'a>(report: &'a Report, result: &'a Eval) -> (Vec<String>, Vec<&'a EvalSummary>) {
+    let base = report.history.base(&result.set).filter(|_| result.step > 0);
+    let evals = base.map(|base| ("base".to_owned(), base)).into_iter().chain([(result_name(result), result)]);
+    evals.map(|(name, Eval { summary, .. })| (format!("{name} (n = {})", summary.n), summary)).unzip()
+}
+
 /// The name of the trained model's eval.
-pub(super) fn result_name(result: &Eval) -> String {
+fn result_name(result: &Eval) -> String {
     if result.step == 0 { "best checkpoint: step 0 (the base)".to_owned() } else { format!("step {}", result.step) }
 }

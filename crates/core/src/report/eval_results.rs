@@ -1,6 +1,7 @@
 //! Evals on disk: of a run, or standalone; both are in `evals/` beside a frozen task.
 
 use std::collections::BTreeMap;
+use std::fs::DirEntry;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::dataset::{self, PromptRow};
 use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
-    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget, eval_path,
+    EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget, entries, eval_path,
     list_checkpoints, read_evals, sha256,
 };
 use crate::score::{Score, Scorer};
@@ -96,14 +97,8 @@ impl EvalId {
 /// # Errors
 /// [`RunError::Io`] where `evals/` exists and cannot be read.
 pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
-    let evals = folder.join("evals");
-    let entries = match std::fs::read_dir(&evals) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RunError::Io { action: "read", path: evals, source: error }),
-    };
-    let mut found: Vec<EvalId> =
-        entries.flatten().filter_map(|entry| EvalId::from_file(folder, &entry.file_name().to_string_lossy())).collect();
+    let id = |entry: DirEntry| EvalId::from_file(folder, &entry.file_name().to_string_lossy());
+    let mut found: Vec<EvalId> = entries(&folder.join("evals"))?.into_iter().filter_map(id).collect();
     if folder.join("run.toml").exists() {
         // In a run the trained model at step 0 is the base, which has an eval of its own.
         found.retain(|eval| eval.step > 0 || eval.target != "trained");

@@ -11,13 +11,12 @@ use crate::dataset::{PromptRow, expected_target};
 use crate::format::percent;
 use crate::run::EvalRecord;
 use crate::score::FailureClass;
-use crate::statistics::over_represented;
+use crate::statistics::{SIGNIFICANT, over_represented};
 
 /// Values of a row's field are groups if it has at most this many different ones.
 const MAX_VALUES: usize = 12;
 /// In characters: a longer value is a text.
 const MAX_VALUE_CHARS: usize = 40;
-const SIGNIFICANT: f64 = 0.05;
 
 /// The failures of one eval, in groups that overlap.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -12,12 +12,12 @@ use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
 use serde_json::json;
 
 use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
-use super::eval_pair::{EvalPair, result_name, sentences};
+use super::eval_pair::{EvalPair, columns, sentences};
 use super::event_text::{Level, alert_text, event_text};
 use super::failures::failure_table;
 use super::gate::{Threshold, junit_values};
 use super::run_row::configuration;
-use super::summary_table::{cost_rows, rate_rows, tag_rows, value_drift};
+use super::summary_table::{cost_rows, labelled, rate_rows, tag_rows, value_drift};
 use super::{EvalResult, FailureGroup, FailureGroups, Report, ReportError, RunChanges};
 use crate::config::Source;
 use crate::format::{or_na, percent};
@@ -97,8 +97,6 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
     let rates = rate_rows(&summaries).into_iter().chain(cost_rows(&summaries));
-    let rates = rates.map(|(label, cells)| [vec![label], cells].concat());
-    let tags = tag_rows(&summaries).into_iter().map(|row| [vec![row.label()], row.cells].concat());
     let examples = match versus.pairs.first() {
         Some(pair) => {
             let evals = [pair.first, pair.second];
@@ -137,10 +135,10 @@ pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
             set => &versus.evals[0].id.set,
             n => versus.prompts.len(),
             warnings => Serde(&versus.warnings),
-            rates => Serde(rates.collect::<Vec<_>>()),
+            rates => Serde(labelled(rates)),
             pairs => Serde(versus.pairs.iter().map(|pair| pair_section(&names, pair)).collect::<Vec<_>>()),
             drift => summaries.last().map(|last| value_drift(last).trim().to_owned()),
-            tags => Serde(tags.collect::<Vec<_>>()),
+            tags => Serde(tag_cells(&summaries)),
             schema => versus.schema(),
             failure_headings => Serde(FailureGroups::HEADINGS),
             failures => Serde(versus.evals.iter().filter_map(failure_section).collect::<Vec<_>>()),
@@ -200,19 +198,16 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
     format!("{}{cut}", HtmlEscape(&visible.collect::<String>()))
 }
 
+fn tag_cells(summaries: &[&EvalSummary]) -> Vec<Vec<String>> {
+    labelled(tag_rows(summaries).into_iter().map(|row| (row.label(), row.cells)))
+}
+
 fn result_section(report: &Report, result: &Eval, pair: Option<&EvalPair>) -> serde_json::Value {
-    let base = report.history.evals.get(&(0, result.set.clone(), "base".to_owned())).map(|eval| &eval.summary);
-    let base = base.filter(|_| result.step > 0);
-    let name = result_name(result);
-    let summaries: Vec<&EvalSummary> = base.into_iter().chain([&result.summary]).collect();
-    let title = |name: &str, summary: &EvalSummary| format!("{name} (n = {})", summary.n);
-    let titles = base.map(|base| title("base", base)).into_iter().chain([title(&name, &result.summary)]);
-    let titles: Vec<String> = std::iter::once(String::new()).chain(titles).collect();
-    let rates = rate_rows(&summaries).into_iter().map(|(label, cells)| [vec![label], cells].concat());
-    let tags = tag_rows(&summaries).into_iter().map(|row| [vec![row.label()], row.cells].concat());
+    let (titles, summaries) = columns(report, result);
+    let titles = [vec![String::new()], titles].concat();
     let sentences = pair.map(EvalPair::sentences).unwrap_or_default();
     json!({"set": result.set, "titles": titles, "sentences": sentences,
-        "rates": rates.collect::<Vec<_>>(), "tags": tags.collect::<Vec<_>>()})
+        "rates": labelled(rate_rows(&summaries)), "tags": tag_cells(&summaries)})
 }
 
 /// The first answers that one metric tells apart, base beside trained.

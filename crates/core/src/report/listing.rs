@@ -27,16 +27,8 @@ pub struct Entry {
 }
 
 /// Sizes and times of a run's files, to detect changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Stamp {
-    events: Option<(u64, SystemTime)>,
-    state: Option<(u64, SystemTime)>,
-    tags: Option<(u64, SystemTime)>,
-    name: Option<(u64, SystemTime)>,
-    slurm: Option<(u64, SystemTime)>,
-    file: Option<(u64, SystemTime)>,
-    checkpoints: Option<(u64, SystemTime)>,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp([Option<(u64, SystemTime)>; 7]);
 
 impl Listing {
     pub fn entries(&self) -> &[Entry] {
@@ -55,10 +47,7 @@ impl Listing {
         // Ids begin with their time: the newest runs are read first.
         folders.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
         for path in folders {
-            let stamp = Stamp::for_run(&path);
-            if stamp.file.is_none() {
-                continue;
-            }
+            let Some(stamp) = Stamp::for_run(&path) else { continue };
             let read_before = found.read;
             match before.get(path.as_path()) {
                 Some(entry) if entry.stamp == stamp => found.entries.push(entry.observed()),
@@ -109,20 +98,17 @@ impl Entry {
 }
 
 impl Stamp {
-    fn for_run(run: &Path) -> Self {
-        let of = |path: &Path| {
+    /// `None` without `run.toml`.
+    fn for_run(run: &Path) -> Option<Self> {
+        let of = |path: PathBuf| {
             let metadata = std::fs::metadata(path).ok()?;
             Some((metadata.len(), metadata.modified().ok()?))
         };
-        Self {
-            events: of(&run.join("events.jsonl")),
-            state: of(&run.join("state.json")),
-            tags: of(&tags_path(run)),
-            name: of(&name_path(run)),
-            slurm: of(&run.join(SLURM_FILE)),
-            file: of(&run.join("run.toml")),
-            checkpoints: of(&run.join("checkpoints")),
-        }
+        let file = of(run.join("run.toml"));
+        file?;
+        let written = ["events.jsonl", "state.json", SLURM_FILE, "checkpoints"].map(|name| of(run.join(name)));
+        let [events, state, slurm, checkpoints] = written;
+        Some(Self([file, events, state, slurm, checkpoints, of(tags_path(run)), of(name_path(run))]))
     }
 }
 

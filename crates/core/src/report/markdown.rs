@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
-use super::eval_pair::{EvalPair, result_name};
+use super::eval_pair::{EvalPair, columns};
 use super::failures::failure_table;
-use super::summary_table::rate_rows;
+use super::summary_table::{labelled, rate_rows};
 use super::{Report, RunChanges, RunRow, alert_text};
-use crate::run::EvalSummary;
 use crate::secrets::visible;
 
 /// The caller masks secrets.
@@ -47,15 +46,9 @@ pub(super) fn results(report: &Report) -> String {
     let mut text = String::new();
     let pair = EvalPair::read(report);
     if let Some(result) = report.result() {
-        let base = report.history.evals.get(&(0, result.set.clone(), "base".to_owned())).map(|eval| &eval.summary);
-        let base = base.filter(|_| result.step > 0);
-        let title = |name: &str, summary: &EvalSummary| format!("{name} (n = {})", summary.n);
-        let names = base.map(|base| title("base", base)).into_iter();
-        let names = names.chain([title(&result_name(result), &result.summary)]);
-        let titles: Vec<String> = std::iter::once(format!("{} set, 95% CI", result.set)).chain(names).collect();
-        let both: Vec<&EvalSummary> = base.into_iter().chain([&result.summary]).collect();
-        let rates = rate_rows(&both).into_iter().map(|(label, cells)| [vec![label], cells].concat());
-        text += &table(&escaped(&titles), &rates.collect::<Vec<_>>(), "l");
+        let (titles, summaries) = columns(report, result);
+        let titles = [vec![format!("{} set, 95% CI", result.set)], titles].concat();
+        text += &table(&escaped(&titles), &labelled(rate_rows(&summaries)), "l");
         let sentences: Vec<String> = pair.iter().flat_map(EvalPair::sentences).collect();
         if !sentences.is_empty() {
             let _ = writeln!(

@@ -37,7 +37,7 @@ pub struct JudgedEval {
 
 impl JudgedEval {
     fn from_eval(history: &RunState, eval: &Eval) -> Option<Self> {
-        let base = &history.evals.get(&(0, eval.set.clone(), "base".to_owned()))?.summary;
+        let base = &history.base(&eval.set)?.summary;
         let against = eval.against_base.as_ref().filter(|_| eval.step > 0)?;
         Some(Self {
             set: eval.set.clone(),

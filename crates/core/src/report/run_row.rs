@@ -330,8 +330,7 @@ pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
 
 fn held_out(report: &Report, set: &'static str) -> Option<EvalSeries> {
     let without_tags = |summary: &EvalSummary| EvalSummary { by_tag: BTreeMap::new(), ..summary.clone() };
-    let base =
-        report.history.evals.get(&(0, set.to_owned(), "base".to_owned())).map(|eval| without_tags(&eval.summary));
+    let base = report.history.base(set).map(|eval| without_tags(&eval.summary));
     let trained = report.history.result(set, report.best()).map(|eval| (eval.step, without_tags(&eval.summary)));
     (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
 }

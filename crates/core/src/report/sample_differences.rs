@@ -1,11 +1,9 @@
 //! Prompts with several samples: how pass@j, and the share of prompts of which all samples pass, differ between two evals.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 
 use crate::format::{p_value, points_interval};
-use crate::run::EvalRecord;
+use crate::run::{EvalRecord, counts_by_prompt};
 use crate::statistics::{Interval, PairedTest, paired_counts, paired_means, pass_at};
 
 /// The difference of a rate over samples between two evals. Its p is not adjusted for the number of rates.
@@ -28,7 +26,7 @@ impl SampleDifference {
         [before, after]: [&[EvalRecord]; 2],
         measure: fn(&EvalRecord) -> Option<bool>,
     ) -> Vec<Self> {
-        let (before, after) = (counts(before, measure), counts(after, measure));
+        let (before, after) = (counts_by_prompt(before, measure), counts_by_prompt(after, measure));
         let [first, second] = [&before, &after].map(|counts| counts.values().map(|(_, all)| *all).max().unwrap_or(0));
         let samples = first.min(second);
         if samples < 2 {
@@ -65,17 +63,6 @@ pub(super) fn pass_at_label(j: usize, metric: &str) -> String {
 
 pub(super) fn all_label(samples: usize, metric: &str) -> String {
     format!("all {samples} {metric}")
-}
-
-/// Samples of each prompt that pass, and all of which that is known.
-fn counts(records: &[EvalRecord], measure: fn(&EvalRecord) -> Option<bool>) -> BTreeMap<&str, (usize, usize)> {
-    let mut found: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for (record, passes) in records.iter().filter_map(|record| Some((record, measure(record)?))) {
-        let (passed, all) = found.entry(&record.prompt_id).or_default();
-        *passed += usize::from(passes);
-        *all += 1;
-    }
-    found
 }
 
 #[cfg(test)]

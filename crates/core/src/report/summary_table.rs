@@ -32,7 +32,12 @@ pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     counts.dedup();
     let n = counts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let rows = std::iter::once((format!("{set} set, n = {n}"), names)).chain(rates).chain(tags);
-    text_table(&rows.map(|(label, cells)| [vec![label], cells].concat()).collect::<Vec<_>>(), "lr")
+    text_table(&labelled(rows), "lr")
+}
+
+/// Rows whose first cell is their label.
+pub(super) fn labelled(rows: impl IntoIterator<Item = (String, Vec<String>)>) -> Vec<Vec<String>> {
+    rows.into_iter().map(|(label, cells)| [vec![label], cells].concat()).collect()
 }
 
 /// One row per measure.

@@ -14,8 +14,8 @@ pub enum RunError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{} is not a run directory: {missing} is missing; `grpo-tui runs list` shows the runs there are", .path.display())]
-    NotARun { path: PathBuf, missing: &'static str },
+    #[error("{} is not a run directory: run.toml is missing; `grpo-tui runs list` shows the runs there are", .path.display())]
+    NotARun { path: PathBuf },
     /// Written by a newer program.
     #[error("{} has format version {found}, newer than this program's {known}; open it with a newer grpo-tui", .path.display())]
     Newer {
@@ -140,6 +140,11 @@ impl RunError {
     /// unknown.
     pub fn is_full_disk(&self) -> bool {
         matches!(self, Self::Io { action, source, .. } if *action != "sync" && is_full_disk(source))
+    }
+
+    /// A file whose contents cannot be read or written as a whole.
+    pub(crate) fn malformed(path: &Path, message: impl std::fmt::Display) -> Self {
+        Self::Malformed { path: path.to_owned(), line: None, message: message.to_string() }
     }
 
     /// Wraps an error with what was attempted on which file.

@@ -1,19 +1,20 @@
 //! The run directory: the only interface between a worker and its viewers.
 
-mod storage; // the folder: created, opened, locked, written atomically, measured, cleaned up
-mod record; // events and rollouts: written, read, followed, folded into a state
+mod clock; // the time of what is recorded
+mod error; // why a run directory is refused
+mod storage; // the folder: created, opened, locked, written atomically, named
 mod evals; // answers of evals, their summaries and comparisons
-mod checkpoints; // which there are, which are deleted, copies of them
-mod process; // the worker's process: started, its state, whether it lives
-mod control; // requests to a worker, and its answers
+mod checkpoints; // which there are, which are deleted
+mod record; // events and rollouts: written, read, followed, folded into a state
 mod devices; // which run computes on which device; GPUs and their price
+mod process; // the worker's process: started, its state, its disk, whether it lives
+mod control; // requests to a worker, and its answers
 mod slurm; // runs as jobs of a Slurm cluster
 mod search; // runs by a filter expression, texts in rollouts
-mod listing; // runs found by reference, named, tagged, copied, removed
-mod error; // why a run directory is refused
-mod subprocess; // programs of the system that are asked for a short answer
+mod listing; // runs found by reference, tagged, copied, removed
 
 pub use checkpoints::*;
+pub use clock::now_ms;
 pub use control::{
     AcceptedRequest, Answer, RequestOutcome, RequestQueue, SETTABLE, Sample, SampledCompletion, Settings, Stop, Verb,
     ask, settings, stop_worker,

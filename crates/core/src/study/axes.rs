@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::StudyError;
 use crate::config::{ConfigError, Key, Kind};
+use crate::dataset::{GOLDEN, mix};
 
 /// A setting of a sweep: the configuration that runs of different seeds share.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -138,11 +139,8 @@ pub fn random(all: usize, count: usize, seed: u64) -> Vec<usize> {
     let mut state = seed;
     let mut next = || {
         // SplitMix64 (Steele et al. 2014).
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        state = state.wrapping_add(GOLDEN);
+        mix(state)
     };
     let mut places: Vec<usize> = (0..all).collect();
     let count = count.min(all);

@@ -127,7 +127,7 @@ impl MeasuredRun {
 /// Only of a finished run: until then its best checkpoint may change.
 fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
     history.end.as_ref().filter(|end| end.status == Status::Finished.name())?;
-    let base = &history.evals.get(&(0, "test".to_owned(), "base".to_owned()))?.summary;
+    let base = &history.base("test")?.summary;
     let eval = history.result("test", best)?;
     Some(TestResult {
         step: eval.step,

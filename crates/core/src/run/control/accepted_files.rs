@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::protocol::FOLDER;
 use super::verb::Verb;
+use crate::run::clock::now_ms;
 use crate::run::error::RunError;
 use crate::run::process::worker_state::State;
-use crate::run::record::events::{Control, Note, now_ms};
+use crate::run::record::events::{Control, Note};
 use crate::run::record::history::RunState;
 use crate::run::record::writer::EventWriter;
 use crate::run::storage::directory::RunDirectory;
@@ -36,12 +37,7 @@ impl AcceptedFiles {
         let number = self.written.fetch_add(1, Ordering::Relaxed);
         control.request = format!("{number:06}-{}-{}", now_ms(), std::process::id());
         let path = self.path(&control.request);
-        let malformed = |error: serde_json::Error| RunError::Malformed {
-            path: path.clone(),
-            line: None,
-            message: error.to_string(),
-        };
-        let bytes = serde_json::to_vec(&control).map_err(malformed)?;
+        let bytes = serde_json::to_vec(&control).map_err(|error| RunError::malformed(&path, error))?;
         let written = create_file(&path, &bytes).and_then(|()| sync_folder(&self.folder));
         if written.is_err() {
             // A partial file would be ignored by the next worker.

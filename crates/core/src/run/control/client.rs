@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::accepted_files::note_without_worker;
@@ -14,7 +15,7 @@ use super::protocol::{Answer, AnswerLine, FOLDER, PROTOCOL_VERSION, Request, Sta
 use super::verb::Verb;
 use crate::run::Pulled;
 use crate::run::error::{RunError, is_full_disk};
-use crate::run::process::liveness::{Liveness, WorkerSignal, signal_worker};
+use crate::run::process::liveness::{Liveness, signal_worker};
 use crate::run::slurm::cancel_job;
 use crate::run::storage::folder::{FolderWatch, private_folder};
 use crate::run::{State, Status};
@@ -110,7 +111,7 @@ pub fn stop_worker(run: &Path, now: bool) -> Result<RequestOutcome, RunError> {
     if let Some(cancelled) = cancel_job(run)? {
         return Ok(RequestOutcome { text: format!("{why}: {cancelled}"), done: false, result: Value::Null });
     }
-    let (signal, name) = if now { (WorkerSignal::Kill, "SIGKILL") } else { (WorkerSignal::Stop, "SIGTERM") };
+    let (signal, name) = if now { (Signal::KILL, "SIGKILL") } else { (Signal::TERM, "SIGTERM") };
     signal_worker(run, signal)?;
     Ok(RequestOutcome { text: format!("{why}: sent {name}"), done: false, result: Value::Null })
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags, fchmod, openat, renameat_with};
 use serde::{Deserialize, Serialize};
 
+use crate::run::clock::local_now;
 use crate::run::error::RunError;
-use crate::run::record::events::local_now;
 use crate::run::storage::folder::{user_id, user_name};
 
 /// Overrides the folder of the locks, for tests and unusual hosts.
@@ -119,24 +119,12 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Waits until `count` of `devices` are free at once. `on_wait` gets the position at every check and may give up,
-    /// which returns `None`.
+    /// Waits until `count` of `devices` are free at once. `folder`: of the locks, which all runs of this host must share
+    /// ([`slots_folder`]). `on_wait` gets the position at every check and may give up, which returns `None`.
     ///
     /// # Errors
-    /// [`RunError`] naming the problem with the folder of locks.
+    /// [`RunError`] naming the problem with the folder.
     pub fn wait(
-        devices: &[Device],
-        count: usize,
-        on_wait: impl FnMut(&Waiting) -> ControlFlow<()>,
-    ) -> Result<Option<Self>, RunError> {
-        Self::wait_in(&slots_folder()?, devices, count, on_wait)
-    }
-
-    /// As [`Self::wait`], with the folder of locks, which all runs of this host must share.
-    ///
-    /// # Errors
-    /// As [`Self::wait`].
-    pub fn wait_in(
         folder: &Path,
         devices: &[Device],
         count: usize,

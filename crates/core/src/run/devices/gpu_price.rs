@@ -1,6 +1,5 @@
 //! The price of a GPU hour from the user's `config.toml`: for the cost of an eval and of a run.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use toml::Spanned;
@@ -8,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::format::line_column;
 use crate::run::error::RunError;
+use crate::run::storage::durable::read_if_there;
 
 /// In `config.toml`.
 pub const GPU_PRICE_KEY: &str = "gpu_price_per_hour";
@@ -40,11 +40,8 @@ pub fn configured_gpu_price() -> Result<Option<f64>, RunError> {
 }
 
 fn gpu_price_of(path: &Path) -> Result<Option<f64>, RunError> {
-    let text = match crate::files::read_at_most(path, MAX_BYTES) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(RunError::Io { action: "read", path: path.to_owned(), source }),
-    };
+    let Some(bytes) = read_if_there(path, MAX_BYTES)? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
     let malformed = |byte: usize, message: String| RunError::Malformed {
         path: path.to_owned(),
         line: Some(line_column(&text, byte).0),

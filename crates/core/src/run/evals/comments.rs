@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::error::RunError;
 use crate::run::storage::directory::RunDirectory;
-use crate::run::storage::durable::replace_file;
+use crate::run::storage::durable::{read_if_there, replace_json};
 use crate::secrets::is_control;
 
 /// A longer file is not one of comments.
@@ -36,10 +36,7 @@ pub fn comments_path(folder: &Path) -> PathBuf {
 /// [`RunError`] naming the file.
 pub fn read_comments(folder: &Path) -> Result<Vec<Comment>, RunError> {
     let path = comments_path(folder);
-    let bytes = match crate::files::read_at_most(&path, MAX_BYTES) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        outcome => outcome.map_err(RunError::io("read", &path))?,
-    };
+    let Some(bytes) = read_if_there(&path, MAX_BYTES)? else { return Ok(Vec::new()) };
     serde_json::from_slice(&bytes).map_err(|error| RunError::Malformed {
         path,
         line: Some(error.line()),
@@ -55,7 +52,7 @@ pub fn write_comment(folder: &Path, comment: Comment) -> Result<(), RunError> {
     let path = comments_path(folder);
     let comment = Comment { text: comment.text.trim().to_owned(), ..comment };
     if let Some(message) = check_comment(&comment.text) {
-        return Err(RunError::Malformed { path, line: None, message });
+        return Err(RunError::malformed(&path, message));
     }
     if folder.join("run.toml").exists() {
         RunDirectory::open(folder)?.check_private()?;
@@ -65,7 +62,7 @@ pub fn write_comment(folder: &Path, comment: Comment) -> Result<(), RunError> {
     comments.retain(|other| key(other) != key(&comment));
     comments.extend((!comment.text.is_empty()).then_some(comment));
     comments.sort_by_key(key);
-    replace_file(&path, format!("{:#}\n", serde_json::json!(comments)).as_bytes())
+    replace_json(&path, &comments)
 }
 
 /// What is wrong with a comment, if anything.

@@ -10,7 +10,7 @@ use super::eval_record::EvalRecord;
 use super::speed_summary::SpeedSummary;
 use super::summary::{eval_file, read_evals, write_evals};
 use crate::run::error::RunError;
-use crate::run::storage::durable::{append_line, ensure_folder, open_append, replace_file, seal};
+use crate::run::storage::durable::{append_line, ensure_folder, open_append, replace_file, replace_json, seal};
 use crate::run::storage::lock::RunLock;
 
 /// Written at the end of an eval.
@@ -94,7 +94,7 @@ impl EvalFolder {
     /// # Errors
     /// [`RunError::Io`] naming the file.
     pub fn finish(&self, document: &Value) -> Result<(), RunError> {
-        replace_file(&self.path.join(RESULT_FILE), format!("{document:#}\n").as_bytes())
+        replace_json(&self.path.join(RESULT_FILE), document)
     }
 }
 

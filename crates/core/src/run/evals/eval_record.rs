@@ -109,8 +109,8 @@ pub struct EvalTurn {
     pub reward: f64,
 }
 
-fn is_zero(count: &usize) -> bool {
-    *count == 0
+pub(super) fn is_zero<T: Default + PartialEq>(count: &T) -> bool {
+    *count == T::default()
 }
 
 impl EvalRecord {

@@ -16,6 +16,6 @@ pub use endpoint_summary::EndpointSummary;
 pub use eval_folder::{AnswerLog, EvalFolder, RESULT_FILE, StoredTarget};
 pub use eval_progress::EvalProgress;
 pub use eval_record::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
-pub use sample_rates::{PassAt, SampleRates, SampleSummary};
+pub use sample_rates::{PassAt, SampleRates, SampleSummary, counts_by_prompt};
 pub use speed_summary::{MaskCost, SpeedSummary};
 pub use summary::{Comparison, EvalSummary, TagSummary, answers_path, eval_file, eval_path, read_evals, write_evals};

@@ -36,7 +36,7 @@ pub struct PassAt {
 impl SampleSummary {
     /// `None` with one sample a prompt.
     pub(super) fn from_records(scored: &[&EvalRecord]) -> Option<Self> {
-        let of = |holds| SampleRates::from_prompts(&counts_by_prompt(scored, holds));
+        let of = |holds| SampleRates::from_prompts(&counts(scored, holds));
         Some(Self { valid: of(|record| Some(record.is_valid()))?, exact: of(|record| record.exact) })
     }
 }
@@ -62,12 +62,19 @@ impl SampleRates {
 pub(super) type Holds = fn(&EvalRecord) -> Option<bool>;
 
 /// The records of each prompt for which it holds, and all of which it is known.
-pub(super) fn counts_by_prompt(records: &[&EvalRecord], holds: Holds) -> Vec<(usize, usize)> {
+pub fn counts_by_prompt<'a>(
+    records: impl IntoIterator<Item = &'a EvalRecord>,
+    holds: Holds,
+) -> BTreeMap<&'a str, (usize, usize)> {
     let mut prompts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    for (record, holds) in records.iter().filter_map(|record| Some((record, holds(record)?))) {
+    for (record, holds) in records.into_iter().filter_map(|record| Some((record, holds(record)?))) {
         let (found, of) = prompts.entry(&record.prompt_id).or_default();
         *found += usize::from(holds);
         *of += 1;
     }
-    prompts.into_values().collect()
+    prompts
+}
+
+pub(super) fn counts(records: &[&EvalRecord], holds: Holds) -> Vec<(usize, usize)> {
+    counts_by_prompt(records.iter().copied(), holds).into_values().collect()
 }

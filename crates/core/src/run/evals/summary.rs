@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::endpoint_summary::EndpointSummary;
-use super::eval_record::EvalRecord;
-use super::sample_rates::{Holds, SampleSummary, counts_by_prompt};
+use super::eval_record::{EvalRecord, is_zero};
+use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
 use crate::run::error::RunError;
 use crate::run::storage::durable::replace_file;
@@ -204,7 +204,7 @@ impl EvalSummary {
 
 impl TagSummary {
     fn from_records(records: &[&EvalRecord]) -> Self {
-        let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
+        let interval = |holds: Holds| wilson_by_prompt(&counts(records, holds)).into();
         let exact = exact_rate(records);
         Self {
             n: records.len(),
@@ -228,12 +228,8 @@ fn intervals_by_prompt(records: &[&EvalRecord]) -> Option<BTreeMap<String, [f64;
         ("exact", |record| record.exact),
         ("tolerant", |record| Some(record.tolerant)),
     ];
-    let interval = |holds: Holds| wilson_by_prompt(&counts_by_prompt(records, holds)).into();
+    let interval = |holds: Holds| wilson_by_prompt(&counts(records, holds)).into();
     Some(rates.into_iter().map(|(name, holds)| (name.to_owned(), interval(holds))).collect())
-}
-
-fn is_zero(count: &u32) -> bool {
-    *count == 0
 }
 
 fn rate(records: &[&EvalRecord], holds: impl Fn(&EvalRecord) -> bool) -> f64 {
@@ -332,12 +328,7 @@ pub fn answers_path(run: &Path, step: u64, set: &str, target: &str) -> PathBuf {
 pub fn write_evals(path: &Path, records: &[EvalRecord]) -> Result<(), RunError> {
     let mut bytes = Vec::new();
     for record in records {
-        let malformed = |error: serde_json::Error| RunError::Malformed {
-            path: path.to_owned(),
-            line: None,
-            message: error.to_string(),
-        };
-        serde_json::to_writer(&mut bytes, record).map_err(malformed)?;
+        serde_json::to_writer(&mut bytes, record).map_err(|error| RunError::malformed(path, error))?;
         bytes.push(b'\n');
     }
     replace_file(path, &bytes)

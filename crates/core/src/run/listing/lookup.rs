@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::display_name::read_display_name;
-use crate::run::checkpoints::list::list_checkpoints;
+use crate::run::checkpoints::list_checkpoints;
 use crate::run::error::RunError;
 use crate::run::record::history::RunState;
 use crate::run::storage::directory::RunDirectory;
+use crate::run::storage::display_name::read_display_name;
 
 /// The checkpoint in a RUN argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

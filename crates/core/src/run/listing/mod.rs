@@ -1,17 +1,15 @@
-//! Runs as a user sees them: found by reference, named, tagged, copied from other hosts, removed.
+//! Runs as a user sees them: found by reference, tagged, promoted, removed.
 
-pub(super) mod display_name;
 pub(super) mod lookup;
-pub(super) mod pulled;
+mod promote;
 mod recorded_lengths;
 mod recording;
 mod remove;
 mod tags;
 mod task_changes;
 
-pub use display_name::{check_name, name_path, read_display_name, rename_run};
 pub use lookup::{At, RunFolders, RunReference, resolve_checkpoint, workspace};
-pub use pulled::Pulled;
+pub use promote::{PROVENANCE, promote};
 pub use recorded_lengths::{recorded_lengths, recorded_pace};
 pub use recording::{is_recording, unpack_recording};
 pub use remove::{Removal, RemovedRun};

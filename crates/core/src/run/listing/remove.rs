@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::lookup::{RunFolders, RunReference};
 use crate::run::error::RunError;
+use crate::run::process::disk::disk_use;
 use crate::run::slurm::check_no_job;
 use crate::run::storage::directory::RunDirectory;
-use crate::run::storage::disk::disk_use;
 use crate::run::storage::durable::remove_left;
 use crate::run::storage::lock::RunLock;
 

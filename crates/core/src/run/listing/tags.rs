@@ -52,10 +52,9 @@ pub fn change_tags(run: &Path, add: &[String], remove: &[String]) -> Result<Vec<
     let wrong = add.iter().find_map(|tag| check_tag(tag));
     let wrong = wrong.or_else(|| (tags.len() > MAX_TAGS).then(|| format!("a run has at most {MAX_TAGS} tags")));
     if let Some(message) = wrong {
-        return Err(RunError::Malformed { path: tags_path(run), line: None, message });
+        return Err(RunError::malformed(&tags_path(run), message));
     }
-    let listed: Vec<serde_json::Value> = tags.iter().cloned().map(Into::into).collect();
-    replace_file(&tags_path(run), format!("{}\n", serde_json::Value::from(listed)).as_bytes())?;
+    replace_file(&tags_path(run), format!("{}\n", serde_json::json!(tags)).as_bytes())?;
     Ok(tags)
 }
 

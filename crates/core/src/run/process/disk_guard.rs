@@ -6,12 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::cleanup::RESERVE;
 use super::worker::Worker;
 use super::worker_state::{StateWriter, Status};
 use crate::format::bytes;
 use crate::plan::{free_disk_bytes, has_no_free_files};
 use crate::run::control::RequestQueue;
-use crate::run::storage::cleanup::RESERVE;
 
 /// Reserved, so that a full disk can still be reported.
 const RESERVE_BYTES: usize = 256 * 1024;

@@ -204,14 +204,14 @@ fn first_word(receiver: OwnedFd, patience: Duration) -> Option<String> {
 }
 
 fn end_of_log(path: &Path, start: u64) -> String {
-    match last_line(path, start) {
+    match last_line_where(path, start, |_| true) {
         Some(last) => format!("; last line of {}: {last}", path.display()),
         None => format!("; {} is empty", path.display()),
     }
 }
 
-/// The last line that was written since `start`, of the last 4 kB.
-pub(super) fn last_line(path: &Path, start: u64) -> Option<String> {
+/// The last line that was written since `start`, of the last 4 kB, among those that count.
+pub(in crate::run) fn last_line_where(path: &Path, start: u64, counts: impl Fn(&str) -> bool) -> Option<String> {
     let mut text = Vec::new();
     let read = crate::files::open(path).and_then(|mut file| {
         let length = file.metadata()?.len();
@@ -219,7 +219,7 @@ pub(super) fn last_line(path: &Path, start: u64) -> Option<String> {
         file.read_to_end(&mut text)
     });
     let text = String::from_utf8_lossy(&text);
-    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    let last = text.lines().rfind(|line| !line.trim().is_empty() && counts(line));
     last.filter(|_| read.is_ok()).map(str::to_owned)
 }
 

@@ -6,13 +6,13 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::worker_state::{State, Status, boot_id, start_ticks};
+use crate::run::clock::now_ms;
 use crate::run::error::RunError;
-use crate::run::listing::pulled::Pulled;
-use crate::run::record::events::now_ms;
 use crate::run::slurm::{JobPhase, SlurmJob};
 use crate::run::storage::directory::host_name;
 use crate::run::storage::folder::FileSystem;
 use crate::run::storage::lock::RunLock;
+use crate::run::storage::pulled::Pulled;
 
 /// How often a worker writes its state at least.
 pub(in crate::run) const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -28,14 +28,6 @@ pub enum Liveness {
     Perhaps(String),
     /// The lock is free; the text says how the run ended, the rest of a sentence about it.
     Gone(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerSignal {
-    /// Stop after the step; a second one stops at once.
-    Stop,
-    /// SIGKILL; the last checkpoint is complete.
-    Kill,
 }
 
 impl Liveness {
@@ -84,11 +76,11 @@ pub(super) fn remote_heartbeat(run: &Path, state: &State) -> Option<String> {
 }
 
 /// Signals a run's worker. The process is opened and then compared with `state.json`, so that no later process with the
-/// same id is signalled.
+/// same id is signalled. TERM: stop after the step, and on a second one at once; KILL: the last checkpoint is complete.
 ///
 /// # Errors
 /// [`RunError::NoWorker`] if the worker has exited or runs elsewhere, [`RunError::Io`].
-pub fn signal_worker(run: &Path, signal: WorkerSignal) -> Result<(), RunError> {
+pub fn signal_worker(run: &Path, signal: Signal) -> Result<(), RunError> {
     let gone = |standing: String| RunError::NoWorker { path: run.to_owned(), standing };
     let state = State::read(run).ok_or_else(|| gone("has no worker yet".to_owned()))?;
     if state.host != host_name() {
@@ -105,9 +97,5 @@ pub fn signal_worker(run: &Path, signal: WorkerSignal) -> Result<(), RunError> {
     if !same {
         return Err(vanished());
     }
-    let signal = match signal {
-        WorkerSignal::Stop => Signal::TERM,
-        WorkerSignal::Kill => Signal::KILL,
-    };
     pidfd_send_signal(process, signal).map_err(failed)
 }

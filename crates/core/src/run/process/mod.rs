@@ -1,16 +1,19 @@
 //! The process that computes a run: started, its state, whether it lives, what ends it.
 
+mod cleanup;
+pub(super) mod disk;
 mod disk_guard;
-mod launch;
+pub(super) mod launch;
 pub(super) mod liveness;
 mod observed_state;
 mod server_folder;
 pub(super) mod worker;
 pub(super) mod worker_state;
 
+pub use disk::{DiskForecast, DiskUse, disk_forecast, disk_use};
 pub use disk_guard::{DiskGuard, WaitOutcome};
 pub use launch::{DeviceChoice, Launch, LaunchedWorker, ReadyPipe, launch};
-pub use liveness::{Liveness, WorkerSignal, signal_worker};
+pub use liveness::{Liveness, signal_worker};
 pub use server_folder::ServerFolder;
 pub use worker::Worker;
 pub use worker_state::{State, StateWriter, Status};

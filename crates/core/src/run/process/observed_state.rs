@@ -5,12 +5,11 @@ use std::path::Path;
 
 use super::liveness::{SILENCE, remote_heartbeat};
 use super::worker_state::{State, Status};
-use crate::run::listing::pulled::Pulled;
 use crate::run::record::events::{End, Event, EventBody};
 use crate::run::slurm::SlurmJob;
-use crate::run::storage::directory::FORMAT_VERSION;
 use crate::run::storage::folder::FileSystem;
 use crate::run::storage::lock::RunLock;
+use crate::run::storage::pulled::Pulled;
 
 /// The size of the log's end that is searched for an end event, which only a few requests can follow.
 const TAIL_BYTES: u64 = 1 << 16;
@@ -64,21 +63,7 @@ fn from_log(run: &Path) -> Option<State> {
             (Status::Interrupted, step, cause.to_owned())
         }
     };
-    let (boot_id, host) = (String::new(), String::new());
-    let state = State {
-        version: FORMAT_VERSION,
-        status,
-        pid: 0,
-        start_ticks: 0,
-        boot_id,
-        host,
-        step,
-        cause: Some(cause),
-        holder: None,
-        eval: None,
-        updated_ms: 0,
-    };
-    Some(state)
+    Some(State { cause: Some(cause), ..State::without_worker(status, step) })
 }
 
 /// Whether another host may be writing the log, so that a free lock proves nothing.

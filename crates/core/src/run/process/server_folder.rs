@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::launch::{DeviceChoice, Launch, last_line, launch_in};
+use super::launch::{DeviceChoice, Launch, last_line_where, launch_in};
 use crate::run::error::RunError;
 use crate::run::storage::directory::{host_name, sha256};
 use crate::run::storage::durable::ensure_folder;
@@ -97,7 +97,7 @@ impl ServerFolder {
 
     /// The last line of its servers' output: what the server waits for or does, or why it has ended.
     pub fn last_line(&self) -> Option<String> {
-        last_line(&self.0.join(LOG), 0)
+        last_line_where(&self.0.join(LOG), 0, |_| true)
     }
 
     /// The socket by a path that is short: the system takes at most 108 bytes. Valid while the folder is open.

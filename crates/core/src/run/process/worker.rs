@@ -5,16 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::cleanup;
 use super::worker_state::{StateWriter, Status};
-use crate::run::checkpoints::list::list_checkpoints;
+use crate::run::checkpoints::list_checkpoints;
 use crate::run::control::{RequestListener, RequestQueue, record_left_over};
-use crate::run::devices::device_slots::{Device, Slot, slots_folder};
+use crate::run::devices::device_slots::{Device, Slot};
 use crate::run::error::RunError;
 use crate::run::record::events::{End, EventBody};
 use crate::run::record::history::RunState;
 use crate::run::record::writer::{EventWriter, is_gone, lost_log};
 use crate::run::slurm::enter_job;
-use crate::run::storage::cleanup;
 use crate::run::storage::directory::RunDirectory;
 use crate::run::storage::durable::open_append;
 use crate::run::storage::lock::RunLock;
@@ -76,25 +76,12 @@ impl Worker {
         self.listener.notes()
     }
 
-    /// Waits for `count` of `devices`, and shows this in the run's state; calls `on_wait` with a message whenever it
+    /// Waits for `count` of `devices`, by the locks in `slots`, and shows this in the run's state; calls `on_wait` with a message whenever it
     /// changes. `None`: the run was stopped meanwhile, and has ended.
     ///
     /// # Errors
     /// [`RunError`] of the slots, or of a full disk.
     pub fn wait_for(
-        &self,
-        devices: &[Device],
-        count: usize,
-        on_wait: impl FnMut(&str),
-    ) -> Result<Option<Slot>, RunError> {
-        self.wait_for_in(&slots_folder()?, devices, count, on_wait)
-    }
-
-    /// As [`Self::wait_for`], with the folder of locks.
-    ///
-    /// # Errors
-    /// As [`Self::wait_for`].
-    pub fn wait_for_in(
         &self,
         slots: &Path,
         devices: &[Device],
@@ -102,7 +89,7 @@ impl Worker {
         mut on_wait: impl FnMut(&str),
     ) -> Result<Option<Slot>, RunError> {
         let mut last = String::new();
-        let slot = Slot::wait_in(slots, devices, count, |waiting| {
+        let slot = Slot::wait(slots, devices, count, |waiting| {
             if self.controls.stop_requested().is_some() {
                 return ControlFlow::Break(());
             }

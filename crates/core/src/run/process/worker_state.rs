@@ -10,7 +10,7 @@ use crate::run::devices::device_slots::Waiting;
 use crate::run::error::RunError;
 use crate::run::evals::eval_progress::EvalProgress;
 use crate::run::storage::directory::{FORMAT_VERSION, host_name};
-use crate::run::storage::durable::replace_file;
+use crate::run::storage::durable::replace_json;
 use crate::run::storage::lock::{FolderIdentity, RunLock};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,17 +52,7 @@ impl Status {
 
     /// The inverse of [`Self::name`]; `Failed` for unknown names.
     pub fn from_name(name: &str) -> Self {
-        let all = [
-            Self::Created,
-            Self::Waiting,
-            Self::Starting,
-            Self::Running,
-            Self::Paused,
-            Self::Stopping,
-            Self::Finished,
-            Self::Interrupted,
-        ];
-        all.into_iter().find(|status| status.name() == name).unwrap_or(Self::Failed)
+        serde_json::from_value(name.into()).unwrap_or(Self::Failed)
     }
 
     /// Whether a run was stopped by request, judging by the worker's cause.
@@ -102,6 +92,23 @@ pub struct State {
 }
 
 impl State {
+    /// Of a run that no worker has described.
+    pub(in crate::run) fn without_worker(status: Status, step: u64) -> Self {
+        Self {
+            version: FORMAT_VERSION,
+            status,
+            pid: 0,
+            start_ticks: 0,
+            boot_id: String::new(),
+            host: String::new(),
+            step,
+            cause: None,
+            holder: None,
+            eval: None,
+            updated_ms: 0,
+        }
+    }
+
     /// The eval that the worker is sampling.
     pub fn eval_under_way(&self) -> Option<&EvalProgress> {
         self.eval.as_deref().filter(|_| matches!(self.status, Status::Running | Status::Stopping))
@@ -135,19 +142,14 @@ impl StateWriter {
     /// [`RunError::Io`] naming the file.
     pub fn start(lock: &RunLock) -> Result<Self, RunError> {
         let path = lock.run().join("state.json");
+        // A run that waits to be resumed keeps its step.
+        let step = State::read(lock.run()).map_or(0, |state| state.step);
         let state = State {
-            version: FORMAT_VERSION,
-            status: Status::Starting,
             pid: std::process::id(),
             start_ticks: start_ticks(std::process::id()).unwrap_or(0),
             boot_id: boot_id(),
             host: host_name(),
-            // A run that waits to be resumed keeps its step.
-            step: State::read(lock.run()).map_or(0, |state| state.step),
-            cause: None,
-            holder: None,
-            eval: None,
-            updated_ms: 0,
+            ..State::without_worker(Status::Starting, step)
         };
         let writer =
             Self { shared: Arc::new(Mutex::new(StateFile { path, identity: lock.identity(), state, written: None })) };
@@ -262,15 +264,8 @@ impl StateFile {
         if self.state.status.is_ended() {
             self.state.eval = None;
         }
-        self.state.updated_ms = crate::run::record::events::now_ms();
-        let malformed = |error: serde_json::Error| RunError::Malformed {
-            path: self.path.clone(),
-            line: None,
-            message: error.to_string(),
-        };
-        let mut text = serde_json::to_vec_pretty(&self.state).map_err(malformed)?;
-        text.push(b'\n');
-        replace_file(&self.path, &text)?;
+        self.state.updated_ms = crate::run::clock::now_ms();
+        replace_json(&self.path, &self.state)?;
         self.written = Some(Instant::now());
         Ok(())
     }

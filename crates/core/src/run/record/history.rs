@@ -153,16 +153,10 @@ impl RunState {
         }
     }
 
-    /// The step of `candidates` with the highest valid rate on the eval set; ties by exact rate, then one that was
-    /// evaluated on the test set as the best of a finished run, then the latest, which has learned more than a small eval
-    /// set shows; the base stays where nothing is better.
-    /// `None` without such an eval.
-    pub fn best_step(&self, candidates: &[u64]) -> Option<u64> {
-        self.best_step_by(candidates, BestBy::Valid)
-    }
-
-    /// As [`Self::best_step`], by the run's `keep_best_by`; ties by the other rate. A checkpoint whose comparison with
-    /// the base is unknown is not taken for worse.
+    /// The step of `candidates` with the highest rate on the eval set, by the run's `keep_best_by`; ties by the other rate,
+    /// then one that was evaluated on the test set as the best of a finished run, then the latest, which has learned more
+    /// than a small eval set shows; the base stays where nothing is better. A checkpoint whose comparison with the base is
+    /// unknown is not taken for worse. `None` without such an eval.
     pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
         let rates = |eval: &Eval| {
             let (valid, exact) = (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
@@ -199,13 +193,17 @@ impl RunState {
             .find(|eval| eval.set == set && eval.target == target && (eval.step > 0 || target != "trained"))
     }
 
+    /// The eval of the base on `set`.
+    pub fn base(&self, set: &str) -> Option<&Eval> {
+        self.evals.get(&(0, set.to_owned(), "base".to_owned()))
+    }
+
     /// The eval on `set` that represents the trained model: after the end, of the best checkpoint (`best`, by
     /// [`Self::best_step_by`]; step 0 is the base's eval), until then the latest.
     pub fn result(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
-        let at = |step: u64, target: &str| self.evals.get(&(step, set.to_owned(), target.to_owned()));
         let of_best = best.filter(|_| self.end.is_some()).and_then(|step| match step {
-            0 => at(0, "base"),
-            _ => at(step, "trained"),
+            0 => self.base(set),
+            _ => self.evals.get(&(step, set.to_owned(), "trained".to_owned())),
         });
         of_best.or_else(|| self.latest_eval(set, "trained"))
     }

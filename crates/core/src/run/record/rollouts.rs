@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::rollout_zst::{compress, compressed_path, expand, open_step};
 use crate::files;
-use crate::run::checkpoints::list::list_checkpoints;
+use crate::run::checkpoints::list_checkpoints;
 use crate::run::error::{RunError, is_full_disk};
-use crate::run::storage::durable::{append_line, open_append, seal, sync_folder};
+use crate::run::storage::durable::{
+    append_line, ensure_one_folder, entries, open_append, remove_if_there, seal, sync_folder,
+};
 use crate::run::storage::lock::RunLock;
 
 pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
@@ -94,9 +96,9 @@ impl RolloutWriter {
     /// [`RunError::Io`] naming the file.
     pub fn resume(lock: &RunLock, step: u64) -> Result<Self, RunError> {
         let folder = lock.run().join("rollouts");
-        crate::run::storage::durable::ensure_one_folder(&folder)?;
-        for entry in std::fs::read_dir(&folder).map_err(RunError::io("read", &folder))? {
-            let path = entry.map_err(RunError::io("read", &folder))?.path();
+        ensure_one_folder(&folder)?;
+        for entry in entries(&folder)? {
+            let path = entry.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let later = segment_of(&name).is_some_and(|(segment, _)| segment > last_step_of_file(step));
             if later || name.ends_with(".tmp") {
@@ -157,12 +159,7 @@ impl RolloutWriter {
         for segment in rollouts_to_delete(&segments, self.last_step, self.keep_steps, &list_checkpoints(&self.run)?) {
             let plain = self.run.join(rollout_file(segment));
             for path in [compressed_path(&plain), plain] {
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(RunError::io("remove", &path)(error));
-                    }
-                    _ => {}
-                }
+                remove_if_there(&path)?;
             }
         }
         Ok(())
@@ -175,11 +172,11 @@ impl RolloutWriter {
     pub fn append(&mut self, group: &RolloutGroup) -> Result<GroupLocation, RunError> {
         let name = rollout_file(group.step);
         let path = self.run.join(&name);
-        let malformed = |message: String| RunError::Malformed { path: path.clone(), line: None, message };
         if group.step < self.last_step {
-            return Err(malformed(format!("a group of step {} cannot follow step {}", group.step, self.last_step)));
+            let message = format!("a group of step {} cannot follow step {}", group.step, self.last_step);
+            return Err(RunError::malformed(&path, message));
         }
-        let mut line = serde_json::to_vec(group).map_err(|error| malformed(error.to_string()))?;
+        let mut line = serde_json::to_vec(group).map_err(|error| RunError::malformed(&path, error))?;
         line.push(b'\n');
         let open = match self.open.take() {
             Some(open) if open.name == name => self.open.insert(open),
@@ -264,14 +261,8 @@ pub struct Segment {
 /// # Errors
 /// [`RunError::Io`] if the folder exists but cannot be read.
 pub fn rollout_segments(run: &Path) -> Result<Vec<Segment>, RunError> {
-    let folder = run.join("rollouts");
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RunError::io("read", &folder)(error)),
-    };
     let mut segments = Vec::new();
-    for entry in entries.flatten() {
+    for entry in entries(&run.join("rollouts"))? {
         if let Some((last_step, compressed)) = segment_of(&entry.file_name().to_string_lossy())
             && let Ok(metadata) = entry.metadata()
         {

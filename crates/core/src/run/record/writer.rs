@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::events::{Event, EventBody, Recovered, now_ms};
+use super::events::{Event, EventBody, Recovered};
+use crate::run::clock::now_ms;
 use crate::run::error::RunError;
 use crate::run::storage::durable::{append_line, open_append, seal};
 use crate::run::storage::lock::RunLock;
@@ -63,12 +64,7 @@ impl EventWriter {
             return Err(lost_log(&self.path));
         }
         let event = Event { seq: self.next_seq, time_ms: now_ms(), body: body.into() };
-        let malformed = |error: serde_json::Error| RunError::Malformed {
-            path: self.path.clone(),
-            line: None,
-            message: error.to_string(),
-        };
-        let line = event.to_line().map_err(malformed)?;
+        let line = event.to_line().map_err(|error| RunError::malformed(&self.path, error))?;
         self.syncer.check().map_err(RunError::io("sync", &self.path))?;
         append_line(&self.file, &self.path, &line, &line_name(&event.body))?;
         self.next_seq += 1;

@@ -1,19 +1,16 @@
 //! Asks Slurm about the jobs of runs, and cancels them. What it says is written into the runs' folders, where every
 //! reader finds it.
 
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use super::commands::call;
 use super::job::{JobLine, JobPhase, SlurmJob};
+use crate::run::clock::now_ms;
 use crate::run::error::RunError;
+use crate::run::process::launch::last_line_where;
 use crate::run::process::liveness::Liveness;
-use crate::run::record::events::now_ms;
-
-/// The most of a job's output that is read for its last line.
-const TAIL_BYTES: u64 = 4096;
 
 /// Asks Slurm once about all of these runs that compute in a job and have no living worker, unless it was asked within
 /// `recently`. Without an answer the last one stays.
@@ -72,17 +69,8 @@ fn local_ms(text: &str) -> Option<u64> {
 
 /// The last line of an output that says more than an exit code, without blanks; empty if there is none.
 fn last_line(path: &Path) -> String {
-    let read = || -> std::io::Result<String> {
-        let mut file = crate::files::open(path)?;
-        let start = file.metadata()?.len().saturating_sub(TAIL_BYTES);
-        file.seek(SeekFrom::Start(start))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    };
-    let text = read().unwrap_or_default();
     let is_exit_code = |line: &str| line.starts_with("srun: ") && line.contains("xited with exit code");
-    text.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_exit_code(line)).unwrap_or_default().to_owned()
+    last_line_where(path, 0, |line| !is_exit_code(line.trim())).unwrap_or_default().trim().to_owned()
 }
 
 /// The job of a run without a worker, where Slurm still has it. It is asked now.

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::request::JobRequest;
 use crate::format::clock;
+use crate::run::clock::now_ms;
 use crate::run::error::RunError;
 use crate::run::process::worker_state::{State, Status};
-use crate::run::record::events::now_ms;
 use crate::run::storage::directory::{FORMAT_VERSION, host_name};
 use crate::run::storage::durable::replace_file;
 
@@ -165,17 +165,9 @@ impl SlurmJob {
             _ => return worker,
         };
         let worker = worker.unwrap_or_else(|| State {
-            version: FORMAT_VERSION,
-            status,
-            pid: 0,
-            start_ticks: 0,
-            boot_id: String::new(),
             host: host_name(),
-            step: 0,
-            cause: None,
-            holder: None,
-            eval: None,
             updated_ms: self.asked_ms,
+            ..State::without_worker(status, 0)
         });
         Some(State { status, cause: Some(cause), ..worker })
     }

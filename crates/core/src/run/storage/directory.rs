@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::display_name::read_display_name;
 use super::durable::{create_file, create_folder, ensure_folder, remove_left, sync_folder};
 use crate::config::{KEYS, Source, TrainConfig};
 use crate::files::{self, Access};
 use crate::format::{hex, line_column};
+use crate::run::clock::local_now;
 use crate::run::error::RunError;
-use crate::run::listing::display_name::read_display_name;
-use crate::run::record::events::local_now;
 
 /// The format that this program writes, and the newest that it reads.
 pub const FORMAT_VERSION: u64 = 1;
@@ -141,7 +141,7 @@ impl RunDirectory {
         let text = match crate::files::read_text(&file_path) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                return Err(RunError::NotARun { path: path.to_owned(), missing: "run.toml" });
+                return Err(RunError::NotARun { path: path.to_owned() });
             }
             Err(error) => return Err(RunError::io("read", &file_path)(error)),
         };
@@ -287,7 +287,7 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
             let message = format!(
                 "task file `{name}` is outside the task's folder and cannot be copied into the run: move it inside"
             );
-            return Err(RunError::Malformed { path: PathBuf::from("task.toml"), line: None, message });
+            return Err(RunError::malformed(Path::new("task.toml"), message));
         }
         let path = task.join(name);
         if let Some(parent) = path.parent() {
@@ -297,11 +297,7 @@ fn fill(folder: &Path, file: &RunFile, task_files: &[(String, Vec<u8>)]) -> Resu
     }
     sync_folder(&task)?;
     let path = folder.join("run.toml");
-    let text = toml::to_string(file).map_err(|error| RunError::Malformed {
-        path: path.clone(),
-        line: None,
-        message: error.to_string(),
-    })?;
+    let text = toml::to_string(file).map_err(|error| RunError::malformed(&path, error))?;
     create_file(&path, text.as_bytes())?;
     create_file(&folder.join("events.jsonl"), b"")
 }

@@ -1,9 +1,11 @@
 //! Private files and folders, written atomically, and files of lines that are appended to.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::fs::{DirEntry, File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use serde::Serialize;
 
 use crate::files::{self, Access, failpoint, torn_write};
 use crate::run::error::RunError;
@@ -30,6 +32,37 @@ pub(in crate::run) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), RunEr
 /// As [`files::replace_file`], for a private file.
 pub(in crate::run) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     files::replace_file(path, bytes, Access::Private).map_err(RunError::io("write", path))
+}
+
+/// Replaces a private file by a JSON document, indented, with a line end.
+pub(in crate::run) fn replace_json(path: &Path, document: &impl Serialize) -> Result<(), RunError> {
+    let mut text = serde_json::to_vec_pretty(document).map_err(|error| RunError::malformed(path, error))?;
+    text.push(b'\n');
+    replace_file(path, &text)
+}
+
+/// The bytes of a file of at most so many; `None` if there is none.
+pub(in crate::run) fn read_if_there(path: &Path, most_bytes: u64) -> Result<Option<Vec<u8>>, RunError> {
+    match files::read_at_most(path, most_bytes) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        outcome => outcome.map(Some).map_err(RunError::io("read", path)),
+    }
+}
+
+/// Removes a file; there may be none.
+pub(in crate::run) fn remove_if_there(path: &Path) -> Result<(), RunError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(RunError::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// What is in a folder, which need not exist.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<DirEntry>, RunError> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect).map_err(RunError::io("read", folder)),
+    }
 }
 
 /// Whether an export may be written to `path`, checked before anything is computed for it.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::directory::host_name;
+use super::pulled::Pulled;
+use crate::run::clock::local_now;
 use crate::run::error::RunError;
-use crate::run::listing::pulled::Pulled;
-use crate::run::record::events::local_now;
 
 /// How long a starting worker waits for viewers that are testing the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(300);

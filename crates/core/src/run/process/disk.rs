@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::config::TrainConfig;
 use crate::plan::{BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Retention, free_disk_bytes};
-use crate::run::checkpoints::list::{base_parameter_count, checkpoint_path, list_checkpoints};
+use crate::run::checkpoints::{base_parameter_count, checkpoint_path, list_checkpoints};
 use crate::run::record::history::RunState;
 use crate::run::record::rollouts::{STEPS_PER_FILE, rollout_segments};
 

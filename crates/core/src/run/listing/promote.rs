@@ -4,14 +4,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::list::{base_parameter_count, checkpoint_path};
+use super::lookup::{RunFolders, RunReference};
 use crate::files::{self, Access};
 use crate::hub::{HubError, ModelSource, find_model};
+use crate::run::checkpoints::{base_parameter_count, checkpoint_path};
 use crate::run::error::RunError;
-use crate::run::listing::lookup::{RunFolders, RunReference};
 use crate::run::record::history::RunState;
 use crate::run::storage::directory::{RunDirectory, sha256, sha256_file};
-use crate::run::storage::durable::replace_file;
+use crate::run::storage::durable::{replace_file, replace_json};
 use crate::secrets::redact_json;
 use crate::task::Task;
 
@@ -68,7 +68,7 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
         "evals": evals.map(|eval| json!({"set": eval.set, "summary": eval.summary})).collect::<Vec<_>>(),
     });
     redact_json(&mut document);
-    replace_file(&building.join(PROVENANCE), format!("{document:#}\n").as_bytes())?;
+    replace_json(&building.join(PROVENANCE), &document)?;
     Ok(document)
 }
 

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::durable::replace_file;
 use crate::files;
+use crate::run::clock::local_now;
 use crate::run::error::RunError;
-use crate::run::record::events::local_now;
-use crate::run::storage::durable::replace_file;
 
 /// Beside the runs; a folder of runs lists no name that begins with a dot.
 const MARK: &str = ".pulled.json";

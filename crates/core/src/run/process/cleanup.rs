@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use super::lock::RunLock;
-use crate::run::checkpoints::list::{CHECKPOINT_MARK, checkpoint_step};
+use crate::run::checkpoints::{CHECKPOINT_MARK, checkpoint_step};
 use crate::run::error::RunError;
+use crate::run::storage::lock::RunLock;
 
 /// Reserved disk space for the end event.
-pub(in crate::run) const RESERVE: &str = "reserve";
+pub(super) const RESERVE: &str = "reserve";
 
 /// Removes temporary files, and checkpoints whose removal had begun.
 ///
 /// # Errors
 /// [`RunError::Io`] naming what could not be removed.
-pub(in crate::run) fn clear(lock: &RunLock) -> Result<(), RunError> {
+pub(super) fn clear(lock: &RunLock) -> Result<(), RunError> {
     for folder in ["", "evals", "checkpoints"] {
         let folder = lock.run().join(folder);
         let Ok(entries) = std::fs::read_dir(&folder) else { continue };

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::durable::{read_if_there, remove_if_there, replace_file};
 use crate::run::error::RunError;
-use crate::run::storage::durable::replace_file;
 use crate::secrets::is_control;
 
 /// A longer file is not a name.
@@ -22,14 +22,11 @@ pub fn name_path(run: &Path) -> PathBuf {
 /// [`RunError`] naming the file.
 pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
     let path = name_path(run);
-    let bytes = match crate::files::read_at_most(&path, MAX_BYTES) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        outcome => outcome.map_err(RunError::io("read", &path))?,
-    };
-    let malformed = |message: String| RunError::Malformed { path: path.clone(), line: None, message };
-    let name: String = serde_json::from_slice(&bytes)
-        .map_err(|error| malformed(format!("{error}; it should be a name such as \"baseline\", in quotes")))?;
-    check_name(&name).map_or(Ok(Some(name)), |wrong| Err(malformed(wrong)))
+    let Some(bytes) = read_if_there(&path, MAX_BYTES)? else { return Ok(None) };
+    let name = serde_json::from_slice(&bytes)
+        .map_err(|error| format!("{error}; it should be a name such as \"baseline\", in quotes"))
+        .and_then(|name: String| check_name(&name).map_or(Ok(name), Err));
+    name.map(Some).map_err(|wrong| RunError::malformed(&path, wrong))
 }
 
 /// Gives a run a display name; an empty one restores that of `run.toml`.
@@ -39,13 +36,10 @@ pub fn read_display_name(run: &Path) -> Result<Option<String>, RunError> {
 pub fn rename_run(run: &Path, name: &str) -> Result<(), RunError> {
     let (path, name) = (name_path(run), name.trim());
     if name.is_empty() {
-        return match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(RunError::io("remove", &path)(error)),
-            _ => Ok(()),
-        };
+        return remove_if_there(&path);
     }
     if let Some(message) = check_name(name) {
-        return Err(RunError::Malformed { path, line: None, message });
+        return Err(RunError::malformed(&path, message));
     }
     replace_file(&path, format!("{}\n", serde_json::Value::from(name)).as_bytes())
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::run::error::RunError;
+use crate::run::storage::durable::entries;
 
 /// Its presence marks a complete checkpoint.
 pub const CHECKPOINT_MARK: &str = "trainer.json";
@@ -25,15 +26,8 @@ pub fn checkpoint_step(name: &str) -> Option<u64> {
 /// # Errors
 /// [`RunError::Io`] if the folder exists but cannot be read.
 pub fn list_checkpoints(run: &Path) -> Result<Vec<u64>, RunError> {
-    let folder = run.join("checkpoints");
-    let entries = match std::fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RunError::io("read", &folder)(error)),
-    };
     let mut steps = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(RunError::io("read", &folder))?;
+    for entry in entries(&run.join("checkpoints"))? {
         if let Some(step) = checkpoint_step(&entry.file_name().to_string_lossy())
             && entry.path().join(CHECKPOINT_MARK).is_file()
         {
