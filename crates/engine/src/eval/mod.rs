@@ -1,9 +1,8 @@
-//! Evals and requested completions: prompts are prepared, completions sampled and scored, one record each.
+//! Evals: completions of held-out prompts are sampled and scored, one record each.
 
 #[cfg(feature = "parity")]
 mod candle_parity; // the same log-probs by another implementation
 mod guard; // what a model should not forget
-mod sample; // one prompt's completions for a user
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::policy::{Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, Prompt, Question, Turn};
@@ -13,15 +12,12 @@ use crate::score::Scorer;
 
 #[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
-pub use guard::{GuardPrompt, guard_exact, guard_log_probs, guard_requests, prepare_guard};
-pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
+pub use guard::{GuardPrompt, prepare_guard};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
-    #[error("{0}")]
-    Text(#[from] crate::text::TextError),
     #[error("{0}")]
     Scorer(#[from] crate::score::ScorerErrors),
     #[error("a score cannot be written as JSON: {0}")]

@@ -195,7 +195,7 @@ mod tests {
         let found = of_three(true, |ranks| {
             let own = format!("of {}", ranks.rank());
             let all = ranks.exchange(own.clone()).unwrap();
-            let first = ranks.broadcast(|| Ok::<_, RankError>((own.clone(), f64::NAN))).unwrap();
+            let first = ranks.broadcast((own.clone(), f64::NAN)).unwrap();
             let gathered = ranks.gather(ranks.share(10)).unwrap();
             (all, first.0, first.1.is_nan(), ranks.any(ranks.rank() == 2).unwrap(), gathered)
         });

@@ -278,21 +278,16 @@ impl Ranks {
         found
     }
 
-    /// What rank 0 finds, on all ranks; the others do not compute it.
+    /// What rank 0 has, on all ranks; what the others have is of no use.
     ///
     /// # Errors
-    /// Those of `value` on rank 0; [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`].
-    pub fn broadcast<M, E>(&self, value: impl FnOnce() -> Result<M, E>) -> Result<M, E>
-    where
-        M: Serialize + DeserializeOwned,
-        E: From<RankError>,
-    {
+    /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`].
+    pub fn broadcast<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<M, RankError> {
         if self.rank > 0 {
-            return Ok(self.receive()?);
+            return self.receive();
         }
-        let value = value()?;
-        self.links.iter().try_for_each(|link| link.send(&value))?;
-        Ok(value)
+        self.links.iter().try_for_each(|link| link.send(&own))?;
+        Ok(own)
     }
 
     /// What each rank has, in their order, on rank 0; nothing on the others.
@@ -321,8 +316,7 @@ impl Ranks {
     /// # Errors
     /// As [`Ranks::gather`].
     pub fn exchange<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
-        let all = self.gather(own)?;
-        self.broadcast(|| Ok(all))
+        self.broadcast(self.gather(own)?)
     }
 
     /// The sum over all ranks, added in their order.
@@ -353,7 +347,8 @@ impl Ranks {
     /// As [`Ranks::gather`]; without NCCL, or what it says.
     pub fn join(&self, device: &Device) -> Result<(), RankError> {
         if self.size > 1 && !device.is_cpu() {
-            let id = self.broadcast(|| Ok::<_, RankError>(Communicator::new_id()?))?;
+            let own = if self.rank == 0 { Communicator::new_id()? } else { Vec::new() };
+            let id = self.broadcast(own)?;
             let place = (self.rank, self.size);
             let joined = Communicator::join(&id, place, device, &|| self.keep_waiting().is_ok());
             let joined = joined.map_err(|error| self.explained(error))?;

@@ -153,10 +153,14 @@ struct Finding {
     level: &'static str,
     value: f64,
     sentence: String,
-    suggestion: String,
+    suggestion: &'static str,
 }
 
 impl Finding {
+    fn warning(rule: &'static str, value: f64, sentence: String, suggestion: &'static str) -> Self {
+        Self { rule, level: "warning", value, sentence, suggestion }
+    }
+
     fn grade(&self) -> Grade {
         (self.level, (self.rule == VALUE_DRIFT).then_some(self.value))
     }
@@ -268,21 +272,19 @@ impl Alerts {
         let has_collapsed = history.len() == WINDOW && history.iter().all(|step| has_collapsed(step, first, is_active));
         let now = history.last().filter(|_| has_collapsed)?;
         let described = description(now, first, self.frequent_answer.as_deref());
-        Some(Finding {
-            rule: COLLAPSED,
-            level: "warning",
-            value: get(now, "reward"),
-            sentence: format!("The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient."),
-            suggestion: "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\")."
-                .to_owned(),
-        })
+        Some(Finding::warning(
+            COLLAPSED,
+            get(now, "reward"),
+            format!("The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient."),
+            "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\").",
+        ))
     }
 
     fn changes(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
         let findings = self.findings(config);
         let mut alerts = Vec::new();
-        let passed: Vec<&'static str> =
-            self.standing.keys().copied().filter(|rule| findings.iter().all(|finding| finding.rule != *rule)).collect();
+        let violated: Vec<&str> = findings.iter().map(|finding| finding.rule).collect();
+        let passed: Vec<&str> = self.standing.keys().copied().filter(|rule| !violated.contains(rule)).collect();
         for rule in passed {
             let level = self.standing.remove(rule).map_or("info", |(level, _)| level).to_owned();
             let sentence = format!("{} resolved.", alert_name(rule));
@@ -292,7 +294,7 @@ impl Alerts {
             let grade = finding.grade();
             let Finding { rule, level, value, sentence, suggestion } = finding;
             if self.standing.insert(rule, grade) != Some(grade) {
-                let (rule, level) = (rule.to_owned(), level.to_owned());
+                let (rule, level, suggestion) = (rule.to_owned(), level.to_owned(), suggestion.to_owned());
                 alerts.push(Alert { rule, level, step, value: Some(value), sentence, suggestion, cleared: false });
             }
         }
@@ -328,7 +330,7 @@ fn not_finite(history: &[Metrics]) -> Option<Finding> {
         level: "error",
         value: *value,
         sentence: format!("{name} is not finite{effect}."),
-        suggestion: suggestion.to_owned(),
+        suggestion: suggestion,
     })
 }
 
@@ -346,7 +348,7 @@ fn zero_variance_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Fi
             percent_short(share),
             config.kl_beta
         ),
-        suggestion: "Set kl_beta = 0, or dynamic_sampling = true.".to_owned(),
+        suggestion: "Set kl_beta = 0, or dynamic_sampling = true.",
     })
 }
 
@@ -376,68 +378,49 @@ fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
         level: "info",
         value: 1.0,
         sentence: format!("All groups earn the full reward in the last {EQUAL_STEPS} steps: {sentence}"),
-        suggestion: suggestion.to_owned(),
+        suggestion: suggestion,
     })
 }
 
 fn all_below_max(history: &[Metrics]) -> Option<Finding> {
     // A guided answer is a gradient.
     let is_guided = latest(history, EQUAL_STEPS).iter().any(|step| get(step, "groups/frac_guided") > 0.0);
-    (!is_guided && in_a_row(history, "groups/frac_all_worst")).then(|| Finding {
-        rule: "all_worst",
-        level: "warning",
-        value: 1.0,
-        sentence: format!(
+    (!is_guided && in_a_row(history, "groups/frac_all_worst")).then(|| Finding::warning("all_worst", 1.0, format!(
             "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
-        ),
-        suggestion: "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt."
-            .to_owned(),
-    })
+        ), "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt."))
 }
 
 fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
     let truncated = mean(latest(history, WINDOW), "completions/clipped_ratio");
-    (truncated > MAX_TRUNCATED).then(|| Finding {
-        rule: "clipped_completions",
-        level: "warning",
-        value: truncated,
-        sentence: format!(
-            "{} of the completions are truncated at {} tokens and scored as they are.",
-            percent_short(truncated),
-            config.max_completion_tokens
-        ),
-        suggestion: "Raise max_completion_tokens, or set overlong_masking = true.".to_owned(),
+    (truncated > MAX_TRUNCATED).then(|| {
+        Finding::warning(
+            "clipped_completions",
+            truncated,
+            format!(
+                "{} of the completions are truncated at {} tokens and scored as they are.",
+                percent_short(truncated),
+                config.max_completion_tokens
+            ),
+            "Raise max_completion_tokens, or set overlong_masking = true.",
+        )
     })
 }
 
 fn think_leaks(history: &[Metrics]) -> Option<Finding> {
     let leaks = mean(latest(history, WINDOW), "failures/think_leak");
-    (leaks > MAX_THINK_LEAKS).then(|| Finding {
-        rule: "think_leak",
-        level: "warning",
-        value: leaks,
-        sentence: format!(
+    (leaks > MAX_THINK_LEAKS).then(|| Finding::warning("think_leak", leaks, format!(
             "{} of the completions pass unfinished reasoning to the scorer: their reward says nothing about the answer.",
             percent_short(leaks)
-        ),
-        suggestion: "Set thinking = false in task.toml, or raise max_completion_tokens until the block closes.".to_owned(),
-    })
+        ), "Set thinking = false in task.toml, or raise max_completion_tokens until the block closes."))
 }
 
 fn imbalanced_ranks(history: &[Metrics]) -> Option<Finding> {
     let steps = latest(history, WINDOW);
     let is_known = steps.len() == WINDOW && steps.iter().all(|metrics| metrics.contains_key("ranks/imbalance"));
     let imbalance = mean(steps, "ranks/imbalance");
-    (is_known && imbalance > MAX_IMBALANCE).then(|| Finding {
-        rule: "rank_imbalance",
-        level: "warning",
-        value: imbalance,
-        sentence: format!(
+    (is_known && imbalance > MAX_IMBALANCE).then(|| Finding::warning("rank_imbalance", imbalance, format!(
             "In the last {WINDOW} steps one rank had {imbalance:.1} times an even share of the tokens: the others waited for it.",
-        ),
-        suggestion: "Raise prompt_groups_per_step or completions_per_prompt, or resume with fewer ranks (--ranks)."
-            .to_owned(),
-    })
+        ), "Raise prompt_groups_per_step or completions_per_prompt, or resume with fewer ranks (--ranks)."))
 }
 
 fn slow_rank(history: &[Metrics]) -> Option<Finding> {
@@ -448,48 +431,38 @@ fn slow_rank(history: &[Metrics]) -> Option<Finding> {
             && metrics.get("ranks/slowdown").is_some_and(|slowdown| *slowdown >= SLOW)
     };
     let slowdown = mean(steps, "ranks/slowdown");
-    (steps.len() == WINDOW && steps.iter().all(is_slow)).then(|| Finding {
-        rule: "slow_rank",
-        level: "warning",
-        value: slowdown,
-        sentence: format!(
+    (steps.len() == WINDOW && steps.iter().all(is_slow)).then(|| Finding::warning("slow_rank", slowdown, format!(
             "Rank {rank} took {slowdown:.2} times as long as the others for as many tokens in the last {WINDOW} steps, and all wait for it."
-        ),
-        suggestion: "Look for other processes on its device, and at its clocks and temperature (nvidia-smi); resume without that GPU or node."
-            .to_owned(),
-    })
+        ), "Look for other processes on its device, and at its clocks and temperature (nvidia-smi); resume without that GPU or node."))
 }
 
 /// The references of the guard prompts became less likely, by more than chance.
 fn forgetting((_, change): &(Guard, Option<Interval>)) -> Option<Finding> {
     let change = change.filter(|change| change.high < -FORGOTTEN)?;
-    Some(Finding {
-        rule: "forgetting",
-        level: "warning",
-        value: change.estimate,
-        sentence: format!(
+    Some(Finding::warning(
+        "forgetting",
+        change.estimate,
+        format!(
             "The guard prompts lost {:.3} nats/token [{:.3}, {:.3}] since step 0: the model forgets what they ask.",
             -change.estimate, -change.high, -change.low
         ),
-        suggestion: "Lower learning_rate, raise kl_beta, or take an earlier checkpoint.".to_owned(),
-    })
+        "Lower learning_rate, raise kl_beta, or take an earlier checkpoint.",
+    ))
 }
 
 /// The classic hack of a format reward: answers keep their form and lose their values.
 fn value_drift((best, now): (Level, Level)) -> Finding {
-    Finding {
-        rule: VALUE_DRIFT,
-        level: "warning",
-        value: now.exact,
-        sentence: format!(
+    Finding::warning(
+        VALUE_DRIFT,
+        now.exact,
+        format!(
             "Exact match fell from {} at its best to {} while {} of completions are valid: the model learns the form at the expense of the values.",
             percent_short(best.exact),
             percent_short(now.exact),
             percent_short(now.valid)
         ),
-        suggestion: "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and start from an earlier checkpoint (--model RUN@STEP)."
-            .to_owned(),
-    }
+        "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and start from an earlier checkpoint (--model RUN@STEP).",
+    )
 }
 
 #[cfg(test)]

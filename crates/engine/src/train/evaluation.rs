@@ -50,12 +50,14 @@ pub(super) fn run_eval(trainer: &Trainer, record: &mut Record<'_>, which: RunEva
         let recorded = recorder.history()?.evals.get(&which.key());
         Ok(recorded.filter(|eval| trainer.run.path().join(&eval.file).is_file()).cloned())
     })?;
-    let is_recorded = trainer.ranks.broadcast(|| Ok::<_, TrainError>(recorded.is_some()))?;
+    let is_recorded = trainer.ranks.broadcast(recorded.is_some())?;
     let eval = if is_recorded { recorded } else { sample_and_record(trainer, record, which)? };
-    record.on_rank_0(|recorder| {
-        let alerts = eval.as_ref().map(|eval| recorder.alerts.observe_eval(eval, &trainer.config));
-        alerts.into_iter().flatten().try_for_each(|alert| recorder.event(alert))
-    })?;
+    if let Some(eval) = &eval {
+        record.on_rank_0(|recorder| {
+            let alerts = recorder.alerts.observe_eval(eval, &trainer.config);
+            recorder.events(alerts)
+        })?;
+    }
     Ok(eval)
 }
 

@@ -10,8 +10,7 @@ use super::recorder::Record;
 use super::rollout_order::{StepPlan, prompts_at};
 use super::trainer::Trainer;
 use crate::config::Method;
-use crate::policy::{PolicyVersion, Prompt, Question, render};
-use crate::rollout::Request;
+use crate::policy::{PolicyVersion, Prompt, render};
 use crate::score::{Tier, reference_answer};
 use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
 
@@ -82,15 +81,13 @@ struct Share {
 
 fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut unanswered) = (Vec::new(), Vec::new());
-    for (step, position, prompt) in prompts_at(trainer, std::slice::from_ref(plan)) {
-        let prompt = &trainer.prompts.train[prompt];
+    for planned in prompts_at(trainer, std::slice::from_ref(plan)) {
+        let prompt = &trainer.prompts.train[planned.prompt];
         match own_examples(trainer, prompt) {
             Err(TrainError::NoAnswer { .. })
                 if trainer.config.method == Method::SftGrpo && prompt.row.turn_count() == 1 =>
             {
-                let samples = trainer.config.completions_per_prompt;
-                let request = Request::new(prompt.token_ids.clone(), position, step, samples);
-                unanswered.push(Question { prompt, request });
+                unanswered.push(planned.question(trainer));
             }
             own => examples.extend(own?),
         }

@@ -7,10 +7,9 @@ use std::time::Instant;
 use super::TrainError;
 use super::checkpointing::leave;
 use super::rank::{Begin, load_and_train};
-use super::rank_steps::LatestReading;
 use super::recorder::{Listener, Record, Recorder};
 use super::report::Report;
-use super::run_loop::LoopEnd;
+use super::run_loop::Ended;
 use super::setup::Setup;
 use crate::checkpoint;
 use crate::kernels::device::Engine;
@@ -35,21 +34,6 @@ pub enum RankSource {
     Launched(Ranks),
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ended {
-    Finished(Box<Report>),
-    /// Stopped by request after this step; can be resumed.
-    Interrupted {
-        step: u64,
-    },
-    /// Stopped at once, before an eval, or while the disk was full; can be resumed from the last checkpoint.
-    CutShort {
-        /// The step of that checkpoint; `None` before the first one.
-        resumes_from: Option<u64>,
-        cause: String,
-    },
-}
-
 /// Trains a run as `worker`, from its last checkpoint or from the start, and handles requests between steps. A stop
 /// after a step saves first; a stop at once interrupts within a decode step or a micro-batch. A full disk pauses the
 /// run.
@@ -65,8 +49,7 @@ pub fn train(
     listener: Listener<'_>,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
-    let reading = LatestReading::unknown(engine);
-    let mut record = Record::of_rank_0(Recorder::open(worker, listener)?, reading);
+    let mut record = Record::new(Some(Recorder::open(worker, listener)?), engine);
     let setup = set_up(run, run_folders, engine, source);
     let result = setup.and_then(|(setup, ranks)| compute(run, setup, ranks, worker, &mut record));
     // Nothing may be written into a lost folder.
@@ -81,6 +64,7 @@ pub fn train(
         }
         ended => ended,
     };
+    record.stop_watching();
     let recorded = record.on_rank_0(|recorder| record_end(recorder, worker, &result, start));
     match result {
         // The error of an end event on a full disk would hide the result.
@@ -126,7 +110,7 @@ fn compute(
     let (resumed_from, path) = (setup.resumed_from, run.path().to_owned());
     let has_recovered = record.on_rank_0(|recorder| Ok(!recorder.history()?.collapses.is_empty()))?;
     // The others begin to load the model.
-    ranks.broadcast(|| Ok::<_, TrainError>(Begin { run: path, resumed_from, has_recovered }))?;
+    ranks.broadcast(Begin { run: path, resumed_from, has_recovered })?;
     let (controls, is_lost) = (worker.controls().clone(), ranks.loss());
     let is_stopped = move || controls.stop_requested() == Some(Stop::Now);
     let ranks = Rc::new(ranks.until(is_stopped.clone()));
@@ -142,11 +126,10 @@ fn compute(
     record.phase(resumed_from.unwrap_or(0), "load")?;
     let result = load_and_train(run, setup, &ranks, has_recovered, record);
     // Wherever it was noticed: work is cancelled when a rank is lost, too.
-    let end = result.map_err(|error| ranks.check().map_or_else(TrainError::Rank, |()| error))?;
-    Ok(match end {
-        LoopEnd::Finished(report) => Ended::Finished(report.unwrap_or_default()),
-        LoopEnd::Interrupted { step } => Ended::Interrupted { step },
-    })
+    if result.is_err() {
+        ranks.check()?;
+    }
+    result
 }
 
 /// Records the end, and what came too late.
@@ -161,7 +144,6 @@ fn record_end(
     if let Some(unsaved) = unsaved {
         cause = format!("{cause}; {unsaved}");
     }
-    recorder.stop_watching();
     let too_late = record_requests(worker, recorder);
     let (status, step, seconds) =
         (status.name().to_owned(), recorder.requests.last_step, start.elapsed().as_secs_f64());
