@@ -98,7 +98,11 @@ struct Welcome {
 }
 
 /// A rank that has come to rank 0.
-type Peer = (Link, Location);
+struct Peer {
+    rank: usize,
+    link: Link,
+    location: Location,
+}
 
 /// Where a rank computes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,15 +117,9 @@ struct Location {
 impl Location {
     /// Of this process.
     fn own(gpu: &str) -> Self {
-        let processors = rustix::thread::sched_getaffinity(None).map_or_else(
-            |_| Vec::new(),
-            |set| {
-                (0..rustix::thread::CpuSet::MAX_CPU)
-                    .filter(|number| set.is_set(*number))
-                    .map(|number| number as u32)
-                    .collect()
-            },
-        );
+        let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
+        let may_run = |number: &u32| set.is_set(*number as usize);
+        let processors = (0..rustix::thread::CpuSet::MAX_CPU as u32).filter(may_run).collect();
         Self { host: host_name(), processors, gpu: gpu.to_owned() }
     }
 
@@ -170,14 +168,18 @@ impl Ranks {
         if size <= 1 {
             return Ok(Self::alone());
         }
-        let (peers, processes) = Processes::start(size, arguments)?;
+        let mut processes = Processes::default();
+        let peers = processes.start(size, arguments)?;
         Ok(Self { _processes: processes, ..Self::first(peers, "")? })
     }
 
     /// Rank 0 of these. `gpu`: the UUID of this process's own.
     fn first(peers: Vec<Peer>, gpu: &str) -> Result<Self, RankError> {
-        let (links, others): (Vec<Link>, Vec<Location>) = peers.into_iter().unzip();
-        let locations: Vec<Location> = std::iter::once(Location::own(gpu)).chain(others).collect();
+        let (mut links, mut locations) = (Vec::new(), vec![Location::own(gpu)]);
+        for peer in peers {
+            links.push(peer.link);
+            locations.push(peer.location);
+        }
         check_gpus(&locations)?;
         Ok(Self { size: locations.len(), links, locations, ..Self::alone() })
     }
@@ -240,15 +242,14 @@ impl Ranks {
 
     /// The ranks, `rank` included, that share its processors.
     fn ranks_per_host(&self, rank: usize) -> usize {
-        let ranks_per_host =
-            |own: &Location| self.locations.iter().filter(|other| own.shares_processors(other)).count();
-        self.locations.get(rank).map_or(1, ranks_per_host).max(1)
+        let Some(own) = self.locations.get(rank) else { return 1 };
+        self.locations.iter().filter(|other| own.shares_processors(other)).count().max(1)
     }
 
     /// Whether a rank is gone, for work that should end then.
     pub fn loss(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let lost: Vec<Arc<Lost>> = self.links.iter().map(Link::lost).collect();
-        move || lost.iter().any(|lost| lost.is_known())
+        move || lost.iter().map(Arc::as_ref).any(Lost::is_known)
     }
 
     /// # Errors
@@ -271,11 +272,20 @@ impl Ranks {
         self.waited_seconds.take()
     }
 
-    fn waiting<T>(&self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let found = work();
+    /// Counts the time since `start`, in which this rank waited for what it has `found`.
+    fn waited<T>(&self, start: Instant, found: T) -> T {
         self.waited_seconds.set(self.waited_seconds.get() + start.elapsed().as_secs_f64());
         found
+    }
+
+    /// Waits for a message.
+    fn message<M: DeserializeOwned>(&self, link: &Link) -> Result<M, RankError> {
+        self.waited(Instant::now(), link.receive(|| self.keep_waiting()))
+    }
+
+    /// Waits for bytes.
+    fn bytes(&self, link: &Link) -> Result<Vec<u8>, RankError> {
+        self.waited(Instant::now(), link.receive_bytes(|| self.keep_waiting()))
     }
 
     /// What rank 0 has, on all ranks; what the others have is of no use.
@@ -308,7 +318,7 @@ impl Ranks {
             self.links[0].send(own)?;
             return Ok(Vec::new());
         }
-        self.waiting(|| self.links.iter().map(|link| link.receive(|| self.keep_waiting())).collect())
+        self.links.iter().map(|link| self.message(link)).collect()
     }
 
     /// What each rank has, in their order, on all of them.
@@ -386,7 +396,7 @@ impl Ranks {
     /// # Errors
     /// [`RankError::Lost`].
     pub fn receive<M: DeserializeOwned>(&self) -> Result<M, RankError> {
-        self.waiting(|| self.links[0].receive(|| self.keep_waiting()))
+        self.message(&self.links[0])
     }
 
     /// Sends rank 0 bytes.

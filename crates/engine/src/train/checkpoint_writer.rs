@@ -31,7 +31,10 @@ pub(super) struct CheckpointWriter {
 }
 
 /// A checkpoint with the result of the thread's attempt to complete it.
-pub(super) type Completed = (Box<PendingCheckpoint>, Result<(), TrainError>);
+pub(super) struct Completed {
+    pub(super) checkpoint: Box<PendingCheckpoint>,
+    pub(super) result: Result<(), TrainError>,
+}
 
 #[derive(Debug)]
 struct WriterThread {
@@ -85,7 +88,7 @@ impl CheckpointWriter {
             drop(made);
             for mut checkpoint in received {
                 let result = checkpoint.proceed();
-                if done.send((checkpoint, result)).is_err() {
+                if done.send(Completed { checkpoint, result }).is_err() {
                     return;
                 }
             }

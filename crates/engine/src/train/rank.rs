@@ -91,8 +91,8 @@ pub(super) fn load_and_train(
     has_recovered: bool,
     record: &mut Record<'_>,
 ) -> Result<Ended, TrainError> {
-    let model_digest = setup.start.digest.clone();
-    let (mut trainer, resumed_from) = Trainer::load(run, setup, Rc::clone(ranks), has_recovered)?;
+    let (model_digest, resumed_from) = (setup.start.digest.clone(), setup.resumed_from);
+    let mut trainer = Trainer::load(run, setup, Rc::clone(ranks), has_recovered)?;
     if ranks.size() > 1 {
         let all = ranks.gather(Loaded::new(&trainer, model_digest)?)?;
         for (rank, other) in all.iter().enumerate() {
