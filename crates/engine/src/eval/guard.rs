@@ -23,11 +23,11 @@ pub struct GuardPrompt {
 /// [`PromptError`] naming file, line and row.
 pub fn prepare_guard(task: &Task, tokenizer: &Tokenizer, lengths: Lengths) -> Result<Vec<GuardPrompt>, PromptError> {
     let label = task.prompts.guard.as_ref().map_or_else(String::new, |file| task.label(file));
-    let prepared = guard_rows(task)?.into_iter().map(|row| {
+    let (mut prompts, thinking) = (Vec::new(), thinking_of(task));
+    for row in guard_rows(task)? {
         let place = format!("{label} line {} (`{}`)", row.line, row.id);
         let failed = |source| PromptError::Text { place: place.clone(), source };
         let mut reference = tokenizer.encode(&row.reference).map_err(failed)?;
-        let thinking = thinking_of(task);
         let (prompt, answer) = if row.messages.is_empty() {
             // The first token has none before it.
             let rest = reference.split_off(1.min(reference.len()));
@@ -41,7 +41,7 @@ pub fn prepare_guard(task: &Task, tokenizer: &Tokenizer, lengths: Lengths) -> Re
         if prompt.len() > lengths.prompt_limit() {
             return Err(PromptError::TooLong { place, tokens: prompt.len(), lengths });
         }
-        Ok(GuardPrompt { prompt, reference, answer })
-    });
-    prepared.collect()
+        prompts.push(GuardPrompt { prompt, reference, answer });
+    }
+    Ok(prompts)
 }

@@ -74,7 +74,8 @@ impl Policy {
     /// As [`generate`].
     pub fn rollout(&self, version: PolicyVersion, requests: &[Request], sampling: &Sampling) -> Result<RolloutOutput> {
         let (model, adapters) = self.model_of(version);
-        let smaller = || self.memory.halve(requests.iter().map(|request| request.samples).sum());
+        let completions = requests.iter().map(|request| request.samples).sum();
+        let smaller = || self.memory.halve(completions);
         let sample = || generate(model, adapters, requests, sampling, &self.memory, &self.threads);
         let before = self.memory.halvings();
         let mut generated = retry(|| _ = self.engine.trim_memory(), smaller, sample)?;

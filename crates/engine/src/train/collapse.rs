@@ -64,8 +64,10 @@ pub(super) fn recover(trainer: &mut Trainer, record: &mut Record<'_>, collapse: 
 
 /// The last checkpoint after which a step had a mixed group, else the start, whose adapters change nothing.
 fn last_informative(kept: &[u64], history: &RunState, trainable: Trainable) -> Option<u64> {
-    let mixed = history.metrics.get("groups/frac_mixed");
-    let is_informative = |step: &&u64| mixed.and_then(|mixed| mixed.at(**step + 1)) > Some(0.0);
-    let start = kept.first().filter(|step| **step == 0 && trainable != Trainable::Full);
-    kept.iter().rev().find(is_informative).filter(|step| **step > 0).or(start).copied()
+    if let Some(mixed) = history.metrics.get("groups/frac_mixed")
+        && let Some(step) = kept.iter().rev().find(|step| **step > 0 && mixed.at(**step + 1) > Some(0.0))
+    {
+        return Some(*step);
+    }
+    kept.first().filter(|step| **step == 0 && trainable != Trainable::Full).copied()
 }

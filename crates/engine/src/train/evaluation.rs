@@ -46,10 +46,8 @@ pub(super) fn run_eval(trainer: &Trainer, record: &mut Record<'_>, which: RunEva
     if trainer.prompts.set(which.set).is_empty() {
         return Ok(None);
     }
-    let recorded = record.on_rank_0(|recorder| {
-        let recorded = recorder.history()?.evals.get(&which.key());
-        Ok(recorded.filter(|eval| trainer.run.path().join(&eval.file).is_file()).cloned())
-    })?;
+    let recorded = record.on_rank_0(|recorder| Ok(recorder.history()?.evals.get(&which.key()).cloned()))?;
+    let recorded = recorded.filter(|eval| trainer.run.path().join(&eval.file).is_file());
     let is_recorded = trainer.ranks.broadcast(recorded.is_some())?;
     let eval = if is_recorded { recorded } else { sample_and_record(trainer, record, which)? };
     if let Some(eval) = &eval {

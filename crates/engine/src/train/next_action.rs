@@ -48,9 +48,9 @@ impl<'a> Requests<'a> {
     }
 
     /// Answers the request that all ranks have carried out, if a user asked for it.
-    pub(super) fn answer(&mut self, answer: &Answer) {
-        if let Some(id) = self.answering.take() {
-            self.worker.controls().answer(id, answer);
+    pub(super) fn answer(&mut self, answer: Option<Answer>) {
+        if let (Some(answer), Some(id)) = (answer, self.answering.take()) {
+            self.worker.controls().answer(id, &answer);
         }
     }
 }

@@ -164,10 +164,16 @@ impl<'a> Record<'a> {
         let reports = ranks.gather(RankReport { statistics: update.statistics, step })?;
         trainer.finish_step(update.applied == Some(StepOutcome::NotFinite), seconds);
         let entropy = self.on_rank_0(|recorder| {
-            let entropy = metrics.get("completions/entropy").copied();
-            reports.iter().skip(1).for_each(|report| update.statistics.add(report.statistics));
-            let ranks = reports.into_iter().map(|report| report.step);
-            let ranks = if trainer.ranks.size() > 1 { ranks.collect() } else { Vec::new() };
+            let (entropy, mut ranks) = (metrics.get("completions/entropy").copied(), Vec::new());
+            for (rank, report) in reports.into_iter().enumerate() {
+                if rank > 0 {
+                    update.statistics.add(report.statistics);
+                }
+                ranks.push(report.step);
+            }
+            if trainer.ranks.size() == 1 {
+                ranks.clear();
+            }
             recorder.finish_step(trainer, &update, metrics, ranks)?;
             Ok(entropy)
         })?;
@@ -400,7 +406,10 @@ impl<'a> Recorder<'a> {
                 advantage,
             });
         }
-        let append = |recorder: &mut Self| recorder.rollouts.as_mut().map(|writer| writer.append(&record)).transpose();
+        let append = |recorder: &mut Self| match &mut recorder.rollouts {
+            Some(rollouts) => rollouts.append(&record).map(Some),
+            None => Ok(None),
+        };
         let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else { return Ok(()) };
         self.event(events::Group { file: place.file, line: place.line, ..event })
     }

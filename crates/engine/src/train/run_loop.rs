@@ -78,7 +78,7 @@ pub(super) fn run_loop(
             Next::Finish { cause } => break cause,
         };
         record.on_rank_0(|recorder| {
-            answer.iter().for_each(|answer| recorder.requests.answer(answer));
+            recorder.requests.answer(answer);
             Ok(())
         })?;
     };

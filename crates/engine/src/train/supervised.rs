@@ -25,11 +25,11 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     let mut update = StepUpdate::begin(trainer);
     let positions = trainer.take_positions(trainer.config.prompt_groups_per_step as u64);
     let examples = examples(trainer, &StepPlan { step, positions }.share(&trainer.ranks))?;
-    let lengths = || examples.iter().map(|example| example.prompt.len() + example.completion.len());
-    let trained_tokens = lengths().sum();
+    let lengths: Vec<usize> = examples.iter().map(|example| example.prompt.len() + example.completion.len()).collect();
+    let trained_tokens = lengths.iter().sum();
     let found = trainer.ranks.exchange(Share {
         examples: examples.len(),
-        longest: lengths().max().unwrap_or(0),
+        longest: lengths.into_iter().max().unwrap_or(0),
         trained_tokens,
         loss_tokens: examples.iter().map(|example| example.completion.len()).sum(),
     })?;
@@ -40,11 +40,11 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     }
     let longest_sequence = found.iter().map(|share| share.longest).max().unwrap_or(0);
     let extent = Extent { longest_sequence, all: longest_sequence * all };
-    let policy = &trainer.policy;
+    let (policy, loss_tokens) = (&trainer.policy, sum(|share| share.loss_tokens));
     let (gradient, loss) = trainer.shrink_together(extent, || {
         let shape = trainer.shape.get();
         let settings = SupervisedSettings {
-            loss_tokens: sum(|share| share.loss_tokens),
+            loss_tokens,
             tokens_per_micro_batch: shape.tokens_per_micro_batch,
             recompute: shape.recompute,
         };
