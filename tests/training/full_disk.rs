@@ -61,7 +61,7 @@ fn filled(
             }
         });
         let mut filled = Some(filled);
-        work_asked(run, |event, _| {
+        work_asked(run, |event| {
             if at(event)
                 && let Some(filled) = filled.take()
             {

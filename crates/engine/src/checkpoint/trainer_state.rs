@@ -114,9 +114,6 @@ impl Contents {
     }
 
     /// Writes the checkpoint of a start whose weights are all those of the base, without them.
-    ///
-    /// # Errors
-    /// As [`Contents::write`].
     pub fn write_start(&self, folder: &Path) -> Result<u64, CheckpointError> {
         self.write_with(folder, &TrainerState { base_parameters: self.count(), ..self.state.clone() }, |_| Ok(()))
     }

@@ -30,9 +30,6 @@ pub struct ScoredRows<'a> {
 impl Policy {
     /// As [`Self::rollout`]; a scorer that runs programs begins with the completions that end first, so that it has few
     /// to answer afterwards, and so does one whose scores a `watcher` wants.
-    ///
-    /// # Errors
-    /// As [`Self::rollout`].
     pub fn rollout_while_scoring(
         &self,
         version: PolicyVersion,

@@ -69,9 +69,6 @@ impl Policy {
 
     /// Samples the completions of each request. When a GPU runs out of memory it is done again, after unused memory is
     /// released, then with ever fewer completions together in ever smaller caches.
-    ///
-    /// # Errors
-    /// As [`generate`].
     pub fn rollout(&self, version: PolicyVersion, requests: &[Request], sampling: &Sampling) -> Result<RolloutOutput> {
         let (model, adapters) = self.model_of(version);
         let completions = requests.iter().map(|request| request.samples).sum();

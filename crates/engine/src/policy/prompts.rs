@@ -86,9 +86,6 @@ pub fn prepare(
 }
 
 /// Prepares rows that were read from `label`.
-///
-/// # Errors
-/// As [`prepare`].
 pub fn prepare_rows(
     task: &Task,
     label: &str,

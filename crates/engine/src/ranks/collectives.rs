@@ -32,9 +32,6 @@ impl Ranks {
 
     /// This rank's part of the same sum, of as many equal ones as there are ranks. `own`, `[n]`, serves as memory and
     /// holds nothing of use any more.
-    ///
-    /// # Errors
-    /// As [`Ranks::all_reduce`].
     pub fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
         if self.size == 1 {
             return Ok(own.clone());
@@ -54,9 +51,6 @@ impl Ranks {
 
     /// Gives every rank the parts of all others, in place. `all`: `[n]`, f32, or on a GPU bf16, of which each rank has
     /// its own part.
-    ///
-    /// # Errors
-    /// As [`Ranks::all_reduce`].
     pub fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
         if self.size == 1 {
             return Ok(());

@@ -63,7 +63,8 @@ pub enum RankError {
 
 /// The ranks of a run, as one of them sees the others. A run of one rank is alone: it sends nothing and waits for nothing.
 ///
-/// All ranks call the same collective methods in the same order; the same number of ranks gives the same bits.
+/// All ranks call the same collective methods in the same order; the same number of ranks gives the same bits. What
+/// waits for others fails with [`RankError::Lost`], [`RankError::Failed`] or [`RankError::Cancelled`].
 pub struct Ranks {
     /// The number of this one.
     rank: usize,
@@ -289,9 +290,6 @@ impl Ranks {
     }
 
     /// What rank 0 has, on all ranks; what the others have is of no use.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`].
     pub fn broadcast<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<M, RankError> {
         if self.rank > 0 {
             return self.receive();
@@ -301,18 +299,12 @@ impl Ranks {
     }
 
     /// What each rank has, in their order, on rank 0; nothing on the others.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`].
     pub fn gather<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
         let others = self.gather_others(&own)?;
         Ok(if self.rank > 0 { others } else { std::iter::once(own).chain(others).collect() })
     }
 
     /// As [`Ranks::gather`], without what rank 0 itself has.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn gather_others<M: Serialize + DeserializeOwned>(&self, own: &M) -> Result<Vec<M>, RankError> {
         if self.rank > 0 {
             self.links[0].send(own)?;
@@ -322,25 +314,16 @@ impl Ranks {
     }
 
     /// What each rank has, in their order, on all of them.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn exchange<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
         self.broadcast(self.gather(own)?)
     }
 
     /// The sum over all ranks, added in their order.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn sum(&self, own: f64) -> Result<f64, RankError> {
         Ok(self.exchange(own)?.into_iter().sum())
     }
 
     /// Whether it is so on any rank.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn any(&self, own: bool) -> Result<bool, RankError> {
         Ok(self.exchange(own)?.contains(&true))
     }
@@ -384,25 +367,16 @@ impl Ranks {
     }
 
     /// Waits for bytes of another rank, as rank 0.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn receive_bytes_of(&self, rank: usize) -> Result<Vec<u8>, RankError> {
         self.links[rank - 1].receive_bytes(|| self.keep_waiting())
     }
 
     /// Waits for a message of rank 0.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`].
     pub fn receive<M: DeserializeOwned>(&self) -> Result<M, RankError> {
         self.message(&self.links[0])
     }
 
     /// Sends rank 0 bytes.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`].
     pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), RankError> {
         self.links[0].send_bytes(bytes)
     }

@@ -111,18 +111,16 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     let end = (step == trainer.total_steps).then_some(step);
     pending.event.removed = checkpoints_to_delete(&steps, trainer.config.keep_checkpoints, best, end);
     pending.to_remove.clone_from(&pending.event.removed);
-    let waits = pending.snapshot.is_none() || !reason.is_beside_training();
-    if !waits {
+    if pending.snapshot.is_none() {
+        let result = pending.proceed();
+        return complete(recorder, pending, result);
+    }
+    let is_beside_training = reason.is_beside_training();
+    if is_beside_training {
         pending.blocked = (begun.elapsed().as_secs_f64(), None);
     }
-    match recorder.saver.hand_over(pending) {
-        Err(mut pending) => {
-            let result = pending.proceed();
-            complete(recorder, pending, result)
-        }
-        Ok(()) if waits => collect(recorder, true),
-        Ok(()) => Ok(()),
-    }
+    recorder.saver.hand_over(pending)?;
+    if is_beside_training { Ok(()) } else { collect(recorder, true) }
 }
 
 /// Records a checkpoint that has become durable, or pauses the run if it could not be written; `wait` waits for it.
@@ -172,7 +170,7 @@ fn wait_for_space(
     recorder: &mut Recorder<'_>,
     pending: &PendingCheckpoint,
 ) -> Result<(), TrainError> {
-    if recorder.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
+    if recorder.disk.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
         // On a stop the write is attempted all the same, since a checkpoint that fits saves the step.
         let _ = recorder.wait_for_space(&pending.label(), pending.needed_bytes, false);
     }

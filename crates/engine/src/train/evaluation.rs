@@ -75,7 +75,7 @@ fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: RunEval)
         let eval = Eval { seconds: start.elapsed().as_secs_f64(), ..eval };
         recorder.event(eval.clone())?;
         // The next write says it too.
-        let _ = recorder.state().eval(None);
+        let _ = recorder.state.eval(None);
         // The eval has its answers; a log that stays is in nobody's way.
         let _ = watch.and_then(EvalWatch::into_kept).map(KeptAnswers::remove);
         Ok(Some(eval))
@@ -141,7 +141,7 @@ fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: RunEval) -> Result<E
     let progress =
         EvalProgress { step: Some(step), set: set_name, target, other_ranks: others, ..EvalProgress::default() };
     let is_scored = trainer.prompts.set(set).iter().all(|prompt| prompt.row.turn_count() == 1);
-    let state = recorder.state().clone();
+    let state = recorder.state.clone();
     // Of a full disk the worker's own next write says so.
     Ok(EvalWatch::new(progress, is_scored, kept, move |progress| _ = state.eval(Some(progress.clone()))))
 }

@@ -42,8 +42,9 @@ pub(super) struct Recorder<'a> {
     events: Arc<Mutex<EventWriter>>,
     rollouts: Option<RolloutWriter>,
     history: LiveState,
-    state: StateWriter,
-    disk: DiskGuard,
+    /// What `state.json` says.
+    pub(super) state: StateWriter,
+    pub(super) disk: DiskGuard,
     listener: Listener<'a>,
     pub(super) saver: CheckpointWriter,
     pub(super) alerts: Alerts,
@@ -246,10 +247,6 @@ impl<'a> Recorder<'a> {
         Ok(self.history.now()?)
     }
 
-    pub(super) fn free_bytes(&self) -> Option<u64> {
-        self.disk.free_bytes()
-    }
-
     /// Voids the records after `step`, which will be redone. Keeps the rollouts of `keep_steps` steps (0: all).
     pub(super) fn rewind(&mut self, step: u64, keep_steps: u64) -> Result<(), TrainError> {
         let lock = self.requests.worker.lock();
@@ -311,11 +308,6 @@ impl<'a> Recorder<'a> {
 
     pub(super) fn phase(&mut self, step: u64, phase: &str) -> Result<(), TrainError> {
         self.event(Phase { step, phase: phase.to_owned() })
-    }
-
-    /// What `state.json` says.
-    pub(super) fn state(&self) -> &StateWriter {
-        &self.state
     }
 
     pub(super) fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), TrainError> {

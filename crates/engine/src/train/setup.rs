@@ -74,9 +74,6 @@ impl Setup {
     }
 
     /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any.
-    ///
-    /// # Errors
-    /// As [`Setup::read`].
     pub(super) fn of(
         task: Task,
         config: TrainConfig,

@@ -14,7 +14,7 @@ use super::setup::Setup;
 use crate::checkpoint;
 use crate::kernels::device::Engine;
 use crate::ranks::Ranks;
-use crate::run::events::{Checkpoint, End, Recovered, Run};
+use crate::run::events::{Checkpoint, Collapse, End, Recovered, Run};
 use crate::run::{
     Answer, RunDirectory, RunFolders, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints,
     settings,
@@ -108,7 +108,9 @@ fn compute(
 ) -> Result<Ended, TrainError> {
     setup.share_processors(ranks.rendezvous()?)?;
     let (resumed_from, path) = (setup.resumed_from, run.path().to_owned());
-    let has_recovered = record.on_rank_0(|recorder| Ok(!recorder.history()?.collapses.is_empty()))?;
+    let settings = record.on_rank_0(|recorder| Ok(settings(run.path(), recorder.history()?)?))?;
+    let collapses = record.on_rank_0(|recorder| collapses_until(recorder, resumed_from))?;
+    let has_recovered = !collapses.is_empty();
     // The others begin to load the model.
     ranks.broadcast(Begin { run: path, resumed_from, has_recovered })?;
     let (controls, is_lost) = (worker.controls().clone(), ranks.loss());
@@ -116,9 +118,12 @@ fn compute(
     let ranks = Rc::new(ranks.until(is_stopped.clone()));
     setup.threads = setup.threads.until(move || is_stopped() || is_lost());
     record.on_rank_0(|recorder| {
-        let settings = settings(run.path(), recorder.history()?)?;
         setup.set_goal(&settings);
         recorder.requests.settings = settings;
+        for Collapse { step, learning_rate, .. } in collapses {
+            let changes = recorder.requests.settings.entry(step + 1).or_default();
+            changes.insert("learning_rate".to_owned(), learning_rate.into());
+        }
         recorder.requests.last_step = resumed_from.unwrap_or(0);
         record_start(run, &setup, recorder)
     })?;
@@ -130,6 +135,12 @@ fn compute(
         ranks.check()?;
     }
     result
+}
+
+/// The collapses from which the run had recovered by the checkpoint that it resumes from: later steps are void.
+fn collapses_until(recorder: &mut Recorder<'_>, resumed_from: Option<u64>) -> Result<Vec<Collapse>, TrainError> {
+    let collapses = recorder.history()?.collapses.iter();
+    Ok(collapses.filter(|collapse| Some(collapse.step) <= resumed_from).cloned().collect())
 }
 
 /// Records the end, and what came too late.
