@@ -41,34 +41,27 @@ pub fn greedy_questions(prompts: &[Prompt]) -> Vec<Question<'_>> {
     prompts.iter().zip(requests(prompts, EVAL_STEP, 1)).map(greedy).collect()
 }
 
-/// What an eval asks of every prompt.
-#[derive(Clone, Copy, Debug)]
-pub struct EvalInput<'a> {
-    pub prompts: &'a [Prompt],
-    pub constraints: Option<&'a TaskConstraints>,
-    /// Completions of each prompt.
-    pub samples: usize,
-}
-
-/// Samples and scores completions of every prompt, as `watch` sees; records are in prompt order.
+/// Samples and scores so many completions of every prompt, as `watch` sees; records are in prompt order.
 ///
 /// # Errors
 /// [`EvalError`].
 pub fn evaluate(
     policy: &Policy,
-    input: EvalInput<'_>,
+    prompts: &[Prompt],
+    constraints: Option<&TaskConstraints>,
+    samples: usize,
     settings: &ConverseSettings<'_>,
     watch: &mut EvalWatch<'_>,
 ) -> Result<Vec<EvalRecord>, EvalError> {
-    let mut questions = Vec::with_capacity(input.prompts.len());
-    for (prompt, mut request) in input.prompts.iter().zip(requests(input.prompts, EVAL_STEP, input.samples)) {
-        if let Some(constraints) = input.constraints {
+    let mut questions = Vec::with_capacity(prompts.len());
+    for (prompt, mut request) in prompts.iter().zip(requests(prompts, EVAL_STEP, samples)) {
+        if let Some(constraints) = constraints {
             request.constraint = Some(constraints.for_row(&prompt.row, &prompt.text)?);
         }
         questions.push(Question { prompt, request });
     }
     let Conversed { conversations, rollout_seconds, .. } = policy.converse(&questions, settings, Some(watch))?;
-    records(input.prompts, conversations, settings.scorer, rollout_seconds)
+    records(prompts, conversations, settings.scorer, rollout_seconds)
 }
 
 /// The records of conversations, in prompt order. `seconds`: of all of them.

@@ -19,7 +19,7 @@ use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, g
 use crate::run::RunFolders;
 use crate::score::{Scorer, Tier, rows_without_answer};
 use crate::task::Task;
-use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
+use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// What a configuration would train, in memory only.
 #[derive(Debug)]
@@ -242,20 +242,18 @@ impl Candidate {
     }
 
     /// Operations per second of a gradient over the sampled completions.
-    fn measure_training<'d>(
+    fn measure_training(
         &self,
-        requests: &'d [Request],
-        sampled: &'d [Vec<Completion>],
+        requests: &[Request],
+        sampled: &[Vec<Completion>],
         mean_prompt: f64,
         mean_completion: f64,
     ) -> Result<f64, TrainError> {
-        // Without zero advantages, so that no group is omitted.
-        let sample = |(index, completion)| PolicySample::on_policy(completion, if index % 2 == 0 { 1.0 } else { -1.0 });
-        let group = |(request, completions): (&'d Request, &'d Vec<Completion>)| PolicyGroup {
-            prompt: (&request.prompt).into(),
-            samples: completions.iter().enumerate().map(sample).collect(),
-        };
-        let groups: Vec<PolicyGroup<'_>> = requests.iter().zip(sampled).map(group).collect();
+        let groups: Vec<PolicyGroup<'_>> = requests
+            .iter()
+            .zip(sampled)
+            .map(|(request, group)| PolicyGroup::alternating(&request.prompt, group))
+            .collect();
         let completions = sampled.iter().flatten().count();
         let totals = StepTotals { sequences: completions, tokens: token_count(sampled) };
         let mut settings = policy_settings(&self.config, self.shape());

@@ -5,7 +5,7 @@ use super::gradient_shape::shrunk;
 use super::trainer::Trainer;
 use crate::rollout::{Completion, StopReason};
 use crate::run::events::Alert;
-use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
+use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// Computes forward and backward of one full micro-batch of the longest prompt with the longest completions, without
 /// updates or random numbers; in smaller shapes when memory runs out. Returns an alert if it has.
@@ -22,14 +22,14 @@ pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainErro
     let tokens = trainer.config.max_completion_tokens;
     let (token_ids, log_probs) = (vec![token; tokens], vec![-1.0; tokens]);
     let completion = Completion { token_ids, log_probs, stop: StopReason::Length };
+    let group = |samples| PolicyGroup::alternating(&prompt, std::iter::repeat_n(&completion, samples));
     trainer.shrink_together(trainer.extent(), || {
         let mut settings = trainer.policy_settings();
         settings.loss.kl_beta = 0.0;
         let most_tokens = settings.tokens_per_micro_batch.min(trainer.extent().all);
         let sizes = group_sizes(prompt.len(), tokens, trainer.config.completions_per_prompt, most_tokens);
         let sequences = sizes.iter().sum();
-        let groups: Vec<PolicyGroup<'_>> =
-            sizes.into_iter().map(|samples| group(&prompt, &completion, samples)).collect();
+        let groups: Vec<PolicyGroup<'_>> = sizes.into_iter().map(group).collect();
         let totals = StepTotals { sequences, tokens: sequences * tokens };
         policy_gradient(&trainer.policy.model, &groups, totals, &settings, &trainer.policy.threads)?;
         // Surfaces errors of asynchronous work, and frees its memory.
@@ -49,12 +49,6 @@ fn group_sizes(prompt: usize, completion: usize, together: usize, most_tokens: u
         sizes.push(rest.max(1));
     }
     sizes
-}
-
-/// The same completion so many times, with advantages other than 0.
-fn group<'a>(prompt: &'a [u32], completion: &'a Completion, samples: usize) -> PolicyGroup<'a> {
-    let sample = |index: usize| PolicySample::on_policy(completion, if index.is_multiple_of(2) { 1.0 } else { -1.0 });
-    PolicyGroup { prompt: prompt.into(), samples: (0..samples).map(sample).collect() }
 }
 
 #[cfg(test)]
