@@ -133,6 +133,10 @@ fn share(conditions: impl Iterator<Item = bool>) -> f64 {
     mean(conditions.map(|condition| f64::from(u8::from(condition))))
 }
 
+fn signal_share(signals: &[GroupSignal], expected: &[GroupSignal]) -> f64 {
+    share(signals.iter().map(|signal| expected.contains(signal)))
+}
+
 fn sampled_rewards(group: &GroupTurn<'_>) -> Vec<f64> {
     group.sampled().map(|answer| answer.score.reward).collect()
 }
@@ -141,14 +145,13 @@ fn rewards(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
     let rewards: Vec<Vec<f64>> = groups.iter().map(sampled_rewards).collect();
     found.add("reward", mean_reward(rewards.iter().flatten().copied()));
     found.add("reward_std", mean(rewards.iter().map(|rewards| mean_and_deviation(rewards).1)));
-    let signals = groups.iter().copied().map(GroupTurn::signal);
-    let share_of = |expected: &[GroupSignal]| share(signals.clone().map(|signal| expected.contains(&signal)));
+    let signals: Vec<GroupSignal> = groups.iter().copied().map(GroupTurn::signal).collect();
     found.add("groups/frac_guided", share(groups.iter().copied().map(GroupTurn::is_guided)));
     found.add("groups/frac_distinct", mean(groups.iter().map(distinct_share)));
-    found.add("groups/frac_mixed", share_of(&[GroupSignal::Mixed]));
-    found.add("groups/frac_all_best", share_of(&[GroupSignal::AllMax]));
-    found.add("groups/frac_all_worst", share_of(&[GroupSignal::AllMin, GroupSignal::AllEqual]));
-    found.add("frac_reward_zero_std", share(signals.clone().map(|signal| signal != GroupSignal::Mixed)));
+    found.add("groups/frac_mixed", signal_share(&signals, &[GroupSignal::Mixed]));
+    found.add("groups/frac_all_best", signal_share(&signals, &[GroupSignal::AllMax]));
+    found.add("groups/frac_all_worst", signal_share(&signals, &[GroupSignal::AllMin, GroupSignal::AllEqual]));
+    found.add("frac_reward_zero_std", share(signals.iter().map(|signal| *signal != GroupSignal::Mixed)));
     let scores: Vec<&Score> = groups.iter().copied().flat_map(GroupTurn::sampled).map(|answer| &answer.score).collect();
     let known: Vec<&Score> = scores.iter().copied().filter(|score| !score.is_error()).collect();
     for tier in Tier::ALL {

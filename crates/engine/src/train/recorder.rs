@@ -85,7 +85,9 @@ impl<'a> Record<'a> {
             move || gpu.condition(),
             move |now| {
                 // A full disk is reported by the worker's own next event.
-                let _ = log.as_deref().map(|log| locked(log).append(now));
+                if let Some(log) = &log {
+                    let _ = locked(log).append(now);
+                }
             },
         );
     }

@@ -48,9 +48,9 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
     let task = other.as_ref().unwrap_or(&trainer.task);
     let limit = request.max_tokens.unwrap_or(trainer.config.max_completion_tokens);
     let lengths = Lengths { max_completion_tokens: limit, ..lengths(&trainer.config, policy.model.config()) };
-    let (label, row) = find_row(task, &request.row)?;
+    let found = find_row(task, &request.row)?;
     let scorer = Scorer::new(task)?;
-    let prompts = prepare_rows(task, &label, vec![row], &policy.tokenizer, lengths)?;
+    let prompts = prepare_rows(task, &found.label, vec![found.row], &policy.tokenizer, lengths)?;
     let sampling = Sampling::new(&policy.tokenizer, request.temperature, limit, request.seed);
     let (version, target) =
         if request.base { (PolicyVersion::Base, "base") } else { (PolicyVersion::Trained, "trained") };
@@ -73,18 +73,24 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
     Ok(found)
 }
 
-/// Finds a row by its id in any of the task's sets, or parses the row of a request; returns its source, too.
-fn find_row(task: &Task, requested: &Value) -> Result<(String, PromptRow), TrainError> {
+/// A row, and where it comes from, for messages.
+struct FoundRow {
+    label: String,
+    row: PromptRow,
+}
+
+/// Finds a row by its id in any of the task's sets, or parses the row of a request.
+fn find_row(task: &Task, requested: &Value) -> Result<FoundRow, TrainError> {
     let Some(id) = requested.as_str() else {
         let label = "the request's row".to_owned();
         let row = load_from(&label, requested.to_string().as_bytes())?.remove(0);
-        return Ok((label, row));
+        return Ok(FoundRow { label, row });
     };
     let mut files = Vec::new();
     for set in [PromptSet::Eval, PromptSet::Test, PromptSet::Train] {
         let Some(file) = task.set_file(set) else { continue };
         if let Some(row) = load(task, set)?.into_iter().find(|row| row.id == id) {
-            return Ok((task.label(file), row));
+            return Ok(FoundRow { label: task.label(file), row });
         }
         files.push(task.label(file));
     }

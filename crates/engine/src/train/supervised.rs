@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::TrainError;
 use super::gradient_shape::Extent;
-use super::guided::guiding_answers;
+use super::guided::{GuidingAnswer, guiding_answers};
 use super::metrics::StepUpdate;
 use super::recorder::Record;
 use super::rollout_order::{StepPlan, prompts_at};
@@ -93,9 +93,9 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
         }
     }
     let base = if trainer.has_base() { PolicyVersion::Base } else { PolicyVersion::Trained };
-    for (index, answer) in guiding_answers(trainer, base, &unanswered)? {
+    for GuidingAnswer { question, answer } in guiding_answers(trainer, base, &unanswered)? {
         if answer.score.tier == Tier::Valid && !answer.score.is_error() {
-            let prompt = unanswered[index].prompt.token_ids.clone();
+            let prompt = unanswered[question].prompt.token_ids.clone();
             examples.push(Example { prompt, completion: answer.completion.token_ids });
         }
     }
