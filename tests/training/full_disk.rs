@@ -61,7 +61,7 @@ fn filled(
             }
         });
         let mut filled = Some(filled);
-        work_asked(run, |event| {
+        work_asked(run, |event, _| {
             if at(event)
                 && let Some(filled) = filled.take()
             {

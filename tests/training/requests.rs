@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use grpo_tui::run::SampledCompletion;
 use grpo_tui::run::{
-    EventBody, EventReader, RequestOutcome, RunDirectory, RunError, RunState, State, Status, Verb, ask,
+    EventBody, EventReader, RequestOutcome, RequestQueue, RunDirectory, RunError, RunState, State, Status, Verb, ask,
     list_checkpoints, read_evals,
 };
 use grpo_tui::train::Ended;
@@ -31,8 +31,13 @@ fn accepted(run: &RunDirectory) -> usize {
     names.filter(|name| name.to_string_lossy().ends_with(".accepted.json")).count()
 }
 
-/// Ask in a thread of its own, as others would, and return once the question waits for the loop.
-fn ask_meanwhile(run: &RunDirectory, verb: Verb, answers: &Answers) -> std::thread::JoinHandle<()> {
+/// Ask after `step` in a thread of its own, as others would, and return once the question waits for the loop.
+fn ask_meanwhile(
+    run: &RunDirectory,
+    (controls, step): (&RequestQueue, u64),
+    verb: Verb,
+    answers: &Answers,
+) -> std::thread::JoinHandle<()> {
     let before = accepted(run);
     let (path, answers): (PathBuf, _) = (run.path().to_owned(), Arc::clone(answers));
     let thread = std::thread::spawn(move || {
@@ -42,7 +47,8 @@ fn ask_meanwhile(run: &RunDirectory, verb: Verb, answers: &Answers) -> std::thre
     });
     until("the question is accepted", || {
         assert!(!thread.is_finished(), "the question was not accepted");
-        accepted(run) > before
+        // As the loop asks before a step: what has its file is in the queue by then.
+        accepted(run) > before && !controls.compute_until(step)
     });
     thread
 }
@@ -55,9 +61,11 @@ fn answers_to(run: &RunDirectory, question: &Value) -> Vec<(Result<RequestOutcom
 fn answers_to_verb(run: &RunDirectory, verb: &Verb) -> Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)> {
     let answers = Answers::default();
     let mut threads = Vec::new();
-    let ended = work_asked(run, |event| {
-        if matches!(event, EventBody::Step(step) if [2, 4].contains(&step.step)) {
-            threads.push(ask_meanwhile(run, verb.clone(), &answers));
+    let ended = work_asked(run, |event, controls| {
+        if let EventBody::Step(step) = event
+            && [2, 4].contains(&step.step)
+        {
+            threads.push(ask_meanwhile(run, (controls, step.step), verb.clone(), &answers));
         }
     });
     assert!(matches!(ended.unwrap(), Ended::Finished(_)));
@@ -167,7 +175,7 @@ fn set_at(step: u64) -> Option<&'static str> {
 
 fn setting(run: &RunDirectory, set: impl Fn(u64) -> Option<&'static str>, kill_after: Option<u64>) -> Option<Ended> {
     let work = || {
-        work_asked(run, |event| {
+        work_asked(run, |event, _| {
             let EventBody::Step(step) = event else { return };
             if let Some(assignment) = set(step.step) {
                 ask(run.path(), &Verb::set([assignment]).unwrap(), LONG, &mut |_| {}).unwrap();
@@ -211,7 +219,7 @@ fn what_was_set_while_a_held_out_set_is_read_holds_from_the_next_step() {
         let set_at_eval = |run: &RunDirectory, kill: bool| {
             let mut set = false;
             let work = || {
-                work_asked(run, |event| {
+                work_asked(run, |event, _| {
                     if !set && matches!(event, EventBody::Phase(phase) if phase.phase == "eval" && phase.step == at) {
                         set = true;
                         let answered =
@@ -273,7 +281,7 @@ fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint()
     for (phase, at) in [("rollout", 2), ("update", 2), ("eval", 0), ("eval", 2)] {
         let run = create(&folder.path().join(format!("{phase}-{at}")), &set);
         let (mut is_asked, mut later) = (false, Vec::new());
-        let ended = work_asked(&run, |event| {
+        let ended = work_asked(&run, |event, _| {
             let EventBody::Phase(found) = event else { return };
             if is_asked {
                 later.push(found.clone());
@@ -305,10 +313,10 @@ fn what_was_taken_before_the_end_is_recorded_and_answered() {
     let folder = tempfile::tempdir().unwrap();
     let run = create(folder.path(), &["max_steps=3", "eval_every=0"]);
     let (answers, mut threads) = (Answers::default(), Vec::new());
-    let ended = work_asked(&run, |event| match event {
+    let ended = work_asked(&run, |event, controls| match event {
         EventBody::Step(step) if step.step == 2 => {
-            threads.push(ask_meanwhile(&run, Verb::Eval, &Answers::default()));
-            threads.push(ask_meanwhile(&run, Verb::Checkpoint, &answers));
+            threads.push(ask_meanwhile(&run, (controls, 2), Verb::Eval, &Answers::default()));
+            threads.push(ask_meanwhile(&run, (controls, 2), Verb::Checkpoint, &answers));
         }
         EventBody::Phase(phase) if (phase.phase.as_str(), phase.step) == ("eval", 2) => {
             ask(run.path(), &Verb::Stop { now: true }, LONG, &mut |_| {}).unwrap();
@@ -330,7 +338,7 @@ fn what_was_accepted_is_recorded_once_whoever_dies() {
     let folder = tempfile::tempdir().unwrap();
     let run = create(folder.path(), &["max_steps=3"]);
     let died = catch_unwind(AssertUnwindSafe(|| {
-        work_asked(&run, |event| {
+        work_asked(&run, |event, _| {
             if matches!(event, EventBody::Step(step) if step.step == 2) {
                 let remark = Verb::Annotate { text: "before the end".to_owned() };
                 assert_eq!(ask(run.path(), &remark, LONG, &mut |_| {}).unwrap().text, "noted");

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::Tensor;
 use grpo_tui::checkpoint::OpenModel;
 use grpo_tui::config::{Assignments, Layers};
-use grpo_tui::run::{EventBody, NewRun, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints};
+use grpo_tui::run::{
+    EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints,
+};
 use grpo_tui::task::Task;
 use grpo_tui::train::{Ended, RankSource, TrainError, train};
 
@@ -66,11 +68,16 @@ pub(crate) fn work(run: &RunDirectory, mut stop: impl FnMut(&EventBody) -> bool)
     })
 }
 
-/// Works on a run; `on` sees every event.
-pub(super) fn work_asked(run: &RunDirectory, mut on: impl FnMut(&EventBody)) -> Result<Ended, TrainError> {
-    work(run, |event| {
-        on(event);
-        false
+/// Works on a run; `on` sees every event and the queue of requests.
+pub(super) fn work_asked(
+    run: &RunDirectory,
+    mut on: impl FnMut(&EventBody, &RequestQueue),
+) -> Result<Ended, TrainError> {
+    let worker = Worker::begin(run, Arc::default())?;
+    let controls = worker.controls().clone();
+    let run_folders = RunFolders::discover(run.path().parent(), run.path());
+    train(run, &run_folders, &grpo_tui::kernels::device::Engine::cpu(), &worker, RankSource::default(), &mut |event| {
+        on(event, &controls)
     })
 }
 
