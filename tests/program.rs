@@ -104,6 +104,16 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The requests to a worker, once there is one, or none once it is to stop.
+pub(crate) fn requests(controls: &grpo_tui::run::RequestQueue) -> Vec<grpo_tui::run::AcceptedRequest> {
+    let mut taken = Vec::new();
+    until("a request", || {
+        taken = controls.drain();
+        !taken.is_empty() || controls.stop_requested().is_some()
+    });
+    taken
+}
+
 /// A `PATH` with the checkers of code in the folder that `CHECKERS` names, before those of the machine.
 pub(crate) fn checkers() -> String {
     [std::env::var("CHECKERS").unwrap_or_default(), std::env::var("PATH").unwrap_or_default()].join(":")

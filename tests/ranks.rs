@@ -9,13 +9,18 @@ use std::time::{Duration, Instant};
 use grpo_tui::run::{RunState, checkpoint_path, list_checkpoints, read_evals};
 
 use crate::program::{call, copy_tree, program, sample_data, small_task, stderr, until};
+use crate::training::guided::{COLLAPSING, write_hopeless};
 
 const SMALL: [&str; 5] =
     ["max_steps=4", "eval_every=2", "completions_per_prompt=4", "prompt_groups_per_step=3", "seed=5"];
 
 /// Of a training of the small task, with its runs in `home`.
 fn arguments(home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
-    let (task, runs) = (small_task(home).display().to_string(), home.join("runs").display().to_string());
+    arguments_for(&small_task(home), home, ranks, set)
+}
+
+fn arguments_for(task: &Path, home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
+    let (task, runs) = (task.display().to_string(), home.join("runs").display().to_string());
     let plain = ["train", &task, "--runs", &runs, "--cpu", "--ranks", &ranks.to_string()].map(str::to_owned);
     let set = SMALL.iter().chain(set).flat_map(|value| ["--set".to_owned(), (*value).to_owned()]);
     plain.into_iter().chain(set).collect()
@@ -244,6 +249,36 @@ fn a_rank_that_hangs_ends_the_run_within_20_seconds_and_is_killed() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     assert!(stderr(&output).contains("was lost: no sign of life for 12 s"), "{}", stderr(&output));
     assert!(!is_alive(ranks[0]));
+}
+
+/// All ranks restore the weights; the worker dies once the collapse is in the log, or in the step after the recovery.
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
+fn ranks_recover_from_a_collapse_together_and_a_resumed_run_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let collapsing = |name: &str| {
+        let home = folder.path().join(name);
+        let task = write_hopeless(&home, true);
+        let arguments = arguments_for(&task, &home, 2, &[&COLLAPSING[..], &["checkpoint_every=2"]].concat());
+        (home, arguments)
+    };
+    let (home, arguments) = collapsing("whole");
+    let output = call(&home, &words(&arguments));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let expected = run_in(&home);
+    let state = RunState::read(&expected).unwrap();
+    let [collapse] = state.collapses.as_slice() else { panic!("{:?}", state.collapses) };
+    assert_eq!((collapse.step, collapse.restored_step, state.ranks.len()), (5, 0, 2));
+    assert_eq!([5, 6].map(|step| state.metrics["groups/frac_guided"].at(step)), [Some(0.0), Some(1.0)]);
+    for (fault, kept) in [("line.after=collapse:1", 4), ("line.after=step:6", 5)] {
+        let (home, arguments) = collapsing(fault);
+        assert!(!with_fault(&home, &words(&arguments), fault).status.success(), "{fault}");
+        let run = run_in(&home);
+        assert_eq!(list_checkpoints(&run).unwrap().last(), Some(&kept), "{fault}");
+        let resumed = resume(&home, &run, &[]);
+        assert!(resumed.status.success(), "{fault}: {}", stderr(&resumed));
+        assert!(checkpoint(&run) == checkpoint(&expected) && sampled(&run) == sampled(&expected), "{fault}");
+    }
 }
 
 #[test]

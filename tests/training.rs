@@ -4,7 +4,7 @@
 mod conversations;
 mod full_disk;
 mod guard;
-mod guided;
+pub(crate) mod guided;
 mod learning;
 mod requests;
 mod resume;

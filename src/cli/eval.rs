@@ -16,7 +16,7 @@ use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
 use super::{Failure, Outcome, print, print_json};
 use crate::constraint::TaskConstraints;
-use crate::eval::{EvalInput, evaluate};
+use crate::eval::evaluate;
 use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
 use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, prepare_rows};
@@ -255,7 +255,6 @@ fn sample(
         }
         status.show(progress);
     });
-    let input = EvalInput { prompts: &prompts, constraints: constraints.as_ref(), samples };
     let settings = ConverseSettings {
         task,
         scorer,
@@ -264,7 +263,7 @@ fn sample(
         max_prompt_tokens: lengths.prompt_limit(),
         max_turns: usize::MAX,
     };
-    let evaluated = evaluate(&policy, input, &settings, &mut watch);
+    let evaluated = evaluate(&policy, &prompts, constraints.as_ref(), samples, &settings, &mut watch);
     drop(watch);
     status.end();
     let records = evaluated?;

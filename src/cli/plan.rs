@@ -46,13 +46,13 @@ pub(super) fn run(
     let (speed, measured) = candidate.measure()?;
     let signal = if sample { Some(sampled(&candidate, config.completions_per_prompt)?) } else { None };
     let limit = config.max_completion_tokens;
-    let completion_lengths = recorded_lengths(run_folders, &task.name, candidate.model_digest(), limit)
+    let completion_lengths = recorded_lengths(run_folders, &task.name, &candidate.model_digest, limit)
         .or_else(|| signal.as_ref().map(|signal| CompletionLengths::from_sample(&signal.lengths, limit)))
         .unwrap_or(measured);
     let (model, data) = (candidate.model_config(), completion_lengths.for_data(&candidate.data()));
     let steps = config.total_steps(data.train_rows);
-    let device = candidate.device();
-    let pace = recorded_pace(run_folders, &task.name, candidate.model_digest(), config, |_, device_of_run| {
+    let device = &candidate.device;
+    let pace = recorded_pace(run_folders, &task.name, &candidate.model_digest, config, |_, device_of_run| {
         device_of_run == device
     });
     let report = signal.map(|signal| judge(&signal, &settings(config)));
@@ -70,7 +70,7 @@ pub(super) fn run(
         model: config.base_model.clone(),
         parameters: ModelShape::from_config(model).parameters,
         trainable: trainable_parameters(model, config),
-        device: candidate.device(),
+        device: candidate.device.clone(),
         steps,
         data,
         completion_lengths,

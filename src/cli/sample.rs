@@ -15,7 +15,7 @@ use super::status_line::StatusLine;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
 use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::checkpoint::ModelLocation;
-use crate::eval::{requests, sampled};
+use crate::eval::requests;
 use crate::files::failpoint;
 use crate::format::{amount, duration};
 use crate::policy::{Policy, PolicyVersion, Prompt, SAMPLE_STEP, ScoredRows, Turn, Watcher, prepare_rows};
@@ -149,7 +149,7 @@ impl SampleStream<'_> {
         let mut texts = Vec::new();
         for (sample, scored) in scored.into_iter().flatten().enumerate() {
             texts.push(match self.json {
-                true => document(&sampled(&prompt.row.id, sample, scored)?).to_string(),
+                true => document(&scored.into_sampled(&prompt.row.id, sample)?).to_string(),
                 false => completion_text(sample, &scored),
             });
         }

@@ -6,13 +6,13 @@ use super::Failure;
 use super::endpoints::EndpointTarget;
 use super::rows::Rows;
 use crate::checkpoint::{ModelLocation, StartModel};
+use crate::config::{Assignments, Layers};
 use crate::constraint::TaskConstraints;
-use crate::eval::task_limit;
 use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::policy::Lengths;
 use crate::run::RunFolders;
-use crate::task::Task;
+use crate::task::{TASK_FILE, Task};
 use crate::text::Tokenizer;
 
 /// The prefix of an endpoint in `--model`.
@@ -111,4 +111,16 @@ pub(super) fn common_limit(targets: &[Target]) -> usize {
 /// Limited by the model's positions only.
 pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths {
     Lengths { max_seq_len: None, max_completion_tokens, positions: model.config().max_position_embeddings }
+}
+
+/// The task's limit of completion tokens; for a model by the task's defaults for it and for the one that it came from.
+fn task_limit(task: &Task, model: Option<(&str, String)>) -> Result<usize, Failure> {
+    let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
+    let layers = Layers {
+        task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
+        set: model.iter().map(|(model, _)| format!("base_model={model}")).collect(),
+        origin: model.map(|(_, origin)| origin),
+        ..Layers::default()
+    };
+    Ok(layers.resolve()?.config.max_completion_tokens)
 }

@@ -14,7 +14,7 @@ use grpo_tui::run::{
 use serde_json::{Value, json};
 
 use super::{create, created, memory_folder};
-use crate::program::{call, ended, names, until};
+use crate::program::{call, ended, names, requests, until};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -31,7 +31,7 @@ fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<AcceptedRequest>
     std::thread::spawn(move || {
         let mut served = Vec::new();
         loop {
-            for accepted in controls.drain() {
+            for accepted in requests(&controls) {
                 controls.recorded(&accepted);
                 if let Verb::Sample(sample) = &accepted.verb {
                     (0..sample.n).for_each(|index| controls.answer(accepted.id, &Answer::part(json!({"text": index}))));
@@ -43,7 +43,6 @@ fn serve(controls: RequestQueue) -> std::thread::JoinHandle<Vec<AcceptedRequest>
                 served.extend(controls.drain());
                 return served;
             }
-            controls.wait_for_request(Duration::from_millis(50));
         }
     })
 }
@@ -195,8 +194,7 @@ fn parts_are_heard_while_the_work_goes_on() {
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            until("the request", || controls.has_request());
-            let id = controls.drain()[0].id;
+            let id = requests(&controls)[0].id;
             for index in 0..3 {
                 // Far more than one write of a page.
                 controls.answer(id, &Answer::part(json!({"index": index, "text": "x".repeat(50_000)})));
@@ -267,11 +265,8 @@ fn a_request_reaches_the_worker_that_it_was_made_to_and_no_later_one() {
     let soon = std::time::SystemTime::now() + Duration::from_secs(3600);
     std::fs::File::options().write(true).open(&ahead).unwrap().set_modified(soon).unwrap();
     let worker = begin(&run);
-    until("the request", || worker.controls().has_request());
-    assert_eq!(
-        worker.controls().drain().into_iter().map(|accepted| accepted.verb).collect::<Vec<_>>(),
-        [Verb::Checkpoint]
-    );
+    let verbs: Vec<Verb> = requests(worker.controls()).into_iter().map(|accepted| accepted.verb).collect();
+    assert_eq!(verbs, [Verb::Checkpoint]);
     assert!(left.iter().all(|name| !control.join(name).exists()), "{:?}", listing(&run));
 }
 
@@ -306,8 +301,7 @@ fn a_client_stops_waiting_when_a_new_worker_has_removed_its_answers() {
         let begun = Instant::now();
         let path = run.path();
         let asking = scope.spawn(move || ask(path, &Verb::Eval, LONG, &mut |_| sender.send(()).unwrap()));
-        until("the request", || worker.controls().has_request());
-        worker.controls().answer(worker.controls().drain()[0].id, &Answer::part(Value::Null));
+        worker.controls().answer(requests(worker.controls())[0].id, &Answer::part(Value::Null));
         receiver.recv().unwrap();
         // As a worker does that takes the lock before the client sees that it was free.
         listing(&run).iter().for_each(|name| std::fs::remove_file(path.join("control").join(name)).unwrap());

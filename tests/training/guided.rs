@@ -1,7 +1,7 @@
 //! Groups without success are guided, a collapsed policy is replaced, and a resumed run does both exactly as one that was
 //! not stopped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use grpo_tui::advantage::GroupSignal;
 use grpo_tui::run::{EventBody, RunDirectory, RunState, list_checkpoints, read_step};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::small_task::{create_of, fingerprint, work, write};
 
 /// The small task with a key that the embedded model never writes; `expected`: the rows have answers with it.
-fn create_hopeless(folder: &Path, expected: bool, set: &[&str]) -> RunDirectory {
+pub(crate) fn write_hopeless(folder: &Path, expected: bool) -> PathBuf {
     let task = write(folder);
     let change = |file: &str, change: &dyn Fn(&mut Value)| {
         let text = std::fs::read_to_string(task.join(file)).unwrap();
@@ -33,7 +33,11 @@ fn create_hopeless(folder: &Path, expected: bool, set: &[&str]) -> RunDirectory 
             false => _ = row.as_object_mut().unwrap().remove("expected"),
         });
     }
-    create_of(&task, folder, set)
+    task
+}
+
+fn create_hopeless(folder: &Path, expected: bool, set: &[&str]) -> RunDirectory {
+    create_of(&write_hopeless(folder, expected), folder, set)
 }
 
 fn finished(run: &RunDirectory) -> RunState {
@@ -68,7 +72,7 @@ fn a_group_without_success_learns_from_an_answer_that_is_right() {
     assert_eq!(finished(&plain).metrics["groups/frac_guided"].at(1), Some(0.0));
 }
 
-const COLLAPSING: [&str; 5] =
+pub(crate) const COLLAPSING: [&str; 5] =
     ["max_steps=8", "temperature=0.01", "lora_rank=4", "guided=false", "learning_rate_schedule=constant"];
 
 /// At a temperature near 0 all answers of a group are one, and none is right.

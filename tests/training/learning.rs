@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use grpo_tui::advantage::GroupSignal;
 use grpo_tui::model::{Gradients, Parameters};
 use grpo_tui::run::{EventBody, EventReader, RunState, checkpoint_path, read_evals};
 use grpo_tui::train::Ended;
@@ -260,6 +261,13 @@ fn replaced_groups_are_marked() {
     let mut all = 0;
     for (step, groups) in &state.groups {
         let replaced = groups.values().filter(|group| group.replaced).count();
+        for group in groups.values().filter(|group| !group.replaced) {
+            let is_guided = group.stop_reasons.last().is_some_and(|reason| reason == "guided");
+            assert!(
+                group.signal == GroupSignal::Mixed || is_guided,
+                "a group of the last round that teaches nothing: {group:?}"
+            );
+        }
         assert_eq!(replaced as f64, state.metrics["groups/replaced"].at(*step).unwrap());
         let stored = grpo_tui::run::read_step(run.path(), *step).unwrap();
         assert_eq!(stored.iter().filter(|group| group.replaced).count(), replaced);

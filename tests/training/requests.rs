@@ -25,13 +25,20 @@ fn never(_: &EventBody) -> bool {
 
 type Answers = Arc<Mutex<Vec<(Result<RequestOutcome, RunError>, Vec<SampledCompletion>)>>>;
 
-/// Ask in a thread of its own, as others would, and return once the question waits for the loop.
+/// Requests that are accepted and not yet in the log.
+fn accepted(run: &RunDirectory) -> usize {
+    let names = std::fs::read_dir(run.path().join("control")).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().ends_with(".accepted.json")).count()
+}
+
+/// Ask after `step` in a thread of its own, as others would, and return once the question waits for the loop.
 fn ask_meanwhile(
     run: &RunDirectory,
-    controls: &RequestQueue,
+    (controls, step): (&RequestQueue, u64),
     verb: Verb,
     answers: &Answers,
 ) -> std::thread::JoinHandle<()> {
+    let before = accepted(run);
     let (path, answers): (PathBuf, _) = (run.path().to_owned(), Arc::clone(answers));
     let thread = std::thread::spawn(move || {
         let mut parts = Vec::new();
@@ -40,7 +47,8 @@ fn ask_meanwhile(
     });
     until("the question is accepted", || {
         assert!(!thread.is_finished(), "the question was not accepted");
-        controls.has_request()
+        // As the loop asks before a step: what has its file is in the queue by then.
+        accepted(run) > before && !controls.compute_until(step)
     });
     thread
 }
@@ -54,8 +62,10 @@ fn answers_to_verb(run: &RunDirectory, verb: &Verb) -> Vec<(Result<RequestOutcom
     let answers = Answers::default();
     let mut threads = Vec::new();
     let ended = work_asked(run, |event, controls| {
-        if matches!(event, EventBody::Step(step) if [2, 4].contains(&step.step)) {
-            threads.push(ask_meanwhile(run, controls, verb.clone(), &answers));
+        if let EventBody::Step(step) = event
+            && [2, 4].contains(&step.step)
+        {
+            threads.push(ask_meanwhile(run, (controls, step.step), verb.clone(), &answers));
         }
     });
     assert!(matches!(ended.unwrap(), Ended::Finished(_)));
@@ -295,6 +305,32 @@ fn a_stop_at_once_ends_the_phase_and_costs_what_came_after_the_last_checkpoint()
         assert!(matches!(work(&run, never).unwrap(), Ended::Finished(_)));
         assert!(fingerprint(&run) == fingerprint(&whole), "{phase} {at}");
     }
+}
+
+/// Both requests are taken from the queue at once; the checkpoint is still to be saved when the run ends in the eval.
+#[test]
+fn what_was_taken_before_the_end_is_recorded_and_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["max_steps=3", "eval_every=0"]);
+    let (answers, mut threads) = (Answers::default(), Vec::new());
+    let ended = work_asked(&run, |event, controls| match event {
+        EventBody::Step(step) if step.step == 2 => {
+            threads.push(ask_meanwhile(&run, (controls, 2), Verb::Eval, &Answers::default()));
+            threads.push(ask_meanwhile(&run, (controls, 2), Verb::Checkpoint, &answers));
+        }
+        EventBody::Phase(phase) if (phase.phase.as_str(), phase.step) == ("eval", 2) => {
+            ask(run.path(), &Verb::Stop { now: true }, LONG, &mut |_| {}).unwrap();
+        }
+        _ => {}
+    });
+    assert!(matches!(ended.unwrap(), Ended::CutShort { .. }));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let refused = answers.lock().unwrap().remove(0).0.unwrap_err().to_string();
+    assert_eq!(refused, "the run ended before it handled this request (recorded in the log)");
+    let state = RunState::read(run.path()).unwrap();
+    let verbs: Vec<_> = state.controls.iter().map(|control| (control.verb.as_str(), control.step)).collect();
+    assert_eq!(verbs, [("eval", 3), ("checkpoint", 3), ("stop", 3)]);
+    assert_eq!(accepted(&run), 0);
 }
 
 #[test]

@@ -57,6 +57,22 @@ fn a_killed_eval_goes_on_with_what_it_has() {
     assert_eq!(State::observe(run.path()).unwrap().eval, None);
 }
 
+/// It is not taken for one that is not there.
+#[test]
+fn a_base_eval_that_cannot_be_read_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &["max_steps=4"]);
+    let base = run.path().join("evals/step-000000-eval-base.jsonl");
+    let ended = work(&run, |event| {
+        if matches!(event, EventBody::Step(step) if step.step == 2) {
+            std::fs::write(&base, "{\"prompt_id\": ").unwrap();
+        }
+        false
+    });
+    let error = ended.unwrap_err().to_string();
+    assert!(error.contains(&base.display().to_string()), "{error}");
+}
+
 #[test]
 fn a_stop_ends_a_run_after_its_eval() {
     let folder = tempfile::tempdir().unwrap();

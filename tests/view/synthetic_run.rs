@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use grpo_tui::advantage::{Advantage, group_advantages, group_signal};
 use grpo_tui::config::Layers;
@@ -19,6 +18,7 @@ use grpo_tui::view::{Message, Screen, shared};
 use serde_json::json;
 
 use super::harness::Stage;
+use crate::program::requests;
 
 const COMPLETIONS: [&str; 4] = [
     r#"{"vendor": "Nordhaven Papier", "date": "2024-05-17", "amount": 1234.5, "currency": "EUR"}"#,
@@ -283,7 +283,7 @@ pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<AcceptedRequ
     std::thread::spawn(move || {
         let mut served = Vec::new();
         loop {
-            for accepted in controls.drain() {
+            for accepted in requests(&controls) {
                 let valid = Comparison { broken: 30, mcnemar_p: 1.9e-9, ..Comparison::default() };
                 let result = json!({"against_base": (accepted.verb == Verb::Eval).then_some(AgainstBase { valid, exact: None })});
                 controls.answer(accepted.id, &Answer::done("it is done", result));
@@ -293,7 +293,6 @@ pub(super) fn serve(worker: &Worker) -> std::thread::JoinHandle<Vec<AcceptedRequ
                 served.extend(controls.drain());
                 return served;
             }
-            controls.wait_for_request(Duration::from_millis(20));
         }
     })
 }

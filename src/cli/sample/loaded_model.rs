@@ -17,7 +17,6 @@ use crate::cli::rows::{Rows, whole};
 use crate::cli::targets::{Target, common_limit};
 use crate::cli::{Failure, Outcome, print, print_json};
 use crate::dataset::PromptRow;
-use crate::eval::sampled;
 use crate::hub::find_model;
 use crate::policy::{Lengths, Turn, prepare_rows};
 use crate::rollout::{Completion, StopReason};
@@ -169,7 +168,7 @@ impl Client<'_> {
             let scores = self.scorer.score_all(&asked);
             for (sample, ((completion, text), score)) in completions.into_iter().zip(texts).zip(scores).enumerate() {
                 let scored = Turn::new(completion, text, score);
-                self.print(&sampled(&prompt.row.id, sample, scored)?)?;
+                self.print(&scored.into_sampled(&prompt.row.id, sample)?)?;
             }
         }
         Ok(())

@@ -42,11 +42,13 @@ pub fn checkpoint_path(run: &Path, step: u64) -> PathBuf {
     run.join(checkpoint_folder(step))
 }
 
-/// How many trained numbers a checkpoint has no files for, since they are those of the run's base: at the start of full
-/// training. `None` if it has all.
+/// How many trained parameters a checkpoint has no files for, since they are those of the run's base: at the start of
+/// full training. `None` if it has all.
 pub fn base_parameter_count(checkpoint: &Path) -> Option<u64> {
     let text = crate::files::read_text(&checkpoint.join(CHECKPOINT_MARK)).ok()?;
-    serde_json::from_str::<serde_json::Value>(&text).ok()?.get("numbers_of_base")?.as_u64()
+    let state: serde_json::Value = serde_json::from_str(&text).ok()?;
+    // The second is its name in older checkpoints.
+    state.get("base_parameters").or_else(|| state.get("numbers_of_base"))?.as_u64()
 }
 
 /// Returns the checkpoints to delete: all of `steps` but the latest `keep_last` (0 keeps all), step 0, the best and the

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{Measurement, policy_group, policy_settings, random_tokens, requests, sampling};
+use super::{Measurement, policy_settings, random_tokens, requests, sampling};
 use crate::hub::ModelConfig;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::rollout::{Completion, Request, RolloutMemory, StopReason, ThreadPool, generate};
@@ -107,8 +107,11 @@ fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
     };
     let (prompts, completions) =
         (requests(8, 8, PROMPT_TOKENS, vocabulary), (0..64).map(completion).collect::<Vec<_>>());
-    let groups: Vec<PolicyGroup<'_>> =
-        prompts.iter().zip(completions.chunks(8)).map(|(request, group)| policy_group(request, group)).collect();
+    let groups: Vec<PolicyGroup<'_>> = prompts
+        .iter()
+        .zip(completions.chunks(8))
+        .map(|(request, group)| PolicyGroup::alternating(&request.prompt, group))
+        .collect();
     let settings = policy_settings(NEW_TOKENS, 1024, false);
     let totals = StepTotals { sequences: 64, tokens: 64 * NEW_TOKENS };
     let mut rows = 0;

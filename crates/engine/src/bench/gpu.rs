@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Measurement, policy_group, policy_settings, random_tokens, requests, sampling};
+use super::{Measurement, policy_settings, random_tokens, requests, sampling};
 use crate::config::{Layers, Recompute, TrainConfig};
 use crate::format::bytes;
 use crate::hub::ModelConfig;
@@ -386,7 +386,8 @@ impl Bench<'_> {
             let start = Instant::now();
             let totals =
                 StepTotals { sequences: prompts * completions, tokens: prompts * completions * self.bench.new_tokens };
-            let groups = requests.iter().zip(&sampled).map(|(request, group)| policy_group(request, group));
+            let groups =
+                requests.iter().zip(&sampled).map(|(request, group)| PolicyGroup::alternating(&request.prompt, group));
             let groups: Vec<PolicyGroup<'_>> = groups.collect();
             let (gradients, statistics) = policy_gradient(self.model, &groups, totals, &settings, self.threads)?;
             optimizer.apply(self.model.parameters(), &gradients)?;

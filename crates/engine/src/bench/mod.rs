@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use crate::config::{KlEstimator, PolicyLoss};
 use crate::kernels::philox::philox;
-use crate::rollout::{Completion, DRAFT_TOKENS, Request, Sampling};
-use crate::update::{LossSettings, PolicyGroup, PolicySample, PolicySettings};
+use crate::rollout::{DRAFT_TOKENS, Request, Sampling};
+use crate::update::{LossSettings, PolicySettings};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measurement {
@@ -71,14 +71,6 @@ fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: us
 fn sampling(new_tokens: usize) -> Sampling {
     let (stop_ids, draft_tokens) = (Vec::new(), DRAFT_TOKENS);
     Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids, seed: 1, draft_tokens }
-}
-
-/// A prompt's completions with advantages none of which is 0, so that nothing is left out.
-fn policy_group<'a>(request: &'a Request, completions: &'a [Completion]) -> PolicyGroup<'a> {
-    let sample = |(index, completion): (usize, &'a Completion)| {
-        PolicySample::on_policy(completion, if index.is_multiple_of(2) { 1.0 } else { -1.0 })
-    };
-    PolicyGroup { prompt: (&request.prompt).into(), samples: completions.iter().enumerate().map(sample).collect() }
 }
 
 /// GRPO on the policy's own completions, without a KL.

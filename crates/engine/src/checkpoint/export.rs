@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::CheckpointError;
 use super::new_folder::{self, failed, write_file};
-use super::tensor_file::{Numbers, StreamedTensor, TensorHeader, write_slots, write_tensors};
+use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
 use crate::hub::{ModelConfig, ModelSource};
 use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
 use crate::text::TokenizerFiles;
@@ -28,10 +28,10 @@ pub fn write_model(
         let described =
             |slot: &ParameterSlot| TensorHeader { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
         let tensors: Vec<TensorHeader> = parameters.slots().iter().map(described).collect();
-        write_tensors(new, "model.safetensors", &tensors, |at, take| {
+        write_tensors(new, "model.safetensors", &tensors, |at, write| {
             let range = parameters.slots()[at].range();
             let numbers = parameters.flat().narrow(0, range.start, range.len())?.to_dtype(dtype)?;
-            take(&safetensors::View::data(&numbers))
+            write(&safetensors::View::data(&numbers))
         })
     })
 }
@@ -84,9 +84,9 @@ fn write_shards(
             count => format!("model-{:05}-of-{count:05}.safetensors", number + 1),
         };
         places.extend(shard.iter().map(|tensor| (tensor.name.clone(), file.clone().into())));
-        write_tensors(new, &file, shard, |at, take| {
+        write_tensors(new, &file, shard, |at, write| {
             // Contiguous, so that only this is copied.
-            take(&safetensors::View::data(&get(&shard[at])?))
+            write(&safetensors::View::data(&get(&shard[at])?))
         })?;
     }
     if shards.len() == 1 {
@@ -124,7 +124,7 @@ pub(super) fn write_adapter(
     new: &Path,
     slots: &[ParameterSlot],
     dtype: DType,
-    numbers: &mut dyn Numbers,
+    numbers: &mut dyn ElementSource,
     (base_model, rank, alpha): (&str, usize, f64),
 ) -> Result<(), CheckpointError> {
     let config = serde_json::json!({

@@ -106,10 +106,10 @@ impl<'a> Gguf<'a> {
                 write_file(new, name, format!("{json:#}\n").as_bytes())?;
             }
             self.check_text(new)?;
-            write_tensors(new, "model.safetensors", &tensors, |at, take| {
+            write_tensors(new, "model.safetensors", &tensors, |at, write| {
                 let tensor = &tensors[at];
                 self.dequantized(&config, tensor, &mut |numbers| {
-                    take(&safetensors::View::data(&&numbers.to_dtype(dtype)?))
+                    write(&safetensors::View::data(&&numbers.to_dtype(dtype)?))
                 })
             })
         })?;
@@ -295,7 +295,7 @@ impl<'a> Gguf<'a> {
         &self,
         config: &ModelConfig,
         tensor: &TensorHeader,
-        take: &mut dyn FnMut(Tensor) -> Result<(), CheckpointError>,
+        write: &mut dyn FnMut(Tensor) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         let is_turned = config.architecture == Architecture::Llama
             && (tensor.name.contains("q_proj") || tensor.name.contains("k_proj"));
@@ -304,15 +304,15 @@ impl<'a> Gguf<'a> {
         let offset = if tensor.name.ends_with("norm.weight") { config.options.norm_offset } else { 0.0 };
         self.chunks(&gguf_name(config, &tensor.name), &tensor.shape, whole_rows, &mut |numbers| {
             if offset != 0.0 {
-                return take(numbers.affine(1.0, -offset)?);
+                return write(numbers.affine(1.0, -offset)?);
             }
             if !is_turned {
-                return take(numbers);
+                return write(numbers);
             }
             // llama.cpp turns neighbours of a head, `transformers` its two halves.
             let heads = numbers.dim(0)? / config.head_dim;
             let pairs = numbers.reshape((heads, config.head_dim / 2, 2, numbers.elem_count() / numbers.dim(0)?))?;
-            take(pairs.transpose(1, 2)?.contiguous()?.reshape(numbers.shape())?)
+            write(pairs.transpose(1, 2)?.contiguous()?.reshape(numbers.shape())?)
         })
     }
 
@@ -321,7 +321,7 @@ impl<'a> Gguf<'a> {
         name: &str,
         shape: &[usize],
         whole_rows: usize,
-        take: &mut dyn FnMut(Tensor) -> Result<(), CheckpointError>,
+        write: &mut dyn FnMut(Tensor) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
         let Some(info) = self.content.tensor_infos.get(name) else { return Ok(()) };
         // One row of a vector is all of it, as blocks do not end with its numbers.
@@ -337,7 +337,7 @@ impl<'a> Gguf<'a> {
             self.file.read_exact_at(&mut raw, at).map_err(|error| self.refused(error.to_string()))?;
             let storage = QStorage::from_data(raw.into(), &Device::Cpu, info.ggml_dtype)?;
             let numbers = QTensor::new(storage, (count, width))?.dequantize(&Device::Cpu)?;
-            take(if shape.len() == 2 { numbers } else { numbers.flatten_all()? })?;
+            write(if shape.len() == 2 { numbers } else { numbers.flatten_all()? })?;
         }
         Ok(())
     }

@@ -110,9 +110,6 @@ impl PeftAdapter {
     }
 
     /// Checks that the adapter is one of a model's.
-    ///
-    /// # Errors
-    /// As [`PeftAdapter::check`].
     pub(super) fn check_fits(&self, config: &ModelConfig) -> Result<(), CheckpointError> {
         self.check(&adapter_names(config, self.rank))
     }
@@ -152,9 +149,6 @@ impl PeftAdapter {
 
     /// Loads the adapter into `parameters`, made for [`PeftAdapter::trainable`]. Matrices that it lacks keep their
     /// initial adapter, whose delta is 0.
-    ///
-    /// # Errors
-    /// As [`PeftAdapter::check`].
     pub fn apply(&self, parameters: &Parameters) -> Result<(), CheckpointError> {
         let slots: Vec<(String, Vec<usize>)> =
             parameters.slots().iter().map(|slot| (slot.name.clone(), slot.shape.clone())).collect();
@@ -168,9 +162,6 @@ impl PeftAdapter {
     }
 
     /// Weights with the adapter merged, each tensor on demand; `source` names them in messages.
-    ///
-    /// # Errors
-    /// As [`PeftAdapter::check`].
     pub fn merged_into(
         &self,
         weights: Weights,

@@ -69,9 +69,6 @@ impl ModelLocation {
     }
 
     /// The model at the start of M's runs and adapters; M itself if it is a model.
-    ///
-    /// # Errors
-    /// As [`ModelLocation::find`].
     pub fn origin(name: &str, run_folders: &RunFolders) -> Result<String, StartError> {
         match Self::find(name, run_folders)? {
             Self::Model(_) => Ok(name.to_owned()),
@@ -85,9 +82,6 @@ impl ModelLocation {
     }
 
     /// The source of configuration and tokenizer: of a run or an adapter, those of the model that it started from.
-    ///
-    /// # Errors
-    /// As [`ModelLocation::find`].
     pub fn source(self, run_folders: &RunFolders) -> Result<ModelSource, StartError> {
         match self {
             Self::Model(source) => Ok(source),

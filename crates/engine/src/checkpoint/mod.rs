@@ -23,7 +23,7 @@ pub use new_folder::WriteChunk;
 pub use open_model::OpenModel;
 pub use side_by_side::SharedBase;
 pub use start_model::StartModel;
-pub use tensor_file::{Numbers, STAGE_BYTES, StreamedTensor};
+pub use tensor_file::{ElementSource, STAGE_BYTES, StreamedTensor};
 pub use trainer_state::{Contents, Snapshot, TrainerState, load, load_parameters, remove, size};
 
 use std::path::PathBuf;

@@ -19,7 +19,7 @@ pub(super) fn write_folder(
 
 /// On disk when this returns.
 pub(super) fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-    stream_file(folder, name, bytes.len() as u64, |take| take(bytes))
+    stream_file(folder, name, bytes.len() as u64, |write| write(bytes))
 }
 
 /// A file of `length` bytes, which `fill` writes in pieces; on disk when this returns.

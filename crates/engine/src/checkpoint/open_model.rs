@@ -36,9 +36,6 @@ impl OpenModel {
     }
 
     /// Opens a located model.
-    ///
-    /// # Errors
-    /// As [`OpenModel::find`].
     pub fn from_location(located: ModelLocation, run_folders: &RunFolders) -> Result<Self, StartError> {
         match located {
             ModelLocation::Model(source) => {

@@ -30,9 +30,6 @@ impl StartModel {
     }
 
     /// Opens a located model.
-    ///
-    /// # Errors
-    /// As [`StartModel::find`].
     pub fn from_location(located: ModelLocation, run_folders: &RunFolders) -> Result<Self, StartError> {
         let digest = located.digest(run_folders)?;
         let model = OpenModel::from_location(located, run_folders)?;

@@ -25,12 +25,12 @@ impl TensorHeader {
     }
 }
 
-/// Writes `file`. `give` writes the bytes of the tensor at an index of `tensors`, in any number of pieces.
+/// Writes `file`. `write_tensor` writes the bytes of the tensor at an index of `tensors`, in any number of pieces.
 pub(super) fn write_tensors(
     new: &Path,
     file: &str,
     tensors: &[TensorHeader],
-    mut give: impl FnMut(usize, &mut WriteChunk<'_>) -> Result<(), CheckpointError>,
+    mut write_tensor: impl FnMut(usize, &mut WriteChunk<'_>) -> Result<(), CheckpointError>,
 ) -> Result<(), CheckpointError> {
     // In the order of `safetensors::serialize`: by decreasing element size, so that all are aligned, then by name.
     let mut order: Vec<usize> = (0..tensors.len()).collect();
@@ -51,19 +51,19 @@ pub(super) fn write_tensors(
     let mut header = serde_json::to_vec(&metadata).map_err(candle_core::Error::wrap)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     let start = [&(header.len() as u64).to_le_bytes()[..], &header].concat();
-    stream_file(new, file, (start.len() + end) as u64, |take| {
-        take(&start)?;
-        order.iter().try_for_each(|&at| give(at, take))
+    stream_file(new, file, (start.len() + end) as u64, |write| {
+        write(&start)?;
+        order.iter().try_for_each(|&at| write_tensor(at, write))
     })
 }
 
 /// A flat tensor that is written to a file: in host or device memory, or sharded over ranks.
-pub trait Numbers {
+pub trait ElementSource {
     /// Writes the bytes of a range of these numbers.
     ///
     /// # Errors
-    /// Those of `take`, and when the numbers cannot be read.
-    fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError>;
+    /// Those of `write`, and when the numbers cannot be read.
+    fn write_range(&mut self, range: Range<usize>, write: &mut WriteChunk<'_>) -> Result<(), CheckpointError>;
 
     /// Copies the first `count` numbers into `bytes`, which has as many.
     ///
@@ -71,7 +71,7 @@ pub trait Numbers {
     /// When the numbers cannot be read.
     fn copy(&mut self, count: usize, bytes: &mut [u8]) -> Result<(), CheckpointError> {
         let mut at = 0;
-        self.give(0..count, &mut |piece| {
+        self.write_range(0..count, &mut |piece| {
             bytes[at..at + piece.len()].copy_from_slice(piece);
             at += piece.len();
             Ok(())
@@ -85,9 +85,9 @@ pub(super) struct TensorBytes<'a> {
     pub(super) number_bytes: usize,
 }
 
-impl Numbers for TensorBytes<'_> {
-    fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
-        take(&self.bytes[range.start * self.number_bytes..range.end * self.number_bytes])
+impl ElementSource for TensorBytes<'_> {
+    fn write_range(&mut self, range: Range<usize>, write: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
+        write(&self.bytes[range.start * self.number_bytes..range.end * self.number_bytes])
     }
 }
 
@@ -108,8 +108,8 @@ impl<'a> StreamedTensor<'a> {
     }
 }
 
-impl Numbers for StreamedTensor<'_> {
-    fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
+impl ElementSource for StreamedTensor<'_> {
+    fn write_range(&mut self, range: Range<usize>, write: &mut WriteChunk<'_>) -> Result<(), CheckpointError> {
         let number_bytes = self.flat.dtype().size_in_bytes();
         let at_once = (STAGE_BYTES / number_bytes).max(1);
         let most = (self.flat.elem_count() * number_bytes).min(STAGE_BYTES);
@@ -119,7 +119,7 @@ impl Numbers for StreamedTensor<'_> {
             let count = at_once.min(range.end - start);
             let bytes = &mut stage.bytes_mut()[..count * number_bytes];
             copy_to_host(&self.flat.narrow(0, start, count)?, bytes)?;
-            take(bytes)?;
+            write(bytes)?;
             start += count;
         }
         Ok(())
@@ -136,11 +136,11 @@ pub(super) fn write_slots(
     file: &str,
     slots: &[ParameterSlot],
     dtype: DType,
-    numbers: &mut dyn Numbers,
+    numbers: &mut dyn ElementSource,
 ) -> Result<(), CheckpointError> {
     let described = |slot: &ParameterSlot| TensorHeader { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
     let tensors: Vec<TensorHeader> = slots.iter().map(described).collect();
-    write_tensors(new, file, &tensors, |at, take| numbers.give(slots[at].range(), take))
+    write_tensors(new, file, &tensors, |at, write| numbers.write_range(slots[at].range(), write))
 }
 
 #[cfg(test)]
@@ -173,7 +173,9 @@ mod tests {
             })
             .collect();
         write_folder(&work.path().join("out"), |new| {
-            write_tensors(new, "x.safetensors", &described, |at, take| take(&safetensors::View::data(&&tensors[at].1)))
+            write_tensors(new, "x.safetensors", &described, |at, write| {
+                write(&safetensors::View::data(&&tensors[at].1))
+            })
         })
         .unwrap();
         assert_eq!(std::fs::read(work.path().join("out/x.safetensors")).unwrap(), expected);
@@ -190,7 +192,7 @@ mod tests {
         let mut buffer = vec![0; count * 4];
         copy_to_host(&flat, &mut buffer).unwrap();
         let work = tempfile::tempdir().unwrap();
-        let write = |name: &str, numbers: &mut dyn Numbers| {
+        let write = |name: &str, numbers: &mut dyn ElementSource| {
             let folder = work.path().join(name);
             write_folder(&folder, |new| write_slots(new, "x", &slots, DType::F32, numbers)).unwrap();
             std::fs::read(folder.join("x")).unwrap()

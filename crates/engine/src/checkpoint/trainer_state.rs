@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::CheckpointError;
 use super::export::write_adapter;
 use super::new_folder::{failed, write_file, write_folder};
-use super::tensor_file::{Numbers, STAGE_BYTES, TensorBytes, write_slots};
+use super::tensor_file::{ElementSource, STAGE_BYTES, TensorBytes, write_slots};
 use crate::files::{self, Access, failpoint};
 use crate::kernels::pinned_memory::HostBuffer;
 use crate::kernels::upload::Uploader;
@@ -33,9 +33,9 @@ pub struct TrainerState {
     /// The weight of an entropy bonus that adapts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy_coef: Option<f64>,
-    /// How many trained numbers have no file here, since they are those of the run's base; their moments are 0.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub numbers_of_base: usize,
+    /// How many trained parameters have no file here, since they are those of the run's base; their moments are 0.
+    #[serde(default, skip_serializing_if = "is_zero", alias = "numbers_of_base")]
+    pub base_parameters: usize,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -57,7 +57,7 @@ impl TrainerState {
             skipped_in_a_row: 0,
             seconds: 0.0,
             entropy_coef: None,
-            numbers_of_base: 0,
+            base_parameters: 0,
         }
     }
 }
@@ -96,8 +96,8 @@ impl Contents {
     pub fn write(
         &self,
         folder: &Path,
-        parameters: &mut dyn Numbers,
-        moments: &mut dyn Numbers,
+        parameters: &mut dyn ElementSource,
+        moments: &mut dyn ElementSource,
     ) -> Result<u64, CheckpointError> {
         self.write_with(folder, &self.state, |new| {
             match self.trainable {
@@ -114,11 +114,8 @@ impl Contents {
     }
 
     /// Writes the checkpoint of a start whose weights are all those of the base, without them.
-    ///
-    /// # Errors
-    /// As [`Contents::write`].
     pub fn write_start(&self, folder: &Path) -> Result<u64, CheckpointError> {
-        self.write_with(folder, &TrainerState { numbers_of_base: self.count(), ..self.state.clone() }, |_| Ok(()))
+        self.write_with(folder, &TrainerState { base_parameters: self.count(), ..self.state.clone() }, |_| Ok(()))
     }
 
     fn write_with(
@@ -164,8 +161,8 @@ impl Snapshot {
     pub fn take(
         mut buffer: HostBuffer,
         contents: Contents,
-        parameters: &mut dyn Numbers,
-        moments: &mut dyn Numbers,
+        parameters: &mut dyn ElementSource,
+        moments: &mut dyn ElementSource,
     ) -> Result<Self, CheckpointError> {
         let count = contents.count();
         let (flat, moved) = buffer.bytes_mut().split_at_mut(count * contents.dtype.size_in_bytes());
@@ -219,10 +216,10 @@ pub fn load(folder: &Path, parameters: &Parameters) -> Result<(Tensor, TrainerSt
     if state.version > VERSION {
         return Err(unreadable(&path, format!("it has format {}, this program reads up to {VERSION}", state.version)));
     }
-    if state.numbers_of_base > 0 {
+    if state.base_parameters > 0 {
         let flat = parameters.flat();
         let moments = Tensor::zeros(2 * flat.elem_count(), DType::F32, flat.device())?;
-        return Ok((moments, TrainerState { numbers_of_base: 0, ..state }));
+        return Ok((moments, TrainerState { base_parameters: 0, ..state }));
     }
     load_parameters(folder, parameters)?;
     let path = folder.join("optimizer.safetensors");

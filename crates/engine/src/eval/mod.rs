@@ -1,9 +1,8 @@
-//! Evals and requested completions: prompts are prepared, completions sampled and scored, one record each.
+//! Evals: completions of held-out prompts are sampled and scored, one record each.
 
 #[cfg(feature = "parity")]
 mod candle_parity; // the same log-probs by another implementation
 mod guard; // what a model should not forget
-mod sample; // one prompt's completions for a user
 
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::policy::{Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, Prompt, Question, Turn};
@@ -13,15 +12,12 @@ use crate::score::Scorer;
 
 #[cfg(feature = "parity")]
 pub use candle_parity::{LogProbAgreement, parity_with_candle};
-pub use guard::{GuardPrompt, guard_exact, guard_log_probs, guard_requests, prepare_guard};
-pub use sample::{SampleError, SampleSource, resolve_task, sample_row, sampled, task_limit};
+pub use guard::{GuardPrompt, prepare_guard};
 
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     #[error("{0}")]
     Tensor(#[from] candle_core::Error),
-    #[error("{0}")]
-    Text(#[from] crate::text::TextError),
     #[error("{0}")]
     Scorer(#[from] crate::score::ScorerErrors),
     #[error("a score cannot be written as JSON: {0}")]
@@ -45,34 +41,27 @@ pub fn greedy_questions(prompts: &[Prompt]) -> Vec<Question<'_>> {
     prompts.iter().zip(requests(prompts, EVAL_STEP, 1)).map(greedy).collect()
 }
 
-/// What an eval asks of every prompt.
-#[derive(Clone, Copy, Debug)]
-pub struct EvalInput<'a> {
-    pub prompts: &'a [Prompt],
-    pub constraints: Option<&'a TaskConstraints>,
-    /// Completions of each prompt.
-    pub samples: usize,
-}
-
-/// Samples and scores completions of every prompt, as `watch` sees; records are in prompt order.
+/// Samples and scores so many completions of every prompt, as `watch` sees; records are in prompt order.
 ///
 /// # Errors
 /// [`EvalError`].
 pub fn evaluate(
     policy: &Policy,
-    input: EvalInput<'_>,
+    prompts: &[Prompt],
+    constraints: Option<&TaskConstraints>,
+    samples: usize,
     settings: &ConverseSettings<'_>,
     watch: &mut EvalWatch<'_>,
 ) -> Result<Vec<EvalRecord>, EvalError> {
-    let mut questions = Vec::with_capacity(input.prompts.len());
-    for (prompt, mut request) in input.prompts.iter().zip(requests(input.prompts, EVAL_STEP, input.samples)) {
-        if let Some(constraints) = input.constraints {
+    let mut questions = Vec::with_capacity(prompts.len());
+    for (prompt, mut request) in prompts.iter().zip(requests(prompts, EVAL_STEP, samples)) {
+        if let Some(constraints) = constraints {
             request.constraint = Some(constraints.for_row(&prompt.row, &prompt.text)?);
         }
         questions.push(Question { prompt, request });
     }
     let Conversed { conversations, rollout_seconds, .. } = policy.converse(&questions, settings, Some(watch))?;
-    records(input.prompts, conversations, settings.scorer, rollout_seconds)
+    records(prompts, conversations, settings.scorer, rollout_seconds)
 }
 
 /// The records of conversations, in prompt order. `seconds`: of all of them.

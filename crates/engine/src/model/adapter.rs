@@ -12,7 +12,7 @@ use crate::kernels::open_rows::{OpenAdapters, OpenRows};
 use crate::kernels::row_adapters::keep_own;
 
 /// Whether a forward uses the adapters: on for the policy, off for the reference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Adapters {
     /// The model as trained.
     On,

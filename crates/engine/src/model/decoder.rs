@@ -67,9 +67,6 @@ impl Decoder {
     }
 
     /// As [`Decoder::new`], of whose trained numbers this rank moves a part.
-    ///
-    /// # Errors
-    /// As [`Decoder::new`].
     pub fn sharded(
         config: &ModelConfig,
         weights: &Weights,

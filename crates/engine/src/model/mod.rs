@@ -18,7 +18,7 @@ pub use layer::{Layer, RowContext};
 pub use load::{adapter_names, fresh_adapters};
 pub use packed_batch::{PackedBatch, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
-pub use shard::Shard;
+pub use shard::{Shard, ShardPiece};
 pub use weights::{LoadProgress, Weights, tensor_names, watch_loading};
 
 /// Why a model could not be loaded or run.

@@ -9,6 +9,13 @@ pub struct Shard {
     pub ranks: usize,
 }
 
+/// Numbers that one rank has: a range of its parts of one or more buffers, end to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardPiece {
+    pub rank: usize,
+    pub range: Range<usize>,
+}
+
 /// Parts are multiples of so many numbers: 16 bytes in bf16, by which NCCL copies.
 const ALIGNMENT: usize = 8;
 
@@ -42,15 +49,15 @@ impl Shard {
     }
 
     /// Where `range` of one or more buffers of `count` numbers, end to end and without padding, is among the ranks, in
-    /// pieces of at most `most`: the rank, and the range of its parts of these buffers, end to end.
-    pub fn pieces(self, count: usize, range: Range<usize>, most: usize) -> Vec<(usize, Range<usize>)> {
+    /// pieces of at most `most`.
+    pub fn pieces(self, count: usize, range: Range<usize>, most: usize) -> Vec<ShardPiece> {
         let size = self.size(count);
         let (mut pieces, mut at) = (Vec::new(), range.start);
         while at < range.end {
             let (buffer, inside) = (at / count, at % count);
             let (rank, local) = (inside / size, inside % size);
             let length = (size - local).min(count - inside).min(range.end - at).min(most.max(1));
-            pieces.push((rank, buffer * size + local..buffer * size + local + length));
+            pieces.push(ShardPiece { rank, range: buffer * size + local..buffer * size + local + length });
             at += length;
         }
         pieces
@@ -83,8 +90,11 @@ mod tests {
     #[test]
     fn pieces_name_the_rank_and_the_place_there() {
         let shard = Shard { rank: 0, ranks: 3 };
+        let found = |shard: Shard, range, most| -> Vec<(usize, Range<usize>)> {
+            shard.pieces(20, range, most).into_iter().map(|piece| (piece.rank, piece.range)).collect()
+        };
         let check = |range: Range<usize>, most: usize, expected: &[(usize, Range<usize>)]| {
-            assert_eq!(shard.pieces(20, range.clone(), most), expected, "{range:?}");
+            assert_eq!(found(shard, range.clone(), most), expected, "{range:?}");
         };
         // Parts of 8 numbers, of which the last has 4; of two buffers each rank has 16.
         check(0..20, 100, &[(0, 0..8), (1, 0..8), (2, 0..4)]);
@@ -92,6 +102,6 @@ mod tests {
         check(18..30, 100, &[(2, 2..4), (0, 8..16), (1, 8..10)]);
         check(0..8, 3, &[(0, 0..3), (0, 3..6), (0, 6..8)]);
         check(5..5, 100, &[]);
-        assert_eq!(Shard::WHOLE.pieces(20, 3..40, 100), [(0, 3..20), (0, 20..40)]);
+        assert_eq!(found(Shard::WHOLE, 3..40, 100), [(0, 3..20), (0, 20..40)]);
     }
 }

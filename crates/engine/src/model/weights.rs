@@ -114,9 +114,6 @@ impl Weights {
     }
 
     /// Every tensor of the model on the CPU, in the dtype that it is stored in.
-    ///
-    /// # Errors
-    /// As [`Weights::get`].
     pub fn stored(&self, config: &ModelConfig) -> Result<Vec<(String, Tensor)>, ModelError> {
         let stored = |(name, shape): (String, Vec<usize>)| {
             let dtype = self.dtype(&name).unwrap_or(DType::F32);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advantage::{GroupSignal, group_signal};
 use crate::rollout::Completion;
+use crate::run::SampledCompletion;
 use crate::score::Score;
 
 /// The answers to a row: one, unless the row has several turns.
@@ -41,6 +42,25 @@ impl Turn {
     /// A first turn.
     pub fn new(completion: Completion, text: String, score: Score) -> Self {
         Self { prompt: None, completion, text, score, advantage: 0.0 }
+    }
+
+    /// For files and answers, as one of the trained model.
+    ///
+    /// # Errors
+    /// If its score cannot be written as JSON.
+    pub fn into_sampled(self, prompt_id: &str, sample: usize) -> Result<SampledCompletion, serde_json::Error> {
+        let Completion { token_ids, log_probs, stop } = self.completion;
+        Ok(SampledCompletion {
+            prompt_id: prompt_id.to_owned(),
+            sample,
+            text: self.text,
+            token_ids,
+            log_probs,
+            stop_reason: stop.name().to_owned(),
+            score: serde_json::to_value(&self.score)?,
+            target: "trained".to_owned(),
+            step: None,
+        })
     }
 }
 

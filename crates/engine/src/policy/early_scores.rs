@@ -30,9 +30,6 @@ pub struct ScoredRows<'a> {
 impl Policy {
     /// As [`Self::rollout`]; a scorer that runs programs begins with the completions that end first, so that it has few
     /// to answer afterwards, and so does one whose scores a `watcher` wants.
-    ///
-    /// # Errors
-    /// As [`Self::rollout`].
     pub fn rollout_while_scoring(
         &self,
         version: PolicyVersion,
@@ -65,8 +62,10 @@ impl Policy {
         mut watcher: Option<&mut dyn Watcher>,
     ) {
         while let Ok(first) = finished.recv() {
-            let is_watched =
-                |ended: &EndedCompletion| watcher.as_ref().is_some_and(|watcher| watcher.wants(&ended.request));
+            let is_watched = |ended: &EndedCompletion| match &watcher {
+                Some(watcher) => watcher.wants(&ended.request),
+                None => false,
+            };
             let ended: Vec<EndedCompletion> = std::iter::once(first)
                 .chain(finished.try_iter())
                 .filter(|ended| scorer.runs_programs() || is_watched(ended))

@@ -90,15 +90,12 @@ impl OpenRequests {
         };
         let (mut known, mut open) = (Vec::new(), Vec::new());
         for part in parts {
-            let found: Option<Vec<_>> =
-                kept.and_then(|kept| part.iter().map(|request| kept.completions(request)).collect());
-            match found {
-                Some(found) => known.extend(found.into_iter().map(Some)),
-                None => {
-                    known.extend(part.iter().map(|_| None));
-                    open.extend_from_slice(part);
-                }
+            let mut found: Vec<_> = part.iter().map(|request| kept?.completions(request)).collect();
+            if found.contains(&None) {
+                found.fill(None);
+                open.extend_from_slice(part);
             }
+            known.append(&mut found);
         }
         Self { known, requests: open }
     }
@@ -115,7 +112,10 @@ impl OpenRequests {
 
     /// All completions by request; `sampled`: those of [`Self::requests`].
     pub(super) fn joined(self, sampled: Vec<Vec<Completion>>) -> Vec<Vec<Completion>> {
-        let mut sampled = sampled.into_iter();
-        self.known.into_iter().map(|known| known.or_else(|| sampled.next()).unwrap_or_default()).collect()
+        let (mut all, mut sampled) = (Vec::with_capacity(self.known.len()), sampled.into_iter());
+        for known in self.known {
+            all.extend(if known.is_some() { known } else { sampled.next() });
+        }
+        all
     }
 }

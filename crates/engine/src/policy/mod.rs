@@ -69,12 +69,10 @@ impl Policy {
 
     /// Samples the completions of each request. When a GPU runs out of memory it is done again, after unused memory is
     /// released, then with ever fewer completions together in ever smaller caches.
-    ///
-    /// # Errors
-    /// As [`generate`].
     pub fn rollout(&self, version: PolicyVersion, requests: &[Request], sampling: &Sampling) -> Result<RolloutOutput> {
         let (model, adapters) = self.model_of(version);
-        let smaller = || self.memory.halve(requests.iter().map(|request| request.samples).sum());
+        let completions = requests.iter().map(|request| request.samples).sum();
+        let smaller = || self.memory.halve(completions);
         let sample = || generate(model, adapters, requests, sampling, &self.memory, &self.threads);
         let before = self.memory.halvings();
         let mut generated = retry(|| _ = self.engine.trim_memory(), smaller, sample)?;

@@ -86,9 +86,6 @@ pub fn prepare(
 }
 
 /// Prepares rows that were read from `label`.
-///
-/// # Errors
-/// As [`prepare`].
 pub fn prepare_rows(
     task: &Task,
     label: &str,
@@ -96,22 +93,22 @@ pub fn prepare_rows(
     tokenizer: &Tokenizer,
     lengths: Lengths,
 ) -> Result<Vec<Prompt>, PromptError> {
-    let prepared = rows.into_iter().map(|row| {
+    let mut prompts = Vec::with_capacity(rows.len());
+    for row in rows {
         let place = format!("{label} line {} (`{}`)", row.line, row.id);
-        let prompt =
-            render(task, row, tokenizer).map_err(|source| PromptError::Text { place: place.clone(), source })?;
+        let failed = |source| PromptError::Text { place: place.clone(), source };
+        let prompt = render(task, row, tokenizer).map_err(failed)?;
         if prompt.token_ids.len() > lengths.prompt_limit() {
             return Err(PromptError::TooLong { place, tokens: prompt.token_ids.len(), lengths });
         }
-        let most_tokens = most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens)
-            .map_err(|source| PromptError::Text { place: place.clone(), source })?;
+        let most_tokens = most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens).map_err(failed)?;
         if most_tokens > lengths.prompt_limit() {
             let place = format!("{place}, with {} answers of max_completion_tokens", prompt.row.turn_count() - 1);
             return Err(PromptError::TooLong { place, tokens: most_tokens, lengths });
         }
-        Ok(Prompt { most_tokens, ..prompt })
-    });
-    prepared.collect()
+        prompts.push(Prompt { most_tokens, ..prompt });
+    }
+    Ok(prompts)
 }
 
 /// Of the last turn's prompt, if every answer before it is as long as it may be.

@@ -1,5 +1,7 @@
 //! Tensors summed and gathered over all ranks: on GPUs by NCCL, else by rank 0, which adds in the order of the ranks.
 
+use std::time::Instant;
+
 use candle_core::{DType, Tensor};
 
 use super::link::Link;
@@ -30,9 +32,6 @@ impl Ranks {
 
     /// This rank's part of the same sum, of as many equal ones as there are ranks. `own`, `[n]`, serves as memory and
     /// holds nothing of use any more.
-    ///
-    /// # Errors
-    /// As [`Ranks::all_reduce`].
     pub fn reduce_scatter(&self, own: &Tensor) -> Result<Tensor, RankError> {
         if self.size == 1 {
             return Ok(own.clone());
@@ -52,9 +51,6 @@ impl Ranks {
 
     /// Gives every rank the parts of all others, in place. `all`: `[n]`, f32, or on a GPU bf16, of which each rank has
     /// its own part.
-    ///
-    /// # Errors
-    /// As [`Ranks::all_reduce`].
     pub fn all_gather(&self, all: &Tensor) -> Result<(), RankError> {
         if self.size == 1 {
             return Ok(());
@@ -84,13 +80,13 @@ impl Ranks {
         call: impl FnOnce(&Communicator, &dyn Fn() -> bool) -> candle_core::Result<Tensor>,
     ) -> Option<Result<Tensor, RankError>> {
         let communicator = self.communicator.get()?;
-        let found = self.waiting(|| call(communicator, &|| self.keep_waiting().is_ok()));
+        let found = self.waited(Instant::now(), call(communicator, &|| self.keep_waiting().is_ok()));
         Some(found.map_err(|error| self.explained(error)))
     }
 
     /// As many bytes of another rank.
     fn bytes_from(&self, link: &Link, expected: usize) -> Result<Vec<u8>, RankError> {
-        let found = self.waiting(|| link.receive_bytes(|| self.keep_waiting()))?;
+        let found = self.bytes(link)?;
         if found.len() == expected {
             return Ok(found);
         }
@@ -113,7 +109,7 @@ impl Ranks {
     /// What rank 0 makes of this rank's numbers and those of the others.
     fn by_rank_0(&self, own: &Tensor) -> Result<Tensor, RankError> {
         self.send_bytes(&bytes_of(own)?)?;
-        tensor_of(&self.waiting(|| self.links[0].receive_bytes(|| self.keep_waiting()))?, own)
+        tensor_of(&self.bytes(&self.links[0])?, own)
     }
 }
 
@@ -155,7 +151,7 @@ mod tests {
                 let (address, met) = (&address, &met);
                 scope.spawn(move || met(Ranks::connect(address, rank, "secret".to_owned(), "").unwrap()).0)
             });
-            let peers = gather(&listener, 3, "secret", (Duration::from_secs(20), ""), || Ok(())).unwrap();
+            let peers = gather(&listener, 3, "secret", Duration::from_secs(20), "", || Ok(())).unwrap();
             let (first, ranks) = met(Ranks::first(peers, "").unwrap());
             let _ranks = first_stays.then_some(ranks);
             std::iter::once(first).chain(others.map(|other| other.join().unwrap())).collect()
@@ -195,7 +191,7 @@ mod tests {
         let found = of_three(true, |ranks| {
             let own = format!("of {}", ranks.rank());
             let all = ranks.exchange(own.clone()).unwrap();
-            let first = ranks.broadcast(|| Ok::<_, RankError>((own.clone(), f64::NAN))).unwrap();
+            let first = ranks.broadcast((own.clone(), f64::NAN)).unwrap();
             let gathered = ranks.gather(ranks.share(10)).unwrap();
             (all, first.0, first.1.is_nan(), ranks.any(ranks.rank() == 2).unwrap(), gathered)
         });

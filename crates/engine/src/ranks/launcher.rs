@@ -47,17 +47,11 @@ impl Placement {
     }
 
     fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RankError> {
-        let number = |name: &str| {
-            let text = get(name).ok_or_else(|| RankError::Launcher(format!("{name} is missing")))?;
-            text.parse().map_err(|_| RankError::Launcher(format!("{name} = {text:?} is no number")))
-        };
-        let all = |names: &[&str]| names.iter().all(|name| get(name).is_some());
-        let job = |names: &[&str]| {
-            let parts: Vec<String> = names.iter().filter_map(|name| get(name)).collect();
-            parts.join(".").chars().filter(|letter| letter.is_ascii_alphanumeric() || "-.".contains(*letter)).collect()
-        };
+        let number = |name| parsed(name, get(name));
+        let has = |name: &str| get(name).is_some();
+        let job = |names: &[&str]| job_name(names.iter().copied().filter_map(&get));
         // The innermost first: mpirun and torchrun may be started by srun.
-        let placement = if all(&["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"]) {
+        let placement = if ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"].into_iter().all(has) {
             Self {
                 rank: number("RANK")?,
                 size: number("WORLD_SIZE")?,
@@ -66,7 +60,7 @@ impl Placement {
                 launcher: "torchrun",
                 job: job(&["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_PORT"]),
             }
-        } else if all(&["OMPI_COMM_WORLD_RANK"]) {
+        } else if has("OMPI_COMM_WORLD_RANK") {
             Self {
                 rank: number("OMPI_COMM_WORLD_RANK")?,
                 size: number("OMPI_COMM_WORLD_SIZE")?,
@@ -75,7 +69,7 @@ impl Placement {
                 launcher: "mpirun",
                 job: job(&["PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid"]),
             }
-        } else if all(&["SLURM_PROCID", "SLURM_STEP_NODELIST"]) {
+        } else if has("SLURM_PROCID") && has("SLURM_STEP_NODELIST") {
             // Of the first host, such as 4 of `4(x2),3`; a batch script without srun has no list of the step's hosts.
             let tasks = get("SLURM_STEP_TASKS_PER_NODE").unwrap_or_default();
             let here = tasks.split(['(', ',']).next().and_then(|text| text.parse().ok());
@@ -130,7 +124,7 @@ impl Placement {
         files::replace_file(&file.0, &text, Access::Private).map_err(failed)?;
         let remedy =
             format!("; its output says why: its host must see {} and reach {}", file.0.display(), rendezvous.address);
-        Ranks::first(gather(&listener, self.size, &rendezvous.secret, (RENDEZVOUS_TIMEOUT, &remedy), || Ok(()))?, gpu)
+        Ranks::first(gather(&listener, self.size, &rendezvous.secret, RENDEZVOUS_TIMEOUT, &remedy, || Ok(()))?, gpu)
     }
 
     /// Meets rank 0, as another rank. `gpu`: the UUID of its own.
@@ -138,14 +132,15 @@ impl Placement {
     /// # Errors
     /// [`RankError::Start`] if rank 0 cannot be found within 60 s, or does not answer within 30 s.
     pub fn follow(&self, runs: &Path, gpu: &str) -> Result<Ranks, RankError> {
-        self.follow_within(runs, gpu, (RENDEZVOUS_TIMEOUT, ANSWER_TIMEOUT))
+        self.follow_within(runs, gpu, RENDEZVOUS_TIMEOUT, ANSWER_TIMEOUT)
     }
 
     fn follow_within(
         &self,
         runs: &Path,
         gpu: &str,
-        (to_meet, to_answer): (Duration, Duration),
+        to_meet: Duration,
+        to_answer: Duration,
     ) -> Result<Ranks, RankError> {
         let (start, path) = (Instant::now(), self.file(runs));
         let failed = |cause| Err(RankError::Start { rank: self.rank, cause });
@@ -190,6 +185,17 @@ impl Placement {
         let host = if self.here == self.size { format!("-{}", host_name()) } else { String::new() };
         runs.join(format!(".ranks-{}-{}{host}.json", self.launcher, self.job))
     }
+}
+
+fn parsed<N: std::str::FromStr>(name: &str, value: Option<String>) -> Result<N, RankError> {
+    let text = value.ok_or_else(|| RankError::Launcher(format!("{name} is missing")))?;
+    text.parse().map_err(|_| RankError::Launcher(format!("{name} = {text:?} is no number")))
+}
+
+/// For a file's name.
+fn job_name(parts: impl Iterator<Item = String>) -> String {
+    let name = parts.collect::<Vec<_>>().join(".");
+    name.replace(|letter: char| !letter.is_ascii_alphanumeric() && !"-.".contains(letter), "")
 }
 
 /// `None` where there is no file yet.
@@ -273,7 +279,7 @@ mod tests {
         let own = placed(1, 2, (0, 1), "srun", "7");
         let follow = |times: [u64; 2]| {
             let [to_meet, to_answer] = times.map(Duration::from_millis);
-            own.follow_within(folder.path(), "", (to_meet, to_answer)).unwrap_err().to_string()
+            own.follow_within(folder.path(), "", to_meet, to_answer).unwrap_err().to_string()
         };
         let message = follow([200, 100]);
         assert!(

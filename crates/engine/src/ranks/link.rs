@@ -30,10 +30,15 @@ pub(super) struct Link {
     /// The other rank, for messages.
     peer: String,
     stream: Arc<Mutex<TcpStream>>,
-    received: Mutex<Receiver<(u8, Vec<u8>)>>,
+    received: Mutex<Receiver<Message>>,
     lost: Arc<Lost>,
     is_known: Arc<AtomicBool>,
     timeout: Duration,
+}
+
+struct Message {
+    kind: u8,
+    bytes: Vec<u8>,
 }
 
 /// That the other rank is gone, and why.
@@ -128,7 +133,7 @@ impl Link {
     fn next(&self, expected: u8, check: impl Fn() -> Result<(), RankError>) -> Result<Vec<u8>, RankError> {
         loop {
             match locked(&self.received).recv_timeout(ROUND) {
-                Ok((kind, bytes)) if kind == expected => return Ok(bytes),
+                Ok(Message { kind, bytes }) if kind == expected => return Ok(bytes),
                 Ok(_) => return Err(self.error(&Cause::Lost("it sent what nobody asked for".to_owned()))),
                 Err(RecvTimeoutError::Timeout) => check()?,
                 // The reader is gone, and has said why.
@@ -141,10 +146,10 @@ impl Link {
     }
 
     fn write(&self, kind: u8, bytes: &[u8]) -> Result<(), RankError> {
-        write(&mut locked(&self.stream), kind, bytes).map_err(|error| {
-            // A rank that fails says so before it closes the connection.
-            self.check().err().unwrap_or_else(|| self.error(&Cause::Lost(why(&error, self.timeout))))
-        })
+        let Err(error) = write(&mut locked(&self.stream), kind, bytes) else { return Ok(()) };
+        // A rank that fails says so before it closes the connection.
+        self.check()?;
+        Err(self.error(&Cause::Lost(why(&error, self.timeout))))
     }
 
     fn error(&self, cause: &Cause) -> RankError {
@@ -193,11 +198,11 @@ fn write(stream: &mut TcpStream, kind: u8, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Passes messages on until there are no more, and says why.
-fn read(mut stream: RetriedRead, to: &Sender<(u8, Vec<u8>)>, is_known: &AtomicBool, timeout: Duration) -> Cause {
+fn read(mut stream: RetriedRead, to: &Sender<Message>, is_known: &AtomicBool, timeout: Duration) -> Cause {
     loop {
         match read_one(&mut stream, is_known) {
-            Ok((ALIVE, _)) => {}
-            Ok((FAILURE, text)) => return Cause::Failed(String::from_utf8_lossy(&text).into_owned()),
+            Ok(Message { kind: ALIVE, .. }) => {}
+            Ok(Message { kind: FAILURE, bytes }) => return Cause::Failed(String::from_utf8_lossy(&bytes).into_owned()),
             Ok(message) => {
                 if to.send(message).is_err() {
                     return Cause::Lost("nobody listens any more".to_owned());
@@ -222,7 +227,7 @@ fn why(error: &io::Error, timeout: Duration) -> String {
     }
 }
 
-fn read_one(stream: &mut RetriedRead, is_known: &AtomicBool) -> io::Result<(u8, Vec<u8>)> {
+fn read_one(stream: &mut RetriedRead, is_known: &AtomicBool) -> io::Result<Message> {
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header)?;
     let length = header[1..].try_into().map_or(0, u64::from_le_bytes);
@@ -234,7 +239,7 @@ fn read_one(stream: &mut RetriedRead, is_known: &AtomicBool) -> io::Result<(u8, 
     if stream.take(length).read_to_end(&mut bytes)? as u64 != length {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok((header[0], bytes))
+    Ok(Message { kind: header[0], bytes })
 }
 
 #[cfg(test)]

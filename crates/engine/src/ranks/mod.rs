@@ -63,7 +63,8 @@ pub enum RankError {
 
 /// The ranks of a run, as one of them sees the others. A run of one rank is alone: it sends nothing and waits for nothing.
 ///
-/// All ranks call the same collective methods in the same order; the same number of ranks gives the same bits.
+/// All ranks call the same collective methods in the same order; the same number of ranks gives the same bits. What
+/// waits for others fails with [`RankError::Lost`], [`RankError::Failed`] or [`RankError::Cancelled`].
 pub struct Ranks {
     /// The number of this one.
     rank: usize,
@@ -98,7 +99,11 @@ struct Welcome {
 }
 
 /// A rank that has come to rank 0.
-type Peer = (Link, Location);
+struct Peer {
+    rank: usize,
+    link: Link,
+    location: Location,
+}
 
 /// Where a rank computes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,15 +118,9 @@ struct Location {
 impl Location {
     /// Of this process.
     fn own(gpu: &str) -> Self {
-        let processors = rustix::thread::sched_getaffinity(None).map_or_else(
-            |_| Vec::new(),
-            |set| {
-                (0..rustix::thread::CpuSet::MAX_CPU)
-                    .filter(|number| set.is_set(*number))
-                    .map(|number| number as u32)
-                    .collect()
-            },
-        );
+        let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
+        let may_run = |number: &u32| set.is_set(*number as usize);
+        let processors = (0..rustix::thread::CpuSet::MAX_CPU as u32).filter(may_run).collect();
         Self { host: host_name(), processors, gpu: gpu.to_owned() }
     }
 
@@ -170,14 +169,18 @@ impl Ranks {
         if size <= 1 {
             return Ok(Self::alone());
         }
-        let (peers, processes) = Processes::start(size, arguments)?;
+        let mut processes = Processes::default();
+        let peers = processes.start(size, arguments)?;
         Ok(Self { _processes: processes, ..Self::first(peers, "")? })
     }
 
     /// Rank 0 of these. `gpu`: the UUID of this process's own.
     fn first(peers: Vec<Peer>, gpu: &str) -> Result<Self, RankError> {
-        let (links, others): (Vec<Link>, Vec<Location>) = peers.into_iter().unzip();
-        let locations: Vec<Location> = std::iter::once(Location::own(gpu)).chain(others).collect();
+        let (mut links, mut locations) = (Vec::new(), vec![Location::own(gpu)]);
+        for peer in peers {
+            links.push(peer.link);
+            locations.push(peer.location);
+        }
         check_gpus(&locations)?;
         Ok(Self { size: locations.len(), links, locations, ..Self::alone() })
     }
@@ -240,15 +243,14 @@ impl Ranks {
 
     /// The ranks, `rank` included, that share its processors.
     fn ranks_per_host(&self, rank: usize) -> usize {
-        let ranks_per_host =
-            |own: &Location| self.locations.iter().filter(|other| own.shares_processors(other)).count();
-        self.locations.get(rank).map_or(1, ranks_per_host).max(1)
+        let Some(own) = self.locations.get(rank) else { return 1 };
+        self.locations.iter().filter(|other| own.shares_processors(other)).count().max(1)
     }
 
     /// Whether a rank is gone, for work that should end then.
     pub fn loss(&self) -> impl Fn() -> bool + Send + Sync + 'static {
         let lost: Vec<Arc<Lost>> = self.links.iter().map(Link::lost).collect();
-        move || lost.iter().any(|lost| lost.is_known())
+        move || lost.iter().map(Arc::as_ref).any(Lost::is_known)
     }
 
     /// # Errors
@@ -271,72 +273,57 @@ impl Ranks {
         self.waited_seconds.take()
     }
 
-    fn waiting<T>(&self, work: impl FnOnce() -> T) -> T {
-        let start = Instant::now();
-        let found = work();
+    /// Counts the time since `start`, in which this rank waited for what it has `found`.
+    fn waited<T>(&self, start: Instant, found: T) -> T {
         self.waited_seconds.set(self.waited_seconds.get() + start.elapsed().as_secs_f64());
         found
     }
 
-    /// What rank 0 finds, on all ranks; the others do not compute it.
-    ///
-    /// # Errors
-    /// Those of `value` on rank 0; [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`].
-    pub fn broadcast<M, E>(&self, value: impl FnOnce() -> Result<M, E>) -> Result<M, E>
-    where
-        M: Serialize + DeserializeOwned,
-        E: From<RankError>,
-    {
+    /// Waits for a message.
+    fn message<M: DeserializeOwned>(&self, link: &Link) -> Result<M, RankError> {
+        self.waited(Instant::now(), link.receive(|| self.keep_waiting()))
+    }
+
+    /// Waits for bytes.
+    fn bytes(&self, link: &Link) -> Result<Vec<u8>, RankError> {
+        self.waited(Instant::now(), link.receive_bytes(|| self.keep_waiting()))
+    }
+
+    /// What rank 0 has, on all ranks; what the others have is of no use.
+    pub fn broadcast<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<M, RankError> {
         if self.rank > 0 {
-            return Ok(self.receive()?);
+            return self.receive();
         }
-        let value = value()?;
-        self.links.iter().try_for_each(|link| link.send(&value))?;
-        Ok(value)
+        self.links.iter().try_for_each(|link| link.send(&own))?;
+        Ok(own)
     }
 
     /// What each rank has, in their order, on rank 0; nothing on the others.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`], [`RankError::Failed`] and [`RankError::Cancelled`].
     pub fn gather<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
         let others = self.gather_others(&own)?;
         Ok(if self.rank > 0 { others } else { std::iter::once(own).chain(others).collect() })
     }
 
     /// As [`Ranks::gather`], without what rank 0 itself has.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn gather_others<M: Serialize + DeserializeOwned>(&self, own: &M) -> Result<Vec<M>, RankError> {
         if self.rank > 0 {
             self.links[0].send(own)?;
             return Ok(Vec::new());
         }
-        self.waiting(|| self.links.iter().map(|link| link.receive(|| self.keep_waiting())).collect())
+        self.links.iter().map(|link| self.message(link)).collect()
     }
 
     /// What each rank has, in their order, on all of them.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn exchange<M: Serialize + DeserializeOwned>(&self, own: M) -> Result<Vec<M>, RankError> {
-        let all = self.gather(own)?;
-        self.broadcast(|| Ok(all))
+        self.broadcast(self.gather(own)?)
     }
 
     /// The sum over all ranks, added in their order.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn sum(&self, own: f64) -> Result<f64, RankError> {
         Ok(self.exchange(own)?.into_iter().sum())
     }
 
     /// Whether it is so on any rank.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn any(&self, own: bool) -> Result<bool, RankError> {
         Ok(self.exchange(own)?.contains(&true))
     }
@@ -353,7 +340,8 @@ impl Ranks {
     /// As [`Ranks::gather`]; without NCCL, or what it says.
     pub fn join(&self, device: &Device) -> Result<(), RankError> {
         if self.size > 1 && !device.is_cpu() {
-            let id = self.broadcast(|| Ok::<_, RankError>(Communicator::new_id()?))?;
+            let own = if self.rank == 0 { Communicator::new_id()? } else { Vec::new() };
+            let id = self.broadcast(own)?;
             let place = (self.rank, self.size);
             let joined = Communicator::join(&id, place, device, &|| self.keep_waiting().is_ok());
             let joined = joined.map_err(|error| self.explained(error))?;
@@ -379,25 +367,16 @@ impl Ranks {
     }
 
     /// Waits for bytes of another rank, as rank 0.
-    ///
-    /// # Errors
-    /// As [`Ranks::gather`].
     pub fn receive_bytes_of(&self, rank: usize) -> Result<Vec<u8>, RankError> {
         self.links[rank - 1].receive_bytes(|| self.keep_waiting())
     }
 
     /// Waits for a message of rank 0.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`].
     pub fn receive<M: DeserializeOwned>(&self) -> Result<M, RankError> {
-        self.waiting(|| self.links[0].receive(|| self.keep_waiting()))
+        self.message(&self.links[0])
     }
 
     /// Sends rank 0 bytes.
-    ///
-    /// # Errors
-    /// [`RankError::Lost`].
     pub fn send_bytes(&self, bytes: &[u8]) -> Result<(), RankError> {
         self.links[0].send_bytes(bytes)
     }

@@ -18,21 +18,24 @@ pub(super) struct Processes(Vec<Child>);
 const EXIT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Processes {
-    pub(super) fn start(size: usize, arguments: impl Fn(usize) -> Vec<String>) -> Result<(Vec<Peer>, Self), RankError> {
+    /// Starts ranks 1 to `size - 1` and waits until all are connected.
+    pub(super) fn start(
+        &mut self,
+        size: usize,
+        arguments: impl Fn(usize) -> Vec<String>,
+    ) -> Result<Vec<Peer>, RankError> {
         let here = |cause: io::Error| RankError::Start { rank: 0, cause: format!("a port of this machine: {cause}") };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(here)?;
         let address = listener.local_addr().map_err(here)?.to_string();
         // Others of this machine can connect, too.
         let secret = secret().map_err(here)?;
-        let mut processes = Self::default();
         for rank in 1..size {
             let child = spawn(rank, &address, &secret, &arguments(rank))
                 .map_err(|cause| RankError::Start { rank, cause: cause.to_string() })?;
-            processes.0.push(child);
+            self.0.push(child);
         }
         let remedy = "; its messages stand above or in worker.log";
-        let links = gather(&listener, size, &secret, (CONNECT_TIMEOUT, remedy), || processes.check())?;
-        Ok((links, processes))
+        gather(&listener, size, &secret, CONNECT_TIMEOUT, remedy, || self.check())
     }
 
     /// # Errors

@@ -12,36 +12,38 @@ use crate::format::hex;
 /// A connection that does not say who it is holds up the others for so long.
 const TO_GREET: Duration = Duration::from_secs(2);
 
-/// The links to ranks 1 to `size - 1`, once all are there; `check` may find earlier that one will not come. `remedy`: for
+/// Ranks 1 to `size - 1`, once all are there; `check` may find earlier that one will not come. `remedy`: for
 /// one that has not come in time.
 pub(super) fn gather(
     listener: &TcpListener,
     size: usize,
     secret: &str,
-    (patience, remedy): (Duration, &str),
+    timeout: Duration,
+    remedy: &str,
     mut check: impl FnMut() -> Result<(), RankError>,
 ) -> Result<Vec<Peer>, RankError> {
     let here = |cause: io::Error| RankError::Start { rank: 0, cause: cause.to_string() };
     listener.set_nonblocking(true).map_err(here)?;
-    let mut links: Vec<Option<Peer>> = (1..size).map(|_| None).collect();
+    let mut peers: Vec<Option<Peer>> = (1..size).map(|_| None).collect();
     let start = Instant::now();
-    while let Some(missing) = links.iter().position(Option::is_none) {
+    while let Some(missing) = peers.iter().position(Option::is_none) {
         check()?;
-        if start.elapsed() > patience {
-            let cause = format!("no connection within {} s{remedy}", patience.as_secs());
+        if start.elapsed() > timeout {
+            let cause = format!("no connection within {} s{remedy}", timeout.as_secs());
             return Err(RankError::Start { rank: missing + 1, cause });
         }
         match listener.accept() {
             Ok((stream, _)) => {
-                if let Some((rank, found)) = handshake(stream, secret)?.filter(|(rank, _)| (1..size).contains(rank)) {
-                    links[rank - 1] = Some(found);
+                if let Some(peer) = handshake(stream, secret)?.filter(|peer| (1..size).contains(&peer.rank)) {
+                    let rank = peer.rank;
+                    peers[rank - 1] = Some(peer);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
             Err(error) => return Err(here(error)),
         }
     }
-    Ok(links.into_iter().flatten().collect())
+    Ok(peers.into_iter().flatten().collect())
 }
 
 /// What proves that a process was sent by this user.
@@ -50,7 +52,7 @@ pub(super) fn secret() -> io::Result<String> {
 }
 
 /// The rank that connected; `None` for anybody else.
-fn handshake(stream: TcpStream, secret: &str) -> Result<Option<(usize, Peer)>, RankError> {
+fn handshake(stream: TcpStream, secret: &str) -> Result<Option<Peer>, RankError> {
     let linked = || {
         stream.set_nonblocking(false)?;
         Link::over(stream, "a connection".to_owned(), SILENCE_TIMEOUT)
@@ -74,7 +76,7 @@ fn handshake(stream: TcpStream, secret: &str) -> Result<Option<(usize, Peer)>, R
         return Err(RankError::Start { rank, cause });
     }
     let link = link.named(format!("rank {rank} (pid {pid} on {host})"));
-    Ok(Some((rank, (link, location))))
+    Ok(Some(Peer { rank, link, location }))
 }
 
 #[cfg(test)]
@@ -95,7 +97,7 @@ mod tests {
             link.send(&Hello { rank: 1, secret, version, pid: 7, location: Location::own("") }).unwrap();
             link.receive::<u32>(|| Ok(())).unwrap_err().to_string()
         });
-        let error = gather(&listener, 2, "secret", (Duration::from_secs(20), ""), || Ok(())).map(drop).unwrap_err();
+        let error = gather(&listener, 2, "secret", Duration::from_secs(20), "", || Ok(())).map(drop).unwrap_err();
         let (here, there) = (error.to_string(), other.join().unwrap());
         for message in [&here, &there] {
             assert!(message.contains("it is version 0.0.1 of the program on "), "{message}");

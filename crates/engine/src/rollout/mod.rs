@@ -29,7 +29,7 @@ pub use shaping::Shaping;
 pub use thread_pool::ThreadPool;
 
 /// A prompt, and how many completions to sample.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// At least one token.
     pub prompt: Vec<u32>,
@@ -45,11 +45,9 @@ pub struct Request {
     /// Tokens of each sample at most, besides [`Sampling::max_completion_tokens`]: recorded lengths, replayed by a
     /// benchmark. Empty: no other limit.
     pub lengths: Vec<usize>,
-    /// The constraint on its completions. Not sent to other ranks: only evals and the server constrain.
-    #[serde(skip)]
+    /// The constraint on its completions.
     pub constraint: Option<Arc<Constraint>>,
-    /// How its completions are sampled, where not from the whole distribution. Not sent to other ranks: only the server shapes.
-    #[serde(skip)]
+    /// How its completions are sampled, where not from the whole distribution.
     pub shaping: Option<Arc<Shaping>>,
 }
 
@@ -72,7 +70,7 @@ impl Request {
 
 /// Sampling parameters. There is no top-p and no top-k: training needs samples of the model's own distribution. A server has
 /// [`Request::shaping`].
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// 0 is greedy.
     pub temperature: f64,
@@ -132,7 +130,7 @@ pub struct Completion {
 }
 
 /// Completions of a rollout, with counts and warnings.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RolloutOutput {
     /// Of each request, in order.
     pub completions: Vec<Vec<Completion>>,

@@ -48,9 +48,6 @@ impl TextStream {
     }
 
     /// The text that was held back; nothing comes after it.
-    ///
-    /// # Errors
-    /// As [`TextStream::push`].
     pub(super) fn finish(&mut self) -> Result<String, TextError> {
         if !self.is_stopped {
             let (before, text) = self.decoded()?;

@@ -62,8 +62,10 @@ pub(super) struct Alerts {
     evals: Drift,
     /// On training completions, if no eval measures exact match during the run.
     windows: Drift,
-    /// The guard prompts of the base, and their latest change, nats/token.
-    guard: Option<(Guard, Option<Interval>)>,
+    /// The guard prompts of the base.
+    guard: Option<Guard>,
+    /// Their latest change, nats/token.
+    guard_change: Option<Interval>,
     /// Open alerts: rule -> what raises it again if it changes.
     standing: BTreeMap<&'static str, Grade>,
 }
@@ -85,7 +87,8 @@ struct Drift {
     latest: Option<Level>,
     /// The largest share of valid answers with wrong values since the best level.
     most_wrong: f64,
-    /// While values drift: the level that was reported.
+    /// While values drift: the level that was reported, until exact match has recovered. Neither a plateau, nor a rise that
+    /// is no longer significantly lower, nor a fall in validity resolves the drift.
     reported: Option<Level>,
 }
 
@@ -135,12 +138,6 @@ impl Drift {
     fn begins(&self, best: Level, now: Level) -> bool {
         now.high < best.low && best.exact - now.exact >= DRIFT && self.most_wrong - best.wrong() >= DRIFT
     }
-
-    /// The best level and the reported one, until exact match has recovered: neither a plateau, nor a rise that is no
-    /// longer significantly lower, nor a fall in validity resolves the drift.
-    fn standing(&self) -> Option<(Level, Level)> {
-        self.best.zip(self.reported)
-    }
 }
 
 /// The level of an alert, and of value drift the reported exact rate.
@@ -153,10 +150,14 @@ struct Finding {
     level: &'static str,
     value: f64,
     sentence: String,
-    suggestion: String,
+    suggestion: &'static str,
 }
 
 impl Finding {
+    fn warning(rule: &'static str, value: f64, sentence: String, suggestion: &'static str) -> Self {
+        Self { rule, level: "warning", value, sentence, suggestion }
+    }
+
     fn grade(&self) -> Grade {
         (self.level, (self.rule == VALUE_DRIFT).then_some(self.value))
     }
@@ -209,9 +210,9 @@ impl Alerts {
     }
 
     fn take_guard(&mut self, guard: &Guard) {
-        match &mut self.guard {
-            Some((base, change)) => *change = guard.change(base),
-            None => self.guard = Some((guard.clone(), None)),
+        match &self.guard {
+            Some(base) => self.guard_change = guard.change(base),
+            None => self.guard = Some(guard.clone()),
         }
     }
 
@@ -243,24 +244,26 @@ impl Alerts {
     }
 
     fn findings(&mut self, config: &TrainConfig) -> Vec<Finding> {
+        self.history.make_contiguous();
+        let history: &[Metrics] = self.history.as_slices().0;
         // With the first eval and the last alone, the windows between them tell more, until the last one drifts.
         let is_evaluated = (config.eval_every > 0 && self.evals.best.is_some()) || self.evals.reported.is_some();
         let drift = if is_evaluated { &self.evals } else { &self.windows };
-        let (latest, drift) = (drift.latest, drift.standing());
-        self.history.make_contiguous();
-        let history: &[Metrics] = self.history.as_slices().0;
-        [
+        let drifted = drift.reported.and(drift.latest);
+        let findings = [
             self.collapsed(history),
             not_finite(history),
             zero_variance_with_kl(history, config),
-            all_max(history, latest.filter(|_| drift.is_some())),
+            all_max(history, drifted),
             all_below_max(history),
-        ]
-        .into_iter()
-        .chain([clipped(history, config), think_leaks(history), drift.map(value_drift)])
-        .chain([imbalanced_ranks(history), slow_rank(history), self.guard.as_ref().and_then(forgetting)])
-        .flatten()
-        .collect()
+            clipped(history, config),
+            think_leaks(history),
+            drift.best.zip(drift.reported).map(|(best, reported)| value_drift(best, reported)),
+            imbalanced_ranks(history),
+            slow_rank(history),
+            self.guard_change.and_then(forgetting),
+        ];
+        findings.into_iter().flatten().collect()
     }
 
     fn collapsed(&self, history: &[Metrics]) -> Option<Finding> {
@@ -268,21 +271,17 @@ impl Alerts {
         let has_collapsed = history.len() == WINDOW && history.iter().all(|step| has_collapsed(step, first, is_active));
         let now = history.last().filter(|_| has_collapsed)?;
         let described = description(now, first, self.frequent_answer.as_deref());
-        Some(Finding {
-            rule: COLLAPSED,
-            level: "warning",
-            value: get(now, "reward"),
-            sentence: format!("The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient."),
-            suggestion: "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\")."
-                .to_owned(),
-        })
+        let sentence =
+            format!("The policy collapsed: {described}; few groups of the last {WINDOW} steps had a gradient.");
+        let suggestion = "Set guided = true or on_collapse = \"recover\"; lower learning_rate; give values a weight ([[reward]] part = \"fields\").";
+        Some(Finding::warning(COLLAPSED, get(now, "reward"), sentence, suggestion))
     }
 
     fn changes(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
         let findings = self.findings(config);
         let mut alerts = Vec::new();
-        let passed: Vec<&'static str> =
-            self.standing.keys().copied().filter(|rule| findings.iter().all(|finding| finding.rule != *rule)).collect();
+        let violated: Vec<&str> = findings.iter().map(|finding| finding.rule).collect();
+        let passed: Vec<&str> = self.standing.keys().copied().filter(|rule| !violated.contains(rule)).collect();
         for rule in passed {
             let level = self.standing.remove(rule).map_or("info", |(level, _)| level).to_owned();
             let sentence = format!("{} resolved.", alert_name(rule));
@@ -292,7 +291,7 @@ impl Alerts {
             let grade = finding.grade();
             let Finding { rule, level, value, sentence, suggestion } = finding;
             if self.standing.insert(rule, grade) != Some(grade) {
-                let (rule, level) = (rule.to_owned(), level.to_owned());
+                let (rule, level, suggestion) = (rule.to_owned(), level.to_owned(), suggestion.to_owned());
                 alerts.push(Alert { rule, level, step, value: Some(value), sentence, suggestion, cleared: false });
             }
         }
@@ -323,31 +322,22 @@ fn not_finite(history: &[Metrics]) -> Option<Finding> {
         ),
         false => ("", "Read the completions of the step, and why scorers failed (failures/scorer_error)."),
     };
-    Some(Finding {
-        rule: "not_finite",
-        level: "error",
-        value: *value,
-        sentence: format!("{name} is not finite{effect}."),
-        suggestion: suggestion.to_owned(),
-    })
+    let sentence = format!("{name} is not finite{effect}.");
+    Some(Finding { rule: "not_finite", level: "error", value: *value, sentence, suggestion })
 }
 
 fn zero_variance_with_kl(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
-    let share = mean(latest(history, WINDOW), "frac_reward_zero_std");
-    if config.kl_beta <= 0.0 || share <= MANY_EQUAL || history.len() < WINDOW {
+    let value = mean(latest(history, WINDOW), "frac_reward_zero_std");
+    if config.kl_beta <= 0.0 || value <= MANY_EQUAL || history.len() < WINDOW {
         return None;
     }
-    Some(Finding {
-        rule: "dead_groups_with_kl",
-        level: if share >= NEARLY_ALL_EQUAL { "warning" } else { "info" },
-        value: share,
-        sentence: format!(
-            "{} of the groups have zero variance, and kl_beta = {} still forwards them: they contribute KL only.",
-            percent_short(share),
-            config.kl_beta
-        ),
-        suggestion: "Set kl_beta = 0, or dynamic_sampling = true.".to_owned(),
-    })
+    let (share, kl_beta) = (percent_short(value), config.kl_beta);
+    let sentence = format!(
+        "{share} of the groups have zero variance, and kl_beta = {kl_beta} still forwards them: they contribute KL only."
+    );
+    let suggestion = "Set kl_beta = 0, or dynamic_sampling = true.";
+    let level = if value >= NEARLY_ALL_EQUAL { "warning" } else { "info" };
+    Some(Finding { rule: "dead_groups_with_kl", level, value, sentence, suggestion })
 }
 
 fn in_a_row(history: &[Metrics], name: &str) -> bool {
@@ -371,125 +361,86 @@ fn all_max(history: &[Metrics], drifted: Option<Level>) -> Option<Finding> {
     } else {
         ("there is nothing left to learn from these prompts.".to_owned(), "Stop here, or add harder prompts.")
     };
-    in_a_row(history, "groups/frac_all_best").then(|| Finding {
-        rule: "all_best",
-        level: "info",
-        value: 1.0,
-        sentence: format!("All groups earn the full reward in the last {EQUAL_STEPS} steps: {sentence}"),
-        suggestion: suggestion.to_owned(),
-    })
+    let sentence = format!("All groups earn the full reward in the last {EQUAL_STEPS} steps: {sentence}");
+    let finding = Finding { rule: "all_best", level: "info", value: 1.0, sentence, suggestion };
+    in_a_row(history, "groups/frac_all_best").then_some(finding)
 }
 
 fn all_below_max(history: &[Metrics]) -> Option<Finding> {
     // A guided answer is a gradient.
     let is_guided = latest(history, EQUAL_STEPS).iter().any(|step| get(step, "groups/frac_guided") > 0.0);
-    (!is_guided && in_a_row(history, "groups/frac_all_worst")).then(|| Finding {
-        rule: "all_worst",
-        level: "warning",
-        value: 1.0,
-        sentence: format!(
-            "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
-        ),
-        suggestion: "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt."
-            .to_owned(),
-    })
+    let sentence = format!(
+        "All groups of the last {EQUAL_STEPS} steps have equal rewards below the maximum: zero variance, so no gradient."
+    );
+    let suggestion = "Find the cause with `train --plan --sample`; raise completions_per_prompt, set graded = true, or improve the prompt.";
+    (!is_guided && in_a_row(history, "groups/frac_all_worst"))
+        .then(|| Finding::warning("all_worst", 1.0, sentence, suggestion))
 }
 
 fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
     let truncated = mean(latest(history, WINDOW), "completions/clipped_ratio");
-    (truncated > MAX_TRUNCATED).then(|| Finding {
-        rule: "clipped_completions",
-        level: "warning",
-        value: truncated,
-        sentence: format!(
-            "{} of the completions are truncated at {} tokens and scored as they are.",
-            percent_short(truncated),
-            config.max_completion_tokens
-        ),
-        suggestion: "Raise max_completion_tokens, or set overlong_masking = true.".to_owned(),
-    })
+    let (share, limit) = (percent_short(truncated), config.max_completion_tokens);
+    let sentence = format!("{share} of the completions are truncated at {limit} tokens and scored as they are.");
+    let suggestion = "Raise max_completion_tokens, or set overlong_masking = true.";
+    (truncated > MAX_TRUNCATED).then(|| Finding::warning("clipped_completions", truncated, sentence, suggestion))
 }
 
 fn think_leaks(history: &[Metrics]) -> Option<Finding> {
     let leaks = mean(latest(history, WINDOW), "failures/think_leak");
-    (leaks > MAX_THINK_LEAKS).then(|| Finding {
-        rule: "think_leak",
-        level: "warning",
-        value: leaks,
-        sentence: format!(
-            "{} of the completions pass unfinished reasoning to the scorer: their reward says nothing about the answer.",
-            percent_short(leaks)
-        ),
-        suggestion: "Set thinking = false in task.toml, or raise max_completion_tokens until the block closes.".to_owned(),
-    })
+    let share = percent_short(leaks);
+    let sentence = format!(
+        "{share} of the completions pass unfinished reasoning to the scorer: their reward says nothing about the answer."
+    );
+    let suggestion = "Set thinking = false in task.toml, or raise max_completion_tokens until the block closes.";
+    (leaks > MAX_THINK_LEAKS).then(|| Finding::warning("think_leak", leaks, sentence, suggestion))
 }
 
 fn imbalanced_ranks(history: &[Metrics]) -> Option<Finding> {
     let steps = latest(history, WINDOW);
     let is_known = steps.len() == WINDOW && steps.iter().all(|metrics| metrics.contains_key("ranks/imbalance"));
     let imbalance = mean(steps, "ranks/imbalance");
-    (is_known && imbalance > MAX_IMBALANCE).then(|| Finding {
-        rule: "rank_imbalance",
-        level: "warning",
-        value: imbalance,
-        sentence: format!(
-            "In the last {WINDOW} steps one rank had {imbalance:.1} times an even share of the tokens: the others waited for it.",
-        ),
-        suggestion: "Raise prompt_groups_per_step or completions_per_prompt, or resume with fewer ranks (--ranks)."
-            .to_owned(),
-    })
+    let sentence = format!(
+        "In the last {WINDOW} steps one rank had {imbalance:.1} times an even share of the tokens: the others waited for it."
+    );
+    let suggestion = "Raise prompt_groups_per_step or completions_per_prompt, or resume with fewer ranks (--ranks).";
+    (is_known && imbalance > MAX_IMBALANCE).then(|| Finding::warning("rank_imbalance", imbalance, sentence, suggestion))
 }
 
 fn slow_rank(history: &[Metrics]) -> Option<Finding> {
     let steps = latest(history, WINDOW);
     let rank = *steps.last()?.get("ranks/slowest")?;
-    let is_slow = |metrics: &Metrics| {
-        metrics.get("ranks/slowest") == Some(&rank)
-            && metrics.get("ranks/slowdown").is_some_and(|slowdown| *slowdown >= SLOW)
-    };
+    let is_slow =
+        |metrics: &Metrics| metrics.get("ranks/slowest") == Some(&rank) && metrics.get("ranks/slowdown") >= Some(&SLOW);
     let slowdown = mean(steps, "ranks/slowdown");
-    (steps.len() == WINDOW && steps.iter().all(is_slow)).then(|| Finding {
-        rule: "slow_rank",
-        level: "warning",
-        value: slowdown,
-        sentence: format!(
-            "Rank {rank} took {slowdown:.2} times as long as the others for as many tokens in the last {WINDOW} steps, and all wait for it."
-        ),
-        suggestion: "Look for other processes on its device, and at its clocks and temperature (nvidia-smi); resume without that GPU or node."
-            .to_owned(),
-    })
+    let sentence = format!(
+        "Rank {rank} took {slowdown:.2} times as long as the others for as many tokens in the last {WINDOW} steps, and all wait for it."
+    );
+    let suggestion = "Look for other processes on its device, and at its clocks and temperature (nvidia-smi); resume without that GPU or node.";
+    (steps.len() == WINDOW && steps.iter().all(is_slow))
+        .then(|| Finding::warning("slow_rank", slowdown, sentence, suggestion))
 }
 
 /// The references of the guard prompts became less likely, by more than chance.
-fn forgetting((_, change): &(Guard, Option<Interval>)) -> Option<Finding> {
-    let change = change.filter(|change| change.high < -FORGOTTEN)?;
-    Some(Finding {
-        rule: "forgetting",
-        level: "warning",
-        value: change.estimate,
-        sentence: format!(
-            "The guard prompts lost {:.3} nats/token [{:.3}, {:.3}] since step 0: the model forgets what they ask.",
-            -change.estimate, -change.high, -change.low
-        ),
-        suggestion: "Lower learning_rate, raise kl_beta, or take an earlier checkpoint.".to_owned(),
-    })
+fn forgetting(change: Interval) -> Option<Finding> {
+    let Interval { estimate, low, high } = change;
+    let sentence = format!(
+        "The guard prompts lost {:.3} nats/token [{:.3}, {:.3}] since step 0: the model forgets what they ask.",
+        -estimate, -high, -low
+    );
+    let suggestion = "Lower learning_rate, raise kl_beta, or take an earlier checkpoint.";
+    (high < -FORGOTTEN).then(|| Finding::warning("forgetting", estimate, sentence, suggestion))
 }
 
 /// The classic hack of a format reward: answers keep their form and lose their values.
-fn value_drift((best, now): (Level, Level)) -> Finding {
-    Finding {
-        rule: VALUE_DRIFT,
-        level: "warning",
-        value: now.exact,
-        sentence: format!(
-            "Exact match fell from {} at its best to {} while {} of completions are valid: the model learns the form at the expense of the values.",
-            percent_short(best.exact),
-            percent_short(now.exact),
-            percent_short(now.valid)
-        ),
-        suggestion: "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and start from an earlier checkpoint (--model RUN@STEP)."
-            .to_owned(),
-    }
+fn value_drift(best: Level, now: Level) -> Finding {
+    let [from, to, valid] = [best.exact, now.exact, now.valid].map(percent_short);
+    let sentence = format!(
+        "Exact match fell from {from} at its best to {to} while {valid} of completions are valid: the model learns the form at the expense of the \
+         values."
+    );
+    let suggestion = "Give values a weight: [[reward]] part = \"fields\"; or lower learning_rate and start from an earlier checkpoint \
+                      (--model RUN@STEP).";
+    Finding::warning(VALUE_DRIFT, now.exact, sentence, suggestion)
 }
 
 #[cfg(test)]

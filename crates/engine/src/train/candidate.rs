@@ -19,7 +19,7 @@ use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, g
 use crate::run::RunFolders;
 use crate::score::{Scorer, Tier, rows_without_answer};
 use crate::task::Task;
-use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
+use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// What a configuration would train, in memory only.
 #[derive(Debug)]
@@ -29,9 +29,10 @@ pub struct Candidate {
     prompts: PromptSets,
     scorer: Scorer,
     policy: Policy,
-    model_digest: String,
+    /// Identifies the model that the run would start from.
+    pub model_digest: String,
     /// For people.
-    device: String,
+    pub device: String,
     /// `None` on a CPU.
     fit: Option<GpuPlan>,
 }
@@ -62,18 +63,8 @@ impl Candidate {
         Ok(Self { task, config, prompts, scorer, policy, model_digest: start.digest, device, fit })
     }
 
-    /// Identifies the model that the run would start from.
-    pub fn model_digest(&self) -> &str {
-        &self.model_digest
-    }
-
     pub fn model_config(&self) -> &ModelConfig {
         self.policy.model.config()
-    }
-
-    /// For people.
-    pub fn device(&self) -> String {
-        self.device.clone()
     }
 
     pub fn memory(&self) -> Memory {
@@ -117,8 +108,7 @@ impl Candidate {
         let sampled = generate(&self.policy.model, Adapters::On, &requests, &sampling, &memory, &self.policy.threads)?
             .completions;
         let sampling_seconds = start.elapsed().as_secs_f64();
-        let tokens_of = |group: &Vec<Completion>| group.iter().map(|sample| sample.token_ids.len()).collect();
-        let groups: Vec<Vec<usize>> = sampled.iter().map(tokens_of).collect();
+        let groups: Vec<Vec<usize>> = sampled.iter().map(|group| token_counts(group)).collect();
         let tokens = groups.iter().flatten().sum::<usize>() as f64;
         let seen = tokens / sampled.iter().flatten().count().max(1) as f64;
         let max_completion_tokens = self.config.max_completion_tokens;
@@ -180,8 +170,9 @@ impl Candidate {
             }
             let rewards = answers.iter().map(|answer| answer.score.reward).collect();
             signal.lengths.push(answers.iter().map(|answer| answer.completion.token_ids.len()).collect());
-            let has = |tier: &Tier| answers.iter().any(|one| one.score.tier == *tier && !one.score.is_error());
-            let tiers = Tier::ALL.into_iter().filter(has).collect();
+            let known = answers.iter().map(|answer| &answer.score).filter(|score| !score.is_error());
+            let known: Vec<Tier> = known.map(|score| score.tier).collect();
+            let tiers = Tier::ALL.into_iter().filter(|tier| known.contains(tier)).collect();
             let (prompt_id, signal_of) = (question.prompt.row.id.clone(), signal_of(answers.iter()));
             signal.groups.push(GroupOutcome { prompt_id, signal: signal_of, rewards, tiers });
         }
@@ -190,9 +181,9 @@ impl Candidate {
 
     fn guidance(&self) -> Result<Guidance, TrainError> {
         let Self { task, config, prompts, scorer, policy, .. } = self;
-        let rows = || prompts.train.iter().map(|prompt| &prompt.row);
-        let without = rows_without_answer(task, scorer, rows())?.len();
-        let conversations = rows().filter(|row| row.turn_count() > 1).count();
+        let rows = prompts.train.iter().map(|prompt| &prompt.row);
+        let without = rows_without_answer(task, scorer, rows.clone())?.len();
+        let conversations = rows.filter(|row| row.turn_count() > 1).count();
         let is_on = config.guided && config.method != Method::Sft;
         // A grammar takes long to compile: only where it is needed.
         let refusal = if is_on && without > 0 { Guide::new(task, &policy.tokenizer).refusal() } else { None };
@@ -232,20 +223,16 @@ impl Candidate {
 
     /// Operations per second; the second of two measurements.
     fn measure_prefill(&self, requests: &[Request]) -> Result<f64, TrainError> {
-        let batch = |request: &Request| {
-            let mut batch = PackedBatch::default();
-            batch.push_prompt(&request.prompt);
-            batch
-        };
-        let batches: Vec<PackedBatch> = requests.iter().map(batch).collect();
-        let forward = || {
-            self.policy.threads.map(&batches, |batch| self.policy.model.forward(batch, Adapters::On))?;
-            self.policy.engine.synchronize()
-        };
-        forward()?;
-        let start = Instant::now();
-        forward()?;
-        let seconds = start.elapsed().as_secs_f64();
+        let mut batches = vec![PackedBatch::default(); requests.len()];
+        batches.iter_mut().zip(requests).for_each(|(batch, request)| _ = batch.push_prompt(&request.prompt));
+        let Policy { model, threads, engine, .. } = &self.policy;
+        let mut seconds = 0.0;
+        for _ in 0..2 {
+            let start = Instant::now();
+            threads.map(&batches, |batch| model.forward(batch, Adapters::On))?;
+            engine.synchronize()?;
+            seconds = start.elapsed().as_secs_f64();
+        }
         let shape = ModelShape::from_config(self.policy.model.config());
         let operations: f64 = batches
             .iter()
@@ -255,20 +242,18 @@ impl Candidate {
     }
 
     /// Operations per second of a gradient over the sampled completions.
-    fn measure_training<'d>(
+    fn measure_training(
         &self,
-        requests: &'d [Request],
-        sampled: &'d [Vec<Completion>],
+        requests: &[Request],
+        sampled: &[Vec<Completion>],
         mean_prompt: f64,
         mean_completion: f64,
     ) -> Result<f64, TrainError> {
-        // Without zero advantages, so that no group is omitted.
-        let sample = |(index, completion)| PolicySample::on_policy(completion, if index % 2 == 0 { 1.0 } else { -1.0 });
-        let group = |(request, completions): (&'d Request, &'d Vec<Completion>)| PolicyGroup {
-            prompt: (&request.prompt).into(),
-            samples: completions.iter().enumerate().map(sample).collect(),
-        };
-        let groups: Vec<PolicyGroup<'_>> = requests.iter().zip(sampled).map(group).collect();
+        let groups: Vec<PolicyGroup<'_>> = requests
+            .iter()
+            .zip(sampled)
+            .map(|(request, group)| PolicyGroup::alternating(&request.prompt, group))
+            .collect();
         let completions = sampled.iter().flatten().count();
         let totals = StepTotals { sequences: completions, tokens: token_count(sampled) };
         let mut settings = policy_settings(&self.config, self.shape());
@@ -293,4 +278,8 @@ impl Candidate {
             DataShape { mean_prompt_tokens: mean_prompt, mean_completion_tokens: mean_completion, ..self.data() };
         Ok(training_operations(self.policy.model.config(), &config, &data, self.shape().recompute) / seconds.max(1e-9))
     }
+}
+
+fn token_counts(completions: &[Completion]) -> Vec<usize> {
+    completions.iter().map(|completion| completion.token_ids.len()).collect()
 }

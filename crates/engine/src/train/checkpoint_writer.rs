@@ -2,9 +2,8 @@
 //! the keep rules.
 
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use super::TrainError;
@@ -20,34 +19,32 @@ const MAX_COPIED_BYTES: u64 = 8 << 30;
 /// A copy may take at most this fraction of the machine's memory.
 const MEMORY_PARTS: u64 = 16;
 
+/// The buffer for copies of checkpoints, and the thread that writes one.
 #[derive(Debug, Default)]
 pub(super) struct CheckpointWriter {
-    /// `None` if checkpoints are too large to be copied: the training thread writes them.
-    thread: Option<WriterThread>,
-    /// Of the last checkpoint, for reuse.
+    /// Until the first checkpoint; allocating it takes a while.
+    allocating: Option<JoinHandle<HostBuffer>>,
+    /// Of the last checkpoint, for reuse. Without any buffer the training thread writes checkpoints.
     pub(super) buffer: Option<HostBuffer>,
-    /// The folder being written.
-    busy: Option<PathBuf>,
+    writing: Option<Writing>,
 }
 
-/// A checkpoint with the result of the thread's attempt to complete it.
-pub(super) type Completed = (Box<PendingCheckpoint>, Result<(), TrainError>);
+/// A checkpoint with the result of the attempt to complete it.
+pub(super) struct Completed {
+    pub(super) checkpoint: Box<PendingCheckpoint>,
+    pub(super) result: Result<(), TrainError>,
+}
 
 #[derive(Debug)]
-struct WriterThread {
-    /// Receives the buffer once it is allocated.
-    buffer: Receiver<HostBuffer>,
-    /// `None` after the last checkpoint.
-    pending: Option<Sender<Box<PendingCheckpoint>>>,
-    completed: Receiver<Completed>,
-    handle: Option<JoinHandle<()>>,
+struct Writing {
+    folder: PathBuf,
+    thread: JoinHandle<Completed>,
 }
 
-impl Drop for WriterThread {
+impl Drop for CheckpointWriter {
     /// Joins the thread: nothing is written to the log after its end.
     fn drop(&mut self) {
-        self.pending = None;
-        let _ = self.handle.take().map(JoinHandle::join);
+        let _ = self.writing.take().map(|writing| writing.thread.join());
     }
 }
 
@@ -69,61 +66,44 @@ pub(super) struct PendingCheckpoint {
 }
 
 impl CheckpointWriter {
-    /// Starts the thread for checkpoints of this run, which allocates the buffer.
+    /// Allocates the buffer for checkpoints of this run, if they are copied.
     pub(super) fn prepare(&mut self, trainer: &Trainer) {
         let bytes = Snapshot::buffer_bytes(trainer.policy.model.parameters());
         let most = memory_limit_bytes().map_or(MAX_COPIED_BYTES, |memory| MAX_COPIED_BYTES.min(memory / MEMORY_PARTS));
-        if bytes as u64 > most {
-            return;
+        if bytes as u64 <= most {
+            let device = trainer.policy.engine.device.clone();
+            self.allocating = Some(std::thread::spawn(move || HostBuffer::new(bytes, &device)));
         }
-        let ((made, buffer), (pending, received), (done, completed)) =
-            (channel(), channel::<Box<PendingCheckpoint>>(), channel());
-        let device = trainer.policy.engine.device.clone();
-        let write = move || {
-            let _ = made.send(HostBuffer::new(bytes, &device));
-            // A second buffer is not needed.
-            drop(made);
-            for mut checkpoint in received {
-                let result = checkpoint.proceed();
-                if done.send((checkpoint, result)).is_err() {
-                    return;
-                }
-            }
-        };
-        let started = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(write);
-        self.thread =
-            started.ok().map(|handle| WriterThread { buffer, pending: Some(pending), completed, handle: Some(handle) });
     }
 
     /// `None` if checkpoints are not copied.
     pub(super) fn take_buffer(&mut self) -> Option<HostBuffer> {
-        self.buffer.take().or_else(|| self.thread.as_ref()?.buffer.recv().ok())
+        self.buffer.take().or_else(|| self.allocating.take()?.join().ok())
     }
 
-    /// Has the thread complete a checkpoint; returns it if there is no thread any more.
-    pub(super) fn hand_over(&mut self, checkpoint: Box<PendingCheckpoint>) -> Result<(), Box<PendingCheckpoint>> {
+    /// Has a thread complete a checkpoint that was copied; another one is not being written.
+    ///
+    /// # Errors
+    /// Without a thread.
+    pub(super) fn hand_over(&mut self, mut checkpoint: Box<PendingCheckpoint>) -> Result<(), TrainError> {
         let folder = checkpoint.folder();
-        let Some(pending) = self.thread.as_ref().and_then(|thread| thread.pending.as_ref()) else {
-            return Err(checkpoint);
+        let complete = move || {
+            let result = checkpoint.proceed();
+            Completed { checkpoint, result }
         };
-        pending.send(checkpoint).map_err(|error| error.0)?;
-        self.busy = Some(folder);
+        match Builder::new().name("checkpoint".to_owned()).spawn(complete) {
+            Ok(thread) => self.writing = Some(Writing { folder, thread }),
+            Err(source) => return Err(CheckpointError::Write { path: folder, source }.into()),
+        }
         Ok(())
     }
 
-    /// What the thread has completed; `None` if it is idle or, unless `wait`, still busy.
+    /// What the thread has completed; `None` if there is none or, unless `wait`, it is still busy.
     pub(super) fn completed(&mut self, wait: bool) -> Option<Result<Completed, TrainError>> {
-        let (path, thread) = self.busy.clone().zip(self.thread.as_ref())?;
-        let completed = match wait {
-            true => thread.completed.recv().ok(),
-            false => match thread.completed.try_recv() {
-                Err(TryRecvError::Empty) => return None,
-                completed => completed.ok(),
-            },
-        };
-        self.busy = None;
-        let died = || CheckpointError::Write { path, source: std::io::Error::other("the checkpoint thread died") };
-        Some(completed.ok_or_else(|| died().into()))
+        let Writing { folder, thread } = self.writing.take_if(|writing| wait || writing.thread.is_finished())?;
+        let died =
+            |_| CheckpointError::Write { path: folder, source: std::io::Error::other("the checkpoint thread died") };
+        Some(thread.join().map_err(|panic| died(panic).into()))
     }
 }
 

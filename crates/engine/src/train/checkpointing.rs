@@ -1,4 +1,4 @@
-//! Checkpoints of a run: reserves disk space, then copies the numbers, which a thread makes durable while training
+//! Checkpoints of a run: reserves disk space, then copies the parameters and moments, which a thread makes durable while training
 //! continues.
 
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::TrainError;
 use super::checkpoint_writer::{Completed, PendingCheckpoint};
 use super::recorder::{Record, Recorder};
-use super::sharded::{all_numbers, serve_pieces, stop_serving};
+use super::sharded::{parameters_and_moments, serve_pieces, stop_serving};
 use super::trainer::Trainer;
 use crate::checkpoint::{Contents, Snapshot};
 use crate::model::Trainable;
@@ -77,8 +77,8 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     // Before the first step, all weights are those of the base.
     let is_base = step == 0 && trainer.trainable() == Trainable::Full;
     let parameters = trainer.policy.model.parameters();
-    let numbers = if is_base { 0 } else { parameters.count() as u64 };
-    let needed_bytes = numbers * BYTES_PER_TRAINED_NUMBER + BESIDES_BYTES;
+    let trained = if is_base { 0 } else { parameters.count() as u64 };
+    let needed_bytes = trained * BYTES_PER_TRAINED_NUMBER + BESIDES_BYTES;
     let mut pending = Box::new(PendingCheckpoint {
         run: run.path().to_owned(),
         snapshot: None,
@@ -93,7 +93,7 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     wait_for_space(trainer, recorder, &pending)?;
     let folder = checkpoint_path(run.path(), step);
     let contents = Contents::for_state(parameters, &trainer.state, trainer.trainable(), &trainer.config.base_model);
-    let [mut parameters, mut moments] = all_numbers(trainer);
+    let [mut parameters, mut moments] = parameters_and_moments(trainer);
     match if is_base { None } else { recorder.saver.take_buffer() } {
         Some(buffer) => pending.snapshot = Some(Snapshot::take(buffer, contents, &mut *parameters, &mut *moments)?),
         None => {
@@ -111,52 +111,53 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     let end = (step == trainer.total_steps).then_some(step);
     pending.event.removed = checkpoints_to_delete(&steps, trainer.config.keep_checkpoints, best, end);
     pending.to_remove.clone_from(&pending.event.removed);
-    let waits = pending.snapshot.is_none() || !reason.is_beside_training();
-    if !waits {
+    if pending.snapshot.is_none() {
+        let result = pending.proceed();
+        return complete(recorder, pending, result);
+    }
+    let is_beside_training = reason.is_beside_training();
+    if is_beside_training {
         pending.blocked = (begun.elapsed().as_secs_f64(), None);
     }
-    match recorder.saver.hand_over(pending) {
-        Err(mut pending) => {
-            let result = pending.proceed();
-            complete(recorder, (pending, result))
-        }
-        Ok(()) if waits => collect(recorder, true),
-        Ok(()) => Ok(()),
-    }
+    recorder.saver.hand_over(pending)?;
+    if is_beside_training { Ok(()) } else { collect(recorder, true) }
 }
 
 /// Records a checkpoint that has become durable, or pauses the run if it could not be written; `wait` waits for it.
 pub(super) fn collect(recorder: &mut Recorder<'_>, wait: bool) -> Result<(), TrainError> {
-    match recorder.saver.completed(wait) {
-        Some(completed) => complete(recorder, completed?),
-        None => Ok(()),
-    }
+    let Some(completed) = recorder.saver.completed(wait) else { return Ok(()) };
+    let Completed { checkpoint, result } = completed?;
+    complete(recorder, checkpoint, result)
 }
 
 /// Waits for the checkpoint that is being written when the run ends. Returns why it failed, if it did.
 pub(super) fn leave(recorder: &mut Recorder<'_>) -> Option<String> {
     match recorder.saver.completed(true)? {
-        Ok((checkpoint, Ok(()))) => {
+        Ok(Completed { checkpoint, result: Ok(()) }) => {
             recorder.notify(&checkpoint.event.into());
             None
         }
-        Ok((checkpoint, Err(error))) => Some(format!("{} was not saved: {error}", checkpoint.label())),
+        Ok(Completed { checkpoint, result: Err(error) }) => {
+            Some(format!("{} was not saved: {error}", checkpoint.label()))
+        }
         Err(error) => Some(error.to_string()),
     }
 }
 
 /// Records the thread's result; after a full disk, retries from the same copy once there is space.
-fn complete(recorder: &mut Recorder<'_>, (mut pending, result): Completed) -> Result<(), TrainError> {
-    // The disk may have had space again since.
-    let result = match result {
+fn complete(
+    recorder: &mut Recorder<'_>,
+    mut pending: Box<PendingCheckpoint>,
+    result: Result<(), TrainError>,
+) -> Result<(), TrainError> {
+    match result {
+        // The disk may have had space again since.
         Err(error) if error.is_full_disk() => {
             pending.blocked.1.get_or_insert_with(Instant::now);
-            pending.proceed()
+            recorder.write(&pending.label(), pending.needed_bytes, |_| pending.proceed())?;
         }
-        result => result,
-    };
-    let (mut first, needed_bytes) = (Some(result), pending.needed_bytes);
-    recorder.write(&pending.label(), needed_bytes, |_| first.take().unwrap_or_else(|| pending.proceed()))?;
+        result => result?,
+    }
     recorder.saver.buffer = pending.snapshot.map(Snapshot::into_buffer);
     recorder.notify(&pending.event.into());
     Ok(())
@@ -169,7 +170,7 @@ fn wait_for_space(
     recorder: &mut Recorder<'_>,
     pending: &PendingCheckpoint,
 ) -> Result<(), TrainError> {
-    if recorder.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
+    if recorder.disk.free_bytes().is_some_and(|free| free < pending.needed_bytes) {
         // On a stop the write is attempted all the same, since a checkpoint that fits saves the step.
         let _ = recorder.wait_for_space(&pending.label(), pending.needed_bytes, false);
     }

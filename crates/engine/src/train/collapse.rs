@@ -3,7 +3,7 @@
 use super::TrainError;
 use super::checkpointing::{SaveReason, collect, save};
 use super::guide::Guide;
-use super::next_action::{Next, Recovery};
+use super::next_action::Next;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
 use crate::checkpoint;
@@ -39,33 +39,35 @@ pub(super) fn next(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<Opt
     };
     checkpoint::remove(&checkpoint_path(run.path(), step))?;
     let learning_rate = config.learning_rate / 2.0;
-    recorder.event(Collapse { step, restored_step, learning_rate })?;
-    Ok(Some(Next::Recover(Recovery { restored_step, learning_rate })))
+    let collapse = Collapse { step, restored_step, learning_rate };
+    recorder.event(collapse.clone())?;
+    Ok(Some(Next::Recover(collapse)))
 }
 
 /// Restores the weights of an earlier step. The step goes on counting, so that prompts and random numbers are new ones;
 /// the checkpoint that is saved holds the restored weights.
-pub(super) fn recover(trainer: &mut Trainer, record: &mut Record<'_>, recovery: Recovery) -> Result<(), TrainError> {
-    let folder = checkpoint_path(trainer.run.path(), recovery.restored_step);
+pub(super) fn recover(trainer: &mut Trainer, record: &mut Record<'_>, collapse: &Collapse) -> Result<(), TrainError> {
+    let folder = checkpoint_path(trainer.run.path(), collapse.restored_step);
     let (moments, restored) = checkpoint::load(&folder, trainer.policy.model.parameters())?;
     // What another rank still reads is not removed by the keep rules.
     trainer.ranks.exchange(())?;
-    trainer.config.learning_rate = recovery.learning_rate;
+    trainer.config.learning_rate = collapse.learning_rate;
     trainer.optimizer = Optimizer::restored(trainer.optimizer_settings(), moments, restored.updates);
     trainer.state.updates = restored.updates;
     trainer.guide.get_or_insert_with(|| Guide::new(&trainer.task, &trainer.policy.tokenizer));
-    let step = trainer.state.step;
     record.on_rank_0(|recorder| {
-        let alerts = recorder.alerts.recovered(step, &trainer.config);
-        alerts.into_iter().try_for_each(|alert| recorder.event(alert))
+        let alerts = recorder.alerts.recovered(collapse.step, &trainer.config);
+        recorder.events(alerts)
     })?;
     save(trainer, record, SaveReason::Recovered)
 }
 
 /// The last checkpoint after which a step had a mixed group, else the start, whose adapters change nothing.
 fn last_informative(kept: &[u64], history: &RunState, trainable: Trainable) -> Option<u64> {
-    let mixed = history.metrics.get("groups/frac_mixed");
-    let is_informative = |step: &&u64| mixed.and_then(|mixed| mixed.at(**step + 1)).is_some_and(|share| share > 0.0);
-    let start = kept.first().filter(|step| **step == 0 && trainable != Trainable::Full);
-    kept.iter().rev().find(is_informative).filter(|step| **step > 0).or(start).copied()
+    if let Some(mixed) = history.metrics.get("groups/frac_mixed")
+        && let Some(step) = kept.iter().rev().find(|step| **step > 0 && mixed.at(**step + 1) > Some(0.0))
+    {
+        return Some(*step);
+    }
+    kept.first().filter(|step| **step == 0 && trainable != Trainable::Full).copied()
 }

@@ -1,6 +1,7 @@
 //! A thread that reads the device's condition every few seconds.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -8,39 +9,58 @@ use crate::run::events::Device;
 
 pub(super) const EVERY: Duration = Duration::from_secs(5);
 
-/// The thread ends when this is dropped.
+/// The device of a rank with its latest condition. The thread that reads it, if any, ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct DeviceMonitor {
+    latest: Arc<Mutex<Device>>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl DeviceMonitor {
-    /// Gives `condition` to `record` immediately and then at the interval `every`.
+    /// A device of which only the name is known.
+    pub(super) fn named(device: String) -> Self {
+        let latest = Arc::new(Mutex::new(Device { device, ..Device::default() }));
+        Self { latest, stop: None, thread: None }
+    }
+
+    /// Reads `condition` immediately and then at the interval `every`, and gives each reading to `record`.
     pub(super) fn start(
+        &mut self,
         every: Duration,
         mut condition: impl FnMut() -> Device + Send + 'static,
         mut record: impl FnMut(Device) + Send + 'static,
-    ) -> Self {
-        let (stop, stopped) = channel::<()>();
-        let thread = std::thread::spawn(move || {
+    ) {
+        let ((stop, stopped), latest) = (channel::<()>(), Arc::clone(&self.latest));
+        self.stop = Some(stop);
+        self.thread = Some(std::thread::spawn(move || {
             loop {
-                record(condition());
+                let now = condition();
+                latest.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&now);
+                record(now);
                 if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
             }
-        });
-        Self { stop: Some(stop), thread: Some(thread) }
+        }));
+    }
+
+    pub(super) fn latest(&self) -> Device {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns once nothing is read any more.
+    pub(super) fn stop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 impl Drop for DeviceMonitor {
     fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 
@@ -60,9 +80,12 @@ mod tests {
             Device { device: "a GPU".to_owned(), power_watts: Some(f64::from(count)), ..Device::default() }
         };
         let record = move |now: Device| _ = sender.send(now.power_watts);
-        let monitor = DeviceMonitor::start(Duration::from_millis(1), condition, record);
+        let mut monitor = DeviceMonitor::named("a GPU".to_owned());
+        assert_eq!(monitor.latest(), Device { device: "a GPU".to_owned(), ..Device::default() });
+        monitor.start(Duration::from_millis(1), condition, record);
         let first: Vec<Option<f64>> = receiver.iter().take(3).collect();
         assert_eq!(first, [Some(1.0), Some(2.0), Some(3.0)]);
+        assert!(monitor.latest().power_watts >= Some(3.0));
         drop(monitor);
         // The thread has ended, and with it the sender.
         while receiver.try_recv().is_ok() {}

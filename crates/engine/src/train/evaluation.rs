@@ -46,16 +46,16 @@ pub(super) fn run_eval(trainer: &Trainer, record: &mut Record<'_>, which: RunEva
     if trainer.prompts.set(which.set).is_empty() {
         return Ok(None);
     }
-    let recorded = record.on_rank_0(|recorder| {
-        let recorded = recorder.history()?.evals.get(&which.key());
-        Ok(recorded.filter(|eval| trainer.run.path().join(&eval.file).is_file()).cloned())
-    })?;
-    let is_recorded = trainer.ranks.broadcast(|| Ok::<_, TrainError>(recorded.is_some()))?;
+    let recorded = record.on_rank_0(|recorder| Ok(recorder.history()?.evals.get(&which.key()).cloned()))?;
+    let recorded = recorded.filter(|eval| trainer.run.path().join(&eval.file).is_file());
+    let is_recorded = trainer.ranks.broadcast(recorded.is_some())?;
     let eval = if is_recorded { recorded } else { sample_and_record(trainer, record, which)? };
-    record.on_rank_0(|recorder| {
-        let alerts = eval.as_ref().map(|eval| recorder.alerts.observe_eval(eval, &trainer.config));
-        alerts.into_iter().flatten().try_for_each(|alert| recorder.event(alert))
-    })?;
+    if let Some(eval) = &eval {
+        record.on_rank_0(|recorder| {
+            let alerts = recorder.alerts.observe_eval(eval, &trainer.config);
+            recorder.events(alerts)
+        })?;
+    }
     Ok(eval)
 }
 
@@ -75,7 +75,7 @@ fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: RunEval)
         let eval = Eval { seconds: start.elapsed().as_secs_f64(), ..eval };
         recorder.event(eval.clone())?;
         // The next write says it too.
-        let _ = recorder.state().eval(None);
+        let _ = recorder.state.eval(None);
         // The eval has its answers; a log that stays is in nobody's way.
         let _ = watch.and_then(EvalWatch::into_kept).map(KeptAnswers::remove);
         Ok(Some(eval))
@@ -141,7 +141,7 @@ fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: RunEval) -> Result<E
     let progress =
         EvalProgress { step: Some(step), set: set_name, target, other_ranks: others, ..EvalProgress::default() };
     let is_scored = trainer.prompts.set(set).iter().all(|prompt| prompt.row.turn_count() == 1);
-    let state = recorder.state().clone();
+    let state = recorder.state.clone();
     // Of a full disk the worker's own next write says so.
     Ok(EvalWatch::new(progress, is_scored, kept, move |progress| _ = state.eval(Some(progress.clone()))))
 }

@@ -68,14 +68,13 @@ pub(super) fn shrunk(step: u64, before: StepShape, after: StepShape) -> Option<A
         rule: "out_of_memory".to_owned(),
         level: "warning".to_owned(),
         step,
-        value: None,
         sentence: format!("GPU out of memory with {before}; the step was recomputed with {after}."),
         suggestion: format!(
             "Only time is lost. To avoid it: recompute_activations = {}, tokens_per_micro_batch = {}.",
             if after.recompute { "always" } else { "never" },
             after.tokens_per_micro_batch
         ),
-        cleared: false,
+        ..Alert::default()
     })
 }
 

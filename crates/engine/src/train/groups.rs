@@ -29,6 +29,12 @@ pub(super) struct GroupTurn<'g> {
     turn: usize,
 }
 
+/// The same, to be recorded.
+pub(super) struct AnsweredTurn {
+    pub(super) signal: GroupSignal,
+    pub(super) answers: Vec<Turn>,
+}
+
 /// What one rank sampled for a step.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct StepRollout {
@@ -41,7 +47,6 @@ pub(super) struct StepRollout {
     pub(super) score_seconds: f64,
     /// Of all that was decoded together.
     pub(super) counts: DecodeCounts,
-    pub(super) gpu_fallbacks: Vec<GpuFallback>,
     /// By completion of the policy batch, if older weights sampled it than those that the step updates.
     #[serde(skip)]
     pub(super) old_log_probs: Option<Vec<Vec<f32>>>,
@@ -51,6 +56,13 @@ pub(super) struct StepRollout {
     /// On rank 0, what the other ranks sampled.
     #[serde(skip)]
     pub(super) others: Vec<StepRollout>,
+}
+
+/// What one rank sampled for steps that begin with the same weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct SampledSteps {
+    pub(super) steps: Vec<StepRollout>,
+    pub(super) gpu_fallbacks: Vec<GpuFallback>,
 }
 
 /// The groups of a gradient, and their part of the step's denominators.
@@ -90,12 +102,18 @@ impl Group {
         (0..self.signals.len()).map(|turn| GroupTurn { group: self, turn })
     }
 
+    pub(super) fn into_turns(self) -> impl Iterator<Item = AnsweredTurn> {
+        let mut conversations: Vec<_> = self.conversations.into_iter().map(|talk| talk.turns.into_iter()).collect();
+        let mut next_turn = move || conversations.iter_mut().filter_map(Iterator::next).collect();
+        self.signals.into_iter().map(move |signal| AnsweredTurn { signal, answers: next_turn() })
+    }
+
     /// Gives the last answer's place to one that earns more than all others. The group is one of a single turn.
     pub(super) fn guide(&mut self, answer: Turn, kind: Advantage) {
-        let is_better = |other: &Conversation| {
-            other.turns.iter().all(|turn| !turn.score.reward.is_finite() || turn.score.reward < answer.score.reward)
-        };
-        if answer.score.is_error() || self.conversations.len() < 2 || !self.conversations.iter().all(is_better) {
+        let reward = answer.score.reward;
+        let mut others = self.conversations.iter().flat_map(|conversation| &conversation.turns);
+        let is_best = others.all(|turn| !turn.score.reward.is_finite() || turn.score.reward < reward);
+        if answer.score.is_error() || self.conversations.len() < 2 || !is_best {
             return;
         }
         self.conversations.pop();
@@ -117,10 +135,6 @@ impl Group {
 }
 
 impl<'g> GroupTurn<'g> {
-    pub(super) fn is_first(self) -> bool {
-        self.turn == 0
-    }
-
     /// Of the conversations that reached the turn, in order.
     pub(super) fn answers(self) -> impl Iterator<Item = &'g Turn> + Clone {
         self.group.conversations.iter().filter_map(move |conversation| conversation.turns.get(self.turn))
@@ -156,12 +170,22 @@ impl StepRollout {
         self.rollout_seconds += more.rollout_seconds;
         self.score_seconds += more.score_seconds;
         self.counts += more.counts;
-        self.gpu_fallbacks.extend(more.gpu_fallbacks);
     }
 
     /// Of all ranks, on rank 0.
     pub(super) fn all(&self) -> impl Iterator<Item = &Self> + Clone {
         std::iter::once(self).chain(&self.others)
+    }
+
+    /// With the groups of all ranks, in the order of their prompts.
+    pub(super) fn merged(mut self) -> Self {
+        for other in std::mem::take(&mut self.others) {
+            self.groups.extend(other.groups);
+            self.replaced.extend(other.replaced);
+        }
+        self.groups.sort_by_key(|group| group.position);
+        self.replaced.sort_by_key(|group| group.position);
+        self
     }
 
     /// The groups that count, of all ranks, by turn, in the order of their prompts.

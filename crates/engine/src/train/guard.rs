@@ -5,9 +5,12 @@ use std::time::Instant;
 use super::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
-use crate::eval::{guard_exact, guard_log_probs, guard_requests};
-use crate::policy::PolicyVersion;
+use crate::eval::GuardPrompt;
+use crate::model::Adapters;
+use crate::policy::{EVAL_STEP, PolicyVersion};
+use crate::rollout::Request;
 use crate::run::events::Guard;
+use crate::update::{log_probs, pack};
 
 /// Measures and records the guard prompts on rank 0, and raises the alert of those that it lost. What is recorded is not
 /// measured again.
@@ -30,27 +33,60 @@ fn measure_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>) -> Result<(
         }
     };
     let alerts = recorder.alerts.observe_guard(&guard, &trainer.config);
-    alerts.into_iter().try_for_each(|alert| recorder.event(alert))
+    recorder.events(alerts)
 }
 
 fn measure(trainer: &Trainer) -> Result<Guard, TrainError> {
     let (start, policy, prompts) = (Instant::now(), &trainer.policy, &trainer.prompts.guard);
-    let tokens_per_micro_batch = trainer.shape.get().tokens_per_micro_batch;
-    let sums = guard_log_probs(&policy.model, prompts, tokens_per_micro_batch, &policy.threads)?;
+    let log_probs = reference_log_probs(trainer)?;
     policy.engine.trim_memory()?;
-    let most_tokens = trainer.config.max_completion_tokens;
-    let requests = guard_requests(prompts, most_tokens);
-    let completions = match requests.is_empty() {
-        true => Vec::new(),
-        false => policy.rollout(PolicyVersion::Trained, &requests, &trainer.sampling())?.completions,
+    let limit = trainer.config.max_completion_tokens;
+    let answered = |prompt: &&GuardPrompt| prompt.answer.is_some() && prompt.reference.len() <= limit;
+    let asked: Vec<&GuardPrompt> = prompts.iter().filter(answered).collect();
+    let exact = match asked.is_empty() {
+        true => None,
+        false => Some(count_exact(trainer, &asked)? as f64 / asked.len() as f64),
     };
-    let exact = guard_exact(prompts, most_tokens, &completions, &policy.tokenizer)?;
     Ok(Guard {
         step: trainer.state.step,
-        log_probs: sums.iter().map(|(sum, tokens)| sum / (*tokens).max(1) as f64).collect(),
-        tokens: sums.iter().map(|(_, tokens)| tokens).sum(),
-        exact: exact.map(|(exact, count)| exact as f64 / count as f64),
-        answers: exact.map_or(0, |(_, count)| count),
+        log_probs,
+        tokens: prompts.iter().map(|prompt| prompt.reference.len()).sum(),
+        exact,
+        answers: asked.len(),
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// The mean log-prob of each reference's tokens, nats/token.
+fn reference_log_probs(trainer: &Trainer) -> candle_core::Result<Vec<f64>> {
+    let (policy, prompts) = (&trainer.policy, &trainer.prompts.guard);
+    let sequences = prompts.iter().map(|prompt| (prompt.prompt.as_slice(), vec![prompt.reference.as_slice()]));
+    let packed = pack(sequences, trainer.shape.get().tokens_per_micro_batch);
+    let found = policy.threads.map(&packed, |micro_batch| log_probs(&policy.model, micro_batch, Adapters::On, 1.0))?;
+    let mut means = vec![0.0; prompts.len()];
+    for (micro_batch, sequences) in packed.iter().zip(found) {
+        for (&(prompt, _), tokens) in micro_batch.owners.iter().zip(sequences) {
+            let sum: f64 = tokens.iter().map(|token| f64::from(token.log_prob)).sum();
+            means[prompt] = sum / tokens.len().max(1) as f64;
+        }
+    }
+    Ok(means)
+}
+
+/// How many prompts the model answers with their reference, but for space around it.
+fn count_exact(trainer: &Trainer, asked: &[&GuardPrompt]) -> Result<usize, TrainError> {
+    let request = |(number, prompt): (u32, &&GuardPrompt)| Request {
+        greedy: true,
+        // One more, so that a longer answer differs.
+        lengths: vec![prompt.reference.len() + 1],
+        ..Request::new(prompt.prompt.clone(), number, EVAL_STEP, 1)
+    };
+    let requests: Vec<Request> = (0..).zip(asked).map(request).collect();
+    let rollout = trainer.policy.rollout(PolicyVersion::Trained, &requests, &trainer.sampling())?;
+    let mut exact = 0;
+    for (prompt, completion) in asked.iter().zip(rollout.completions.iter().flatten()) {
+        let text = trainer.policy.tokenizer.decode(&completion.token_ids, true)?;
+        exact += usize::from(prompt.answer.as_ref().is_some_and(|answer| answer.trim() == text.trim()));
+    }
+    Ok(exact)
 }

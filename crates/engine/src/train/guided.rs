@@ -25,14 +25,20 @@ pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Questi
         }
     }
     let asked: Vec<Question<'_>> = failed.iter().map(|index| questions[*index].clone()).collect();
-    for (index, answer) in guiding_answers(trainer, PolicyVersion::Trained, &asked)? {
-        groups[failed[index]].guide(answer, trainer.config.advantage);
+    for GuidingAnswer { question, answer } in guiding_answers(trainer, PolicyVersion::Trained, &asked)? {
+        groups[failed[question]].guide(answer, trainer.config.advantage);
     }
     Ok(())
 }
 
-/// Scored answers with the index of their question; none where there is none. `weights`: what samples where a row has no
-/// expected answer.
+/// A scored answer.
+pub(super) struct GuidingAnswer {
+    /// Index of its question.
+    pub(super) question: usize,
+    pub(super) answer: Turn,
+}
+
+/// The answers of the questions that have one. `version`: what samples where a row has no expected answer.
 ///
 /// # Errors
 /// Those of sampling and scoring.
@@ -40,28 +46,32 @@ pub(super) fn guiding_answers(
     trainer: &Trainer,
     version: PolicyVersion,
     questions: &[Question<'_>],
-) -> Result<Vec<(usize, Turn)>, TrainError> {
+) -> Result<Vec<GuidingAnswer>, TrainError> {
     let Some(guide) = &trainer.guide else { return Ok(Vec::new()) };
-    let (mut given, mut sampled, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut indices, mut completions) = (Vec::new(), Vec::new());
+    let (mut sampled, mut requests) = (Vec::new(), Vec::new());
     for (index, question) in questions.iter().enumerate() {
         if let Some(completion) = expected_completion(trainer, question.prompt)? {
-            given.push((index, completion));
+            indices.push(index);
+            completions.push(vec![completion]);
         } else if let Some(request) = guide.request(question) {
             sampled.push(index);
             requests.push(request);
         }
     }
     if !requests.is_empty() {
-        let completions = trainer.policy.rollout(version, &requests, &trainer.sampling())?.completions;
-        let ended = sampled.into_iter().zip(completions.into_iter().flatten());
-        let ended = ended.filter(|(_, completion)| completion.stop == StopReason::Stop);
-        given.extend(ended.map(|(index, completion)| (index, guiding(completion.token_ids))));
+        let ended = trainer.policy.rollout(version, &requests, &trainer.sampling())?.completions;
+        for (index, completion) in sampled.into_iter().zip(ended.into_iter().flatten()) {
+            if completion.stop == StopReason::Stop {
+                indices.push(index);
+                completions.push(vec![guiding(completion.token_ids)]);
+            }
+        }
     }
-    let (indices, completions): (Vec<usize>, Vec<Vec<Completion>>) =
-        given.into_iter().map(|(index, completion)| (index, vec![completion])).unzip();
     let rows = indices.iter().map(|index| &questions[*index].prompt.row);
     let scored = trainer.policy.score(&trainer.scorer, completions, rows)?;
-    Ok(indices.into_iter().zip(scored.into_iter().flatten()).collect())
+    let answers = indices.into_iter().zip(scored.into_iter().flatten());
+    Ok(answers.map(|(question, answer)| GuidingAnswer { question, answer }).collect())
 }
 
 /// The row's expected answer with the token that ends a turn; `None` where it has none, or it is too long.

@@ -5,7 +5,7 @@ use super::gradient_shape::shrunk;
 use super::trainer::Trainer;
 use crate::rollout::{Completion, StopReason};
 use crate::run::events::Alert;
-use crate::update::{PolicyGroup, PolicySample, StepTotals, policy_gradient};
+use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// Computes forward and backward of one full micro-batch of the longest prompt with the longest completions, without
 /// updates or random numbers; in smaller shapes when memory runs out. Returns an alert if it has.
@@ -22,12 +22,14 @@ pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainErro
     let tokens = trainer.config.max_completion_tokens;
     let (token_ids, log_probs) = (vec![token; tokens], vec![-1.0; tokens]);
     let completion = Completion { token_ids, log_probs, stop: StopReason::Length };
+    let group = |samples| PolicyGroup::alternating(&prompt, std::iter::repeat_n(&completion, samples));
     trainer.shrink_together(trainer.extent(), || {
         let mut settings = trainer.policy_settings();
         settings.loss.kl_beta = 0.0;
-        let max_tokens = settings.tokens_per_micro_batch.min(trainer.extent().all);
-        let groups = full_micro_batch(&prompt, &completion, trainer.config.completions_per_prompt, max_tokens);
-        let sequences = groups.iter().map(|group| group.samples.len()).sum();
+        let most_tokens = settings.tokens_per_micro_batch.min(trainer.extent().all);
+        let sizes = group_sizes(prompt.len(), tokens, trainer.config.completions_per_prompt, most_tokens);
+        let sequences = sizes.iter().sum();
+        let groups: Vec<PolicyGroup<'_>> = sizes.into_iter().map(group).collect();
         let totals = StepTotals { sequences, tokens: sequences * tokens };
         policy_gradient(&trainer.policy.model, &groups, totals, &settings, &trainer.policy.threads)?;
         // Surfaces errors of asynchronous work, and frees its memory.
@@ -37,28 +39,16 @@ pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainErro
     Ok(shrunk(trainer.state.step + 1, before, trainer.shape.get()))
 }
 
-/// The prompt with the same completion as often as `most_tokens` allow, in groups of `together`; at least once.
-fn full_micro_batch<'a>(
-    prompt: &'a [u32],
-    completion: &'a Completion,
-    together: usize,
-    most_tokens: usize,
-) -> Vec<PolicyGroup<'a>> {
-    let sample = |advantage| PolicySample::on_policy(completion, advantage);
-    let mut groups = vec![PolicyGroup { prompt: prompt.into(), samples: vec![sample(1.0)] }];
-    let completion_tokens = completion.token_ids.len();
-    let mut rows = prompt.len() + completion_tokens;
-    loop {
-        let is_full = groups.last().is_none_or(|group| group.samples.len() >= together);
-        rows += completion_tokens + if is_full { prompt.len() } else { 0 };
-        if rows > most_tokens {
-            return groups;
-        }
-        match groups.last_mut().filter(|_| !is_full) {
-            Some(group) => group.samples.push(sample(if group.samples.len() % 2 == 0 { 1.0 } else { -1.0 })),
-            None => groups.push(PolicyGroup { prompt: prompt.into(), samples: vec![sample(1.0)] }),
-        }
+/// The completions of each group in a full micro-batch of `most_tokens`: groups of `together`, then what fits; at least
+/// one completion.
+fn group_sizes(prompt: usize, completion: usize, together: usize, most_tokens: usize) -> Vec<usize> {
+    let group_tokens = prompt + together * completion;
+    let mut sizes = vec![together; most_tokens / group_tokens];
+    let rest = (most_tokens % group_tokens).saturating_sub(prompt) / completion;
+    if rest > 0 || sizes.is_empty() {
+        sizes.push(rest.max(1));
     }
+    sizes
 }
 
 #[cfg(test)]
@@ -68,15 +58,11 @@ mod tests {
 
     #[test]
     fn one_micro_batch_as_full_as_it_gets() {
-        let (prompt, token_ids) = ([5; 10], vec![5; 20]);
-        let completion = Completion { token_ids, log_probs: vec![-1.0; 20], stop: StopReason::Length };
-        let check = |together, tokens, expected: &[usize]| {
-            let groups = full_micro_batch(&prompt, &completion, together, tokens);
-            let sizes: Vec<usize> = groups.iter().map(|group| group.samples.len()).collect();
+        let (prompt, completion) = ([5; 10], [5; 20]);
+        let check = |together, tokens: usize, expected: &[usize]| {
+            let sizes = group_sizes(10, 20, together, tokens);
             assert_eq!(sizes, expected, "{together} {tokens}");
-            let parts = groups.iter().map(|group| {
-                (&*group.prompt, group.samples.iter().map(|sample| &*sample.token_ids).collect::<Vec<_>>())
-            });
+            let parts = sizes.iter().map(|samples| (prompt.as_slice(), vec![completion.as_slice(); *samples]));
             assert_eq!(pack(parts, tokens.max(30)).len(), 1, "{together} {tokens}");
         };
         check(8, 0, &[1]);

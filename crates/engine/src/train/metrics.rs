@@ -7,10 +7,9 @@ use super::groups::{GroupTurn, StepRollout};
 use super::trainer::Trainer;
 use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::plan::StepShape;
-use crate::policy::Turn;
-use crate::rollout::{DecodeCounts, StopReason};
+use crate::rollout::{Completion, DecodeCounts, StopReason};
 use crate::run::events::RankStep;
-use crate::score::{FailureClass, OrderedMap, Tier, mean_reward};
+use crate::score::{FailureClass, OrderedMap, Score, Tier, mean_reward};
 use crate::update::{PolicyStatistics, StepOutcome};
 
 /// The update of a step, before it is recorded.
@@ -129,45 +128,52 @@ fn mean(numbers: impl Iterator<Item = f64>) -> f64 {
     if count == 0 { 0.0 } else { sum / count as f64 }
 }
 
+/// How many of them are true, over their number.
+fn share(conditions: impl Iterator<Item = bool>) -> f64 {
+    mean(conditions.map(|condition| f64::from(u8::from(condition))))
+}
+
+fn signal_share(signals: &[GroupSignal], expected: &[GroupSignal]) -> f64 {
+    share(signals.iter().map(|signal| expected.contains(signal)))
+}
+
+fn sampled_rewards(group: &GroupTurn<'_>) -> Vec<f64> {
+    group.sampled().map(|answer| answer.score.reward).collect()
+}
+
 fn rewards(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
-    let share = |condition: &dyn Fn(&GroupTurn<'_>) -> bool| {
-        mean(groups.iter().map(|group| f64::from(u8::from(condition(group)))))
-    };
-    let rewards = |group: &GroupTurn<'_>| group.sampled().map(|answer| answer.score.reward).collect::<Vec<f64>>();
-    found.add("reward", mean_reward(groups.iter().flat_map(rewards)));
-    found.add("reward_std", mean(groups.iter().map(|group| mean_and_deviation(&rewards(group)).1)));
-    found.add("frac_reward_zero_std", share(&|group| group.signal() != GroupSignal::Mixed));
-    found.add("groups/frac_guided", share(&|group| group.is_guided()));
+    let rewards: Vec<Vec<f64>> = groups.iter().map(sampled_rewards).collect();
+    found.add("reward", mean_reward(rewards.iter().flatten().copied()));
+    found.add("reward_std", mean(rewards.iter().map(|rewards| mean_and_deviation(rewards).1)));
+    let signals: Vec<GroupSignal> = groups.iter().copied().map(GroupTurn::signal).collect();
+    found.add("groups/frac_guided", share(groups.iter().copied().map(GroupTurn::is_guided)));
     found.add("groups/frac_distinct", mean(groups.iter().map(distinct_share)));
-    found.add("groups/frac_mixed", share(&|group| group.signal() == GroupSignal::Mixed));
-    found.add("groups/frac_all_best", share(&|group| group.signal() == GroupSignal::AllMax));
-    found.add(
-        "groups/frac_all_worst",
-        share(&|group| matches!(group.signal(), GroupSignal::AllMin | GroupSignal::AllEqual)),
-    );
-    let scores = || groups.iter().flat_map(|group| group.sampled()).map(|answer| &answer.score);
-    let known = || scores().filter(|score| !score.is_error());
+    found.add("groups/frac_mixed", signal_share(&signals, &[GroupSignal::Mixed]));
+    found.add("groups/frac_all_best", signal_share(&signals, &[GroupSignal::AllMax]));
+    found.add("groups/frac_all_worst", signal_share(&signals, &[GroupSignal::AllMin, GroupSignal::AllEqual]));
+    found.add("frac_reward_zero_std", share(signals.iter().map(|signal| *signal != GroupSignal::Mixed)));
+    let scores: Vec<&Score> = groups.iter().copied().flat_map(GroupTurn::sampled).map(|answer| &answer.score).collect();
+    let known: Vec<&Score> = scores.iter().copied().filter(|score| !score.is_error()).collect();
     for tier in Tier::ALL {
-        found
-            .add(&format!("tiers/{}", tier.name()), mean(known().map(|score| f64::from(u8::from(score.tier == tier)))));
+        found.add(&format!("tiers/{}", tier.name()), share(known.iter().map(|score| score.tier == tier)));
     }
-    let classes: BTreeSet<FailureClass> = scores().filter_map(|score| score.failure).collect();
+    let classes: BTreeSet<FailureClass> = scores.iter().filter_map(|score| score.failure).collect();
     for class in classes {
-        found.add(&class.metric(), mean(scores().map(|score| f64::from(u8::from(score.failure == Some(class))))));
+        found.add(&class.metric(), share(scores.iter().map(|score| score.failure == Some(class))));
     }
-    let exact: Vec<f64> = known().filter_map(|score| score.exact).map(|exact| f64::from(u8::from(exact))).collect();
-    if !exact.is_empty() {
-        found.add("exact", mean(exact.into_iter()));
+    if known.iter().any(|score| score.exact.is_some()) {
+        found.add("exact", share(known.iter().filter_map(|score| score.exact)));
     }
-    means("rewards", scores().map(|score| &score.parts), found);
-    means("scorer", scores().map(|score| &score.metrics), found);
+    means("rewards", scores.iter().map(|score| &score.parts), found);
+    means("scorer", scores.iter().map(|score| &score.metrics), found);
 }
 
 /// The text that most of the sampled completions have.
 pub(super) fn frequent_answer(groups: &[GroupTurn<'_>]) -> Option<String> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    let sampled = groups.iter().flat_map(|group| group.sampled());
-    sampled.for_each(|answer: &Turn| *counts.entry(&answer.text).or_default() += 1);
+    for answer in groups.iter().copied().flat_map(GroupTurn::sampled) {
+        *counts.entry(&answer.text).or_default() += 1;
+    }
     counts.into_iter().max_by_key(|(_, count)| *count).map(|(text, _)| text.to_owned())
 }
 
@@ -178,25 +184,26 @@ fn distinct_share(group: &GroupTurn<'_>) -> f64 {
 }
 
 /// The mean of each number over those that have it.
-fn means<'s>(of: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>> + Clone, found: &mut MetricMap) {
-    let names: BTreeSet<&str> = numbers.clone().flat_map(|numbers| numbers.iter().map(|(name, _)| name)).collect();
-    for name in names {
-        let values = numbers.clone().filter_map(|numbers| numbers.get(name).copied());
-        found.add(&format!("{of}/{name}/mean"), mean(values));
+fn means<'s>(part: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>>, found: &mut MetricMap) {
+    let mut values: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (name, value) in numbers.flat_map(OrderedMap::iter) {
+        values.entry(name).or_default().push(*value);
+    }
+    for (name, values) in values {
+        found.add(&format!("{part}/{name}/mean"), mean(values.into_iter()));
     }
 }
 
 fn completions(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
-    let all = || groups.iter().flat_map(|group| group.sampled()).map(|answer| &answer.completion);
-    let lengths = || all().map(|completion| completion.token_ids.len() as f64);
+    let all: Vec<&Completion> =
+        groups.iter().copied().flat_map(GroupTurn::sampled).map(|answer| &answer.completion).collect();
     // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
-    let log_probs = all().flat_map(|completion| &completion.log_probs);
+    let log_probs = all.iter().flat_map(|completion| &completion.log_probs);
     found.add("completions/entropy", mean(log_probs.map(|log_prob| -f64::from(*log_prob))));
-    found.add("completions/mean_length", mean(lengths()));
-    found.add("completions/min_length", lengths().fold(f64::INFINITY, f64::min));
-    found.add("completions/max_length", lengths().fold(0.0, f64::max));
-    found.add(
-        "completions/clipped_ratio",
-        mean(all().map(|completion| f64::from(u8::from(completion.stop == StopReason::Length)))),
-    );
+    let lengths = all.iter().map(|completion| completion.token_ids.len() as f64);
+    found.add("completions/mean_length", mean(lengths.clone()));
+    found.add("completions/min_length", lengths.clone().fold(f64::INFINITY, f64::min));
+    found.add("completions/max_length", lengths.fold(0.0, f64::max));
+    let truncated = all.iter().map(|completion| completion.stop == StopReason::Length);
+    found.add("completions/clipped_ratio", share(truncated));
 }

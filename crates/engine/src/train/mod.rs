@@ -7,6 +7,7 @@ mod trainer; // a run in training
 mod run_loop; // the loop, which every rank runs
 mod next_action; // what all ranks do next
 mod requests; // what users ask between two steps, from which rank 0 decides it
+mod sample; // one prompt's completions for a user
 mod step; // GRPO: rewards, advantages, loss, gradient, optimizer
 mod supervised; // SFT: the same on given answers
 mod rollout_order; // the next steps' prompts
@@ -27,7 +28,7 @@ mod recorder; // what a run leaves behind
 mod metrics; // a step's numbers
 mod rank_steps; // what each rank did in a step
 mod alerts; // what a user should look at, from the last steps' numbers
-mod device_monitor; // the device's condition, every few seconds
+mod device_monitor; // the condition of a rank's device
 mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
 mod pretrain; // a small model from a task's generator
 
@@ -36,8 +37,9 @@ pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use rank::follow;
 pub use recorder::Listener;
 pub use report::{Report, finished_report};
+pub use run_loop::Ended;
 pub use setup::{Checked, check};
-pub use worker::{Ended, RankSource, stopped_after, train};
+pub use worker::{RankSource, stopped_after, train};
 
 use crate::checkpoint::CheckpointError;
 use crate::config::Method;
@@ -85,6 +87,8 @@ pub enum TrainError {
     Run(#[from] crate::run::RunError),
     #[error("a score or a reading of a device cannot be written or read as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("no row `{id}` in {files}")]
+    NoSuchRow { id: String, files: String },
     #[error("{task}: the task has no training prompts; name a file under [prompts] train")]
     NoPrompts { task: String },
     #[error("{0}")]

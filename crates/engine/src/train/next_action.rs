@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::run::events::Collapse;
 use crate::run::{AcceptedRequest, Answer, Settings, Worker};
 
 /// What all ranks do next.
@@ -16,7 +17,8 @@ pub(super) enum Next {
     Set(BTreeMap<String, Value>),
     Eval,
     Checkpoint,
-    Recover(Recovery),
+    /// From a collapse, at an earlier checkpoint.
+    Recover(Collapse),
     /// Saves, to be resumed; after an eval where the step was named beforehand.
     Stop {
         with_eval: bool,
@@ -46,16 +48,9 @@ impl<'a> Requests<'a> {
     }
 
     /// Answers the request that all ranks have carried out, if a user asked for it.
-    pub(super) fn answer(&mut self, answer: &Answer) {
-        if let Some(id) = self.answering.take() {
-            self.worker.controls().answer(id, answer);
+    pub(super) fn answer(&mut self, answer: Option<Answer>) {
+        if let (Some(answer), Some(id)) = (answer, self.answering.take()) {
+            self.worker.controls().answer(id, &answer);
         }
     }
-}
-
-/// Where a run goes on after a collapse.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Recovery {
-    pub(super) restored_step: u64,
-    pub(super) learning_rate: f64,
 }

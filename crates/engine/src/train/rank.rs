@@ -7,10 +7,8 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::device_monitor::{self, DeviceMonitor};
-use super::rank_steps::LatestReading;
 use super::recorder::Record;
-use super::run_loop::{LoopEnd, run_loop};
+use super::run_loop::{Ended, run_loop};
 use super::setup::Setup;
 use super::trainer::{Trainer, weights_norm};
 use crate::kernels::adamw::norm;
@@ -92,14 +90,15 @@ pub(super) fn load_and_train(
     ranks: &Rc<Ranks>,
     has_recovered: bool,
     record: &mut Record<'_>,
-) -> Result<LoopEnd, TrainError> {
-    let model_digest = setup.start.digest.clone();
-    let (mut trainer, resumed_from) = Trainer::load(run, setup, Rc::clone(ranks), has_recovered)?;
+) -> Result<Ended, TrainError> {
+    let (model_digest, resumed_from) = (setup.start.digest.clone(), setup.resumed_from);
+    let mut trainer = Trainer::load(run, setup, Rc::clone(ranks), has_recovered)?;
     if ranks.size() > 1 {
         let all = ranks.gather(Loaded::new(&trainer, model_digest)?)?;
-        let difference = |(rank, other): (usize, &Loaded)| Some((rank, other.difference(&all[0])?));
-        if let Some((rank, what)) = all.iter().enumerate().skip(1).find_map(difference) {
-            return Err(TrainError::RankLoaded { rank, what });
+        for (rank, other) in all.iter().enumerate() {
+            if let Some(what) = other.difference(&all[0]) {
+                return Err(TrainError::RankLoaded { rank, what });
+            }
         }
     }
     ranks.join(&trainer.policy.engine.device)?;
@@ -114,9 +113,7 @@ pub(super) fn load_and_train(
 pub fn follow(mut ranks: Ranks, engine: &Engine) -> Result<(), TrainError> {
     let ranks_per_host = ranks.rendezvous();
     let ranks = Rc::new(ranks);
-    let followed =
-        ranks_per_host.map_err(TrainError::from).and_then(|ranks_per_host| follow_run(&ranks, ranks_per_host, engine));
-    match followed {
+    match ranks_per_host.map_err(TrainError::from).and_then(|count| follow_run(&ranks, count, engine)) {
         // Rank 0 is gone, or has cancelled the work.
         Err(TrainError::Rank(RankError::Lost { .. })) => Ok(()),
         Err(error) if error.interruption().is_some() => Ok(()),
@@ -147,12 +144,8 @@ fn follow_run(ranks: &Rc<Ranks>, ranks_per_host: usize, engine: &Engine) -> Resu
     }
     setup.share_processors(ranks_per_host)?;
     setup.threads = setup.threads.until(ranks.loss());
-    let reading = LatestReading::unknown(engine);
-    let _monitor = setup.gpu.take().map(|gpu| {
-        let reading = reading.clone();
-        DeviceMonitor::start(device_monitor::EVERY, move || gpu.condition(), move |now| reading.set(now))
-    });
-    let mut record = Record::of_another_rank(reading);
+    let mut record = Record::new(None, engine);
+    record.watch(setup.gpu.take());
     load_and_train(&run, setup, ranks, begin.has_recovered, &mut record).map(drop)
 }
 

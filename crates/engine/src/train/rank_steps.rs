@@ -1,10 +1,8 @@
-//! What each of several ranks did in a step, compared, and the condition of its device.
+//! What each of several ranks did in a step, compared.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::kernels::device::Engine;
-use crate::run::events::{Device, RankStep};
+use crate::run::events::RankStep;
 
 /// What the alerts about ranks look at; nothing for one rank.
 pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
@@ -16,13 +14,6 @@ pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
         found.insert("ranks/imbalance".to_owned(), most * ranks.len() as f64 / all);
     }
     // The time of a rank over that of the others, as far as it has no more to compute than they have.
-    let over_others = |of: &[f64], rank: usize| {
-        let mut others: Vec<f64> =
-            of.iter().copied().enumerate().filter(|(at, _)| *at != rank).map(|(_, of)| of).collect();
-        others.sort_by(f64::total_cmp);
-        let middle = others.get(others.len() / 2).copied().unwrap_or(0.0);
-        (middle > 0.0).then(|| of[rank] / middle)
-    };
     let slowdown = |rank| Some((rank, over_others(&seconds, rank)? / over_others(&tokens, rank)?.max(1.0)));
     let slowest = (0..ranks.len()).filter_map(slowdown).max_by(|a, b| a.1.total_cmp(&b.1));
     if let Some((rank, slowdown)) = slowest {
@@ -32,22 +23,12 @@ pub(super) fn rank_metrics(ranks: &[RankStep]) -> BTreeMap<String, f64> {
     found
 }
 
-/// The latest reading of this rank's device.
-#[derive(Clone, Debug, Default)]
-pub(super) struct LatestReading(Arc<Mutex<Device>>);
-
-impl LatestReading {
-    pub(super) fn unknown(engine: &Engine) -> Self {
-        Self(Arc::new(Mutex::new(Device { device: engine.name(), ..Device::default() })))
-    }
-
-    pub(super) fn set(&self, device: Device) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = device;
-    }
-
-    pub(super) fn get(&self) -> Device {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+/// A rank's value over the median of the others; `None` where that is 0.
+fn over_others(values: &[f64], rank: usize) -> Option<f64> {
+    let mut others = [&values[..rank], &values[rank + 1..]].concat();
+    others.sort_by(f64::total_cmp);
+    let median = others.get(others.len() / 2).copied().unwrap_or(0.0);
+    (median > 0.0).then(|| values[rank] / median)
 }
 
 #[cfg(test)]

@@ -10,15 +10,17 @@ use super::alerts::Alerts;
 use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
 use super::gradient_shape::shrunk;
-use super::groups::{GroupTurn, StepRollout};
+use super::groups::{AnsweredTurn, Group, GroupTurn, StepRollout};
 use super::metrics::{StepUpdate, frequent_answer, rollout_metrics, update_metrics};
 use super::next_action::Requests;
-use super::rank_steps::{LatestReading, rank_metrics};
+use super::rank_steps::rank_metrics;
 use super::trainer::Trainer;
 use crate::config::TrainConfig;
+use crate::kernels::device::Engine;
 use crate::plan::CONTEXT_BYTES;
+use crate::policy::Turn;
 use crate::rollout::GpuFallback;
-use crate::run::events::{Alert, End, Group, Phase, RankStep, Step};
+use crate::run::events::{self, Alert, End, Phase, RankStep, Step};
 use crate::run::{
     DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunState,
     StateWriter, Status, WaitOutcome, Worker,
@@ -29,20 +31,20 @@ use crate::update::{PolicyStatistics, StepOutcome};
 /// Called with every event once it is in the log.
 pub type Listener<'a> = &'a mut dyn FnMut(&EventBody);
 
-/// What a rank has of the record: rank 0 the recorder, the others nothing.
+/// What a rank has of the record: rank 0 the recorder, the others only the condition of their device.
 pub(super) struct Record<'a> {
     recorder: Option<Recorder<'a>>,
-    reading: LatestReading,
+    monitor: DeviceMonitor,
 }
 
 pub(super) struct Recorder<'a> {
-    /// Shared with the device monitor.
+    /// Shared with the device monitor and the checkpoint writer.
     events: Arc<Mutex<EventWriter>>,
-    monitor: Option<DeviceMonitor>,
     rollouts: Option<RolloutWriter>,
     history: LiveState,
-    state: StateWriter,
-    disk: DiskGuard,
+    /// What `state.json` says.
+    pub(super) state: StateWriter,
+    pub(super) disk: DiskGuard,
     listener: Listener<'a>,
     pub(super) saver: CheckpointWriter,
     pub(super) alerts: Alerts,
@@ -62,12 +64,9 @@ struct RankReport {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn of_rank_0(recorder: Recorder<'a>, reading: LatestReading) -> Self {
-        Self { recorder: Some(recorder), reading }
-    }
-
-    pub(super) fn of_another_rank(reading: LatestReading) -> Self {
-        Self { recorder: None, reading }
+    /// With a recorder on rank 0.
+    pub(super) fn new(recorder: Option<Recorder<'a>>, engine: &Engine) -> Self {
+        Self { recorder, monitor: DeviceMonitor::named(engine.name()) }
     }
 
     /// What rank 0 does with the recorder; the others do nothing.
@@ -78,12 +77,23 @@ impl<'a> Record<'a> {
         self.recorder.as_mut().map_or_else(|| Ok(T::default()), write)
     }
 
-    /// Starts recording the GPU's condition.
+    /// Starts reading the GPU's condition, on rank 0 into the log.
     pub(super) fn watch(&mut self, gpu: Option<Gpu>) {
-        let reading = self.reading.clone();
-        if let (Some(recorder), Some(gpu)) = (&mut self.recorder, gpu) {
-            recorder.watch(gpu, reading);
-        }
+        let (Some(gpu), log) = (gpu, self.recorder.as_ref().map(Recorder::log)) else { return };
+        self.monitor.start(
+            device_monitor::EVERY,
+            move || gpu.condition(),
+            move |now| {
+                // A full disk is reported by the worker's own next event.
+                if let Some(log) = &log {
+                    let _ = locked(log).append(now);
+                }
+            },
+        );
+    }
+
+    pub(super) fn stop_watching(&mut self) {
+        self.monitor.stop();
     }
 
     pub(super) fn phase(&mut self, step: u64, phase: &str) -> Result<(), TrainError> {
@@ -91,7 +101,7 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn alerts(&mut self, alerts: impl IntoIterator<Item = Alert>) -> Result<(), TrainError> {
-        self.on_rank_0(|recorder| alerts.into_iter().try_for_each(|alert| recorder.event(alert)))
+        self.on_rank_0(|recorder| recorder.events(alerts))
     }
 
     /// Ends a GRPO step: counts it, and records its groups, metrics and alerts.
@@ -105,16 +115,15 @@ impl<'a> Record<'a> {
         update.rank.rollout_seconds = rollout.rollout_seconds;
         update.forward_seconds = rollout.forward_seconds;
         self.draft_from(trainer, &rollout)?;
-        let metrics = if self.recorder.is_some() { rollout_metrics(&rollout) } else { BTreeMap::new() };
-        self.on_rank_0(|recorder| {
-            recorder.alerts.frequent_answer = frequent_answer(&rollout.group_turns());
-            recorder.groups(trainer, &rollout)
-        })?;
         update.sampling_seconds =
             rollout.all().map(|rank| rank.rollout_seconds + rank.score_seconds).fold(0.0, f64::max);
-        let gpu_fallbacks = rollout.all().flat_map(|rollout| rollout.gpu_fallbacks.clone()).collect();
-        self.on_rank_0(|recorder| recorder.fallbacks(trainer.state.step + 1, gpu_fallbacks))?;
         let trained_tokens = update.statistics.rows;
+        let metrics = self.on_rank_0(|recorder| {
+            let metrics = rollout_metrics(&rollout);
+            recorder.alerts.frequent_answer = frequent_answer(&rollout.group_turns());
+            recorder.groups(trainer, rollout)?;
+            Ok(metrics)
+        })?;
         self.finish_step(trainer, update, metrics, trained_tokens)
     }
 
@@ -129,11 +138,10 @@ impl<'a> Record<'a> {
             history.add(step, rollout.answers().map(|answer| answer.completion.token_ids.as_slice()), kept);
             return Ok(());
         }
-        let turns = || rollout.group_turns().into_iter().chain(rollout.replaced_turns());
-        let all = || turns().flat_map(GroupTurn::answers);
-        let tokens = trainer.ranks.broadcast(|| {
-            Ok::<_, TrainError>(all().map(|answer| answer.completion.token_ids.clone()).collect::<Vec<_>>())
-        })?;
+        let turns = rollout.group_turns().into_iter().chain(rollout.replaced_turns());
+        let answers = turns.flat_map(GroupTurn::answers);
+        let tokens: Vec<Vec<u32>> = answers.map(|answer| answer.completion.token_ids.clone()).collect();
+        let tokens = trainer.ranks.broadcast(tokens)?;
         history.add(step, tokens.iter().map(Vec::as_slice), kept);
         Ok(())
     }
@@ -153,22 +161,27 @@ impl<'a> Record<'a> {
             trained_tokens,
             update_seconds: (update.update_seconds() - waited_seconds).max(0.0),
             waited_seconds: update.rank.waited_seconds + waited_seconds,
-            condition: self.reading.get(),
+            condition: self.monitor.latest(),
             ..update.rank.clone()
         };
         let reports = ranks.gather(RankReport { statistics: update.statistics, step })?;
         trainer.finish_step(update.applied == Some(StepOutcome::NotFinite), seconds);
         let entropy = self.on_rank_0(|recorder| {
-            let entropy = metrics.get("completions/entropy").copied();
-            reports.iter().skip(1).for_each(|report| update.statistics.add(report.statistics));
-            let ranks = reports.into_iter().map(|report| report.step);
-            let ranks = if trainer.ranks.size() > 1 { ranks.collect() } else { Vec::new() };
+            let (entropy, mut ranks) = (metrics.get("completions/entropy").copied(), Vec::new());
+            for (rank, report) in reports.into_iter().enumerate() {
+                if rank > 0 {
+                    update.statistics.add(report.statistics);
+                }
+                ranks.push(report.step);
+            }
+            if trainer.ranks.size() == 1 {
+                ranks.clear();
+            }
             recorder.finish_step(trainer, &update, metrics, ranks)?;
             Ok(entropy)
         })?;
         if trainer.config.entropy_target > 0.0 {
-            let entropy = trainer.ranks.broadcast(|| Ok::<_, TrainError>(entropy))?;
-            trainer.adapt_entropy_coef(entropy);
+            trainer.adapt_entropy_coef(trainer.ranks.broadcast(entropy)?);
         }
         trainer.check_skipped()
     }
@@ -180,7 +193,6 @@ impl<'a> Recorder<'a> {
         let last_step = history.now()?.last_step;
         Ok(Self {
             events: Arc::new(Mutex::new(EventWriter::open(worker.lock())?)),
-            monitor: None,
             rollouts: None,
             history,
             state: worker.state(),
@@ -228,17 +240,13 @@ impl<'a> Recorder<'a> {
         let phase = EventBody::from(Phase { step: self.state.now().step, phase: "paused".to_owned() });
         self.disk.wait_for_space(what, needed_bytes, retry, || {
             // If this does not fit, `state.json` or the answer to `status` has it.
-            let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(phase.clone());
+            let _ = locked(&events).append(phase.clone());
             listener(&phase);
         })
     }
 
     pub(super) fn history(&mut self) -> Result<&RunState, TrainError> {
         Ok(self.history.now()?)
-    }
-
-    pub(super) fn free_bytes(&self) -> Option<u64> {
-        self.disk.free_bytes()
     }
 
     /// Voids the records after `step`, which will be redone. Keeps the rollouts of `keep_steps` steps (0: all).
@@ -255,6 +263,10 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
+    pub(super) fn events(&mut self, bodies: impl IntoIterator<Item = impl Into<EventBody>>) -> Result<(), TrainError> {
+        bodies.into_iter().try_for_each(|body| self.event(body))
+    }
+
     /// Records the end, without waiting for a full disk.
     pub(super) fn end(&mut self, end: End) -> Result<(), TrainError> {
         self.disk.release_reserve();
@@ -269,8 +281,13 @@ impl<'a> Recorder<'a> {
     }
 
     /// Records the alerts of what a GPU refused rollouts.
-    pub(super) fn fallbacks(&mut self, step: u64, found: Vec<GpuFallback>) -> Result<(), TrainError> {
-        self.alerts.fallbacks.alerts(step, found).into_iter().try_for_each(|alert| self.event(alert))
+    pub(super) fn fallbacks(
+        &mut self,
+        step: u64,
+        found: impl IntoIterator<Item = GpuFallback>,
+    ) -> Result<(), TrainError> {
+        let alerts = self.alerts.fallbacks.alerts(step, found);
+        self.events(alerts)
     }
 
     /// The alerts that stood at the step from which the run resumes.
@@ -281,21 +298,6 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// Starts recording the GPU's condition, in the log and in `reading`.
-    fn watch(&mut self, gpu: Gpu, reading: LatestReading) {
-        let events = Arc::clone(&self.events);
-        let record = move |now: crate::run::events::Device| {
-            reading.set(now.clone());
-            // A full disk is reported by the worker's own next event.
-            let _ = events.lock().unwrap_or_else(PoisonError::into_inner).append(now);
-        };
-        self.monitor = Some(DeviceMonitor::start(device_monitor::EVERY, move || gpu.condition(), record));
-    }
-
-    pub(super) fn stop_watching(&mut self) {
-        self.monitor = None;
-    }
-
     /// Compresses the last rollouts.
     pub(super) fn finish_rollouts(&mut self) -> Result<(), TrainError> {
         // What cannot be compressed for lack of space stays plain.
@@ -303,16 +305,11 @@ impl<'a> Recorder<'a> {
     }
 
     fn writer(&self) -> MutexGuard<'_, EventWriter> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.events)
     }
 
     pub(super) fn phase(&mut self, step: u64, phase: &str) -> Result<(), TrainError> {
         self.event(Phase { step, phase: phase.to_owned() })
-    }
-
-    /// What `state.json` says.
-    pub(super) fn state(&self) -> &StateWriter {
-        &self.state
     }
 
     pub(super) fn status(&mut self, status: Status, step: u64, cause: Option<String>) -> Result<(), TrainError> {
@@ -354,52 +351,64 @@ impl<'a> Recorder<'a> {
         let mut alerts = self.alerts.observe(step, &metrics, &trainer.config);
         alerts.extend(shrunk(step, update.shape, trainer.shape.get()));
         self.event(Step { step, seconds, metrics, ranks })?;
-        alerts.into_iter().try_for_each(|alert| self.event(alert))?;
+        self.events(alerts)?;
         self.write("state.json", A_LITTLE_BYTES, |recorder| recorder.state.step(step))
     }
 
     /// Records the groups of all ranks: texts into the rollouts, numbers into the events.
-    fn groups(&mut self, trainer: &Trainer, rollout: &StepRollout) -> Result<(), TrainError> {
-        rollout.group_turns().into_iter().try_for_each(|turn| self.group(trainer, turn, false))?;
-        rollout.replaced_turns().into_iter().try_for_each(|turn| self.group(trainer, turn, true))
+    fn groups(&mut self, trainer: &Trainer, rollout: StepRollout) -> Result<(), TrainError> {
+        let StepRollout { groups, replaced, .. } = rollout.merged();
+        groups.into_iter().try_for_each(|group| self.group(trainer, group, false))?;
+        replaced.into_iter().try_for_each(|group| self.group(trainer, group, true))
     }
 
     /// `replaced`: the step does not train on it.
-    fn group(&mut self, trainer: &Trainer, turn: GroupTurn<'_>, replaced: bool) -> Result<(), TrainError> {
-        let (step, prompt) = (trainer.state.step + 1, &trainer.prompts.train[turn.group.prompt]);
-        let later = turn.answers().find_map(|answer| answer.prompt.as_ref());
-        let prompt_id = later.map_or(&prompt.row.id, |later| &later.id).clone();
-        let mut event =
-            Group { step, prompt_id: prompt_id.clone(), signal: turn.signal(), replaced, ..Group::default() };
-        let mut record = RolloutGroup {
-            step,
-            prompt_id,
-            prompt: if turn.is_first() { prompt.text.clone() } else { String::new() },
-            replaced,
-            completions: Vec::with_capacity(turn.answers().count()),
-        };
-        for answer in turn.answers() {
-            let (completion, score) = (&answer.completion, &answer.score);
+    fn group(&mut self, trainer: &Trainer, group: Group, replaced: bool) -> Result<(), TrainError> {
+        let (step, prompt) = (trainer.state.step + 1, &trainer.prompts.train[group.prompt]);
+        for (turn, AnsweredTurn { signal, answers }) in group.into_turns().enumerate() {
+            let later = answers.iter().find_map(|answer| answer.prompt.as_ref());
+            let prompt_id = later.map_or(&prompt.row.id, |later| &later.id).clone();
+            let text = if turn == 0 { prompt.text.clone() } else { String::new() };
+            let event = events::Group { step, prompt_id: prompt_id.clone(), signal, replaced, ..Default::default() };
+            let record = RolloutGroup { step, prompt_id, prompt: text, replaced, completions: Vec::new() };
+            self.answers(event, record, answers)?;
+        }
+        Ok(())
+    }
+
+    fn answers(
+        &mut self,
+        mut event: events::Group,
+        mut record: RolloutGroup,
+        answers: Vec<Turn>,
+    ) -> Result<(), TrainError> {
+        for Turn { prompt, completion, text, score, advantage } in answers {
             let stop_reason = completion.stop.name().to_owned();
             event.rewards.push(score.reward);
             event.tiers.push(score.tier.name().to_owned());
             event.token_counts.push(completion.token_ids.len());
             event.stop_reasons.push(stop_reason.clone());
-            event.advantages.push(answer.advantage);
+            event.advantages.push(advantage);
             record.completions.push(RolloutCompletion {
-                prompt: answer.prompt.as_ref().map(|prompt| prompt.text.clone()),
-                text: answer.text.clone(),
-                token_ids: completion.token_ids.clone(),
-                log_probs: completion.log_probs.clone(),
+                prompt: prompt.map(|prompt| prompt.text),
+                text,
+                token_ids: completion.token_ids,
+                log_probs: completion.log_probs,
                 stop_reason,
                 reward: Some(score.reward),
-                score: serde_json::to_value(score)?,
-                advantage: answer.advantage,
+                score: serde_json::to_value(&score)?,
+                advantage,
             });
         }
-        let append =
-            |recorder: &mut Self| recorder.rollouts.as_mut().map(|rollouts| rollouts.append(&record)).transpose();
+        let append = |recorder: &mut Self| match &mut recorder.rollouts {
+            Some(rollouts) => rollouts.append(&record).map(Some),
+            None => Ok(None),
+        };
         let Some(place) = self.write("the rollouts", A_LITTLE_BYTES, append)? else { return Ok(()) };
-        self.event(Group { file: place.file, line: place.line, ..event })
+        self.event(events::Group { file: place.file, line: place.line, ..event })
     }
+}
+
+fn locked(log: &Mutex<EventWriter>) -> MutexGuard<'_, EventWriter> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }

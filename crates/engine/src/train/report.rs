@@ -38,10 +38,11 @@ pub struct Report {
     pub exact_comparison: Option<Comparison>,
 }
 
-/// Loads the best checkpoint's weights into the model and evaluates them on the test set. Without its seconds; `None` on
-/// ranks other than 0.
-pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Option<Report>, TrainError> {
-    let best_step = trainer.ranks.broadcast(|| resolve_checkpoint(&trainer.run, At::Best).map_err(TrainError::from))?;
+/// Loads the best checkpoint's weights into the model and evaluates them on the test set. Without its seconds and its
+/// cause; empty on ranks other than 0.
+pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Report, TrainError> {
+    let best_step = record.on_rank_0(|_| Ok(resolve_checkpoint(&trainer.run, At::Best)?))?;
+    let best_step = trainer.ranks.broadcast(best_step)?;
     // Of step 0 there is the base's eval.
     if best_step > 0 && best_step != trainer.state.step {
         let folder = checkpoint_path(trainer.run.path(), best_step);
@@ -58,10 +59,9 @@ pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Optio
         // The eval set was evaluated at that step; at step 0 the trained model is the base.
         let mut evals = recorder.history()?.evals.values();
         let recorded = evals.find(|eval| eval.step == best_step && eval.set == set.name());
-        let trained = trained.or_else(|| recorded.map(|eval| eval.summary.clone()));
-        let mut report = read_report(&trainer.run, set.name(), best_step, trainer.state.step)?;
-        report.trained = trained.unwrap_or(report.trained);
-        Ok(Some(report))
+        let trained = trained.or(recorded.map(|eval| eval.summary.clone()));
+        let report = read_report(&trainer.run, set.name(), best_step, trainer.state.step)?;
+        Ok(Report { trained: trained.unwrap_or_else(|| report.trained.clone()), ..report })
     })
 }
 
@@ -80,16 +80,12 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
 
 /// The recorded evals of base and result.
 fn read_report(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result<Report, TrainError> {
-    let read = |step, target: &str| {
-        let files = [eval_path(run.path(), step, set, target), eval_path(run.path(), 0, set, "base")];
-        // Without held-out prompts there are none.
-        files.iter().find(|path| path.exists()).map_or_else(|| Ok(Vec::new()), |path| read_evals(path))
-    };
-    let (before, after) = (read(0, "base")?, read(best_step, "trained")?);
+    let [base, best] = [(0, "base"), (best_step, "trained")].map(|(step, name)| eval_path(run.path(), step, set, name));
+    // Without held-out prompts there are none.
+    let before = if base.exists() { read_evals(&base)? } else { Vec::new() };
+    let after = if best.exists() { read_evals(&best)? } else { before.clone() };
     Ok(Report {
         run: run.id().to_owned(),
-        seconds: 0.0,
-        cause: String::new(),
         steps,
         best_step,
         set: set.to_owned(),
@@ -97,5 +93,6 @@ fn read_report(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Res
         trained: EvalSummary::from_records(&after),
         comparison: Comparison::between(&before, &after),
         exact_comparison: Comparison::between_exact(&before, &after),
+        ..Report::default()
     })
 }

@@ -9,11 +9,11 @@ use super::collapse;
 use super::early_stop::should_stop;
 use super::next_action::Next;
 use super::recorder::Recorder;
+use super::sample::sample;
 use super::trainer::Trainer;
-use crate::eval::{SampleSource, resolve_task, sample_row};
 use crate::format::{or_na, percent};
 use crate::run::events::{Eval, Note};
-use crate::run::{AcceptedRequest, Answer, Sample, Status, Stop, Verb};
+use crate::run::{AcceptedRequest, Answer, Status, Stop, Verb};
 
 /// Handles the requests since the last step, waits while the run is paused, and decides what is next.
 ///
@@ -107,35 +107,4 @@ pub(super) fn eval_answer(Eval { step, summary, against_base, .. }: &Eval) -> An
     let (valid, exact) = (percent(summary.valid), or_na(summary.exact, percent));
     let text = format!("step {step} eval: valid {valid}, exact {exact} (n = {})", summary.n);
     Answer::done(text, json!({"step": step, "summary": summary, "against_base": against_base}))
-}
-
-/// Samples from the current weights or the base. Errors go to the client and do not end the run.
-fn sample(trainer: &Trainer, request: &Sample, mut on_answer: impl FnMut(Answer)) -> Answer {
-    if request.base && !trainer.has_base() {
-        let base = &trainer.config.base_model;
-        return Answer::refused(format!(
-            "this run trains all weights and keeps no copy of the base in memory (that needs kl_beta > 0); ask for `target` trained, or sample the base \
-             itself: grpo-tui sample TASK --model {base}"
-        ));
-    }
-    let source = SampleSource {
-        policy: &trainer.policy,
-        step: Some(trainer.state.step),
-        max_completion_tokens: trainer.config.max_completion_tokens,
-        max_seq_len: Some(trainer.config.max_seq_len),
-    };
-    let sampled =
-        resolve_task(request, || Ok(trainer.task.clone())).and_then(|task| sample_row(source, &task, request));
-    // Leaves the memory to the gradient.
-    let _ = trainer.policy.engine.trim_memory();
-    match sampled {
-        Ok(completions) => {
-            completions.iter().for_each(|completion| on_answer(Answer::part(json!(completion))));
-            Answer::done(
-                format!("{} completions at step {}", completions.len(), trainer.state.step),
-                json!({"step": trainer.state.step}),
-            )
-        }
-        Err(error) => Answer::refused(error.to_string()),
-    }
 }

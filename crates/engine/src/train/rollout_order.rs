@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::trainer::Trainer;
 use crate::dataset::order::epoch_order;
+use crate::policy::Question;
 use crate::ranks::Ranks;
+use crate::rollout::Request;
 
 /// A step, and the positions of its prompts in the endless order.
 #[derive(Clone, Debug)]
@@ -22,21 +24,38 @@ impl StepPlan {
     }
 }
 
-/// The step, position and index of each prompt of these plans; step and position as random numbers count them, in 32
-/// bits. A position is unique within a step, so a prompt that occurs twice in one is sampled with other random numbers.
-/// Steps would be repeated after 2^32 of them: 13 years at 0.1 s each.
-pub(super) fn prompts_at(trainer: &Trainer, plans: &[StepPlan]) -> Vec<(u32, u32, usize)> {
+/// A prompt of a step, counted as random numbers do, in 32 bits. A position is unique within a step, so a prompt that
+/// occurs twice in one is sampled with other random numbers. Steps would be repeated after 2^32 of them: 13 years at 0.1 s
+/// each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlannedPrompt {
+    pub(super) step: u32,
+    pub(super) position: u32,
+    /// Index of the training prompt.
+    pub(super) prompt: usize,
+}
+
+impl PlannedPrompt {
+    /// Asks for the completions of a group.
+    pub(super) fn question(self, trainer: &Trainer) -> Question<'_> {
+        let (prompt, samples) = (&trainer.prompts.train[self.prompt], trainer.config.completions_per_prompt);
+        Question { prompt, request: Request::new(prompt.token_ids.clone(), self.position, self.step, samples) }
+    }
+}
+
+/// The prompts of these plans.
+pub(super) fn prompts_at(trainer: &Trainer, plans: &[StepPlan]) -> Vec<PlannedPrompt> {
     let rows = trainer.prompts.train.len() as u64;
-    let mut epoch: Option<(u64, Vec<usize>)> = None;
+    let (mut epoch, mut order) = (None, Vec::new());
     let mut found = Vec::new();
     for plan in plans {
         for position in plan.positions.clone() {
-            let number = position / rows;
-            if epoch.as_ref().is_none_or(|(known, _)| *known != number) {
-                epoch = Some((number, epoch_order(rows as usize, number, trainer.config.seed)));
+            if epoch != Some(position / rows) {
+                epoch = Some(position / rows);
+                order = epoch_order(rows as usize, position / rows, trainer.config.seed);
             }
-            let prompt = epoch.as_ref().map_or(0, |(_, order)| order[(position % rows) as usize]);
-            found.push((plan.step as u32, position as u32, prompt));
+            let prompt = order[(position % rows) as usize];
+            found.push(PlannedPrompt { step: plan.step as u32, position: position as u32, prompt });
         }
     }
     found

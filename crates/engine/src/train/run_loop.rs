@@ -21,12 +21,19 @@ use crate::run::{Answer, Status};
 use crate::score::rows_without_answer;
 use crate::task::PromptSet;
 
-/// How the loop ended on this rank.
-pub(super) enum LoopEnd {
-    /// With the report on rank 0.
-    Finished(Option<Box<Report>>),
+/// How a run ended; on ranks other than 0 with an empty report.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    Finished(Box<Report>),
+    /// Stopped by request after this step; can be resumed.
     Interrupted {
         step: u64,
+    },
+    /// Stopped at once, before an eval, or while the disk was full; can be resumed from the last checkpoint.
+    CutShort {
+        /// The step of that checkpoint; `None` before the first one.
+        resumes_from: Option<u64>,
+        cause: String,
     },
 }
 
@@ -35,14 +42,14 @@ pub(super) fn run_loop(
     trainer: &mut Trainer,
     record: &mut Record<'_>,
     resumed_from: Option<u64>,
-) -> Result<LoopEnd, TrainError> {
+) -> Result<Ended, TrainError> {
     begin(trainer, record)?;
     if resumed_from.is_none() {
         measure_base(trainer, record)?;
     }
     let cause = loop {
-        let decided = trainer.ranks.broadcast(|| record.on_rank_0(|recorder| next(trainer, recorder)))?;
-        let answer = match decided {
+        let decided = record.on_rank_0(|recorder| next(trainer, recorder))?;
+        let answer = match trainer.ranks.broadcast(decided)? {
             Next::Steps => {
                 take_steps(trainer, record)?;
                 None
@@ -57,8 +64,8 @@ pub(super) fn run_loop(
                 let step = trainer.state.step;
                 Some(Answer::done(format!("checkpoint of step {step} saved"), serde_json::json!({"step": step})))
             }
-            Next::Recover(recovery) => {
-                recover(trainer, record, recovery)?;
+            Next::Recover(collapse) => {
+                recover(trainer, record, &collapse)?;
                 None
             }
             Next::Stop { with_eval } => {
@@ -66,12 +73,12 @@ pub(super) fn run_loop(
                     trained_eval(trainer, record)?;
                 }
                 save(trainer, record, SaveReason::Interrupted)?;
-                return Ok(LoopEnd::Interrupted { step: trainer.state.step });
+                return Ok(Ended::Interrupted { step: trainer.state.step });
             }
             Next::Finish { cause } => break cause,
         };
         record.on_rank_0(|recorder| {
-            answer.iter().for_each(|answer| recorder.requests.answer(answer));
+            recorder.requests.answer(answer);
             Ok(())
         })?;
     };
@@ -79,8 +86,7 @@ pub(super) fn run_loop(
     measure_guard(trainer, record)?;
     save(trainer, record, SaveReason::End)?;
     record.on_rank_0(|recorder| recorder.finish_rollouts())?;
-    let report = report(trainer, record)?;
-    Ok(LoopEnd::Finished(report.map(|report| Box::new(Report { cause, ..report }))))
+    Ok(Ended::Finished(Box::new(Report { cause, ..report(trainer, record)? })))
 }
 
 /// Prepares the record and tries the longest gradient.
@@ -95,7 +101,7 @@ fn begin(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     if !trainer.policy.engine.device.is_cpu() {
         record.alerts(probe_memory(trainer)?)?;
     }
-    record.on_rank_0(|recorder| unguided(trainer)?.into_iter().try_for_each(|alert| recorder.event(alert)))
+    record.on_rank_0(|recorder| recorder.events(unguided(trainer)?))
 }
 
 /// The evals of the base, and the checkpoint of the start.

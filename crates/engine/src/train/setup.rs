@@ -74,9 +74,6 @@ impl Setup {
     }
 
     /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any.
-    ///
-    /// # Errors
-    /// As [`Setup::read`].
     pub(super) fn of(
         task: Task,
         config: TrainConfig,
@@ -183,12 +180,11 @@ impl PromptSets {
     pub(super) fn shape(&self, config: &TrainConfig) -> DataShape {
         // Of rows of several turns the middle of their first and their longest prompt.
         let mean = |prompt: &Prompt| (prompt.token_ids.len() + prompt.most_tokens) as f64 / 2.0;
-        let turns = |prompts: &[Prompt]| prompts.iter().map(|prompt| prompt.row.turn_count()).max().unwrap_or(1);
         DataShape {
             train_rows: self.train.len(),
             mean_prompt_tokens: self.train.iter().map(mean).sum::<f64>() / self.train.len().max(1) as f64,
             longest_prompt_tokens: self.train.iter().map(|prompt| prompt.most_tokens).max().unwrap_or(0),
-            turns: turns(&self.train),
+            turns: self.train.iter().map(|prompt| prompt.row.turn_count()).max().unwrap_or(1),
             eval_rows: self.eval.len(),
             test_rows: self.test.len(),
             mean_completion_tokens: config.max_completion_tokens as f64,

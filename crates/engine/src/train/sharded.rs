@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::trainer::{Trainer, tensor_error};
-use crate::checkpoint::{CheckpointError, Numbers, STAGE_BYTES, StreamedTensor, WriteChunk};
+use crate::checkpoint::{CheckpointError, ElementSource, STAGE_BYTES, StreamedTensor, WriteChunk};
 use crate::files::failpoint;
 use crate::kernels::pinned_memory::copy_to_host;
-use crate::ranks::RankError;
+use crate::model::ShardPiece;
 
 /// What ranks may divide.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -20,16 +20,16 @@ enum Sharded {
     Moments,
 }
 
-/// A part of what a rank has.
+/// What rank 0 asks another rank for.
 #[derive(Debug, Serialize, Deserialize)]
-struct Piece {
+struct PieceRequest {
     of: Sharded,
     range: Range<usize>,
 }
 
 /// All parameters and all moments of a run, on rank 0.
-pub(super) fn all_numbers(trainer: &Trainer) -> [Box<dyn Numbers + '_>; 2] {
-    [Sharded::Parameters, Sharded::Moments].map(|of| -> Box<dyn Numbers + '_> {
+pub(super) fn parameters_and_moments(trainer: &Trainer) -> [Box<dyn ElementSource + '_>; 2] {
+    [Sharded::Parameters, Sharded::Moments].map(|of| -> Box<dyn ElementSource + '_> {
         match is_whole(trainer) {
             true => Box::new(StreamedTensor::new(tensor(trainer, of))),
             false => Box::new(OfAllRanks { trainer, of }),
@@ -42,7 +42,7 @@ pub(super) fn serve_pieces(trainer: &Trainer) -> std::result::Result<(), TrainEr
     if is_whole(trainer) {
         return Ok(());
     }
-    while let Some(Piece { of, range }) = trainer.ranks.receive::<Option<Piece>>()? {
+    while let Some(PieceRequest { of, range }) = trainer.ranks.receive::<Option<PieceRequest>>()? {
         failpoint("checkpoint.numbers", &trainer.ranks.rank().to_string());
         trainer.ranks.send_bytes(&bytes(trainer, of, range)?)?;
     }
@@ -52,7 +52,7 @@ pub(super) fn serve_pieces(trainer: &Trainer) -> std::result::Result<(), TrainEr
 /// Tells the other ranks, as rank 0, that it has all pieces.
 pub(super) fn stop_serving(trainer: &Trainer) -> std::result::Result<(), TrainError> {
     if !is_whole(trainer) {
-        (1..trainer.ranks.size()).try_for_each(|rank| trainer.ranks.send_to(rank, &None::<Piece>))?;
+        (1..trainer.ranks.size()).try_for_each(|rank| trainer.ranks.send_to(rank, &None::<PieceRequest>))?;
     }
     Ok(())
 }
@@ -81,30 +81,35 @@ struct OfAllRanks<'a> {
 }
 
 impl OfAllRanks<'_> {
-    fn ask(&self, (rank, range): &(usize, Range<usize>)) -> std::result::Result<(), RankError> {
-        let piece = Piece { of: self.of, range: range.clone() };
-        if *rank == 0 { Ok(()) } else { self.trainer.ranks.send_to(*rank, &Some(piece)) }
+    fn ask(&self, piece: Option<&ShardPiece>) -> Result<()> {
+        let Some(ShardPiece { rank: rank @ 1.., range }) = piece else { return Ok(()) };
+        let request = PieceRequest { of: self.of, range: range.clone() };
+        self.trainer.ranks.send_to(*rank, &Some(request)).map_err(tensor_error)
     }
 
-    fn answer(&self, (rank, range): &(usize, Range<usize>)) -> std::result::Result<Vec<u8>, CheckpointError> {
+    fn answer(&self, ShardPiece { rank, range }: &ShardPiece) -> Result<Vec<u8>> {
         match rank {
-            0 => Ok(bytes(self.trainer, self.of, range.clone())?),
-            rank => Ok(self.trainer.ranks.receive_bytes_of(*rank).map_err(tensor_error)?),
+            0 => bytes(self.trainer, self.of, range.clone()),
+            rank => self.trainer.ranks.receive_bytes_of(*rank).map_err(tensor_error),
         }
     }
 }
 
-impl Numbers for OfAllRanks<'_> {
-    fn give(&mut self, range: Range<usize>, take: &mut WriteChunk<'_>) -> std::result::Result<(), CheckpointError> {
+impl ElementSource for OfAllRanks<'_> {
+    fn write_range(
+        &mut self,
+        range: Range<usize>,
+        write: &mut WriteChunk<'_>,
+    ) -> std::result::Result<(), CheckpointError> {
         let parameters = self.trainer.policy.model.parameters();
         let most = STAGE_BYTES / DType::F32.size_in_bytes();
         let pieces = parameters.shard().pieces(parameters.count(), range, most);
         // The next piece comes while this one is written.
-        pieces.first().map_or(Ok(()), |first| self.ask(first)).map_err(tensor_error)?;
+        self.ask(pieces.first())?;
         for (index, piece) in pieces.iter().enumerate() {
             let next = pieces.get(index + 1);
-            next.map_or(Ok(()), |next| self.ask(next)).map_err(tensor_error)?;
-            if let Err(error) = take(&self.answer(piece)?) {
+            self.ask(next)?;
+            if let Err(error) = write(&self.answer(piece)?) {
                 // What was asked for arrives in any case.
                 next.map_or(Ok(Vec::new()), |next| self.answer(next))?;
                 return Err(error);

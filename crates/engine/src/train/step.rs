@@ -5,15 +5,14 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::gradient_shape::{memory_point, shrunk};
-use super::groups::{Group, PolicyBatch, StepRollout};
+use super::groups::{Group, PolicyBatch, SampledSteps, StepRollout};
 use super::guided::guide;
 use super::metrics::StepUpdate;
 use super::recorder::Record;
-use super::rollout_order::{StepPlan, prompts_at};
+use super::rollout_order::{PlannedPrompt, StepPlan, prompts_at};
 use super::trainer::Trainer;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{Conversed, PolicyVersion, Question};
-use crate::rollout::Request;
 use crate::update::{PolicyGroup, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
 
 /// Rounds of `dynamic_sampling`; after them a step continues with fewer groups.
@@ -24,7 +23,7 @@ const REFILL_ROUNDS: usize = 3;
 pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     let (first, shape) = (trainer.state.step + 1, trainer.shape.get());
     record.phase(first, "rollout")?;
-    let mut rollouts = sample_groups(trainer)?;
+    let mut rollouts = sample_groups(trainer, record)?;
     record.on_rank_0(|recorder| recorder.check_scores(&trainer.scorer, &rollouts))?;
     for rollout in rollouts.iter_mut().skip(1) {
         let start = Instant::now();
@@ -37,39 +36,36 @@ pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Resu
 
 /// The groups of the next steps, with rewards and advantages, sampled with the current weights. On rank 0 also those of
 /// the other ranks.
-fn sample_groups(trainer: &mut Trainer) -> Result<Vec<StepRollout>, TrainError> {
+fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<StepRollout>, TrainError> {
     let (first, group_count) = (trainer.state.step + 1, trainer.config.prompt_groups_per_step as u64);
     let steps = first..first + trainer.next_steps();
     let plans = steps.map(|step| StepPlan { step, positions: trainer.take_positions(group_count) }).collect::<Vec<_>>();
-    let mut rollouts = rollout(trainer, &plans)?;
+    let mut sampled = rollout(trainer, &plans)?;
     if trainer.config.dynamic_sampling {
-        for (step, rollout) in (first..).zip(&mut rollouts) {
-            refill(trainer, step, rollout)?;
+        for (index, step) in (first..).take(plans.len()).enumerate() {
+            refill(trainer, step, &mut sampled, index)?;
         }
     }
-    for others in trainer.ranks.gather_others(&rollouts)? {
-        rollouts.iter_mut().zip(others).for_each(|(own, other)| own.others.push(other));
+    for others in trainer.ranks.gather_others(&sampled)? {
+        sampled.steps.iter_mut().zip(others.steps).for_each(|(own, other)| own.others.push(other));
+        sampled.gpu_fallbacks.extend(others.gpu_fallbacks);
     }
-    Ok(rollouts)
+    record.on_rank_0(|recorder| recorder.fallbacks(first, sampled.gpu_fallbacks))?;
+    Ok(sampled.steps)
 }
 
 /// Samples this rank's share of each step's prompts.
-fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, TrainError> {
+fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainError> {
     let own: Vec<StepPlan> = plans.iter().map(|plan| plan.share(&trainer.ranks)).collect();
-    let (mut prompts, mut questions) = (Vec::new(), Vec::new());
-    for (step, position, prompt) in prompts_at(trainer, &own) {
-        let tokens = trainer.prompts.train[prompt].token_ids.clone();
-        let request = Request::new(tokens, position, step, trainer.config.completions_per_prompt);
-        prompts.push((position, prompt));
-        questions.push(Question { prompt: &trainer.prompts.train[prompt], request });
-    }
+    let planned = prompts_at(trainer, &own);
+    let questions: Vec<Question<'_>> = planned.iter().map(|planned| planned.question(trainer)).collect();
     let sampling = trainer.sampling();
     let settings = trainer.converse_settings(PolicyVersion::Trained, &sampling);
     // Every answer comes with its reward; within a group rewards become advantages.
     let Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds } =
         trainer.policy.converse(&questions, &settings, None)?;
-    let mut groups = Vec::with_capacity(prompts.len());
-    for ((position, prompt), conversations) in prompts.into_iter().zip(conversations) {
+    let mut groups = Vec::with_capacity(planned.len());
+    for (PlannedPrompt { position, prompt, .. }, conversations) in planned.into_iter().zip(conversations) {
         groups.push(Group::new(position, prompt, conversations, trainer.config.advantage));
     }
     guide(trainer, &mut groups, &questions)?;
@@ -79,14 +75,14 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<Vec<StepRollout>, Tr
         rollout_seconds: rollout_seconds / steps,
         score_seconds: score_seconds / steps,
         counts,
-        gpu_fallbacks: gpu_fallbacks.clone(),
         ..StepRollout::default()
     };
-    Ok(own.iter().map(rollout).collect())
+    Ok(SampledSteps { steps: own.iter().map(rollout).collect(), gpu_fallbacks })
 }
 
-/// Replaces zero-variance groups by those of the next prompts.
-fn refill(trainer: &mut Trainer, step: u64, rollout: &mut StepRollout) -> Result<(), TrainError> {
+/// Replaces zero-variance groups of a step by those of the next prompts.
+fn refill(trainer: &mut Trainer, step: u64, sampled: &mut SampledSteps, index: usize) -> Result<(), TrainError> {
+    let rollout = &mut sampled.steps[index];
     for _ in 0..REFILL_ROUNDS {
         rollout.set_aside();
         let missing =
@@ -95,7 +91,9 @@ fn refill(trainer: &mut Trainer, step: u64, rollout: &mut StepRollout) -> Result
             return Ok(());
         }
         let plan = StepPlan { step, positions: trainer.take_positions(missing) };
-        self::rollout(trainer, &[plan])?.into_iter().for_each(|more| rollout.add(more));
+        let more = self::rollout(trainer, &[plan])?;
+        more.steps.into_iter().for_each(|more| rollout.add(more));
+        sampled.gpu_fallbacks.extend(more.gpu_fallbacks);
     }
     rollout.set_aside();
     Ok(())
@@ -133,7 +131,9 @@ fn loss_gradient(
         if settings.loss.kl_beta > 0.0 {
             let (reference, adapters) = policy.model_of(PolicyVersion::Base);
             let log_probs = completion_log_probs(reference, adapters, &groups, &settings, &policy.threads)?;
-            groups.iter_mut().zip(log_probs).for_each(|(group, log_probs)| group.set_reference(log_probs));
+            for (group, log_probs) in groups.iter_mut().zip(log_probs) {
+                group.set_reference(log_probs);
+            }
         }
         policy_gradient(&policy.model, &groups, totals, &settings, &policy.threads)
     })

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use super::TrainError;
 use super::gradient_shape::Extent;
-use super::guided::guiding_answers;
+use super::guided::{GuidingAnswer, guiding_answers};
 use super::metrics::StepUpdate;
 use super::recorder::Record;
 use super::rollout_order::{StepPlan, prompts_at};
 use super::trainer::Trainer;
 use crate::config::Method;
-use crate::policy::{PolicyVersion, Prompt, Question, render};
-use crate::rollout::Request;
+use crate::policy::{PolicyVersion, Prompt, render};
 use crate::score::{Tier, reference_answer};
 use crate::update::{Example, StepOutcome, SupervisedSettings, supervised_gradient};
 
@@ -26,11 +25,11 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     let mut update = StepUpdate::begin(trainer);
     let positions = trainer.take_positions(trainer.config.prompt_groups_per_step as u64);
     let examples = examples(trainer, &StepPlan { step, positions }.share(&trainer.ranks))?;
-    let lengths = || examples.iter().map(|example| example.prompt.len() + example.completion.len());
-    let trained_tokens = lengths().sum();
+    let lengths: Vec<usize> = examples.iter().map(|example| example.prompt.len() + example.completion.len()).collect();
+    let trained_tokens = lengths.iter().sum();
     let found = trainer.ranks.exchange(Share {
         examples: examples.len(),
-        longest: lengths().max().unwrap_or(0),
+        longest: lengths.into_iter().max().unwrap_or(0),
         trained_tokens,
         loss_tokens: examples.iter().map(|example| example.completion.len()).sum(),
     })?;
@@ -41,11 +40,11 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     }
     let longest_sequence = found.iter().map(|share| share.longest).max().unwrap_or(0);
     let extent = Extent { longest_sequence, all: longest_sequence * all };
-    let policy = &trainer.policy;
+    let (policy, loss_tokens) = (&trainer.policy, sum(|share| share.loss_tokens));
     let (gradient, loss) = trainer.shrink_together(extent, || {
         let shape = trainer.shape.get();
         let settings = SupervisedSettings {
-            loss_tokens: sum(|share| share.loss_tokens),
+            loss_tokens,
             tokens_per_micro_batch: shape.tokens_per_micro_batch,
             recompute: shape.recompute,
         };
@@ -82,23 +81,21 @@ struct Share {
 
 fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut unanswered) = (Vec::new(), Vec::new());
-    for (step, position, prompt) in prompts_at(trainer, std::slice::from_ref(plan)) {
-        let prompt = &trainer.prompts.train[prompt];
+    for planned in prompts_at(trainer, std::slice::from_ref(plan)) {
+        let prompt = &trainer.prompts.train[planned.prompt];
         match own_examples(trainer, prompt) {
             Err(TrainError::NoAnswer { .. })
                 if trainer.config.method == Method::SftGrpo && prompt.row.turn_count() == 1 =>
             {
-                let samples = trainer.config.completions_per_prompt;
-                let request = Request::new(prompt.token_ids.clone(), position, step, samples);
-                unanswered.push(Question { prompt, request });
+                unanswered.push(planned.question(trainer));
             }
             own => examples.extend(own?),
         }
     }
     let base = if trainer.has_base() { PolicyVersion::Base } else { PolicyVersion::Trained };
-    for (index, answer) in guiding_answers(trainer, base, &unanswered)? {
+    for GuidingAnswer { question, answer } in guiding_answers(trainer, base, &unanswered)? {
         if answer.score.tier == Tier::Valid && !answer.score.is_error() {
-            let prompt = unanswered[index].prompt.token_ids.clone();
+            let prompt = unanswered[question].prompt.token_ids.clone();
             examples.push(Example { prompt, completion: answer.completion.token_ids });
         }
     }

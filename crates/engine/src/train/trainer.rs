@@ -1,6 +1,7 @@
 //! The state of a training run, built from its run directory: new, or exactly as of the last checkpoint.
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::TrainError;
@@ -17,7 +18,7 @@ use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::policy::{ConverseSettings, Policy, PolicyVersion};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThreadPool};
-use crate::run::{RunDirectory, checkpoint_path, list_checkpoints, read_step};
+use crate::run::{RunDirectory, checkpoint_path, read_step};
 use crate::score::Scorer;
 use crate::task::Task;
 use crate::text::Tokenizer;
@@ -46,8 +47,7 @@ pub(super) struct Trainer {
 const MAX_SKIPPED_STEPS: u64 = 3;
 
 impl Trainer {
-    /// Loads the model's weights and the last checkpoint. `has_recovered`: from a collapse. Returns the step of the
-    /// checkpoint, too.
+    /// Loads the model's weights and the last checkpoint. `has_recovered`: from a collapse.
     ///
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong.
@@ -56,9 +56,10 @@ impl Trainer {
         setup: Setup,
         ranks: Rc<Ranks>,
         has_recovered: bool,
-    ) -> Result<(Self, Option<u64>), TrainError> {
+    ) -> Result<Self, TrainError> {
         let shape = Cell::new(setup.shape());
-        let Setup { task, config, start, prompts, scorer, threads, total_steps, engine, .. } = setup;
+        let Setup { task, config, start, prompts, scorer, threads, total_steps, engine, resumed_from, .. } = setup;
+        let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
         let weights = start.weights()?;
         let trainable = Trainable::for_config(&config);
         let decoder = |trainable| {
@@ -69,14 +70,12 @@ impl Trainer {
         let needs_copy = config.kl_beta > 0.0 && trainable == Trainable::Full;
         let reference = needs_copy.then(|| decoder(Trainable::Frozen)).transpose()?;
         let mut policy = Policy { reference, ..Policy::new(engine.clone(), model, start.tokenizer, threads) };
-        let (optimizer, state, resumed_from) = optimizer_and_state(run, &config, total_steps, &policy.model)?;
+        let (optimizer, state) = optimizer_and_state(&policy.model, optimizer_settings(&config, total_steps), folder)?;
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
         let guide = config.method != Method::Sft && (config.guided || has_recovered);
         let guide = guide.then(|| Guide::new(&task, &policy.tokenizer));
         let run = run.clone();
-        let trainer =
-            Self { run, config, task, scorer, prompts, policy, optimizer, state, total_steps, shape, guide, ranks };
-        Ok((trainer, resumed_from))
+        Ok(Self { run, config, task, scorer, prompts, policy, optimizer, state, total_steps, shape, guide, ranks })
     }
 
     pub(super) fn trainable(&self) -> Trainable {
@@ -300,19 +299,17 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
     }
 }
 
+/// `folder`: of the last checkpoint, if there is one.
 fn optimizer_and_state(
-    run: &RunDirectory,
-    config: &TrainConfig,
-    total_steps: u64,
     model: &Decoder,
-) -> Result<(Optimizer, TrainerState, Option<u64>), TrainError> {
-    let settings = optimizer_settings(config, total_steps);
-    let Some(&step) = list_checkpoints(run.path())?.last() else {
-        let optimizer = Optimizer::new(settings, model.parameters(), model.device())?;
-        return Ok((optimizer, TrainerState::start(), None));
+    settings: OptimizerSettings,
+    folder: Option<PathBuf>,
+) -> Result<(Optimizer, TrainerState), TrainError> {
+    let Some(folder) = folder else {
+        return Ok((Optimizer::new(settings, model.parameters(), model.device())?, TrainerState::start()));
     };
-    let (moments, state) = checkpoint::load(&checkpoint_path(run.path(), step), model.parameters())?;
-    Ok((Optimizer::restored(settings, moments, state.updates), state, Some(step)))
+    let (moments, state) = checkpoint::load(&folder, model.parameters())?;
+    Ok((Optimizer::restored(settings, moments, state.updates), state))
 }
 
 fn optimizer_settings(config: &TrainConfig, total_steps: u64) -> OptimizerSettings {

@@ -7,15 +7,14 @@ use std::time::Instant;
 use super::TrainError;
 use super::checkpointing::leave;
 use super::rank::{Begin, load_and_train};
-use super::rank_steps::LatestReading;
 use super::recorder::{Listener, Record, Recorder};
 use super::report::Report;
-use super::run_loop::LoopEnd;
+use super::run_loop::Ended;
 use super::setup::Setup;
 use crate::checkpoint;
 use crate::kernels::device::Engine;
 use crate::ranks::Ranks;
-use crate::run::events::{Checkpoint, End, Recovered, Run};
+use crate::run::events::{Checkpoint, Collapse, End, Recovered, Run};
 use crate::run::{
     Answer, RunDirectory, RunFolders, Status, Stop, Verb, Worker, checkpoint_folder, checkpoint_path, list_checkpoints,
     settings,
@@ -35,21 +34,6 @@ pub enum RankSource {
     Launched(Ranks),
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Ended {
-    Finished(Box<Report>),
-    /// Stopped by request after this step; can be resumed.
-    Interrupted {
-        step: u64,
-    },
-    /// Stopped at once, before an eval, or while the disk was full; can be resumed from the last checkpoint.
-    CutShort {
-        /// The step of that checkpoint; `None` before the first one.
-        resumes_from: Option<u64>,
-        cause: String,
-    },
-}
-
 /// Trains a run as `worker`, from its last checkpoint or from the start, and handles requests between steps. A stop
 /// after a step saves first; a stop at once interrupts within a decode step or a micro-batch. A full disk pauses the
 /// run.
@@ -65,8 +49,7 @@ pub fn train(
     listener: Listener<'_>,
 ) -> Result<Ended, TrainError> {
     let start = Instant::now();
-    let reading = LatestReading::unknown(engine);
-    let mut record = Record::of_rank_0(Recorder::open(worker, listener)?, reading);
+    let mut record = Record::new(Some(Recorder::open(worker, listener)?), engine);
     let setup = set_up(run, run_folders, engine, source);
     let result = setup.and_then(|(setup, ranks)| compute(run, setup, ranks, worker, &mut record));
     // Nothing may be written into a lost folder.
@@ -81,6 +64,7 @@ pub fn train(
         }
         ended => ended,
     };
+    record.stop_watching();
     let recorded = record.on_rank_0(|recorder| record_end(recorder, worker, &result, start));
     match result {
         // The error of an end event on a full disk would hide the result.
@@ -124,17 +108,22 @@ fn compute(
 ) -> Result<Ended, TrainError> {
     setup.share_processors(ranks.rendezvous()?)?;
     let (resumed_from, path) = (setup.resumed_from, run.path().to_owned());
-    let has_recovered = record.on_rank_0(|recorder| Ok(!recorder.history()?.collapses.is_empty()))?;
+    let settings = record.on_rank_0(|recorder| Ok(settings(run.path(), recorder.history()?)?))?;
+    let collapses = record.on_rank_0(|recorder| collapses_until(recorder, resumed_from))?;
+    let has_recovered = !collapses.is_empty();
     // The others begin to load the model.
-    ranks.broadcast(|| Ok::<_, TrainError>(Begin { run: path, resumed_from, has_recovered }))?;
+    ranks.broadcast(Begin { run: path, resumed_from, has_recovered })?;
     let (controls, is_lost) = (worker.controls().clone(), ranks.loss());
     let is_stopped = move || controls.stop_requested() == Some(Stop::Now);
     let ranks = Rc::new(ranks.until(is_stopped.clone()));
     setup.threads = setup.threads.until(move || is_stopped() || is_lost());
     record.on_rank_0(|recorder| {
-        let settings = settings(run.path(), recorder.history()?)?;
         setup.set_goal(&settings);
         recorder.requests.settings = settings;
+        for Collapse { step, learning_rate, .. } in collapses {
+            let changes = recorder.requests.settings.entry(step + 1).or_default();
+            changes.insert("learning_rate".to_owned(), learning_rate.into());
+        }
         recorder.requests.last_step = resumed_from.unwrap_or(0);
         record_start(run, &setup, recorder)
     })?;
@@ -142,11 +131,16 @@ fn compute(
     record.phase(resumed_from.unwrap_or(0), "load")?;
     let result = load_and_train(run, setup, &ranks, has_recovered, record);
     // Wherever it was noticed: work is cancelled when a rank is lost, too.
-    let end = result.map_err(|error| ranks.check().map_or_else(TrainError::Rank, |()| error))?;
-    Ok(match end {
-        LoopEnd::Finished(report) => Ended::Finished(report.unwrap_or_default()),
-        LoopEnd::Interrupted { step } => Ended::Interrupted { step },
-    })
+    if result.is_err() {
+        ranks.check()?;
+    }
+    result
+}
+
+/// The collapses from which the run had recovered by the checkpoint that it resumes from: later steps are void.
+fn collapses_until(recorder: &mut Recorder<'_>, resumed_from: Option<u64>) -> Result<Vec<Collapse>, TrainError> {
+    let collapses = recorder.history()?.collapses.iter();
+    Ok(collapses.filter(|collapse| Some(collapse.step) <= resumed_from).cloned().collect())
 }
 
 /// Records the end, and what came too late.
@@ -161,7 +155,6 @@ fn record_end(
     if let Some(unsaved) = unsaved {
         cause = format!("{cause}; {unsaved}");
     }
-    recorder.stop_watching();
     let too_late = record_requests(worker, recorder);
     let (status, step, seconds) =
         (status.name().to_owned(), recorder.requests.last_step, start.elapsed().as_secs_f64());

@@ -14,7 +14,7 @@ const LOG_RATIO_LIMIT: f64 = 20.0;
 const RATIO_CAP: f64 = 2.0;
 
 /// The policy loss and its coefficients.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossSettings {
     pub policy_loss: PolicyLoss,
     /// Lower clip: ratios below `1 - clip_low` get no gradient when the advantage is negative.
@@ -37,7 +37,7 @@ pub struct LossSettings {
 
 /// Denominators: those of the whole optimizer step, zero-variance groups included, refilled groups and masked
 /// completions not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepTotals {
     /// N.
     pub sequences: usize,

@@ -45,7 +45,7 @@ impl OptimizerSettings {
 }
 
 /// The result of an optimizer step.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum StepOutcome {
     Updated {
         /// Norm before clipping.

@@ -13,7 +13,7 @@ use crate::model::{Adapters, Decoder, Gradients};
 use crate::rollout::{Completion, ThreadPool};
 
 /// A completion with its advantage and log-probs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PolicySample<'a> {
     /// Its tokens as they were sampled, the stop token included.
     pub token_ids: Cow<'a, [u32]>,
@@ -37,13 +37,21 @@ impl<'a> PolicySample<'a> {
 }
 
 /// The completions of one prompt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PolicyGroup<'a> {
     pub prompt: Cow<'a, [u32]>,
     pub samples: Vec<PolicySample<'a>>,
 }
 
-impl PolicyGroup<'_> {
+impl<'a> PolicyGroup<'a> {
+    /// Completions with advantages none of which is 0, so that nothing is left out of a measurement.
+    pub fn alternating(prompt: &'a [u32], completions: impl IntoIterator<Item = &'a Completion>) -> Self {
+        let advantages = [1.0, -1.0].into_iter().cycle();
+        let samples = completions.into_iter().zip(advantages);
+        let samples = samples.map(|(completion, advantage)| PolicySample::on_policy(completion, advantage));
+        Self { prompt: prompt.into(), samples: samples.collect() }
+    }
+
     /// Gives each sample the reference's log-probs of its tokens.
     pub fn set_reference(&mut self, log_probs: Vec<Vec<f32>>) {
         for (sample, log_probs) in self.samples.iter_mut().zip(log_probs) {
@@ -53,7 +61,7 @@ impl PolicyGroup<'_> {
 }
 
 /// How a gradient is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolicySettings {
     pub loss: LossSettings,
     /// As in the rollout.

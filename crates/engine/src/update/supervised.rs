@@ -9,7 +9,7 @@ use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
 
 /// A prompt and its target completion, stop token included.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
     /// Tokens without a loss.
     pub prompt: Vec<u32>,

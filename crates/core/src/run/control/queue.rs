@@ -196,15 +196,6 @@ impl RequestQueue {
         drop(self.wait_while(Duration::MAX, |queue| queue.paused && queue.waiting.is_empty()));
     }
 
-    /// Waits until there is a request, the run should stop, or `longest` has passed.
-    pub fn wait_for_request(&self, longest: Duration) {
-        drop(self.wait_while(longest, |queue| queue.waiting.is_empty()));
-    }
-
-    pub fn has_request(&self) -> bool {
-        !self.queue().waiting.is_empty()
-    }
-
     /// Answers a request. Nothing is sent after its last answer, `done` or `refused`.
     pub fn answer(&self, id: u64, answer: &Answer) {
         let reply = {

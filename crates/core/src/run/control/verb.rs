@@ -207,12 +207,6 @@ pub fn settings(run: &Path, history: &RunState) -> Result<Settings, RunError> {
             settings.entry(control.step).or_default().extend(changes);
         }
     }
-    for collapse in &history.collapses {
-        settings
-            .entry(collapse.step + 1)
-            .or_default()
-            .insert("learning_rate".to_owned(), collapse.learning_rate.into());
-    }
     Ok(settings)
 }
 

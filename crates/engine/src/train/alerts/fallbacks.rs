@@ -9,7 +9,7 @@ pub(in crate::train) struct Fallbacks(Vec<GpuFallback>);
 
 impl Fallbacks {
     /// The alerts of those that are new.
-    pub(in crate::train) fn alerts(&mut self, step: u64, found: Vec<GpuFallback>) -> Vec<Alert> {
+    pub(in crate::train) fn alerts(&mut self, step: u64, found: impl IntoIterator<Item = GpuFallback>) -> Vec<Alert> {
         let mut alerts = Vec::new();
         for gpu_fallback in found {
             if !self.0.contains(&gpu_fallback) {

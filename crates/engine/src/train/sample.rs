@@ -1,0 +1,98 @@
+//! Completions of one prompt for a user, between two steps, without effect on training.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::TrainError;
+use super::setup::lengths;
+use super::trainer::Trainer;
+use crate::dataset::{PromptRow, load, load_from};
+use crate::eval::requests;
+use crate::policy::{ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, prepare_rows};
+use crate::rollout::Sampling;
+use crate::run::{Answer, Sample, SampledCompletion};
+use crate::score::Scorer;
+use crate::task::{PromptSet, Task};
+
+/// Samples from the current weights or the base, with the request's seed alone, as `grpo-tui sample` does. Errors go to
+/// the client and do not end the run.
+pub(super) fn sample(trainer: &Trainer, request: &Sample, mut on_answer: impl FnMut(Answer)) -> Answer {
+    if request.base && !trainer.has_base() {
+        let base = &trainer.config.base_model;
+        return Answer::refused(format!(
+            "this run trains all weights and keeps no copy of the base in memory (that needs kl_beta > 0); ask for `target` trained, or sample the base \
+             itself: grpo-tui sample TASK --model {base}"
+        ));
+    }
+    let sampled = sample_row(trainer, request);
+    // Leaves the memory to the gradient.
+    let _ = trainer.policy.engine.trim_memory();
+    match sampled {
+        Ok(completions) => {
+            completions.iter().for_each(|completion| on_answer(Answer::part(json!(completion))));
+            let step = trainer.state.step;
+            Answer::done(format!("{} completions at step {step}", completions.len()), json!({"step": step}))
+        }
+        Err(error) => Answer::refused(error.to_string()),
+    }
+}
+
+fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompletion>, TrainError> {
+    let policy = &trainer.policy;
+    let other = match request.task.as_deref() {
+        Some(path) if Path::new(path).is_absolute() => Some(Task::load(Path::new(path))?),
+        Some(name) => Some(Task::embedded(name)?),
+        None => None,
+    };
+    let task = other.as_ref().unwrap_or(&trainer.task);
+    let limit = request.max_tokens.unwrap_or(trainer.config.max_completion_tokens);
+    let lengths = Lengths { max_completion_tokens: limit, ..lengths(&trainer.config, policy.model.config()) };
+    let found = find_row(task, &request.row)?;
+    let scorer = Scorer::new(task)?;
+    let prompts = prepare_rows(task, &found.label, vec![found.row], &policy.tokenizer, lengths)?;
+    let sampling = Sampling::new(&policy.tokenizer, request.temperature, limit, request.seed);
+    let (version, target) =
+        if request.base { (PolicyVersion::Base, "base") } else { (PolicyVersion::Trained, "trained") };
+    let settings = ConverseSettings {
+        task,
+        scorer: &scorer,
+        version,
+        sampling: &sampling,
+        max_prompt_tokens: lengths.prompt_limit(),
+        max_turns: 1,
+    };
+    let asked = prompts.iter().zip(requests(&prompts, SAMPLE_STEP, request.n));
+    let questions: Vec<_> = asked.map(|(prompt, request)| Question { prompt, request }).collect();
+    let conversations = policy.converse(&questions, &settings, None)?.conversations;
+    let mut found = Vec::with_capacity(request.n);
+    for turn in conversations.into_iter().flatten().flat_map(|conversation| conversation.turns) {
+        let completion = turn.into_sampled(&prompts[0].row.id, found.len())?;
+        found.push(SampledCompletion { target: target.to_owned(), step: Some(trainer.state.step), ..completion });
+    }
+    Ok(found)
+}
+
+/// A row, and where it comes from, for messages.
+struct FoundRow {
+    label: String,
+    row: PromptRow,
+}
+
+/// Finds a row by its id in any of the task's sets, or parses the row of a request.
+fn find_row(task: &Task, requested: &Value) -> Result<FoundRow, TrainError> {
+    let Some(id) = requested.as_str() else {
+        let label = "the request's row".to_owned();
+        let row = load_from(&label, requested.to_string().as_bytes())?.remove(0);
+        return Ok(FoundRow { label, row });
+    };
+    let mut files = Vec::new();
+    for set in [PromptSet::Eval, PromptSet::Test, PromptSet::Train] {
+        let Some(file) = task.set_file(set) else { continue };
+        if let Some(row) = load(task, set)?.into_iter().find(|row| row.id == id) {
+            return Ok(FoundRow { label: task.label(file), row });
+        }
+        files.push(task.label(file));
+    }
+    Err(TrainError::NoSuchRow { id: id.to_owned(), files: files.join(", ") })
+}
