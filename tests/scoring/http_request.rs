@@ -198,7 +198,7 @@ fn responses_are_judged_by_status() {
     let other = row_of(r#","operation":"DELETE /invoices/{id}""#);
     assert_eq!(shown(&scorer.score(r#"{"status":204}"#, Some(&other))), "valid");
     let unknown = scorer.score(r#"{"status":204}"#, Some(&row_of(r#","operation":"x""#)));
-    assert!(unknown.is_error() && shown(&unknown).contains("`operation` of the row, \"x\", is none of the document"));
+    assert!(unknown.is_error() && shown(&unknown).contains("`operation` of the row, \"x\", is not in the document"));
 }
 
 #[test]
