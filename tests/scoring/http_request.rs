@@ -284,7 +284,7 @@ fn messages_are_compared_with_the_expected_ones() {
     }
     let broken = request.score(list, Some(&row_of(r#","expected":{"method":"GET"}"#)));
     assert!(
-        broken.is_error() && shown(&broken).contains("the row's `expected` is no request: a request without `path`")
+        broken.is_error() && shown(&broken).contains("the row's `expected` is not a request: a request without `path`")
     );
 }
 
