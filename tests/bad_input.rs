@@ -349,7 +349,7 @@ fn a_run_that_cannot_be_resumed() {
         folder.path(),
         &["train", "--resume", "nonesuch"],
         1,
-        &["no run `nonesuch` in ", "grpo-tui/runs; `grpo-tui runs list` shows"],
+        &["no run `nonesuch` in ", "grpo-tui/runs; `grpo-tui runs list` lists"],
     );
     check(folder.path(), &["train", "--resume", "./nonesuch"], 1, &["no run `./nonesuch`"]);
     check(
@@ -436,7 +436,7 @@ fn a_run_without_the_checkpoint_asked_for() {
         check(folder.path(), &["eval", "task", "--runs", "runs", "--model", model], 1, parts)
     };
     eval("short@7", &["has no checkpoint `7`; there are those of steps 0, 2"]);
-    eval("nonesuch@best", &["no run `nonesuch` in runs; `grpo-tui runs list` shows"]);
+    eval("nonesuch@best", &["no run `nonesuch` in runs; `grpo-tui runs list` lists"]);
     fs::write(run.join("checkpoints/step-000002/model.safetensors"), "").unwrap();
     eval(
         "short@2",

@@ -229,7 +229,7 @@ fn usage_errors_are_2() {
         (&["eval", "task", "--model", "tiny", "--fail-under", "vaild=0.9"], "unknown rate `vaild`: use parse, valid"),
         (
             &["sample", "task", "--model", "tiny", "--prompt", "eval-03"],
-            "--prompt eval-03: no prompt of that id in task/eval.jsonl",
+            "--prompt eval-03: no prompt with that id in task/eval.jsonl",
         ),
         (&["sample", "task", "--model", "tiny", "--prompt", "eval-03"], "did you mean `eval-003`?"),
         (&["sample", "task", "--model", "tiny", "--prompt", "a", "--on", "eval"], "cannot be used with"),

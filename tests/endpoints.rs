@@ -236,7 +236,7 @@ fn a_redirect_is_not_followed() {
     let location: &'static str = format!("Location: {}/chat/completions\r\n", elsewhere.address).leak();
     let server = Server::start(&[Reply::Status(307, location, String::new())]);
     let error = outcomes(&server.endpoint("api_key_env = \"KEY\""), &rows(&[prompt("a")])).unwrap_err().to_string();
-    assert!(error.contains("redirects to 127.0.0.1 (307), which is not followed"), "{error}");
+    assert!(error.contains("redirects to 127.0.0.1 (307), and redirects are not followed"), "{error}");
     assert!(elsewhere.requests().is_empty());
 }
 

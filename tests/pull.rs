@@ -328,7 +328,7 @@ fn a_server_that_sends_a_byte_now_and_then_is_given_up() {
         PullSettings { stall: Duration::from_millis(50), lowest_rate: 1 << 50, ..server.settings(cache.path()) };
     let message = pulled(&settings).unwrap_err();
     assert!(
-        message.contains("bytes a second, fewer than 1125899906842624")
+        message.contains("bytes per second, fewer than 1125899906842624")
             && message.contains("run the same command again"),
         "{message}"
     );

@@ -133,9 +133,7 @@ fn opening_refuses_with_a_sentence() {
     let folder = memory_folder();
     let missing = RunDirectory::open(&folder.path().join("nothing")).unwrap_err().to_string();
     assert!(
-        missing.ends_with(
-            "nothing is not a run directory: run.toml is missing; `grpo-tui runs list` shows the runs there are"
-        ),
+        missing.ends_with("nothing is not a run directory: run.toml is missing; `grpo-tui runs list` lists the runs"),
         "{missing}"
     );
 
@@ -440,7 +438,7 @@ fn runs_are_found_by_what_people_write() {
     assert!(matches!(run_folders.find("20"), Err(RunError::Ambiguous { .. })));
     let missing = run_folders.find("zzz").unwrap_err().to_string();
     assert!(
-        missing.starts_with("no run `zzz` in ") && missing.ends_with("`grpo-tui runs list` shows the runs there are"),
+        missing.starts_with("no run `zzz` in ") && missing.ends_with("`grpo-tui runs list` lists the runs"),
         "{missing}"
     );
     assert_eq!(run_folders.list().len(), 2);

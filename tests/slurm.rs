@@ -141,7 +141,10 @@ fn a_run_waits_for_slurm_with_its_reason() {
 
     let shown = cluster.show(run);
     assert_eq!(shown["status"], "waiting");
-    assert_eq!(shown["cause"], "Slurm job 17 in partition all, 2 nodes x 4 GPUs: Resources (not enough is free)");
+    assert_eq!(
+        shown["cause"],
+        "Slurm job 17 in partition all, 2 nodes x 4 GPUs: Resources (not enough nodes are free)"
+    );
     assert_eq!((&shown["slurm"]["job"], &shown["slurm"]["reason"]), (&17.into(), &"Resources".into()));
     assert_eq!(shown["config"]["ranks"], 8);
     let listed = stdout(&cluster.call(&["runs", "list", "--runs", "runs"]));
@@ -202,12 +205,12 @@ fn what_cannot_be_submitted_leaves_no_run() {
         assert!(!refused.status.success() && stderr(&refused).contains(expected), "{}", stderr(&refused));
         assert_eq!(cluster.runs(), 0, "{more:?}");
     };
-    check(&["--slurm", "nope"], "there is no partition `nope`: name one of all, cpu");
+    check(&["--slurm", "nope"], "there is no partition `nope`: use one of all, cpu");
     check(&["--slurm", "cpu"], "partition cpu has no GPUs: name another with --slurm, or add --cpu");
     check(&["--slurm", "all", "--nodes", "5", "--gpus-per-node", "1"], "--nodes: partition all has 4 nodes");
-    check(&["--slurm", "all", "--nodes", "2"], "1 rank on 2 nodes: each node takes as many");
-    check(&["--slurm", "all", "--gpus-per-node", "2", "--ranks", "3"], "2 GPUs, a rank on each, but --ranks 3");
-    check(&["--slurm", "all", "--time", "soon"], "--time: `soon` is no time of Slurm");
+    check(&["--slurm", "all", "--nodes", "2"], "1 rank on 2 nodes: each node takes the same number");
+    check(&["--slurm", "all", "--gpus-per-node", "2", "--ranks", "3"], "2 GPUs, one rank each, but --ranks 3");
+    check(&["--slurm", "all", "--time", "soon"], "--time: `soon` is not a valid Slurm time");
     check(&["--nodes", "2"], "--slurm <PARTITION>");
     cluster.write("refusal", "sbatch: error: Batch job submission failed: Invalid account or account/partition\n");
     check(&["--slurm", "all"], "sbatch: error: Batch job submission failed: Invalid account");

@@ -135,7 +135,7 @@ fn an_interrupted_sweep_is_resumed_and_limits_hold() {
     let output = call(folder.path(), &limited);
     assert_eq!(states(&json(&output)), ["finished", "not started", "not started"]);
     assert!(
-        stderr(&output).contains("1 run started, as limited") && stderr(&output).contains("--max-runs N"),
+        stderr(&output).contains("1 run started (--max-runs)") && stderr(&output).contains("--max-runs N"),
         "{}",
         stderr(&output)
     );
@@ -229,7 +229,7 @@ fn wrong_requests_start_nothing() {
         &sweep(&["--set", "completions_per_prompt=1,4"]),
         &["completions_per_prompt=1", "a group of one has zero variance"],
     );
-    check(&sweep(&["--set", "seed=0,1", "--name", "a/b"]), &["`a/b` is no name of a sweep"]);
+    check(&sweep(&["--set", "seed=0,1", "--name", "a/b"]), &["`a/b` is not a valid sweep name"]);
     check(&sweep(&["--set", "learning_rate=1e-5,1e-4", "--set", "max_steps=0", "--halving"]), &["--set max_steps=N"]);
     check(
         &sweep(&["--set", "learning_rate=1e-5,1e-4", "--set", "max_steps=4", "--halving", "--first-rung", "4"]),
@@ -266,7 +266,7 @@ fn wrong_requests_start_nothing() {
     check(&["sweep", "--resume", "nothing"], &["no sweep `nothing`", "start one with"]);
     check(&["study", "group-size", "task", "--set", "seed=1"], &["--seeds N"]);
     check(&["study", "sync-interval", "task", "--set", "weight_sync_interval=2"], &["sets this key itself"]);
-    check(&["study", "group-size", "task", "--set", "learning_rate=1e-5,1e-4"], &["one value a key"]);
+    check(&["study", "group-size", "task", "--set", "learning_rate=1e-5,1e-4"], &["one value per key"]);
     let planned = stdout(&call(
         folder.path(),
         &[
@@ -284,7 +284,7 @@ fn wrong_requests_start_nothing() {
         ],
     ));
     assert!(
-        planned.contains("invoice-sweep-004") && planned.contains("2 of 3 settings, drawn with seed 0"),
+        planned.contains("invoice-sweep-004") && planned.contains("2 of 3 settings, sampled with seed 0"),
         "{planned}"
     );
     assert!(!folder.path().join("runs").exists());

@@ -67,7 +67,7 @@ fn a_set_is_built_inside_and_never_over_another_file() {
     for file in ["task.toml", "schema.json", "./generator.toml", "eval.jsonl"] {
         fs::write(task.join("task.toml"), text.replacen("\"train.jsonl\"", &format!("{file:?}"), 1)).unwrap();
         let before = fs::read(task.join(file)).unwrap();
-        refused(&call(folder.path(), &["dataset", "build", "task"]), &["is named twice", "a file of its own"]);
+        refused(&call(folder.path(), &["dataset", "build", "task"]), &["is named twice", "its own file"]);
         assert_eq!(fs::read(task.join(file)).unwrap(), before);
     }
     fs::write(task.join("task.toml"), text).unwrap();

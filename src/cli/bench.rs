@@ -43,7 +43,7 @@ enum Command {
     },
     /// Measure GPU peaks, then prefill, decode and full steps at a model's shape with random weights
     Gpu(Box<GpuArguments>),
-    /// Measure a running server of OpenAI's API, such as `serve` or vLLM: tokens/s, time to first token, latency
+    /// Measure a running OpenAI-compatible server, such as `serve` or vLLM: tokens/s, time to first token, latency
     #[cfg(feature = "download")]
     Serve(Box<ServeArguments>),
 }
@@ -51,7 +51,7 @@ enum Command {
 #[cfg(feature = "download")]
 #[derive(Debug, clap::Args)]
 struct ServeArguments {
-    /// Its address
+    /// Server URL
     #[arg(long, default_value = "http://127.0.0.1:8000/v1")]
     url: String,
     /// Model as the server names it
@@ -60,22 +60,22 @@ struct ServeArguments {
     /// Requests at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
-    /// Requests in all, after one of each client that is not counted [default: eight of each client]
+    /// Total requests, after one uncounted request per client [default: eight per client]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     requests: Option<u32>,
     /// Prompt tokens
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     prompt_tokens: u32,
-    /// New tokens per completion; stop tokens end none
+    /// New tokens per completion; stop tokens are ignored
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     new_tokens: u32,
-    /// Prompts are random token ids below this
+    /// Prompts are random token ids below this number
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     vocabulary: u32,
     /// Sampling temperature; 0: greedy
     #[arg(long, value_name = "T", default_value_t = 1.0)]
     temperature: f64,
-    /// Ask for whole answers, not for streams
+    /// Request whole answers instead of streams
     #[arg(long)]
     no_stream: bool,
     /// Environment variable with the server's key
@@ -227,7 +227,7 @@ fn run_serve(arguments: ServeArguments) -> Outcome {
     let ServeArguments { url, model, clients, .. } = arguments;
     let variable = |name: String| {
         std::env::var(&name)
-            .map_err(|_| Failure::usage(format!("--api-key-env {name}: the environment has no such variable")))
+            .map_err(|_| Failure::usage(format!("--api-key-env {name}: the environment variable is not set")))
     };
     let load = ServerLoad {
         url: url.trim_end_matches('/').to_owned(),

@@ -54,7 +54,7 @@ impl FromStr for Gpus {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |text: &str| text.trim().parse::<usize>().ok();
-        let expected = || "name how many, `all`, or the numbers of several, such as 0,2,3".to_owned();
+        let expected = || "give a count, `all` or indices such as 0,2,3".to_owned();
         if text == "all" {
             return Ok(Self::All);
         }
@@ -74,7 +74,7 @@ impl Gpus {
     /// The GPUs of which a run takes as many as the number beside them; there are as many.
     pub(super) fn choose(&self) -> Result<(DeviceChoice, usize), Failure> {
         let shown = Engine::usable_gpus().and_then(|count| match count {
-            0 => Err("CUDA shows this process no GPU".to_owned()),
+            0 => Err("no GPU is visible to CUDA".to_owned()),
             count => Ok(count),
         });
         let shown = shown.map_err(|why| Failure::failed(format!("--gpus: {why}, or compute with --cpu")))?;
@@ -144,7 +144,7 @@ pub(super) fn slots_of(ranks: usize, devices: &[Device]) -> Result<usize, Failur
         gpus => {
             let gpus = crate::format::counted(gpus, "GPU");
             Err(Failure::usage(format!(
-                "{ranks} ranks need {ranks} GPUs, and {gpus} may be used: add --gpus all, or compute with --cpu"
+                "{ranks} ranks need {ranks} GPUs, but only {gpus} may be used: add --gpus all, or compute with --cpu"
             )))
         }
     }
@@ -230,10 +230,10 @@ mod tests {
         check("4", Ok(Gpus::Count(4)));
         check("all", Ok(Gpus::All));
         check("0,2,3", Ok(Gpus::List(vec![0, 2, 3])));
-        check("0", Err("name how many"));
-        check("70000", Err("name how many"));
-        check("0,", Err("name how many"));
-        check("GPU-1,GPU-2", Err("name how many"));
+        check("0", Err("give a count"));
+        check("70000", Err("give a count"));
+        check("0,", Err("give a count"));
+        check("GPU-1,GPU-2", Err("give a count"));
         check("1,0,1", Err("GPU 1 is named twice"));
     }
 
@@ -243,6 +243,6 @@ mod tests {
         let slots = |ranks, devices: &[Device]| slots_of(ranks, devices).map_err(|failure| failure.message);
         assert_eq!((slots(1, &gpus), slots(2, &gpus), slots(8, &[Device::Cpu])), (Ok(1), Ok(2), Ok(1)));
         let message = slots(4, &gpus).unwrap_err();
-        assert!(message.contains("4 ranks need 4 GPUs, and 2 GPUs may be used: add --gpus all"), "{message}");
+        assert!(message.contains("4 ranks need 4 GPUs, but only 2 GPUs may be used: add --gpus all"), "{message}");
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     /// Runs folder to check [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
-    /// One JSON document
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
 }
@@ -148,7 +148,7 @@ fn engine() -> EngineReport {
     let found = CudaLibraries::found();
     let (uses, why) = match crate::kernels::device::Engine::usable_gpus() {
         Err(why) => ("cpu", why),
-        Ok(0) => ("cpu", "CUDA shows this process no GPU".to_owned()),
+        Ok(0) => ("cpu", "no GPU is visible to CUDA".to_owned()),
         Ok(count) => {
             let versions =
                 [found.built_with, found.driver].map(|number| number.map_or_else(|| "n/a".to_owned(), version));
@@ -276,16 +276,16 @@ fn commands_page(found: Isolation) -> String {
     let network = if network {
         "no network (Unix sockets by path can be reached)"
     } else {
-        "NETWORK ALLOWED: this kernel gives no user namespace"
+        "NETWORK ALLOWED: this kernel provides no user namespace"
     };
     let processes =
         processes.map_or_else(|| "processes not limited".to_owned(), |most| format!("at most {most} processes"));
     let end = if process_namespace {
-        "what they start ends with them, by the kernel"
+        "the kernel ends their child processes with them"
     } else {
-        "what they start is killed with them, unless the process that watches them is killed"
+        "a watching process kills their child processes with them, unless it is killed first"
     };
-    format!("commands  that score: time, memory and output limited; {network}; {processes};\n          {end}\n")
+    format!("scorers   programs: time, memory and output limited; {network}; {processes};\n          {end}\n")
 }
 
 fn page(findings: &Findings) -> String {

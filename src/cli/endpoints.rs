@@ -79,7 +79,7 @@ mod asking {
             let Some(file) = file.or_else(|| usual.iter().find(|file| file.exists()).map(PathBuf::as_path)) else {
                 let files: Vec<String> = usual.iter().map(|file| file.display().to_string()).collect();
                 return Err(Failure::usage(format!(
-                    "--model endpoint:{name}: no {FILE} ({}): write `[{name}]` with base_url and model there, or name a file with --endpoints",
+                    "--model endpoint:{name}: no {FILE} ({}): add `[{name}]` with base_url and model, or name a file with --endpoints",
                     files.join(", ")
                 )));
             };
@@ -136,7 +136,7 @@ mod asking {
                             let turn = if turn > 1 { format!(", turn {turn}") } else { String::new() };
                             let open = counted(questions - known, "question");
                             eprint_line(&format!(
-                                "{name}{turn}: {known} of {questions} answers are in the folder: asking {open}"
+                                "{name}{turn}: {known} of {questions} answers are in the folder: {open} left"
                             ));
                         }
                     }
@@ -160,7 +160,9 @@ mod asking {
             if let Some(first) = unanswered.first() {
                 let (count, all) = (unanswered.len(), records.len());
                 let reason = first.score["errors"][0]["message"].as_str().unwrap_or_default();
-                eprint_line(&format!("{name}: no answer to {count} of {all}, in no rate; the first: {reason}"));
+                eprint_line(&format!(
+                    "{name}: no answer to {count} of {all}, excluded from all rates; the first: {reason}"
+                ));
             }
             let answered = records.iter().filter(|record| !record.is_endpoint_error());
             let logprobs: Vec<_> = answered.filter_map(|record| record.call.as_ref()?.logprobs).collect();

@@ -32,14 +32,14 @@ pub(super) struct Arguments {
     task: String,
     /// Model and its name in the results; one to three. M: a model or adapter folder, a GGUF file, a Hugging Face name, an
     /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), RUN, RUN@STEP, RUN@best, RUN@last;
-    /// constrained:M, any of these whose answers are constrained to the task's schema, tools or pattern while decoding;
-    /// or endpoint:NAME, a server of endpoints.toml (docs/endpoints.md): the prompts are sent to it
+    /// constrained:M, any of these with decoding constrained to the task's schema, tools or pattern; or endpoint:NAME, a
+    /// server in endpoints.toml (docs/endpoints.md), which receives the prompts
     #[arg(long = "model", value_name = "NAME=M", required = true)]
     models: Vec<String>,
     /// Prompt set: test, eval, train, or a file of prompt rows
     #[arg(long, value_name = "SET", default_value = "test")]
     on: String,
-    /// Only the first N prompts of the set: a first look at a slow model
+    /// Only the first N prompts of the set, for a first look at a slow model
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Sampling temperature; 0: greedy
@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// Completions per prompt; more than one needs a temperature above 0
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     samples: u32,
-    /// System prompt of a model, in place of the task's: compares prompts, on one model or several; repeatable
+    /// System prompt of a model instead of the task's, to compare prompts on one model or several; repeatable
     #[arg(long = "system", value_name = "NAME=FILE")]
     systems: Vec<String>,
     /// Train rows with their answers before each prompt of a model, chosen by --seed; repeatable
@@ -57,7 +57,7 @@ pub(super) struct Arguments {
     /// Endpoints [default: the workspace's endpoints.toml, then ~/.config/grpo-tui/endpoints.toml]
     #[arg(long, value_name = "FILE")]
     endpoints: Option<PathBuf>,
-    /// Send the prompt ID to endpoints although it holds what looks like a secret; repeatable
+    /// Send the prompt ID to endpoints although it seems to contain a secret; repeatable
     #[arg(long, value_name = "ID")]
     allow_secret: Vec<String>,
     /// Sampling seed; not sent to endpoints
@@ -74,7 +74,7 @@ pub(super) struct Arguments {
     runs: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Price of an hour of the GPU, for the cost of models on this machine [default: gpu_price_per_hour of
+    /// GPU price per hour, for the cost of models on this machine [default: gpu_price_per_hour of
     /// ~/.config/grpo-tui/config.toml]
     #[arg(long, value_name = "PRICE", value_parser = price)]
     gpu_price_per_hour: Option<f64>,
@@ -82,7 +82,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Folder to create with every answer, the task and the result. The same command with the folder of an interrupted
-    /// eval, or of one with endpoint errors, asks only for what was not answered
+    /// eval, or of one with endpoint errors, computes only the missing answers
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write one self-contained HTML file; secrets are masked
@@ -250,7 +250,7 @@ fn sample(
         if progress.kept > 0 && progress.answers == progress.kept {
             let EvalProgress { target, kept, total, .. } = progress;
             let open = counted(total - kept, "prompt");
-            eprint_line(&format!("{target}: {kept} of {total} answers are in the folder: asking {open}"));
+            eprint_line(&format!("{target}: {kept} of {total} answers are in the folder: {open} left"));
             is_topped_up = true;
         }
         status.show(progress);

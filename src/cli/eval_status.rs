@@ -75,8 +75,8 @@ fn stop_text(progress: Option<&EvalProgress>, out: Option<&Path>) -> String {
     let done =
         progress.map_or_else(|| "stopped".to_owned(), |progress| format!("stopped: {}", eval_progress_text(progress)));
     match out {
-        Some(out) => format!("{done}; answers are in {}: the same command asks for the rest", out.display()),
-        None => format!("{done}; nothing is kept without --out DIR"),
+        Some(out) => format!("{done}; answers are in {}: the same command computes the rest", out.display()),
+        None => format!("{done}; nothing is saved without --out DIR"),
     }
 }
 
@@ -94,8 +94,8 @@ mod tests {
         check(
             Some(&progress),
             Some("out"),
-            "stopped: base on test: 3 of 8; answers are in out: the same command asks for the rest",
+            "stopped: base on test: 3 of 8; answers are in out: the same command computes the rest",
         );
-        check(None, None, "stopped; nothing is kept without --out DIR");
+        check(None, None, "stopped; nothing is saved without --out DIR");
     }
 }

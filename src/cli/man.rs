@@ -68,7 +68,7 @@ fn actions() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["KEYS OF THE WORKBENCH"]);
     roff.text([
-        roman("Keys of the program; a keymap file changes them, and "),
+        roman("Default keys. A keymap file changes them; "),
         bold("grpo-tui keys"),
         roman(" shows those in effect."),
     ]);

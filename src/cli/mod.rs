@@ -81,10 +81,10 @@ enum Command {
     /// Train a model on a task with GRPO or SFT
     #[cfg(feature = "engine")]
     Train(Box<train::Arguments>),
-    /// Train over values of keys, and compare the settings
+    /// Train with several values of configuration keys, and compare the results
     #[cfg(feature = "engine")]
     Sweep(Box<sweep::Arguments>),
-    /// Answer a question by runs: SFT against GRPO, rewards, group size, rollout interval
+    /// Run a predefined experiment: SFT against GRPO, rewards, group size, rollout interval
     #[cfg(feature = "engine")]
     Study(Box<study::Arguments>),
     /// Compare models on held-out prompts
@@ -95,7 +95,7 @@ enum Command {
     /// Sample completions of a task's prompts
     #[cfg(feature = "engine")]
     Sample(sample::Arguments),
-    /// Serve a model or a run to OpenAI's clients
+    /// Serve a model or a run over an OpenAI-compatible API
     #[cfg(feature = "serve")]
     Serve(serve::Arguments),
     /// Create or check a task, or check its reward for degenerate answers
@@ -107,9 +107,9 @@ enum Command {
     Model(model::Arguments),
     /// List, inspect, compare, control and export runs
     Runs(runs::Arguments),
-    /// Copy runs of another host, to read them here
+    /// Copy runs from another host, read-only
     Pull(pull::Arguments),
-    /// Report what a run can rely on here: logout, engine, GPUs, folders, disk, terminal
+    /// Check logout, engine, GPUs, folders, disk and terminal of this machine
     Doctor(doctor::Arguments),
     /// Show key bindings, or check a keymap file
     #[cfg(feature = "view")]
@@ -121,7 +121,7 @@ enum Command {
     /// Compute one run, started by the program itself
     #[command(hide = true)]
     Worker(worker::Arguments),
-    /// Compute a share of one run, started by its worker
+    /// Compute one rank of a run, started by its worker
     #[cfg(feature = "engine")]
     #[command(hide = true)]
     Rank(rank::Arguments),
@@ -132,12 +132,12 @@ enum Command {
 
 /// The exit codes of all commands, with what they mean.
 const EXIT_CODES: [(&str, &str); 6] = [
-    ("0", "done; of `train` and `runs attach`: the run is finished"),
-    ("1", "failed: something is missing, has a fault (a file, too), or cannot be done"),
-    ("2", "wrong command line: an option, its value, or options that exclude each other"),
-    ("3", "`eval`: a rate of --fail-under is missed"),
-    ("75", "`train` in a Slurm job that ends: to be continued"),
-    ("130", "interrupted: the same command, or `train --resume RUN`, goes on"),
+    ("0", "success; for `train` and `runs attach`: the run is finished"),
+    ("1", "failure: something is missing, invalid (such as a file) or impossible"),
+    ("2", "wrong usage: an unknown option, an invalid value, or conflicting options"),
+    ("3", "`eval`: a rate is below --fail-under"),
+    ("75", "`train` in a Slurm job that ends before the run: resumable"),
+    ("130", "interrupted: continue with the same command, or `train --resume RUN`"),
 ];
 
 fn exit_codes() -> String {
@@ -208,7 +208,7 @@ fn run_arguments() -> Outcome {
         // `runs` takes it there, too.
         Some(ref command) if let Some(option) = arguments.workbench.option(!matches!(command, Command::Runs(_))) => {
             Err(Failure::usage(format!(
-                "{option} before a command is an option of the workbench, and has no effect here: give it after the command, if that has it (see its --help)"
+                "{option} before a command is an option of the workbench and has no effect here: put it after the command, if the command supports it (see its --help)"
             )))
         }
         Some(command) => subcommand(command),

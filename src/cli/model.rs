@@ -119,7 +119,7 @@ struct ModelArguments {
     model: String,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Compute in f32 on a GPU too instead of bf16: stricter, twice the memory
+    /// Compute in f32 on a GPU, too, instead of bf16: stricter, twice the memory
     #[arg(long = "f32")]
     in_f32: bool,
     /// Print one JSON document

@@ -102,7 +102,7 @@ pub(super) struct PartitionPlan {
     steps: u64,
     parameters: usize,
     trainable: usize,
-    /// On each rank; of how much is not known here.
+    /// On each rank; how much memory it has is not known here.
     memory: Memory,
     /// With completions at the limit.
     disk: Disk,

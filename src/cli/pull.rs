@@ -13,7 +13,7 @@ use crate::run::{Pulled, RunFolders};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Host as ssh takes it, and its runs folder, such as me@gpu1:work/runs
+    /// SSH host and its runs folder, such as me@gpu1:work/runs
     #[arg(value_name = "HOST:RUNS")]
     from: String,
     /// Folder for the copies [default: pulled/HOST in the user's data directory]
@@ -46,13 +46,13 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     rsync.args(["--", &format!("{host}:{folder}/")]).arg(&out);
     eprint_line(&format!("copying {folder} of {host} to {}", out.display()));
     let status = rsync.stdout(Stdio::null()).status().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Failure::failed("rsync is not installed: `apt install rsync`, here and there"),
+        std::io::ErrorKind::NotFound => Failure::failed("rsync is not installed: `apt install rsync` on both hosts"),
         _ => Failure::failed(format!("rsync could not be started: {error}")),
     })?;
     if !status.success() {
         let code = status.code().map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
         return Err(Failure::failed(format!(
-            "rsync from {} ended with {code}: check `ssh {host}` and the folder, then pull again; it goes on where it stopped",
+            "rsync from {} ended with {code}: check `ssh {host}` and the folder, then pull again; it resumes",
             arguments.from
         )));
     }
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return print_json(json!({"from": arguments.from, "folder": out, "runs": runs}));
     }
     if runs == 0 {
-        eprint_line(&format!("{folder} on {host} has no runs: name a folder of runs, as `runs list` there shows it"));
+        eprint_line(&format!("{folder} on {host} has no runs: give a folder of runs, as `runs list` shows it there"));
     }
     eprint_line(&format!("{} in {}: read them with --runs {1}", counted(runs, "run"), out.display()));
     Ok(ExitCode::SUCCESS)

@@ -49,9 +49,9 @@ pub(super) fn launched(placement: &Placement, runs: &Path, device: &Device) -> O
 pub(super) fn device_of(placement: &Placement, asked: &DeviceChoice) -> Result<DeviceChoice, Failure> {
     match (asked, Engine::gpus()) {
         (DeviceChoice::Any, shown @ 1..) => Ok(DeviceChoice::Gpus(vec![placement.gpu(shown)?])),
-        (DeviceChoice::Gpus(gpus), _) if placement.here > 1 || gpus.len() > 1 => Err(Failure::usage(
-            "--gpu, --gpus: the ranks of a launcher take a GPU each by themselves: leave the option out",
-        )),
+        (DeviceChoice::Gpus(gpus), _) if placement.here > 1 || gpus.len() > 1 => {
+            Err(Failure::usage("--gpu, --gpus: each rank of a launcher takes its own GPU: omit the option"))
+        }
         _ => Ok(asked.clone()),
     }
 }

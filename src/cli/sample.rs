@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     /// `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
-    /// Sample from what M was trained from instead
+    /// Sample from the base of M instead
     #[arg(long)]
     base: bool,
     /// Prompt id in any of the task's sets; repeatable [default: the eval set's first]
@@ -192,7 +192,7 @@ fn base_of(model: &str, run_folders: &RunFolders) -> Result<(String, bool), Fail
         }
         ModelLocation::Run { .. } | ModelLocation::Adapter(_) => Ok((model.to_owned(), false)),
         ModelLocation::Model(_) => {
-            Err(Failure::usage(format!("--base: {model} is no run and no adapter, so it has no base")))
+            Err(Failure::usage(format!("--base: {model} is neither a run nor an adapter, so it has no base")))
         }
     }
 }
@@ -210,7 +210,7 @@ fn requested_rows(arguments: &Arguments, task: &Task) -> Result<Vec<Rows>, Failu
         .collect::<Result<_, _>>()?;
     let Some(first) = sets.first() else {
         return Err(Failure::usage(format!(
-            "{} names no prompts; give a file of prompt rows with --on FILE",
+            "{} has no prompts; give a file of prompt rows with --on FILE",
             task.label("task.toml")
         )));
     };
@@ -228,7 +228,7 @@ fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
     let ids = sets.iter().flat_map(|rows| &rows.rows).map(|row| row.id.as_str());
     let files: Vec<&str> = sets.iter().map(|rows| rows.label.as_str()).collect();
     let advice = crate::format::did_you_mean(id, ids);
-    Failure::usage(format!("--prompt {id}: no prompt of that id in {}{advice}", files.join(", ")))
+    Failure::usage(format!("--prompt {id}: no prompt with that id in {}{advice}", files.join(", ")))
 }
 
 fn document(completion: &SampledCompletion) -> Value {

@@ -86,7 +86,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
             let completions = crate::format::counted(summary.errors, "completion");
             let why = summary.first_error.as_deref().unwrap_or_default();
             Err(Failure::failed(format!(
-                "{label}: the scorer failed on all {completions}: {}; mend it, or the rows it reads",
+                "{label}: the scorer failed on all {completions}: {}; fix it, or the rows it reads",
                 visible(why)
             )))
         }
@@ -111,7 +111,7 @@ fn open(task: &Task, file: Option<&str>) -> Result<(String, Lines), Failure> {
         }
         (None, Some(file)) => Ok((task.label(file), lines(task.open(file)?))),
         (None, None) => Err(Failure::usage(format!(
-            "{} names no `completions` under [prompts]; give them with --completions FILE",
+            "{} has no `completions` under [prompts]; give them with --completions FILE",
             task.label("task.toml")
         ))),
     }

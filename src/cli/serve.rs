@@ -26,10 +26,10 @@ pub(super) struct Arguments {
     /// Model: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
     /// `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
     model: String,
-    /// Another adapter of the same base, which requests name by `model`; its weights are held once; repeatable
+    /// Another adapter of the same base, selected by a request's `model`; the base is in memory once; repeatable
     #[arg(long = "adapter", value_name = "NAME=RUN", value_parser = adapter)]
     adapters: Vec<(String, String)>,
-    /// Address and port; any but loopback needs --api-key-env; port 0: any free one
+    /// Address and port; addresses other than loopback need --api-key-env; port 0: any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
     listen: SocketAddr,
     /// Serve this user on a Unix socket in this folder instead, until idle or a run waits for the device; started by `sample --worker`
@@ -38,13 +38,13 @@ pub(super) struct Arguments {
     /// Environment variable with the key that clients must send
     #[arg(long, value_name = "NAME")]
     api_key_env: Option<String>,
-    /// Completion tokens of a request that names no limit, and the most one may name [default: the run's own, else 1024]
+    /// Default and maximum of a request's completion tokens [default: the run's own, else 1024]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_completion_tokens: Option<u32>,
-    /// Requests that wait at most; more are refused with status 429
+    /// Maximum of waiting requests; more are refused with status 429
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     queue: u32,
-    /// Origin whose pages a browser lets ask, such as https://chat.example; repeatable
+    /// CORS origin whose pages may send requests, such as https://chat.example; repeatable
     #[arg(long = "cors-origin", value_name = "ORIGIN", value_parser = origin)]
     origins: Vec<String>,
     /// Runs folder [default: the workspace's runs/, else the user's data directory]
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let key = api_key_env.as_deref().map(key).transpose()?;
     if key.is_none() && !listen.ip().is_loopback() {
         return Err(Failure::usage(format!(
-            "--listen {listen}: other machines reach this address: name an environment variable with a key by --api-key-env NAME, or listen on 127.0.0.1"
+            "--listen {listen}: other machines can reach this address: set a key with --api-key-env NAME, or listen on 127.0.0.1"
         )));
     }
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
@@ -155,7 +155,7 @@ fn own_name(name: String) -> String {
 /// The key in an environment variable; it is in no message.
 fn key(variable: &str) -> Result<ApiKey, Failure> {
     let refuse = |why: &str| Failure::usage(format!("--api-key-env {variable}: {why}"));
-    let key = std::env::var(variable).map_err(|_| refuse("the environment has no such variable, or it is not text"))?;
+    let key = std::env::var(variable).map_err(|_| refuse("the environment variable is not set, or is not text"))?;
     let is_sendable = key.bytes().all(|byte| byte.is_ascii_graphic());
     match key.len() >= 8 && is_sendable {
         true => Ok(ApiKey::new(&key)),

@@ -47,12 +47,12 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let space = Space::parse(&arguments.set).map_err(usage)?;
     if let Some(axis) = space.axes.first() {
         return Err(Failure::usage(format!(
-            "--set {}: a study takes one value a key; `grpo-tui sweep` varies keys",
+            "--set {}: a study takes one value per key; `grpo-tui sweep` varies keys",
             axis.key
         )));
     }
     if !space.seeds.is_empty() {
-        return Err(Failure::usage("--set seed: a study chooses its seeds: say how many with --seeds N"));
+        return Err(Failure::usage("--set seed: a study chooses its seeds: set their number with --seeds N"));
     }
     let key = |text: &String| text.split_once('=').map_or(String::new(), |(key, _)| key.to_owned());
     let own = |key: &String| study.keys().contains(&key.as_str()) && (key != "base_model" || study != Study::SftVsGrpo);

@@ -21,8 +21,8 @@ use driver::Driver;
 #[command(group = clap::ArgGroup::new("what").required(true).args(["task", "resume", "show", "list"]))]
 #[command(group = clap::ArgGroup::new("begins").multiple(true).conflicts_with_all(["resume", "show", "list"]))]
 #[command(after_long_help = "\
-The eval set chooses, the test set makes the claim: settings are compared by the best checkpoints on the eval set; each \
-run measures the test set once, at its end, and the sweep shows it of the best setting alone.\n\n\
+The eval set chooses, the test set reports: settings are compared by their best checkpoints on the eval set. Each run \
+measures the test set once, at its end; the sweep shows that result only for the best setting.\n\n\
   grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set seed=0..2\n  \
   grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set max_steps=45 --halving")]
 pub(super) struct Arguments {
@@ -31,16 +31,16 @@ pub(super) struct Arguments {
     /// Set a configuration key: a value, a list (1e-5,3e-5), or an inclusive range of whole numbers (0..2); repeatable
     #[arg(long, value_name = "KEY=VALUES", group = "begins")]
     set: Vec<String>,
-    /// Draw N of the settings at random instead of all
+    /// Train N randomly sampled settings instead of all
     #[arg(long, value_name = "N", group = "begins", value_parser = clap::value_parser!(u64).range(1..))]
     random: Option<u64>,
     /// Seed of --random
     #[arg(long, value_name = "SEED", default_value_t = 0, requires = "random", group = "begins")]
     random_seed: u64,
-    /// Successive halving: train all settings a little, the best of them more
+    /// Successive halving: train all settings for a few steps, then only the best ones further
     #[arg(long, group = "begins")]
     halving: bool,
-    /// With --halving: of the settings, 1/N go on at each rung, for N times the steps
+    /// With --halving: the best 1/N of the settings continue at each rung, for N times the steps
     #[arg(long, value_name = "N", default_value_t = 3, requires = "halving", group = "begins", value_parser = clap::value_parser!(u16).range(2..=64))]
     factor: u16,
     /// With --halving: the step at which settings are first compared [default: eval_every]
@@ -59,34 +59,34 @@ pub(super) struct CommonArguments {
     /// Preset: quick, seed or recommended
     #[arg(long, group = "begins")]
     preset: Option<String>,
-    /// TOML file of configuration keys; --set overrides them. It is kept in the sweep: later changes have no effect
+    /// TOML file of configuration keys; --set overrides them. The sweep stores a copy: later changes have no effect
     #[arg(long, value_name = "FILE", group = "begins")]
     config: Option<PathBuf>,
     /// Name: the tag of its runs, and for --resume [default: after the task]
     #[arg(long, group = "begins")]
     name: Option<String>,
-    /// Start at most N runs; with --resume, N in all
+    /// Start at most N runs; with --resume, N in total
     #[arg(long, value_name = "N", conflicts_with_all = ["show", "list"])]
     max_runs: Option<usize>,
-    /// End after H hours, all sessions together; what computes then is stopped with a checkpoint
+    /// Stop after H hours in all sessions together; active runs save a checkpoint
     #[arg(long, value_name = "H", conflicts_with_all = ["show", "list"])]
     max_hours: Option<f64>,
     /// Runs folder [default: the workspace's runs/, else the user's data directory]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
-    /// Continue a sweep: what is finished is kept, what was interrupted is resumed from its checkpoint
+    /// Continue a sweep: finished runs are kept, interrupted runs resume from their checkpoints
     #[arg(long, value_name = "SWEEP", conflicts_with = "task")]
     resume: Option<String>,
     /// With --resume: also resume runs that failed
     #[arg(long, requires = "resume")]
     retry_failed: bool,
-    /// Show the table of a sweep, and start nothing
+    /// Show the table of a sweep without starting runs
     #[arg(long, value_name = "SWEEP", conflicts_with_all = ["task", "resume"])]
     show: Option<String>,
     /// List sweeps and studies
     #[arg(long, conflicts_with_all = ["task", "resume", "show"])]
     list: bool,
-    /// List the runs, and start nothing; forecasts nothing: `train --plan` measures one run
+    /// List the runs without starting them; `train --plan` forecasts one run
     #[arg(long, group = "begins")]
     plan: bool,
     #[command(flatten)]
@@ -218,7 +218,7 @@ fn planned(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Resu
         let runs = sweep.settings.len() * seeds;
         if let Some(most) = sweep.max_runs.filter(|most| *most < runs) {
             return Err(Failure::usage(format!(
-                "--max-runs {most}: halving compares all settings at its first rung, which are {runs} runs: give fewer values, or draw some with --random"
+                "--max-runs {most}: halving compares all settings at its first rung, {runs} runs in all: give fewer values, or sample some with --random"
             )));
         }
     }
@@ -376,14 +376,14 @@ fn plan(sweep: &Sweep, task: &Task, run_folders: &RunFolders, json: bool) -> Out
     }
     let mut text = format!("{}: {} of task {}\n\n{}\n", sweep.name, sweep.kind(), task.name, text_table(&rows, "llrr"));
     if let Some([count, all, seed]) = sweep.drawn {
-        text += &format!("{count} of {all} settings, drawn with seed {seed}\n");
+        text += &format!("{count} of {all} settings, sampled with seed {seed}\n");
     }
     if let Some(Halving { factor, rungs, .. }) = &sweep.halving {
         let steps: Vec<String> = rungs.iter().map(u64::to_string).collect();
-        text += &format!("rungs at steps {}; 1/{factor} of the settings go on\n", steps.join(", "));
+        text += &format!("rungs at steps {}; 1/{factor} of the settings continue\n", steps.join(", "));
     }
     if let Some(most) = sweep.max_runs.filter(|most| *most < sweep.runs.len()) {
-        text += &format!("the first {most} of {} runs are started\n", sweep.runs.len());
+        text += &format!("starting the first {most} of {} runs\n", sweep.runs.len());
     }
     print(&text)
 }

@@ -66,14 +66,14 @@ pub(super) struct Arguments {
     /// With --plan: sample groups from the base model and check learnability
     #[arg(long, requires = "plan")]
     sample: bool,
-    /// Start although a check before the run found an error; warnings never stop a run
+    /// Start even if a check before the run reports an error; warnings never stop a run
     #[arg(long, conflicts_with_all = ["plan", "resume"])]
     ignore_preflight_errors: bool,
     /// Run in the background, independent of this terminal
     #[arg(long, conflicts_with = "plan")]
     detach: bool,
-    /// Compute with this many processes (`ranks`), each on a GPU of its own where there are any; with --resume, other
-    /// than configured
+    /// Number of processes (`ranks`), each on its own GPU if there are GPUs; with --resume, replaces the configured
+    /// number
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: Option<u16>,
     /// How many of the ranks a launcher has started on this host
@@ -82,7 +82,7 @@ pub(super) struct Arguments {
     /// Warnings before the run were printed for another one of the same sweep
     #[arg(skip)]
     pub(super) is_quiet: bool,
-    /// Compute on several GPUs, a rank on each: how many, `all`, or their numbers (0,2,3); sets `ranks`
+    /// Compute on several GPUs, one rank each: count, `all` or indices (0,2,3); sets `ranks`
     #[arg(long, value_name = "GPUS", conflicts_with_all = ["gpu", "cpu"])]
     gpus: Option<Gpus>,
     #[command(flatten)]
@@ -284,7 +284,7 @@ fn choose_devices(arguments: &mut Arguments) -> Result<DeviceChoice, Failure> {
     let (compute, count) = gpus.choose()?;
     match arguments.ranks.replace(u16::try_from(count)?) {
         Some(ranks) if usize::from(ranks) != count => {
-            Err(Failure::usage(format!("--gpus: {count}, a rank on each, but --ranks {ranks}: leave one of them out")))
+            Err(Failure::usage(format!("--gpus: {count}, one rank each, but --ranks {ranks}: omit one of them")))
         }
         _ => Ok(compute),
     }

@@ -50,7 +50,7 @@ impl Variants<'_> {
                     ))
                 })?;
                 if seen.contains(&name) {
-                    return Err(Failure::usage(format!("{flag} {text}: `{name}` has one already")));
+                    return Err(Failure::usage(format!("{flag} {text}: duplicate `{name}`")));
                 }
                 seen.push(name);
             }
@@ -135,7 +135,7 @@ fn examples(
     let train = dataset::load(task, PromptSet::Train)?;
     if rows.set == PromptSet::Train.name() {
         return Err(Failure::usage(
-            "--few-shot: its examples are train rows, so it cannot answer them: choose another set with --on",
+            "--few-shot: its examples are train rows, so these cannot be the prompts: choose another set with --on",
         ));
     }
     let asked: Vec<&[Message]> = rows.rows.iter().map(|row| row.messages.as_slice()).collect();

@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     /// ASCII only
     #[arg(long)]
     ascii: bool,
-    /// Print lines instead of drawing, for screen readers, logs, CI and TERM=dumb; without a keyboard, lines of input are keys
+    /// Print lines instead of drawing, for screen readers, logs, CI and TERM=dumb; without a keyboard, input lines are read as keys
     #[arg(long)]
     linear: bool,
 }

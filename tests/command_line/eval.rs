@@ -92,11 +92,11 @@ fn an_eval_that_is_interrupted_asks_for_the_rest() {
     let said = interrupted(&arguments("out"), &|| lines("out") >= 3);
     let last = said.lines().last().unwrap();
     assert!(last.starts_with("stopped: base on test: ") && last.contains(" of 40"), "{said}");
-    assert!(last.ends_with("answers are in out: the same command asks for the rest"), "{said}");
+    assert!(last.ends_with("answers are in out: the same command computes the rest"), "{said}");
     let kept = lines("out");
     assert!((3..40).contains(&kept), "{kept}");
     let output = call(folder.path(), &arguments("out"));
-    let expected = format!("base: {kept} of 40 answers are in the folder: asking {} prompts", 40 - kept);
+    let expected = format!("base: {kept} of 40 answers are in the folder: {} prompts left", 40 - kept);
     assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
     assert_eq!(lines("out"), 40);
     let mut found = json(&output);
@@ -220,7 +220,7 @@ fn prompts_of_a_target_are_varied_and_named() {
         ),
         (&["--system", "B=none.txt"], "none.txt: "),
         (&["--few-shot", "B=0"], "--few-shot: `0` is not a number of examples from 1 to 64"),
-        (&["--few-shot", "B=1", "--few-shot", "B=2"], "`B` has one already"),
+        (&["--few-shot", "B=1", "--few-shot", "B=2"], "duplicate `B`"),
         (&["--few-shot", "B=1", "--on", "train"], "choose another set with --on"),
     ] {
         let refused = eval(more);

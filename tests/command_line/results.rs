@@ -76,8 +76,8 @@ fn exit_codes_follow_one_rule() {
     check(&whole, &["--set", "learning_rate=fast"], (2, "learning_rate"));
     let help = stdout(&call(folder.path(), &["--help"]));
     let manual = stdout(&call(folder.path(), &["man"]));
-    assert!(help.contains("Exit codes:\n    0  done") && help.contains("\n  130  interrupted"), "{help}");
-    assert!(manual.contains("EXIT STATUS") && manual.contains("wrong command line"), "{manual}");
+    assert!(help.contains("Exit codes:\n    0  success") && help.contains("\n  130  interrupted"), "{help}");
+    assert!(manual.contains("EXIT STATUS") && manual.contains("wrong usage"), "{manual}");
 }
 
 /// The program dies as the second completion ends; the first is on stdout by then.

@@ -243,7 +243,7 @@ fn a_task_is_made_of_a_csv_file_and_grows_by_imports() {
     );
     let again = import(&[]);
     assert!(
-        stderr(&again).contains("train.jsonl line 49: id `more-2` of the imported rows is already there"),
+        stderr(&again).contains("train.jsonl line 49: id `more-2` of the imported rows already exists"),
         "{}",
         stderr(&again)
     );

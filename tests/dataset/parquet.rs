@@ -37,7 +37,7 @@ fn tables_of_parquet_are_records_and_completions() {
     for (bytes, expected) in [
         (
             &TRL[..2000],
-            "cut.parquet: not Parquet, or damaged (Invalid Parquet file. Corrupt footer); write the file anew",
+            "cut.parquet: not Parquet, or damaged (Invalid Parquet file. Corrupt footer); write the file again",
         ),
         (&b"{}"[..], "cut.parquet: not Parquet, or damaged ("),
     ] {
@@ -47,7 +47,7 @@ fn tables_of_parquet_are_records_and_completions() {
     // A time of 292 million years from now.
     let far = import(&file("far.parquet", include_bytes!("far.parquet")), &mapping(&[]), None, usize::MAX);
     let far = far.unwrap_err().to_string();
-    assert!(far.contains("far.parquet line 2: column `") && far.contains("a time that no calendar has"), "{far}");
+    assert!(far.contains("far.parquet line 2: column `") && far.contains("a time outside of the calendar"), "{far}");
     // Whatever byte is damaged, the program goes on.
     let path = folder.path().join("damaged.parquet");
     for at in (0..CHATS.len()).step_by(3) {

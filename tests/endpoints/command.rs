@@ -84,7 +84,7 @@ fn an_interrupted_eval_asks_only_what_has_no_answer() {
     let (server, arguments) = interrupted(folder.path());
     let output = program(folder.path(), &arguments).env("API_KEY", KEY).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(stderr(&output).contains("2 of 3 answers are in the folder: asking 1 question"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("2 of 3 answers are in the folder: 1 question left"), "{}", stderr(&output));
     assert_eq!(server.requests().len(), 4);
     let text = std::fs::read_to_string(folder.path().join("out/evals/step-000000-rows-api.jsonl")).unwrap();
     let found: Vec<EvalRecord> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -147,13 +147,13 @@ fn a_finished_eval_is_topped_up_with_what_an_endpoint_did_not_answer() {
     assert_eq!((code, said.contains("with other settings (seed): choose a new folder")), (Some(1), true), "{said}");
     let (code, said, second) = run(&[]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("api: 3 of 4 answers are in the folder: asking 1 question"), "{said}");
+    assert!(said.contains("api: 3 of 4 answers are in the folder: 1 question left"), "{said}");
     assert_eq!(server.requests().len(), 5 + 2, "b, and the second turn of d");
     let (same_base, n, errors) = counts(&second);
     // What was sampled here is not sampled again, or its speed would differ.
     assert_eq!((same_base, n, errors), (base, json!(4), Value::Null), "{second}");
     let (code, said, _) = run(&[]);
-    assert_eq!((code, said.contains("in which nothing is left to ask")), (Some(1), true), "{said}");
+    assert_eq!((code, said.contains("in which no answer is missing")), (Some(1), true), "{said}");
     assert_eq!(server.requests().len(), 7);
 }
 

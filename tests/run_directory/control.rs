@@ -385,7 +385,7 @@ fn the_runs_command_asks() {
     check(&["runs", "set", run.id(), "temperature=0.5", "max_steps=7"], (0, "sets max_steps = 7, temperature = 0.5"));
     check(
         &["runs", "set", run.id(), "temperature=50"],
-        (2, "temperature = 50 does not fit; it must be a number from 0.01 to 10"),
+        (2, "temperature = 50 is invalid; it must be a number from 0.01 to 10"),
     );
     check(&["runs", "annotate", run.id(), " "], (2, "the note is empty"));
     check(&["runs", "annotate", run.id(), "fine"], (0, "noted"));

@@ -292,7 +292,7 @@ fn a_scorer_that_fails_on_all_completions_is_said_to() {
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     assert!(
-        said.contains("the scorer failed on all 1 completion: the checker ended with exit code 5; mend it"),
+        said.contains("the scorer failed on all 1 completion: the checker ended with exit code 5; fix it"),
         "{said}"
     );
     let toml = "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"sql\"\n";

@@ -21,7 +21,7 @@ fn malformed_documents_are_refused_with_file_and_line() {
             "openapi.json line 1 column 1: expected value: this looks like YAML, and only JSON is read; convert it",
         ),
         ("[]", "", "openapi.json line 1 column 1 (the whole schema): an OpenAPI document is an object"),
-        ("{}", "", "openapi.json line 1 column 1 (the whole schema): no OpenAPI document: its first key is"),
+        ("{}", "", "openapi.json line 1 column 1 (the whole schema): not an OpenAPI document: its first key must be"),
         (
             r#"{"swagger": "2.0"}"#,
             "",
@@ -58,7 +58,7 @@ fn malformed_documents_are_refused_with_file_and_line() {
         (
             &one(r#"{"parameters": [{"name": "id", "in": "path", "style": "matrix", "schema": {}}]}"#),
             "",
-            "openapi.json line 3 column 55 (/paths/~1a~1{id}/get/parameters/0/style): `style` is read as simple, not matrix",
+            "openapi.json line 3 column 55 (/paths/~1a~1{id}/get/parameters/0/style): `style` supports simple, not matrix",
         ),
         (
             &one(&format!(r##"{{"parameters": [{id}, {{"$ref": "#/components/parameters/X"}}]}}"##)),

@@ -198,7 +198,7 @@ fn responses_are_judged_by_status() {
     let other = row_of(r#","operation":"DELETE /invoices/{id}""#);
     assert_eq!(shown(&scorer.score(r#"{"status":204}"#, Some(&other))), "valid");
     let unknown = scorer.score(r#"{"status":204}"#, Some(&row_of(r#","operation":"x""#)));
-    assert!(unknown.is_error() && shown(&unknown).contains("`operation` of the row, \"x\", is none of the document"));
+    assert!(unknown.is_error() && shown(&unknown).contains("`operation` of the row, \"x\", is not in the document"));
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn messages_are_compared_with_the_expected_ones() {
     }
     let broken = request.score(list, Some(&row_of(r#","expected":{"method":"GET"}"#)));
     assert!(
-        broken.is_error() && shown(&broken).contains("the row's `expected` is no request: a request without `path`")
+        broken.is_error() && shown(&broken).contains("the row's `expected` is not a request: a request without `path`")
     );
 }
 

@@ -82,7 +82,7 @@ fn malformed_definitions_name_line_value_and_remedy() {
     check("kind = \"regex\"", ": missing `score.pattern`; add for example `pattern = '^\\d{4}-\\d{2}$'`");
     check(
         "kind = \"regex\"\npattern = '(a'",
-        " line 4 column 11: `score.pattern` is no regular expression: unclosed group, in \"(a\"",
+        " line 4 column 11: `score.pattern` is not a valid regular expression: unclosed group, in \"(a\"",
     );
     check(
         "kind = \"regex\"\npattern = 1",

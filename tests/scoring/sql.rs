@@ -28,7 +28,7 @@ fn each_fault_of_a_query_has_its_name_and_place() {
         ("SELECT 'a", "unparsable [truncated]; 1:8 Unterminated string literal"),
         ("SELECT name FRM city x y", "unparsable [syntax]; 1:17 Expected: end of statement, found: city"),
         ("The query is SELECT 1", "unparsable [prose]; 1:1 Expected: an SQL statement, found: The"),
-        ("SELECT 1; SELECT 2", "unparsable [prose]; 1:1 2 statements; one query is asked for"),
+        ("SELECT 1; SELECT 2", "unparsable [prose]; 1:1 2 statements; write one query"),
         ("<think>SELECT 1", "unparsable [think leak]; 1:1 unclosed think block"),
         ("SELECT nme\nFROM city", "invalid [unknown column]; 1:8 no such column: nme"),
         ("SELECT *\n FROM cty", "invalid [unknown table]; 2:7 no such table: cty"),
@@ -111,7 +111,7 @@ fn queries_that_sqlite_takes_are_queries() {
         ("SELECT\n  TOP 1 x FROM t", "unparsable [syntax]; 2:7 near \"1\": syntax error"),
         ("SELECT x IS NOT '' FROM", "unparsable [truncated]; 1:24 incomplete input"),
         ("SELECT x IS NOT '' FORM t", "unparsable [syntax]; 1:25 near \"t\": syntax error"),
-        ("SELECT x IS NOT '' FROM t; SELECT 2", "unparsable [prose]; 1:1 several statements; one query is asked for"),
+        ("SELECT x IS NOT '' FROM t; SELECT 2", "unparsable [prose]; 1:1 several statements; write one query"),
     ] {
         assert_eq!(shown(&scorer.score(query, None)), found, "{query}");
     }

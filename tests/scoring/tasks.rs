@@ -100,7 +100,7 @@ fn complaints_about_task_toml() {
     );
     check(
         &part("name = \"a\"\npattern = '('\nweight = 1\n"),
-        "line 6 column 11: `reward.pattern` is no regular expression: unclosed group, in \"(\"",
+        "line 6 column 11: `reward.pattern` is not a valid regular expression: unclosed group, in \"(\"",
     );
     check(
         &part("name = \"a\"\ntiers = 1\n"),

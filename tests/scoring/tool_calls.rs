@@ -40,7 +40,7 @@ fn each_fault_of_a_call_has_its_name_and_place() {
         ),
         (
             "clock()",
-            "unparsable [syntax]; 1:1 a call in Python's syntax, a form that is not read; a call is {\"name\": …, \"arguments\": {…}}",
+            "unparsable [syntax]; 1:1 a call in Python's syntax, a format that is not supported; a call is {\"name\": …, \"arguments\": {…}}",
         ),
         // The tools do not take it.
         (
@@ -251,7 +251,7 @@ fn a_row_brings_its_own_tools() {
 fn malformed_tools_are_refused_with_file_and_line() {
     for (tools, complaint) in [
         ("{", "tools.json line 1 column 1: EOF while parsing an object"),
-        ("[\n {\"name\": \"f\"}, {\"name\": \"f\"}]", "tools.json line 2 column 26 (/1/name): \"f\" stands twice"),
+        ("[\n {\"name\": \"f\"}, {\"name\": \"f\"}]", "tools.json line 2 column 26 (/1/name): \"f\" occurs twice"),
         ("[\n {\"parameters\": {}}]", "tools.json line 2 column 2 (/0): a function needs a `name`"),
         (
             "[\n {\"name\": \"f\", \"parameters\": {\"required\": 1}}]",

@@ -78,6 +78,6 @@ fn a_guard_prompt_without_reference_is_named_before_a_run() {
     for command in [["task", "check"].as_slice(), &["train"]] {
         let refused = call(folder.path(), &[command, &[task.to_str().unwrap()]].concat());
         let text = stderr(&refused) + &String::from_utf8_lossy(&refused.stdout);
-        assert!(!refused.status.success() && text.contains("guard.jsonl line 8: `completion` is no text"), "{text}");
+        assert!(!refused.status.success() && text.contains("guard.jsonl line 8: `completion` is not a text"), "{text}");
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     task: String,
     /// File of prompts: .csv (`,`, `;`, tab or `|`), .json (a list of objects), .jsonl or .parquet
     file: PathBuf,
-    /// Set that takes the rows: train, eval or test
+    /// Set to add the rows to: train, eval or test
     #[arg(long, value_name = "SET", default_value = "train", conflicts_with = "split")]
     set: String,
     /// Distribute the rows: percentages of train, eval and test, such as 80/10/10; rows of the same prompt stay together
@@ -50,7 +50,7 @@ pub(in crate::cli) struct MappingArguments {
     /// with dots: `expected=reward_model.ground_truth`
     #[arg(long = "map", value_name = "PART=COLUMN")]
     map: Vec<String>,
-    /// Read the first N records alone
+    /// Read only the first N records
     #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     pub(in crate::cli) limit: usize,
     /// Leave out records that are not valid rows instead of failing
@@ -136,7 +136,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     }
     println!("mapping: {}", visible(&mapping.join("  ")));
     for (path, _, rows) in &texts {
-        let how = if arguments.replace { "in place of its own" } else { "added" };
+        let how = if arguments.replace { "replacing its own" } else { "added" };
         println!("{}: {} {how}", path.display(), counted(*rows, "row"));
     }
     problems.iter().for_each(|problem| println!("problem: {}", visible(problem)));
@@ -147,7 +147,7 @@ fn path_of(task: &Task, set: PromptSet) -> Result<PathBuf, Failure> {
     let name = set.name();
     let file = task.set_file(set).ok_or_else(|| {
         Failure::usage(format!(
-            "{} names no `{name}` prompts; add `{name} = \"{name}.jsonl\"` under [prompts]",
+            "{} has no `{name}` prompts; add `{name} = \"{name}.jsonl\"` under [prompts]",
             task.label(TASK_FILE)
         ))
     })?;

@@ -23,7 +23,7 @@ pub(super) enum Command {
         #[command(flatten)]
         target: RunArguments,
     },
-    /// Resume a paused run, or start a new worker for an interrupted one; one that was submitted to Slurm is submitted again
+    /// Resume a paused run, or start a new worker for an interrupted one; a Slurm run is submitted again
     Resume {
         #[command(flatten)]
         target: RunArguments,

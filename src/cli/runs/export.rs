@@ -31,7 +31,7 @@ pub(super) struct Arguments {
     /// changed since the previous run of the task, alerts; secrets are masked
     #[arg(long, group = "form", conflicts_with_all = ["html", "out", "tensorboard"])]
     markdown: bool,
-    /// Write one self-contained HTML file; secrets are masked; `-`: standard output; of several runs: a folder, one file
+    /// Write one self-contained HTML file; secrets are masked; `-`: standard output; for several runs: a folder, one file
     /// per run
     #[arg(long, group = "form", value_name = "FILE")]
     html: Option<PathBuf>,

@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// Folder to create
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Price of an hour of one GPU, for the cost in the model card [default: gpu_price_per_hour of
+    /// Price of one GPU per hour, for the cost in the model card [default: gpu_price_per_hour of
     /// ~/.config/grpo-tui/config.toml]
     #[arg(long, value_name = "PRICE", value_parser = price)]
     gpu_price_per_hour: Option<f64>,

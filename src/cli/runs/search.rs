@@ -13,7 +13,7 @@ use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Text to find, literally; without regard to case unless it has an upper-case letter
+    /// Text to find, literally; case-insensitive unless it has an upper-case letter
     text: String,
     /// Runs to search: each a path, name, id, or unique id prefix [default: all]
     #[arg(value_name = "RUN")]

@@ -181,7 +181,7 @@ impl Client<'_> {
         while begun.elapsed() < SAMPLE_TIMEOUT {
             match folder.connect().and_then(|socket| post(socket, body)) {
                 Ok((200, answer)) => {
-                    return completions(&answer).ok_or_else(|| failed("its answer broke off".to_owned()));
+                    return completions(&answer).ok_or_else(|| failed("its answer was truncated".to_owned()));
                 }
                 // It takes no more requests, and ends; so does one that holds the lock and does not listen.
                 Ok((503, _)) => {}

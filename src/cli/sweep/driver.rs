@@ -105,7 +105,7 @@ impl<'a> Driver<'a> {
             if let Some(hours) = self.sweep.max_hours.filter(|hours| self.seconds() >= 3600.0 * hours) {
                 self.stop_runs(&phases)?;
                 let name = &self.sweep.name;
-                eprintln!("{hours} hours are over; go on with: grpo-tui sweep --resume {name} --max-hours HOURS");
+                eprintln!("{hours} hours are over; continue with: grpo-tui sweep --resume {name} --max-hours HOURS");
                 return Ok(exit_code(false, false));
             }
             match next(&self.sweep, &phases, &self.left, self.capacity()) {
@@ -124,7 +124,7 @@ impl<'a> Driver<'a> {
         if phases.contains(&RunPhase::Planned) && self.is_at_most_runs() {
             let (name, most) = (&self.sweep.name, self.sweep.max_runs.unwrap_or_default());
             let started = counted(most, "run");
-            eprintln!("{started} started, as limited; go on with: grpo-tui sweep --resume {name} --max-runs N");
+            eprintln!("{started} started (--max-runs); continue with: grpo-tui sweep --resume {name} --max-runs N");
         }
         let unfinished = phases.iter().any(|phase| matches!(phase, RunPhase::Failed(_) | RunPhase::Interrupted(_)));
         Ok(exit_code(false, unfinished))
@@ -330,7 +330,7 @@ impl<'a> Driver<'a> {
         self.handled.clear();
         let labels: Vec<&str> = kept.iter().map(|place| self.sweep.settings[*place].label.as_str()).collect();
         let (all, labels) = (standing.len(), labels.join(", "));
-        eprint_line(&format!("step {step}: {} of {all} settings go on: {labels}", kept.len()));
+        eprint_line(&format!("step {step}: {} of {all} settings continue: {labels}", kept.len()));
         self.save()?;
         Ok(true)
     }

@@ -185,7 +185,7 @@ fn tools_as_text(task: &Task, model: Option<&str>) -> Result<Option<String>, Fai
     let takes_tools = Tokenizer::load(&find_model(model)?)?.takes_tools();
     let message = || {
         format!(
-            "the chat template of {model} has no tools: they become text of the system message, calls and results text of their turns"
+            "the chat template of {model} does not support tools: they go into the system message, calls and results into the text of their turns"
         )
     };
     Ok((!takes_tools).then(message))

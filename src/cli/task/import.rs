@@ -27,7 +27,7 @@ const MAX_LISTED: usize = 20;
 pub(super) struct Arguments {
     /// What the data is: `bfcl`, the Berkeley Function Calling Leaderboard (single turn)
     benchmark: Benchmark,
-    /// Folder of the data, or that pip installed `bfcl-eval` into
+    /// Folder of the data, or the folder that pip installed `bfcl-eval` into
     data: PathBuf,
     /// The task's name, and the name of its folder
     #[arg(long, default_value = "bfcl")]
@@ -35,10 +35,10 @@ pub(super) struct Arguments {
     /// Folder of the task [default: tasks/NAME of the workspace, else of the current folder]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Categories of the data, with commas between
+    /// Categories of the data, separated by commas
     #[arg(long, value_name = "A,B", value_delimiter = ',', default_values = CATEGORIES)]
     categories: Vec<String>,
-    /// Percentages of train, eval and test; rows of the same prompt come into the same set
+    /// Percentages of train, eval and test; rows of the same prompt go into the same set
     #[arg(long, value_name = "A/B/C", default_value = "80/10/10", value_parser = parse_split)]
     split: [usize; 3],
     /// Leave out rows whose messages and tools together are longer, in characters of JSON

@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     /// JSON Schema of the answers
     #[arg(long, value_name = "FILE")]
     schema: Option<PathBuf>,
-    /// Examples of answers, from which a schema is inferred: a list in .json, or one answer a line in .jsonl
+    /// Examples of answers, from which a schema is inferred: a list in .json, or one answer per line in .jsonl
     #[arg(long, value_name = "FILE", conflicts_with = "schema")]
     examples: Option<PathBuf>,
     /// Prompts: .csv, .json, .jsonl or .parquet; without schema and examples, the schema is inferred from the expected answers
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     data: Option<PathBuf>,
     #[command(flatten)]
     mapping: MappingArguments,
-    /// Percentages of train, eval and test; rows of the same prompt come into the same set
+    /// Percentages of train, eval and test; rows of the same prompt go into the same set
     #[arg(long, value_name = "A/B/C", default_value = "80/10/10", value_parser = parse_split)]
     split: [usize; 3],
     /// System message [default: the fields of the schema in words]

@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     if !arguments.yes {
-        println!("It runs with your rights. Trust it, as it is now? [y/N]");
+        println!("It runs with your permissions. Trust it, as it is now? [y/N]");
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {

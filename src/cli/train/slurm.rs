@@ -19,7 +19,7 @@ pub(super) struct SlurmArguments {
     /// With --slurm: nodes
     #[arg(long, value_name = "N", requires = "slurm", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     nodes: u16,
-    /// With --slurm: GPUs on each node, a rank on each [default: the ranks divided by the nodes]
+    /// With --slurm: GPUs per node, one rank each [default: the ranks divided by the nodes]
     #[arg(long, value_name = "M", requires = "slurm", conflicts_with = "cpu", value_parser = clap::value_parser!(u16).range(1..=64))]
     gpus_per_node: Option<u16>,
     /// With --slurm: time limit of the job, such as 12:00:00 [default: the partition's]
@@ -52,7 +52,7 @@ pub(super) fn check_devices(run: &RunDirectory, devices: &[Device]) -> Result<()
     let job = SlurmJob::read(run.path()).filter(|job| job.job.is_none_or(|job| own == Some(job)));
     match job {
         Some(job) if own.is_some() && job.request.gpus_per_node > 0 && devices.contains(&Device::Cpu) => {
-            let why = Engine::why_no_gpu().unwrap_or_else(|| "CUDA shows this process none".to_owned());
+            let why = Engine::why_no_gpu().unwrap_or_else(|| "none is visible to CUDA".to_owned());
             Err(Failure::failed(format!("no GPU of the Slurm job can be used: {why}")))
         }
         _ => Ok(()),
@@ -65,9 +65,7 @@ pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> 
     if let Some(gpus) = cluster.gpus_per_node {
         let ranks = usize::from(gpus) * usize::from(cluster.nodes);
         if let Some(asked) = arguments.ranks.filter(|asked| usize::from(*asked) != ranks) {
-            return Err(Failure::usage(format!(
-                "{ranks} GPUs, a rank on each, but --ranks {asked}: leave one of them out"
-            )));
+            return Err(Failure::usage(format!("{ranks} GPUs, one rank each, but --ranks {asked}: omit one of them")));
         }
         arguments.ranks = Some(u16::try_from(ranks)?);
     }

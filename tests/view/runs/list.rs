@@ -321,7 +321,7 @@ fn a_run_that_waits_for_slurm_says_why() {
     );
     stage.keys("enter");
     assert_eq!(stage.model.shared.screen, Screen::Live);
-    for part in ["is waiting", "2 nodes x 4 GPUs: Resources (not enough is free)", "stop it"] {
+    for part in ["is waiting", "2 nodes x 4 GPUs: Resources (not enough nodes are free)", "stop it"] {
         assert!(stage.shows(part), "{part}:\n{}", stage.screen());
     }
 }

@@ -127,7 +127,7 @@ pub static KEYS: &[Key] = &[
         Kind::Flag,
         "true",
         "",
-        "Stop when nothing is left to learn: over 10 steps, 99% of the groups earn the full reward throughout.",
+        "Stop when nothing is left to learn: over 10 steps, all completions of 99% of the groups earn the full reward.",
     )
     .seed("false"),
     key("stop_when", Kind::Condition, "", "", "Stop when the eval set meets a condition such as `valid>=0.99`; empty: never."),
@@ -185,7 +185,7 @@ pub static KEYS: &[Key] = &[
         number(0.0, 100.0),
         "0",
         "nats/token",
-        "Adapts the bonus: it starts at entropy_coef and moves by a tenth of it a step, up while the sampled entropy is below this target, else down, between 0 and ten times entropy_coef; 0: it stays.",
+        "Adapts the bonus: it starts at entropy_coef and moves by a tenth of it per step, up while the sampled entropy is below this target, else down, between 0 and ten times entropy_coef; 0: constant.",
     ),
     key("overlong_masking", Kind::Flag, "false", "", "Exclude truncated completions from the loss.")
         .seed("false")
@@ -311,7 +311,7 @@ pub static KEYS: &[Key] = &[
         whole(1, 1024),
         "1",
         "ranks",
-        "Processes that compute the run together, each with a copy of the model, on a GPU of its own; on the CPU they share its threads.",
+        "Processes that compute the run together, each with a copy of the model, on its own GPU; on the CPU they share its threads.",
     ),
     // The data.
     key(

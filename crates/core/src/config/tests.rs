@@ -262,9 +262,9 @@ fn reference_lists_every_key() {
 #[test]
 fn documentation_agrees_with_the_table() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
-    let introduction = "# Configuration\n\nWritten from the table in `crates/core/src/config/keys.rs`; a test holds the two together. A value comes from the last of these layers that names the key: the\n\
+    let introduction = "# Configuration\n\nThis page is generated from the table in `crates/core/src/config/keys.rs`; a test compares the two. A value comes from the last of these layers that sets the key: the\n\
         table's default, `--preset`, the task's `[train]` (and its `[train.model.NAME]` for that `base_model`), the file of `--config`, `--set key=value`.\n\
-        A default that follows from another key stands above a preset's value and gives way to any other. `grpo-tui train TASK --plan` shows what differs from the defaults, and why.\n\n";
+        A default that is derived from another key overrides a preset's value, and every later layer overrides it. `grpo-tui train TASK --plan` shows the differences from the defaults, and their source.\n\n";
     let expected = format!("{introduction}{}", reference::markdown());
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(path, &expected).unwrap();

@@ -48,7 +48,7 @@ impl Builder {
         for set in &sets {
             let path = task.path(&set.file)?;
             if taken.contains(&path) {
-                let problem = format!("{:?} is named twice; a set that is built needs a file of its own", set.file);
+                let problem = format!("{:?} is named twice; each generated set needs its own file", set.file);
                 return Err(DatasetError::Generator { label: task.label(TASK_FILE), problem });
             }
             taken.push(path);

@@ -18,13 +18,13 @@ pub enum DatasetError {
     )]
     Empty { label: String },
     /// The task names no file for this set.
-    #[error("task.toml names no `{set}` prompts; add `{set} = \"{set}.jsonl\"` under [prompts]")]
+    #[error("task.toml has no `{set}` prompts; add `{set} = \"{set}.jsonl\"` under [prompts]")]
     NoSuchSet {
         /// The key under `[prompts]`.
         set: &'static str,
     },
     #[error(
-        "task.toml names no generator; add `generator = \"generator.toml\"` under [prompts], or write the prompt files by hand"
+        "task.toml has no generator; add `generator = \"generator.toml\"` under [prompts], or write the prompt files by hand"
     )]
     NoGenerator,
     #[error("{label}: {problem}")]

@@ -50,7 +50,7 @@ fn row(bytes: &[u8], line: usize) -> Result<GuardRow, String> {
     const FORM: &str = "write {\"messages\": [...], \"completion\": \"...\"}, or {\"text\": \"...\"}";
     let text_of = |fields: &serde_json::Map<String, Value>, key: &str| {
         let text = fields.get(key).and_then(Value::as_str).filter(|text| !text.trim().is_empty());
-        text.map(str::to_owned).ok_or_else(|| format!("`{key}` is no text, or empty; {FORM}"))
+        text.map(str::to_owned).ok_or_else(|| format!("`{key}` is not a text, or is empty; {FORM}"))
     };
     if let Ok(Value::Object(fields)) = serde_json::from_slice(bytes)
         && fields.contains_key("text")
@@ -87,8 +87,8 @@ mod tests {
         let prompt = r#""messages": [{"role": "user", "content": "2 + 2?"}]"#;
         check(&format!("{{\"id\": \"a\", {prompt}, \"completion\": \"4\"}}"), Ok(("a", 1, "4")));
         check(r#"{"text": "The cat sat."}"#, Ok(("guard-7", 0, "The cat sat.")));
-        check(&format!("{{{prompt}}}"), Err("`completion` is no text, or empty; write {"));
-        check(r#"{"text": " "}"#, Err("`text` is no text, or empty"));
+        check(&format!("{{{prompt}}}"), Err("`completion` is not a text, or is empty; write {"));
+        check(r#"{"text": " "}"#, Err("`text` is not a text, or is empty"));
         check(&format!("{{{prompt}, \"completion\": \"4\", \"turns\": [{{{prompt}}}]}}"), Err("one answer"));
         check("[1]", Err("expected an object"));
     }

@@ -299,7 +299,7 @@ fn from_template(sources: &Sources, template: &str) -> Result<NewTask, DatasetEr
             new.rows.push((set, super::load(&task, set)?.len()));
         }
     }
-    new.notes.push("the template's prompts are for trying: replace them by your own".to_owned());
+    new.notes.push("the template's prompts are examples: replace them with your own".to_owned());
     Ok(new)
 }
 

@@ -54,7 +54,7 @@ impl RowTemplate {
                     )
                 })?;
                 if parts.iter().any(|(known, ..)| *known == part) {
-                    return Err(format!("line {}: section `{name}` stands twice", index + 1));
+                    return Err(format!("line {}: section `{name}` occurs twice", index + 1));
                 }
                 parts.push((part, name.to_owned(), Vec::new()));
             } else if let Some((_, _, body)) = parts.last_mut() {
@@ -243,7 +243,7 @@ mod tests {
         wrong("", "no section");
         wrong("hello", "line 1: write a section");
         wrong("=== boss\nx", "line 1: unknown section `boss`");
-        wrong("=== user\nx\n=== user\ny", "line 3: section `user` stands twice");
+        wrong("=== user\nx\n=== user\ny", "line 3: section `user` occurs twice");
         wrong("=== user\n{{ usr }}", "=== user: ");
         wrong("=== user\n{{ user", "=== user: ");
         wrong("=== expected\n{", "not JSON");

@@ -86,7 +86,7 @@ pub(super) struct Client<'e> {
 impl<'e> Client<'e> {
     pub(super) fn new(endpoint: &'e Endpoint) -> Result<Self, EndpointError> {
         let unfit =
-            || EndpointError::Unfit { name: endpoint.name.clone(), problem: "base_url is no address".to_owned() };
+            || EndpointError::Unfit { name: endpoint.name.clone(), problem: "base_url is not a URL".to_owned() };
         let origin = Origin::from_url(&endpoint.base_url).ok_or_else(unfit)?;
         let certificates = endpoint.certificates.as_deref();
         let config = agent_config(&origin, certificates).map_err(|source| EndpointError::Certificates {
@@ -176,7 +176,7 @@ impl<'e> Client<'e> {
                 let place = place.map_or_else(String::new, |place| format!(" to {}", place.host));
                 return Err(FailedAttempt {
                     reason: self.shown(&format!(
-                        "the server redirects{place} ({status}), which is not followed: mend base_url"
+                        "the server redirects{place} ({status}), and redirects are not followed: fix base_url"
                     )),
                     next: RetryPolicy::NeverForAny,
                 });

@@ -126,10 +126,7 @@ impl Endpoint {
         for (key, value) in document.get_ref() {
             let own = key.get_ref().as_ref();
             let DeValue::Table(table) = value.get_ref() else {
-                return Err(at(
-                    key.span().start,
-                    format!("`{own}` stands outside of a table: write `[NAME]` above it"),
-                ));
+                return Err(at(key.span().start, format!("`{own}` is outside of a table: write `[NAME]` above it")));
             };
             let section = Section::new(source, &format!("{own}."), table, &KEYS)?;
             let extra = values.get(own).and_then(|table| table.get("extra_body"));
@@ -155,7 +152,11 @@ impl Endpoint {
             let key = variable(&named).ok_or_else(|| failed("is not set"))?;
             let key = key.into_string().map_err(|_| failed("is no text"))?.trim().to_owned();
             if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(failed(if key.is_empty() { "is empty" } else { "holds what no key has, such as a space" }));
+                return Err(failed(if key.is_empty() {
+                    "is empty"
+                } else {
+                    "contains a character that no key has, such as a space"
+                }));
             }
             endpoint.key = Some(key);
         }

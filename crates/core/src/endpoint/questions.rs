@@ -97,7 +97,7 @@ impl<'a> RequestForm<'a> {
         let Self { endpoint, task, .. } = self;
         let tools = tools_of(task, Some(turn))?;
         if endpoint.api == Api::Completions && tools.is_some() {
-            let problem = "kind = \"completions\" takes no tools: use kind = \"chat\"".to_owned();
+            let problem = "kind = \"completions\" does not support tools: use kind = \"chat\"".to_owned();
             return Err(EndpointError::Unfit { name: endpoint.name.clone(), problem });
         }
         let mut messages = turn.messages.clone();
@@ -154,7 +154,7 @@ fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, En
             let schema = task.schema().ok_or_else(|| EndpointError::Unfit {
                 name: endpoint.name.clone(),
                 problem: format!(
-                    "strict_schema needs a task with a JSON Schema, and {} is of the kind `{}`: remove the key",
+                    "strict_schema needs a task with a JSON Schema, but {} is of the kind `{}`: remove the key",
                     task.name,
                     task.kind()
                 ),

@@ -443,9 +443,11 @@ fn can_learn(report: &SignalReport, settings: &SignalSettings, informative: &str
 fn remedy(class: FailureClass) -> &'static str {
     match class {
         FailureClass::Fence => "say in `system`: no Markdown fence around the answer",
-        FailureClass::Prose => "say in `system` that nothing stands around the answer",
+        FailureClass::Prose => "say in `system` that there is nothing around the answer",
         FailureClass::Truncated => "raise max_completion_tokens, or ask for shorter values",
-        FailureClass::Syntax => "a larger model, or supervised fine-tuning first: this one hardly writes what parses",
+        FailureClass::Syntax => {
+            "a larger model, or supervised fine-tuning first: this one hardly writes anything that parses"
+        }
         FailureClass::ThinkLeak => "set thinking = false in task.toml",
         FailureClass::MissingKey => "name the required keys in `system`",
         FailureClass::WrongType => "name each key's type in `system`",
@@ -466,7 +468,7 @@ fn remedy(class: FailureClass) -> &'static str {
         FailureClass::NoMatch => "say in `system` how the answer is written",
         // Evals only: nothing is trained through an endpoint.
         FailureClass::EndpointError => "try the endpoint again later",
-        FailureClass::ScorerError => "mend the scorer: `grpo-tui score` names each of its errors",
+        FailureClass::ScorerError => "fix the scorer: `grpo-tui score` lists each of its errors",
         FailureClass::Own(_) | FailureClass::Other => {
             "read some of the completions: `grpo-tui score` names each reason"
         }

@@ -202,7 +202,7 @@ impl Versus {
         let missing = evals.iter().filter(|eval| eval.summary.endpoint_errors > 0);
         warnings.extend(missing.map(|eval| {
             let count = counted(eval.summary.endpoint_errors as usize, "answer");
-            format!("{} lacks {count} of {} (endpoint errors), in no rate", eval.name, eval.records.len())
+            format!("{} lacks {count} of {} (endpoint errors), excluded from all rates", eval.name, eval.records.len())
         }));
         let prompts = joined(&evals);
         if prompts.is_empty() {

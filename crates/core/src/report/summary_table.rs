@@ -182,11 +182,11 @@ pub fn tag_rows(evals: &[&EvalSummary]) -> Vec<TagRow> {
         .collect()
 }
 
-/// A warning if answers are valid but not exact: the reward checks form, so values can drift.
+/// A warning if many valid answers have wrong values.
 pub fn value_drift(trained: &EvalSummary) -> String {
     match trained.exact {
         Some(exact) if trained.valid - exact > 0.05 => format!(
-            "note: {} of the completions are valid but only {} exact: the reward checks form only (value drift). Lower learning_rate, raise kl_beta, or give the `fields` part a weight.\n",
+            "note: {} of the completions are valid but only {} exact: many valid completions have wrong values. Give the `fields` or `exact` part more weight, lower learning_rate, or raise kl_beta.\n",
             percent(trained.valid),
             percent(exact)
         ),

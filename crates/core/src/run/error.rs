@@ -14,7 +14,7 @@ pub enum RunError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{} is not a run directory: run.toml is missing; `grpo-tui runs list` shows the runs there are", .path.display())]
+    #[error("{} is not a run directory: run.toml is missing; `grpo-tui runs list` lists the runs", .path.display())]
     NotARun { path: PathBuf },
     /// Written by a newer program.
     #[error("{} has format version {found}, newer than this program's {known}; open it with a newer grpo-tui", .path.display())]
@@ -81,7 +81,7 @@ pub enum RunError {
         /// The expected content.
         expected: &'static str,
     },
-    #[error("no run `{name}` in {searched}; `grpo-tui runs list` shows the runs there are")]
+    #[error("no run `{name}` in {searched}; `grpo-tui runs list` lists the runs")]
     NotFound { name: String, searched: String },
     #[error("`{name}` is ambiguous: {candidates}; write more of the id")]
     Ambiguous { name: String, candidates: String },

@@ -14,7 +14,7 @@ use crate::task::{RewardPart, ScoreRules, Task, TierValues};
 /// The scorer failed more often than `max_scorer_errors` allows.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the scorer failed on {failed} of {all} completions, more than max_scorer_errors allows: {reason}; mend it, try it with `grpo-tui score`, then start again"
+    "the scorer failed on {failed} of {all} completions, more than max_scorer_errors allows: {reason}; fix it, try it with `grpo-tui score`, then start again"
 )]
 pub struct ScorerErrors {
     pub failed: usize,

@@ -81,7 +81,7 @@ impl Study {
                     [2, 4, 8, 16].into_iter().filter(|size| all.is_multiple_of(*size) && all >= *size).collect();
                 if sizes.len() < 2 {
                     return Err(StudyError::Unfit(format!(
-                        "group-size divides completions_per_prompt x prompt_groups_per_step = {all} completions a step into groups of 2, 4, 8 and 16: give a multiple of 4"
+                        "group-size divides completions_per_prompt x prompt_groups_per_step = {all} completions per step into groups of 2, 4, 8 and 16: give a multiple of 4"
                     )));
                 }
                 let setting = |size: usize| {

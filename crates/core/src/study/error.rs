@@ -19,7 +19,7 @@ pub enum StudyError {
     TooMany { runs: usize, most: usize },
     #[error("{0}")]
     Unfit(String),
-    #[error("`{name}` is no name of a sweep: a letter or digit, then also - _ . (at most {most} characters)")]
+    #[error("`{name}` is not a valid sweep name: a letter or digit, then also - _ . (at most {most} characters)")]
     Name { name: String, most: usize },
     #[error("there is a sweep `{name}` in {}: resume it with --resume {name}, or choose another --name", .folder.display())]
     Exists { name: String, folder: PathBuf },
@@ -30,7 +30,7 @@ pub enum StudyError {
     #[error("{} has format version {found}, newer than this program's {known}; open it with a newer grpo-tui", .path.display())]
     Newer { path: PathBuf, found: u64, known: u64 },
     #[error(
-        "task {task} has changed since the sweep `{name}` began (digest {then} then, {now} now): its runs would not be alike. Restore the task, or start a new sweep"
+        "task {task} has changed since the sweep `{name}` began (digest {then} then, {now} now): its runs would not be comparable. Restore the task, or start a new sweep"
     )]
     TaskChanged { task: String, name: String, then: String, now: String },
     #[error(transparent)]

@@ -331,7 +331,7 @@ pub(super) mod tests {
         let made = SweepFolder::create(folder.path(), &sweep, &variants).unwrap();
         assert_eq!(std::fs::read(made.variant("binary").join("task.toml")).unwrap(), b"x");
         assert_eq!(SweepFolder::find(&run_folders, "lr").unwrap(), (made.clone(), sweep.clone()));
-        assert!(run_folders.list().is_empty(), "it is no run");
+        assert!(run_folders.list().is_empty(), "it is not a run");
         let error = |found: Result<_, StudyError>| found.map(|_: (SweepFolder, Sweep)| ()).unwrap_err().to_string();
         assert!(SweepFolder::create(folder.path(), &sweep, &[]).unwrap_err().to_string().contains("--resume lr"));
         assert!(error(SweepFolder::find(&run_folders, "other")).contains("there are lr"));

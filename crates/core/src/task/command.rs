@@ -65,7 +65,7 @@ pub struct CodeRules {
     pub file: String,
     /// The program and its arguments that refuse what does not parse; empty for none.
     pub parse: Vec<String>,
-    /// Whether the code may stand in a Markdown fence.
+    /// Whether the code may be in a Markdown fence.
     pub takes_fence: bool,
 }
 

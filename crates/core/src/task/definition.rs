@@ -227,7 +227,11 @@ fn read_pattern(score: &Section<'_>, home: &Home) -> Read<Definition> {
         let text = error.to_string();
         let message = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
         let offset = score.get("pattern").map_or(0, |(_, offset)| offset);
-        return Err(score.error("pattern", offset, format!("is no regular expression: {message}, in {pattern:?}")));
+        return Err(score.error(
+            "pattern",
+            offset,
+            format!("is not a valid regular expression: {message}, in {pattern:?}"),
+        ));
     }
     Ok(Definition::Regex { pattern })
 }

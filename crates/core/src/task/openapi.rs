@@ -210,7 +210,7 @@ fn check_version(document: &Value) -> Result<(), OpenApiError> {
             return Err(OpenApiError::new("/swagger", message));
         }
         (None, None) => {
-            let message = "no OpenAPI document: its first key is \"openapi\", such as \"openapi\": \"3.1.0\"";
+            let message = "not an OpenAPI document: its first key must be \"openapi\", such as \"openapi\": \"3.1.0\"";
             return Err(OpenApiError::new("", message));
         }
     }
@@ -235,7 +235,7 @@ pub fn resolved<'a>(
         let Some(reference) = value.get("$ref").and_then(Value::as_str) else { return Ok((pointer, value)) };
         (pointer, value) = target(document, &format!("{pointer}/$ref"), reference)?;
     }
-    Err(OpenApiError::new(pointer, "references lead in a circle"))
+    Err(OpenApiError::new(pointer, "references form a cycle"))
 }
 
 /// The value that a reference names, and its JSON pointer. `pointer`: where the reference is.

@@ -58,7 +58,7 @@ pub fn functions(tools: &Value) -> Result<Vec<Function<'_>>, ToolsError> {
             None => return Err(fault(function.pointer(), format!("a function needs a `name`; {FORM}"))),
         };
         if !names.insert(function.name) {
-            let message = format!("{} stands twice: give each function its own name", shown(&object["name"]));
+            let message = format!("{} occurs twice: give each function its own name", shown(&object["name"]));
             return Err(fault(format!("{}/name", function.pointer()), message));
         }
         function.parameters = object.get("parameters").filter(|parameters| !parameters.is_null());

@@ -137,7 +137,7 @@ pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) ->
     });
     let outcome = joined.map_err(|error| refuse(format!("no thread to render it on: {error}")))?;
     outcome.flatten().unwrap_or_else(|cause| {
-        let message = panic_message(cause.as_ref()).unwrap_or("it does not say why");
+        let message = panic_message(cause.as_ref()).unwrap_or("no message");
         Err(refuse(format!("the template engine failed: {message}")))
     })
 }

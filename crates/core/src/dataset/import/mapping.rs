@@ -381,7 +381,7 @@ fn turns(value: &Value) -> Result<Vec<Message>, String> {
     let read = |value: &Value| {
         turn(value).ok_or_else(|| {
             format!(
-                "prompt: `{}` is no turn; write {{\"role\": \"user\", \"content\": \"…\"}}",
+                "prompt: `{}` is not a turn; write {{\"role\": \"user\", \"content\": \"…\"}}",
                 clip(&value.to_string())
             )
         })

@@ -91,7 +91,7 @@ pub fn parse_split(text: &str) -> Result<[usize; 3], String> {
 /// Rows of a set, as they are written.
 pub type SetRows = (PromptSet, Vec<Map<String, Value>>);
 
-/// Distributes rows over train, eval and test; rows of the same prompt come into the same set. Which rows go where
+/// Distributes rows over train, eval and test; rows of the same prompt go into the same set. Which rows go where
 /// depends on their text alone; each set is in the order of the rows.
 pub fn split(rows: Vec<Map<String, Value>>, shares: [usize; 3]) -> [SetRows; 3] {
     let hash = |row: &Map<String, Value>| {
@@ -142,7 +142,7 @@ pub fn with_rows(label: &str, text: &str, rows: &[Map<String, Value>]) -> Result
     });
     if let Some((id, line)) = taken {
         let problem = format!(
-            "id `{}` of the imported rows is already there; import each record once, or replace all rows with `dataset import --replace`",
+            "id `{}` of the imported rows already exists; import each record once, or replace all rows with `dataset import --replace`",
             records::clip(id)
         );
         return Err(DatasetError::Line { label: label.to_owned(), line, problem });

@@ -68,7 +68,7 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
         Ok(Err(error)) => error.to_string(),
         Err(cause) => panic_message(&*cause).unwrap_or("the reader failed").to_owned(),
     };
-    Err(format!("not Parquet, or damaged ({}); write the file anew, or as .jsonl", shortened(&problem, 80)))
+    Err(format!("not Parquet, or damaged ({}); write the file again, or as .jsonl", shortened(&problem, 80)))
 }
 
 /// A row or a struct, whose fields have these types.
@@ -160,7 +160,7 @@ fn nanoseconds(kind: &Type) -> Option<bool> {
     }
 }
 
-const NO_TIME: &str = "a time that no calendar has; write it as text";
+const NO_TIME: &str = "a time outside of the calendar; write it as text";
 
 fn instant(time: Result<Timestamp, jiff::Error>, is_utc: bool) -> Result<Value, String> {
     let time = time.map_err(|_| NO_TIME)?;

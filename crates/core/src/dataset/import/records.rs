@@ -105,7 +105,7 @@ pub(super) fn records(
                 )
             }
         };
-        let problem = format!("{limit}; import a part of it with --limit N, or without columns that no row needs");
+        let problem = format!("{limit}; import a part of it with --limit N, or without unneeded columns");
         Err(DatasetError::Import { label: label.clone(), problem })
     }))
 }
@@ -193,7 +193,7 @@ impl JsonList {
             let mark = self.text.len() - self.text.trim_start_matches('\u{feff}').len();
             self.advance(mark);
             if !self.rest().starts_with('[') {
-                let problem = "not a list; write [{…}, {…}], or one object a line in a .jsonl file".to_owned();
+                let problem = "not a list; write [{…}, {…}], or one object per line in a .jsonl file".to_owned();
                 return Err((self.line, problem));
             }
         }
@@ -201,7 +201,7 @@ impl JsonList {
             Some(']') => return self.end(),
             Some('[') if !self.is_begun => self.advance(self.at + 1),
             Some(',') => self.advance(self.at + 1),
-            _ => return Err((self.line, "neither `,` nor `]` after the record".to_owned())),
+            _ => return Err((self.line, "expected `,` or `]` after the record".to_owned())),
         }
         if !std::mem::replace(&mut self.is_begun, true) && self.rest().starts_with(']') {
             return self.end();

@@ -215,7 +215,7 @@ fn continue_at(
             Err(error) => return Err(broken(words(&error))),
         };
         if partial.length + count as u64 > file.size_bytes {
-            let problem = format!("the server sends more than the {} bytes of the model's list", file.size_bytes);
+            let problem = format!("the server sends more than the {} bytes in the model's list", file.size_bytes);
             return Err(AttemptError::ForGood(PullError::Listing { name: file.name.clone(), problem }));
         }
         partial.append(&buffer[..count]).map_err(AttemptError::ForGood)?;

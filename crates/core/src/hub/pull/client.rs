@@ -67,7 +67,7 @@ impl Client {
         let has_token = self.token.is_some();
         let remedy = match status {
             401 | 403 if has_token => {
-                "the token in HF_TOKEN may not read this model: accept its licence on its page, or take another token"
+                "the token in HF_TOKEN may not read this model: accept its licence on its page, or use another token"
             }
             401 | 403 => {
                 "the model is private, gated or does not exist: check the name, accept its licence on its page, and set HF_TOKEN"

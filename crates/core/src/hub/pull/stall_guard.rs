@@ -29,7 +29,7 @@ impl<R: Read> Read for StallGuard<R> {
             let rate = self.arrived as f64 / passed.as_secs_f64();
             if count > 0 && rate < self.lowest_rate as f64 {
                 return Err(Error::other(format!(
-                    "the server sends {rate:.0} bytes a second, fewer than {}",
+                    "the server sends {rate:.0} bytes per second, fewer than {}",
                     self.lowest_rate
                 )));
             }

@@ -109,7 +109,7 @@ fn verdicts() {
         &[
             "equal rewards below the maximum",
             "most common failure: prose (100%",
-            "nothing stands around the answer",
+            "there is nothing around the answer",
             "larger model",
         ],
     );

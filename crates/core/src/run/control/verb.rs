@@ -271,7 +271,7 @@ fn settable(name: &str) -> Result<&'static Key, String> {
 }
 
 fn out_of_range(name: &str, found: &str, expected: &str) -> String {
-    format!("set: {name} = {} does not fit; it must be {expected}", found.chars().take(40).collect::<String>())
+    format!("set: {name} = {} is invalid; it must be {expected}", found.chars().take(40).collect::<String>())
 }
 
 fn changes(arguments: &Map<String, Value>) -> Result<BTreeMap<String, Value>, String> {

@@ -109,7 +109,7 @@ fn nothing_open(earlier: &Value) -> Option<String> {
     let targets = earlier["targets"].as_object();
     let is_open = |target: &Value| target["endpoint_errors"].as_u64().is_some_and(|errors| errors > 0);
     let is_any_open = targets.is_some_and(|targets| targets.values().any(is_open));
-    (!is_any_open).then(|| "in which nothing is left to ask".to_owned())
+    (!is_any_open).then(|| "in which no answer is missing".to_owned())
 }
 
 /// What a standalone eval stores of a target besides its records; empty without a result.
@@ -217,6 +217,6 @@ mod tests {
         check("{}\n", &settings(2), "an eval with other settings (seed): choose");
         check("{}{}\n", &settings(1), "an eval with another prompts.jsonl: choose a new folder");
         std::fs::write(path.join(RESULT_FILE), result(0).to_string()).unwrap();
-        check("{}\n", &settings(1), "an eval in which nothing is left to ask: choose a new folder");
+        check("{}\n", &settings(1), "an eval in which no answer is missing: choose a new folder");
     }
 }

@@ -227,7 +227,7 @@ impl SlurmJob {
 /// Explains Slurm's most frequent reasons.
 fn meaning(reason: &str) -> Option<&'static str> {
     Some(match reason {
-        "Resources" => "not enough is free",
+        "Resources" => "not enough nodes are free",
         "Priority" => "other jobs come first",
         "BeginTime" => "queued again; Slurm starts it no earlier than its begin time",
         "JobHeldUser" => "held by its user: scontrol release",
@@ -302,7 +302,7 @@ mod tests {
         };
         let own = "its own words";
         let pending = || job("PENDING", "Resources", None);
-        let waits = "Slurm job 17 in partition gpu, 2 nodes x 4 GPUs: Resources (not enough is free); as of ";
+        let waits = "Slurm job 17 in partition gpu, 2 nodes x 4 GPUs: Resources (not enough nodes are free); as of ";
         check(pending(), None, (Status::Waiting, waits));
         // Queued again, after the worker has stopped; and what was said before it started.
         check(pending(), worker(Status::Interrupted, 4000), (Status::Waiting, waits));

@@ -74,7 +74,7 @@ impl Partition {
     pub fn check(found: &[Self], request: &JobRequest) -> Result<(), String> {
         let names = || found.iter().map(|partition| partition.name.as_str()).collect::<Vec<_>>().join(", ");
         let Some(own) = found.iter().find(|partition| partition.name == request.partition) else {
-            return Err(format!("--slurm: there is no partition `{}`: name one of {}", request.partition, names()));
+            return Err(format!("--slurm: there is no partition `{}`: use one of {}", request.partition, names()));
         };
         let has =
             |what: String, option: &str| Err(format!("{option}: partition {} has {what}: ask for fewer", own.name));
@@ -141,7 +141,7 @@ mod tests {
         };
         check(request("gpu", 5, 8), None);
         check(request("cpu", 3, 0), None);
-        check(request("nope", 1, 1), Some("--slurm: there is no partition `nope`: name one of gpu, cpu"));
+        check(request("nope", 1, 1), Some("--slurm: there is no partition `nope`: use one of gpu, cpu"));
         check(request("gpu", 6, 1), Some("--nodes: partition gpu has 5 nodes: ask for fewer"));
         check(request("gpu", 1, 9), Some("--gpus-per-node: partition gpu has 8 GPUs on a node: ask for fewer"));
         check(request("cpu", 1, 1), Some("partition cpu has no GPUs: name another with --slurm, or add --cpu"));

@@ -34,22 +34,22 @@ impl JobRequest {
         let Self { partition, nodes, gpus_per_node, ranks, time } = self;
         let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_.@+:".contains(letter);
         if partition.is_empty() || partition.starts_with('-') || !partition.chars().all(is_name) {
-            return Err(format!("--slurm: `{partition}` is no partition's name; `sinfo` lists them"));
+            return Err(format!("--slurm: `{partition}` is not a partition name; `sinfo` lists them"));
         }
         if *nodes == 0 || *ranks == 0 || !ranks.is_multiple_of(*nodes) {
             return Err(format!(
-                "{} on {}: each node takes as many; name them with --gpus-per-node, or on CPUs with --ranks",
+                "{} on {}: each node takes the same number; set it with --gpus-per-node, or on CPUs with --ranks",
                 counted(*ranks, "rank"),
                 counted(*nodes, "node")
             ));
         }
         if *gpus_per_node > 0 && gpus_per_node * nodes != *ranks {
             let gpus = counted(gpus_per_node * nodes, "GPU");
-            return Err(format!("{} on {gpus}: a rank computes on a GPU of its own", counted(*ranks, "rank")));
+            return Err(format!("{} on {gpus}: each rank needs its own GPU", counted(*ranks, "rank")));
         }
         match time {
             Some(time) if seconds(time).is_none_or(|seconds| seconds == 0) => {
-                Err(format!("--time: `{time}` is no time of Slurm: write 90 (minutes), 12:00:00 or 2-12:00:00"))
+                Err(format!("--time: `{time}` is not a valid Slurm time: write 90 (minutes), 12:00:00 or 2-12:00:00"))
             }
             _ => Ok(()),
         }
@@ -169,15 +169,15 @@ mod tests {
         };
         check(request(2, 4, 8, None), None);
         check(request(1, 0, 1, Some("2-12")), None);
-        check(request(3, 0, 4, None), Some("4 ranks on 3 nodes: each node takes as many"));
+        check(request(3, 0, 4, None), Some("4 ranks on 3 nodes: each node takes the same number"));
         check(request(0, 1, 1, None), Some("1 rank on 0 nodes"));
         check(request(2, 4, 4, None), Some("4 ranks on 8 GPUs"));
-        check(request(1, 1, 1, Some("soon")), Some("--time: `soon` is no time of Slurm"));
+        check(request(1, 1, 1, Some("soon")), Some("--time: `soon` is not a valid Slurm time"));
         check(request(1, 1, 1, Some("0")), Some("--time: `0`"));
         for partition in ["", "a b", "a\n#SBATCH --uid=0", "$(id)", "-p", "a,b"] {
             check(
                 JobRequest { partition: partition.to_owned(), ..request(1, 1, 1, None) },
-                Some("is no partition's name"),
+                Some("is not a partition name"),
             );
         }
     }

@@ -79,5 +79,8 @@ fn sbatch(run: &RunDirectory, script: &Path) -> Result<u64, RunError> {
     let text = call("sbatch", &mut command)?;
     // Followed by a semicolon and the cluster's name, where there are several.
     let id = text.trim().split(';').next().and_then(|id| id.parse().ok());
-    id.ok_or_else(|| RunError::Slurm { program: "sbatch", message: format!("answered `{}`, no job id", text.trim()) })
+    id.ok_or_else(|| RunError::Slurm {
+        program: "sbatch",
+        message: format!("answered `{}`, which is not a job id", text.trim()),
+    })
 }

@@ -45,6 +45,6 @@ impl Pulled {
 
     /// Describes a run of the folder, as the rest of a sentence.
     pub fn standing(&self) -> String {
-        format!("is a copy from {}, pulled at {}: it is read here and controlled there", self.from, self.time)
+        format!("is a copy from {}, pulled at {}: it is read-only here; control the run there", self.from, self.time)
     }
 }

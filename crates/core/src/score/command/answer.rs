@@ -80,7 +80,7 @@ impl Answer {
     pub(super) fn read(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| {
             let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
-            format!("the scorer wrote a line that is no answer ({error}): {:?}", shorten(&line))
+            format!("the scorer wrote a malformed answer ({error}): {:?}", shorten(&line))
         })
     }
 

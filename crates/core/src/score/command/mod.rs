@@ -178,7 +178,7 @@ fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
                 let score = verdict.reward.map_or_else(String::new, |score| format!(" ({score})"));
                 format!("{}{score}", verdict.tier.name())
             };
-            failed(&format!("the scorer disagrees with itself: {} before, {} now", named(earlier), named(&now)))
+            failed(&format!("the scorer is nondeterministic: {} before, {} now", named(earlier), named(&now)))
         }
         _ => now,
     }
@@ -299,14 +299,14 @@ mod tests {
         check("sys.exit(3)", "scorer_error: the scorer ended with exit code 3");
         check("raise ValueError('why')", "the scorer ended with exit code 1: ValueError: why");
         check("time.sleep(60)", "the scorer gave no answer within 0.5 s");
-        check("print('hello', flush=True); continue", "the scorer wrote a line that is no answer");
-        check("question['id'] = 77", "the scorer answered id 77, which does not wait for an answer");
+        check("print('hello', flush=True); continue", "the scorer wrote a malformed answer");
+        check("question['id'] = 77", "the scorer answered id 77, which is not pending");
         check("print('x' * 100_000, flush=True); time.sleep(60)", "the scorer wrote a line of more than 64 KiB");
         check("os.kill(os.getpid(), 9)", "the scorer was ended by signal 9");
         check("x = bytearray(4 << 30)", "MemoryError");
         let (_folder, always) = python("sys.exit(1)", |_| {});
         let found = judged(&always, &["a", "b", "c", "d", "e"]);
-        assert!(found[4].ends_with("exit code 1 (3 failures without an answer between)"), "{found:?}");
+        assert!(found[4].ends_with("exit code 1 (3 failures without an answer in between)"), "{found:?}");
         let (_folder, absent) = scorer(&["no-such-program"], &[], |_| {});
         assert!(judged(&absent, &["a"])[0].contains("cannot start \"no-such-program\""));
     }
@@ -394,7 +394,7 @@ mod tests {
         assert!(judged(&scorer, &texts).iter().all(|found| found == "valid"));
         let again = judged(&scorer, &texts);
         let doubted =
-            again.iter().filter(|found| found.ends_with("the scorer disagrees with itself: valid before, invalid now"));
+            again.iter().filter(|found| found.ends_with("the scorer is nondeterministic: valid before, invalid now"));
         assert!((1..50).contains(&doubted.count()), "{again:?}");
     }
 

@@ -165,7 +165,7 @@ impl Work<'_> {
         }
         waiting.extend(held.into_iter().skip(1).rev());
         if failures >= MAX_FAILURES {
-            let why = format!("{why} ({failures} failures without an answer between)");
+            let why = format!("{why} ({failures} failures without an answer in between)");
             for place in waiting.drain(..) {
                 verdicts[place] = Some(failed(&why));
             }
@@ -224,8 +224,7 @@ pub(super) fn too_long(rules: &CommandRules) -> String {
 fn read_answer(line: &[u8], held: &mut BTreeMap<u64, usize>, classes: &Classes, work: &Work<'_>) -> Result<(), String> {
     let answer = Answer::read(line)?;
     let id = answer.id;
-    let place =
-        held.remove(&id).ok_or_else(|| format!("the scorer answered id {id}, which does not wait for an answer"))?;
+    let place = held.remove(&id).ok_or_else(|| format!("the scorer answered id {id}, which is not pending"))?;
     work.answer(place, answer.verdict(classes));
     Ok(())
 }

@@ -100,6 +100,6 @@ fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Out
     let answer = answer.unwrap_or_else(|| Err("the scorer gave no answer".to_owned()))?;
     match answer.id {
         1 => Ok(answer.verdict(&Classes::default())),
-        id => Err(format!("the scorer answered id {id}, and was asked 1")),
+        id => Err(format!("the scorer answered id {id}, but the request had id 1")),
     }
 }

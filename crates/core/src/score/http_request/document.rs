@@ -263,10 +263,7 @@ impl Parameter {
             (_, Some(other)) => {
                 let takes =
                     if place == Place::Query { "form, spaceDelimited, pipeDelimited, deepObject" } else { "simple" };
-                return Err(OpenApiError::new(
-                    format!("{at}/style"),
-                    format!("`style` is read as {takes}, not {other}"),
-                ));
+                return Err(OpenApiError::new(format!("{at}/style"), format!("`style` supports {takes}, not {other}")));
             }
         };
         let explode = parameter.get("explode").and_then(Value::as_bool);

@@ -67,7 +67,7 @@ impl HttpRequest {
         let expected_document = expected.map(|_| json::parse(&expected_text, 0)).and_then(Result::ok);
         let expected_message = match expected_document.as_ref().map(|document| read(self.part, &document.root)) {
             Some(Err(why)) => {
-                return failed(format!("the row's `expected` is no {}: {}", self.part.name(), why.message));
+                return failed(format!("the row's `expected` is not a {}: {}", self.part.name(), why.message));
             }
             message => message.and_then(Result::ok),
         };
@@ -94,7 +94,7 @@ impl HttpRequest {
             None => self.operation,
             Some(own) => {
                 let known = own.as_str().and_then(|name| self.api.named(name));
-                Some(known.ok_or_else(|| format!("`operation` of the row, {own}, is none of the document"))?)
+                Some(known.ok_or_else(|| format!("`operation` of the row, {own}, is not in the document"))?)
             }
         };
         if operation.is_none() && self.part == MessagePart::Response {

@@ -203,7 +203,7 @@ pub const KEYWORDS: [Keyword; 63] = [
     keyword("required", (D4, D2020), OBJECTS, PropertyNames, "Properties that must be present."),
     keyword("additionalProperties", (D4, D2020), OBJECTS, Schema,
         "Schema of properties that `properties` and `patternProperties` beside it do not name; false forbids them. \
-         It does not see into `allOf` or `$ref`: see `unevaluatedProperties`."),
+         It does not include those of `allOf` or `$ref`: see `unevaluatedProperties`."),
     keyword("items", (D4, D2020), ARRAYS, SchemaOrList,
         "Schema of every item, or of those after `prefixItems`. Until 2019-09 it may be a list: schemas by \
          position."),

@@ -291,7 +291,7 @@ fn failure(error: &Error) -> Failure {
             };
             (message, None)
         }
-        Error::MultipleStatement => ("several statements; one query is asked for".to_owned(), Some(0)),
+        Error::MultipleStatement => ("several statements; write one query".to_owned(), Some(0)),
         other => (other.to_string(), None),
     };
     // SQLite has one code for all of these.

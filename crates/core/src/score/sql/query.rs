@@ -92,7 +92,7 @@ pub(super) fn parse(dialect: &dyn Dialect, text: &str) -> Result<Parsed, QueryEr
         }
     };
     if statements.len() > 1 {
-        return Err(QueryError::at(format!("{} statements; one query is asked for", statements.len()), 1, 1));
+        return Err(QueryError::at(format!("{} statements; write one query", statements.len()), 1, 1));
     }
     let Some(statement) = statements.pop() else {
         return Err(QueryError::at("no query in the text".to_owned(), 1, 1));

@@ -55,7 +55,7 @@ impl<'t> Answer<'t> {
         };
         let named = |why: Unreadable| match foreign_form(&text[start..]) {
             Some(form) => {
-                let message = format!("{form}, a form that is not read; {FORM}");
+                let message = format!("{form}, a format that is not supported; {FORM}");
                 Unreadable { message, class: FailureClass::Syntax, is_wrapped: true, ..why }
             }
             None => why,

@@ -109,7 +109,7 @@ mod tests {
         cluster.step_nodes(Some(&gpus), 1);
         assert_eq!(cluster.nodes, 1);
         let problem = Cluster { time: "soon".to_owned(), ..cluster }.problem(&Err(String::new()));
-        assert!(problem.is_some_and(|problem| problem.contains("no time of Slurm")));
+        assert!(problem.is_some_and(|problem| problem.contains("not a valid Slurm time")));
         let cpus = Partition { name: "cpu".to_owned(), nodes: 1, cpus_per_node: 2, ..Partition::default() };
         let mut cluster = Cluster::from_partition(&cpus);
         cluster.step_per_node(Some(&cpus), 1);
