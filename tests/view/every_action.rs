@@ -92,7 +92,8 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     };
     stage.act(|_| vec![Command::GoTo(screen)]);
     if let Some(pane) = pane {
-        app::screen(screen).focus(&mut stage.model, pane);
+        let (screen, shared) = stage.model.screen_mut(screen);
+        screen.focus(shared, pane);
     }
     stage.keys(preparation);
     for (_, key) in BEGUN.iter().filter(|(id, _)| *id == action.id) {
@@ -111,7 +112,7 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     let works = !commands.is_empty() || format!("{:?}", stage.model) != before;
     stage.act(|_| commands);
     // Whatever begins a text says so: where it is refused, the keys that follow are no commands.
-    let types = stage.model.screen().is_typing(&stage.model) || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
+    let types = stage.model.screen().is_typing() || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
     let may_type = action.asks || action.id == "launch.open" || action.id.ends_with(".take") || typed_before;
     assert!(!types || may_type, "{} begins a text and is not marked so", action.id);
     works

@@ -34,7 +34,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     let [top, body, bottom] =
         Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
     frame.render_widget(Paragraph::new(header(model, top.width)).style(model.shared.theme.style(Role::Bar)), top);
-    model.screen().draw(model, frame, body);
+    model.screen().draw(&model.shared, frame, body);
     frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.shared.theme.style(Role::Bar)), bottom);
     if let Some(popup) = &model.shared.popup {
         popup.draw(&model.shared.theme, frame, body);
@@ -60,7 +60,7 @@ fn one_line(model: &Model) -> String {
 /// brackets.
 fn tabs(model: &Model, columns: u16) -> Vec<(String, Screen)> {
     let tab = |(index, screen): (usize, Screen), full: bool| {
-        let title = app::screen(screen).title();
+        let title = app::about(screen).title;
         let text = match (screen == model.shared.screen, full) {
             (true, _) => format!("[{} {title}]", index + 1),
             (false, true) => format!(" {} {title} ", index + 1),

@@ -43,7 +43,10 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
                 popup.paste(&text);
                 Vec::new()
             }
-            None => model.screen().on_paste(model, &text),
+            None => {
+                let (screen, shared) = model.current();
+                screen.on_paste(shared, &text)
+            }
         },
         Message::Perform(action) => {
             model.shared.notices.dismiss();
@@ -86,7 +89,11 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
                 None => Vec::new(),
             },
             Command::Changed(change) => {
-                Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).on_change(model, &change)).collect()
+                let told = |screen| {
+                    let (screen, shared) = model.screen_mut(screen);
+                    screen.on_change(shared, &change)
+                };
+                Screen::ALL.into_iter().flat_map(told).collect()
             }
             Command::Work(mut work) => {
                 if let Some(line) = work.command_line.take() {
@@ -107,14 +114,15 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
         };
         left.extend(carry_out(model, more));
     }
-    model.shared.is_typing = model.screen().is_typing(model);
+    model.shared.is_typing = model.screen().is_typing();
     left
 }
 
 fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
     model.shared.screen = screen;
     model.shared.zoomed = false;
-    app::screen(screen).on_show(model)
+    let (screen, shared) = model.screen_mut(screen);
+    screen.on_show(shared)
 }
 
 fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
@@ -122,8 +130,9 @@ fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         Some(action) => perform(model, action),
         None => {
             let chord = Chord::from_event(event);
-            let is_unbound = chord.is_for_action() && !model.screen().is_typing(model);
-            let commands = model.screen().on_key(model, event);
+            let is_unbound = chord.is_for_action() && !model.screen().is_typing();
+            let (screen, shared) = model.current();
+            let commands = screen.on_key(shared, event);
             if is_unbound && commands.is_empty() && model.shared.popup.is_none() {
                 let keys = model.shared.key_of("help");
                 model.shared.warn(format!("{chord} has no action here: {keys} lists the keys"));
@@ -159,7 +168,8 @@ fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command>
     if let Scope::Pane(screen, pane) = action.scope
         && !model.is_here(action)
     {
-        app::screen(screen).focus(model, pane);
+        let (screen, shared) = model.screen_mut(screen);
+        screen.focus(shared, pane);
     }
     commands.extend(perform(model, action));
     commands
@@ -225,7 +235,8 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         return hint_at(model, event.column).map_or_else(Vec::new, |action| perform(model, action));
     }
     if !is_click {
-        return model.screen().mouse(model, event);
+        let (screen, shared) = model.current();
+        return screen.mouse(shared, event);
     }
     let place = (event.column, event.row);
     let is_second = model
@@ -233,12 +244,13 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         .take()
         .is_some_and(|(time, before)| before == place && model.shared.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS);
     // The first click has selected; the list may have moved under the pointer since.
-    if is_second && model.screen().opens(model, place) {
+    if is_second && model.screen().opens(&model.shared, place) {
         let enter = Chord { code: KeyCode::Enter, modifiers: KeyModifiers::NONE };
         return model.action_of(enter).map_or_else(Vec::new, |action| perform(model, action));
     }
     model.clicked = Some((model.shared.now_ms, place));
-    model.screen().mouse(model, event)
+    let (screen, shared) = model.current();
+    screen.mouse(shared, event)
 }
 
 fn take_work(model: &mut Model, result: WorkResult) -> Vec<Command> {

@@ -8,7 +8,7 @@ use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::window::{PopupOutcome, inside, window};
-use crate::message::{Command, ScreenState, Update};
+use crate::message::{Command, Part, Update};
 use crate::style_role::Role;
 use crate::theme::Theme;
 
@@ -30,7 +30,7 @@ pub struct Confirm {
 
 impl Confirm {
     /// A question; `yes` is the verb of the yes, such as `stop the run`.
-    pub fn new<X: ScreenState>(
+    pub fn new<X: Part>(
         title: impl Into<String>,
         text: impl Into<String>,
         yes: impl Into<String>,
@@ -41,7 +41,7 @@ impl Confirm {
 
     /// With an effect of a no.
     #[must_use]
-    pub fn otherwise<X: ScreenState>(
+    pub fn otherwise<X: Part>(
         self,
         otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
     ) -> Self {

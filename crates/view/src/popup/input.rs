@@ -7,7 +7,7 @@ use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 
 use super::window::{PopupOutcome, window};
-use crate::message::{Command, ScreenState, Update};
+use crate::message::{Command, Part, Update};
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::field::Field;
@@ -31,7 +31,7 @@ pub struct Ask {
 
 impl Ask {
     /// Asks for a line of text; the initial `text` is selected, so typing replaces it.
-    pub fn new<X: ScreenState>(
+    pub fn new<X: Part>(
         title: impl Into<String>,
         label: impl Into<String>,
         text: &str,

@@ -12,7 +12,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::window::{PopupOutcome, inside, window};
 use crate::fuzzy;
-use crate::message::{Command, ScreenState, Update};
+use crate::message::{Command, Part, Update};
 use crate::secrets::visible;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -64,7 +64,7 @@ pub struct Pick {
 
 impl Pick {
     /// A list with the cursor on an entry; `then` gets the index of the chosen one.
-    pub fn new<X: ScreenState>(
+    pub fn new<X: Part>(
         title: impl Into<String>,
         entries: Vec<PickEntry>,
         selected: usize,
@@ -80,7 +80,7 @@ impl Pick {
 
     /// Takes a text that is not an entry's label, too.
     #[must_use]
-    pub fn or_typed<X: ScreenState>(
+    pub fn or_typed<X: Part>(
         self,
         about: &'static str,
         then: impl FnOnce(&mut X, &mut X::Shared, String) -> Vec<Command> + Send + 'static,

@@ -27,9 +27,7 @@ mod text_summary;
 use std::collections::BTreeMap;
 
 use crate::followed_run::FollowedRun;
-use crate::message::ScreenState;
 use crate::score::{FailureClass, Score};
-use crate::shared::Shared;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::pattern_filter::PatternFilter;
 
@@ -96,13 +94,9 @@ const RESULT: &str = "result";
 const OVERLAY: &str = "overlay";
 const CHOOSER: &str = "charts";
 
-impl ScreenState for Live {
-    type Shared = Shared;
-}
-
 impl Live {
     /// Gives a pane the focus; filters keep their text.
-    fn focus(&mut self, pane: &'static str) {
+    fn go_to_pane(&mut self, pane: &'static str) {
         self.metrics.close();
         self.log.filter.close();
         self.pane = pane;

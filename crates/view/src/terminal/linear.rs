@@ -102,7 +102,7 @@ pub(super) fn shows(model: &Model, text: &str) -> bool {
 impl Page {
     fn from_model(model: &Model) -> Self {
         let shared = &model.shared;
-        let screen = drawn(SIZE, |frame| model.screen().draw(model, frame, shared.body()));
+        let screen = drawn(SIZE, |frame| model.screen().draw(shared, frame, shared.body()));
         let popup = shared.popup.as_ref().and_then(|popup| {
             drawn((SIZE.0, POPUP_ROWS), |frame| popup.draw(&shared.theme, frame, frame.area())).pop()
         });
@@ -120,7 +120,7 @@ fn drawn((columns, rows): (u16, u16), draw: impl FnOnce(&mut Frame<'_>)) -> Vec<
 /// The screen with its task and run.
 fn heading(model: &Model) -> String {
     let about = places(model).into_iter().next().unwrap_or_default();
-    format!("Screen: {}, {}", app::screen(model.shared.screen).title(), about.trim())
+    format!("Screen: {}, {}", app::about(model.shared.screen).title, about.trim())
 }
 
 /// All of a pane.

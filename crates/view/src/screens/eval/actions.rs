@@ -1,7 +1,8 @@
 //! The actions of the eval screen.
 
 use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
-use ratatui::layout::{Margin, Position};
+use ratatui::Frame;
+use ratatui::layout::{Margin, Position, Rect};
 
 use super::{
     ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, comment, draw, eval_job, export, failures,
@@ -11,55 +12,82 @@ use crate::action::Scope;
 use crate::message::{Change, Command};
 use crate::report::Outcome;
 use crate::run::is_recording;
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Eval>;
 
-pub const SCREEN: Definition<Eval> = Definition {
-    title: "Eval",
-    help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, what failures have in common, and both answers to each prompt. \
-           A base model alone needs no run.",
-    panes: &[SUMMARY, PROMPTS, ANSWERS],
-    actions: ACTIONS,
-    pane: |eval| match (&eval.chat, &eval.chooser) {
-        (Some(_), _) => CHAT,
-        (None, Some(_)) => CHOOSER,
-        (None, None) => eval.pane,
-    },
-    focus: |eval, _, pane| {
-        if eval.chat.is_none() && eval.chooser.is_none() {
-            eval.pane = pane;
+impl Described for Eval {
+    const ABOUT: &'static About = &About {
+        title: "Eval",
+        help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, what failures have in common, and both answers to each prompt. \
+               A base model alone needs no run.",
+        panes: &[SUMMARY, PROMPTS, ANSWERS],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
+
+impl screen::Screen for Eval {
+    fn pane(&self) -> &'static str {
+        match (&self.chat, &self.chooser) {
+            (Some(_), _) => CHAT,
+            (None, Some(_)) => CHOOSER,
+            (None, None) => self.pane,
         }
-    },
-    is_typing: |eval| eval.filter.is_typing || eval.chat.as_ref().is_some_and(|chat| chat.is_typing),
-    on_key,
-    on_paste: |eval, _, text| {
-        if let Some(chat) = &mut eval.chat {
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        if self.chat.is_none() && self.chooser.is_none() {
+            self.pane = pane;
+        }
+    }
+
+    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+        draw::draw(self, shared, frame, area);
+    }
+
+    fn is_typing(&self) -> bool {
+        self.filter.is_typing || self.chat.as_ref().is_some_and(|chat| chat.is_typing)
+    }
+
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+        on_key(self, shared, event)
+    }
+
+    fn on_paste(&mut self, _: &mut Shared, text: &str) -> Vec<Command> {
+        if let Some(chat) = &mut self.chat {
             chat::paste(chat, text);
-        } else if eval.filter.paste(text) {
-            eval.arrange();
+        } else if self.filter.paste(text) {
+            self.arrange();
         }
         Vec::new()
-    },
-    mouse,
-    opens,
-    on_show: |eval, shared| {
-        let of_another_run = eval.chosen.is_empty() && eval.run != shared.current;
-        let stale = of_another_run || is_rescored_by_another(eval, shared);
-        let mut commands = eval_job::find(eval, shared);
-        if stale || (eval.loaded.is_none() && shared.current.is_some()) {
-            commands.extend(read(eval, shared));
+    }
+
+    fn mouse(&mut self, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+        mouse(self, shared, event)
+    }
+
+    fn opens(&self, shared: &Shared, at: (u16, u16)) -> bool {
+        opens(self, shared, at)
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        let of_another_run = self.chosen.is_empty() && self.run != shared.current;
+        let stale = of_another_run || is_rescored_by_another(self, shared);
+        let mut commands = eval_job::find(self, shared);
+        if stale || (self.loaded.is_none() && shared.current.is_some()) {
+            commands.extend(read(self, shared));
         }
-        commands.extend(open_newest(eval, shared));
+        commands.extend(open_newest(self, shared));
         commands
-    },
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
 
 const HERE: Scope = Scope::Screen(Screen::Eval);
 const CHOOSING: Scope = Scope::Pane(Screen::Eval, CHOOSER);

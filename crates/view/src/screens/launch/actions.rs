@@ -1,6 +1,8 @@
 //! The actions of the launch screen.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
+use ratatui::Frame;
+use ratatui::layout::Rect;
 
 use super::form::{self, Row};
 use super::{
@@ -12,7 +14,7 @@ use crate::action::Scope;
 use crate::config::{Kind, Preset};
 use crate::message::{Change, Command, Work};
 use crate::run::{DeviceChoice, RunError, partitions};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::field::Field;
@@ -25,27 +27,63 @@ const ASK_SECONDS: u64 = 30;
 
 type Action = screen::Action<Launch>;
 
-pub const SCREEN: Definition<Launch> = Definition {
-    title: "Launch",
-    help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \
-           starts. The run continues after you quit.",
-    panes: &[FORM, FORECAST],
-    actions: ACTIONS,
-    pane: Launch::focus,
-    focus: |launch, _, pane| launch.in_forecast = pane == FORECAST,
-    is_typing,
-    on_key,
-    on_paste,
-    mouse,
+impl Described for Launch {
+    const ABOUT: &'static About = &About {
+        title: "Launch",
+        help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \
+               starts. The run continues after you quit.",
+        panes: &[FORM, FORECAST],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
+
+impl screen::Screen for Launch {
+    fn pane(&self) -> &'static str {
+        if self.in_forecast { FORECAST } else { FORM }
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        self.in_forecast = pane == FORECAST;
+    }
+
+    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+        draw::draw(self, shared, frame, area);
+    }
+
+    fn is_typing(&self) -> bool {
+        self.edit.is_some() || self.filter.is_typing
+    }
+
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+        on_key(self, shared, event)
+    }
+
+    fn on_paste(&mut self, _: &mut Shared, text: &str) -> Vec<Command> {
+        if let Some(field) = &mut self.edit {
+            field.paste(text);
+        } else if self.filter.paste(text) {
+            self.cursor = Cursor::default();
+        }
+        Vec::new()
+    }
+
+    fn mouse(&mut self, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+        mouse(self, shared, event)
+    }
+
     // A click on a section has toggled it already.
-    opens: |launch, shared, (column, row)| {
-        draw::is_over_form(launch, shared, column, row) && !matches!(selected(launch), Some(Row::Section(_)))
-    },
-    on_show,
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+    fn opens(&self, shared: &Shared, (column, row): (u16, u16)) -> bool {
+        draw::is_over_form(self, shared, column, row) && !matches!(selected(self), Some(Row::Section(_)))
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        on_show(self, shared)
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
 
 const HERE: Scope = Scope::Screen(Screen::Launch);
 const IN_FORM: Scope = Scope::Pane(Screen::Launch, FORM);
@@ -150,13 +188,9 @@ const ACTIONS: &[Action] = &[
     })
     .unless(|launch, _| {
         let shows_all = launch.filter.text().is_empty() && !launch.only_different;
-        (shows_all && !is_typing(launch)).then(|| "no filter is active".to_owned())
+        (shows_all && !launch.is_typing()).then(|| "no filter is active".to_owned())
     }),
 ];
-
-fn is_typing(launch: &Launch) -> bool {
-    launch.edit.is_some() || launch.filter.is_typing
-}
 
 fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
     match selected(launch) {
@@ -306,15 +340,6 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
         }
     }
     launch.edit = Some(field);
-    Vec::new()
-}
-
-fn on_paste(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
-    if let Some(field) = &mut launch.edit {
-        field.paste(text);
-    } else if launch.filter.paste(text) {
-        launch.cursor = Cursor::default();
-    }
     Vec::new()
 }
 

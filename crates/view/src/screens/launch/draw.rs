@@ -16,6 +16,7 @@ use crate::config::{Key, Kind, MIN_STEPS, Preset, Source};
 use crate::format::counted;
 use crate::message::Command;
 use crate::pane::{framed, scrolled};
+use crate::screen::Screen as _;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::widgets::list_cursor::Cursor;
@@ -30,7 +31,7 @@ const SOURCE_COLUMNS: usize = 8;
 
 /// The visible panes with their areas.
 fn areas(launch: &Launch, shared: &Shared, area: Rect) -> Vec<(&'static str, Rect)> {
-    let focused = launch.focus();
+    let focused = launch.pane();
     if shared.zoomed {
         return vec![(focused, area)];
     }

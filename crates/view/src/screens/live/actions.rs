@@ -6,7 +6,9 @@ use super::navigation::look;
 use super::state::{ChangesReading, LogView};
 use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
 use super::{changes, chart_chooser, charts, completion, draw, log, navigation, overlay, result, rollouts};
-use crossterm::event::KeyEvent;
+use crossterm::event::{KeyEvent, MouseEvent};
+use ratatui::Frame;
+use ratatui::layout::Rect;
 
 use crate::action::Scope;
 use crate::followed_run::latest_events;
@@ -14,31 +16,67 @@ use crate::message::{Change, Command, Work};
 use crate::popup::{Ask, Popup};
 use crate::run::Verb;
 use crate::run_control::{self, Controls, Target};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Live>;
 
-pub const SCREEN: Definition<Live> = Definition {
-    title: "Live",
-    help: "A run in progress or its result: curves, the groups of a step with their completions, what changed since an earlier step, alerts, and \
-           controls.",
-    panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT],
-    actions: ACTIONS,
-    pane: |live| live.pane,
-    focus: |live, _, pane| live.focus(pane),
-    is_typing: |live| live.metrics.is_typing() || live.log.filter.is_typing(),
-    on_key,
-    on_paste,
-    mouse: navigation::mouse,
-    opens: navigation::opens,
-    on_show: |live, shared| if shared.current.is_none() { shared.look_for_runs() } else { look(live, shared) },
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+impl Described for Live {
+    const ABOUT: &'static About = &About {
+        title: "Live",
+        help: "A run in progress or its result: curves, the groups of a step with their completions, what changed since an earlier step, alerts, and \
+               controls.",
+        panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
+
+impl screen::Screen for Live {
+    fn pane(&self) -> &'static str {
+        self.pane
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        self.go_to_pane(pane);
+    }
+
+    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+        draw::draw(self, shared, frame, area);
+    }
+
+    fn is_typing(&self) -> bool {
+        self.metrics.is_typing() || self.log.filter.is_typing()
+    }
+
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+        on_key(self, shared, event)
+    }
+
+    fn on_paste(&mut self, _: &mut Shared, text: &str) -> Vec<Command> {
+        if !self.metrics.paste(text) {
+            self.log.filter.paste(text);
+        }
+        Vec::new()
+    }
+
+    fn mouse(&mut self, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+        navigation::mouse(self, shared, event)
+    }
+
+    fn opens(&self, shared: &Shared, at: (u16, u16)) -> bool {
+        navigation::opens(self, shared, at)
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        if shared.current.is_none() { shared.look_for_runs() } else { look(self, shared) }
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
 
 const HERE: Scope = Scope::Screen(Screen::Live);
 const fn within(pane: &'static str) -> Scope {
@@ -282,7 +320,7 @@ const ACTIONS: &[Action] = &[
     .also(&["log scale", "y axis", "logarithmic"]),
     quiet("live.metrics.filter", "Filter metrics", &["/"], HERE, |live, _| {
         if live.pane != CHOOSER {
-            live.focus(METRICS);
+            live.go_to_pane(METRICS);
         }
         live.metrics.open();
         Vec::new()
@@ -325,7 +363,7 @@ const ACTIONS: &[Action] = &[
 ];
 
 fn focus(live: &mut Live, pane: &'static str) -> Vec<Command> {
-    live.focus(pane);
+    live.go_to_pane(pane);
     Vec::new()
 }
 
@@ -347,13 +385,6 @@ fn on_key(live: &mut Live, shared: &mut Shared, event: KeyEvent) -> Vec<Command>
         overlay::on_key(live, shared, event);
     } else if live.pane == CHOOSER {
         chart_chooser::on_key(live, shared, event);
-    }
-    Vec::new()
-}
-
-fn on_paste(live: &mut Live, _: &mut Shared, text: &str) -> Vec<Command> {
-    if !live.metrics.paste(text) {
-        live.log.filter.paste(text);
     }
     Vec::new()
 }

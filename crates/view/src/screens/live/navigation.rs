@@ -115,7 +115,7 @@ pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> 
             if pane == CHART && live.pane == CHART {
                 return to_click(live, shared, curves::step_at(live, shared, run, inside, event.column));
             }
-            live.focus(pane);
+            live.go_to_pane(pane);
             if pane == CHANGES {
                 changes::click(live, shared, inside, event.row);
             }

@@ -10,6 +10,7 @@ use super::table_row::Column;
 use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, form, layout, row_templates, table};
 use crate::drafts::choice;
 use crate::pane::{framed, pane, text_pane};
+use crate::screen::Screen as _;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::widgets::editor::paint::{Look, paint};

@@ -5,6 +5,7 @@ use ratatui::layout::{Constraint, Layout, Margin, Rect};
 use super::editing::EditTarget;
 use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, table};
 use crate::drafts::choice;
+use crate::screen::Screen as _;
 use crate::shared::Shared;
 use crate::widgets::editor::Window;
 

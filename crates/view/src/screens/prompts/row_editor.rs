@@ -216,7 +216,7 @@ impl Drafted for Prompts {
     }
 
     fn is_typing(&self) -> bool {
-        self.is_typing()
+        crate::screen::Screen::is_typing(self)
     }
 
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String> {

@@ -1,6 +1,8 @@
 //! The actions of the runs screen, its keys and mouse, and its reaction to changes.
 
 use crossterm::event::{KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::Frame;
+use ratatui::layout::Rect;
 
 use super::{
     COLUMNS, DETAIL, LIST, MATCHES, PIPELINE, Row, Runs, column_chooser, draw, export, list_actions, matches, measure,
@@ -10,7 +12,7 @@ use crate::action::Scope;
 use crate::message::{Change, Command};
 use crate::report::Entry;
 use crate::run_control::{self, Controls, Target};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::filter::Filter;
@@ -20,32 +22,61 @@ const LOOK_MS: u64 = 2_000;
 
 type Action = screen::Action<Runs>;
 
-pub const SCREEN: Definition<Runs> = Definition {
-    title: "Runs",
-    help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, group, choose columns, search completions, compare, export.",
-    panes: &[PIPELINE, LIST, DETAIL],
-    actions: ACTIONS,
-    pane: |runs| runs.pane,
-    focus: |runs, shared, pane| runs.focus(shared, pane),
-    is_typing: |runs| runs.filter.is_typing || (runs.pane == COLUMNS && runs.chooser.filter.is_typing),
-    on_key,
-    on_paste: |runs, shared, text| {
-        if runs.pane == COLUMNS {
-            runs.chooser.filter.paste(text);
-        } else if runs.filter.paste(text) {
-            runs.arrange(shared);
+impl Described for Runs {
+    const ABOUT: &'static About = &About {
+        title: "Runs",
+        help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, group, choose columns, search completions, compare, export.",
+        panes: &[PIPELINE, LIST, DETAIL],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
+
+impl screen::Screen for Runs {
+    fn pane(&self) -> &'static str {
+        self.pane
+    }
+
+    fn focus(&mut self, shared: &mut Shared, pane: &'static str) {
+        self.go_to_pane(shared, pane);
+    }
+
+    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+        draw::draw(self, shared, frame, area);
+    }
+
+    fn is_typing(&self) -> bool {
+        self.filter.is_typing || (self.pane == COLUMNS && self.chooser.filter.is_typing)
+    }
+
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+        on_key(self, shared, event)
+    }
+
+    fn on_paste(&mut self, shared: &mut Shared, text: &str) -> Vec<Command> {
+        if self.pane == COLUMNS {
+            self.chooser.filter.paste(text);
+        } else if self.filter.paste(text) {
+            self.arrange(shared);
         }
-        under_cursor(runs, shared)
-    },
-    mouse,
-    opens: |runs, shared, (column, row)| {
-        draw::row_at(runs, shared, column, row).is_some() || draw::stage_at(runs, shared, column, row).is_some()
-    },
-    on_show: |_, shared| shared.look_for_runs(),
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+        under_cursor(self, shared)
+    }
+
+    fn mouse(&mut self, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+        mouse(self, shared, event)
+    }
+
+    fn opens(&self, shared: &Shared, (column, row): (u16, u16)) -> bool {
+        draw::row_at(self, shared, column, row).is_some() || draw::stage_at(self, shared, column, row).is_some()
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        shared.look_for_runs()
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
 
 const HERE: Scope = Scope::Screen(Screen::Runs);
 
@@ -278,7 +309,7 @@ fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Comma
         }
         Change::Runs { first, news } => {
             runs.arrange(shared);
-            runs.focus(shared, runs.pane);
+            runs.go_to_pane(shared, runs.pane);
             if !shared.runs.listed {
                 return Vec::new();
             }
@@ -379,7 +410,7 @@ fn mouse(runs: &mut Runs, shared: &mut Shared, event: MouseEvent) -> Vec<Command
             None => {
                 if let Some(stage) = draw::stage_at(runs, shared, event.column, event.row) {
                     runs.stage.index = stage;
-                    runs.focus(shared, PIPELINE);
+                    runs.go_to_pane(shared, PIPELINE);
                     return Vec::new();
                 }
                 if let Some(area) = draw::chooser_at(runs, shared, event.column, event.row) {

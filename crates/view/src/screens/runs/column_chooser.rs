@@ -27,7 +27,7 @@ pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn close(runs: &mut Runs, shared: &Shared) -> Vec<Command> {
-    runs.focus(shared, LIST);
+    runs.go_to_pane(shared, LIST);
     Vec::new()
 }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+use ratatui::Frame;
+use ratatui::layout::Rect;
 
 use super::items::Written;
 use super::{
@@ -13,7 +15,7 @@ use crate::action::Scope;
 use crate::dataset::PromptRow;
 use crate::message::{Change, Command};
 use crate::popup::{Pick, PickEntry, Popup};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::editor::{Editor, Effect};
@@ -23,29 +25,56 @@ use crate::widgets::text_width::one_line;
 
 type Action = screen::Action<Scores>;
 
-pub const SCREEN: Definition<Scores> = Definition {
-    title: "Scores",
-    help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
-           Edits to the schema re-score them at once and show what would change in the run.",
-    panes: &[LIST, COMPLETION, SUMMARY],
-    actions: ACTIONS,
-    pane: Scores::focus,
-    focus: |scores, _, pane| scores.pane = Some(pane),
-    is_typing,
-    on_key,
-    on_paste,
-    mouse,
-    opens: |scores, shared, (column, row)| {
-        draw::pane_at(scores, shared, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y)
-    },
-    on_show,
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+impl Described for Scores {
+    const ABOUT: &'static About = &About {
+        title: "Scores",
+        help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
+               Edits to the schema re-score them at once and show what would change in the run.",
+        panes: &[LIST, COMPLETION, SUMMARY],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
 
-fn is_typing(scores: &Scores) -> bool {
-    scores.editor.is_some() || scores.filter.is_typing
+impl screen::Screen for Scores {
+    fn pane(&self) -> &'static str {
+        self.pane.unwrap_or(LIST)
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        self.pane = Some(pane);
+    }
+
+    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+        draw::draw(self, shared, frame, area);
+    }
+
+    fn is_typing(&self) -> bool {
+        self.editor.is_some() || self.filter.is_typing
+    }
+
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
+        on_key(self, shared, event)
+    }
+
+    fn on_paste(&mut self, shared: &mut Shared, text: &str) -> Vec<Command> {
+        on_paste(self, shared, text)
+    }
+
+    fn mouse(&mut self, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
+        mouse(self, shared, event)
+    }
+
+    fn opens(&self, shared: &Shared, (column, row): (u16, u16)) -> bool {
+        draw::pane_at(self, shared, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y)
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        on_show(self, shared)
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
 }
 
 const HERE: Scope = Scope::Screen(Screen::Scores);
@@ -172,7 +201,7 @@ const ACTIONS: &[Action] = &[
             return drop_empty(scores, shared);
         }
         if !scores.filter.is_typing {
-            if scores.focus() != LIST {
+            if scores.pane() != LIST {
                 scores.pane = Some(LIST);
                 return Vec::new();
             }
@@ -265,7 +294,7 @@ fn on_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Comm
         return if scores.filter.key(event) { to_the_top(scores) } else { Vec::new() };
     }
     let page = shared.size.1.saturating_sub(6) as usize;
-    match scores.focus() {
+    match scores.pane() {
         LIST => {
             let length = length(scores);
             if scores.cursor.key(event, page, length) {

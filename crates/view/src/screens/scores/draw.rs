@@ -14,6 +14,7 @@ use crate::advantage::GroupSignal;
 use crate::format::short_id;
 use crate::pane::{framed, scrolled};
 use crate::score::Fault;
+use crate::screen::Screen as _;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -25,7 +26,7 @@ const SIDE_BY_SIDE: u16 = 72;
 
 /// The visible panes with their areas.
 fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rect)> {
-    let focus = scores.focus();
+    let focus = scores.pane();
     if shared.zoomed || area.height < 10 {
         return vec![(focus, area)];
     }
@@ -42,7 +43,7 @@ fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rec
 }
 
 pub(super) fn draw(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-    let focus = scores.focus();
+    let focus = scores.pane();
     for (name, area) in areas(scores, shared, area).into_iter().filter(|(_, area)| area.width > 2 && area.height > 2) {
         match name {
             LIST => draw_list(scores, shared, frame, area, focus == LIST),
