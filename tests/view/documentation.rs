@@ -15,6 +15,7 @@ fn part(name: &str) -> String {
             for action in app::actions() {
                 let place = match action.scope {
                     Scope::Global => "Global".to_owned(),
+                    Scope::Movement => "Movement".to_owned(),
                     Scope::Screen(screen) => app::about(screen).title.to_owned(),
                     Scope::Pane(screen, pane) => format!("{}, in the pane {pane}", app::about(screen).title),
                 };

@@ -1,13 +1,15 @@
-//! Every action of the table: where it says it works, its key means it, and performing it changes the model or asks for
-//! something.
+//! Every action of the table: where it says it works, its key means it, and performing it does something that the user
+//! sees: another picture, a message that something is done, or a command. A complaint is nothing done.
 
 use std::path::Path;
 
 use crossterm::event::KeyEvent;
 use grpo_tui::view::action::{ActionInfo, Scope};
 use grpo_tui::view::key_chord::Chord;
+use grpo_tui::view::messages::Level;
 use grpo_tui::view::popup::Popup;
 use grpo_tui::view::{Command, Message, Screen, app, update};
+use ratatui::buffer::Cell;
 
 use super::harness::{Stage, finished_run};
 use super::launch::forecasting;
@@ -87,6 +89,7 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     let mut stage = stage(action.scope == Scope::Pane(Screen::Schema, "program"));
     let (screen, pane) = match action.scope {
         Scope::Global => (Screen::Live, None),
+        Scope::Movement => (Screen::Runs, None),
         Scope::Screen(screen) => (screen, None),
         Scope::Pane(screen, pane) => (screen, Some(pane)),
     };
@@ -106,11 +109,14 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     if !stage.model.is_here(action) || !(action.keys.is_empty() || action.keys.iter().any(is_meant)) {
         return false;
     }
-    let before = format!("{:?}", stage.model);
+    let (before, told) = (picture(&stage), stage.model.shared.notices.total());
     let typed_before = stage.model.takes_text();
     let commands = stage.model.perform(action);
-    let works = !commands.is_empty() || format!("{:?}", stage.model) != before;
+    let asks = !commands.is_empty();
     stage.act(|_| commands);
+    let notices: Vec<Level> = stage.model.shared.notices.since(told).iter().map(|notice| notice.level).collect();
+    let is_refused = notices.contains(&Level::Complaint);
+    let works = !is_refused && (asks || !notices.is_empty() || picture(&stage) != before);
     // Whatever begins a text says so: where it is refused, the keys that follow are no commands.
     let types = stage.model.screen().is_typing() || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
     let may_type = action.asks || action.id == "launch.open" || action.id.ends_with(".take") || typed_before;
@@ -118,9 +124,16 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     works
 }
 
+/// All that is drawn except the bottom line, where messages come and go.
+fn picture(stage: &Stage) -> Vec<Cell> {
+    let buffer = stage.buffer();
+    let rows = usize::from(buffer.area.height) - 1;
+    buffer.content[..rows * usize::from(buffer.area.width)].to_vec()
+}
+
 fn check(place: Option<Screen>) {
     let here = |action: &&ActionInfo| match action.scope {
-        Scope::Global => place.is_none(),
+        Scope::Global | Scope::Movement => place.is_none(),
         Scope::Screen(screen) | Scope::Pane(screen, _) => place == Some(screen),
     };
     let actions: Vec<&ActionInfo> = app::actions().filter(here).collect();

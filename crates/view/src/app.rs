@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::action::{ActionInfo, Scope};
+use super::interaction;
 use super::key_chord::Chord;
 use super::message::{Command, Part};
 use super::messages;
@@ -13,6 +14,7 @@ use super::screen::{self, About, Described};
 use super::screens::{Screen, eval, launch, live, prompts, runs, schema, scores};
 use super::settings_actions;
 use super::shared::Shared;
+use super::widgets::list_cursor::Motion;
 use crate::report::EvalId;
 
 #[derive(Debug)]
@@ -129,6 +131,8 @@ impl Model {
     pub fn is_here(&self, action: &ActionInfo) -> bool {
         match action.scope {
             Scope::Global => true,
+            // In a text field they move its cursor.
+            Scope::Movement => !self.screen().is_typing(),
             Scope::Screen(screen) => screen == self.shared.screen,
             Scope::Pane(screen, pane) => screen == self.shared.screen && pane == self.screen().pane(),
         }
@@ -141,6 +145,7 @@ impl Model {
             Scope::Pane(..) => 0,
             Scope::Screen(_) => 1,
             Scope::Global => 2,
+            Scope::Movement => 3,
         });
         found
     }
@@ -151,6 +156,14 @@ impl Model {
             return None;
         }
         self.actions_here().into_iter().find(|action| self.shared.keymap.keys(action).contains(&chord))
+    }
+
+    /// The movement of a chord, for popups.
+    pub fn motion_of(&self, chord: Chord) -> Option<Motion> {
+        let motions = [Motion::Down, Motion::Up, Motion::PageDown, Motion::PageUp, Motion::First, Motion::Last];
+        let movements = GLOBAL.iter().filter(|global| global.info.scope == Scope::Movement);
+        let keys = |global: &Global| self.shared.keymap.keys(&global.info);
+        movements.zip(motions).find(|(global, _)| keys(global).contains(&chord)).map(|(_, motion)| motion)
     }
 
     /// The actions available here with their keys, without those that a text field takes or that a nearer scope gives
@@ -173,7 +186,7 @@ impl Model {
     /// Why an action is blocked.
     pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
         match action.scope {
-            Scope::Global => None,
+            Scope::Global | Scope::Movement => None,
             Scope::Screen(of) | Scope::Pane(of, _) => self.screen_of(of).blocked(&self.shared, action.id),
         }
     }
@@ -181,7 +194,7 @@ impl Model {
     /// What an action does now, for the bottom line.
     pub fn hint(&self, action: &ActionInfo) -> &'static str {
         let hint = match action.scope {
-            Scope::Global => None,
+            Scope::Global | Scope::Movement => None,
             Scope::Screen(of) | Scope::Pane(of, _) => self.screen_of(of).hint(&self.shared, action.id),
         };
         hint.unwrap_or(action.hint)
@@ -190,7 +203,7 @@ impl Model {
     /// Executes an action without checking whether it is blocked.
     pub fn perform(&mut self, action: &ActionInfo) -> Vec<Command> {
         match action.scope {
-            Scope::Global => {
+            Scope::Global | Scope::Movement => {
                 let found = GLOBAL.iter().find(|global| global.info.id == action.id);
                 found.map_or_else(Vec::new, |global| (global.perform)(self))
             }
@@ -213,7 +226,7 @@ impl Model {
         let entry = |(info, key): (&'static ActionInfo, String)| {
             let screen = match info.scope {
                 Scope::Screen(of) | Scope::Pane(of, _) => Some(about(of).title),
-                Scope::Global => None,
+                Scope::Global | Scope::Movement => None,
             };
             PaletteEntry { info, is_here: self.is_here(info), screen, blocked: self.blocked(info), key }
         };
@@ -261,7 +274,24 @@ impl Global {
     }
 }
 
+/// A movement in the focused pane.
+const fn movement(
+    id: &'static str,
+    title: &'static str,
+    keys: &'static [&'static str],
+    perform: fn(&mut Model) -> Vec<Command>,
+) -> Global {
+    let global = Global::new(id, title, "", keys, &[], perform);
+    Global { info: ActionInfo { scope: Scope::Movement, ..global.info }, ..global }
+}
+
 const GLOBAL: &[Global] = &[
+    movement("move.down", "Move down", &["j", "down"], |model| go(model, Motion::Down)),
+    movement("move.up", "Move up", &["k", "up"], |model| go(model, Motion::Up)),
+    movement("move.page_down", "Page down", &["pagedown"], |model| go(model, Motion::PageDown)),
+    movement("move.page_up", "Page up", &["pageup"], |model| go(model, Motion::PageUp)),
+    movement("move.first", "Go to the top", &["g", "home"], |model| go(model, Motion::First)),
+    movement("move.last", "Go to the end", &["G", "end"], |model| go(model, Motion::Last)),
     Global::new(
         "help",
         "Show help",
@@ -368,6 +398,12 @@ fn quit(model: &mut Model) -> Vec<Command> {
 }
 
 const LEAVING: &str = "Quit with unsaved changes?";
+
+fn go(model: &mut Model, motion: Motion) -> Vec<Command> {
+    let (screen, shared) = model.current();
+    let pane = screen.pane();
+    interaction::go(screen, shared, pane, motion)
+}
 
 fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
     let panes = about(model.shared.screen).panes;

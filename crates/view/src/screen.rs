@@ -6,7 +6,12 @@ use ratatui::layout::Rect;
 
 use super::action::{ActionInfo, Scope};
 use super::message::{Change, Command};
+use super::pane::content::{Content, Hit, Place};
+use super::pane::draw::draw;
 use super::shared::Shared;
+use super::widgets::editor::{Editor, Effect};
+use super::widgets::filter::TextField;
+use super::widgets::list_cursor::Cursor;
 
 /// An action on a screen with the state `X`.
 #[derive(Debug)]
@@ -113,8 +118,63 @@ pub trait Screen: Actions {
     /// The focused pane.
     fn pane(&self) -> &'static str;
     fn focus(&mut self, shared: &mut Shared, pane: &'static str);
+
+    /// Where the panes are in the area of the screen, in the order in which they are drawn.
+    fn places(&self, _: &Shared, _: Rect) -> Vec<Place> {
+        Vec::new()
+    }
+
+    /// What is in a pane.
+    fn content<'a>(&'a self, _: &'a Shared, _: &Place) -> Content<'a> {
+        Content::default()
+    }
+
+    /// The cursor of a list, or the first visible line of a text.
+    fn cursor(&mut self, _: &str) -> Option<&mut Cursor> {
+        None
+    }
+
+    /// After a pane's cursor moved.
+    fn moved(&mut self, _: &mut Shared, _: &str) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// The mouse where it does something else than to focus, select and scroll.
+    fn pointed(&mut self, _: &mut Shared, _: &Hit, _: MouseEvent) -> Option<Vec<Command>> {
+        None
+    }
+
+    /// The text field of one line that has the keys.
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        None
+    }
+
+    /// After its text changed.
+    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// The editor in the focused pane.
+    fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
+        None
+    }
+
+    /// After its text changed, or its cursor moved.
+    fn edited(&mut self, _: &mut Shared, _: Effect) -> Vec<Command> {
+        Vec::new()
+    }
+
     /// Draws the screen without changing it.
-    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect);
+    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+        for place in self.places(shared, area) {
+            let content = self.content(shared, &place);
+            draw(&shared.theme, frame, &place, self.has_focus(&place), content);
+        }
+    }
+
+    fn has_focus(&self, place: &Place) -> bool {
+        place.id == self.pane() && place.part == 0
+    }
 
     /// Whether a text field has the focus, which takes all plain keys.
     fn is_typing(&self) -> bool {
@@ -126,23 +186,13 @@ pub trait Screen: Actions {
         false
     }
 
-    /// Handles a key that is not an action.
-    fn on_key(&mut self, _: &mut Shared, _: KeyEvent) -> Vec<Command> {
-        Vec::new()
+    /// A key that is neither an action nor text of the field; `None` for text of the editor.
+    fn on_key(&mut self, _: &mut Shared, _: KeyEvent) -> Option<Vec<Command>> {
+        None
     }
 
     fn on_paste(&mut self, _: &mut Shared, _: &str) -> Vec<Command> {
         Vec::new()
-    }
-
-    /// Handles the mouse below the header.
-    fn mouse(&mut self, _: &mut Shared, _: MouseEvent) -> Vec<Command> {
-        Vec::new()
-    }
-
-    /// Whether a double click at a column and row acts as enter.
-    fn opens(&self, _: &Shared, _: (u16, u16)) -> bool {
-        false
     }
 
     /// Called when the user switches to the screen.

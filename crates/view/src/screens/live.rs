@@ -52,8 +52,11 @@ pub struct Live {
     /// Whether the groups of an ended run are looked at: then the result gives its place to their completions.
     is_browsing: bool,
     changes: state::ChangesReading,
-    /// The scroll position of the completion.
-    completion_top: usize,
+    /// The first visible lines of texts.
+    completion_top: Cursor,
+    prompt_top: Cursor,
+    device_top: Cursor,
+    result_top: Cursor,
     log: state::LogView,
 }
 
@@ -74,7 +77,10 @@ impl Default for Live {
             chooser_cursor: Cursor::default(),
             is_browsing: false,
             changes: state::ChangesReading::default(),
-            completion_top: 0,
+            completion_top: Cursor::default(),
+            prompt_top: Cursor::default(),
+            device_top: Cursor::default(),
+            result_top: Cursor::default(),
             log: state::LogView::default(),
         }
     }

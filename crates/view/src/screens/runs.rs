@@ -35,6 +35,8 @@ const DETAIL: &str = "details";
 const COLUMNS: &str = "columns";
 /// Not in tab order: it takes the place of the list while the matches of a search are shown.
 const MATCHES: &str = "matches";
+/// The text of a match, below them.
+const MATCH: &str = "match";
 
 #[derive(Debug)]
 pub struct Runs {
@@ -141,6 +143,9 @@ impl Default for Runs {
 impl Runs {
     /// Without runs the pipeline takes the place of list and details.
     fn go_to_pane(&mut self, shared: &Shared, pane: &'static str) {
+        if pane == MATCH {
+            return;
+        }
         let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
         self.pane = if is_empty && [LIST, DETAIL].contains(&pane) { PIPELINE } else { pane };
     }

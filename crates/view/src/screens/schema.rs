@@ -34,6 +34,8 @@ const PROGRAM: &str = "program";
 const SCORES: &str = "sample scores";
 /// Rewards of degenerate answers.
 const DEGENERATE: &str = "reward-hacking check";
+/// The list of completions at the cursor, over the others.
+const COMPLETIONS: &str = "completions";
 /// All panes in tab order.
 const PANES: [&str; 5] = [EDITOR, OUTLINE, PROGRAM, SCORES, DEGENERATE];
 

@@ -1,20 +1,22 @@
 //! The actions of the eval screen.
 
-use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
-use ratatui::Frame;
-use ratatui::layout::{Margin, Position, Rect};
+use crossterm::event::{MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 
 use super::{
     ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, comment, draw, eval_job, export, failures,
-    is_rescored_by_another, layout, prompts, read, rescore, summary,
+    is_rescored_by_another, layout, read, rescore,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
+use crate::pane::content::{Content, Hit, Place};
 use crate::report::Outcome;
 use crate::run::is_recording;
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
+use crate::widgets::editor::Editor;
+use crate::widgets::filter::TextField;
 use crate::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Eval>;
@@ -44,33 +46,56 @@ impl screen::Screen for Eval {
         }
     }
 
-    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-        draw::draw(self, shared, frame, area);
-    }
-
     fn is_typing(&self) -> bool {
         self.filter.is_typing || self.chat.as_ref().is_some_and(|chat| chat.is_typing)
     }
 
-    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-        on_key(self, shared, event)
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        match &self.chat {
+            Some(chat) => chat::places(chat, area).to_vec(),
+            None => layout::places(self, shared, area),
+        }
     }
 
-    fn on_paste(&mut self, _: &mut Shared, text: &str) -> Vec<Command> {
-        if let Some(chat) = &mut self.chat {
-            chat::paste(chat, text);
-        } else if self.filter.paste(text) {
-            self.arrange();
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        draw::content(self, shared, place)
+    }
+
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            CHAT => self.chat.as_mut().map(|chat| &mut chat.top),
+            CHOOSER => self.chooser.as_mut().map(chooser::cursor),
+            PROMPTS => Some(&mut self.cursor),
+            ANSWERS => Some(&mut self.top),
+            _ => Some(&mut self.summary_top),
+        }
+    }
+
+    fn moved(&mut self, _: &mut Shared, pane: &str) -> Vec<Command> {
+        if pane == PROMPTS {
+            self.top = Cursor::default();
         }
         Vec::new()
     }
 
-    fn mouse(&mut self, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-        mouse(self, shared, event)
+    fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        if let (Some(chat), MouseEventKind::Down(_)) = (&mut self.chat, event.kind) {
+            chat.is_typing = hit.is_editor;
+        }
+        None
     }
 
-    fn opens(&self, shared: &Shared, at: (u16, u16)) -> bool {
-        opens(self, shared, at)
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        self.filter.typed()
+    }
+
+    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
+        self.arrange();
+        Vec::new()
+    }
+
+    fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
+        self.chat.as_mut().map(|chat| &mut chat.editor)
     }
 
     fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
@@ -109,6 +134,9 @@ const ACTIONS: &[Action] = &[
     })
     .unless(nothing),
     Action::new("eval.leave", "Back", "", &["esc"], HERE, leave),
+    Action::new("eval.prompt.next", "Next prompt", "", &["l", "right"], HERE, |eval, _| go(eval, 1)).unless(nothing),
+    Action::new("eval.prompt.previous", "Previous prompt", "", &["h", "left"], HERE, |eval, _| go(eval, -1))
+        .unless(nothing),
     Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |eval, _| {
         only(eval, Some(Outcome::Fixed))
     })
@@ -299,114 +327,10 @@ fn open_newest(eval: &Eval, shared: &Shared) -> Vec<Command> {
     newest.map(|row| Command::ShowRun(row.directory.path().to_owned())).into_iter().collect()
 }
 
-fn on_key(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if eval.filter.is_typing {
-        if eval.filter.key(event) {
-            eval.arrange();
-        }
-        return Vec::new();
-    }
-    let side_by_side = eval.side_by_side;
-    if let Some(chat) = &mut eval.chat {
-        chat::on_key(chat, shared, side_by_side, event);
-        return Vec::new();
-    }
-    let page = layout::page_rows(eval, shared);
-    if let Some(chooser) = &mut eval.chooser {
-        let length = chooser.length();
-        chooser.cursor().key(event, page, length);
-        return Vec::new();
-    }
-    let length = eval.shown.len();
-    match eval.pane {
-        PROMPTS => {
-            if eval.cursor.key(event, page, length) {
-                eval.top = Cursor::default();
-            }
-        }
-        pane => match event.code {
-            KeyCode::Right | KeyCode::Char('l') => go(eval, 1),
-            KeyCode::Left | KeyCode::Char('h') => go(eval, -1),
-            _ => {
-                let lines = draw::lines_of(eval, shared, pane);
-                let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
-                top.key(event, page, lines);
-            }
-        },
-    }
-    Vec::new()
-}
-
 /// Moves to another prompt of the list.
-fn go(eval: &mut Eval, by: isize) {
+fn go(eval: &mut Eval, by: isize) -> Vec<Command> {
     let length = eval.shown.len();
     eval.cursor.go(by, length);
     eval.top = Cursor::default();
-}
-
-/// Lines per step of the wheel.
-const WHEEL: isize = 3;
-
-fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    let side_by_side = eval.side_by_side;
-    if let Some(chat) = &mut eval.chat {
-        chat::mouse(chat, shared, side_by_side, event);
-        return Vec::new();
-    }
-    let by = match event.kind {
-        MouseEventKind::ScrollDown => 1,
-        MouseEventKind::ScrollUp => -1,
-        MouseEventKind::Down(_) => return click(eval, shared, Position { x: event.column, y: event.row }),
-        _ => return Vec::new(),
-    };
-    if let Some(chooser) = &mut eval.chooser {
-        let length = chooser.length();
-        chooser.cursor().go(by, length);
-        return Vec::new();
-    }
-    let pane =
-        layout::pane_at(eval, shared, Position { x: event.column, y: event.row }).map_or(eval.pane, |(pane, _)| pane);
-    if pane == PROMPTS {
-        go(eval, by);
-        return Vec::new();
-    }
-    let lines = draw::lines_of(eval, shared, pane);
-    let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
-    top.go(by * WHEEL, lines);
-    Vec::new()
-}
-
-/// Whether a double click acts as enter.
-fn opens(eval: &Eval, shared: &Shared, (column, row): (u16, u16)) -> bool {
-    match &eval.chooser {
-        _ if eval.chat.is_some() => false,
-        Some(chooser) => chooser::row_at(chooser, shared.body(), row).is_some(),
-        None => layout::pane_at(eval, shared, (column, row).into())
-            .is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
-    }
-}
-
-fn click(eval: &mut Eval, shared: &mut Shared, place: Position) -> Vec<Command> {
-    if let Some(chooser) = &mut eval.chooser {
-        let row = chooser::row_at(chooser, shared.body(), place.y);
-        row.into_iter().for_each(|row| chooser.cursor().index = row);
-        return Vec::new();
-    }
-    let (Some((pane, area)), Some(versus)) = (layout::pane_at(eval, shared, place), eval.versus().cloned()) else {
-        return Vec::new();
-    };
-    if pane == SUMMARY {
-        // Focus would zoom the short summary, and move the cell away from the pointer.
-        if let Some(outcome) = summary::outcome_at(eval, shared, &versus, area, place) {
-            return only(eval, Some(outcome));
-        }
-    }
-    if pane == PROMPTS
-        && let Some(index) = prompts::at(eval, area.inner(Margin::new(1, 1)), place)
-    {
-        eval.cursor.index = index;
-        eval.top = Cursor::default();
-    }
-    eval.pane = pane;
     Vec::new()
 }

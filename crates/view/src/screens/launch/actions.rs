@@ -1,24 +1,24 @@
 //! The actions of the launch screen.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
-use ratatui::Frame;
 use ratatui::layout::Rect;
 
 use super::form::{self, Row};
 use super::{
-    FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, judge, load_context, next_device,
-    own_partition, publish, read_train, refresh, rows, selected, set, start_gate, start_run, stepped,
-    toggle_all_sections, toggle_section, value,
+    FORECAST, FORM, Launch, chooser, device_choice, draw, judge, load_context, next_device, own_partition, publish,
+    read_train, refresh, rows, selected, set, start_gate, start_run, stepped, toggle_all_sections, toggle_section,
+    value,
 };
 use crate::action::Scope;
 use crate::config::{Kind, Preset};
 use crate::message::{Change, Command, Work};
+use crate::pane::content::{Content, Hit, Place, Spot};
 use crate::run::{DeviceChoice, RunError, partitions};
 use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::field::Field;
-use crate::widgets::filter::Filter;
+use crate::widgets::filter::{Filter, TextField};
 use crate::widgets::list_cursor::Cursor;
 
 /// How often the devices are read while the screen is in front, and Slurm is asked for its partitions, seconds.
@@ -43,37 +43,63 @@ impl screen::Screen for Launch {
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
-        self.in_forecast = pane == FORECAST;
-    }
-
-    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-        draw::draw(self, shared, frame, area);
+        if [FORM, FORECAST].contains(&pane) {
+            self.in_forecast = pane == FORECAST;
+        }
     }
 
     fn is_typing(&self) -> bool {
         self.edit.is_some() || self.filter.is_typing
     }
 
-    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-        on_key(self, shared, event)
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        draw::places(self, shared, area)
     }
 
-    fn on_paste(&mut self, _: &mut Shared, text: &str) -> Vec<Command> {
-        if let Some(field) = &mut self.edit {
-            field.paste(text);
-        } else if self.filter.paste(text) {
-            self.cursor = Cursor::default();
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        draw::content(self, shared, place)
+    }
+
+    // A text under edit belongs to the row under the cursor.
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            FORM if self.edit.is_none() => Some(&mut self.cursor),
+            FORECAST => Some(&mut self.scroll),
+            _ => None,
         }
+    }
+
+    /// A click on a section toggles it.
+    fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        let is_click = matches!(event.kind, MouseEventKind::Down(_));
+        if is_click && self.edit.is_some() {
+            return Some(Vec::new());
+        }
+        let Spot::Item(row) = hit.spot else { return None };
+        let is_section = matches!(rows(self).get(row), Some(Row::Section(_)));
+        (is_click && is_section).then(|| {
+            (self.in_forecast, self.cursor) = (false, Cursor { index: row });
+            toggle_section(self);
+            Vec::new()
+        })
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        if self.edit.is_some() { None } else { self.filter.typed() }
+    }
+
+    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
+        self.cursor = Cursor::default();
         Vec::new()
     }
 
-    fn mouse(&mut self, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-        mouse(self, shared, event)
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
+        self.edit.is_some().then(|| edit_key(self, shared, event))
     }
 
-    // A click on a section has toggled it already.
-    fn opens(&self, shared: &Shared, (column, row): (u16, u16)) -> bool {
-        draw::is_over_form(self, shared, column, row) && !matches!(selected(self), Some(Row::Section(_)))
+    fn on_paste(&mut self, _: &mut Shared, text: &str) -> Vec<Command> {
+        self.edit.iter_mut().for_each(|field| field.paste(text));
+        Vec::new()
     }
 
     fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
@@ -180,7 +206,7 @@ const ACTIONS: &[Action] = &[
     Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |launch, shared| {
         // In a text field escape belongs to the field.
         if launch.edit.is_some() {
-            return on_key(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+            return edit_key(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         }
         launch.only_different &= launch.filter.is_typing;
         launch.filter = Filter::default();
@@ -297,24 +323,6 @@ fn ask_for_partitions() -> Command {
     })
 }
 
-fn on_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if launch.edit.is_some() {
-        return edit_key(launch, shared, event);
-    }
-    if launch.filter.is_typing {
-        if launch.filter.key(event) {
-            launch.cursor = Cursor::default();
-        }
-    } else if launch.in_forecast {
-        let length = forecast_view::lines(launch, shared, 80).len();
-        launch.scroll.key(event, shared.size.1 as usize, length);
-    } else {
-        let length = rows(launch).len();
-        launch.cursor.key(event, shared.size.1.saturating_sub(4) as usize, length);
-    }
-    Vec::new()
-}
-
 fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     let (Some(mut field), Some(row)) = (launch.edit.take(), selected(launch)) else { return Vec::new() };
     match (event.code, row) {
@@ -417,22 +425,4 @@ fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
         }
         _ => Vec::new(),
     }
-}
-
-fn mouse(launch: &mut Launch, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    let by = match event.kind {
-        MouseEventKind::ScrollDown => 3,
-        MouseEventKind::ScrollUp => -3,
-        MouseEventKind::Down(_) => return draw::clicked(launch, shared, event.column, event.row),
-        _ => return Vec::new(),
-    };
-    if draw::is_over_forecast(launch, shared, event.column, event.row) {
-        let length = forecast_view::lines(launch, shared, 80).len();
-        launch.scroll.go(by, length);
-    } else if launch.edit.is_none() {
-        // The text belongs to the row under the cursor.
-        let length = rows(launch).len();
-        launch.cursor.go(by, length);
-    }
-    Vec::new()
 }

@@ -1,17 +1,20 @@
-//! What the prompts screen does with keys and the mouse.
+//! The prompts screen as the rest of the view sees it.
 
 use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
-use ratatui::Frame;
 use ratatui::layout::Rect;
 
 use super::actions::{on_change, on_show};
 use super::rows::arrange;
-use super::{CHAT, EDITOR, FORM, Prompts, ROWS, draw, form, layout, preview, row_editor, table};
+use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, table};
 use crate::message::{Change, Command};
-use crate::screen::{self, Screen as _};
+use crate::pane::content::{Content, Hit, Place, Spot};
+use crate::screen::Screen;
 use crate::shared::Shared;
+use crate::widgets::editor::{Editor, Effect};
+use crate::widgets::filter::TextField;
+use crate::widgets::list_cursor::Cursor;
 
-impl screen::Screen for Prompts {
+impl Screen for Prompts {
     fn pane(&self) -> &'static str {
         match (&self.form, &self.editing) {
             (Some(_), _) => FORM,
@@ -21,11 +24,10 @@ impl screen::Screen for Prompts {
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
-        self.pane = Some(pane);
-    }
-
-    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-        draw::draw(self, shared, frame, area);
+        if [ROWS, CHAT, HEALTH].contains(&pane) {
+            self.pane = Some(pane);
+            self.filter.is_typing = false;
+        }
     }
 
     fn is_typing(&self) -> bool {
@@ -36,20 +38,62 @@ impl screen::Screen for Prompts {
         self.editing.is_some() || self.form.is_some()
     }
 
-    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-        on_key(self, shared, event)
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        layout::places(self, shared, area)
+    }
+
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        draw::content(self, shared, place)
+    }
+
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            ROWS => Some(&mut self.cursor),
+            CHAT => Some(&mut self.chat_top),
+            HEALTH => Some(&mut self.finding),
+            FORM => self.form.as_mut().map(|form| &mut form.cursor),
+            _ => None,
+        }
+    }
+
+    fn moved(&mut self, shared: &mut Shared, pane: &str) -> Vec<Command> {
+        if pane == ROWS { preview::show(self, shared) } else { Vec::new() }
+    }
+
+    /// A click on a title sorts.
+    fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        let Spot::Title(title) = hit.spot else { return None };
+        let column = table::column(hit.place.inside().width.into(), title)?;
+        matches!(event.kind, MouseEventKind::Down(MouseButton::Left)).then(|| {
+            self.sort = (column, self.sort == (column, false));
+            arrange(self, shared)
+        })
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        if self.takes_tab() { None } else { self.filter.typed() }
+    }
+
+    fn typed(&mut self, shared: &mut Shared) -> Vec<Command> {
+        arrange(self, shared)
+    }
+
+    fn editor(&mut self, shared: &Shared) -> Option<&mut Editor> {
+        // Text typed while saving would be lost when the editor closes.
+        let editing = self.editing.as_mut().filter(|_| !shared.is_busy("task.rows") && self.form.is_none())?;
+        Some(&mut editing.editor)
+    }
+
+    fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
+        row_editor::changed(self, shared, effect)
+    }
+
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
+        self.form.is_some().then(|| form::key(self, shared, event))
     }
 
     fn on_paste(&mut self, shared: &mut Shared, text: &str) -> Vec<Command> {
-        on_paste(self, shared, text)
-    }
-
-    fn mouse(&mut self, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-        mouse(self, shared, event)
-    }
-
-    fn opens(&self, shared: &Shared, (column, row): (u16, u16)) -> bool {
-        layout::pane_at(self, shared, column, row).is_some_and(|(pane, area)| pane != CHAT && row > area.y)
+        form::paste(self, shared, text)
     }
 
     fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
@@ -59,109 +103,4 @@ impl screen::Screen for Prompts {
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
         on_change(self, shared, change)
     }
-}
-
-fn on_key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if prompts.form.is_some() {
-        return form::key(prompts, shared, event);
-    }
-    if prompts.editing.is_some() {
-        return row_editor::key(prompts, shared, event);
-    }
-    if prompts.filter.is_typing {
-        return if prompts.filter.key(event) { arrange(prompts, shared) } else { Vec::new() };
-    }
-    let page = layout::page(prompts, shared);
-    match prompts.pane() {
-        ROWS => {
-            let length = prompts.shown.len();
-            if prompts.cursor.key(event, page, length) { preview::show(prompts, shared) } else { Vec::new() }
-        }
-        CHAT => {
-            let length = table::chat_lines(prompts, shared).len();
-            prompts.chat_top.key(event, page, length);
-            Vec::new()
-        }
-        _ => {
-            let length = prompts.groups.len();
-            prompts.finding.key(event, page, length);
-            Vec::new()
-        }
-    }
-}
-
-fn on_paste(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
-    if prompts.form.is_some() {
-        return form::paste(prompts, shared, text);
-    }
-    if prompts.editing.is_some() {
-        return row_editor::paste(prompts, shared, text);
-    }
-    if prompts.filter.paste(text) { arrange(prompts, shared) } else { Vec::new() }
-}
-
-fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    if matches!(event.kind, MouseEventKind::Drag(MouseButton::Left)) {
-        return row_editor::point(prompts, shared, event);
-    }
-    let Some((pane, area)) = layout::pane_at(prompts, shared, event.column, event.row) else { return Vec::new() };
-    let by: isize = match event.kind {
-        MouseEventKind::ScrollDown => 3,
-        MouseEventKind::ScrollUp => -3,
-        MouseEventKind::Down(MouseButton::Left) => return clicked(prompts, shared, pane, area, event),
-        _ => return Vec::new(),
-    };
-    match pane {
-        FORM => {}
-        EDITOR => row_editor::scroll(prompts, shared, by),
-        ROWS => {
-            let length = prompts.shown.len();
-            prompts.cursor.go(by, length);
-            return preview::show(prompts, shared);
-        }
-        CHAT => {
-            let length = table::chat_lines(prompts, shared).len();
-            prompts.chat_top.go(by, length);
-        }
-        _ => {
-            let length = prompts.groups.len();
-            prompts.finding.go(by, length);
-        }
-    }
-    Vec::new()
-}
-
-fn clicked(
-    prompts: &mut Prompts,
-    shared: &mut Shared,
-    pane: &'static str,
-    area: ratatui::layout::Rect,
-    event: MouseEvent,
-) -> Vec<Command> {
-    if pane == FORM {
-        form::click(prompts, area, event.row);
-        return Vec::new();
-    }
-    if pane == EDITOR {
-        return row_editor::point(prompts, shared, event);
-    }
-    prompts.pane = Some(pane);
-    prompts.filter.is_typing = false;
-    if pane != ROWS {
-        return Vec::new();
-    }
-    let top = area.y + 1 + table::heading_rows(prompts, shared);
-    if let Some(at) = event.column.checked_sub(area.x + 1).filter(|_| event.row + 1 == top) {
-        let (column, backwards) = prompts.sort;
-        let clicked = table::title_at(area.width.saturating_sub(2) as usize, at as usize);
-        prompts.sort = (clicked, clicked == column && !backwards);
-        return arrange(prompts, shared);
-    }
-    let rows = layout::table_rows(prompts, shared, area);
-    let length = prompts.shown.len();
-    if let Some(row) = event.row.checked_sub(top).and_then(|line| prompts.cursor.row_at(line as usize, rows, length)) {
-        prompts.cursor.index = row;
-        return preview::show(prompts, shared);
-    }
-    Vec::new()
 }

@@ -1,11 +1,14 @@
 //! The actions of the schema screen.
 
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
 use super::completion::Completion;
 use super::file::{follow, show_text};
 use super::{EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, file, navigate, program_pane, score_preview};
 use crate::action::Scope;
 use crate::drafts;
 use crate::drafts::choice::{self, undecided};
+use crate::interaction;
 use crate::message::{Change, Command};
 use crate::popup::{Confirm, Popup};
 use crate::screen::{self, About, Described};
@@ -95,6 +98,27 @@ const ACTIONS: &[Action] = &[
         .unless(no_text),
     Action::new("schema.select", "Select all", "", &["alt-a"], IN_EDITOR, |schema, _| {
         schema.editor.select_all();
+        Vec::new()
+    }),
+    Action::new("schema.left", "Move left", "", &["h", "left"], IN_EDITOR, |schema, shared| {
+        move_by(schema, shared, KeyCode::Left)
+    }),
+    Action::new("schema.right", "Move right", "", &["l", "right"], IN_EDITOR, |schema, shared| {
+        move_by(schema, shared, KeyCode::Right)
+    }),
+    Action::new("schema.line.start", "Go to start of line", "", &["home"], IN_EDITOR, |schema, shared| {
+        move_by(schema, shared, KeyCode::Home)
+    }),
+    Action::new("schema.line.end", "Go to end of line", "", &["end"], IN_EDITOR, |schema, shared| {
+        move_by(schema, shared, KeyCode::End)
+    }),
+    Action::new("schema.first", "Go to first line", "", &["g"], IN_EDITOR, |schema, shared| {
+        navigate::jump(schema, shared, (0, schema.editor.cursor().1));
+        Vec::new()
+    }),
+    Action::new("schema.last", "Go to last line", "", &["G"], IN_EDITOR, |schema, shared| {
+        let last = schema.editor.lines().len().saturating_sub(1);
+        navigate::jump(schema, shared, (last, schema.editor.cursor().1));
         Vec::new()
     }),
     Action::new("schema.outline.go", "Go to entry", "go to", &["enter"], IN_OUTLINE, navigate::go_to_entry)
@@ -334,11 +358,16 @@ pub(super) fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Chang
     }
 }
 
-/// After a key: scrolls to the cursor, and a changed text becomes the draft.
-pub(super) fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
+/// After a change by an action: scrolls to the cursor.
+fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::None {
         follow(schema, shared);
     }
+    changed(schema, shared, effect)
+}
+
+/// A changed text becomes the draft.
+pub(super) fn changed(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::Edited {
         return Vec::new();
     }
@@ -346,4 +375,9 @@ pub(super) fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) ->
     schema.shown = Some(text.clone());
     schema.structure = file::structure(schema, shared);
     file::edited(shared, text)
+}
+
+/// Moves the cursor of the editor as a key of a text field does.
+fn move_by(schema: &mut Schema, shared: &mut Shared, code: KeyCode) -> Vec<Command> {
+    interaction::edit(schema, shared, KeyEvent::new(code, KeyModifiers::NONE))
 }
