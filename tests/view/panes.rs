@@ -20,7 +20,9 @@ fn several_runs(folder: &std::path::Path) {
 
 #[test]
 fn movement_is_remapped_listed_and_checked() {
-    let chord = |key| Chord::parse(key).unwrap();
+    fn chord(key: &str) -> Chord {
+        Chord::parse(key).unwrap()
+    }
     let mut stage = Stage::with(120, 36, |options| {
         several_runs(&options.here);
         options.keymap.set("move.down", vec![chord("e")]);

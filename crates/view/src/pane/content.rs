@@ -15,7 +15,7 @@ use crate::theme::Theme;
 use crate::widgets::editor::Editor;
 use crate::widgets::editor::paint::Look;
 use crate::widgets::list_cursor::Cursor;
-use crate::widgets::text_width::wrapped_line;
+use crate::widgets::text_width::{wrapped_line, wrapped_rows};
 
 /// Where a pane is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -181,11 +181,10 @@ impl Entries {
         if !self.wraps {
             return self.lines.clone();
         }
-        let wrap = |(entry, line): &(Option<usize>, Line<'static>)| {
-            let entry = *entry;
-            wrapped_line(line, columns.into()).into_iter().map(move |line| (entry, line)).collect::<Vec<_>>()
+        let wrap = |(entry, line): (Option<usize>, Line<'static>)| {
+            wrapped_line(line, columns.into()).into_iter().map(move |line| (entry, line))
         };
-        self.lines.iter().flat_map(wrap).collect()
+        self.lines.iter().cloned().flat_map(wrap).collect()
     }
 
     pub fn count(&self) -> usize {
@@ -212,18 +211,25 @@ impl Text {
         Self { columns: vec![(inside, lines)], top }
     }
 
+    /// The rows of the screen that are above and below the visible ones: the most of a column.
+    pub fn over(&self) -> usize {
+        let over = |(area, lines): &(Rect, Vec<Line<'static>>)| {
+            let rows: usize = lines.iter().map(|line| wrapped_rows(line, area.width.into())).sum();
+            rows.saturating_sub(area.height.into())
+        };
+        self.columns.iter().map(over).max().unwrap_or(0)
+    }
+
     /// The first visible row: no further than the end.
     pub fn first(&self) -> usize {
-        let over = |(area, rows): &(Rect, Vec<Line<'_>>)| rows.len().saturating_sub(area.height.into());
-        self.top.index.min(self.wrapped().iter().map(over).max().unwrap_or(0))
+        self.top.index.min(self.over())
     }
 
     /// The rows of the screen of each column.
-    pub fn wrapped(&self) -> Vec<(Rect, Vec<Line<'static>>)> {
-        let wrap = |(area, lines): &(Rect, Vec<Line<'static>>)| {
-            (*area, lines.iter().flat_map(|line| wrapped_line(line, area.width.into())).collect())
-        };
-        self.columns.iter().map(wrap).collect()
+    pub fn wrapped(self) -> impl Iterator<Item = (Rect, Vec<Line<'static>>)> {
+        self.columns.into_iter().map(|(area, lines)| {
+            (area, lines.into_iter().flat_map(|line| wrapped_line(line, area.width.into())).collect())
+        })
     }
 }
 
@@ -292,10 +298,7 @@ impl<'a> Content<'a> {
             Body::List(list) => (height, list.items),
             Body::Table(table) => (height.saturating_sub(1), table.list.items),
             Body::Entries(entries) => (height, entries.count()),
-            Body::Text(text) => {
-                let over = |(area, rows): (Rect, Vec<Line<'_>>)| rows.len().saturating_sub(area.height.into());
-                (height, text.wrapped().into_iter().map(over).max().unwrap_or(0) + 1)
-            }
+            Body::Text(text) => (height, text.over() + 1),
             Body::Empty | Body::Fixed(_) | Body::Editor(_) => (height, 0),
         }
     }
@@ -339,13 +342,12 @@ impl<'a> Content<'a> {
     }
 
     fn link_at(&self, text: &Text, at: Position) -> Option<&'static str> {
-        let (top, columns) = (text.first(), text.wrapped());
-        let (column, (area, _)) = columns.iter().enumerate().find(|(_, (area, _))| area.contains(at))?;
-        let row = top + usize::from(at.y - area.y);
+        let (column, (area, lines)) = text.columns.iter().enumerate().find(|(_, (area, _))| area.contains(at))?;
+        let row = text.first() + usize::from(at.y - area.y);
         let cell = usize::from(at.x - area.x);
         let mut rows = 0;
-        let line = text.columns[column].1.iter().position(|line| {
-            rows += wrapped_line(line, area.width.into()).len();
+        let line = lines.iter().position(|line| {
+            rows += wrapped_rows(line, area.width.into());
             row < rows
         })?;
         let is_here = |link: &&Link| link.column == column && link.line == line && link.cells.contains(&cell);

@@ -33,7 +33,7 @@ pub fn draw(theme: &Theme, frame: &mut Frame<'_>, place: &Place, focused: bool, 
     let inside = place.inside();
     let [head, body, foot] = content.parts(inside);
     if content.is_empty() {
-        let rows = content.empty.iter().flat_map(|line| wrapped_line(line, body.width.into()));
+        let rows = content.empty.iter().cloned().flat_map(|line| wrapped_line(line, body.width.into()));
         // Below the titles of a table.
         let below = u16::from(matches!(content.body, Body::Table(_))).min(body.height);
         let area = Rect { y: body.y + below, height: body.height - below, ..body };
@@ -58,7 +58,7 @@ pub fn draw(theme: &Theme, frame: &mut Frame<'_>, place: &Place, focused: bool, 
             frame.render_widget(Paragraph::new(shown), body);
             Some((first, body.height.into(), all))
         }
-        Body::Text(text) => text_body(frame, &text),
+        Body::Text(text) => text_body(frame, text),
         Body::Fixed(lines) => {
             frame.render_widget(Paragraph::new(lines), body);
             None
@@ -143,14 +143,15 @@ fn table_body(theme: &Theme, frame: &mut Frame<'_>, area: Rect, table: &content:
     Some((first, height, list.rows))
 }
 
-fn text_body(frame: &mut Frame<'_>, text: &content::Text) -> Option<Extent> {
-    let (top, columns) = (text.first(), text.wrapped());
-    let extent = columns.iter().map(|(area, rows)| (top, area.height.into(), rows.len())).max_by_key(|extent| extent.2);
-    for (area, rows) in columns {
+fn text_body(frame: &mut Frame<'_>, text: content::Text) -> Option<Extent> {
+    let top = text.first();
+    let mut extent = None;
+    for (area, rows) in text.wrapped() {
+        extent = extent.max(Some((rows.len(), usize::from(area.height))));
         let shown: Vec<_> = rows.into_iter().skip(top).take(area.height.into()).collect();
         frame.render_widget(Paragraph::new(shown), area);
     }
-    extent
+    extent.map(|(all, visible)| (top, visible, all))
 }
 
 /// A scroll bar on the right edge of a frame, if not everything is visible.

@@ -37,7 +37,9 @@ pub fn lines(theme: &Theme, place: &Place, focused: bool, content: &Content<'_>)
     let (columns, height) = (usize::from(body.width), usize::from(body.height));
     let mut lines: Vec<TextLine> = content.head.iter().map(plain).collect();
     if content.is_empty() {
-        lines.extend(content.empty.iter().flat_map(|line| wrapped_line(line, columns)).map(|line| plain(&line)));
+        lines.extend(
+            content.empty.iter().cloned().flat_map(|line| wrapped_line(line, columns)).map(|line| plain(&line)),
+        );
     }
     match &content.body {
         Body::Empty => {}
@@ -52,9 +54,10 @@ pub fn lines(theme: &Theme, place: &Place, focused: bool, content: &Content<'_>)
         }
         Body::Entries(entries) => lines.extend(of_entries(entries, body.width, height)),
         Body::Text(text) => {
-            for (area, rows) in text.wrapped() {
-                let top = text.top.index.min(rows.len().saturating_sub(area.height.into()));
-                lines.extend(rows.iter().skip(top).take(area.height.into()).map(plain));
+            let top = text.first();
+            for (area, lines_of) in &text.columns {
+                let rows = lines_of.iter().cloned().flat_map(|line| wrapped_line(line, area.width.into()));
+                lines.extend(rows.skip(top).take(area.height.into()).map(|line| plain(&line)));
             }
         }
         Body::Fixed(fixed) => lines.extend(fixed.iter().take(height).map(plain)),

@@ -222,7 +222,7 @@ impl Pick {
             let count = Span::styled(count, theme.style(Role::Faint));
             Line::from(vec![count, Span::raw(visible(&entry.detail).into_owned())])
         });
-        let mut foot: Vec<_> = detail.iter().flat_map(|line| wrapped_line(line, columns)).collect();
+        let mut foot: Vec<_> = detail.into_iter().flat_map(|line| wrapped_line(line, columns)).collect();
         foot.resize(self.detail_rows(inside).into(), Line::default());
         let line =
             move |row: usize| self.entry(row).map_or_else(Line::default, |entry| self.line(theme, &entry, columns));

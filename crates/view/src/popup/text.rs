@@ -8,7 +8,7 @@ use unicode_width::UnicodeWidthStr;
 use super::window::{PopupOutcome, body, place};
 use crate::pane::content::{Content, Place};
 use crate::widgets::list_cursor::{Cursor, Motion};
-use crate::widgets::text_width::wrapped_line;
+use crate::widgets::text_width::wrapped_rows;
 
 #[derive(Debug, Default)]
 pub struct Page {
@@ -45,7 +45,7 @@ impl Page {
         let widest = self.lines.iter().map(Line::width).max().unwrap_or(0);
         let widest = widest.clamp(self.title.width(), self.title.width().max(120)) as u16;
         let inner = (widest + 4).min(area.width).saturating_sub(2) as usize;
-        let rows = self.lines.iter().map(|line| wrapped_line(line, inner).len()).sum::<usize>();
+        let rows = self.lines.iter().map(|line| wrapped_rows(line, inner)).sum::<usize>();
         let place = place(area, widest + 4, u16::try_from(rows + 2).unwrap_or(u16::MAX));
         let content = Content::titled(self.title.clone()).text(place.inside(), self.lines.clone(), self.top);
         (place, content)

@@ -79,11 +79,16 @@ fn fitting(text: &str, width: usize) -> usize {
     over.map_or(text.len(), |(at, _)| at)
 }
 
+/// The rows that [`wrapped_line`] makes of a line.
+pub fn wrapped_rows(line: &Line<'static>, columns: usize) -> usize {
+    if line.width() <= columns.max(1) { 1 } else { wrapped_line(line.clone(), columns).len() }
+}
+
 /// A line as rows of at most so many columns, broken between words where possible; the styles stay.
-pub fn wrapped_line(line: &Line<'static>, columns: usize) -> Vec<Line<'static>> {
+pub fn wrapped_line(line: Line<'static>, columns: usize) -> Vec<Line<'static>> {
     let columns = columns.max(1);
     if line.width() <= columns {
-        return vec![line.clone()];
+        return vec![line];
     }
     let letters: Vec<(&str, Style)> =
         line.spans.iter().flat_map(|span| span.content.graphemes(true).map(|letter| (letter, span.style))).collect();
@@ -136,7 +141,7 @@ mod tests {
     #[test]
     fn a_line_keeps_its_styles_and_loses_one_blank_at_a_break() {
         let check = |text: &'static str, columns, expected: &[&str]| {
-            let rows: Vec<String> = wrapped_line(&Line::raw(text), columns).iter().map(Line::to_string).collect();
+            let rows: Vec<String> = wrapped_line(Line::raw(text), columns).iter().map(Line::to_string).collect();
             assert_eq!(rows, expected, "{text} {columns}");
         };
         check("one two three", 8, &["one two", "three"]);
@@ -147,7 +152,7 @@ mod tests {
         check("日本語日", 5, &["日本", "語日"]);
         check("", 3, &[""]);
         let line = Line::from(vec![Span::raw("one "), Span::styled("two", Style::new().bold()), Span::raw(" three")]);
-        assert_eq!(wrapped_line(&line, 6)[1].spans[0].style, Style::new().bold());
+        assert_eq!(wrapped_line(line, 6)[1].spans[0].style, Style::new().bold());
     }
 
     #[test]

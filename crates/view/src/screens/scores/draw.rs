@@ -325,7 +325,7 @@ fn editing<'a>(scores: &'a Scores, shared: &'a Shared, editor: &'a Editor, insid
     let score = scored.and_then(|scored| scored.scores.get(scores.editing));
     let rows = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
     let why = score.map(|score| score_details::verdict(scores, shared, score)).unwrap_or_default();
-    let mut foot: Vec<_> = why.iter().flat_map(|line| wrapped_line(line, inside.width.into())).collect();
+    let mut foot: Vec<_> = why.into_iter().flat_map(|line| wrapped_line(line, inside.width.into())).collect();
     foot.resize(rows.into(), Line::default());
     let head = score.map(|score| Line::from(score_details::tier_and_reward(&shared.theme, score))).unwrap_or_default();
     let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
