@@ -16,6 +16,7 @@ mod live_run;
 mod notifications;
 mod one_context;
 mod palette;
+mod panes;
 mod pipeline;
 mod prompts;
 pub(crate) mod pty_session;

@@ -58,9 +58,9 @@ fn keys(keymap: &Keymap, action: &ActionInfo) -> Vec<String> {
 
 pub(super) fn scope_text(scope: Scope) -> String {
     match scope {
-        Scope::Global => "everywhere".to_owned(),
-        Scope::Screen(screen) => app::screen(screen).title().to_owned(),
-        Scope::Pane(screen, pane) => format!("{}, {pane}", app::screen(screen).title()),
+        Scope::Global | Scope::Movement => "everywhere".to_owned(),
+        Scope::Screen(screen) => app::about(screen).title.to_owned(),
+        Scope::Pane(screen, pane) => format!("{}, {pane}", app::about(screen).title),
     }
 }
 

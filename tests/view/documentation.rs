@@ -15,8 +15,9 @@ fn part(name: &str) -> String {
             for action in app::actions() {
                 let place = match action.scope {
                     Scope::Global => "Global".to_owned(),
-                    Scope::Screen(screen) => app::screen(screen).title().to_owned(),
-                    Scope::Pane(screen, pane) => format!("{}, in the pane {pane}", app::screen(screen).title()),
+                    Scope::Movement => "Movement".to_owned(),
+                    Scope::Screen(screen) => app::about(screen).title.to_owned(),
+                    Scope::Pane(screen, pane) => format!("{}, in the pane {pane}", app::about(screen).title),
                 };
                 if last.as_ref() != Some(&place) {
                     let _ = write!(text, "\n### {place}\n\n| keys | does | id |\n|---|---|---|\n");

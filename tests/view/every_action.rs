@@ -1,13 +1,15 @@
-//! Every action of the table: where it says it works, its key means it, and performing it changes the model or asks for
-//! something.
+//! Every action of the table: where it says it works, its key means it, and performing it does something that the user
+//! sees: another picture, a message that something is done, or a command. A complaint is nothing done.
 
 use std::path::Path;
 
 use crossterm::event::KeyEvent;
 use grpo_tui::view::action::{ActionInfo, Scope};
 use grpo_tui::view::key_chord::Chord;
+use grpo_tui::view::messages::Level;
 use grpo_tui::view::popup::Popup;
 use grpo_tui::view::{Command, Message, Screen, app, update};
+use ratatui::buffer::Cell;
 
 use super::harness::{Stage, finished_run};
 use super::launch::forecasting;
@@ -50,6 +52,25 @@ const PREPARATIONS: [&str; 28] = [
 /// Actions that end what goes on, and the key that begins it.
 const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
 
+/// Actions that complain on this stage, of what it has not: a worker that takes requests, a folder for settings, a text
+/// to submit or to restore, a definition under the cursor, a run that can start. Each has tests of its own.
+const REFUSED: [&str; 14] = [
+    "settings",
+    "launch.start",
+    "prompts.submit",
+    "prompts.take",
+    "live.charts.toggle",
+    "live.charts.reset",
+    "live.pause",
+    "live.checkpoint",
+    "live.eval",
+    "runs.start",
+    "runs.pause",
+    "runs.checkpoint",
+    "runs.eval",
+    "schema.definition",
+];
+
 /// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
 /// run, and a program that answers forecasts. `has_program`: whether a program scores a part of the task's reward.
 fn stage(has_program: bool) -> Stage {
@@ -87,12 +108,14 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     let mut stage = stage(action.scope == Scope::Pane(Screen::Schema, "program"));
     let (screen, pane) = match action.scope {
         Scope::Global => (Screen::Live, None),
+        Scope::Movement => (Screen::Runs, None),
         Scope::Screen(screen) => (screen, None),
         Scope::Pane(screen, pane) => (screen, Some(pane)),
     };
     stage.act(|_| vec![Command::GoTo(screen)]);
     if let Some(pane) = pane {
-        app::screen(screen).focus(&mut stage.model, pane);
+        let (screen, shared) = stage.model.screen_mut(screen);
+        screen.focus(shared, pane);
     }
     stage.keys(preparation);
     for (_, key) in BEGUN.iter().filter(|(id, _)| *id == action.id) {
@@ -105,26 +128,37 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     if !stage.model.is_here(action) || !(action.keys.is_empty() || action.keys.iter().any(is_meant)) {
         return false;
     }
-    let before = format!("{:?}", stage.model);
+    let (before, told) = (picture(&stage), stage.model.shared.notices.total());
     let typed_before = stage.model.takes_text();
     let commands = stage.model.perform(action);
-    let works = !commands.is_empty() || format!("{:?}", stage.model) != before;
+    let asks = !commands.is_empty();
     stage.act(|_| commands);
+    let notices: Vec<Level> = stage.model.shared.notices.since(told).iter().map(|notice| notice.level).collect();
+    let is_refused = notices.contains(&Level::Complaint);
+    let works = !is_refused && (asks || !notices.is_empty() || picture(&stage) != before);
     // Whatever begins a text says so: where it is refused, the keys that follow are no commands.
-    let types = stage.model.screen().is_typing(&stage.model) || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
+    let types = stage.model.screen().is_typing() || matches!(stage.model.shared.popup, Some(Popup::Ask(_)));
     let may_type = action.asks || action.id == "launch.open" || action.id.ends_with(".take") || typed_before;
     assert!(!types || may_type, "{} begins a text and is not marked so", action.id);
     works
 }
 
+/// All that is drawn except the bottom line, where messages come and go.
+fn picture(stage: &Stage) -> Vec<Cell> {
+    let buffer = stage.buffer();
+    let rows = usize::from(buffer.area.height) - 1;
+    buffer.content[..rows * usize::from(buffer.area.width)].to_vec()
+}
+
 fn check(place: Option<Screen>) {
     let here = |action: &&ActionInfo| match action.scope {
-        Scope::Global => place.is_none(),
+        Scope::Global | Scope::Movement => place.is_none(),
         Scope::Screen(screen) | Scope::Pane(screen, _) => place == Some(screen),
     };
     let actions: Vec<&ActionInfo> = app::actions().filter(here).collect();
     assert!(!actions.is_empty());
-    let is_dead = |action: &&&ActionInfo| !PREPARATIONS.iter().any(|way| works(action, way));
+    let is_dead =
+        |action: &&&ActionInfo| !REFUSED.contains(&action.id) && !PREPARATIONS.iter().any(|way| works(action, way));
     let dead: Vec<&str> = actions.iter().filter(is_dead).map(|action| action.id).collect();
     assert!(dead.is_empty(), "nothing comes of {dead:?}");
 }

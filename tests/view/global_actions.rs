@@ -7,7 +7,7 @@ fn the_keys_of_the_screens_and_the_mouse_go_there() {
     let mut stage = Stage::new(120, 36);
     let check = |stage: &mut Stage, key: &str, title: &str| {
         stage.keys(key);
-        assert_eq!(stage.model.screen().title(), title, "{key}");
+        assert_eq!(stage.model.screen().about().title, title, "{key}");
     };
     for (key, title) in [
         ("f2", "Schema"),
@@ -21,7 +21,7 @@ fn the_keys_of_the_screens_and_the_mouse_go_there() {
         check(&mut stage, key, title);
     }
     stage.click(10, 0);
-    assert_eq!(stage.model.screen().title(), "Schema");
+    assert_eq!(stage.model.screen().about().title, "Schema");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn hints_and_help_leave_out_keys_that_the_pane_uses_for_something_else() {
     assert!(row("Find column").contains(" /  ") && !row("Filter runs").contains(" /  "), "{}", stage.screen());
     for screen in ["f1", "f2", "f3", "f4", "f5", "f6", "f7"] {
         stage.keys("esc").keys(screen);
-        for _ in 0..stage.model.screen().panes().len() {
+        for _ in 0..stage.model.screen().about().panes.len() {
             stage.keys("tab");
             for (action, keys) in stage.model.keys_here() {
                 let meant = |key| stage.model.action_of(key).map(|action| action.id);

@@ -122,7 +122,7 @@ fn without_a_run_and_with_one_that_cannot_be_read() {
 #[test]
 fn one_column_has_both_rates_and_says_what_does_not_fit() {
     let stage = finished(60, 20);
-    for text in ["step 40 of 40", "exact 98% (eval 40)", "reward 0.984 ", " valid 0.969 exact 0.969", " more below "] {
+    for text in ["step 40 of 40", "exact 98% (eval 40)", "reward 0.984 ", " valid 0.969 exact 0.969", "┃"] {
         assert!(stage.shows(text), "{text}\n{}", stage.screen());
     }
 }

@@ -89,7 +89,7 @@ fn every_printable_key_types_and_escape_leaves() {
     assert!(stage.model.shared.draft.text.starts_with("qz?:1/wendtoRyi[]=u  {"), "tab indents while typing");
     stage.keys("esc tab");
     assert!(!stage.model.schema.typing);
-    assert_eq!((grpo_tui::view::screens::schema::actions::SCREEN.pane)(&stage.model.schema), "outline");
+    assert_eq!(stage.model.screen().pane(), "outline");
 }
 
 #[test]

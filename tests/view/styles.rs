@@ -121,7 +121,7 @@ fn scores() {
 
 #[test]
 fn launch() {
-    snapshots("launch", "f5 j f", &[("model and length", Role::Title), ("more below", Role::Faint)]);
+    snapshots("launch", "f5 j f", &[("model and length", Role::Title), ("┃", Role::Border)]);
 }
 
 #[test]

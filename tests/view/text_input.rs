@@ -29,7 +29,8 @@ fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
             stage.act(|_| vec![grpo_tui::view::Command::GoTo(screen)]);
         }
         if let Scope::Pane(screen, pane) = action.scope {
-            app::screen(screen).focus(&mut stage.model, pane);
+            let (screen, shared) = stage.model.screen_mut(screen);
+            screen.focus(shared, pane);
         }
         stage.keys(action.keys[0]);
         let (screen, commands) = (stage.model.shared.screen, stage.commands.len());

@@ -22,6 +22,8 @@ pub struct ActionInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Global,
+    /// In whatever pane has the focus; every other action may have its keys.
+    Movement,
     Screen(Screen),
     /// In one pane of a screen, while it has the focus.
     Pane(Screen, &'static str),

@@ -1,23 +1,20 @@
 //! The whole model: the shared state and each screen's own. Only this file knows all screens; it has the table of them
 //! and of all actions.
 
-use std::any::{Any, TypeId};
 use std::collections::HashSet;
 
-use crossterm::event::{KeyEvent, MouseEvent};
-use ratatui::Frame;
-use ratatui::layout::Rect;
-
 use super::action::{ActionInfo, Scope};
+use super::interaction;
 use super::key_chord::Chord;
-use super::message::{Change, Command, UpdateTarget};
+use super::message::{Command, Part};
 use super::messages;
 use super::options::Options;
 use super::popup::{Confirm, Help, HelpRow, PaletteEntry, Popup, palette};
-use super::screen::Definition;
+use super::screen::{self, About, Described};
 use super::screens::{Screen, eval, launch, live, prompts, runs, schema, scores};
 use super::settings_actions;
 use super::shared::Shared;
+use super::widgets::list_cursor::Motion;
 use crate::report::EvalId;
 
 #[derive(Debug)]
@@ -32,181 +29,69 @@ pub struct Model {
     pub launch: launch::Launch,
     pub live: live::Live,
     pub eval: eval::Eval,
+    /// What work of no screen changes beside the shared state.
+    pub nothing: (),
 }
 
-/// All screens, in the order of their keys.
-const SCREENS: [&dyn ScreenParts; 7] = [
-    &ScreenEntry {
-        definition: &runs::actions::SCREEN,
-        of: |model| &model.runs,
-        split: |model| (&mut model.runs, &mut model.shared),
-    },
-    &ScreenEntry {
-        definition: &schema::actions::SCREEN,
-        of: |model| &model.schema,
-        split: |model| (&mut model.schema, &mut model.shared),
-    },
-    &ScreenEntry {
-        definition: &prompts::actions::SCREEN,
-        of: |model| &model.prompts,
-        split: |model| (&mut model.prompts, &mut model.shared),
-    },
-    &ScreenEntry {
-        definition: &scores::actions::SCREEN,
-        of: |model| &model.scores,
-        split: |model| (&mut model.scores, &mut model.shared),
-    },
-    &ScreenEntry {
-        definition: &launch::actions::SCREEN,
-        of: |model| &model.launch,
-        split: |model| (&mut model.launch, &mut model.shared),
-    },
-    &ScreenEntry {
-        definition: &live::actions::SCREEN,
-        of: |model| &model.live,
-        split: |model| (&mut model.live, &mut model.shared),
-    },
-    &ScreenEntry {
-        definition: &eval::actions::SCREEN,
-        of: |model| &model.eval,
-        split: |model| (&mut model.eval, &mut model.shared),
-    },
-];
+/// Each screen as a part of the model, and what is known of it without its state.
+macro_rules! screens {
+    ($($id:ident $field:ident: $state:ty,)*) => {
+        $(impl Part for $state {
+            type Model = Model;
+            type Shared = Shared;
 
-pub fn screen(screen: Screen) -> &'static dyn ScreenParts {
-    SCREENS[screen as usize]
-}
+            fn of(model: &mut Model) -> (&mut Self, &mut Shared) {
+                (&mut model.$field, &mut model.shared)
+            }
+        })*
 
-/// A screen as the rest of the view sees it: its [`Definition`], applied to its own state.
-pub trait ScreenParts: Sync {
-    fn title(&self) -> &'static str;
-    fn help(&self) -> &'static str;
-    fn panes(&self) -> &'static [&'static str];
-    fn actions(&self) -> Vec<&'static ActionInfo>;
-    fn blocked(&self, model: &Model, id: &str) -> Option<String>;
-    fn hint(&self, model: &Model, id: &str) -> Option<&'static str>;
-    fn perform(&self, model: &mut Model, id: &str) -> Vec<Command>;
-    fn pane(&self, model: &Model) -> &'static str;
-    fn focus(&self, model: &mut Model, pane: &'static str);
-    fn is_typing(&self, model: &Model) -> bool;
-    fn takes_tab(&self, model: &Model) -> bool;
-    fn on_key(&self, model: &mut Model, event: KeyEvent) -> Vec<Command>;
-    fn on_paste(&self, model: &mut Model, text: &str) -> Vec<Command>;
-    fn mouse(&self, model: &mut Model, event: MouseEvent) -> Vec<Command>;
-    fn opens(&self, model: &Model, at: (u16, u16)) -> bool;
-    fn on_show(&self, model: &mut Model) -> Vec<Command>;
-    fn on_change(&self, model: &mut Model, change: &Change) -> Vec<Command>;
-    fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect);
-    /// The screen's state if it is of this type, and the shared state.
-    fn own<'a>(&self, model: &'a mut Model, state_type: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)>;
-}
-
-/// A definition with the field of its state in the model.
-struct ScreenEntry<X: 'static> {
-    definition: &'static Definition<X>,
-    of: fn(&Model) -> &X,
-    split: fn(&mut Model) -> (&mut X, &mut Shared),
-}
-
-impl<X: 'static> ScreenParts for ScreenEntry<X> {
-    fn title(&self) -> &'static str {
-        self.definition.title
-    }
-
-    fn help(&self) -> &'static str {
-        self.definition.help
-    }
-
-    fn panes(&self) -> &'static [&'static str] {
-        self.definition.panes
-    }
-
-    fn actions(&self) -> Vec<&'static ActionInfo> {
-        self.definition.actions.iter().map(|action| &action.info).collect()
-    }
-
-    fn blocked(&self, model: &Model, id: &str) -> Option<String> {
-        let action = self.definition.actions.iter().find(|action| action.info.id == id)?;
-        (action.blocked)((self.of)(model), &model.shared)
-    }
-
-    fn hint(&self, model: &Model, id: &str) -> Option<&'static str> {
-        let action = self.definition.actions.iter().find(|action| action.info.id == id)?;
-        (action.hint)((self.of)(model), &model.shared)
-    }
-
-    fn perform(&self, model: &mut Model, id: &str) -> Vec<Command> {
-        let Some(action) = self.definition.actions.iter().find(|action| action.info.id == id) else {
-            return Vec::new();
-        };
-        let (screen, shared) = (self.split)(model);
-        (action.perform)(screen, shared)
-    }
-
-    fn pane(&self, model: &Model) -> &'static str {
-        (self.definition.pane)((self.of)(model))
-    }
-
-    fn focus(&self, model: &mut Model, pane: &'static str) {
-        let (screen, shared) = (self.split)(model);
-        (self.definition.focus)(screen, shared, pane);
-    }
-
-    fn is_typing(&self, model: &Model) -> bool {
-        (self.definition.is_typing)((self.of)(model))
-    }
-
-    fn takes_tab(&self, model: &Model) -> bool {
-        (self.definition.takes_tab)((self.of)(model))
-    }
-
-    fn on_key(&self, model: &mut Model, event: KeyEvent) -> Vec<Command> {
-        let (screen, shared) = (self.split)(model);
-        (self.definition.on_key)(screen, shared, event)
-    }
-
-    fn on_paste(&self, model: &mut Model, text: &str) -> Vec<Command> {
-        let (screen, shared) = (self.split)(model);
-        (self.definition.on_paste)(screen, shared, text)
-    }
-
-    fn mouse(&self, model: &mut Model, event: MouseEvent) -> Vec<Command> {
-        let (screen, shared) = (self.split)(model);
-        (self.definition.mouse)(screen, shared, event)
-    }
-
-    fn opens(&self, model: &Model, at: (u16, u16)) -> bool {
-        (self.definition.opens)((self.of)(model), &model.shared, at)
-    }
-
-    fn on_show(&self, model: &mut Model) -> Vec<Command> {
-        let (screen, shared) = (self.split)(model);
-        (self.definition.on_show)(screen, shared)
-    }
-
-    fn on_change(&self, model: &mut Model, change: &Change) -> Vec<Command> {
-        let (screen, shared) = (self.split)(model);
-        (self.definition.on_change)(screen, shared, change)
-    }
-
-    fn draw(&self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
-        (self.definition.draw)((self.of)(model), &model.shared, frame, area);
-    }
-
-    fn own<'a>(&self, model: &'a mut Model, state_type: TypeId) -> Option<(&'a mut dyn Any, &'a mut dyn Any)> {
-        let (screen, shared) = (self.split)(model);
-        (TypeId::of::<X>() == state_type).then_some((screen, shared))
-    }
-}
-
-impl UpdateTarget for Model {
-    fn parts(&mut self, state_type: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)> {
-        if TypeId::of::<()>() == state_type {
-            // Work of no screen: `()` takes no memory, so nothing is leaked.
-            return Some((Box::leak(Box::new(())), &mut self.shared));
+        /// What is known of a screen without its state.
+        pub fn about(screen: Screen) -> &'static About {
+            match screen {
+                $(Screen::$id => <$state>::ABOUT,)*
+            }
         }
-        let found = SCREENS.iter().position(|screen| screen.own(self, state_type).is_some())?;
-        SCREENS[found].own(self, state_type)
+
+        /// Every action: those of the screens, then the global ones.
+        pub fn actions() -> impl Iterator<Item = &'static ActionInfo> {
+            let found = std::iter::empty();
+            $(let found = found.chain(<$state>::TABLE.iter().map(|action| &action.info));)*
+            found.chain(GLOBAL.iter().map(|action| &action.info))
+        }
+
+        impl Model {
+            pub fn screen_of(&self, screen: Screen) -> &dyn screen::Screen {
+                match screen {
+                    $(Screen::$id => &self.$field,)*
+                }
+            }
+
+            /// A screen, and the shared state.
+            pub fn screen_mut(&mut self, screen: Screen) -> (&mut dyn screen::Screen, &mut Shared) {
+                match screen {
+                    $(Screen::$id => (&mut self.$field, &mut self.shared),)*
+                }
+            }
+        }
+    };
+}
+
+screens! {
+    Runs runs: runs::Runs,
+    Schema schema: schema::Schema,
+    Prompts prompts: prompts::Prompts,
+    Scores scores: scores::Scores,
+    Launch launch: launch::Launch,
+    Live live: live::Live,
+    Eval eval: eval::Eval,
+}
+
+impl Part for () {
+    type Model = Model;
+    type Shared = Shared;
+
+    fn of(model: &mut Model) -> (&mut Self, &mut Shared) {
+        (&mut model.nothing, &mut model.shared)
     }
 }
 
@@ -223,25 +108,33 @@ impl Model {
             launch: launch::Launch::default(),
             live: live::Live::default(),
             eval: eval::Eval::default(),
+            nothing: (),
         }
     }
 
     /// The current screen.
-    pub fn screen(&self) -> &'static dyn ScreenParts {
-        screen(self.shared.screen)
+    pub fn screen(&self) -> &dyn screen::Screen {
+        self.screen_of(self.shared.screen)
+    }
+
+    /// The current screen, and the shared state.
+    pub fn current(&mut self) -> (&mut dyn screen::Screen, &mut Shared) {
+        self.screen_mut(self.shared.screen)
     }
 
     /// Whether a popup or a text field has the keys.
     pub fn takes_text(&self) -> bool {
-        self.shared.popup.is_some() || self.screen().is_typing(self)
+        self.shared.popup.is_some() || self.screen().is_typing()
     }
 
     /// Whether the keys of an action work where the focus is.
     pub fn is_here(&self, action: &ActionInfo) -> bool {
         match action.scope {
             Scope::Global => true,
+            // In a text field they move its cursor.
+            Scope::Movement => !self.screen().is_typing(),
             Scope::Screen(screen) => screen == self.shared.screen,
-            Scope::Pane(screen, pane) => screen == self.shared.screen && pane == self.screen().pane(self),
+            Scope::Pane(screen, pane) => screen == self.shared.screen && pane == self.screen().pane(),
         }
     }
 
@@ -252,6 +145,7 @@ impl Model {
             Scope::Pane(..) => 0,
             Scope::Screen(_) => 1,
             Scope::Global => 2,
+            Scope::Movement => 3,
         });
         found
     }
@@ -262,6 +156,14 @@ impl Model {
             return None;
         }
         self.actions_here().into_iter().find(|action| self.shared.keymap.keys(action).contains(&chord))
+    }
+
+    /// The movement of a chord, for popups.
+    pub fn motion_of(&self, chord: Chord) -> Option<Motion> {
+        let motions = [Motion::Down, Motion::Up, Motion::PageDown, Motion::PageUp, Motion::First, Motion::Last];
+        let movements = GLOBAL.iter().filter(|global| global.info.scope == Scope::Movement);
+        let keys = |global: &Global| self.shared.keymap.keys(&global.info);
+        movements.zip(motions).find(|(global, _)| keys(global).contains(&chord)).map(|(_, motion)| motion)
     }
 
     /// The actions available here with their keys, without those that a text field takes or that a nearer scope gives
@@ -278,22 +180,22 @@ impl Model {
 
     /// Whether a chord belongs to the focused text field: that gets plain keys, actions get those that cannot be text.
     pub fn is_for_text(&self, chord: Chord) -> bool {
-        self.screen().is_typing(self) && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab(self)))
+        self.screen().is_typing() && (!chord.is_command() || (chord == Chord::TAB && self.screen().takes_tab()))
     }
 
     /// Why an action is blocked.
     pub fn blocked(&self, action: &ActionInfo) -> Option<String> {
         match action.scope {
-            Scope::Global => None,
-            Scope::Screen(of) | Scope::Pane(of, _) => screen(of).blocked(self, action.id),
+            Scope::Global | Scope::Movement => None,
+            Scope::Screen(of) | Scope::Pane(of, _) => self.screen_of(of).blocked(&self.shared, action.id),
         }
     }
 
     /// What an action does now, for the bottom line.
     pub fn hint(&self, action: &ActionInfo) -> &'static str {
         let hint = match action.scope {
-            Scope::Global => None,
-            Scope::Screen(of) | Scope::Pane(of, _) => screen(of).hint(self, action.id),
+            Scope::Global | Scope::Movement => None,
+            Scope::Screen(of) | Scope::Pane(of, _) => self.screen_of(of).hint(&self.shared, action.id),
         };
         hint.unwrap_or(action.hint)
     }
@@ -301,11 +203,14 @@ impl Model {
     /// Executes an action without checking whether it is blocked.
     pub fn perform(&mut self, action: &ActionInfo) -> Vec<Command> {
         match action.scope {
-            Scope::Global => {
+            Scope::Global | Scope::Movement => {
                 let found = GLOBAL.iter().find(|global| global.info.id == action.id);
                 found.map_or_else(Vec::new, |global| (global.perform)(self))
             }
-            Scope::Screen(of) | Scope::Pane(of, _) => screen(of).perform(self, action.id),
+            Scope::Screen(of) | Scope::Pane(of, _) => {
+                let (screen, shared) = self.screen_mut(of);
+                screen.perform(shared, action.id)
+            }
         }
     }
 
@@ -314,14 +219,14 @@ impl Model {
     fn palette_entries(&self) -> Vec<PaletteEntry> {
         // Not those that need something to be opened first.
         let can_be_gone_to = |action: &&ActionInfo| match action.scope {
-            Scope::Pane(of, pane) => screen(of).panes().contains(&pane),
+            Scope::Pane(of, pane) => about(of).panes.contains(&pane),
             _ => true,
         };
         let elsewhere = actions().filter(|action| !self.is_here(action)).filter(can_be_gone_to);
         let entry = |(info, key): (&'static ActionInfo, String)| {
             let screen = match info.scope {
-                Scope::Screen(of) | Scope::Pane(of, _) => Some(screen(of).title()),
-                Scope::Global => None,
+                Scope::Screen(of) | Scope::Pane(of, _) => Some(about(of).title),
+                Scope::Global | Scope::Movement => None,
             };
             PaletteEntry { info, is_here: self.is_here(info), screen, blocked: self.blocked(info), key }
         };
@@ -341,13 +246,9 @@ impl Model {
             HelpRow { info, keys: keys.join(" "), blocked: self.blocked(info) }
         };
         let rows: Vec<HelpRow> = self.keys_here().into_iter().map(row).collect();
-        Help::new(&self.shared.theme, self.shared.size.0, (self.screen().title(), self.screen().help()), &rows)
+        let About { title, help, .. } = about(self.shared.screen);
+        Help::new(&self.shared.theme, self.shared.size.0, (title, help), &rows)
     }
-}
-
-/// Every action: those of the screens, then the global ones.
-pub fn actions() -> impl Iterator<Item = &'static ActionInfo> {
-    SCREENS.iter().flat_map(|screen| screen.actions()).chain(GLOBAL.iter().map(|action| &action.info))
 }
 
 pub fn action(id: &str) -> Option<&'static ActionInfo> {
@@ -373,7 +274,24 @@ impl Global {
     }
 }
 
+/// A movement in the focused pane.
+const fn movement(
+    id: &'static str,
+    title: &'static str,
+    keys: &'static [&'static str],
+    perform: fn(&mut Model) -> Vec<Command>,
+) -> Global {
+    let global = Global::new(id, title, "", keys, &[], perform);
+    Global { info: ActionInfo { scope: Scope::Movement, ..global.info }, ..global }
+}
+
 const GLOBAL: &[Global] = &[
+    movement("move.down", "Move down", &["j", "down"], |model| go(model, Motion::Down)),
+    movement("move.up", "Move up", &["k", "up"], |model| go(model, Motion::Up)),
+    movement("move.page_down", "Page down", &["pagedown"], |model| go(model, Motion::PageDown)),
+    movement("move.page_up", "Page up", &["pageup"], |model| go(model, Motion::PageUp)),
+    movement("move.first", "Go to the top", &["g", "home"], |model| go(model, Motion::First)),
+    movement("move.last", "Go to the end", &["G", "end"], |model| go(model, Motion::Last)),
     Global::new(
         "help",
         "Show help",
@@ -481,14 +399,20 @@ fn quit(model: &mut Model) -> Vec<Command> {
 
 const LEAVING: &str = "Quit with unsaved changes?";
 
+fn go(model: &mut Model, motion: Motion) -> Vec<Command> {
+    let (screen, shared) = model.current();
+    let pane = screen.pane();
+    interaction::go(screen, shared, pane, motion)
+}
+
 fn move_focus(model: &mut Model, by: isize) -> Vec<Command> {
-    let screen = model.screen();
-    let panes = screen.panes();
+    let panes = about(model.shared.screen).panes;
     if panes.is_empty() {
         return Vec::new();
     }
-    let now = panes.iter().position(|pane| *pane == screen.pane(model)).unwrap_or(0);
+    let (screen, shared) = model.current();
+    let now = panes.iter().position(|pane| *pane == screen.pane()).unwrap_or(0);
     let next = (now as isize + by).rem_euclid(panes.len() as isize) as usize;
-    screen.focus(model, panes[next]);
+    screen.focus(shared, panes[next]);
     Vec::new()
 }

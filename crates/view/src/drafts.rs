@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use self::files::{Changes, DraftFile, Location, Offer, Record, folder, mark};
-use super::message::{Command, ScreenState, Work};
+use super::message::{Command, Part, Work};
 use super::screens::Screen;
 use super::shared::Shared;
 use super::task_files;
@@ -21,7 +21,7 @@ pub const LOADED: &str = "loaded the file from disk (undo restores your text)";
 pub const KEPT: &str = "keeping your version: saving overwrites the file on disk";
 
 /// A screen that edits a text of the task.
-pub trait Drafted: ScreenState<Shared = Shared> {
+pub trait Drafted: Part<Shared = Shared> {
     const SCREEN: Screen;
     /// The prefix of its files' names.
     const STEM: &'static str;

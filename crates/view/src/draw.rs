@@ -5,7 +5,7 @@ use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Block, Paragraph};
+use ratatui::widgets::{Block, Paragraph, Tabs};
 use unicode_width::UnicodeWidthStr;
 
 use super::action::ActionInfo;
@@ -33,8 +33,8 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     }
     let [top, body, bottom] =
         Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(area);
-    frame.render_widget(Paragraph::new(header(model, top.width)).style(model.shared.theme.style(Role::Bar)), top);
-    model.screen().draw(model, frame, body);
+    header(model, frame, top);
+    model.screen().draw(&model.shared, frame, body);
     frame.render_widget(Paragraph::new(footer(model, bottom.width)).style(model.shared.theme.style(Role::Bar)), bottom);
     if let Some(popup) = &model.shared.popup {
         popup.draw(&model.shared.theme, frame, body);
@@ -60,7 +60,7 @@ fn one_line(model: &Model) -> String {
 /// brackets.
 fn tabs(model: &Model, columns: u16) -> Vec<(String, Screen)> {
     let tab = |(index, screen): (usize, Screen), full: bool| {
-        let title = app::screen(screen).title();
+        let title = app::about(screen).title;
         let text = match (screen == model.shared.screen, full) {
             (true, _) => format!("[{} {title}]", index + 1),
             (false, true) => format!(" {} {title} ", index + 1),
@@ -86,23 +86,24 @@ pub fn tab_at(model: &Model, column: u16) -> Option<Screen> {
     })
 }
 
-fn header(model: &Model, columns: u16) -> Line<'static> {
-    let theme = &model.shared.theme;
-    let tabs = tabs(model, columns);
-    let room = (columns as usize).saturating_sub(columns_of(&tabs));
+/// The tabs, and right of them the task and the run as far as they fit.
+fn header(model: &Model, frame: &mut Frame<'_>, area: Rect) {
+    let (theme, tabs) = (&model.shared.theme, tabs(model, area.width));
     let bar = theme.style(Role::Bar);
-    let mut spans: Vec<Span<'static>> = tabs
-        .into_iter()
-        .map(|(text, screen)| match screen == model.shared.screen {
-            true => Span::styled(text, bar.patch(theme.style(Role::Accent))),
-            false => Span::styled(text, bar),
-        })
-        .collect();
-    if let Some(place) = places(model).into_iter().find(|place| place.width() + 2 <= room) {
-        spans.push(Span::raw(" ".repeat(room - place.width() - 1)));
-        spans.push(Span::styled(place, bar));
-    }
-    Line::from(spans)
+    let room = usize::from(area.width).saturating_sub(columns_of(&tabs));
+    let place = places(model).into_iter().find(|place| place.width() + 2 <= room);
+    frame.render_widget(
+        Line::styled(place.map_or_else(String::new, |place| format!("{place} ")), bar).right_aligned(),
+        area,
+    );
+    let here = tabs.iter().position(|(_, screen)| *screen == model.shared.screen);
+    let tabs = Tabs::new(tabs.into_iter().map(|(text, _)| text))
+        .select(here)
+        .style(bar)
+        .highlight_style(bar.patch(theme.style(Role::Accent)))
+        .divider("")
+        .padding("", "");
+    frame.render_widget(tabs, area);
 }
 
 /// The task, and the current run with its state: the longest version that fits.

@@ -87,7 +87,7 @@ impl Chord {
     /// Whether it neither moves a cursor nor leaves something: it is expected to do something else.
     pub fn is_for_action(self) -> bool {
         match self.code {
-            KeyCode::Char(letter) => !self.modifiers.is_empty() || !"hjklgG".contains(letter),
+            KeyCode::Char(letter) => !self.modifiers.is_empty() || !"hl".contains(letter),
             code => matches!(code, KeyCode::F(_) | KeyCode::Enter | KeyCode::Backspace | KeyCode::Delete),
         }
     }

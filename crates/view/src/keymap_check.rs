@@ -80,16 +80,18 @@ fn overlap(one: Scope, other: Scope) -> bool {
         }
         (Scope::Screen(screen), Scope::Screen(other_screen)) => screen == other_screen,
         (Scope::Pane(..), Scope::Screen(_)) | (Scope::Screen(_), Scope::Pane(..)) => false,
-        (Scope::Global, _) | (_, Scope::Global) => true,
+        (Scope::Global | Scope::Movement, _) | (_, Scope::Global | Scope::Movement) => true,
     }
 }
 
-/// The default table shadows a key in a pane only on purpose, such as tab in an editor.
+/// The default table shadows a key in a pane, or one that moves, only on purpose, such as tab in an editor.
 fn is_meant(keymap: &Keymap, one: &ActionInfo, other: &ActionInfo) -> bool {
     let of_program = !keymap.is_changed(one.id) && !keymap.is_changed(other.id);
     of_program
-        && (matches!(one.scope, Scope::Pane(..)) || matches!(other.scope, Scope::Pane(..)))
-        && (one.scope == Scope::Global || other.scope == Scope::Global)
+        && match (one.scope, other.scope) {
+            (Scope::Pane(..), Scope::Global) | (Scope::Global, Scope::Pane(..)) => true,
+            (one, other) => (one == Scope::Movement) != (other == Scope::Movement),
+        }
 }
 
 fn why_not(chord: Chord) -> Option<String> {

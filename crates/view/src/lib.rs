@@ -15,6 +15,7 @@ pub mod draw;
 pub mod export;
 pub mod followed_run;
 pub mod fuzzy;
+pub mod interaction;
 pub mod jsonl_edit;
 pub mod key_chord;
 pub mod keymap;

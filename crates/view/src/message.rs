@@ -1,6 +1,6 @@
 //! Messages that change the view, commands that it issues, and background work.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -126,36 +126,32 @@ pub enum Change {
     Second,
 }
 
-/// The state of one screen, or of none (`()`), which an [`Update`] can change.
-pub trait ScreenState: Any {
-    /// The state that all screens share; always the same type, which this file need not know.
-    type Shared: Any;
+/// A part of the model that an [`Update`] changes: the state of a screen, or of none (`()`).
+pub trait Part: Sized + 'static {
+    /// The whole, which this file need not know; always the same type.
+    type Model: Any;
+    /// The state that all screens share; always the same type.
+    type Shared;
+
+    fn of(model: &mut Self::Model) -> (&mut Self, &mut Self::Shared);
 }
 
-/// The model, as an [`Update`] sees it.
-pub trait UpdateTarget {
-    /// The screen state of that type, and the shared state.
-    fn parts(&mut self, screen: TypeId) -> Option<(&mut dyn Any, &mut dyn Any)>;
-}
-
-type Apply = dyn FnOnce(&mut dyn UpdateTarget) -> Vec<Command> + Send;
+type Apply = dyn FnOnce(&mut dyn Any) -> Vec<Command> + Send;
 
 /// The effect of background work, or of the answer to a question, on one screen and the shared state.
 pub struct Update(Box<Apply>);
 
 impl Update {
     /// An update of the screen with the state `X`; of none if that is `()`.
-    pub fn new<X: ScreenState>(apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
+    pub fn new<X: Part>(apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> Self {
         Self(Box::new(move |model| {
-            let Some((screen, shared)) = model.parts(TypeId::of::<X>()) else { return Vec::new() };
-            match (screen.downcast_mut::<X>(), shared.downcast_mut::<X::Shared>()) {
-                (Some(screen), Some(shared)) => apply(screen, shared),
-                _ => Vec::new(),
-            }
+            let Some(model) = model.downcast_mut::<X::Model>() else { return Vec::new() };
+            let (screen, shared) = X::of(model);
+            apply(screen, shared)
         }))
     }
 
-    pub fn apply(self, model: &mut dyn UpdateTarget) -> Vec<Command> {
+    pub fn apply(self, model: &mut dyn Any) -> Vec<Command> {
         (self.0)(model)
     }
 }
@@ -180,7 +176,7 @@ pub struct Work {
 
 impl Work {
     /// Work with one result: `compute` runs in the background, `apply` puts its result into the model.
-    pub fn once<X: ScreenState, T: Send + 'static>(
+    pub fn once<X: Part, T: Send + 'static>(
         key: &'static str,
         compute: impl FnOnce() -> T + Send + 'static,
         apply: impl FnOnce(&mut X, &mut X::Shared, T) -> Vec<Command> + Send + 'static,
@@ -193,7 +189,7 @@ impl Work {
 
     /// Work whose result is a function of the current model: superseded work does not start, and can ask its sender
     /// once it has started.
-    pub fn latest<X: ScreenState, T: Send + 'static>(
+    pub fn latest<X: Part, T: Send + 'static>(
         key: &'static str,
         compute: impl FnOnce(&Sender) -> T + Send + 'static,
         apply: impl FnOnce(&mut X, &mut X::Shared, T) -> Vec<Command> + Send + 'static,
@@ -289,10 +285,7 @@ impl Sender {
     }
 
     /// Sends one result. Returns false if the work is superseded and should stop.
-    pub fn send<X: ScreenState>(
-        &self,
-        apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
-    ) -> bool {
+    pub fn send<X: Part>(&self, apply: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static) -> bool {
         self.is_wanted() && (self.put)(Update::new(apply))
     }
 

@@ -22,7 +22,10 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKi
 use ratatui::Frame;
 use ratatui::layout::Rect;
 
+use super::pane::content::{Content, Place};
+use super::pane::draw::draw;
 use super::theme::Theme;
+use super::widgets::list_cursor::Motion;
 
 #[derive(Debug)]
 pub enum Popup {
@@ -35,10 +38,12 @@ pub enum Popup {
 }
 
 impl Popup {
-    /// Handles a key; `size`: of the terminal.
-    pub fn key(&mut self, event: KeyEvent, size: (u16, u16)) -> PopupOutcome {
+    /// Handles a key, which may be one that moves; `size`: of the terminal.
+    pub fn key(&mut self, event: KeyEvent, motion: Option<Motion>, size: (u16, u16)) -> PopupOutcome {
         match self {
-            Self::Help(help) => help.key(event, size),
+            Self::Help(Help { page }) | Self::Page(page) if motion.is_some() => page.follow(motion, size),
+            Self::Pick(pick) if motion.is_some() => pick.follow(motion),
+            Self::Help(help) => help.page.key(event, size),
             Self::Ask(ask) => ask.key(event),
             Self::Confirm(confirm) => confirm.key(event),
             Self::Page(page) => page.key(event, size),
@@ -56,9 +61,9 @@ impl Popup {
     }
 
     /// The key that a click stands for: enter on a row of a list, to which it moves the cursor; an answer of a question.
-    pub fn click(&mut self, size: (u16, u16), at: (u16, u16)) -> Option<KeyEvent> {
+    pub fn click(&mut self, theme: &Theme, size: (u16, u16), at: (u16, u16)) -> Option<KeyEvent> {
         match self {
-            Self::Pick(pick) => pick.click(size, at).then(|| KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
+            Self::Pick(pick) => pick.click(theme, size, at).then(|| KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE)),
             Self::Confirm(confirm) => confirm.click(size, at),
             _ => None,
         }
@@ -89,14 +94,19 @@ impl Popup {
         }
     }
 
-    pub fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+    /// Where it is over an area, and what is in it.
+    pub fn pane<'a>(&'a self, theme: &'a Theme, area: Rect) -> (Place, Content<'a>) {
         match self {
-            Self::Help(help) => help.draw(theme, frame, area),
-            Self::Ask(ask) => ask.draw(theme, frame, area),
-            Self::Confirm(confirm) => confirm.draw(theme, frame, area),
-            Self::Page(page) => page.draw(theme, frame, area),
-            Self::Pick(pick) => pick.draw(theme, frame, area),
-            Self::Refusal(refusal) => refusal.draw(theme, frame, area),
+            Self::Help(Help { page }) | Self::Page(page) => page.pane(area),
+            Self::Ask(ask) => ask.pane(theme, area),
+            Self::Confirm(confirm) => confirm.pane(theme, area),
+            Self::Pick(pick) => pick.pane(theme, area),
+            Self::Refusal(refusal) => refusal.pane(theme, area),
         }
+    }
+
+    pub fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+        let (place, content) = self.pane(theme, area);
+        draw(theme, frame, &place, true, content);
     }
 }

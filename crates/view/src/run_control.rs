@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::action::Scope;
 use super::command_log::CommandLine;
-use super::message::{Command, ScreenState, Work};
+use super::message::{Command, Part, Work};
 use super::messages::Level;
 use super::popup::{Ask, Confirm, Popup};
 use super::screen::Action;
@@ -23,7 +23,7 @@ use crate::run::{AgainstBase, Liveness, RequestOutcome, Status, Verb, ask, is_re
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// A screen with a run that can be controlled.
-pub trait Controls: ScreenState<Shared = Shared> {
+pub trait Controls: Part<Shared = Shared> {
     const SCREEN: Screen;
     /// Ids and hints of the actions: pause, resume, checkpoint, eval, stop, kill, note.
     const ACTIONS: [(&'static str, &'static str); 7];

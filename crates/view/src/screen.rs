@@ -1,4 +1,4 @@
-//! The definition of a screen: panes, table of actions, keys and drawing.
+//! What a screen is: its table of actions, its keys and its drawing.
 
 use crossterm::event::{KeyEvent, MouseEvent};
 use ratatui::Frame;
@@ -6,7 +6,12 @@ use ratatui::layout::Rect;
 
 use super::action::{ActionInfo, Scope};
 use super::message::{Change, Command};
+use super::pane::content::{Content, Hit, Place};
+use super::pane::draw::draw;
 use super::shared::Shared;
+use super::widgets::editor::{Editor, Effect};
+use super::widgets::filter::TextField;
+use super::widgets::list_cursor::Cursor;
 
 /// An action on a screen with the state `X`.
 #[derive(Debug)]
@@ -58,54 +63,145 @@ impl<X> Action<X> {
     }
 }
 
-/// A screen with the state `X`.
+/// What is known of a screen without its state.
 #[derive(Debug)]
-pub struct Definition<X: 'static> {
+pub struct About {
     /// In the header.
     pub title: &'static str,
     /// What the screen is for, in a sentence or two; the head of its help.
     pub help: &'static str,
     /// Its panes in tab order, by their titles.
     pub panes: &'static [&'static str],
-    pub actions: &'static [Action<X>],
-    pub pane: fn(&X) -> &'static str,
-    pub focus: fn(&mut X, &mut Shared, &'static str),
-    /// Whether a text field has the focus, which takes all plain keys.
-    pub is_typing: fn(&X) -> bool,
-    /// Whether a multi-line editor has the focus: there tab is text.
-    pub takes_tab: fn(&X) -> bool,
-    /// Handles a key that is not an action.
-    pub on_key: fn(&mut X, &mut Shared, KeyEvent) -> Vec<Command>,
-    pub on_paste: fn(&mut X, &mut Shared, &str) -> Vec<Command>,
-    /// Handles the mouse below the header.
-    pub mouse: fn(&mut X, &mut Shared, MouseEvent) -> Vec<Command>,
-    /// Whether a double click at a column and row acts as enter.
-    pub opens: fn(&X, &Shared, (u16, u16)) -> bool,
-    /// Called when the user switches to the screen.
-    pub on_show: fn(&mut X, &mut Shared) -> Vec<Command>,
-    /// Called after a change of shared state, also while another screen is in front.
-    pub on_change: fn(&mut X, &mut Shared, &Change) -> Vec<Command>,
-    /// Draws the screen without changing it.
-    pub draw: fn(&X, &Shared, &mut Frame<'_>, Rect),
 }
 
-impl<X: 'static> Definition<X> {
-    /// A screen without panes or text fields; screens override what differs.
-    pub const PLAIN: Self = Self {
-        title: "",
-        help: "",
-        panes: &[],
-        actions: &[],
-        pane: |_| "",
-        focus: |_, _, _| {},
-        is_typing: |_| false,
-        takes_tab: |_| false,
-        on_key: |_, _, _| Vec::new(),
-        on_paste: |_, _, _| Vec::new(),
-        mouse: |_, _, _| Vec::new(),
-        opens: |_, _, _| false,
-        on_show: |_, _| Vec::new(),
-        on_change: |_, _, _| Vec::new(),
-        draw: |_, _, _, _| {},
-    };
+/// The constants of a screen.
+pub trait Described: Sized + 'static {
+    const ABOUT: &'static About;
+    const TABLE: &'static [Action<Self>];
+}
+
+/// What follows from a screen's constants.
+pub trait Actions {
+    fn about(&self) -> &'static About;
+    /// Why an action is blocked.
+    fn blocked(&self, shared: &Shared, id: &str) -> Option<String>;
+    /// What an action does now, for the bottom line; `None`: the usual hint.
+    fn hint(&self, shared: &Shared, id: &str) -> Option<&'static str>;
+    /// Executes an action without checking whether it is blocked.
+    fn perform(&mut self, shared: &mut Shared, id: &str) -> Vec<Command>;
+}
+
+fn action<X: Described>(id: &str) -> Option<&'static Action<X>> {
+    X::TABLE.iter().find(|action| action.info.id == id)
+}
+
+impl<X: Described> Actions for X {
+    fn about(&self) -> &'static About {
+        X::ABOUT
+    }
+
+    fn blocked(&self, shared: &Shared, id: &str) -> Option<String> {
+        (action::<X>(id)?.blocked)(self, shared)
+    }
+
+    fn hint(&self, shared: &Shared, id: &str) -> Option<&'static str> {
+        (action::<X>(id)?.hint)(self, shared)
+    }
+
+    fn perform(&mut self, shared: &mut Shared, id: &str) -> Vec<Command> {
+        action(id).map_or_else(Vec::new, |action| (action.perform)(self, shared))
+    }
+}
+
+/// A screen: its state, and what the rest of the view asks of it.
+pub trait Screen: Actions {
+    /// The focused pane.
+    fn pane(&self) -> &'static str;
+    fn focus(&mut self, shared: &mut Shared, pane: &'static str);
+
+    /// Where the panes are in the area of the screen, in the order in which they are drawn.
+    fn places(&self, _: &Shared, _: Rect) -> Vec<Place> {
+        Vec::new()
+    }
+
+    /// What is in a pane.
+    fn content<'a>(&'a self, _: &'a Shared, _: &Place) -> Content<'a> {
+        Content::default()
+    }
+
+    /// The cursor of a list, or the first visible line of a text.
+    fn cursor(&mut self, _: &str) -> Option<&mut Cursor> {
+        None
+    }
+
+    /// After a pane's cursor moved.
+    fn moved(&mut self, _: &mut Shared, _: &str) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// The mouse where it does something else than to focus, select and scroll.
+    fn pointed(&mut self, _: &mut Shared, _: &Hit, _: MouseEvent) -> Option<Vec<Command>> {
+        None
+    }
+
+    /// The text field of one line that has the keys.
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        None
+    }
+
+    /// After its text changed.
+    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// The editor in the focused pane.
+    fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
+        None
+    }
+
+    /// After its text changed, or its cursor moved.
+    fn edited(&mut self, _: &mut Shared, _: Effect) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// Draws the screen without changing it.
+    fn draw(&self, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+        for place in self.places(shared, area) {
+            let content = self.content(shared, &place);
+            draw(&shared.theme, frame, &place, self.has_focus(&place), content);
+        }
+    }
+
+    fn has_focus(&self, place: &Place) -> bool {
+        place.id == self.pane() && place.part == 0
+    }
+
+    /// Whether a text field has the focus, which takes all plain keys.
+    fn is_typing(&self) -> bool {
+        false
+    }
+
+    /// Whether a multi-line editor has the focus: there tab is text.
+    fn takes_tab(&self) -> bool {
+        false
+    }
+
+    /// A key that is neither an action nor text of the field; `None` for text of the editor.
+    fn on_key(&mut self, _: &mut Shared, _: KeyEvent) -> Option<Vec<Command>> {
+        None
+    }
+
+    fn on_paste(&mut self, _: &mut Shared, _: &str) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// Called when the user switches to the screen.
+    fn on_show(&mut self, _: &mut Shared) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// Called after a change of shared state, also while another screen is in front.
+    fn on_change(&mut self, _: &mut Shared, _: &Change) -> Vec<Command> {
+        Vec::new()
+    }
 }

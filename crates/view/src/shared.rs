@@ -13,7 +13,7 @@ use super::drafts::files::Drafts;
 use super::followed_run::{FollowedRun, RunNotice};
 use super::keymap::Keymap;
 use super::last_task;
-use super::message::{Change, Command, RunNews, ScreenState, Work};
+use super::message::{Change, Command, RunNews, Work};
 use super::messages::{Level, Notices};
 use super::options::Options;
 use super::popup::Popup;
@@ -163,10 +163,6 @@ pub struct SampleCompletion {
     pub prompt_id: Option<String>,
     /// 1-based line in the file.
     pub line: usize,
-}
-
-impl ScreenState for () {
-    type Shared = Shared;
 }
 
 impl Shared {

@@ -12,7 +12,6 @@ mod guard;
 mod input;
 mod linear;
 mod osc;
-mod pane_text;
 mod panic;
 mod script;
 mod signals;

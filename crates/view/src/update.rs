@@ -5,12 +5,13 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButto
 use super::action::{ActionInfo, Scope};
 use super::app::{self, Model};
 use super::draw::{hint_at, popup_hint_at, tab_at};
+use super::interaction;
 use super::key_chord::Chord;
 use super::message::{Change, Command, Message, WorkResult};
 use super::popup::{Popup, PopupOutcome, Refusal};
 use super::recent_actions;
 use super::screens::Screen;
-use super::shared::{self, WorkGeneration};
+use super::shared::{self, Shared, WorkGeneration};
 use super::task_watch;
 
 /// The first commands of a model: open the task, list the runs.
@@ -43,7 +44,10 @@ pub fn update(model: &mut Model, now_ms: u64, message: Message) -> Vec<Command> 
                 popup.paste(&text);
                 Vec::new()
             }
-            None => model.screen().on_paste(model, &text),
+            None => {
+                let (screen, shared) = model.current();
+                interaction::paste(screen, shared, &text)
+            }
         },
         Message::Perform(action) => {
             model.shared.notices.dismiss();
@@ -86,7 +90,11 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
                 None => Vec::new(),
             },
             Command::Changed(change) => {
-                Screen::ALL.into_iter().flat_map(|screen| app::screen(screen).on_change(model, &change)).collect()
+                let told = |screen| {
+                    let (screen, shared) = model.screen_mut(screen);
+                    screen.on_change(shared, &change)
+                };
+                Screen::ALL.into_iter().flat_map(told).collect()
             }
             Command::Work(mut work) => {
                 if let Some(line) = work.command_line.take() {
@@ -107,14 +115,15 @@ pub fn carry_out(model: &mut Model, commands: Vec<Command>) -> Vec<Command> {
         };
         left.extend(carry_out(model, more));
     }
-    model.shared.is_typing = model.screen().is_typing(model);
+    model.shared.is_typing = model.screen().is_typing();
     left
 }
 
 fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
     model.shared.screen = screen;
     model.shared.zoomed = false;
-    app::screen(screen).on_show(model)
+    let (screen, shared) = model.screen_mut(screen);
+    screen.on_show(shared)
 }
 
 fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
@@ -122,8 +131,9 @@ fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
         Some(action) => perform(model, action),
         None => {
             let chord = Chord::from_event(event);
-            let is_unbound = chord.is_for_action() && !model.screen().is_typing(model);
-            let commands = model.screen().on_key(model, event);
+            let is_unbound = chord.is_for_action() && !model.screen().is_typing();
+            let (screen, shared) = model.current();
+            let commands = interaction::key(screen, shared, event);
             if is_unbound && commands.is_empty() && model.shared.popup.is_none() {
                 let keys = model.shared.key_of("help");
                 model.shared.warn(format!("{chord} has no action here: {keys} lists the keys"));
@@ -159,7 +169,8 @@ fn perform_there(model: &mut Model, action: &'static ActionInfo) -> Vec<Command>
     if let Scope::Pane(screen, pane) = action.scope
         && !model.is_here(action)
     {
-        app::screen(screen).focus(model, pane);
+        let (screen, shared) = model.screen_mut(screen);
+        screen.focus(shared, pane);
     }
     commands.extend(perform(model, action));
     commands
@@ -175,9 +186,13 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
     {
         return model.perform(action);
     }
+    // What may be text of a field is no movement.
+    let is_text = matches!(chord.code, KeyCode::Char(_) | KeyCode::Home | KeyCode::End) && !modified;
+    let is_page = matches!(model.shared.popup, Some(Popup::Help(_) | Popup::Page(_)));
+    let motion = model.motion_of(chord).filter(|_| is_page || !is_text);
     // The popup is taken out while it handles the key, and put back unless it is done.
     let Some(mut popup) = model.shared.popup.take() else { return Vec::new() };
-    match popup.key(event, model.shared.size) {
+    match popup.key(event, motion, model.shared.size) {
         PopupOutcome::Stay => {
             model.shared.popup = Some(popup);
             Vec::new()
@@ -201,12 +216,14 @@ fn popup_key(model: &mut Model, event: KeyEvent) -> Vec<Command> {
 fn popup_mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
     let size = model.shared.size;
     let is_hint = event.row + 1 == size.1 && model.shared.notices.shown(model.shared.now_ms).is_none();
-    let Some(popup) = &mut model.shared.popup else { return Vec::new() };
+    let Shared { popup, theme, .. } = &mut model.shared;
+    let Some(popup) = popup else { return Vec::new() };
     if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
         popup.wheel(event, size);
         return Vec::new();
     }
-    let key = if is_hint { popup_hint_at(popup, event.column) } else { popup.click(size, (event.column, event.row)) };
+    let key =
+        if is_hint { popup_hint_at(popup, event.column) } else { popup.click(theme, size, (event.column, event.row)) };
     key.map_or_else(Vec::new, |key| popup_key(model, key))
 }
 
@@ -225,7 +242,8 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         return hint_at(model, event.column).map_or_else(Vec::new, |action| perform(model, action));
     }
     if !is_click {
-        return model.screen().mouse(model, event);
+        let (screen, shared) = model.current();
+        return interaction::mouse(screen, shared, event);
     }
     let place = (event.column, event.row);
     let is_second = model
@@ -233,12 +251,13 @@ fn mouse(model: &mut Model, event: MouseEvent) -> Vec<Command> {
         .take()
         .is_some_and(|(time, before)| before == place && model.shared.now_ms.saturating_sub(time) < DOUBLE_CLICK_MS);
     // The first click has selected; the list may have moved under the pointer since.
-    if is_second && model.screen().opens(model, place) {
+    if is_second && interaction::opens(model.screen(), &model.shared, place.into()) {
         let enter = Chord { code: KeyCode::Enter, modifiers: KeyModifiers::NONE };
         return model.action_of(enter).map_or_else(Vec::new, |action| perform(model, action));
     }
     model.clicked = Some((model.shared.now_ms, place));
-    model.screen().mouse(model, event)
+    let (screen, shared) = model.current();
+    interaction::mouse(screen, shared, event)
 }
 
 fn take_work(model: &mut Model, result: WorkResult) -> Vec<Command> {

@@ -403,7 +403,7 @@ fn a_comparison_of_runs_begins_with_its_results_and_ends() {
         assert!(stage.shows("vs the first on the same test prompts"), "{}", stage.screen());
         stage.keys("G");
         let last = stage.screen();
-        assert!(last.contains("tokens_per_second/train") && last.contains("100%"), "{last}");
+        assert!(last.contains("tokens_per_second/train"), "{last}");
         stage.keys("j j pagedown");
         assert_eq!(stage.screen(), last);
         stage.keys("k");

@@ -3,10 +3,8 @@
 
 use std::path::PathBuf;
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 use similar::{DiffTag, group_diff_ops};
 
 use super::files::Offer;
@@ -15,6 +13,7 @@ use crate::action::Scope;
 use crate::format::date_time;
 use crate::key_chord::Chord;
 use crate::message::Command;
+use crate::pane::content::{Content, Place};
 use crate::popup::{Confirm, Page, Popup};
 use crate::screen::Action;
 use crate::secrets::visible;
@@ -70,13 +69,22 @@ pub fn offer<'a, T: Drafted>(screen: &T, shared: &'a Shared) -> Option<&'a Offer
     newest.find(|offer| offer.screen == T::SCREEN).filter(|_| screen.is_free())
 }
 
-/// Draws the question at the top of a screen.
-pub fn draw<T: Drafted>(screen: &T, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
+/// The question at the top of a screen.
+pub const QUESTION: &str = "question";
+
+/// Where the question is, if there is one, and the area below it.
+pub fn places<T: Drafted>(screen: &T, shared: &Shared, body: Rect) -> (Option<Place>, Rect) {
+    let taken = rows(screen, shared).min(body.height);
+    let below = Rect { y: body.y + taken, height: body.height - taken, ..body };
+    ((taken > 0).then(|| Place::bare(QUESTION, Rect { height: taken, ..body })), below)
+}
+
+pub fn content<'a, T: Drafted>(screen: &T, shared: &Shared) -> Content<'a> {
     let theme = &shared.theme;
     let (what, note) = match (screen.on_disk(shared), offer(screen, shared)) {
         (Some(_), _) => ("file changed on disk while you have unsaved edits".to_owned(), None),
         (None, Some(offer)) => (describe(offer), offer.location.note.clone()),
-        (None, None) => return,
+        (None, None) => return Content::default(),
     };
     let mut keys = vec![Span::raw("  ")];
     for (key, hint) in choices(screen, shared) {
@@ -85,13 +93,7 @@ pub fn draw<T: Drafted>(screen: &T, shared: &Shared, frame: &mut Frame<'_>, body
     let mut lines = vec![Line::styled(format!("{} {what}", theme.glyph("▲", "!")), theme.style(Role::Warning))];
     lines.extend(note.map(|note| Line::raw(format!("  {note}"))));
     lines.push(Line::from(keys));
-    frame.render_widget(Paragraph::new(lines), Rect { height: rows(screen, shared).min(body.height), ..body });
-}
-
-/// The area below the question.
-pub fn below<T: Drafted>(screen: &T, shared: &Shared, body: Rect) -> Rect {
-    let taken = rows(screen, shared).min(body.height);
-    Rect { y: body.y + taken, height: body.height - taken, ..body }
+    Content::default().fixed(lines)
 }
 
 fn rows<T: Drafted>(screen: &T, shared: &Shared) -> u16 {

@@ -1,14 +1,14 @@
 //! The reason why a text field cannot open. It swallows keys up to enter or escape, so that typing triggers no actions.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
-use ratatui::widgets::{Paragraph, Wrap};
 
-use super::window::{PopupOutcome, window};
+use super::window::{PopupOutcome, place};
+use crate::pane::content::{Content, Place};
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::list_cursor::Cursor;
 
 /// The blocked action, and why.
 #[derive(Debug)]
@@ -26,15 +26,15 @@ impl Refusal {
         if matches!(event.code, KeyCode::Esc | KeyCode::Enter) { PopupOutcome::Close } else { PopupOutcome::Stay }
     }
 
-    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+    pub(super) fn pane<'a>(&self, theme: &Theme, area: Rect) -> (Place, Content<'a>) {
         let columns = 64.min(area.width);
         let rows = (self.why.chars().count() / columns.saturating_sub(6).max(1) as usize) as u16;
-        let inside = window(theme, frame, area, self.title, columns, rows + 5);
+        let place = place(area, columns, rows + 5);
         let lines = vec![
             Line::styled(self.why.clone(), theme.style(Role::Bad)),
             Line::default(),
             Line::styled("Cannot type here now. Esc closes.", theme.style(Role::Faint)),
         ];
-        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+        (place, Content::titled(self.title).text(place.inside(), lines, Cursor::default()))
     }
 }

@@ -1,16 +1,16 @@
 //! A yes/no question, mostly a confirmation before something that cannot be undone.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
-use super::window::{PopupOutcome, inside, window};
-use crate::message::{Command, ScreenState, Update};
+use super::window::{PopupOutcome, body, place};
+use crate::message::{Command, Part, Update};
+use crate::pane::content::{Content, Place};
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::list_cursor::Cursor;
 
 const COLUMNS: u16 = 64;
 /// The answers: `y delete   n cancel`.
@@ -30,7 +30,7 @@ pub struct Confirm {
 
 impl Confirm {
     /// A question; `yes` is the verb of the yes, such as `stop the run`.
-    pub fn new<X: ScreenState>(
+    pub fn new<X: Part>(
         title: impl Into<String>,
         text: impl Into<String>,
         yes: impl Into<String>,
@@ -41,7 +41,7 @@ impl Confirm {
 
     /// With an effect of a no.
     #[must_use]
-    pub fn otherwise<X: ScreenState>(
+    pub fn otherwise<X: Part>(
         self,
         otherwise: impl FnOnce(&mut X, &mut X::Shared) -> Vec<Command> + Send + 'static,
     ) -> Self {
@@ -69,7 +69,7 @@ impl Confirm {
 
     /// The key that a click stands for: that of the answer under it.
     pub(super) fn click(&self, size: (u16, u16), (column, row): (u16, u16)) -> Option<KeyEvent> {
-        let inside = inside(size, COLUMNS, self.rows(size.0));
+        let inside = place(body(size), COLUMNS, self.rows(size.0)).inside();
         let column = column.checked_sub(inside.x).filter(|_| row + 1 == inside.bottom())? as usize;
         let yes = YES.len() + 1 + self.yes.width();
         let key = match column {
@@ -86,21 +86,22 @@ impl Confirm {
         (self.text.chars().count() / columns + self.text.lines().count()) as u16 + 5
     }
 
-    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
-        let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows(area.width));
-        // The answers stay visible where the text does not fit.
-        let [text, _, answers] =
-            Layout::vertical([Constraint::Fill(1), Constraint::Length(1), Constraint::Length(1)]).areas(inside);
+    pub(super) fn pane<'a>(&self, theme: &Theme, area: Rect) -> (Place, Content<'a>) {
+        let place = place(area, COLUMNS, self.rows(area.width));
         let key = theme.style(Role::Key);
-        let lines: Vec<Line<'_>> = self.text.lines().map(Line::from).collect();
-        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), text);
-        let line = Line::from(vec![
+        let answers = Line::from(vec![
             Span::styled(YES, key),
             Span::raw(format!(" {}{GAP}", self.yes)),
             Span::styled(NO, key),
             Span::raw(format!(" {CANCEL}")),
         ]);
-        frame.render_widget(line, answers);
+        let lines = self.text.lines().map(|line| Line::from(line.to_owned())).collect();
+        // The answers stay visible where the text does not fit.
+        let foot = vec![Line::default(), answers];
+        let mut content = Content { foot, ..Content::titled(self.title.clone()) };
+        let [_, text, _] = content.parts(place.inside());
+        content = content.text(text, lines, Cursor::default());
+        (place, content)
     }
 }
 

@@ -1,13 +1,9 @@
 //! Help: the actions available here with their keys, nearest scope first.
 
-use crossterm::event::KeyEvent;
-use ratatui::Frame;
-use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::text::Page;
-use super::window::PopupOutcome;
 use crate::action::{ActionInfo, Scope};
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -58,14 +54,6 @@ impl Help {
         lines.extend(wrapped(last, columns).into_iter().map(|text| Line::styled(text, theme.style(Role::Faint))));
         Self { page: Page::new(format!("Help: {title}"), lines) }
     }
-
-    pub(super) fn key(&mut self, event: KeyEvent, size: (u16, u16)) -> PopupOutcome {
-        self.page.key(event, size)
-    }
-
-    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
-        self.page.draw(theme, frame, area);
-    }
 }
 
 struct Group<'a> {
@@ -80,6 +68,7 @@ fn groups<'a>(rows: &'a [HelpRow]) -> Vec<Group<'a>> {
         Scope::Screen(_) => "This screen".to_owned(),
         Scope::Global if action.id.starts_with("screen.") => "Screens".to_owned(),
         Scope::Global => "Global".to_owned(),
+        Scope::Movement => "Movement".to_owned(),
     };
     let mut found: Vec<Group<'a>> = Vec::new();
     for row in rows {

@@ -1,13 +1,12 @@
 //! A question that is answered by one line of text.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::Line;
-use ratatui::widgets::Paragraph;
 
-use super::window::{PopupOutcome, window};
-use crate::message::{Command, ScreenState, Update};
+use super::window::{PopupOutcome, place};
+use crate::message::{Command, Part, Update};
+use crate::pane::content::{Content, Place};
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::field::Field;
@@ -31,7 +30,7 @@ pub struct Ask {
 
 impl Ask {
     /// Asks for a line of text; the initial `text` is selected, so typing replaces it.
-    pub fn new<X: ScreenState>(
+    pub fn new<X: Part>(
         title: impl Into<String>,
         label: impl Into<String>,
         text: &str,
@@ -72,7 +71,7 @@ impl Ask {
         self.is_tried = true;
     }
 
-    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
+    pub(super) fn pane<'a>(&self, theme: &Theme, area: Rect) -> (Place, Content<'a>) {
         let wrong = (self.check)(self.field.text()).filter(|_| self.is_tried);
         let (below, role) = match &wrong {
             Some(wrong) => (wrong.as_str(), Role::Bad),
@@ -82,10 +81,9 @@ impl Ask {
         let label = wrapped(&self.label, columns).into_iter().map(Line::from);
         let below = wrapped(below, columns).into_iter().map(|line| Line::styled(line, theme.style(role)));
         let field = [self.field.line(theme, columns, true), Line::default()];
-        let lines: Vec<Line<'_>> = label.chain(field).chain(below).collect();
+        let lines: Vec<Line<'static>> = label.chain(field).chain(below).collect();
         let rows = u16::try_from(lines.len() + 2).unwrap_or(u16::MAX);
-        let inside = window(theme, frame, area, &self.title, COLUMNS, rows.max(7));
-        frame.render_widget(Paragraph::new(lines), inside);
+        (place(area, COLUMNS, rows.max(7)), Content::titled(self.title.clone()).fixed(lines))
     }
 }
 

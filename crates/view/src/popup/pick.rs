@@ -3,22 +3,21 @@
 use std::borrow::Cow;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::window::{PopupOutcome, inside, window};
+use super::window::{PopupOutcome, body, place};
 use crate::fuzzy;
-use crate::message::{Command, ScreenState, Update};
+use crate::message::{Command, Part, Update};
+use crate::pane::content::{Content, List, Place, Spot};
 use crate::secrets::visible;
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::field::Field;
-use crate::widgets::list_cursor::Cursor;
-use crate::widgets::text_width::fitted;
+use crate::widgets::list_cursor::{Cursor, Motion};
+use crate::widgets::text_width::{fitted, wrapped_line};
 
 /// Maximum width, and rows below the list for the selected entry's details.
 const COLUMNS: u16 = 100;
@@ -64,7 +63,7 @@ pub struct Pick {
 
 impl Pick {
     /// A list with the cursor on an entry; `then` gets the index of the chosen one.
-    pub fn new<X: ScreenState>(
+    pub fn new<X: Part>(
         title: impl Into<String>,
         entries: Vec<PickEntry>,
         selected: usize,
@@ -80,7 +79,7 @@ impl Pick {
 
     /// Takes a text that is not an entry's label, too.
     #[must_use]
-    pub fn or_typed<X: ScreenState>(
+    pub fn or_typed<X: Part>(
         self,
         about: &'static str,
         then: impl FnOnce(&mut X, &mut X::Shared, String) -> Vec<Command> + Send + 'static,
@@ -134,6 +133,18 @@ impl Pick {
         self.cursor.go(rows, self.found.len());
     }
 
+    /// Moves by rows; the ends of the text field are nearer.
+    pub(super) fn follow(&mut self, motion: Option<Motion>) -> PopupOutcome {
+        match motion {
+            Some(Motion::Down) => self.go(1),
+            Some(Motion::Up) => self.go(-1),
+            Some(Motion::PageDown) => self.go(10),
+            Some(Motion::PageUp) => self.go(-10),
+            _ => {}
+        }
+        PopupOutcome::Stay
+    }
+
     pub(super) fn key(&mut self, event: KeyEvent) -> PopupOutcome {
         let control = event.modifiers.contains(KeyModifiers::CONTROL);
         match event.code {
@@ -147,12 +158,10 @@ impl Pick {
                 }
                 return self.then.take().map_or(PopupOutcome::Close, |then| then(chosen));
             }
-            KeyCode::Down | KeyCode::Tab => self.go(1),
-            KeyCode::Up | KeyCode::BackTab => self.go(-1),
+            KeyCode::Tab => self.go(1),
+            KeyCode::BackTab => self.go(-1),
             KeyCode::Char('n') if control => self.go(1),
             KeyCode::Char('p') if control => self.go(-1),
-            KeyCode::PageDown => self.go(10),
-            KeyCode::PageUp => self.go(-10),
             _ if self.field.key(event) => self.search(),
             _ => {}
         }
@@ -192,52 +201,44 @@ impl Pick {
         self.longest_detail_rows(inside.width).min(room - room.div_ceil(2).min(3))
     }
 
-    /// Rows of the list in the window.
-    fn visible(&self, inside: Rect) -> usize {
-        inside.height.saturating_sub(2 + self.detail_rows(inside)) as usize
-    }
-
     /// Moves the cursor to the entry at a position of the terminal; false if there is none.
-    pub(super) fn click(&mut self, size: (u16, u16), (column, row): (u16, u16)) -> bool {
-        let inside = inside(size, COLUMNS, self.rows(size.0));
-        let line = row.checked_sub(inside.y + 2).filter(|_| inside.contains((column, row).into()));
-        let at = line.and_then(|line| self.cursor.row_at(line as usize, self.visible(inside), self.found.len()));
-        at.inspect(|at| self.cursor.index = *at).is_some()
+    pub(super) fn click(&mut self, theme: &Theme, size: (u16, u16), at: (u16, u16)) -> bool {
+        let (place, content) = self.pane(theme, body(size));
+        let Spot::Item(row) = content.spot(place.inside(), at.into()) else { return false };
+        drop(content);
+        self.cursor.index = row;
+        true
     }
 
-    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect) {
-        let inside = window(theme, frame, area, &self.title, COLUMNS, self.rows(area.width));
-        let columns = inside.width as usize;
+    /// The text that filters, the list, and the details of the selected entry.
+    pub(super) fn pane<'a>(&'a self, theme: &'a Theme, area: Rect) -> (Place, Content<'a>) {
+        let place = place(area, COLUMNS, self.rows(area.width));
+        let (inside, columns) = (place.inside(), usize::from(place.inside().width));
         let mut field = self.field.line(theme, columns.saturating_sub(FILTER.len()), true);
         field.spans.insert(0, Span::styled(FILTER, theme.style(Role::Key)));
-        let mut lines = vec![field, Line::default()];
-        for (row, here) in self.cursor.seen(self.visible(inside), self.found.len()) {
-            let Some(entry) = self.entry(row) else { continue };
-            let line = self.line(theme, &entry, here, columns);
-            lines.push(if here { line.style(theme.style(Role::Selected)) } else { line });
-        }
-        if self.found.is_empty() {
-            lines.push(Line::styled(self.nothing(), theme.style(Role::Faint)));
-        }
-        let [above, below] =
-            Layout::vertical([Constraint::Fill(1), Constraint::Length(self.detail_rows(inside))]).areas(inside);
-        frame.render_widget(Paragraph::new(lines), above);
         let at = self.cursor.at(self.found.len());
-        if let Some(entry) = at.and_then(|at| self.entry(at)) {
+        let detail = at.and_then(|at| self.entry(at)).map(|entry| {
             let count = format!("{}/{}  ", at.unwrap_or(0) + 1, self.found.len());
-            let detail = Line::from(vec![
-                Span::styled(count, theme.style(Role::Faint)),
-                Span::raw(visible(&entry.detail).into_owned()),
-            ]);
-            frame.render_widget(Paragraph::new(detail).wrap(Wrap { trim: true }), below);
-        }
+            let count = Span::styled(count, theme.style(Role::Faint));
+            Line::from(vec![count, Span::raw(visible(&entry.detail).into_owned())])
+        });
+        let mut foot: Vec<_> = detail.into_iter().flat_map(|line| wrapped_line(line, columns)).collect();
+        foot.resize(self.detail_rows(inside).into(), Line::default());
+        let line =
+            move |row: usize| self.entry(row).map_or_else(Line::default, |entry| self.line(theme, &entry, columns));
+        let content = Content {
+            head: vec![field, Line::default()],
+            foot,
+            empty: vec![Line::styled(self.nothing(), theme.style(Role::Faint))],
+            ..Content::titled(self.title.clone())
+        };
+        (place, content.list(List { mark: 2, ..List::new(self.found.len(), self.cursor, line) }))
     }
 
     /// The label with the matched letters highlighted, what is beside it as far as it fits, and its key at the right.
-    fn line(&self, theme: &Theme, entry: &PickEntry, here: bool, columns: usize) -> Line<'static> {
-        let mark = if here { theme.glyph("▸ ", "> ") } else { "  " };
+    fn line(&self, theme: &Theme, entry: &PickEntry, columns: usize) -> Line<'static> {
         let style = theme.style(entry.role.unwrap_or(Role::Text));
-        let mut spans = vec![Span::styled(mark, theme.style(Role::Accent))];
+        let mut spans = Vec::new();
         // A search flattens the tree.
         let depth = if self.field.text().is_empty() { entry.depth } else { 0 };
         spans.push(Span::raw("  ".repeat(depth)));
@@ -288,7 +289,11 @@ mod tests {
             let chord = Chord::parse(key).unwrap();
             KeyEvent::new(chord.code, chord.modifiers)
         };
-        keys.split_whitespace().map(|key| pick.key(event(key))).last().unwrap()
+        let press = |key| match key {
+            "down" => pick.follow(Some(Motion::Down)),
+            key => pick.key(event(key)),
+        };
+        keys.split_whitespace().map(press).last().unwrap()
     }
 
     #[test]
@@ -332,9 +337,10 @@ mod tests {
     fn a_click_finds_the_row() {
         let entries = vec![PickEntry::default(); 50];
         let mut pick = Pick::new("List", entries, 0, |_: &mut (), _, _| Vec::new());
+        let theme = Theme::default();
         // The window of 30 rows begins in row 2: frame, field and a gap come first.
-        assert!(pick.click((120, 36), (20, 7)));
+        assert!(pick.click(&theme, (120, 36), (20, 7)));
         assert_eq!(pick.cursor.index, 2);
-        assert!(!pick.click((120, 36), (20, 3)) && !pick.click((120, 36), (2, 7)));
+        assert!(!pick.click(&theme, (120, 36), (20, 3)) && !pick.click(&theme, (120, 36), (2, 7)));
     }
 }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::message::{Command, ScreenState, Work};
+use crate::message::{Command, Work};
 use crate::report::{
     ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError, Versus,
     base_and_trained,
@@ -168,10 +168,6 @@ impl Default for Eval {
             looked: false,
         }
     }
-}
-
-impl ScreenState for Eval {
-    type Shared = Shared;
 }
 
 impl Eval {

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::config::{Assignments, KEYS, Key, Layers, ResolvedConfig, Source};
-use crate::message::{Command, ScreenState, Work};
+use crate::message::{Command, Work};
 use crate::plan::SignalReport;
 use crate::plan::preflight::{Facts, Preflight, PreflightFinding};
 use crate::popup::Popup;
@@ -87,17 +87,6 @@ pub struct Launch {
 
 const FORM: &str = "form";
 const FORECAST: &str = "forecast";
-
-impl Launch {
-    /// The focused pane.
-    fn focus(&self) -> &'static str {
-        if self.in_forecast { FORECAST } else { FORM }
-    }
-}
-
-impl ScreenState for Launch {
-    type Shared = Shared;
-}
 
 /// Resolves the configuration of the form.
 pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {

@@ -27,9 +27,7 @@ mod text_summary;
 use std::collections::BTreeMap;
 
 use crate::followed_run::FollowedRun;
-use crate::message::ScreenState;
 use crate::score::{FailureClass, Score};
-use crate::shared::Shared;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::pattern_filter::PatternFilter;
 
@@ -54,8 +52,11 @@ pub struct Live {
     /// Whether the groups of an ended run are looked at: then the result gives its place to their completions.
     is_browsing: bool,
     changes: state::ChangesReading,
-    /// The scroll position of the completion.
-    completion_top: usize,
+    /// The first visible lines of texts.
+    completion_top: Cursor,
+    prompt_top: Cursor,
+    device_top: Cursor,
+    result_top: Cursor,
     log: state::LogView,
 }
 
@@ -76,7 +77,10 @@ impl Default for Live {
             chooser_cursor: Cursor::default(),
             is_browsing: false,
             changes: state::ChangesReading::default(),
-            completion_top: 0,
+            completion_top: Cursor::default(),
+            prompt_top: Cursor::default(),
+            device_top: Cursor::default(),
+            result_top: Cursor::default(),
             log: state::LogView::default(),
         }
     }
@@ -96,13 +100,9 @@ const RESULT: &str = "result";
 const OVERLAY: &str = "overlay";
 const CHOOSER: &str = "charts";
 
-impl ScreenState for Live {
-    type Shared = Shared;
-}
-
 impl Live {
     /// Gives a pane the focus; filters keep their text.
-    fn focus(&mut self, pane: &'static str) {
+    fn go_to_pane(&mut self, pane: &'static str) {
         self.metrics.close();
         self.log.filter.close();
         self.pane = pane;

@@ -10,6 +10,7 @@ mod form;
 mod form_fields;
 mod form_import;
 mod form_new_task;
+mod interaction;
 mod layout;
 mod messages_text;
 mod preview;
@@ -27,7 +28,6 @@ use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
 use crate::dataset::health::{Health, Level};
-use crate::message::ScreenState;
 use crate::score::FailureClass;
 use crate::shared::Shared;
 use crate::task::PromptSet;
@@ -101,24 +101,7 @@ pub struct Prompts {
     select_next: Option<(PromptSet, usize)>,
 }
 
-impl ScreenState for Prompts {
-    type Shared = Shared;
-}
-
 impl Prompts {
-    fn is_typing(&self) -> bool {
-        self.filter.is_typing || self.editing.is_some() || self.form.is_some()
-    }
-
-    /// The focused pane.
-    fn pane(&self) -> &'static str {
-        match (&self.form, &self.editing) {
-            (Some(_), _) => FORM,
-            (_, Some(_)) => EDITOR,
-            _ => self.pane.unwrap_or(ROWS),
-        }
-    }
-
     /// The entry under the cursor.
     fn selected(&self) -> Option<Entry> {
         let place = self.cursor.at(self.shown.len())?;

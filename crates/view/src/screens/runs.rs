@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use search_state::Matches;
 
-use crate::message::{Command, ScreenState, Work};
+use crate::message::{Command, Work};
 use crate::report::{self, Entry, Listing, RunGroup, RunRow, group_labels, group_values, order, unknown_field};
 use crate::run::{DiskUse, Field, RunFolders, disk_use};
 use crate::shared::Shared;
@@ -35,6 +35,8 @@ const DETAIL: &str = "details";
 const COLUMNS: &str = "columns";
 /// Not in tab order: it takes the place of the list while the matches of a search are shown.
 const MATCHES: &str = "matches";
+/// The text of a match, below them.
+const MATCH: &str = "match";
 
 #[derive(Debug)]
 pub struct Runs {
@@ -138,13 +140,12 @@ impl Default for Runs {
     }
 }
 
-impl ScreenState for Runs {
-    type Shared = Shared;
-}
-
 impl Runs {
     /// Without runs the pipeline takes the place of list and details.
-    fn focus(&mut self, shared: &Shared, pane: &'static str) {
+    fn go_to_pane(&mut self, shared: &Shared, pane: &'static str) {
+        if pane == MATCH {
+            return;
+        }
         let is_empty = shared.runs.listing.entries().is_empty() && shared.runs.listed;
         self.pane = if is_empty && [LIST, DETAIL].contains(&pane) { PIPELINE } else { pane };
     }

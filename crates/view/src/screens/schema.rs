@@ -6,6 +6,7 @@ mod completion;
 mod draw;
 pub mod expected;
 pub mod file;
+mod interaction;
 mod keyword_help;
 mod layout;
 mod navigate;
@@ -19,10 +20,8 @@ use completion::Completion;
 use expected::{Baseline, Rejections};
 use structure::{Place, Structure};
 
-use crate::message::ScreenState;
 use crate::score::audit::Finding;
 use crate::score::{Isolation, Tier, Trial};
-use crate::shared::Shared;
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
 
@@ -35,6 +34,8 @@ const PROGRAM: &str = "program";
 const SCORES: &str = "sample scores";
 /// Rewards of degenerate answers.
 const DEGENERATE: &str = "reward-hacking check";
+/// The list of completions at the cursor, over the others.
+const COMPLETIONS: &str = "completions";
 /// All panes in tab order.
 const PANES: [&str; 5] = [EDITOR, OUTLINE, PROGRAM, SCORES, DEGENERATE];
 
@@ -87,16 +88,6 @@ impl Default for Schema {
             tops: [Cursor::default(); 5],
             shown: None,
         }
-    }
-}
-
-impl ScreenState for Schema {
-    type Shared = Shared;
-}
-
-impl Schema {
-    fn is_typing(&self) -> bool {
-        self.typing && self.pane == EDITOR
     }
 }
 

@@ -14,10 +14,8 @@ mod summary;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::message::ScreenState;
 use crate::score::{FailureClass, Scorer, Tier};
 use crate::shared::OpenTask;
-use crate::shared::Shared;
 use crate::subprocess::CancelToken;
 use crate::widgets::editor::Editor;
 use crate::widgets::filter::Filter;
@@ -166,17 +164,6 @@ pub struct RescoreJob {
 const LIST: &str = "completions";
 const COMPLETION: &str = "completion";
 const SUMMARY: &str = "summary";
-
-impl ScreenState for Scores {
-    type Shared = Shared;
-}
-
-impl Scores {
-    /// The focused pane.
-    fn focus(&self) -> &'static str {
-        self.pane.unwrap_or(LIST)
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TierFilter {

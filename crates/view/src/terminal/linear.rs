@@ -1,18 +1,16 @@
 //! Linear mode: the current screen as lines, pane by pane, and afterwards only what changes.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::LazyLock;
 
-use ratatui::Frame;
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
+use ratatui::layout::Rect;
 use regex::Regex;
 
-use super::pane_text::{PaneText, TextLine, panes};
 use crate::app::{self, Model};
 use crate::draw::{ascii_of, hints, places};
 use crate::messages::Level;
+use crate::pane::content::Place;
+use crate::pane::lines::{PaneLines, TextLine, lines};
 use crate::screens::Screen;
 use crate::secrets::visible;
 use crate::widgets::text_width::one_line;
@@ -37,8 +35,8 @@ pub(super) struct LinePrinter {
 #[derive(Debug)]
 struct Page {
     screen: Screen,
-    panes: Vec<PaneText>,
-    popup: Option<PaneText>,
+    panes: Vec<PaneLines>,
+    popup: Option<PaneLines>,
 }
 
 impl LinePrinter {
@@ -88,7 +86,7 @@ impl LinePrinter {
 /// Whether a text is on the current screen, in a popup or in the latest notice.
 pub(super) fn shows(model: &Model, text: &str) -> bool {
     let Page { panes, popup, .. } = Page::from_model(model);
-    let in_pane = |pane: &PaneText| {
+    let in_pane = |pane: &PaneLines| {
         pane.title.contains(text)
             || pane.legend.contains(text)
             || pane.lines.iter().any(|line| line.text.contains(text))
@@ -101,37 +99,34 @@ pub(super) fn shows(model: &Model, text: &str) -> bool {
 
 impl Page {
     fn from_model(model: &Model) -> Self {
-        let shared = &model.shared;
-        let screen = drawn(SIZE, |frame| model.screen().draw(model, frame, shared.body()));
-        let popup = shared.popup.as_ref().and_then(|popup| {
-            drawn((SIZE.0, POPUP_ROWS), |frame| popup.draw(&shared.theme, frame, frame.area())).pop()
+        let (shared, screen) = (&model.shared, model.screen());
+        let mut places = screen.places(shared, shared.body());
+        // In reading order, after the text without a frame.
+        places.sort_by_key(|place| (place.is_framed, place.area.y, place.area.x));
+        let told = |place: &Place| lines(&shared.theme, place, screen.has_focus(place), &screen.content(shared, place));
+        let popup = shared.popup.as_ref().map(|popup| {
+            let (place, content) = popup.pane(&shared.theme, Rect::new(0, 0, SIZE.0, POPUP_ROWS));
+            lines(&shared.theme, &place, true, &content)
         });
-        Self { screen: shared.screen, panes: screen, popup }
+        Self { screen: shared.screen, panes: places.iter().map(told).collect(), popup }
     }
-}
-
-fn drawn((columns, rows): (u16, u16), draw: impl FnOnce(&mut Frame<'_>)) -> Vec<PaneText> {
-    let terminal: Result<_, Infallible> = Terminal::new(TestBackend::new(columns, rows));
-    let Ok(mut terminal) = terminal;
-    let Ok(frame) = terminal.draw(draw);
-    panes(frame.buffer)
 }
 
 /// The screen with its task and run.
 fn heading(model: &Model) -> String {
     let about = places(model).into_iter().next().unwrap_or_default();
-    format!("Screen: {}, {}", app::screen(model.shared.screen).title(), about.trim())
+    format!("Screen: {}, {}", app::about(model.shared.screen).title, about.trim())
 }
 
 /// All of a pane.
-fn whole(kind: &str, pane: &PaneText, lines: &mut Vec<String>) {
+fn whole(kind: &str, pane: &PaneLines, lines: &mut Vec<String>) {
     let legend = TextLine { text: pane.legend.clone(), selected: false };
     let legend = (!pane.legend.is_empty()).then_some(&legend);
     print(kind, pane, pane.lines.iter().chain(legend), lines);
 }
 
 /// The title of a pane, and these of its lines.
-fn print<'a>(kind: &str, pane: &PaneText, of_pane: impl Iterator<Item = &'a TextLine>, lines: &mut Vec<String>) {
+fn print<'a>(kind: &str, pane: &PaneLines, of_pane: impl Iterator<Item = &'a TextLine>, lines: &mut Vec<String>) {
     let of_pane: Vec<&TextLine> = of_pane.collect();
     if !pane.title.is_empty() {
         let focused = if pane.focused && kind == "Pane" { " (focused)" } else { "" };
@@ -145,11 +140,11 @@ fn print<'a>(kind: &str, pane: &PaneText, of_pane: impl Iterator<Item = &'a Text
     );
 }
 
-/// Changes in panes of the same name; panes that are new or newly focused in full.
-fn changes(kind: &str, before: &[PaneText], now: &[PaneText], lines: &mut Vec<String>) {
-    let mut before: Vec<Option<&PaneText>> = before.iter().map(Some).collect();
+/// Changes in the same panes; panes that are new or newly focused in full.
+fn changes(kind: &str, before: &[PaneLines], now: &[PaneLines], lines: &mut Vec<String>) {
+    let mut before: Vec<Option<&PaneLines>> = before.iter().map(Some).collect();
     for pane in now {
-        let same = before.iter_mut().find(|other| other.is_some_and(|other| name(other) == name(pane)));
+        let same = before.iter_mut().find(|other| other.is_some_and(|other| other.id == pane.id));
         let Some(old) = same.and_then(Option::take).filter(|old| old.focused || !pane.focused) else {
             whole(kind, pane, lines);
             continue;
@@ -164,15 +159,9 @@ fn changes(kind: &str, before: &[PaneText], now: &[PaneText], lines: &mut Vec<St
     }
 }
 
-/// The words at the beginning of a pane's title, which stay while numbers change.
-fn name(pane: &PaneText) -> &str {
-    let end = pane.title.find(|letter: char| letter.is_ascii_digit() || ":,(".contains(letter));
-    &pane.title[..end.unwrap_or(pane.title.len())]
-}
-
 /// The lines that were not there before, and the selected one if another was selected. Of a list that has scrolled with
 /// its selection only that.
-fn changed_lines<'a>(before: &PaneText, now: &'a PaneText, can_scroll: bool) -> Vec<&'a TextLine> {
+fn changed_lines<'a>(before: &PaneLines, now: &'a PaneLines, can_scroll: bool) -> Vec<&'a TextLine> {
     let mut known: HashMap<String, usize> = HashMap::new();
     for line in &before.lines {
         *known.entry(without_times(&line.text)).or_default() += 1;

@@ -5,6 +5,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::list_cursor::Cursor;
 use super::text_width::padded;
+use crate::pane::content::{Content, List};
 use crate::style_role::Role;
 use crate::theme::Theme;
 
@@ -19,27 +20,24 @@ pub struct CheckRow {
     pub beside: String,
 }
 
-/// The visible ones of `rows` lines, with the cursor; `nothing` takes the place of none.
-pub fn lines(theme: &Theme, cursor: Cursor, rows: usize, all: &[CheckRow], nothing: &str) -> Vec<Line<'static>> {
-    if all.is_empty() {
-        return vec![Line::styled(format!("  {nothing}"), theme.style(Role::Faint))];
-    }
-    let widest = all.iter().map(|row| row.label.width()).max().unwrap_or(0).min(LABEL);
-    let line = |(index, here): (usize, bool)| {
-        let CheckRow { on, label, beside } = &all[index];
-        let mark = if here { theme.glyph("▸", ">") } else { " " };
+/// A pane with the list; `nothing` takes the place of none.
+pub fn content<'a>(theme: &'a Theme, title: String, cursor: Cursor, rows: Vec<CheckRow>, nothing: &str) -> Content<'a> {
+    let widest = rows.iter().map(|row| row.label.width()).max().unwrap_or(0).min(LABEL);
+    let length = rows.len();
+    let line = move |index: usize| {
+        let CheckRow { on, label, beside } = &rows[index];
         let sign = match on.as_deref() {
             None => "[ ]".to_owned(),
             Some("") => "[x]".to_owned(),
             Some(place) => format!("[{place}]"),
         };
         let label = if label.width() < widest { padded(label, widest, false) } else { label.clone() };
-        let line = Line::from(vec![
-            Span::styled(format!("{mark} {sign} "), theme.style(Role::Accent)),
+        Line::from(vec![
+            Span::styled(format!(" {sign} "), theme.style(Role::Accent)),
             Span::raw(label),
             Span::styled(format!("  {beside}"), theme.style(Role::Faint)),
-        ]);
-        if here { line.patch_style(theme.style(Role::Selected)) } else { line }
+        ])
     };
-    cursor.seen(rows, all.len()).map(line).collect()
+    let empty = vec![Line::styled(format!("  {nothing}"), theme.style(Role::Faint))];
+    Content { empty, ..Content::titled(title).list(List::new(length, cursor, line)) }
 }

@@ -5,8 +5,6 @@ mod tokens;
 mod window;
 mod wrap;
 
-use std::ops::Range;
-
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui_textarea::{CursorMove, TextArea};
 
@@ -320,14 +318,14 @@ impl Editor {
     /// of matches.
     pub fn find(&mut self, query: &str) -> usize {
         self.query = query.to_owned();
-        let places = self.places();
-        let cursor = self.cursor();
-        if let Some((row, columns)) =
-            places.iter().find(|(row, columns)| (*row, columns.start) >= cursor).or(places.first())
-        {
-            self.go_to(*row, columns.start);
+        self.area.cancel_selection();
+        let case = if query.chars().any(char::is_uppercase) { "" } else { "(?i)" };
+        let pattern = if query.is_empty() { String::new() } else { format!("{case}{}", regex::escape(query)) };
+        if self.area.set_search_pattern(pattern).is_ok() && !query.is_empty() {
+            self.area.search_forward(true);
         }
-        places.len()
+        self.last = None;
+        self.lines().iter().map(|line| tokens::matches(line, query).len()).sum()
     }
 
     /// Whether the text contains a match, as for [`Self::find`].
@@ -342,23 +340,9 @@ impl Editor {
 
     /// Moves to the next or previous match.
     pub fn find_next(&mut self, forward: bool) -> bool {
-        let places = self.places();
-        let cursor = self.cursor();
-        let at = |(row, columns): &(usize, Range<usize>)| (*row, columns.start);
-        let found = match forward {
-            true => places.iter().find(|place| at(place) > cursor).or(places.first()),
-            false => places.iter().rev().find(|place| at(place) < cursor).or(places.last()),
-        };
-        let Some((row, column)) = found.map(at) else { return false };
-        self.go_to(row, column);
-        true
-    }
-
-    fn places(&self) -> Vec<(usize, Range<usize>)> {
-        let lines = self.lines().iter().enumerate();
-        lines
-            .flat_map(|(row, line)| tokens::matches(line, &self.query).into_iter().map(move |columns| (row, columns)))
-            .collect()
+        self.area.cancel_selection();
+        self.last = None;
+        if forward { self.area.search_forward(false) } else { self.area.search_back(false) }
     }
 
     /// One step of undo, or a continuation of the last one for the same kind of edit at the same position. The

@@ -7,6 +7,33 @@ use super::field::Field;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
+/// A text field of one line.
+pub trait TextField {
+    /// Handles a key; returns whether the text changed.
+    fn key(&mut self, event: KeyEvent) -> bool;
+    fn paste(&mut self, text: &str);
+}
+
+impl TextField for Field {
+    fn key(&mut self, event: KeyEvent) -> bool {
+        self.key(event)
+    }
+
+    fn paste(&mut self, text: &str) {
+        self.paste(text);
+    }
+}
+
+impl TextField for Filter {
+    fn key(&mut self, event: KeyEvent) -> bool {
+        self.key(event)
+    }
+
+    fn paste(&mut self, text: &str) {
+        self.paste(text);
+    }
+}
+
 #[derive(Debug, Default, Clone)]
 pub struct Filter {
     field: Field,
@@ -22,6 +49,11 @@ impl Filter {
 
     pub fn text(&self) -> &str {
         self.field.text()
+    }
+
+    /// The field, while it has the keys.
+    pub fn typed(&mut self) -> Option<&mut dyn TextField> {
+        if self.is_typing { Some(self) } else { None }
     }
 
     /// Whether it has a line above the list.

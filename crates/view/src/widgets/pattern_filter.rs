@@ -4,7 +4,7 @@ use crossterm::event::KeyEvent;
 use ratatui::text::{Line, Span};
 use regex::{Regex, RegexBuilder};
 
-use super::filter::Filter;
+use super::filter::{Filter, TextField};
 use crate::style_role::Role;
 use crate::theme::Theme;
 
@@ -21,7 +21,22 @@ pub struct PatternFilter {
     is_literal: bool,
 }
 
+impl TextField for PatternFilter {
+    fn key(&mut self, event: KeyEvent) -> bool {
+        self.key(event)
+    }
+
+    fn paste(&mut self, text: &str) {
+        self.paste(text);
+    }
+}
+
 impl PatternFilter {
+    /// The field, while it has the keys.
+    pub fn typed(&mut self) -> Option<&mut dyn TextField> {
+        if self.is_typing() { Some(self) } else { None }
+    }
+
     pub fn text(&self) -> &str {
         self.filter.text()
     }

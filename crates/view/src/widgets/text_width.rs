@@ -1,6 +1,8 @@
 //! Fits text to a width: truncated with a mark, or wrapped between words.
 
-use ratatui::text::Line;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A text truncated to a width, with a mark. Control characters are removed.
@@ -77,22 +79,46 @@ fn fitting(text: &str, width: usize) -> usize {
     over.map_or(text.len(), |(at, _)| at)
 }
 
-/// The rows of a line that a paragraph wraps between words.
-pub fn wrapped_rows(line: &Line<'_>, columns: usize) -> usize {
-    let text: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
+/// The rows that [`wrapped_line`] makes of a line.
+pub fn wrapped_rows(line: &Line<'static>, columns: usize) -> usize {
+    if line.width() <= columns.max(1) { 1 } else { wrapped_line(line.clone(), columns).len() }
+}
+
+/// A line as rows of at most so many columns, broken between words where possible; the styles stay.
+pub fn wrapped_line(line: Line<'static>, columns: usize) -> Vec<Line<'static>> {
     let columns = columns.max(1);
-    let (mut rows, mut used) = (1, 0);
-    for word in text.split_inclusive(' ') {
-        let letters = word.trim_end().width();
-        if used > 0 && used + letters > columns {
-            rows += 1;
-            used = 0;
+    if line.width() <= columns {
+        return vec![line];
+    }
+    let letters: Vec<(&str, Style)> =
+        line.spans.iter().flat_map(|span| span.content.graphemes(true).map(|letter| (letter, span.style))).collect();
+    let row = |from: usize, to: usize| {
+        let mut spans: Vec<Span<'static>> = Vec::new();
+        for (letter, style) in &letters[from..to] {
+            match spans.last_mut() {
+                Some(last) if last.style == *style => last.content.to_mut().push_str(letter),
+                _ => spans.push(Span::styled((*letter).to_owned(), *style)),
+            }
+        }
+        Line { spans, ..Line { style: line.style, alignment: line.alignment, spans: Vec::new() } }
+    };
+    let is_blank = |at: usize| letters[at].0 == " ";
+    let (mut rows, mut start, mut used, mut gap) = (Vec::new(), 0, 0, None);
+    for at in 0..letters.len() {
+        used += letters[at].0.width();
+        if is_blank(at) {
+            gap = Some(at).filter(|_| (start..at).any(|before| !is_blank(before))).or(gap);
+        }
+        if used <= columns || is_blank(at) {
+            continue;
         }
         // A word that is longer than a row is broken.
-        let broken = letters.saturating_sub(1) / columns;
-        rows += broken;
-        used += word.width() - broken * columns;
+        let (end, next) = gap.map_or((at, at), |gap| (gap, gap + 1));
+        rows.push(row(start, end.max(start + 1)));
+        start = next.max(start + 1);
+        (used, gap) = (letters[start..=at.max(start)].iter().map(|(letter, _)| letter.width()).sum(), None);
     }
+    rows.push(row(start.min(letters.len()), letters.len()));
     rows
 }
 
@@ -110,6 +136,23 @@ mod tests {
         check("a abcdef", 4, &["a", "abcd", "ef"]);
         check("日本語", 4, &["日本", "語"]);
         check("日本", 1, &["日本"]);
+    }
+
+    #[test]
+    fn a_line_keeps_its_styles_and_loses_one_blank_at_a_break() {
+        let check = |text: &'static str, columns, expected: &[&str]| {
+            let rows: Vec<String> = wrapped_line(Line::raw(text), columns).iter().map(Line::to_string).collect();
+            assert_eq!(rows, expected, "{text} {columns}");
+        };
+        check("one two three", 8, &["one two", "three"]);
+        check("one two three", 7, &["one two", "three"]);
+        check("  one two", 6, &["  one", "two"]);
+        check("abcdefghij k", 4, &["abcd", "efgh", "ij k"]);
+        check("ab cdefgh", 4, &["ab", "cdef", "gh"]);
+        check("日本語日", 5, &["日本", "語日"]);
+        check("", 3, &[""]);
+        let line = Line::from(vec![Span::raw("one "), Span::styled("two", Style::new().bold()), Span::raw(" three")]);
+        assert_eq!(wrapped_line(line, 6)[1].spans[0].style, Style::new().bold());
     }
 
     #[test]

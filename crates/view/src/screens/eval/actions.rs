@@ -1,65 +1,118 @@
 //! The actions of the eval screen.
 
-use crossterm::event::{KeyCode, KeyEvent, MouseEvent, MouseEventKind};
-use ratatui::layout::{Margin, Position};
+use crossterm::event::{MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 
 use super::{
     ANSWERS, CHAT, CHOOSER, Eval, PROMPTS, SUMMARY, answers, chat, chooser, comment, draw, eval_job, export, failures,
-    is_rescored_by_another, layout, prompts, read, rescore, summary,
+    is_rescored_by_another, layout, read, rescore,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
+use crate::pane::content::{Content, Hit, Place};
 use crate::report::Outcome;
 use crate::run::is_recording;
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
+use crate::widgets::editor::Editor;
+use crate::widgets::filter::TextField;
 use crate::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Eval>;
 
-pub const SCREEN: Definition<Eval> = Definition {
-    title: "Eval",
-    help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, what failures have in common, and both answers to each prompt. \
-           A base model alone needs no run.",
-    panes: &[SUMMARY, PROMPTS, ANSWERS],
-    actions: ACTIONS,
-    pane: |eval| match (&eval.chat, &eval.chooser) {
-        (Some(_), _) => CHAT,
-        (None, Some(_)) => CHOOSER,
-        (None, None) => eval.pane,
-    },
-    focus: |eval, _, pane| {
-        if eval.chat.is_none() && eval.chooser.is_none() {
-            eval.pane = pane;
+impl Described for Eval {
+    const ABOUT: &'static About = &About {
+        title: "Eval",
+        help: "Base and trained on the same prompts: rates with 95% CI, improvements, regressions, what failures have in common, and both answers to each prompt. \
+               A base model alone needs no run.",
+        panes: &[SUMMARY, PROMPTS, ANSWERS],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
+
+impl screen::Screen for Eval {
+    fn pane(&self) -> &'static str {
+        match (&self.chat, &self.chooser) {
+            (Some(_), _) => CHAT,
+            (None, Some(_)) => CHOOSER,
+            (None, None) => self.pane,
         }
-    },
-    is_typing: |eval| eval.filter.is_typing || eval.chat.as_ref().is_some_and(|chat| chat.is_typing),
-    on_key,
-    on_paste: |eval, _, text| {
-        if let Some(chat) = &mut eval.chat {
-            chat::paste(chat, text);
-        } else if eval.filter.paste(text) {
-            eval.arrange();
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        if self.chat.is_none() && self.chooser.is_none() {
+            self.pane = pane;
+        }
+    }
+
+    fn is_typing(&self) -> bool {
+        self.filter.is_typing || self.chat.as_ref().is_some_and(|chat| chat.is_typing)
+    }
+
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        match &self.chat {
+            Some(chat) => chat::places(chat, area).to_vec(),
+            None => layout::places(self, shared, area),
+        }
+    }
+
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        draw::content(self, shared, place)
+    }
+
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            CHAT => self.chat.as_mut().map(|chat| &mut chat.top),
+            CHOOSER => self.chooser.as_mut().map(chooser::cursor),
+            PROMPTS => Some(&mut self.cursor),
+            ANSWERS => Some(&mut self.top),
+            _ => Some(&mut self.summary_top),
+        }
+    }
+
+    fn moved(&mut self, _: &mut Shared, pane: &str) -> Vec<Command> {
+        if pane == PROMPTS {
+            self.top = Cursor::default();
         }
         Vec::new()
-    },
-    mouse,
-    opens,
-    on_show: |eval, shared| {
-        let of_another_run = eval.chosen.is_empty() && eval.run != shared.current;
-        let stale = of_another_run || is_rescored_by_another(eval, shared);
-        let mut commands = eval_job::find(eval, shared);
-        if stale || (eval.loaded.is_none() && shared.current.is_some()) {
-            commands.extend(read(eval, shared));
+    }
+
+    fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        if let (Some(chat), MouseEventKind::Down(_)) = (&mut self.chat, event.kind) {
+            chat.is_typing = hit.is_editor;
         }
-        commands.extend(open_newest(eval, shared));
+        None
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        self.filter.typed()
+    }
+
+    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
+        self.arrange();
+        Vec::new()
+    }
+
+    fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
+        self.chat.as_mut().map(|chat| &mut chat.editor)
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        let of_another_run = self.chosen.is_empty() && self.run != shared.current;
+        let stale = of_another_run || is_rescored_by_another(self, shared);
+        let mut commands = eval_job::find(self, shared);
+        if stale || (self.loaded.is_none() && shared.current.is_some()) {
+            commands.extend(read(self, shared));
+        }
+        commands.extend(open_newest(self, shared));
         commands
-    },
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
 
 const HERE: Scope = Scope::Screen(Screen::Eval);
 const CHOOSING: Scope = Scope::Pane(Screen::Eval, CHOOSER);
@@ -81,6 +134,9 @@ const ACTIONS: &[Action] = &[
     })
     .unless(nothing),
     Action::new("eval.leave", "Back", "", &["esc"], HERE, leave),
+    Action::new("eval.prompt.next", "Next prompt", "", &["l", "right"], HERE, |eval, _| go(eval, 1)).unless(nothing),
+    Action::new("eval.prompt.previous", "Previous prompt", "", &["h", "left"], HERE, |eval, _| go(eval, -1))
+        .unless(nothing),
     Action::new("eval.fixed", "Show improvements", "improvements", &["f"], HERE, |eval, _| {
         only(eval, Some(Outcome::Fixed))
     })
@@ -271,114 +327,10 @@ fn open_newest(eval: &Eval, shared: &Shared) -> Vec<Command> {
     newest.map(|row| Command::ShowRun(row.directory.path().to_owned())).into_iter().collect()
 }
 
-fn on_key(eval: &mut Eval, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if eval.filter.is_typing {
-        if eval.filter.key(event) {
-            eval.arrange();
-        }
-        return Vec::new();
-    }
-    let side_by_side = eval.side_by_side;
-    if let Some(chat) = &mut eval.chat {
-        chat::on_key(chat, shared, side_by_side, event);
-        return Vec::new();
-    }
-    let page = layout::page_rows(eval, shared);
-    if let Some(chooser) = &mut eval.chooser {
-        let length = chooser.length();
-        chooser.cursor().key(event, page, length);
-        return Vec::new();
-    }
-    let length = eval.shown.len();
-    match eval.pane {
-        PROMPTS => {
-            if eval.cursor.key(event, page, length) {
-                eval.top = Cursor::default();
-            }
-        }
-        pane => match event.code {
-            KeyCode::Right | KeyCode::Char('l') => go(eval, 1),
-            KeyCode::Left | KeyCode::Char('h') => go(eval, -1),
-            _ => {
-                let lines = draw::lines_of(eval, shared, pane);
-                let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
-                top.key(event, page, lines);
-            }
-        },
-    }
-    Vec::new()
-}
-
 /// Moves to another prompt of the list.
-fn go(eval: &mut Eval, by: isize) {
+fn go(eval: &mut Eval, by: isize) -> Vec<Command> {
     let length = eval.shown.len();
     eval.cursor.go(by, length);
     eval.top = Cursor::default();
-}
-
-/// Lines per step of the wheel.
-const WHEEL: isize = 3;
-
-fn mouse(eval: &mut Eval, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    let side_by_side = eval.side_by_side;
-    if let Some(chat) = &mut eval.chat {
-        chat::mouse(chat, shared, side_by_side, event);
-        return Vec::new();
-    }
-    let by = match event.kind {
-        MouseEventKind::ScrollDown => 1,
-        MouseEventKind::ScrollUp => -1,
-        MouseEventKind::Down(_) => return click(eval, shared, Position { x: event.column, y: event.row }),
-        _ => return Vec::new(),
-    };
-    if let Some(chooser) = &mut eval.chooser {
-        let length = chooser.length();
-        chooser.cursor().go(by, length);
-        return Vec::new();
-    }
-    let pane =
-        layout::pane_at(eval, shared, Position { x: event.column, y: event.row }).map_or(eval.pane, |(pane, _)| pane);
-    if pane == PROMPTS {
-        go(eval, by);
-        return Vec::new();
-    }
-    let lines = draw::lines_of(eval, shared, pane);
-    let top = if pane == ANSWERS { &mut eval.top } else { &mut eval.summary_top };
-    top.go(by * WHEEL, lines);
-    Vec::new()
-}
-
-/// Whether a double click acts as enter.
-fn opens(eval: &Eval, shared: &Shared, (column, row): (u16, u16)) -> bool {
-    match &eval.chooser {
-        _ if eval.chat.is_some() => false,
-        Some(chooser) => chooser::row_at(chooser, shared.body(), row).is_some(),
-        None => layout::pane_at(eval, shared, (column, row).into())
-            .is_some_and(|(pane, area)| pane == PROMPTS && row > area.y),
-    }
-}
-
-fn click(eval: &mut Eval, shared: &mut Shared, place: Position) -> Vec<Command> {
-    if let Some(chooser) = &mut eval.chooser {
-        let row = chooser::row_at(chooser, shared.body(), place.y);
-        row.into_iter().for_each(|row| chooser.cursor().index = row);
-        return Vec::new();
-    }
-    let (Some((pane, area)), Some(versus)) = (layout::pane_at(eval, shared, place), eval.versus().cloned()) else {
-        return Vec::new();
-    };
-    if pane == SUMMARY {
-        // Focus would zoom the short summary, and move the cell away from the pointer.
-        if let Some(outcome) = summary::outcome_at(eval, shared, &versus, area, place) {
-            return only(eval, Some(outcome));
-        }
-    }
-    if pane == PROMPTS
-        && let Some(index) = prompts::at(eval, area.inner(Margin::new(1, 1)), place)
-    {
-        eval.cursor.index = index;
-        eval.top = Cursor::default();
-    }
-    eval.pane = pane;
     Vec::new()
 }

@@ -1,15 +1,13 @@
 //! The answers to the prompt under the cursor: comment, question, scores with reasons, their diff, the expected answer,
 //! the whole prompt.
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 use serde_json::Value;
 
-use super::{ANSWERS, Eval, layout};
+use super::{Eval, layout};
 use crate::format::or_na;
-use crate::pane::{framed, scrolled};
+use crate::pane::content::Content;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
 use crate::shared::Shared;
@@ -27,7 +25,7 @@ pub(super) fn is_side_by_side(eval: &Eval, shared: &Shared) -> bool {
     eval.side_by_side.unwrap_or(layout::answer_columns(eval, shared) >= SIDES)
 }
 
-pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn content<'a>(eval: &Eval, shared: &Shared, versus: &Versus, inside: Rect) -> Content<'a> {
     let prompt = eval.prompt(versus);
     let name = |outcome: Outcome| {
         if versus.pairs.is_empty() { outcome.name_alone() } else { outcome.name().trim_end_matches('s') }
@@ -36,24 +34,12 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
         || "answers".to_owned(),
         |prompt| format!("{} {}", prompt.prompt_id, eval.outcome(versus, prompt).map_or("", name)),
     );
-    let inside = framed(&shared.theme, &title, eval.pane == ANSWERS, frame, area);
-    let Some(prompt) = prompt else {
-        frame.render_widget(Paragraph::new("no prompt selected"), inside);
-        return;
-    };
-    let lines = lines(eval, shared, versus, prompt, inside.width as usize);
-    let top = eval.top.at(lines.len()).unwrap_or(0);
-    scrolled(&shared.theme, (lines, top), "", frame, inside);
+    let lines = prompt.map_or_else(Vec::new, |prompt| lines(eval, shared, versus, prompt, inside));
+    Content { empty: vec![Line::from("no prompt selected")], ..Content::titled(title).text(inside, lines, eval.top) }
 }
 
-/// How many lines there are to scroll through.
-pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus) -> usize {
-    eval.prompt(versus)
-        .map_or(0, |prompt| lines(eval, shared, versus, prompt, layout::answer_columns(eval, shared)).len())
-}
-
-fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt, width: usize) -> Vec<Line<'static>> {
-    let theme = &shared.theme;
+fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt, inside: Rect) -> Vec<Line<'static>> {
+    let (theme, width) = (&shared.theme, usize::from(inside.width));
     let side = |eval: usize| Some((versus.evals.get(eval)?.name.as_str(), versus.record(prompt, eval)?));
     let sides: Vec<(&str, &EvalRecord)> = eval.sides(versus).into_iter().filter_map(side).collect();
     let comment = Some(versus.comment(&prompt.prompt_id)).filter(|comment| !comment.is_empty());
@@ -66,7 +52,8 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
     let mut messages = turn.as_ref().map_or(&[][..], |row| row.messages.as_slice());
     if let Some((question, before)) = messages.split_last() {
         let mut rows = text_of(question, width);
-        let most = layout::question_rows(eval, shared);
+        // A fifth of the pane.
+        let most = usize::from(inside.height / 5).max(1);
         if rows.len() <= most {
             messages = before;
         } else {
@@ -79,7 +66,7 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
     }
     lines.extend(judged(theme, &sides, width));
     lines.push(Line::default());
-    lines.extend(texts(theme, &sides, is_side_by_side(eval, shared), width));
+    lines.extend(texts(theme, &sides, eval.side_by_side.unwrap_or(width >= SIDES), width));
     if let Some(row) = &turn {
         lines.extend(expected(theme, row.expected.as_ref(), &sides, width));
     }

@@ -1,24 +1,22 @@
 //! A prompt of one's own: base and trained answer it, greedily, scored, side by side.
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
 use serde_json::{Value, json};
 
-use super::{Chat, Eval, answers};
+use super::{CHAT, Chat, Eval, answers};
 use crate::files::{Access, ensure_folder, replace_file};
 use crate::format::short_id;
 use crate::message::{Command, Work};
-use crate::pane::{framed, scrolled};
+use crate::pane::content::{Body, Content, Edited, Place};
 use crate::run::EvalRecord;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::subprocess::{Call, CancelToken, OutputLine, run_task_argument, trained_argument};
 use crate::widgets::editor::Editor;
-use crate::widgets::editor::paint::{Look, paint};
 use crate::widgets::list_cursor::Cursor;
 
 /// A model that answers: its name, and the words of `sample` that mean it.
@@ -217,62 +215,29 @@ pub(super) fn edit(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// The prompt and the answers with their frames.
-fn areas(chat: &Chat, area: Rect) -> [Rect; 2] {
+/// The prompt and the answers with their numbers: the one that has the keys is the first.
+pub(super) fn places(chat: &Chat, area: Rect) -> [Place; 2] {
     let rows = (chat.editor.lines().len() + 3).clamp(5, usize::from(area.height / 2).max(5)) as u16;
-    Layout::vertical([Constraint::Length(rows), Constraint::Fill(1)]).areas(area)
+    let [prompt, below] = Layout::vertical([Constraint::Length(rows), Constraint::Fill(1)]).areas(area);
+    let place = |part, area| Place { part, ..Place::new(CHAT, area) };
+    [place(usize::from(!chat.is_typing), prompt), place(usize::from(chat.is_typing), below)]
 }
 
-pub(super) fn on_key(chat: &mut Chat, shared: &Shared, side_by_side: Option<bool>, event: KeyEvent) {
-    let [prompt, below] = areas(chat, shared.body());
-    if chat.is_typing {
-        let window = chat.editor.window_in(prompt.inner(Margin::new(1, 1)), shared.wraps(&chat.editor));
-        chat.editor.key(event, window, shared.now_ms);
-        chat.editor.follow(window);
-        return;
+pub(super) fn content<'a>(
+    chat: &'a Chat,
+    shared: &'a Shared,
+    side_by_side: Option<bool>,
+    place: &Place,
+) -> Content<'a> {
+    let typing = chat.is_typing;
+    if (place.part == 0) == typing {
+        let title = format!("your prompt: {} asks", shared.key_of("eval.chat.send"));
+        let (editor, wraps) = (&chat.editor, shared.wraps(&chat.editor));
+        let edited = Edited { editor, typing, focused: typing, faults: Cow::default(), wraps };
+        return Content { body: Body::Editor(edited), ..Content::titled(title) };
     }
-    let lines = lines(chat, shared, side_by_side, below).len();
-    chat.top.key(event, usize::from(below.height.saturating_sub(2)), lines);
-}
-
-pub(super) fn paste(chat: &mut Chat, text: &str) {
-    if chat.is_typing {
-        // Terminals end pasted lines with carriage returns.
-        chat.editor.paste(&text.replace("\r\n", "\n").replace('\r', "\n"));
-    }
-}
-
-pub(super) fn mouse(chat: &mut Chat, shared: &Shared, side_by_side: Option<bool>, event: MouseEvent) {
-    let [prompt, below] = areas(chat, shared.body());
-    let place = Position { x: event.column, y: event.row };
-    match event.kind {
-        MouseEventKind::ScrollDown | MouseEventKind::ScrollUp if below.contains(place) => {
-            let by = if event.kind == MouseEventKind::ScrollDown { 3 } else { -3 };
-            let lines = lines(chat, shared, side_by_side, below).len();
-            chat.top.go(by, lines);
-        }
-        MouseEventKind::Down(_) if below.contains(place) => chat.is_typing = false,
-        MouseEventKind::Down(_) | MouseEventKind::Drag(_) if prompt.contains(place) => {
-            chat.is_typing = true;
-            let wraps = shared.wraps(&chat.editor);
-            chat.editor.pointer(event, prompt.inner(Margin::new(1, 1)), wraps);
-        }
-        _ => {}
-    }
-}
-
-pub(super) fn draw(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &shared.theme;
-    let [prompt, below] = areas(chat, area);
-    let title = format!("your prompt: {} asks", shared.key_of("eval.chat.send"));
-    let inside = framed(theme, &title, chat.is_typing, frame, prompt);
-    let look =
-        Look { theme, typing: chat.is_typing, focused: chat.is_typing, faults: &[], wraps: shared.wraps(&chat.editor) };
-    paint(&chat.editor, look, frame, inside);
-    let inside = framed(theme, &answers_title(shared), !chat.is_typing, frame, below);
-    let lines = lines(chat, shared, side_by_side, below);
-    let top = chat.top.at(lines.len()).unwrap_or(0);
-    scrolled(theme, (lines, top), "", frame, inside);
+    let lines = lines(chat, shared, side_by_side, place.inside().width.into());
+    Content::titled(answers_title(shared)).text(place.inside(), lines, chat.top)
 }
 
 /// The task that the answers are scored by: a run's own, which may not be the open one.
@@ -285,10 +250,9 @@ fn answers_title(shared: &Shared) -> String {
     format!("answers: greedy, {task}without an expected answer")
 }
 
-/// The lines below the prompt, in an area with its frame.
-fn lines(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, area: Rect) -> Vec<Line<'static>> {
+/// The lines below the prompt.
+fn lines(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, width: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let width = usize::from(area.width.saturating_sub(2));
     let sides: Vec<(&str, &EvalRecord)> = chat.answers.iter().map(|(name, record)| (name.as_str(), record)).collect();
     let mut lines = answers::judged(theme, &sides, width);
     let state = match (&chat.job, &chat.error) {

@@ -2,14 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use ratatui::Frame;
-use ratatui::layout::{Margin, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 
 use super::{Chooser, Eval};
 use crate::message::{Command, Work};
-use crate::pane::framed;
+use crate::pane::content::{Content, List};
 use crate::report::list_evals;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -118,26 +115,19 @@ pub(super) fn back(eval: &mut Eval, _: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-impl Chooser {
-    /// The cursor of the visible list.
-    pub(super) fn cursor(&mut self) -> &mut Cursor {
-        if self.evals.is_some() { &mut self.eval } else { &mut self.folder }
-    }
+/// The cursor of the visible list.
+pub(super) fn cursor(chooser: &mut Chooser) -> &mut Cursor {
+    if chooser.evals.is_some() { &mut chooser.eval } else { &mut chooser.folder }
+}
 
+impl Chooser {
     pub(super) fn length(&self) -> usize {
         self.evals.as_ref().map_or(self.folders.len(), |evals| evals.as_ref().map_or(0, Vec::len))
     }
 }
 
-/// The row of the list on a row of the terminal.
-pub(super) fn row_at(chooser: &Chooser, body: Rect, row: u16) -> Option<usize> {
-    let inside = body.inner(Margin::new(1, 1));
-    let cursor = if chooser.evals.is_some() { chooser.eval } else { chooser.folder };
-    cursor.row_at(row.checked_sub(inside.y + 2)? as usize, inside.height.saturating_sub(2) as usize, chooser.length())
-}
-
-/// Draws the list, and the selected evals.
-pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, area: Rect) {
+/// The list, and the selected evals above it.
+pub(super) fn content<'a>(shared: &'a Shared, chooser: &'a Chooser, width: usize) -> Content<'a> {
     let theme = &shared.theme;
     let title = match &chooser.evals {
         None => "Choose evals: select a run".to_owned(),
@@ -146,8 +136,6 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
             format!("Evals of {}", at.map_or("", |(_, label)| label.trim()))
         }
     };
-    let inside = framed(theme, &title, true, frame, area);
-    let width = inside.width as usize;
     let picked: Vec<String> =
         chooser.picked.iter().map(|eval| format!("{} on {}", eval.name(true), eval.set)).collect();
     let picked = if picked.is_empty() {
@@ -159,38 +147,33 @@ pub(super) fn draw(shared: &Shared, chooser: &Chooser, frame: &mut Frame<'_>, ar
     } else {
         format!("Selected: {}", picked.join(", "))
     };
-    let mut lines = vec![Line::styled(fitted(&picked, width), theme.style(Role::Marked)), Line::default()];
-    let rows = (inside.height as usize).saturating_sub(2);
-    let row = |text: String, under_cursor: bool, marked: bool| {
-        let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
-        let mark = if marked { theme.glyph("◆", "+") } else { " " };
-        let line = Line::from(vec![
-            Span::styled(format!("{cursor}{mark} "), theme.style(Role::Accent)),
-            Span::raw(fitted(&text, width.saturating_sub(3))),
-        ]);
-        if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
+    let row = move |text: &str, is_picked: bool| {
+        let mark = if is_picked { theme.glyph("◆", "+") } else { " " };
+        Line::from(vec![
+            Span::styled(format!("{mark} "), theme.style(Role::Accent)),
+            Span::raw(fitted(text, width.saturating_sub(3))),
+        ])
     };
-    match &chooser.evals {
+    let line = move |place: usize| match &chooser.evals {
         None => {
-            for (place, here) in chooser.folder.seen(rows, chooser.folders.len()) {
-                let (path, label) = &chooser.folders[place];
-                lines.push(row(label.clone(), here, chooser.picked.iter().any(|eval| eval.folder == *path)));
-            }
-            if chooser.folders.is_empty() {
-                let text = format!("No runs yet: press {} to start one.", shared.key_of("screen.launch"));
-                lines.push(Line::styled(text, theme.style(Role::Faint)));
-            }
+            let (path, label) = &chooser.folders[place];
+            row(label, chooser.picked.iter().any(|eval| eval.folder == *path))
         }
-        Some(Err(error)) => lines.push(Line::styled(error.clone(), theme.style(Role::Bad))),
         Some(Ok(evals)) => {
-            for (place, here) in chooser.eval.seen(rows, evals.len()) {
-                let eval = &evals[place];
-                lines.push(row(format!("{:<8} {}", eval.set, eval.name(false)), here, chooser.picked.contains(eval)));
-            }
-            if evals.is_empty() {
-                lines.push(Line::styled("No evals yet.", theme.style(Role::Faint)));
-            }
+            let eval = &evals[place];
+            row(&format!("{:<8} {}", eval.set, eval.name(false)), chooser.picked.contains(eval))
         }
+        Some(Err(_)) => Line::default(),
+    };
+    let (nothing, role) = match &chooser.evals {
+        None => (format!("No runs yet: press {} to start one.", shared.key_of("screen.launch")), Role::Faint),
+        Some(Err(error)) => (error.clone(), Role::Bad),
+        Some(Ok(_)) => ("No evals yet.".to_owned(), Role::Faint),
+    };
+    let cursor = if chooser.evals.is_some() { chooser.eval } else { chooser.folder };
+    Content {
+        head: vec![Line::styled(fitted(&picked, width), theme.style(Role::Marked)), Line::default()],
+        empty: vec![Line::styled(nothing, theme.style(role))],
+        ..Content::titled(title).list(List::new(chooser.length(), cursor, line))
     }
-    frame.render_widget(Paragraph::new(lines), inside);
 }

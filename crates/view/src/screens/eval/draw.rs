@@ -1,52 +1,33 @@
-//! Draws the comparison, and the text shown before there is one.
+//! What is in the panes of the eval screen, and the text shown before there is a comparison.
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 
-use super::layout::run_folders;
-use super::{ANSWERS, Eval, answers, chat, chooser, prompts, summary};
-use crate::pane::framed;
+use super::{ANSWERS, Eval, SUMMARY, answers, chat, chooser, prompts, summary};
+use crate::pane::content::{Content, Place};
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::widgets::list_cursor::Cursor;
 
-pub(super) fn draw(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, place: &Place) -> Content<'a> {
+    let inside = place.inside();
     if let Some(chat) = &eval.chat {
-        return chat::draw(chat, shared, eval.side_by_side, frame, area);
+        return chat::content(chat, shared, eval.side_by_side, place);
     }
     if let Some(chooser) = &eval.chooser {
-        return chooser::draw(shared, chooser, frame, area);
+        return chooser::content(shared, chooser, inside.width.into());
     }
-    let Some(versus) = eval.versus() else {
-        return nothing(eval, shared, frame, area);
-    };
-    let run_folders = run_folders(eval, shared, area);
-    if let Some(area) = run_folders.summary {
-        summary::draw(eval, shared, versus, frame, area);
-    }
-    if let Some(area) = run_folders.prompts {
-        prompts::draw(eval, shared, versus, frame, area);
-    }
-    if let Some(area) = run_folders.answers {
-        answers::draw(eval, shared, versus, frame, area);
+    let Some(versus) = eval.versus() else { return nothing(eval, shared, inside) };
+    match place.id {
+        SUMMARY => summary::content(eval, shared, versus, inside),
+        ANSWERS => answers::content(eval, shared, versus, inside),
+        _ => prompts::content(eval, shared, versus, inside.width.into()),
     }
 }
 
-/// How many lines a pane has: the answers, else the summary.
-pub(super) fn lines_of(eval: &Eval, shared: &Shared, pane: &str) -> usize {
-    match eval.versus() {
-        Some(versus) if pane == ANSWERS => answers::rows(eval, shared, versus),
-        Some(versus) => {
-            run_folders(eval, shared, shared.body()).summary.map_or(0, |area| summary::rows(eval, shared, versus, area))
-        }
-        None => 0,
-    }
-}
-
-fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+/// What there is to do while there is no comparison.
+fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
-    let inside = framed(theme, "Eval", true, frame, area);
     let line = |id: &str, text: String| {
         Line::from(vec![Span::styled(format!(" {:<2}  ", shared.key_of(id)), theme.style(Role::Key)), Span::raw(text)])
     };
@@ -73,5 +54,5 @@ fn nothing(eval: &Eval, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
             key("eval.chat", "try a prompt of your own"),
         ]),
     }
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    Content::titled("Eval").text(inside, lines, Cursor::default())
 }

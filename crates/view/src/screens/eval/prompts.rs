@@ -1,20 +1,16 @@
 //! The list of prompts: outcome and tiers of the answers.
 
-use ratatui::Frame;
-use ratatui::layout::{Position, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 
 use super::Eval;
-use super::PROMPTS;
-use crate::pane::framed;
+use crate::pane::content::{Content, List};
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::text_width::{fitted, padded};
 
-pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus, width: usize) -> Content<'a> {
     let theme = &shared.theme;
     let is_alone = versus.pairs.is_empty();
     let name = if is_alone { Outcome::name_alone } else { Outcome::name };
@@ -27,49 +23,29 @@ pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Fr
         }
         None => format!("{} {count}", only.unwrap_or("prompts")),
     };
-    let inside = framed(theme, &title, eval.pane == PROMPTS, frame, area);
-    let width = inside.width as usize;
-    let mut lines = Vec::new();
-    lines.extend(eval.filter.is_shown().then(|| eval.filter.line(theme, width)));
-    let rows = (inside.height as usize).saturating_sub(lines.len());
-    for (place, here) in eval.cursor.seen(rows, eval.shown.len()) {
-        let Some(prompt) = versus.prompts.get(eval.shown[place]) else { continue };
-        lines.push(row(eval, shared, versus, prompt, width, here));
+    let line = move |place: usize| {
+        versus
+            .prompts
+            .get(eval.shown[place])
+            .map_or_else(Line::default, |prompt| row(eval, shared, versus, prompt, width))
+    };
+    let nothing = format!(" no prompts match; {} shows all", shared.key_of("eval.all"));
+    Content {
+        head: eval.filter.is_shown().then(|| eval.filter.line(theme, width)).into_iter().collect(),
+        empty: vec![Line::styled(nothing, theme.style(Role::Faint))],
+        ..Content::titled(title).list(List::new(eval.shown.len(), eval.cursor, line))
     }
-    if eval.shown.is_empty() {
-        lines.push(Line::styled(
-            format!(" no prompts match; {} shows all", shared.key_of("eval.all")),
-            theme.style(Role::Faint),
-        ));
-    }
-    frame.render_widget(Paragraph::new(lines), inside);
 }
 
-/// The index in the list of the prompt at a position inside the pane.
-pub(super) fn at(eval: &Eval, inside: Rect, place: Position) -> Option<usize> {
-    let above = u16::from(eval.filter.is_shown());
-    let line = place.y.checked_sub(inside.y + above).filter(|_| inside.contains(place))?;
-    eval.cursor.row_at(line as usize, (inside.height - above) as usize, eval.shown.len())
-}
-
-fn row(
-    eval: &Eval,
-    shared: &Shared,
-    versus: &Versus,
-    prompt: &ComparedPrompt,
-    width: usize,
-    under_cursor: bool,
-) -> Line<'static> {
+fn row(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt, width: usize) -> Line<'static> {
     let theme = &shared.theme;
     let (mark, role) = mark(eval.outcome(versus, prompt));
-    let cursor = if under_cursor { theme.glyph("▸", ">") } else { " " };
     let id = if prompt.sample == 0 {
         prompt.prompt_id.clone()
     } else {
         format!("{}#{}", prompt.prompt_id, prompt.sample + 1)
     };
     let mut spans = vec![
-        Span::styled(cursor, theme.style(Role::Accent)),
         Span::styled(format!("{mark} "), theme.style(role)),
         Span::raw(padded(&id, 10.max(width.saturating_sub(26).min(24)), false)),
     ];
@@ -92,9 +68,8 @@ fn row(
     } else {
         (format!("{} {comment}", theme.glyph("✎", "#")), Role::Marked)
     };
-    spans.push(Span::styled(format!(" {}", fitted(&text, width.saturating_sub(used + 1))), theme.style(role)));
-    let line = Line::from(spans);
-    if under_cursor { line.style(theme.style(Role::Selected)) } else { line }
+    spans.push(Span::styled(format!(" {}", fitted(&text, width.saturating_sub(used + 2))), theme.style(role)));
+    Line::from(spans)
 }
 
 /// The mark of an outcome.

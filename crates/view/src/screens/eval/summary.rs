@@ -1,15 +1,15 @@
 //! The summary: rates with 95% CI, the significance of the difference, the matrix of outcomes, tiers, tags.
 
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
+use std::ops::Range;
+
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
 use super::Eval;
-use super::{SUMMARY, failures};
+use super::failures;
 use crate::format::{or_na, percent, percent_interval};
-use crate::pane::{framed, more_below};
+use crate::pane::content::{Body, Content, Link, Text};
 use crate::report::{
     MetricComparison, Outcome, PairedComparison, TIERS, Verdict, Versus, cost_rows, points, rate_rows, tag_rows,
 };
@@ -17,6 +17,7 @@ use crate::run::EvalSummary;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::{fitted, padded, wrapped};
 
 /// Rows of the full summary with its frame.
@@ -28,50 +29,41 @@ const BESIDE: u16 = 40;
 const LABEL: usize = 22;
 const CELL: usize = 21;
 
-pub(super) fn draw(eval: &Eval, shared: &Shared, versus: &Versus, frame: &mut Frame<'_>, area: Rect) {
-    let inside = framed(
-        &shared.theme,
-        &title(eval, &shared.theme, versus, area.width as usize),
-        eval.pane == SUMMARY,
-        frame,
-        area,
-    );
-    for (lines, area) in SummaryText::for_eval(eval, shared, versus, inside).parts(inside) {
-        if lines.len() > area.height.into() {
-            more_below(&shared.theme, "", frame, area);
-        }
-        frame.render_widget(Paragraph::new(lines), area);
+pub(super) fn content<'a>(eval: &Eval, shared: &Shared, versus: &Versus, inside: Rect) -> Content<'a> {
+    let text = SummaryText { eval, shared, versus, pair: eval.pair(versus), width: inside.width as usize };
+    // With its frame.
+    let is_short = inside.height + 2 <= SHORT_ROWS;
+    let columns = if is_short { vec![(inside, text.short())] } else { text.columns(inside) };
+    let link = |column, line, (cells, outcome)| Link { column, line, cells, action: action_of(outcome) };
+    let links = columns.iter().enumerate().flat_map(|(column, (_, lines))| {
+        let lines = lines.iter().enumerate();
+        lines.flat_map(move |(line, (_, cells))| cells.iter().cloned().map(move |cell| link(column, line, cell)))
+    });
+    let links = links.collect();
+    let columns = columns.into_iter().map(|(area, lines)| (area, lines.into_iter().map(|(line, _)| line).collect()));
+    let top = if is_short { Cursor::default() } else { eval.summary_top };
+    Content {
+        body: Body::Text(Text { columns: columns.collect(), top }),
+        links,
+        ..Content::titled(title(eval, &shared.theme, versus, usize::from(inside.width) + 2))
     }
 }
 
-/// The cell of the matrix at a screen position.
-pub(super) fn outcome_at(
-    eval: &Eval,
-    shared: &Shared,
-    versus: &Versus,
-    area: Rect,
-    place: Position,
-) -> Option<Outcome> {
-    let inside = area.inner(Margin::new(1, 1));
-    let text = SummaryText::for_eval(eval, shared, versus, inside);
-    let parts = text.parts(inside);
-    let (lines, part) = parts.into_iter().find(|(_, part)| part.contains(place))?;
-    let line = lines.into_iter().nth((place.y - part.y) as usize)?;
-    let mut right = part.x as usize;
-    let span = line.spans.into_iter().find(|span| {
-        right += span.width();
-        right > place.x as usize
-    })?;
-    // The whole text: `not valid 5` ends with `valid 5`.
-    let is_of = |outcome: &&Outcome| span.content.trim_start() == text.cell_text(**outcome).trim_start();
-    text.outcomes().iter().find(is_of).copied()
+/// The action that a cell of the matrix stands for.
+fn action_of(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Fixed => "eval.fixed",
+        Outcome::Broken => "eval.broken",
+        Outcome::Both => "eval.both",
+        Outcome::Neither => "eval.neither",
+    }
 }
 
-/// How many lines there are to scroll through.
-pub(super) fn rows(eval: &Eval, shared: &Shared, versus: &Versus, area: Rect) -> usize {
-    let inside = area.inner(Margin::new(1, 1));
-    let columns = SummaryText::for_eval(eval, shared, versus, inside).columns(inside);
-    columns.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
+/// A line, and the cells of the matrix in it.
+type Linked = (Line<'static>, Vec<(Range<usize>, Outcome)>);
+
+fn plain(lines: Vec<Line<'static>>) -> Vec<Linked> {
+    lines.into_iter().map(|line| (line, Vec::new())).collect()
 }
 
 fn title(eval: &Eval, theme: &Theme, versus: &Versus, width: usize) -> String {
@@ -97,11 +89,7 @@ struct SummaryText<'a> {
     width: usize,
 }
 
-impl<'a> SummaryText<'a> {
-    fn for_eval(eval: &'a Eval, shared: &'a Shared, versus: &'a Versus, inside: Rect) -> Self {
-        Self { eval, shared, versus, pair: eval.pair(versus), width: inside.width as usize }
-    }
-
+impl SummaryText<'_> {
     /// The outcomes that have a cell.
     fn outcomes(&self) -> &'static [Outcome] {
         match self.pair {
@@ -131,36 +119,22 @@ impl<'a> SummaryText<'a> {
         [summary.n - parsed.min(summary.n), parsed.saturating_sub(valid), valid]
     }
 
-    /// The visible lines with their areas: the short summary if there is little room, else from the scroll position on.
-    fn parts(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
-        // With its frame.
-        if inside.height + 2 <= SHORT_ROWS {
-            return vec![(self.short(), inside)];
-        }
-        let top = self.eval.summary_top;
-        let from = |lines: Vec<Line<'static>>| {
-            let top = top.at(lines.len()).unwrap_or(0);
-            lines.into_iter().skip(top).collect()
-        };
-        self.columns(inside).into_iter().map(|(lines, area)| (from(lines), area)).collect()
-    }
-
     /// All lines, side by side or stacked as the width allows.
-    fn columns(&self, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {
-        let empty = || vec![Line::default()];
+    fn columns(&self, inside: Rect) -> Vec<(Rect, Vec<Linked>)> {
+        let empty = || plain(vec![Line::default()]);
+        let below = |text: &Self| plain([text.rates(), text.verdict(), text.costs()].concat());
         if inside.width < 100 {
-            let first = [self.rates(), self.verdict(), self.costs(), empty()];
-            let rest = [self.matrix(), empty(), self.tiers(), empty(), self.tags()];
-            return vec![([first.concat(), rest.concat()].concat(), inside)];
+            let rest = [self.matrix(), empty(), plain(self.tiers()), empty(), plain(self.tags())];
+            return vec![(inside, [below(self), empty(), rest.concat()].concat())];
         }
         // The matrix is as wide as its numbers.
-        let matrix = self.matrix().iter().map(Line::width).max().unwrap_or(0) as u16;
+        let matrix = self.matrix().iter().map(|(line, _)| line.width()).max().unwrap_or(0) as u16;
         let [left, right] =
             Layout::horizontal([Constraint::Fill(1), Constraint::Length(BESIDE.max(matrix))]).areas(inside);
         let beside = SummaryText { width: left.width as usize, ..*self };
         vec![
-            ([beside.rates(), beside.verdict(), beside.costs(), beside.tags()].concat(), left),
-            ([self.matrix(), empty(), self.tiers()].concat(), right),
+            (left, [below(&beside), plain(beside.tags())].concat()),
+            (right, [self.matrix(), empty(), plain(self.tiers())].concat()),
         ]
     }
 
@@ -253,34 +227,37 @@ impl<'a> SummaryText<'a> {
     }
 
     /// Outcomes of the prompts; each cell with its key, the one that filters the list highlighted.
-    fn matrix(&self) -> Vec<Line<'static>> {
+    fn matrix(&self) -> Vec<Linked> {
         let theme = &self.shared.theme;
         let width = |outcome| self.cell_text(outcome).width() + self.key(outcome).width();
         let wide = Outcome::ALL.into_iter().map(width).max().unwrap_or(0).max(12);
         let label = (BESIDE as usize).saturating_sub(2 * wide).max(13);
         let row = |text: &str, cells: [Outcome; 2]| {
-            let mut spans = vec![Span::styled(padded(text, label, false), theme.style(Role::Faint))];
-            for outcome in cells {
-                spans.extend(self.cell(outcome, wide));
-            }
-            Line::from(spans)
+            let start = Span::styled(padded(text, label, false), theme.style(Role::Faint));
+            self.cells(start, &cells, wide, "")
         };
         if self.pair.is_none() {
             return vec![row("answers", [Outcome::Both, Outcome::Neither])];
         }
+        let after = [("valid after", wide), ("not after", wide)].map(|(text, wide)| padded(text, wide, true));
+        let head = format!("{}{}", padded("", label, false), after.concat());
         vec![
-            Line::styled(
-                format!(
-                    "{}{}{}",
-                    padded("", label, false),
-                    padded("valid after", wide, true),
-                    padded("not after", wide, true)
-                ),
-                theme.style(Role::Faint),
-            ),
+            (Line::styled(head, theme.style(Role::Faint)), Vec::new()),
             row("valid before", [Outcome::Both, Outcome::Broken]),
             row("not before", [Outcome::Fixed, Outcome::Neither]),
         ]
+    }
+
+    /// Cells after a beginning, each with what follows it.
+    fn cells(&self, start: Span<'static>, outcomes: &[Outcome], width: usize, gap: &'static str) -> Linked {
+        let (mut line, mut cells) = (Line::from(start), Vec::new());
+        for outcome in outcomes {
+            let from = line.width();
+            line.spans.extend(self.cell(*outcome, width));
+            cells.push((from..line.width(), *outcome));
+            line.push_span(gap);
+        }
+        (line, cells)
     }
 
     /// The text of a cell: `▸fixed 40`.
@@ -306,13 +283,7 @@ impl<'a> SummaryText<'a> {
     }
 
     fn key(&self, outcome: Outcome) -> String {
-        let id = match outcome {
-            Outcome::Fixed => "eval.fixed",
-            Outcome::Broken => "eval.broken",
-            Outcome::Both => "eval.both",
-            Outcome::Neither => "eval.neither",
-        };
-        (self.shared.find_action)(id)
+        (self.shared.find_action)(action_of(outcome))
             .map_or_else(String::new, |action| format!(" {}", self.shared.keymap.shown(action)))
     }
 
@@ -380,7 +351,7 @@ impl<'a> SummaryText<'a> {
     }
 
     /// The five most important lines.
-    fn short(&self) -> Vec<Line<'static>> {
+    fn short(&self) -> Vec<Linked> {
         let theme = &self.shared.theme;
         let arrow = theme.glyph("→", "->");
         let sides: Vec<_> =
@@ -410,14 +381,13 @@ impl<'a> SummaryText<'a> {
                 rates.spans.extend([label(name), Span::raw(text)]);
             }
         }
-        let cells =
-            self.outcomes().iter().flat_map(|outcome| self.cell(*outcome, 13).into_iter().chain([Span::raw(" ")]));
+        let cells = self.cells(Span::raw(""), self.outcomes(), 13, " ");
         let (sentence, role) = self.sentence();
         let warnings = self.versus.warnings.iter().map(|warning| (warning.clone(), Role::Warning));
         let verdict = std::iter::once((sentence, role)).chain(warnings).flat_map(|(text, role)| {
             wrapped(&text, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
         });
-        [rates, Line::from(cells.collect::<Vec<_>>())].into_iter().chain(verdict).collect()
+        [plain(vec![rates]), vec![cells], plain(verdict.collect())].concat()
     }
 }
 

@@ -1,22 +1,24 @@
 //! The actions of the launch screen.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 
 use super::form::{self, Row};
 use super::{
-    FORECAST, FORM, Launch, chooser, device_choice, draw, forecast_view, judge, load_context, next_device,
-    own_partition, publish, read_train, refresh, rows, selected, set, start_gate, start_run, stepped,
-    toggle_all_sections, toggle_section, value,
+    FORECAST, FORM, Launch, chooser, device_choice, draw, judge, load_context, next_device, own_partition, publish,
+    read_train, refresh, rows, selected, set, start_gate, start_run, stepped, toggle_all_sections, toggle_section,
+    value,
 };
 use crate::action::Scope;
 use crate::config::{Kind, Preset};
 use crate::message::{Change, Command, Work};
+use crate::pane::content::{Content, Hit, Place, Spot};
 use crate::run::{DeviceChoice, RunError, partitions};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::field::Field;
-use crate::widgets::filter::Filter;
+use crate::widgets::filter::{Filter, TextField};
 use crate::widgets::list_cursor::Cursor;
 
 /// How often the devices are read while the screen is in front, and Slurm is asked for its partitions, seconds.
@@ -25,27 +27,89 @@ const ASK_SECONDS: u64 = 30;
 
 type Action = screen::Action<Launch>;
 
-pub const SCREEN: Definition<Launch> = Definition {
-    title: "Launch",
-    help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \
-           starts. The run continues after you quit.",
-    panes: &[FORM, FORECAST],
-    actions: ACTIONS,
-    pane: Launch::focus,
-    focus: |launch, _, pane| launch.in_forecast = pane == FORECAST,
-    is_typing,
-    on_key,
-    on_paste,
-    mouse,
-    // A click on a section has toggled it already.
-    opens: |launch, shared, (column, row)| {
-        draw::is_over_form(launch, shared, column, row) && !matches!(selected(launch), Some(Row::Section(_)))
-    },
-    on_show,
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+impl Described for Launch {
+    const ABOUT: &'static About = &About {
+        title: "Launch",
+        help: "New run: every setting with its meaning and where its value comes from. A forecast estimates memory, time and disk before the run \
+               starts. The run continues after you quit.",
+        panes: &[FORM, FORECAST],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
+
+impl screen::Screen for Launch {
+    fn pane(&self) -> &'static str {
+        if self.in_forecast { FORECAST } else { FORM }
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        if [FORM, FORECAST].contains(&pane) {
+            self.in_forecast = pane == FORECAST;
+        }
+    }
+
+    fn is_typing(&self) -> bool {
+        self.edit.is_some() || self.filter.is_typing
+    }
+
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        draw::places(self, shared, area)
+    }
+
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        draw::content(self, shared, place)
+    }
+
+    // A text under edit belongs to the row under the cursor.
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            FORM if self.edit.is_none() => Some(&mut self.cursor),
+            FORECAST => Some(&mut self.scroll),
+            _ => None,
+        }
+    }
+
+    /// A click on a section toggles it.
+    fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        let is_click = matches!(event.kind, MouseEventKind::Down(_));
+        if is_click && self.edit.is_some() {
+            return Some(Vec::new());
+        }
+        let Spot::Item(row) = hit.spot else { return None };
+        let is_section = matches!(rows(self).get(row), Some(Row::Section(_)));
+        (is_click && is_section).then(|| {
+            (self.in_forecast, self.cursor) = (false, Cursor { index: row });
+            toggle_section(self);
+            Vec::new()
+        })
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        if self.edit.is_some() { None } else { self.filter.typed() }
+    }
+
+    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
+        self.cursor = Cursor::default();
+        Vec::new()
+    }
+
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
+        self.edit.is_some().then(|| edit_key(self, shared, event))
+    }
+
+    fn on_paste(&mut self, _: &mut Shared, text: &str) -> Vec<Command> {
+        self.edit.iter_mut().for_each(|field| field.paste(text));
+        Vec::new()
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        on_show(self, shared)
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
 
 const HERE: Scope = Scope::Screen(Screen::Launch);
 const IN_FORM: Scope = Scope::Pane(Screen::Launch, FORM);
@@ -142,7 +206,7 @@ const ACTIONS: &[Action] = &[
     Action::new("launch.clear_filter", "Show all settings", "", &["esc"], IN_FORM, |launch, shared| {
         // In a text field escape belongs to the field.
         if launch.edit.is_some() {
-            return on_key(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
+            return edit_key(launch, shared, KeyEvent::new(KeyCode::Esc, KeyModifiers::NONE));
         }
         launch.only_different &= launch.filter.is_typing;
         launch.filter = Filter::default();
@@ -150,13 +214,9 @@ const ACTIONS: &[Action] = &[
     })
     .unless(|launch, _| {
         let shows_all = launch.filter.text().is_empty() && !launch.only_different;
-        (shows_all && !is_typing(launch)).then(|| "no filter is active".to_owned())
+        (shows_all && !launch.is_typing()).then(|| "no filter is active".to_owned())
     }),
 ];
-
-fn is_typing(launch: &Launch) -> bool {
-    launch.edit.is_some() || launch.filter.is_typing
-}
 
 fn nothing_here(launch: &Launch, shared: &Shared) -> Option<String> {
     match selected(launch) {
@@ -263,24 +323,6 @@ fn ask_for_partitions() -> Command {
     })
 }
 
-fn on_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if launch.edit.is_some() {
-        return edit_key(launch, shared, event);
-    }
-    if launch.filter.is_typing {
-        if launch.filter.key(event) {
-            launch.cursor = Cursor::default();
-        }
-    } else if launch.in_forecast {
-        let length = forecast_view::lines(launch, shared, 80).len();
-        launch.scroll.key(event, shared.size.1 as usize, length);
-    } else {
-        let length = rows(launch).len();
-        launch.cursor.key(event, shared.size.1.saturating_sub(4) as usize, length);
-    }
-    Vec::new()
-}
-
 fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
     let (Some(mut field), Some(row)) = (launch.edit.take(), selected(launch)) else { return Vec::new() };
     match (event.code, row) {
@@ -306,15 +348,6 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
         }
     }
     launch.edit = Some(field);
-    Vec::new()
-}
-
-fn on_paste(launch: &mut Launch, _: &mut Shared, text: &str) -> Vec<Command> {
-    if let Some(field) = &mut launch.edit {
-        field.paste(text);
-    } else if launch.filter.paste(text) {
-        launch.cursor = Cursor::default();
-    }
     Vec::new()
 }
 
@@ -392,22 +425,4 @@ fn cycle(launch: &mut Launch, shared: &mut Shared, by: isize) -> Vec<Command> {
         }
         _ => Vec::new(),
     }
-}
-
-fn mouse(launch: &mut Launch, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    let by = match event.kind {
-        MouseEventKind::ScrollDown => 3,
-        MouseEventKind::ScrollUp => -3,
-        MouseEventKind::Down(_) => return draw::clicked(launch, shared, event.column, event.row),
-        _ => return Vec::new(),
-    };
-    if draw::is_over_forecast(launch, shared, event.column, event.row) {
-        let length = forecast_view::lines(launch, shared, 80).len();
-        launch.scroll.go(by, length);
-    } else if launch.edit.is_none() {
-        // The text belongs to the row under the cursor.
-        let length = rows(launch).len();
-        launch.cursor.go(by, length);
-    }
-    Vec::new()
 }

@@ -6,39 +6,103 @@ use super::navigation::look;
 use super::state::{ChangesReading, LogView};
 use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
 use super::{changes, chart_chooser, charts, completion, draw, log, navigation, overlay, result, rollouts};
-use crossterm::event::KeyEvent;
+use crossterm::event::MouseEvent;
+use ratatui::layout::Rect;
 
 use crate::action::Scope;
 use crate::followed_run::latest_events;
 use crate::message::{Change, Command, Work};
+use crate::pane::content::{Content, Hit, Place};
 use crate::popup::{Ask, Popup};
 use crate::run::Verb;
 use crate::run_control::{self, Controls, Target};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
+use crate::widgets::filter::TextField;
 use crate::widgets::list_cursor::Cursor;
 
 type Action = screen::Action<Live>;
 
-pub const SCREEN: Definition<Live> = Definition {
-    title: "Live",
-    help: "A run in progress or its result: curves, the groups of a step with their completions, what changed since an earlier step, alerts, and \
-           controls.",
-    panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT],
-    actions: ACTIONS,
-    pane: |live| live.pane,
-    focus: |live, _, pane| live.focus(pane),
-    is_typing: |live| live.metrics.is_typing() || live.log.filter.is_typing(),
-    on_key,
-    on_paste,
-    mouse: navigation::mouse,
-    opens: navigation::opens,
-    on_show: |live, shared| if shared.current.is_none() { shared.look_for_runs() } else { look(live, shared) },
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+impl Described for Live {
+    const ABOUT: &'static About = &About {
+        title: "Live",
+        help: "A run in progress or its result: curves, the groups of a step with their completions, what changed since an earlier step, alerts, and \
+               controls.",
+        panes: &[CHART, GROUPS, COMPLETION, PROMPT, SIGNAL, CHANGES, METRICS, DEVICE, LOG, RESULT],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
+
+impl screen::Screen for Live {
+    fn pane(&self) -> &'static str {
+        self.pane
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        if Self::ABOUT.panes.contains(&pane) {
+            self.go_to_pane(pane);
+        }
+    }
+
+    fn is_typing(&self) -> bool {
+        self.metrics.is_typing() || self.log.filter.is_typing()
+    }
+
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        draw::places(self, shared, area)
+    }
+
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        draw::content(self, shared, place)
+    }
+
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            OVERLAY => Some(&mut self.overlay_cursor),
+            CHOOSER => Some(&mut self.chooser_cursor),
+            GROUPS => Some(&mut self.group),
+            COMPLETION => Some(&mut self.completion_top),
+            PROMPT => Some(&mut self.prompt_top),
+            DEVICE => Some(&mut self.device_top),
+            RESULT => Some(&mut self.result_top),
+            CHANGES => Some(&mut self.changes.cursor),
+            _ => None,
+        }
+    }
+
+    fn moved(&mut self, _: &mut Shared, pane: &str) -> Vec<Command> {
+        if pane == GROUPS {
+            (self.completion_top, self.is_browsing) = (Cursor::default(), true);
+        }
+        Vec::new()
+    }
+
+    fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        navigation::pointed(self, shared, hit, event)
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        self.metrics.typed().or(self.log.filter.typed())
+    }
+
+    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
+        if self.metrics.is_typing() {
+            (self.view.small, self.chooser_cursor) = (0, Cursor::default());
+        } else {
+            self.log.back = 0;
+        }
+        Vec::new()
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        if shared.current.is_none() { shared.look_for_runs() } else { look(self, shared) }
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
 
 const HERE: Scope = Scope::Screen(Screen::Live);
 const fn within(pane: &'static str) -> Scope {
@@ -99,22 +163,7 @@ const ACTIONS: &[Action] = &[
     quiet("live.chart.previous", "Previous chart", &["k", "up"], within(CHART), |live, shared| {
         turn_large(live, shared, -1)
     }),
-    quiet("live.overlay.down", "Next run", &["j", "down"], within(OVERLAY), |live, shared| {
-        overlay::go(live, shared, 1)
-    }),
-    quiet("live.overlay.up", "Previous run", &["k", "up"], within(OVERLAY), |live, shared| {
-        overlay::go(live, shared, -1)
-    }),
     action("live.overlay.toggle", "Toggle overlay", "overlay", &["space", "enter"], within(OVERLAY), overlay::toggle),
-    Action::new("live.overlay.close", "Back to the chart", "chart", &["esc", "v"], within(OVERLAY), overlay::open),
-    quiet("live.charts.down", "Next metric", &["j", "down"], within(CHOOSER), |live, shared| {
-        chart_chooser::go(live, shared, 1);
-        Vec::new()
-    }),
-    quiet("live.charts.up", "Previous metric", &["k", "up"], within(CHOOSER), |live, shared| {
-        chart_chooser::go(live, shared, -1);
-        Vec::new()
-    }),
     action(
         "live.charts.toggle",
         "Toggle small chart",
@@ -132,21 +181,6 @@ const ACTIONS: &[Action] = &[
         chart_chooser::reset,
     )
     .unless(|_, shared| shared.options.live_charts.is_empty().then(|| "these are the default charts".to_owned())),
-    Action::new("live.charts.close", "Back to the chart", "chart", &["esc", "m"], within(CHOOSER), |live, shared| {
-        if live.metrics.clear() { Vec::new() } else { chart_chooser::open(live, shared) }
-    }),
-    quiet("live.group.next", "Next group", &["j", "down"], within(GROUPS), |live, shared| {
-        navigation::by_groups(live, shared, 1)
-    }),
-    quiet("live.group.previous", "Previous group", &["k", "up"], within(GROUPS), |live, shared| {
-        navigation::by_groups(live, shared, -1)
-    }),
-    quiet("live.group.first", "First group", &["g"], within(GROUPS), |live, shared| {
-        navigation::by_groups(live, shared, isize::MIN)
-    }),
-    quiet("live.group.last", "Last group", &["G"], within(GROUPS), |live, shared| {
-        navigation::by_groups(live, shared, isize::MAX)
-    }),
     quiet("live.member.next", "Next completion", &["l", "right"], within(GROUPS), |live, shared| {
         navigation::by_members(live, shared, 1)
     }),
@@ -154,18 +188,6 @@ const ACTIONS: &[Action] = &[
         navigation::by_members(live, shared, -1)
     }),
     action("live.group.open", "Show completion", "open", &["enter"], within(GROUPS), |live, _| focus(live, COMPLETION)),
-    quiet("live.text.down", "Scroll down", &["j", "down"], within(COMPLETION), |live, shared| {
-        navigation::scroll_text(live, shared, 1)
-    }),
-    quiet("live.text.up", "Scroll up", &["k", "up"], within(COMPLETION), |live, shared| {
-        navigation::scroll_text(live, shared, -1)
-    }),
-    quiet("live.text.page_down", "Page down", &["pagedown"], within(COMPLETION), |live, shared| {
-        navigation::scroll_text(live, shared, 10)
-    }),
-    quiet("live.text.page_up", "Page up", &["pageup"], within(COMPLETION), |live, shared| {
-        navigation::scroll_text(live, shared, -10)
-    }),
     quiet("live.text.next", "Next completion", &["l", "right"], within(COMPLETION), |live, shared| {
         navigation::by_members(live, shared, 1)
     }),
@@ -173,20 +195,13 @@ const ACTIONS: &[Action] = &[
         navigation::by_members(live, shared, -1)
     }),
     action("live.text.prompt", "Show prompt", "prompt", &["enter"], within(COMPLETION), |live, _| focus(live, PROMPT)),
-    Action::new("live.text.back", "Back to the groups", "groups", &["esc"], within(COMPLETION), |live, _| {
-        focus(live, GROUPS)
-    }),
-    Action::new("live.prompt.back", "Back to the completion", "", &["esc", "enter"], within(PROMPT), |live, _| {
-        focus(live, COMPLETION)
-    }),
+    quiet("live.prompt.completion", "Show completion", &["enter"], within(PROMPT), |live, _| focus(live, COMPLETION)),
     quiet("live.prompt.next", "Next group", &["j", "down"], within(PROMPT), |live, shared| {
         navigation::by_groups(live, shared, 1)
     }),
     quiet("live.prompt.previous", "Previous group", &["k", "up"], within(PROMPT), |live, shared| {
         navigation::by_groups(live, shared, -1)
     }),
-    Action::new("live.signal.back", "Back to the groups", "", &["esc"], within(SIGNAL), |live, _| focus(live, GROUPS)),
-    Action::new("live.device.back", "Back to the groups", "", &["esc"], within(DEVICE), |live, _| focus(live, GROUPS)),
     action(
         "live.small.next",
         "Next small charts",
@@ -206,27 +221,9 @@ const ACTIONS: &[Action] = &[
         charts::enlarge(live, shared);
         focus(live, CHART)
     }),
-    Action::new("live.small.back", "Back to the groups", "", &["esc"], within(METRICS), |live, _| {
-        if live.metrics.clear() { Vec::new() } else { focus(live, GROUPS) }
-    }),
-    quiet("live.changes.next", "Next change", &["j", "down"], within(CHANGES), |live, shared| {
-        changes::go(live, shared, 1);
-        Vec::new()
-    }),
-    quiet("live.changes.previous", "Previous change", &["k", "up"], within(CHANGES), |live, shared| {
-        changes::go(live, shared, -1);
-        Vec::new()
-    }),
     action("live.changes.open", "Show change", "open", &["enter"], within(CHANGES), changes::open),
-    Action::new("live.changes.back", "Back to the groups", "", &["esc"], within(CHANGES), |live, _| {
-        focus(live, GROUPS)
-    }),
     quiet("live.result.open", "Compare answers", &["enter"], within(RESULT), result::open_comparison)
         .unless(result::no_comparison),
-    Action::new("live.result.back", "Back to the groups", "", &["esc"], within(RESULT), |live, _| {
-        live.is_browsing = true;
-        focus(live, GROUPS)
-    }),
     quiet("live.log.down", "Scroll down", &["j", "down"], within(LOG), |live, shared| scroll_log(live, shared, 1)),
     quiet("live.log.up", "Scroll up", &["k", "up"], within(LOG), |live, shared| scroll_log(live, shared, -1)),
     quiet("live.log.page_down", "Page down", &["pagedown"], within(LOG), |live, shared| scroll_log(live, shared, 10)),
@@ -247,8 +244,10 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["grep", "search"])
     .asking(),
-    Action::new("live.log.back", "Back to the groups", "", &["esc"], within(LOG), |live, _| {
-        if live.log.filter.clear() { Vec::new() } else { focus(live, GROUPS) }
+    Action::new("live.back", "Back", "", &["esc"], HERE, back).hinting(|live, _| match live.pane {
+        OVERLAY | CHOOSER => Some("chart"),
+        COMPLETION => Some("groups"),
+        _ => None,
     }),
     action("live.compare", "Compare answers", "compare", &["V"], HERE, result::open_comparison)
         .also(&["comparison", "versus", "diff", "result"])
@@ -282,7 +281,7 @@ const ACTIONS: &[Action] = &[
     .also(&["log scale", "y axis", "logarithmic"]),
     quiet("live.metrics.filter", "Filter metrics", &["/"], HERE, |live, _| {
         if live.pane != CHOOSER {
-            live.focus(METRICS);
+            live.go_to_pane(METRICS);
         }
         live.metrics.open();
         Vec::new()
@@ -324,37 +323,31 @@ const ACTIONS: &[Action] = &[
     quiet("live.pane.result", "Go to result", &["alt-0"], HERE, |live, _| focus(live, RESULT)),
 ];
 
+/// Leaves the innermost: a filter, a list over the chart, the prompt, the pane.
+fn back(live: &mut Live, _: &mut Shared) -> Vec<Command> {
+    let is_cleared = match live.pane {
+        METRICS | CHOOSER => live.metrics.clear(),
+        LOG => live.log.filter.clear(),
+        _ => false,
+    };
+    live.is_browsing |= live.pane == RESULT;
+    match live.pane {
+        _ if is_cleared => {}
+        CHART | GROUPS => {}
+        OVERLAY | CHOOSER => live.pane = CHART,
+        PROMPT => live.go_to_pane(COMPLETION),
+        _ => live.go_to_pane(GROUPS),
+    }
+    Vec::new()
+}
+
 fn focus(live: &mut Live, pane: &'static str) -> Vec<Command> {
-    live.focus(pane);
+    live.go_to_pane(pane);
     Vec::new()
 }
 
 fn scroll_log(live: &mut Live, shared: &Shared, by: isize) -> Vec<Command> {
     log::scroll(live, shared, by);
-    Vec::new()
-}
-
-fn on_key(live: &mut Live, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if live.metrics.is_typing() {
-        if live.metrics.key(event) {
-            (live.view.small, live.chooser_cursor) = (0, Cursor::default());
-        }
-    } else if live.log.filter.is_typing() {
-        if live.log.filter.key(event) {
-            live.log.back = 0;
-        }
-    } else if live.pane == OVERLAY {
-        overlay::on_key(live, shared, event);
-    } else if live.pane == CHOOSER {
-        chart_chooser::on_key(live, shared, event);
-    }
-    Vec::new()
-}
-
-fn on_paste(live: &mut Live, _: &mut Shared, text: &str) -> Vec<Command> {
-    if !live.metrics.paste(text) {
-        live.log.filter.paste(text);
-    }
     Vec::new()
 }
 

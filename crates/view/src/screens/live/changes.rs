@@ -4,10 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ratatui::Frame;
-use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 
 use super::frame::framed;
 use super::group_rows::{self, Row};
@@ -15,6 +12,7 @@ use super::state::{Change, EvalKey, EvalPair, Standing};
 use super::{CHANGES, Live, PROMPT, result};
 use crate::followed_run::FollowedRun;
 use crate::message::{Command, Work};
+use crate::pane::content::{Body, Content, Entries};
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, eval_path, read_evals};
 use crate::screens::Screen;
@@ -118,12 +116,6 @@ fn eval_changes(live: &Live) -> &[Change] {
     }
 }
 
-pub(super) fn go(live: &mut Live, shared: &Shared, by: isize) {
-    let Some(run) = shared.current_run() else { return };
-    let count = eval_changes(live).len() + groups(live, shared, run).len();
-    live.changes.cursor.go(by, count);
-}
-
 /// Compares with the selected step from now on, or again with the previous one.
 pub(super) fn mark_step(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let at = shared.current_run().map(|run| live.at(run));
@@ -150,40 +142,11 @@ pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     vec![Command::GoTo(Screen::Eval), Command::Compare(ids.into_iter().flatten().collect())]
 }
 
-pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Content<'a> {
     let title = live.changes.since.map_or_else(|| "changes".to_owned(), |step| format!("changes since step {step}"));
-    let inside = framed(shared, (CHANGES, &title), Line::default(), focused, frame, area);
-    let rows = rows(live, shared, run, inside.width as usize);
-    let top = top(live, &rows, inside.height as usize);
-    let at = live.changes.cursor.at(rows.iter().filter(|(number, _)| number.is_some()).count());
-    let selected = shared.theme.style(Role::Selected);
-    let lines: Vec<Line<'static>> = rows
-        .into_iter()
-        .skip(top)
-        .map(
-            |(number, line)| {
-                if focused && number.is_some() && number == at { line.patch_style(selected) } else { line }
-            },
-        )
-        .collect();
-    frame.render_widget(Paragraph::new(lines), inside);
-}
-
-/// Moves the cursor to a clicked change.
-pub(super) fn click(live: &mut Live, shared: &Shared, inside: Rect, row: u16) {
-    let Some(run) = shared.current_run() else { return };
-    let rows = rows(live, shared, run, inside.width as usize);
-    let line = row.saturating_sub(inside.y) as usize + top(live, &rows, inside.height as usize);
-    if let Some((Some(number), _)) = rows.get(line) {
-        live.changes.cursor.index = *number;
-    }
-}
-
-/// The first visible row: the cursor is in the pane.
-fn top(live: &Live, rows: &[NumberedLine], height: usize) -> usize {
-    let at = live.changes.cursor.at(rows.iter().filter(|(number, _)| number.is_some()).count());
-    let selected = rows.iter().position(|(number, _)| at.is_some() && *number == at).unwrap_or(0);
-    (selected + 1).saturating_sub(height)
+    let lines = rows(live, shared, run, columns);
+    let entries = Entries { lines, cursor: live.changes.cursor, is_marked: live.pane == CHANGES, wraps: false };
+    Content { body: Body::Entries(entries), opens: true, ..framed(shared, CHANGES, title) }
 }
 
 /// A line, with its number if the cursor stops there.

@@ -1,16 +1,11 @@
 //! Chooses the small charts, which are kept in the user's settings.
 
-use crossterm::event::KeyEvent;
-use ratatui::Frame;
-use ratatui::layout::Rect;
-use ratatui::widgets::Paragraph;
-
 use super::charts::{self, Subject};
 use super::{CHART, CHOOSER, Live};
 use crate::followed_run::FollowedRun;
 use crate::format::{amount, or_na};
 use crate::message::{Command, Work};
-use crate::pane::framed;
+use crate::pane::content::Content;
 use crate::settings;
 use crate::shared::Shared;
 use crate::widgets::check_list::{self, CheckRow};
@@ -19,17 +14,6 @@ use crate::widgets::check_list::{self, CheckRow};
 pub(super) fn open(live: &mut Live, _: &mut Shared) -> Vec<Command> {
     live.pane = if live.pane == CHOOSER { CHART } else { CHOOSER };
     Vec::new()
-}
-
-/// Page keys and the ends of the list.
-pub(super) fn on_key(live: &mut Live, shared: &Shared, event: KeyEvent) {
-    let count = shared.current_run().map_or(0, |run| charts::matching(live, run).len());
-    live.chooser_cursor.key(event, shared.body().height as usize / 2, count);
-}
-
-pub(super) fn go(live: &mut Live, shared: &Shared, by: isize) {
-    let count = shared.current_run().map_or(0, |run| charts::matching(live, run).len());
-    live.chooser_cursor.go(by, count);
 }
 
 /// Toggles the chart under the cursor.
@@ -74,20 +58,15 @@ fn save(live: &mut Live, shared: &Shared) -> Vec<Command> {
     )]
 }
 
-/// Draws the list in place of the chart.
-pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &shared.theme;
+/// The list in place of the chart.
+pub(super) fn content<'a>(live: &Live, shared: &'a Shared, run: &FollowedRun, columns: usize) -> Content<'a> {
     let title = match shared.options.live_charts.len() {
         0 => "small charts: the default ones".to_owned(),
         count => format!("small charts: {count} chosen"),
     };
-    let inside = framed(theme, &title, true, frame, area);
     let charts = charts::matching(live, run);
-    let mut lines = Vec::new();
-    if live.metrics.is_shown() {
-        let note = format!("{} of {}", charts.len(), charts::all(run).len());
-        lines.push(live.metrics.line(theme, inside.width as usize, &note));
-    }
+    let note = format!("{} of {}", charts.len(), charts::all(run).len());
+    let head = live.metrics.is_shown().then(|| live.metrics.line(&shared.theme, columns, &note));
     let value = |subject: &Subject<'_>| {
         let name = subject.metrics().next().map_or("", |(_, name)| name);
         or_na(run.history.metric_at(name, live.at(run)), amount)
@@ -98,7 +77,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         beside: value(subject),
     };
     let rows: Vec<CheckRow> = charts.iter().map(row).collect();
-    let height = (inside.height as usize).saturating_sub(lines.len());
-    lines.extend(check_list::lines(theme, live.chooser_cursor, height, &rows, "no metrics match the filter"));
-    frame.render_widget(Paragraph::new(lines), inside);
+    let nothing = "no metrics match the filter";
+    let content = check_list::content(&shared.theme, title, live.chooser_cursor, rows, nothing);
+    Content { head: head.into_iter().collect(), ..content }
 }

@@ -1,16 +1,15 @@
 //! The selected completion: its text with underlined violations, its stop reason, its reward, and its advantage with
 //! the formula filled in.
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 
 use super::frame::framed;
 use super::{COMPLETION, Live, group_rows};
 use super::{Completion, SampledGroup};
 use crate::advantage::{Advantage, explain};
 use crate::followed_run::FollowedRun;
+use crate::pane::content::Content;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -27,7 +26,7 @@ pub(super) fn selected<'a>(live: &'a Live, shared: &Shared) -> Option<(&'a Sampl
     Some((group, group.completions.get(member)?, member))
 }
 
-pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
     let step = live.at(run);
     let found = selected(live, shared);
@@ -37,16 +36,11 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         }
         None => "completion".to_owned(),
     };
-    let inside = framed(shared, (COMPLETION, &title), Line::default(), focused, frame, area);
     let lines = match found {
         Some((_, completion, member)) => lines(live, shared, run, completion, member),
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
     };
-    let top = live.completion_top.min(lines.len().saturating_sub(1));
-    frame.render_widget(
-        Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((u16::try_from(top).unwrap_or(u16::MAX), 0)),
-        inside,
-    );
+    framed(shared, COMPLETION, title).text(inside, lines, live.completion_top)
 }
 
 fn nothing(live: &Live, step: u64) -> String {

@@ -1,15 +1,14 @@
 //! The curves of a run: the visible range of steps, and the panes that draw them, large and small.
 
-use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 
 use super::charts::{self, Subject};
 use super::frame::{framed, legend};
 use super::{CHART, Live, METRICS};
 use crate::followed_run::FollowedRun;
 use crate::format::{amount, counted, or_na, short_id};
+use crate::pane::content::{Content, Place};
 use crate::report::control_text;
 use crate::run::Series;
 use crate::run::events::Eval;
@@ -21,22 +20,13 @@ use crate::widgets::text_width::{self, wrapped};
 
 const ROLES: [Role; 3] = [Role::SeriesOne, Role::SeriesTwo, Role::SeriesThree];
 
-pub(super) fn draw_large(
-    live: &Live,
-    shared: &Shared,
-    run: &FollowedRun,
-    frame: &mut Frame<'_>,
-    area: Rect,
-    focused: bool,
-) {
+pub(super) fn large<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
     let view = &live.view;
     let subject = charts::large(live, run);
     let log = if view.log { ", log scale" } else { "" };
     let still = if live.frozen.is_some() { ", frozen" } else { "" };
     let chart = chart(live, shared, run, subject);
     let title = format!("{}{log}{still}", subject.title);
-    let markers = markers(shared, &chart, (area.width as usize).saturating_sub(2));
-    let inside = framed(shared, (CHART, &title), markers, focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let (above, high) = rows_of_chart(subject, rows);
     let mut lines = Vec::new();
@@ -51,7 +41,7 @@ pub(super) fn draw_large(
     if above + high < rows {
         lines.push(Line::styled(note(run, subject), shared.theme.style(Role::Faint)));
     }
-    frame.render_widget(Paragraph::new(lines), inside);
+    Content { legend: markers(shared, &chart, columns), ..framed(shared, CHART, title).fixed(lines) }
 }
 
 /// The markers in the visible range with their meanings.
@@ -243,51 +233,41 @@ fn at_step(run: &FollowedRun, step: u64) -> Option<String> {
 /// The narrowest and the lowest small chart.
 const SMALL: (u16, u16) = (34, 7);
 
-/// Draws as many small charts as fit, starting with the carousel's.
-pub(super) fn draw_small(
-    live: &Live,
-    shared: &Shared,
-    run: &FollowedRun,
-    frame: &mut Frame<'_>,
-    area: Rect,
-    focused: bool,
-) {
-    let subjects = charts::small(live, shared, run);
+/// The number of the line of the filter among the boxes of the small charts.
+pub(super) const FILTER: usize = usize::MAX;
+
+/// As many small charts as fit, below their filter.
+pub(super) fn small_places(live: &Live, shared: &Shared, run: &FollowedRun, area: Rect) -> Vec<Place> {
+    let count = charts::small(live, shared, run).len();
     let filter = u16::from(live.metrics.is_shown());
     let [top, area] = Layout::vertical([Constraint::Length(filter), Constraint::Fill(1)]).areas(area);
-    if filter > 0 {
-        let note = counted(subjects.len(), "chart");
-        frame.render_widget(Paragraph::new(live.metrics.line(&shared.theme, top.width as usize, &note)), top);
-    }
-    if subjects.is_empty() {
-        let inside = framed(shared, (METRICS, "metrics"), Line::default(), focused, frame, area);
-        let line = Line::styled("no metrics match the filter", shared.theme.style(Role::Faint));
-        return frame.render_widget(Paragraph::new(line), inside);
-    }
-    let across = (area.width / SMALL.0).clamp(1, 6).min(u16::try_from(subjects.len()).unwrap_or(u16::MAX));
+    let across = (area.width / SMALL.0).clamp(1, 6).min(u16::try_from(count.max(1)).unwrap_or(u16::MAX));
     let most = (area.height / SMALL.1).max(1);
-    let down = most.min(u16::try_from(subjects.len().div_ceil(across.into())).unwrap_or(most));
+    let down = most.min(u16::try_from(count.max(1).div_ceil(across.into())).unwrap_or(most));
     let rows = Layout::vertical(vec![Constraint::Fill(1); down.into()]).split(area);
     let columns = |row: &Rect| Layout::horizontal(vec![Constraint::Fill(1); across.into()]).split(*row).to_vec();
-    for (index, place) in rows.iter().flat_map(columns).enumerate().take(subjects.len()) {
-        let number = (live.view.small + index) % subjects.len();
-        let title = format!("{} {}/{}", subjects[number].title, number + 1, subjects.len());
-        // The key goes to the first of them.
-        let pane = if index == 0 { METRICS } else { "" };
-        small(live, shared, run, (subjects[number], pane, &title), focused && index == 0, frame, place);
-    }
+    let boxes = rows.iter().flat_map(columns).enumerate().take(count.max(1));
+    let boxes = boxes.map(|(part, area)| Place { part, ..Place::new(METRICS, area) });
+    let top = (filter > 0).then(|| Place { part: FILTER, ..Place::bare(METRICS, top) });
+    top.into_iter().chain(boxes).collect()
 }
 
-fn small(
-    live: &Live,
-    shared: &Shared,
-    run: &FollowedRun,
-    (subject, pane, title): (Subject<'_>, &str, &str),
-    focused: bool,
-    frame: &mut Frame<'_>,
-    area: Rect,
-) {
-    let inside = framed(shared, (pane, title), Line::default(), focused, frame, area);
+/// A small chart, starting with the carousel's.
+pub(super) fn small<'a>(live: &Live, shared: &Shared, run: &FollowedRun, place: &Place) -> Content<'a> {
+    let (subjects, inside) = (charts::small(live, shared, run), place.inside());
+    if place.part == FILTER {
+        let note = counted(subjects.len(), "chart");
+        return Content::default().fixed(vec![live.metrics.line(&shared.theme, inside.width.into(), &note)]);
+    }
+    // The key goes to the first of them.
+    let pane = if place.part == 0 { METRICS } else { "" };
+    if subjects.is_empty() {
+        let line = Line::styled("no metrics match the filter", shared.theme.style(Role::Faint));
+        return framed(shared, pane, "metrics").fixed(vec![line]);
+    }
+    let number = (live.view.small + place.part) % subjects.len();
+    let subject = subjects[number];
+    let title = format!("{} {}/{}", subject.title, number + 1, subjects.len());
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let chart = Chart { marks: Vec::new(), ..chart(live, shared, run, subject) };
     let note = if subject.note.is_empty() { Vec::new() } else { wrapped(note(run, subject), columns) };
@@ -299,7 +279,7 @@ fn small(
     let with_note = if rows > 3 + note.len() { note.len() } else { 0 };
     lines.extend(chart.lines(&shared.theme, columns, rows.saturating_sub(1 + with_note)));
     lines.extend(note.into_iter().take(with_note).map(|text| Line::styled(text, shared.theme.style(Role::Faint))));
-    frame.render_widget(Paragraph::new(lines), inside);
+    Content { opens: true, ..framed(shared, pane, title).fixed(lines) }
 }
 
 /// One line: the reward as a sparkline, for narrow terminals.

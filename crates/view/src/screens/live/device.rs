@@ -1,14 +1,13 @@
 //! Phase times of a step, and the state of the device, or of each rank's.
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 
 use super::frame::{framed, legend};
 use super::{DEVICE, Live};
 use crate::followed_run::FollowedRun;
 use crate::format::{bytes, counted, duration, percent_short};
+use crate::pane::content::Content;
 use crate::report::rank_lines;
 use crate::run::Series;
 use crate::run::events::{Device, RankStep};
@@ -29,9 +28,9 @@ const PHASES: [(&str, &str, &str, &str, Role); 3] = [
 /// The rest of a step's time.
 const OTHER: (&str, &str, Role) = ("·", ".", Role::Faint);
 
-pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
     let step = Step::at_current(live, run);
-    let columns = (area.width as usize).saturating_sub(2);
+    let columns = usize::from(inside.width);
     let ranks = &run.history.ranks;
     let seconds = step.as_ref().map_or_else(String::new, |step| format!(": {}", duration(step.seconds)));
     let title = match run.history.last_step {
@@ -40,7 +39,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         last => format!("time{seconds}; ranks of step {last}"),
     };
     let signs = step.iter().flat_map(|step| step.legend(&shared.theme));
-    let inside = framed(shared, (DEVICE, &title), legend(&shared.theme, signs, columns), focused, frame, area);
+    let legend = legend(&shared.theme, signs, columns);
     let device = match ranks.is_empty() {
         true => device(shared, run, columns),
         false => rank_rows(shared, ranks, columns, (inside.height as usize).saturating_sub(1)),
@@ -53,7 +52,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     let needed: usize = device.iter().map(|line| line.width().div_ceil(columns.max(1))).sum();
     lines.extend(over_steps(live, shared, run, columns, (inside.height as usize).saturating_sub(1 + needed)));
     lines.extend(device);
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    Content { legend, ..framed(shared, DEVICE, title).text(inside, lines, live.device_top) }
 }
 
 /// The time of one step by phase.

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 
 use super::frame::framed;
 use super::{Live, SIGNAL, failures, group_rows};
 use crate::followed_run::FollowedRun;
 use crate::format::{or_na, percent_short, shortened};
+use crate::pane::content::Content;
 use crate::score::Tier;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -18,9 +17,7 @@ use crate::theme::Theme;
 use crate::widgets::bars::{bars, counts, sparkline};
 use crate::widgets::stacked_bar::{Band, stack};
 
-pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let title = (SIGNAL, "tiers, failures, advantages");
-    let inside = framed(shared, title, Line::default(), focused, frame, area);
+pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let advantages = if rows >= 3 {
         advantage_lines(live, shared, run, columns, if rows >= 12 { 2 } else { 1 })
@@ -34,7 +31,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     lines.extend(failing);
     lines.extend(parts);
     lines.extend(advantages);
-    frame.render_widget(Paragraph::new(lines), inside);
+    framed(shared, SIGNAL, "tiers, failures, advantages").fixed(lines)
 }
 
 /// The shares of the tiers as stacked bars, with the shares at the selected step.

@@ -1,9 +1,6 @@
-//! Draws the live screen by its size: side by side, fewer columns, one column, or numbers only.
+//! The panes of the live screen by its size: side by side, fewer columns, one column, or numbers only.
 
-use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::text::Line;
-use ratatui::widgets::{Paragraph, Wrap};
 
 use super::{CHANGES, CHART, CHOOSER, COMPLETION, DEVICE, GROUPS, LOG, Live, METRICS, OVERLAY, PROMPT, RESULT, SIGNAL};
 use super::{
@@ -11,47 +8,77 @@ use super::{
     text_summary,
 };
 use crate::followed_run::FollowedRun;
-use crate::pane::text_pane;
+use crate::pane::content::{Content, Place};
 use crate::run::Status;
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::widgets::list_cursor::Cursor;
 
-pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+/// Text without a frame: the head of the screen, and what takes the place of panes.
+const TOP: &str = "top";
+const NUMBERS: &str = "numbers";
+const REWARD: &str = "reward";
+const ALERT: &str = "alert";
+
+pub(super) fn places(live: &Live, shared: &Shared, area: Rect) -> Vec<Place> {
+    let Ok(run) = run(shared) else { return vec![Place::new(live.pane, area)] };
+    let layout = Places::new(live, shared, run, area);
+    let bare = [(TOP, layout.top), (NUMBERS, layout.numbers), (REWARD, layout.reward)];
+    let mut places: Vec<Place> = bare.map(|(id, area)| Place::bare(id, area)).to_vec();
+    for (area, slot) in layout.slots {
+        match shown_in(live, &slot) {
+            METRICS => places.extend(curves::small_places(live, shared, run, area)),
+            pane => places.push(Place::new(pane, area)),
+        }
+    }
+    places.push(Place::bare(ALERT, layout.alert));
+    places.retain(|place| place.area.width > 0 && place.area.height > 0);
+    places
+}
+
+pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, place: &Place) -> Content<'a> {
+    let inside = place.inside();
+    let columns = usize::from(inside.width);
+    let run = match run(shared) {
+        Ok(run) => run,
+        Err((role, text)) => return Content::saying(&shared.theme, "live", (role, &text), inside),
+    };
+    match place.id {
+        TOP => Content::default().fixed(header::lines(shared, run, columns)),
+        NUMBERS => Content::default().text(inside, text_summary::lines(live, shared, run, columns), Cursor::default()),
+        REWARD => Content::default().fixed(vec![curves::one_line(live, shared, run, columns)]),
+        ALERT => Content::default().fixed(log::alerts(shared, run, columns)),
+        CHART => curves::large(live, shared, run, inside),
+        OVERLAY => overlay::content(live, shared),
+        CHOOSER => chart_chooser::content(live, shared, run, columns),
+        COMPLETION => completion::content(live, shared, run, inside),
+        PROMPT => prompt::content(live, shared, run, inside),
+        SIGNAL => distributions::content(live, shared, run, inside),
+        METRICS => curves::small(live, shared, run, place),
+        DEVICE => device::content(live, shared, run, inside),
+        CHANGES => changes::content(live, shared, run, columns),
+        LOG => log::content(live, shared, run, inside),
+        RESULT => result::content(live, shared, run, inside),
+        _ => groups::content(live, shared, run, inside),
+    }
+}
+
+/// The run that is shown, or what is said in its place.
+fn run(shared: &Shared) -> Result<&FollowedRun, (Role, String)> {
     let keys =
         || format!("{}  list runs\n{}  start a run", shared.key_of("screen.runs"), shared.key_of("screen.launch"));
     let Some(run) = shared.current_run() else {
-        let text = format!("No run is open.\n\n{}", keys());
-        return text_pane(&shared.theme, "live", (Role::Text, &text), frame, area);
+        return Err((Role::Text, format!("No run is open.\n\n{}", keys())));
     };
     // A folder without `run.toml` and without a first event is not a run.
     let is_no_run = run.directory.is_none() && run.history.run.is_none();
-    if !run.loaded || is_no_run {
-        return match &run.error {
-            Some(error) => {
-                let text = format!("cannot read {}\n\n{error}\n\n{}", run.id(), keys());
-                text_pane(&shared.theme, "live", (Role::Bad, &text), frame, area)
-            }
-            None => text_pane(&shared.theme, "live", (Role::Faint, &format!("loading {} ...", run.id())), frame, area),
-        };
+    match &run.error {
+        Some(error) if !run.loaded || is_no_run => {
+            Err((Role::Bad, format!("cannot read {}\n\n{error}\n\n{}", run.id(), keys())))
+        }
+        None if !run.loaded || is_no_run => Err((Role::Faint, format!("loading {} ...", run.id()))),
+        _ => not_begun(shared, run).map_or(Ok(run), |text| Err((Role::Text, text))),
     }
-    if let Some(text) = not_begun(shared, run) {
-        return text_pane(&shared.theme, "live", (Role::Text, &text), frame, area);
-    }
-    let layout = Places::new(live, shared, run, area);
-    frame.render_widget(Paragraph::new(header::lines(shared, run, layout.top.width as usize)), layout.top);
-    if layout.numbers.width > 0 {
-        let lines = text_summary::lines(live, shared, run, area.width as usize);
-        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), layout.numbers);
-    }
-    frame.render_widget(
-        Paragraph::new(curves::one_line(live, shared, run, layout.reward.width as usize)),
-        layout.reward,
-    );
-    for (area, slot) in &layout.slots {
-        one_of(live, shared, run, frame, *area, shown_in(live, slot));
-    }
-    let alerts: Vec<Line<'_>> = log::alerts(shared, run, area.width as usize).into_iter().take(1).collect();
-    frame.render_widget(Paragraph::new(alerts), layout.alert);
 }
 
 /// What a run waits for that has not computed anything; `None` for any other.
@@ -61,43 +88,9 @@ fn not_begun(shared: &Shared, run: &FollowedRun) -> Option<String> {
     Some(format!("{} is {}\n\n{}\n\n{}  stop it", run.id(), state.status.name(), cause, shared.key_of("live.stop")))
 }
 
-/// The pane at a screen position, with the area of its frame.
-pub(super) fn pane_at(
-    live: &Live,
-    shared: &Shared,
-    run: &FollowedRun,
-    column: u16,
-    row: u16,
-) -> Option<(&'static str, Rect)> {
-    let slots = Places::new(live, shared, run, shared.body()).slots;
-    let found = slots.into_iter().find(|(area, _)| area.contains((column, row).into()));
-    found.map(|(area, slot)| (shown_in(live, &slot), area))
-}
-
 /// The focused pane of a slot, else its first.
 fn shown_in(live: &Live, slot: &[&'static str]) -> &'static str {
     slot.iter().find(|pane| **pane == live.pane).or(slot.first()).copied().unwrap_or(GROUPS)
-}
-
-fn one_of(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, pane: &'static str) {
-    if area.width == 0 || area.height == 0 {
-        return;
-    }
-    let focused = pane == live.pane;
-    match pane {
-        CHART => curves::draw_large(live, shared, run, frame, area, focused),
-        OVERLAY => overlay::draw(live, shared, frame, area),
-        CHOOSER => chart_chooser::draw(live, shared, run, frame, area),
-        COMPLETION => completion::draw(live, shared, run, frame, area, focused),
-        PROMPT => prompt::draw(live, shared, run, frame, area, focused),
-        SIGNAL => distributions::draw(live, shared, run, frame, area, focused),
-        METRICS => curves::draw_small(live, shared, run, frame, area, focused),
-        DEVICE => device::draw(live, shared, run, frame, area, focused),
-        CHANGES => changes::draw(live, shared, run, frame, area, focused),
-        LOG => log::draw(live, shared, run, frame, area, focused),
-        RESULT => result::draw(shared, run, frame, area, focused),
-        _ => groups::draw(live, shared, run, frame, area, focused),
-    }
 }
 
 /// Rows for the groups of the step: one each, the frame, a heading and a sentence.

@@ -1,26 +1,17 @@
 //! The frame of a pane: its title, the key that focuses it, and a legend.
 
-use ratatui::Frame;
-use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use crate::pane::framed_with;
+use crate::pane::content::Content;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// Draws the frame of a pane and returns the area inside.
-pub(super) fn framed(
-    shared: &Shared,
-    (pane, title): (&str, &str),
-    legend: Line<'static>,
-    focused: bool,
-    frame: &mut Frame<'_>,
-    area: Rect,
-) -> Rect {
+/// A pane with the key that focuses it.
+pub(super) fn framed<'a>(shared: &Shared, pane: &str, title: impl Into<String>) -> Content<'a> {
     let action = (shared.find_action)(&format!("live.pane.{pane}"));
     let key = action.map(|action| shared.keymap.shown(action)).unwrap_or_default();
-    framed_with(&shared.theme, (title, &key, legend), focused, frame, area)
+    Content { key, ..Content::titled(title) }
 }
 
 /// Signs with their meanings for the lower edge of a pane; what does not fit is left out.

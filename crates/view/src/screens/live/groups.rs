@@ -1,10 +1,8 @@
 //! The groups of a step: a row per prompt with the completions as tier marks, mean and std, and which groups have zero
 //! variance.
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 use unicode_width::UnicodeWidthStr;
 
 use super::frame::{framed, legend};
@@ -14,13 +12,14 @@ use super::{GROUPS, Live};
 use crate::advantage::mean_and_deviation;
 use crate::followed_run::FollowedRun;
 use crate::format::percent_short;
+use crate::pane::content::{Content, List};
 use crate::report::eval_count;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::text_width::{one_line, wrapped};
 
-pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn content<'a>(live: &'a Live, shared: &'a Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
     let step = live.at(run);
     let rows = group_rows::rows_of_step(live, shared, step);
@@ -29,36 +28,25 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         (_, Some(_)) => format!("groups of step {step}"),
         (_, None) => format!("groups of step {step}, latest"),
     };
-    let inside = framed(shared, (GROUPS, &title), key(theme, area), focused, frame, area);
     let (columns, height) = (inside.width as usize, inside.height as usize);
+    let mut content =
+        Content { legend: key(theme, columns), opens: true, foot_follows: true, ..framed(shared, GROUPS, title) };
     if rows.is_empty() {
-        frame.render_widget(
-            Paragraph::new(Line::styled(nothing(live, run, step), theme.style(Role::Faint))).wrap(Wrap { trim: false }),
-            inside,
-        );
-        return;
+        content.empty = vec![Line::styled(nothing(live, run, step), theme.style(Role::Faint))];
+        return content;
     }
     let plan = Plan::for_rows(&rows, columns);
     let (head, footer) = head_and_footer(&rows, columns, height);
-    let room = height.saturating_sub(footer.len() + head);
-    let mut lines = Vec::new();
     if head > 0 {
-        lines.push(plan.head(theme, live.member.at(rows.first().map_or(0, |row| row.tiers.len()))));
+        content.head = vec![plan.head(theme, live.member.at(rows.first().map_or(0, |row| row.tiers.len())))];
     }
-    lines.extend(
-        live.group.seen(room, rows.len()).map(|(index, here)| plan.row(theme, &rows[index], here, live.member.index)),
-    );
     let all_equal = rows.iter().all(|row| row.zero_variance_reason().is_some());
     let role = if all_equal { Role::Warning } else { Role::Faint };
-    lines.extend(footer.into_iter().map(|text| Line::styled(text, theme.style(role))));
-    frame.render_widget(Paragraph::new(lines), inside);
-}
-
-/// The group at a line inside the pane.
-pub(super) fn at_line(live: &Live, rows: &[Row], inside: Rect, line: usize) -> Option<usize> {
-    let (head, footer) = head_and_footer(rows, inside.width as usize, inside.height as usize);
-    let room = (inside.height as usize).saturating_sub(footer.len() + head);
-    live.group.row_at(line.checked_sub(head)?, room, rows.len())
+    content.foot = footer.into_iter().map(|text| Line::styled(text, theme.style(role))).collect();
+    let at = live.group.at(rows.len());
+    let length = rows.len();
+    let line = move |index: usize| plan.row(theme, &rows[index], at == Some(index), live.member.index);
+    content.list(List { mark: 2, ..List::new(length, live.group, line) })
 }
 
 /// Lines of the heading, and the sentence below.
@@ -153,11 +141,7 @@ impl Plan {
 
     fn row(&self, theme: &Theme, row: &Row, selected: bool, member: usize) -> Line<'static> {
         let prompt: String = one_line(&row.prompt_id).chars().take(self.prompt).collect();
-        let mark = if selected { theme.glyph("▸ ", "> ") } else { "  " };
-        let mut spans = vec![
-            Span::styled(mark, theme.style(Role::Accent)),
-            Span::raw(format!("{prompt:<width$} ", width = self.prompt)),
-        ];
+        let mut spans = vec![Span::raw(format!("{prompt:<width$} ", width = self.prompt))];
         let chosen = member.min(row.tiers.len().saturating_sub(1));
         spans.extend(tiers(theme, &row.tiers, self.each, self.members, selected.then_some(chosen)));
         let short = self.members.saturating_sub(row.tiers.len()) * self.each;
@@ -167,7 +151,7 @@ impl Plan {
             spans.push(Span::raw(format!(" {mean:>5.2} {deviation:>5.2}")));
         }
         let mut line = Line::from(spans);
-        let room = self.columns.saturating_sub(line.width());
+        let room = self.columns.saturating_sub(line.width() + 2);
         if row.guided {
             let text = [" + guided", " +"].into_iter().find(|text| text.width() <= room).unwrap_or_default();
             line.spans.push(Span::styled(text, theme.style(Role::Accent)));
@@ -183,7 +167,7 @@ impl Plan {
             let text = text.into_iter().find(|text| text.width() <= room).unwrap_or_default();
             line.spans.push(Span::styled(text, theme.style(Role::Warning)));
         }
-        if selected { line.patch_style(theme.style(Role::Selected)) } else { line }
+        line
     }
 }
 
@@ -209,11 +193,11 @@ pub(super) fn tiers(
 }
 
 /// The marks of the tiers, and of groups without a gradient.
-fn key(theme: &Theme, area: Rect) -> Line<'static> {
+fn key(theme: &Theme, columns: usize) -> Line<'static> {
     let tier = |tier: &'static str| (theme.tier_glyph(tier), Theme::tier_role(tier), tier.to_owned());
     let zero_variance = (theme.glyph("∅", "0"), Role::Warning, "zero variance".to_owned());
     let entries = ["valid", "invalid", "unparsable"].map(tier).into_iter().chain([zero_variance]);
-    legend(theme, entries, (area.width as usize).saturating_sub(2))
+    legend(theme, entries, columns)
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! Open alerts, each with its cause and advice, and below them the run's events as text.
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 
 use super::frame::framed;
 use super::state::{LogView, MinLevel};
 use super::{LOG, Live};
 use crate::followed_run::FollowedRun;
+use crate::pane::content::Content;
 use crate::report::{Level, alert_name, event_text};
 use crate::run::Event;
 use crate::shared::Shared;
@@ -30,7 +29,7 @@ pub(super) fn scroll(live: &mut Live, shared: &Shared, by: isize) {
     live.log.back = live.log.back.saturating_add_signed(-by).min(most);
 }
 
-pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
     let LogView { back, least, filter } = &live.log;
     let mut title = "alerts and log".to_owned();
     if *least != MinLevel::All {
@@ -39,7 +38,6 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     if *back > 0 {
         title += &format!(", {back} back");
     }
-    let inside = framed(shared, (LOG, &title), Line::default(), focused, frame, area);
     let (columns, rows) = (inside.width as usize, inside.height as usize);
     let mut lines = Vec::new();
     if filter.is_shown() {
@@ -50,7 +48,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
     lines.truncate((before + 1).max(rows.saturating_sub(1)));
     let room = rows.saturating_sub(lines.len());
     lines.extend(events(live, shared, run, columns, room));
-    frame.render_widget(Paragraph::new(lines), inside);
+    framed(shared, LOG, title).fixed(lines)
 }
 
 /// The open alerts, most severe first.

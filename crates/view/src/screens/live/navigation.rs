@@ -1,12 +1,12 @@
 //! Navigation in a run: steps, groups, completions, lines of text, the cursor of the chart.
 
 use crossterm::event::{MouseEvent, MouseEventKind};
-use ratatui::layout::Margin;
 
-use super::{CHANGES, CHART, COMPLETION, GROUPS, LOG, Live, METRICS, RESULT};
-use super::{changes, curves, draw, failures, group_rows, log, rollouts};
+use super::{CHART, LOG, Live, changes, curves, failures, group_rows, log, rollouts};
 use crate::message::Command;
+use crate::pane::content::Hit;
 use crate::shared::Shared;
+use crate::widgets::list_cursor::Cursor;
 
 /// Rows per step of the wheel.
 const WHEEL: isize = 3;
@@ -21,7 +21,7 @@ pub(super) fn by_steps(live: &mut Live, shared: &mut Shared, by: i64) -> Vec<Com
 
 /// Goes to a step; `None` follows the latest.
 pub(super) fn to_step(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Command> {
-    (live.step, live.completion_top, live.is_browsing) = (step, 0, true);
+    (live.step, live.completion_top, live.is_browsing) = (step, Cursor::default(), true);
     if let Some(run) = shared.current_run() {
         let (last, at) = (live.last(run), live.at(run));
         live.view.hold(last, at);
@@ -32,7 +32,7 @@ pub(super) fn to_step(live: &mut Live, shared: &mut Shared, step: Option<u64>) -
 pub(super) fn by_groups(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
     let count = groups(live, shared).len();
     live.group.go(by, count);
-    (live.completion_top, live.is_browsing) = (0, true);
+    (live.completion_top, live.is_browsing) = (Cursor::default(), true);
     Vec::new()
 }
 
@@ -41,19 +41,12 @@ pub(super) fn by_members(live: &mut Live, shared: &mut Shared, by: isize) -> Vec
     let groups = groups(live, shared);
     let row = live.group.at(groups.len()).and_then(|index| groups.get(index));
     live.member.go(by, row.map_or(0, |row| row.tiers.len()));
-    (live.completion_top, live.is_browsing) = (0, true);
+    (live.completion_top, live.is_browsing) = (Cursor::default(), true);
     Vec::new()
 }
 
 fn groups(live: &Live, shared: &Shared) -> Vec<group_rows::Row> {
     shared.current_run().map(|run| group_rows::rows_of_step(live, shared, live.at(run))).unwrap_or_default()
-}
-
-pub(super) fn scroll_text(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
-    let lines =
-        super::completion::selected(live, shared).map_or(0, |(_, completion, _)| completion.text.lines().count() + 20);
-    live.completion_top = live.completion_top.saturating_add_signed(by).min(lines);
-    Vec::new()
 }
 
 /// Moves the cursor of the chart, else the zoomed range, left or right.
@@ -96,55 +89,25 @@ fn to_click(live: &mut Live, shared: &mut Shared, step: Option<u64>) -> Vec<Comm
     by_steps(live, shared, step as i64 - at as i64)
 }
 
-/// Whether a double click acts as enter: on a completion of the groups, or a small chart.
-pub(super) fn opens(live: &Live, shared: &Shared, (column, row): (u16, u16)) -> bool {
-    let pane = shared.current_run().and_then(|run| draw::pane_at(live, shared, run, column, row));
-    pane.is_some_and(|(pane, _)| [GROUPS, METRICS, CHANGES, RESULT].contains(&pane))
-}
-
-/// A click focuses a pane; among the groups it selects one, in the focused chart a step. The wheel moves what is under
-/// it.
-pub(super) fn mouse(live: &mut Live, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    let Some(run) = shared.current_run() else { return Vec::new() };
-    let Some((pane, area)) = draw::pane_at(live, shared, run, event.column, event.row) else { return Vec::new() };
+/// In the focused chart a click selects a step; the wheel zooms the chart, and moves through the log.
+pub(super) fn pointed(live: &mut Live, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
     let by = match event.kind {
         MouseEventKind::ScrollDown => WHEEL,
         MouseEventKind::ScrollUp => -WHEEL,
-        MouseEventKind::Down(_) => {
-            let inside = area.inner(Margin::new(1, 1));
-            if pane == CHART && live.pane == CHART {
-                return to_click(live, shared, curves::step_at(live, shared, run, inside, event.column));
-            }
-            live.focus(pane);
-            if pane == CHANGES {
-                changes::click(live, shared, inside, event.row);
-            }
-            if pane == GROUPS {
-                let line = event.row.checked_sub(inside.y).map(usize::from);
-                if let Some(index) =
-                    line.and_then(|line| super::groups::at_line(live, &groups(live, shared), inside, line))
-                {
-                    live.group.index = index;
-                    (live.completion_top, live.is_browsing) = (0, true);
-                }
-            }
-            return Vec::new();
+        MouseEventKind::Down(_) if hit.place.id == CHART && live.pane == CHART => {
+            let run = shared.current_run()?;
+            let step = curves::step_at(live, shared, run, hit.place.inside(), event.column);
+            return Some(to_click(live, shared, step));
         }
-        _ => return Vec::new(),
+        _ => return None,
     };
-    match pane {
-        CHART => zoom(live, shared, by < 0),
-        GROUPS => by_groups(live, shared, by.signum()),
-        COMPLETION => scroll_text(live, shared, by),
+    match hit.place.id {
+        CHART => Some(zoom(live, shared, by < 0)),
         LOG => {
             log::scroll(live, shared, by);
-            Vec::new()
+            Some(Vec::new())
         }
-        CHANGES => {
-            changes::go(live, shared, by.signum());
-            Vec::new()
-        }
-        _ => Vec::new(),
+        _ => None,
     }
 }
 

@@ -2,14 +2,9 @@
 
 use std::path::PathBuf;
 
-use crossterm::event::KeyEvent;
-use ratatui::Frame;
-use ratatui::layout::Rect;
-use ratatui::widgets::Paragraph;
-
 use super::{CHART, Live, OVERLAY};
 use crate::message::Command;
-use crate::pane::framed;
+use crate::pane::content::Content;
 use crate::report::RunRow;
 use crate::shared::{self, Shared};
 use crate::widgets::check_list::{self, CheckRow};
@@ -32,18 +27,6 @@ pub(super) fn open(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     shared.look_for_runs()
 }
 
-/// Page keys and the ends of the list.
-pub(super) fn on_key(live: &mut Live, shared: &Shared, event: KeyEvent) {
-    let count = others(shared).len();
-    live.overlay_cursor.key(event, shared.body().height as usize / 2, count);
-}
-
-pub(super) fn go(live: &mut Live, shared: &mut Shared, by: isize) -> Vec<Command> {
-    let count = others(shared).len();
-    live.overlay_cursor.go(by, count);
-    Vec::new()
-}
-
 /// Toggles the overlay of the run under the cursor.
 pub(super) fn toggle(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     let others = others(shared);
@@ -61,10 +44,8 @@ pub(super) fn toggle(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
     shared::follow(shared, run)
 }
 
-/// Draws the list in place of the chart.
-pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &shared.theme;
-    let inside = framed(theme, "overlay runs", true, frame, area);
+/// The list in place of the chart.
+pub(super) fn content<'a>(live: &Live, shared: &'a Shared) -> Content<'a> {
     let others = others(shared);
     let row = |(path, run): &(&PathBuf, &RunRow)| CheckRow {
         on: shared.overlay.contains(path).then(String::new),
@@ -76,6 +57,5 @@ pub(super) fn draw(live: &Live, shared: &Shared, frame: &mut Frame<'_>, area: Re
         true => "loading ...".to_owned(),
         false => format!("no other runs; {} starts one", shared.key_of("screen.launch")),
     };
-    let lines = check_list::lines(theme, live.overlay_cursor, inside.height as usize, &rows, &nothing);
-    frame.render_widget(Paragraph::new(lines), inside);
+    check_list::content(&shared.theme, "overlay runs".to_owned(), live.overlay_cursor, rows, &nothing)
 }

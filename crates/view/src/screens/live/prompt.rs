@@ -1,9 +1,7 @@
 //! One prompt over the run: its groups at the steps that sampled it, and the prompt as the model read it.
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 
 use super::frame::framed;
 use super::group_rows::{self, Row};
@@ -11,18 +9,19 @@ use super::{Live, PROMPT, completion, groups};
 use crate::advantage::mean_and_deviation;
 use crate::followed_run::FollowedRun;
 use crate::format::counted;
+use crate::pane::content::Content;
 use crate::run::GROUP_STEPS_KEPT;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::widgets::text_width::one_line;
 
-pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
     let rows = group_rows::rows_of_step(live, shared, live.at(run));
     let row = live.group.at(rows.len()).and_then(|index| rows.get(index));
     let title = row.map_or_else(|| "prompt".to_owned(), |row| format!("{} across steps", one_line(&row.prompt_id)));
-    let inside = framed(shared, (PROMPT, &title), Line::default(), focused, frame, area);
-    let Some(row) = row else { return };
+    let content = framed(shared, PROMPT, title);
+    let Some(row) = row else { return content };
     let found = across(run, row);
     let mut lines: Vec<Line<'static>> = Vec::new();
     let room = (inside.height as usize).saturating_sub(4).max(1);
@@ -46,7 +45,7 @@ pub(super) fn draw(live: &Live, shared: &Shared, run: &FollowedRun, frame: &mut 
         let prompt = completion.prompt.as_ref().unwrap_or(&group.prompt);
         lines.extend(prompt.lines().map(|line| Line::raw(one_line(line))));
     }
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    content.text(inside, lines, live.prompt_top)
 }
 
 /// The groups of a row's prompt, by step.

@@ -1,7 +1,6 @@
 //! The result of a run: base and trained on valid and exact with 95% CI and the verdicts that every list shows, and the
 //! best checkpoint.
 
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
@@ -10,7 +9,7 @@ use super::{Live, RESULT, log};
 use crate::followed_run::FollowedRun;
 use crate::format::percent_interval;
 use crate::message::Command;
-use crate::pane::scrolled;
+use crate::pane::content::Content;
 use crate::report::{EvalId, JudgedEval, Verdict, points};
 use crate::run::EvalSummary;
 use crate::run::events::Eval;
@@ -56,14 +55,13 @@ pub(super) fn id(run: &FollowedRun, eval: &Eval) -> EvalId {
     EvalId { folder: run.path().to_owned(), step, set, target }
 }
 
-pub(super) fn draw(shared: &Shared, run: &FollowedRun, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, inside: Rect) -> Content<'a> {
     let has_ended = run.status().is_ended();
     let title = if has_ended { format!("result: {}", run.status().name()) } else { "result so far".to_owned() };
-    let inside = framed(shared, (RESULT, &title), Line::default(), focused, frame, area);
     let columns = inside.width as usize;
     let mut lines = lines(shared, run, columns);
     lines.extend(log::alerts(shared, run, columns));
-    scrolled(&shared.theme, (lines, 0), "", frame, inside);
+    Content { opens: true, ..framed(shared, RESULT, title).text(inside, lines, live.result_top) }
 }
 
 fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {

@@ -1,20 +1,18 @@
 //! The actions of the prompts screen.
 
-use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
-
 use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, draw, expected, form, form_import, form_new_task,
-    layout, preview, row_editor, row_templates, rows, save, table, token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, expected, form, form_import, form_new_task, preview,
+    row_editor, row_templates, rows, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts;
 use crate::drafts::choice::{self, undecided};
 use crate::message::{Change, Command};
 use crate::popup::{Ask, Confirm, Popup};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
 use crate::task::PromptSet;
@@ -23,25 +21,14 @@ use crate::widgets::filter::Filter;
 
 type Action = screen::Action<Prompts>;
 
-pub const SCREEN: Definition<Prompts> = Definition {
-    title: "Prompts",
-    help: "Prompt sets: every row, and the selected row exactly as the model sees it.",
-    panes: &PANES,
-    actions: ACTIONS,
-    pane: Prompts::pane,
-    focus: |prompts, _, pane| prompts.pane = Some(pane),
-    is_typing: Prompts::is_typing,
-    takes_tab: |prompts| prompts.editing.is_some() || prompts.form.is_some(),
-    on_key,
-    on_paste,
-    mouse,
-    opens: |prompts, shared, (column, row)| {
-        layout::pane_at(prompts, shared, column, row).is_some_and(|(pane, area)| pane != CHAT && row > area.y)
-    },
-    on_show,
-    on_change,
-    draw: draw::draw,
-};
+impl Described for Prompts {
+    const ABOUT: &'static About = &About {
+        title: "Prompts",
+        help: "Prompt sets: every row, and the selected row exactly as the model sees it.",
+        panes: &PANES,
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
 
 const HERE: Scope = Scope::Screen(Screen::Prompts);
 const IN_ROWS: Scope = Scope::Pane(Screen::Prompts, ROWS);
@@ -329,7 +316,7 @@ fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Counts and checks the rows once the screen is visible.
-fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+pub(super) fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     if shared.task.is_none() {
         return Vec::new();
     }
@@ -343,7 +330,7 @@ fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     commands
 }
 
-fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
+pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
             let mut commands = park_draft(prompts, shared);
@@ -392,109 +379,4 @@ fn park_draft(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 /// Whether a file is one of the open task.
 fn is_of_task(shared: &Shared, path: &std::path::Path) -> bool {
     shared.task.as_ref().is_some_and(|open| open.stamps.iter().any(|(file, _)| file == path))
-}
-
-fn on_key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if prompts.form.is_some() {
-        return form::key(prompts, shared, event);
-    }
-    if prompts.editing.is_some() {
-        return row_editor::key(prompts, shared, event);
-    }
-    if prompts.filter.is_typing {
-        return if prompts.filter.key(event) { arrange(prompts, shared) } else { Vec::new() };
-    }
-    let page = layout::page(prompts, shared);
-    match prompts.pane() {
-        ROWS => {
-            let length = prompts.shown.len();
-            if prompts.cursor.key(event, page, length) { preview::show(prompts, shared) } else { Vec::new() }
-        }
-        CHAT => {
-            let length = table::chat_lines(prompts, shared).len();
-            prompts.chat_top.key(event, page, length);
-            Vec::new()
-        }
-        _ => {
-            let length = prompts.groups.len();
-            prompts.finding.key(event, page, length);
-            Vec::new()
-        }
-    }
-}
-
-fn on_paste(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
-    if prompts.form.is_some() {
-        return form::paste(prompts, shared, text);
-    }
-    if prompts.editing.is_some() {
-        return row_editor::paste(prompts, shared, text);
-    }
-    if prompts.filter.paste(text) { arrange(prompts, shared) } else { Vec::new() }
-}
-
-fn mouse(prompts: &mut Prompts, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    if matches!(event.kind, MouseEventKind::Drag(MouseButton::Left)) {
-        return row_editor::point(prompts, shared, event);
-    }
-    let Some((pane, area)) = layout::pane_at(prompts, shared, event.column, event.row) else { return Vec::new() };
-    let by: isize = match event.kind {
-        MouseEventKind::ScrollDown => 3,
-        MouseEventKind::ScrollUp => -3,
-        MouseEventKind::Down(MouseButton::Left) => return clicked(prompts, shared, pane, area, event),
-        _ => return Vec::new(),
-    };
-    match pane {
-        FORM => {}
-        EDITOR => row_editor::scroll(prompts, shared, by),
-        ROWS => {
-            let length = prompts.shown.len();
-            prompts.cursor.go(by, length);
-            return preview::show(prompts, shared);
-        }
-        CHAT => {
-            let length = table::chat_lines(prompts, shared).len();
-            prompts.chat_top.go(by, length);
-        }
-        _ => {
-            let length = prompts.groups.len();
-            prompts.finding.go(by, length);
-        }
-    }
-    Vec::new()
-}
-
-fn clicked(
-    prompts: &mut Prompts,
-    shared: &mut Shared,
-    pane: &'static str,
-    area: ratatui::layout::Rect,
-    event: MouseEvent,
-) -> Vec<Command> {
-    if pane == FORM {
-        form::click(prompts, area, event.row);
-        return Vec::new();
-    }
-    if pane == EDITOR {
-        return row_editor::point(prompts, shared, event);
-    }
-    prompts.pane = Some(pane);
-    prompts.filter.is_typing = false;
-    if pane != ROWS {
-        return Vec::new();
-    }
-    let top = area.y + 1 + table::heading_rows(prompts, shared);
-    if let Some(at) = event.column.checked_sub(area.x + 1).filter(|_| event.row + 1 == top) {
-        let (column, backwards) = prompts.sort;
-        let clicked = table::title_at(area.width.saturating_sub(2) as usize, at as usize);
-        prompts.sort = (clicked, clicked == column && !backwards);
-        return arrange(prompts, shared);
-    }
-    let rows = layout::table_rows(prompts, shared, area);
-    let length = prompts.shown.len();
-    if let Some(row) = event.row.checked_sub(top).and_then(|line| prompts.cursor.row_at(line as usize, rows, length)) {
-        prompts.cursor.index = row;
-        return preview::show(prompts, shared);
-    }
-    Vec::new()
 }

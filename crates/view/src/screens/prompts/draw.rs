@@ -1,40 +1,38 @@
-//! Draws the prompts screen.
+//! What is in the panes of the prompts screen.
 
-use ratatui::Frame;
+use std::borrow::Cow;
+
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 
 use super::editing::{EditTarget, Validity};
 use super::table_row::Column;
-use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, form, layout, row_templates, table};
+use super::{CHAT, HEALTH, Prompts, ROWS, form, row_templates, table};
 use crate::drafts::choice;
-use crate::pane::{framed, pane, text_pane};
+use crate::pane::content::{Body, Content, Edited, List, Place, Table};
+use crate::screen::Screen as _;
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::widgets::editor::paint::{Look, paint};
 
-pub(super) fn draw(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
+pub(super) fn content<'a>(prompts: &'a Prompts, shared: &'a Shared, place: &Place) -> Content<'a> {
+    let inside = place.inside();
     if let Some(form) = &prompts.form {
-        return form::draw(form, shared, frame, body);
+        return form::content(form, shared, place);
     }
     if let Some(why) = shared.no_task() {
         let role = if shared.task_error.is_some() { Role::Bad } else { Role::Faint };
-        return text_pane(&shared.theme, "prompts", (role, &why), frame, body);
+        return Content::saying(&shared.theme, "prompts", (role, &why), inside);
     }
-    choice::draw(prompts, shared, frame, body);
-    for (name, area) in layout::areas(prompts, shared, body) {
-        match name {
-            ROWS => rows(prompts, shared, frame, area),
-            CHAT => chat(prompts, shared, frame, area),
-            HEALTH => health(prompts, shared, frame, area),
-            EDITOR => editor(prompts, shared, frame, area),
-            _ => {}
-        }
+    match place.id {
+        choice::QUESTION => choice::content(prompts, shared),
+        ROWS => rows(prompts, shared, inside.width.into()),
+        CHAT => chat(prompts, shared, inside),
+        HEALTH => health(prompts, shared),
+        _ => editor(prompts, shared),
     }
 }
 
-fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content<'a> {
     let theme = &shared.theme;
     let count = match prompts.shown.len() == prompts.entries.len() {
         true => format!("{} rows", prompts.entries.len()),
@@ -51,51 +49,42 @@ fn rows(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
         }
     };
     let busy = if shared.is_busy("prompts.rows") { theme.glyph(" …", " ...") } else { "" };
-    let inner = framed(theme, &format!("{count}{marked}{sort}{busy}"), prompts.pane() == ROWS, frame, area);
-    let columns = inner.width as usize;
-    let mut lines = table::heading(prompts, shared, columns);
-    lines.extend(table::rows(prompts, shared, columns, layout::table_rows(prompts, shared, area)));
-    if prompts.shown.is_empty() {
-        let key = |id| shared.key_of(id);
-        let text = match prompts.entries.is_empty() {
-            true => {
-                format!("no prompt rows: {} adds one, {} opens the file", key("prompts.add"), key("prompts.outside"))
-            }
-            false => format!("no rows match the filter; {} clears it", key("prompts.leave")),
-        };
-        lines.push(Line::styled(text, theme.style(Role::Faint)));
+    let key = |id| shared.key_of(id);
+    let nothing = match prompts.entries.is_empty() {
+        true => format!("no prompt rows: {} adds one, {} opens the file", key("prompts.add"), key("prompts.outside")),
+        false => format!("no rows match the filter; {} clears it", key("prompts.leave")),
+    };
+    Content {
+        head: table::heading(prompts, shared, columns),
+        body: Body::Table(Table {
+            list: List::new(prompts.shown.len(), prompts.cursor, |_| Line::default()),
+            columns: table::titles_of(theme, columns),
+            cells: Box::new(move |place| table::cells(prompts, shared, columns, place)),
+        }),
+        empty: vec![Line::styled(nothing, theme.style(Role::Faint))],
+        ..Content::titled(format!("{count}{marked}{sort}{busy}"))
     }
-    frame.render_widget(Paragraph::new(lines), inner);
 }
 
-fn chat(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &shared.theme;
+fn chat<'a>(prompts: &Prompts, shared: &Shared, inside: Rect) -> Content<'a> {
     let id = prompts.selected_row(shared).map_or_else(String::new, |row| format!("{} ", row.id));
     let is_template = prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template);
     let (title, lines) = match is_template {
         true => ("row before and after".to_owned(), table::template_lines(prompts, shared)),
         false => (format!("{id}prompt preview"), table::chat_lines(prompts, shared)),
     };
-    let inner = framed(theme, &title, prompts.pane() == CHAT, frame, area);
-    let top = prompts.chat_top.at(lines.len()).unwrap_or(0);
-    let seen: Vec<Line<'static>> = lines.into_iter().skip(top).take(inner.height as usize).collect();
-    frame.render_widget(Paragraph::new(seen).wrap(Wrap { trim: false }), inner);
+    Content::titled(title).text(inside, lines, prompts.chat_top)
 }
 
-fn health(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-    let theme = &shared.theme;
-    let focused = prompts.pane() == HEALTH;
-    let inner = framed(theme, "dataset health", focused, frame, area);
-    let mut lines = table::health_head(prompts, shared);
-    let room = (inner.height as usize).saturating_sub(lines.len());
-    let seen = prompts.finding.seen(room, prompts.groups.len());
-    lines.extend(seen.map(|(place, here)| table::group_line(theme, &prompts.groups[place], focused && here)));
-    frame.render_widget(Paragraph::new(lines), inner);
+fn health<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
+    let line = |place: usize| table::group_line(&shared.theme, &prompts.groups[place]);
+    let list = List::new(prompts.groups.len(), prompts.finding, line).marked(prompts.pane() == HEALTH);
+    Content { head: table::health_head(prompts, shared), ..Content::titled("dataset health").list(list) }
 }
 
-fn editor(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+fn editor<'a>(prompts: &'a Prompts, shared: &'a Shared) -> Content<'a> {
     let theme = &shared.theme;
-    let Some(editing) = &prompts.editing else { return };
+    let Some(editing) = &prompts.editing else { return Content::default() };
     let (text, role) = match &editing.validity {
         Validity::Invalid(text) => (format!(" {} {text} ", theme.glyph("✗", "x")), Role::Bad),
         Validity::Warning(text) => (format!(" {} {text} ", theme.glyph("▲", "!")), Role::Warning),
@@ -107,14 +96,11 @@ fn editor(prompts: &Prompts, shared: &Shared, frame: &mut Frame<'_>, area: Rect)
         _ if editing.is_changed() => " (unsaved)".to_owned(),
         _ => String::new(),
     };
-    let bottom = Line::from(Span::styled(text, theme.style(role)));
-    let frame_of = pane(theme, &format!("{}{unsaved}", editing.title()), true).title_bottom(bottom);
-    let inner = frame_of.inner(area);
-    frame.render_widget(frame_of, area);
-    paint(
-        &editing.editor,
-        Look { theme, typing: true, focused: true, faults: &[], wraps: shared.wraps(&editing.editor) },
-        frame,
-        inner,
-    );
+    let (editor, wraps) = (&editing.editor, shared.wraps(&editing.editor));
+    let edited = Edited { editor, typing: true, focused: true, faults: Cow::default(), wraps };
+    Content {
+        legend: Line::from(Span::styled(text, theme.style(role))),
+        body: Body::Editor(edited),
+        ..Content::titled(format!("{}{unsaved}", editing.title()))
+    }
 }

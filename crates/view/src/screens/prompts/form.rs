@@ -2,17 +2,16 @@
 //! that is computed in the background; empty fields show what is guessed.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 
-use super::form_fields::{Form, FormKind};
-use super::{Prompts, form_import, form_new_task};
+use super::form_fields::{Form, FormField, FormKind};
+use super::{FORM, Prompts, form_import, form_new_task};
 use crate::message::Command;
-use crate::pane::{framed, pane};
+use crate::pane::content::{Body, Content, Entries, Place};
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::widgets::list_cursor::Cursor;
 
 /// Columns of the fields' labels.
 const LABEL_COLUMNS: usize = 10;
@@ -23,11 +22,11 @@ pub(super) fn key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -
     let last = form.fields.len().saturating_sub(1);
     match event.code {
         KeyCode::Down | KeyCode::Tab | KeyCode::Enter => {
-            form.cursor = if form.cursor == last { 0 } else { form.cursor + 1 }
+            form.cursor.index = if form.cursor.index == last { 0 } else { form.cursor.index + 1 }
         }
-        KeyCode::Up | KeyCode::BackTab => form.cursor = form.cursor.checked_sub(1).unwrap_or(last),
+        KeyCode::Up | KeyCode::BackTab => form.cursor.index = form.cursor.index.checked_sub(1).unwrap_or(last),
         _ => {
-            let cursor = form.cursor;
+            let cursor = form.cursor.index;
             if form.fields.get_mut(cursor).is_some_and(|field| field.field.key(event)) {
                 form.is_tried = true;
                 return changed(prompts, shared);
@@ -39,7 +38,7 @@ pub(super) fn key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -
 
 pub(super) fn paste(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
     let Some(form) = &mut prompts.form else { return Vec::new() };
-    if let Some(field) = form.fields.get_mut(form.cursor) {
+    if let Some(field) = form.fields.get_mut(form.cursor.index) {
         field.field.paste(text);
     }
     form.is_tried = true;
@@ -70,39 +69,31 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
 }
 
 /// The fields and the preview: side by side if there is room.
-fn areas(form: &Form, area: Rect) -> [Rect; 2] {
+pub(super) fn places(form: &Form, area: Rect) -> Vec<Place> {
     let rows = form.fields.len() as u16 + 5;
-    match area.width >= 100 {
+    let [fields, preview] = match area.width >= 100 {
         true => Layout::horizontal([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area),
         false => Layout::vertical([Constraint::Length(rows.min(area.height)), Constraint::Fill(1)]).areas(area),
-    }
+    };
+    let preview = Place { part: 1, ..Place::new(FORM, preview) };
+    [Place::new(FORM, fields), preview].into_iter().filter(|place| place.part == 0 || place.area.height > 2).collect()
 }
 
-/// Handles a click: selects the field under it.
-pub(super) fn click(prompts: &mut Prompts, area: Rect, row: u16) {
-    let Some(form) = &mut prompts.form else { return };
-    let [fields, _] = areas(form, area);
-    if let Some(line) = row.checked_sub(fields.y + 1).map(usize::from).filter(|line| *line < form.fields.len()) {
-        form.cursor = line;
-    }
-}
-
-pub(super) fn draw(form: &Form, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn content<'a>(form: &Form, shared: &Shared, place: &Place) -> Content<'a> {
     let theme = &shared.theme;
-    let [left, right] = areas(form, area);
+    if place.part > 0 {
+        let lines = form.preview.iter().map(|(role, text)| Line::styled(text.clone(), theme.style(*role)));
+        return Content::titled("preview").text(place.inside(), lines.collect(), Cursor::default());
+    }
     let submit = || format!("{} {}", shared.key_of("prompts.submit"), submit_in_words(form));
     let (mark, role, text) = match &form.problem {
         Some(problem) if form.is_tried => (theme.glyph("✗ ", "x "), Role::Bad, problem.clone()),
         Some(_) => ("", Role::Faint, submit()),
         None => (theme.glyph("✓ ", "ok: "), Role::Good, submit()),
     };
-    let frame_of = pane(theme, form.title(), true);
-    let inside = frame_of.inner(left);
-    frame.render_widget(frame_of, left);
-    let columns = (inside.width as usize).saturating_sub(LABEL_COLUMNS + 3);
-    let mut lines: Vec<Line<'_>> = Vec::new();
-    for (index, field) in form.fields.iter().enumerate() {
-        let here = index == form.cursor;
+    let columns = usize::from(place.inside().width).saturating_sub(LABEL_COLUMNS + 3);
+    let field = |(index, field): (usize, &FormField)| {
+        let here = index == form.cursor.index;
         let mut spans = vec![
             Span::styled(if here { theme.glyph("▸ ", "> ") } else { "  " }, theme.style(Role::Accent)),
             Span::styled(
@@ -114,18 +105,14 @@ pub(super) fn draw(form: &Form, shared: &Shared, frame: &mut Frame<'_>, area: Re
         if field.field.text().is_empty() && !field.guess.is_empty() {
             spans.push(Span::styled(field.guess.clone(), theme.style(Role::Faint)));
         }
-        lines.push(Line::from(spans));
-    }
-    let help = form.fields.get(form.cursor).map_or("", |field| field.help);
-    lines.push(Line::styled(format!("{mark}{text}"), theme.style(role)));
-    lines.push(Line::styled(help, theme.style(Role::Faint)));
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
-    if right.height > 2 {
-        let inside = framed(theme, "preview", false, frame, right);
-        let lines: Vec<Line<'_>> =
-            form.preview.iter().map(|(role, text)| Line::styled(text.clone(), theme.style(*role))).collect();
-        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
-    }
+        (Some(index), Line::from(spans))
+    };
+    let help = form.fields.get(form.cursor.index).map_or("", |field| field.help);
+    let below =
+        [Line::styled(format!("{mark}{text}"), theme.style(role)), Line::styled(help, theme.style(Role::Faint))];
+    let lines = form.fields.iter().enumerate().map(field).chain(below.map(|line| (None, line))).collect();
+    let entries = Entries { lines, cursor: form.cursor, is_marked: false, wraps: true };
+    Content { body: Body::Entries(entries), ..Content::titled(form.title()) }
 }
 
 fn submit_in_words(form: &Form) -> &'static str {

@@ -2,6 +2,7 @@
 
 use crate::style_role::Role;
 use crate::widgets::field::Field;
+use crate::widgets::list_cursor::Cursor;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FormKind {
@@ -24,7 +25,7 @@ pub struct FormField {
 pub struct Form {
     pub kind: FormKind,
     pub fields: Vec<FormField>,
-    pub cursor: usize,
+    pub cursor: Cursor,
     /// Lines of the preview.
     pub preview: Vec<(Role, String)>,
     /// Why it cannot be submitted.
@@ -42,7 +43,7 @@ impl Form {
             guess: String::new(),
         };
         let fields = fields.iter().map(field).collect();
-        Self { kind, fields, cursor: 0, preview: Vec::new(), problem: None, is_tried: false }
+        Self { kind, fields, cursor: Cursor::default(), preview: Vec::new(), problem: None, is_tried: false }
     }
 
     /// The trimmed text of a field.

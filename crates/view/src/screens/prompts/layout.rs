@@ -1,20 +1,30 @@
-//! The layout of the prompts screen as a function of the terminal's size, for drawing and for the mouse.
+//! Where the panes of the prompts screen are, on terminals of every size.
 
-use ratatui::layout::{Constraint, Layout, Margin, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 
 use super::editing::EditTarget;
-use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, table};
+use super::{CHAT, EDITOR, HEALTH, Prompts, ROWS, form};
 use crate::drafts::choice;
+use crate::pane::content::Place;
+use crate::screen::Screen as _;
 use crate::shared::Shared;
-use crate::widgets::editor::Window;
 
-/// The visible panes with their areas.
-pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
+pub(super) fn places(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<Place> {
     let focused = prompts.pane();
-    if focused == FORM {
-        return vec![(FORM, body)];
+    if let Some(form) = &prompts.form {
+        return form::places(form, body);
     }
-    let body = choice::below(prompts, shared, body);
+    if shared.no_task().is_some() {
+        return vec![Place::new(focused, body)];
+    }
+    let (question, body) = choice::places(prompts, shared, body);
+    let panes = areas(prompts, shared, body).into_iter().map(|(id, area)| Place::new(id, area));
+    question.into_iter().chain(panes).collect()
+}
+
+/// The panes below the question.
+fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
+    let focused = prompts.pane();
     let is_template = prompts.editing.as_ref().is_some_and(|editing| editing.what == EditTarget::Template);
     if is_template && body.height >= 12 {
         let side = match body.width < 100 || shared.zoomed {
@@ -47,32 +57,4 @@ pub(super) fn areas(prompts: &Prompts, shared: &Shared, body: Rect) -> Vec<(&'st
         _ => Layout::vertical([Constraint::Fill(1), Constraint::Length(health.min(side.height / 2))]).areas(side),
     };
     vec![(ROWS, rows), (CHAT, chat), (HEALTH, health)]
-}
-
-/// The pane at a terminal position.
-pub(super) fn pane_at(prompts: &Prompts, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(prompts, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
-}
-
-/// Rows of the focused pane, for the page keys.
-pub(super) fn page(prompts: &Prompts, shared: &Shared) -> usize {
-    let focused = prompts.pane();
-    let area = areas(prompts, shared, shared.body())
-        .into_iter()
-        .find(|(pane, _)| *pane == focused)
-        .map_or(Rect::default(), |(_, area)| area);
-    area.height.saturating_sub(3).max(1) as usize
-}
-
-/// Rows of the table that fit into its pane.
-pub(super) fn table_rows(prompts: &Prompts, shared: &Shared, area: Rect) -> usize {
-    area.height.saturating_sub(2 + table::heading_rows(prompts, shared)) as usize
-}
-
-/// The area of the editor inside its frame, and its window, while a text is edited.
-pub(super) fn editor_window(prompts: &Prompts, shared: &Shared) -> Option<(Rect, Window)> {
-    let (_, area) = areas(prompts, shared, shared.body()).into_iter().find(|(pane, _)| *pane == EDITOR)?;
-    let inside = area.inner(Margin::new(1, 1));
-    let editor = &prompts.editing.as_ref()?.editor;
-    Some((inside, editor.window_in(inside, shared.wraps(editor))))
 }

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use crossterm::event::{KeyEvent, MouseEvent};
-
 use super::editing::{
     DraftTarget, EditTarget, Editing, FoundText, Validity, current_value, expected_of, find, turns_of,
 };
-use super::{Prompts, layout, preview, row_templates};
+use super::{Prompts, preview, row_templates};
 use crate::dataset::RowTemplate;
 use crate::drafts::files::{DraftFile, Location, Record};
 use crate::drafts::{self, Drafted};
+use crate::interaction;
 use crate::message::Command;
 use crate::popup::{Confirm, Popup};
 use crate::screens::Screen;
@@ -119,20 +118,28 @@ pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
     };
 }
 
-fn after(prompts: &mut Prompts, shared: &Shared, effect: Effect) -> Vec<Command> {
-    let window = layout::editor_window(prompts, shared).filter(|_| effect != Effect::None);
-    if let Some((editing, (_, window))) = prompts.editing.as_mut().zip(window) {
-        editing.editor.follow(window);
+fn after(prompts: &mut Prompts, shared: &mut Shared, effect: Effect) -> Vec<Command> {
+    if effect != Effect::None {
+        interaction::follow(prompts, shared);
     }
-    if effect == Effect::Edited {
-        check(prompts, shared);
-        return row_templates::preview(prompts, shared);
+    changed(prompts, shared, effect)
+}
+
+/// After a change: the check and the preview of what it does.
+pub(super) fn changed(prompts: &mut Prompts, shared: &mut Shared, effect: Effect) -> Vec<Command> {
+    if effect != Effect::Edited {
+        return Vec::new();
     }
-    Vec::new()
+    check(prompts, shared);
+    row_templates::preview(prompts, shared)
 }
 
 /// Edits the text.
-pub(super) fn with(prompts: &mut Prompts, shared: &Shared, act: impl FnOnce(&mut Editor) -> Effect) -> Vec<Command> {
+pub(super) fn with(
+    prompts: &mut Prompts,
+    shared: &mut Shared,
+    act: impl FnOnce(&mut Editor) -> Effect,
+) -> Vec<Command> {
     // Text typed while saving would be lost when the editor closes.
     if shared.is_busy("task.rows") {
         return Vec::new();
@@ -140,29 +147,6 @@ pub(super) fn with(prompts: &mut Prompts, shared: &Shared, act: impl FnOnce(&mut
     let Some(editing) = &mut prompts.editing else { return Vec::new() };
     let effect = act(&mut editing.editor);
     after(prompts, shared, effect)
-}
-
-pub(super) fn key(prompts: &mut Prompts, shared: &Shared, event: KeyEvent) -> Vec<Command> {
-    let Some((_, window)) = layout::editor_window(prompts, shared) else { return Vec::new() };
-    with(prompts, shared, |editor| editor.key(event, window, shared.now_ms))
-}
-
-pub(super) fn paste(prompts: &mut Prompts, shared: &Shared, text: &str) -> Vec<Command> {
-    with(prompts, shared, |editor| editor.paste(text))
-}
-
-pub(super) fn scroll(prompts: &mut Prompts, shared: &Shared, by: isize) {
-    let Some((_, window)) = layout::editor_window(prompts, shared) else { return };
-    with(prompts, shared, |editor| {
-        editor.scroll(by, window);
-        Effect::None
-    });
-}
-
-/// Moves the cursor under the pointer; dragging selects.
-pub(super) fn point(prompts: &mut Prompts, shared: &Shared, event: MouseEvent) -> Vec<Command> {
-    let Some((area, _)) = layout::editor_window(prompts, shared) else { return Vec::new() };
-    with(prompts, shared, |editor| editor.pointer(event, area, shared.wraps(editor)))
 }
 
 /// Closes the editor; asks before changes are discarded.
@@ -216,7 +200,7 @@ impl Drafted for Prompts {
     }
 
     fn is_typing(&self) -> bool {
-        self.is_typing()
+        crate::screen::Screen::is_typing(self)
     }
 
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String> {

@@ -15,12 +15,7 @@ use crate::task::PromptSet;
 use crate::theme::Theme;
 use crate::widgets::diff::Kind;
 use crate::widgets::json;
-use crate::widgets::text_width::padded;
-
-/// Lines above the rows: the filter, unreadable sets, column titles.
-pub(super) fn heading_rows(prompts: &Prompts, shared: &Shared) -> u16 {
-    u16::from(prompts.filter.is_shown()) + bad_sets(shared).count() as u16 + 1
-}
+use crate::widgets::text_width::{fitted, padded};
 
 fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &str)> {
     let sets = shared.task.iter().flat_map(|open| open.rows.iter());
@@ -37,6 +32,7 @@ fn widths(columns: usize) -> [usize; 5] {
     }
 }
 
+/// Lines above the rows: the filter, unreadable sets.
 pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let mut lines = Vec::new();
@@ -61,12 +57,21 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
             theme.style(Role::Bad),
         ));
     }
-    let mut text = String::from("  ");
-    for (_, name, width) in titles(columns) {
-        text.push_str(&format!("{} ", padded(name, width, false)));
-    }
-    lines.push(Line::styled(text, theme.style(Role::Title)));
     lines
+}
+
+/// The titles of the columns with their widths; the first has room for the mark.
+pub(super) fn titles_of(theme: &Theme, columns: usize) -> Vec<(Line<'static>, u16)> {
+    let titles: Vec<_> = titles(columns).collect();
+    let used: usize = titles.iter().map(|(_, _, width)| width + 1).sum();
+    let last = titles.len().saturating_sub(1);
+    let title = |(at, (_, name, width)): (usize, (Column, &'static str, usize))| {
+        let (name, width) = if at == 0 { (format!(" {name}"), width + 1) } else { (name.to_owned(), width) };
+        // The words have the rest.
+        let width = if at == last { width + columns.saturating_sub(used + 1) } else { width };
+        (Line::styled(name, theme.style(Role::Title)), u16::try_from(width).unwrap_or(u16::MAX))
+    };
+    titles.into_iter().enumerate().map(title).collect()
 }
 
 /// The visible columns for a width, with their titles and widths.
@@ -83,55 +88,48 @@ fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)>
     all.into_iter().filter(|(_, _, width)| *width > 0)
 }
 
-/// The column whose title is at a column inside the table of a width.
-pub(super) fn title_at(columns: usize, at: usize) -> Column {
-    let mut end = 2;
-    let found = titles(columns).find(|(_, _, width)| {
-        end += width + 1;
-        at < end
-    });
-    found.map_or(Column::Words, |(column, ..)| column)
+/// The column with a title, by its number.
+pub(super) fn column(columns: usize, title: usize) -> Option<Column> {
+    titles(columns).nth(title).map(|(column, ..)| column)
 }
 
-/// The visible rows; only these are built.
-pub(super) fn rows(prompts: &Prompts, shared: &Shared, columns: usize, count: usize) -> Vec<Line<'static>> {
+/// The cells of a visible row.
+pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: usize) -> Vec<(Line<'static>, u16)> {
     let theme = &shared.theme;
-    let Some(open) = &shared.task else { return Vec::new() };
-    let [set_width, id, tokens, expected, tags] = widths(columns);
-    let line = |(place, here): (usize, bool)| {
-        let index = prompts.shown[place] as usize;
-        let entry = prompts.entries.get(index)?;
-        let row = row(open, *entry)?;
-        let counted = match prompts.tokens.get(index).copied().unwrap_or(UNCOUNTED) {
-            UNCOUNTED => theme.glyph("…", "-").to_owned(),
-            UNCOUNTABLE => "?".to_owned(),
-            counted => counted.to_string(),
-        };
-        let mut spans = vec![Span::styled(if here { theme.glyph("▸", ">") } else { " " }, theme.style(Role::Accent))];
-        let mark = if prompts.marked.contains(&(index as u32)) { theme.glyph("●", "*") } else { " " };
-        spans.push(Span::styled(mark, theme.style(Role::Marked)));
-        let mut cell = |text: &str, width: usize, role: Role| {
-            if width > 0 {
-                spans.push(Span::styled(format!("{} ", padded(text, width, false)), theme.style(role)));
-            }
-        };
-        cell(entry.set.name(), set_width, Role::Faint);
-        cell(&row.id, id, Role::Text);
-        cell(&format!("{counted:>tokens$}"), tokens, Role::JsonNumber);
-        let (sign, role) = match prompts.expected.get(index).copied().unwrap_or_default() {
-            Expected::Unchecked if row.expected.is_some() => (theme.glyph("…", "."), Role::Faint),
-            Expected::Valid => (theme.glyph("✓", "y"), Role::Good),
-            Expected::Invalid(_) => (theme.glyph("✗", "x"), Role::Bad),
-            _ => (theme.glyph("·", "-"), Role::Faint),
-        };
-        cell(sign, expected, role);
-        cell(&row.tags.join(","), tags, Role::Faint);
-        let used: usize = spans.iter().map(Span::width).sum();
-        spans.extend(words(prompts, shared, row, columns.saturating_sub(used)));
-        let line = Line::from(spans);
-        Some(if here { line.style(theme.style(Role::Selected)) } else { line })
+    let index = prompts.shown[place] as usize;
+    let entry = prompts.entries.get(index);
+    let Some((entry, row)) = entry.and_then(|entry| Some((entry, row(shared.task.as_ref()?, *entry)?))) else {
+        return Vec::new();
     };
-    prompts.cursor.seen(count, prompts.shown.len()).filter_map(line).collect()
+    let counted = match prompts.tokens.get(index).copied().unwrap_or(UNCOUNTED) {
+        UNCOUNTED => theme.glyph("…", "-").to_owned(),
+        UNCOUNTABLE => "?".to_owned(),
+        counted => counted.to_string(),
+    };
+    let (sign, role) = match prompts.expected.get(index).copied().unwrap_or_default() {
+        Expected::Unchecked if row.expected.is_some() => (theme.glyph("…", "."), Role::Faint),
+        Expected::Valid => (theme.glyph("✓", "y"), Role::Good),
+        Expected::Invalid(_) => (theme.glyph("✗", "x"), Role::Bad),
+        _ => (theme.glyph("·", "-"), Role::Faint),
+    };
+    let mark = if prompts.marked.contains(&(index as u32)) { theme.glyph("●", "*") } else { " " };
+    let widths = titles_of(theme, columns).into_iter().map(|(_, width)| usize::from(width));
+    let cell = |((column, ..), width): ((Column, &str, usize), usize)| {
+        let text = |text: &str, role: Role| Line::styled(fitted(text, width), theme.style(role));
+        let mut line = match column {
+            Column::File => text(&fitted(entry.set.name(), width - 1), Role::Faint),
+            Column::Id => text(&row.id, Role::Text),
+            Column::Tokens => text(&counted, Role::JsonNumber).right_aligned(),
+            Column::Expected => text(sign, role),
+            Column::Tags => text(&row.tags.join(","), Role::Faint),
+            Column::Words => Line::from(words(prompts, shared, row, width)),
+        };
+        if column == Column::File {
+            line.spans.insert(0, Span::styled(mark, theme.style(Role::Marked)));
+        }
+        (line, 1)
+    };
+    titles(columns).zip(widths).map(cell).collect()
 }
 
 /// The beginning of the user's prompt, or the part that matches the filter.
@@ -346,15 +344,13 @@ fn sign_of(theme: &Theme, level: Level) -> (&'static str, Role) {
 }
 
 /// `✗ expected answer: enum: 478 rows  /status "done" is not one of ...`
-pub(super) fn group_line(theme: &Theme, group: &Group, here: bool) -> Line<'static> {
+pub(super) fn group_line(theme: &Theme, group: &Group) -> Line<'static> {
     let (mark, role) = sign_of(theme, group.level);
     let rows = if group.rows.is_empty() { "finding" } else { "row" };
     let plural = if group.count == 1 { "" } else { "s" };
-    let text = Line::from(vec![
-        Span::styled(if here { theme.glyph("▸", ">") } else { " " }, theme.style(Role::Accent)),
+    Line::from(vec![
         Span::styled(format!("{mark} "), theme.style(role)),
         Span::styled(format!("{}: {} {rows}{plural}", group.title, group.count), theme.style(Role::Text)),
         Span::styled(format!("  {}", visible(&group.example)), theme.style(Role::Faint)),
-    ]);
-    if here { text.style(theme.style(Role::Selected)) } else { text }
+    ])
 }

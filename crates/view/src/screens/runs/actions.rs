@@ -1,51 +1,108 @@
 //! The actions of the runs screen, its keys and mouse, and its reaction to changes.
 
-use crossterm::event::{KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 
 use super::{
-    COLUMNS, DETAIL, LIST, MATCHES, PIPELINE, Row, Runs, column_chooser, draw, export, list_actions, matches, measure,
-    no_readable, no_run, none_chosen, pipeline, removal, under_cursor,
+    COLUMNS, DETAIL, LIST, MATCH, MATCHES, PIPELINE, Row, Runs, column_chooser, detail, draw, export, list_actions,
+    matches, measure, no_readable, no_run, none_chosen, pipeline, removal, under_cursor,
 };
 use crate::action::Scope;
 use crate::message::{Change, Command};
+use crate::pane::content::{Content, Hit, Place, Spot};
 use crate::report::Entry;
 use crate::run_control::{self, Controls, Target};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
-use crate::widgets::filter::Filter;
+use crate::widgets::filter::{Filter, TextField};
+use crate::widgets::list_cursor::Cursor;
 
 /// How often the runs are listed while the screen is in front, milliseconds.
 const LOOK_MS: u64 = 2_000;
 
 type Action = screen::Action<Runs>;
 
-pub const SCREEN: Definition<Runs> = Definition {
-    title: "Runs",
-    help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, group, choose columns, search completions, compare, export.",
-    panes: &[PIPELINE, LIST, DETAIL],
-    actions: ACTIONS,
-    pane: |runs| runs.pane,
-    focus: |runs, shared, pane| runs.focus(shared, pane),
-    is_typing: |runs| runs.filter.is_typing || (runs.pane == COLUMNS && runs.chooser.filter.is_typing),
-    on_key,
-    on_paste: |runs, shared, text| {
-        if runs.pane == COLUMNS {
-            runs.chooser.filter.paste(text);
-        } else if runs.filter.paste(text) {
-            runs.arrange(shared);
+impl Described for Runs {
+    const ABOUT: &'static About = &About {
+        title: "Runs",
+        help: "All runs. Filter (tiny valid>0.9 and tags:best), sort, group, choose columns, search completions, compare, export.",
+        panes: &[PIPELINE, LIST, DETAIL],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
+
+impl screen::Screen for Runs {
+    fn pane(&self) -> &'static str {
+        self.pane
+    }
+
+    fn focus(&mut self, shared: &mut Shared, pane: &'static str) {
+        (self.chooser.filter.is_typing, self.filter.is_typing) = (false, false);
+        self.go_to_pane(shared, pane);
+    }
+
+    fn is_typing(&self) -> bool {
+        self.filter.is_typing || self.chooser.filter.is_typing
+    }
+
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        draw::places(self, shared, area)
+    }
+
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        let inside = place.inside();
+        match place.id {
+            PIPELINE => pipeline::content(self, shared, inside.width),
+            LIST => draw::list(self, shared, place),
+            COLUMNS => column_chooser::content(self, shared, inside.width.into()),
+            MATCHES => matches::list(self, shared, inside),
+            MATCH => matches::text(self, shared, inside),
+            _ => detail::content(self, shared, inside),
         }
-        under_cursor(runs, shared)
-    },
-    mouse,
-    opens: |runs, shared, (column, row)| {
-        draw::row_at(runs, shared, column, row).is_some() || draw::stage_at(runs, shared, column, row).is_some()
-    },
-    on_show: |_, shared| shared.look_for_runs(),
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+    }
+
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            PIPELINE => Some(&mut self.stage),
+            LIST => Some(&mut self.cursor),
+            DETAIL => Some(&mut self.detail_top),
+            COLUMNS => Some(&mut self.chooser.cursor),
+            MATCHES => Some(&mut self.matches.cursor),
+            _ => None,
+        }
+    }
+
+    fn moved(&mut self, shared: &mut Shared, pane: &str) -> Vec<Command> {
+        self.opened = None;
+        if pane == LIST { under_cursor(self, shared) } else { Vec::new() }
+    }
+
+    fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        pointed(self, shared, hit, event)
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        self.chooser.filter.typed().or(self.filter.typed())
+    }
+
+    fn typed(&mut self, shared: &mut Shared) -> Vec<Command> {
+        if self.pane == COLUMNS {
+            self.chooser.cursor = Cursor::default();
+            return Vec::new();
+        }
+        self.arrange(shared);
+        under_cursor(self, shared)
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        shared.look_for_runs()
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
 
 const HERE: Scope = Scope::Screen(Screen::Runs);
 
@@ -278,7 +335,7 @@ fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Comma
         }
         Change::Runs { first, news } => {
             runs.arrange(shared);
-            runs.focus(shared, runs.pane);
+            runs.go_to_pane(shared, runs.pane);
             if !shared.runs.listed {
                 return Vec::new();
             }
@@ -316,86 +373,37 @@ fn show_live(shared: &mut Shared, is_start: bool) -> Vec<Command> {
     commands
 }
 
-fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if runs.filter.is_typing {
-        if runs.filter.key(event) {
-            runs.arrange(shared);
-        }
-        return under_cursor(runs, shared);
+/// A click on a title sorts. On the marks, or with ctrl, a click on a row marks too, and with shift everything up to it.
+fn pointed(runs: &mut Runs, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+    if !matches!(event.kind, MouseEventKind::Down(MouseButton::Left)) {
+        return None;
     }
-    match runs.pane {
-        COLUMNS => {
-            column_chooser::on_key(runs, shared, event);
-            return Vec::new();
-        }
-        MATCHES => {
-            matches::on_key(runs, shared, event);
-            return Vec::new();
-        }
-        _ => {}
-    }
-    runs.opened = None;
-    let page = draw::page_rows(runs, shared);
-    if runs.pane == PIPELINE {
-        runs.stage.key(event, pipeline::COUNT, pipeline::COUNT);
-        return Vec::new();
-    }
-    if runs.pane == DETAIL {
-        let length = draw::detail_rows(runs, shared);
-        runs.detail_top.key(event, page, length);
-        return Vec::new();
-    }
-    let length = runs.shown.len();
-    if runs.cursor.key(event, page, length) { under_cursor(runs, shared) } else { Vec::new() }
-}
-
-/// A click selects; on the marks, or with ctrl, it marks too, and with shift everything up to the row.
-fn mouse(runs: &mut Runs, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    runs.opened = None;
-    let length = runs.shown.len();
-    let is_search = runs.pane == MATCHES;
-    match event.kind {
-        MouseEventKind::ScrollDown if is_search => matches::go(runs, 3),
-        MouseEventKind::ScrollUp if is_search => matches::go(runs, -3),
-        MouseEventKind::Down(MouseButton::Left) if is_search => matches::click(runs, shared, event.row),
-        MouseEventKind::ScrollDown => runs.cursor.go(1, length),
-        MouseEventKind::ScrollUp => runs.cursor.go(-1, length),
-        MouseEventKind::Down(MouseButton::Left) => match draw::row_at(runs, shared, event.column, event.row) {
-            Some(row) => {
-                let before = runs.cursor.index.min(row)..=runs.cursor.index.max(row);
-                runs.cursor.index = row;
-                if event.modifiers.contains(KeyModifiers::SHIFT) {
-                    let between = before.filter_map(|place| match runs.shown.get(place)? {
-                        Row::Run(index) => Some(shared.runs.listing.entries().get(*index)?.path.clone()),
-                        Row::Group(_) => None,
-                    });
-                    let between: Vec<_> = between.collect();
-                    runs.marked.extend(between);
-                } else if event.modifiers.contains(KeyModifiers::CONTROL) || draw::is_mark(runs, shared, event.column) {
-                    let under = runs.under_marks(shared);
-                    list_actions::toggle_marks(runs, under);
-                }
+    match (hit.place.id, hit.spot) {
+        (LIST, Spot::Title(title)) => {
+            if let Some(field) = draw::field_of(runs, shared, &hit.place, title) {
+                list_actions::sort_by_title(runs, shared, &field);
             }
-            None => {
-                if let Some(stage) = draw::stage_at(runs, shared, event.column, event.row) {
-                    runs.stage.index = stage;
-                    runs.focus(shared, PIPELINE);
-                    return Vec::new();
-                }
-                if let Some(area) = draw::chooser_at(runs, shared, event.column, event.row) {
-                    return column_chooser::click(runs, shared, area, event.row);
-                }
-                if let Some(field) = draw::title_at(runs, shared, event.column, event.row) {
-                    list_actions::sort_by_title(runs, shared, &field);
-                }
-                return Vec::new();
+            Some(Vec::new())
+        }
+        (COLUMNS, Spot::Item(row)) => {
+            runs.chooser.cursor.index = row;
+            Some(column_chooser::toggle(runs, shared))
+        }
+        (LIST, Spot::Item(row)) => {
+            let before = runs.cursor.index.min(row)..=runs.cursor.index.max(row);
+            runs.cursor.index = row;
+            if event.modifiers.contains(KeyModifiers::SHIFT) {
+                let run = |place| match runs.shown.get(place)? {
+                    Row::Run(index) => Some(shared.runs.listing.entries().get(*index)?.path.clone()),
+                    Row::Group(_) => None,
+                };
+                let between: Vec<_> = before.filter_map(run).collect();
+                runs.marked.extend(between);
+            } else if event.modifiers.contains(KeyModifiers::CONTROL) || event.column <= hit.place.area.x + 2 {
+                list_actions::toggle_marks(runs, runs.under_marks(shared));
             }
-        },
-        _ => return Vec::new(),
+            None
+        }
+        _ => None,
     }
-    if is_search {
-        return Vec::new();
-    }
-    runs.pane = LIST;
-    under_cursor(runs, shared)
 }

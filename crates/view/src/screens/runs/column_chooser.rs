@@ -1,20 +1,15 @@
 //! Chooses the columns of the list; the choice is kept in the user's configuration file.
 
-use crossterm::event::KeyEvent;
-use ratatui::Frame;
-use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 
 use super::{COLUMNS, Chooser, LIST, Runs, columns, rows_of};
 use crate::message::{Command, Work};
-use crate::pane::framed;
+use crate::pane::content::Content;
 use crate::settings;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::widgets::check_list::{self, CheckRow};
 use crate::widgets::filter::Filter;
-use crate::widgets::list_cursor::Cursor;
 
 /// Opens or closes the list of columns.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
@@ -27,7 +22,7 @@ pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
 }
 
 fn close(runs: &mut Runs, shared: &Shared) -> Vec<Command> {
-    runs.focus(shared, LIST);
+    runs.go_to_pane(shared, LIST);
     Vec::new()
 }
 
@@ -122,36 +117,10 @@ fn set(shared: &mut Shared, columns: Option<Vec<String>>) -> Vec<Command> {
     )]
 }
 
-pub(super) fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) {
-    if runs.chooser.filter.is_typing {
-        if runs.chooser.filter.key(event) {
-            runs.chooser.cursor = Cursor::default();
-        }
-        return;
-    }
-    let (page, length) = (shared.body().height as usize / 2, listed(runs, shared).len());
-    runs.chooser.cursor.key(event, page, length);
-}
-
-/// Shows or hides the column at a row of the pane.
-pub(super) fn click(runs: &mut Runs, shared: &mut Shared, area: Rect, row: u16) -> Vec<Command> {
-    let above = 2 + u16::from(runs.chooser.filter.is_shown());
-    let (line, rows) = (row.checked_sub(area.y + above), area.height.saturating_sub(above + 1) as usize);
-    let place = line.and_then(|line| runs.chooser.cursor.row_at(line as usize, rows, listed(runs, shared).len()));
-    let Some(place) = place else { return Vec::new() };
-    runs.chooser.cursor.index = place;
-    toggle(runs, shared)
-}
-
-pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-    let (theme, listed) = (&shared.theme, listed(runs, shared));
-    let inside = framed(theme, "Columns", runs.pane == COLUMNS, frame, area);
-    let mut lines = Vec::new();
-    if runs.chooser.filter.is_shown() {
-        lines.push(runs.chooser.filter.line(theme, inside.width as usize));
-    }
+pub(super) fn content<'a>(runs: &Runs, shared: &'a Shared, width: usize) -> Content<'a> {
+    let theme = &shared.theme;
     let key = |id| Span::styled(shared.key_of(id), theme.style(Role::Key));
-    lines.push(Line::from(vec![
+    let keys = Line::from(vec![
         key("runs.columns.toggle"),
         Span::raw(" show or hide  "),
         key("runs.columns.left"),
@@ -162,8 +131,8 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
         Span::raw(" find  "),
         key("runs.columns.reset"),
         Span::raw(" reset"),
-    ]));
-    let rows = (inside.height as usize).saturating_sub(lines.len());
+    ]);
+    let filter = runs.chooser.filter.is_shown().then(|| runs.chooser.filter.line(theme, width));
     let row = runs.row(shared);
     let value = |field: &str| Some(crate::report::field_text(field, &row?.field(field, false)?));
     let column = |(is_chosen, field): &(bool, String)| CheckRow {
@@ -171,7 +140,9 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
         label: field.clone(),
         beside: value(field).unwrap_or_default(),
     };
-    let all: Vec<CheckRow> = listed.iter().map(column).collect();
-    lines.extend(check_list::lines(theme, runs.chooser.cursor, rows, &all, "no field or metric matches"));
-    frame.render_widget(Paragraph::new(lines), inside);
+    let all: Vec<CheckRow> = listed(runs, shared).iter().map(column).collect();
+    Content {
+        head: filter.into_iter().chain([keys]).collect(),
+        ..check_list::content(theme, "Columns".to_owned(), runs.chooser.cursor, all, "no field or metric matches")
+    }
 }

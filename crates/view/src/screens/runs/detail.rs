@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Margin, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
-use super::{DETAIL, Runs, group_detail, rows_of, sweep_detail};
+use super::{Runs, group_detail, rows_of, sweep_detail};
 use crate::format::{age, bytes, duration, percent, percent_interval, short_id};
-use crate::pane::{framed, scrolled};
+use crate::pane::content::{Body, Content, Text};
 use crate::report::{Entry, EvalSeries, RunRow, alert_text, eval_progress_text, spread};
 use crate::run::{EvalSummary, Status};
 use crate::shared::Shared;
@@ -24,28 +22,18 @@ const TWO_COLUMNS: u16 = 100;
 /// Columns of a name.
 const NAME: usize = 11;
 
-pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn content<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content<'a> {
     let title = match (runs.entry(shared), runs.group()) {
         (Some(entry), _) => entry.id(),
         (None, Some(group)) => group.label.clone(),
         (None, None) => "Details".to_owned(),
     };
-    let inside = framed(&shared.theme, &title, runs.pane == DETAIL, frame, area);
-    if runs.entry(shared).is_none() && runs.group().is_none() {
-        frame.render_widget(Paragraph::new("no run selected"), inside);
-        return;
+    let columns = columns(runs, shared, inside).into_iter().map(|(lines, area)| (area, lines)).collect();
+    Content {
+        body: Body::Text(Text { columns, top: runs.detail_top }),
+        empty: vec![Line::from("no run selected")],
+        ..Content::titled(title)
     }
-    let mut show = |lines: Vec<Line<'static>>, area: Rect| {
-        let top = runs.detail_top.at(lines.len()).unwrap_or(0);
-        scrolled(&shared.theme, (lines, top), "", frame, area);
-    };
-    columns(runs, shared, inside).into_iter().for_each(|(lines, area)| show(lines, area));
-}
-
-/// How many lines there are to scroll through.
-pub(super) fn rows(runs: &Runs, shared: &Shared, area: Rect) -> usize {
-    let inside = area.inner(Margin::new(1, 1));
-    columns(runs, shared, inside).iter().map(|(lines, _)| lines.len()).max().unwrap_or(0)
 }
 
 fn columns(runs: &Runs, shared: &Shared, inside: Rect) -> Vec<(Vec<Line<'static>>, Rect)> {

@@ -5,24 +5,22 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossterm::event::KeyEvent;
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 
 use super::search_state::{Matches, News};
 use super::{LIST, MATCHES, Runs};
 use crate::command_log::CommandLine;
 use crate::format::short_id;
 use crate::message::{Command, Sender, Work};
-use crate::pane::framed;
+use crate::pane::content::{Content, List};
 use crate::popup::{Ask, Popup};
 use crate::run::{SearchHit, TextSearch, search_rollouts};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::{fitted, one_line, padded};
 
 /// The matches that are held; the search continues to count the others.
@@ -112,62 +110,32 @@ pub(super) fn none(runs: &Runs, _: &Shared) -> Option<String> {
     runs.matches.under().is_none().then(|| "no match selected".to_owned())
 }
 
-pub(super) fn on_key(runs: &mut Runs, shared: &mut Shared, event: KeyEvent) {
-    let page = places(shared.body())[0].height.saturating_sub(2);
-    let length = runs.matches.hits.len();
-    runs.matches.cursor.key(event, page as usize, length);
-}
-
-/// Selects the match at a terminal row.
-pub(super) fn click(runs: &mut Runs, shared: &Shared, row: u16) {
-    runs.matches.cursor.index = row_at(runs, shared, row).unwrap_or(runs.matches.cursor.index);
-}
-
-pub(super) fn row_at(runs: &Runs, shared: &Shared, row: u16) -> Option<usize> {
-    let list = places(shared.body())[0];
-    let line = row.checked_sub(list.y + 1)? as usize;
-    runs.matches.cursor.row_at(line, list.height.saturating_sub(2) as usize, runs.matches.hits.len())
-}
-
-pub(super) fn go(runs: &mut Runs, by: isize) {
-    let length = runs.matches.hits.len();
-    runs.matches.cursor.go(by, length);
-}
-
-/// The list of matches, and the text of one.
-fn places(area: Rect) -> [Rect; 2] {
-    Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area)
-}
-
-pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn list<'a>(runs: &'a Runs, shared: &'a Shared, inside: Rect) -> Content<'a> {
     let (theme, matches) = (&shared.theme, &runs.matches);
-    let [list, text] = places(area);
-    let inside = framed(theme, &matches.title(theme), true, frame, list);
-    let mut lines = Vec::new();
-    for (index, here) in matches.cursor.seen(inside.height as usize, matches.hits.len()) {
-        lines.push(row(matches, &matches.hits[index], theme, inside.width as usize, here));
+    let nothing = match (matches.progress < 1.0, matches.completions) {
+        (true, _) => "searching ...".to_owned(),
+        (false, 0) => "no rollouts: these runs have no steps yet, or keep_rollouts has deleted their files".to_owned(),
+        (false, _) => format!("no match; {} searches again", shared.key_of("runs.search")),
+    };
+    let line = move |index: usize| row(matches, &matches.hits[index], theme, usize::from(inside.width));
+    Content {
+        empty: vec![Line::styled(format!("  {nothing}"), theme.style(Role::Faint))],
+        ..Content::titled(matches.title(theme)).list(List::new(matches.hits.len(), matches.cursor, line))
     }
-    if lines.is_empty() {
-        let nothing = match (matches.progress < 1.0, matches.completions) {
-            (true, _) => "searching ...".to_owned(),
-            (false, 0) => {
-                "no rollouts: these runs have no steps yet, or keep_rollouts has deleted their files".to_owned()
-            }
-            (false, _) => format!("no match; {} searches again", shared.key_of("runs.search")),
-        };
-        lines.push(Line::styled(format!("  {nothing}"), theme.style(Role::Faint)));
-    }
-    frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// The text of the match under the cursor.
+pub(super) fn text<'a>(runs: &Runs, shared: &Shared, inside: Rect) -> Content<'a> {
+    let (theme, matches) = (&shared.theme, &runs.matches);
     let problem = matches.problems.first().map(|problem| format!("not searched: {problem}"));
     let title = matches.under().map_or_else(|| "Completion".to_owned(), |hit| about(matches, hit));
-    let inside = framed(theme, &title, false, frame, text);
     let mut lines: Vec<Line<'static>> =
         problem.into_iter().map(|problem| Line::styled(problem, theme.style(Role::Warning))).collect();
     if let Some(hit) = matches.under() {
         lines.extend(marked_text(theme, hit, inside));
         lines.extend(hit.errors.iter().map(|error| Line::styled(one_line(error), theme.style(Role::Fault))));
     }
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), inside);
+    Content::titled(title).text(inside, lines, Cursor::default())
 }
 
 fn name(run: &std::path::Path) -> String {
@@ -187,12 +155,11 @@ fn about(matches: &Matches, hit: &SearchHit) -> String {
 }
 
 /// `▸ 6sx3dn   12 train-004    #3 █ …"vendor": "Nordhaven"…`, the match underlined.
-fn row(matches: &Matches, hit: &SearchHit, theme: &Theme, width: usize, here: bool) -> Line<'static> {
-    let mark = if here { theme.glyph("▸", ">") } else { " " };
+fn row(matches: &Matches, hit: &SearchHit, theme: &Theme, width: usize) -> Line<'static> {
     let run = matches.runs.get(hit.run).map_or_else(String::new, |run| name(run));
-    let head = format!("{mark} {run} {:>6} {} #{:<3}", hit.step, padded(&hit.prompt_id, 12, false), hit.sample + 1);
+    let head = format!(" {run} {:>6} {} #{:<3}", hit.step, padded(&hit.prompt_id, 12, false), hit.sample + 1);
     let tier = Span::styled(format!("{} ", theme.tier_glyph(&hit.tier)), theme.style(Theme::tier_role(&hit.tier)));
-    let room = width.saturating_sub(head.chars().count() + 2);
+    let room = width.saturating_sub(head.chars().count() + 3);
     // A third of the room goes to what precedes the match.
     let before: Vec<char> = hit.text[..hit.at.start].chars().collect();
     let first = before.len().saturating_sub(room / 3);
@@ -201,14 +168,13 @@ fn row(matches: &Matches, hit: &SearchHit, theme: &Theme, width: usize, here: bo
     let found = one_line(&hit.text[hit.at.clone()]);
     let left = room.saturating_sub(before.chars().count() + found.chars().count());
     let after = fitted(&one_line(&hit.text[hit.at.end..].chars().take(room + 1).collect::<String>()), left);
-    let line = Line::from(vec![
+    Line::from(vec![
         Span::styled(head, theme.style(Role::Text)),
         tier,
         Span::styled(before, theme.style(Role::Faint)),
         Span::styled(found, theme.style(Role::Match)),
         Span::styled(after, theme.style(Role::Faint)),
-    ]);
-    if here { line.style(theme.style(Role::Selected)) } else { line }
+    ])
 }
 
 /// The lines of the completion from shortly before the match on, as many as fit.

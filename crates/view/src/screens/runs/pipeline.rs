@@ -1,16 +1,13 @@
 //! The stages from a schema to a compared model, with their state for the open task: all there is without runs, and at
 //! the head of a short list.
 
-use ratatui::Frame;
-use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::Paragraph;
 use unicode_width::UnicodeWidthStr;
 
 use super::{PIPELINE, Runs};
 use crate::format::{duration, or_na, percent_short, short_id};
 use crate::message::Command;
-use crate::pane::framed;
+use crate::pane::content::{Body, Content, Entries};
 use crate::report::{RunRow, eval_count};
 use crate::run::Status;
 use crate::screens::Screen;
@@ -54,7 +51,6 @@ const STAGES: [Stage; 5] = [
     },
 ];
 
-pub(super) const COUNT: usize = STAGES.len();
 /// Columns of the names.
 const NAME: usize = 8;
 const ABOUT: &str = "Define what a correct answer is, preview how completions score, train a model against it (GRPO), watch it learn, \
@@ -62,30 +58,22 @@ const ABOUT: &str = "Define what a correct answer is, preview how completions sc
 
 /// Goes to the screen of the stage under the cursor.
 pub(super) fn open(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
-    let stage = runs.stage.at(COUNT).and_then(|at| STAGES.get(at));
+    let stage = runs.stage.at(STAGES.len()).and_then(|at| STAGES.get(at));
     stage.map_or_else(Vec::new, |stage| (stage.open)(shared))
 }
 
 /// Rows with the frame.
-pub(super) const ROWS: u16 = COUNT as u16 + 2;
+pub(super) const ROWS: u16 = STAGES.len() as u16 + 2;
 
-/// The stage on a row of the terminal; `area`: of the pane.
-pub(super) fn stage_at(shared: &Shared, area: Rect, row: u16) -> Option<usize> {
-    let first = area.y + 1 + u16::try_from(intro(shared, area.width).len()).ok()?;
-    row.checked_sub(first).map(usize::from).filter(|stage| *stage < COUNT)
-}
-
-pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+pub(super) fn content<'a>(runs: &Runs, shared: &Shared, width: u16) -> Content<'a> {
     let theme = &shared.theme;
     let title = shared.task.as_ref().map_or_else(|| "No task".to_owned(), |open| format!("Task {}", open.task.name));
-    let inside = framed(theme, &title, runs.pane == PIPELINE, frame, area);
     let key = |id| Span::styled(shared.key_of(id), theme.style(Role::Key));
-    let mut lines: Vec<Line<'static>> = intro(shared, area.width)
-        .into_iter()
-        .map(|text| Line::styled(format!(" {text}"), theme.style(Role::Title)))
-        .collect();
+    let intro = intro(shared, width).into_iter();
+    let mut lines: Vec<(Option<usize>, Line<'static>)> =
+        intro.map(|text| (None, Line::styled(format!(" {text}"), theme.style(Role::Title)))).collect();
     for (index, stage) in STAGES.iter().enumerate() {
-        let is_here = runs.pane == PIPELINE && runs.stage.at(COUNT) == Some(index);
+        let is_here = runs.pane == PIPELINE && runs.stage.at(STAGES.len()) == Some(index);
         let mark = if is_here { theme.glyph("▸ ", "> ") } else { "  " };
         let mut line = Line::from(vec![
             Span::styled(mark, theme.style(Role::Accent)),
@@ -94,20 +82,25 @@ pub(super) fn draw(runs: &Runs, shared: &Shared, frame: &mut Frame<'_>, area: Re
         ]);
         for (role, text) in (stage.state)(shared) {
             let gap = if line.spans.len() > 3 { theme.glyph(" · ", ", ") } else { "" };
-            if line.spans.len() == 3 || line.width() + gap.width() + text.width() <= inside.width.into() {
+            if line.spans.len() == 3 || line.width() + gap.width() + text.width() <= width.into() {
                 line.spans.extend([Span::styled(gap, theme.style(Role::Faint)), Span::styled(text, theme.style(role))]);
             }
         }
-        lines.push(if is_here { line.style(theme.style(Role::Selected)) } else { line });
+        lines.push((Some(index), line));
     }
     if shared.runs.listing.entries().is_empty() {
-        lines.push(Line::default());
-        lines.push(Line::from(vec![Span::raw("  "), key("runs.start"), Span::raw("  start a run on this machine")]));
-        lines.push(Line::from(vec![Span::raw("  "), key("runs.demonstration"), Span::raw("  open a recorded run")]));
         let places = format!("  Runs folder: {}", shared.options.run_folders.described());
-        lines.extend([Line::default(), Line::styled(places, theme.style(Role::Faint))]);
+        let more = [
+            Line::default(),
+            Line::from(vec![Span::raw("  "), key("runs.start"), Span::raw("  start a run on this machine")]),
+            Line::from(vec![Span::raw("  "), key("runs.demonstration"), Span::raw("  open a recorded run")]),
+            Line::default(),
+            Line::styled(places, theme.style(Role::Faint)),
+        ];
+        lines.extend(more.map(|line| (None, line)));
     }
-    frame.render_widget(Paragraph::new(lines), inside);
+    let entries = Entries { lines, cursor: runs.stage, is_marked: runs.pane == PIPELINE, wraps: false };
+    Content { body: Body::Entries(entries), ..Content::titled(title) }
 }
 
 /// Without runs: what the program is for.
@@ -115,7 +108,7 @@ fn intro(shared: &Shared, columns: u16) -> Vec<String> {
     if !shared.runs.listing.entries().is_empty() {
         return Vec::new();
     }
-    let about = wrapped(ABOUT, usize::from(columns).saturating_sub(4).max(20));
+    let about = wrapped(ABOUT, usize::from(columns).saturating_sub(2).max(20));
     std::iter::once(String::new()).chain(about).chain([String::new()]).collect()
 }
 

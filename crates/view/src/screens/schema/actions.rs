@@ -1,49 +1,33 @@
 //! The actions of the schema screen.
 
-use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::completion::Completion;
 use super::file::{follow, show_text};
-use super::{
-    EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, draw, file, layout, navigate, outline_pane, program_pane,
-    score_preview, side_panes,
-};
+use super::{EDITOR, OUTLINE, PANES, PROGRAM, SCORES, Schema, file, navigate, program_pane, score_preview};
 use crate::action::Scope;
 use crate::drafts;
 use crate::drafts::choice::{self, undecided};
+use crate::interaction;
 use crate::message::{Change, Command};
 use crate::popup::{Confirm, Popup};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::task::TASK_FILE;
 use crate::widgets::editor::Effect;
 use crate::widgets::list_cursor::Cursor;
 
-/// Rows of a page in the side panes; the page keys keep one line in view.
-const PAGE_ROWS: usize = 11;
-
 type Action = screen::Action<Schema>;
 
-pub const SCREEN: Definition<Schema> = Definition {
-    title: "Schema",
-    help: "What defines a correct answer, by the kind of scorer: a schema, tools, tables, an API, or task.toml. Samples are re-scored as you type; enter edits, esc leaves.",
-    panes: &PANES,
-    actions: ACTIONS,
-    pane: |schema| schema.pane,
-    focus,
-    is_typing: Schema::is_typing,
-    takes_tab: Schema::is_typing,
-    on_key,
-    on_paste,
-    mouse,
-    opens: |schema, shared, (column, row)| {
-        layout::pane_at(schema, shared, column, row).is_some_and(|(pane, _)| pane == EDITOR || pane == OUTLINE)
-    },
-    on_show,
-    on_change,
-    draw: draw::draw,
-};
+impl Described for Schema {
+    const ABOUT: &'static About = &About {
+        title: "Schema",
+        help: "What defines a correct answer, by the kind of scorer: a schema, tools, tables, an API, or task.toml. Samples are re-scored as you type; enter edits, esc leaves.",
+        panes: &PANES,
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
 
 const HERE: Scope = Scope::Screen(Screen::Schema);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Schema, EDITOR);
@@ -114,6 +98,27 @@ const ACTIONS: &[Action] = &[
         .unless(no_text),
     Action::new("schema.select", "Select all", "", &["alt-a"], IN_EDITOR, |schema, _| {
         schema.editor.select_all();
+        Vec::new()
+    }),
+    Action::new("schema.left", "Move left", "", &["h", "left"], IN_EDITOR, |schema, shared| {
+        move_by(schema, shared, KeyCode::Left)
+    }),
+    Action::new("schema.right", "Move right", "", &["l", "right"], IN_EDITOR, |schema, shared| {
+        move_by(schema, shared, KeyCode::Right)
+    }),
+    Action::new("schema.line.start", "Go to start of line", "", &["home"], IN_EDITOR, |schema, shared| {
+        move_by(schema, shared, KeyCode::Home)
+    }),
+    Action::new("schema.line.end", "Go to end of line", "", &["end"], IN_EDITOR, |schema, shared| {
+        move_by(schema, shared, KeyCode::End)
+    }),
+    Action::new("schema.first", "Go to first line", "", &["g"], IN_EDITOR, |schema, shared| {
+        navigate::jump(schema, shared, (0, schema.editor.cursor().1));
+        Vec::new()
+    }),
+    Action::new("schema.last", "Go to last line", "", &["G"], IN_EDITOR, |schema, shared| {
+        let last = schema.editor.lines().len().saturating_sub(1);
+        navigate::jump(schema, shared, (last, schema.editor.cursor().1));
         Vec::new()
     }),
     Action::new("schema.outline.go", "Go to entry", "go to", &["enter"], IN_OUTLINE, navigate::go_to_entry)
@@ -293,7 +298,7 @@ fn copy(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     vec![Command::Copy(text)]
 }
 
-fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str) {
+pub(super) fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str) {
     schema.pane = match pane {
         // Other tasks have none: the focus passes over it.
         PROGRAM if !program_pane::runs_programs(shared) => {
@@ -309,13 +314,13 @@ fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str) {
     schema.completion = None;
 }
 
-fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+pub(super) fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let degenerate = if schema.degenerate.is_none() { score_preview::score_degenerate(shared) } else { None };
     let tried = program_pane::try_sample(schema, shared);
     drafts::store(schema, shared).into_iter().chain(degenerate).chain(tried).collect()
 }
 
-fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
+pub(super) fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
         Change::Task => {
             let mut commands = file::open(schema, shared);
@@ -353,11 +358,16 @@ fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<C
     }
 }
 
-/// After a key: scrolls to the cursor, and a changed text becomes the draft.
+/// After a change by an action: scrolls to the cursor.
 fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::None {
         follow(schema, shared);
     }
+    changed(schema, shared, effect)
+}
+
+/// A changed text becomes the draft.
+pub(super) fn changed(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Command> {
     if effect != Effect::Edited {
         return Vec::new();
     }
@@ -367,128 +377,7 @@ fn after(schema: &mut Schema, shared: &mut Shared, effect: Effect) -> Vec<Comman
     file::edited(shared, text)
 }
 
-fn on_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    let window = layout::window(schema, shared);
-    if schema.pane != EDITOR {
-        let pane = schema.pane;
-        scroll(schema, shared, pane, |top, length| _ = top.key(event, PAGE_ROWS, length));
-        return Vec::new();
-    }
-    if schema.typing {
-        return type_key(schema, shared, event);
-    }
-    let editor = &mut schema.editor;
-    // Outside of typing letters move, and nothing changes the text.
-    let (_, column) = editor.cursor();
-    let code = match event.code {
-        KeyCode::Char('j') => KeyCode::Down,
-        KeyCode::Char('k') => KeyCode::Up,
-        KeyCode::Char('h') => KeyCode::Left,
-        KeyCode::Char('l') => KeyCode::Right,
-        KeyCode::Char('g' | 'G') => {
-            let row = if event.code == KeyCode::Char('g') { 0 } else { editor.lines().len().saturating_sub(1) };
-            navigate::jump(schema, shared, (row, column));
-            return Vec::new();
-        }
-        code => code,
-    };
-    let moves = [
-        KeyCode::Left,
-        KeyCode::Right,
-        KeyCode::Up,
-        KeyCode::Down,
-        KeyCode::Home,
-        KeyCode::End,
-        KeyCode::PageUp,
-        KeyCode::PageDown,
-    ];
-    let effect = if moves.contains(&code) {
-        editor.key(KeyEvent::new(code, event.modifiers), window, shared.now_ms)
-    } else {
-        Effect::None
-    };
-    after(schema, shared, effect)
-}
-
-/// A key while typing: chooses from the open list of completions, else edits, which may open one.
-fn type_key(schema: &mut Schema, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if let Some(mut completion) = schema.completion.take() {
-        if completion.moves(event) {
-            schema.completion = Some(completion);
-            return Vec::new();
-        }
-        if matches!(event.code, KeyCode::Tab | KeyCode::Enter) && event.modifiers.is_empty() {
-            completion.accept(&mut schema.editor);
-            let commands = after(schema, shared, Effect::Edited);
-            schema.completion = Completion::at_cursor(&schema.editor, &schema.structure, false);
-            return commands;
-        }
-    }
-    let window = layout::window(schema, shared);
-    let effect = schema.editor.key(event, window, shared.now_ms);
-    let commands = after(schema, shared, effect);
-    if effect == Effect::Edited && matches!(event.code, KeyCode::Char(_) | KeyCode::Backspace) {
-        schema.completion = Completion::at_cursor(&schema.editor, &schema.structure, false);
-    }
-    commands
-}
-
-fn scroll(schema: &mut Schema, shared: &mut Shared, pane: &'static str, go: impl FnOnce(&mut Cursor, usize)) {
-    if pane == OUTLINE {
-        return go(&mut schema.outline, shared.draft.outline.len());
-    }
-    let length = side_panes::lines(schema, shared, pane).len();
-    if let Some(top) = PANES.iter().position(|other| *other == pane).and_then(|place| schema.tops.get_mut(place)) {
-        go(top, length);
-    }
-}
-
-fn on_paste(schema: &mut Schema, shared: &mut Shared, text: &str) -> Vec<Command> {
-    if !schema.typing {
-        shared.complain(format!("press {} to edit, then paste", shared.key_of("schema.type")));
-        return Vec::new();
-    }
-    schema.completion = None;
-    let effect = schema.editor.paste(text);
-    after(schema, shared, effect)
-}
-
-fn mouse(schema: &mut Schema, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    if matches!(event.kind, MouseEventKind::Drag(MouseButton::Left)) {
-        if schema.pane == EDITOR {
-            point(schema, shared, event);
-        }
-        return Vec::new();
-    }
-    let Some((pane, _)) = layout::pane_at(schema, shared, event.column, event.row) else { return Vec::new() };
-    let by = match event.kind {
-        MouseEventKind::ScrollDown => 3,
-        MouseEventKind::ScrollUp => -3,
-        MouseEventKind::Down(MouseButton::Left) => {
-            if pane != schema.pane {
-                focus(schema, shared, pane);
-            }
-            schema.completion = None;
-            match outline_pane::entry_at(schema, shared, event.row).filter(|_| pane == OUTLINE) {
-                Some(entry) => schema.outline.index = entry,
-                None if pane == EDITOR => point(schema, shared, event),
-                None => {}
-            }
-            return Vec::new();
-        }
-        _ => return Vec::new(),
-    };
-    if pane == EDITOR {
-        let window = layout::window(schema, shared);
-        schema.editor.scroll(by, window);
-    } else {
-        scroll(schema, shared, pane, |top, length| top.go(by, length));
-    }
-    Vec::new()
-}
-
-/// Moves the cursor under the pointer; dragging selects.
-fn point(schema: &mut Schema, shared: &Shared, event: MouseEvent) {
-    let (area, wraps) = (layout::editor(schema, shared), shared.wraps(&schema.editor));
-    schema.editor.pointer(event, area, wraps);
+/// Moves the cursor of the editor as a key of a text field does.
+fn move_by(schema: &mut Schema, shared: &mut Shared, code: KeyCode) -> Vec<Command> {
+    interaction::edit(schema, shared, KeyEvent::new(code, KeyModifiers::NONE))
 }

@@ -1,16 +1,14 @@
 //! Completion at the cursor: keywords, the values of those that have known ones, property names, references.
 
 use crossterm::event::{KeyCode, KeyEvent};
-use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Paragraph};
 use unicode_width::UnicodeWidthStr;
 
 use super::keyword_help::{draft_of, summary};
 use super::structure::{Kind, Place, Role, Structure};
 use crate::fuzzy;
-use crate::pane::pane;
+use crate::pane::content::{Content, List};
 use crate::score::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES};
 use crate::secrets::visible;
 use crate::style_role::Role as Style;
@@ -26,7 +24,7 @@ const MAX_COLUMNS: usize = 72;
 #[derive(Debug)]
 pub(super) struct Completion {
     items: Vec<Item>,
-    cursor: Cursor,
+    pub(super) cursor: Cursor,
     /// The part of a row that it replaces.
     from: Place,
     to: Place,
@@ -94,35 +92,40 @@ impl Completion {
         editor.go_to(row, column.saturating_sub(item.back));
     }
 
-    /// Draws the list below the cursor at a position of the screen, or above it where there is more room.
-    pub(super) fn draw(&self, theme: &Theme, frame: &mut Frame<'_>, area: Rect, (column, row): (u16, u16)) {
-        let labels = self.items.iter().map(|item| item.label.width()).max().unwrap_or(0);
-        let widest = self.items.iter().map(|item| item.detail.width()).max().unwrap_or(0);
+    /// Where the list is: below the cursor at a position of the screen, or above it where there is more room.
+    pub(super) fn area(&self, area: Rect, (column, row): (u16, u16)) -> Option<Rect> {
+        let (labels, widest) = self.widths();
         let columns = (labels + 2 + widest).min(MAX_COLUMNS).min((area.width as usize).saturating_sub(2));
         let (below, above) = (area.bottom().saturating_sub(row + 1), row.saturating_sub(area.y));
         let room = below.max(above).saturating_sub(2) as usize;
         let rows = self.items.len().min(MAX_ROWS).min(room);
         if rows == 0 || columns < 4 {
-            return;
+            return None;
         }
         let (width, height) = (columns as u16 + 2, rows as u16 + 2);
         let y = if below >= height || below >= above { row + 1 } else { row.saturating_sub(height) };
         let x = column.min(area.right().saturating_sub(width)).max(area.x);
-        let place = Rect { x, y, width, height }.intersection(area);
+        Some(Rect { x, y, width, height }.intersection(area))
+    }
+
+    /// Columns of the longest label, and of the longest detail.
+    fn widths(&self) -> (usize, usize) {
+        let labels = self.items.iter().map(|item| item.label.width()).max().unwrap_or(0);
+        (labels, self.items.iter().map(|item| item.detail.width()).max().unwrap_or(0))
+    }
+
+    pub(super) fn content<'a>(&'a self, theme: &'a Theme) -> Content<'a> {
         let count = format!("{}/{}", self.cursor.at(self.items.len()).map_or(0, |at| at + 1), self.items.len());
-        let frame_of = pane(theme, &count, false);
-        let lines = self.cursor.seen(rows, self.items.len()).filter_map(|(at, here)| {
-            let item = self.items.get(at)?;
+        let (labels, _) = self.widths();
+        let line = move |at: usize| {
+            let item = &self.items[at];
             let gap = " ".repeat((labels + 2).saturating_sub(item.label.width()));
-            let line = Line::from(vec![
+            Line::from(vec![
                 Span::raw(format!("{}{gap}", visible(&item.label))),
                 Span::styled(visible(&item.detail).into_owned(), theme.style(Style::Faint)),
-            ]);
-            Some(if here { line.style(theme.style(Style::Selected)) } else { line })
-        });
-        let lines: Vec<Line<'_>> = lines.collect();
-        frame.render_widget(Clear, place);
-        frame.render_widget(Paragraph::new(lines).block(frame_of), place);
+            ])
+        };
+        Content::titled(count).list(List { mark: 0, ..List::new(self.items.len(), self.cursor, line) })
     }
 }
 

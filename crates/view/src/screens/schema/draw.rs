@@ -1,45 +1,39 @@
-//! Draws the schema screen.
+//! What is in the panes of the schema screen.
 
-use ratatui::Frame;
-use ratatui::layout::Rect;
+use std::borrow::Cow;
+
 use ratatui::text::{Line, Span};
 
-use super::layout::areas;
-use super::{EDITOR, OUTLINE, PANES, PROGRAM, Schema, keyword_help, layout, outline_pane, program_pane, side_panes};
+use super::completion::Completion;
+use super::{
+    COMPLETIONS, EDITOR, OUTLINE, PANES, PROGRAM, Schema, keyword_help, layout, outline_pane, program_pane, side_panes,
+};
 use crate::drafts::choice;
 use crate::format::counted;
-use crate::pane::{pane, scrolled, text_pane};
+use crate::pane::content::{Body, Content, Edited, Place};
 use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
-use crate::widgets::editor::paint::{Look, fault_at, paint};
+use crate::widgets::editor::paint::fault_at;
 use crate::widgets::text_width::fitted;
 
-pub(super) fn draw(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, body: Rect) {
-    // Without a task that can be read, its `task.toml` may be there to be mended.
-    if let Some(why) = shared.no_task().filter(|_| shared.draft.base.is_none() || shared.task_error.is_none()) {
+pub(super) fn content<'a>(schema: &'a Schema, shared: &'a Shared, place: &Place) -> Content<'a> {
+    if let Some(why) = layout::no_text(shared) {
         let role = if shared.task_error.is_some() { Role::Bad } else { Role::Faint };
-        return text_pane(&shared.theme, "schema", (role, &why), frame, body);
+        return Content::saying(&shared.theme, "schema", (role, &why), place.inside());
     }
-    choice::draw(schema, shared, frame, body);
-    for (name, area) in areas(schema, shared, body) {
-        match name {
-            EDITOR => editor(schema, shared, frame, area),
-            other => side(schema, shared, frame, area, other),
+    match place.id {
+        choice::QUESTION => choice::content(schema, shared),
+        COMPLETIONS => {
+            schema.completion.as_ref().map_or_else(Content::default, |list: &Completion| list.content(&shared.theme))
         }
-    }
-    let at = schema.editor.screen_position(
-        schema.editor.cursor(),
-        layout::editor(schema, shared),
-        shared.wraps(&schema.editor),
-    );
-    if let Some((completion, at)) = schema.completion.as_ref().zip(at) {
-        completion.draw(&shared.theme, frame, body, at);
+        EDITOR => editor(schema, shared, usize::from(place.inside().width)),
+        _ => side(schema, shared, place),
     }
 }
 
-fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
+fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content<'a> {
     let theme = &shared.theme;
     let draft = &shared.draft;
     let focused = schema.pane == EDITOR;
@@ -74,26 +68,19 @@ fn editor(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
     };
     let bottom =
         Line::from(vec![Span::styled(format!(" {}:{} ", row + 1, column + 1), theme.style(Role::Faint)), status]);
-    let frame_of = pane(theme, &format!("{name}{unsaved}{typing}"), focused);
-    let inner = frame_of.inner(area);
     // The rest of the lower edge explains what is under the cursor, if most of that fits.
-    let room = (inner.width as usize).saturating_sub(bottom.width() + 1);
+    let room = columns.saturating_sub(bottom.width() + 1);
     let about = keyword_help::brief(&schema.structure, (row, column)).filter(|_| focused && here.is_none());
-    let about = about
-        .map(|about| format!(" {} ", fitted(&visible(&about), room.saturating_sub(2))))
-        .filter(|_| room >= MIN_HELP_COLUMNS);
-    let frame_of = frame_of.title_bottom(bottom);
-    let frame_of = match about {
-        Some(about) => frame_of.title_bottom(Line::styled(about, theme.style(Role::Faint)).right_aligned()),
-        None => frame_of,
-    };
-    frame.render_widget(frame_of, area);
-    paint(
-        &schema.editor,
-        Look { theme, typing: schema.typing, focused, faults: &draft.faults, wraps: shared.wraps(&schema.editor) },
-        frame,
-        inner,
-    );
+    let about = about.filter(|_| room >= MIN_HELP_COLUMNS);
+    let about = about.map(|about| format!(" {} ", fitted(&visible(&about), room.saturating_sub(2))));
+    let (faults, wraps) = (Cow::Borrowed(draft.faults.as_slice()), shared.wraps(&schema.editor));
+    Content {
+        legend: bottom,
+        about: about.map(|about| Line::styled(about, theme.style(Role::Faint))).unwrap_or_default(),
+        body: Body::Editor(Edited { editor: &schema.editor, typing: schema.typing, focused, faults, wraps }),
+        opens: true,
+        ..Content::titled(format!("{name}{unsaved}{typing}"))
+    }
 }
 
 /// That the schema compiles, and how many expected answers it rejects.
@@ -110,8 +97,8 @@ fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
 /// The fewest columns for an explanation of what is under the cursor.
 const MIN_HELP_COLUMNS: usize = 24;
 
-fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, name: &'static str) {
-    let theme = &shared.theme;
+fn side<'a>(schema: &Schema, shared: &Shared, place: &Place) -> Content<'a> {
+    let name = place.id;
     // Stale: of the last schema that compiled, not of the current text.
     let stale = match name {
         OUTLINE => shared.draft.is_outline_old,
@@ -120,20 +107,11 @@ fn side(schema: &Schema, shared: &Shared, frame: &mut Frame<'_>, area: Rect, nam
         _ => shared.draft.stale.is_some() && shared.draft.scorer.is_some(),
     };
     let title = if stale { format!("STALE {name}") } else { name.to_owned() };
-    let mut frame_of = pane(theme, &title, schema.pane == name);
-    if stale {
-        frame_of = frame_of.border_style(theme.style(Role::Warning));
+    let content = Content { edge: stale.then_some(Role::Warning), ..Content::titled(title) };
+    if name == OUTLINE {
+        return outline_pane::content(content, schema, shared);
     }
-    let inner = frame_of.inner(area);
-    let place = PANES.iter().position(|pane| *pane == name).unwrap_or(0);
-    let (lines, top) = match name {
-        OUTLINE => outline_pane::lines(schema, shared, inner),
-        _ => {
-            let lines = side_panes::lines(schema, shared, name);
-            let top = schema.tops.get(place).and_then(|top| top.at(lines.len())).unwrap_or(0);
-            (lines, top)
-        }
-    };
-    frame.render_widget(frame_of, area);
-    scrolled(theme, (lines, top), "", frame, inner);
+    let at = PANES.iter().position(|pane| *pane == name).unwrap_or(0);
+    let top = schema.tops.get(at).copied().unwrap_or_default();
+    content.text(place.inside(), side_panes::lines(schema, shared, name), top)
 }

@@ -404,7 +404,7 @@ impl Drafted for Schema {
     }
 
     fn is_typing(&self) -> bool {
-        self.is_typing()
+        crate::screen::Screen::is_typing(self)
     }
 
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String> {

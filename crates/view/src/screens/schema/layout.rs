@@ -1,19 +1,40 @@
-//! The layout of the schema screen as a function of the terminal's size, for drawing and for the mouse.
+//! Where the panes of the schema screen are, on terminals of every size.
 
-use ratatui::layout::{Constraint, Layout, Margin, Rect};
+use ratatui::layout::{Constraint, Layout, Rect};
 
-use super::{DEGENERATE, EDITOR, OUTLINE, PROGRAM, SCORES, Schema, program_pane};
+use super::{COMPLETIONS, DEGENERATE, EDITOR, OUTLINE, PROGRAM, SCORES, Schema, program_pane};
 use crate::drafts::choice;
+use crate::pane::content::Place;
 use crate::shared::Shared;
 use crate::widgets::editor::Window;
 
 /// Rows of the scores pane, frame included.
 const SCORE_ROWS: u16 = 9;
 
-/// The visible panes with their areas.
-pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'static str, Rect)> {
+/// Why there is no text: of a task that cannot be read, its `task.toml` may be there to be mended.
+pub(super) fn no_text(shared: &Shared) -> Option<String> {
+    shared.no_task().filter(|_| shared.draft.base.is_none() || shared.task_error.is_none())
+}
+
+pub(super) fn places(schema: &Schema, shared: &Shared, body: Rect) -> Vec<Place> {
+    if no_text(shared).is_some() {
+        return vec![Place::new(schema.pane, body)];
+    }
+    let (question, rest) = choice::places(schema, shared, body);
+    let panes = areas(schema, shared, rest).into_iter().map(|(id, area)| Place::new(id, area));
+    let mut places: Vec<Place> = question.into_iter().chain(panes).collect();
+    let editor = places.iter().find(|place| place.id == EDITOR).map(Place::inside);
+    let over = schema.completion.as_ref().zip(editor).and_then(|(completion, editor)| {
+        let at = schema.editor.screen_position(schema.editor.cursor(), editor, shared.wraps(&schema.editor))?;
+        completion.area(body, at)
+    });
+    places.extend(over.map(|area| Place { is_over: true, ..Place::new(COMPLETIONS, area) }));
+    places
+}
+
+/// The panes below the question.
+fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rect)> {
     let focused = schema.pane;
-    let rest = choice::below(schema, shared, body);
     if shared.zoomed {
         return vec![(focused, rest)];
     }
@@ -52,18 +73,9 @@ pub(super) fn areas(schema: &Schema, shared: &Shared, body: Rect) -> Vec<(&'stat
     vec![(EDITOR, editor), (about, accepts), (SCORES, scores), (DEGENERATE, degenerate)]
 }
 
-/// The pane at a terminal position.
-pub(super) fn pane_at(schema: &Schema, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(schema, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
-}
-
-/// The area of the editor inside its frame.
-pub(super) fn editor(schema: &Schema, shared: &Shared) -> Rect {
-    let editor = areas(schema, shared, shared.body()).into_iter().find(|(pane, _)| *pane == EDITOR);
-    editor.map_or(Rect::default(), |(_, area)| area.inner(Margin::new(1, 1)))
-}
-
 /// The editor's window.
 pub(super) fn window(schema: &Schema, shared: &Shared) -> Window {
-    schema.editor.window_in(editor(schema, shared), shared.wraps(&schema.editor))
+    let places = places(schema, shared, shared.body());
+    let area = places.iter().find(|place| place.id == EDITOR).map_or(Rect::default(), Place::inside);
+    schema.editor.window_in(area, shared.wraps(&schema.editor))
 }

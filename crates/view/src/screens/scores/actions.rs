@@ -2,50 +2,106 @@
 
 use std::sync::Arc;
 
-use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
+use crossterm::event::{MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
 
 use super::items::Written;
 use super::{
-    COMPLETION, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, length, next_class, sampling, selected,
-    source,
+    COMPLETION, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, next_class, sampling, selected, source,
 };
 use crate::action::Scope;
 use crate::dataset::PromptRow;
 use crate::message::{Change, Command};
+use crate::pane::content::{Content, Hit, Place};
 use crate::popup::{Pick, PickEntry, Popup};
-use crate::screen::{self, Definition};
+use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::widgets::editor::{Editor, Effect};
-use crate::widgets::filter::Filter;
+use crate::widgets::filter::{Filter, TextField};
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::one_line;
 
 type Action = screen::Action<Scores>;
 
-pub const SCREEN: Definition<Scores> = Definition {
-    title: "Scores",
-    help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
-           Edits to the schema re-score them at once and show what would change in the run.",
-    panes: &[LIST, COMPLETION, SUMMARY],
-    actions: ACTIONS,
-    pane: Scores::focus,
-    focus: |scores, _, pane| scores.pane = Some(pane),
-    is_typing,
-    on_key,
-    on_paste,
-    mouse,
-    opens: |scores, shared, (column, row)| {
-        draw::pane_at(scores, shared, column, row).is_some_and(|(pane, area)| pane == LIST && row > area.y)
-    },
-    on_show,
-    on_change,
-    draw: draw::draw,
-    ..Definition::PLAIN
-};
+impl Described for Scores {
+    const ABOUT: &'static About = &About {
+        title: "Scores",
+        help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
+               Edits to the schema re-score them at once and show what would change in the run.",
+        panes: &[LIST, COMPLETION, SUMMARY],
+    };
+    const TABLE: &'static [Action] = ACTIONS;
+}
 
-fn is_typing(scores: &Scores) -> bool {
-    scores.editor.is_some() || scores.filter.is_typing
+impl screen::Screen for Scores {
+    fn pane(&self) -> &'static str {
+        self.pane.unwrap_or(LIST)
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        self.pane = Some(pane);
+    }
+
+    fn is_typing(&self) -> bool {
+        self.editor.is_some() || self.filter.is_typing
+    }
+
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        draw::places(self, shared, area)
+    }
+
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        draw::content(self, shared, place)
+    }
+
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            LIST => Some(&mut self.cursor),
+            _ => self.tops.get_mut(usize::from(pane == SUMMARY)),
+        }
+    }
+
+    fn moved(&mut self, _: &mut Shared, pane: &str) -> Vec<Command> {
+        if pane == LIST {
+            self.tops[0] = Cursor::default();
+        }
+        Vec::new()
+    }
+
+    // What is written is finished first.
+    fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        let is_elsewhere = self.editor.is_some() && !hit.is_editor;
+        (is_elsewhere && matches!(event.kind, MouseEventKind::Down(_))).then(Vec::new)
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        self.filter.typed()
+    }
+
+    fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
+        to_the_top(self)
+    }
+
+    fn editor(&mut self, _: &Shared) -> Option<&mut Editor> {
+        self.editor.as_mut()
+    }
+
+    fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
+        if effect == Effect::Edited { written(self, shared) } else { Vec::new() }
+    }
+
+    fn on_paste(&mut self, shared: &mut Shared, text: &str) -> Vec<Command> {
+        pasted(self, shared, text)
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        on_show(self, shared)
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
 }
 
 const HERE: Scope = Scope::Screen(Screen::Scores);
@@ -172,7 +228,7 @@ const ACTIONS: &[Action] = &[
             return drop_empty(scores, shared);
         }
         if !scores.filter.is_typing {
-            if scores.focus() != LIST {
+            if scores.pane() != LIST {
                 scores.pane = Some(LIST);
                 return Vec::new();
             }
@@ -252,32 +308,6 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
         }
         _ => Vec::new(),
     }
-}
-
-/// The longest text taken from the clipboard.
-const MAX_BYTES: usize = 4 << 20;
-
-fn on_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if scores.editor.is_some() {
-        return write_key(scores, shared, event);
-    }
-    if scores.filter.is_typing {
-        return if scores.filter.key(event) { to_the_top(scores) } else { Vec::new() };
-    }
-    let page = shared.size.1.saturating_sub(6) as usize;
-    match scores.focus() {
-        LIST => {
-            let length = length(scores);
-            if scores.cursor.key(event, page, length) {
-                scores.tops[0] = Cursor::default();
-            }
-        }
-        pane => {
-            let length = draw::length(scores, shared, pane);
-            scores.tops[usize::from(pane == SUMMARY)].key(event, page, length);
-        }
-    }
-    Vec::new()
 }
 
 fn no_choice(scores: &Scores, shared: &Shared) -> Option<String> {
@@ -361,17 +391,6 @@ fn add(scores: &mut Scores, written: Written) {
     arrange(scores);
 }
 
-fn write_key(scores: &mut Scores, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    let area = draw::editor_area(scores, shared);
-    let effect = scores.editor.as_mut().map(|editor| {
-        let window = editor.window_in(area, shared.wraps(editor));
-        let effect = editor.key(event, window, shared.now_ms);
-        editor.follow(window);
-        effect
-    });
-    if effect == Some(Effect::Edited) { written(scores, shared) } else { Vec::new() }
-}
-
 /// Scores the editor's text.
 fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let Some(text) = scores.editor.as_ref().map(Editor::text) else { return Vec::new() };
@@ -382,18 +401,8 @@ fn written(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     source::load(scores, shared)
 }
 
-/// Pasted text goes into the focused field; else it becomes a completion.
-fn on_paste(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
-    if text.len() > MAX_BYTES {
-        shared.complain(format!("pasted text is {} MB; limit {} MB", text.len() >> 20, MAX_BYTES >> 20));
-        return Vec::new();
-    }
-    if scores.filter.paste(text) {
-        return to_the_top(scores);
-    }
-    if let Some(editor) = &mut scores.editor {
-        return if editor.paste(text) == Effect::Edited { written(scores, shared) } else { Vec::new() };
-    }
+/// Pasted text becomes a completion.
+fn pasted(scores: &mut Scores, shared: &mut Shared, text: &str) -> Vec<Command> {
     let here = selected(scores);
     let row = here.and_then(|place| scores.scored.as_ref()?.items.all.get(place)?.row.clone());
     // Terminals end pasted lines with carriage returns.
@@ -414,35 +423,4 @@ fn remove(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
         scores.written.remove(place);
     }
     source::load(scores, shared)
-}
-
-fn mouse(scores: &mut Scores, shared: &mut Shared, event: MouseEvent) -> Vec<Command> {
-    let rows: isize = match event.kind {
-        MouseEventKind::ScrollDown => 3,
-        MouseEventKind::ScrollUp => -3,
-        MouseEventKind::Down(_) | MouseEventKind::Drag(_) if scores.editor.is_some() => {
-            let area = draw::editor_area(scores, shared);
-            if let Some(editor) = &mut scores.editor {
-                editor.pointer(event, area, shared.wraps(editor));
-            }
-            return Vec::new();
-        }
-        MouseEventKind::Down(_) => {
-            draw::clicked(scores, shared, event.column, event.row);
-            return Vec::new();
-        }
-        _ => return Vec::new(),
-    };
-    match draw::pane_at(scores, shared, event.column, event.row) {
-        Some((LIST, _)) => {
-            let length = length(scores);
-            scores.cursor.go(rows, length);
-        }
-        Some((pane, _)) => {
-            let length = draw::length(scores, shared, pane);
-            scores.tops[usize::from(pane == SUMMARY)].go(rows, length);
-        }
-        None => {}
-    }
-    Vec::new()
 }

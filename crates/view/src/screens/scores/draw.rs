@@ -1,9 +1,9 @@
-//! Draws the scores screen: list, completion and summary, side by side if there is room.
+//! The panes of the scores screen: list, completion and summary, side by side if there is room.
 
-use ratatui::Frame;
-use ratatui::layout::{Constraint, Layout, Margin, Rect};
+use std::borrow::Cow;
+
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Paragraph, Wrap};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
@@ -12,22 +12,21 @@ use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, source, su
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
 use crate::format::short_id;
-use crate::pane::{framed, scrolled};
+use crate::pane::content::{Body, Content, Edited, List, Place};
 use crate::score::Fault;
+use crate::screen::Screen as _;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
-use crate::widgets::editor::paint::{Look, paint};
-use crate::widgets::list_cursor::Cursor;
-use crate::widgets::text_width::{padded, wrapped};
+use crate::widgets::editor::Editor;
+use crate::widgets::text_width::{padded, wrapped, wrapped_line};
 
 const SIDE_BY_SIDE: u16 = 72;
 
-/// The visible panes with their areas.
-fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rect)> {
-    let focus = scores.focus();
+pub(super) fn places(scores: &Scores, shared: &Shared, area: Rect) -> Vec<Place> {
+    let focus = scores.pane();
     if shared.zoomed || area.height < 10 {
-        return vec![(focus, area)];
+        return vec![Place::new(focus, area)];
     }
     if area.width >= SIDE_BY_SIDE {
         let left = if area.width >= 110 { area.width * 9 / 20 } else { area.width / 2 };
@@ -35,28 +34,22 @@ fn areas(scores: &Scores, shared: &Shared, area: Rect) -> Vec<(&'static str, Rec
         let usual = if area.height >= 40 { 18 } else { area.height * 2 / 5 };
         let summary_rows = usual.max(summary::rows_of_changes(scores).min(area.height * 2 / 3));
         let [list, summary] = Layout::vertical([Constraint::Fill(1), Constraint::Length(summary_rows)]).areas(left);
-        return vec![(LIST, list), (COMPLETION, completion), (SUMMARY, summary)];
+        return vec![Place::new(LIST, list), Place::new(COMPLETION, completion), Place::new(SUMMARY, summary)];
     }
     let [top, below] = Layout::vertical([Constraint::Percentage(45), Constraint::Fill(1)]).areas(area);
-    vec![(LIST, top), (if focus == SUMMARY { SUMMARY } else { COMPLETION }, below)]
+    vec![Place::new(LIST, top), Place::new(if focus == SUMMARY { SUMMARY } else { COMPLETION }, below)]
 }
 
-pub(super) fn draw(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect) {
-    let focus = scores.focus();
-    for (name, area) in areas(scores, shared, area).into_iter().filter(|(_, area)| area.width > 2 && area.height > 2) {
-        match name {
-            LIST => draw_list(scores, shared, frame, area, focus == LIST),
-            SUMMARY => draw_summary(scores, shared, frame, area, focus == SUMMARY),
-            _ => draw_completion(scores, shared, frame, area, focus == COMPLETION),
+pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, place: &Place) -> Content<'a> {
+    let inside = place.inside();
+    match place.id {
+        LIST => list(scores, shared, inside.width.into()),
+        SUMMARY => {
+            let lines = summary::lines(scores, shared, inside.width.into());
+            Content::titled(summary_title(scores, shared)).text(inside, lines, scores.tops[1])
         }
+        _ => completion(scores, shared, inside),
     }
-}
-
-fn draw_summary(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
-    let inside = framed(&shared.theme, &summary_title(scores, shared), focused, frame, area);
-    let lines = summary::lines(scores, shared, inside.width as usize);
-    let top = scores.tops[1].at(lines.len()).unwrap_or(0);
-    scrolled(&shared.theme, (lines, top), "", frame, inside);
 }
 
 /// Describes the schema that the scores are of; with the names of both tasks where run and open task differ.
@@ -97,38 +90,32 @@ fn title(scores: &Scores, shared: &Shared) -> String {
     std::iter::once(format!("{source}: {count}")).chain(filters.map(str::to_owned)).collect::<Vec<_>>().join(", ")
 }
 
-fn draw_list(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+fn list<'a>(scores: &'a Scores, shared: &'a Shared, columns: usize) -> Content<'a> {
     let theme = &shared.theme;
-    let mut inside = framed(theme, &title(scores, shared), focused, frame, area);
-    for line in above(scores, shared, inside.width as usize) {
-        frame.render_widget(Paragraph::new(line), Rect { height: inside.height.min(1), ..inside });
-        inside = Rect { y: inside.y + inside.height.min(1), height: inside.height.saturating_sub(1), ..inside };
-    }
-    let Some(scored) = scores.scored.as_ref().filter(|scored| !scored.scores.is_empty()) else {
-        frame.render_widget(Paragraph::new(nothing(scores, shared)).wrap(Wrap { trim: false }), inside);
-        return;
+    let scored = scores.scored.as_ref().filter(|scored| !scored.scores.is_empty());
+    let empty = match scored {
+        Some(_) => {
+            let text = format!("No completions match; {} clears the filters.", shared.key_of("scores.back"));
+            vec![Line::styled(text, theme.style(Role::Faint))]
+        }
+        None => nothing(scores, shared),
     };
-    let at = scores.cursor.at(shown_length(scores));
-    if at.is_none() {
-        let text = format!("No completions match; {} clears the filters.", shared.key_of("scores.back"));
-        let text = Line::styled(text, theme.style(Role::Faint));
-        frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), inside);
-        return;
-    }
-    let first = first_drawn(scores, inside.height as usize);
-    let shown = &scores.shown;
-    let drawn: Vec<Line<'_>> = shown
-        .iter()
-        .skip(first)
-        .take(inside.height as usize)
-        .map(|line| match line {
-            Shown::Group(group) => group_line(theme, scored, *group, inside.width as usize),
-            Shown::Completion(place, number) => {
-                row(scores, shared, scored, *place, at == Some(*number), inside.width as usize)
-            }
-        })
-        .collect();
-    frame.render_widget(Paragraph::new(drawn), inside);
+    let (items, shown) = (shown_length(scores), scores.shown.as_slice());
+    let at = scores.cursor.at(items);
+    let line = move |index: usize| match (scored, shown[index]) {
+        (None, _) => Line::default(),
+        (Some(scored), Shown::Group(group)) => group_line(theme, scored, group, columns),
+        (Some(scored), Shown::Completion(place, number)) => {
+            row(scores, shared, scored, place, at == Some(number), columns)
+        }
+    };
+    let item = move |index: usize| match shown[index] {
+        Shown::Completion(_, number) => Some(number),
+        Shown::Group(_) => None,
+    };
+    let rows = if scored.is_some() { shown.len() } else { 0 };
+    let list = List { mark: 0, ..List::new(rows, scores.cursor, line).with_headings(items, item) };
+    Content { head: above(scores, shared, columns), empty, ..Content::titled(title(scores, shared)).list(list) }
 }
 
 /// Lines above the list: a warning about run and task, the filter, and sampling in progress.
@@ -180,13 +167,6 @@ fn nothing(scores: &Scores, shared: &Shared) -> Vec<Line<'static>> {
     let mut lines = vec![plain(&hint)];
     lines.extend(scores.sampling_error.as_ref().map(|why| bad(why)));
     lines
-}
-
-fn first_drawn(scores: &Scores, height: usize) -> usize {
-    let shown = &scores.shown;
-    let at = scores.cursor.at(shown_length(scores));
-    let line = shown.iter().position(|line| matches!(line, Shown::Completion(_, number) if Some(*number) == at));
-    Cursor { index: line.unwrap_or(0) }.first(height, shown.len())
 }
 
 /// The prompt's id, the group's signal, and what distinguishes the prompt.
@@ -253,15 +233,14 @@ fn row(
     let used = 1 + 1 + 2 + OUTCOME + 1 + right.len() + advantage.len();
     let what =
         padded(&label(scores, theme, scored, place, columns.saturating_sub(used)), columns.saturating_sub(used), false);
-    let line = Line::from(vec![
+    Line::from(vec![
         Span::raw(if is_here { theme.glyph("▸", ">") } else { " " }),
         Span::raw(format!("{what} ")),
         Span::styled(format!("{} {outcome:<OUTCOME$}", theme.tier_glyph(name)), theme.style(role)),
         Span::styled(moved, theme.style(Role::Accent)),
         Span::raw(right),
         Span::styled(advantage, theme.style(Role::Faint)),
-    ]);
-    if is_here { line.style(theme.style(Role::Selected)) } else { line }
+    ])
 }
 
 /// Columns of the longest class.
@@ -323,90 +302,39 @@ fn one_line(text: &str, columns: usize) -> String {
     line
 }
 
-fn draw_completion(scores: &Scores, shared: &Shared, frame: &mut Frame<'_>, area: Rect, focused: bool) {
+fn completion<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
-    let selected = selected(scores).and_then(|place| Some((scores.scored.as_ref()?, place)));
     if let Some(editor) = &scores.editor {
-        let score = scores
-            .scored
-            .as_ref()
-            .filter(|_| scores.source == Source::Written)
-            .and_then(|scored| scored.scores.get(scores.editing));
-        let title = format!("editing: scored as you type; {} leaves", shared.key_of("scores.back"));
-        let inside = framed(theme, &title, focused, frame, area);
-        let [head, text, why] = while_editing(inside);
-        let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
-        if let Some(score) = score {
-            frame.render_widget(Paragraph::new(Line::from(score_details::tier_and_reward(theme, score))), head);
-            frame.render_widget(
-                Paragraph::new(score_details::verdict(scores, shared, score)).wrap(Wrap { trim: false }),
-                why,
-            );
-        }
-        paint(editor, Look { theme, typing: true, focused, faults: &faults, wraps: shared.wraps(editor) }, frame, text);
-        return;
+        return editing(scores, shared, editor, inside);
     }
-    let title = match selected {
-        Some((scored, place)) => scored.items.all.get(place).map_or_else(String::new, |item| item.from.clone()),
-        None => COMPLETION.to_owned(),
-    };
-    let inside = framed(theme, &title, focused, frame, area);
-    match selected {
+    match selected(scores).and_then(|place| Some((scores.scored.as_ref()?, place))) {
         Some((scored, place)) => {
-            let lines = score_details::lines(scores, shared, scored, place);
-            let top = scores.tops[0].at(lines.len()).unwrap_or(0);
-            scrolled(theme, (lines, top), "", frame, inside);
+            let title = scored.items.all.get(place).map_or("", |item| item.from.as_str());
+            Content::titled(title).text(inside, score_details::lines(scores, shared, scored, place), scores.tops[0])
         }
-        None => frame
-            .render_widget(Paragraph::new(Line::styled("no completion selected", theme.style(Role::Faint))), inside),
+        None => Content {
+            empty: vec![Line::styled("no completion selected", theme.style(Role::Faint))],
+            ..Content::titled(COMPLETION)
+        },
     }
 }
 
-/// Rows inside the completion's frame while it is edited: tier and reward, the text, the reasons.
-fn while_editing(inside: Rect) -> [Rect; 3] {
-    let below = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
-    Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(below)]).areas(inside)
-}
-
-/// The area of the editor.
-pub(super) fn editor_area(scores: &Scores, shared: &Shared) -> Rect {
-    let found = areas(scores, shared, shared.body()).into_iter().find(|(pane, _)| *pane == COMPLETION);
-    found.map_or(Rect::default(), |(_, area)| while_editing(area.inner(Margin::new(1, 1)))[1])
+/// While it is written: tier and reward, the text, the reasons.
+fn editing<'a>(scores: &'a Scores, shared: &'a Shared, editor: &'a Editor, inside: Rect) -> Content<'a> {
+    let scored = scores.scored.as_ref().filter(|_| scores.source == Source::Written);
+    let score = scored.and_then(|scored| scored.scores.get(scores.editing));
+    let rows = if inside.height >= 12 { inside.height / 3 } else { inside.height.min(2) };
+    let why = score.map(|score| score_details::verdict(scores, shared, score)).unwrap_or_default();
+    let mut foot: Vec<_> = why.into_iter().flat_map(|line| wrapped_line(line, inside.width.into())).collect();
+    foot.resize(rows.into(), Line::default());
+    let head = score.map(|score| Line::from(score_details::tier_and_reward(&shared.theme, score))).unwrap_or_default();
+    let faults: Vec<Fault> = score.map(|score| score.errors.iter().map(fault).collect()).unwrap_or_default();
+    let (focused, wraps) = (scores.pane() == COMPLETION, shared.wraps(editor));
+    let edited = Edited { editor, typing: true, focused, faults: Cow::Owned(faults), wraps };
+    let title = format!("editing: scored as you type; {} leaves", shared.key_of("scores.back"));
+    Content { head: vec![head], foot, body: Body::Editor(edited), ..Content::titled(title) }
 }
 
 fn fault(reason: &crate::score::Reason) -> Fault {
     Fault { line: reason.line, column: reason.column, length: 1, message: reason.message.clone(), is_error: true }
-}
-
-/// How many lines a pane has to scroll.
-pub(super) fn length(scores: &Scores, shared: &Shared, pane: &str) -> usize {
-    let Some(scored) = &scores.scored else { return 0 };
-    match pane {
-        SUMMARY => summary::lines(scores, shared, 60).len(),
-        _ => selected(scores).map_or(0, |place| score_details::lines(scores, shared, scored, place).len()),
-    }
-}
-
-/// The pane at a terminal position.
-pub(super) fn pane_at(scores: &Scores, shared: &Shared, column: u16, row: u16) -> Option<(&'static str, Rect)> {
-    areas(scores, shared, shared.body()).into_iter().find(|(_, area)| area.contains((column, row).into()))
-}
-
-/// Handles a click: focuses the pane, and selects the completion under it.
-pub(super) fn clicked(scores: &mut Scores, shared: &mut Shared, column: u16, row: u16) {
-    if scores.editor.is_some() {
-        return;
-    }
-    let Some((pane, area)) = pane_at(scores, shared, column, row) else { return };
-    scores.pane = Some(pane);
-    if pane != LIST {
-        return;
-    }
-    let above = above(scores, shared, area.width.saturating_sub(2) as usize).len() as u16;
-    let (top, height) = (area.y + 1 + above, area.height.saturating_sub(2 + above));
-    let Some(line) = row.checked_sub(top).filter(|line| *line < height) else { return };
-    if let Some(Shown::Completion(_, number)) = scores.shown.get(first_drawn(scores, height as usize) + line as usize) {
-        scores.cursor = Cursor { index: *number };
-        scores.tops[0] = Cursor::default();
-    }
 }

@@ -33,15 +33,21 @@ pub struct Look<'a> {
 
 /// Draws the editor in an area inside its frame.
 pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect) {
+    let lines: Vec<Line<'static>> = lines(editor, look, area).into_iter().map(|(_, line)| line).collect();
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+/// The visible lines, each with whether the cursor is in its row.
+pub fn lines(editor: &Editor, look: Look<'_>, area: Rect) -> Vec<(bool, Line<'static>)> {
     if area.width == 0 || area.height == 0 {
-        return;
+        return Vec::new();
     }
     let lines = editor.lines();
     let window = editor.window_in(area, look.wraps);
     let columns = window.columns;
     let ((top, skipped), left) = editor.first(window);
     let brackets = if editor.is_json && look.focused { matching_bracket(lines, editor.cursor()) } else { None };
-    let mut drawn: Vec<Line<'static>> = Vec::new();
+    let mut drawn: Vec<(bool, Line<'static>)> = Vec::new();
     for (row, line) in lines.iter().enumerate().skip(top) {
         let parts = editor.parts(row, window);
         let styles = styles(editor, look, row, line, brackets);
@@ -50,13 +56,13 @@ pub fn paint(editor: &Editor, look: Look<'_>, frame: &mut Frame<'_>, area: Rect)
             let mut line = margin(editor, look, row, index == 0);
             let is_last = index + 1 == parts.len();
             line.spans.extend(text(editor, look, (row, is_last), part, &styles, left..left + columns));
-            drawn.push(line);
+            drawn.push((look.focused && row == editor.cursor().0, line));
         }
         if drawn.len() >= window.rows {
             break;
         }
     }
-    frame.render_widget(Paragraph::new(drawn), area);
+    drawn
 }
 
 /// The worst fault of a row.

@@ -81,6 +81,14 @@ fn long_texts_are_reached_and_replaced_to_their_ends() {
         editor.select_all();
         assert_eq!(editor.selected().map(|text| text.len()), Some(text.len()));
     }
+    // A match beyond column 65,535, also in a row beyond 65,535.
+    let far = format!("{}needle end", "x".repeat(70_000));
+    for (text, place) in [(far.clone(), (0, 70_000)), (format!("{lines}{far}"), (70_000, 70_000))] {
+        let mut editor = Editor::new(&text, true);
+        assert_eq!((editor.find("needle"), editor.cursor()), (1, place));
+        press(&mut editor, "ctrl-home");
+        assert!(editor.find_next(true) && editor.cursor() == place);
+    }
     let mut editor = Editor::new(&format!("{lines}last"), true);
     assert_eq!(editor.find("st"), 1);
     assert_eq!(editor.cursor(), (70_000, 2));

@@ -1,0 +1,106 @@
+//! The prompts screen as the rest of the view sees it.
+
+use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Rect;
+
+use super::actions::{on_change, on_show};
+use super::rows::arrange;
+use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, table};
+use crate::message::{Change, Command};
+use crate::pane::content::{Content, Hit, Place, Spot};
+use crate::screen::Screen;
+use crate::shared::Shared;
+use crate::widgets::editor::{Editor, Effect};
+use crate::widgets::filter::TextField;
+use crate::widgets::list_cursor::Cursor;
+
+impl Screen for Prompts {
+    fn pane(&self) -> &'static str {
+        match (&self.form, &self.editing) {
+            (Some(_), _) => FORM,
+            (_, Some(_)) => EDITOR,
+            _ => self.pane.unwrap_or(ROWS),
+        }
+    }
+
+    fn focus(&mut self, _: &mut Shared, pane: &'static str) {
+        if [ROWS, CHAT, HEALTH].contains(&pane) {
+            self.pane = Some(pane);
+            self.filter.is_typing = false;
+        }
+    }
+
+    fn is_typing(&self) -> bool {
+        self.filter.is_typing || self.editing.is_some() || self.form.is_some()
+    }
+
+    fn takes_tab(&self) -> bool {
+        self.editing.is_some() || self.form.is_some()
+    }
+
+    fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
+        layout::places(self, shared, area)
+    }
+
+    fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
+        draw::content(self, shared, place)
+    }
+
+    fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
+        match pane {
+            ROWS => Some(&mut self.cursor),
+            CHAT => Some(&mut self.chat_top),
+            HEALTH => Some(&mut self.finding),
+            FORM => self.form.as_mut().map(|form| &mut form.cursor),
+            _ => None,
+        }
+    }
+
+    fn moved(&mut self, shared: &mut Shared, pane: &str) -> Vec<Command> {
+        if pane == ROWS { preview::show(self, shared) } else { Vec::new() }
+    }
+
+    /// A click on a title sorts.
+    fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        let Spot::Title(title) = hit.spot else { return None };
+        let column = table::column(hit.place.inside().width.into(), title)?;
+        matches!(event.kind, MouseEventKind::Down(MouseButton::Left)).then(|| {
+            self.sort = (column, self.sort == (column, false));
+            arrange(self, shared)
+        })
+    }
+
+    fn field(&mut self) -> Option<&mut dyn TextField> {
+        if self.takes_tab() { None } else { self.filter.typed() }
+    }
+
+    fn typed(&mut self, shared: &mut Shared) -> Vec<Command> {
+        arrange(self, shared)
+    }
+
+    fn editor(&mut self, shared: &Shared) -> Option<&mut Editor> {
+        // Text typed while saving would be lost when the editor closes.
+        let editing = self.editing.as_mut().filter(|_| !shared.is_busy("task.rows") && self.form.is_none())?;
+        Some(&mut editing.editor)
+    }
+
+    fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
+        row_editor::changed(self, shared, effect)
+    }
+
+    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
+        self.form.is_some().then(|| form::key(self, shared, event))
+    }
+
+    fn on_paste(&mut self, shared: &mut Shared, text: &str) -> Vec<Command> {
+        form::paste(self, shared, text)
+    }
+
+    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
+        on_show(self, shared)
+    }
+
+    fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
+        on_change(self, shared, change)
+    }
+}
