@@ -101,7 +101,7 @@ mod tests {
         check(json!([tool(f.clone()), g]), Ok(&[("f", "/0/function"), ("g", "/1")]));
         check(json!([]), Ok(&[]));
         check(json!({"f": {}}), Err("the whole list: tools are a list, not {\"f\":{}}; write"));
-        check(json!([tool(f.clone()), f.clone()]), Err("/1/name: \"f\" stands twice"));
+        check(json!([tool(f.clone()), f.clone()]), Err("/1/name: \"f\" occurs twice: give each function its own name"));
         check(json!([tool(json!(7))]), Err("/0/function: a tool is an object"));
         check(json!([7]), Err("/0: a tool is an object, not 7"));
         check(json!([{}]), Err("/0: a function needs a `name`"));

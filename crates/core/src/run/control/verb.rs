@@ -358,7 +358,7 @@ mod tests {
         check("annotate", json!({"text": "\u{1b}\u{7}  "}), "the note is empty");
         check("annotate", json!({"text": "x".repeat(5000)}), "5000 characters (limit 4096");
         check("set", json!({}), "name a key");
-        check("set", json!({"learning_rate": 11}), "learning_rate = 11 does not fit; it must be a number from 0 to 10");
+        check("set", json!({"learning_rate": 11}), "learning_rate = 11 is invalid; it must be a number from 0 to 10");
         check("set", json!({"learning_rate": "1e-5"}), "must be a number from 0 to 10");
         check("set", json!({"max_steps": 1.5}), "must be a whole number");
         check("set", json!({"seed": 1}), "`seed` cannot change while the run is active; these can: learning_rate");

@@ -398,14 +398,17 @@ mod tests {
     #[test]
     fn other_forms_of_calls_are_named() {
         for (text, form) in [
-            (r#"[TOOL_CALLS] [{"name":"f","arguments":{}}]"#, "`[TOOL_CALLS]` of Mistral, a form that is not read"),
-            ("<|python_tag|>f.call(a=1)", "`<|python_tag|>` of Llama 3, a form"),
+            (
+                r#"[TOOL_CALLS] [{"name":"f","arguments":{}}]"#,
+                "`[TOOL_CALLS]` of Mistral, a format that is not supported",
+            ),
+            ("<|python_tag|>f.call(a=1)", "`<|python_tag|>` of Llama 3, a format"),
             (
                 "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
                 "`<function=NAME>`",
             ),
             ("<function=f>{\"a\": 1}</function>", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
-            ("[f(a=\"x\"), g()]", "a call in Python's syntax, a form that is not read; a call is {"),
+            ("[f(a=\"x\"), g()]", "a call in Python's syntax, a format that is not supported; a call is {"),
             ("weather.get(city='Bergen')", "a call in Python's syntax"),
             (r#"{"name":"f","parameters":{}}"#, "`parameters` for `arguments`, as Llama 3.1 writes calls; a call is {"),
             (

@@ -123,7 +123,7 @@ mod tests {
         check("{}", "tools.json line 1 column 1 (the whole schema): tools are a list, not {}");
         check(
             "[\n  {\"name\": \"f\"},\n  {\"name\": \"f\"}\n]",
-            "tools.json line 3 column 12 (/1/name): \"f\" stands twice",
+            "tools.json line 3 column 12 (/1/name): \"f\" occurs twice: give each function its own name",
         );
         check(
             "[{\"name\": \"f\", \"parameters\": {\"type\": \"object\",\n \"properties\": {\"a\": {\"type\": \"text\"}}}}]",
