@@ -134,17 +134,8 @@ mod tests {
     #[test]
     fn a_stop_says_what_it_waits_for() {
         let state = |status, step, eval: Option<EvalProgress>| State {
-            version: 1,
-            status,
-            pid: 0,
-            start_ticks: 0,
-            boot_id: String::new(),
-            host: String::new(),
-            step,
-            cause: None,
-            holder: None,
             eval: eval.map(Box::new),
-            updated_ms: 0,
+            ..State::without_worker(status, step)
         };
         let eval = EvalProgress {
             step: Some(40),

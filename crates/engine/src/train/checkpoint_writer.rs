@@ -2,6 +2,7 @@
 //! the keep rules.
 
 use std::path::PathBuf;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
@@ -38,7 +39,7 @@ pub(super) struct Completed {
 #[derive(Debug)]
 struct Writing {
     folder: PathBuf,
-    thread: JoinHandle<Completed>,
+    thread: JoinHandle<Option<Completed>>,
 }
 
 impl Drop for CheckpointWriter {
@@ -72,7 +73,7 @@ impl CheckpointWriter {
         let most = memory_limit_bytes().map_or(MAX_COPIED_BYTES, |memory| MAX_COPIED_BYTES.min(memory / MEMORY_PARTS));
         if bytes as u64 <= most {
             let device = trainer.policy.engine.device.clone();
-            self.allocating = Some(std::thread::spawn(move || HostBuffer::new(bytes, &device)));
+            self.allocating = Builder::new().spawn(move || HostBuffer::new(bytes, &device)).ok();
         }
     }
 
@@ -81,29 +82,28 @@ impl CheckpointWriter {
         self.buffer.take().or_else(|| self.allocating.take()?.join().ok())
     }
 
-    /// Has a thread complete a checkpoint that was copied; another one is not being written.
-    ///
-    /// # Errors
-    /// Without a thread.
-    pub(super) fn hand_over(&mut self, mut checkpoint: Box<PendingCheckpoint>) -> Result<(), TrainError> {
+    /// Has a thread complete a checkpoint that was copied, while no other one is being written; returns it if no thread
+    /// can be started.
+    pub(super) fn hand_over(&mut self, checkpoint: Box<PendingCheckpoint>) -> Result<(), Box<PendingCheckpoint>> {
         let folder = checkpoint.folder();
+        let (sender, receiver) = channel::<Box<PendingCheckpoint>>();
         let complete = move || {
+            let mut checkpoint = receiver.recv().ok()?;
             let result = checkpoint.proceed();
-            Completed { checkpoint, result }
+            Some(Completed { checkpoint, result })
         };
-        match Builder::new().name("checkpoint".to_owned()).spawn(complete) {
-            Ok(thread) => self.writing = Some(Writing { folder, thread }),
-            Err(source) => return Err(CheckpointError::Write { path: folder, source }.into()),
-        }
-        Ok(())
+        let Ok(thread) = Builder::new().name("checkpoint".to_owned()).spawn(complete) else { return Err(checkpoint) };
+        self.writing = Some(Writing { folder, thread });
+        sender.send(checkpoint).map_err(|unsent| unsent.0)
     }
 
     /// What the thread has completed; `None` if there is none or, unless `wait`, it is still busy.
     pub(super) fn completed(&mut self, wait: bool) -> Option<Result<Completed, TrainError>> {
         let Writing { folder, thread } = self.writing.take_if(|writing| wait || writing.thread.is_finished())?;
+        let completed = thread.join().ok().flatten();
         let died =
-            |_| CheckpointError::Write { path: folder, source: std::io::Error::other("the checkpoint thread died") };
-        Some(thread.join().map_err(|panic| died(panic).into()))
+            || CheckpointError::Write { path: folder, source: std::io::Error::other("the checkpoint thread died") };
+        Some(completed.ok_or_else(|| died().into()))
     }
 }
 

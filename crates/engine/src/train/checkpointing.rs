@@ -119,7 +119,10 @@ fn save_on_rank_0(trainer: &Trainer, recorder: &mut Recorder<'_>, reason: SaveRe
     if is_beside_training {
         pending.blocked = (begun.elapsed().as_secs_f64(), None);
     }
-    recorder.saver.hand_over(pending)?;
+    if let Err(mut pending) = recorder.saver.hand_over(pending) {
+        let result = pending.proceed();
+        return complete(recorder, pending, result);
+    }
     if is_beside_training { Ok(()) } else { collect(recorder, true) }
 }
 

@@ -43,20 +43,20 @@ pub fn lines(theme: &Theme, place: &Place, focused: bool, content: &Content<'_>)
     }
     match &content.body {
         Body::Empty => {}
-        Body::List(list) => lines.extend(of_list(list, height, |row| (list.row)(row).to_string())),
+        Body::List(list) => lines.extend(list_lines(list, height, |row| (list.row)(row).to_string())),
         Body::Table(table) => {
             lines.push(TextLine {
                 text: row(table, table.columns.iter().map(|(title, _)| (title, 1))),
                 selected: false,
             });
             let cells = |number| row(table, (table.cells)(number).iter().map(|(line, span)| (line, *span)));
-            lines.extend(of_list(&table.list, height.saturating_sub(1), cells));
+            lines.extend(list_lines(&table.list, height.saturating_sub(1), cells));
         }
-        Body::Entries(entries) => lines.extend(of_entries(entries, body.width, height)),
+        Body::Entries(entries) => lines.extend(entry_lines(entries, body.width, height)),
         Body::Text(text) => {
             let top = text.first();
-            for (area, lines_of) in &text.columns {
-                let rows = lines_of.iter().cloned().flat_map(|line| wrapped_line(line, area.width.into()));
+            for (area, column) in &text.columns {
+                let rows = column.iter().cloned().flat_map(|line| wrapped_line(line, area.width.into()));
                 lines.extend(rows.skip(top).take(area.height.into()).map(|line| plain(&line)));
             }
         }
@@ -92,7 +92,7 @@ impl TextLine {
     }
 }
 
-fn of_list(list: &List<'_>, height: usize, text: impl Fn(usize) -> String) -> Vec<TextLine> {
+fn list_lines(list: &List<'_>, height: usize, text: impl Fn(usize) -> String) -> Vec<TextLine> {
     let (first, at) = (list.first(height), list.at().filter(|_| list.is_marked));
     let line = |row| TextLine { text: text(row), selected: at == Some(row) };
     (first..list.rows.min(first + height)).map(line).collect()
@@ -112,7 +112,7 @@ fn row<'a>(table: &Table<'_>, cells: impl Iterator<Item = (&'a Line<'static>, u1
     text
 }
 
-fn of_entries(entries: &Entries, columns: u16, height: usize) -> Vec<TextLine> {
+fn entry_lines(entries: &Entries, columns: u16, height: usize) -> Vec<TextLine> {
     let rows = entries.wrapped(columns);
     let (first, at) = (entries.first(&rows, height), entries.at().filter(|_| entries.is_marked));
     let line = |(entry, line): &(Option<usize>, Line<'static>)| TextLine {

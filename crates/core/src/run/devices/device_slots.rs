@@ -119,7 +119,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Waits until `count` of `devices` are free at once. `folder`: of the locks, which all runs of this host must share
+    /// Waits until `count` of `devices` are free at once. `folder` holds the locks, which all runs of this host must share
     /// ([`slots_folder`]). `on_wait` gets the position at every check and may give up, which returns `None`.
     ///
     /// # Errors

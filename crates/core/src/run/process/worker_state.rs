@@ -92,8 +92,8 @@ pub struct State {
 }
 
 impl State {
-    /// Of a run that no worker has described.
-    pub(in crate::run) fn without_worker(status: Status, step: u64) -> Self {
+    /// The state of a run that no worker has described.
+    pub fn without_worker(status: Status, step: u64) -> Self {
         Self {
             version: FORMAT_VERSION,
             status,
