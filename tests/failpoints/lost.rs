@@ -162,8 +162,11 @@ fn a_limit_on_the_size_of_files_is_said_by_whoever_meets_it() {
         "{:?}: {cause}",
         state.status
     );
-    let messages = std::fs::read_to_string(run.join("worker.log")).unwrap();
-    assert!(messages.contains("error: ") && messages.contains("File too large"), "{messages}");
+    // The worker writes its message after it has let go of the run.
+    until("its message", || {
+        let messages = std::fs::read_to_string(run.join("worker.log")).unwrap();
+        messages.contains("error: ") && messages.contains("File too large")
+    });
     // The log has whole lines only.
     let events = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
     assert!(
