@@ -7,6 +7,7 @@ mod definition;
 mod pool;
 mod process;
 mod program_files;
+mod question;
 mod sandbox;
 mod scratch;
 mod single_run;
@@ -26,8 +27,6 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
 use super::ScoreError;
 use super::definition::Judge;
 use super::json::Places;
@@ -37,11 +36,10 @@ use crate::dataset::PromptRow;
 use crate::task::Task;
 use pool::Pool;
 use program_files::ProgramFiles;
+use question::{Key, Question};
 
 /// Answers that are remembered; then all are forgotten.
 const MAX_CACHED_VERDICTS: usize = 65_536;
-
-type Key = [u8; 16];
 
 /// A trusted scoring program, and its running processes.
 #[derive(Debug)]
@@ -50,17 +48,6 @@ pub(crate) struct CommandScorer {
     files: ProgramFiles,
     pool: Pool,
     known: Mutex<HashMap<Key, Verdict>>,
-}
-
-/// One question to the program.
-#[derive(Debug)]
-struct Question<'r> {
-    /// `"completion": ..., "row": ...` as JSON, without braces.
-    json: String,
-    completion: String,
-    row: String,
-    /// The row's, where that is a text.
-    expected: Option<&'r str>,
 }
 
 impl CommandScorer {
@@ -179,33 +166,6 @@ impl Judge for CommandScorer {
     }
 }
 
-impl<'r> Question<'r> {
-    fn new(answer: &str, row: Option<&'r PromptRow>) -> Self {
-        let expected = row.and_then(|row| row.expected.as_ref()).and_then(serde_json::Value::as_str);
-        let row = match row {
-            None => "null".to_owned(),
-            Some(row) if row.fields.is_empty() => {
-                serde_json::json!({"id": row.id, "expected": row.expected}).to_string()
-            }
-            Some(row) => serde_json::to_string(&row.fields).unwrap_or_default(),
-        };
-        let completion = serde_json::to_string(answer).unwrap_or_default();
-        Self {
-            json: format!("\"completion\":{completion},\"row\":{row}"),
-            completion: answer.to_owned(),
-            row,
-            expected,
-        }
-    }
-
-    fn key(&self) -> Key {
-        let digest = Sha256::digest(self.json.as_bytes());
-        let mut key = Key::default();
-        key.copy_from_slice(&digest[..16]);
-        key
-    }
-}
-
 /// Whether a question is asked again although its answer is known: one in 64 tells of a program that answers at random.
 fn is_doubted(key: &Key) -> bool {
     key[0] < 4
@@ -237,4 +197,283 @@ fn unanswered() -> Verdict {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests;
+mod tests {
+    //! Programs that answer, fail, hang, lie and write without end, in Python and in the shell.
+
+    use super::*;
+    use crate::score::FailureClass;
+
+    /// A scorer whose program has these rules beside `command`.
+    fn scorer(
+        program: &[&str],
+        files: &[(&str, &str)],
+        change: impl FnOnce(&mut CommandRules),
+    ) -> (tempfile::TempDir, CommandScorer) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let mut rules = CommandRules {
+            command: program.iter().map(|part| (*part).to_owned()).collect(),
+            files: Vec::new(),
+            mode: CommandMode::Lines,
+            processes: 1,
+            seconds: 10.0,
+            memory_mib: 1_024,
+            output_kib: 64,
+        };
+        change(&mut rules);
+        let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
+        let scorer = CommandScorer::trusted(&rules, ProgramFiles::new(folder.path(), files));
+        (folder, scorer)
+    }
+
+    /// Python's answer to each line, with `completion` and `question` at hand.
+    fn python(body: &str, change: impl FnOnce(&mut CommandRules)) -> (tempfile::TempDir, CommandScorer) {
+        let head = "import json, os, sys, time\nfor line in sys.stdin:\n    question = json.loads(line)\n    completion = question['completion']\n    answer = lambda **parts: print(json.dumps({'id': question['id'], **parts}), flush=True)\n";
+        let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
+        scorer(&["python3", "scorer.py"], &[("scorer.py", &(head.to_owned() + &body))], change)
+    }
+
+    fn has_python() -> bool {
+        let found =
+            std::process::Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+        if !found {
+            eprintln!("SKIPPED: python3 is not installed");
+        }
+        found
+    }
+
+    /// Tier, class and first reason of each answer, as `valid`, `invalid wrong_sum: why`.
+    fn judged(scorer: &CommandScorer, completions: &[&str]) -> Vec<String> {
+        let answers: Vec<_> = completions.iter().map(|text| (*text, None)).collect();
+        let shown = |verdict: &Verdict| {
+            let class = verdict.failure.map_or_else(String::new, |class| format!(" {}", class.key()));
+            let why = verdict.errors.first().map(|reason| &reason.message).or(verdict.warnings.first());
+            let why = why.map_or_else(String::new, |why| format!(": {why}"));
+            format!("{}{class}{why}", verdict.tier.name())
+        };
+        scorer.judge_all(&answers, &|| true).unwrap().iter().map(shown).collect()
+    }
+
+    #[test]
+    fn answers_are_verdicts_or_errors_of_the_scorer() {
+        if !has_python() {
+            return;
+        }
+        let check = |parts: &str, expected: &str| {
+            let (_folder, scorer) = python(&format!("answer({parts})"), |_| {});
+            assert_eq!(judged(&scorer, &["x"]), [expected], "{parts}");
+        };
+        check("tier='valid'", "valid");
+        check("tier='unparsable', failure='no_sum', reasons=['not a sum']", "unparsable no_sum: not a sum");
+        check("tier='invalid', reasons=[{'message': 'E501', 'line': 3, 'column': 80}]", "invalid other: E501");
+        check("score=1", "valid");
+        check("score=0.25, failure='wrong_type'", "invalid wrong_type");
+        check("tier='valid', exact=False", "valid wrong_value");
+        check("tier='invalid', failure='a b'", "invalid other");
+        check("tier='invalid', failure='scorer_error'", "invalid other");
+        check("score=1.5", "unparsable scorer_error: the scorer answered the score 1.5: it must be between 0 and 1");
+        check("failure='x'", "unparsable scorer_error: the scorer answered neither `score` nor `tier`");
+        check("error='no compiler'", "unparsable scorer_error: the scorer says: no compiler");
+        check(
+            "score=1, metrics={'a/b': 1}",
+            "unparsable scorer_error: the scorer answered the metric \"a/b\" = 1: it takes a name of letters, digits, `_` and `-`, and a number",
+        );
+    }
+
+    #[test]
+    fn a_program_that_fails_loses_the_answers_that_it_held_and_no_other() {
+        if !has_python() {
+            return;
+        }
+        let check = |body: &str, expected: &str| {
+            let (_folder, scorer) =
+                python(&format!("if completion == 'bad':\n    {body}\nanswer(tier='valid')"), |rules| {
+                    rules.seconds = if body == "time.sleep(60)" { 0.5 } else { 60.0 }
+                });
+            let found = judged(&scorer, &["a", "bad", "b", "c"]);
+            assert_eq!(found[0], "valid", "{body}");
+            assert!(found[1].contains(expected), "{body}: {found:?}");
+            assert_eq!(found[2..], ["valid", "valid"], "{body}");
+        };
+        check("sys.exit(3)", "scorer_error: the scorer ended with exit code 3");
+        check("raise ValueError('why')", "the scorer ended with exit code 1: ValueError: why");
+        check("time.sleep(60)", "the scorer gave no answer within 0.5 s");
+        check("print('hello', flush=True); continue", "the scorer wrote a malformed answer");
+        check("question['id'] = 77", "the scorer answered id 77, which is not pending");
+        check("print('x' * 100_000, flush=True); time.sleep(60)", "the scorer wrote a line of more than 64 KiB");
+        check("os.kill(os.getpid(), 9)", "the scorer was ended by signal 9");
+        check("x = bytearray(4 << 30)", "MemoryError");
+        let (_folder, always) = python("sys.exit(1)", |_| {});
+        let found = judged(&always, &["a", "b", "c", "d", "e"]);
+        assert!(found[4].ends_with("exit code 1 (3 failures without an answer in between)"), "{found:?}");
+        let (_folder, absent) = scorer(&["no-such-program"], &[], |_| {});
+        assert!(judged(&absent, &["a"])[0].contains("cannot start \"no-such-program\""));
+    }
+
+    #[test]
+    fn a_program_has_no_secrets_and_no_children_outlive_it() {
+        if !has_python() {
+            return;
+        }
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "cargo sets it for tests");
+        let seen = "answer(tier='valid', reasons=[f\"{'CARGO_MANIFEST_DIR' in os.environ} {os.listdir(os.environ['HOME'])}\"])";
+        let (_folder, scorer) = python(seen, |_| {});
+        assert_eq!(judged(&scorer, &["a"]), ["valid: False []"]);
+    }
+
+    #[test]
+    fn nothing_that_a_program_started_outlives_it() {
+        if !has_python() {
+            return;
+        }
+        let place = tempfile::NamedTempFile::new().unwrap();
+        let lock = std::fs::File::open(place.path()).unwrap();
+        let hold = format!("import fcntl\nheld = open({:?})\nfcntl.flock(held, fcntl.LOCK_SH)\n", place.path());
+        // A daemon: a session of its own, and no parent.
+        let daemon = "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(600)\n    os._exit(0)\nos.wait()\n";
+        let check = |end: &str, expected: &str| {
+            // The first answer may take a minute more.
+            let body = format!("{hold}{daemon}if completion == 'b':\n    {end}\nanswer(tier='valid')");
+            let (_folder, scorer) = python(&body, |rules| rules.seconds = 3.0);
+            assert_eq!(judged(&scorer, &["a", "b"]), ["valid", expected]);
+            let in_use = lock.try_lock().is_err();
+            drop(scorer);
+            lock.try_lock().unwrap_or_else(|error| panic!("{end}: a process is left: {error}"));
+            lock.unlock().unwrap();
+            in_use
+        };
+        assert!(check("pass", "valid"), "the daemon runs as long as the program");
+        check("sys.exit(3)", "unparsable scorer_error: the scorer ended with exit code 3");
+        check("time.sleep(600)", "unparsable scorer_error: the scorer gave no answer within 3 s");
+    }
+
+    #[test]
+    fn equal_questions_are_asked_once_and_many_in_order() {
+        if !has_python() {
+            return;
+        }
+        let body = "count = globals().setdefault('count', 0) + 1\nglobals()['count'] = count\nanswer(tier='valid', metrics={'count': count, 'length': len(completion)})";
+        let (_folder, scorer) = python(body, |rules| rules.processes = 3);
+        let texts: Vec<String> = (0..2_000).map(|number| "x".repeat(number % 500)).collect();
+        let answers: Vec<_> = texts.iter().map(|text| (text.as_str(), None)).collect();
+        let counted = |verdicts: &[Verdict]| {
+            verdicts.iter().map(|verdict| *verdict.metrics.get("length").unwrap()).collect::<Vec<_>>()
+        };
+        let first = scorer.judge_all(&answers, &|| true).unwrap();
+        assert_eq!(counted(&first), texts.iter().map(|text| text.len() as f64).collect::<Vec<_>>());
+        let most = first.iter().map(|verdict| *verdict.metrics.get("count").unwrap()).fold(0.0, f64::max);
+        assert!(most <= 500.0, "{most}");
+        let again = scorer.judge_all(&answers, &|| true).unwrap();
+        assert_eq!(again.last().unwrap().metrics, first.last().unwrap().metrics, "remembered");
+        assert!(scorer.judge_all(&[("new", None)], &|| false).is_none());
+    }
+
+    #[test]
+    fn a_program_is_ended_once_nobody_waits_for_its_answer() {
+        for mode in [CommandMode::Lines, CommandMode::ExitCode] {
+            let (_folder, scorer) = scorer(&["sleep", "60"], &[], |rules| (rules.mode, rules.seconds) = (mode, 60.0));
+            let asked = std::sync::atomic::AtomicUsize::new(0);
+            let keep_going = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 4;
+            assert!(scorer.judge_all(&[("a", None), ("b", None)], &keep_going).is_none());
+            assert!(asked.into_inner() < 50, "it is not waited for");
+        }
+    }
+
+    #[test]
+    fn a_program_that_disagrees_with_itself_is_named() {
+        if !has_python() {
+            return;
+        }
+        let (_folder, scorer) = python(
+            "globals()['n'] = globals().get('n', -1) + 1\nanswer(tier='valid' if n < 500 else 'invalid')",
+            |_| {},
+        );
+        let texts: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        assert!(judged(&scorer, &texts).iter().all(|found| found == "valid"));
+        let again = judged(&scorer, &texts);
+        let doubted =
+            again.iter().filter(|found| found.ends_with("the scorer is nondeterministic: valid before, invalid now"));
+        assert!((1..50).contains(&doubted.count()), "{again:?}");
+    }
+
+    #[test]
+    fn an_exit_code_is_a_tier() {
+        let script = "#!/bin/sh\nread -r answer\necho \"saw $answer $ROW\"\ncase $answer in ok) exit 0;; bad) exit 1;; junk) exit 2;; slow) sleep 60;; esac\necho broken >&2\nexit 9\n";
+        let (_folder, scorer) = scorer(&["sh", "check.sh"], &[("check.sh", script)], |rules| {
+            (rules.mode, rules.seconds, rules.processes) = (CommandMode::ExitCode, 3.0, 2);
+        });
+        let found = judged(&scorer, &["ok\n", "bad\n", "junk\n", "slow\n", "other\n"]);
+        assert_eq!(
+            found,
+            [
+                "valid",
+                "invalid other: saw bad null",
+                "unparsable other: saw junk null",
+                "unparsable scorer_error: the scorer gave no answer within 3 s",
+                "unparsable scorer_error: the scorer ended with exit code 9: broken",
+            ]
+        );
+    }
+
+    #[test]
+    fn code_is_checked_as_a_file_and_findings_have_their_place() {
+        let (_folder, scorer) = scorer(
+            &["sh", "lint.sh", "{file}"],
+            &[
+                (
+                    "lint.sh",
+                    "test -f rules.txt || exit 3\ngrep -nF -f rules.txt \"$1\" > found && sed \"s|^\\([0-9]*\\):.*|$1:\\1:2: L100 a rule|\" found && exit 1\nexit 0\n",
+                ),
+                ("rules.txt", "eval\n"),
+            ],
+            |rules| {
+                let code = CodeRules {
+                    file: "a.sh".to_owned(),
+                    parse: vec!["sh".to_owned(), "-n".to_owned(), "{file}".to_owned()],
+                    takes_fence: true,
+                };
+                (rules.mode, rules.files) =
+                    (CommandMode::Code(code), vec!["lint.sh".to_owned(), "rules.txt".to_owned()]);
+            },
+        );
+        let found =
+            judged(&scorer, &["echo a\n", "x\n  eval b", "if true; then\n", " \n", "Here:\n```sh\neval c\n```"]);
+        assert_eq!(found[..2], ["valid", "invalid L100: L100 a rule"]);
+        assert!(found[2].starts_with("unparsable syntax: ") && found[2].contains("yntax error"), "{found:?}");
+        assert_eq!(found[3..], ["unparsable other: the answer is empty", "invalid L100: L100 a rule"]);
+        let place = |text: &str, expected: Option<&str>| {
+            let row = expected.map(|text| PromptRow {
+                id: "1".to_owned(),
+                messages: Vec::new(),
+                expected: Some(text.into()),
+                tags: Vec::new(),
+                fields: serde_json::Map::new(),
+                line: 1,
+            });
+            let verdict = scorer.judge_all(&[(text, row.as_ref())], &|| true).unwrap().remove(0);
+            (verdict.errors.first().map(|reason| (reason.line, reason.column)), verdict.exact, verdict.failure)
+        };
+        let rule = FailureClass::from_key("L100");
+        assert_eq!(place("x\n  eval b", None), (Some((2, 2)), None, rule));
+        assert_eq!(place("Here:\n```sh\neval c\n```", Some("x")), (Some((3, 2)), Some(false), rule));
+        assert_eq!(place("echo a \n\n", Some("echo a")), (None, Some(true), None));
+        assert_eq!(place("echo a", Some("echo b")), (None, Some(false), Some(FailureClass::WrongValue)));
+    }
+
+    #[test]
+    fn no_network_is_reached_where_the_kernel_allows_it() {
+        if !has_python() {
+            return;
+        }
+        let body = "import socket\nnames = ' '.join(name for _, name in socket.if_nameindex())\nanswer(tier='valid', reasons=[names])";
+        let (_folder, scorer) = python(body, |_| {});
+        let found = judged(&scorer, &["a"]);
+        match isolation().network {
+            true => assert_eq!(found, ["valid: lo"]),
+            false => eprintln!("SKIPPED: this kernel gives no user namespace"),
+        }
+    }
+}
