@@ -22,7 +22,7 @@ use crate::run::{
 };
 use crate::secrets::is_control;
 use crate::study::Sweep;
-use crate::task::{CommandMode, PromptSet, TASK_FILE, Task};
+use crate::task::{PromptSet, TASK_FILE, Task};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
 use result::show;
 
@@ -241,7 +241,7 @@ pub(super) fn create(
     devices.map_or(Ok(1), |devices| slots(arguments, config.ranks, devices))?;
     let checked = check(task, &located.source(run_folders)?, &config)?;
     check_sets(task, &config)?;
-    if task.command().is_some_and(|rules| matches!(rules.mode, CommandMode::Code(_))) {
+    if task.command().is_some_and(|rules| rules.code().is_some()) {
         eprint_line("checking the expected answers by the task's program ...");
     }
     let data = read_data(task)?;

@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use grpo_tui::score::Grammar;
 use grpo_tui::score::Scorer;
-use grpo_tui::task::{Definition, PromptSet, Task};
+use grpo_tui::task::{PromptSet, Task};
 use serde_json::json;
 
 use super::folder_with;
@@ -322,7 +323,7 @@ fn references_stay_inside_the_folder_and_follow_ids() {
         }
         let found = Task::load(folder.path()).map_err(|error| error.to_string()).and_then(|task| {
             let scorer = Scorer::new(&task).map_err(|error| error.to_string())?;
-            let Definition::JsonSchema(files) = &task.definition else { panic!("{:?}", task.definition) };
+            let Some(Grammar::JsonSchema(files)) = task.grammar() else { panic!("{}", task.kind()) };
             Ok(format!(
                 "{} {}",
                 scorer.score("1", None).reward,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::task::{Task, TaskError};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct TaskFailure {
     pub error: String,
     /// The file at fault, and a line of it from 1.
@@ -13,6 +13,14 @@ pub struct TaskFailure {
     pub toml: Option<Box<Task>>,
     /// The task that failed to open.
     pub name: Option<String>,
+}
+
+/// The same text failed in the same way.
+impl PartialEq for TaskFailure {
+    fn eq(&self, other: &Self) -> bool {
+        let text = |failure: &Self| failure.toml.as_ref().map(|toml| toml.definition_text.clone());
+        (&self.error, &self.place, &self.name) == (&other.error, &other.place, &other.name) && text(self) == text(other)
+    }
 }
 
 impl TaskFailure {

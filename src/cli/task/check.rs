@@ -13,7 +13,7 @@ use crate::format::counted;
 use crate::hub::find_model;
 use crate::score::{CompletionLine, Scorer, data_problems, similar_prompts};
 use crate::secrets::visible;
-use crate::task::{ALL_FIELDS, Definition, PromptSet, TASK_FILE, Task};
+use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE, Task};
 use crate::text::Tokenizer;
 
 /// Malformed lines of a file that are listed.
@@ -181,7 +181,7 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
 
 /// Says that the model's template has no place for the tools of the task.
 fn tools_as_text(task: &Task, model: Option<&str>) -> Result<Option<String>, Failure> {
-    let Some(model) = model.filter(|_| matches!(task.definition, Definition::ToolCalls(_))) else { return Ok(None) };
+    let Some(model) = model.filter(|_| task.calls_functions()) else { return Ok(None) };
     let takes_tools = Tokenizer::load(&find_model(model)?)?.takes_tools();
     let message = || {
         format!(

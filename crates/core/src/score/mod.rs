@@ -5,31 +5,40 @@ mod batch;
 mod command;
 mod completion_line;
 mod data_problems;
+pub(crate) mod definition;
 mod failure_class;
 mod field_compare;
 mod http_request;
 pub mod json;
 mod json_schema;
 mod judge;
+pub(crate) mod kinds;
 mod outline;
-mod plain_text;
 mod prompts;
+mod regex;
 mod result;
 mod schema_lint;
 mod scorer;
 mod sql;
 mod string_places;
+pub(crate) mod text;
 mod tool_calls;
 mod unwrap_answer;
 mod verdict;
 
 pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment};
-pub use command::{Isolation, Trial, Trust, TrustError, isolation, launch_if_asked};
+pub use command::{
+    CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Isolation, Trial, Trust, TrustError, isolation,
+    launch_if_asked,
+};
 pub use completion_line::{CompletionLine, message_text};
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
+pub use definition::Grammar;
 pub use failure_class::{FailureClass, OwnClass};
-pub use http_request::{MessageSchema, message_schemas};
-pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references};
+pub use http_request::{HttpRules, MessagePart, MessageSchema, Operation, message_schemas, operations};
+pub use json_schema::{
+    DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, SchemaFiles, TYPES, encode_references,
+};
 pub use outline::{OutlineEntry, outline};
 pub use prompts::{
     check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of, turns_of,
@@ -39,7 +48,7 @@ pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use schema_lint::{Diagnosis, Fault, diagnose};
 pub use scorer::{Scorer, ScorerErrors};
 pub use sql::QueryResult;
-pub use tool_calls::{AnswerPart, CallReader, closed_parameters};
+pub use tool_calls::{AnswerPart, CallReader, ToolRules, closed_parameters};
 
 use crate::task::TaskError;
 

@@ -1,12 +1,10 @@
 //! The outline of a task's answers, a line each, with its place in the definition's text: fields of a schema,
 //! functions, operations, tables, or keys of `task.toml`.
 
-use super::http_request::message_schemas;
 use super::json::{self, Kind, Place, Places};
-use super::json_schema::{Accepted, describe};
-use super::sql;
+use super::json_schema::Accepted;
 use crate::format::line_column;
-use crate::task::{CommandMode, Definition, HttpRules, TASK_FILE, Task, ToolRules, functions, score_keys};
+use crate::task::{TASK_FILE, Task, score_keys};
 
 /// One line of an outline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,23 +25,14 @@ pub struct OutlineEntry {
 
 /// The outline of a task's [`Task::definition_text`].
 pub fn outline(task: &Task) -> Vec<OutlineEntry> {
-    let formats_count = task.score.assert_formats;
-    let lines = match &task.definition {
-        _ if task.definition_file == TASK_FILE => return std::iter::once(answer(task)).chain(keys(task)).collect(),
-        Definition::Sql(_) => {
-            return std::iter::once(answer(task)).chain(sql::outline(&task.definition_text)).collect();
-        }
-        Definition::JsonSchema(files) => describe(&files.schema, formats_count),
-        Definition::ToolCalls(rules) => tool_entries(rules, formats_count),
-        Definition::HttpRequest(rules) => operation_entries(rules, formats_count),
-        _ => Vec::new(),
-    };
-    let first = task.schema().is_none().then(|| answer(task));
-    first.into_iter().chain(placed(&task.definition_text, lines)).collect()
+    let file = if task.definition_file == TASK_FILE { None } else { task.definition.outline(task) };
+    let is_said = file.is_some() && task.schema().is_some();
+    let first = (!is_said).then(|| answer(task));
+    first.into_iter().chain(file.unwrap_or_else(|| keys(task))).collect()
 }
 
 /// Finds the place of each JSON pointer: that of the key, where the value has one.
-fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
+pub(super) fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
     let document = json::parse(text, 0).ok();
     let mut places = Places::new(text);
     let offset = |pointer: &str| {
@@ -65,84 +54,13 @@ fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
     lines.into_iter().map(entry).collect()
 }
 
-fn tool_entries(rules: &ToolRules, formats_count: bool) -> Vec<Accepted> {
-    let nothing = serde_json::json!({"type": "object"});
-    let mut lines = Vec::new();
-    for function in rules.tools.as_ref().and_then(|tools| functions(tools).ok()).unwrap_or_default() {
-        let at = function.pointer();
-        let description = rules.tools.as_ref().and_then(|tools| tools.pointer(&at)?.get("description")?.as_str());
-        lines.push(Accepted {
-            depth: 0,
-            name: function.name.to_owned(),
-            required: None,
-            text: description.unwrap_or("a function").to_owned(),
-            pointer: format!("{at}/name"),
-        });
-        let arguments = describe(function.parameters.unwrap_or(&nothing), formats_count).into_iter().skip(1);
-        lines.extend(arguments.map(|line| Accepted { pointer: format!("{at}/parameters{}", line.pointer), ..line }));
-    }
-    lines
-}
-
-fn operation_entries(rules: &HttpRules, formats_count: bool) -> Vec<Accepted> {
-    let mut lines = Vec::new();
-    for operation in message_schemas(rules, formats_count) {
-        let (name, text) = match operation.name.split_once(" (") {
-            Some((route, id)) => (route.to_owned(), id.trim_end_matches(')').to_owned()),
-            None => (operation.name.clone(), format!("a {}", rules.part.name())),
-        };
-        lines.push(Accepted { depth: 0, name, required: None, text, pointer: operation.pointer.clone() });
-        for (variable, schema) in &operation.path {
-            let at = format!("/path/{}", crate::task::openapi::escaped(variable));
-            let of_variable = describe(schema, formats_count).into_iter().take(1);
-            lines.extend(of_variable.map(|line| Accepted {
-                depth: 1,
-                name: format!("{{{variable}}}"),
-                required: Some(true),
-                pointer: operation.place(&at),
-                ..line
-            }));
-        }
-        // The name of the operation says method and path.
-        let is_said = |line: &Accepted| ["/properties/method", "/properties/path"].contains(&line.pointer.as_str());
-        let fields = describe(&operation.schema, formats_count).into_iter().skip(1).filter(|line| !is_said(line));
-        lines.extend(fields.map(|line| Accepted { pointer: operation.place(&line.pointer), ..line }));
-    }
-    lines
-}
-
-/// Describes an answer in a sentence.
 fn answer(task: &Task) -> OutlineEntry {
-    let normalised = |names: &str| match names {
-        "" => String::new(),
-        names => format!(", compared by {}", names.replace('+', ", ")),
-    };
-    let text = match &task.definition {
-        Definition::JsonSchema(_) => "one JSON value that the schema accepts".to_owned(),
-        Definition::Text { normalise } => format!("the row's `expected`, or one of its list{}", normalised(normalise)),
-        Definition::Regex { pattern } => {
-            let groups = task.score.normalise.iter().map(|(group, names)| format!("; {group}{}", normalised(names)));
-            format!("a text with a match for {pattern}{}", groups.collect::<String>())
-        }
-        Definition::ToolCalls(rules) => {
-            let order = if rules.in_order { "in the order of `expected`" } else { "in any order" };
-            let whose = if rules.tools.is_some() { "" } else { " of the row's `tools`" };
-            format!("calls of functions{whose}, {order}")
-        }
-        Definition::Command(rules) => {
-            let command = rules.command.join(" ");
-            match &rules.mode {
-                CommandMode::Code(_) => format!("code that passes `{command}`"),
-                _ => format!("what `{command}` scores"),
-            }
-        }
-        Definition::HttpRequest(rules) => format!("a {} as one JSON object", rules.part.name()),
-        Definition::Sql(rules) => {
-            let whose = if rules.has_schema { "these tables" } else { "those of the row's `schema`" };
-            format!("a query ({}) on {whose}, with the result of `expected`", rules.dialect)
-        }
-    };
-    OutlineEntry { name: "the answer".to_owned(), text, ..OutlineEntry::default() }
+    OutlineEntry { name: "the answer".to_owned(), text: task.definition.summary(task), ..OutlineEntry::default() }
+}
+
+/// Says how values are compared; nothing where they are compared as they are. `names`: joined by `+`.
+pub(super) fn normalised(names: &str) -> String {
+    if names.is_empty() { String::new() } else { format!(", compared by {}", names.replace('+', ", ")) }
 }
 
 fn keys(task: &Task) -> Vec<OutlineEntry> {

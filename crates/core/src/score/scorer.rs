@@ -1,9 +1,7 @@
 //! The scorer of a task: compiled once, then asked for every completion.
 
-use std::collections::BTreeSet;
-
+use super::definition::Judge;
 use super::json::Place;
-use super::judge::Judge;
 use super::sql::QueryResult;
 use super::unwrap_answer::answer_start;
 use super::verdict::Verdict;
@@ -35,7 +33,7 @@ pub struct Scorer {
 /// A judge, and the rewards of its verdicts.
 #[derive(Debug)]
 struct Rules {
-    judge: Judge,
+    judge: Box<dyn Judge>,
     strip_thinking: bool,
     /// Whether invalid completions get credit for what they meet.
     graded: bool,
@@ -69,7 +67,7 @@ impl Part {
 impl Rules {
     fn new(task: &Task) -> Result<Self, ScoreError> {
         let ScoreRules { strip_thinking, graded, .. } = task.score;
-        Ok(Self { judge: Judge::new(task)?, strip_thinking, graded })
+        Ok(Self { judge: task.definition.judge(task)?, strip_thinking, graded })
     }
 
     /// Where the answer begins.
@@ -92,7 +90,7 @@ impl Rules {
     }
 
     fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {
-        let Judge::Command(command) = &self.judge else { return None };
+        let command = self.judge.program()?;
         let answer = completion.get(self.start(completion)..).unwrap_or_default();
         Some(command.try_out(answer, row, part, |verdict| {
             let value = self.value(&verdict);
@@ -142,11 +140,7 @@ impl Scorer {
 
     /// Names under a schema's `format` that `assert_formats` does not check, because the validator does not know them.
     pub fn unknown_formats(&self) -> impl Iterator<Item = String> {
-        let found = match &self.own.judge {
-            Judge::JsonSchema(schema) => schema.unknown_formats(),
-            _ => BTreeSet::new(),
-        };
-        found.into_iter()
+        self.own.judge.unknown_formats().into_iter()
     }
 
     /// The completion that gives an `expected`, for checking it and for learning from it; `None` where many may.

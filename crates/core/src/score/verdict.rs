@@ -6,7 +6,7 @@ use super::{FailureClass, OrderedMap, Reason, Tier};
 
 /// The answer of one judge.
 #[derive(Debug, Clone)]
-pub(super) struct Verdict {
+pub(crate) struct Verdict {
     pub(super) tier: Tier,
     /// Valid, or it would be without a fence or prose around it.
     pub(super) tolerant: bool,

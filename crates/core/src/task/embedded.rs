@@ -1,14 +1,11 @@
 //! Tasks and templates of tasks compiled into the program, so that it works from any folder.
 
-use serde_json::Value;
-
-use super::tools::functions;
-use super::{Definition, Task};
+use super::Task;
 
 #[derive(Debug, PartialEq)]
-pub(super) struct EmbeddedTask {
-    pub(super) name: &'static str,
-    pub(super) files: &'static [(&'static str, &'static [u8])],
+pub(crate) struct EmbeddedTask {
+    pub(crate) name: &'static str,
+    pub(crate) files: &'static [(&'static str, &'static [u8])],
 }
 
 macro_rules! files {
@@ -79,24 +76,9 @@ pub(super) fn model_note(task: &Task, model: &str) -> Option<String> {
     ))
 }
 
-/// The kind of task with the names that its answers may use, sorted: fields, functions, tables with their columns; of
-/// code what is asked for, and the checker.
+/// The kind of task with the names that its answers may use, sorted.
 fn names_of(task: &Task) -> (&'static str, Vec<String>) {
-    let mut names: Vec<String> = match &task.definition {
-        Definition::JsonSchema(files) => {
-            let fields = files.schema.get("properties").and_then(Value::as_object);
-            fields.into_iter().flat_map(|fields| fields.keys().cloned()).collect()
-        }
-        Definition::ToolCalls(rules) => {
-            let functions = rules.tools.as_ref().and_then(|tools| functions(tools).ok()).unwrap_or_default();
-            functions.iter().map(|function| function.name.to_owned()).collect()
-        }
-        Definition::Sql(_) => {
-            task.definition_text.lines().filter(|line| line.starts_with("CREATE TABLE")).map(str::to_owned).collect()
-        }
-        Definition::Command(rules) => rules.command.iter().chain(&task.system).cloned().collect(),
-        _ => Vec::new(),
-    };
+    let mut names = task.definition.answer_names(task);
     names.sort_unstable();
     (task.kind(), names)
 }

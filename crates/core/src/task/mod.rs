@@ -1,10 +1,8 @@
 //! A task: a folder with `task.toml`, what defines right answers, prompt sets and sample completions.
 
-mod command;
-mod definition;
 mod embedded;
 mod error;
-pub mod openapi;
+mod normalisations;
 mod parse;
 mod references;
 mod resolve;
@@ -13,39 +11,45 @@ mod source;
 mod toml_section;
 mod tools;
 
-pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
-pub use definition::{ALL_FIELDS, DIALECTS, Definition, NORMALISATIONS, SchemaFiles, SqlRules, ToolRules};
+pub(crate) use error::Read;
 pub use error::TaskError;
-pub use openapi::{HttpRules, MessagePart};
+pub(crate) use normalisations::read_normalisations;
+pub use normalisations::{ALL_FIELDS, NORMALISATIONS};
 pub use parse::PARTS;
-pub use references::{decode_path, encode_path, encode_reference, referenced_part};
+pub(crate) use references::follow_references;
+pub use references::{decode_path, encode_path, encode_reference, escaped, referenced_part};
+pub(crate) use score_keys::{ASSERT_FORMATS, GRADED, KeyInfo, NORMALISE, SCHEMA};
 pub use score_keys::{ScoreKey, score_keys};
-use source::Home;
+pub(crate) use source::Home;
+pub(crate) use toml_section::Section;
 #[cfg(feature = "download")]
-pub(crate) use toml_section::{Section, Source};
+pub(crate) use toml_section::Source;
 pub use tools::{Function, ToolsError, functions};
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Assignments, Layers};
+use crate::score::definition::Definition;
+use crate::score::{CommandRules, Grammar};
 
 pub const TASK_FILE: &str = "task.toml";
 
 /// A checked task; its prompt sets are read on demand.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Task {
     /// For command lines and run folders.
     pub name: String,
     /// For people.
     pub title: String,
     /// The definition of right answers.
-    pub definition: Definition,
+    pub(crate) definition: Arc<dyn Definition>,
     /// The file that says so, inside the task: the schema, or `task.toml` itself.
     pub definition_file: String,
     pub definition_text: String,
@@ -132,7 +136,7 @@ pub struct TierValues {
 }
 
 /// `[[reward]]`: a part added to the tier's value.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct RewardPart {
     /// One of [`PARTS`], or the name of a part with a scorer of its own.
     pub part: String,
@@ -227,53 +231,34 @@ impl Task {
         if self.definition_file == TASK_FILE {
             return parse::parse_task(self.home.clone(), text);
         }
-        if let Definition::Sql(_) = &self.definition {
-            return Ok(Self { definition_text: text.to_owned(), ..self.clone() });
-        }
-        let value = match &self.definition {
-            Definition::HttpRequest(_) => openapi::parse_document(&self.home, &self.definition_file, text)?,
-            _ => self.home.parse_json(&self.definition_file, text)?,
-        };
-        let definition = match &self.definition {
-            Definition::JsonSchema(files) => {
-                let named = files.references.clone();
-                Definition::JsonSchema(SchemaFiles::follow(&self.home, &self.definition_file, value, named)?)
-            }
-            Definition::ToolCalls(rules) => Definition::ToolCalls(ToolRules { tools: Some(value), ..*rules }),
-            Definition::HttpRequest(rules) => Definition::HttpRequest(HttpRules { document: value, ..rules.clone() }),
-            other => other.clone(),
-        };
+        let read = self.definition.with_text(&self.home, &self.definition_file, text)?;
+        let definition = read.unwrap_or_else(|| Arc::clone(&self.definition));
         Ok(Self { definition_text: text.to_owned(), definition, ..self.clone() })
+    }
+
+    /// The grammar of right answers; `None` where decoding cannot be constrained to them.
+    pub fn grammar(&self) -> Option<Grammar<'_>> {
+        self.definition.grammar()
     }
 
     /// The JSON Schema of right answers, where that defines them.
     pub fn schema(&self) -> Option<&Value> {
-        match &self.definition {
-            Definition::JsonSchema(files) => Some(&files.schema),
-            _ => None,
-        }
+        if let Some(Grammar::JsonSchema(files)) = self.grammar() { Some(&files.schema) } else { None }
+    }
+
+    /// Whether answers call functions.
+    pub fn calls_functions(&self) -> bool {
+        matches!(self.grammar(), Some(Grammar::ToolCalls(_)))
     }
 
     /// The tools of every row without its own.
     pub fn tools(&self) -> Option<&Value> {
-        match &self.definition {
-            Definition::ToolCalls(rules) => rules.tools.as_ref(),
-            _ => None,
-        }
+        if let Some(Grammar::ToolCalls(rules)) = self.grammar() { rules.tools.as_ref() } else { None }
     }
 
     /// `[score] kind`.
     pub fn kind(&self) -> &'static str {
-        match &self.definition {
-            Definition::JsonSchema(_) => "json_schema",
-            Definition::Text { .. } => "text",
-            Definition::Regex { .. } => "regex",
-            Definition::ToolCalls(_) => "tool_calls",
-            Definition::Sql(_) => "sql",
-            Definition::Command(CommandRules { mode: CommandMode::Code(_), .. }) => "code",
-            Definition::Command(_) => "command",
-            Definition::HttpRequest(_) => "http_request",
-        }
+        self.definition.kind().name
     }
 
     /// Whether the task, or a part of its reward, is scored by a program.
@@ -288,35 +273,17 @@ impl Task {
 
     /// The program that scores, where one does.
     pub fn command(&self) -> Option<&CommandRules> {
-        match &self.definition {
-            Definition::Command(rules) => Some(rules),
-            _ => None,
-        }
+        self.definition.command()
     }
 
     /// A schema of rows' `expected`: types what is typed or imported without quotes.
     pub fn expected_schema(&self) -> Cow<'_, Value> {
-        match &self.definition {
-            Definition::JsonSchema(files) => Cow::Borrowed(&files.schema),
-            Definition::Text { .. } | Definition::Sql(_) => Cow::Owned(serde_json::json!({"type": "string"})),
-            Definition::Command(CommandRules { mode: CommandMode::Code(_), .. }) => {
-                Cow::Owned(serde_json::json!({"type": "string"}))
-            }
-            Definition::Regex { .. } | Definition::Command(_) => Cow::Owned(Value::Bool(true)),
-            Definition::ToolCalls(_) => Cow::Owned(serde_json::json!({"type": ["array", "object"]})),
-            Definition::HttpRequest(_) => Cow::Owned(serde_json::json!({"type": "object"})),
-        }
+        self.definition.expected_schema()
     }
 
     /// The name of the [`Self::definition_file`] in messages.
     pub fn definition_name(&self) -> &'static str {
-        match &self.definition {
-            Definition::JsonSchema(_) => "schema",
-            Definition::ToolCalls(rules) if rules.tools.is_some() => "tools",
-            Definition::Sql(rules) if rules.has_schema => "schema",
-            Definition::HttpRequest(_) => "OpenAPI document",
-            _ => TASK_FILE,
-        }
+        self.definition.file_name()
     }
 
     /// Names the judge of an answer, with the [`Self::definition_digest`].
@@ -326,28 +293,7 @@ impl Task {
 
     /// SHA-256 in hex of what defines right answers.
     pub fn definition_digest(&self) -> String {
-        let text = match &self.definition {
-            Definition::JsonSchema(_) => Cow::Borrowed(&self.definition_text),
-            Definition::Text { normalise } => Cow::Owned(format!("text\n{normalise}")),
-            Definition::Regex { pattern } => Cow::Owned(format!("regex\n{pattern}")),
-            Definition::ToolCalls(ToolRules { tools, in_order, allows_none }) => {
-                let tools = tools.as_ref().map(|_| self.definition_text.as_str()).unwrap_or_default();
-                let none = if *allows_none { "none\n" } else { "" };
-                Cow::Owned(format!("tool_calls\n{in_order}\n{none}{tools}"))
-            }
-            Definition::Command(rules) => {
-                return self.command_files(rules).map(|files| rules.digest(&files)).unwrap_or_default();
-            }
-            Definition::Sql(SqlRules { has_schema, dialect }) => {
-                let schema = if *has_schema { self.definition_text.as_str() } else { "" };
-                Cow::Owned(format!("sql\n{dialect}\n{schema}"))
-            }
-            Definition::HttpRequest(rules) => {
-                let operation = rules.operation.as_deref().unwrap_or_default();
-                Cow::Owned(format!("http_request\n{}\n{operation}\n{}", rules.part.name(), self.definition_text))
-            }
-        };
-        crate::format::hex(&Sha256::digest(text.as_bytes()))
+        self.definition.digest(self)
     }
 
     /// Names and bytes of the files that belong to a program.
@@ -397,15 +343,7 @@ impl Task {
     /// The files that say what the task is: `task.toml`, and those that define right answers.
     pub fn definition_files(&self) -> Vec<&str> {
         let mut names = vec![TASK_FILE, &self.definition_file];
-        match &self.definition {
-            Definition::JsonSchema(files) => names.extend(files.references.values().map(String::as_str)),
-            Definition::Command(rules) => names.extend(rules.files.iter().map(String::as_str)),
-            Definition::Text { .. }
-            | Definition::Regex { .. }
-            | Definition::ToolCalls(_)
-            | Definition::Sql(_)
-            | Definition::HttpRequest(_) => {}
-        }
+        names.extend(self.definition.other_files());
         names.extend(self.scorers().skip(1).flat_map(Self::definition_files));
         names
     }

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use super::definition::{self, ALL_FIELDS, Definition, Kind, read_normalisations};
 use super::error::Read;
+use super::normalisations::{ALL_FIELDS, read_normalisations};
+use super::score_keys::{COMMON_KEYS, KeyInfo};
 use super::toml_section::{Section, Source};
 use super::{Home, PromptFiles, RewardPart, ScoreRules, TASK_FILE, Task, TaskError, TierValues};
+use crate::score::definition::Kind;
+use crate::score::kinds::{KINDS, kind_named};
+use crate::score::text;
 
 /// Reward parts: the share of fields equal to `expected`, whether all are, whether the completion would pass without a
 /// fence or prose around, and the worst answer of the row's turns.
@@ -23,7 +27,7 @@ pub(super) fn unread(home: Home, name: String) -> Read<Task> {
     Ok(Task {
         title: name.clone(),
         name,
-        definition: Definition::Text { normalise: String::new() },
+        definition: text::unknown(),
         definition_file: TASK_FILE.to_owned(),
         definition_text: home.read_text(TASK_FILE)?,
         system: None,
@@ -42,9 +46,10 @@ pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
     let toml_error =
         |error: toml::de::Error| source.error(error.span().map_or(0, |span| span.start), error.message().to_owned());
     let document = DeTable::parse(text).map_err(toml_error)?;
-    let kind = definition::kind(&Section::free(source, "", document.get_ref()))?;
+    let named = Section::free(source, "", document.get_ref()).free_section("score")?;
+    let kind = named.map_or(Ok(KINDS[0]), |score| kind_of(&score))?;
     let known = ["system", "thinking", "prompts", "score", "reward", "train"];
-    let known = [&["name", "title"], kind.keys, &known].concat();
+    let known: Vec<&str> = ["name", "title"].into_iter().chain(names(kind.keys)).chain(known).collect();
     let top = Section::new(source, "", document.get_ref(), &known)?;
 
     let name = top.string("name")?.ok_or_else(|| home.missing("name", "name = \"invoice\""))?;
@@ -59,10 +64,12 @@ pub(super) fn parse_task(home: Home, text: &str) -> Read<Task> {
             format!("names folders, so it takes letters, digits, `-`, `_` and `.` only, not {name:?}"),
         ));
     }
-    let known = [&definition::COMMON_SCORE_KEYS, kind.score_keys].concat();
-    let block = top.section("score", &known)?;
-    let score = block.as_ref().map_or(Ok(ScoreRules::PLAIN), |block| read_rules(block, kind))?;
-    let (definition, definition_file, definition_text) = Definition::read(kind, &top, block.as_ref(), &home, text)?;
+    let known: Vec<&str> = names(&COMMON_KEYS).chain(names(kind.score_keys)).collect();
+    let empty = DeTable::new();
+    let block = top.section("score", &known)?.unwrap_or_else(|| Section::free(source, "score.", &empty));
+    let score = read_rules(&block)?;
+    let (definition, file) = (kind.read)(&top, &block, &home)?;
+    let (definition_file, definition_text) = file.unwrap_or_else(|| (TASK_FILE.to_owned(), text.to_owned()));
     // Checked with the configuration.
     top.table("train")?;
     let mut task = Task {
@@ -116,7 +123,7 @@ impl ScoreRules {
 }
 
 /// `[score]`, or a `[[reward]]` with a scorer of its own.
-fn read_rules(score: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
+fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
     let mut rules = ScoreRules::PLAIN;
     rules.graded = score.boolean("graded")?.unwrap_or(rules.graded);
     rules.strip_thinking = score.boolean("strip_thinking")?.unwrap_or(rules.strip_thinking);
@@ -144,15 +151,17 @@ fn read_rules(score: &Section<'_>, kind: &Kind) -> Read<ScoreRules> {
         }
         rules.max_scorer_errors = share;
     }
-    // For a text it is a list of names.
-    if kind.name != "text" && matches!(score.get("normalise"), Some((DeValue::String(_) | DeValue::Array(_), _))) {
-        let names = read_normalisations(score, "normalise")?;
-        rules.normalise.extend(names.map(|names| (ALL_FIELDS.to_owned(), names)));
-    } else if kind.name != "text"
-        && let Some(fields) = score.free_section("normalise")?
-    {
-        for (field, _) in fields.keys() {
-            rules.normalise.extend(read_normalisations(&fields, field)?.map(|names| (field.to_owned(), names)));
+    match score.get("normalise") {
+        None => {}
+        Some((DeValue::Table(_), _)) => {
+            let Some(fields) = score.free_section("normalise")? else { return Ok(rules) };
+            for (field, _) in fields.keys() {
+                rules.normalise.extend(read_normalisations(&fields, field)?.map(|names| (field.to_owned(), names)));
+            }
+        }
+        Some(_) => {
+            let names = read_normalisations(score, "normalise")?;
+            rules.normalise.extend(names.map(|names| (ALL_FIELDS.to_owned(), names)));
         }
     }
     Ok(rules)
@@ -169,6 +178,20 @@ fn reward(section: &Section<'_>, key: &str) -> Read<Option<f64>> {
         )),
         (number, _) => Ok(number),
     }
+}
+
+fn names(keys: &[KeyInfo]) -> impl Iterator<Item = &'static str> {
+    keys.iter().map(|key| key.name)
+}
+
+/// The kind that a block names.
+fn kind_of(score: &Section<'_>) -> Read<&'static Kind> {
+    let Some((name, (_, offset))) = score.string("kind")?.zip(score.get("kind")) else { return Ok(KINDS[0]) };
+    let names = || KINDS.iter().map(|kind| kind.name);
+    kind_named(&name).ok_or_else(|| {
+        let near = crate::format::did_you_mean(&name, names());
+        score.error("kind", offset, format!("takes {}, not {name:?}{near}", names().collect::<Vec<_>>().join(", ")))
+    })
 }
 
 /// `[[reward]]` of a task that is otherwise read.
@@ -222,12 +245,13 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>, task: &Task) -> Read<Vec<
 /// The block of a part with a scorer of its own, and the task as that sees it.
 fn read_scorer<'a>(source: Source<'a>, table: &'a DeTable<'a>, task: &Task) -> Read<(Section<'a>, Option<Box<Task>>)> {
     let free = Section::free(source, "reward.", table);
-    let kind = definition::kind_of(&free)?;
-    let known = [&["name", "kind", "weight", "expected", "strip_thinking"], kind.keys, kind.score_keys].concat();
+    let kind = kind_of(&free)?;
+    let known = ["name", "kind", "weight", "expected", "strip_thinking"].into_iter();
+    let known: Vec<&str> = known.chain(names(kind.keys)).chain(names(kind.score_keys)).collect();
     let block = Section::new(source, "reward.", table, &known)?;
-    let score = read_rules(&block, kind)?;
-    let (definition, definition_file, definition_text) =
-        Definition::read(kind, &block, Some(&block), &task.home, source.text)?;
+    let score = read_rules(&block)?;
+    let (definition, file) = (kind.read)(&block, &block, &task.home)?;
+    let (definition_file, definition_text) = file.unwrap_or_else(|| (TASK_FILE.to_owned(), source.text.to_owned()));
     let scored_by = Task { definition, definition_file, definition_text, score, ..task.clone() };
     Ok((block, Some(Box::new(scored_by))))
 }

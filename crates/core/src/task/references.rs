@@ -15,7 +15,7 @@ const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
 /// Returns address -> file, of all `named` files and of those that relative references lead to from `schema_file`; and
 /// address -> inherited `$schema`.
-pub(super) fn follow_references(
+pub(crate) fn follow_references(
     home: &Home,
     schema_file: &str,
     schema: &Value,
@@ -163,6 +163,11 @@ fn from_host(document: &str, reference: &str) -> String {
         }
         _ => reference.to_owned(),
     }
+}
+
+/// A key as a token of a JSON pointer.
+pub fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// Percent-encodes a file's name.

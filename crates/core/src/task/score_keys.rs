@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::definition::{COMMON_SCORE_KEYS, kind_named};
+use crate::score::kinds::{KINDS, kind_named};
 
 /// A key of `[score]` or of a `[[reward]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,42 +19,44 @@ pub struct ScoreKey {
     pub meaning: &'static str,
 }
 
-/// Name, default and meaning of each key.
-const MEANINGS: [(&str, &str, &str); 32] = [
-    ("kind", "json_schema", "what judges an answer"),
-    ("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
-    ("strip_thinking", "true", "ignore everything up to the last </think>"),
-    ("continue_after_failure", "false", "a conversation continues after an answer that is not valid"),
-    ("graded", "false", "credit between invalid and valid"),
-    ("assert_formats", "false", "check `format` of JSON Schema"),
-    ("normalise", "none", "how values are changed before they are compared"),
-    ("references", "none", "files of remote `$ref`"),
-    ("pattern", "", "the regular expression; its named groups are the fields of `expected`"),
-    ("tools", "those of each row", "the file of the functions"),
-    ("order", "true", "whether the order of calls counts"),
-    ("allow_no_call", "false", "whether an answer may make no call, `[]`"),
-    ("dialect", "sqlite", "the grammar of queries"),
-    ("openapi", "", "the OpenAPI document"),
-    ("operation", "any", "the operation that completions are of"),
-    ("part", "request", "what completions are: request or response"),
-    ("command", "", "program and arguments; runs once it is trusted"),
-    ("files", "none", "other files that belong to the program"),
-    ("mode", "lines", "lines: JSON lines; exit_code: a process for each completion"),
-    ("file", "", "the name of the file with the answer"),
-    ("parse", "none", "refuses what does not parse, before `command`"),
-    ("fence", "true", "code may be in a Markdown fence"),
-    ("processes", "one per core, at most 8", "processes at once"),
-    ("seconds", "10", "for an answer"),
-    ("memory_mib", "2048", "address space of a process; 0: no limit"),
-    ("output_kib", "1024", "of an answer"),
-    ("max_scorer_errors", "0.1", "share of completions that the program may fail to score"),
-    ("schema", "", "the file that defines answers"),
-    // Keys of `[[reward]]`.
-    ("name", "", "in metrics: rewards/NAME/mean"),
-    ("weight", "", "times the value from 0 to 1, added to the reward"),
-    ("expected", "none", "the field of the rows that it compares with"),
-    ("part of the reward", "", "what is added: fields, exact, tolerant or chain"),
+/// What is known of a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyInfo {
+    pub(crate) name: &'static str,
+    /// Empty for a key that is required.
+    default: &'static str,
+    meaning: &'static str,
+}
+
+impl KeyInfo {
+    pub(crate) const fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
+        Self { name, default, meaning }
+    }
+}
+
+/// Keys of `[score]` that all kinds read.
+pub(super) const COMMON_KEYS: [KeyInfo; 4] = [
+    KeyInfo::new("kind", "json_schema", "what judges an answer"),
+    KeyInfo::new("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
+    KeyInfo::new("strip_thinking", "true", "ignore everything up to the last </think>"),
+    KeyInfo::new("continue_after_failure", "false", "a conversation continues after an answer that is not valid"),
 ];
+
+// Keys that several kinds read.
+pub(crate) const GRADED: KeyInfo = KeyInfo::new("graded", "false", "credit between invalid and valid");
+pub(crate) const ASSERT_FORMATS: KeyInfo = KeyInfo::new("assert_formats", "false", "check `format` of JSON Schema");
+pub(crate) const NORMALISE: KeyInfo =
+    KeyInfo::new("normalise", "none", "how values are changed before they are compared");
+pub(crate) const SCHEMA: KeyInfo = KeyInfo::new("schema", "", "the file that defines answers");
+
+/// Keys of `[[reward]]`, beside those of its kind.
+const REWARD_KEYS: [KeyInfo; 3] = [
+    KeyInfo::new("name", "", "in metrics: rewards/NAME/mean"),
+    KeyInfo::new("weight", "", "times the value from 0 to 1, added to the reward"),
+    KeyInfo::new("expected", "none", "the field of the rows that it compares with"),
+];
+/// The key `part` of a `[[reward]]` without a kind.
+const PART: KeyInfo = KeyInfo::new("part", "", "what is added: fields, exact, tolerant or chain");
 
 /// The keys of a `task.toml`: those of `[score]`, set or not, then those of each `[[reward]]` with the part's name.
 /// Nothing where the text is no TOML.
@@ -64,31 +66,39 @@ pub fn score_keys(text: &str) -> Vec<(Option<String>, Vec<ScoreKey>)> {
     let empty = DeTable::new();
     let score = document.get("score").and_then(|block| block.get_ref().as_table()).unwrap_or(&empty);
     let name_of = |table: &DeTable<'_>, key: &str| table.get(key)?.get_ref().as_str().map(str::to_owned);
-    let kind = name_of(score, "kind").unwrap_or_else(|| "json_schema".to_owned());
-    let known = kind_named(&kind).map_or(&[][..], |kind| kind.score_keys);
-    let mut keys: Vec<ScoreKey> = score.iter().map(|(key, value)| set(text, key.get_ref(), value, false)).collect();
-    keys.sort_by_key(|key| key.offset);
-    let is_set = |name: &str| score.iter().any(|(key, _)| key.get_ref() == name);
-    let unset = COMMON_SCORE_KEYS.iter().chain(known).filter(|name| !is_set(name));
-    keys.extend(unset.map(|name| ScoreKey { value: None, offset: None, ..about(name, false) }));
+    let kind = name_of(score, "kind").map_or(Some(KINDS[0]), |name| kind_named(&name));
+    let known: Vec<KeyInfo> = COMMON_KEYS.iter().chain(kind.map_or(&[][..], |kind| kind.score_keys)).copied().collect();
+    let mut keys = set_keys(text, score, &known);
+    let unset = known.iter().filter(|key| !score.iter().any(|(set, _)| set.get_ref() == key.name));
+    keys.extend(unset.map(|key| about(key.name, &known)));
     let mut blocks = vec![(None, keys)];
     let rewards = document.get("reward").and_then(|list| list.get_ref().as_array());
     for table in rewards.into_iter().flatten().filter_map(|part| part.get_ref().as_table()) {
         let name = name_of(table, "name").or_else(|| name_of(table, "part"));
-        let mut keys: Vec<ScoreKey> = table.iter().map(|(key, value)| set(text, key.get_ref(), value, true)).collect();
-        keys.sort_by_key(|key| key.offset);
-        blocks.push((Some(name.unwrap_or_default()), keys));
+        let kind = name_of(table, "kind").and_then(|name| kind_named(&name));
+        let own = kind.map_or(vec![PART], |kind| kind.keys.iter().chain(kind.score_keys).copied().collect());
+        let known: Vec<KeyInfo> = COMMON_KEYS.into_iter().chain(REWARD_KEYS).chain(own).collect();
+        blocks.push((Some(name.unwrap_or_default()), set_keys(text, table, &known)));
     }
     blocks
 }
 
-fn about(name: &str, of_reward: bool) -> ScoreKey {
-    let known = if of_reward && name == "part" { "part of the reward" } else { name };
-    let (_, default, meaning) = MEANINGS.into_iter().find(|(key, ..)| *key == known).unwrap_or_default();
+/// A key that is not set.
+fn about(name: &str, known: &[KeyInfo]) -> ScoreKey {
+    let (default, meaning) =
+        known.iter().find(|key| key.name == name).map(|key| (key.default, key.meaning)).unwrap_or_default();
     ScoreKey { name: name.to_owned(), value: None, offset: None, default, meaning }
 }
 
-fn set(text: &str, name: &str, value: &Spanned<DeValue<'_>>, of_reward: bool) -> ScoreKey {
+/// The keys of a table, in the order of the text.
+fn set_keys(text: &str, table: &DeTable<'_>, known: &[KeyInfo]) -> Vec<ScoreKey> {
+    let mut keys: Vec<ScoreKey> =
+        table.iter().map(|(key, value)| set(text, about(key.get_ref(), known), value)).collect();
+    keys.sort_by_key(|key| key.offset);
+    keys
+}
+
+fn set(text: &str, key: ScoreKey, value: &Spanned<DeValue<'_>>) -> ScoreKey {
     let span = value.span();
     let shown = text.get(span.clone()).unwrap_or_default().trim();
     let shown = match value.get_ref() {
@@ -99,21 +109,13 @@ fn set(text: &str, name: &str, value: &Spanned<DeValue<'_>>, of_reward: bool) ->
         }
         _ => shown.to_owned(),
     };
-    ScoreKey { value: Some(shown), offset: Some(span.start), ..about(name, of_reward) }
+    ScoreKey { value: Some(shown), offset: Some(span.start), ..key }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::task::definition::KINDS;
-
-    #[test]
-    fn every_key_of_a_kind_has_a_meaning() {
-        for name in KINDS.iter().flat_map(|kind| COMMON_SCORE_KEYS.iter().chain(kind.score_keys)) {
-            assert_ne!(about(name, false).meaning, "", "{name}");
-        }
-    }
 
     #[test]
     fn keys_have_their_values_and_places() {

@@ -17,14 +17,14 @@ const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// Where a task's files are: a folder, or this program.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Home {
+pub(crate) enum Home {
     Folder(PathBuf),
     Embedded(&'static EmbeddedTask),
 }
 
 impl Home {
     /// A file's path in messages.
-    pub(super) fn label(&self, file: &str) -> String {
+    pub(crate) fn label(&self, file: &str) -> String {
         match self {
             Self::Folder(folder) => folder.join(file).display().to_string(),
             Self::Embedded(task) => format!("embedded task {}: {file}", task.name),
@@ -32,7 +32,7 @@ impl Home {
     }
 
     /// A file's path with links resolved and checked, for reading and writing.
-    pub(super) fn path(&self, file: &str) -> Read<PathBuf> {
+    pub(crate) fn path(&self, file: &str) -> Read<PathBuf> {
         let folder = match self {
             Self::Folder(folder) => folder,
             // Embedded files are looked up by name.
@@ -42,7 +42,7 @@ impl Home {
     }
 
     /// The name and the text of the file that a key names.
-    pub(super) fn file_of(&self, section: &Section<'_>, key: &str) -> Read<Option<(String, String)>> {
+    pub(crate) fn file_of(&self, section: &Section<'_>, key: &str) -> Read<Option<(String, String)>> {
         let Some(file) = section.string(key)? else { return Ok(None) };
         let file = self.name(file)?;
         let text = self.read_text(&file)?;
@@ -50,18 +50,18 @@ impl Home {
     }
 
     /// `task.toml` lacks a key.
-    pub(super) fn missing(&self, key: &str, example: &'static str) -> TaskError {
+    pub(crate) fn missing(&self, key: &str, example: &'static str) -> TaskError {
         TaskError::Missing { label: self.label(TASK_FILE), key: format!("`{key}`"), example }
     }
 
     /// A file's normalized name inside the task, without `.` and doubled slashes. The file may not exist.
-    pub(super) fn name(&self, file: String) -> Read<String> {
+    pub(crate) fn name(&self, file: String) -> Read<String> {
         self.path(&file)?;
         let parts = file.split('/').filter(|part| !matches!(*part, "" | "."));
         Ok(parts.collect::<Vec<_>>().join("/"))
     }
 
-    pub(super) fn read(&self, file: &str, most_bytes: u64) -> Read<Cow<'static, [u8]>> {
+    pub(crate) fn read(&self, file: &str, most_bytes: u64) -> Read<Cow<'static, [u8]>> {
         let path = self.path(file)?;
         match self {
             Self::Folder(_) => {
@@ -74,7 +74,7 @@ impl Home {
         }
     }
 
-    pub(super) fn open(&self, file: &str) -> Read<Box<dyn BufRead>> {
+    pub(crate) fn open(&self, file: &str) -> Read<Box<dyn BufRead>> {
         match self {
             Self::Folder(_) => {
                 let opened = files::open(&self.path(file)?).map_err(|source| self.unread(file, source))?;
@@ -88,13 +88,13 @@ impl Home {
         TaskError::Read { label: self.label(file), source }
     }
 
-    pub(super) fn read_text(&self, file: &str) -> Read<String> {
+    pub(crate) fn read_text(&self, file: &str) -> Read<String> {
         let bytes = self.read(file, MAX_TEXT_BYTES)?.into_owned();
         String::from_utf8(bytes)
             .map_err(|error| TaskError::Encoding { label: self.label(file), offset: error.utf8_error().valid_up_to() })
     }
 
-    pub(super) fn parse_json(&self, file: &str, text: &str) -> Read<Value> {
+    pub(crate) fn parse_json(&self, file: &str, text: &str) -> Read<Value> {
         serde_json::from_str(text).map_err(|error| {
             let whole = error.to_string();
             let message = whole.split(" at line ").next().unwrap_or(&whole).to_owned();

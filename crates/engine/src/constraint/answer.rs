@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::ConstraintError;
 use super::requests::request_files;
 use super::schema::{HOME, SchemaFile};
+use crate::score::Grammar;
 use crate::score::closed_parameters;
-use crate::task::{Definition, Task, encode_path, encode_reference, functions};
+use crate::task::{Task, encode_path, encode_reference, functions};
 use crate::text::{Message, Thinking, Tokenizer};
 
 /// The forms of answers that a task accepts.
@@ -102,8 +103,8 @@ impl Answer {
     pub(super) fn for_task(task: &Task, form: CallForm, tools: Option<&Value>) -> Result<Self, ConstraintError> {
         let label = task.label(&task.definition_file);
         let assert_formats = task.score.assert_formats;
-        match &task.definition {
-            Definition::JsonSchema(files) => {
+        match task.grammar() {
+            Some(Grammar::JsonSchema(files)) => {
                 let mut found = vec![SchemaFile {
                     label,
                     text: task.definition_text.as_str().into(),
@@ -117,7 +118,7 @@ impl Answer {
                 }
                 Ok(Self::Json { files: found, assert_formats })
             }
-            Definition::ToolCalls(rules) => {
+            Some(Grammar::ToolCalls(rules)) => {
                 let mut calls = match (tools, &rules.tools) {
                     (Some(own), _) => Self::calls(("`tools` of the row", &own.to_string()), own, form, assert_formats),
                     (None, Some(tools)) => Self::calls((&label, &task.definition_text), tools, form, assert_formats),
@@ -133,12 +134,12 @@ impl Answer {
                 }
                 Ok(calls)
             }
-            Definition::HttpRequest(rules) => {
+            Some(Grammar::HttpMessage(rules)) => {
                 let files = request_files((&label, &task.definition_text), rules, assert_formats)?;
                 Ok(Self::AnyJson { files, assert_formats })
             }
-            Definition::Regex { pattern } => Ok(Self::Text { pattern: pattern.clone(), label }),
-            _ => Err(ConstraintError::Kind { task: task.name.clone(), kind: task.kind() }),
+            Some(Grammar::Pattern(pattern)) => Ok(Self::Text { pattern: pattern.to_owned(), label }),
+            None => Err(ConstraintError::Kind { task: task.name.clone(), kind: task.kind() }),
         }
     }
 

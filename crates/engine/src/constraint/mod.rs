@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::dataset::PromptRow;
 use crate::score::{thinking_of, tools_of};
-use crate::task::{Definition, Task, TaskError};
+use crate::task::{Task, TaskError};
 use crate::text::{TextError, Thinking, Tokenizer};
 
 pub use answer::{Answer, CallForm, Instead};
@@ -294,7 +294,7 @@ impl TaskConstraints {
         let vocabulary = Vocabulary::new(tokenizer)?;
         let form = CallForm::for_template(tokenizer);
         let constraints = Self { task: task.clone(), form, vocabulary, compiled: Mutex::default() };
-        if !matches!(&task.definition, Definition::ToolCalls(rules) if rules.tools.is_none()) {
+        if !task.calls_functions() || task.tools().is_some() {
             constraints.compiled(None, Reasoning::Off)?;
         }
         Ok(constraints)
@@ -306,7 +306,7 @@ impl TaskConstraints {
     /// [`ConstraintError`].
     pub fn for_row(&self, row: &PromptRow, prompt: &str) -> Result<Arc<Constraint>, ConstraintError> {
         tools_of(&self.task, Some(row))?;
-        let own = row.tools().filter(|_| matches!(self.task.definition, Definition::ToolCalls(_)));
+        let own = row.tools().filter(|_| self.task.calls_functions());
         self.compiled(own, Reasoning::for_prompt(thinking_of(&self.task), prompt))
     }
 

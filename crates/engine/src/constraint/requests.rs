@@ -9,9 +9,11 @@ use serde_json::{Map, Value, json};
 use super::ConstraintError;
 use super::formats::pattern_of_format;
 use super::schema::SchemaFile;
+use crate::score::operations;
+use crate::score::{HttpRules, MessagePart};
 use crate::score::{MessageSchema, message_schemas};
-use crate::task::openapi::{escaped, operations};
-use crate::task::{HttpRules, MessagePart, referenced_part};
+use crate::task::escaped;
+use crate::task::referenced_part;
 
 /// Characters of a path segment that have only one spelling there.
 const PLAIN: &str = "[A-Za-z0-9._~-]";

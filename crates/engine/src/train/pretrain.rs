@@ -12,7 +12,7 @@ use crate::kernels::device::Engine;
 use crate::model::{Decoder, ModelError, Trainable, Weights};
 use crate::rollout::ThreadPool;
 use crate::score::{thinking_of, tools_of, turns_of};
-use crate::task::{Definition, Task};
+use crate::task::Task;
 use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Example, Optimizer, OptimizerSettings, StepOutcome, SupervisedSettings, supervised_gradient};
 
@@ -108,7 +108,7 @@ fn tokenizer_files(
     generator: &Generator,
     settings: &PretrainSettings,
 ) -> Result<TokenizerFiles, TrainError> {
-    let calls_functions = matches!(task.definition, Definition::ToolCalls(_));
+    let calls_functions = task.calls_functions();
     let template = if calls_functions { TOOL_CHAT_TEMPLATE } else { CHAT_TEMPLATE };
     if let Some(source) = &settings.from {
         return Ok(TokenizerFiles::for_source(source, template)?);

@@ -10,7 +10,7 @@ use crate::task::referenced_part;
 
 /// How a degenerate answer fills in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FillStyle {
+pub(in crate::score) enum FillStyle {
     /// `null` for every property.
     Nulls,
     /// Every property, with `""`, `0`, `false`, `[]`.
@@ -29,7 +29,7 @@ const MAX_VALUES: usize = 20_000;
 const BYTES_PER_VALUE: usize = 64;
 
 /// A value for the schema by that habit. It need not be valid: that is what the audit asks.
-pub(super) fn answer(schema: &Value, habit: FillStyle) -> Value {
+pub(in crate::score) fn answer(schema: &Value, habit: FillStyle) -> Value {
     fill(schema, schema, habit, 0, &Cell::new(MAX_VALUES + 3 * count_values(schema)))
 }
 

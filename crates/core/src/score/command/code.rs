@@ -10,10 +10,10 @@ use super::process::Program;
 use super::program_files::ProgramFiles;
 use super::suppressions::UnsuppressedSource;
 use super::whole_run::{Output, Run, line_reasons, run};
+use super::{CodeRules, CommandRules, FILE_ARGUMENT};
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Reason, Tier};
-use crate::task::{CodeRules, CommandRules, FILE_ARGUMENT};
 
 /// Findings of one answer that are listed.
 const MAX_FINDINGS: usize = 100;

@@ -3,9 +3,11 @@
 
 mod answer;
 mod code;
+mod definition;
 mod pool;
 mod process;
 mod program_files;
+mod question;
 mod sandbox;
 mod scratch;
 mod single_run;
@@ -14,8 +16,10 @@ mod trial;
 mod trust;
 mod whole_run;
 
+pub(super) use definition::{CODE, KIND};
+pub use definition::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
 pub use sandbox::{Isolation, isolation, launch_if_asked};
-pub(super) use suppressions::suppressed_answer;
+use suppressions::suppressed_answer;
 pub use trial::Trial;
 pub use trust::{Trust, TrustError};
 
@@ -23,45 +27,34 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
 use super::ScoreError;
+use super::definition::Judge;
+use super::json::Places;
+use super::judge::think_leak;
 use super::verdict::Verdict;
 use crate::dataset::PromptRow;
-use crate::task::{CommandMode, CommandRules, Task};
+use crate::task::Task;
 use pool::Pool;
 use program_files::ProgramFiles;
+use question::{Key, Question};
 
 /// Answers that are remembered; then all are forgotten.
 const MAX_CACHED_VERDICTS: usize = 65_536;
 
-type Key = [u8; 16];
-
 /// A trusted scoring program, and its running processes.
 #[derive(Debug)]
-pub(super) struct CommandScorer {
+pub(crate) struct CommandScorer {
     rules: CommandRules,
     files: ProgramFiles,
     pool: Pool,
     known: Mutex<HashMap<Key, Verdict>>,
 }
 
-/// One question to the program.
-#[derive(Debug)]
-struct Question<'r> {
-    /// `"completion": ..., "row": ...` as JSON, without braces.
-    json: String,
-    completion: String,
-    row: String,
-    /// The row's, where that is a text.
-    expected: Option<&'r str>,
-}
-
 impl CommandScorer {
     /// # Errors
     /// [`ScoreError::Untrusted`] where the user has not said that this program may run,
     /// [`ScoreError::NotInstalled`] where it is not on this machine.
-    pub(super) fn new(task: &Task, rules: &CommandRules) -> Result<Self, ScoreError> {
+    fn new(task: &Task, rules: &CommandRules) -> Result<Self, ScoreError> {
         let folder = match task.folder() {
             Some(folder) => folder,
             // Code is checked in a folder of its own.
@@ -80,14 +73,8 @@ impl CommandScorer {
         Self { rules: rules.clone(), files, pool: Pool::new(rules.width()), known: Mutex::default() }
     }
 
-    /// Code is its own completion; of other programs only they know.
-    pub(super) fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
-        let is_code = matches!(self.rules.mode, CommandMode::Code(_));
-        expected.as_str().filter(|_| is_code).map(str::to_owned)
-    }
-
     /// Judges answers, in order; `None` once `keep_going` returns false.
-    pub(super) fn judge_all(
+    fn judge_all(
         &self,
         answers: &[(&str, Option<&PromptRow>)],
         keep_going: &(dyn Fn() -> bool + Sync),
@@ -137,30 +124,45 @@ impl CommandScorer {
     }
 }
 
-impl<'r> Question<'r> {
-    fn new(answer: &str, row: Option<&'r PromptRow>) -> Self {
-        let expected = row.and_then(|row| row.expected.as_ref()).and_then(serde_json::Value::as_str);
-        let row = match row {
-            None => "null".to_owned(),
-            Some(row) if row.fields.is_empty() => {
-                serde_json::json!({"id": row.id, "expected": row.expected}).to_string()
-            }
-            Some(row) => serde_json::to_string(&row.fields).unwrap_or_default(),
-        };
-        let completion = serde_json::to_string(answer).unwrap_or_default();
-        Self {
-            json: format!("\"completion\":{completion},\"row\":{row}"),
-            completion: answer.to_owned(),
-            row,
-            expected,
-        }
+impl Judge for CommandScorer {
+    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+        let alone = self.judge_together(&[(completion, from, row)], is_stripped, &|| true);
+        alone.and_then(|verdicts| verdicts.into_iter().next()).unwrap_or_else(unanswered)
     }
 
-    fn key(&self) -> Key {
-        let digest = Sha256::digest(self.json.as_bytes());
-        let mut key = Key::default();
-        key.copy_from_slice(&digest[..16]);
-        key
+    fn asks_together(&self) -> bool {
+        true
+    }
+
+    fn judge_together(
+        &self,
+        completions: &[(&str, usize, Option<&PromptRow>)],
+        is_stripped: bool,
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Verdict>> {
+        let leak = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
+            think_leak(completion, *from, is_stripped, row.and_then(|row| row.expected.as_ref()))
+        };
+        let leaks: Vec<Option<Verdict>> = completions.iter().map(leak).collect();
+        let asked = completions.iter().zip(&leaks).filter(|(_, leak)| leak.is_none());
+        let starts: Vec<_> = asked.clone().map(|((text, from, _), _)| Places::new(text).locate(*from)).collect();
+        let asked: Vec<_> = asked.map(|((text, from, row), _)| (text.get(*from..).unwrap_or_default(), *row)).collect();
+        let verdicts = self.judge_all(&asked, keep_going)?;
+        let mut verdicts = verdicts.into_iter().zip(starts).map(|(mut verdict, start)| {
+            verdict.errors.iter_mut().for_each(|reason| reason.move_to(start));
+            verdict
+        });
+        Some(leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect())
+    }
+
+    /// Code is its own completion; of other programs only they know.
+    fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+        let is_code = matches!(self.rules.mode, CommandMode::Code(_));
+        expected.as_str().filter(|_| is_code).map(str::to_owned)
+    }
+
+    fn program(&self) -> Option<&CommandScorer> {
+        Some(self)
     }
 }
 
@@ -189,7 +191,7 @@ pub(super) fn failed(why: &str) -> Verdict {
     Verdict::failed(why.to_owned(), ("", 0))
 }
 
-pub(super) fn unanswered() -> Verdict {
+fn unanswered() -> Verdict {
     failed("the scorer gave no answer")
 }
 
@@ -200,7 +202,6 @@ mod tests {
 
     use super::*;
     use crate::score::FailureClass;
-    use crate::task::CodeRules;
 
     /// A scorer whose program has these rules beside `command`.
     fn scorer(

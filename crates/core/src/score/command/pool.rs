@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::CommandRules;
 use super::answer::{Answer, Classes};
 use super::process::{Process, Program, WaitOutcome};
 use super::program_files::ProgramFiles;
 use super::scratch::PrivateFolder;
 use super::{Question, failed};
 use crate::score::verdict::Verdict;
-use crate::task::CommandRules;
 
 /// Lines that a process may have before it answers the first: what it takes to keep it busy.
 const LINES_UNDER_WAY: usize = 256;

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access as FileAccess, OFlags, access, fcntl_setfl};
 
+use super::CommandRules;
 use super::program_files::{ProgramFiles, path_of};
 use super::sandbox::{Ended, Launch, SandboxedProgram};
 use super::scratch::PrivateFolder;
-use crate::task::CommandRules;
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 16;

@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use super::process::Program;
 use super::program_files::ProgramFiles;
 use super::whole_run::{Output, Run, line_reasons, run};
+use super::{CommandMode, CommandRules};
 use super::{Question, code, failed};
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Tier};
-use crate::task::{CommandMode, CommandRules};
 
 /// The verdicts, in order; `None` once `keep_going` returns false.
 pub(super) fn run_all(

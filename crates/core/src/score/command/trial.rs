@@ -8,11 +8,11 @@ use super::process::{Process, Program, WaitOutcome};
 use super::program_files::ProgramFiles;
 use super::single_run::judge;
 use super::whole_run::{MAX_SHOWN_BYTES, Output};
+use super::{CommandMode, CommandRules};
 use super::{CommandScorer, Question, failed};
 use crate::dataset::PromptRow;
 use crate::score::Score;
 use crate::score::verdict::Verdict;
-use crate::task::{CommandMode, CommandRules};
 
 /// A question to a program, and its result.
 #[derive(Debug, Clone)]

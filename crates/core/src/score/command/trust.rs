@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::CommandRules;
 use super::process::is_installed;
 use crate::files::{self, Access};
 use crate::score::ScoreError;
-use crate::task::{CommandRules, Task, TaskError};
+use crate::task::{Task, TaskError};
 
 /// Notes that are searched, and bytes of one.
 const MAX_NOTES: usize = 4_096;
@@ -59,7 +60,7 @@ impl Trust {
     }
 
     fn for_scorer(task: &Task, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
-        let digest = rules.digest(files);
+        let digest = rules.program_digest(files);
         let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
         let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
         let place = task.folder().unwrap_or(Path::new(""));

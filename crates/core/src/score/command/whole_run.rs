@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::CommandRules;
 use super::answer::shorten;
 use super::process::{Process, Program, WaitOutcome};
 use crate::score::Reason;
 use crate::score::json::Place;
-use crate::task::CommandRules;
 
 /// Lines of output that become reasons.
 const MAX_REASONS: usize = 20;

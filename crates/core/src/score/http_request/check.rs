@@ -12,7 +12,7 @@ use super::query::{MAX_PATH_BYTES, query, split_path, take_parameter};
 use super::schemas::{LazySchema, Shape};
 use crate::format::did_you_mean;
 use crate::task::decode_path;
-use crate::task::openapi::escaped;
+use crate::task::escaped;
 
 /// Headers that any request may have.
 const USUAL: [&str; 14] = [

@@ -13,7 +13,7 @@ use super::parameters::{ParameterValue, Reading};
 use super::query::{Entry, Query, query, split_path, take_parameter};
 use crate::dataset::expected::Expectation;
 use crate::task::decode_path;
-use crate::task::openapi::escaped;
+use crate::task::escaped;
 
 /// A message with its source text and its operation.
 #[derive(Debug, Clone, Copy)]

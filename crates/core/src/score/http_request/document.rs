@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::super::ScoreError;
 use super::super::json_schema::Written;
+use super::openapi::{self, OpenApiError, find_operation, object, operations, resolved};
 use super::parameters::Style;
 use super::path::{Servers, Template};
 use super::schemas::{LazySchema, Schemas, Shape, shape};
-use crate::task::openapi::{self, OpenApiError, escaped, find_operation, object, operations, resolved};
-use crate::task::{HttpRules, MessagePart};
+use super::{HttpRules, MessagePart};
+use crate::task::escaped;
 
 type Read<T> = Result<T, OpenApiError>;
 

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::super::json_schema::Written;
 use super::document::{Api, Body, Content, Parameter, Parts};
 use super::schemas::{BundledSchema, LazySchema, Schemas, Shape};
-use crate::task::openapi::escaped;
-use crate::task::{HttpRules, MessagePart};
+use super::{HttpRules, MessagePart};
+use crate::task::escaped;
 
 /// Operations that are described.
 const MAX_OPERATIONS: usize = 50;

@@ -3,27 +3,34 @@
 
 mod check;
 mod compare;
+mod definition;
 mod document;
 mod message;
 mod message_schema;
+mod openapi;
 mod parameters;
 mod path;
 mod query;
 mod schemas;
 
+use super::definition::Judge;
 use super::field_compare::Rules;
 use super::json::{self, Document, Value};
 use super::json_schema::{Violation, Written, duplicate_keys, reasons};
+use super::judge::unreadable_expected;
 use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
-use crate::dataset::PromptRow;
-use crate::task::{HttpRules, MessagePart, Task};
+use crate::dataset::{PromptRow, expected};
+use crate::task::Task;
 use check::{Checked, Route, check_request, check_response, route};
 use compare::{Comparison, Side, compare_messages};
+pub(super) use definition::KIND;
+pub use definition::{HttpRules, MessagePart};
 use document::Api;
 use message::{Message, Start, read};
 pub use message_schema::{MessageSchema, message_schemas};
+pub use openapi::{Operation, operations};
 
 /// Messages inside of other text that are looked at.
 const MAX_EMBEDDED_MESSAGES: usize = 1_000;
@@ -31,7 +38,7 @@ const MAX_EMBEDDED_MESSAGES: usize = 1_000;
 const OPERATION: &str = "operation";
 
 #[derive(Debug)]
-pub(super) struct HttpRequest {
+struct HttpRequest {
     api: Api,
     part: MessagePart,
     /// The task's.
@@ -40,29 +47,21 @@ pub(super) struct HttpRequest {
     normalise: Rules,
 }
 
-impl HttpRequest {
-    /// Checks the document.
-    pub(super) fn new(task: &Task, own: &HttpRules) -> Result<Self, ScoreError> {
-        let rules = &task.score;
-        let label = task.label(&task.definition_file);
-        let written = Written { label: &label, text: &task.definition_text, pointer: "" };
-        let api = Api::new(written, own, rules.assert_formats)?;
-        Ok(Self {
-            operation: own.operation.as_deref().and_then(|name| api.named(name)),
-            api,
-            part: own.part,
-            normalise: Rules::new(&rules.normalise),
-        })
+impl Judge for HttpRequest {
+    fn can_read(&self, completion: &str, from: usize) -> bool {
+        json::parse(completion, from).is_ok()
     }
 
-    /// `is_stripped`: reasoning is not part of the answer.
-    pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+        let expected = row.and_then(|row| row.expected.as_ref());
+        if let Some(verdict) = unreadable_expected((completion, from), expected) {
+            return verdict;
+        }
         let failed = |why: String| Verdict::failed(why, (completion, from));
         let operation = match self.operation_of(row) {
             Ok(operation) => operation,
             Err(message) => return failed(message),
         };
-        let expected = row.and_then(|row| row.expected.as_ref());
         let expected_text = expected.map(serde_json::Value::to_string).unwrap_or_default();
         let expected_document = expected.map(|_| json::parse(&expected_text, 0)).and_then(Result::ok);
         let expected_message = match expected_document.as_ref().map(|document| read(self.part, &document.root)) {
@@ -85,6 +84,26 @@ impl HttpRequest {
             }),
         };
         found.unwrap_or_else(failed)
+    }
+
+    fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+        Some(expected::target(expected).to_string())
+    }
+}
+
+impl HttpRequest {
+    /// Checks the document.
+    fn new(task: &Task, own: &HttpRules) -> Result<Self, ScoreError> {
+        let rules = &task.score;
+        let label = task.label(&task.definition_file);
+        let written = Written { label: &label, text: &task.definition_text, pointer: "" };
+        let api = Api::new(written, own, rules.assert_formats)?;
+        Ok(Self {
+            operation: own.operation.as_deref().and_then(|name| api.named(name)),
+            api,
+            part: own.part,
+            normalise: Rules::new(&rules.normalise),
+        })
     }
 
     /// The row's operation, else the task's.

@@ -8,7 +8,7 @@ use super::document::Parameter;
 use super::message::{Message, Start};
 use super::parameters::{ParameterValue, Style, decode_query, query_pairs};
 use super::schemas::Shape;
-use crate::task::openapi::escaped;
+use crate::task::escaped;
 
 /// A path with its query; servers refuse far shorter ones.
 pub(super) const MAX_PATH_BYTES: usize = 65_536;

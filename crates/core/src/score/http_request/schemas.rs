@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::ScoreError;
 use super::super::json_schema::{Draft, Keyword, KeywordValue, Schema, Written};
-use crate::task::MessagePart;
-use crate::task::openapi::{OpenApiError, escaped, resolved, target};
+use super::MessagePart;
+use super::openapi::{OpenApiError, resolved, target};
+use crate::task::escaped;
 
 /// Keywords whose schemas judge the same value.
 const COMBINING: [&str; 3] = ["allOf", "anyOf", "oneOf"];

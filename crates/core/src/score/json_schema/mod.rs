@@ -1,6 +1,7 @@
 //! Judges by a JSON Schema: one JSON value that the schema accepts, compared with `expected` field by field.
 
 mod budget;
+mod definition;
 mod instance;
 mod partial_credit;
 mod pattern;
@@ -11,6 +12,8 @@ mod schema_rewrite;
 mod schema_text;
 
 pub(super) use budget::Budget;
+pub(super) use definition::KIND;
+pub use definition::SchemaFiles;
 pub(super) use pattern::shorten;
 pub(super) use schema::{Schema, Violation, count_values};
 pub(super) use schema_faults::{Written, meta_problems};
@@ -22,12 +25,15 @@ use std::collections::BTreeSet;
 
 use partial_credit::Constraints;
 
+use super::definition::Judge;
 use super::field_compare::{Rules, compare};
 use super::json::{self, Document, Places, SyntaxError, Value};
+use super::judge::unreadable_expected;
 use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
-use crate::task::{SchemaFiles, Task};
+use crate::dataset::{PromptRow, expected};
+use crate::task::Task;
 
 /// More reasons than this are counted, not listed.
 const MAX_REASONS: usize = 1_000;
@@ -35,7 +41,7 @@ const MAX_REASONS: usize = 1_000;
 const MAX_WARNINGS: usize = 100;
 
 #[derive(Debug)]
-pub(super) struct JsonSchema {
+struct JsonSchema {
     schema: Schema,
     normalise: Rules,
     /// Present when invalid completions get credit for what they meet.
@@ -44,34 +50,13 @@ pub(super) struct JsonSchema {
 
 impl JsonSchema {
     /// Checks and compiles the task's schema.
-    pub(super) fn new(task: &Task, files: &SchemaFiles) -> Result<Self, ScoreError> {
+    fn new(task: &Task, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let rules = &task.score;
         Ok(Self {
             schema: Schema::compile(task, files)?,
             normalise: Rules::new(&rules.normalise),
             graded: rules.graded.then(|| Constraints::new(&files.schema)),
         })
-    }
-
-    pub(super) fn unknown_formats(&self) -> BTreeSet<String> {
-        self.schema.unknown_formats()
-    }
-
-    /// `is_stripped`: reasoning is not part of the answer.
-    pub(super) fn judge(
-        &self,
-        completion: &str,
-        from: usize,
-        is_stripped: bool,
-        expected: Option<&serde_json::Value>,
-    ) -> Verdict {
-        match json::parse(completion, from) {
-            Ok(document) => self.judge_value(completion, &document, expected),
-            Err(error) => Verdict {
-                exact: expected.is_some().then_some(false),
-                ..self.judge_unparsable(completion, from, is_stripped, &error)
-            },
-        }
     }
 
     fn judge_value(&self, completion: &str, document: &Document<'_>, expected: Option<&serde_json::Value>) -> Verdict {
@@ -113,6 +98,34 @@ impl JsonSchema {
             let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value, &mut budget) == Ok(true);
             inner_values(completion, from, accept)
         })
+    }
+}
+
+impl Judge for JsonSchema {
+    fn can_read(&self, completion: &str, from: usize) -> bool {
+        json::parse(completion, from).is_ok()
+    }
+
+    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+        let expected = row.and_then(|row| row.expected.as_ref());
+        if let Some(verdict) = unreadable_expected((completion, from), expected) {
+            return verdict;
+        }
+        match json::parse(completion, from) {
+            Ok(document) => self.judge_value(completion, &document, expected),
+            Err(error) => Verdict {
+                exact: expected.is_some().then_some(false),
+                ..self.judge_unparsable(completion, from, is_stripped, &error)
+            },
+        }
+    }
+
+    fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+        Some(expected::target(expected).to_string())
+    }
+
+    fn unknown_formats(&self) -> BTreeSet<String> {
+        self.schema.unknown_formats()
     }
 }
 

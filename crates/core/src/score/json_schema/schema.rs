@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validator};
 
+use super::SchemaFiles;
 use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
 use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten};
@@ -13,7 +14,7 @@ use super::schema_faults::{HOME, Written, build_error, check_against_meta_schema
 use super::schema_rewrite;
 use crate::score::json::{self, Value};
 use crate::score::{FailureClass, ScoreError};
-use crate::task::{SchemaFiles, Task, encode_path, encode_reference};
+use crate::task::{Task, encode_path, encode_reference};
 
 /// Steps for each byte of the completion and each value of the schema.
 const STEPS_PER_PAIR: u64 = 4;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::schema_keywords::{Draft, Keyword};
 use crate::task::decode_path;
-use crate::task::openapi::escaped;
+use crate::task::escaped;
 
 /// Nesting is followed this deep.
 const MAX_DEPTH: usize = 8;

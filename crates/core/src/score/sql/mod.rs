@@ -3,6 +3,7 @@
 
 mod compare;
 mod database;
+mod definition;
 mod outline;
 mod query;
 
@@ -10,14 +11,18 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::definition::Judge;
 use super::json::Places;
+use super::judge::judge_text;
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
-use crate::task::{Definition, SqlRules, Task};
+use crate::task::Task;
 use compare::{cell_text, compare};
 use database::{Database, Failure, FailureKind, Table};
-pub(super) use outline::outline;
+pub(super) use definition::KIND;
+use definition::SqlRules;
+use outline::outline;
 use query::{Parsed, QueryError, dialect, parse};
 use sqlparser::dialect::{Dialect, SQLiteDialect};
 
@@ -48,7 +53,7 @@ impl QueryResult {
 }
 
 #[derive(Debug)]
-pub(super) struct Sql {
+struct Sql {
     /// The task's statements; `None` where each row has its own.
     schema: Option<String>,
     dialect: String,
@@ -74,8 +79,8 @@ struct ExpectedQuery<'r> {
 
 impl Sql {
     /// Checks that the task's schema runs.
-    pub(super) fn new(task: &Task, rules: &SqlRules) -> Result<Self, ScoreError> {
-        let schema = rules.has_schema.then_some(task.definition_text.as_str());
+    fn new(task: &Task, rules: &SqlRules) -> Result<Self, ScoreError> {
+        let schema = rules.schema(task);
         if let Some(schema) = schema
             && let Err(failure) = Database::new(schema)
         {
@@ -89,7 +94,7 @@ impl Sql {
     }
 
     /// Judges the answer, which is at a byte offset of the completion without white space around it.
-    pub(super) fn judge(&self, (completion, offset): (&str, usize), answer: &str, row: Option<&PromptRow>) -> Verdict {
+    fn judge_answer(&self, (completion, offset): (&str, usize), answer: &str, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, offset));
         let Some(schema) = self.schema_of(row) else {
             return failed("no schema: name a file, `schema` of task.toml, or give the row a `schema`".to_owned());
@@ -121,9 +126,22 @@ impl Sql {
     fn schema_of<'a>(&'a self, row: Option<&'a PromptRow>) -> Option<&'a str> {
         text_of(row, "schema").or(self.schema.as_deref())
     }
+}
+
+impl Judge for Sql {
+    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+        let expected = row.and_then(|row| row.expected.as_ref());
+        judge_text(completion, from, is_stripped, expected, |offset, answer| {
+            self.judge_answer((completion, offset), answer, row)
+        })
+    }
+
+    fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+        expected.as_str().map(str::to_owned)
+    }
 
     /// The results of an answer and of the expected query; `None` unless both run.
-    pub(super) fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
+    fn results(&self, answer: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
         let expected = row.expected.as_ref()?.as_str()?;
         with_database(self.schema_of(Some(row))?, |open| {
             let database = open.database.as_ref().ok()?;
@@ -265,10 +283,9 @@ fn no_score(what: &str, failure: &Failure, place: (&str, usize)) -> Verdict {
     Verdict::failed(format!("{what}: {}", failure.message), place)
 }
 
-/// The first table of the database that a row's queries run on.
-pub(super) fn first_table(task: &Task, row: Option<&PromptRow>) -> Option<String> {
-    let has_schema = matches!(&task.definition, Definition::Sql(rules) if rules.has_schema);
-    let schema = text_of(row, "schema").or(has_schema.then_some(task.definition_text.as_str()))?;
+/// The first table of the database that a row's queries run on: the row's own, else that of the task's `schema`.
+fn first_table(schema: Option<&str>, row: Option<&PromptRow>) -> Option<String> {
+    let schema = text_of(row, "schema").or(schema)?;
     with_database(schema, |open| {
         let tables = open.database.as_mut().ok()?.tables(1).ok()?;
         tables.into_iter().next().map(|table| table.name)

@@ -3,6 +3,7 @@
 
 mod calls;
 mod compare;
+mod definition;
 mod own_tools;
 mod partial_json;
 mod reader;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::definition::Judge;
 use super::field_compare::Rules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
 use super::unwrap_answer::{Unreadable, Wrapping, inner_values};
@@ -19,10 +21,12 @@ use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::dataset::expected::{members_problem, target_members};
-use crate::task::{Task, ToolRules};
+use crate::task::Task;
 use crate::text::json_line;
 use calls::{Answer, Call, calls_of, is_decline};
 use compare::{ExpectedCall, compare_calls, expected_calls};
+pub(super) use definition::KIND;
+pub use definition::ToolRules;
 use own_tools::OwnTools;
 pub use reader::{AnswerPart, CallReader};
 use tools::Tools;
@@ -32,7 +36,7 @@ pub use tools::closed_parameters;
 const MAX_EXPLAINED_CALLS: usize = 100;
 
 #[derive(Debug)]
-pub(super) struct ToolCalls {
+struct ToolCalls {
     /// The task's; `None` where each row has its own.
     tools: Option<Arc<Tools>>,
     /// Tools of rows that bring their own.
@@ -43,54 +47,13 @@ pub(super) struct ToolCalls {
     normalise: Rules,
 }
 
-impl ToolCalls {
-    pub(super) fn new(task: &Task, own: &ToolRules) -> Result<Self, ScoreError> {
-        let rules = &task.score;
-        let label = task.label(&task.definition_file);
-        let compile = |tools| Tools::compile(&label, &task.definition_text, tools, rules.assert_formats).map(Arc::new);
-        Ok(Self {
-            tools: own.tools.as_ref().map(compile).transpose()?,
-            own: OwnTools::new(rules.assert_formats),
-            in_order: own.in_order,
-            allows_none: own.allows_none,
-            normalise: Rules::new(&rules.normalise),
-        })
-    }
-
-    /// The expected calls as Qwen writes them, and as the system text asks for them where the template has no tools.
-    pub(super) fn completion_of(expected: &Value) -> String {
-        let expected = &Self::target(expected);
-        let block = |call: &Value| json_line(call).map(|line| format!("<tool_call>\n{line}\n</tool_call>")).ok();
-        let blocks: Option<Vec<String>> = match expected {
-            Value::Array(calls) if !calls.is_empty() => calls.iter().map(block).collect(),
-            Value::Object(_) => block(expected).map(|block| vec![block]),
-            _ => None,
-        };
-        blocks.map_or_else(|| expected.to_string(), |blocks| blocks.join("\n"))
-    }
-
-    /// Calls whose arguments have one value each.
-    fn target(expected: &Value) -> Value {
-        let one = |call: &Value| {
-            let mut call = call.clone();
-            if let Some(Value::Object(arguments)) = call.get_mut("arguments") {
-                *arguments = target_members(arguments);
-            }
-            call
-        };
-        match expected {
-            Value::Array(calls) => calls.iter().map(one).collect(),
-            call => one(call),
-        }
-    }
-
+impl Judge for ToolCalls {
     /// Whether JSON, or blocks of JSON, begin at a byte of the completion.
-    pub(super) fn can_read(completion: &str, from: usize) -> bool {
+    fn can_read(&self, completion: &str, from: usize) -> bool {
         Answer::read(completion, from).is_ok()
     }
 
-    /// `is_stripped`: reasoning is not part of the answer.
-    pub(super) fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, from));
         let tools = match self.tools_of(row) {
             Ok(tools) => tools,
@@ -128,6 +91,48 @@ impl ToolCalls {
             verdict.warnings.extend(duplicate_keys(completion, &answer.documents));
         }
         verdict
+    }
+
+    /// The expected calls as Qwen writes them, and as the system text asks for them where the template has no tools.
+    fn completion_of(&self, expected: &Value) -> Option<String> {
+        let expected = &Self::target(expected);
+        let block = |call: &Value| json_line(call).map(|line| format!("<tool_call>\n{line}\n</tool_call>")).ok();
+        let blocks: Option<Vec<String>> = match expected {
+            Value::Array(calls) if !calls.is_empty() => calls.iter().map(block).collect(),
+            Value::Object(_) => block(expected).map(|block| vec![block]),
+            _ => None,
+        };
+        Some(blocks.map_or_else(|| expected.to_string(), |blocks| blocks.join("\n")))
+    }
+}
+
+impl ToolCalls {
+    fn new(task: &Task, own: &ToolRules) -> Result<Self, ScoreError> {
+        let rules = &task.score;
+        let label = task.label(&task.definition_file);
+        let compile = |tools| Tools::compile(&label, &task.definition_text, tools, rules.assert_formats).map(Arc::new);
+        Ok(Self {
+            tools: own.tools.as_ref().map(compile).transpose()?,
+            own: OwnTools::new(rules.assert_formats),
+            in_order: own.in_order,
+            allows_none: own.allows_none,
+            normalise: Rules::new(&rules.normalise),
+        })
+    }
+
+    /// Calls whose arguments have one value each.
+    fn target(expected: &Value) -> Value {
+        let one = |call: &Value| {
+            let mut call = call.clone();
+            if let Some(Value::Object(arguments)) = call.get_mut("arguments") {
+                *arguments = target_members(arguments);
+            }
+            call
+        };
+        match expected {
+            Value::Array(calls) => calls.iter().map(one).collect(),
+            call => one(call),
+        }
     }
 
     /// The row's own tools, else the task's.

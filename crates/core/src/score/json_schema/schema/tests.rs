@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::task::Definition;
+use crate::score::Grammar;
 
 const DRAFTS: [&str; 4] = [
     "http://json-schema.org/draft-04/schema#",
@@ -17,7 +17,7 @@ const DRAFTS: [&str; 4] = [
 fn compile(mut schema: Json, draft: &str) -> Schema {
     schema["$schema"] = draft.into();
     let task = Task::embedded("invoice").unwrap().with_definition_text(&schema.to_string()).unwrap();
-    let Definition::JsonSchema(files) = &task.definition else { panic!("{:?}", task.definition) };
+    let Some(Grammar::JsonSchema(files)) = task.grammar() else { panic!("{}", task.kind()) };
     Schema::compile(&task, files).unwrap()
 }
 

@@ -1,29 +1,62 @@
 //! `[score] kind = "command"` and `"code"`: the program that scores or checks, and its limits.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use toml::de::DeValue;
 
-use super::error::Read;
-use super::source::Home;
-use super::toml_section::Section;
+use super::{CommandScorer, suppressed_answer};
+use crate::dataset::PromptRow;
+use crate::score::ScoreError;
+use crate::score::audit::{answer_text, most_common_expected, other_expected, plain_answers, prompt_itself};
+use crate::score::definition::{Definition, Judge, Kind, LazyAnswer};
+use crate::task::{GRADED, Home, KeyInfo, Read, Section, Task};
 
-/// Keys of `[score]`.
-pub(super) const KEYS: [&str; 8] =
-    ["command", "files", "mode", "processes", "seconds", "memory_mib", "output_kib", "max_scorer_errors"];
-/// Keys of the kind `code`.
-pub(super) const CODE_KEYS: [&str; 11] = [
-    "command",
-    "file",
-    "parse",
-    "fence",
-    "graded",
-    "files",
-    "processes",
-    "seconds",
-    "memory_mib",
-    "output_kib",
-    "max_scorer_errors",
-];
+pub(crate) static KIND: Kind = Kind {
+    name: "command",
+    keys: &[],
+    score_keys: &[
+        COMMAND,
+        FILES,
+        KeyInfo::new("mode", "lines", "lines: JSON lines; exit_code: a process for each completion"),
+        PROCESSES,
+        SECONDS,
+        MEMORY,
+        OUTPUT,
+        ERRORS,
+    ],
+    read: |_, score, home| Ok((Arc::new(CommandRules::read(score, home)?), None)),
+};
+
+pub(crate) static CODE: Kind = Kind {
+    name: "code",
+    keys: &[],
+    score_keys: &[
+        COMMAND,
+        KeyInfo::new("file", "", "the name of the file with the answer"),
+        KeyInfo::new("parse", "none", "refuses what does not parse, before `command`"),
+        KeyInfo::new("fence", "true", "code may be in a Markdown fence"),
+        GRADED,
+        FILES,
+        PROCESSES,
+        SECONDS,
+        MEMORY,
+        OUTPUT,
+        ERRORS,
+    ],
+    read: |_, score, home| Ok((Arc::new(CommandRules::read_code(score, home)?), None)),
+};
+
+const COMMAND: KeyInfo = KeyInfo::new("command", "", "program and arguments; runs once it is trusted");
+const FILES: KeyInfo = KeyInfo::new("files", "none", "other files that belong to the program");
+const PROCESSES: KeyInfo = KeyInfo::new("processes", "one per core, at most 8", "processes at once");
+const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "for an answer");
+const MEMORY: KeyInfo = KeyInfo::new("memory_mib", "2048", "address space of a process; 0: no limit");
+const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "of an answer");
+const ERRORS: KeyInfo =
+    KeyInfo::new("max_scorer_errors", "0.1", "share of completions that the program may fail to score");
 
 /// In `command` and `parse`: the name of the file with the answer.
 pub const FILE_ARGUMENT: &str = "{file}";
@@ -93,7 +126,7 @@ impl CommandRules {
 
     /// SHA-256 in hex of what runs: the command, how it is asked, the names and the bytes of its files. Each list has
     /// its length before it, and so has each text: no two programs have the same bytes.
-    pub fn digest(&self, files: &[(String, Vec<u8>)]) -> String {
+    pub(super) fn program_digest(&self, files: &[(String, Vec<u8>)]) -> String {
         let mut hash = Sha256::new();
         let mut list = |texts: Vec<&[u8]>| {
             hash.update((texts.len() as u64).to_le_bytes());
@@ -118,7 +151,7 @@ impl CommandRules {
     }
 
     /// Reads the keys of the kind `command`.
-    pub(super) fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
+    fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
         let mode = match (score.string("mode")?.as_deref(), score.get("mode")) {
             (None | Some("lines"), _) => CommandMode::Lines,
             (Some("exit_code"), _) => CommandMode::ExitCode,
@@ -131,7 +164,7 @@ impl CommandRules {
     }
 
     /// Reads the keys of the kind `code`.
-    pub(super) fn read_code(score: &Section<'_>, home: &Home) -> Read<Self> {
+    fn read_code(score: &Section<'_>, home: &Home) -> Read<Self> {
         let example = "file = \"answer.py\"";
         let file = score.string("file")?.ok_or_else(|| home.missing("score.file", example))?;
         if file.is_empty() || file.starts_with(['-', '.']) || !file.bytes().all(is_of_name) {
@@ -178,6 +211,71 @@ impl CommandRules {
             output_kib: whole(score, "output_kib", 1_024, 1..=1 << 20)?,
         })
     }
+}
+
+impl Definition for CommandRules {
+    fn kind(&self) -> &'static Kind {
+        if self.code().is_some() { &CODE } else { &KIND }
+    }
+
+    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+        Ok(Box::new(CommandScorer::new(task, self)?))
+    }
+
+    fn expected_schema(&self) -> Cow<'_, Value> {
+        Cow::Owned(if self.code().is_some() { json!({"type": "string"}) } else { Value::Bool(true) })
+    }
+
+    fn summary(&self, _task: &Task) -> String {
+        let command = self.command.join(" ");
+        if self.code().is_some() { format!("code that passes `{command}`") } else { format!("what `{command}` scores") }
+    }
+
+    fn lazy_answers<'a>(&self, task: &'a Task, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+        if let Some(code) = self.code() {
+            return lazy_code(&code.file);
+        }
+        // Only the program knows which completion gives an `expected`; its text may.
+        let copied = most_common_expected(rows).map(|_| {
+            let advice = "the program takes another row's answer: let it compare with the row";
+            let other = move |row: &PromptRow| other_expected(row, rows).map(answer_text).unwrap_or_default();
+            LazyAnswer::by_row("the expected answer of another row", advice, other)
+        });
+        plain_answers(task).into_iter().chain(prompt_itself(rows)).chain(copied).collect()
+    }
+
+    fn digest(&self, task: &Task) -> String {
+        task.command_files(self).map(|files| self.program_digest(&files)).unwrap_or_default()
+    }
+
+    fn other_files(&self) -> Vec<&str> {
+        self.files.iter().map(String::as_str).collect()
+    }
+
+    fn answer_names(&self, task: &Task) -> Vec<String> {
+        self.command.iter().chain(&task.system).cloned().collect()
+    }
+
+    fn command(&self) -> Option<&CommandRules> {
+        Some(self)
+    }
+}
+
+/// Code that does nothing, in the file of that name.
+fn lazy_code(file: &str) -> Vec<LazyAnswer<'static>> {
+    let narrow = "a checker sees only how code is written: give every row an `expected` and `[[reward]]` part \"exact\" a weight, or score by a program that runs the code";
+    let lazy = [
+        ("an empty file", "\n"),
+        ("a comment, #", "# nothing"),
+        ("a comment, //", "// nothing"),
+        ("pass", "pass"),
+        ("a colon", ":"),
+        ("a constant", "1"),
+    ];
+    let obeyed =
+        "the checker obeys the answer's comments: let it ignore them (ruff: --ignore-noqa, eslint: --no-inline-config)";
+    let suppressed = suppressed_answer(file).map(|text| LazyAnswer::same("a suppressed finding", text, obeyed));
+    lazy.map(|(name, text)| LazyAnswer::same(name, text, narrow)).into_iter().chain(suppressed).collect()
 }
 
 fn is_of_name(byte: u8) -> bool {
@@ -234,15 +332,15 @@ mod tests {
             files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect::<Vec<_>>()
         };
         let digests = [
-            rules(&["sh"], code(&["python3"])).digest(&files(&[("-c", "exit()")])),
-            rules(&["sh"], code(&["python3", "-c", "exit()"])).digest(&[]),
-            rules(&["sh"], code(&[])).digest(&files(&[("python3", "-c")])),
-            rules(&["sh"], CommandMode::Lines).digest(&files(&[("python3", "-c")])),
-            rules(&["sh"], CommandMode::ExitCode).digest(&files(&[("python3", "-c")])),
-            rules(&["sh", "python3", "-c"], CommandMode::Lines).digest(&[]),
-            rules(&["sh"], CommandMode::Lines).digest(&files(&[("python", "3-c")])),
-            rules(&["sh"], CommandMode::Lines).digest(&files(&[("a", "b"), ("c", "d")])),
-            rules(&["sh"], CommandMode::Lines).digest(&files(&[("a", ""), ("b", "cd")])),
+            rules(&["sh"], code(&["python3"])).program_digest(&files(&[("-c", "exit()")])),
+            rules(&["sh"], code(&["python3", "-c", "exit()"])).program_digest(&[]),
+            rules(&["sh"], code(&[])).program_digest(&files(&[("python3", "-c")])),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("python3", "-c")])),
+            rules(&["sh"], CommandMode::ExitCode).program_digest(&files(&[("python3", "-c")])),
+            rules(&["sh", "python3", "-c"], CommandMode::Lines).program_digest(&[]),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("python", "3-c")])),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("a", "b"), ("c", "d")])),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("a", ""), ("b", "cd")])),
         ];
         let different: std::collections::BTreeSet<&String> = digests.iter().collect();
         assert_eq!(different.len(), digests.len(), "{digests:?}");

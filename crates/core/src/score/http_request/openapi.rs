@@ -1,48 +1,16 @@
-//! `[score] kind = "http_request"`: an OpenAPI document, its references and its operations.
+//! An OpenAPI document: its references and its operations.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::TaskError;
-use super::error::Read;
-use super::references::decode_path;
-use super::source::Home;
-use super::toml_section::Section;
-
-/// Keys of `[score]`.
-pub(super) const KEYS: [&str; 5] = ["openapi", "operation", "part", "assert_formats", "normalise"];
+use crate::task::{decode_path, escaped};
 
 /// Methods that a path may have, as OpenAPI writes them.
 const METHODS: [&str; 8] = ["get", "put", "post", "delete", "options", "head", "patch", "trace"];
 
 /// References that lead to references.
 const MAX_HOPS: usize = 32;
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct HttpRules {
-    /// OpenAPI 3.0 or 3.1.
-    pub document: Value,
-    /// The one that completions are of: its `operationId`, or `POST /invoices`; `None` for the row's, or any.
-    pub operation: Option<String>,
-    pub part: MessagePart,
-}
-
-/// The part of an HTTP exchange that a completion is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessagePart {
-    Request,
-    Response,
-}
-
-impl MessagePart {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Response => "response",
-        }
-    }
-}
 
 /// An operation of the document.
 #[derive(Debug, Clone)]
@@ -94,52 +62,6 @@ impl OpenApiError {
     }
 }
 
-impl HttpRules {
-    /// The rules, the document's file and its text.
-    pub(super) fn read(score: &Section<'_>, home: &Home) -> Read<(Self, String, String)> {
-        let example = "openapi = \"openapi.json\"";
-        let named = home.file_of(score, "openapi")?;
-        let (file, text) = named.ok_or_else(|| home.missing("score.openapi", example))?;
-        let document = parse_document(home, &file, &text)?;
-        let part = match (score.string("part")?.as_deref(), score.get("part")) {
-            (None | Some("request"), _) => MessagePart::Request,
-            (Some("response"), _) => MessagePart::Response,
-            (Some(other), place) => {
-                let offset = place.map_or(0, |(_, offset)| offset);
-                return Err(score.error("part", offset, format!("takes request, response, not {other:?}")));
-            }
-        };
-        let operation = score.string("operation")?;
-        if let (Some(name), Ok(operations), Some((_, offset))) =
-            (&operation, operations(&document), score.get("operation"))
-        {
-            find_operation(&operations, name)
-                .map_err(|message| score.error("operation", offset, format!("{message} ({file})")))?;
-        }
-        Ok((Self { document, operation, part }, file, text))
-    }
-}
-
-/// Reads a document's text, which is JSON.
-pub(super) fn parse_document(home: &Home, file: &str, text: &str) -> Read<Value> {
-    home.parse_json(file, text).map_err(|error| match error {
-        TaskError::Place { label, line, column, message } if is_yaml(file, text) => TaskError::Place {
-            label,
-            line,
-            column,
-            message: format!(
-                "{message}: this looks like YAML, and only JSON is read; convert it, for example with `python3 -c 'import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout, indent=2, default=str)' < {file} > openapi.json`"
-            ),
-        },
-        other => other,
-    })
-}
-
-fn is_yaml(file: &str, text: &str) -> bool {
-    let starts = |line: &str| line.starts_with("openapi:") || line.starts_with("---");
-    file.ends_with(".yaml") || file.ends_with(".yml") || text.lines().take(20).any(starts)
-}
-
 /// All operations of a document, in its order.
 ///
 /// # Errors
@@ -179,7 +101,7 @@ pub fn operations(document: &Value) -> Result<Vec<Operation<'_>>, OpenApiError> 
 ///
 /// # Errors
 /// A sentence with the name that may have been meant.
-pub fn find_operation<'o, 'a>(operations: &'o [Operation<'a>], name: &str) -> Result<&'o Operation<'a>, String> {
+pub(super) fn find_operation<'o, 'a>(operations: &'o [Operation<'a>], name: &str) -> Result<&'o Operation<'a>, String> {
     operations.iter().find(|operation| operation.is_named(name)).ok_or_else(|| {
         let names: Vec<String> = operations
             .iter()
@@ -226,7 +148,7 @@ fn check_version(document: &Value) -> Result<(), OpenApiError> {
 ///
 /// # Errors
 /// For a reference to another file or address, to nothing, or in a circle.
-pub fn resolved<'a>(
+pub(super) fn resolved<'a>(
     document: &'a Value,
     mut pointer: String,
     mut value: &'a Value,
@@ -239,7 +161,11 @@ pub fn resolved<'a>(
 }
 
 /// The value that a reference names, and its JSON pointer. `pointer`: where the reference is.
-pub fn target<'a>(document: &'a Value, pointer: &str, reference: &str) -> Result<(String, &'a Value), OpenApiError> {
+pub(super) fn target<'a>(
+    document: &'a Value,
+    pointer: &str,
+    reference: &str,
+) -> Result<(String, &'a Value), OpenApiError> {
     let error = |message: String| OpenApiError::new(pointer, message);
     let Some(inside) = reference.strip_prefix('#').filter(|inside| inside.starts_with('/')) else {
         return Err(error(format!(
@@ -260,15 +186,10 @@ pub fn target<'a>(document: &'a Value, pointer: &str, reference: &str) -> Result
 }
 
 /// The members of an object.
-pub fn object<'a>(
+pub(super) fn object<'a>(
     value: &'a Value,
     pointer: &str,
     what: &str,
 ) -> Result<&'a serde_json::Map<String, Value>, OpenApiError> {
     value.as_object().ok_or_else(|| OpenApiError::new(pointer, format!("{what} is an object")))
-}
-
-/// A key as a token of a JSON pointer.
-pub fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

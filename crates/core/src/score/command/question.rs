@@ -1,0 +1,45 @@
+//! What a program is asked, and the key by which its answer is remembered.
+
+use sha2::{Digest, Sha256};
+
+use crate::dataset::PromptRow;
+
+pub(super) type Key = [u8; 16];
+
+/// One question to the program.
+#[derive(Debug)]
+pub(super) struct Question<'r> {
+    /// `"completion": ..., "row": ...` as JSON, without braces.
+    pub(super) json: String,
+    pub(super) completion: String,
+    pub(super) row: String,
+    /// The row's, where that is a text.
+    pub(super) expected: Option<&'r str>,
+}
+
+impl<'r> Question<'r> {
+    pub(super) fn new(answer: &str, row: Option<&'r PromptRow>) -> Self {
+        let expected = row.and_then(|row| row.expected.as_ref()).and_then(serde_json::Value::as_str);
+        let row = match row {
+            None => "null".to_owned(),
+            Some(row) if row.fields.is_empty() => {
+                serde_json::json!({"id": row.id, "expected": row.expected}).to_string()
+            }
+            Some(row) => serde_json::to_string(&row.fields).unwrap_or_default(),
+        };
+        let completion = serde_json::to_string(answer).unwrap_or_default();
+        Self {
+            json: format!("\"completion\":{completion},\"row\":{row}"),
+            completion: answer.to_owned(),
+            row,
+            expected,
+        }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        let digest = Sha256::digest(self.json.as_bytes());
+        let mut key = Key::default();
+        key.copy_from_slice(&digest[..16]);
+        key
+    }
+}

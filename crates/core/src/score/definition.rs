@@ -1,0 +1,182 @@
+//! What a kind of scorer is: its keys, how it reads a task, and what the rest of the program asks of what it read.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::command::{CommandRules, CommandScorer};
+use super::http_request::HttpRules;
+use super::json_schema::SchemaFiles;
+use super::sql::QueryResult;
+use super::tool_calls::ToolRules;
+use super::verdict::Verdict;
+use super::{OutlineEntry, ScoreError};
+use crate::dataset::PromptRow;
+use crate::task::{Home, KeyInfo, Read, Section, TASK_FILE, Task};
+
+/// A kind of scorer (`[score] kind`). A kind is one folder of [`crate::score`], listed in [`super::KINDS`].
+#[derive(Debug)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    /// Keys that it alone reads, outside of all tables of `task.toml`.
+    pub(crate) keys: &'static [KeyInfo],
+    /// Keys of `[score]` that it alone reads, besides those of all kinds.
+    pub(crate) score_keys: &'static [KeyInfo],
+    /// Reads a block that names the kind. `top`: of a task's own kind what is outside of all tables, else the block.
+    pub(crate) read: fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
+}
+
+/// A definition, with the name and the text of its file where that is not `task.toml`.
+pub(crate) type FoundDefinition = (Arc<dyn Definition>, Option<(String, String)>);
+
+/// What a task says of right answers, as one kind of scorer reads it.
+pub(crate) trait Definition: Debug + Send + Sync {
+    fn kind(&self) -> &'static Kind;
+
+    /// Checks and compiles what judges.
+    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError>;
+
+    /// A schema of rows' `expected`: types what is typed or imported without quotes.
+    fn expected_schema(&self) -> Cow<'_, Value>;
+
+    /// Describes an answer in a sentence.
+    fn summary(&self, task: &Task) -> String;
+
+    /// The fields, functions, operations or tables of the definition's file; `None` where `task.toml` has it all.
+    fn outline(&self, _task: &Task) -> Option<Vec<OutlineEntry>> {
+        None
+    }
+
+    /// Answers of a model that does not read its prompt, each with what to do if they earn much.
+    fn lazy_answers<'a>(&self, task: &'a Task, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>>;
+
+    /// SHA-256 in hex of what defines right answers.
+    fn digest(&self, task: &Task) -> String;
+
+    /// What the definition's file is called in messages.
+    fn file_name(&self) -> &'static str {
+        TASK_FILE
+    }
+
+    /// Files of the task that it reads besides its own.
+    fn other_files(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// The same with another text of its file, which is not `task.toml`; `None` where nothing is read from it.
+    fn with_text(&self, _home: &Home, _file: &str, _text: &str) -> Read<Option<Arc<dyn Definition>>> {
+        Ok(None)
+    }
+
+    /// What the answers of two tasks must share for one embedded model to serve both: fields, functions, tables.
+    fn answer_names(&self, _task: &Task) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The grammar of answers; `None` where decoding cannot be constrained to right ones.
+    fn grammar(&self) -> Option<Grammar<'_>> {
+        None
+    }
+
+    /// The program that scores, where one does.
+    fn command(&self) -> Option<&CommandRules> {
+        None
+    }
+}
+
+/// The grammar of right answers.
+#[derive(Debug, Clone, Copy)]
+pub enum Grammar<'a> {
+    JsonSchema(&'a SchemaFiles),
+    ToolCalls(&'a ToolRules),
+    HttpMessage(&'a HttpRules),
+    /// A regular expression in the syntax of the crate `regex`.
+    Pattern(&'a str),
+}
+
+/// A scorer of one kind, compiled from the task's definition. Shared by threads.
+pub(crate) trait Judge: Debug + Send + Sync {
+    /// Whether what begins at byte `from` is of the form of an answer; of forms without strings that may hold `</think>`,
+    /// always.
+    fn can_read(&self, _completion: &str, _from: usize) -> bool {
+        true
+    }
+
+    /// Judges the answer that begins at byte `from` of the completion: after its reasoning, where that is stripped.
+    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict;
+
+    /// Whether many completions together are judged faster: a program has many of them under way.
+    fn asks_together(&self) -> bool {
+        false
+    }
+
+    /// Judges many, in order. Answers as those of [`Self::judge`]; `None` once `keep_going` returns false.
+    fn judge_together(
+        &self,
+        completions: &[(&str, usize, Option<&PromptRow>)],
+        is_stripped: bool,
+        keep_going: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Verdict>> {
+        let judge = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
+            keep_going().then(|| self.judge(completion, *from, is_stripped, *row))
+        };
+        completions.iter().map(judge).collect()
+    }
+
+    /// The completion that gives a row's `expected`; `None` where many may.
+    fn completion_of(&self, expected: &Value) -> Option<String>;
+
+    /// The results of a query and of the expected one, where results are compared.
+    fn results(&self, _answer: &str, _row: &PromptRow) -> Option<[QueryResult; 2]> {
+        None
+    }
+
+    /// Names under a schema's `format` that are not checked, because the validator does not know them.
+    fn unknown_formats(&self) -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
+    /// The program that judges, where one does.
+    fn program(&self) -> Option<&CommandScorer> {
+        None
+    }
+}
+
+/// An answer of a model that does not read its prompt.
+pub(crate) struct LazyAnswer<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) text: LazyText<'a>,
+    /// What to do where it earns much.
+    pub(crate) advice: &'static str,
+}
+
+pub(crate) enum LazyText<'a> {
+    Same(String),
+    /// By row.
+    Of(Box<dyn Fn(&PromptRow) -> String + 'a>),
+}
+
+impl LazyAnswer<'_> {
+    pub(crate) fn same(name: &'static str, text: impl Into<String>, advice: &'static str) -> Self {
+        Self { name, text: LazyText::Same(text.into()), advice }
+    }
+}
+
+impl<'a> LazyAnswer<'a> {
+    pub(crate) fn by_row(
+        name: &'static str,
+        advice: &'static str,
+        text: impl Fn(&PromptRow) -> String + 'a,
+    ) -> LazyAnswer<'a> {
+        LazyAnswer { name, text: LazyText::Of(Box::new(text)), advice }
+    }
+}
+
+/// SHA-256 in hex of a text that defines right answers.
+pub(super) fn text_digest(text: &str) -> String {
+    crate::format::hex(&Sha256::digest(text.as_bytes()))
+}

@@ -1,0 +1,183 @@
+//! `[score] kind = "http_request"`: the OpenAPI document, the operation, and which part of an exchange answers are.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::openapi::{find_operation, operations};
+use super::{HttpRequest, message_schemas};
+use crate::dataset::PromptRow;
+use crate::score::audit::degenerate_answers::{FillStyle, answer};
+use crate::score::definition::{Definition, FoundDefinition, Grammar, Judge, Kind, LazyAnswer, text_digest};
+use crate::score::json_schema::{Accepted, describe};
+use crate::score::{OutlineEntry, ScoreError, outline};
+use crate::task::{ASSERT_FORMATS, Home, KeyInfo, NORMALISE, Read, Section, Task, TaskError, escaped};
+
+pub(crate) static KIND: Kind = Kind {
+    name: "http_request",
+    keys: &[],
+    score_keys: &[
+        KeyInfo::new("openapi", "", "the OpenAPI document"),
+        KeyInfo::new("operation", "any", "the operation that completions are of"),
+        KeyInfo::new("part", "request", "what completions are: request or response"),
+        ASSERT_FORMATS,
+        NORMALISE,
+    ],
+    read,
+};
+
+#[derive(Debug, Clone)]
+pub struct HttpRules {
+    /// OpenAPI 3.0 or 3.1.
+    pub document: Value,
+    /// The one that completions are of: its `operationId`, or `POST /invoices`; `None` for the row's, or any.
+    pub operation: Option<String>,
+    pub part: MessagePart,
+}
+
+/// The part of an HTTP exchange that a completion is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessagePart {
+    Request,
+    Response,
+}
+
+impl MessagePart {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Response => "response",
+        }
+    }
+}
+
+fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
+    let example = "openapi = \"openapi.json\"";
+    let (file, text) = home.file_of(score, "openapi")?.ok_or_else(|| home.missing("score.openapi", example))?;
+    let document = parse_document(home, &file, &text)?;
+    let part = match (score.string("part")?.as_deref(), score.get("part")) {
+        (None | Some("request"), _) => MessagePart::Request,
+        (Some("response"), _) => MessagePart::Response,
+        (Some(other), place) => {
+            let offset = place.map_or(0, |(_, offset)| offset);
+            return Err(score.error("part", offset, format!("takes request, response, not {other:?}")));
+        }
+    };
+    let operation = score.string("operation")?;
+    if let (Some(name), Ok(operations), Some((_, offset))) = (&operation, operations(&document), score.get("operation"))
+    {
+        find_operation(&operations, name)
+            .map_err(|message| score.error("operation", offset, format!("{message} ({file})")))?;
+    }
+    Ok((Arc::new(HttpRules { document, operation, part }), Some((file, text))))
+}
+
+/// Reads a document's text, which is JSON.
+fn parse_document(home: &Home, file: &str, text: &str) -> Read<Value> {
+    home.parse_json(file, text).map_err(|error| match error {
+        TaskError::Place { label, line, column, message } if is_yaml(file, text) => TaskError::Place {
+            label,
+            line,
+            column,
+            message: format!(
+                "{message}: this looks like YAML, and only JSON is read; convert it, for example with `python3 -c 'import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout, indent=2, default=str)' < {file} > openapi.json`"
+            ),
+        },
+        other => other,
+    })
+}
+
+fn is_yaml(file: &str, text: &str) -> bool {
+    let starts = |line: &str| line.starts_with("openapi:") || line.starts_with("---");
+    file.ends_with(".yaml") || file.ends_with(".yml") || text.lines().take(20).any(starts)
+}
+
+impl Definition for HttpRules {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+        Ok(Box::new(HttpRequest::new(task, self)?))
+    }
+
+    fn expected_schema(&self) -> Cow<'_, Value> {
+        Cow::Owned(json!({"type": "object"}))
+    }
+
+    fn summary(&self, _task: &Task) -> String {
+        format!("a {} as one JSON object", self.part.name())
+    }
+
+    fn outline(&self, task: &Task) -> Option<Vec<OutlineEntry>> {
+        Some(outline::placed(&task.definition_text, operation_entries(self, task.score.assert_formats)))
+    }
+
+    fn lazy_answers<'a>(&self, task: &'a Task, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+        let narrow = "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
+        let (name, short) = match self.part {
+            MessagePart::Request => ("the root", json!({"method": "GET", "path": "/"})),
+            MessagePart::Response => ("a status alone", json!({"status": 200})),
+        };
+        let mut answers =
+            vec![LazyAnswer::same("a word", "x", narrow), LazyAnswer::same(name, short.to_string(), narrow)];
+        if let Some(first) = message_schemas(self, task.score.assert_formats).first() {
+            let mut least = answer(&first.schema, FillStyle::Least);
+            if let Some(path) = least.get("path").and_then(Value::as_str) {
+                // Each variable of the path is 1.
+                let pieces = path.split('{').enumerate().map(|(index, piece)| match (index, piece.split_once('}')) {
+                    (1.., Some((_, rest))) => format!("1{rest}"),
+                    _ => piece.to_owned(),
+                });
+                least["path"] = Value::String(pieces.collect());
+            }
+            answers.push(LazyAnswer::same("the least that an operation takes", least.to_string(), narrow));
+        }
+        answers
+    }
+
+    fn digest(&self, task: &Task) -> String {
+        let operation = self.operation.as_deref().unwrap_or_default();
+        text_digest(&format!("http_request\n{}\n{operation}\n{}", self.part.name(), task.definition_text))
+    }
+
+    fn file_name(&self) -> &'static str {
+        "OpenAPI document"
+    }
+
+    fn with_text(&self, home: &Home, file: &str, text: &str) -> Read<Option<Arc<dyn Definition>>> {
+        Ok(Some(Arc::new(Self { document: parse_document(home, file, text)?, ..self.clone() })))
+    }
+
+    fn grammar(&self) -> Option<Grammar<'_>> {
+        Some(Grammar::HttpMessage(self))
+    }
+}
+
+fn operation_entries(rules: &HttpRules, formats_count: bool) -> Vec<Accepted> {
+    let mut lines = Vec::new();
+    for operation in message_schemas(rules, formats_count) {
+        let (name, text) = match operation.name.split_once(" (") {
+            Some((route, id)) => (route.to_owned(), id.trim_end_matches(')').to_owned()),
+            None => (operation.name.clone(), format!("a {}", rules.part.name())),
+        };
+        lines.push(Accepted { depth: 0, name, required: None, text, pointer: operation.pointer.clone() });
+        for (variable, schema) in &operation.path {
+            let at = format!("/path/{}", escaped(variable));
+            let of_variable = describe(schema, formats_count).into_iter().take(1);
+            lines.extend(of_variable.map(|line| Accepted {
+                depth: 1,
+                name: format!("{{{variable}}}"),
+                required: Some(true),
+                pointer: operation.place(&at),
+                ..line
+            }));
+        }
+        // The name of the operation says method and path.
+        let is_said = |line: &Accepted| ["/properties/method", "/properties/path"].contains(&line.pointer.as_str());
+        let fields = describe(&operation.schema, formats_count).into_iter().skip(1).filter(|line| !is_said(line));
+        lines.extend(fields.map(|line| Accepted { pointer: operation.place(&line.pointer), ..line }));
+    }
+    lines
+}

@@ -1,0 +1,20 @@
+//! The kinds of scorer. A new one is a folder beside this file and a line here.
+
+use super::definition::Kind;
+use super::{command, http_request, json_schema, regex, sql, text, tool_calls};
+
+/// The first is that of a task that names none.
+pub(crate) const KINDS: [&Kind; 8] = [
+    &json_schema::KIND,
+    &text::KIND,
+    &regex::KIND,
+    &tool_calls::KIND,
+    &command::KIND,
+    &command::CODE,
+    &sql::KIND,
+    &http_request::KIND,
+];
+
+pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {
+    KINDS.into_iter().find(|kind| kind.name == name)
+}

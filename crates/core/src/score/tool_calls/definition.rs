@@ -1,0 +1,128 @@
+//! `[score] kind = "tool_calls"`: the functions that may be called, and how calls are compared.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::ToolCalls;
+use crate::dataset::PromptRow;
+use crate::score::audit::degenerate_answers::{FillStyle, answer};
+use crate::score::definition::{Definition, FoundDefinition, Grammar, Judge, Kind, LazyAnswer, text_digest};
+use crate::score::json_schema::{Accepted, describe};
+use crate::score::{OutlineEntry, ScoreError, outline};
+use crate::task::{ASSERT_FORMATS, Function, Home, KeyInfo, NORMALISE, Read, Section, TASK_FILE, Task, functions};
+
+pub(crate) static KIND: Kind = Kind {
+    name: "tool_calls",
+    keys: &[],
+    score_keys: &[
+        KeyInfo::new("tools", "those of each row", "the file of the functions"),
+        KeyInfo::new("order", "true", "whether the order of calls counts"),
+        KeyInfo::new("allow_no_call", "false", "whether an answer may make no call, `[]`"),
+        ASSERT_FORMATS,
+        NORMALISE,
+    ],
+    read,
+};
+
+#[derive(Debug, Clone)]
+pub struct ToolRules {
+    /// In OpenAI's schema; `None` where each row has its own.
+    pub tools: Option<Value>,
+    /// Whether calls must be in the order of the expected ones.
+    pub in_order: bool,
+    /// Whether an answer may make no call.
+    pub allows_none: bool,
+}
+
+fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
+    let in_order = score.boolean("order")?.unwrap_or(true);
+    let allows_none = score.boolean("allow_no_call")?.unwrap_or(false);
+    let found = home.file_of(score, "tools")?;
+    let tools = found.as_ref().map(|(file, text)| home.parse_json(file, text)).transpose()?;
+    Ok((Arc::new(ToolRules { tools, in_order, allows_none }), found))
+}
+
+impl ToolRules {
+    /// Those of the task; none where they cannot be read.
+    fn functions(&self) -> Vec<Function<'_>> {
+        self.tools.as_ref().and_then(|tools| functions(tools).ok()).unwrap_or_default()
+    }
+}
+
+impl Definition for ToolRules {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+        Ok(Box::new(ToolCalls::new(task, self)?))
+    }
+
+    fn expected_schema(&self) -> Cow<'_, Value> {
+        Cow::Owned(json!({"type": ["array", "object"]}))
+    }
+
+    fn summary(&self, _task: &Task) -> String {
+        let order = if self.in_order { "in the order of `expected`" } else { "in any order" };
+        let whose = if self.tools.is_some() { "" } else { " of the row's `tools`" };
+        format!("calls of functions{whose}, {order}")
+    }
+
+    fn outline(&self, task: &Task) -> Option<Vec<OutlineEntry>> {
+        let tools = self.tools.as_ref()?;
+        let nothing = json!({"type": "object"});
+        let mut lines = Vec::new();
+        for function in self.functions() {
+            let at = function.pointer();
+            let description = tools.pointer(&at).and_then(|tool| tool.get("description")?.as_str());
+            lines.push(Accepted {
+                depth: 0,
+                name: function.name.to_owned(),
+                required: None,
+                text: description.unwrap_or("a function").to_owned(),
+                pointer: format!("{at}/name"),
+            });
+            let arguments = describe(function.parameters.unwrap_or(&nothing), task.score.assert_formats);
+            let placed = |line: Accepted| Accepted { pointer: format!("{at}/parameters{}", line.pointer), ..line };
+            lines.extend(arguments.into_iter().skip(1).map(placed));
+        }
+        Some(outline::placed(&task.definition_text, lines))
+    }
+
+    fn lazy_answers<'a>(&self, _task: &'a Task, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+        let narrow = "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
+        let mut answers = vec![LazyAnswer::same("no call", "[]", narrow), LazyAnswer::same("a word", "x", narrow)];
+        if let Some(first) = self.functions().first() {
+            let call = |arguments: Value| json!({"name": first.name, "arguments": arguments}).to_string();
+            let parameters = first.parameters.cloned().unwrap_or_else(|| json!({"type": "object"}));
+            answers.push(LazyAnswer::same("the first tool without arguments", call(json!({})), narrow));
+            let least = call(answer(&parameters, FillStyle::Least));
+            answers.push(LazyAnswer::same("the first tool with the least arguments", least, narrow));
+        }
+        answers
+    }
+
+    fn digest(&self, task: &Task) -> String {
+        let tools = self.tools.as_ref().map(|_| task.definition_text.as_str()).unwrap_or_default();
+        let none = if self.allows_none { "none\n" } else { "" };
+        text_digest(&format!("tool_calls\n{}\n{none}{tools}", self.in_order))
+    }
+
+    fn file_name(&self) -> &'static str {
+        if self.tools.is_some() { "tools" } else { TASK_FILE }
+    }
+
+    fn with_text(&self, home: &Home, file: &str, text: &str) -> Read<Option<Arc<dyn Definition>>> {
+        Ok(Some(Arc::new(Self { tools: Some(home.parse_json(file, text)?), ..*self })))
+    }
+
+    fn answer_names(&self, _task: &Task) -> Vec<String> {
+        self.functions().iter().map(|function| function.name.to_owned()).collect()
+    }
+
+    fn grammar(&self) -> Option<Grammar<'_>> {
+        Some(Grammar::ToolCalls(self))
+    }
+}
