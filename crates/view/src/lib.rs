@@ -16,6 +16,7 @@ pub mod export;
 pub mod followed_run;
 pub mod fuzzy;
 pub mod interaction;
+pub mod json_reader;
 pub mod jsonl_edit;
 pub mod key_chord;
 pub mod keymap;

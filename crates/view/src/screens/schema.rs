@@ -18,8 +18,9 @@ mod structure;
 
 use completion::Completion;
 use expected::{Baseline, Rejections};
-use structure::{Place, Structure};
+use structure::Structure;
 
+use crate::json_reader::Place;
 use crate::score::audit::Finding;
 use crate::score::{Isolation, Tier, Trial};
 use crate::widgets::editor::Editor;

@@ -1,14 +1,13 @@
 //! A text editor for JSON and plain text: typing, selection, undo by words, search, scrolling.
 
 pub mod paint;
-mod tokens;
+mod search;
 mod window;
 mod wrap;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui_textarea::{CursorMove, TextArea};
 
-pub use tokens::{Token, matching_bracket, tokens};
 use wrap::ScreenRow;
 pub use wrap::Window;
 
@@ -325,12 +324,12 @@ impl Editor {
             self.area.search_forward(true);
         }
         self.last = None;
-        self.lines().iter().map(|line| tokens::matches(line, query).len()).sum()
+        self.lines().iter().map(|line| search::matches(line, query).len()).sum()
     }
 
     /// Whether the text contains a match, as for [`Self::find`].
     pub fn contains(&self, query: &str) -> bool {
-        self.lines().iter().any(|line| !tokens::matches(line, query).is_empty())
+        self.lines().iter().any(|line| !search::matches(line, query).is_empty())
     }
 
     /// The text of the search; empty without one.

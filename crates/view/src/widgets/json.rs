@@ -3,7 +3,7 @@
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::editor::tokens;
+use crate::json_reader::tokens;
 use crate::secrets::visible;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -37,7 +37,7 @@ fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
     for (text, role) in pieces(line) {
         let length = text.chars().count();
         let starts_here = faults.iter().copied().filter(|fault| (column..column + length).contains(fault)).min();
-        let shown = visible(&text);
+        let shown = visible(text);
         match starts_here {
             Some(fault) => {
                 let before: String = shown.chars().take(fault - column).collect();
@@ -60,16 +60,14 @@ fn faulty(theme: &Theme, role: Role) -> Style {
 }
 
 /// The line split into pieces of one role each. Text that is not JSON is plain.
-fn pieces(line: &str) -> Vec<(String, Role)> {
-    let (mut letters, mut at) = (line.chars(), 0);
-    let mut found = Vec::new();
+fn pieces(line: &str) -> Vec<(&str, Role)> {
+    let (mut found, mut at) = (Vec::new(), 0);
     for token in tokens(line) {
-        let blanks: String = letters.by_ref().take(token.columns.start - at).collect();
-        let text: String = letters.by_ref().take(token.columns.len()).collect();
-        at = token.columns.end;
-        found.extend([(blanks, Role::Text), (text, if token.role == Role::Bad { Role::Text } else { token.role })]);
+        let role = if token.role == Role::Bad { Role::Text } else { token.role };
+        found.extend([(&line[at..token.bytes.start], Role::Text), (&line[token.bytes.clone()], role)]);
+        at = token.bytes.end;
     }
-    found.push((letters.collect(), Role::Text));
+    found.push((&line[at..], Role::Text));
     found.retain(|(text, _)| !text.is_empty());
     found
 }
@@ -82,12 +80,8 @@ mod tests {
     fn pieces_have_their_roles_and_make_up_the_line() {
         let check = |line: &str, expected: &[(&str, Role)]| {
             let found = pieces(line);
-            assert_eq!(found.iter().map(|(text, _)| text.as_str()).collect::<String>(), line);
-            let words: Vec<_> = found
-                .iter()
-                .filter(|(text, _)| !text.trim().is_empty())
-                .map(|(text, role)| (text.as_str(), *role))
-                .collect();
+            assert_eq!(found.iter().map(|(text, _)| *text).collect::<String>(), line);
+            let words: Vec<_> = found.into_iter().filter(|(text, _)| !text.trim().is_empty()).collect();
             assert_eq!(words, expected, "{line}");
         };
         check(

@@ -6,8 +6,9 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::keyword_help::{draft_of, summary};
-use super::structure::{Kind, Place, Role, Structure};
+use super::structure::{Role, Structure};
 use crate::fuzzy;
+use crate::json_reader::{Kind, Place};
 use crate::pane::content::{Content, List};
 use crate::score::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES};
 use crate::secrets::visible;
@@ -183,7 +184,7 @@ fn in_gap(editor: &Editor, structure: &Structure) -> Option<Site> {
 fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item>> {
     let node = structure.node(site.node)?;
     if !site.is_key {
-        let Role::Value(keyword) = node.role else { return None };
+        let Role::Value(keyword) = structure.role(site.node)? else { return None };
         return Some(values(structure, keyword, site));
     }
     let object = if site.is_new { site.node } else { node.parent? };
@@ -201,7 +202,7 @@ fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item
         };
         Item { label: label.to_owned(), insert, back, detail }
     };
-    match structure.node(object)?.role {
+    match structure.role(object)? {
         Role::Schema => {
             let draft = draft_of(structure);
             let known = KEYWORDS.iter().filter(|keyword| (keyword.since..=keyword.until).contains(&draft));
@@ -280,9 +281,8 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
         KeywordValue::PropertyNames | KeywordValue::Dependencies => {
             let list =
                 if site.is_new { Some(site.node) } else { structure.node(site.node).and_then(|node| node.parent) };
-            let is_schema = |at: &usize| structure.node(*at).is_some_and(|node| matches!(node.role, Role::Schema));
             let Some(list) = list else { return Vec::new() };
-            let Some(schema) = structure.around(list).find(is_schema) else { return Vec::new() };
+            let Some(schema) = structure.schema_around(list) else { return Vec::new() };
             let listed = |name: &str| {
                 let of_list = structure.children(list).filter(|(index, _)| site.is_new || *index != site.node);
                 of_list.into_iter().any(|(_, node)| node.kind == Kind::Text(name.to_owned()))
@@ -302,15 +302,15 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
 
 /// The definitions and anchors that a reference can name.
 fn references(structure: &Structure) -> impl Iterator<Item = (String, usize)> {
-    let of_definitions = structure.nodes.iter().enumerate().filter_map(|(index, node)| {
-        let parent = structure.node(node.parent?)?;
-        let is_definition =
-            matches!(parent.role, Role::Named(keyword) if ["$defs", "definitions"].contains(&keyword.name));
-        is_definition.then(|| (structure.pointer(index), index))
-    });
-    let anchors = structure.nodes.iter().enumerate().filter(|(_, node)| matches!(node.role, Role::Schema));
-    let anchors = anchors.filter_map(|(index, _)| Some((format!("#{}", structure.text(index, "$anchor")?), index)));
-    of_definitions.chain(anchors).chain([("#".to_owned(), 0)])
+    let all = 0..structure.nodes.len();
+    let is_definition = |index: &usize| {
+        let parent = structure.parent_role(*index);
+        matches!(parent, Some(Role::Named(keyword)) if ["$defs", "definitions"].contains(&keyword.name))
+    };
+    let definitions = all.clone().filter(is_definition).map(|index| (structure.pointer(index), index));
+    let anchors = all.filter(|index| structure.is_schema(*index));
+    let anchors = anchors.filter_map(|index| Some((format!("#{}", structure.text(index, "$anchor")?), index)));
+    definitions.chain(anchors).chain([("#".to_owned(), 0)])
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use super::file::follow;
 use super::keyword_help::{self, name, summary};
-use super::structure::{Place, Role, Structure};
+use super::structure::{Role, Structure};
 use super::{EDITOR, Schema, outline_pane};
+use crate::json_reader::Place;
 use crate::message::{Change, Command};
 use crate::popup::{Ask, Page, Pick, PickEntry, Popup};
 use crate::score::Fault;
@@ -156,12 +157,8 @@ pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> 
     }
     let (mut entries, mut places) = (Vec::new(), Vec::new());
     for (index, node) in structure.nodes.iter().enumerate() {
-        let Some(parent) = node.parent.and_then(|parent| structure.node(parent)) else { continue };
-        let (Role::Named(keyword), Some(key)) = (parent.role, &node.key) else { continue };
-        let is_named = |at: &usize| {
-            let parent = structure.node(*at).and_then(|node| structure.node(node.parent?));
-            parent.is_some_and(|parent| matches!(parent.role, Role::Named(_)))
-        };
+        let (Some(Role::Named(keyword)), Some(key)) = (structure.parent_role(index), &node.key) else { continue };
+        let is_named = |at: &usize| matches!(structure.parent_role(*at), Some(Role::Named(_)));
         let kind = if keyword.name == "properties" { String::new() } else { format!(" ({})", keyword.name) };
         entries.push(PickEntry {
             label: key.text.clone(),
@@ -242,13 +239,12 @@ fn subject(structure: &Structure, place: Place) -> Option<Subject> {
     }
     let on_key = |at: &usize| {
         let key = structure.node(*at).and_then(|node| node.key.as_ref());
-        key.is_some_and(|key| key.start <= place && place < key.end)
+        key.is_some_and(|key| key.contains(place))
     };
     if let Some(at) = at.filter(on_key) {
         let uses = structure.uses(at);
-        let parent = structure.node(at).and_then(|node| structure.node(node.parent?));
-        let is_definition =
-            parent.is_some_and(|parent| matches!(parent.role, Role::Named(keyword) if keyword.name != "properties"));
+        let parent = structure.parent_role(at);
+        let is_definition = matches!(parent, Some(Role::Named(keyword)) if keyword.name != "properties");
         if is_definition || !uses.is_empty() {
             return Some(Subject::Definition(at, uses));
         }

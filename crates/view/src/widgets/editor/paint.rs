@@ -10,8 +10,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::Editor;
-use super::tokens::{matches, matching_bracket, tokens};
+use super::search::matches;
 use super::wrap::{Part, gutter, width};
+use crate::json_reader::{matching_bracket, tokens};
 use crate::score::Fault;
 use crate::secrets::visible_letter;
 use crate::style_role::Role;
@@ -174,7 +175,7 @@ fn styles(
         }
     };
     if editor.is_json {
-        tokens(line).into_iter().for_each(|token| lay(token.columns, theme.style(token.role)));
+        tokens(line).for_each(|token| lay(token.columns, theme.style(token.role)));
     }
     for fault in look.faults.iter().filter(|fault| fault.line == row + 1) {
         let style = if fault.is_error {
