@@ -15,7 +15,6 @@ mod outline;
 mod plain_text;
 mod prompts;
 mod result;
-mod schema_lint;
 mod scorer;
 mod sql;
 mod string_places;
@@ -29,6 +28,7 @@ pub use completion_line::{CompletionLine, message_text};
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};
 pub use http_request::{MessageSchema, message_schemas};
+pub(crate) use json_schema::meta_problems;
 pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references};
 pub use outline::{OutlineEntry, outline};
 pub use prompts::{
@@ -36,7 +36,6 @@ pub use prompts::{
 };
 pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
-pub use schema_lint::{Diagnosis, Fault, diagnose};
 pub use scorer::{Scorer, ScorerErrors};
 pub use sql::QueryResult;
 pub use tool_calls::{AnswerPart, CallReader, closed_parameters};
