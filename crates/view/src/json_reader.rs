@@ -98,7 +98,7 @@ pub struct Node {
     pub key: Option<Name>,
     pub kind: Kind,
     pub start: Place,
-    /// After its last letter.
+    /// Just after its last character.
     pub end: Place,
 }
 
@@ -121,7 +121,7 @@ pub enum Kind {
     Object,
     Array,
     Text(String),
-    /// A number, true, false, null, or a word that JSON does not have.
+    /// A number, true, false, null, or an unknown word.
     Word(String),
     Missing,
 }

@@ -1,4 +1,4 @@
-//! JSON as coloured lines with underlined faults. Any text is accepted: a completion may contain anything.
+//! JSON as coloured lines with underlined faults. Accepts any text, as completions may be malformed.
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
@@ -11,14 +11,14 @@ use crate::theme::Theme;
 /// A position in a text with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// From 1.
+    /// 1-based.
     pub line: usize,
-    /// From 1, in Unicode scalars.
+    /// 1-based, in Unicode scalars.
     pub column: usize,
 }
 
-/// The text as lines. From each fault to the end of its word, string or number the text is underlined; past a line's
-/// end a mark is drawn.
+/// The text as lines. Underlines the rest of the word, string or number from each fault on; a fault past the end of a
+/// line gets a mark.
 pub fn lines(theme: &Theme, text: &str, faults: &[Fault]) -> Vec<Line<'static>> {
     text.split('\n')
         .enumerate()
@@ -59,7 +59,7 @@ fn faulty(theme: &Theme, role: Role) -> Style {
     theme.style(role).patch(theme.style(Role::Fault))
 }
 
-/// The line split into pieces of one role each. Text that is not JSON is plain.
+/// Splits a line into pieces of one role each. Text that is not JSON has the role of plain text.
 fn pieces(line: &str) -> Vec<(&str, Role)> {
     let (mut found, mut at) = (Vec::new(), 0);
     for token in tokens(line) {

@@ -1,4 +1,4 @@
-//! Completion at the cursor: keywords, the values of those that have known ones, property names, references.
+//! Completion at the cursor: keywords, their known values, property names, references.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
@@ -26,7 +26,7 @@ const MAX_COLUMNS: usize = 72;
 pub(super) struct Completion {
     items: Vec<Item>,
     pub(super) cursor: Cursor,
-    /// The part of a row that it replaces.
+    /// The range that an inserted entry replaces.
     from: Place,
     to: Place,
 }
@@ -36,12 +36,12 @@ struct Item {
     label: String,
     /// JSON text.
     insert: String,
-    /// Letters that the cursor goes back after it.
+    /// The number of letters by which the cursor moves back afterwards.
     back: usize,
     detail: String,
 }
 
-/// The string at the cursor, or the gap where one can begin.
+/// The string at the cursor, or the gap in which one may be inserted.
 struct Site {
     /// The node whose key or value is completed, or the container of a new entry.
     node: usize,
@@ -93,7 +93,7 @@ impl Completion {
         editor.go_to(row, column.saturating_sub(item.back));
     }
 
-    /// Where the list is: below the cursor at a position of the screen, or above it where there is more room.
+    /// The area of the list: below the cursor's position on the screen, or above if there is more space.
     pub(super) fn area(&self, area: Rect, (column, row): (u16, u16)) -> Option<Rect> {
         let (labels, widest) = self.widths();
         let columns = (labels + 2 + widest).min(MAX_COLUMNS).min((area.width as usize).saturating_sub(2));
@@ -148,7 +148,7 @@ fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
         key.or_else(|| is_text.then_some((index, false, node.start)))
     })?;
     let typed = line.get(start.1 + 1..cursor.1)?.iter().collect();
-    // An open string runs to the end of its line: only what can belong to a name is replaced.
+    // An open string extends to the end of its line: only letters of a name are replaced.
     let rest = line.get(cursor.1..)?.iter().take_while(|letter| letter.is_alphanumeric() || "$_-".contains(**letter));
     let end = cursor.1 + rest.count();
     let to = if line.get(end) == Some(&'"') { end + 1 } else { end };
@@ -224,7 +224,7 @@ fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item
     }
 }
 
-/// The beginning of a keyword's value, and how far the cursor goes back into it.
+/// The empty value of a keyword, and the number of letters by which the cursor moves back into it.
 fn skeleton(keyword: &Keyword) -> (&'static str, usize) {
     match keyword.holds {
         _ if matches!(keyword.name, "additionalProperties" | "unevaluatedProperties" | "unevaluatedItems") => {

@@ -103,7 +103,7 @@ fn draft_line(structure: &Structure, keyword: &Keyword, theme: &Theme) -> Vec<Li
     lines
 }
 
-/// About the value of a keyword: a type, a format, where a reference leads.
+/// An explanation of a keyword's value: a type, a format, the target of a reference.
 fn value_meaning(structure: &Structure, keyword: &Keyword, index: usize) -> Option<String> {
     let node = structure.node(index)?;
     match (&node.kind, keyword.holds) {

@@ -14,7 +14,7 @@ pub(super) enum Role {
     Named(&'static Keyword),
     /// The value of a keyword, or a part of it.
     Value(&'static Keyword),
-    /// Not a known keyword.
+    /// The value of an unknown keyword, or a part of it.
     Unknown,
 }
 
@@ -97,7 +97,7 @@ impl Structure {
         found.map(|(index, _)| index).last()
     }
 
-    /// The value and those around it, innermost first.
+    /// The value and its ancestors, innermost first.
     pub(super) fn around(&self, index: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(index), |index| self.node(*index)?.parent)
     }
@@ -168,7 +168,7 @@ impl Structure {
         }
     }
 
-    /// The references that lead to a value.
+    /// The references to a value.
     pub(super) fn uses(&self, of: usize) -> Vec<usize> {
         (0..self.nodes.len()).filter(|index| self.is_reference(*index) && self.target(*index) == Ok(of)).collect()
     }

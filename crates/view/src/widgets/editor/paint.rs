@@ -22,9 +22,9 @@ use crate::theme::Theme;
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
     pub theme: &'a Theme,
-    /// Whether it has the keys.
+    /// Whether the editor has the keys.
     pub typing: bool,
-    /// Whether its pane has the focus.
+    /// Whether the editor's pane has the focus.
     pub focused: bool,
     /// Problems of the text.
     pub faults: &'a [Fault],
@@ -148,7 +148,7 @@ fn text(
     spans
 }
 
-/// The fault of the cursor's row, after its text if a part of it fits.
+/// The fault of the cursor's row, shown after the text if there is space for part of it.
 fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'static>> {
     let fault = fault_at(look.faults, cursor).filter(|_| room >= 16)?;
     let short: String = if fault.message.chars().count() > room {
