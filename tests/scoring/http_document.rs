@@ -1,7 +1,8 @@
 //! OpenAPI documents: faults with their places, in files and while typing; what is said of them.
 
+use grpo_tui::help::diagnose;
 use grpo_tui::score::audit::audit;
-use grpo_tui::score::{Scorer, Tier, diagnose, outline};
+use grpo_tui::score::{Scorer, Tier, outline};
 use grpo_tui::task::Task;
 use tempfile::TempDir;
 

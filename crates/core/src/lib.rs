@@ -12,6 +12,7 @@ pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
 pub mod text; // tokenizer, chat template, stop ids
 pub mod dataset; // prompt rows: reading, health, order, generator
 pub mod score; // completion + row -> score
+pub mod help; // a definition under edit -> its problems, each with its place
 pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k
 pub mod advantage; // rewards of a group -> advantages
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability

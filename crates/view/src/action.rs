@@ -22,9 +22,9 @@ pub struct ActionInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Global,
-    /// In whatever pane has the focus; every other action may have its keys.
+    /// Works in the focused pane, whichever that is. Any other action may use its keys.
     Movement,
     Screen(Screen),
-    /// In one pane of a screen, while it has the focus.
+    /// Works while that pane of the screen has the focus.
     Pane(Screen, &'static str),
 }

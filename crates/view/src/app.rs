@@ -29,11 +29,11 @@ pub struct Model {
     pub launch: launch::Launch,
     pub live: live::Live,
     pub eval: eval::Eval,
-    /// What work of no screen changes beside the shared state.
+    /// The part for work that belongs to no screen and changes only the shared state.
     pub nothing: (),
 }
 
-/// Each screen as a part of the model, and what is known of it without its state.
+/// Implements each screen as a part of the model, and lists the facts that do not depend on its state.
 macro_rules! screens {
     ($($id:ident $field:ident: $state:ty,)*) => {
         $(impl Part for $state {
@@ -45,7 +45,7 @@ macro_rules! screens {
             }
         })*
 
-        /// What is known of a screen without its state.
+        /// The facts about a screen that do not depend on its state.
         pub fn about(screen: Screen) -> &'static About {
             match screen {
                 $(Screen::$id => <$state>::ABOUT,)*
@@ -131,7 +131,7 @@ impl Model {
     pub fn is_here(&self, action: &ActionInfo) -> bool {
         match action.scope {
             Scope::Global => true,
-            // In a text field they move its cursor.
+            // In a text field these keys move its cursor.
             Scope::Movement => !self.screen().is_typing(),
             Scope::Screen(screen) => screen == self.shared.screen,
             Scope::Pane(screen, pane) => screen == self.shared.screen && pane == self.screen().pane(),
@@ -191,7 +191,7 @@ impl Model {
         }
     }
 
-    /// What an action does now, for the bottom line.
+    /// The hint of an action in the bottom line, by the current state.
     pub fn hint(&self, action: &ActionInfo) -> &'static str {
         let hint = match action.scope {
             Scope::Global | Scope::Movement => None,
@@ -217,7 +217,7 @@ impl Model {
     /// The entries of the palette: actions available here, then those of other screens and panes, which are opened
     /// first.
     fn palette_entries(&self) -> Vec<PaletteEntry> {
-        // Not those that need something to be opened first.
+        // Excludes panes that something else has to open.
         let can_be_gone_to = |action: &&ActionInfo| match action.scope {
             Scope::Pane(of, pane) => about(of).panes.contains(&pane),
             _ => true,

@@ -135,7 +135,7 @@ impl Appearance {
     }
 }
 
-/// As configured, else as the environment says; over a slow link no 24-bit colours, which take up to 19 bytes each.
+/// The configured colour depth, else the environment's; no 24-bit colours over a slow link: up to 19 bytes each.
 fn depth(input: &AppearanceInput, settings: &Settings, low_bandwidth: bool) -> ColourDepth {
     match input.colour.or(settings.colour) {
         Some(depth) => depth,

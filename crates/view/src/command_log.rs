@@ -40,7 +40,7 @@ impl CommandLine {
         Self { output: Some(output.to_owned()), ..self }
     }
 
-    /// As typed in a shell in the folder `here`: without the option for programs, `--json`; secrets are masked.
+    /// The command line as a user in the folder `here` would type it: without `--json`, secrets masked.
     pub fn text(&self, here: &Path) -> String {
         let near = |word: &str| {
             let inside = Path::new(word).strip_prefix(here).ok().filter(|path| *path != Path::new(""));

@@ -52,12 +52,12 @@ pub trait Drafted: Part<Shared = Shared> {
     /// Finds the text of the current task that a draft belongs to.
     ///
     /// # Errors
-    /// It belongs to none.
+    /// No text of the task matches.
     fn locate(&self, shared: &Shared, record: &Record) -> Result<Location, String>;
     /// Opens the editor on a draft.
     ///
     /// # Errors
-    /// As `locate`.
+    /// Same as `locate`.
     fn restore(&mut self, shared: &mut Shared, record: &Record) -> Result<Vec<Command>, String>;
     /// The file's text, if it changed on disk while the text here is unsaved.
     fn on_disk(&self, shared: &Shared) -> Option<String>;
@@ -87,7 +87,7 @@ pub fn store<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
 /// Writes an unsaved text at once, for an exit that leaves no time for background work.
 ///
 /// # Errors
-/// With the file.
+/// Names the file.
 pub fn store_now<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Result<(), String> {
     let Some(text) = unsaved(screen, shared) else { return Ok(()) };
     let Some(path) = screen.draft_file(shared).map(|file| file.path.clone()) else { return Ok(()) };
@@ -113,7 +113,7 @@ fn due<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Option<(PathBuf, Opti
     Some((path, text.map(|text| screen.write(shared, text))))
 }
 
-/// Before another task is opened: an unsaved text stays in its file, and is offered with its task.
+/// Called before another task is opened: keeps an unsaved text in its file, which is offered with its task.
 pub fn park<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
     shared.drafts.offers.retain(|offer| offer.screen != T::SCREEN);
     let commands = store(screen, shared);
@@ -131,7 +131,7 @@ pub fn park<T: Drafted>(screen: &mut T, shared: &mut Shared) -> Vec<Command> {
 pub fn move_to_copy<T: Drafted>(screen: &mut T, shared: &mut Shared, copy: &Task) -> Vec<Command> {
     let new = begin::<T>(shared, copy);
     let Some(old) = screen.draft_file(shared).map(|file| std::mem::replace(file, new)) else { return Vec::new() };
-    // In this order: if the new file cannot be written the old one stays.
+    // The new file is written first: if that fails, the old one stays.
     let new = due(screen, shared);
     write(shared, new.into_iter().chain(old.stored.map(|_| (old.path, None))))
 }

@@ -44,7 +44,7 @@ pub fn draw(model: &Model, frame: &mut Frame<'_>) {
     }
 }
 
-/// For terminals too small for any screen.
+/// The line shown in a terminal too small for any screen.
 fn one_line(model: &Model) -> String {
     match model.shared.current_run() {
         Some(run) => {

@@ -70,7 +70,7 @@ pub fn change_line(
 /// A row that was read, and the members to set.
 #[derive(Debug)]
 pub struct RowEdit {
-    /// From 1.
+    /// 1-based.
     pub line: usize,
     pub row: Map<String, Value>,
     pub members: Map<String, Value>,

@@ -2,7 +2,8 @@
 //! in the background.
 
 use grpo_tui_core::{
-    advantage, config, dataset, files, format, hub, plan, report, run, score, secrets, statistics, study, task, text,
+    advantage, config, dataset, files, format, help, hub, plan, report, run, score, secrets, statistics, study, task,
+    text,
 };
 
 pub mod action;
@@ -16,6 +17,7 @@ pub mod export;
 pub mod followed_run;
 pub mod fuzzy;
 pub mod interaction;
+pub mod json_reader;
 pub mod jsonl_edit;
 pub mod key_chord;
 pub mod keymap;

@@ -18,7 +18,7 @@ pub struct Options {
     pub here: PathBuf,
     /// The working directory of the shell.
     pub shell: PathBuf,
-    /// Where runs are listed and created.
+    /// The folders in which runs are listed and created.
     pub run_folders: RunFolders,
     /// The user's data directory, for drafts and copies of embedded tasks.
     pub data: PathBuf,
@@ -95,7 +95,7 @@ impl AppearanceInput {
         Self { folder: super::user_file::folder(), capability: Capability::detect(), ..Self::nothing() }
     }
 
-    /// Without files or options, for a terminal with every capability. For tests.
+    /// No files, no options, and a terminal with every capability; for tests.
     pub fn nothing() -> Self {
         let capability = Capability {
             depth: ColourDepth::TrueColour,

@@ -94,7 +94,7 @@ impl Popup {
         }
     }
 
-    /// Where it is over an area, and what is in it.
+    /// Its place over an area, and its content.
     pub fn pane<'a>(&'a self, theme: &'a Theme, area: Rect) -> (Place, Content<'a>) {
         match self {
             Self::Help(Help { page }) | Self::Page(page) => page.pane(area),

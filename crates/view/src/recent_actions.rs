@@ -33,7 +33,7 @@ pub(super) fn record(shared: &mut Shared, id: &'static str) -> Command {
     shared.recent.truncate(KEPT);
     let (file, text) = (file(shared), shared.recent.join("\n"));
     let write = move |_: &_| {
-        // Without the file they last for the session, which is not worth a message.
+        // If the file cannot be written they last for the session, which needs no message.
         let Some(folder) = file.parent() else { return };
         if files::ensure_folder(folder, Access::Private).is_ok() {
             _ = files::replace_file(&file, text.as_bytes(), Access::Private);

@@ -18,7 +18,7 @@ use crate::run::{RunState, Series};
 /// Lines of the chart, its legend included.
 const ROWS: usize = 9;
 const MAX_COLUMNS: usize = 100;
-/// In a smaller terminal the lines need the room.
+/// The smallest terminal with a chart; in smaller ones the lines need the space.
 const MIN_SIZE: (u16, u16) = (40, 20);
 
 /// The chart for the terminal of this process, with the user's theme.
@@ -45,7 +45,7 @@ impl RunChart {
         fitted(text, usize::from(terminal::size().unwrap_or_default().0).saturating_sub(1))
     }
 
-    /// For a terminal of so many columns; the last one stays empty, so that no line is wrapped.
+    /// The lines for a terminal of that many columns; the last column stays empty, so that no line wraps.
     pub fn lines_of(&self, history: &RunState, columns: usize) -> Vec<String> {
         let metric = |label: &'static str| Some((label, history.metrics.get(label)?));
         let Some((label, reward)) = ["reward", "loss"].into_iter().find_map(metric) else { return Vec::new() };

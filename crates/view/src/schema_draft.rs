@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::drafts::files::DraftFile;
-use crate::score::{Fault, OutlineEntry, Scorer, Trust};
+use crate::help::Fault;
+use crate::score::{OutlineEntry, Scorer, Trust};
 use crate::task::{TASK_FILE, Task};
 
 #[derive(Debug, Default)]

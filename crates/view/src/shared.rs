@@ -332,7 +332,7 @@ impl Shared {
 impl OpenTask {
     /// Reads a task with its rows and samples. `here`: where the view was started.
     pub fn read(task: Task, here: &Path) -> Self {
-        // Before they are read: what changes meanwhile is seen later.
+        // Taken before the files are read, so that a change meanwhile is noticed later.
         let stamps = task_files::stamps(&task);
         let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
         let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
@@ -437,7 +437,7 @@ fn find_task(name: Option<&str>, here: &Path, data: &Path) -> Result<Task, (Task
     found.map_err(|error| (error, folder))
 }
 
-/// After a task was copied, everything continues in the copy.
+/// Continues in the copy of a task, once it was copied.
 pub fn switch_to_copy(shared: &mut Shared, home: &task_files::Home) -> Vec<Command> {
     if !home.is_copy {
         return Vec::new();

@@ -9,7 +9,7 @@ macro_rules! roles {
         pub enum Role { $($(#[$meta])* $variant),+ }
 
         impl Role {
-            /// In the order of the theme files.
+            /// All roles, in the order of the theme files.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             /// The key in theme files.

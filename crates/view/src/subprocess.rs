@@ -49,9 +49,9 @@ pub struct Call {
 /// A line of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OutputLine {
-    /// On stdout: a result, or a part of one.
+    /// A line of standard output: a result, or part of one.
     Result(String),
-    /// On stderr: progress, or an error.
+    /// A line of standard error: progress, or an error.
     Progress(String),
 }
 
@@ -166,7 +166,7 @@ impl Call {
     /// Like [`Self::run`] for a program that must finish even if the view exits, such as a launch.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// Same as [`Self::run`].
     pub fn run_through(&self, on_line: &mut dyn FnMut(OutputLine)) -> Result<Exit, String> {
         let ended = self.wait(self.spawn(self.command())?, &CancelToken::default(), on_line)?;
         ended.ok_or_else(|| format!("{} was cancelled", self.program.display()))

@@ -11,7 +11,7 @@ use crate::task::{TASK_FILE, Task};
 /// Modification time and length of a file.
 pub type Stamp = (Option<SystemTime>, u64);
 
-/// Where a task can be written.
+/// The folder in which a task can be written.
 #[derive(Debug)]
 pub struct Home {
     /// The task, in a folder.
@@ -32,7 +32,7 @@ pub enum SaveError {
 /// A task's folder; an embedded task is copied into the data directory first, under a free name.
 ///
 /// # Errors
-/// With the file.
+/// Names the file.
 pub fn home(task: &Task, data: &Path) -> Result<Home, String> {
     if let Some(folder) = task.folder() {
         return Ok(Home { task: task.clone(), folder: folder.to_owned(), is_copy: false });
@@ -86,7 +86,7 @@ pub fn save_text(task: &Task, data: &Path, file: &str, saved: &str, text: &str) 
 /// Replaces a file of a task: readers see the old bytes or the new ones. Its mode stays; a symbolic link is followed.
 ///
 /// # Errors
-/// With the file.
+/// Names the file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
     let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mode = std::fs::metadata(&target).ok().map(|found| found.permissions().mode());
@@ -101,7 +101,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 /// Replaces a private file, and creates its folder if missing. A symbolic link is refused.
 ///
 /// # Errors
-/// With the file.
+/// Names the file.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
     path.parent().map(private_folder).transpose()?;
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
@@ -113,7 +113,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), String> {
 /// Removes a file; one that does not exist is not an error.
 ///
 /// # Errors
-/// With the file.
+/// Names the file.
 pub fn remove(path: &Path) -> Result<(), String> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {error}", path.display())),

@@ -15,7 +15,7 @@ pub struct Theme {
     pub name: String,
     styles: Vec<Style>,
     pub ascii: bool,
-    /// Whether what is drawn is printed line by line: numbers and words in place of bars and curves.
+    /// Whether output is printed line by line, with numbers and words in place of bars and curves.
     pub linear: bool,
 }
 
@@ -62,7 +62,7 @@ impl Theme {
         Self { styles, ..self }
     }
 
-    /// `rich`, or `plain` if only ASCII may be drawn, or a screen reader may say it.
+    /// `rich`, or `plain` for ASCII terminals and screen readers.
     pub fn glyph(&self, rich: &'static str, plain: &'static str) -> &'static str {
         if self.ascii || self.linear { plain } else { rich }
     }

@@ -17,7 +17,6 @@ mod outline;
 mod prompts;
 mod regex;
 mod result;
-mod schema_lint;
 mod scorer;
 mod sql;
 mod string_places;
@@ -36,6 +35,7 @@ pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, 
 pub use definition::Grammar;
 pub use failure_class::{FailureClass, OwnClass};
 pub use http_request::{HttpRules, MessagePart, MessageSchema, Operation, message_schemas, operations};
+pub(crate) use json_schema::meta_problems;
 pub use json_schema::{
     DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, SchemaFiles, TYPES, encode_references,
 };
@@ -45,7 +45,6 @@ pub use prompts::{
 };
 pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
-pub use schema_lint::{Diagnosis, Fault, diagnose};
 pub use scorer::{Scorer, ScorerErrors};
 pub use sql::QueryResult;
 pub use tool_calls::{AnswerPart, CallReader, ToolRules, closed_parameters};

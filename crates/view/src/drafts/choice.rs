@@ -72,7 +72,7 @@ pub fn offer<'a, T: Drafted>(screen: &T, shared: &'a Shared) -> Option<&'a Offer
 /// The question at the top of a screen.
 pub const QUESTION: &str = "question";
 
-/// Where the question is, if there is one, and the area below it.
+/// The place of the question, if there is one, and the area below it.
 pub fn places<T: Drafted>(screen: &T, shared: &Shared, body: Rect) -> (Option<Place>, Rect) {
     let taken = rows(screen, shared).min(body.height);
     let below = Rect { y: body.y + taken, height: body.height - taken, ..body };
@@ -127,7 +127,7 @@ fn choices<T: Drafted>(screen: &T, shared: &Shared) -> impl Iterator<Item = (Str
         (difference_action(), "diff"),
     ];
     let possible = all.into_iter().filter(|(action, _)| (action.blocked)(screen, shared).is_none());
-    // In an editor tab, too, is text.
+    // The tab key types text in an editor.
     let is_free = |key: &Chord| !screen.is_typing() || (key.is_command() && *key != Chord::TAB);
     possible.filter_map(move |(action, word)| {
         Some((shared.keymap.keys(&action.info).into_iter().find(is_free)?.to_string(), word))

@@ -17,7 +17,7 @@ use crate::task_files;
 pub struct Record {
     /// The path of the task's file when the draft was written.
     pub task: String,
-    /// Which text of the task, in the screen's own format.
+    /// The text of the task that was edited, in a format of the screen.
     pub of: serde_json::Value,
     /// Row and column of the cursor.
     pub cursor: (usize, usize),

@@ -9,7 +9,7 @@ use std::ops::Range;
 use ratatui::layout::{Constraint, Layout, Margin, Position, Rect};
 use ratatui::text::Line;
 
-use crate::score::Fault;
+use crate::help::Fault;
 use crate::style_role::Role;
 use crate::theme::Theme;
 use crate::widgets::editor::Editor;

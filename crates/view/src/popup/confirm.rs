@@ -39,7 +39,7 @@ impl Confirm {
         Self { title: title.into(), text: text.into(), yes: yes.into(), then: Some(Update::new(then)), otherwise: None }
     }
 
-    /// With an effect of a no.
+    /// Adds an effect for the answer no.
     #[must_use]
     pub fn otherwise<X: Part>(
         self,

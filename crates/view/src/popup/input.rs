@@ -47,7 +47,7 @@ impl Ask {
         }
     }
 
-    /// With a check while typing; an invalid answer cannot be submitted.
+    /// Checks the answer while it is typed; an invalid one cannot be submitted.
     #[must_use]
     pub fn checked(self, check: impl Fn(&str) -> Option<String> + Send + 'static) -> Self {
         Self { check: Box::new(check), ..self }

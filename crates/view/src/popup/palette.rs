@@ -84,7 +84,7 @@ fn found(entries: &[PaletteEntry], recent: &[&'static str], query: &str) -> Vec<
         let matched = fuzzy::rank(&query, &all, |index| text(&entries[*index]));
         found.extend(matched.into_iter().filter(|index| !found.contains(index)).collect::<Vec<_>>());
     }
-    // Of two equal titles the screen's own action wins, elsewhere the first that is available.
+    // Among actions with the same title the current screen's is listed, else the first that is available.
     let preference = |index: usize| (!entries[index].is_here, entries[index].blocked.is_some());
     let mut first: HashMap<&str, usize> = HashMap::new();
     for &index in &found {

@@ -22,18 +22,18 @@ use crate::widgets::text_width::{fitted, wrapped_line};
 /// Maximum width, and rows below the list for the selected entry's details.
 const COLUMNS: u16 = 100;
 const DETAIL_ROWS: std::ops::RangeInclusive<u16> = 3..=8;
-/// Before the text that filters the entries.
+/// The label of the filter.
 const FILTER: &str = "Filter: ";
 
 /// An entry.
 #[derive(Debug, Clone, Default)]
 pub struct PickEntry {
     pub label: String,
-    /// At the right of the label.
+    /// Text to the right of the label.
     pub beside: String,
-    /// At the right edge.
+    /// Text at the right edge.
     pub key: String,
-    /// Below the list while it is selected.
+    /// Text below the list while the entry is selected.
     pub detail: String,
     pub role: Option<Role>,
     /// Nesting in a tree.

@@ -51,11 +51,11 @@ pub struct Eval {
     rescored: Option<u64>,
     /// Test-set evals of the run when it was read.
     evals_seen: usize,
-    /// Which two evals the difference, the matrix and the answers are of.
+    /// The index of the pair of evals that the difference, the matrix and the answers compare.
     pair: usize,
-    /// Only prompts with this outcome.
+    /// The outcome that filters the prompts.
     only: Option<Outcome>,
-    /// Only the failures of this group, of the eval with that index.
+    /// The group of failures that filters the prompts, and the index of its eval.
     group: Option<(usize, FailureGroup)>,
     filter: Filter,
     sort: Sort,
@@ -92,7 +92,7 @@ struct Chat {
     editor: Editor,
     /// Whether keys go to the prompt.
     is_typing: bool,
-    /// By name; the base first.
+    /// The answers by name, the base first.
     answers: Vec<(String, EvalRecord)>,
     /// The job, and its last line of progress.
     job: Option<(CancelToken, String)>,
@@ -113,11 +113,11 @@ struct EvalJob {
 /// The order of prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
-    /// By reward difference, falling most first; a single eval by reward.
+    /// Orders by reward difference, largest decrease first; a single eval by reward.
     Worst,
-    /// By reward difference, rising most first.
+    /// Orders by reward difference, largest increase first.
     Best,
-    /// As in the prompt file.
+    /// The order of the prompt file.
     File,
 }
 
@@ -213,7 +213,7 @@ impl Eval {
         };
         let mut shown: Vec<usize> = (0..versus.prompts.len()).filter(|index| fits(&versus.prompts[*index])).collect();
         let pair = self.pair(&versus);
-        // At equal rewards, gained or lost exact answers still matter.
+        // Exactness breaks ties of reward.
         let worth = |index: usize, eval: usize| {
             versus
                 .record(&versus.prompts[index], eval)
@@ -274,7 +274,7 @@ impl Eval {
             Some((eval, groups.find(|other| other.label() == group.label())?.clone()))
         });
         (self.loaded, self.failures) = (Some(loaded), failures);
-        // In the list of other evals a cursor that was not moved stays at the top.
+        // A cursor that was not moved stays at the top when other evals are listed.
         let is_unmoved = self.cursor.index == 0 && self.versus().map(evals) != before;
         self.arrange();
         if is_unmoved {

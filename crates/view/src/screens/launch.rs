@@ -41,7 +41,7 @@ pub struct Launch {
     /// The cursor, among the visible rows.
     pub cursor: Cursor,
     pub filter: Filter,
-    /// Only keys that are set here or differ from the default.
+    /// Whether only keys are shown that are set here or differ from the default.
     pub only_different: bool,
     /// Titles of the sections whose advanced keys are shown.
     pub unfolded: BTreeSet<&'static str>,
@@ -269,7 +269,7 @@ pub fn source(launch: &Launch, key: &Key) -> Source {
     sources.and_then(|sources| sources.get(key.name).cloned()).unwrap_or(Source::Default)
 }
 
-/// What is wrong with a value: the key's own check, else a conflict with the rest of the form.
+/// The error in a value: by the key's own check, else a conflict with the rest of the form.
 fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
     if let Err(expected) = key.kind.parse(text) {
         return Some(format!("must be {expected}"));

@@ -31,9 +31,9 @@ use crate::widgets::list_cursor::Cursor;
 const PIPELINE: &str = "pipeline";
 const LIST: &str = "runs";
 const DETAIL: &str = "details";
-/// Not in tab order: it takes the place of the details while columns are chosen.
+/// Replaces the details while columns are chosen; not in tab order.
 const COLUMNS: &str = "columns";
-/// Not in tab order: it takes the place of the list while the matches of a search are shown.
+/// Replaces the list while the matches of a search are shown; not in tab order.
 const MATCHES: &str = "matches";
 /// The text of a match, below them.
 const MATCH: &str = "match";
@@ -61,7 +61,7 @@ pub struct Runs {
     filter_error: Option<String>,
     sort: Sort,
     pane: &'static str,
-    /// In the pipeline.
+    /// The cursor of the pipeline.
     stage: Cursor,
     /// The first visible line of the details.
     detail_top: Cursor,
@@ -141,7 +141,7 @@ impl Default for Runs {
 }
 
 impl Runs {
-    /// Without runs the pipeline takes the place of list and details.
+    /// If there are no runs, the pipeline replaces list and details.
     fn go_to_pane(&mut self, shared: &Shared, pane: &'static str) {
         if pane == MATCH {
             return;
@@ -237,7 +237,7 @@ impl Runs {
             (self.under, self.opened) = (opened, None);
         }
         let same = |row: Row| Some(self.under_row(row, shared)) == self.under;
-        // With tags, a run may be in several groups.
+        // When grouped by tag, a run may be in several groups.
         let places = (0..self.shown.len()).filter(|place| same(self.shown[*place]));
         let place = places.min_by_key(|place| place.abs_diff(at));
         self.cursor.index = place.unwrap_or(self.cursor.at(self.shown.len()).unwrap_or(0));
@@ -294,7 +294,7 @@ fn rows_of(listing: &Listing) -> impl Iterator<Item = &RunRow> + Clone {
     listing.entries().iter().filter_map(|entry| entry.row.as_deref().ok())
 }
 
-/// After a cursor move: measures the folder of the run under it, unless that was done, or reads the sweep of the group.
+/// Measures the folder of the run under the cursor, unless that was done, or reads the sweep of the group.
 fn under_cursor(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
     let under = runs.row_under().map(|row| runs.under_row(row, shared));
     if under != runs.under && (under.is_some() || runs.shown.is_empty()) {

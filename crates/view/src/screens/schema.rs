@@ -18,17 +18,18 @@ mod structure;
 
 use completion::Completion;
 use expected::{Baseline, Rejections};
-use structure::{Place, Structure};
+use structure::Structure;
 
+use crate::json_reader::Place;
 use crate::score::audit::Finding;
 use crate::score::{Isolation, Tier, Trial};
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
 
 const EDITOR: &str = "editor";
-/// What defines answers: fields, functions, operations, tables, keys.
+/// The outline of valid answers: fields, functions, operations, tables, keys.
 const OUTLINE: &str = "outline";
-/// The program that scores, where one does.
+/// The program that scores, if the task has one.
 const PROGRAM: &str = "program";
 /// Expected answers, and the samples' scores.
 const SCORES: &str = "sample scores";
@@ -44,11 +45,11 @@ pub struct Schema {
     pub editor: Editor,
     /// Whether the editor has the keys.
     pub typing: bool,
-    /// The samples' scores with it.
+    /// The samples' scores under the schema in the editor.
     pub effects: Option<ScorePreview>,
-    /// The expected answers that it rejects.
+    /// The expected answers that the schema rejects.
     pub rejections: Option<Rejections>,
-    /// The rewards of degenerate answers with it.
+    /// The rewards of degenerate answers under the schema.
     pub degenerate: Option<Vec<Finding>>,
     /// The structure of the text in the editor.
     structure: Structure,
@@ -57,7 +58,7 @@ pub struct Schema {
     /// Earlier positions of the cursor, to go back to.
     jumps: Vec<Place>,
     baseline: Option<Baseline>,
-    /// The sample that the programs are asked about, and what they answered.
+    /// The sample that the programs score, and their output.
     sample: Cursor,
     tried: Option<TrialOutput>,
     pane: &'static str,

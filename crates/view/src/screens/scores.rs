@@ -56,13 +56,13 @@ pub struct Scores {
     /// The step of the completions that are shown.
     loaded_step: u64,
     pub items: Arc<Items>,
-    /// Why there are none.
+    /// The reason if there are none.
     pub error: Option<String>,
     /// Their scores under the last schema that compiled.
     pub scored: Option<ScoredItems>,
     /// The tiers before the schema's last change that moved any; of a stored step, recorded ones that differ.
     pub moved: Vec<Option<Tier>>,
-    /// Why the shown step and the open schema do not belong together.
+    /// The reason if the shown step does not belong to the open schema.
     mismatch: Option<String>,
     /// The effect of the schema on the latest stored steps.
     pub impacts: Vec<Impact>,
@@ -81,12 +81,12 @@ pub struct Scores {
     /// The cursor, among the visible completions.
     pub cursor: Cursor,
     pub only: TierFilter,
-    /// Only this kind of failure.
+    /// The class of failure that filters the list.
     pub class: Option<FailureClass>,
-    /// Only those that contain a text.
+    /// The text that filters the list.
     pub filter: Filter,
     pub order: Order,
-    /// In one list instead of in groups.
+    /// Whether the list is not grouped.
     pub is_flat: bool,
     /// The focused pane.
     pub pane: Option<&'static str>,
@@ -152,7 +152,7 @@ pub struct RescoreJob {
     pub cancel: CancelToken,
     /// The steps that were scored, rising.
     pub impacts: Vec<Impact>,
-    /// How many steps there are.
+    /// The number of steps.
     pub steps: u64,
     /// The schema's version with which they were scored.
     pub version: u64,
@@ -176,7 +176,7 @@ pub enum TierFilter {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
-    /// In the order of their source.
+    /// The order of their source.
     #[default]
     Source,
     Worst,
@@ -283,7 +283,7 @@ fn is_wanted(scores: &Scores, scored: &ScoredItems, text: &str, place: usize) ->
     tier && scores.class.is_none_or(|class| score.failure == Some(class)) && holds(item, name, text)
 }
 
-/// How many completions the list shows.
+/// The number of completions that the list shows.
 fn length(scores: &Scores) -> usize {
     // The last line is a completion: no group is shown without one.
     match scores.shown.last() {

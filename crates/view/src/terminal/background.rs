@@ -14,9 +14,9 @@ const QUERY: &[u8] = b"\x1b]11;?\x1b\\\x1b[c";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Background(Background),
-    /// The terminal does not know.
+    /// The terminal answered, but not with a colour.
     Nothing,
-    /// No answer yet; it may come late.
+    /// The terminal has not answered yet; a late answer is possible.
     NotYet,
 }
 

@@ -122,7 +122,7 @@ impl View {
     }
 
     fn notify(&mut self, title: &str, text: &str, urgent: bool) {
-        // In linear mode the notice is a line.
+        // Linear mode prints the notice as a line.
         if self.is_linear() {
             return;
         }

@@ -72,7 +72,7 @@ fn change_pen(pen: Option<Pen>, next: Pen, blank: bool, bytes: &mut Vec<u8>) -> 
     let mut now = pen.unwrap_or(PLAIN);
     let mut next = next;
     if blank && !(next.attributes | now.attributes).intersects(SEEN_ON_BLANKS) {
-        // Only the background of a blank is visible.
+        // A blank shows its background only.
         next = Pen { bg: next.bg, ..now };
     }
     if now == next {

@@ -56,13 +56,13 @@ pub struct ViewExit {
     /// The exit code: 0, or 128 and the signal's number.
     pub code: u8,
     pub live: Vec<String>,
-    /// Which unsaved text could not be stored, and why.
+    /// The unsaved texts that could not be stored, and why.
     pub unsaved: Option<String>,
 }
 
 pub(super) enum LoopEvent {
     Message(Message),
-    /// A line of standard input that is not a keyboard; `None`: its end.
+    /// A line of a script on standard input; `None` at its end.
     Line(Option<String>),
     Signal(SignalEvent),
     /// The terminal is gone.
@@ -75,7 +75,7 @@ pub(super) enum LoopEvent {
     Appearance(Box<Appearance>),
 }
 
-/// Where keys come from.
+/// The source of keys.
 pub(super) enum UserInput {
     Keyboard(Input),
     Script(Script),
@@ -87,7 +87,7 @@ pub(super) enum Renderer {
     Lines(LinePrinter),
 }
 
-/// The model with everything that it acts on.
+/// The model, and everything that its commands affect.
 pub(super) struct View {
     pub(super) model: Model,
     pub(super) sender: UnboundedSender<LoopEvent>,
@@ -98,7 +98,7 @@ pub(super) struct View {
     pub(super) throttle: NotifyThrottle,
     pub(super) senders: Senders,
     pub(super) followed: HashMap<PathBuf, FollowGuard>,
-    /// Sequences sequences frames: clipboard, notifications.
+    /// Control sequences to write between frames: clipboard, notifications.
     pub(super) sequences: Vec<u8>,
     /// Another program has the terminal.
     pub(super) in_editor: bool,
@@ -108,7 +108,7 @@ pub(super) struct View {
     pub(super) asked: HashSet<&'static str>,
     /// Whether the message being handled comes from the user, or from such work.
     pub(super) is_asked: bool,
-    /// When the user last did something.
+    /// The time of the user's last input.
     acted: Option<Instant>,
     scheduler: FrameScheduler,
     /// Total bytes written at each of the last seconds.
@@ -370,7 +370,7 @@ impl View {
         self.model.shared.current_run().is_some_and(|run| !run.loaded && run.error.is_none())
     }
 
-    /// Ends with what has not been printed yet.
+    /// Prints what has not been printed yet, and exits.
     fn end(&mut self, code: u8) {
         let bytes = self.frame();
         self.writer.write(bytes);

@@ -11,7 +11,7 @@ use crate::run::{Follower, State, ask_slurm};
 /// How long to wait for events before the worker's state is checked again.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Slurm is asked no more often about a run that waits for it.
+/// The minimum time between two queries to Slurm about a waiting run.
 const SLURM_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Events within this time are sent as one batch: no frame would show them sooner.
@@ -55,7 +55,7 @@ fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
     let mut follower = None;
     let mut last = Instant::now();
     while !over.load(Ordering::Relaxed) {
-        // Without an answer the last one is shown, with its time.
+        // If Slurm does not answer, its last answer is shown with its time.
         let _ = ask_slurm([run.to_owned()], SLURM_INTERVAL);
         let state = State::observe(run);
         let mut is_new = reported.as_ref() != Some(&state);
@@ -74,7 +74,7 @@ fn follow(run: &Path, on_news: &dyn Fn(RunNews) -> bool, over: &AtomicBool) {
             }),
             Some(open) => {
                 std::thread::sleep(BATCH_INTERVAL.saturating_sub(last.elapsed()));
-                // Before a state that says that the run has ended: its result.
+                // Events come before the state: the result of a run before its end.
                 open.next(if is_new { Duration::ZERO } else { STATE_INTERVAL })
                     .map(|batch| (!batch.is_empty()).then_some(RunNews::Events(batch)))
             }

@@ -30,7 +30,7 @@ pub(super) const LOW_BANDWIDTH: Allowance = Allowance {
     watching_bytes_per_second: 700,
 };
 
-/// Lines are read one after the other, so what a run does is summed up.
+/// Linear mode prints what a run does in batches: readers take lines one after the other.
 pub(super) const LINEAR: Allowance = Allowance {
     gap: Duration::from_millis(250),
     watching: Duration::from_secs(10),
@@ -38,7 +38,7 @@ pub(super) const LINEAR: Allowance = Allowance {
     ..LOCAL
 };
 
-/// A change within this time after a key is taken for its effect.
+/// A change within this time after a key counts as its effect.
 const ACTIVE: Duration = Duration::from_secs(1);
 
 /// Schedules the next frame by the events since the last one.
@@ -46,7 +46,7 @@ const ACTIVE: Duration = Duration::from_secs(1);
 pub(super) struct FrameScheduler {
     changed: bool,
     by_user: bool,
-    /// When the user was last active, as of the frame that showed it.
+    /// The time of the user's last activity that a frame has shown.
     acted: Option<Instant>,
     last: Option<Instant>,
     last_bytes: u64,
@@ -59,7 +59,7 @@ impl FrameScheduler {
         self.by_user |= by_user;
     }
 
-    /// Takes what changes from now on for the effect of a key.
+    /// Treats all changes from now on as the effect of a key.
     pub(super) fn is_effect(&mut self, now: Instant) {
         self.acted = Some(now);
     }

@@ -104,12 +104,12 @@ pub(super) fn has_keys() -> bool {
     io::stdin().is_terminal()
 }
 
-/// The end of a line: in raw mode the terminal does not return to the first column by itself.
+/// The line ending: in raw mode a line feed alone does not return to the first column.
 pub(super) fn line_end() -> &'static str {
     if RAW.load(Ordering::SeqCst) && io::stdout().is_terminal() { "\r\n" } else { "\n" }
 }
 
-/// Why this process cannot be suspended: nothing could continue it.
+/// The reason if this process cannot be suspended: no shell could resume it.
 pub(super) fn cannot_be_suspended() -> Option<&'static str> {
     // A session leader has no shell above it: stopped, the terminal would be dead.
     let first = getsid(None).is_ok_and(|session| session == getpid());

@@ -51,7 +51,7 @@ pub(super) struct NotifyThrottle {
 }
 
 impl NotifyThrottle {
-    /// Whether this one may be sent now; records it if so. An urgent one always may.
+    /// Returns whether a notification may be sent now, and records it if so. Urgent ones always may.
     pub(super) fn may(&mut self, now: Instant, text: &str, urgent: bool) -> bool {
         let quiet = urgent
             || self.last.as_ref().is_none_or(|(time, last)| {

@@ -1,4 +1,4 @@
-//! Scripts for linear mode without a keyboard: lines with keys, actions, text, and what to wait for.
+//! Scripts for linear mode without a keyboard: lines that press keys, perform actions, type text or wait.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead};
@@ -13,9 +13,9 @@ use crate::message::Message;
 pub(super) enum Instruction {
     /// A key, an action, or the letters of a text.
     Send(Vec<Message>),
-    /// Nothing more happens until this text is shown.
+    /// Waits until this text is shown.
     Wait(String),
-    /// A line that cannot be understood, and why: the session ends.
+    /// A malformed line, with the reason: ends the session.
     Fail(String),
 }
 
@@ -42,7 +42,7 @@ impl Script {
         Ok(Self::default())
     }
 
-    /// Adds a line; `None`: the end.
+    /// Adds a line; `None` is the end of the input.
     pub(super) fn add(&mut self, line: Option<&str>) {
         let Some(line) = line else {
             self.has_ended = true;

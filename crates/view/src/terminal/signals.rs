@@ -1,4 +1,4 @@
-//! Signals, and a lost terminal, which ends the process within a second.
+//! Handles signals, and a lost terminal, which ends the process within a second.
 
 use std::io;
 use std::time::Duration;
@@ -18,9 +18,9 @@ pub(super) enum SignalEvent {
     Exit(u8),
     /// Ctrl-C: quits, unless another program has the terminal.
     Interrupt,
-    /// Stop as a job of the shell.
+    /// SIGTSTP: suspends the view as a job of the shell.
     Suspend,
-    /// Continued after a stop: the terminal's contents are unknown.
+    /// SIGCONT: resumed; the terminal's contents are unknown.
     Continue,
     Resize,
 }
@@ -38,7 +38,7 @@ pub(super) fn listen(on_signal: impl Fn(SignalEvent) -> bool + Send + 'static) -
                 SIGTSTP => SignalEvent::Suspend,
                 SIGCONT => SignalEvent::Continue,
                 SIGWINCH => SignalEvent::Resize,
-                // As in a shell: 128 and the signal's number.
+                // Shells do the same: 128 plus the signal's number.
                 other => SignalEvent::Exit(u8::try_from(128 + other).unwrap_or(1)),
             };
             if !on_signal(event) {

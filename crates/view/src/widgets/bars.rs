@@ -1,5 +1,5 @@
-//! Values as block characters, or ASCII: bars, sparklines, histograms; blank in linear mode, where the numbers beside
-//! them say the same.
+//! Bars, sparklines and histograms of block characters or ASCII. Blank in linear mode, which prints the same numbers as
+//! text.
 
 use crate::theme::Theme;
 

@@ -20,7 +20,7 @@ use crate::theme::Theme;
 pub struct Chart<'a> {
     /// Drawn in this order, later ones on top.
     pub curves: Vec<Curve<'a>>,
-    /// How many of the first curves come last in the legend: the ones for comparison.
+    /// The number of leading curves that the legend lists last: those for comparison.
     pub under: usize,
     /// Single points.
     pub dots: Vec<Dot>,
@@ -40,7 +40,7 @@ pub struct Chart<'a> {
 
 #[derive(Debug)]
 pub struct Curve<'a> {
-    /// In the legend.
+    /// The text in the legend.
     pub label: String,
     pub role: Role,
     pub series: &'a Series,
@@ -56,9 +56,9 @@ pub struct Dot {
     pub step: u64,
     pub value: f64,
     pub role: Role,
-    /// In the legend, which has the last dot of each label.
+    /// The text in the legend, which shows the last dot of each label.
     pub label: &'static str,
-    /// Also without Unicode.
+    /// The character, and its ASCII replacement.
     pub sign: (&'static str, &'static str),
 }
 
@@ -66,12 +66,12 @@ pub struct Dot {
 struct Frame {
     axis: Axis,
     ticks: Vec<(f64, String)>,
-    /// For the labels of the values.
+    /// Columns of the value labels.
     left: usize,
-    /// For the curves.
+    /// Columns of the curves.
     wide: usize,
     high: usize,
-    /// For the axis of the steps.
+    /// Rows of the step axis.
     below: usize,
 }
 
@@ -90,7 +90,7 @@ const LETTERS: [&str; 5] = ["*", "+", "o", "x", "#"];
 const STROKES: [&str; 4] = ["━", "╍", "┉", "╌"];
 
 impl Chart<'_> {
-    /// The chart as at most `rows` lines of at most `columns`. With little room the axes are left out first.
+    /// The chart as at most `rows` lines of at most `columns`. In a small space the axes are omitted first.
     pub fn lines(&self, theme: &Theme, columns: usize, rows: usize) -> Vec<Line<'static>> {
         if columns == 0 || rows == 0 {
             return Vec::new();
@@ -211,7 +211,7 @@ impl Chart<'_> {
         index.checked_sub(under).unwrap_or(self.curves.len() - under + index)
     }
 
-    /// Buckets of each curve: the raw values, and the smoothed ones if any.
+    /// The buckets of each curve: raw values, and smoothed ones if there are any.
     fn measured(&self, columns: usize, ascii: bool) -> Vec<[Vec<Option<Bucket>>; 2]> {
         let dots = if ascii { columns } else { columns * 2 };
         self.curves.iter().map(|curve| buckets(curve.series, self.steps, dots, curve.smoothing)).collect()

@@ -1,4 +1,4 @@
-//! The rows of a list in which things are switched on and off.
+//! A list of check boxes.
 
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
@@ -9,18 +9,18 @@ use crate::pane::content::{Content, List};
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// Columns of a label before what is beside it is moved on.
+/// The widest label with which the second column is aligned.
 const LABEL: usize = 34;
 
 #[derive(Debug)]
 pub struct CheckRow {
-    /// `None` if it is off; the place among those that are on, if that matters, else empty.
+    /// `None` if unchecked; else the position among the checked rows, or empty if their order does not matter.
     pub on: Option<String>,
     pub label: String,
     pub beside: String,
 }
 
-/// A pane with the list; `nothing` takes the place of none.
+/// A pane with the list; `nothing` is shown if it is empty.
 pub fn content<'a>(theme: &'a Theme, title: String, cursor: Cursor, rows: Vec<CheckRow>, nothing: &str) -> Content<'a> {
     let widest = rows.iter().map(|row| row.label.width()).max().unwrap_or(0).min(LABEL);
     let length = rows.len();

@@ -20,15 +20,15 @@ const MAX_DEPTH: usize = 32;
 /// A line of both answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// How the two sides relate.
+    /// The relation of the two sides.
     pub kind: Kind,
-    /// In the first answer.
+    /// The line in the first answer.
     pub before: Option<String>,
-    /// In the second.
+    /// The line in the second.
     pub after: Option<String>,
 }
 
-/// How the two sides of a row relate.
+/// The relation of the two sides of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Same,
@@ -77,7 +77,7 @@ fn texts(before: &str, after: &str) -> Vec<Row> {
     rows
 }
 
-/// Rows of a value called `name` in one of the answers or both; `end` is the comma after it.
+/// The rows of a value with the key `name`, in one answer or both; `end` is the comma after it.
 fn values(rows: &mut Vec<Row>, depth: usize, name: &str, before: Option<&Value>, after: Option<&Value>, end: &str) {
     let indent = "  ".repeat(depth);
     let line = |value: &Value| visible(&format!("{indent}{name}{value}{end}")).into_owned();
@@ -255,7 +255,7 @@ mod tests {
         check("1", "\"1\"", &["~1|\"1\""]);
         check("{}", "[]", &["~{}|[]"]);
         check("{}", "{}", &[" {}"]);
-        // An object against another type is one line each.
+        // An object compared with another type takes one line each.
         check(r#"{"a":{"b":1}}"#, r#"{"a":null}"#, &[" {", "~\"a\": {\"b\":1}|\"a\": null", " }"]);
     }
 

@@ -1,14 +1,13 @@
 //! A text editor for JSON and plain text: typing, selection, undo by words, search, scrolling.
 
 pub mod paint;
-mod tokens;
+mod search;
 mod window;
 mod wrap;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui_textarea::{CursorMove, TextArea};
 
-pub use tokens::{Token, matching_bracket, tokens};
 use wrap::ScreenRow;
 pub use wrap::Window;
 
@@ -16,7 +15,7 @@ pub use wrap::Window;
 const MAX_EDITS: usize = 20_000;
 /// Spaces per indentation level.
 const INDENT: usize = 2;
-/// Edits that are this far apart are separate steps of undo, milliseconds.
+/// Edits at least this many milliseconds apart are separate undo steps.
 const PAUSE_MS: u64 = 1_000;
 
 /// The effect of a key.
@@ -24,9 +23,9 @@ const PAUSE_MS: u64 = 1_000;
 pub enum Effect {
     /// The text changed.
     Edited,
-    /// Only the cursor or the selection moved.
+    /// The cursor or the selection moved; the text is unchanged.
     Moved,
-    /// The key is not the editor's.
+    /// The editor does not use the key.
     None,
 }
 
@@ -58,14 +57,14 @@ pub struct Editor {
     /// First line of the screen and first column of the window.
     top: ScreenRow,
     left: usize,
-    /// After a vertical move: the cursor, and the column on the screen to come back to from shorter lines.
+    /// The cursor after a vertical move, and the column to which it returns once a line is long enough.
     goal: Option<((usize, usize), usize)>,
     query: String,
     cut: String,
 }
 
 impl Editor {
-    /// An editor of JSON; without brackets, colours and indentation if `is_json` is false.
+    /// An editor; with `is_json` it colours JSON, matches brackets and indents.
     pub fn new(text: &str, is_json: bool) -> Self {
         let mut area = TextArea::new(lines_of(text));
         area.set_max_histories(MAX_EDITS);
@@ -86,7 +85,7 @@ impl Editor {
         }
     }
 
-    /// The whole text, with the line endings of the first one.
+    /// The whole text, with the line ending of the text as loaded.
     pub fn text(&self) -> String {
         self.area.lines().join(self.line_end)
     }
@@ -325,12 +324,12 @@ impl Editor {
             self.area.search_forward(true);
         }
         self.last = None;
-        self.lines().iter().map(|line| tokens::matches(line, query).len()).sum()
+        self.lines().iter().map(|line| search::matches(line, query).len()).sum()
     }
 
     /// Whether the text contains a match, as for [`Self::find`].
     pub fn contains(&self, query: &str) -> bool {
-        self.lines().iter().any(|line| !tokens::matches(line, query).is_empty())
+        self.lines().iter().any(|line| !search::matches(line, query).is_empty())
     }
 
     /// The text of the search; empty without one.
@@ -379,14 +378,14 @@ fn inserted(area: &mut TextArea<'static>, text: &str) -> usize {
     usize::from(area.insert_str(text))
 }
 
-/// Where a key moves the cursor.
+/// The movement of a key.
 enum Motion {
     By(CursorMove),
     To((usize, usize)),
 }
 
-/// Moves the cursor as near as the text allows. The text area jumps no further than `u16` reaches, and goes the rest in
-/// steps; within a line it stays there, except at its end.
+/// Moves the cursor as near as the text allows. The text area jumps at most to row and column 65,535: further rows are
+/// reached step by step, further columns only at the end of a line.
 fn move_to(area: &mut TextArea<'static>, row: usize, column: usize) {
     let place = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
     let row = row.min(area.lines().len().saturating_sub(1));

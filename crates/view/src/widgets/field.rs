@@ -13,7 +13,7 @@ pub struct Field {
     text: String,
     /// Byte offset of the cursor.
     cursor: usize,
-    /// Whether all of it is selected: typed or pasted text replaces it.
+    /// Whether the whole text is selected, so that typed or pasted text replaces it.
     is_selected: bool,
 }
 
@@ -114,7 +114,7 @@ impl Field {
     /// The line as drawn in a width of columns; `focused` shows the cursor.
     pub fn line(&self, theme: &Theme, columns: usize, focused: bool) -> Line<'static> {
         let room = columns.saturating_sub(1).max(1);
-        // Scrolled so that the text before the cursor just fits. Only what is drawn is measured: the text may be long.
+        // Scrolls so that the text before the cursor just fits. Measures only what is drawn, as the text may be long.
         let (mut start, mut used) = (self.cursor, 0);
         for (at, grapheme) in self.text[..self.cursor].grapheme_indices(true).rev() {
             if used + grapheme.width() >= room {

@@ -37,7 +37,7 @@ impl TextField for Filter {
 #[derive(Debug, Default, Clone)]
 pub struct Filter {
     field: Field,
-    /// Whether it has the keys.
+    /// Whether the field has the keys.
     pub is_typing: bool,
 }
 
@@ -56,7 +56,7 @@ impl Filter {
         if self.is_typing { Some(self) } else { None }
     }
 
-    /// Whether it has a line above the list.
+    /// Whether the field is shown above the list.
     pub fn is_shown(&self) -> bool {
         self.is_typing || !self.text().is_empty()
     }

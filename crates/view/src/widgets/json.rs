@@ -1,9 +1,9 @@
-//! JSON as coloured lines with underlined faults. Any text is accepted: a completion may contain anything.
+//! JSON as coloured lines with underlined faults. Accepts any text, as completions may be malformed.
 
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::editor::tokens;
+use crate::json_reader::tokens;
 use crate::secrets::visible;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -11,14 +11,14 @@ use crate::theme::Theme;
 /// A position in a text with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// From 1.
+    /// 1-based.
     pub line: usize,
-    /// From 1, in Unicode scalars.
+    /// 1-based, in Unicode scalars.
     pub column: usize,
 }
 
-/// The text as lines. From each fault to the end of its word, string or number the text is underlined; past a line's
-/// end a mark is drawn.
+/// The text as lines. Underlines the rest of the word, string or number from each fault on; a fault past the end of a
+/// line gets a mark.
 pub fn lines(theme: &Theme, text: &str, faults: &[Fault]) -> Vec<Line<'static>> {
     text.split('\n')
         .enumerate()
@@ -37,7 +37,7 @@ fn coloured(theme: &Theme, line: &str, faults: &[usize]) -> Line<'static> {
     for (text, role) in pieces(line) {
         let length = text.chars().count();
         let starts_here = faults.iter().copied().filter(|fault| (column..column + length).contains(fault)).min();
-        let shown = visible(&text);
+        let shown = visible(text);
         match starts_here {
             Some(fault) => {
                 let before: String = shown.chars().take(fault - column).collect();
@@ -59,17 +59,15 @@ fn faulty(theme: &Theme, role: Role) -> Style {
     theme.style(role).patch(theme.style(Role::Fault))
 }
 
-/// The line split into pieces of one role each. Text that is not JSON is plain.
-fn pieces(line: &str) -> Vec<(String, Role)> {
-    let (mut letters, mut at) = (line.chars(), 0);
-    let mut found = Vec::new();
+/// Splits a line into pieces of one role each. Text that is not JSON has the role of plain text.
+fn pieces(line: &str) -> Vec<(&str, Role)> {
+    let (mut found, mut at) = (Vec::new(), 0);
     for token in tokens(line) {
-        let blanks: String = letters.by_ref().take(token.columns.start - at).collect();
-        let text: String = letters.by_ref().take(token.columns.len()).collect();
-        at = token.columns.end;
-        found.extend([(blanks, Role::Text), (text, if token.role == Role::Bad { Role::Text } else { token.role })]);
+        let role = if token.role == Role::Bad { Role::Text } else { token.role };
+        found.extend([(&line[at..token.bytes.start], Role::Text), (&line[token.bytes.clone()], role)]);
+        at = token.bytes.end;
     }
-    found.push((letters.collect(), Role::Text));
+    found.push((&line[at..], Role::Text));
     found.retain(|(text, _)| !text.is_empty());
     found
 }
@@ -82,12 +80,8 @@ mod tests {
     fn pieces_have_their_roles_and_make_up_the_line() {
         let check = |line: &str, expected: &[(&str, Role)]| {
             let found = pieces(line);
-            assert_eq!(found.iter().map(|(text, _)| text.as_str()).collect::<String>(), line);
-            let words: Vec<_> = found
-                .iter()
-                .filter(|(text, _)| !text.trim().is_empty())
-                .map(|(text, role)| (text.as_str(), *role))
-                .collect();
+            assert_eq!(found.iter().map(|(text, _)| *text).collect::<String>(), line);
+            let words: Vec<_> = found.into_iter().filter(|(text, _)| !text.trim().is_empty()).collect();
             assert_eq!(words, expected, "{line}");
         };
         check(

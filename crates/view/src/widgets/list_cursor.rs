@@ -1,4 +1,4 @@
-//! The cursor of a list, how it moves, and the first visible row.
+//! The cursor of a list: its movements, and the first visible row.
 
 /// A movement in a list or a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub enum Motion {
     Last,
 }
 
-/// A cursor over rows; it may be past the end of a list that became shorter, until `at` clamps it.
+/// A cursor over rows. It may be past the end of a list that became shorter; `at` clamps it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
     /// The row, from 0.
@@ -30,7 +30,7 @@ impl Cursor {
         self.index = self.index.min(last).saturating_add_signed(rows).min(last);
     }
 
-    /// Moves as a movement says. `page`: visible rows.
+    /// Applies a movement; `page` is the number of visible rows.
     pub fn follow(&mut self, motion: Motion, page: usize, length: usize) {
         let page = isize::try_from(page.saturating_sub(1).max(1)).unwrap_or(1);
         match motion {

@@ -1,4 +1,4 @@
-//! A filter whose text is a regular expression, without regard to case.
+//! A filter by a case-insensitive regular expression.
 
 use crossterm::event::KeyEvent;
 use ratatui::text::{Line, Span};
@@ -8,14 +8,14 @@ use super::filter::{Filter, TextField};
 use crate::style_role::Role;
 use crate::theme::Theme;
 
-/// The largest compiled expression, and the longest text of one: names are shorter.
+/// The limits of a compiled expression and of its text; the filtered names are shorter.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
 const MAX_TEXT_BYTES: usize = 4096;
 
 #[derive(Debug, Default, Clone)]
 pub struct PatternFilter {
     filter: Filter,
-    /// `None` while the text is empty, and of one that is too long to match anything.
+    /// `None` while the text is empty or too long.
     pattern: Option<Regex>,
     /// Whether the text is not a regular expression and is matched literally.
     is_literal: bool,
@@ -45,7 +45,7 @@ impl PatternFilter {
         self.filter.is_typing
     }
 
-    /// Gives it the keys.
+    /// Takes the keys.
     pub fn open(&mut self) {
         self.filter.is_typing = true;
     }
@@ -62,7 +62,7 @@ impl PatternFilter {
         is_shown
     }
 
-    /// Whether it has a line above the list.
+    /// Whether the field is shown above the list.
     pub fn is_shown(&self) -> bool {
         self.filter.is_shown()
     }
@@ -87,7 +87,7 @@ impl PatternFilter {
         self.pattern.as_ref().map_or(self.text().is_empty(), |pattern| pattern.is_match(text))
     }
 
-    /// The field, with a note such as how many match.
+    /// The field, followed by a note such as the number of matches.
     pub fn line(&self, theme: &Theme, columns: usize, note: &str) -> Line<'static> {
         let literal = if self.is_literal { "not a regular expression, matched literally  " } else { "" };
         let note = format!("  {literal}{note}");

@@ -1,4 +1,4 @@
-//! Shares over steps as stacked bars: each column is a range of steps, each band a part of the whole.
+//! Shares over steps as stacked bars: one column per range of steps, one band per share.
 
 use ratatui::text::{Line, Span};
 

@@ -38,7 +38,7 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
-/// Lines of at most so many columns, wrapped between words if possible; runs of whitespace become one space.
+/// Wraps a text into lines of at most that many columns, between words if possible; whitespace becomes one space.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut rows = vec![String::new()];
     for word in text.split_whitespace() {
@@ -69,7 +69,7 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     rows
 }
 
-/// The bytes of the longest beginning of a text that fits; what comes after it is not looked at.
+/// The length in bytes of the longest prefix that fits; does not read beyond it.
 fn fitting(text: &str, width: usize) -> usize {
     let mut used = 0;
     let over = text.char_indices().find(|(_, letter)| {
@@ -79,12 +79,12 @@ fn fitting(text: &str, width: usize) -> usize {
     over.map_or(text.len(), |(at, _)| at)
 }
 
-/// The rows that [`wrapped_line`] makes of a line.
+/// The number of rows into which [`wrapped_line`] wraps a line.
 pub fn wrapped_rows(line: &Line<'static>, columns: usize) -> usize {
     if line.width() <= columns.max(1) { 1 } else { wrapped_line(line.clone(), columns).len() }
 }
 
-/// A line as rows of at most so many columns, broken between words where possible; the styles stay.
+/// Wraps a line into rows of at most that many columns, between words where possible, and keeps its styles.
 pub fn wrapped_line(line: Line<'static>, columns: usize) -> Vec<Line<'static>> {
     let columns = columns.max(1);
     if line.width() <= columns {

@@ -50,7 +50,7 @@ pub(super) fn check_against_meta_schema(written: Written<'_>, schema: &serde_jso
 
 /// Errors of a schema by its meta-schema: JSON pointers into the schema, with sentences. Only the deepest of each
 /// branch.
-pub(in crate::score) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
+pub(crate) fn meta_problems(schema: &serde_json::Value) -> Vec<(String, String)> {
     if !schema.is_object() && !schema.is_boolean() {
         return vec![(String::new(), "a schema is an object (or true or false)".to_owned())];
     }

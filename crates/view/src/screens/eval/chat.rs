@@ -181,7 +181,7 @@ fn cancel(chat: &mut Chat) {
     }
 }
 
-/// From the prompt to the answers, and from these out of the pane, whose prompt is kept.
+/// Moves the focus from the prompt to the answers, or from these out of the pane; keeps the prompt.
 pub(super) fn leave(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     if let Some(chat) = &mut eval.chat
         && chat.is_typing

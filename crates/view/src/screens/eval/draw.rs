@@ -1,4 +1,4 @@
-//! What is in the panes of the eval screen, and the text shown before there is a comparison.
+//! The contents of the eval screen's panes, and the text shown before there is a comparison.
 
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -25,7 +25,7 @@ pub(super) fn content<'a>(eval: &'a Eval, shared: &'a Shared, place: &Place) -> 
     }
 }
 
-/// What there is to do while there is no comparison.
+/// The instructions shown while there is no comparison.
 fn nothing<'a>(eval: &Eval, shared: &Shared, inside: Rect) -> Content<'a> {
     let theme = &shared.theme;
     let line = |id: &str, text: String| {

@@ -1,4 +1,4 @@
-//! Where the panes of the eval screen are, on terminals of every size.
+//! The places of the eval screen's panes, by the size of the terminal.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
@@ -11,7 +11,7 @@ pub(super) fn places(eval: &Eval, shared: &Shared, area: Rect) -> Vec<Place> {
     if eval.chooser.is_some() || eval.versus().is_none() || shared.zoomed || area.width < 50 || area.height < 16 {
         return vec![Place::new(pane, area)];
     }
-    // With its frame: less has no room for the matrix beside the rates.
+    // Sizes with the frame; smaller ones have no space for the matrix beside the rates.
     let full = area.width >= 102 && area.height >= 28;
     if !full && pane == SUMMARY {
         // The short summary is incomplete: focused, it takes the whole screen.

@@ -31,7 +31,7 @@ const CELL: usize = 21;
 
 pub(super) fn content<'a>(eval: &Eval, shared: &Shared, versus: &Versus, inside: Rect) -> Content<'a> {
     let text = SummaryText { eval, shared, versus, pair: eval.pair(versus), width: inside.width as usize };
-    // With its frame.
+    // The limit includes the frame.
     let is_short = inside.height + 2 <= SHORT_ROWS;
     let columns = if is_short { vec![(inside, text.short())] } else { text.columns(inside) };
     let link = |column, line, (cells, outcome)| Link { column, line, cells, action: action_of(outcome) };
@@ -287,7 +287,7 @@ impl SummaryText<'_> {
             .map_or_else(String::new, |action| format!(" {}", self.shared.keymap.shown(action)))
     }
 
-    /// How many answers went from one tier to another; of a single eval, how many reached each.
+    /// The number of answers that moved from one tier to another; for a single eval, the number in each.
     fn tiers(&self) -> Vec<Line<'static>> {
         let theme = &self.shared.theme;
         let heading = TIERS.map(|tier| {

@@ -63,7 +63,7 @@ impl Cluster {
         format!("{}: {}", self.partition, self.request().described())
     }
 
-    /// Why Slurm would not start it.
+    /// The reason if Slurm would not start the run.
     pub fn problem(&self, partitions: &Partitions) -> Option<String> {
         let fits = |found: &Vec<Partition>| Partition::check(found, &self.request());
         self.request().check().and_then(|()| partitions.as_ref().map_or(Ok(()), fits)).err()
@@ -84,7 +84,7 @@ impl Cluster {
     }
 }
 
-/// From 1 to `most` and around.
+/// The next number from 1 to `most`, wrapping around.
 fn stepped(now: usize, most: usize, by: isize) -> usize {
     (now as isize - 1 + by).rem_euclid(most.max(1) as isize) as usize + 1
 }

@@ -30,11 +30,11 @@ pub struct Forecast {
     pub recorded_seconds_per_step: Option<f64>,
     /// Bytes on disk; none if it does not fit.
     pub disk: Option<Disk>,
-    /// How informative the base's groups are, if they were sampled.
+    /// The shares of the base's informative groups, if groups were sampled.
     pub signal: Option<SignalReport>,
     /// None if it does not fit.
     pub completion_lengths: Option<CompletionLengths>,
-    /// Why it does not fit, if so.
+    /// The reason if it does not fit.
     pub why: Option<String>,
 }
 

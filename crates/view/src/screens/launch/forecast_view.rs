@@ -61,7 +61,7 @@ pub(super) fn lines(launch: &Launch, shared: &Shared, columns: usize) -> Vec<Lin
     lines
 }
 
-/// Before a finding, and the same in ASCII.
+/// The mark of a finding, and its ASCII replacement.
 pub(super) fn mark_of(severity: Severity) -> (&'static str, &'static str) {
     match severity {
         Severity::Error => ("✗ ", "! "),

@@ -17,7 +17,7 @@ pub struct Form {
     pub name: String,
     /// Devices on this machine.
     pub compute: DeviceChoice,
-    /// Where Slurm starts it instead.
+    /// The Slurm request, if Slurm starts the run.
     pub cluster: Option<Cluster>,
 }
 
@@ -48,7 +48,7 @@ pub struct Section {
     basic: &'static [&'static str],
 }
 
-/// In the table's order.
+/// The sections of the form, in the order of the table of keys.
 pub static SECTIONS: [Section; 6] = [
     Section {
         title: "model and length",

@@ -15,7 +15,7 @@ use crate::task::Task;
 const MAX_FINDINGS: usize = 4;
 const MAX_FINDING_CHARS: usize = 150;
 
-/// After a change of the task or a file: what was read is old, and a read in progress starts again.
+/// Marks what was read as old after a change of the task or a file, and restarts a read in progress.
 pub(super) fn invalidate(launch: &mut Launch, shared: &Shared) -> Vec<Command> {
     launch.data.iter_mut().for_each(|data| data.is_old = true);
     if shared.is_busy("launch.data") { read_now(shared) } else { Vec::new() }
@@ -30,10 +30,10 @@ pub(super) fn read(launch: &Launch, shared: &Shared) -> Vec<Command> {
 fn read_now(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let read = move || {
-        // As the run will read it: the schema may have been saved since the task was opened.
+        // Loads the task as the run will: the schema may have been saved since the task was opened.
         let task = open.task.folder().map_or_else(|| Ok(open.task.clone()), Task::load);
         let task = task.map_err(|error| error.to_string())?;
-        // Which folder the files are in is clear here.
+        // The form shows the folder, so that messages need not repeat it.
         let folder = task.folder().map_or_else(String::new, |folder| format!("{}/", folder.display()));
         let short = |text: String| if folder.is_empty() { text } else { text.replace(&folder, "") };
         let mut found = read_data(&task).map_err(|error| short(error.to_string()))?;

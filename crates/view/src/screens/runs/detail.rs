@@ -234,7 +234,7 @@ fn eval_lines(theme: &Theme, held_out: &EvalSeries, width: usize) -> Vec<Line<'s
     lines
 }
 
-/// As many of a path's last components as fit.
+/// The end of a path: as many components as fit.
 fn end_of_path(path: &Path, width: usize) -> String {
     let whole = path.display().to_string();
     if whole.chars().count() <= width {

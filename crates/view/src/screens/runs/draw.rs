@@ -12,8 +12,8 @@ use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::widgets::text_width::fitted;
 
-/// On a small screen only the focused pane; without runs the pipeline alone, or the chooser of columns. The pipeline gives
-/// its place to a longer list, unless it has the focus.
+/// The places of the panes: on a small screen the focused one only; without runs the pipeline, or the chooser of
+/// columns. A longer list hides the pipeline, unless that has the focus.
 pub(super) fn places(runs: &Runs, shared: &Shared, area: Rect) -> Vec<Place> {
     if runs.pane == MATCHES {
         let [list, text] = Layout::vertical([Constraint::Percentage(50), Constraint::Fill(1)]).areas(area);

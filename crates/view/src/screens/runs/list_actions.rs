@@ -189,7 +189,7 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
         move || {
             let evals = match &runs[..] {
                 [run] => base_and_trained(run),
-                // For several runs, only the results.
+                // Several runs show only their results.
                 runs => runs.iter().map(|run| result_on(run, &HELD_OUT_SETS)).collect(),
             };
             evals.map_err(|error| error.to_string())

@@ -25,7 +25,7 @@ use crate::widgets::text_width::{fitted, one_line, padded};
 
 /// The matches that are held; the search continues to count the others.
 const MAX_MATCHES: usize = 2_000;
-/// How often progress is shown.
+/// The interval at which progress is shown.
 const INTERVAL: Duration = Duration::from_millis(100);
 const KEY: &str = "runs.search";
 

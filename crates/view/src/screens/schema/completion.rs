@@ -1,4 +1,4 @@
-//! Completion at the cursor: keywords, the values of those that have known ones, property names, references.
+//! Completion at the cursor: keywords, their known values, property names, references.
 
 use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::Rect;
@@ -6,8 +6,9 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::keyword_help::{draft_of, summary};
-use super::structure::{Kind, Place, Role, Structure};
+use super::structure::{Role, Structure};
 use crate::fuzzy;
+use crate::json_reader::{Kind, Place};
 use crate::pane::content::{Content, List};
 use crate::score::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES};
 use crate::secrets::visible;
@@ -25,7 +26,7 @@ const MAX_COLUMNS: usize = 72;
 pub(super) struct Completion {
     items: Vec<Item>,
     pub(super) cursor: Cursor,
-    /// The part of a row that it replaces.
+    /// The range that an inserted entry replaces.
     from: Place,
     to: Place,
 }
@@ -35,12 +36,12 @@ struct Item {
     label: String,
     /// JSON text.
     insert: String,
-    /// Letters that the cursor goes back after it.
+    /// The number of letters by which the cursor moves back afterwards.
     back: usize,
     detail: String,
 }
 
-/// The string at the cursor, or the gap where one can begin.
+/// The string at the cursor, or the gap in which one may be inserted.
 struct Site {
     /// The node whose key or value is completed, or the container of a new entry.
     node: usize,
@@ -92,7 +93,7 @@ impl Completion {
         editor.go_to(row, column.saturating_sub(item.back));
     }
 
-    /// Where the list is: below the cursor at a position of the screen, or above it where there is more room.
+    /// The area of the list: below the cursor's position on the screen, or above if there is more space.
     pub(super) fn area(&self, area: Rect, (column, row): (u16, u16)) -> Option<Rect> {
         let (labels, widest) = self.widths();
         let columns = (labels + 2 + widest).min(MAX_COLUMNS).min((area.width as usize).saturating_sub(2));
@@ -147,7 +148,7 @@ fn in_string(editor: &Editor, structure: &Structure) -> Option<Site> {
         key.or_else(|| is_text.then_some((index, false, node.start)))
     })?;
     let typed = line.get(start.1 + 1..cursor.1)?.iter().collect();
-    // An open string runs to the end of its line: only what can belong to a name is replaced.
+    // An open string extends to the end of its line: only letters of a name are replaced.
     let rest = line.get(cursor.1..)?.iter().take_while(|letter| letter.is_alphanumeric() || "$_-".contains(**letter));
     let end = cursor.1 + rest.count();
     let to = if line.get(end) == Some(&'"') { end + 1 } else { end };
@@ -183,7 +184,7 @@ fn in_gap(editor: &Editor, structure: &Structure) -> Option<Site> {
 fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item>> {
     let node = structure.node(site.node)?;
     if !site.is_key {
-        let Role::Value(keyword) = node.role else { return None };
+        let Role::Value(keyword) = structure.role(site.node)? else { return None };
         return Some(values(structure, keyword, site));
     }
     let object = if site.is_new { site.node } else { node.parent? };
@@ -201,7 +202,7 @@ fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item
         };
         Item { label: label.to_owned(), insert, back, detail }
     };
-    match structure.node(object)?.role {
+    match structure.role(object)? {
         Role::Schema => {
             let draft = draft_of(structure);
             let known = KEYWORDS.iter().filter(|keyword| (keyword.since..=keyword.until).contains(&draft));
@@ -223,7 +224,7 @@ fn items(editor: &Editor, structure: &Structure, site: &Site) -> Option<Vec<Item
     }
 }
 
-/// The beginning of a keyword's value, and how far the cursor goes back into it.
+/// The empty value of a keyword, and the number of letters by which the cursor moves back into it.
 fn skeleton(keyword: &Keyword) -> (&'static str, usize) {
     match keyword.holds {
         _ if matches!(keyword.name, "additionalProperties" | "unevaluatedProperties" | "unevaluatedItems") => {
@@ -280,9 +281,8 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
         KeywordValue::PropertyNames | KeywordValue::Dependencies => {
             let list =
                 if site.is_new { Some(site.node) } else { structure.node(site.node).and_then(|node| node.parent) };
-            let is_schema = |at: &usize| structure.node(*at).is_some_and(|node| matches!(node.role, Role::Schema));
             let Some(list) = list else { return Vec::new() };
-            let Some(schema) = structure.around(list).find(is_schema) else { return Vec::new() };
+            let Some(schema) = structure.schema_around(list) else { return Vec::new() };
             let listed = |name: &str| {
                 let of_list = structure.children(list).filter(|(index, _)| site.is_new || *index != site.node);
                 of_list.into_iter().any(|(_, node)| node.kind == Kind::Text(name.to_owned()))
@@ -302,15 +302,15 @@ fn values(structure: &Structure, keyword: &Keyword, site: &Site) -> Vec<Item> {
 
 /// The definitions and anchors that a reference can name.
 fn references(structure: &Structure) -> impl Iterator<Item = (String, usize)> {
-    let of_definitions = structure.nodes.iter().enumerate().filter_map(|(index, node)| {
-        let parent = structure.node(node.parent?)?;
-        let is_definition =
-            matches!(parent.role, Role::Named(keyword) if ["$defs", "definitions"].contains(&keyword.name));
-        is_definition.then(|| (structure.pointer(index), index))
-    });
-    let anchors = structure.nodes.iter().enumerate().filter(|(_, node)| matches!(node.role, Role::Schema));
-    let anchors = anchors.filter_map(|(index, _)| Some((format!("#{}", structure.text(index, "$anchor")?), index)));
-    of_definitions.chain(anchors).chain([("#".to_owned(), 0)])
+    let all = 0..structure.nodes.len();
+    let is_definition = |index: &usize| {
+        let parent = structure.parent_role(*index);
+        matches!(parent, Some(Role::Named(keyword)) if ["$defs", "definitions"].contains(&keyword.name))
+    };
+    let definitions = all.clone().filter(is_definition).map(|index| (structure.pointer(index), index));
+    let anchors = all.filter(|index| structure.is_schema(*index));
+    let anchors = anchors.filter_map(|index| Some((format!("#{}", structure.text(index, "$anchor")?), index)));
+    definitions.chain(anchors).chain([("#".to_owned(), 0)])
 }
 
 #[cfg(test)]

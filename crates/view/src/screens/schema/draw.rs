@@ -1,4 +1,4 @@
-//! What is in the panes of the schema screen.
+//! The contents of the schema screen's panes.
 
 use std::borrow::Cow;
 
@@ -83,7 +83,7 @@ fn editor<'a>(schema: &'a Schema, shared: &'a Shared, columns: usize) -> Content
     }
 }
 
-/// That the schema compiles, and how many expected answers it rejects.
+/// The note that the schema compiles, with the number of expected answers that it rejects.
 fn compiles(schema: &Schema, theme: &Theme) -> Span<'static> {
     match schema.rejections.as_ref().map_or(0, |found| found.rejected) {
         0 => Span::styled(format!(" {} compiles ", theme.glyph("✓", "ok:")), theme.style(Role::Good)),

@@ -7,10 +7,11 @@ use super::structure::Structure;
 use super::{Schema, layout};
 use crate::drafts::files::{DraftFile, Location, Record};
 use crate::drafts::{self, Drafted};
+use crate::help::diagnose;
 use crate::message::{Change, Command, Work};
 use crate::popup::{Confirm, Popup};
 use crate::schema_draft::SchemaDraft;
-use crate::score::{Scorer, Trust, TrustError, diagnose};
+use crate::score::{Scorer, Trust, TrustError};
 use crate::screens::Screen;
 use crate::secrets::visible;
 use crate::shared::{self, Shared};
@@ -144,7 +145,7 @@ fn compile_saved(draft: &SchemaDraft) -> Command {
     )
 }
 
-/// After an edit: compiles the text in the background.
+/// Compiles the text in the background, after an edit.
 pub fn edited(shared: &mut Shared, text: String) -> Vec<Command> {
     shared.draft.text = text;
     vec![compile(&shared.draft)]
@@ -198,7 +199,7 @@ fn on_disk(schema: &mut Schema, shared: &mut Shared, text: String) -> Vec<Comman
     commands
 }
 
-/// After files were written by an external editor or another program.
+/// Reloads after an external editor or another program has written files.
 pub(super) fn files_written(shared: &mut Shared, paths: &[PathBuf]) -> Vec<Command> {
     let draft = &shared.draft;
     if draft.path().is_some_and(|path| paths.contains(&path)) {
@@ -262,7 +263,7 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
         move |schema: &mut Schema, shared, outcome| match outcome {
             Ok(home) => {
                 shared.draft.saved = written;
-                // Also where it was shown because it could not be read.
+                // This includes a `task.toml` shown because the task could not be read.
                 shared.draft.edits_toml = shared.draft.is_toml();
                 let mut commands = shared::switch_to_copy(shared, &home);
                 if !home.is_copy {

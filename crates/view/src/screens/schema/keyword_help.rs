@@ -2,7 +2,8 @@
 
 use ratatui::text::Line;
 
-use super::structure::{Kind, Node, Place, Role, Structure};
+use super::structure::{Role, Structure};
+use crate::json_reader::{Kind, Place};
 use crate::score::{Draft, FORMATS, Keyword, KeywordValue, TYPES};
 use crate::style_role::Role as Style;
 use crate::theme::Theme;
@@ -26,15 +27,12 @@ fn topic(structure: &Structure, place: Place) -> Option<Topic> {
     if is_inside {
         return None;
     }
-    let in_key = |node: &Node| node.key.as_ref().is_some_and(|key| key.start <= place && place < key.end);
     for at in structure.around(index) {
-        let node = structure.node(at)?;
-        let parent = structure.node(node.parent?)?;
-        match (parent.role, &node.key) {
+        match (structure.parent_role(at)?, &structure.node(at)?.key) {
             (Role::Schema, Some(key)) => {
                 return Keyword::named(&key.text).map(|keyword| Topic::Keyword(keyword, index));
             }
-            (Role::Named(keyword), Some(_)) if in_key(node) => return Some(Topic::Name(keyword, at)),
+            (Role::Named(keyword), Some(key)) if key.contains(place) => return Some(Topic::Name(keyword, at)),
             _ => {}
         }
     }
@@ -105,7 +103,7 @@ fn draft_line(structure: &Structure, keyword: &Keyword, theme: &Theme) -> Vec<Li
     lines
 }
 
-/// About the value of a keyword: a type, a format, where a reference leads.
+/// An explanation of a keyword's value: a type, a format, the target of a reference.
 fn value_meaning(structure: &Structure, keyword: &Keyword, index: usize) -> Option<String> {
     let node = structure.node(index)?;
     match (&node.kind, keyword.holds) {
@@ -126,10 +124,8 @@ fn value_meaning(structure: &Structure, keyword: &Keyword, index: usize) -> Opti
             Err(why) => why,
         }),
         (Kind::Text(name), KeywordValue::PropertyNames | KeywordValue::Dependencies) => {
-            let schema = structure
-                .around(index)
-                .find(|at| structure.node(*at).is_some_and(|node| matches!(node.role, Role::Schema)))?;
-            let property = structure.member(structure.member(schema, "properties")?, name)?;
+            let properties = structure.member(structure.schema_around(index)?, "properties")?;
+            let property = structure.member(properties, name)?;
             Some(format!("{name}: {}", summary(structure, property)))
         }
         _ => None,

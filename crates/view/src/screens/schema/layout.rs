@@ -1,4 +1,4 @@
-//! Where the panes of the schema screen are, on terminals of every size.
+//! The places of the schema screen's panes, by the size of the terminal.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
@@ -11,7 +11,7 @@ use crate::widgets::editor::Window;
 /// Rows of the scores pane, frame included.
 const SCORE_ROWS: u16 = 9;
 
-/// Why there is no text: of a task that cannot be read, its `task.toml` may be there to be mended.
+/// The reason if there is no text. A task that cannot be read may still show its `task.toml`.
 pub(super) fn no_text(shared: &Shared) -> Option<String> {
     shared.no_task().filter(|_| shared.draft.base.is_none() || shared.task_error.is_none())
 }
@@ -47,7 +47,7 @@ fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rec
         let [editor, other] = Layout::vertical([Constraint::Fill(1), Constraint::Length(below)]).areas(rest);
         return vec![(EDITOR, editor), (beside, other)];
     }
-    // A program says more than its keys.
+    // A program's output needs more rows than the outline of its keys.
     let about = if program_pane::runs_programs(shared) && focused != OUTLINE { PROGRAM } else { OUTLINE };
     let share = if rest.width < 110 { 54 } else { 50 };
     let [editor, side] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
@@ -57,7 +57,7 @@ fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rec
             Layout::vertical([Constraint::Fill(1), Constraint::Length(SCORE_ROWS.min(side.height / 2))]).areas(side);
         return vec![(EDITOR, editor), (upper, accepts), (SCORES, scores)];
     }
-    // Where there is little room the focused pane gets most of it.
+    // In a small terminal the focused pane gets most of the space.
     let is_low = side.height < 30;
     let (scores, weights) = match focused {
         OUTLINE | PROGRAM if is_low => (SCORE_ROWS, [3, 1]),

@@ -1,17 +1,18 @@
-//! Going to places of the schema: text, lines, problems, definitions, what the outline lists, and back.
+//! Navigation in the schema: search, lines, problems, definitions, the outline, and back.
 
 use super::file::follow;
 use super::keyword_help::{self, name, summary};
-use super::structure::{Place, Role, Structure};
+use super::structure::{Role, Structure};
 use super::{EDITOR, Schema, outline_pane};
+use crate::help::Fault;
+use crate::json_reader::Place;
 use crate::message::{Change, Command};
 use crate::popup::{Ask, Page, Pick, PickEntry, Popup};
-use crate::score::Fault;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role as Style;
 
-/// Places that can be gone back to.
+/// The most positions that are remembered to go back to.
 const MAX_JUMPS: usize = 100;
 
 /// Moves the cursor; [`back`] returns to where it was.
@@ -126,7 +127,7 @@ pub(super) fn list_faults(schema: &mut Schema, shared: &mut Shared) -> Vec<Comma
     pick_place(schema, shared, "Problems", entries, places)
 }
 
-/// Lists entries, the nearest before the cursor selected; the chosen one is gone to.
+/// Lists entries, with the nearest before the cursor selected, and goes to the chosen one.
 fn pick_place(
     schema: &Schema,
     shared: &mut Shared,
@@ -156,12 +157,8 @@ pub(super) fn outline(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> 
     }
     let (mut entries, mut places) = (Vec::new(), Vec::new());
     for (index, node) in structure.nodes.iter().enumerate() {
-        let Some(parent) = node.parent.and_then(|parent| structure.node(parent)) else { continue };
-        let (Role::Named(keyword), Some(key)) = (parent.role, &node.key) else { continue };
-        let is_named = |at: &usize| {
-            let parent = structure.node(*at).and_then(|node| structure.node(node.parent?));
-            parent.is_some_and(|parent| matches!(parent.role, Role::Named(_)))
-        };
+        let (Some(Role::Named(keyword)), Some(key)) = (structure.parent_role(index), &node.key) else { continue };
+        let is_named = |at: &usize| matches!(structure.parent_role(*at), Some(Role::Named(_)));
         let kind = if keyword.name == "properties" { String::new() } else { format!(" ({})", keyword.name) };
         entries.push(PickEntry {
             label: key.text.clone(),
@@ -194,7 +191,7 @@ pub(super) fn go_to_entry(schema: &mut Schema, shared: &mut Shared) -> Vec<Comma
     Vec::new()
 }
 
-/// From a reference to its definition; from a definition to the references that name it.
+/// Goes from a reference to its definition, or from a definition to its references.
 pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let structure = &schema.structure;
     match subject(structure, schema.editor.cursor()) {
@@ -230,7 +227,7 @@ pub(super) fn definition(schema: &mut Schema, shared: &mut Shared) -> Vec<Comman
 
 enum Subject {
     Reference(usize),
-    /// With the references that lead to it.
+    /// A definition with its references.
     Definition(usize, Vec<usize>),
 }
 
@@ -242,13 +239,12 @@ fn subject(structure: &Structure, place: Place) -> Option<Subject> {
     }
     let on_key = |at: &usize| {
         let key = structure.node(*at).and_then(|node| node.key.as_ref());
-        key.is_some_and(|key| key.start <= place && place < key.end)
+        key.is_some_and(|key| key.contains(place))
     };
     if let Some(at) = at.filter(on_key) {
         let uses = structure.uses(at);
-        let parent = structure.node(at).and_then(|node| structure.node(node.parent?));
-        let is_definition =
-            parent.is_some_and(|parent| matches!(parent.role, Role::Named(keyword) if keyword.name != "properties"));
+        let parent = structure.parent_role(at);
+        let is_definition = matches!(parent, Some(Role::Named(keyword)) if keyword.name != "properties");
         if is_definition || !uses.is_empty() {
             return Some(Subject::Definition(at, uses));
         }
@@ -257,7 +253,7 @@ fn subject(structure: &Structure, place: Place) -> Option<Subject> {
     (0..structure.nodes.len()).find(|at| structure.is_reference(*at) && in_row(at)).map(Subject::Reference)
 }
 
-/// Where a value begins: its key, if it has one.
+/// The start of a value: of its key, if it has one.
 fn start_of(structure: &Structure, index: usize) -> Place {
     structure.node(index).map_or((0, 0), |node| node.key.as_ref().map_or(node.start, |key| key.start))
 }
@@ -271,7 +267,7 @@ pub(super) fn keyword_help(schema: &mut Schema, shared: &mut Shared) -> Vec<Comm
 }
 
 pub(super) fn no_rejections(schema: &Schema, shared: &Shared) -> Option<String> {
-    // Rejections of an older text say nothing of this one.
+    // Rejections by an older text do not apply to this one.
     if shared.draft.stale.is_some() {
         return Some(format!("expected answers are not checked: {}", shared.draft.stale_title(shared.draft.name())));
     }

@@ -65,7 +65,7 @@ fn no_scores(shared: &Shared) -> Option<Line<'static>> {
     untrusted.or_else(unscored)
 }
 
-/// How many expected answers the schema rejects, and the first of their lines.
+/// The number of expected answers that the schema rejects, and the first of their lines.
 fn rejections(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let faint = |text: String| vec![Line::styled(text, theme.style(Role::Faint))];

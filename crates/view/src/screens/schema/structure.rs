@@ -1,43 +1,8 @@
-//! The structure of a schema's text, read as far as it goes while it is typed: what each value is for, and where `$ref`
-//! leads.
+//! The structure of a schema's text, which may be incomplete: the role of each value, and the targets of `$ref`.
 
+use crate::json_reader::{Kind, Node, Place, read};
 use crate::score::{Keyword, KeywordValue};
-use crate::style_role::Role as Style;
 use crate::task::decode_path;
-use crate::widgets::editor::tokens;
-
-/// Row and column of the text, in scalars from 0.
-pub(super) type Place = (usize, usize);
-
-/// A value, or the place of a missing one, with its key if it is a member of an object.
-#[derive(Debug)]
-pub(super) struct Node {
-    pub parent: Option<usize>,
-    pub key: Option<Name>,
-    pub kind: Kind,
-    pub role: Role,
-    pub start: Place,
-    /// After its last letter.
-    pub end: Place,
-}
-
-/// A key.
-#[derive(Debug, Clone)]
-pub(super) struct Name {
-    pub text: String,
-    pub start: Place,
-    pub end: Place,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
-    Object,
-    Array,
-    Text(String),
-    /// A number, true, false, null, or what is none of them.
-    Word(String),
-    Missing,
-}
 
 /// The role of a value.
 #[derive(Debug, Clone, Copy)]
@@ -49,138 +14,75 @@ pub(super) enum Role {
     Named(&'static Keyword),
     /// The value of a keyword, or a part of it.
     Value(&'static Keyword),
-    /// Not a known keyword.
+    /// The value of an unknown keyword, or a part of it.
     Unknown,
 }
 
-/// All values, containers before what they contain; the first one is the schema.
+impl Role {
+    /// The role of a value directly inside one of this role.
+    fn inner(self, node: &Node) -> Self {
+        let is_list = node.kind == Kind::Array;
+        match (self, node.key.as_ref().and_then(|key| Keyword::named(&key.text))) {
+            (Self::Schema, Some(keyword)) => match keyword.holds {
+                KeywordValue::Schema => Self::Schema,
+                KeywordValue::SchemaOrList if !is_list => Self::Schema,
+                KeywordValue::SchemaOrList | KeywordValue::Schemas => Self::Schemas,
+                KeywordValue::NamedSchemas | KeywordValue::Dependencies => Self::Named(keyword),
+                _ => Self::Value(keyword),
+            },
+            (Self::Schema, None) => Self::Unknown,
+            (Self::Named(keyword), _) if is_list || keyword.name == "dependentRequired" => Self::Value(keyword),
+            (Self::Named(_) | Self::Schemas, _) => Self::Schema,
+            (role, _) => role,
+        }
+    }
+}
+
+/// All values of the text, containers before their contents; the first one is the schema.
 #[derive(Debug, Default)]
 pub(super) struct Structure {
     pub nodes: Vec<Node>,
-}
-
-/// A token: its place, where it ends, and what it is.
-struct Token {
-    start: Place,
-    end: Place,
-    text: String,
-    is_string: bool,
-}
-
-/// A container that is not closed yet.
-struct OpenContainer {
-    node: usize,
-    is_object: bool,
-    /// The key whose value comes next, and whether its colon was read.
-    key: Option<(Name, bool)>,
+    /// One per node.
+    roles: Vec<Role>,
 }
 
 impl Structure {
-    /// Reads a text. Missing commas, colons, values and brackets are tolerated.
     pub(super) fn parse(lines: &[String]) -> Self {
-        let tokens = read(lines);
-        let mut found = Self::default();
-        let mut open: Vec<OpenContainer> = Vec::new();
-        let text_end = (lines.len().saturating_sub(1), lines.last().map_or(0, |line| line.chars().count()));
-        for (index, token) in tokens.iter().enumerate() {
-            let is_key = tokens.get(index + 1).is_some_and(|next| !next.is_string && next.text == ":");
-            match (token.text.as_str(), open.last_mut()) {
-                (":", Some(OpenContainer { key: Some((_, has_colon)), .. })) if !token.is_string => *has_colon = true,
-                (":", _) if !token.is_string => {}
-                (",", Some(_)) if !token.is_string => found.end_member(&mut open),
-                ("}" | "]", Some(_)) if !token.is_string => found.close(&mut open, token),
-                ("}" | "]" | ",", None) if !token.is_string => {}
-                (_, None) if !found.nodes.is_empty() => {}
-                (_, Some(OpenContainer { is_object: true, key, .. }))
-                    if token.is_string && (is_key || !matches!(key, Some((_, true)))) =>
-                {
-                    found.end_member(&mut open);
-                    if let Some(object) = open.last_mut() {
-                        let name = Name { text: unquoted(&token.text), start: token.start, end: token.end };
-                        object.key = Some((name, false));
-                    }
-                }
-                (text, _) => {
-                    let kind = match text {
-                        "{" if !token.is_string => Kind::Object,
-                        "[" if !token.is_string => Kind::Array,
-                        text if token.is_string => Kind::Text(unquoted(text)),
-                        text => Kind::Word(text.to_owned()),
-                    };
-                    let is_object = kind == Kind::Object;
-                    let is_container = is_object || kind == Kind::Array;
-                    let end = if is_container { text_end } else { token.end };
-                    let node = found.add(&mut open, kind, token.start, end);
-                    if is_container {
-                        open.push(OpenContainer { node, is_object, key: None });
-                    }
-                }
-            }
+        let nodes = read(lines);
+        let mut roles: Vec<Role> = Vec::with_capacity(nodes.len());
+        for node in &nodes {
+            let parent = node.parent.and_then(|parent| roles.get(parent));
+            roles.push(parent.map_or(Role::Schema, |parent| parent.inner(node)));
         }
-        while !open.is_empty() {
-            found.end_member(&mut open);
-            open.pop();
-        }
-        found
-    }
-
-    fn add(&mut self, open: &mut [OpenContainer], kind: Kind, start: Place, end: Place) -> usize {
-        let parent = open.last().map(|open| open.node);
-        let key = open.last_mut().and_then(|open| open.key.take()).map(|(name, _)| name);
-        let role = self.role(parent, key.as_ref(), &kind);
-        self.nodes.push(Node { parent, key, kind, role, start, end });
-        self.nodes.len() - 1
-    }
-
-    /// A key without a value becomes a member all the same.
-    fn end_member(&mut self, open: &mut [OpenContainer]) {
-        if let Some(OpenContainer { key: Some((name, _)), .. }) = open.last() {
-            let end = name.end;
-            self.add(open, Kind::Missing, end, end);
-        }
-    }
-
-    /// Closes the nearest container of that bracket, and those inside it.
-    fn close(&mut self, open: &mut Vec<OpenContainer>, bracket: &Token) {
-        let is_object = bracket.text == "}";
-        let Some(depth) = open.iter().rposition(|open| open.is_object == is_object) else { return };
-        while open.len() > depth {
-            self.end_member(open);
-            let Some(closed) = open.pop() else { return };
-            if let Some(node) = self.nodes.get_mut(closed.node) {
-                node.end = if open.len() == depth { bracket.end } else { bracket.start };
-            }
-        }
-    }
-
-    fn role(&self, parent: Option<usize>, key: Option<&Name>, kind: &Kind) -> Role {
-        let Some(parent) = parent.and_then(|parent| self.nodes.get(parent)) else { return Role::Schema };
-        let is_list = *kind == Kind::Array;
-        match (parent.role, key.and_then(|key| Keyword::named(&key.text))) {
-            (Role::Schema, Some(keyword)) => match keyword.holds {
-                KeywordValue::Schema => Role::Schema,
-                KeywordValue::SchemaOrList if !is_list => Role::Schema,
-                KeywordValue::SchemaOrList | KeywordValue::Schemas => Role::Schemas,
-                KeywordValue::NamedSchemas | KeywordValue::Dependencies => Role::Named(keyword),
-                _ => Role::Value(keyword),
-            },
-            (Role::Schema, None) => Role::Unknown,
-            (Role::Named(keyword), _) if is_list || keyword.name == "dependentRequired" => Role::Value(keyword),
-            (Role::Named(_) | Role::Schemas, _) => Role::Schema,
-            (role, _) => role,
-        }
+        Self { nodes, roles }
     }
 
     /// The innermost value at a position, its key included.
     pub(super) fn at(&self, place: Place) -> Option<usize> {
-        let holds = |start: Place, end: Place| start <= place && place < end;
         self.nodes.iter().rposition(|node| {
-            holds(node.start, node.end) || node.key.as_ref().is_some_and(|key| holds(key.start, key.end))
+            (node.start..node.end).contains(&place) || node.key.as_ref().is_some_and(|key| key.contains(place))
         })
     }
 
     pub(super) fn node(&self, index: usize) -> Option<&Node> {
         self.nodes.get(index)
+    }
+
+    pub(super) fn role(&self, index: usize) -> Option<Role> {
+        self.roles.get(index).copied()
+    }
+
+    pub(super) fn parent_role(&self, index: usize) -> Option<Role> {
+        self.role(self.node(index)?.parent?)
+    }
+
+    pub(super) fn is_schema(&self, index: usize) -> bool {
+        matches!(self.role(index), Some(Role::Schema))
+    }
+
+    /// The innermost schema that contains a value.
+    pub(super) fn schema_around(&self, index: usize) -> Option<usize> {
+        self.around(index).find(|index| self.is_schema(*index))
     }
 
     pub(super) fn children(&self, of: usize) -> impl Iterator<Item = (usize, &Node)> {
@@ -195,7 +97,7 @@ impl Structure {
         found.map(|(index, _)| index).last()
     }
 
-    /// The value and those around it, innermost first.
+    /// The value and its ancestors, innermost first.
     pub(super) fn around(&self, index: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(index), |index| self.node(*index)?.parent)
     }
@@ -222,14 +124,13 @@ impl Structure {
 
     /// Whether a value is the address of a reference.
     pub(super) fn is_reference(&self, index: usize) -> bool {
-        let node = self.node(index);
-        node.is_some_and(|node| matches!(node.role, Role::Value(keyword) if keyword.holds == KeywordValue::Reference))
+        matches!(self.role(index), Some(Role::Value(keyword)) if keyword.holds == KeywordValue::Reference)
     }
 
-    /// Where the reference of a node leads.
+    /// The target of a reference.
     ///
     /// # Errors
-    /// Why it leads nowhere in this text.
+    /// The reason if the text does not contain it.
     pub(super) fn target(&self, reference: usize) -> Result<usize, String> {
         let Some(Node { kind: Kind::Text(address), .. }) = self.node(reference) else {
             return Err("no address here".to_owned());
@@ -238,7 +139,7 @@ impl Structure {
         let id_of = |schema: usize| self.text(schema, "$id").filter(|id| !id.starts_with('#'));
         let base = self.around(reference).find(|index| id_of(*index).is_some()).unwrap_or(0);
         let (file, fragment) = address.split_once('#').unwrap_or((address, ""));
-        let is_schema = |index: &usize| matches!(self.nodes[*index].role, Role::Schema);
+        let is_schema = |index: &usize| self.is_schema(*index);
         let document = match file.is_empty() || id_of(base).is_some_and(|id| id.trim_end_matches('#') == file) {
             true => Some(base),
             false => (0..self.nodes.len()).filter(is_schema).find(|index| id_of(*index) == Some(file)),
@@ -267,7 +168,7 @@ impl Structure {
         }
     }
 
-    /// The references that lead to a value.
+    /// The references to a value.
     pub(super) fn uses(&self, of: usize) -> Vec<usize> {
         (0..self.nodes.len()).filter(|index| self.is_reference(*index) && self.target(*index) == Ok(of)).collect()
     }
@@ -290,24 +191,6 @@ impl Structure {
     }
 }
 
-/// The tokens of all lines. A string that is not closed ends with its line.
-fn read(lines: &[String]) -> Vec<Token> {
-    let mut found = Vec::new();
-    for (row, line) in lines.iter().enumerate() {
-        let letters: Vec<char> = line.chars().collect();
-        for token in tokens(line) {
-            let text: String = letters.get(token.columns.clone()).unwrap_or_default().iter().collect();
-            let is_string = matches!(token.role, Style::JsonKey | Style::JsonString);
-            found.push(Token { start: (row, token.columns.start), end: (row, token.columns.end), text, is_string });
-        }
-    }
-    found
-}
-
-fn unquoted(text: &str) -> String {
-    serde_json::from_str(text).unwrap_or_else(|_| text.trim_matches('"').to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,7 +203,7 @@ mod tests {
     fn check(text: &str, expected: &[(&str, &str)]) {
         let found = structure(text);
         let of = |index: usize| {
-            let role = match found.nodes[index].role {
+            let role = match found.roles[index] {
                 Role::Schema => "schema".to_owned(),
                 Role::Schemas => "schemas".to_owned(),
                 Role::Named(keyword) => format!("names of {}", keyword.name),

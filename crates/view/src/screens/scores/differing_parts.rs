@@ -25,7 +25,7 @@ pub(super) fn differing_parts(texts: &[&str]) -> Vec<DifferingPart> {
             _ => distinct.push(place),
         }
     }
-    // In alphabetical order, the text most like another is beside it.
+    // In alphabetical order, the most similar texts are neighbours.
     let mut common = 0;
     for (number, place) in distinct.iter().enumerate() {
         let with_next = distinct.get(number + 1).map_or(0, |next| common_bytes(texts[*place], texts[*next]));

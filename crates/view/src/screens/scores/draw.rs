@@ -12,8 +12,8 @@ use super::{COMPLETION, LIST, SUMMARY, Scores, Source, score_details, source, su
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
 use crate::format::short_id;
+use crate::help::Fault;
 use crate::pane::content::{Body, Content, Edited, List, Place};
-use crate::score::Fault;
 use crate::screen::Screen as _;
 use crate::shared::Shared;
 use crate::style_role::Role;

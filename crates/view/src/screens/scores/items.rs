@@ -18,7 +18,7 @@ pub type Rows = HashMap<String, Arc<PromptRow>>;
 /// The completions of a source.
 #[derive(Debug, Default)]
 pub struct Items {
-    /// In the order of their source.
+    /// All completions, in the order of their source.
     pub all: Vec<Item>,
     /// The name of each group, by number: a prompt's id, or empty.
     pub groups: Vec<String>,
@@ -26,7 +26,7 @@ pub struct Items {
     pub parts: Vec<DifferingPart>,
     /// Text that distinguishes each group's prompt, and whether its beginning is elided.
     pub prompts: Vec<(bool, String)>,
-    /// How a group's rewards become advantages.
+    /// The method that turns a group's rewards into advantages.
     pub advantage: Option<Advantage>,
 }
 
@@ -67,7 +67,7 @@ pub struct Written {
     pub is_apart: bool,
 }
 
-/// At most this much of a prompt is drawn in a line.
+/// The most bytes of a prompt that a line shows.
 const PROMPT_BYTES: usize = 400;
 
 pub fn rows_of(open: &OpenTask) -> Rows {
@@ -95,7 +95,7 @@ fn every_turn(row: &PromptRow) -> Vec<PromptRow> {
 }
 
 impl Items {
-    /// With what distinguishes completions and prompts.
+    /// Adds the parts that distinguish completions and prompts.
     pub fn with_parts(mut self) -> Self {
         let mut members = vec![Vec::new(); self.groups.len()];
         self.all.iter().enumerate().for_each(|(place, item)| members[item.group].push(place));

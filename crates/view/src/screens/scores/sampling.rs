@@ -164,7 +164,7 @@ fn on_output(scores: &mut Scores, shared: &mut Shared, line: OutputLine, from: &
             scores.sampled.push(Written { text: text.to_owned(), prompt_id, from: from.to_owned(), is_apart: true });
             // Somebody who is writing a completion stays there.
             if (scores.source != Source::Sampled || scores.fresh) && scores.editor.is_none() {
-                // At the first of them: all filters off, and the cursor on it.
+                // Clears all filters and moves the cursor to the first of them.
                 (scores.only, scores.class, scores.order, scores.fresh) = Default::default();
                 arrange(scores);
                 let commands = source::turn_to(scores, shared, Source::Sampled);

@@ -20,10 +20,10 @@ pub struct ScoredItems {
     pub scores: Vec<Score>,
     /// Advantages, in the same order.
     pub advantages: Vec<f64>,
-    /// By number.
+    /// The groups, by number.
     pub groups: Vec<Group>,
     pub tally: Tally,
-    /// For the first completions: results of their query and of the expected one, where these differ.
+    /// The results of the first completions' queries and of the expected ones, if they differ.
     pub results: Vec<Option<[QueryResult; 2]>>,
 }
 
@@ -44,9 +44,9 @@ pub struct Group {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Without those that the scorer failed to score, which are in `failures` alone.
+    /// All scored completions; those that the scorer failed to score are in `failures` only.
     pub all: usize,
-    /// By tier, in the order of [`Tier::ALL`].
+    /// Completions by tier, in the order of [`Tier::ALL`].
     pub tiers: [usize; 3],
     /// Valid after unwrapping: as they are, or without a fence or prose around them.
     pub tolerant: usize,
@@ -68,7 +68,7 @@ pub struct Impact {
     pub tiers: usize,
     /// Completions by recorded tier, in the order of [`Tier::ALL`].
     pub before: [usize; 3],
-    /// By tier under the schema, of those with a recorded one.
+    /// Completions with a recorded tier, by their tier under the schema.
     pub after: [usize; 3],
     /// Advantages whose sign differs: completions pushed up that would be pushed down or left alone, or the other way
     /// round.

@@ -334,7 +334,7 @@ pub(super) fn step(scores: &mut Scores, shared: &mut Shared, by: i64) -> Vec<Com
     let last = shared.current_run().map_or(0, |run| run.history.last_step);
     let now = if scores.step == 0 { scores.loaded_step } else { scores.step };
     let next = now.saturating_add_signed(by).clamp(1, last.max(1));
-    // At the end the latest step is followed.
+    // From the last step on, the latest step is followed.
     scores.step = if next >= last { 0 } else { next };
     if scores.source != Source::Step {
         // The first press shows the latest step, the next ones move.

@@ -25,7 +25,7 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, columns: usize) -> Vec<Lin
     let tally = &scored.tally;
     let mut lines = Vec::new();
     let has_moved = scores.moved.iter().any(Option::is_some);
-    // With room for the count before.
+    // Leaves space for the previous count.
     let gauge_columns = columns.saturating_sub(if has_moved { 40 } else { 30 }).clamp(4, 24);
     if tally.all == 0 {
         lines.push(faint("no completions scored".to_owned()));
@@ -124,7 +124,7 @@ pub(super) fn rows_of_changes(scores: &Scores) -> u16 {
     }
 }
 
-/// How many completions of each prompt have the property, and of how many.
+/// The number of each prompt's completions with the property, and the number of all.
 fn by_prompt(scored: &ScoredItems, holds: fn(&Score) -> Option<bool>) -> Vec<(usize, usize)> {
     let mut prompts: BTreeMap<(usize, usize), (usize, usize)> = BTreeMap::new();
     for (place, (item, score)) in scored.items.all.iter().zip(&scored.scores).enumerate() {

@@ -14,12 +14,12 @@ pub(super) struct Pen {
     pub(super) role: Role,
     /// The curve's ASCII character.
     pub(super) letter: char,
-    /// 0 without gaps; else dashes, dots, or long dashes.
+    /// The line style: 0 is solid; then dashes, dots, long dashes.
     pub(super) stroke: usize,
 }
 
 impl Pen {
-    /// Whether it leaves a gap in a column of dots.
+    /// Whether the pen leaves a gap in a column of dots.
     fn is_up(self, x: usize) -> bool {
         match self.stroke {
             1 => x % 6 >= 3,
@@ -72,7 +72,7 @@ impl Raster {
         y / self.fine.1
     }
 
-    /// Sets a dot; outside of the canvas nothing happens.
+    /// Sets a dot; ignores dots outside of the canvas.
     pub(super) fn dot(&mut self, x: usize, y: usize, pen: Pen) {
         if pen.is_up(x) {
             return;

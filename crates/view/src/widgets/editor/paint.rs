@@ -10,9 +10,10 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::Editor;
-use super::tokens::{matches, matching_bracket, tokens};
+use super::search::matches;
 use super::wrap::{Part, gutter, width};
-use crate::score::Fault;
+use crate::help::Fault;
+use crate::json_reader::{matching_bracket, tokens};
 use crate::secrets::visible_letter;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -21,9 +22,9 @@ use crate::theme::Theme;
 #[derive(Debug, Clone, Copy)]
 pub struct Look<'a> {
     pub theme: &'a Theme,
-    /// Whether it has the keys.
+    /// Whether the editor has the keys.
     pub typing: bool,
-    /// Whether its pane has the focus.
+    /// Whether the editor's pane has the focus.
     pub focused: bool,
     /// Problems of the text.
     pub faults: &'a [Fault],
@@ -147,7 +148,7 @@ fn text(
     spans
 }
 
-/// The fault of the cursor's row, after its text if a part of it fits.
+/// The fault of the cursor's row, shown after the text if there is space for part of it.
 fn message(look: Look<'_>, cursor: (usize, usize), room: usize) -> Option<Span<'static>> {
     let fault = fault_at(look.faults, cursor).filter(|_| room >= 16)?;
     let short: String = if fault.message.chars().count() > room {
@@ -174,7 +175,7 @@ fn styles(
         }
     };
     if editor.is_json {
-        tokens(line).into_iter().for_each(|token| lay(token.columns, theme.style(token.role)));
+        tokens(line).for_each(|token| lay(token.columns, theme.style(token.role)));
     }
     for fault in look.faults.iter().filter(|fault| fault.line == row + 1) {
         let style = if fault.is_error {

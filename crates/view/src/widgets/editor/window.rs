@@ -1,4 +1,4 @@
-//! The editor's window: scrolling, the mouse, and where a position of the text is on the screen.
+//! The editor's window: scrolling, the mouse, and positions of the text on the screen.
 
 use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
@@ -75,7 +75,7 @@ impl Editor {
         self.above(last, window.rows.max(1) - 1, window)
     }
 
-    /// The first line of the screen, and the first column: those last scrolled to, moved no further than the cursor needs.
+    /// The first line and column shown: the last ones, moved only as far as needed to show the cursor.
     pub(super) fn first(&self, window: Window) -> (ScreenRow, usize) {
         let (cursor, column) = self.on_screen(self.cursor(), window);
         let top = self.top.min(self.last_first(window));
@@ -87,7 +87,7 @@ impl Editor {
         (top, if window.wraps || column < columns { 0 } else { left })
     }
 
-    /// Where a position of the text is in an area inside the frame: column and row of the screen; `None` outside.
+    /// The column and row on the screen of a position of the text, for an area inside the frame; `None` if outside.
     pub fn screen_position(&self, place: (usize, usize), area: Rect, wraps: bool) -> Option<(u16, u16)> {
         let window = self.window_in(area, wraps);
         let (top, left) = self.first(window);
@@ -153,7 +153,7 @@ impl Editor {
         self.jump(row, column);
     }
 
-    /// The position so many lines of the screen below the cursor, or above it, in the column where moving began.
+    /// The position that many screen lines below (or above) the cursor, in the column where the movement began.
     pub(super) fn vertical(&mut self, by: isize, window: Window) -> (usize, usize) {
         let cursor = self.cursor();
         let (place, column) = self.on_screen(cursor, window);
@@ -205,7 +205,7 @@ mod tests {
                 for column in 0..=line.chars().count() {
                     let (place, screen) = editor.on_screen((row, column), window);
                     let back = editor.at(place, screen, window);
-                    // A combining mark stands on its letter, and has no column of its own.
+                    // A combining mark has no column of its own.
                     let same = line.chars().nth(column) == Some('\u{301}') || back == (row, column);
                     assert!(same, "{columns}: {row} {column} at {place:?} {screen}, back {back:?}");
                     assert!(screen < columns || columns < 3, "{columns}: {row} {column} at {place:?} {screen}");

@@ -15,12 +15,12 @@ pub struct Window {
     pub wraps: bool,
 }
 
-/// Columns before the text: line number, mark, a space.
+/// The columns before the text: line number, mark, space.
 pub(super) fn gutter(lines: usize) -> usize {
     lines.max(1).to_string().len().max(2) + 3
 }
 
-/// A row of the text, and which of its lines on the screen.
+/// A row of the text, and the index of one of its screen lines.
 pub(super) type ScreenRow = (usize, usize);
 
 /// The part of a row on one screen line.
@@ -28,7 +28,7 @@ pub(super) type ScreenRow = (usize, usize);
 pub(super) struct Part {
     /// Columns of the text, in scalars.
     pub columns: Range<usize>,
-    /// Blanks before it: the rest of a wrapped row keeps the row's indentation.
+    /// Blanks before it: continuation lines keep the row's indentation.
     pub indent: usize,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn parts(line: &str, window: Window) -> Vec<Part> {
     if !window.wraps {
         return vec![Part { columns: 0..count, indent: 0 }];
     }
-    // The last column is the cursor's, at the end of the text.
+    // The last column is reserved for the cursor at the end of the text.
     let room = window.columns.saturating_sub(1).max(1);
     let blanks: usize = line.chars().take_while(|letter| letter.is_whitespace()).map(width).sum();
     let hanging = blanks.min(room / 3);
@@ -47,7 +47,7 @@ pub(super) fn parts(line: &str, window: Window) -> Vec<Part> {
     let (mut start, mut used, mut after_blank) = (0, 0, 0);
     let mut indent = 0;
     for (at, letter) in letters.iter().enumerate() {
-        // A blank may hang over into the cursor's column, so that no line begins with it.
+        // A blank may take the cursor's column, so that no line begins with one.
         let is_blank = letter.is_whitespace();
         while at > start && indent + used + if is_blank { 0 } else { width(*letter) } > room {
             let end = if after_blank > start && !is_blank { after_blank } else { at };

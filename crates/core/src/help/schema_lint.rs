@@ -1,10 +1,10 @@
-//! Everything that is wrong or odd in a schema's text, each with its place: for the gutter of an editor.
+//! Errors and warnings about a definition's text, each with its position: for the gutter of an editor.
 
-use super::json::{self, Kind, Places, Syntax, Value};
-use super::json_schema::meta_problems;
-use super::json_schema::{Draft, KEYWORDS, Keyword, KeywordValue};
-use super::{OutlineEntry, ScoreError, Scorer, Trust, outline};
 use crate::format::slip_of;
+use crate::score::json::{self, Kind, Places, Syntax, Value};
+use crate::score::{
+    Draft, KEYWORDS, Keyword, KeywordValue, OutlineEntry, ScoreError, Scorer, Trust, meta_problems, outline,
+};
 use crate::task::{Task, TaskError};
 
 /// Faults that are listed.
