@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     /// `tiny-tools`, `tiny-shell`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
-    /// Training method: grpo or sft
+    /// Training method: grpo, sft or sft+grpo
     #[arg(long)]
     method: Option<String>,
     /// Preset: quick, seed or recommended
@@ -60,7 +60,7 @@ pub(super) struct Arguments {
     /// Run name
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// Forecast memory, time and disk, measured with this model; with --slurm, print the job script; nothing is created
+    /// Forecast memory, time and disk from a short measurement of this model; with --slurm, print the job script; create nothing
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
     /// With --plan: sample groups from the base model and check learnability
