@@ -265,7 +265,7 @@ fn halving(arguments: &Arguments, sweep: &Sweep, task: &Task, run_folders: &RunF
     if rungs.len() < 2 {
         let first = arguments.first_rung.unwrap_or(eval_every.max(1));
         return Err(Failure::usage(format!(
-            "--halving: the first rung, step {first}, is not before the end, step {total}: set --first-rung lower, or max_steps higher"
+            "--halving: the first rung (step {first}) must be before the last step ({total}): lower --first-rung, or raise max_steps"
         )));
     }
     Ok(Halving { factor, rungs, rung: 0 })

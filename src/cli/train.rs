@@ -132,10 +132,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let started = match &placement {
         None => None,
         Some(_) if arguments.detach => {
-            return Err(Failure::usage("--detach: a launcher has started this process and waits for it"));
+            return Err(Failure::usage("--detach: a launcher has started this process: omit the option"));
         }
         Some(Placement { size, .. }) if arguments.ranks.is_some_and(|ranks| usize::from(ranks) != *size) => {
-            return Err(Failure::usage(format!("--ranks: the launcher has started {size}")));
+            return Err(Failure::usage(format!("--ranks: the launcher has started {size} ranks: omit the option")));
         }
         Some(placement) => {
             arguments.ranks = Some(u16::try_from(placement.size)?);
