@@ -139,13 +139,13 @@ fn an_interrupted_sweep_is_resumed_and_limits_hold() {
         "{}",
         stderr(&output)
     );
-    // The hours are over before anything is begun.
+    // The time limit is reached before anything starts.
     let resume = |more: &[&str]| -> Output {
         call(folder.path(), &[&["sweep", "--resume", "some", "--runs", "runs", "--json"], more].concat())
     };
     let output = resume(&["--max-runs", "3", "--max-hours", "0.000001"]);
     assert_eq!(states(&json(&output)), ["finished", "not started", "not started"]);
-    assert!(stderr(&output).contains("hours are over"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("h reached"), "{}", stderr(&output));
     // Ctrl-C stops what computes after its step.
     let arguments = ["sweep", "--resume", "some", "--runs", "runs", "--json", "--max-hours", "5", "--max-runs", "3"];
     let mut sweep = program(folder.path(), &arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -233,7 +233,7 @@ fn wrong_requests_start_nothing() {
     check(&sweep(&["--set", "learning_rate=1e-5,1e-4", "--set", "max_steps=0", "--halving"]), &["--set max_steps=N"]);
     check(
         &sweep(&["--set", "learning_rate=1e-5,1e-4", "--set", "max_steps=4", "--halving", "--first-rung", "4"]),
-        &["step 4, is not before the end"],
+        &["step 4) must be before the last step"],
     );
     check(
         &sweep(&["--set", "seed=0,1", "--set", "max_steps=4", "--halving", "--first-rung", "1"]),

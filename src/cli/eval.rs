@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     /// Prompt set: test, eval, train, or a file of prompt rows
     #[arg(long, value_name = "SET", default_value = "test")]
     on: String,
-    /// Only the first N prompts of the set, for a first look at a slow model
+    /// Use only the first N prompts of the set, for a quick look at a slow model
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
     /// Sampling temperature; 0: greedy
@@ -54,7 +54,7 @@ pub(super) struct Arguments {
     /// Train rows with their answers before each prompt of a model, chosen by --seed; repeatable
     #[arg(long, value_name = "NAME=N")]
     few_shot: Vec<String>,
-    /// Endpoints [default: the workspace's endpoints.toml, then ~/.config/grpo-tui/endpoints.toml]
+    /// Endpoints file [default: the workspace's endpoints.toml, then ~/.config/grpo-tui/endpoints.toml]
     #[arg(long, value_name = "FILE")]
     endpoints: Option<PathBuf>,
     /// Send the prompt ID to endpoints although it seems to contain a secret; repeatable

@@ -109,7 +109,7 @@ enum Command {
     Runs(runs::Arguments),
     /// Copy runs from another host, read-only
     Pull(pull::Arguments),
-    /// Check logout, engine, GPUs, folders, disk and terminal of this machine
+    /// Check this machine: processes at logout, engine, GPUs, folders, disk and terminal
     Doctor(doctor::Arguments),
     /// Show key bindings, or check a keymap file
     #[cfg(feature = "view")]
@@ -125,7 +125,7 @@ enum Command {
     #[cfg(feature = "engine")]
     #[command(hide = true)]
     Rank(rank::Arguments),
-    /// Measure this machine
+    /// Measure the speed of this machine, or of a server
     #[cfg(feature = "engine")]
     Bench(bench::Arguments),
 }

@@ -20,7 +20,7 @@ use crate::task::{PromptSet, Task};
 pub(super) struct Arguments {
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
     task: String,
-    /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional), or of TRL (`prompt`,
+    /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional), or from TRL (`prompt`,
     /// `completion`), verl (`input`, `output`) or an OpenAI batch; or such a table as .parquet; `-`: standard input
     /// [default: the task's samples]
     #[arg(long, value_name = "FILE")]

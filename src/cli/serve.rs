@@ -26,7 +26,7 @@ pub(super) struct Arguments {
     /// Model: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
     /// `tiny-shell`), or RUN, RUN@STEP, RUN@best, RUN@last
     model: String,
-    /// Another adapter of the same base, selected by a request's `model`; the base is in memory once; repeatable
+    /// Serve another adapter of the same base, selected by a request's `model`; the base is loaded once; repeatable
     #[arg(long = "adapter", value_name = "NAME=RUN", value_parser = adapter)]
     adapters: Vec<(String, String)>,
     /// Address and port; addresses other than loopback need --api-key-env; port 0: any free port

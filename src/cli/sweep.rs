@@ -46,7 +46,7 @@ pub(super) struct Arguments {
     /// With --halving: the step at which settings are first compared [default: eval_every]
     #[arg(long, value_name = "STEP", requires = "halving", group = "begins", value_parser = clap::value_parser!(u64).range(1..))]
     first_rung: Option<u64>,
-    /// Rate of the best checkpoint on the eval set by which settings are compared: valid, exact, tolerant, parse or reward
+    /// Compare settings by this value of their best checkpoints on the eval set: valid, exact, tolerant, parse or reward
     #[arg(long, default_value = "valid", group = "begins", value_parser = clap::builder::PossibleValuesParser::new(Metric::NAMES))]
     metric: String,
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub(super) struct CommonArguments {
     /// TOML file of configuration keys; --set overrides them. The sweep stores a copy: later changes have no effect
     #[arg(long, value_name = "FILE", group = "begins")]
     config: Option<PathBuf>,
-    /// Name: the tag of its runs, and for --resume [default: after the task]
+    /// Name of the sweep, also the tag of its runs [default: from the task's name]
     #[arg(long, group = "begins")]
     name: Option<String>,
     /// Start at most N runs; with --resume, N in total
@@ -265,7 +265,7 @@ fn halving(arguments: &Arguments, sweep: &Sweep, task: &Task, run_folders: &RunF
     if rungs.len() < 2 {
         let first = arguments.first_rung.unwrap_or(eval_every.max(1));
         return Err(Failure::usage(format!(
-            "--halving: the first rung, step {first}, is not before the end, step {total}: set --first-rung lower, or max_steps higher"
+            "--halving: the first rung (step {first}) must be before the last step ({total}): lower --first-rung, or raise max_steps"
         )));
     }
     Ok(Halving { factor, rungs, rung: 0 })

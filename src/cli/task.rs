@@ -30,7 +30,7 @@ enum Command {
     Import(import::Arguments),
     /// Check a task's files: schema, prompts, expected answers
     Check(check::Arguments),
-    /// Score degenerate answers: what a model could earn without doing the work
+    /// Score degenerate answers, to find rewards that a model could earn without doing the work
     Audit(Choice),
     /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change
     Trust(trust::Arguments),

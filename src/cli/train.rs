@@ -39,7 +39,7 @@ pub(super) struct Arguments {
     /// `tiny-tools`, `tiny-shell`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
-    /// Training method: grpo or sft
+    /// Training method: grpo, sft or sft+grpo
     #[arg(long)]
     method: Option<String>,
     /// Preset: quick, seed or recommended
@@ -60,7 +60,7 @@ pub(super) struct Arguments {
     /// Run name
     #[arg(long)]
     pub(super) name: Option<String>,
-    /// Forecast memory, time and disk, measured with this model; with --slurm, print the job script; nothing is created
+    /// Forecast memory, time and disk from a short measurement of this model; with --slurm, print the job script; create nothing
     #[arg(long, conflicts_with = "resume")]
     plan: bool,
     /// With --plan: sample groups from the base model and check learnability
@@ -132,10 +132,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let started = match &placement {
         None => None,
         Some(_) if arguments.detach => {
-            return Err(Failure::usage("--detach: a launcher has started this process and waits for it"));
+            return Err(Failure::usage("--detach: a launcher has started this process: omit the option"));
         }
         Some(Placement { size, .. }) if arguments.ranks.is_some_and(|ranks| usize::from(ranks) != *size) => {
-            return Err(Failure::usage(format!("--ranks: the launcher has started {size}")));
+            return Err(Failure::usage(format!("--ranks: the launcher has started {size} ranks: omit the option")));
         }
         Some(placement) => {
             arguments.ranks = Some(u16::try_from(placement.size)?);

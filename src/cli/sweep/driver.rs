@@ -105,7 +105,7 @@ impl<'a> Driver<'a> {
             if let Some(hours) = self.sweep.max_hours.filter(|hours| self.seconds() >= 3600.0 * hours) {
                 self.stop_runs(&phases)?;
                 let name = &self.sweep.name;
-                eprintln!("{hours} hours are over; continue with: grpo-tui sweep --resume {name} --max-hours HOURS");
+                eprintln!("time limit of {hours} h reached; resume: grpo-tui sweep --resume {name} --max-hours HOURS");
                 return Ok(exit_code(false, false));
             }
             match next(&self.sweep, &phases, &self.left, self.capacity()) {

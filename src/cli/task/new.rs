@@ -32,7 +32,7 @@ pub(super) struct Arguments {
     /// Percentages of train, eval and test; rows of the same prompt go into the same set
     #[arg(long, value_name = "A/B/C", default_value = "80/10/10", value_parser = parse_split)]
     split: [usize; 3],
-    /// System message [default: the fields of the schema in words]
+    /// System message [default: describes the fields of the schema]
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     /// Copy a template

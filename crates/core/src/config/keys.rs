@@ -120,7 +120,7 @@ pub static KEYS: &[Key] = &[
         whole(1, ANY),
         "30",
         "steps",
-        "The steps of supervised fine-tuning at the start of `sft+grpo`, on expected answers or, where a row has none, on the base's own under the task's grammar.",
+        "The steps of supervised fine-tuning at the start of `sft+grpo`, on expected answers or, if a row has none, on the base model's answer under the task's grammar.",
     ),
     key(
         "stop_when_solved",
@@ -163,7 +163,7 @@ pub static KEYS: &[Key] = &[
         Kind::Flag,
         "true",
         "",
-        "Where no completion of a group earns the full reward, train on the row's expected answer, or on one sampled under the task's grammar, in place of the last.",
+        "If no completion of a group earns the full reward, the row's expected answer, or one sampled under the task's grammar, replaces the last completion.",
     )
     .seed("false"),
     key(
@@ -171,7 +171,7 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(OnCollapse::NAMES),
         "recover",
         "",
-        "When nearly all groups earn one equal reward below the maximum with nearly equal answers: `recover` restores the last checkpoint with informative groups, with half the learning rate and guided groups, at most three times.",
+        "What to do when nearly all groups have zero variance below the full reward, with nearly equal answers: `recover` restores the last checkpoint with informative groups, with half the learning rate and guided groups, at most three times.",
     ),
     key(
         "entropy_coef",
@@ -185,7 +185,7 @@ pub static KEYS: &[Key] = &[
         number(0.0, 100.0),
         "0",
         "nats/token",
-        "Adapts the bonus: it starts at entropy_coef and moves by a tenth of it per step, up while the sampled entropy is below this target, else down, between 0 and ten times entropy_coef; 0: constant.",
+        "Target of the sampled entropy: below it, each step raises the bonus by a tenth of entropy_coef, else lowers it, between 0 and ten times entropy_coef; 0: constant bonus.",
     ),
     key("overlong_masking", Kind::Flag, "false", "", "Exclude truncated completions from the loss.")
         .seed("false")
@@ -215,7 +215,7 @@ pub static KEYS: &[Key] = &[
         Kind::Flag,
         "true",
         "",
-        "Weight each KL term by its token's probability ratio, so that the gradient of k1 and k3 is the KL's own (that of k2 is without); false as in the GRPO paper.",
+        "Weight each KL term by its token's probability ratio, so that k1 and k3 have the gradient of the KL (k2 has it without weights); the GRPO paper uses false.",
     )
     .seed("false")
     .derived("false with k2", |known| ((known.read)("kl_estimator") == "k2").then(|| "false".to_owned())),
@@ -224,7 +224,7 @@ pub static KEYS: &[Key] = &[
         whole(0, 4096),
         "16",
         "",
-        "LoRA rank on all linear layers; 0: full fine-tuning (as in the original experiment).",
+        "LoRA rank on all linear layers; 0: full fine-tuning.",
     )
     .presets("16", "16"),
     key("lora_alpha", number(0.001, 65_536.0), "32", "", "LoRA alpha: adapters are scaled by alpha / rank.").presets("32", "32"),
