@@ -7,7 +7,7 @@ Errors are mean and largest |difference| of log-probs in nats against transforme
 """
 import argparse, json, os, subprocess, sys
 import torch
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 parser = argparse.ArgumentParser()
 parser.add_argument("binary")
@@ -27,6 +27,7 @@ FAMILIES = {
     "qwen2": Qwen2ForCausalLM(Qwen2Config(**SIZE, num_attention_heads=8, num_key_value_heads=2, tie_word_embeddings=True)),
     "llama3": LlamaForCausalLM(LlamaConfig(**SIZE, num_attention_heads=8, num_key_value_heads=4, head_dim=32, rope_theta=5e5, rope_scaling=dict(
         rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=512))),
+    "mistral": MistralForCausalLM(MistralConfig(**SIZE, num_attention_heads=8, num_key_value_heads=2, head_dim=64, sliding_window=64)),
     # A window shorter than the text, at every other layer.
     "gemma3": Gemma3ForCausalLM(Gemma3TextConfig(**SIZE, num_attention_heads=4, num_key_value_heads=1, head_dim=256, sliding_window=64, sliding_window_pattern=2)),
     "smollm": LlamaForCausalLM(LlamaConfig(**SIZE, num_attention_heads=8, num_key_value_heads=8, tie_word_embeddings=True)),

@@ -95,4 +95,5 @@ fn the_golden_checkpoints_are_what_their_names_say() {
     check("grouped-untied", (4, 2, 16), false, 1e4, "F32");
     check("tied", (2, 1, 16), true, 5e5, "F32");
     check("multi-query-bfloat16", (4, 1, 16), false, 1e6, "BF16");
+    check("mistral-wide-heads", (3, 3, 16), false, 1e6, "F32");
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Logits of tiny random Qwen3, Qwen2, Llama and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
+"""Logits of tiny random Qwen3, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
 
     python3 scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
-log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17); no network, no other files. The same
+log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral with 2.15 and 5.24); no network, no other files. The same
 versions write the same bytes.
 """
 
@@ -18,10 +18,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers.models.gemma3.modeling_gemma3 import Gemma3ForCausalLM
 
-FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM)}
+FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 
 BASE = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -54,6 +55,15 @@ GEMMA3 = {
     "sliding_window": 4,
     "rope_local_base_freq": 100.0,
     "pad_token_id": None,
+}
+
+# Keys that Mistral does not have, and those that it adds.
+MISTRAL = {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "attention_bias": "absent",
+    "use_sliding_window": "absent",
+    "sliding_window": None,
 }
 
 # name -> (changed keys, element type of the stored weights, seed)
@@ -193,9 +203,39 @@ CASES = {
         torch.bfloat16,
         10,
     ),
+    # Mistral Nemo: heads that are together wider than the residual stream, an odd number of them, no window.
+    "mistral-wide-heads": (
+        {**MISTRAL, "num_attention_heads": 3, "num_key_value_heads": 3, "rope_theta": 1000000.0, "rms_norm_eps": 1e-5},
+        torch.float32,
+        11,
+    ),
+    # Mistral 7B v0.1: every layer has a window, shorter than the text; no `head_dim`, a tied head.
+    "mistral-window-tied": (
+        {**MISTRAL, "head_dim": "absent", "num_key_value_heads": 1, "sliding_window": 5, "tie_word_embeddings": True},
+        torch.float32,
+        12,
+    ),
+    # The text part of Mistral Small 3.2, in bfloat16.
+    "mistral-nested-bfloat16": (
+        {
+            **MISTRAL,
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "head_dim": 12,
+            "torch_dtype": "bfloat16",
+            "rope_theta": "absent",
+            "rope_scaling": "absent",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
+        },
+        torch.bfloat16,
+        13,
+    ),
 }
-# Whose keys are those of `text_config`, and whose tensors have this prefix.
-NESTED = {"gemma3-nested-bfloat16": "language_model."}
+# Whose keys are those of `text_config`, under these names; their tensors begin with "language_model.".
+NESTED = {
+    "gemma3-nested-bfloat16": ("Gemma3ForConditionalGeneration", "gemma3"),
+    "mistral-nested-bfloat16": ("Mistral3ForConditionalGeneration", "mistral3"),
+}
 SHARDS = {"llama-biased-sharded": 2}
 LENGTHS = [1, 2, 7, 19]
 
@@ -226,6 +266,7 @@ def model_config(keys):
         "tie_word_embeddings",
         "max_position_embeddings",
         "attention_bias",
+        "sliding_window",
     ]
     config = FAMILIES[keys["model_type"]][0](**{name: keys[name] for name in names if name in keys}, rope_parameters=rope)
     config._attn_implementation = "eager"
@@ -302,8 +343,9 @@ def write_case(name, folder, changes, element_type, seed):
             assert torch.isfinite(output).all() and output.std() > 0.3
             logits.append([[float(f"{value:.7g}") for value in row] for row in output.tolist()])
     os.makedirs(folder, exist_ok=True)
-    prefix = NESTED.get(name, "")
-    nested = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "torch_dtype": keys["torch_dtype"], "text_config": keys}
+    prefix = "language_model." if name in NESTED else ""
+    architecture, model_type = NESTED.get(name, (None, None))
+    nested = {"architectures": [architecture], "model_type": model_type, "torch_dtype": keys["torch_dtype"], "text_config": keys}
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(nested if prefix else keys, file, indent=2)
         file.write("\n")

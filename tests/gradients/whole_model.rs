@@ -42,6 +42,7 @@ fn families() -> Vec<ModelConfig> {
         family(r#""architectures":["Qwen2ForCausalLM"]"#),
         family(&format!(r#""architectures":["LlamaForCausalLM"],{scaling}"#)),
         family(r#""architectures":["LlamaForCausalLM"],"tie_word_embeddings":true,"attention_bias":true"#),
+        family(r#""architectures":["MistralForCausalLM"],"sliding_window":3"#),
         family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":true"#)),
         family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":false"#)),
     ]

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 use super::HubError;
 
 mod gemma3;
+mod mistral;
 mod options;
 
-pub(super) use gemma3::text_config;
 pub use options::{Activation, DecoderOptions, NormNames, Scope, SlidingWindow};
 
 /// The supported families of decoders.
@@ -19,6 +19,8 @@ pub enum Architecture {
     Qwen2,
     /// Llama and what is built like it (SmolLM2): neither, and Llama 3's stretched rotary positions.
     Llama,
+    /// Mistral 7B, Nemo, Small: Llama with a head's width of its own, in its first version a sliding window.
+    Mistral,
     /// Gemma 3 for text: five layers with a sliding window for each that sees everything, norms around each block.
     Gemma3,
 }
@@ -157,6 +159,11 @@ impl ModelConfig {
             match self.architecture {
                 // Its biases are part of the architecture, not a choice.
                 Architecture::Qwen2 => drop(keys.remove("attention_bias")),
+                Architecture::Mistral => {
+                    keys.remove("use_sliding_window");
+                    let window = self.options.window.as_ref().map(|window| window.tokens);
+                    keys.insert("sliding_window".to_owned(), json!(window));
+                }
                 Architecture::Gemma3 => {
                     keys.retain(|key, _| key != "hidden_act" && key != "use_sliding_window");
                     keys.extend(gemma3::keys(self));
@@ -192,9 +199,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn model(mut self) -> Result<ModelConfig, HubError> {
         let architecture = self.architecture()?;
-        if architecture == Architecture::Gemma3 {
-            self.keys = gemma3::text_keys(self.keys);
-        }
+        self.keys = text_keys(architecture, self.keys);
         self.refuse_what_is_not_computed(architecture)?;
         let (rope_theta, rope_scaling) = match architecture {
             Architecture::Gemma3 => self.layer_rope("full_attention")?,
@@ -242,6 +247,9 @@ impl Reader<'_> {
             (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
             (Some("Qwen2ForCausalLM"), _) | (None, Some("qwen2")) => Ok(Architecture::Qwen2),
             (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Ok(Architecture::Llama),
+            (Some("MistralForCausalLM" | "Mistral3ForConditionalGeneration"), _) | (None, Some("mistral" | "mistral3")) => {
+                self.mistral()
+            }
             (Some("Gemma3ForCausalLM" | "Gemma3ForConditionalGeneration"), _)
             | (None, Some("gemma3_text" | "gemma3")) => Ok(Architecture::Gemma3),
             (None, None) => Err(self.problem(
@@ -250,8 +258,20 @@ impl Reader<'_> {
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
-                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM or Gemma3ForCausalLM".to_owned(),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM or Gemma3ForCausalLM".to_owned(),
             }),
+        }
+    }
+
+    /// A Mistral, unless the text part of the file is another model.
+    fn mistral(&self) -> Result<Architecture, HubError> {
+        let text = self.keys.get("text_config").and_then(|text| text.get("model_type")).and_then(Value::as_str);
+        match text {
+            None | Some("mistral") => Ok(Architecture::Mistral),
+            Some(other) => Err(self.unsupported(
+                &format!("the text model `{other}` (`text_config.model_type`)"),
+                "use a model whose text part is `mistral`, such as Mistral Small 3.2",
+            )),
         }
     }
 
@@ -260,6 +280,7 @@ impl Reader<'_> {
         let options = match architecture {
             Architecture::Qwen3 => DecoderOptions::QWEN3,
             Architecture::Qwen2 | Architecture::Llama => DecoderOptions::PLAIN,
+            Architecture::Mistral => self.mistral_options()?,
             Architecture::Gemma3 => self.gemma3_options()?,
         };
         let name = self.keys.get("hidden_act").and_then(Value::as_str).unwrap_or(options.activation.name());
@@ -290,7 +311,7 @@ impl Reader<'_> {
         if is_sliding && architecture != Architecture::Gemma3 {
             return Err(self.unsupported(
                 "a sliding attention window in use",
-                "use a model whose layers all have full attention, or Gemma 3",
+                "use a model whose layers all have full attention, or Mistral or Gemma 3",
             ));
         }
         if let Some(quantized) = self.keys.get("quantization_config").filter(|value| !value.is_null()) {
@@ -328,7 +349,7 @@ impl Reader<'_> {
     fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, HubError> {
         match architecture {
             Architecture::Qwen2 => Ok(AttentionBias::QueryKeyValue),
-            Architecture::Qwen3 | Architecture::Llama | Architecture::Gemma3 => {
+            Architecture::Qwen3 | Architecture::Llama | Architecture::Mistral | Architecture::Gemma3 => {
                 Ok(if self.flag("attention_bias")? { AttentionBias::All } else { AttentionBias::Absent })
             }
         }
@@ -423,12 +444,45 @@ impl Reader<'_> {
     }
 }
 
+/// The keys of the text model, with those of its family's defaults that the file leaves out.
+fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<String, Value> {
+    if let Some(Value::Object(text)) = keys.remove("text_config") {
+        let shared = ["quantization_config", "tie_word_embeddings"].map(|key| (key.to_owned(), keys.remove(key)));
+        keys = text;
+        keys.extend(shared.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    }
+    match architecture {
+        Architecture::Mistral => mistral::add_defaults(&mut keys),
+        Architecture::Gemma3 => gemma3::add_defaults(&mut keys),
+        Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Llama => {}
+    }
+    keys
+}
+
+/// The `config.json` of the text part of one that also sees; `None` for one that is text alone.
+pub(super) fn text_config(json: &str) -> Option<String> {
+    let Value::Object(outer) = serde_json::from_str(json).ok()? else { return None };
+    outer.get("text_config")?;
+    let stored = ["torch_dtype", "dtype"].into_iter().find_map(|key| outer.get(key).cloned());
+    let architecture = Reader { keys: outer.clone(), path: "" }.architecture().ok()?;
+    let mut keys = text_keys(architecture, outer);
+    if architecture == Architecture::Gemma3 {
+        let activation = keys.remove("hidden_act");
+        keys.extend(activation.map(|activation| ("hidden_activation".to_owned(), activation)));
+    }
+    keys.extend(stored.map(|stored| ("torch_dtype".to_owned(), stored)));
+    let (named, model_type) = architecture.names();
+    keys.insert("architectures".to_owned(), json!([named]));
+    keys.insert("model_type".to_owned(), model_type.into());
+    Some(format!("{:#}\n", Value::Object(keys)))
+}
+
 /// Transformers' default for a missing `max_position_embeddings`.
 fn default_positions(architecture: Architecture) -> usize {
     match architecture {
         Architecture::Qwen3 | Architecture::Qwen2 => 32_768,
         Architecture::Llama => 2_048,
-        Architecture::Gemma3 => 131_072,
+        Architecture::Mistral | Architecture::Gemma3 => 131_072,
     }
 }
 

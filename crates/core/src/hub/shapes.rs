@@ -70,35 +70,54 @@ const SHAPES: [Shape; 6] = [
     },
 ];
 
-/// Gemma 3's, with the keys of their text part.
-const GEMMA3: [(&str, &str); 4] = [
+/// Gemma 3's and Mistral's: name, `model_type`, and the keys of the text part.
+const OTHERS: [(&str, &str, &str); 7] = [
     (
         "gemma3-270m",
+        "gemma3_text",
         r#""vocab_size":262144,"hidden_size":640,"intermediate_size":2048,"num_hidden_layers":18,"num_attention_heads":4,"num_key_value_heads":1,"sliding_window":512,"max_position_embeddings":32768"#,
     ),
     (
         "gemma3-1b",
+        "gemma3_text",
         r#""vocab_size":262144,"hidden_size":1152,"intermediate_size":6912,"num_hidden_layers":26,"num_attention_heads":4,"num_key_value_heads":1,"sliding_window":512,"max_position_embeddings":32768"#,
     ),
     (
         "gemma3-4b",
+        "gemma3_text",
         r#""hidden_size":2560,"intermediate_size":10240,"num_hidden_layers":34,"num_attention_heads":8,"num_key_value_heads":4,"sliding_window":1024,"rope_scaling":{"rope_type":"linear","factor":8.0}"#,
     ),
     (
         "gemma3-12b",
+        "gemma3_text",
         r#""hidden_size":3840,"intermediate_size":15360,"num_hidden_layers":48,"num_attention_heads":16,"num_key_value_heads":8,"sliding_window":1024,"rope_scaling":{"rope_type":"linear","factor":8.0}"#,
+    ),
+    (
+        "mistral-7b",
+        "mistral",
+        r#""vocab_size":32768,"hidden_size":4096,"intermediate_size":14336,"num_hidden_layers":32,"num_attention_heads":32,"sliding_window":null,"rope_theta":1e6,"max_position_embeddings":32768"#,
+    ),
+    (
+        "mistral-nemo-12b",
+        "mistral",
+        r#""vocab_size":131072,"hidden_size":5120,"intermediate_size":14336,"num_hidden_layers":40,"num_attention_heads":32,"head_dim":128,"sliding_window":null,"rope_theta":1e6"#,
+    ),
+    (
+        "mistral-small-24b",
+        "mistral",
+        r#""vocab_size":131072,"hidden_size":5120,"intermediate_size":32768,"num_hidden_layers":40,"num_attention_heads":32,"head_dim":128,"sliding_window":null,"rope_theta":1e8,"max_position_embeddings":32768"#,
     ),
 ];
 
 /// The names that [`named_shape`] knows.
 pub fn shape_names() -> Vec<&'static str> {
-    SHAPES.iter().map(|shape| shape.name).chain(GEMMA3.iter().map(|(name, _)| *name)).collect()
+    SHAPES.iter().map(|shape| shape.name).chain(OTHERS.iter().map(|(name, ..)| *name)).collect()
 }
 
 /// The configuration of a known shape, such as `qwen3-8b`.
 pub fn named_shape(name: &str) -> Option<ModelConfig> {
-    if let Some((_, keys)) = GEMMA3.iter().find(|(known, _)| *known == name) {
-        return ModelConfig::parse(&format!(r#"{{"model_type":"gemma3_text",{keys}}}"#), name).ok();
+    if let Some((_, model_type, keys)) = OTHERS.iter().find(|(known, ..)| *known == name) {
+        return ModelConfig::parse(&format!(r#"{{"model_type":"{model_type}",{keys}}}"#), name).ok();
     }
     let shape = SHAPES.iter().find(|shape| shape.name == name)?;
     Some(ModelConfig {

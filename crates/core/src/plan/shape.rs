@@ -114,7 +114,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn gemma_3_has_its_published_counts() {
+    fn gemma_3_and_mistral_have_their_published_counts() {
         let check = |name: &str, expected: f64| {
             let found = ModelShape::from_config(&crate::hub::named_shape(name).unwrap()).parameters as f64;
             assert!((found / expected - 1.0).abs() < 5e-3, "{name}: {found}, expected {expected}");
@@ -123,6 +123,9 @@ pub(super) mod tests {
         check("gemma3-1b", 999.9e6);
         check("gemma3-4b", 3.88e9);
         check("gemma3-12b", 11.77e9);
+        check("mistral-7b", 7.248e9);
+        check("mistral-nemo-12b", 12.25e9);
+        check("mistral-small-24b", 23.57e9);
     }
 
     #[test]

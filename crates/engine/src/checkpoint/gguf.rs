@@ -65,6 +65,10 @@ pub fn export_gguf(
         let problem = "a Gemma 3 model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py".to_owned();
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
     }
+    if let Some(window) = &config.options.window {
+        let problem = format!("GGUF's `llama` has no sliding window (`sliding_window` = {})", window.tokens);
+        return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
+    }
     let metadata = [described(source, &config, stored_as), vocabulary(source, &config)?].concat();
     let mut tensors = Vec::new();
     for (name, shape) in tensor_names(&config) {
@@ -107,7 +111,8 @@ fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) ->
     let family = match config.architecture {
         Architecture::Qwen3 => "qwen3",
         Architecture::Qwen2 => "qwen2",
-        Architecture::Llama => "llama",
+        // As llama.cpp's own converter writes both.
+        Architecture::Llama | Architecture::Mistral => "llama",
         Architecture::Gemma3 => "gemma3",
     };
     let name = source.name.rsplit('/').next().unwrap_or_default();
@@ -175,7 +180,8 @@ pub(super) fn gguf_name(config: &ModelConfig, name: &str) -> String {
 /// llama.cpp turns neighbours of a Llama's heads, where the checkpoint has the two halves of a head turn: rows of queries
 /// and keys change places.
 fn turned(config: &ModelConfig, name: &str, tensor: Tensor) -> candle_core::Result<Tensor> {
-    let is_turned = config.architecture == Architecture::Llama && (name.contains("q_proj") || name.contains("k_proj"));
+    let is_turned = matches!(config.architecture, Architecture::Llama | Architecture::Mistral)
+        && (name.contains("q_proj") || name.contains("k_proj"));
     if !is_turned {
         return Ok(tensor);
     }

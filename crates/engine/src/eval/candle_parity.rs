@@ -141,7 +141,7 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
             Box::new(move |token, position| model.forward(token, position))
         }
         Architecture::Gemma3 => candle_core::bail!("Gemma 3 is not compared"),
-        Architecture::Llama => {
+        Architecture::Llama | Architecture::Mistral => {
             let theirs = llama_config(config);
             let mut cache = llama::Cache::new(true, engine.dtype, &theirs, &engine.device)?;
             let model = llama::Llama::load(weights, &theirs)?;
@@ -158,7 +158,9 @@ fn is_computed_there(config: &ModelConfig) -> bool {
         _ if is_linear => false,
         Architecture::Qwen3 => is_unbiased,
         Architecture::Qwen2 => heads_fill_the_width,
-        Architecture::Llama => is_unbiased && heads_fill_the_width,
+        Architecture::Llama | Architecture::Mistral => {
+            is_unbiased && heads_fill_the_width && config.options.window.is_none()
+        }
         Architecture::Gemma3 => false,
     }
 }

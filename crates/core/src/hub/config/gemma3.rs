@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::options::{DecoderOptions, Scope, SlidingWindow};
-use super::{Architecture, HubError, ModelConfig, Reader, RopeScaling};
+use super::{HubError, ModelConfig, Reader, RopeScaling};
 
 /// Defaults of transformers' `Gemma3TextConfig` for keys that Google's files leave out.
 const DEFAULTS: [(&str, usize); 5] = [
@@ -20,35 +20,14 @@ const DEFAULT_QUERY_SCALAR: f64 = 256.0;
 const GLOBAL_THETA: f64 = 1e6;
 const LOCAL_THETA: f64 = 1e4;
 
-/// The keys of the text model, with what they leave out.
-pub(super) fn text_keys(mut keys: Map<String, Value>) -> Map<String, Value> {
-    if let Some(Value::Object(text)) = keys.remove("text_config") {
-        let shared = ["quantization_config", "tie_word_embeddings"].map(|key| (key.to_owned(), keys.remove(key)));
-        keys = text;
-        keys.extend(shared.into_iter().filter_map(|(key, value)| Some((key, value?))));
-    }
+/// Adds what the keys of the text model leave out.
+pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     for (key, default) in DEFAULTS {
         keys.entry(key).or_insert(default.into());
     }
     keys.entry("tie_word_embeddings").or_insert(true.into());
     let activation = keys.remove("hidden_activation").unwrap_or_else(|| "gelu_pytorch_tanh".into());
     keys.insert("hidden_act".to_owned(), activation);
-    keys
-}
-
-/// The `config.json` of the text part of one that also sees; `None` for one that is text alone.
-pub(in crate::hub) fn text_config(json: &str) -> Option<String> {
-    let Value::Object(outer) = serde_json::from_str(json).ok()? else { return None };
-    let stored = ["torch_dtype", "dtype"].into_iter().find_map(|key| outer.get(key).cloned());
-    outer.get("text_config")?;
-    let mut keys = text_keys(outer);
-    let activation = keys.remove("hidden_act");
-    keys.extend(activation.map(|activation| ("hidden_activation".to_owned(), activation)));
-    keys.extend(stored.map(|stored| ("torch_dtype".to_owned(), stored)));
-    let (architecture, model_type) = Architecture::Gemma3.names();
-    keys.insert("architectures".to_owned(), json!([architecture]));
-    keys.insert("model_type".to_owned(), model_type.into());
-    Some(format!("{:#}\n", Value::Object(keys)))
 }
 
 impl Reader<'_> {

@@ -58,7 +58,7 @@ pub struct DecoderOptions {
 }
 
 impl DecoderOptions {
-    /// Llama and Qwen2.
+    /// Llama, Mistral and Qwen2.
     pub const PLAIN: Self = Self {
         has_head_norms: false,
         has_output_norms: false,
@@ -152,6 +152,7 @@ impl Architecture {
             Self::Qwen3 => "Qwen3",
             Self::Qwen2 => "Qwen2",
             Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
             Self::Gemma3 => "Gemma 3",
         }
     }
@@ -162,6 +163,7 @@ impl Architecture {
             Self::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
             Self::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
             Self::Llama => ("LlamaForCausalLM", "llama"),
+            Self::Mistral => ("MistralForCausalLM", "mistral"),
             Self::Gemma3 => ("Gemma3ForCausalLM", "gemma3_text"),
         }
     }

@@ -81,6 +81,26 @@ fn the_families_differ_in_biases_and_rotary_positions() {
 }
 
 #[test]
+fn mistral_has_a_window_where_its_file_has_one_that_hides_something() {
+    let of = |changes: &str| with(&format!(r#"{{"architectures":["MistralForCausalLM"],{changes}}}"#));
+    let window = |changes: &str| {
+        let config = ModelConfig::parse(&of(changes), "config.json").unwrap();
+        assert_eq!(ModelConfig::parse(&config.to_json("float32", &[2]), "x").unwrap(), config, "{changes}");
+        config.options.window.map(|window| (window.tokens, window.rope_theta))
+    };
+    assert_eq!(window(r#""sliding_window":null"#), None);
+    // transformers' default.
+    assert_eq!(window(r#""max_position_embeddings":32768,"rope_theta":1e6"#), Some((4096, 1e6)));
+    assert_eq!(window(r#""sliding_window":32768,"max_position_embeddings":32768"#), None);
+    let error = |json: &str| ModelConfig::parse(json, "config.json").unwrap_err().to_string();
+    assert!(error(&of(r#""sliding_window":0"#)).contains("`sliding_window` = 0"));
+    let scaled = r#""sliding_window":8,"rope_scaling":{"rope_type":"linear","factor":2.0}"#;
+    assert!(error(&of(scaled)).contains("scaled rotary positions of layers with a window"));
+    let newer = r#"{"architectures":["Mistral3ForConditionalGeneration"],"text_config":{"model_type":"ministral3"}}"#;
+    assert!(error(newer).contains("the text model `ministral3`"));
+}
+
+#[test]
 fn what_is_written_reads_back_equal() {
     let scaling = r#""rope_scaling":{"type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
     for family in ["Qwen2ForCausalLM", "LlamaForCausalLM"] {
@@ -235,6 +255,7 @@ fn the_table_of_families_is_that_of_the_code() {
         assert_eq!(options.activation == Activation::GeluTanh, row[6].contains("GELU"), "{row:?}");
         assert_eq!(config.attention_bias == AttentionBias::QueryKeyValue, row[5].contains("biases"), "{row:?}");
     }
-    let all = [Architecture::Qwen3, Architecture::Qwen2, Architecture::Llama, Architecture::Gemma3];
+    let all =
+        [Architecture::Qwen3, Architecture::Qwen2, Architecture::Llama, Architecture::Mistral, Architecture::Gemma3];
     assert_eq!(rows.len(), all.len());
 }

@@ -1,0 +1,36 @@
+//! Mistral's `config.json`: of the text model alone, or of one that also sees.
+
+use serde_json::{Map, Value};
+
+use super::options::{DecoderOptions, Scope, SlidingWindow};
+use super::{HubError, Reader, RopeScaling};
+
+/// Defaults of transformers' `MistralConfig` for keys that a file leaves out.
+const DEFAULTS: [(&str, usize); 3] =
+    [("num_key_value_heads", 8), ("max_position_embeddings", 131_072), ("sliding_window", 4096)];
+
+/// Adds what the keys of the text model leave out.
+pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
+    for (key, default) in DEFAULTS {
+        keys.entry(key).or_insert(default.into());
+    }
+}
+
+impl Reader<'_> {
+    /// A window, where there is one, is that of every layer. One as long as the longest sequence hides nothing.
+    pub(super) fn mistral_options(&self) -> Result<DecoderOptions, HubError> {
+        if self.keys.get("sliding_window").is_none_or(Value::is_null) {
+            return Ok(DecoderOptions::PLAIN);
+        }
+        let tokens = self.count("sliding_window")?;
+        if tokens >= self.count("max_position_embeddings")? {
+            return Ok(DecoderOptions::PLAIN);
+        }
+        if self.rope_scaling()? != RopeScaling::Unscaled {
+            return Err(self.unsupported("scaled rotary positions of layers with a window", "use a model without"));
+        }
+        let scopes = vec![Scope::Window; self.count("num_hidden_layers")?];
+        let window = SlidingWindow { tokens, scopes, rope_theta: self.rope_theta()? };
+        Ok(DecoderOptions { window: Some(window), ..DecoderOptions::PLAIN })
+    }
+}
