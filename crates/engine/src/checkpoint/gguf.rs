@@ -66,7 +66,10 @@ pub fn export_gguf(
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
     }
     if let Some(window) = &config.options.window {
-        let problem = format!("GGUF's `llama` has no sliding window (`sliding_window` = {})", window.tokens);
+        let problem = format!(
+            "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens; write its Hugging Face folder with `model export --merged`",
+            window.tokens
+        );
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
     }
     let metadata = [described(source, &config, stored_as), vocabulary(source, &config)?].concat();
@@ -221,7 +224,9 @@ pub(super) const UNUSED: i32 = 5;
 /// Tokens, merges, stop token and chat template.
 fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, CheckpointError> {
     let label = source.label("tokenizer.json");
-    let refused = |problem: String| CheckpointError::Gguf { label: label.clone(), problem };
+    let remedy = "export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py";
+    let refused =
+        |problem: String| CheckpointError::Gguf { label: label.clone(), problem: format!("{problem}; {remedy}") };
     let tokenizer: Json =
         serde_json::from_str(&source.read_text("tokenizer.json")?).map_err(|error| refused(error.to_string()))?;
     let (vocab, merges) = (tokenizer["model"]["vocab"].as_object(), tokenizer["model"]["merges"].as_array());

@@ -43,9 +43,7 @@ pub enum CheckpointError {
         problem: String,
     },
     /// A model that GGUF cannot hold.
-    #[error(
-        "{label}: {problem}; export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py"
-    )]
+    #[error("{label}: {problem}")]
     Gguf { label: String, problem: String },
     /// A GGUF file that cannot be imported.
     #[error("{path}: {problem}")]
