@@ -144,7 +144,7 @@ fn ask_worker<T: Controls>(screen: &T, shared: &mut Shared, verb: Verb) -> Vec<C
 fn confirm_stop<T: Controls>(screen: &T, shared: &mut Shared, now: bool) -> Vec<Command> {
     let Ok(Target { path, id, name, status }) = screen.target(shared) else { return Vec::new() };
     let (title, text, yes) = match now {
-        _ if status == Status::Waiting => ("Stop", "It leaves the queue, in which it waits. Can be resumed.", "stop"),
+        _ if status == Status::Waiting => ("Stop", "It leaves the queue. Can be resumed.", "stop"),
         true => ("Kill", "Stops now. The current step is lost; resume continues from the last checkpoint.", "kill"),
         false => ("Stop", "Stops after the current step and saves a checkpoint. Can be resumed.", "stop"),
     };

@@ -64,4 +64,4 @@ pub(super) fn edit(shared: &mut Shared) -> Vec<Command> {
     })]
 }
 
-const NO_FOLDER: &str = "there is no folder for settings: set HOME or XDG_CONFIG_HOME";
+const NO_FOLDER: &str = "no config directory: set HOME or XDG_CONFIG_HOME";

@@ -86,7 +86,7 @@ fn a_script_trains_and_a_line_that_says_nothing_ends_it() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(
         text.ends_with(
-            "Error: line 2: `quti` is no key and no action (see `grpo-tui keys`): write `type quti` to type it\n"
+            "Error: line 2: unknown key or action `quti` (`grpo-tui keys` lists them): write `type quti` to type it\n"
         ),
         "{text}"
     );

@@ -75,7 +75,7 @@ fn message(word: &str) -> Result<Message, String> {
     let key = |chord: Chord| Message::Key(KeyEvent::new(chord.code, chord.modifiers));
     let found = app::action(word).map(Message::Perform).or_else(|| Chord::parse(word).map(key));
     found.ok_or_else(|| {
-        format!("`{word}` is no key and no action (see `grpo-tui keys`): write `type {word}` to type it")
+        format!("unknown key or action `{word}` (`grpo-tui keys` lists them): write `type {word}` to type it")
     })
 }
 

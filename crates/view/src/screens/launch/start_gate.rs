@@ -47,7 +47,7 @@ fn read_now(shared: &Shared) -> Vec<Command> {
             // A user who has turned to something else is not interrupted.
             Some(keys) if keys == shared.keys && shared.screen == Screen::Launch => ask(launch, shared),
             Some(_) => {
-                shared.say(format!("checks before the start are done: {} starts", shared.key_of("launch.start")));
+                shared.say(format!("preflight finished: {} starts", shared.key_of("launch.start")));
                 Vec::new()
             }
             None => Vec::new(),

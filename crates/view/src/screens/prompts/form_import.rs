@@ -144,7 +144,7 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 Err(error) => (mapping, lines, Some(error.to_string())),
                 Ok(ImportedRows { mapping, rows, problems }) => {
                     lines.extend(problem_lines(&problems));
-                    let none = rows.is_empty().then(|| "no record becomes a row".to_owned());
+                    let none = rows.is_empty().then(|| "no records match the mapping".to_owned());
                     if let Some(row) = rows.first() {
                         let read = rows.len() + problems.len();
                         let title = format!(

@@ -39,7 +39,7 @@ pub(super) fn read(text: &str) -> Result<Vec<Message>, String> {
                 return Err(format!("line {}: unknown role {role:?}; use {} after ===", index + 1, ROLES.join(", ")));
             }
             let other = serde_json::from_str::<Map<String, Value>>(fields).map_err(|error| {
-                format!("line {}: after the role stands nothing, or a JSON object: {error}", index + 1)
+                format!("line {}: expected nothing or a JSON object after the role: {error}", index + 1)
             })?;
             messages.push(Message { other, ..Message::new(role, "") });
             continue;

@@ -67,7 +67,7 @@ fn rewrite_of(open: &Arc<OpenTask>, editing: &Editing) -> Rewriting {
             };
             insert(open, set, after, None, move |_| Ok(new.to_string()))
         }
-        EditTarget::Template => Err("a template is applied to rows".to_owned()),
+        EditTarget::Template => Err("a template is being applied to rows".to_owned()),
         EditTarget::NewExpected(set, after) => again(open, set, after, editing, "expected", expected_of(editing)?),
     }
 }

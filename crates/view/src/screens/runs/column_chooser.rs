@@ -67,7 +67,7 @@ pub(super) fn toggle(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
         columns.push(field.clone());
     }
     if columns.is_empty() {
-        shared.complain("at least one column stays");
+        shared.complain("keep at least one column");
         return Vec::new();
     }
     let commands = set(shared, Some(columns));

@@ -185,7 +185,7 @@ pub(super) fn go_to_entry(schema: &mut Schema, shared: &mut Shared) -> Vec<Comma
             schema.pane = EDITOR;
             jump(schema, shared, (line - 1, column - 1));
         }
-        Some(None) => shared.complain("this line has no place in the text"),
+        Some(None) => shared.complain("this line has no source location"),
         None => {}
     }
     Vec::new()

@@ -77,7 +77,7 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     );
     let Some(Ok(samples)) = shared.task.as_ref().map(|open| &open.samples) else { return lines };
     let Some(index) = schema.sample.at(samples.len()) else {
-        lines.push(faint("no sample completion to ask about".to_owned()));
+        lines.push(faint("no sample completion to test".to_owned()));
         return lines;
     };
     let sample = &samples[index];
