@@ -6,6 +6,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent,
 use grpo_tui::view::key_chord::Chord;
 use grpo_tui::view::{Command, Message, app, update};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 use super::harness::{Stage, finished_run};
 
@@ -152,7 +153,13 @@ fn a_long_paste_stops_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    // A case that failed is kept beside this file and tried first the next time.
+    #![proptest_config(ProptestConfig {
+        cases: 12,
+        max_shrink_iters: 200,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/view/random.failures"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn nothing_panics(inputs in proptest::collection::vec(input(), 1..80)) {
