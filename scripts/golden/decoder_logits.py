@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Logits of tiny random Qwen3, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
 
-    python3 scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
+    python3 -P scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
-log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral with 2.15 and 5.24); no network, no other files. The same
+log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral and YaRN with 2.15 and 5.24); no network, no other files; `-P`, since a file beside it is called as a module of Python is. The same
 versions write the same bytes.
 """
 
@@ -18,9 +18,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
-from transformers.models.gemma3.modeling_gemma3 import Gemma3ForCausalLM
 
 FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 
@@ -202,6 +201,37 @@ CASES = {
         },
         torch.bfloat16,
         10,
+    ),
+    # YaRN: pairs that are kept, blended and stretched; a score is a product of two softened vectors.
+    "qwen3-yarn": (
+        {
+            "rope_theta": 100.0,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256},
+            "max_position_embeddings": 1024,
+        },
+        torch.float32,
+        14,
+    ),
+    # Its other keys, as gpt-oss has them.
+    "llama-yarn-untruncated": (
+        {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "use_sliding_window": "absent",
+            "rope_theta": 100.0,
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "original_max_position_embeddings": 64,
+                "beta_fast": 8.0,
+                "beta_slow": 2.0,
+                "truncate": False,
+                "attention_factor": 1.3,
+            },
+            "max_position_embeddings": 512,
+        },
+        torch.float32,
+        15,
     ),
     # Mistral Nemo: heads that are together wider than the residual stream, an odd number of them, no window.
     "mistral-wide-heads": (

@@ -117,7 +117,8 @@ impl Plain<'_> {
             let key = rotated("self_attn.k_proj", "self_attn.k_norm", heads.key_value);
             let value = heads_of("self_attn.v_proj", heads.key_value).reshape((time, heads.key_width())).unwrap();
             let window = config.options.window.as_ref().filter(|_| config.scope(layer) == Scope::Window);
-            let divisor = config.options.query_scalar.unwrap_or(heads.dimension as f64).sqrt();
+            let divisor =
+                config.options.query_scalar.unwrap_or(heads.dimension as f64).sqrt() / self.yarn_factor().powi(2);
             let how = Attention { heads, divisor, window: window.map(|window| window.tokens) };
             let attended = attention(&Tensor::cat(&[query, key, value], 1).unwrap(), how);
             let after_attention = name("post_attention_layernorm");
@@ -141,6 +142,14 @@ impl Plain<'_> {
         hidden.matmul(&head.t().unwrap()).unwrap()
     }
 
+    /// What rotated queries and keys are multiplied by.
+    fn yarn_factor(&self) -> f64 {
+        match self.config.rope_scaling {
+            RopeScaling::Yarn { attention_factor, .. } => attention_factor,
+            _ => 1.0,
+        }
+    }
+
     /// Radians a token of pair `i`; Llama 3's rule in three cases, as its authors write it.
     fn frequency(&self, i: usize, dimension: usize, scope: Scope) -> f64 {
         let window = self.config.options.window.as_ref().filter(|_| scope == Scope::Window);
@@ -148,6 +157,16 @@ impl Plain<'_> {
         let plain = 1.0 / theta.powf(2.0 * i as f64 / dimension as f64);
         if let (Scope::Everything, RopeScaling::Linear { factor }) = (scope, self.config.rope_scaling) {
             return plain / factor;
+        }
+        if let RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, .. } = self.config.rope_scaling {
+            // As in the paper: the pair whose wavelength goes so often into the original length.
+            let pair = |turns: f64| {
+                let wavelength = original_positions as f64 / turns;
+                dimension as f64 / 2.0 * (wavelength / std::f64::consts::TAU).log(theta)
+            };
+            let (low, high) = (pair(fast_turns).floor().max(0.0), pair(slow_turns).ceil().min(dimension as f64 - 1.0));
+            let ramp = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+            return plain / factor * ramp + plain * (1.0 - ramp);
         }
         let RopeScaling::Llama3 { factor, low_frequency_factor: low, high_frequency_factor: high, original_positions } =
             self.config.rope_scaling

@@ -43,6 +43,9 @@ fn families() -> Vec<ModelConfig> {
         family(&format!(r#""architectures":["LlamaForCausalLM"],{scaling}"#)),
         family(r#""architectures":["LlamaForCausalLM"],"tie_word_embeddings":true,"attention_bias":true"#),
         family(r#""architectures":["MistralForCausalLM"],"sliding_window":3"#),
+        family(
+            r#""architectures":["Qwen3ForCausalLM"],"rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":4096}"#,
+        ),
         family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":true"#)),
         family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":false"#)),
     ]

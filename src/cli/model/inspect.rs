@@ -139,7 +139,8 @@ impl Inspection {
         let rope = match config.rope_scaling {
             RopeScaling::Unscaled => String::new(),
             RopeScaling::Linear { factor } => format!(", stretched {factor} times"),
-            RopeScaling::Llama3 { factor, original_positions, .. } => {
+            RopeScaling::Llama3 { factor, original_positions, .. }
+            | RopeScaling::Yarn { factor, original_positions, .. } => {
                 format!(", stretched {factor} times from {original_positions}")
             }
         };

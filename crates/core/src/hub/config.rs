@@ -7,8 +7,10 @@ use super::HubError;
 mod gemma3;
 mod mistral;
 mod options;
+mod rope;
 
 pub use options::{Activation, DecoderOptions, NormNames, Scope, SlidingWindow};
+pub use rope::RopeScaling;
 
 /// The supported families of decoders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,30 +35,6 @@ pub enum AttentionBias {
     QueryKeyValue,
     /// These and the output.
     All,
-}
-
-/// The scaling of rotary frequencies `theta^(-2i / head_dim)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all.
-    Unscaled,
-    /// All are divided by it.
-    Linear {
-        /// `factor`, at least 1.
-        factor: f64,
-    },
-    /// Llama 3.1: wavelengths above `original_positions / low_frequency_factor` tokens are stretched by `factor`, those
-    /// below `original_positions / high_frequency_factor` are kept, those between are blended.
-    Llama3 {
-        /// `factor`, at least 1.
-        factor: f64,
-        /// `low_freq_factor`.
-        low_frequency_factor: f64,
-        /// `high_freq_factor`, above the low one.
-        high_frequency_factor: f64,
-        /// `original_max_position_embeddings`, tokens.
-        original_positions: usize,
-    },
 }
 
 /// The shape of a decoder and the constants of its layers.
@@ -126,6 +104,22 @@ impl ModelConfig {
         let rope_scaling = match self.rope_scaling {
             RopeScaling::Unscaled => Value::Null,
             RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            RopeScaling::Yarn {
+                factor,
+                fast_turns,
+                slow_turns,
+                original_positions,
+                has_whole_bounds,
+                attention_factor,
+            } => json!({
+                "rope_type": "yarn",
+                "factor": factor,
+                "beta_fast": fast_turns,
+                "beta_slow": slow_turns,
+                "original_max_position_embeddings": original_positions,
+                "truncate": has_whole_bounds,
+                "attention_factor": attention_factor,
+            }),
             RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => json!({
                 "rope_type": "llama3",
                 "factor": factor,
@@ -353,55 +347,6 @@ impl Reader<'_> {
                 Ok(if self.flag("attention_bias")? { AttentionBias::All } else { AttentionBias::Absent })
             }
         }
-    }
-
-    fn rope_scaling(&self) -> Result<RopeScaling, HubError> {
-        let given = |key: &'static str| self.keys.get(key).filter(|value| !value.is_null()).map(|value| (key, value));
-        let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling")) else {
-            return Ok(RopeScaling::Unscaled);
-        };
-        self.scaling_of(key, parameters)
-    }
-
-    fn scaling_of(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
-        let kind = parameters.get("rope_type").or_else(|| parameters.get("type")).and_then(Value::as_str);
-        match kind {
-            Some("llama3") => self.llama3_scaling(key, parameters),
-            Some("linear") => match parameters.get("factor").and_then(Value::as_f64) {
-                Some(factor) if factor >= 1.0 && factor.is_finite() => Ok(RopeScaling::Linear { factor }),
-                _ => Err(self.problem(format!("`{key}` = {parameters}: `factor` must be at least 1"))),
-            },
-            None | Some("default") if parameters.get("factor").is_none_or(Value::is_null) => Ok(RopeScaling::Unscaled),
-            _ => Err(self.unsupported(
-                &format!("`{key}` = {parameters}"),
-                "only `default`, `linear` and `llama3` are supported; set it to null to use the model at its original length",
-            )),
-        }
-    }
-
-    fn llama3_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
-        let number = |name: &str| match parameters.get(name).and_then(Value::as_f64) {
-            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
-            _ => Err(self.problem(format!("`{key}.{name}` is missing or not a number above 0; fetch the model again"))),
-        };
-        let (factor, low, high) = (number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?);
-        let original = number("original_max_position_embeddings")?;
-        if factor < 1.0 || high <= low {
-            return Err(self.problem(format!(
-                "`{key}` = {parameters}: `factor` must be at least 1 and `high_freq_factor` above `low_freq_factor`"
-            )));
-        }
-        Ok(RopeScaling::Llama3 {
-            factor,
-            low_frequency_factor: low,
-            high_frequency_factor: high,
-            original_positions: original as usize,
-        })
-    }
-
-    fn rope_theta(&self) -> Result<f64, HubError> {
-        let nested = self.keys.get("rope_parameters").and_then(|parameters| parameters.get("rope_theta"));
-        self.positive("rope_theta", nested.or_else(|| self.keys.get("rope_theta")), 10_000.0)
     }
 
     fn count(&self, key: &str) -> Result<usize, HubError> {

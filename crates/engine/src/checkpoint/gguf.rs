@@ -65,6 +65,12 @@ pub fn export_gguf(
         let problem = "a Gemma 3 model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py".to_owned();
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
     }
+    if let RopeScaling::Yarn { factor, original_positions, .. } = config.rope_scaling
+        && config.rope_scaling != RopeScaling::yarn(factor, original_positions)
+    {
+        let problem = "GGUF has YaRN's own `beta_fast`, `beta_slow`, `truncate` and `attention_factor` alone; write its Hugging Face folder with `model export --merged`".to_owned();
+        return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
+    }
     if let Some(window) = &config.options.window {
         let problem = format!(
             "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens; write its Hugging Face folder with `model export --merged`",
@@ -146,6 +152,11 @@ fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) ->
         RopeScaling::Linear { factor } => vec![
             (format!("{family}.rope.scaling.type"), Value::String("linear".to_owned())),
             (format!("{family}.rope.scaling.factor"), Value::F32(factor as f32)),
+        ],
+        RopeScaling::Yarn { factor, original_positions, .. } => vec![
+            (format!("{family}.rope.scaling.type"), Value::String("yarn".to_owned())),
+            (format!("{family}.rope.scaling.factor"), Value::F32(factor as f32)),
+            (format!("{family}.rope.scaling.original_context_length"), Value::U32(original_positions as u32)),
         ],
         RopeScaling::Unscaled | RopeScaling::Llama3 { .. } => Vec::new(),
     };

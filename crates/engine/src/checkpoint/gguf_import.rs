@@ -217,6 +217,10 @@ impl<'a> Gguf<'a> {
         let factor = metadata.number(&format!("{family}.rope.scaling.factor"), Some(1.0))?;
         match kind.filter(|kind| *kind != "none" && factor != 1.0) {
             Some(kind) if kind == "linear" && factor > 1.0 => return Ok(RopeScaling::Linear { factor }),
+            Some(kind) if kind == "yarn" && factor > 1.0 => {
+                let original = metadata.count(&format!("{family}.rope.scaling.original_context_length"))?;
+                return Ok(RopeScaling::yarn(factor, original));
+            }
             Some(kind) => return Err(format!("rotary scaling `{kind}` by {factor} is not supported")),
             None => {}
         }

@@ -153,9 +153,9 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
 fn is_computed_there(config: &ModelConfig) -> bool {
     let is_unbiased = config.attention_bias == AttentionBias::Absent;
     let heads_fill_the_width = config.head_dim * config.num_attention_heads == config.hidden_size;
-    let is_linear = matches!(config.rope_scaling, RopeScaling::Linear { .. });
+    let is_stretched_otherwise = matches!(config.rope_scaling, RopeScaling::Linear { .. } | RopeScaling::Yarn { .. });
     match config.architecture {
-        _ if is_linear => false,
+        _ if is_stretched_otherwise => false,
         Architecture::Qwen3 => is_unbiased,
         Architecture::Qwen2 => heads_fill_the_width,
         Architecture::Llama | Architecture::Mistral => {
@@ -167,7 +167,7 @@ fn is_computed_there(config: &ModelConfig) -> bool {
 
 fn llama_config(config: &ModelConfig) -> llama::Config {
     let rope_scaling = match config.rope_scaling {
-        RopeScaling::Unscaled | RopeScaling::Linear { .. } => None,
+        RopeScaling::Unscaled | RopeScaling::Linear { .. } | RopeScaling::Yarn { .. } => None,
         RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
             Some(llama::Llama3RopeConfig {
                 factor: factor as f32,

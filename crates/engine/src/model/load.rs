@@ -98,7 +98,11 @@ fn attention(config: &ModelConfig, layer: usize) -> Attention {
     let heads =
         Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dimension: config.head_dim };
     let window = config.options.window.as_ref().filter(|_| config.scope(layer) == Scope::Window);
-    Attention { heads, divisor: config.attention_divisor(), window: window.map(|window| window.tokens) }
+    Attention {
+        heads,
+        divisor: config.attention_divisor(config.scope(layer)),
+        window: window.map(|window| window.tokens),
+    }
 }
 
 impl ModelLoader<'_> {

@@ -116,32 +116,14 @@ impl ModelConfig {
         window.and_then(|window| window.scopes.get(layer)).copied().unwrap_or(Scope::Everything)
     }
 
-    /// The divisor of attention scores.
-    pub fn attention_divisor(&self) -> f64 {
-        self.options.query_scalar.unwrap_or(self.head_dim as f64).sqrt()
-    }
-
-    /// Radians a token of each pair of a head, [head_dim / 2]: `theta^(-2i / head_dim)`, scaled as the model asks.
-    pub fn rope_frequencies(&self, scope: Scope) -> Vec<f64> {
-        let (theta, scaling) = match (scope, &self.options.window) {
-            (Scope::Window, Some(window)) => (window.rope_theta, RopeScaling::Unscaled),
-            _ => (self.rope_theta, self.rope_scaling),
-        };
-        let frequencies = (0..self.head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / self.head_dim as f64));
-        let (factor, low, high, original) = match scaling {
-            RopeScaling::Unscaled => return frequencies.collect(),
-            RopeScaling::Linear { factor } => return frequencies.map(|frequency| frequency / factor).collect(),
-            RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
-                (factor, low_frequency_factor, high_frequency_factor, original_positions)
-            }
-        };
-        let scaled = |frequency: f64| {
-            // How often the pair turns over the length that the model was first trained for.
-            let turns = original as f64 * frequency / std::f64::consts::TAU;
-            let weight = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-            frequency * (weight + (1.0 - weight) / factor)
-        };
-        frequencies.map(scaled).collect()
+    /// The divisor of attention scores. YaRN's factor of rotated queries and keys is in it: squared, since a score is a
+    /// product of two.
+    pub fn attention_divisor(&self, scope: Scope) -> f64 {
+        let divisor = self.options.query_scalar.unwrap_or(self.head_dim as f64).sqrt();
+        match self.rope(scope).1 {
+            RopeScaling::Yarn { attention_factor, .. } => divisor / (attention_factor * attention_factor),
+            _ => divisor,
+        }
     }
 }
 

@@ -81,6 +81,27 @@ fn the_families_differ_in_biases_and_rotary_positions() {
 }
 
 #[test]
+fn yarn_reads_what_its_paper_leaves_open() {
+    let read = |more: &str| {
+        let keys = format!(
+            r#""rope_scaling":{{"rope_type":"yarn","factor":4,"original_max_position_embeddings":32768{more}}}"#
+        );
+        let config = ModelConfig::parse(&with(&format!("{{{keys}}}")), "config.json").unwrap();
+        assert_eq!(ModelConfig::parse(&config.to_json("float32", &[2]), "x").unwrap(), config, "{more}");
+        config.rope_scaling
+    };
+    let plain = RopeScaling::yarn(4.0, 32_768);
+    assert_eq!(read(""), plain);
+    assert_eq!(read(r#","mscale":1,"mscale_all_dim":0"#), plain);
+    let factor = |more: &str| match read(more) {
+        RopeScaling::Yarn { attention_factor, has_whole_bounds, .. } => (attention_factor, has_whole_bounds),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(factor(r#","mscale":1,"mscale_all_dim":1,"truncate":false"#), (1.0, false));
+    assert_eq!(factor(r#","attention_factor":1.25,"mscale":2"#), (1.25, true));
+}
+
+#[test]
 fn mistral_has_a_window_where_its_file_has_one_that_hides_something() {
     let of = |changes: &str| with(&format!(r#"{{"architectures":["MistralForCausalLM"],{changes}}}"#));
     let window = |changes: &str| {
@@ -145,9 +166,11 @@ fn what_cannot_be_computed_is_said_in_words() {
     check(r#"{"architectures":["Qwen3MoeForCausalLM"]}"#, "Qwen3MoeForCausalLM");
     check(r#"{"architectures":"absent","model_type":"gemma"}"#, "`gemma`");
     check(r#"{"architectures":"absent","model_type":"absent"}"#, "are missing");
-    check(r#"{"rope_scaling":{"rope_type":"yarn","factor":4.0}}"#, "`rope_scaling` =");
-    check(r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#, "`rope_parameters` =");
-    check(r#"{"rope_scaling":{"type":"dynamic","factor":2.0}}"#, "only `default`, `linear` and `llama3`");
+    check(r#"{"rope_scaling":{"rope_type":"dynamic","factor":4.0}}"#, "`rope_scaling` =");
+    check(r#"{"rope_parameters":{"rope_type":"longrope","rope_theta":1e6}}"#, "`rope_parameters` =");
+    check(r#"{"rope_parameters":{"rope_type":"yarn","rope_theta":1e6}}"#, "`rope_parameters.factor` is missing");
+    check(r#"{"rope_scaling":{"rope_type":"yarn","factor":4,"beta_fast":1}}"#, "`beta_fast` above `beta_slow`");
+    check(r#"{"rope_scaling":{"type":"dynamic","factor":2.0}}"#, "only `default`, `linear`, `llama3` and `yarn`");
     check(r#"{"rope_scaling":{"type":"linear","factor":0.5}}"#, "`factor` must be at least 1");
     check(r#"{"final_logit_softcapping":30.0}"#, "`final_logit_softcapping` = 30.0 is not supported");
     check(r#"{"rope_scaling":{"rope_type":"llama3","factor":8.0}}"#, "`rope_scaling.low_freq_factor` is missing");

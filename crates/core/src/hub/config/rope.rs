@@ -1,0 +1,194 @@
+//! Rotary positions: their base and scaling in `config.json`, and the frequencies that follow.
+
+use serde_json::Value;
+
+use super::options::Scope;
+use super::{HubError, ModelConfig, Reader};
+
+/// The scaling of rotary frequencies `theta^(-2i / head_dim)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    Unscaled,
+    /// All are divided by it.
+    Linear {
+        /// `factor`, at least 1.
+        factor: f64,
+    },
+    /// YaRN (arXiv 2309.00071): pairs that turn at least `fast_turns` times over the original length are kept, those that
+    /// turn at most `slow_turns` times are divided by `factor`, those between are blended by their index.
+    Yarn {
+        /// `factor`, at least 1.
+        factor: f64,
+        /// `beta_fast`, above `slow_turns`.
+        fast_turns: f64,
+        /// `beta_slow`, above 0.
+        slow_turns: f64,
+        /// `original_max_position_embeddings`, tokens.
+        original_positions: usize,
+        /// `truncate`: whether the bounds of the blend are whole indices.
+        has_whole_bounds: bool,
+        /// Multiplies rotated queries and keys.
+        attention_factor: f64,
+    },
+    /// Llama 3.1: wavelengths above `original_positions / low_frequency_factor` tokens are stretched by `factor`, those
+    /// below `original_positions / high_frequency_factor` are kept, those between are blended.
+    Llama3 {
+        /// `factor`, at least 1.
+        factor: f64,
+        /// `low_freq_factor`.
+        low_frequency_factor: f64,
+        /// `high_freq_factor`, above the low one.
+        high_frequency_factor: f64,
+        /// `original_max_position_embeddings`, tokens.
+        original_positions: usize,
+    },
+}
+
+impl RopeScaling {
+    /// YaRN with the numbers of its paper.
+    pub fn yarn(factor: f64, original_positions: usize) -> Self {
+        let attention_factor = 0.1 * factor.ln() + 1.0;
+        Self::Yarn {
+            factor,
+            fast_turns: 32.0,
+            slow_turns: 1.0,
+            original_positions,
+            has_whole_bounds: true,
+            attention_factor,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Base and scaling of the rotary positions of layers of a scope.
+    pub(super) fn rope(&self, scope: Scope) -> (f64, RopeScaling) {
+        match (scope, &self.options.window) {
+            (Scope::Window, Some(window)) => (window.rope_theta, RopeScaling::Unscaled),
+            _ => (self.rope_theta, self.rope_scaling),
+        }
+    }
+
+    /// Radians a token of each pair of a head, [head_dim / 2]: `theta^(-2i / head_dim)`, scaled as the model asks.
+    pub fn rope_frequencies(&self, scope: Scope) -> Vec<f64> {
+        let (theta, scaling) = self.rope(scope);
+        let frequencies = (0..self.head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / self.head_dim as f64));
+        let (factor, low, high, original) = match scaling {
+            RopeScaling::Unscaled => return frequencies.collect(),
+            RopeScaling::Linear { factor } => return frequencies.map(|frequency| frequency / factor).collect(),
+            RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, .. } => {
+                // The index of the pair that turns so often over the original length.
+                let index = |turns: f64| {
+                    let length = original_positions as f64 / (turns * std::f64::consts::TAU);
+                    self.head_dim as f64 * length.ln() / (2.0 * theta.ln())
+                };
+                let (low, high) = (index(fast_turns), index(slow_turns));
+                let (low, high) = if has_whole_bounds { (low.floor(), high.ceil()) } else { (low, high) };
+                let (low, high) = (low.max(0.0), high.min(self.head_dim as f64 - 1.0));
+                let width = if high > low { high - low } else { 1e-3 };
+                let scaled = |(i, frequency): (usize, f64)| {
+                    let weight = 1.0 - ((i as f64 - low) / width).clamp(0.0, 1.0);
+                    frequency * (weight + (1.0 - weight) / factor)
+                };
+                return frequencies.enumerate().map(scaled).collect();
+            }
+            RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
+                (factor, low_frequency_factor, high_frequency_factor, original_positions)
+            }
+        };
+        let scaled = |frequency: f64| {
+            // How often the pair turns over the length that the model was first trained for.
+            let turns = original as f64 * frequency / std::f64::consts::TAU;
+            let weight = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+            frequency * (weight + (1.0 - weight) / factor)
+        };
+        frequencies.map(scaled).collect()
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn rope_scaling(&self) -> Result<RopeScaling, HubError> {
+        let given = |key: &'static str| self.keys.get(key).filter(|value| !value.is_null()).map(|value| (key, value));
+        let Some((key, parameters)) = given("rope_parameters").or_else(|| given("rope_scaling")) else {
+            return Ok(RopeScaling::Unscaled);
+        };
+        self.scaling_of(key, parameters)
+    }
+
+    pub(super) fn scaling_of(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
+        let kind = parameters.get("rope_type").or_else(|| parameters.get("type")).and_then(Value::as_str);
+        match kind {
+            Some("llama3") => self.llama3_scaling(key, parameters),
+            Some("yarn") => self.yarn_scaling(key, parameters),
+            Some("linear") => match parameters.get("factor").and_then(Value::as_f64) {
+                Some(factor) if factor >= 1.0 && factor.is_finite() => Ok(RopeScaling::Linear { factor }),
+                _ => Err(self.problem(format!("`{key}` = {parameters}: `factor` must be at least 1"))),
+            },
+            None | Some("default") if parameters.get("factor").is_none_or(Value::is_null) => Ok(RopeScaling::Unscaled),
+            _ => Err(self.unsupported(
+                &format!("`{key}` = {parameters}"),
+                "only `default`, `linear`, `llama3` and `yarn` are supported; set it to null to use the model at its original length",
+            )),
+        }
+    }
+
+    fn yarn_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
+        let number =
+            |name: &str, default: Option<f64>| match (parameters.get(name), default) {
+                (None | Some(Value::Null), Some(default)) => Ok(default),
+                (value, _) => match value.and_then(Value::as_f64) {
+                    Some(number) if number > 0.0 && number.is_finite() => Ok(number),
+                    _ => Err(self
+                        .problem(format!("`{key}.{name}` is missing or not a number above 0; fetch the model again"))),
+                },
+            };
+        let (fast_turns, slow_turns) = (number("beta_fast", Some(32.0))?, number("beta_slow", Some(1.0))?);
+        let factor = number("factor", None)?;
+        if factor < 1.0 || fast_turns <= slow_turns {
+            return Err(self.problem(format!(
+                "`{key}` = {parameters}: `factor` must be at least 1 and `beta_fast` above `beta_slow`"
+            )));
+        }
+        let positions = self.keys.get("max_position_embeddings").and_then(Value::as_f64);
+        let original_positions = number("original_max_position_embeddings", positions)? as usize;
+        let softening = |weight: f64| 0.1 * weight * factor.ln() + 1.0;
+        let weight = |name: &str| parameters.get(name).and_then(Value::as_f64).filter(|weight| *weight != 0.0);
+        let default = match (weight("mscale"), weight("mscale_all_dim")) {
+            (Some(one), Some(all)) => softening(one) / softening(all),
+            _ => softening(1.0),
+        };
+        Ok(RopeScaling::Yarn {
+            factor,
+            fast_turns,
+            slow_turns,
+            original_positions,
+            has_whole_bounds: parameters.get("truncate") != Some(&Value::Bool(false)),
+            attention_factor: number("attention_factor", Some(default))?,
+        })
+    }
+
+    fn llama3_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
+        let number = |name: &str| match parameters.get(name).and_then(Value::as_f64) {
+            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
+            _ => Err(self.problem(format!("`{key}.{name}` is missing or not a number above 0; fetch the model again"))),
+        };
+        let (factor, low, high) = (number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?);
+        let original = number("original_max_position_embeddings")?;
+        if factor < 1.0 || high <= low {
+            return Err(self.problem(format!(
+                "`{key}` = {parameters}: `factor` must be at least 1 and `high_freq_factor` above `low_freq_factor`"
+            )));
+        }
+        Ok(RopeScaling::Llama3 {
+            factor,
+            low_frequency_factor: low,
+            high_frequency_factor: high,
+            original_positions: original as usize,
+        })
+    }
+
+    pub(super) fn rope_theta(&self) -> Result<f64, HubError> {
+        let nested = self.keys.get("rope_parameters").and_then(|parameters| parameters.get("rope_theta"));
+        self.positive("rope_theta", nested.or_else(|| self.keys.get("rope_theta")), 10_000.0)
+    }
+}
