@@ -99,6 +99,8 @@ impl Command {
 /// A change of shared state.
 #[derive(Debug)]
 pub enum Change {
+    /// The user switched to the screen; no other one is told.
+    Shown,
     /// Another task was opened, or the task was read again.
     Task,
     /// The task cannot be read, or not any more.

@@ -316,7 +316,7 @@ fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
 }
 
 /// Counts and checks the rows once the screen is visible.
-pub(super) fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     if shared.task.is_none() {
         return Vec::new();
     }
@@ -332,6 +332,7 @@ pub(super) fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command
 
 pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
+        Change::Shown => on_show(prompts, shared),
         Change::Task => {
             let mut commands = park_draft(prompts, shared);
             commands.extend(rows::read_again(prompts, shared));
