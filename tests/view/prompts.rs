@@ -277,6 +277,21 @@ fn bad_sets_and_findings_lead_to_their_lines() {
 }
 
 #[test]
+fn an_edit_of_the_schema_scores_the_expected_answers_once_for_all_screens() {
+    let (mut stage, _) = in_folder(|_| {});
+    let checks = |stage: &Stage| -> u64 {
+        let work = stage.model.shared.work.iter().filter(|(key, _)| key.ends_with(".expected"));
+        work.map(|(_, work)| work.generation).sum()
+    };
+    let before = checks(&stage);
+    stage.keys("f2 enter alt-a");
+    stage.send(Message::Paste("{\"type\": \"array\"}".to_owned()));
+    stage.keys("esc f3");
+    assert_eq!(checks(&stage), before + 1);
+    assert!(stage.shows("expected answers: 0 of"), "{}", stage.screen());
+}
+
+#[test]
 fn invalid_expected_answers_are_marked_grouped_and_filtered() {
     let (mut stage, _) = in_folder(|folder| {
         let schema = std::fs::read_to_string(folder.join("schema.json")).unwrap();

@@ -109,6 +109,8 @@ pub enum Change {
     Copied(Arc<Task>),
     /// The schema in the editor was compiled, or failed to.
     Schema,
+    /// The expected answers were checked with the schema in the editor.
+    Expected,
     /// The list of runs was read.
     Runs {
         /// For the first time.
