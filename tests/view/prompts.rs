@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use grpo_tui::task::PromptSet;
-use grpo_tui::view::Message;
+use grpo_tui::view::{Command, Message};
 
 use super::harness::Stage;
 
@@ -363,6 +363,20 @@ fn several_rows_are_edited_by_a_template_and_undone() {
     let message = &stage.model.shared.notices.all().last().unwrap().text;
     assert!(message.starts_with("not saved: ") && message.contains("rows fail, first train-001"), "{message}");
     assert_eq!(lines(&folder, "train.jsonl"), before[0]);
+}
+
+#[test]
+fn a_malformed_row_is_opened_at_its_line_whatever_its_file_is_called() {
+    let (mut stage, folder) = in_folder(|folder| {
+        let toml = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+        std::fs::write(folder.join("task.toml"), toml.replace("\"train.jsonl\"", "\"a line 7.jsonl\"")).unwrap();
+        for file in ["a line 7.jsonl", "eval.jsonl", "eval-large.jsonl"] {
+            std::fs::write(folder.join(file), "\n\n{").unwrap();
+        }
+    });
+    stage.keys("e");
+    let path = folder.join("a line 7.jsonl");
+    assert_eq!(stage.commands.last(), Some(&format!("{:?}", Command::Edit { path, line: 3 })), "{}", stage.screen());
 }
 
 #[test]

@@ -271,11 +271,7 @@ fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     };
     let place = finding.or_else(|| prompts.selected_place(shared)).or_else(|| {
         let (set, error) = open.rows.iter().find_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))?;
-        let line = error
-            .split(" line ")
-            .nth(1)
-            .and_then(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok());
-        Some((set, line.unwrap_or(1)))
+        Some((set, error.line().unwrap_or(1)))
     });
     let Some((file, line)) = place.and_then(|(set, line)| Some((open.task.set_file(set)?.to_owned(), line))) else {
         return save::outside(prompts, shared, crate::task::TASK_FILE.to_owned(), 1);

@@ -6,8 +6,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::table_row::{Column, SEARCHED_LETTERS, first_words, flat, plain_words, row};
 use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
-use crate::dataset::PromptRow;
 use crate::dataset::health::Level;
+use crate::dataset::{DatasetError, PromptRow};
 use crate::schema_draft::Expected;
 use crate::secrets::visible;
 use crate::shared::Shared;
@@ -18,9 +18,9 @@ use crate::widgets::diff::Kind;
 use crate::widgets::json;
 use crate::widgets::text_width::{fitted, padded};
 
-fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &str)> {
+fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &DatasetError)> {
     let sets = shared.task.iter().flat_map(|open| open.rows.iter());
-    sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?.as_str())))
+    sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))
 }
 
 /// Widths of the columns set, id, tokens, expected, tags; the rest is for the text. 0: hidden.
