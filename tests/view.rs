@@ -6,6 +6,7 @@ mod documentation;
 mod drafts;
 mod eval;
 mod every_action;
+mod example_screen;
 mod global_actions;
 mod harness;
 #[cfg(feature = "engine")]

@@ -18,7 +18,7 @@ use super::runs::copy_run;
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
 /// Ways to a place where an action has something to do: the focus is on its pane already.
-const PREPARATIONS: [&str; 28] = [
+const PREPARATIONS: [&str; 31] = [
     "",
     "j",
     "k",
@@ -47,20 +47,20 @@ const PREPARATIONS: [&str; 28] = [
     "home b end j",
     "t",
     "t x ctrl-o",
+    "m",
+    "m space",
+    "o enter alt-a { \" $ r e f \" : \" # \" } left left",
 ];
 
 /// Actions that end what goes on, and the key that begins it.
 const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
 
-/// Actions that complain on this stage, of what it has not: a worker that takes requests, a folder for settings, a text
-/// to submit or to restore, a definition under the cursor, a run that can start. Each has tests of its own.
-const REFUSED: [&str; 14] = [
-    "settings",
+/// Actions that complain on this stage, of what it has not: a worker that takes requests, a text to submit or to
+/// restore, a run that can start. Each has tests of its own.
+const REFUSED: [&str; 10] = [
     "launch.start",
     "prompts.submit",
     "prompts.take",
-    "live.charts.toggle",
-    "live.charts.reset",
     "live.pause",
     "live.checkpoint",
     "live.eval",
@@ -68,7 +68,6 @@ const REFUSED: [&str; 14] = [
     "runs.pause",
     "runs.checkpoint",
     "runs.eval",
-    "schema.definition",
 ];
 
 /// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
@@ -76,6 +75,7 @@ const REFUSED: [&str; 14] = [
 fn stage(has_program: bool) -> Stage {
     let mut stage = Stage::with(120, 36, |options| {
         forecasting(options);
+        options.appearance.folder = Some(options.here.join("settings"));
         let task = options.here.join("tasks/invoice");
         crate::program::sample_task(&task, [10, 10, 10]);
         if has_program {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use grpo_tui::task::PromptSet;
-use grpo_tui::view::Message;
+use grpo_tui::view::{Command, Message};
 
 use super::harness::Stage;
 
@@ -277,6 +277,21 @@ fn bad_sets_and_findings_lead_to_their_lines() {
 }
 
 #[test]
+fn an_edit_of_the_schema_scores_the_expected_answers_once_for_all_screens() {
+    let (mut stage, _) = in_folder(|_| {});
+    let checks = |stage: &Stage| -> u64 {
+        let work = stage.model.shared.work.iter().filter(|(key, _)| key.ends_with(".expected"));
+        work.map(|(_, work)| work.generation).sum()
+    };
+    let before = checks(&stage);
+    stage.keys("f2 enter alt-a");
+    stage.send(Message::Paste("{\"type\": \"array\"}".to_owned()));
+    stage.keys("esc f3");
+    assert_eq!(checks(&stage), before + 1);
+    assert!(stage.shows("expected answers: 0 of"), "{}", stage.screen());
+}
+
+#[test]
 fn invalid_expected_answers_are_marked_grouped_and_filtered() {
     let (mut stage, _) = in_folder(|folder| {
         let schema = std::fs::read_to_string(folder.join("schema.json")).unwrap();
@@ -348,6 +363,20 @@ fn several_rows_are_edited_by_a_template_and_undone() {
     let message = &stage.model.shared.notices.all().last().unwrap().text;
     assert!(message.starts_with("not saved: ") && message.contains("rows fail, first train-001"), "{message}");
     assert_eq!(lines(&folder, "train.jsonl"), before[0]);
+}
+
+#[test]
+fn a_malformed_row_is_opened_at_its_line_whatever_its_file_is_called() {
+    let (mut stage, folder) = in_folder(|folder| {
+        let toml = std::fs::read_to_string(folder.join("task.toml")).unwrap();
+        std::fs::write(folder.join("task.toml"), toml.replace("\"train.jsonl\"", "\"a line 7.jsonl\"")).unwrap();
+        for file in ["a line 7.jsonl", "eval.jsonl", "eval-large.jsonl"] {
+            std::fs::write(folder.join(file), "\n\n{").unwrap();
+        }
+    });
+    stage.keys("e");
+    let path = folder.join("a line 7.jsonl");
+    assert_eq!(stage.commands.last(), Some(&format!("{:?}", Command::Edit { path, line: 3 })), "{}", stage.screen());
 }
 
 #[test]

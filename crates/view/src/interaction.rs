@@ -48,11 +48,11 @@ fn extent(screen: &dyn Screen, shared: &Shared, pane: &str, part: usize) -> Opti
 
 /// A key that is no action.
 pub fn key(screen: &mut dyn Screen, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    if let Some(field) = screen.field() {
-        return if field.key(event) { screen.typed(shared) } else { Vec::new() };
-    }
     if let Some(commands) = screen.on_key(shared, event) {
         return commands;
+    }
+    if let Some(field) = screen.field() {
+        return if field.key(event) { screen.typed(shared) } else { Vec::new() };
     }
     if screen.is_typing() { edit(screen, shared, event) } else { Vec::new() }
 }
@@ -140,10 +140,13 @@ pub fn mouse(screen: &mut dyn Screen, shared: &mut Shared, event: MouseEvent) ->
     }
 }
 
-/// Moves the cursor to what was clicked.
+/// Moves the cursor to what was clicked; the title of a column sorts.
 fn select(screen: &mut dyn Screen, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Vec<Command> {
     if hit.is_editor {
         return point(screen, shared, event);
+    }
+    if let Spot::Title(title) = hit.spot {
+        return screen.sort_by(shared, &hit.place, title);
     }
     let Spot::Item(item) = hit.spot else { return Vec::new() };
     let Some(cursor) = screen.cursor(hit.place.id) else { return Vec::new() };

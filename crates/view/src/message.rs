@@ -99,6 +99,8 @@ impl Command {
 /// A change of shared state.
 #[derive(Debug)]
 pub enum Change {
+    /// The user switched to the screen; no other one is told.
+    Shown,
     /// Another task was opened, or the task was read again.
     Task,
     /// The task cannot be read, or not any more.
@@ -107,6 +109,8 @@ pub enum Change {
     Copied(Arc<Task>),
     /// The schema in the editor was compiled, or failed to.
     Schema,
+    /// The expected answers were checked with the schema in the editor.
+    Expected,
     /// The list of runs was read.
     Runs {
         /// For the first time.

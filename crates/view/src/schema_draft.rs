@@ -1,11 +1,12 @@
 //! The schema in the editor: its text, its problems, the last scorer that compiled, and the file on disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::drafts::files::DraftFile;
 use crate::help::Fault;
-use crate::score::{OutlineEntry, Scorer, Trust};
+use crate::score::{FailureClass, OutlineEntry, Scorer, Trust};
 use crate::task::{TASK_FILE, Task};
 
 #[derive(Debug, Default)]
@@ -46,12 +47,26 @@ pub struct SchemaDraft {
     pub edits_toml: bool,
 }
 
-/// How many expected answers there are, and of those checked how many are rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How many expected answers there are, and of those checked how many are rejected; a row has one for each of its turns.
+#[derive(Debug, Clone, Default)]
 pub struct ExpectedAnswers {
     pub total: usize,
     pub checked: usize,
     pub rejected: usize,
+    /// Of each row, in the order of the sets and their rows.
+    pub rows: Vec<Expected>,
+    /// Why the first invalid answer of each class is invalid.
+    pub reasons: BTreeMap<FailureClass, String>,
+}
+
+/// The expected answers of a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Expected {
+    #[default]
+    Unchecked,
+    Invalid(FailureClass),
+    Absent,
+    Valid,
 }
 
 impl SchemaDraft {
@@ -62,6 +77,11 @@ impl SchemaDraft {
     /// Whether the text is that of `task.toml`.
     pub fn is_toml(&self) -> bool {
         self.base.as_ref().is_some_and(|base| base.definition_file == TASK_FILE)
+    }
+
+    /// The expected answers of each row, as far as they are checked.
+    pub fn expected_rows(&self) -> &[Expected] {
+        self.expected.as_ref().map_or(&[], |expected| &expected.rows)
     }
 
     /// Why nothing is scored, where no text has compiled so far.

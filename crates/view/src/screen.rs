@@ -8,6 +8,7 @@ use super::action::{ActionInfo, Scope};
 use super::message::{Change, Command};
 use super::pane::content::{Content, Hit, Place};
 use super::pane::draw::draw;
+use super::pane::lines::{PaneLines, lines};
 use super::shared::Shared;
 use super::widgets::editor::{Editor, Effect};
 use super::widgets::filter::TextField;
@@ -139,7 +140,12 @@ pub trait Screen: Actions {
         Vec::new()
     }
 
-    /// The mouse where it does something else than to focus, select and scroll.
+    /// After a click on the title of a column, by its number.
+    fn sort_by(&mut self, _: &mut Shared, _: &Place, _: usize) -> Vec<Command> {
+        Vec::new()
+    }
+
+    /// The mouse where it does something else than to focus, select, sort and scroll.
     fn pointed(&mut self, _: &mut Shared, _: &Hit, _: MouseEvent) -> Option<Vec<Command>> {
         None
     }
@@ -172,6 +178,14 @@ pub trait Screen: Actions {
         }
     }
 
+    /// The visible lines of each pane in reading order, after the text without a frame.
+    fn lines(&self, shared: &Shared, area: Rect) -> Vec<PaneLines> {
+        let mut places = self.places(shared, area);
+        places.sort_by_key(|place| (place.is_framed, place.area.y, place.area.x));
+        let lines = |place: &Place| lines(&shared.theme, place, self.has_focus(place), &self.content(shared, place));
+        places.iter().map(lines).collect()
+    }
+
     fn has_focus(&self, place: &Place) -> bool {
         place.id == self.pane() && place.part == 0
     }
@@ -186,17 +200,13 @@ pub trait Screen: Actions {
         false
     }
 
-    /// A key that is neither an action nor text of the field; `None` for text of the editor.
+    /// A key that is no action, before the field and the editor; `None`: theirs.
     fn on_key(&mut self, _: &mut Shared, _: KeyEvent) -> Option<Vec<Command>> {
         None
     }
 
+    /// Text from the clipboard, where nothing is typed.
     fn on_paste(&mut self, _: &mut Shared, _: &str) -> Vec<Command> {
-        Vec::new()
-    }
-
-    /// Called when the user switches to the screen.
-    fn on_show(&mut self, _: &mut Shared) -> Vec<Command> {
         Vec::new()
     }
 

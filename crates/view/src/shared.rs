@@ -24,7 +24,7 @@ use super::task_files::{self, Stamp};
 use super::theme::Theme;
 use super::widgets::editor::Editor;
 use crate::advantage::Advantage;
-use crate::dataset::{self, PromptRow};
+use crate::dataset::{self, DatasetError, PromptRow};
 use crate::report::{Listing, RunRow};
 use crate::run::RunDirectory;
 use crate::score::{CompletionLine, Scorer};
@@ -146,7 +146,7 @@ pub struct OpenTask {
     /// How a command line names it in the folder where the view was started.
     pub argument: String,
     /// The rows of each set of the task, or why they cannot be read.
-    pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, String>>,
+    pub rows: BTreeMap<PromptSet, Result<Vec<PromptRow>, DatasetError>>,
     /// The sample completions, or why they cannot be read.
     pub samples: Result<Vec<SampleCompletion>, String>,
     /// Its `task.toml` as a text to edit.
@@ -335,7 +335,7 @@ impl OpenTask {
         // Taken before the files are read, so that a change meanwhile is noticed later.
         let stamps = task_files::stamps(&task);
         let sets = PromptSet::ALL.into_iter().filter(|set| task.set_file(*set).is_some());
-        let rows = sets.map(|set| (set, dataset::load(&task, set).map_err(|error| error.to_string()))).collect();
+        let rows = sets.map(|set| (set, dataset::load(&task, set))).collect();
         let samples = samples(&task);
         let toml = task.toml().ok().filter(|_| task.definition_file != TASK_FILE).unwrap_or_else(|| task.clone());
         Self { argument: shortest_argument(&task, here), task, rows, samples, toml, stamps }

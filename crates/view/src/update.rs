@@ -123,7 +123,7 @@ fn go_to(model: &mut Model, screen: Screen) -> Vec<Command> {
     model.shared.screen = screen;
     model.shared.zoomed = false;
     let (screen, shared) = model.screen_mut(screen);
-    screen.on_show(shared)
+    screen.on_change(shared, &Change::Shown)
 }
 
 fn key(model: &mut Model, event: KeyEvent) -> Vec<Command> {

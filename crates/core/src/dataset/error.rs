@@ -62,3 +62,13 @@ pub enum DatasetError {
     #[error(transparent)]
     Task(#[from] TaskError),
 }
+
+impl DatasetError {
+    /// The line of the file that is malformed, from 1.
+    pub fn line(&self) -> Option<usize> {
+        match self {
+            Self::Line { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+}

@@ -4,7 +4,6 @@
 pub mod actions;
 mod draw;
 mod editing;
-mod expected;
 mod findings;
 mod form;
 mod form_fields;
@@ -22,13 +21,12 @@ mod table;
 mod table_row;
 mod token_count;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use crate::dataset::PromptRow;
 use crate::dataset::health::{Health, Level};
-use crate::score::FailureClass;
 use crate::shared::Shared;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
@@ -67,9 +65,6 @@ pub struct Prompts {
     pub sort: (Column, bool),
     /// Tokens of each entry.
     pub tokens: Vec<u32>,
-    /// The expected answer of each entry by the schema in the editor.
-    pub expected: Vec<Expected>,
-    pub first_invalid: FirstInvalid,
     /// Findings in all rows, by kind.
     pub groups: Vec<Group>,
     /// Marked entries.
@@ -94,8 +89,6 @@ pub struct Prompts {
     pane: Option<&'static str>,
     /// Whether the current rows are counted, or about to be.
     is_counted: bool,
-    /// Whether their expected answers are checked by the current schema, or about to be.
-    is_checked: bool,
     chat_top: Cursor,
     /// The row to select once the task has been read again.
     select_next: Option<(PromptSet, usize)>,
@@ -159,19 +152,6 @@ pub struct Counter {
     pub max_seq_len: usize,
     pub max_completion_tokens: usize,
 }
-
-/// An expected answer, by the schema in the editor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Expected {
-    #[default]
-    Unchecked,
-    Invalid(FailureClass),
-    Absent,
-    Valid,
-}
-
-/// The first invalid answer of each class: its entry, and why it is invalid.
-pub type FirstInvalid = BTreeMap<FailureClass, (u32, String)>;
 
 /// All findings of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]

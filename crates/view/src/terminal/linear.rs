@@ -9,7 +9,6 @@ use regex::Regex;
 use crate::app::{self, Model};
 use crate::draw::{ascii_of, hints, places};
 use crate::messages::Level;
-use crate::pane::content::Place;
 use crate::pane::lines::{PaneLines, TextLine, lines};
 use crate::screens::Screen;
 use crate::secrets::visible;
@@ -100,15 +99,11 @@ pub(super) fn shows(model: &Model, text: &str) -> bool {
 impl Page {
     fn from_model(model: &Model) -> Self {
         let (shared, screen) = (&model.shared, model.screen());
-        let mut places = screen.places(shared, shared.body());
-        // In reading order, after the text without a frame.
-        places.sort_by_key(|place| (place.is_framed, place.area.y, place.area.x));
-        let told = |place: &Place| lines(&shared.theme, place, screen.has_focus(place), &screen.content(shared, place));
         let popup = shared.popup.as_ref().map(|popup| {
             let (place, content) = popup.pane(&shared.theme, Rect::new(0, 0, SIZE.0, POPUP_ROWS));
             lines(&shared.theme, &place, true, &content)
         });
-        Self { screen: shared.screen, panes: places.iter().map(told).collect(), popup }
+        Self { screen: shared.screen, panes: screen.lines(shared, shared.body()), popup }
     }
 }
 

@@ -384,21 +384,37 @@ enum Motion {
     To((usize, usize)),
 }
 
-/// Moves the cursor as near as the text allows. The text area jumps at most to row and column 65,535: further rows are
-/// reached step by step, further columns only at the end of a line.
+/// Moves the cursor as near as the text allows. The text area jumps no further than `u16` reaches: to further rows it
+/// steps, to further columns it searches.
 fn move_to(area: &mut TextArea<'static>, row: usize, column: usize) {
     let place = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
     let row = row.min(area.lines().len().saturating_sub(1));
-    let length = area.lines().get(row).map_or(0, |line| line.chars().count());
-    area.move_cursor(CursorMove::Jump(place(row), 0));
+    area.move_cursor(CursorMove::Jump(place(row), if row > place(row).into() { 0 } else { place(column) }));
     (usize::from(place(row))..row).for_each(|_| area.move_cursor(CursorMove::Down));
-    if column >= length {
-        area.move_cursor(CursorMove::End);
-    } else if row == usize::from(place(row)) {
-        area.move_cursor(CursorMove::Jump(place(row), place(column)));
-    } else {
-        (0..column).for_each(|_| area.move_cursor(CursorMove::Forward));
+    let (line, from) = (area.lines().get(row).map_or("", String::as_str), area.cursor().1);
+    let byte_of = |column| line.char_indices().nth(column).map(|(byte, _)| byte);
+    match byte_of(from).zip(byte_of(column)) {
+        None => area.move_cursor(CursorMove::End),
+        Some((start, byte)) if start < byte => {
+            let (landmark, before) = (landmark(line, start, byte), area.search_pattern().map(ToString::to_string));
+            let is_found =
+                landmark.is_some_and(|text| area.set_search_pattern(text).is_ok() && area.search_forward(true));
+            if area.set_search_pattern(before.unwrap_or_default()).is_err() || !is_found {
+                (from..column).for_each(|_| area.move_cursor(CursorMove::Forward));
+            }
+        }
+        Some(_) => {}
     }
+}
+
+/// A pattern whose first match from `start` on is at `byte`: the text there, as much as it takes; `None` if it repeats
+/// too often.
+fn landmark(line: &str, start: usize, byte: usize) -> Option<String> {
+    let lengths = std::iter::successors(Some(32), |length| Some(2 * length)).take_while(|length| *length <= 4096);
+    let mut texts = lengths.map(|length| &line[byte..line.ceil_char_boundary(byte + length)]);
+    let is_last = |text: &str| byte + text.len() == line.len();
+    let text = texts.find(|text| is_last(text) || line[start..].find(text) == Some(byte - start))?;
+    Some(format!("{}{}", regex::escape(text), if is_last(text) { "$" } else { "" }))
 }
 
 fn lines_of(text: &str) -> Vec<String> {

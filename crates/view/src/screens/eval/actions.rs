@@ -98,17 +98,6 @@ impl screen::Screen for Eval {
         self.chat.as_mut().map(|chat| &mut chat.editor)
     }
 
-    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
-        let of_another_run = self.chosen.is_empty() && self.run != shared.current;
-        let stale = of_another_run || is_rescored_by_another(self, shared);
-        let mut commands = eval_job::find(self, shared);
-        if stale || (self.loaded.is_none() && shared.current.is_some()) {
-            commands.extend(read(self, shared));
-        }
-        commands.extend(open_newest(self, shared));
-        commands
-    }
-
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
         on_change(self, shared, change)
     }
@@ -302,8 +291,20 @@ fn copy(eval: &mut Eval, second: bool) -> Vec<Command> {
     text.into_iter().map(Command::Copy).collect()
 }
 
+fn on_show(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let of_another_run = eval.chosen.is_empty() && eval.run != shared.current;
+    let stale = of_another_run || is_rescored_by_another(eval, shared);
+    let mut commands = eval_job::find(eval, shared);
+    if stale || (eval.loaded.is_none() && shared.current.is_some()) {
+        commands.extend(read(eval, shared));
+    }
+    commands.extend(open_newest(eval, shared));
+    commands
+}
+
 fn on_change(eval: &mut Eval, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
+        Change::Shown => on_show(eval, shared),
         Change::Schema if shared.screen == Screen::Eval && is_rescored_by_another(eval, shared) => read(eval, shared),
         Change::CurrentRun => {
             eval.chosen.clear();

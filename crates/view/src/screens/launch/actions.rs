@@ -85,25 +85,21 @@ impl screen::Screen for Launch {
     }
 
     fn field(&mut self) -> Option<&mut dyn TextField> {
-        if self.edit.is_some() { None } else { self.filter.typed() }
+        match &mut self.edit {
+            Some(field) => Some(field),
+            None => self.filter.typed(),
+        }
     }
 
     fn typed(&mut self, _: &mut Shared) -> Vec<Command> {
-        self.cursor = Cursor::default();
+        if self.edit.is_none() {
+            self.cursor = Cursor::default();
+        }
         Vec::new()
     }
 
     fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
         self.edit.is_some().then(|| edit_key(self, shared, event))
-    }
-
-    fn on_paste(&mut self, _: &mut Shared, text: &str) -> Vec<Command> {
-        self.edit.iter_mut().for_each(|field| field.paste(text));
-        Vec::new()
-    }
-
-    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
-        on_show(self, shared)
     }
 
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -265,6 +261,7 @@ fn on_show(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
 
 fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
+        Change::Shown => on_show(launch, shared),
         Change::Task => {
             start_run::cancel(launch);
             (launch.forecast, launch.signal, launch.failure) = (None, None, None);

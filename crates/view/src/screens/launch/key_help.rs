@@ -84,7 +84,7 @@ fn about_task(shared: &Shared, lines: &mut Vec<Line<'static>>) {
     for (set, rows) in &open.rows {
         match rows {
             Ok(rows) => lines.push(faint(shared, &format!("{}: {} prompts", set.name(), rows.len()))),
-            Err(error) => lines.push(bad(shared, error)),
+            Err(error) => lines.push(bad(shared, &error.to_string())),
         }
     }
     let name = shared.draft.name();

@@ -95,10 +95,6 @@ impl screen::Screen for Live {
         Vec::new()
     }
 
-    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
-        if shared.current.is_none() { shared.look_for_runs() } else { look(self, shared) }
-    }
-
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
         on_change(self, shared, change)
     }
@@ -421,6 +417,8 @@ fn set(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
 
 fn on_change(live: &mut Live, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
+        Change::Shown if shared.current.is_none() => shared.look_for_runs(),
+        Change::Shown => look(live, shared),
         Change::CurrentRun => {
             let step = shared.step_to_show.take();
             let (metrics, log) = (std::mem::take(&mut live.metrics), std::mem::take(&mut live.log));

@@ -4,8 +4,8 @@ use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, expected, form, form_import, form_new_task, preview,
-    row_editor, row_templates, rows, save, table, token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task, preview, row_editor,
+    row_templates, rows, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts;
@@ -271,11 +271,7 @@ fn outside(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     };
     let place = finding.or_else(|| prompts.selected_place(shared)).or_else(|| {
         let (set, error) = open.rows.iter().find_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))?;
-        let line = error
-            .split(" line ")
-            .nth(1)
-            .and_then(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok());
-        Some((set, line.unwrap_or(1)))
+        Some((set, error.line().unwrap_or(1)))
     });
     let Some((file, line)) = place.and_then(|(set, line)| Some((open.task.set_file(set)?.to_owned(), line))) else {
         return save::outside(prompts, shared, crate::task::TASK_FILE.to_owned(), 1);
@@ -315,29 +311,26 @@ fn choose_model(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     Vec::new()
 }
 
-/// Counts and checks the rows once the screen is visible.
-pub(super) fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
+/// Counts the tokens of the rows once the screen is visible.
+fn on_show(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     if shared.task.is_none() {
         return Vec::new();
     }
-    let mut commands = Vec::new();
-    if !std::mem::replace(&mut prompts.is_counted, true) {
-        commands.extend(token_count::count(prompts, shared));
+    match std::mem::replace(&mut prompts.is_counted, true) {
+        true => Vec::new(),
+        false => token_count::count(prompts, shared),
     }
-    if shared.scorer().is_some() && !std::mem::replace(&mut prompts.is_checked, true) {
-        commands.extend(expected::check(prompts, shared));
-    }
-    commands
 }
 
 pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
+        Change::Shown => on_show(prompts, shared),
         Change::Task => {
             let mut commands = park_draft(prompts, shared);
             commands.extend(rows::read_again(prompts, shared));
             commands.extend(row_editor::follow_task(prompts, shared));
             commands.extend(drafts::look::<Prompts>(shared));
-            (prompts.is_counted, prompts.is_checked) = (false, false);
+            prompts.is_counted = false;
             if shared.screen == Screen::Prompts {
                 commands.extend(on_show(prompts, shared));
                 commands.extend(preview::show(prompts, shared));
@@ -354,12 +347,9 @@ pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Cha
         Change::PromptRow(set, line) => rows::show_line(prompts, shared, (*set, *line)),
         Change::Schema => {
             row_editor::check(prompts, shared);
-            prompts.is_checked = false;
-            match shared.screen == Screen::Prompts {
-                true => on_show(prompts, shared),
-                false => Vec::new(),
-            }
+            Vec::new()
         }
+        Change::Expected => rows::findings_changed(prompts, shared),
         Change::Second => drafts::store(prompts, shared),
         _ => Vec::new(),
     }

@@ -189,7 +189,7 @@ pub(super) fn find(open: &OpenTask, of: &DraftTarget) -> Result<FoundText, Strin
     let (set, file) = set_of(open, &origin.set)?;
     let rows = match open.rows.get(&set) {
         Some(Ok(rows)) => rows,
-        Some(Err(error)) => return Err(error.clone()),
+        Some(Err(error)) => return Err(error.to_string()),
         None => &Vec::new(),
     };
     if let Some(index) = place_of(rows, origin) {

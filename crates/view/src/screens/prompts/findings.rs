@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::table_row::row;
-use super::{Expected, Group, Prompts};
+use super::{Group, Prompts};
 use crate::dataset::health::Level;
+use crate::schema_draft::{Expected, SchemaDraft};
 use crate::score::FailureClass;
 use crate::shared::OpenTask;
 use crate::task::PromptSet;
 
 /// The groups: invalid expected answers by the schema in the editor, then what the check of the sets found.
-pub(super) fn groups(prompts: &Prompts, open: &OpenTask) -> Vec<Group> {
+pub(super) fn groups(prompts: &Prompts, draft: &SchemaDraft, open: &OpenTask) -> Vec<Group> {
     let mut invalid: BTreeMap<FailureClass, Vec<u32>> = BTreeMap::new();
-    for (index, state) in prompts.expected.iter().enumerate() {
+    for (index, state) in draft.expected_rows().iter().enumerate() {
         if let Expected::Invalid(class) = state {
             invalid.entry(*class).or_default().push(index as u32);
         }
@@ -20,7 +21,8 @@ pub(super) fn groups(prompts: &Prompts, open: &OpenTask) -> Vec<Group> {
     let mut groups: Vec<Group> = invalid
         .into_iter()
         .map(|(class, rows)| {
-            let example = prompts.first_invalid.get(&class).map_or_else(String::new, |(_, why)| why.clone());
+            let reasons = draft.expected.as_ref().map(|expected| &expected.reasons);
+            let example = reasons.and_then(|reasons| reasons.get(&class)).cloned().unwrap_or_default();
             let place = rows.first().and_then(|index| place_of(prompts, open, *index));
             let title = format!("expected answer: {}", class.name());
             Group { slug: slug(class.name()), title, level: Level::Error, count: rows.len(), rows, example, place }

@@ -1,7 +1,6 @@
 //! The forms over the prompts screen: import rows, and create a task. A form is a list of text fields with a preview
 //! that is computed in the background; empty fields show what is guessed.
 
-use crossterm::event::{KeyCode, KeyEvent};
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Span};
 
@@ -16,32 +15,9 @@ use crate::widgets::list_cursor::Cursor;
 /// Columns of the fields' labels.
 const LABEL_COLUMNS: usize = 10;
 
-/// Handles a key: text, or to another field.
-pub(super) fn key(prompts: &mut Prompts, shared: &mut Shared, event: KeyEvent) -> Vec<Command> {
-    let Some(form) = &mut prompts.form else { return Vec::new() };
-    let last = form.fields.len().saturating_sub(1);
-    match event.code {
-        KeyCode::Down | KeyCode::Tab | KeyCode::Enter => {
-            form.cursor.index = if form.cursor.index == last { 0 } else { form.cursor.index + 1 }
-        }
-        KeyCode::Up | KeyCode::BackTab => form.cursor.index = form.cursor.index.checked_sub(1).unwrap_or(last),
-        _ => {
-            let cursor = form.cursor.index;
-            if form.fields.get_mut(cursor).is_some_and(|field| field.field.key(event)) {
-                form.is_tried = true;
-                return changed(prompts, shared);
-            }
-        }
-    }
-    Vec::new()
-}
-
-pub(super) fn paste(prompts: &mut Prompts, shared: &mut Shared, text: &str) -> Vec<Command> {
-    let Some(form) = &mut prompts.form else { return Vec::new() };
-    if let Some(field) = form.fields.get_mut(form.cursor.index) {
-        field.field.paste(text);
-    }
-    form.is_tried = true;
+/// After a field's text changed.
+pub(super) fn typed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
+    prompts.form.iter_mut().for_each(|form| form.is_tried = true);
     changed(prompts, shared)
 }
 

@@ -1,7 +1,10 @@
 //! The fields of a form over the prompts screen.
 
+use crossterm::event::{KeyCode, KeyEvent};
+
 use crate::style_role::Role;
 use crate::widgets::field::Field;
+use crate::widgets::filter::TextField;
 use crate::widgets::list_cursor::Cursor;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,28 @@ impl Form {
         };
         let fields = fields.iter().map(field).collect();
         Self { kind, fields, cursor: Cursor::default(), preview: Vec::new(), problem: None, is_tried: false }
+    }
+
+    /// The field under the cursor.
+    pub(super) fn field(&mut self) -> Option<&mut dyn TextField> {
+        Some(&mut self.fields.get_mut(self.cursor.index)?.field)
+    }
+
+    /// Moves the cursor, around at the ends; whether the key means that.
+    pub(super) fn moves(&mut self, event: KeyEvent) -> bool {
+        let (at, last) = (self.cursor.index, self.fields.len().saturating_sub(1));
+        self.cursor.index = match event.code {
+            KeyCode::Down | KeyCode::Tab | KeyCode::Enter => {
+                if at == last {
+                    0
+                } else {
+                    at + 1
+                }
+            }
+            KeyCode::Up | KeyCode::BackTab => at.checked_sub(1).unwrap_or(last),
+            _ => return false,
+        };
+        true
     }
 
     /// The trimmed text of a field.

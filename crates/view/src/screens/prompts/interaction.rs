@@ -1,13 +1,13 @@
 //! The prompts screen as the rest of the view sees it.
 
-use crossterm::event::{KeyEvent, MouseButton, MouseEvent, MouseEventKind};
+use crossterm::event::KeyEvent;
 use ratatui::layout::Rect;
 
-use super::actions::{on_change, on_show};
+use super::actions::on_change;
 use super::rows::arrange;
 use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, table};
 use crate::message::{Change, Command};
-use crate::pane::content::{Content, Hit, Place, Spot};
+use crate::pane::content::{Content, Place};
 use crate::screen::Screen;
 use crate::shared::Shared;
 use crate::widgets::editor::{Editor, Effect};
@@ -25,8 +25,7 @@ impl Screen for Prompts {
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
         if [ROWS, CHAT, HEALTH].contains(&pane) {
-            self.pane = Some(pane);
-            self.filter.is_typing = false;
+            (self.pane, self.filter.is_typing) = (Some(pane), false);
         }
     }
 
@@ -60,22 +59,21 @@ impl Screen for Prompts {
         if pane == ROWS { preview::show(self, shared) } else { Vec::new() }
     }
 
-    /// A click on a title sorts.
-    fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
-        let Spot::Title(title) = hit.spot else { return None };
-        let column = table::column(hit.place.inside().width.into(), title)?;
-        matches!(event.kind, MouseEventKind::Down(MouseButton::Left)).then(|| {
-            self.sort = (column, self.sort == (column, false));
-            arrange(self, shared)
-        })
+    fn sort_by(&mut self, shared: &mut Shared, place: &Place, title: usize) -> Vec<Command> {
+        let Some(column) = table::column(place.inside().width.into(), title) else { return Vec::new() };
+        self.sort = (column, self.sort == (column, false));
+        arrange(self, shared)
     }
 
     fn field(&mut self) -> Option<&mut dyn TextField> {
-        if self.takes_tab() { None } else { self.filter.typed() }
+        match &mut self.form {
+            Some(form) => form.field(),
+            None => self.filter.typed().filter(|_| self.editing.is_none()),
+        }
     }
 
     fn typed(&mut self, shared: &mut Shared) -> Vec<Command> {
-        arrange(self, shared)
+        if self.form.is_some() { form::typed(self, shared) } else { arrange(self, shared) }
     }
 
     fn editor(&mut self, shared: &Shared) -> Option<&mut Editor> {
@@ -88,16 +86,8 @@ impl Screen for Prompts {
         row_editor::changed(self, shared, effect)
     }
 
-    fn on_key(&mut self, shared: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
-        self.form.is_some().then(|| form::key(self, shared, event))
-    }
-
-    fn on_paste(&mut self, shared: &mut Shared, text: &str) -> Vec<Command> {
-        form::paste(self, shared, text)
-    }
-
-    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
-        on_show(self, shared)
+    fn on_key(&mut self, _: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {
+        self.form.as_mut()?.moves(event).then(Vec::new)
     }
 
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {

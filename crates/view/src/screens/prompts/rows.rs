@@ -6,10 +6,11 @@ use memchr::memmem::Finder;
 use rayon::prelude::*;
 
 use super::table_row::{COLUMNS_OF_FILTER, Column, Entry, SEARCHED_LETTERS, first_words, flat, row};
-use super::{Expected, Group, Prompts, ROWS, UNCOUNTED, findings, preview};
+use super::{Group, Prompts, ROWS, UNCOUNTED, findings, preview};
 use crate::dataset::PromptRow;
 use crate::fuzzy;
 use crate::message::{Command, Sender, Work};
+use crate::schema_draft::Expected;
 use crate::score::on_every_core;
 use crate::shared::{OpenTask, Shared};
 use crate::task::PromptSet;
@@ -36,7 +37,6 @@ pub(super) fn read_again(prompts: &mut Prompts, shared: &Shared) -> Vec<Command>
     });
     prompts.shown = (0..entries.len() as u32).collect();
     prompts.tokens = vec![UNCOUNTED; entries.len()];
-    prompts.expected = vec![Expected::Unchecked; entries.len()];
     prompts.searched = Arc::default();
     if prompts.entries.len() != entries.len() {
         prompts.marked.clear();
@@ -80,7 +80,7 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<
         open,
         entries: prompts.entries.clone(),
         tokens: prompts.tokens.clone(),
-        expected: prompts.expected.clone(),
+        expected: shared.draft.expected_rows().to_vec(),
         searched: Arc::clone(&prompts.searched),
         groups,
         filter,
@@ -105,7 +105,7 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<
 /// After the findings of rows have changed: their groups, and the table if it depends on them.
 pub(super) fn findings_changed(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let Some(open) = &shared.task else { return Vec::new() };
-    prompts.groups = findings::groups(prompts, open);
+    prompts.groups = findings::groups(prompts, &shared.draft, open);
     let depends = prompts.sort.0 == Column::Expected
         || prompts
             .filter

@@ -5,9 +5,10 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::table_row::{Column, SEARCHED_LETTERS, first_words, flat, plain_words, row};
-use super::{Chat, Expected, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
-use crate::dataset::PromptRow;
+use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::health::Level;
+use crate::dataset::{DatasetError, PromptRow};
+use crate::schema_draft::Expected;
 use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -17,9 +18,9 @@ use crate::widgets::diff::Kind;
 use crate::widgets::json;
 use crate::widgets::text_width::{fitted, padded};
 
-fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &str)> {
+fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &DatasetError)> {
     let sets = shared.task.iter().flat_map(|open| open.rows.iter());
-    sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?.as_str())))
+    sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))
 }
 
 /// Widths of the columns set, id, tokens, expected, tags; the rest is for the text. 0: hidden.
@@ -106,7 +107,7 @@ pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: u
         UNCOUNTABLE => "?".to_owned(),
         counted => counted.to_string(),
     };
-    let (sign, role) = match prompts.expected.get(index).copied().unwrap_or_default() {
+    let (sign, role) = match shared.draft.expected_rows().get(index).copied().unwrap_or_default() {
         Expected::Unchecked if row.expected.is_some() => (theme.glyph("…", "."), Role::Faint),
         Expected::Valid => (theme.glyph("✓", "y"), Role::Good),
         Expected::Invalid(_) => (theme.glyph("✗", "x"), Role::Bad),
@@ -301,10 +302,10 @@ pub(super) fn health_head(prompts: &Prompts, shared: &Shared) -> Vec<Line<'stati
         Some(Err(error)) => vec![Line::styled(error.clone(), theme.style(Role::Bad))],
         Some(Ok(health)) => health.sets.iter().map(set).collect(),
     };
-    let checked = prompts.expected.iter().filter(|state| **state != Expected::Unchecked).count();
-    let of = |wanted: Expected| prompts.expected.iter().filter(|state| **state == wanted).count();
+    let (states, all) = (shared.draft.expected_rows(), prompts.entries.len());
+    let of = |wanted: Expected| states.iter().filter(|state| **state == wanted).count();
     let (valid, absent) = (of(Expected::Valid), of(Expected::Absent));
-    let all = prompts.expected.len();
+    let checked = states.len() - of(Expected::Unchecked);
     let sentence = match checked == all {
         false => match shared.draft.unscored() {
             Some(why) => format!("expected answers not checked: {why}"),

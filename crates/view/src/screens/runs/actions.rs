@@ -78,6 +78,13 @@ impl screen::Screen for Runs {
         if pane == LIST { under_cursor(self, shared) } else { Vec::new() }
     }
 
+    fn sort_by(&mut self, shared: &mut Shared, place: &Place, title: usize) -> Vec<Command> {
+        if let Some(field) = draw::field_of(self, shared, place, title) {
+            list_actions::sort_by_title(self, shared, &field);
+        }
+        Vec::new()
+    }
+
     fn pointed(&mut self, shared: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
         pointed(self, shared, hit, event)
     }
@@ -93,10 +100,6 @@ impl screen::Screen for Runs {
         }
         self.arrange(shared);
         under_cursor(self, shared)
-    }
-
-    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
-        shared.look_for_runs()
     }
 
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
@@ -330,6 +333,7 @@ fn over_list(runs: &Runs) -> Option<String> {
 
 fn on_change(runs: &mut Runs, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
+        Change::Shown => shared.look_for_runs(),
         Change::Second if is_looked_at(shared) && shared.now_ms.saturating_sub(shared.runs.looked_ms) >= LOOK_MS => {
             shared.look_for_runs()
         }
@@ -379,12 +383,6 @@ fn pointed(runs: &mut Runs, shared: &mut Shared, hit: &Hit, event: MouseEvent) -
         return None;
     }
     match (hit.place.id, hit.spot) {
-        (LIST, Spot::Title(title)) => {
-            if let Some(field) = draw::field_of(runs, shared, &hit.place, title) {
-                list_actions::sort_by_title(runs, shared, &field);
-            }
-            Some(Vec::new())
-        }
         (COLUMNS, Spot::Item(row)) => {
             runs.chooser.cursor.index = row;
             Some(column_chooser::toggle(runs, shared))

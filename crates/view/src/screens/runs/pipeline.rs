@@ -127,7 +127,7 @@ fn define(shared: &Shared) -> Vec<Part> {
     };
     let count = |set| open.rows.get(&set).and_then(|rows| rows.as_ref().ok()).map_or(0, Vec::len);
     let rows = PromptSet::ALL.map(|set| format!("{} {}", count(set), set.name())).join(", ");
-    let expected = draft.expected.map(|expected| match (expected.rejected, expected.total) {
+    let expected = draft.expected.as_ref().map(|expected| match (expected.rejected, expected.total) {
         (_, 0) => (Role::Faint, "no expected answers to check".to_owned()),
         (0, total) if expected.checked == total => (Role::Text, format!("expected: {total} valid")),
         (0, _) => (Role::Faint, "expected: checking".to_owned()),

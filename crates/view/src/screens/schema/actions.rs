@@ -314,7 +314,7 @@ pub(super) fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str
     schema.completion = None;
 }
 
-pub(super) fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
+fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let degenerate = if schema.degenerate.is_none() { score_preview::score_degenerate(shared) } else { None };
     let tried = program_pane::try_sample(schema, shared);
     drafts::store(schema, shared).into_iter().chain(degenerate).chain(tried).collect()
@@ -322,6 +322,7 @@ pub(super) fn on_show(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> 
 
 pub(super) fn on_change(schema: &mut Schema, shared: &mut Shared, change: &Change) -> Vec<Command> {
     match change {
+        Change::Shown => on_show(schema, shared),
         Change::Task => {
             let mut commands = file::open(schema, shared);
             show_text(schema, shared);

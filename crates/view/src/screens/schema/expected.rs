@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::dataset::PromptRow;
 use crate::message::Sender;
-use crate::score::{Scorer, Tier};
+use crate::schema_draft::{Expected, ExpectedAnswers};
+use crate::score::{FailureClass, Scorer, Tier};
 use crate::shared::OpenTask;
 use crate::task::PromptSet;
 
@@ -15,11 +16,17 @@ const BATCH: usize = 4_096;
 /// Rejected rows that are listed; the others are counted.
 const MAX_LISTED: usize = 2_000;
 
-/// A turn of a row by its set, its line and the messages of its prompt.
-type RowKey = (PromptSet, usize, usize);
+/// A turn of a row by the number of the row in all sets, and the messages of its prompt.
+type TurnKey = (usize, usize);
 
-/// A turn that is checked, and its set.
-pub(super) type CheckedTurn<'a> = (PromptSet, Cow<'a, PromptRow>);
+/// A turn that is checked, and its row.
+#[derive(Clone)]
+pub(super) struct CheckedTurn<'a> {
+    set: PromptSet,
+    /// The number of the row in all sets.
+    number: usize,
+    row: Cow<'a, PromptRow>,
+}
 
 /// The result, or what is known of it so far.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -63,7 +70,7 @@ impl Rejections {
 #[derive(Debug, Clone)]
 pub(super) struct Baseline {
     pub saved: String,
-    pub rejected: Arc<HashSet<RowKey>>,
+    pub rejected: Arc<HashSet<TurnKey>>,
 }
 
 /// All turns of rows with an expected answer that some completion gives, and their sets.
@@ -76,26 +83,35 @@ pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<CheckedTu
         }
     };
     let sets = open.rows.iter().filter_map(|(set, rows)| Some((*set, rows.as_ref().ok()?)));
-    let rows = sets.flat_map(|(set, rows)| rows.iter().flat_map(turns).map(move |row| (set, row)));
-    rows.filter(|(_, row)| row.expected.as_ref().is_some_and(|value| completion(value).is_some())).collect()
+    let rows = sets.flat_map(|(set, rows)| rows.iter().map(move |row| (set, row))).enumerate();
+    let turns =
+        rows.flat_map(|(number, (set, row))| turns(row).into_iter().map(move |row| CheckedTurn { set, number, row }));
+    turns.filter(|turn| turn.row.expected.as_ref().is_some_and(|value| completion(value).is_some())).collect()
 }
 
-fn key((set, row): &CheckedTurn<'_>) -> RowKey {
-    (*set, row.line, row.messages.len())
+/// All rows before these turns are checked.
+pub(super) fn unchecked(open: &OpenTask, turns: &[CheckedTurn<'_>]) -> ExpectedAnswers {
+    let mut rows = vec![Expected::Absent; open.rows.values().flatten().map(Vec::len).sum()];
+    turns.iter().for_each(|turn| rows[turn.number] = Expected::Unchecked);
+    ExpectedAnswers { total: turns.len(), rows, ..ExpectedAnswers::default() }
+}
+
+fn key(turn: &CheckedTurn<'_>) -> TurnKey {
+    (turn.number, turn.row.messages.len())
 }
 
 /// The expected answers as completions.
 fn texts(scorer: &Scorer, rows: &[CheckedTurn<'_>]) -> Vec<String> {
     let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
-    rows.iter().map(|(_, row)| text(row).unwrap_or_default()).collect()
+    rows.iter().map(|turn| text(&turn.row).unwrap_or_default()).collect()
 }
 
 /// The rows that a schema rejects; `None` if superseded.
-pub(super) fn rejected_rows(scorer: &Scorer, rows: &[CheckedTurn<'_>], sender: &Sender) -> Option<HashSet<RowKey>> {
+pub(super) fn rejected_rows(scorer: &Scorer, rows: &[CheckedTurn<'_>], sender: &Sender) -> Option<HashSet<TurnKey>> {
     let mut rejected = HashSet::new();
     for batch in rows.chunks(BATCH) {
         let texts = texts(scorer, batch);
-        let answers: Vec<_> = texts.iter().zip(batch).map(|(text, (_, row))| (text.as_str(), Some(&**row))).collect();
+        let answers: Vec<_> = texts.iter().zip(batch).map(|(text, turn)| (text.as_str(), Some(&*turn.row))).collect();
         let scores = scorer.score_while(&answers, || sender.is_wanted())?;
         let failed = batch.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid);
         rejected.extend(failed.map(|(asked, _)| key(asked)));
@@ -107,11 +123,11 @@ pub(super) fn rejected_rows(scorer: &Scorer, rows: &[CheckedTurn<'_>], sender: &
 /// whether the next one is wanted.
 pub(super) fn check_rows(
     scorer: &Scorer,
-    rows: &[CheckedTurn<'_>],
+    (rows, mut answers): (&[CheckedTurn<'_>], ExpectedAnswers),
     baseline: Option<&Baseline>,
     is_saved: bool,
     sender: &Sender,
-    show: impl Fn(Rejections) -> bool,
+    show: impl Fn(Rejections, ExpectedAnswers) -> bool,
 ) {
     let was_rejected = |asked: &CheckedTurn<'_>| baseline.is_some_and(|known| known.rejected.contains(&key(asked)));
     let new = baseline.map(|_| 0);
@@ -123,10 +139,11 @@ pub(super) fn check_rows(
         let asked = batch.iter().filter(|row| !is_saved || baseline.is_none() || was_rejected(row));
         let asked: Vec<CheckedTurn<'_>> = asked.cloned().collect();
         let texts = texts(scorer, &asked);
-        let answers: Vec<_> = texts.iter().zip(&asked).map(|(text, (_, row))| (text.as_str(), Some(&**row))).collect();
-        let Some(scores) = scorer.score_while(&answers, || sender.is_wanted()) else { return };
+        let completions: Vec<_> =
+            texts.iter().zip(&asked).map(|(text, turn)| (text.as_str(), Some(&*turn.row))).collect();
+        let Some(scores) = scorer.score_while(&completions, || sender.is_wanted()) else { return };
         for ((text, asked), score) in texts.iter().zip(&asked).zip(&scores) {
-            let (was_rejected, (set, row)) = (was_rejected(asked), asked);
+            let (was_rejected, CheckedTurn { set, number, row }) = (was_rejected(asked), asked);
             if score.tier == Tier::Valid {
                 found.mended += usize::from(was_rejected);
                 continue;
@@ -135,23 +152,35 @@ pub(super) fn check_rows(
             if let Some(new) = found.new.as_mut().filter(|_| !was_rejected) {
                 *new += 1;
             }
+            let (reason, schema_path) = score.errors.first().map_or_else(Default::default, |error| {
+                (format!("{} {}", error.instance_path, error.message), error.schema_path.clone())
+            });
+            let (reason, class) = (reason.trim().to_owned(), score.failure.unwrap_or(FailureClass::Other));
+            answers.reasons.entry(class).or_insert_with(|| reason.clone());
+            if !matches!(answers.rows[*number], Expected::Invalid(_)) {
+                answers.rows[*number] = Expected::Invalid(class);
+            }
             if found.rows.len() < MAX_LISTED {
-                let (reason, schema_path) = score.errors.first().map_or_else(Default::default, |error| {
-                    (format!("{} {}", error.instance_path, error.message), error.schema_path.clone())
-                });
                 found.rows.push(RejectedRow {
                     set: *set,
                     line: row.line,
                     id: row.id.clone(),
-                    reason: reason.trim().to_owned(),
+                    reason,
                     schema_path,
                     answer: text.chars().take(300).collect(),
                     is_new: baseline.is_some() && !was_rejected,
                 });
             }
         }
+        for turn in batch {
+            let state = &mut answers.rows[turn.number];
+            if *state == Expected::Unchecked {
+                *state = Expected::Valid;
+            }
+        }
+        (answers.checked, answers.rejected) = (found.checked + batch.len(), found.rejected);
         found.checked += batch.len();
-        if !show(found.clone()) {
+        if !show(found.clone(), answers.clone()) {
             return;
         }
     }

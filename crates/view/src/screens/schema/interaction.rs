@@ -3,7 +3,7 @@
 use crossterm::event::{KeyCode, KeyEvent, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
-use super::actions::{changed, focus, on_change, on_show};
+use super::actions::{changed, focus, on_change};
 use super::completion::Completion;
 use super::{COMPLETIONS, EDITOR, OUTLINE, PANES, Schema, draw, layout};
 use crate::interaction;
@@ -81,10 +81,6 @@ impl Screen for Schema {
     fn on_paste(&mut self, shared: &mut Shared, _: &str) -> Vec<Command> {
         shared.complain(format!("press {} to edit, then paste", shared.key_of("schema.type")));
         Vec::new()
-    }
-
-    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
-        on_show(self, shared)
     }
 
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {

@@ -4,11 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::expected::{self, Baseline, Rejections};
+use super::expected::{self, Baseline};
 use super::{Schema, ScorePreview};
 use crate::dataset::PromptRow;
-use crate::message::{Command, Sender, Work};
-use crate::schema_draft::ExpectedAnswers;
+use crate::message::{Change, Command, Sender, Work};
 use crate::score::audit::audit;
 use crate::score::{Score, Scorer, Tier, mean_reward};
 use crate::shared::{LastScores, OpenTask, Shared};
@@ -70,13 +69,17 @@ pub(super) fn check_expected(schema: &Schema, shared: &Shared) -> Option<Command
             }
             (None, None) => None,
         };
-        expected::check_rows(&scorer, &rows, baseline.as_ref(), is_saved, sender, |found| {
-            let baseline = baseline.clone();
+        let answers = expected::unchecked(&open, &rows);
+        expected::check_rows(&scorer, (&rows, answers), baseline.as_ref(), is_saved, sender, |found, answers| {
+            let (baseline, open) = (baseline.clone(), Arc::clone(&open));
             sender.send(move |schema: &mut Schema, shared| {
-                let Rejections { total, checked, rejected, .. } = found;
-                shared.draft.expected = Some(ExpectedAnswers { total, checked, rejected });
+                if shared.task.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &open)) {
+                    return Vec::new();
+                }
+                let is_done = found.is_done();
+                shared.draft.expected = Some(answers);
                 (schema.rejections, schema.baseline) = (Some(found), baseline);
-                Vec::new()
+                is_done.then_some(Command::Changed(Change::Expected)).into_iter().collect()
             })
         });
     }))

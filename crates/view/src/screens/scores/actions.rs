@@ -95,10 +95,6 @@ impl screen::Screen for Scores {
         pasted(self, shared, text)
     }
 
-    fn on_show(&mut self, shared: &mut Shared) -> Vec<Command> {
-        on_show(self, shared)
-    }
-
     fn on_change(&mut self, shared: &mut Shared, change: &Change) -> Vec<Command> {
         on_change(self, shared, change)
     }
@@ -278,6 +274,7 @@ fn on_show(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
 fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<Command> {
     let is_here = shared.screen == Screen::Scores;
     match change {
+        Change::Shown => on_show(scores, shared),
         Change::Schema => {
             scores.is_old = true;
             if is_here { source::rescore(scores, shared) } else { Vec::new() }

@@ -89,6 +89,21 @@ fn long_texts_are_reached_and_replaced_to_their_ends() {
         press(&mut editor, "ctrl-home");
         assert!(editor.find_next(true) && editor.cursor() == place);
     }
+    // Keys, jumps and clicks there, also in a text that is the same everywhere; the search stays.
+    let same = "日x".repeat(35_000);
+    for (text, row) in
+        [(format!("{far}\n{far}"), 0), (format!("{same}\n{same}"), 0), (format!("{lines}{far}\n{far}"), 70_000)]
+    {
+        let mut editor = Editor::new(&text, true);
+        editor.find("end");
+        editor.go_to(row, 69_990);
+        assert_eq!(editor.cursor(), (row, 69_990));
+        press(&mut editor, "shift-down right");
+        assert_eq!(editor.cursor(), (row + 1, 69_991));
+        editor.point(0, 5, Window { rows: 1, ..WINDOW });
+        assert!(editor.cursor().0 == row + 1 && editor.cursor().1 > 69_900, "{:?}", editor.cursor());
+        assert_eq!(editor.find_next(true), text.contains("end"));
+    }
     let mut editor = Editor::new(&format!("{lines}last"), true);
     assert_eq!(editor.find("st"), 1);
     assert_eq!(editor.cursor(), (70_000, 2));
