@@ -200,7 +200,7 @@ pub trait Screen: Actions {
         false
     }
 
-    /// A key that is no action, before the field and the editor; `None`: theirs.
+    /// A key without an action, before the field and the editor get it; `None` if they are to have it.
     fn on_key(&mut self, _: &mut Shared, _: KeyEvent) -> Option<Vec<Command>> {
         None
     }

@@ -98,7 +98,7 @@ mod tests {
                     .collect(),
             };
             let found = read(line).map(|found| found.iter().map(told).collect::<Vec<_>>().join(" "));
-            assert_eq!(found.unwrap_or_else(|error| error.split(' ').take(4).collect::<Vec<_>>().join(" ")), expected);
+            assert_eq!(found.unwrap_or_else(|error| error.split(' ').take(5).collect::<Vec<_>>().join(" ")), expected);
         };
         check("j j  enter", "j j enter");
         check("5", "5");
@@ -108,6 +108,6 @@ mod tests {
         check("# a comment", "");
         check("", "");
         check("#", "");
-        check("quti", "`quti` is no key");
+        check("quti", "unknown key or action `quti`");
     }
 }

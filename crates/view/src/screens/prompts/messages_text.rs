@@ -96,7 +96,7 @@ mod tests {
         check("hello", "line 1");
         check("=== user\nx\n=== boss\ny", "line 3: unknown role \"boss\"");
         check("=== system\nx", "no user message");
-        check("=== user\nx\n=== assistant {\"a\"", "line 3: after the role");
+        check("=== user\nx\n=== assistant {\"a\"", "line 3: expected nothing or");
         check("", "no user message");
     }
 }

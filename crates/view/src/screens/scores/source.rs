@@ -348,9 +348,7 @@ pub(super) fn no_rescoring(shared: &Shared) -> Option<String> {
     let run = shared.run_of_other_task()?;
     let (id, task, open) = (short_id(run.id()), &run.file().task, &shared.task.as_ref()?.task.name);
     let key = shared.key_of("launch.tasks");
-    Some(format!(
-        "run {id} belongs to task {task}, but the editor has the schema of {open}: open {task} first (Launch, {key})"
-    ))
+    Some(format!("run {id} belongs to task {task}, the editor to {open}: open {task} first (Launch, {key})"))
 }
 
 /// Another run is current: drops everything of the last one.
