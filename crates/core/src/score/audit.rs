@@ -67,7 +67,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     }
     // Only a program knows which completion gives an `expected`; its text may.
     let completion_of = |expected: &Value| {
-        scorer.expected_completion(expected).or_else(|| task.command().map(|_| answer_text(expected)))
+        scorer.expected_completion(expected).or_else(|| (task.kind() == "command").then(|| answer_text(expected)))
     };
     if let Some(constant) = most_common_expected(rows).and_then(completion_of) {
         let advice = "the reward checks form only, so values may drift; give `[[reward]]` part \"fields\" or \"exact\" a weight, and watch exact match";
