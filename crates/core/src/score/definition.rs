@@ -18,7 +18,7 @@ use super::{OutlineEntry, ScoreError};
 use crate::dataset::PromptRow;
 use crate::task::{Home, KeyInfo, Read, Section, TASK_FILE, Task};
 
-/// A kind of scorer (`[score] kind`). A kind is one folder of [`crate::score`], listed in [`super::KINDS`].
+/// A kind of scorer (`[score] kind`). A kind is one folder of [`crate::score`], listed in [`super::kinds::KINDS`].
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
