@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Prompts as transformers' apply_chat_template renders them.
 
-    python3 -P scripts/golden/chat_templates.py OUTDIR     (writes OUTDIR/chat_templates.json and prompt_ids.json; ours came from OUTDIR = tests/parity)
+    python3 scripts/golden/chat_templates.py OUTDIR     (writes OUTDIR/chat_templates.json and prompt_ids.json; ours came from OUTDIR = tests/parity)
 
 Each case of chat_templates.json holds the template, its special tokens, messages, tools, `enable_thinking` (null: not given) and what came out: `expected`,
 or `refused` where the template raises. Each of prompt_ids.json holds a template and prompts: the messages of a row, `sent` where a client of another server
-sends others, `enable_thinking`, and the token ids with the tokenizer of the embedded models. -P: without it Python takes the statistics.py beside this for
-its own. Needs transformers (written with 5.17); no torch, no network.
+sends others, `enable_thinking`, and the token ids with the tokenizer of the embedded models. Needs transformers (written with 5.17); no torch, no network.
 """
 
 import json

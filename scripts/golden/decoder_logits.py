@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Logits of tiny random Qwen3, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
 
-    python3 -P scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
+    python3 scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
-log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral and YaRN with 2.15 and 5.24); no network, no other files; `-P`, since a file beside it is called as a module of Python is. The same
+log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral and YaRN with 2.15 and 5.24); no network, no other files. The same
 versions write the same bytes.
 """
 

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Token ids and log-probs of SmolLM2-135M-Instruct, computed by transformers from the GGUF file on the CPU in float32.
 
-    python3 -P scripts/golden/smollm2.py FILE.gguf OUTDIR     (FILE.gguf: what scripts/real-models prints; ours came from OUTDIR = tests/parity)
+    python3 scripts/golden/smollm2.py FILE.gguf OUTDIR     (FILE.gguf: what scripts/real-models prints; ours came from OUTDIR = tests/parity)
 
 Writes OUTDIR/smollm2.json: of each case `text`, or `messages` through the file's chat template; its `token_ids` with the file's tokenizer; and the
-log-probability of each token after the first. transformers reads weights, tokenizer and template from the file itself. -P: without it Python takes the statistics.py beside this for its
-own. Needs torch, transformers, gguf and
+log-probability of each token after the first. transformers reads weights, tokenizer and template from the file itself. Needs torch, transformers, gguf and
 accelerate (written with 2.11, 5.17, 0.19 and 1.15); no network.
 """
 

@@ -57,7 +57,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
                 findings.push(finding(name, &|_| text.clone(), advice));
                 seen.insert(text);
             }
-            LazyText::Of(text) => findings.push(finding(name, &|row| row.map(&text).unwrap_or_default(), advice)),
+            LazyText::ByRow(text) => findings.push(finding(name, &|row| row.map(&text).unwrap_or_default(), advice)),
         }
     }
     if rows.iter().any(|row| example_in(row).is_some()) {

@@ -18,13 +18,13 @@ use super::{OutlineEntry, ScoreError};
 use crate::dataset::PromptRow;
 use crate::task::{Home, KeyInfo, Read, Section, TASK_FILE, Task};
 
-/// A kind of scorer (`[score] kind`). A kind is one folder of [`crate::score`], listed in [`super::kinds::KINDS`].
+/// A kind of scorer (`[score] kind`). A kind is one file or folder of [`crate::score`], listed in [`super::kinds::KINDS`].
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// Keys that it alone reads, outside of all tables of `task.toml`.
+    /// Keys that it reads outside of all tables of `task.toml`.
     pub(crate) keys: &'static [KeyInfo],
-    /// Keys of `[score]` that it alone reads, besides those of all kinds.
+    /// Keys of `[score]` that it reads besides those of all kinds.
     pub(crate) score_keys: &'static [KeyInfo],
     /// Reads a block that names the kind. `top`: of a task's own kind what is outside of all tables, else the block.
     pub(crate) read: fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
@@ -156,23 +156,16 @@ pub(crate) struct LazyAnswer<'a> {
 
 pub(crate) enum LazyText<'a> {
     Same(String),
-    /// By row.
-    Of(Box<dyn Fn(&PromptRow) -> String + 'a>),
-}
-
-impl LazyAnswer<'_> {
-    pub(crate) fn same(name: &'static str, text: impl Into<String>, advice: &'static str) -> Self {
-        Self { name, text: LazyText::Same(text.into()), advice }
-    }
+    ByRow(Box<dyn Fn(&PromptRow) -> String + 'a>),
 }
 
 impl<'a> LazyAnswer<'a> {
-    pub(crate) fn by_row(
-        name: &'static str,
-        advice: &'static str,
-        text: impl Fn(&PromptRow) -> String + 'a,
-    ) -> LazyAnswer<'a> {
-        LazyAnswer { name, text: LazyText::Of(Box::new(text)), advice }
+    pub(crate) fn same(name: &'static str, text: impl Into<String>, advice: &'static str) -> Self {
+        Self { name, text: LazyText::Same(text.into()), advice }
+    }
+
+    pub(crate) fn by_row(name: &'static str, advice: &'static str, text: impl Fn(&PromptRow) -> String + 'a) -> Self {
+        Self { name, text: LazyText::ByRow(Box::new(text)), advice }
     }
 }
 

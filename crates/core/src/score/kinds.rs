@@ -1,4 +1,4 @@
-//! The kinds of scorer. A new one is a folder beside this file and a line here.
+//! The kinds of scorer. A new one is a file or folder beside this one, and a line here.
 
 use super::definition::Kind;
 use super::{command, http_request, json_schema, regex, sql, text, tool_calls};

@@ -1,4 +1,4 @@
-//! Tests: intervals, tests and sizes against scipy and statsmodels (`scripts/golden/statistics.py` prints these
+//! Tests: intervals, tests and sizes against scipy and statsmodels (`scripts/golden/intervals.py` prints these
 //! tables).
 #![allow(clippy::unwrap_used, clippy::excessive_precision, clippy::unreadable_literal, clippy::type_complexity)]
 

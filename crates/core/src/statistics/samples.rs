@@ -15,7 +15,7 @@ pub fn pass_at(j: usize, n: usize, passed: usize) -> Option<f64> {
 /// The mean of one value a prompt, each in [0, 1] and of so many `samples`, with its 95% interval: Wilson's with the
 /// effective number of completions and Student's t of the number of prompts, as [`super::wilson_by_prompt`]. The
 /// percentile bootstrap is not an option here: where nearly all prompts have the same value its 95% were 50 to 85%
-/// (`scripts/golden/statistics.py`).
+/// (`scripts/golden/intervals.py`).
 pub fn mean_by_prompt(values: &[f64], samples: usize) -> Interval {
     let count = values.len() as f64;
     let estimate = values.iter().sum::<f64>() / count.max(1.0);

@@ -4,8 +4,8 @@ use super::Task;
 
 #[derive(Debug, PartialEq)]
 pub(crate) struct EmbeddedTask {
-    pub(crate) name: &'static str,
-    pub(crate) files: &'static [(&'static str, &'static [u8])],
+    pub(super) name: &'static str,
+    pub(super) files: &'static [(&'static str, &'static [u8])],
 }
 
 macro_rules! files {

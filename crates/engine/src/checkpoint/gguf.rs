@@ -68,12 +68,12 @@ pub fn export_gguf(
     if let RopeScaling::Yarn { factor, original_positions, .. } = config.rope_scaling
         && config.rope_scaling != RopeScaling::yarn(factor, original_positions)
     {
-        let problem = "GGUF has YaRN's own `beta_fast`, `beta_slow`, `truncate` and `attention_factor` alone; write its Hugging Face folder with `model export --merged`".to_owned();
+        let problem = "only YaRN's default `beta_fast`, `beta_slow`, `truncate` and `attention_factor` are written as GGUF; write the Hugging Face folder with `model export --merged`".to_owned();
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
     }
     if let Some(window) = &config.options.window {
         let problem = format!(
-            "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens; write its Hugging Face folder with `model export --merged`",
+            "GGUF's `llama` has no sliding window (`sliding_window` = {}), so llama.cpp would attend to more tokens; write the Hugging Face folder with `model export --merged`",
             window.tokens
         );
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });

@@ -133,15 +133,7 @@ impl Reader<'_> {
     }
 
     fn yarn_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
-        let number =
-            |name: &str, default: Option<f64>| match (parameters.get(name), default) {
-                (None | Some(Value::Null), Some(default)) => Ok(default),
-                (value, _) => match value.and_then(Value::as_f64) {
-                    Some(number) if number > 0.0 && number.is_finite() => Ok(number),
-                    _ => Err(self
-                        .problem(format!("`{key}.{name}` is missing or not a number above 0; fetch the model again"))),
-                },
-            };
+        let number = |name, default| self.rope_number((key, parameters), name, default);
         let (fast_turns, slow_turns) = (number("beta_fast", Some(32.0))?, number("beta_slow", Some(1.0))?);
         let factor = number("factor", None)?;
         if factor < 1.0 || fast_turns <= slow_turns {
@@ -168,10 +160,7 @@ impl Reader<'_> {
     }
 
     fn llama3_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {
-        let number = |name: &str| match parameters.get(name).and_then(Value::as_f64) {
-            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
-            _ => Err(self.problem(format!("`{key}.{name}` is missing or not a number above 0; fetch the model again"))),
-        };
+        let number = |name| self.rope_number((key, parameters), name, None);
         let (factor, low, high) = (number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?);
         let original = number("original_max_position_embeddings")?;
         if factor < 1.0 || high <= low {
@@ -185,6 +174,20 @@ impl Reader<'_> {
             high_frequency_factor: high,
             original_positions: original as usize,
         })
+    }
+
+    /// A number above 0 of the rotary parameters, which are the value of `key`.
+    fn rope_number(
+        &self,
+        (key, parameters): (&str, &Value),
+        name: &str,
+        default: Option<f64>,
+    ) -> Result<f64, HubError> {
+        let given = parameters.get(name).filter(|value| !value.is_null());
+        match given.map_or(default, Value::as_f64) {
+            Some(number) if number > 0.0 && number.is_finite() => Ok(number),
+            _ => Err(self.problem(format!("`{key}.{name}` is missing or not a number above 0; fetch the model again"))),
+        }
     }
 
     pub(super) fn rope_theta(&self) -> Result<f64, HubError> {

@@ -58,13 +58,7 @@ impl Form {
     pub(super) fn moves(&mut self, event: KeyEvent) -> bool {
         let (at, last) = (self.cursor.index, self.fields.len().saturating_sub(1));
         self.cursor.index = match event.code {
-            KeyCode::Down | KeyCode::Tab | KeyCode::Enter => {
-                if at == last {
-                    0
-                } else {
-                    at + 1
-                }
-            }
+            KeyCode::Down | KeyCode::Tab | KeyCode::Enter => (at + 1) % (last + 1),
             KeyCode::Up | KeyCode::BackTab => at.checked_sub(1).unwrap_or(last),
             _ => return false,
         };

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Reference numbers for crates/core/src/statistics, by scipy and statsmodels.
 
-    python3 scripts/golden/statistics.py                 (prints the tables of the tests in crates/core/src/statistics/golden.rs)
-    python3 scripts/golden/statistics.py --coverage      (how often the intervals hold the truth, by simulation; minutes)
+    python3 scripts/golden/intervals.py                 (prints the tables of the tests in crates/core/src/statistics/golden.rs)
+    python3 scripts/golden/intervals.py --coverage      (how often the intervals hold the truth, by simulation; minutes)
 
 Needs numpy, scipy and statsmodels (written with 2.4, 1.17 and 0.15); no network. The same versions print the same numbers.
 """
