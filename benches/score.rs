@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use grpo_tui::dataset::{self, PromptRow};
-use grpo_tui::score::{Scorer, Trust};
-use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::score::{Scorer, Task, Trust};
+use grpo_tui::task::PromptSet;
 
 /// Seconds that each measurement runs at least.
 const SECONDS: f64 = 2.0;

@@ -23,8 +23,7 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::config::Advantage;
 use grpo_tui::run::Series;
-use grpo_tui::score::Scorer;
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task};
 use grpo_tui::view::screens::scores::{items, scoring};
 use grpo_tui::view::style_role::Role;
 use grpo_tui::view::theme::Theme;

@@ -17,7 +17,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("parquet", &["dataset"]),
     ("rusqlite", &["score"]),
     ("sqlparser", &["score"]),
-    ("jsonschema", &["task", "score", "constraint"]),
+    ("jsonschema", &["score", "constraint"]),
     ("jsonschema_regex", &["constraint"]),
     ("referencing", &["constraint"]),
     ("llguidance", &["constraint"]),
@@ -69,9 +69,6 @@ const READERS: [&str; 13] = [
 const OPENERS: [&str; 3] = ["fs::read(", "fs::read_to_string(", "File::open("];
 /// Files of these modules that open something else: a folder to lock, the system's files.
 const OPEN_OTHERS: [&str; 1] = ["crates/core/src/run/devices/device_slots.rs"];
-
-/// Modules that name one below them: what a task defines is read by the kind of its scorer.
-const LATER: [(&str, &str); 1] = [("task", "score")];
 
 const LINE_LIMIT: usize = 500;
 const EMPTY_NAMES: [&str; 4] = ["utils", "helpers", "common", "misc"];
@@ -187,7 +184,7 @@ fn wrong_modules(path: &str, module: &str, code: &str) -> Vec<String> {
     let is_below = |named: &&str| position(order, named).is_some_and(|other| other > own);
     named
         .into_iter()
-        .filter(|named| is_below(named) && !LATER.contains(&(module, named)))
+        .filter(is_below)
         .map(|named| format!("`{module}` uses `{named}`, which is not above it"))
         .collect()
 }
@@ -297,13 +294,13 @@ fn each_rule_can_fail() {
     check("crates/engine/src/model/mod.rs", &with("use grpo_tui::rollout::Sampler;"), &["`model` uses `rollout`"]);
     check(
         "crates/core/src/task/mod.rs",
-        &with("use crate::{hub::find_model, run::{Worker, train}, study};"),
-        &["uses `run`", "uses `study`"],
+        &with("use crate::{hub::find_model, score::{Scorer, train}, study};"),
+        &["uses `score`", "uses `study`"],
     );
     check(
         "crates/core/src/task/mod.rs",
-        &with("use crate::{\n    hub::{a, b},\n    run::c,\n};\nuse crate::study;"),
-        &["mod.rs:2: `task` uses `run`", "mod.rs:6: `task` uses `study`"],
+        &with("use crate::{\n    hub::{a, b},\n    score::c,\n};\nuse crate::study;"),
+        &["mod.rs:2: `task` uses `score`", "mod.rs:6: `task` uses `study`"],
     );
     check("crates/view/src/screens/run.rs", &with("use super::super::Model;"), &[]);
     check("src/cli/train.rs", &with("use crate::{train, view};"), &[]);

@@ -12,8 +12,7 @@ use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::{LIKELIEST, SampleParams, SampledToken, mask_words, sample_masked, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
-use grpo_tui::score::Scorer;
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task};
 use grpo_tui::text::{CHAT_TEMPLATE, Tokenizer, train_tokenizer};
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ mod rows;
 
 use std::path::Path;
 
-use grpo_tui::task::Task;
+use grpo_tui::score::Task;
 
 /// A sample task of this repository.
 fn sample(name: &str) -> Task {

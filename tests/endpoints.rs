@@ -14,8 +14,7 @@ use grpo_tui::endpoint::{
     Answer, Endpoint, EndpointError, Question, RequestForm, Sampling, UnansweredQuestion, ask, records,
 };
 use grpo_tui::run::{EvalRecord, EvalSummary, LogProbs};
-use grpo_tui::score::Scorer;
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task};
 use serde_json::{Value, json};
 
 use crate::program::serve;

@@ -174,7 +174,7 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let row =
         |id: u32| format!("{{\"id\": \"{id}\", \"messages\": [{{\"role\": \"user\", \"content\": \"{id}\"}}]}}\n");
     std::fs::write(folder.path().join("train.jsonl"), (0..9).map(row).collect::<String>()).unwrap();
-    let task = grpo_tui::task::Task::load(folder.path()).unwrap();
+    let task = grpo_tui::score::Task::load(folder.path()).unwrap();
     grpo_tui::score::Trust::for_task(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
     let scorer = grpo_tui::score::Scorer::new(&task).unwrap();
     let rows = grpo_tui::dataset::load(&task, grpo_tui::task::PromptSet::Train).unwrap();

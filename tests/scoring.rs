@@ -18,8 +18,7 @@ mod tasks;
 mod tool_calls;
 
 use grpo_tui::dataset::{PromptRow, read_rows};
-use grpo_tui::score::{Score, Scorer};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Score, Scorer, Task};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -6,8 +6,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use grpo_tui::score::{Scorer, Tier};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task, Tier};
 use libfuzzer_sys::fuzz_target;
 
 /// Bytes for a score of a text: of what errors may take at most, twice.

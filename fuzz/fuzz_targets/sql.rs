@@ -5,8 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use grpo_tui::dataset::{PromptRow, read_rows};
-use grpo_tui::score::{Scorer, Tier};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task, Tier};
 use libfuzzer_sys::fuzz_target;
 
 /// Longest text tried; the bound on time below belongs to it.

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use grpo_tui::config::{Assignments, Layers};
-use grpo_tui::score::Scorer;
-use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::score::{Scorer, Task};
+use grpo_tui::task::PromptSet;
 use libfuzzer_sys::fuzz_target;
 
 const TIME_LIMIT: Duration = Duration::from_secs(5);

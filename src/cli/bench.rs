@@ -15,7 +15,7 @@ use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
 use crate::run::{EventBody, EventReader, LogItem, RunFolders};
-use crate::task::Task;
+use crate::score::Task;
 use crate::train::{Ended, Report};
 
 #[derive(Debug, clap::Args)]

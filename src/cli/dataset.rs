@@ -15,9 +15,9 @@ use crate::dataset::health::{Health, Level};
 use crate::files;
 use crate::format::counted;
 use crate::hub::find_model;
-use crate::score::{Scorer, check_prompts};
+use crate::score::{Scorer, Task, check_prompts};
 use crate::secrets::visible;
-use crate::task::{TASK_FILE, Task};
+use crate::task::TASK_FILE;
 use crate::text::Tokenizer;
 
 #[derive(Debug, clap::Args)]
@@ -76,7 +76,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 fn build(arguments: &Build) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let builder = Builder::new(&task)?;
+    let builder = Builder::new(&task, &task.definition_files())?;
     let folder = match (&arguments.out, task.folder()) {
         (Some(folder), _) => folder.clone(),
         (None, Some(folder)) => folder.to_path_buf(),

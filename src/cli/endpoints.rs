@@ -4,8 +4,7 @@ use super::eval_status::EvalStatus;
 use super::rows::Rows;
 use super::variants::Variant;
 use crate::run::EvalFolder;
-use crate::score::Scorer;
-use crate::task::Task;
+use crate::score::{Scorer, Task};
 
 #[cfg(feature = "download")]
 pub(super) use asking::EndpointTarget;

@@ -23,8 +23,8 @@ use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVers
 use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
 use crate::rollout::{Sampling, ThreadPool};
 use crate::run::{EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
-use crate::score::Scorer;
-use crate::task::{PromptSet, Task};
+use crate::score::{Scorer, Task};
+use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

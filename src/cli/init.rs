@@ -7,7 +7,7 @@ use super::{Failure, Outcome};
 use crate::dataset::new_task::write_files;
 use crate::files::{Access, ensure_folder};
 use crate::format::quoted;
-use crate::task::Task;
+use crate::score::Task;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -175,7 +175,7 @@ pub type Outcome = Result<ExitCode, Failure>;
 
 /// The names of the templates, for checks, messages and completion.
 fn template_parser() -> clap::builder::PossibleValuesParser {
-    clap::builder::PossibleValuesParser::new(crate::task::Task::template_names())
+    clap::builder::PossibleValuesParser::new(crate::task::template_names())
 }
 
 fn preset(name: &str) -> Result<crate::config::Preset, Failure> {

@@ -25,7 +25,7 @@ use crate::hub::{Architecture, AttentionBias, DecoderOptions, ModelConfig, RopeS
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
 use crate::run::RunFolders;
-use crate::task::Task;
+use crate::score::Task;
 use crate::train::{PretrainProgress, PretrainSettings, pretrain};
 
 #[derive(Debug, clap::Args)]

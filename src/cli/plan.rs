@@ -13,8 +13,8 @@ use crate::plan::{
     StepShape, differences, disk, free_disk_bytes, gpu_memory, judge, time, trainable_parameters, unmeasured_time,
 };
 use crate::run::{JobRequest, RunDirectory, RunFolders, SlurmJob, recorded_lengths, recorded_pace};
+use crate::score::Task;
 use crate::secrets::visible;
-use crate::task::Task;
 use crate::train::{Candidate, TrainError, check};
 
 /// At 32 prompts the interval of a share spans up to 33 points, at 64 up to 24.

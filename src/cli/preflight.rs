@@ -6,7 +6,7 @@ use crate::checkpoint::ModelLocation;
 use crate::config::TrainConfig;
 use crate::plan::preflight::{Preflight, PreflightFinding, Severity, titles};
 use crate::run::RunFolders;
-use crate::task::Task;
+use crate::score::Task;
 
 /// Starts despite errors.
 pub(super) const IGNORE_ERRORS: &str = "--ignore-preflight-errors";

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use super::Failure;
 use crate::dataset::{self, PromptRow};
-use crate::task::{PromptSet, Task};
+use crate::score::Task;
+use crate::task::PromptSet;
 
 /// The rows that an eval is on: a set of the task, or a file.
 #[derive(Debug)]

@@ -21,9 +21,9 @@ use crate::format::{amount, duration};
 use crate::policy::{Policy, PolicyVersion, Prompt, SAMPLE_STEP, ScoredRows, Turn, Watcher, prepare_rows};
 use crate::rollout::{Completion, EndedCompletion, Request, Sampling, StopReason, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
-use crate::score::{Score, Scorer};
+use crate::score::{Score, Scorer, Task};
 use crate::secrets::visible;
-use crate::task::{PromptSet, Task};
+use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -12,9 +12,9 @@ use super::{Failure, Outcome};
 use crate::dataset::import::{Format, parquet_lines};
 use crate::dataset::{self, NumberedLine, PromptRow};
 use crate::format::percent;
-use crate::score::{CompletionLine, FailureClass, LineWork, Score, Scorer, Tier, score_stream};
+use crate::score::{CompletionLine, FailureClass, LineWork, Score, Scorer, Task, Tier, score_stream};
 use crate::secrets::visible;
-use crate::task::{PromptSet, Task};
+use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

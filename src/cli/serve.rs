@@ -13,9 +13,8 @@ use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::ThreadPool;
 use crate::run::{PROVENANCE, ReadyPipe, RunError, RunFolders, ServerFolder};
-use crate::score::thinking_of;
+use crate::score::{Task, thinking_of};
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
-use crate::task::Task;
 use crate::text::Thinking;
 
 /// The default for a model that is not a run's.

@@ -2,8 +2,8 @@
 
 use super::sweep::{CommonArguments, begin, blank, fill_runs, resolve, resume_existing, run_folders};
 use super::{Failure, Outcome};
+use crate::score::Task;
 use crate::study::{Metric, Space, Study, StudyError};
-use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["study", "resume", "show", "list"]))]

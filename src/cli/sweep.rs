@@ -10,11 +10,12 @@ use super::{Failure, Outcome, print, print_indented, train};
 use crate::config::{ConfigFile, ResolvedConfig, TrainConfig};
 use crate::report::text_table;
 use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
+use crate::score::Task;
 use crate::study::{
     FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable, TaskVariant,
     curves, grid, random, rungs,
 };
-use crate::task::{PromptSet, TASK_FILE, Task};
+use crate::task::{PromptSet, TASK_FILE};
 use driver::Driver;
 
 #[derive(Debug, clap::Args)]

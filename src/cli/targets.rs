@@ -12,7 +12,8 @@ use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::policy::Lengths;
 use crate::run::RunFolders;
-use crate::task::{TASK_FILE, Task};
+use crate::score::Task;
+use crate::task::TASK_FILE;
 use crate::text::Tokenizer;
 
 /// The prefix of an endpoint in `--model`.

@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::{Outcome, print_json};
 use crate::dataset;
-use crate::score::Scorer;
 use crate::score::audit::audit;
+use crate::score::{Scorer, Task};
 use crate::secrets::visible;
-use crate::task::{PromptSet, Task};
+use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

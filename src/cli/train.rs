@@ -20,9 +20,10 @@ use crate::run::{
     Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, TO_BE_CONTINUED, Worker,
     list_checkpoints, slots_folder,
 };
+use crate::score::Task;
 use crate::secrets::is_control;
 use crate::study::Sweep;
-use crate::task::{PromptSet, TASK_FILE, Task};
+use crate::task::{PromptSet, TASK_FILE};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
 use result::show;
 

@@ -11,8 +11,8 @@ use crate::dataset::{self, PromptRow};
 use crate::files;
 use crate::format::counted;
 use crate::run::sha256;
-use crate::score::{Scorer, reference_answer};
-use crate::task::{PromptSet, Task};
+use crate::score::{Scorer, Task, reference_answer};
+use crate::task::PromptSet;
 use crate::text::Message;
 
 /// The prompts of one target, in place of the task's own.

@@ -129,7 +129,7 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<UsableDevices, Fai
     if history.last_step > 0 && !arguments.resume {
         return Err(Failure::usage("run has already started: add --resume"));
     }
-    crate::task::Task::load(&run.task_path())?;
+    crate::score::Task::load(&run.task_path())?;
     crate::checkpoint::ModelLocation::find(&run.file().config.base_model, &super::device::run_folders(run))?;
     let devices = super::device::devices(&arguments.compute())?;
     let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);

@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::constraint::{Answer, Constraint, ConstraintError, Reasoning, SchemaFile, Vocabulary};
 use grpo_tui::hub::find_model;
-use grpo_tui::score::{Scorer, Tier};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task, Tier};
 use grpo_tui::text::Tokenizer;
 use serde_json::Value;
 

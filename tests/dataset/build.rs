@@ -25,7 +25,7 @@ const SAMPLES: [(&str, &str); 4] = [
 fn the_sample_files_are_what_the_generator_makes() {
     for (name, test) in SAMPLES {
         let task = super::sample(name);
-        let builder = Builder::new(&task).unwrap();
+        let builder = Builder::new(&task, &task.definition_files()).unwrap();
         let counts: Vec<(&str, u64)> = builder.sets.iter().map(|set| (set.file.as_str(), set.rows)).collect();
         assert_eq!(counts, [("train.jsonl", 200), ("eval.jsonl", 50), (test, 500)]);
         for set in &builder.sets {
@@ -79,6 +79,6 @@ fn a_folder_that_cannot_be_written_is_said_and_nothing_is_harmed() {
     assert!(code == 1 && text.contains("file"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
     let (_folder, task) = super::task_with(&[]);
-    let error = Builder::new(&task).unwrap_err().to_string();
+    let error = Builder::new(&task, &task.definition_files()).unwrap_err().to_string();
     assert!(error.contains("generator.toml: ") && error.contains("missing field `seed`"), "{error}");
 }

@@ -41,8 +41,12 @@ fn each_kind_of_bad_prompt_is_named_with_its_place_and_a_remedy() {
             row.expected.as_ref()?.get("amount").is_none().then(|| ("missing key", "`amount` is missing".to_owned()))
         };
         let tokens = |row: &PromptRow| Ok(row.messages.iter().map(|turn| turn.content.split(' ').count()).sum());
-        let checks =
-            Checks { expected_problem: Some(&refuses), count_tokens: Some(&tokens), most_prompt_tokens: Some(20) };
+        let checks = Checks {
+            definition: "schema",
+            expected_problem: Some(&refuses),
+            count_tokens: Some(&tokens),
+            most_prompt_tokens: Some(20),
+        };
         assert_eq!(found(sets, &checks).0, expected);
     };
     let good = || [row(&text(0)), row(&text(1)), row(&text(2))];

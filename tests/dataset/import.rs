@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use grpo_tui::dataset::import::{ImportedRows, MappingText, import, parse_split, split};
-use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::score::Task;
+use grpo_tui::task::{PromptSet, template_names};
 use serde_json::{Value, json};
 
 use crate::program::{call, json as document, stderr, stdout};
@@ -342,7 +343,7 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
 #[test]
 fn every_template_is_a_good_task() {
     let folder = tempfile::tempdir().unwrap();
-    for template in Task::template_names() {
+    for template in template_names() {
         let name = format!("my-{template}");
         let made = document(&call(folder.path(), &["task", "new", &name, "--template", template, "--json"]));
         assert_eq!(made["problems"], json!([]), "{template}");

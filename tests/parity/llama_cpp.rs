@@ -9,7 +9,8 @@ use candle_core::{DType, Device};
 use grpo_tui::dataset::{PromptRow, load};
 use grpo_tui::hub::find_model;
 use grpo_tui::model::Weights;
-use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::score::Task;
+use grpo_tui::task::PromptSet;
 use serde_json::{Value, json};
 
 use super::decoder::{Golden, TOLERANCE, checkpoints};

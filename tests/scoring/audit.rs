@@ -1,9 +1,8 @@
 //! The audit names schemas that lazy answers satisfy.
 
 use grpo_tui::dataset::PromptRow;
-use grpo_tui::score::Scorer;
 use grpo_tui::score::audit::{Finding, audit};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task};
 
 use super::{folder_with, row};
 

@@ -2,8 +2,7 @@
 //! checker.
 
 use grpo_tui::hub::find_model;
-use grpo_tui::score::{Scorer, prompt_text, reference_answer, tools_of};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task, prompt_text, reference_answer, tools_of};
 use grpo_tui::text::Tokenizer;
 use serde_json::{Value, json};
 use tempfile::TempDir;

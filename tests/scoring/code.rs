@@ -120,7 +120,7 @@ fn sample_scripts_are_right_until_a_habit_spoils_them() {
     let folder = tempfile::tempdir().unwrap();
     let task = folder.path().join("shell-lint");
     crate::program::sample_task_named("shell-lint", &task, crate::program::ALL);
-    let generator = Generator::load(&grpo_tui::task::Task::load(&task).unwrap()).unwrap();
+    let generator = Generator::load(&grpo_tui::score::Task::load(&task).unwrap()).unwrap();
     let mut expected = Vec::new();
     let mut lines = String::new();
     for stream in [Stream::Train, Stream::Eval, Stream::Test] {

@@ -145,7 +145,7 @@ fn a_part_by_a_program_is_trusted_for_itself_and_its_failure_leaves_no_reward() 
     assert_eq!(seen, expected, "{scores:?}");
     let why = scores[3]["errors"][0]["message"].as_str().unwrap();
     assert_eq!(why, "lint: the checker ended with exit code 7");
-    let task = grpo_tui::task::Task::load(here).unwrap();
+    let task = grpo_tui::score::Task::load(here).unwrap();
     assert_eq!(task.file_names(), ["task.toml", "lint.sh", "c.jsonl"], "a run copies them");
 }
 

@@ -2,8 +2,7 @@
 
 use grpo_tui::help::diagnose;
 use grpo_tui::score::audit::audit;
-use grpo_tui::score::{Scorer, Tier, outline};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task, Tier, outline};
 use tempfile::TempDir;
 
 use super::http_request::{API, get, scorer, task};

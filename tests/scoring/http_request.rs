@@ -1,8 +1,7 @@
 //! Requests and responses of an API: one row a rule, so that no change moves a reward unseen; and what hostile
 //! completions cost.
 
-use grpo_tui::score::{Scorer, Tier};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Scorer, Task, Tier};
 use tempfile::TempDir;
 
 use super::{loaded, row_of, shown};

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use grpo_tui::score::{Score, Scorer, data_problems};
-use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::score::{Score, Scorer, Task, data_problems};
+use grpo_tui::task::PromptSet;
 
 use super::row;
 

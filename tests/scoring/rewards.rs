@@ -1,7 +1,6 @@
 //! Tiers, parts, expected answers and graded credit: the number that training uses.
 
-use grpo_tui::score::{FailureClass, Scorer, Tier};
-use grpo_tui::task::Task;
+use grpo_tui::score::{FailureClass, Scorer, Task, Tier};
 use proptest::prelude::*;
 
 use super::{row, scorer_with};

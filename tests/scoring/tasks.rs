@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use grpo_tui::score::Grammar;
 use grpo_tui::score::Scorer;
-use grpo_tui::task::{PromptSet, Task};
+use grpo_tui::score::{Grammar, Task};
+use grpo_tui::task::PromptSet;
 use serde_json::json;
 
 use super::folder_with;

@@ -10,7 +10,7 @@ use grpo_tui::config::{Assignments, Layers};
 use grpo_tui::run::{
     EventBody, NewRun, RequestQueue, RunDirectory, RunFolders, RunState, Worker, checkpoint_path, list_checkpoints,
 };
-use grpo_tui::task::Task;
+use grpo_tui::score::Task;
 use grpo_tui::train::{Ended, RankSource, TrainError, train};
 
 use crate::program::sample_task;

@@ -107,7 +107,7 @@ fn saving_the_embedded_task_makes_a_copy_that_is_worked_on() {
             && text.contains("data/tasks/invoice")),
         "{messages:?}"
     );
-    assert_eq!(grpo_tui::task::Task::load(&copy).unwrap().files().unwrap().len(), 7);
+    assert_eq!(grpo_tui::score::Task::load(&copy).unwrap().files().unwrap().len(), 7);
     // A second save stays in the copy, and the next start opens it.
     stage.keys("enter").types(" ").keys("esc w");
     assert!(schema_of(&copy).starts_with("  {"));

@@ -10,8 +10,7 @@ use grpo_tui::run::{
     AcceptedRequest, AgainstBase, Answer, Comparison, EventBody, EventReader, EventWriter, NewRun, RolloutCompletion,
     RolloutGroup, RolloutWriter, RunDirectory, RunState, State, Status, Verb, Worker,
 };
-use grpo_tui::score::{Score, Scorer};
-use grpo_tui::task::Task;
+use grpo_tui::score::{Score, Scorer, Task};
 use grpo_tui::view::message::RunNews;
 use grpo_tui::view::messages::Level;
 use grpo_tui::view::{Message, Screen, shared};

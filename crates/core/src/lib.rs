@@ -8,10 +8,10 @@ pub mod secrets; // a deterministic scan of what would leave the machine
 #[cfg(feature = "download")]
 pub mod http; // one server: origin, agent, failures as sentences
 pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded bytes
-pub mod task; // task.toml: schema, tiers, think-block rules, prompt sets
+pub mod task; // a task's folder: files, prompt sets, and what task.toml says whatever judges answers
 pub mod text; // tokenizer, chat template, stop ids
 pub mod dataset; // prompt rows: reading, health, order, generator
-pub mod score; // completion + row -> score
+pub mod score; // a task, read by its kind of scorer; completion + row -> score
 pub mod help; // a definition under edit -> its problems, each with its place
 pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k
 pub mod advantage; // rewards of a group -> advantages

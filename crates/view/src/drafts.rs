@@ -14,7 +14,8 @@ use super::message::{Command, Part, Work};
 use super::screens::Screen;
 use super::shared::Shared;
 use super::task_files;
-use crate::task::{TASK_FILE, Task};
+use crate::score::Task;
+use crate::task::TASK_FILE;
 
 /// Messages about a file that changed on disk.
 pub const LOADED: &str = "loaded the file from disk (undo restores your text)";

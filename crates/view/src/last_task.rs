@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::task_files;
 use crate::files::{self, Access};
-use crate::task::{TASK_FILE, Task};
+use crate::score::Task;
+use crate::task::TASK_FILE;
 
 const FILE: &str = "last-tasks.json";
 /// The most folders remembered.

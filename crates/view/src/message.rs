@@ -13,7 +13,8 @@ use super::command_log::CommandLine;
 use super::screens::Screen;
 use crate::report::EvalId;
 use crate::run::{Batch, RunState, State};
-use crate::task::{PromptSet, Task};
+use crate::score::Task;
+use crate::task::PromptSet;
 
 #[derive(Debug)]
 pub enum Message {

@@ -27,8 +27,8 @@ use crate::advantage::Advantage;
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::report::{Listing, RunRow};
 use crate::run::RunDirectory;
-use crate::score::{CompletionLine, Scorer};
-use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
+use crate::score::{CompletionLine, Scorer, Task};
+use crate::task::{PromptSet, TASK_FILE, TaskError, folder_of};
 
 #[derive(Debug)]
 pub struct Shared {
@@ -425,7 +425,7 @@ fn find_task(name: Option<&str>, here: &Path, data: &Path) -> Result<Task, (Task
     let last = if name.is_none() { last_task::load(data, here) } else { None };
     let name = name.or(last.as_deref());
     let folder = match name {
-        Some(name) => Task::folder_of(name, here),
+        Some(name) => folder_of(name, here),
         // Once the embedded task has been edited its copy is opened.
         None => of_workspace().or_else(|| task_files::copy_of("invoice", data)),
     };

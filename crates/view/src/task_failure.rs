@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::task::{Task, TaskError};
+use crate::score::Task;
+use crate::task::TaskError;
 
 #[derive(Debug, Clone)]
 pub struct TaskFailure {

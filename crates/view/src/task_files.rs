@@ -6,7 +6,8 @@ use std::time::SystemTime;
 
 use crate::config::{Assignments, ConfigError};
 use crate::files::{self, Access};
-use crate::task::{TASK_FILE, Task};
+use crate::score::Task;
+use crate::task::TASK_FILE;
 
 /// Modification time and length of a file.
 pub type Stamp = (Option<SystemTime>, u64);

@@ -13,7 +13,7 @@ use crate::report::FIELDS;
 use crate::run::{RunFolders, SETTABLE, list_checkpoints};
 use crate::secrets::{is_control, redact, visible};
 use crate::study::Study;
-use crate::task::{PromptSet, Task};
+use crate::task::{PromptSet, known_names};
 
 /// Candidates for what was typed so far: value, and help or nothing.
 type Candidates = fn(&str) -> Vec<(String, String)>;
@@ -76,7 +76,7 @@ fn folders(typed: &str) -> Vec<(String, String)> {
 }
 
 fn tasks(typed: &str) -> Vec<(String, String)> {
-    let names = Task::known_names(&here()).into_iter().map(|name| (name, String::new()));
+    let names = known_names(&here()).into_iter().map(|name| (name, String::new()));
     names.chain(folders(typed)).collect()
 }
 

@@ -9,9 +9,9 @@ use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{import, lines_of, not_valid_rows, parse_split, split, with_rows};
 use crate::files::{Access, replace_files};
 use crate::format::counted;
-use crate::score::{Scorer, data_problems, load_sets};
+use crate::score::{Scorer, Task, data_problems, load_sets};
 use crate::secrets::visible;
-use crate::task::{PromptSet, TASK_FILE, Task};
+use crate::task::{PromptSet, TASK_FILE};
 
 /// Problems that are listed; the rest is counted.
 const MAX_LISTED: usize = 20;

@@ -11,8 +11,8 @@ use crate::report::{
     EvalId, ReportError, Versus, base_and_trained_on, list_evals, result_on, versus_csv, versus_html, versus_markdown,
 };
 use crate::run::{HELD_OUT_SETS, RESULT_FILE, RunFolders};
-use crate::score::Scorer;
-use crate::task::{Task, current_set_name};
+use crate::score::{Scorer, Task};
+use crate::task::current_set_name;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -23,9 +23,8 @@ use crate::rollout::{Completion, StopReason};
 use crate::run::{
     At, Liveness, RunError, RunFolders, RunReference, Sample, SampledCompletion, ServerFolder, State, Verb, ask,
 };
-use crate::score::Scorer;
+use crate::score::{Scorer, Task};
 use crate::secrets::visible;
-use crate::task::Task;
 use crate::text::Tokenizer;
 
 /// For a prompt's completions: loading, waiting for a device, or the current step.

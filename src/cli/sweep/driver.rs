@@ -14,8 +14,8 @@ use crate::format::counted;
 use crate::run::{
     Device, Launch, Liveness, RunDirectory, RunFolders, RunLock, State, Status, change_tags, launch, stop_worker,
 };
+use crate::score::Task;
 use crate::study::{Halving, Next, RunPhase, Sweep, SweepFolder, SweepTable, next, survivors};
-use crate::task::Task;
 
 /// How often runs are looked at.
 const ROUND: Duration = Duration::from_millis(200);

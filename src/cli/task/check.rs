@@ -11,9 +11,9 @@ use crate::config::Assignments;
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::format::counted;
 use crate::hub::find_model;
-use crate::score::{CompletionLine, Scorer, data_problems, similar_prompts};
+use crate::score::{CompletionLine, Scorer, Task, data_problems, similar_prompts};
 use crate::secrets::visible;
-use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE, Task};
+use crate::task::{ALL_FIELDS, PromptSet, TASK_FILE};
 use crate::text::Tokenizer;
 
 /// Malformed lines of a file that are listed.

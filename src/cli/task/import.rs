@@ -12,9 +12,8 @@ use crate::dataset::import::parse_split;
 use crate::dataset::new_task::folder_of;
 use crate::dataset::read_rows;
 use crate::format::counted;
-use crate::score::{Scorer, Tier, data_problems, load_sets};
+use crate::score::{Scorer, Task, Tier, data_problems, load_sets};
 use crate::secrets::visible;
-use crate::task::Task;
 
 /// Rows left out that are named; the rest is counted.
 const MAX_LISTED: usize = 20;
@@ -75,9 +74,11 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         None => folder_of(&arguments.name, &std::env::current_dir()?),
     };
     let new = bfcl_task(&arguments.name, kept, arguments.split)?;
-    let (task, problems) = new.write(&folder, |task| {
-        let problems = data_problems(task, &Scorer::new(task)?, &load_sets(task)?).into_iter();
-        Ok::<_, Failure>(problems.map(|problem| problem.message).collect::<Vec<_>>())
+    let (task, problems) = new.write(&folder, |folder| {
+        let task = Task::load(folder)?;
+        let problems = data_problems(&task, &Scorer::new(&task)?, &load_sets(&task)?).into_iter();
+        let problems = problems.map(|problem| problem.message).collect::<Vec<_>>();
+        Ok::<_, Failure>((task, problems))
     })?;
     if arguments.json {
         let left_out: Vec<Value> = left_out.iter().map(|(id, reason)| json!({"id": id, "reason": reason})).collect();

@@ -9,9 +9,8 @@ use super::super::dataset::{MappingArguments, print_problems};
 use super::super::{Failure, Outcome, print_json};
 use crate::dataset::import::{columns, parse_split, read_records};
 use crate::dataset::new_task::{MAX_RECORDS, NewTask, ROW_FORMAT, Sources, folder_of};
-use crate::score::{ScoreError, Scorer, data_problems, load_sets};
+use crate::score::{ScoreError, Scorer, Task, data_problems, load_sets};
 use crate::secrets::{visible, visible_lines};
-use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = after_help())]
@@ -87,16 +86,18 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         }
         (error, _) => error,
     };
-    let (task, problems) = new.write(&folder, |task| {
-        let scorer = match Scorer::new(task) {
+    let (task, problems) = new.write(&folder, |folder| {
+        let task = Task::load(folder)?;
+        let scorer = match Scorer::new(&task) {
             // Nothing of it has run, so nothing is checked.
-            Err(error) if error.is_of_command() => return Ok(Vec::new()),
+            Err(error) if error.is_of_command() => return Ok((task, Vec::new())),
             scorer => scorer.map_err(|error| Failure::from(named(error)))?,
         };
         // A task without rows has nothing to check.
-        let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(task)? };
-        let problems = data_problems(task, &scorer, &sets).into_iter().map(|problem| problem.message);
-        Ok::<_, Failure>(problems.collect::<Vec<_>>())
+        let sets = if new.rows.iter().any(|(_, rows)| *rows == 0) { Vec::new() } else { load_sets(&task)? };
+        let problems = data_problems(&task, &scorer, &sets).into_iter().map(|problem| problem.message);
+        let problems = problems.collect::<Vec<_>>();
+        Ok::<_, Failure>((task, problems))
     })?;
     if arguments.json {
         let model = task.embedded_model_note(&task.base_model());

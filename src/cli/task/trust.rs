@@ -4,9 +4,8 @@ use std::io::BufRead;
 use std::process::ExitCode;
 
 use super::super::{Failure, Outcome};
-use crate::score::Trust;
+use crate::score::{Task, Trust};
 use crate::secrets::visible;
-use crate::task::Task;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -5,9 +5,9 @@ use crate::cli::{Failure, print, print_json};
 use crate::format::{counted, quoted};
 use crate::report::MetricComparison;
 use crate::run::RunDirectory;
-use crate::score::{load_sets, repeated_prompts};
+use crate::score::{Task, load_sets, repeated_prompts};
 use crate::secrets::redact;
-use crate::task::{PromptSet, Task};
+use crate::task::PromptSet;
 use crate::train::Report;
 
 /// Notes on what is not measured, since the task lacks a set.

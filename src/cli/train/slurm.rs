@@ -9,7 +9,7 @@ use crate::cli::slurm::{program, submit_run};
 use crate::cli::{Failure, Outcome, print, print_indented};
 use crate::kernels::device::Engine;
 use crate::run::{Device, JobRequest, Partition, RunDirectory, RunFolders, SlurmJob, partitions};
-use crate::task::Task;
+use crate::score::Task;
 
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct SlurmArguments {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{DatasetError, Generator, Stream};
 use crate::files::{self, Access, Sync};
-use crate::task::{PromptSet, TASK_FILE, Task, TaskError};
+use crate::task::{PromptSet, TASK_FILE, TaskError, TaskFiles};
 
 #[derive(Debug)]
 pub struct Builder {
@@ -31,8 +31,8 @@ impl BuiltSet {
 }
 
 impl Builder {
-    /// Reads the task's generator.
-    pub fn new(task: &Task) -> Result<Self, DatasetError> {
+    /// Reads the task's generator, which must overwrite none of `definition_files`.
+    pub fn new(task: &TaskFiles, definition_files: &[&str]) -> Result<Self, DatasetError> {
         let generator = Generator::load(task)?;
         let streams =
             [(PromptSet::Train, Stream::Train), (PromptSet::Eval, Stream::Eval), (PromptSet::Test, Stream::Test)];
@@ -42,7 +42,7 @@ impl Builder {
         let sets: Vec<BuiltSet> = sets.collect();
         let prompts = &task.prompts;
         let others = [&prompts.generator, &prompts.completions].into_iter().flatten().map(String::as_str);
-        let sources = task.definition_files().into_iter().chain(others);
+        let sources = definition_files.iter().copied().chain(others);
         // By their targets: a link may lead from one name to another.
         let mut taken = sources.map(|file| task.path(file)).collect::<Result<Vec<_>, _>>()?;
         for set in &sets {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::DatasetError;
 use super::row::{OnMalformed, parse, read_lines};
-use crate::task::Task;
+use crate::task::TaskFiles;
 use crate::text::Message;
 
 /// One guard prompt.
@@ -26,12 +26,12 @@ pub struct GuardRow {
 ///
 /// # Errors
 /// [`DatasetError`] naming file, line and what is missing.
-pub fn guard_rows(task: &Task) -> Result<Vec<GuardRow>, DatasetError> {
+pub fn guard_rows(task: &TaskFiles) -> Result<Vec<GuardRow>, DatasetError> {
     guard_rows_with(task, &mut Err)
 }
 
 /// [`guard_rows`] with another answer to a malformed line.
-pub fn guard_rows_with(task: &Task, malformed: OnMalformed<'_>) -> Result<Vec<GuardRow>, DatasetError> {
+pub fn guard_rows_with(task: &TaskFiles, malformed: OnMalformed<'_>) -> Result<Vec<GuardRow>, DatasetError> {
     let Some(file) = &task.prompts.guard else { return Ok(Vec::new()) };
     let label = task.label(file);
     let bytes = task.read(file)?;

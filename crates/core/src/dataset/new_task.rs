@@ -8,10 +8,10 @@ use super::expected::examples;
 use super::import::{self, MappingText, lines_of};
 use super::infer::{fields_in_words, infer};
 use super::messages::json_fault;
-use super::{DatasetError, read_lines};
+use super::{DatasetError, load_from, read_lines};
 use crate::files::{self, Access};
 use crate::format::counted;
-use crate::task::{PromptSet, TASK_FILE, Task};
+use crate::task::{PromptSet, TASK_FILE, find_template};
 
 /// The row format, where a user looks first: in `task new --help` and in the task.toml that it writes.
 pub const ROW_FORMAT: &str = r#"Prompt rows are JSONL, one object a line; only `messages` is required:
@@ -185,27 +185,22 @@ impl NewTask {
         }
     }
 
-    /// Writes the task into a new folder. `check`: what the task must pass besides.
+    /// Writes the task into a new folder. `check`: what the folder must pass.
     ///
     /// # Errors
-    /// A set has no rows, the folder exists or cannot be written, or the task is not valid; then no folder is left.
+    /// A set has no rows, the folder exists or cannot be written, or `check` fails; then no folder is left.
     pub fn write<T, E: From<DatasetError>>(
         &self,
         folder: &Path,
-        check: impl FnOnce(&Task) -> Result<T, E>,
-    ) -> Result<(Task, T), E> {
+        check: impl FnOnce(&Path) -> Result<T, E>,
+    ) -> Result<T, E> {
         if let Some(problem) = &self.too_few {
             let name = folder.file_name().unwrap_or_default().to_string_lossy();
             return Err(DatasetError::Import { label: format!("task {name}"), problem: problem.clone() }.into());
         }
         let new_folders: Vec<&Path> = folder.ancestors().skip(1).take_while(|above| !above.exists()).collect();
-        let checked = || {
-            let task = Task::load(folder).map_err(DatasetError::from)?;
-            let passed = check(&task)?;
-            Ok((task, passed))
-        };
         let written = write_files(folder, &self.files).map_err(E::from).and_then(|()| {
-            checked().inspect_err(|_| {
+            check(folder).inspect_err(|_| {
                 let _ = std::fs::remove_dir_all(folder);
             })
         });
@@ -285,18 +280,19 @@ pub(super) fn check_name(name: &str) -> Result<(), DatasetError> {
 
 /// A template under another name.
 fn from_template(sources: &Sources, template: &str) -> Result<NewTask, DatasetError> {
-    let task = Task::template(template)?;
-    let mut new = NewTask { files: task.files()?, ..NewTask::default() };
-    for (file, bytes) in &mut new.files {
-        if file == TASK_FILE {
-            let text = String::from_utf8_lossy(bytes);
-            *bytes =
-                text.replacen(&format!("name = {template:?}"), &format!("name = {:?}", sources.name), 1).into_bytes();
-        }
-    }
+    let files = find_template(template)?.files;
+    let bytes_of = |name: &str| files.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes);
+    let toml = String::from_utf8_lossy(bytes_of(TASK_FILE).unwrap_or_default());
+    let renamed = toml.replacen(&format!("name = {template:?}"), &format!("name = {:?}", sources.name), 1);
+    let file = |(name, bytes): &(&str, &[u8])| {
+        ((*name).to_owned(), if *name == TASK_FILE { renamed.as_bytes() } else { *bytes }.to_vec())
+    };
+    let mut new = NewTask { files: files.iter().map(file).collect(), ..NewTask::default() };
+    let prompts = toml.parse::<toml::Table>().ok().and_then(|mut toml| toml.remove("prompts"));
     for set in PromptSet::ALL {
-        if task.set_file(set).is_some() {
-            new.rows.push((set, super::load(&task, set)?.len()));
+        let name = prompts.as_ref().and_then(|prompts| prompts.get(set.name())?.as_str());
+        if let Some((name, bytes)) = name.and_then(|name| Some((name, bytes_of(name)?))) {
+            new.rows.push((set, load_from(name, bytes)?.len()));
         }
     }
     new.notes.push("the template's prompts are examples: replace them with your own".to_owned());

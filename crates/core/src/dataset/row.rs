@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::DatasetError;
 use super::messages::{check_turns, clip, json_fault, messages, show};
 use super::random::{mix, text_hash};
-use crate::task::{PromptSet, Task, TaskError};
+use crate::task::{PromptSet, TaskError, TaskFiles};
 use crate::text::Message;
 
 /// Bounds the memory for a file without line ends.
@@ -59,12 +59,12 @@ impl PromptRow {
 pub type OnMalformed<'a> = &'a mut dyn FnMut(DatasetError) -> Result<(), DatasetError>;
 
 /// All rows of a set. Errors on the first bad line, a repeated id, an empty set.
-pub fn load(task: &Task, set: PromptSet) -> Result<Vec<PromptRow>, DatasetError> {
+pub fn load(task: &TaskFiles, set: PromptSet) -> Result<Vec<PromptRow>, DatasetError> {
     load_with(task, set, &mut Err)
 }
 
 /// [`load`] with another answer to a bad line or a repeated id.
-pub fn load_with(task: &Task, set: PromptSet, malformed: OnMalformed<'_>) -> Result<Vec<PromptRow>, DatasetError> {
+pub fn load_with(task: &TaskFiles, set: PromptSet, malformed: OnMalformed<'_>) -> Result<Vec<PromptRow>, DatasetError> {
     let (file, reader) = open(task, set)?;
     rows_of(&task.label(&file), reader, malformed)
 }
@@ -99,7 +99,7 @@ fn rows_of(label: &str, reader: impl BufRead, malformed: OnMalformed<'_>) -> Res
 }
 
 /// The name of a set's file in the task, and a buffered reader.
-pub fn open(task: &Task, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
+pub fn open(task: &TaskFiles, set: PromptSet) -> Result<(String, Box<dyn BufRead>), DatasetError> {
     let file = task.set_file(set).ok_or(DatasetError::NoSuchSet { set: set.name() })?;
     let reader = task.open(file).map_err(|error| match error {
         TaskError::Read { label, source } if source.kind() == std::io::ErrorKind::NotFound => {

@@ -10,8 +10,7 @@ use super::answers::{ask, not_asked};
 use super::{Answer, Endpoint, EndpointError, Question, RequestForm, UnansweredQuestion};
 use crate::dataset::PromptRow;
 use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
-use crate::score::{Score, Scorer};
-use crate::task::Task;
+use crate::score::{Score, Scorer, Task};
 
 /// Progress of asking an endpoint.
 #[derive(Debug, Clone, Copy)]

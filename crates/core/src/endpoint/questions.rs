@@ -7,9 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{Api, Endpoint, EndpointError, ResponseFormat};
 use crate::dataset::PromptRow;
 use crate::run::sha256;
-use crate::score::tools_of;
+use crate::score::{Task, tools_of};
 use crate::secrets::scan;
-use crate::task::Task;
 use crate::text::{Message, conversation};
 
 /// How completions are sampled.

@@ -3,9 +3,9 @@
 use crate::format::slip_of;
 use crate::score::json::{self, Kind, Places, Syntax, Value};
 use crate::score::{
-    Draft, KEYWORDS, Keyword, KeywordValue, OutlineEntry, ScoreError, Scorer, Trust, meta_problems, outline,
+    Draft, KEYWORDS, Keyword, KeywordValue, OutlineEntry, ScoreError, Scorer, Task, Trust, meta_problems, outline,
 };
-use crate::task::{Task, TaskError};
+use crate::task::TaskError;
 
 /// Faults that are listed.
 const MAX_FAULTS: usize = 200;
@@ -71,7 +71,7 @@ fn diagnose_other(task: &Task, text: &str) -> Diagnosis {
                     Fault { line, column, length: 1, message, is_error: true }
                 }
                 _ if error.is_of_command() => {
-                    let keys = crate::task::score_keys(text).into_iter().flat_map(|(_, keys)| keys);
+                    let keys = crate::score::score_keys(text).into_iter().flat_map(|(_, keys)| keys);
                     let offset = keys.filter(|key| key.name == "command").find_map(|key| key.offset);
                     at(text, offset.unwrap_or(0), offset.map_or(1, |_| text.len()), error.to_string(), true)
                 }

@@ -7,8 +7,7 @@ use super::{Disk, Memory, SignalReport, Verdict};
 use crate::config::TrainConfig;
 use crate::dataset::DatasetError;
 use crate::format::{bytes, counted};
-use crate::score::{DataProblem, DataProblemKind, ScoreError, Scorer, data_problems, load_sets, similar_prompts};
-use crate::task::Task;
+use crate::score::{DataProblem, DataProblemKind, ScoreError, Scorer, Task, data_problems, load_sets, similar_prompts};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,7 +81,7 @@ pub struct Preflight {
 pub struct Facts<'a> {
     /// The problems of the prompt sets, or why they cannot be read.
     pub data: Option<Result<&'a [DataProblem], &'a str>>,
-    /// [`crate::task::Task::embedded_model_note`], if the run starts from an embedded model.
+    /// [`crate::score::Task::embedded_model_note`], if the run starts from an embedded model.
     pub embedded_model: Option<String>,
     pub memory: Option<&'a Memory>,
     pub disk: Option<&'a Disk>,

@@ -11,10 +11,9 @@ use super::significance::{MetricComparison, MetricVerdict, Verdict, verdict_line
 use super::{FailureGroups, ReportError, summary_table};
 use crate::format::counted;
 use crate::run::{Comparison, EvalRecord, read_comments};
-use crate::score::Scorer;
+use crate::score::{Scorer, Task};
 use crate::secrets::visible;
 use crate::statistics::Interval;
-use crate::task::Task;
 
 pub const TIERS: [&str; 3] = ["unparsable", "invalid", "valid"];
 

@@ -15,9 +15,9 @@ use crate::run::{
     EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget, entries, eval_path,
     list_checkpoints, read_evals, sha256,
 };
-use crate::score::{Score, Scorer};
+use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
-use crate::task::{PromptSet, Task, current_set_name};
+use crate::task::{PromptSet, current_set_name};
 
 /// The prompts of a standalone eval, which may come from a file that is not a set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";

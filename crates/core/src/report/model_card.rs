@@ -6,7 +6,7 @@ use super::markdown::{changed_configuration, line, results, table};
 use super::{Page, Report};
 use crate::format::{amount, duration, or_na};
 use crate::hub::embedded_model_names;
-use crate::task::Task;
+use crate::score::Task;
 
 /// `README.md` as the Hugging Face Hub takes it: metadata in YAML, then Markdown. Secrets are masked.
 /// `price`: of an hour of one GPU, in any currency.

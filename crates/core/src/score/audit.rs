@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::definition::{LazyAnswer, LazyText};
 use super::json::parse_prefix;
-use super::{Scorer, Tier, mean_reward};
+use super::{Scorer, Task, Tier, mean_reward};
 use crate::dataset::PromptRow;
-use crate::task::Task;
+use crate::task::TaskFiles;
 
 /// Rows that are asked; more would not change the answer.
 const MAX_ROWS: usize = 500;
@@ -77,7 +77,7 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
 }
 
 /// Where nothing says which form an answer has.
-pub(super) fn plain_answers(task: &Task) -> Vec<LazyAnswer<'_>> {
+pub(super) fn plain_answers(task: &TaskFiles) -> Vec<LazyAnswer<'_>> {
     let narrow = "let `[score]` ask for more, or give every row an `expected`";
     let lazy = [("an empty answer", ""), ("a word", "x"), ("zero", "0"), ("an empty object", "{}")];
     let system = task.system.clone().map(|system| LazyAnswer::same("the system text", system, narrow));

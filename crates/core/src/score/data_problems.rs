@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{FailureClass, Scorer, Tier};
+use super::{FailureClass, Scorer, Task, Tier};
 use crate::config::TrainConfig;
 use crate::dataset::health::{Checks, FindingKind, check};
 use crate::dataset::{self, DatasetError, PromptRow};
-use crate::task::{PromptSet, Task};
+use crate::task::PromptSet;
 
 /// Expected answers that are scored of a set, spread evenly; more of them take longer and say the same.
 const MAX_SCORED: usize = 5_000;

@@ -8,15 +8,14 @@ use std::sync::Arc;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::command::{CommandRules, CommandScorer};
-use super::http_request::HttpRules;
-use super::json_schema::SchemaFiles;
-use super::sql::QueryResult;
-use super::tool_calls::ToolRules;
+use super::ScoreError;
+use super::command::rules::CommandRules;
+use super::grammar::Grammar;
+use super::outline_entry::OutlineEntry;
+use super::result::{QueryResult, Score, Trial};
 use super::verdict::Verdict;
-use super::{OutlineEntry, ScoreError};
 use crate::dataset::PromptRow;
-use crate::task::{Home, KeyInfo, Read, Section, TASK_FILE, Task};
+use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 
 /// A kind of scorer (`[score] kind`). A kind is one file or folder of [`crate::score`], listed in [`super::kinds::KINDS`].
 #[derive(Debug)]
@@ -30,6 +29,36 @@ pub(crate) struct Kind {
     pub(crate) read: fn(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition>,
 }
 
+/// What is known of a key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyInfo {
+    pub(crate) name: &'static str,
+    /// Empty for a key that is required.
+    pub(super) default: &'static str,
+    pub(super) meaning: &'static str,
+}
+
+impl KeyInfo {
+    pub(crate) const fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
+        Self { name, default, meaning }
+    }
+}
+
+/// Keys of `[score]` that all kinds read.
+pub(super) const COMMON_KEYS: [KeyInfo; 4] = [
+    KeyInfo::new("kind", "json_schema", "what judges an answer"),
+    KeyInfo::new("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
+    KeyInfo::new("strip_thinking", "true", "ignore everything up to the last </think>"),
+    KeyInfo::new("continue_after_failure", "false", "a conversation continues after an answer that is not valid"),
+];
+
+// Keys that several kinds read.
+pub(crate) const GRADED: KeyInfo = KeyInfo::new("graded", "false", "credit between invalid and valid");
+pub(crate) const ASSERT_FORMATS: KeyInfo = KeyInfo::new("assert_formats", "false", "check `format` of JSON Schema");
+pub(crate) const NORMALISE: KeyInfo =
+    KeyInfo::new("normalise", "none", "how values are changed before they are compared");
+pub(crate) const SCHEMA: KeyInfo = KeyInfo::new("schema", "", "the file that defines answers");
+
 /// A definition, with the name and the text of its file where that is not `task.toml`.
 pub(crate) type FoundDefinition = (Arc<dyn Definition>, Option<(String, String)>);
 
@@ -38,24 +67,24 @@ pub(crate) trait Definition: Debug + Send + Sync {
     fn kind(&self) -> &'static Kind;
 
     /// Checks and compiles what judges.
-    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError>;
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError>;
 
     /// A schema of rows' `expected`: types what is typed or imported without quotes.
     fn expected_schema(&self) -> Cow<'_, Value>;
 
     /// Describes an answer in a sentence.
-    fn summary(&self, task: &Task) -> String;
+    fn summary(&self, task: &TaskFiles) -> String;
 
     /// The fields, functions, operations or tables of the definition's file; `None` where `task.toml` has it all.
-    fn outline(&self, _task: &Task) -> Option<Vec<OutlineEntry>> {
+    fn outline(&self, _task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
         None
     }
 
     /// Answers of a model that does not read its prompt, each with what to do if they earn much.
-    fn lazy_answers<'a>(&self, task: &'a Task, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>>;
+    fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>>;
 
     /// SHA-256 in hex of what defines right answers.
-    fn digest(&self, task: &Task) -> String;
+    fn digest(&self, task: &TaskFiles) -> String;
 
     /// What the definition's file is called in messages.
     fn file_name(&self) -> &'static str {
@@ -73,7 +102,7 @@ pub(crate) trait Definition: Debug + Send + Sync {
     }
 
     /// What the answers of two tasks must share for one embedded model to serve both: fields, functions, tables.
-    fn answer_names(&self, _task: &Task) -> Vec<String> {
+    fn answer_names(&self, _task: &TaskFiles) -> Vec<String> {
         Vec::new()
     }
 
@@ -86,16 +115,6 @@ pub(crate) trait Definition: Debug + Send + Sync {
     fn command(&self) -> Option<&CommandRules> {
         None
     }
-}
-
-/// The grammar of right answers.
-#[derive(Debug, Clone, Copy)]
-pub enum Grammar<'a> {
-    JsonSchema(&'a SchemaFiles),
-    ToolCalls(&'a ToolRules),
-    HttpMessage(&'a HttpRules),
-    /// A regular expression in the syntax of the crate `regex`.
-    Pattern(&'a str),
 }
 
 /// A scorer of one kind, compiled from the task's definition. Shared by threads.
@@ -140,8 +159,8 @@ pub(crate) trait Judge: Debug + Send + Sync {
         BTreeSet::new()
     }
 
-    /// The program that judges, where one does.
-    fn program(&self) -> Option<&CommandScorer> {
+    /// Puts an answer to the program that judges, where one does, in a process of its own. `score`: of its verdict.
+    fn try_out(&self, _answer: &str, _row: Option<&PromptRow>, _score: &dyn Fn(Verdict) -> Score) -> Option<Trial> {
         None
     }
 }

@@ -5,49 +5,53 @@ mod batch;
 mod command;
 mod completion_line;
 mod data_problems;
-pub(crate) mod definition;
+mod definition;
 mod failure_class;
 mod field_compare;
+mod grammar;
 mod http_request;
 pub mod json;
 mod json_schema;
 mod judge;
-pub(crate) mod kinds;
+mod kinds;
+mod load_task;
 mod outline;
+mod outline_entry;
 mod prompts;
 mod regex;
 mod result;
+mod score_keys;
 mod scorer;
 mod sql;
 mod string_places;
-pub(crate) mod text;
+mod task;
+mod text;
 mod tool_calls;
 mod unwrap_answer;
 mod verdict;
 
 pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment};
 pub use command::{
-    CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Isolation, Trial, Trust, TrustError, isolation,
-    launch_if_asked,
+    CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Isolation, Trust, TrustError, isolation, launch_if_asked,
 };
 pub use completion_line::{CompletionLine, message_text};
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
-pub use definition::Grammar;
 pub use failure_class::{FailureClass, OwnClass};
-pub use http_request::{HttpRules, MessagePart, MessageSchema, Operation, message_schemas, operations};
+pub use grammar::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
+pub use http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use json_schema::meta_problems;
-pub use json_schema::{
-    DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, SchemaFiles, TYPES, encode_references,
-};
-pub use outline::{OutlineEntry, outline};
+pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references};
+pub use outline::outline;
+pub use outline_entry::OutlineEntry;
 pub use prompts::{
     check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of, turns_of,
 };
 pub(crate) use result::null_is_nan;
-pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
+pub use result::{OrderedMap, QueryResult, Reason, Score, Tier, Trial, mean_reward};
+pub use score_keys::{ScoreKey, score_keys};
 pub use scorer::{Scorer, ScorerErrors};
-pub use sql::QueryResult;
-pub use tool_calls::{AnswerPart, CallReader, ToolRules, closed_parameters};
+pub use task::{RewardPart, Task};
+pub use tool_calls::{AnswerPart, CallReader, closed_parameters};
 
 use crate::task::TaskError;
 

@@ -1,29 +1,13 @@
 //! The outline of a task's answers, a line each, with its place in the definition's text: fields of a schema,
 //! functions, operations, tables, or keys of `task.toml`.
 
-use super::json::{self, Kind, Place, Places};
-use super::json_schema::Accepted;
+use super::outline_entry::OutlineEntry;
+use super::score_keys::{ScoreKey, score_keys};
+use super::task::Task;
 use crate::format::line_column;
-use crate::task::{TASK_FILE, Task, score_keys};
+use crate::task::TASK_FILE;
 
-/// One line of an outline.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct OutlineEntry {
-    /// How deep it is nested.
-    pub depth: usize,
-    /// The name of a field, function, table or key, or what the line is about.
-    pub name: String,
-    /// Whether the field must be there; `None` where the line is not a field.
-    pub required: Option<bool>,
-    /// Its type or accepted values.
-    pub text: String,
-    /// Line and column, both from 1, in the text of the definition.
-    pub place: Option<(usize, usize)>,
-    /// More about it, in lines.
-    pub details: Vec<String>,
-}
-
-/// The outline of a task's [`Task::definition_text`].
+/// The outline of a task's `definition_text`.
 pub fn outline(task: &Task) -> Vec<OutlineEntry> {
     let file = if task.definition_file == TASK_FILE { None } else { task.definition.outline(task) };
     let is_said = file.is_some() && task.schema().is_some();
@@ -31,36 +15,8 @@ pub fn outline(task: &Task) -> Vec<OutlineEntry> {
     first.into_iter().chain(file.unwrap_or_else(|| keys(task))).collect()
 }
 
-/// Finds the place of each JSON pointer: that of the key, where the value has one.
-pub(super) fn placed(text: &str, lines: Vec<Accepted>) -> Vec<OutlineEntry> {
-    let document = json::parse(text, 0).ok();
-    let mut places = Places::new(text);
-    let offset = |pointer: &str| {
-        let root = &document.as_ref()?.root;
-        let (parent, key) = pointer.rsplit_once('/').unwrap_or_default();
-        match &root.pointer(parent)?.kind {
-            Kind::Object(object) if !pointer.is_empty() => {
-                object.get(&key.replace("~1", "/").replace("~0", "~")).map(|member| member.key_start)
-            }
-            _ => root.pointer(pointer).map(|value| value.start),
-        }
-    };
-    let entry = |line: Accepted| {
-        let place = offset(&line.pointer).map(|offset| places.locate(offset));
-        let Accepted { depth, name, required, text, .. } = line;
-        let place = place.map(|Place { line, column }| (line, column));
-        OutlineEntry { depth, name, required, text, place, details: Vec::new() }
-    };
-    lines.into_iter().map(entry).collect()
-}
-
 fn answer(task: &Task) -> OutlineEntry {
     OutlineEntry { name: "the answer".to_owned(), text: task.definition.summary(task), ..OutlineEntry::default() }
-}
-
-/// Says how values are compared; nothing where they are compared as they are. `names`: joined by `+`.
-pub(super) fn normalised(names: &str) -> String {
-    if names.is_empty() { String::new() } else { format!(", compared by {}", names.replace('+', ", ")) }
 }
 
 fn keys(task: &Task) -> Vec<OutlineEntry> {
@@ -73,7 +29,7 @@ fn keys(task: &Task) -> Vec<OutlineEntry> {
             place: keys.iter().filter_map(|key| key.offset).min().map(|offset| line_column(text, offset)),
             ..OutlineEntry::default()
         });
-        let entry = |key: crate::task::ScoreKey| OutlineEntry {
+        let entry = |key: ScoreKey| OutlineEntry {
             depth: 1,
             name: key.name,
             text: key.value.unwrap_or_else(|| format!("not set: {}", key.default)),

@@ -3,10 +3,10 @@
 
 use serde_json::Value;
 
-use super::{FailureClass, Scorer, Tier};
+use super::{FailureClass, Scorer, Task, Tier};
 use crate::dataset::health::{Checks, Health, check};
 use crate::dataset::{DatasetError, PromptRow, expected_target};
-use crate::task::{Task, functions};
+use crate::task::functions;
 use crate::text::{Message, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools};
 
 /// Checks every set of the task; expected answers only with a scorer. `longest`: prompt and answer together, in tokens.
@@ -26,6 +26,7 @@ pub fn check_prompts<'a>(
         None => Ok(0),
     };
     let checks = Checks {
+        definition: task.definition_name(),
         expected_problem: scorer.is_some().then_some(&expected_problem),
         count_tokens: tokenizer.is_some().then_some(&count_tokens),
         // A prompt must leave room for one token at least.

@@ -1,4 +1,4 @@
-//! A score as it is written into files and onto the terminal.
+//! A score as it is written into files and onto the terminal, and what is shown beside it.
 
 use std::fmt;
 
@@ -60,6 +60,32 @@ pub struct Score {
     /// Further metrics of a scorer.
     #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
     pub metrics: OrderedMap<f64>,
+}
+
+/// A query's result, for display.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryResult {
+    pub columns: Vec<String>,
+    /// The first ones.
+    pub rows: Vec<Vec<String>>,
+    /// Rows, shown or not.
+    pub count: usize,
+}
+
+/// A question to a program, and its result.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The `[[reward]]` that it scores; `None` for `[score]`.
+    pub part: Option<String>,
+    /// Its input.
+    pub asked: String,
+    /// Its standard output; of a checker of code also standard error.
+    pub output: String,
+    /// The end of what it wrote on standard error.
+    pub complaint: String,
+    pub seconds: f64,
+    /// The score by this program alone.
+    pub score: Score,
 }
 
 /// The mean reward of those that have one; NaN where none has.

@@ -2,12 +2,12 @@
 
 use super::definition::Judge;
 use super::json::Place;
-use super::sql::QueryResult;
+use super::task::{RewardPart, Task};
 use super::unwrap_answer::answer_start;
 use super::verdict::Verdict;
-use super::{FailureClass, OrderedMap, Reason, Score, ScoreError, Tier, Trial};
+use super::{FailureClass, OrderedMap, QueryResult, Reason, Score, ScoreError, Tier, Trial};
 use crate::dataset::PromptRow;
-use crate::task::{RewardPart, ScoreRules, Task, TierValues};
+use crate::task::{ScoreRules, TierValues};
 
 /// The scorer failed more often than `max_scorer_errors` allows.
 #[derive(Debug, thiserror::Error)]
@@ -90,12 +90,13 @@ impl Rules {
     }
 
     fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {
-        let command = self.judge.program()?;
         let answer = completion.get(self.start(completion)..).unwrap_or_default();
-        Some(command.try_out(answer, row, part, |verdict| {
+        let score = |verdict: Verdict| {
             let value = self.value(&verdict);
             alone(verdict, value)
-        }))
+        };
+        let trial = self.judge.try_out(answer, row, &score)?;
+        Some(Trial { part: part.map(str::to_owned), ..trial })
     }
 
     /// In [0, 1].

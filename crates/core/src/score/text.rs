@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::audit::{plain_answers, prompt_itself};
-use super::definition::{Definition, FoundDefinition, Judge, Kind, LazyAnswer, text_digest};
+use super::definition::{Definition, FoundDefinition, Judge, Kind, LazyAnswer, NORMALISE, text_digest};
 use super::field_compare::{Normalisation, equal_text};
 use super::judge::judge_text;
 use super::verdict::Verdict;
-use super::{FailureClass, ScoreError, Tier, outline};
+use super::{FailureClass, ScoreError, Tier, outline_entry};
 use crate::dataset::PromptRow;
 use crate::format::shortened;
-use crate::task::{Home, NORMALISE, Read, Section, Task, read_normalisations};
+use crate::task::{Home, Read, Section, TaskFiles, read_normalisations};
 
 pub(crate) static KIND: Kind = Kind { name: "text", keys: &[], score_keys: &[NORMALISE], read };
 
@@ -28,17 +28,12 @@ fn read(_top: &Section<'_>, score: &Section<'_>, _home: &Home) -> Read<FoundDefi
     Ok((Arc::new(TextRules { normalise }), None))
 }
 
-/// The definition of a task of which nothing is known.
-pub(crate) fn unknown() -> Arc<dyn Definition> {
-    Arc::new(TextRules { normalise: String::new() })
-}
-
 impl Definition for TextRules {
     fn kind(&self) -> &'static Kind {
         &KIND
     }
 
-    fn judge(&self, _task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+    fn judge(&self, _task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(Text { normalise: Normalisation::named(&self.normalise) }))
     }
 
@@ -46,15 +41,15 @@ impl Definition for TextRules {
         Cow::Owned(json!({"type": "string"}))
     }
 
-    fn summary(&self, _task: &Task) -> String {
-        format!("the row's `expected`, or one of its list{}", outline::normalised(&self.normalise))
+    fn summary(&self, _task: &TaskFiles) -> String {
+        format!("the row's `expected`, or one of its list{}", outline_entry::normalised(&self.normalise))
     }
 
-    fn lazy_answers<'a>(&self, task: &'a Task, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+    fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         plain_answers(task).into_iter().chain(prompt_itself(rows)).collect()
     }
 
-    fn digest(&self, _task: &Task) -> String {
+    fn digest(&self, _task: &TaskFiles) -> String {
         text_digest(&format!("text\n{}", self.normalise))
     }
 }

@@ -2,20 +2,30 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Home, TASK_FILE, Task, TaskError, embedded, parse};
+use super::embedded::{self, EmbeddedTask};
+use super::{Home, Read, TASK_FILE, TaskError};
 use crate::format::nearest;
 
-/// By path, by name in the nearest workspace above `here`, or among the embedded tasks.
-pub(super) fn resolve_from(text: &str, here: &Path) -> Result<Task, TaskError> {
+/// Where the task is: by path, by name in the nearest workspace above `here`, or among the embedded tasks.
+pub(crate) fn find_home(text: &str, here: &Path) -> Read<Home> {
     match (find_folder(text, here)?, embedded::find(text)) {
-        (Some(folder), _) => Task::load(&folder),
-        (None, Some(task)) => parse::read_task(Home::Embedded(task)),
+        (Some(folder), _) => Ok(Home::Folder(folder)),
+        (None, Some(task)) => Ok(Home::Embedded(task)),
         (None, None) => Err(unknown(text, known_names(here), here)),
     }
 }
 
+pub(crate) fn find_embedded(name: &str) -> Read<&'static EmbeddedTask> {
+    embedded::find(name).ok_or_else(|| unknown(name, embedded::names().map(str::to_owned).collect(), Path::new(".")))
+}
+
+/// The folder of the task that is found so; `None` for an embedded task and where there is none.
+pub fn folder_of(text: &str, here: &Path) -> Option<PathBuf> {
+    find_folder(text, here).ok().flatten()
+}
+
 /// The folder with a `task.toml` of that path or name; `None` for what can be an embedded task only.
-pub(super) fn find_folder(text: &str, here: &Path) -> Result<Option<PathBuf>, TaskError> {
+fn find_folder(text: &str, here: &Path) -> Result<Option<PathBuf>, TaskError> {
     let path = here.join(text);
     if path.is_file() && path.file_name().is_some_and(|name| name == TASK_FILE) {
         return Ok(Some(display_path(text, path.parent().unwrap_or(here), here)));
@@ -49,7 +59,7 @@ fn workspace_task(name: &str, here: &Path) -> Option<PathBuf> {
 }
 
 /// The tasks of the nearest workspace, then the embedded ones.
-pub(super) fn known_names(here: &Path) -> Vec<String> {
+pub fn known_names(here: &Path) -> Vec<String> {
     let entries = here.ancestors().find_map(|folder| std::fs::read_dir(folder.join("tasks")).ok());
     let mut names: Vec<String> = entries
         .into_iter()
@@ -63,7 +73,7 @@ pub(super) fn known_names(here: &Path) -> Vec<String> {
     names
 }
 
-pub(super) fn unknown(text: &str, known: Vec<String>, here: &Path) -> TaskError {
+fn unknown(text: &str, known: Vec<String>, here: &Path) -> TaskError {
     let advice = match nearest(text, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`?"),
         None if here.join(text).is_dir() => format!("the folder has no {TASK_FILE}; known tasks: {}", known.join(", ")),

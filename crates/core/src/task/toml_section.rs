@@ -51,6 +51,11 @@ impl<'a> Section<'a> {
         Self { source, prefix: prefix.to_owned(), table }
     }
 
+    /// The text of the file.
+    pub(crate) fn text(&self) -> &'a str {
+        self.source.text
+    }
+
     /// All keys with the offsets of their values.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (&'a str, usize)> {
         self.table.iter().map(|(key, value)| (key.get_ref().as_ref(), value.span().start))

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::ConstraintError;
 use super::requests::request_files;
 use super::schema::{HOME, SchemaFile};
-use crate::score::Grammar;
 use crate::score::closed_parameters;
-use crate::task::{Task, encode_path, encode_reference, functions};
+use crate::score::{Grammar, Task};
+use crate::task::{encode_path, encode_reference, functions};
 use crate::text::{Message, Thinking, Tokenizer};
 
 /// The forms of answers that a task accepts.

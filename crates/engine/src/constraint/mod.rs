@@ -21,8 +21,8 @@ use llguidance::Matcher;
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
-use crate::score::{thinking_of, tools_of};
-use crate::task::{Task, TaskError};
+use crate::score::{Task, thinking_of, tools_of};
+use crate::task::TaskError;
 use crate::text::{TextError, Thinking, Tokenizer};
 
 pub use answer::{Answer, CallForm, Instead};

@@ -2,8 +2,7 @@
 
 use crate::dataset::guard_rows;
 use crate::policy::{Lengths, PromptError};
-use crate::score::thinking_of;
-use crate::task::Task;
+use crate::score::{Task, thinking_of};
 use crate::text::Tokenizer;
 
 /// A guard prompt in tokens.

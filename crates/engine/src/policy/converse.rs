@@ -9,8 +9,7 @@ use super::prompts::{Prompt, render};
 use super::{Conversation, EvalWatch, LaterPrompt, Policy, PolicyVersion, ScoredRows, Turn};
 use crate::dataset::PromptRow;
 use crate::rollout::{DecodeCounts, GpuFallback, Request, RolloutOutput, Sampling};
-use crate::score::Scorer;
-use crate::task::Task;
+use crate::score::{Scorer, Task};
 
 /// How a policy converses.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::dataset::{DatasetError, PromptRow, load};
-use crate::score::prompt_text;
-use crate::task::{PromptSet, Task};
+use crate::score::{Task, prompt_text};
+use crate::task::PromptSet;
 use crate::text::{TextError, Tokenizer};
 
 #[derive(Clone, Debug)]

@@ -17,8 +17,7 @@ use crate::plan::{
 use crate::policy::{Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of};
 use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, generate, token_count};
 use crate::run::RunFolders;
-use crate::score::{Scorer, Tier, rows_without_answer};
-use crate::task::Task;
+use crate::score::{Scorer, Task, Tier, rows_without_answer};
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// What a configuration would train, in memory only.

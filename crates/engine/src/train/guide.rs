@@ -3,7 +3,7 @@
 use crate::constraint::{ConstraintError, TaskConstraints};
 use crate::policy::Question;
 use crate::rollout::Request;
-use crate::task::Task;
+use crate::score::Task;
 use crate::text::Tokenizer;
 
 /// The grammar of answers for rows that have none.

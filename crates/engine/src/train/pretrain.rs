@@ -11,8 +11,7 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, ModelError, Trainable, Weights};
 use crate::rollout::ThreadPool;
-use crate::score::{thinking_of, tools_of, turns_of};
-use crate::task::Task;
+use crate::score::{Task, thinking_of, tools_of, turns_of};
 use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Example, Optimizer, OptimizerSettings, StepOutcome, SupervisedSettings, supervised_gradient};
 

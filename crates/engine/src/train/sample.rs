@@ -12,8 +12,8 @@ use crate::eval::requests;
 use crate::policy::{ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, prepare_rows};
 use crate::rollout::Sampling;
 use crate::run::{Answer, Sample, SampledCompletion};
-use crate::score::Scorer;
-use crate::task::{PromptSet, Task};
+use crate::score::{Scorer, Task};
+use crate::task::PromptSet;
 
 /// Samples from the current weights or the base, with the request's seed alone, as `grpo-tui sample` does. Errors go to
 /// the client and do not end the run.

@@ -17,8 +17,8 @@ use crate::policy::{Lengths, Prompt, prepare};
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
-use crate::score::{Scorer, rows_without_answer};
-use crate::task::{PromptSet, Task};
+use crate::score::{Scorer, Task, rows_without_answer};
+use crate::task::PromptSet;
 use crate::text::Tokenizer;
 
 /// The plan of GPU memory counts what the kernels reserve.

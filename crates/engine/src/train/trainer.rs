@@ -19,8 +19,7 @@ use crate::policy::{ConverseSettings, Policy, PolicyVersion};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThreadPool};
 use crate::run::{RunDirectory, checkpoint_path, read_step};
-use crate::score::Scorer;
-use crate::task::Task;
+use crate::score::{Scorer, Task};
 use crate::text::Tokenizer;
 use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, StepOutcome};
 

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::message::locked;
+use crate::score::Task;
 use crate::screens::Screen;
-use crate::task::{TASK_FILE, Task};
+use crate::task::TASK_FILE;
 use crate::task_files;
 
 /// The contents of a draft's file.

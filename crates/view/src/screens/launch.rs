@@ -24,7 +24,7 @@ use crate::plan::preflight::{Facts, Preflight, PreflightFinding};
 use crate::popup::Popup;
 use crate::run::{DeviceChoice, Partition, RunFolders};
 use crate::shared::{NewRun, Shared};
-use crate::task::Task;
+use crate::task::known_names;
 use crate::task_files;
 use crate::widgets::field::Field;
 use crate::widgets::filter::Filter;
@@ -297,7 +297,7 @@ pub(super) fn load_context(shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let (here, places) = (shared.options.here.clone(), shared.options.run_folders.clone());
     let read = move || context::LaunchContext {
-        tasks: Task::known_names(&here),
+        tasks: known_names(&here),
         models: context::models(&open.task, &here, &places),
         last: context::last_run(&open.task, &places),
     };

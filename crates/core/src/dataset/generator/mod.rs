@@ -14,7 +14,7 @@ use self::specification::{Amounts, Dates, Specification, Style, WordShares};
 use self::template_functions::{Draw, WordPools};
 use super::random::{CounterRandom, GOLDEN, mix, scale};
 use super::{DatasetError, PromptRow};
-use crate::task::Task;
+use crate::task::TaskFiles;
 use crate::text::Message;
 
 /// A stream of rows: one of the three sets, or the endless one for pretraining. No two share a composed word.
@@ -69,7 +69,7 @@ type Values = BTreeMap<String, Value>;
 
 impl Generator {
     /// The generator that the task names.
-    pub fn load(task: &Task) -> Result<Self, DatasetError> {
+    pub fn load(task: &TaskFiles) -> Result<Self, DatasetError> {
         let file = task.prompts.generator.as_deref().ok_or(DatasetError::NoGenerator)?;
         let label = task.label(file);
         let bytes = task.read(file)?;

@@ -15,7 +15,7 @@ pub use self::report::{Finding, FindingKind, Group, Health, Level, SetHealth};
 use super::random::text_hash;
 use super::{DatasetError, PromptRow, open, read_rows};
 use crate::secrets;
-use crate::task::{PromptSet, Task};
+use crate::task::{PromptSet, TaskFiles};
 
 /// Tags that are counted of a set; a file may hold any number of them.
 const MAX_TAGS: usize = 1000;
@@ -28,6 +28,8 @@ pub type CountTokens<'a> = dyn Fn(&PromptRow) -> Result<usize, String> + 'a;
 /// Checks that need other modules: the scorer and the tokenizer.
 #[derive(Default)]
 pub struct Checks<'a> {
+    /// What the file that defines right answers is called in messages.
+    pub definition: &'a str,
     /// Why the row's `expected` would not count as right, if so.
     pub expected_problem: Option<&'a ExpectedProblem<'a>>,
     /// The prompt's length in tokens, template included, or why it is unknown.
@@ -43,7 +45,7 @@ impl std::fmt::Debug for Checks<'_> {
 }
 
 /// Checks every set that the task names. Errors only if a file cannot be opened.
-pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
+pub fn check(task: &TaskFiles, checks: &Checks<'_>) -> Result<Health, DatasetError> {
     let mut health = Health::default();
     let mut duplicates = Duplicates::new();
     for set in PromptSet::ALL {
@@ -78,7 +80,7 @@ pub fn check(task: &Task, checks: &Checks<'_>) -> Result<Health, DatasetError> {
 
 /// One pass over one set.
 struct Pass<'a> {
-    task: &'a Task,
+    task: &'a TaskFiles,
     checks: &'a Checks<'a>,
     set: PromptSet,
     result: SetHealth,
@@ -89,7 +91,7 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn new(task: &'a Task, checks: &'a Checks<'a>, set: PromptSet, file: String) -> Self {
+    fn new(task: &'a TaskFiles, checks: &'a Checks<'a>, set: PromptSet, file: String) -> Self {
         let result = SetHealth { set: set.name(), file, rows: 0, tags: Default::default(), prompt_tokens: None };
         Self { task, checks, set, result, ids: HashMap::new(), counted_rows: 0, total_tokens: 0 }
     }
@@ -112,7 +114,7 @@ impl<'a> Pass<'a> {
         }
         let problem = self.checks.expected_problem.and_then(|check| check(row));
         if let Some((class, problem)) = problem {
-            let definition = self.task.definition_name();
+            let definition = self.checks.definition;
             let message = || format!("`expected` would not be valid: {problem}; correct the row or the {definition}");
             health.add_to_class(FindingKind::ExpectedInvalid, class, self.place(row.line), message);
         }

@@ -12,8 +12,8 @@ use crate::run::error::RunError;
 use crate::run::record::history::RunState;
 use crate::run::storage::directory::{RunDirectory, sha256, sha256_file};
 use crate::run::storage::durable::{replace_file, replace_json};
+use crate::score::Task;
 use crate::secrets::redact_json;
-use crate::task::Task;
 
 /// Needed only to resume.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];

@@ -6,7 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::dataset::read_rows;
 use crate::files;
 use crate::run::storage::directory::{RunDirectory, sha256};
-use crate::task::{PromptSet, Task};
+use crate::score::Task;
+use crate::task::PromptSet;
 
 /// A file that differs between two versions of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod pool;
 mod process;
 mod program_files;
 mod question;
+pub(super) mod rules;
 mod sandbox;
 mod scratch;
 mod single_run;
@@ -17,23 +18,22 @@ mod trust;
 mod whole_run;
 
 pub(super) use definition::{CODE, KIND};
-pub use definition::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
+pub use rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
 pub use sandbox::{Isolation, isolation, launch_if_asked};
 use suppressions::suppressed_answer;
-pub use trial::Trial;
 pub use trust::{Trust, TrustError};
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::ScoreError;
 use super::definition::Judge;
 use super::json::Places;
 use super::judge::think_leak;
 use super::verdict::Verdict;
+use super::{Score, ScoreError, Trial};
 use crate::dataset::PromptRow;
-use crate::task::Task;
+use crate::task::TaskFiles;
 use pool::Pool;
 use program_files::ProgramFiles;
 use question::{Key, Question};
@@ -43,7 +43,7 @@ const MAX_CACHED_VERDICTS: usize = 65_536;
 
 /// A trusted scoring program, and its running processes.
 #[derive(Debug)]
-pub(crate) struct CommandScorer {
+struct CommandScorer {
     rules: CommandRules,
     files: ProgramFiles,
     pool: Pool,
@@ -54,7 +54,7 @@ impl CommandScorer {
     /// # Errors
     /// [`ScoreError::Untrusted`] where the user has not said that this program may run,
     /// [`ScoreError::NotInstalled`] where it is not on this machine.
-    fn new(task: &Task, rules: &CommandRules) -> Result<Self, ScoreError> {
+    fn new(task: &TaskFiles, rules: &CommandRules) -> Result<Self, ScoreError> {
         let folder = match task.folder() {
             Some(folder) => folder,
             // Code is checked in a folder of its own.
@@ -161,8 +161,8 @@ impl Judge for CommandScorer {
         expected.as_str().filter(|_| is_code).map(str::to_owned)
     }
 
-    fn program(&self) -> Option<&CommandScorer> {
-        Some(self)
+    fn try_out(&self, answer: &str, row: Option<&PromptRow>, score: &dyn Fn(Verdict) -> Score) -> Option<Trial> {
+        Some(self.ask_anew(answer, row, score))
     }
 }
 

@@ -11,34 +11,12 @@ use super::whole_run::{MAX_SHOWN_BYTES, Output};
 use super::{CommandMode, CommandRules};
 use super::{CommandScorer, Question, failed};
 use crate::dataset::PromptRow;
-use crate::score::Score;
 use crate::score::verdict::Verdict;
-
-/// A question to a program, and its result.
-#[derive(Debug, Clone)]
-pub struct Trial {
-    /// The `[[reward]]` that it scores; `None` for `[score]`.
-    pub part: Option<String>,
-    /// Its input.
-    pub asked: String,
-    /// Its standard output; of a checker of code also standard error.
-    pub output: String,
-    /// The end of what it wrote on standard error.
-    pub complaint: String,
-    pub seconds: f64,
-    /// The score by this program alone.
-    pub score: Score,
-}
+use crate::score::{Score, Trial};
 
 impl CommandScorer {
     /// Asks a process of its own, which must start, and remembers nothing. `score`: of its verdict.
-    pub(in crate::score) fn try_out(
-        &self,
-        answer: &str,
-        row: Option<&PromptRow>,
-        part: Option<&str>,
-        score: impl FnOnce(Verdict) -> Score,
-    ) -> Trial {
+    pub(super) fn ask_anew(&self, answer: &str, row: Option<&PromptRow>, score: &dyn Fn(Verdict) -> Score) -> Trial {
         let question = Question::new(answer, row);
         let start = Instant::now();
         let mut written = Output::default();
@@ -59,7 +37,7 @@ impl CommandScorer {
         };
         let seconds = start.elapsed().as_secs_f64();
         let Output { standard: output, complaint } = written;
-        Trial { part: part.map(str::to_owned), asked, output, complaint, seconds, score: score(verdict) }
+        Trial { part: None, asked, output, complaint, seconds, score: score(verdict) }
     }
 }
 

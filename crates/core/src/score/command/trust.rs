@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::CommandRules;
 use super::process::is_installed;
 use crate::files::{self, Access};
-use crate::score::ScoreError;
-use crate::task::{Task, TaskError};
+use crate::score::{ScoreError, Task};
+use crate::task::{TaskError, TaskFiles};
 
 /// Notes that are searched, and bytes of one.
 const MAX_NOTES: usize = 4_096;
@@ -48,7 +48,7 @@ impl Trust {
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
         let programs = task.scorers().filter_map(|task| {
             let rules = task.command()?;
-            Some(task.command_files(rules).map(|files| Self::for_scorer(task, rules, &files)))
+            Some(task.read_files(&rules.files).map(|files| Self::for_scorer(task, rules, &files)))
         });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
         if programs.iter().any(|program| !program.is_trusted) {
@@ -59,7 +59,7 @@ impl Trust {
         Ok(programs)
     }
 
-    fn for_scorer(task: &Task, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
+    fn for_scorer(task: &TaskFiles, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
         let digest = rules.program_digest(files);
         let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
         let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
@@ -125,8 +125,8 @@ fn trusted_of(of: &Path) -> Vec<String> {
 ///
 /// # Errors
 /// Refuses a program that may not run, or is not there.
-pub(super) fn check(task: &Task, rules: &CommandRules) -> Result<Vec<(String, Vec<u8>)>, ScoreError> {
-    let files = task.command_files(rules)?;
+pub(super) fn check(task: &TaskFiles, rules: &CommandRules) -> Result<Vec<(String, Vec<u8>)>, ScoreError> {
+    let files = task.read_files(&rules.files)?;
     match Trust::for_scorer(task, rules, &files) {
         trust if !trust.is_trusted => Err(ScoreError::Untrusted {
             task: task.name.clone(),

@@ -9,10 +9,14 @@ use super::openapi::{find_operation, operations};
 use super::{HttpRequest, message_schemas};
 use crate::dataset::PromptRow;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
-use crate::score::definition::{Definition, FoundDefinition, Grammar, Judge, Kind, LazyAnswer, text_digest};
-use crate::score::json_schema::{Accepted, describe};
-use crate::score::{OutlineEntry, ScoreError, outline};
-use crate::task::{ASSERT_FORMATS, Home, KeyInfo, NORMALISE, Read, Section, Task, TaskError, escaped};
+use crate::score::definition::{
+    ASSERT_FORMATS, Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest,
+};
+use crate::score::grammar::{Grammar, HttpRules, MessagePart};
+use crate::score::json_schema::describe;
+use crate::score::outline_entry::{self, Accepted};
+use crate::score::{OutlineEntry, ScoreError};
+use crate::task::{Home, Read, Section, TaskError, TaskFiles, escaped};
 
 pub(crate) static KIND: Kind = Kind {
     name: "http_request",
@@ -26,31 +30,6 @@ pub(crate) static KIND: Kind = Kind {
     ],
     read,
 };
-
-#[derive(Debug, Clone)]
-pub struct HttpRules {
-    /// OpenAPI 3.0 or 3.1.
-    pub document: Value,
-    /// The one that completions are of: its `operationId`, or `POST /invoices`; `None` for the row's, or any.
-    pub operation: Option<String>,
-    pub part: MessagePart,
-}
-
-/// The part of an HTTP exchange that a completion is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessagePart {
-    Request,
-    Response,
-}
-
-impl MessagePart {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Response => "response",
-        }
-    }
-}
 
 fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let example = "openapi = \"openapi.json\"";
@@ -98,7 +77,7 @@ impl Definition for HttpRules {
         &KIND
     }
 
-    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(HttpRequest::new(task, self)?))
     }
 
@@ -106,15 +85,15 @@ impl Definition for HttpRules {
         Cow::Owned(json!({"type": "object"}))
     }
 
-    fn summary(&self, _task: &Task) -> String {
+    fn summary(&self, _task: &TaskFiles) -> String {
         format!("a {} as one JSON object", self.part.name())
     }
 
-    fn outline(&self, task: &Task) -> Option<Vec<OutlineEntry>> {
-        Some(outline::placed(&task.definition_text, operation_entries(self, task.score.assert_formats)))
+    fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
+        Some(outline_entry::placed(&task.definition_text, operation_entries(self, task.score.assert_formats)))
     }
 
-    fn lazy_answers<'a>(&self, task: &'a Task, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+    fn lazy_answers<'a>(&self, task: &'a TaskFiles, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let narrow = "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
         let (name, short) = match self.part {
             MessagePart::Request => ("the root", json!({"method": "GET", "path": "/"})),
@@ -137,7 +116,7 @@ impl Definition for HttpRules {
         answers
     }
 
-    fn digest(&self, task: &Task) -> String {
+    fn digest(&self, task: &TaskFiles) -> String {
         let operation = self.operation.as_deref().unwrap_or_default();
         text_digest(&format!("http_request\n{}\n{operation}\n{}", self.part.name(), task.definition_text))
     }

@@ -10,7 +10,7 @@ use super::openapi::{self, OpenApiError, find_operation, object, operations, res
 use super::parameters::Style;
 use super::path::{Servers, Template};
 use super::schemas::{LazySchema, Schemas, Shape, shape};
-use super::{HttpRules, MessagePart};
+use crate::score::grammar::{HttpRules, MessagePart};
 use crate::task::escaped;
 
 type Read<T> = Result<T, OpenApiError>;

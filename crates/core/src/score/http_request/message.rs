@@ -3,7 +3,7 @@
 use super::super::FailureClass;
 use super::super::json::{Kind, Member, Object, Value};
 use super::super::unwrap_answer::Unreadable;
-use super::MessagePart;
+use crate::score::grammar::MessagePart;
 
 /// Names that the parts of a message have, the first as the documentation has it.
 const METHOD: &[&str] = &["method"];

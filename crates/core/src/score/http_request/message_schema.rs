@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::json_schema::Written;
 use super::document::{Api, Body, Content, Parameter, Parts};
 use super::schemas::{BundledSchema, LazySchema, Schemas, Shape};
-use super::{HttpRules, MessagePart};
+use crate::score::grammar::{HttpRules, MessagePart};
 use crate::task::escaped;
 
 /// Operations that are described.

@@ -15,6 +15,7 @@ mod schemas;
 
 use super::definition::Judge;
 use super::field_compare::Rules;
+use super::grammar::{HttpRules, MessagePart};
 use super::json::{self, Document, Value};
 use super::json_schema::{Violation, Written, duplicate_keys, reasons};
 use super::judge::unreadable_expected;
@@ -22,11 +23,10 @@ use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::{PromptRow, expected};
-use crate::task::Task;
+use crate::task::TaskFiles;
 use check::{Checked, Route, check_request, check_response, route};
 use compare::{Comparison, Side, compare_messages};
 pub(super) use definition::KIND;
-pub use definition::{HttpRules, MessagePart};
 use document::Api;
 use message::{Message, Start, read};
 pub use message_schema::{MessageSchema, message_schemas};
@@ -93,7 +93,7 @@ impl Judge for HttpRequest {
 
 impl HttpRequest {
     /// Checks the document.
-    fn new(task: &Task, own: &HttpRules) -> Result<Self, ScoreError> {
+    fn new(task: &TaskFiles, own: &HttpRules) -> Result<Self, ScoreError> {
         let rules = &task.score;
         let label = task.label(&task.definition_file);
         let written = Written { label: &label, text: &task.definition_text, pointer: "" };

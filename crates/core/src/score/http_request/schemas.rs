@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::super::ScoreError;
 use super::super::json_schema::{Draft, Keyword, KeywordValue, Schema, Written};
-use super::MessagePart;
 use super::openapi::{OpenApiError, resolved, target};
+use crate::score::grammar::MessagePart;
 use crate::task::escaped;
 
 /// Keywords whose schemas judge the same value.

@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_embedded_schema_is_laid_out_already() {
-        let task = crate::task::Task::embedded("invoice").unwrap();
+        let task = crate::score::Task::embedded("invoice").unwrap();
         assert_eq!(format(&task.definition_text).unwrap(), task.definition_text);
     }
 }

@@ -9,9 +9,13 @@ use serde_json::Value;
 use super::{JsonSchema, describe};
 use crate::dataset::PromptRow;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
-use crate::score::definition::{Definition, FoundDefinition, Grammar, Judge, Kind, LazyAnswer, text_digest};
-use crate::score::{OutlineEntry, ScoreError, outline};
-use crate::task::{ASSERT_FORMATS, GRADED, Home, KeyInfo, NORMALISE, Read, SCHEMA, Section, Task, follow_references};
+use crate::score::definition::{
+    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, SCHEMA,
+    text_digest,
+};
+use crate::score::grammar::{Grammar, SchemaFiles};
+use crate::score::{OutlineEntry, ScoreError, outline_entry};
+use crate::task::{Home, Read, Section, TaskFiles, follow_references};
 
 pub(crate) static KIND: Kind = Kind {
     name: "json_schema",
@@ -19,16 +23,6 @@ pub(crate) static KIND: Kind = Kind {
     score_keys: &[GRADED, ASSERT_FORMATS, NORMALISE, KeyInfo::new("references", "none", "files of remote `$ref`")],
     read,
 };
-
-/// A JSON Schema and the files that it refers to.
-#[derive(Debug, Clone)]
-pub struct SchemaFiles {
-    pub schema: Value,
-    /// Other schema files for `$ref`: address to file inside the task.
-    pub references: BTreeMap<String, String>,
-    /// Address of a schema file without `$schema` -> that of the file that refers to it.
-    pub inherited_drafts: BTreeMap<String, String>,
-}
 
 fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let example = "schema = \"schema.json\"";
@@ -56,7 +50,7 @@ impl Definition for SchemaFiles {
         &KIND
     }
 
-    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(JsonSchema::new(task, self)?))
     }
 
@@ -64,15 +58,15 @@ impl Definition for SchemaFiles {
         Cow::Borrowed(&self.schema)
     }
 
-    fn summary(&self, _task: &Task) -> String {
+    fn summary(&self, _task: &TaskFiles) -> String {
         "one JSON value that the schema accepts".to_owned()
     }
 
-    fn outline(&self, task: &Task) -> Option<Vec<OutlineEntry>> {
-        Some(outline::placed(&task.definition_text, describe(&self.schema, task.score.assert_formats)))
+    fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
+        Some(outline_entry::placed(&task.definition_text, describe(&self.schema, task.score.assert_formats)))
     }
 
-    fn lazy_answers<'a>(&self, _task: &'a Task, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+    fn lazy_answers<'a>(&self, _task: &'a TaskFiles, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let required = "list the keys that must be there under `required`";
         let narrow = "narrow the values: minLength, minimum, enum, pattern, or `format` with `assert_formats = true`";
         let typed = "give the schema a `type`";
@@ -92,7 +86,7 @@ impl Definition for SchemaFiles {
         ]
     }
 
-    fn digest(&self, task: &Task) -> String {
+    fn digest(&self, task: &TaskFiles) -> String {
         text_digest(&task.definition_text)
     }
 
@@ -109,7 +103,7 @@ impl Definition for SchemaFiles {
         Ok(Some(Arc::new(Self::follow(home, file, schema, self.references.clone())?)))
     }
 
-    fn answer_names(&self, _task: &Task) -> Vec<String> {
+    fn answer_names(&self, _task: &TaskFiles) -> Vec<String> {
         let fields = self.schema.get("properties").and_then(Value::as_object);
         fields.into_iter().flat_map(|fields| fields.keys().cloned()).collect()
     }

@@ -13,14 +13,13 @@ mod schema_text;
 
 pub(super) use budget::Budget;
 pub(super) use definition::KIND;
-pub use definition::SchemaFiles;
 pub(super) use pattern::shorten;
 pub(super) use schema::{Schema, Violation, count_values};
 pub(super) use schema_faults::Written;
 pub(crate) use schema_faults::meta_problems;
 pub use schema_keywords::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES};
 pub use schema_rewrite::encode_references;
-pub(super) use schema_text::{Accepted, describe};
+pub(super) use schema_text::describe;
 
 use std::collections::BTreeSet;
 
@@ -28,13 +27,14 @@ use partial_credit::Constraints;
 
 use super::definition::Judge;
 use super::field_compare::{Rules, compare};
+use super::grammar::SchemaFiles;
 use super::json::{self, Document, Places, SyntaxError, Value};
 use super::judge::unreadable_expected;
 use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
 use crate::dataset::{PromptRow, expected};
-use crate::task::Task;
+use crate::task::TaskFiles;
 
 /// More reasons than this are counted, not listed.
 const MAX_REASONS: usize = 1_000;
@@ -51,7 +51,7 @@ struct JsonSchema {
 
 impl JsonSchema {
     /// Checks and compiles the task's schema.
-    fn new(task: &Task, files: &SchemaFiles) -> Result<Self, ScoreError> {
+    fn new(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let rules = &task.score;
         Ok(Self {
             schema: Schema::compile(task, files)?,

@@ -225,8 +225,7 @@ fn is_inside(pointer: &str, outer: &str) -> bool {
 mod tests {
     use serde_json::json;
 
-    use crate::score::Scorer;
-    use crate::task::Task;
+    use crate::score::{Scorer, Task};
 
     fn reward(completion: &str) -> f64 {
         reward_with(None, completion)

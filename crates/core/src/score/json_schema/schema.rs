@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use jsonschema::error::{TypeKind, ValidationErrorKind as Kind};
 use jsonschema::{Draft, PatternOptions, Retrieve, Uri, ValidationError, Validator};
 
-use super::SchemaFiles;
 use super::budget::{Budget, BudgetExceeded, bounded};
 use super::instance::Completion;
 use super::pattern::{BACKTRACK_LIMIT, BoundedPattern, any_pattern, backtracks, long_key, shorten};
 use super::schema_faults::{HOME, Written, build_error, check_against_meta_schema};
 use super::schema_rewrite;
+use crate::score::grammar::SchemaFiles;
 use crate::score::json::{self, Value};
 use crate::score::{FailureClass, ScoreError};
-use crate::task::{Task, encode_path, encode_reference};
+use crate::task::{TaskFiles, encode_path, encode_reference};
 
 /// Steps for each byte of the completion and each value of the schema.
 const STEPS_PER_PAIR: u64 = 4;
@@ -64,7 +64,7 @@ pub(in crate::score) struct Violation {
 
 impl Schema {
     /// Compiles a task's schema; nothing is fetched from the network.
-    pub(super) fn compile(task: &Task, files: &SchemaFiles) -> Result<Self, ScoreError> {
+    pub(super) fn compile(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let label = task.label(&task.definition_file);
         let written = Written { label: &label, text: &task.definition_text, pointer: "" };
         check_against_meta_schema(written, &files.schema)?;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::schema_keywords::{Draft, Keyword};
+use crate::score::outline_entry::Accepted;
 use crate::task::decode_path;
 use crate::task::escaped;
 
@@ -50,21 +51,6 @@ const SPOKEN: [&str; 29] = [
 fn may_constrain(key: &str) -> bool {
     // A keyword that rejects a value in any draft does so in this one, or did not exist in it.
     Keyword::named(key).is_some_and(|keyword| keyword.constrains(Draft::D7))
-}
-
-/// One line of the description.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::score) struct Accepted {
-    /// How deep it is nested; the whole answer is 0.
-    pub depth: usize,
-    /// The field's name, or what the line is about.
-    pub name: String,
-    /// Whether the field must be there; `None` where the line is not a field.
-    pub required: Option<bool>,
-    /// The accepted values.
-    pub text: String,
-    /// JSON pointer into the schema, to where the line is defined.
-    pub pointer: String,
 }
 
 /// The description of a schema. `formats_count`: whether `format` is checked (`assert_formats`).

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::audit::{BY_EXPECTED, plain_answers, prompt_itself};
-use super::definition::{Definition, FoundDefinition, Grammar, Judge, Kind, LazyAnswer, text_digest};
+use super::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest};
 use super::field_compare::{Rules, equal_text};
+use super::grammar::Grammar;
 use super::judge::judge_text;
 use super::verdict::Verdict;
-use super::{FailureClass, OrderedMap, ScoreError, Tier, outline};
+use super::{FailureClass, OrderedMap, ScoreError, Tier, outline_entry};
 use crate::dataset::PromptRow;
 use crate::format::shortened;
-use crate::task::{ALL_FIELDS, Home, KeyInfo, NORMALISE, Read, Section, Task};
+use crate::task::{ALL_FIELDS, Home, Read, Section, TaskFiles};
 
 use shortest_match::shortest_match;
 
@@ -50,7 +51,7 @@ impl Definition for Pattern {
         &KIND
     }
 
-    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(Regex { pattern: self.0.clone(), normalise: Rules::new(&task.score.normalise) }))
     }
 
@@ -58,18 +59,18 @@ impl Definition for Pattern {
         Cow::Owned(Value::Bool(true))
     }
 
-    fn summary(&self, task: &Task) -> String {
-        let group = |(group, names): (&String, &String)| format!("; {group}{}", outline::normalised(names));
+    fn summary(&self, task: &TaskFiles) -> String {
+        let group = |(group, names): (&String, &String)| format!("; {group}{}", outline_entry::normalised(names));
         format!("a text with a match for {}{}", self.0, task.score.normalise.iter().map(group).collect::<String>())
     }
 
-    fn lazy_answers<'a>(&self, task: &'a Task, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+    fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let shortest = shortest_match(self.0.as_str());
         let shortest = shortest.map(|text| LazyAnswer::same("a shortest match", text, BY_EXPECTED));
         plain_answers(task).into_iter().chain(shortest).chain(prompt_itself(rows)).collect()
     }
 
-    fn digest(&self, _task: &Task) -> String {
+    fn digest(&self, _task: &TaskFiles) -> String {
         text_digest(&format!("regex\n{}", self.0))
     }
 

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::{Sql, first_table, outline};
 use crate::dataset::PromptRow;
 use crate::score::audit::BY_EXPECTED;
-use crate::score::definition::{Definition, FoundDefinition, Judge, Kind, LazyAnswer, text_digest};
+use crate::score::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, SCHEMA, text_digest};
 use crate::score::{OutlineEntry, ScoreError};
-use crate::task::{Home, KeyInfo, Read, SCHEMA, Section, TASK_FILE, Task};
+use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 
 pub(crate) static KIND: Kind = Kind {
     name: "sql",
@@ -66,7 +66,7 @@ fn read_dialect(score: &Section<'_>) -> Read<String> {
 
 impl SqlRules {
     /// The task's statements; `None` where each row has its own.
-    pub(super) fn schema<'a>(&self, task: &'a Task) -> Option<&'a str> {
+    pub(super) fn schema<'a>(&self, task: &'a TaskFiles) -> Option<&'a str> {
         self.has_schema.then_some(task.definition_text.as_str())
     }
 }
@@ -76,7 +76,7 @@ impl Definition for SqlRules {
         &KIND
     }
 
-    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(Sql::new(task, self)?))
     }
 
@@ -84,16 +84,16 @@ impl Definition for SqlRules {
         Cow::Owned(json!({"type": "string"}))
     }
 
-    fn summary(&self, _task: &Task) -> String {
+    fn summary(&self, _task: &TaskFiles) -> String {
         let whose = if self.has_schema { "these tables" } else { "those of the row's `schema`" };
         format!("a query ({}) on {whose}, with the result of `expected`", self.dialect)
     }
 
-    fn outline(&self, task: &Task) -> Option<Vec<OutlineEntry>> {
+    fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
         self.schema(task).map(outline)
     }
 
-    fn lazy_answers<'a>(&self, task: &'a Task, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+    fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let lazy = [("an empty answer", ""), ("a constant", "SELECT 1"), ("a word", "x")];
         let mut answers: Vec<_> = lazy.map(|(name, text)| LazyAnswer::same(name, text, BY_EXPECTED)).into();
         let schema = self.schema(task);
@@ -112,7 +112,7 @@ impl Definition for SqlRules {
         answers
     }
 
-    fn digest(&self, task: &Task) -> String {
+    fn digest(&self, task: &TaskFiles) -> String {
         text_digest(&format!("sql\n{}\n{}", self.dialect, self.schema(task).unwrap_or_default()))
     }
 
@@ -120,7 +120,7 @@ impl Definition for SqlRules {
         if self.has_schema { "schema" } else { TASK_FILE }
     }
 
-    fn answer_names(&self, task: &Task) -> Vec<String> {
+    fn answer_names(&self, task: &TaskFiles) -> Vec<String> {
         task.definition_text.lines().filter(|line| line.starts_with("CREATE TABLE")).map(str::to_owned).collect()
     }
 }

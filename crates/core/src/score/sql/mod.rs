@@ -15,9 +15,9 @@ use super::definition::Judge;
 use super::json::Places;
 use super::judge::judge_text;
 use super::verdict::Verdict;
-use super::{FailureClass, Reason, ScoreError, Tier};
+use super::{FailureClass, QueryResult, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
-use crate::task::Task;
+use crate::task::TaskFiles;
 use compare::{cell_text, compare};
 use database::{Database, Failure, FailureKind, Table};
 pub(super) use definition::KIND;
@@ -34,22 +34,10 @@ const MAX_CACHED_ROWS: usize = 100;
 /// Rows of a result that are shown.
 const MAX_SHOWN_ROWS: usize = 20;
 
-/// A query's result, for display.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueryResult {
-    pub columns: Vec<String>,
-    /// The first [`MAX_SHOWN_ROWS`].
-    pub rows: Vec<Vec<String>>,
-    /// Rows, shown or not.
-    pub count: usize,
-}
-
-impl QueryResult {
-    fn from_table(table: &Table) -> Self {
-        let row = |cells: &Vec<database::Cell>| cells.iter().map(cell_text).collect();
-        let rows = table.rows.iter().take(MAX_SHOWN_ROWS).map(row).collect();
-        Self { columns: table.columns.clone(), rows, count: table.rows.len() }
-    }
+fn query_result(table: &Table) -> QueryResult {
+    let row = |cells: &Vec<database::Cell>| cells.iter().map(cell_text).collect();
+    let rows = table.rows.iter().take(MAX_SHOWN_ROWS).map(row).collect();
+    QueryResult { columns: table.columns.clone(), rows, count: table.rows.len() }
 }
 
 #[derive(Debug)]
@@ -79,7 +67,7 @@ struct ExpectedQuery<'r> {
 
 impl Sql {
     /// Checks that the task's schema runs.
-    fn new(task: &Task, rules: &SqlRules) -> Result<Self, ScoreError> {
+    fn new(task: &TaskFiles, rules: &SqlRules) -> Result<Self, ScoreError> {
         let schema = rules.schema(task);
         if let Some(schema) = schema
             && let Err(failure) = Database::new(schema)
@@ -145,7 +133,7 @@ impl Judge for Sql {
         let expected = row.expected.as_ref()?.as_str()?;
         with_database(self.schema_of(Some(row))?, |open| {
             let database = open.database.as_ref().ok()?;
-            let result = |query: &str| database.query(query).ok().as_ref().map(QueryResult::from_table);
+            let result = |query: &str| database.query(query).ok().as_ref().map(query_result);
             Some([result(answer)?, result(expected)?])
         })
     }

@@ -8,10 +8,14 @@ use serde_json::{Value, json};
 use super::ToolCalls;
 use crate::dataset::PromptRow;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
-use crate::score::definition::{Definition, FoundDefinition, Grammar, Judge, Kind, LazyAnswer, text_digest};
-use crate::score::json_schema::{Accepted, describe};
-use crate::score::{OutlineEntry, ScoreError, outline};
-use crate::task::{ASSERT_FORMATS, Function, Home, KeyInfo, NORMALISE, Read, Section, TASK_FILE, Task, functions};
+use crate::score::definition::{
+    ASSERT_FORMATS, Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest,
+};
+use crate::score::grammar::{Grammar, ToolRules};
+use crate::score::json_schema::describe;
+use crate::score::outline_entry::{self, Accepted};
+use crate::score::{OutlineEntry, ScoreError};
+use crate::task::{Function, Home, Read, Section, TASK_FILE, TaskFiles, functions};
 
 pub(crate) static KIND: Kind = Kind {
     name: "tool_calls",
@@ -25,16 +29,6 @@ pub(crate) static KIND: Kind = Kind {
     ],
     read,
 };
-
-#[derive(Debug, Clone)]
-pub struct ToolRules {
-    /// In OpenAI's schema; `None` where each row has its own.
-    pub tools: Option<Value>,
-    /// Whether calls must be in the order of the expected ones.
-    pub in_order: bool,
-    /// Whether an answer may make no call.
-    pub allows_none: bool,
-}
 
 fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let in_order = score.boolean("order")?.unwrap_or(true);
@@ -56,7 +50,7 @@ impl Definition for ToolRules {
         &KIND
     }
 
-    fn judge(&self, task: &Task) -> Result<Box<dyn Judge>, ScoreError> {
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
         Ok(Box::new(ToolCalls::new(task, self)?))
     }
 
@@ -64,13 +58,13 @@ impl Definition for ToolRules {
         Cow::Owned(json!({"type": ["array", "object"]}))
     }
 
-    fn summary(&self, _task: &Task) -> String {
+    fn summary(&self, _task: &TaskFiles) -> String {
         let order = if self.in_order { "in the order of `expected`" } else { "in any order" };
         let whose = if self.tools.is_some() { "" } else { " of the row's `tools`" };
         format!("calls of functions{whose}, {order}")
     }
 
-    fn outline(&self, task: &Task) -> Option<Vec<OutlineEntry>> {
+    fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
         let tools = self.tools.as_ref()?;
         let nothing = json!({"type": "object"});
         let mut lines = Vec::new();
@@ -88,10 +82,10 @@ impl Definition for ToolRules {
             let placed = |line: Accepted| Accepted { pointer: format!("{at}/parameters{}", line.pointer), ..line };
             lines.extend(arguments.into_iter().skip(1).map(placed));
         }
-        Some(outline::placed(&task.definition_text, lines))
+        Some(outline_entry::placed(&task.definition_text, lines))
     }
 
-    fn lazy_answers<'a>(&self, _task: &'a Task, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+    fn lazy_answers<'a>(&self, _task: &'a TaskFiles, _rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         let narrow = "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
         let mut answers = vec![LazyAnswer::same("no call", "[]", narrow), LazyAnswer::same("a word", "x", narrow)];
         if let Some(first) = self.functions().first() {
@@ -104,7 +98,7 @@ impl Definition for ToolRules {
         answers
     }
 
-    fn digest(&self, task: &Task) -> String {
+    fn digest(&self, task: &TaskFiles) -> String {
         let tools = self.tools.as_ref().map(|_| task.definition_text.as_str()).unwrap_or_default();
         let none = if self.allows_none { "none\n" } else { "" };
         text_digest(&format!("tool_calls\n{}\n{none}{tools}", self.in_order))
@@ -118,7 +112,7 @@ impl Definition for ToolRules {
         Ok(Some(Arc::new(Self { tools: Some(home.parse_json(file, text)?), ..*self })))
     }
 
-    fn answer_names(&self, _task: &Task) -> Vec<String> {
+    fn answer_names(&self, _task: &TaskFiles) -> Vec<String> {
         self.functions().iter().map(|function| function.name.to_owned()).collect()
     }
 

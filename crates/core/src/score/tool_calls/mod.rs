@@ -15,18 +15,18 @@ use serde_json::Value;
 
 use super::definition::Judge;
 use super::field_compare::Rules;
+use super::grammar::ToolRules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
 use super::unwrap_answer::{Unreadable, Wrapping, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::dataset::expected::{members_problem, target_members};
-use crate::task::Task;
+use crate::task::TaskFiles;
 use crate::text::json_line;
 use calls::{Answer, Call, calls_of, is_decline};
 use compare::{ExpectedCall, compare_calls, expected_calls};
 pub(super) use definition::KIND;
-pub use definition::ToolRules;
 use own_tools::OwnTools;
 pub use reader::{AnswerPart, CallReader};
 use tools::Tools;
@@ -107,7 +107,7 @@ impl Judge for ToolCalls {
 }
 
 impl ToolCalls {
-    fn new(task: &Task, own: &ToolRules) -> Result<Self, ScoreError> {
+    fn new(task: &TaskFiles, own: &ToolRules) -> Result<Self, ScoreError> {
         let rules = &task.score;
         let label = task.label(&task.definition_file);
         let compile = |tools| Tools::compile(&label, &task.definition_text, tools, rules.assert_formats).map(Arc::new);

@@ -7,7 +7,7 @@ use crate::format::count;
 use crate::hub::{ModelPlace, ModelSource, find_model, local_models};
 use crate::plan::{ModelShape, parameters};
 use crate::run::{FileChange, RunDirectory, RunFolders, RunReference, list_checkpoints, task_changes};
-use crate::task::Task;
+use crate::score::Task;
 
 /// Everything that is read in the background.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use super::{Launch, judge, start_run};
 use crate::message::{Command, Work};
 use crate::plan::preflight::{Severity, read_data, titles};
 use crate::popup::{Confirm, Popup};
+use crate::score::Task;
 use crate::screens::Screen;
 use crate::shared::Shared;
-use crate::task::Task;
 
 /// Findings in the question before a start, and the characters of each: so much fits into 24 rows.
 const MAX_FINDINGS: usize = 4;

@@ -1,6 +1,6 @@
 //! The form of a new task: from a template, a schema, examples of answers, or a file of prompts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Prompts;
 use super::form_fields::{Form, FormKind};
@@ -10,12 +10,12 @@ use crate::dataset::DatasetError;
 use crate::dataset::import::{MappingText, parse_split};
 use crate::dataset::new_task::{NewTask, Sources, folder_of};
 use crate::message::{Command, Work};
-use crate::score::Scorer;
 use crate::score::json;
+use crate::score::{Scorer, Task};
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
 use crate::style_role::Role;
-use crate::task::Task;
+use crate::task::template_names;
 
 pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
     let mut fields = vec![
@@ -47,8 +47,8 @@ fn sources_of(form: &Form, shared: &Shared) -> Result<(Sources, PathBuf), String
         return Err("name the task".to_owned());
     }
     let template = Some(form.text("template").to_owned()).filter(|text| !text.is_empty());
-    if let Some(template) = template.as_ref().filter(|name| !Task::template_names().any(|known| known == *name)) {
-        let known = Task::template_names().collect::<Vec<_>>().join(", ");
+    if let Some(template) = template.as_ref().filter(|name| !template_names().any(|known| known == *name)) {
+        let known = template_names().collect::<Vec<_>>().join(", ");
         return Err(format!("no template `{template}`; the templates are {known}"));
     }
     let split = match form.text("split") {
@@ -87,7 +87,7 @@ pub(super) fn preview(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             Err(error) => Err(error.to_string()),
         }) {
             Err(problem) => {
-                let templates = Task::template_names().collect::<Vec<_>>().join(", ");
+                let templates = template_names().collect::<Vec<_>>().join(", ");
                 let lines = vec![(Role::Faint, files_here(&here)), (Role::Faint, format!("templates: {templates}"))];
                 (None::<MappingText>, lines, Some(problem))
             }
@@ -137,13 +137,16 @@ pub(super) fn submit(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command>
     let line: CommandLine = words.into_iter().chain(options(form, &shared.options.shell)).collect();
     let work = move || -> Result<(PathBuf, Option<String>), String> {
         // A task whose schema does not compile is no task.
-        let scorer = |task: &Task| match Scorer::new(task) {
-            // Its command runs when it is trusted.
-            Err(error) if !error.is_of_command() => Err::<_, Box<dyn std::error::Error>>(error.into()),
-            _ => Ok(()),
+        let checked = |folder: &Path| {
+            let task = Task::load(folder)?;
+            match Scorer::new(&task) {
+                // Its command runs when it is trusted.
+                Err(error) if !error.is_of_command() => Err::<_, Box<dyn std::error::Error>>(error.into()),
+                _ => Ok(task),
+            }
         };
         let new = NewTask::prepare(&sources).map_err(|error| error.to_string())?;
-        let (task, _) = new.write(&folder, scorer).map_err(|error| error.to_string())?;
+        let task = new.write(&folder, checked).map_err(|error| error.to_string())?;
         Ok((folder, task.embedded_model_note(&task.base_model())))
     };
     let create = Work::once("task.new", work, |prompts: &mut Prompts, shared, outcome| match outcome {

@@ -8,9 +8,8 @@ use super::{Counter, Prompts, UNCOUNTABLE, preview};
 use crate::config::{Layers, TrainConfig};
 use crate::hub::find_model;
 use crate::message::{Command, Work};
-use crate::score::{Scorer, check_prompts, prompt_tokens};
+use crate::score::{Scorer, Task, check_prompts, prompt_tokens};
 use crate::shared::Shared;
-use crate::task::Task;
 use crate::task_files::train_table;
 use crate::text::Tokenizer;
 

@@ -11,11 +11,11 @@ use crate::help::diagnose;
 use crate::message::{Change, Command, Work};
 use crate::popup::{Confirm, Popup};
 use crate::schema_draft::SchemaDraft;
-use crate::score::{Scorer, Trust, TrustError};
+use crate::score::{Scorer, Task, Trust, TrustError};
 use crate::screens::Screen;
 use crate::secrets::visible;
 use crate::shared::{self, Shared};
-use crate::task::{TASK_FILE, Task};
+use crate::task::TASK_FILE;
 use crate::task_files::{self, SaveError};
 use crate::widgets::editor::Editor;
 
@@ -255,7 +255,7 @@ pub(super) fn save(shared: &mut Shared) -> Vec<Command> {
     let written = text.clone();
     // A task that cannot be read is written as what is known of it.
     let task = shared.task.as_ref().map_or_else(|| base.clone(), |open| open.task.clone());
-    let file = base.definition_file;
+    let file = base.definition_file.clone();
     let name = file.clone();
     let work = Work::once(
         "task.save",

@@ -5,12 +5,11 @@ use ratatui::text::{Line, Span};
 use super::{Schema, TrialOutput};
 use crate::format::shortened;
 use crate::message::{Command, Work};
-use crate::score::CommandRules;
+use crate::score::{CommandRules, Task};
 use crate::score::{Isolation, Trial, Trust};
 use crate::secrets::{visible, visible_lines};
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::Task;
 use crate::theme::Theme;
 
 /// Characters of a question or an answer, reasons, and lines of standard error that are shown.

@@ -4,10 +4,10 @@ use ratatui::text::{Line, Span};
 
 use super::expected::Rejections;
 use super::{DEGENERATE, PROGRAM, SCORES, Schema, ScorePreview, program_pane};
-use crate::score::Tier;
+use crate::score::{Task, Tier};
 use crate::shared::Shared;
 use crate::style_role::Role;
-use crate::task::{PromptSet, Task};
+use crate::task::PromptSet;
 use crate::theme::Theme;
 
 /// All lines of a pane, before it is scrolled and wrapped.

@@ -8,9 +8,9 @@ use super::differing_parts::{DifferingPart, differing_parts};
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
 use crate::run::{RolloutGroup, read_step};
-use crate::score::Tier;
+use crate::score::{Task, Tier};
 use crate::shared::OpenTask;
-use crate::task::{PromptSet, Task};
+use crate::task::PromptSet;
 
 /// Rows by their id; of several sets the first wins.
 pub type Rows = HashMap<String, Arc<PromptRow>>;

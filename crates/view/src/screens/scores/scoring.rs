@@ -215,8 +215,8 @@ pub fn holds(item: &Item, name: &str, query: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::score::Task;
     use crate::screens::scores::items::{Rows, Stored, Written};
-    use crate::task::Task;
 
     fn items(texts: &[&str], advantage: Advantage) -> Arc<Items> {
         let written = texts.iter().map(|text| Written {

@@ -10,10 +10,9 @@ use crate::advantage::Advantage;
 use crate::format::short_id;
 use crate::message::{Command, Sender, Work};
 use crate::run::{RunDirectory, sha256};
-use crate::score::{Scorer, Tier};
+use crate::score::{Scorer, Task, Tier};
 use crate::shared::{LastScores, OpenTask, Shared};
 use crate::subprocess::CancelToken;
-use crate::task::Task;
 use crate::widgets::list_cursor::Cursor;
 
 /// Completions of stored steps that are cached and re-scored on every change of the schema.

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::*;
 use crate::score::Grammar;
+use crate::score::Task;
 
 const DRAFTS: [&str; 4] = [
     "http://json-schema.org/draft-04/schema#",

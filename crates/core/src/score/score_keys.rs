@@ -3,7 +3,8 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::score::kinds::{KINDS, kind_named};
+use super::definition::{COMMON_KEYS, KeyInfo};
+use super::kinds::{KINDS, kind_named};
 
 /// A key of `[score]` or of a `[[reward]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,36 +19,6 @@ pub struct ScoreKey {
     pub default: &'static str,
     pub meaning: &'static str,
 }
-
-/// What is known of a key.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KeyInfo {
-    pub(crate) name: &'static str,
-    /// Empty for a key that is required.
-    default: &'static str,
-    meaning: &'static str,
-}
-
-impl KeyInfo {
-    pub(crate) const fn new(name: &'static str, default: &'static str, meaning: &'static str) -> Self {
-        Self { name, default, meaning }
-    }
-}
-
-/// Keys of `[score]` that all kinds read.
-pub(super) const COMMON_KEYS: [KeyInfo; 4] = [
-    KeyInfo::new("kind", "json_schema", "what judges an answer"),
-    KeyInfo::new("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
-    KeyInfo::new("strip_thinking", "true", "ignore everything up to the last </think>"),
-    KeyInfo::new("continue_after_failure", "false", "a conversation continues after an answer that is not valid"),
-];
-
-// Keys that several kinds read.
-pub(crate) const GRADED: KeyInfo = KeyInfo::new("graded", "false", "credit between invalid and valid");
-pub(crate) const ASSERT_FORMATS: KeyInfo = KeyInfo::new("assert_formats", "false", "check `format` of JSON Schema");
-pub(crate) const NORMALISE: KeyInfo =
-    KeyInfo::new("normalise", "none", "how values are changed before they are compared");
-pub(crate) const SCHEMA: KeyInfo = KeyInfo::new("schema", "", "the file that defines answers");
 
 /// Keys of `[[reward]]`, beside those of its kind.
 const REWARD_KEYS: [KeyInfo; 3] = [

@@ -1,0 +1,135 @@
+//! The program that scores or checks, and its limits.
+
+use sha2::{Digest, Sha256};
+
+/// In `command` and `parse`: the name of the file with the answer.
+pub const FILE_ARGUMENT: &str = "{file}";
+
+/// More processes than this are not started by themselves.
+const MAX_PROCESSES: usize = 8;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandRules {
+    /// The program and its arguments; it runs among copies of `files`.
+    pub command: Vec<String>,
+    /// Files of the task's folder that belong to the program.
+    pub files: Vec<String>,
+    pub mode: CommandMode,
+    /// 0: one a core, at most eight.
+    pub processes: usize,
+    /// For one answer.
+    pub seconds: f64,
+    /// Address space; 0 for no limit.
+    pub memory_mib: u64,
+    /// Output of one answer.
+    pub output_kib: u64,
+}
+
+/// How questions reach the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommandMode {
+    /// A line of JSON for each completion.
+    Lines,
+    /// A process for each completion; its exit code is the tier.
+    ExitCode,
+    /// A linter or compiler checks the answer as a file; what it finds are the reasons.
+    Code(CodeRules),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CodeRules {
+    /// The name of the file with the answer; its ending tells the checker the language.
+    pub file: String,
+    /// The program and its arguments that refuse what does not parse; empty for none.
+    pub parse: Vec<String>,
+    /// Whether the code may be in a Markdown fence.
+    pub takes_fence: bool,
+}
+
+impl CommandRules {
+    /// Where a linter or compiler checks code: how.
+    pub fn code(&self) -> Option<&CodeRules> {
+        if let CommandMode::Code(code) = &self.mode { Some(code) } else { None }
+    }
+
+    /// Processes at once.
+    pub fn width(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PROCESSES);
+        if self.processes == 0 { cores() } else { self.processes }
+    }
+
+    /// That it starts: for code the parser, if there is one, then the checker.
+    pub fn commands(&self) -> impl Iterator<Item = &[String]> {
+        let parse = if let CommandMode::Code(code) = &self.mode { code.parse.as_slice() } else { &[] };
+        [parse, &self.command].into_iter().filter(|command| !command.is_empty())
+    }
+
+    pub fn output_bytes(&self) -> usize {
+        usize::try_from(self.output_kib << 10).unwrap_or(usize::MAX)
+    }
+
+    /// SHA-256 in hex of what runs: the command, how it is asked, the names and the bytes of its files. Each list has
+    /// its length before it, and so has each text: no two programs have the same bytes.
+    pub(super) fn program_digest(&self, files: &[(String, Vec<u8>)]) -> String {
+        let mut hash = Sha256::new();
+        let mut list = |texts: Vec<&[u8]>| {
+            hash.update((texts.len() as u64).to_le_bytes());
+            for text in texts {
+                hash.update((text.len() as u64).to_le_bytes());
+                hash.update(text);
+            }
+        };
+        list(self.command.iter().map(String::as_bytes).collect());
+        match &self.mode {
+            CommandMode::Lines => list(vec![b"lines"]),
+            CommandMode::ExitCode => list(vec![b"exit_code"]),
+            CommandMode::Code(CodeRules { file, parse, takes_fence }) => {
+                list(vec![b"code", &[u8::from(*takes_fence)], file.as_bytes()]);
+                list(parse.iter().map(String::as_bytes).collect());
+            }
+        }
+        for (name, bytes) in files {
+            list(vec![name.as_bytes(), bytes]);
+        }
+        crate::format::hex(&hash.finalize())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_programs_never_have_one_digest() {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let rules = |command: &[&str], mode: CommandMode| CommandRules {
+            command: texts(command),
+            files: Vec::new(),
+            mode,
+            processes: 1,
+            seconds: 1.0,
+            memory_mib: 1,
+            output_kib: 1,
+        };
+        let code = |parse: &[&str]| {
+            CommandMode::Code(CodeRules { file: "a".to_owned(), parse: texts(parse), takes_fence: false })
+        };
+        let files = |files: &[(&str, &str)]| {
+            files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect::<Vec<_>>()
+        };
+        let digests = [
+            rules(&["sh"], code(&["python3"])).program_digest(&files(&[("-c", "exit()")])),
+            rules(&["sh"], code(&["python3", "-c", "exit()"])).program_digest(&[]),
+            rules(&["sh"], code(&[])).program_digest(&files(&[("python3", "-c")])),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("python3", "-c")])),
+            rules(&["sh"], CommandMode::ExitCode).program_digest(&files(&[("python3", "-c")])),
+            rules(&["sh", "python3", "-c"], CommandMode::Lines).program_digest(&[]),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("python", "3-c")])),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("a", "b"), ("c", "d")])),
+            rules(&["sh"], CommandMode::Lines).program_digest(&files(&[("a", ""), ("b", "cd")])),
+        ];
+        let different: std::collections::BTreeSet<&String> = digests.iter().collect();
+        assert_eq!(different.len(), digests.len(), "{digests:?}");
+    }
+}

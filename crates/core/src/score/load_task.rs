@@ -1,0 +1,226 @@
+//! Reads a task: its files, then the definition of right answers by the kind of scorer that `[score]` names.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::de::{DeTable, DeValue};
+
+use super::definition::{COMMON_KEYS, KeyInfo, Kind};
+use super::kinds::{KINDS, kind_named};
+use super::task::{RewardPart, Task};
+use crate::task::{
+    Home, MODELS, Read, Section, Source, TASK_FILE, TaskError, TaskFiles, find_embedded, find_home, find_template,
+    read_reward, read_rules,
+};
+
+/// The `task.toml` of a task of which nothing is known.
+const UNREAD: &str = "name = \"unread\"\n[score]\nkind = \"text\"";
+
+/// Reward parts: the share of fields equal to `expected`, whether all are, whether the completion would pass without a
+/// fence or prose around, and the worst answer of the row's turns.
+const PARTS: [&str; 4] = ["fields", "exact", "tolerant", "chain"];
+
+impl Task {
+    /// Finds a task by path, by name in the nearest workspace above the current folder, or among the embedded ones.
+    pub fn resolve(text: &str) -> Result<Self, TaskError> {
+        let here = std::env::current_dir().map_err(|source| TaskError::Read { label: ".".to_owned(), source })?;
+        Self::resolve_from(text, &here)
+    }
+
+    /// [`Task::resolve`] from another folder.
+    pub fn resolve_from(text: &str, here: &Path) -> Result<Self, TaskError> {
+        read_task(find_home(text, here)?)
+    }
+
+    pub fn load(folder: &Path) -> Result<Self, TaskError> {
+        read_task(Home::Folder(folder.to_owned()))
+    }
+
+    pub fn embedded(name: &str) -> Result<Self, TaskError> {
+        read_task(Home::Embedded(find_embedded(name)?))
+    }
+
+    /// A template for new tasks.
+    pub fn template(name: &str) -> Result<Self, TaskError> {
+        read_task(Home::Embedded(find_template(name)?))
+    }
+
+    /// The `task.toml` of a folder as a text to edit, which need not be a valid task: [`Task::with_definition_text`]
+    /// reads it. Nothing else of the returned task is known.
+    pub fn unread(folder: &Path) -> Result<Self, TaskError> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        unread(Home::Folder(folder.to_owned()), name)
+    }
+
+    /// The `task.toml` of a task that another file defines, as by [`Task::unread`].
+    pub fn toml(&self) -> Result<Self, TaskError> {
+        unread(self.home.clone(), self.name.clone())
+    }
+
+    /// The same task with another text of its [`TaskFiles::definition_file`].
+    ///
+    /// # Errors
+    /// [`TaskError`] if the text cannot be read, or names a file that the task may not read.
+    pub fn with_definition_text(&self, text: &str) -> Result<Self, TaskError> {
+        if self.definition_file == TASK_FILE {
+            return parse_task(self.home.clone(), text);
+        }
+        let read = self.definition.with_text(&self.home, &self.definition_file, text)?;
+        let definition = read.unwrap_or_else(|| Arc::clone(&self.definition));
+        let files = TaskFiles { definition_text: text.to_owned(), ..self.files.clone() };
+        Ok(Self { files, definition, rewards: self.rewards.clone() })
+    }
+
+    /// Why `model`, if it is an embedded one, is not a model for this task; `None` if it was pretrained for it.
+    pub fn embedded_model_note(&self, model: &str) -> Option<String> {
+        let made_for =
+            |sample: &str| Self::embedded(sample).is_ok_and(|sample| sample.answer_names() == self.answer_names());
+        let (_, sample) = MODELS.iter().find(|(name, _)| *name == model)?;
+        if made_for(sample) {
+            return None;
+        }
+        let better = match MODELS.iter().find(|(_, sample)| made_for(sample)) {
+            Some((name, _)) => format!("choose `{name}`, which was pretrained for it"),
+            None => "choose an instruct model".to_owned(),
+        };
+        Some(format!(
+            "the embedded model `{model}` was pretrained on the sample task `{sample}` alone and writes such answers to \
+             every prompt: on this task a run shows how the program works, not what training can do; {better}"
+        ))
+    }
+
+    /// The task as a kind reads it; `top`: see [`Kind::read`].
+    fn defined_by(kind: &Kind, top: &Section<'_>, score: &Section<'_>, mut files: TaskFiles) -> Read<Self> {
+        let (definition, file) = (kind.read)(top, score, &files.home)?;
+        if let Some((name, text)) = file {
+            (files.definition_file, files.definition_text) = (name, text);
+        }
+        Ok(Self { files, definition, rewards: Vec::new() })
+    }
+}
+
+fn read_task(home: Home) -> Read<Task> {
+    let text = home.read_text(TASK_FILE)?;
+    parse_task(home, &text)
+}
+
+fn unread(home: Home, name: String) -> Read<Task> {
+    let mut task = parse_task(home, UNREAD)?;
+    task.definition_text = task.home.read_text(TASK_FILE)?;
+    task.title.clone_from(&name);
+    task.name = name;
+    Ok(task)
+}
+
+/// The task with this text as its `task.toml`.
+fn parse_task(home: Home, text: &str) -> Read<Task> {
+    let label = home.label(TASK_FILE);
+    let source = Source { label: &label, text };
+    let toml_error =
+        |error: toml::de::Error| source.error(error.span().map_or(0, |span| span.start), error.message().to_owned());
+    let document = DeTable::parse(text).map_err(toml_error)?;
+    let named = Section::free(source, "", document.get_ref()).free_section("score")?;
+    let kind = named.map_or(Ok(KINDS[0]), |score| kind_of(&score))?;
+    let known = ["system", "thinking", "prompts", "score", "reward", "train"];
+    let known: Vec<&str> = ["name", "title"].into_iter().chain(names(kind.keys)).chain(known).collect();
+    let top = Section::new(source, "", document.get_ref(), &known)?;
+    let known: Vec<&str> = names(&COMMON_KEYS).chain(names(kind.score_keys)).collect();
+    let empty = DeTable::new();
+    let block = top.section("score", &known)?.unwrap_or_else(|| Section::free(source, "score.", &empty));
+    let mut task = Task::defined_by(kind, &top, &block, TaskFiles::from_toml(&top, &block, home)?)?;
+    task.rewards = read_rewards(&top, source, &task)?;
+    Ok(task)
+}
+
+fn names(keys: &[KeyInfo]) -> impl Iterator<Item = &'static str> {
+    keys.iter().map(|key| key.name)
+}
+
+/// The kind that a block names.
+fn kind_of(score: &Section<'_>) -> Read<&'static Kind> {
+    let Some((name, (_, offset))) = score.string("kind")?.zip(score.get("kind")) else { return Ok(KINDS[0]) };
+    let names = || KINDS.iter().map(|kind| kind.name);
+    kind_named(&name).ok_or_else(|| {
+        let near = crate::format::did_you_mean(&name, names());
+        score.error("kind", offset, format!("takes {}, not {name:?}{near}", names().collect::<Vec<_>>().join(", ")))
+    })
+}
+
+/// `[[reward]]` of a task that is otherwise read.
+fn read_rewards(top: &Section<'_>, source: Source<'_>, task: &Task) -> Read<Vec<RewardPart>> {
+    let Some((value, offset)) = top.get("reward") else { return Ok(Vec::new()) };
+    let DeValue::Array(items) = value else {
+        return Err(top.error("reward", offset, "must be written as `[[reward]]`, one block per part"));
+    };
+    let mut parts: Vec<RewardPart> = Vec::new();
+    for item in items {
+        let DeValue::Table(table) = item.get_ref() else {
+            return Err(source.error(item.span().start, "`reward` must be written as `[[reward]]`, one block per part"));
+        };
+        let start = item.span().start;
+        let has_scorer = table.contains_key("kind");
+        let (block, scored_by) = match has_scorer {
+            true => read_scorer(source, table, task).map_err(|error| match error {
+                TaskError::Missing { key, example, .. } => {
+                    let key = key.replace("`score.", "`");
+                    source.error(start, format!("`[[reward]]` has no {key}; add for example `{example}`"))
+                }
+                other => other,
+            })?,
+            false => (Section::new(source, "reward.", table, &["part", "weight"])?, None),
+        };
+        let key = if has_scorer { "name" } else { "part" };
+        let at = block.get(key).map_or(start, |(_, offset)| offset);
+        let part = match (block.string(key)?, has_scorer) {
+            (None, true) => return Err(block.error(key, at, "is missing; write for example `name = \"style\"`")),
+            (None, false) => {
+                let message = format!("is missing; it is one of {}, or give the block a `kind`", PARTS.join(", "));
+                return Err(block.error(key, at, message));
+            }
+            (Some(name), true) => part_name(&block, at, name)?,
+            (Some(part), false) if PARTS.contains(&part.as_str()) => part,
+            (Some(part), false) => {
+                return Err(block.error(key, at, format!("takes {}, not {part:?}", PARTS.join(", "))));
+            }
+        };
+        if parts.iter().any(|earlier| earlier.part == part) {
+            return Err(block.error(key, at, format!("{part:?} occurs twice: give it one weight")));
+        }
+        let weight = read_reward(&block, "weight")?
+            .ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
+        let expected = block.string("expected")?;
+        parts.push(RewardPart { part, weight, scored_by, expected });
+    }
+    Ok(parts)
+}
+
+/// The block of a part with a scorer of its own, and the task as that sees it.
+fn read_scorer<'a>(source: Source<'a>, table: &'a DeTable<'a>, task: &Task) -> Read<(Section<'a>, Option<Box<Task>>)> {
+    let free = Section::free(source, "reward.", table);
+    let kind = kind_of(&free)?;
+    let known = ["name", "kind", "weight", "expected", "strip_thinking"].into_iter();
+    let known: Vec<&str> = known.chain(names(kind.keys)).chain(names(kind.score_keys)).collect();
+    let block = Section::new(source, "reward.", table, &known)?;
+    let files = TaskFiles {
+        score: read_rules(&block)?,
+        definition_file: TASK_FILE.to_owned(),
+        definition_text: source.text.to_owned(),
+        ..task.files.clone()
+    };
+    let scored_by = Task::defined_by(kind, &block, &block, files)?;
+    Ok((block, Some(Box::new(scored_by))))
+}
+
+/// A name for metrics and failure classes, which none of the program's parts has.
+fn part_name(block: &Section<'_>, offset: usize, name: String) -> Read<String> {
+    const MAX_NAME_LEN: usize = 16;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
+        let message = format!("takes 1 to {MAX_NAME_LEN} letters, digits, `_` and `-`, not {name:?}");
+        return Err(block.error("name", offset, message));
+    }
+    if PARTS.contains(&name.as_str()) || ["tier", "graded", "score"].contains(&name.as_str()) {
+        return Err(block.error("name", offset, format!("{name:?} is a part of every reward: choose another name")));
+    }
+    Ok(name)
+}

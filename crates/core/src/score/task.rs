@@ -1,0 +1,157 @@
+//! A task: its files, with the definition of right answers that a kind of scorer has read from them.
+
+use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::command::rules::CommandRules;
+use super::definition::Definition;
+use super::grammar::Grammar;
+use crate::task::{TASK_FILE, TaskError, TaskFiles};
+
+/// A checked task.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub(super) files: TaskFiles,
+    pub(super) definition: Arc<dyn Definition>,
+    /// Added to the tier's value.
+    pub rewards: Vec<RewardPart>,
+}
+
+impl Deref for Task {
+    type Target = TaskFiles;
+
+    fn deref(&self) -> &TaskFiles {
+        &self.files
+    }
+}
+
+impl DerefMut for Task {
+    fn deref_mut(&mut self) -> &mut TaskFiles {
+        &mut self.files
+    }
+}
+
+/// `[[reward]]`: a part added to the tier's value.
+#[derive(Debug, Clone)]
+pub struct RewardPart {
+    /// `fields`, `exact`, `tolerant`, `chain`, or the name of a part with a scorer of its own.
+    pub part: String,
+    /// Multiplies the part, which is in [0, 1].
+    pub weight: f64,
+    /// The task as that scorer sees it: with its definition and rules, and no parts.
+    pub scored_by: Option<Box<Task>>,
+    /// The field of a row that is `expected` of that scorer; `None` for nothing.
+    pub expected: Option<String>,
+}
+
+impl Task {
+    /// The grammar of right answers; `None` where decoding cannot be constrained to them.
+    pub fn grammar(&self) -> Option<Grammar<'_>> {
+        self.definition.grammar()
+    }
+
+    /// The JSON Schema of right answers, where that defines them.
+    pub fn schema(&self) -> Option<&Value> {
+        if let Some(Grammar::JsonSchema(files)) = self.grammar() { Some(&files.schema) } else { None }
+    }
+
+    /// Whether answers call functions.
+    pub fn calls_functions(&self) -> bool {
+        matches!(self.grammar(), Some(Grammar::ToolCalls(_)))
+    }
+
+    /// The tools of every row without its own.
+    pub fn tools(&self) -> Option<&Value> {
+        if let Some(Grammar::ToolCalls(rules)) = self.grammar() { rules.tools.as_ref() } else { None }
+    }
+
+    /// `[score] kind`.
+    pub fn kind(&self) -> &'static str {
+        self.definition.kind().name
+    }
+
+    /// Whether the task, or a part of its reward, is scored by a program.
+    pub fn runs_programs(&self) -> bool {
+        self.scorers().any(|task| task.command().is_some())
+    }
+
+    /// The task, and as which its weighted parts see it that have a scorer of their own.
+    pub fn scorers(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.rewards.iter().filter_map(|part| part.scored_by.as_deref()))
+    }
+
+    /// The program that scores, where one does.
+    pub fn command(&self) -> Option<&CommandRules> {
+        self.definition.command()
+    }
+
+    /// A schema of rows' `expected`: types what is typed or imported without quotes.
+    pub fn expected_schema(&self) -> Cow<'_, Value> {
+        self.definition.expected_schema()
+    }
+
+    /// The name of the [`TaskFiles::definition_file`] in messages.
+    pub fn definition_name(&self) -> &'static str {
+        self.definition.file_name()
+    }
+
+    /// Names the judge of an answer, with the [`Self::definition_digest`].
+    pub fn judge_name(&self) -> &'static str {
+        if self.schema().is_some() { "schema" } else { "scorer" }
+    }
+
+    /// SHA-256 in hex of what defines right answers.
+    pub fn definition_digest(&self) -> String {
+        self.definition.digest(self)
+    }
+
+    /// The kind with the names that answers may use, sorted.
+    pub(super) fn answer_names(&self) -> (&'static str, Vec<String>) {
+        let mut names = self.definition.answer_names(self);
+        names.sort_unstable();
+        (self.kind(), names)
+    }
+
+    /// The files that say what the task is: `task.toml`, and those that define right answers.
+    pub fn definition_files(&self) -> Vec<&str> {
+        let mut names = vec![TASK_FILE, &self.definition_file];
+        names.extend(self.definition.other_files());
+        names.extend(self.scorers().skip(1).flat_map(Self::definition_files));
+        names
+    }
+
+    /// All files of the task: those that define it, sets, samples and generator.
+    pub fn file_names(&self) -> Vec<&str> {
+        let prompts = &self.prompts;
+        let mut names = self.definition_files();
+        names.extend(
+            [&prompts.train, &prompts.eval, &prompts.test, &prompts.guard, &prompts.completions, &prompts.generator]
+                .into_iter()
+                .filter_map(Option::as_deref),
+        );
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(*name));
+        names
+    }
+
+    /// All files of the task, for a frozen copy.
+    pub fn files(&self) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
+        self.read_files(&self.file_names())
+    }
+
+    /// SHA-256 in hex over names and bytes of all files; a missing file counts as such.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for name in self.file_names() {
+            let bytes = self.read(name).ok();
+            hash.update(name.as_bytes());
+            hash.update(bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+            hash.update(bytes.as_deref().unwrap_or_default());
+        }
+        crate::format::hex(&hash.finalize())
+    }
+}
