@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::draft::{Draft, Drafter, Ngrams};
 use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, joined};
@@ -32,6 +32,8 @@ struct Row {
     prompt: usize,
     /// The first slot in the KV cache, and how many.
     kv_slots: (usize, usize),
+    /// Its number among the states.
+    state: usize,
     /// Most tokens of the completion.
     limit: usize,
     /// The passes that it was in, of those that were read.
@@ -94,6 +96,8 @@ struct DecodeBatch<'a> {
     free_slots: FreeSlots,
     /// KV rows of prompts.
     free_rows: FreeSlots,
+    /// States of completions, one each.
+    free_states: FreeSlots,
     requests: BTreeMap<u64, ActiveRequest>,
     /// The requests that wait, and their samples.
     waiting: VecDeque<(u64, VecDeque<u32>)>,
@@ -143,6 +147,8 @@ pub(super) fn decode_from(
     (limits, capacity): (DecodeLimits, Capacity),
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+    let draft_tokens = if model.has_states() { 0 } else { capacity.draft_tokens };
+    let capacity = Capacity { draft_tokens, ..capacity };
     let needed = (capacity.kv_slots, capacity.prompt_rows);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
@@ -152,7 +158,7 @@ pub(super) fn decode_from(
             let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity.longest)?;
             (caches, StepBackend::Recorded(steps))
         }
-        _ => (KvCache::new(model, needed)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
+        _ => (KvCache::new(model, needed, capacity.rows)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
     };
     let mut batch = DecodeBatch {
         limits: DecodeLimits { rows: capacity.rows, ..limits },
@@ -160,6 +166,7 @@ pub(super) fn decode_from(
         lanes: Lanes::new(if model.device().is_cpu() { 1 } else { ThreadPool::count_of(0) }),
         free_slots: FreeSlots::all(capacity.kv_slots),
         free_rows: FreeSlots::all(capacity.prompt_rows),
+        free_states: FreeSlots::all(capacity.rows),
         model,
         adapters,
         source,
@@ -201,7 +208,10 @@ impl DecodeBatch<'_> {
             last_rows.push((prompt.start + prompt.length - 1) as u32);
         }
         let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
-        let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges);
+        let mut free_state = |_: &_| self.free_states.allocate(1);
+        let states = taken.iter().map(|admitted| admitted.samples.iter().map(&mut free_state).collect());
+        let Some(states) = states.collect::<Option<Vec<Vec<usize>>>>() else { bail!("more rows than states") };
+        let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges, &states);
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
         let own = (slot > 0).then(|| Tensor::from_slice(&own, own.len(), device)).transpose()?;
@@ -212,13 +222,14 @@ impl DecodeBatch<'_> {
         let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
-        for (index, AdmittedRequest { request, prompt: place, samples }) in taken.into_iter().enumerate() {
+        for (index, (admitted, states)) in taken.into_iter().zip(states).enumerate() {
+            let AdmittedRequest { request, prompt: place, samples } = admitted;
             let ActiveRequest { request: asked, sampling, .. } = &self.requests[&request];
             let ngrams = if sampling.draft_tokens > 0 { Ngrams::from_text(&asked.prompt) } else { Ngrams::default() };
             let prompt = self.prefilled;
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
-            for (sample, kv_slots) in samples {
+            for ((sample, kv_slots), state) in samples.into_iter().zip(states) {
                 let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
                 let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
                 let limit = limit.min(sampling.max_completion_tokens);
@@ -229,6 +240,7 @@ impl DecodeBatch<'_> {
                     sample,
                     prompt,
                     kv_slots,
+                    state,
                     limit,
                     passes: 0,
                     completion,
@@ -410,7 +422,7 @@ impl DecodeBatch<'_> {
         };
         let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
         newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
-            row: DecodeRow { first: row.kv_slots.0, prefix, length: row.length() + ahead },
+            row: DecodeRow { first: row.kv_slots.0, prefix, length: row.length() + ahead, state: row.state },
             token,
             params: self.params(row, ahead),
             adapter: self.requests[&row.request].adapter,
@@ -425,6 +437,7 @@ impl DecodeBatch<'_> {
         }
         for row in ended {
             self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
+            self.free_states.give_back(row.state, 1);
             if let Entry::Occupied(mut accepted) = self.requests.entry(row.request) {
                 accepted.get_mut().unfinished -= 1;
                 if accepted.get().unfinished == 0 {

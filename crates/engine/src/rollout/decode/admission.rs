@@ -109,6 +109,7 @@ impl DecodeBatch<'_> {
                 self.read(0)?;
             } else if let Some(row) = self.rows.pop() {
                 self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
+                self.free_states.give_back(row.state, 1);
                 // Counted is what completions consist of.
                 self.counts.rows -= row.passes;
                 self.counts.accepted -= row.completion.token_ids.len() - 1 - row.passes;
