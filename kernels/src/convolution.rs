@@ -30,8 +30,8 @@ pub fn convolution_states(packed: &Tensor, weight: &Tensor, segments: &Segments)
 }
 
 /// One new token a row: `packed`: [rows, at least `width` columns] -> [rows, width]. `states`: [slots, (kernel - 1) *
-/// width], of which row `n` has number `slots[n]`, which moves on by a token.
-pub fn convolution_step(packed: &Tensor, weight: &Tensor, states: &Tensor, slots: &[usize]) -> Result<Tensor> {
+/// width]; row `n` goes on from state `slots[n].0`, and leaves its own in `slots[n].1`.
+pub fn convolution_step(packed: &Tensor, weight: &Tensor, states: &Tensor, slots: &[(usize, usize)]) -> Result<Tensor> {
     let step = Step { weight, slots, output: RefCell::new(None) };
     states.inplace_op2(packed, &step)?;
     match step.output.into_inner() {
@@ -146,7 +146,7 @@ fn states<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Re
 
 struct Step<'a> {
     weight: &'a Tensor,
-    slots: &'a [usize],
+    slots: &'a [(usize, usize)],
     output: RefCell<Option<Tensor>>,
 }
 
@@ -194,7 +194,10 @@ impl Step<'_> {
         let states = &mut states[start..end];
         let mut output = vec![T::constant(0.0); self.slots.len() * width];
         vectorised(|| {
-            for (index, (out, &slot)) in output.chunks_exact_mut(width).zip(self.slots).enumerate() {
+            for (index, (out, &(before, slot))) in output.chunks_exact_mut(width).zip(self.slots).enumerate() {
+                if before != slot {
+                    states.copy_within(before * size..(before + 1) * size, slot * size);
+                }
                 let (state, from) = (&mut states[slot * size..(slot + 1) * size], first + index * row_width);
                 let newest = &packed[from..from + width];
                 for (w, x) in weights.chunks_exact(width).zip(state.chunks_exact(width).chain([newest])) {

@@ -22,8 +22,8 @@ pub struct DecodeRow {
     pub prefix: (usize, usize),
     /// How many of its own tokens stand in the suffix cache, the newest included.
     pub length: usize,
-    /// Its number among the states of rows, in a model that has such.
-    pub state: usize,
+    /// In a model with states, the number of the one before its token, and of the one after.
+    pub states: (usize, usize),
 }
 
 /// The rows of a decode step: listed on the CPU, a table that the step itself moves on along on a GPU.

@@ -111,9 +111,14 @@ pub fn delta_rule_backward(
     by_number_type!(convolved, backward(gradient, convolved, rule, segments.list()))
 }
 
-/// One new token a row: [rows, row_width] -> [rows, value_width]. `states`: [slots, state_width], of which row `n` has
-/// number `slots[n]`, which moves on by a token.
-pub fn delta_rule_step(convolved: &Tensor, rule: DeltaRule<'_>, states: &Tensor, slots: &[usize]) -> Result<Tensor> {
+/// One new token a row: [rows, row_width] -> [rows, value_width]. `states`: [slots, state_width]; row `n` goes on from
+/// state `slots[n].0`, and leaves its own in `slots[n].1`.
+pub fn delta_rule_step(
+    convolved: &Tensor,
+    rule: DeltaRule<'_>,
+    states: &Tensor,
+    slots: &[(usize, usize)],
+) -> Result<Tensor> {
     let step = Step { rule, slots, output: RefCell::new(None) };
     states.inplace_op2(convolved, &step)?;
     match step.output.into_inner() {
@@ -286,7 +291,7 @@ fn start_from<T: Real>(state: &mut [T], segment: Segment, prompts: &BTreeMap<usi
 
 struct Step<'a> {
     rule: DeltaRule<'a>,
-    slots: &'a [usize],
+    slots: &'a [(usize, usize)],
     output: RefCell<Option<Tensor>>,
 }
 
@@ -330,8 +335,12 @@ impl Step<'_> {
         let mut update = vec![T::constant(0.0); heads.value_dimension];
         vectorised(|| {
             for (row, out) in output.chunks_exact_mut(width).enumerate() {
-                let at = self.slots[row] * heads.state_width();
-                let state = &mut states[at..at + heads.state_width()];
+                let (before, slot) = self.slots[row];
+                let of = |slot: usize| slot * heads.state_width()..(slot + 1) * heads.state_width();
+                if before != slot {
+                    states.copy_within(of(before), of(slot).start);
+                }
+                let state = &mut states[of(slot)];
                 let parts = state.chunks_exact_mut(size).zip(out.chunks_exact_mut(heads.value_dimension));
                 for (head, (state, out)) in parts.enumerate() {
                     advance(state, prepared.token(row, head), prepared.gate(row, head), &mut update, out);

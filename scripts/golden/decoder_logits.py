@@ -5,7 +5,7 @@
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
-log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN and Qwen3.5 with 2.15 and 5.24); no network, no other files. The same
+log-probability of each token of it; of Qwen3.5 `gradient`, by tensor two sums of transformers' autograd. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN and Qwen3.5 with 2.15 and 5.24); no network, no other files. The same
 versions write the same bytes.
 """
 
@@ -429,6 +429,20 @@ def greedy(model, prompt, count):
     return {"prompt": prompt, "token_ids": token_ids, "log_probs": log_probs}
 
 
+def gradient(model, sequence):
+    """Of the mean cross-entropy of a sequence's tokens after the first, by tensor: its norm, and its sum with the weights -5 to 5."""
+    model.zero_grad()
+    logits = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, :-1]
+    torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:])).backward()
+    sums = {}
+    for name, parameter in sorted(model.named_parameters()):
+        numbers = parameter.grad.double().flatten()
+        weights = torch.arange(numbers.numel(), dtype=torch.float64) * 7 % 11 - 5
+        sums[name] = [float(f"{value:.7g}") for value in [numbers.norm().item(), (numbers * weights).sum().item()]]
+    model.zero_grad()
+    return sums
+
+
 def write_case(name, folder, changes, element_type, seed):
     keys = keys_of(changes)
     torch.manual_seed(seed)
@@ -472,6 +486,8 @@ def write_case(name, folder, changes, element_type, seed):
         "logits": logits,
         "greedy": greedy(model, sequences[2], 12),
     }
+    if is_inside and not prefix:
+        golden["gradient"] = gradient(model, sequences[-1])
     with open(os.path.join(folder, "golden.json"), "w") as file:
         json.dump(golden, file, separators=(",", ":"))
         file.write("\n")

@@ -146,6 +146,7 @@ fn parts(
             prompts * data.longest_prompt_tokens * shape.key_values_per_token * NUMBER_BYTES,
         ),
         ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
+        ("recurrent states", Phase::Rollout, decoding * shape.state * NUMBER_BYTES),
         ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
         // The sums, and one buffer per micro-batch in progress.
         ("gradients", Phase::Training, (ranks + in_flight) * 4 * trainable),

@@ -132,11 +132,6 @@ impl Decoder {
         self.layers.iter().map(Layer::cache_width)
     }
 
-    /// Whether a sequence has a state that cannot go back to an earlier token.
-    pub(crate) fn has_states(&self) -> bool {
-        self.cache_widths().any(|width| matches!(width, CacheWidth::Sequence(_)))
-    }
-
     /// The dtype of weights and activations; trained parameters are f32 beside bf16.
     pub fn dtype(&self) -> DType {
         self.final_norm.weight.dtype()
@@ -313,11 +308,15 @@ mod tests {
 
     #[test]
     fn a_gradient_is_the_same_whatever_is_kept_of_a_layer() {
-        let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":19,"hidden_size":16,"intermediate_size":24,
+        let json = r#"{"vocab_size":19,"hidden_size":16,"intermediate_size":24,
             "num_hidden_layers":3,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":8,"rms_norm_eps":1e-6,
-            "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":32,"hidden_act":"silu"}"#;
-        let config = ModelConfig::parse(json, "config.json").unwrap();
-        for trainable in [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }] {
+            "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":32,"hidden_act":"silu",
+            "full_attention_interval":2,"linear_num_key_heads":1,"linear_num_value_heads":2,"linear_key_head_dim":4,
+            "linear_value_head_dim":6,"architectures":["#;
+        let families = ["Qwen3ForCausalLM", "Qwen3_5ForCausalLM"];
+        let configs = families.map(|name| ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap());
+        let trainables = [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }];
+        for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {
             let weights = Weights::fresh(&config, 3);
             let model = Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap();
             let mut batch = PackedBatch::default();

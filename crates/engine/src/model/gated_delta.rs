@@ -81,7 +81,7 @@ impl GatedDeltaMixer {
     }
 
     pub(super) fn decode(&self, packed: &Tensor, states: &[Tensor; 2], rows: &DecodeRows) -> Result<Tensor> {
-        let slots: Vec<usize> = rows.listed()?.iter().map(|row| row.state).collect();
+        let slots: Vec<(usize, usize)> = rows.listed()?.iter().map(|row| row.states).collect();
         let prepared = convolution_step(packed, &self.convolution.0, &states[0], &slots)?;
         let mixed = delta_rule_step(&prepared, self.rule(packed), &states[1], &slots)?;
         self.normed(&mixed, packed)

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
 use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, joined};
@@ -14,7 +14,7 @@ use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use super::{
     Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, StopReason, ThreadPool,
 };
-use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
+use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken};
@@ -32,8 +32,10 @@ struct Row {
     prompt: usize,
     /// The first slot in the KV cache, and how many.
     kv_slots: (usize, usize),
-    /// Its number among the states.
+    /// The number of its state.
     state: usize,
+    /// Of the states after each drafted token.
+    drafted_states: Vec<usize>,
     /// Most tokens of the completion.
     limit: usize,
     /// The passes that it was in, of those that were read.
@@ -96,7 +98,7 @@ struct DecodeBatch<'a> {
     free_slots: FreeSlots,
     /// KV rows of prompts.
     free_rows: FreeSlots,
-    /// States of completions, one each.
+    /// States of completions, and those after their drafted tokens.
     free_states: FreeSlots,
     requests: BTreeMap<u64, ActiveRequest>,
     /// The requests that wait, and their samples.
@@ -147,8 +149,8 @@ pub(super) fn decode_from(
     (limits, capacity): (DecodeLimits, Capacity),
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-    let draft_tokens = if model.has_states() { 0 } else { capacity.draft_tokens };
-    let capacity = Capacity { draft_tokens, ..capacity };
+    // Of each row, and after each drafted token.
+    let states = capacity.rows + if capacity.draft_tokens > 0 { limits.drafted_rows } else { 0 };
     let needed = (capacity.kv_slots, capacity.prompt_rows);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
@@ -158,7 +160,7 @@ pub(super) fn decode_from(
             let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity.longest)?;
             (caches, StepBackend::Recorded(steps))
         }
-        _ => (KvCache::new(model, needed, capacity.rows)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
+        _ => (KvCache::new(model, needed, states)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
     };
     let mut batch = DecodeBatch {
         limits: DecodeLimits { rows: capacity.rows, ..limits },
@@ -166,7 +168,7 @@ pub(super) fn decode_from(
         lanes: Lanes::new(if model.device().is_cpu() { 1 } else { ThreadPool::count_of(0) }),
         free_slots: FreeSlots::all(capacity.kv_slots),
         free_rows: FreeSlots::all(capacity.prompt_rows),
-        free_states: FreeSlots::all(capacity.rows),
+        free_states: FreeSlots::all(states),
         model,
         adapters,
         source,
@@ -208,9 +210,7 @@ impl DecodeBatch<'_> {
             last_rows.push((prompt.start + prompt.length - 1) as u32);
         }
         let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
-        let mut free_state = |_: &_| self.free_states.allocate(1);
-        let states = taken.iter().map(|admitted| admitted.samples.iter().map(&mut free_state).collect());
-        let Some(states) = states.collect::<Option<Vec<Vec<usize>>>>() else { bail!("more rows than states") };
+        let states = self.states_of(&taken)?;
         let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges, &states);
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
@@ -241,6 +241,7 @@ impl DecodeBatch<'_> {
                     prompt,
                     kv_slots,
                     state,
+                    drafted_states: Vec::new(),
                     limit,
                     passes: 0,
                     completion,
@@ -313,6 +314,7 @@ impl DecodeBatch<'_> {
     /// Starts a pass of the rows that have not reached their limit; whether there are any.
     fn start(&mut self) -> Result<bool> {
         self.grow()?;
+        self.rows.iter_mut().for_each(|row| row.reserve_states(&mut self.free_states));
         let rows: Vec<usize> =
             (0..self.rows.len()).filter(|&row| self.rows[row].length() < self.rows[row].limit).collect();
         let feeds: Vec<Feed> = rows.iter().flat_map(|&row| self.feeds(&self.rows[row])).collect();
@@ -404,6 +406,7 @@ impl DecodeBatch<'_> {
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
                     }
                 }
+                row.keep_state(held, &mut self.free_states);
                 self.counts.drafted += draft.tokens.len();
                 // None where its constraint could not go on.
                 self.counts.accepted += (row.completion.token_ids.len() - before).saturating_sub(1);
@@ -422,7 +425,7 @@ impl DecodeBatch<'_> {
         };
         let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
         newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
-            row: DecodeRow { first: row.kv_slots.0, prefix, length: row.length() + ahead, state: row.state },
+            row: row.fed_row(prefix, ahead),
             token,
             params: self.params(row, ahead),
             adapter: self.requests[&row.request].adapter,

@@ -45,7 +45,7 @@ pub(super) struct Capacity {
     /// The most tokens of a prompt and its completion together; 0 where it is not known before they come.
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "a pass is recorded on a GPU alone"))]
     pub(super) longest: usize,
-    /// Most drafted tokens of a row; none of a model with states, which cannot go back.
+    /// Most drafted tokens of a row.
     pub(super) draft_tokens: usize,
     /// Numbers of each adapter in the rank, where several stand side by side, else 0.
     pub(super) adapter_slot: usize,
@@ -115,13 +115,13 @@ enum LayerCache {
         /// [slots, 2 * key_width].
         written: Tensor,
     },
-    /// [rows, width] each.
+    /// [states, width] each.
     States([Tensor; 2]),
 }
 
 impl KvCache {
-    /// With so many slots and prompt rows, and states of so many rows.
-    pub(super) fn new(model: &Decoder, (kv_slots, prompt_rows): (usize, usize), rows: usize) -> Result<Self> {
+    /// With so many slots and prompt rows, and states.
+    pub(super) fn new(model: &Decoder, (kv_slots, prompt_rows): (usize, usize), states: usize) -> Result<Self> {
         let (dtype, device) = (model.dtype(), model.device());
         let zeros = |rows: usize, width: usize| Tensor::zeros((rows, width), dtype, device);
         let layer = |width| match width {
@@ -131,14 +131,14 @@ impl KvCache {
                 prompts: if device.is_cpu() { None } else { Some(zeros(prompt_rows, width)?) },
             }),
             CacheWidth::Sequence([convolution, rule]) => {
-                Ok(LayerCache::States([zeros(rows, convolution)?, zeros(rows, rule)?]))
+                Ok(LayerCache::States([zeros(states, convolution)?, zeros(states, rule)?]))
             }
         };
         Ok(Self { layers: model.cache_widths().map(layer).collect::<Result<_>>()?, prompt_rows })
     }
 
     /// Takes what is kept of prompts in a layer. `ranges` are the first row and the number of rows of each piece, in
-    /// order, here; `states`: by prompt the rows that start from its state.
+    /// order, here; `states`: by prompt where copies of its state go.
     pub(super) fn store(
         &mut self,
         layer: usize,
@@ -152,9 +152,9 @@ impl KvCache {
             }
             (LayerCache::States(caches), PrefilledRows::States(prefilled)) => {
                 for (cache, prefilled) in caches.iter().zip(prefilled) {
-                    for (prompt, rows) in states.iter().enumerate() {
+                    for (prompt, copies) in states.iter().enumerate() {
                         let state = prefilled.narrow(0, prompt, 1)?;
-                        rows.iter().try_for_each(|&row| cache.slice_set(&state, 0, row))?;
+                        copies.iter().try_for_each(|&copy| cache.slice_set(&state, 0, copy))?;
                     }
                 }
                 Ok(())
