@@ -130,7 +130,7 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, attention
                 first: (slots - 1 - i) * positions,
                 prefix: (starts[prompt], prompts[prompt]),
                 length,
-                state: 0,
+                states: (0, 0),
             }
         })
         .collect();
