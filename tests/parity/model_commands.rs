@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::checkpoint::export_adapter;
 use grpo_tui::hub::find_model;
 use grpo_tui::kernels::log_probs::token_log_probs;
-use grpo_tui::model::{Decoder, Trainable, Weights};
+use grpo_tui::model::{Decoder, Trainable, Weights, adapter_names};
+use grpo_tui::plan::ModelShape;
 use serde_json::Value;
 
 use super::adapters::base_of;
@@ -219,6 +220,11 @@ fn inspect_counts_what_the_headers_hold() {
             .retain(|entry| !["vision_tower", "model.visual", "mtp."].iter().any(|part| entry.name.starts_with(part)));
         let numbers: u64 = entries.iter().map(|entry| entry.shape.iter().product::<u64>()).sum();
         assert_eq!(document["parameters"], numbers, "{}", golden.name);
+        let (config, count) = (source.config().unwrap(), |shape: &[usize]| shape.iter().product::<usize>());
+        let shape = ModelShape::from_config(&config);
+        assert_eq!(shape.parameters as u64, numbers, "{}", golden.name);
+        let adapter = adapter_names(&config, 1).iter().map(|(_, shape)| count(shape)).sum::<usize>();
+        assert_eq!(shape.lora_per_rank, adapter, "{}", golden.name);
         assert_eq!(document["memory_bytes"]["bf16"], 2 * numbers);
         let uses = &document["memory_by_use"]["gpu"];
         let bytes = |name: &str| uses[name].as_u64().unwrap();
