@@ -18,7 +18,7 @@ use candle_core::Result;
 
 use crate::constraint::Constraint;
 use crate::model::{Adapters, CacheWidth, Decoder};
-use crate::plan::CPU_DECODE_ROWS;
+use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
 
@@ -336,7 +336,7 @@ const CPU_LIMITS: DecodeLimits = DecodeLimits {
     initial_slots: usize::MAX,
     prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,
-    drafted_rows: 2 * CPU_DECODE_ROWS,
+    drafted_rows: CPU_DRAFTED_ROWS,
     balanced_rows: 2,
     runs_ahead: false,
     padded: |rows| rows,

@@ -203,7 +203,10 @@ fn what_cannot_be_computed_is_said_in_words() {
     qwen(r#"{"partial_rotary_factor":0.001}"#, "`partial_rotary_factor` = 0.001 of a head's width");
     qwen(r#"{"partial_rotary_factor":2}"#, "rotary positions need an even width");
     qwen(r#"{"hidden_act":"gelu_pytorch_tanh"}"#, "of the gated delta rule");
-    qwen(r#"{"rope_scaling":{"rope_type":"yarn","factor":4}}"#, "YaRN on a part of a head");
+    qwen(
+        r#"{"rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64}}"#,
+        "YaRN on a part of a head",
+    );
     check(r#"{"architectures":["Qwen3NextForCausalLM"]}"#, "the architecture `Qwen3NextForCausalLM`");
     check(r#"{"architectures":["Qwen3_5MoeForConditionalGeneration"]}"#, "Qwen3_5MoeForConditionalGeneration");
     check(r#"{"architectures":"absent","model_type":"qwen4_exp"}"#, "`qwen4_exp`");
