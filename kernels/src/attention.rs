@@ -26,6 +26,16 @@ pub struct Segment {
     pub prefix: (usize, usize),
 }
 
+impl Segment {
+    /// The row `lag` tokens before the token of this index, in the segment or its prefix.
+    pub(super) fn row_before(&self, token: usize, lag: usize) -> Option<usize> {
+        match token.checked_sub(lag) {
+            Some(own) => Some(self.start + own),
+            None => self.prefix.1.checked_sub(lag - token).map(|row| self.prefix.0 + row),
+        }
+    }
+}
+
 /// A batch's segments, and the same as tables where its device can read them.
 #[derive(Clone, Debug)]
 pub struct Segments {
@@ -47,6 +57,11 @@ impl Segments {
             tables: if device.is_cuda() { Some(gpu::DeviceSegments::new(&list, device)?) } else { None },
             list,
         })
+    }
+
+    /// In the order of the batch.
+    pub fn list(&self) -> &[Segment] {
+        &self.list
     }
 }
 

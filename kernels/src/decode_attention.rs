@@ -22,6 +22,8 @@ pub struct DecodeRow {
     pub prefix: (usize, usize),
     /// How many of its own tokens stand in the suffix cache, the newest included.
     pub length: usize,
+    /// In a model with states, the number of the one before its token, and of the one after.
+    pub states: (usize, usize),
 }
 
 /// The rows of a decode step: listed on the CPU, a table that the step itself moves on along on a GPU.
@@ -39,7 +41,9 @@ pub enum DecodeRows {
 }
 
 impl DecodeRows {
-    pub(super) fn listed(&self) -> Result<&[DecodeRow]> {
+    /// # Errors
+    /// When the rows are a table on a GPU.
+    pub fn listed(&self) -> Result<&[DecodeRow]> {
         match self {
             Self::Listed(rows) => Ok(rows),
             Self::Table { .. } => bail!("rows on a GPU for tensors on the CPU"),

@@ -7,12 +7,16 @@
 pub mod accumulate; // a += b, in place
 pub mod adamw; // one optimizer update of a flat buffer
 pub mod attention; // causal attention over packed segments that share prefixes
+pub mod attention_gate; // attention's output times the sigmoid of a gate
 pub mod bias; // a bias added to every row
+pub mod convolution; // a causal convolution of each column
 pub mod cuda_errors; // what a CUDA error means, and what to do
 pub mod cuda_libraries; // NVIDIA's libraries, looked up at run time
 pub mod decode_attention; // one new token a row against the caches
+pub mod delta_rule; // the gated delta rule: a state that each token decays and corrects
 pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table by number, and the scatter of their gradient
+pub mod gated_norm; // norm of heads times a gate
 pub mod heads; // how rows of queries, keys and values divide
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back
 pub mod matmul; // matrix products

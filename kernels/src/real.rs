@@ -48,6 +48,11 @@ pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
+#[inline(always)]
+pub(super) fn sigmoid<T: Real>(x: T) -> T {
+    T::constant(1.0) / (T::constant(1.0) + (-x).exponential())
+}
+
 /// Sum of `a[i] * b[i]` over 16 independent lanes, so that the loop vectorises and its order of additions is fixed.
 #[inline(always)]
 pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {

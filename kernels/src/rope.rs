@@ -12,7 +12,8 @@ use super::open_rows::OpenRows;
 use super::real::vectorised;
 use super::rms_norm::{inverse_rms, norm_row, norm_row_backward};
 
-/// Cosines and sines of every position: two tensors [positions, dimension / 2].
+/// Cosines and sines of every position: two tensors [positions, rotary dimension / 2]. Where that is less than a head,
+/// the rest of each head is not rotated.
 #[derive(Clone, Debug)]
 pub struct RopeTable {
     cosines: Tensor,
@@ -47,6 +48,11 @@ impl RopeTable {
         let table =
             |numbers| Tensor::from_vec(numbers, (positions, half), &Device::Cpu)?.to_dtype(dtype)?.to_device(device);
         Ok(Self { cosines: table(cosines)?, sines: table(sines)? })
+    }
+
+    /// Angles of a position.
+    fn half(&self) -> usize {
+        self.cosines.dims()[1]
     }
 
     /// How many positions the table holds.
@@ -142,7 +148,7 @@ fn forward<T: Real>(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<Ten
         .as_ref()
         .map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?)))
         .transpose()?;
-    let half = dimension / 2;
+    let half = context.table.half();
     let mut output = numbers.to_vec();
     vectorised(|| {
         for ((row, out), &position) in numbers.chunks_exact(width).zip(output.chunks_exact_mut(width)).zip(positions) {
@@ -183,10 +189,10 @@ fn angles<T>(table: &[T], position: u32, half: usize) -> Result<&[T]> {
     }
 }
 
-/// Turns each pair (i, i + half) by its angle; `direction` -1 turns back, which is also the gradient.
+/// Turns each pair (i, i + half) of the first `2 * half` numbers by its angle; `direction` -1 turns back, which is also the gradient.
 #[inline(always)]
 fn rotate<T: Real>(head: &mut [T], cosine: &[T], sine: &[T], direction: T) {
-    let (low, high) = head.split_at_mut(cosine.len());
+    let (low, high) = head[..2 * cosine.len()].split_at_mut(cosine.len());
     for i in 0..cosine.len() {
         let (x, y, s) = (low[i], high[i], sine[i] * direction);
         low[i] = x * cosine[i] - y * s;
@@ -212,7 +218,7 @@ fn backward<T: Real>(
         .as_ref()
         .map(|(q, k)| Ok::<_, candle_core::Error>((q.numbers::<T>()?, k.numbers::<T>()?)))
         .transpose()?;
-    let half = dimension / 2;
+    let half = context.table.half();
     let mut output = gradients.to_vec();
     let mut weight_gradients = [vec![T::constant(0.0); dimension], vec![T::constant(0.0); dimension]];
     let mut turned = vec![T::constant(0.0); dimension];

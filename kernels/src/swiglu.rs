@@ -7,7 +7,7 @@ use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::matmul::no_room;
 use super::open_rows::OpenRows;
-use super::real::vectorised;
+use super::real::{sigmoid, vectorised};
 
 /// The activation function of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +103,6 @@ fn backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, argument: impl Fn(T) -
         }
     });
     Tensor::from_vec(output, (rows, double), gate_up.device())
-}
-
-#[inline(always)]
-fn sigmoid<T: Real>(x: T) -> T {
-    T::constant(1.0) / (T::constant(1.0) + (-x).exponential())
 }
 
 #[cfg(feature = "cuda")]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Logits of tiny random Qwen3, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
+"""Logits of tiny random Qwen3, Qwen3.5, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
 
     python3 scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
-log-probability of each token of it. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral and YaRN with 2.15 and 5.24); no network, no other files. The same
+log-probability of each token of it; of Qwen3.5 `gradient`, by tensor two sums of transformers' autograd. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN and Qwen3.5 with 2.15 and 5.24); no network, no other files. The same
 versions write the same bytes.
 """
 
@@ -19,9 +19,9 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM
 
-FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
+FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3_5_text": (Qwen3_5TextConfig, Qwen3_5ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 
 BASE = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -54,6 +54,17 @@ GEMMA3 = {
     "sliding_window": 4,
     "rope_local_base_freq": 100.0,
     "pad_token_id": None,
+}
+
+# Keys that Qwen3.5 does not have, and those that it adds. A small vocabulary, since one sequence is longer than transformers' chunks of 64 tokens.
+QWEN3_5 = {
+    "architectures": ["Qwen3_5ForCausalLM"],
+    "model_type": "qwen3_5_text",
+    "vocab_size": 64,
+    "use_sliding_window": "absent",
+    "rope_theta": "absent",
+    "rope_scaling": "absent",
+    "linear_conv_kernel_dim": 4,
 }
 
 # Keys that Mistral does not have, and those that it adds.
@@ -260,11 +271,68 @@ CASES = {
         torch.bfloat16,
         13,
     ),
+    # Qwen3.5: layers by the default interval, more value heads than key heads, of another width; three query heads, a quarter of each rotated.
+    "qwen3_5-untied": (
+        {
+            **QWEN3_5,
+            "hidden_size": 36,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 1,
+            "linear_num_key_heads": 3,
+            "linear_num_value_heads": 6,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 12,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25, "mrope_section": [1, 1, 0], "mrope_interleaved": True},
+        },
+        torch.float32,
+        16,
+    ),
+    # Attention first, five value heads for one key head, a kernel of 3, half of each head rotated, a tied head.
+    "qwen3_5-tied": (
+        {
+            **QWEN3_5,
+            "hidden_size": 40,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "linear_attention", "linear_attention"],
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "head_dim": 8,
+            "linear_num_key_heads": 1,
+            "linear_num_value_heads": 5,
+            "linear_key_head_dim": 12,
+            "linear_value_head_dim": 8,
+            "linear_conv_kernel_dim": 3,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+        },
+        torch.float32,
+        17,
+    ),
+    # The text part of a model that also sees, in bfloat16, with the weights of its multi-token prediction.
+    "qwen3_5-nested-bfloat16": (
+        {
+            **QWEN3_5,
+            "num_hidden_layers": 2,
+            "full_attention_interval": 2,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "linear_num_key_heads": 3,
+            "linear_num_value_heads": 3,
+            "linear_key_head_dim": 16,
+            "linear_value_head_dim": 16,
+            "torch_dtype": "bfloat16",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0, "partial_rotary_factor": 0.25},
+        },
+        torch.bfloat16,
+        18,
+    ),
 }
-# Whose keys are those of `text_config`, under these names; their tensors begin with "language_model.".
+# Whose keys are those of `text_config`, under these names; their tensors begin with "language_model.", or with "model.language_model.".
 NESTED = {
     "gemma3-nested-bfloat16": ("Gemma3ForConditionalGeneration", "gemma3"),
     "mistral-nested-bfloat16": ("Mistral3ForConditionalGeneration", "mistral3"),
+    "qwen3_5-nested-bfloat16": ("Qwen3_5ForConditionalGeneration", "qwen3_5"),
 }
 SHARDS = {"llama-biased-sharded": 2}
 LENGTHS = [1, 2, 7, 19]
@@ -278,8 +346,8 @@ def keys_of(changes):
 
 def model_config(keys):
     """The configuration in the terms of transformers 5, so that nothing depends on how it reads older files."""
-    if keys["model_type"] == "gemma3_text":
-        config = Gemma3TextConfig(**{key: value for key, value in keys.items() if key not in ["architectures", "model_type", "torch_dtype"]})
+    if keys["model_type"] in ["gemma3_text", "qwen3_5_text"]:
+        config = FAMILIES[keys["model_type"]][0](**{key: value for key, value in keys.items() if key not in ["architectures", "model_type", "torch_dtype"]})
         config._attn_implementation = "eager"
         return config
     rope = keys.get("rope_parameters") or {"rope_type": "default", **(keys.get("rope_scaling") or {}), "rope_theta": keys["rope_theta"]}
@@ -310,8 +378,11 @@ def random_weights(model, element_type, seed):
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-            centre = 0.0 if name.endswith(".bias") or model.config.model_type == "gemma3_text" else 1.0
-            values = centre + 0.3 * noise if parameter.dim() == 1 else 0.2 * noise
+            is_around_zero = model.config.model_type in ["gemma3_text", "qwen3_5_text"] and "linear_attn" not in name
+            centre = 0.0 if name.endswith(".bias") or is_around_zero else 1.0
+            # States that last: an output near 0, which a norm blows up, is mostly rounding.
+            centre = -3.0 if name.endswith(".A_log") else centre
+            values = centre + 0.3 * noise if parameter.dim() == 1 else (0.5 if parameter.dim() == 3 else 0.2) * noise
             parameter.copy_(values.to(element_type).to(torch.float32))
 
 
@@ -358,13 +429,28 @@ def greedy(model, prompt, count):
     return {"prompt": prompt, "token_ids": token_ids, "log_probs": log_probs}
 
 
+def gradient(model, sequence):
+    """Of the mean cross-entropy of a sequence's tokens after the first, by tensor: its norm, and its sum with the weights -5 to 5."""
+    model.zero_grad()
+    logits = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, :-1]
+    torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:])).backward()
+    sums = {}
+    for name, parameter in sorted(model.named_parameters()):
+        numbers = parameter.grad.double().flatten()
+        weights = torch.arange(numbers.numel(), dtype=torch.float64) * 7 % 11 - 5
+        sums[name] = [float(f"{value:.7g}") for value in [numbers.norm().item(), (numbers * weights).sum().item()]]
+    model.zero_grad()
+    return sums
+
+
 def write_case(name, folder, changes, element_type, seed):
     keys = keys_of(changes)
     torch.manual_seed(seed)
     model = FAMILIES[keys["model_type"]][1](model_config(keys)).to(torch.float32).eval()
     random_weights(model, element_type, seed)
     generator = torch.Generator().manual_seed(1000 + seed)
-    sequences = [torch.randint(keys["vocab_size"], (length,), generator=generator).tolist() for length in LENGTHS]
+    lengths = [*LENGTHS, 70] if keys["model_type"] == "qwen3_5_text" else LENGTHS
+    sequences = [torch.randint(keys["vocab_size"], (length,), generator=generator).tolist() for length in lengths]
     logits = []
     with torch.no_grad():
         for sequence in sequences:
@@ -374,14 +460,21 @@ def write_case(name, folder, changes, element_type, seed):
             logits.append([[float(f"{value:.7g}") for value in row] for row in output.tolist()])
     os.makedirs(folder, exist_ok=True)
     prefix = "language_model." if name in NESTED else ""
+    is_inside = keys["model_type"] == "qwen3_5_text"
     architecture, model_type = NESTED.get(name, (None, None))
     nested = {"architectures": [architecture], "model_type": model_type, "torch_dtype": keys["torch_dtype"], "text_config": keys}
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(nested if prefix else keys, file, indent=2)
         file.write("\n")
-    tensors = {prefix + name: tensor for name, tensor in stored(model, element_type, keys["tie_word_embeddings"]).items()}
-    if prefix:
-        tensors["vision_tower.vision_model.post_layernorm.weight"] = torch.ones(4)
+    own = stored(model, element_type, keys["tie_word_embeddings"])
+    if prefix and is_inside:
+        tensors = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in own.items()}
+        tensors["model.visual.merger.norm.weight"] = torch.ones(4)
+        tensors["mtp.norm.weight"] = torch.ones(4)
+    else:
+        tensors = {prefix + name: tensor for name, tensor in own.items()}
+        if prefix:
+            tensors["vision_tower.vision_model.post_layernorm.weight"] = torch.ones(4)
     save_weights(folder, tensors, SHARDS.get(name, 1))
     if not prefix:
         check_reads_back(folder, keys, sequences[-1], logits[-1])
@@ -393,6 +486,8 @@ def write_case(name, folder, changes, element_type, seed):
         "logits": logits,
         "greedy": greedy(model, sequences[2], 12),
     }
+    if is_inside and not prefix:
+        golden["gradient"] = gradient(model, sequences[-1])
     with open(os.path.join(folder, "golden.json"), "w") as file:
         json.dump(golden, file, separators=(",", ":"))
         file.write("\n")

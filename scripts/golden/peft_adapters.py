@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Adapters written by PEFT beside checkpoints of decoder_logits.py, with the logits of base and adapter together, on the CPU in float32.
 
-    python3 scripts/golden/peft_adapters.py OUTDIR        (OUTDIR = tests/parity, after decoder_logits.py)
+    python3 scripts/golden/peft_adapters.py OUTDIR [NAME..]        (OUTDIR = tests/parity, after decoder_logits.py)
 
 Writes OUTDIR/NAME/{adapter_config.json,adapter_model.safetensors,golden.json} for each case below. golden.json names the base's folder in OUTDIR and holds
 `token_ids`, `logits` as decoder_logits.py does, and `merged`: sums and absolute sums of the tensors that PEFT's own merge changed. Needs torch, transformers
@@ -27,6 +27,8 @@ CASES = {
     "peft-subset": ("qwen2-untied", {"r": 3, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"]}, 12),
     # Rank-stabilised: the delta is scaled by alpha / sqrt(r).
     "peft-rslora": ("llama-tied", {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "use_rslora": True}, 13),
+    # Layers of the gated delta rule, and attention with a gate (torch 2.15, transformers 5.24).
+    "peft-gated-delta": ("qwen3_5-untied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 14),
 }
 
 
@@ -93,10 +95,12 @@ def merged_sums(model):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
     torch.set_num_threads(1)
     for name, (base, keys, seed) in CASES.items():
+        if sys.argv[2:] and name not in sys.argv[2:]:
+            continue
         write_case(sys.argv[1], name, base, keys, seed)
 
 

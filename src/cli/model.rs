@@ -99,6 +99,9 @@ struct Pretrain {
     /// Model to start from, with its shape and tokenizer, instead of fresh weights; `tiny` or one made by `pretrain`
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["seed", "hidden", "intermediate", "layers", "heads", "key_value_heads", "head_dim", "vocabulary"])]
     from: Option<String>,
+    /// Shape of the fresh weights from a `config.json`, of any supported architecture
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "hidden", "intermediate", "layers", "heads", "key_value_heads", "head_dim", "vocabulary"])]
+    config: Option<PathBuf>,
     /// Write the weights in bf16
     #[arg(long)]
     bf16: bool,
@@ -168,7 +171,7 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         return Err(Failure::usage(format!("{} exists: choose a new folder", arguments.out.display())));
     }
     let task = Task::resolve(&arguments.task)?;
-    let config = ModelConfig {
+    let of_arguments = ModelConfig {
         architecture: Architecture::Qwen3,
         vocab_size: arguments.vocabulary,
         hidden_size: arguments.hidden,
@@ -184,6 +187,15 @@ fn run_pretrain(arguments: &Pretrain) -> Outcome {
         tie_word_embeddings: true,
         max_position_embeddings: 1024,
         options: DecoderOptions::QWEN3,
+    };
+    let config = match &arguments.config {
+        Some(file) => {
+            let label = file.display().to_string();
+            let text = crate::files::read_text(file)
+                .map_err(|error| Failure::usage(format!("--config {label}: {error}; name a model's config.json")))?;
+            ModelConfig::parse(&text, &label)?
+        }
+        None => of_arguments,
     };
     let settings = PretrainSettings {
         config,

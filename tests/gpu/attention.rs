@@ -126,7 +126,12 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, attention
         .enumerate()
         .map(|(i, &length)| {
             let prompt = i % prompts.len();
-            DecodeRow { first: (slots - 1 - i) * positions, prefix: (starts[prompt], prompts[prompt]), length }
+            DecodeRow {
+                first: (slots - 1 - i) * positions,
+                prefix: (starts[prompt], prompts[prompt]),
+                length,
+                states: (0, 0),
+            }
         })
         .collect();
     let numbers: Vec<u32> =

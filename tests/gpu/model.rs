@@ -40,6 +40,15 @@ fn configs() -> [ModelConfig; 5] {
     [check("Qwen3ForCausalLM", 32, false), qwen2, llama, gemma(32), gemma(256)]
 }
 
+#[test]
+fn a_model_without_kernels_is_refused_before_its_weights_are_asked_for() {
+    let json = r#"{"architectures":["Qwen3_5ForCausalLM"],"vocab_size":64,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":4}"#;
+    let (config, engine) = (ModelConfig::parse(json, "config.json").unwrap(), Engine::gpu(0).unwrap());
+    let none = Weights::from_tensors([], "nothing");
+    let error = Decoder::new(&config, &none, Trainable::Frozen, 0, engine.dtype, &engine.device).unwrap_err();
+    assert_eq!(error.to_string(), "Qwen3.5 is not supported on a GPU yet: compute on the CPU (`--cpu`)");
+}
+
 /// Weights sharper than fresh ones, so that distributions are far from uniform and biases are not 0; the same on every
 /// device.
 fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {

@@ -146,7 +146,12 @@ fn rotary_positions_agree() {
                 assert_close("rope", &rotated, &query_key_rope(&packed_cpu, context_cpu).unwrap(), tolerance(dtype));
                 let (cache_cpu, cache) = pair(7, &[2 * (rows + 1), 2 * heads.key_width()], dtype);
                 let places: Vec<DecodeRow> = (0..rows)
-                    .map(|row| DecodeRow { first: 2 * (rows - row), prefix: (0, 1), length: 1 + row % 2 })
+                    .map(|row| DecodeRow {
+                        first: 2 * (rows - row),
+                        prefix: (0, 1),
+                        length: 1 + row % 2,
+                        states: (0, 0),
+                    })
                     .collect();
                 let numbers: Vec<u32> =
                     places.iter().flat_map(|row| [row.first as u32, 0, 1, row.length as u32]).collect();

@@ -2,7 +2,11 @@
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
+use grpo_tui::kernels::attention_gate::{gated_attention, gated_attention_backward, join_gate, split_gate};
+use grpo_tui::kernels::convolution::{causal_convolution, causal_convolution_backward};
+use grpo_tui::kernels::delta_rule::{DeltaHeads, DeltaRule, delta_rule, delta_rule_backward};
 use grpo_tui::kernels::embedding::{embedding_backward, gather_rows};
+use grpo_tui::kernels::gated_norm::{gated_norm, gated_norm_backward};
 use grpo_tui::kernels::heads::{Attention, Heads};
 use grpo_tui::kernels::log_probs::{TokenWeight, token_log_probs, token_log_probs_backward};
 use grpo_tui::kernels::rms_norm::{Norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
@@ -148,4 +152,86 @@ fn log_probs_match() {
             weights.iter().zip(entropy_weights).map(|(&log_prob, entropy)| TokenWeight { log_prob, entropy }).collect();
         check("logits", &logits, &token_log_probs_backward(&logits, &targets, &weights, temperature).unwrap(), loss);
     }
+}
+
+/// Two prompts, two completions of the first, one of the second, of which the shortest are shorter than a kernel of 4.
+fn prompts_and_completions() -> Segments {
+    let own = [(0, 3, (0, 0)), (3, 2, (0, 3)), (5, 1, (0, 0)), (6, 4, (0, 3)), (10, 2, (5, 1))];
+    let segment = |(start, length, prefix)| Segment { start, length, prefix };
+    Segments::new(own.map(segment).to_vec(), &Device::Cpu).unwrap()
+}
+
+#[test]
+fn causal_convolution_matches() {
+    let segments = prompts_and_completions();
+    // Of seven columns the first five are convolved.
+    let (packed, weight, seed) = (random(1, &[12, 7]), random(2, &[5, 4]), random(3, &[12, 5]));
+    let forward = |packed: &Tensor, weight: &Tensor| causal_convolution(packed, weight, &segments).unwrap();
+    let own = packed.narrow(1, 0, 5).unwrap().contiguous().unwrap();
+    for (rows, last) in [(vec![0_u32, 1, 2, 6, 7, 8, 9], 9), (vec![5, 10, 11], 11), (vec![0, 1, 2, 3, 4], 4)] {
+        let rows = Tensor::new(rows, &Device::Cpu).unwrap();
+        let expected = plain::convolution(&own.index_select(&rows, 0).unwrap(), &weight.unsqueeze(1).unwrap());
+        let found = forward(&packed, &weight).narrow(0, last, 1).unwrap();
+        close("convolution", &found, &expected.narrow(0, rows.dims()[0] - 1, 1).unwrap(), 1e-12);
+    }
+    let (x, w) = causal_convolution_backward(&seed, &packed, &weight, &segments).unwrap();
+    let padded = Tensor::cat(&[x, Tensor::zeros((12, 2), DType::F64, &Device::Cpu).unwrap()], 1).unwrap();
+    check("x", &packed, &padded, |packed| seeded(&forward(packed, &weight), &seed));
+    check("weight", &weight, &w, |weight| seeded(&forward(&packed, weight), &seed));
+}
+
+#[test]
+fn delta_rule_matches() {
+    let heads = DeltaHeads { key: 1, value: 3, key_dimension: 4, value_dimension: 2 };
+    let long = Segment { start: 0, length: 70, prefix: (0, 0) };
+    let after = Segment { start: 70, length: 3, prefix: (0, 70) };
+    for (segments, rows) in
+        [(prompts_and_completions(), 12), (Segments::new(vec![long, after], &Device::Cpu).unwrap(), 73)]
+    {
+        let (convolved, packed) = (random(1, &[rows, heads.row_width()]), random(2, &[rows, 7]));
+        let (decay, bias) = (random(3, &[3]).affine(1.0, -2.0).unwrap(), random(4, &[3]));
+        let seed = random(5, &[rows, heads.value_width()]);
+        let forward = |convolved: &Tensor, packed: &Tensor, decay: &Tensor, bias: &Tensor| {
+            let rule = DeltaRule { heads, packed, column: 1, decay, bias };
+            seeded(&delta_rule(convolved, rule, &segments).unwrap(), &seed)
+        };
+        let rule = DeltaRule { heads, packed: &packed, column: 1, decay: &decay, bias: &bias };
+        let found = delta_rule_backward(&seed, &convolved, rule, &segments).unwrap();
+        check("decay", &decay, &found.decay, |decay| forward(&convolved, &packed, decay, &bias));
+        check("bias", &bias, &found.bias, |bias| forward(&convolved, &packed, &decay, bias));
+        let zeros = Tensor::zeros((rows, 1), DType::F64, &Device::Cpu).unwrap();
+        let gates = Tensor::cat(&[zeros, found.gates], 1).unwrap();
+        check("gates", &packed, &gates, |packed| forward(&convolved, packed, &decay, &bias));
+        check("rows", &convolved, &found.convolved, |convolved| forward(convolved, &packed, &decay, &bias));
+    }
+}
+
+#[test]
+fn gated_norm_matches() {
+    let (x, packed, weight, seed) = (random(1, &[3, 8]), random(2, &[3, 11]), random(3, &[4]), random(4, &[3, 8]));
+    let forward =
+        |x: &Tensor, packed: &Tensor, weight: &Tensor| gated_norm(x, (packed, 2), Norm::plain(weight, 1e-6)).unwrap();
+    let normed = plain::rms_norm(&x.reshape((3, 2, 4)).unwrap(), &weight, 1e-6).reshape((3, 8)).unwrap();
+    let expected = (normed * packed.narrow(1, 2, 8).unwrap().silu().unwrap()).unwrap();
+    close("gated_norm", &forward(&x, &packed, &weight), &expected, 1e-12);
+    let (dx, gate, dw) = gated_norm_backward(&seed, &x, (&packed, 2), Norm::plain(&weight, 1e-6)).unwrap();
+    let zeros = |columns: usize| Tensor::zeros((3, columns), DType::F64, &Device::Cpu).unwrap();
+    let gate = Tensor::cat(&[zeros(2), gate, zeros(1)], 1).unwrap();
+    check("x", &x, &dx, |x| seeded(&forward(x, &packed, &weight), &seed));
+    check("gate", &packed, &gate, |packed| seeded(&forward(&x, packed, &weight), &seed));
+    check("weight", &weight, &dw, |weight| seeded(&forward(&x, &packed, weight), &seed));
+}
+
+#[test]
+fn attention_gates_match() {
+    let packed = random(1, &[3, HEADS.row_width() + HEADS.query_width()]);
+    let (rows, gate) = split_gate(&packed, HEADS).unwrap();
+    close("split", &join_gate(&rows, &gate, HEADS).unwrap(), &packed, 1e-300);
+    close("query", &rows.narrow(1, 6, 6).unwrap(), &packed.narrow(1, 12, 6).unwrap(), 1e-300);
+    let (attended, seed) = (random(2, &[3, HEADS.query_width()]), random(3, &[3, HEADS.query_width()]));
+    let forward = |attended: &Tensor, gate: &Tensor| gated_attention(attended, gate).unwrap();
+    close("gated", &forward(&attended, &gate), &(&attended * plain::sigmoid(&gate)).unwrap(), 1e-12);
+    let (by_attended, by_gate) = gated_attention_backward(&seed, &attended, &gate).unwrap();
+    check("attended", &attended, &by_attended, |attended| seeded(&forward(attended, &gate), &seed));
+    check("gate", &gate, &by_gate, |gate| seeded(&forward(&attended, gate), &seed));
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use grpo_tui::hub::{Activation, ModelConfig, RopeScaling, Scope};
+use grpo_tui::hub::{Activation, GatedDelta, Mixer, ModelConfig, RopeScaling, Scope};
 use grpo_tui::kernels::heads::{Attention, Heads};
 
 /// Over the last dimension, as are the two below.
@@ -20,6 +20,22 @@ pub(super) fn softmax(x: &Tensor) -> Tensor {
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
     let mean_square = x.sqr().unwrap().mean_keepdim(D::Minus1).unwrap();
     x.broadcast_div(&(mean_square + epsilon).unwrap().sqrt().unwrap()).unwrap().broadcast_mul(weight).unwrap()
+}
+
+pub(super) fn sigmoid(x: &Tensor) -> Tensor {
+    (x.neg().unwrap().exp().unwrap() + 1.0).unwrap().recip().unwrap()
+}
+
+/// A causal convolution of each column, then SiLU: `x` [time, width], `weight` [width, 1, kernel].
+pub(super) fn convolution(x: &Tensor, weight: &Tensor) -> Tensor {
+    let ((time, width), kernel) = (x.dims2().unwrap(), weight.dims()[2]);
+    let before = Tensor::zeros((kernel - 1, width), x.dtype(), &Device::Cpu).unwrap();
+    let padded = Tensor::cat(&[&before, x], 0).unwrap();
+    let part = |i: usize| {
+        let weight = weight.narrow(2, i, 1).unwrap().reshape((1, width)).unwrap();
+        padded.narrow(0, i, time).unwrap().broadcast_mul(&weight).unwrap()
+    };
+    (1..kernel).map(part).fold(part(0), |sum, part| (sum + part).unwrap()).silu().unwrap()
 }
 
 /// Plain causal attention of one sequence: packed rows [time, row_width], rotated -> [time, query_width].
@@ -86,44 +102,91 @@ impl Plain<'_> {
         if self.config.options.has_output_norms { self.norm(&x, name) } else { x }
     }
 
+    /// The output of a layer's attention: [time, hidden].
+    fn attended(&self, x: &Tensor, layer: usize, scope: Scope) -> Tensor {
+        let (config, time) = (self.config, x.dims()[0]);
+        let (query, key_value, dimension) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let heads = Heads { query, key_value, dimension };
+        let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}.weight");
+        let heads_of = |part: &str, count: usize| self.linear(x, layer, part).reshape((time, count, ())).unwrap();
+        let rotated = |x: Tensor, norm: &str| {
+            let x = x.contiguous().unwrap();
+            let x = if self.weights.contains_key(&name(norm)) { self.norm(&x, &name(norm)) } else { x };
+            self.rope(&x, scope).reshape((time, ())).unwrap()
+        };
+        let both = heads_of("self_attn.q_proj", query);
+        let key = rotated(heads_of("self_attn.k_proj", key_value), "k_norm");
+        let value = heads_of("self_attn.v_proj", key_value).reshape((time, ())).unwrap();
+        let own = rotated(both.narrow(2, 0, dimension).unwrap(), "q_norm");
+        let window = config.options.window.as_ref().filter(|_| scope == Scope::Window);
+        let divisor = config.options.query_scalar.unwrap_or(dimension as f64).sqrt() / self.yarn_factor().powi(2);
+        let how = Attention { heads, divisor, window: window.map(|window| window.tokens) };
+        let mut attended = attention(&Tensor::cat(&[own, key, value], 1).unwrap(), how);
+        if config.options.has_attention_gate {
+            let gate = both.narrow(2, dimension, dimension).unwrap().contiguous().unwrap();
+            attended = (attended * sigmoid(&gate.reshape((time, ())).unwrap())).unwrap();
+        }
+        self.linear(&attended, layer, "self_attn.o_proj")
+    }
+
+    /// The output of a layer's gated delta rule, token by token: [time, hidden].
+    fn gated_delta(&self, x: &Tensor, layer: usize, delta: &GatedDelta) -> Tensor {
+        let time = x.dims()[0];
+        let get = |part: &str| self.get(&format!("model.layers.{layer}.linear_attn.{part}"));
+        let linear = |part: &str| self.linear(x, layer, &format!("linear_attn.{part}"));
+        let sharing = delta.value_heads / delta.key_heads;
+        let convolved = convolution(&linear("in_proj_qkv"), get("conv1d.weight"));
+        let heads = |start: usize, count: usize, size: usize| {
+            convolved.narrow(1, start, count * size).unwrap().reshape((time, count, size)).unwrap()
+        };
+        let keys = delta.key_heads * delta.key_dimension;
+        let unit = |start: usize| {
+            let x = heads(start, delta.key_heads, delta.key_dimension).contiguous().unwrap();
+            let length = (x.sqr().unwrap().sum_keepdim(D::Minus1).unwrap() + 1e-6).unwrap().sqrt().unwrap();
+            let x = x.broadcast_div(&length).unwrap().unsqueeze(2).unwrap();
+            let shape = (time, delta.key_heads, sharing, delta.key_dimension);
+            x.broadcast_as(shape).unwrap().reshape((time, delta.value_heads, delta.key_dimension)).unwrap()
+        };
+        let (query, key) = ((unit(0) / (delta.key_dimension as f64).sqrt()).unwrap(), unit(keys));
+        let value = heads(2 * keys, delta.value_heads, delta.value_dimension);
+        let strength = sigmoid(&linear("in_proj_b"));
+        let step = linear("in_proj_a").broadcast_add(get("dt_bias")).unwrap();
+        let step = (step.exp().unwrap() + 1.0).unwrap().log().unwrap();
+        let decay = step.broadcast_mul(&get("A_log").exp().unwrap()).unwrap().neg().unwrap().exp().unwrap();
+        let shape = (delta.value_heads, delta.key_dimension, delta.value_dimension);
+        let mut state = Tensor::zeros(shape, DType::F64, &Device::Cpu).unwrap();
+        let mut outputs = Vec::new();
+        for t in 0..time {
+            // [value heads, 1, 1], [value heads, 1, size].
+            let factor = |x: &Tensor| x.narrow(0, t, 1).unwrap().reshape((delta.value_heads, 1, 1)).unwrap();
+            let row = |x: &Tensor| x.narrow(0, t, 1).unwrap().squeeze(0).unwrap().unsqueeze(1).unwrap();
+            let key = row(&key);
+            state = state.broadcast_mul(&factor(&decay)).unwrap();
+            let correction = (row(&value) - key.matmul(&state).unwrap()).unwrap();
+            let update = correction.broadcast_mul(&factor(&strength)).unwrap();
+            state = (state + key.transpose(1, 2).unwrap().contiguous().unwrap().matmul(&update).unwrap()).unwrap();
+            outputs.push(row(&query).matmul(&state).unwrap().transpose(0, 1).unwrap());
+        }
+        let mixed = Tensor::cat(&outputs, 0).unwrap().contiguous().unwrap();
+        let normed = rms_norm(&mixed, get("norm.weight"), self.config.rms_norm_eps).reshape((time, ())).unwrap();
+        self.linear(&(normed * linear("in_proj_z").silu().unwrap()).unwrap(), layer, "linear_attn.out_proj")
+    }
+
     /// One sequence -> logits [time, vocabulary].
     pub(super) fn logits(&self, token_ids: &[u32]) -> Tensor {
         let config = self.config;
-        let heads = Heads {
-            query: config.num_attention_heads,
-            key_value: config.num_key_value_heads,
-            dimension: config.head_dim,
-        };
-        let time = token_ids.len();
         let embedding = self.get("model.embed_tokens.weight");
         let mut hidden = embedding.embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap()).unwrap();
         hidden = (hidden * config.options.embedding_scale).unwrap();
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             let x = self.norm(&hidden, &name("input_layernorm"));
-            let heads_of = |part: &str, count: usize| {
-                self.linear(&x, layer, part).reshape((time, count, heads.dimension)).unwrap()
+            let mixed = match config.mixer(layer) {
+                Mixer::Attention(scope) => self.attended(&x, layer, scope),
+                Mixer::GatedDelta(delta) => self.gated_delta(&x, layer, delta),
             };
-            let rotated = |part: &str, norm: &str, count: usize| {
-                let x = heads_of(part, count);
-                let x = if self.weights.contains_key(&name(norm)) {
-                    self.norm(&x.contiguous().unwrap(), &name(norm))
-                } else {
-                    x
-                };
-                self.rope(&x, config.scope(layer)).reshape((time, count * heads.dimension)).unwrap()
-            };
-            let query = rotated("self_attn.q_proj", "self_attn.q_norm", heads.query);
-            let key = rotated("self_attn.k_proj", "self_attn.k_norm", heads.key_value);
-            let value = heads_of("self_attn.v_proj", heads.key_value).reshape((time, heads.key_width())).unwrap();
-            let window = config.options.window.as_ref().filter(|_| config.scope(layer) == Scope::Window);
-            let divisor =
-                config.options.query_scalar.unwrap_or(heads.dimension as f64).sqrt() / self.yarn_factor().powi(2);
-            let how = Attention { heads, divisor, window: window.map(|window| window.tokens) };
-            let attended = attention(&Tensor::cat(&[query, key, value], 1).unwrap(), how);
             let after_attention = name("post_attention_layernorm");
-            hidden =
-                (hidden + self.added(self.linear(&attended, layer, "self_attn.o_proj"), &after_attention)).unwrap();
+            hidden = (hidden + self.added(mixed, &after_attention)).unwrap();
             let before =
                 if config.options.has_output_norms { name("pre_feedforward_layernorm") } else { after_attention };
             let x = self.norm(&hidden, &before);
@@ -186,7 +249,8 @@ impl Plain<'_> {
 
     /// x: [time, heads, dimension]; positions 0, 1, 2, ...
     fn rope(&self, x: &Tensor, scope: Scope) -> Tensor {
-        let (time, _, dimension) = x.dims3().unwrap();
+        let (time, _, all) = x.dims3().unwrap();
+        let dimension = self.config.options.rotary_dimension.unwrap_or(all);
         let half = dimension / 2;
         let angle = |i: usize| (i / half) as f64 * self.frequency(i % half, dimension, scope);
         let table = |f: fn(f64) -> f64| {
@@ -198,7 +262,8 @@ impl Plain<'_> {
         let mul = |a: &Tensor, b: &Tensor| a.broadcast_mul(b).unwrap();
         let new_low = (mul(&low, &cosine) - mul(&high, &sine)).unwrap();
         let new_high = (mul(&high, &cosine) + mul(&low, &sine)).unwrap();
-        Tensor::cat(&[new_low, new_high], 2).unwrap()
+        let rest = x.narrow(2, dimension, all - dimension).unwrap();
+        Tensor::cat(&[new_low, new_high, rest], 2).unwrap()
     }
 
     /// Log-probs of a completion given its prompt: [completion], on the tape.

@@ -35,6 +35,7 @@ fn families() -> Vec<ModelConfig> {
     let scaling = r#""rope_scaling":{"rope_type":"llama3","factor":4,"low_freq_factor":1,"high_freq_factor":4,"original_max_position_embeddings":64}"#;
     let window = r#""layer_types":["sliding_attention","full_attention"],"sliding_window":3,"rope_local_base_freq":50.0,
         "rope_scaling":{"rope_type":"linear","factor":2.0},"query_pre_attn_scalar":9"#;
+    let delta = r#""partial_rotary_factor":0.4,"linear_num_key_heads":3,"linear_num_value_heads":6,"linear_key_head_dim":5,"linear_value_head_dim":3"#;
     vec![
         config(true),
         config(false),
@@ -48,6 +49,12 @@ fn families() -> Vec<ModelConfig> {
         ),
         family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":true"#)),
         family(&format!(r#""architectures":["Gemma3ForCausalLM"],{window},"tie_word_embeddings":false"#)),
+        family(&format!(
+            r#""architectures":["Qwen3_5ForCausalLM"],{delta},"tie_word_embeddings":true,"full_attention_interval":2"#
+        )),
+        family(&format!(
+            r#""architectures":["Qwen3_5ForCausalLM"],{delta},"layer_types":["full_attention","linear_attention"],"attention_bias":true,"linear_conv_kernel_dim":3"#
+        )),
     ]
 }
 

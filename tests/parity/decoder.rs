@@ -8,6 +8,7 @@ use grpo_tui::hub::find_model;
 use grpo_tui::kernels::log_probs::token_log_probs;
 use grpo_tui::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, ThreadPool, generate};
+use grpo_tui::update::{Example, SupervisedSettings, supervised_gradient};
 use serde_json::Value;
 
 use super::golden_folder;
@@ -22,6 +23,8 @@ pub(super) struct Golden {
     /// For each sequence [positions][vocabulary].
     pub(super) logits: Vec<Vec<Vec<f32>>>,
     greedy: Value,
+    /// By tensor, where there is one.
+    gradient: Value,
 }
 
 impl Golden {
@@ -33,6 +36,7 @@ impl Golden {
             token_ids: serde_json::from_value(golden["token_ids"].clone()).unwrap(),
             logits: serde_json::from_value(golden["logits"].clone()).unwrap(),
             greedy: golden["greedy"].clone(),
+            gradient: golden["gradient"].clone(),
         }
     }
 
@@ -41,9 +45,13 @@ impl Golden {
     }
 
     pub(super) fn decoder(&self) -> Decoder {
+        self.trainable(Trainable::Frozen)
+    }
+
+    fn trainable(&self, trainable: Trainable) -> Decoder {
         let source = find_model(self.folder().to_str().unwrap()).unwrap();
         let weights = Weights::open(&source).unwrap();
-        Decoder::new(&source.config().unwrap(), &weights, Trainable::Frozen, 0, DType::F32, &Device::Cpu).unwrap()
+        Decoder::new(&source.config().unwrap(), &weights, trainable, 0, DType::F32, &Device::Cpu).unwrap()
     }
 }
 
@@ -155,6 +163,34 @@ fn greedy_decoding_equals_that_of_transformers() {
                 &[completion.log_probs],
                 std::slice::from_ref(&expected),
             );
+        }
+    }
+}
+
+#[test]
+fn gradients_are_those_of_transformers() {
+    let with_gradient: Vec<Golden> = checkpoints().into_iter().filter(|golden| golden.gradient.is_object()).collect();
+    assert_eq!(with_gradient.len(), 2);
+    for golden in with_gradient {
+        let (model, sequence) = (golden.trainable(Trainable::Full), golden.token_ids.last().unwrap());
+        let example = Example { prompt: sequence[..1].to_vec(), completion: sequence[1..].to_vec() };
+        for recompute in [false, true] {
+            let settings =
+                SupervisedSettings { loss_tokens: sequence.len() - 1, tokens_per_micro_batch: 1000, recompute };
+            let threads = ThreadPool::new(1).unwrap();
+            let gradients = supervised_gradient(&model, std::slice::from_ref(&example), settings, &threads).unwrap().0;
+            let flat: Vec<f32> = gradients.flat().to_vec1().unwrap();
+            for slot in model.parameters().slots() {
+                let expected = &golden.gradient[&slot.name];
+                let (norm, sum) = (expected[0].as_f64().unwrap(), expected[1].as_f64().unwrap());
+                let numbers = flat[slot.range()].iter().map(|&number| f64::from(number));
+                let found = numbers.clone().map(|number| number * number).sum::<f64>().sqrt();
+                let weighted: f64 = numbers.enumerate().map(|(i, number)| number * ((i * 7 % 11) as f64 - 5.0)).sum();
+                // The sum is that of numbers of both signs: compared by the size of what is summed.
+                let size = norm * 5.0 * (slot.range().len() as f64).sqrt();
+                assert!((found - norm).abs() < 1e-4 * norm, "{}, {}: {found}, {norm}", golden.name, slot.name);
+                assert!((weighted - sum).abs() < 1e-4 * size, "{}, {}: {weighted}, {sum}", golden.name, slot.name);
+            }
         }
     }
 }

@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use grpo_tui::checkpoint::export_adapter;
 use grpo_tui::hub::find_model;
 use grpo_tui::kernels::log_probs::token_log_probs;
-use grpo_tui::model::{Decoder, Trainable, Weights};
+use grpo_tui::model::{Decoder, Trainable, Weights, adapter_names};
+use grpo_tui::plan::ModelShape;
 use serde_json::Value;
 
 use super::adapters::base_of;
@@ -59,7 +60,7 @@ fn log_probs_are_printed_for_every_family() {
 #[test]
 fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
     let work = tempfile::tempdir().unwrap();
-    for name in ["peft-all-linear", "peft-subset"] {
+    for name in ["peft-all-linear", "peft-subset", "peft-gated-delta"] {
         let (golden, base, adapter) = (Golden::read(name), base_of(name), golden_folder().join(name));
         let (sequence, expected) = expected(&golden);
         assert_near(name, &printed_log_probs(&[text(&base), "--adapter", text(&adapter)], sequence), &expected);
@@ -131,7 +132,10 @@ fn a_merged_export_is_the_text_part() {
     let work = tempfile::tempdir().unwrap();
     let (base, out) = (golden_folder().join("gemma3-nested-bfloat16"), work.path().join("out"));
     let inspected = |folder: &Path| String::from_utf8(model(&["inspect", text(folder)]).stdout).unwrap();
-    assert!(inspected(&base).contains("not loaded    1 tensors for images (16 B): only text is computed"));
+    assert!(
+        inspected(&base)
+            .contains("not loaded    1 tensors for images or multi-token prediction (16 B): only text is computed")
+    );
     assert!(model(&["export", "--model", text(&base), "--out", text(&out), "--merged"]).status.success());
     assert!(!inspected(&out).contains("not loaded"), "{}", inspected(&out));
     let config: Value = serde_json::from_slice(&std::fs::read(out.join("config.json")).unwrap()).unwrap();
@@ -212,9 +216,15 @@ fn inspect_counts_what_the_headers_hold() {
         let source = find_model(text(&golden.folder())).unwrap();
         let files = source.weight_files().unwrap();
         let mut entries: Vec<_> = files.iter().flat_map(|file| source.tensors(file).unwrap()).collect();
-        entries.retain(|entry| !entry.name.starts_with("vision_tower"));
+        entries
+            .retain(|entry| !["vision_tower", "model.visual", "mtp."].iter().any(|part| entry.name.starts_with(part)));
         let numbers: u64 = entries.iter().map(|entry| entry.shape.iter().product::<u64>()).sum();
         assert_eq!(document["parameters"], numbers, "{}", golden.name);
+        let (config, count) = (source.config().unwrap(), |shape: &[usize]| shape.iter().product::<usize>());
+        let shape = ModelShape::from_config(&config);
+        assert_eq!(shape.parameters as u64, numbers, "{}", golden.name);
+        let adapter = adapter_names(&config, 1).iter().map(|(_, shape)| count(shape)).sum::<usize>();
+        assert_eq!(shape.lora_per_rank, adapter, "{}", golden.name);
         assert_eq!(document["memory_bytes"]["bf16"], 2 * numbers);
         let uses = &document["memory_by_use"]["gpu"];
         let bytes = |name: &str| uses[name].as_u64().unwrap();
@@ -232,6 +242,18 @@ fn inspect_counts_what_the_headers_hold() {
     }
     let tiny = model(&["inspect", "tiny"]);
     assert!(String::from_utf8_lossy(&tiny.stdout).contains("tiny: Qwen3, "));
+    let hybrid = model(&["inspect", text(&golden_folder().join("qwen3_5-nested-bfloat16"))]);
+    let hybrid = String::from_utf8_lossy(&hybrid.stdout);
+    for expected in [
+        "delta rule    1 layers, 3 key and 3 value heads of 16 and 16 numbers, convolution over 4 tokens",
+        "attention     1 layers, gated, rotary positions on 4 of 16 numbers",
+        // 3 * 16 * 16 + 3 * 144 numbers.
+        "states 4.80 kB per sequence in f32",
+        "not loaded    2 tensors for images or multi-token prediction (32 B): only text is computed",
+        "Qwen3.5 is not supported on a GPU yet: compute on the CPU (`--cpu`)",
+    ] {
+        assert!(hybrid.contains(expected), "{hybrid}\nlacks {expected:?}");
+    }
 }
 
 #[test]

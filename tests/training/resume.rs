@@ -7,7 +7,7 @@ use grpo_tui::run::{EventBody, RunDirectory, RunState, checkpoint_path, list_che
 use grpo_tui::train::Ended;
 
 use super::small_task::{create, fingerprint, weights, work};
-use crate::program::program;
+use crate::program::{call, program, stdout};
 
 fn never(_: &EventBody) -> bool {
     false
@@ -47,6 +47,22 @@ fn stopping_changes_nothing_off_policy_and_with_refills() {
 #[test]
 fn stopping_changes_nothing_in_the_middle_of_an_interval() {
     stopped_after(&["weight_sync_interval=3", "policy_loss=gspo", "kl_beta=0.01", "learning_rate=1e-4"], &[2, 4]);
+}
+
+/// With adapters and with all weights, of a model that `model pretrain` makes of a `config.json`.
+#[test]
+fn stopping_changes_nothing_with_the_gated_delta_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"{"architectures":["Qwen3_5ForCausalLM"],"vocab_size":1024,"hidden_size":48,"intermediate_size":64,"num_hidden_layers":2,
+        "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"layer_types":["linear_attention","full_attention"],"linear_num_key_heads":1,
+        "linear_num_value_heads":3,"linear_key_head_dim":16,"linear_value_head_dim":8,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let pretrain = ["model", "pretrain", "invoice", "--config", "config.json", "--updates", "1", "--examples", "2"];
+    stdout(&call(folder.path(), &[&pretrain[..], &["--out", "hybrid"]].concat()));
+    let base = format!("base_model={}", folder.path().join("hybrid").display());
+    for method in [["method=sft", "lora_rank=4"], ["method=sft", "lora_rank=0"]] {
+        stopped_after(&[&[base.as_str(), "learning_rate=1e-3"], &method[..]].concat(), &[1, 4]);
+    }
 }
 
 /// Its weights are those of the base: they are not written, and nobody misses them.

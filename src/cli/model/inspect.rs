@@ -11,6 +11,7 @@ use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
 use crate::hub::{ModelConfig, ModelSource, RopeScaling, Scope, TensorEntry, find_model};
 use crate::model::tensor_names;
+use crate::plan::ModelShape;
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -32,15 +33,15 @@ struct Inspection {
     kinds: Vec<(&'static str, u64, u64)>,
     /// Tensors that are missing or have another shape.
     problems: Vec<String>,
-    /// Tensors of a part that sees, and their bytes.
+    /// Tensors of a part that sees or of multi-token prediction, and their bytes.
     not_loaded: (u64, u64),
 }
 
-/// Parts of tensor names in vision models.
-const VISION: [&str; 2] = ["vision_tower.", "multi_modal_projector."];
+/// Parts of the names of tensors that text alone does not need.
+const NOT_LOADED: [&str; 4] = ["vision_tower.", "multi_modal_projector.", "model.visual.", "mtp."];
 
 /// In the order of the model.
-const KINDS: [&str; 5] = ["embedding", "attention", "feed_forward", "norm", "head"];
+const KINDS: [&str; 6] = ["embedding", "attention", "delta_rule", "feed_forward", "norm", "head"];
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let source = find_model(&arguments.model)?;
@@ -65,7 +66,7 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
     let mut stored_bytes = 0;
     let mut not_loaded = (0, 0);
     for entry in found.values() {
-        if VISION.iter().any(|part| entry.name.contains(part)) {
+        if NOT_LOADED.iter().any(|part| entry.name.contains(part)) {
             not_loaded = (not_loaded.0 + 1, not_loaded.1 + entry.size_bytes);
         }
         *element_types.entry(entry.element_type.clone()).or_default() += 1;
@@ -96,6 +97,7 @@ fn kind_of(name: &str) -> &'static str {
         name if name.starts_with("lm_head") => "head",
         name if name.contains("norm") => "norm",
         name if name.contains("self_attn") => "attention",
+        name if name.contains("linear_attn") => "delta_rule",
         _ => "feed_forward",
     }
 }
@@ -107,7 +109,12 @@ impl Inspection {
 
     /// KV cache numbers per token.
     fn cache_numbers_per_token(&self) -> u64 {
-        (2 * self.config.num_hidden_layers * self.config.num_key_value_heads * self.config.head_dim) as u64
+        ModelShape::from_config(&self.config).key_values_per_token as u64
+    }
+
+    /// Numbers of a sequence's recurrent states.
+    fn state_numbers(&self) -> u64 {
+        ModelShape::from_config(&self.config).state as u64
     }
 
     fn json(&self, name: &str, uses: &ByDevice) -> Value {
@@ -125,6 +132,7 @@ impl Inspection {
             "tensors": tensors,
             "memory_bytes": { "f32": 4 * self.parameters(), "bf16": 2 * self.parameters() },
             "cache_bytes_per_token": { "f32": 4 * self.cache_numbers_per_token(), "bf16": 2 * self.cache_numbers_per_token() },
+            "state_bytes_per_sequence": { "f32": 4 * self.state_numbers() },
             "memory_by_use": uses,
             "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types },
             "config": serde_json::from_str::<Value>(&config.to_json("float32", &[])).unwrap_or(Value::Null),
@@ -148,12 +156,27 @@ impl Inspection {
             let layers = window.scopes.iter().filter(|scope| **scope == Scope::Window).count();
             format!("\n  window        {} tokens in {layers} layers, rotary base {}", window.tokens, window.rope_theta)
         });
+        let delta = config.options.gated_delta.as_ref().map_or_else(String::new, |delta| {
+            let layers = config.num_hidden_layers - config.attention_layers();
+            format!(
+                "\n  delta rule    {layers} layers, {} key and {} value heads of {} and {} numbers, convolution over {} tokens\n  \
+                 attention     {} layers, gated, rotary positions on {} of {} numbers",
+                delta.key_heads,
+                delta.value_heads,
+                delta.key_dimension,
+                delta.value_dimension,
+                delta.kernel,
+                config.attention_layers(),
+                config.rotary_dimension(),
+                config.head_dim,
+            )
+        });
         let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let name = visible(name);
         let mut text = format!(
-            "{name}: {:?}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
-             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}\n  stored        {} in {} ({} tensors)\n\n",
-            config.architecture,
+            "{name}: {}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
+             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{delta}\n  stored        {} in {} ({} tensors)\n\n",
+            config.architecture.title(),
             grouped(self.parameters()),
             config.num_hidden_layers,
             config.hidden_size,
@@ -179,10 +202,19 @@ impl Inspection {
         let (weights, cache) = (self.parameters(), self.cache_numbers_per_token());
         text += &format!("\n  memory        weights {} in f32, {} in bf16; ", bytes(4 * weights), bytes(2 * weights));
         text += &format!("KV cache {} per token in f32, {} in bf16\n", bytes(4 * cache), bytes(2 * cache));
+        if self.state_numbers() > 0 {
+            text += &format!("                states {} per sequence in f32\n", bytes(4 * self.state_numbers()));
+        }
         text += &uses_text(uses);
+        if let Some(problem) = config.gpu_problem() {
+            text += &format!("  GPU           {problem}\n");
+        }
         if self.not_loaded.0 > 0 {
             let (count, size) = self.not_loaded;
-            text += &format!("  not loaded    {count} tensors for images ({}): only text is computed\n", bytes(size));
+            text += &format!(
+                "  not loaded    {count} tensors for images or multi-token prediction ({}): only text is computed\n",
+                bytes(size)
+            );
         }
         for problem in &self.problems {
             text += &format!(

@@ -39,7 +39,8 @@ impl ByDevice {
             let (lora, lora_recomputed) = peaks(model, &configuration("lora_rank=16")?, gpu);
             let (full, full_recomputed) = peaks(model, &configuration("lora_rank=0")?, gpu);
             let (shape, number_bytes) = (ModelShape::from_config(model), if gpu { 2 } else { 4 });
-            let sampling = number_bytes * (shape.parameters + SEQUENCES * TOKENS * shape.key_values_per_token) as u64;
+            let cached = TOKENS * shape.key_values_per_token + shape.state;
+            let sampling = number_bytes * (shape.parameters + SEQUENCES * cached) as u64;
             Ok(MemoryEstimates { sampling, lora, lora_recomputed, full, full_recomputed })
         };
         Ok(Self { gpu: of(true)?, cpu: of(false)? })

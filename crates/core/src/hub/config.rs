@@ -7,9 +7,10 @@ use super::HubError;
 mod gemma3;
 mod mistral;
 mod options;
+mod qwen3_5;
 mod rope;
 
-pub use options::{Activation, DecoderOptions, NormNames, Scope, SlidingWindow};
+pub use options::{Activation, DecoderOptions, GatedDelta, Mixer, NormNames, Scope, SlidingWindow};
 pub use rope::RopeScaling;
 
 /// The supported families of decoders.
@@ -25,6 +26,8 @@ pub enum Architecture {
     Mistral,
     /// Gemma 3 for text: five layers with a sliding window for each that sees everything, norms around each block.
     Gemma3,
+    /// Qwen3.5 for text: three layers of the gated delta rule for each with gated attention.
+    Qwen35,
 }
 
 /// Which matrices of the attention add a bias.
@@ -162,6 +165,7 @@ impl ModelConfig {
                     keys.retain(|key, _| key != "hidden_act" && key != "use_sliding_window");
                     keys.extend(gemma3::keys(self));
                 }
+                Architecture::Qwen35 => qwen3_5::write_keys(self, keys),
                 Architecture::Qwen3 | Architecture::Llama => {}
             }
         }
@@ -171,7 +175,7 @@ impl ModelConfig {
 
 /// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them
 /// before a weight is read.
-const MAX_COUNTS: [(&str, usize); 8] = [
+const MAX_COUNTS: [(&str, usize); 13] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
     ("intermediate_size", 1 << 20),
@@ -180,6 +184,11 @@ const MAX_COUNTS: [(&str, usize); 8] = [
     ("num_key_value_heads", 1 << 12),
     ("head_dim", 1 << 12),
     ("max_position_embeddings", 1 << 24),
+    ("linear_num_key_heads", 1 << 12),
+    ("linear_num_value_heads", 1 << 12),
+    ("linear_key_head_dim", 1 << 12),
+    ("linear_value_head_dim", 1 << 12),
+    ("linear_conv_kernel_dim", 1 << 6),
 ];
 /// Angles of the rotary positions, `max_position_embeddings * head_dim`: 1 GiB in f32. A million positions of 128 are
 /// half of it.
@@ -246,13 +255,15 @@ impl Reader<'_> {
             }
             (Some("Gemma3ForCausalLM" | "Gemma3ForConditionalGeneration"), _)
             | (None, Some("gemma3_text" | "gemma3")) => Ok(Architecture::Gemma3),
+            (Some("Qwen3_5ForCausalLM" | "Qwen3_5ForConditionalGeneration"), _)
+            | (None, Some("qwen3_5_text" | "qwen3_5")) => Ok(Architecture::Qwen35),
             (None, None) => Err(self.problem(
                 "`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned(),
             )),
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
-                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM or Gemma3ForCausalLM".to_owned(),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM, Gemma3ForCausalLM or Qwen3_5ForCausalLM".to_owned(),
             }),
         }
     }
@@ -276,6 +287,7 @@ impl Reader<'_> {
             Architecture::Qwen2 | Architecture::Llama => DecoderOptions::PLAIN,
             Architecture::Mistral => self.mistral_options()?,
             Architecture::Gemma3 => self.gemma3_options()?,
+            Architecture::Qwen35 => self.qwen3_5_options()?,
         };
         let name = self.keys.get("hidden_act").and_then(Value::as_str).unwrap_or(options.activation.name());
         match Activation::NAMES.iter().find(|(known, _)| *known == name) {
@@ -302,7 +314,8 @@ impl Reader<'_> {
         let sliding =
             |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
         let is_sliding = self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding);
-        if is_sliding && architecture != Architecture::Gemma3 {
+        // These two read `layer_types` themselves.
+        if is_sliding && !matches!(architecture, Architecture::Gemma3 | Architecture::Qwen35) {
             return Err(self.unsupported(
                 "a sliding attention window in use",
                 "use a model whose layers all have full attention, or Mistral or Gemma 3",
@@ -343,9 +356,7 @@ impl Reader<'_> {
     fn attention_bias(&self, architecture: Architecture) -> Result<AttentionBias, HubError> {
         match architecture {
             Architecture::Qwen2 => Ok(AttentionBias::QueryKeyValue),
-            Architecture::Qwen3 | Architecture::Llama | Architecture::Mistral | Architecture::Gemma3 => {
-                Ok(if self.flag("attention_bias")? { AttentionBias::All } else { AttentionBias::Absent })
-            }
+            _ => Ok(if self.flag("attention_bias")? { AttentionBias::All } else { AttentionBias::Absent }),
         }
     }
 
@@ -399,6 +410,7 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
     match architecture {
         Architecture::Mistral => mistral::add_defaults(&mut keys),
         Architecture::Gemma3 => gemma3::add_defaults(&mut keys),
+        Architecture::Qwen35 => qwen3_5::add_defaults(&mut keys),
         Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Llama => {}
     }
     keys
@@ -425,7 +437,7 @@ pub(super) fn text_config(json: &str) -> Option<String> {
 /// Transformers' default for a missing `max_position_embeddings`.
 fn default_positions(architecture: Architecture) -> usize {
     match architecture {
-        Architecture::Qwen3 | Architecture::Qwen2 => 32_768,
+        Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Qwen35 => 32_768,
         Architecture::Llama => 2_048,
         Architecture::Mistral | Architecture::Gemma3 => 131_072,
     }

@@ -76,6 +76,8 @@ const PROGRAM_BYTES: usize = 24_000_000;
 const LAYER_WORK: usize = 2;
 /// Completions that a CPU thread decodes together. Fixed, so that a rollout does not depend on the number of cores.
 pub const CPU_DECODE_ROWS: usize = 32;
+/// Rows of a step with drafts of a CPU thread.
+pub const CPU_DRAFTED_ROWS: usize = 2 * CPU_DECODE_ROWS;
 /// Completion rows of several sequences that go through the head together.
 pub const HEAD_ROWS: usize = 1024;
 /// Rows of one long sequence; the logits of a longer one are computed twice.
@@ -128,6 +130,8 @@ fn parts(
     let decoding = (completions + data.eval_rows).min(CPU_DECODE_ROWS.max(config.completions_per_prompt) * threads);
     // In later turns each completion has a prompt of its own.
     let prompts = if data.turns > 1 { decoding } else { decoding.div_ceil(config.completions_per_prompt) };
+    // One for each completion and, after it, each drafted token.
+    let states = (decoding * (1 + config.draft_tokens)).min(decoding.max(CPU_DRAFTED_ROWS * threads));
     let predicted = head_rows(config, tokens);
     let layers_kept = shape.layers * if recompute { shape.hidden } else { shape.layer_activations_per_token };
     // Each rank of this host has the model, and a sum of gradients; all together they have these threads.
@@ -146,6 +150,7 @@ fn parts(
             prompts * data.longest_prompt_tokens * shape.key_values_per_token * NUMBER_BYTES,
         ),
         ("KV cache, completions", Phase::Rollout, decoding * completion * shape.key_values_per_token * NUMBER_BYTES),
+        ("recurrent states", Phase::Rollout, states * shape.state * NUMBER_BYTES),
         ("decode logits (f32)", Phase::Rollout, 2 * decoding * shape.vocabulary * 4),
         // The sums, and one buffer per micro-batch in progress.
         ("gradients", Phase::Training, (ranks + in_flight) * 4 * trainable),
@@ -176,6 +181,20 @@ pub(super) fn head_rows(config: &TrainConfig, tokens: usize) -> usize {
 mod tests {
     use super::super::shape::tests::{DATA, config, qwen3_8b};
     use super::*;
+
+    #[test]
+    fn states_are_of_completions_and_of_drafted_tokens() {
+        let json = r#"{"architectures":["Qwen3_5ForCausalLM"],"vocab_size":64,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":4}"#;
+        let model = ModelConfig::parse(json, "x").unwrap();
+        let bytes = |set: &[&str]| {
+            let found = cpu_memory(&model, &config(set), &DATA, 1, None);
+            found.parts.iter().find(|part| part.name == "recurrent states").map(|part| part.bytes)
+        };
+        // Three layers: 32 heads of 128 x 128, and three tokens of 2 * 16 + 32 heads of 128 before a convolution.
+        let state = 4 * 3 * (32 * 128 * 128 + 3 * 64 * 128);
+        assert_eq!(bytes(&["draft_tokens=0"]), Some(32 * state));
+        assert_eq!(bytes(&["draft_tokens=8"]), Some(64 * state));
+    }
 
     #[test]
     fn a_processor_holds_trained_weights_once_and_a_gradient_a_thread() {

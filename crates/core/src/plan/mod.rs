@@ -27,7 +27,9 @@ pub use learnability::{
     judge,
 };
 pub use machine::{free_disk_bytes, has_no_free_files, memory_limit_bytes};
-pub use memory::{CPU_DECODE_ROWS, HEAD_ROWS, HEAD_ROWS_OF_ONE, Memory, MemoryPart, Phase, cpu_memory};
+pub use memory::{
+    CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, HEAD_ROWS, HEAD_ROWS_OF_ONE, Memory, MemoryPart, Phase, cpu_memory,
+};
 pub use shape::{ModelShape, parameters};
 pub use time::{GpuLimits, Speed, Time, time, training_operations, unmeasured_time};
 

@@ -1,6 +1,6 @@
 //! A decoder's counts: its parameters, and the operations per token.
 
-use crate::hub::{AttentionBias, ModelConfig, ModelSource};
+use crate::hub::{AttentionBias, GatedDelta, ModelConfig, ModelSource};
 
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,15 +15,18 @@ pub struct ModelShape {
     pub lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
-    /// Numbers per token that a layer's backward reads; no matmul of the forward is repeated.
+    /// Of a sequence, over all layers: the states of the gated delta rule.
+    pub state: usize,
+    /// Numbers per token that a layer's backward reads, of the larger kind of layer; no matmul of the forward is repeated.
     pub layer_activations_per_token: usize,
     /// The part that follows from the rest without a matmul: a GPU keeps it for one layer at a time.
     pub derived_activations_per_token: usize,
     pub hidden: usize,
     pub layers: usize,
     pub vocabulary: usize,
-    /// Query heads times their width: 4 operations per layer, token and attended token.
+    /// Query heads times their width: 4 operations per layer with attention, token and attended token.
     pub query_width: usize,
+    pub attention_layers: usize,
 }
 
 /// `None` if `config.json` cannot be read.
@@ -36,49 +39,93 @@ impl ModelShape {
         let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
         let query = config.num_attention_heads * config.head_dim;
         let key = config.num_key_value_heads * config.head_dim;
-        // [outputs, inputs] of q, k, v, o, gate, up, down.
-        let matrices = [
-            (query, hidden),
-            (key, hidden),
-            (key, hidden),
-            (hidden, query),
-            (inner, hidden),
-            (inner, hidden),
-            (hidden, inner),
-        ];
-        let layer_matrices = layers * matrices.iter().map(|(outputs, inputs)| outputs * inputs).sum::<usize>();
-        let table = config.vocab_size * hidden;
-        let head_norms = if config.options.has_head_norms { 2 * config.head_dim } else { 0 };
-        let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
-        let biases = match config.attention_bias {
-            AttentionBias::Absent => 0,
-            AttentionBias::QueryKeyValue => query + 2 * key,
-            AttentionBias::All => query + 2 * key + hidden,
+        let attention_layers = config.attention_layers();
+        let delta_layers = layers - attention_layers;
+        let attention = MixerShape::attention(config);
+        let delta = config.options.gated_delta.as_ref().map(|delta| MixerShape::gated_delta(delta, hidden));
+        // [outputs, inputs] of gate, up, down.
+        let mlp = [(inner, hidden), (inner, hidden), (hidden, inner)];
+        let sum = |of: fn(&(usize, usize)) -> usize| {
+            let delta = delta.as_ref().map_or(0, |delta| delta.matrices.iter().map(of).sum());
+            attention_layers * attention.matrices.iter().map(of).sum::<usize>()
+                + delta_layers * delta
+                + layers * mlp.iter().map(of).sum::<usize>()
         };
-        let vectors = layers * (2 * hidden + head_norms + output_norms + biases) + hidden;
+        let layer_matrices = sum(|(outputs, inputs)| outputs * inputs);
+        let table = config.vocab_size * hidden;
+        let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
+        let other = delta.as_ref().map_or(0, |delta| delta.vectors);
+        let vectors =
+            layers * (2 * hidden + output_norms) + attention_layers * attention.vectors + delta_layers * other;
+        let larger = |of: fn(&MixerShape) -> usize| of(&attention).max(delta.as_ref().map_or(0, of));
         Self {
-            parameters: layer_matrices + vectors + table * if config.tie_word_embeddings { 1 } else { 2 },
+            parameters: layer_matrices + vectors + hidden + table * if config.tie_word_embeddings { 1 } else { 2 },
             layer_matrices,
             head: table,
-            lora_per_rank: layers * matrices.iter().map(|(outputs, inputs)| outputs + inputs).sum::<usize>(),
-            key_values_per_token: layers * 2 * key,
-            // Input, two norms, the middle; queries, keys and values before and after rotation; attention's result;
-            // gate, up and their product; what norms of outputs read.
-            layer_activations_per_token: 4 * hidden + output_norms + 2 * (query + 2 * key) + query + 3 * inner,
-            // Two norms, what is rotated, the product of gate and up.
-            derived_activations_per_token: 2 * hidden + query + 2 * key + inner,
+            lora_per_rank: sum(|(outputs, inputs)| outputs + inputs),
+            key_values_per_token: attention_layers * 2 * key,
+            state: delta_layers * config.options.gated_delta.as_ref().map_or(0, GatedDelta::state),
+            // Input, two norms, the middle; the mixer's; gate, up and their product; what norms of outputs read.
+            layer_activations_per_token: 4 * hidden + output_norms + larger(|mixer| mixer.activations) + 3 * inner,
+            // Two norms, what is mixed, the product of gate and up.
+            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + inner,
             hidden,
             layers,
             vocabulary: config.vocab_size,
             query_width: query,
+            attention_layers,
         }
     }
 
     /// Operations of a forward of `rows` tokens that attend to `context` others on average, `predicted` of them through
     /// the head.
     pub fn forward_operations(&self, rows: f64, context: f64, predicted: f64) -> f64 {
-        let attention = 4.0 * (self.layers * self.query_width) as f64 * context;
+        let attention = 4.0 * (self.attention_layers * self.query_width) as f64 * context;
         rows * (2.0 * self.layer_matrices as f64 + attention) + predicted * 2.0 * self.head as f64
+    }
+}
+
+/// Counts of one layer's mixer.
+struct MixerShape {
+    /// [outputs, inputs].
+    matrices: Vec<(usize, usize)>,
+    /// Other weights.
+    vectors: usize,
+    /// Per token, that its backward reads.
+    activations: usize,
+    /// Of these, what follows from the rest without a matmul.
+    derived: usize,
+}
+
+impl MixerShape {
+    fn attention(config: &ModelConfig) -> Self {
+        let (hidden, query_outputs) = (config.hidden_size, config.query_outputs());
+        let query = config.num_attention_heads * config.head_dim;
+        let key = config.num_key_value_heads * config.head_dim;
+        let biases = match config.attention_bias {
+            AttentionBias::Absent => 0,
+            AttentionBias::QueryKeyValue => query_outputs + 2 * key,
+            AttentionBias::All => query_outputs + 2 * key + hidden,
+        };
+        let gated = if config.options.has_attention_gate { query } else { 0 };
+        Self {
+            matrices: vec![(query_outputs, hidden), (key, hidden), (key, hidden), (hidden, query)],
+            vectors: biases + if config.options.has_head_norms { 2 * config.head_dim } else { 0 },
+            // Queries, keys and values before and after rotation; attention's result; that with its gate.
+            activations: query_outputs + 2 * key + (query + 2 * key) + query + gated,
+            derived: query + 2 * key + gated,
+        }
+    }
+
+    fn gated_delta(delta: &GatedDelta, hidden: usize) -> Self {
+        let (convolved, values, heads) = (delta.convolved(), delta.values(), delta.value_heads);
+        Self {
+            matrices: vec![(convolved, hidden), (values, hidden), (heads, hidden), (heads, hidden), (hidden, values)],
+            vectors: convolved * delta.kernel + 2 * heads + delta.value_dimension,
+            // The input's product; what is convolved; the rule's result, and that with its gate.
+            activations: convolved + values + 2 * heads + convolved + 2 * values,
+            derived: convolved + values,
+        }
     }
 }
 

@@ -127,6 +127,10 @@ pub(super) fn write_adapter(
     numbers: &mut dyn ElementSource,
     (base_model, rank, alpha): (&str, usize, f64),
 ) -> Result<(), CheckpointError> {
+    // `…layers.0.self_attn.q_proj.lora_A.weight` -> `q_proj`.
+    let mut targets: Vec<&str> = slots.iter().filter_map(|slot| slot.name.rsplit('.').nth(2)).collect();
+    let mut seen = std::collections::HashSet::new();
+    targets.retain(|target| seen.insert(*target));
     let config = serde_json::json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -139,7 +143,7 @@ pub(super) fn write_adapter(
         "inference_mode": true,
         "init_lora_weights": true,
         "use_rslora": false,
-        "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "target_modules": targets,
     });
     write_file(new, "adapter_config.json", format!("{config:#}\n").as_bytes())?;
     write_slots(new, "adapter_model.safetensors", slots, dtype, numbers)

@@ -61,8 +61,11 @@ pub fn export_gguf(
     stored_as: GgufType,
 ) -> Result<(), CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
-    if config.architecture == Architecture::Gemma3 {
-        let problem = "a Gemma 3 model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py".to_owned();
+    if matches!(config.architecture, Architecture::Gemma3 | Architecture::Qwen35) {
+        let problem = format!(
+            "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
+            config.architecture.title()
+        );
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
     }
     if let RopeScaling::Yarn { factor, original_positions, .. } = config.rope_scaling
@@ -123,6 +126,7 @@ fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) ->
         // As llama.cpp's own converter writes both.
         Architecture::Llama | Architecture::Mistral => "llama",
         Architecture::Gemma3 => "gemma3",
+        Architecture::Qwen35 => "qwen35",
     };
     let name = source.name.rsplit('/').next().unwrap_or_default();
     let of_file = [

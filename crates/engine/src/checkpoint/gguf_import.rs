@@ -183,8 +183,8 @@ impl<'a> Gguf<'a> {
             max_position_embeddings: count("context_length")?,
             options: match architecture {
                 Architecture::Qwen3 => DecoderOptions::QWEN3,
-                Architecture::Qwen2 | Architecture::Llama | Architecture::Mistral => DecoderOptions::PLAIN,
                 Architecture::Gemma3 => gemma3(&metadata)?,
+                _ => DecoderOptions::PLAIN,
             },
         };
         // The limits of a `config.json` hold here, too.

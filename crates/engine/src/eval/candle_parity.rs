@@ -140,7 +140,9 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
             let mut model = qwen2::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
-        Architecture::Gemma3 => candle_core::bail!("Gemma 3 is not compared"),
+        other @ (Architecture::Gemma3 | Architecture::Qwen35) => {
+            candle_core::bail!("{} is not compared", other.title())
+        }
         Architecture::Llama | Architecture::Mistral => {
             let theirs = llama_config(config);
             let mut cache = llama::Cache::new(true, engine.dtype, &theirs, &engine.device)?;
@@ -161,7 +163,7 @@ fn is_computed_there(config: &ModelConfig) -> bool {
         Architecture::Llama | Architecture::Mistral => {
             is_unbiased && heads_fill_the_width && config.options.window.is_none()
         }
-        Architecture::Gemma3 => false,
+        Architecture::Gemma3 | Architecture::Qwen35 => false,
     }
 }
 

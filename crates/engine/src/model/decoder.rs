@@ -3,13 +3,15 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::layer::{DerivedActivations, LayerActivations, NormWeight, Stream};
+use super::layer::{DerivedActivations, LayerActivations, Stream};
 use super::linear::Linear;
 use super::load::ModelLoader;
+use super::norm::NormWeight;
 use super::packed_batch::DeviceBatch;
 use super::parameters::master_dtype;
 use super::{
-    AdapterUse, Adapters, Gradients, Layer, ModelError, PackedBatch, Parameters, RowContext, Shard, Trainable, Weights,
+    AdapterUse, Adapters, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch, Parameters, PrefilledRows,
+    RowContext, Shard, Trainable, Weights,
 };
 use crate::hub::{ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
@@ -75,6 +77,9 @@ impl Decoder {
         dtype: DType,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
+        if let Some(problem) = config.gpu_problem().filter(|_| device.is_cuda()) {
+            return Err(ModelError::Weights(problem));
+        }
         let assembly = ModelLoader { config, weights, trainable, shard, dtype, device };
         let mut parameters = assembly.parameters(seed)?;
         let table_shape = [vec![config.vocab_size, config.hidden_size]];
@@ -122,9 +127,9 @@ impl Decoder {
         &self.parameters
     }
 
-    /// Numbers of one token's keys and values, by layer.
-    pub(crate) fn cache_widths(&self) -> impl Iterator<Item = usize> {
-        self.layers.iter().map(|layer| 2 * layer.heads().key_width())
+    /// What decoding keeps of earlier tokens, by layer.
+    pub(crate) fn cache_widths(&self) -> impl Iterator<Item = CacheWidth> {
+        self.layers.iter().map(Layer::cache_width)
     }
 
     /// The dtype of weights and activations; trained parameters are f32 beside bf16.
@@ -223,32 +228,30 @@ impl Decoder {
         Ok(())
     }
 
-    /// The keys and values of every layer, [rows, 2 * key_width] each, and the rows after the final norm: what decoding
-    /// starts from.
+    /// What decoding starts from: of every layer what it keeps of the rows, and the rows after the final norm.
     pub(crate) fn prefill(
         &self,
         batch: &PackedBatch,
         adapters: AdapterUse<'_>,
-        mut store: impl FnMut(usize, Tensor) -> Result<()>,
+        mut store: impl FnMut(usize, PrefilledRows) -> Result<()>,
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
         let mut stream = self.embed(&batch.token_ids)?;
         for (index, layer) in self.layers.iter().enumerate() {
-            let (output, _, derived) = layer.forward(stream, self.rows(&batch, adapters))?;
-            store(index, derived.into_keys_values(layer.heads())?)?;
+            let (output, prefilled) = layer.prefill(stream, self.rows(&batch, adapters))?;
+            store(index, prefilled)?;
             stream = output;
         }
         Ok(self.norm(&stream)?.1)
     }
 
-    /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer keys and
-    /// values of the prompts, [rows, 2 * key_width], and of what was decoded, [places, 2 * key_width].
+    /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer.
     pub(crate) fn decode<'a>(
         &self,
         newest: &Tensor,
         positions: &Tensor,
         rows: &DecodeRows,
-        caches: impl Iterator<Item = (&'a Tensor, &'a Tensor)>,
+        caches: impl Iterator<Item = CacheView<'a>>,
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
         let mut stream = self.embed(newest)?;
@@ -305,11 +308,15 @@ mod tests {
 
     #[test]
     fn a_gradient_is_the_same_whatever_is_kept_of_a_layer() {
-        let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":19,"hidden_size":16,"intermediate_size":24,
+        let json = r#"{"vocab_size":19,"hidden_size":16,"intermediate_size":24,
             "num_hidden_layers":3,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":8,"rms_norm_eps":1e-6,
-            "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":32,"hidden_act":"silu"}"#;
-        let config = ModelConfig::parse(json, "config.json").unwrap();
-        for trainable in [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }] {
+            "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":32,"hidden_act":"silu",
+            "full_attention_interval":2,"linear_num_key_heads":1,"linear_num_value_heads":2,"linear_key_head_dim":4,
+            "linear_value_head_dim":6,"architectures":["#;
+        let families = ["Qwen3ForCausalLM", "Qwen3_5ForCausalLM"];
+        let configs = families.map(|name| ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap());
+        let trainables = [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }];
+        for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {
             let weights = Weights::fresh(&config, 3);
             let model = Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap();
             let mut batch = PackedBatch::default();

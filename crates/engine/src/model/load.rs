@@ -6,12 +6,17 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
-use super::layer::{Layer, NormWeight};
+use super::attention::AttentionMixer;
+use super::gated_delta::GatedDeltaMixer;
+use super::layer::Layer;
 use super::linear::{Bias, Linear};
+use super::mixer::Mixer;
+use super::norm::NormWeight;
 use super::parameters::master_dtype;
 use super::weights::{has_bias, tensor_names};
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::hub::{self, ModelConfig, Scope};
+use crate::kernels::delta_rule::DeltaHeads;
 use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::philox::uniform_weights_on;
 use crate::kernels::rope::RopeTable;
@@ -28,13 +33,20 @@ pub(super) struct ModelLoader<'a> {
     pub(super) device: &'a Device,
 }
 
-/// The matrices that get adapters, packed together as the layer packs them.
-const ADAPTED: [&[&str]; 4] = [
-    &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    &["self_attn.o_proj"],
-    &["mlp.gate_proj", "mlp.up_proj"],
-    &["mlp.down_proj"],
-];
+/// The matrices of a layer, which get adapters, packed together as the layer packs them: the input of its mixer, the
+/// output, gate and up, down.
+fn packed_parts(config: &ModelConfig, layer: usize) -> [&'static [&'static str]; 4] {
+    let (input, output): (&[&str], &[&str]) = match config.mixer(layer) {
+        hub::Mixer::Attention(_) => {
+            (&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["self_attn.o_proj"])
+        }
+        hub::Mixer::GatedDelta(_) => (
+            &["linear_attn.in_proj_qkv", "linear_attn.in_proj_z", "linear_attn.in_proj_b", "linear_attn.in_proj_a"],
+            &["linear_attn.out_proj"],
+        ),
+    };
+    [input, output, &["mlp.gate_proj", "mlp.up_proj"], &["mlp.down_proj"]]
+}
 
 /// PEFT's name of an adapter's tensor: `which` is "A" or "B".
 fn peft_name(layer: usize, part: &str, which: &str) -> String {
@@ -46,7 +58,7 @@ pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usiz
     let mut names = Vec::new();
     for layer in 0..config.num_hidden_layers {
         // The parts of a packed matrix stand side by side.
-        for parts in ADAPTED {
+        for parts in packed_parts(config, layer) {
             names.extend(
                 parts.iter().map(|part| (peft_name(layer, part, "A"), vec![rank, matrix_shape(config, part)[1]])),
             );
@@ -83,13 +95,18 @@ fn adapter_tensors(
 
 /// [outputs, inputs] of a layer's matrix.
 fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
-    let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    let (hidden, key) = (config.hidden_size, config.num_key_value_heads * config.head_dim);
+    let delta = |of: fn(&hub::GatedDelta) -> usize| config.options.gated_delta.as_ref().map_or(0, of);
     match part {
-        "self_attn.q_proj" => [query, config.hidden_size],
-        "self_attn.k_proj" | "self_attn.v_proj" => [key, config.hidden_size],
-        "self_attn.o_proj" => [config.hidden_size, query],
-        "mlp.down_proj" => [config.hidden_size, config.intermediate_size],
-        _ => [config.intermediate_size, config.hidden_size],
+        "self_attn.q_proj" => [config.query_outputs(), hidden],
+        "self_attn.k_proj" | "self_attn.v_proj" => [key, hidden],
+        "self_attn.o_proj" => [hidden, config.num_attention_heads * config.head_dim],
+        "linear_attn.in_proj_qkv" => [delta(hub::GatedDelta::convolved), hidden],
+        "linear_attn.in_proj_z" => [delta(hub::GatedDelta::values), hidden],
+        "linear_attn.in_proj_b" | "linear_attn.in_proj_a" => [delta(|delta| delta.value_heads), hidden],
+        "linear_attn.out_proj" => [hidden, delta(hub::GatedDelta::values)],
+        "mlp.down_proj" => [hidden, config.intermediate_size],
+        _ => [config.intermediate_size, hidden],
     }
 }
 
@@ -124,31 +141,72 @@ impl ModelLoader<'_> {
 
     pub(super) fn layer(&self, index: usize, rope: RopeTable, parameters: &Parameters) -> Result<Layer, ModelError> {
         let (config, names) = (self.config, self.config.norm_names());
+        let [input, output, gate_up, down] = packed_parts(config, index);
         let linear = |parts: &[&str]| self.linear(index, parts, parameters);
-        let norm =
-            |part: &str, width: usize| self.norm(&format!("model.layers.{index}.{part}.weight"), width, parameters);
-        let hidden_norm = |part: &str| norm(part, config.hidden_size);
-        let head_norm = |part: &str| norm(part, config.head_dim);
+        let hidden_norm =
+            |part: &str| self.norm(&format!("model.layers.{index}.{part}.weight"), config.hidden_size, parameters);
         let has_output_norms = config.options.has_output_norms;
-        let has_head_norms = config.options.has_head_norms;
         Ok(Layer {
-            attention: attention(config, index),
-            rope,
             input_norm: hidden_norm(names.input)?,
-            query_key_value: linear(ADAPTED[0])?,
-            query_key_norms: has_head_norms
-                .then(|| Ok::<_, ModelError>((head_norm("self_attn.q_norm")?, head_norm("self_attn.k_norm")?)))
-                .transpose()?,
-            attention_output: linear(ADAPTED[1])?,
-            attention_output_norm: has_output_norms.then(|| hidden_norm(names.attention_output)).transpose()?,
+            mixer_input: linear(input)?,
+            mixer: match config.mixer(index) {
+                hub::Mixer::Attention(_) => Mixer::Attention(Box::new(self.attention(index, rope, parameters)?)),
+                hub::Mixer::GatedDelta(delta) => {
+                    Mixer::GatedDelta(Box::new(self.gated_delta(index, delta, parameters)?))
+                }
+            },
+            mixer_output: linear(output)?,
+            mixer_output_norm: has_output_norms.then(|| hidden_norm(names.attention_output)).transpose()?,
             middle_norm: hidden_norm(names.middle)?,
-            gate_up: linear(ADAPTED[2])?,
+            gate_up: linear(gate_up)?,
             activation: match config.options.activation {
                 hub::Activation::Silu => Activation::Silu,
                 hub::Activation::GeluTanh => Activation::GeluTanh,
             },
-            down: linear(ADAPTED[3])?,
+            down: linear(down)?,
             down_norm: has_output_norms.then(|| hidden_norm(names.down)).transpose()?,
+        })
+    }
+
+    fn attention(&self, layer: usize, rope: RopeTable, parameters: &Parameters) -> Result<AttentionMixer, ModelError> {
+        let config = self.config;
+        let head_norm = |part: &str| {
+            self.norm(&format!("model.layers.{layer}.self_attn.{part}.weight"), config.head_dim, parameters)
+        };
+        let head_norms = || Ok::<_, ModelError>((head_norm("q_norm")?, head_norm("k_norm")?));
+        Ok(AttentionMixer {
+            attention: attention(config, layer),
+            rope,
+            head_norms: config.options.has_head_norms.then(head_norms).transpose()?,
+            norm_offset: config.options.norm_offset,
+            epsilon: config.rms_norm_eps,
+            has_gate: config.options.has_attention_gate,
+        })
+    }
+
+    fn gated_delta(
+        &self,
+        layer: usize,
+        delta: &hub::GatedDelta,
+        parameters: &Parameters,
+    ) -> Result<GatedDeltaMixer, ModelError> {
+        let tensor = |part: &str, shape: &[usize]| {
+            self.tensor(&[format!("model.layers.{layer}.linear_attn.{part}")], &[shape.to_vec()], parameters)
+        };
+        let (convolution, range) = tensor("conv1d.weight", &[delta.convolved(), 1, delta.kernel])?;
+        let (weight, trained) = tensor("norm.weight", &[delta.value_dimension])?;
+        Ok(GatedDeltaMixer {
+            heads: DeltaHeads {
+                key: delta.key_heads,
+                value: delta.value_heads,
+                key_dimension: delta.key_dimension,
+                value_dimension: delta.value_dimension,
+            },
+            convolution: (convolution.reshape((delta.convolved(), delta.kernel))?, range),
+            decay: tensor("A_log", &[delta.value_heads])?,
+            bias: tensor("dt_bias", &[delta.value_heads])?,
+            // Its weight is the factor itself.
+            norm: NormWeight { weight, trained, offset: 0.0, epsilon: self.config.rms_norm_eps },
         })
     }
 

@@ -1,11 +1,15 @@
 //! Tokens to logits: the differentiable decoder, with a backward written by hand, layer by layer.
 
 mod adapter; // low-rank adapters
+mod attention; // the mixer of layers with attention
 mod decoder; // embedding, layers, final norm, head
+mod gated_delta; // the mixer of layers with the gated delta rule
 mod gradients; // one flat buffer of gradients
 mod layer; // one decoder layer, forward and backward
 mod linear; // x W^T with adapters
 mod load; // a decoder put together from a checkpoint
+mod mixer; // either of the two
+mod norm; // a norm's weight
 mod packed_batch; // packed tokens
 mod parameters; // the flat buffer of what is trained
 mod shard; // what each rank moves of it
@@ -14,9 +18,10 @@ mod weights; // a checkpoint's tensors under their Hugging Face names
 pub use adapter::{AdapterUse, Adapters};
 pub use decoder::{Activations, Decoder};
 pub use gradients::Gradients;
-pub use layer::{Layer, RowContext};
+pub use layer::Layer;
 pub use load::{adapter_names, fresh_adapters};
-pub use packed_batch::{PackedBatch, Sequence};
+pub(crate) use mixer::{CacheView, CacheWidth, PrefilledRows};
+pub use packed_batch::{PackedBatch, RowContext, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
 pub use shard::{Shard, ShardPiece};
 pub use weights::{LoadProgress, Weights, tensor_names, watch_loading};

@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
+use super::AdapterUse;
 use crate::kernels::attention::{Segment, Segments};
 
 /// A micro-batch without padding: one row per token.
@@ -32,6 +33,16 @@ pub(super) struct DeviceBatch {
     /// [rows], u32.
     pub(super) positions: Tensor,
     pub(super) segments: Segments,
+}
+
+/// Positions, segments and adapters of a batch's rows, the same for every layer.
+#[derive(Clone, Copy, Debug)]
+pub struct RowContext<'a> {
+    /// Position of each row: `[rows]`, u32.
+    pub positions: &'a Tensor,
+    /// Which rows attend to which.
+    pub segments: &'a Segments,
+    pub adapters: AdapterUse<'a>,
 }
 
 impl PackedBatch {

@@ -15,7 +15,7 @@ use self::files::Files;
 use self::merge::Merge;
 use self::random_init::RandomInit;
 use super::ModelError;
-use crate::hub::{AttentionBias, ModelConfig, ModelSource};
+use crate::hub::{AttentionBias, GatedDelta, Mixer, ModelConfig, ModelSource};
 
 pub use self::load_progress::{LoadProgress, watch_loading};
 
@@ -136,26 +136,15 @@ impl Weights {
 /// Every tensor that a model of this configuration has, in the order in which they are trained, with its shape.
 pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (query, key) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
     let (norms, has_output_norms) = (config.norm_names(), config.options.has_output_norms);
     let mut names = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
     for layer in 0..config.num_hidden_layers {
         let place = |part: &str, shape: Vec<usize>| (format!("model.layers.{layer}.{part}"), shape);
         let norm = |part: &str| place(&format!("{part}.weight"), vec![hidden]);
         names.push(norm(norms.input));
-        let packed = [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
-        names.extend(packed.map(|(part, outputs)| place(&format!("{part}.weight"), vec![outputs, hidden])));
-        // The parts of a packed matrix stand side by side: first the matrices, then their biases.
-        let biased = packed.into_iter().filter(|(part, _)| has_bias(config, part));
-        names.extend(biased.map(|(part, outputs)| place(&format!("{part}.bias"), vec![outputs])));
-        if config.options.has_head_norms {
-            names.extend(
-                ["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])),
-            );
-        }
-        names.push(place("self_attn.o_proj.weight", vec![hidden, query]));
-        if has_bias(config, "self_attn.o_proj") {
-            names.push(place("self_attn.o_proj.bias", vec![hidden]));
+        match config.mixer(layer) {
+            Mixer::Attention(_) => names.extend(attention_names(config, place)),
+            Mixer::GatedDelta(delta) => names.extend(gated_delta_names(delta, hidden, place)),
         }
         names.extend(has_output_norms.then(|| norm(norms.attention_output)));
         names.push(norm(norms.middle));
@@ -169,6 +158,42 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         names.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
     }
     names
+}
+
+type Named = (String, Vec<usize>);
+
+fn attention_names(config: &ModelConfig, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
+    let (hidden, key) = (config.hidden_size, config.num_key_value_heads * config.head_dim);
+    let packed = [("self_attn.q_proj", config.query_outputs()), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
+    let mut names = packed.map(|(part, outputs)| place(&format!("{part}.weight"), vec![outputs, hidden])).to_vec();
+    // The parts of a packed matrix stand side by side: first the matrices, then their biases.
+    let biased = packed.into_iter().filter(|(part, _)| has_bias(config, part));
+    names.extend(biased.map(|(part, outputs)| place(&format!("{part}.bias"), vec![outputs])));
+    if config.options.has_head_norms {
+        names.extend(
+            ["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])),
+        );
+    }
+    names.push(place("self_attn.o_proj.weight", vec![hidden, config.num_attention_heads * config.head_dim]));
+    if has_bias(config, "self_attn.o_proj") {
+        names.push(place("self_attn.o_proj.bias", vec![hidden]));
+    }
+    names
+}
+
+fn gated_delta_names(delta: &GatedDelta, hidden: usize, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
+    let (heads, values) = (delta.value_heads, delta.values());
+    vec![
+        place("linear_attn.in_proj_qkv.weight", vec![delta.convolved(), hidden]),
+        place("linear_attn.in_proj_z.weight", vec![values, hidden]),
+        place("linear_attn.in_proj_b.weight", vec![heads, hidden]),
+        place("linear_attn.in_proj_a.weight", vec![heads, hidden]),
+        place("linear_attn.conv1d.weight", vec![delta.convolved(), 1, delta.kernel]),
+        place("linear_attn.A_log", vec![heads]),
+        place("linear_attn.dt_bias", vec![heads]),
+        place("linear_attn.norm.weight", vec![delta.value_dimension]),
+        place("linear_attn.out_proj.weight", vec![hidden, values]),
+    ]
 }
 
 /// Whether a layer's matrix, such as `self_attn.q_proj`, adds a bias.

@@ -14,7 +14,7 @@ use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use super::{
     Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, StopReason, ThreadPool,
 };
-use crate::kernels::decode_attention::{DecodeRow, DecodeRows};
+use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken};
@@ -32,6 +32,10 @@ struct Row {
     prompt: usize,
     /// The first slot in the KV cache, and how many.
     kv_slots: (usize, usize),
+    /// The number of its state.
+    state: usize,
+    /// Of the states after each drafted token.
+    drafted_states: Vec<usize>,
     /// Most tokens of the completion.
     limit: usize,
     /// The passes that it was in, of those that were read.
@@ -94,6 +98,8 @@ struct DecodeBatch<'a> {
     free_slots: FreeSlots,
     /// KV rows of prompts.
     free_rows: FreeSlots,
+    /// States of completions, and those after their drafted tokens.
+    free_states: FreeSlots,
     requests: BTreeMap<u64, ActiveRequest>,
     /// The requests that wait, and their samples.
     waiting: VecDeque<(u64, VecDeque<u32>)>,
@@ -143,6 +149,8 @@ pub(super) fn decode_from(
     (limits, capacity): (DecodeLimits, Capacity),
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+    // Of each row, and after each drafted token.
+    let states = capacity.rows + if capacity.draft_tokens > 0 { limits.drafted_rows } else { 0 };
     let needed = (capacity.kv_slots, capacity.prompt_rows);
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
@@ -152,7 +160,7 @@ pub(super) fn decode_from(
             let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity.longest)?;
             (caches, StepBackend::Recorded(steps))
         }
-        _ => (KvCache::new(model, needed)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
+        _ => (KvCache::new(model, needed, states)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
     };
     let mut batch = DecodeBatch {
         limits: DecodeLimits { rows: capacity.rows, ..limits },
@@ -160,6 +168,7 @@ pub(super) fn decode_from(
         lanes: Lanes::new(if model.device().is_cpu() { 1 } else { ThreadPool::count_of(0) }),
         free_slots: FreeSlots::all(capacity.kv_slots),
         free_rows: FreeSlots::all(capacity.prompt_rows),
+        free_states: FreeSlots::all(states),
         model,
         adapters,
         source,
@@ -201,7 +210,8 @@ impl DecodeBatch<'_> {
             last_rows.push((prompt.start + prompt.length - 1) as u32);
         }
         let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
-        let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges);
+        let states = self.states_of(&taken)?;
+        let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges, &states);
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
         let own = (slot > 0).then(|| Tensor::from_slice(&own, own.len(), device)).transpose()?;
@@ -212,13 +222,14 @@ impl DecodeBatch<'_> {
         let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
-        for (index, AdmittedRequest { request, prompt: place, samples }) in taken.into_iter().enumerate() {
+        for (index, (admitted, states)) in taken.into_iter().zip(states).enumerate() {
+            let AdmittedRequest { request, prompt: place, samples } = admitted;
             let ActiveRequest { request: asked, sampling, .. } = &self.requests[&request];
             let ngrams = if sampling.draft_tokens > 0 { Ngrams::from_text(&asked.prompt) } else { Ngrams::default() };
             let prompt = self.prefilled;
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
-            for (sample, kv_slots) in samples {
+            for ((sample, kv_slots), state) in samples.into_iter().zip(states) {
                 let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
                 let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
                 let limit = limit.min(sampling.max_completion_tokens);
@@ -229,6 +240,8 @@ impl DecodeBatch<'_> {
                     sample,
                     prompt,
                     kv_slots,
+                    state,
+                    drafted_states: Vec::new(),
                     limit,
                     passes: 0,
                     completion,
@@ -301,6 +314,7 @@ impl DecodeBatch<'_> {
     /// Starts a pass of the rows that have not reached their limit; whether there are any.
     fn start(&mut self) -> Result<bool> {
         self.grow()?;
+        self.rows.iter_mut().for_each(|row| row.reserve_states(&mut self.free_states));
         let rows: Vec<usize> =
             (0..self.rows.len()).filter(|&row| self.rows[row].length() < self.rows[row].limit).collect();
         let feeds: Vec<Feed> = rows.iter().flat_map(|&row| self.feeds(&self.rows[row])).collect();
@@ -392,6 +406,7 @@ impl DecodeBatch<'_> {
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
                     }
                 }
+                row.keep_state(held, &mut self.free_states);
                 self.counts.drafted += draft.tokens.len();
                 // None where its constraint could not go on.
                 self.counts.accepted += (row.completion.token_ids.len() - before).saturating_sub(1);
@@ -410,7 +425,7 @@ impl DecodeBatch<'_> {
         };
         let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
         newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
-            row: DecodeRow { first: row.kv_slots.0, prefix, length: row.length() + ahead },
+            row: row.fed_row(prefix, ahead),
             token,
             params: self.params(row, ahead),
             adapter: self.requests[&row.request].adapter,
@@ -425,6 +440,7 @@ impl DecodeBatch<'_> {
         }
         for row in ended {
             self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
+            self.free_states.give_back(row.state, 1);
             if let Entry::Occupied(mut accepted) = self.requests.entry(row.request) {
                 accepted.get_mut().unfinished -= 1;
                 if accepted.get().unfinished == 0 {

@@ -60,7 +60,7 @@ impl GpuBuffers {
         };
         let (caches, mut steps) = match kept.filter(serves) {
             Some((_, caches, steps)) => (caches, steps),
-            None => (KvCache::new(model, needed)?, Steps::new(most_rows, model.device())?),
+            None => (KvCache::new(model, needed, 0)?, Steps::new(most_rows, model.device())?),
         };
         // Few numbers are recorded.
         steps.longest = (longest > 0).then(|| longest.next_multiple_of(512));

@@ -1,12 +1,12 @@
 //! The KV cache of a decode: limits, capacity, and the rows of a pass.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::{QueueSize, Request, Sampling};
 use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::sampler::SampleParams;
 use crate::kernels::write_rows::write_rows;
-use crate::model::Decoder;
+use crate::model::{CacheView, CacheWidth, Decoder, PrefilledRows};
 
 /// Limits on what is decoded together.
 #[derive(Clone, Copy, Debug)]
@@ -100,73 +100,127 @@ impl Feed {
     }
 }
 
-/// Keys and values of the prompts and of the generated tokens.
+/// Keys and values of the prompts and of the generated tokens, and the states of the rows.
 #[derive(Debug)]
 pub(super) struct KvCache {
-    /// Per layer: [prompt rows, 2 * key_width]; on the CPU none before the first prompts.
-    prompts: Vec<Tensor>,
+    layers: Vec<LayerCache>,
     prompt_rows: usize,
-    /// Per layer: [slots, 2 * key_width].
-    written: Vec<Tensor>,
+}
+
+#[derive(Debug)]
+enum LayerCache {
+    KeysValues {
+        /// [prompt rows, 2 * key_width]; on the CPU none before the first prompts.
+        prompts: Option<Tensor>,
+        /// [slots, 2 * key_width].
+        written: Tensor,
+    },
+    /// [states, width] each.
+    States([Tensor; 2]),
 }
 
 impl KvCache {
-    /// With so many slots and prompt rows.
-    pub(super) fn new(model: &Decoder, (kv_slots, prompt_rows): (usize, usize)) -> Result<Self> {
+    /// With so many slots and prompt rows, and states.
+    pub(super) fn new(model: &Decoder, (kv_slots, prompt_rows): (usize, usize), states: usize) -> Result<Self> {
         let (dtype, device) = (model.dtype(), model.device());
-        let written = model.cache_widths().map(|width| Tensor::zeros((kv_slots, width), dtype, device));
-        let prompts = model.cache_widths().map(|width| Tensor::zeros((prompt_rows, width), dtype, device));
-        Ok(Self {
-            written: written.collect::<Result<_>>()?,
-            // Recorded passes read them always at the same address.
-            prompts: if device.is_cpu() { Vec::new() } else { prompts.collect::<Result<_>>()? },
-            prompt_rows,
-        })
+        let zeros = |rows: usize, width: usize| Tensor::zeros((rows, width), dtype, device);
+        let layer = |width| match width {
+            CacheWidth::Token(width) => Ok(LayerCache::KeysValues {
+                written: zeros(kv_slots, width)?,
+                // Recorded passes read them always at the same address.
+                prompts: if device.is_cpu() { None } else { Some(zeros(prompt_rows, width)?) },
+            }),
+            CacheWidth::Sequence([convolution, rule]) => {
+                Ok(LayerCache::States([zeros(states, convolution)?, zeros(states, rule)?]))
+            }
+        };
+        Ok(Self { layers: model.cache_widths().map(layer).collect::<Result<_>>()?, prompt_rows })
     }
 
-    /// Takes the keys and values of prompts in a layer, one layer after the other: `ranges` are the first row and the
-    /// number of rows of each piece, in order, here.
-    pub(super) fn store(&mut self, layer: usize, prefilled: Tensor, ranges: &[(usize, usize)]) -> Result<()> {
-        if self.prompts.len() == layer {
-            if ranges.iter().map(|(_, rows)| rows).sum::<usize>() == self.prompt_rows {
-                self.prompts.push(prefilled.contiguous()?);
-                return Ok(());
+    /// Takes what is kept of prompts in a layer. `ranges` are the first row and the number of rows of each piece, in
+    /// order, here; `states`: by prompt where copies of its state go.
+    pub(super) fn store(
+        &mut self,
+        layer: usize,
+        prefilled: PrefilledRows,
+        ranges: &[(usize, usize)],
+        states: &[Vec<usize>],
+    ) -> Result<()> {
+        match (&mut self.layers[layer], prefilled) {
+            (LayerCache::KeysValues { prompts, .. }, PrefilledRows::KeysValues(prefilled)) => {
+                store_rows(prompts, self.prompt_rows, prefilled, ranges)
             }
-            let shape = (self.prompt_rows, prefilled.dim(1)?);
-            self.prompts.push(Tensor::zeros(shape, prefilled.dtype(), prefilled.device())?);
+            (LayerCache::States(caches), PrefilledRows::States(prefilled)) => {
+                for (cache, prefilled) in caches.iter().zip(prefilled) {
+                    for (prompt, copies) in states.iter().enumerate() {
+                        let state = prefilled.narrow(0, prompt, 1)?;
+                        copies.iter().try_for_each(|&copy| cache.slice_set(&state, 0, copy))?;
+                    }
+                }
+                Ok(())
+            }
+            _ => bail!("the cache of layer {layer} is of another mixer"),
         }
-        let mut first = 0;
-        for &(start, rows) in ranges {
-            write_rows(&self.prompts[layer], start, &prefilled.narrow(0, first, rows)?)?;
-            first += rows;
-        }
-        Ok(())
     }
 
     /// Moves the first `count` tokens of a row to other slots.
     pub(super) fn move_row(&self, from: usize, to: usize, count: usize) -> Result<()> {
-        // Old and new slots may overlap.
-        self.written
-            .iter()
-            .try_for_each(|layer| layer.slice_set(&layer.narrow(0, from, count)?.force_contiguous()?, 0, to))
+        self.layers.iter().try_for_each(|layer| match layer {
+            // Old and new slots may overlap.
+            LayerCache::KeysValues { written, .. } => {
+                written.slice_set(&written.narrow(0, from, count)?.force_contiguous()?, 0, to)
+            }
+            LayerCache::States(_) => Ok(()),
+        })
     }
 
     /// As [`KvCache::new`] takes it.
     #[cfg(feature = "cuda")]
     pub(super) fn size(&self) -> (usize, usize) {
-        (self.written.first().map_or(0, |layer| layer.dims()[0]), self.prompt_rows)
+        let slots = self.tensors().last().map_or(0, |written| written.dims()[0]);
+        (slots, self.prompt_rows)
     }
 
     #[cfg(feature = "cuda")]
     pub(super) fn bytes(&self) -> usize {
-        let tensors = self.prompts.iter().chain(&self.written);
-        tensors.map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum()
+        self.tensors().map(|tensor| tensor.elem_count() * tensor.dtype().size_in_bytes()).sum()
     }
 
-    /// Prompts and what was written, by layer.
-    pub(super) fn layers(&self) -> impl Iterator<Item = (&Tensor, &Tensor)> {
-        self.prompts.iter().zip(&self.written)
+    #[cfg(feature = "cuda")]
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.layers.iter().flat_map(|layer| match layer {
+            LayerCache::KeysValues { prompts, written } => prompts.iter().chain([written]).collect::<Vec<_>>(),
+            LayerCache::States(states) => states.iter().collect(),
+        })
     }
+
+    /// By layer.
+    pub(super) fn layers(&self) -> impl Iterator<Item = CacheView<'_>> {
+        self.layers.iter().map(|layer| match layer {
+            LayerCache::KeysValues { prompts, written } => {
+                CacheView::KeysValues(prompts.as_ref().unwrap_or(written), written)
+            }
+            LayerCache::States(states) => CacheView::States(states),
+        })
+    }
+}
+
+/// Writes prompts' rows to their places in `cache`, which is made with `size` rows where there is none.
+fn store_rows(cache: &mut Option<Tensor>, size: usize, prefilled: Tensor, ranges: &[(usize, usize)]) -> Result<()> {
+    let cache = match cache {
+        Some(cache) => cache,
+        None if ranges.iter().map(|(_, rows)| rows).sum::<usize>() == size => {
+            *cache = Some(prefilled.contiguous()?);
+            return Ok(());
+        }
+        None => cache.insert(Tensor::zeros((size, prefilled.dim(1)?), prefilled.dtype(), prefilled.device())?),
+    };
+    let mut first = 0;
+    for &(start, rows) in ranges {
+        write_rows(cache, start, &prefilled.narrow(0, first, rows)?)?;
+        first += rows;
+    }
+    Ok(())
 }
 
 /// Joins adjacent ranges, each a first row and a number of rows.

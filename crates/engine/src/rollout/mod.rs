@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::Result;
 
 use crate::constraint::Constraint;
-use crate::model::{Adapters, Decoder};
-use crate::plan::CPU_DECODE_ROWS;
+use crate::model::{Adapters, CacheWidth, Decoder};
+use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
 
@@ -295,7 +295,8 @@ impl QueueSize {
             let DecodeLimits { rows, kv_slots, prompt_rows, .. } = decode_gpu::limits(model);
             return Self { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows };
         }
-        let token_bytes = model.cache_widths().sum::<usize>() * model.dtype().size_in_bytes();
+        let token = |width| if let CacheWidth::Token(width) = width { width } else { 0 };
+        let token_bytes = model.cache_widths().map(token).sum::<usize>() * model.dtype().size_in_bytes();
         let longest = CPU_DECODE_ROWS * model.config().max_position_embeddings;
         let tokens = (CPU_QUEUE_BYTES / token_bytes.max(1)).min(longest);
         Self { rows: CPU_DECODE_ROWS, completion_tokens: tokens, prompt_tokens: tokens }
@@ -335,7 +336,7 @@ const CPU_LIMITS: DecodeLimits = DecodeLimits {
     initial_slots: usize::MAX,
     prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,
-    drafted_rows: 2 * CPU_DECODE_ROWS,
+    drafted_rows: CPU_DRAFTED_ROWS,
     balanced_rows: 2,
     runs_ahead: false,
     padded: |rows| rows,

@@ -39,6 +39,46 @@ pub struct SlidingWindow {
     pub rope_theta: f64,
 }
 
+/// The layers that mix tokens by the gated delta rule (Yang et al. 2024, arXiv 2412.06464) instead of attention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatedDelta {
+    /// Key heads, and as many query heads; divides the value heads.
+    pub key_heads: usize,
+    pub value_heads: usize,
+    /// Numbers of a query or key head.
+    pub key_dimension: usize,
+    /// Numbers of a value head.
+    pub value_dimension: usize,
+    /// Tokens that the convolution before it sees, the newest included.
+    pub kernel: usize,
+    /// By layer.
+    pub layers: Vec<bool>,
+}
+
+impl GatedDelta {
+    /// Numbers of a token that go through the convolution: queries, keys and values.
+    pub fn convolved(&self) -> usize {
+        2 * self.key_heads * self.key_dimension + self.values()
+    }
+
+    /// Numbers of a token's values.
+    pub fn values(&self) -> usize {
+        self.value_heads * self.value_dimension
+    }
+
+    /// Numbers of a sequence's state in one layer: that of the rule, and the convolution's last inputs.
+    pub fn state(&self) -> usize {
+        self.values() * self.key_dimension + (self.kernel - 1) * self.convolved()
+    }
+}
+
+/// How a layer mixes tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Mixer<'a> {
+    Attention(Scope),
+    GatedDelta(&'a GatedDelta),
+}
+
 /// The options in which families of decoders differ.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderOptions {
@@ -55,6 +95,13 @@ pub struct DecoderOptions {
     pub query_scalar: Option<f64>,
     /// `None`: every layer sees everything.
     pub window: Option<SlidingWindow>,
+    /// Attention's output is multiplied by the sigmoid of a gate: a query head's rows in `q_proj` are followed by its
+    /// gate's.
+    pub has_attention_gate: bool,
+    /// Numbers at the start of a head that positions rotate; `None`: all.
+    pub rotary_dimension: Option<usize>,
+    /// `None`: every layer is attention.
+    pub gated_delta: Option<GatedDelta>,
 }
 
 impl DecoderOptions {
@@ -67,6 +114,9 @@ impl DecoderOptions {
         embedding_scale: 1.0,
         query_scalar: None,
         window: None,
+        has_attention_gate: false,
+        rotary_dimension: None,
+        gated_delta: None,
     };
     pub const QWEN3: Self = Self { has_head_norms: true, ..Self::PLAIN };
 
@@ -80,6 +130,7 @@ impl DecoderOptions {
             embedding_scale: (hidden_size as f64).sqrt(),
             query_scalar: Some(query_scalar),
             window,
+            ..Self::PLAIN
         }
     }
 }
@@ -116,6 +167,37 @@ impl ModelConfig {
         window.and_then(|window| window.scopes.get(layer)).copied().unwrap_or(Scope::Everything)
     }
 
+    /// How a layer mixes tokens.
+    pub fn mixer(&self, layer: usize) -> Mixer<'_> {
+        let is_delta = |delta: &&GatedDelta| delta.layers.get(layer).copied().unwrap_or(false);
+        let delta = self.options.gated_delta.as_ref().filter(is_delta);
+        delta.map_or(Mixer::Attention(self.scope(layer)), Mixer::GatedDelta)
+    }
+
+    /// Layers whose mixer is attention.
+    pub fn attention_layers(&self) -> usize {
+        (0..self.num_hidden_layers).filter(|&layer| matches!(self.mixer(layer), Mixer::Attention(_))).count()
+    }
+
+    /// Outputs of `q_proj`: queries, and their gates where attention has one.
+    pub fn query_outputs(&self) -> usize {
+        self.num_attention_heads * self.head_dim * if self.options.has_attention_gate { 2 } else { 1 }
+    }
+
+    /// Numbers at the start of a head that positions rotate.
+    pub fn rotary_dimension(&self) -> usize {
+        self.options.rotary_dimension.unwrap_or(self.head_dim)
+    }
+
+    /// Why no GPU computes this model, with what to do; `None` where one does.
+    pub fn gpu_problem(&self) -> Option<String> {
+        let title = self.architecture.title();
+        let is_cpu_only = self.options.gated_delta.is_some()
+            || self.options.has_attention_gate
+            || self.options.rotary_dimension.is_some();
+        is_cpu_only.then(|| format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"))
+    }
+
     /// The divisor of attention scores. YaRN's factor of rotated queries and keys is in it: squared, since a score is a
     /// product of two.
     pub fn attention_divisor(&self, scope: Scope) -> f64 {
@@ -136,6 +218,7 @@ impl Architecture {
             Self::Llama => "Llama",
             Self::Mistral => "Mistral",
             Self::Gemma3 => "Gemma 3",
+            Self::Qwen35 => "Qwen3.5",
         }
     }
 
@@ -147,6 +230,7 @@ impl Architecture {
             Self::Llama => ("LlamaForCausalLM", "llama"),
             Self::Mistral => ("MistralForCausalLM", "mistral"),
             Self::Gemma3 => ("Gemma3ForCausalLM", "gemma3_text"),
+            Self::Qwen35 => ("Qwen3_5ForCausalLM", "qwen3_5_text"),
         }
     }
 }

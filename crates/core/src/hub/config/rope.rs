@@ -69,10 +69,12 @@ impl ModelConfig {
         }
     }
 
-    /// Radians a token of each pair of a head, [head_dim / 2]: `theta^(-2i / head_dim)`, scaled as the model asks.
+    /// Radians a token of each pair of a head, [rotary dimension / 2]: `theta^(-2i / rotary dimension)`, scaled as the
+    /// model asks.
     pub fn rope_frequencies(&self, scope: Scope) -> Vec<f64> {
         let (theta, scaling) = self.rope(scope);
-        let frequencies = (0..self.head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / self.head_dim as f64));
+        let dimension = self.rotary_dimension();
+        let frequencies = (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64));
         let (factor, low, high, original) = match scaling {
             RopeScaling::Unscaled => return frequencies.collect(),
             RopeScaling::Linear { factor } => return frequencies.map(|frequency| frequency / factor).collect(),
@@ -80,11 +82,11 @@ impl ModelConfig {
                 // The index of the pair that turns so often over the original length.
                 let index = |turns: f64| {
                     let length = original_positions as f64 / (turns * std::f64::consts::TAU);
-                    self.head_dim as f64 * length.ln() / (2.0 * theta.ln())
+                    dimension as f64 * length.ln() / (2.0 * theta.ln())
                 };
                 let (low, high) = (index(fast_turns), index(slow_turns));
                 let (low, high) = if has_whole_bounds { (low.floor(), high.ceil()) } else { (low, high) };
-                let (low, high) = (low.max(0.0), high.min(self.head_dim as f64 - 1.0));
+                let (low, high) = (low.max(0.0), high.min(dimension as f64 - 1.0));
                 let width = if high > low { high - low } else { 1e-3 };
                 let scaled = |(i, frequency): (usize, f64)| {
                     let weight = 1.0 - ((i as f64 - low) / width).clamp(0.0, 1.0);

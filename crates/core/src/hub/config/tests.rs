@@ -192,6 +192,24 @@ fn what_cannot_be_computed_is_said_in_words() {
     gemma(r#"{"sliding_window":0}"#, "`sliding_window` = 0");
     let local = r#"{"rope_parameters":{"sliding_attention":{"rope_type":"linear","factor":2.0}}}"#;
     gemma(local, "scaled rotary positions of layers with a window");
+    let qwen = |changes: &str, expected: &str| {
+        check(&changes.replacen('{', r#"{"architectures":["Qwen3_5ForCausalLM"],"#, 1), expected);
+    };
+    qwen(r#"{"layer_types":["linear_attention","sliding_attention"]}"#, "the layer type \"sliding_attention\"");
+    qwen(r#"{"layer_types":["linear_attention"]}"#, "`layer_types` has 1 entries for 2 layers");
+    qwen(r#"{"linear_num_value_heads":24}"#, "is not a multiple of `linear_num_key_heads` = 16");
+    qwen(r#"{"linear_key_head_dim":0}"#, "`linear_key_head_dim` = 0");
+    qwen(r#"{"linear_conv_kernel_dim":65}"#, "`linear_conv_kernel_dim` = 65, the limit is 64");
+    qwen(r#"{"partial_rotary_factor":0.001}"#, "`partial_rotary_factor` = 0.001 of a head's width");
+    qwen(r#"{"partial_rotary_factor":2}"#, "rotary positions need an even width");
+    qwen(r#"{"hidden_act":"gelu_pytorch_tanh"}"#, "of the gated delta rule");
+    qwen(
+        r#"{"rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64}}"#,
+        "YaRN on a part of a head",
+    );
+    check(r#"{"architectures":["Qwen3NextForCausalLM"]}"#, "the architecture `Qwen3NextForCausalLM`");
+    check(r#"{"architectures":["Qwen3_5MoeForConditionalGeneration"]}"#, "Qwen3_5MoeForConditionalGeneration");
+    check(r#"{"architectures":"absent","model_type":"qwen4_exp"}"#, "`qwen4_exp`");
 }
 
 /// transformers' `Gemma3TextConfig` reads the same of each.
@@ -227,6 +245,43 @@ fn gemma_3_is_read_in_all_its_spellings() {
         assert_eq!(config.options.window.as_ref().unwrap().rope_theta, 7e3, "{scaling}");
         assert_eq!(config.rope_frequencies(Scope::Everything)[0], 1.0 / 8.0);
         assert_eq!(config.rope_frequencies(Scope::Window)[0], 1.0);
+        assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config);
+    }
+}
+
+/// transformers' `Qwen3_5TextConfig` reads the same of each.
+#[test]
+fn qwen3_5_is_read_in_all_its_spellings() {
+    let keys = r#""vocab_size":100,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":8"#;
+    let read = |json: String| ModelConfig::parse(&json, "config.json").unwrap();
+    let config = read(format!(r#"{{"model_type":"qwen3_5_text",{keys}}}"#));
+    let delta = config.options.gated_delta.as_ref().unwrap();
+    let every_fourth = [true, true, true, false].repeat(2);
+    assert_eq!((delta.key_heads, delta.value_heads, delta.kernel), (16, 32, 4));
+    assert_eq!((delta.key_dimension, delta.value_dimension, &delta.layers), (128, 128, &every_fourth));
+    assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (16, 4, 256));
+    assert_eq!((config.rotary_dimension(), config.query_outputs(), config.attention_layers()), (64, 8192, 2));
+    assert_eq!(config.rope_frequencies(Scope::Everything).len(), 32);
+    assert_eq!((config.mixer(2), config.mixer(3)), (Mixer::GatedDelta(delta), Mixer::Attention(Scope::Everything)));
+    assert!(config.gpu_problem().unwrap().contains("--cpu"));
+    assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config);
+
+    let nested = format!(
+        r#"{{"architectures":["Qwen3_5ForConditionalGeneration"],"text_config":{{{keys}}},"vision_config":{{}}}}"#
+    );
+    assert_eq!(read(nested.clone()), config);
+    let text = super::text_config(&nested).unwrap();
+    assert!(text.contains("Qwen3_5ForCausalLM") && super::text_config(&text).is_none());
+    assert_eq!(read(text), config);
+
+    let shares = [
+        r#""partial_rotary_factor":0.5,"rope_theta":1e7,"full_attention_interval":2"#,
+        r#""rope_parameters":{"rope_type":"default","rope_theta":1e7,"partial_rotary_factor":0.5,"mrope_section":[11,11,10]},
+        "layer_types":["linear_attention","full_attention","linear_attention","full_attention","linear_attention","full_attention","linear_attention","full_attention"]"#,
+    ];
+    for share in shares {
+        let config = read(format!(r#"{{"model_type":"qwen3_5_text",{keys},{share}}}"#));
+        assert_eq!((config.rotary_dimension(), config.rope_theta, config.attention_layers()), (128, 1e7, 4), "{share}");
         assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config);
     }
 }
@@ -275,10 +330,19 @@ fn the_table_of_families_is_that_of_the_code() {
         assert_eq!(options.has_output_norms, row[3].contains("after each block"), "{row:?}");
         assert_eq!(options.norm_offset == 1.0, row[3].contains("1 + weight"), "{row:?}");
         assert_eq!(options.window.is_some(), row[5].contains("sliding window"), "{row:?}");
+        assert_eq!(options.gated_delta.is_some(), row[5].contains("gated delta rule"), "{row:?}");
+        assert_eq!(options.has_attention_gate, row[5].contains("with a gate"), "{row:?}");
+        assert_eq!(options.rotary_dimension.is_some(), row[4].contains("of each head"), "{row:?}");
         assert_eq!(options.activation == Activation::GeluTanh, row[6].contains("GELU"), "{row:?}");
         assert_eq!(config.attention_bias == AttentionBias::QueryKeyValue, row[5].contains("biases"), "{row:?}");
     }
-    let all =
-        [Architecture::Qwen3, Architecture::Qwen2, Architecture::Llama, Architecture::Mistral, Architecture::Gemma3];
+    let all = [
+        Architecture::Qwen3,
+        Architecture::Qwen2,
+        Architecture::Llama,
+        Architecture::Mistral,
+        Architecture::Gemma3,
+        Architecture::Qwen35,
+    ];
     assert_eq!(rows.len(), all.len());
 }

@@ -30,6 +30,8 @@ enum Numbers {
     Uniform {
         bound: f64,
     },
+    /// Logarithms of numbers between 0.01 and 16.
+    Decay,
 }
 
 impl RandomInit {
@@ -39,14 +41,22 @@ impl RandomInit {
             let deviation = match (shape.as_slice(), name.as_str()) {
                 ([_], _) => None,
                 (_, name) if name.contains("embed_tokens") || name.contains("lm_head") => Some(0.02),
-                ([_, inputs], name) if name.contains("o_proj") || name.contains("down_proj") => {
+                ([_, inputs], name) if ["o_proj", "out_proj", "down_proj"].iter().any(|part| name.contains(part)) => {
                     Some(residual / (*inputs as f64).sqrt())
                 }
                 (shape, _) => Some(1.0 / (shape[shape.len() - 1] as f64).sqrt()),
             };
-            let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 - config.options.norm_offset };
-            let numbers =
-                deviation.map_or(Numbers::Constant(constant), |d| Numbers::Uniform { bound: d * 3.0_f64.sqrt() });
+            let constant = match name.as_str() {
+                name if name.ends_with(".bias") => 0.0,
+                // Not offset: the norm of the gated delta rule, and the bias of its time step.
+                name if name.contains("linear_attn") => 1.0,
+                _ => 1.0 - config.options.norm_offset,
+            };
+            let numbers = match deviation {
+                _ if name.ends_with(".A_log") => Numbers::Decay,
+                Some(deviation) => Numbers::Uniform { bound: deviation * 3.0_f64.sqrt() },
+                None => Numbers::Constant(constant),
+            };
             (name, Draw { stream: stream as u32, shape, numbers })
         };
         Self { seed, tensors: tensor_names(config).into_iter().enumerate().map(draw).collect() }
@@ -68,6 +78,11 @@ impl RandomInit {
             Numbers::Constant(value) => Tensor::full(*value as f32, shape.as_slice(), device)?.to_dtype(dtype),
             Numbers::Uniform { bound } => {
                 uniform_weights_on(device, self.seed, *stream, shape.as_slice(), *bound, dtype)
+            }
+            Numbers::Decay => {
+                let (middle, bound) = (f64::midpoint(0.01, 16.0), (16.0 - 0.01) / 2.0);
+                let uniform = uniform_weights_on(device, self.seed, *stream, shape.as_slice(), bound, DType::F32)?;
+                uniform.affine(1.0, middle)?.log()?.to_dtype(dtype)
             }
         }
     }

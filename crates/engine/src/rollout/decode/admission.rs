@@ -90,6 +90,16 @@ impl DecodeBatch<'_> {
         taken
     }
 
+    /// A state for each sample of each request.
+    pub(super) fn states_of(&mut self, taken: &[AdmittedRequest]) -> Result<Vec<Vec<usize>>> {
+        let mut free_state = |_: &_| self.free_states.allocate(1);
+        let states = taken.iter().map(|admitted| admitted.samples.iter().map(&mut free_state).collect());
+        match states.collect() {
+            Some(states) => Ok(states),
+            None => bail!("more completions than states"),
+        }
+    }
+
     /// Gives rows more slots where the next pass would leave theirs. Where there are none left the youngest row is given
     /// up and waits again: it will have the same random numbers.
     pub(super) fn grow(&mut self) -> Result<()> {
@@ -109,6 +119,7 @@ impl DecodeBatch<'_> {
                 self.read(0)?;
             } else if let Some(row) = self.rows.pop() {
                 self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
+                self.free_states.give_back(row.state, 1);
                 // Counted is what completions consist of.
                 self.counts.rows -= row.passes;
                 self.counts.accepted -= row.completion.token_ids.len() - 1 - row.passes;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::super::StopReason;
+use super::super::kv_cache::FreeSlots;
 use super::super::masks::ConstrainedRow;
 use super::super::queue::RequestSource;
 use super::super::shaping::ShapedToken;
 use super::{ActiveRequest, Row};
+use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::sampler::SampledToken;
 
 impl Row {
@@ -17,6 +19,28 @@ impl Row {
     /// Tokens so far, the pending one included.
     pub(super) fn length(&self) -> usize {
         self.completion.token_ids.len() + usize::from(self.pending.is_some())
+    }
+
+    /// The fed token `ahead` tokens after the newest, which is 0; `prefix`: its prompt's place.
+    pub(super) fn fed_row(&self, prefix: (usize, usize), ahead: usize) -> DecodeRow {
+        let state = |ahead: usize| if ahead == 0 { self.state } else { self.drafted_states[ahead - 1] };
+        let states = (state(ahead.saturating_sub(1)), state(ahead));
+        DecodeRow { first: self.kv_slots.0, prefix, length: self.length() + ahead, states }
+    }
+
+    /// A state for each drafted token: where one is not what is sampled, the completion goes on from the one before. A
+    /// draft whose states find no room is shorter.
+    pub(super) fn reserve_states(&mut self, free: &mut FreeSlots) {
+        self.drafted_states.extend((0..self.draft.tokens.len()).map_while(|_| free.allocate(1)));
+        self.draft.truncate(self.drafted_states.len());
+    }
+
+    /// Keeps the state after so many drafted tokens, which are what was sampled.
+    pub(super) fn keep_state(&mut self, held: usize, free: &mut FreeSlots) {
+        if held > 0 {
+            std::mem::swap(&mut self.state, &mut self.drafted_states[held - 1]);
+        }
+        self.drafted_states.drain(..).for_each(|state| free.give_back(state, 1));
     }
 
     /// For each token that the next pass feeds of it: what its mask comes from.

@@ -22,10 +22,21 @@ const ROOM: DecodeLimits = DecodeLimits {
 
 /// A model of 61 tokens, with weights so sharp that completions repeat themselves.
 fn model() -> Decoder {
-    let json = r#"{"architectures":["Qwen3ForCausalLM"],"vocab_size":61,"hidden_size":32,"intermediate_size":48,
+    of_family("Qwen3ForCausalLM")
+}
+
+/// One with a layer of attention and one of the gated delta rule, whose state is not that of any token before.
+fn hybrid() -> Decoder {
+    of_family("Qwen3_5ForCausalLM")
+}
+
+fn of_family(name: &str) -> Decoder {
+    let json = r#"{"vocab_size":61,"hidden_size":32,"intermediate_size":48,
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,
-        "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu"}"#;
-    let config = ModelConfig::parse(json, "config.json").unwrap();
+        "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu",
+        "full_attention_interval":2,"linear_num_key_heads":2,"linear_num_value_heads":4,"linear_key_head_dim":8,
+        "linear_value_head_dim":8,"architectures":["#;
+    let config = ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap();
     let fresh = Decoder::new(&config, &Weights::fresh(&config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu);
     let tensors = fresh.unwrap().parameters().named().unwrap().into_iter().map(|(name, tensor)| {
         let factor = if name.contains("lm_head") { 60.0 } else { 1.5 };
@@ -41,10 +52,20 @@ fn requests() -> Vec<Request> {
 }
 
 fn sampled(limits: DecodeLimits, temperature: f64, draft_tokens: usize, memory: &RolloutMemory) -> RolloutOutput {
+    sampled_by(&model(), limits, temperature, draft_tokens, memory)
+}
+
+fn sampled_by(
+    model: &Decoder,
+    limits: DecodeLimits,
+    temperature: f64,
+    draft_tokens: usize,
+    memory: &RolloutMemory,
+) -> RolloutOutput {
     let sampling =
         Sampling { temperature, max_completion_tokens: 40, stop_ids: vec![3, 20, 37, 50], seed: 11, draft_tokens };
     let threads = ThreadPool::new(1).unwrap();
-    decode(&model(), Adapters::On, &requests(), &sampling, memory, limits, &threads).unwrap()
+    decode(model, Adapters::On, &requests(), &sampling, memory, limits, &threads).unwrap()
 }
 
 fn tokens(generated: &RolloutOutput) -> Vec<(&[u32], StopReason)> {
@@ -83,6 +104,30 @@ fn drafts_change_the_number_of_steps_alone() {
             assert_eq!(counts.rows + counts.accepted, tokens_after_first(drafted));
         }
         assert!(known.counts.steps * 2 < plain.counts.steps, "{:?} of {:?}", known.counts, plain.counts);
+    }
+}
+
+#[test]
+fn states_go_back_where_a_draft_does_not_hold() {
+    let model = hybrid();
+    for temperature in [0.0, 0.7, 1.0] {
+        let plain = sampled_by(&model, ROOM, temperature, 0, &RolloutMemory::default());
+        let mut memory = RolloutMemory::default();
+        memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
+        let known = sampled_by(&model, ROOM, temperature, 8, &memory);
+        assert_same(&known, &plain, &format!("temperature {temperature}"));
+        assert!(known.counts.steps * 2 < plain.counts.steps, "{:?} of {:?}", known.counts, plain.counts);
+        for limits in [
+            DecodeLimits { rows: 8, ..ROOM },
+            DecodeLimits { kv_slots: 110, drafted_rows: 12, ..ROOM },
+            DecodeLimits { kv_slots: 41, ..ROOM },
+            DecodeLimits { rows: 3, prefill_rows: 1, ..ROOM },
+        ] {
+            let found = sampled_by(&model, limits, temperature, 8, &RolloutMemory::default());
+            assert_same(&found, &plain, &format!("temperature {temperature}, {limits:?}"));
+            let counts = found.counts;
+            assert!(temperature > 0.0 || counts.accepted < counts.drafted, "every draft held: {counts:?}");
+        }
     }
 }
 
@@ -192,7 +237,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         seed: index as u64,
         draft_tokens: if index.is_multiple_of(4) { 0 } else { 8 },
     };
-    let (model, threads) = (model(), ThreadPool::new(1).unwrap());
+    let (models, threads) = ([model(), hybrid()], ThreadPool::new(1).unwrap());
     let (size, memory) = (QueueSize { rows: 12, completion_tokens: 200, prompt_tokens: 90 }, RolloutMemory::default());
     let requests = requests();
     let queued = |(index, request): (usize, &Request)| QueuedRequest {
@@ -201,7 +246,8 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         sampling: sampling(index),
         adapter: None,
     };
-    for runs_ahead in [false, true] {
+    // Drafts of the model with states need theirs before the next pass.
+    for (model, runs_ahead) in [(&models[0], false), (&models[0], true), (&models[1], false)] {
         let limits = DecodeLimits { runs_ahead, ..ROOM };
         let mut source = Trickle {
             left: requests.iter().enumerate().map(queued).collect(),
@@ -211,12 +257,12 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
             together: 0,
         };
         let capacity = Capacity::for_queue(size, 8, 0);
-        decode_from(&model, Adapters::On, &mut source, &memory, (limits, capacity), &threads).unwrap();
+        decode_from(model, Adapters::On, &mut source, &memory, (limits, capacity), &threads).unwrap();
         assert!((9..=12).contains(&source.together), "{}", source.together);
         assert_eq!(source.ended.len(), requests.len() * 4);
         for (index, request) in requests.iter().enumerate() {
             let (one, id) = (std::slice::from_ref(request), 100 - index as u64);
-            let alone = decode(&model, Adapters::On, one, &sampling(index), &memory, ROOM, &threads).unwrap();
+            let alone = decode(model, Adapters::On, one, &sampling(index), &memory, ROOM, &threads).unwrap();
             for (sample, expected) in (0..).zip(&alone.completions[0]) {
                 let limit = source.dropped_at.get(&id).copied().unwrap_or(usize::MAX);
                 let expected = &expected.token_ids[..expected.token_ids.len().min(limit)];

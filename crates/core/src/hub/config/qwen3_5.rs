@@ -1,0 +1,135 @@
+//! Qwen3.5's `config.json`: of the text model alone, or of one that also sees.
+
+use serde_json::{Map, Value, json};
+
+use super::options::{DecoderOptions, GatedDelta, Mixer};
+use super::{HubError, ModelConfig, Reader, RopeScaling};
+
+/// Defaults of transformers' `Qwen3_5TextConfig` for keys that a file leaves out.
+const DEFAULTS: [(&str, usize); 8] = [
+    ("num_attention_heads", 16),
+    ("num_key_value_heads", 4),
+    ("head_dim", 256),
+    ("linear_conv_kernel_dim", 4),
+    ("linear_key_head_dim", 128),
+    ("linear_value_head_dim", 128),
+    ("linear_num_key_heads", 16),
+    ("linear_num_value_heads", 32),
+];
+/// Every so many layers one is attention.
+const DEFAULT_INTERVAL: usize = 4;
+const DEFAULT_ROTARY_SHARE: f64 = 0.25;
+
+/// Adds what the keys of the text model leave out.
+pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
+    for (key, default) in DEFAULTS {
+        keys.entry(key).or_insert(default.into());
+    }
+}
+
+impl Reader<'_> {
+    pub(super) fn qwen3_5_options(&self) -> Result<DecoderOptions, HubError> {
+        if self.keys.get("hidden_act").is_some_and(|activation| activation != "silu") {
+            return Err(self.unsupported(
+                &format!("the activation {} (`hidden_act`) of the gated delta rule", self.keys["hidden_act"]),
+                "only silu is supported",
+            ));
+        }
+        if matches!(self.rope_scaling()?, RopeScaling::Yarn { .. }) {
+            return Err(self.unsupported(
+                "YaRN on a part of a head",
+                "set `rope_parameters.rope_type` to `default` to use the model at its original length",
+            ));
+        }
+        let layers = self.delta_layers()?;
+        let delta = GatedDelta {
+            key_heads: self.count("linear_num_key_heads")?,
+            value_heads: self.count("linear_num_value_heads")?,
+            key_dimension: self.count("linear_key_head_dim")?,
+            value_dimension: self.count("linear_value_head_dim")?,
+            kernel: self.count("linear_conv_kernel_dim")?,
+            layers,
+        };
+        if !delta.value_heads.is_multiple_of(delta.key_heads) {
+            return Err(self.problem(format!(
+                "`linear_num_value_heads` = {} is not a multiple of `linear_num_key_heads` = {}",
+                delta.value_heads, delta.key_heads
+            )));
+        }
+        Ok(DecoderOptions {
+            has_head_norms: true,
+            norm_offset: 1.0,
+            has_attention_gate: true,
+            rotary_dimension: Some(self.rotated()?),
+            gated_delta: Some(delta),
+            ..DecoderOptions::PLAIN
+        })
+    }
+
+    /// Numbers of a head that positions rotate.
+    fn rotated(&self) -> Result<usize, HubError> {
+        let key = "partial_rotary_factor";
+        let nested = self.keys.get("rope_parameters").and_then(|parameters| parameters.get(key));
+        let share = self.positive(key, nested.or_else(|| self.keys.get(key)), DEFAULT_ROTARY_SHARE)?;
+        let head = self.count("head_dim")?;
+        match (head as f64 * share) as usize {
+            rotated if rotated > 0 && rotated <= head && rotated.is_multiple_of(2) => Ok(rotated),
+            rotated => Err(self.problem(format!(
+                "`{key}` = {share} of a head's width of {head} is {rotated}; rotary positions need an even width above 0"
+            ))),
+        }
+    }
+
+    /// `layer_types`, or the interval that older files have instead: by layer, whether it is the gated delta rule.
+    fn delta_layers(&self) -> Result<Vec<bool>, HubError> {
+        let layers = self.count("num_hidden_layers")?;
+        let Some(types) = self.keys.get("layer_types").filter(|value| !value.is_null()) else {
+            let interval = self.count_or("full_attention_interval", DEFAULT_INTERVAL)?;
+            return Ok((1..=layers).map(|layer| !layer.is_multiple_of(interval)).collect());
+        };
+        let is_delta = |value: &Value| match value.as_str() {
+            Some("linear_attention") => Ok(true),
+            Some("full_attention") => Ok(false),
+            _ => Err(self.unsupported(
+                &format!("the layer type {value}"),
+                "only `full_attention` and `linear_attention` are supported",
+            )),
+        };
+        let found = types.as_array().map_or(&[][..], Vec::as_slice).iter().map(is_delta);
+        let found = found.collect::<Result<Vec<_>, _>>()?;
+        if found.len() == layers {
+            return Ok(found);
+        }
+        Err(self.problem(format!("`layer_types` has {} entries for {layers} layers", found.len())))
+    }
+}
+
+/// Changes the keys in which its `config.json` differs from others'.
+pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
+    let options = &config.options;
+    keys.remove("use_sliding_window");
+    let mut rope = match keys.remove("rope_scaling") {
+        Some(Value::Object(scaling)) => scaling,
+        _ => Map::from_iter([("rope_type".to_owned(), json!("default"))]),
+    };
+    rope.extend(keys.remove("rope_theta").map(|theta| ("rope_theta".to_owned(), theta)));
+    let share = config.rotary_dimension() as f64 / config.head_dim as f64;
+    rope.insert("partial_rotary_factor".to_owned(), json!(share));
+    keys.insert("rope_parameters".to_owned(), Value::Object(rope));
+    let layer_type = |layer| match config.mixer(layer) {
+        Mixer::Attention(_) => "full_attention",
+        Mixer::GatedDelta(_) => "linear_attention",
+    };
+    let layer_types: Vec<&str> = (0..config.num_hidden_layers).map(layer_type).collect();
+    keys.insert("layer_types".to_owned(), json!(layer_types));
+    if let Some(delta) = &options.gated_delta {
+        let counts = [
+            ("linear_conv_kernel_dim", delta.kernel),
+            ("linear_key_head_dim", delta.key_dimension),
+            ("linear_value_head_dim", delta.value_dimension),
+            ("linear_num_key_heads", delta.key_heads),
+            ("linear_num_value_heads", delta.value_heads),
+        ];
+        keys.extend(counts.map(|(key, count)| (key.to_owned(), json!(count))));
+    }
+}

@@ -1,0 +1,122 @@
+//! The mixer of a layer with the gated delta rule: convolution, the rule, a norm times a gate.
+
+use std::ops::Range;
+
+use candle_core::{Result, Tensor};
+
+use super::gradients::Gradients;
+use super::mixer::MixedInputs;
+use super::norm::NormWeight;
+use crate::kernels::attention::Segments;
+use crate::kernels::convolution::{
+    causal_convolution, causal_convolution_backward, convolution_states, convolution_step,
+};
+use crate::kernels::decode_attention::DecodeRows;
+use crate::kernels::delta_rule::{
+    DeltaGradients, DeltaHeads, DeltaRule, delta_rule, delta_rule_backward, delta_rule_states, delta_rule_step,
+};
+use crate::kernels::gated_norm::{gated_norm, gated_norm_backward};
+
+/// A tensor, and the range of its gradient when it is trained.
+pub(super) type MaybeTrained = (Tensor, Option<Range<usize>>);
+
+/// A packed row has what is convolved, the output's gate, and by value head the numbers of the strength and of the decay.
+#[derive(Clone, Debug)]
+pub(super) struct GatedDeltaMixer {
+    pub(super) heads: DeltaHeads,
+    /// [width, kernel].
+    pub(super) convolution: MaybeTrained,
+    /// [value heads].
+    pub(super) decay: MaybeTrained,
+    /// [value heads].
+    pub(super) bias: MaybeTrained,
+    pub(super) norm: NormWeight,
+}
+
+impl GatedDeltaMixer {
+    pub(super) fn forward(&self, packed: &Tensor, segments: &Segments) -> Result<(Tensor, MixedInputs)> {
+        let prepared = causal_convolution(packed, &self.convolution.0, segments)?;
+        let mixed = delta_rule(&prepared, self.rule(packed), segments)?;
+        let output = self.normed(&mixed, packed)?;
+        Ok((mixed, MixedInputs { prepared, output }))
+    }
+
+    pub(super) fn derive(&self, packed: &Tensor, mixed: &Tensor, segments: &Segments) -> Result<MixedInputs> {
+        let prepared = causal_convolution(packed, &self.convolution.0, segments)?;
+        Ok(MixedInputs { prepared, output: self.normed(mixed, packed)? })
+    }
+
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        (packed, mixed, prepared): (&Tensor, &Tensor, &Tensor),
+        segments: &Segments,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let gate = (packed, self.heads.row_width());
+        let (mixed_gradient, gate_gradient, norm) = gated_norm_backward(gradient, mixed, gate, self.norm.norm())?;
+        let DeltaGradients { convolved, gates, decay, bias } =
+            delta_rule_backward(&mixed_gradient, prepared, self.rule(packed), segments)?;
+        let (own, convolution) = causal_convolution_backward(&convolved, packed, &self.convolution.0, segments)?;
+        let trained = [
+            (&self.norm.trained, norm),
+            (&self.decay.1, decay),
+            (&self.bias.1, bias),
+            (&self.convolution.1, convolution),
+        ];
+        for (range, gradient) in trained {
+            if let Some(range) = range {
+                gradients.add(range, &gradient)?;
+            }
+        }
+        Tensor::cat(&[own, gate_gradient, gates], 1)
+    }
+
+    /// The states after each segment, of the convolution and of the rule.
+    pub(super) fn states(&self, packed: &Tensor, prepared: &Tensor, segments: &Segments) -> Result<[Tensor; 2]> {
+        Ok([
+            convolution_states(packed, &self.convolution.0, segments)?,
+            delta_rule_states(prepared, self.rule(packed), segments)?,
+        ])
+    }
+
+    pub(super) fn decode(&self, packed: &Tensor, states: &[Tensor; 2], rows: &DecodeRows) -> Result<Tensor> {
+        let slots: Vec<(usize, usize)> = rows.listed()?.iter().map(|row| row.states).collect();
+        let prepared = convolution_step(packed, &self.convolution.0, &states[0], &slots)?;
+        let mixed = delta_rule_step(&prepared, self.rule(packed), &states[1], &slots)?;
+        self.normed(&mixed, packed)
+    }
+
+    pub(super) fn state_widths(&self) -> [usize; 2] {
+        let kernel = self.convolution.0.dims()[1];
+        [(kernel - 1) * self.heads.row_width(), self.heads.state_width()]
+    }
+
+    pub(super) fn input_parts(&self) -> [(&'static str, usize); 4] {
+        let heads = self.heads;
+        [
+            ("linear_attn.in_proj_qkv", heads.row_width()),
+            ("linear_attn.in_proj_z", heads.value_width()),
+            ("linear_attn.in_proj_b", heads.value),
+            ("linear_attn.in_proj_a", heads.value),
+        ]
+    }
+
+    pub(super) fn named(&self) -> Result<Vec<(&'static str, Tensor)>> {
+        Ok(vec![
+            ("linear_attn.conv1d.weight", self.convolution.0.unsqueeze(1)?),
+            ("linear_attn.A_log", self.decay.0.clone()),
+            ("linear_attn.dt_bias", self.bias.0.clone()),
+            ("linear_attn.norm.weight", self.norm.weight.clone()),
+        ])
+    }
+
+    fn rule<'a>(&'a self, packed: &'a Tensor) -> DeltaRule<'a> {
+        let column = self.heads.row_width() + self.heads.value_width();
+        DeltaRule { heads: self.heads, packed, column, decay: &self.decay.0, bias: &self.bias.0 }
+    }
+
+    fn normed(&self, mixed: &Tensor, packed: &Tensor) -> Result<Tensor> {
+        gated_norm(mixed, (packed, self.heads.row_width()), self.norm.norm())
+    }
+}

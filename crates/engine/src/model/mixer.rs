@@ -1,0 +1,180 @@
+//! How a layer mixes tokens: attention, or the gated delta rule. Both read the product of one packed matrix and give rows
+//! that one more matrix brings back to the stream.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::attention::AttentionMixer;
+use super::gated_delta::GatedDeltaMixer;
+use super::gradients::Gradients;
+use super::packed_batch::RowContext;
+use crate::kernels::attention::AttentionOutput;
+use crate::kernels::decode_attention::DecodeRows;
+use crate::kernels::open_rows::OpenRows;
+
+/// One layer's mixer.
+#[derive(Clone, Debug)]
+pub(super) enum Mixer {
+    Attention(Box<AttentionMixer>),
+    GatedDelta(Box<GatedDeltaMixer>),
+}
+
+/// What a mixer's backward reads, besides what its input gives.
+#[derive(Debug)]
+pub(super) enum Mixed {
+    Attention(AttentionOutput),
+    /// The rule's output, [rows, value_width].
+    GatedDelta(Tensor),
+}
+
+/// What follows from a mixer's input and [`Mixed`] without a matrix product.
+#[derive(Debug)]
+pub(super) struct MixedInputs {
+    /// What is mixed: rotated queries and keys, and values; or the convolution's output.
+    pub(super) prepared: Tensor,
+    /// [rows, width + room]: what the output's matrix reads.
+    pub(super) output: Tensor,
+}
+
+/// What decoding keeps of prefilled rows.
+#[derive(Debug)]
+pub(crate) enum PrefilledRows {
+    /// Keys and values, [rows, 2 * key_width].
+    KeysValues(Tensor),
+    /// The states after each segment, [segments, width] each.
+    States([Tensor; 2]),
+}
+
+/// Numbers that decoding keeps of earlier tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheWidth {
+    /// Keys and values of each token.
+    Token(usize),
+    /// The state of each sequence: of the convolution, and of the rule.
+    Sequence([usize; 2]),
+}
+
+/// What is kept of earlier tokens while decoding.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CacheView<'a> {
+    /// Keys and values of the prompts, [prompt rows, 2 * key_width], and of what was decoded, [slots, 2 * key_width].
+    KeysValues(&'a Tensor, &'a Tensor),
+    /// Of each row of a decode, [rows, width] each.
+    States(&'a [Tensor; 2]),
+}
+
+impl Mixer {
+    /// `packed`: [rows, inputs].
+    pub(super) fn forward(
+        &self,
+        packed: &Tensor,
+        context: RowContext<'_>,
+        room: usize,
+    ) -> Result<(Mixed, MixedInputs)> {
+        match self {
+            Self::Attention(mixer) => {
+                let (attended, inputs) = mixer.forward(packed, context, room)?;
+                Ok((Mixed::Attention(attended), inputs))
+            }
+            Self::GatedDelta(mixer) => {
+                let (mixed, inputs) = mixer.forward(packed, context.segments)?;
+                Ok((Mixed::GatedDelta(mixed), inputs))
+            }
+        }
+    }
+
+    /// As [`Mixer::forward`] left it.
+    pub(super) fn derive(&self, packed: &Tensor, mixed: &Mixed, context: RowContext<'_>) -> Result<MixedInputs> {
+        match (self, mixed) {
+            (Self::Attention(mixer), Mixed::Attention(attended)) => mixer.derive(packed, attended, context),
+            (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => mixer.derive(packed, mixed, context.segments),
+            _ => other_mixer(),
+        }
+    }
+
+    /// `gradient`: [rows, width] -> gradient of `packed`, [rows, inputs + room]. Adds the gradients of what is trained.
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        (packed, mixed, inputs): (&Tensor, &Mixed, &MixedInputs),
+        context: RowContext<'_>,
+        room: usize,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        match (self, mixed) {
+            (Self::Attention(mixer), Mixed::Attention(attended)) => {
+                let activations = (packed, attended, &inputs.prepared);
+                mixer.backward(gradient, activations, context, room, gradients)
+            }
+            (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => {
+                mixer.backward(gradient, (packed, mixed, &inputs.prepared), context.segments, gradients)
+            }
+            _ => other_mixer(),
+        }
+    }
+
+    /// What decoding keeps of a forward's rows.
+    pub(super) fn prefilled(
+        &self,
+        packed: &Tensor,
+        inputs: &MixedInputs,
+        context: RowContext<'_>,
+    ) -> Result<PrefilledRows> {
+        match self {
+            Self::Attention(mixer) => Ok(PrefilledRows::KeysValues(mixer.keys_values(&inputs.prepared)?)),
+            Self::GatedDelta(mixer) => {
+                Ok(PrefilledRows::States(mixer.states(packed, &inputs.prepared, context.segments)?))
+            }
+        }
+    }
+
+    /// One new token a row -> [rows, width].
+    pub(super) fn decode(
+        &self,
+        packed: &OpenRows,
+        positions: &Tensor,
+        cache: CacheView<'_>,
+        rows: &DecodeRows,
+    ) -> Result<Tensor> {
+        match (self, cache) {
+            (Self::Attention(mixer), CacheView::KeysValues(prompts, written)) => {
+                mixer.decode(packed, positions, (prompts, written), rows)
+            }
+            (Self::GatedDelta(mixer), CacheView::States(states)) => mixer.decode(&packed.rows, states, rows),
+            _ => other_mixer(),
+        }
+    }
+
+    /// The parts of its input's matrix with their outputs, in the order of the packing.
+    pub(super) fn input_parts(&self) -> Vec<(&'static str, usize)> {
+        match self {
+            Self::Attention(mixer) => mixer.input_parts().to_vec(),
+            Self::GatedDelta(mixer) => mixer.input_parts().to_vec(),
+        }
+    }
+
+    pub(super) fn output_part(&self) -> &'static str {
+        match self {
+            Self::Attention(_) => "self_attn.o_proj",
+            Self::GatedDelta(_) => "linear_attn.out_proj",
+        }
+    }
+
+    /// Its tensors beside the matrices.
+    pub(super) fn named(&self) -> Result<Vec<(&'static str, Tensor)>> {
+        match self {
+            Self::Attention(mixer) => Ok(mixer.named()),
+            Self::GatedDelta(mixer) => mixer.named(),
+        }
+    }
+
+    pub(super) fn cache_width(&self) -> CacheWidth {
+        match self {
+            Self::Attention(mixer) => CacheWidth::Token(2 * mixer.attention.heads.key_width()),
+            Self::GatedDelta(mixer) => CacheWidth::Sequence(mixer.state_widths()),
+        }
+    }
+}
+
+fn other_mixer<T>() -> Result<T> {
+    bail!("activations or a cache of another mixer")
+}

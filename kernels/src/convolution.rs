@@ -1,0 +1,215 @@
+//! A causal convolution of each column over the tokens of its segment, then SiLU: `y[t] = silu(sum_i w[i] x[t + 1 + i -
+//! kernel])`. A completion's first tokens see the last ones of its prompt; before the first token are zeros. CPU alone.
+
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
+use std::cell::RefCell;
+
+use super::Real;
+use super::attention::{Segment, Segments};
+use super::cpu_slice::{by_number_type, read};
+use super::real::{sigmoid, vectorised};
+
+/// `packed`: [rows, at least `width` columns], `weight`: [width, kernel] -> [rows, width], of the first columns.
+pub fn causal_convolution(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
+    by_number_type!(packed, forward(packed, weight, segments.list()))
+}
+
+/// `gradient`: [rows, width] -> the gradients of `packed`'s first columns, [rows, width], and of `weight`.
+pub fn causal_convolution_backward(
+    gradient: &Tensor,
+    packed: &Tensor,
+    weight: &Tensor,
+    segments: &Segments,
+) -> Result<(Tensor, Tensor)> {
+    by_number_type!(packed, backward(gradient, packed, weight, segments.list()))
+}
+
+/// The inputs that the token after each segment sees: [segments, (kernel - 1) * width], oldest first.
+pub fn convolution_states(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
+    by_number_type!(packed, states(packed, weight, segments.list()))
+}
+
+/// One new token a row: `packed`: [rows, at least `width` columns] -> [rows, width]. `states`: [slots, (kernel - 1) *
+/// width]; row `n` goes on from state `slots[n].0`, and leaves its own in `slots[n].1`.
+pub fn convolution_step(packed: &Tensor, weight: &Tensor, states: &Tensor, slots: &[(usize, usize)]) -> Result<Tensor> {
+    let step = Step { weight, slots, output: RefCell::new(None) };
+    states.inplace_op2(packed, &step)?;
+    match step.output.into_inner() {
+        Some(output) => Ok(output),
+        None => bail!("a convolution without a result"),
+    }
+}
+
+/// [width, kernel] -> [kernel, width], oldest token first.
+fn by_token<T: Real>(weight: &Tensor) -> Result<(Vec<T>, usize, usize)> {
+    let (width, kernel) = weight.dims2()?;
+    let weight_read = read(weight)?;
+    let numbers = weight_read.numbers::<T>()?;
+    Ok(((0..kernel * width).map(|i| numbers[i % width * kernel + i / width]).collect(), width, kernel))
+}
+
+/// `sums[c] += w[c] * x[c]`.
+#[inline(always)]
+fn add_products<T: Real>(sums: &mut [T], w: &[T], x: &[T]) {
+    for ((sum, &w), &x) in sums.iter_mut().zip(w).zip(x) {
+        *sum += w * x;
+    }
+}
+
+/// The sums before SiLU of a segment's token.
+#[inline(always)]
+fn sums_at<T: Real>(
+    (numbers, row_width): (&[T], usize),
+    weights: &[T],
+    (segment, token): (Segment, usize),
+    sums: &mut [T],
+) {
+    let width = sums.len();
+    sums.fill(T::constant(0.0));
+    for (lag, w) in weights.chunks_exact(width).rev().enumerate() {
+        if let Some(row) = segment.row_before(token, lag) {
+            add_products(sums, w, &numbers[row * row_width..row * row_width + width]);
+        }
+    }
+}
+
+fn forward<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Result<Tensor> {
+    let (rows, row_width) = packed.dims2()?;
+    let (weights, width, _) = by_token::<T>(weight)?;
+    let packed_read = read(packed)?;
+    let numbers = packed_read.numbers::<T>()?;
+    let mut output = vec![T::constant(0.0); rows * width];
+    vectorised(|| {
+        for &segment in segments {
+            for token in 0..segment.length {
+                let row = segment.start + token;
+                let out = &mut output[row * width..(row + 1) * width];
+                sums_at((numbers, row_width), &weights, (segment, token), out);
+                out.iter_mut().for_each(|x| *x *= sigmoid(*x));
+            }
+        }
+    });
+    Tensor::from_vec(output, (rows, width), packed.device())
+}
+
+fn backward<T: Real>(
+    gradient: &Tensor,
+    packed: &Tensor,
+    weight: &Tensor,
+    segments: &[Segment],
+) -> Result<(Tensor, Tensor)> {
+    let (rows, row_width) = packed.dims2()?;
+    let (weights, width, kernel) = by_token::<T>(weight)?;
+    let (packed_read, gradient_read) = (read(packed)?, read(gradient)?);
+    let (numbers, gradients) = (packed_read.numbers::<T>()?, gradient_read.numbers::<T>()?);
+    let mut output = vec![T::constant(0.0); rows * width];
+    let (mut weight_sums, mut sums) = (vec![T::constant(0.0); kernel * width], vec![T::constant(0.0); width]);
+    vectorised(|| {
+        for &segment in segments {
+            for token in 0..segment.length {
+                let row = segment.start + token;
+                sums_at((numbers, row_width), &weights, (segment, token), &mut sums);
+                for (x, &g) in sums.iter_mut().zip(&gradients[row * width..(row + 1) * width]) {
+                    let s = sigmoid(*x);
+                    *x = g * s * (T::constant(1.0) + *x * (T::constant(1.0) - s));
+                }
+                for lag in 0..kernel {
+                    let Some(row) = segment.row_before(token, lag) else { continue };
+                    let of = (kernel - 1 - lag) * width..(kernel - lag) * width;
+                    add_products(&mut output[row * width..(row + 1) * width], &weights[of.clone()], &sums);
+                    add_products(&mut weight_sums[of], &sums, &numbers[row * row_width..row * row_width + width]);
+                }
+            }
+        }
+    });
+    let device = packed.device();
+    let weight_gradient: Vec<T> = (0..kernel * width).map(|i| weight_sums[i % kernel * width + i / kernel]).collect();
+    Ok((Tensor::from_vec(output, (rows, width), device)?, Tensor::from_vec(weight_gradient, (width, kernel), device)?))
+}
+
+fn states<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Result<Tensor> {
+    let ((_, row_width), (width, kernel)) = (packed.dims2()?, weight.dims2()?);
+    let packed_read = read(packed)?;
+    let numbers = packed_read.numbers::<T>()?;
+    let size = (kernel - 1) * width;
+    let mut output = vec![T::constant(0.0); segments.len() * size];
+    for (index, segment) in segments.iter().enumerate() {
+        for lag in 0..kernel - 1 {
+            if let Some(row) = segment.row_before(segment.length - 1, lag) {
+                let at = index * size + (kernel - 2 - lag) * width;
+                output[at..at + width].copy_from_slice(&numbers[row * row_width..row * row_width + width]);
+            }
+        }
+    }
+    Tensor::from_vec(output, (segments.len(), size), packed.device())
+}
+
+struct Step<'a> {
+    weight: &'a Tensor,
+    slots: &'a [(usize, usize)],
+    output: RefCell<Option<Tensor>>,
+}
+
+impl InplaceOp2 for Step<'_> {
+    fn name(&self) -> &'static str {
+        "convolution step"
+    }
+
+    fn cpu_fwd(
+        &self,
+        states: &mut CpuStorage,
+        states_layout: &Layout,
+        packed: &CpuStorage,
+        packed_layout: &Layout,
+    ) -> Result<()> {
+        let output = match (states, packed) {
+            (CpuStorage::F32(states), CpuStorage::F32(packed)) => {
+                self.advance(states, states_layout, packed, packed_layout)
+            }
+            (CpuStorage::F64(states), CpuStorage::F64(packed)) => {
+                self.advance(states, states_layout, packed, packed_layout)
+            }
+            _ => bail!("states and new rows need the same dtype"),
+        };
+        *self.output.borrow_mut() = Some(output?);
+        Ok(())
+    }
+}
+
+impl Step<'_> {
+    fn advance<T: Real>(
+        &self,
+        states: &mut [T],
+        states_layout: &Layout,
+        packed: &[T],
+        packed_layout: &Layout,
+    ) -> Result<Tensor> {
+        let (weights, width, kernel) = by_token::<T>(self.weight)?;
+        let (size, row_width) = ((kernel - 1) * width, packed_layout.dims()[1]);
+        let (Some((start, end)), Some((first, _))) =
+            (states_layout.contiguous_offsets(), packed_layout.contiguous_offsets())
+        else {
+            bail!("states and new rows must be contiguous")
+        };
+        let states = &mut states[start..end];
+        let mut output = vec![T::constant(0.0); self.slots.len() * width];
+        vectorised(|| {
+            for (index, (out, &(before, slot))) in output.chunks_exact_mut(width).zip(self.slots).enumerate() {
+                if before != slot {
+                    states.copy_within(before * size..(before + 1) * size, slot * size);
+                }
+                let (state, from) = (&mut states[slot * size..(slot + 1) * size], first + index * row_width);
+                let newest = &packed[from..from + width];
+                for (w, x) in weights.chunks_exact(width).zip(state.chunks_exact(width).chain([newest])) {
+                    add_products(out, w, x);
+                }
+                out.iter_mut().for_each(|x| *x *= sigmoid(*x));
+                if kernel > 1 {
+                    state.copy_within(width.., 0);
+                    state[size - width..].copy_from_slice(newest);
+                }
+            }
+        });
+        Tensor::from_vec(output, (self.slots.len(), width), self.weight.device())
+    }
+}
