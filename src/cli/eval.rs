@@ -23,7 +23,7 @@ use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVers
 use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
 use crate::rollout::{Sampling, ThreadPool};
 use crate::run::{EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
-use crate::score::Scorer;
+use crate::score::{Scorer, for_model};
 use crate::task::{PromptSet, Task};
 
 #[derive(Debug, clap::Args)]
@@ -234,9 +234,11 @@ fn sample(
     engine: &Engine,
     asked: &TargetInput<'_>,
 ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
-    let TargetInput { task, scorer, rows, samples, max_completion_tokens: limit, temperature, status, .. } = *asked;
+    let TargetInput { task, rows, samples, max_completion_tokens: limit, temperature, status, .. } = *asked;
     let threads = ThreadPool::for_engine(engine, arguments.threads)?;
     let (model, tokenizer) = target.load(run_folders, engine)?;
+    let task = &for_model(task, &tokenizer);
+    let scorer = &Scorer::new(task)?;
     let lengths = lengths(&model, limit);
     let constraints = target.is_constrained().then(|| TaskConstraints::new(task, &tokenizer)).transpose()?;
     let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;

@@ -17,6 +17,7 @@ use super::verdict::Verdict;
 use super::{OutlineEntry, ScoreError};
 use crate::dataset::PromptRow;
 use crate::task::{Home, KeyInfo, Read, Section, TASK_FILE, Task};
+use crate::text::CallFormat;
 
 /// A kind of scorer (`[score] kind`). A kind is one file or folder of [`crate::score`], listed in [`super::kinds::KINDS`].
 #[derive(Debug)]
@@ -79,6 +80,12 @@ pub(crate) trait Definition: Debug + Send + Sync {
 
     /// The grammar of answers; `None` where decoding cannot be constrained to right ones.
     fn grammar(&self) -> Option<Grammar<'_>> {
+        None
+    }
+
+    /// The same for the answers of a model whose chat template writes calls in a format; `None` where that makes no
+    /// difference.
+    fn with_model_format(&self, _format: &'static CallFormat) -> Option<Arc<dyn Definition>> {
         None
     }
 

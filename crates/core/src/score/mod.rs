@@ -41,13 +41,14 @@ pub use json_schema::{
 };
 pub use outline::{OutlineEntry, outline};
 pub use prompts::{
-    check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of, turns_of,
+    check_prompts, for_model, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of,
+    turns_of,
 };
 pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use scorer::{Scorer, ScorerErrors};
 pub use sql::QueryResult;
-pub use tool_calls::{AnswerPart, CallReader, ToolRules, closed_parameters};
+pub use tool_calls::{AnswerPart, ArgumentLayout, CallLayout, CallReader, ToolRules, call_layout, closed_parameters};
 
 use crate::task::TaskError;
 
