@@ -48,7 +48,9 @@ pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, Reason, Score, Tier, mean_reward};
 pub use scorer::{Scorer, ScorerErrors};
 pub use sql::QueryResult;
-pub use tool_calls::{AnswerPart, ArgumentLayout, CallLayout, CallReader, ToolRules, call_layout, closed_parameters};
+pub use tool_calls::{
+    AnswerPart, ArgumentLayout, CallLayout, CallReader, ToolRules, call_layout, closed_parameters, has_json_arguments,
+};
 
 use crate::task::TaskError;
 

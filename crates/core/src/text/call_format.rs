@@ -63,8 +63,45 @@ impl CallFormat {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::hub::ModelSource;
+    use crate::text::{CHAT_TEMPLATE, Tokenizer, train_tokenizer};
+
+    #[test]
+    fn tokens_of_calls_are_text_though_they_are_special() {
+        let texts = ["call:pay{to:Acme}"].map(str::to_owned);
+        let files = train_tokenizer(texts.into_iter().cycle().take(20), 300, CHAT_TEMPLATE).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&files.tokenizer_json).unwrap();
+        let call = "<start_function_call>call:pay{to:<escape>Acme<escape>}<end_function_call>";
+        for (id, token) in (1000..).zip(["<start_function_call>", "<escape>", "<end_function_call>"]) {
+            let added = serde_json::json!({"id": id, "content": token, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+            json["added_tokens"].as_array_mut().unwrap().push(added);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), files.tokenizer_config_json).unwrap();
+        let load = |template: &str| {
+            std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+            Tokenizer::load(&ModelSource::at("m", folder.path())).unwrap()
+        };
+        let (own, other) =
+            (load("{% if tools %}<start_function_call>{% endif %}"), load("{% if tools %}<tool_call>{% endif %}"));
+        let ids = own.encode(&format!("{call}<|im_end|>")).unwrap();
+        assert_eq!(own.decode(&ids, true).unwrap(), call);
+        assert_eq!(own.decode(&ids, false).unwrap(), format!("{call}<|im_end|>"));
+        assert_eq!(other.decode(&ids, true).unwrap(), "call:pay{to:Acme}");
+        let escape = own.token_id("<escape>").unwrap() as usize;
+        assert_eq!(
+            (&*own.token_bytes().unwrap()[escape], other.token_bytes().unwrap()[escape].len()),
+            (b"<escape>" as &[u8], 0)
+        );
+        assert_eq!(
+            (own.call_format().name, other.call_format().name, load("{}").call_format().name),
+            ("functiongemma", "hermes", "hermes")
+        );
+    }
 
     /// Lines of the families' own templates.
     #[test]

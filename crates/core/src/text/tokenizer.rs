@@ -262,8 +262,7 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// The bytes that each id stands for in a decoded text; none for special tokens, except those of calls, and for
-    /// unused ids.
+    /// The bytes that each id stands for in a decoded text; none for special tokens but those of calls, and unused ids.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] where the decoder spells bytes in a way that is not known.

@@ -2,6 +2,7 @@
 //! ones.
 
 mod argument_types;
+mod block_reader;
 mod calls;
 mod compare;
 mod definition;
@@ -27,13 +28,14 @@ use crate::dataset::PromptRow;
 use crate::dataset::expected::{members_problem, target_members};
 use crate::task::Task;
 use argument_types::ArgumentTypes;
+pub use block_reader::CallReader;
 use calls::{Answer, Call, calls_of, is_decline};
 use compare::{ExpectedCall, compare_calls, expected_calls};
 pub(super) use definition::KIND;
 pub use definition::ToolRules;
 use own_tools::OwnTools;
-pub use reader::{AnswerPart, CallReader};
-pub use syntax::{ArgumentLayout, CallLayout, call_layout};
+pub use reader::AnswerPart;
+pub use syntax::{ArgumentLayout, CallLayout, call_layout, has_json_arguments};
 use syntax::{Read, Syntax, after_white_space, foreign_calls, foreign_opening, syntax_of};
 use tools::Tools;
 pub use tools::closed_parameters;

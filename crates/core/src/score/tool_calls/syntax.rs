@@ -58,9 +58,9 @@ pub(super) trait CallSyntax: Debug + Sync {
     /// Texts that calls begin with, wherever they are in an answer.
     fn openings(&self) -> &'static [&'static str];
 
-    /// Whether calls begin here, after white space.
-    fn opens(&self, rest: &str) -> bool {
-        self.openings().iter().any(|opening| rest.starts_with(opening))
+    /// Texts that begin calls only at the beginning of an answer, and after other calls.
+    fn first_openings(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Whether calls are JSON of the completion itself, so that nothing is transcribed.
@@ -109,6 +109,15 @@ pub(super) fn syntax_of(format: &CallFormat) -> Syntax {
 }
 
 impl dyn CallSyntax {
+    pub(super) fn all_openings(&self) -> impl Iterator<Item = &'static str> {
+        self.openings().iter().chain(self.first_openings()).copied()
+    }
+
+    /// Whether calls begin here, after white space.
+    pub(super) fn opens(&self, rest: &str) -> bool {
+        self.all_openings().any(|opening| rest.starts_with(opening))
+    }
+
     /// The calls of an answer that is nothing else, from a byte offset to the end of the text.
     pub(super) fn transcribe(&self, text: &str, from: usize, types: &ArgumentTypes) -> Read<Transcript> {
         let mut calls = Transcript::default();
@@ -185,6 +194,12 @@ pub(super) fn has_opening(text: &str) -> bool {
     SYNTAXES.into_iter().any(|syntax| syntax.next_opening(text).is_some())
 }
 
+/// Whether the arguments of a call are one JSON object.
+pub fn has_json_arguments(format: &CallFormat) -> bool {
+    let arguments = |layout| if let CallLayout::Named { arguments, .. } = layout { Some(arguments) } else { None };
+    call_layout(format).and_then(arguments).is_none_or(|arguments| arguments == ArgumentLayout::Json)
+}
+
 pub(super) fn unreadable(message: impl Into<String>, offset: usize, class: FailureClass) -> Unreadable {
     Unreadable { message: message.into(), offset, class, is_wrapped: false }
 }
@@ -212,6 +227,17 @@ pub(super) fn expect(text: &str, at: usize, expected: &str) -> Read<usize> {
 pub(super) fn find_any(text: &str, at: usize, ends: &[&str]) -> Read<usize> {
     let rest = text.get(at..).unwrap_or_default();
     ends.iter().filter_map(|end| rest.find(end)).min().map(|found| at + found).ok_or_else(|| truncated(text))
+}
+
+/// Copies the JSON object at a byte offset, as far as it is there, and returns where it ends.
+pub(super) fn copy_object(text: &str, at: usize, calls: &mut Transcript) -> Read<usize> {
+    let object = json_at(text, at).inspect_err(|why| {
+        if why.class == FailureClass::Truncated {
+            calls.copy(text, at..text.len());
+        }
+    })?;
+    calls.copy(text, at..object.root.end);
+    Ok(object.root.end)
 }
 
 /// The JSON value at a byte offset.

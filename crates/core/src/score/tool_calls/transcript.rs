@@ -8,6 +8,8 @@ pub(super) struct Transcript {
     json: String,
     /// In rising order of `json`.
     pieces: Vec<Piece>,
+    /// The name of the last call that begins with it, and where its arguments are.
+    last: Option<(String, Range<usize>)>,
 }
 
 /// Where a part of the list comes from.
@@ -31,6 +33,16 @@ impl Transcript {
         &self.json
     }
 
+    /// The name of the last call, where that is known before its arguments.
+    pub(super) fn name(&self) -> Option<String> {
+        self.last.as_ref().map(|(name, _)| name.clone())
+    }
+
+    /// What is written of the last call from its arguments on, where its name is known before.
+    pub(super) fn arguments(&self) -> Option<&str> {
+        self.last.as_ref().and_then(|(_, range)| self.json.get(range.start..range.end.min(self.json.len())))
+    }
+
     /// Begins a call that is copied whole.
     pub(super) fn begin_call(&mut self, at: usize) {
         let comma = if self.json.is_empty() { "" } else { ", " };
@@ -43,9 +55,11 @@ impl Transcript {
         self.literal("{\"name\": ", name.start);
         self.string(&text[name.clone()], name.start);
         self.literal(", \"arguments\": ", name.end);
+        self.last = Some((text[name].to_owned(), self.json.len()..usize::MAX));
     }
 
     pub(super) fn end_call(&mut self, at: usize) {
+        self.last.iter_mut().for_each(|(_, range)| range.end = self.json.len());
         self.literal("}", at);
     }
 

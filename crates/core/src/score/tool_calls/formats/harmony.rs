@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::super::super::FailureClass;
 use super::super::argument_types::ArgumentTypes;
-use super::super::syntax::{CallLayout, CallSyntax, Read, after_white_space, find_any, json_at, truncated, unreadable};
+use super::super::syntax::{
+    CallLayout, CallSyntax, Read, after_white_space, copy_object, find_any, truncated, unreadable,
+};
 use super::super::transcript::Transcript;
 use crate::text::json_line;
 
@@ -32,8 +34,8 @@ impl CallSyntax for Harmony {
         &[START, CHANNEL]
     }
 
-    fn opens(&self, rest: &str) -> bool {
-        self.openings().iter().any(|opening| rest.starts_with(opening)) || rest.starts_with(RECEIVER)
+    fn first_openings(&self) -> &'static [&'static str] {
+        &[RECEIVER]
     }
 
     fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize> {
@@ -49,11 +51,10 @@ impl CallSyntax for Harmony {
         };
         let name_end = name + text[name..content].find([' ', '<']).unwrap_or(content - name);
         calls.begin_named(text, name..name_end);
-        let arguments = json_at(text, after_white_space(text, start))?.root;
-        calls.copy(text, arguments.start..arguments.end);
-        calls.end_call(arguments.end);
+        let end = copy_object(text, after_white_space(text, start), calls)?;
+        calls.end_call(end);
         // A stop token is not part of the text.
-        let end = after_white_space(text, arguments.end);
+        let end = after_white_space(text, end);
         let rest = &text[end..];
         match ENDS.iter().any(|mark| !rest.is_empty() && mark.starts_with(rest) && *mark != rest) {
             true => Err(truncated(text)),

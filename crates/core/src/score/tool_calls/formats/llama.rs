@@ -26,8 +26,8 @@ impl CallSyntax for Llama {
         &[TAG]
     }
 
-    fn opens(&self, rest: &str) -> bool {
-        rest.starts_with(TAG) || rest.starts_with('{')
+    fn first_openings(&self) -> &'static [&'static str] {
+        &["{"]
     }
 
     fn separator(&self) -> &'static str {

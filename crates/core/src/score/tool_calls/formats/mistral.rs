@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::super::json::Kind;
 use super::super::argument_types::ArgumentTypes;
 use super::super::syntax::{
-    ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, expect, find_any, json_at,
+    ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, copy_object, expect, find_any, json_at,
 };
 use super::super::transcript::Transcript;
 use crate::text::json_line;
@@ -58,10 +58,9 @@ impl CallSyntax for Mistral {
         if !text[arguments..].starts_with('{') {
             expect(text, arguments, "{")?;
         }
-        let object = json_at(text, arguments)?.root;
-        calls.copy(text, object.start..object.end);
-        calls.end_call(object.end);
-        Ok(object.end)
+        let end = copy_object(text, arguments, calls)?;
+        calls.end_call(end);
+        Ok(end)
     }
 
     fn layout(&self) -> Option<CallLayout> {
