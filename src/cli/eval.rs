@@ -122,7 +122,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     }
     let named = Variants { systems: &arguments.systems, few_shot: &arguments.few_shot, seed: arguments.seed };
     named.check(&targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>())?;
-    let variants = targets.iter().map(|target| named.resolve(&target.name, &task, &scorer, &rows));
+    let variants = targets.iter().map(|target| {
+        let scorer = Scorer::new(&target.judged_task(&task, &run_folders)?)?;
+        named.resolve(&target.name, &task, &scorer, &rows)
+    });
     let variants = variants.collect::<Result<Vec<_>, _>>()?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
     // What may not be sent, or cannot be enforced, is known before anything is sampled.

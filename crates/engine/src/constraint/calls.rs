@@ -13,6 +13,9 @@ const MAX_DEPTH: usize = 16;
 /// A grammar in Lark, and the schemas that it names.
 pub(super) type NamedGrammar = (String, Vec<(String, Value)>);
 
+/// What follows the opening of a call, with the rules and schemas that it names.
+type CallRules = (String, Vec<String>, Vec<(String, Value)>);
+
 /// The functions that may be called, each with the prepared schema of its arguments.
 pub(super) struct Calls<'a> {
     pub(super) functions: &'a [(String, SchemaFile)],
@@ -63,7 +66,7 @@ impl Calls<'_> {
     }
 
     /// What follows the opening of a call, with the rules and schemas that it names.
-    fn call(self, layout: CallLayout) -> Result<(String, Vec<String>, Vec<(String, Value)>), ConstraintError> {
+    fn call(self, layout: CallLayout) -> Result<CallRules, ConstraintError> {
         let Self { functions, schemas, definitions, instead, is_single } = self;
         let whole = |schema: Value| vec![("json".to_owned(), schema)];
         Ok(match layout {
@@ -141,16 +144,25 @@ impl Arguments<'_> {
     fn of(&mut self, layout: ArgumentLayout, file: &SchemaFile, schema: Value) -> Result<String, ConstraintError> {
         let object = match layout {
             ArgumentLayout::Json => Ok(self.json(json!({"allOf": [schema, {"type": "object"}]}))),
-            ArgumentLayout::Tags { open, after, close } => self
-                .members(&schema, "", &mut |arguments, key, value, place| {
-                    let value = arguments.value(value, place, ("", close), 0)?;
-                    Ok(format!("{} {value}", literal(&format!("{open}{key}{after}"))))
-                })
-                .map(|members| self.sequence(&members, "")),
+            ArgumentLayout::Tags { open, after, close } => {
+                let written = members(&schema, "").and_then(|members| {
+                    let write = |member: Member| {
+                        let value = self.value(&member.schema, &member.pointer, ("", close), 0)?;
+                        Ok((
+                            format!("{} {value}", literal(&format!("{open}{}{after}", member.key))),
+                            member.is_required,
+                        ))
+                    };
+                    members.into_iter().map(write).collect::<Result<Vec<_>, Fault>>()
+                });
+                written.map(|written| self.sequence(&written, ""))
+            }
             ArgumentLayout::Braces { quote } => self.braces(&schema, "", quote, 0),
         };
         object.map_err(|(pointer, why)| {
-            let message = format!("cannot be enforced while decoding in this format of calls: {why}; set another `call_format`, or sample without a constraint");
+            let message = format!(
+                "cannot be enforced while decoding in this format of calls: {why}; set another `call_format`, or sample without a constraint"
+            );
             file.error(&pointer, message)
         })
     }
@@ -166,44 +178,6 @@ impl Arguments<'_> {
         let name = format!("v{}", self.schemas.len());
         self.schemas.push((name.clone(), schema));
         format!("@{name}")
-    }
-
-    /// Each property of an object as `write` has it, and whether it is required.
-    fn members(
-        &mut self,
-        schema: &Value,
-        pointer: &str,
-        write: &mut dyn FnMut(&mut Self, &str, &Value, &str) -> Result<String, Fault>,
-    ) -> Result<Vec<(String, bool)>, Fault> {
-        const KNOWN: [&str; 9] = [
-            "type",
-            "properties",
-            "required",
-            "additionalProperties",
-            "unevaluatedProperties",
-            "title",
-            "description",
-            "default",
-            "$defs",
-        ];
-        let keywords = schema.as_object().cloned().unwrap_or_default();
-        if let Some(keyword) = keywords.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-            return Err((format!("{pointer}/{keyword}"), format!("`{keyword}` of an object")));
-        }
-        let required = keywords.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
-        let properties = keywords.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-        if let Some(name) = required.iter().filter_map(Value::as_str).find(|name| !properties.contains_key(*name)) {
-            return Err((format!("{pointer}/required"), format!("nothing says what {name:?} is")));
-        }
-        let mut members = Vec::new();
-        for (key, value) in &properties {
-            let is_required = required.iter().any(|name| name == key);
-            if *value == Value::Bool(false) && !is_required {
-                continue;
-            }
-            members.push((write(self, key, value, &format!("{pointer}/properties/{key}"))?, is_required));
-        }
-        Ok(members)
     }
 
     /// Members in their order, those that are not required each there or not, with a text between two.
@@ -229,11 +203,12 @@ impl Arguments<'_> {
     }
 
     fn braces(&mut self, schema: &Value, pointer: &str, quote: &str, depth: usize) -> Result<String, Fault> {
-        let members = self.members(schema, pointer, &mut |arguments, key, value, place| {
-            let value = arguments.value(value, place, (quote, quote), depth)?;
-            Ok(format!("{} {value}", literal(&format!("{key}:"))))
-        })?;
-        Ok(format!("\"{{\" {} \"}}\"", self.sequence(&members, ",")))
+        let mut written = Vec::new();
+        for member in members(schema, pointer)? {
+            let value = self.value(&member.schema, &member.pointer, (quote, quote), depth)?;
+            written.push((format!("{} {value}", literal(&format!("{}:", member.key))), member.is_required));
+        }
+        Ok(format!("\"{{\" {} \"}}\"", self.sequence(&written, ",")))
     }
 
     /// A value between `open` and `close` if it is text; where `open` is empty, all others stand before `close`, too.
@@ -326,6 +301,46 @@ impl Arguments<'_> {
             _ => fault("it has no `type`, so that it may be text or JSON"),
         }
     }
+}
+
+/// A property of an object.
+struct Member {
+    key: String,
+    schema: Value,
+    pointer: String,
+    is_required: bool,
+}
+
+/// The properties that an object may have.
+fn members(schema: &Value, pointer: &str) -> Result<Vec<Member>, Fault> {
+    const KNOWN: [&str; 9] = [
+        "type",
+        "properties",
+        "required",
+        "additionalProperties",
+        "unevaluatedProperties",
+        "title",
+        "description",
+        "default",
+        "$defs",
+    ];
+    let keywords = schema.as_object().cloned().unwrap_or_default();
+    if let Some(keyword) = keywords.keys().find(|key| !KNOWN.contains(&key.as_str())) {
+        return Err((format!("{pointer}/{keyword}"), format!("`{keyword}` of an object")));
+    }
+    let required = keywords.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+    let properties = keywords.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+    if let Some(name) = required.iter().filter_map(Value::as_str).find(|name| !properties.contains_key(*name)) {
+        return Err((format!("{pointer}/required"), format!("nothing says what {name:?} is")));
+    }
+    let member = |(key, schema): (String, Value)| Member {
+        is_required: required.iter().any(|name| *name == key),
+        pointer: format!("{pointer}/properties/{key}"),
+        key,
+        schema,
+    };
+    let members = properties.into_iter().map(member);
+    Ok(members.filter(|member| member.schema != Value::Bool(false) || member.is_required).collect())
 }
 
 /// The number of a string's characters, as a pattern's repetition.

@@ -38,7 +38,7 @@ fn calls_are_taken_as_the_model_writes_them() {
                     "+",
                 ),
                 ("<tool_call>\n<function=x", "<tool_call>\n<function="),
-                (&*xml.replace("7", "0"), &*format!("{}", xml.split('7').next().unwrap())),
+                (&*xml.replace("7", "0"), xml.split('7').next().unwrap()),
                 ("<tool_call>\n<function=pay>\n</f", "<tool_call>\n<function=pay>\n<"),
                 (&*format!("{xml}<parameter=x"), &*format!("{xml}<parameter=")),
             ] as &[_],
