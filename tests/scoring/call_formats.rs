@@ -1,7 +1,11 @@
 //! Calls in the formats of model families. Texts marked vLLM are from vllm-project/vllm, `tests/tool_parsers` (Apache-2.0),
 //! shortened where they repeat.
 
-use grpo_tui::score::Scorer;
+use std::sync::LazyLock;
+
+use grpo_tui::score::{AnswerPart, CallReader, Scorer};
+use grpo_tui::text::CALL_FORMATS;
+use proptest::prelude::*;
 
 use super::{loaded, row_of, shown};
 
@@ -178,6 +182,7 @@ fn faults_of_a_call_have_their_places_in_every_format() {
             "unparsable [syntax]; 3:1 `</function>` is missing",
         ),
         ("qwen-xml", format!("I add.\n{}", xml("1")), "unparsable [prose]; 1:1 text before the calls"),
+        ("qwen-xml", format!("{}\n<tool_c", xml("1")), "unparsable [truncated]; 8:8 the text ends inside a call"),
         ("qwen-xml", format!("{} Done.", xml("1")), "unparsable [prose]; 7:14 text after the calls"),
         ("qwen-xml", "It is sunny.".to_owned(), "unparsable [prose]; 1:1 no call in the text"),
         ("qwen-xml", String::new(), "unparsable [other]; 1:1 the completion is empty"),
@@ -275,6 +280,95 @@ fn hostile_calls_of_every_format_are_cheap() {
             let began = std::time::Instant::now();
             scorer.score(&text, None);
             assert!(began.elapsed().as_secs() < 20, "{format} {block}: {:?}", began.elapsed());
+        }
+    }
+}
+
+/// Parts of calls of all formats, whole and broken.
+fn any_text() -> impl Strategy<Value = String> {
+    const PARTS: [&str; 44] = [
+        "<tool_call>",
+        "</tool_call>",
+        "\n",
+        "<function=add>",
+        "<function=",
+        "<parameter=a>",
+        "<parameter=",
+        "</parameter>",
+        "</function>",
+        "1",
+        "{\"a\": 1}",
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ";",
+        ":",
+        "\"",
+        "\\",
+        "é",
+        "😀",
+        " ",
+        "x",
+        "name",
+        "{\"name\": \"add\", \"parameters\": {\"a\": 1}}",
+        "{\"name\": \"add\", \"arguments\": {}}",
+        "<|python_tag|>",
+        "[TOOL_CALLS]",
+        "[ARGS]",
+        "[CALL_ID]",
+        "add",
+        "<start_function_call>",
+        "<end_function_call>",
+        "<escape>",
+        "call:add{a:1",
+        "<|tool_call>",
+        "<tool_call|>",
+        "<|\"|>",
+        "<|channel|>",
+        "commentary to=functions.add <|constrain|>json",
+        "analysis",
+        "<|message|>",
+        "<|start|>assistant",
+    ];
+    proptest::collection::vec(proptest::sample::select(PARTS.to_vec()), 0..14).prop_map(|parts| parts.concat())
+}
+
+/// Calls and text as one, whatever pieces they came in.
+fn joined(parts: &[AnswerPart]) -> String {
+    let shown = |part: &AnswerPart| match part {
+        AnswerPart::Text(text) | AnswerPart::Arguments(text) => text.clone(),
+        AnswerPart::Name(name) => format!("|{name}|"),
+    };
+    parts.iter().map(shown).collect()
+}
+
+proptest! {
+    #[test]
+    fn any_text_has_a_score_with_places_in_it_and_is_read_alike_in_pieces(text in any_text()) {
+        let tools: serde_json::Value = serde_json::from_str(TOOLS).unwrap();
+        for format in &CALL_FORMATS {
+            static SCORERS: LazyLock<Vec<Scorer>> =
+                LazyLock::new(|| CALL_FORMATS.iter().map(|format| scorer(format.name)).collect());
+            let index = CALL_FORMATS.iter().position(|other| other == format).unwrap();
+            let score = SCORERS[index].score(&text, Some(&row_of(",\"expected\":[]")));
+            prop_assert!(!score.is_error());
+            for reason in &score.errors {
+                let line = text.split('\n').nth(reason.line - 1);
+                prop_assert!(
+                    line.is_some_and(|line| (1..=line.chars().count() + 1).contains(&reason.column)),
+                    "{} {text:?}: {reason:?}", format.name
+                );
+            }
+            let new = || CallReader::new(format, &tools, false, false);
+            let (mut whole, mut pieces) = (new(), new());
+            let mut at_once = whole.push(&text);
+            at_once.extend(whole.finish());
+            let mut by_letter: Vec<AnswerPart> =
+                text.chars().flat_map(|letter| pieces.push(&letter.to_string())).collect();
+            by_letter.extend(pieces.finish());
+            prop_assert_eq!(joined(&at_once), joined(&by_letter), "{} {:?}", format.name, text);
         }
     }
 }

@@ -154,6 +154,9 @@ impl dyn CallSyntax {
 
     fn not_calls(&self, text: &str, at: usize, has_called: bool) -> Unreadable {
         let rest = &text[at..];
+        if !rest.is_empty() && self.all_openings().any(|opening| opening.starts_with(rest)) {
+            return truncated(text);
+        }
         let more = self.next_opening(rest).is_some();
         let (message, class) = match (rest.is_empty(), has_called) {
             (true, _) => ("the completion is empty", FailureClass::Other),
