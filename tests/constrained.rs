@@ -5,7 +5,7 @@ mod maskbench;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::constraint::{Answer, CallForm, Constraint, Reasoning, TaskConstraints, Vocabulary};
+use grpo_tui::constraint::{Answer, Constraint, Reasoning, TaskConstraints, Vocabulary};
 use grpo_tui::dataset::read_rows;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
@@ -123,8 +123,7 @@ fn tools_and_patterns_constrain_as_well() {
     let (model, vocabulary) = (model(tokenizer.vocab_size()), Vocabulary::new(&tokenizer).unwrap());
     let sampling = Sampling::new(&tokenizer, 1.0, 200, 7);
     let tools = json!([{"name": "pay", "parameters": {"properties": {"n": {"type": "boolean"}}, "required": ["n"]}}]);
-    let calls =
-        Answer::calls(("tools", &tools.to_string()), &tools, CallForm::for_template(&tokenizer), false).unwrap();
+    let calls = Answer::calls(("tools", &tools.to_string()), &tools, tokenizer.call_format(), false).unwrap();
     let pattern = Answer::Text { pattern: r"^\d{2}-(a|b)$".to_owned(), label: "task.toml".to_owned() };
     let call = r#"^\{ ?"name" ?: ?"pay" ?, ?"arguments" ?: ?\{ ?"n" ?: ?(true|false) ?\} ?\}$"#;
     let call = regex::Regex::new(call).unwrap();

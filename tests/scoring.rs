@@ -2,6 +2,7 @@
 
 mod audit;
 mod bfcl;
+mod call_formats;
 mod command_line;
 mod code;
 mod command_processes;

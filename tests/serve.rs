@@ -1,6 +1,7 @@
 //! `grpo-tui serve` as its clients see it: answers of OpenAI's API, refusals in its shape, and rows that are freed.
 
 mod adapters;
+mod call_formats;
 mod clients;
 mod constraints;
 mod responses;

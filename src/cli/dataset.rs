@@ -15,7 +15,7 @@ use crate::dataset::health::{Health, Level};
 use crate::files;
 use crate::format::counted;
 use crate::hub::find_model;
-use crate::score::{Scorer, Task, check_prompts};
+use crate::score::{Scorer, Task, check_prompts, for_model};
 use crate::secrets::visible;
 use crate::task::TASK_FILE;
 use crate::text::Tokenizer;
@@ -114,11 +114,13 @@ fn check_built(folder: &Path, builder: &Builder, task: &str) -> Outcome {
 
 fn check(arguments: &Check) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let scorer = Scorer::new(&task)?;
+    Scorer::new(&task)?;
     let tokenizer = match &arguments.model {
         Some(model) => Some(Tokenizer::load(&find_model(model)?)?),
         None => None,
     };
+    let task = tokenizer.as_ref().map_or_else(|| task.clone(), |tokenizer| for_model(&task, tokenizer));
+    let scorer = Scorer::new(&task)?;
     let max_seq_len = match arguments.max_seq_len {
         Some(tokens) => tokens,
         None => own_max_seq_len(&task, arguments)?,

@@ -23,7 +23,7 @@ use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVers
 use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
 use crate::rollout::{Sampling, ThreadPool};
 use crate::run::{EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
-use crate::score::{Scorer, Task};
+use crate::score::{Scorer, Task, for_model};
 use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
@@ -122,7 +122,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     }
     let named = Variants { systems: &arguments.systems, few_shot: &arguments.few_shot, seed: arguments.seed };
     named.check(&targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>())?;
-    let variants = targets.iter().map(|target| named.resolve(&target.name, &task, &scorer, &rows));
+    let variants = targets.iter().map(|target| {
+        let scorer = Scorer::new(&target.judged_task(&task, &run_folders)?)?;
+        named.resolve(&target.name, &task, &scorer, &rows)
+    });
     let variants = variants.collect::<Result<Vec<_>, _>>()?;
     let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
     // What may not be sent, or cannot be enforced, is known before anything is sampled.
@@ -234,9 +237,11 @@ fn sample(
     engine: &Engine,
     asked: &TargetInput<'_>,
 ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
-    let TargetInput { task, scorer, rows, samples, max_completion_tokens: limit, temperature, status, .. } = *asked;
+    let TargetInput { task, rows, samples, max_completion_tokens: limit, temperature, status, .. } = *asked;
     let threads = ThreadPool::for_engine(engine, arguments.threads)?;
     let (model, tokenizer) = target.load(run_folders, engine)?;
+    let task = &for_model(task, &tokenizer);
+    let scorer = &Scorer::new(task)?;
     let lengths = lengths(&model, limit);
     let constraints = target.is_constrained().then(|| TaskConstraints::new(task, &tokenizer)).transpose()?;
     let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;

@@ -21,7 +21,7 @@ use crate::format::{amount, duration};
 use crate::policy::{Policy, PolicyVersion, Prompt, SAMPLE_STEP, ScoredRows, Turn, Watcher, prepare_rows};
 use crate::rollout::{Completion, EndedCompletion, Request, Sampling, StopReason, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
-use crate::score::{Score, Scorer, Task};
+use crate::score::{Score, Scorer, Task, for_model};
 use crate::secrets::visible;
 use crate::task::PromptSet;
 
@@ -72,7 +72,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let scorer = Scorer::new(&task)?;
+    Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let requested_rows = requested_rows(&arguments, &task)?;
     if [ENDPOINT, CONSTRAINED].iter().any(|prefix| arguments.model.starts_with(prefix)) {
@@ -82,8 +82,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (name, is_trained) =
         if arguments.base { base_of(&arguments.model, &run_folders)? } else { (arguments.model.clone(), true) };
     if arguments.worker {
-        let (arguments, task, scorer, run_folders) = (&arguments, &task, &scorer, &run_folders);
-        let client = loaded_model::Client { arguments, task, scorer, model: &name, is_trained, run_folders };
+        let (arguments, task, run_folders) = (&arguments, &task, &run_folders);
+        let client = loaded_model::Client { arguments, task, model: &name, is_trained, run_folders };
         return client.sample(requested_rows);
     }
     let target = Target::find(&name, &task, &run_folders, None)?;
@@ -93,6 +93,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         .max_completion_tokens
         .map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
     let (model, tokenizer) = target.load(&run_folders, &engine)?;
+    let task = for_model(&task, &tokenizer);
+    let scorer = Scorer::new(&task)?;
     let mut prompts = Vec::new();
     for rows in requested_rows {
         prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);

@@ -12,7 +12,7 @@ use crate::kernels::device::Engine;
 use crate::model::Decoder;
 use crate::policy::Lengths;
 use crate::run::RunFolders;
-use crate::score::Task;
+use crate::score::{Task, for_model};
 use crate::task::TASK_FILE;
 use crate::text::Tokenizer;
 
@@ -76,11 +76,25 @@ impl Target {
         self.model.starts_with(CONSTRAINED)
     }
 
+    /// The task as it judges this target's answers.
+    pub(super) fn judged_task(&self, task: &Task, run_folders: &RunFolders) -> Result<Task, Failure> {
+        match self.endpoint.is_none() && task.calls_functions() {
+            true => Ok(for_model(task, &self.tokenizer(run_folders)?)),
+            false => Ok(task.clone()),
+        }
+    }
+
+    fn tokenizer(&self, run_folders: &RunFolders) -> Result<Tokenizer, Failure> {
+        let model = self.model.strip_prefix(CONSTRAINED).unwrap_or(&self.model);
+        Ok(Tokenizer::load(&ModelLocation::find(model, run_folders)?.source(run_folders)?)?)
+    }
+
     /// Says what of the rows cannot be enforced, before anything is sampled.
     pub(super) fn check_constraints(&self, task: &Task, rows: &Rows, run_folders: &RunFolders) -> Result<(), Failure> {
-        let Some(model) = self.model.strip_prefix(CONSTRAINED) else { return Ok(()) };
-        let tokenizer = Tokenizer::load(&ModelLocation::find(model, run_folders)?.source(run_folders)?)?;
-        let constraints = TaskConstraints::new(task, &tokenizer)?;
+        if !self.is_constrained() {
+            return Ok(());
+        }
+        let constraints = TaskConstraints::new(task, &self.tokenizer(run_folders)?)?;
         for row in rows.rows.iter().filter(|row| row.tools().is_some()) {
             let named = |error| Failure::failed(format!("{} line {} (`{}`): {error}", rows.label, row.line, row.id));
             constraints.for_row(row, "").map_err(named)?;

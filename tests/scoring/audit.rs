@@ -175,8 +175,8 @@ fn each_kind_has_lazy_answers_of_its_own() {
         ["[]", "[]", "[]"],
         &[
             "no call: \"[]\" valid weak",
-            "the first tool without arguments: \"{\\\"name\\\":\\\"find\\\",\\\"arguments\\\":{}}\" invalid",
-            "the first tool with the least arguments: \"{\\\"name\\\":\\\"find\\\",\\\"arguments\\\":{\\\"q\\\":\\\"a\\\"}}\" valid weak",
+            "the first tool without arguments: \"<tool_call>\\n{\\\"name\\\": \\\"find\\\", \\\"arguments\\\": {}}\\n</tool_call>\" invalid",
+            "the first tool with the least arguments: \"<tool_call>\\n{\\\"name\\\": \\\"find\\\", \\\"arguments\\\": {\\\"q\\\": \\\"a\\\"}}\\n</tool…\" valid weak",
         ],
     );
 }

@@ -233,10 +233,10 @@ fn a_think_block_is_told_apart_from_the_answer() {
 }
 
 /// The calls of a completion, each with its arguments, its text, and how it ended.
-type Completion = (Vec<(String, String)>, String, String);
+pub(super) type Completion = (Vec<(String, String)>, String, String);
 
 /// The completions of a request; each put together from its chunks is the same.
-fn whole_and_streamed(server: &Server, mut body: Json) -> Vec<Completion> {
+pub(super) fn whole_and_streamed(server: &Server, mut body: Json) -> Vec<Completion> {
     let whole = server.post(CHAT, &body);
     body["stream"] = true.into();
     let chunks = server.stream(CHAT, &body);

@@ -23,7 +23,7 @@ use crate::rollout::{Completion, StopReason};
 use crate::run::{
     At, Liveness, RunError, RunFolders, RunReference, Sample, SampledCompletion, ServerFolder, State, Verb, ask,
 };
-use crate::score::{Scorer, Task};
+use crate::score::{Scorer, Task, for_model};
 use crate::secrets::visible;
 use crate::text::Tokenizer;
 
@@ -37,7 +37,6 @@ const MAX_SERVERS: usize = 2;
 pub(super) struct Client<'a> {
     pub(super) arguments: &'a Arguments,
     pub(super) task: &'a Task,
-    pub(super) scorer: &'a Scorer,
     pub(super) model: &'a str,
     /// Whether with its adapter, if it has one.
     pub(super) is_trained: bool,
@@ -51,6 +50,8 @@ struct Server {
     model: String,
     tokenizer: Tokenizer,
     lengths: Lengths,
+    task: Task,
+    scorer: Scorer,
 }
 
 impl Client<'_> {
@@ -148,14 +149,16 @@ impl Client<'_> {
         let source = located.source(self.run_folders)?;
         let positions = source.config()?.max_position_embeddings;
         let lengths = Lengths { max_seq_len: None, max_completion_tokens: limit, positions };
-        Ok(Server { folder, model, tokenizer: Tokenizer::load(&source)?, lengths })
+        let tokenizer = Tokenizer::load(&source)?;
+        let task = for_model(self.task, &tokenizer);
+        Ok(Server { folder, model, scorer: Scorer::new(&task)?, task, tokenizer, lengths })
     }
 
     fn sample_from_server(&self, server: &Server, label: &str, row: PromptRow) -> Result<(), Failure> {
-        let Server { folder, model, tokenizer, lengths } = server;
+        let Server { folder, model, tokenizer, lengths, task, scorer } = server;
         let Arguments { n, temperature, seed, .. } = self.arguments;
         let model = if self.is_trained { model } else { ServerFolder::BASE };
-        for prompt in prepare_rows(self.task, label, vec![row], tokenizer, *lengths)? {
+        for prompt in prepare_rows(task, label, vec![row], tokenizer, *lengths)? {
             let body = json!({
                 "model": model, "prompt": prompt.token_ids, "n": n, "temperature": temperature, "seed": seed,
                 "max_tokens": lengths.max_completion_tokens, "logprobs": 0, "return_token_ids": true,
@@ -164,7 +167,7 @@ impl Client<'_> {
             let decode = |completion: &Completion| tokenizer.decode(&completion.token_ids, true);
             let texts = completions.iter().map(decode).collect::<Result<Vec<String>, _>>()?;
             let asked: Vec<_> = texts.iter().map(|text| (text.as_str(), Some(&prompt.row))).collect();
-            let scores = self.scorer.score_all(&asked);
+            let scores = scorer.score_all(&asked);
             for (sample, ((completion, text), score)) in completions.into_iter().zip(texts).zip(scores).enumerate() {
                 let scored = Turn::new(completion, text, score);
                 self.print(&scored.into_sampled(&prompt.row.id, sample)?)?;

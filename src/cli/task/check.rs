@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         )
     };
     found.warnings.extend(scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked));
-    found.warnings.extend(tools_as_text(&task, model)?);
+    found.warnings.extend(call_warnings(&task, model)?);
     let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let problems = Assignments::from_task(&task.label(TASK_FILE), &toml)?.problems();
     found.problems.extend(problems.iter().map(ToString::to_string));
@@ -179,16 +179,18 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
     }
 }
 
-/// Says that the model's template has no place for the tools of the task.
-fn tools_as_text(task: &Task, model: Option<&str>) -> Result<Option<String>, Failure> {
-    let Some(model) = model.filter(|_| task.calls_functions()) else { return Ok(None) };
-    let takes_tools = Tokenizer::load(&find_model(model)?)?.takes_tools();
-    let message = || {
-        format!(
-            "the chat template of {model} does not support tools: they go into the system message, calls and results into the text of their turns"
-        )
-    };
-    Ok((!takes_tools).then(message))
+/// Says that the model's template has no place for the tools of the task, or writes calls in another format.
+fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failure> {
+    let Some(model) = model.filter(|_| task.calls_functions()) else { return Ok(Vec::new()) };
+    let tokenizer = Tokenizer::load(&find_model(model)?)?;
+    let as_text = format!(
+        "the chat template of {model} does not support tools: they go into the system message, calls and results into the text of their turns"
+    );
+    let own = tokenizer.call_format().name;
+    let other = task.call_format().filter(|named| *named != own).map(|named| {
+        format!("call_format = {named:?}, but the chat template of {model} writes calls as {own:?}: remove the key, or use a model of that format")
+    });
+    Ok((!tokenizer.takes_tools()).then_some(as_text).into_iter().chain(other).collect())
 }
 
 fn unknown_normalised_fields(task: &Task) -> Vec<String> {

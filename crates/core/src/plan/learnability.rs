@@ -454,6 +454,7 @@ fn remedy(class: FailureClass) -> &'static str {
         FailureClass::Enum => "list the allowed values in `system`",
         FailureClass::ExtraKey => "say in `system`: no other keys",
         FailureClass::WrongValue => "check that `expected` can be read from the prompt",
+        FailureClass::CallFormat => "set `call_format` of [score] to the format that the model writes",
         FailureClass::UnknownFunction | FailureClass::MissingArgument | FailureClass::ExtraArgument => {
             "name the tools with their arguments in the prompt"
         }

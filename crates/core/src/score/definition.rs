@@ -16,6 +16,7 @@ use super::result::{QueryResult, Score, Trial};
 use super::verdict::Verdict;
 use crate::dataset::PromptRow;
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
+use crate::text::CallFormat;
 
 /// A kind of scorer (`[score] kind`). A kind is one file or folder of [`crate::score`], listed in [`super::kinds::KINDS`].
 #[derive(Debug)]
@@ -108,6 +109,12 @@ pub(crate) trait Definition: Debug + Send + Sync {
 
     /// The grammar of answers; `None` where decoding cannot be constrained to right ones.
     fn grammar(&self) -> Option<Grammar<'_>> {
+        None
+    }
+
+    /// The same for the answers of a model whose chat template writes calls in a format; `None` where that makes no
+    /// difference.
+    fn with_model_format(&self, _format: &'static CallFormat) -> Option<Arc<dyn Definition>> {
         None
     }
 

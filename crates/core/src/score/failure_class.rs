@@ -28,6 +28,8 @@ pub enum FailureClass {
     ExtraKey,
     /// Well-formed, but not what was expected.
     WrongValue,
+    /// A call in another format than the task reads.
+    CallFormat,
     /// A call of a tool that the row does not offer.
     UnknownFunction,
     /// A call without an argument that the tool requires.
@@ -71,7 +73,7 @@ const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -82,6 +84,7 @@ impl FailureClass {
         Self::Enum,
         Self::ExtraKey,
         Self::WrongValue,
+        Self::CallFormat,
         Self::UnknownFunction,
         Self::MissingArgument,
         Self::ExtraArgument,
@@ -131,6 +134,7 @@ impl FailureClass {
             Self::Enum => "enum",
             Self::ExtraKey => "extra key",
             Self::WrongValue => "wrong value",
+            Self::CallFormat => "call format",
             Self::UnknownFunction => "unknown function",
             Self::MissingArgument => "missing argument",
             Self::ExtraArgument => "extra argument",

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::text::CallFormat;
+
 /// The grammar of right answers.
 #[derive(Debug, Clone, Copy)]
 pub enum Grammar<'a> {
@@ -33,6 +35,10 @@ pub struct ToolRules {
     pub in_order: bool,
     /// Whether an answer may make no call.
     pub allows_none: bool,
+    /// The one that the task names.
+    pub(super) named_format: Option<&'static CallFormat>,
+    /// That of the model whose answers are judged; Hermes's where no model is known.
+    pub(super) model_format: &'static CallFormat,
 }
 
 /// An API, and which part of an exchange with it answers are.

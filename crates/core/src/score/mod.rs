@@ -44,14 +44,17 @@ pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, Keywor
 pub use outline::outline;
 pub use outline_entry::OutlineEntry;
 pub use prompts::{
-    check_prompts, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of, turns_of,
+    check_prompts, for_model, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of,
+    turns_of,
 };
 pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, QueryResult, Reason, Score, Tier, Trial, mean_reward};
 pub use score_keys::{ScoreKey, score_keys};
 pub use scorer::{Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};
-pub use tool_calls::{AnswerPart, CallReader, closed_parameters};
+pub use tool_calls::{
+    AnswerPart, ArgumentLayout, CallLayout, CallReader, call_layout, closed_parameters, has_json_arguments,
+};
 
 use crate::task::TaskError;
 

@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(
             shown(&task(&[("task.toml", toml), ("t.json", tools)])),
             [
-                "the answer: calls of functions, in the order of `expected`",
+                "the answer: calls of functions, in the format of the model's chat template (hermes without a model), in the order of `expected`",
                 "find: a function @2:3",
                 " q!: one of \"a\", \"b\" @4:5",
                 "stop: a function @5:3",

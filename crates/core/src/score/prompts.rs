@@ -82,6 +82,19 @@ pub fn rows_without_answer<'a>(
     Ok(without)
 }
 
+/// The task as it judges the answers of a model: calls are in the format of its chat template, unless the task names one.
+#[must_use]
+pub fn for_model(task: &Task, tokenizer: &Tokenizer) -> Task {
+    let mut found = task.clone();
+    if let Some(definition) = task.definition.with_model_format(tokenizer.call_format()) {
+        found.definition = definition;
+    }
+    for scored_by in found.rewards.iter_mut().filter_map(|part| part.scored_by.as_mut()) {
+        *scored_by = for_model(scored_by, tokenizer).into();
+    }
+    found
+}
+
 /// How the task asks for reasoning.
 pub fn thinking_of(task: &Task) -> Thinking {
     if task.thinking { Thinking::On } else { Thinking::Off }

@@ -69,6 +69,12 @@ impl Task {
         if let Some(Grammar::ToolCalls(rules)) = self.grammar() { rules.tools.as_ref() } else { None }
     }
 
+    /// `[score] call_format`.
+    pub fn call_format(&self) -> Option<&'static str> {
+        let Some(Grammar::ToolCalls(rules)) = self.grammar() else { return None };
+        rules.named_call_format().map(|format| format.name)
+    }
+
     /// `[score] kind`.
     pub fn kind(&self) -> &'static str {
         self.definition.kind().name

@@ -36,6 +36,9 @@ pub(super) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
     if is_fence { FailureClass::Fence } else { FailureClass::Prose }
 }
 
+/// Places behind a `</think>` where an answer is tried at most, besides the last one and the beginning of the text.
+const MAX_ANSWER_STARTS: usize = 100;
+
 /// Where an answer begins, when think blocks are stripped: after the last `</think>` behind which one can be read, since
 /// the word may stand in a string of the answer; else after the last one.
 pub(super) fn answer_start(text: &str, strip_thinking: bool, is_answer: impl Fn(usize) -> bool) -> usize {
@@ -49,11 +52,9 @@ pub(super) fn answer_start(text: &str, strip_thinking: bool, is_answer: impl Fn(
         return last;
     }
     // Only these hold strings; all else is refused without a look at it, which bounds the work.
-    let holds_strings = |start: &usize| {
-        let rest = text[*start..].trim_start();
-        rest.starts_with(['{', '[', '"']) || rest.starts_with("<tool_call>")
-    };
-    ends.chain([0]).filter(holds_strings).find(|start| is_answer(*start)).unwrap_or(last)
+    let holds_strings = |start: &usize| text[*start..].trim_start().starts_with(['{', '[', '"', '<']);
+    let starts = ends.filter(holds_strings).take(MAX_ANSWER_STARTS).chain(Some(0).filter(holds_strings));
+    starts.into_iter().find(|start| is_answer(*start)).unwrap_or(last)
 }
 
 /// The place of a `<think>` at the start of the answer that never ends.

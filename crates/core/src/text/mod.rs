@@ -1,5 +1,6 @@
 //! From messages to token ids and back: chat template, tokenizer, stop ids.
 
+mod call_format;
 pub mod catch_panic;
 mod limits;
 mod python_json;
@@ -13,6 +14,7 @@ mod train_bpe;
 
 use serde::{Deserialize, Serialize};
 
+pub use call_format::{CALL_FORMATS, CallFormat};
 pub use limits::MAX_PROMPT_BYTES;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;

@@ -6,7 +6,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
 use super::limits::{BoundedPrompt, MAX_PROMPT_BYTES, MAX_STEPS, caught};
-use super::{Message, TextError, Thinking, limits, python_json, template_source, tools};
+use super::{CallFormat, Message, TextError, Thinking, limits, python_json, template_source, tools};
 use crate::hub::ModelSource;
 
 const NAME: &str = "chat_template";
@@ -99,6 +99,11 @@ impl ChatTemplate {
     /// Whether it has a place for tools: it mentions `tools`.
     pub fn takes_tools(&self) -> bool {
         self.takes_tools
+    }
+
+    /// The format of its calls, which is Hermes's where tools, calls and results are text.
+    pub(super) fn call_format(&self) -> &'static CallFormat {
+        if self.takes_tools { CallFormat::for_template(&self.source) } else { CallFormat::hermes() }
     }
 
     /// The prompt text, ending where the assistant's answer begins. `tools`: a list in OpenAI's schema. A template

@@ -10,12 +10,16 @@ enum Spelling {
     Fallback { space: String },
 }
 
-/// The bytes of each id below `vocab_size`; none for special tokens, which decoding leaves out, and for ids without a
-/// token.
+/// The bytes of each id below `vocab_size`; none for special tokens, which decoding leaves out unless they are `kept`, and
+/// for ids without a token.
 ///
 /// # Errors
 /// A sentence where the decoder spells bytes in a way that is not known.
-pub(super) fn token_bytes(inner: &tokenizers::Tokenizer, vocab_size: usize) -> Result<Vec<Vec<u8>>, String> {
+pub(super) fn token_bytes(
+    inner: &tokenizers::Tokenizer,
+    vocab_size: usize,
+    kept: &[u32],
+) -> Result<Vec<Vec<u8>>, String> {
     let spelling = Spelling::from_tokenizer(inner)?;
     let mut bytes = vec![Vec::new(); vocab_size];
     let mut set = |id: u32, token: Vec<u8>| {
@@ -27,7 +31,8 @@ pub(super) fn token_bytes(inner: &tokenizers::Tokenizer, vocab_size: usize) -> R
         set(id, spelling.bytes(&token));
     }
     for (id, added) in inner.get_added_tokens_decoder() {
-        set(id, if added.special { Vec::new() } else { added.content.into_bytes() });
+        let is_text = !added.special || kept.contains(&id);
+        set(id, if is_text { added.content.into_bytes() } else { Vec::new() });
     }
     Ok(bytes)
 }
@@ -101,7 +106,7 @@ mod tests {
             "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
         });
         let inner: tokenizers::Tokenizer = json.to_string().parse().unwrap();
-        let bytes = token_bytes(&inner, size)?;
+        let bytes = token_bytes(&inner, size, &[])?;
         Ok(bytes.into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect())
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
-use super::{ChatTemplate, Message, TextError, Thinking, TokenizerFiles, with_no_think};
+use super::{CallFormat, ChatTemplate, Message, TextError, Thinking, TokenizerFiles, with_no_think};
 use crate::hub::ModelSource;
 
 /// The tokenizer, chat template and stop ids of one model. Threads can share it.
@@ -17,6 +17,9 @@ pub struct Tokenizer {
     template: Template,
     stop_ids: Vec<u32>,
     turn_end_id: Option<u32>,
+    call_format: &'static CallFormat,
+    /// Special tokens that are text of a call.
+    call_ids: Vec<u32>,
     vocab_size: usize,
     path: String,
 }
@@ -109,8 +112,15 @@ impl Tokenizer {
                 stop_ids.insert(id);
             }
         }
+        let call_format = match &template {
+            Template::Ready(template) => template.call_format(),
+            _ => CallFormat::hermes(),
+        };
+        let call_ids = call_format.tokens.iter().filter_map(|token| inner.token_to_id(token));
+        let call_ids = call_ids.filter(|id| !stop_ids.contains(id)).collect();
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1);
-        Self { inner, growth, template, stop_ids: stop_ids.into_iter().collect(), turn_end_id, vocab_size, path }
+        let stop_ids = stop_ids.into_iter().collect();
+        Self { inner, growth, template, stop_ids, turn_end_id, call_format, call_ids, vocab_size, path }
     }
 
     fn check_fits(&self, rows: Option<u64>) -> Result<(), TextError> {
@@ -146,16 +156,22 @@ impl Tokenizer {
         encoded.map_err(|problem| self.problem(format!("cannot encode a text: {problem}")))
     }
 
-    /// The text of token ids; `skip_special` leaves special tokens out. Bytes that are not UTF-8 become U+FFFD.
+    /// The text of token ids; `skip_special` leaves special tokens out, except those of calls. Bytes that are not UTF-8
+    /// become U+FFFD.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] where the tokenizer's own rules fail.
     pub fn decode(&self, token_ids: &[u32], skip_special: bool) -> Result<String, TextError> {
         let length = |id| self.inner.id_to_token(id).map_or(0, |token| token.len());
-        let decoded = self
-            .growth
-            .check_ids(token_ids, length)
-            .and_then(|()| caught(|| self.inner.decode(token_ids, skip_special)));
+        let decode = |ids: &[u32], skip_special| caught(|| self.inner.decode(ids, skip_special));
+        let decoded = self.growth.check_ids(token_ids, length).and_then(|()| {
+            let added = self.inner.get_added_tokens_decoder();
+            let is_text = |id: &u32| self.call_ids.contains(id) || added.get(id).is_none_or(|token| !token.special);
+            match skip_special && token_ids.iter().any(|id| self.call_ids.contains(id)) {
+                true => decode(&token_ids.iter().copied().filter(is_text).collect::<Vec<_>>(), false),
+                false => decode(token_ids, skip_special),
+            }
+        });
         decoded.map_err(|problem| self.problem(format!("cannot decode token ids: {problem}")))
     }
 
@@ -226,6 +242,11 @@ impl Tokenizer {
         matches!(&self.template, Template::Ready(template) if template.takes_tools())
     }
 
+    /// The format of the model's calls.
+    pub fn call_format(&self) -> &'static CallFormat {
+        self.call_format
+    }
+
     /// The ids that end a completion, ascending.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
@@ -241,12 +262,12 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// The bytes that each id stands for in a decoded text; none for special tokens and unused ids.
+    /// The bytes that each id stands for in a decoded text; none for special tokens but those of calls, and unused ids.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] where the decoder spells bytes in a way that is not known.
     pub fn token_bytes(&self) -> Result<Vec<Vec<u8>>, TextError> {
-        token_bytes(&self.inner, self.vocab_size).map_err(|problem| self.problem(problem))
+        token_bytes(&self.inner, self.vocab_size, &self.call_ids).map_err(|problem| self.problem(problem))
     }
 
     /// None where the model has none that compiles.

@@ -10,7 +10,7 @@ use super::schema::{HOME, SchemaFile};
 use crate::score::closed_parameters;
 use crate::score::{Grammar, Task};
 use crate::task::{encode_path, encode_reference, functions};
-use crate::text::{Message, Thinking, Tokenizer};
+use crate::text::CallFormat;
 
 /// The forms of answers that a task accepts.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub enum Answer {
     /// Calls of functions. By name: the schema of the arguments.
     Calls {
         functions: Vec<(String, SchemaFile)>,
-        form: CallForm,
+        format: &'static CallFormat,
         instead: Instead,
         /// One call at most.
         is_single: bool,
@@ -45,15 +45,6 @@ pub enum Instead {
     Value(Vec<SchemaFile>),
 }
 
-/// The text format of calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallForm {
-    /// Each in a `<tool_call>` block, as Hermes and Qwen have it.
-    Blocks,
-    /// A JSON list.
-    List,
-}
-
 impl Answer {
     /// Any JSON object.
     pub fn object() -> Self {
@@ -72,7 +63,7 @@ impl Answer {
     pub fn calls(
         (label, text): (&str, &str),
         tools: &Value,
-        form: CallForm,
+        format: &'static CallFormat,
         assert_formats: bool,
     ) -> Result<Self, ConstraintError> {
         let fault = |message: String| ConstraintError::Tools { label: label.to_owned(), message };
@@ -93,14 +84,14 @@ impl Answer {
             (function.name.to_owned(), file)
         };
         let functions = listed.iter().map(of_function).collect();
-        Ok(Self::Calls { functions, form, instead: Instead::Nothing, is_single: false, assert_formats })
+        Ok(Self::Calls { functions, format, instead: Instead::Nothing, is_single: false, assert_formats })
     }
 
     /// The right answers of a task; `tools`: a row's own.
     ///
     /// # Errors
     /// [`ConstraintError`] where the task's kind has no grammar, or its files cannot be read.
-    pub(super) fn for_task(task: &Task, form: CallForm, tools: Option<&Value>) -> Result<Self, ConstraintError> {
+    pub(super) fn for_task(task: &Task, tools: Option<&Value>) -> Result<Self, ConstraintError> {
         let label = task.label(&task.definition_file);
         let assert_formats = task.score.assert_formats;
         match task.grammar() {
@@ -119,9 +110,12 @@ impl Answer {
                 Ok(Self::Json { files: found, assert_formats })
             }
             Some(Grammar::ToolCalls(rules)) => {
+                let format = rules.call_format();
                 let mut calls = match (tools, &rules.tools) {
-                    (Some(own), _) => Self::calls(("`tools` of the row", &own.to_string()), own, form, assert_formats),
-                    (None, Some(tools)) => Self::calls((&label, &task.definition_text), tools, form, assert_formats),
+                    (Some(own), _) => {
+                        Self::calls(("`tools` of the row", &own.to_string()), own, format, assert_formats)
+                    }
+                    (None, Some(tools)) => Self::calls((&label, &task.definition_text), tools, format, assert_formats),
                     (None, None) => {
                         let message = "neither the task nor the row has any".to_owned();
                         Err(ConstraintError::Tools { label, message })
@@ -149,20 +143,6 @@ impl Answer {
             | Self::AnyJson { assert_formats, .. }
             | Self::Calls { assert_formats, .. } => *assert_formats,
             Self::Text { .. } => false,
-        }
-    }
-}
-
-impl CallForm {
-    /// As the model's chat template writes calls: in blocks, unless it has a form of its own.
-    pub fn for_template(tokenizer: &Tokenizer) -> Self {
-        let mut calling = Message::new("assistant", "");
-        let call = json!({"type": "function", "function": {"name": "f", "arguments": {}}});
-        calling.other.insert("tool_calls".to_owned(), json!([call]));
-        let turns = [Message::new("user", "u"), calling];
-        match tokenizer.render(&turns, None, Thinking::Off) {
-            Ok(text) if !text.contains("<tool_call>") => Self::List,
-            _ => Self::Blocks,
         }
     }
 }

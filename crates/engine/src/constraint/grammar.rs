@@ -9,11 +9,13 @@ use llguidance::{JsonCompileOptions, Matcher, regex_to_lark};
 use regex_syntax::hir::{Hir, HirKind, Look};
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, CallForm, Instead};
+use super::answer::{Answer, Instead};
+use super::calls::Calls;
 use super::overlap::{Schemas, list};
 use super::schema::{Node, PreparedSchemas, SchemaFile};
 use super::vocabulary::END;
 use super::{ConstraintError, Reasoning, Vocabulary};
+use crate::score::call_layout;
 use crate::text::catch_panic::catch_panic;
 
 /// Between tokens of JSON: nothing, a space, or a line break with an indentation.
@@ -35,98 +37,44 @@ pub(super) fn compile(
     reasoning: Reasoning,
     until: Instant,
 ) -> Result<Matcher, ConstraintError> {
-    let (files, lark, schemas): (Vec<&[SchemaFile]>, _, AssembleSchemas<'_>) = match answer {
+    let files: Vec<&[SchemaFile]> = match answer {
         Answer::Text { pattern, label } => {
             return text_matcher(vocabulary, pattern, reasoning)
                 .map_err(|message| ConstraintError::Pattern { label: label.clone(), message: message.to_owned() });
         }
-        Answer::Json { files, .. } => (
-            vec![files],
-            "answer: @json".to_owned(),
-            Box::new(|schemas| schemas.into_iter().map(|schema| ("json", schema)).collect()),
-        ),
-        Answer::AnyJson { files, .. } => (
-            files.iter().map(std::slice::from_ref).collect(),
-            "answer: @json".to_owned(),
-            Box::new(|schemas| vec![("json", json!({"anyOf": schemas}))]),
-        ),
-        Answer::Calls { functions, form, instead, is_single, .. } => {
-            let mut files: Vec<&[SchemaFile]> = functions.iter().map(|(_, file)| std::slice::from_ref(file)).collect();
-            if let Instead::Value(own) = instead {
-                files.push(own);
-            }
-            let assemble = |mut schemas: Vec<Value>| {
-                let value = schemas.drain(functions.len()..).next().map(|value| ("value", value));
-                std::iter::once(("json", calls(functions, schemas, *form, (instead, *is_single))))
-                    .chain(value)
-                    .collect()
-            };
-            (files, lark_of_calls(*form, instead, *is_single), Box::new(assemble))
+        Answer::Json { files, .. } => vec![files],
+        Answer::AnyJson { files, .. } => files.iter().map(std::slice::from_ref).collect(),
+        Answer::Calls { functions, instead, .. } => {
+            let own = if let Instead::Value(own) = instead { Some(own.as_slice()) } else { None };
+            functions.iter().map(|(_, file)| std::slice::from_ref(file)).chain(own).collect()
         }
     };
-    let lark = format!("{}\n{lark}\nGAP: /{GAP}/", before_answer(reasoning));
     let prepare = |prepared: &mut PreparedSchemas| -> Result<Vec<Value>, ConstraintError> {
         files.iter().map(|files| prepared.add(files, answer.asserts_formats())).collect()
     };
     let mut prepared = PreparedSchemas::default();
-    let whole = schemas(prepare(&mut prepared)?);
+    let mut schemas = prepare(&mut prepared)?;
+    let json = |schema: Value| ("answer: @json".to_owned(), vec![("json".to_owned(), schema)]);
+    let (lark, whole) = match answer {
+        Answer::Calls { functions, format, instead, is_single, .. } => {
+            let value = schemas.drain(functions.len()..).next();
+            let layout = call_layout(format).ok_or(ConstraintError::CallFormat { name: format.name })?;
+            let definitions = &prepared.definitions;
+            let calls = Calls { functions, schemas, definitions, instead, is_single: *is_single };
+            let (lark, mut whole) = calls.grammar(layout)?;
+            whole.extend(value.map(|value| ("value".to_owned(), value)));
+            (lark, whole)
+        }
+        Answer::AnyJson { .. } => json(json!({"anyOf": schemas})),
+        Answer::Json { .. } | Answer::Text { .. } => json(schemas.swap_remove(0)),
+    };
+    let lark = format!("{}\n{lark}\nGAP: /{GAP}/", before_answer(reasoning));
     if let Some(matcher) = json_matcher(vocabulary, &lark, &whole, &prepared) {
         return Ok(matcher);
     }
     let mut prepared = PreparedSchemas::with_nodes();
     prepare(&mut prepared)?;
     Err(located(vocabulary, &files.concat(), &prepared, until))
-}
-
-/// Builds the schemas that a grammar names from those of the files.
-type AssembleSchemas<'a> = Box<dyn Fn(Vec<Value>) -> Vec<(&'static str, Value)> + 'a>;
-
-/// Calls and what may stand in their place; `@json` is one call in a block, or the list of them.
-fn lark_of_calls(form: CallForm, instead: &Instead, is_single: bool) -> String {
-    const CALL: &str = "call: \"<tool_call>\" GAP? @json GAP? \"</tool_call>\"";
-    let calls = if is_single { "call" } else { "call (GAP? call)*" };
-    match (form, instead) {
-        (CallForm::Blocks, Instead::Nothing) => format!("answer: {calls}\n{CALL}"),
-        (CallForm::Blocks, Instead::EmptyList) => format!("answer: {calls} | \"[]\"\n{CALL}"),
-        (CallForm::Blocks, Instead::Value(_)) => format!("answer: {calls} | @value\n{CALL}"),
-        (CallForm::Blocks, Instead::Text) => {
-            let most = if is_single { "?" } else { "*" };
-            format!(
-                "answer: called{most} TEXT?\ncalled: opened GAP? @json GAP? \"</tool_call>\"\n\
-                 opened[suffix=\"<tool_call>\"]: /(?s:.*)/\nTEXT: /(?s:.+)/ & ~/(?s:.*)<tool_call>(?s:.*)/"
-            )
-        }
-        (CallForm::List, Instead::Nothing | Instead::EmptyList) => "answer: @json".to_owned(),
-        (CallForm::List, Instead::Value(_)) => "answer: @json | @value".to_owned(),
-        // JSON at the beginning is a list of calls.
-        (CallForm::List, Instead::Text) => {
-            "answer: @json | TEXT?\nTEXT: /[^\\[{\\s](?s:.*)/ & ~/(?s:.*)<tool_call>(?s:.*)/".to_owned()
-        }
-    }
-}
-
-/// A call of one of the functions, or a list of them.
-fn calls(
-    functions: &[(String, SchemaFile)],
-    schemas: Vec<Value>,
-    form: CallForm,
-    (instead, is_single): (&Instead, bool),
-) -> Value {
-    let call = |((name, _), arguments): (&(String, SchemaFile), Value)| {
-        json!({
-            "type": "object",
-            "properties": {"name": {"const": name}, "arguments": {"allOf": [arguments, {"type": "object"}]}},
-            "required": ["name", "arguments"],
-            "additionalProperties": false,
-        })
-    };
-    let call = json!({"anyOf": functions.iter().zip(schemas).map(call).collect::<Vec<_>>()});
-    match form {
-        CallForm::Blocks => call,
-        CallForm::List if matches!(instead, Instead::EmptyList) => json!({"type": "array", "items": call}),
-        CallForm::List if is_single => json!({"type": "array", "items": call, "minItems": 1, "maxItems": 1}),
-        CallForm::List => json!({"type": "array", "items": call, "minItems": 1}),
-    }
 }
 
 fn before_answer(reasoning: Reasoning) -> &'static str {
@@ -143,7 +91,7 @@ fn before_answer(reasoning: Reasoning) -> &'static str {
 fn json_matcher(
     vocabulary: &Vocabulary,
     lark: &str,
-    schemas: &[(&str, Value)],
+    schemas: &[(String, Value)],
     prepared: &PreparedSchemas,
 ) -> Option<Matcher> {
     let options = JsonCompileOptions {
@@ -168,7 +116,7 @@ fn json_matcher(
         };
         schema["$defs"] = prepared.definitions.clone().into();
         options.apply_to(&mut schema);
-        let name = Some((*name).to_owned());
+        let name = Some(name.clone());
         grammars.push(GrammarWithLexer { name, json_schema: Some(schema), lark_grammar: None });
     }
     matcher(vocabulary, TopLevelGrammar { grammars, max_tokens: None })
@@ -290,7 +238,7 @@ fn located(
     let mut without_references = PreparedSchemas::default();
     without_references.definitions = prepared.definitions.keys().map(|name| (name.clone(), json!({}))).collect();
     let fails = |schema: &Value, prepared: &PreparedSchemas| {
-        json_matcher(vocabulary, "start: @json", &[("json", schema.clone())], prepared).is_none()
+        json_matcher(vocabulary, "start: @json", &[("json".to_owned(), schema.clone())], prepared).is_none()
     };
     let schemas = Schemas { definitions: &prepared.definitions };
     let nodes = prepared.nodes.iter().flatten().take(MAX_SEARCHED_SCHEMAS);

@@ -2,6 +2,7 @@
 
 mod answer; // what a task, or a row's tools, take as an answer
 mod bounds; // bounds of numbers that the compiler takes for wider than they are
+mod calls; // calls of functions in the format of a model family
 mod formats; // formats of strings as patterns
 mod grammar; // answers and think blocks as grammars
 mod literals; // names, values and patterns that answers can have
@@ -21,11 +22,11 @@ use llguidance::Matcher;
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
-use crate::score::{Task, thinking_of, tools_of};
+use crate::score::{Task, for_model, thinking_of, tools_of};
 use crate::task::TaskError;
 use crate::text::{TextError, Thinking, Tokenizer};
 
-pub use answer::{Answer, CallForm, Instead};
+pub use answer::{Answer, Instead};
 pub use schema::SchemaFile;
 pub use vocabulary::Vocabulary;
 use vocabulary::{END, advance};
@@ -54,6 +55,10 @@ pub enum ConstraintError {
     },
     #[error("{label}: the pattern cannot be enforced while decoding: {message}")]
     Pattern { label: String, message: String },
+    #[error(
+        "calls in the format {name:?} cannot be enforced while decoding: set another `call_format`, or sample without a constraint"
+    )]
+    CallFormat { name: &'static str },
     #[error("{label}: {message}")]
     Tools { label: String, message: String },
     #[error(
@@ -277,7 +282,6 @@ impl Progress {
 #[derive(Debug)]
 pub struct TaskConstraints {
     task: Task,
-    form: CallForm,
     vocabulary: Arc<Vocabulary>,
     compiled: Mutex<CompiledConstraints>,
 }
@@ -292,8 +296,7 @@ impl TaskConstraints {
     /// [`ConstraintError`].
     pub fn new(task: &Task, tokenizer: &Tokenizer) -> Result<Self, ConstraintError> {
         let vocabulary = Vocabulary::new(tokenizer)?;
-        let form = CallForm::for_template(tokenizer);
-        let constraints = Self { task: task.clone(), form, vocabulary, compiled: Mutex::default() };
+        let constraints = Self { task: for_model(task, tokenizer), vocabulary, compiled: Mutex::default() };
         if !task.calls_functions() || task.tools().is_some() {
             constraints.compiled(None, Reasoning::Off)?;
         }
@@ -316,7 +319,7 @@ impl TaskConstraints {
         if let Some(found) = compiled.get(&key) {
             return Ok(Arc::clone(found));
         }
-        let answer = Answer::for_task(&self.task, self.form, own)?;
+        let answer = Answer::for_task(&self.task, own)?;
         let constraint = Arc::new(Constraint::compile(&self.vocabulary, &answer, reasoning)?);
         compiled.insert(key, Arc::clone(&constraint));
         Ok(constraint)

@@ -3,9 +3,18 @@
 use serde_json::json;
 
 use super::*;
-use crate::text::{CHAT_TEMPLATE, train_tokenizer};
+use crate::text::{CHAT_TEMPLATE, CallFormat, train_tokenizer};
 
+mod call_formats; // calls as model families write them
 mod keywords; // those that are said in others, and those that are refused
+
+fn hermes() -> &'static CallFormat {
+    CallFormat::hermes()
+}
+
+fn list_format() -> &'static CallFormat {
+    CallFormat::named("json").unwrap()
+}
 
 fn tokenizer() -> Tokenizer {
     let texts = [
@@ -76,7 +85,7 @@ fn calls_are_taken_in_the_form_of_the_template() {
     let of = |form| {
         compile(&Answer::calls(("tools", &tools.to_string()), &tools, form, false).unwrap(), Reasoning::Off).unwrap()
     };
-    let (constraint, tokenizer) = of(CallForm::Blocks);
+    let (constraint, tokenizer) = of(hermes());
     for (text, expected) in [
         ("<tool_call>\n{\"name\": \"pay\", \"arguments\": {\"n\": 1}}\n</tool_call>", "+"),
         (
@@ -89,7 +98,7 @@ fn calls_are_taken_in_the_form_of_the_template() {
     ] {
         assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
     }
-    let (constraint, tokenizer) = of(CallForm::List);
+    let (constraint, tokenizer) = of(list_format());
     for (text, expected) in [("[{\"name\": \"list\", \"arguments\": {}}]", "+"), ("[]", "["), ("<", "")] {
         assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
     }
@@ -110,11 +119,11 @@ fn calls_are_taken_in_the_form_of_the_template() {
     };
     let wrong = "<tool_call>{\"name\":\"x";
     for (form, instead, is_single, cases) in [
-        (CallForm::Blocks, Instead::Nothing, true, &[(&*format!("{block}{block}"), block), (block, "+")] as &[_]),
-        (CallForm::Blocks, Instead::EmptyList, false, &[("[]", "+"), (&*format!("{block}{block}"), "+"), ("No", "")]),
-        (CallForm::Blocks, value(), false, &[("{\"v\": 1}", "+"), (&*format!("{block}{block}"), "+"), ("[]", "")]),
+        (hermes(), Instead::Nothing, true, &[(&*format!("{block}{block}"), block), (block, "+")] as &[_]),
+        (hermes(), Instead::EmptyList, false, &[("[]", "+"), (&*format!("{block}{block}"), "+"), ("No", "")]),
+        (hermes(), value(), false, &[("{\"v\": 1}", "+"), (&*format!("{block}{block}"), "+"), ("[]", "")]),
         (
-            CallForm::Blocks,
+            hermes(),
             Instead::Text,
             false,
             &[
@@ -125,7 +134,7 @@ fn calls_are_taken_in_the_form_of_the_template() {
             ],
         ),
         (
-            CallForm::Blocks,
+            hermes(),
             Instead::Text,
             true,
             &[
@@ -134,17 +143,17 @@ fn calls_are_taken_in_the_form_of_the_template() {
                 (&*format!("{block} {block}"), &*format!("{block} <tool_call")),
             ],
         ),
-        (CallForm::List, Instead::Nothing, true, &[(list, "+"), ("[]", "[")]),
-        (CallForm::List, Instead::EmptyList, false, &[("[]", "+"), (list, "+")]),
-        (CallForm::List, value(), false, &[("{\"v\": 1}", "+"), (list, "+"), ("[]", "[")]),
-        (CallForm::List, Instead::Text, false, &[("No [1].", "+"), (list, "+"), ("[1]", "["), (block, "<tool_call")]),
+        (list_format(), Instead::Nothing, true, &[(list, "+"), ("[]", "[")]),
+        (list_format(), Instead::EmptyList, false, &[("[]", "+"), (list, "+")]),
+        (list_format(), value(), false, &[("{\"v\": 1}", "+"), (list, "+"), ("[]", "[")]),
+        (list_format(), Instead::Text, false, &[("No [1].", "+"), (list, "+"), ("[1]", "["), (block, "<tool_call")]),
     ] {
         let constraint = bound(form, instead.clone(), is_single);
         for (text, expected) in cases {
             assert_eq!(takes(&constraint, &tokenizer, text), *expected, "{form:?} {instead:?} {is_single} {text}");
         }
     }
-    let none = Answer::calls(("tools", "[]"), &json!([]), CallForm::Blocks, false);
+    let none = Answer::calls(("tools", "[]"), &json!([]), hermes(), false);
     assert!(none.unwrap_err().to_string().contains("there are none"));
 }
 
@@ -320,7 +329,7 @@ fn a_constraint_that_takes_too_long_is_given_up() {
     drop(sender);
     assert_eq!(within(COMPILE_TIME, || 7).unwrap(), 7);
     let tools = json!([{"name": "f"}, {"name": "g", "parameters": {"properties": {"a": {"contains": {}}}}}]);
-    let answer = Answer::calls(("t.json", &tools.to_string()), &tools, CallForm::Blocks, false).unwrap();
+    let answer = Answer::calls(("t.json", &tools.to_string()), &tools, hermes(), false).unwrap();
     let error = compile(&answer, Reasoning::Off).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("(/1/parameters/properties/a/contains)"), "{error}");
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde_json::json;
 use tokio::sync::{OnceCell, Semaphore};
 
-use crate::constraint::{Answer, CallForm, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary};
+use crate::constraint::{Answer, Constraint, ConstraintError, Instead, Reasoning, SchemaFile, Vocabulary};
 use crate::openai::{ApiError, ResponseFormat, ToolChoice, Tools};
-use crate::text::Tokenizer;
+use crate::score::has_json_arguments;
+use crate::text::{CallFormat, Tokenizer};
 
 /// Constraints that are held, and what they were asked for with, in bytes; the one that was not asked for longest goes.
 const MAX_CACHED: usize = 64;
@@ -42,7 +43,6 @@ struct CacheEntry {
 pub(super) struct Constraints {
     /// The model's tokens, read for the first request that needs them.
     vocabulary: OnceLock<Result<Arc<Vocabulary>, ApiError>>,
-    form: OnceLock<CallForm>,
     /// Those that were asked for last at the end. Who asks for one that is being compiled waits for it.
     held: Mutex<VecDeque<CacheEntry>>,
 }
@@ -59,14 +59,14 @@ impl ConstraintSpec {
         (!is_free).then(wanted)
     }
 
-    fn answer(&self, form: CallForm) -> Result<Answer, ConstraintError> {
+    fn answer(&self, format: &'static CallFormat) -> Result<Answer, ConstraintError> {
         let of_format = match &self.format {
             ResponseFormat::Text => None,
             ResponseFormat::JsonObject => Some(Answer::object()),
             ResponseFormat::JsonSchema(schema) => Some(Answer::schema(FORMAT, schema)),
         };
         let Some(tools) = &self.tools else { return Ok(of_format.unwrap_or_else(Answer::object)) };
-        let mut answer = Answer::calls((TOOLS, ""), &tools.list, form, false)?;
+        let mut answer = Answer::calls((TOOLS, ""), &tools.list, format, false)?;
         if let Answer::Calls { functions, instead, is_single, .. } = &mut answer {
             *is_single = !tools.parallel;
             match &tools.choice {
@@ -76,8 +76,9 @@ impl ConstraintSpec {
                     *is_single = true;
                 }
                 ToolChoice::Auto => {
-                    // The model decides how to call the others.
-                    for (name, file) in functions.iter_mut().filter(|(name, _)| !tools.strict.contains(name)) {
+                    // The model decides how to call the others, where the format can be read without their schemas.
+                    let is_free = |name: &String| !tools.strict.contains(name) && has_json_arguments(format);
+                    for (name, file) in functions.iter_mut().filter(|(name, _)| is_free(name)) {
                         *file = SchemaFile::alone(&format!("{TOOLS} `{name}`"), &json!({"type": "object"}));
                     }
                     *instead = match of_format {
@@ -135,11 +136,6 @@ impl Constraints {
         found
     }
 
-    /// How the model writes calls.
-    pub(super) fn form(&self, tokenizer: &Tokenizer) -> CallForm {
-        *self.form.get_or_init(|| CallForm::for_template(tokenizer))
-    }
-
     /// Forgets a constraint that could not go on: what it learnt of its grammar is large by now.
     pub(super) fn forget_constraint(&self, constraint: &Arc<Constraint>) {
         let is_this = |compiled: &Compiled| compiled.as_ref().is_ok_and(|held| Arc::ptr_eq(held, constraint));
@@ -169,7 +165,7 @@ impl Constraints {
         let of_tokenizer =
             || Vocabulary::new(tokenizer).map_err(|error| ApiError::invalid(FORMAT, format!("constraints: {error}")));
         let vocabulary = self.vocabulary.get_or_init(of_tokenizer).as_ref().map_err(Clone::clone)?;
-        let answer = wanted.answer(self.form(tokenizer)).map_err(|error| wanted.refusal(&error))?;
+        let answer = wanted.answer(tokenizer.call_format()).map_err(|error| wanted.refusal(&error))?;
         Constraint::compile(vocabulary, &answer, reasoning).map(Arc::new).map_err(|error| {
             let code = matches!(error, ConstraintError::Time { .. }).then_some(TIMED_OUT);
             ApiError { code, ..wanted.refusal(&error) }

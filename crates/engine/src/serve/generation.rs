@@ -17,7 +17,7 @@ use super::constraints::ConstraintSpec;
 use super::queue::{BodyState, CLIENT_TOKENS, DecodeRequest, Event, QueueError};
 use super::responses::{answer, busy, unix_seconds, with_type};
 use super::text_stream::{TextStream, ThinkBlock};
-use crate::constraint::{CallForm, Reasoning};
+use crate::constraint::Reasoning;
 use crate::openai::{
     Answer, Api, ApiError, GenerationRequest, Prompt, ResponseFormat, ResponseItems, TextPrompt, Usage,
 };
@@ -118,11 +118,8 @@ fn prepare(
         let message = "`ignore_eos`: completions with a `response_format` or bound tools end where they must";
         return Err(ApiError::invalid("ignore_eos", message));
     }
-    let has_tools = tools.is_some();
-    // Where calls are bound to blocks, other JSON is text.
-    let takes_json = wanted.is_none() || shared.constraints.form(&shared.tokenizer) == CallForm::List;
-    // A list may also be a value of the format.
-    let is_enforced = wanted.is_some() && !(takes_json && asked.response_format != ResponseFormat::Text);
+    let has_value = asked.response_format != ResponseFormat::Text;
+    let call_reader = |list| CallReader::new(shared.tokenizer.call_format(), list, wanted.is_some(), has_value);
     let count = asked.prompt.count() * asked.samples;
     if count > MAX_COMPLETIONS {
         let message = format!("`n` times the prompts is {count}, at most {MAX_COMPLETIONS} completions are sampled");
@@ -161,7 +158,7 @@ fn prepare(
             choices.extend((0..samples).map(|sample| Choice {
                 text: TextStream::new(Arc::clone(&shared.tokenizer), Arc::clone(&stops)),
                 thoughts: ThinkBlock::new(reasoning).filter(|_| api != Api::Completions),
-                calls: has_tools.then(|| CallReader::new(takes_json, is_enforced)),
+                calls: tools.map(|tools| call_reader(&tools.list)),
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
             }));

@@ -12,7 +12,7 @@ use crate::eval::requests;
 use crate::policy::{ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, prepare_rows};
 use crate::rollout::Sampling;
 use crate::run::{Answer, Sample, SampledCompletion};
-use crate::score::{Scorer, Task};
+use crate::score::{Scorer, Task, for_model};
 use crate::task::PromptSet;
 
 /// Samples from the current weights or the base, with the request's seed alone, as `grpo-tui sample` does. Errors go to
@@ -45,7 +45,7 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
         Some(name) => Some(Task::embedded(name)?),
         None => None,
     };
-    let task = other.as_ref().unwrap_or(&trainer.task);
+    let task = &for_model(other.as_ref().unwrap_or(&trainer.task), &policy.tokenizer);
     let limit = request.max_tokens.unwrap_or(trainer.config.max_completion_tokens);
     let lengths = Lengths { max_completion_tokens: limit, ..lengths(&trainer.config, policy.model.config()) };
     let found = find_row(task, &request.row)?;

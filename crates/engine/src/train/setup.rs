@@ -17,7 +17,7 @@ use crate::policy::{Lengths, Prompt, prepare};
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
-use crate::score::{Scorer, Task, rows_without_answer};
+use crate::score::{Scorer, Task, for_model, rows_without_answer};
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
 
@@ -81,8 +81,9 @@ impl Setup {
         run_folders: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, TrainError> {
-        let scorer = Scorer::new(&task)?;
         let start = StartModel::find(&config.base_model, run_folders)?;
+        let task = for_model(&task, &start.tokenizer);
+        let scorer = Scorer::new(&task)?;
         if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
@@ -222,9 +223,11 @@ impl Checked {
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
 pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<Checked, TrainError> {
+    let tokenizer = Tokenizer::load(model)?;
+    let task = &for_model(task, &tokenizer);
     let scorer = Scorer::new(task)?;
     let model_config = model.config().map_err(ModelError::from)?;
-    let data = prompt_sets(task, &scorer, &Tokenizer::load(model)?, &model_config, config)?.shape(config);
+    let data = prompt_sets(task, &scorer, &tokenizer, &model_config, config)?.shape(config);
     Ok(Checked { model: model_config, data })
 }
 

@@ -4,6 +4,7 @@ use super::super::FailureClass;
 use super::super::json::{self, Document, Kind, Object, Syntax, SyntaxError, Value};
 use super::super::string_places::StringPlaces;
 use super::super::unwrap_answer::{Unreadable, class_of_text, inner_values, unclosed_think};
+use super::syntax::{Read, after_white_space, has_opening, unreadable};
 
 pub(super) const OPEN: &str = "<tool_call>";
 pub(super) const CLOSE: &str = "</tool_call>";
@@ -42,8 +43,6 @@ pub(super) enum Arguments<'d> {
     },
 }
 
-type Read<T> = Result<T, Unreadable>;
-
 impl<'t> Answer<'t> {
     /// Reads the text from a byte offset to its end.
     pub(super) fn read(text: &'t str, from: usize) -> Read<Self> {
@@ -72,6 +71,24 @@ impl<'t> Answer<'t> {
             at = end;
         }
         (!documents.is_empty()).then_some(Self { documents, are_blocks: true })
+    }
+
+    /// Whether each call is in a block.
+    pub(super) fn are_blocks(&self) -> bool {
+        self.are_blocks
+    }
+
+    /// Whether it is an answer in every format: no call, `[]`, or OpenAI's message.
+    pub(super) fn is_neutral(&self) -> bool {
+        match self.documents.as_slice() {
+            [Document { root: Value { kind: Kind::Array(items), .. }, .. }] => items.is_empty() && !self.are_blocks,
+            [Document { root: Value { kind: Kind::Object(object), .. }, .. }] => object.get("tool_calls").is_some(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn has_calls(&self, text: &str) -> bool {
+        self.calls(text).is_ok_and(|calls| !calls.is_empty())
     }
 
     /// The calls, in the order written.
@@ -124,7 +141,7 @@ pub(super) fn is_decline(completion: &str, from: usize) -> bool {
     let is_call = |value: &Value<'_>| calls_of(completion, value).is_ok_and(|calls| !calls.is_empty());
     !answer.is_empty()
         && !["{", "[", "```"].iter().any(|start| answer.starts_with(start))
-        && !answer.contains(OPEN)
+        && !has_opening(answer)
         && foreign_form(answer).is_none()
         && unclosed_think(completion, from, from).is_none()
         && inner_values(completion, from, is_call).is_none()
@@ -161,13 +178,7 @@ fn call<'d>(completion: &str, value: &'d Value<'_>) -> Read<Call<'d>> {
     };
     let is_openai = !std::ptr::eq(inner, outer);
     let member = |key: &str| {
-        let missing = || {
-            let message = match key == "arguments" && inner.get("parameters").is_some() {
-                true => format!("`parameters` for `arguments`, as Llama 3.1 writes calls; {FORM}"),
-                false => format!("a call without `{key}`; {FORM}"),
-            };
-            unreadable(message, start, FailureClass::MissingKey)
-        };
+        let missing = || unreadable(format!("a call without `{key}`; {FORM}"), start, FailureClass::MissingKey);
         inner.get(key).map(|member| &member.value).ok_or_else(missing)
     };
     let (name, arguments) = (member("name")?, member("arguments")?);
@@ -248,11 +259,6 @@ fn block(text: &str, start: usize) -> Read<(Document<'_>, usize)> {
     }
 }
 
-fn after_white_space(text: &str, from: usize) -> usize {
-    let rest = text.get(from..).unwrap_or_default();
-    text.len() - rest.trim_start_matches([' ', '\n', '\r', '\t']).len()
-}
-
 fn not_json(text: &str, error: &SyntaxError) -> Unreadable {
     let unreadable = Unreadable::json(text, error);
     let message = match error.reason {
@@ -268,14 +274,9 @@ fn not_json(text: &str, error: &SyntaxError) -> Unreadable {
 
 /// The form of calls that an answer begins with, where it is another than those that are read.
 fn foreign_form(answer: &str) -> Option<&'static str> {
-    const FORMS: [(&str, &str); 12] = [
-        ("[TOOL_CALLS]", "`[TOOL_CALLS]` of Mistral"),
-        ("<|python_tag|>", "`<|python_tag|>` of Llama 3"),
+    const FORMS: [(&str, &str); 7] = [
         ("<function=", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
-        ("<|channel|>", "`<|channel|>` of gpt-oss"),
-        ("<|start|>", "`<|start|>` of gpt-oss"),
         ("<｜tool▁calls▁begin｜>", "`<｜tool▁calls▁begin｜>` of DeepSeek"),
-        ("<start_function_call>", "`<start_function_call>` of FunctionGemma"),
         ("<|tool_call|>", "`<|tool_call|>` of Granite and Phi"),
         ("<tool_calls>", "`<tool_calls>`"),
         ("<function_calls>", "`<function_calls>`"),
@@ -292,10 +293,6 @@ fn foreign_form(answer: &str) -> Option<&'static str> {
     let name = name.filter(|name| name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_'))?;
     let is_python = first[name.len()..].starts_with('(') && inner.trim_end().ends_with([')', ']']);
     is_python.then_some("a call in Python's syntax")
-}
-
-fn unreadable(message: String, offset: usize, class: FailureClass) -> Unreadable {
-    Unreadable { message, offset, class, is_wrapped: false }
 }
 
 fn wrong_type(what: &str, expected: &str, found: &Value<'_>) -> Unreadable {
@@ -399,18 +396,12 @@ mod tests {
     fn other_forms_of_calls_are_named() {
         for (text, form) in [
             (
-                r#"[TOOL_CALLS] [{"name":"f","arguments":{}}]"#,
-                "`[TOOL_CALLS]` of Mistral, a format that is not supported",
-            ),
-            ("<|python_tag|>f.call(a=1)", "`<|python_tag|>` of Llama 3, a format"),
-            (
                 "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
                 "`<function=NAME>`",
             ),
             ("<function=f>{\"a\": 1}</function>", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
             ("[f(a=\"x\"), g()]", "a call in Python's syntax, a format that is not supported; a call is {"),
             ("weather.get(city='Bergen')", "a call in Python's syntax"),
-            (r#"{"name":"f","parameters":{}}"#, "`parameters` for `arguments`, as Llama 3.1 writes calls; a call is {"),
             (
                 r#"<tool_call>{"name":"f","arguments":"{}"}</tool_call>"#,
                 "`arguments` is JSON in a string, as only OpenAI's `function` has it",

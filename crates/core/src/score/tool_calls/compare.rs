@@ -16,7 +16,7 @@ const CALLS: &str = "calls";
 /// An expected call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ExpectedCall<'e> {
-    name: &'e str,
+    pub(super) name: &'e str,
     pub(super) arguments: &'e Map<String, Value>,
 }
 

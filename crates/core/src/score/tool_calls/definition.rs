@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::ToolCalls;
+use super::syntax::syntax_of;
 use crate::dataset::PromptRow;
+use crate::format::did_you_mean;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
     ASSERT_FORMATS, Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest,
@@ -16,6 +18,7 @@ use crate::score::json_schema::describe;
 use crate::score::outline_entry::{self, Accepted};
 use crate::score::{OutlineEntry, ScoreError};
 use crate::task::{Function, Home, Read, Section, TASK_FILE, TaskFiles, functions};
+use crate::text::{CALL_FORMATS, CallFormat};
 
 pub(crate) static KIND: Kind = Kind {
     name: "tool_calls",
@@ -23,6 +26,7 @@ pub(crate) static KIND: Kind = Kind {
     score_keys: &[
         KeyInfo::new("tools", "those of each row", "the file of the functions"),
         KeyInfo::new("order", "true", "whether the order of calls counts"),
+        KeyInfo::new("call_format", "that of the model's chat template", "the format that calls are written in"),
         KeyInfo::new("allow_no_call", "false", "whether an answer may make no call, `[]`"),
         ASSERT_FORMATS,
         NORMALISE,
@@ -33,12 +37,34 @@ pub(crate) static KIND: Kind = Kind {
 fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let in_order = score.boolean("order")?.unwrap_or(true);
     let allows_none = score.boolean("allow_no_call")?.unwrap_or(false);
+    let named_format = score.string("call_format")?.map(|name| format_named(score, &name)).transpose()?;
     let found = home.file_of(score, "tools")?;
     let tools = found.as_ref().map(|(file, text)| home.parse_json(file, text)).transpose()?;
-    Ok((Arc::new(ToolRules { tools, in_order, allows_none }), found))
+    let rules = ToolRules { tools, in_order, allows_none, named_format, model_format: CallFormat::hermes() };
+    Ok((Arc::new(rules), found))
+}
+
+fn format_named(score: &Section<'_>, name: &str) -> Read<&'static CallFormat> {
+    let known = || CALL_FORMATS.iter().map(|format| format.name);
+    CallFormat::named(name).ok_or_else(|| {
+        let advice = did_you_mean(name, known());
+        let offset = score.get("call_format").map_or(0, |(_, offset)| offset);
+        let names = known().collect::<Vec<_>>().join(", ");
+        score.error("call_format", offset, format!("must be one of {names}, not {name:?}{advice}"))
+    })
 }
 
 impl ToolRules {
+    /// The format that calls are read, written and enforced in.
+    pub fn call_format(&self) -> &'static CallFormat {
+        self.named_format.unwrap_or(self.model_format)
+    }
+
+    /// The format that the task names, whatever the model.
+    pub fn named_call_format(&self) -> Option<&'static CallFormat> {
+        self.named_format
+    }
+
     /// Those of the task; none where they cannot be read.
     fn functions(&self) -> Vec<Function<'_>> {
         self.tools.as_ref().and_then(|tools| functions(tools).ok()).unwrap_or_default()
@@ -61,7 +87,12 @@ impl Definition for ToolRules {
     fn summary(&self, _task: &TaskFiles) -> String {
         let order = if self.in_order { "in the order of `expected`" } else { "in any order" };
         let whose = if self.tools.is_some() { "" } else { " of the row's `tools`" };
-        format!("calls of functions{whose}, {order}")
+        let name = self.call_format().name;
+        let format = match self.named_format {
+            Some(_) => format!("in the format {name}"),
+            None => format!("in the format of the model's chat template ({name} without a model)"),
+        };
+        format!("calls of functions{whose}, {format}, {order}")
     }
 
     fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
@@ -89,7 +120,8 @@ impl Definition for ToolRules {
         let narrow = "give every row an `expected`, and `[[reward]]` part \"fields\" or \"exact\" a weight";
         let mut answers = vec![LazyAnswer::same("no call", "[]", narrow), LazyAnswer::same("a word", "x", narrow)];
         if let Some(first) = self.functions().first() {
-            let call = |arguments: Value| json!({"name": first.name, "arguments": arguments}).to_string();
+            let write = |arguments: Value| syntax_of(self.call_format()).write(&[(first.name, &arguments)]);
+            let call = |arguments: Value| write(arguments).unwrap_or_default();
             let parameters = first.parameters.cloned().unwrap_or_else(|| json!({"type": "object"}));
             answers.push(LazyAnswer::same("the first tool without arguments", call(json!({})), narrow));
             let least = call(answer(&parameters, FillStyle::Least));
@@ -101,7 +133,8 @@ impl Definition for ToolRules {
     fn digest(&self, task: &TaskFiles) -> String {
         let tools = self.tools.as_ref().map(|_| task.definition_text.as_str()).unwrap_or_default();
         let none = if self.allows_none { "none\n" } else { "" };
-        text_digest(&format!("tool_calls\n{}\n{none}{tools}", self.in_order))
+        let format = self.named_format.map_or_else(String::new, |format| format!("{}\n", format.name));
+        text_digest(&format!("tool_calls\n{}\n{none}{format}{tools}", self.in_order))
     }
 
     fn file_name(&self) -> &'static str {
@@ -118,5 +151,9 @@ impl Definition for ToolRules {
 
     fn grammar(&self) -> Option<Grammar<'_>> {
         Some(Grammar::ToolCalls(self))
+    }
+
+    fn with_model_format(&self, format: &'static CallFormat) -> Option<Arc<dyn Definition>> {
+        Some(Arc::new(Self { model_format: format, ..self.clone() }))
     }
 }

@@ -1,13 +1,18 @@
 //! Judges calls of functions: whether they can be read, whether the tools take them, whether they are the expected
 //! ones.
 
+mod argument_types;
+mod block_reader;
 mod calls;
 mod compare;
 mod definition;
+mod formats;
 mod own_tools;
 mod partial_json;
 mod reader;
+mod syntax;
 mod tools;
+mod transcript;
 
 use std::sync::Arc;
 
@@ -17,20 +22,24 @@ use super::definition::Judge;
 use super::field_compare::Rules;
 use super::grammar::ToolRules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
-use super::unwrap_answer::{Unreadable, Wrapping, inner_values};
+use super::unwrap_answer::{Unreadable, Wrapping, class_of_text, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::dataset::expected::{members_problem, target_members};
 use crate::task::TaskFiles;
-use crate::text::json_line;
+use argument_types::ArgumentTypes;
+pub use block_reader::CallReader;
 use calls::{Answer, Call, calls_of, is_decline};
 use compare::{ExpectedCall, compare_calls, expected_calls};
 pub(super) use definition::KIND;
 use own_tools::OwnTools;
-pub use reader::{AnswerPart, CallReader};
+pub use reader::AnswerPart;
+pub use syntax::{ArgumentLayout, CallLayout, call_layout, has_json_arguments};
+use syntax::{Read, Syntax, after_white_space, foreign_calls, foreign_opening, syntax_of};
 use tools::Tools;
 pub use tools::closed_parameters;
+use transcript::Transcript;
 
 /// Calls whose faults are looked for one by one; of the rest it is only known that they are not valid.
 const MAX_EXPLAINED_CALLS: usize = 100;
@@ -41,16 +50,36 @@ struct ToolCalls {
     tools: Option<Arc<Tools>>,
     /// Tools of rows that bring their own.
     own: OwnTools,
+    syntax: Syntax,
     in_order: bool,
     allows_none: bool,
     /// By argument.
     normalise: Rules,
 }
 
+/// The JSON of an answer's calls: a part of the completion, or transcribed from it.
+struct CallText<'t> {
+    completion: &'t str,
+    transcript: Option<(Transcript, String)>,
+}
+
+impl CallText<'_> {
+    /// The text that the places of calls count in.
+    fn json(&self) -> &str {
+        self.transcript.as_ref().map_or(self.completion, |(_, json)| json)
+    }
+
+    /// A byte offset in the completion of one in [`Self::json`].
+    fn locate(&self, offset: usize) -> usize {
+        self.transcript.as_ref().map_or(offset, |(transcript, _)| transcript.locate(offset))
+    }
+}
+
 impl Judge for ToolCalls {
-    /// Whether JSON, or blocks of JSON, begin at a byte of the completion.
+    /// Whether calls begin at a byte of the completion.
     fn can_read(&self, completion: &str, from: usize) -> bool {
-        Answer::read(completion, from).is_ok()
+        let text = self.call_text(completion, from, &ArgumentTypes::default());
+        text.is_ok_and(|text| text.transcript.is_some() || Answer::read(completion, from).is_ok())
     }
 
     fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
@@ -74,35 +103,45 @@ impl Judge for ToolCalls {
             None => None,
         };
         let mut budget = tools.budget(completion.len());
-        let answer = Answer::read(completion, from);
-        let calls = answer.as_ref().map_err(Clone::clone).and_then(|answer| answer.calls(completion));
+        let text = self.call_text(completion, from, tools.types());
+        let mut answer = match &text {
+            Ok(text) => Answer::read(text.json(), if text.transcript.is_some() { 0 } else { from }),
+            Err(why) => Err(why.clone()),
+        };
+        let whole = CallText { completion, transcript: None };
+        let text = text.as_ref().unwrap_or(&whole);
+        let calls = answer.as_ref().map_err(Clone::clone).and_then(|answer| answer.calls(text.json()));
         let mut verdict = match calls {
-            Ok(calls) => self.judge_calls(completion, &tools, &calls, expected.as_deref(), &mut budget),
+            Ok(calls) => self.judge_calls(text, &tools, &calls, expected.as_deref(), &mut budget),
             // Where no call is expected, saying so makes none.
-            Err(_) if expected.as_ref().is_some_and(Vec::is_empty) && is_decline(completion, from) => {
-                self.judge_calls(completion, &tools, &[], expected.as_deref(), &mut budget)
+            Err(_) if expected.as_ref().is_some_and(Vec::is_empty) && self.is_decline(completion, from) => {
+                self.judge_calls(&whole, &tools, &[], expected.as_deref(), &mut budget)
             }
             Err(why) => Verdict {
                 exact: expected.is_some().then_some(false),
-                ..judge_unreadable(completion, (from, is_stripped), &tools, why, &mut budget)
+                ..self.judge_unreadable(text, (from, is_stripped), &tools, why, &mut budget)
             },
         };
-        if let Ok(answer) = &answer {
+        if let Ok(answer) = &mut answer {
+            let duplicates = answer.documents.iter_mut().flat_map(|document| &mut document.duplicates);
+            duplicates.for_each(|duplicate| duplicate.offset = text.locate(duplicate.offset));
             verdict.warnings.extend(duplicate_keys(completion, &answer.documents));
         }
         verdict
     }
 
-    /// The expected calls as Qwen writes them, and as the system text asks for them where the template has no tools.
+    /// The expected calls in the task's format, which is also what the system text asks for where the template has no
+    /// tools.
     fn completion_of(&self, expected: &Value) -> Option<String> {
-        let expected = &Self::target(expected);
-        let block = |call: &Value| json_line(call).map(|line| format!("<tool_call>\n{line}\n</tool_call>")).ok();
-        let blocks: Option<Vec<String>> = match expected {
-            Value::Array(calls) if !calls.is_empty() => calls.iter().map(block).collect(),
-            Value::Object(_) => block(expected).map(|block| vec![block]),
-            _ => None,
-        };
-        Some(blocks.map_or_else(|| expected.to_string(), |blocks| blocks.join("\n")))
+        let target = Self::target(expected);
+        match expected_calls(&target).filter(|calls| !calls.is_empty()) {
+            Some(calls) => {
+                let arguments: Vec<Value> = calls.iter().map(|call| call.arguments.clone().into()).collect();
+                let named: Vec<_> = calls.iter().map(|call| call.name).zip(&arguments).collect();
+                self.syntax.write(&named)
+            }
+            None => Some(target.to_string()),
+        }
     }
 }
 
@@ -114,6 +153,7 @@ impl ToolCalls {
         Ok(Self {
             tools: own.tools.as_ref().map(compile).transpose()?,
             own: OwnTools::new(rules.assert_formats),
+            syntax: syntax_of(own.call_format()),
             in_order: own.in_order,
             allows_none: own.allows_none,
             normalise: Rules::new(&rules.normalise),
@@ -144,58 +184,102 @@ impl ToolCalls {
         }
     }
 
+    /// Reads calls in the task's format; no call and OpenAI's message are answers in any.
+    fn call_text<'t>(&self, completion: &'t str, from: usize, types: &ArgumentTypes) -> Read<CallText<'t>> {
+        if self.syntax.is_in_place() {
+            return Ok(CallText { completion, transcript: None });
+        }
+        match self.syntax.transcribe(completion, from, types) {
+            Ok(transcript) => {
+                let json = transcript.json();
+                Ok(CallText { completion, transcript: Some((transcript, json)) })
+            }
+            Err(_) if Answer::read(completion, from).is_ok_and(|answer| answer.is_neutral()) => {
+                Ok(CallText { completion, transcript: None })
+            }
+            Err(why) => Err(why),
+        }
+    }
+
+    fn is_decline(&self, completion: &str, from: usize) -> bool {
+        let spoken = self.syntax.spoken(completion, from);
+        is_decline(&completion[..spoken.end], spoken.start)
+    }
+
     fn judge_calls(
         &self,
-        completion: &str,
+        text: &CallText<'_>,
         tools: &Tools,
         calls: &[Call<'_>],
         expected: Option<&[ExpectedCall<'_>]>,
         budget: &mut Budget,
     ) -> Verdict {
-        let compared =
-            expected.map(|expected| compare_calls(completion, calls, expected, self.in_order, &self.normalise));
+        let json = text.json();
+        let compared = expected.map(|expected| compare_calls(json, calls, expected, self.in_order, &self.normalise));
         let (fields, differences) = compared.map(|compared| (compared.fields, compared.differences)).unzip();
         let mut warnings = Vec::new();
         let mut faults = if are_valid(tools, calls, budget) {
             // An empty list can be right only where no call is expected, or the task allows it.
-            if calls.is_empty() && expected.is_none() && !self.allows_none {
-                vec![no_call(completion)]
-            } else {
-                Vec::new()
-            }
+            if calls.is_empty() && expected.is_none() && !self.allows_none { vec![no_call(json)] } else { Vec::new() }
         } else {
-            explain(completion, tools, calls, &mut warnings)
+            explain(json, tools, calls, &mut warnings)
         };
         let differs = differences.as_ref().is_some_and(|differences| !differences.is_empty());
         let valid = faults.is_empty() && !(calls.is_empty() && differs);
         if faults.is_empty() {
             faults = differences.unwrap_or_default();
         }
+        faults.iter_mut().for_each(|fault| fault.offset = text.locate(fault.offset));
         faults.sort_by_key(|fault| fault.offset);
         let mut verdict = Verdict::new(if valid { Tier::Valid } else { Tier::Invalid }, class_of(&faults));
-        verdict.errors = reasons(completion, faults, &mut warnings);
+        verdict.errors = reasons(text.completion, faults, &mut warnings);
         Verdict { exact: expected.map(|_| valid && !differs), fields, warnings, ..verdict }
     }
-}
 
-fn judge_unreadable(
-    completion: &str,
-    (from, is_stripped): (usize, bool),
-    tools: &Tools,
-    why: Unreadable,
-    budget: &mut Budget,
-) -> Verdict {
-    let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
-    Verdict::unparsable(completion, from, is_stripped, why, |open| {
-        if let Some(answer) = Answer::blocks_within(completion, from) {
-            let calls = answer.calls(completion).ok()?;
-            let hidden = calls.iter().any(|call| call.name_at >= open);
-            return (!hidden && accept(&calls)).then_some(Wrapping::Prose);
+    fn judge_unreadable(
+        &self,
+        text: &CallText<'_>,
+        (from, is_stripped): (usize, bool),
+        tools: &Tools,
+        why: Unreadable,
+        budget: &mut Budget,
+    ) -> Verdict {
+        let completion = text.completion;
+        let start = after_white_space(completion, from);
+        let foreign = |other: &str| {
+            format!("the call is written in the format `{other}`; this task reads `{}`", self.syntax.name())
+        };
+        if let Some(other) = foreign_calls(self.syntax, completion, from, tools.types()) {
+            return Verdict::because(Tier::Invalid, FailureClass::CallFormat, foreign(other), (completion, start));
         }
-        inner_values(completion, from, |value| {
-            value.start < open && calls_of(completion, value).is_ok_and(|calls| accept(&calls))
+        let why = match foreign_opening(self.syntax, &completion[start..]) {
+            Some(other) => {
+                Unreadable { message: foreign(other), offset: start, class: FailureClass::CallFormat, ..why }
+            }
+            None => Unreadable { offset: text.locate(why.offset), ..why },
+        };
+        let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
+        Verdict::unparsable(completion, from, is_stripped, why, |open| {
+            if !self.syntax.is_in_place() {
+                let transcript = self.syntax.transcribe_within(completion, from, tools.types())?;
+                let json = transcript.json();
+                let answer = Answer::read(&json, 0).ok()?;
+                let calls = answer.calls(&json).ok()?;
+                let hidden = calls.iter().any(|call| transcript.locate(call.name_at) >= open);
+                let is_fenced = class_of_text(completion, start) == FailureClass::Fence;
+                let wrapping = if is_fenced { Wrapping::Fence } else { Wrapping::Prose };
+                return (!hidden && accept(&calls)).then_some(wrapping);
+            }
+            if let Some(answer) = Answer::blocks_within(completion, from) {
+                let calls = answer.calls(completion).ok()?;
+                let hidden = calls.iter().any(|call| call.name_at >= open);
+                return (!hidden && accept(&calls)).then_some(Wrapping::Prose);
+            }
+            inner_values(completion, from, |value| {
+                value.start < open && calls_of(completion, value).is_ok_and(|calls| accept(&calls))
+            })
         })
-    })
+    }
 }
 
 /// Whether the tools take every call.

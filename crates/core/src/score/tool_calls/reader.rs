@@ -23,7 +23,7 @@ pub enum AnswerPart {
 
 /// Reads `<tool_call>` blocks anywhere in a completion, or a completion that begins as JSON.
 #[derive(Debug)]
-pub struct CallReader {
+pub(super) struct JsonReader {
     /// Whether calls may stand without a block.
     takes_json: bool,
     /// Whether what begins as a call can only go on as one.
@@ -68,10 +68,10 @@ enum ReadState {
     Text,
 }
 
-impl CallReader {
+impl JsonReader {
     /// `takes_json`: whether calls may stand without a block. `is_enforced`: whether what begins as a call can only go
     /// on as one; then calls are given out piece by piece.
-    pub fn new(takes_json: bool, is_enforced: bool) -> Self {
+    pub(super) fn new(takes_json: bool, is_enforced: bool) -> Self {
         Self {
             takes_json,
             is_enforced,
@@ -83,12 +83,12 @@ impl CallReader {
     }
 
     /// Whether a call has begun whose arguments are not complete.
-    pub fn is_within_call(&self) -> bool {
+    pub(super) fn is_within_call(&self) -> bool {
         matches!(self.place, Place::Arguments { .. })
     }
 
     /// Returns the parts that a piece of text completes.
-    pub fn push(&mut self, text: &str) -> Vec<AnswerPart> {
+    pub(super) fn push(&mut self, text: &str) -> Vec<AnswerPart> {
         self.held.push_str(text);
         let mut said = Vec::new();
         while self.step(&mut said) {}
@@ -96,7 +96,7 @@ impl CallReader {
     }
 
     /// Returns the buffered rest; nothing comes after it.
-    pub fn finish(&mut self) -> Vec<AnswerPart> {
+    pub(super) fn finish(&mut self) -> Vec<AnswerPart> {
         let rest = std::mem::take(&mut self.held);
         // The closing of a call is not text, even if it breaks off.
         if matches!(self.place, Place::Closing { .. }) {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::ScoreError;
 use super::super::json_schema::{Budget, Schema, Written};
+use super::argument_types::ArgumentTypes;
 use crate::format::did_you_mean;
 use crate::task::functions;
 
@@ -12,6 +13,7 @@ use crate::task::functions;
 pub(super) struct Tools {
     /// By name.
     functions: Vec<Function>,
+    types: ArgumentTypes,
 }
 
 #[derive(Debug)]
@@ -42,12 +44,16 @@ impl Tools {
         };
         let mut functions: Vec<Function> = listed.iter().map(compile).collect::<Result<_, ScoreError>>()?;
         functions.sort_by(|left, right| left.name.cmp(&right.name));
-        Ok(Self { functions })
+        Ok(Self { functions, types: ArgumentTypes::new(&listed) })
     }
 
     pub(super) fn function(&self, name: &str) -> Option<&Function> {
         let found = self.functions.binary_search_by(|function| function.name.as_str().cmp(name)).ok()?;
         self.functions.get(found)
+    }
+
+    pub(super) fn types(&self) -> &ArgumentTypes {
+        &self.types
     }
 
     pub(super) fn len(&self) -> usize {

@@ -20,7 +20,7 @@ fn shown(said: &[AnswerPart]) -> String {
 }
 
 fn read(text: &str, takes_json: bool) -> String {
-    let mut reader = CallReader::new(takes_json, false);
+    let mut reader = JsonReader::new(takes_json, false);
     let mut said = reader.push(text);
     said.extend(reader.finish());
     shown(&said)
@@ -50,7 +50,7 @@ fn calls_are_taken_out_of_a_completion_however_it_comes() {
         (format!("[1] {block}"), format!("[1]{call}")),
     ] {
         assert_eq!(read(&text, true), expected, "{text}");
-        let mut reader = CallReader::new(true, false);
+        let mut reader = JsonReader::new(true, false);
         let mut letters = [0; 4];
         let mut said: Vec<AnswerPart> =
             text.chars().flat_map(|letter| reader.push(letter.encode_utf8(&mut letters))).collect();
@@ -85,7 +85,7 @@ fn calls_are_taken_out_of_a_completion_however_it_comes() {
 #[test]
 fn text_and_calls_are_given_out_as_soon_as_they_can_be() {
     let check = |parts: &[(&str, &str)]| {
-        let mut reader = CallReader::new(true, false);
+        let mut reader = JsonReader::new(true, false);
         for (text, expected) in parts {
             assert_eq!(shown(&reader.push(text)), *expected, "{text:?} in {parts:?}");
         }
@@ -113,7 +113,7 @@ fn text_and_calls_are_given_out_as_soon_as_they_can_be() {
 #[test]
 fn calls_that_are_enforced_are_given_out_piece_by_piece() {
     let check = |takes_json: bool, parts: &[(&str, &str)]| {
-        let mut reader = CallReader::new(takes_json, true);
+        let mut reader = JsonReader::new(takes_json, true);
         for (text, expected) in parts {
             assert_eq!(shown(&reader.push(text)), *expected, "{text:?} in {parts:?}");
         }
@@ -184,7 +184,7 @@ proptest! {
         let text = if in_list { format!("[{}]", written.join(&format!(",{gap}"))) } else { format!("{before}{}", written.join(gap)) };
         let bounds: Vec<usize> = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
         let read = |text: &str, cuts: &[usize], is_enforced: bool| {
-            let mut reader = CallReader::new(in_list, is_enforced);
+            let mut reader = JsonReader::new(in_list, is_enforced);
             let mut from = 0;
             let mut said = Vec::new();
             for to in cuts.iter().copied().filter(|cut| *cut < text.len()).chain([text.len()]) {

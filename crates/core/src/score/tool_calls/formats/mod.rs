@@ -1,0 +1,8 @@
+//! The formats of calls, one file each.
+
+pub(super) mod functiongemma;
+pub(super) mod harmony;
+pub(super) mod hermes;
+pub(super) mod llama;
+pub(super) mod mistral;
+pub(super) mod qwen_xml;

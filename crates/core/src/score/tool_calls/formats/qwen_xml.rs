@@ -1,0 +1,86 @@
+//! `<tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>`, each tag on its own line, as
+//! Qwen3-Coder and Qwen3.5 write a call. The tool's schema says whether a value is a string or JSON.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::super::argument_types::ArgumentTypes;
+use super::super::calls::{CLOSE, OPEN};
+use super::super::syntax::{ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, expect, find_any};
+use super::super::transcript::Transcript;
+use crate::text::json_line;
+
+const FUNCTION: &str = "<function=";
+const PARAMETER: &str = "<parameter=";
+
+#[derive(Debug)]
+pub(in super::super) struct QwenXml;
+
+pub(in super::super) static QWEN_XML: QwenXml = QwenXml;
+
+impl CallSyntax for QwenXml {
+    fn name(&self) -> &'static str {
+        "qwen-xml"
+    }
+
+    fn openings(&self) -> &'static [&'static str] {
+        &[OPEN]
+    }
+
+    fn read_block(&self, text: &str, at: usize, types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize> {
+        let start = expect(text, after_white_space(text, at + OPEN.len()), FUNCTION)?;
+        let end = find_any(text, start, &[">"])?;
+        let name = &text[start..end];
+        calls.begin_named(text, start..end);
+        calls.literal("{", end);
+        let mut at = after_white_space(text, end + 1);
+        let mut is_first = true;
+        while text[at..].starts_with(PARAMETER) {
+            let key = at + PARAMETER.len();
+            let key_end = find_any(text, key, &[">"])?;
+            // The line breaks beside the tags are not part of the value.
+            let from = key_end + 1;
+            let is_line = text[from..].starts_with('\n');
+            let end_tag = if is_line { "\n</parameter>" } else { "</parameter>" };
+            let to = find_any(text, from, &[end_tag])?;
+            let value = (from + usize::from(is_line)).min(to)..to;
+            calls.literal(if is_first { "" } else { ", " }, at);
+            calls.string(&text[key..key_end], at);
+            calls.literal(": ", at);
+            let trimmed = text[value.clone()].trim();
+            match types.is_json(name, &text[key..key_end], trimmed) {
+                true => {
+                    let start = after_white_space(text, value.start);
+                    calls.copy(text, start..start + trimmed.len());
+                }
+                false => calls.string(&text[value.clone()], value.start),
+            }
+            is_first = false;
+            at = after_white_space(text, to + end_tag.len());
+        }
+        let end = expect(text, at, "</function>")?;
+        calls.literal("}", at);
+        calls.end_call(at);
+        expect(text, after_white_space(text, end), CLOSE)
+    }
+
+    fn layout(&self) -> Option<CallLayout> {
+        let arguments = ArgumentLayout::Tags { open: PARAMETER, after: ">\n", close: "\n</parameter>\n" };
+        let close = "</function>\n</tool_call>";
+        Some(CallLayout::Named { open: OPEN, before: "\n<function=", after: ">\n", arguments, close })
+    }
+
+    fn write(&self, calls: &[(&str, &Value)]) -> Option<String> {
+        let mut blocks = Vec::new();
+        for (name, arguments) in calls {
+            let mut block = format!("{OPEN}\n{FUNCTION}{name}>\n");
+            for (key, value) in arguments.as_object()? {
+                let text = value.as_str().map_or_else(|| json_line(value).ok(), |text| Some(text.to_owned()))?;
+                _ = write!(block, "{PARAMETER}{key}>\n{text}\n</parameter>\n");
+            }
+            blocks.push(format!("{block}</function>\n{CLOSE}"));
+        }
+        Some(blocks.join("\n"))
+    }
+}

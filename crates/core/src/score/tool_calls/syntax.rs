@@ -1,0 +1,249 @@
+//! What a format of calls is to the scorer and to `serve`: how its calls are read and written.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use serde_json::Value;
+
+use super::super::FailureClass;
+use super::super::json::{self, Document, SyntaxError};
+use super::super::unwrap_answer::{Unreadable, class_of_text};
+use super::argument_types::ArgumentTypes;
+use super::calls::Answer;
+use super::formats::{functiongemma, harmony, hermes, llama, mistral, qwen_xml};
+use super::transcript::Transcript;
+use crate::text::CallFormat;
+
+pub(super) type Read<T> = Result<T, Unreadable>;
+
+/// The texts around the parts of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallLayout {
+    /// `open`, a JSON object with the keys `name` and `arguments`, `close`.
+    Object { open: &'static str, arguments: &'static str, close: &'static str, separator: &'static str },
+    /// `open`, and a JSON list of all calls.
+    List { open: &'static str },
+    /// `open`, `before`, the name, `after`, the arguments, `close`.
+    Named {
+        open: &'static str,
+        before: &'static str,
+        after: &'static str,
+        arguments: ArgumentLayout,
+        close: &'static str,
+    },
+}
+
+/// How the arguments of a call are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArgumentLayout {
+    /// A JSON object.
+    Json,
+    /// Each value between `open`, its key, `after` and `close`: a string as it is, all else as JSON.
+    Tags { open: &'static str, after: &'static str, close: &'static str },
+    /// `{key:value,…}`, a string between two `quote`.
+    Braces { quote: &'static str },
+}
+
+/// How calls of a format are put together; `None` where they cannot be enforced.
+pub fn call_layout(format: &CallFormat) -> Option<CallLayout> {
+    syntax_of(format).layout()
+}
+
+/// How calls of a format are read and written. A format is one file of [`super::formats`], a line here, and one in
+/// [`crate::text::CALL_FORMATS`].
+pub(super) trait CallSyntax: Debug + Sync {
+    /// Of its [`CallFormat`].
+    fn name(&self) -> &'static str;
+
+    /// Texts that calls begin with, wherever they are in an answer.
+    fn openings(&self) -> &'static [&'static str];
+
+    /// Texts that begin calls only at the beginning of an answer, and after other calls.
+    fn first_openings(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether calls are JSON of the completion itself, so that nothing is transcribed.
+    fn is_in_place(&self) -> bool {
+        false
+    }
+
+    /// Reads the calls that begin at a byte offset up to the next opening, and returns where they end. An error is of the
+    /// class `Truncated` only where more text may complete them.
+    fn read_block(&self, text: &str, at: usize, types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize>;
+
+    /// What may stand between calls besides white space.
+    fn separator(&self) -> &'static str {
+        ""
+    }
+
+    /// How a call is put together, for a grammar; `None` where none can be made of it.
+    fn layout(&self) -> Option<CallLayout>;
+
+    /// An answer of these calls, each with the object of its arguments.
+    fn write(&self, calls: &[(&str, &Value)]) -> Option<String>;
+
+    /// Where the text to the user is, in an answer without calls that begins at a byte offset.
+    fn spoken(&self, text: &str, from: usize) -> Range<usize> {
+        from..text.len()
+    }
+}
+
+pub(super) type Syntax = &'static dyn CallSyntax;
+
+/// One for each of [`crate::text::CALL_FORMATS`].
+static SYNTAXES: [Syntax; 9] = [
+    &hermes::HERMES,
+    &hermes::JSON,
+    &qwen_xml::QWEN_XML,
+    &llama::LLAMA,
+    &mistral::MISTRAL,
+    &mistral::MISTRAL_ARGS,
+    &functiongemma::FUNCTIONGEMMA,
+    &functiongemma::GEMMA4,
+    &harmony::HARMONY,
+];
+
+pub(super) fn syntax_of(format: &CallFormat) -> Syntax {
+    SYNTAXES.into_iter().find(|syntax| syntax.name() == format.name).unwrap_or(&hermes::HERMES)
+}
+
+impl dyn CallSyntax {
+    pub(super) fn all_openings(&self) -> impl Iterator<Item = &'static str> {
+        self.openings().iter().chain(self.first_openings()).copied()
+    }
+
+    /// Whether calls begin here, after white space.
+    pub(super) fn opens(&self, rest: &str) -> bool {
+        self.all_openings().any(|opening| rest.starts_with(opening))
+    }
+
+    /// The calls of an answer that is nothing else, from a byte offset to the end of the text.
+    pub(super) fn transcribe(&self, text: &str, from: usize, types: &ArgumentTypes) -> Read<Transcript> {
+        let mut calls = Transcript::default();
+        let mut at = after_white_space(text, from);
+        let start = at;
+        loop {
+            let rest = &text[at..];
+            if !self.opens(rest) {
+                return Err(self.not_calls(text, at, at > start));
+            }
+            at = after_white_space(text, self.read_block(text, at, types, &mut calls)?);
+            if text.len() == at {
+                return if calls.calls().is_empty() { Err(self.not_calls(text, start, false)) } else { Ok(calls) };
+            }
+            if !self.separator().is_empty() && text[at..].starts_with(self.separator()) {
+                at = after_white_space(text, at + self.separator().len());
+            }
+        }
+    }
+
+    /// The calls of a text, whatever is between them; `None` where there is none, or one is broken.
+    pub(super) fn transcribe_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<Transcript> {
+        let (mut calls, mut at) = (Transcript::default(), from);
+        while let Some(found) = self.next_opening(text.get(at..)?) {
+            at = self.read_block(text, at + found, types, &mut calls).ok()?;
+        }
+        (!calls.calls().is_empty()).then_some(calls)
+    }
+
+    /// Where the first call may begin in a text.
+    pub(super) fn next_opening(&self, text: &str) -> Option<usize> {
+        self.openings().iter().filter_map(|opening| text.find(opening)).min()
+    }
+
+    fn not_calls(&self, text: &str, at: usize, has_called: bool) -> Unreadable {
+        let rest = &text[at..];
+        if !rest.is_empty() && self.all_openings().any(|opening| opening.starts_with(rest)) {
+            return truncated(text);
+        }
+        let more = self.next_opening(rest).is_some();
+        let (message, class) = match (rest.is_empty(), has_called) {
+            (true, _) => ("the completion is empty", FailureClass::Other),
+            (false, true) if more => ("text between the calls", class_of_text(text, at)),
+            (false, true) => ("text after the calls", class_of_text(text, at)),
+            (false, false) if rest.starts_with("```") => ("Markdown fence before the calls", FailureClass::Fence),
+            (false, false) if more => ("text before the calls", FailureClass::Prose),
+            (false, false) => ("no call in the text", FailureClass::Prose),
+        };
+        Unreadable { is_wrapped: !rest.is_empty(), ..unreadable(message, at, class) }
+    }
+}
+
+/// The name of the other format whose calls are the whole answer.
+pub(super) fn foreign_calls(own: Syntax, text: &str, from: usize, types: &ArgumentTypes) -> Option<&'static str> {
+    let reads = |other: &Syntax| {
+        let transcript = other.transcribe(text, from, types);
+        let json = transcript.map(|transcript| transcript.json()).unwrap_or_default();
+        Answer::read(&json, 0).is_ok_and(|answer| answer.has_calls(&json))
+    };
+    let others = SYNTAXES.into_iter().filter(|other| !other.is_in_place() && other.name() != own.name());
+    let found = others.into_iter().find(reads).map(|other| other.name());
+    let in_place = || Answer::read(text, from).ok().filter(|answer| !own.is_in_place() && answer.has_calls(text));
+    found.or_else(|| {
+        in_place().map(|answer| if answer.are_blocks() { hermes::HERMES.name() } else { hermes::JSON.name() })
+    })
+}
+
+/// The name of the other format that the answer begins in.
+pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str> {
+    let begins = |other: &Syntax| other.openings().iter().any(|opening| answer.starts_with(opening));
+    let others = SYNTAXES.into_iter().filter(|other| !own.opens(answer) && other.name() != own.name());
+    others.into_iter().find(begins).map(|other| other.name())
+}
+
+/// Whether a text contains the beginning of a call in any format.
+pub(super) fn has_opening(text: &str) -> bool {
+    SYNTAXES.into_iter().any(|syntax| syntax.next_opening(text).is_some())
+}
+
+/// Whether the arguments of a call are one JSON object.
+pub fn has_json_arguments(format: &CallFormat) -> bool {
+    let arguments = |layout| if let CallLayout::Named { arguments, .. } = layout { Some(arguments) } else { None };
+    call_layout(format).and_then(arguments).is_none_or(|arguments| arguments == ArgumentLayout::Json)
+}
+
+pub(super) fn unreadable(message: impl Into<String>, offset: usize, class: FailureClass) -> Unreadable {
+    Unreadable { message: message.into(), offset, class, is_wrapped: false }
+}
+
+pub(super) fn truncated(text: &str) -> Unreadable {
+    unreadable("the text ends inside a call", text.len(), FailureClass::Truncated)
+}
+
+pub(super) fn after_white_space(text: &str, from: usize) -> usize {
+    let rest = text.get(from..).unwrap_or_default();
+    text.len() - rest.trim_start_matches([' ', '\n', '\r', '\t']).len()
+}
+
+/// The byte offset after a text that must be at another.
+pub(super) fn expect(text: &str, at: usize, expected: &str) -> Read<usize> {
+    let rest = text.get(at..).unwrap_or_default();
+    match rest.starts_with(expected) {
+        true => Ok(at + expected.len()),
+        false if expected.starts_with(rest) => Err(truncated(text)),
+        false => Err(unreadable(format!("`{expected}` is missing"), at, FailureClass::Syntax)),
+    }
+}
+
+/// The byte offset of the first of some texts.
+pub(super) fn find_any(text: &str, at: usize, ends: &[&str]) -> Read<usize> {
+    let rest = text.get(at..).unwrap_or_default();
+    ends.iter().filter_map(|end| rest.find(end)).min().map(|found| at + found).ok_or_else(|| truncated(text))
+}
+
+/// Copies the JSON object at a byte offset, as far as it is there, and returns where it ends.
+pub(super) fn copy_object(text: &str, at: usize, calls: &mut Transcript) -> Read<usize> {
+    let object = json_at(text, at).inspect_err(|why| {
+        if why.class == FailureClass::Truncated {
+            calls.copy(text, at..text.len());
+        }
+    })?;
+    calls.copy(text, at..object.root.end);
+    Ok(object.root.end)
+}
+
+/// The JSON value at a byte offset.
+pub(super) fn json_at(text: &str, at: usize) -> Read<Document<'_>> {
+    json::parse_prefix(text, at).map_err(|error: SyntaxError| Unreadable::json(text, &error))
+}

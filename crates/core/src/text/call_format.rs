@@ -1,0 +1,135 @@
+//! The formats in which model families write calls of functions, each recognised by what its chat templates contain.
+
+/// A format of calls. Reading, writing and grammar are those of `score`, under the same name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CallFormat {
+    /// As `[score] call_format` has it.
+    pub name: &'static str,
+    /// Texts that a chat template of this format has, all of them.
+    markers: &'static [&'static str],
+    /// Tokens that are part of a call: decoding keeps them, though tokenizers declare them special.
+    pub tokens: &'static [&'static str],
+}
+
+/// In the order in which templates are compared with them; the last has no marker.
+pub static CALL_FORMATS: [CallFormat; 9] = [
+    CallFormat { name: "qwen-xml", markers: &["<function=", "<parameter="], tokens: &[] },
+    CallFormat {
+        name: "functiongemma",
+        markers: &["<start_function_call>"],
+        tokens: &["<start_function_call>", "<end_function_call>", "<escape>"],
+    },
+    CallFormat {
+        name: "gemma4",
+        markers: &["<|tool_call>", "<|\"|>"],
+        tokens: &["<|tool_call>", "<tool_call|>", "<|\"|>"],
+    },
+    CallFormat {
+        name: "harmony",
+        markers: &["<|channel|>", "functions."],
+        tokens: &["<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>"],
+    },
+    CallFormat {
+        name: "mistral-args",
+        markers: &["[TOOL_CALLS]", "[ARGS]"],
+        tokens: &["[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"],
+    },
+    CallFormat { name: "mistral", markers: &["[TOOL_CALLS]"], tokens: &["[TOOL_CALLS]"] },
+    CallFormat { name: "hermes", markers: &["<tool_call>"], tokens: &["<tool_call>", "</tool_call>"] },
+    CallFormat {
+        name: "llama",
+        markers: &["\"parameters\": dictionary of argument name and its value"],
+        tokens: &["<|python_tag|>"],
+    },
+    CallFormat { name: "json", markers: &[], tokens: &[] },
+];
+
+impl CallFormat {
+    pub fn named(name: &str) -> Option<&'static Self> {
+        CALL_FORMATS.iter().find(|format| format.name == name)
+    }
+
+    /// The format of a task that names none, where no model says another: also the one that tools are described in for
+    /// templates without a place for them.
+    pub fn hermes() -> &'static Self {
+        &CALL_FORMATS[6]
+    }
+
+    /// The format of a chat template's own calls: `json` where it has another than these.
+    pub fn for_template(source: &str) -> &'static Self {
+        let is_of = |format: &&Self| format.markers.iter().all(|marker| source.contains(marker));
+        CALL_FORMATS.iter().find(is_of).unwrap_or(Self::hermes())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hub::ModelSource;
+    use crate::text::{CHAT_TEMPLATE, Tokenizer, train_tokenizer};
+
+    #[test]
+    fn tokens_of_calls_are_text_though_they_are_special() {
+        let texts = ["call:pay{to:Acme}"].map(str::to_owned);
+        let files = train_tokenizer(texts.into_iter().cycle().take(20), 300, CHAT_TEMPLATE).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&files.tokenizer_json).unwrap();
+        let call = "<start_function_call>call:pay{to:<escape>Acme<escape>}<end_function_call>";
+        for (id, token) in (1000..).zip(["<start_function_call>", "<escape>", "<end_function_call>"]) {
+            let added = serde_json::json!({"id": id, "content": token, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
+            json["added_tokens"].as_array_mut().unwrap().push(added);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+        std::fs::write(folder.path().join("tokenizer_config.json"), files.tokenizer_config_json).unwrap();
+        let load = |template: &str| {
+            std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+            Tokenizer::load(&ModelSource::at("m", folder.path())).unwrap()
+        };
+        let (own, other) =
+            (load("{% if tools %}<start_function_call>{% endif %}"), load("{% if tools %}<tool_call>{% endif %}"));
+        let ids = own.encode(&format!("{call}<|im_end|>")).unwrap();
+        assert_eq!(own.decode(&ids, true).unwrap(), call);
+        assert_eq!(own.decode(&ids, false).unwrap(), format!("{call}<|im_end|>"));
+        assert_eq!(other.decode(&ids, true).unwrap(), "call:pay{to:Acme}");
+        let escape = own.token_id("<escape>").unwrap() as usize;
+        assert_eq!(
+            (&*own.token_bytes().unwrap()[escape], other.token_bytes().unwrap()[escape].len()),
+            (b"<escape>" as &[u8], 0)
+        );
+        assert_eq!(
+            (own.call_format().name, other.call_format().name, load("{}").call_format().name),
+            ("functiongemma", "hermes", "hermes")
+        );
+    }
+
+    /// Lines of the families' own templates.
+    #[test]
+    fn templates_are_recognised_by_how_they_write_calls() {
+        for (source, name) in [
+            (
+                r"{{- '\n<tool_call>\n<function=' + tool_call.name + '>\n' }}{{- '<parameter=' + args_name + '>\n' }}",
+                "qwen-xml",
+            ),
+            (r"{{- '<start_function_call>call:' + tool_call['name'] + '{' -}}", "functiongemma"),
+            (r#"{{- '<|tool_call>call:' + function['name'] + '{' -}}{{- '<|"|>' + argument + '<|"|>' -}}"#, "gemma4"),
+            (
+                r#"{{- "<|start|>assistant to=" }}{{- "functions." + tool_call.name + "<|channel|>commentary " }}"#,
+                "harmony",
+            ),
+            (r"{{- '[TOOL_CALLS]' + tool_call.function.name }}{{- '[ARGS]' + arguments|tojson }}", "mistral-args"),
+            (r#"{{- "[TOOL_CALLS] [" }}"#, "mistral"),
+            (r#"{{- '<tool_call>\n{"name": "' }}{{- tool_call.name }}{{- '", "arguments": ' }}"#, "hermes"),
+            (
+                r#"{{- 'Respond in the format {"name": function name, "parameters": dictionary of argument name and its value}.' }}"#,
+                "llama",
+            ),
+            ("{{- '<｜tool▁calls▁begin｜>' }}", "json"),
+        ] {
+            assert_eq!(CallFormat::for_template(source).name, name, "{source}");
+            assert_eq!(CallFormat::named(name), Some(CallFormat::for_template(source)));
+        }
+        assert_eq!(CallFormat::hermes().name, "hermes");
+        assert_eq!(CallFormat::named("qwen"), None);
+    }
+}
