@@ -1,5 +1,5 @@
 //! Calls in the formats of model families. Texts marked vLLM are from vllm-project/vllm, `tests/tool_parsers` (Apache-2.0),
-//! shortened where they repeat.
+//! with functions renamed and shortened where they repeat; the other texts are ours.
 
 use std::sync::LazyLock;
 

@@ -103,7 +103,7 @@ mod tests {
         );
     }
 
-    /// Lines of the families' own templates.
+    /// How the families' templates write a call, in a line each: from excerpts of them, none whole.
     #[test]
     fn templates_are_recognised_by_how_they_write_calls() {
         for (source, name) in [

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use super::gradients::Gradients;
-use super::mixer::MixedInputs;
+use super::mixed_inputs::MixedInputs;
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
 use crate::kernels::attention::{AttentionOutput, segment_attention, segment_attention_backward};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use super::gradients::Gradients;
-use super::mixer::MixedInputs;
+use super::mixed_inputs::MixedInputs;
 use super::norm::NormWeight;
 use crate::kernels::attention::Segments;
 use crate::kernels::convolution::{

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor, bail};
 use super::attention::AttentionMixer;
 use super::gated_delta::GatedDeltaMixer;
 use super::gradients::Gradients;
+use super::mixed_inputs::MixedInputs;
 use super::packed_batch::RowContext;
 use crate::kernels::attention::AttentionOutput;
 use crate::kernels::decode_attention::DecodeRows;
@@ -24,15 +25,6 @@ pub(super) enum Mixed {
     Attention(AttentionOutput),
     /// The rule's output, [rows, value_width].
     GatedDelta(Tensor),
-}
-
-/// What follows from a mixer's input and [`Mixed`] without a matrix product.
-#[derive(Debug)]
-pub(super) struct MixedInputs {
-    /// What is mixed: rotated queries and keys, and values; or the convolution's output.
-    pub(super) prepared: Tensor,
-    /// [rows, width + room]: what the output's matrix reads.
-    pub(super) output: Tensor,
 }
 
 /// What decoding keeps of prefilled rows.

@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::argument_types::ArgumentTypes;
 use super::calls::{Answer, Call};
+use super::known_formats::syntax_of;
 use super::reader::{AnswerPart, JsonReader};
-use super::syntax::{CallLayout, Syntax, syntax_of};
+use super::syntax::{CallLayout, Syntax};
 use super::transcript::Transcript;
 use crate::task::functions;
 use crate::text::{CallFormat, unfinished};

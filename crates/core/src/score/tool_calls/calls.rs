@@ -3,8 +3,8 @@
 use super::super::FailureClass;
 use super::super::json::{self, Document, Kind, Object, Syntax, SyntaxError, Value};
 use super::super::string_places::StringPlaces;
-use super::super::unwrap_answer::{Unreadable, class_of_text, inner_values, unclosed_think};
-use super::syntax::{Read, after_white_space, has_opening, unreadable};
+use super::super::unwrap_answer::{Unreadable, class_of_text};
+use super::syntax::{Read, after_white_space, unreadable};
 
 pub(super) const OPEN: &str = "<tool_call>";
 pub(super) const CLOSE: &str = "</tool_call>";
@@ -135,18 +135,6 @@ impl ArgumentPlaces<'_> {
     }
 }
 
-/// Whether an answer that cannot be read as calls declines to make one: text that begins like no call and holds none.
-pub(super) fn is_decline(completion: &str, from: usize) -> bool {
-    let answer = completion.get(after_white_space(completion, from)..).unwrap_or_default();
-    let is_call = |value: &Value<'_>| calls_of(completion, value).is_ok_and(|calls| !calls.is_empty());
-    !answer.is_empty()
-        && !["{", "[", "```"].iter().any(|start| answer.starts_with(start))
-        && !has_opening(answer)
-        && foreign_form(answer).is_none()
-        && unclosed_think(completion, from, from).is_none()
-        && inner_values(completion, from, is_call).is_none()
-}
-
 /// The calls of one JSON value: a list, a message with `tool_calls`, or one call.
 pub(super) fn calls_of<'d>(completion: &str, root: &'d Value<'_>) -> Read<Vec<Call<'d>>> {
     let list = |items: &'d [Value<'_>]| items.iter().map(|item| call(completion, item)).collect();
@@ -273,7 +261,7 @@ fn not_json(text: &str, error: &SyntaxError) -> Unreadable {
 }
 
 /// The form of calls that an answer begins with, where it is another than those that are read.
-fn foreign_form(answer: &str) -> Option<&'static str> {
+pub(super) fn foreign_form(answer: &str) -> Option<&'static str> {
     const FORMS: [(&str, &str); 7] = [
         ("<function=", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
         ("<｜tool▁calls▁begin｜>", "`<｜tool▁calls▁begin｜>` of DeepSeek"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::ToolCalls;
-use super::syntax::syntax_of;
+use super::known_formats::syntax_of;
 use crate::dataset::PromptRow;
 use crate::format::did_you_mean;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};

@@ -9,10 +9,7 @@ use super::super::FailureClass;
 use super::super::json::{self, Document, SyntaxError};
 use super::super::unwrap_answer::{Unreadable, class_of_text};
 use super::argument_types::ArgumentTypes;
-use super::calls::Answer;
-use super::formats::{functiongemma, harmony, hermes, llama, mistral, qwen_xml};
 use super::transcript::Transcript;
-use crate::text::CallFormat;
 
 pub(super) type Read<T> = Result<T, Unreadable>;
 
@@ -44,15 +41,10 @@ pub enum ArgumentLayout {
     Braces { quote: &'static str },
 }
 
-/// How calls of a format are put together; `None` where they cannot be enforced.
-pub fn call_layout(format: &CallFormat) -> Option<CallLayout> {
-    syntax_of(format).layout()
-}
-
-/// How calls of a format are read and written. A format is one file of [`super::formats`], a line here, and one in
+/// How calls of a format are read and written. A format is one file of `formats`, a line in `known_formats.rs`, and one in
 /// [`crate::text::CALL_FORMATS`].
 pub(super) trait CallSyntax: Debug + Sync {
-    /// Of its [`CallFormat`].
+    /// Of its [`crate::text::CallFormat`].
     fn name(&self) -> &'static str;
 
     /// Texts that calls begin with, wherever they are in an answer.
@@ -90,23 +82,6 @@ pub(super) trait CallSyntax: Debug + Sync {
 }
 
 pub(super) type Syntax = &'static dyn CallSyntax;
-
-/// One for each of [`crate::text::CALL_FORMATS`].
-static SYNTAXES: [Syntax; 9] = [
-    &hermes::HERMES,
-    &hermes::JSON,
-    &qwen_xml::QWEN_XML,
-    &llama::LLAMA,
-    &mistral::MISTRAL,
-    &mistral::MISTRAL_ARGS,
-    &functiongemma::FUNCTIONGEMMA,
-    &functiongemma::GEMMA4,
-    &harmony::HARMONY,
-];
-
-pub(super) fn syntax_of(format: &CallFormat) -> Syntax {
-    SYNTAXES.into_iter().find(|syntax| syntax.name() == format.name).unwrap_or(&hermes::HERMES)
-}
 
 impl dyn CallSyntax {
     pub(super) fn all_openings(&self) -> impl Iterator<Item = &'static str> {
@@ -168,39 +143,6 @@ impl dyn CallSyntax {
         };
         Unreadable { is_wrapped: !rest.is_empty(), ..unreadable(message, at, class) }
     }
-}
-
-/// The name of the other format whose calls are the whole answer.
-pub(super) fn foreign_calls(own: Syntax, text: &str, from: usize, types: &ArgumentTypes) -> Option<&'static str> {
-    let reads = |other: &Syntax| {
-        let transcript = other.transcribe(text, from, types);
-        let json = transcript.map(|transcript| transcript.json()).unwrap_or_default();
-        Answer::read(&json, 0).is_ok_and(|answer| answer.has_calls(&json))
-    };
-    let others = SYNTAXES.into_iter().filter(|other| !other.is_in_place() && other.name() != own.name());
-    let found = others.into_iter().find(reads).map(|other| other.name());
-    let in_place = || Answer::read(text, from).ok().filter(|answer| !own.is_in_place() && answer.has_calls(text));
-    found.or_else(|| {
-        in_place().map(|answer| if answer.are_blocks() { hermes::HERMES.name() } else { hermes::JSON.name() })
-    })
-}
-
-/// The name of the other format that the answer begins in.
-pub(super) fn foreign_opening(own: Syntax, answer: &str) -> Option<&'static str> {
-    let begins = |other: &Syntax| other.openings().iter().any(|opening| answer.starts_with(opening));
-    let others = SYNTAXES.into_iter().filter(|other| !own.opens(answer) && other.name() != own.name());
-    others.into_iter().find(begins).map(|other| other.name())
-}
-
-/// Whether a text contains the beginning of a call in any format.
-pub(super) fn has_opening(text: &str) -> bool {
-    SYNTAXES.into_iter().any(|syntax| syntax.next_opening(text).is_some())
-}
-
-/// Whether the arguments of a call are one JSON object.
-pub fn has_json_arguments(format: &CallFormat) -> bool {
-    let arguments = |layout| if let CallLayout::Named { arguments, .. } = layout { Some(arguments) } else { None };
-    call_layout(format).and_then(arguments).is_none_or(|arguments| arguments == ArgumentLayout::Json)
 }
 
 pub(super) fn unreadable(message: impl Into<String>, offset: usize, class: FailureClass) -> Unreadable {
