@@ -16,6 +16,7 @@ pub(super) use unavailable::EndpointTarget;
 pub(super) struct TargetInput<'a> {
     pub(super) status: &'a EvalStatus,
     pub(super) task: &'a Task,
+    #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is asked"))]
     pub(super) scorer: &'a Scorer,
     pub(super) rows: &'a Rows,
     pub(super) samples: usize,
