@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use grpo_tui::config::BestBy;
 use grpo_tui::run::events::Note;
 use grpo_tui::run::{Batch, Event, EventBody, EventReader, RunError, RunState};
 use libfuzzer_sys::fuzz_target;
@@ -45,8 +46,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(format!("{:?}", folded.metrics), format!("{:?}", followed.metrics));
     assert_eq!((folded.last_step, folded.notes.len(), folded.unknown), (followed.last_step, followed.notes.len(), followed.unknown));
     assert_eq!((followed.skipped, followed.gaps), (whole.skipped.len(), whole.gaps));
-    assert!(folded.metrics.values().all(|series| series.steps().is_sorted() && series.steps().len() == series.values().len()));
-    folded.best_step(&folded.checkpoints.keys().copied().collect::<Vec<_>>());
+    assert!(folded.metrics.values().all(|series| series.steps().is_sorted() && series.steps().count() == series.values().len()));
+    folded.best_step_by(&folded.checkpoints.keys().copied().collect::<Vec<_>>(), BestBy::Exact);
 });
 
 /// What one reader finds while the file grows to each of these contents.

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use grpo_tui::dataset::{DatasetError, load_from, read_rows};
-use grpo_tui::text::{Thinking, conversation};
+use grpo_tui::text::conversation;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -17,8 +17,8 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(!row.messages.is_empty() && !row.id.is_empty());
                 assert!(row.fields.contains_key("messages"));
                 good &= ids.insert(row.id.clone());
-                let turns = conversation(Some("Answer with JSON only."), &row.messages, Thinking::Off, false);
-                assert!(turns.first().is_some_and(|turn| turn.role == "system" && turn.content.ends_with("/no_think")));
+                let turns = conversation(Some("Answer with JSON only."), &row.messages);
+                assert!(turns.first().is_some_and(|turn| turn.role == "system" && turn.content.starts_with("Answer with JSON only.")));
                 grpo_tui::secrets::scan(&row.messages[0].content);
                 row.line
             }

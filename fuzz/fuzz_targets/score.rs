@@ -57,8 +57,9 @@ static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
     rich.score.normalise = [("id", "casefold+trim+whitespace"), ("date", "date"), ("either", "number")]
         .map(|(field, names)| (field.to_owned(), names.to_owned()))
         .into();
-    rich.rewards =
-        [("fields", 0.2), ("exact", 0.1), ("tolerant", 0.1)].map(|(part, weight)| RewardPart { part: part.to_owned(), weight }).into();
+    rich.rewards = [("fields", 0.2), ("exact", 0.1), ("tolerant", 0.1)]
+        .map(|(part, weight)| RewardPart { part: part.to_owned(), weight, scored_by: None, expected: None })
+        .into();
     vec![
         Judge {
             scorer: Scorer::new(&invoice).unwrap(),
