@@ -19,14 +19,15 @@ fn task(folder: &Path, script: &str, completions: usize) {
     assert!(call(folder, &["task", "trust", ".", "--yes"]).status.success());
 }
 
-/// `grpo-tui score` where the kernel gives namespaces, or where it gives none.
+/// `grpo-tui score` where the kernel gives namespaces, or where it gives none. No signal is ignored, whoever runs the test.
 fn score(folder: &Path, has_namespaces: bool) -> Command {
-    if has_namespaces {
-        return program(folder, &["score", ".", "--json"]);
+    let mut command = Command::new("env");
+    command.arg("--default-signal");
+    if !has_namespaces {
+        let none_inside = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+        command.args(["unshare", "--user", "--map-root-user", "sh", "-c", none_inside, "sh"]);
     }
-    let mut command = Command::new("unshare");
-    let none_inside = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
-    command.args(["--user", "--map-root-user", "sh", "-c", none_inside, "sh", PROGRAM]);
+    command.arg(PROGRAM);
     started_by(command, folder, &["score", ".", "--json"])
 }
 
