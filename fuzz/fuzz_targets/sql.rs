@@ -38,7 +38,9 @@ fuzz_target!(|bytes: &[u8]| {
         let began = Instant::now();
         let score = SCORER.score(text, Some(row));
         assert!(began.elapsed() < TIME_LIMIT, "{:?} for {} bytes", began.elapsed(), text.len());
-        assert!(!score.is_error(), "{score:?}");
+        // Whether a dialect has what its grammar does not and SQLite runs is unknown.
+        let is_unknown = score.is_error() && score.errors[0].message.starts_with("not understood: ");
+        assert!(!score.is_error() || is_unknown, "{score:?}");
         assert_eq!(score.failure.is_some(), !score.errors.is_empty(), "{score:?}");
         assert!(score.tier == Tier::Valid || !score.errors.is_empty(), "{score:?}");
         for reason in &score.errors {

@@ -4,7 +4,7 @@ use super::eval_status::EvalStatus;
 use super::rows::Rows;
 use super::variants::Variant;
 use crate::run::EvalFolder;
-use crate::score::{Scorer, Task};
+use crate::score::Task;
 
 #[cfg(feature = "download")]
 pub(super) use asking::EndpointTarget;
@@ -16,8 +16,6 @@ pub(super) use unavailable::EndpointTarget;
 pub(super) struct TargetInput<'a> {
     pub(super) status: &'a EvalStatus,
     pub(super) task: &'a Task,
-    #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is asked"))]
-    pub(super) scorer: &'a Scorer,
     pub(super) rows: &'a Rows,
     pub(super) samples: usize,
     pub(super) max_completion_tokens: usize,
@@ -52,6 +50,7 @@ mod asking {
     use crate::files;
     use crate::format::counted;
     use crate::run::{EvalProgress, EvalRecord, workspace};
+    use crate::score::Scorer;
 
     /// The name of the file, in a workspace and in the user's configuration.
     const FILE: &str = "endpoints.toml";
@@ -106,7 +105,12 @@ mod asking {
         }
 
         /// Asks what the eval's folder has no answer to, and scores.
-        pub(in crate::cli) fn records(&self, name: &str, asked: &TargetInput<'_>) -> Result<Vec<EvalRecord>, Failure> {
+        pub(in crate::cli) fn records(
+            &self,
+            name: &str,
+            asked: &TargetInput<'_>,
+            scorer: &Scorer,
+        ) -> Result<Vec<EvalRecord>, Failure> {
             let form = self.form(asked)?;
             let questions = self.questions(&form, asked)?;
             let rows = &asked.rows.rows;
@@ -153,7 +157,7 @@ mod asking {
                 asked.status.show(&shown);
                 Ok::<(), EndpointError>(())
             };
-            let of = (asked.task, asked.scorer);
+            let of = (asked.task, scorer);
             let records = endpoint::records((&self.0, &form), of, rows, questions, known, show)?;
             asked.status.end();
             let unanswered: Vec<_> = records.iter().filter(|record| record.is_endpoint_error()).collect();
@@ -200,6 +204,7 @@ mod unavailable {
     use super::TargetInput;
     use crate::cli::Failure;
     use crate::run::EvalRecord;
+    use crate::score::Scorer;
 
     #[derive(Debug)]
     pub(in crate::cli) enum EndpointTarget {}
@@ -214,7 +219,12 @@ mod unavailable {
             match *self {}
         }
 
-        pub(in crate::cli) fn records(&self, _: &str, _: &TargetInput<'_>) -> Result<Vec<EvalRecord>, Failure> {
+        pub(in crate::cli) fn records(
+            &self,
+            _: &str,
+            _: &TargetInput<'_>,
+            _: &Scorer,
+        ) -> Result<Vec<EvalRecord>, Failure> {
             match *self {}
         }
 

@@ -132,7 +132,6 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let asked = TargetInput {
         status: &status,
         task: &task,
-        scorer: &scorer,
         rows: &rows,
         samples: arguments.samples as usize,
         max_completion_tokens: limit,
@@ -162,7 +161,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         let start = Instant::now();
         eprint_line(&format!("{}: {} on {} {} prompts", target.name, target.model, rows.rows.len(), rows.set));
         let (records, speed) = match (&target.endpoint, sampled, &mut engine) {
-            (Some(endpoint), ..) => (endpoint.records(&target.name, &asked)?, None),
+            (Some(endpoint), ..) => (endpoint.records(&target.name, &asked, &scorer)?, None),
             (None, Some(folder), _) => {
                 eprint_line(&format!("{}: all answers are in the folder", target.name));
                 folder.read(&rows.set, &target.name)?

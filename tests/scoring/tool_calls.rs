@@ -40,7 +40,7 @@ fn each_fault_of_a_call_has_its_name_and_place() {
         ),
         (
             "clock()",
-            "unparsable [syntax]; 1:1 a call in Python's syntax, a format that is not supported; a call is {\"name\": …, \"arguments\": {…}}",
+            "unparsable [syntax]; 1:1 a call in Python's syntax, a format that this task does not read; a call is {\"name\": …, \"arguments\": {…}}",
         ),
         // The tools do not take it.
         (

@@ -54,7 +54,7 @@ impl<'t> Answer<'t> {
         };
         let named = |why: Unreadable| match foreign_form(&text[start..]) {
             Some(form) => {
-                let message = format!("{form}, a format that is not supported; {FORM}");
+                let message = format!("{form}, a format that this task does not read; {FORM}");
                 Unreadable { message, class: FailureClass::Syntax, is_wrapped: true, ..why }
             }
             None => why,
@@ -388,7 +388,7 @@ mod tests {
                 "`<function=NAME>`",
             ),
             ("<function=f>{\"a\": 1}</function>", "`<function=NAME>` of Llama 3.1 and Qwen3-Coder"),
-            ("[f(a=\"x\"), g()]", "a call in Python's syntax, a format that is not supported; a call is {"),
+            ("[f(a=\"x\"), g()]", "a call in Python's syntax, a format that this task does not read; a call is {"),
             ("weather.get(city='Bergen')", "a call in Python's syntax"),
             (
                 r#"<tool_call>{"name":"f","arguments":"{}"}</tool_call>"#,
