@@ -1,6 +1,7 @@
 //! Rollouts: what was sampled is what the model says, whatever the batch; random numbers belong to their place.
 
 use candle_core::{DType, Device, Tensor};
+use grpo_tui::config::BasePrecision;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::{SampleParams, sample_tokens};
@@ -10,6 +11,10 @@ use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason
 use grpo_tui::update::{log_probs, pack};
 
 fn model(trainable: Trainable) -> Decoder {
+    model_in(BasePrecision::Bf16, trainable)
+}
+
+fn model_in(precision: BasePrecision, trainable: Trainable) -> Decoder {
     let json = r#"{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":97,"hidden_size":32,"intermediate_size":48,
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,"rope_theta":10000.0,
         "tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu","attention_bias":false}"#;
@@ -21,7 +26,8 @@ fn model(trainable: Trainable) -> Decoder {
         let factor = if name.contains("lm_head") { 40.0 } else { 1.5 };
         (name, tensor.affine(factor, 0.0).unwrap())
     });
-    Decoder::new(&config, &Weights::from_tensors(tensors, "test"), trainable, 1, DType::F32, &Device::Cpu).unwrap()
+    let weights = Weights::from_tensors(tensors, "test").in_precision(precision);
+    Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap()
 }
 
 fn requests() -> Vec<Request> {
@@ -40,10 +46,14 @@ fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usiz
 
 #[test]
 fn decode_and_training_log_probs_agree() {
-    for (trainable, temperature) in
-        [(Trainable::Frozen, 1.0), (Trainable::Frozen, 0.7), (Trainable::Lora { rank: 4, alpha: 8.0 }, 1.0)]
-    {
-        let model = model(trainable);
+    let (lora, bf16) = (Trainable::Lora { rank: 4, alpha: 8.0 }, BasePrecision::Bf16);
+    for (precision, trainable, temperature) in [
+        (bf16, Trainable::Frozen, 1.0),
+        (bf16, Trainable::Frozen, 0.7),
+        (bf16, lora, 1.0),
+        (BasePrecision::Fp8, lora, 1.0),
+    ] {
+        let model = model_in(precision, trainable);
         if let Trainable::Lora { .. } = trainable {
             let n = model.parameters().count();
             let noise: Vec<f32> = (0..n).map(|i| ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.2).collect();

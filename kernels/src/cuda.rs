@@ -66,6 +66,8 @@ pub(super) enum Argument {
     Float(f32),
     /// `double`.
     Double(f64),
+    /// A struct, which the launch copies: it must live until then.
+    Struct(*const c_void),
 }
 
 impl Argument {
@@ -77,6 +79,7 @@ impl Argument {
             Self::Unsigned(value) => std::ptr::from_ref(value).cast_mut().cast(),
             Self::Float(value) => std::ptr::from_ref(value).cast_mut().cast(),
             Self::Double(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Struct(place) => place.cast_mut(),
         }
     }
 }
@@ -157,6 +160,7 @@ pub(super) fn empty(shape: impl Into<Shape>, dtype: DType, device: &CudaDevice) 
         DType::F32 => allocate!(f32),
         DType::F64 => allocate!(f64),
         DType::U32 => allocate!(u32),
+        DType::U8 => allocate!(u8),
         other => bail!("no kernel writes {other:?}"),
     };
     Ok(Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false))
@@ -171,7 +175,7 @@ pub(super) fn launch(
     grid: Grid,
     arguments: &[Argument],
 ) -> Result<()> {
-    start(device, (module, name, dtype), grid, arguments, false)
+    start(device, (module, name, dtype), grid, arguments, Start { is_early: false, cluster: 1 })
 }
 
 /// As [`launch`], for a kernel that calls `wait_for_predecessor` before it reads or writes what the kernels before it
@@ -184,7 +188,26 @@ pub(super) fn launch_early(
     grid: Grid,
     arguments: &[Argument],
 ) -> Result<()> {
-    start(device, (module, name, dtype), grid, arguments, true)
+    start(device, (module, name, dtype), grid, arguments, Start { is_early: true, cluster: 1 })
+}
+
+/// As [`launch_early`], with `cluster` neighbours of a row of blocks together, which reach each other's shared memory.
+pub(super) fn launch_clusters(
+    device: &CudaDevice,
+    module: &'static Module,
+    name: &'static str,
+    grid: Grid,
+    cluster: usize,
+    arguments: &[Argument],
+) -> Result<()> {
+    start(device, (module, name, None), grid, arguments, Start { is_early: true, cluster: cluster as u32 })
+}
+
+/// How a kernel is started.
+#[derive(Clone, Copy)]
+struct Start {
+    is_early: bool,
+    cluster: u32,
 }
 
 fn start(
@@ -192,7 +215,7 @@ fn start(
     (module, name, dtype): (&'static Module, &'static str, Option<DType>),
     grid: Grid,
     arguments: &[Argument],
-    is_early: bool,
+    Start { is_early, cluster }: Start,
 ) -> Result<()> {
     let (x, y, z) = grid.blocks;
     if x == 0 || y == 0 || z == 0 {
@@ -200,11 +223,19 @@ fn start(
     }
     let function = function(device, module, name, dtype, grid.shared_bytes)?;
     let mut parameters: Vec<*mut c_void> = arguments.iter().map(Argument::pointer).collect();
-    let mut attribute = sys::CUlaunchAttribute {
-        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-        pad: [0; 4],
-        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    let attribute = |id, value| sys::CUlaunchAttribute { id, pad: [0; 4], value };
+    let early = sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 };
+    let together = sys::CUlaunchAttributeValue {
+        clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: cluster, y: 1, z: 1 },
     };
+    let mut attributes = Vec::with_capacity(2);
+    if is_early && capability(device)? >= 9 {
+        let id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attributes.push(attribute(id, early));
+    }
+    if cluster > 1 {
+        attributes.push(attribute(sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, together));
+    }
     let stream = device.cuda_stream();
     let config = sys::CUlaunchConfig {
         gridDimX: x as u32,
@@ -215,8 +246,8 @@ fn start(
         blockDimZ: 1,
         sharedMemBytes: grid.shared_bytes as u32,
         hStream: stream.cu_stream(),
-        attrs: &raw mut attribute,
-        numAttrs: u32::from(is_early && capability(device)? >= 9),
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
     };
     stream.context().bind_to_thread().map_err(|error| failed(name, error))?;
     // SAFETY: each operation's file keeps its kernel's parameters and its call side by side; sizes are checked there,
@@ -280,6 +311,9 @@ fn function(
     if is_large {
         let largest = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let bytes = context.attribute(largest).map_err(|error| failed(name, error))?;
+        // What the kernel declares itself counts too.
+        let own = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
+        let bytes = bytes - function.get_attribute(own).map_err(|error| failed(name, error))?;
         let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(attribute, bytes).map_err(|error| failed(name, error))?;
     }

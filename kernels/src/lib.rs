@@ -16,6 +16,7 @@ pub mod decode_attention; // one new token a row against the caches
 pub mod delta_rule; // the gated delta rule: a state that each token decays and corrects
 pub mod device; // where the work is done and in which numbers
 pub mod embedding; // rows of a table by number, and the scatter of their gradient
+pub mod fp8; // products with frozen matrices in e4m3
 pub mod gated_norm; // norm of heads times a gate
 pub mod heads; // how rows of queries, keys and values divide
 pub mod log_probs; // logits -> log-prob and entropy of the chosen tokens, and back

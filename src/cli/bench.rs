@@ -10,6 +10,7 @@ use super::{Failure, Outcome, print_json, train};
 use crate::bench::{GpuBench, Measurement, measure_cpu, measure_gpu};
 #[cfg(feature = "download")]
 use crate::bench::{ServerLoad, measure_server};
+use crate::config::BasePrecision;
 use crate::format::percent_short;
 use crate::hub::{find_model, named_shape, shape_names};
 use crate::kernels::device::Engine;
@@ -111,6 +112,9 @@ struct GpuArguments {
     /// LoRA rank
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     lora_rank: u32,
+    /// Precision of the frozen matrices, as the configuration key: bf16 or fp8
+    #[arg(long, default_value = "bf16", value_parser = clap::builder::PossibleValuesParser::new(BasePrecision::NAMES))]
+    base_precision: String,
     /// Tokens per micro-batch in training; fewer where they do not fit
     #[arg(long, default_value_t = 8192)]
     tokens_per_micro_batch: usize,
@@ -199,6 +203,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         prompt_tokens: arguments.prompt_tokens.max(1),
         new_tokens: arguments.new_tokens as usize,
         lora_rank: arguments.lora_rank as usize,
+        base_precision: BasePrecision::from_name(&arguments.base_precision).unwrap_or(default.base_precision),
         decode_batches: if arguments.batches.is_empty() {
             default.decode_batches
         } else {

@@ -2,6 +2,7 @@
 //! them with `--ignored gpu::`.
 
 mod attention;
+mod fp8;
 mod model;
 mod nccl;
 mod operations;

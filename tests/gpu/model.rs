@@ -2,7 +2,7 @@
 //! of it.
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::config::PolicyLoss;
+use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
@@ -52,6 +52,10 @@ fn a_model_without_kernels_is_refused_before_its_weights_are_asked_for() {
 /// Weights sharper than fresh ones, so that distributions are far from uniform and biases are not 0; the same on every
 /// device.
 fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {
+    model_in(BasePrecision::Bf16, config, trainable, engine)
+}
+
+fn model_in(precision: BasePrecision, config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {
     let fresh = Decoder::new(config, &Weights::fresh(config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
     let tensors = fresh.parameters().named().unwrap().into_iter().enumerate().map(|(stream, (name, tensor))| {
         let is_embedding = name.contains("embed") || name.contains("lm_head");
@@ -61,7 +65,7 @@ fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder
         let noise = noise.affine(if is_around_zero { 0.3 } else { 0.0 }, 0.0).unwrap();
         (name, (tensor.affine(factor, 0.0).unwrap() + noise).unwrap())
     });
-    let weights = Weights::from_tensors(tensors, "test");
+    let weights = Weights::from_tensors(tensors, "test").in_precision(precision);
     let model = Decoder::new(config, &weights, trainable, 1, engine.dtype, &engine.device).unwrap();
     if trainable == LORA {
         let n = model.parameters().count();
@@ -147,6 +151,33 @@ fn a_whole_step_agrees() {
             );
             assert!((statistics.entropy / expected_statistics.entropy - 1.0).abs() < 1e-5);
             assert_close("weights after the step", there.parameters().flat(), here.parameters().flat(), 1e-4);
+        }
+    }
+}
+
+/// With a frozen base in fp8 both compute with the same rounded numbers; and what the sampler recorded is what training
+/// computes, as with a base in bf16.
+#[test]
+#[ignore = "needs a GPU"]
+fn an_fp8_base_agrees() {
+    let (cpu, bf16) = (Engine::cpu(), Engine::gpu(0).unwrap());
+    let gpu = bf16.clone().in_f32();
+    for config in configs().into_iter().map(|config| ModelConfig { intermediate_size: 128, ..config }) {
+        let fp8 = |engine: &Engine| model_in(BasePrecision::Fp8, &config, LORA, engine);
+        let completions = sampled(&fp8(&cpu), &cpu, 1.0);
+        let (expected, ..) = gradient(&fp8(&cpu), &cpu, &completions, false);
+        for recompute in [false, true] {
+            let (found, ..) = gradient(&fp8(&gpu), &gpu, &completions, recompute);
+            assert_close("gradient in fp8", &found, &expected, 1e-4);
+        }
+        for (engine, mean) in [(&gpu, 1e-5), (&bf16, 3e-2)] {
+            let model = fp8(engine);
+            let completions = sampled(&model, engine, 1.0);
+            assert_eq!(completions, sampled(&model, engine, 1.0), "a rollout repeats itself");
+            let (_, statistics, _) = gradient(&model, engine, &completions, false);
+            let average = statistics.sampling_difference / statistics.tokens as f64;
+            println!("fp8, {:?} {:?}: mean {average:.2e}", config.architecture, engine.dtype);
+            assert!(average < mean, "{average}");
         }
     }
 }

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::config::PolicyLoss;
+use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
+use grpo_tui::kernels::fp8;
 use grpo_tui::model::{Decoder, Gradients, Trainable, Weights, tensor_names};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
@@ -161,6 +162,30 @@ fn adapter_gradient_equals_the_tape() {
         let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
         let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
         compare(&model, &gradient(&model, settings(false, 1000), 1), &tape_gradients(&plain));
+    }
+}
+
+/// A base in fp8 is one of rounded numbers.
+#[test]
+fn an_fp8_gradient_is_that_of_its_rounded_weights() {
+    let lora = Trainable::Lora { rank: 3, alpha: 6.0 };
+    for config in families() {
+        let matrices = ["_proj.weight", "in_proj_"];
+        let rounded = |(name, tensor): (String, Tensor)| {
+            let is_matrix = matrices.iter().any(|part| name.contains(part));
+            let tensor = if is_matrix { fp8::rounded(&tensor).unwrap() } else { tensor };
+            (name, tensor)
+        };
+        let gradient_of = |weights: Weights| {
+            let model = Decoder::new(&config, &weights, lora, 3, DType::F64, &Device::Cpu).unwrap();
+            let start = random(99, &[model.parameters().count()]).affine(0.3, 0.0).unwrap();
+            model.parameters().restore(&start).unwrap();
+            gradient(&model, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap()
+        };
+        let plain = || weights(&config).into_iter();
+        let fp8 = gradient_of(Weights::from_tensors(plain(), "test").in_precision(BasePrecision::Fp8));
+        assert_eq!(fp8, gradient_of(Weights::from_tensors(plain().map(rounded), "test")));
+        assert_ne!(fp8, gradient_of(Weights::from_tensors(plain(), "test")));
     }
 }
 

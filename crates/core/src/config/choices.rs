@@ -113,6 +113,16 @@ choices! {
 }
 
 choices! {
+    /// How frozen matrices of layers are kept.
+    BasePrecision {
+        /// As the model computes: bf16 on a GPU, f32 on a CPU.
+        Bf16 = "bf16",
+        /// Rounded to e4m3 with a scale per output; activations stay as they are.
+        Fp8 = "fp8",
+    }
+}
+
+choices! {
     /// Which rate on the eval set makes a checkpoint the best one. Never the reward, which training shapes.
     BestBy {
         /// The valid rate, among the checkpoints whose exact match is not significantly below the base's; ties by exact

@@ -9,7 +9,9 @@ mod tests;
 mod train_config;
 mod value;
 
-pub use choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule};
+pub use choices::{
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule,
+};
 pub use keys::{DerivedDefault, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
 pub use train_config::{MIN_STEPS, TrainConfig};

@@ -428,5 +428,11 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
                 .to_owned(),
         );
     }
+    if config.base_precision == super::BasePrecision::Fp8 && config.lora_rank == 0 {
+        return conflict(
+            "base_precision = fp8 keeps frozen weights, and lora_rank = 0 trains all of them: set lora_rank above 0, or base_precision = bf16"
+                .to_owned(),
+        );
+    }
     Ok(())
 }

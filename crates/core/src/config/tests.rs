@@ -88,6 +88,16 @@ fn k1_in_a_loss_needs_the_ratio() {
 }
 
 #[test]
+fn fp8_is_for_frozen_weights() {
+    let refused = |pairs: &[&str]| set(pairs).resolve().err().map(|error| error.to_string());
+    let message = refused(&["base_precision=fp8", "lora_rank=0"]).unwrap();
+    assert!(message.contains("lora_rank = 0") && message.contains("base_precision = bf16"), "{message}");
+    assert_eq!(refused(&["base_precision=fp8"]), None);
+    let message = refused(&["base_precision=fp4"]).unwrap();
+    assert!(message.contains("bf16") && message.contains("fp8"), "{message}");
+}
+
+#[test]
 fn layers_in_order() {
     let task = "name = \"x\"\n\n[train]\nlearning_rate = 1e-3\nepochs = 3\n\n[train.model.tiny]\nlearning_rate = 5e-3\nlora_rank = 0\n\n[train.model.\"Qwen/Qwen3-8B\"]\nlora_rank = 64\n";
     let layers = |preset, file: Option<&str>, pairs: &[&str]| Layers {

@@ -5,7 +5,9 @@ use sha2::{Digest, Sha256};
 
 use crate::format::hex;
 
-use super::choices::{Advantage, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute, Schedule};
+use super::choices::{
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute, Schedule,
+};
 use super::value::StopCondition;
 
 /// Every key of [`super::KEYS`] with its value. Written to `run.toml`.
@@ -53,6 +55,8 @@ pub struct TrainConfig {
     pub kl_importance: bool,
     pub lora_rank: usize,
     pub lora_alpha: f64,
+    #[serde(default = "as_computed")]
+    pub base_precision: BasePrecision,
     pub learning_rate: f64,
     #[serde(default = "unscheduled")]
     pub learning_rate_schedule: Schedule,
@@ -83,6 +87,11 @@ pub const MIN_STEPS: u64 = 200;
 /// The value in runs from before the key existed.
 fn unscheduled() -> Schedule {
     Schedule::Constant
+}
+
+/// The value in runs from before the key existed.
+fn as_computed() -> BasePrecision {
+    BasePrecision::Bf16
 }
 
 /// The value in runs from before the key existed.

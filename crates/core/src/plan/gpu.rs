@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::memory::{Memory, MemoryPart, Phase, head_rows, peak};
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
-use crate::config::{Recompute, TrainConfig};
+use crate::config::{BasePrecision, Recompute, TrainConfig};
 use crate::format::bytes;
 use crate::hub::ModelConfig;
 
@@ -198,7 +198,10 @@ fn parts(
 
 /// Parts that exist for the whole run.
 fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Part> {
-    let parameters = ModelShape::from_config(model).parameters;
+    let shape = ModelShape::from_config(model);
+    let parameters = shape.parameters;
+    // In fp8 a byte a number; the scales are few.
+    let saved = if config.base_precision == BasePrecision::Fp8 { (number - 1) * shape.layer_matrices } else { 0 };
     let trainable = trainable_parameters(model, config);
     let is_full = config.lora_rank == 0;
     // Ranks divide what an optimizer of every weight moves.
@@ -213,26 +216,36 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
     let table = 2 * model.max_position_embeddings * (model.head_dim / 2) * number.max(4);
     vec![
         ("CUDA context, cuBLAS's workspace", Phase::Always, CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES),
-        ("weights", Phase::Always, if is_full { copy } else { number } * parameters),
+        ("weights", Phase::Always, (if is_full { copy } else { number } * parameters).saturating_sub(saved)),
         ("NCCL (allowance)", Phase::Always, if config.ranks > 1 { NCCL_BYTES } else { 0 }),
         (trained, Phase::Always, 4 * trainable.div_ceil(parts)),
-        ("adapters as used", Phase::Always, number * joined_adapters(model, config.lora_rank)),
+        ("a matrix in bf16 (fp8 base)", Phase::Always, if saved > 0 { number * widest_matrix(model) } else { 0 }),
+        ("adapters as used", Phase::Always, number * joined_adapters(model, config)),
         (moments, Phase::Always, 8 * trainable.div_ceil(parts)),
         ("frozen reference", Phase::Always, if has_reference { number * parameters } else { 0 }),
         ("rotary tables", Phase::Always, if has_reference { 2 } else { 1 } * table),
     ]
 }
 
+/// Numbers of the largest packed matrix of a layer, gate and up: prefill and training widen one at a time.
+fn widest_matrix(model: &ModelConfig) -> usize {
+    2 * model.intermediate_size * model.hidden_size
+}
+
 /// Numbers that adapters add to the matrices that the layers multiply by (`model::adapter`), and B once more.
-fn joined_adapters(model: &ModelConfig, rank: usize) -> usize {
+fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let (hidden, inner, head) = (model.hidden_size, model.intermediate_size, model.head_dim);
     let (query, key) = (model.num_attention_heads * head, model.num_key_value_heads * head);
-    let rank = rank.next_multiple_of(8);
+    let rank = config.lora_rank.next_multiple_of(8);
     // Outputs, inputs and adapters of what a layer packs together.
     let packed = [(query + 2 * key, hidden, 3), (hidden, query, 1), (2 * inner, hidden, 2), (hidden, inner, 1)];
     let added = packed.map(|(outputs, inputs, parts)| {
         let used = parts * rank;
-        (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs + rank * outputs
+        let joined = match config.base_precision {
+            BasePrecision::Bf16 => (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs,
+            BasePrecision::Fp8 => used * (inputs + outputs),
+        };
+        joined + rank * outputs
     });
     if rank == 0 { 0 } else { model.num_hidden_layers * added.iter().sum::<usize>() }
 }

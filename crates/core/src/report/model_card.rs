@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::markdown::{changed_configuration, line, results, table};
 use super::{Page, Report};
+use crate::config::BasePrecision;
 use crate::format::{amount, duration, or_na};
 use crate::hub::embedded_model_names;
 use crate::score::Task;
@@ -44,8 +45,14 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
     let configuration = changed_configuration(report);
     let configuration =
         if configuration.is_empty() { "\nAll keys have their defaults.\n".to_owned() } else { configuration };
+    let precision = match file.config.base_precision {
+        BasePrecision::Bf16 => "",
+        BasePrecision::Fp8 => {
+            "\nMeasured with the base rounded to fp8, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui eval TASK --model FOLDER`, for the folder of this card, measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n"
+        }
+    };
     let sections = [
-        ("Results", format!("\n{outcome}\n{other}{}", results(report))),
+        ("Results", format!("\n{outcome}\n{other}{precision}{}", results(report))),
         ("Configuration", configuration),
         ("Data", digests(report)),
         ("Cost", cost(report, price)),

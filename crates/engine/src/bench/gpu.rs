@@ -9,7 +9,7 @@ use std::time::Instant;
 use candle_core::{DType, Result, Tensor};
 
 use super::{Measurement, policy_settings, random_tokens, requests, sampling};
-use crate::config::{Layers, Recompute, TrainConfig};
+use crate::config::{BasePrecision, Layers, Recompute, TrainConfig};
 use crate::format::bytes;
 use crate::hub::ModelConfig;
 use crate::kernels::cuda_errors::is_out_of_memory;
@@ -29,6 +29,8 @@ pub struct GpuBench {
     pub new_tokens: usize,
     /// Rank of the adapters on all linear layers.
     pub lora_rank: usize,
+    /// Of the matrices that they stand beside.
+    pub base_precision: BasePrecision,
     /// Batches that decode is measured at.
     pub decode_batches: Vec<usize>,
     /// Prompts x completions of whole steps.
@@ -48,6 +50,7 @@ impl Default for GpuBench {
             prompt_tokens: 100,
             new_tokens: 64,
             lora_rank: 16,
+            base_precision: BasePrecision::Bf16,
             decode_batches: vec![1, 4, 16, 64, 256],
             steps: vec![(1, 4), (8, 8), (32, 8)],
             tokens_per_micro_batch: 8192,
@@ -85,7 +88,8 @@ pub fn measure_gpu(
     let threads = ThreadPool::for_engine(engine, 1)?;
     let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
     let start = Instant::now();
-    let model = Decoder::new(config, &Weights::fresh(config, 0), lora, 0, engine.dtype, &engine.device)?;
+    let weights = Weights::fresh(config, 0).in_precision(bench.base_precision);
+    let model = Decoder::new(config, &weights, lora, 0, engine.dtype, &engine.device)?;
     engine.synchronize()?;
     note(Measurement::new("random weights", "made on the device", 1, start.elapsed().as_secs_f64(), "s", None));
     // B starts as zeros; random ones make the adapters' work real.
@@ -143,6 +147,7 @@ impl GpuBench {
         let defaults = Layers::default().resolve()?.config;
         let config = TrainConfig {
             lora_rank: self.lora_rank,
+            base_precision: self.base_precision,
             prompt_groups_per_step: prompts,
             completions_per_prompt: completions,
             max_completion_tokens: self.new_tokens,
@@ -281,7 +286,9 @@ impl Bench<'_> {
 
     /// Bytes that a decode step reads at the least: every weight but the input embedding.
     fn weight_bytes(&self) -> f64 {
-        ((self.shape.layer_matrices + self.shape.head) * self.engine.dtype.size_in_bytes()) as f64
+        let number = self.engine.dtype.size_in_bytes();
+        let own = if self.bench.base_precision == BasePrecision::Fp8 { 1 } else { number };
+        (self.shape.layer_matrices * own + self.shape.head * number) as f64
     }
 
     fn prefill(&self, note: &mut impl FnMut(Measurement)) -> Result<()> {

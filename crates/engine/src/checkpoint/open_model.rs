@@ -72,7 +72,8 @@ impl OpenModel {
         if run.file().config.lora_rank > 0 {
             let adapter = PeftAdapter::read(&folder)
                 .map_err(|error| unreadable("adapter_model.safetensors", error.to_string()))?;
-            return base.with_adapter(adapter, &label);
+            let weights = base.merged()?.in_precision(run.file().config.base_precision);
+            return Ok(Self { weights, adapter: Some(adapter), label, ..base });
         }
         if base_parameter_count(&folder).is_some() {
             return Ok(Self { weights: base.merged()?, adapter: None, label, ..base });

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use super::formats::pattern_of_format;
 use super::overlap::list;
-use super::schema::unenforced;
 use super::vocabulary::END;
 
 /// Properties in a row that need not stand: each may be the next key, and the parser's work for a token grows with the
@@ -16,6 +15,10 @@ use super::vocabulary::END;
 const MAX_OPTIONAL_PROPERTIES: usize = 1_000;
 /// A double tells whole numbers apart up to here.
 pub(super) const EXACT: f64 = 9_007_199_254_740_992.0;
+
+pub(super) fn unenforced(keyword: &str) -> String {
+    format!("`{keyword}` cannot be enforced while decoding: remove it, or sample without a constraint")
+}
 
 /// The pattern with ECMA 262's classes written out, as the validator reads it.
 pub(super) fn written_pattern(pattern: &str) -> Result<String, String> {

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::ConstraintError;
 use super::bounds::narrow_bounds;
-use super::literals::{EXACT, check_data, check_least, check_name, check_optional, checked_format, written_pattern};
+use super::literals::{
+    EXACT, check_data, check_least, check_name, check_optional, checked_format, unenforced, written_pattern,
+};
 use super::overlap::{Schemas, list, types_named};
 use super::positive::{Positive, Refusal};
 use crate::score::json::{self, Places};
@@ -424,10 +426,6 @@ fn is_without_effect(key: &str, inner: &Value, members: &Map<String, Value>) -> 
         "unevaluatedProperties" | "unevaluatedItems" | "propertyNames" => is_empty(inner),
         _ => false,
     }
-}
-
-pub(super) fn unenforced(keyword: &str) -> String {
-    format!("`{keyword}` cannot be enforced while decoding: remove it, or sample without a constraint")
 }
 
 /// The compiler takes 3.0 for no whole number.

@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::Gradients;
+use super::matrix::Matrix;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::matmul::{matmul, matmul_add, matmul_f32, matmul_into};
 use crate::kernels::open_rows::{OpenAdapters, OpenRows};
@@ -54,18 +55,35 @@ pub(super) struct AdapterSet {
     pub(super) rank: usize,
     /// `lora_alpha / rank`.
     pub(super) scale: f64,
-    /// On a GPU one product with `[x, x A^T]` has the adapters in it, and is rounded once; likewise its backward. The
-    /// B's of several parts stand on a diagonal.
+    /// What a GPU multiplies by.
     pub(super) joined: Option<JoinedAdapter>,
 }
 
-/// An adapted matrix on a GPU, `[W; A]`.
+/// An adapted matrix on a GPU. The B's of several parts stand on a diagonal.
 #[derive(Clone, Debug)]
 pub(super) struct JoinedAdapter {
-    /// `[[W, scale * B], [A, 0]]`.
-    pub(super) matrix: Tensor,
+    /// `[[W, scale * B], [A, 0]]`: one product with `[x, x A^T]` has the adapters in it, and is rounded once; likewise
+    /// its backward. `None` beside a matrix in fp8, which is widened for each product.
+    pub(super) whole: Option<Tensor>,
+    /// A: [joined rank of all parts, inputs].
+    pub(super) a: Tensor,
+    /// `scale * B`: [outputs, joined rank of all parts].
+    pub(super) diagonal: Tensor,
     /// `scale * B`, the parts one below the other: [outputs, joined rank]; what decoding reads.
     pub(super) b: Tensor,
+}
+
+impl JoinedAdapter {
+    /// `[[W, scale * B], [A, 0]]`, with its room.
+    fn whole(&self, weight: &Matrix) -> Result<Tensor> {
+        match (&self.whole, weight) {
+            (Some(whole), _) => Ok(whole.clone()),
+            (None, Matrix::Fp8(matrix)) => {
+                matrix.joined(&self.diagonal, &self.a, self.diagonal.dims2()?.1.next_multiple_of(ROOM))
+            }
+            (None, Matrix::Numbers(_)) => bail!("adapters beside a matrix that they are not joined with"),
+        }
+    }
 }
 
 /// The B matrix of one part.
@@ -83,10 +101,13 @@ pub(super) fn joined_rank(rank: usize) -> usize {
     rank.next_multiple_of(8)
 }
 
-/// Rows that adapters add to a joined matrix, and columns: rows of whole 128 bytes in bf16 are read faster.
+/// Columns behind a joined matrix's own are a multiple of it: rows of whole 128 bytes in bf16 are read faster.
+const ROOM: usize = 64;
+
+/// Rows that adapters add to a joined matrix, and columns.
 pub(super) fn joined_room(parts: usize, rank: usize) -> (usize, usize) {
     let used = parts * joined_rank(rank);
-    (used, used.next_multiple_of(64))
+    (used, used.next_multiple_of(ROOM))
 }
 
 impl AdapterSet {
@@ -101,22 +122,29 @@ impl AdapterSet {
     }
 
     /// While decoding: `x`: [rows, inputs] -> its product with `[W; A]`; `None` where that does not serve.
-    pub(super) fn open(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<Option<OpenRows>> {
+    pub(super) fn open(&self, x: &Tensor, weight: &Matrix, used: AdapterUse<'_>) -> Result<Option<OpenRows>> {
         let (outputs, inputs) = weight.dims2()?;
-        let Some(JoinedAdapter { matrix, b }) = self.joined.as_ref().filter(|_| outputs.is_multiple_of(8)) else {
+        let Some(joined) = self.joined.as_ref().filter(|_| outputs.is_multiple_of(8)) else {
             return Ok(None);
         };
-        let rows = matmul_f32(x, &matrix.narrow(0, 0, outputs + self.used())?.narrow(1, 0, inputs)?.t()?)?;
+        let rows = match weight {
+            Matrix::Fp8(matrix) => matrix.decode(x, Some(&joined.a))?,
+            Matrix::Numbers(_) => {
+                let whole = joined.whole(weight)?.narrow(0, 0, outputs + self.used())?.narrow(1, 0, inputs)?;
+                matmul_f32(x, &whole.t()?)?
+            }
+        };
         self.keep_own(rows.narrow(1, outputs, self.used())?, used)?;
-        Ok(Some(OpenRows { rows, adapters: Some(OpenAdapters { b: b.clone(), parts: self.parts.len() }) }))
+        let adapters = OpenAdapters { b: joined.b.clone(), parts: self.parts.len() };
+        Ok(Some(OpenRows { rows, adapters: Some(adapters) }))
     }
 
     /// On a GPU writes `x A^T` behind `x`, [rows, inputs + room].
-    pub(super) fn write_inner(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<()> {
-        let Some(JoinedAdapter { matrix: joined, .. }) = &self.joined else { return Ok(()) };
-        let (outputs, inputs) = weight.dims2()?;
+    pub(super) fn write_inner(&self, x: &Tensor, used: AdapterUse<'_>) -> Result<()> {
+        let Some(JoinedAdapter { a, .. }) = &self.joined else { return Ok(()) };
+        let inputs = a.dims2()?.1;
         let (own, tail) = (x.narrow(1, 0, inputs)?, x.narrow(1, inputs, self.used())?);
-        matmul_into(&tail, &own, &joined.narrow(0, outputs, self.used())?.narrow(1, 0, inputs)?.t()?)?;
+        matmul_into(&tail, &own, &a.t()?)?;
         self.keep_own(tail, used).map(drop)
     }
 
@@ -126,15 +154,16 @@ impl AdapterSet {
         used.own.map_or(Ok(inner.clone()), |(own, slot)| keep_own(inner, own, rank, slot))
     }
 
-    /// `x`: [rows, inputs + room], `weight`: [outputs, inputs] -> [rows, outputs], the matrix' and the adapters' part.
-    pub(super) fn forward(&self, x: &Tensor, weight: &Tensor, used: AdapterUse<'_>) -> Result<Tensor> {
+    /// `x`: [rows, inputs + room] -> [rows, outputs], the matrix' and the adapters' part.
+    pub(super) fn forward(&self, x: &Tensor, weight: &Matrix, used: AdapterUse<'_>) -> Result<Tensor> {
         let (outputs, inputs) = weight.dims2()?;
-        if let Some(JoinedAdapter { matrix: joined, .. }) = &self.joined {
-            self.write_inner(x, weight, used)?;
+        if let Some(joined) = &self.joined {
+            self.write_inner(x, used)?;
             let columns = inputs + self.used();
-            return matmul(&x.narrow(1, 0, columns)?, &joined.narrow(0, 0, outputs)?.narrow(1, 0, columns)?.t()?);
+            let whole = joined.whole(weight)?.narrow(0, 0, outputs)?.narrow(1, 0, columns)?;
+            return matmul(&x.narrow(1, 0, columns)?, &whole.t()?);
         }
-        let y = matmul(x, &weight.t()?)?;
+        let y = weight.forward(x)?;
         let inner = self.keep_own(matmul(x, &self.a.t()?)?, used)?;
         for (index, part) in self.parts.iter().enumerate() {
             let own = inner.narrow(1, index * self.rank, self.rank)?;
@@ -149,7 +178,7 @@ impl AdapterSet {
         &self,
         gradient: &Tensor,
         x: &Tensor,
-        weight: &Tensor,
+        weight: &Matrix,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let (outputs, inputs) = weight.dims2()?;
@@ -166,8 +195,8 @@ impl AdapterSet {
                 inner_gradients.push(matmul(&part_gradient, &part.b)?);
             }
         }
-        let Some(JoinedAdapter { matrix: joined, .. }) = &self.joined else {
-            let x_gradient = matmul(gradient, weight)?;
+        let Some(joined) = &self.joined else {
+            let x_gradient = weight.backward(gradient)?;
             let inner_gradient =
                 if let [one] = inner_gradients.as_slice() { one.clone() } else { Tensor::cat(&inner_gradients, 1)? };
             gradients.matmul_add(&self.a_range, &inner_gradient.t()?, x, self.scale)?;
@@ -175,7 +204,7 @@ impl AdapterSet {
             return Ok(x_gradient);
         };
         let (own, tail) = (gradient.narrow(1, 0, outputs)?, gradient.narrow(1, outputs, self.used())?);
-        matmul_into(&tail, &own, &joined.narrow(0, 0, outputs)?.narrow(1, inputs, self.used())?)?;
+        matmul_into(&tail, &own, &joined.diagonal)?;
         // The A's stand one below the other; apart in the tail where zeros are between them.
         let together = if rank == self.rank { self.parts.len() } else { 1 };
         for first in (0..self.parts.len()).step_by(together) {
@@ -185,20 +214,19 @@ impl AdapterSet {
             gradients.matmul_add(&range, &inner_gradient.t()?, &x.narrow(1, 0, inputs)?, 1.0)?;
         }
         let columns = outputs + self.used();
-        matmul(&gradient.narrow(1, 0, columns)?, &joined.narrow(0, 0, columns)?.narrow(1, 0, inputs)?)
+        let whole = joined.whole(weight)?.narrow(0, 0, columns)?.narrow(1, 0, inputs)?;
+        matmul(&gradient.narrow(1, 0, columns)?, &whole)
     }
 
-    /// Where the adapters stand in the joined matrix.
-    pub(super) fn copies(&self, weight: &Tensor) -> Result<Vec<MatrixCopy>> {
-        let Some(JoinedAdapter { matrix: joined, b }) = &self.joined else { return Ok(Vec::new()) };
-        let (outputs, inputs) = weight.dims2()?;
+    /// Where the adapters stand a second time.
+    pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
+        let Some(JoinedAdapter { a, diagonal, b, .. }) = &self.joined else { return Ok(Vec::new()) };
+        let inputs = a.dims2()?.1;
         let mut copies = Vec::with_capacity(3 * self.parts.len());
         for (index, part) in self.parts.iter().enumerate() {
             let (offset, at) = (self.a_range.start + index * self.rank * inputs, index * joined_rank(self.rank));
-            let place = joined.narrow(0, outputs + at, self.rank)?.narrow(1, 0, inputs)?;
-            copies.push(MatrixCopy { offset, place, scale: 1.0 });
-            let rows = joined.narrow(0, part.columns.start, part.columns.len())?;
-            let place = rows.narrow(1, inputs + at, self.rank)?;
+            copies.push(MatrixCopy { offset, place: a.narrow(0, at, self.rank)?, scale: 1.0 });
+            let place = diagonal.narrow(0, part.columns.start, part.columns.len())?.narrow(1, at, self.rank)?;
             let beside = b.narrow(0, part.columns.start, part.columns.len())?.narrow(1, 0, self.rank)?;
             let copy = |place| MatrixCopy { offset: part.b_range.start, place, scale: self.scale };
             copies.extend([place, beside].map(copy));

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::layer::{DerivedActivations, LayerActivations, Stream};
 use super::linear::Linear;
 use super::load::ModelLoader;
+use super::matrix::Matrix;
 use super::norm::NormWeight;
 use super::packed_batch::DeviceBatch;
 use super::parameters::master_dtype;
@@ -16,7 +17,6 @@ use super::{
 use crate::hub::{ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
-use crate::kernels::matmul::matmul_f32;
 use crate::kernels::rope::RopeTable;
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
@@ -108,7 +108,7 @@ impl Decoder {
         Ok(Self {
             layers,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
-            head: Linear { weight: head_weight, trained: head_range, bias: None, adapters: None },
+            head: Linear { weight: Matrix::Numbers(head_weight), trained: head_range, bias: None, adapters: None },
             embedding_scale: rounded(config.options.embedding_scale, dtype)?,
             config: config.clone(),
             device: device.clone(),
@@ -157,7 +157,7 @@ impl Decoder {
 
     /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], in f32 (f64 for f64).
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        matmul_f32(normed, &self.head.weight.t()?)
+        self.head.weight.forward_f32(normed)
     }
 
     /// `gradient`: [rows, vocabulary]. Adds the head's gradient where it is trained, returns the gradient of `normed`.
@@ -272,7 +272,7 @@ impl Decoder {
         }
         named.push(("model.norm.weight".to_owned(), self.final_norm.weight.clone()));
         if !self.config.tie_word_embeddings {
-            named.push(("lm_head.weight".to_owned(), self.head.weight.clone()));
+            named.push(("lm_head.weight".to_owned(), self.head.weight.numbers(self.dtype())?));
         }
         Ok(named)
     }

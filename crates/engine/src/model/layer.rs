@@ -3,7 +3,7 @@
 
 use candle_core::{Result, Tensor};
 
-use super::adapter::AdapterUse;
+use super::adapter::{AdapterSet, AdapterUse};
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::mixed_inputs::MixedInputs;
@@ -152,9 +152,7 @@ impl Layer {
     /// Where the adapters stand a second time.
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
         let linears = [&self.mixer_input, &self.mixer_output, &self.gate_up, &self.down];
-        let copies = linears
-            .iter()
-            .map(|linear| linear.adapters.as_ref().map_or(Ok(Vec::new()), |set| set.copies(&linear.weight)));
+        let copies = linears.iter().map(|linear| linear.adapters.as_ref().map_or(Ok(Vec::new()), AdapterSet::copies));
         Ok(copies.collect::<Result<Vec<_>>>()?.concat())
     }
 
@@ -170,6 +168,7 @@ impl Layer {
 
     /// The layer's tensors under their names inside it, such as `self_attn.q_proj.weight`, adapters merged.
     pub(super) fn merged(&self, names: &NormNames) -> Result<Vec<(String, Tensor)>> {
+        let dtype = self.input_norm.weight.dtype();
         let inner = self.gate_up.weight.dims2()?.0 / 2;
         let hidden = self.down.weight.dims2()?.0;
         let norms = [
@@ -182,10 +181,10 @@ impl Layer {
         let mut named: Vec<(String, Tensor)> = norms.into_iter().filter_map(named).collect();
         let own = self.mixer.named()?;
         named.extend(own.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)));
-        named.extend(self.mixer_input.merged_parts(&self.mixer.input_parts())?);
-        named.extend(self.mixer_output.merged_parts(&[(self.mixer.output_part(), hidden)])?);
-        named.extend(self.gate_up.merged_parts(&[("mlp.gate_proj", inner), ("mlp.up_proj", inner)])?);
-        named.extend(self.down.merged_parts(&[("mlp.down_proj", hidden)])?);
+        named.extend(self.mixer_input.merged_parts(&self.mixer.input_parts(), dtype)?);
+        named.extend(self.mixer_output.merged_parts(&[(self.mixer.output_part(), hidden)], dtype)?);
+        named.extend(self.gate_up.merged_parts(&[("mlp.gate_proj", inner), ("mlp.up_proj", inner)], dtype)?);
+        named.extend(self.down.merged_parts(&[("mlp.down_proj", hidden)], dtype)?);
         Ok(named)
     }
 

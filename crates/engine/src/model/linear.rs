@@ -3,13 +3,13 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::adapter::{AdapterSet, AdapterUse, Adapters};
 use super::gradients::Gradients;
+use super::matrix::Matrix;
 use super::parameters::master_dtype;
 use crate::kernels::bias::add_bias;
-use crate::kernels::matmul::{matmul, matmul_f32};
 use crate::kernels::open_rows::OpenRows;
 
 /// A bias, added to every row.
@@ -24,8 +24,8 @@ pub(super) struct Bias {
 /// One matrix, or several that read the same input, packed one below the other.
 #[derive(Clone, Debug)]
 pub(super) struct Linear {
-    /// [outputs, inputs]; beside adapters on a GPU a part of [`AdapterSet::joined`].
-    pub(super) weight: Tensor,
+    /// [outputs, inputs].
+    pub(super) weight: Matrix,
     /// Place of the weight's gradient; None when frozen.
     pub(super) trained: Option<Range<usize>>,
     pub(super) bias: Option<Bias>,
@@ -42,7 +42,7 @@ impl Linear {
     pub(super) fn forward(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         let y = match self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On) {
             Some(set) => set.forward(x, &self.weight, adapters)?,
-            None => matmul(&x.narrow(1, 0, self.weight.dims2()?.1)?, &self.weight.t()?)?,
+            None => self.weight.forward(&x.narrow(1, 0, self.weight.dims2()?.1)?)?,
         };
         match &self.bias {
             Some(bias) => add_bias(y, &bias.vector),
@@ -53,7 +53,7 @@ impl Linear {
     /// `x`: [rows, inputs + room] as [`Linear::forward`] leaves it: on a GPU with the adapters' inner product behind it.
     pub(super) fn with_inner(&self, x: Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         if let Some(set) = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On) {
-            set.write_inner(&x, &self.weight, adapters)?;
+            set.write_inner(&x, adapters)?;
         }
         Ok(x)
     }
@@ -67,7 +67,7 @@ impl Linear {
         }
         let is_plain = self.bias.is_none() && (self.adapters.is_none() || adapters.adapters == Adapters::Off);
         if is_plain && x.device().is_cuda() {
-            return Ok(OpenRows::complete(matmul_f32(x, &self.weight.t()?)?));
+            return Ok(OpenRows::complete(self.weight.forward_f32(x)?));
         }
         let x = match self.room() {
             0 => x.clone(),
@@ -78,8 +78,8 @@ impl Linear {
 
     /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the
     /// bias where there is one.
-    pub(super) fn merged_parts(&self, parts: &[(&str, usize)]) -> Result<Vec<(String, Tensor)>> {
-        let weight = self.merged()?;
+    pub(super) fn merged_parts(&self, parts: &[(&str, usize)], dtype: DType) -> Result<Vec<(String, Tensor)>> {
+        let weight = self.merged(dtype)?;
         let (mut named, mut row) = (Vec::with_capacity(2 * parts.len()), 0);
         for (part, outputs) in parts {
             named.push((format!("{part}.weight"), weight.narrow(0, row, *outputs)?));
@@ -91,10 +91,11 @@ impl Linear {
         Ok(named)
     }
 
-    fn merged(&self) -> Result<Tensor> {
+    fn merged(&self, dtype: DType) -> Result<Tensor> {
+        let weight = self.weight.numbers(dtype)?;
         match &self.adapters {
-            Some(set) => &self.weight + set.delta()?.to_dtype(self.weight.dtype())?,
-            None => Ok(self.weight.clone()),
+            Some(set) => &weight + set.delta()?.to_dtype(dtype)?,
+            None => Ok(weight),
         }
     }
 
@@ -109,7 +110,7 @@ impl Linear {
         }
         match &self.adapters {
             Some(set) => set.backward(gradient, x, &self.weight, gradients),
-            None => matmul(gradient, &self.weight),
+            None => self.weight.backward(gradient),
         }
     }
 }

@@ -10,13 +10,16 @@ use super::attention::AttentionMixer;
 use super::gated_delta::GatedDeltaMixer;
 use super::layer::Layer;
 use super::linear::{Bias, Linear};
+use super::matrix::Matrix;
 use super::mixer::Mixer;
 use super::norm::NormWeight;
 use super::parameters::master_dtype;
 use super::weights::{has_bias, tensor_names};
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
+use crate::config::BasePrecision;
 use crate::hub::{self, ModelConfig, Scope};
 use crate::kernels::delta_rule::DeltaHeads;
+use crate::kernels::fp8::{self, Fp8Matrix};
 use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::philox::uniform_weights_on;
 use crate::kernels::rope::RopeTable;
@@ -237,23 +240,57 @@ impl ModelLoader<'_> {
         let shapes: Vec<Vec<usize>> = parts.iter().map(|part| self.shape(part).to_vec()).collect();
         let bias = self.bias(layer, parts, parameters)?;
         let mut adapters = self.adapters(layer, parts, parameters)?;
+        let fp8 = self.fp8(&names, &shapes)?;
         if let Some(set) = adapters.as_mut().filter(|_| self.joins_adapters()) {
             let (outputs, inputs) = (shapes.iter().map(|shape| shape[0]).sum::<usize>(), shapes[0][1]);
             let (rows, columns) = joined_room(parts.len(), set.rank);
-            let joined = Tensor::zeros((outputs + rows, inputs + columns), self.dtype, self.device)?;
+            let zeros = |rows, columns| Tensor::zeros((rows, columns), self.dtype, self.device);
+            let b = zeros(outputs, joined_rank(set.rank))?;
+            if let Some(weight) = fp8 {
+                let (a, diagonal) = (zeros(rows, inputs)?, zeros(outputs, rows)?);
+                set.joined = Some(JoinedAdapter { whole: None, a, diagonal, b });
+                return Ok(Linear { weight, trained: None, bias, adapters });
+            }
+            let whole = zeros(outputs + rows, inputs + columns)?;
             let mut row = 0;
             for (name, shape) in names.iter().zip(&shapes) {
                 let part = self.weights.get(name, shape, self.dtype, self.device)?;
-                write_rows(&joined, row, &part)?;
+                write_rows(&whole, row, &part)?;
                 row += shape[0];
             }
-            let weight = joined.narrow(0, 0, outputs)?.narrow(1, 0, inputs)?;
-            let b = Tensor::zeros((outputs, joined_rank(set.rank)), self.dtype, self.device)?;
-            set.joined = Some(JoinedAdapter { matrix: joined, b });
+            let above = whole.narrow(0, 0, outputs)?;
+            let (weight, diagonal) = (above.narrow(1, 0, inputs)?, above.narrow(1, inputs, rows)?);
+            let a = whole.narrow(0, outputs, rows)?.narrow(1, 0, inputs)?;
+            set.joined = Some(JoinedAdapter { a, diagonal, b, whole: Some(whole) });
+            return Ok(Linear { weight: Matrix::Numbers(weight), trained: None, bias, adapters });
+        }
+        if let Some(weight) = fp8 {
             return Ok(Linear { weight, trained: None, bias, adapters });
         }
         let (weight, trained) = self.tensor(&names, &shapes, parameters)?;
-        Ok(Linear { weight, trained, bias, adapters })
+        Ok(Linear { weight: Matrix::Numbers(weight), trained, bias, adapters })
+    }
+
+    /// On a GPU the packed matrix in fp8, where the base is kept so: one part after the other, so that little of it is in
+    /// memory twice. A CPU reads rounded numbers.
+    fn fp8(&self, names: &[String], shapes: &[Vec<usize>]) -> Result<Option<Matrix>, ModelError> {
+        if self.weights.base_precision() == BasePrecision::Bf16 {
+            return Ok(None);
+        }
+        if self.trainable == Trainable::Full {
+            return Err(ModelError::Weights("fp8 is for frozen weights: set lora_rank above 0".to_owned()));
+        }
+        if let Some(problem) = fp8::problem(self.device) {
+            return Err(ModelError::Weights(problem));
+        }
+        if !self.device.is_cuda() {
+            return Ok(None);
+        }
+        let parts = names.iter().zip(shapes).map(|(name, shape)| {
+            let part = self.weights.unquantized(name, shape, self.dtype, self.device)?;
+            Fp8Matrix::quantize(&part).map_err(|error| ModelError::Weights(format!("`{name}` in fp8: {error}")))
+        });
+        Ok(Some(Matrix::Fp8(Fp8Matrix::stacked(&parts.collect::<Result<Vec<_>, _>>()?)?)))
     }
 
     /// Whether adapters stand in one matrix with the weights that they are beside.

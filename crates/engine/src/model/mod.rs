@@ -8,6 +8,7 @@ mod gradients; // one flat buffer of gradients
 mod layer; // one decoder layer, forward and backward
 mod linear; // x W^T with adapters
 mod load; // a decoder put together from a checkpoint
+mod matrix; // a layer's matrix, in the model's dtype or in fp8
 mod mixed_inputs; // what follows from a mixer's input, also in its backward
 mod mixer; // either of the two
 mod norm; // a norm's weight

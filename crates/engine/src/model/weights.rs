@@ -3,7 +3,7 @@
 
 mod files;
 mod load_progress;
-mod merge;
+mod names;
 mod random_init;
 
 use std::collections::HashMap;
@@ -12,12 +12,15 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use self::files::Files;
-use self::merge::Merge;
 use self::random_init::RandomInit;
 use super::ModelError;
-use crate::hub::{AttentionBias, GatedDelta, Mixer, ModelConfig, ModelSource};
+use crate::config::BasePrecision;
+use crate::hub::{ModelConfig, ModelSource};
+use crate::kernels::fp8;
 
 pub use self::load_progress::{LoadProgress, watch_loading};
+pub(super) use self::names::has_bias;
+pub use self::names::tensor_names;
 
 /// A model's named tensors, loaded on demand. Clones share them.
 #[derive(Clone, Debug)]
@@ -25,6 +28,8 @@ pub struct Weights {
     origin: Origin,
     /// Where they come from, for messages.
     source: String,
+    /// Whether the layers' matrices are rounded to fp8.
+    base_precision: BasePrecision,
 }
 
 #[derive(Clone, Debug)]
@@ -42,19 +47,19 @@ impl Weights {
     /// # Errors
     /// [`ModelError::Hub`] for a file that is missing, truncated or no safetensors, with its size and what to do.
     pub fn open(source: &ModelSource) -> Result<Self, ModelError> {
-        Ok(Self { origin: Origin::Files(Arc::new(Files::open(source)?)), source: source.name.clone() })
+        Ok(Self::new(Origin::Files(Arc::new(Files::open(source)?)), &source.name))
     }
 
     /// Tensors that are already in memory.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>, source: &str) -> Self {
-        Self { origin: Origin::Memory(Arc::new(tensors.into_iter().collect())), source: source.to_owned() }
+        Self::new(Origin::Memory(Arc::new(tensors.into_iter().collect())), source)
     }
 
     /// Fresh weights: norms multiply by 1, biases are 0, matrices uniform with standard deviation `0.02` (embedding) or `1 /
     /// sqrt(inputs)`, shrunk by depth where they feed the residual stream (as GPT-2 does). A function of the
     /// configuration and the seed.
     pub fn fresh(config: &ModelConfig, seed: u64) -> Self {
-        Self { origin: Origin::RandomInit(Arc::new(RandomInit::new(config, seed))), source: "fresh weights".to_owned() }
+        Self::new(Origin::RandomInit(Arc::new(RandomInit::new(config, seed))), "fresh weights")
     }
 
     /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and
@@ -62,7 +67,7 @@ impl Weights {
     /// rank] under PEFT's names.
     pub fn merging(self, adapters: HashMap<String, Tensor>, scale: f64, source: &str) -> Self {
         let merge = Merge { base: self, adapters, scale, is_rounded: true };
-        Self { origin: Origin::Merged(Arc::new(merge)), source: source.to_owned() }
+        Self::new(Origin::Merged(Arc::new(merge)), source)
     }
 
     /// These weights, the adapters that were added last not rounded to the dtype of the matrices: for files that store
@@ -72,10 +77,24 @@ impl Weights {
         match &self.origin {
             Origin::Merged(merge) => {
                 let merge = Merge { is_rounded: false, ..merge.as_ref().clone() };
-                Self { origin: Origin::Merged(Arc::new(merge)), source: self.source.clone() }
+                Self { origin: Origin::Merged(Arc::new(merge)), ..self.clone() }
             }
             _ => self.clone(),
         }
+    }
+
+    /// These weights, the matrices of their layers rounded as a base in this precision is.
+    #[must_use]
+    pub fn in_precision(self, base_precision: BasePrecision) -> Self {
+        Self { base_precision, ..self }
+    }
+
+    pub(super) fn base_precision(&self) -> BasePrecision {
+        self.base_precision
+    }
+
+    fn new(origin: Origin, source: &str) -> Self {
+        Self { origin, source: source.to_owned(), base_precision: BasePrecision::Bf16 }
     }
 
     /// The element type in which `name` is stored; None when there is no such tensor.
@@ -93,6 +112,22 @@ impl Weights {
     /// # Errors
     /// [`ModelError::Weights`] when there is no such tensor, or one of another shape.
     pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
+        let tensor = self.unquantized(name, shape, dtype, device)?;
+        let is_matrix = name.starts_with("model.layers.") && shape.len() == 2;
+        if self.base_precision == BasePrecision::Bf16 || !is_matrix {
+            return Ok(tensor);
+        }
+        fp8::rounded(&tensor).map_err(|error| ModelError::Weights(format!("{}: `{name}`: {error}", self.source)))
+    }
+
+    /// As [`Weights::get`], not rounded.
+    pub(super) fn unquantized(
+        &self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, ModelError> {
         let found = self.shape(name).ok_or_else(|| {
             ModelError::Weights(format!(
                 "{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture",
@@ -133,75 +168,34 @@ impl Weights {
     }
 }
 
-/// Every tensor that a model of this configuration has, in the order in which they are trained, with its shape.
-pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (norms, has_output_norms) = (config.norm_names(), config.options.has_output_norms);
-    let mut names = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
-    for layer in 0..config.num_hidden_layers {
-        let place = |part: &str, shape: Vec<usize>| (format!("model.layers.{layer}.{part}"), shape);
-        let norm = |part: &str| place(&format!("{part}.weight"), vec![hidden]);
-        names.push(norm(norms.input));
-        match config.mixer(layer) {
-            Mixer::Attention(_) => names.extend(attention_names(config, place)),
-            Mixer::GatedDelta(delta) => names.extend(gated_delta_names(delta, hidden, place)),
-        }
-        names.extend(has_output_norms.then(|| norm(norms.attention_output)));
-        names.push(norm(norms.middle));
-        names.push(place("mlp.gate_proj.weight", vec![inner, hidden]));
-        names.push(place("mlp.up_proj.weight", vec![inner, hidden]));
-        names.push(place("mlp.down_proj.weight", vec![hidden, inner]));
-        names.extend(has_output_norms.then(|| norm(norms.down)));
-    }
-    names.push(("model.norm.weight".to_owned(), vec![hidden]));
-    if !config.tie_word_embeddings {
-        names.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
-    }
-    names
+/// Low-rank adapters added to the matrices that they stand beside, one matrix at a time.
+#[derive(Clone, Debug)]
+struct Merge {
+    base: Weights,
+    /// A [rank, inputs] and B [outputs, rank] under PEFT's names.
+    adapters: HashMap<String, Tensor>,
+    /// `alpha / rank`.
+    scale: f64,
+    /// Whether merged matrices are rounded to the dtype that the base stores them in.
+    is_rounded: bool,
 }
 
-type Named = (String, Vec<usize>);
-
-fn attention_names(config: &ModelConfig, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
-    let (hidden, key) = (config.hidden_size, config.num_key_value_heads * config.head_dim);
-    let packed = [("self_attn.q_proj", config.query_outputs()), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
-    let mut names = packed.map(|(part, outputs)| place(&format!("{part}.weight"), vec![outputs, hidden])).to_vec();
-    // The parts of a packed matrix stand side by side: first the matrices, then their biases.
-    let biased = packed.into_iter().filter(|(part, _)| has_bias(config, part));
-    names.extend(biased.map(|(part, outputs)| place(&format!("{part}.bias"), vec![outputs])));
-    if config.options.has_head_norms {
-        names.extend(
-            ["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])),
-        );
+impl Merge {
+    fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
+        let Some((down, up)) = self.adapter(name) else { return self.base.get(name, shape, dtype, device) };
+        let stored = self.base.dtype(name).unwrap_or(DType::F32);
+        let on_device = |tensor: &Tensor| tensor.to_device(device)?.to_dtype(DType::F32);
+        let delta = on_device(up)?.matmul(&on_device(down)?)?.affine(self.scale, 0.0)?;
+        let merged = (self.base.get(name, shape, DType::F32, device)? + delta)?;
+        let merged = if self.is_rounded { merged.to_dtype(stored)? } else { merged };
+        Ok(merged.to_dtype(dtype)?)
     }
-    names.push(place("self_attn.o_proj.weight", vec![hidden, config.num_attention_heads * config.head_dim]));
-    if has_bias(config, "self_attn.o_proj") {
-        names.push(place("self_attn.o_proj.bias", vec![hidden]));
-    }
-    names
-}
 
-fn gated_delta_names(delta: &GatedDelta, hidden: usize, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
-    let (heads, values) = (delta.value_heads, delta.values());
-    vec![
-        place("linear_attn.in_proj_qkv.weight", vec![delta.convolved(), hidden]),
-        place("linear_attn.in_proj_z.weight", vec![values, hidden]),
-        place("linear_attn.in_proj_b.weight", vec![heads, hidden]),
-        place("linear_attn.in_proj_a.weight", vec![heads, hidden]),
-        place("linear_attn.conv1d.weight", vec![delta.convolved(), 1, delta.kernel]),
-        place("linear_attn.A_log", vec![heads]),
-        place("linear_attn.dt_bias", vec![heads]),
-        place("linear_attn.norm.weight", vec![delta.value_dimension]),
-        place("linear_attn.out_proj.weight", vec![hidden, values]),
-    ]
-}
-
-/// Whether a layer's matrix, such as `self_attn.q_proj`, adds a bias.
-pub(super) fn has_bias(config: &ModelConfig, part: &str) -> bool {
-    match config.attention_bias {
-        AttentionBias::Absent => false,
-        AttentionBias::QueryKeyValue => matches!(part, "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj"),
-        AttentionBias::All => part.starts_with("self_attn."),
+    /// A and B beside the matrix `MODULE.weight`.
+    fn adapter(&self, name: &str) -> Option<(&Tensor, &Tensor)> {
+        let module = name.strip_suffix(".weight")?;
+        let tensor = |which: &str| self.adapters.get(&format!("base_model.model.{module}.lora_{which}.weight"));
+        tensor("A").zip(tensor("B"))
     }
 }
 
@@ -299,5 +293,27 @@ mod tests {
         assert_eq!(weights.dtype(&names[0]), Some(DType::BF16));
         let exact = numbers(&weights.unrounded().get(&names[0], &[2, 3], DType::F32, &Device::Cpu).unwrap());
         assert_eq!(exact, [1.0005, 2.0, 2.9995, 5.0, 5.0, 5.0]);
+    }
+
+    #[test]
+    fn in_fp8_matrices_of_layers_are_rounded_before_adapters_are_added() {
+        let tensor = |numbers: &[f32], shape: (usize, usize)| Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap();
+        let (matrix, bad) = (tensor(&[1.0, 0.3, -0.7, 0.01], (2, 2)), tensor(&[1.0, f32::NAN], (1, 2)));
+        let names =
+            ["model.layers.0.mlp.up_proj.weight", "model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"];
+        let named = names.map(str::to_owned).into_iter().zip([matrix.clone(), matrix.clone(), bad]);
+        let weights = Weights::from_tensors(named, "base").in_precision(BasePrecision::Fp8);
+        let get = |weights: &Weights, name| numbers(&weights.get(name, &[2, 2], DType::F32, &Device::Cpu).unwrap());
+        // Of eighths of 0.25, 0.5 and 2^-7.
+        let rounded = [1.0, 0.3125, -0.6875, 0.009_765_625];
+        assert_eq!((get(&weights, names[0]), get(&weights, names[1])), (rounded.to_vec(), numbers(&matrix)));
+        let module = |which: &str| format!("base_model.model.model.layers.0.mlp.up_proj.lora_{which}.weight");
+        let adapters = [(module("A"), tensor(&[1.0, 0.0], (1, 2))), (module("B"), tensor(&[0.001, 2.0], (2, 1)))];
+        let merged = weights.clone().merging(HashMap::from(adapters), 1.0, "both");
+        assert_eq!(get(&merged, names[0]), [1.001, 0.3125, 1.3125, 0.009_765_625]);
+        let message = weights.get(names[2], &[1, 2], DType::F32, &Device::Cpu).unwrap_err().to_string();
+        // A backtrace may follow.
+        let expected = format!("base: `{}`: a weight is not a finite number", names[2]);
+        assert!(message.starts_with(&expected), "{message}");
     }
 }

@@ -56,7 +56,7 @@ impl Candidate {
         let Setup { task, config, start, prompts, scorer, threads, device, fit, .. } = setup;
         let trainable = Trainable::for_config(&config);
         let trained = (trainable, shard_for_rank(&config, trainable, 0));
-        let (weights, dtype) = (start.weights()?, engine.dtype);
+        let (weights, dtype) = (start.weights()?.in_precision(config.base_precision), engine.dtype);
         let model = Decoder::sharded(&start.config, &weights, trained, config.seed, dtype, &engine.device)?;
         let policy = Policy::new(engine.clone(), model, start.tokenizer, threads);
         Ok(Self { task, config, prompts, scorer, policy, model_digest: start.digest, device, fit })

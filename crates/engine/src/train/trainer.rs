@@ -59,7 +59,7 @@ impl Trainer {
         let shape = Cell::new(setup.shape());
         let Setup { task, config, start, prompts, scorer, threads, total_steps, engine, resumed_from, .. } = setup;
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
-        let weights = start.weights()?;
+        let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
         let decoder = |trainable| {
             let shard = shard_for_rank(&config, trainable, ranks.rank());

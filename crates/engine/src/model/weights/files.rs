@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use memmap2::{Advice, Mmap};
 
 use super::load_progress::Counter;
-use super::tensor_names;
+use super::names::tensor_names;
 use crate::hub::{HubError, ModelSource, TensorEntry};
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;

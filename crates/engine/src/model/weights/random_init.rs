@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::tensor_names;
+use super::names::tensor_names;
 use crate::hub::ModelConfig;
 use crate::kernels::philox::uniform_weights_on;
 

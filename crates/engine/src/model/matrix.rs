@@ -1,0 +1,51 @@
+//! A layer's matrix: numbers of the model's dtype, or frozen in e4m3 on a GPU.
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::kernels::fp8::Fp8Matrix;
+use crate::kernels::matmul::{matmul, matmul_f32};
+
+/// [outputs, inputs].
+#[derive(Clone, Debug)]
+pub(super) enum Matrix {
+    /// Beside adapters on a GPU a part of [`JoinedAdapter::whole`](super::adapter::JoinedAdapter).
+    Numbers(Tensor),
+    /// Frozen.
+    Fp8(Fp8Matrix),
+}
+
+impl Matrix {
+    /// (outputs, inputs).
+    pub(super) fn dims2(&self) -> Result<(usize, usize)> {
+        match self {
+            Self::Numbers(weight) => weight.dims2(),
+            Self::Fp8(matrix) => matrix.dims2(),
+        }
+    }
+
+    /// `x`: [rows, inputs] -> [rows, outputs].
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        matmul(x, &self.numbers(x.dtype())?.t()?)
+    }
+
+    /// As [`Matrix::forward`], of few rows and not rounded.
+    pub(super) fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Numbers(weight) => matmul_f32(x, &weight.t()?),
+            Self::Fp8(matrix) => matrix.decode(x, None),
+        }
+    }
+
+    /// `gradient`: [rows, outputs] -> the input's, [rows, inputs].
+    pub(super) fn backward(&self, gradient: &Tensor) -> Result<Tensor> {
+        matmul(gradient, &self.numbers(gradient.dtype())?)
+    }
+
+    /// What is multiplied by, [outputs, inputs] in the model's dtype.
+    pub(super) fn numbers(&self, dtype: DType) -> Result<Tensor> {
+        match self {
+            Self::Numbers(weight) => Ok(weight.clone()),
+            Self::Fp8(matrix) => matrix.numbers(dtype),
+        }
+    }
+}

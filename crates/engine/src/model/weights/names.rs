@@ -1,0 +1,75 @@
+//! The names of a model's tensors, as the Hub writes them, with their shapes.
+
+use crate::hub::{AttentionBias, GatedDelta, Mixer, ModelConfig};
+
+/// Every tensor that a model of this configuration has, in the order in which they are trained, with its shape.
+pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let (norms, has_output_norms) = (config.norm_names(), config.options.has_output_norms);
+    let mut names = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
+    for layer in 0..config.num_hidden_layers {
+        let place = |part: &str, shape: Vec<usize>| (format!("model.layers.{layer}.{part}"), shape);
+        let norm = |part: &str| place(&format!("{part}.weight"), vec![hidden]);
+        names.push(norm(norms.input));
+        match config.mixer(layer) {
+            Mixer::Attention(_) => names.extend(attention_names(config, place)),
+            Mixer::GatedDelta(delta) => names.extend(gated_delta_names(delta, hidden, place)),
+        }
+        names.extend(has_output_norms.then(|| norm(norms.attention_output)));
+        names.push(norm(norms.middle));
+        names.push(place("mlp.gate_proj.weight", vec![inner, hidden]));
+        names.push(place("mlp.up_proj.weight", vec![inner, hidden]));
+        names.push(place("mlp.down_proj.weight", vec![hidden, inner]));
+        names.extend(has_output_norms.then(|| norm(norms.down)));
+    }
+    names.push(("model.norm.weight".to_owned(), vec![hidden]));
+    if !config.tie_word_embeddings {
+        names.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
+    }
+    names
+}
+
+type Named = (String, Vec<usize>);
+
+fn attention_names(config: &ModelConfig, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
+    let (hidden, key) = (config.hidden_size, config.num_key_value_heads * config.head_dim);
+    let packed = [("self_attn.q_proj", config.query_outputs()), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
+    let mut names = packed.map(|(part, outputs)| place(&format!("{part}.weight"), vec![outputs, hidden])).to_vec();
+    // The parts of a packed matrix stand side by side: first the matrices, then their biases.
+    let biased = packed.into_iter().filter(|(part, _)| has_bias(config, part));
+    names.extend(biased.map(|(part, outputs)| place(&format!("{part}.bias"), vec![outputs])));
+    if config.options.has_head_norms {
+        names.extend(
+            ["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])),
+        );
+    }
+    names.push(place("self_attn.o_proj.weight", vec![hidden, config.num_attention_heads * config.head_dim]));
+    if has_bias(config, "self_attn.o_proj") {
+        names.push(place("self_attn.o_proj.bias", vec![hidden]));
+    }
+    names
+}
+
+fn gated_delta_names(delta: &GatedDelta, hidden: usize, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
+    let (heads, values) = (delta.value_heads, delta.values());
+    vec![
+        place("linear_attn.in_proj_qkv.weight", vec![delta.convolved(), hidden]),
+        place("linear_attn.in_proj_z.weight", vec![values, hidden]),
+        place("linear_attn.in_proj_b.weight", vec![heads, hidden]),
+        place("linear_attn.in_proj_a.weight", vec![heads, hidden]),
+        place("linear_attn.conv1d.weight", vec![delta.convolved(), 1, delta.kernel]),
+        place("linear_attn.A_log", vec![heads]),
+        place("linear_attn.dt_bias", vec![heads]),
+        place("linear_attn.norm.weight", vec![delta.value_dimension]),
+        place("linear_attn.out_proj.weight", vec![hidden, values]),
+    ]
+}
+
+/// Whether a layer's matrix, such as `self_attn.q_proj`, adds a bias.
+pub(in crate::model) fn has_bias(config: &ModelConfig, part: &str) -> bool {
+    match config.attention_bias {
+        AttentionBias::Absent => false,
+        AttentionBias::QueryKeyValue => matches!(part, "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj"),
+        AttentionBias::All => part.starts_with("self_attn."),
+    }
+}

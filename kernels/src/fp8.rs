@@ -1,0 +1,369 @@
+//! Frozen matrices in e4m3: four bits of exponent, three of mantissa, up to 448 (Micikevicius et al. 2022, arXiv
+//! 2209.05433). The scale of each output is a power of two, so that bf16 holds every number exactly: sampling, which
+//! widens weights as it reads them, and training, which widens a matrix at a time, compute with the same ones.
+//! Activations stay in bf16: quantized, they made the sampler and the trainer disagree ten times as much
+//! (docs/measurements/h100.md).
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::Real;
+use super::cpu_slice::{by_number_type, read};
+
+/// The largest number of e4m3.
+const LARGEST: f32 = 448.0;
+/// Exponent of the smallest scale, as f32 stores it: 2^-117, so that the smallest number, 2^-9 of it, is a normal one.
+const LEAST_EXPONENT: u32 = 10;
+
+/// `weight`: [outputs, inputs] -> the numbers of e4m3 nearest to it, with a scale for each output, in its dtype: f32 or
+/// f64 on the CPU, f32 or bf16 on a GPU; f16 and bf16 on the CPU by way of f32.
+///
+/// # Errors
+/// A weight that is not finite.
+pub fn rounded(weight: &Tensor) -> Result<Tensor> {
+    if weight.device().is_cuda() {
+        return Fp8Matrix::quantize(weight)?.numbers(weight.dtype());
+    }
+    check_finite(weight)?;
+    let weight = weight.contiguous()?;
+    match weight.dtype() {
+        dtype @ (DType::BF16 | DType::F16) => {
+            let weight = weight.to_dtype(DType::F32)?;
+            round_rows::<f32>(&weight)?.to_dtype(dtype)
+        }
+        _ => by_number_type!(weight, round_rows(&weight)),
+    }
+}
+
+fn round_rows<T: Real>(weight: &Tensor) -> Result<Tensor> {
+    let (_, columns) = weight.dims2()?;
+    let weight_read = read(weight)?;
+    let mut numbers = weight_read.numbers::<T>()?.to_vec();
+    for row in numbers.chunks_exact_mut(columns.max(1)) {
+        let largest = row.iter().fold(0.0_f32, |most, x| most.max(x.double().abs() as f32));
+        let scale = scale(largest);
+        for x in row {
+            *x = T::constant(f64::from(nearest(x.double() as f32 / scale) * scale));
+        }
+    }
+    Tensor::from_vec(numbers, weight.shape(), weight.device())
+}
+
+fn check_finite(weight: &Tensor) -> Result<()> {
+    if weight.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite() {
+        return Ok(());
+    }
+    bail!("a weight is not a finite number")
+}
+
+/// The smallest power of two with which no number of a row is beyond 448.
+fn scale(largest: f32) -> f32 {
+    let bits = (largest / LARGEST).to_bits();
+    let exponent = (bits >> 23) + u32::from(bits & 0x7f_ffff > 0);
+    if largest > 0.0 { f32::from_bits(exponent.max(LEAST_EXPONENT) << 23) } else { 1.0 }
+}
+
+/// The nearest number of e4m3, ties to even; `x`: finite.
+fn nearest(x: f32) -> f32 {
+    /// Where a sum with it has its last bit at 2^-9, the smallest number.
+    const SUBNORMAL: f32 = 1.5 * 16_384.0;
+    let (magnitude, bits) = (x.abs(), x.abs().to_bits());
+    let normal = f32::from_bits((bits + 0x7_ffff + ((bits >> 20) & 1)) & !0xf_ffff);
+    let small = (magnitude + SUBNORMAL) - SUBNORMAL;
+    let found = if magnitude < 1.0 / 64.0 { small } else { normal };
+    found.min(LARGEST).copysign(x)
+}
+
+/// Why a GPU cannot hold matrices so; `None` where it can, and on the CPU, where a matrix holds the rounded numbers.
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "a build for CPUs knows no other device"))]
+pub fn problem(device: &candle_core::Device) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(device) = device {
+        return gpu::problem(device);
+    }
+    None
+}
+
+/// A matrix on a GPU.
+#[derive(Clone, Debug)]
+pub struct Fp8Matrix {
+    /// [outputs, inputs], a byte each, in the order in which the kernel of decoding reads them (`fp8.cu`).
+    codes: Tensor,
+    /// `[outputs]`, f32.
+    scales: Tensor,
+}
+
+impl Fp8Matrix {
+    /// `weight`: [outputs, inputs].
+    ///
+    /// # Errors
+    /// A weight that is not finite, or inputs that are no multiple of 64.
+    pub fn quantize(weight: &Tensor) -> Result<Self> {
+        check_finite(weight)?;
+        #[cfg(feature = "cuda")]
+        return gpu::quantize(weight);
+        #[cfg(not(feature = "cuda"))]
+        bail!("a matrix in fp8 is for a GPU")
+    }
+
+    /// Matrices one below the other, which read the same input.
+    pub fn stacked(parts: &[Self]) -> Result<Self> {
+        let codes: Vec<&Tensor> = parts.iter().map(|part| &part.codes).collect();
+        let scales: Vec<&Tensor> = parts.iter().map(|part| &part.scales).collect();
+        Ok(Self { codes: Tensor::cat(&codes, 0)?, scales: Tensor::cat(&scales, 0)? })
+    }
+
+    /// (outputs, inputs).
+    pub fn dims2(&self) -> Result<(usize, usize)> {
+        self.codes.dims2()
+    }
+
+    /// `[[W, beside], [below, 0]]` in `below`'s dtype, its rows `room` longer than W's. `beside`: [outputs, at most
+    /// room], `below`: [rank, inputs].
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for it"))]
+    pub fn joined(&self, beside: &Tensor, below: &Tensor, room: usize) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        return gpu::joined(self, beside, below, room);
+        #[cfg(not(feature = "cuda"))]
+        bail!("a matrix in fp8 is for a GPU")
+    }
+
+    /// The matrix itself, [outputs, inputs].
+    pub fn numbers(&self, dtype: DType) -> Result<Tensor> {
+        let (outputs, inputs) = self.dims2()?;
+        let none = |rows: usize, columns: usize| Tensor::zeros((rows, columns), dtype, self.codes.device());
+        self.joined(&none(outputs, 0)?, &none(0, inputs)?, 0)
+    }
+
+    /// While decoding: `x`: [rows, inputs] in bf16 -> its products with this matrix and with `a`, [rank, inputs], side by
+    /// side and not rounded: [rows, outputs + rank] in f32.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the CPU has no use for it"))]
+    pub fn decode(&self, x: &Tensor, a: Option<&Tensor>) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        return gpu::decode(self, x, a);
+        #[cfg(not(feature = "cuda"))]
+        bail!("a matrix in fp8 is for a GPU")
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use std::mem::MaybeUninit;
+
+    use candle_core::cuda_backend::cudarc::driver::sys;
+    use candle_core::{CudaDevice, DType, Result, Tensor, bail};
+
+    use super::Fp8Matrix;
+    use crate::cuda::{
+        Argument, Grid, Module, address, at, capability, device, empty, failed, int, launch, launch_clusters, module,
+        rows_at,
+    };
+    use crate::matmul::matmul_f32;
+
+    static MODULE: Module = module!("fp8");
+    static DECODE: Module = module!("fp8_decode");
+
+    /// Of the sum's index: the pieces in which it is read.
+    const CHUNK: usize = 64;
+    /// Outputs of a block.
+    const BLOCK_OUTPUTS: usize = 128;
+    /// Rows of one product at most.
+    const MOST_ROWS: usize = 256;
+    /// Pieces of activations in shared memory.
+    const STAGES: usize = 4;
+
+    pub(super) fn problem(device: &CudaDevice) -> Option<String> {
+        match capability(device) {
+            Err(error) => Some(error.to_string()),
+            Ok(9) => None,
+            Ok(other) => Some(format!(
+                "fp8 needs a GPU of compute capability 9.0 (H100, H200); this one, or what this program was built for, has {other}: set base_precision = bf16"
+            )),
+        }
+    }
+
+    pub(super) fn quantize(weight: &Tensor) -> Result<Fp8Matrix> {
+        let (outputs, inputs) = weight.dims2()?;
+        if !inputs.is_multiple_of(CHUNK) || !outputs.is_multiple_of(4) {
+            bail!(
+                "its shape is [{outputs}, {inputs}], and a GPU takes outputs in multiples of 4 and inputs in multiples of {CHUNK}: set base_precision = bf16"
+            )
+        }
+        let device = device(weight)?;
+        let (codes, scales) = (empty((outputs, inputs), DType::U8, device)?, empty(outputs, DType::F32, device)?);
+        let arguments = [at(weight)?, at(&codes)?, at(&scales)?, int(inputs)];
+        launch(device, &MODULE, "quantize", Some(weight.dtype()), Grid::rows(outputs, 256), &arguments)?;
+        Ok(Fp8Matrix { codes, scales })
+    }
+
+    pub(super) fn joined(matrix: &Fp8Matrix, beside: &Tensor, below: &Tensor, room: usize) -> Result<Tensor> {
+        let ((outputs, inputs), (rank, _), (_, used)) = (matrix.dims2()?, below.dims2()?, beside.dims2()?);
+        if used > room || beside.dims2()?.0 != outputs || (rank > 0 && below.dims2()?.1 != inputs) {
+            bail!("{:?} and {:?} around [{outputs}, {inputs}] with room for {room}", beside.shape(), below.shape())
+        }
+        let gpu = device(&matrix.codes)?;
+        let target = empty((outputs + rank, inputs + room), below.dtype(), gpu)?;
+        let sizes = [inputs, outputs, used, room].map(int);
+        let tensors = [at(&matrix.codes)?, at(&matrix.scales)?, at(beside)?, at(below)?, at(&target)?];
+        let arguments: Vec<Argument> = tensors.into_iter().chain(sizes).collect();
+        launch(gpu, &MODULE, "widen", Some(below.dtype()), Grid::rows(outputs + rank, 256), &arguments)?;
+        Ok(target)
+    }
+
+    pub(super) fn decode(matrix: &Fp8Matrix, x: &Tensor, a: Option<&Tensor>) -> Result<Tensor> {
+        let (rows, rank) = (x.dims2()?.0, a.map_or(Ok(0), |a| a.dims2().map(|(rank, _)| rank))?);
+        let (outputs, _) = matrix.dims2()?;
+        if x.dtype() != DType::BF16 {
+            // For comparisons in f32.
+            let base = matmul_f32(x, &matrix.numbers(x.dtype())?.t()?)?;
+            let Some(a) = a else { return Ok(base) };
+            return Tensor::cat(&[base, matmul_f32(x, &a.t()?)?], 1);
+        }
+        let target = empty((rows, outputs + rank), DType::F32, device(x)?)?;
+        for first in (0..rows).step_by(MOST_ROWS) {
+            let count = MOST_ROWS.min(rows - first);
+            run(matrix, &x.narrow(0, first, count)?, a, &target.narrow(0, first, count)?)?;
+        }
+        Ok(target)
+    }
+
+    /// The kernel for so many rows, and the rows that it has room for.
+    fn kernel(rows: usize) -> (&'static str, usize) {
+        match rows {
+            0..=8 => ("decode_fp8_8", 8),
+            9..=16 => ("decode_fp8_16", 16),
+            17..=32 => ("decode_fp8_32", 32),
+            33..=64 => ("decode_fp8_64", 64),
+            65..=128 => ("decode_fp8_128", 128),
+            _ => ("decode_fp8_256", MOST_ROWS),
+        }
+    }
+
+    /// Blocks that share the sum's index: measured on an H100 at the shapes of Qwen3-8B.
+    fn splits(room: usize, tiles: usize, chunks: usize) -> usize {
+        let best = if room > 64 { (100 / tiles).clamp(2, 6) } else { (200 / tiles).clamp(1, 6) };
+        best.min(chunks)
+    }
+
+    fn run(matrix: &Fp8Matrix, x: &Tensor, a: Option<&Tensor>, target: &Tensor) -> Result<()> {
+        let ((rows, inputs), (outputs, _)) = (x.dims2()?, matrix.dims2()?);
+        let (name, room) = kernel(rows);
+        let tiles = outputs.div_ceil(BLOCK_OUTPUTS);
+        let splits = splits(room, tiles, inputs / CHUNK);
+        // Of activations, then of sums; of the warps' numbers of A.
+        let sums = ((room + splits) * (BLOCK_OUTPUTS + 4)).max(8 * 20 * room) * size_of::<f32>();
+        let shared_bytes = (STAGES * room * CHUNK * 2).max(sums);
+        let (beside, rank) = match a {
+            Some(a) => (at(a)?, a.dims2()?.0),
+            None => (Argument::Address(0), 0),
+        };
+        let [to, stride] = rows_at(target)?;
+        let map = rows_map(x, room)?;
+        let tensors = [
+            Argument::Struct(std::ptr::from_ref(&map).cast()),
+            at(x)?,
+            at(&matrix.codes)?,
+            at(&matrix.scales)?,
+            beside,
+            to,
+        ];
+        let sizes = [int(rows), int(inputs), int(outputs), int(rank), stride, int(STAGES)];
+        let grid = Grid { blocks: (splits, rank.div_ceil(16) + tiles, 1), threads: 256, shared_bytes };
+        launch_clusters(device(x)?, &DECODE, name, grid, splits, &[tensors, sizes].concat())
+    }
+
+    /// How the bulk copies of activations read `x`, [rows, inputs]: 64 columns of `room` rows at once, zeros behind the
+    /// last, their pieces of 16 bytes swizzled as wgmma reads them.
+    fn rows_map(x: &Tensor, room: usize) -> Result<[u64; 16]> {
+        let (rows, inputs) = x.dims2()?;
+        let (sizes, stride) = ([inputs as u64, rows as u64], [2 * inputs as u64]);
+        let (piece, steps) = ([CHUNK as u32, room as u32], [1_u32; 2]);
+        let mut map = MaybeUninit::<sys::CUtensorMap>::uninit();
+        // SAFETY: the arrays have two sizes, one stride and two steps, as a matrix needs; `map` is written where the call
+        // succeeds, and is 128 bytes without padding.
+        unsafe {
+            sys::cuTensorMapEncodeTiled(
+                map.as_mut_ptr(),
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                address(x)? as *mut _,
+                sizes.as_ptr(),
+                stride.as_ptr(),
+                piece.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+            .result()
+            .map_err(|error| failed("the map of activations", error))?;
+            Ok(std::mem::transmute::<sys::CUtensorMap, [u64; 16]>(map.assume_init()))
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// Every finite number of e4m3 that is not negative, by its bits.
+    fn all() -> Vec<f32> {
+        (0..0x7f_u32)
+            .map(|code| match (code >> 3, code & 7) {
+                (0, mantissa) => mantissa as f32 / 512.0,
+                (exponent, mantissa) => (1.0 + mantissa as f32 / 8.0) * 2f32.powi(exponent as i32 - 7),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn numbers_of_e4m3_stay_and_others_go_to_the_nearest() {
+        let all = all();
+        assert_eq!((all.len(), all[126]), (127, LARGEST));
+        for (index, pair) in all.windows(2).enumerate() {
+            let (low, high) = (pair[0], pair[1]);
+            assert_eq!((nearest(low), nearest(-high)), (low, -high));
+            let middle = f32::midpoint(low, high);
+            // The even of two codes.
+            assert_eq!(nearest(middle), if index % 2 == 0 { low } else { high }, "{middle}");
+            assert_eq!((nearest(middle.next_down()), nearest(middle.next_up())), (low, high));
+        }
+        assert_eq!((nearest(1e9), nearest(-1e9)), (LARGEST, -LARGEST));
+    }
+
+    #[test]
+    fn scales_are_the_powers_of_two_that_bring_a_row_below_448() {
+        let check = |largest: f32, expected: f32| assert_eq!(scale(largest), expected, "{largest}");
+        check(448.0, 1.0);
+        check(448.0_f32.next_up(), 2.0);
+        check(224.0, 0.5);
+        check(0.1, 1.0 / 4096.0);
+        check(0.0, 1.0);
+        check(f32::MIN_POSITIVE, 2f32.powi(-117));
+    }
+
+    #[test]
+    fn rounded_rows_are_near_and_bf16_holds_them() {
+        let value = |i: usize| ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * if i < 64 { 1e-3 } else { 30.0 };
+        let weight = Tensor::from_vec((0..192).map(value).collect::<Vec<_>>(), (3, 64), &Device::Cpu).unwrap();
+        let found = rounded(&weight).unwrap();
+        let numbers = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (row, (found, weight)) in numbers(&found).chunks(64).zip(numbers(&weight).chunks(64)).enumerate() {
+            let largest = weight.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            for (found, weight) in found.iter().zip(weight) {
+                // Half of the last of three bits, or of the smallest number.
+                assert!((found - weight).abs() <= (weight.abs() / 16.0).max(largest / 448.0 / 512.0), "row {row}");
+            }
+        }
+        let through = found.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+        assert_eq!(numbers(&found), numbers(&through));
+        assert_eq!(numbers(&rounded(&found).unwrap()), numbers(&found), "rounded numbers stay");
+        for bad in [f32::NAN, f32::INFINITY] {
+            let numbers: Vec<f32> = (0..64).map(|i| if i == 7 { bad } else { 1.0 }).collect();
+            let message = rounded(&Tensor::from_vec(numbers, (1, 64), &Device::Cpu).unwrap()).unwrap_err();
+            assert!(message.to_string().contains("not a finite number"));
+        }
+    }
+}

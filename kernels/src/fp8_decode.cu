@@ -1,0 +1,238 @@
+// Products of up to 256 rows in bf16 with a frozen matrix in e4m3, and beside them those with the adapters' A: what decoding reads, in one kernel. The weights go from
+// memory to registers, become bf16 there (exactly: fp8.rs) and are multiplied by wgmma; blocks of a cluster have a share of the sum's index each, and join their
+// sums in a fixed order.
+#include "vectors.cuh"
+#include "warpgroup.cuh"
+#include <cuda.h>
+
+#ifdef HAS_WARPGROUPS
+#define FOURS_2(d, n) FOUR(d, n), FOUR(d, n + 1)
+#define FOURS_4(d, n) FOURS_2(d, n), FOURS_2(d, n + 2)
+#define FOURS_8(d, n) FOURS_4(d, n), FOURS_4(d, n + 4)
+#define FOURS_16(d, n) FOURS_8(d, n), FOURS_8(d, n + 8)
+#define FOURS_32(d, n) FOURS_16(d, n), FOURS_16(d, n + 16)
+// d += 64 x 16 of a, in registers, times the transpose of 8 TILES x 16 of b.
+#define PRODUCT(TILES, columns, NUMBERS, RESULTS, OPERANDS)                                                                   \
+  __device__ __forceinline__ void multiply_weights(float (&d)[TILES][4], const uint32_t (&a)[4], uint64_t b) {               \
+    asm volatile("{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"                                                                  \
+                 "wgmma.mma_async.sync.aligned.m64n" columns "k16.f32.bf16.bf16 {" NUMBERS "}, " OPERANDS ", p, 1, 1, 0;\n}\n" \
+                 : RESULTS                                                                                                    \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                                       \
+  }
+#define NUMBERS_256 \
+  NUMBERS_128 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, " \
+  "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+PRODUCT(1, "8", "%0, %1, %2, %3", FOUR(d, 0), "{%4, %5, %6, %7}, %8")
+PRODUCT(2, "16", "%0, %1, %2, %3, %4, %5, %6, %7", FOURS_2(d, 0), "{%8, %9, %10, %11}, %12")
+PRODUCT(4, "32", "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15", FOURS_4(d, 0), "{%16, %17, %18, %19}, %20")
+PRODUCT(8, "64", NUMBERS_64, FOURS_8(d, 0), "{%32, %33, %34, %35}, %36")
+PRODUCT(16, "128", NUMBERS_128, FOURS_16(d, 0), "{%64, %65, %66, %67}, %68")
+PRODUCT(32, "256", NUMBERS_256, FOURS_32(d, 0), "{%128, %129, %130, %131}, %132")
+
+// Sixteen bytes that are read once.
+__device__ __forceinline__ uint4 read_once(const void *from) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+  return v;
+}
+
+// Two numbers of e4m3, a byte each in the upper bytes of the halves, in bf16: their exponent is 120 too small until they are multiplied by 2^120.
+__device__ __forceinline__ uint32_t widened(uint32_t upper) {
+  const uint32_t small = (upper & 0x80008000) | ((upper >> 4) & 0x07f007f0), factor = 0x7b807b80;
+  uint32_t result;
+  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(small), "r"(factor));
+  return result;
+}
+
+// To the same place in the shared memory of a block of the cluster.
+__device__ __forceinline__ void send(float *place, int block, float value) {
+  uint32_t there;
+  const uint32_t here = (uint32_t)__cvta_generic_to_shared(place);
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(block));
+  asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
+}
+__device__ __forceinline__ void wait_for_cluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+constexpr int WARPS = 8, OUTPUTS = 128, PITCH = OUTPUTS + 4; // PITCH: so that lanes write to different banks
+constexpr int CHUNK = 64, AHEAD = 4;                         // of the sum's index; weights that a lane has asked for before it needs them
+
+struct Sizes {
+  int rows, inputs, outputs, rank, stride, stages;
+};
+
+// Which block of the cluster sums up a token: block n has tokens n, n + splits, ..
+struct Shares {
+  int splits, split, own, reciprocal;
+  __device__ Shares(int tokens)
+      : splits(gridDim.x), split(blockIdx.x), own((tokens + splits - 1) / splits), reciprocal(65536 / splits + 1) {} // exact for so few tokens
+  __device__ __forceinline__ int place(int token) const { return token * reciprocal >> 16; }
+};
+
+// A block's share of 128 outputs of all tokens.
+template <int TILES>
+__device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const float *w_scales, float *y, int tile, const Sizes &n, uint8_t *memory) {
+  constexpr int STAGE = TILES * 8 * CHUNK * 2;
+  __shared__ uint64_t arrived[8];
+  const Shares shares(8 * TILES);
+  const int chunks = n.inputs / CHUNK, first = shares.split * chunks / shares.splits, count = (shares.split + 1) * chunks / shares.splits - first;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const uint32_t barriers = (uint32_t)__cvta_generic_to_shared(arrived), stages = (uint32_t)__cvta_generic_to_shared(memory);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < n.stages; i++) asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + 8 * i) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  // A lane's rows: g and g + 8 of its warp's sixteen.
+  const uint8_t *from[2];
+#pragma unroll
+  for (int j = 0; j < 2; j++) from[j] = w + (size_t)min(tile * OUTPUTS + warp * 16 + g + 8 * j, n.outputs - 1) * n.inputs + first * CHUNK + 16 * t;
+  uint4 ahead[AHEAD][2];
+  auto fetch = [&](uint4 (&to)[2], int chunk) {
+#pragma unroll
+    for (int j = 0; j < 2; j++) to[j] = read_once(from[j] + min(chunk, count - 1) * CHUNK);
+  };
+#pragma unroll
+  for (int u = 0; u < AHEAD; u++) fetch(ahead[u], u);
+  __syncthreads();
+  wait_for_predecessor();
+  auto stage = [&](int chunk) { // one thread's
+    const int at = chunk % n.stages;
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barriers + 8 * at), "r"(STAGE) : "memory");
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(stages + at * STAGE), "l"(&x),
+                 "r"((first + chunk) * CHUNK), "r"(0), "r"(barriers + 8 * at)
+                 : "memory");
+  };
+  if (threadIdx.x == 0)
+    for (int chunk = 0; chunk < min(n.stages, count); chunk++) stage(chunk);
+  float acc[TILES][4] = {};
+  int at = 0, turn = 0;
+  for (int chunk = 0; chunk < count; chunk += AHEAD) {
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+      if (u > 0 && chunk + u >= count) break;
+      uint32_t a[4][4];
+#pragma unroll
+      for (int q = 0; q < 4; q++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+          const uint32_t word = q == 0 ? ahead[u][j].x : q == 1 ? ahead[u][j].y : q == 2 ? ahead[u][j].z : ahead[u][j].w;
+          a[q][j] = widened(__byte_perm(word, 0, 0x1404));
+          a[q][j + 2] = widened(__byte_perm(word, 0, 0x3424));
+        }
+      fetch(ahead[u], chunk + u + AHEAD);
+      uint32_t is_there = 0;
+      while (!is_there)
+        asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}\n" : "=r"(is_there) : "r"(barriers + 8 * at), "r"(turn) : "memory");
+      const uint64_t b = describe(reinterpret_cast<const bf16 *>(memory + at * STAGE), 16);
+      products_start();
+#pragma unroll
+      for (int q = 0; q < 4; q++) multiply_weights(acc, a[q], b + 2 * q);
+      products_commit();
+      products_end<0>(acc);
+      __syncthreads();
+      if (threadIdx.x == 0 && chunk + u + n.stages < count) stage(chunk + u + n.stages);
+      if (++at == n.stages) at = 0, turn ^= 1;
+    }
+  }
+  wait_for_cluster(); // no block reads its activations any more
+  float *sums = reinterpret_cast<float *>(memory);
+#pragma unroll
+  for (int i = 0; i < TILES; i++)
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+      const int token = 8 * i + 2 * t + k, place = shares.place(token);
+      float *row = sums + (shares.split * shares.own + place) * PITCH + warp * 16 + g;
+#pragma unroll
+      for (int h = 0; h < 2; h++) send(row + 8 * h, token - place * shares.splits, acc[i][k + 2 * h]);
+    }
+  wait_for_cluster();
+  const int column = tile * OUTPUTS + 4 * lane;
+  if (column >= n.outputs) return;
+  const Pack<float, 4> scale = load<4>(w_scales + column);
+  for (int place = warp; place < shares.own; place += WARPS) {
+    const int token = place * shares.splits + shares.split;
+    if (token >= n.rows) break;
+    Pack<float, 4> sum = {};
+    for (int block = 0; block < shares.splits; block++) {
+      const Pack<float, 4> part = load<4>(sums + (block * shares.own + place) * PITCH + 4 * lane);
+#pragma unroll
+      for (int k = 0; k < 4; k++) sum.at[k] += part.at[k];
+    }
+#pragma unroll
+    for (int k = 0; k < 4; k++) sum.at[k] *= scale.at[k];
+    store(y + (size_t)token * n.stride + column, sum);
+  }
+}
+
+// A block's share of sixteen numbers of A: its warps share the sum's index once more.
+template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf16 *a, float *y, int tile, const Sizes &n, uint8_t *memory) {
+  const Shares shares(8 * TILES);
+  const int steps = n.inputs / 32, first = shares.split * steps / shares.splits, last = (shares.split + 1) * steps / shares.splits;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  const bf16 *low_row = a + (size_t)min(16 * tile + g, n.rank - 1) * n.inputs + 8 * t, *high_row = a + (size_t)min(16 * tile + g + 8, n.rank - 1) * n.inputs + 8 * t;
+  wait_for_predecessor();
+  float acc[TILES][4] = {};
+  for (int step = first + warp; step < last; step += WARPS) {
+    const uint4 low = read_once(low_row + step * 32), high = read_once(high_row + step * 32);
+    const uint32_t products[2][4] = {{low.x, high.x, low.y, high.y}, {low.z, high.z, low.w, high.w}};
+#pragma unroll
+    for (int i = 0; i < TILES; i++) {
+      const uint4 b = *reinterpret_cast<const uint4 *>(x + (size_t)min(8 * i + g, n.rows - 1) * n.inputs + step * 32 + 8 * t);
+      multiply(acc[i], products[0], b.x, b.y);
+      multiply(acc[i], products[1], b.z, b.w);
+    }
+  }
+  float *sums = reinterpret_cast<float *>(memory); // [warp][token][16], twenty numbers apart
+#pragma unroll
+  for (int i = 0; i < TILES; i++)
+#pragma unroll
+    for (int k = 0; k < 4; k++) sums[(warp * TILES * 8 + 8 * i + 2 * t + k % 2) * 20 + g + 8 * (k / 2)] = acc[i][k];
+  __syncthreads();
+  constexpr int OWN = (TILES * 8 * 16 + WARPS * 32 - 1) / (WARPS * 32); // of a thread
+  const int column = threadIdx.x % 16;
+  float found[OWN] = {};
+#pragma unroll
+  for (int i = 0; i < OWN; i++) {
+    const int token = i * WARPS * 2 + threadIdx.x / 16;
+    for (int w = 0; w < WARPS && token < TILES * 8; w++) found[i] += sums[(w * TILES * 8 + token) * 20 + column];
+  }
+  wait_for_cluster();
+#pragma unroll
+  for (int i = 0; i < OWN; i++) {
+    const int token = i * WARPS * 2 + threadIdx.x / 16, place = shares.place(token);
+    if (token < TILES * 8) send(sums + (shares.split * shares.own + place) * 16 + column, token - place * shares.splits, found[i]);
+  }
+  wait_for_cluster();
+  for (int i = threadIdx.x; i < shares.own * 16; i += blockDim.x) {
+    const int token = i / 16 * shares.splits + shares.split;
+    if (token >= n.rows || 16 * tile + column >= n.rank) continue;
+    float sum = 0.0f;
+    for (int block = 0; block < shares.splits; block++) sum += sums[block * shares.own * 16 + i];
+    y[(size_t)token * n.stride + n.outputs + 16 * tile + column] = sum;
+  }
+}
+
+// y: [rows, stride]: the products with the matrix, [outputs, inputs], then with A, [rank, inputs]. blockIdx.x: the block's number in its cluster; blockIdx.y:
+// sixteen numbers of A, then 128 outputs.
+#define INSTANTIATE(TILES, tokens)                                                                                             \
+  extern "C" __global__ void __launch_bounds__(256, TILES > 8 ? 1 : 2)                                                         \
+      decode_fp8_##tokens(const __grid_constant__ CUtensorMap map, const bf16 *x, const uint8_t *w, const float *w_scales,     \
+                          const bf16 *a, float *y, int rows, int inputs, int outputs, int rank, int stride, int stages) {      \
+    extern __shared__ __align__(1024) uint8_t memory[];                                                                        \
+    const Sizes sizes = {rows, inputs, outputs, rank, stride, stages};                                                         \
+    const int adapters = (rank + 15) / 16, tile = blockIdx.y;                                                                  \
+    if (tile < adapters) numbers_of_adapters<TILES>(x, a, y, tile, sizes, memory);                                             \
+    else outputs_of_base<TILES>(map, w, w_scales, y, tile - adapters, sizes, memory);                                          \
+  }
+#else
+#define INSTANTIATE(TILES, tokens)                                                                                             \
+  extern "C" __global__ void decode_fp8_##tokens(const __grid_constant__ CUtensorMap, const bf16 *, const uint8_t *,           \
+                                                 const float *, const bf16 *, float *, int, int, int, int, int, int) {}
+#endif
+INSTANTIATE(1, 8)
+INSTANTIATE(2, 16)
+INSTANTIATE(4, 32)
+INSTANTIATE(8, 64)
+INSTANTIATE(16, 128)
+INSTANTIATE(32, 256)
