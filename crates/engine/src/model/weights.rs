@@ -12,6 +12,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use self::files::Files;
+use self::names::is_layer_matrix;
 use self::random_init::RandomInit;
 use super::ModelError;
 use crate::config::BasePrecision;
@@ -113,8 +114,7 @@ impl Weights {
     /// [`ModelError::Weights`] when there is no such tensor, or one of another shape.
     pub fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
         let tensor = self.unquantized(name, shape, dtype, device)?;
-        let is_matrix = name.starts_with("model.layers.") && shape.len() == 2;
-        if self.base_precision == BasePrecision::Bf16 || !is_matrix {
+        if self.base_precision == BasePrecision::Bf16 || !is_layer_matrix(name, shape) {
             return Ok(tensor);
         }
         fp8::rounded(&tensor).map_err(|error| ModelError::Weights(format!("{}: `{name}`: {error}", self.source)))

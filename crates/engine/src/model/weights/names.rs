@@ -73,3 +73,8 @@ pub(in crate::model) fn has_bias(config: &ModelConfig, part: &str) -> bool {
         AttentionBias::All => part.starts_with("self_attn."),
     }
 }
+
+/// Whether a base in fp8 rounds the tensor: the matrices of layers, which are those that adapters stand beside.
+pub(super) fn is_layer_matrix(name: &str, shape: &[usize]) -> bool {
+    name.starts_with("model.layers.") && shape.len() == 2
+}
