@@ -90,11 +90,7 @@ impl Engine {
 
     /// Bytes of the device's memory: free, and all; None on the CPU.
     pub fn memory(&self) -> Option<(u64, u64)> {
-        match &self.device {
-            #[cfg(feature = "cuda")]
-            Device::Cuda(device) => cuda::memory(device).ok().map(|(free, total)| (free as u64, total as u64)),
-            _ => None,
-        }
+        memory(&self.device)
     }
 
     /// The GPU's UUID, `GPU-…`, as NVML names it; None on the CPU.
@@ -127,6 +123,15 @@ impl Engine {
     /// Waits until all work that was started is done; errors of that work show here.
     pub fn synchronize(&self) -> Result<()> {
         self.device.synchronize()
+    }
+}
+
+/// Bytes of a device's memory: free, and all; None on the CPU.
+pub fn memory(device: &Device) -> Option<(u64, u64)> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => cuda::memory(device).ok().map(|(free, total)| (free as u64, total as u64)),
+        _ => None,
     }
 }
 

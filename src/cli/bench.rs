@@ -96,7 +96,7 @@ struct GpuArguments {
     /// Prompts x completions of a step; repeatable [default: 1x4, 8x8, 32x8]
     #[arg(long = "step", value_name = "PxC", value_parser = step_shape)]
     steps: Vec<(usize, usize)>,
-    /// Decode batch size; repeatable [default: 1, 4, 16, 64, 256]
+    /// Decode batch size; repeatable [default: 1, 4, 16, 64, 256; none with --step]
     #[arg(long = "batch", value_name = "B", value_parser = clap::value_parser!(u16).range(1..))]
     batches: Vec<u16>,
     /// Prompt tokens
@@ -118,6 +118,9 @@ struct GpuArguments {
     /// Tokens per micro-batch in training; fewer where they do not fit
     #[arg(long, default_value_t = 8192)]
     tokens_per_micro_batch: usize,
+    /// Measure steps with activations kept (never) or recomputed (always) alone, not both
+    #[arg(long, value_parser = ["never", "always"])]
+    recompute: Option<String>,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print one JSON document
@@ -204,7 +207,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         new_tokens: arguments.new_tokens as usize,
         lora_rank: arguments.lora_rank as usize,
         base_precision: BasePrecision::from_name(&arguments.base_precision).unwrap_or(default.base_precision),
-        decode_batches: if arguments.batches.is_empty() {
+        decode_batches: if arguments.batches.is_empty() && arguments.steps.is_empty() {
             default.decode_batches
         } else {
             arguments.batches.iter().map(|&b| b.into()).collect()
@@ -212,7 +215,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         steps: if arguments.steps.is_empty() { default.steps } else { arguments.steps.clone() },
         tokens_per_micro_batch: arguments.tokens_per_micro_batch.max(1),
         lengths: arguments.lengths.as_deref().map_or_else(|| Ok(Vec::new()), lengths)?,
-        recompute: default.recompute,
+        recompute: arguments.recompute.as_ref().map_or(default.recompute, |name| vec![name == "always"]),
     };
     let engine = arguments.device.gpu_or_asked()?;
     let device = engine.name();

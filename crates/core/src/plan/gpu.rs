@@ -14,9 +14,10 @@ pub const CONTEXT_BYTES: u64 = 512 << 20;
 pub const CUBLAS_WORKSPACE_BYTES: usize = 64 << 20;
 /// The rest covers fragmentation of the memory pool.
 const USABLE: f64 = 0.9;
-/// The KV cache of completions takes as much as the weights, within these bounds. It follows from the model alone, so that
-/// a rollout's batches do not depend on what else uses the GPU.
+/// The KV cache of completions may take as much as the weights, within these bounds.
 const CACHE_BYTES: std::ops::RangeInclusive<usize> = 8 << 30..=24 << 30;
+/// A rollout's caches may take more: this share of what weights and their training leave of the GPU.
+const CACHE_SHARE: f64 = 0.75;
 /// Completions that are decoded together at most: a larger batch is not faster.
 pub const GPU_DECODE_ROWS: usize = 512;
 /// Prompt rows that are prefilled together; a longer prompt is alone.
@@ -32,7 +33,18 @@ const NCCL_BYTES: usize = 1 << 30;
 /// The residual stream is f32 even in bf16 models.
 const STREAM_BYTES: usize = 4;
 
-/// The number of completion tokens whose keys and values a GPU keeps while it decodes.
+/// The number of completion tokens whose keys and values a rollout keeps on a GPU. It follows from the model and the GPU, so
+/// that a rollout's batches do not depend on what else uses the GPU. `trained`: numbers that an optimizer moves.
+pub fn gpu_rollout_places(model: &ModelConfig, number_bytes: usize, trained: usize, gpu_bytes: u64) -> usize {
+    let shape = ModelShape::from_config(model);
+    // Gradients, f32 weights and two moments.
+    let left = gpu_bytes.saturating_sub((shape.parameters * number_bytes + 16 * trained) as u64);
+    let prompts = cache_bytes(&shape, number_bytes) / 2;
+    let caches = ((left as f64 * CACHE_SHARE) as usize).saturating_sub(prompts);
+    (caches / (shape.key_values_per_token * number_bytes).max(1)).max(gpu_completion_places(model, number_bytes))
+}
+
+/// The number of completion tokens whose keys and values a server keeps on a GPU, and a rollout at least.
 pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize) -> usize {
     let shape = ModelShape::from_config(model);
     cache_bytes(&shape, number_bytes) / (shape.key_values_per_token * number_bytes).max(1)
@@ -142,7 +154,7 @@ pub fn fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
             // Between the usable share and all of it, the smallest shape may still fit.
             None if memory.peak_bytes <= gpu.usable_bytes => return Ok(GpuPlan { shape, memory, gpu }),
             None => {
-                let message = refusal(config, &memory, gpu, ranks_that_fit(model, config, data, gpu));
+                let message = refusal(config, &memory, gpu, |other| has_shape(model, other, data, gpu));
                 return Err(DoesNotFit { message, memory: Box::new(memory) });
             }
         }
@@ -168,7 +180,7 @@ pub fn gpu_memory(
     gpu: GpuMemory,
 ) -> Memory {
     let with = |recompute| {
-        let parts = parts(model, config, data, StepShape { recompute, ..shape }, gpu.number_bytes);
+        let parts = parts(model, config, data, StepShape { recompute, ..shape }, gpu);
         (peak(&parts), parts)
     };
     let (peak_recomputed_bytes, recomputed) = with(true);
@@ -184,11 +196,12 @@ fn parts(
     config: &TrainConfig,
     data: &DataShape,
     step: StepShape,
-    number: usize,
+    gpu: GpuMemory,
 ) -> Vec<MemoryPart> {
+    let number = gpu.number_bytes;
     let all = [
         resident(model, config, number),
-        rollout(model, config, data, number),
+        rollout(model, config, data, gpu),
         training(model, config, data, step, number),
     ]
     .concat();
@@ -251,10 +264,13 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
 }
 
 /// The largest rollout, with an eval beside it, or eval. Completions that find no room wait.
-fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> Vec<Part> {
+fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Vec<Part> {
+    let number = gpu.number_bytes;
     let shape = ModelShape::from_config(model);
     let (longest, completion) = (data.longest_prompt_tokens.max(1), config.max_completion_tokens);
-    let places = gpu_completion_places(model, number).max(completion);
+    let trained = trainable_parameters(model, config);
+    // With less than the whole GPU a rollout that runs out of memory goes on with smaller caches.
+    let places = gpu_rollout_places(model, number, trained, gpu.usable_bytes).max(completion);
     let layer = layer_bytes(&shape, number);
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
@@ -329,20 +345,32 @@ fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -
     step.tokens_per_micro_batch.max(longest_sequence(config, data)).min(step_tokens(config, data))
 }
 
-/// The fewest ranks, up to those of one large host, whose part of every weight's optimizer fits such a GPU each.
-fn ranks_that_fit(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> Option<usize> {
-    let longest = longest_sequence(config, data);
-    let shape =
-        StepShape { tokens_per_micro_batch: longest, recompute: config.recompute_activations != Recompute::Never };
-    let fits = |ranks: &usize| {
-        let config = TrainConfig { ranks: *ranks, ..config.clone() };
-        gpu_memory(model, &config, data, shape, gpu).peak_bytes <= gpu.usable_bytes
-    };
-    [2, 4, 8].into_iter().filter(|ranks| config.lora_rank == 0 && *ranks > config.ranks).find(fits)
+/// Whether the smallest shape fits.
+fn has_shape(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> bool {
+    let tokens_per_micro_batch = longest_sequence(config, data);
+    let shape = StepShape { tokens_per_micro_batch, recompute: config.recompute_activations != Recompute::Never };
+    gpu_memory(model, config, data, shape, gpu).peak_bytes <= gpu.usable_bytes
 }
 
-/// `ranks`: how many would fit.
-fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory, ranks: Option<usize>) -> String {
+/// The fewest ranks, up to those of one large host, whose part of every weight's optimizer fits such a GPU each.
+fn ranks_that_fit(config: &TrainConfig, fits: impl Fn(&TrainConfig) -> bool) -> Option<usize> {
+    let wanted = |ranks: &usize| config.lora_rank == 0 && *ranks > config.ranks;
+    [2, 4, 8].into_iter().filter(wanted).find(|&ranks| fits(&TrainConfig { ranks, ..config.clone() }))
+}
+
+/// The most tokens of a completion that fit.
+fn completion_that_fits(config: &TrainConfig, fits: impl Fn(&TrainConfig) -> bool) -> Option<usize> {
+    let (mut fitting, mut above) = (0, config.max_completion_tokens);
+    while above - fitting > 1 {
+        let max_completion_tokens = usize::midpoint(fitting, above);
+        let fits = fits(&TrainConfig { max_completion_tokens, ..config.clone() });
+        *(if fits { &mut fitting } else { &mut above }) = max_completion_tokens;
+    }
+    (fitting > 0).then_some(fitting)
+}
+
+/// `fits`: whether other settings would.
+fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory, fits: impl Fn(&TrainConfig) -> bool) -> String {
     let sum = |phases: &[Phase]| {
         memory.parts.iter().filter(|part| phases.contains(&part.phase)).map(|part| part.bytes).sum::<u64>()
     };
@@ -350,8 +378,14 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory, ranks: Option<
     parts.sort_by_key(|part| std::cmp::Reverse(part.bytes));
     let largest: Vec<String> =
         parts.iter().take(4).map(|part| format!("{} {}", part.name, bytes(part.bytes))).collect();
-    let more_gpus = ranks.map(|ranks| format!("train on {ranks} such GPUs (--gpus {ranks})"));
-    let mut changes: Vec<&str> = more_gpus.as_deref().into_iter().collect();
+    let more_gpus = ranks_that_fit(config, &fits).map(|ranks| format!("train on {ranks} such GPUs (--gpus {ranks})"));
+    let shorter = completion_that_fits(config, &fits)
+        .map(|tokens| format!("set max_completion_tokens = {tokens}, the most that fits"));
+    let mut changes: Vec<&str> = more_gpus.as_deref().into_iter().chain(shorter.as_deref()).collect();
+    let in_fp8 = TrainConfig { base_precision: BasePrecision::Fp8, ..config.clone() };
+    if config.lora_rank > 0 && config.base_precision == BasePrecision::Bf16 && fits(&in_fp8) {
+        changes.push("set base_precision = fp8 (on an H100 or H200)");
+    }
     if config.lora_rank == 0 {
         changes.push("train adapters instead of all weights (lora_rank = 16)");
         if config.kl_beta > 0.0 {
@@ -361,9 +395,9 @@ fn refusal(config: &TrainConfig, memory: &Memory, gpu: GpuMemory, ranks: Option<
         changes.push("lower lora_rank");
     }
     if sum(&[Phase::Rollout, Phase::Prefill, Phase::Decode]) > sum(&[Phase::Training, Phase::Head, Phase::Backward]) {
-        changes.push("lower max_completion_tokens, prompt_groups_per_step or completions_per_prompt");
+        changes.push("lower prompt_groups_per_step or completions_per_prompt");
     } else {
-        changes.push("lower max_completion_tokens or shorten the longest prompts");
+        changes.push("shorten the longest prompts");
     }
     if config.recompute_activations == Recompute::Never {
         changes.push("set recompute_activations = auto");

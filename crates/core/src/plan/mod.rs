@@ -20,7 +20,7 @@ pub use disk::{BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Disk, Retention, STEP
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES,
     GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_completion_places, gpu_memory, gpu_prompt_rows,
-    longest_sequence, step_tokens,
+    gpu_rollout_places, longest_sequence, step_tokens,
 };
 pub use learnability::{
     Advice, GroupOutcome, Guidance, OtherGroupSize, Signal, SignalReport, SignalSettings, TierMix, TierShares, Verdict,

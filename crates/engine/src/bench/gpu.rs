@@ -229,16 +229,28 @@ impl Limits {
 /// Times that each figure is measured, after one that warms up; the median counts.
 const REPEATS: usize = 5;
 
-/// The median of what `measure` gives, its first value left out.
+/// Seconds from which on two measurements are enough, and one: what only the first has to do takes less than a second.
+const LONG_SECONDS: [f64; 2] = [10.0, 60.0];
+
+/// The median of what `measure` gives, its first value left out, or that value where it took long.
 fn median(repeats: usize, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
-    let mut found = (0..=repeats).map(|_| measure()).collect::<Result<Vec<_>>>()?.split_off(1);
+    let start = Instant::now();
+    let first = measure()?;
+    let repeats = match start.elapsed().as_secs_f64() {
+        taken if taken > LONG_SECONDS[1] => 0,
+        taken if taken > LONG_SECONDS[0] => repeats.min(1),
+        _ => repeats,
+    };
+    if repeats == 0 {
+        return Ok(first);
+    }
+    let mut found = (0..repeats).map(|_| measure()).collect::<Result<Vec<_>>>()?;
     found.sort_by(f64::total_cmp);
     Ok((found[(found.len() - 1) / 2] + found[found.len() / 2]) / 2.0)
 }
 
 /// Seconds of one call: the median over `repeats`.
 fn seconds(engine: &Engine, repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-    work()?;
     median(repeats, || {
         engine.synchronize()?;
         let start = Instant::now();
@@ -407,8 +419,8 @@ impl Bench<'_> {
             Ok(rollout + update)
         })?;
         let middle = |found: Vec<f64>| {
-            let mut found = found.into_iter();
-            median(REPEATS, || Ok(found.next().unwrap_or_default()))
+            let (repeats, mut found) = (found.len() - 1, found.into_iter());
+            median(repeats, || Ok(found.next().unwrap_or_default()))
         };
         let (rollout, update) = (middle(rollouts)?, middle(updates)?);
         let mut shape = self.bench.step_shape(prompts, completions);

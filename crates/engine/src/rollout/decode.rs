@@ -7,7 +7,7 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, joined};
+use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SavedRow, joined};
 use super::masks::{ConstrainedRow, Lanes, masks, sample};
 use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
@@ -109,6 +109,8 @@ struct DecodeBatch<'a> {
     prefilled: usize,
     /// In the order in which they came, so that rows of one prompt stand side by side.
     rows: Vec<Row>,
+    /// Rows whose slots others needed, the youngest first.
+    parked: Vec<(Row, SavedRow)>,
     drafter: Drafter,
     lanes: Lanes,
     /// The requests and samples of the rows of each pass whose tokens were not read yet.
@@ -182,6 +184,7 @@ pub(super) fn decode_from(
         prompts: BTreeMap::new(),
         prefilled: 0,
         rows: Vec::new(),
+        parked: Vec::new(),
         passes: VecDeque::new(),
         shaped: Vec::new(),
         undrafted: 0,
@@ -453,7 +456,7 @@ impl DecodeBatch<'_> {
     }
 
     fn is_idle(&self) -> bool {
-        self.rows.is_empty() && self.passes.is_empty() && self.waiting.is_empty()
+        self.rows.is_empty() && self.parked.is_empty() && self.passes.is_empty() && self.waiting.is_empty()
     }
 
     fn finish(self) -> (DecodeCounts, Vec<GpuFallback>) {

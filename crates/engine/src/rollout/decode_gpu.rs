@@ -10,6 +10,7 @@ use super::kv_cache::{DecodeLimits, FedToken, Feed, KvCache};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
+use crate::kernels::device::memory;
 use crate::kernels::pinned_memory::{HostBuffer, PendingCopy, copy_to_device, mark, start_copy_to_host};
 use crate::kernels::sampler::{
     SAMPLED_AT, SampledToken, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into,
@@ -17,17 +18,22 @@ use crate::kernels::sampler::{
 use crate::model::{AdapterUse, Adapters, Decoder};
 use crate::plan::{
     GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_prompt_rows,
+    gpu_rollout_places, memory_limit_bytes,
 };
 
 /// On an H200 at the Qwen3-8B shape a pass of 64 rows takes 6.05 ms and one of 256 rows 10.7 ms: 4.5 ms, and as much
 /// again for 187 rows.
 const BALANCED_ROWS: usize = 187;
 
+/// Parked completions may take one part in so many of the host's memory.
+const PARKED_SHARE: usize = 4;
+
 pub(super) fn limits(model: &Decoder) -> DecodeLimits {
     let number = model.dtype().size_in_bytes();
     DecodeLimits {
         rows: GPU_DECODE_ROWS,
         kv_slots: gpu_completion_places(model.config(), number),
+        parked_bytes: memory_limit_bytes().map_or(0, |bytes| bytes as usize / PARKED_SHARE),
         initial_slots: 64,
         prompt_rows: gpu_prompt_rows(model.config(), number),
         prefill_rows: GPU_PREFILL_ROWS,
@@ -37,6 +43,14 @@ pub(super) fn limits(model: &Decoder) -> DecodeLimits {
         padded: |rows| padded(rows, 8),
         padded_drafted: |rows| padded(rows, 4),
     }
+}
+
+/// With the slots of a rollout, which may have most of the GPU.
+pub(super) fn rollout_limits(model: &Decoder) -> DecodeLimits {
+    let limits = limits(model);
+    let number = model.dtype().size_in_bytes();
+    let places = |(_, all)| gpu_rollout_places(model.config(), number, model.parameters().count(), all);
+    DecodeLimits { kv_slots: memory(model.device()).map_or(limits.kv_slots, places), ..limits }
 }
 
 /// KV cache and recorded graphs of the last rollout, for the next one.

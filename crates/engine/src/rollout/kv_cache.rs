@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::{QueueSize, Request, Sampling};
 use crate::kernels::decode_attention::DecodeRow;
+use crate::kernels::pinned_memory::copy_to_host;
 use crate::kernels::sampler::SampleParams;
 use crate::kernels::write_rows::write_rows;
 use crate::model::{CacheView, CacheWidth, Decoder, PrefilledRows};
@@ -15,6 +16,8 @@ pub(super) struct DecodeLimits {
     pub(super) rows: usize,
     /// Their tokens.
     pub(super) kv_slots: usize,
+    /// Bytes of the host's memory for completions whose slots others need.
+    pub(super) parked_bytes: usize,
     /// Tokens of a completion at first where not all can have the most; its slots are doubled when it has filled them.
     pub(super) initial_slots: usize,
     /// Tokens of their prompts.
@@ -174,6 +177,35 @@ impl KvCache {
         })
     }
 
+    /// The first `count` tokens from slot `first` on, and a row's state, copied to the host.
+    pub(super) fn save_row(&self, (first, count): (usize, usize), state: usize) -> Result<SavedRow> {
+        let copy = |(cache, first, count): (&Tensor, usize, usize)| {
+            let rows = cache.narrow(0, first, count)?;
+            let mut bytes = vec![0; rows.elem_count() * rows.dtype().size_in_bytes()];
+            copy_to_host(&rows, &mut bytes)?;
+            Ok(bytes)
+        };
+        self.places((first, count), state).map(copy).collect::<Result<_>>().map(SavedRow)
+    }
+
+    /// Writes as many tokens to other slots, and the state to another.
+    pub(super) fn restore_row(&self, saved: &SavedRow, slots: (usize, usize), state: usize) -> Result<()> {
+        self.places(slots, state).zip(&saved.0).try_for_each(|((cache, first, count), bytes)| {
+            let shape = [count, cache.dim(1)?];
+            write_rows(cache, first, &Tensor::from_raw_buffer(bytes, cache.dtype(), &shape, cache.device())?)
+        })
+    }
+
+    /// Where a row's tokens and its state are: a cache, the first row and their number.
+    fn places(&self, (first, count): (usize, usize), state: usize) -> impl Iterator<Item = (&Tensor, usize, usize)> {
+        let places = move |layer| match layer {
+            &LayerCache::KeysValues { ref written, .. } => vec![(written, first, count)],
+            LayerCache::States(states) => states.iter().map(|cache| (cache, state, 1)).collect(),
+        };
+        // A tensor on a GPU cannot be empty.
+        self.layers.iter().flat_map(places).filter(|(.., count)| *count > 0)
+    }
+
     /// As [`KvCache::new`] takes it.
     #[cfg(feature = "cuda")]
     pub(super) fn size(&self) -> (usize, usize) {
@@ -202,6 +234,16 @@ impl KvCache {
             }
             LayerCache::States(states) => CacheView::States(states),
         })
+    }
+}
+
+/// Keys and values of a completion's tokens, and its states, by layer.
+#[derive(Debug)]
+pub(super) struct SavedRow(Vec<Vec<u8>>);
+
+impl SavedRow {
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
     }
 }
 

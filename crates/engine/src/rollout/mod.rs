@@ -267,7 +267,7 @@ pub fn generate(
 ) -> Result<RolloutOutput> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let limits = decode_gpu::limits(model);
+        let limits = decode_gpu::rollout_limits(model);
         return decode::decode(model, adapters, requests, sampling, memory, limits, threads);
     }
     let results = threads.map(&shards(requests, CPU_DECODE_ROWS), |shard| {
@@ -333,6 +333,7 @@ pub fn decode_queue(
 const CPU_LIMITS: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
     kv_slots: usize::MAX,
+    parked_bytes: 0,
     initial_slots: usize::MAX,
     prompt_rows: usize::MAX,
     prefill_rows: usize::MAX,

@@ -1,12 +1,20 @@
-//! Which requests are decoded: as many as there are slots for; a completion's slots grow with it.
+//! Which requests are decoded: as many as there are slots for; a completion's slots grow with it, and where there are none
+//! left the youngest is parked in the host's memory.
 
 use std::collections::VecDeque;
 
 use candle_core::{Result, bail};
 
+use super::{ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, Draft, QueuedRequest, Row};
 use crate::kernels::row_adapters::NO_ADAPTER;
 
-use super::{ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, QueuedRequest, Row};
+/// Slots that are doubled where they are filled; more of them grow by a quarter, since what is not filled yet could be
+/// another row's.
+const DOUBLED_SLOTS: usize = 512;
+
+fn grown(slots: usize, needed: usize) -> usize {
+    needed.max(slots + if slots < DOUBLED_SLOTS { slots } else { slots / 4 })
+}
 
 impl DecodeBatch<'_> {
     /// Takes the requests that have come.
@@ -14,7 +22,7 @@ impl DecodeBatch<'_> {
         if self.is_closed {
             return Ok(());
         }
-        let waiting: usize = self.waiting.iter().map(|(_, samples)| samples.len()).sum();
+        let waiting = self.parked.len() + self.waiting.iter().map(|(_, samples)| samples.len()).sum::<usize>();
         match self.source.arrivals(self.limits.rows.saturating_sub(self.rows.len() + waiting), self.is_idle()) {
             Arrivals::Closed => self.is_closed = true,
             Arrivals::Requests(queued) => queued.into_iter().try_for_each(|queued| self.accept(queued))?,
@@ -41,6 +49,11 @@ impl DecodeBatch<'_> {
 
     /// Prefills the prompts that fit, and samples the first token of their completions.
     pub(super) fn admit(&mut self) -> Result<()> {
+        self.unpark()?;
+        // Those that began first go on first.
+        if !self.parked.is_empty() {
+            return Ok(());
+        }
         // A prefill reads all weights once more: it waits for several rows.
         if !self.rows.is_empty() && self.limits.rows - self.rows.len() < self.limits.rows.div_ceil(8) {
             return Ok(());
@@ -100,42 +113,77 @@ impl DecodeBatch<'_> {
         }
     }
 
-    /// Gives rows more slots where the next pass would leave theirs. Where there are none left the youngest row is given
-    /// up and waits again: it will have the same random numbers.
+    /// Gives rows more slots where the next pass would leave theirs. Where there are none left the youngest row is parked.
     pub(super) fn grow(&mut self) -> Result<()> {
         let needs = |row: &Row| row.length() + row.draft.tokens.len();
         let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.kv_slots.1;
         while let Some(index) = self.rows.iter().position(is_short) {
             let row = &mut self.rows[index];
             let most = self.requests[&row.request].sampling.max_completion_tokens;
-            let (old, count) = (row.kv_slots, needs(row).max(2 * row.kv_slots.1).min(most));
+            let (old, count) = (row.kv_slots, grown(row.kv_slots.1, needs(row)).min(most));
             if let Some(first) = self.free_slots.exchange(old, count) {
                 row.kv_slots = (first, count);
                 if first != old.0 {
                     self.caches.move_row(old.0, first, old.1)?;
                 }
             } else if !self.passes.is_empty() {
-                // Rows may have ended, and one that is given up must not be under way.
+                // Rows may have ended, and one that is parked must not be under way.
                 self.read(0)?;
             } else if let Some(row) = self.rows.pop() {
-                self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
-                self.free_states.give_back(row.state, 1);
-                // Counted is what completions consist of.
-                self.counts.rows -= row.passes;
-                self.counts.accepted -= row.completion.token_ids.len() - 1 - row.passes;
-                match self.waiting.front_mut().filter(|(request, _)| *request == row.request) {
-                    Some((_, samples)) => samples.push_front(row.sample),
-                    None => self.waiting.push_front((row.request, VecDeque::from([row.sample]))),
-                }
-                self.forget_prompts();
+                self.park(row)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Copies a row to the host. Without memory for it there it is given up and waits again: it will have the same random
+    /// numbers.
+    fn park(&mut self, mut row: Row) -> Result<()> {
+        // The newest token is in no cache yet.
+        let saved = self.caches.save_row((row.kv_slots.0, row.length() - 1), row.state)?;
+        self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
+        self.free_states.give_back(row.state, 1);
+        let parked = self.parked.iter().map(|(_, saved)| saved.bytes()).sum::<usize>();
+        if parked + saved.bytes() <= self.limits.parked_bytes {
+            row.draft = Draft::default();
+            self.parked.push((row, saved));
+            return Ok(());
+        }
+        // Counted is what completions consist of.
+        self.counts.rows -= row.passes;
+        self.counts.accepted -= row.completion.token_ids.len() - 1 - row.passes;
+        match self.waiting.front_mut().filter(|(request, _)| *request == row.request) {
+            Some((_, samples)) => samples.push_front(row.sample),
+            None => self.waiting.push_front((row.request, VecDeque::from([row.sample]))),
+        }
+        self.forget_prompts();
+        Ok(())
+    }
+
+    /// Lets parked rows go on, the oldest first, as far as there are slots with room for the next token.
+    fn unpark(&mut self) -> Result<()> {
+        while let Some((row, _)) = self.parked.last().filter(|_| self.rows.len() < self.limits.rows) {
+            let most = self.requests[&row.request].sampling.max_completion_tokens;
+            let held = row.kv_slots.1;
+            let count = if row.length() > held { grown(held, row.length()).min(most) } else { held };
+            let Some(first) = self.free_slots.allocate(count) else { break };
+            let (Some((mut row, saved)), Some(state)) = (self.parked.pop(), self.free_states.allocate(1)) else {
+                bail!("more completions than states")
+            };
+            // The tokens of a pass are read in the order of its rows.
+            self.read(0)?;
+            self.caches.restore_row(&saved, (first, row.length() - 1), state)?;
+            (row.kv_slots, row.state) = ((first, count), state);
+            let place = self.rows.partition_point(|other| (other.prompt, other.sample) < (row.prompt, row.sample));
+            self.rows.insert(place, row);
         }
         Ok(())
     }
 
     /// Those without rows.
     pub(super) fn forget_prompts(&mut self) {
-        for (_, prompt) in self.prompts.extract_if(.., |prompt, _| self.rows.iter().all(|row| row.prompt != *prompt)) {
+        let rows = || self.rows.iter().chain(self.parked.iter().map(|(row, _)| row));
+        for (_, prompt) in self.prompts.extract_if(.., |prompt, _| rows().all(|row| row.prompt != *prompt)) {
             self.free_rows.give_back(prompt.place.0, prompt.place.1);
         }
     }
