@@ -126,6 +126,58 @@ fn a_merged_export_keeps_the_element_type_of_its_base() {
     assert!(described(&out).iter().all(|(_, element_type, _)| element_type == "BF16"));
 }
 
+#[test]
+fn a_model_in_fp8_is_inspected_as_such_and_exported_in_bf16() {
+    let work = tempfile::tempdir().unwrap();
+    let (base, fp8, out) =
+        (golden_folder().join("multi-query-bfloat16"), work.path().join("fp8"), work.path().join("out"));
+    let source = find_model(text(&base)).unwrap();
+    let mut tensors = Vec::new();
+    for (name, tensor) in Weights::open(&source).unwrap().stored(&source.config().unwrap()).unwrap() {
+        if !name.starts_with("model.layers.") || tensor.dims().len() != 2 {
+            tensors.push((name, tensor));
+            continue;
+        }
+        let codes = tensor.to_dtype(DType::F32).unwrap().affine(256.0, 0.0).unwrap();
+        tensors.push((name.clone(), codes.to_dtype(DType::F8E4M3).unwrap()));
+        tensors.push((format!("{name}_scale"), Tensor::new(&[1_f32 / 256.0], &Device::Cpu).unwrap()));
+    }
+    std::fs::create_dir(&fp8).unwrap();
+    for (file, bytes) in source.companions().unwrap() {
+        std::fs::write(fp8.join(file), bytes).unwrap();
+    }
+    let read_config = |folder: &Path| -> Value {
+        serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap()
+    };
+    let mut config = read_config(&base);
+    config["quantization_config"] = serde_json::json!({"quant_method": "fp8", "activation_scheme": "static"});
+    std::fs::write(fp8.join("config.json"), config.to_string()).unwrap();
+    let write = |is_written: fn(&str) -> bool| {
+        let tensors = tensors.iter().filter(|(name, _)| is_written(name)).map(|(name, tensor)| (name, tensor));
+        safetensors::serialize_to_file(tensors, None, &fp8.join("model.safetensors")).unwrap();
+    };
+    write(|_| true);
+
+    let inspected = |folder: &Path| String::from_utf8(model(&["inspect", text(folder)]).stdout).unwrap();
+    let expected =
+        "fp8           matrices in F8_E4M3 with a scale per matrix, dequantized to bf16 when they are loaded";
+    assert!(inspected(&fp8).contains(expected) && !inspected(&base).contains("fp8 "), "{}", inspected(&fp8));
+    assert!(model(&["export", "--model", text(&fp8), "--out", text(&out), "--merged"]).status.success());
+    let described = |folder: &Path| -> std::collections::BTreeSet<_> {
+        let tensors = find_model(text(folder)).unwrap().tensors("model.safetensors").unwrap();
+        tensors.into_iter().map(|tensor| (tensor.name, tensor.element_type, tensor.shape)).collect()
+    };
+    assert_eq!((described(&out), read_config(&out)), (described(&base), read_config(&base)));
+    let ids = [5, 17, 9, 2];
+    assert_eq!(printed_log_probs(&[text(&out)], &ids), printed_log_probs(&[text(&fp8)], &ids));
+
+    write(|name| !name.ends_with("up_proj.weight_scale"));
+    let message = "`model.layers.0.mlp.up_proj.weight` is stored as F8_E4M3, and there is no ";
+    assert!(inspected(&fp8).contains(message), "{}", inspected(&fp8));
+    let refused = model(&["log-probs", text(&fp8), "--token-ids", "1,2"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains(message), "{refused:?}");
+}
+
 /// Of a model that also sees, which `model inspect` says.
 #[test]
 fn a_merged_export_is_the_text_part() {

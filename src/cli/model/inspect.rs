@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
-use crate::hub::{ModelConfig, ModelSource, RopeScaling, Scope, TensorEntry, find_model};
+use crate::hub::{Fp8Scales, ModelConfig, ModelSource, RopeScaling, Scope, TensorEntry, find_model};
 use crate::model::tensor_names;
 use crate::plan::ModelShape;
 use crate::secrets::visible;
@@ -29,6 +29,7 @@ struct Inspection {
     files: Vec<String>,
     stored_bytes: u64,
     element_types: BTreeMap<String, u64>,
+    fp8_scales: Option<Fp8Scales>,
     /// (kind, tensors, numbers), in the order of the model.
     kinds: Vec<(&'static str, u64, u64)>,
     /// Tensors that are missing or have another shape.
@@ -56,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
-    let config = source.config()?;
+    let (config, fp8_scales) = (source.config()?, source.fp8_scales()?);
     let files = source.weight_files()?;
     let mut found: HashMap<String, TensorEntry> = HashMap::new();
     for file in &files {
@@ -81,6 +82,9 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
             Some(entry) if entry.shape != expected => {
                 problems.push(format!("`{name}` has shape {:?}, config.json requires {expected:?}", entry.shape));
             }
+            Some(entry) if entry.element_type == "F8_E4M3" => {
+                problems.extend(entry.fp8_scales(fp8_scales, |name| found.get(name)).err());
+            }
             Some(_) => {}
         }
         if let Some(kind) = kinds.iter_mut().find(|kind| kind.0 == kind_of(&name)) {
@@ -88,7 +92,7 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
             kind.2 += expected.iter().product::<u64>();
         }
     }
-    Ok(Inspection { config, files, stored_bytes, element_types, kinds, problems, not_loaded })
+    Ok(Inspection { config, files, stored_bytes, element_types, fp8_scales, kinds, problems, not_loaded })
 }
 
 fn kind_of(name: &str) -> &'static str {
@@ -134,7 +138,7 @@ impl Inspection {
             "cache_bytes_per_token": { "f32": 4 * self.cache_numbers_per_token(), "bf16": 2 * self.cache_numbers_per_token() },
             "state_bytes_per_sequence": { "f32": 4 * self.state_numbers() },
             "memory_by_use": uses,
-            "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types },
+            "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types, "fp8_scales": self.fp8_scales.map(|scales| scales.to_string()) },
             "config": serde_json::from_str::<Value>(&config.to_json("float32", &[])).unwrap_or(Value::Null),
             "problems": self.problems,
             "not_loaded": { "tensors": self.not_loaded.0, "bytes": self.not_loaded.1 },
@@ -171,11 +175,14 @@ impl Inspection {
                 config.head_dim,
             )
         });
+        let fp8 = self.fp8_scales.map_or_else(String::new, |scales| {
+            format!("\n  fp8           matrices in F8_E4M3 with {scales}, dequantized to bf16 when they are loaded")
+        });
         let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let name = visible(name);
         let mut text = format!(
             "{name}: {}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
-             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{delta}\n  stored        {} in {} ({} tensors)\n\n",
+             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{delta}\n  stored        {} in {} ({} tensors){fp8}\n\n",
             config.architecture.title(),
             grouped(self.parameters()),
             config.num_hidden_layers,

@@ -4,12 +4,14 @@ use serde_json::{Map, Value, json};
 
 use super::HubError;
 
+mod fp8;
 mod gemma3;
 mod mistral;
 mod options;
 mod qwen3_5;
 mod rope;
 
+pub use fp8::Fp8Scales;
 pub use options::{Activation, DecoderOptions, GatedDelta, Mixer, NormNames, Scope, SlidingWindow};
 pub use rope::RopeScaling;
 
@@ -321,13 +323,7 @@ impl Reader<'_> {
                 "use a model whose layers all have full attention, or Mistral or Gemma 3",
             ));
         }
-        if let Some(quantized) = self.keys.get("quantization_config").filter(|value| !value.is_null()) {
-            let method = quantized.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
-            return Err(self.unsupported(
-                &format!("a quantized checkpoint ({method})"),
-                "use the original weights in float32, float16 or bfloat16",
-            ));
-        }
+        Fp8Scales::parse(&self.keys, self.path)?;
         Ok(())
     }
 
@@ -416,10 +412,26 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
     keys
 }
 
-/// The `config.json` of the text part of one that also sees; `None` for one that is text alone.
-pub(super) fn text_config(json: &str) -> Option<String> {
-    let Value::Object(outer) = serde_json::from_str(json).ok()? else { return None };
-    outer.get("text_config")?;
+/// The `config.json` of a copy, whose weights are those of the text part in bf16 where they were in fp8; `None` where it
+/// is the model's own.
+pub(super) fn copied_config(json: &str) -> Option<String> {
+    let Value::Object(mut keys) = serde_json::from_str(json).ok()? else { return None };
+    let is_fp8 = Fp8Scales::parse(&keys, "").ok()?.is_some();
+    if keys.contains_key("text_config") {
+        keys = text_part(keys)?;
+    } else if !is_fp8 {
+        return None;
+    }
+    if is_fp8 {
+        keys.remove("quantization_config");
+        let stored = keys.iter_mut().filter(|(key, _)| ["torch_dtype", "dtype"].contains(&key.as_str()));
+        stored.for_each(|(_, dtype)| *dtype = json!("bfloat16"));
+    }
+    Some(format!("{:#}\n", Value::Object(keys)))
+}
+
+/// The keys of the text part of a model that also sees, as those of a model.
+fn text_part(outer: Map<String, Value>) -> Option<Map<String, Value>> {
     let stored = ["torch_dtype", "dtype"].into_iter().find_map(|key| outer.get(key).cloned());
     let architecture = Reader { keys: outer.clone(), path: "" }.architecture().ok()?;
     let mut keys = text_keys(architecture, outer);
@@ -431,7 +443,7 @@ pub(super) fn text_config(json: &str) -> Option<String> {
     let (named, model_type) = architecture.names();
     keys.insert("architectures".to_owned(), json!([named]));
     keys.insert("model_type".to_owned(), model_type.into());
-    Some(format!("{:#}\n", Value::Object(keys)))
+    Some(keys)
 }
 
 /// Transformers' default for a missing `max_position_embeddings`.

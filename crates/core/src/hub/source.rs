@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::config::text_config;
+use super::config::{Fp8Scales, copied_config};
 use super::{HubError, ModelConfig};
 use crate::files;
 
@@ -102,7 +102,8 @@ impl ModelSource {
     }
 
     /// Configuration and tokenizer as they are: every file that a copy of the model needs beside its weights. Of a model
-    /// that also sees the configuration is that of its text part, the only weights that are copied.
+    /// that also sees the configuration is that of its text part, the only weights that are copied; of one in fp8 that of
+    /// its weights in bf16.
     ///
     /// # Errors
     /// As [`ModelSource::read`].
@@ -110,7 +111,7 @@ impl ModelSource {
         let there = COMPANIONS.into_iter().filter(|file| self.exists(file));
         let companion = |file| {
             let bytes = self.read(file)?.into_owned();
-            let text = (file == "config.json").then(|| text_config(&String::from_utf8_lossy(&bytes))).flatten();
+            let text = (file == "config.json").then(|| copied_config(&String::from_utf8_lossy(&bytes))).flatten();
             Ok((file, text.map_or(bytes, String::into_bytes)))
         };
         there.map(companion).collect()
@@ -136,6 +137,18 @@ impl ModelSource {
     /// A missing file, a missing key, or an architecture or feature that is not supported.
     pub fn config(&self) -> Result<ModelConfig, HubError> {
         ModelConfig::parse(&self.read_text("config.json")?, &self.label("config.json"))
+    }
+
+    /// How `config.json` says that matrices in fp8 are scaled; `None` where it is absent or says nothing.
+    ///
+    /// # Errors
+    /// A quantized checkpoint of another kind, or a file that cannot be read.
+    pub fn fp8_scales(&self) -> Result<Option<Fp8Scales>, HubError> {
+        if !self.exists("config.json") {
+            return Ok(None);
+        }
+        let keys = serde_json::from_str(&self.read_text("config.json")?).unwrap_or_default();
+        Fp8Scales::parse(&keys, &self.label("config.json"))
     }
 
     /// A file of a model that lies in a folder.

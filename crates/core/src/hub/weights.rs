@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde_json::Value;
 
-use super::{HubError, ModelSource};
+use super::{Fp8Scales, HubError, ModelSource};
 
 /// Element types of safetensors that have whole bytes, with their size in bytes.
 pub const ELEMENT_TYPES: [(&str, u64); 15] = [
@@ -39,6 +39,42 @@ pub struct TensorEntry {
     pub offset_bytes: u64,
     /// Length in bytes.
     pub size_bytes: u64,
+}
+
+impl TensorEntry {
+    /// The scales of this matrix, which is stored as `F8_E4M3`, among the entries that `find` knows by name; and how many
+    /// outputs and inputs share one.
+    ///
+    /// # Errors
+    /// What is wrong, without file and remedy.
+    pub fn fp8_scales<'a>(
+        &self,
+        scales: Option<Fp8Scales>,
+        find: impl Fn(&str) -> Option<&'a Self>,
+    ) -> Result<(&'a Self, [usize; 2]), String> {
+        let (name, shape) = (&self.name, &self.shape);
+        let &[outputs, inputs] = shape.as_slice() else {
+            return Err(format!("`{name}` is stored as F8_E4M3 with shape {shape:?}, supported are matrices"));
+        };
+        let Some(scales) = scales else {
+            return Err(format!("`{name}` is stored as F8_E4M3, and config.json has no `quantization_config`"));
+        };
+        let [inverse, plain] = ["_scale_inv", "_scale"].map(|end| format!("{name}{end}"));
+        let missing = || format!("`{name}` is stored as F8_E4M3, and there is no `{inverse}` or `{plain}`");
+        let found = find(&inverse).or_else(|| find(&plain)).ok_or_else(missing)?;
+        let block = scales.block([outputs as usize, inputs as usize]);
+        let expected = [outputs.div_ceil(block[0] as u64), inputs.div_ceil(block[1] as u64)];
+        // [outputs, 1] is written as [outputs] too, and [1, 1] as [1] or [].
+        let without_ones =
+            |shape: &[u64]| shape.iter().rev().skip_while(|&&size| size == 1).copied().collect::<Vec<_>>();
+        if without_ones(&found.shape) != without_ones(&expected) {
+            return Err(format!(
+                "`{}` has shape {:?}, and {scales} of `{name}`, {shape:?}, requires {expected:?}",
+                found.name, found.shape
+            ));
+        }
+        Ok((found, block))
+    }
 }
 
 const HEADER_LIMIT_BYTES: u64 = 100_000_000;

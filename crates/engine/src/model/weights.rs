@@ -2,6 +2,7 @@
 //! requested dtype.
 
 mod files;
+mod fp8_files;
 mod load_progress;
 mod names;
 mod random_init;

@@ -179,7 +179,10 @@ fn what_cannot_be_computed_is_said_in_words() {
     check(r#"{"mlp_bias":true}"#, "`mlp_bias` = true");
     check(r#"{"use_sliding_window":true}"#, "sliding attention window");
     check(r#"{"layer_types":["full_attention","sliding_attention"]}"#, "sliding attention window");
-    check(r#"{"quantization_config":{"quant_method":"fp8"}}"#, "quantized checkpoint (fp8)");
+    check(
+        r#"{"quantization_config":{"quant_method":"awq"}}"#,
+        "a quantized checkpoint (awq) is not supported; use the",
+    );
     check(r#"{"hidden_act":"gelu"}"#, "the activation `gelu` (`hidden_act`)");
     let gemma = |changes: &str, expected: &str| {
         check(&changes.replacen('{', r#"{"architectures":["Gemma3ForCausalLM"],"#, 1), expected);
@@ -231,8 +234,8 @@ fn gemma_3_is_read_in_all_its_spellings() {
         r#"{{"architectures":["Gemma3ForConditionalGeneration"],"torch_dtype":"bfloat16","text_config":{{{keys}}}}}"#
     );
     assert_eq!(read(nested.clone()), config);
-    let text = super::text_config(&nested).unwrap();
-    assert!(text.contains("Gemma3ForCausalLM") && text.contains("bfloat16") && super::text_config(&text).is_none());
+    let text = super::copied_config(&nested).unwrap();
+    assert!(text.contains("Gemma3ForCausalLM") && text.contains("bfloat16") && super::copied_config(&text).is_none());
     assert_eq!(read(text), config);
 
     let scaled = [
@@ -270,8 +273,8 @@ fn qwen3_5_is_read_in_all_its_spellings() {
         r#"{{"architectures":["Qwen3_5ForConditionalGeneration"],"text_config":{{{keys}}},"vision_config":{{}}}}"#
     );
     assert_eq!(read(nested.clone()), config);
-    let text = super::text_config(&nested).unwrap();
-    assert!(text.contains("Qwen3_5ForCausalLM") && super::text_config(&text).is_none());
+    let text = super::copied_config(&nested).unwrap();
+    assert!(text.contains("Qwen3_5ForCausalLM") && super::copied_config(&text).is_none());
     assert_eq!(read(text), config);
 
     let shares = [
@@ -345,4 +348,65 @@ fn the_table_of_families_is_that_of_the_code() {
         Architecture::Qwen35,
     ];
     assert_eq!(rows.len(), all.len());
+}
+
+#[test]
+fn scales_of_fp8_are_read_and_other_quantized_checkpoints_named() {
+    let read = |quantization: Value| {
+        let keys = json!({ "quantization_config": quantization });
+        let nested = json!({ "text_config": keys, "quantization_config": null });
+        let [whole, text] = [keys, nested]
+            .map(|keys| Fp8Scales::parse(keys.as_object().unwrap(), "x").map_err(|error| error.to_string()));
+        assert_eq!(whole, text);
+        whole
+    };
+    let compressed = |changes: Value| {
+        let weights = json!({"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": true});
+        let mut keys = json!({"quant_method": "compressed-tensors", "format": "float-quantized", "transform_config": {},
+            "sparsity_config": {"format": "dense"}, "config_groups": {"group_0": {"weights": weights}}});
+        keys.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        keys
+    };
+    let group = |weights: Value| json!({"config_groups": {"group_0": {"weights": weights}}});
+    let strategy =
+        |name: &str| group(json!({"num_bits": 8, "type": "float", "strategy": name, "block_structure": [128, 64]}));
+    for (quantization, expected) in [
+        (json!(null), None),
+        (json!({"quant_method": "fp8", "weight_block_size": [128, 128]}), Some(Fp8Scales::PerBlock([128, 128]))),
+        (json!({"quant_method": "fp8", "weight_block_size": null}), Some(Fp8Scales::PerTensor)),
+        (json!({"quant_method": "fbgemm_fp8"}), Some(Fp8Scales::PerOutput)),
+        (compressed(json!({})), Some(Fp8Scales::PerOutput)),
+        (compressed(strategy("tensor")), Some(Fp8Scales::PerTensor)),
+        (compressed(strategy("block")), Some(Fp8Scales::PerBlock([128, 64]))),
+    ] {
+        assert_eq!(read(quantization), Ok(expected));
+    }
+    let two = json!({"a": strategy("tensor")["config_groups"]["group_0"], "b": strategy("block")["config_groups"]["group_0"]});
+    for (quantization, expected) in [
+        (json!({"quant_method": "gptq", "bits": 4}), "(gptq)"),
+        (json!({"load_in_4bit": true}), "(unnamed)"),
+        (json!({"quant_method": "fp8", "weight_block_size": [128]}), "(blocks of [128])"),
+        (json!({"quant_method": "fp8", "weight_block_size": [0, 128]}), "(blocks of [0,128])"),
+        (compressed(json!({"format": "pack-quantized"})), "(compressed-tensors, format `pack-quantized`)"),
+        (compressed(json!({"format": null})), "(compressed-tensors, format `null`)"),
+        (compressed(json!({"sparsity_config": {"format": "sparse-24-bitmask"}})), "sparsity `sparse-24-bitmask`"),
+        (compressed(json!({"transform_config": {"config_groups": {}}})), "`transform_config`"),
+        (compressed(json!({"config_groups": {}})), "no `config_groups`"),
+        (compressed(json!({"config_groups": two})), "groups with different scales"),
+        (compressed(strategy("group")), "strategy `group`"),
+        (compressed(group(json!({"num_bits": 4, "type": "float"}))), r#"weights {"num_bits":4,"type":"float"}"#),
+    ] {
+        let message = read(quantization).unwrap_err();
+        assert!(message.contains(expected) && message.contains("or in fp8 as `fp8`"), "{message} lacks {expected}");
+    }
+}
+
+#[test]
+fn a_copy_of_a_model_in_fp8_is_described_in_bf16() {
+    let quantized = r#"{"quantization_config":{"quant_method":"fbgemm_fp8"},"torch_dtype":"float16"}"#;
+    let copied: Value = serde_json::from_str(&copied_config(&with(quantized)).unwrap()).unwrap();
+    assert_eq!((copied.get("quantization_config"), &copied["torch_dtype"]), (None, &json!("bfloat16")));
+    assert_eq!(copied_config(&with("{}")), None);
+    let seeing = format!(r#"{{"architectures":["Gemma3ForConditionalGeneration"],"text_config":{}}}"#, with(quantized));
+    assert!(!copied_config(&seeing).unwrap().contains("quantization_config"));
 }

@@ -5,16 +5,19 @@ use std::collections::{HashMap, HashSet};
 use candle_core::{DType, Device, Tensor};
 use memmap2::{Advice, Mmap};
 
+use super::fp8_files::Fp8Codes;
 use super::load_progress::Counter;
 use super::names::tensor_names;
-use crate::hub::{HubError, ModelSource, TensorEntry};
+use crate::hub::{Fp8Scales, HubError, ModelSource, TensorEntry};
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
 
 /// All weight files of a model.
 #[derive(Debug)]
 pub(super) struct Files {
-    bytes: Vec<Bytes>,
+    /// With the file's name in messages.
+    bytes: Vec<(String, Bytes)>,
+    fp8_scales: Option<Fp8Scales>,
     /// By name: the file's place in `bytes`, and what its header says.
     entries: HashMap<String, (usize, TensorEntry)>,
     counter: Counter,
@@ -33,7 +36,7 @@ impl Files {
         for file in source.weight_files()? {
             let number = bytes.len();
             entries.extend(source.tensors(&file)?.into_iter().map(|entry| (entry.name.clone(), (number, entry))));
-            bytes.push(map(source, &file)?);
+            bytes.push((source.label(&file), map(source, &file)?));
         }
         // A file may hold more than the model takes, such as a head that is the embedding. A run's checkpoint has no
         // configuration and nothing more.
@@ -41,34 +44,68 @@ impl Files {
             source.config().ok().map(|config| tensor_names(&config).into_iter().map(|(name, _)| name).collect());
         let taken = |name: &String| tensors.as_ref().is_none_or(|tensors| tensors.contains(name));
         let total = entries.iter().filter(|(name, _)| taken(name)).map(|(_, (_, entry))| entry.size_bytes).sum();
-        Ok(Self { bytes, entries, counter: Counter::new(&source.name, total), uploader: Uploader::default() })
+        Ok(Self {
+            bytes,
+            fp8_scales: source.fp8_scales()?,
+            entries,
+            counter: Counter::new(&source.name, total),
+            uploader: Uploader::default(),
+        })
     }
 
+    /// Of a matrix in fp8 bf16, to which its numbers are rounded.
     pub(super) fn dtype(&self, name: &str) -> Option<DType> {
         dtype(&self.entries.get(name)?.1.element_type)
     }
 
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let (_, entry) = self.entries.get(name)?;
-        Some(entry.shape.iter().map(|&size| size as usize).collect())
+        self.entries.get(name).map(|(_, entry)| dims(entry))
     }
 
     /// The caller has seen that there is such a tensor.
     pub(super) fn get(&self, name: &str, target: DType, device: &Device) -> Result<Tensor, ModelError> {
-        let missing = || ModelError::Weights(format!("no tensor `{name}`"));
-        let (file, entry) = self.entries.get(name).ok_or_else(missing)?;
-        let stored = dtype(&entry.element_type).ok_or_else(|| {
-            let element_type = &entry.element_type;
-            ModelError::Weights(format!(
-                "`{name}` is stored as {element_type}; take the checkpoint in BF16, F16 or F32"
-            ))
-        })?;
-        let range = entry.offset_bytes as usize..(entry.offset_bytes + entry.size_bytes) as usize;
-        let bytes = self.bytes[*file].slice().get(range).ok_or_else(missing)?;
-        let shape: Vec<usize> = entry.shape.iter().map(|&size| size as usize).collect();
-        let tensor = self.uploader.tensor(bytes, stored, &shape, device)?;
+        let (label, entry, bytes) = self.find(name)?;
+        let tensor = if entry.element_type == FP8 {
+            let numbers = self.dequantized(label, entry, bytes)?;
+            self.uploader.tensor(&numbers, DType::BF16, &dims(entry), device)?
+        } else {
+            self.stored(name, device)?
+        };
         self.counter.add(entry.size_bytes);
         Ok(tensor.to_dtype(target)?)
+    }
+
+    /// The numbers of a matrix in fp8, little-endian bf16. `label`: its file.
+    fn dequantized(&self, label: &str, matrix: &TensorEntry, codes: &[u8]) -> Result<Vec<u8>, ModelError> {
+        let wrong = |problem: String| {
+            ModelError::Weights(format!("{label}: {problem}; fetch the checkpoint again, or take it in bf16"))
+        };
+        let find = |name: &str| self.entries.get(name).map(|(_, entry)| entry);
+        let (scales, block) = matrix.fp8_scales(self.fp8_scales, find).map_err(wrong)?;
+        let scales = self.stored(&scales.name, &Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let codes = Fp8Codes { codes, inputs: matrix.shape[1] as usize, scales: &scales, block };
+        codes.dequantize().map_err(|problem| wrong(format!("`{}`: {problem}", matrix.name)))
+    }
+
+    fn stored(&self, name: &str, device: &Device) -> Result<Tensor, ModelError> {
+        let (label, entry, bytes) = self.find(name)?;
+        let stored = dtype(&entry.element_type).filter(|_| entry.element_type != FP8).ok_or_else(|| {
+            ModelError::Weights(format!(
+                "{label}: `{name}` is stored as {}; take the checkpoint in BF16, F16 or F32, or matrices in F8_E4M3 with scales",
+                entry.element_type
+            ))
+        })?;
+        Ok(self.uploader.tensor(bytes, stored, &dims(entry), device)?)
+    }
+
+    /// The name of a tensor's file, its entry and its bytes.
+    fn find(&self, name: &str) -> Result<(&str, &TensorEntry, &[u8]), ModelError> {
+        let found = self.entries.get(name).and_then(|(file, entry)| {
+            let range = entry.offset_bytes as usize..(entry.offset_bytes + entry.size_bytes) as usize;
+            let (label, bytes) = &self.bytes[*file];
+            Some((label.as_str(), entry, bytes.slice().get(range)?))
+        });
+        found.ok_or_else(|| ModelError::Weights(format!("no tensor `{name}`")))
     }
 }
 
@@ -95,10 +132,17 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
     Ok(Bytes::Mapped(mapped))
 }
 
-/// The element types of safetensors that weights are computed from.
+fn dims(entry: &TensorEntry) -> Vec<usize> {
+    entry.shape.iter().map(|&size| size as usize).collect()
+}
+
+/// The element type of codes that have scales beside them.
+const FP8: &str = "F8_E4M3";
+
+/// What weights of an element type of safetensors are computed from.
 fn dtype(element_type: &str) -> Option<DType> {
     match element_type {
-        "BF16" => Some(DType::BF16),
+        "BF16" | FP8 => Some(DType::BF16),
         "F16" => Some(DType::F16),
         "F32" => Some(DType::F32),
         "F64" => Some(DType::F64),
