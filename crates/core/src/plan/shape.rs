@@ -1,17 +1,19 @@
 //! A decoder's counts: its parameters, and the operations per token.
 
-use crate::hub::{AttentionBias, GatedDelta, ModelConfig, ModelSource};
+use crate::hub::{AttentionBias, Experts, GatedDelta, ModelConfig, ModelSource};
 
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
     /// All weights.
     pub parameters: usize,
-    /// Weights of the layers' matrices, used by every token.
+    /// Weights of the layers' matrices.
     pub layer_matrices: usize,
+    /// Of these, all but the experts that a token does not use.
+    pub active_matrices: usize,
     /// Weights of the head, used by tokens that are predicted from.
     pub head: usize,
-    /// Numbers of a rank-1 adapter on all linear layers.
+    /// Numbers of a rank-1 adapter on all linear layers but experts and routers.
     pub lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
@@ -36,39 +38,50 @@ pub fn parameters(model: &ModelSource) -> Option<u64> {
 
 impl ModelShape {
     pub fn from_config(config: &ModelConfig) -> Self {
-        let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+        let (hidden, layers) = (config.hidden_size, config.num_hidden_layers);
         let query = config.num_attention_heads * config.head_dim;
         let key = config.num_key_value_heads * config.head_dim;
         let attention_layers = config.attention_layers();
         let delta_layers = layers - attention_layers;
         let attention = MixerShape::attention(config);
         let delta = config.options.gated_delta.as_ref().map(|delta| MixerShape::gated_delta(delta, hidden));
-        // [outputs, inputs] of gate, up, down.
-        let mlp = [(inner, hidden), (inner, hidden), (hidden, inner)];
+        let sparse_layers = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
+        let dense_layers = layers - sparse_layers;
+        let dense = gated_mlp(config.intermediate_size, hidden);
+        let (experts, active_experts, expert_activations) =
+            config.options.experts.as_ref().map_or((0, 0, 0), |experts| {
+                let Experts { count, active, intermediate_size, .. } = experts;
+                let expert: usize = gated_mlp(*intermediate_size, hidden).iter().map(product).sum();
+                (count * (hidden + expert), count * hidden + active * expert, count + 3 * active * intermediate_size)
+            });
         let sum = |of: fn(&(usize, usize)) -> usize| {
             let delta = delta.as_ref().map_or(0, |delta| delta.matrices.iter().map(of).sum());
             attention_layers * attention.matrices.iter().map(of).sum::<usize>()
                 + delta_layers * delta
-                + layers * mlp.iter().map(of).sum::<usize>()
+                + dense_layers * dense.iter().map(of).sum::<usize>()
         };
-        let layer_matrices = sum(|(outputs, inputs)| outputs * inputs);
+        let adapted = sum(product);
+        let layer_matrices = adapted + sparse_layers * experts;
         let table = config.vocab_size * hidden;
         let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
         let other = delta.as_ref().map_or(0, |delta| delta.vectors);
         let vectors =
             layers * (2 * hidden + output_norms) + attention_layers * attention.vectors + delta_layers * other;
         let larger = |of: fn(&MixerShape) -> usize| of(&attention).max(delta.as_ref().map_or(0, of));
+        let dense_activations = if dense_layers > 0 { 3 * config.intermediate_size } else { 0 };
+        let feed_forward = dense_activations.max(expert_activations);
         Self {
             parameters: layer_matrices + vectors + hidden + table * if config.tie_word_embeddings { 1 } else { 2 },
             layer_matrices,
+            active_matrices: adapted + sparse_layers * active_experts,
             head: table,
             lora_per_rank: sum(|(outputs, inputs)| outputs + inputs),
             key_values_per_token: attention_layers * 2 * key,
             state: delta_layers * config.options.gated_delta.as_ref().map_or(0, GatedDelta::state),
-            // Input, two norms, the middle; the mixer's; gate, up and their product; what norms of outputs read.
-            layer_activations_per_token: 4 * hidden + output_norms + larger(|mixer| mixer.activations) + 3 * inner,
+            // Input, two norms, the middle; the mixer's; gate, up and their product, of a token's experts too; what norms of outputs read.
+            layer_activations_per_token: 4 * hidden + output_norms + larger(|mixer| mixer.activations) + feed_forward,
             // Two norms, what is mixed, the product of gate and up.
-            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + inner,
+            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + feed_forward / 3,
             hidden,
             layers,
             vocabulary: config.vocab_size,
@@ -77,12 +90,26 @@ impl ModelShape {
         }
     }
 
+    /// All weights but the experts that a token does not use.
+    pub fn active_parameters(&self) -> usize {
+        self.parameters - self.layer_matrices + self.active_matrices
+    }
+
     /// Operations of a forward of `rows` tokens that attend to `context` others on average, `predicted` of them through
     /// the head.
     pub fn forward_operations(&self, rows: f64, context: f64, predicted: f64) -> f64 {
         let attention = 4.0 * (self.attention_layers * self.query_width) as f64 * context;
-        rows * (2.0 * self.layer_matrices as f64 + attention) + predicted * 2.0 * self.head as f64
+        rows * (2.0 * self.active_matrices as f64 + attention) + predicted * 2.0 * self.head as f64
     }
+}
+
+/// [outputs, inputs] of gate, up, down.
+fn gated_mlp(inner: usize, hidden: usize) -> [(usize, usize); 3] {
+    [(inner, hidden), (inner, hidden), (hidden, inner)]
+}
+
+fn product((outputs, inputs): &(usize, usize)) -> usize {
+    outputs * inputs
 }
 
 /// Counts of one layer's mixer.
@@ -173,6 +200,16 @@ pub(super) mod tests {
         check("mistral-7b", 7.248e9);
         check("mistral-nemo-12b", 12.25e9);
         check("mistral-small-24b", 23.57e9);
+    }
+
+    #[test]
+    fn qwen3_30b_a3b_has_its_published_counts() {
+        let json = r#"{"model_type":"qwen3_moe","vocab_size":151936,"hidden_size":2048,"num_hidden_layers":48,"num_attention_heads":32,"head_dim":128}"#;
+        let shape = ModelShape::from_config(&ModelConfig::parse(json, "config.json").unwrap());
+        assert_eq!((shape.parameters, shape.active_parameters()), (30_532_122_624, 3_353_032_704));
+        // The embedding is no product, norms are not counted.
+        let products = 2.0 * (3_353_032_704.0 - 151_936.0 * 2048.0 - 48.0 * (2.0 * 2048.0 + 256.0) - 2048.0);
+        assert_eq!(shape.forward_operations(1.0, 0.0, 1.0), products);
     }
 
     #[test]
