@@ -247,8 +247,8 @@ fn inspect_counts_what_the_headers_hold() {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     let (hybrid, sparse) = (inspected("qwen3_5-nested-bfloat16"), inspected("qwen3_moe-sparse-tied"));
-    // Of 3 * 32 * 12 numbers in each of five experts three are used.
-    let experts = "experts       5 in each of 1 layers, 3 per token, feed-forward 12; 41,920 active parameters";
+    // Of five experts of 3 * 32 * 12 numbers three are used.
+    let experts = "experts       5 in each of 1 layers, 3 per token, feed-forward 12; 44,480 active parameters";
     assert!(sparse.contains(experts) && sparse.contains("Qwen3 MoE is not supported on a GPU yet"), "{sparse}");
     for expected in [
         "delta rule    1 layers, 3 key and 3 value heads of 16 and 16 numbers, convolution over 4 tokens",

@@ -13,7 +13,7 @@ pub struct ModelShape {
     pub active_matrices: usize,
     /// Weights of the head, used by tokens that are predicted from.
     pub head: usize,
-    /// Numbers of a rank-1 adapter on all linear layers but experts and routers.
+    /// Numbers of a rank-1 adapter on all linear layers; in a model with experts on those of attention.
     pub lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
@@ -45,43 +45,34 @@ impl ModelShape {
         let delta_layers = layers - attention_layers;
         let attention = MixerShape::attention(config);
         let delta = config.options.gated_delta.as_ref().map(|delta| MixerShape::gated_delta(delta, hidden));
-        let sparse_layers = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
-        let dense_layers = layers - sparse_layers;
-        let dense = gated_mlp(config.intermediate_size, hidden);
-        let (experts, active_experts, expert_activations) =
-            config.options.experts.as_ref().map_or((0, 0, 0), |experts| {
-                let Experts { count, active, intermediate_size, .. } = experts;
-                let expert: usize = gated_mlp(*intermediate_size, hidden).iter().map(product).sum();
-                (count * (hidden + expert), count * hidden + active * expert, count + 3 * active * intermediate_size)
-            });
+        let feed_forward = FeedForwardShape::from_config(config);
         let sum = |of: fn(&(usize, usize)) -> usize| {
             let delta = delta.as_ref().map_or(0, |delta| delta.matrices.iter().map(of).sum());
-            attention_layers * attention.matrices.iter().map(of).sum::<usize>()
-                + delta_layers * delta
-                + dense_layers * dense.iter().map(of).sum::<usize>()
+            attention_layers * attention.matrices.iter().map(of).sum::<usize>() + delta_layers * delta
         };
-        let adapted = sum(product);
-        let layer_matrices = adapted + sparse_layers * experts;
+        let mixers = sum(|(outputs, inputs)| outputs * inputs);
+        let layer_matrices = mixers + feed_forward.matrices;
         let table = config.vocab_size * hidden;
         let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
         let other = delta.as_ref().map_or(0, |delta| delta.vectors);
         let vectors =
             layers * (2 * hidden + output_norms) + attention_layers * attention.vectors + delta_layers * other;
         let larger = |of: fn(&MixerShape) -> usize| of(&attention).max(delta.as_ref().map_or(0, of));
-        let dense_activations = if dense_layers > 0 { 3 * config.intermediate_size } else { 0 };
-        let feed_forward = dense_activations.max(expert_activations);
         Self {
             parameters: layer_matrices + vectors + hidden + table * if config.tie_word_embeddings { 1 } else { 2 },
             layer_matrices,
-            active_matrices: adapted + sparse_layers * active_experts,
+            active_matrices: mixers + feed_forward.active_matrices,
             head: table,
-            lora_per_rank: sum(|(outputs, inputs)| outputs + inputs),
+            lora_per_rank: sum(|(outputs, inputs)| outputs + inputs) + feed_forward.lora_per_rank,
             key_values_per_token: attention_layers * 2 * key,
             state: delta_layers * config.options.gated_delta.as_ref().map_or(0, GatedDelta::state),
-            // Input, two norms, the middle; the mixer's; gate, up and their product, of a token's experts too; what norms of outputs read.
-            layer_activations_per_token: 4 * hidden + output_norms + larger(|mixer| mixer.activations) + feed_forward,
+            // Input, two norms, the middle; the mixer's; the feed-forward block's; what norms of outputs read.
+            layer_activations_per_token: 4 * hidden
+                + output_norms
+                + larger(|mixer| mixer.activations)
+                + feed_forward.activations,
             // Two norms, what is mixed, the product of gate and up.
-            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + feed_forward / 3,
+            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + feed_forward.activations / 3,
             hidden,
             layers,
             vocabulary: config.vocab_size,
@@ -103,13 +94,37 @@ impl ModelShape {
     }
 }
 
-/// [outputs, inputs] of gate, up, down.
-fn gated_mlp(inner: usize, hidden: usize) -> [(usize, usize); 3] {
-    [(inner, hidden), (inner, hidden), (hidden, inner)]
+/// Counts of all layers' feed-forward blocks.
+struct FeedForwardShape {
+    matrices: usize,
+    /// But for the experts that a token does not use.
+    active_matrices: usize,
+    lora_per_rank: usize,
+    /// Per token, that a layer's backward reads: gate, up and their product, of a token's experts those and the logits of
+    /// the router.
+    activations: usize,
 }
 
-fn product((outputs, inputs): &(usize, usize)) -> usize {
-    outputs * inputs
+impl FeedForwardShape {
+    fn from_config(config: &ModelConfig) -> Self {
+        let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+        let matrices = layers * 3 * hidden * inner;
+        let lora_per_rank = layers * 3 * (hidden + inner);
+        let Some(experts) = &config.options.experts else {
+            return Self { matrices, active_matrices: matrices, lora_per_rank, activations: 3 * inner };
+        };
+        let Experts { count, active, intermediate_size: width, .. } = experts;
+        let sparse = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
+        let dense = (layers - sparse) * 3 * hidden * inner;
+        let of = |experts: usize| dense + sparse * (count * hidden + experts * 3 * hidden * width);
+        let dense_activations = if sparse < layers { 3 * inner } else { 0 };
+        Self {
+            matrices: of(*count),
+            active_matrices: of(*active),
+            lora_per_rank: 0,
+            activations: dense_activations.max(count + 3 * active * width),
+        }
+    }
 }
 
 /// Counts of one layer's mixer.

@@ -55,9 +55,10 @@ fn mixer_parts(config: &ModelConfig, layer: usize) -> [&'static [&'static str]; 
 /// As [`mixer_parts`], of a dense feed-forward block.
 const DENSE_PARTS: [&[&str]; 2] = [&["mlp.gate_proj", "mlp.up_proj"], &["mlp.down_proj"]];
 
-/// The packed matrices of a layer that get adapters: all but router and experts.
+/// The packed matrices of a layer that get adapters. In a model with experts none of a feed-forward block: PEFT reads
+/// `gate_proj` there as the experts that transformers fuses, in dense layers too.
 fn adapted_parts(config: &ModelConfig, layer: usize) -> impl Iterator<Item = &'static [&'static str]> {
-    let dense = DENSE_PARTS.into_iter().filter(move |_| config.experts(layer).is_none());
+    let dense = DENSE_PARTS.into_iter().filter(|_| config.options.experts.is_none());
     mixer_parts(config, layer).into_iter().chain(dense)
 }
 
