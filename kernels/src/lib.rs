@@ -27,6 +27,7 @@ pub mod philox; // random numbers as a function of what they are for
 pub mod pinned_memory; // a tensor's numbers in this machine's memory
 pub mod rms_norm; // root-mean-square norm
 pub mod rope; // norm of queries and keys, then rotary positions
+pub mod router; // a softmax over experts, and the most probable of them
 pub mod row_adapters; // rows of one batch with adapters of their own
 pub mod sampler; // drawing tokens, with their log-probs
 pub mod swiglu; // silu(gate) * up, gelu(gate) * up

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Logits of tiny random Qwen3, Qwen3.5, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
+"""Logits of tiny random Qwen3, Qwen3 MoE, Qwen3.5, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
 
     python3 scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
-log-probability of each token of it; of Qwen3.5 `gradient`, by tensor two sums of transformers' autograd. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN and Qwen3.5 with 2.15 and 5.24); no network, no other files. The same
+log-probability of each token of it; of Qwen3.5 and Qwen3 MoE `gradient`, by tensor two sums of transformers' autograd. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN, Qwen3.5 and Qwen3 MoE with 2.15 and 5.24); no network, no other files. The same
 versions write the same bytes.
 """
 
@@ -19,9 +19,9 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3_5_text": (Qwen3_5TextConfig, Qwen3_5ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
+FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3_5_text": (Qwen3_5TextConfig, Qwen3_5ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 
 BASE = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -66,6 +66,9 @@ QWEN3_5 = {
     "rope_scaling": "absent",
     "linear_conv_kernel_dim": 4,
 }
+
+# Keys that Qwen3 with mixtures of experts adds.
+QWEN3_MOE = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 64, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 
 # Keys that Mistral does not have, and those that it adds.
 MISTRAL = {
@@ -327,6 +330,31 @@ CASES = {
         torch.bfloat16,
         18,
     ),
+    # Experts in every layer, their weights divided by their sum, as Qwen3-30B-A3B has them.
+    "qwen3_moe-untied": ({**QWEN3_MOE, "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []}, torch.float32, 19),
+    # Every second layer has experts, and the last is dense nonetheless; softmax as it is, three experts a token, a tied head. `num_local_experts` as transformers 5 writes it.
+    "qwen3_moe-sparse-tied": (
+        {
+            **QWEN3_MOE,
+            "num_hidden_layers": 4,
+            "num_experts": "absent",
+            "num_local_experts": 5,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 12,
+            "norm_topk_prob": False,
+            "decoder_sparse_step": 2,
+            "mlp_only_layers": [3],
+            "tie_word_embeddings": True,
+        },
+        torch.float32,
+        20,
+    ),
+    # One expert a token, of seven, in bfloat16; the first layer is dense.
+    "qwen3_moe-bfloat16": (
+        {**QWEN3_MOE, "num_experts": 7, "num_experts_per_tok": 1, "norm_topk_prob": False, "mlp_only_layers": [0], "torch_dtype": "bfloat16"},
+        torch.bfloat16,
+        21,
+    ),
 }
 # Whose keys are those of `text_config`, under these names; their tensors begin with "language_model.", or with "model.language_model.".
 NESTED = {
@@ -365,6 +393,13 @@ def model_config(keys):
         "max_position_embeddings",
         "attention_bias",
         "sliding_window",
+        "num_experts",
+        "num_local_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "norm_topk_prob",
+        "decoder_sparse_step",
+        "mlp_only_layers",
     ]
     config = FAMILIES[keys["model_type"]][0](**{name: keys[name] for name in names if name in keys}, rope_parameters=rope)
     config._attn_implementation = "eager"
@@ -386,12 +421,23 @@ def random_weights(model, element_type, seed):
             parameter.copy_(values.to(element_type).to(torch.float32))
 
 
+def as_stored(name, tensor):
+    """A tensor under its name in a Hugging Face checkpoint: transformers 5 has the experts of a layer in one, and writes each on its own."""
+    if ".mlp.experts." not in name:
+        return {name: tensor}
+    parts = {}
+    for index, expert in enumerate(tensor):
+        own = zip(["gate_proj", "up_proj"], expert.chunk(2)) if name.endswith("gate_up_proj") else [("down_proj", expert)]
+        parts.update({f"{name.rsplit('.', 1)[0]}.{index}.{part}.weight": matrix for part, matrix in own})
+    return parts
+
+
 def stored(model, element_type, tied):
     """The tensors under the names of a Hugging Face checkpoint; a tied head is not stored."""
     tensors = {}
     for name, tensor in sorted(model.state_dict().items()):
         if not (tied and name == "lm_head.weight"):
-            tensors[name] = tensor.detach().to(element_type).contiguous().clone()
+            tensors.update({name: own.detach().to(element_type).contiguous().clone() for name, own in as_stored(name, tensor).items()})
     return tensors
 
 
@@ -435,8 +481,9 @@ def gradient(model, sequence):
     logits = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, :-1]
     torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:])).backward()
     sums = {}
-    for name, parameter in sorted(model.named_parameters()):
-        numbers = parameter.grad.double().flatten()
+    gradients = {name: own for fused, parameter in sorted(model.named_parameters()) for name, own in as_stored(fused, parameter.grad).items()}
+    for name, own in gradients.items():
+        numbers = own.double().flatten()
         weights = torch.arange(numbers.numel(), dtype=torch.float64) * 7 % 11 - 5
         sums[name] = [float(f"{value:.7g}") for value in [numbers.norm().item(), (numbers * weights).sum().item()]]
     model.zero_grad()
@@ -486,7 +533,7 @@ def write_case(name, folder, changes, element_type, seed):
         "logits": logits,
         "greedy": greedy(model, sequences[2], 12),
     }
-    if is_inside and not prefix:
+    if keys["model_type"] in ["qwen3_5_text", "qwen3_moe"] and not prefix:
         golden["gradient"] = gradient(model, sequences[-1])
     with open(os.path.join(folder, "golden.json"), "w") as file:
         json.dump(golden, file, separators=(",", ":"))

@@ -29,6 +29,8 @@ CASES = {
     "peft-rslora": ("llama-tied", {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", "use_rslora": True}, 13),
     # Layers of the gated delta rule, and attention with a gate (torch 2.15, transformers 5.24).
     "peft-gated-delta": ("qwen3_5-untied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 14),
+    # Attention alone: of a mixture of experts PEFT reads the names of the other matrices as those of the fused experts, in dense layers too.
+    "peft-experts": ("qwen3_moe-sparse-tied", {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}, 15),
 }
 
 

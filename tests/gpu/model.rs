@@ -42,11 +42,15 @@ fn configs() -> [ModelConfig; 5] {
 
 #[test]
 fn a_model_without_kernels_is_refused_before_its_weights_are_asked_for() {
-    let json = r#"{"architectures":["Qwen3_5ForCausalLM"],"vocab_size":64,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":4}"#;
-    let (config, engine) = (ModelConfig::parse(json, "config.json").unwrap(), Engine::gpu(0).unwrap());
-    let none = Weights::from_tensors([], "nothing");
-    let error = Decoder::new(&config, &none, Trainable::Frozen, 0, engine.dtype, &engine.device).unwrap_err();
-    assert_eq!(error.to_string(), "Qwen3.5 is not supported on a GPU yet: compute on the CPU (`--cpu`)");
+    for (name, title) in [("Qwen3_5ForCausalLM", "Qwen3.5"), ("Qwen3MoeForCausalLM", "Qwen3 MoE")] {
+        let json = format!(
+            r#"{{"architectures":["{name}"],"vocab_size":64,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":4,"num_attention_heads":4}}"#
+        );
+        let (config, engine) = (ModelConfig::parse(&json, "config.json").unwrap(), Engine::gpu(0).unwrap());
+        let none = Weights::from_tensors([], "nothing");
+        let error = Decoder::new(&config, &none, Trainable::Frozen, 0, engine.dtype, &engine.device).unwrap_err();
+        assert_eq!(error.to_string(), format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"));
+    }
 }
 
 /// Weights sharper than fresh ones, so that distributions are far from uniform and biases are not 0; the same on every

@@ -11,6 +11,7 @@ use grpo_tui::kernels::heads::{Attention, Heads};
 use grpo_tui::kernels::log_probs::{TokenWeight, token_log_probs, token_log_probs_backward};
 use grpo_tui::kernels::rms_norm::{Norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use grpo_tui::kernels::rope::{QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward_all};
+use grpo_tui::kernels::router::{Router, route, route_backward};
 use grpo_tui::kernels::swiglu::{Activation, gated, gated_backward};
 
 use super::finite_differences::{check, random, seeded};
@@ -234,4 +235,17 @@ fn attention_gates_match() {
     let (by_attended, by_gate) = gated_attention_backward(&seed, &attended, &gate).unwrap();
     check("attended", &attended, &by_attended, |attended| seeded(&forward(attended, &gate), &seed));
     check("gate", &gate, &by_gate, |gate| seeded(&forward(&attended, gate), &seed));
+}
+
+#[test]
+fn routers_match() {
+    let logits = random(1, &[4, 5]).affine(2.0, 0.0).unwrap();
+    for (is_renormalised, active) in [(false, 1), (false, 3), (true, 2), (true, 5)] {
+        let router = Router { active, is_renormalised };
+        let seed = random(2, &[4 * active, 1]);
+        let routing = route(&logits, router, None).unwrap();
+        let products = (&routing.weights * &seed).unwrap();
+        let gradient = route_backward(&products, &routing, router).unwrap();
+        check("logits", &logits, &gradient, |logits| seeded(&route(logits, router, None).unwrap().weights, &seed));
+    }
 }

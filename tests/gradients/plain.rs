@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use grpo_tui::hub::{Activation, GatedDelta, Mixer, ModelConfig, RopeScaling, Scope};
+use grpo_tui::hub::{Activation, Experts, GatedDelta, Mixer, ModelConfig, RopeScaling, Scope};
 use grpo_tui::kernels::heads::{Attention, Heads};
 
 /// Over the last dimension, as are the two below.
@@ -172,6 +172,36 @@ impl Plain<'_> {
         self.linear(&(normed * linear("in_proj_z").silu().unwrap()).unwrap(), layer, "linear_attn.out_proj")
     }
 
+    fn gated_mlp(&self, x: &Tensor, layer: usize, prefix: &str) -> Tensor {
+        let linear = |x: &Tensor, part: &str| self.linear(x, layer, &format!("{prefix}.{part}_proj"));
+        let gate = linear(x, "gate");
+        let gate = match self.config.options.activation {
+            Activation::Silu => gate.silu().unwrap(),
+            // candle's is the approximation by tanh.
+            Activation::GeluTanh => gate.gelu().unwrap(),
+        };
+        linear(&(gate * linear(x, "up")).unwrap(), "down")
+    }
+
+    /// Every expert on every token, times a weight that is 0 where it was not chosen.
+    fn experts(&self, x: &Tensor, layer: usize, experts: &Experts) -> Tensor {
+        let probabilities = softmax(&self.linear(x, layer, "mlp.gate"));
+        let chosen = |row: Vec<f64>| {
+            let rank = |p: f64| row.iter().filter(|other| **other > p).count();
+            row.iter().map(|&p| f64::from(u8::from(rank(p) < experts.active))).collect::<Vec<_>>()
+        };
+        let chosen: Vec<Vec<f64>> = probabilities.to_vec2().unwrap().into_iter().map(chosen).collect();
+        let mut weights = (probabilities * Tensor::new(chosen, &Device::Cpu).unwrap()).unwrap();
+        if experts.is_renormalised {
+            weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1).unwrap()).unwrap();
+        }
+        let weighted = |index: usize| {
+            let output = self.gated_mlp(x, layer, &format!("mlp.experts.{index}"));
+            output.broadcast_mul(&weights.narrow(1, index, 1).unwrap()).unwrap()
+        };
+        (1..experts.count).map(weighted).fold(weighted(0), |sum, own| (sum + own).unwrap())
+    }
+
     /// One sequence -> logits [time, vocabulary].
     pub(super) fn logits(&self, token_ids: &[u32]) -> Tensor {
         let config = self.config;
@@ -190,14 +220,10 @@ impl Plain<'_> {
             let before =
                 if config.options.has_output_norms { name("pre_feedforward_layernorm") } else { after_attention };
             let x = self.norm(&hidden, &before);
-            let gate = self.linear(&x, layer, "mlp.gate_proj");
-            let gate = match config.options.activation {
-                Activation::Silu => gate.silu().unwrap(),
-                // candle's is the approximation by tanh.
-                Activation::GeluTanh => gate.gelu().unwrap(),
+            let down = match config.experts(layer) {
+                None => self.gated_mlp(&x, layer, "mlp"),
+                Some(experts) => self.experts(&x, layer, experts),
             };
-            let inner = (gate * self.linear(&x, layer, "mlp.up_proj")).unwrap();
-            let down = self.linear(&inner, layer, "mlp.down_proj");
             hidden = (hidden + self.added(down, &name("post_feedforward_layernorm"))).unwrap();
         }
         let hidden = self.norm(&hidden, "model.norm.weight");

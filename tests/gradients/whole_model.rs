@@ -37,6 +37,8 @@ fn families() -> Vec<ModelConfig> {
     let window = r#""layer_types":["sliding_attention","full_attention"],"sliding_window":3,"rope_local_base_freq":50.0,
         "rope_scaling":{"rope_type":"linear","factor":2.0},"query_pre_attn_scalar":9"#;
     let delta = r#""partial_rotary_factor":0.4,"linear_num_key_heads":3,"linear_num_value_heads":6,"linear_key_head_dim":5,"linear_value_head_dim":3"#;
+    let experts =
+        r#""architectures":["Qwen3MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7"#;
     vec![
         config(true),
         config(false),
@@ -56,6 +58,8 @@ fn families() -> Vec<ModelConfig> {
         family(&format!(
             r#""architectures":["Qwen3_5ForCausalLM"],{delta},"layer_types":["full_attention","linear_attention"],"attention_bias":true,"linear_conv_kernel_dim":3"#
         )),
+        family(&format!(r#"{experts},"norm_topk_prob":true"#)),
+        family(&format!(r#"{experts},"tie_word_embeddings":true,"mlp_only_layers":[1]"#)),
     ]
 }
 

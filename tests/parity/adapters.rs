@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::decoder::{Golden, assert_close, logits};
 use super::golden_folder;
 
-const CASES: [&str; 4] = ["peft-all-linear", "peft-subset", "peft-rslora", "peft-gated-delta"];
+const CASES: [&str; 5] = ["peft-all-linear", "peft-subset", "peft-rslora", "peft-gated-delta", "peft-experts"];
 
 fn golden_value(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(golden_folder().join(name).join("golden.json")).unwrap()).unwrap()

@@ -170,7 +170,7 @@ fn greedy_decoding_equals_that_of_transformers() {
 #[test]
 fn gradients_are_those_of_transformers() {
     let with_gradient: Vec<Golden> = checkpoints().into_iter().filter(|golden| golden.gradient.is_object()).collect();
-    assert_eq!(with_gradient.len(), 2);
+    assert_eq!(with_gradient.len(), 5);
     for golden in with_gradient {
         let (model, sequence) = (golden.trainable(Trainable::Full), golden.token_ids.last().unwrap());
         let example = Example { prompt: sequence[..1].to_vec(), completion: sequence[1..].to_vec() };
@@ -188,8 +188,8 @@ fn gradients_are_those_of_transformers() {
                 let weighted: f64 = numbers.enumerate().map(|(i, number)| number * ((i * 7 % 11) as f64 - 5.0)).sum();
                 // The sum is that of numbers of both signs: compared by the size of what is summed.
                 let size = norm * 5.0 * (slot.range().len() as f64).sqrt();
-                assert!((found - norm).abs() < 1e-4 * norm, "{}, {}: {found}, {norm}", golden.name, slot.name);
-                assert!((weighted - sum).abs() < 1e-4 * size, "{}, {}: {weighted}, {sum}", golden.name, slot.name);
+                assert!((found - norm).abs() <= 1e-4 * norm, "{}, {}: {found}, {norm}", golden.name, slot.name);
+                assert!((weighted - sum).abs() <= 1e-4 * size, "{}, {}: {weighted}, {sum}", golden.name, slot.name);
             }
         }
     }

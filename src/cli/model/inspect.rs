@@ -42,7 +42,7 @@ struct Inspection {
 const NOT_LOADED: [&str; 4] = ["vision_tower.", "multi_modal_projector.", "model.visual.", "mtp."];
 
 /// In the order of the model.
-const KINDS: [&str; 6] = ["embedding", "attention", "delta_rule", "feed_forward", "norm", "head"];
+const KINDS: [&str; 8] = ["embedding", "attention", "delta_rule", "feed_forward", "router", "experts", "norm", "head"];
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let source = find_model(&arguments.model)?;
@@ -102,6 +102,8 @@ fn kind_of(name: &str) -> &'static str {
         name if name.contains("norm") => "norm",
         name if name.contains("self_attn") => "attention",
         name if name.contains("linear_attn") => "delta_rule",
+        name if name.ends_with("mlp.gate.weight") => "router",
+        name if name.contains("mlp.experts") => "experts",
         _ => "feed_forward",
     }
 }
@@ -133,6 +135,7 @@ impl Inspection {
             "model": name,
             "architecture": format!("{:?}", config.architecture).to_lowercase(),
             "parameters": self.parameters(),
+            "active_parameters": ModelShape::from_config(config).active_parameters(),
             "tensors": tensors,
             "memory_bytes": { "f32": 4 * self.parameters(), "bf16": 2 * self.parameters() },
             "cache_bytes_per_token": { "f32": 4 * self.cache_numbers_per_token(), "bf16": 2 * self.cache_numbers_per_token() },
@@ -178,11 +181,21 @@ impl Inspection {
         let fp8 = self.fp8_scales.map_or_else(String::new, |scales| {
             format!("\n  fp8           matrices in F8_E4M3 with {scales}, dequantized to bf16 when they are loaded")
         });
+        let experts = config.options.experts.as_ref().map_or_else(String::new, |experts| {
+            let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
+            format!(
+                "\n  experts       {} in each of {layers} layers, {} per token, feed-forward {}; {} active parameters",
+                experts.count,
+                experts.active,
+                experts.intermediate_size,
+                grouped(ModelShape::from_config(config).active_parameters() as u64),
+            )
+        });
         let types: Vec<String> = self.element_types.iter().map(|(name, count)| format!("{count} {name}")).collect();
         let name = visible(name);
         let mut text = format!(
             "{name}: {}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
-             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{delta}\n  stored        {} in {} ({} tensors){fp8}\n\n",
+             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{delta}{experts}\n  stored        {} in {} ({} tensors){fp8}\n\n",
             config.architecture.title(),
             grouped(self.parameters()),
             config.num_hidden_layers,

@@ -9,10 +9,11 @@ mod gemma3;
 mod mistral;
 mod options;
 mod qwen3_5;
+mod qwen3_moe;
 mod rope;
 
 pub use fp8::Fp8Scales;
-pub use options::{Activation, DecoderOptions, GatedDelta, Mixer, NormNames, Scope, SlidingWindow};
+pub use options::{Activation, DecoderOptions, Experts, GatedDelta, Mixer, NormNames, Scope, SlidingWindow};
 pub use rope::RopeScaling;
 
 /// The supported families of decoders.
@@ -20,6 +21,8 @@ pub use rope::RopeScaling;
 pub enum Architecture {
     /// Qwen3: grouped-query attention with RMS-normalised queries and keys, rotary positions, SwiGLU.
     Qwen3,
+    /// Qwen3 with mixtures of experts.
+    Qwen3Moe,
     /// Qwen2 and Qwen2.5: biases on queries, keys and values, no norms of heads.
     Qwen2,
     /// Llama and what is built like it (SmolLM2): neither, and Llama 3's stretched rotary positions.
@@ -51,7 +54,7 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width inside the feed-forward block.
+    /// Width inside a dense feed-forward block.
     pub intermediate_size: usize,
     /// Decoder layers.
     pub num_hidden_layers: usize,
@@ -168,6 +171,7 @@ impl ModelConfig {
                     keys.extend(gemma3::keys(self));
                 }
                 Architecture::Qwen35 => qwen3_5::write_keys(self, keys),
+                Architecture::Qwen3Moe => qwen3_moe::write_keys(self, keys),
                 Architecture::Qwen3 | Architecture::Llama => {}
             }
         }
@@ -177,7 +181,7 @@ impl ModelConfig {
 
 /// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them
 /// before a weight is read.
-const MAX_COUNTS: [(&str, usize); 13] = [
+const MAX_COUNTS: [(&str, usize); 17] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
     ("intermediate_size", 1 << 20),
@@ -191,6 +195,10 @@ const MAX_COUNTS: [(&str, usize); 13] = [
     ("linear_key_head_dim", 1 << 12),
     ("linear_value_head_dim", 1 << 12),
     ("linear_conv_kernel_dim", 1 << 6),
+    ("num_experts", 1 << 12),
+    ("num_experts_per_tok", 1 << 12),
+    ("moe_intermediate_size", 1 << 20),
+    ("decoder_sparse_step", 1 << 10),
 ];
 /// Angles of the rotary positions, `max_position_embeddings * head_dim`: 1 GiB in f32. A million positions of 128 are
 /// half of it.
@@ -250,6 +258,7 @@ impl Reader<'_> {
         let named = self.keys.get("architectures").and_then(|list| list.get(0)).and_then(Value::as_str);
         match (named, model_type) {
             (Some("Qwen3ForCausalLM"), _) | (None, Some("qwen3")) => Ok(Architecture::Qwen3),
+            (Some("Qwen3MoeForCausalLM"), _) | (None, Some("qwen3_moe")) => Ok(Architecture::Qwen3Moe),
             (Some("Qwen2ForCausalLM"), _) | (None, Some("qwen2")) => Ok(Architecture::Qwen2),
             (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Ok(Architecture::Llama),
             (Some("MistralForCausalLM" | "Mistral3ForConditionalGeneration"), _) | (None, Some("mistral" | "mistral3")) => {
@@ -265,7 +274,7 @@ impl Reader<'_> {
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
-                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM, Gemma3ForCausalLM or Qwen3_5ForCausalLM".to_owned(),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen3MoeForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM, Gemma3ForCausalLM or Qwen3_5ForCausalLM".to_owned(),
             }),
         }
     }
@@ -286,6 +295,7 @@ impl Reader<'_> {
     fn options(&self, architecture: Architecture) -> Result<DecoderOptions, HubError> {
         let options = match architecture {
             Architecture::Qwen3 => DecoderOptions::QWEN3,
+            Architecture::Qwen3Moe => self.qwen3_moe_options()?,
             Architecture::Qwen2 | Architecture::Llama => DecoderOptions::PLAIN,
             Architecture::Mistral => self.mistral_options()?,
             Architecture::Gemma3 => self.gemma3_options()?,
@@ -407,6 +417,7 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
         Architecture::Mistral => mistral::add_defaults(&mut keys),
         Architecture::Gemma3 => gemma3::add_defaults(&mut keys),
         Architecture::Qwen35 => qwen3_5::add_defaults(&mut keys),
+        Architecture::Qwen3Moe => qwen3_moe::add_defaults(&mut keys),
         Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Llama => {}
     }
     keys
@@ -449,7 +460,7 @@ fn text_part(outer: Map<String, Value>) -> Option<Map<String, Value>> {
 /// Transformers' default for a missing `max_position_embeddings`.
 fn default_positions(architecture: Architecture) -> usize {
     match architecture {
-        Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Qwen35 => 32_768,
+        Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Qwen2 | Architecture::Qwen35 => 32_768,
         Architecture::Llama => 2_048,
         Architecture::Mistral | Architecture::Gemma3 => 131_072,
     }

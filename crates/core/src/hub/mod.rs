@@ -17,8 +17,8 @@ use sha2::Digest as _;
 
 use self::embedded::EmbeddedModel;
 pub use config::{
-    Activation, Architecture, AttentionBias, DecoderOptions, Fp8Scales, GatedDelta, Mixer, ModelConfig, NormNames,
-    RopeScaling, Scope, SlidingWindow,
+    Activation, Architecture, AttentionBias, DecoderOptions, Experts, Fp8Scales, GatedDelta, Mixer, ModelConfig,
+    NormNames, RopeScaling, Scope, SlidingWindow,
 };
 pub use local::{LocalModel, ModelPlace, local_models};
 #[cfg(feature = "download")]

@@ -1,17 +1,19 @@
 //! A decoder's counts: its parameters, and the operations per token.
 
-use crate::hub::{AttentionBias, GatedDelta, ModelConfig, ModelSource};
+use crate::hub::{AttentionBias, Experts, GatedDelta, ModelConfig, ModelSource};
 
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
     /// All weights.
     pub parameters: usize,
-    /// Weights of the layers' matrices, used by every token.
+    /// Weights of the layers' matrices.
     pub layer_matrices: usize,
+    /// Of these, all but the experts that a token does not use.
+    pub active_matrices: usize,
     /// Weights of the head, used by tokens that are predicted from.
     pub head: usize,
-    /// Numbers of a rank-1 adapter on all linear layers.
+    /// Numbers of a rank-1 adapter on all linear layers; in a model with experts on those of attention.
     pub lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
@@ -36,22 +38,20 @@ pub fn parameters(model: &ModelSource) -> Option<u64> {
 
 impl ModelShape {
     pub fn from_config(config: &ModelConfig) -> Self {
-        let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+        let (hidden, layers) = (config.hidden_size, config.num_hidden_layers);
         let query = config.num_attention_heads * config.head_dim;
         let key = config.num_key_value_heads * config.head_dim;
         let attention_layers = config.attention_layers();
         let delta_layers = layers - attention_layers;
         let attention = MixerShape::attention(config);
         let delta = config.options.gated_delta.as_ref().map(|delta| MixerShape::gated_delta(delta, hidden));
-        // [outputs, inputs] of gate, up, down.
-        let mlp = [(inner, hidden), (inner, hidden), (hidden, inner)];
+        let feed_forward = FeedForwardShape::from_config(config);
         let sum = |of: fn(&(usize, usize)) -> usize| {
             let delta = delta.as_ref().map_or(0, |delta| delta.matrices.iter().map(of).sum());
-            attention_layers * attention.matrices.iter().map(of).sum::<usize>()
-                + delta_layers * delta
-                + layers * mlp.iter().map(of).sum::<usize>()
+            attention_layers * attention.matrices.iter().map(of).sum::<usize>() + delta_layers * delta
         };
-        let layer_matrices = sum(|(outputs, inputs)| outputs * inputs);
+        let mixers = sum(|(outputs, inputs)| outputs * inputs);
+        let layer_matrices = mixers + feed_forward.matrices;
         let table = config.vocab_size * hidden;
         let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
         let other = delta.as_ref().map_or(0, |delta| delta.vectors);
@@ -61,14 +61,18 @@ impl ModelShape {
         Self {
             parameters: layer_matrices + vectors + hidden + table * if config.tie_word_embeddings { 1 } else { 2 },
             layer_matrices,
+            active_matrices: mixers + feed_forward.active_matrices,
             head: table,
-            lora_per_rank: sum(|(outputs, inputs)| outputs + inputs),
+            lora_per_rank: sum(|(outputs, inputs)| outputs + inputs) + feed_forward.lora_per_rank,
             key_values_per_token: attention_layers * 2 * key,
             state: delta_layers * config.options.gated_delta.as_ref().map_or(0, GatedDelta::state),
-            // Input, two norms, the middle; the mixer's; gate, up and their product; what norms of outputs read.
-            layer_activations_per_token: 4 * hidden + output_norms + larger(|mixer| mixer.activations) + 3 * inner,
+            // Input, two norms, the middle; the mixer's; the feed-forward block's; what norms of outputs read.
+            layer_activations_per_token: 4 * hidden
+                + output_norms
+                + larger(|mixer| mixer.activations)
+                + feed_forward.activations,
             // Two norms, what is mixed, the product of gate and up.
-            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + inner,
+            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + feed_forward.activations / 3,
             hidden,
             layers,
             vocabulary: config.vocab_size,
@@ -77,11 +81,49 @@ impl ModelShape {
         }
     }
 
+    /// All weights but the experts that a token does not use.
+    pub fn active_parameters(&self) -> usize {
+        self.parameters - self.layer_matrices + self.active_matrices
+    }
+
     /// Operations of a forward of `rows` tokens that attend to `context` others on average, `predicted` of them through
     /// the head.
     pub fn forward_operations(&self, rows: f64, context: f64, predicted: f64) -> f64 {
         let attention = 4.0 * (self.attention_layers * self.query_width) as f64 * context;
-        rows * (2.0 * self.layer_matrices as f64 + attention) + predicted * 2.0 * self.head as f64
+        rows * (2.0 * self.active_matrices as f64 + attention) + predicted * 2.0 * self.head as f64
+    }
+}
+
+/// Counts of all layers' feed-forward blocks.
+struct FeedForwardShape {
+    matrices: usize,
+    /// But for the experts that a token does not use.
+    active_matrices: usize,
+    lora_per_rank: usize,
+    /// Per token, that a layer's backward reads: gate, up and their product, of a token's experts those and the logits of
+    /// the router.
+    activations: usize,
+}
+
+impl FeedForwardShape {
+    fn from_config(config: &ModelConfig) -> Self {
+        let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
+        let matrices = layers * 3 * hidden * inner;
+        let lora_per_rank = layers * 3 * (hidden + inner);
+        let Some(experts) = &config.options.experts else {
+            return Self { matrices, active_matrices: matrices, lora_per_rank, activations: 3 * inner };
+        };
+        let Experts { count, active, intermediate_size: width, .. } = experts;
+        let sparse = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
+        let dense = (layers - sparse) * 3 * hidden * inner;
+        let of = |experts: usize| dense + sparse * (count * hidden + experts * 3 * hidden * width);
+        let dense_activations = if sparse < layers { 3 * inner } else { 0 };
+        Self {
+            matrices: of(*count),
+            active_matrices: of(*active),
+            lora_per_rank: 0,
+            activations: dense_activations.max(count + 3 * active * width),
+        }
     }
 }
 
@@ -173,6 +215,16 @@ pub(super) mod tests {
         check("mistral-7b", 7.248e9);
         check("mistral-nemo-12b", 12.25e9);
         check("mistral-small-24b", 23.57e9);
+    }
+
+    #[test]
+    fn qwen3_30b_a3b_has_its_published_counts() {
+        let json = r#"{"model_type":"qwen3_moe","vocab_size":151936,"hidden_size":2048,"num_hidden_layers":48,"num_attention_heads":32,"head_dim":128}"#;
+        let shape = ModelShape::from_config(&ModelConfig::parse(json, "config.json").unwrap());
+        assert_eq!((shape.parameters, shape.active_parameters()), (30_532_122_624, 3_353_032_704));
+        // The embedding is no product, norms are not counted.
+        let products = 2.0 * (3_353_032_704.0 - 151_936.0 * 2048.0 - 48.0 * (2.0 * 2048.0 + 256.0) - 2048.0);
+        assert_eq!(shape.forward_operations(1.0, 0.0, 1.0), products);
     }
 
     #[test]

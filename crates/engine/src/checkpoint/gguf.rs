@@ -61,7 +61,7 @@ pub fn export_gguf(
     stored_as: GgufType,
 ) -> Result<(), CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
-    if matches!(config.architecture, Architecture::Gemma3 | Architecture::Qwen35) {
+    if matches!(config.architecture, Architecture::Gemma3 | Architecture::Qwen35 | Architecture::Qwen3Moe) {
         let problem = format!(
             "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
             config.architecture.title()
@@ -127,6 +127,7 @@ fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) ->
         Architecture::Llama | Architecture::Mistral => "llama",
         Architecture::Gemma3 => "gemma3",
         Architecture::Qwen35 => "qwen35",
+        Architecture::Qwen3Moe => "qwen3moe",
     };
     let name = source.name.rsplit('/').next().unwrap_or_default();
     let of_file = [

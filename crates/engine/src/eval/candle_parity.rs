@@ -140,7 +140,7 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
             let mut model = qwen2::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
-        other @ (Architecture::Gemma3 | Architecture::Qwen35) => {
+        other @ (Architecture::Gemma3 | Architecture::Qwen35 | Architecture::Qwen3Moe) => {
             candle_core::bail!("{} is not compared", other.title())
         }
         Architecture::Llama | Architecture::Mistral => {
@@ -163,7 +163,7 @@ fn is_computed_there(config: &ModelConfig) -> bool {
         Architecture::Llama | Architecture::Mistral => {
             is_unbiased && heads_fill_the_width && config.options.window.is_none()
         }
-        Architecture::Gemma3 | Architecture::Qwen35 => false,
+        Architecture::Gemma3 | Architecture::Qwen35 | Architecture::Qwen3Moe => false,
     }
 }
 

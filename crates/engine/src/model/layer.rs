@@ -1,9 +1,10 @@
-//! One decoder layer, forward and backward: norm, mixer of tokens, norm, gated MLP, each added to the residual stream, in
+//! One decoder layer, forward and backward: norm, mixer of tokens, norm, feed-forward block, each added to the residual stream, in
 //! some families after a norm of its own.
 
 use candle_core::{Result, Tensor};
 
 use super::adapter::{AdapterSet, AdapterUse};
+use super::feed_forward::{FeedForward, Products};
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::mixed_inputs::MixedInputs;
@@ -15,7 +16,6 @@ use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_open};
-use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 
 /// The residual stream between two layers, [rows, hidden]: the kernel of the next norm does the sum.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl Stream {
     }
 }
 
-/// One layer's weights. What the mixer reads is the product of one packed matrix, gate and up are another.
+/// One layer's weights. What the mixer reads is the product of one packed matrix.
 #[derive(Clone, Debug)]
 pub struct Layer {
     pub(super) input_norm: NormWeight,
@@ -49,10 +49,8 @@ pub struct Layer {
     /// The norm after the mixer, where the family has one.
     pub(super) mixer_output_norm: Option<NormWeight>,
     pub(super) middle_norm: NormWeight,
-    pub(super) gate_up: Linear,
-    pub(super) activation: Activation,
-    pub(super) down: Linear,
-    /// The norm after the MLP, where the family has one.
+    pub(super) feed_forward: FeedForward,
+    /// The norm after the feed-forward block, where the family has one.
     pub(super) down_norm: Option<NormWeight>,
 }
 
@@ -65,8 +63,8 @@ pub(super) struct LayerActivations {
     /// The output of the mixer, where a norm follows.
     mixer_output: Option<Tensor>,
     middle: Tensor,
-    gate_up: Tensor,
-    /// The output of the MLP, where a norm follows.
+    products: Products,
+    /// The output of the feed-forward block, where a norm follows.
     down: Option<Tensor>,
 }
 
@@ -99,12 +97,12 @@ impl Layer {
         let (mixed, inputs) = self.mixer.forward(&packed, context, self.mixer_output.room())?;
         let output = self.mixer_output.forward(&inputs.output, context.adapters)?;
         let (addend, mixer_output) = added(output, self.mixer_output_norm.as_ref())?;
-        let (middle, middle_normed) = add_rms_norm(&input, &addend, self.middle_norm.norm(), self.gate_up.room())?;
-        let gate_up = self.gate_up.forward(&middle_normed, context.adapters)?;
-        let activated = gated(&gate_up, self.activation, self.down.room())?;
-        let (addend, down) = added(self.down.forward(&activated, context.adapters)?, self.down_norm.as_ref())?;
+        let room = self.feed_forward.input().room();
+        let (middle, middle_normed) = add_rms_norm(&input, &addend, self.middle_norm.norm(), room)?;
+        let (products, activated, output) = self.feed_forward.forward(&middle_normed, context.adapters)?;
+        let (addend, down) = added(output, self.down_norm.as_ref())?;
         let stream = Stream { sum: middle.clone(), addend: Some(addend) };
-        let saved = LayerActivations { input, packed, mixed, mixer_output, middle, gate_up, down };
+        let saved = LayerActivations { input, packed, mixed, mixer_output, middle, products, down };
         Ok((stream, saved, DerivedActivations { normed, mixed: inputs, middle_normed, activated }))
     }
 
@@ -113,12 +111,11 @@ impl Layer {
         let norm = |input: &Tensor, norm: &NormWeight, linear: &Linear| {
             linear.with_inner(rms_norm(input, norm.norm(), linear.room())?, context.adapters)
         };
-        let activated = gated(&saved.gate_up, self.activation, self.down.room())?;
         Ok(DerivedActivations {
             normed: norm(&saved.input, &self.input_norm, &self.mixer_input)?,
             mixed: self.mixer.derive(&saved.packed, &saved.mixed, context)?,
-            middle_normed: norm(&saved.middle, &self.middle_norm, &self.gate_up)?,
-            activated: self.down.with_inner(activated, context.adapters)?,
+            middle_normed: norm(&saved.middle, &self.middle_norm, self.feed_forward.input())?,
+            activated: self.feed_forward.derive(&saved.products, context.adapters)?,
         })
     }
 
@@ -144,21 +141,20 @@ impl Layer {
         let attention = self.mixer_output.open(&mixed, adapters)?;
         let attention = added_open(attention, self.mixer_output_norm.as_ref())?;
         let (sum, normed) = add_rms_norm(&input, &attention, self.middle_norm.norm(), 0)?;
-        let activated = gated_open(&self.gate_up.open(&normed, adapters)?, self.activation, normed.dtype())?;
-        let addend = added_open(self.down.open(&activated, adapters)?, self.down_norm.as_ref())?;
+        let addend = added_open(self.feed_forward.decode(&normed, adapters)?, self.down_norm.as_ref())?;
         Ok(Stream { sum, addend: Some(addend) })
     }
 
     /// Where the adapters stand a second time.
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
-        let linears = [&self.mixer_input, &self.mixer_output, &self.gate_up, &self.down];
+        let linears = [vec![&self.mixer_input, &self.mixer_output], self.feed_forward.adapted()].concat();
         let copies = linears.iter().map(|linear| linear.adapters.as_ref().map_or(Ok(Vec::new()), AdapterSet::copies));
         Ok(copies.collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// Columns that rows of the result's gradient need behind them.
     pub(super) fn gradient_room(&self) -> usize {
-        if self.down_norm.is_some() { 0 } else { self.down.room() }
+        if self.down_norm.is_some() { 0 } else { self.feed_forward.gradient_room() }
     }
 
     /// What decoding keeps of earlier tokens.
@@ -169,8 +165,7 @@ impl Layer {
     /// The layer's tensors under their names inside it, such as `self_attn.q_proj.weight`, adapters merged.
     pub(super) fn merged(&self, names: &NormNames) -> Result<Vec<(String, Tensor)>> {
         let dtype = self.input_norm.weight.dtype();
-        let inner = self.gate_up.weight.dims2()?.0 / 2;
-        let hidden = self.down.weight.dims2()?.0;
+        let hidden = self.mixer_output.weight.dims2()?.0;
         let norms = [
             (names.input, Some(&self.input_norm)),
             (names.attention_output, self.mixer_output_norm.as_ref()),
@@ -183,8 +178,7 @@ impl Layer {
         named.extend(own.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)));
         named.extend(self.mixer_input.merged_parts(&self.mixer.input_parts(), dtype)?);
         named.extend(self.mixer_output.merged_parts(&[(self.mixer.output_part(), hidden)], dtype)?);
-        named.extend(self.gate_up.merged_parts(&[("mlp.gate_proj", inner), ("mlp.up_proj", inner)], dtype)?);
-        named.extend(self.down.merged_parts(&[("mlp.down_proj", hidden)], dtype)?);
+        named.extend(self.feed_forward.merged(dtype)?);
         Ok(named)
     }
 
@@ -199,11 +193,9 @@ impl Layer {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let down_norm = self.down_norm.as_ref().zip(saved.down.as_ref());
-        let down_gradient = output_backward(down_norm, gradient, self.down.room(), gradients)?;
-        let activated_gradient = self.down.backward(&down_gradient, &derived.activated, gradients)?;
-        let room = self.gate_up.room();
-        let gate_up_gradient = gated_backward(&activated_gradient, &saved.gate_up, self.activation, room)?;
-        let normed_gradient = self.gate_up.backward(&gate_up_gradient, &derived.middle_normed, gradients)?;
+        let down_gradient = output_backward(down_norm, gradient, self.feed_forward.gradient_room(), gradients)?;
+        let activations = (&derived.middle_normed, &saved.products, &derived.activated);
+        let normed_gradient = self.feed_forward.backward(&down_gradient, activations, gradients)?;
         let mixer_norm = self.mixer_output_norm.as_ref().zip(saved.mixer_output.as_ref());
         let output_room = self.mixer_output.room();
         let room = if mixer_norm.is_some() { 0 } else { output_room };

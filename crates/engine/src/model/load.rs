@@ -7,6 +7,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
 use super::attention::AttentionMixer;
+use super::experts::{Expert, Experts};
+use super::feed_forward::{Dense, FeedForward};
 use super::gated_delta::GatedDeltaMixer;
 use super::layer::Layer;
 use super::linear::{Bias, Linear};
@@ -23,6 +25,7 @@ use crate::kernels::fp8::{self, Fp8Matrix};
 use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::philox::uniform_weights_on;
 use crate::kernels::rope::RopeTable;
+use crate::kernels::router::Router;
 use crate::kernels::swiglu::Activation;
 use crate::kernels::write_rows::write_rows;
 
@@ -36,19 +39,27 @@ pub(super) struct ModelLoader<'a> {
     pub(super) device: &'a Device,
 }
 
-/// The matrices of a layer, which get adapters, packed together as the layer packs them: the input of its mixer, the
-/// output, gate and up, down.
-fn packed_parts(config: &ModelConfig, layer: usize) -> [&'static [&'static str]; 4] {
-    let (input, output): (&[&str], &[&str]) = match config.mixer(layer) {
+/// The matrices of a layer's mixer, packed together as the layer packs them: its input, and its output.
+fn mixer_parts(config: &ModelConfig, layer: usize) -> [&'static [&'static str]; 2] {
+    match config.mixer(layer) {
         hub::Mixer::Attention(_) => {
-            (&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["self_attn.o_proj"])
+            [&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["self_attn.o_proj"]]
         }
-        hub::Mixer::GatedDelta(_) => (
+        hub::Mixer::GatedDelta(_) => [
             &["linear_attn.in_proj_qkv", "linear_attn.in_proj_z", "linear_attn.in_proj_b", "linear_attn.in_proj_a"],
             &["linear_attn.out_proj"],
-        ),
-    };
-    [input, output, &["mlp.gate_proj", "mlp.up_proj"], &["mlp.down_proj"]]
+        ],
+    }
+}
+
+/// As [`mixer_parts`], of a dense feed-forward block.
+const DENSE_PARTS: [&[&str]; 2] = [&["mlp.gate_proj", "mlp.up_proj"], &["mlp.down_proj"]];
+
+/// The packed matrices of a layer that get adapters. In a model with experts none of a feed-forward block: PEFT reads
+/// `gate_proj` there as the experts that transformers fuses, in dense layers too.
+fn adapted_parts(config: &ModelConfig, layer: usize) -> impl Iterator<Item = &'static [&'static str]> {
+    let dense = DENSE_PARTS.into_iter().filter(|_| config.options.experts.is_none());
+    mixer_parts(config, layer).into_iter().chain(dense)
 }
 
 /// PEFT's name of an adapter's tensor: `which` is "A" or "B".
@@ -61,7 +72,7 @@ pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usiz
     let mut names = Vec::new();
     for layer in 0..config.num_hidden_layers {
         // The parts of a packed matrix stand side by side.
-        for parts in packed_parts(config, layer) {
+        for parts in adapted_parts(config, layer) {
             names.extend(
                 parts.iter().map(|part| (peft_name(layer, part, "A"), vec![rank, matrix_shape(config, part)[1]])),
             );
@@ -100,7 +111,13 @@ fn adapter_tensors(
 fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
     let (hidden, key) = (config.hidden_size, config.num_key_value_heads * config.head_dim);
     let delta = |of: fn(&hub::GatedDelta) -> usize| config.options.gated_delta.as_ref().map_or(0, of);
+    let expert = |of: fn(&hub::Experts) -> usize| config.options.experts.as_ref().map_or(0, of);
     match part {
+        "mlp.gate" => [expert(|experts| experts.count), hidden],
+        _ if part.starts_with("mlp.experts.") => {
+            let width = expert(|experts| experts.intermediate_size);
+            if part.ends_with(".down_proj") { [hidden, width] } else { [width, hidden] }
+        }
         "self_attn.q_proj" => [config.query_outputs(), hidden],
         "self_attn.k_proj" | "self_attn.v_proj" => [key, hidden],
         "self_attn.o_proj" => [hidden, config.num_attention_heads * config.head_dim],
@@ -144,7 +161,7 @@ impl ModelLoader<'_> {
 
     pub(super) fn layer(&self, index: usize, rope: RopeTable, parameters: &Parameters) -> Result<Layer, ModelError> {
         let (config, names) = (self.config, self.config.norm_names());
-        let [input, output, gate_up, down] = packed_parts(config, index);
+        let [input, output] = mixer_parts(config, index);
         let linear = |parts: &[&str]| self.linear(index, parts, parameters);
         let hidden_norm =
             |part: &str| self.norm(&format!("model.layers.{index}.{part}.weight"), config.hidden_size, parameters);
@@ -161,14 +178,32 @@ impl ModelLoader<'_> {
             mixer_output: linear(output)?,
             mixer_output_norm: has_output_norms.then(|| hidden_norm(names.attention_output)).transpose()?,
             middle_norm: hidden_norm(names.middle)?,
-            gate_up: linear(gate_up)?,
-            activation: match config.options.activation {
-                hub::Activation::Silu => Activation::Silu,
-                hub::Activation::GeluTanh => Activation::GeluTanh,
-            },
-            down: linear(down)?,
+            feed_forward: self.feed_forward(index, parameters)?,
             down_norm: has_output_norms.then(|| hidden_norm(names.down)).transpose()?,
         })
+    }
+
+    fn feed_forward(&self, layer: usize, parameters: &Parameters) -> Result<FeedForward, ModelError> {
+        let activation = match self.config.options.activation {
+            hub::Activation::Silu => Activation::Silu,
+            hub::Activation::GeluTanh => Activation::GeluTanh,
+        };
+        let linear = |parts: &[&str]| self.linear(layer, parts, parameters);
+        let Some(experts) = self.config.experts(layer) else {
+            let [gate_up, down] = DENSE_PARTS;
+            let dense = Dense { gate_up: linear(gate_up)?, activation, down: linear(down)? };
+            return Ok(FeedForward::Dense(Box::new(dense)));
+        };
+        let expert = |index: usize| {
+            let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
+            Ok(Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? })
+        };
+        Ok(FeedForward::Experts(Box::new(Experts {
+            router: Router { active: experts.active, is_renormalised: experts.is_renormalised },
+            gate: linear(&["mlp.gate"])?,
+            experts: (0..experts.count).map(expert).collect::<Result<_, ModelError>>()?,
+            activation,
+        })))
     }
 
     fn attention(&self, layer: usize, rope: RopeTable, parameters: &Parameters) -> Result<AttentionMixer, ModelError> {
@@ -318,12 +353,13 @@ impl ModelLoader<'_> {
         let Trainable::Lora { rank, alpha } = self.trainable else { return Ok(None) };
         let view = |parts: &[&str], which| {
             let names: Vec<String> = parts.iter().map(|part| peft_name(layer, part, which)).collect();
-            parameters.view(&names)?.ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
+            parameters.view(&names)
         };
-        let (a, a_range) = view(parts, "A")?;
+        let Some((a, a_range)) = view(parts, "A")? else { return Ok(None) };
         let mut column = 0;
         let part = |part: &&str| {
-            let (b, b_range) = view(&[*part], "B")?;
+            let b = view(&[*part], "B")?;
+            let (b, b_range) = b.ok_or_else(|| ModelError::Weights(format!("`{part}` has an A and no B")))?;
             let columns = column..column + self.shape(part)[0];
             column = columns.end;
             Ok(AdapterPart { columns, b, b_range })

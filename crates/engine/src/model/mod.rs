@@ -3,6 +3,8 @@
 mod adapter; // low-rank adapters
 mod attention; // the mixer of layers with attention
 mod decoder; // embedding, layers, final norm, head
+mod experts; // a mixture of experts
+mod feed_forward; // a layer's gated MLP, or its experts
 mod gated_delta; // the mixer of layers with the gated delta rule
 mod gradients; // one flat buffer of gradients
 mod layer; // one decoder layer, forward and backward
@@ -19,6 +21,8 @@ mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::{AdapterUse, Adapters};
 pub use decoder::{Activations, Decoder};
+#[cfg(test)]
+pub(crate) use experts::SELECTED;
 pub use gradients::Gradients;
 pub use layer::Layer;
 pub use load::{adapter_names, fresh_adapters};

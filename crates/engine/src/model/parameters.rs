@@ -14,7 +14,7 @@ pub enum Trainable {
     Frozen,
     /// Every weight.
     Full,
-    /// Adapters on every linear layer.
+    /// Adapters on every linear layer; in a model with experts on those of attention.
     Lora {
         /// Rank of A and B.
         rank: usize,

@@ -72,6 +72,21 @@ impl GatedDelta {
     }
 }
 
+/// The layers whose feed-forward block is a mixture of experts (Shazeer et al. 2017, arXiv 1701.06538).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Experts {
+    /// Of a layer.
+    pub count: usize,
+    /// Experts that each token uses.
+    pub active: usize,
+    /// Width inside an expert.
+    pub intermediate_size: usize,
+    /// Whether the weights of a token's experts are divided by their sum.
+    pub is_renormalised: bool,
+    /// By layer; the others are dense.
+    pub layers: Vec<bool>,
+}
+
 /// How a layer mixes tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mixer<'a> {
@@ -102,6 +117,8 @@ pub struct DecoderOptions {
     pub rotary_dimension: Option<usize>,
     /// `None`: every layer is attention.
     pub gated_delta: Option<GatedDelta>,
+    /// `None`: every layer is dense.
+    pub experts: Option<Experts>,
 }
 
 impl DecoderOptions {
@@ -117,6 +134,7 @@ impl DecoderOptions {
         has_attention_gate: false,
         rotary_dimension: None,
         gated_delta: None,
+        experts: None,
     };
     pub const QWEN3: Self = Self { has_head_norms: true, ..Self::PLAIN };
 
@@ -179,6 +197,11 @@ impl ModelConfig {
         (0..self.num_hidden_layers).filter(|&layer| matches!(self.mixer(layer), Mixer::Attention(_))).count()
     }
 
+    /// The experts of a layer; `None` where it is dense.
+    pub fn experts(&self, layer: usize) -> Option<&Experts> {
+        self.options.experts.as_ref().filter(|experts| experts.layers.get(layer).copied().unwrap_or(false))
+    }
+
     /// Outputs of `q_proj`: queries, and their gates where attention has one.
     pub fn query_outputs(&self) -> usize {
         self.num_attention_heads * self.head_dim * if self.options.has_attention_gate { 2 } else { 1 }
@@ -194,7 +217,8 @@ impl ModelConfig {
         let title = self.architecture.title();
         let is_cpu_only = self.options.gated_delta.is_some()
             || self.options.has_attention_gate
-            || self.options.rotary_dimension.is_some();
+            || self.options.rotary_dimension.is_some()
+            || self.options.experts.is_some();
         is_cpu_only.then(|| format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"))
     }
 
@@ -214,6 +238,7 @@ impl Architecture {
     pub fn title(self) -> &'static str {
         match self {
             Self::Qwen3 => "Qwen3",
+            Self::Qwen3Moe => "Qwen3 MoE",
             Self::Qwen2 => "Qwen2",
             Self::Llama => "Llama",
             Self::Mistral => "Mistral",
@@ -226,6 +251,7 @@ impl Architecture {
     pub(super) fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Qwen3 => ("Qwen3ForCausalLM", "qwen3"),
+            Self::Qwen3Moe => ("Qwen3MoeForCausalLM", "qwen3_moe"),
             Self::Qwen2 => ("Qwen2ForCausalLM", "qwen2"),
             Self::Llama => ("LlamaForCausalLM", "llama"),
             Self::Mistral => ("MistralForCausalLM", "mistral"),

@@ -163,7 +163,7 @@ fn what_cannot_be_computed_is_said_in_words() {
     check(r#"{"rms_norm_eps":-1}"#, "`rms_norm_eps` = -1");
     check(r#"{"tie_word_embeddings":1}"#, "expected true or false");
     check(r#"{"architectures":["GemmaForCausalLM"]}"#, "the architecture `GemmaForCausalLM` is not supported");
-    check(r#"{"architectures":["Qwen3MoeForCausalLM"]}"#, "Qwen3MoeForCausalLM");
+    check(r#"{"architectures":["MixtralForCausalLM"]}"#, "`MixtralForCausalLM`");
     check(r#"{"architectures":"absent","model_type":"gemma"}"#, "`gemma`");
     check(r#"{"architectures":"absent","model_type":"absent"}"#, "are missing");
     check(r#"{"rope_scaling":{"rope_type":"dynamic","factor":4.0}}"#, "`rope_scaling` =");
@@ -289,6 +289,44 @@ fn qwen3_5_is_read_in_all_its_spellings() {
     }
 }
 
+/// transformers' `Qwen3MoeConfig` reads the same of each.
+#[test]
+fn mixtures_of_experts_are_read_in_all_their_spellings() {
+    let of = |changes: &str| with(&format!(r#"{{"model_type":"qwen3_moe","architectures":"absent"{changes}}}"#));
+    let read = |changes: &str| {
+        let config = ModelConfig::parse(&of(changes), "config.json").unwrap();
+        assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config, "{changes}");
+        config.options.experts.unwrap()
+    };
+    let all = Experts { count: 128, active: 8, intermediate_size: 768, is_renormalised: false, layers: vec![true; 2] };
+    assert_eq!(read(""), all);
+    assert_eq!(read(r#","num_local_experts":16"#), Experts { count: 16, ..all.clone() });
+    let own = r#","num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":24,"norm_topk_prob":true,"router_aux_loss_coef":0.1"#;
+    assert_eq!(read(own), Experts { count: 4, active: 2, intermediate_size: 24, is_renormalised: true, ..all.clone() });
+    for (changes, layers) in [
+        (r#","num_hidden_layers":5,"decoder_sparse_step":2"#, vec![false, true, false, true, false]),
+        (r#","num_hidden_layers":3,"mlp_only_layers":[0,2]"#, vec![false, true, false]),
+        (r#","num_hidden_layers":4,"decoder_sparse_step":2,"mlp_only_layers":[3]"#, vec![false, true, false, false]),
+    ] {
+        assert_eq!(read(changes), Experts { layers, ..all.clone() }, "{changes}");
+    }
+    let config = ModelConfig::parse(&of(r#","mlp_only_layers":[1]"#), "x").unwrap();
+    assert!(config.experts(0).is_some() && config.experts(1).is_none());
+    assert!(config.gpu_problem().unwrap().contains("Qwen3 MoE is not supported on a GPU yet"));
+    for (changes, expected) in [
+        (r#","num_experts":0"#, "`num_experts` = 0, expected a whole number above 0"),
+        (r#","num_experts":5000"#, "`num_experts` = 5000, the limit is 4096"),
+        (r#","num_experts":4,"num_experts_per_tok":5"#, "`num_experts_per_tok` = 5 is more than `num_experts` = 4"),
+        (r#","norm_topk_prob":1"#, "`norm_topk_prob` = 1, expected true or false"),
+        (r#","mlp_only_layers":[2]"#, "`mlp_only_layers` = [2], expected a list of layers from 0 to 1"),
+        (r#","mlp_only_layers":3"#, "`mlp_only_layers` = 3, expected a list"),
+        (r#","decoder_sparse_step":0"#, "`decoder_sparse_step` = 0"),
+    ] {
+        let message = ModelConfig::parse(&of(changes), "x").unwrap_err().to_string();
+        assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+    }
+}
+
 #[test]
 fn text_that_is_no_object_is_refused() {
     for (text, expected) in [("", "not valid JSON"), ("{\"a\":", "not valid JSON"), ("[]", "not a JSON object")] {
@@ -333,6 +371,7 @@ fn the_table_of_families_is_that_of_the_code() {
         assert_eq!(options.has_output_norms, row[3].contains("after each block"), "{row:?}");
         assert_eq!(options.norm_offset == 1.0, row[3].contains("1 + weight"), "{row:?}");
         assert_eq!(options.window.is_some(), row[5].contains("sliding window"), "{row:?}");
+        assert_eq!(options.experts.is_some(), row[6].contains("experts"), "{row:?}");
         assert_eq!(options.gated_delta.is_some(), row[5].contains("gated delta rule"), "{row:?}");
         assert_eq!(options.has_attention_gate, row[5].contains("with a gate"), "{row:?}");
         assert_eq!(options.rotary_dimension.is_some(), row[4].contains("of each head"), "{row:?}");
@@ -341,6 +380,7 @@ fn the_table_of_families_is_that_of_the_code() {
     }
     let all = [
         Architecture::Qwen3,
+        Architecture::Qwen3Moe,
         Architecture::Qwen2,
         Architecture::Llama,
         Architecture::Mistral,

@@ -4,7 +4,7 @@ use crate::hub::{AttentionBias, GatedDelta, Mixer, ModelConfig};
 
 /// Every tensor that a model of this configuration has, in the order in which they are trained, with its shape.
 pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let hidden = config.hidden_size;
     let (norms, has_output_norms) = (config.norm_names(), config.options.has_output_norms);
     let mut names = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
     for layer in 0..config.num_hidden_layers {
@@ -17,9 +17,15 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         }
         names.extend(has_output_norms.then(|| norm(norms.attention_output)));
         names.push(norm(norms.middle));
-        names.push(place("mlp.gate_proj.weight", vec![inner, hidden]));
-        names.push(place("mlp.up_proj.weight", vec![inner, hidden]));
-        names.push(place("mlp.down_proj.weight", vec![hidden, inner]));
+        match config.experts(layer) {
+            None => names.extend(gated_mlp_names("mlp", config.intermediate_size, hidden, place)),
+            Some(experts) => {
+                names.push(place("mlp.gate.weight", vec![experts.count, hidden]));
+                let of = |index| format!("mlp.experts.{index}");
+                let own = (0..experts.count).map(|index| (of(index), experts.intermediate_size));
+                names.extend(own.flat_map(|(prefix, inner)| gated_mlp_names(&prefix, inner, hidden, place)));
+            }
+        }
         names.extend(has_output_norms.then(|| norm(norms.down)));
     }
     names.push(("model.norm.weight".to_owned(), vec![hidden]));
@@ -50,6 +56,11 @@ fn attention_names(config: &ModelConfig, place: impl Fn(&str, Vec<usize>) -> Nam
     names
 }
 
+fn gated_mlp_names(prefix: &str, inner: usize, hidden: usize, place: impl Fn(&str, Vec<usize>) -> Named) -> [Named; 3] {
+    let shapes = [("gate", [inner, hidden]), ("up", [inner, hidden]), ("down", [hidden, inner])];
+    shapes.map(|(part, shape)| place(&format!("{prefix}.{part}_proj.weight"), shape.to_vec()))
+}
+
 fn gated_delta_names(delta: &GatedDelta, hidden: usize, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
     let (heads, values) = (delta.value_heads, delta.values());
     vec![
@@ -74,7 +85,7 @@ pub(in crate::model) fn has_bias(config: &ModelConfig, part: &str) -> bool {
     }
 }
 
-/// Whether a base in fp8 rounds the tensor: the matrices of layers, which are those that adapters stand beside.
+/// Whether a base in fp8 rounds the tensor: the matrices of layers but for routers, whose choices rounding would change.
 pub(super) fn is_layer_matrix(name: &str, shape: &[usize]) -> bool {
-    name.starts_with("model.layers.") && shape.len() == 2
+    name.starts_with("model.layers.") && shape.len() == 2 && !name.ends_with(".mlp.gate.weight")
 }

@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use super::super::QueueSize;
 use super::*;
 use crate::hub::ModelConfig;
-use crate::model::{Trainable, Weights};
+use crate::model::{PackedBatch, SELECTED, Trainable, Weights};
 
 const ROOM: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
@@ -36,7 +36,7 @@ fn of_family(name: &str) -> Decoder {
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,
         "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu",
         "full_attention_interval":2,"linear_num_key_heads":2,"linear_num_value_heads":4,"linear_key_head_dim":8,
-        "linear_value_head_dim":8,"architectures":["#;
+        "linear_value_head_dim":8,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":16,"architectures":["#;
     let config = ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap();
     let fresh = Decoder::new(&config, &Weights::fresh(&config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu);
     let tensors = fresh.unwrap().parameters().named().unwrap().into_iter().map(|(name, tensor)| {
@@ -45,6 +45,11 @@ fn of_family(name: &str) -> Decoder {
     });
     let weights = Weights::from_tensors(tensors, "test");
     Decoder::new(&config, &weights, Trainable::Frozen, 1, DType::F32, &Device::Cpu).unwrap()
+}
+
+/// One with experts in both layers.
+fn sparse() -> Decoder {
+    of_family("Qwen3MoeForCausalLM")
 }
 
 fn requests() -> Vec<Request> {
@@ -90,13 +95,13 @@ fn assert_same(found: &RolloutOutput, expected: &RolloutOutput, what: &str) {
 
 #[test]
 fn drafts_change_the_number_of_steps_alone() {
-    for temperature in [0.0, 0.7, 1.0] {
-        let plain = sampled(ROOM, temperature, 0, &RolloutMemory::default());
+    for (model, temperature) in [(model(), 0.0), (model(), 0.7), (model(), 1.0), (sparse(), 0.0), (sparse(), 1.0)] {
+        let plain = sampled_by(&model, ROOM, temperature, 0, &RolloutMemory::default());
         assert_eq!((plain.counts.drafted, plain.counts.accepted), (0, 0));
         let mut memory = RolloutMemory::default();
-        let own = sampled(ROOM, temperature, 8, &memory);
+        let own = sampled_by(&model, ROOM, temperature, 8, &memory);
         memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
-        let known = sampled(ROOM, temperature, 8, &memory);
+        let known = sampled_by(&model, ROOM, temperature, 8, &memory);
         for drafted in [&own, &known] {
             assert_same(drafted, &plain, &format!("temperature {temperature}"));
             let counts = drafted.counts;
@@ -275,4 +280,46 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
             }
         }
     }
+}
+
+/// An update must use the experts that a token was sampled with: prefill and decoding, row by row, choose those that one
+/// forward of all completions, packed beside each other, does.
+#[test]
+fn packed_rows_go_to_the_experts_that_they_were_sampled_with() {
+    let model = sparse();
+    let layers = model.config().num_hidden_layers;
+    let active = model.config().options.experts.as_ref().unwrap().active;
+    let sampling =
+        Sampling { temperature: 1.0, max_completion_tokens: 40, stop_ids: vec![3], seed: 11, draft_tokens: 0 };
+    let (memory, threads) = (RolloutMemory::default(), ThreadPool::calling());
+    let mut compared = 0;
+    for request in requests() {
+        let mut packed = PackedBatch::default();
+        let prompt = packed.push_prompt(&request.prompt);
+        // By completion, by layer.
+        let mut sampled = Vec::new();
+        for sample in 0..4 {
+            SELECTED.take();
+            let request = Request { step: 4 + sample, samples: 1, ..request.clone() };
+            let output = decode(&model, Adapters::On, &[request], &sampling, &memory, ROOM, &threads).unwrap();
+            let calls = SELECTED.take();
+            let of_layer = |layer: usize| calls[layer..].iter().step_by(layers).flatten().copied().collect();
+            let completion = &output.completions[0][0].token_ids;
+            packed.push_completion(prompt, completion);
+            // One of a single token adds no row.
+            sampled.extend((completion.len() > 1).then(|| (0..layers).map(of_layer).collect::<Vec<Vec<u32>>>()));
+        }
+        model.forward(&packed, Adapters::On).unwrap();
+        for (layer, all) in SELECTED.take().iter().enumerate() {
+            let of = |segment: &crate::kernels::attention::Segment| {
+                &all[segment.start * active..(segment.start + segment.length) * active]
+            };
+            for (own, segment) in sampled.iter().zip(&packed.segments[1..]) {
+                let own = &own[layer];
+                assert_eq!(*own, [of(&packed.segments[0]), of(segment)].concat(), "layer {layer}");
+                compared += own.len();
+            }
+        }
+    }
+    assert!(compared > 4000, "{compared}");
 }

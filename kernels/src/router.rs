@@ -1,0 +1,167 @@
+//! The router of a mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): by row a softmax over all experts, and the
+//! most probable of them. CPU alone.
+
+use std::ops::Range;
+
+use candle_core::{Result, Tensor, bail};
+
+use super::Real;
+use super::cpu_slice::{by_number_type, read};
+use super::real::vectorised;
+
+/// How rows choose their experts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Router {
+    /// Experts of a row.
+    pub active: usize,
+    /// Whether the weights of a row's experts are divided by their sum.
+    pub is_renormalised: bool,
+}
+
+/// Pairs of a row and one of its experts, by expert, then by row.
+#[derive(Clone, Debug)]
+pub struct Routing {
+    /// The row of each pair.
+    pub rows: Vec<u32>,
+    /// By expert its pairs.
+    pub ranges: Vec<Range<usize>>,
+    /// [pairs, 1].
+    pub weights: Tensor,
+    /// [rows, experts].
+    probabilities: Tensor,
+}
+
+impl Routing {
+    /// The experts of each row by rising number, end to end.
+    pub fn selected(&self) -> Vec<u32> {
+        let pairs = self.ranges.iter().enumerate();
+        let own =
+            pairs.flat_map(|(expert, range)| self.rows[range.clone()].iter().map(move |&row| (row, expert as u32)));
+        let mut own: Vec<(u32, u32)> = own.collect();
+        own.sort_unstable();
+        own.into_iter().map(|(_, expert)| expert).collect()
+    }
+}
+
+/// `logits`: [rows, experts]. Of equally probable experts the first is chosen. With `selected`, `active` experts a row, these
+/// are used instead.
+pub fn route(logits: &Tensor, router: Router, selected: Option<&[u32]>) -> Result<Routing> {
+    by_number_type!(logits, forward(logits, router, selected))
+}
+
+/// `products`: [pairs, 1], each weight times its gradient -> the gradient of the logits, [rows, experts].
+pub fn route_backward(products: &Tensor, routing: &Routing, router: Router) -> Result<Tensor> {
+    by_number_type!(products, backward(products, routing, router))
+}
+
+fn forward<T: Real>(logits: &Tensor, router: Router, selected: Option<&[u32]>) -> Result<Routing> {
+    let ((rows, count), active) = (logits.dims2()?, router.active);
+    if active == 0 || active > count || selected.is_some_and(|experts| experts.len() != rows * active) {
+        bail!("{active} of {count} experts for {rows} rows, {:?} selected", selected.map(<[u32]>::len))
+    }
+    let logits_read = read(logits)?;
+    let mut probabilities = logits_read.numbers::<T>()?.to_vec();
+    let mut pairs: Vec<Vec<(u32, T)>> = vec![Vec::new(); count];
+    let mut order: Vec<u32> = (0..count as u32).collect();
+    for (row, own) in probabilities.chunks_exact_mut(count).enumerate() {
+        softmax(own);
+        let chosen = match selected {
+            Some(experts) => &experts[row * active..(row + 1) * active],
+            None => {
+                let probability = |expert: u32| own[expert as usize].double();
+                order.sort_unstable_by(|&a, &b| probability(b).total_cmp(&probability(a)).then(a.cmp(&b)));
+                &order[..active]
+            }
+        };
+        if let Some(expert) = chosen.iter().find(|&&expert| expert as usize >= count) {
+            bail!("expert {expert} of {count}")
+        }
+        let sum: T = chosen.iter().map(|&expert| own[expert as usize]).sum();
+        let divisor = if router.is_renormalised { sum } else { T::constant(1.0) };
+        for &expert in chosen {
+            pairs[expert as usize].push((row as u32, own[expert as usize] / divisor));
+        }
+    }
+    let mut end = 0;
+    let range = |own: &Vec<_>| {
+        let start = end;
+        end += own.len();
+        start..end
+    };
+    let ranges = pairs.iter().map(range).collect();
+    let (rows_of_pairs, weights): (Vec<u32>, Vec<T>) = pairs.into_iter().flatten().unzip();
+    Ok(Routing {
+        weights: Tensor::from_vec(weights, (rows_of_pairs.len(), 1), logits.device())?,
+        rows: rows_of_pairs,
+        ranges,
+        probabilities: Tensor::from_vec(probabilities, (rows, count), logits.device())?,
+    })
+}
+
+fn softmax<T: Real>(row: &mut [T]) {
+    vectorised(|| {
+        let most = row.iter().fold(T::neg_infinity(), |most, &logit| num_traits::Float::max(most, logit));
+        row.iter_mut().for_each(|logit| *logit = (*logit - most).exponential());
+        let sum: T = row.iter().copied().sum();
+        row.iter_mut().for_each(|probability| *probability /= sum);
+    });
+}
+
+/// The gradient of a logit is its product less the row's sum of products times its weight; without renormalisation
+/// also that of an expert that was not chosen, with its probability.
+fn backward<T: Real>(products: &Tensor, routing: &Routing, router: Router) -> Result<Tensor> {
+    let (rows, count) = routing.probabilities.dims2()?;
+    let (products_read, weights_read) = (read(products)?, read(&routing.weights)?);
+    let probabilities_read = read(&routing.probabilities)?;
+    let (products, weights) = (products_read.numbers::<T>()?, weights_read.numbers::<T>()?);
+    let (mut gradient, mut sums) = (vec![T::constant(0.0); rows * count], vec![T::constant(0.0); rows]);
+    let pairs = routing.ranges.iter().enumerate();
+    let pairs = || pairs.clone().flat_map(|(expert, range)| range.clone().map(move |pair| (expert, pair)));
+    for (expert, pair) in pairs() {
+        let row = routing.rows[pair] as usize;
+        gradient[row * count + expert] += products[pair];
+        sums[row] += products[pair];
+    }
+    if router.is_renormalised {
+        for (expert, pair) in pairs() {
+            let row = routing.rows[pair] as usize;
+            gradient[row * count + expert] -= weights[pair] * sums[row];
+        }
+    } else {
+        let rows = gradient.chunks_exact_mut(count).zip(probabilities_read.numbers::<T>()?.chunks_exact(count));
+        for ((own, probabilities), &sum) in rows.zip(&sums) {
+            own.iter_mut().zip(probabilities).for_each(|(gradient, &probability)| *gradient -= probability * sum);
+        }
+    }
+    Tensor::from_vec(gradient, (rows, count), routing.probabilities.device())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn rows_go_to_their_most_probable_experts() {
+        // Probabilities 1/8, 1/2, 1/4, 1/8; and four equal ones.
+        let logits = Tensor::new(&[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]], &Device::Cpu).unwrap();
+        let routed = |active: usize, is_renormalised: bool, selected: Option<&[u32]>| {
+            let routing = route(&logits, Router { active, is_renormalised }, selected).unwrap();
+            let weights = routing.weights.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            (routing.rows, routing.ranges, weights.iter().map(|weight| (weight * 24.0).round()).collect::<Vec<_>>())
+        };
+        assert_eq!(routed(1, false, None), (vec![1, 0], vec![0..1, 1..2, 2..2, 2..2], vec![6.0, 12.0]));
+        let two = (vec![1, 0, 1, 0], vec![0..1, 1..3, 3..4, 4..4]);
+        assert_eq!(routed(2, false, None), (two.0.clone(), two.1.clone(), vec![6.0, 12.0, 6.0, 6.0]));
+        assert_eq!(routed(2, true, None), (two.0, two.1, vec![12.0, 16.0, 12.0, 8.0]));
+        let routing = route(&logits, Router { active: 2, is_renormalised: true }, None).unwrap();
+        assert_eq!(routing.selected(), [1, 2, 0, 1]);
+        let given = routed(2, true, Some(&[3, 1, 0, 2]));
+        assert_eq!(given, (vec![1, 0, 1, 0], vec![0..1, 1..2, 2..3, 3..4], vec![12.0, 19.0, 12.0, 5.0]));
+        for (active, selected) in [(5, None), (0, None), (1, Some(&[0_u32] as &[_])), (1, Some(&[0, 4]))] {
+            assert!(route(&logits, Router { active, is_renormalised: true }, selected).is_err(), "{active}");
+        }
+    }
+}
