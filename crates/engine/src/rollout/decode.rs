@@ -387,8 +387,7 @@ impl DecodeBatch<'_> {
             shaped.iter().for_each(|shaped| sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index]));
             let (mut shaped, count) = (shaped.into_iter().peekable(), sampled.len());
             let mut sampled = sampled.into_iter();
-            // Rows may have ended since, and new ones stand behind the others.
-            let mut rows = self.rows.iter_mut().peekable();
+            let mut rows = self.rows.iter_mut().peekable(); // some may have ended since, and new ones stand behind
             for id in fed {
                 let Some(row) = rows.next_if(|row| row.id() == id) else {
                     sampled.next();
