@@ -8,14 +8,6 @@ use candle_core::{Result, bail};
 use super::{ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, Draft, QueuedRequest, Row};
 use crate::kernels::row_adapters::NO_ADAPTER;
 
-/// Slots that are doubled where they are filled; more of them grow by a quarter, since what is not filled yet could be
-/// another row's.
-const DOUBLED_SLOTS: usize = 512;
-
-fn grown(slots: usize, needed: usize) -> usize {
-    needed.max(slots + if slots < DOUBLED_SLOTS { slots } else { slots / 4 })
-}
-
 impl DecodeBatch<'_> {
     /// Takes the requests that have come.
     pub(super) fn receive(&mut self) -> Result<()> {
@@ -120,7 +112,7 @@ impl DecodeBatch<'_> {
         while let Some(index) = self.rows.iter().position(is_short) {
             let row = &mut self.rows[index];
             let most = self.requests[&row.request].sampling.max_completion_tokens;
-            let (old, count) = (row.kv_slots, grown(row.kv_slots.1, needs(row)).min(most));
+            let (old, count) = (row.kv_slots, needs(row).max(2 * row.kv_slots.1).min(most));
             if let Some(first) = self.free_slots.exchange(old, count) {
                 row.kv_slots = (first, count);
                 if first != old.0 {
@@ -165,7 +157,7 @@ impl DecodeBatch<'_> {
         while let Some((row, _)) = self.parked.last().filter(|_| self.rows.len() < self.limits.rows) {
             let most = self.requests[&row.request].sampling.max_completion_tokens;
             let held = row.kv_slots.1;
-            let count = if row.length() > held { grown(held, row.length()).min(most) } else { held };
+            let count = if row.length() > held { row.length().max(2 * held).min(most) } else { held };
             let Some(first) = self.free_slots.allocate(count) else { break };
             let (Some((mut row, saved)), Some(state)) = (self.parked.pop(), self.free_states.allocate(1)) else {
                 bail!("more completions than states")
