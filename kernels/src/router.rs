@@ -1,13 +1,17 @@
 //! The router of a mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): by row a softmax over all experts, and the
-//! most probable of them. CPU alone.
+//! most probable of them; and what is computed by pair of a row and one of its experts.
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
+use super::embedding::{gather_rows, scatter_rows};
 use super::real::vectorised;
+
+#[cfg(feature = "cuda")]
+mod gpu;
 
 /// How rows choose their experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,18 +24,86 @@ pub struct Router {
 
 /// Pairs of a row and one of its experts, by expert, then by row.
 #[derive(Clone, Debug)]
-pub struct Routing {
+pub enum Routing {
+    /// On the CPU.
+    Listed(ListedPairs),
+    /// On a GPU, which alone knows them.
+    #[cfg(feature = "cuda")]
+    Sorted(gpu::SortedPairs),
+}
+
+/// What the host knows of the pairs.
+#[derive(Clone, Debug)]
+pub struct ListedPairs {
     /// The row of each pair.
-    pub rows: Vec<u32>,
+    rows: Vec<u32>,
     /// By expert its pairs.
     pub ranges: Vec<Range<usize>>,
     /// [pairs, 1].
-    pub weights: Tensor,
+    weights: Tensor,
     /// [rows, experts].
     probabilities: Tensor,
 }
 
 impl Routing {
+    /// `x`: [rows, width] -> the row of each pair, [pairs, width].
+    pub fn gather(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Listed(pairs) => gather_rows(x, &Tensor::new(pairs.rows.as_slice(), x.device())?, x.dtype()),
+            #[cfg(feature = "cuda")]
+            Self::Sorted(pairs) => gather_rows(x, &pairs.rows, x.dtype()),
+        }
+    }
+
+    /// `x`: [pairs, width] -> the sum over each row's pairs, [rows, width].
+    pub fn combine(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+        match self {
+            Self::Listed(pairs) => scatter_rows(x, &pairs.rows, rows),
+            #[cfg(feature = "cuda")]
+            Self::Sorted(pairs) => pairs.combine(x, rows),
+        }
+    }
+
+    /// `x`: [pairs, width] -> each times its weight.
+    pub fn weigh(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Listed(pairs) => x.broadcast_mul(&pairs.weights),
+            #[cfg(feature = "cuda")]
+            Self::Sorted(pairs) => pairs.weigh(x),
+        }
+    }
+
+    /// `a`, `b`: [pairs, width] -> their products by pair, [pairs, 1], on a GPU in f32.
+    pub fn dot(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Listed(_) => (a * b)?.sum_keepdim(1),
+            #[cfg(feature = "cuda")]
+            Self::Sorted(_) => gpu::dot(a, b),
+        }
+    }
+
+    /// On a GPU: `x`: [pairs, inputs], each multiplied by the matrix of its expert. `matrices`: those of all experts, one
+    /// below the other, [outputs, inputs] each, or [inputs, outputs] and then transposed. -> [pairs, outputs].
+    pub fn product(&self, x: &Tensor, matrices: &Tensor, is_transposed: bool) -> Result<Tensor> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Sorted(pairs) => pairs.product(x, matrices, is_transposed),
+            Self::Listed(_) => bail!("stacked experts of {:?} {is_transposed} for {:?}", matrices.shape(), x.device()),
+        }
+    }
+
+    /// # Errors
+    /// Where the host does not know the pairs.
+    pub fn listed(&self) -> Result<&ListedPairs> {
+        match self {
+            Self::Listed(pairs) => Ok(pairs),
+            #[cfg(feature = "cuda")]
+            Self::Sorted(_) => bail!("pairs on a GPU for matrices on the CPU"),
+        }
+    }
+}
+
+impl ListedPairs {
     /// The experts of each row by rising number, end to end.
     pub fn selected(&self) -> Vec<u32> {
         let pairs = self.ranges.iter().enumerate();
@@ -46,15 +118,23 @@ impl Routing {
 /// `logits`: [rows, experts]. Of equally probable experts the first is chosen. With `selected`, `active` experts a row, these
 /// are used instead.
 pub fn route(logits: &Tensor, router: Router, selected: Option<&[u32]>) -> Result<Routing> {
-    by_number_type!(logits, forward(logits, router, selected))
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return gpu::route(logits, router, selected).map(Routing::Sorted);
+    }
+    by_number_type!(logits, forward(logits, router, selected)).map(Routing::Listed)
 }
 
-/// `products`: [pairs, 1], each weight times its gradient -> the gradient of the logits, [rows, experts].
-pub fn route_backward(products: &Tensor, routing: &Routing, router: Router) -> Result<Tensor> {
-    by_number_type!(products, backward(products, routing, router))
+/// `products`: [pairs, 1], each weight times its gradient -> the gradient of the logits, [rows, experts], in `dtype`.
+pub fn route_backward(products: &Tensor, routing: &Routing, router: Router, dtype: DType) -> Result<Tensor> {
+    match routing {
+        Routing::Listed(pairs) => by_number_type!(products, backward(products, pairs, router))?.to_dtype(dtype),
+        #[cfg(feature = "cuda")]
+        Routing::Sorted(pairs) => pairs.backward(products, router, dtype),
+    }
 }
 
-fn forward<T: Real>(logits: &Tensor, router: Router, selected: Option<&[u32]>) -> Result<Routing> {
+fn forward<T: Real>(logits: &Tensor, router: Router, selected: Option<&[u32]>) -> Result<ListedPairs> {
     let ((rows, count), active) = (logits.dims2()?, router.active);
     if active == 0 || active > count || selected.is_some_and(|experts| experts.len() != rows * active) {
         bail!("{active} of {count} experts for {rows} rows, {:?} selected", selected.map(<[u32]>::len))
@@ -90,7 +170,7 @@ fn forward<T: Real>(logits: &Tensor, router: Router, selected: Option<&[u32]>) -
     };
     let ranges = pairs.iter().map(range).collect();
     let (rows_of_pairs, weights): (Vec<u32>, Vec<T>) = pairs.into_iter().flatten().unzip();
-    Ok(Routing {
+    Ok(ListedPairs {
         weights: Tensor::from_vec(weights, (rows_of_pairs.len(), 1), logits.device())?,
         rows: rows_of_pairs,
         ranges,
@@ -109,7 +189,7 @@ fn softmax<T: Real>(row: &mut [T]) {
 
 /// The gradient of a logit is its product less the row's sum of products times its weight; without renormalisation
 /// also that of an expert that was not chosen, with its probability.
-fn backward<T: Real>(products: &Tensor, routing: &Routing, router: Router) -> Result<Tensor> {
+fn backward<T: Real>(products: &Tensor, routing: &ListedPairs, router: Router) -> Result<Tensor> {
     let (rows, count) = routing.probabilities.dims2()?;
     let (products_read, weights_read) = (read(products)?, read(&routing.weights)?);
     let probabilities_read = read(&routing.probabilities)?;
@@ -149,6 +229,7 @@ mod tests {
         let logits = Tensor::new(&[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]], &Device::Cpu).unwrap();
         let routed = |active: usize, is_renormalised: bool, selected: Option<&[u32]>| {
             let routing = route(&logits, Router { active, is_renormalised }, selected).unwrap();
+            let routing = routing.listed().unwrap().clone();
             let weights = routing.weights.flatten_all().unwrap().to_vec1::<f64>().unwrap();
             (routing.rows, routing.ranges, weights.iter().map(|weight| (weight * 24.0).round()).collect::<Vec<_>>())
         };
@@ -157,7 +238,7 @@ mod tests {
         assert_eq!(routed(2, false, None), (two.0.clone(), two.1.clone(), vec![6.0, 12.0, 6.0, 6.0]));
         assert_eq!(routed(2, true, None), (two.0, two.1, vec![12.0, 16.0, 12.0, 8.0]));
         let routing = route(&logits, Router { active: 2, is_renormalised: true }, None).unwrap();
-        assert_eq!(routing.selected(), [1, 2, 0, 1]);
+        assert_eq!(routing.listed().unwrap().selected(), [1, 2, 0, 1]);
         let given = routed(2, true, Some(&[3, 1, 0, 2]));
         assert_eq!(given, (vec![1, 0, 1, 0], vec![0..1, 1..2, 2..3, 3..4], vec![12.0, 19.0, 12.0, 5.0]));
         for (active, selected) in [(5, None), (0, None), (1, Some(&[0_u32] as &[_])), (1, Some(&[0, 4]))] {

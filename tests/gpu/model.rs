@@ -19,7 +19,7 @@ const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0 };
 
 /// Norms of queries and keys with an untied head, biases with a tied one, neither; a window and norms around each block,
 /// with heads of a size that the fast attention takes, and of Gemma 3's.
-fn configs() -> [ModelConfig; 5] {
+fn configs() -> [ModelConfig; 6] {
     let check = |architecture: &str, head: usize, tied: bool| {
         let json = format!(
             r#"{{"architectures":["{architecture}"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
@@ -36,20 +36,27 @@ fn configs() -> [ModelConfig; 5] {
         );
         ModelConfig::parse(&json, "config.json").unwrap()
     };
+    let sparse = r#"{"architectures":["Qwen3MoeForCausalLM"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
+        "num_attention_heads":4,"num_key_value_heads":2,"head_dim":32,"num_experts":6,"num_experts_per_tok":3,"moe_intermediate_size":40,
+        "norm_topk_prob":true,"mlp_only_layers":[1],"max_position_embeddings":256}"#;
+    let sparse = ModelConfig::parse(sparse, "config.json").unwrap();
     let (qwen2, llama) = (check("Qwen2ForCausalLM", 16, true), check("LlamaForCausalLM", 16, true));
-    [check("Qwen3ForCausalLM", 32, false), qwen2, llama, gemma(32), gemma(256)]
+    [check("Qwen3ForCausalLM", 32, false), qwen2, llama, gemma(32), gemma(256), sparse]
 }
 
 #[test]
-fn a_model_without_kernels_is_refused_before_its_weights_are_asked_for() {
-    for (name, title) in [("Qwen3_5ForCausalLM", "Qwen3.5"), ("Qwen3MoeForCausalLM", "Qwen3 MoE")] {
-        let json = format!(
-            r#"{{"architectures":["{name}"],"vocab_size":64,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":4,"num_attention_heads":4}}"#
-        );
-        let (config, engine) = (ModelConfig::parse(&json, "config.json").unwrap(), Engine::gpu(0).unwrap());
-        let none = Weights::from_tensors([], "nothing");
-        let error = Decoder::new(&config, &none, Trainable::Frozen, 0, engine.dtype, &engine.device).unwrap_err();
-        assert_eq!(error.to_string(), format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"));
+#[ignore = "needs a GPU"]
+fn what_has_no_kernels_is_refused() {
+    let json = r#"{"architectures":["Qwen3_5ForCausalLM"],"vocab_size":64,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":4,"num_attention_heads":4}"#;
+    let (config, engine) = (ModelConfig::parse(json, "config.json").unwrap(), Engine::gpu(0).unwrap());
+    let none = Weights::from_tensors([], "nothing");
+    let error = Decoder::new(&config, &none, Trainable::Frozen, 0, engine.dtype, &engine.device).unwrap_err();
+    assert_eq!(error.to_string(), "Qwen3.5 is not supported on a GPU yet: compute on the CPU (`--cpu`)");
+    let [.., sparse] = configs();
+    let weights = Weights::fresh(&sparse, 0);
+    for (weights, trainable) in [(weights.clone(), Trainable::Full), (weights.in_precision(BasePrecision::Fp8), LORA)] {
+        let error = Decoder::new(&sparse, &weights, trainable, 0, engine.dtype, &engine.device).unwrap_err();
+        assert!(error.to_string().starts_with("experts on a GPU are frozen and in bf16: set lora_rank"), "{error}");
     }
 }
 
@@ -136,6 +143,9 @@ fn a_whole_step_agrees() {
     let (cpu, gpu) = (Engine::cpu(), Engine::gpu(0).unwrap().in_f32());
     for config in configs() {
         for (trainable, recompute) in [(Trainable::Full, false), (Trainable::Full, true), (LORA, false)] {
+            if trainable == Trainable::Full && config.options.experts.is_some() {
+                continue; // refused, as the next test checks
+            }
             let [there, here] = [&gpu, &cpu].map(|engine| model(&config, trainable, engine));
             let completions = sampled(&here, &cpu, 1.0);
             let (found, statistics, StepOutcome::Updated { grad_norm, .. }) =
@@ -166,7 +176,8 @@ fn a_whole_step_agrees() {
 fn an_fp8_base_agrees() {
     let (cpu, bf16) = (Engine::cpu(), Engine::gpu(0).unwrap());
     let gpu = bf16.clone().in_f32();
-    for config in configs().into_iter().map(|config| ModelConfig { intermediate_size: 128, ..config }) {
+    let dense = configs().into_iter().filter(|config| config.options.experts.is_none());
+    for config in dense.map(|config| ModelConfig { intermediate_size: 128, ..config }) {
         let fp8 = |engine: &Engine| model_in(BasePrecision::Fp8, &config, LORA, engine);
         let completions = sampled(&fp8(&cpu), &cpu, 1.0);
         let (expected, ..) = gradient(&fp8(&cpu), &cpu, &completions, false);
@@ -259,6 +270,8 @@ fn rollout_and_training_agree() {
                 "{:?} {:?}: mean {average:.2e}, largest {:.2e}",
                 config.architecture, engine.dtype, statistics.sampling_difference_max
             );
+            // In bf16 the last bits choose other experts for some tokens.
+            let largest = if config.options.experts.is_some() { 5e4 * largest } else { largest };
             assert!(statistics.sampling_difference_max < largest && average < mean);
         }
     }

@@ -242,10 +242,11 @@ fn routers_match() {
     let logits = random(1, &[4, 5]).affine(2.0, 0.0).unwrap();
     for (is_renormalised, active) in [(false, 1), (false, 3), (true, 2), (true, 5)] {
         let router = Router { active, is_renormalised };
-        let seed = random(2, &[4 * active, 1]);
+        let (seed, ones) = (random(2, &[4 * active, 1]), random(2, &[4 * active, 1]).ones_like().unwrap());
         let routing = route(&logits, router, None).unwrap();
-        let products = (&routing.weights * &seed).unwrap();
-        let gradient = route_backward(&products, &routing, router).unwrap();
-        check("logits", &logits, &gradient, |logits| seeded(&route(logits, router, None).unwrap().weights, &seed));
+        let products = routing.weigh(&seed).unwrap();
+        let gradient = route_backward(&products, &routing, router, DType::F64).unwrap();
+        let weights = |logits: &Tensor| route(logits, router, None).unwrap().weigh(&ones).unwrap();
+        check("logits", &logits, &gradient, |logits| seeded(&weights(logits), &seed));
     }
 }

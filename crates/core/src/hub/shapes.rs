@@ -71,7 +71,7 @@ const SHAPES: [Shape; 6] = [
 ];
 
 /// Gemma 3's and Mistral's: name, `model_type`, and the keys of the text part.
-const OTHERS: [(&str, &str, &str); 7] = [
+const OTHERS: [(&str, &str, &str); 8] = [
     (
         "gemma3-270m",
         "gemma3_text",
@@ -106,6 +106,11 @@ const OTHERS: [(&str, &str, &str); 7] = [
         "mistral-small-24b",
         "mistral",
         r#""vocab_size":131072,"hidden_size":5120,"intermediate_size":32768,"num_hidden_layers":40,"num_attention_heads":32,"head_dim":128,"sliding_window":null,"rope_theta":1e8,"max_position_embeddings":32768"#,
+    ),
+    (
+        "qwen3-30b-a3b",
+        "qwen3_moe",
+        r#""vocab_size":151936,"hidden_size":2048,"num_hidden_layers":48,"num_attention_heads":32,"head_dim":128,"norm_topk_prob":true,"rope_theta":1e6,"max_position_embeddings":40960"#,
     ),
 ];
 

@@ -250,9 +250,10 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let (hidden, inner, head) = (model.hidden_size, model.intermediate_size, model.head_dim);
     let (query, key) = (model.num_attention_heads * head, model.num_key_value_heads * head);
     let rank = config.lora_rank.next_multiple_of(8);
-    // Outputs, inputs and adapters of what a layer packs together.
+    // Outputs, inputs and adapters of what a layer packs together; beside experts attention alone has adapters.
     let packed = [(query + 2 * key, hidden, 3), (hidden, query, 1), (2 * inner, hidden, 2), (hidden, inner, 1)];
-    let added = packed.map(|(outputs, inputs, parts)| {
+    let adapted = if model.options.experts.is_some() { 2 } else { packed.len() };
+    let added = packed[..adapted].iter().map(|&(outputs, inputs, parts)| {
         let used = parts * rank;
         let joined = match config.base_precision {
             BasePrecision::Bf16 => (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs,
@@ -260,7 +261,7 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
         };
         joined + rank * outputs
     });
-    if rank == 0 { 0 } else { model.num_hidden_layers * added.iter().sum::<usize>() }
+    if rank == 0 { 0 } else { model.num_hidden_layers * added.sum::<usize>() }
 }
 
 /// The largest rollout, with an eval beside it, or eval. Completions that find no room wait.
@@ -271,7 +272,7 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
     let trained = trainable_parameters(model, config);
     // With less than the whole GPU a rollout that runs out of memory goes on with smaller caches.
     let places = gpu_rollout_places(model, number, trained, gpu.usable_bytes).max(completion);
-    let layer = layer_bytes(&shape, number);
+    let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
         let rows = (prompts * samples + beside).min(GPU_DECODE_ROWS);
@@ -320,7 +321,7 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
             + shape.hidden * number);
     // A layer has as many gradients as activations, of which those that were not kept are restored first.
     let gradients = (shape.layer_activations_per_token + 3 * shape.hidden) * number + sums;
-    let work = gradients + if step.recompute { layer + sums + stream } else { derived };
+    let work = gradients + routed_bytes(model, number) + if step.recompute { layer + sums + stream } else { derived };
     // The embedding's gradient is computed after all activations are freed.
     let embedding = if config.lora_rank == 0 { 4 * shape.vocabulary * shape.hidden } else { 0 };
     vec![
@@ -338,6 +339,12 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
 /// The activations of a layer, per token. Its input and its middle belong to the residual stream.
 fn layer_bytes(shape: &ModelShape, number: usize) -> usize {
     (shape.layer_activations_per_token - 2 * shape.hidden) * number + 2 * shape.hidden * STREAM_BYTES
+}
+
+/// Per token, what a layer of experts holds for a while: a token's row for each of its experts, their results or gradients,
+/// and one more of these.
+fn routed_bytes(model: &ModelConfig, number: usize) -> usize {
+    model.options.experts.as_ref().map_or(0, |experts| 3 * experts.active * model.hidden_size * number)
 }
 
 /// At least one completion with its prompt, at most the step.

@@ -14,6 +14,7 @@ use super::{
     AdapterUse, Adapters, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch, Parameters, PrefilledRows,
     RowContext, Shard, Trainable, Weights,
 };
+use crate::config::BasePrecision;
 use crate::hub::{ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
@@ -79,6 +80,11 @@ impl Decoder {
     ) -> std::result::Result<Self, ModelError> {
         if let Some(problem) = config.gpu_problem().filter(|_| device.is_cuda()) {
             return Err(ModelError::Weights(problem));
+        }
+        let is_unfrozen = trainable == Trainable::Full || weights.base_precision() == BasePrecision::Fp8;
+        if device.is_cuda() && config.options.experts.is_some() && is_unfrozen {
+            let remedy = "set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)";
+            return Err(ModelError::Weights(format!("experts on a GPU are frozen and in bf16: {remedy}")));
         }
         let assembly = ModelLoader { config, weights, trainable, shard, dtype, device };
         let mut parameters = assembly.parameters(seed)?;

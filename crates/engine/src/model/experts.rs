@@ -1,13 +1,13 @@
 //! A mixture of experts: each row goes through the few experts that the router chooses, all rows of an expert together.
 
-use std::ops::Range;
-
 use candle_core::{DType, Result, Tensor};
 
 use super::AdapterUse;
 use super::gradients::Gradients;
 use super::linear::Linear;
-use crate::kernels::embedding::{gather_rows, scatter_rows};
+use super::matrix::Matrix;
+#[cfg(test)]
+use crate::kernels::router::ListedPairs;
 use crate::kernels::router::{Router, Routing, route, route_backward};
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
 
@@ -24,13 +24,33 @@ pub(super) struct Expert {
     pub(super) down: Linear,
 }
 
+/// The matrices of all experts.
+#[derive(Clone, Debug)]
+pub(super) enum Matrices {
+    Separate(Vec<Expert>),
+    /// One below the other, frozen: on a GPU, where one kernel multiplies by all of them.
+    Stacked {
+        /// [experts * 2 * width, hidden].
+        gate_up: Tensor,
+        /// [experts * hidden, width].
+        down: Tensor,
+        experts: usize,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    GateUp,
+    Down,
+}
+
 /// A layer's experts and their router, without adapters.
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
     pub(super) router: Router,
     /// [experts, hidden].
     pub(super) gate: Linear,
-    pub(super) experts: Vec<Expert>,
+    pub(super) matrices: Matrices,
     pub(super) activation: Activation,
 }
 
@@ -39,16 +59,14 @@ impl Experts {
     pub(super) fn products(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<(Routing, Tensor)> {
         let routing = route(&self.gate.forward(x, adapters)?, self.router, None)?;
         #[cfg(test)]
-        SELECTED.with_borrow_mut(|calls| calls.push(routing.selected()));
-        let own = gather(x, &routing)?;
-        let gate_up =
-            self.by_expert(&routing, |expert, pairs| expert.gate_up.forward(&pairs_of(&own, pairs)?, adapters))?;
+        SELECTED.with_borrow_mut(|calls| calls.extend(routing.listed().map(ListedPairs::selected)));
+        let gate_up = self.multiply(Part::GateUp, &routing, &routing.gather(x)?, adapters)?;
         Ok((routing, gate_up))
     }
 
     /// What the experts' second matrices read: activations times the weight of each pair, [pairs, width].
     pub(super) fn weighted(&self, routing: &Routing, gate_up: &Tensor) -> Result<Tensor> {
-        gated(gate_up, self.activation, 0)?.broadcast_mul(&routing.weights)
+        routing.weigh(&gated(gate_up, self.activation, 0)?)
     }
 
     /// The sum over each row's experts, [rows, hidden].
@@ -59,9 +77,7 @@ impl Experts {
         rows: usize,
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        let outputs =
-            self.by_expert(routing, |expert, pairs| expert.down.forward(&pairs_of(weighted, pairs)?, adapters))?;
-        scatter_rows(&outputs, &routing.rows, rows)
+        routing.combine(&self.multiply(Part::Down, routing, weighted, adapters)?, rows)
     }
 
     /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns that of `x`.
@@ -72,37 +88,62 @@ impl Experts {
         (routing, gate_up, weighted): (&Routing, &Tensor, &Tensor),
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let gradient = gather(gradient, routing)?;
-        let weighted_gradient = self.by_expert(routing, |expert, pairs| {
-            expert.down.backward(&pairs_of(&gradient, pairs)?, &pairs_of(weighted, pairs)?, gradients)
-        })?;
-        let products = (&weighted_gradient * weighted)?.sum_keepdim(1)?;
-        let activated_gradient = weighted_gradient.broadcast_mul(&routing.weights)?;
+        let gradient = routing.gather(gradient)?;
+        let weighted_gradient = self.multiply_back(Part::Down, routing, &gradient, weighted, gradients)?;
+        let products = routing.dot(&weighted_gradient, weighted)?;
+        let activated_gradient = routing.weigh(&weighted_gradient)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
-        let own = gather(x, routing)?;
-        let own_gradient = self.by_expert(routing, |expert, pairs| {
-            expert.gate_up.backward(&pairs_of(&gate_up_gradient, pairs)?, &pairs_of(&own, pairs)?, gradients)
-        })?;
-        let logits_gradient = route_backward(&products, routing, self.router)?;
-        scatter_rows(&own_gradient, &routing.rows, x.dims2()?.0)?
-            + self.gate.backward(&logits_gradient, x, gradients)?
+        let own_gradient =
+            self.multiply_back(Part::GateUp, routing, &gate_up_gradient, &routing.gather(x)?, gradients)?;
+        let logits_gradient = route_backward(&products, routing, self.router, x.dtype())?;
+        routing.combine(&own_gradient, x.dims2()?.0)? + self.gate.backward(&logits_gradient, x, gradients)?
     }
 
-    /// What `product` gives for each expert that has rows, one below the other: [pairs, outputs].
-    fn by_expert(
+    /// `x`: [pairs, inputs], each multiplied by its expert's matrix: [pairs, outputs].
+    fn multiply(&self, part: Part, routing: &Routing, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
+        match (&self.matrices, part) {
+            (Matrices::Separate(experts), _) => {
+                by_expert(experts, part, routing, |linear, pairs| linear.forward(&pairs(x)?, adapters))
+            }
+            (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(x, gate_up, false),
+            (Matrices::Stacked { down, .. }, Part::Down) => routing.product(x, down, false),
+        }
+    }
+
+    /// `gradient`: [pairs, outputs] -> [pairs, inputs]; adds the gradients of what is trained.
+    fn multiply_back(
         &self,
+        part: Part,
         routing: &Routing,
-        mut product: impl FnMut(&Expert, &Range<usize>) -> Result<Tensor>,
+        gradient: &Tensor,
+        x: &Tensor,
+        gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let used = self.experts.iter().zip(&routing.ranges).filter(|(_, pairs)| !pairs.is_empty());
-        let parts = used.map(|(expert, pairs)| product(expert, pairs));
-        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
+        match (&self.matrices, part) {
+            (Matrices::Separate(experts), _) => by_expert(experts, part, routing, |linear, pairs| {
+                linear.backward(&pairs(gradient)?, &pairs(x)?, gradients)
+            }),
+            (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(gradient, gate_up, true),
+            (Matrices::Stacked { down, .. }, Part::Down) => routing.product(gradient, down, true),
+        }
     }
 
     /// Its tensors under their names inside a layer.
     pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let mut named = self.gate.merged_parts(&[("mlp.gate", self.experts.len())], dtype)?;
-        for (index, Expert { gate_up, down }) in self.experts.iter().enumerate() {
+        let experts = match &self.matrices {
+            Matrices::Separate(experts) => experts.clone(),
+            Matrices::Stacked { gate_up, down, experts } => {
+                let part = |stacked: &Tensor, index: usize| {
+                    let rows = stacked.dims2()?.0 / experts;
+                    let weight = Matrix::Numbers(stacked.narrow(0, index * rows, rows)?);
+                    Ok::<_, candle_core::Error>(Linear { weight, trained: None, bias: None, adapters: None })
+                };
+                let expert = |index| Ok(Expert { gate_up: part(gate_up, index)?, down: part(down, index)? });
+                (0..*experts).map(expert).collect::<Result<_>>()?
+            }
+        };
+        let mut named = self.gate.merged_parts(&[("mlp.gate", experts.len())], dtype)?;
+        for (index, Expert { gate_up, down }) in experts.iter().enumerate() {
             let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
             let (width, hidden) = (gate_up.weight.dims2()?.0 / 2, down.weight.dims2()?.0);
             named.extend(gate_up.merged_parts(&[(&name("gate"), width), (&name("up"), width)], dtype)?);
@@ -112,12 +153,21 @@ impl Experts {
     }
 }
 
-fn pairs_of(tensor: &Tensor, pairs: &Range<usize>) -> Result<Tensor> {
-    tensor.narrow(0, pairs.start, pairs.len())
-}
-
-/// `x`: [rows, width] -> the row of each pair, [pairs, width].
-fn gather(x: &Tensor, routing: &Routing) -> Result<Tensor> {
-    let rows = Tensor::new(routing.rows.as_slice(), x.device())?;
-    gather_rows(x, &rows, x.dtype())
+/// What `product` gives for the matrix of each expert that has pairs, one below the other: [pairs, outputs]. It takes the
+/// expert's pairs out of all.
+fn by_expert(
+    experts: &[Expert],
+    part: Part,
+    routing: &Routing,
+    mut product: impl FnMut(&Linear, &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let used = experts.iter().zip(&routing.listed()?.ranges).filter(|(_, pairs)| !pairs.is_empty());
+    let parts = used.map(|(expert, pairs)| {
+        let linear = match part {
+            Part::GateUp => &expert.gate_up,
+            Part::Down => &expert.down,
+        };
+        product(linear, &|all| all.narrow(0, pairs.start, pairs.len()))
+    });
+    Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
 }

@@ -6,6 +6,7 @@ use super::AdapterUse;
 use super::experts::Experts;
 use super::gradients::Gradients;
 use super::linear::Linear;
+use super::parameters::master_dtype;
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::router::Routing;
 use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
@@ -85,7 +86,7 @@ impl FeedForward {
                 let gate_up = dense.gate_up.open(x, adapters)?;
                 dense.down.open(&gated_open(&gate_up, dense.activation, x.dtype())?, adapters)
             }
-            Self::Experts(_) => Ok(OpenRows::complete(self.forward(x, adapters)?.2)),
+            Self::Experts(_) => Ok(OpenRows::complete(self.forward(x, adapters)?.2.to_dtype(master_dtype(x.dtype()))?)),
         }
     }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
 use super::attention::AttentionMixer;
-use super::experts::{Expert, Experts};
+use super::experts::{Expert, Experts, Matrices};
 use super::feed_forward::{Dense, FeedForward};
 use super::gated_delta::GatedDeltaMixer;
 use super::layer::Layer;
@@ -201,9 +201,29 @@ impl ModelLoader<'_> {
         Ok(FeedForward::Experts(Box::new(Experts {
             router: Router { active: experts.active, is_renormalised: experts.is_renormalised },
             gate: linear(&["mlp.gate"])?,
-            experts: (0..experts.count).map(expert).collect::<Result<_, ModelError>>()?,
+            matrices: if self.device.is_cuda() {
+                self.stacked(layer, experts)?
+            } else {
+                Matrices::Separate((0..experts.count).map(expert).collect::<Result<_, ModelError>>()?)
+            },
             activation,
         })))
+    }
+
+    fn stacked(&self, layer: usize, experts: &hub::Experts) -> Result<Matrices, ModelError> {
+        let stack = |parts: &[&str]| {
+            let names = (0..experts.count)
+                .flat_map(|index| parts.iter().map(move |part| format!("mlp.experts.{index}.{part}_proj")));
+            let [outputs, inputs] = self.shape(&format!("mlp.experts.0.{}_proj", parts[0]));
+            let stack = Tensor::zeros((experts.count * parts.len() * outputs, inputs), self.dtype, self.device)?;
+            for (index, name) in names.enumerate() {
+                let name = format!("model.layers.{layer}.{name}.weight");
+                let part = self.weights.get(&name, &[outputs, inputs], self.dtype, self.device)?;
+                write_rows(&stack, index * outputs, &part)?;
+            }
+            Ok::<_, ModelError>(stack)
+        };
+        Ok(Matrices::Stacked { gate_up: stack(&["gate", "up"])?, down: stack(&["down"])?, experts: experts.count })
     }
 
     fn attention(&self, layer: usize, rope: RopeTable, parameters: &Parameters) -> Result<AttentionMixer, ModelError> {

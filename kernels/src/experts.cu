@@ -1,0 +1,280 @@
+// Mixtures of experts: the choice of each row's experts, pairs of a row and an expert sorted by expert, products of each expert's matrix with its pairs, and the
+// sums over a row's experts. `rows` are tokens, `pairs` rows x active; sorted, pair p is of row rows[p] and was pair order[p] of the unsorted [rows, active].
+#include "tensor_cores.cuh"
+#include "vectors.cuh"
+
+constexpr int LANE_EXPERTS = 16; // 512 experts at most
+
+// A warp a row: probabilities by softmax, the `active` largest (of equal ones the first) and their weights.
+template <typename T>
+__device__ void route(const T *logits, uint32_t *selected, float *weights, float *probabilities, int rows, int experts, int active, int renormalised) {
+  const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (row >= rows) return;
+  float own[LANE_EXPERTS], most = -INFINITY, sum = 0.0f;
+#pragma unroll
+  for (int i = 0; i < LANE_EXPERTS; i++) {
+    const int expert = i * 32 + lane;
+    own[i] = expert < experts ? to_float(logits[(size_t)row * experts + expert]) : -INFINITY;
+    most = fmaxf(most, own[i]);
+  }
+  most = warp_max(most);
+#pragma unroll
+  for (int i = 0; i < LANE_EXPERTS; i++) {
+    own[i] = expf(own[i] - most);
+    sum += own[i];
+  }
+  sum = warp_sum(sum);
+#pragma unroll
+  for (int i = 0; i < LANE_EXPERTS; i++) {
+    own[i] /= sum;
+    if (i * 32 + lane < experts) probabilities[(size_t)row * experts + i * 32 + lane] = own[i];
+  }
+  float weight = 0.0f;
+  uint32_t chosen = 0;
+  for (int j = 0; j < active; j++) {
+    float best = -1.0f;
+    int at = 0;
+#pragma unroll
+    for (int i = 0; i < LANE_EXPERTS; i++)
+      if (i * 32 + lane < experts && own[i] > best) {
+        best = own[i];
+        at = i * 32 + lane;
+      }
+#pragma unroll
+    for (int distance = 16; distance > 0; distance /= 2) {
+      const float other = __shfl_xor_sync(0xffffffffu, best, distance);
+      const int place = __shfl_xor_sync(0xffffffffu, at, distance);
+      if (other > best || (other == best && place < at)) {
+        best = other;
+        at = place;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < LANE_EXPERTS; i++)
+      if (i * 32 + lane == at) own[i] = -2.0f;
+    if (lane == j) {
+      weight = best;
+      chosen = at;
+    }
+  }
+  const float divisor = renormalised ? warp_sum(weight) : 1.0f;
+  if (lane < active) {
+    selected[row * active + lane] = chosen;
+    weights[row * active + lane] = weight / divisor;
+  }
+}
+
+extern "C" __global__ void experts_route_f32(const float *logits, uint32_t *selected, float *weights, float *probabilities, int rows, int experts, int active,
+                                             int renormalised) {
+  route(logits, selected, weights, probabilities, rows, experts, active, renormalised);
+}
+extern "C" __global__ void experts_route_bf16(const bf16 *logits, uint32_t *selected, float *weights, float *probabilities, int rows, int experts, int active,
+                                              int renormalised) {
+  route(logits, selected, weights, probabilities, rows, experts, active, renormalised);
+}
+
+// A block of 256 an expert: where its pairs begin, and which they are, in their order. `places`: of each unsorted pair where it went.
+extern "C" __global__ void experts_sort(const uint32_t *selected, const float *weights, uint32_t *offsets, uint32_t *rows, uint32_t *places, float *sorted_weights,
+                                        int pairs, int experts, int active) {
+  __shared__ int before[256];
+  const int expert = blockIdx.x, chunk = (pairs + 255) / 256, begin = threadIdx.x * chunk, end = min(pairs, begin + chunk);
+  int lower = 0, own = 0;
+  for (int i = begin; i < end; i++) {
+    lower += (int)selected[i] < expert;
+    own += (int)selected[i] == expert;
+  }
+  const int first = block_sum(lower);
+  before[threadIdx.x] = own;
+  __syncthreads();
+  for (int distance = 1; distance < 256; distance *= 2) {
+    const int other = threadIdx.x >= distance ? before[threadIdx.x - distance] : 0;
+    __syncthreads();
+    before[threadIdx.x] += other;
+    __syncthreads();
+  }
+  int at = first + before[threadIdx.x] - own;
+  for (int i = begin; i < end; i++)
+    if ((int)selected[i] == expert) {
+      rows[at] = i / active;
+      sorted_weights[at] = weights[i];
+      places[i] = at++;
+    }
+  if (threadIdx.x == 0) offsets[expert] = first;
+  if (threadIdx.x == 0 && expert == experts - 1) offsets[experts] = pairs;
+}
+
+// Sorted pairs: each row times its weight.
+template <typename T> __device__ void weigh(const T *x, const float *weights, T *output, int width) {
+  const float weight = weights[blockIdx.x];
+  for (int i = threadIdx.x; i < width; i += blockDim.x) output[(size_t)blockIdx.x * width + i] = from_float<T>(to_float(x[(size_t)blockIdx.x * width + i]) * weight);
+}
+extern "C" __global__ void experts_weigh_f32(const float *x, const float *weights, float *output, int width) { weigh(x, weights, output, width); }
+extern "C" __global__ void experts_weigh_bf16(const bf16 *x, const float *weights, bf16 *output, int width) { weigh(x, weights, output, width); }
+
+// The sum over a row's pairs, in their unsorted order.
+template <typename T> __device__ void combine(const T *x, const uint32_t *places, T *output, int width, int active) {
+  for (int i = threadIdx.x; i < width; i += blockDim.x) {
+    float sum = 0.0f;
+    for (int j = 0; j < active; j++) sum += to_float(x[(size_t)places[blockIdx.x * active + j] * width + i]);
+    output[(size_t)blockIdx.x * width + i] = from_float<T>(sum);
+  }
+}
+extern "C" __global__ void experts_combine_f32(const float *x, const uint32_t *places, float *output, int width, int active) { combine(x, places, output, width, active); }
+extern "C" __global__ void experts_combine_bf16(const bf16 *x, const uint32_t *places, bf16 *output, int width, int active) { combine(x, places, output, width, active); }
+
+// Sorted pairs: the product of two rows.
+template <typename T> __device__ void dot(const T *a, const T *b, float *output, int width) {
+  float sum = 0.0f;
+  for (int i = threadIdx.x; i < width; i += blockDim.x) sum += to_float(a[(size_t)blockIdx.x * width + i]) * to_float(b[(size_t)blockIdx.x * width + i]);
+  sum = block_sum(sum);
+  if (threadIdx.x == 0) output[blockIdx.x] = sum;
+}
+extern "C" __global__ void experts_dot_f32(const float *a, const float *b, float *output, int width) { dot(a, b, output, width); }
+extern "C" __global__ void experts_dot_bf16(const bf16 *a, const bf16 *b, float *output, int width) { dot(a, b, output, width); }
+
+// products: of sorted pairs, each weight times its gradient -> the gradient of the logits, [rows, experts], a block a row.
+template <typename T>
+__device__ void route_backward(const float *products, const uint32_t *selected, const uint32_t *places, const float *sorted_weights, const float *probabilities, T *gradient,
+                               int experts, int active, int renormalised) {
+  const int row = blockIdx.x;
+  float sum = 0.0f;
+  for (int j = 0; j < active; j++) sum += products[places[row * active + j]];
+  for (int expert = threadIdx.x; expert < experts; expert += blockDim.x) {
+    float own = renormalised ? 0.0f : -probabilities[(size_t)row * experts + expert] * sum;
+    for (int j = 0; j < active; j++)
+      if ((int)selected[row * active + j] == expert) {
+        const uint32_t place = places[row * active + j];
+        own += products[place] - (renormalised ? sorted_weights[place] * sum : 0.0f);
+      }
+    gradient[(size_t)row * experts + expert] = from_float<T>(own);
+  }
+}
+#define ROUTE_BACKWARD(NAME, T)                                                                                                                              \
+  extern "C" __global__ void NAME(const float *products, const uint32_t *selected, const uint32_t *places, const float *sorted_weights,                      \
+                                  const float *probabilities, T *gradient, int experts, int active, int renormalised) {                                      \
+    route_backward(products, selected, places, sorted_weights, probabilities, gradient, experts, active, renormalised);                                      \
+  }
+ROUTE_BACKWARD(experts_route_backward_f32, float)
+ROUTE_BACKWARD(experts_route_backward_bf16, bf16)
+
+// c[pair] = a[pair] x its expert's matrix. In f32 a block of 256 has a pair and 256 outputs; matrix: `n` outputs by `k` inputs, or transposed `k` by `n`.
+extern "C" __global__ void experts_product_f32(const float *a, const float *b, float *c, const uint32_t *offsets, int experts, int n, int k, int transposed) {
+  const int pair = blockIdx.y, output = blockIdx.x * blockDim.x + threadIdx.x;
+  int expert = 0;
+  while (expert < experts - 1 && (int)offsets[expert + 1] <= pair) expert++;
+  if (output >= n) return;
+  const float *matrix = b + (size_t)expert * n * k;
+  float sum = 0.0f;
+  for (int i = 0; i < k; i++) sum += a[(size_t)pair * k + i] * (transposed ? matrix[(size_t)i * n + output] : matrix[(size_t)output * k + i]);
+  c[(size_t)pair * n + output] = sum;
+}
+
+template <int LEFT> __device__ __forceinline__ void copies_left() { asm volatile("cp.async.wait_group %0;\n" ::"n"(LEFT) : "memory"); }
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+
+// The same on tensor cores. Block (x, y) has BN outputs of the y-th tile of at most BM pairs of one expert, counted over all experts; blocks beyond the last tile have
+// nothing to do. K goes by in chunks of 64, STAGES of them on their way.
+template <int BM, int BN, int WARPS_M, int WARPS_N, bool TRANSPOSED>
+__device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, int experts, int n, int k) {
+  constexpr int BK = 64, STAGES = 3, THREADS = 32 * WARPS_M * WARPS_N, PAD = 8;
+  constexpr int A_STRIDE = BK + PAD, B_STRIDE = TRANSPOSED ? BN + PAD : BK + PAD, B_ROWS = TRANSPOSED ? BK : BN, B_COLUMNS = TRANSPOSED ? BN : BK;
+  constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N, FM = WM / 16, FN = WN / 16;
+  extern __shared__ __align__(16) bf16 shared[];
+  bf16 *as = shared, *bs = shared + STAGES * BM * A_STRIDE;
+  __shared__ int found[3];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (warp == 0) {
+    if (lane == 0) found[0] = -1;
+    __syncwarp();
+    int before = 0;
+    for (int base = 0; base < experts; base += 32) {
+      const int expert = base + lane, first = expert < experts ? offsets[expert] : 0, count = expert < experts ? offsets[expert + 1] - first : 0;
+      const int tiles = (count + BM - 1) / BM;
+      int sum = tiles;
+#pragma unroll
+      for (int distance = 1; distance < 32; distance *= 2) {
+        const int other = __shfl_up_sync(0xffffffffu, sum, distance);
+        if (lane >= distance) sum += other;
+      }
+      const int start = before + sum - tiles, y = blockIdx.y;
+      if (y >= start && y < start + tiles) {
+        found[0] = expert;
+        found[1] = first + (y - start) * BM;
+        found[2] = min(first + count, found[1] + BM);
+      }
+      before += __shfl_sync(0xffffffffu, sum, 31);
+    }
+  }
+  __syncthreads();
+  if (found[0] < 0) return;
+  const int first = found[1], count = found[2] - first, column = blockIdx.x * BN;
+  const bf16 *matrix = b + (size_t)found[0] * n * k;
+  const auto start_copies = [&](int chunk) {
+    const int from = chunk * BK;
+    bf16 *to_a = as + chunk % STAGES * BM * A_STRIDE, *to_b = bs + chunk % STAGES * B_ROWS * B_STRIDE;
+    for (int i = threadIdx.x; i < BM * BK / 8; i += THREADS) {
+      const int row = i / (BK / 8), at = i % (BK / 8) * 8;
+      const bool inside = row < count && from + at < k;
+      copy_async(to_a + row * A_STRIDE + at, inside ? a + (size_t)(first + row) * k + from + at : a, inside);
+    }
+    for (int i = threadIdx.x; i < B_ROWS * B_COLUMNS / 8; i += THREADS) {
+      const int row = i / (B_COLUMNS / 8), at = i % (B_COLUMNS / 8) * 8;
+      const bool inside = TRANSPOSED ? from + row < k && column + at < n : column + row < n && from + at < k;
+      const size_t place = TRANSPOSED ? (size_t)(from + row) * n + column + at : (size_t)(column + row) * k + from + at;
+      copy_async(to_b + row * B_STRIDE + at, inside ? matrix + place : matrix, inside);
+    }
+  };
+  float sums[FM][2 * FN][4] = {};
+  const int chunks = (k + BK - 1) / BK, row = warp / WARPS_N * WM, output = warp % WARPS_N * WN;
+  for (int chunk = 0; chunk < STAGES - 1; chunk++) {
+    if (chunk < chunks) start_copies(chunk);
+    commit_copies();
+  }
+  for (int chunk = 0; chunk < chunks; chunk++) {
+    copies_left<STAGES - 2>();
+    __syncthreads();
+    if (chunk + STAGES - 1 < chunks) start_copies(chunk + STAGES - 1);
+    commit_copies();
+    const bf16 *own_a = as + chunk % STAGES * BM * A_STRIDE, *own_b = bs + chunk % STAGES * B_ROWS * B_STRIDE;
+#pragma unroll
+    for (int step = 0; step < BK; step += 16) {
+      uint32_t left[FM][4], right[FN][4];
+#pragma unroll
+      for (int m = 0; m < FM; m++) load_matrices(left[m], own_a + (row + m * 16 + lane % 16) * A_STRIDE + step + lane / 16 * 8);
+#pragma unroll
+      for (int f = 0; f < FN; f++) {
+        const int at = output + f * 16;
+        if (TRANSPOSED)
+          load_matrices_transposed(right[f], own_b + (step + lane % 16) * B_STRIDE + at + lane / 16 * 8);
+        else
+          load_matrices(right[f], own_b + (at + lane % 8 + lane / 16 * 8) * B_STRIDE + step + lane / 8 % 2 * 8);
+      }
+#pragma unroll
+      for (int m = 0; m < FM; m++)
+#pragma unroll
+        for (int f = 0; f < FN; f++) {
+          multiply(sums[m][2 * f], left[m], right[f][0], right[f][1]);
+          multiply(sums[m][2 * f + 1], left[m], right[f][2], right[f][3]);
+        }
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < FM; m++)
+#pragma unroll
+    for (int f = 0; f < 2 * FN; f++)
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int at = row + m * 16 + half * 8 + lane / 4, to = column + output + f * 8 + lane % 4 * 2;
+        if (at < count && to < n) store(c + (size_t)(first + at) * n + to, Pack<bf16, 2> { from_float<bf16>(sums[m][f][2 * half]), from_float<bf16>(sums[m][f][2 * half + 1]) });
+      }
+}
+
+#define PRODUCT(NAME, BM, BN, WARPS_M, WARPS_N, TRANSPOSED)                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N)                                                                                       \
+      NAME(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, int experts, int n, int k) {                                                      \
+    product<BM, BN, WARPS_M, WARPS_N, TRANSPOSED>(a, b, c, offsets, experts, n, k);                                                                          \
+  }
+PRODUCT(experts_product_few, 16, 64, 1, 4, false)
+PRODUCT(experts_product_many, 128, 128, 2, 4, false)
+PRODUCT(experts_product_few_transposed, 16, 64, 1, 4, true)
+PRODUCT(experts_product_many_transposed, 128, 128, 2, 4, true)

@@ -1,0 +1,170 @@
+//! The choice of experts and their products on a GPU. The host learns nothing of it, so that a decode step can be recorded.
+
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::Router;
+use crate::cuda::{Grid, Module, address, at, device, empty, int, launch, module};
+
+static MODULE: Module = module!("experts");
+
+/// As the kernel has room for.
+const MOST_EXPERTS: usize = 512;
+/// A row's experts, one a lane.
+const MOST_ACTIVE: usize = 32;
+/// Pairs of an expert on average from which on large tiles are worth it.
+const MANY_PAIRS: usize = 64;
+
+/// The pairs of rows and experts, sorted.
+#[derive(Clone, Debug)]
+pub struct SortedPairs {
+    /// By row its experts, [rows, active].
+    selected: Tensor,
+    /// By expert its first pair, and the end.
+    offsets: Tensor,
+    /// The row of each pair.
+    pub(super) rows: Tensor,
+    /// Where each pair of `selected` stands.
+    places: Tensor,
+    /// Of each pair, f32.
+    weights: Tensor,
+    /// [rows, experts], f32.
+    probabilities: Tensor,
+}
+
+pub(super) fn route(logits: &Tensor, router: Router, selected: Option<&[u32]>) -> Result<SortedPairs> {
+    let ((rows, experts), Router { active, is_renormalised }) = (logits.dims2()?, router);
+    if active == 0 || active > experts || active > MOST_ACTIVE || experts > MOST_EXPERTS || selected.is_some() {
+        bail!(
+            "{active} of {experts} experts; a GPU has at most {MOST_ACTIVE} of {MOST_EXPERTS}, and chooses them itself"
+        )
+    }
+    let (device, pairs) = (device(logits)?, rows * active);
+    let words = |count: usize| empty(count, DType::U32, device);
+    let numbers = |shape: (usize, usize)| empty(shape, DType::F32, device);
+    let (selected, unsorted) = (words(pairs)?, numbers((rows, active))?);
+    let (offsets, of_pairs, places) = (words(experts + 1)?, words(pairs)?, words(pairs)?);
+    let (weights, probabilities) = (numbers((pairs, 1))?, numbers((rows, experts))?);
+    let arguments = [
+        at(logits)?,
+        at(&selected)?,
+        at(&unsorted)?,
+        at(&probabilities)?,
+        int(rows),
+        int(experts),
+        int(active),
+        int(usize::from(is_renormalised)),
+    ];
+    launch(device, &MODULE, "experts_route", Some(logits.dtype()), Grid::rows(rows.div_ceil(4), 128), &arguments)?;
+    let arguments = [
+        at(&selected)?,
+        at(&unsorted)?,
+        at(&offsets)?,
+        at(&of_pairs)?,
+        at(&places)?,
+        at(&weights)?,
+        int(pairs),
+        int(experts),
+        int(active),
+    ];
+    launch(device, &MODULE, "experts_sort", None, Grid::rows(experts, 256), &arguments)?;
+    Ok(SortedPairs { selected, offsets, rows: of_pairs, places, weights, probabilities })
+}
+
+/// `a`, `b`: [pairs, width] -> [pairs, 1], f32.
+pub(super) fn dot(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let ((pairs, width), device) = (a.dims2()?, device(a)?);
+    if b.dims2()? != (pairs, width) || a.dtype() != b.dtype() {
+        bail!("products of {:?} and {:?}", a.shape(), b.shape())
+    }
+    let output = empty((pairs, 1), DType::F32, device)?;
+    let arguments = [at(a)?, at(b)?, at(&output)?, int(width)];
+    launch(device, &MODULE, "experts_dot", Some(a.dtype()), Grid::rows(pairs, 128), &arguments)?;
+    Ok(output)
+}
+
+impl SortedPairs {
+    fn check(&self, x: &Tensor) -> Result<usize> {
+        match x.dims2()? {
+            (pairs, width) if pairs == self.rows.elem_count() => Ok(width),
+            other => bail!("{other:?} for {} pairs", self.rows.elem_count()),
+        }
+    }
+
+    pub(super) fn weigh(&self, x: &Tensor) -> Result<Tensor> {
+        let (width, device) = (self.check(x)?, device(x)?);
+        let output = empty(x.shape().clone(), x.dtype(), device)?;
+        let arguments = [at(x)?, at(&self.weights)?, at(&output)?, int(width)];
+        launch(device, &MODULE, "experts_weigh", Some(x.dtype()), Grid::rows(x.dims2()?.0, 128), &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn combine(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+        let (width, device, active) = (self.check(x)?, device(x)?, self.rows.elem_count() / rows.max(1));
+        let output = empty((rows, width), x.dtype(), device)?;
+        let arguments = [at(x)?, at(&self.places)?, at(&output)?, int(width), int(active)];
+        launch(device, &MODULE, "experts_combine", Some(x.dtype()), Grid::rows(rows, 256), &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn product(&self, x: &Tensor, matrices: &Tensor, is_transposed: bool) -> Result<Tensor> {
+        let (inputs, device, experts) = (self.check(x)?, device(x)?, self.offsets.elem_count() - 1);
+        let ((below, beside), pairs) = (matrices.dims2()?, x.dims2()?.0);
+        let (expected, outputs) = if is_transposed { (below / experts, beside) } else { (beside, below / experts) };
+        if below % experts != 0 || expected != inputs || x.dtype() != matrices.dtype() {
+            bail!(
+                "{:?} {:?} for {experts} experts of {:?} {:?}",
+                x.dtype(),
+                x.shape(),
+                matrices.dtype(),
+                matrices.shape()
+            )
+        }
+        let output = empty((pairs, outputs), x.dtype(), device)?;
+        let mut arguments =
+            vec![at(x)?, at(matrices)?, at(&output)?, at(&self.offsets)?, int(experts), int(outputs), int(inputs)];
+        if x.dtype() == DType::F32 {
+            arguments.push(int(usize::from(is_transposed)));
+            let grid = Grid { blocks: (outputs.div_ceil(256), pairs, 1), threads: 256, shared_bytes: 0 };
+            launch(device, &MODULE, "experts_product_f32", None, grid, &arguments)?;
+            return Ok(output);
+        }
+        // Rows are copied 16 bytes at a time.
+        if !(inputs | outputs).is_multiple_of(8) || !(address(x)? | address(matrices)?).is_multiple_of(16) {
+            bail!("experts of {outputs} outputs and {inputs} inputs in {:?}: a GPU takes multiples of 8", x.dtype())
+        }
+        let is_many = pairs >= MANY_PAIRS * experts;
+        let (rows, columns, threads) = if is_many { (128, 128, 256) } else { (16, 64, 128) };
+        let name = match (is_many, is_transposed) {
+            (false, false) => "experts_product_few",
+            (true, false) => "experts_product_many",
+            (false, true) => "experts_product_few_transposed",
+            (true, true) => "experts_product_many_transposed",
+        };
+        // Three stages of 64 inputs, each row 8 numbers longer.
+        let own = if is_transposed { 64 * (columns + 8) } else { columns * 72 };
+        let shared_bytes = 3 * 2 * (rows * 72 + own);
+        // Of each expert the last tile may be small.
+        let tiles = pairs / rows + experts.min(pairs);
+        let grid = Grid { blocks: (outputs.div_ceil(columns), tiles, 1), threads, shared_bytes };
+        launch(device, &MODULE, name, None, grid, &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward(&self, products: &Tensor, router: Router, dtype: DType) -> Result<Tensor> {
+        let ((rows, experts), device) = (self.probabilities.dims2()?, device(products)?);
+        let gradient = empty((rows, experts), dtype, device)?;
+        let arguments = [
+            at(products)?,
+            at(&self.selected)?,
+            at(&self.places)?,
+            at(&self.weights)?,
+            at(&self.probabilities)?,
+            at(&gradient)?,
+            int(experts),
+            int(router.active),
+            int(usize::from(router.is_renormalised)),
+        ];
+        launch(device, &MODULE, "experts_route_backward", Some(dtype), Grid::rows(rows, 128), &arguments)?;
+        Ok(gradient)
+    }
+}
