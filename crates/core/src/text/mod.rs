@@ -4,6 +4,7 @@ mod call_format;
 pub mod catch_panic;
 mod limits;
 mod python_json;
+mod python_methods;
 mod template;
 mod template_source;
 mod token_bytes;
