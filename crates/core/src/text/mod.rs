@@ -3,6 +3,8 @@
 mod call_format;
 pub mod catch_panic;
 mod limits;
+#[cfg(test)]
+mod published_templates;
 mod python_json;
 mod python_methods;
 mod template;
