@@ -5,7 +5,7 @@
 
 Each case of chat_templates.json holds the template, its special tokens, messages, tools, `enable_thinking` (null: not given) and what came out: `expected`,
 or `refused` where the template raises. Each of prompt_ids.json holds a template and prompts: the messages of a row, `sent` where a client of another server
-sends others, `enable_thinking`, and the token ids with the tokenizer of the embedded models. Needs transformers (written with 5.17); no torch, no network.
+sends others, `enable_thinking`, and the token ids with the tokenizer of the embedded models. Needs transformers (written with 5.24); no torch, no network.
 """
 
 import json
@@ -155,6 +155,24 @@ VALUES = """\
 {% generation %}{{ ['x', 'y'] | last }}{% endgeneration %}{{ [3, 1, 2] | sort | join }}{{ (['q'] + ['r']) | tojson }}
 {%- set counter = namespace(total=0) %}{% for message in messages %}{% set counter.total = counter.total + message.content | length %}{% endfor %} {{ counter.total }}"""
 
+# Methods, slices, tests and filters that published templates call, and a few more of Python's.
+METHODS = """\
+{{ 'a b  c'.split() }}{{ ' a b '.split(' ') }}{{ 'a,b,c'.split(',', 1) }}{{ 'a,b,c'.split(',', maxsplit=1) }}{{ ' a b  c '.split(none, 1) }}
+{{ 'a,b,c'.rsplit(',', 1) }}{{ ' a  b c '.rsplit(none, 1) }}{{ 'a b'.rsplit() }}{{ 'a,b'.partition(',') }}{{ 'a'.partition(',') }}{{ 'a,b,c'.rpartition(',') }}
+{{ 'abc'.removeprefix('a') }}{{ 'abc'.removesuffix('bc') }}{{ 'abc'.removeprefix('x') }}{{ 'äbc'.index('c') }}{{ "it's a-b 3x".title() }}
+{{ 'abcd'[3:0:-1] }}{{ 'abcd'[::-2] }}{{ 'äbcd'[1::2] }}{{ 'abcd'[-2::-1] }}{{ ''[::-1] }}{{ [1, 2, 3, 4][3:0:-1] }}{{ [][::-1] | list }}
+{{ [1, 2, 3][9:-9:-1] }}{{ (1, 2, 3)[::-1] }}{{ [[1, 2][::-1][0], {'a': 3}['a']][::-1] }}{{ messages[1:][::-1] | length }}{{ messages[:0][::-1] }}
+{% for value in [none, nothing, 'a', [1], (1,), {'a': 1}, 1, 1.5, true] -%}
+{{ value is iterable }}{{ value is sequence }}{{ value is mapping }}{{ value is string }}{{ value is number }};
+{%- endfor %}
+{{ nothing | length }}{{ [] | count }}{{ '' | default('d', boolean=true) }}{{ none | default('d') }}{{ nothing | d('e') }}{{ nothing | default(default_value='f') }}
+{{ 'aaa' | replace('a', 'b', 2) }}{{ 'aaa'.replace('a', 'b', 1) }}{{ 1.5 | replace('.', ',') }}
+[{{ '{\\n' | indent(4, first=true) }}][{{ 'a\\n\\nb\\n' | indent }}][{{ 'a\\n\\nb' | indent(2, blank=true) }}][{{ 'a\\r\\nb' | indent('> ', true) }}][{{ '' | indent(2) }}]
+{%generation%}x{%  endgeneration  %}{%- generation %} y {% endgeneration -%}
+{% for message in messages %}{{ loop.previtem.role if loop.previtem is defined }}>{{ loop.nextitem.role if loop.nextitem is defined }};{% endfor %}
+
+{% for message in messages %}{{ message.content is defined }} {{ message.reasoning_content }} {{ message.thinking }};{% endfor %}"""
+
 # SmolLM2's, from its GGUF file (Apache-2.0): a system prompt of its own where there is none.
 SMOLLM2 = """\
 {% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system
@@ -261,6 +279,7 @@ CASES = [
     ("gemma, system", GEMMA, GEMMA_TOKENS, [SYSTEM, USER], None, False),
     ("gemma, three turns", GEMMA, GEMMA_TOKENS, [USER, {"role": "assistant", "content": " ok "}, USER], None, True),
     ("gemma, refused", GEMMA, GEMMA_TOKENS, [USER, USER], None, None),
+    ("methods", METHODS, PLAIN_TOKENS, [SYSTEM, USER, {"role": "assistant", "content": None, "reasoning": "why", "tool_calls": None}, USER], None, None),
     ("values", VALUES, PLAIN_TOKENS, [SYSTEM, USER, {"role": "user", "content": "second question", "name": "x"}], None, None),
 ]
 

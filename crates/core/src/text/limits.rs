@@ -6,7 +6,8 @@ use minijinja::value::{Kwargs, Rest, StringInput, Tuple, ValueKind, ValueOrKwarg
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters, functions};
 
 use super::catch_panic::{catch_panic, panic_message};
-use super::template_source::CHECK;
+use super::python_methods;
+use super::template_source::{CHECK, SLICE};
 
 /// The longest prompt text that a template may make; no model reads as much.
 pub const MAX_PROMPT_BYTES: usize = 16 << 20;
@@ -83,7 +84,7 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
         functions::namespace(defaults.map(ValueOrKwargs::from))
     });
     measured!(environment:
-        "join" filters::join, "replace" filters::replace, "string" filters::string, "list" filters::list, "sort" filters::sort,
+        "join" filters::join, "replace" python_methods::replace, "string" filters::string, "list" filters::list, "sort" filters::sort,
         "reverse" filters::reverse, "unique" filters::unique, "map" filters::map, "select" filters::select, "reject" filters::reject,
         "selectattr" filters::selectattr, "rejectattr" filters::rejectattr, "groupby" filters::groupby, "sum" filters::sum,
         "dictsort" filters::dictsort, "escape" filters::escape, "e" filters::escape,
@@ -114,6 +115,17 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
             .map(|rest| rest == 0)
             .ok_or_else(|| refuse(format!("divisibleby: cannot divide {value} by {by}")))
     });
+    let length = |value: &Value| if value.is_undefined() { Ok(0) } else { filters::length(value) };
+    environment.add_filter("length", length);
+    environment.add_filter("count", length);
+    environment.add_filter("default", python_methods::default);
+    environment.add_filter("d", python_methods::default);
+    environment
+        .add_test("iterable", |value: &Value| !value.is_none() && !is_namespace(value) && value.try_iter().is_ok());
+    environment.add_test("sequence", |value: &Value| {
+        let is_sequence = matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String);
+        value.is_undefined() || (is_sequence && !is_namespace(value))
+    });
     // Made for looking into a template; on deeply nested values they take hours.
     environment.remove_filter("pprint");
     environment.remove_global("debug");
@@ -121,15 +133,22 @@ pub(super) fn bound(environment: &mut Environment<'_>) {
         if method == "format" {
             widths_within(value.as_str().unwrap_or_default(), arguments)?;
         }
+        if method == SLICE {
+            // Copies what the list or text holds, and nothing below that.
+            let text_bytes = value.as_str().map_or(0, str::len);
+            match value.len() {
+                _ if text_bytes > 0 => count("slice", 1, text_bytes)?,
+                Some(items) => count("slice", items, 0)?,
+                None => measure("slice", value).map(|_| ())?,
+            }
+            return python_methods::slice(value, arguments);
+        }
         let values: Vec<Value> = std::iter::once(value).chain(arguments).cloned().collect();
-        measured(method, &values, |_| {
-            minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
-        })
+        measured(method, &values, |_| python_methods::call(state, value, method, arguments))
     });
 }
 
-/// Runs the engine on a thread of its own with a deep stack; where it panics (3.0 does at an empty list read
-/// backwards), that is an error like any other.
+/// Runs the engine on a thread of its own with a deep stack; where it panics, that is an error like any other.
 pub(super) fn caught<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     let joined = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("chat template".to_owned()).stack_size(DEEP_STACK_BYTES);
@@ -205,6 +224,22 @@ fn measure<'n>(name: &'n str, value: &Value) -> Result<Bounds<'n>, Error> {
     bounds.measure(value, 0).map(|_| bounds)
 }
 
+/// Adds to what one prompt's values have; `name` says in messages what asks.
+fn count(name: &str, items: usize, text_bytes: usize) -> Result<(), Error> {
+    ITEMS.set(ITEMS.get() + items);
+    WORKED.set(WORKED.get() + text_bytes);
+    if ITEMS.get() > MAX_ITEMS {
+        return Err(refuse(format!("{name}: the values of one prompt have more than {MAX_ITEMS} items")));
+    }
+    if WORKED.get() > MAX_VALUE_BYTES {
+        return Err(refuse(format!(
+            "{name}: the values of one prompt have more than {} MiB of text",
+            MAX_VALUE_BYTES >> 20
+        )));
+    }
+    Ok(())
+}
+
 fn is_namespace(value: &Value) -> bool {
     type_of(value).ends_with("Namespace")
 }
@@ -236,8 +271,6 @@ impl<'n> Bounds<'n> {
     /// Counts the value and returns what [`Bounds::stored`] replaces it by; `None` where it may stay.
     fn measure(&mut self, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
         let text_bytes = value.as_str().map_or(0, str::len);
-        ITEMS.set(ITEMS.get() + 1);
-        WORKED.set(WORKED.get() + text_bytes);
         self.text_bytes += text_bytes;
         self.items += 1;
         let name = self.name;
@@ -247,15 +280,7 @@ impl<'n> Bounds<'n> {
         if self.text_bytes > MAX_PROMPT_BYTES {
             return Err(refuse(format!("{name}: a value of more than {} MiB", MAX_PROMPT_BYTES >> 20)));
         }
-        if ITEMS.get() > MAX_ITEMS {
-            return Err(refuse(format!("{name}: the values of one prompt have more than {MAX_ITEMS} items")));
-        }
-        if WORKED.get() > MAX_VALUE_BYTES {
-            return Err(refuse(format!(
-                "{name}: the values of one prompt have more than {} MiB of text",
-                MAX_VALUE_BYTES >> 20
-            )));
-        }
+        count(name, 1, text_bytes)?;
         if self.refuse_namespaces && is_namespace(value) {
             return Err(refuse("set: a namespace cannot be an attribute's value (it could contain itself)".to_owned()));
         }
@@ -300,23 +325,38 @@ impl<'n> Bounds<'n> {
     }
 }
 
+/// As Jinja's, which keeps a line break at the end and takes a text as `width`.
 fn indent(
     text: StringInput<'_>,
-    width: Option<usize>,
+    width: Option<Value>,
     first: Option<bool>,
     blank: Option<bool>,
     named: Kwargs,
-) -> Result<Value, Error> {
-    let spaces = match width {
-        Some(width) => width,
-        None => named.peek::<Option<usize>>("width")?.unwrap_or(0),
+) -> Result<String, Error> {
+    let width = width.map_or_else(|| named.get::<Option<Value>>("width"), |width| Ok(Some(width)))?;
+    let first = first.map_or_else(|| named.get::<Option<bool>>("first"), |first| Ok(Some(first)))?.unwrap_or(false);
+    let blank = blank.map_or_else(|| named.get::<Option<bool>>("blank"), |blank| Ok(Some(blank)))?.unwrap_or(false);
+    named.assert_all_used()?;
+    let unit = match width {
+        None => " ".repeat(4),
+        Some(width) => match (width.as_str(), width.as_usize()) {
+            (Some(unit), _) => unit.to_owned(),
+            (None, Some(spaces)) => within("indent", spaces).map(|()| " ".repeat(spaces))?,
+            (None, None) => return Err(refuse(format!("indent: `width` is {width}; it is a number or a text"))),
+        },
     };
-    within("indent", spaces)?;
-    let lines = text.as_str().matches('\n').count() + 1;
-    if text.as_str().len() + spaces * lines > MAX_PROMPT_BYTES {
+    let text = text.as_str().replace("\r\n", "\n");
+    let is_line_break = |character: char| {
+        matches!(character, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+    };
+    if text.len() + unit.len().saturating_mul(text.matches(is_line_break).count() + 1) > MAX_PROMPT_BYTES {
         return Err(refuse(format!("indent: a text of more than {} MiB", MAX_PROMPT_BYTES >> 20)));
     }
-    filters::indent(text, width, first, blank, named)
+    let line = |(index, line): (usize, &str)| {
+        let is_indented = if index == 0 { first } else { blank || !line.is_empty() };
+        if is_indented { format!("{unit}{line}") } else { line.to_owned() }
+    };
+    Ok(text.split(is_line_break).enumerate().map(line).collect::<Vec<_>>().join("\n"))
 }
 
 fn within(filter: &str, width: usize) -> Result<(), Error> {

@@ -3,7 +3,10 @@
 mod call_format;
 pub mod catch_panic;
 mod limits;
+#[cfg(test)]
+mod published_templates;
 mod python_json;
+mod python_methods;
 mod template;
 mod template_source;
 mod token_bytes;

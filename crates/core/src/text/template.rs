@@ -114,10 +114,10 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], tools: Option<&Json>, thinking: Thinking) -> Result<String, TextError> {
         if !self.takes_tools {
             let turns = tools::as_text(messages, tools)?;
-            return self.render_values(turns.iter().map(message_value).collect(), Value::from(()), Some(thinking));
+            return self.render_values(turns.iter().map(message_value).collect(), Value::from(()), switch(thinking));
         }
         let tools = tools.map_or(Value::from(()), python_json::value_of);
-        self.render_values(messages.iter().map(message_value).collect(), tools, Some(thinking))
+        self.render_values(messages.iter().map(message_value).collect(), tools, switch(thinking))
     }
 
     /// As [`ChatTemplate::render`] with messages and tools of any shape; without `thinking` the variable is undefined.
@@ -125,19 +125,23 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`].
     pub fn render_json(&self, messages: &Json, tools: &Json, thinking: Option<Thinking>) -> Result<String, TextError> {
-        self.render_values(python_json::value_of(messages), python_json::value_of(tools), thinking)
+        self.render_values(json_messages(messages), python_json::value_of(tools), thinking.and_then(switch))
     }
 
-    fn render_values(&self, messages: Value, tools: Value, thinking: Option<Thinking>) -> Result<String, TextError> {
+    /// `options`: further variables, which replace those of the same name.
+    pub(super) fn render_values(
+        &self,
+        messages: Value,
+        tools: Value,
+        options: impl IntoIterator<Item = (String, Value)>,
+    ) -> Result<String, TextError> {
         let mut variables: Vec<(String, Value)> =
             self.special_tokens.iter().map(|(name, token)| (name.clone(), Value::from(token.as_str()))).collect();
         variables.push(("messages".to_owned(), messages));
         variables.push(("tools".to_owned(), tools));
         variables.push(("documents".to_owned(), Value::from(())));
         variables.push(("add_generation_prompt".to_owned(), Value::from(true)));
-        if let Some(thinking) = thinking {
-            variables.push(("enable_thinking".to_owned(), Value::from(thinking == Thinking::On)));
-        }
+        variables.extend(options);
         let mut prompt = BoundedPrompt::default();
         let outcome = caught(|| {
             let template = self.environment.get_template(NAME)?;
@@ -157,6 +161,15 @@ impl ChatTemplate {
     }
 }
 
+#[cfg(test)]
+impl ChatTemplate {
+    /// `strftime_now` returns this time.
+    pub(super) fn at_time(mut self, time: jiff::Zoned) -> Self {
+        self.environment.add_function("strftime_now", move |format: &str| strftime(format, &time));
+        self
+    }
+}
+
 impl std::fmt::Debug for ChatTemplate {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -167,10 +180,42 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
+fn switch(thinking: Thinking) -> Option<(String, Value)> {
+    Some(("enable_thinking".to_owned(), Value::from(thinking == Thinking::On)))
+}
+
 fn message_value(message: &Message) -> Value {
     let texts = [("role", message.role.as_str()), ("content", message.content.as_str())];
     let other = message.other.iter().map(|(key, value)| (key.as_str(), python_json::value_of(value)));
-    Value::from_pairs(texts.map(|(key, text)| (key, Value::from(text))).into_iter().chain(other))
+    from_fields(texts.map(|(key, text)| (key, Value::from(text))).into_iter().chain(other))
+}
+
+/// A JSON list of messages, as the template sees it.
+pub(super) fn json_messages(messages: &Json) -> Value {
+    let message = |message: &Json| match message {
+        Json::Object(fields) => {
+            from_fields(fields.iter().map(|(key, value)| (key.as_str(), python_json::value_of(value))))
+        }
+        other => python_json::value_of(other),
+    };
+    messages
+        .as_array()
+        .map_or_else(|| python_json::value_of(messages), |messages| messages.iter().map(message).collect())
+}
+
+/// A message without its null fields, its reasoning under both names that templates read: `reasoning_content` and
+/// gpt-oss's `thinking`. As in transformers 5.24.
+fn from_fields<'f>(fields: impl Iterator<Item = (&'f str, Value)>) -> Value {
+    let mut fields: Vec<(&str, Value)> = fields.filter(|(_, value)| !value.is_none()).collect();
+    let field = |name: &str| fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+    if let Some(reasoning) = ["reasoning_content", "thinking", "reasoning"].into_iter().find_map(field) {
+        if field("thinking").is_none() {
+            fields.insert(0, ("thinking", reasoning.clone()));
+        }
+        fields.retain(|(key, _)| *key != "reasoning_content");
+        fields.push(("reasoning_content", reasoning));
+    }
+    Value::from_pairs(fields)
 }
 
 fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {
@@ -218,7 +263,13 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 fn strftime_now(format: &str) -> Result<String, Error> {
     // A clock beyond the year 9999 has no date.
     let now = jiff::Timestamp::try_from(std::time::SystemTime::now()).unwrap_or(jiff::Timestamp::MAX);
-    jiff::fmt::strtime::format(format, &now.to_zoned(jiff::tz::TimeZone::system()))
+    strftime(format, &now.to_zoned(jiff::tz::TimeZone::system()))
+}
+
+fn strftime(format: &str, time: &jiff::Zoned) -> Result<String, Error> {
+    // As Python writes them in the C locale.
+    let format = format.replace("%c", "%a %b %e %H:%M:%S %Y").replace("%x", "%m/%d/%y").replace("%X", "%H:%M:%S");
+    jiff::fmt::strtime::format(&format, time)
         .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {error}")))
 }
 
@@ -269,6 +320,11 @@ mod tests {
         check("{{ missing }}{{ missing is defined }}", "False");
         check("{%- generation -%} x {%- endgeneration %}", "x");
         check("a\n", "a");
+        // Null fields are dropped, and reasoning has both of its names.
+        let thought = json!([{"role": "assistant", "content": null, "reasoning": "r"}]);
+        let fields =
+            "{{ messages[0].content is defined }} {{ messages[0].thinking }} {{ messages[0].reasoning_content }}";
+        assert_eq!(render(fields, &thought).unwrap(), "False r r");
         check("{{ '<' }}{{ 6 is divisibleby 3 }}{{ 7 is divisibleby(3) }}", "<TrueFalse");
     }
 
@@ -304,7 +360,7 @@ mod tests {
         check("{{ messages | nonsense }}", &["nonsense"]);
         check("{{ messages | pprint }}", &["pprint"]);
         check("{{ debug() }}", &["debug"]);
-        check("{{ [][::-1] | list }}", &["the template engine failed: index out of bounds"]);
+        check("\n{% if 'a'.encode() %}{% endif %}", &["no method named encode", "line 2"]);
         check("{{ 3 is divisibleby 0 }}", &["cannot divide 3 by 0"]);
         check("{{ strftime_now('%') }}", &["strftime_now"]);
         // Nothing that a template asks for may hang or fill the memory.
@@ -356,6 +412,10 @@ mod tests {
         check(
             "{{ ([1] * 99999999) | list | length }}",
             &["list: the values of one prompt have more than 5000000 items"],
+        );
+        check(
+            "{{ ([1] * 99999999)[::2] | length }}",
+            &["slice: the values of one prompt have more than 5000000 items"],
         );
         check("{{ ('a\n' * 99999) | indent(9999) }}", &["indent: a text of more than 16 MiB"]);
         check(
@@ -426,6 +486,11 @@ mod tests {
     fn today_is_written_in_the_given_format() {
         let year = render("{{ strftime_now('%Y') }}", &json!([])).unwrap();
         assert!(year.len() == 4 && year.parse::<u32>().is_ok(), "{year}");
+        let day = jiff::civil::datetime(2025, 8, 6, 9, 5, 3, 0).to_zoned(jiff::tz::TimeZone::UTC).unwrap();
+        let source = "{{ strftime_now('%d %b %Y') }} {{ strftime_now('%c') }}";
+        let template = ChatTemplate::new(source, Vec::new(), "t.jinja").unwrap().at_time(day);
+        let prompt = template.render_json(&json!([]), &Json::Null, None).unwrap();
+        assert_eq!(prompt, "06 Aug 2025 Wed Aug  6 09:05:03 2025");
     }
 
     #[test]

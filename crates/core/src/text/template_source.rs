@@ -4,6 +4,9 @@
 /// The function that each assigned value goes through; see [`super::limits`].
 pub(super) const CHECK: &str = "__within_bounds";
 
+/// The method that takes slices with a step; see [`super::python_methods`].
+pub(super) const SLICE: &str = "__slice";
+
 /// The longest source. Published templates stay below 40 kB; the engine's own stack grows with the source.
 const MAX_SOURCE_BYTES: usize = 1 << 18;
 /// The most code in one tag, strings not counted: the engine descends once for each operator of an expression.
@@ -24,18 +27,7 @@ pub(super) fn prepare(source: &str) -> Result<String, String> {
     if source.contains(CHECK) {
         return Err(format!("chat template: uses the reserved name `{CHECK}`"));
     }
-    checked_assignments(&without_generation_marks(source))
-}
-
-/// `{% generation %}` marks what the assistant said, for training masks; it prints what it holds.
-fn without_generation_marks(source: &str) -> String {
-    let mut text = source.to_owned();
-    for (tag, plain) in [("generation", "if true"), ("endgeneration", "endif")] {
-        for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
-            text = text.replace(&format!("{open} {tag} {close}"), &format!("{open} {plain} {close}"));
-        }
-    }
-    text
+    checked_assignments(source)
 }
 
 /// `{% set NAME = EXPRESSION %}` becomes `{% set NAME = CHECK((EXPRESSION),false) %}`; so do the values of `with` and
@@ -57,6 +49,7 @@ fn checked_assignments(source: &str) -> Result<String, String> {
         if open != "{#" {
             operators_within(tag)?;
         }
+        let tag = if open == "{#" { tag } else { &stepped_slices(tag) };
         match (open, assignment(tag), word(tag)) {
             // Whether it is an attribute decides whether the value may hold a namespace.
             ("{%", Some((target, value, end)), _) => {
@@ -64,6 +57,9 @@ fn checked_assignments(source: &str) -> Result<String, String> {
             }
             ("{%", None, "with") => text.push_str(&with(tag)),
             ("{%", None, "for") => text.push_str(&for_loop(tag)),
+            // Marks what the assistant said, for training masks; prints what it holds.
+            ("{%", None, "generation") => text.push_str(&tag.replacen("generation", "if true", 1)),
+            ("{%", None, "endgeneration") => text.push_str(&tag.replacen("endgeneration", "endif", 1)),
             ("{%", None, "macro" | "call") => text.push_str(&with_names_checked(tag, tag, &parameters(tag))),
             _ => text.push_str(tag),
         }
@@ -79,6 +75,43 @@ fn checked_assignments(source: &str) -> Result<String, String> {
     }
     text.push_str(rest);
     Ok(text)
+}
+
+/// `VALUE[A:B:C]` becomes `VALUE.SLICE(A,B,C)`, what is left out `none`.
+fn stepped_slices(tag: &str) -> String {
+    let mut text = String::with_capacity(tag.len());
+    // Where in `text` a bracket opened, and the colons directly inside it.
+    let mut brackets: Vec<(usize, Vec<usize>)> = Vec::new();
+    let mut copied = 0;
+    for (at, byte, _) in Code::new(tag) {
+        if !matches!(byte, b'[' | b'{' | b'(' | b']' | b'}' | b')' | b':') {
+            continue;
+        }
+        text.push_str(&tag[copied..at]);
+        copied = at + 1;
+        match byte {
+            b'[' | b'{' | b'(' => brackets.push((text.len(), Vec::new())),
+            b':' => {
+                if let Some((_, colons)) = brackets.last_mut() {
+                    colons.push(text.len());
+                }
+            }
+            _ => {
+                if let Some((open, colons)) = brackets.pop()
+                    && let (b']', [first, second]) = (byte, colons.as_slice())
+                {
+                    let parts = [&text[open + 1..*first], &text[first + 1..*second], &text[second + 1..]];
+                    let parts = parts.map(|part| if part.trim().is_empty() { "none" } else { part }).join(",");
+                    text.truncate(open);
+                    text.push_str(&format!(".{SLICE}({parts})"));
+                    continue;
+                }
+            }
+        }
+        text.push(char::from(byte));
+    }
+    text.push_str(&tag[copied..]);
+    text
 }
 
 /// The first word of a tag.
@@ -322,6 +355,21 @@ mod tests {
         check("{% call(a) f(b) %}", "{% call(a) f(b) %}{% set C_ = C(([a]),false) %}");
         same("{% macro f() %}{% call f(b) %}{% with %}");
         check("{%- generation -%} x {%- endgeneration %}", "{%- if true -%} x {%- endif %}");
+        check(
+            "{%generation%}{{ '{% generation %}' }}{%  endgeneration%}",
+            "{%if true%}{{ '{% generation %}' }}{%  endif%}",
+        );
+    }
+
+    #[test]
+    fn slices_with_a_step_are_calls() {
+        let check = |source: &str, expected: &str| {
+            assert_eq!(prepare(source).unwrap().replace(SLICE, "S"), expected, "{source}");
+        };
+        check("{{ a[::-1][0] }}{{ '[::-1]' }}{# a[::-1] #}", "{{ a.S(none,none,-1)[0] }}{{ '[::-1]' }}{# a[::-1] #}");
+        check("{% if a[b[::2][0] : {'c': 1}['c'] : -1] %}", "{% if a.S(b.S(none,none,2)[0] , {'c': 1}['c'] , -1) %}");
+        check("{{ a[1:] }}{{ a[:-1] }}{{ {'é': [1], 'c': 2} }}", "{{ a[1:] }}{{ a[:-1] }}{{ {'é': [1], 'c': 2} }}");
+        check("{{ a[b:c:d }}", "{{ a[b:c:d }}");
     }
 
     #[test]

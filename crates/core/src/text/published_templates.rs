@@ -1,0 +1,69 @@
+//! Published chat templates, compared with transformers' results. They have licences of their own and are not part of
+//! the repository: `scripts/golden/published_templates.py` collects the results for a folder of templates.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::ChatTemplate;
+use super::python_json::value_of;
+use super::template::json_messages;
+
+#[derive(Deserialize)]
+struct Golden {
+    special_tokens: BTreeMap<String, String>,
+    /// As in `2025-08-06T09:05:03`: what `strftime_now` returned.
+    now: String,
+    templates: Vec<Published>,
+}
+
+#[derive(Deserialize)]
+struct Published {
+    file: String,
+    template: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    messages: Json,
+    tools: Json,
+    options: Map<String, Json>,
+    /// None: transformers refuses it.
+    expected: Option<String>,
+}
+
+#[test]
+#[ignore = "needs GRPO_PUBLISHED_TEMPLATES, the file that scripts/golden/published_templates.py writes"]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+fn published_templates_render_as_in_transformers() {
+    let path = std::env::var("GRPO_PUBLISHED_TEMPLATES").expect("GRPO_PUBLISHED_TEMPLATES");
+    let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let now: jiff::civil::DateTime = golden.now.parse().unwrap();
+    let now = now.to_zoned(jiff::tz::TimeZone::UTC).unwrap();
+    let (mut count, mut differences) = (0, Vec::new());
+    for Published { file, template, cases } in golden.templates {
+        let tokens = golden.special_tokens.clone().into_iter().collect();
+        let template = ChatTemplate::new(&template, tokens, &file).map(|it| it.at_time(now.clone()));
+        for Case { name, messages, tools, options, expected } in cases {
+            count += 1;
+            let shown = format!("{file}, {name}, {}", Json::from(options.clone()));
+            let options = options.iter().map(|(key, value)| (key.clone(), value_of(value)));
+            let rendered = match &template {
+                Ok(template) => template.render_values(json_messages(&messages), value_of(&tools), options),
+                Err(error) => {
+                    differences.push(error.to_string());
+                    break;
+                }
+            };
+            match (rendered, expected) {
+                (Ok(text), Some(expected)) if text == expected => {}
+                (Err(_), None) => {}
+                (rendered, expected) => differences.push(format!("{shown}: {rendered:?} instead of {expected:?}")),
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{} of {count} differ:\n{}", differences.len(), differences.join("\n"));
+}
