@@ -8,6 +8,7 @@ mod published_templates;
 mod python_json;
 mod python_methods;
 mod template;
+mod template_messages;
 mod template_source;
 mod token_bytes;
 mod tokenizer;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::ChatTemplate;
 use super::python_json::value_of;
-use super::template::json_messages;
+use super::template_messages::json_messages;
 
 #[derive(Deserialize)]
 struct Golden {

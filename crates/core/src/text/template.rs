@@ -6,6 +6,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
 
 use super::limits::{BoundedPrompt, MAX_PROMPT_BYTES, MAX_STEPS, caught};
+use super::template_messages::{json_messages, message_value};
 use super::{CallFormat, Message, TextError, Thinking, limits, python_json, template_source, tools};
 use crate::hub::ModelSource;
 
@@ -182,40 +183,6 @@ impl std::fmt::Debug for ChatTemplate {
 
 fn switch(thinking: Thinking) -> Option<(String, Value)> {
     Some(("enable_thinking".to_owned(), Value::from(thinking == Thinking::On)))
-}
-
-fn message_value(message: &Message) -> Value {
-    let texts = [("role", message.role.as_str()), ("content", message.content.as_str())];
-    let other = message.other.iter().map(|(key, value)| (key.as_str(), python_json::value_of(value)));
-    from_fields(texts.map(|(key, text)| (key, Value::from(text))).into_iter().chain(other))
-}
-
-/// A JSON list of messages, as the template sees it.
-pub(super) fn json_messages(messages: &Json) -> Value {
-    let message = |message: &Json| match message {
-        Json::Object(fields) => {
-            from_fields(fields.iter().map(|(key, value)| (key.as_str(), python_json::value_of(value))))
-        }
-        other => python_json::value_of(other),
-    };
-    messages
-        .as_array()
-        .map_or_else(|| python_json::value_of(messages), |messages| messages.iter().map(message).collect())
-}
-
-/// A message without its null fields, its reasoning under both names that templates read: `reasoning_content` and
-/// gpt-oss's `thinking`. As in transformers 5.24.
-fn from_fields<'f>(fields: impl Iterator<Item = (&'f str, Value)>) -> Value {
-    let mut fields: Vec<(&str, Value)> = fields.filter(|(_, value)| !value.is_none()).collect();
-    let field = |name: &str| fields.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
-    if let Some(reasoning) = ["reasoning_content", "thinking", "reasoning"].into_iter().find_map(field) {
-        if field("thinking").is_none() {
-            fields.insert(0, ("thinking", reasoning.clone()));
-        }
-        fields.retain(|(key, _)| *key != "reasoning_content");
-        fields.push(("reasoning_content", reasoning));
-    }
-    Value::from_pairs(fields)
 }
 
 fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {

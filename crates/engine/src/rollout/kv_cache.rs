@@ -198,12 +198,12 @@ impl KvCache {
 
     /// Where a row's tokens and its state are: a cache, the first row and their number.
     fn places(&self, (first, count): (usize, usize), state: usize) -> impl Iterator<Item = (&Tensor, usize, usize)> {
-        let places = move |layer| match layer {
-            &LayerCache::KeysValues { ref written, .. } => vec![(written, first, count)],
+        let places = self.layers.iter().flat_map(move |layer| match layer {
+            LayerCache::KeysValues { written, .. } => vec![(written, first, count)],
             LayerCache::States(states) => states.iter().map(|cache| (cache, state, 1)).collect(),
-        };
+        });
         // A tensor on a GPU cannot be empty.
-        self.layers.iter().flat_map(places).filter(|(.., count)| *count > 0)
+        places.filter(|(.., count)| *count > 0)
     }
 
     /// As [`KvCache::new`] takes it.
