@@ -40,7 +40,7 @@ struct Case {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 fn published_templates_render_as_in_transformers() {
     let path = std::env::var("GRPO_PUBLISHED_TEMPLATES").expect("GRPO_PUBLISHED_TEMPLATES");
-    let golden: Golden = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let golden: Golden = serde_json::from_reader(crate::files::open(path.as_ref()).unwrap()).unwrap();
     let now: jiff::civil::DateTime = golden.now.parse().unwrap();
     let now = now.to_zoned(jiff::tz::TimeZone::UTC).unwrap();
     let (mut count, mut differences) = (0, Vec::new());
