@@ -13,6 +13,9 @@ use super::real::vectorised;
 #[cfg(feature = "cuda")]
 mod gpu;
 
+/// The most experts of a layer that a GPU computes, and of a row.
+pub const GPU_EXPERTS: (usize, usize) = (512, 32);
+
 /// How rows choose their experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Router {
@@ -115,14 +118,13 @@ impl ListedPairs {
     }
 }
 
-/// `logits`: [rows, experts]. Of equally probable experts the first is chosen. With `selected`, `active` experts a row, these
-/// are used instead.
-pub fn route(logits: &Tensor, router: Router, selected: Option<&[u32]>) -> Result<Routing> {
+/// `logits`: [rows, experts]. Of equally probable experts the first is chosen.
+pub fn route(logits: &Tensor, router: Router) -> Result<Routing> {
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::route(logits, router, selected).map(Routing::Sorted);
+        return gpu::route(logits, router).map(Routing::Sorted);
     }
-    by_number_type!(logits, forward(logits, router, selected)).map(Routing::Listed)
+    by_number_type!(logits, forward(logits, router)).map(Routing::Listed)
 }
 
 /// `products`: [pairs, 1], each weight times its gradient -> the gradient of the logits, [rows, experts], in `dtype`.
@@ -134,10 +136,10 @@ pub fn route_backward(products: &Tensor, routing: &Routing, router: Router, dtyp
     }
 }
 
-fn forward<T: Real>(logits: &Tensor, router: Router, selected: Option<&[u32]>) -> Result<ListedPairs> {
+fn forward<T: Real>(logits: &Tensor, router: Router) -> Result<ListedPairs> {
     let ((rows, count), active) = (logits.dims2()?, router.active);
-    if active == 0 || active > count || selected.is_some_and(|experts| experts.len() != rows * active) {
-        bail!("{active} of {count} experts for {rows} rows, {:?} selected", selected.map(<[u32]>::len))
+    if active == 0 || active > count {
+        bail!("{active} of {count} experts")
     }
     let logits_read = read(logits)?;
     let mut probabilities = logits_read.numbers::<T>()?.to_vec();
@@ -145,17 +147,9 @@ fn forward<T: Real>(logits: &Tensor, router: Router, selected: Option<&[u32]>) -
     let mut order: Vec<u32> = (0..count as u32).collect();
     for (row, own) in probabilities.chunks_exact_mut(count).enumerate() {
         softmax(own);
-        let chosen = match selected {
-            Some(experts) => &experts[row * active..(row + 1) * active],
-            None => {
-                let probability = |expert: u32| own[expert as usize].double();
-                order.sort_unstable_by(|&a, &b| probability(b).total_cmp(&probability(a)).then(a.cmp(&b)));
-                &order[..active]
-            }
-        };
-        if let Some(expert) = chosen.iter().find(|&&expert| expert as usize >= count) {
-            bail!("expert {expert} of {count}")
-        }
+        let probability = |expert: u32| own[expert as usize].double();
+        order.sort_unstable_by(|&a, &b| probability(b).total_cmp(&probability(a)).then(a.cmp(&b)));
+        let chosen = &order[..active];
         let sum: T = chosen.iter().map(|&expert| own[expert as usize]).sum();
         let divisor = if router.is_renormalised { sum } else { T::constant(1.0) };
         for &expert in chosen {
@@ -227,22 +221,20 @@ mod tests {
     fn rows_go_to_their_most_probable_experts() {
         // Probabilities 1/8, 1/2, 1/4, 1/8; and four equal ones.
         let logits = Tensor::new(&[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]], &Device::Cpu).unwrap();
-        let routed = |active: usize, is_renormalised: bool, selected: Option<&[u32]>| {
-            let routing = route(&logits, Router { active, is_renormalised }, selected).unwrap();
+        let routed = |active: usize, is_renormalised: bool| {
+            let routing = route(&logits, Router { active, is_renormalised }).unwrap();
             let routing = routing.listed().unwrap().clone();
             let weights = routing.weights.flatten_all().unwrap().to_vec1::<f64>().unwrap();
             (routing.rows, routing.ranges, weights.iter().map(|weight| (weight * 24.0).round()).collect::<Vec<_>>())
         };
-        assert_eq!(routed(1, false, None), (vec![1, 0], vec![0..1, 1..2, 2..2, 2..2], vec![6.0, 12.0]));
+        assert_eq!(routed(1, false), (vec![1, 0], vec![0..1, 1..2, 2..2, 2..2], vec![6.0, 12.0]));
         let two = (vec![1, 0, 1, 0], vec![0..1, 1..3, 3..4, 4..4]);
-        assert_eq!(routed(2, false, None), (two.0.clone(), two.1.clone(), vec![6.0, 12.0, 6.0, 6.0]));
-        assert_eq!(routed(2, true, None), (two.0, two.1, vec![12.0, 16.0, 12.0, 8.0]));
-        let routing = route(&logits, Router { active: 2, is_renormalised: true }, None).unwrap();
+        assert_eq!(routed(2, false), (two.0.clone(), two.1.clone(), vec![6.0, 12.0, 6.0, 6.0]));
+        assert_eq!(routed(2, true), (two.0, two.1, vec![12.0, 16.0, 12.0, 8.0]));
+        let routing = route(&logits, Router { active: 2, is_renormalised: true }).unwrap();
         assert_eq!(routing.listed().unwrap().selected(), [1, 2, 0, 1]);
-        let given = routed(2, true, Some(&[3, 1, 0, 2]));
-        assert_eq!(given, (vec![1, 0, 1, 0], vec![0..1, 1..2, 2..3, 3..4], vec![12.0, 19.0, 12.0, 5.0]));
-        for (active, selected) in [(5, None), (0, None), (1, Some(&[0_u32] as &[_])), (1, Some(&[0, 4]))] {
-            assert!(route(&logits, Router { active, is_renormalised: true }, selected).is_err(), "{active}");
+        for active in [5, 0] {
+            assert!(route(&logits, Router { active, is_renormalised: true }).is_err(), "{active}");
         }
     }
 }

@@ -144,7 +144,7 @@ fn a_whole_step_agrees() {
     for config in configs() {
         for (trainable, recompute) in [(Trainable::Full, false), (Trainable::Full, true), (LORA, false)] {
             if trainable == Trainable::Full && config.options.experts.is_some() {
-                continue; // refused, as the next test checks
+                continue; // refused, as `what_has_no_kernels_is_refused` checks
             }
             let [there, here] = [&gpu, &cpu].map(|engine| model(&config, trainable, engine));
             let completions = sampled(&here, &cpu, 1.0);
@@ -271,7 +271,8 @@ fn rollout_and_training_agree() {
                 config.architecture, engine.dtype, statistics.sampling_difference_max
             );
             // In bf16 the last bits choose other experts for some tokens.
-            let largest = if config.options.experts.is_some() { 5e4 * largest } else { largest };
+            let other_experts = config.options.experts.is_some() && engine.dtype == DType::BF16;
+            let largest = if other_experts { 10.0 } else { largest };
             assert!(statistics.sampling_difference_max < largest && average < mean);
         }
     }

@@ -243,10 +243,10 @@ fn routers_match() {
     for (is_renormalised, active) in [(false, 1), (false, 3), (true, 2), (true, 5)] {
         let router = Router { active, is_renormalised };
         let (seed, ones) = (random(2, &[4 * active, 1]), random(2, &[4 * active, 1]).ones_like().unwrap());
-        let routing = route(&logits, router, None).unwrap();
+        let routing = route(&logits, router).unwrap();
         let products = routing.weigh(&seed).unwrap();
         let gradient = route_backward(&products, &routing, router, DType::F64).unwrap();
-        let weights = |logits: &Tensor| route(logits, router, None).unwrap().weigh(&ones).unwrap();
+        let weights = |logits: &Tensor| route(logits, router).unwrap().weigh(&ones).unwrap();
         check("logits", &logits, &gradient, |logits| seeded(&weights(logits), &seed));
     }
 }

@@ -115,10 +115,10 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], tools: Option<&Json>, thinking: Thinking) -> Result<String, TextError> {
         if !self.takes_tools {
             let turns = tools::as_text(messages, tools)?;
-            return self.render_values(turns.iter().map(message_value).collect(), Value::from(()), switch(thinking));
+            return self.render_values(turns.iter().map(message_value).collect(), Value::from(()), [switch(thinking)]);
         }
         let tools = tools.map_or(Value::from(()), python_json::value_of);
-        self.render_values(messages.iter().map(message_value).collect(), tools, switch(thinking))
+        self.render_values(messages.iter().map(message_value).collect(), tools, [switch(thinking)])
     }
 
     /// As [`ChatTemplate::render`] with messages and tools of any shape; without `thinking` the variable is undefined.
@@ -126,7 +126,7 @@ impl ChatTemplate {
     /// # Errors
     /// As [`ChatTemplate::render`].
     pub fn render_json(&self, messages: &Json, tools: &Json, thinking: Option<Thinking>) -> Result<String, TextError> {
-        self.render_values(json_messages(messages), python_json::value_of(tools), thinking.and_then(switch))
+        self.render_values(json_messages(messages), python_json::value_of(tools), thinking.map(switch))
     }
 
     /// `options`: further variables, which replace those of the same name.
@@ -181,8 +181,8 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
-fn switch(thinking: Thinking) -> Option<(String, Value)> {
-    Some(("enable_thinking".to_owned(), Value::from(thinking == Thinking::On)))
+fn switch(thinking: Thinking) -> (String, Value) {
+    ("enable_thinking".to_owned(), Value::from(thinking == Thinking::On))
 }
 
 fn chosen(tokenizer_config: &Json) -> Result<Option<&str>, String> {

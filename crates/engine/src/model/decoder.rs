@@ -15,10 +15,11 @@ use super::{
     RowContext, Shard, Trainable, Weights,
 };
 use crate::config::BasePrecision;
-use crate::hub::{ModelConfig, Scope};
+use crate::hub::{Experts, ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::rope::RopeTable;
+use crate::kernels::router::GPU_EXPERTS;
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
 #[derive(Debug)]
@@ -78,13 +79,9 @@ impl Decoder {
         dtype: DType,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
-        if let Some(problem) = config.gpu_problem().filter(|_| device.is_cuda()) {
+        let problem = || config.gpu_problem().or_else(|| experts_problem(config, weights, trainable));
+        if let Some(problem) = device.is_cuda().then(problem).flatten() {
             return Err(ModelError::Weights(problem));
-        }
-        let is_unfrozen = trainable == Trainable::Full || weights.base_precision() == BasePrecision::Fp8;
-        if device.is_cuda() && config.options.experts.is_some() && is_unfrozen {
-            let remedy = "set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)";
-            return Err(ModelError::Weights(format!("experts on a GPU are frozen and in bf16: {remedy}")));
         }
         let assembly = ModelLoader { config, weights, trainable, shard, dtype, device };
         let mut parameters = assembly.parameters(seed)?;
@@ -305,6 +302,22 @@ fn rounded(factor: f64, dtype: DType) -> Result<f64> {
 
 fn scaled(rows: Tensor, factor: f64) -> Result<Tensor> {
     if factor == 1.0 { Ok(rows) } else { rows.affine(factor, 0.0) }
+}
+
+/// Why a GPU does not compute the experts; `None` where it does, or there are none.
+fn experts_problem(config: &ModelConfig, weights: &Weights, trainable: Trainable) -> Option<String> {
+    let Experts { count, active, .. } = config.options.experts.as_ref()?;
+    let (most, most_active) = GPU_EXPERTS;
+    if *count > most || *active > most_active {
+        return Some(format!(
+            "{active} of {count} experts: a GPU computes at most {most_active} of {most}; compute on the CPU (`--cpu`)"
+        ));
+    }
+    let is_frozen = trainable != Trainable::Full && weights.base_precision() == BasePrecision::Bf16;
+    (!is_frozen).then(|| {
+        "experts on a GPU are frozen and in bf16: set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)"
+            .to_owned()
+    })
 }
 
 #[cfg(test)]

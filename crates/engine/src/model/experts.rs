@@ -57,7 +57,7 @@ pub(super) struct Experts {
 impl Experts {
     /// `x`: [rows, hidden] -> the routing, and gate and up of its pairs, [pairs, 2 * width].
     pub(super) fn products(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<(Routing, Tensor)> {
-        let routing = route(&self.gate.forward(x, adapters)?, self.router, None)?;
+        let routing = route(&self.gate.forward(x, adapters)?, self.router)?;
         #[cfg(test)]
         SELECTED.with_borrow_mut(|calls| calls.extend(routing.listed().map(ListedPairs::selected)));
         let gate_up = self.multiply(Part::GateUp, &routing, &routing.gather(x)?, adapters)?;

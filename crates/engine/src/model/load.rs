@@ -373,13 +373,15 @@ impl ModelLoader<'_> {
         let Trainable::Lora { rank, alpha } = self.trainable else { return Ok(None) };
         let view = |parts: &[&str], which| {
             let names: Vec<String> = parts.iter().map(|part| peft_name(layer, part, which)).collect();
-            parameters.view(&names)
+            parameters.view(&names)?.ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
         };
-        let Some((a, a_range)) = view(parts, "A")? else { return Ok(None) };
+        if !adapted_parts(self.config, layer).any(|adapted| adapted == parts) {
+            return Ok(None);
+        }
+        let (a, a_range) = view(parts, "A")?;
         let mut column = 0;
         let part = |part: &&str| {
-            let b = view(&[*part], "B")?;
-            let (b, b_range) = b.ok_or_else(|| ModelError::Weights(format!("`{part}` has an A and no B")))?;
+            let (b, b_range) = view(&[*part], "B")?;
             let columns = column..column + self.shape(part)[0];
             column = columns.end;
             Ok(AdapterPart { columns, b, b_range })

@@ -10,7 +10,6 @@ use super::kv_cache::{DecodeLimits, FedToken, Feed, KvCache};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;
-use crate::kernels::device::memory;
 use crate::kernels::pinned_memory::{HostBuffer, PendingCopy, copy_to_device, mark, start_copy_to_host};
 use crate::kernels::sampler::{
     SAMPLED_AT, SampledToken, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into,
@@ -18,7 +17,7 @@ use crate::kernels::sampler::{
 use crate::model::{AdapterUse, Adapters, Decoder};
 use crate::plan::{
     GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_prompt_rows,
-    gpu_rollout_places, memory_limit_bytes,
+    memory_limit_bytes,
 };
 
 /// On an H200 at the Qwen3-8B shape a pass of 64 rows takes 6.05 ms and one of 256 rows 10.7 ms: 4.5 ms, and as much
@@ -43,14 +42,6 @@ pub(super) fn limits(model: &Decoder) -> DecodeLimits {
         padded: |rows| padded(rows, 8),
         padded_drafted: |rows| padded(rows, 4),
     }
-}
-
-/// With the slots of a rollout, which may have most of the GPU.
-pub(super) fn rollout_limits(model: &Decoder) -> DecodeLimits {
-    let limits = limits(model);
-    let number = model.dtype().size_in_bytes();
-    let places = |(_, all)| gpu_rollout_places(model.config(), number, model.parameters().count(), all);
-    DecodeLimits { kv_slots: memory(model.device()).map_or(limits.kv_slots, places), ..limits }
 }
 
 /// KV cache and recorded graphs of the last rollout, for the next one.

@@ -177,6 +177,14 @@ impl KvCache {
         })
     }
 
+    /// What [`KvCache::save_row`] copies.
+    pub(super) fn row_bytes(&self, slots: (usize, usize)) -> usize {
+        let bytes = |(cache, _, rows): (&Tensor, _, usize)| {
+            rows * cache.elem_count() / cache.dims()[0] * cache.dtype().size_in_bytes()
+        };
+        self.places(slots, 0).map(bytes).sum()
+    }
+
     /// The first `count` tokens from slot `first` on, and a row's state, copied to the host.
     pub(super) fn save_row(&self, (first, count): (usize, usize), state: usize) -> Result<SavedRow> {
         let copy = |(cache, first, count): (&Tensor, usize, usize)| {

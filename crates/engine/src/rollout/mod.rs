@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::Result;
 
 use crate::constraint::Constraint;
+use crate::kernels::device::memory;
 use crate::model::{Adapters, CacheWidth, Decoder};
-use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS};
+use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, gpu_rollout_places};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
 
@@ -267,13 +268,22 @@ pub fn generate(
 ) -> Result<RolloutOutput> {
     #[cfg(feature = "cuda")]
     if model.device().is_cuda() {
-        let limits = decode_gpu::rollout_limits(model);
+        let limits = decode_gpu::limits(model);
+        let limits = DecodeLimits { kv_slots: gpu_places(model).unwrap_or(limits.kv_slots), ..limits };
         return decode::decode(model, adapters, requests, sampling, memory, limits, threads);
     }
     let results = threads.map(&shards(requests, CPU_DECODE_ROWS), |shard| {
         decode::decode(model, adapters, shard, sampling, memory, CPU_LIMITS, threads)
     })?;
     Ok(results.into_iter().fold(RolloutOutput::default(), RolloutOutput::followed_by))
+}
+
+/// The number of completion tokens whose keys and values a rollout keeps on a GPU, of which it may have most; `None` on the
+/// CPU.
+pub(crate) fn gpu_places(model: &Decoder) -> Option<usize> {
+    let (_, all) = memory(model.device())?;
+    let trained = model.parameters().count();
+    Some(gpu_rollout_places(model.config(), model.dtype().size_in_bytes(), trained, all))
 }
 
 /// Limits on what is decoded together from a [`RequestSource`].

@@ -12,10 +12,10 @@ use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
     CPU_DECODE_ROWS, CompletionLengths, DataShape, GPU_DECODE_ROWS, GpuPlan, GroupOutcome, Guidance, Memory,
-    ModelShape, Signal, Speed, StepShape, cpu_memory, gpu_rollout_places, memory_limit_bytes, training_operations,
+    ModelShape, Signal, Speed, StepShape, cpu_memory, memory_limit_bytes, training_operations,
 };
 use crate::policy::{Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of};
-use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, generate, token_count};
+use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, generate, gpu_places, token_count};
 use crate::run::RunFolders;
 use crate::score::{Scorer, Task, Tier, rows_without_answer};
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
@@ -205,10 +205,7 @@ impl Candidate {
 
     /// Completions that are decoded together even if all are the longest.
     fn decode_rows(&self) -> usize {
-        let Policy { model, engine, .. } = &self.policy;
-        let Some((_, all)) = engine.memory() else { return CPU_DECODE_ROWS };
-        let trained = model.parameters().count();
-        let slots = gpu_rollout_places(model.config(), engine.dtype.size_in_bytes(), trained, all);
+        let Some(slots) = gpu_places(&self.policy.model) else { return CPU_DECODE_ROWS };
         (slots / self.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
     }
 

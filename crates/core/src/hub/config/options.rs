@@ -218,12 +218,6 @@ impl ModelConfig {
         let is_cpu_only = self.options.gated_delta.is_some()
             || self.options.has_attention_gate
             || self.options.rotary_dimension.is_some();
-        let too_many = self.options.experts.as_ref().filter(|experts| experts.count > 512 || experts.active > 32);
-        if let Some(Experts { count, active, .. }) = too_many {
-            return Some(format!(
-                "{title} with {active} of {count} experts is not supported on a GPU, which has at most 32 of 512: compute on the CPU (`--cpu`)"
-            ));
-        }
         is_cpu_only.then(|| format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"))
     }
 

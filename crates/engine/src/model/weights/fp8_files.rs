@@ -1,6 +1,8 @@
 //! Matrices stored in e4m3 with scales, dequantized to bf16. They are never computed with in more bits: a run in f32, its
 //! merged export in bf16 and a base rounded to fp8 have the same numbers.
 
+use float8::F8E4M3;
+use half::bf16;
 use rayon::prelude::*;
 
 /// A matrix's codes, `[outputs, inputs]`, and its scales, one for each block.
@@ -30,7 +32,7 @@ impl Fp8Codes<'_> {
         if let Some(at) = self.codes.par_iter().position_first(|code| code & 0x7f == 0x7f) {
             return Err(format!("NaN (code {:#04x}) at [{}, {}]", self.codes[at], at / inputs, at % inputs));
         }
-        let numbers: Vec<f32> = (0..=u8::MAX).map(number).collect();
+        let numbers: Vec<f32> = (0..=u8::MAX).map(|code| F8E4M3::from_bits(code).to_f32()).collect();
         let mut bytes = vec![0; 2 * self.codes.len()];
         let rows = bytes.par_chunks_exact_mut(2 * inputs).zip(self.codes.par_chunks_exact(inputs)).enumerate();
         rows.for_each(|(row, (bytes, codes))| {
@@ -38,25 +40,12 @@ impl Fp8Codes<'_> {
             let blocks = bytes.chunks_mut(2 * self.block[1]).zip(codes.chunks(self.block[1]));
             for ((bytes, codes), scale) in blocks.zip(scales) {
                 for (bytes, code) in bytes.chunks_exact_mut(2).zip(codes) {
-                    bytes.copy_from_slice(&bf16_bits(numbers[usize::from(*code)] * scale).to_le_bytes());
+                    bytes.copy_from_slice(&bf16::from_f32(numbers[usize::from(*code)] * scale).to_le_bytes());
                 }
             }
         });
         Ok(bytes)
     }
-}
-
-/// The number of an e4m3 code that is not NaN.
-fn number(code: u8) -> f32 {
-    // Its bits are those of an f32 whose exponent's bias is larger by 120.
-    let magnitude = f32::from_bits(u32::from(code & 0x7f) << 20) * 2f32.powi(120);
-    if code & 0x80 == 0 { magnitude } else { -magnitude }
-}
-
-/// The nearest number of bf16, ties to even; `x`: finite.
-fn bf16_bits(x: f32) -> u16 {
-    let bits = x.to_bits();
-    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
 #[cfg(test)]
@@ -67,7 +56,6 @@ mod tests {
     use candle_core::{DType, Device, Result, Tensor};
     use serde_json::{Value, json};
 
-    use super::*;
     use crate::config::BasePrecision;
     use crate::hub::{ModelConfig, ModelSource};
     use crate::model::weights::{is_layer_matrix, tensor_names};
@@ -131,20 +119,6 @@ mod tests {
         let value = |i: usize| ((i * 7919 % 2003) as f32 / 1001.0 - 1.0) * if i.is_multiple_of(5) { 1e-4 } else { 0.3 };
         let numbers: Vec<f32> = (0..outputs * inputs).map(value).collect();
         Tensor::from_vec(numbers, (outputs, inputs), &Device::Cpu).unwrap()
-    }
-
-    #[test]
-    fn codes_and_rounding_are_those_of_candle() {
-        let codes: Vec<u8> = (0..=u8::MAX).filter(|code| code & 0x7f != 0x7f).collect();
-        let expected = Tensor::from_raw_buffer(&codes, DType::F8E4M3, &[codes.len()], &Device::Cpu).unwrap();
-        let found: Vec<f32> = codes.iter().map(|&code| number(code)).collect();
-        assert_eq!(found, numbers(&expected));
-        let many: Vec<f32> = (0..200_000_u32).map(|i| f32::from_bits(i.wrapping_mul(20_947)) * 0.5).collect();
-        let finite: Vec<f32> =
-            many.into_iter().filter(|x| x.is_finite()).chain([1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]).collect();
-        let expected = Tensor::new(finite.as_slice(), &Device::Cpu).unwrap().to_dtype(DType::BF16).unwrap();
-        let found: Vec<f32> = finite.iter().map(|&x| f32::from_bits(u32::from(bf16_bits(x)) << 16)).collect();
-        assert_eq!(found, numbers(&expected));
     }
 
     #[test]

@@ -132,11 +132,13 @@ impl DecodeBatch<'_> {
     /// numbers.
     fn park(&mut self, mut row: Row) -> Result<()> {
         // The newest token is in no cache yet.
-        let saved = self.caches.save_row((row.kv_slots.0, row.length() - 1), row.state)?;
+        let slots = (row.kv_slots.0, row.length() - 1);
+        let parked = self.parked.iter().map(|(_, saved)| saved.bytes()).sum::<usize>();
+        let fits = parked + self.caches.row_bytes(slots) <= self.limits.parked_bytes;
+        let saved = fits.then(|| self.caches.save_row(slots, row.state)).transpose()?;
         self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
         self.free_states.give_back(row.state, 1);
-        let parked = self.parked.iter().map(|(_, saved)| saved.bytes()).sum::<usize>();
-        if parked + saved.bytes() <= self.limits.parked_bytes {
+        if let Some(saved) = saved {
             row.draft = Draft::default();
             self.parked.push((row, saved));
             return Ok(());
