@@ -5,13 +5,16 @@ mod maskbench;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use grpo_tui::config::{ThinkingBudget, ThinkingEnd};
 use grpo_tui::constraint::{Answer, Constraint, Reasoning, TaskConstraints, Vocabulary};
 use grpo_tui::dataset::read_rows;
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::{LIKELIEST, SampleParams, SampledToken, mask_words, sample_masked, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
+use grpo_tui::rollout::{
+    Completion, Request, RolloutMemory, Sampling, StopReason, ThinkingLimit, ThreadPool, generate,
+};
 use grpo_tui::score::{Scorer, Task};
 use grpo_tui::text::{CHAT_TEMPLATE, Tokenizer, train_tokenizer};
 use serde_json::{Value, json};
@@ -111,6 +114,67 @@ fn completions_of_an_untrained_model_are_valid_unless_truncated() {
     assert!(ended > 30, "{ended} ended, {truncated} truncated");
     let texts = free[..3].iter().flatten().map(|completion| tokenizer.decode(&completion.token_ids, true).unwrap());
     assert_eq!(texts.filter(|text| serde_json::from_str::<Value>(text).is_ok()).count(), 0, "free ones are no JSON");
+}
+
+/// What precedes the limit is what is sampled without one; what follows the closing tokens is what the model says after
+/// them; drafts and rows beside change nothing.
+#[test]
+fn a_think_block_ends_at_its_limit() {
+    const MOST: usize = 9;
+    let tokenizer = Arc::new(tokenizer());
+    let (model, vocabulary) = (model(tokenizer.vocab_size()), Vocabulary::new(&tokenizer).unwrap());
+    let asked = |text: &str| tokenizer.encode(text).unwrap();
+    let thinking = asked("<|im_start|>assistant\n<think>\n");
+    let schema = Answer::schema("schema", &json!({"enum": [1, 2]}));
+    let constraint = Arc::new(Constraint::compile(&vocabulary, &schema, Reasoning::Open).unwrap());
+    let request = |prompt: &[u32], number| Request::new(prompt.to_vec(), number, 4, 3);
+    let requests = [
+        request(&thinking, 0),
+        request(&asked("<|im_start|>assistant\n"), 1),
+        Request { greedy: true, ..request(&thinking, 2) },
+        Request { constraint: Some(constraint), ..request(&thinking, 3) },
+    ];
+    let free = Sampling { stop_ids: vec![tokenizer.vocab_size() as u32 - 1], ..Sampling::new(&tokenizer, 1.0, 40, 7) };
+    let limited = |end| {
+        let limit = ThinkingLimit::new(&tokenizer, ThinkingBudget { max_tokens: MOST, end }).unwrap();
+        Sampling { thinking: Some(limit), ..free.clone() }
+    };
+    let unlimited = sample(&model, &requests, &free, 1).0;
+    let closing = asked("\n</think>\n\n");
+    for end in [ThinkingEnd::Truncate, ThinkingEnd::Force] {
+        let sampling = limited(end);
+        let groups = sample(&model, &requests, &sampling, 1).0;
+        let undrafted = Sampling { draft_tokens: 0, ..sampling.clone() };
+        assert_eq!(tokens(&groups), tokens(&sample(&model, &requests, &undrafted, 1).0), "{end:?}: without drafts");
+        assert_eq!(groups, sample(&model, &requests, &sampling, 3).0, "{end:?}: on other threads");
+        assert_eq!(tokens(&groups[1..2]), tokens(&unlimited[1..2]), "{end:?}: completions that do not think");
+        let thought = [0, 2, 3].map(|request| groups[request].iter().zip(&unlimited[request]));
+        for (found, free) in thought.into_iter().flatten() {
+            assert!(found.has_thought_to_the_limit());
+            assert_eq!(found.token_ids[..MOST], free.token_ids[..MOST], "{end:?}");
+            let text = tokenizer.decode(&found.token_ids, true).unwrap();
+            if end == ThinkingEnd::Truncate {
+                assert_eq!((found.token_ids.len(), found.stop), (MOST, StopReason::Thinking), "{text}");
+                continue;
+            }
+            // A character of several bytes is written to its end.
+            let forced = found.forced.clone();
+            assert!((MOST..=MOST + 3).contains(&forced.start), "{forced:?}");
+            assert_eq!(found.token_ids[forced.clone()], closing, "{text}");
+            assert!(found.log_probs[forced].iter().all(|log_prob| *log_prob == 0.0));
+            assert_eq!(found.sampled_log_probs().count(), found.token_ids.len() - closing.len());
+        }
+        if end == ThinkingEnd::Force {
+            let (greedy, answer) = (&groups[2][0].token_ids, groups[2][0].forced.end);
+            let prompt = [&thinking[..], &greedy[..answer]].concat();
+            let alone = sample(&model, &[Request { greedy: true, ..request(&prompt, 2) }], &free, 1).0;
+            assert_eq!(greedy[answer..], alone[0][0].token_ids[..greedy.len() - answer]);
+            for constrained in &groups[3] {
+                let text = tokenizer.decode(&constrained.token_ids[constrained.forced.end..], true).unwrap();
+                assert!(["1", "2"].contains(&text.trim()), "{text:?}");
+            }
+        }
+    }
 }
 
 fn tokens(groups: &[Vec<Completion>]) -> Vec<&[u32]> {

@@ -36,7 +36,14 @@ fn requests() -> Vec<Request> {
 }
 
 fn sampling(temperature: f64) -> Sampling {
-    Sampling { temperature, max_completion_tokens: 24, stop_ids: vec![3, 50], seed: 11, draft_tokens: 0 }
+    Sampling {
+        temperature,
+        max_completion_tokens: 24,
+        stop_ids: vec![3, 50],
+        seed: 11,
+        draft_tokens: 0,
+        thinking: None,
+    }
 }
 
 fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usize) -> Vec<Vec<Completion>> {

@@ -350,6 +350,7 @@ fn redone_steps_count_once() {
 
 fn rollout(step: u64, prompt: &str) -> RolloutGroup {
     let completion = RolloutCompletion {
+        forced: 0..0,
         text: "{}".into(),
         token_ids: vec![1, 2],
         log_probs: vec![-0.5, -0.25],

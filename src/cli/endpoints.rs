@@ -3,6 +3,7 @@
 use super::eval_status::EvalStatus;
 use super::rows::Rows;
 use super::variants::Variant;
+use crate::config::ThinkingBudget;
 use crate::run::EvalFolder;
 use crate::score::Task;
 
@@ -19,6 +20,8 @@ pub(super) struct TargetInput<'a> {
     pub(super) rows: &'a Rows,
     pub(super) samples: usize,
     pub(super) max_completion_tokens: usize,
+    /// For models on this machine.
+    pub(super) thinking: Option<ThinkingBudget>,
     pub(super) temperature: f64,
     /// Ids of prompts that may be sent whatever they hold.
     #[cfg_attr(not(feature = "download"), expect(dead_code, reason = "nothing is sent"))]

@@ -21,7 +21,7 @@ use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
 use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, prepare_rows};
 use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
-use crate::rollout::{Sampling, ThreadPool};
+use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
 use crate::score::{Scorer, Task, for_model};
 use crate::task::PromptSet;
@@ -127,7 +127,8 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         named.resolve(&target.name, &task, &scorer, &rows)
     });
     let variants = variants.collect::<Result<Vec<_>, _>>()?;
-    let limit = arguments.max_completion_tokens.map_or_else(|| common_limit(&targets), |limit| limit as usize);
+    let own = common_limit(&targets);
+    let limit = arguments.max_completion_tokens.map_or(own.completion_tokens, |limit| limit as usize);
     // What may not be sent, or cannot be enforced, is known before anything is sampled.
     let asked = TargetInput {
         status: &status,
@@ -135,6 +136,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         rows: &rows,
         samples: arguments.samples as usize,
         max_completion_tokens: limit,
+        thinking: own.thinking,
         temperature: arguments.temperature,
         allowed_secrets: &arguments.allow_secret,
         folder: None,
@@ -236,7 +238,7 @@ fn sample(
     engine: &Engine,
     asked: &TargetInput<'_>,
 ) -> Result<(Vec<EvalRecord>, Option<Box<SpeedSummary>>), Failure> {
-    let TargetInput { task, rows, samples, max_completion_tokens: limit, temperature, status, .. } = *asked;
+    let TargetInput { task, rows, samples, max_completion_tokens: limit, thinking, temperature, status, .. } = *asked;
     let threads = ThreadPool::for_engine(engine, arguments.threads)?;
     let (model, tokenizer) = target.load(run_folders, engine)?;
     let task = &for_model(task, &tokenizer);
@@ -244,8 +246,9 @@ fn sample(
     let lengths = lengths(&model, limit);
     let constraints = target.is_constrained().then(|| TaskConstraints::new(task, &tokenizer)).transpose()?;
     let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
-    let sampling = Sampling::new(&tokenizer, temperature, limit, arguments.seed);
     let policy = Policy::new(engine.clone(), model, tokenizer, threads);
+    let thinking = thinking.map(|budget| ThinkingLimit::new(&policy.tokenizer, budget)).transpose()?;
+    let sampling = Sampling { thinking, ..Sampling::new(&policy.tokenizer, temperature, limit, arguments.seed) };
     let kept = asked.folder.map(|folder| keep_answers(folder, target, run_folders, asked, &sampling)).transpose()?;
     let progress = EvalProgress { set: rows.set.clone(), target: target.name.clone(), ..EvalProgress::default() };
     let is_scored = rows.rows.iter().all(|row| row.turn_count() == 1);

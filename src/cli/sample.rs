@@ -19,7 +19,7 @@ use crate::eval::requests;
 use crate::files::failpoint;
 use crate::format::{amount, duration};
 use crate::policy::{Policy, PolicyVersion, Prompt, SAMPLE_STEP, ScoredRows, Turn, Watcher, prepare_rows};
-use crate::rollout::{Completion, EndedCompletion, Request, Sampling, StopReason, ThreadPool};
+use crate::rollout::{Completion, EndedCompletion, Request, Sampling, StopReason, ThinkingLimit, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
 use crate::score::{Score, Scorer, Task, for_model};
 use crate::secrets::visible;
@@ -89,9 +89,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let target = Target::find(&name, &task, &run_folders, None)?;
     let engine = arguments.device.engine()?;
     let threads = ThreadPool::for_engine(&engine, arguments.threads)?;
-    let limit = arguments
-        .max_completion_tokens
-        .map_or_else(|| common_limit(std::slice::from_ref(&target)), |limit| limit as usize);
+    let own = common_limit(std::slice::from_ref(&target));
+    let limit = arguments.max_completion_tokens.map_or(own.completion_tokens, |limit| limit as usize);
     let (model, tokenizer) = target.load(&run_folders, &engine)?;
     let task = for_model(&task, &tokenizer);
     let scorer = Scorer::new(&task)?;
@@ -102,7 +101,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let n = arguments.n as usize;
     let version = if is_trained { PolicyVersion::Trained } else { PolicyVersion::Base };
     let policy = Policy::new(engine, model, tokenizer, threads);
-    let sampling = Sampling::new(&policy.tokenizer, arguments.temperature, limit, arguments.seed);
+    let thinking = own.thinking.map(|budget| ThinkingLimit::new(&policy.tokenizer, budget)).transpose()?;
+    let sampling =
+        Sampling { thinking, ..Sampling::new(&policy.tokenizer, arguments.temperature, limit, arguments.seed) };
     let mut stream = SampleStream {
         policy: &policy,
         scorer: &scorer,
@@ -251,7 +252,12 @@ fn heading(prompt: &Prompt) -> String {
 
 fn completion_text(sample: usize, scored: &Turn) -> String {
     let Turn { completion, text, score, .. } = scored;
-    let truncated = if completion.stop == StopReason::Length { ", truncated" } else { "" };
+    let truncated = match completion.stop {
+        StopReason::Length => ", truncated",
+        StopReason::Thinking => ", truncated while thinking",
+        _ if completion.has_thought_to_the_limit() => ", think block closed",
+        _ => "",
+    };
     let why = score::why(score);
     let why = if why.is_empty() { why } else { format!("  {why}") };
     let tokens = completion.token_ids.len();

@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::device::{DeviceArguments, devices, wait_for_one};
 use super::output::eprint_line;
 use super::{Failure, Outcome};
 use crate::checkpoint::{ModelLocation, SharedBase};
+use crate::config::{ThinkingBudget, TrainConfig};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
-use crate::rollout::ThreadPool;
+use crate::rollout::{ThinkingLimit, ThreadPool};
 use crate::run::{PROVENANCE, ReadyPipe, RunError, RunFolders, ServerFolder};
 use crate::score::{Task, thinking_of};
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
@@ -78,15 +80,14 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         None => (Place::Address(listen), arguments.device.engine()?),
     };
     let located = ModelLocation::find(&name, &run_folders)?;
-    let (own_limit, trained) = match &located {
-        // Clients of the program's own have their own limit, and render prompts.
-        _ if is_socket => (usize::MAX, None),
+    let ((own_limit, budget), trained) = match &located {
+        // Clients of the program's own have their own limits, and render prompts.
+        _ if is_socket => ((usize::MAX, None), None),
         ModelLocation::Run { run, .. } => {
-            (run.file().config.max_completion_tokens, Some(thinking_of(&Task::load(&run.task_path())?)))
+            (limits(&run.file().config), Some(thinking_of(&Task::load(&run.task_path())?)))
         }
-        ModelLocation::Model(source) | ModelLocation::Adapter(source) => {
-            promoted(source).map_or((MAX_COMPLETION_TOKENS, None), |(limit, thinking)| (limit, Some(thinking)))
-        }
+        ModelLocation::Model(source) | ModelLocation::Adapter(source) => promoted(source)
+            .map_or(((MAX_COMPLETION_TOKENS, None), None), |(config, thinking)| (limits(&config), Some(thinking))),
     };
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
@@ -103,8 +104,19 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let thinking = trained.unwrap_or(if is_embedded { Thinking::Off } else { Thinking::On });
     let reasons = thinking == Thinking::On && (trained.is_some() || tokenizer.has_thinking_switch());
-    let served =
-        ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens };
+    let tokenizer = Arc::new(tokenizer);
+    let thinking_limit = budget.map(|budget| ThinkingLimit::new(&tokenizer, budget)).transpose()?;
+    let served = ServedModel {
+        engine,
+        model,
+        tokenizer,
+        adapter_slot,
+        names,
+        thinking,
+        reasons,
+        thinking_limit,
+        max_completion_tokens,
+    };
     let settings = Settings { place, key, queued: queue as usize, origins };
     let on_listening = |address: Option<SocketAddr>| {
         let place = address.map_or_else(|| "a Unix socket".to_owned(), |address| format!("http://{address}/v1"));
@@ -133,14 +145,18 @@ fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(P
     Ok(Some((Place::Socket(listener, Conditions { lock, slot, idle }), engine)))
 }
 
-/// What the folder of a promoted checkpoint says of its run: the limit of completions, and whether its task has the
-/// model reason.
-fn promoted(source: &ModelSource) -> Option<(usize, Thinking)> {
+/// What the folder of a promoted checkpoint says of its run: the configuration, and whether its task has the model
+/// reason.
+fn promoted(source: &ModelSource) -> Option<(TrainConfig, Thinking)> {
     let text = source.exists(PROVENANCE).then(|| source.read(PROVENANCE).ok())??;
-    let document: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    let limit = document.pointer("/config/max_completion_tokens")?.as_u64()?;
+    let mut document: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let thinking = if document["thinking"].as_bool()? { Thinking::On } else { Thinking::Off };
-    Some((limit as usize, thinking))
+    Some((serde_json::from_value(document["config"].take()).ok()?, thinking))
+}
+
+/// The most tokens of a completion, and of its think block.
+fn limits(config: &TrainConfig) -> (usize, Option<ThinkingBudget>) {
+    (config.max_completion_tokens, config.thinking_budget())
 }
 
 /// A folder that is named by a way to it, such as `.`, is called by its own name.

@@ -6,7 +6,7 @@ use super::Failure;
 use super::endpoints::EndpointTarget;
 use super::rows::Rows;
 use crate::checkpoint::{ModelLocation, StartModel};
-use crate::config::{Assignments, Layers};
+use crate::config::{Assignments, Layers, ThinkingBudget, TrainConfig};
 use crate::constraint::TaskConstraints;
 use crate::kernels::device::Engine;
 use crate::model::Decoder;
@@ -31,8 +31,22 @@ pub(super) struct Target {
     pub(super) model: String,
     /// In place of a model on this machine.
     pub(super) endpoint: Option<EndpointTarget>,
-    /// The configured maximum of completion tokens, and whether it is a run's own.
-    limit: (usize, bool),
+    limit: TokenLimit,
+}
+
+/// The configured limits of a completion.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TokenLimit {
+    pub(super) completion_tokens: usize,
+    pub(super) thinking: Option<ThinkingBudget>,
+    /// It is a run's own.
+    is_of_run: bool,
+}
+
+impl TokenLimit {
+    fn new(config: &TrainConfig, is_of_run: bool) -> Self {
+        Self { completion_tokens: config.max_completion_tokens, thinking: config.thinking_budget(), is_of_run }
+    }
 }
 
 impl Target {
@@ -52,7 +66,7 @@ impl Target {
         };
         if let Some(endpoint) = model.strip_prefix(ENDPOINT) {
             let endpoint = Some(EndpointTarget::find(endpoint, endpoints)?);
-            let limit = (task_limit(task, None)?, false);
+            let limit = task_limit(task, None)?;
             return Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint, limit });
         }
         let own = model.strip_prefix(CONSTRAINED).unwrap_or(model);
@@ -63,9 +77,9 @@ impl Target {
             return Err(Failure::usage(message));
         }
         let limit = match ModelLocation::find(own, run_folders)? {
-            ModelLocation::Run { run, .. } => (run.file().config.max_completion_tokens, true),
+            ModelLocation::Run { run, .. } => TokenLimit::new(&run.file().config, true),
             ModelLocation::Model(_) | ModelLocation::Adapter(_) => {
-                (task_limit(task, Some((own, ModelLocation::origin(own, run_folders)?)))?, false)
+                task_limit(task, Some((own, ModelLocation::origin(own, run_folders)?)))?
             }
         };
         Ok(Self { name: name.to_owned(), model: model.to_owned(), endpoint: None, limit })
@@ -116,11 +130,9 @@ impl Target {
 
 /// The maximum of completion tokens for all targets, so that they are truncated alike: of the runs among them, else of
 /// the task.
-pub(super) fn common_limit(targets: &[Target]) -> usize {
-    let largest = |of_runs: bool| {
-        targets.iter().map(|target| target.limit).filter(|limit| limit.1 == of_runs).map(|limit| limit.0).max()
-    };
-    largest(true).or_else(|| largest(false)).unwrap_or(0)
+pub(super) fn common_limit(targets: &[Target]) -> TokenLimit {
+    let limits = targets.iter().map(|target| target.limit);
+    limits.max_by_key(|limit| (limit.is_of_run, limit.completion_tokens)).unwrap_or_default()
 }
 
 /// Limited by the model's positions only.
@@ -129,7 +141,7 @@ pub(super) fn lengths(model: &Decoder, max_completion_tokens: usize) -> Lengths 
 }
 
 /// The task's limit of completion tokens; for a model by the task's defaults for it and for the one that it came from.
-fn task_limit(task: &Task, model: Option<(&str, String)>) -> Result<usize, Failure> {
+fn task_limit(task: &Task, model: Option<(&str, String)>) -> Result<TokenLimit, Failure> {
     let text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let layers = Layers {
         task: Some(Assignments::from_task(&task.label(TASK_FILE), &text)?),
@@ -137,5 +149,5 @@ fn task_limit(task: &Task, model: Option<(&str, String)>) -> Result<usize, Failu
         origin: model.map(|(_, origin)| origin),
         ..Layers::default()
     };
-    Ok(layers.resolve()?.config.max_completion_tokens)
+    Ok(TokenLimit::new(&layers.resolve()?.config, false))
 }

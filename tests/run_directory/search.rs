@@ -19,6 +19,7 @@ fn write(run: &RunDirectory, steps: std::ops::RangeInclusive<u64>, text: impl Fn
     for step in steps {
         for prompt in ["a", "b", "c"] {
             let completion = |sample| RolloutCompletion {
+                forced: 0..0,
                 text: text(step, prompt, sample),
                 token_ids: vec![1, 2],
                 reward: Some(0.5),

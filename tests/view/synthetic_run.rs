@@ -89,6 +89,7 @@ impl Written {
             valid += texts.iter().filter(|text| **text == 0).count() as f64 / 12.0;
             let completions =
                 texts.iter().zip(&scores).zip(&advantages).map(|((text, score), advantage)| RolloutCompletion {
+                    forced: 0..0,
                     text: COMPLETIONS[*text].into(),
                     token_ids: vec![7; 40 + *text],
                     log_probs: vec![-0.25; 40 + *text],

@@ -16,6 +16,7 @@ use crate::cli::output::eprint_line;
 use crate::cli::rows::{Rows, whole};
 use crate::cli::targets::{Target, common_limit};
 use crate::cli::{Failure, Outcome, print, print_json};
+use crate::config::ThinkingBudget;
 use crate::dataset::PromptRow;
 use crate::hub::find_model;
 use crate::policy::{Lengths, Turn, prepare_rows};
@@ -49,6 +50,7 @@ struct Server {
     /// A name that is valid in every folder.
     model: String,
     tokenizer: Tokenizer,
+    thinking: Option<ThinkingBudget>,
     lengths: Lengths,
     task: Task,
     scorer: Scorer,
@@ -135,8 +137,8 @@ impl Client<'_> {
             return Err(Failure::usage("--worker: built without the feature `serve`: sample without --worker"));
         }
         let target = Target::find(self.model, self.task, self.run_folders, None)?;
-        let own_limit = || common_limit(std::slice::from_ref(&target));
-        let limit = self.arguments.max_completion_tokens.map_or_else(own_limit, |tokens| tokens as usize);
+        let own = common_limit(std::slice::from_ref(&target));
+        let limit = self.arguments.max_completion_tokens.map_or(own.completion_tokens, |tokens| tokens as usize);
         let located = ModelLocation::find(self.model, self.run_folders)?;
         let model = match &located {
             ModelLocation::Run { run, step } => format!("{}@{step}", std::path::absolute(run.path())?.display()),
@@ -151,17 +153,20 @@ impl Client<'_> {
         let lengths = Lengths { max_seq_len: None, max_completion_tokens: limit, positions };
         let tokenizer = Tokenizer::load(&source)?;
         let task = for_model(self.task, &tokenizer);
-        Ok(Server { folder, model, scorer: Scorer::new(&task)?, task, tokenizer, lengths })
+        let thinking = own.thinking;
+        Ok(Server { folder, model, scorer: Scorer::new(&task)?, task, tokenizer, lengths, thinking })
     }
 
     fn sample_from_server(&self, server: &Server, label: &str, row: PromptRow) -> Result<(), Failure> {
-        let Server { folder, model, tokenizer, lengths, task, scorer } = server;
+        let Server { folder, model, tokenizer, lengths, thinking, task, scorer } = server;
         let Arguments { n, temperature, seed, .. } = self.arguments;
         let model = if self.is_trained { model } else { ServerFolder::BASE };
         for prompt in prepare_rows(task, label, vec![row], tokenizer, *lengths)? {
             let body = json!({
                 "model": model, "prompt": prompt.token_ids, "n": n, "temperature": temperature, "seed": seed,
                 "max_tokens": lengths.max_completion_tokens, "logprobs": 0, "return_token_ids": true,
+                "thinking_token_budget": thinking.map(|budget| budget.max_tokens),
+                "thinking_end": thinking.map(|budget| budget.end),
             });
             let completions = with_status_output(|| folder.last_line(), || self.answer(server, &body.to_string()))?;
             let decode = |completion: &Completion| tokenizer.decode(&completion.token_ids, true);
@@ -243,11 +248,8 @@ fn completions(answer: &Value) -> Option<Vec<Completion>> {
         let ids = choice["token_ids"].as_array()?.iter().map(|id| u32::try_from(id.as_u64()?).ok());
         let log_probs = choice["logprobs"]["token_logprobs"].as_array()?.iter();
         let stop = if choice["finish_reason"] == "stop" { StopReason::Stop } else { StopReason::Length };
-        Some(Completion {
-            token_ids: ids.collect::<Option<_>>()?,
-            log_probs: log_probs.map(|value| Some(value.as_f64()? as f32)).collect::<Option<_>>()?,
-            stop,
-        })
+        let log_probs = log_probs.map(|value| Some(value.as_f64()? as f32));
+        Some(Completion::new(ids.collect::<Option<_>>()?, log_probs.collect::<Option<_>>()?, stop))
     };
     answer["choices"].as_array()?.iter().map(completion).collect()
 }

@@ -95,8 +95,20 @@ choices! {
     Schedule {
         /// As it is.
         Constant = "constant",
-        /// Along a cosine to a tenth over the optimizer steps of the run.
+        /// In a straight line to `learning_rate_floor` over the optimizer steps of the run.
+        Linear = "linear",
+        /// Along a cosine to `learning_rate_floor` over the optimizer steps of the run.
         Cosine = "cosine",
+    }
+}
+
+choices! {
+    /// What follows a think block that is still open after `max_thinking_tokens`.
+    ThinkingEnd {
+        /// Nothing: the completion is truncated.
+        Truncate = "truncate",
+        /// The tokens that close the block, which are not trained on; then the answer.
+        Force = "force",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::choices::{
     Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule,
+    ThinkingEnd,
 };
 use super::value::Kind;
 
@@ -143,6 +144,14 @@ pub static KEYS: &[Key] = &[
     key("prompt_groups_per_step", whole(1, 65_536), "8", "", "Prompts per optimizer step.").presets("4", "1"),
     key("max_completion_tokens", whole(1, 1_048_576), "512", "tokens", "Longest completion; longer ones are truncated and scored as they are.")
         .presets("256", "1024"),
+    key("max_thinking_tokens", whole(0, 1_048_576), "0", "tokens", "Longest think block, for models that think; 0: as long as the completion.").presets("0", "0"),
+    key(
+        "thinking_end",
+        Kind::Choice(ThinkingEnd::NAMES),
+        "truncate",
+        "",
+        "A think block that is still open after max_thinking_tokens: `truncate` the completion, or `force` it closed by tokens that are not trained on, so that an answer follows.",
+    ),
     key("max_seq_len", whole(2, 1_048_576), "2048", "tokens", "Longest prompt and completion together; a longer prompt is an error.")
         .presets("2048", "4096"),
     key("temperature", number(0.01, 10.0), "1.0", "", "Sampling temperature of rollouts; also applied to logits in training.")
@@ -253,9 +262,10 @@ pub static KEYS: &[Key] = &[
         Kind::Choice(Schedule::NAMES),
         "cosine",
         "",
-        "After warm-up: `constant`, or along a `cosine` to a tenth at the run's last step.",
+        "After warm-up: `constant`, or `linear` or along a `cosine` to learning_rate_floor at the run's last step.",
     )
     .seed("constant"),
+    key("learning_rate_floor", number(0.0, 1.0), "0.1", "", "Where `linear` and `cosine` end, as a share of learning_rate.").presets("0.1", "0.1"),
     key("warmup_steps", whole(0, ANY), "0", "steps", "Linear warmup steps of the learning rate.").presets("0", "0"),
     key("grad_clip_norm", number(0.0, f64::INFINITY), "1.0", "", "Gradient norm clip; 0: off.")
         .presets("1.0", "0"),

@@ -11,8 +11,9 @@ mod value;
 
 pub use choices::{
     Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule,
+    ThinkingEnd,
 };
 pub use keys::{DerivedDefault, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
-pub use train_config::{MIN_STEPS, TrainConfig};
+pub use train_config::{MIN_STEPS, ThinkingBudget, TrainConfig};
 pub use value::{Kind, StopCondition, Value};

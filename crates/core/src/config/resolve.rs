@@ -417,6 +417,12 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
             config.max_completion_tokens, config.max_seq_len
         ));
     }
+    if config.max_thinking_tokens >= config.max_completion_tokens {
+        return conflict(format!(
+            "max_thinking_tokens ({}) leaves no tokens for the answer within max_completion_tokens ({}): raise max_completion_tokens or lower max_thinking_tokens",
+            config.max_thinking_tokens, config.max_completion_tokens
+        ));
+    }
     if config.method == super::Method::Grpo && config.completions_per_prompt < 2 {
         return conflict(
             "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more".to_owned(),

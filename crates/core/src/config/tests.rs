@@ -148,6 +148,10 @@ fn messages() {
         "max_completion_tokens (512) leaves no tokens for the prompt within max_seq_len (512): raise max_seq_len or lower max_completion_tokens",
     );
     check(
+        set(&["max_thinking_tokens=512"]),
+        "max_thinking_tokens (512) leaves no tokens for the answer within max_completion_tokens (512): raise max_completion_tokens or lower max_thinking_tokens",
+    );
+    check(
         set(&["completions_per_prompt=1"]),
         "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more",
     );

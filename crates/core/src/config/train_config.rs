@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::format::hex;
 
 use super::choices::{
-    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute, Schedule,
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute, Schedule, ThinkingEnd,
 };
 use super::value::StopCondition;
 
@@ -32,6 +32,10 @@ pub struct TrainConfig {
     pub completions_per_prompt: usize,
     pub prompt_groups_per_step: usize,
     pub max_completion_tokens: usize,
+    #[serde(default)]
+    pub max_thinking_tokens: usize,
+    #[serde(default = "unlimited")]
+    pub thinking_end: ThinkingEnd,
     pub max_seq_len: usize,
     pub temperature: f64,
     pub weight_sync_interval: u64,
@@ -60,6 +64,8 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     #[serde(default = "unscheduled")]
     pub learning_rate_schedule: Schedule,
+    #[serde(default = "a_tenth")]
+    pub learning_rate_floor: f64,
     pub warmup_steps: u64,
     pub grad_clip_norm: f64,
     pub adam_beta1: f64,
@@ -80,6 +86,14 @@ pub struct TrainConfig {
     pub max_invalid_expected: f64,
 }
 
+/// The most tokens of a think block, and what follows one that is still open then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThinkingBudget {
+    /// At least 1.
+    pub max_tokens: usize,
+    pub end: ThinkingEnd,
+}
+
 /// Steps of a run whose length nobody set: a model of 135 million parameters is still learning values after 100
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
@@ -87,6 +101,16 @@ pub const MIN_STEPS: u64 = 200;
 /// The value in runs from before the key existed.
 fn unscheduled() -> Schedule {
     Schedule::Constant
+}
+
+/// The value in runs from before the key existed.
+fn a_tenth() -> f64 {
+    0.1
+}
+
+/// The value in runs from before the key existed.
+fn unlimited() -> ThinkingEnd {
+    ThinkingEnd::Truncate
 }
 
 /// The value in runs from before the key existed.
@@ -119,6 +143,12 @@ impl TrainConfig {
         let visits = rows as u64 * self.epochs.max(1);
         let steps = visits.div_ceil(self.prompt_groups_per_step.max(1) as u64);
         steps.max(if self.epochs == 0 { MIN_STEPS } else { 1 })
+    }
+
+    /// The limit of think blocks, if there is one.
+    pub fn thinking_budget(&self) -> Option<ThinkingBudget> {
+        let (max_tokens, end) = (self.max_thinking_tokens, self.thinking_end);
+        (max_tokens > 0).then_some(ThinkingBudget { max_tokens, end })
     }
 
     /// The goal in `stop_when`, if one is set.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 mod responses; // bodies of `/v1/responses`
@@ -10,6 +11,7 @@ mod responses; // bodies of `/v1/responses`
 use super::fields::{known, shown, unsupported, wrong};
 use super::turns::message;
 use super::{Api, ApiError};
+use crate::config::{ThinkingBudget, ThinkingEnd};
 use crate::text::Message;
 
 /// Completions of a prompt at most.
@@ -36,6 +38,8 @@ pub struct GenerationRequest {
     /// Texts before which a completion ends.
     pub stop: Vec<String>,
     pub max_tokens: Option<usize>,
+    /// Of a think block (vLLM's `thinking_token_budget`, which is always forced).
+    pub thinking_budget: Option<ThinkingBudget>,
     /// 0 is greedy.
     pub temperature: f64,
     pub log_probs: bool,
@@ -157,6 +161,7 @@ impl GenerationRequest {
             seed: fields.seed()?,
             stop: fields.stop()?,
             max_tokens: fields.max_tokens()?,
+            thinking_budget: fields.thinking_budget()?,
             temperature: fields.temperature()?,
             log_probs: fields.log_probs(api)?,
             top_log_probs: fields.top_log_probs(api)?,
@@ -178,7 +183,7 @@ impl GenerationRequest {
 }
 
 /// Of both APIs; those from `user` on have no effect on what is sampled.
-const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos return_token_ids response_format top_p top_k \
+const NAMES: &str = "model n seed stop max_tokens temperature logprobs stream stream_options ignore_eos return_token_ids thinking_token_budget thinking_end response_format top_p top_k \
     min_p min_tokens presence_penalty frequency_penalty repetition_penalty logit_bias best_of length_penalty \
     skip_special_tokens user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention \
     priority request_id";
@@ -270,6 +275,16 @@ impl<'b> Fields<'b> {
         let Some(value) = self.get("seed") else { return Ok(None) };
         let seed = value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
         seed.map(Some).ok_or_else(|| wrong("seed", "a whole number of 64 bits"))
+    }
+
+    fn thinking_budget(&self) -> Result<Option<ThinkingBudget>, ApiError> {
+        let end = match self.get("thinking_end") {
+            None => Some(ThinkingEnd::Force),
+            Some(value) => ThinkingEnd::deserialize(value).ok(),
+        };
+        let end = end.ok_or_else(|| wrong("thinking_end", "`force` or `truncate`"))?;
+        let most = self.whole("thinking_token_budget", 1, u64::from(u32::MAX))?;
+        Ok(most.map(|tokens| ThinkingBudget { max_tokens: tokens as usize, end }))
     }
 
     fn max_tokens(&self) -> Result<Option<usize>, ApiError> {

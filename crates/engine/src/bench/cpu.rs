@@ -100,10 +100,9 @@ fn decode(model: &Decoder, batch: usize, threads: &ThreadPool) -> Result<f64> {
 /// Rows and completion tokens a second of an 8 x 8 step, prompts computed once a group.
 fn train(model: &Decoder, threads: &ThreadPool) -> Result<(f64, f64)> {
     let vocabulary = model.config().vocab_size;
-    let completion = |number: usize| Completion {
-        token_ids: random_tokens(1000 + number, NEW_TOKENS, vocabulary),
-        log_probs: vec![-1.0; NEW_TOKENS],
-        stop: StopReason::Length,
+    let completion = |number: usize| {
+        let token_ids = random_tokens(1000 + number, NEW_TOKENS, vocabulary);
+        Completion::new(token_ids, vec![-1.0; NEW_TOKENS], StopReason::Length)
     };
     let (prompts, completions) =
         (requests(8, 8, PROMPT_TOKENS, vocabulary), (0..64).map(completion).collect::<Vec<_>>());

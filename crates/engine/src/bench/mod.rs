@@ -70,7 +70,7 @@ fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: us
 /// Every completion is `new_tokens` long.
 fn sampling(new_tokens: usize) -> Sampling {
     let (stop_ids, draft_tokens) = (Vec::new(), DRAFT_TOKENS);
-    Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids, seed: 1, draft_tokens }
+    Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids, seed: 1, draft_tokens, thinking: None }
 }
 
 /// GRPO on the policy's own completions, without a KL.

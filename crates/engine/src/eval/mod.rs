@@ -99,7 +99,7 @@ fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, Eva
         prompt_id: row.id.clone(),
         tags: row.tags.clone(),
         tokens: Some(turns.iter().map(tokens).sum()),
-        truncated: turns.iter().any(|turn| turn.completion.stop == StopReason::Length),
+        truncated: turns.iter().any(|turn| turn.completion.stop.is_truncated()),
         unanswered: row.turn_count() - turns.len(),
         turns: if row.turn_count() > 1 { turns.iter().map(recorded).collect() } else { Vec::new() },
         ..EvalRecord::default()

@@ -49,7 +49,7 @@ impl Turn {
     /// # Errors
     /// If its score cannot be written as JSON.
     pub fn into_sampled(self, prompt_id: &str, sample: usize) -> Result<SampledCompletion, serde_json::Error> {
-        let Completion { token_ids, log_probs, stop } = self.completion;
+        let Completion { token_ids, log_probs, stop, .. } = self.completion;
         Ok(SampledCompletion {
             prompt_id: prompt_id.to_owned(),
             sample,

@@ -37,7 +37,7 @@ impl KeptAnswers {
         for line in lines.iter().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
             let Line { question, sample, token_ids, stop } = line;
             // Evals use no log-probs.
-            let completion = Completion { token_ids, log_probs: Vec::new(), stop };
+            let completion = Completion::new(token_ids, Vec::new(), stop);
             known.entry(question).or_default().insert(sample, completion);
         }
         Self { log, key: key.into(), known, is_exact }

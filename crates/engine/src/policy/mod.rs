@@ -8,6 +8,8 @@ mod kept_answers; // answers on disk, for the next attempt at an interrupted eva
 mod prompts; // rows as the model reads them
 mod watch; // the progress of an eval
 
+use std::sync::Arc;
+
 use candle_core::{Error, Result};
 
 use crate::dataset::PromptRow;
@@ -40,7 +42,7 @@ pub struct Policy {
     /// A frozen copy of the base, for a KL where all weights are trained. Without it the base is the model without its
     /// adapters.
     pub reference: Option<Decoder>,
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     pub threads: ThreadPool,
     pub memory: RolloutMemory,
 }
@@ -55,6 +57,7 @@ pub enum PolicyVersion {
 impl Policy {
     /// Nothing to draft from, and no copy of the base.
     pub fn new(engine: Engine, model: Decoder, tokenizer: Tokenizer, threads: ThreadPool) -> Self {
+        let tokenizer = Arc::new(tokenizer);
         Self { engine, model, reference: None, tokenizer, threads, memory: RolloutMemory::default() }
     }
 

@@ -8,9 +8,10 @@ use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
 use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SavedRow, joined};
-use super::masks::{ConstrainedRow, Lanes, masks, sample};
+use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
 use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
+use super::thinking::RowThinking;
 use super::{
     Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, StopReason, ThreadPool,
 };
@@ -48,6 +49,7 @@ struct Row {
     pending: Option<usize>,
     /// Its mask needs all tokens before: such a row is in no pass that runs ahead, and nothing is drafted for it.
     constrained: Option<ConstrainedRow>,
+    thinking: RowThinking,
 }
 
 /// A prompt in the KV cache with completions under way.
@@ -233,11 +235,7 @@ impl DecodeBatch<'_> {
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
             for ((sample, kv_slots), state) in samples.into_iter().zip(states) {
-                let completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: StopReason::Length };
                 let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
-                let limit = limit.min(sampling.max_completion_tokens);
-                let draft = Draft::default();
-                let constrained = asked.constraint.as_ref().map(|constraint| self.lanes.row(constraint));
                 self.rows.push(Row {
                     request,
                     sample,
@@ -245,20 +243,22 @@ impl DecodeBatch<'_> {
                     kv_slots,
                     state,
                     drafted_states: Vec::new(),
-                    limit,
+                    limit: limit.min(sampling.max_completion_tokens),
                     passes: 0,
-                    completion,
+                    completion: Completion::new(Vec::new(), Vec::new(), StopReason::Length),
                     is_dropped: false,
-                    draft,
+                    draft: Draft::default(),
                     pending: None,
-                    constrained,
+                    constrained: asked.constraint.as_ref().map(|constraint| self.lanes.row(constraint)),
+                    thinking: RowThinking::new(sampling.thinking.as_deref()),
                 });
                 prompt_of.push(index as u32);
             }
         }
         let logits = rows_of(&logits, &prompt_of)?;
         let params: Vec<SampleParams> = self.rows[first..].iter().map(|row| self.params(row, 0)).collect();
-        let fed: Vec<_> = self.rows[first..].iter_mut().map(|row| row.constrained.as_mut()).collect();
+        let fed: Vec<_> =
+            self.rows[first..].iter_mut().map(|row| row.constrained.as_mut().map(RowMask::Grammar)).collect();
         let masks = fed.iter().any(Option::is_some).then(|| masks(fed, logits.dims()[1], &self.memory.mask_overhead));
         let mut sampled = sample(&logits, &params, masks.as_deref())?;
         let shaped = (first..self.rows.len()).filter_map(|row| self.shaped_params(&self.rows[row], row - first));
@@ -269,7 +269,7 @@ impl DecodeBatch<'_> {
             let told = shaped.next_if(|shaped| shaped.index == index);
             if !row.has_ended(&self.requests) {
                 row.notify_alternatives(told, self.source);
-                row.push(token, self.source);
+                row.push(token, &self.requests, self.source);
             }
         }
         self.retire();
@@ -329,8 +329,8 @@ impl DecodeBatch<'_> {
         let is_masked = rows.iter().any(|&row| self.rows[row].needs_newest(&self.requests));
         let shaped = self.shaped_params_of(&rows);
         let (vocabulary, overhead) = (self.model.config().vocab_size, &self.memory.mask_overhead);
-        let fed = &mut self.rows;
-        let masks = is_masked.then_some(|| masks(fed.iter_mut().flat_map(Row::fed).collect(), vocabulary, overhead));
+        let fed = self.rows.iter_mut().flat_map(|row| row.fed(&self.requests));
+        let masks = is_masked.then_some(|| masks(fed.collect(), vocabulary, overhead));
         match &mut self.computing {
             StepBackend::Listed(unread, last) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
@@ -404,7 +404,7 @@ impl DecodeBatch<'_> {
                 row.notify_alternatives(shaped.next_if(|shaped| shaped.index == first), self.source);
                 for (index, token) in sampled.by_ref().take(draft.tokens.len() + 1).enumerate() {
                     if index == held && !row.has_ended(&self.requests) {
-                        row.push(token, self.source);
+                        row.push(token, &self.requests, self.source);
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
                     }
                 }

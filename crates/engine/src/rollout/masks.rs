@@ -68,15 +68,31 @@ impl ConstrainedRow {
     }
 }
 
-/// The masks of rows in order: all bits are set for rows without a constraint.
-pub(super) fn masks(rows: Vec<Option<&mut ConstrainedRow>>, vocabulary: usize, overhead: &MaskOverhead) -> Vec<u32> {
+/// What allows the next token of a row.
+#[derive(Debug)]
+pub(super) enum RowMask<'r> {
+    Grammar(&'r mut ConstrainedRow),
+    /// This one alone.
+    Token(u32),
+}
+
+/// The masks of rows in order: all bits are set for rows without one.
+pub(super) fn masks(rows: Vec<Option<RowMask<'_>>>, vocabulary: usize, overhead: &MaskOverhead) -> Vec<u32> {
     let start = Instant::now();
     let width = mask_words(vocabulary);
     let mut words = vec![u32::MAX; rows.len() * width];
     let mut lanes: Vec<Vec<(&mut ConstrainedRow, &mut [u32])>> = Vec::new();
     let mut count = 0;
     for (row, words) in rows.into_iter().zip(words.chunks_exact_mut(width)) {
-        let Some(row) = row else { continue };
+        let row = match row {
+            Some(RowMask::Grammar(row)) => row,
+            Some(RowMask::Token(id)) => {
+                words.fill(0);
+                words[id as usize / 32] = 1 << (id % 32);
+                continue;
+            }
+            None => continue,
+        };
         count += 1;
         if lanes.len() <= row.lane {
             lanes.resize_with(row.lane + 1, Vec::new);

@@ -8,8 +8,10 @@ mod kv_cache; // limits, caches, and the rows of a pass
 mod masks; // what may come next in constrained rows
 mod queue; // where requests come from, and who learns of their tokens
 mod shaping; // draws of served requests that shape the distribution
+mod thinking; // the limit of a think block
 mod thread_pool; // work spread over the processor's cores, in a fixed order
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +29,7 @@ pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
 pub use queue::{Arrivals, QueuedRequest, RequestSource};
 pub use shaping::Shaping;
+pub use thinking::ThinkingLimit;
 pub use thread_pool::ThreadPool;
 
 /// A prompt, and how many completions to sample.
@@ -83,13 +86,15 @@ pub struct Sampling {
     pub seed: u64,
     /// Tokens that are drafted for a row at most; 0: none. Drafts change how long a rollout takes, not what it is.
     pub draft_tokens: usize,
+    /// `None`: a completion may be a think block throughout.
+    pub thinking: Option<Arc<ThinkingLimit>>,
 }
 
 impl Sampling {
     /// With the tokenizer's stop tokens and drafts as long as by default.
     pub fn new(tokenizer: &Tokenizer, temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
         let stop_ids = tokenizer.stop_ids().to_vec();
-        Self { temperature, max_completion_tokens, stop_ids, seed, draft_tokens: DRAFT_TOKENS }
+        Self { temperature, max_completion_tokens, stop_ids, seed, draft_tokens: DRAFT_TOKENS, thinking: None }
     }
 }
 
@@ -103,6 +108,8 @@ pub enum StopReason {
     Stop,
     /// `max_completion_tokens` reached.
     Length,
+    /// The think block was open after [`ThinkingLimit::max_tokens`].
+    Thinking,
     /// The grammar of its constraint became too complex, or no token could follow.
     Constraint,
     /// Not sampled freely: a group's expected or constrained answer, without log-probs.
@@ -115,9 +122,15 @@ impl StopReason {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::Thinking => "thinking",
             Self::Constraint => "constraint",
             Self::Guided => "guided",
         }
+    }
+
+    /// Whether a limit ended it.
+    pub fn is_truncated(self) -> bool {
+        matches!(self, Self::Length | Self::Thinking)
     }
 }
 
@@ -128,6 +141,27 @@ pub struct Completion {
     /// Each token's log-prob under the sampling distribution, nats; under a constraint, among the allowed tokens.
     pub log_probs: Vec<f32>,
     pub stop: StopReason,
+    /// Of its tokens, those that closed a think block instead of what the model would have sampled.
+    #[serde(default, skip_serializing_if = "Range::is_empty")]
+    pub forced: Range<usize>,
+}
+
+impl Completion {
+    /// Nothing in it was forced.
+    pub fn new(token_ids: Vec<u32>, log_probs: Vec<f32>, stop: StopReason) -> Self {
+        Self { token_ids, log_probs, stop, forced: 0..0 }
+    }
+
+    /// Without those of forced tokens.
+    pub fn sampled_log_probs(&self) -> impl Iterator<Item = f32> {
+        let all = self.log_probs.iter().copied().enumerate();
+        all.filter(|(token, _)| !self.forced.contains(token)).map(|(_, log_prob)| log_prob)
+    }
+
+    /// Whether its think block was ended by [`ThinkingLimit`].
+    pub fn has_thought_to_the_limit(&self) -> bool {
+        self.stop == StopReason::Thinking || !self.forced.is_empty()
+    }
 }
 
 /// Completions of a rollout, with counts and warnings.

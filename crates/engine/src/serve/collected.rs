@@ -162,7 +162,7 @@ impl Collected {
                     "the grammar of a completion became too complex while it was decoded: simplify the schema";
                 return Err(ApiError::invalid(field, message));
             }
-            Event::Ended { completion: Completion { token_ids, log_probs, stop }, .. } => {
+            Event::Ended { completion: Completion { token_ids, log_probs, stop, .. }, .. } => {
                 choice.progress.tokens += token_ids.len();
                 let is_stop = token_ids.last().is_some_and(|id| self.stop_ids.contains(id));
                 let own = &token_ids[..token_ids.len() - usize::from(is_stop)];

@@ -21,7 +21,7 @@ use crate::constraint::Reasoning;
 use crate::openai::{
     Answer, Api, ApiError, GenerationRequest, Prompt, ResponseFormat, ResponseItems, TextPrompt, Usage,
 };
-use crate::rollout::{DRAFT_TOKENS, Request, Sampling, Shaping};
+use crate::rollout::{DRAFT_TOKENS, Request, Sampling, Shaping, ThinkingLimit};
 use crate::score::CallReader;
 use crate::text::{TextError, Thinking};
 
@@ -137,6 +137,13 @@ fn prepare(
         alternatives: asked.top_log_probs,
     };
     let shaping = (shaping != Shaping::default()).then(|| Arc::new(shaping));
+    let thinking = match asked.thinking_budget {
+        Some(budget) => {
+            let made = ThinkingLimit::new(&shared.tokenizer, budget);
+            Some(made.map_err(|error| server_error(&error.to_string()))?)
+        }
+        None => shared.thinking_limit.clone(),
+    };
     let seed = asked.seed.unwrap_or_else(random_seed);
     let mut jobs = Vec::new();
     let mut choices = Vec::with_capacity(count);
@@ -151,6 +158,7 @@ fn prepare(
             stop_ids: stop_ids.clone(),
             seed,
             draft_tokens: DRAFT_TOKENS,
+            thinking: thinking.clone(),
         };
         for first in (0..asked.samples).step_by(JOB_SAMPLES) {
             let samples = JOB_SAMPLES.min(asked.samples - first);

@@ -23,7 +23,7 @@ use crate::format::duration;
 use crate::kernels::cuda_errors::{explained, is_out_of_memory};
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
-use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThreadPool, decode_queue};
+use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, decode_queue};
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{Thinking, Tokenizer};
 use connections::Listener;
@@ -45,7 +45,7 @@ pub enum ServeError {
 pub struct ServedModel {
     pub engine: Engine,
     pub model: Decoder,
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// Parameters per adapter rank where several adapters stand side by side, else 0.
     pub adapter_slot: usize,
     /// As clients name them, each with its adapter; the first is what others stand beside.
@@ -54,6 +54,8 @@ pub struct ServedModel {
     pub thinking: Thinking,
     /// Whether completions may begin with a think block, where a request does not say.
     pub reasons: bool,
+    /// Of think blocks, where a request has no own.
+    pub thinking_limit: Option<Arc<ThinkingLimit>>,
     /// The default of a request, and its maximum.
     pub max_completion_tokens: usize,
 }
@@ -133,6 +135,7 @@ struct Shared {
     names: Vec<(String, Option<u32>)>,
     thinking: Thinking,
     reasons: bool,
+    thinking_limit: Option<Arc<ThinkingLimit>>,
     max_completion_tokens: usize,
     /// Token ids are below it.
     vocabulary: usize,
@@ -188,17 +191,17 @@ pub fn serve(
         }
     };
     drop(inside);
-    let ServedModel { engine, model, tokenizer, adapter_slot, names, thinking, reasons, max_completion_tokens } =
-        served;
+    let ServedModel { engine, model, adapter_slot, max_completion_tokens, .. } = served;
     let size = QueueSize::for_model(&model);
     let positions = model.config().max_position_embeddings;
     let shared = Arc::new(Shared {
         queue: Queue::new(settings.queued),
-        tokenizer: Arc::new(tokenizer),
+        tokenizer: served.tokenizer,
         constraints: Arc::default(),
-        names,
-        thinking,
-        reasons,
+        names: served.names,
+        thinking: served.thinking,
+        reasons: served.reasons,
+        thinking_limit: served.thinking_limit,
         max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
         vocabulary: model.config().vocab_size,
         positions,

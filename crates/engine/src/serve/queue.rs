@@ -319,7 +319,7 @@ impl RequestSource for Worker<'_> {
         let Some(running) = self.running.get_mut(&id) else { return };
         let (job, metrics) = (&running.job, &self.queue.metrics);
         if job.by_token {
-            completion = Completion { token_ids: Vec::new(), log_probs: Vec::new(), stop: completion.stop };
+            completion = Completion::new(Vec::new(), Vec::new(), completion.stop);
         }
         if job.is_stopped(sample) {
             completion.stop = StopReason::Stop;
@@ -349,8 +349,14 @@ mod tests {
 
     fn job(samples: usize, by_token: bool, room: usize) -> (DecodeRequest, Receiver<Event>) {
         let (events, receiver) = channel(room);
-        let sampling =
-            Sampling { temperature: 1.0, max_completion_tokens: 9, stop_ids: Vec::new(), seed: 1, draft_tokens: 0 };
+        let sampling = Sampling {
+            temperature: 1.0,
+            max_completion_tokens: 9,
+            stop_ids: Vec::new(),
+            seed: 1,
+            draft_tokens: 0,
+            thinking: None,
+        };
         let job = DecodeRequest {
             body: Arc::default(),
             request: Request::new(vec![1, 2], 0, 0, samples),
@@ -374,7 +380,7 @@ mod tests {
     }
 
     fn completion(tokens: usize) -> Completion {
-        Completion { token_ids: vec![7; tokens], log_probs: vec![-0.5; tokens], stop: StopReason::Length }
+        Completion::new(vec![7; tokens], vec![-0.5; tokens], StopReason::Length)
     }
 
     #[test]

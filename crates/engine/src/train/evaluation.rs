@@ -64,7 +64,7 @@ fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: RunEval)
     let (start, prompts) = (Instant::now(), trainer.prompts.set(which.set));
     let questions = &greedy_questions(prompts)[trainer.ranks.share(prompts.len())];
     let mut watch = record.on_rank_0(|recorder| Ok(Some(watch(trainer, recorder, which)?)))?;
-    let sampling = trainer.sampling();
+    let sampling = trainer.sampling()?;
     let settings = trainer.converse_settings(which.version, &sampling);
     let conversed = trainer.policy.converse(questions, &settings, watch.as_mut())?;
     // An eval decodes more rows than a step; its memory is released for the gradient.
@@ -131,7 +131,7 @@ fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: RunEval) -> Result<E
         Some((log, lines)) => {
             let norm = weights_norm(policy.model.parameters())?;
             let (version, digest) = (env!("CARGO_PKG_VERSION"), &trainer.run.file().model_digest);
-            let (config, sampling) = (trainer.config.digest(), trainer.sampling());
+            let (config, sampling) = (trainer.config.digest(), trainer.sampling()?);
             let key = format!("{version} {digest} {config} {norm} {} {sampling:?}", which.target());
             Some(KeptAnswers::new(log, &lines, key, true))
         }

@@ -225,11 +225,11 @@ pub(super) fn policy_batch<'a>(
         let mut samples = Vec::new();
         for answer in turn.answers() {
             let completion = &answer.completion;
-            if config.overlong_masking && completion.stop == StopReason::Length {
+            if config.overlong_masking && completion.stop.is_truncated() {
                 continue;
             }
             totals.sequences += 1;
-            totals.tokens += completion.token_ids.len();
+            totals.tokens += completion.token_ids.len() - completion.forced.len();
             if turn.signal() == GroupSignal::Mixed || turn.is_guided() || is_all_forwarded {
                 let old_log_probs = old_log_probs.next().map(Cow::from);
                 let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, answer.advantage) };
@@ -276,7 +276,7 @@ mod tests {
     fn group(shape: Shape<'_>) -> Group {
         let conversation = |&(tokens, is_truncated, reward): &(usize, bool, f64)| {
             let stop = if is_truncated { StopReason::Length } else { StopReason::Stop };
-            let completion = Completion { token_ids: vec![1; tokens], log_probs: vec![-1.0; tokens], stop };
+            let completion = Completion::new(vec![1; tokens], vec![-1.0; tokens], stop);
             Conversation { turns: vec![Turn::new(completion, String::new(), score(reward))] }
         };
         Group::new(0, 0, shape.iter().map(conversation).collect(), Advantage::Standardized)

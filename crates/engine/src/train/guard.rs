@@ -82,7 +82,7 @@ fn count_exact(trainer: &Trainer, asked: &[&GuardPrompt]) -> Result<usize, Train
         ..Request::new(prompt.prompt.clone(), number, EVAL_STEP, 1)
     };
     let requests: Vec<Request> = (0..).zip(asked).map(request).collect();
-    let rollout = trainer.policy.rollout(PolicyVersion::Trained, &requests, &trainer.sampling())?;
+    let rollout = trainer.policy.rollout(PolicyVersion::Trained, &requests, &trainer.sampling()?)?;
     let mut exact = 0;
     for (prompt, completion) in asked.iter().zip(rollout.completions.iter().flatten()) {
         let text = trainer.policy.tokenizer.decode(&completion.token_ids, true)?;

@@ -60,7 +60,7 @@ pub(super) fn guiding_answers(
         }
     }
     if !requests.is_empty() {
-        let ended = trainer.policy.rollout(version, &requests, &trainer.sampling())?.completions;
+        let ended = trainer.policy.rollout(version, &requests, &trainer.sampling()?)?.completions;
         for (index, completion) in sampled.into_iter().zip(ended.into_iter().flatten()) {
             if completion.stop == StopReason::Stop {
                 indices.push(index);
@@ -84,5 +84,5 @@ fn expected_completion(trainer: &Trainer, prompt: &Prompt) -> Result<Option<Comp
 }
 
 fn guiding(token_ids: Vec<u32>) -> Completion {
-    Completion { token_ids, log_probs: Vec::new(), stop: StopReason::Guided }
+    Completion::new(token_ids, Vec::new(), StopReason::Guided)
 }

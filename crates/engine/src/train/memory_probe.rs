@@ -21,7 +21,7 @@ pub(super) fn probe_memory(trainer: &Trainer) -> Result<Option<Alert>, TrainErro
     prompt.resize(longest.map_or(1, |prompt| prompt.most_tokens), token);
     let tokens = trainer.config.max_completion_tokens;
     let (token_ids, log_probs) = (vec![token; tokens], vec![-1.0; tokens]);
-    let completion = Completion { token_ids, log_probs, stop: StopReason::Length };
+    let completion = Completion::new(token_ids, log_probs, StopReason::Length);
     let group = |samples| PolicyGroup::alternating(&prompt, std::iter::repeat_n(&completion, samples));
     trainer.shrink_together(trainer.extent(), || {
         let mut settings = trainer.policy_settings();

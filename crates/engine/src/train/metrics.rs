@@ -6,8 +6,9 @@ use std::time::Instant;
 use super::groups::{GroupTurn, StepRollout};
 use super::trainer::Trainer;
 use crate::advantage::{GroupSignal, mean_and_deviation};
+use crate::config::TrainConfig;
 use crate::plan::StepShape;
-use crate::rollout::{Completion, DecodeCounts, StopReason};
+use crate::rollout::{Completion, DecodeCounts};
 use crate::run::events::RankStep;
 use crate::score::{FailureClass, OrderedMap, Score, Tier, mean_reward};
 use crate::update::{PolicyStatistics, StepOutcome};
@@ -55,10 +56,10 @@ impl StepUpdate {
 }
 
 /// The metrics of a rollout, without those that are undefined for it.
-pub(super) fn rollout_metrics(rollout: &StepRollout) -> BTreeMap<String, f64> {
+pub(super) fn rollout_metrics(rollout: &StepRollout, config: &TrainConfig) -> BTreeMap<String, f64> {
     let (mut found, groups) = (MetricMap::default(), rollout.group_turns());
     rewards(&groups, &mut found);
-    completions(&groups, &mut found);
+    completions(&groups, config.max_thinking_tokens > 0, &mut found);
     let replaced = rollout.replaced_turns();
     found.add("groups/replaced", replaced.len() as f64);
     let answers = groups.iter().chain(&replaced).flat_map(|turn| turn.answers());
@@ -194,16 +195,19 @@ fn means<'s>(part: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>>, fou
     }
 }
 
-fn completions(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
+fn completions(groups: &[GroupTurn<'_>], has_thinking_limit: bool, found: &mut MetricMap) {
     let all: Vec<&Completion> =
         groups.iter().copied().flat_map(GroupTurn::sampled).map(|answer| &answer.completion).collect();
     // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
-    let log_probs = all.iter().flat_map(|completion| &completion.log_probs);
-    found.add("completions/entropy", mean(log_probs.map(|log_prob| -f64::from(*log_prob))));
+    let log_probs = all.iter().flat_map(|completion| completion.sampled_log_probs());
+    found.add("completions/entropy", mean(log_probs.map(|log_prob| -f64::from(log_prob))));
     let lengths = all.iter().map(|completion| completion.token_ids.len() as f64);
     found.add("completions/mean_length", mean(lengths.clone()));
     found.add("completions/min_length", lengths.clone().fold(f64::INFINITY, f64::min));
     found.add("completions/max_length", lengths.fold(0.0, f64::max));
-    let truncated = all.iter().map(|completion| completion.stop == StopReason::Length);
-    found.add("completions/clipped_ratio", share(truncated));
+    found.add("completions/clipped_ratio", share(all.iter().map(|completion| completion.stop.is_truncated())));
+    if has_thinking_limit {
+        let limited = all.iter().map(|completion| completion.has_thought_to_the_limit());
+        found.add("completions/frac_thinking_limited", share(limited));
+    }
 }

@@ -6,6 +6,7 @@ use candle_core::DType;
 
 use super::TrainError;
 use crate::checkpoint::write_model;
+use crate::config::Schedule;
 use crate::dataset::generator::Generator;
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
@@ -126,7 +127,8 @@ fn optimizer_settings(settings: &PretrainSettings) -> OptimizerSettings {
     OptimizerSettings {
         learning_rate: settings.learning_rate,
         warmup_steps: settings.updates / 50,
-        cosine_steps: settings.updates,
+        schedule: Schedule::Cosine,
+        total_steps: settings.updates,
         ..OptimizerSettings::PLAIN
     }
 }

@@ -119,7 +119,7 @@ impl<'a> Record<'a> {
             rollout.all().map(|rank| rank.rollout_seconds + rank.score_seconds).fold(0.0, f64::max);
         let trained_tokens = update.statistics.rows;
         let metrics = self.on_rank_0(|recorder| {
-            let metrics = rollout_metrics(&rollout);
+            let metrics = rollout_metrics(&rollout, &trainer.config);
             recorder.alerts.frequent_answer = frequent_answer(&rollout.group_turns());
             recorder.groups(trainer, rollout)?;
             Ok(metrics)
@@ -394,6 +394,7 @@ impl<'a> Recorder<'a> {
                 text,
                 token_ids: completion.token_ids,
                 log_probs: completion.log_probs,
+                forced: completion.forced,
                 stop_reason,
                 reward: Some(score.reward),
                 score: serde_json::to_value(&score)?,

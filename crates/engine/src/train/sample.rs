@@ -51,7 +51,10 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
     let found = find_row(task, &request.row)?;
     let scorer = Scorer::new(task)?;
     let prompts = prepare_rows(task, &found.label, vec![found.row], &policy.tokenizer, lengths)?;
-    let sampling = Sampling::new(&policy.tokenizer, request.temperature, limit, request.seed);
+    let sampling = Sampling {
+        thinking: trainer.sampling()?.thinking,
+        ..Sampling::new(&policy.tokenizer, request.temperature, limit, request.seed)
+    };
     let (version, target) =
         if request.base { (PolicyVersion::Base, "base") } else { (PolicyVersion::Trained, "trained") };
     let settings = ConverseSettings {

@@ -59,7 +59,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainE
     let own: Vec<StepPlan> = plans.iter().map(|plan| plan.share(&trainer.ranks)).collect();
     let planned = prompts_at(trainer, &own);
     let questions: Vec<Question<'_>> = planned.iter().map(|planned| planned.question(trainer)).collect();
-    let sampling = trainer.sampling();
+    let sampling = trainer.sampling()?;
     let settings = trainer.converse_settings(PolicyVersion::Trained, &sampling);
     // Every answer comes with its reward; within a group rewards become advantages.
     let Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds } =

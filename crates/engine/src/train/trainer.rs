@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::TrainError;
 use super::gradient_shape::{Extent, retry_smaller};
@@ -10,14 +11,14 @@ use super::groups::{PolicyBatch, StepRollout, policy_batch};
 use super::guide::Guide;
 use super::setup::{PromptSets, Setup, lengths};
 use crate::checkpoint::{self, TrainerState};
-use crate::config::{Method, Schedule, TrainConfig};
+use crate::config::{Method, TrainConfig};
 use crate::files::failpoint;
 use crate::kernels::adamw::norm;
 use crate::model::{Decoder, Gradients, Parameters, Shard, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::policy::{ConverseSettings, Policy, PolicyVersion};
 use crate::ranks::{RankError, Ranks};
-use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThreadPool};
+use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{RunDirectory, checkpoint_path, read_step};
 use crate::score::{Scorer, Task};
 use crate::text::Tokenizer;
@@ -81,7 +82,7 @@ impl Trainer {
         Trainable::for_config(&self.config)
     }
 
-    pub(super) fn sampling(&self) -> Sampling {
+    pub(super) fn sampling(&self) -> Result<Sampling, TrainError> {
         sampling(&self.policy.tokenizer, &self.config)
     }
 
@@ -246,9 +247,10 @@ pub(super) fn shard_for_rank(config: &TrainConfig, trainable: Trainable, rank: u
 }
 
 /// How a configuration samples.
-pub(super) fn sampling(tokenizer: &Tokenizer, config: &TrainConfig) -> Sampling {
+pub(super) fn sampling(tokenizer: &Arc<Tokenizer>, config: &TrainConfig) -> Result<Sampling, TrainError> {
     let TrainConfig { temperature, max_completion_tokens, seed, draft_tokens, .. } = *config;
-    Sampling { draft_tokens, ..Sampling::new(tokenizer, temperature, max_completion_tokens, seed) }
+    let thinking = config.thinking_budget().map(|budget| ThinkingLimit::new(tokenizer, budget)).transpose()?;
+    Ok(Sampling { draft_tokens, thinking, ..Sampling::new(tokenizer, temperature, max_completion_tokens, seed) })
 }
 
 /// The bits of the norm of all weights that this rank has.
@@ -315,7 +317,9 @@ fn optimizer_settings(config: &TrainConfig, total_steps: u64) -> OptimizerSettin
     OptimizerSettings {
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
-        cosine_steps: if config.learning_rate_schedule == Schedule::Cosine { total_steps } else { 0 },
+        schedule: config.learning_rate_schedule,
+        total_steps,
+        floor: config.learning_rate_floor,
         beta1: config.adam_beta1,
         beta2: config.adam_beta2,
         epsilon: config.adam_epsilon,

@@ -4,18 +4,23 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use crate::config::Schedule;
 use crate::kernels::adamw::{AdamWStep, adamw};
 use crate::model::{Gradients, ParameterSlot, Parameters};
 
-/// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), with warm-up, a cosine, and clipping by the norm.
+/// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), with warm-up, a schedule, and clipping by the norm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OptimizerSettings {
     /// Rate after warm-up.
     pub learning_rate: f64,
     /// Updates over which the rate rises linearly from 0; the first update already moves.
     pub warmup_steps: u64,
-    /// Total updates over which the rate falls to a tenth along a cosine; 0 keeps it constant.
-    pub cosine_steps: u64,
+    /// How the rate goes on after warm-up.
+    pub schedule: Schedule,
+    /// Updates of the whole schedule, warm-up included.
+    pub total_steps: u64,
+    /// What the rate falls to, as a share of it; from 0 to 1.
+    pub floor: f64,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -34,7 +39,9 @@ impl OptimizerSettings {
     pub const PLAIN: Self = Self {
         learning_rate: 1e-3,
         warmup_steps: 0,
-        cosine_steps: 0,
+        schedule: Schedule::Constant,
+        total_steps: 0,
+        floor: 0.1,
         beta1: 0.9,
         beta2: 0.95,
         epsilon: 1e-8,
@@ -134,16 +141,18 @@ impl Optimizer {
 
     /// The rate of the update that follows `updates` others.
     pub fn learning_rate(&self, updates: u64) -> f64 {
-        let OptimizerSettings { learning_rate, warmup_steps, cosine_steps, .. } = self.settings;
+        let OptimizerSettings { learning_rate, warmup_steps, schedule, total_steps, floor, .. } = self.settings;
         if updates < warmup_steps {
             return learning_rate * (updates + 1) as f64 / warmup_steps as f64;
         }
-        if cosine_steps == 0 {
-            return learning_rate;
-        }
-        let span = cosine_steps.saturating_sub(warmup_steps).max(1) as f64;
+        let span = total_steps.saturating_sub(warmup_steps).max(1) as f64;
         let progress = ((updates - warmup_steps) as f64 / span).min(1.0);
-        learning_rate * (0.1 + 0.9 * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
+        let left = match schedule {
+            Schedule::Constant => return learning_rate,
+            Schedule::Linear => 1.0 - progress,
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
+        };
+        learning_rate * (floor + (1.0 - floor) * left)
     }
 }
 
@@ -165,6 +174,22 @@ fn decays(settings: &OptimizerSettings, parameters: &Parameters) -> Vec<(Range<u
 mod tests {
     use super::*;
     use crate::model::Shard;
+
+    #[test]
+    fn rates_follow_warm_up_and_schedule() {
+        // (schedule, floor) -> rates of the updates 1, 2, 3, 7, 11 and 12 of 10, the first two of which warm up.
+        let check = |schedule, floor, expected: [f64; 6]| {
+            let base = OptimizerSettings { learning_rate: 1.0, warmup_steps: 2, ..OptimizerSettings::PLAIN };
+            let settings = OptimizerSettings { schedule, total_steps: 10, floor, ..base };
+            let optimizer = Optimizer::restored(settings, Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap(), 0);
+            let rates = [0, 1, 2, 6, 10, 11].map(|updates| optimizer.learning_rate(updates));
+            assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{schedule:?}: {rates:?}");
+        };
+        check(Schedule::Constant, 0.1, [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        check(Schedule::Linear, 0.2, [0.5, 1.0, 1.0, 0.6, 0.2, 0.2]);
+        check(Schedule::Linear, 0.0, [0.5, 1.0, 1.0, 0.5, 0.0, 0.0]);
+        check(Schedule::Cosine, 0.1, [0.5, 1.0, 1.0, 0.55, 0.1, 0.1]);
+    }
 
     /// In f32 and bf16, with weight decay for some: parts that ranks move are those that one rank moves.
     #[test]

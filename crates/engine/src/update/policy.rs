@@ -1,6 +1,7 @@
 //! The gradient of a GRPO step: groups packed into micro-batches, the policy loss on each, summed in a fixed order.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use candle_core::Result;
 use serde::{Deserialize, Serialize};
@@ -25,14 +26,25 @@ pub struct PolicySample<'a> {
     /// The reference's log-probs, where `kl_beta` > 0.
     pub reference_log_probs: Option<Vec<f32>>,
     pub advantage: f64,
+    /// Tokens that the policy did not choose: they are read, and no part of the loss.
+    pub forced: Range<usize>,
 }
 
 impl<'a> PolicySample<'a> {
     /// A completion that the current weights sampled.
     pub fn on_policy(completion: &'a Completion, advantage: f64) -> Self {
-        let Completion { token_ids, log_probs, .. } = completion;
+        let Completion { token_ids, log_probs, forced, .. } = completion;
         let (token_ids, sampled_log_probs) = (token_ids.into(), log_probs.into());
-        Self { token_ids, sampled_log_probs, old_log_probs: None, reference_log_probs: None, advantage }
+        let forced = forced.clone();
+        Self { token_ids, sampled_log_probs, old_log_probs: None, reference_log_probs: None, advantage, forced }
+    }
+
+    /// `numbers`: one a token; those of tokens that are part of the loss.
+    fn chosen<'n, T: Clone>(&self, numbers: &'n [T]) -> Cow<'n, [T]> {
+        match numbers.split_at_checked(self.forced.end) {
+            Some((before, after)) if !self.forced.is_empty() => [&before[..self.forced.start], after].concat().into(),
+            _ => numbers.into(),
+        }
     }
 }
 
@@ -158,11 +170,14 @@ impl PolicyStatistics {
         totals: StepTotals,
         settings: &LossSettings,
     ) -> Vec<TokenWeight> {
+        let tokens = sample.chosen(tokens);
         let current: Vec<f32> = tokens.iter().map(|token| token.log_prob).collect();
+        let old = sample.old_log_probs.as_deref().map(|old| sample.chosen(old));
+        let reference = sample.reference_log_probs.as_deref().map(|reference| sample.chosen(reference));
         let terms = SequenceTerms {
             log_probs: &current,
-            old: sample.old_log_probs.as_deref(),
-            reference: sample.reference_log_probs.as_deref(),
+            old: old.as_deref(),
+            reference: reference.as_deref(),
             advantage: sample.advantage,
         };
         let SequenceLoss { loss, d_log_probs, clipped_low, clipped_high, kl } = sequence_loss(settings, terms, totals);
@@ -175,16 +190,18 @@ impl PolicyStatistics {
         self.clipped_low += clipped_low;
         self.clipped_high += clipped_high;
         self.tokens += tokens.len();
-        self.sampled_tokens += sample.sampled_log_probs.len();
+        let sampled_log_probs = sample.chosen(&sample.sampled_log_probs);
+        self.sampled_tokens += sampled_log_probs.len();
         self.entropy += entropy_sum;
-        for (&trained, &sampled) in
-            sample.old_log_probs.as_deref().unwrap_or(&current).iter().zip(&*sample.sampled_log_probs)
-        {
+        for (&trained, &sampled) in old.as_deref().unwrap_or(&current).iter().zip(&*sampled_log_probs) {
             let difference = f64::from((trained - sampled).abs());
             self.sampling_difference += difference;
             self.sampling_difference_max = self.sampling_difference_max.max(difference);
         }
-        d_log_probs.into_iter().map(|log_prob| TokenWeight { log_prob, entropy }).collect()
+        let mut weights: Vec<_> = d_log_probs.into_iter().map(|log_prob| TokenWeight { log_prob, entropy }).collect();
+        let unchosen = TokenWeight { log_prob: 0.0, entropy: 0.0 };
+        weights.splice(sample.forced.start..sample.forced.start, sample.forced.clone().map(|_| unchosen));
+        weights
     }
 
     /// Those of more tokens of the same step.
@@ -199,5 +216,54 @@ impl PolicyStatistics {
         self.clipped_high += other.clipped_high;
         self.sampling_difference += other.sampling_difference;
         self.sampling_difference_max = self.sampling_difference_max.max(other.sampling_difference_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KlEstimator, PolicyLoss};
+
+    /// Tokens that the policy did not choose have no weight, and change none of the others'.
+    #[test]
+    fn forced_tokens_are_no_part_of_the_loss() {
+        let log_probs: Vec<f32> = vec![-0.5, -1.0, -9.0, -9.0, -0.25];
+        let numbers = |offset: f32| log_probs.iter().map(|log_prob| log_prob + offset).collect::<Vec<f32>>();
+        let token = |&log_prob: &f32| TokenLogProb { log_prob, entropy: 2.0 };
+        let (old, reference, sampled) = (numbers(0.01), numbers(-0.1), numbers(0.02));
+        let totals = StepTotals { sequences: 2, tokens: 7 };
+        let sample = |range: Range<usize>, kept: &dyn Fn(&[f32]) -> Vec<f32>| PolicySample {
+            token_ids: vec![1; kept(&old).len()].into(),
+            sampled_log_probs: kept(&sampled).into(),
+            old_log_probs: Some(kept(&old).into()),
+            reference_log_probs: Some(kept(&reference)),
+            advantage: -0.5,
+            forced: range,
+        };
+        let all = |numbers: &[f32]| numbers.to_vec();
+        let chosen = |numbers: &[f32]| [&numbers[..2], &numbers[4..]].concat();
+        for policy_loss in PolicyLoss::ALL {
+            let settings = LossSettings {
+                policy_loss: *policy_loss,
+                clip_low: 0.2,
+                clip_high: 0.2,
+                cispo_cap: 5.0,
+                kl_beta: 0.1,
+                kl_estimator: KlEstimator::K3,
+                kl_importance: true,
+                max_completion_tokens: 10,
+                entropy_coef: 0.01,
+            };
+            let weights = |sample: PolicySample<'_>, log_probs: &[f32]| {
+                let mut statistics = PolicyStatistics::default();
+                let tokens: Vec<TokenLogProb> = log_probs.iter().map(token).collect();
+                (statistics.d_log_probs(&sample, &tokens, totals, &settings), statistics)
+            };
+            let (mut found, statistics) = weights(sample(2..4, &all), &log_probs);
+            let (expected, without) = weights(sample(0..0, &chosen), &chosen(&log_probs));
+            let forced: Vec<TokenWeight> = found.drain(2..4).collect();
+            assert!(forced.iter().all(|weight| weight.log_prob == 0.0 && weight.entropy == 0.0), "{policy_loss:?}");
+            assert_eq!((found, statistics), (expected, without), "{policy_loss:?}");
+        }
     }
 }

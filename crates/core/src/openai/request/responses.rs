@@ -39,6 +39,7 @@ impl Fields<'_> {
             samples: 1,
             seed: None,
             stop: Vec::new(),
+            thinking_budget: None,
             max_tokens: self.whole("max_output_tokens", 1, u64::from(u32::MAX))?.map(|tokens| tokens as usize),
             temperature: self.temperature()?,
             log_probs: self.includes_log_probs()?,

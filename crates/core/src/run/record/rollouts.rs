@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,13 +45,21 @@ pub struct RolloutCompletion {
     pub token_ids: Vec<u32>,
     /// The sampler's log-prob of each token, nats.
     pub log_probs: Vec<f32>,
-    /// `stop`, `length`, or `guided`: not sampled freely, but expected or constrained, and without log-probs.
+    /// Of the tokens, those that closed a think block at its limit: not sampled, and not trained on.
+    #[serde(default, skip_serializing_if = "Range::is_empty")]
+    pub forced: Range<usize>,
+    /// `stop`, `length`, `thinking` (a think block reached its limit), or `guided`: not sampled freely, but expected or constrained, and without log-probs.
     pub stop_reason: String,
     /// Null if the completion could not be scored.
     pub reward: Option<f64>,
     /// As the scorer writes it.
     pub score: serde_json::Value,
     pub advantage: f64,
+}
+
+/// Whether a limit ended a completion, by its recorded `stop_reason`.
+pub fn is_truncated(stop_reason: &str) -> bool {
+    matches!(stop_reason, "length" | "thinking")
 }
 
 /// The place of a group in the rollout files, for its event.

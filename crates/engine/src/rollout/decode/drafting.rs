@@ -16,6 +16,7 @@ impl DecodeBatch<'_> {
             // The last token of a completion is sampled and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
             let most = if row.needs_newest(&self.requests) { 0 } else { most };
+            let most = most.min(row.thinking.free_tokens(row.completion.token_ids.len()).saturating_sub(1));
             let most = most.min(self.requests[&row.request].sampling.draft_tokens);
             let sources = (&self.memory.history, &self.prompts[&row.prompt].ngrams);
             row.draft = self.drafter.draft(sources, &row.completion.token_ids, most, least);

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::super::StopReason;
 use super::super::kv_cache::FreeSlots;
-use super::super::masks::ConstrainedRow;
+use super::super::masks::RowMask;
 use super::super::queue::RequestSource;
 use super::super::shaping::ShapedToken;
+use super::super::thinking::RowThinking;
 use super::{ActiveRequest, Row};
 use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::sampler::SampledToken;
@@ -44,18 +45,21 @@ impl Row {
     }
 
     /// For each token that the next pass feeds of it: what its mask comes from.
-    pub(super) fn fed(&mut self) -> Vec<Option<&mut ConstrainedRow>> {
+    pub(super) fn fed(&mut self, requests: &BTreeMap<u64, ActiveRequest>) -> Vec<Option<RowMask<'_>>> {
         if self.length() >= self.limit {
             return Vec::new();
         }
         let mut fed: Vec<_> = (0..=self.draft.tokens.len()).map(|_| None).collect();
-        fed[0] = self.constrained.as_mut();
+        let forced = self.thinking.forced(requests[&self.request].sampling.thinking.as_deref());
+        fed[0] = forced.map(RowMask::Token).or(self.constrained.as_mut().map(RowMask::Grammar));
         fed
     }
 
     /// Whether its next pass waits for its newest token to be known here: for its mask, or because it is sampled here.
     pub(super) fn needs_newest(&self, requests: &BTreeMap<u64, ActiveRequest>) -> bool {
-        self.constrained.is_some() || requests[&self.request].request.shaping.is_some()
+        self.constrained.is_some()
+            || requests[&self.request].request.shaping.is_some()
+            || self.thinking.free_tokens(self.length()) == 0
     }
 
     pub(super) fn notify_alternatives(&self, shaped: Option<ShapedToken>, source: &mut dyn RequestSource) {
@@ -64,9 +68,21 @@ impl Row {
         }
     }
 
-    pub(super) fn push(&mut self, token: SampledToken, source: &mut dyn RequestSource) {
-        self.completion.token_ids.push(token.token_id);
-        self.completion.log_probs.push(token.log_prob);
+    pub(super) fn push(
+        &mut self,
+        token: SampledToken,
+        requests: &BTreeMap<u64, ActiveRequest>,
+        source: &mut dyn RequestSource,
+    ) {
+        let ActiveRequest { request, sampling, .. } = &requests[&self.request];
+        let (limit, completion) = (sampling.thinking.as_deref(), &mut self.completion);
+        let (length, forced) = (completion.token_ids.len(), self.thinking.forced(limit));
+        if forced.is_some() {
+            completion.forced = if completion.forced.is_empty() { length } else { completion.forced.start }..length + 1;
+        }
+        completion.token_ids.push(token.token_id);
+        completion.log_probs.push(token.log_prob);
+        self.thinking.advance(limit, &request.prompt, &completion.token_ids);
         if let Some(constrained) = &mut self.constrained {
             constrained.push(token.token_id);
         }
@@ -80,10 +96,14 @@ impl Row {
         if stopped {
             self.completion.stop = StopReason::Stop;
         }
+        let is_over = self.thinking == RowThinking::Ended;
+        if is_over && !stopped {
+            self.completion.stop = StopReason::Thinking;
+        }
         let is_stuck = self.constrained.as_ref().is_some_and(|constrained| constrained.failure.is_some());
         if is_stuck && !stopped {
             self.completion.stop = StopReason::Constraint;
         }
-        stopped || is_stuck || self.is_dropped || self.completion.token_ids.len() >= self.limit
+        stopped || is_over || is_stuck || self.is_dropped || self.completion.token_ids.len() >= self.limit
     }
 }

@@ -68,8 +68,14 @@ fn sampled_by(
     draft_tokens: usize,
     memory: &RolloutMemory,
 ) -> RolloutOutput {
-    let sampling =
-        Sampling { temperature, max_completion_tokens: 40, stop_ids: vec![3, 20, 37, 50], seed: 11, draft_tokens };
+    let sampling = Sampling {
+        temperature,
+        max_completion_tokens: 40,
+        stop_ids: vec![3, 20, 37, 50],
+        seed: 11,
+        draft_tokens,
+        thinking: None,
+    };
     let threads = ThreadPool::new(1).unwrap();
     decode(model, Adapters::On, &requests(), &sampling, memory, limits, &threads).unwrap()
 }
@@ -246,6 +252,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         stop_ids: if index.is_multiple_of(2) { vec![3, 20, 37, 50] } else { Vec::new() },
         seed: index as u64,
         draft_tokens: if index.is_multiple_of(4) { 0 } else { 8 },
+        thinking: None,
     };
     let (models, threads) = ([model(), hybrid()], ThreadPool::new(1).unwrap());
     let (size, memory) = (QueueSize { rows: 12, completion_tokens: 200, prompt_tokens: 90 }, RolloutMemory::default());
@@ -289,8 +296,14 @@ fn packed_rows_go_to_the_experts_that_they_were_sampled_with() {
     let model = sparse();
     let layers = model.config().num_hidden_layers;
     let active = model.config().options.experts.as_ref().unwrap().active;
-    let sampling =
-        Sampling { temperature: 1.0, max_completion_tokens: 40, stop_ids: vec![3], seed: 11, draft_tokens: 0 };
+    let sampling = Sampling {
+        temperature: 1.0,
+        max_completion_tokens: 40,
+        stop_ids: vec![3],
+        seed: 11,
+        draft_tokens: 0,
+        thinking: None,
+    };
     let (memory, threads) = (RolloutMemory::default(), ThreadPool::calling());
     let mut compared = 0;
     for request in requests() {

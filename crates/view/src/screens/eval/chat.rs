@@ -12,7 +12,7 @@ use crate::files::{Access, ensure_folder, replace_file};
 use crate::format::short_id;
 use crate::message::{Command, Work};
 use crate::pane::content::{Body, Content, Edited, Place};
-use crate::run::EvalRecord;
+use crate::run::{EvalRecord, is_truncated};
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::subprocess::{Call, CancelToken, OutputLine, run_task_argument, trained_argument};
@@ -158,7 +158,7 @@ fn record(value: Value) -> Option<EvalRecord> {
         tolerant: value["tolerant"] == true,
         exact: value["exact"].as_bool(),
         tokens: value["token_ids"].as_array().map(Vec::len),
-        truncated: value["stop_reason"] == "length",
+        truncated: value["stop_reason"].as_str().is_some_and(is_truncated),
         score: value,
         ..EvalRecord::default()
     })

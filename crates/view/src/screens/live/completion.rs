@@ -10,6 +10,7 @@ use super::{Completion, SampledGroup};
 use crate::advantage::{Advantage, explain};
 use crate::followed_run::FollowedRun;
 use crate::pane::content::Content;
+use crate::run::is_truncated;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -103,8 +104,12 @@ fn lines(
 fn head(theme: &Theme, completion: &Completion) -> Line<'static> {
     let tier = completion.score.as_ref().map_or("not scored", crate::score::Score::outcome);
     let reward = completion.reward.map_or_else(|| "none".to_owned(), |reward| format!("{reward:.2}"));
-    let cut = completion.stop_reason == "length";
-    let stopped = if cut { "truncated".to_owned() } else { one_line(&completion.stop_reason) };
+    let cut = is_truncated(&completion.stop_reason);
+    let stopped = match completion.stop_reason.as_str() {
+        "length" => "truncated".to_owned(),
+        "thinking" => "truncated while thinking".to_owned(),
+        other => one_line(other),
+    };
     let exact = match completion.score.as_ref().and_then(|score| score.exact) {
         Some(true) => "  exact",
         _ => "",

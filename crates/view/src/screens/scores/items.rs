@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::differing_parts::{DifferingPart, differing_parts};
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
-use crate::run::{RolloutGroup, read_step};
+use crate::run::{RolloutGroup, is_truncated, read_step};
 use crate::score::{Task, Tier};
 use crate::shared::OpenTask;
 use crate::task::PromptSet;
@@ -174,7 +174,7 @@ impl Items {
                     tier,
                     advantage: completion.advantage,
                     tokens: completion.token_ids.len(),
-                    is_truncated: completion.stop_reason == "length",
+                    is_truncated: is_truncated(&completion.stop_reason),
                 };
                 items.all.push(Item {
                     text: completion.text,

@@ -1,0 +1,42 @@
+//! `chat_template_kwargs`: further variables of a model's chat template, as transformers and vLLM name them.
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde_json::{Map, Value};
+use serde_spanned::Spanned;
+use toml::de::DeValue;
+
+use super::Read;
+use super::toml_section::Section;
+
+/// The key of a task, and of a request to `serve`.
+pub const TEMPLATE_KWARGS: &str = "chat_template_kwargs";
+
+/// Variables that the program itself sets.
+const OWN_VARIABLES: [&str; 5] = ["messages", "tools", "documents", "add_generation_prompt", "enable_thinking"];
+
+/// Why neither a task nor a request may set a variable of chat templates; `None` if they may.
+pub fn refused_kwarg(name: &str) -> Option<&'static str> {
+    match name {
+        "enable_thinking" => Some("is set by `thinking`"),
+        _ if OWN_VARIABLES.contains(&name) => Some("is set by the program"),
+        _ => None,
+    }
+}
+
+/// Those of a task, as JSON.
+pub(crate) fn read_template_kwargs(top: &Section<'_>) -> Read<Map<String, Value>> {
+    let Some(table) = top.table(TEMPLATE_KWARGS)? else { return Ok(Map::new()) };
+    for (name, value) in table {
+        let key = format!("{TEMPLATE_KWARGS}.{}", name.get_ref());
+        if let Some(why) = refused_kwarg(name.get_ref()) {
+            return Err(top.error(&key, name.span().start, why));
+        }
+        if let DeValue::Datetime(date) = value.get_ref() {
+            return Err(top.error(&key, value.span().start, format!("is a date: write it as a text, \"{date}\"")));
+        }
+    }
+    let value = Spanned::new(0..0, DeValue::Table(table.clone()));
+    let kwargs = Map::deserialize(value.into_deserializer());
+    kwargs.map_err(|error| top.error(TEMPLATE_KWARGS, 0, error.message()))
+}

@@ -1,0 +1,113 @@
+//! The limit of a think block: where it is still open then, its row ends, or goes on with the tokens that close it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::config::{ThinkingBudget, ThinkingEnd};
+use crate::text::{TextError, Tokenizer};
+
+/// What closes a block, as templates write an empty one (Qwen3, SmolLM3).
+const CLOSING: &str = "\n</think>\n\n";
+/// Tokens at the end of a prompt that show whether it opens a block.
+const PROMPT_END: usize = 8;
+
+/// The most tokens of a think block, and what follows where it is still open then (budget forcing: arXiv 2501.19393).
+pub struct ThinkingLimit {
+    tokenizer: Arc<Tokenizer>,
+    pub max_tokens: usize,
+    /// Appended, not sampled; empty: the row ends.
+    pub closing: Vec<u32>,
+}
+
+impl std::fmt::Debug for ThinkingLimit {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (max_tokens, closing) = (&self.max_tokens, &self.closing);
+        let mut shown = formatter.debug_struct("ThinkingLimit");
+        shown.field("max_tokens", max_tokens).field("closing", closing).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for ThinkingLimit {
+    fn eq(&self, other: &Self) -> bool {
+        (self.max_tokens, &self.closing) == (other.max_tokens, &other.closing)
+    }
+}
+
+impl ThinkingLimit {
+    /// # Errors
+    /// If the tokenizer cannot encode what closes a block.
+    pub fn new(tokenizer: &Arc<Tokenizer>, budget: ThinkingBudget) -> Result<Arc<Self>, TextError> {
+        let closing = match budget.end {
+            ThinkingEnd::Truncate => Vec::new(),
+            ThinkingEnd::Force => tokenizer.encode(CLOSING)?,
+        };
+        Ok(Arc::new(Self { tokenizer: Arc::clone(tokenizer), max_tokens: budget.max_tokens, closing }))
+    }
+
+    /// What a row does after `completion`, which has [`Self::max_tokens`].
+    fn decide(&self, prompt: &[u32], completion: &[u32]) -> RowThinking {
+        // Tokens without a text have closed the block: scoring names what is wrong with them.
+        let text = |ids: &[u32]| self.tokenizer.decode(ids, false).unwrap_or_default();
+        let (start, answer) = (text(&prompt[prompt.len().saturating_sub(PROMPT_END)..]), text(completion));
+        let is_opened = start.trim_end().ends_with("<think>") || answer.trim_start().starts_with("<think>");
+        if !is_opened || answer.is_empty() || answer.contains("</think>") {
+            return RowThinking::Free;
+        }
+        if self.closing.is_empty() {
+            return RowThinking::Ended;
+        }
+        // A character of several tokens is written to its end.
+        match answer.ends_with(char::REPLACEMENT_CHARACTER) && completion.len() < self.max_tokens + 3 {
+            true => RowThinking::Below(completion.len() + 1),
+            false => RowThinking::Closing(0..self.closing.len()),
+        }
+    }
+}
+
+/// How far a row is with its think block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum RowThinking {
+    /// Without a limit, or past it.
+    #[default]
+    Free,
+    /// It may think for so many tokens.
+    Below(usize),
+    /// The next tokens of [`ThinkingLimit::closing`] are put there, not sampled.
+    Closing(Range<usize>),
+    /// Truncated.
+    Ended,
+}
+
+impl RowThinking {
+    pub(super) fn new(limit: Option<&ThinkingLimit>) -> Self {
+        limit.map_or(Self::Free, |limit| Self::Below(limit.max_tokens))
+    }
+
+    /// The tokens that may be sampled from `length` on before the block's end is decided.
+    pub(super) fn free_tokens(&self, length: usize) -> usize {
+        match self {
+            Self::Free => usize::MAX,
+            Self::Below(most) => most.saturating_sub(length),
+            Self::Closing(_) | Self::Ended => 0,
+        }
+    }
+
+    /// The token that is next, whatever the model would sample.
+    pub(super) fn forced(&self, limit: Option<&ThinkingLimit>) -> Option<u32> {
+        match self {
+            Self::Closing(left) => limit?.closing.get(left.start).copied(),
+            _ => None,
+        }
+    }
+
+    /// After another token of the completion.
+    pub(super) fn advance(&mut self, limit: Option<&ThinkingLimit>, prompt: &[u32], completion: &[u32]) {
+        let Some(limit) = limit else { return };
+        match self {
+            Self::Below(most) if completion.len() >= *most => *self = limit.decide(prompt, completion),
+            Self::Closing(left) if left.len() == 1 => *self = Self::Free,
+            Self::Closing(left) => left.start += 1,
+            _ => {}
+        }
+    }
+}
