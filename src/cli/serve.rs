@@ -15,9 +15,10 @@ use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::{ThinkingLimit, ThreadPool};
 use crate::run::{PROVENANCE, ReadyPipe, RunError, RunFolders, ServerFolder};
-use crate::score::{Task, thinking_of};
+use crate::score::{Task, template_options};
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
-use crate::text::Thinking;
+use crate::task::TEMPLATE_KWARGS;
+use crate::text::{TemplateOptions, Thinking};
 
 /// The default for a model that is not a run's.
 const MAX_COMPLETION_TOKENS: usize = 1024;
@@ -84,10 +85,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         // Clients of the program's own have their own limits, and render prompts.
         _ if is_socket => ((usize::MAX, None), None),
         ModelLocation::Run { run, .. } => {
-            (limits(&run.file().config), Some(thinking_of(&Task::load(&run.task_path())?)))
+            (limits(&run.file().config), Some(template_options(&Task::load(&run.task_path())?)))
         }
         ModelLocation::Model(source) | ModelLocation::Adapter(source) => promoted(source)
-            .map_or(((MAX_COMPLETION_TOKENS, None), None), |(config, thinking)| (limits(&config), Some(thinking))),
+            .map_or(((MAX_COMPLETION_TOKENS, None), None), |(config, options)| (limits(&config), Some(options))),
     };
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
@@ -102,8 +103,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let max_completion_tokens = max_completion_tokens.map_or(own_limit, |tokens| tokens as usize);
     let device = engine.name();
     let shown = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    let thinking = trained.unwrap_or(if is_embedded { Thinking::Off } else { Thinking::On });
-    let reasons = thinking == Thinking::On && (trained.is_some() || tokenizer.has_thinking_switch());
+    let may_reason = trained.is_some() || tokenizer.has_thinking_switch();
+    let template = trained.unwrap_or_else(|| if is_embedded { Thinking::Off } else { Thinking::On }.into());
+    let reasons = template.thinking == Thinking::On && may_reason;
     let tokenizer = Arc::new(tokenizer);
     let thinking_limit = budget.map(|budget| ThinkingLimit::new(&tokenizer, budget)).transpose()?;
     let served = ServedModel {
@@ -112,7 +114,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         tokenizer,
         adapter_slot,
         names,
-        thinking,
+        template,
         reasons,
         thinking_limit,
         max_completion_tokens,
@@ -147,11 +149,12 @@ fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(P
 
 /// What the folder of a promoted checkpoint says of its run: the configuration, and whether its task has the model
 /// reason.
-fn promoted(source: &ModelSource) -> Option<(TrainConfig, Thinking)> {
+fn promoted(source: &ModelSource) -> Option<(TrainConfig, TemplateOptions)> {
     let text = source.exists(PROVENANCE).then(|| source.read(PROVENANCE).ok())??;
     let mut document: serde_json::Value = serde_json::from_slice(&text).ok()?;
     let thinking = if document["thinking"].as_bool()? { Thinking::On } else { Thinking::Off };
-    Some((serde_json::from_value(document["config"].take()).ok()?, thinking))
+    let kwargs = serde_json::from_value(document[TEMPLATE_KWARGS].take()).unwrap_or_default();
+    Some((serde_json::from_value(document["config"].take()).ok()?, TemplateOptions { thinking, kwargs }))
 }
 
 /// The most tokens of a completion, and of its think block.

@@ -119,7 +119,7 @@ fn turns_may_call_tools_and_bring_their_results() {
     assert_eq!(result.other["tool_call_id"], "1");
     let source = "{% for m in messages %}{{ m.role }}{% for c in m.tool_calls or [] %}:{{ c.function.arguments | tojson }}{% endfor %} {% endfor %}";
     let render = |source: &str, tools: Option<&serde_json::Value>| {
-        ChatTemplate::new(source, Vec::new(), "t").unwrap().render(&row.messages, tools, Thinking::Off).unwrap()
+        ChatTemplate::new(source, Vec::new(), "t").unwrap().render(&row.messages, tools, &Thinking::Off.into()).unwrap()
     };
     let tools = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
     assert_eq!(render(&format!("{source}{{{{ tools | length }}}}"), Some(&tools)), "user assistant:{\"a\": 1} tool 1");

@@ -134,12 +134,14 @@ fn gemma_3_comes_back() {
     // Merges in the order of their scores, bytes of what is no piece, spaces as they are.
     assert_eq!(tokenizer.encode("abc a\nü").unwrap(), [7, 12, 9, 10, 6, 13, 14]);
     let messages = [Message::new("system", "a"), Message::new("user", " b "), Message::new("assistant", "ab")];
-    let rendered = tokenizer.render(&messages, None, Thinking::On).unwrap();
+    let rendered = tokenizer.render(&messages, None, &Thinking::On.into()).unwrap();
     let expected =
         "<bos><start_of_turn>user\na\n\nb<end_of_turn>\n<start_of_turn>model\nab<end_of_turn>\n<start_of_turn>model\n";
     assert_eq!(rendered, expected);
     assert_eq!((tokenizer.stop_ids(), tokenizer.turn_end_id()), (&[1, 5][..], Some(5)));
-    assert!(tokenizer.render(&messages[2..], None, Thinking::On).unwrap_err().to_string().contains("alternate"));
+    assert!(
+        tokenizer.render(&messages[2..], None, &Thinking::On.into()).unwrap_err().to_string().contains("alternate")
+    );
 
     let capped = write_with("capped", &[("gemma3.final_logit_softcapping", Value::F32(30.0))]);
     let message = import(&capped, &work.path().join("capped")).unwrap_err();
@@ -166,7 +168,8 @@ fn quantized_numbers_and_the_tokenizer_are_those_of_the_file() {
     let [here, there] = ["tiny", text(&out)].map(|name| Tokenizer::load(&find_model(name).unwrap()).unwrap());
     let messages = [Message::new("system", "Grüße, 1234!"), Message::new("user", "  a <think> b\n\n{\"x\": [1.5]}")];
     for thinking in [Thinking::On, Thinking::Off] {
-        let [here, there] = [&here, &there].map(|tokenizer| tokenizer.prompt_ids(&messages, None, thinking).unwrap());
+        let [here, there] =
+            [&here, &there].map(|tokenizer| tokenizer.prompt_ids(&messages, None, &thinking.into()).unwrap());
         assert_eq!(here, there);
     }
     assert_eq!((here.stop_ids(), here.turn_end_id()), (there.stop_ids(), there.turn_end_id()));

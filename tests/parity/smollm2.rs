@@ -39,7 +39,7 @@ fn token_ids_and_log_probs_are_those_of_transformers() {
             None => {
                 let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
                 // It has no switch: a system prompt is neither displaced nor added to.
-                tokenizer.prompt_ids(&messages, None, Thinking::Off).unwrap()
+                tokenizer.prompt_ids(&messages, None, &Thinking::Off.into()).unwrap()
             }
         };
         assert_eq!(ids, expected, "{case}");

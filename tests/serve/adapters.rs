@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use grpo_tui::checkpoint::export_adapter;
+use grpo_tui::config::Layers;
 use grpo_tui::hub::find_model;
 use grpo_tui::model::fresh_adapters;
 
@@ -64,7 +65,8 @@ fn adapters_of_one_base_are_decoded_side_by_side() {
 fn a_promoted_checkpoint_is_served_as_its_run_was_trained() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = write_adapter(folder.path(), 4, 3);
-    let provenance = json!({"config": {"max_completion_tokens": 7}, "thinking": false});
+    let set = Layers { set: vec!["max_completion_tokens=7".to_owned()], ..Layers::default() };
+    let provenance = json!({"config": set.resolve().unwrap().config, "thinking": false});
     std::fs::write(Path::new(&adapter).join("provenance.json"), provenance.to_string()).unwrap();
     // As its model card says it.
     let server = Server::start_in(Path::new(&adapter), &["."]);

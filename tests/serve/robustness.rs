@@ -16,6 +16,8 @@ fn what_cannot_be_served_is_refused_in_openais_shape() {
         assert_eq!(long["code"], "context_length_exceeded");
         assert!(message.contains("maximum context length is 1024 tokens") && message.contains(found), "{message}");
     }
+    let unread = error(chat(json!({"chat_template_kwargs": {"level": 1}})), 400)["message"].to_string();
+    assert!(unread.contains("the chat template does not read `level`"), "{unread}");
     for body in [&b""[..], b"{", b"[]", b"\xff\xfe", b"null", b"{\"model\": \"tiny\"}"] {
         server.refused(CHAT, body, 400);
         server.refused(TEXT, body, 400);

@@ -12,6 +12,7 @@ use super::fields::{known, shown, unsupported, wrong};
 use super::turns::message;
 use super::{Api, ApiError};
 use crate::config::{ThinkingBudget, ThinkingEnd};
+use crate::task::{TEMPLATE_KWARGS, refused_kwarg};
 use crate::text::Message;
 
 /// Completions of a prompt at most.
@@ -68,6 +69,10 @@ pub enum Prompt {
         tools: Option<Tools>,
         /// The chat template's switch; `None`: as the server has it.
         thinking: Option<bool>,
+        /// The level of reasoning, for templates that read one.
+        effort: Option<String>,
+        /// Further variables of the chat template.
+        kwargs: Map<String, Json>,
     },
     /// Used as they are, without a chat template.
     Texts(Vec<TextPrompt>),
@@ -195,6 +200,20 @@ const RESPONSES_NAMES: &str = "model input instructions tools tool_choice parall
     max_tool_calls chat_template_kwargs";
 const COMPLETION_NAMES: &str = "prompt echo suffix";
 
+/// What a request says of the chat template.
+struct RequestedTemplate {
+    thinking: Option<bool>,
+    effort: Option<String>,
+    kwargs: Map<String, Json>,
+}
+
+impl RequestedTemplate {
+    fn prompt(self, messages: Vec<Message>, tools: Option<Tools>) -> Prompt {
+        let Self { thinking, effort, kwargs } = self;
+        Prompt::Chat { messages, tools, thinking, effort, kwargs }
+    }
+}
+
 /// The fields that are not null.
 struct Fields<'b>(BTreeMap<&'b str, &'b Json>);
 
@@ -320,16 +339,17 @@ impl<'b> Fields<'b> {
         Ok(count)
     }
 
-    /// The chat template's switch, by either of its names: a template knows no more than on and off.
-    fn thinking(&self, effort: Option<&Json>) -> Result<Option<bool>, ApiError> {
+    /// What else the chat template is rendered with.
+    fn template(&self, effort: Option<&Json>) -> Result<RequestedTemplate, ApiError> {
+        const SWITCH: &str = "enable_thinking";
         const NAME: &str = "chat_template_kwargs.enable_thinking";
-        let mut thinking = None;
-        if let Some(switches) = self.object("chat_template_kwargs")? {
-            known(switches, "chat_template_kwargs", &["enable_thinking"])?;
-            let flag = |value: &Json| value.as_bool().ok_or_else(|| wrong(NAME, "true or false"));
-            thinking = switches.get("enable_thinking").map(flag).transpose()?;
+        let mut kwargs = self.object(TEMPLATE_KWARGS)?.cloned().unwrap_or_default();
+        let flag = |value: Json| value.as_bool().ok_or_else(|| wrong(NAME, "true or false"));
+        let thinking = kwargs.remove(SWITCH).map(flag).transpose()?;
+        if let Some((name, why)) = kwargs.keys().find_map(|name| Some((name, refused_kwarg(name)?))) {
+            return Err(ApiError::invalid(TEMPLATE_KWARGS, format!("`{TEMPLATE_KWARGS}.{name}` {why}")));
         }
-        let Some(effort) = effort else { return Ok(thinking) };
+        let Some(effort) = effort else { return Ok(RequestedTemplate { thinking, effort: None, kwargs }) };
         let by_effort = match effort.as_str() {
             Some("none") => false,
             Some("minimal" | "low" | "medium" | "high" | "xhigh") => true,
@@ -339,7 +359,8 @@ impl<'b> Fields<'b> {
             let message = format!("`reasoning_effort` and `{NAME}` differ: give one of them");
             return Err(ApiError::invalid("reasoning_effort", message));
         }
-        Ok(Some(by_effort))
+        let effort = effort.as_str().filter(|_| by_effort).map(str::to_owned);
+        Ok(RequestedTemplate { thinking: Some(by_effort), effort, kwargs })
     }
 
     fn log_probs(&self, api: Api) -> Result<bool, ApiError> {
@@ -396,8 +417,8 @@ impl<'b> Fields<'b> {
         };
         let messages = messages.iter().enumerate().map(|(index, turn)| message(&format!("messages.{index}"), turn));
         let tools = self.tools_of(self.get("tools"), self.get("tool_choice"))?;
-        let thinking = self.thinking(self.get("reasoning_effort"))?;
-        Ok(Prompt::Chat { messages: messages.collect::<Result<_, _>>()?, tools, thinking })
+        let template = self.template(self.get("reasoning_effort"))?;
+        Ok(template.prompt(messages.collect::<Result<_, _>>()?, tools))
     }
 
     fn tools_of(&self, tools: Option<&Json>, choice: Option<&Json>) -> Result<Option<Tools>, ApiError> {

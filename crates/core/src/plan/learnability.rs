@@ -329,7 +329,7 @@ fn advice(report: &SignalReport, failures: &[(FailureClass, f64)], settings: &Si
     }
     if report.think_leaks > MAX_THINK_LEAKS {
         changes.push(format!(
-            "{} of the completions pass unfinished reasoning to the scorer: set thinking = false in task.toml, or raise max_completion_tokens until the block closes",
+            "{} of the completions pass unfinished reasoning to the scorer: set thinking = false in task.toml, or a limit of thinking (max_thinking_tokens, thinking_end = \"force\"), or raise max_completion_tokens until the block closes",
             percent_short(report.think_leaks)
         ));
     }

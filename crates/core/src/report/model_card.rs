@@ -1,6 +1,6 @@
 //! The model card of a run's checkpoint: what it was trained for and on, how it scores, what it cost, how it is served.
 
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::markdown::{changed_configuration, line, results, table};
 use super::{Page, Report};
@@ -62,7 +62,7 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
         ("Configuration", configuration),
         ("Data", digests(report)),
         ("Cost", cost(report, price)),
-        ("Serving", serving(base, file.config.lora_rank, is_thinking_off(report))),
+        ("Serving", serving(base, file.config.lora_rank, template_kwargs(report))),
     ];
     text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));
     Page::masked(&text)
@@ -108,14 +108,15 @@ fn cost(report: &Report, price: Option<f64>) -> String {
     table(&["", ""].map(str::to_owned), &rows, "ll")
 }
 
-/// Whether the run's task was asked without a think block.
-fn is_thinking_off(report: &Report) -> bool {
-    Task::load(&report.directory.task_path()).is_ok_and(|task| !task.thinking)
+/// What other servers have to be told, for prompts as in training: by default they let templates think.
+fn template_kwargs(report: &Report) -> Map<String, Value> {
+    let Ok(task) = Task::load(&report.directory.task_path()) else { return Map::new() };
+    let switch = (!task.thinking).then(|| ("enable_thinking".to_owned(), false.into()));
+    switch.into_iter().chain(task.template_kwargs.clone()).collect()
 }
 
-/// Commands that serve the folder in which the card lies. `is_thinking_off`: other servers let templates think by
-/// default.
-fn serving(base: &str, lora_rank: usize, is_thinking_off: bool) -> String {
+/// Commands that serve the folder in which the card lies.
+fn serving(base: &str, lora_rank: usize, kwargs: Map<String, Value>) -> String {
     let is_embedded = embedded_model_names().any(|name| name == base);
     let base = shell_word(base);
     // vLLM takes powers of two from 8 on.
@@ -126,17 +127,17 @@ fn serving(base: &str, lora_rank: usize, is_thinking_off: bool) -> String {
         _ if is_embedded => "grpo-tui model export --model . --merged --out merged\nvllm serve merged".to_owned(),
         _ => format!("vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=."),
     };
-    let off = |option: &str| match is_thinking_off {
-        true => format!(" {option} '{{\"enable_thinking\": false}}'"),
-        false => String::new(),
+    let kwargs = |option: &str| match kwargs.is_empty() {
+        true => String::new(),
+        false => format!(" {option} {}", shell_word(&Value::from(kwargs.clone()).to_string())),
     };
     let commands = [
         ("grpo-tui", "grpo-tui serve .".to_owned()),
-        ("vLLM", vllm + &off("--default-chat-template-kwargs")),
+        ("vLLM", vllm + &kwargs("--default-chat-template-kwargs")),
         (
             "llama.cpp",
             "grpo-tui model export --model . --gguf q8_0 --out model.gguf\nllama-server -m model.gguf".to_owned()
-                + &off("--chat-template-kwargs"),
+                + &kwargs("--chat-template-kwargs"),
         ),
     ];
     commands.map(|(with, command)| format!("\nWith {with}:\n\n```sh\n{command}\n```\n")).concat()

@@ -9,8 +9,8 @@ use super::definition::{COMMON_KEYS, KeyInfo, Kind};
 use super::kinds::{KINDS, kind_named};
 use super::task::{RewardPart, Task};
 use crate::task::{
-    Home, MODELS, Read, Section, Source, TASK_FILE, TaskError, TaskFiles, find_embedded, find_home, find_template,
-    read_reward, read_rules,
+    Home, MODELS, Read, Section, Source, TASK_FILE, TEMPLATE_KWARGS, TaskError, TaskFiles, find_embedded, find_home,
+    find_template, read_reward, read_rules,
 };
 
 /// The `task.toml` of a task of which nothing is known.
@@ -121,7 +121,7 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
     let document = DeTable::parse(text).map_err(toml_error)?;
     let named = Section::free(source, "", document.get_ref()).free_section("score")?;
     let kind = named.map_or(Ok(KINDS[0]), |score| kind_of(&score))?;
-    let known = ["system", "thinking", "prompts", "score", "reward", "train"];
+    let known = ["system", "thinking", TEMPLATE_KWARGS, "prompts", "score", "reward", "train"];
     let known: Vec<&str> = ["name", "title"].into_iter().chain(names(kind.keys)).chain(known).collect();
     let top = Section::new(source, "", document.get_ref(), &known)?;
     let known: Vec<&str> = names(&COMMON_KEYS).chain(names(kind.score_keys)).collect();

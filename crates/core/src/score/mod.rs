@@ -44,8 +44,8 @@ pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, Keywor
 pub use outline::outline;
 pub use outline_entry::OutlineEntry;
 pub use prompts::{
-    check_prompts, for_model, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of,
-    turns_of,
+    check_prompts, for_model, prompt_text, prompt_tokens, reference_answer, rows_without_answer, template_options,
+    thinking_of, tools_of, turns_of,
 };
 pub(crate) use result::null_is_nan;
 pub use result::{OrderedMap, QueryResult, Reason, Score, Tier, Trial, mean_reward};

@@ -7,7 +7,7 @@ use super::{FailureClass, Scorer, Task, Tier};
 use crate::dataset::health::{Checks, Health, check};
 use crate::dataset::{DatasetError, PromptRow, expected_target};
 use crate::task::functions;
-use crate::text::{Message, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools};
+use crate::text::{Message, TemplateOptions, TextError, Thinking, Tokenizer, conversation, json_line, openai_tools};
 
 /// Checks every set of the task; expected answers only with a scorer. `longest`: prompt and answer together, in tokens.
 ///
@@ -100,6 +100,11 @@ pub fn thinking_of(task: &Task) -> Thinking {
     if task.thinking { Thinking::On } else { Thinking::Off }
 }
 
+/// What the task's prompts are rendered with.
+pub fn template_options(task: &Task) -> TemplateOptions {
+    TemplateOptions { thinking: thinking_of(task), kwargs: task.template_kwargs.clone() }
+}
+
 /// The turns of a row with the task's system text.
 pub fn turns_of(task: &Task, messages: &[Message]) -> Vec<Message> {
     conversation(task.system.as_deref(), messages)
@@ -125,7 +130,7 @@ pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, T
 /// Where the template does not take the turns, or the row's own tools are none.
 pub fn prompt_text(task: &Task, tokenizer: &Tokenizer, row: &PromptRow) -> Result<String, TextError> {
     let tools = tools_of(task, Some(row))?;
-    tokenizer.prompt(&turns_of(task, &row.messages), tools.as_ref(), thinking_of(task))
+    tokenizer.prompt(&turns_of(task, &row.messages), tools.as_ref(), &template_options(task))
 }
 
 /// The prompt's length in tokens, template included.

@@ -7,6 +7,7 @@ mod parse;
 mod references;
 mod resolve;
 mod source;
+mod template_kwargs;
 mod toml_section;
 mod tools;
 
@@ -22,6 +23,7 @@ pub use references::{decode_path, encode_path, encode_reference, escaped, refere
 pub(crate) use resolve::{find_embedded, find_home};
 pub use resolve::{folder_of, known_names};
 pub(crate) use source::Home;
+pub use template_kwargs::{TEMPLATE_KWARGS, refused_kwarg};
 pub(crate) use toml_section::{Section, Source};
 pub use tools::{Function, ToolsError, functions};
 
@@ -48,6 +50,8 @@ pub struct TaskFiles {
     pub system: Option<String>,
     /// Whether a thinking model may think.
     pub thinking: bool,
+    /// Further variables of the model's chat template.
+    pub template_kwargs: serde_json::Map<String, serde_json::Value>,
     pub score: ScoreRules,
     pub prompts: PromptFiles,
     pub(crate) home: Home,

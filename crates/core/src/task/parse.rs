@@ -6,6 +6,7 @@ use toml::de::DeValue;
 
 use super::error::Read;
 use super::normalisations::{ALL_FIELDS, read_normalisations};
+use super::template_kwargs::read_template_kwargs;
 use super::toml_section::Section;
 use super::{Home, PromptFiles, ScoreRules, TASK_FILE, TaskFiles, TierValues};
 
@@ -33,6 +34,7 @@ impl TaskFiles {
             definition_text: top.text().to_owned(),
             system: top.string("system")?.filter(|system| !system.is_empty()),
             thinking: top.boolean("thinking")?.unwrap_or(false),
+            template_kwargs: read_template_kwargs(top)?,
             score: read_rules(score)?,
             prompts: read_prompts(top, &home)?,
             home,

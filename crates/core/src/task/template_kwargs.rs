@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde_json::{Map, Value};
-use serde_spanned::Spanned;
+use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Read;

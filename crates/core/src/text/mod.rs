@@ -58,6 +58,20 @@ pub enum Thinking {
     Off,
 }
 
+/// What a chat template is rendered with, besides the conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TemplateOptions {
+    pub thinking: Thinking,
+    /// Further variables that the template reads, such as `reasoning_effort`.
+    pub kwargs: serde_json::Map<String, serde_json::Value>,
+}
+
+impl From<Thinking> for TemplateOptions {
+    fn from(thinking: Thinking) -> Self {
+        Self { thinking, kwargs: serde_json::Map::new() }
+    }
+}
+
 /// Why text cannot become tokens, or tokens text.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {

@@ -125,7 +125,7 @@ impl<'a> Gguf<'a> {
             other => self.refused(other.to_string()),
         };
         let tokenizer = Tokenizer::load(&ModelSource::at("GGUF", new)).map_err(failed)?;
-        match tokenizer.render(&[Message::new("user", "Hello")], None, Thinking::On) {
+        match tokenizer.render(&[Message::new("user", "Hello")], None, &Thinking::On.into()) {
             Ok(_) | Err(TextError::NoTemplate { .. }) => Ok(()),
             Err(error) => Err(failed(error)),
         }

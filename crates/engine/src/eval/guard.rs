@@ -2,7 +2,7 @@
 
 use crate::dataset::guard_rows;
 use crate::policy::{Lengths, PromptError};
-use crate::score::{Task, thinking_of};
+use crate::score::{Task, template_options};
 use crate::text::Tokenizer;
 
 /// A guard prompt in tokens.
@@ -22,7 +22,7 @@ pub struct GuardPrompt {
 /// [`PromptError`] naming file, line and row.
 pub fn prepare_guard(task: &Task, tokenizer: &Tokenizer, lengths: Lengths) -> Result<Vec<GuardPrompt>, PromptError> {
     let label = task.prompts.guard.as_ref().map_or_else(String::new, |file| task.label(file));
-    let (mut prompts, thinking) = (Vec::new(), thinking_of(task));
+    let (mut prompts, options) = (Vec::new(), template_options(task));
     for row in guard_rows(task)? {
         let place = format!("{label} line {} (`{}`)", row.line, row.id);
         let failed = |source| PromptError::Text { place: place.clone(), source };
@@ -32,7 +32,7 @@ pub fn prepare_guard(task: &Task, tokenizer: &Tokenizer, lengths: Lengths) -> Re
             let rest = reference.split_off(1.min(reference.len()));
             (std::mem::replace(&mut reference, rest), None)
         } else {
-            let prompt = tokenizer.prompt_ids(&row.messages, None, thinking).map_err(failed)?;
+            let prompt = tokenizer.prompt_ids(&row.messages, None, &options).map_err(failed)?;
             reference.extend(tokenizer.turn_end_id());
             (prompt, Some(row.reference))
         };

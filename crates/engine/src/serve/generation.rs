@@ -207,6 +207,9 @@ fn prepare(
     Ok(PreparedRequest { jobs, wanted, events, collected, stream: asked.stream, include_usage: asked.include_usage })
 }
 
+/// The variable of templates that know levels of reasoning (gpt-oss, Qwen3.8).
+const EFFORT: &str = "reasoning_effort";
+
 /// Whether completions of a prompt may begin with a think block. A model that knows of none would write one where its
 /// constraint leaves it no other beginning that it likes.
 fn reasoning(shared: &Shared, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, ApiError> {
@@ -241,12 +244,14 @@ fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Ve
         }
     };
     match prompt {
-        Prompt::Chat { messages, tools, thinking } => {
-            let thinking = match thinking {
-                Some(true) => Thinking::On,
-                Some(false) => Thinking::Off,
-                None => shared.thinking,
-            };
+        Prompt::Chat { messages, tools, thinking, effort, kwargs } => {
+            let mut options = shared.template.clone();
+            if let Some(thinking) = thinking {
+                options.thinking = if *thinking { Thinking::On } else { Thinking::Off };
+            }
+            let effort = effort.as_ref().filter(|_| tokenizer.template_reads(EFFORT));
+            options.kwargs.extend(effort.map(|effort| (EFFORT.to_owned(), effort.as_str().into())));
+            options.kwargs.extend(kwargs.clone());
             let tools = tools.as_ref().map(|tools| &tools.list);
             let refuse = |error: TextError| match error {
                 TextError::NoTemplate { .. } => {
@@ -255,7 +260,7 @@ fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Ve
                 TextError::Template { problem, .. } => ApiError::invalid("messages", problem),
                 other => ApiError::invalid("messages", other.to_string()),
             };
-            let text = tokenizer.prompt(messages, tools, thinking).map_err(refuse)?;
+            let text = tokenizer.prompt(messages, tools, &options).map_err(refuse)?;
             Ok(vec![encode(&text, &refuse)?])
         }
         Prompt::Texts(prompts) => {

@@ -25,7 +25,7 @@ use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, decode_queue};
 use crate::run::{Device, RunLock, Slot};
-use crate::text::{Thinking, Tokenizer};
+use crate::text::{TemplateOptions, Tokenizer};
 use connections::Listener;
 use constraints::Constraints;
 use queue::{Queue, Worker};
@@ -50,8 +50,8 @@ pub struct ServedModel {
     pub adapter_slot: usize,
     /// As clients name them, each with its adapter; the first is what others stand beside.
     pub names: Vec<(String, Option<u32>)>,
-    /// Whether the chat template is to have the model reason, where a request does not say.
-    pub thinking: Thinking,
+    /// What chat prompts are rendered with, where a request does not say.
+    pub template: TemplateOptions,
     /// Whether completions may begin with a think block, where a request does not say.
     pub reasons: bool,
     /// Of think blocks, where a request has no own.
@@ -133,7 +133,7 @@ struct Shared {
     tokenizer: Arc<Tokenizer>,
     constraints: Arc<Constraints>,
     names: Vec<(String, Option<u32>)>,
-    thinking: Thinking,
+    template: TemplateOptions,
     reasons: bool,
     thinking_limit: Option<Arc<ThinkingLimit>>,
     max_completion_tokens: usize,
@@ -199,7 +199,7 @@ pub fn serve(
         tokenizer: served.tokenizer,
         constraints: Arc::default(),
         names: served.names,
-        thinking: served.thinking,
+        template: served.template,
         reasons: served.reasons,
         thinking_limit: served.thinking_limit,
         max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),

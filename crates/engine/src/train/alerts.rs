@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use self::collapsed::{description, has_collapsed};
 use self::fallbacks::Fallbacks;
-use crate::config::TrainConfig;
+use crate::config::{ThinkingEnd, TrainConfig};
 use crate::format::percent_short;
 use crate::report::alert_name;
 use crate::run::RunState;
@@ -379,8 +379,11 @@ fn all_below_max(history: &[Metrics]) -> Option<Finding> {
 
 fn clipped(history: &[Metrics], config: &TrainConfig) -> Option<Finding> {
     let truncated = mean(latest(history, WINDOW), "completions/clipped_ratio");
+    let thinking = config.thinking_budget().filter(|budget| budget.end == ThinkingEnd::Truncate);
+    let thinking = thinking.map_or_else(String::new, |budget| format!(", or {} of thinking,", budget.max_tokens));
     let (share, limit) = (percent_short(truncated), config.max_completion_tokens);
-    let sentence = format!("{share} of the completions are truncated at {limit} tokens and scored as they are.");
+    let sentence =
+        format!("{share} of the completions are truncated at {limit} tokens{thinking} and scored as they are.");
     let suggestion = "Raise max_completion_tokens, or set overlong_masking = true.";
     (truncated > MAX_TRUNCATED).then(|| Finding::warning("clipped_completions", truncated, sentence, suggestion))
 }
@@ -391,7 +394,8 @@ fn think_leaks(history: &[Metrics]) -> Option<Finding> {
     let sentence = format!(
         "{share} of the completions pass unfinished reasoning to the scorer: their reward says nothing about the answer."
     );
-    let suggestion = "Set thinking = false in task.toml, or raise max_completion_tokens until the block closes.";
+    let suggestion = "Set thinking = false in task.toml, or a limit of thinking (max_thinking_tokens, thinking_end = \"force\"), or raise \
+        max_completion_tokens until the block closes.";
     (leaks > MAX_THINK_LEAKS).then(|| Finding::warning("think_leak", leaks, sentence, suggestion))
 }
 

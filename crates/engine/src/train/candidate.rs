@@ -15,7 +15,7 @@ use crate::plan::{
     ModelShape, Signal, Speed, StepShape, cpu_memory, memory_limit_bytes, training_operations,
 };
 use crate::policy::{Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of};
-use crate::rollout::{Completion, Request, RolloutMemory, Sampling, generate, gpu_places, token_count};
+use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, generate, gpu_places, token_count};
 use crate::run::RunFolders;
 use crate::score::{Scorer, Task, Tier, rows_without_answer};
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
@@ -112,7 +112,7 @@ impl Candidate {
         let seen = tokens / sampled.iter().flatten().count().max(1) as f64;
         let max_completion_tokens = self.config.max_completion_tokens;
         // The lengths of truncated completions are unknown: the limit is the safe estimate.
-        let is_truncated = sampled.iter().flatten().any(|completion| completion.stop.is_truncated());
+        let is_truncated = sampled.iter().flatten().any(|completion| completion.stop == StopReason::Length);
         let lengths = if is_truncated && limit < max_completion_tokens {
             CompletionLengths::unknown(seen, max_completion_tokens)
         } else {
@@ -159,7 +159,7 @@ impl Candidate {
         for (question, conversations) in questions.iter().zip(conversed.conversations) {
             let answers: Vec<Turn> = conversations.into_iter().flat_map(|Conversation { turns }| turns).collect();
             for Turn { completion, score, .. } in &answers {
-                signal.truncated += usize::from(completion.stop.is_truncated());
+                signal.truncated += usize::from(completion.stop == StopReason::Length);
                 for (count, tier) in signal.tiers.iter_mut().zip(Tier::ALL) {
                     *count += usize::from(score.tier == tier && !score.is_error());
                 }

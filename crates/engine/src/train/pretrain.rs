@@ -12,7 +12,7 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, ModelError, Trainable, Weights};
 use crate::rollout::ThreadPool;
-use crate::score::{Task, thinking_of, tools_of, turns_of};
+use crate::score::{Task, template_options, tools_of, turns_of};
 use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Example, Optimizer, OptimizerSettings, StepOutcome, SupervisedSettings, supervised_gradient};
 
@@ -100,7 +100,7 @@ fn example(task: &Task, generator: &Generator, tokenizer: &Tokenizer, number: u6
     let mut completion = tokenizer.encode(&completion)?;
     completion.extend(tokenizer.turn_end_id());
     let (turns, tools) = (turns_of(task, &messages), tools_of(task, None)?);
-    Ok(Example { prompt: tokenizer.prompt_ids(&turns, tools.as_ref(), thinking_of(task))?, completion })
+    Ok(Example { prompt: tokenizer.prompt_ids(&turns, tools.as_ref(), &template_options(task))?, completion })
 }
 
 fn tokenizer_files(

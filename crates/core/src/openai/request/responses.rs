@@ -130,11 +130,11 @@ impl Fields<'_> {
             }
             None => None,
         };
-        let thinking = self.thinking(effort)?;
+        let template = self.template(effort)?;
         let tools = self.get("tools").map(nested_tools).transpose()?;
         let choice = self.get("tool_choice").map(nested_choice);
         let tools = self.tools_of(tools.as_ref(), choice.as_ref())?;
-        Ok(Prompt::Chat { messages: turns.finish()?, tools, thinking })
+        Ok(template.prompt(turns.finish()?, tools))
     }
 }
 

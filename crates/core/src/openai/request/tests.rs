@@ -20,7 +20,16 @@ fn completion(changes: Json) -> Result<GenerationRequest, ApiError> {
 fn a_body_is_read_with_its_defaults() {
     let plain = chat(json!({})).unwrap();
     assert_eq!((plain.samples, plain.temperature, plain.max_tokens, plain.seed), (1, 1.0, None, None));
-    assert_eq!(plain.prompt, Prompt::Chat { messages: vec![Message::new("user", "u")], tools: None, thinking: None });
+    assert_eq!(
+        plain.prompt,
+        Prompt::Chat {
+            messages: vec![Message::new("user", "u")],
+            tools: None,
+            thinking: None,
+            effort: None,
+            kwargs: Map::new()
+        }
+    );
     let full = chat(json!({
         "n": 3, "seed": -1, "stop": ["a", "b"], "max_completion_tokens": 7, "temperature": 0, "logprobs": true, "stream": true,
         "stream_options": {"include_usage": true}, "top_p": 1, "presence_penalty": 0, "logit_bias": {}, "user": "x", "metadata": {"a": "b"},
@@ -111,6 +120,9 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"functions": []}), "functions"),
         (json!({"reasoning_effort": "much"}), "reasoning_effort"),
         (json!({"reasoning_effort": "none", "chat_template_kwargs": {"enable_thinking": true}}), "reasoning_effort"),
+        (json!({"chat_template_kwargs": {"messages": []}}), "chat_template_kwargs"),
+        (json!({"thinking_token_budget": 0}), "thinking_token_budget"),
+        (json!({"thinking_token_budget": 5, "thinking_end": "stop"}), "thinking_end"),
         (json!({"modalities": ["audio"]}), "modalities"),
         (json!({"frobnicate": 1}), "frobnicate"),
         (json!({"prompt": "p"}), "prompt"),
@@ -136,7 +148,6 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"messages": [{"role": "user", "content": "", "x": 1}]}), "messages.0.x"),
         (json!({"messages": [{"role": "assistant", "tool_calls": [{}]}]}), "messages.0.tool_calls"),
         (json!({"tools": [{"name": "f"}]}), "tools"),
-        (json!({"chat_template_kwargs": {"x": 1}}), "chat_template_kwargs.x"),
     ] {
         check(body, name);
     }

@@ -14,6 +14,7 @@ use crate::run::storage::directory::{RunDirectory, sha256, sha256_file};
 use crate::run::storage::durable::{replace_file, replace_json};
 use crate::score::Task;
 use crate::secrets::redact_json;
+use crate::task::TEMPLATE_KWARGS;
 
 /// Needed only to resume.
 const TRAINING_FILES: [&str; 2] = ["optimizer.safetensors", "trainer.json"];
@@ -60,10 +61,11 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
     let file = run.file();
     let history = RunState::read(run.path())?;
     let evals = history.evals.values().filter(|eval| eval.step == step && (eval.target == "trained" || step == 0));
+    let task = Task::load(&run.task_path()).ok();
     let mut document = json!({
         "run": file.id, "step": step, "task": file.task, "task_files": file.task_files, "base_model": file.config.base_model,
         "model_digest": file.model_digest, "config_digest": file.config_digest, "config": file.config, "host": file.host,
-        "thinking": Task::load(&run.task_path()).ok().map(|task| task.thinking),
+        "thinking": task.as_ref().map(|task| task.thinking), TEMPLATE_KWARGS: task.as_ref().map(|task| &task.template_kwargs),
         "created": file.created, "binary_version": file.binary_version, "files": files,
         "evals": evals.map(|eval| json!({"set": eval.set, "summary": eval.summary})).collect::<Vec<_>>(),
     });
