@@ -76,6 +76,20 @@ impl Routing {
         }
     }
 
+    /// `vectors`: [experts, width] -> that of each pair's expert, [pairs, width]; on the CPU.
+    pub fn spread(&self, vectors: &Tensor) -> Result<Tensor> {
+        let ranges = self.listed()?.ranges.iter().enumerate();
+        let experts: Vec<u32> =
+            ranges.flat_map(|(expert, pairs)| std::iter::repeat_n(expert as u32, pairs.len())).collect();
+        gather_rows(vectors, &Tensor::new(experts, vectors.device())?, vectors.dtype())
+    }
+
+    /// `x`: [pairs, width] -> the sum over each expert's pairs, [experts, width]; on the CPU.
+    pub fn sum_by_expert(&self, x: &Tensor) -> Result<Tensor> {
+        let sums = self.listed()?.ranges.iter().map(|pairs| x.narrow(0, pairs.start, pairs.len())?.sum_keepdim(0));
+        Tensor::cat(&sums.collect::<Result<Vec<_>>>()?, 0)
+    }
+
     /// `a`, `b`: [pairs, width] -> their products by pair, [pairs, 1], on a GPU in f32.
     pub fn dot(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         match self {

@@ -39,6 +39,10 @@ fn families() -> Vec<ModelConfig> {
     let delta = r#""partial_rotary_factor":0.4,"linear_num_key_heads":3,"linear_num_value_heads":6,"linear_key_head_dim":5,"linear_value_head_dim":3"#;
     let experts =
         r#""architectures":["Qwen3MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7"#;
+    let gpt_oss = r#""architectures":["GptOssForCausalLM"],"num_local_experts":3,"num_experts_per_tok":2,"sliding_window":3,"swiglu_limit":1.2"#;
+    let yarn =
+        r#""rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64,"truncate":false}"#;
+    let shared = r#""architectures":["Qwen3_5MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7,"shared_expert_intermediate_size":5"#;
     vec![
         config(true),
         config(false),
@@ -60,6 +64,14 @@ fn families() -> Vec<ModelConfig> {
         )),
         family(&format!(r#"{experts},"norm_topk_prob":true"#)),
         family(&format!(r#"{experts},"tie_word_embeddings":true,"mlp_only_layers":[1]"#)),
+        family(&format!(r#"{gpt_oss},{yarn},"attention_bias":true"#)),
+        family(&format!(
+            r#"{gpt_oss},"rope_scaling":null,"layer_types":["full_attention","sliding_attention"],"tie_word_embeddings":true"#
+        )),
+        family(&format!(r#"{shared},{delta},"full_attention_interval":2"#)),
+        family(&format!(
+            r#"{shared},{delta},"layer_types":["full_attention","full_attention"],"tie_word_embeddings":true"#
+        )),
     ]
 }
 

@@ -89,6 +89,9 @@ macro_rules! tensor_cores {
 /// The fastest kernels that read all of `tensors`.
 fn kernels<const N: usize>(attention: Attention, tensors: [&Tensor; N]) -> Result<Kernels> {
     let heads = attention.heads;
+    if attention.sinks.is_some() {
+        bail!("attention with sinks on a GPU")
+    }
     // Tensor cores are fed 16 bytes at a time, and there a row sees all keys.
     let mut fed = heads.dimension.is_multiple_of(8) && attention.window.is_none();
     for tensor in tensors {

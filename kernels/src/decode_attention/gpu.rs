@@ -44,6 +44,9 @@ fn variant(
     longest: usize,
 ) -> Result<(&'static str, usize, usize)> {
     let heads = attention.heads;
+    if attention.sinks.is_some() {
+        bail!("attention with sinks on a GPU")
+    }
     // Tensor cores are fed 16 bytes at a time.
     let aligned =
         (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);

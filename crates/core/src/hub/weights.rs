@@ -77,6 +77,45 @@ impl TensorEntry {
     }
 }
 
+/// The entries of a tensor of experts in MXFP4.
+#[derive(Debug, Clone, Copy)]
+pub struct Mxfp4Entries<'a> {
+    /// U8, [experts, outputs, blocks, 16]: two codes a byte, the first in the low half.
+    pub blocks: &'a TensorEntry,
+    /// U8, [experts, outputs, blocks].
+    pub scales: &'a TensorEntry,
+}
+
+impl<'a> Mxfp4Entries<'a> {
+    /// The entries of the tensor `name` among those that `find` knows; `None` where it is not in MXFP4.
+    ///
+    /// # Errors
+    /// What is wrong, without file and remedy.
+    pub fn find(name: &str, find: impl Fn(&str) -> Option<&'a TensorEntry>) -> Result<Option<Self>, String> {
+        let Some(blocks) = find(&format!("{name}_blocks")) else { return Ok(None) };
+        let scales =
+            find(&format!("{name}_scales")).ok_or_else(|| format!("`{name}_blocks` has no `{name}_scales`"))?;
+        if let Some(entry) = [blocks, scales].into_iter().find(|entry| entry.element_type != "U8") {
+            return Err(format!("`{}` is stored as {}, MXFP4 requires U8", entry.name, entry.element_type));
+        }
+        match blocks.shape.as_slice() {
+            [own @ .., 16] if own.len() == 3 && scales.shape == own => Ok(Some(Self { blocks, scales })),
+            shape => Err(format!(
+                "`{}` has shape {shape:?} and `{}` {:?}, MXFP4 requires [experts, outputs, blocks, 16] and [experts, outputs, blocks]",
+                blocks.name, scales.name, scales.shape
+            )),
+        }
+    }
+
+    /// [experts, inputs, outputs] of the dequantized tensor.
+    pub fn shape(&self) -> [u64; 3] {
+        match *self.scales.shape.as_slice() {
+            [experts, outputs, blocks] => [experts, 32 * blocks, outputs],
+            _ => [0; 3],
+        }
+    }
+}
+
 const HEADER_LIMIT_BYTES: u64 = 100_000_000;
 const FETCH_AGAIN: &str = "fetch or copy the file again";
 

@@ -332,8 +332,15 @@ mod tests {
             "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":32,"hidden_act":"silu",
             "full_attention_interval":2,"linear_num_key_heads":1,"linear_num_value_heads":2,"linear_key_head_dim":4,
             "linear_value_head_dim":6,"num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":8,"mlp_only_layers":[1],
+            "shared_expert_intermediate_size":6,
             "architectures":["#;
-        let families = ["Qwen3ForCausalLM", "Qwen3_5ForCausalLM", "Qwen3MoeForCausalLM"];
+        let families = [
+            "Qwen3ForCausalLM",
+            "Qwen3_5ForCausalLM",
+            "Qwen3MoeForCausalLM",
+            "Qwen3_5MoeForCausalLM",
+            "GptOssForCausalLM",
+        ];
         let configs = families.map(|name| ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap());
         let trainables = [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }];
         for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {

@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::AdapterUse;
+use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::matrix::Matrix;
@@ -28,6 +29,11 @@ pub(super) struct Expert {
 #[derive(Clone, Debug)]
 pub(super) enum Matrices {
     Separate(Vec<Expert>),
+    /// Parts of tensors that have all of them, which are kept under their names in the layer.
+    Fused {
+        experts: Vec<Expert>,
+        tensors: Vec<(String, Tensor)>,
+    },
     /// One below the other, frozen: on a GPU, where one kernel multiplies by all of them.
     Stacked {
         /// [experts * 2 * width, hidden].
@@ -48,10 +54,14 @@ enum Part {
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
     pub(super) router: Router,
+    /// The router's name in a layer.
+    pub(super) name: &'static str,
     /// [experts, hidden].
     pub(super) gate: Linear,
     pub(super) matrices: Matrices,
     pub(super) activation: Activation,
+    /// Added to what an expert gives, before that is weighted: [experts, hidden].
+    pub(super) output_bias: Option<MaybeTrained>,
 }
 
 impl Experts {
@@ -77,7 +87,11 @@ impl Experts {
         rows: usize,
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        routing.combine(&self.multiply(Part::Down, routing, weighted, adapters)?, rows)
+        let mut output = self.multiply(Part::Down, routing, weighted, adapters)?;
+        if let Some((bias, _)) = &self.output_bias {
+            output = (output + routing.weigh(&routing.spread(bias)?)?)?;
+        }
+        routing.combine(&output, rows)
     }
 
     /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns that of `x`.
@@ -90,7 +104,13 @@ impl Experts {
     ) -> Result<Tensor> {
         let gradient = routing.gather(gradient)?;
         let weighted_gradient = self.multiply_back(Part::Down, routing, &gradient, weighted, gradients)?;
-        let products = routing.dot(&weighted_gradient, weighted)?;
+        let mut products = routing.dot(&weighted_gradient, weighted)?;
+        if let Some((bias, trained)) = &self.output_bias {
+            products = (products + routing.weigh(&routing.dot(&gradient, &routing.spread(bias)?)?)?)?;
+            if let Some(range) = trained {
+                gradients.add(range, &routing.sum_by_expert(&routing.weigh(&gradient)?)?)?;
+            }
+        }
         let activated_gradient = routing.weigh(&weighted_gradient)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
         let own_gradient =
@@ -102,7 +122,7 @@ impl Experts {
     /// `x`: [pairs, inputs], each multiplied by its expert's matrix: [pairs, outputs].
     fn multiply(&self, part: Part, routing: &Routing, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         match (&self.matrices, part) {
-            (Matrices::Separate(experts), _) => {
+            (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
                 by_expert(experts, part, routing, |linear, pairs| linear.forward(&pairs(x)?, adapters))
             }
             (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(x, gate_up, false),
@@ -120,9 +140,11 @@ impl Experts {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         match (&self.matrices, part) {
-            (Matrices::Separate(experts), _) => by_expert(experts, part, routing, |linear, pairs| {
-                linear.backward(&pairs(gradient)?, &pairs(x)?, gradients)
-            }),
+            (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
+                by_expert(experts, part, routing, |linear, pairs| {
+                    linear.backward(&pairs(gradient)?, &pairs(x)?, gradients)
+                })
+            }
             (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(gradient, gate_up, true),
             (Matrices::Stacked { down, .. }, Part::Down) => routing.product(gradient, down, true),
         }
@@ -130,8 +152,10 @@ impl Experts {
 
     /// Its tensors under their names inside a layer.
     pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
+        let router = |experts| self.gate.merged_parts(&[(self.name, experts)], dtype);
         let experts = match &self.matrices {
             Matrices::Separate(experts) => experts.clone(),
+            Matrices::Fused { experts, tensors } => return Ok([router(experts.len())?, tensors.clone()].concat()),
             Matrices::Stacked { gate_up, down, experts } => {
                 let part = |stacked: &Tensor, index: usize| {
                     let rows = stacked.dims2()?.0 / experts;
@@ -142,7 +166,7 @@ impl Experts {
                 (0..*experts).map(expert).collect::<Result<_>>()?
             }
         };
-        let mut named = self.gate.merged_parts(&[("mlp.gate", experts.len())], dtype)?;
+        let mut named = router(experts.len())?;
         for (index, Expert { gate_up, down }) in experts.iter().enumerate() {
             let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
             let (width, hidden) = (gate_up.weight.dims2()?.0 / 2, down.weight.dims2()?.0);

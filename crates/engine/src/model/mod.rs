@@ -16,6 +16,7 @@ mod mixer; // either of the two
 mod norm; // a norm's weight
 mod packed_batch; // packed tokens
 mod parameters; // the flat buffer of what is trained
+mod shared_expert; // the expert that every row uses
 mod shard; // what each rank moves of it
 mod weights; // a checkpoint's tensors under their Hugging Face names
 

@@ -4,6 +4,7 @@
 mod files;
 mod fp8_files;
 mod load_progress;
+mod mxfp4_files;
 mod names;
 mod random_init;
 
@@ -21,8 +22,8 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::fp8;
 
 pub use self::load_progress::{LoadProgress, watch_loading};
-pub(super) use self::names::has_bias;
 pub use self::names::tensor_names;
+pub(super) use self::names::{fused_names, has_bias};
 
 /// A model's named tensors, loaded on demand. Clones share them.
 #[derive(Clone, Debug)]
@@ -129,7 +130,7 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor, ModelError> {
-        let found = self.shape(name).ok_or_else(|| {
+        let found = self.shape(name)?.ok_or_else(|| {
             ModelError::Weights(format!(
                 "{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture",
                 self.source
@@ -159,11 +160,11 @@ impl Weights {
         tensor_names(config).into_iter().map(stored).collect()
     }
 
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+    fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, ModelError> {
         match &self.origin {
             Origin::Files(files) => files.shape(name),
-            Origin::Memory(tensors) => tensors.get(name).map(|tensor| tensor.dims().to_vec()),
-            Origin::RandomInit(fresh) => fresh.shape(name),
+            Origin::Memory(tensors) => Ok(tensors.get(name).map(|tensor| tensor.dims().to_vec())),
+            Origin::RandomInit(fresh) => Ok(fresh.shape(name)),
             Origin::Merged(merge) => merge.base.shape(name),
         }
     }
