@@ -121,6 +121,11 @@ impl Routing {
 }
 
 impl ListedPairs {
+    /// The sum over rows of the entropies of their probabilities of all experts, nats.
+    pub fn entropy(&self) -> Result<f64> {
+        by_number_type!(self.probabilities, entropy(&self.probabilities))
+    }
+
     /// The experts of each row by rising number, end to end.
     pub fn selected(&self) -> Vec<u32> {
         let pairs = self.ranges.iter().enumerate();
@@ -186,6 +191,12 @@ fn forward<T: Real>(logits: &Tensor, router: Router) -> Result<ListedPairs> {
     })
 }
 
+fn entropy<T: Real>(probabilities: &Tensor) -> Result<f64> {
+    let read = read(probabilities)?;
+    let terms = read.numbers::<T>()?.iter().map(|probability| probability.double()).filter(|&p| p > 0.0);
+    Ok(terms.map(|p| -p * p.ln()).sum())
+}
+
 fn softmax<T: Real>(row: &mut [T]) {
     vectorised(|| {
         let most = row.iter().fold(T::neg_infinity(), |most, &logit| num_traits::Float::max(most, logit));
@@ -247,6 +258,9 @@ mod tests {
         assert_eq!(routed(2, true), (two.0, two.1, vec![12.0, 16.0, 12.0, 8.0]));
         let routing = route(&logits, Router { active: 2, is_renormalised: true }).unwrap();
         assert_eq!(routing.listed().unwrap().selected(), [1, 2, 0, 1]);
+        // 7/4 and 2 bits.
+        let entropy = routing.listed().unwrap().entropy().unwrap();
+        assert!((entropy - 3.75 * 2_f64.ln()).abs() < 1e-12, "{entropy}");
         for active in [5, 0] {
             assert!(route(&logits, Router { active, is_renormalised: true }).is_err(), "{active}");
         }

@@ -9,6 +9,7 @@ log-probability of each token of it; of Qwen3.5, gpt-oss and mixtures `gradient`
 versions write the same bytes.
 """
 
+import copy
 import json
 import os
 import sys
@@ -611,7 +612,7 @@ def gradient(model, sequence):
 def write_case(name, folder, changes, element_type, seed):
     keys = keys_of(changes)
     torch.manual_seed(seed)
-    model = FAMILIES[keys["model_type"]][1](model_config(keys)).to(torch.float32).eval()
+    model = FAMILIES[keys["model_type"]][1](model_config(copy.deepcopy(keys))).to(torch.float32).eval()
     random_weights(model, element_type, seed)
     packed = random_mxfp4(model, seed) if "quantization_config" in keys else {}
     generator = torch.Generator().manual_seed(1000 + seed)

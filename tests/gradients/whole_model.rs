@@ -181,6 +181,29 @@ fn adapter_gradient_equals_the_tape() {
     }
 }
 
+#[test]
+fn what_routers_do_is_counted_over_all_micro_batches() {
+    let totals = StepTotals { sequences: 5, tokens: 13 };
+    for config in families() {
+        let model = model(&config, Trainable::Lora { rank: 3, alpha: 6.0 });
+        let layers = (0..config.num_hidden_layers).filter_map(|layer| config.experts(layer)).collect::<Vec<_>>();
+        for tokens in [1000, 6] {
+            let settings = settings(tokens == 6, tokens);
+            let threads = ThreadPool::new(2).unwrap();
+            let found = policy_gradient(&model, &groups(), totals, &settings, &threads).unwrap().1;
+            assert_eq!(found.routers.len(), layers.len());
+            for (router, experts) in found.routers.iter().zip(&layers) {
+                let chosen = router.expert_rows.iter().sum::<usize>();
+                assert_eq!((router.rows, chosen), (found.rows, found.rows * experts.active));
+                let most = found.rows as f64 * (experts.count as f64).ln();
+                assert!(router.entropy > 0.1 * most && router.entropy < most, "{router:?}");
+                let even = experts.count as f64 / experts.active as f64;
+                assert!(router.load() >= 1.0 && router.load() <= even, "{router:?}");
+            }
+        }
+    }
+}
+
 /// A base in fp8 is one of rounded numbers.
 #[test]
 fn an_fp8_gradient_is_that_of_its_rounded_weights() {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
-use crate::hub::{ModelConfig, ModelSource, Mxfp4Entries, Quantization, RopeScaling, Scope, TensorEntry, find_model};
+use crate::hub::{ExpertEntries, ModelConfig, ModelSource, Quantization, RopeScaling, Scope, TensorEntry, find_model};
 use crate::model::tensor_names;
 use crate::plan::ModelShape;
 use crate::secrets::visible;
@@ -94,14 +94,13 @@ fn problem(
     quantization: Option<Quantization>,
 ) -> Option<String> {
     let find = |name: &str| found.get(name);
-    let is_mxfp4 = quantization == Some(Quantization::Mxfp4);
-    let packed = || if is_mxfp4 { Mxfp4Entries::find(name, find) } else { Ok(None) };
-    let shape = match find(name)
-        .map_or_else(|| Ok(packed()?.map(|entries| entries.shape().to_vec())), |entry| Ok(Some(entry.shape.clone())))
-    {
-        Err(problem) => return Some(problem),
-        Ok(None) => return Some(format!("no tensor `{name}`")),
-        Ok(Some(shape)) => shape,
+    let shape = match find(name) {
+        Some(entry) => entry.shape.clone(),
+        None => match ExpertEntries::find(name, quantization, find) {
+            Err(problem) => return Some(problem),
+            Ok(None) => return Some(format!("no tensor `{name}`")),
+            Ok(Some(entries)) => entries.shape().to_vec(),
+        },
     };
     if shape != expected {
         return Some(format!("`{name}` has shape {shape:?}, config.json requires {expected:?}"));

@@ -25,7 +25,7 @@ pub use local::{LocalModel, ModelPlace, local_models};
 pub use pull::{PullError, PullProgress, PullSettings, pull};
 pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;
-pub use weights::{ELEMENT_TYPES, Mxfp4Entries, TensorEntry};
+pub use weights::{ELEMENT_TYPES, ExpertEntries, TensorEntry};
 
 /// Why a model cannot be found or read, and what to do.
 #[derive(Debug, thiserror::Error)]

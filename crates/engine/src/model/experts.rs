@@ -1,6 +1,7 @@
 //! A mixture of experts: each row goes through the few experts that the router chooses, all rows of an expert together.
 
 use candle_core::{DType, Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::AdapterUse;
 use super::gated_delta::MaybeTrained;
@@ -16,6 +17,42 @@ use crate::kernels::swiglu::{Activation, gated, gated_backward};
 thread_local! {
     /// What each call on this thread has chosen: by row its experts, end to end.
     pub(crate) static SELECTED: std::cell::RefCell<Vec<Vec<u32>>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// What a layer's router did with rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouterUse {
+    pub rows: usize,
+    /// The sum over rows of the entropies of their probabilities of all experts, nats.
+    pub entropy: f64,
+    /// By expert the rows that went through it.
+    pub expert_rows: Vec<usize>,
+}
+
+impl RouterUse {
+    /// `None` on a GPU, which alone knows it.
+    pub(super) fn measure(routing: &Routing, rows: usize) -> Result<Option<Self>> {
+        let Ok(pairs) = routing.listed() else { return Ok(None) };
+        Ok(Some(Self {
+            rows,
+            entropy: pairs.entropy()?,
+            expert_rows: pairs.ranges.iter().map(ExactSizeIterator::len).collect(),
+        }))
+    }
+
+    /// That of more rows of the same layer.
+    pub fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.entropy += other.entropy;
+        self.expert_rows.resize(other.expert_rows.len().max(self.expert_rows.len()), 0);
+        self.expert_rows.iter_mut().zip(&other.expert_rows).for_each(|(own, other)| *own += other);
+    }
+
+    /// The largest share of rows that one expert has over an even share; 1: all have the same.
+    pub fn load(&self) -> f64 {
+        let (most, all) = (self.expert_rows.iter().max().copied().unwrap_or(0), self.expert_rows.iter().sum::<usize>());
+        (most * self.expert_rows.len()) as f64 / all.max(1) as f64
+    }
 }
 
 /// One gated MLP; gate and up are packed.

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::AdapterUse;
-use super::experts::Experts;
+use super::experts::{Experts, RouterUse};
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::parameters::master_dtype;
@@ -42,6 +42,13 @@ pub(super) struct Products {
     /// Of experts.
     routing: Option<Routing>,
     shared: Option<SharedProducts>,
+}
+
+impl Products {
+    /// What the router did with the rows, where there is one that the host sees.
+    pub(super) fn router_use(&self, rows: usize) -> Result<Option<RouterUse>> {
+        self.routing.as_ref().map_or(Ok(None), |routing| RouterUse::measure(routing, rows))
+    }
 }
 
 impl FeedForward {

@@ -22,6 +22,7 @@ mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::{AdapterUse, Adapters};
 pub use decoder::{Activations, Decoder};
+pub use experts::RouterUse;
 #[cfg(test)]
 pub(crate) use experts::SELECTED;
 pub use gradients::Gradients;

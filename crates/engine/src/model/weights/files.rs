@@ -9,7 +9,7 @@ use super::fp8_files::Fp8Codes;
 use super::load_progress::Counter;
 use super::mxfp4_files::Mxfp4Codes;
 use super::names::tensor_names;
-use crate::hub::{HubError, ModelSource, Mxfp4Entries, Quantization, TensorEntry};
+use crate::hub::{ExpertEntries, HubError, ModelSource, Quantization, TensorEntry};
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
 
@@ -43,9 +43,9 @@ impl Files {
         // configuration and nothing more.
         let tensors: Option<HashSet<String>> =
             source.config().ok().map(|config| tensor_names(&config).into_iter().map(|(name, _)| name).collect());
+        // Parts of a tensor that has all experts belong to it.
         let taken = |name: &String| {
-            let whole = ["_blocks", "_scales"].into_iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-            tensors.as_ref().is_none_or(|tensors| tensors.contains(whole))
+            tensors.as_ref().is_none_or(|tensors| tensors.contains(name) || name.contains(".mlp.experts."))
         };
         let total = entries.iter().filter(|(name, _)| taken(name)).map(|(_, (_, entry))| entry.size_bytes).sum();
         Ok(Self {
@@ -61,23 +61,26 @@ impl Files {
     pub(super) fn dtype(&self, name: &str) -> Option<DType> {
         match self.entries.get(name) {
             Some((_, entry)) => dtype(&entry.element_type),
-            None => self.mxfp4(name).ok().flatten().map(|_| DType::BF16),
+            None => self.experts(name).ok().flatten().and_then(|entries| match entries {
+                ExpertEntries::Mxfp4 { .. } => Some(DType::BF16),
+                ExpertEntries::Separate { parts, .. } => dtype(&parts[0].element_type),
+            }),
         }
     }
 
     /// # Errors
-    /// A tensor in MXFP4 that lacks a part or has one of another kind.
+    /// A tensor of experts that lacks a part or has one of another kind.
     pub(super) fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, ModelError> {
         if let Some((_, entry)) = self.entries.get(name) {
             return Ok(Some(dims(&entry.shape)));
         }
-        Ok(self.mxfp4(name)?.map(|entries| dims(&entries.shape())))
+        Ok(self.experts(name)?.map(|entries| dims(&entries.shape())))
     }
 
     /// The caller has seen that there is such a tensor.
     pub(super) fn get(&self, name: &str, target: DType, device: &Device) -> Result<Tensor, ModelError> {
-        if let Some(entries) = self.mxfp4(name)? {
-            return self.dequantized_mxfp4(name, entries, target, device);
+        if let Some(entries) = self.experts(name)? {
+            return self.put_together(name, &entries, target, device);
         }
         let (label, entry, bytes) = self.find(name)?;
         let tensor = if entry.element_type == FP8 {
@@ -100,31 +103,41 @@ impl Files {
         codes.dequantize().map_err(|problem| wrong(format!("`{}`: {problem}", matrix.name)))
     }
 
-    /// The parts of a tensor, if the checkpoint has it in MXFP4.
-    fn mxfp4(&self, name: &str) -> Result<Option<Mxfp4Entries<'_>>, ModelError> {
-        if self.quantization != Some(Quantization::Mxfp4) || self.entries.contains_key(name) {
+    /// The parts of a tensor of all experts that is not one in the checkpoint.
+    fn experts(&self, name: &str) -> Result<Option<ExpertEntries<'_>>, ModelError> {
+        if self.entries.contains_key(name) {
             return Ok(None);
         }
-        let found = Mxfp4Entries::find(name, |name| self.entries.get(name).map(|(_, entry)| entry));
+        let found = ExpertEntries::find(name, self.quantization, |name| self.entries.get(name).map(|(_, entry)| entry));
         found.map_err(|problem| {
             let file = self.entries.get(&format!("{name}_blocks")).map_or(0, |(file, _)| *file);
             damaged(&self.bytes[file].0, &problem)
         })
     }
 
-    fn dequantized_mxfp4(
+    fn put_together(
         &self,
         name: &str,
-        entries: Mxfp4Entries<'_>,
+        entries: &ExpertEntries<'_>,
         target: DType,
         device: &Device,
     ) -> Result<Tensor, ModelError> {
-        let ((label, _, blocks), (_, _, scales)) = (self.find(&entries.blocks.name)?, self.find(&entries.scales.name)?);
         let shape = dims(&entries.shape());
-        let numbers = Mxfp4Codes { blocks, scales, outputs: shape[2], blocks_a_row: shape[1] / 32 }.dequantize();
-        let numbers = numbers.map_err(|problem| damaged(label, &format!("`{name}_scales`: {problem}")))?;
-        self.counter.add(entries.blocks.size_bytes + entries.scales.size_bytes);
-        Ok(self.uploader.tensor(&numbers, DType::BF16, &shape, device)?.to_dtype(target)?)
+        match entries {
+            ExpertEntries::Mxfp4 { blocks, scales } => {
+                let ((label, _, codes), (_, _, exponents)) = (self.find(&blocks.name)?, self.find(&scales.name)?);
+                let codes =
+                    Mxfp4Codes { blocks: codes, scales: exponents, outputs: shape[2], blocks_a_row: shape[1] / 32 };
+                let numbers = codes.dequantize();
+                let numbers = numbers.map_err(|problem| damaged(label, &format!("`{name}_scales`: {problem}")))?;
+                self.counter.add(blocks.size_bytes + scales.size_bytes);
+                Ok(self.uploader.tensor(&numbers, DType::BF16, &shape, device)?.to_dtype(target)?)
+            }
+            ExpertEntries::Separate { parts, .. } => {
+                let parts = parts.iter().map(|part| self.get(&part.name, target, device));
+                Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?.reshape(shape)?)
+            }
+        }
     }
 
     fn stored(&self, name: &str, device: &Device) -> Result<Tensor, ModelError> {
