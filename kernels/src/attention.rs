@@ -240,9 +240,9 @@ fn forward<T: Real>(packed: &Tensor, attention: Attention<'_>, segments: &[Segme
         let (length, prefix) = (segment.length, segment.prefix.1);
         let width = prefix + length;
         scores.resize(length * width, T::constant(0.0));
-        for head in 0..heads.query {
+        for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
-            probabilities(numbers, (attention, sinks[head]), segment, &views, &mut scores);
+            probabilities(numbers, (attention, sink), segment, &views, &mut scores);
             let target =
                 View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
             multiply(
@@ -289,9 +289,9 @@ fn backward<T: Real>(
         scores.resize(length * width, T::constant(0.0));
         changes.resize(length * width, T::constant(0.0));
         let (shared, own) = (View::rows(0, length, prefix, width), View::rows(prefix, length, length, width));
-        for head in 0..heads.query {
+        for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
-            probabilities(numbers, (attention, sinks[head]), segment, &views, &mut scores);
+            probabilities(numbers, (attention, sink), segment, &views, &mut scores);
             let out_width = heads.query_width();
             let incoming =
                 View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);

@@ -40,7 +40,7 @@ fn variant(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    attention: Attention,
+    attention: Attention<'_>,
     longest: usize,
 ) -> Result<(&'static str, usize, usize)> {
     let heads = attention.heads;
@@ -69,7 +69,7 @@ pub(super) fn attend(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    attention: Attention,
+    attention: Attention<'_>,
     (rows, longest): (&Tensor, usize),
 ) -> Result<Tensor> {
     let heads = attention.heads;
