@@ -76,9 +76,9 @@ pub struct AttentionOutput {
 }
 
 /// `packed`: [rows, row_width] of rotated queries and keys, and values.
-pub fn segment_attention(
+pub fn segment_attention<'a>(
     packed: &Tensor,
-    attention: impl Into<Attention>,
+    attention: impl Into<Attention<'a>>,
     segments: &Segments,
     room: usize,
 ) -> Result<AttentionOutput> {
@@ -99,11 +99,11 @@ pub fn segment_attention(
 /// `gradient`: [rows, query_width] -> gradient of `packed`: [rows, row_width]. The probabilities are computed again,
 /// not kept.
 #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "only a GPU reads what was attended"))]
-pub fn segment_attention_backward(
+pub fn segment_attention_backward<'a>(
     gradient: &Tensor,
     packed: &Tensor,
     attended: &AttentionOutput,
-    attention: impl Into<Attention>,
+    attention: impl Into<Attention<'a>>,
     segments: &Segments,
 ) -> Result<Tensor> {
     let attention = attention.into();
@@ -112,6 +112,17 @@ pub fn segment_attention_backward(
     if packed.device().is_cuda() {
         return gpu::backward(gradient, packed, attended, attention, segments);
     }
+    Ok(by_number_type!(packed, backward(gradient, packed, attention, &segments.list))?.0)
+}
+
+/// As [`segment_attention_backward`], and the gradient of the sinks, `[query heads]`; on the CPU.
+pub fn segment_attention_backward_all(
+    gradient: &Tensor,
+    packed: &Tensor,
+    attention: Attention<'_>,
+    segments: &Segments,
+) -> Result<(Tensor, Tensor)> {
+    check(packed, &segments.list)?;
     by_number_type!(packed, backward(gradient, packed, attention, &segments.list))
 }
 
@@ -149,9 +160,26 @@ fn head_views(heads: Heads, segment: Segment, head: usize) -> HeadViews {
     }
 }
 
+/// What the softmax of a head's scores counts besides them.
+pub(super) fn sinks<T: Real>(attention: Attention<'_>) -> Result<Vec<T>> {
+    let Some(sinks) = attention.sinks else { return Ok(vec![T::neg_infinity(); attention.heads.query]) };
+    let numbers = read(sinks)?.numbers::<T>()?.to_vec();
+    if numbers.len() == attention.heads.query {
+        Ok(numbers)
+    } else {
+        bail!("{:?} for {:?}", sinks.shape(), attention.heads)
+    }
+}
+
 /// Probabilities [length, prefix + length] of one head of one segment, into `scores`; what lies after a row's own place
 /// is 0, and what lies before its window.
-fn probabilities<T: Real>(numbers: &[T], attention: Attention, segment: Segment, views: &HeadViews, scores: &mut [T]) {
+fn probabilities<T: Real>(
+    numbers: &[T],
+    (attention, sink): (Attention<'_>, T),
+    segment: Segment,
+    views: &HeadViews,
+    scores: &mut [T],
+) {
     let (length, prefix) = (segment.length, segment.prefix.1);
     let width = prefix + length;
     let scale = T::constant(1.0 / attention.divisor);
@@ -173,20 +201,21 @@ fn probabilities<T: Real>(numbers: &[T], attention: Attention, segment: Segment,
         for (i, row) in scores.chunks_exact_mut(width).enumerate() {
             let (seen, hidden) = row.split_at_mut(prefix + i + 1);
             let (before, seen) = seen.split_at_mut(attention.first_key(prefix + i + 1));
-            softmax(seen);
+            softmax(seen, sink);
             before.fill(T::constant(0.0));
             hidden.fill(T::constant(0.0));
         }
     });
 }
 
+/// `sink`: one more score, whose probability is not kept.
 #[inline(always)]
-pub(super) fn softmax<T: Real>(row: &mut [T]) {
-    let mut largest = T::neg_infinity();
+pub(super) fn softmax<T: Real>(row: &mut [T], sink: T) {
+    let mut largest = sink;
     for &x in row.iter() {
         largest = if x > largest { x } else { largest };
     }
-    let mut total = T::constant(0.0);
+    let mut total = (sink - largest).exponential();
     for x in row.iter_mut() {
         *x = (*x - largest).exponential();
     }
@@ -199,21 +228,21 @@ pub(super) fn softmax<T: Real>(row: &mut [T]) {
     }
 }
 
-fn forward<T: Real>(packed: &Tensor, attention: Attention, segments: &[Segment]) -> Result<Tensor> {
+fn forward<T: Real>(packed: &Tensor, attention: Attention<'_>, segments: &[Segment]) -> Result<Tensor> {
     let heads = attention.heads;
     let (rows, _) = packed.dims2()?;
     let packed_read = read(packed)?;
     let numbers = packed_read.numbers::<T>()?;
     let out_width = heads.query_width();
     let mut output = vec![T::constant(0.0); rows * out_width];
-    let mut scores = Vec::new();
+    let (sinks, mut scores) = (sinks::<T>(attention)?, Vec::new());
     for &segment in segments {
         let (length, prefix) = (segment.length, segment.prefix.1);
         let width = prefix + length;
         scores.resize(length * width, T::constant(0.0));
-        for head in 0..heads.query {
+        for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
-            probabilities(numbers, attention, segment, &views, &mut scores);
+            probabilities(numbers, (attention, sink), segment, &views, &mut scores);
             let target =
                 View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
             multiply(
@@ -238,12 +267,20 @@ fn forward<T: Real>(packed: &Tensor, attention: Attention, segments: &[Segment])
     Tensor::from_vec(output, (rows, out_width), packed.device())
 }
 
-fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, attention: Attention, segments: &[Segment]) -> Result<Tensor> {
+/// The gradients of `packed` and of the sinks.
+fn backward<T: Real>(
+    gradient: &Tensor,
+    packed: &Tensor,
+    attention: Attention<'_>,
+    segments: &[Segment],
+) -> Result<(Tensor, Tensor)> {
     let heads = attention.heads;
     let (gradient_read, packed_read) = (read(gradient)?, read(packed)?);
     let (gradients, numbers) = (gradient_read.numbers::<T>()?, packed_read.numbers::<T>()?);
     let mut output = vec![T::constant(0.0); numbers.len()];
     let (mut scores, mut changes) = (Vec::new(), Vec::new());
+    let sinks = sinks::<T>(attention)?;
+    let mut sink_gradients = vec![T::constant(0.0); heads.query];
     let scale = T::constant(1.0 / attention.divisor);
     let one = T::constant(1.0);
     for &segment in segments {
@@ -252,9 +289,9 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, attention: Attention, s
         scores.resize(length * width, T::constant(0.0));
         changes.resize(length * width, T::constant(0.0));
         let (shared, own) = (View::rows(0, length, prefix, width), View::rows(prefix, length, length, width));
-        for head in 0..heads.query {
+        for (head, &sink) in sinks.iter().enumerate() {
             let views = head_views(heads, segment, head);
-            probabilities(numbers, attention, segment, &views, &mut scores);
+            probabilities(numbers, (attention, sink), segment, &views, &mut scores);
             let out_width = heads.query_width();
             let incoming =
                 View::rows(segment.start * out_width + head * heads.dimension, length, heads.dimension, out_width);
@@ -276,7 +313,7 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, attention: Attention, s
                 false,
             );
             multiply((&mut changes, own), (gradients, incoming), (numbers, views.value.transposed()), one, false);
-            softmax_backward(&scores, &mut changes, width, prefix);
+            sink_gradients[head] -= softmax_backward(&scores, &mut changes, width, prefix);
             // queries and keys: dQ = dS K, dK += dS^T Q
             multiply((&mut output, views.query), (&changes, own), (numbers, views.key), scale, true);
             multiply((&mut output, views.query), (&changes, shared), (numbers, views.prefix_key), scale, true);
@@ -290,20 +327,25 @@ fn backward<T: Real>(gradient: &Tensor, packed: &Tensor, attention: Attention, s
             );
         }
     }
-    Tensor::from_vec(output, packed.shape(), packed.device())
+    let sink_gradients = Tensor::from_vec(sink_gradients, heads.query, packed.device())?;
+    Ok((Tensor::from_vec(output, packed.shape(), packed.device())?, sink_gradients))
 }
 
 /// `changes`: gradient of the probabilities in, of the scores out: `dS = P * (dP - sum(dP * P))`; 0 where a row may not
-/// look.
-fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, prefix: usize) {
+/// look. Returns the negative gradient of the sink: the sum over rows of what is left for it times `sum(dP * P)`.
+fn softmax_backward<T: Real>(scores: &[T], changes: &mut [T], width: usize, prefix: usize) -> T {
+    let one = T::constant(1.0);
+    let mut sum = T::constant(0.0);
     vectorised(|| {
         for (i, (p, d)) in scores.chunks_exact(width).zip(changes.chunks_exact_mut(width)).enumerate() {
             let seen = prefix + i + 1;
             let shared = super::real::dot(&p[..seen], &d[..seen]);
+            sum += (one - p[..seen].iter().copied().sum()) * shared;
             for (d, &p) in d[..seen].iter_mut().zip(p) {
                 *d = p * (*d - shared);
             }
             d[seen..].fill(T::constant(0.0));
         }
     });
+    sum
 }

@@ -4,7 +4,7 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 
 use super::Real;
-use super::attention::softmax;
+use super::attention::{sinks, softmax};
 use super::cpu_slice::{by_number_type, read};
 use super::gemm::{View, multiply};
 use super::heads::{Attention, Heads};
@@ -72,11 +72,11 @@ pub(super) fn append_keys_values(cache: &Tensor, packed: &Tensor, heads: Heads, 
 /// `packed`: [rows, row_width], rotated; `prefix`: [prompt rows, 2 * key_width], the prompts' keys and values; `cache`:
 /// [places, 2 * key_width] -> [rows, query_width]. Rows of one prompt that stand side by side share the
 /// reading of its keys.
-pub fn decode_attention(
+pub fn decode_attention<'a>(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    attention: impl Into<Attention>,
+    attention: impl Into<Attention<'a>>,
     rows: &DecodeRows,
 ) -> Result<Tensor> {
     let attention = attention.into();
@@ -139,10 +139,10 @@ fn attend<T: Real>(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    attention: Attention,
+    attention: Attention<'_>,
     rows: &[DecodeRow],
 ) -> Result<Tensor> {
-    let heads = attention.heads;
+    let (heads, sinks) = (attention.heads, sinks::<T>(attention)?);
     let (packed_read, prefix_read, cache_read) = (read(packed)?, read(prefix)?, read(cache)?);
     let (numbers, prefixes, cached) =
         (packed_read.numbers::<T>()?, prefix_read.numbers::<T>()?, cache_read.numbers::<T>()?);
@@ -153,7 +153,7 @@ fn attend<T: Real>(
         for key_head in 0..heads.key_value {
             let work = GroupHead { attention, heads, group, first, key_head };
             work.gather(numbers, &mut queries);
-            work.score(&queries, prefixes, cached, &mut scores);
+            work.score((&queries, &sinks), prefixes, cached, &mut scores);
             work.mix(&scores, prefixes, cached, &mut mixed);
             work.scatter(&mixed, &mut output);
         }
@@ -164,7 +164,7 @@ fn attend<T: Real>(
 
 /// The rows of one prompt, seen by one key head and the query heads that share it.
 struct GroupHead<'a> {
-    attention: Attention,
+    attention: Attention<'a>,
     heads: Heads,
     group: &'a [DecodeRow],
     /// Index of the group's first row in the batch.
@@ -210,8 +210,8 @@ impl GroupHead<'_> {
         }
     }
 
-    /// Probabilities [rows * sharing, line] over prompt and suffix.
-    fn score<T: Real>(&self, queries: &[T], prefixes: &[T], cached: &[T], scores: &mut Vec<T>) {
+    /// Probabilities [rows * sharing, line] over prompt and suffix. `sinks`: of all query heads.
+    fn score<T: Real>(&self, (queries, sinks): (&[T], &[T]), prefixes: &[T], cached: &[T], scores: &mut Vec<T>) {
         let (lines, size, line, prefix) =
             (self.group.len() * self.sharing(), self.heads.dimension, self.line(), self.group[0].prefix.1);
         let scale = T::constant(1.0 / self.attention.divisor);
@@ -235,7 +235,7 @@ impl GroupHead<'_> {
                     }
                     let (before, seen) = scores.split_at_mut(first);
                     before.fill(T::constant(0.0));
-                    softmax(seen);
+                    softmax(seen, sinks[self.key_head * self.sharing() + line_index % self.sharing()]);
                 }
             }
         });

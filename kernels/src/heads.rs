@@ -1,5 +1,7 @@
 //! How rows of queries, keys and values divide into heads.
 
+use candle_core::Tensor;
+
 /// The layout of a packed row of queries, keys and values: `(query + 2 * key_value) * dimension` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
@@ -28,26 +30,29 @@ impl Heads {
     }
 }
 
-/// Parameters of attention: the divisor of the scores, and how many tokens a query sees.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Attention {
+/// Parameters of attention: the divisor of the scores, how many tokens a query sees, and its sinks.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
     pub heads: Heads,
     /// Products of queries and keys are divided by it.
     pub divisor: f64,
     /// The tokens that a query sees, its own and the last ones before it; `None`: all before it.
     pub window: Option<usize>,
+    /// By query head one more score of each of its rows, which takes probability and has no value: `[query heads]`. On
+    /// CPUs alone.
+    pub sinks: Option<&'a Tensor>,
 }
 
-impl Attention {
+impl Attention<'_> {
     /// The first of `keys` that the query at their end sees.
     pub(super) fn first_key(&self, keys: usize) -> usize {
         self.window.map_or(0, |window| keys.saturating_sub(window))
     }
 }
 
-impl From<Heads> for Attention {
+impl From<Heads> for Attention<'_> {
     /// Products are divided by the root of a head's width; everything before a query is seen.
     fn from(heads: Heads) -> Self {
-        Self { heads, divisor: (heads.dimension as f64).sqrt(), window: None }
+        Self { heads, divisor: (heads.dimension as f64).sqrt(), window: None, sinks: None }
     }
 }

@@ -76,6 +76,20 @@ impl Routing {
         }
     }
 
+    /// `vectors`: [experts, width] -> that of each pair's expert, [pairs, width]; on the CPU.
+    pub fn spread(&self, vectors: &Tensor) -> Result<Tensor> {
+        let ranges = self.listed()?.ranges.iter().enumerate();
+        let experts: Vec<u32> =
+            ranges.flat_map(|(expert, pairs)| std::iter::repeat_n(expert as u32, pairs.len())).collect();
+        gather_rows(vectors, &Tensor::new(experts, vectors.device())?, vectors.dtype())
+    }
+
+    /// `x`: [pairs, width] -> the sum over each expert's pairs, [experts, width]; on the CPU.
+    pub fn sum_by_expert(&self, x: &Tensor) -> Result<Tensor> {
+        let sums = self.listed()?.ranges.iter().map(|pairs| x.narrow(0, pairs.start, pairs.len())?.sum_keepdim(0));
+        Tensor::cat(&sums.collect::<Result<Vec<_>>>()?, 0)
+    }
+
     /// `a`, `b`: [pairs, width] -> their products by pair, [pairs, 1], on a GPU in f32.
     pub fn dot(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         match self {
@@ -107,6 +121,11 @@ impl Routing {
 }
 
 impl ListedPairs {
+    /// The sum over rows of the entropies of their probabilities of all experts, nats.
+    pub fn entropy(&self) -> Result<f64> {
+        by_number_type!(self.probabilities, entropy(&self.probabilities))
+    }
+
     /// The experts of each row by rising number, end to end.
     pub fn selected(&self) -> Vec<u32> {
         let pairs = self.ranges.iter().enumerate();
@@ -172,6 +191,12 @@ fn forward<T: Real>(logits: &Tensor, router: Router) -> Result<ListedPairs> {
     })
 }
 
+fn entropy<T: Real>(probabilities: &Tensor) -> Result<f64> {
+    let read = read(probabilities)?;
+    let terms = read.numbers::<T>()?.iter().map(|probability| probability.double()).filter(|&p| p > 0.0);
+    Ok(terms.map(|p| -p * p.ln()).sum())
+}
+
 fn softmax<T: Real>(row: &mut [T]) {
     vectorised(|| {
         let most = row.iter().fold(T::neg_infinity(), |most, &logit| num_traits::Float::max(most, logit));
@@ -233,6 +258,9 @@ mod tests {
         assert_eq!(routed(2, true), (two.0, two.1, vec![12.0, 16.0, 12.0, 8.0]));
         let routing = route(&logits, Router { active: 2, is_renormalised: true }).unwrap();
         assert_eq!(routing.listed().unwrap().selected(), [1, 2, 0, 1]);
+        // 7/4 and 2 bits.
+        let entropy = routing.listed().unwrap().entropy().unwrap();
+        assert!((entropy - 3.75 * 2_f64.ln()).abs() < 1e-12, "{entropy}");
         for active in [5, 0] {
             assert!(route(&logits, Router { active, is_renormalised: true }).is_err(), "{active}");
         }

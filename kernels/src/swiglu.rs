@@ -1,5 +1,6 @@
 //! The gated activation of the MLP: `silu(gate) * up` or `gelu(gate) * up` (Shazeer 2020, arXiv 2002.05202). Both are
-//! `x * sigmoid(z)`: with z = x, or with GELU's approximation by tanh `z = 2 sqrt(2 / pi) (x + 0.044715 x^3)`.
+//! `x * sigmoid(z)`: with z = x, or with GELU's approximation by tanh `z = 2 sqrt(2 / pi) (x + 0.044715 x^3)`. gpt-oss's is
+//! `x * sigmoid(slope * x) * (up + 1)`, of bounded x and up.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -10,11 +11,16 @@ use super::open_rows::OpenRows;
 use super::real::{sigmoid, vectorised};
 
 /// The activation function of a gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     Silu,
     /// As `gelu_pytorch_tanh` approximates it.
     GeluTanh,
+    /// Gate and up are in alternating columns; the gate is at most `limit`, up between its negative and it. On CPUs alone.
+    Clamped {
+        slope: f64,
+        limit: f64,
+    },
 }
 
 /// `gate_up`: [rows, 2 * width], the gate's columns first -> [rows, width + room], the last `room` columns unwritten
@@ -28,6 +34,7 @@ pub fn gated(gate_up: &Tensor, activation: Activation, room: usize) -> Result<Te
     match activation {
         Activation::Silu => by_number_type!(gate_up, forward(gate_up, |x| (x, None))),
         Activation::GeluTanh => by_number_type!(gate_up, forward(gate_up, gelu_argument)),
+        Activation::Clamped { slope, limit } => by_number_type!(gate_up, clamped(gate_up, slope, limit)),
     }
 }
 
@@ -52,7 +59,53 @@ pub fn gated_backward(gradient: &Tensor, gate_up: &Tensor, activation: Activatio
     match activation {
         Activation::Silu => by_number_type!(gate_up, backward(gradient, gate_up, |x| (x, None))),
         Activation::GeluTanh => by_number_type!(gate_up, backward(gradient, gate_up, gelu_argument)),
+        Activation::Clamped { slope, limit } => {
+            by_number_type!(gate_up, clamped_backward(gradient, gate_up, slope, limit))
+        }
     }
+}
+
+/// Gate and up within their bounds.
+#[inline(always)]
+fn bounded<T: Real>(pair: &[T], limit: T) -> (T, T) {
+    let below = |x: T| if x > limit { limit } else { x };
+    (below(pair[0]), -below(-below(pair[1])))
+}
+
+fn clamped<T: Real>(gate_up: &Tensor, slope: f64, limit: f64) -> Result<Tensor> {
+    let (rows, double) = gate_up.dims2()?;
+    let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::constant(1.0));
+    let gate_up_read = read(gate_up)?;
+    let mut output = Vec::with_capacity(rows * double / 2);
+    vectorised(|| {
+        output.extend(gate_up_read.numbers::<T>()?.chunks_exact(2).map(|pair| {
+            let (gate, up) = bounded(pair, limit);
+            gate * sigmoid(slope * gate) * (up + one)
+        }));
+        Ok::<_, candle_core::Error>(())
+    })?;
+    Tensor::from_vec(output, (rows, double / 2), gate_up.device())
+}
+
+fn clamped_backward<T: Real>(gradient: &Tensor, gate_up: &Tensor, slope: f64, limit: f64) -> Result<Tensor> {
+    let (slope, limit, one) = (T::constant(slope), T::constant(limit), T::constant(1.0));
+    let (gradient_read, gate_up_read) = (read(gradient)?, read(gate_up)?);
+    let (gradients, numbers) = (gradient_read.numbers::<T>()?, gate_up_read.numbers::<T>()?);
+    let mut output = vec![T::constant(0.0); numbers.len()];
+    vectorised(|| {
+        for ((pair, out), &d) in numbers.chunks_exact(2).zip(output.chunks_exact_mut(2)).zip(gradients) {
+            let (gate, up) = bounded(pair, limit);
+            let share = sigmoid(slope * gate);
+            // What is bounded passes no gradient on.
+            if pair[0] <= limit {
+                out[0] = d * (up + one) * share * (one + slope * gate * (one - share));
+            }
+            if up == pair[1] {
+                out[1] = d * gate * share;
+            }
+        }
+    });
+    Tensor::from_vec(output, gate_up.shape(), gate_up.device())
 }
 
 /// z of a GELU, and its slope in x.
@@ -115,10 +168,11 @@ mod gpu {
     static MODULE: Module = module!("swiglu");
 
     /// SiLU's kernel, or GELU's.
-    fn named(activation: Activation, [silu, gelu]: [&'static str; 2]) -> &'static str {
+    fn named(activation: Activation, [silu, gelu]: [&'static str; 2]) -> Result<&'static str> {
         match activation {
-            Activation::Silu => silu,
-            Activation::GeluTanh => gelu,
+            Activation::Silu => Ok(silu),
+            Activation::GeluTanh => Ok(gelu),
+            Activation::Clamped { .. } => bail!("a clamped activation on a GPU"),
         }
     }
 
@@ -140,7 +194,7 @@ mod gpu {
         launch(
             device,
             &MODULE,
-            named(activation, ["swiglu", "geglu"]),
+            named(activation, ["swiglu", "geglu"])?,
             Some(dtype),
             grid(rows, width, dtype),
             &arguments,
@@ -163,7 +217,7 @@ mod gpu {
             false => (["swiglu_decode", "geglu_decode"], (width.div_ceil(256), rows, 1), 256),
         };
         let grid = Grid { blocks, threads, shared_bytes: 0 };
-        launch_early(device, &MODULE, named(activation, names), Some(dtype), grid, &arguments)?;
+        launch_early(device, &MODULE, named(activation, names)?, Some(dtype), grid, &arguments)?;
         Ok(output)
     }
 
@@ -175,7 +229,7 @@ mod gpu {
         }
         let output = empty((rows, double + room), dtype, device)?;
         let arguments = [at(gradient)?, at(gate_up)?, at(&output)?, int(double + room), int(width)];
-        let name = named(activation, ["swiglu_backward", "geglu_backward"]);
+        let name = named(activation, ["swiglu_backward", "geglu_backward"])?;
         launch(device, &MODULE, name, Some(dtype), grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }

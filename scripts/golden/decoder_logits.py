@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Logits of tiny random Qwen3, Qwen3 MoE, Qwen3.5, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
+"""Logits of tiny random Qwen3, Qwen3 MoE, Qwen3.5, Qwen3.5 MoE, gpt-oss, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
 
     python3 scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
-log-probability of each token of it; of Qwen3.5 and Qwen3 MoE `gradient`, by tensor two sums of transformers' autograd. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN, Qwen3.5 and Qwen3 MoE with 2.15 and 5.24); no network, no other files. The same
+log-probability of each token of it; of Qwen3.5, gpt-oss and mixtures `gradient`, by tensor two sums of transformers' autograd. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN, Qwen3.5, gpt-oss and mixtures with 2.15 and 5.24); no network, no other files. The same
 versions write the same bytes.
 """
 
+import copy
 import json
 import os
 import sys
@@ -18,10 +19,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM, Qwen3_5MoeTextConfig, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3_5_text": (Qwen3_5TextConfig, Qwen3_5ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
+FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3_5_text": (Qwen3_5TextConfig, Qwen3_5ForCausalLM), "qwen3_5_moe_text": (Qwen3_5MoeTextConfig, Qwen3_5MoeForCausalLM), "gpt_oss": (GptOssConfig, GptOssForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 
 BASE = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -69,6 +71,38 @@ QWEN3_5 = {
 
 # Keys that Qwen3 with mixtures of experts adds.
 QWEN3_MOE = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "vocab_size": 64, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+
+# Keys that Qwen3.5 with mixtures of experts does not have, and those that it adds.
+QWEN3_5_MOE = {
+    **QWEN3_5,
+    "architectures": ["Qwen3_5MoeForCausalLM"],
+    "model_type": "qwen3_5_moe_text",
+    "intermediate_size": "absent",
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 12,
+    "shared_expert_intermediate_size": 20,
+    "linear_num_key_heads": 1,
+    "linear_num_value_heads": 3,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 12,
+}
+
+# Keys that gpt-oss does not have, and those that it adds.
+GPT_OSS = {
+    "architectures": ["GptOssForCausalLM"],
+    "model_type": "gpt_oss",
+    "vocab_size": 64,
+    "intermediate_size": 20,
+    "attention_bias": True,
+    "use_sliding_window": "absent",
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "sliding_window": 5,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32, "beta_fast": 8.0, "beta_slow": 1.0, "truncate": False},
+    "rms_norm_eps": 1e-5,
+}
 
 # Keys that Mistral does not have, and those that it adds.
 MISTRAL = {
@@ -355,15 +389,85 @@ CASES = {
         torch.bfloat16,
         21,
     ),
+    # gpt-oss: a window shorter than the text in the first layer, YaRN as it is published, three query heads.
+    "gpt_oss-untied": ({**GPT_OSS, "num_attention_heads": 3, "num_key_value_heads": 1}, torch.float32, 22),
+    # Full attention first, plain positions, five heads, three of seven experts, gates that are often clamped, a tied head, in bfloat16.
+    "gpt_oss-clamped-bfloat16": (
+        {
+            **GPT_OSS,
+            "hidden_size": 40,
+            "num_hidden_layers": 3,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "head_dim": 8,
+            "sliding_window": 3,
+            "num_local_experts": 7,
+            "num_experts_per_tok": 3,
+            "swiglu_alpha": 1.3,
+            "swiglu_limit": 1.5,
+            "rope_scaling": "absent",
+            "rope_theta": "absent",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+            "tie_word_embeddings": True,
+            "torch_dtype": "bfloat16",
+        },
+        torch.bfloat16,
+        23,
+    ),
+    # Its published form: experts in MXFP4.
+    "gpt_oss-mxfp4": (
+        {
+            **GPT_OSS,
+            "hidden_size": 64,
+            "intermediate_size": 32,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 3,
+            "torch_dtype": "bfloat16",
+            "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]},
+        },
+        torch.bfloat16,
+        24,
+    ),
+    # Qwen3.5 with experts in every layer, and one that all tokens use.
+    "qwen3_5_moe-untied": ({**QWEN3_5_MOE, "hidden_size": 36, "num_hidden_layers": 4, "num_attention_heads": 3, "num_key_value_heads": 1}, torch.float32, 25),
+    # Attention first, four of five experts, half of each head rotated, a tied head.
+    "qwen3_5_moe-tied": (
+        {
+            **QWEN3_5_MOE,
+            "hidden_size": 40,
+            "num_hidden_layers": 2,
+            "layer_types": ["full_attention", "linear_attention"],
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "head_dim": 8,
+            "num_experts": 5,
+            "num_experts_per_tok": 4,
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+        },
+        torch.float32,
+        26,
+    ),
+    # The text part of a model that also sees, in bfloat16.
+    "qwen3_5_moe-nested-bfloat16": (
+        {**QWEN3_5_MOE, "layer_types": ["linear_attention", "full_attention"], "num_experts": 7, "num_experts_per_tok": 3, "num_attention_heads": 3, "num_key_value_heads": 3, "torch_dtype": "bfloat16"},
+        torch.bfloat16,
+        27,
+    ),
 }
 # Whose keys are those of `text_config`, under these names; their tensors begin with "language_model.", or with "model.language_model.".
 NESTED = {
     "gemma3-nested-bfloat16": ("Gemma3ForConditionalGeneration", "gemma3"),
     "mistral-nested-bfloat16": ("Mistral3ForConditionalGeneration", "mistral3"),
     "qwen3_5-nested-bfloat16": ("Qwen3_5ForConditionalGeneration", "qwen3_5"),
+    "qwen3_5_moe-nested-bfloat16": ("Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe"),
 }
 SHARDS = {"llama-biased-sharded": 2}
 LENGTHS = [1, 2, 7, 19]
+HYBRIDS = ["qwen3_5_text", "qwen3_5_moe_text"]
+# Configurations that take every key as it is.
+AS_THEY_ARE = ["gemma3_text", "gpt_oss", *HYBRIDS]
 
 
 def keys_of(changes):
@@ -374,8 +478,8 @@ def keys_of(changes):
 
 def model_config(keys):
     """The configuration in the terms of transformers 5, so that nothing depends on how it reads older files."""
-    if keys["model_type"] in ["gemma3_text", "qwen3_5_text"]:
-        config = FAMILIES[keys["model_type"]][0](**{key: value for key, value in keys.items() if key not in ["architectures", "model_type", "torch_dtype"]})
+    if keys["model_type"] in AS_THEY_ARE:
+        config = FAMILIES[keys["model_type"]][0](**{key: value for key, value in keys.items() if key not in ["architectures", "model_type", "torch_dtype", "quantization_config"]})
         config._attn_implementation = "eager"
         return config
     rope = keys.get("rope_parameters") or {"rope_type": "default", **(keys.get("rope_scaling") or {}), "rope_theta": keys["rope_theta"]}
@@ -413,7 +517,7 @@ def random_weights(model, element_type, seed):
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-            is_around_zero = model.config.model_type in ["gemma3_text", "qwen3_5_text"] and "linear_attn" not in name
+            is_around_zero = model.config.model_type in ["gemma3_text", *HYBRIDS] and "linear_attn" not in name
             centre = 0.0 if name.endswith(".bias") or is_around_zero else 1.0
             # States that last: an output near 0, which a norm blows up, is mostly rounding.
             centre = -3.0 if name.endswith(".A_log") else centre
@@ -421,9 +525,24 @@ def random_weights(model, element_type, seed):
             parameter.copy_(values.to(element_type).to(torch.float32))
 
 
-def as_stored(name, tensor):
-    """A tensor under its name in a Hugging Face checkpoint: transformers 5 has the experts of a layer in one, and writes each on its own."""
-    if ".mlp.experts." not in name:
+def random_mxfp4(model, seed):
+    """Gives the experts random weights that MXFP4 has, and returns blocks and scales by their names in a checkpoint."""
+    generator = torch.Generator().manual_seed(2000 + seed)
+    packed = {}
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            if name.endswith("experts.gate_up_proj") or name.endswith("experts.down_proj"):
+                experts, inputs, outputs = parameter.shape
+                blocks = torch.randint(256, (experts, outputs, inputs // 32, 16), generator=generator, dtype=torch.uint8)
+                scales = torch.randint(122, 127, (experts, outputs, inputs // 32), generator=generator, dtype=torch.uint8)
+                parameter.copy_(convert_moe_packed_tensors(blocks, scales).float())
+                packed.update({name + "_blocks": blocks, name + "_scales": scales})
+    return packed
+
+
+def as_stored(model_type, name, tensor):
+    """A tensor under its name in a Hugging Face checkpoint: transformers 5 has the experts of a layer in one, and writes each of Qwen3's on its own."""
+    if ".mlp.experts." not in name or model_type != "qwen3_moe":
         return {name: tensor}
     parts = {}
     for index, expert in enumerate(tensor):
@@ -437,7 +556,7 @@ def stored(model, element_type, tied):
     tensors = {}
     for name, tensor in sorted(model.state_dict().items()):
         if not (tied and name == "lm_head.weight"):
-            tensors.update({name: own.detach().to(element_type).contiguous().clone() for name, own in as_stored(name, tensor).items()})
+            tensors.update({name: own.detach().to(element_type).contiguous().clone() for name, own in as_stored(model.config.model_type, name, tensor).items()})
     return tensors
 
 
@@ -481,7 +600,7 @@ def gradient(model, sequence):
     logits = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, :-1]
     torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:])).backward()
     sums = {}
-    gradients = {name: own for fused, parameter in sorted(model.named_parameters()) for name, own in as_stored(fused, parameter.grad).items()}
+    gradients = {name: own for fused, parameter in sorted(model.named_parameters()) for name, own in as_stored(model.config.model_type, fused, parameter.grad).items()}
     for name, own in gradients.items():
         numbers = own.double().flatten()
         weights = torch.arange(numbers.numel(), dtype=torch.float64) * 7 % 11 - 5
@@ -493,10 +612,11 @@ def gradient(model, sequence):
 def write_case(name, folder, changes, element_type, seed):
     keys = keys_of(changes)
     torch.manual_seed(seed)
-    model = FAMILIES[keys["model_type"]][1](model_config(keys)).to(torch.float32).eval()
+    model = FAMILIES[keys["model_type"]][1](model_config(copy.deepcopy(keys))).to(torch.float32).eval()
     random_weights(model, element_type, seed)
+    packed = random_mxfp4(model, seed) if "quantization_config" in keys else {}
     generator = torch.Generator().manual_seed(1000 + seed)
-    lengths = [*LENGTHS, 70] if keys["model_type"] == "qwen3_5_text" else LENGTHS
+    lengths = [*LENGTHS, 70] if keys["model_type"] in HYBRIDS else LENGTHS
     sequences = [torch.randint(keys["vocab_size"], (length,), generator=generator).tolist() for length in lengths]
     logits = []
     with torch.no_grad():
@@ -507,13 +627,14 @@ def write_case(name, folder, changes, element_type, seed):
             logits.append([[float(f"{value:.7g}") for value in row] for row in output.tolist()])
     os.makedirs(folder, exist_ok=True)
     prefix = "language_model." if name in NESTED else ""
-    is_inside = keys["model_type"] == "qwen3_5_text"
+    is_inside = keys["model_type"] in HYBRIDS
     architecture, model_type = NESTED.get(name, (None, None))
     nested = {"architectures": [architecture], "model_type": model_type, "torch_dtype": keys["torch_dtype"], "text_config": keys}
     with open(os.path.join(folder, "config.json"), "w") as file:
         json.dump(nested if prefix else keys, file, indent=2)
         file.write("\n")
     own = stored(model, element_type, keys["tie_word_embeddings"])
+    own = {name: tensor for name, tensor in own.items() if name + "_blocks" not in packed} | packed
     if prefix and is_inside:
         tensors = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in own.items()}
         tensors["model.visual.merger.norm.weight"] = torch.ones(4)
@@ -533,7 +654,7 @@ def write_case(name, folder, changes, element_type, seed):
         "logits": logits,
         "greedy": greedy(model, sequences[2], 12),
     }
-    if keys["model_type"] in ["qwen3_5_text", "qwen3_moe"] and not prefix:
+    if keys["model_type"] in [*HYBRIDS, "qwen3_moe", "gpt_oss"] and not prefix:
         golden["gradient"] = gradient(model, sequences[-1])
     with open(os.path.join(folder, "golden.json"), "w") as file:
         json.dump(golden, file, separators=(",", ":"))

@@ -31,6 +31,10 @@ CASES = {
     "peft-gated-delta": ("qwen3_5-untied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 14),
     # Attention alone: of a mixture of experts PEFT reads the names of the other matrices as those of the fused experts, in dense layers too.
     "peft-experts": ("qwen3_moe-sparse-tied", {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}, 15),
+    # Beside biases and sinks.
+    "peft-gpt_oss": ("gpt_oss-untied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 16),
+    # The expert that every token uses, and its gate.
+    "peft-shared-expert": ("qwen3_5_moe-tied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 17),
 }
 
 

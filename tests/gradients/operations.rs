@@ -1,7 +1,10 @@
 //! Every fused operation against finite differences, and its forward against plain candle operations.
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::kernels::attention::{Segment, Segments, segment_attention, segment_attention_backward};
+use grpo_tui::hub::ClampedGate;
+use grpo_tui::kernels::attention::{
+    Segment, Segments, segment_attention, segment_attention_backward, segment_attention_backward_all,
+};
 use grpo_tui::kernels::attention_gate::{gated_attention, gated_attention_backward, join_gate, split_gate};
 use grpo_tui::kernels::convolution::{causal_convolution, causal_convolution_backward};
 use grpo_tui::kernels::delta_rule::{DeltaHeads, DeltaRule, delta_rule, delta_rule_backward};
@@ -44,9 +47,15 @@ fn rms_norm_matches() {
 fn gated_activations_match() {
     let (x, seed) = (random(1, &[3, 10]).affine(3.0, 0.0).unwrap(), random(2, &[3, 5]));
     let (gate, up) = (x.narrow(1, 0, 5).unwrap(), x.narrow(1, 5, 5).unwrap());
-    for (activation, gate) in [(Activation::Silu, gate.silu()), (Activation::GeluTanh, gate.gelu())] {
+    let (slope, limit) = (1.7, 1.3);
+    let expected = [
+        (Activation::Silu, gate.silu().unwrap() * &up),
+        (Activation::GeluTanh, gate.gelu().unwrap() * &up),
+        (Activation::Clamped { slope, limit }, plain::clamped(&x, ClampedGate { slope, limit })),
+    ];
+    for (activation, expected) in expected {
         let product = |x: &Tensor| gated(x, activation, 0).unwrap();
-        close("product", &product(&x), &(gate.unwrap() * &up).unwrap(), 1e-12);
+        close("product", &product(&x), &expected.unwrap(), 1e-12);
         check("gate_up", &x, &gated_backward(&seed, &x, activation, 0).unwrap(), |x| seeded(&product(x), &seed));
     }
 }
@@ -99,7 +108,9 @@ fn segment_attention_matches() {
     let segments_of_batch = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
     // Windows that end in the prompt, in the completion, and beyond both.
     let windows = [None, Some(1), Some(2), Some(4), Some(20)];
-    for attention in windows.map(|window| Attention { heads: HEADS, divisor: 1.7, window }) {
+    let sinks = random(3, &[HEADS.query]).affine(2.0, 0.0).unwrap();
+    let all = windows.into_iter().flat_map(|window| [(window, None), (window, Some(&sinks))]);
+    for attention in all.map(|(window, sinks)| Attention { heads: HEADS, divisor: 1.7, window, sinks }) {
         let y = segment_attention(&packed, attention, &segments_of_batch, 0).unwrap();
         for (start, rows) in
             [(0, vec![0, 1, 2]), (3, vec![0, 1, 2, 3, 4]), (5, vec![0, 1, 2, 5, 6, 7, 8]), (9, vec![9, 10])]
@@ -115,6 +126,14 @@ fn segment_attention_matches() {
         check("packed", &packed, &gradient, |x| {
             seeded(&segment_attention(x, attention, &segments_of_batch, 0).unwrap().rows, &seed)
         });
+        if attention.sinks.is_some() {
+            let all = segment_attention_backward_all(&seed, &packed, attention, &segments_of_batch).unwrap();
+            close("packed", &all.0, &gradient, 1e-12);
+            check("sinks", &sinks, &all.1, |sinks| {
+                let attention = Attention { sinks: Some(sinks), ..attention };
+                seeded(&segment_attention(&packed, attention, &segments_of_batch, 0).unwrap().rows, &seed)
+            });
+        }
     }
 }
 

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
-use grpo_tui::hub::{Activation, Experts, GatedDelta, Mixer, ModelConfig, RopeScaling, Scope};
+use grpo_tui::hub::{
+    Activation, ClampedGate, ExpertTensors, Experts, GatedDelta, Mixer, ModelConfig, RopeScaling, Scope,
+};
 use grpo_tui::kernels::heads::{Attention, Heads};
 
 /// Over the last dimension, as are the two below.
@@ -24,6 +26,16 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, epsilon: f64) -> Tensor {
 
 pub(super) fn sigmoid(x: &Tensor) -> Tensor {
     (x.neg().unwrap().exp().unwrap() + 1.0).unwrap().recip().unwrap()
+}
+
+/// gpt-oss's activation of gate and up in alternating columns: [rows, 2 * width] -> [rows, width].
+pub(super) fn clamped(both: &Tensor, ClampedGate { slope, limit }: ClampedGate) -> candle_core::Result<Tensor> {
+    let (rows, double) = both.dims2()?;
+    let pairs = both.reshape((rows, double / 2, 2))?;
+    let (gate, up) = (pairs.narrow(2, 0, 1)?.squeeze(2)?, pairs.narrow(2, 1, 1)?.squeeze(2)?);
+    let most = (gate.ones_like()? * limit)?;
+    let (gate, up) = (gate.minimum(&most)?, up.minimum(&most)?.maximum(&most.neg()?)?);
+    (&gate * sigmoid(&(&gate * slope)?))? * (up + 1.0)?
 }
 
 /// A causal convolution of each column, then SiLU: `x` [time, width], `weight` [width, 1, kernel].
@@ -59,7 +71,12 @@ pub(super) fn attention(packed: &Tensor, attention: Attention) -> Tensor {
     let mask = (0..time * time).map(|i| if is_seen(i / time, i % time) { 0.0 } else { -1e300 });
     let mask: Vec<f64> = mask.collect();
     let mask = Tensor::from_vec(mask, (time, time), &Device::Cpu).unwrap().to_dtype(packed.dtype()).unwrap();
-    let probabilities = softmax(&scores.broadcast_add(&mask).unwrap());
+    let mut scores = scores.broadcast_add(&mask).unwrap();
+    if let Some(sinks) = attention.sinks {
+        let column = sinks.reshape((heads.query, 1, 1)).unwrap().broadcast_as((heads.query, time, 1)).unwrap();
+        scores = Tensor::cat(&[&scores, &column], 2).unwrap();
+    }
+    let probabilities = softmax(&scores).narrow(2, 0, time).unwrap().contiguous().unwrap();
     let mixed = probabilities.matmul(&value).unwrap();
     mixed.transpose(0, 1).unwrap().contiguous().unwrap().reshape((time, heads.query_width())).unwrap()
 }
@@ -120,7 +137,8 @@ impl Plain<'_> {
         let own = rotated(both.narrow(2, 0, dimension).unwrap(), "q_norm");
         let window = config.options.window.as_ref().filter(|_| scope == Scope::Window);
         let divisor = config.options.query_scalar.unwrap_or(dimension as f64).sqrt() / self.yarn_factor().powi(2);
-        let how = Attention { heads, divisor, window: window.map(|window| window.tokens) };
+        let sinks = self.weights.get(&format!("model.layers.{layer}.self_attn.sinks")).map(|sinks| sinks.as_tensor());
+        let how = Attention { heads, divisor, window: window.map(|window| window.tokens), sinks };
         let mut attended = attention(&Tensor::cat(&[own, key, value], 1).unwrap(), how);
         if config.options.has_attention_gate {
             let gate = both.narrow(2, dimension, dimension).unwrap().contiguous().unwrap();
@@ -183,9 +201,32 @@ impl Plain<'_> {
         linear(&(gate * linear(x, "up")).unwrap(), "down")
     }
 
+    /// One expert on every token.
+    fn expert(&self, x: &Tensor, layer: usize, index: usize, experts: &Experts) -> Tensor {
+        if experts.tensors == ExpertTensors::Separate {
+            return self.gated_mlp(x, layer, &format!("mlp.experts.{index}"));
+        }
+        let own = |part: &str| {
+            let all = self.weights.get(&format!("model.layers.{layer}.mlp.experts.{part}"))?;
+            Some(all.as_tensor().get(index).unwrap())
+        };
+        let product = |x: &Tensor, part: &str| {
+            let weight = own(part).unwrap();
+            let weight = if experts.tensors == ExpertTensors::Fused { weight.t().unwrap() } else { weight };
+            let y = x.matmul(&weight).unwrap();
+            own(&format!("{part}_bias")).map_or(y.clone(), |bias| y.broadcast_add(&bias).unwrap())
+        };
+        let (both, width) = (product(x, "gate_up_proj"), experts.intermediate_size);
+        let inner = match experts.clamped {
+            None => both.narrow(1, 0, width).unwrap().silu().unwrap() * both.narrow(1, width, width).unwrap(),
+            Some(gate) => clamped(&both, gate),
+        };
+        product(&inner.unwrap(), "down_proj")
+    }
+
     /// Every expert on every token, times a weight that is 0 where it was not chosen.
     fn experts(&self, x: &Tensor, layer: usize, experts: &Experts) -> Tensor {
-        let probabilities = softmax(&self.linear(x, layer, "mlp.gate"));
+        let probabilities = softmax(&self.linear(x, layer, experts.router()));
         let chosen = |row: Vec<f64>| {
             let rank = |p: f64| row.iter().filter(|other| **other > p).count();
             row.iter().map(|&p| f64::from(u8::from(rank(p) < experts.active))).collect::<Vec<_>>()
@@ -196,10 +237,15 @@ impl Plain<'_> {
             weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1).unwrap()).unwrap();
         }
         let weighted = |index: usize| {
-            let output = self.gated_mlp(x, layer, &format!("mlp.experts.{index}"));
+            let output = self.expert(x, layer, index, experts);
             output.broadcast_mul(&weights.narrow(1, index, 1).unwrap()).unwrap()
         };
-        (1..experts.count).map(weighted).fold(weighted(0), |sum, own| (sum + own).unwrap())
+        let sum = (1..experts.count).map(weighted).fold(weighted(0), |sum, own| (sum + own).unwrap());
+        if experts.shared_size.is_none() {
+            return sum;
+        }
+        let share = sigmoid(&self.linear(x, layer, "mlp.shared_expert_gate"));
+        (sum + self.gated_mlp(x, layer, "mlp.shared_expert").broadcast_mul(&share).unwrap()).unwrap()
     }
 
     /// One sequence -> logits [time, vocabulary].
@@ -247,13 +293,17 @@ impl Plain<'_> {
         if let (Scope::Everything, RopeScaling::Linear { factor }) = (scope, self.config.rope_scaling) {
             return plain / factor;
         }
-        if let RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, .. } = self.config.rope_scaling {
+        if let RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, .. } =
+            self.config.rope_scaling
+        {
             // As in the paper: the pair whose wavelength goes so often into the original length.
             let pair = |turns: f64| {
                 let wavelength = original_positions as f64 / turns;
                 dimension as f64 / 2.0 * (wavelength / std::f64::consts::TAU).log(theta)
             };
-            let (low, high) = (pair(fast_turns).floor().max(0.0), pair(slow_turns).ceil().min(dimension as f64 - 1.0));
+            let (low, high) = (pair(fast_turns), pair(slow_turns));
+            let (low, high) = if has_whole_bounds { (low.floor(), high.ceil()) } else { (low, high) };
+            let (low, high) = (low.max(0.0), high.min(dimension as f64 - 1.0));
             let ramp = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
             return plain / factor * ramp + plain * (1.0 - ramp);
         }

@@ -39,6 +39,10 @@ fn families() -> Vec<ModelConfig> {
     let delta = r#""partial_rotary_factor":0.4,"linear_num_key_heads":3,"linear_num_value_heads":6,"linear_key_head_dim":5,"linear_value_head_dim":3"#;
     let experts =
         r#""architectures":["Qwen3MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7"#;
+    let gpt_oss = r#""architectures":["GptOssForCausalLM"],"num_local_experts":3,"num_experts_per_tok":2,"sliding_window":3,"swiglu_limit":1.2"#;
+    let yarn =
+        r#""rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64,"truncate":false}"#;
+    let shared = r#""architectures":["Qwen3_5MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7,"shared_expert_intermediate_size":5"#;
     vec![
         config(true),
         config(false),
@@ -60,6 +64,14 @@ fn families() -> Vec<ModelConfig> {
         )),
         family(&format!(r#"{experts},"norm_topk_prob":true"#)),
         family(&format!(r#"{experts},"tie_word_embeddings":true,"mlp_only_layers":[1]"#)),
+        family(&format!(r#"{gpt_oss},{yarn},"attention_bias":true"#)),
+        family(&format!(
+            r#"{gpt_oss},"rope_scaling":null,"layer_types":["full_attention","sliding_attention"],"tie_word_embeddings":true"#
+        )),
+        family(&format!(r#"{shared},{delta},"full_attention_interval":2"#)),
+        family(&format!(
+            r#"{shared},{delta},"layer_types":["full_attention","full_attention"],"tie_word_embeddings":true"#
+        )),
     ]
 }
 
@@ -167,6 +179,29 @@ fn adapter_gradient_equals_the_tape() {
         let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
         let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
         compare(&model, &gradient(&model, settings(false, 1000), 1), &tape_gradients(&plain));
+    }
+}
+
+#[test]
+fn what_routers_do_is_counted_over_all_micro_batches() {
+    let totals = StepTotals { sequences: 5, tokens: 13 };
+    for config in families() {
+        let model = model(&config, Trainable::Lora { rank: 3, alpha: 6.0 });
+        let layers = (0..config.num_hidden_layers).filter_map(|layer| config.experts(layer)).collect::<Vec<_>>();
+        for tokens in [1000, 6] {
+            let settings = settings(tokens == 6, tokens);
+            let threads = ThreadPool::new(2).unwrap();
+            let found = policy_gradient(&model, &groups(), totals, &settings, &threads).unwrap().1;
+            assert_eq!(found.routers.len(), layers.len());
+            for (router, experts) in found.routers.iter().zip(&layers) {
+                let chosen = router.expert_rows.iter().sum::<usize>();
+                assert_eq!((router.rows, chosen), (found.rows, found.rows * experts.active));
+                let most = found.rows as f64 * (experts.count as f64).ln();
+                assert!(router.entropy > 0.1 * most && router.entropy < most, "{router:?}");
+                let even = experts.count as f64 / experts.active as f64;
+                assert!(router.load() >= 1.0 && router.load() <= even, "{router:?}");
+            }
+        }
     }
 }
 

@@ -12,7 +12,15 @@ use serde_json::Value;
 use super::decoder::{Golden, assert_close, logits};
 use super::golden_folder;
 
-const CASES: [&str; 5] = ["peft-all-linear", "peft-subset", "peft-rslora", "peft-gated-delta", "peft-experts"];
+const CASES: [&str; 7] = [
+    "peft-all-linear",
+    "peft-subset",
+    "peft-rslora",
+    "peft-gated-delta",
+    "peft-experts",
+    "peft-gpt_oss",
+    "peft-shared-expert",
+];
 
 fn golden_value(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(golden_folder().join(name).join("golden.json")).unwrap()).unwrap()
@@ -82,7 +90,7 @@ fn shapes(path: &Path) -> BTreeMap<String, Vec<u64>> {
 #[test]
 fn an_export_has_the_names_and_shapes_of_peft() {
     let work = tempfile::tempdir().unwrap();
-    for name in ["peft-all-linear", "peft-rslora", "peft-gated-delta"] {
+    for name in ["peft-all-linear", "peft-rslora", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"] {
         let folder = golden_folder().join(name);
         let model = adapted(&base_of(name), &folder).unwrap();
         let Trainable::Lora { rank, alpha } = PeftAdapter::read(&folder).unwrap().trainable() else {

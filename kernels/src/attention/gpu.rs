@@ -87,8 +87,11 @@ macro_rules! tensor_cores {
 }
 
 /// The fastest kernels that read all of `tensors`.
-fn kernels<const N: usize>(attention: Attention, tensors: [&Tensor; N]) -> Result<Kernels> {
+fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> Result<Kernels> {
     let heads = attention.heads;
+    if attention.sinks.is_some() {
+        bail!("attention with sinks on a GPU")
+    }
     // Tensor cores are fed 16 bytes at a time, and there a row sees all keys.
     let mut fed = heads.dimension.is_multiple_of(8) && attention.window.is_none();
     for tensor in tensors {
@@ -109,7 +112,7 @@ fn kernels<const N: usize>(attention: Attention, tensors: [&Tensor; N]) -> Resul
 }
 
 /// Arguments common to every kernel.
-fn batch(segments: &Segments, keys: bool, rows: usize, attention: Attention) -> Result<(usize, Vec<Argument>)> {
+fn batch(segments: &Segments, keys: bool, rows: usize, attention: Attention<'_>) -> Result<(usize, Vec<Argument>)> {
     let heads = attention.heads;
     let Some(tables) = &segments.tables else { bail!("segments on the CPU for tensors on a GPU") };
     let tiles = if keys { &tables.key_tiles } else { &tables.query_tiles };
@@ -136,7 +139,7 @@ fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
 
 impl Kernels {
     /// The window, which the plain kernels alone take.
-    fn window(&self, attention: Attention) -> Option<Argument> {
+    fn window(&self, attention: Attention<'_>) -> Option<Argument> {
         let window = attention.window.map_or(i32::MAX as usize, |window| window.min(i32::MAX as usize));
         std::ptr::eq(self.module, &PLAIN).then(|| int(window))
     }
@@ -150,7 +153,7 @@ fn grid(kernels: &Kernels, tiles: usize, heads: usize, heads_a_block: usize, sha
 
 pub(super) fn forward(
     packed: &Tensor,
-    attention: Attention,
+    attention: Attention<'_>,
     segments: &Segments,
     room: usize,
 ) -> Result<AttentionOutput> {
@@ -172,7 +175,7 @@ pub(super) fn backward(
     gradient: &Tensor,
     packed: &Tensor,
     attended: &AttentionOutput,
-    attention: Attention,
+    attention: Attention<'_>,
     segments: &Segments,
 ) -> Result<Tensor> {
     let heads = attention.heads;

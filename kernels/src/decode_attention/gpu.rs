@@ -40,10 +40,13 @@ fn variant(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    attention: Attention,
+    attention: Attention<'_>,
     longest: usize,
 ) -> Result<(&'static str, usize, usize)> {
     let heads = attention.heads;
+    if attention.sinks.is_some() {
+        bail!("attention with sinks on a GPU")
+    }
     // Tensor cores are fed 16 bytes at a time.
     let aligned =
         (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
@@ -66,7 +69,7 @@ pub(super) fn attend(
     packed: &Tensor,
     prefix: &Tensor,
     cache: &Tensor,
-    attention: Attention,
+    attention: Attention<'_>,
     (rows, longest): (&Tensor, usize),
 ) -> Result<Tensor> {
     let heads = attention.heads;

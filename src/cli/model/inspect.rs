@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::memory_estimates::{ByDevice, MemoryEstimates, SEQUENCES, TOKENS};
 use crate::cli::{Outcome, print, print_json};
 use crate::format::{bytes, grouped, percent};
-use crate::hub::{Fp8Scales, ModelConfig, ModelSource, RopeScaling, Scope, TensorEntry, find_model};
+use crate::hub::{ExpertEntries, ModelConfig, ModelSource, Quantization, RopeScaling, Scope, TensorEntry, find_model};
 use crate::model::tensor_names;
 use crate::plan::ModelShape;
 use crate::secrets::visible;
@@ -29,7 +29,7 @@ struct Inspection {
     files: Vec<String>,
     stored_bytes: u64,
     element_types: BTreeMap<String, u64>,
-    fp8_scales: Option<Fp8Scales>,
+    quantization: Option<Quantization>,
     /// (kind, tensors, numbers), in the order of the model.
     kinds: Vec<(&'static str, u64, u64)>,
     /// Tensors that are missing or have another shape.
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
 }
 
 fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
-    let (config, fp8_scales) = (source.config()?, source.fp8_scales()?);
+    let (config, quantization) = (source.config()?, source.quantization()?);
     let files = source.weight_files()?;
     let mut found: HashMap<String, TensorEntry> = HashMap::new();
     for file in &files {
@@ -77,22 +77,36 @@ fn inspect(source: &ModelSource) -> Result<Inspection, crate::hub::HubError> {
     let mut problems = Vec::new();
     for (name, shape) in tensor_names(&config) {
         let expected: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
-        match found.get(&name) {
-            None => problems.push(format!("no tensor `{name}`")),
-            Some(entry) if entry.shape != expected => {
-                problems.push(format!("`{name}` has shape {:?}, config.json requires {expected:?}", entry.shape));
-            }
-            Some(entry) if entry.element_type == "F8_E4M3" => {
-                problems.extend(entry.fp8_scales(fp8_scales, |name| found.get(name)).err());
-            }
-            Some(_) => {}
-        }
+        problems.extend(problem(&name, &expected, &found, quantization));
         if let Some(kind) = kinds.iter_mut().find(|kind| kind.0 == kind_of(&name)) {
             kind.1 += 1;
             kind.2 += expected.iter().product::<u64>();
         }
     }
-    Ok(Inspection { config, files, stored_bytes, element_types, fp8_scales, kinds, problems, not_loaded })
+    Ok(Inspection { config, files, stored_bytes, element_types, quantization, kinds, problems, not_loaded })
+}
+
+/// What is wrong with a tensor.
+fn problem(
+    name: &str,
+    expected: &[u64],
+    found: &HashMap<String, TensorEntry>,
+    quantization: Option<Quantization>,
+) -> Option<String> {
+    let find = |name: &str| found.get(name);
+    let shape = match find(name) {
+        Some(entry) => entry.shape.clone(),
+        None => match ExpertEntries::find(name, quantization, find) {
+            Err(problem) => return Some(problem),
+            Ok(None) => return Some(format!("no tensor `{name}`")),
+            Ok(Some(entries)) => entries.shape().to_vec(),
+        },
+    };
+    if shape != expected {
+        return Some(format!("`{name}` has shape {shape:?}, config.json requires {expected:?}"));
+    }
+    let fp8 = find(name).filter(|entry| entry.element_type == "F8_E4M3")?;
+    fp8.fp8_scales(quantization.and_then(Quantization::fp8), find).err()
 }
 
 fn kind_of(name: &str) -> &'static str {
@@ -102,8 +116,8 @@ fn kind_of(name: &str) -> &'static str {
         name if name.contains("norm") => "norm",
         name if name.contains("self_attn") => "attention",
         name if name.contains("linear_attn") => "delta_rule",
-        name if name.ends_with("mlp.gate.weight") => "router",
-        name if name.contains("mlp.experts") => "experts",
+        name if name.contains("mlp.gate.") || name.contains("mlp.router.") => "router",
+        name if name.contains("mlp.experts") || name.contains("mlp.shared_expert") => "experts",
         _ => "feed_forward",
     }
 }
@@ -141,7 +155,7 @@ impl Inspection {
             "cache_bytes_per_token": { "f32": 4 * self.cache_numbers_per_token(), "bf16": 2 * self.cache_numbers_per_token() },
             "state_bytes_per_sequence": { "f32": 4 * self.state_numbers() },
             "memory_by_use": uses,
-            "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types, "fp8_scales": self.fp8_scales.map(|scales| scales.to_string()) },
+            "stored": { "files": self.files, "bytes": self.stored_bytes, "element_types": self.element_types, "fp8_scales": self.quantization.and_then(Quantization::fp8).map(|scales| scales.to_string()) },
             "config": serde_json::from_str::<Value>(&config.to_json("float32", &[])).unwrap_or(Value::Null),
             "problems": self.problems,
             "not_loaded": { "tensors": self.not_loaded.0, "bytes": self.not_loaded.1 },
@@ -178,13 +192,20 @@ impl Inspection {
                 config.head_dim,
             )
         });
-        let fp8 = self.fp8_scales.map_or_else(String::new, |scales| {
-            format!("\n  fp8           matrices in F8_E4M3 with {scales}, dequantized to bf16 when they are loaded")
-        });
+        let quantized = match self.quantization {
+            None => String::new(),
+            Some(Quantization::Mxfp4) => {
+                "\n  mxfp4         experts in blocks of 32 numbers, dequantized to bf16 when they are loaded".to_owned()
+            }
+            Some(Quantization::Fp8(scales)) => {
+                format!("\n  fp8           matrices in F8_E4M3 with {scales}, dequantized to bf16 when they are loaded")
+            }
+        };
         let experts = config.options.experts.as_ref().map_or_else(String::new, |experts| {
             let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
+            let shared = experts.shared_size.map_or_else(String::new, |size| format!(", one of {size} for every token"));
             format!(
-                "\n  experts       {} in each of {layers} layers, {} per token, feed-forward {}; {} active parameters",
+                "\n  experts       {} in each of {layers} layers, {} per token, feed-forward {}{shared}; {} active parameters",
                 experts.count,
                 experts.active,
                 experts.intermediate_size,
@@ -195,7 +216,7 @@ impl Inspection {
         let name = visible(name);
         let mut text = format!(
             "{name}: {}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
-             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{delta}{experts}\n  stored        {} in {} ({} tensors){fp8}\n\n",
+             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{delta}{experts}\n  stored        {} in {} ({} tensors){quantized}\n\n",
             config.architecture.title(),
             grouped(self.parameters()),
             config.num_hidden_layers,

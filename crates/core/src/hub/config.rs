@@ -6,14 +6,18 @@ use super::HubError;
 
 mod fp8;
 mod gemma3;
+mod gpt_oss;
 mod mistral;
 mod options;
 mod qwen3_5;
+mod qwen3_5_moe;
 mod qwen3_moe;
 mod rope;
 
-pub use fp8::Fp8Scales;
-pub use options::{Activation, DecoderOptions, Experts, GatedDelta, Mixer, NormNames, Scope, SlidingWindow};
+pub use fp8::{Fp8Scales, Quantization};
+pub use options::{
+    Activation, ClampedGate, DecoderOptions, ExpertTensors, Experts, GatedDelta, Mixer, NormNames, Scope, SlidingWindow,
+};
 pub use rope::RopeScaling;
 
 /// The supported families of decoders.
@@ -33,6 +37,10 @@ pub enum Architecture {
     Gemma3,
     /// Qwen3.5 for text: three layers of the gated delta rule for each with gated attention.
     Qwen35,
+    /// Qwen3.5 with mixtures of experts beside one that every token uses.
+    Qwen35Moe,
+    /// gpt-oss: attention with sinks, every second layer with a sliding window, and mixtures of experts with biases.
+    GptOss,
 }
 
 /// Which matrices of the attention add a bias.
@@ -171,6 +179,8 @@ impl ModelConfig {
                     keys.extend(gemma3::keys(self));
                 }
                 Architecture::Qwen35 => qwen3_5::write_keys(self, keys),
+                Architecture::Qwen35Moe => qwen3_5_moe::write_keys(self, keys),
+                Architecture::GptOss => gpt_oss::write_keys(self, keys),
                 Architecture::Qwen3Moe => qwen3_moe::write_keys(self, keys),
                 Architecture::Qwen3 | Architecture::Llama => {}
             }
@@ -181,7 +191,7 @@ impl ModelConfig {
 
 /// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them
 /// before a weight is read.
-const MAX_COUNTS: [(&str, usize); 17] = [
+const MAX_COUNTS: [(&str, usize); 20] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
     ("intermediate_size", 1 << 20),
@@ -196,7 +206,10 @@ const MAX_COUNTS: [(&str, usize); 17] = [
     ("linear_value_head_dim", 1 << 12),
     ("linear_conv_kernel_dim", 1 << 6),
     ("num_experts", 1 << 12),
+    ("num_local_experts", 1 << 12),
     ("num_experts_per_tok", 1 << 12),
+    ("shared_expert_intermediate_size", 1 << 20),
+    ("sliding_window", 1 << 24),
     ("moe_intermediate_size", 1 << 20),
     ("decoder_sparse_step", 1 << 10),
 ];
@@ -268,13 +281,16 @@ impl Reader<'_> {
             | (None, Some("gemma3_text" | "gemma3")) => Ok(Architecture::Gemma3),
             (Some("Qwen3_5ForCausalLM" | "Qwen3_5ForConditionalGeneration"), _)
             | (None, Some("qwen3_5_text" | "qwen3_5")) => Ok(Architecture::Qwen35),
+            (Some("Qwen3_5MoeForCausalLM" | "Qwen3_5MoeForConditionalGeneration"), _)
+            | (None, Some("qwen3_5_moe_text" | "qwen3_5_moe")) => Ok(Architecture::Qwen35Moe),
+            (Some("GptOssForCausalLM"), _) | (None, Some("gpt_oss")) => Ok(Architecture::GptOss),
             (None, None) => Err(self.problem(
                 "`architectures` and `model_type` are missing; is this the config.json of a model?".to_owned(),
             )),
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
-                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen3MoeForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM, Gemma3ForCausalLM or Qwen3_5ForCausalLM".to_owned(),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen3MoeForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM, Gemma3ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM or GptOssForCausalLM".to_owned(),
             }),
         }
     }
@@ -300,6 +316,8 @@ impl Reader<'_> {
             Architecture::Mistral => self.mistral_options()?,
             Architecture::Gemma3 => self.gemma3_options()?,
             Architecture::Qwen35 => self.qwen3_5_options()?,
+            Architecture::Qwen35Moe => self.qwen3_5_moe_options()?,
+            Architecture::GptOss => self.gpt_oss_options()?,
         };
         let name = self.keys.get("hidden_act").and_then(Value::as_str).unwrap_or(options.activation.name());
         match Activation::NAMES.iter().find(|(known, _)| *known == name) {
@@ -326,15 +344,21 @@ impl Reader<'_> {
         let sliding =
             |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
         let is_sliding = self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding);
-        // These two read `layer_types` themselves.
-        if is_sliding && !matches!(architecture, Architecture::Gemma3 | Architecture::Qwen35) {
+        let reads_layer_types =
+            [Architecture::Gemma3, Architecture::Qwen35, Architecture::Qwen35Moe, Architecture::GptOss];
+        if is_sliding && !reads_layer_types.contains(&architecture) {
             return Err(self.unsupported(
                 "a sliding attention window in use",
-                "use a model whose layers all have full attention, or Mistral or Gemma 3",
+                "use a model whose layers all have full attention, or Mistral, Gemma 3 or gpt-oss",
             ));
         }
-        Fp8Scales::parse(&self.keys, self.path)?;
-        Ok(())
+        match Quantization::parse(&self.keys, self.path)? {
+            Some(Quantization::Mxfp4) if architecture != Architecture::GptOss => {
+                Err(self
+                    .unsupported("MXFP4 outside gpt-oss", "use the original weights in float32, float16 or bfloat16"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn unsupported(&self, feature: &str, remedy: &str) -> HubError {
@@ -417,23 +441,25 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
         Architecture::Mistral => mistral::add_defaults(&mut keys),
         Architecture::Gemma3 => gemma3::add_defaults(&mut keys),
         Architecture::Qwen35 => qwen3_5::add_defaults(&mut keys),
+        Architecture::Qwen35Moe => qwen3_5_moe::add_defaults(&mut keys),
+        Architecture::GptOss => gpt_oss::add_defaults(&mut keys),
         Architecture::Qwen3Moe => qwen3_moe::add_defaults(&mut keys),
         Architecture::Qwen3 | Architecture::Qwen2 | Architecture::Llama => {}
     }
     keys
 }
 
-/// The `config.json` of a copy, whose weights are those of the text part in bf16 where they were in fp8; `None` where it
+/// The `config.json` of a copy, whose weights are those of the text part in bf16 where they were quantized; `None` where it
 /// is the model's own.
 pub(super) fn copied_config(json: &str) -> Option<String> {
     let Value::Object(mut keys) = serde_json::from_str(json).ok()? else { return None };
-    let is_fp8 = Fp8Scales::parse(&keys, "").ok()?.is_some();
+    let is_quantized = Quantization::parse(&keys, "").ok()?.is_some();
     if keys.contains_key("text_config") {
         keys = text_part(keys)?;
-    } else if !is_fp8 {
+    } else if !is_quantized {
         return None;
     }
-    if is_fp8 {
+    if is_quantized {
         keys.remove("quantization_config");
         let stored = keys.iter_mut().filter(|(key, _)| ["torch_dtype", "dtype"].contains(&key.as_str()));
         stored.for_each(|(_, dtype)| *dtype = json!("bfloat16"));
@@ -460,9 +486,10 @@ fn text_part(outer: Map<String, Value>) -> Option<Map<String, Value>> {
 /// Transformers' default for a missing `max_position_embeddings`.
 fn default_positions(architecture: Architecture) -> usize {
     match architecture {
-        Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Qwen2 | Architecture::Qwen35 => 32_768,
+        Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Qwen2 => 32_768,
+        Architecture::Qwen35 | Architecture::Qwen35Moe => 32_768,
         Architecture::Llama => 2_048,
-        Architecture::Mistral | Architecture::Gemma3 => 131_072,
+        Architecture::Mistral | Architecture::Gemma3 | Architecture::GptOss => 131_072,
     }
 }
 

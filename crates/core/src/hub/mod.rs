@@ -17,15 +17,15 @@ use sha2::Digest as _;
 
 use self::embedded::EmbeddedModel;
 pub use config::{
-    Activation, Architecture, AttentionBias, DecoderOptions, Experts, Fp8Scales, GatedDelta, Mixer, ModelConfig,
-    NormNames, RopeScaling, Scope, SlidingWindow,
+    Activation, Architecture, AttentionBias, ClampedGate, DecoderOptions, ExpertTensors, Experts, Fp8Scales,
+    GatedDelta, Mixer, ModelConfig, NormNames, Quantization, RopeScaling, Scope, SlidingWindow,
 };
 pub use local::{LocalModel, ModelPlace, local_models};
 #[cfg(feature = "download")]
 pub use pull::{PullError, PullProgress, PullSettings, pull};
 pub use shapes::{named_shape, shape_names};
 pub use source::ModelSource;
-pub use weights::{ELEMENT_TYPES, TensorEntry};
+pub use weights::{ELEMENT_TYPES, ExpertEntries, TensorEntry};
 
 /// Why a model cannot be found or read, and what to do.
 #[derive(Debug, thiserror::Error)]

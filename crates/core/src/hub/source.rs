@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use super::config::{Fp8Scales, copied_config};
+use super::config::{Quantization, copied_config};
 use super::{HubError, ModelConfig};
 use crate::files;
 
@@ -102,8 +102,8 @@ impl ModelSource {
     }
 
     /// Configuration and tokenizer as they are: every file that a copy of the model needs beside its weights. Of a model
-    /// that also sees the configuration is that of its text part, the only weights that are copied; of one in fp8 that of
-    /// its weights in bf16.
+    /// that also sees the configuration is that of its text part, the only weights that are copied; of a quantized
+    /// one that of its weights in bf16.
     ///
     /// # Errors
     /// As [`ModelSource::read`].
@@ -139,16 +139,16 @@ impl ModelSource {
         ModelConfig::parse(&self.read_text("config.json")?, &self.label("config.json"))
     }
 
-    /// How `config.json` says that matrices in fp8 are scaled; `None` where it is absent or says nothing.
+    /// How `config.json` says that matrices are quantized; `None` where it is absent or says nothing.
     ///
     /// # Errors
     /// A quantized checkpoint of another kind, or a file that cannot be read.
-    pub fn fp8_scales(&self) -> Result<Option<Fp8Scales>, HubError> {
+    pub fn quantization(&self) -> Result<Option<Quantization>, HubError> {
         if !self.exists("config.json") {
             return Ok(None);
         }
         let keys = serde_json::from_str(&self.read_text("config.json")?).unwrap_or_default();
-        Fp8Scales::parse(&keys, &self.label("config.json"))
+        Quantization::parse(&keys, &self.label("config.json"))
     }
 
     /// A file of a model that lies in a folder.

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde_json::Value;
 
-use super::{Fp8Scales, HubError, ModelSource};
+use super::{Fp8Scales, HubError, ModelSource, Quantization};
 
 /// Element types of safetensors that have whole bytes, with their size in bytes.
 pub const ELEMENT_TYPES: [(&str, u64); 15] = [
@@ -74,6 +74,89 @@ impl TensorEntry {
             ));
         }
         Ok((found, block))
+    }
+}
+
+/// The entries that together are a tensor of all experts, such as `model.layers.0.mlp.experts.gate_up_proj`.
+#[derive(Debug, Clone)]
+pub enum ExpertEntries<'a> {
+    /// As gpt-oss is published.
+    Mxfp4 {
+        /// U8, [experts, outputs, blocks, 16]: two codes a byte, the first in the low half.
+        blocks: &'a TensorEntry,
+        /// U8, [experts, outputs, blocks].
+        scales: &'a TensorEntry,
+    },
+    /// A tensor for each matrix of each expert, all of one shape, in the order in which they are stacked.
+    Separate { parts: Vec<&'a TensorEntry>, experts: usize },
+}
+
+impl<'a> ExpertEntries<'a> {
+    /// The entries of the tensor `name` among those that `find` knows; `None` where it has none of these forms.
+    ///
+    /// # Errors
+    /// What is wrong, without file and remedy.
+    pub fn find(
+        name: &str,
+        quantization: Option<Quantization>,
+        find: impl Fn(&str) -> Option<&'a TensorEntry>,
+    ) -> Result<Option<Self>, String> {
+        if quantization != Some(Quantization::Mxfp4) {
+            return Self::separate(name, find);
+        }
+        let Some(blocks) = find(&format!("{name}_blocks")) else { return Ok(None) };
+        let scales =
+            find(&format!("{name}_scales")).ok_or_else(|| format!("`{name}_blocks` has no `{name}_scales`"))?;
+        if let Some(entry) = [blocks, scales].into_iter().find(|entry| entry.element_type != "U8") {
+            return Err(format!("`{}` is stored as {}, MXFP4 requires U8", entry.name, entry.element_type));
+        }
+        match blocks.shape.as_slice() {
+            [own @ .., 16] if own.len() == 3 && scales.shape == own => Ok(Some(Self::Mxfp4 { blocks, scales })),
+            shape => Err(format!(
+                "`{}` has shape {shape:?} and `{}` {:?}, MXFP4 requires [experts, outputs, blocks, 16] and [experts, outputs, blocks]",
+                blocks.name, scales.name, scales.shape
+            )),
+        }
+    }
+
+    fn separate(name: &str, find: impl Fn(&str) -> Option<&'a TensorEntry>) -> Result<Option<Self>, String> {
+        let Some((prefix, own)) = name
+            .strip_suffix("gate_up_proj")
+            .map(|prefix| (prefix, &["gate_proj", "up_proj"][..]))
+            .or_else(|| name.strip_suffix("down_proj").map(|prefix| (prefix, &["down_proj"][..])))
+            .filter(|(prefix, _)| prefix.ends_with(".experts."))
+        else {
+            return Ok(None);
+        };
+        let entry = |index: usize, part: &str| find(&format!("{prefix}{index}.{part}.weight"));
+        let experts = (0..).take_while(|&index| entry(index, own[0]).is_some()).count();
+        let Some(first) = entry(0, own[0]) else { return Ok(None) };
+        let mut parts = Vec::with_capacity(experts * own.len());
+        for (index, part) in (0..experts).flat_map(|index| own.iter().map(move |part| (index, part))) {
+            let found = entry(index, part).ok_or_else(|| format!("no tensor `{prefix}{index}.{part}.weight`"))?;
+            if found.shape.len() != 2 || found.shape != first.shape {
+                let (name, shape, first, expected) = (&found.name, &found.shape, &first.name, &first.shape);
+                return Err(format!(
+                    "`{name}` has shape {shape:?} and `{first}` {expected:?}, experts have equal matrices"
+                ));
+            }
+            parts.push(found);
+        }
+        Ok(Some(Self::Separate { parts, experts }))
+    }
+
+    /// The shape of the whole tensor.
+    pub fn shape(&self) -> [u64; 3] {
+        match self {
+            Self::Mxfp4 { scales, .. } => match *scales.shape.as_slice() {
+                [experts, outputs, blocks] => [experts, 32 * blocks, outputs],
+                _ => [0; 3],
+            },
+            Self::Separate { parts, experts } => {
+                let [outputs, inputs] = [0, 1].map(|at| parts[0].shape[at]);
+                [*experts as u64, (parts.len() / experts) as u64 * outputs, inputs]
+            }
+        }
     }
 }
 

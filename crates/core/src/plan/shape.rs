@@ -13,7 +13,7 @@ pub struct ModelShape {
     pub active_matrices: usize,
     /// Weights of the head, used by tokens that are predicted from.
     pub head: usize,
-    /// Numbers of a rank-1 adapter on all linear layers; in a model with experts on those of attention.
+    /// Numbers of a rank-1 adapter on all linear layers but experts, and beside those not on dense ones.
     pub lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
@@ -94,14 +94,14 @@ impl ModelShape {
     }
 }
 
-/// Counts of all layers' feed-forward blocks.
+/// Counts of all layers' feed-forward blocks, biases of experts included.
 struct FeedForwardShape {
     matrices: usize,
     /// But for the experts that a token does not use.
     active_matrices: usize,
     lora_per_rank: usize,
     /// Per token, that a layer's backward reads: gate, up and their product, of a token's experts those and the logits of
-    /// the router.
+    /// the router, of the expert that each uses also its output.
     activations: usize,
 }
 
@@ -116,13 +116,18 @@ impl FeedForwardShape {
         let Experts { count, active, intermediate_size: width, .. } = experts;
         let sparse = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
         let dense = (layers - sparse) * 3 * hidden * inner;
-        let of = |experts: usize| dense + sparse * (count * hidden + experts * 3 * hidden * width);
+        let (router_bias, biases) = if experts.has_biases() { (*count, 2 * width + hidden) } else { (0, 0) };
+        let (shared, shared_lora, shared_activations) = experts
+            .shared_size
+            .map_or((0, 0, 0), |size| ((3 * size + 1) * hidden, 3 * (hidden + size) + hidden + 1, 3 * size + hidden));
+        let router = count * hidden + router_bias;
+        let of = |experts: usize| dense + sparse * (router + shared + experts * (3 * hidden * width + biases));
         let dense_activations = if sparse < layers { 3 * inner } else { 0 };
         Self {
             matrices: of(*count),
             active_matrices: of(*active),
-            lora_per_rank: 0,
-            activations: dense_activations.max(count + 3 * active * width),
+            lora_per_rank: sparse * shared_lora,
+            activations: dense_activations.max(count + 3 * active * width + shared_activations),
         }
     }
 }
@@ -152,7 +157,9 @@ impl MixerShape {
         let gated = if config.options.has_attention_gate { query } else { 0 };
         Self {
             matrices: vec![(query_outputs, hidden), (key, hidden), (key, hidden), (hidden, query)],
-            vectors: biases + if config.options.has_head_norms { 2 * config.head_dim } else { 0 },
+            vectors: biases
+                + if config.options.has_head_norms { 2 * config.head_dim } else { 0 }
+                + if config.options.has_attention_sinks { config.num_attention_heads } else { 0 },
             // Queries, keys and values before and after rotation; attention's result; that with its gate.
             activations: query_outputs + 2 * key + (query + 2 * key) + query + gated,
             derived: query + 2 * key + gated,
@@ -225,6 +232,17 @@ pub(super) mod tests {
         // The embedding is no product, norms are not counted.
         let products = 2.0 * (3_353_032_704.0 - 151_936.0 * 2048.0 - 48.0 * (2.0 * 2048.0 + 256.0) - 2048.0);
         assert_eq!(shape.forward_operations(1.0, 0.0, 1.0), products);
+    }
+
+    #[test]
+    fn gpt_oss_has_its_published_counts() {
+        let check = |json: &str, expected: f64| {
+            let shape = ModelShape::from_config(&ModelConfig::parse(json, "config.json").unwrap());
+            assert!((shape.parameters as f64 / expected - 1.0).abs() < 5e-4, "{}", shape.parameters);
+        };
+        let shape = r#""model_type":"gpt_oss","vocab_size":201088,"hidden_size":2880"#;
+        check(&format!(r#"{{{shape},"num_hidden_layers":24,"num_local_experts":32}}"#), 20.91e9);
+        check(&format!(r#"{{{shape},"num_hidden_layers":36}}"#), 116.83e9);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::markdown::{changed_configuration, line, results, table};
 use super::{Page, Report};
 use crate::config::BasePrecision;
 use crate::format::{amount, duration, or_na};
-use crate::hub::{embedded_model_names, find_model};
+use crate::hub::{Quantization, embedded_model_names, find_model};
 use crate::score::Task;
 
 /// `README.md` as the Hugging Face Hub takes it: metadata in YAML, then Markdown. Secrets are masked.
@@ -51,7 +51,8 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
             "\nMeasured with the base rounded to fp8, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui eval TASK --model FOLDER`, for the folder of this card, measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n"
         }
     };
-    let is_fp8 = || find_model(base).is_ok_and(|source| matches!(source.fp8_scales(), Ok(Some(_))));
+    let is_fp8 =
+        || find_model(base).is_ok_and(|source| matches!(source.quantization(), Ok(Some(Quantization::Fp8(_)))));
     let dequantized = if is_adapter && is_fp8() {
         "\nThe base's files are in fp8. Its matrices were dequantized to bf16 and activations were not quantized: a server that quantizes activations gives other answers.\n"
     } else {

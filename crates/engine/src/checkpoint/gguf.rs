@@ -61,13 +61,13 @@ pub fn export_gguf(
     stored_as: GgufType,
 ) -> Result<(), CheckpointError> {
     let (config, weights) = (source.config()?, weights.unrounded());
-    if matches!(config.architecture, Architecture::Gemma3 | Architecture::Qwen35 | Architecture::Qwen3Moe) {
+    let Some(family) = family(config.architecture) else {
         let problem = format!(
             "a {} model is not written as GGUF; write its Hugging Face folder with `model export`, and convert that with llama.cpp's convert_hf_to_gguf.py",
             config.architecture.title()
         );
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
-    }
+    };
     if let RopeScaling::Yarn { factor, original_positions, .. } = config.rope_scaling
         && config.rope_scaling != RopeScaling::yarn(factor, original_positions)
     {
@@ -81,7 +81,7 @@ pub fn export_gguf(
         );
         return Err(CheckpointError::Gguf { label: source.label("config.json"), problem });
     }
-    let metadata = [described(source, &config, stored_as), vocabulary(source, &config)?].concat();
+    let metadata = [described(source, &config, family, stored_as), vocabulary(source, &config)?].concat();
     let mut tensors = Vec::new();
     for (name, shape) in tensor_names(&config) {
         let tensor = weights.get(&name, &shape, DType::F32, &Device::Cpu)?;
@@ -118,17 +118,19 @@ pub fn export_gguf(
 
 type Metadata = Vec<(String, Value)>;
 
-/// Architecture and shape.
-fn described(source: &ModelSource, config: &ModelConfig, stored_as: GgufType) -> Metadata {
-    let family = match config.architecture {
-        Architecture::Qwen3 => "qwen3",
-        Architecture::Qwen2 => "qwen2",
+/// The `general.architecture` that models of a family are written as, if they are.
+fn family(architecture: Architecture) -> Option<&'static str> {
+    match architecture {
+        Architecture::Qwen3 => Some("qwen3"),
+        Architecture::Qwen2 => Some("qwen2"),
         // As llama.cpp's own converter writes both.
-        Architecture::Llama | Architecture::Mistral => "llama",
-        Architecture::Gemma3 => "gemma3",
-        Architecture::Qwen35 => "qwen35",
-        Architecture::Qwen3Moe => "qwen3moe",
-    };
+        Architecture::Llama | Architecture::Mistral => Some("llama"),
+        _ => None,
+    }
+}
+
+/// Architecture and shape.
+fn described(source: &ModelSource, config: &ModelConfig, family: &str, stored_as: GgufType) -> Metadata {
     let name = source.name.rsplit('/').next().unwrap_or_default();
     let of_file = [
         ("general.architecture", Value::String(family.to_owned())),

@@ -373,6 +373,7 @@ fn gemma3(metadata: &Metadata<'_>) -> Result<DecoderOptions, String> {
             .map(|layer| if layer.is_multiple_of(pattern) { Scope::Everything } else { Scope::Window })
             .collect(),
         rope_theta: metadata.number(&key("rope.freq_base_swa"), Some(1e4))?,
+        rope_scaling: RopeScaling::Unscaled,
     };
     // The 27B alone has 62 layers.
     let scalar =

@@ -140,15 +140,13 @@ fn their_model(config: &ModelConfig, weights: VarBuilder<'_>, engine: &Engine) -
             let mut model = qwen2::ModelForCausalLM::new(&theirs, weights)?;
             Box::new(move |token, position| model.forward(token, position))
         }
-        other @ (Architecture::Gemma3 | Architecture::Qwen35 | Architecture::Qwen3Moe) => {
-            candle_core::bail!("{} is not compared", other.title())
-        }
         Architecture::Llama | Architecture::Mistral => {
             let theirs = llama_config(config);
             let mut cache = llama::Cache::new(true, engine.dtype, &theirs, &engine.device)?;
             let model = llama::Llama::load(weights, &theirs)?;
             Box::new(move |token, position| model.forward(token, position, &mut cache))
         }
+        other => candle_core::bail!("{} is not compared", other.title()),
     })
 }
 
@@ -163,7 +161,7 @@ fn is_computed_there(config: &ModelConfig) -> bool {
         Architecture::Llama | Architecture::Mistral => {
             is_unbiased && heads_fill_the_width && config.options.window.is_none()
         }
-        Architecture::Gemma3 | Architecture::Qwen35 | Architecture::Qwen3Moe => false,
+        _ => false,
     }
 }
 

@@ -81,7 +81,7 @@ impl JoinedAdapter {
             (None, Matrix::Fp8(matrix)) => {
                 matrix.joined(&self.diagonal, &self.a, self.diagonal.dims2()?.1.next_multiple_of(ROOM))
             }
-            (None, Matrix::Numbers(_)) => bail!("adapters beside a matrix that they are not joined with"),
+            (None, _) => bail!("adapters beside a matrix that they are not joined with"),
         }
     }
 }
@@ -129,7 +129,7 @@ impl AdapterSet {
         };
         let rows = match weight {
             Matrix::Fp8(matrix) => matrix.decode(x, Some(&joined.a))?,
-            Matrix::Numbers(_) => {
+            Matrix::Numbers(_) | Matrix::Transposed(_) => {
                 let whole = joined.whole(weight)?.narrow(0, 0, outputs + self.used())?.narrow(1, 0, inputs)?;
                 matmul_f32(x, &whole.t()?)?
             }

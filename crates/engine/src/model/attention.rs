@@ -2,11 +2,14 @@
 
 use candle_core::{Result, Tensor};
 
+use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::mixed_inputs::MixedInputs;
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
-use crate::kernels::attention::{AttentionOutput, segment_attention, segment_attention_backward};
+use crate::kernels::attention::{
+    AttentionOutput, segment_attention, segment_attention_backward, segment_attention_backward_all,
+};
 use crate::kernels::attention_gate::{gated_attention, gated_attention_backward, join_gate, split_gate};
 use crate::kernels::decode_attention::{DecodeRows, decode_attention};
 use crate::kernels::heads::Attention;
@@ -18,7 +21,10 @@ use crate::kernels::rope::{
 
 #[derive(Clone, Debug)]
 pub(super) struct AttentionMixer {
-    pub(super) attention: Attention,
+    /// Without its sinks.
+    pub(super) attention: Attention<'static>,
+    /// `[query heads]`, where the family has them.
+    pub(super) sinks: Option<MaybeTrained>,
     pub(super) rope: RopeTable,
     /// Norms of each query head and each key head, where the family has them.
     pub(super) head_norms: Option<(NormWeight, NormWeight)>,
@@ -37,7 +43,7 @@ impl AttentionMixer {
     ) -> Result<(AttentionOutput, MixedInputs)> {
         let (own, gate) = self.split(packed)?;
         let prepared = query_key_rope(&own, self.query_key(context.positions))?;
-        let attended = segment_attention(&prepared, self.attention, context.segments, room)?;
+        let attended = segment_attention(&prepared, self.attention(), context.segments, room)?;
         let output = gated(&attended.rows, gate.as_ref())?;
         Ok((attended, MixedInputs { prepared, output }))
     }
@@ -69,8 +75,16 @@ impl AttentionMixer {
             }
             None => (gradient.clone(), None),
         };
-        let prepared_gradient =
-            segment_attention_backward(&attended_gradient, prepared, attended, self.attention, context.segments)?;
+        let (attention, segments) = (self.attention(), context.segments);
+        let prepared_gradient = match self.sinks.as_ref().and_then(|(_, trained)| trained.as_ref()) {
+            None => segment_attention_backward(&attended_gradient, prepared, attended, attention, segments)?,
+            Some(range) => {
+                let (prepared, sinks) =
+                    segment_attention_backward_all(&attended_gradient, prepared, attention, segments)?;
+                gradients.add(range, &sinks)?;
+                prepared
+            }
+        };
         let own_gradient = self.query_key_backward(&prepared_gradient, &own, context, room, gradients)?;
         match gate_gradient {
             Some(gate) => join_gate(&own_gradient, &gate, self.attention.heads),
@@ -112,7 +126,7 @@ impl AttentionMixer {
             None => (packed, None),
         };
         let prepared = query_key_rope_open(own, self.query_key(positions), written, rows)?;
-        let attended = decode_attention(&prepared, prompts, written, self.attention, rows)?;
+        let attended = decode_attention(&prepared, prompts, written, self.attention(), rows)?;
         gated(&attended, gate.as_ref())
     }
 
@@ -133,7 +147,12 @@ impl AttentionMixer {
         let named = |(query, key): &(NormWeight, NormWeight)| {
             [("self_attn.q_norm.weight", query.weight.clone()), ("self_attn.k_norm.weight", key.weight.clone())]
         };
-        norms.flat_map(named).collect()
+        let sinks = self.sinks.iter().map(|(sinks, _)| ("self_attn.sinks", sinks.clone()));
+        norms.flat_map(named).chain(sinks).collect()
+    }
+
+    fn attention(&self) -> Attention<'_> {
+        Attention { sinks: self.sinks.as_ref().map(|(sinks, _)| sinks), ..self.attention }
     }
 
     /// Queries, keys and values, and the gate's numbers.

@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::experts::RouterUse;
 use super::layer::{DerivedActivations, LayerActivations, Stream};
 use super::linear::Linear;
 use super::load::ModelLoader;
@@ -43,6 +44,14 @@ pub struct Activations {
     layers: Vec<SavedActivations>,
     /// [rows, hidden] before the final norm.
     last: Tensor,
+    routers: Vec<RouterUse>,
+}
+
+impl Activations {
+    /// What the routers did with the batch's rows, by layer that has one; empty on a GPU.
+    pub fn routers(&self) -> &[RouterUse] {
+        &self.routers
+    }
 }
 
 /// The activations kept of a layer; the rest is recomputed.
@@ -183,9 +192,10 @@ impl Decoder {
     pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
         let mut stream = self.embed(&batch.token_ids)?;
-        let mut layers = Vec::with_capacity(self.layers.len());
+        let (mut layers, mut routers) = (Vec::with_capacity(self.layers.len()), Vec::new());
         for layer in &self.layers {
             let (output, saved, derived) = layer.forward(stream, self.rows(&batch, Adapters::On.into()))?;
+            routers.extend(saved.router_use()?);
             layers.push(match (recompute, self.device.is_cpu()) {
                 (true, _) => SavedActivations::Input(saved.into_input()),
                 (false, true) => SavedActivations::All(Box::new((saved, derived))),
@@ -194,7 +204,7 @@ impl Decoder {
             stream = output;
         }
         let (last, normed) = self.norm(&stream)?;
-        Ok((normed, Activations { batch, layers, last }))
+        Ok((normed, Activations { batch, layers, last, routers }))
     }
 
     /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below
@@ -206,7 +216,7 @@ impl Decoder {
         gradient: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let Activations { batch: placed, layers, last } = activations;
+        let Activations { batch: placed, layers, last, .. } = activations;
         let room = self.layers.last().map_or(0, Layer::gradient_room);
         let mut gradient = self.final_norm.backward(gradient, &last, None, room, gradients)?;
         let context = self.rows(&placed, Adapters::On.into());
@@ -332,8 +342,15 @@ mod tests {
             "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":32,"hidden_act":"silu",
             "full_attention_interval":2,"linear_num_key_heads":1,"linear_num_value_heads":2,"linear_key_head_dim":4,
             "linear_value_head_dim":6,"num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":8,"mlp_only_layers":[1],
+            "shared_expert_intermediate_size":6,
             "architectures":["#;
-        let families = ["Qwen3ForCausalLM", "Qwen3_5ForCausalLM", "Qwen3MoeForCausalLM"];
+        let families = [
+            "Qwen3ForCausalLM",
+            "Qwen3_5ForCausalLM",
+            "Qwen3MoeForCausalLM",
+            "Qwen3_5MoeForCausalLM",
+            "GptOssForCausalLM",
+        ];
         let configs = families.map(|name| ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap());
         let trainables = [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }];
         for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {

@@ -1,8 +1,10 @@
 //! A mixture of experts: each row goes through the few experts that the router chooses, all rows of an expert together.
 
 use candle_core::{DType, Result, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::AdapterUse;
+use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::matrix::Matrix;
@@ -17,6 +19,42 @@ thread_local! {
     pub(crate) static SELECTED: std::cell::RefCell<Vec<Vec<u32>>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
+/// What a layer's router did with rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RouterUse {
+    pub rows: usize,
+    /// The sum over rows of the entropies of their probabilities of all experts, nats.
+    pub entropy: f64,
+    /// By expert the rows that went through it.
+    pub expert_rows: Vec<usize>,
+}
+
+impl RouterUse {
+    /// `None` on a GPU, which alone knows it.
+    pub(super) fn measure(routing: &Routing, rows: usize) -> Result<Option<Self>> {
+        let Ok(pairs) = routing.listed() else { return Ok(None) };
+        Ok(Some(Self {
+            rows,
+            entropy: pairs.entropy()?,
+            expert_rows: pairs.ranges.iter().map(ExactSizeIterator::len).collect(),
+        }))
+    }
+
+    /// That of more rows of the same layer.
+    pub fn add(&mut self, other: &Self) {
+        self.rows += other.rows;
+        self.entropy += other.entropy;
+        self.expert_rows.resize(other.expert_rows.len().max(self.expert_rows.len()), 0);
+        self.expert_rows.iter_mut().zip(&other.expert_rows).for_each(|(own, other)| *own += other);
+    }
+
+    /// The largest share of rows that one expert has over an even share; 1: all have the same.
+    pub fn load(&self) -> f64 {
+        let (most, all) = (self.expert_rows.iter().max().copied().unwrap_or(0), self.expert_rows.iter().sum::<usize>());
+        (most * self.expert_rows.len()) as f64 / all.max(1) as f64
+    }
+}
+
 /// One gated MLP; gate and up are packed.
 #[derive(Clone, Debug)]
 pub(super) struct Expert {
@@ -28,6 +66,11 @@ pub(super) struct Expert {
 #[derive(Clone, Debug)]
 pub(super) enum Matrices {
     Separate(Vec<Expert>),
+    /// Parts of tensors that have all of them, which are kept under their names in the layer.
+    Fused {
+        experts: Vec<Expert>,
+        tensors: Vec<(String, Tensor)>,
+    },
     /// One below the other, frozen: on a GPU, where one kernel multiplies by all of them.
     Stacked {
         /// [experts * 2 * width, hidden].
@@ -48,10 +91,14 @@ enum Part {
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
     pub(super) router: Router,
+    /// The router's name in a layer.
+    pub(super) name: &'static str,
     /// [experts, hidden].
     pub(super) gate: Linear,
     pub(super) matrices: Matrices,
     pub(super) activation: Activation,
+    /// Added to what an expert gives, before that is weighted: [experts, hidden].
+    pub(super) output_bias: Option<MaybeTrained>,
 }
 
 impl Experts {
@@ -77,7 +124,11 @@ impl Experts {
         rows: usize,
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        routing.combine(&self.multiply(Part::Down, routing, weighted, adapters)?, rows)
+        let mut output = self.multiply(Part::Down, routing, weighted, adapters)?;
+        if let Some((bias, _)) = &self.output_bias {
+            output = (output + routing.weigh(&routing.spread(bias)?)?)?;
+        }
+        routing.combine(&output, rows)
     }
 
     /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns that of `x`.
@@ -90,7 +141,13 @@ impl Experts {
     ) -> Result<Tensor> {
         let gradient = routing.gather(gradient)?;
         let weighted_gradient = self.multiply_back(Part::Down, routing, &gradient, weighted, gradients)?;
-        let products = routing.dot(&weighted_gradient, weighted)?;
+        let mut products = routing.dot(&weighted_gradient, weighted)?;
+        if let Some((bias, trained)) = &self.output_bias {
+            products = (products + routing.weigh(&routing.dot(&gradient, &routing.spread(bias)?)?)?)?;
+            if let Some(range) = trained {
+                gradients.add(range, &routing.sum_by_expert(&routing.weigh(&gradient)?)?)?;
+            }
+        }
         let activated_gradient = routing.weigh(&weighted_gradient)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
         let own_gradient =
@@ -102,7 +159,7 @@ impl Experts {
     /// `x`: [pairs, inputs], each multiplied by its expert's matrix: [pairs, outputs].
     fn multiply(&self, part: Part, routing: &Routing, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         match (&self.matrices, part) {
-            (Matrices::Separate(experts), _) => {
+            (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
                 by_expert(experts, part, routing, |linear, pairs| linear.forward(&pairs(x)?, adapters))
             }
             (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(x, gate_up, false),
@@ -120,9 +177,11 @@ impl Experts {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         match (&self.matrices, part) {
-            (Matrices::Separate(experts), _) => by_expert(experts, part, routing, |linear, pairs| {
-                linear.backward(&pairs(gradient)?, &pairs(x)?, gradients)
-            }),
+            (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
+                by_expert(experts, part, routing, |linear, pairs| {
+                    linear.backward(&pairs(gradient)?, &pairs(x)?, gradients)
+                })
+            }
             (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(gradient, gate_up, true),
             (Matrices::Stacked { down, .. }, Part::Down) => routing.product(gradient, down, true),
         }
@@ -130,8 +189,10 @@ impl Experts {
 
     /// Its tensors under their names inside a layer.
     pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
+        let router = |experts| self.gate.merged_parts(&[(self.name, experts)], dtype);
         let experts = match &self.matrices {
             Matrices::Separate(experts) => experts.clone(),
+            Matrices::Fused { experts, tensors } => return Ok([router(experts.len())?, tensors.clone()].concat()),
             Matrices::Stacked { gate_up, down, experts } => {
                 let part = |stacked: &Tensor, index: usize| {
                     let rows = stacked.dims2()?.0 / experts;
@@ -142,7 +203,7 @@ impl Experts {
                 (0..*experts).map(expert).collect::<Result<_>>()?
             }
         };
-        let mut named = self.gate.merged_parts(&[("mlp.gate", experts.len())], dtype)?;
+        let mut named = router(experts.len())?;
         for (index, Expert { gate_up, down }) in experts.iter().enumerate() {
             let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
             let (width, hidden) = (gate_up.weight.dims2()?.0 / 2, down.weight.dims2()?.0);

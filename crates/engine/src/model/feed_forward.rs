@@ -3,10 +3,11 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::AdapterUse;
-use super::experts::Experts;
+use super::experts::{Experts, RouterUse};
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::parameters::master_dtype;
+use super::shared_expert::{SharedExpert, SharedProducts};
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::router::Routing;
 use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
@@ -15,7 +16,14 @@ use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 #[derive(Clone, Debug)]
 pub(super) enum FeedForward {
     Dense(Box<Dense>),
-    Experts(Box<Experts>),
+    Experts(Box<Mixture>),
+}
+
+/// A router with its experts, and in some families one that every row uses.
+#[derive(Clone, Debug)]
+pub(super) struct Mixture {
+    pub(super) experts: Experts,
+    pub(super) shared: Option<SharedExpert>,
 }
 
 /// A gated MLP; gate and up are packed.
@@ -33,6 +41,14 @@ pub(super) struct Products {
     gate_up: Tensor,
     /// Of experts.
     routing: Option<Routing>,
+    shared: Option<SharedProducts>,
+}
+
+impl Products {
+    /// What the router did with the rows, where there is one that the host sees.
+    pub(super) fn router_use(&self, rows: usize) -> Result<Option<RouterUse>> {
+        self.routing.as_ref().map_or(Ok(None), |routing| RouterUse::measure(routing, rows))
+    }
 }
 
 impl FeedForward {
@@ -40,23 +56,35 @@ impl FeedForward {
     pub(super) fn input(&self) -> &Linear {
         match self {
             Self::Dense(dense) => &dense.gate_up,
-            Self::Experts(experts) => &experts.gate,
+            Self::Experts(mixture) => &mixture.experts.gate,
         }
     }
 
     /// `x`: [rows, hidden + room of the input] -> products, activations, and the output, [rows, hidden].
     pub(super) fn forward(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<(Products, Tensor, Tensor)> {
-        let products = match self {
-            Self::Dense(dense) => Products { gate_up: dense.gate_up.forward(x, adapters)?, routing: None },
-            Self::Experts(experts) => {
-                let (routing, gate_up) = experts.products(x, adapters)?;
-                Products { gate_up, routing: Some(routing) }
+        let mut products = match self {
+            Self::Dense(dense) => {
+                Products { gate_up: dense.gate_up.forward(x, adapters)?, routing: None, shared: None }
+            }
+            Self::Experts(mixture) => {
+                let (routing, gate_up) = mixture.experts.products(x, adapters)?;
+                Products { gate_up, routing: Some(routing), shared: None }
             }
         };
         let activated = self.activated(&products)?;
         let output = match (self, &products.routing) {
             (Self::Dense(dense), None) => dense.down.forward(&activated, adapters)?,
-            (Self::Experts(experts), Some(routing)) => experts.output(routing, &activated, x.dims2()?.0, adapters)?,
+            (Self::Experts(mixture), Some(routing)) => {
+                let output = mixture.experts.output(routing, &activated, x.dims2()?.0, adapters)?;
+                match &mixture.shared {
+                    None => output,
+                    Some(shared) => {
+                        let (own, addend) = shared.forward(x, adapters)?;
+                        products.shared = Some(own);
+                        (output + addend)?
+                    }
+                }
+            }
             _ => return other_block(),
         };
         Ok((products, activated, output))
@@ -74,7 +102,7 @@ impl FeedForward {
     fn activated(&self, products: &Products) -> Result<Tensor> {
         match (self, &products.routing) {
             (Self::Dense(dense), None) => gated(&products.gate_up, dense.activation, dense.down.room()),
-            (Self::Experts(experts), Some(routing)) => experts.weighted(routing, &products.gate_up),
+            (Self::Experts(mixture), Some(routing)) => mixture.experts.weighted(routing, &products.gate_up),
             _ => other_block(),
         }
     }
@@ -112,8 +140,12 @@ impl FeedForward {
                 let gradient = gated_backward(&gradient, gate_up, dense.activation, dense.gate_up.room())?;
                 dense.gate_up.backward(&gradient, x, gradients)
             }
-            (Self::Experts(experts), Some(routing)) => {
-                experts.backward(gradient, x, (routing, gate_up, activated), gradients)
+            (Self::Experts(mixture), Some(routing)) => {
+                let own = mixture.experts.backward(gradient, x, (routing, gate_up, activated), gradients)?;
+                match (&mixture.shared, &products.shared) {
+                    (Some(shared), Some(products)) => own + shared.backward(gradient, x, products, gradients)?,
+                    _ => Ok(own),
+                }
             }
             _ => other_block(),
         }
@@ -137,7 +169,10 @@ impl FeedForward {
                 named.extend(dense.down.merged_parts(&[("mlp.down_proj", hidden)], dtype)?);
                 Ok(named)
             }
-            Self::Experts(experts) => experts.named(dtype),
+            Self::Experts(mixture) => {
+                let shared = mixture.shared.as_ref().map_or(Ok(Vec::new()), |shared| shared.named(dtype))?;
+                Ok([mixture.experts.named(dtype)?, shared].concat())
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use candle_core::{Result, Tensor};
 
 use super::adapter::{AdapterSet, AdapterUse};
+use super::experts::RouterUse;
 use super::feed_forward::{FeedForward, Products};
 use super::gradients::Gradients;
 use super::linear::Linear;
@@ -78,6 +79,11 @@ pub(super) struct DerivedActivations {
 }
 
 impl LayerActivations {
+    /// What its router did, where there is one that the host sees.
+    pub(super) fn router_use(&self) -> Result<Option<RouterUse>> {
+        self.products.router_use(self.middle.dims2()?.0)
+    }
+
     /// The layer's input, from which the rest can be computed again.
     pub(super) fn into_input(self) -> Tensor {
         self.input

@@ -103,7 +103,10 @@ impl Linear {
     /// trained here, returns the input's, [rows, inputs].
     pub(super) fn backward(&self, gradient: &Tensor, x: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
         if let Some(range) = &self.trained {
-            gradients.matmul_add(range, &gradient.t()?, x, 1.0)?;
+            match &self.weight {
+                Matrix::Transposed(_) => gradients.matmul_add(range, &x.t()?, gradient, 1.0)?,
+                _ => gradients.matmul_add(range, &gradient.t()?, x, 1.0)?,
+            }
         }
         if let Some(range) = self.bias.as_ref().and_then(|bias| bias.trained.as_ref()) {
             gradients.add(range, &gradient.sum(0)?)?;

@@ -8,15 +8,16 @@ use candle_core::{DType, Device, Tensor};
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
 use super::attention::AttentionMixer;
 use super::experts::{Expert, Experts, Matrices};
-use super::feed_forward::{Dense, FeedForward};
-use super::gated_delta::GatedDeltaMixer;
+use super::feed_forward::{Dense, FeedForward, Mixture};
+use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
 use super::layer::Layer;
 use super::linear::{Bias, Linear};
 use super::matrix::Matrix;
 use super::mixer::Mixer;
 use super::norm::NormWeight;
 use super::parameters::master_dtype;
-use super::weights::{has_bias, tensor_names};
+use super::shared_expert::SharedExpert;
+use super::weights::{fused_names, has_bias, tensor_names};
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::config::BasePrecision;
 use crate::hub::{self, ModelConfig, Scope};
@@ -55,11 +56,22 @@ fn mixer_parts(config: &ModelConfig, layer: usize) -> [&'static [&'static str]; 
 /// As [`mixer_parts`], of a dense feed-forward block.
 const DENSE_PARTS: [&[&str]; 2] = [&["mlp.gate_proj", "mlp.up_proj"], &["mlp.down_proj"]];
 
-/// The packed matrices of a layer that get adapters. In a model with experts none of a feed-forward block: PEFT reads
-/// `gate_proj` there as the experts that transformers fuses, in dense layers too.
+/// As [`mixer_parts`], of an expert that every token uses.
+const SHARED_PARTS: [&[&str]; 3] = [
+    &["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"],
+    &["mlp.shared_expert.down_proj"],
+    &["mlp.shared_expert_gate"],
+];
+
+/// The packed matrices of a layer that get adapters. In a model with experts of a feed-forward block at most the expert
+/// that every token uses: PEFT reads `gate_proj` elsewhere as the experts that transformers fuses, in dense layers too.
 fn adapted_parts(config: &ModelConfig, layer: usize) -> impl Iterator<Item = &'static [&'static str]> {
-    let dense = DENSE_PARTS.into_iter().filter(|_| config.options.experts.is_none());
-    mixer_parts(config, layer).into_iter().chain(dense)
+    let feed_forward: &[&[&str]] = match &config.options.experts {
+        None => &DENSE_PARTS,
+        Some(experts) if experts.shared_size.is_some() => &SHARED_PARTS,
+        Some(_) => &[],
+    };
+    mixer_parts(config, layer).into_iter().chain(feed_forward.iter().copied())
 }
 
 /// PEFT's name of an adapter's tensor: `which` is "A" or "B".
@@ -113,7 +125,10 @@ fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
     let delta = |of: fn(&hub::GatedDelta) -> usize| config.options.gated_delta.as_ref().map_or(0, of);
     let expert = |of: fn(&hub::Experts) -> usize| config.options.experts.as_ref().map_or(0, of);
     match part {
-        "mlp.gate" => [expert(|experts| experts.count), hidden],
+        "mlp.gate" | "mlp.router" => [expert(|experts| experts.count), hidden],
+        "mlp.shared_expert_gate" => [1, hidden],
+        "mlp.shared_expert.down_proj" => [hidden, expert(|experts| experts.shared_size.unwrap_or(0))],
+        _ if part.starts_with("mlp.shared_expert.") => [expert(|experts| experts.shared_size.unwrap_or(0)), hidden],
         _ if part.starts_with("mlp.experts.") => {
             let width = expert(|experts| experts.intermediate_size);
             if part.ends_with(".down_proj") { [hidden, width] } else { [width, hidden] }
@@ -131,7 +146,7 @@ fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
 }
 
 /// How a layer attends.
-fn attention(config: &ModelConfig, layer: usize) -> Attention {
+fn attention(config: &ModelConfig, layer: usize) -> Attention<'static> {
     let heads =
         Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dimension: config.head_dim };
     let window = config.options.window.as_ref().filter(|_| config.scope(layer) == Scope::Window);
@@ -139,6 +154,7 @@ fn attention(config: &ModelConfig, layer: usize) -> Attention {
         heads,
         divisor: config.attention_divisor(config.scope(layer)),
         window: window.map(|window| window.tokens),
+        sinks: None,
     }
 }
 
@@ -198,16 +214,78 @@ impl ModelLoader<'_> {
             let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
             Ok(Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? })
         };
-        Ok(FeedForward::Experts(Box::new(Experts {
+        let (matrices, output_bias) = match experts.tensors {
+            _ if self.device.is_cuda() => (self.stacked(layer, experts)?, None),
+            hub::ExpertTensors::Separate => {
+                (Matrices::Separate((0..experts.count).map(expert).collect::<Result<_, ModelError>>()?), None)
+            }
+            hub::ExpertTensors::Fused | hub::ExpertTensors::FusedTransposed => {
+                self.fused(layer, experts, parameters)?
+            }
+        };
+        let shared = || {
+            let [gate_up, down, gate] = SHARED_PARTS;
+            Ok::<_, ModelError>(SharedExpert {
+                gate: linear(gate)?,
+                gate_up: linear(gate_up)?,
+                activation,
+                down: linear(down)?,
+            })
+        };
+        let clamped = experts.clamped.map(|gate| Activation::Clamped { slope: gate.slope, limit: gate.limit });
+        let own = Experts {
             router: Router { active: experts.active, is_renormalised: experts.is_renormalised },
-            gate: linear(&["mlp.gate"])?,
-            matrices: if self.device.is_cuda() {
-                self.stacked(layer, experts)?
-            } else {
-                Matrices::Separate((0..experts.count).map(expert).collect::<Result<_, ModelError>>()?)
-            },
-            activation,
-        })))
+            name: experts.router(),
+            gate: linear(&[experts.router()])?,
+            matrices,
+            activation: clamped.unwrap_or(activation),
+            output_bias,
+        };
+        let shared = experts.shared_size.map(|_| shared()).transpose()?;
+        Ok(FeedForward::Experts(Box::new(Mixture { experts: own, shared })))
+    }
+
+    /// Experts as parts of the tensors that have all of them, and the biases of what they give.
+    fn fused(
+        &self,
+        layer: usize,
+        experts: &hub::Experts,
+        parameters: &Parameters,
+    ) -> Result<(Matrices, Option<MaybeTrained>), ModelError> {
+        let tensor = |(name, shape): (&'static str, Vec<usize>)| {
+            let full_name = format!("model.layers.{layer}.{name}");
+            let (tensor, range) = self.tensor(&[full_name], std::slice::from_ref(&shape), parameters)?;
+            Ok((name.to_owned(), (tensor.reshape(shape)?, range)))
+        };
+        let found = fused_names(experts, self.config.hidden_size).into_iter().map(tensor);
+        let found = found.collect::<Result<Vec<(String, MaybeTrained)>, ModelError>>()?;
+        let is_transposed = experts.tensors == hub::ExpertTensors::FusedTransposed;
+        // Of one expert, with the range of its gradient.
+        let part = |(tensor, range): &MaybeTrained, index: usize| {
+            let own = tensor.get(index)?;
+            let size = own.elem_count();
+            let range = range.as_ref().map(|all| all.start + index * size..all.start + (index + 1) * size);
+            Ok::<MaybeTrained, candle_core::Error>((own, range))
+        };
+        let linear = |tensor: &MaybeTrained, bias: Option<&MaybeTrained>, index: usize| {
+            let (weight, trained) = part(tensor, index)?;
+            let bias = bias.map(|bias| part(bias, index)).transpose()?;
+            let bias = bias.map(|(vector, trained)| Bias { vector, trained });
+            let weight = if is_transposed { Matrix::Transposed(weight) } else { Matrix::Numbers(weight) };
+            Ok::<_, candle_core::Error>(Linear { weight, trained, bias, adapters: None })
+        };
+        let (gate_up, gate_up_bias, down, down_bias) = match found.as_slice() {
+            [(_, gate_up), (_, down)] => (gate_up, None, down, None),
+            [(_, gate_up), (_, gate_up_bias), (_, down), (_, down_bias)] => {
+                (gate_up, Some(gate_up_bias), down, Some(down_bias.clone()))
+            }
+            _ => return Err(ModelError::Weights(format!("{} tensors of experts", found.len()))),
+        };
+        let expert =
+            |index| Ok(Expert { gate_up: linear(gate_up, gate_up_bias, index)?, down: linear(down, None, index)? });
+        let own = (0..experts.count).map(expert).collect::<candle_core::Result<_>>()?;
+        let tensors = found.iter().map(|(name, (tensor, _))| (name.clone(), tensor.clone())).collect();
+        Ok((Matrices::Fused { experts: own, tensors }, down_bias))
     }
 
     fn stacked(&self, layer: usize, experts: &hub::Experts) -> Result<Matrices, ModelError> {
@@ -232,8 +310,13 @@ impl ModelLoader<'_> {
             self.norm(&format!("model.layers.{layer}.self_attn.{part}.weight"), config.head_dim, parameters)
         };
         let head_norms = || Ok::<_, ModelError>((head_norm("q_norm")?, head_norm("k_norm")?));
+        let sinks = config.options.has_attention_sinks.then(|| {
+            let name = format!("model.layers.{layer}.self_attn.sinks");
+            self.tensor(&[name], &[vec![config.num_attention_heads]], parameters)
+        });
         Ok(AttentionMixer {
             attention: attention(config, layer),
+            sinks: sinks.transpose()?,
             rope,
             head_norms: config.options.has_head_norms.then(head_norms).transpose()?,
             norm_offset: config.options.norm_offset,

@@ -10,6 +10,8 @@ use crate::kernels::matmul::{matmul, matmul_f32};
 pub(super) enum Matrix {
     /// Beside adapters on a GPU a part of [`JoinedAdapter::whole`](super::adapter::JoinedAdapter).
     Numbers(Tensor),
+    /// [inputs, outputs], on the CPU.
+    Transposed(Tensor),
     /// Frozen.
     Fp8(Fp8Matrix),
 }
@@ -19,6 +21,7 @@ impl Matrix {
     pub(super) fn dims2(&self) -> Result<(usize, usize)> {
         match self {
             Self::Numbers(weight) => weight.dims2(),
+            Self::Transposed(weight) => weight.dims2().map(|(inputs, outputs)| (outputs, inputs)),
             Self::Fp8(matrix) => matrix.dims2(),
         }
     }
@@ -32,6 +35,7 @@ impl Matrix {
     pub(super) fn forward_f32(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Numbers(weight) => matmul_f32(x, &weight.t()?),
+            Self::Transposed(weight) => matmul_f32(x, weight),
             Self::Fp8(matrix) => matrix.decode(x, None),
         }
     }
@@ -45,6 +49,7 @@ impl Matrix {
     pub(super) fn numbers(&self, dtype: DType) -> Result<Tensor> {
         match self {
             Self::Numbers(weight) => Ok(weight.clone()),
+            Self::Transposed(weight) => weight.t(),
             Self::Fp8(matrix) => matrix.numbers(dtype),
         }
     }

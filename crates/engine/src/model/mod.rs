@@ -16,11 +16,13 @@ mod mixer; // either of the two
 mod norm; // a norm's weight
 mod packed_batch; // packed tokens
 mod parameters; // the flat buffer of what is trained
+mod shared_expert; // the expert that every row uses
 mod shard; // what each rank moves of it
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::{AdapterUse, Adapters};
 pub use decoder::{Activations, Decoder};
+pub use experts::RouterUse;
 #[cfg(test)]
 pub(crate) use experts::SELECTED;
 pub use gradients::Gradients;

@@ -4,6 +4,7 @@
 mod files;
 mod fp8_files;
 mod load_progress;
+mod mxfp4_files;
 mod names;
 mod random_init;
 
@@ -21,8 +22,8 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::fp8;
 
 pub use self::load_progress::{LoadProgress, watch_loading};
-pub(super) use self::names::has_bias;
 pub use self::names::tensor_names;
+pub(super) use self::names::{fused_names, has_bias};
 
 /// A model's named tensors, loaded on demand. Clones share them.
 #[derive(Clone, Debug)]
@@ -129,7 +130,7 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor, ModelError> {
-        let found = self.shape(name).ok_or_else(|| {
+        let found = self.shape(name)?.ok_or_else(|| {
             ModelError::Weights(format!(
                 "{}: no tensor `{name}`; the checkpoint is incomplete or of another architecture",
                 self.source
@@ -159,11 +160,11 @@ impl Weights {
         tensor_names(config).into_iter().map(stored).collect()
     }
 
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+    fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, ModelError> {
         match &self.origin {
             Origin::Files(files) => files.shape(name),
-            Origin::Memory(tensors) => tensors.get(name).map(|tensor| tensor.dims().to_vec()),
-            Origin::RandomInit(fresh) => fresh.shape(name),
+            Origin::Memory(tensors) => Ok(tensors.get(name).map(|tensor| tensor.dims().to_vec())),
+            Origin::RandomInit(fresh) => Ok(fresh.shape(name)),
             Origin::Merged(merge) => merge.base.shape(name),
         }
     }
@@ -316,5 +317,55 @@ mod tests {
         // A backtrace may follow.
         let expected = format!("base: `{}`: a weight is not a finite number", names[2]);
         assert!(message.starts_with(&expected), "{message}");
+    }
+
+    /// As transformers writes a mixture that it made: a tensor for each matrix of each expert.
+    #[test]
+    fn separate_experts_are_read_as_fused_ones() {
+        let work = tempfile::tempdir().unwrap();
+        let config = r#"{"model_type":"qwen3_5_moe_text","vocab_size":8,"hidden_size":3,"num_hidden_layers":1,"num_experts":2,
+            "num_experts_per_tok":1,"moe_intermediate_size":2}"#;
+        std::fs::write(work.path().join("config.json"), config).unwrap();
+        let ramp = |start: f32| Tensor::arange(start, start + 6.0, &Device::Cpu).unwrap();
+        let matrix = |index: usize, part: &str, start: f32, shape: (usize, usize)| {
+            (format!("model.layers.0.mlp.experts.{index}.{part}_proj.weight"), ramp(start).reshape(shape).unwrap())
+        };
+        let whole = vec![
+            matrix(0, "gate", 0.0, (2, 3)),
+            matrix(0, "up", 6.0, (2, 3)),
+            matrix(0, "down", 12.0, (3, 2)),
+            matrix(1, "gate", 18.0, (2, 3)),
+            matrix(1, "up", 24.0, (2, 3)),
+            matrix(1, "down", 30.0, (3, 2)),
+        ];
+        let open = |tensors: Vec<(String, Tensor)>| {
+            let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.clone())).collect();
+            write(work.path(), "model.safetensors", tensors);
+            Weights::open(&ModelSource::at("m", work.path())).unwrap()
+        };
+        let get = |weights: &Weights, part: &str, shape: [usize; 3]| {
+            let tensor = weights.get(&format!("model.layers.0.mlp.experts.{part}"), &shape, DType::F32, &Device::Cpu);
+            tensor
+                .map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+                .map_err(|error| error.to_string())
+        };
+        let numbers = |starts: &[u16]| -> Vec<f32> {
+            starts.iter().flat_map(|&start| (0..6).map(move |i| f32::from(start + i))).collect()
+        };
+        let weights = open(whole.clone());
+        assert_eq!(get(&weights, "gate_up_proj", [2, 4, 3]).unwrap(), numbers(&[0, 6, 18, 24]));
+        assert_eq!(get(&weights, "down_proj", [2, 3, 2]).unwrap(), numbers(&[12, 30]));
+        let few = open(whole[..3].to_vec());
+        assert!(
+            get(&few, "down_proj", [2, 3, 2])
+                .unwrap_err()
+                .contains("has shape [1, 3, 2], config.json requires [2, 3, 2]")
+        );
+        let without_up = open([&whole[..1], &whole[2..]].concat());
+        assert!(
+            get(&without_up, "gate_up_proj", [2, 4, 3])
+                .unwrap_err()
+                .contains("no tensor `model.layers.0.mlp.experts.0.up_proj.weight`")
+        );
     }
 }

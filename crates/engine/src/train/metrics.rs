@@ -7,6 +7,7 @@ use super::groups::{GroupTurn, StepRollout};
 use super::trainer::Trainer;
 use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::config::TrainConfig;
+use crate::model::RouterUse;
 use crate::plan::StepShape;
 use crate::rollout::{Completion, DecodeCounts};
 use crate::run::events::RankStep;
@@ -84,7 +85,7 @@ pub(super) fn rollout_metrics(rollout: &StepRollout, config: &TrainConfig) -> BT
 
 pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
     let mut found = MetricMap::default();
-    let StepUpdate { statistics, applied, learning_rate, .. } = *update;
+    let StepUpdate { ref statistics, applied, learning_rate, .. } = *update;
     let update_seconds = update.update_seconds();
     found.add("learning_rate", learning_rate);
     match applied {
@@ -106,6 +107,12 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
             statistics.sampling_difference / statistics.sampled_tokens.max(1) as f64,
         );
         found.add("sampling/sampling_logp_difference/max", statistics.sampling_difference_max);
+    }
+    if !statistics.routers.is_empty() {
+        let rows: usize = statistics.routers.iter().map(|layer| layer.rows).sum();
+        let entropy: f64 = statistics.routers.iter().map(|layer| layer.entropy).sum();
+        found.add("router/entropy", entropy / rows.max(1) as f64);
+        found.add("router/load", statistics.routers.iter().map(RouterUse::load).fold(0.0, f64::max));
     }
     found.add("time/update", update_seconds);
     found.add("step_time", update.seconds());

@@ -164,7 +164,7 @@ impl<'a> Record<'a> {
             condition: self.monitor.latest(),
             ..update.rank.clone()
         };
-        let reports = ranks.gather(RankReport { statistics: update.statistics, step })?;
+        let reports = ranks.gather(RankReport { statistics: update.statistics.clone(), step })?;
         trainer.finish_step(update.applied == Some(StepOutcome::NotFinite), seconds);
         let entropy = self.on_rank_0(|recorder| {
             let (entropy, mut ranks) = (metrics.get("completions/entropy").copied(), Vec::new());

@@ -9,7 +9,7 @@ use super::MicroBatch;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::embedding::{gather_rows, scatter_rows};
 use crate::kernels::log_probs::{TokenLogProb, TokenWeight, token_log_probs, token_log_probs_backward_as};
-use crate::model::{Adapters, Decoder, Gradients};
+use crate::model::{Adapters, Decoder, Gradients, RouterUse};
 use crate::plan::{HEAD_ROWS, HEAD_ROWS_OF_ONE};
 
 /// The log-probs of each sequence's tokens, without a gradient.
@@ -37,8 +37,9 @@ pub(super) fn add_gradient(
     recompute: bool,
     gradients: &mut Gradients,
     mut d_log_probs: impl FnMut(usize, &[TokenLogProb]) -> Vec<TokenWeight>,
-) -> Result<()> {
+) -> Result<Vec<RouterUse>> {
     let (normed, activations) = model.forward_saving(&micro_batch.batch, recompute)?;
+    let routers = activations.routers().to_vec();
     let mut sum: Option<Tensor> = None;
     for part in HeadPart::all(model, &normed, micro_batch, temperature) {
         let (log_probs, logits) = part.log_probs()?;
@@ -51,10 +52,10 @@ pub(super) fn add_gradient(
             }
         }
     }
-    match sum {
-        Some(gradient) => model.backward(&micro_batch.batch, activations, &gradient, gradients),
-        None => Ok(()),
+    if let Some(gradient) = sum {
+        model.backward(&micro_batch.batch, activations, &gradient, gradients)?;
     }
+    Ok(routers)
 }
 
 /// Sequences whose logits are computed together.

@@ -10,7 +10,7 @@ use super::log_probs::{add_gradient, log_probs};
 use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share};
 use super::micro_batch::{MicroBatch, pack, sum_gradients};
 use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
-use crate::model::{Adapters, Decoder, Gradients};
+use crate::model::{Adapters, Decoder, Gradients, RouterUse};
 use crate::rollout::{Completion, ThreadPool};
 
 /// A completion with its advantage and log-probs.
@@ -84,7 +84,7 @@ pub struct PolicySettings {
 }
 
 /// Statistics of a step's forward passes, summed over tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PolicyStatistics {
     /// The loss. Near 0 on-policy by construction: advantages sum to 0.
     pub loss: f64,
@@ -106,6 +106,8 @@ pub struct PolicyStatistics {
     pub sampling_difference: f64,
     /// The largest of them.
     pub sampling_difference_max: f64,
+    /// What the routers did with the rows, by layer that has one; empty on a GPU.
+    pub routers: Vec<RouterUse>,
 }
 
 /// The step's gradient over `groups`; `totals` are the denominators, which also count the groups that are not here.
@@ -123,8 +125,9 @@ pub fn policy_gradient(
             let (group, sample) = micro_batch.owners[sequence];
             statistics.d_log_probs(&groups[group].samples[sample], tokens, totals, &settings.loss)
         };
-        add_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, d_log_probs)?;
-        Ok(statistics)
+        let routers =
+            add_gradient(model, micro_batch, settings.temperature, settings.recompute, gradients, d_log_probs)?;
+        Ok(PolicyStatistics { routers, ..statistics })
     })?;
     let mut statistics = PolicyStatistics::default();
     found.into_iter().for_each(|part| statistics.add(part));
@@ -216,6 +219,8 @@ impl PolicyStatistics {
         self.clipped_high += other.clipped_high;
         self.sampling_difference += other.sampling_difference;
         self.sampling_difference_max = self.sampling_difference_max.max(other.sampling_difference_max);
+        self.routers.resize_with(other.routers.len().max(self.routers.len()), RouterUse::default);
+        self.routers.iter_mut().zip(&other.routers).for_each(|(own, other)| own.add(other));
     }
 }
 

@@ -1,10 +1,19 @@
-//! How a checkpoint in fp8 scales its matrices, as `quantization_config` says it.
+//! How a checkpoint's matrices are quantized, as `quantization_config` says it.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
 use crate::hub::HubError;
+
+/// The quantized checkpoints that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantization {
+    /// Matrices in e4m3.
+    Fp8(Fp8Scales),
+    /// Experts in e2m1; 32 inputs share a power of two (OCP Microscaling 1.0). As gpt-oss is published.
+    Mxfp4,
+}
 
 /// What shares a scale in a matrix that is stored in e4m3; a weight is its code times its scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +34,9 @@ impl Fp8Scales {
         };
         [outputs.max(1), inputs.max(1)]
     }
+}
 
+impl Quantization {
     /// Reads `quantization_config`, which the text part of a model that also sees may have instead of the whole; `None`
     /// where there is none.
     ///
@@ -38,19 +49,30 @@ impl Fp8Scales {
         };
         let scales = match quantization.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed") {
             "fp8" => match quantization.get("weight_block_size").filter(|size| !size.is_null()) {
-                None => Ok(Self::PerTensor),
+                None => Ok(Fp8Scales::PerTensor),
                 Some(size) => block(size),
             },
-            "fbgemm_fp8" => Ok(Self::PerOutput),
+            "mxfp4" => return Ok(Some(Self::Mxfp4)),
+            "fbgemm_fp8" => Ok(Fp8Scales::PerOutput),
             "compressed-tensors" => compressed_tensors(quantization),
             other => Err(other.to_owned()),
         };
-        scales.map(Some).map_err(|form| HubError::Unsupported {
+        scales.map(|scales| Some(Self::Fp8(scales))).map_err(|form| HubError::Unsupported {
             path: path.to_owned(),
             feature: format!("a quantized checkpoint ({form})"),
-            remedy: "use the original weights in float32, float16 or bfloat16, or in fp8 as `fp8`, `fbgemm_fp8`, or `compressed-tensors` in the format `float-quantized`"
+            remedy: "use the original weights in float32, float16 or bfloat16, in fp8 as `fp8`, `fbgemm_fp8`, or `compressed-tensors` in the format `float-quantized`, or gpt-oss in `mxfp4`"
                 .to_owned(),
         })
+    }
+}
+
+impl Quantization {
+    /// The scales of matrices in fp8.
+    pub fn fp8(self) -> Option<Fp8Scales> {
+        match self {
+            Self::Fp8(scales) => Some(scales),
+            Self::Mxfp4 => None,
+        }
     }
 }
 

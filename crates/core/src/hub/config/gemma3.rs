@@ -34,13 +34,14 @@ impl Reader<'_> {
     pub(super) fn gemma3_options(&self) -> Result<DecoderOptions, HubError> {
         let scalar =
             self.positive("query_pre_attn_scalar", self.keys.get("query_pre_attn_scalar"), DEFAULT_QUERY_SCALAR)?;
-        let scopes = self.scopes()?;
+        let scopes = self.scopes(DEFAULT_PATTERN)?;
         let window = if scopes.contains(&Scope::Window) {
-            let (rope_theta, scaling) = self.layer_rope("sliding_attention")?;
-            if scaling != RopeScaling::Unscaled {
+            let (rope_theta, rope_scaling) = self.layer_rope("sliding_attention")?;
+            if rope_scaling != RopeScaling::Unscaled {
                 return Err(self.unsupported("scaled rotary positions of layers with a window", "use a model without"));
             }
-            Some(SlidingWindow { tokens: self.count_or("sliding_window", DEFAULT_WINDOW)?, scopes, rope_theta })
+            let tokens = self.count_or("sliding_window", DEFAULT_WINDOW)?;
+            Some(SlidingWindow { tokens, scopes, rope_theta, rope_scaling })
         } else {
             None
         };
@@ -61,11 +62,11 @@ impl Reader<'_> {
         Ok((self.positive(theta_key, theta, default)?, scaling))
     }
 
-    /// `layer_types`, or the pattern that older files have instead.
-    fn scopes(&self) -> Result<Vec<Scope>, HubError> {
+    /// `layer_types`, or the pattern that older files have instead: every so many layers one sees everything.
+    pub(super) fn scopes(&self, default_pattern: usize) -> Result<Vec<Scope>, HubError> {
         let layers = self.count("num_hidden_layers")?;
         let Some(types) = self.keys.get("layer_types").filter(|value| !value.is_null()) else {
-            let pattern = self.count_or("sliding_window_pattern", DEFAULT_PATTERN)?;
+            let pattern = self.count_or("sliding_window_pattern", default_pattern)?;
             let scope = |layer: usize| if layer.is_multiple_of(pattern) { Scope::Everything } else { Scope::Window };
             return Ok((1..=layers).map(scope).collect());
         };
@@ -86,20 +87,25 @@ impl Reader<'_> {
     }
 }
 
-/// The keys in which its `config.json` differs from others'.
-pub(super) fn keys(config: &ModelConfig) -> Map<String, Value> {
-    let options = &config.options;
+/// `layer_types` of a model that has layers with a window.
+pub(super) fn layer_types(config: &ModelConfig) -> Vec<&'static str> {
     let layer_type = |layer| match config.scope(layer) {
         Scope::Everything => "full_attention",
         Scope::Window => "sliding_attention",
     };
+    (0..config.num_hidden_layers).map(layer_type).collect()
+}
+
+/// The keys in which its `config.json` differs from others'.
+pub(super) fn keys(config: &ModelConfig) -> Map<String, Value> {
+    let options = &config.options;
     let scalar = options.query_scalar.unwrap_or(config.head_dim as f64);
     let keys = json!({
         "hidden_activation": options.activation.name(),
         // transformers takes a whole number alone.
         "query_pre_attn_scalar": if scalar.fract() == 0.0 { json!(scalar as u64) } else { json!(scalar) },
         "sliding_window": options.window.as_ref().map(|window| window.tokens),
-        "layer_types": (0..config.num_hidden_layers).map(layer_type).collect::<Vec<_>>(),
+        "layer_types": layer_types(config),
         "rope_local_base_freq": options.window.as_ref().map_or(LOCAL_THETA, |window| window.rope_theta),
         "attn_logit_softcapping": null,
         "final_logit_softcapping": null,

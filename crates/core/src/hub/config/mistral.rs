@@ -30,7 +30,8 @@ impl Reader<'_> {
             return Err(self.unsupported("scaled rotary positions of layers with a window", "use a model without"));
         }
         let scopes = vec![Scope::Window; self.count("num_hidden_layers")?];
-        let window = SlidingWindow { tokens, scopes, rope_theta: self.rope_theta()? };
+        let rope_scaling = RopeScaling::Unscaled;
+        let window = SlidingWindow { tokens, scopes, rope_theta: self.rope_theta()?, rope_scaling };
         Ok(DecoderOptions { window: Some(window), ..DecoderOptions::PLAIN })
     }
 }

@@ -35,8 +35,9 @@ pub struct SlidingWindow {
     pub tokens: usize,
     /// By layer.
     pub scopes: Vec<Scope>,
-    /// Base of the rotary wavelengths of these layers, which are not stretched.
+    /// Base of the rotary wavelengths of these layers.
     pub rope_theta: f64,
+    pub rope_scaling: RopeScaling,
 }
 
 /// The layers that mix tokens by the gated delta rule (Yang et al. 2024, arXiv 2412.06464) instead of attention.
@@ -72,8 +73,28 @@ impl GatedDelta {
     }
 }
 
+/// The tensors in which a checkpoint has the experts of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertTensors {
+    /// One for each matrix of each expert.
+    Separate,
+    /// One for all gates and ups, [experts, 2 * width, hidden], gate above up; one for all downs, [experts, hidden, width].
+    Fused,
+    /// [experts, hidden, 2 * width], gate and up in alternating columns, and [experts, width, hidden]; each with biases, as
+    /// the router has.
+    FusedTransposed,
+}
+
+/// Bounds of gate and up, in `gate * sigmoid(slope * gate) * (up + 1)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClampedGate {
+    pub slope: f64,
+    /// The gate is at most this, up between its negative and it.
+    pub limit: f64,
+}
+
 /// The layers whose feed-forward block is a mixture of experts (Shazeer et al. 2017, arXiv 1701.06538).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Experts {
     /// Of a layer.
     pub count: usize,
@@ -85,6 +106,23 @@ pub struct Experts {
     pub is_renormalised: bool,
     /// By layer; the others are dense.
     pub layers: Vec<bool>,
+    pub tensors: ExpertTensors,
+    /// `None`: the decoder's activation.
+    pub clamped: Option<ClampedGate>,
+    /// Width of the gated MLP that each token uses besides, times the sigmoid of a gate of its own; `None`: there is none.
+    pub shared_size: Option<usize>,
+}
+
+impl Experts {
+    /// The router's name in a layer.
+    pub fn router(&self) -> &'static str {
+        if self.has_biases() { "mlp.router" } else { "mlp.gate" }
+    }
+
+    /// Whether router and experts add biases.
+    pub fn has_biases(&self) -> bool {
+        self.tensors == ExpertTensors::FusedTransposed
+    }
 }
 
 /// How a layer mixes tokens.
@@ -113,6 +151,8 @@ pub struct DecoderOptions {
     /// Attention's output is multiplied by the sigmoid of a gate: a query head's rows in `q_proj` are followed by its
     /// gate's.
     pub has_attention_gate: bool,
+    /// Each query head has a number that the softmax counts as one more score, without a value.
+    pub has_attention_sinks: bool,
     /// Numbers at the start of a head that positions rotate; `None`: all.
     pub rotary_dimension: Option<usize>,
     /// `None`: every layer is attention.
@@ -132,6 +172,7 @@ impl DecoderOptions {
         query_scalar: None,
         window: None,
         has_attention_gate: false,
+        has_attention_sinks: false,
         rotary_dimension: None,
         gated_delta: None,
         experts: None,
@@ -217,6 +258,7 @@ impl ModelConfig {
         let title = self.architecture.title();
         let is_cpu_only = self.options.gated_delta.is_some()
             || self.options.has_attention_gate
+            || self.options.has_attention_sinks
             || self.options.rotary_dimension.is_some();
         is_cpu_only.then(|| format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"))
     }
@@ -243,6 +285,8 @@ impl Architecture {
             Self::Mistral => "Mistral",
             Self::Gemma3 => "Gemma 3",
             Self::Qwen35 => "Qwen3.5",
+            Self::Qwen35Moe => "Qwen3.5 MoE",
+            Self::GptOss => "gpt-oss",
         }
     }
 
@@ -256,6 +300,8 @@ impl Architecture {
             Self::Mistral => ("MistralForCausalLM", "mistral"),
             Self::Gemma3 => ("Gemma3ForCausalLM", "gemma3_text"),
             Self::Qwen35 => ("Qwen3_5ForCausalLM", "qwen3_5_text"),
+            Self::Qwen35Moe => ("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text"),
+            Self::GptOss => ("GptOssForCausalLM", "gpt_oss"),
         }
     }
 }

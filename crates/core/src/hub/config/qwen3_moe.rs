@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::options::{DecoderOptions, Experts};
+use super::options::{DecoderOptions, ExpertTensors, Experts};
 use super::{HubError, ModelConfig, Reader};
 
 /// Defaults of transformers' `Qwen3MoeConfig` for keys that a file leaves out.
@@ -27,10 +27,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
 
 impl Reader<'_> {
     pub(super) fn qwen3_moe_options(&self) -> Result<DecoderOptions, HubError> {
-        let (count, active) = (self.count("num_experts")?, self.count("num_experts_per_tok")?);
-        if active > count {
-            return Err(self.problem(format!("`num_experts_per_tok` = {active} is more than `num_experts` = {count}")));
-        }
+        let (count, active) = self.expert_counts("num_experts")?;
         let (interval, dense) = (self.count("decoder_sparse_step")?, self.dense_layers()?);
         let has_experts = |layer: usize| (layer + 1).is_multiple_of(interval) && !dense.contains(&layer);
         let experts = Experts {
@@ -39,8 +36,20 @@ impl Reader<'_> {
             intermediate_size: self.count("moe_intermediate_size")?,
             is_renormalised: self.flag("norm_topk_prob")?,
             layers: (0..self.count("num_hidden_layers")?).map(has_experts).collect(),
+            tensors: ExpertTensors::Separate,
+            clamped: None,
+            shared_size: None,
         };
         Ok(DecoderOptions { experts: Some(experts), ..DecoderOptions::QWEN3 })
+    }
+
+    /// Experts of a layer, by the name of their key, and those of a token.
+    pub(super) fn expert_counts(&self, key: &str) -> Result<(usize, usize), HubError> {
+        let (count, active) = (self.count(key)?, self.count("num_experts_per_tok")?);
+        if active > count {
+            return Err(self.problem(format!("`num_experts_per_tok` = {active} is more than `{key}` = {count}")));
+        }
+        Ok((count, active))
     }
 
     /// `mlp_only_layers`.

@@ -64,7 +64,7 @@ impl ModelConfig {
     /// Base and scaling of the rotary positions of layers of a scope.
     pub(super) fn rope(&self, scope: Scope) -> (f64, RopeScaling) {
         match (scope, &self.options.window) {
-            (Scope::Window, Some(window)) => (window.rope_theta, RopeScaling::Unscaled),
+            (Scope::Window, Some(window)) => (window.rope_theta, window.rope_scaling),
             _ => (self.rope_theta, self.rope_scaling),
         }
     }

@@ -211,7 +211,7 @@ fn what_cannot_be_computed_is_said_in_words() {
         "YaRN on a part of a head",
     );
     check(r#"{"architectures":["Qwen3NextForCausalLM"]}"#, "the architecture `Qwen3NextForCausalLM`");
-    check(r#"{"architectures":["Qwen3_5MoeForConditionalGeneration"]}"#, "Qwen3_5MoeForConditionalGeneration");
+    check(r#"{"quantization_config":{"quant_method":"mxfp4"}}"#, "MXFP4 outside gpt-oss");
     check(r#"{"architectures":"absent","model_type":"qwen4_exp"}"#, "`qwen4_exp`");
 }
 
@@ -223,7 +223,7 @@ fn gemma_3_is_read_in_all_its_spellings() {
     let config = read(format!(r#"{{"model_type":"gemma3_text",{keys}}}"#));
     let mut scopes = vec![Scope::Window; 7];
     scopes[5] = Scope::Everything;
-    let window = SlidingWindow { tokens: 512, scopes, rope_theta: 1e4 };
+    let window = SlidingWindow { tokens: 512, scopes, rope_theta: 1e4, rope_scaling: RopeScaling::Unscaled };
     assert_eq!(config.options, DecoderOptions::gemma3(64, 256.0, Some(window)));
     assert_eq!(config.options.embedding_scale, 8.0);
     assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (8, 4, 256));
@@ -298,7 +298,16 @@ fn mixtures_of_experts_are_read_in_all_their_spellings() {
         assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config, "{changes}");
         config.options.experts.unwrap()
     };
-    let all = Experts { count: 128, active: 8, intermediate_size: 768, is_renormalised: false, layers: vec![true; 2] };
+    let all = Experts {
+        count: 128,
+        active: 8,
+        intermediate_size: 768,
+        is_renormalised: false,
+        layers: vec![true; 2],
+        tensors: ExpertTensors::Separate,
+        clamped: None,
+        shared_size: None,
+    };
     assert_eq!(read(""), all);
     assert_eq!(read(r#","num_local_experts":16"#), Experts { count: 16, ..all.clone() });
     let own = r#","num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":24,"norm_topk_prob":true,"router_aux_loss_coef":0.1"#;
@@ -373,10 +382,11 @@ fn the_table_of_families_is_that_of_the_code() {
         assert_eq!(options.window.is_some(), row[5].contains("sliding window"), "{row:?}");
         assert_eq!(options.experts.is_some(), row[6].contains("experts"), "{row:?}");
         assert_eq!(options.gated_delta.is_some(), row[5].contains("gated delta rule"), "{row:?}");
+        assert_eq!(options.has_attention_sinks, row[5].contains("sinks"), "{row:?}");
         assert_eq!(options.has_attention_gate, row[5].contains("with a gate"), "{row:?}");
         assert_eq!(options.rotary_dimension.is_some(), row[4].contains("of each head"), "{row:?}");
         assert_eq!(options.activation == Activation::GeluTanh, row[6].contains("GELU"), "{row:?}");
-        assert_eq!(config.attention_bias == AttentionBias::QueryKeyValue, row[5].contains("biases"), "{row:?}");
+        assert_eq!(config.attention_bias != AttentionBias::Absent, row[5].contains("biases"), "{row:?}");
     }
     let all = [
         Architecture::Qwen3,
@@ -386,6 +396,8 @@ fn the_table_of_families_is_that_of_the_code() {
         Architecture::Mistral,
         Architecture::Gemma3,
         Architecture::Qwen35,
+        Architecture::Qwen35Moe,
+        Architecture::GptOss,
     ];
     assert_eq!(rows.len(), all.len());
 }
@@ -396,7 +408,7 @@ fn scales_of_fp8_are_read_and_other_quantized_checkpoints_named() {
         let keys = json!({ "quantization_config": quantization });
         let nested = json!({ "text_config": keys, "quantization_config": null });
         let [whole, text] = [keys, nested]
-            .map(|keys| Fp8Scales::parse(keys.as_object().unwrap(), "x").map_err(|error| error.to_string()));
+            .map(|keys| Quantization::parse(keys.as_object().unwrap(), "x").map_err(|error| error.to_string()));
         assert_eq!(whole, text);
         whole
     };
@@ -410,14 +422,16 @@ fn scales_of_fp8_are_read_and_other_quantized_checkpoints_named() {
     let group = |weights: Value| json!({"config_groups": {"group_0": {"weights": weights}}});
     let strategy =
         |name: &str| group(json!({"num_bits": 8, "type": "float", "strategy": name, "block_structure": [128, 64]}));
+    let fp8 = |scales| Some(Quantization::Fp8(scales));
     for (quantization, expected) in [
         (json!(null), None),
-        (json!({"quant_method": "fp8", "weight_block_size": [128, 128]}), Some(Fp8Scales::PerBlock([128, 128]))),
-        (json!({"quant_method": "fp8", "weight_block_size": null}), Some(Fp8Scales::PerTensor)),
-        (json!({"quant_method": "fbgemm_fp8"}), Some(Fp8Scales::PerOutput)),
-        (compressed(json!({})), Some(Fp8Scales::PerOutput)),
-        (compressed(strategy("tensor")), Some(Fp8Scales::PerTensor)),
-        (compressed(strategy("block")), Some(Fp8Scales::PerBlock([128, 64]))),
+        (json!({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}), Some(Quantization::Mxfp4)),
+        (json!({"quant_method": "fp8", "weight_block_size": [128, 128]}), fp8(Fp8Scales::PerBlock([128, 128]))),
+        (json!({"quant_method": "fp8", "weight_block_size": null}), fp8(Fp8Scales::PerTensor)),
+        (json!({"quant_method": "fbgemm_fp8"}), fp8(Fp8Scales::PerOutput)),
+        (compressed(json!({})), fp8(Fp8Scales::PerOutput)),
+        (compressed(strategy("tensor")), fp8(Fp8Scales::PerTensor)),
+        (compressed(strategy("block")), fp8(Fp8Scales::PerBlock([128, 64]))),
     ] {
         assert_eq!(read(quantization), Ok(expected));
     }
@@ -437,7 +451,7 @@ fn scales_of_fp8_are_read_and_other_quantized_checkpoints_named() {
         (compressed(group(json!({"num_bits": 4, "type": "float"}))), r#"weights {"num_bits":4,"type":"float"}"#),
     ] {
         let message = read(quantization).unwrap_err();
-        assert!(message.contains(expected) && message.contains("or in fp8 as `fp8`"), "{message} lacks {expected}");
+        assert!(message.contains(expected) && message.contains("in fp8 as `fp8`"), "{message} lacks {expected}");
     }
 }
 

@@ -7,8 +7,9 @@ use memmap2::{Advice, Mmap};
 
 use super::fp8_files::Fp8Codes;
 use super::load_progress::Counter;
+use super::mxfp4_files::Mxfp4Codes;
 use super::names::tensor_names;
-use crate::hub::{Fp8Scales, HubError, ModelSource, TensorEntry};
+use crate::hub::{ExpertEntries, HubError, ModelSource, Quantization, TensorEntry};
 use crate::kernels::upload::Uploader;
 use crate::model::ModelError;
 
@@ -17,7 +18,7 @@ use crate::model::ModelError;
 pub(super) struct Files {
     /// With the file's name in messages.
     bytes: Vec<(String, Bytes)>,
-    fp8_scales: Option<Fp8Scales>,
+    quantization: Option<Quantization>,
     /// By name: the file's place in `bytes`, and what its header says.
     entries: HashMap<String, (usize, TensorEntry)>,
     counter: Counter,
@@ -42,32 +43,49 @@ impl Files {
         // configuration and nothing more.
         let tensors: Option<HashSet<String>> =
             source.config().ok().map(|config| tensor_names(&config).into_iter().map(|(name, _)| name).collect());
-        let taken = |name: &String| tensors.as_ref().is_none_or(|tensors| tensors.contains(name));
+        // Parts of a tensor that has all experts belong to it.
+        let taken = |name: &String| {
+            tensors.as_ref().is_none_or(|tensors| tensors.contains(name) || name.contains(".mlp.experts."))
+        };
         let total = entries.iter().filter(|(name, _)| taken(name)).map(|(_, (_, entry))| entry.size_bytes).sum();
         Ok(Self {
             bytes,
-            fp8_scales: source.fp8_scales()?,
+            quantization: source.quantization()?,
             entries,
             counter: Counter::new(&source.name, total),
             uploader: Uploader::default(),
         })
     }
 
-    /// Of a matrix in fp8 bf16, to which its numbers are rounded.
+    /// Of a quantized tensor bf16, to which its numbers are rounded.
     pub(super) fn dtype(&self, name: &str) -> Option<DType> {
-        dtype(&self.entries.get(name)?.1.element_type)
+        match self.entries.get(name) {
+            Some((_, entry)) => dtype(&entry.element_type),
+            None => self.experts(name).ok().flatten().and_then(|entries| match entries {
+                ExpertEntries::Mxfp4 { .. } => Some(DType::BF16),
+                ExpertEntries::Separate { parts, .. } => dtype(&parts[0].element_type),
+            }),
+        }
     }
 
-    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        self.entries.get(name).map(|(_, entry)| dims(entry))
+    /// # Errors
+    /// A tensor of experts that lacks a part or has one of another kind.
+    pub(super) fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, ModelError> {
+        if let Some((_, entry)) = self.entries.get(name) {
+            return Ok(Some(dims(&entry.shape)));
+        }
+        Ok(self.experts(name)?.map(|entries| dims(&entries.shape())))
     }
 
     /// The caller has seen that there is such a tensor.
     pub(super) fn get(&self, name: &str, target: DType, device: &Device) -> Result<Tensor, ModelError> {
+        if let Some(entries) = self.experts(name)? {
+            return self.put_together(name, &entries, target, device);
+        }
         let (label, entry, bytes) = self.find(name)?;
         let tensor = if entry.element_type == FP8 {
             let numbers = self.dequantized(label, entry, bytes)?;
-            self.uploader.tensor(&numbers, DType::BF16, &dims(entry), device)?
+            self.uploader.tensor(&numbers, DType::BF16, &dims(&entry.shape), device)?
         } else {
             self.stored(name, device)?
         };
@@ -77,14 +95,49 @@ impl Files {
 
     /// The numbers of a matrix in fp8, little-endian bf16. `label`: its file.
     fn dequantized(&self, label: &str, matrix: &TensorEntry, codes: &[u8]) -> Result<Vec<u8>, ModelError> {
-        let wrong = |problem: String| {
-            ModelError::Weights(format!("{label}: {problem}; fetch the checkpoint again, or take it in bf16"))
-        };
+        let wrong = |problem: String| damaged(label, &problem);
         let find = |name: &str| self.entries.get(name).map(|(_, entry)| entry);
-        let (scales, block) = matrix.fp8_scales(self.fp8_scales, find).map_err(wrong)?;
+        let (scales, block) = matrix.fp8_scales(self.quantization.and_then(Quantization::fp8), find).map_err(wrong)?;
         let scales = self.stored(&scales.name, &Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         let codes = Fp8Codes { codes, inputs: matrix.shape[1] as usize, scales: &scales, block };
         codes.dequantize().map_err(|problem| wrong(format!("`{}`: {problem}", matrix.name)))
+    }
+
+    /// The parts of a tensor of all experts that is not one in the checkpoint.
+    fn experts(&self, name: &str) -> Result<Option<ExpertEntries<'_>>, ModelError> {
+        if self.entries.contains_key(name) {
+            return Ok(None);
+        }
+        let found = ExpertEntries::find(name, self.quantization, |name| self.entries.get(name).map(|(_, entry)| entry));
+        found.map_err(|problem| {
+            let file = self.entries.get(&format!("{name}_blocks")).map_or(0, |(file, _)| *file);
+            damaged(&self.bytes[file].0, &problem)
+        })
+    }
+
+    fn put_together(
+        &self,
+        name: &str,
+        entries: &ExpertEntries<'_>,
+        target: DType,
+        device: &Device,
+    ) -> Result<Tensor, ModelError> {
+        let shape = dims(&entries.shape());
+        match entries {
+            ExpertEntries::Mxfp4 { blocks, scales } => {
+                let ((label, _, codes), (_, _, exponents)) = (self.find(&blocks.name)?, self.find(&scales.name)?);
+                let codes =
+                    Mxfp4Codes { blocks: codes, scales: exponents, outputs: shape[2], blocks_a_row: shape[1] / 32 };
+                let numbers = codes.dequantize();
+                let numbers = numbers.map_err(|problem| damaged(label, &format!("`{name}_scales`: {problem}")))?;
+                self.counter.add(blocks.size_bytes + scales.size_bytes);
+                Ok(self.uploader.tensor(&numbers, DType::BF16, &shape, device)?.to_dtype(target)?)
+            }
+            ExpertEntries::Separate { parts, .. } => {
+                let parts = parts.iter().map(|part| self.get(&part.name, target, device));
+                Ok(Tensor::cat(&parts.collect::<Result<Vec<_>, _>>()?, 0)?.reshape(shape)?)
+            }
+        }
     }
 
     fn stored(&self, name: &str, device: &Device) -> Result<Tensor, ModelError> {
@@ -95,7 +148,7 @@ impl Files {
                 entry.element_type
             ))
         })?;
-        Ok(self.uploader.tensor(bytes, stored, &dims(entry), device)?)
+        Ok(self.uploader.tensor(bytes, stored, &dims(&entry.shape), device)?)
     }
 
     /// The name of a tensor's file, its entry and its bytes.
@@ -132,8 +185,13 @@ fn map(source: &ModelSource, file: &str) -> Result<Bytes, ModelError> {
     Ok(Bytes::Mapped(mapped))
 }
 
-fn dims(entry: &TensorEntry) -> Vec<usize> {
-    entry.shape.iter().map(|&size| size as usize).collect()
+/// What is wrong with a quantized tensor, with its file and what to do.
+fn damaged(label: &str, problem: &str) -> ModelError {
+    ModelError::Weights(format!("{label}: {problem}; fetch the checkpoint again, or take it in bf16"))
+}
+
+fn dims(shape: &[u64]) -> Vec<usize> {
+    shape.iter().map(|&size| size as usize).collect()
 }
 
 /// The element type of codes that have scales beside them.

@@ -1,6 +1,6 @@
 //! The names of a model's tensors, as the Hub writes them, with their shapes.
 
-use crate::hub::{AttentionBias, GatedDelta, Mixer, ModelConfig};
+use crate::hub::{AttentionBias, ExpertTensors, Experts, GatedDelta, Mixer, ModelConfig};
 
 /// Every tensor that a model of this configuration has, in the order in which they are trained, with its shape.
 pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
@@ -20,10 +20,20 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         match config.experts(layer) {
             None => names.extend(gated_mlp_names("mlp", config.intermediate_size, hidden, place)),
             Some(experts) => {
-                names.push(place("mlp.gate.weight", vec![experts.count, hidden]));
+                names.push(place(&format!("{}.weight", experts.router()), vec![experts.count, hidden]));
+                if experts.has_biases() {
+                    names.push(place(&format!("{}.bias", experts.router()), vec![experts.count]));
+                }
                 let of = |index| format!("mlp.experts.{index}");
-                let own = (0..experts.count).map(|index| (of(index), experts.intermediate_size));
-                names.extend(own.flat_map(|(prefix, inner)| gated_mlp_names(&prefix, inner, hidden, place)));
+                let is_separate = experts.tensors == ExpertTensors::Separate;
+                let own = (0..if is_separate { experts.count } else { 0 })
+                    .map(|index| (of(index), experts.intermediate_size));
+                let shared = experts.shared_size.map(|inner| ("mlp.shared_expert".to_owned(), inner));
+                names.extend(fused_names(experts, hidden).into_iter().map(|(name, shape)| place(name, shape)));
+                names.extend(
+                    own.chain(shared).flat_map(|(prefix, inner)| gated_mlp_names(&prefix, inner, hidden, place)),
+                );
+                names.extend(experts.shared_size.map(|_| place("mlp.shared_expert_gate.weight", vec![1, hidden])));
             }
         }
         names.extend(has_output_norms.then(|| norm(norms.down)));
@@ -49,6 +59,9 @@ fn attention_names(config: &ModelConfig, place: impl Fn(&str, Vec<usize>) -> Nam
             ["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])),
         );
     }
+    if config.options.has_attention_sinks {
+        names.push(place("self_attn.sinks", vec![config.num_attention_heads]));
+    }
     names.push(place("self_attn.o_proj.weight", vec![hidden, config.num_attention_heads * config.head_dim]));
     if has_bias(config, "self_attn.o_proj") {
         names.push(place("self_attn.o_proj.bias", vec![hidden]));
@@ -59,6 +72,25 @@ fn attention_names(config: &ModelConfig, place: impl Fn(&str, Vec<usize>) -> Nam
 fn gated_mlp_names(prefix: &str, inner: usize, hidden: usize, place: impl Fn(&str, Vec<usize>) -> Named) -> [Named; 3] {
     let shapes = [("gate", [inner, hidden]), ("up", [inner, hidden]), ("down", [hidden, inner])];
     shapes.map(|(part, shape)| place(&format!("{prefix}.{part}_proj.weight"), shape.to_vec()))
+}
+
+/// The tensors that have all experts of a layer: of gates and ups, then of downs, each followed by its biases where there
+/// are some.
+pub(in crate::model) fn fused_names(experts: &Experts, hidden: usize) -> Vec<(&'static str, Vec<usize>)> {
+    let (count, width) = (experts.count, experts.intermediate_size);
+    match experts.tensors {
+        ExpertTensors::Separate => Vec::new(),
+        ExpertTensors::Fused => vec![
+            ("mlp.experts.gate_up_proj", vec![count, 2 * width, hidden]),
+            ("mlp.experts.down_proj", vec![count, hidden, width]),
+        ],
+        ExpertTensors::FusedTransposed => vec![
+            ("mlp.experts.gate_up_proj", vec![count, hidden, 2 * width]),
+            ("mlp.experts.gate_up_proj_bias", vec![count, 2 * width]),
+            ("mlp.experts.down_proj", vec![count, width, hidden]),
+            ("mlp.experts.down_proj_bias", vec![count, hidden]),
+        ],
+    }
 }
 
 fn gated_delta_names(delta: &GatedDelta, hidden: usize, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
@@ -79,6 +111,7 @@ fn gated_delta_names(delta: &GatedDelta, hidden: usize, place: impl Fn(&str, Vec
 /// Whether a layer's matrix, such as `self_attn.q_proj`, adds a bias.
 pub(in crate::model) fn has_bias(config: &ModelConfig, part: &str) -> bool {
     match config.attention_bias {
+        _ if part == "mlp.router" => true,
         AttentionBias::Absent => false,
         AttentionBias::QueryKeyValue => matches!(part, "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj"),
         AttentionBias::All => part.starts_with("self_attn."),
@@ -87,5 +120,8 @@ pub(in crate::model) fn has_bias(config: &ModelConfig, part: &str) -> bool {
 
 /// Whether a base in fp8 rounds the tensor: the matrices of layers but for routers, whose choices rounding would change.
 pub(super) fn is_layer_matrix(name: &str, shape: &[usize]) -> bool {
-    name.starts_with("model.layers.") && shape.len() == 2 && !name.ends_with(".mlp.gate.weight")
+    let is_gate = ["mlp.gate.weight", "mlp.router.weight", "mlp.shared_expert_gate.weight"]
+        .iter()
+        .any(|gate| name.ends_with(gate));
+    name.starts_with("model.layers.") && shape.len() == 2 && !is_gate && !name.ends_with("_bias")
 }

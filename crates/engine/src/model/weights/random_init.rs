@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::names::tensor_names;
-use crate::hub::ModelConfig;
+use crate::hub::{ExpertTensors, ModelConfig};
 use crate::kernels::philox::uniform_weights_on;
 
 /// The distribution of each tensor's initial values.
@@ -37,17 +37,24 @@ enum Numbers {
 impl RandomInit {
     pub(super) fn new(config: &ModelConfig, seed: u64) -> Self {
         let residual = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
+        let experts = config.options.experts.as_ref();
+        let is_transposed = experts.is_some_and(|experts| experts.tensors == ExpertTensors::FusedTransposed);
         let draw = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
             let deviation = match (shape.as_slice(), name.as_str()) {
                 ([_], _) => None,
+                (_, name) if name.ends_with("_proj_bias") => None,
+                ([_, inputs, _], name) if is_transposed && name.contains("mlp.experts") => {
+                    let share = if name.ends_with("down_proj") { residual } else { 1.0 };
+                    Some(share / (*inputs as f64).sqrt())
+                }
                 (_, name) if name.contains("embed_tokens") || name.contains("lm_head") => Some(0.02),
-                ([_, inputs], name) if ["o_proj", "out_proj", "down_proj"].iter().any(|part| name.contains(part)) => {
+                ([.., inputs], name) if ["o_proj", "out_proj", "down_proj"].iter().any(|part| name.contains(part)) => {
                     Some(residual / (*inputs as f64).sqrt())
                 }
                 (shape, _) => Some(1.0 / (shape[shape.len() - 1] as f64).sqrt()),
             };
             let constant = match name.as_str() {
-                name if name.ends_with(".bias") => 0.0,
+                name if [".bias", "_proj_bias", ".sinks"].iter().any(|end| name.ends_with(end)) => 0.0,
                 // Not offset: the norm of the gated delta rule, and the bias of its time step.
                 name if name.contains("linear_attn") => 1.0,
                 _ => 1.0 - config.options.norm_offset,

@@ -36,7 +36,8 @@ fn of_family(name: &str) -> Decoder {
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,
         "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu",
         "full_attention_interval":2,"linear_num_key_heads":2,"linear_num_value_heads":4,"linear_key_head_dim":8,
-        "linear_value_head_dim":8,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":16,"architectures":["#;
+        "linear_value_head_dim":8,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":16,
+        "shared_expert_intermediate_size":20,"sliding_window":5,"architectures":["#;
     let config = ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap();
     let fresh = Decoder::new(&config, &Weights::fresh(&config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu);
     let tensors = fresh.unwrap().parameters().named().unwrap().into_iter().map(|(name, tensor)| {
@@ -50,6 +51,11 @@ fn of_family(name: &str) -> Decoder {
 /// One with experts in both layers.
 fn sparse() -> Decoder {
     of_family("Qwen3MoeForCausalLM")
+}
+
+/// One with a window, sinks and experts with biases.
+fn windowed() -> Decoder {
+    of_family("GptOssForCausalLM")
 }
 
 fn requests() -> Vec<Request> {
@@ -101,7 +107,9 @@ fn assert_same(found: &RolloutOutput, expected: &RolloutOutput, what: &str) {
 
 #[test]
 fn drafts_change_the_number_of_steps_alone() {
-    for (model, temperature) in [(model(), 0.0), (model(), 0.7), (model(), 1.0), (sparse(), 0.0), (sparse(), 1.0)] {
+    let dense = [(model(), 0.0), (model(), 0.7), (model(), 1.0)];
+    let mixtures = [(sparse(), 0.0), (sparse(), 1.0), (windowed(), 0.0), (windowed(), 1.0)];
+    for (model, temperature) in dense.into_iter().chain(mixtures) {
         let plain = sampled_by(&model, ROOM, temperature, 0, &RolloutMemory::default());
         assert_eq!((plain.counts.drafted, plain.counts.accepted), (0, 0));
         let mut memory = RolloutMemory::default();
@@ -293,7 +301,12 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
 /// forward of all completions, packed beside each other, does.
 #[test]
 fn packed_rows_go_to_the_experts_that_they_were_sampled_with() {
-    let model = sparse();
+    for model in [sparse(), windowed(), of_family("Qwen3_5MoeForCausalLM")] {
+        choices_are_equal(&model);
+    }
+}
+
+fn choices_are_equal(model: &Decoder) {
     let layers = model.config().num_hidden_layers;
     let active = model.config().options.experts.as_ref().unwrap().active;
     let sampling = Sampling {
@@ -314,7 +327,7 @@ fn packed_rows_go_to_the_experts_that_they_were_sampled_with() {
         for sample in 0..4 {
             SELECTED.take();
             let request = Request { step: 4 + sample, samples: 1, ..request.clone() };
-            let output = decode(&model, Adapters::On, &[request], &sampling, &memory, ROOM, &threads).unwrap();
+            let output = decode(model, Adapters::On, &[request], &sampling, &memory, ROOM, &threads).unwrap();
             let calls = SELECTED.take();
             let of_layer = |layer: usize| calls[layer..].iter().step_by(layers).flatten().copied().collect();
             let completion = &output.completions[0][0].token_ids;

@@ -1,0 +1,88 @@
+//! Qwen3.5's `config.json` with mixtures of experts.
+
+use serde_json::{Map, Value, json};
+
+use super::options::{DecoderOptions, ExpertTensors, Experts};
+use super::{HubError, ModelConfig, Reader, qwen3_5};
+
+/// Defaults of transformers' `Qwen3_5MoeTextConfig` for keys that a file leaves out.
+const DEFAULTS: [(&str, usize); 5] = [
+    ("num_key_value_heads", 2),
+    ("num_experts", 256),
+    ("num_experts_per_tok", 8),
+    ("moe_intermediate_size", 512),
+    ("shared_expert_intermediate_size", 512),
+];
+
+/// Adds what the keys of the text model leave out. No layer is dense, so the width of such a one is not used.
+pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
+    for (key, default) in DEFAULTS {
+        keys.entry(key).or_insert(default.into());
+    }
+    let shared = keys["shared_expert_intermediate_size"].clone();
+    keys.entry("intermediate_size").or_insert(shared);
+    qwen3_5::add_defaults(keys);
+}
+
+impl Reader<'_> {
+    pub(super) fn qwen3_5_moe_options(&self) -> Result<DecoderOptions, HubError> {
+        let (count, active) = self.expert_counts("num_experts")?;
+        let experts = Experts {
+            count,
+            active,
+            intermediate_size: self.count("moe_intermediate_size")?,
+            is_renormalised: true,
+            layers: vec![true; self.count("num_hidden_layers")?],
+            tensors: ExpertTensors::Fused,
+            clamped: None,
+            shared_size: Some(self.count("shared_expert_intermediate_size")?),
+        };
+        Ok(DecoderOptions { experts: Some(experts), ..self.qwen3_5_options()? })
+    }
+}
+
+/// Changes the keys in which its `config.json` differs from others'.
+pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
+    qwen3_5::write_keys(config, keys);
+    keys.remove("intermediate_size");
+    let Some(experts) = &config.options.experts else { return };
+    let own = [
+        ("num_experts", json!(experts.count)),
+        ("num_experts_per_tok", json!(experts.active)),
+        ("moe_intermediate_size", json!(experts.intermediate_size)),
+        ("shared_expert_intermediate_size", json!(experts.shared_size)),
+    ];
+    keys.extend(own.map(|(key, value)| (key.to_owned(), value)));
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::hub::config::copied_config;
+
+    /// As transformers' `Qwen3_5MoeTextConfig` reads them.
+    #[test]
+    fn keys_are_read_and_written() {
+        let keys = r#""vocab_size":100,"hidden_size":64,"num_hidden_layers":4"#;
+        let read = |changes: &str| {
+            let text = format!(r#"{{"model_type":"qwen3_5_moe_text",{keys}{changes}}}"#);
+            let config = ModelConfig::parse(&text, "config.json").unwrap();
+            assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config, "{changes}");
+            config
+        };
+        let config = read("");
+        let experts = config.experts(3).unwrap();
+        assert_eq!((experts.count, experts.active, experts.intermediate_size), (256, 8, 512));
+        assert_eq!((experts.shared_size, experts.is_renormalised, experts.router()), (Some(512), true, "mlp.gate"));
+        assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.attention_layers()), (16, 2, 1));
+        let own = read(r#","num_experts":4,"num_experts_per_tok":2,"shared_expert_intermediate_size":24"#);
+        assert_eq!(own.experts(0).unwrap().shared_size, Some(24));
+        let nested = format!(
+            r#"{{"architectures":["Qwen3_5MoeForConditionalGeneration"],"text_config":{{{keys}}},"vision_config":{{}}}}"#
+        );
+        let text = copied_config(&nested).unwrap();
+        assert!(text.contains("Qwen3_5MoeForCausalLM"));
+        assert_eq!([nested, text].map(|text| ModelConfig::parse(&text, "x").unwrap()), [config.clone(), config]);
+    }
+}
