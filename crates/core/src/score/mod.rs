@@ -9,11 +9,13 @@ mod definition;
 mod failure_class;
 mod field_compare;
 mod grammar;
+mod grounded;
 mod http_request;
 pub mod json;
 mod json_schema;
 mod judge;
 mod kinds;
+mod length;
 mod load_task;
 mod outline;
 mod outline_entry;
@@ -23,6 +25,7 @@ mod result;
 mod score_keys;
 mod scorer;
 mod sql;
+mod stated_value;
 mod string_places;
 mod task;
 mod text;
@@ -47,10 +50,11 @@ pub use prompts::{
     check_prompts, for_model, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of,
     turns_of,
 };
+pub use length::{LengthAim, LengthRule, LengthUnit};
 pub(crate) use result::null_is_nan;
-pub use result::{OrderedMap, QueryResult, Reason, Score, Tier, Trial, mean_reward};
+pub use result::{GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward};
 pub use score_keys::{ScoreKey, score_keys};
-pub use scorer::{Scorer, ScorerErrors};
+pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};
 pub use tool_calls::{
     AnswerPart, ArgumentLayout, CallLayout, CallReader, call_layout, closed_parameters, has_json_arguments,
