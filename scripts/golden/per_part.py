@@ -19,6 +19,8 @@ import types
 
 import torch
 
+# Also of the corrections that `nanstd` divides as integers.
+torch.set_default_dtype(torch.float64)
 TRL = pathlib.Path(importlib.util.find_spec("trl").submodule_search_locations[0])
 
 

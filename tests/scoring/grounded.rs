@@ -71,10 +71,9 @@ fn the_share_of_values_that_the_prompt_states() {
     }
     // All numbers and dates are stated: nothing is left for the others.
     let told = asked("5 apples");
-    for (answer, share) in [
-        (r#"{"amount":5,"tax":null,"date":null}"#, 1.0),
-        (r#"{"amount":null,"tax":null,"date":null}"#, 1.0 / 3.0),
-    ] {
+    for (answer, share) in
+        [(r#"{"amount":5,"tax":null,"date":null}"#, 1.0), (r#"{"amount":null,"tax":null,"date":null}"#, 1.0 / 3.0)]
+    {
         assert_eq!(scorer.score(answer, Some(&told)).parts.get("grounded"), Some(&share), "{answer}");
     }
     let listed = asked("A receipt, PO-7");
@@ -94,42 +93,60 @@ fn values_have_their_places_in_prompt_and_completion() {
     assert_eq!((place.instance_path.as_str(), place.line, place.column), ("/amount", 2, 12));
     assert_eq!((place.prompt.message, place.prompt.line, place.prompt.column, &*value), (1, 4, 8, "1.249,50"));
     let [missing] = score.errors.as_slice() else { panic!("{:?}", score.errors) };
-    assert_eq!((&*missing.message, &*missing.instance_path, missing.line, missing.column), ("not in the prompt", "/vendor", 2, 30));
+    assert_eq!(
+        (&*missing.message, &*missing.instance_path, missing.line, missing.column),
+        ("not in the prompt", "/vendor", 2, 30)
+    );
     assert_eq!((score.tier.name(), score.failure), ("valid", None));
 }
 
 #[test]
 fn excepted_fields_are_not_counted() {
     let except = |paths: &str| format!("[score.grounded]\nexcept = [{paths}]\n{GROUNDED}");
-    let answer = r#"{"amount":1249.5,"vendor":"Acme","lines":[{"name":"x","count":9}]}"#;
-    for (paths, share) in [("", 0.25), ("\"vendor\"", 1.0 / 3.0), ("\"vendor\", \"lines.name\"", 0.5), ("\"vendor\", \"lines\"", 1.0)] {
+    let answer = r#"{"amount":1249.5,"vendor":"Acme","lines":[{"name":"y","count":9}]}"#;
+    for (paths, share) in
+        [("", 0.25), ("\"vendor\"", 1.0 / 3.0), ("\"vendor\", \"lines.name\"", 0.5), ("\"vendor\", \"lines\"", 1.0)]
+    {
         let score = scorer(INVOICE, &except(paths)).score(answer, Some(&asked(PROMPT)));
         assert_eq!(score.parts.get("grounded"), Some(&share), "{paths}");
     }
     let toml = |lines: &str| format!("name = \"t\"\nschema = \"s.json\"\n{lines}");
     for (lines, expected) in [
-        (except("\"vender\""), "task.toml line 4 column 10: `score.grounded.except` names no field of answers: \"vender\"; did you mean `vendor`?"),
-        (except("\"ship.town\""), "task.toml line 4 column 10: `score.grounded.except` names no field of answers: \"ship.town\"; fields: amount, date"),
+        (
+            except("\"vender\""),
+            "task.toml line 4 column 10: `score.grounded.except` names no field of answers: \"vender\"; did you mean `vendor`?",
+        ),
+        (
+            except("\"ship.town\""),
+            "task.toml line 4 column 10: `score.grounded.except` names no field of answers: \"ship.town\"; did you mean `ship`?",
+        ),
+        (
+            except("\"x.y.z.w\""),
+            "task.toml line 4 column 10: `score.grounded.except` names no field of answers: \"x.y.z.w\"; fields: amount, date, kind",
+        ),
         (except("7"), "task.toml line 4 column 10: `score.grounded.except` must be a list of strings"),
     ] {
         let error = loaded(&[("task.toml", &toml(&lines)), ("s.json", INVOICE)]).unwrap_err();
         assert!(error.starts_with(expected), "{error}");
     }
     let error = loaded(&[("task.toml", &format!("name = \"t\"\n[score]\nkind = \"text\"\n{GROUNDED}"))]).unwrap_err();
-    assert!(error.starts_with("task.toml line 5 column 8: `reward.part` \"grounded\" looks for values of JSON answers"), "{error}");
+    assert!(
+        error.starts_with("task.toml line 5 column 8: `reward.part` \"grounded\" looks for values of JSON answers"),
+        "{error}"
+    );
 }
 
 #[test]
 fn arguments_of_calls_and_bodies_of_requests_are_grounded() {
     let tools = r#"[{"name":"pay","parameters":{"type":"object","properties":{"to":{"type":"string"},"sum":{"type":"number"},"memo":{"type":"string"}}}}]"#;
-    let toml = format!("name = \"t\"\n[score]\nkind = \"tool_calls\"\ntools = \"t.json\"\n[score.grounded]\nexcept = [\"pay.memo\"]\n{GROUNDED}");
+    let toml = format!(
+        "name = \"t\"\n[score]\nkind = \"tool_calls\"\ntools = \"t.json\"\n[score.grounded]\nexcept = [\"pay.memo\"]\n{GROUNDED}"
+    );
     let (_folder, _, scorer) = loaded(&[("task.toml", &toml), ("t.json", tools)]).unwrap();
     let asked = asked("Pay Ana 12,50, and Bo 3.");
-    for (arguments, share) in [
-        (r#"{"to":"Ana","sum":12.5,"memo":"x"}"#, 1.0),
-        (r#"{"to":"Eve","sum":12.5}"#, 0.5),
-        (r#"{}"#, 0.0),
-    ] {
+    for (arguments, share) in
+        [(r#"{"to":"Ana","sum":12.5,"memo":"x"}"#, 1.0), (r#"{"to":"Eve","sum":12.5}"#, 0.5), (r#"{}"#, 0.0)]
+    {
         let hermes = format!("<tool_call>\n{{\"name\": \"pay\", \"arguments\": {arguments}}}\n</tool_call>");
         let openai = format!(
             "{{\"tool_calls\":[{{\"function\":{{\"name\":\"pay\",\"arguments\":{}}}}}]}}",
@@ -147,7 +164,9 @@ fn arguments_of_calls_and_bodies_of_requests_are_grounded() {
     }
     let document = r#"{"openapi":"3.1.0","info":{"title":"t","version":"1"},"paths":{"/a":{"post":{"parameters":[{"name":"n","in":"query","schema":{"type":"integer"}}],
         "requestBody":{"content":{"application/json":{"schema":{"type":"object","properties":{"to":{"type":"string"}}}}}},"responses":{}}}}}"#;
-    let toml = format!("name = \"t\"\n[score]\nkind = \"http_request\"\nopenapi = \"o.json\"\n[score.grounded]\nexcept = [\"query.n\"]\n{GROUNDED}");
+    let toml = format!(
+        "name = \"t\"\n[score]\nkind = \"http_request\"\nopenapi = \"o.json\"\n[score.grounded]\nexcept = [\"query.n\"]\n{GROUNDED}"
+    );
     let (_folder, _, scorer) = loaded(&[("task.toml", &toml), ("o.json", document)]).unwrap();
     let score = scorer.score(r#"{"method":"POST","path":"/a","query":{"n":4},"json":{"to":"Ana"}}"#, Some(&asked));
     assert_eq!((score.tier.name(), score.parts.get("grounded")), ("valid", Some(&1.0)), "{:?}", score.errors);
@@ -193,7 +212,12 @@ fn a_part_after_valid_is_0_before() {
 
 #[test]
 fn lengths_in_bytes_are_known_of_a_text_and_keys_are_checked() {
-    let of = |lines: &str| loaded(&[("task.toml", &format!("name = \"t\"\n[score]\nkind = \"text\"\n[[reward]]\npart = \"length\"\nweight = 1\n{lines}"))]);
+    let of = |lines: &str| {
+        loaded(&[(
+            "task.toml",
+            &format!("name = \"t\"\n[score]\nkind = \"text\"\n[[reward]]\npart = \"length\"\nweight = 1\n{lines}"),
+        )])
+    };
     let (_folder, _, scorer) = of("target = 4\nunit = \"bytes\"").unwrap();
     for (answer, value) in [("abcd", 1.0), ("ä", 0.5), ("abcdef", 0.5), ("abcdefghi", 0.0)] {
         assert_eq!(scorer.score(answer, Some(&row_of(""))).parts.get("length"), Some(&value), "{answer}");
@@ -203,7 +227,10 @@ fn lengths_in_bytes_are_known_of_a_text_and_keys_are_checked() {
         ("max = 9\ntarget = 4", "task.toml line 5 column 8: `reward.part` \"length\" needs either `max`"),
         ("max = 9\nbuffer = 10", "task.toml line 8 column 10: `reward.buffer` must be at most `max` = 9, not 10"),
         ("max = 0", "task.toml line 7 column 7: `reward.max` must be at least 1, not 0"),
-        ("max = 9\nunit = \"words\"", "task.toml line 8 column 8: `reward.unit` takes \"tokens\" or \"bytes\", not \"words\""),
+        (
+            "max = 9\nunit = \"words\"",
+            "task.toml line 8 column 8: `reward.unit` takes \"tokens\" or \"bytes\", not \"words\"",
+        ),
         ("max = 9\nafter = \"invalid\"", "task.toml line 8 column 9: `reward.after` takes \"valid\", not \"invalid\""),
     ] {
         let error = of(lines).map(|_| ()).unwrap_err();

@@ -70,7 +70,8 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         findings.push(finding("the prompt's own example", &example, advice));
     }
     if task.rewards.iter().any(|part| part.part == "grounded") {
-        let advice = "give each field a `format`, a `pattern` or an `enum`, and `fields` a weight where rows have an `expected`";
+        let advice =
+            "give each field a `format`, a `pattern` or an `enum`, and `fields` a weight where rows have an `expected`";
         let copied = |row: Option<&PromptRow>| copied_answer(task, scorer, row).unwrap_or_default();
         findings.push(finding("one value of the prompt in every field", &copied, advice));
     }

@@ -275,7 +275,9 @@ fn check_grounded(task: &Task, section: &Section<'_>) -> Read<()> {
     match Grounded::new(task) {
         None => Err(section.error("except", offset, format!("is of answers in JSON, not of kind {}", task.kind()))),
         Some(grounded) => match grounded.unknown_path() {
-            Some((path, hint)) => Err(section.error("except", offset, format!("names no field of answers: {path:?}{hint}"))),
+            Some((path, hint)) => {
+                Err(section.error("except", offset, format!("names no field of answers: {path:?}{hint}")))
+            }
             None => Ok(()),
         },
     }

@@ -44,13 +44,13 @@ pub use grammar::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
 pub use http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use json_schema::meta_problems;
 pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references};
+pub use length::{LengthAim, LengthRule, LengthUnit};
 pub use outline::outline;
 pub use outline_entry::OutlineEntry;
 pub use prompts::{
     check_prompts, for_model, prompt_text, prompt_tokens, reference_answer, rows_without_answer, thinking_of, tools_of,
     turns_of,
 };
-pub use length::{LengthAim, LengthRule, LengthUnit};
 pub(crate) use result::null_is_nan;
 pub use result::{GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward};
 pub use score_keys::{ScoreKey, score_keys};

@@ -13,7 +13,8 @@ pub fn lines(theme: &Theme, values: &[GroundedValue]) -> Vec<Line<'static>> {
     let mark = theme.glyph("✓", "+");
     let line = |GroundedValue { instance_path, prompt, .. }: &GroundedValue| {
         let PromptPlace { line, excerpt, start, length, .. } = prompt;
-        let part = |skipped: usize, count: usize| one_line(&excerpt.chars().skip(skipped).take(count).collect::<String>());
+        let part =
+            |skipped: usize, count: usize| one_line(&excerpt.chars().skip(skipped).take(count).collect::<String>());
         Line::from(vec![
             Span::styled(format!("{mark} "), theme.style(Role::Good)),
             Span::styled(one_line(instance_path), theme.style(Role::JsonKey)),
@@ -32,7 +33,14 @@ mod tests {
 
     #[test]
     fn the_value_is_underlined_where_the_prompt_states_it() {
-        let prompt = PromptPlace { message: 0, line: 7, column: 9, excerpt: "Tötal: 58.463,87 EUR".to_owned(), start: 7, length: 9 };
+        let prompt = PromptPlace {
+            message: 0,
+            line: 7,
+            column: 9,
+            excerpt: "Tötal: 58.463,87 EUR".to_owned(),
+            start: 7,
+            length: 9,
+        };
         let value = GroundedValue { instance_path: "/amount".to_owned(), line: 1, column: 2, prompt };
         let lines = lines(&Theme::default(), &[value]);
         let text: String = lines.iter().flat_map(|line| &line.spans).map(|span| span.content.as_ref()).collect();

@@ -146,7 +146,8 @@ impl FieldForm {
     fn add_inner(&mut self, root: &Value, schema: &Value, depth: usize) {
         let properties = schema.get("properties").and_then(Value::as_object);
         let items = [schema.get("items"), schema.get("additionalProperties")].into_iter().flatten();
-        for inner in properties.into_iter().flat_map(|members| members.values()).chain(items).filter(|it| it.is_object())
+        for inner in
+            properties.into_iter().flat_map(|members| members.values()).chain(items).filter(|it| it.is_object())
         {
             alternatives(root, inner, depth).into_iter().for_each(|inner| self.add(root, inner, depth + 1));
         }

@@ -16,9 +16,8 @@ pub(super) struct WrittenNumber {
     pub(super) is_word: bool,
 }
 
-const WORDS: [&str; 13] = [
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-];
+const WORDS: [&str; 13] =
+    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"];
 
 /// Words after a number, and the power of ten that they multiply it with.
 const POWERS: [(&str, i32); 8] = [
@@ -96,7 +95,8 @@ fn add(text: &str, span: Range<usize>, run: &str, found: &mut Vec<WrittenNumber>
         }
         return;
     }
-    let before = text[..span.start].trim_end_matches(|letter: char| !letter.is_alphanumeric() && !"-−–(".contains(letter));
+    let before =
+        text[..span.start].trim_end_matches(|letter: char| !letter.is_alphanumeric() && !"-−–(".contains(letter));
     let negative = before.strip_suffix(['-', '−', '–']).is_some_and(|rest| !rest.ends_with(char::is_alphanumeric))
         || (before.ends_with('(') && text[span.end..].trim_start().starts_with(')'));
     let after = text[span.end..].trim_start_matches([' ', '\u{a0}', '\u{202f}']);

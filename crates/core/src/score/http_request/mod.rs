@@ -92,7 +92,8 @@ impl Judge for HttpRequest {
         let mut found = Vec::new();
         let Ok(document) = json::parse(completion, from) else { return found };
         let Ok(message) = read(self.part, &document.root) else { return found };
-        let members = message.query.iter().flat_map(|query| query.value.members().iter().map(|member| (query.key, member)));
+        let members =
+            message.query.iter().flat_map(|query| query.value.members().iter().map(|member| (query.key, member)));
         for (key, member) in members {
             let path = ["query".to_owned(), member.key.to_string()];
             let pointer = format!("/{key}/{}", escaped(&member.key));

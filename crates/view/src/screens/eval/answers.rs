@@ -15,8 +15,8 @@ use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::text::Message;
 use crate::theme::Theme;
-use crate::widgets::grounded;
 use crate::widgets::diff::{difference, headings, side_by_side, unified};
+use crate::widgets::grounded;
 use crate::widgets::text_width::wrapped;
 
 /// Narrower than this, answers are stacked by default.

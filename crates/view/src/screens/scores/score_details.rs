@@ -127,11 +127,9 @@ impl Text<'_> {
             Advantage::PerPart => {
                 let place = group.members.iter().position(|member| *member == place).unwrap_or(0);
                 let sum = group_advantages(&rewards, Advantage::Standardized);
-                sum.get(place).map(|sum| format!("of the summed reward, standardized: {sum:+.3}"))
+                sum.get(place).map(|sum| format!("standardized, of the summed reward: {sum:+.3}"))
             }
-            _ => scored.per_part.get(place).map(|advantage| {
-                format!("with advantage = per_part, these groups as a step: {advantage:+.3}")
-            }),
+            _ => scored.per_part.get(place).map(|other| format!("per_part, all groups as one step: {other:+.3}")),
         };
         lines.extend(other.map(|other| self.faint(&other)));
     }
