@@ -5,6 +5,7 @@ use grpo_tui::score::audit::audit;
 use grpo_tui::score::{Scorer, Task};
 
 use super::{folder_with, loaded, row, row_of};
+use crate::program::{call, json_lines};
 
 const GROUNDED: &str = "[[reward]]\npart = \"grounded\"\nweight = 1.0\n";
 
@@ -208,6 +209,26 @@ fn a_part_after_valid_is_0_before() {
     }
     // Without an expected answer nothing is compared, valid or not.
     assert_eq!(scorer.score("a", None).parts.get("fields"), None);
+}
+
+#[test]
+fn a_program_after_valid_is_asked_of_valid_answers_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let toml = "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"regex\"\npattern = '^a'\n[[reward]]\nname = \"own\"\nkind = \"command\"\nmode = \"exit_code\"\ncommand = [\"sh\", \"check.sh\"]\nweight = 0.5\nafter = \"valid\"\n";
+    std::fs::write(here.join("task.toml"), toml).unwrap();
+    // 3 is no exit code of a scorer: asked of an invalid answer, it would be an error.
+    std::fs::write(here.join("check.sh"), "read line; case $line in aa) exit 0;; a*) exit 1;; *) exit 3;; esac\n")
+        .unwrap();
+    let lines = ["b", "aa", "c", "ab"].map(|text| format!("{{\"completion\":\"{text}\"}}\n"));
+    std::fs::write(here.join("c.jsonl"), lines.concat()).unwrap();
+    assert!(call(here, &["task", "trust", ".", "--yes"]).status.success());
+    let scores = json_lines(&call(here, &["score", ".", "--json"]));
+    let found: Vec<(f64, f64)> = scores
+        .iter()
+        .map(|score| (score["reward"].as_f64().unwrap(), score["parts"]["own"].as_f64().unwrap()))
+        .collect();
+    assert_eq!(found, [(0.5, 0.0), (1.5, 1.0), (0.5, 0.0), (1.25, 0.5)]);
 }
 
 #[test]

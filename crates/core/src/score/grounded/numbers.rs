@@ -207,8 +207,8 @@ mod tests {
                 number.write_canonical(&mut canonical);
                 found.contains(&canonical)
             };
-            assert!(stated.iter().all(|number| is_stated(number)), "{text}: {found:?}");
-            assert!(!not_stated.iter().any(|number| is_stated(number)), "{text}: {found:?}");
+            assert!(stated.iter().all(&is_stated), "{text}: {found:?}");
+            assert!(!not_stated.iter().any(is_stated), "{text}: {found:?}");
         }
         assert!(whole_number("1,249.50").is_some() && whole_number("$ 5").is_some() && whole_number("5 kg").is_none());
     }
