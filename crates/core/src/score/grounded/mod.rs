@@ -252,7 +252,7 @@ fn prompt_place(prompt: &PromptIndex<'_>, place: &Place) -> PromptPlace {
     let start_of_line = text[..place.span.start].rfind('\n').map_or(0, |end| end + 1);
     let before = &text[start_of_line..place.span.start];
     let skipped = before.chars().count().saturating_sub(CONTEXT);
-    let shown: String = before.chars().skip(skipped).collect();
+    let shown = before.chars().skip(skipped).collect::<String>().trim_start().to_owned();
     let value = text[place.span.clone()].replace('\n', " ");
     let after: String = text[place.span.end..].chars().take_while(|letter| *letter != '\n').take(CONTEXT).collect();
     let (start, length) = (shown.chars().count(), value.chars().count());
