@@ -2,6 +2,7 @@
 //! every input.
 
 mod golden;
+mod per_part;
 
 use candle_core::{DType, Device};
 use grpo_tui::advantage::{Advantage, group_advantages};

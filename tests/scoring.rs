@@ -9,6 +9,7 @@ mod command_processes;
 mod command_trust;
 mod conformance;
 mod cost;
+mod grounded;
 mod http_document;
 mod http_request;
 mod plain_text;

@@ -74,6 +74,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let written = done.and_then(|()| {
         if !arguments.json {
             summary.write(&mut output)?;
+            if scorer.counts_tokens() {
+                writeln!(output, "  {:<28} not known of a text: left out of these rewards", "length in tokens")?;
+            }
         }
         Ok(output.flush()?)
     });

@@ -79,7 +79,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\npart = \"field\"\nweight = 1\n",
-        "line 4 column 8: `reward.part` takes fields, exact, tolerant, chain, not \"field\"",
+        "line 4 column 8: `reward.part` takes fields, exact, tolerant, chain, grounded, length, not \"field\"",
     );
     check(
         "[[reward]]\npart = \"fields\"\n",
@@ -87,7 +87,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\nweight = 1\n",
-        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, chain, or give the block a `kind`",
+        "line 3 column 1: `reward.part` is missing; it is one of fields, exact, tolerant, chain, grounded, length, or give the block a `kind`",
     );
     let part = |lines: &str| format!("[[reward]]\nkind = \"regex\"\n{lines}");
     check(
@@ -112,7 +112,7 @@ fn complaints_about_task_toml() {
     );
     check(
         &part("name = \"a\"\ntiers = 1\n"),
-        "line 6 column 1: unknown key `reward.tiers`; known keys: name, kind, weight, expected, strip_thinking, pattern, normalise",
+        "line 6 column 1: unknown key `reward.tiers`; known keys: name, kind, weight, expected, after, strip_thinking, pattern, normalise",
     );
     check(
         "[[reward]]\nkind = \"regexp\"\nname = \"a\"\n",

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod editor;
 pub mod field;
 pub mod filter;
+pub mod grounded;
 pub mod json;
 pub mod list_cursor;
 pub mod pattern_filter;

@@ -173,7 +173,9 @@ impl Client<'_> {
             let texts = completions.iter().map(decode).collect::<Result<Vec<String>, _>>()?;
             let asked: Vec<_> = texts.iter().map(|text| (text.as_str(), Some(&prompt.row))).collect();
             let scores = scorer.score_all(&asked);
-            for (sample, ((completion, text), score)) in completions.into_iter().zip(texts).zip(scores).enumerate() {
+            for (sample, ((completion, text), mut score)) in completions.into_iter().zip(texts).zip(scores).enumerate()
+            {
+                scorer.add_length(&mut score, completion.token_ids.len());
                 let scored = Turn::new(completion, text, score);
                 self.print(&scored.into_sampled(&prompt.row.id, sample)?)?;
             }

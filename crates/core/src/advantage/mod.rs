@@ -1,6 +1,9 @@
 //! Rewards of a group to advantages: what each completion earned beyond its siblings.
 
+mod per_part;
+
 pub use crate::config::Advantage;
+pub use per_part::{normalise_sums, part_sums, parts_differ, step_advantages};
 
 /// Added to the standard deviation, so that nearly equal rewards do not explode (the experiment's own value).
 pub const STANDARD_DEVIATION_FLOOR: f64 = 1e-4;
@@ -18,7 +21,8 @@ pub fn group_advantages(rewards: &[f64], advantage: Advantage) -> Vec<f64> {
     let count = scored.len() as f64;
     let (mean, deviation) = mean_and_deviation(&scored);
     let scale = match advantage {
-        Advantage::Standardized => 1.0 / (deviation + STANDARD_DEVIATION_FLOOR),
+        // With one part, `per_part` is that until the step is normalised.
+        Advantage::Standardized | Advantage::PerPart => 1.0 / (deviation + STANDARD_DEVIATION_FLOOR),
         Advantage::Centered => 1.0,
         // r_i - mean of the others = n / (n - 1) * (r_i - mean)
         Advantage::LeaveOneOut => count / (count - 1.0),
@@ -45,7 +49,7 @@ pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) ->
     if !reward.is_finite() {
         return "0: not scored, excluded from the mean".to_owned();
     }
-    if all_equal(&scored) {
+    if kind != Advantage::PerPart && all_equal(&scored) {
         return format!("0: all {} rewards are {reward:.3} (zero variance)", scored.len());
     }
     let (count, (mean, deviation)) = (scored.len() as f64, mean_and_deviation(&scored));
@@ -54,6 +58,9 @@ pub fn explain(rewards: &[f64], reward: f64, advantage: f64, kind: Advantage) ->
             format!("({reward:.3} - {mean:.3}) / ({deviation:.3} + {STANDARD_DEVIATION_FLOOR}) = {advantage:+.3}")
         }
         Advantage::Centered => format!("{reward:.3} - {mean:.3} = {advantage:+.3}"),
+        Advantage::PerPart => {
+            format!("{advantage:+.3} (parts normalised in the group, their weighted sum over the step)")
+        }
         Advantage::LeaveOneOut => {
             let others = (mean * count - reward) / (count - 1.0);
             format!("{reward:.3} - {others:.3} (mean of the other {}) = {advantage:+.3}", scored.len() - 1)

@@ -87,6 +87,8 @@ choices! {
         Centered = "centered",
         /// reward - mean of the group's other rewards.
         LeaveOneOut = "leave_one_out",
+        /// Each part of the reward standardized in its group, their weighted sum over the step (GDPO, arXiv 2601.05242).
+        PerPart = "per_part",
     }
 }
 

@@ -2,16 +2,17 @@
 
 pub(super) mod degenerate_answers;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use serde_json::Value;
 
 use super::definition::{LazyAnswer, LazyText};
 use super::json::parse_prefix;
-use super::{Scorer, Task, Tier, mean_reward};
+use super::{LengthUnit, RewardPart, Scorer, Task, Tier, mean_reward};
 use crate::dataset::PromptRow;
-use crate::task::TaskFiles;
+use crate::task::{TaskFiles, functions};
+use degenerate_answers::FillStyle;
 
 /// Rows that are asked; more would not change the answer.
 const MAX_ROWS: usize = 500;
@@ -43,7 +44,10 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     // A short answer may miss as many keys as the schema has.
     let affordable = (MAX_BYTES / task.definition_text.len().max(1)).max(1);
     let rows = &rows[..rows.len().min(MAX_ROWS).min(affordable)];
-    let best = task.score.tiers.valid + task.rewards.iter().map(|part| part.weight.max(0.0)).sum::<f64>();
+    // Without a tokenizer nobody earns a length in tokens.
+    let is_earned = |part: &&RewardPart| part.length.is_none_or(|length| length.unit == LengthUnit::Bytes);
+    let parts = task.rewards.iter().filter(is_earned).map(|part| part.weight.max(0.0));
+    let best = task.score.tiers.valid + parts.sum::<f64>();
     let mut findings: Vec<Finding> = Vec::new();
     let is_json = task.schema().is_some();
     let finding = |name: &str, answer: &dyn Fn(Option<&PromptRow>) -> String, advice: &str| {
@@ -64,6 +68,12 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         let advice = "the prompt shows an answer that the model can copy; show a form, or values that no row expects";
         let example = |row: Option<&PromptRow>| row.and_then(example_in).unwrap_or_default();
         findings.push(finding("the prompt's own example", &example, advice));
+    }
+    if task.rewards.iter().any(|part| part.part == "grounded") {
+        let advice =
+            "give each field a `format`, a `pattern` or an `enum`, and `fields` a weight where rows have an `expected`";
+        let copied = |row: Option<&PromptRow>| copied_answer(task, scorer, row).unwrap_or_default();
+        findings.push(finding("one value of the prompt in every field", &copied, advice));
     }
     // Only a program knows which completion gives an `expected`; its text may.
     let completion_of = |expected: &Value| {
@@ -102,6 +112,42 @@ fn prompt_of(row: &PromptRow) -> String {
         .rfind(|message| message.role == "user")
         .map(|message| message.content.clone())
         .unwrap_or_default()
+}
+
+/// An answer whose texts are the most frequent word of the prompt, and whose numbers its most frequent number.
+fn copied_answer(task: &Task, scorer: &Scorer, row: Option<&PromptRow>) -> Option<String> {
+    let prompt = row.map(prompt_of)?;
+    let most_frequent = |is_sought: fn(&str) -> bool| {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for word in prompt.split(|letter: char| !letter.is_alphanumeric()).filter(|word| is_sought(word)) {
+            *counts.entry(word).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|(word, count)| (*count, std::cmp::Reverse(*word))).map(|(word, _)| word)
+    };
+    let word = most_frequent(|word| word.starts_with(char::is_alphabetic)).unwrap_or("x");
+    let number = most_frequent(|word| word.parse::<u32>().is_ok()).and_then(|word| word.parse().ok()).unwrap_or(0_u32);
+    let copied = |schema: &Value| {
+        let mut answer = degenerate_answers::answer(schema, FillStyle::Least);
+        replace_leaves(&mut answer, word, number);
+        answer
+    };
+    if let Some(schema) = task.schema() {
+        return Some(copied(schema).to_string());
+    }
+    let function = functions(row.and_then(PromptRow::tools).or(task.tools())?).ok()?.into_iter().next()?;
+    let arguments = function.parameters.map_or_else(|| serde_json::json!({}), copied);
+    scorer.expected_completion(&serde_json::json!([{"name": function.name, "arguments": arguments}]))
+}
+
+/// Of least values; those of an `enum` stay.
+fn replace_leaves(value: &mut Value, word: &str, number: u32) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| replace_leaves(item, word, number)),
+        Value::Object(members) => members.values_mut().for_each(|member| replace_leaves(member, word, number)),
+        Value::String(text) if text.bytes().all(|letter| letter == b'x') => *text = word.to_owned(),
+        Value::Number(_) => *value = number.into(),
+        _ => {}
+    }
 }
 
 /// The `expected` of the next row that has another one.

@@ -13,6 +13,7 @@ use super::command::rules::CommandRules;
 use super::grammar::Grammar;
 use super::outline_entry::OutlineEntry;
 use super::result::{QueryResult, Score, Trial};
+use super::stated_value::StatedValue;
 use super::verdict::Verdict;
 use crate::dataset::PromptRow;
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
@@ -46,11 +47,12 @@ impl KeyInfo {
 }
 
 /// Keys of `[score]` that all kinds read.
-pub(super) const COMMON_KEYS: [KeyInfo; 4] = [
+pub(super) const COMMON_KEYS: [KeyInfo; 5] = [
     KeyInfo::new("kind", "json_schema", "what judges an answer"),
     KeyInfo::new("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
     KeyInfo::new("strip_thinking", "true", "ignore everything up to the last </think>"),
     KeyInfo::new("continue_after_failure", "false", "a conversation continues after an answer that is not valid"),
+    KeyInfo::new("grounded", "none", "`except`: computed or classified fields, which the part grounded does not count"),
 ];
 
 // Keys that several kinds read.
@@ -134,6 +136,11 @@ pub(crate) trait Judge: Debug + Send + Sync {
 
     /// Judges the answer that begins at byte `from` of the completion: after its reasoning, where that is stripped.
     fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict;
+
+    /// The values that the answer from byte `from` on states, where answers are JSON; none of one that cannot be read.
+    fn stated_values(&self, _completion: &str, _from: usize, _row: Option<&PromptRow>) -> Vec<StatedValue> {
+        Vec::new()
+    }
 
     /// Whether many completions together are judged faster: a program has many of them under way.
     fn asks_together(&self) -> bool {

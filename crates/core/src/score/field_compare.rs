@@ -215,7 +215,7 @@ fn date(text: &str) -> Option<(u32, u32, u32)> {
 }
 
 /// January is 1; three letters are enough.
-fn month_named(part: &str) -> Option<u32> {
+pub(super) fn month_named(part: &str) -> Option<u32> {
     const NAMES: [&str; 12] = [
         "january",
         "february",

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::definition::{COMMON_KEYS, KeyInfo, Kind};
+use super::grounded::Grounded;
 use super::kinds::{KINDS, kind_named};
+use super::length::{LengthAim, LengthRule, LengthUnit};
 use super::task::{RewardPart, Task};
 use crate::task::{
     Home, MODELS, Read, Section, Source, TASK_FILE, TEMPLATE_KWARGS, TaskError, TaskFiles, find_embedded, find_home,
@@ -17,8 +19,11 @@ use crate::task::{
 const UNREAD: &str = "name = \"unread\"\n[score]\nkind = \"text\"";
 
 /// Reward parts: the share of fields equal to `expected`, whether all are, whether the completion would pass without a
-/// fence or prose around, and the worst answer of the row's turns.
-const PARTS: [&str; 4] = ["fields", "exact", "tolerant", "chain"];
+/// fence or prose around, the worst answer of the row's turns, the share of values that the prompt states, and the
+/// length.
+const PARTS: [&str; 6] = ["fields", "exact", "tolerant", "chain", "grounded", "length"];
+/// Keys of the part `length`.
+const LENGTH_KEYS: [&str; 4] = ["max", "target", "buffer", "unit"];
 
 impl Task {
     /// Finds a task by path, by name in the nearest workspace above the current folder, or among the embedded ones.
@@ -129,6 +134,9 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
     let block = top.section("score", &known)?.unwrap_or_else(|| Section::free(source, "score.", &empty));
     let mut task = Task::defined_by(kind, &top, &block, TaskFiles::from_toml(&top, &block, home)?)?;
     task.rewards = read_rewards(&top, source, &task)?;
+    if let Some(section) = block.free_section("grounded")? {
+        check_grounded(&task, &section)?;
+    }
     Ok(task)
 }
 
@@ -167,7 +175,11 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>, task: &Task) -> Read<Vec<
                 }
                 other => other,
             })?,
-            false => (Section::new(source, "reward.", table, &["part", "weight"])?, None),
+            false => {
+                let is_length = table.get("part").is_some_and(|part| part.get_ref().as_str() == Some("length"));
+                let own = if is_length { &LENGTH_KEYS[..] } else { &[] };
+                (Section::new(source, "reward.", table, &[&["part", "weight", "after"], own].concat())?, None)
+            }
         };
         let key = if has_scorer { "name" } else { "part" };
         let at = block.get(key).map_or(start, |(_, offset)| offset);
@@ -188,8 +200,13 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>, task: &Task) -> Read<Vec<
         }
         let weight = read_reward(&block, "weight")?
             .ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
-        let expected = block.string("expected")?;
-        parts.push(RewardPart { part, weight, scored_by, expected });
+        if part == "grounded" && Grounded::new(task).is_none() {
+            let message = "looks for values of JSON answers: [score] kind json_schema, tool_calls or http_request";
+            return Err(block.error(key, at, format!("\"grounded\" {message}, not {}", task.kind())));
+        }
+        let length = if part == "length" && !has_scorer { Some(read_length(&block, at)?) } else { None };
+        let (expected, after_valid) = (block.string("expected")?, read_after(&block)?);
+        parts.push(RewardPart { part, weight, scored_by, expected, after_valid, length });
     }
     Ok(parts)
 }
@@ -198,7 +215,7 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>, task: &Task) -> Read<Vec<
 fn read_scorer<'a>(source: Source<'a>, table: &'a DeTable<'a>, task: &Task) -> Read<(Section<'a>, Option<Box<Task>>)> {
     let free = Section::free(source, "reward.", table);
     let kind = kind_of(&free)?;
-    let known = ["name", "kind", "weight", "expected", "strip_thinking"].into_iter();
+    let known = ["name", "kind", "weight", "expected", "after", "strip_thinking"].into_iter();
     let known: Vec<&str> = known.chain(names(kind.keys)).chain(names(kind.score_keys)).collect();
     let block = Section::new(source, "reward.", table, &known)?;
     let files = TaskFiles {
@@ -209,6 +226,61 @@ fn read_scorer<'a>(source: Source<'a>, table: &'a DeTable<'a>, task: &Task) -> R
     };
     let scored_by = Task::defined_by(kind, &block, &block, files)?;
     Ok((block, Some(Box::new(scored_by))))
+}
+
+/// `after = "valid"`.
+fn read_after(block: &Section<'_>) -> Read<bool> {
+    match (block.string("after")?, block.get("after")) {
+        (Some(tier), Some((_, offset))) if tier != "valid" => {
+            Err(block.error("after", offset, format!("takes \"valid\", not {tier:?}")))
+        }
+        (tier, _) => Ok(tier.is_some()),
+    }
+}
+
+/// The keys of the part `length`; `at`: of its block.
+fn read_length(block: &Section<'_>, at: usize) -> Read<LengthRule> {
+    let number = |key: &str| match (block.number(key)?, block.get(key)) {
+        (Some(number), Some((_, offset))) if number < 0.0 || (number < 1.0 && key != "buffer") => {
+            Err(block.error(key, offset, format!("must be at least {}, not {number}", u8::from(key != "buffer"))))
+        }
+        (number, _) => Ok(number),
+    };
+    let unit = match (block.string("unit")?, block.get("unit")) {
+        (Some(unit), Some((_, offset))) if !matches!(&*unit, "tokens" | "bytes") => {
+            return Err(block.error("unit", offset, format!("takes \"tokens\" or \"bytes\", not {unit:?}")));
+        }
+        (Some(unit), _) if unit == "bytes" => LengthUnit::Bytes,
+        _ => LengthUnit::Tokens,
+    };
+    let (aim, buffer) = match (number("max")?, number("target")?, number("buffer")?) {
+        (Some(most), None, buffer) => (LengthAim::Max(most), buffer.unwrap_or(0.0)),
+        (None, Some(target), buffer) => (LengthAim::Target(target), buffer.unwrap_or(target).max(f64::MIN_POSITIVE)),
+        _ => {
+            let message = "needs either `max`, with `buffer` below it, or `target`; write for example `max = 512`";
+            return Err(block.error("part", at, format!("\"length\" {message}")));
+        }
+    };
+    match (aim, block.get("buffer")) {
+        (LengthAim::Max(most), Some((_, offset))) if buffer > most => {
+            Err(block.error("buffer", offset, format!("must be at most `max` = {most}, not {buffer}")))
+        }
+        _ => Ok(LengthRule { aim, unit, buffer }),
+    }
+}
+
+/// Refuses `[score.grounded] except` with a field that answers do not have.
+fn check_grounded(task: &Task, section: &Section<'_>) -> Read<()> {
+    let offset = section.get("except").map_or(0, |(_, offset)| offset);
+    match Grounded::new(task) {
+        None => Err(section.error("except", offset, format!("is of answers in JSON, not of kind {}", task.kind()))),
+        Some(grounded) => match grounded.unknown_path() {
+            Some((path, hint)) => {
+                Err(section.error("except", offset, format!("names no field of answers: {path:?}{hint}")))
+            }
+            None => Ok(()),
+        },
+    }
 }
 
 /// A name for metrics and failure classes, which none of the program's parts has.

@@ -9,11 +9,13 @@ mod definition;
 mod failure_class;
 mod field_compare;
 mod grammar;
+mod grounded;
 mod http_request;
 pub mod json;
 mod json_schema;
 mod judge;
 mod kinds;
+mod length;
 mod load_task;
 mod outline;
 mod outline_entry;
@@ -23,6 +25,7 @@ mod result;
 mod score_keys;
 mod scorer;
 mod sql;
+mod stated_value;
 mod string_places;
 mod task;
 mod text;
@@ -41,6 +44,7 @@ pub use grammar::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
 pub use http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use json_schema::meta_problems;
 pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references};
+pub use length::{LengthAim, LengthRule, LengthUnit};
 pub use outline::outline;
 pub use outline_entry::OutlineEntry;
 pub use prompts::{
@@ -48,9 +52,9 @@ pub use prompts::{
     thinking_of, tools_of, turns_of,
 };
 pub(crate) use result::null_is_nan;
-pub use result::{OrderedMap, QueryResult, Reason, Score, Tier, Trial, mean_reward};
+pub use result::{GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward};
 pub use score_keys::{ScoreKey, score_keys};
-pub use scorer::{Scorer, ScorerErrors};
+pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};
 pub use tool_calls::{
     AnswerPart, ArgumentLayout, CallLayout, CallReader, call_layout, closed_parameters, has_json_arguments,

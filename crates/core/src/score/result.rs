@@ -60,6 +60,38 @@ pub struct Score {
     /// Further metrics of a scorer.
     #[serde(default, skip_serializing_if = "OrderedMap::is_empty")]
     pub metrics: OrderedMap<f64>,
+    /// Values of the answer that the prompt states (part `grounded`), with the place of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grounded: Vec<GroundedValue>,
+}
+
+/// A value of an answer, and where the prompt states it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroundedValue {
+    /// JSON pointer to the value.
+    pub instance_path: String,
+    /// 1-based line of the value in the raw completion.
+    pub line: usize,
+    /// 1-based column in Unicode scalars of the raw completion.
+    pub column: usize,
+    pub prompt: PromptPlace,
+}
+
+/// A place in a message of the row, with the line around it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptPlace {
+    /// Index of the message among the row's, from 0.
+    pub message: usize,
+    /// 1-based line in the message.
+    pub line: usize,
+    /// 1-based column in Unicode scalars.
+    pub column: usize,
+    /// What is written there, with some of its line.
+    pub excerpt: String,
+    /// Where the value begins in the excerpt, in Unicode scalars.
+    pub start: usize,
+    /// Unicode scalars of the value.
+    pub length: usize,
 }
 
 /// A query's result, for display.
@@ -137,11 +169,11 @@ impl Score {
             })
     }
 
-    /// Whether no completion can earn less: the lowest tier, and nothing from any weighted part.
+    /// Whether no completion can earn less: the lowest tier, and nothing from any weighted part but for its length.
     pub fn is_min(&self) -> bool {
         self.is_error()
             || (self.tier == Tier::Unparsable || self.parts.get("score") == Some(&0.0))
-                && self.parts.iter().all(|(name, value)| name == "tier" || *value == 0.0)
+                && self.parts.iter().all(|(name, value)| matches!(name, "tier" | "length") || *value == 0.0)
     }
 }
 
@@ -249,6 +281,7 @@ mod tests {
                 failure: None,
                 parts: OrderedMap(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
                 metrics: OrderedMap::default(),
+                grounded: Vec::new(),
             };
             assert_eq!(score.is_max(), expected, "{score:?}");
             assert_eq!(

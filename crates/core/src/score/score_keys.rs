@@ -21,13 +21,18 @@ pub struct ScoreKey {
 }
 
 /// Keys of `[[reward]]`, beside those of its kind.
-const REWARD_KEYS: [KeyInfo; 3] = [
+const REWARD_KEYS: [KeyInfo; 8] = [
     KeyInfo::new("name", "", "in metrics: rewards/NAME/mean"),
     KeyInfo::new("weight", "", "times the value from 0 to 1, added to the reward"),
     KeyInfo::new("expected", "none", "the field of the rows that it compares with"),
+    KeyInfo::new("after", "none", "valid: 0 for answers that are not valid"),
+    KeyInfo::new("max", "none", "length: longer completions earn 0"),
+    KeyInfo::new("target", "none", "length: this many earn 1"),
+    KeyInfo::new("buffer", "0 for max, target", "length: over so many the value falls from 1 to 0"),
+    KeyInfo::new("unit", "tokens", "length: tokens, or bytes of the text"),
 ];
 /// The key `part` of a `[[reward]]` without a kind.
-const PART: KeyInfo = KeyInfo::new("part", "", "what is added: fields, exact, tolerant or chain");
+const PART: KeyInfo = KeyInfo::new("part", "", "what is added: fields, exact, tolerant, chain, grounded or length");
 
 /// The keys of a `task.toml`: those of `[score]`, set or not, then those of each `[[reward]]` with the part's name.
 /// Nothing where the text is no TOML.
@@ -107,7 +112,7 @@ mod tests {
         assert_eq!(
             blocks.iter().map(shown).collect::<Vec<_>>(),
             [
-                "score: kind=\"regex\"@2 pattern='a+'@3 normalise=year@5 tiers?0, 0.5, 1 strip_thinking?true continue_after_failure?false",
+                "score: kind=\"regex\"@2 pattern='a+'@3 normalise=year@5 tiers?0, 0.5, 1 strip_thinking?true continue_after_failure?false grounded?none",
                 "exact: part=\"exact\"@9 weight=0.5@10",
             ]
         );

@@ -1,7 +1,9 @@
 //! The scorer of a task: compiled once, then asked for every completion.
 
 use super::definition::Judge;
+use super::grounded::Grounded;
 use super::json::Place;
+use super::length::{LengthRule, LengthUnit};
 use super::task::{RewardPart, Task};
 use super::unwrap_answer::answer_start;
 use super::verdict::Verdict;
@@ -48,9 +50,34 @@ struct Part {
     scored_by: Option<Rules>,
     /// The field of a row that is `expected` of that scorer.
     expected: Option<String>,
+    /// Whether it is 0 for answers that are not valid.
+    after_valid: bool,
+    length: Option<LengthRule>,
+    grounded: Option<Grounded>,
 }
 
+/// The parts of a reward with their weights, the tier first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartWeights(pub Vec<(String, f64)>);
+
 impl Part {
+    /// Whether it counts for an answer of a tier.
+    fn counts(&self, tier: Tier) -> bool {
+        !self.after_valid || tier == Tier::Valid
+    }
+
+    /// Whether there is nothing to compare with: it then adds nothing, and has no value.
+    fn is_unknown(&self, score: &Score, row: Option<&PromptRow>) -> bool {
+        let is_own = self.scored_by.is_none();
+        match self.name.as_str() {
+            "fields" if is_own => score.fields.is_none() && score.exact.is_none(),
+            "exact" if is_own => score.exact.is_none(),
+            "grounded" if is_own => row.is_none(),
+            "length" => self.length.is_some_and(|length| length.unit == LengthUnit::Tokens),
+            _ => false,
+        }
+    }
+
     /// A row as the part's own scorer sees it.
     fn row(&self, row: &PromptRow) -> PromptRow {
         PromptRow {
@@ -115,8 +142,16 @@ impl Scorer {
     pub fn new(task: &Task) -> Result<Self, ScoreError> {
         let part = |part: &RewardPart| {
             let scored_by = part.scored_by.as_deref().map(Rules::new).transpose()?;
-            let (name, expected) = (part.part.clone(), part.expected.clone());
-            Ok::<_, ScoreError>(Part { name, weight: part.weight, scored_by, expected })
+            let is_grounded = part.scored_by.is_none() && part.part == "grounded";
+            Ok::<_, ScoreError>(Part {
+                name: part.part.clone(),
+                weight: part.weight,
+                scored_by,
+                expected: part.expected.clone(),
+                after_valid: part.after_valid,
+                length: part.length,
+                grounded: if is_grounded { Grounded::new(task) } else { None },
+            })
         };
         let parts = task.rewards.iter().filter(|part| part.weight != 0.0).map(part).collect::<Result<_, _>>()?;
         let most_errors = task.scorers().map(|task| task.score.max_scorer_errors).fold(1.0, f64::min);
@@ -157,11 +192,13 @@ impl Scorer {
 
     /// Scores a completion as the model wrote it. The row supplies `expected`, and what else the kind of scorer reads.
     pub fn score(&self, completion: &str, row: Option<&PromptRow>) -> Score {
+        let own = self.own.judge(completion, row);
+        let tier = own.tier;
         let of_part = |part: &Part| {
-            let rules = part.scored_by.as_ref()?;
+            let rules = part.scored_by.as_ref().filter(|_| part.counts(tier))?;
             Some(rules.judge(completion, row.map(|row| part.row(row)).as_ref()))
         };
-        self.score_of(self.own.judge(completion, row), self.parts.iter().map(of_part))
+        self.score_of((completion, row), own, self.parts.iter().map(of_part))
     }
 
     /// Gives the part `chain` of all answers of a conversation the value of the worst one. If one of them has no score,
@@ -180,12 +217,35 @@ impl Scorer {
             return;
         }
         let worst = answers.iter().map(|score| own_value(score)).fold(f64::INFINITY, f64::min);
-        for score in answers {
+        for score in answers.iter_mut().filter(|score| part.counts(score.tier)) {
             if let Some((_, value)) = score.parts.0.iter_mut().find(|(name, _)| name == "chain") {
                 score.reward += part.weight * (worst - *value);
                 *value = worst;
             }
         }
+    }
+
+    /// Adds the part `length` where it counts tokens, which a text alone does not tell. `tokens`: as sampled.
+    pub fn add_length(&self, score: &mut Score, tokens: usize) {
+        let counted = |part: &Part| part.length.filter(|length| length.unit == LengthUnit::Tokens);
+        let Some((part, length)) = self.parts.iter().find_map(|part| Some((part, counted(part)?))) else { return };
+        if !score.is_error() && score.parts.get("length").is_none() {
+            let value = if part.counts(score.tier) { length.value(tokens) } else { 0.0 };
+            score.reward += part.weight * value;
+            score.parts.0.push((part.name.clone(), value));
+        }
+    }
+
+    /// Whether a part counts tokens, so that a text alone does not have the whole reward.
+    pub fn counts_tokens(&self) -> bool {
+        self.parts.iter().any(|part| part.length.is_some_and(|length| length.unit == LengthUnit::Tokens))
+    }
+
+    /// The parts of a reward, as [`Score::parts`] names them, with their weights.
+    pub fn part_weights(&self) -> PartWeights {
+        let graded = self.own.graded.then(|| ("graded".to_owned(), self.tiers.valid - self.tiers.invalid));
+        let parts = self.parts.iter().map(|part| (part.name.clone(), part.weight));
+        PartWeights(std::iter::once(("tier".to_owned(), 1.0)).chain(graded).chain(parts).collect())
     }
 
     fn rules(&self) -> impl Iterator<Item = &Rules> {
@@ -206,20 +266,28 @@ impl Scorer {
         let own = self.own.judge_all(completions, keep_going)?;
         let of_part = |part: &Part| {
             let Some(rules) = &part.scored_by else { return Some(None) };
-            let rows: Vec<_> = completions.iter().map(|(_, row)| row.map(|row| part.row(row))).collect();
-            let asked: Vec<_> = completions.iter().zip(&rows).map(|((text, _), row)| (*text, row.as_ref())).collect();
+            let counts = completions.iter().zip(&own).filter(|(_, own)| part.counts(own.tier));
+            let rows: Vec<_> = counts.map(|((text, row), _)| (*text, row.map(|row| part.row(row)))).collect();
+            let asked: Vec<_> = rows.iter().map(|(text, row)| (*text, row.as_ref())).collect();
             rules.judge_all(&asked, keep_going).map(|verdicts| Some(verdicts.into_iter()))
         };
         let mut of_parts: Vec<_> = self.parts.iter().map(of_part).collect::<Option<_>>()?;
-        let score = |own| {
-            let verdicts = of_parts.iter_mut().map(|verdicts| verdicts.as_mut().and_then(Iterator::next));
-            self.score_of(own, verdicts)
+        let score = |(own, completion): (Verdict, &(&str, Option<&PromptRow>))| {
+            let tier = own.tier;
+            let verdicts = of_parts.iter_mut().zip(&self.parts);
+            let verdicts = verdicts.map(|(verdicts, part)| verdicts.as_mut().filter(|_| part.counts(tier))?.next());
+            self.score_of(*completion, own, verdicts)
         };
-        Some(own.into_iter().map(score).collect())
+        Some(own.into_iter().zip(completions).map(score).collect())
     }
 
     /// `of_parts`: for each part the verdict of its own scorer, if it has one.
-    fn score_of(&self, found: Verdict, of_parts: impl Iterator<Item = Option<Verdict>>) -> Score {
+    fn score_of(
+        &self,
+        completion: (&str, Option<&PromptRow>),
+        found: Verdict,
+        of_parts: impl Iterator<Item = Option<Verdict>>,
+    ) -> Score {
         let value = match found.tier {
             Tier::Unparsable => self.tiers.unparsable,
             Tier::Invalid => self.tiers.invalid,
@@ -229,7 +297,7 @@ impl Scorer {
         let mut score = alone(found, given.unwrap_or(value));
         if !score.is_error() {
             score.parts.0.extend(given.map(|reward| ("score".to_owned(), reward)));
-            self.add_parts(&mut score, credit, of_parts);
+            self.add_parts(&mut score, completion, credit, of_parts);
         }
         score
     }
@@ -245,7 +313,13 @@ impl Scorer {
     }
 
     /// Graded credit stays below the next tier; weighted parts come on top.
-    fn add_parts(&self, score: &mut Score, credit: Option<f64>, of_parts: impl Iterator<Item = Option<Verdict>>) {
+    fn add_parts(
+        &self,
+        score: &mut Score,
+        (completion, row): (&str, Option<&PromptRow>),
+        credit: Option<f64>,
+        of_parts: impl Iterator<Item = Option<Verdict>>,
+    ) {
         if self.parts.is_empty() && !self.own.graded {
             return;
         }
@@ -256,6 +330,9 @@ impl Scorer {
         }
         for (part, verdict) in self.parts.iter().zip(of_parts) {
             let value = match (&part.scored_by, verdict) {
+                // What is not known of the row stays unknown; the rest is 0 before the answer is valid.
+                _ if part.is_unknown(score, row) => continue,
+                _ if !part.counts(score.tier) => 0.0,
                 (Some(rules), Some(verdict)) => {
                     let value = rules.value(&verdict);
                     take_part(score, &part.name, verdict);
@@ -265,11 +342,10 @@ impl Scorer {
                     }
                     value
                 }
-                // Without an expected answer nothing is compared: it adds nothing, and is no 0.
-                _ if part.name == "fields" && score.fields.is_none() && score.exact.is_none() => continue,
-                _ if part.name == "exact" && score.exact.is_none() => continue,
                 _ => match part.name.as_str() {
                     "chain" => own_value(score),
+                    "grounded" => self.ground(part, score, completion, row),
+                    "length" => part.length.map_or(0.0, |length| length.value(completion.len())),
                     "fields" => score.fields.as_ref().map_or(0.0, share_equal),
                     "exact" => f64::from(u8::from(score.exact == Some(true))),
                     _ => f64::from(u8::from(score.tolerant)),
@@ -278,6 +354,18 @@ impl Scorer {
             score.reward += part.weight * value;
             score.parts.0.push((part.name.clone(), value));
         }
+    }
+}
+
+impl Scorer {
+    /// The share of the answer's values that the prompt states; puts their places into the score.
+    fn ground(&self, part: &Part, score: &mut Score, completion: &str, row: Option<&PromptRow>) -> f64 {
+        let Some((grounded, row)) = part.grounded.as_ref().zip(row) else { return 0.0 };
+        let values = self.own.judge.stated_values(completion, self.own.start(completion), Some(row));
+        let grounding = grounded.ground(completion, &values, row);
+        score.errors.extend(grounding.missing);
+        score.grounded = grounding.values;
+        grounding.share
     }
 }
 
@@ -294,6 +382,7 @@ fn alone(found: Verdict, reward: f64) -> Score {
         failure: found.failure,
         parts: OrderedMap::default(),
         metrics: found.metrics,
+        grounded: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::command::rules::CommandRules;
 use super::definition::Definition;
 use super::grammar::Grammar;
+use super::length::LengthRule;
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
 
 /// A checked task.
@@ -38,7 +39,7 @@ impl DerefMut for Task {
 /// `[[reward]]`: a part added to the tier's value.
 #[derive(Debug, Clone)]
 pub struct RewardPart {
-    /// `fields`, `exact`, `tolerant`, `chain`, or the name of a part with a scorer of its own.
+    /// `fields`, `exact`, `tolerant`, `chain`, `grounded`, `length`, or the name of a part with a scorer of its own.
     pub part: String,
     /// Multiplies the part, which is in [0, 1].
     pub weight: f64,
@@ -46,6 +47,10 @@ pub struct RewardPart {
     pub scored_by: Option<Box<Task>>,
     /// The field of a row that is `expected` of that scorer; `None` for nothing.
     pub expected: Option<String>,
+    /// Whether it is 0 for answers that are not valid.
+    pub after_valid: bool,
+    /// Of the part `length`.
+    pub length: Option<LengthRule>,
 }
 
 impl Task {

@@ -118,6 +118,8 @@ pub struct ScoreRules {
     pub continue_after_failure: bool,
     /// Field to normalisations (joined by `+`), only for comparing with `expected`.
     pub normalise: BTreeMap<String, String>,
+    /// `[score.grounded] except`: dotted paths of fields that the part `grounded` does not count.
+    pub grounded_except: Vec<String>,
 }
 
 /// The reward of each tier, ascending.

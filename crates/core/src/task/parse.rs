@@ -72,6 +72,7 @@ pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
         max_scorer_errors: 0.1,
         continue_after_failure: false,
         normalise: BTreeMap::new(),
+        grounded_except: Vec::new(),
     };
     rules.graded = score.boolean("graded")?.unwrap_or(rules.graded);
     rules.strip_thinking = score.boolean("strip_thinking")?.unwrap_or(rules.strip_thinking);
@@ -98,6 +99,9 @@ pub(crate) fn read_rules(score: &Section<'_>) -> Read<ScoreRules> {
             return Err(score.error("max_scorer_errors", offset, format!("must be between 0 and 1, not {share}")));
         }
         rules.max_scorer_errors = share;
+    }
+    if let Some(grounded) = score.section("grounded", &["except"])? {
+        rules.grounded_except = grounded.strings("except")?.unwrap_or_default();
     }
     match score.get("normalise") {
         None => {}

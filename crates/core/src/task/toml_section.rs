@@ -78,6 +78,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of strings.
+    pub(crate) fn strings(&self, key: &str) -> Read<Option<Vec<String>>> {
+        let Some((value, offset)) = self.get(key) else { return Ok(None) };
+        let wrong = || self.wrong_type(key, offset, "a list of strings", value);
+        let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned).ok_or_else(wrong);
+        value.as_array().ok_or_else(wrong)?.iter().map(text).collect::<Read<_>>().map(Some)
+    }
+
     pub(crate) fn boolean(&self, key: &str) -> Read<Option<bool>> {
         match self.get(key) {
             None => Ok(None),

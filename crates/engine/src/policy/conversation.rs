@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::{GroupSignal, group_signal};
+use crate::advantage::{GroupSignal, group_signal, parts_differ};
 use crate::rollout::Completion;
 use crate::run::SampledCompletion;
-use crate::score::Score;
+use crate::score::{PartWeights, Score};
 
 /// The answers to a row: one, unless the row has several turns.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -64,8 +64,13 @@ impl Turn {
     }
 }
 
-/// Whether the rewards of answers to one prompt differ, and if not, where they are.
-pub fn signal_of<'t>(turns: impl Iterator<Item = &'t Turn> + Clone) -> GroupSignal {
+/// Whether the rewards of answers to one prompt differ, and if not, where they are. `weights`: of `per_part`, where each
+/// part is judged by itself.
+pub fn signal_of<'t>(turns: impl Iterator<Item = &'t Turn> + Clone, weights: Option<&PartWeights>) -> GroupSignal {
+    let scores: Vec<&Score> = turns.clone().map(|turn| &turn.score).collect();
+    if weights.is_some_and(|weights| parts_differ(&scores, weights)) {
+        return GroupSignal::Mixed;
+    }
     let rewards: Vec<f64> = turns.clone().map(|turn| turn.score.reward).collect();
     let (all_max, all_min) =
         (turns.clone().all(|turn| turn.score.is_max()), turns.clone().all(|turn| turn.score.is_min()));

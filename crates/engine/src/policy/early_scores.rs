@@ -79,11 +79,14 @@ impl Policy {
             let goes_on = || keep_going.load(Ordering::Relaxed) && self.threads.check().is_ok();
             let scores = scorer.score_while(&texts, goes_on);
             let (Some(scores), Some(watcher)) = (scores, watcher.as_mut()) else { continue };
-            let mut scores = scores.iter();
+            let mut scores = scores.into_iter();
             for (ended, answer) in ended.iter().zip(&answers) {
-                let score = answer.as_ref().and_then(|_| scores.next());
+                let mut score = answer.as_ref().and_then(|_| scores.next());
+                if let Some(score) = &mut score {
+                    scorer.add_length(score, ended.completion.token_ids.len());
+                }
                 if watcher.wants(&ended.request) {
-                    watcher.on_end(ended, score);
+                    watcher.on_end(ended, score.as_ref());
                 }
             }
         }

@@ -17,7 +17,7 @@ use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{Completion, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate};
-use crate::score::Scorer;
+use crate::score::{Score, Scorer};
 use crate::text::Tokenizer;
 
 pub use conversation::{Conversation, LaterPrompt, Turn, signal_of};
@@ -100,10 +100,13 @@ impl Policy {
         let answers: Vec<_> = texts.iter().map(String::as_str).zip(rows).collect();
         let scores = scorer.score_while(&answers, || self.threads.check().is_ok()).ok_or_else(ThreadPool::cancelled)?;
         let mut scored = texts.into_iter().zip(scores);
+        let score = |(completion, (text, mut score)): (Completion, (String, Score))| {
+            scorer.add_length(&mut score, completion.token_ids.len());
+            Turn::new(completion, text, score)
+        };
         let mut found = Vec::with_capacity(groups.len());
         for group in groups {
-            let turns = group.into_iter().zip(scored.by_ref());
-            found.push(turns.map(|(completion, (text, score))| Turn::new(completion, text, score)).collect());
+            found.push(group.into_iter().zip(scored.by_ref()).map(score).collect());
         }
         Ok(found)
     }

@@ -6,7 +6,7 @@ use super::TrainError;
 use super::guide::Guide;
 use super::setup::{PromptSets, Setup, lengths};
 use super::trainer::{policy_settings, sampling, shard_for_rank};
-use crate::config::{Method, TrainConfig};
+use crate::config::{Advantage, Method, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
@@ -156,6 +156,8 @@ impl Candidate {
         };
         let conversed = self.policy.converse(&questions, &settings, None)?;
         let mut signal = Signal { guidance: self.guidance()?, ..Signal::default() };
+        let weights = self.scorer.part_weights();
+        let weights = (self.config.advantage == Advantage::PerPart).then_some(&weights);
         for (question, conversations) in questions.iter().zip(conversed.conversations) {
             let answers: Vec<Turn> = conversations.into_iter().flat_map(|Conversation { turns }| turns).collect();
             for Turn { completion, score, .. } in &answers {
@@ -172,7 +174,7 @@ impl Candidate {
             let known = answers.iter().map(|answer| &answer.score).filter(|score| !score.is_error());
             let known: Vec<Tier> = known.map(|score| score.tier).collect();
             let tiers = Tier::ALL.into_iter().filter(|tier| known.contains(tier)).collect();
-            let (prompt_id, signal_of) = (question.prompt.row.id.clone(), signal_of(answers.iter()));
+            let (prompt_id, signal_of) = (question.prompt.row.id.clone(), signal_of(answers.iter(), weights));
             signal.groups.push(GroupOutcome { prompt_id, signal: signal_of, rewards, tiers });
         }
         Ok(signal)

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::{Advantage, GroupSignal, group_advantages};
+use crate::advantage::{Advantage, GroupSignal, group_advantages, normalise_sums, part_sums};
 use crate::config::TrainConfig;
 use crate::policy::{Conversation, Prompt, Turn, signal_of};
+use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DecodeCounts, GpuFallback, StopReason};
+use crate::score::{PartWeights, Score};
 use crate::update::{PolicyGroup, PolicySample, StepTotals};
 
 /// The conversations of one prompt.
@@ -65,6 +67,13 @@ pub(super) struct SampledSteps {
     pub(super) gpu_fallbacks: Vec<GpuFallback>,
 }
 
+/// How rewards become advantages.
+#[derive(Debug)]
+pub(super) struct AdvantageRule {
+    pub(super) kind: Advantage,
+    pub(super) weights: PartWeights,
+}
+
 /// The groups of a gradient, and their part of the step's denominators.
 #[derive(Debug)]
 pub(super) struct PolicyBatch<'a> {
@@ -74,20 +83,29 @@ pub(super) struct PolicyBatch<'a> {
 
 impl Group {
     /// Compares the rewards of the conversations.
-    pub(super) fn new(position: u32, prompt: usize, conversations: Vec<Conversation>, kind: Advantage) -> Self {
+    pub(super) fn new(position: u32, prompt: usize, conversations: Vec<Conversation>, rule: &AdvantageRule) -> Self {
         let mut group = Self { position, prompt, conversations, signals: Vec::new() };
-        group.set_advantages(kind);
+        group.set_advantages(rule);
         group
     }
 
-    /// Compares the rewards of each turn's answers.
-    fn set_advantages(&mut self, kind: Advantage) {
+    /// Compares the rewards of each turn's answers; with `per_part` these are sums of parts, until
+    /// [`StepRollout::normalise`].
+    fn set_advantages(&mut self, rule: &AdvantageRule) {
         let turns = self.conversations.iter().map(|conversation| conversation.turns.len()).max().unwrap_or(0);
         for turn in 0..turns {
             let answers: Vec<&mut Turn> = self.answers_mut(turn).collect();
-            let rewards: Vec<f64> = answers.iter().map(|answer| answer.score.reward).collect();
-            let signal = signal_of(answers.iter().map(|answer| &**answer));
-            for (answer, advantage) in answers.into_iter().zip(group_advantages(&rewards, kind)) {
+            let weights = (rule.kind == Advantage::PerPart).then_some(&rule.weights);
+            let signal = signal_of(answers.iter().map(|answer| &**answer), weights);
+            let scores: Vec<&Score> = answers.iter().map(|answer| &answer.score).collect();
+            let advantages = match weights {
+                Some(weights) => part_sums(&scores, weights),
+                None => {
+                    let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
+                    group_advantages(&rewards, rule.kind)
+                }
+            };
+            for (answer, advantage) in answers.into_iter().zip(advantages) {
                 answer.advantage = advantage;
             }
             self.signals.push(signal);
@@ -109,7 +127,7 @@ impl Group {
     }
 
     /// Gives the last answer's place to one that earns more than all others. The group is one of a single turn.
-    pub(super) fn guide(&mut self, answer: Turn, kind: Advantage) {
+    pub(super) fn guide(&mut self, answer: Turn, rule: &AdvantageRule) {
         let reward = answer.score.reward;
         let mut others = self.conversations.iter().flat_map(|conversation| &conversation.turns);
         let is_best = others.all(|turn| !turn.score.reward.is_finite() || turn.score.reward < reward);
@@ -119,7 +137,7 @@ impl Group {
         self.conversations.pop();
         self.conversations.push(Conversation { turns: vec![answer] });
         let sampled = std::mem::take(&mut self.signals);
-        self.set_advantages(kind);
+        self.set_advantages(rule);
         self.signals = sampled;
     }
 
@@ -163,6 +181,26 @@ impl StepRollout {
         self.groups = informative;
         let rest: Vec<Group> = rest;
         self.replaced.extend(rest);
+    }
+
+    /// The second stage of `per_part`, over the groups of all ranks that count.
+    pub(super) fn normalise(&mut self, ranks: &Ranks) -> Result<(), RankError> {
+        let counted = self.groups.iter().flat_map(Group::turns).flat_map(GroupTurn::answers);
+        let counted = counted.filter(|answer| answer.score.reward.is_finite());
+        let sums: Vec<f64> = counted.map(|answer| answer.advantage).collect();
+        let count = ranks.sum(sums.len() as f64)?;
+        let mean = ranks.sum(sums.iter().sum())? / count;
+        let squares = ranks.sum(sums.iter().map(|sum| (sum - mean).powi(2)).sum())?;
+        let deviation = if count > 1.0 { (squares / (count - 1.0)).sqrt() } else { 0.0 };
+        for group in &mut self.groups {
+            for turn in 0..group.signals.len() {
+                let counts = GroupTurn { group, turn }.is_guided() || group.signals[turn] == GroupSignal::Mixed;
+                for answer in group.answers_mut(turn).filter(|answer| counts && answer.score.reward.is_finite()) {
+                    answer.advantage = normalise_sums(answer.advantage, mean, deviation);
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn add(&mut self, more: Self) {
@@ -253,7 +291,6 @@ mod tests {
     use crate::config::Layers;
     use crate::dataset::PromptRow;
     use crate::rollout::Completion;
-    use crate::score::Score;
 
     fn config(set: &[&str]) -> TrainConfig {
         Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
@@ -270,6 +307,11 @@ mod tests {
         .unwrap()
     }
 
+    fn rule(kind: Advantage) -> AdvantageRule {
+        let weights = [("tier", 1.0), ("fields", 2.0)].map(|(name, weight)| (name.to_owned(), weight));
+        AdvantageRule { kind, weights: PartWeights(weights.to_vec()) }
+    }
+
     /// Answers of one turn: (tokens, truncated, reward).
     type Shape<'s> = &'s [(usize, bool, f64)];
 
@@ -279,7 +321,7 @@ mod tests {
             let completion = Completion::new(vec![1; tokens], vec![-1.0; tokens], stop);
             Conversation { turns: vec![Turn::new(completion, String::new(), score(reward))] }
         };
-        Group::new(0, 0, shape.iter().map(conversation).collect(), Advantage::Standardized)
+        Group::new(0, 0, shape.iter().map(conversation).collect(), &rule(Advantage::Standardized))
     }
 
     fn prompts() -> [Prompt; 1] {
@@ -332,6 +374,36 @@ mod tests {
     }
 
     #[test]
+    fn parts_are_compared_by_themselves_and_over_the_step() {
+        // Tier and fields (of weight 2): the sums of the first group are equal, its parts are not.
+        let parts = |tier: f64, fields: f64| {
+            let mut score = score(tier + 2.0 * fields);
+            score.parts.0 = [("tier", tier), ("fields", fields)].map(|(name, value)| (name.to_owned(), value)).to_vec();
+            score
+        };
+        let group = |scores: [Score; 2], kind| {
+            let mut conversations = group(MIXED).conversations;
+            for (conversation, score) in conversations.iter_mut().zip(scores) {
+                conversation.turns[0].score = score;
+            }
+            Group::new(0, 0, conversations, &rule(kind))
+        };
+        let (equal, same) = ([parts(1.0, 0.0), parts(0.0, 0.5)], [parts(1.0, 1.0), parts(1.0, 1.0)]);
+        assert!(!group(equal.clone(), Advantage::Standardized).is_informative());
+        let groups = [equal, same].map(|scores| group(scores, Advantage::PerPart));
+        let mut rollout = StepRollout { groups: groups.into(), ..StepRollout::default() };
+        rollout.normalise(&Ranks::alone()).unwrap();
+        let found: Vec<f64> = rollout.answers().map(|answer| answer.advantage).collect();
+        // Tier +- 0.5 / 0.7072, fields twice -+ 0.25 / 0.35365; then over -u, u, 0 and 0.
+        let sum = 0.5 / (0.5f64.sqrt() + 1e-4) - 2.0 * 0.25 / (0.125f64.sqrt() + 1e-4);
+        let scale = 1.0 / ((2.0 * sum * sum / 3.0).sqrt() + 1e-4);
+        let expected = [sum * scale, -sum * scale, 0.0, 0.0];
+        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{found:?}, expected {expected:?}");
+        rollout.set_aside();
+        assert_eq!((rollout.groups.len(), rollout.replaced.len()), (1, 1), "dynamic sampling keeps it");
+    }
+
+    #[test]
     fn each_turn_has_a_group_of_those_that_reached_it() {
         let later = |reward| Turn {
             prompt: Some(crate::policy::LaterPrompt {
@@ -345,7 +417,7 @@ mod tests {
         for (conversation, reward) in [(0, 1.0), (2, 0.5)] {
             group.conversations[conversation].turns.push(later(reward));
         }
-        let group = Group::new(0, 0, group.conversations, Advantage::Centered);
+        let group = Group::new(0, 0, group.conversations, &rule(Advantage::Centered));
         let advantages: Vec<Vec<f64>> =
             group.turns().map(|turn| turn.answers().map(|answer| answer.advantage).collect()).collect();
         assert_eq!(advantages[1], [0.25, -0.25]);

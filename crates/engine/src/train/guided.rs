@@ -26,7 +26,7 @@ pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Questi
     }
     let asked: Vec<Question<'_>> = failed.iter().map(|index| questions[*index].clone()).collect();
     for GuidingAnswer { question, answer } in guiding_answers(trainer, PolicyVersion::Trained, &asked)? {
-        groups[failed[question]].guide(answer, trainer.config.advantage);
+        groups[failed[question]].guide(answer, &trainer.advantage_rule());
     }
     Ok(())
 }

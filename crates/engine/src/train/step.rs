@@ -11,6 +11,7 @@ use super::metrics::StepUpdate;
 use super::recorder::Record;
 use super::rollout_order::{PlannedPrompt, StepPlan, prompts_at};
 use super::trainer::Trainer;
+use crate::config::Advantage;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{Conversed, PolicyVersion, Question};
 use crate::update::{PolicyGroup, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
@@ -46,6 +47,9 @@ fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<S
             refill(trainer, step, &mut sampled, index)?;
         }
     }
+    if trainer.config.advantage == Advantage::PerPart {
+        sampled.steps.iter_mut().try_for_each(|rollout| rollout.normalise(&trainer.ranks))?;
+    }
     for others in trainer.ranks.gather_others(&sampled)? {
         sampled.steps.iter_mut().zip(others.steps).for_each(|(own, other)| own.others.push(other));
         sampled.gpu_fallbacks.extend(others.gpu_fallbacks);
@@ -64,9 +68,10 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainE
     // Every answer comes with its reward; within a group rewards become advantages.
     let Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds } =
         trainer.policy.converse(&questions, &settings, None)?;
+    let rule = trainer.advantage_rule();
     let mut groups = Vec::with_capacity(planned.len());
     for (PlannedPrompt { position, prompt, .. }, conversations) in planned.into_iter().zip(conversations) {
-        groups.push(Group::new(position, prompt, conversations, trainer.config.advantage));
+        groups.push(Group::new(position, prompt, conversations, &rule));
     }
     guide(trainer, &mut groups, &questions)?;
     let (mut groups, steps) = (groups.into_iter(), plans.len() as f64);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::TrainError;
 use super::gradient_shape::{Extent, retry_smaller};
-use super::groups::{PolicyBatch, StepRollout, policy_batch};
+use super::groups::{AdvantageRule, PolicyBatch, StepRollout, policy_batch};
 use super::guide::Guide;
 use super::setup::{PromptSets, Setup, lengths};
 use crate::checkpoint::{self, TrainerState};
@@ -80,6 +80,10 @@ impl Trainer {
 
     pub(super) fn trainable(&self) -> Trainable {
         Trainable::for_config(&self.config)
+    }
+
+    pub(super) fn advantage_rule(&self) -> AdvantageRule {
+        AdvantageRule { kind: self.config.advantage, weights: self.scorer.part_weights() }
     }
 
     pub(super) fn sampling(&self) -> Result<Sampling, TrainError> {

@@ -19,11 +19,12 @@ use super::grammar::{HttpRules, MessagePart};
 use super::json::{self, Document, Value};
 use super::json_schema::{Violation, Written, duplicate_keys, reasons};
 use super::judge::unreadable_expected;
+use super::stated_value::{StatedValue, state};
 use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::{PromptRow, expected};
-use crate::task::TaskFiles;
+use crate::task::{TaskFiles, escaped};
 use check::{Checked, Route, check_request, check_response, route};
 use compare::{Comparison, Side, compare_messages};
 pub(super) use definition::KIND;
@@ -84,6 +85,24 @@ impl Judge for HttpRequest {
             }),
         };
         found.unwrap_or_else(failed)
+    }
+
+    /// The query and the body; what is in the path and in headers is not counted.
+    fn stated_values(&self, completion: &str, from: usize, _row: Option<&PromptRow>) -> Vec<StatedValue> {
+        let mut found = Vec::new();
+        let Ok(document) = json::parse(completion, from) else { return found };
+        let Ok(message) = read(self.part, &document.root) else { return found };
+        let members =
+            message.query.iter().flat_map(|query| query.value.members().iter().map(|member| (query.key, member)));
+        for (key, member) in members {
+            let path = ["query".to_owned(), member.key.to_string()];
+            let pointer = format!("/{key}/{}", escaped(&member.key));
+            state(&member.value, (&path, &pointer), &mut |offset| offset, &mut found);
+        }
+        if let Some(body) = message.body {
+            state(body.value, (&["body".to_owned()], &format!("/{}", body.key)), &mut |offset| offset, &mut found);
+        }
+        found
     }
 
     fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {

@@ -30,6 +30,7 @@ use super::field_compare::{Rules, compare};
 use super::grammar::SchemaFiles;
 use super::json::{self, Document, Places, SyntaxError, Value};
 use super::judge::unreadable_expected;
+use super::stated_value::{StatedValue, state};
 use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
@@ -119,6 +120,14 @@ impl Judge for JsonSchema {
                 ..self.judge_unparsable(completion, from, is_stripped, &error)
             },
         }
+    }
+
+    fn stated_values(&self, completion: &str, from: usize, _row: Option<&PromptRow>) -> Vec<StatedValue> {
+        let mut found = Vec::new();
+        if let Ok(document) = json::parse(completion, from) {
+            state(&document.root, (&[], ""), &mut |offset| offset, &mut found);
+        }
+        found
     }
 
     fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {

@@ -23,6 +23,7 @@ use super::definition::Judge;
 use super::field_compare::Rules;
 use super::grammar::ToolRules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
+use super::stated_value::{StatedValue, state};
 use super::unwrap_answer::{Unreadable, Wrapping, class_of_text, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
@@ -131,6 +132,25 @@ impl Judge for ToolCalls {
             verdict.warnings.extend(duplicate_keys(completion, &answer.documents));
         }
         verdict
+    }
+
+    fn stated_values(&self, completion: &str, from: usize, row: Option<&PromptRow>) -> Vec<StatedValue> {
+        let mut found = Vec::new();
+        let Ok(tools) = self.tools_of(row) else { return found };
+        let Ok(text) = self.call_text(completion, from, tools.types()) else { return found };
+        let Ok(answer) = Answer::read(text.json(), if text.transcript.is_some() { 0 } else { from }) else {
+            return found;
+        };
+        for (index, call) in answer.calls(text.json()).unwrap_or_default().iter().enumerate() {
+            let mut places = call.arguments.places(text.json());
+            let (path, pointer) = ([call.name.to_owned()], format!("/{index}/arguments"));
+            let mut locate = |offset: usize| text.locate(places.locate(offset));
+            // A function without arguments states nothing.
+            if call.arguments.value().as_object().is_some_and(|arguments| !arguments.members().is_empty()) {
+                state(call.arguments.value(), (&path, &pointer), &mut locate, &mut found);
+            }
+        }
+        found
     }
 
     /// The expected calls in the task's format, which is also what the system text asks for where the template has no

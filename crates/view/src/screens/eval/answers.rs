@@ -10,11 +10,13 @@ use crate::format::or_na;
 use crate::pane::content::Content;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
+use crate::score::GroundedValue;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::text::Message;
 use crate::theme::Theme;
 use crate::widgets::diff::{difference, headings, side_by_side, unified};
+use crate::widgets::grounded;
 use crate::widgets::text_width::wrapped;
 
 /// Narrower than this, answers are stacked by default.
@@ -94,6 +96,10 @@ pub(super) fn judged(theme: &Theme, sides: &[(&str, &EvalRecord)], width: usize)
             let wrapped = wrapped(&reason, width.saturating_sub(2)).into_iter();
             lines.extend(wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))));
         }
+        let values: Vec<GroundedValue> = record.score["grounded"].as_array().map_or_else(Vec::new, |values| {
+            values.iter().filter_map(|value| serde_json::from_value(value.clone()).ok()).collect()
+        });
+        lines.extend(grounded::lines(theme, &values));
     }
     lines
 }

@@ -14,6 +14,7 @@ use crate::run::is_truncated;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::grounded;
 use crate::widgets::json::{self, Fault};
 use crate::widgets::text_width::one_line;
 
@@ -73,6 +74,8 @@ fn lines(
     let errors = completion.score.as_ref().map(|score| score.errors.as_slice()).unwrap_or_default();
     let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(theme, &completion.text, &faults));
+    let grounded_values = completion.score.as_ref().map(|score| score.grounded.as_slice()).unwrap_or_default();
+    lines.extend(grounded::lines(theme, grounded_values));
     for reason in errors {
         let place = if reason.instance_path.is_empty() {
             String::new()

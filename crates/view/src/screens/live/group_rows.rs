@@ -82,6 +82,9 @@ fn from_rollout(group: &SampledGroup) -> Row {
     let every = |is: fn(&Score) -> bool| sampled().all(|completion| completion.score.as_ref().is_some_and(is));
     let signal =
         group_signal(&rewards[..rewards.len() - usize::from(guided)], every(Score::is_max), every(Score::is_min));
+    // With `per_part`, parts may differ where their sums do not.
+    let has_gradient = sampled().any(|one| one.advantage != 0.0);
+    let signal = if has_gradient { GroupSignal::Mixed } else { signal };
     Row {
         prompt_id: group.prompt_id.clone(),
         rewards,

@@ -5,7 +5,7 @@ use super::table_row::row;
 use super::{Chat, Counter, Prompts, TokenUse};
 use crate::dataset::{PromptRow, expected_target};
 use crate::message::{Command, Work};
-use crate::score::{json, prompt_text, turns_of};
+use crate::score::{Tier, json, prompt_text, turns_of};
 use crate::secrets::visible_letter;
 use crate::shared::Shared;
 use crate::text::Message;
@@ -52,7 +52,8 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
             let score = scorer
                 .zip(row.expected.as_ref())
                 .and_then(|(scorer, expected)| Some(scorer.score(&scorer.expected_completion(expected)?, Some(row))));
-            let reason = score.as_ref().and_then(|score| score.errors.first());
+            let rejected = score.as_ref().filter(|score| score.tier != Tier::Valid);
+            let reason = rejected.and_then(|score| score.errors.first());
             let invalid = reason.map(|error| format!("{} {}", error.instance_path, error.message).trim().to_owned());
             Some(Chat { entry, lines, tokens, invalid, expected, prompt })
         },

@@ -5,12 +5,13 @@ use ratatui::text::{Line, Span};
 
 use super::scoring::ScoredItems;
 use super::{Scores, Source};
-use crate::advantage::{Advantage, explain};
+use crate::advantage::{Advantage, explain, group_advantages};
 use crate::format::counted;
 use crate::score::{QueryResult, Reason, Score};
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::grounded;
 use crate::widgets::json::{self, Fault};
 use crate::widgets::text_width::padded;
 
@@ -29,6 +30,7 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &ScoredItems, plac
     let faults: Vec<Fault> =
         score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(text.theme, &item.text, &faults));
+    lines.extend(grounded::lines(text.theme, &score.grounded));
     if let Some(expected) = item.row.as_ref().and_then(|row| row.expected.as_ref()) {
         lines.push(Line::default());
         lines.push(text.faint(&format!("expected {expected}")));
@@ -120,6 +122,16 @@ impl Text<'_> {
             Span::styled("advantage ", self.theme.style(Role::Faint)),
             Span::raw(explain(&rewards, score.reward, found, kind)),
         ]));
+        let other = match kind {
+            // Today's sum beside it.
+            Advantage::PerPart => {
+                let place = group.members.iter().position(|member| *member == place).unwrap_or(0);
+                let sum = group_advantages(&rewards, Advantage::Standardized);
+                sum.get(place).map(|sum| format!("standardized, of the summed reward: {sum:+.3}"))
+            }
+            _ => scored.per_part.get(place).map(|other| format!("per_part, all groups as one step: {other:+.3}")),
+        };
+        lines.extend(other.map(|other| self.faint(&other)));
     }
 
     fn reason(&self, reason: &Reason) -> Vec<Line<'static>> {

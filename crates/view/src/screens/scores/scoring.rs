@@ -7,8 +7,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::items::{Item, Items};
-use crate::advantage::{Advantage, GroupSignal, group_advantages, group_signal, mean_and_deviation};
-use crate::score::{FailureClass, QueryResult, Score, Scorer, Tier, on_every_core};
+use crate::advantage::{
+    Advantage, GroupSignal, group_advantages, group_signal, mean_and_deviation, parts_differ, step_advantages,
+};
+use crate::score::{FailureClass, PartWeights, QueryResult, Score, Scorer, Tier, on_every_core};
 
 /// Whether the result of the computation is still wanted.
 pub type IsWanted<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -20,6 +22,8 @@ pub struct ScoredItems {
     pub scores: Vec<Score>,
     /// Advantages, in the same order.
     pub advantages: Vec<f64>,
+    /// Advantages by `per_part`, as if all groups were one step; empty where the reward has one part only.
+    pub per_part: Vec<f64>,
     /// The groups, by number.
     pub groups: Vec<Group>,
     pub tally: Tally,
@@ -82,7 +86,12 @@ pub struct Impact {
 /// Scores all items, on every core; `None` once `is_wanted` returns false.
 pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<ScoredItems> {
     let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
-    let scores = scorer.score_while(&texts, is_wanted)?;
+    let mut scores = scorer.score_while(&texts, is_wanted)?;
+    for (score, item) in scores.iter_mut().zip(&items.all) {
+        if let Some(stored) = item.stored {
+            scorer.add_length(score, stored.tokens);
+        }
+    }
     let advantage = items.advantage.unwrap_or(Advantage::Standardized);
     let mut groups = vec![Group::default(); items.groups.len()];
     for (place, item) in items.all.iter().enumerate() {
@@ -91,19 +100,28 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
         }
     }
     let mut advantages = vec![0.0; scores.len()];
+    let weights = scorer.part_weights();
     for group in &mut groups {
         let rewards: Vec<f64> =
             group.members.iter().filter_map(|place| scores.get(*place)).map(|score| score.reward).collect();
         (group.mean, group.deviation) = mean_and_deviation(&rewards);
         let members = || group.members.iter().filter_map(|place| scores.get(*place));
         group.state = group_signal(&rewards, members().all(Score::is_max), members().all(Score::is_min));
+        if advantage == Advantage::PerPart && parts_differ(&members().collect::<Vec<_>>(), &weights) {
+            group.state = GroupSignal::Mixed;
+        }
         for (place, found) in group.members.iter().zip(group_advantages(&rewards, advantage)) {
             if let Some(advantage) = advantages.get_mut(*place) {
                 *advantage = found;
             }
         }
     }
+    let per_part = per_part(&scores, &groups, &weights);
+    if advantage == Advantage::PerPart && !per_part.is_empty() {
+        advantages.clone_from(&per_part);
+    }
     Some(ScoredItems {
+        per_part,
         tally: tally(&scores),
         items: Arc::clone(items),
         scores,
@@ -111,6 +129,22 @@ pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Op
         groups,
         results: Vec::new(),
     })
+}
+
+/// [`step_advantages`], in the order of the scores.
+fn per_part(scores: &[Score], groups: &[Group], weights: &PartWeights) -> Vec<f64> {
+    if weights.0.len() < 2 {
+        return Vec::new();
+    }
+    let members = |group: &Group| group.members.iter().filter_map(|place| scores.get(*place)).collect();
+    let found = step_advantages(&groups.iter().map(members).collect::<Vec<_>>(), weights);
+    let mut advantages = vec![0.0; scores.len()];
+    for (place, advantage) in groups.iter().flat_map(|group| &group.members).zip(found.concat()) {
+        if let Some(found) = advantages.get_mut(*place) {
+            *found = advantage;
+        }
+    }
+    advantages
 }
 
 /// The results of queries that are not the expected ones, in the order of the completions.

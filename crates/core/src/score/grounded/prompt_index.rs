@@ -1,0 +1,131 @@
+//! What a prompt states: its words, numbers and dates with their places.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::dates::{Day, WrittenDate, dates};
+use super::numbers::{WrittenNumber, numbers};
+use crate::dataset::PromptRow;
+
+/// Letters from here on are of scripts without spaces between words: each is a word of its own.
+const UNSPACED: char = '\u{2e80}';
+
+/// The messages that a value may come from: those of the user and of tools. System texts have instructions and examples,
+/// and the model's own answers are no source.
+const SOURCES: [&str; 2] = ["user", "tool"];
+
+/// A place in the prompt: the message, from 0, and bytes of its content.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    pub(super) message: usize,
+    pub(super) span: Range<usize>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct PromptIndex<'r> {
+    texts: Vec<(usize, &'r str)>,
+    words: Vec<(Place, String)>,
+    by_word: HashMap<String, Vec<usize>>,
+    numbers: Vec<(usize, WrittenNumber)>,
+    by_number: HashMap<String, Vec<usize>>,
+    dates: Vec<(usize, WrittenDate)>,
+}
+
+impl<'r> PromptIndex<'r> {
+    pub(super) fn new(row: &'r PromptRow) -> Self {
+        let mut found = Self::default();
+        for (message, turn) in row.messages.iter().enumerate().filter(|(_, turn)| SOURCES.contains(&&*turn.role)) {
+            let text = turn.content.as_str();
+            found.texts.push((message, text));
+            for (span, word) in words(text) {
+                found.by_word.entry(word.clone()).or_default().push(found.words.len());
+                found.words.push((Place { message, span }, word));
+            }
+            for number in numbers(text) {
+                for reading in &number.readings {
+                    found.by_number.entry(reading.clone()).or_default().push(found.numbers.len());
+                }
+                found.numbers.push((message, number));
+            }
+            found.dates.extend(dates(text).into_iter().map(|date| (message, date)));
+        }
+        found
+    }
+
+    /// Places of a text: its words one after the other, whatever is between and however they are capitalised.
+    pub(super) fn places_of_text(&self, text: &str) -> Vec<Place> {
+        let sought: Vec<String> = words(text).map(|(_, word)| word).collect();
+        let Some(starts) = sought.first().and_then(|first| self.by_word.get(first)) else { return Vec::new() };
+        let place = |start: &usize| {
+            let found = self.words.get(*start..start + sought.len())?;
+            let (first, last) = (&found.first()?.0, &found.last()?.0);
+            let is_same = found.iter().zip(&sought).all(|((_, word), sought)| word == sought);
+            let span = first.span.start..last.span.end;
+            (is_same && first.message == last.message).then_some(Place { message: first.message, span })
+        };
+        starts.iter().filter_map(place).collect()
+    }
+
+    pub(super) fn places_of_number(&self, canonical: &str) -> Vec<Place> {
+        let found = self.by_number.get(canonical).into_iter().flatten().filter_map(|index| self.numbers.get(*index));
+        found.map(|(message, number)| Place { message: *message, span: number.span.clone() }).collect()
+    }
+
+    pub(super) fn places_of_day(&self, day: Day) -> Vec<Place> {
+        let found = self.dates.iter().filter(|(_, date)| date.days.contains(&day));
+        found.map(|(message, date)| Place { message: *message, span: date.span.clone() }).collect()
+    }
+
+    /// Whether there is a number in digits outside of dates that none of the places overlap.
+    pub(super) fn has_other_number(&self, taken: &[Place]) -> bool {
+        let is_free = |(message, number): &(usize, WrittenNumber)| {
+            let in_date = self.dates.iter().any(|(other, date)| other == message && overlap(&date.span, &number.span));
+            !number.is_word && !in_date && !is_taken(taken, *message, &number.span)
+        };
+        self.numbers.iter().any(is_free)
+    }
+
+    /// The same of dates.
+    pub(super) fn has_other_date(&self, taken: &[Place]) -> bool {
+        self.dates.iter().any(|(message, date)| !is_taken(taken, *message, &date.span))
+    }
+
+    pub(super) fn has_words(&self) -> bool {
+        !self.words.is_empty()
+    }
+
+    /// Whether a word between white space, without punctuation around it, matches a pattern.
+    pub(super) fn has_match(&self, pattern: &regex::Regex) -> bool {
+        let is_match = |word: &str| {
+            pattern.is_match(word) || pattern.is_match(word.trim_matches(|letter: char| !letter.is_alphanumeric()))
+        };
+        self.texts.iter().flat_map(|(_, text)| text.split_whitespace()).any(is_match)
+    }
+
+    pub(super) fn text(&self, place: &Place) -> &'r str {
+        self.texts.iter().find(|(message, _)| *message == place.message).map_or("", |(_, text)| text)
+    }
+}
+
+fn overlap(left: &Range<usize>, right: &Range<usize>) -> bool {
+    left.start < right.end && right.start < left.end
+}
+
+fn is_taken(taken: &[Place], message: usize, span: &Range<usize>) -> bool {
+    taken.iter().any(|place| place.message == message && overlap(&place.span, span))
+}
+
+/// Words in small letters with their places.
+fn words(text: &str) -> impl Iterator<Item = (Range<usize>, String)> {
+    let mut letters = text.char_indices().peekable();
+    std::iter::from_fn(move || {
+        let (start, first) = letters.find(|(_, letter)| letter.is_alphanumeric())?;
+        let mut end = start + first.len_utf8();
+        while first < UNSPACED
+            && let Some((at, letter)) = letters.next_if(|(_, next)| next.is_alphanumeric() && *next < UNSPACED)
+        {
+            end = at + letter.len_utf8();
+        }
+        Some((start..end, text[start..end].to_lowercase()))
+    })
+}
