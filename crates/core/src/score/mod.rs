@@ -20,13 +20,16 @@ mod outline_entry;
 mod prompts;
 mod regex;
 mod result;
+mod schema_types;
 mod score_keys;
 mod scorer;
 mod sql;
 mod string_places;
+mod structured;
 mod task;
 mod text;
 mod tool_calls;
+mod transcript;
 mod unwrap_answer;
 mod verdict;
 

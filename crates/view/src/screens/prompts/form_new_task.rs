@@ -30,7 +30,10 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         ("split", "Percentages of train, eval and test"),
         ("schema", "A JSON Schema file, copied into the task"),
         ("examples", "Answers to infer the schema from: a list in .json, or one a line in .jsonl"),
-        ("template", "invoice, classify, extract, python-scorer or tool-call; instead of data, schema and examples"),
+        (
+            "template",
+            "invoice, classify, extract, python-scorer, tool-call or yaml-config; instead of data, schema and examples",
+        ),
     ]);
     let mut form = Form::new(FormKind::NewTask, &fields);
     form.guess("split", "80/10/10");
