@@ -79,7 +79,7 @@ fn what_is_not_yaml_is_refused_with_its_place() {
         ("[1, -.INF, .nan]", "unparsable [syntax]; 1:5 infinity has no value in JSON"),
         ("name: .NaN", "unparsable [syntax]; 1:7 not a number has no value in JSON"),
         ("name: a\n--- \nname: b", "unparsable [prose]; 2:1 a second YAML document after the first"),
-        ("name: 'a", "unparsable [syntax]; 1:7 while scanning a quoted scalar, found unexpected end of stream"),
+        ("name: 'a", "unparsable [truncated]; 1:7 while scanning a quoted scalar, found unexpected end of stream"),
         ("name: [a, ", "unparsable [truncated]; 1:11 while parsing a node, did not find expected node content"),
         ("name:\n\t- a", "unparsable [syntax]; 2:2 tabs disallowed"),
         ("I cannot do that.", "unparsable [prose]; 1:1 no YAML mapping or sequence in the text"),
@@ -199,6 +199,11 @@ fn the_schema_judges_and_reasons_have_places_in_the_answer() {
         "xml",
         "<s><ports>x</ports><name>a</name><name>b</name></s>",
         "invalid [wrong type]; 1:11 expected integer, found string \"x\"; 1:20 expected string, found array [\"a\", \"b\"]",
+    );
+    check(
+        "xml",
+        "<s><name>a</name><grid>x<item>1</item></grid></s>",
+        "invalid [wrong type]; 1:18 expected array, found object {\"item\": 1, \"#text\": \"x\"}",
     );
     check("xml", "<s no='1'><name>a</name></s>", "invalid [extra key]; 1:4 key not allowed: \"@no\"");
 }

@@ -79,6 +79,10 @@ impl StructuredRules {
         }
     }
 
+    fn notation_name(&self) -> String {
+        self.notation.map_or_else(|| "the format of the row".to_owned(), |notation| notation.name().to_uppercase())
+    }
+
     pub(super) fn root_name(&self) -> &str {
         self.root.as_deref().unwrap_or(ROOT)
     }
@@ -98,15 +102,13 @@ impl Definition for StructuredRules {
     }
 
     fn summary(&self, _task: &TaskFiles) -> String {
-        let notation = match self.notation {
-            Some(notation) => notation.name().to_uppercase(),
-            None => "the format of the row".to_owned(),
-        };
-        format!("one value that the schema accepts, in {notation}")
+        format!("one value that the schema accepts, in {}", self.notation_name())
     }
 
     fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
-        self.files.outline(task)
+        let mut entries = self.files.outline(task)?;
+        entries.iter_mut().take(1).for_each(|whole| whole.text.push_str(&format!(", in {}", self.notation_name())));
+        Some(entries)
     }
 
     fn lazy_answers<'a>(&self, _task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {

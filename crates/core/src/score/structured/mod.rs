@@ -41,7 +41,7 @@ impl Structured {
     }
 
     /// Looks for a valid answer in a fence or between prose. `open`: where an open think block hides what follows.
-    fn wrapping(&self, completion: &str, (from, open): (usize, usize), notation: Notation) -> Option<Wrapping> {
+    fn wrapping(&self, completion: &str, from: usize, open: usize, notation: Notation) -> Option<Wrapping> {
         let mut budget = self.values.budget(completion);
         let mut is_answer = |text: &str, start: usize| {
             let read = if start < open { self.read(notation, text, start).ok() } else { None };
@@ -80,7 +80,7 @@ impl Judge for Structured {
         let unparsable = |why: Unreadable| Verdict {
             exact: expected.is_some().then_some(false),
             ..Verdict::unparsable(completion, from, is_stripped, why, |open| {
-                self.wrapping(completion, (from, open), notation)
+                self.wrapping(completion, from, open, notation)
             })
         };
         let answer = match self.read(notation, completion, from) {

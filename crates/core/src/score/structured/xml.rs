@@ -33,7 +33,7 @@ pub(super) fn read(text: &str, from: usize, schema: &Value, root_name: Option<&s
         }
         _ => {}
     }
-    let document = Document::parse(source).map_err(|error| not_xml(text, (start, source), &error))?;
+    let document = Document::parse(source).map_err(|error| not_xml(text, start, source, &error))?;
     let mut reader = Reader { source, start, json: Transcript::default() };
     let root = document.root_element();
     if let Some(name) = root_name.filter(|name| *name != reader.name(root)) {
@@ -44,7 +44,7 @@ pub(super) fn read(text: &str, from: usize, schema: &Value, root_name: Option<&s
     Ok(reader.json)
 }
 
-fn not_xml(text: &str, (start, source): (usize, &str), error: &Error) -> Unreadable {
+fn not_xml(text: &str, start: usize, source: &str, error: &Error) -> Unreadable {
     let place = error.pos();
     let line = source.split_inclusive('\n').take(place.row as usize - 1).map(str::len).sum::<usize>();
     let column = source[line..].char_indices().nth(place.col as usize - 1).map(|(bytes, _)| bytes);
@@ -83,18 +83,18 @@ impl<'t> Reader<'t> {
 
     fn element(&mut self, node: Node<'_, '_>, schema: &SchemaParts<'_>, depth: usize) -> Read<()> {
         let at = self.place(node);
-        if depth == MAX_DEPTH {
+        if depth >= MAX_DEPTH {
             return Err(unreadable(Syntax::TooDeep.to_string(), at, FailureClass::Syntax));
         }
         let elements: Vec<Node<'_, '_>> = node.children().filter(Node::is_element).collect();
         let has_attributes = node.attributes().len() > 0;
         let types = schema.types();
+        let (text, text_at) = self.text(node);
         if elements.is_empty() && !has_attributes {
-            let (text, at) = self.text(node);
-            self.scalar(&text, at, types);
+            self.scalar(&text, text_at, types);
             return Ok(());
         }
-        let is_list = types.array && !types.object && !has_attributes;
+        let is_list = types.array && !types.object && !has_attributes && text.trim().is_empty();
         if is_list && elements.iter().all(|element| self.name(*element) == ITEM) {
             return self.list(&elements, at, &schema.items(), depth);
         }

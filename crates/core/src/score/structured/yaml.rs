@@ -21,13 +21,13 @@ pub(super) fn read(text: &str, from: usize, schema: &Value) -> Read<Transcript> 
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| {
             let at = reader.offsets.byte_at(error.marker().index());
-            let is_fence = rest.trim_start().starts_with("```");
-            match at == text.len() {
-                _ if is_fence => {
-                    unreadable("Markdown fence before the YAML document", first(text, from), FailureClass::Fence)
+            let start = text.len() - rest.trim_start().len();
+            match class_of_text(text, start) {
+                FailureClass::Fence => {
+                    unreadable("Markdown fence before the YAML document", start, FailureClass::Fence)
                 }
-                true => unreadable(error.info(), at, FailureClass::Truncated),
-                false => unreadable(error.info(), at, FailureClass::Syntax),
+                _ if ends_early(&text[at..]) => unreadable(error.info(), at, FailureClass::Truncated),
+                _ => unreadable(error.info(), at, FailureClass::Syntax),
             }
         })?;
         let at = reader.offsets.byte_at(span.start.index());
@@ -42,9 +42,14 @@ pub(super) fn read(text: &str, from: usize, schema: &Value) -> Read<Transcript> 
     }
 }
 
-/// The first byte after white space.
-fn first(text: &str, from: usize) -> usize {
-    text.len() - text.get(from..).unwrap_or_default().trim_start().len()
+/// Whether what is wrong here is that the text ends: a scalar in quotes is wrong where it begins.
+fn ends_early(rest: &str) -> bool {
+    let mut letters = rest.chars();
+    match letters.next() {
+        None => true,
+        Some(quote @ ('"' | '\'')) => !letters.as_str().contains(quote),
+        Some(_) => false,
+    }
 }
 
 /// Byte offsets of the parser's positions, which count characters.
@@ -163,12 +168,11 @@ impl Reader<'_> {
     /// Writes what is before a value that is no key, and notes that there is one.
     fn before_value(&mut self, at: usize) {
         self.root.get_or_insert(at);
+        if let Some(Open::Sequence { is_empty: false }) = self.open.last() {
+            self.json.literal(", ", at);
+        }
         match self.open.last_mut() {
-            Some(Open::Sequence { is_empty }) => {
-                if !std::mem::take(is_empty) {
-                    self.json.literal(", ", at);
-                }
-            }
+            Some(Open::Sequence { is_empty }) => *is_empty = false,
             Some(Open::Mapping { takes_key, .. }) => *takes_key = true,
             None => {}
         }

@@ -256,7 +256,7 @@ impl ToolCalls {
         };
         let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
         let verdict = Verdict::unparsable(completion, from, is_stripped, why, |open| {
-            self.wrapped(completion, (from, open), tools.types(), &mut accept)
+            self.wrapped(completion, from, open, tools.types(), &mut accept)
         });
         let answer = &completion[from..];
         // The block is before the answer, or never ends.
@@ -278,7 +278,7 @@ impl ToolCalls {
     /// Where the calls of a text begin that has them between other text.
     fn call_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<usize> {
         let mut first = None;
-        self.wrapped(text, (from, usize::MAX), types, &mut |calls| {
+        self.wrapped(text, from, usize::MAX, types, &mut |calls| {
             first = calls.first().map(|call| call.name_at);
             first.is_some()
         })?;
@@ -290,7 +290,8 @@ impl ToolCalls {
     fn wrapped(
         &self,
         completion: &str,
-        (from, open): (usize, usize),
+        from: usize,
+        open: usize,
         types: &ArgumentTypes,
         accept: &mut dyn FnMut(&[Call<'_>]) -> bool,
     ) -> Option<Wrapping> {
