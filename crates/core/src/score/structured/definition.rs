@@ -112,22 +112,20 @@ impl Definition for StructuredRules {
     }
 
     fn lazy_answers<'a>(&self, _task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
-        let written = |(name, value, advice)| {
-            let write = |notation: Notation, rules: &Self, value: &Value| {
-                notation.write(value, rules.root_name()).unwrap_or_default()
-            };
-            match self.notation.filter(|_| !rows.iter().any(|row| row.fields.contains_key("format"))) {
-                Some(notation) => LazyAnswer::same(name, write(notation, self, &value), advice),
-                None => {
-                    let rules = self.clone();
-                    let text = move |row: &PromptRow| {
-                        rules.notation_of(Some(row)).map_or_else(|_| String::new(), |own| write(own, &rules, &value))
-                    };
-                    LazyAnswer::by_row(name, advice, text)
-                }
+        let own = self.notation.filter(|_| !rows.iter().any(|row| row.fields.contains_key("format")));
+        let written = |(name, value, advice): (_, Value, _)| match own {
+            // What the notation cannot say, no model can answer.
+            Some(notation) => Some(LazyAnswer::same(name, notation.write(&value, self.root_name())?, advice)),
+            None => {
+                let rules = self.clone();
+                let text = move |row: &PromptRow| {
+                    let notation = rules.notation_of(Some(row)).ok();
+                    notation.and_then(|notation| notation.write(&value, rules.root_name())).unwrap_or_default()
+                };
+                Some(LazyAnswer::by_row(name, advice, text))
             }
         };
-        self.files.lazy_values().map(written).into_iter().collect()
+        self.files.lazy_values().into_iter().filter_map(written).collect()
     }
 
     fn digest(&self, task: &TaskFiles) -> String {
