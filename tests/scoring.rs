@@ -16,6 +16,7 @@ mod plain_text;
 mod reasons;
 mod rewards;
 mod sql;
+mod structured;
 mod tasks;
 mod tool_calls;
 

@@ -172,7 +172,7 @@ impl Rows<'_> {
             for set in PromptSet::ALL.into_iter().filter(|set| self.task.set_file(*set).is_some()) {
                 let rows = dataset::load(self.task, set).map_err(|error| error.to_string())?;
                 // Completions of later turns name them, `ID/2`.
-                for row in rows.into_iter().flat_map(|row| row.all_turns(|_| None)) {
+                for row in rows.into_iter().flat_map(|row| row.all_turns(|_, _| None)) {
                     by_id.entry(row.id.clone()).or_insert_with(|| Arc::new(row));
                 }
             }

@@ -77,7 +77,7 @@ fn the_sentence_says_what_to_do() {
     let task = Task::embedded("invoice").unwrap();
     let findings = audit(&task, &Scorer::new(&task).unwrap(), &[]);
     let sentence = |name: &str| findings.iter().find(|finding| finding.name == name).unwrap().sentence.clone();
-    assert_eq!(sentence("an empty object"), "`{}` earns 0.50, as JSON that the schema rejects");
+    assert_eq!(sentence("an empty object"), "`{}` earns 0.50: the schema rejects it");
     assert_eq!(
         sentence("empty strings and zeros"),
         "`{\"vendor\":\"\",\"date\":\"\",\"amount\":0,\"currency\":\"\"}` is valid but earns only 1.00 of 2.00: the weighted parts limit it"

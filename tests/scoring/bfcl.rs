@@ -215,7 +215,7 @@ fn the_leaderboards_data_becomes_a_task() {
         rows.extend(grpo_tui::dataset::load(&task, set).unwrap());
     }
     for row in &rows {
-        let answer = scorer.expected_completion(row.expected.as_ref().unwrap()).unwrap();
+        let answer = scorer.expected_completion(row.expected.as_ref().unwrap(), None).unwrap();
         assert_eq!(scorer.score(&answer, Some(row)).exact, Some(true), "{answer}");
     }
     let one = rows.iter().find(|row| row.id == "one").unwrap();

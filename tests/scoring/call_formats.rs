@@ -136,7 +136,7 @@ fn calls_are_read_in_their_own_format_and_invalid_in_any_other() {
         let score = scorer.score(completion, Some(&row));
         assert_eq!((shown(&score).as_str(), score.exact), ("valid", Some(true)), "{format} {completion}");
         // What the task writes, it reads.
-        let written = scorer.expected_completion(row.expected.as_ref().unwrap()).unwrap();
+        let written = scorer.expected_completion(row.expected.as_ref().unwrap(), None).unwrap();
         let again = scorer.score(&written, Some(&row));
         assert_eq!((shown(&again).as_str(), again.exact), ("valid", Some(true)), "{format} {written}");
         for other in

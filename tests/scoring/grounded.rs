@@ -132,7 +132,7 @@ fn excepted_fields_are_not_counted() {
     }
     let error = loaded(&[("task.toml", &format!("name = \"t\"\n[score]\nkind = \"text\"\n{GROUNDED}"))]).unwrap_err();
     assert!(
-        error.starts_with("task.toml line 5 column 8: `reward.part` \"grounded\" looks for values of JSON answers"),
+        error.starts_with("task.toml line 5 column 8: `reward.part` \"grounded\" looks for values of answers"),
         "{error}"
     );
 }

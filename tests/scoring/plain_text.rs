@@ -102,7 +102,7 @@ fn malformed_definitions_name_line_value_and_remedy() {
     );
     check(
         "kind = \"tex\"",
-        " line 3 column 8: `score.kind` takes json_schema, text, regex, tool_calls, command, code, sql, http_request, not \"tex\"; did you mean `text`?",
+        " line 3 column 8: `score.kind` takes json_schema, structured, text, regex, tool_calls, command, code, sql, http_request, not \"tex\"; did you mean `text`?",
     );
 }
 
@@ -112,7 +112,7 @@ fn the_other_questions_about_a_task_are_answered_truthfully() {
     let scorer = Scorer::new(&task).unwrap();
     let rows = vec![row("\"yes\""), row("[\"no\", \"never\"]")];
     assert_eq!(data_problems(&task, &scorer, &[(PromptSet::Train, rows)]), []);
-    assert_eq!(scorer.expected_completion(&serde_json::json!(["no", "never"])).as_deref(), Some("no"));
+    assert_eq!(scorer.expected_completion(&serde_json::json!(["no", "never"]), None).as_deref(), Some("no"));
     assert_eq!(
         (task.schema(), task.definition_file.as_str(), task.file_names()),
         (None, "task.toml", vec!["task.toml"])

@@ -93,7 +93,10 @@ fn each_fault_of_a_call_has_its_name_and_place() {
             "unparsable [truncated]; 1:43 the text ends inside a <tool_call> block",
         ),
         ("<tool_call>{\"name\":\"clock\",\"arguments\":{},}</tool_call>", "unparsable [syntax]; 1:42 trailing comma"),
-        ("<think>Hm. {\"name\":\"clock\",\"arguments\":{}}", "unparsable [think leak]; 1:1 unclosed think block"),
+        (
+            "<think>Hm. {\"name\":\"clock\",\"arguments\":{}}",
+            "unparsable [think call]; 1:20 the call is inside the think block, where none is read",
+        ),
         (
             r#"{"name":"clock"}"#,
             "unparsable [missing key]; 1:1 a call without `arguments`; a call is {\"name\": …, \"arguments\": {…}}",
@@ -121,7 +124,7 @@ fn text_around_calls_that_would_be_valid_is_told_from_text_alone() {
         (format!("```\n{block}\n```"), "fence", true),
         (format!("I call {bare}."), "prose", true),
         ("I call [].".to_owned(), "prose", false),
-        (format!("<think>{block}"), "think leak", false),
+        (format!("<think>{block}"), "think call", false),
     ] {
         let score = scorer.score(&completion, None);
         let found = (score.tier, score.failure.unwrap().name(), score.tolerant);
@@ -218,6 +221,75 @@ fn where_no_call_is_expected_text_declines() {
         let score = scorer.score(&completion, Some(&expecting("[]")));
         assert_eq!((score.tier, score.exact, score.reward), (Tier::Unparsable, Some(false), 0.0), "{completion}");
     }
+}
+
+#[test]
+fn a_call_inside_reasoning_is_named() {
+    const INSIDE: &str = "unparsable [think call]; 1:8 the call is inside the think block, where none is read";
+    let block = "<tool_call>{\"name\":\"clock\",\"arguments\":{}}</tool_call>";
+    let qwen = "<tool_call>\n<function=clock>\n</function>\n</tool_call>";
+    for (lines, completion, expected) in [
+        ("", format!("<think>{block}</think>"), INSIDE),
+        ("", format!("<think>{block}</think>\n\nIt is noon."), INSIDE),
+        ("", format!("<think>{block} Now I wait"), INSIDE),
+        ("call_format = \"qwen-xml\"\n", format!("<think>{qwen}</think>Done."), INSIDE),
+        // A call after it is the answer, right or wrong; text without a call was no call.
+        ("", format!("<think>{block}</think>{block}"), "valid"),
+        (
+            "",
+            format!("<think>{block}</think><tool_call>{{"),
+            "unparsable [truncated]; 1:82 the text ends inside the JSON value",
+        ),
+        ("", "<think>clock?</think>It is noon.".to_owned(), "unparsable [prose]; 1:22 no call in the text"),
+        (
+            "strip_thinking = false\n",
+            format!("<think>{block}</think>"),
+            "unparsable [think leak]; 1:1 text before the <tool_call> blocks",
+        ),
+    ] {
+        let scorer = scorer(Some(TOOLS), lines).unwrap();
+        assert_eq!(shown(&scorer.score(&completion, None)), expected, "{lines}{completion}");
+    }
+    // Where no call is right, one in the reasoning is none.
+    let score = scorer(Some(TOOLS), "").unwrap().score(&format!("<think>{block}</think>No."), Some(&expecting("[]")));
+    assert_eq!((score.tier, score.exact), (Tier::Valid, Some(true)));
+}
+
+#[test]
+fn prose_before_a_call_is_refused_unless_the_task_allows_it() {
+    let block = "<tool_call>{\"name\":\"clock\",\"arguments\":{}}</tool_call>";
+    let qwen = "<tool_call>\n<function=clock>\n</function>\n</tool_call>";
+    let unknown = "<tool_call>{\"name\":\"x\",\"arguments\":{}}</tool_call>";
+    let (allow, refuse) = ("prose = \"allow\"\n", "prose = \"refuse\"\n");
+    for (lines, completion, expected) in [
+        (refuse, format!("Let me see.\n{block}"), "unparsable [prose]; 1:1 text before the <tool_call> blocks"),
+        ("", format!("Let me see.\n{block}"), "unparsable [prose]; 1:1 text before the <tool_call> blocks"),
+        (allow, format!("Let me see.\n{block}"), "valid"),
+        (allow, format!("<think>Hm.</think>Let me see.\n{block}\n{block}"), "valid"),
+        (allow, block.to_owned(), "valid"),
+        (allow, "[{\"name\":\"clock\",\"arguments\":{}}]".to_owned(), "valid"),
+        ("prose = \"allow\"\ncall_format = \"qwen-xml\"\n", format!("So:\n{qwen}"), "valid"),
+        (
+            allow,
+            format!("Let me see.\n{unknown}"),
+            "invalid [unknown function]; 2:20 unknown function x; they are clock, note, weather",
+        ),
+        // Only before a call: not alone, between, after, in a fence, or in reasoning that does not end.
+        (allow, "Let me see.".to_owned(), "unparsable [prose]; 1:1 no call in the text"),
+        (allow, format!("{block} and {block}"), "unparsable [prose]; 1:56 text between the <tool_call> blocks"),
+        (allow, format!("So: {block} Done."), "unparsable [prose]; 1:60 text after the <tool_call> blocks"),
+        (allow, format!("So:\n```\n{block}\n```"), "unparsable [fence]; 4:1 text after the <tool_call> blocks"),
+        (
+            allow,
+            format!("So <think>{block}"),
+            "unparsable [think call]; 1:11 the call is inside the think block, where none is read",
+        ),
+    ] {
+        let scorer = scorer(Some(TOOLS), lines).unwrap();
+        assert_eq!(shown(&scorer.score(&completion, None)), expected, "{lines}{completion}");
+    }
+    let error = scorer(Some(TOOLS), "prose = \"maybe\"\n").unwrap_err();
+    assert_eq!(error, "task.toml line 5 column 9: `score.prose` must be allow or refuse, not \"maybe\"");
 }
 
 #[test]

@@ -190,7 +190,12 @@ fn call_warnings(task: &Task, model: Option<&str>) -> Result<Vec<String>, Failur
     let other = task.call_format().filter(|named| *named != own).map(|named| {
         format!("call_format = {named:?}, but the chat template of {model} writes calls as {own:?}: remove the key, or use a model of that format")
     });
-    Ok((!tokenizer.takes_tools()).then_some(as_text).into_iter().chain(other).collect())
+    let prose = (task.takes_prose() && !tokenizer.writes_prose_before_calls()).then(|| {
+        format!(
+            "prose = \"allow\", but the chat template of {model} writes no text before calls, so there it is refused"
+        )
+    });
+    Ok((!tokenizer.takes_tools()).then_some(as_text).into_iter().chain(other).chain(prose).collect())
 }
 
 fn unknown_normalised_fields(task: &Task) -> Vec<String> {

@@ -110,7 +110,8 @@ fn problem(scorer: &Scorer, most_chars: Option<usize>, row: &Map<String, Value>)
         Some(Err(error)) => return Ok(Some(error.to_string())),
         None => return Ok(Some("is empty".to_owned())),
     };
-    let answer = row.expected.as_ref().and_then(|expected| scorer.expected_completion(expected)).unwrap_or_default();
+    let answer =
+        row.expected.as_ref().and_then(|expected| scorer.expected_completion(expected, Some(&row))).unwrap_or_default();
     let score = scorer.score(&answer, Some(&row));
     if score.tier == Tier::Valid && score.exact == Some(true) {
         return Ok(None);

@@ -39,10 +39,10 @@ impl PromptRow {
 
     /// All turns as they are after the answers that `answer` gives for each turn's `expected`; without one, after an
     /// empty answer.
-    pub fn all_turns(&self, answer: impl Fn(&Value) -> Option<String>) -> Vec<Self> {
+    pub fn all_turns(&self, answer: impl Fn(&Value, &Self) -> Option<String>) -> Vec<Self> {
         let (mut turns, mut answers) = (Vec::new(), Vec::new());
         while let Some(turn) = self.after(&answers) {
-            answers.push(turn.expected.as_ref().and_then(&answer).unwrap_or_default());
+            answers.push(turn.expected.as_ref().and_then(|expected| answer(expected, &turn)).unwrap_or_default());
             turns.push(turn);
         }
         turns
@@ -91,7 +91,7 @@ mod tests {
         let second = row.after(&["A"]).unwrap();
         assert_eq!((second.turn_count(), &second.fields["level"], second.expected), (1, &json!("a"), Some(json!(2))));
         assert_eq!(row.after(&["A", "B", "C"]), None);
-        let all = row.all_turns(|expected| Some(format!("<{expected}>")));
+        let all = row.all_turns(|expected, _| Some(format!("<{expected}>")));
         assert_eq!(
             (all.len(), all[2].messages[1].content.as_str(), all[2].messages[3].content.as_str()),
             (3, "<1>", "<2>")

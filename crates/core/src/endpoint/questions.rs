@@ -62,7 +62,7 @@ impl<'a> RequestForm<'a> {
         let mut found = Vec::with_capacity(rows.len() * self.sampling.samples);
         for (index, row) in rows.iter().enumerate() {
             // A server's answers are sent back to that server alone.
-            for turn in row.all_turns(|_| None).iter().filter(|_| !allowed.contains(&row.id)) {
+            for turn in row.all_turns(|_, _| None).iter().filter(|_| !allowed.contains(&row.id)) {
                 if let Some(secret) = self.prompt(turn, row)?.values().find_map(|value| first_secret(value, "")) {
                     let place = format!("{label} line {} (`{}`)", row.line, row.id);
                     return Err(EndpointError::Secret { place, id: row.id.clone(), secret });
@@ -150,7 +150,8 @@ fn response_format(endpoint: &Endpoint, task: &Task) -> Result<Option<Value>, En
         ResponseFormat::Free => None,
         ResponseFormat::Json => Some(json!({"type": "json_object"})),
         ResponseFormat::Schema => {
-            let schema = task.schema().ok_or_else(|| EndpointError::Unfit {
+            // Of another notation than JSON there is a schema, and no grammar.
+            let schema = task.schema().filter(|_| task.grammar().is_some()).ok_or_else(|| EndpointError::Unfit {
                 name: endpoint.name.clone(),
                 problem: format!(
                     "strict_schema needs a task with a JSON Schema, but {} is of the kind `{}`: remove the key",

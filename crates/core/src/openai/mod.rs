@@ -8,7 +8,7 @@ mod response_items;
 mod turns;
 
 pub use answer::{Answer, Api, Content, Finish, TokenLogProb, ToolCall, Usage};
-pub use request::{GenerationRequest, Prompt, ResponseFormat, TextPrompt, ToolChoice, Tools};
+pub use request::{GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, TextPrompt, ToolChoice, Tools};
 pub use response_items::ResponseItems;
 
 use serde_json::{Value as Json, json};

@@ -62,17 +62,23 @@ pub struct GenerationRequest {
     pub repeated: Map<String, Json>,
 }
 
+/// What a request says of the chat template.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RequestedTemplate {
+    /// Its switch of reasoning; `None`: as the server has it.
+    pub thinking: Option<bool>,
+    /// The level of reasoning, for templates that read one.
+    pub effort: Option<String>,
+    /// Further variables.
+    pub kwargs: Map<String, Json>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Prompt {
     Chat {
         messages: Vec<Message>,
         tools: Option<Tools>,
-        /// The chat template's switch; `None`: as the server has it.
-        thinking: Option<bool>,
-        /// The level of reasoning, for templates that read one.
-        effort: Option<String>,
-        /// Further variables of the chat template.
-        kwargs: Map<String, Json>,
+        template: Box<RequestedTemplate>,
     },
     /// Used as they are, without a chat template.
     Texts(Vec<TextPrompt>),
@@ -200,20 +206,6 @@ const RESPONSES_NAMES: &str = "model input instructions tools tool_choice parall
     max_tool_calls chat_template_kwargs";
 const COMPLETION_NAMES: &str = "prompt echo suffix";
 
-/// What a request says of the chat template.
-struct RequestedTemplate {
-    thinking: Option<bool>,
-    effort: Option<String>,
-    kwargs: Map<String, Json>,
-}
-
-impl RequestedTemplate {
-    fn prompt(self, messages: Vec<Message>, tools: Option<Tools>) -> Prompt {
-        let Self { thinking, effort, kwargs } = self;
-        Prompt::Chat { messages, tools, thinking, effort, kwargs }
-    }
-}
-
 /// The fields that are not null.
 struct Fields<'b>(BTreeMap<&'b str, &'b Json>);
 
@@ -340,7 +332,7 @@ impl<'b> Fields<'b> {
     }
 
     /// What else the chat template is rendered with.
-    fn template(&self, effort: Option<&Json>) -> Result<RequestedTemplate, ApiError> {
+    fn template(&self, effort: Option<&Json>) -> Result<Box<RequestedTemplate>, ApiError> {
         const SWITCH: &str = "enable_thinking";
         const NAME: &str = "chat_template_kwargs.enable_thinking";
         let mut kwargs = self.object(TEMPLATE_KWARGS)?.cloned().unwrap_or_default();
@@ -349,7 +341,8 @@ impl<'b> Fields<'b> {
         if let Some((name, why)) = kwargs.keys().find_map(|name| Some((name, refused_kwarg(name)?))) {
             return Err(ApiError::invalid(TEMPLATE_KWARGS, format!("`{TEMPLATE_KWARGS}.{name}` {why}")));
         }
-        let Some(effort) = effort else { return Ok(RequestedTemplate { thinking, effort: None, kwargs }) };
+        let requested = |thinking, effort| Ok(Box::new(RequestedTemplate { thinking, effort, kwargs }));
+        let Some(effort) = effort else { return requested(thinking, None) };
         let by_effort = match effort.as_str() {
             Some("none") => false,
             Some("minimal" | "low" | "medium" | "high" | "xhigh") => true,
@@ -360,7 +353,7 @@ impl<'b> Fields<'b> {
             return Err(ApiError::invalid("reasoning_effort", message));
         }
         let effort = effort.as_str().filter(|_| by_effort).map(str::to_owned);
-        Ok(RequestedTemplate { thinking: Some(by_effort), effort, kwargs })
+        requested(Some(by_effort), effort)
     }
 
     fn log_probs(&self, api: Api) -> Result<bool, ApiError> {
@@ -418,7 +411,7 @@ impl<'b> Fields<'b> {
         let messages = messages.iter().enumerate().map(|(index, turn)| message(&format!("messages.{index}"), turn));
         let tools = self.tools_of(self.get("tools"), self.get("tool_choice"))?;
         let template = self.template(self.get("reasoning_effort"))?;
-        Ok(template.prompt(messages.collect::<Result<_, _>>()?, tools))
+        Ok(Prompt::Chat { messages: messages.collect::<Result<_, _>>()?, tools, template })
     }
 
     fn tools_of(&self, tools: Option<&Json>, choice: Option<&Json>) -> Result<Option<Tools>, ApiError> {

@@ -448,7 +448,7 @@ fn remedy(class: FailureClass) -> &'static str {
         FailureClass::Syntax => {
             "a larger model, or supervised fine-tuning first: this one hardly writes anything that parses"
         }
-        FailureClass::ThinkLeak => "set thinking = false in task.toml",
+        FailureClass::ThinkLeak | FailureClass::ThinkCall => "set thinking = false in task.toml",
         FailureClass::MissingKey => "name the required keys in `system`",
         FailureClass::WrongType => "name each key's type in `system`",
         FailureClass::Enum => "list the allowed values in `system`",

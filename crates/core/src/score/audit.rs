@@ -49,9 +49,9 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     let parts = task.rewards.iter().filter(is_earned).map(|part| part.weight.max(0.0));
     let best = task.score.tiers.valid + parts.sum::<f64>();
     let mut findings: Vec<Finding> = Vec::new();
-    let is_json = task.schema().is_some();
+    let has_schema = task.schema().is_some();
     let finding = |name: &str, answer: &dyn Fn(Option<&PromptRow>) -> String, advice: &str| {
-        finding((scorer, is_json), rows, best, name, answer, advice)
+        finding((scorer, has_schema), rows, best, name, answer, advice)
     };
     let mut seen = HashSet::new();
     for LazyAnswer { name, text, advice } in task.definition.lazy_answers(task, rows) {
@@ -76,12 +76,15 @@ pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
         findings.push(finding("one value of the prompt in every field", &copied, advice));
     }
     // Only a program knows which completion gives an `expected`; its text may.
-    let completion_of = |expected: &Value| {
-        scorer.expected_completion(expected).or_else(|| (task.kind() == "command").then(|| answer_text(expected)))
+    let completion_of = |expected: &Value, row: Option<&PromptRow>| {
+        let known = scorer.expected_completion(expected, row);
+        known.or_else(|| (task.kind() == "command").then(|| answer_text(expected))).unwrap_or_default()
     };
-    if let Some(constant) = most_common_expected(rows).and_then(completion_of) {
+    if let Some(constant) =
+        most_common_expected(rows).filter(|expected| !completion_of(expected, rows.first()).is_empty())
+    {
         let advice = "the reward checks form only, so values may drift; give `[[reward]]` part \"fields\" or \"exact\" a weight, and watch exact match";
-        findings.push(finding("one answer for every prompt", &|_| constant.clone(), advice));
+        findings.push(finding("one answer for every prompt", &|row| completion_of(constant, row), advice));
     }
     findings
 }
@@ -132,11 +135,11 @@ fn copied_answer(task: &Task, scorer: &Scorer, row: Option<&PromptRow>) -> Optio
         answer
     };
     if let Some(schema) = task.schema() {
-        return Some(copied(schema).to_string());
+        return scorer.expected_completion(&copied(schema), row);
     }
     let function = functions(row.and_then(PromptRow::tools).or(task.tools())?).ok()?.into_iter().next()?;
     let arguments = function.parameters.map_or_else(|| serde_json::json!({}), copied);
-    scorer.expected_completion(&serde_json::json!([{"name": function.name, "arguments": arguments}]))
+    scorer.expected_completion(&serde_json::json!([{"name": function.name, "arguments": arguments}]), row)
 }
 
 /// Of least values; those of an `enum` stay.
@@ -158,7 +161,7 @@ pub(super) fn other_expected<'a>(row: &PromptRow, rows: &'a [PromptRow]) -> Opti
 }
 
 fn finding(
-    (scorer, is_json): (&Scorer, bool),
+    (scorer, has_schema): (&Scorer, bool),
     rows: &[PromptRow],
     best: f64,
     name: &str,
@@ -178,11 +181,11 @@ fn finding(
     let weak = tier == Tier::Valid && reward >= 0.9 * best;
     let sentence = match tier {
         Tier::Valid if weak => format!("`{short}` earns {reward:.2} of {best:.2}: too easy; {advice}"),
-        Tier::Valid if is_json => {
+        Tier::Valid if has_schema => {
             format!("`{short}` is valid but earns only {reward:.2} of {best:.2}: the weighted parts limit it")
         }
-        Tier::Invalid if is_json => format!("`{short}` earns {reward:.2}, as JSON that the schema rejects"),
-        Tier::Unparsable if is_json => format!("`{short}` earns {reward:.2}: it is not JSON"),
+        Tier::Invalid if has_schema => format!("`{short}` earns {reward:.2}: the schema rejects it"),
+        Tier::Unparsable if has_schema => format!("`{short}` earns {reward:.2}: it cannot be read"),
         _ => format!("`{short}` earns {reward:.2} of {best:.2}"),
     };
     Finding { name: name.to_owned(), completion: short, tier, rows: rows.len(), reward, weak, sentence }

@@ -59,12 +59,12 @@ pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[(PromptSet, Vec<Promp
 }
 
 fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow]) -> Option<DataProblem> {
-    let turns = |row: &PromptRow| row.all_turns(|expected| scorer.expected_completion(expected));
+    let turns = |row: &PromptRow| row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)));
     let later: Vec<PromptRow> =
         rows.iter().filter(|row| row.turn_count() > 1).flat_map(|row| turns(row).into_iter().skip(1)).collect();
     let answered: Vec<&PromptRow> = rows.iter().chain(&later).filter(|row| row.expected.is_some()).collect();
     let asked = answered.iter().step_by(answered.len().div_ceil(MAX_SCORED).max(1));
-    let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
+    let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?, Some(row));
     let scored: Vec<(&PromptRow, String)> = asked.filter_map(|row| Some((*row, answer(row)?))).collect();
     let score = |scored: &[(&PromptRow, String)]| {
         scorer.score_all(&scored.iter().map(|(row, answer)| (answer.as_str(), Some(*row))).collect::<Vec<_>>())

@@ -60,6 +60,7 @@ pub(crate) const GRADED: KeyInfo = KeyInfo::new("graded", "false", "credit betwe
 pub(crate) const ASSERT_FORMATS: KeyInfo = KeyInfo::new("assert_formats", "false", "check `format` of JSON Schema");
 pub(crate) const NORMALISE: KeyInfo =
     KeyInfo::new("normalise", "none", "how values are changed before they are compared");
+pub(crate) const REFERENCES: KeyInfo = KeyInfo::new("references", "none", "files of remote `$ref`");
 pub(crate) const SCHEMA: KeyInfo = KeyInfo::new("schema", "", "the file that defines answers");
 
 /// A definition, with the name and the text of its file where that is not `task.toml`.
@@ -109,14 +110,18 @@ pub(crate) trait Definition: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// The JSON Schema of answers, where that defines them.
+    fn schema(&self) -> Option<&Value> {
+        None
+    }
+
     /// The grammar of answers; `None` where decoding cannot be constrained to right ones.
     fn grammar(&self) -> Option<Grammar<'_>> {
         None
     }
 
-    /// The same for the answers of a model whose chat template writes calls in a format; `None` where that makes no
-    /// difference.
-    fn with_model_format(&self, _format: &'static CallFormat) -> Option<Arc<dyn Definition>> {
+    /// The same for the answers of a model, by how its chat template writes calls; `None` where that makes no difference.
+    fn with_model(&self, _format: &'static CallFormat, _writes_prose: bool) -> Option<Arc<dyn Definition>> {
         None
     }
 
@@ -160,8 +165,8 @@ pub(crate) trait Judge: Debug + Send + Sync {
         completions.iter().map(judge).collect()
     }
 
-    /// The completion that gives a row's `expected`; `None` where many may.
-    fn completion_of(&self, expected: &Value) -> Option<String>;
+    /// The completion that gives an `expected` of a row; `None` where many may.
+    fn completion_of(&self, expected: &Value, row: Option<&PromptRow>) -> Option<String>;
 
     /// The results of a query and of the expected one, where results are compared.
     fn results(&self, _answer: &str, _row: &PromptRow) -> Option<[QueryResult; 2]> {

@@ -18,6 +18,8 @@ pub enum FailureClass {
     Syntax,
     /// Reasoning where the answer should be.
     ThinkLeak,
+    /// A call inside the reasoning, and none after it.
+    ThinkCall,
     /// A required key is absent.
     MissingKey,
     /// A value of another type than the schema's.
@@ -73,12 +75,13 @@ const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
         Self::Syntax,
         Self::ThinkLeak,
+        Self::ThinkCall,
         Self::MissingKey,
         Self::WrongType,
         Self::Enum,
@@ -129,6 +132,7 @@ impl FailureClass {
             Self::Truncated => "truncated",
             Self::Syntax => "syntax",
             Self::ThinkLeak => "think leak",
+            Self::ThinkCall => "think call",
             Self::MissingKey => "missing key",
             Self::WrongType => "wrong type",
             Self::Enum => "enum",

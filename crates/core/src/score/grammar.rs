@@ -39,6 +39,10 @@ pub struct ToolRules {
     pub(super) named_format: Option<&'static CallFormat>,
     /// That of the model whose answers are judged; Hermes's where no model is known.
     pub(super) model_format: &'static CallFormat,
+    /// Whether text may be before the first call, as far as the task says.
+    pub(super) allows_prose: bool,
+    /// Whether the model's chat template writes such text; true where no model is known.
+    pub(super) model_writes_prose: bool,
 }
 
 /// An API, and which part of an exchange with it answers are.

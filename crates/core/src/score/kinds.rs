@@ -1,11 +1,12 @@
 //! The kinds of scorer. A new one is a file or folder beside this one, and a line here.
 
 use super::definition::Kind;
-use super::{command, http_request, json_schema, regex, sql, text, tool_calls};
+use super::{command, http_request, json_schema, regex, sql, structured, text, tool_calls};
 
 /// The first is that of a task that names none.
-pub(crate) const KINDS: [&Kind; 8] = [
+pub(crate) const KINDS: [&Kind; 9] = [
     &json_schema::KIND,
+    &structured::KIND,
     &text::KIND,
     &regex::KIND,
     &tool_calls::KIND,

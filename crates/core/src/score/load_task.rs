@@ -201,7 +201,8 @@ fn read_rewards(top: &Section<'_>, source: Source<'_>, task: &Task) -> Read<Vec<
         let weight = read_reward(&block, "weight")?
             .ok_or_else(|| block.error("weight", at, "is missing; write for example `weight = 0.1`"))?;
         if part == "grounded" && Grounded::new(task).is_none() {
-            let message = "looks for values of JSON answers: [score] kind json_schema, tool_calls or http_request";
+            let message =
+                "looks for values of answers: [score] kind json_schema, structured, tool_calls or http_request";
             return Err(block.error(key, at, format!("\"grounded\" {message}, not {}", task.kind())));
         }
         let length = if part == "length" && !has_scorer { Some(read_length(&block, at)?) } else { None };

@@ -22,14 +22,17 @@ mod outline_entry;
 mod prompts;
 mod regex;
 mod result;
+mod schema_types;
 mod score_keys;
 mod scorer;
 mod sql;
 mod stated_value;
 mod string_places;
+mod structured;
 mod task;
 mod text;
 mod tool_calls;
+mod transcript;
 mod unwrap_answer;
 mod verdict;
 

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{FailureClass, Scorer, Task, Tier};
+use super::{FailureClass, Grammar, Scorer, Task, Tier};
 use crate::dataset::health::{Checks, Health, check};
 use crate::dataset::{DatasetError, PromptRow, expected_target};
 use crate::task::functions;
@@ -37,12 +37,12 @@ pub fn check_prompts<'a>(
 
 /// The failure class of the row's `expected`, written as a completion, if it is not valid, and why.
 fn expected_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
-    let turns = row.all_turns(|expected| scorer.expected_completion(expected));
+    let turns = row.all_turns(|expected, row| scorer.expected_completion(expected, Some(row)));
     turns.iter().find_map(|turn| turn_problem(scorer, turn))
 }
 
 fn turn_problem(scorer: &Scorer, row: &PromptRow) -> Option<(&'static str, String)> {
-    let score = scorer.score(&scorer.expected_completion(row.expected.as_ref()?)?, Some(row));
+    let score = scorer.score(&scorer.expected_completion(row.expected.as_ref()?, Some(row))?, Some(row));
     let class = score.failure.unwrap_or(FailureClass::Other).name();
     let reason =
         || score.errors.first().map_or_else(|| "the task rejects it".to_owned(), |error| error.message.clone());
@@ -58,8 +58,10 @@ pub fn reference_answer(task: &Task, scorer: &Scorer, row: &PromptRow) -> Result
     let written = row.fields.get("completion").and_then(Value::as_str).map(str::to_owned);
     Ok(match (written, &row.expected) {
         (Some(text), _) => Some(text),
-        (None, Some(expected)) if task.schema().is_some() => Some(json_line(&expected_target(expected))?),
-        (None, Some(expected)) => scorer.expected_completion(expected),
+        (None, Some(expected)) if matches!(task.grammar(), Some(Grammar::JsonSchema(_))) => {
+            Some(json_line(&expected_target(expected))?)
+        }
+        (None, Some(expected)) => scorer.expected_completion(expected, Some(row)),
         (None, None) => None,
     })
 }
@@ -86,7 +88,10 @@ pub fn rows_without_answer<'a>(
 #[must_use]
 pub fn for_model(task: &Task, tokenizer: &Tokenizer) -> Task {
     let mut found = task.clone();
-    if let Some(definition) = task.definition.with_model_format(tokenizer.call_format()) {
+    if task.calls_functions()
+        && let Some(definition) =
+            task.definition.with_model(tokenizer.call_format(), tokenizer.writes_prose_before_calls())
+    {
         found.definition = definition;
     }
     for scored_by in found.rewards.iter_mut().filter_map(|part| part.scored_by.as_mut()) {

@@ -179,9 +179,9 @@ impl Scorer {
         self.own.judge.unknown_formats().into_iter()
     }
 
-    /// The completion that gives an `expected`, for checking it and for learning from it; `None` where many may.
-    pub fn expected_completion(&self, expected: &serde_json::Value) -> Option<String> {
-        self.own.judge.completion_of(expected)
+    /// The completion that gives an `expected` of a row, for checking it and for learning from it; `None` where many may.
+    pub fn expected_completion(&self, expected: &serde_json::Value, row: Option<&PromptRow>) -> Option<String> {
+        self.own.judge.completion_of(expected, row)
     }
 
     /// The results of a completion's query and of the expected one; `None` for other kinds, and unless both run.

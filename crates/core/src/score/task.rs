@@ -61,7 +61,7 @@ impl Task {
 
     /// The JSON Schema of right answers, where that defines them.
     pub fn schema(&self) -> Option<&Value> {
-        if let Some(Grammar::JsonSchema(files)) = self.grammar() { Some(&files.schema) } else { None }
+        self.definition.schema()
     }
 
     /// Whether answers call functions.
@@ -78,6 +78,11 @@ impl Task {
     pub fn call_format(&self) -> Option<&'static str> {
         let Some(Grammar::ToolCalls(rules)) = self.grammar() else { return None };
         rules.named_call_format().map(|format| format.name)
+    }
+
+    /// Whether text may be before the first call of functions.
+    pub fn takes_prose(&self) -> bool {
+        matches!(self.grammar(), Some(Grammar::ToolCalls(rules)) if rules.takes_prose())
     }
 
     /// `[score] kind`.

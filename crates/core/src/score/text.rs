@@ -76,7 +76,7 @@ impl Judge for Text {
     }
 
     /// The first allowed answer.
-    fn completion_of(&self, expected: &Value) -> Option<String> {
+    fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         let first = expected.as_array().map_or(Some(expected), |allowed| allowed.first())?;
         Some(first.as_str().map_or_else(|| first.to_string(), str::to_owned))
     }

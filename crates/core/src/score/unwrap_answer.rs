@@ -78,7 +78,8 @@ pub(super) fn inner_values<'t>(
     from: usize,
     mut accept: impl FnMut(&Value<'t>) -> bool,
 ) -> Option<Wrapping> {
-    if fenced_values(text, from, &mut accept) {
+    let is_value = |inside: &'t str, start| json::parse(inside, start).is_ok_and(|document| accept(&document.root));
+    if is_fenced(text, from, is_value) {
         return Some(Wrapping::Fence);
     }
     bracketed_values(text, from, &mut accept).then_some(Wrapping::Prose)
@@ -91,8 +92,9 @@ pub(super) enum Wrapping {
     Prose,
 }
 
-/// Values that fill a ``` block.
-fn fenced_values<'t>(text: &'t str, from: usize, accept: &mut impl FnMut(&Value<'t>) -> bool) -> bool {
+/// Whether an answer fills a ``` block. `is_answer` gets the text up to the block's end, and where the answer begins: after
+/// the word behind the fence, or at once.
+pub(super) fn is_fenced<'t>(text: &'t str, from: usize, mut is_answer: impl FnMut(&'t str, usize) -> bool) -> bool {
     const FENCE: &str = "```";
     let mut at = from;
     while let Some(open) = text.get(at..).and_then(|rest| rest.find(FENCE)).map(|found| at + found + FENCE.len()) {
@@ -100,11 +102,7 @@ fn fenced_values<'t>(text: &'t str, from: usize, accept: &mut impl FnMut(&Value<
         let word = body.bytes().take_while(u8::is_ascii_alphanumeric).count();
         let end = body.find(FENCE).map_or(text.len(), |close| open + close);
         let inside = text.get(..end).unwrap_or(text);
-        if [open + word, open]
-            .into_iter()
-            .filter(|start| *start <= end)
-            .any(|start| json::parse(inside, start).is_ok_and(|document| accept(&document.root)))
-        {
+        if [open + word, open].into_iter().filter(|start| *start <= end).any(|start| is_answer(inside, start)) {
             return true;
         }
         at = (end + FENCE.len()).min(text.len());

@@ -49,6 +49,7 @@ static TEMPLATES: &[EmbeddedTask] = &[
     EmbeddedTask { name: "python-scorer", files: template!("templates/python-scorer", "scorer.py") },
     EmbeddedTask { name: "tool-call", files: template!("templates/tool-call", "tools.json") },
     EmbeddedTask { name: "unlabeled", files: template!("templates/unlabeled", "schema.json") },
+    EmbeddedTask { name: "yaml-config", files: template!("templates/yaml-config", "schema.json") },
 ];
 
 pub(super) fn find(name: &str) -> Option<&'static EmbeddedTask> {

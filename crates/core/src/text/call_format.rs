@@ -69,12 +69,11 @@ mod tests {
     use crate::hub::ModelSource;
     use crate::text::{CHAT_TEMPLATE, Tokenizer, train_tokenizer};
 
-    #[test]
-    fn tokens_of_calls_are_text_though_they_are_special() {
+    /// A tokenizer with FunctionGemma's tokens, and this chat template.
+    fn with_template(template: &str) -> Tokenizer {
         let texts = ["call:pay{to:Acme}"].map(str::to_owned);
         let files = train_tokenizer(texts.into_iter().cycle().take(20), 300, CHAT_TEMPLATE).unwrap();
         let mut json: serde_json::Value = serde_json::from_str(&files.tokenizer_json).unwrap();
-        let call = "<start_function_call>call:pay{to:<escape>Acme<escape>}<end_function_call>";
         for (id, token) in (1000..).zip(["<start_function_call>", "<escape>", "<end_function_call>"]) {
             let added = serde_json::json!({"id": id, "content": token, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false});
             json["added_tokens"].as_array_mut().unwrap().push(added);
@@ -82,12 +81,34 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
         std::fs::write(folder.path().join("tokenizer_config.json"), files.tokenizer_config_json).unwrap();
-        let load = |template: &str| {
-            std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
-            Tokenizer::load(&ModelSource::at("m", folder.path())).unwrap()
-        };
-        let (own, other) =
-            (load("{% if tools %}<start_function_call>{% endif %}"), load("{% if tools %}<tool_call>{% endif %}"));
+        std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+        Tokenizer::load(&ModelSource::at("m", folder.path())).unwrap()
+    }
+
+    #[test]
+    fn a_template_writes_prose_before_calls_or_drops_it() {
+        let calls = "{% for c in m.tool_calls %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}";
+        let messages =
+            |each: &str| format!("{{% if tools %}}{{% for m in messages %}}{each}{{% endfor %}}{{% endif %}}");
+        for (template, writes) in [
+            (messages(&format!("{{{{ m.content }}}}{calls}")), true),
+            (messages(&format!("{calls}{{{{ m.content }}}}")), false),
+            (messages(&format!("{{% if m.tool_calls %}}{calls}{{% else %}}{{{{ m.content }}}}{{% endif %}}")), false),
+            ("{% if tools %}{{ raise_exception('no tools') }}{% endif %}".to_owned(), false),
+            // Without a place for tools, calls are text after the text.
+            ("{% for m in messages %}{{ m.content }}{% endfor %}".to_owned(), true),
+        ] {
+            assert_eq!(with_template(&template).writes_prose_before_calls(), writes, "{template}");
+        }
+    }
+
+    #[test]
+    fn tokens_of_calls_are_text_though_they_are_special() {
+        let call = "<start_function_call>call:pay{to:<escape>Acme<escape>}<end_function_call>";
+        let (own, other) = (
+            with_template("{% if tools %}<start_function_call>{% endif %}"),
+            with_template("{% if tools %}<tool_call>{% endif %}"),
+        );
         let ids = own.encode(&format!("{call}<|im_end|>")).unwrap();
         assert_eq!(own.decode(&ids, true).unwrap(), call);
         assert_eq!(own.decode(&ids, false).unwrap(), format!("{call}<|im_end|>"));
@@ -98,7 +119,7 @@ mod tests {
             (b"<escape>" as &[u8], 0)
         );
         assert_eq!(
-            (own.call_format().name, other.call_format().name, load("{}").call_format().name),
+            (own.call_format().name, other.call_format().name, with_template("{}").call_format().name),
             ("functiongemma", "hermes", "hermes")
         );
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::{Message, TextError, json_line};
+use super::{Message, TextError, Thinking, Tokenizer, json_line};
 
 const BEFORE: &str = "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with \
                       function signatures within <tools></tools> XML tags:\n<tools>";
@@ -17,6 +17,26 @@ pub fn openai_tools(tools: &Json) -> Json {
         None => json!({"type": "function", "function": tool}),
     };
     tools.as_array().into_iter().flatten().map(whole).collect()
+}
+
+impl Tokenizer {
+    /// Whether the chat template writes the text of a turn that calls functions, and before its calls.
+    pub fn writes_prose_before_calls(&self) -> bool {
+        const TEXT: &str = "Text before calls.";
+        const ARGUMENT: &str = "argument-of-call";
+        let turns = json!([
+            {"role": "user", "content": "u"},
+            {"role": "assistant", "content": TEXT, "tool_calls": [
+                {"id": "call00000", "type": "function", "function": {"name": "probe", "arguments": {"a": ARGUMENT}}}]},
+            {"role": "tool", "name": "probe", "tool_call_id": "call00000", "content": "1"},
+        ]);
+        let tools = json!([{"type": "function", "function": {"name": "probe", "description": "d",
+            "parameters": {"type": "object", "properties": {"a": {"type": "string", "description": "d"}}, "required": ["a"]}}}]);
+        let Ok(turns) = serde_json::from_value::<Vec<Message>>(turns) else { return false };
+        let prompt = self.prompt(&turns, Some(&tools), &Thinking::Off.into()).unwrap_or_default();
+        let text = prompt.find(TEXT);
+        text.is_some_and(|text| prompt[text..].contains(ARGUMENT))
+    }
 }
 
 /// The turns with nothing but text: tools in the system turn, calls in the assistant's, results as the user's.

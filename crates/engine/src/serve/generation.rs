@@ -19,7 +19,8 @@ use super::responses::{answer, busy, unix_seconds, with_type};
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::Reasoning;
 use crate::openai::{
-    Answer, Api, ApiError, GenerationRequest, Prompt, ResponseFormat, ResponseItems, TextPrompt, Usage,
+    Answer, Api, ApiError, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, ResponseItems, TextPrompt,
+    Usage,
 };
 use crate::rollout::{DRAFT_TOKENS, Request, Sampling, Shaping, ThinkingLimit};
 use crate::score::CallReader;
@@ -216,7 +217,7 @@ fn reasoning(shared: &Shared, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, 
     let end = &ids[ids.len().saturating_sub(PROMPT_END)..];
     let end = shared.tokenizer.decode(end, false).map_err(|error| server_error(&error.to_string()))?;
     let may_reason = match asked {
-        Prompt::Chat { thinking, .. } => thinking.unwrap_or(shared.reasons),
+        Prompt::Chat { template, .. } => template.thinking.unwrap_or(shared.reasons),
         Prompt::Texts(_) => false,
     };
     Ok(match Reasoning::for_prompt(Thinking::On, &end) {
@@ -244,8 +245,8 @@ fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Ve
         }
     };
     match prompt {
-        Prompt::Chat { messages, tools, thinking, effort, kwargs } => {
-            let mut options = shared.template.clone();
+        Prompt::Chat { messages, tools, template } => {
+            let (mut options, RequestedTemplate { thinking, effort, kwargs }) = (shared.template.clone(), &**template);
             if let Some(thinking) = thinking {
                 options.thinking = if *thinking { Thinking::On } else { Thinking::Off };
             }

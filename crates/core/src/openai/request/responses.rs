@@ -134,7 +134,7 @@ impl Fields<'_> {
         let tools = self.get("tools").map(nested_tools).transpose()?;
         let choice = self.get("tool_choice").map(nested_choice);
         let tools = self.tools_of(tools.as_ref(), choice.as_ref())?;
-        Ok(template.prompt(turns.finish()?, tools))
+        Ok(Prompt::Chat { messages: turns.finish()?, tools, template })
     }
 }
 

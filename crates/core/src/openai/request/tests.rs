@@ -22,13 +22,7 @@ fn a_body_is_read_with_its_defaults() {
     assert_eq!((plain.samples, plain.temperature, plain.max_tokens, plain.seed), (1, 1.0, None, None));
     assert_eq!(
         plain.prompt,
-        Prompt::Chat {
-            messages: vec![Message::new("user", "u")],
-            tools: None,
-            thinking: None,
-            effort: None,
-            kwargs: Map::new()
-        }
+        Prompt::Chat { messages: vec![Message::new("user", "u")], tools: None, template: Box::default() }
     );
     let full = chat(json!({
         "n": 3, "seed": -1, "stop": ["a", "b"], "max_completion_tokens": 7, "temperature": 0, "logprobs": true, "stream": true,
@@ -39,7 +33,7 @@ fn a_body_is_read_with_its_defaults() {
     .unwrap();
     assert_eq!((full.samples, full.seed, full.max_tokens, full.temperature), (3, Some(u64::MAX), Some(7), 0.0));
     assert!(full.log_probs && full.stream && full.include_usage && full.ignore_eos && full.stop == ["a", "b"]);
-    assert!(matches!(full.prompt, Prompt::Chat { thinking: Some(false), .. }));
+    assert!(matches!(full.prompt, Prompt::Chat { template, .. } if template.thinking == Some(false)));
     let texts = |prompt: Json| completion(json!({"prompt": prompt})).unwrap().prompt;
     let tokens = |ids: &[u32]| TextPrompt::Tokens(ids.to_vec());
     assert_eq!(texts(json!([1, 2])), Prompt::Texts(vec![tokens(&[1, 2])]));
@@ -51,10 +45,10 @@ fn a_body_is_read_with_its_defaults() {
     assert_eq!((shaped.top_p, shaped.presence_penalty, shaped.frequency_penalty), (0.9, -1.0, 0.5));
     assert_eq!((shaped.top_log_probs, completion(json!({"logprobs": 3})).unwrap().top_log_probs), (5, 3));
     for (effort, expected) in [("none", false), ("minimal", true), ("high", true)] {
-        let Prompt::Chat { thinking, .. } = chat(json!({"reasoning_effort": effort})).unwrap().prompt else {
+        let Prompt::Chat { template, .. } = chat(json!({"reasoning_effort": effort})).unwrap().prompt else {
             unreachable!()
         };
-        assert_eq!(thinking, Some(expected), "{effort}");
+        assert_eq!(template.thinking, Some(expected), "{effort}");
     }
     // Null is absent.
     assert_eq!(

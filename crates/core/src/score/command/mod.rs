@@ -156,7 +156,7 @@ impl Judge for CommandScorer {
     }
 
     /// Code is its own completion; of other programs only they know.
-    fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+    fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
         let is_code = matches!(self.rules.mode, CommandMode::Code(_));
         expected.as_str().filter(|_| is_code).map(str::to_owned)
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::score::Task;
 use crate::score::grammar::Grammar;
 use crate::score::http_request::message_schemas;
 use crate::task::{functions, referenced_part};
@@ -33,16 +34,19 @@ pub(super) struct FieldForm {
 }
 
 impl Fields {
-    pub(super) fn new(grammar: Grammar<'_>) -> Self {
-        let schemas = match grammar {
-            Grammar::JsonSchema(files) => vec![(None, files.schema.clone())],
-            Grammar::ToolCalls(rules) => return rules.tools.as_ref().map(Self::of_tools).unwrap_or_default(),
-            Grammar::HttpMessage(rules) => {
+    /// `None` for kinds whose answers are not read as JSON.
+    pub(super) fn new(task: &Task) -> Option<Self> {
+        let schemas = match (task.schema(), task.grammar()) {
+            (Some(schema), _) => vec![(None, schema.clone())],
+            (_, Some(Grammar::ToolCalls(rules))) => {
+                return Some(rules.tools.as_ref().map(Self::of_tools).unwrap_or_default());
+            }
+            (_, Some(Grammar::HttpMessage(rules))) => {
                 message_schemas(rules, false).into_iter().map(|message| (None, message.schema)).collect()
             }
-            Grammar::Pattern(_) => Vec::new(),
+            _ => return None,
         };
-        Self { schemas }
+        Some(Self { schemas })
     }
 
     /// Tools in OpenAI's schema.

@@ -12,7 +12,6 @@ use fields::{FieldForm, Fields};
 use numbers::whole_number;
 use prompt_index::{Place, PromptIndex};
 
-use super::grammar::Grammar;
 use super::json::Places;
 use super::result::{GroundedValue, PromptPlace, Reason};
 use super::stated_value::{Leaf, StatedValue};
@@ -55,10 +54,9 @@ enum Finding {
 }
 
 impl Grounded {
-    /// `None` for kinds whose answers are not JSON.
+    /// `None` for kinds whose answers are not read as JSON.
     pub(super) fn new(task: &Task) -> Option<Self> {
-        let grammar = task.grammar().filter(|grammar| !matches!(grammar, Grammar::Pattern(_)))?;
-        let fields = Fields::new(grammar);
+        let fields = Fields::new(task)?;
         let except = task.score.grounded_except.iter().map(|path| path.split('.').map(str::to_owned).collect());
         Some(Self { fields, except: except.collect() })
     }

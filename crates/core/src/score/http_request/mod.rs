@@ -105,7 +105,7 @@ impl Judge for HttpRequest {
         found
     }
 
-    fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+    fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
         Some(expected::target(expected).to_string())
     }
 }

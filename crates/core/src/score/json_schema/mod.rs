@@ -31,6 +31,7 @@ use super::grammar::SchemaFiles;
 use super::json::{self, Document, Places, SyntaxError, Value};
 use super::judge::unreadable_expected;
 use super::stated_value::{StatedValue, state};
+use super::transcript::AnswerText;
 use super::unwrap_answer::{Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
@@ -42,17 +43,18 @@ const MAX_REASONS: usize = 1_000;
 /// More duplicate keys than this are counted, not listed.
 const MAX_WARNINGS: usize = 100;
 
+/// Judges JSON values, whatever notation they are written in.
 #[derive(Debug)]
-struct JsonSchema {
+pub(super) struct SchemaJudge {
     schema: Schema,
     normalise: Rules,
     /// Present when invalid completions get credit for what they meet.
     graded: Option<Constraints>,
 }
 
-impl JsonSchema {
+impl SchemaJudge {
     /// Checks and compiles the task's schema.
-    fn new(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
+    pub(super) fn new(task: &TaskFiles, files: &SchemaFiles) -> Result<Self, ScoreError> {
         let rules = &task.score;
         Ok(Self {
             schema: Schema::compile(task, files)?,
@@ -61,8 +63,23 @@ impl JsonSchema {
         })
     }
 
-    fn judge_value(&self, completion: &str, document: &Document<'_>, expected: Option<&serde_json::Value>) -> Verdict {
-        let root = &document.root;
+    /// Whether the schema accepts a value.
+    pub(super) fn accepts(&self, value: &Value<'_>, budget: &mut Budget) -> bool {
+        self.schema.is_valid(value, budget) == Ok(true)
+    }
+
+    /// The budget for looking at values of a completion.
+    pub(super) fn budget(&self, completion: &str) -> Budget {
+        self.schema.budget(completion.len())
+    }
+
+    pub(super) fn judge_value(
+        &self,
+        text: &AnswerText<'_>,
+        document: &Document<'_>,
+        expected: Option<&serde_json::Value>,
+    ) -> Verdict {
+        let (completion, root) = (text.completion, &document.root);
         let verdict = self.schema.is_valid(root, &mut self.schema.budget(root.end - root.start));
         let valid = verdict == Ok(true);
         let (fields, same) = match expected {
@@ -79,11 +96,13 @@ impl JsonSchema {
             return Verdict { exact, fields, warnings, ..Verdict::new(Tier::Valid, wrong) };
         }
         let mut found = Verdict { exact, fields, warnings, ..Verdict::new(Tier::Invalid, None) };
-        let violations = self.schema.violations(completion, root, verdict);
+        let violations = self.schema.violations(text.json(), root, verdict);
         // Without a full list nobody knows which constraints are met.
         let share = |graded: &Constraints| violations.as_ref().map_or(0.0, |list| graded.share_met(root, list));
         found.credit = self.graded.as_ref().map(share);
-        let violations = violations.unwrap_or_else(|exhausted| vec![exhausted]);
+        let mut violations = violations.unwrap_or_else(|exhausted| vec![exhausted]);
+        violations.iter_mut().for_each(|violation| violation.offset = text.locate(violation.offset));
+        violations.sort_by_key(|violation| violation.offset);
         // A missing key explains more than what is beside it; otherwise the first fault in the text does.
         let mut classes = violations.iter().map(|violation| violation.class);
         let class = classes.clone().find(|class| *class == FailureClass::MissingKey).or_else(|| classes.next());
@@ -93,17 +112,17 @@ impl JsonSchema {
     }
 
     fn judge_unparsable(&self, completion: &str, from: usize, is_stripped: bool, error: &SyntaxError) -> Verdict {
-        let mut budget = self.schema.budget(completion.len());
+        let mut budget = self.budget(completion);
         let why = Unreadable::json(completion, error);
         Verdict::unparsable(completion, from, is_stripped, why, |open| {
             // A value that begins before an open think block only holds the word in one of its strings.
-            let accept = |value: &Value<'_>| value.start < open && self.schema.is_valid(value, &mut budget) == Ok(true);
+            let accept = |value: &Value<'_>| value.start < open && self.accepts(value, &mut budget);
             inner_values(completion, from, accept)
         })
     }
 }
 
-impl Judge for JsonSchema {
+impl Judge for SchemaJudge {
     fn can_read(&self, completion: &str, from: usize) -> bool {
         json::parse(completion, from).is_ok()
     }
@@ -114,7 +133,7 @@ impl Judge for JsonSchema {
             return verdict;
         }
         match json::parse(completion, from) {
-            Ok(document) => self.judge_value(completion, &document, expected),
+            Ok(document) => self.judge_value(&AnswerText::in_place(completion), &document, expected),
             Err(error) => Verdict {
                 exact: expected.is_some().then_some(false),
                 ..self.judge_unparsable(completion, from, is_stripped, &error)
@@ -130,7 +149,7 @@ impl Judge for JsonSchema {
         found
     }
 
-    fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+    fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
         Some(expected::target(expected).to_string())
     }
 

@@ -94,7 +94,7 @@ impl Judge for Regex {
     }
 
     /// The text that a pattern is to match, it matches alone.
-    fn completion_of(&self, expected: &Value) -> Option<String> {
+    fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         expected.as_str().map(str::to_owned)
     }
 }

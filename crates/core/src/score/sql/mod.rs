@@ -124,7 +124,7 @@ impl Judge for Sql {
         })
     }
 
-    fn completion_of(&self, expected: &serde_json::Value) -> Option<String> {
+    fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
         expected.as_str().map(str::to_owned)
     }
 

@@ -5,11 +5,11 @@ use super::super::FailureClass;
 use serde_json::Value;
 
 use super::argument_types::ArgumentTypes;
+use super::call_list::CallList;
 use super::calls::{Answer, Call};
 use super::known_formats::syntax_of;
 use super::reader::{AnswerPart, JsonReader};
 use super::syntax::{CallLayout, Syntax};
-use super::transcript::Transcript;
 use crate::task::functions;
 use crate::text::{CallFormat, unfinished};
 
@@ -145,12 +145,12 @@ impl BlockReader {
 
     /// As [`Self::text`], of a call.
     fn block(&mut self, said: &mut Vec<AnswerPart>) -> bool {
-        let mut transcript = Transcript::default();
+        let mut transcript = CallList::default();
         match self.syntax.read_block(&self.held, 0, &self.types, &mut transcript) {
             Ok(end) => {
                 let parts = match self.given.take() {
                     Some(given) => transcript.arguments().map(|text| rest(text, given)),
-                    None => parts(&transcript),
+                    None => parts(transcript),
                 };
                 let block: String = self.held.drain(..end).collect();
                 self.in_block = false;
@@ -186,15 +186,16 @@ fn rest(arguments: &str, given: usize) -> Vec<AnswerPart> {
 }
 
 /// The calls of a block; none where it is reasoning. `None` where they are not calls.
-fn parts(transcript: &Transcript) -> Option<Vec<AnswerPart>> {
-    let json = transcript.json();
-    let answer = Answer::read(&json, 0).ok()?;
+fn parts(calls: CallList) -> Option<Vec<AnswerPart>> {
+    let list = calls.into_list();
+    let json = list.json();
+    let answer = Answer::read(json, 0).ok()?;
     let part = |call: &Call<'_>| {
         let value = call.arguments.value();
-        let arguments = call.arguments.text(&json).get(value.start..value.end)?.to_owned();
+        let arguments = call.arguments.text(json).get(value.start..value.end)?.to_owned();
         call.extra_key.is_none().then(|| [AnswerPart::Name(call.name.to_owned()), AnswerPart::Arguments(arguments)])
     };
-    let parts: Option<Vec<_>> = answer.calls(&json).ok()?.iter().map(part).collect();
+    let parts: Option<Vec<_>> = answer.calls(json).ok()?.iter().map(part).collect();
     Some(parts?.into_iter().flatten().collect())
 }
 

@@ -27,6 +27,11 @@ pub(crate) static KIND: Kind = Kind {
         KeyInfo::new("tools", "those of each row", "the file of the functions"),
         KeyInfo::new("order", "true", "whether the order of calls counts"),
         KeyInfo::new("call_format", "that of the model's chat template", "the format that calls are written in"),
+        KeyInfo::new(
+            "prose",
+            "refuse",
+            "text before the first call: \"allow\" where the model's chat template writes it",
+        ),
         KeyInfo::new("allow_no_call", "false", "whether an answer may make no call, `[]`"),
         ASSERT_FORMATS,
         NORMALISE,
@@ -40,7 +45,23 @@ fn read(_top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefin
     let named_format = score.string("call_format")?.map(|name| format_named(score, &name)).transpose()?;
     let found = home.file_of(score, "tools")?;
     let tools = found.as_ref().map(|(file, text)| home.parse_json(file, text)).transpose()?;
-    let rules = ToolRules { tools, in_order, allows_none, named_format, model_format: CallFormat::hermes() };
+    let allows_prose = match score.string("prose")?.as_deref() {
+        None | Some("refuse") => false,
+        Some("allow") => true,
+        Some(other) => {
+            let offset = score.get("prose").map_or(0, |(_, offset)| offset);
+            return Err(score.error("prose", offset, format!("must be allow or refuse, not {other:?}")));
+        }
+    };
+    let rules = ToolRules {
+        tools,
+        in_order,
+        allows_none,
+        named_format,
+        model_format: CallFormat::hermes(),
+        allows_prose,
+        model_writes_prose: true,
+    };
     Ok((Arc::new(rules), found))
 }
 
@@ -63,6 +84,11 @@ impl ToolRules {
     /// The format that the task names, whatever the model.
     pub fn named_call_format(&self) -> Option<&'static CallFormat> {
         self.named_format
+    }
+
+    /// Whether text may be before the first call.
+    pub fn takes_prose(&self) -> bool {
+        self.allows_prose && self.model_writes_prose
     }
 
     /// Those of the task; none where they cannot be read.
@@ -92,7 +118,8 @@ impl Definition for ToolRules {
             Some(_) => format!("in the format {name}"),
             None => format!("in the format of the model's chat template ({name} without a model)"),
         };
-        format!("calls of functions{whose}, {format}, {order}")
+        let prose = if self.takes_prose() { ", after text or none" } else { "" };
+        format!("calls of functions{whose}, {format}, {order}{prose}")
     }
 
     fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
@@ -134,7 +161,8 @@ impl Definition for ToolRules {
         let tools = self.tools.as_ref().map(|_| task.definition_text.as_str()).unwrap_or_default();
         let none = if self.allows_none { "none\n" } else { "" };
         let format = self.named_format.map_or_else(String::new, |format| format!("{}\n", format.name));
-        text_digest(&format!("tool_calls\n{}\n{none}{format}{tools}", self.in_order))
+        let prose = if self.allows_prose { "prose\n" } else { "" };
+        text_digest(&format!("tool_calls\n{}\n{none}{prose}{format}{tools}", self.in_order))
     }
 
     fn file_name(&self) -> &'static str {
@@ -153,7 +181,7 @@ impl Definition for ToolRules {
         Some(Grammar::ToolCalls(self))
     }
 
-    fn with_model_format(&self, format: &'static CallFormat) -> Option<Arc<dyn Definition>> {
-        Some(Arc::new(Self { model_format: format, ..self.clone() }))
+    fn with_model(&self, format: &'static CallFormat, writes_prose: bool) -> Option<Arc<dyn Definition>> {
+        Some(Arc::new(Self { model_format: format, model_writes_prose: writes_prose, ..self.clone() }))
     }
 }

@@ -3,6 +3,7 @@
 use super::super::json::Value;
 use super::super::unwrap_answer::{inner_values, unclosed_think};
 use super::argument_types::ArgumentTypes;
+use super::call_list::CallList;
 use super::calls::{Answer, calls_of, foreign_form};
 use super::formats::{functiongemma, harmony, hermes, llama, mistral, qwen_xml};
 use super::syntax::{ArgumentLayout, CallLayout, CallSyntax, Syntax, after_white_space};
@@ -33,9 +34,8 @@ pub fn call_layout(format: &CallFormat) -> Option<CallLayout> {
 /// The name of the other format whose calls are the whole answer.
 pub(super) fn foreign_calls(own: Syntax, text: &str, from: usize, types: &ArgumentTypes) -> Option<&'static str> {
     let reads = |other: &Syntax| {
-        let transcript = other.transcribe(text, from, types);
-        let json = transcript.map(|transcript| transcript.json()).unwrap_or_default();
-        Answer::read(&json, 0).is_ok_and(|answer| answer.has_calls(&json))
+        let Ok(list) = other.transcribe(text, from, types).map(CallList::into_list) else { return false };
+        Answer::read(list.json(), 0).is_ok_and(|answer| answer.has_calls(list.json()))
     };
     let others = SYNTAXES.into_iter().filter(|other| !other.is_in_place() && other.name() != own.name());
     let found = others.into_iter().find(reads).map(|other| other.name());

@@ -3,6 +3,7 @@
 
 mod argument_types;
 mod block_reader;
+mod call_list;
 mod calls;
 mod compare;
 mod definition;
@@ -13,7 +14,6 @@ mod partial_json;
 mod reader;
 mod syntax;
 mod tools;
-mod transcript;
 
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ use super::field_compare::Rules;
 use super::grammar::ToolRules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
 use super::stated_value::{StatedValue, state};
+use super::transcript::AnswerText;
 use super::unwrap_answer::{Unreadable, Wrapping, class_of_text, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
@@ -43,10 +44,11 @@ pub use syntax::{ArgumentLayout, CallLayout};
 use syntax::{Read, Syntax, after_white_space};
 use tools::Tools;
 pub use tools::closed_parameters;
-use transcript::Transcript;
 
 /// Calls whose faults are looked for one by one; of the rest it is only known that they are not valid.
 const MAX_EXPLAINED_CALLS: usize = 100;
+
+const THINK: &str = "<think>";
 
 #[derive(Debug)]
 struct ToolCalls {
@@ -57,33 +59,18 @@ struct ToolCalls {
     syntax: Syntax,
     in_order: bool,
     allows_none: bool,
+    /// Whether text may be before the first call.
+    takes_prose: bool,
     /// By argument.
     normalise: Rules,
-}
-
-/// The JSON of an answer's calls: a part of the completion, or transcribed from it.
-struct CallText<'t> {
-    completion: &'t str,
-    transcript: Option<(Transcript, String)>,
-}
-
-impl CallText<'_> {
-    /// The text that the places of calls count in.
-    fn json(&self) -> &str {
-        self.transcript.as_ref().map_or(self.completion, |(_, json)| json)
-    }
-
-    /// A byte offset in the completion of one in [`Self::json`].
-    fn locate(&self, offset: usize) -> usize {
-        self.transcript.as_ref().map_or(offset, |(transcript, _)| transcript.locate(offset))
-    }
 }
 
 impl Judge for ToolCalls {
     /// Whether calls begin at a byte of the completion.
     fn can_read(&self, completion: &str, from: usize) -> bool {
-        let text = self.call_text(completion, from, &ArgumentTypes::default());
-        text.is_ok_and(|text| text.transcript.is_some() || Answer::read(completion, from).is_ok())
+        let start = self.first_call(completion, from);
+        let text = self.call_text(completion, start, &ArgumentTypes::default());
+        text.is_ok_and(|text| text.is_transcribed() || Answer::read(completion, start).is_ok())
     }
 
     fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
@@ -107,12 +94,13 @@ impl Judge for ToolCalls {
             None => None,
         };
         let mut budget = tools.budget(completion.len());
-        let text = self.call_text(completion, from, tools.types());
+        let start = self.first_call(completion, from);
+        let text = self.call_text(completion, start, tools.types());
         let mut answer = match &text {
-            Ok(text) => Answer::read(text.json(), if text.transcript.is_some() { 0 } else { from }),
+            Ok(text) => Answer::read(text.json(), if text.is_transcribed() { 0 } else { start }),
             Err(why) => Err(why.clone()),
         };
-        let whole = CallText { completion, transcript: None };
+        let whole = AnswerText::in_place(completion);
         let text = text.as_ref().unwrap_or(&whole);
         let calls = answer.as_ref().map_err(Clone::clone).and_then(|answer| answer.calls(text.json()));
         let mut verdict = match calls {
@@ -137,8 +125,9 @@ impl Judge for ToolCalls {
     fn stated_values(&self, completion: &str, from: usize, row: Option<&PromptRow>) -> Vec<StatedValue> {
         let mut found = Vec::new();
         let Ok(tools) = self.tools_of(row) else { return found };
-        let Ok(text) = self.call_text(completion, from, tools.types()) else { return found };
-        let Ok(answer) = Answer::read(text.json(), if text.transcript.is_some() { 0 } else { from }) else {
+        let start = self.first_call(completion, from);
+        let Ok(text) = self.call_text(completion, start, tools.types()) else { return found };
+        let Ok(answer) = Answer::read(text.json(), if text.is_transcribed() { 0 } else { start }) else {
             return found;
         };
         for (index, call) in answer.calls(text.json()).unwrap_or_default().iter().enumerate() {
@@ -155,7 +144,7 @@ impl Judge for ToolCalls {
 
     /// The expected calls in the task's format, which is also what the system text asks for where the template has no
     /// tools.
-    fn completion_of(&self, expected: &Value) -> Option<String> {
+    fn completion_of(&self, expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         let target = Self::target(expected);
         match expected_calls(&target).filter(|calls| !calls.is_empty()) {
             Some(calls) => {
@@ -179,6 +168,7 @@ impl ToolCalls {
             syntax: syntax_of(own.call_format()),
             in_order: own.in_order,
             allows_none: own.allows_none,
+            takes_prose: own.takes_prose(),
             normalise: Rules::new(&rules.normalise),
         })
     }
@@ -207,18 +197,22 @@ impl ToolCalls {
         }
     }
 
+    /// Where the calls of an answer begin: after prose, where that is allowed.
+    fn first_call(&self, completion: &str, from: usize) -> usize {
+        let rest = completion.get(from..).unwrap_or_default();
+        let found = self.syntax.next_opening(rest).filter(|at| self.takes_prose && !rest[..*at].contains(THINK));
+        from + found.unwrap_or(0)
+    }
+
     /// Reads calls in the task's format; no call and OpenAI's message are answers in any.
-    fn call_text<'t>(&self, completion: &'t str, from: usize, types: &ArgumentTypes) -> Read<CallText<'t>> {
+    fn call_text<'t>(&self, completion: &'t str, from: usize, types: &ArgumentTypes) -> Read<AnswerText<'t>> {
         if self.syntax.is_in_place() {
-            return Ok(CallText { completion, transcript: None });
+            return Ok(AnswerText::in_place(completion));
         }
         match self.syntax.transcribe(completion, from, types) {
-            Ok(transcript) => {
-                let json = transcript.json();
-                Ok(CallText { completion, transcript: Some((transcript, json)) })
-            }
+            Ok(calls) => Ok(AnswerText::transcribed(completion, calls.into_list())),
             Err(_) if Answer::read(completion, from).is_ok_and(|answer| answer.is_neutral()) => {
-                Ok(CallText { completion, transcript: None })
+                Ok(AnswerText::in_place(completion))
             }
             Err(why) => Err(why),
         }
@@ -231,7 +225,7 @@ impl ToolCalls {
 
     fn judge_calls(
         &self,
-        text: &CallText<'_>,
+        text: &AnswerText<'_>,
         tools: &Tools,
         calls: &[Call<'_>],
         expected: Option<&[ExpectedCall<'_>]>,
@@ -261,7 +255,7 @@ impl ToolCalls {
 
     fn judge_unreadable(
         &self,
-        text: &CallText<'_>,
+        text: &AnswerText<'_>,
         (from, is_stripped): (usize, bool),
         tools: &Tools,
         why: Unreadable,
@@ -282,25 +276,64 @@ impl ToolCalls {
             None => Unreadable { offset: text.locate(why.offset), ..why },
         };
         let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
-        Verdict::unparsable(completion, from, is_stripped, why, |open| {
-            if !self.syntax.is_in_place() {
-                let transcript = self.syntax.transcribe_within(completion, from, tools.types())?;
-                let json = transcript.json();
-                let answer = Answer::read(&json, 0).ok()?;
-                let calls = answer.calls(&json).ok()?;
-                let hidden = calls.iter().any(|call| transcript.locate(call.name_at) >= open);
-                let is_fenced = class_of_text(completion, start) == FailureClass::Fence;
-                let wrapping = if is_fenced { Wrapping::Fence } else { Wrapping::Prose };
-                return (!hidden && accept(&calls)).then_some(wrapping);
+        let verdict = Verdict::unparsable(completion, from, is_stripped, why, |open| {
+            self.wrapped(completion, from, open, tools.types(), &mut accept)
+        });
+        let answer = &completion[from..];
+        // The block is before the answer, or never ends.
+        let thought = match verdict.failure {
+            _ if !is_stripped || verdict.tolerant => return verdict,
+            Some(FailureClass::ThinkLeak) => from + answer.find(THINK).unwrap_or(0)..completion.len(),
+            Some(FailureClass::Prose | FailureClass::Other) if self.syntax.next_opening(answer).is_none() => 0..from,
+            _ => return verdict,
+        };
+        match self.call_within(&completion[..thought.end], thought.start, tools.types()) {
+            Some(at) => {
+                let message = "the call is inside the think block, where none is read".to_owned();
+                Verdict::because(Tier::Unparsable, FailureClass::ThinkCall, message, (completion, at))
             }
-            if let Some(answer) = Answer::blocks_within(completion, from) {
-                let calls = answer.calls(completion).ok()?;
-                let hidden = calls.iter().any(|call| call.name_at >= open);
-                return (!hidden && accept(&calls)).then_some(Wrapping::Prose);
-            }
-            inner_values(completion, from, |value| {
-                value.start < open && calls_of(completion, value).is_ok_and(|calls| accept(&calls))
-            })
+            None => verdict,
+        }
+    }
+
+    /// Where the calls of a text begin that has them between other text.
+    fn call_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<usize> {
+        let mut first = None;
+        self.wrapped(text, from, usize::MAX, types, &mut |calls| {
+            first = calls.first().map(|call| call.name_at);
+            first.is_some()
+        })?;
+        self.syntax.next_opening(&text[from..]).map(|at| from + at).or(first)
+    }
+
+    /// Whether an answer is a fence or prose around calls that are accepted. `open`: where an open think block hides what
+    /// follows.
+    fn wrapped(
+        &self,
+        completion: &str,
+        from: usize,
+        open: usize,
+        types: &ArgumentTypes,
+        accept: &mut dyn FnMut(&[Call<'_>]) -> bool,
+    ) -> Option<Wrapping> {
+        let start = after_white_space(completion, from);
+        if !self.syntax.is_in_place() {
+            let calls = self.syntax.transcribe_within(completion, from, types)?;
+            let text = AnswerText::transcribed(completion, calls.into_list());
+            let answer = Answer::read(text.json(), 0).ok()?;
+            let calls = answer.calls(text.json()).ok()?;
+            let hidden = calls.iter().any(|call| text.locate(call.name_at) >= open);
+            let is_fenced = class_of_text(completion, start) == FailureClass::Fence;
+            let wrapping = if is_fenced { Wrapping::Fence } else { Wrapping::Prose };
+            return (!hidden && accept(&calls)).then_some(wrapping);
+        }
+        if let Some(answer) = Answer::blocks_within(completion, from) {
+            let calls = answer.calls(completion).ok()?;
+            let hidden = calls.iter().any(|call| call.name_at >= open);
+            return (!hidden && accept(&calls)).then_some(Wrapping::Prose);
+        }
+        inner_values(completion, from, |value| {
+            value.start < open && calls_of(completion, value).is_ok_and(|calls| accept(&calls))
         })
     }
 }

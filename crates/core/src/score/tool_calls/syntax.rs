@@ -9,7 +9,7 @@ use super::super::FailureClass;
 use super::super::json::{self, Document, SyntaxError};
 use super::super::unwrap_answer::{Unreadable, class_of_text};
 use super::argument_types::ArgumentTypes;
-use super::transcript::Transcript;
+use super::call_list::CallList;
 
 pub(super) type Read<T> = Result<T, Unreadable>;
 
@@ -62,7 +62,7 @@ pub(super) trait CallSyntax: Debug + Sync {
 
     /// Reads the calls that begin at a byte offset up to the next opening, and returns where they end. An error is of the
     /// class `Truncated` only where more text may complete them.
-    fn read_block(&self, text: &str, at: usize, types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize>;
+    fn read_block(&self, text: &str, at: usize, types: &ArgumentTypes, calls: &mut CallList) -> Read<usize>;
 
     /// What may stand between calls besides white space.
     fn separator(&self) -> &'static str {
@@ -94,8 +94,8 @@ impl dyn CallSyntax {
     }
 
     /// The calls of an answer that is nothing else, from a byte offset to the end of the text.
-    pub(super) fn transcribe(&self, text: &str, from: usize, types: &ArgumentTypes) -> Read<Transcript> {
-        let mut calls = Transcript::default();
+    pub(super) fn transcribe(&self, text: &str, from: usize, types: &ArgumentTypes) -> Read<CallList> {
+        let mut calls = CallList::default();
         let mut at = after_white_space(text, from);
         let start = at;
         loop {
@@ -105,7 +105,7 @@ impl dyn CallSyntax {
             }
             at = after_white_space(text, self.read_block(text, at, types, &mut calls)?);
             if text.len() == at {
-                return if calls.calls().is_empty() { Err(self.not_calls(text, start, false)) } else { Ok(calls) };
+                return if calls.json().is_empty() { Err(self.not_calls(text, start, false)) } else { Ok(calls) };
             }
             if !self.separator().is_empty() && text[at..].starts_with(self.separator()) {
                 at = after_white_space(text, at + self.separator().len());
@@ -114,12 +114,12 @@ impl dyn CallSyntax {
     }
 
     /// The calls of a text, whatever is between them; `None` where there is none, or one is broken.
-    pub(super) fn transcribe_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<Transcript> {
-        let (mut calls, mut at) = (Transcript::default(), from);
+    pub(super) fn transcribe_within(&self, text: &str, from: usize, types: &ArgumentTypes) -> Option<CallList> {
+        let (mut calls, mut at) = (CallList::default(), from);
         while let Some(found) = self.next_opening(text.get(at..)?) {
             at = self.read_block(text, at + found, types, &mut calls).ok()?;
         }
-        (!calls.calls().is_empty()).then_some(calls)
+        (!calls.json().is_empty()).then_some(calls)
     }
 
     /// Where the first call may begin in a text.
@@ -175,7 +175,7 @@ pub(super) fn find_any(text: &str, at: usize, ends: &[&str]) -> Read<usize> {
 }
 
 /// Copies the JSON object at a byte offset, as far as it is there, and returns where it ends.
-pub(super) fn copy_object(text: &str, at: usize, calls: &mut Transcript) -> Read<usize> {
+pub(super) fn copy_object(text: &str, at: usize, calls: &mut CallList) -> Read<usize> {
     let object = json_at(text, at).inspect_err(|why| {
         if why.class == FailureClass::Truncated {
             calls.copy(text, at..text.len());

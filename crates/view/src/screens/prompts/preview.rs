@@ -30,9 +30,9 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         "prompts.chat",
         move |_| {
             // With several turns the last one, after the expected answers.
-            let expected_completion =
-                |expected: &serde_json::Value| scorer.as_ref().and_then(|scorer| scorer.expected_completion(expected));
-            let turns = row(&open, entry)?.all_turns(expected_completion);
+            let turns = row(&open, entry)?.all_turns(|expected, row| {
+                scorer.as_ref().and_then(|scorer| scorer.expected_completion(expected, Some(row)))
+            });
             let row = turns.last()?;
             let expected = row
                 .expected
@@ -49,9 +49,9 @@ pub(super) fn show(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
                 Ok((lines, tokens, prompt)) => (Ok(lines), Some(tokens), prompt),
                 Err(error) => (Err(error), None, String::new()),
             };
-            let score = scorer
-                .zip(row.expected.as_ref())
-                .and_then(|(scorer, expected)| Some(scorer.score(&scorer.expected_completion(expected)?, Some(row))));
+            let score = scorer.zip(row.expected.as_ref()).and_then(|(scorer, expected)| {
+                Some(scorer.score(&scorer.expected_completion(expected, Some(row))?, Some(row)))
+            });
             let rejected = score.as_ref().filter(|score| score.tier != Tier::Valid);
             let reason = rejected.and_then(|score| score.errors.first());
             let invalid = reason.map(|error| format!("{} {}", error.instance_path, error.message).trim().to_owned());

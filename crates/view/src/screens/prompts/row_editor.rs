@@ -94,7 +94,7 @@ pub(super) fn check(prompts: &mut Prompts, shared: &Shared) {
             (Err(error), _) => Validity::Invalid(error),
             (Ok(serde_json::Value::Null), _) => Validity::Warning("empty: no expected answer".to_owned()),
             (Ok(value), Some(scorer)) => {
-                let score = scorer.expected_completion(&value).map(|answer| scorer.score(&answer, None));
+                let score = scorer.expected_completion(&value, None).map(|answer| scorer.score(&answer, None));
                 match score.as_ref().and_then(|score| score.errors.first()) {
                     // The path of the whole answer is empty.
                     Some(error) => {

@@ -75,7 +75,7 @@ pub(super) struct Baseline {
 
 /// All turns of rows with an expected answer that some completion gives, and their sets.
 pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<CheckedTurn<'a>> {
-    let completion = |value: &serde_json::Value| scorer.expected_completion(value);
+    let completion = |value: &serde_json::Value, row: &PromptRow| scorer.expected_completion(value, Some(row));
     let turns = |row: &'a PromptRow| -> Vec<Cow<'a, PromptRow>> {
         match row.turn_count() {
             1 => vec![Cow::Borrowed(row)],
@@ -86,7 +86,9 @@ pub(super) fn answered<'a>(open: &'a OpenTask, scorer: &Scorer) -> Vec<CheckedTu
     let rows = sets.flat_map(|(set, rows)| rows.iter().map(move |row| (set, row))).enumerate();
     let turns =
         rows.flat_map(|(number, (set, row))| turns(row).into_iter().map(move |row| CheckedTurn { set, number, row }));
-    turns.filter(|turn| turn.row.expected.as_ref().is_some_and(|value| completion(value).is_some())).collect()
+    turns
+        .filter(|turn| turn.row.expected.as_ref().is_some_and(|value| completion(value, &turn.row).is_some()))
+        .collect()
 }
 
 /// All rows before these turns are checked.
@@ -102,7 +104,7 @@ fn key(turn: &CheckedTurn<'_>) -> TurnKey {
 
 /// The expected answers as completions.
 fn texts(scorer: &Scorer, rows: &[CheckedTurn<'_>]) -> Vec<String> {
-    let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?);
+    let text = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?, Some(row));
     rows.iter().map(|turn| text(&turn.row).unwrap_or_default()).collect()
 }
 

@@ -185,7 +185,8 @@ fn rules(task: &Task, tolerant: usize) -> Vec<String> {
         several => format!("; {several} samples are valid after unwrapping"),
     };
     if is_json {
-        rules.push(format!("text or a fence around the JSON makes it unparsable{more}"));
+        let answer = if task.grammar().is_some() { "JSON" } else { "answer" };
+        rules.push(format!("text or a fence around the {answer} makes it unparsable{more}"));
     }
     if task.score.graded {
         rules.push("graded: partial credit for invalid answers".to_owned());
@@ -230,7 +231,7 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         Line::from(vec![
             Span::styled(format!("{} {:>5.2}  ", theme.tier_glyph(finding.tier.name()), finding.reward), style),
             Span::raw(finding.name.clone()),
-            Span::styled(format!("  {}", finding.completion), theme.style(Role::Faint)),
+            Span::styled(format!("  {}", finding.completion.replace('\n', " ")), theme.style(Role::Faint)),
         ])
     }));
     lines

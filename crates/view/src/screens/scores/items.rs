@@ -91,7 +91,7 @@ pub fn rows_of_run(task: &Path) -> Rows {
 
 /// Later turns come without the answers before them, which are not known.
 fn every_turn(row: &PromptRow) -> Vec<PromptRow> {
-    row.all_turns(|_| None)
+    row.all_turns(|_, _| None)
 }
 
 impl Items {

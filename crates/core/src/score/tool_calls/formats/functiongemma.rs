@@ -8,10 +8,10 @@ use serde_json::Value;
 use super::super::super::FailureClass;
 use super::super::super::json::{self, MAX_DEPTH};
 use super::super::argument_types::ArgumentTypes;
+use super::super::call_list::CallList;
 use super::super::syntax::{
     ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, expect, find_any, truncated, unreadable,
 };
-use super::super::transcript::Transcript;
 
 #[derive(Debug)]
 pub(in super::super) struct Gemma {
@@ -39,7 +39,7 @@ impl CallSyntax for Gemma {
         self.openings
     }
 
-    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize> {
+    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
         let start = expect(text, after_white_space(text, at + self.openings[0].len()), "call:")?;
         let end = find_any(text, start, &["{"])?;
         calls.begin_named(text, start..start + text[start..end].trim_end().len());
@@ -66,7 +66,7 @@ impl CallSyntax for Gemma {
 
 impl Gemma {
     /// Reads a value, and returns where it ends.
-    fn value(&self, text: &str, at: usize, calls: &mut Transcript, depth: usize) -> Read<usize> {
+    fn value(&self, text: &str, at: usize, calls: &mut CallList, depth: usize) -> Read<usize> {
         let rest = &text[at..];
         if depth > MAX_DEPTH {
             return Err(unreadable("values are nested too deeply", at, FailureClass::Syntax));
@@ -91,7 +91,7 @@ impl Gemma {
         Ok(end)
     }
 
-    fn string(&self, text: &str, at: usize, calls: &mut Transcript) -> Read<usize> {
+    fn string(&self, text: &str, at: usize, calls: &mut CallList) -> Read<usize> {
         let start = at + self.quote.len();
         let end = find_any(text, start, &[self.quote])?;
         calls.string(&text[start..end], start);
@@ -99,7 +99,7 @@ impl Gemma {
     }
 
     /// Reads an object or a list.
-    fn members(&self, text: &str, at: usize, calls: &mut Transcript, depth: usize) -> Read<usize> {
+    fn members(&self, text: &str, at: usize, calls: &mut CallList, depth: usize) -> Read<usize> {
         let (is_object, close) = if text[at..].starts_with('{') { (true, "}") } else { (false, "]") };
         calls.literal(&text[at..=at], at);
         let mut at = after_white_space(text, at + 1);
@@ -120,7 +120,7 @@ impl Gemma {
     }
 
     /// Reads a key with its colon; keys of objects may be written as strings.
-    fn key(&self, text: &str, at: usize, calls: &mut Transcript) -> Read<usize> {
+    fn key(&self, text: &str, at: usize, calls: &mut CallList) -> Read<usize> {
         let end = if text[at..].starts_with(self.quote) {
             self.string(text, at, calls)?
         } else {

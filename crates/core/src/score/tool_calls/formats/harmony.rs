@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::super::super::FailureClass;
 use super::super::argument_types::ArgumentTypes;
+use super::super::call_list::CallList;
 use super::super::syntax::{
     CallLayout, CallSyntax, Read, after_white_space, copy_object, find_any, truncated, unreadable,
 };
-use super::super::transcript::Transcript;
 use crate::text::json_line;
 
 const START: &str = "<|start|>";
@@ -38,7 +38,7 @@ impl CallSyntax for Harmony {
         &[RECEIVER]
     }
 
-    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize> {
+    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
         let content = find_any(text, at, &[MESSAGE])?;
         let header = &text[at..content];
         let start = content + MESSAGE.len();

@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use super::super::argument_types::ArgumentTypes;
+use super::super::call_list::CallList;
 use super::super::calls::{CLOSE, OPEN};
 use super::super::syntax::{CallLayout, CallSyntax, Read};
-use super::super::transcript::Transcript;
 use crate::text::json_line;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl CallSyntax for Hermes {
         true
     }
 
-    fn read_block(&self, _text: &str, at: usize, _types: &ArgumentTypes, _calls: &mut Transcript) -> Read<usize> {
+    fn read_block(&self, _text: &str, at: usize, _types: &ArgumentTypes, _calls: &mut CallList) -> Read<usize> {
         Ok(at)
     }
 

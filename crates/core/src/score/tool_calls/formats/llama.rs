@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::super::super::FailureClass;
 use super::super::argument_types::ArgumentTypes;
+use super::super::call_list::CallList;
 use super::super::syntax::{CallLayout, CallSyntax, Read, after_white_space, json_at, unreadable};
-use super::super::transcript::Transcript;
 use crate::text::json_line;
 
 const TAG: &str = "<|python_tag|>";
@@ -34,7 +34,7 @@ impl CallSyntax for Llama {
         ";"
     }
 
-    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize> {
+    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
         let start = if text[at..].starts_with(TAG) { after_white_space(text, at + TAG.len()) } else { at };
         let call = json_at(text, start)?.root;
         let fault = |message: &str, class| unreadable(format!("{message}; {FORM}"), start, class);

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::super::super::json::Kind;
 use super::super::argument_types::ArgumentTypes;
+use super::super::call_list::CallList;
 use super::super::syntax::{
     ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, copy_object, expect, find_any, json_at,
 };
-use super::super::transcript::Transcript;
 use crate::text::json_line;
 
 const OPEN: &str = "[TOOL_CALLS]";
@@ -33,7 +33,7 @@ impl CallSyntax for Mistral {
         &[OPEN]
     }
 
-    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize> {
+    fn read_block(&self, text: &str, at: usize, _types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
         let start = after_white_space(text, at + OPEN.len());
         if text[start..].is_empty() || text[start..].starts_with(['[', '{']) {
             let list = json_at(text, start)?.root;

@@ -6,9 +6,9 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::super::argument_types::ArgumentTypes;
+use super::super::call_list::CallList;
 use super::super::calls::{CLOSE, OPEN};
 use super::super::syntax::{ArgumentLayout, CallLayout, CallSyntax, Read, after_white_space, expect, find_any};
-use super::super::transcript::Transcript;
 use crate::text::json_line;
 
 const FUNCTION: &str = "<function=";
@@ -28,7 +28,7 @@ impl CallSyntax for QwenXml {
         &[OPEN]
     }
 
-    fn read_block(&self, text: &str, at: usize, types: &ArgumentTypes, calls: &mut Transcript) -> Read<usize> {
+    fn read_block(&self, text: &str, at: usize, types: &ArgumentTypes, calls: &mut CallList) -> Read<usize> {
         let start = expect(text, after_white_space(text, at + OPEN.len()), FUNCTION)?;
         let end = find_any(text, start, &[">"])?;
         let name = &text[start..end];

@@ -1,0 +1,156 @@
+//! `[score] kind = "structured"`: a schema, and the notation of its answers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::super::definition::{
+    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, REFERENCES,
+    SCHEMA, text_digest,
+};
+use super::super::grammar::SchemaFiles;
+use super::super::json_schema::SchemaJudge;
+use super::super::{OutlineEntry, ScoreError};
+use super::notation::Notation;
+use super::{Structured, xml};
+use crate::dataset::PromptRow;
+use crate::task::{Home, Read, Section, TaskFiles};
+
+pub(crate) static KIND: Kind = Kind {
+    name: "structured",
+    keys: &[SCHEMA],
+    score_keys: &[
+        KeyInfo::new("format", "that of each row", "the notation of answers: yaml, xml or json"),
+        KeyInfo::new("root", "any; `answer` where one is written", "the name of the root element, in XML"),
+        GRADED,
+        ASSERT_FORMATS,
+        NORMALISE,
+        REFERENCES,
+    ],
+    read,
+};
+
+/// The root element of an answer that the task does not name one for.
+const ROOT: &str = "answer";
+
+/// A schema, and the notation of its answers.
+#[derive(Debug, Clone)]
+pub(super) struct StructuredRules {
+    pub(super) files: Arc<SchemaFiles>,
+    /// The task's; `None` where each row has its own.
+    pub(super) notation: Option<Notation>,
+    /// The name that an XML answer's root element must have.
+    pub(super) root: Option<String>,
+}
+
+fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
+    let (files, found) = SchemaFiles::read(top, score, home)?;
+    let offset = |key| score.get(key).map_or(0, |(_, offset)| offset);
+    let named = score.string("format")?.map(|name| Notation::named(&name)).transpose();
+    let notation = named.map_err(|problem| score.error("format", offset("format"), problem))?;
+    let root = score.string("root")?;
+    if let Some(root) = &root {
+        let problem = match notation {
+            Some(Notation::Json | Notation::Yaml) => {
+                "names the root element of XML: remove it, or write `format = \"xml\"`"
+            }
+            _ if !xml::is_name(root) => "must be a name of XML: letters, digits, `_`, `-`, `.`, a letter or `_` first",
+            _ => "",
+        };
+        if !problem.is_empty() {
+            return Err(score.error("root", offset("root"), problem));
+        }
+    }
+    Ok((Arc::new(StructuredRules { files: Arc::new(files), notation, root }), Some(found)))
+}
+
+impl StructuredRules {
+    /// The row's own notation, else the task's.
+    pub(super) fn notation_of(&self, row: Option<&PromptRow>) -> Result<Notation, String> {
+        match row.and_then(|row| row.fields.get("format")) {
+            Some(own) => {
+                let name = own.as_str().map_or_else(|| own.to_string(), str::to_owned);
+                Notation::named(&name).map_err(|problem| format!("the row's `format` {problem}"))
+            }
+            None => self.notation.ok_or_else(|| {
+                "no format: write `[score] format = \"yaml\"` or \"xml\", or give the row `format`".to_owned()
+            }),
+        }
+    }
+
+    fn notation_name(&self) -> String {
+        self.notation.map_or_else(|| "the format of the row".to_owned(), |notation| notation.name().to_uppercase())
+    }
+
+    pub(super) fn root_name(&self) -> &str {
+        self.root.as_deref().unwrap_or(ROOT)
+    }
+}
+
+impl Definition for StructuredRules {
+    fn kind(&self) -> &'static Kind {
+        &KIND
+    }
+
+    fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
+        Ok(Box::new(Structured { values: SchemaJudge::new(task, &self.files)?, rules: self.clone() }))
+    }
+
+    fn expected_schema(&self) -> Cow<'_, Value> {
+        Cow::Borrowed(&self.files.schema)
+    }
+
+    fn summary(&self, _task: &TaskFiles) -> String {
+        format!("one value that the schema accepts, in {}", self.notation_name())
+    }
+
+    fn outline(&self, task: &TaskFiles) -> Option<Vec<OutlineEntry>> {
+        let mut entries = self.files.outline(task)?;
+        entries.iter_mut().take(1).for_each(|whole| whole.text.push_str(&format!(", in {}", self.notation_name())));
+        Some(entries)
+    }
+
+    fn lazy_answers<'a>(&self, _task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
+        let own = self.notation.filter(|_| !rows.iter().any(|row| row.fields.contains_key("format")));
+        let written = |(name, value, advice): (_, Value, _)| match own {
+            // What the notation cannot say, no model can answer.
+            Some(notation) => Some(LazyAnswer::same(name, notation.write(&value, self.root_name())?, advice)),
+            None => {
+                let rules = self.clone();
+                let text = move |row: &PromptRow| {
+                    let notation = rules.notation_of(Some(row)).ok();
+                    notation.and_then(|notation| notation.write(&value, rules.root_name())).unwrap_or_default()
+                };
+                Some(LazyAnswer::by_row(name, advice, text))
+            }
+        };
+        self.files.lazy_values().into_iter().filter_map(written).collect()
+    }
+
+    fn digest(&self, task: &TaskFiles) -> String {
+        let notation = self.notation.map_or("", Notation::name);
+        text_digest(&format!("{notation}\n{}\n{}", self.root.as_deref().unwrap_or_default(), task.definition_text))
+    }
+
+    fn file_name(&self) -> &'static str {
+        self.files.file_name()
+    }
+
+    fn other_files(&self) -> Vec<&str> {
+        self.files.other_files()
+    }
+
+    fn with_text(&self, home: &Home, file: &str, text: &str) -> Read<Option<Arc<dyn Definition>>> {
+        let files = Arc::new(self.files.with_schema_text(home, file, text)?);
+        Ok(Some(Arc::new(Self { files, ..self.clone() })))
+    }
+
+    fn answer_names(&self, task: &TaskFiles) -> Vec<String> {
+        self.files.answer_names(task)
+    }
+
+    fn schema(&self) -> Option<&Value> {
+        Some(&self.files.schema)
+    }
+}
