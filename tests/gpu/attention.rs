@@ -26,7 +26,7 @@ fn groups(groups: &[(usize, &[usize])]) -> Vec<Segment> {
 }
 
 /// Both directions, in both dtypes; queries, keys and values each on their own.
-fn check(segments: &[Segment], attention: impl Into<Attention>) {
+fn check(segments: &[Segment], attention: impl Into<Attention<'static>>) {
     let attention = attention.into();
     let heads = attention.heads;
     let rows = segments.iter().map(|segment| segment.length).sum();
@@ -101,7 +101,10 @@ fn windows_agree() {
             check(&batch, Attention { window: Some(window), ..heads.into() });
         }
     }
-    check(&groups(&[(1500, &[40])]), Attention { divisor: 12.0, window: Some(512), heads: heads(4, 1, 256) });
+    check(
+        &groups(&[(1500, &[40])]),
+        Attention { divisor: 12.0, window: Some(512), sinks: None, heads: heads(4, 1, 256) },
+    );
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn a_prefix_is_a_segment() {
 
 /// A step over prompts of these lengths, `tokens[i]` tokens of row i in a cache of `positions`; row i belongs to prompt
 /// i % prompts.
-fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, attention: impl Into<Attention>) {
+fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, attention: impl Into<Attention<'static>>) {
     let attention = attention.into();
     let heads = attention.heads;
     let prompt_rows: usize = prompts.iter().sum();

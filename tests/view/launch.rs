@@ -168,8 +168,8 @@ fn advanced_settings_are_folded_by_section() {
     // From a key of the section, and back.
     go_to(&mut stage, "learning_rate");
     stage.keys("a");
-    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 22));
-    assert!(stage.shows("policy update          ▾ 22 more") && rows(&stage).contains(&"weight_decay"));
+    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 23));
+    assert!(stage.shows("policy update          ▾ 23 more") && rows(&stage).contains(&"weight_decay"));
     go_to(&mut stage, "weight_decay");
     stage.keys("enter ctrl-u").types("0.1").keys("enter a");
     assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all));

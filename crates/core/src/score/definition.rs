@@ -47,17 +47,18 @@ impl KeyInfo {
 }
 
 /// Keys of `[score]` that all kinds read.
-pub(super) const COMMON_KEYS: [KeyInfo; 5] = [
+pub(super) const COMMON_KEYS: [KeyInfo; 4] = [
     KeyInfo::new("kind", "json_schema", "what judges an answer"),
     KeyInfo::new("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
     KeyInfo::new("strip_thinking", "true", "ignore everything up to the last </think>"),
     KeyInfo::new("continue_after_failure", "false", "a conversation continues after an answer that is not valid"),
-    KeyInfo::new("grounded", "none", "`except`: computed or classified fields, which the part grounded does not count"),
 ];
 
 // Keys that several kinds read.
 pub(crate) const GRADED: KeyInfo = KeyInfo::new("graded", "false", "credit between invalid and valid");
 pub(crate) const ASSERT_FORMATS: KeyInfo = KeyInfo::new("assert_formats", "false", "check `format` of JSON Schema");
+pub(crate) const GROUNDED: KeyInfo =
+    KeyInfo::new("grounded", "none", "`except`: computed or classified fields, which the part grounded does not count");
 pub(crate) const NORMALISE: KeyInfo =
     KeyInfo::new("normalise", "none", "how values are changed before they are compared");
 pub(crate) const REFERENCES: KeyInfo = KeyInfo::new("references", "none", "files of remote `$ref`");

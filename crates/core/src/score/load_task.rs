@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::definition::{COMMON_KEYS, KeyInfo, Kind};
+use super::definition::{COMMON_KEYS, GROUNDED, KeyInfo, Kind};
 use super::grounded::Grounded;
 use super::kinds::{KINDS, kind_named};
 use super::length::{LengthAim, LengthRule, LengthUnit};
@@ -217,7 +217,8 @@ fn read_scorer<'a>(source: Source<'a>, table: &'a DeTable<'a>, task: &Task) -> R
     let free = Section::free(source, "reward.", table);
     let kind = kind_of(&free)?;
     let known = ["name", "kind", "weight", "expected", "after", "strip_thinking"].into_iter();
-    let known: Vec<&str> = known.chain(names(kind.keys)).chain(names(kind.score_keys)).collect();
+    let known: Vec<&str> =
+        known.chain(names(kind.keys)).chain(names(kind.score_keys).filter(|name| *name != GROUNDED.name)).collect();
     let block = Section::new(source, "reward.", table, &known)?;
     let files = TaskFiles {
         score: read_rules(&block)?,
@@ -273,14 +274,11 @@ fn read_length(block: &Section<'_>, at: usize) -> Read<LengthRule> {
 /// Refuses `[score.grounded] except` with a field that answers do not have.
 fn check_grounded(task: &Task, section: &Section<'_>) -> Read<()> {
     let offset = section.get("except").map_or(0, |(_, offset)| offset);
-    match Grounded::new(task) {
-        None => Err(section.error("except", offset, format!("is of answers in JSON, not of kind {}", task.kind()))),
-        Some(grounded) => match grounded.unknown_path() {
-            Some((path, hint)) => {
-                Err(section.error("except", offset, format!("names no field of answers: {path:?}{hint}")))
-            }
-            None => Ok(()),
-        },
+    match Grounded::new(task).and_then(|grounded| grounded.unknown_path()) {
+        Some((path, hint)) => {
+            Err(section.error("except", offset, format!("names no field of answers: {path:?}{hint}")))
+        }
+        None => Ok(()),
     }
 }
 

@@ -136,7 +136,6 @@ mod tests {
                 " tiers: not set: 0, 0.5, 1",
                 " strip_thinking: not set: true",
                 " continue_after_failure: not set: false",
-                " grounded: not set: none",
                 " normalise: not set: none",
                 "[[reward]] exact: a part of the reward @6:8",
                 " part: \"exact\" @6:8",

@@ -250,9 +250,16 @@ fn prompt_place(prompt: &PromptIndex<'_>, place: &Place) -> PromptPlace {
     let start_of_line = text[..place.span.start].rfind('\n').map_or(0, |end| end + 1);
     let before = &text[start_of_line..place.span.start];
     let skipped = before.chars().count().saturating_sub(CONTEXT);
-    let shown = before.chars().skip(skipped).collect::<String>().trim_start().to_owned();
+    let shown: String = before.chars().skip(skipped).collect();
+    // Whole words, where there are spaces.
+    let first_word = |shown: &str| shown.find(char::is_whitespace).filter(|_| skipped > 0).unwrap_or(0);
+    let shown = shown[first_word(&shown)..].trim_start();
     let value = text[place.span.clone()].replace('\n', " ");
-    let after: String = text[place.span.end..].chars().take_while(|letter| *letter != '\n').take(CONTEXT).collect();
+    let rest = text[place.span.end..].lines().next().unwrap_or_default();
+    let mut after: String = rest.chars().take(CONTEXT).collect();
+    if after.len() < rest.len() {
+        after.truncate(after.rfind(char::is_whitespace).unwrap_or(after.len()));
+    }
     let (start, length) = (shown.chars().count(), value.chars().count());
     PromptPlace { message: place.message, line, column, excerpt: format!("{shown}{value}{after}"), start, length }
 }

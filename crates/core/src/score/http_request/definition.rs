@@ -10,7 +10,7 @@ use super::{HttpRequest, message_schemas};
 use crate::dataset::PromptRow;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest,
+    ASSERT_FORMATS, Definition, FoundDefinition, GROUNDED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest,
 };
 use crate::score::grammar::{Grammar, HttpRules, MessagePart};
 use crate::score::json_schema::describe;
@@ -27,6 +27,7 @@ pub(crate) static KIND: Kind = Kind {
         KeyInfo::new("part", "request", "what completions are: request or response"),
         ASSERT_FORMATS,
         NORMALISE,
+        GROUNDED,
     ],
     read,
 };

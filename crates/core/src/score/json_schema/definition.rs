@@ -10,15 +10,19 @@ use super::{SchemaJudge, describe};
 use crate::dataset::PromptRow;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, Judge, Kind, LazyAnswer, NORMALISE, REFERENCES, SCHEMA,
-    text_digest,
+    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, GROUNDED, Judge, Kind, LazyAnswer, NORMALISE, REFERENCES,
+    SCHEMA, text_digest,
 };
 use crate::score::grammar::{Grammar, SchemaFiles};
 use crate::score::{OutlineEntry, ScoreError, outline_entry};
 use crate::task::{Home, Read, Section, TaskFiles, follow_references};
 
-pub(crate) static KIND: Kind =
-    Kind { name: "json_schema", keys: &[SCHEMA], score_keys: &[GRADED, ASSERT_FORMATS, NORMALISE, REFERENCES], read };
+pub(crate) static KIND: Kind = Kind {
+    name: "json_schema",
+    keys: &[SCHEMA],
+    score_keys: &[GRADED, ASSERT_FORMATS, NORMALISE, GROUNDED, REFERENCES],
+    read,
+};
 
 fn read(top: &Section<'_>, score: &Section<'_>, home: &Home) -> Read<FoundDefinition> {
     let (files, found) = SchemaFiles::read(top, score, home)?;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::super::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, REFERENCES,
-    SCHEMA, text_digest,
+    ASSERT_FORMATS, Definition, FoundDefinition, GRADED, GROUNDED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE,
+    REFERENCES, SCHEMA, text_digest,
 };
 use super::super::grammar::SchemaFiles;
 use super::super::json_schema::SchemaJudge;
@@ -26,6 +26,7 @@ pub(crate) static KIND: Kind = Kind {
         GRADED,
         ASSERT_FORMATS,
         NORMALISE,
+        GROUNDED,
         REFERENCES,
     ],
     read,

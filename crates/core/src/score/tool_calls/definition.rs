@@ -11,7 +11,7 @@ use crate::dataset::PromptRow;
 use crate::format::did_you_mean;
 use crate::score::audit::degenerate_answers::{FillStyle, answer};
 use crate::score::definition::{
-    ASSERT_FORMATS, Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest,
+    ASSERT_FORMATS, Definition, FoundDefinition, GROUNDED, Judge, KeyInfo, Kind, LazyAnswer, NORMALISE, text_digest,
 };
 use crate::score::grammar::{Grammar, ToolRules};
 use crate::score::json_schema::describe;
@@ -35,6 +35,7 @@ pub(crate) static KIND: Kind = Kind {
         KeyInfo::new("allow_no_call", "false", "whether an answer may make no call, `[]`"),
         ASSERT_FORMATS,
         NORMALISE,
+        GROUNDED,
     ],
     read,
 };

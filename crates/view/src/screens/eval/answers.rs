@@ -3,6 +3,7 @@
 
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Eval, layout};
@@ -72,6 +73,7 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
     if let Some(row) = &turn {
         lines.extend(expected(theme, row.expected.as_ref(), &sides, width));
     }
+    lines.extend(stated(theme, &sides));
     for message in messages {
         lines.push(Line::default());
         lines.push(Line::styled(message.role.clone(), theme.style(Role::Special)));
@@ -96,10 +98,22 @@ pub(super) fn judged(theme: &Theme, sides: &[(&str, &EvalRecord)], width: usize)
             let wrapped = wrapped(&reason, width.saturating_sub(2)).into_iter();
             lines.extend(wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))));
         }
-        let values: Vec<GroundedValue> = record.score["grounded"].as_array().map_or_else(Vec::new, |values| {
-            values.iter().filter_map(|value| serde_json::from_value(value.clone()).ok()).collect()
-        });
-        lines.extend(grounded::lines(theme, &values));
+    }
+    lines
+}
+
+/// Where the prompt states the values of each answer.
+pub(super) fn stated(theme: &Theme, sides: &[(&str, &EvalRecord)]) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for (name, record) in sides {
+        let values = Vec::<GroundedValue>::deserialize(&record.score["grounded"]).unwrap_or_default();
+        if !values.is_empty() {
+            lines.extend([
+                Line::default(),
+                Line::styled(format!("{name}: stated by the prompt"), theme.style(Role::Special)),
+            ]);
+            lines.extend(grounded::lines(theme, &values));
+        }
     }
     lines
 }

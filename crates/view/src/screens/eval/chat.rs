@@ -274,6 +274,7 @@ fn lines(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, width: usize)
     if !sides.is_empty() {
         lines.push(Line::default());
         lines.extend(answers::texts(theme, &sides, side_by_side.unwrap_or(width >= answers::SIDES), width));
+        lines.extend(answers::stated(theme, &sides));
     }
     lines
 }
