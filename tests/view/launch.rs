@@ -173,11 +173,11 @@ fn advanced_settings_are_folded_by_section() {
     go_to(&mut stage, "weight_decay");
     stage.keys("enter ctrl-u").types("0.1").keys("enter a");
     assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all));
-    assert!(stage.shows("policy update          ▸ 22 more, 3 changed"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 23 more, 3 changed"), "{}", stage.screen());
     // The selected section lists what it hides.
     assert!(stage.shows("weight_decay 0.1"), "{}", stage.screen());
     stage.keys("enter");
-    assert_eq!(rows(&stage).len(), all + 22);
+    assert_eq!(rows(&stage).len(), all + 23);
     stage.keys("left left right left");
     assert_eq!(rows(&stage).len(), all);
     // A click toggles, wherever the cursor was.
