@@ -295,6 +295,9 @@ impl<'b> Fields<'b> {
         };
         let end = end.ok_or_else(|| wrong("thinking_end", "`force` or `truncate`"))?;
         let most = self.whole("thinking_token_budget", 1, u64::from(u32::MAX))?;
+        if most.is_none() && self.get("thinking_end").is_some() {
+            return Err(ApiError::invalid("thinking_end", "`thinking_end` needs `thinking_token_budget`"));
+        }
         Ok(most.map(|tokens| ThinkingBudget { max_tokens: tokens as usize, end }))
     }
 

@@ -117,6 +117,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"chat_template_kwargs": {"messages": []}}), "chat_template_kwargs"),
         (json!({"thinking_token_budget": 0}), "thinking_token_budget"),
         (json!({"thinking_token_budget": 5, "thinking_end": "stop"}), "thinking_end"),
+        (json!({"thinking_end": "force"}), "thinking_end"),
         (json!({"modalities": ["audio"]}), "modalities"),
         (json!({"frobnicate": 1}), "frobnicate"),
         (json!({"prompt": "p"}), "prompt"),
