@@ -1,6 +1,7 @@
 """Runs of the embedded model on two GPUs of this machine, a rank on each: the same bytes twice, the gradient of one GPU, a rank that is killed ends the run with its
 name and leaves no process, the run resumes, and NCCL's sockets serve as well. A small random Qwen3, trained in full with weights and moments divided: the same bytes
-twice, the updates of one GPU, the same bytes after a death, and it goes on with another number of GPUs. `gpu-ranks.py BINARY FOLDER`; a line a check. Exit code 77 with fewer than two GPUs."""
+twice, the updates of one GPU, the same bytes after a death, and it goes on with another number of GPUs. Adapters of a small random Qwen3 in fp8 and of a mixture of
+experts, trained on answers: the same bytes twice, the gradient of one GPU. `gpu-ranks.py BINARY FOLDER`; a line a check. Exit code 77 with fewer than two GPUs."""
 import hashlib, json, os, pathlib, re, signal, subprocess, sys, time
 from gpus import at_least_two
 
@@ -158,6 +159,19 @@ for count in ("2", "1"):
     else:
         weights = apart(run_of(name), two, "model.safetensors")
         told(weights < 1e-3, f"{name}: its weights differ by {weights:.1e}")
+
+# Adapters beside a base in fp8, and beside experts.
+mixture = folder / "models" / "random-mixture"
+random_qwen3.write_mixture(str(mixture))
+for name, model, more in (("fp8", small, ["--set", "base_precision=fp8"]), ("experts", mixture, [])):
+    own = ["--model", str(model), "--set", "method=sft", *more]
+    one, two, again = (trained(f"{name}-{run}", *own, *gpus_of) for run, gpus_of in
+                       (("one", ["--gpus", "1"]), ("two", ["--gpus", "2"]), ("again", ["--gpus", "0,1"])))
+    told(adapter(two) == adapter(again), f"{name}: two runs on two GPUs end alike: {adapter(two)[:12]}")
+    pair = first_norm(one), first_norm(two)
+    told(pair[0] > 0 and abs(pair[0] - pair[1]) <= 0.02 * pair[0], f"{name}: the first gradient's norm on one GPU and on two: {pair}")
+    answers = [[eval["summary"] for eval in events(run, "eval")] for run in (two, again)]
+    told(bool(answers[0]) and answers[0] == answers[1], f"{name}: evals of two runs on two GPUs are alike: {len(answers[0])}")
 
 few = subprocess.run(arguments("few", 1, "--gpus", str(gpus + 1)), capture_output=True, text=True)
 told(few.returncode == 2 and run_of("few") is None and re.search(r"add --gpus all", few.stderr) is not None, f"more GPUs than there are: {few.stderr.strip()}")

@@ -2,19 +2,31 @@
 import glob, json, os, shutil
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 
 QWEN3_8B = dict(hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=151936)
 
 
+SMALL_MIXTURE = dict(hidden_size=256, intermediate_size=768, moe_intermediate_size=128, num_experts=16, num_experts_per_tok=4, norm_topk_prob=True, num_hidden_layers=4,
+                     num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=5120)
+
+
 def write(folder, shape=QWEN3_8B):
+    write_model(folder, lambda: Qwen3ForCausalLM(Qwen3Config(**shape, max_position_embeddings=40960, rope_theta=1e6)))
+
+
+def write_mixture(folder, shape=SMALL_MIXTURE):
+    write_model(folder, lambda: Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, max_position_embeddings=40960, rope_theta=1e6)))
+
+
+def write_model(folder, make):
     if os.path.exists(f"{folder}/.whole"):
         return
     torch.manual_seed(0)
     with torch.device("cuda"):
         torch.set_default_dtype(torch.bfloat16)
-        model = Qwen3ForCausalLM(Qwen3Config(**shape, max_position_embeddings=40960, rope_theta=1e6))
+        model = make()
         torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder, max_shard_size="4GB")
     del model
