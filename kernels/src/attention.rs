@@ -63,6 +63,15 @@ impl Segments {
     pub fn list(&self) -> &[Segment] {
         &self.list
     }
+
+    /// On a GPU, [segments, 5] as in `tiles.rs`, and the segment of each row.
+    #[cfg(feature = "cuda")]
+    pub(super) fn tables(&self) -> Result<[&Tensor; 2]> {
+        match &self.tables {
+            Some(tables) => Ok([&tables.segments, &tables.owners]),
+            None => bail!("segments on the CPU for tensors on a GPU"),
+        }
+    }
 }
 
 /// The output of attention, and on a GPU what its backward needs.

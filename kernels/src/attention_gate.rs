@@ -1,31 +1,59 @@
 //! Attention whose output is multiplied by the sigmoid of a gate (Qwen3.5): a query head's columns are followed by its
-//! gate's. CPU alone.
+//! gate's.
 
 use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
 use super::heads::Heads;
+use super::matmul::no_room;
 use super::real::{sigmoid, vectorised};
 
 /// `packed`: [rows, row_width + query_width] -> queries, keys and values, [rows, row_width], and gates, [rows,
 /// query_width].
 pub fn split_gate(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::split(packed, heads, packed.dtype());
+    }
     by_number_type!(packed, split(packed, heads))
 }
 
-/// The inverse of [`split_gate`].
-pub fn join_gate(rows: &Tensor, gate: &Tensor, heads: Heads) -> Result<Tensor> {
+/// As [`split_gate`] while decoding, where a GPU has queries, keys and values in f32.
+pub fn split_gate_open(packed: &Tensor, heads: Heads) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::split(packed, heads, candle_core::DType::F32);
+    }
+    split_gate(packed, heads)
+}
+
+/// The inverse of [`split_gate`]: [rows, row_width + query_width + room].
+pub fn join_gate(rows: &Tensor, gate: &Tensor, heads: Heads, room: usize) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if rows.device().is_cuda() {
+        return gpu::join(rows, gate, heads, room);
+    }
+    no_room(room)?;
     by_number_type!(rows, join(rows, gate, heads))
 }
 
-/// `attended * sigmoid(gate)`, both [rows, query_width].
-pub fn gated_attention(attended: &Tensor, gate: &Tensor) -> Result<Tensor> {
+/// `attended * sigmoid(gate)`, both [rows, query_width] -> [rows, query_width + room].
+pub fn gated_attention(attended: &Tensor, gate: &Tensor, room: usize) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if attended.device().is_cuda() {
+        return gpu::forward(attended, gate, room);
+    }
+    no_room(room)?;
     by_number_type!(attended, forward(attended, gate))
 }
 
 /// The gradients of `attended` and of `gate`.
 pub fn gated_attention_backward(gradient: &Tensor, attended: &Tensor, gate: &Tensor) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if attended.device().is_cuda() {
+        return gpu::backward(gradient, attended, gate);
+    }
     by_number_type!(attended, backward(gradient, attended, gate))
 }
 
@@ -86,4 +114,70 @@ fn backward<T: Real>(gradient: &Tensor, attended: &Tensor, gate: &Tensor) -> Res
         Tensor::from_vec(attended_gradient, attended.shape(), device)?,
         Tensor::from_vec(gate_gradient, gate.shape(), device)?,
     ))
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use super::Heads;
+    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module};
+
+    static MODULE: Module = module!("attention_gate");
+
+    fn grid(rows: usize, width: usize) -> Grid {
+        Grid { blocks: (rows, width.div_ceil(256), 1), threads: 256, shared_bytes: 0 }
+    }
+
+    pub(super) fn split(packed: &Tensor, heads: Heads, to: DType) -> Result<(Tensor, Tensor)> {
+        let ((rows, all), (width, query)) = (packed.dims2()?, (heads.row_width(), heads.query_width()));
+        if all != width + query {
+            bail!("rows of {all} numbers for {heads:?} with gates")
+        }
+        let (device, dtype) = (device(packed)?, packed.dtype());
+        let (own, gates) = (empty((rows, width), to, device)?, empty((rows, query), dtype, device)?);
+        let arguments = [at(packed)?, at(&own)?, at(&gates)?, int(width), int(query), int(heads.dimension)];
+        let name = if to == dtype { "attention_gate_split" } else { "attention_gate_split_open" };
+        launch(device, &MODULE, name, Some(dtype), grid(rows, all), &arguments)?;
+        Ok((own, gates))
+    }
+
+    pub(super) fn join(own: &Tensor, gates: &Tensor, heads: Heads, room: usize) -> Result<Tensor> {
+        let (rows, query) = gates.dims2()?;
+        let (width, dtype) = (heads.row_width(), own.dtype());
+        if own.dims2()? != (rows, width) || query != heads.query_width() || gates.dtype() != dtype {
+            bail!("{:?} {:?} and gates {:?} {:?} for {heads:?}", dtype, own.shape(), gates.dtype(), gates.shape())
+        }
+        let (device, stride) = (device(own)?, width + query + room);
+        let packed = empty((rows, stride), dtype, device)?;
+        let sizes = [int(stride), int(width), int(query), int(heads.dimension)];
+        let arguments = [[at(own)?, at(gates)?, at(&packed)?].as_slice(), &sizes].concat();
+        launch(device, &MODULE, "attention_gate_join", Some(dtype), grid(rows, width + query), &arguments)?;
+        Ok(packed)
+    }
+
+    fn check(alike: &[&Tensor]) -> Result<(usize, usize)> {
+        if alike.iter().any(|tensor| tensor.dims() != alike[0].dims() || tensor.dtype() != alike[0].dtype()) {
+            bail!("attention and gates differ: {alike:?}")
+        }
+        alike[0].dims2()
+    }
+
+    pub(super) fn forward(attended: &Tensor, gates: &Tensor, room: usize) -> Result<Tensor> {
+        let ((rows, width), device, dtype) = (check(&[attended, gates])?, device(attended)?, attended.dtype());
+        let output = empty((rows, width + room), dtype, device)?;
+        let arguments = [at(attended)?, at(gates)?, at(&output)?, int(width + room), int(width)];
+        launch(device, &MODULE, "attention_gate", Some(dtype), grid(rows, width), &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward(gradient: &Tensor, attended: &Tensor, gates: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (rows, width) = check(&[gradient, attended, gates])?;
+        let (device, dtype) = (device(attended)?, attended.dtype());
+        let [of_attended, of_gates] = [(); 2].map(|()| empty((rows, width), dtype, device));
+        let (of_attended, of_gates) = (of_attended?, of_gates?);
+        let arguments = [at(gradient)?, at(attended)?, at(gates)?, at(&of_attended)?, at(&of_gates)?, int(width)];
+        launch(device, &MODULE, "attention_gate_backward", Some(dtype), grid(rows, width), &arguments)?;
+        Ok((of_attended, of_gates))
+    }
 }

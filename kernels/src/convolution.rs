@@ -1,5 +1,5 @@
 //! A causal convolution of each column over the tokens of its segment, then SiLU: `y[t] = silu(sum_i w[i] x[t + 1 + i -
-//! kernel])`. A completion's first tokens see the last ones of its prompt; before the first token are zeros. CPU alone.
+//! kernel])`. A completion's first tokens see the last ones of its prompt; before the first token are zeros.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use std::cell::RefCell;
@@ -7,32 +7,52 @@ use std::cell::RefCell;
 use super::Real;
 use super::attention::{Segment, Segments};
 use super::cpu_slice::{by_number_type, read};
+use super::decode_attention::{DecodeRow, DecodeRows};
 use super::real::{sigmoid, vectorised};
 
 /// `packed`: [rows, at least `width` columns], `weight`: [width, kernel] -> [rows, width], of the first columns.
 pub fn causal_convolution(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::forward(packed, weight, segments);
+    }
     by_number_type!(packed, forward(packed, weight, segments.list()))
 }
 
-/// `gradient`: [rows, width] -> the gradients of `packed`'s first columns, [rows, width], and of `weight`.
+/// `gradient`: [rows, width] -> the gradients of `packed`'s first columns, [rows, width], and, where it is trained, of
+/// `weight`, in f32 on a GPU.
 pub fn causal_convolution_backward(
     gradient: &Tensor,
     packed: &Tensor,
     weight: &Tensor,
     segments: &Segments,
-) -> Result<(Tensor, Tensor)> {
-    by_number_type!(packed, backward(gradient, packed, weight, segments.list()))
+    is_trained: bool,
+) -> Result<(Tensor, Option<Tensor>)> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::backward(gradient, packed, weight, segments, is_trained);
+    }
+    let (own, weight) = by_number_type!(packed, backward(gradient, packed, weight, segments.list()))?;
+    Ok((own, is_trained.then_some(weight)))
 }
 
 /// The inputs that the token after each segment sees: [segments, (kernel - 1) * width], oldest first.
 pub fn convolution_states(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::states(packed, weight, segments);
+    }
     by_number_type!(packed, states(packed, weight, segments.list()))
 }
 
 /// One new token a row: `packed`: [rows, at least `width` columns] -> [rows, width]. `states`: [slots, (kernel - 1) *
-/// width]; row `n` goes on from state `slots[n].0`, and leaves its own in `slots[n].1`.
-pub fn convolution_step(packed: &Tensor, weight: &Tensor, states: &Tensor, slots: &[(usize, usize)]) -> Result<Tensor> {
-    let step = Step { weight, slots, output: RefCell::new(None) };
+/// width]; each row goes on from one of them and leaves its own in one.
+pub fn convolution_step(packed: &Tensor, weight: &Tensor, states: &Tensor, rows: &DecodeRows) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if packed.device().is_cuda() {
+        return gpu::step(packed, weight, states, rows.states()?);
+    }
+    let step = Step { weight, rows: rows.listed()?, output: RefCell::new(None) };
     states.inplace_op2(packed, &step)?;
     match step.output.into_inner() {
         Some(output) => Ok(output),
@@ -146,7 +166,7 @@ fn states<T: Real>(packed: &Tensor, weight: &Tensor, segments: &[Segment]) -> Re
 
 struct Step<'a> {
     weight: &'a Tensor,
-    slots: &'a [(usize, usize)],
+    rows: &'a [DecodeRow],
     output: RefCell<Option<Tensor>>,
 }
 
@@ -192,9 +212,10 @@ impl Step<'_> {
             bail!("states and new rows must be contiguous")
         };
         let states = &mut states[start..end];
-        let mut output = vec![T::constant(0.0); self.slots.len() * width];
+        let mut output = vec![T::constant(0.0); self.rows.len() * width];
         vectorised(|| {
-            for (index, (out, &(before, slot))) in output.chunks_exact_mut(width).zip(self.slots).enumerate() {
+            for (index, (out, row)) in output.chunks_exact_mut(width).zip(self.rows).enumerate() {
+                let (before, slot) = row.states;
                 if before != slot {
                     states.copy_within(before * size..(before + 1) * size, slot * size);
                 }
@@ -210,6 +231,104 @@ impl Step<'_> {
                 }
             }
         });
-        Tensor::from_vec(output, (self.slots.len(), width), self.weight.device())
+        Tensor::from_vec(output, (self.rows.len(), width), self.weight.device())
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use super::Segments;
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
+
+    static MODULE: Module = module!("convolution");
+
+    /// The most tokens of a convolution.
+    const TAPS: usize = 8;
+    /// Rows whose part of the weight's gradient a block sums.
+    const ROWS_A_PART: usize = 128;
+
+    fn grid(rows: usize, width: usize) -> Grid {
+        Grid { blocks: (rows, width.div_ceil(256), 1), threads: 256, shared_bytes: 0 }
+    }
+
+    /// Width and kernel; the rows and their stride.
+    fn check(packed: &Tensor, weight: &Tensor) -> Result<((usize, usize), [Argument; 2])> {
+        let ((_, stride), (width, taps)) = (packed.dims2()?, weight.dims2()?);
+        if width > stride || taps == 0 || taps > TAPS || weight.dtype() != packed.dtype() {
+            bail!("a convolution of {:?} {:?} by {:?}", packed.dtype(), packed.shape(), weight.shape())
+        }
+        Ok(((width, taps), [at(packed)?, int(stride)]))
+    }
+
+    pub(super) fn forward(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
+        let ((width, taps), [own, stride]) = check(packed, weight)?;
+        let (rows, device, dtype, [table, owners]) =
+            (packed.dims2()?.0, device(packed)?, packed.dtype(), segments.tables()?);
+        let output = empty((rows, width), dtype, device)?;
+        let arguments = [own, stride, at(weight)?, int(taps), at(table)?, at(owners)?, at(&output)?, int(width)];
+        launch(device, &MODULE, "convolution", Some(dtype), grid(rows, width), &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward(
+        gradient: &Tensor,
+        packed: &Tensor,
+        weight: &Tensor,
+        segments: &Segments,
+        is_trained: bool,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let ((width, taps), [own, stride]) = check(packed, weight)?;
+        let (rows, device, dtype, [table, owners]) =
+            (packed.dims2()?.0, device(packed)?, packed.dtype(), segments.tables()?);
+        if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
+            bail!("a gradient of {:?} {:?} for {rows} rows of {width}", gradient.dtype(), gradient.shape())
+        }
+        let sums = empty((rows, width), DType::F32, device)?;
+        let tables = [at(table)?, at(owners)?];
+        let read = [at(gradient)?, own, stride, at(weight)?, int(taps)];
+        let arguments = [read.as_slice(), &tables, &[at(&sums)?, int(width)]].concat();
+        launch(device, &MODULE, "convolution_backward_sums", Some(dtype), grid(rows, width), &arguments)?;
+        let output = empty((rows, width), dtype, device)?;
+        let read = [at(&sums)?, at(weight)?, int(taps)];
+        let arguments = [read.as_slice(), &tables, &[at(&output)?, int(width)]].concat();
+        launch(device, &MODULE, "convolution_backward_rows", Some(dtype), grid(rows, width), &arguments)?;
+        if !is_trained {
+            return Ok((output, None));
+        }
+        let parts = rows.div_ceil(ROWS_A_PART);
+        let partial = empty((parts, width * taps), DType::F32, device)?;
+        let last = [at(&partial)?, int(width), int(rows), int(ROWS_A_PART)];
+        let arguments = [[at(&sums)?, own, stride, int(taps)].as_slice(), &tables, &last].concat();
+        launch(device, &MODULE, "convolution_weight_parts", Some(dtype), grid(parts, width), &arguments)?;
+        let weight_gradient = empty((width, taps), DType::F32, device)?;
+        let arguments = [at(&partial)?, at(&weight_gradient)?, int(parts), int(width * taps)];
+        let blocks = Grid::rows((width * taps).div_ceil(32), 256);
+        launch(device, &MODULE, "convolution_weight_sums", None, blocks, &arguments)?;
+        Ok((output, Some(weight_gradient)))
+    }
+
+    pub(super) fn states(packed: &Tensor, weight: &Tensor, segments: &Segments) -> Result<Tensor> {
+        let ((width, taps), [own, stride]) = check(packed, weight)?;
+        let (count, device, dtype) = (segments.list().len(), device(packed)?, packed.dtype());
+        let output = empty((count, (taps - 1) * width), dtype, device)?;
+        let arguments = [own, stride, int(taps), at(segments.tables()?[0])?, at(&output)?, int(width)];
+        launch(device, &MODULE, "convolution_states", Some(dtype), grid(count, width), &arguments)?;
+        Ok(output)
+    }
+
+    /// `slots`: [rows, 2], u32.
+    pub(super) fn step(packed: &Tensor, weight: &Tensor, states: &Tensor, slots: &Tensor) -> Result<Tensor> {
+        let ((width, taps), [own, stride]) = check(packed, weight)?;
+        let (rows, device, dtype) = (packed.dims2()?.0, device(packed)?, packed.dtype());
+        if states.dims2()?.1 != (taps - 1) * width || states.dtype() != dtype || slots.dims2()? != (rows, 2) {
+            bail!("states {:?} {:?} and {:?} for {rows} rows", states.dtype(), states.shape(), slots.shape())
+        }
+        let output = empty((rows, width), dtype, device)?;
+        let read = [own, stride, at(weight)?, int(taps), at(slots)?, at(states)?];
+        let arguments = [read.as_slice(), &[at(&output)?, int(width), int(rows)]].concat();
+        launch(device, &MODULE, "convolution_step", Some(dtype), grid(rows, width), &arguments)?;
+        Ok(output)
     }
 }

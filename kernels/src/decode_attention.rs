@@ -26,6 +26,9 @@ pub struct DecodeRow {
     pub states: (usize, usize),
 }
 
+/// Both states of a row that repeats another, to fill a recorded step up.
+pub const NO_STATE: u32 = u32::MAX;
+
 /// The rows of a decode step: listed on the CPU, a table that the step itself moves on along on a GPU.
 #[derive(Clone, Debug)]
 pub enum DecodeRows {
@@ -35,6 +38,9 @@ pub enum DecodeRows {
     Table {
         /// [rows, 4] of u32: each first place, prefix start, prefix length, length.
         rows: Tensor,
+        /// [rows, 2] of u32: each row's states as in [`DecodeRow::states`]; [`NO_STATE`] for the last rows where these
+        /// repeat the one before them.
+        states: Tensor,
         /// The most tokens of a prompt and its completion together.
         longest: usize,
     },
@@ -54,7 +60,15 @@ impl DecodeRows {
     pub(super) fn table(&self) -> Result<(&Tensor, usize)> {
         match self {
             Self::Listed(_) => bail!("listed rows for tensors on a GPU"),
-            Self::Table { rows, longest } => Ok((rows, *longest)),
+            Self::Table { rows, longest, .. } => Ok((rows, *longest)),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(super) fn states(&self) -> Result<&Tensor> {
+        match self {
+            Self::Listed(_) => bail!("listed rows for tensors on a GPU"),
+            Self::Table { states, .. } => Ok(states),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The gated delta rule (Yang et al. 2024, arXiv 2412.06464): each value head has a state S, [key dimension, value
 //! dimension], which a token decays and then corrects towards its value at its key: `S' = a S`, `u = b (v - S'^T k)`, `S =
 //! S' + k u^T`, output `S^T q`. Queries and keys have unit length; `a = exp(-exp(A) softplus(x + bias))`, `b =
-//! sigmoid(y)`. Computed token by token, on the CPU alone.
+//! sigmoid(y)`. Computed token by token.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,10 +11,13 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use super::Real;
 use super::attention::{Segment, Segments};
 use super::cpu_slice::{by_number_type, read};
+use super::decode_attention::{DecodeRow, DecodeRows};
 use super::real::{dot, sigmoid, vectorised};
 use backward::backward;
 
 mod backward;
+#[cfg(feature = "cuda")]
+mod gpu;
 
 /// How rows of queries, keys and values divide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +85,19 @@ const EPSILON: f64 = 1e-6;
 
 /// `convolved`: [rows, row_width] -> [rows, value_width]. A completion starts from the state of its prompt.
 pub fn delta_rule(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if convolved.device().is_cuda() {
+        return Ok(gpu::forward(convolved, rule, segments)?.0);
+    }
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), false))?.0)
 }
 
-/// The states after each segment: [segments, state_width].
+/// The states after each segment: [segments, state_width]; f32 on a GPU.
 pub fn delta_rule_states(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if convolved.device().is_cuda() {
+        return Ok(gpu::forward(convolved, rule, segments)?.1);
+    }
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), true))?.1)
 }
 
@@ -97,6 +108,7 @@ pub struct DeltaGradients {
     pub convolved: Tensor,
     /// [rows, 2 * value heads], as in [`DeltaRule::packed`].
     pub gates: Tensor,
+    /// This and the next in f32 on a GPU.
     pub decay: Tensor,
     pub bias: Tensor,
 }
@@ -108,18 +120,21 @@ pub fn delta_rule_backward(
     rule: DeltaRule<'_>,
     segments: &Segments,
 ) -> Result<DeltaGradients> {
+    #[cfg(feature = "cuda")]
+    if convolved.device().is_cuda() {
+        return gpu::backward(gradient, convolved, rule, segments);
+    }
     by_number_type!(convolved, backward(gradient, convolved, rule, segments.list()))
 }
 
-/// One new token a row: [rows, row_width] -> [rows, value_width]. `states`: [slots, state_width]; row `n` goes on from
-/// state `slots[n].0`, and leaves its own in `slots[n].1`.
-pub fn delta_rule_step(
-    convolved: &Tensor,
-    rule: DeltaRule<'_>,
-    states: &Tensor,
-    slots: &[(usize, usize)],
-) -> Result<Tensor> {
-    let step = Step { rule, slots, output: RefCell::new(None) };
+/// One new token a row: [rows, row_width] -> [rows, value_width]. `states`: [slots, state_width], f32 on a GPU; each row
+/// goes on from one of them and leaves its own in one.
+pub fn delta_rule_step(convolved: &Tensor, rule: DeltaRule<'_>, states: &Tensor, rows: &DecodeRows) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if convolved.device().is_cuda() {
+        return gpu::step(convolved, rule, states, rows.states()?);
+    }
+    let step = Step { rule, rows: rows.listed()?, output: RefCell::new(None) };
     states.inplace_op2(convolved, &step)?;
     match step.output.into_inner() {
         Some(output) => Ok(output),
@@ -291,7 +306,7 @@ fn start_from<T: Real>(state: &mut [T], segment: Segment, prompts: &BTreeMap<usi
 
 struct Step<'a> {
     rule: DeltaRule<'a>,
-    slots: &'a [(usize, usize)],
+    rows: &'a [DecodeRow],
     output: RefCell<Option<Tensor>>,
 }
 
@@ -331,11 +346,11 @@ impl Step<'_> {
         let heads = self.rule.heads;
         let prepared = Prepared::<T>::new(convolved, self.rule)?;
         let (size, width) = (heads.state_size(), heads.value_width());
-        let mut output = vec![T::constant(0.0); self.slots.len() * width];
+        let mut output = vec![T::constant(0.0); self.rows.len() * width];
         let mut update = vec![T::constant(0.0); heads.value_dimension];
         vectorised(|| {
             for (row, out) in output.chunks_exact_mut(width).enumerate() {
-                let (before, slot) = self.slots[row];
+                let (before, slot) = self.rows[row].states;
                 let of = |slot: usize| slot * heads.state_width()..(slot + 1) * heads.state_width();
                 if before != slot {
                     states.copy_within(of(before), of(slot).start);
@@ -347,6 +362,6 @@ impl Step<'_> {
                 }
             }
         });
-        Tensor::from_vec(output, (self.slots.len(), width), self.rule.packed.device())
+        Tensor::from_vec(output, (self.rows.len(), width), self.rule.packed.device())
     }
 }

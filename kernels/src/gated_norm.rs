@@ -1,26 +1,35 @@
 //! The norm of each head of the gated delta rule's output, times SiLU of its gate: `y = x / rms(x) * weight * silu(z)`.
-//! CPU alone.
 
 use candle_core::{Result, Tensor};
 
 use super::Real;
 use super::cpu_slice::{by_number_type, read};
+use super::matmul::no_room;
 use super::real::{sigmoid, vectorised};
 use super::rms_norm::{Norm, inverse_rms, norm_row, norm_row_backward};
 
 /// `x`: [rows, width], heads of as many columns as the norm has weights; the gates are `width` columns of `packed` from
-/// `column` on -> [rows, width].
-pub fn gated_norm(x: &Tensor, (packed, column): (&Tensor, usize), norm: Norm<'_>) -> Result<Tensor> {
+/// `column` on -> [rows, width + room].
+pub fn gated_norm(x: &Tensor, (packed, column): (&Tensor, usize), norm: Norm<'_>, room: usize) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return gpu::forward(x, (packed, column), norm, room);
+    }
+    no_room(room)?;
     by_number_type!(x, forward(x, (packed, column), norm))
 }
 
-/// `gradient`: [rows, width] -> the gradients of `x` and of the gates, [rows, width], and of the norm's weight.
+/// `gradient`: [rows, width] -> the gradients of `x` and of the gates, [rows, width], and of the norm's weight, in f32 on a GPU.
 pub fn gated_norm_backward(
     gradient: &Tensor,
     x: &Tensor,
     (packed, column): (&Tensor, usize),
     norm: Norm<'_>,
 ) -> Result<(Tensor, Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return gpu::backward(gradient, x, (packed, column), norm);
+    }
     by_number_type!(x, backward(gradient, x, (packed, column), norm))
 }
 
@@ -81,4 +90,63 @@ fn backward<T: Real>(
         Tensor::from_vec(gate_gradient, x.shape(), device)?,
         Tensor::from_vec(weight_gradient, size, device)?,
     ))
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use super::Norm;
+    use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
+
+    static MODULE: Module = module!("gated_norm");
+
+    const WARPS: usize = 8;
+
+    /// Rows, heads and their size; gates and their stride.
+    fn check(x: &Tensor, (packed, column): (&Tensor, usize), norm: Norm<'_>) -> Result<([usize; 3], [Argument; 2])> {
+        let ((rows, width), (gate_rows, stride), size) = (x.dims2()?, packed.dims2()?, norm.weight.dims1()?);
+        let dtype = x.dtype();
+        let fits = gate_rows == rows && column + width <= stride && packed.is_contiguous() && width % size == 0;
+        if !fits || size > 256 || packed.dtype() != dtype || norm.weight.dtype() != dtype {
+            bail!("heads of {size} in rows {:?} {dtype:?} with gates {:?} from {column} on", x.shape(), packed.shape())
+        }
+        let first = address(packed)? + (column * dtype.size_in_bytes()) as u64;
+        Ok(([rows, width / size, size], [Argument::Address(first), int(stride)]))
+    }
+
+    pub(super) fn forward(x: &Tensor, packed: (&Tensor, usize), norm: Norm<'_>, room: usize) -> Result<Tensor> {
+        let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
+        let (device, dtype, width) = (device(x)?, x.dtype(), heads * size);
+        let y = empty((rows, width + room), dtype, device)?;
+        let sizes = [int(width + room), int(rows), int(heads), int(size), float(norm.offset), float(norm.epsilon)];
+        let arguments = [[at(x)?, gates, stride, at(norm.weight)?, at(&y)?].as_slice(), &sizes].concat();
+        let grid = Grid::rows((rows * heads).div_ceil(WARPS), 32 * WARPS);
+        launch(device, &MODULE, "gated_norm", Some(dtype), grid, &arguments)?;
+        Ok(y)
+    }
+
+    pub(super) fn backward(
+        gradient: &Tensor,
+        x: &Tensor,
+        packed: (&Tensor, usize),
+        norm: Norm<'_>,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
+        let ([rows, heads, size], [gates, stride]) = check(x, packed, norm)?;
+        if gradient.dims() != x.dims() || gradient.dtype() != x.dtype() {
+            bail!("a gradient of {:?} {:?} for {:?}", gradient.dtype(), gradient.shape(), x.shape())
+        }
+        let (device, dtype) = (device(x)?, x.dtype());
+        let (dx, of_gates) = (empty(x.shape(), dtype, device)?, empty(x.shape(), dtype, device)?);
+        let blocks = (rows * heads).div_ceil(WARPS).min(1024);
+        let partial = empty((blocks * WARPS, size), DType::F32, device)?;
+        let sizes = [int(rows), int(heads), int(size), float(norm.offset), float(norm.epsilon)];
+        let tensors = [at(gradient)?, at(x)?, gates, stride, at(norm.weight)?, at(&dx)?, at(&of_gates)?, at(&partial)?];
+        let arguments = [tensors.as_slice(), &sizes].concat();
+        launch(device, &MODULE, "gated_norm_backward", Some(dtype), Grid::rows(blocks, 32 * WARPS), &arguments)?;
+        let sums = empty(size, DType::F32, device)?;
+        let arguments = [at(&partial)?, at(&sums)?, int(blocks * WARPS), int(size)];
+        launch(device, &MODULE, "gated_norm_weight_sums", None, Grid::rows(size.div_ceil(32), 256), &arguments)?;
+        Ok((dx, of_gates, sums))
+    }
 }

@@ -1,11 +1,18 @@
 // Norm of each query and key head, then rotation by its row's position; values copied.
 #include "low_rank.cuh"
 
-// How packed rows divide, and where a row's angles are.
+// How packed rows divide, and where a row's angles are. Of a head's first 2 `turned` numbers i and i + turned are turned together; the rest stays, of which i and i + half of
+// it are handled together, so that there are dimension / 2 pairs.
 struct Rows {
   const uint32_t *positions;
-  const float *cosines, *sines; // [positions, dimension / 2]
-  int query, key_value, dimension;
+  const float *cosines, *sines; // [positions, turned]
+  int query, key_value, dimension, turned;
+
+  // Where the numbers of a pair are in a head.
+  __device__ __forceinline__ int low(int pair) const { return pair < turned ? pair : pair + turned; }
+  __device__ __forceinline__ int high(int pair) const { return pair < turned ? pair + turned : pair + dimension / 2; }
+  __device__ __forceinline__ float cosine(size_t angles, int pair) const { return pair < turned ? cosines[angles + pair] : 1.0f; }
+  __device__ __forceinline__ float sine(size_t angles, int pair) const { return pair < turned ? sines[angles + pair] : 0.0f; }
 };
 
 // A warp has HEADS heads of one row, of up to 256 numbers each: what it reads of them is under way at once.
@@ -21,7 +28,7 @@ struct Group {
     row = index / groups;
     first = (int)(index % groups) * HEADS;
     count = min(HEADS, heads - first);
-    angles = (size_t)rows.positions[row] * (rows.dimension / 2);
+    angles = (size_t)rows.positions[row] * rows.turned;
   }
 };
 
@@ -36,16 +43,16 @@ template <int N, int PIECES, int LANES, typename T> struct Lanes {
   static __device__ __forceinline__ float sum(float x) { return lanes_sum<LANES / 2, 1>(x); }
 
   // `count` heads that begin at `from`.
-  static __device__ __forceinline__ void read(Numbers &low, Numbers &high, const T *from, int dimension, int count) {
+  static __device__ __forceinline__ void read(Numbers &low, Numbers &high, const T *from, const Rows &rows, int count) {
 #pragma unroll
     for (int h = 0; h < TURNS; h++)
 #pragma unroll
       for (int p = 0; p < PIECES; p++) {
         low[h][p] = high[h][p] = {};
-        if (head(h) >= count || column(p) >= dimension / 2) continue;
-        const T *at = from + head(h) * dimension + column(p);
-        low[h][p] = load<N>(at);
-        high[h][p] = load<N>(at + dimension / 2);
+        if (head(h) >= count || column(p) >= rows.dimension / 2) continue;
+        const T *at = from + head(h) * rows.dimension;
+        low[h][p] = load<N>(at + rows.low(column(p)));
+        high[h][p] = load<N>(at + rows.high(column(p)));
       }
   }
 };
@@ -58,9 +65,14 @@ template <int N, int PIECES, int LANES> struct Angles {
 #pragma unroll
     for (int p = 0; p < PIECES; p++) {
       const int i = Lanes<N, PIECES, LANES, float>::column(p);
-      const bool inside = i < rows.dimension / 2;
-      cosines[p] = inside ? load<N>(rows.cosines + start + i) : Pack<float, N>{};
-      sines[p] = inside ? load<N>(rows.sines + start + i) : Pack<float, N>{};
+      cosines[p] = sines[p] = {};
+      if (i < rows.turned) {
+        cosines[p] = load<N>(rows.cosines + start + i);
+        sines[p] = load<N>(rows.sines + start + i);
+        continue;
+      }
+#pragma unroll
+      for (int k = 0; k < N; k++) cosines[p].at[k] = 1.0f;
     }
   }
 };
@@ -90,7 +102,7 @@ __device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y
   const Group group(rows, index);
   const size_t start = (group.row * (rows.query + 2 * rows.key_value) + group.first) * rows.dimension;
   typename Own::Numbers lows, highs;
-  Own::read(lows, highs, x + start, rows.dimension, group.count);
+  Own::read(lows, highs, x + start, rows, group.count);
   const Angles<N, PIECES, LANES> angles(rows, group.angles);
   y += start;
 #pragma unroll
@@ -113,8 +125,8 @@ __device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y
       Pack<T, N> low = lows[h][p], high = highs[h][p];
       if (head.turns) {
         float low_weight[N], high_weight[N];
-        head.read(low_weight, i);
-        head.read(high_weight, half + i);
+        head.read(low_weight, rows.low(i));
+        head.read(high_weight, rows.high(i));
 #pragma unroll
         for (int k = 0; k < N; k++) {
           const float a = to_float(low.at[k]) * (inverse * low_weight[k]), b = to_float(high.at[k]) * (inverse * high_weight[k]);
@@ -122,9 +134,9 @@ __device__ void forward(const T *x, const T *query_norm, const T *key_norm, T *y
           high.at[k] = from_float<T>(b * angles.cosines[p].at[k] + a * angles.sines[p].at[k]);
         }
       }
-      T *to = y + Own::head(h) * rows.dimension + i;
-      store<N>(to, low);
-      store<N>(to + half, high);
+      T *to = y + Own::head(h) * rows.dimension;
+      store<N>(to + rows.low(i), low);
+      store<N>(to + rows.high(i), high);
     }
   }
 }
@@ -153,25 +165,26 @@ __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, c
   for (int p = 0; p < PIECES; p++) {
     const int i = p * 32 + lane;
     if (i >= half) continue;
-    low[p] = adapters.add(x[first + i], inner, first + i);
-    high[p] = adapters.add(x[first + half + i], inner, first + half + i);
+    low[p] = adapters.add(x[first + rows.low(i)], inner, first + rows.low(i));
+    high[p] = adapters.add(x[first + rows.high(i)], inner, first + rows.high(i));
     square += low[p] * low[p] + high[p] * high[p];
   }
   const float inverse = weight ? rsqrtf(warp_sum(square) / rows.dimension + epsilon) : 1.0f;
-  const size_t angles = (size_t)rows.positions[row] * half;
+  const size_t angles = (size_t)rows.positions[row] * rows.turned;
   y += ((size_t)row * heads + head) * rows.dimension;
   T *cached = part > 0 ? cache + (newest(table, row) * 2 * rows.key_value + head - rows.query) * rows.dimension : nullptr;
 #pragma unroll
   for (int p = 0; p < PIECES; p++) {
     const int i = p * 32 + lane;
     if (i >= half) continue;
-    const float a = weight ? low[p] * inverse * (offset + to_float(weight[i])) : low[p], b = weight ? high[p] * inverse * (offset + to_float(weight[half + i])) : high[p];
-    const float cosine = part < 2 ? rows.cosines[angles + i] : 1.0f, sine = part < 2 ? rows.sines[angles + i] : 0.0f;
-    y[i] = from_float<T>(a * cosine - b * sine);
-    y[half + i] = from_float<T>(b * cosine + a * sine);
+    const int at = rows.low(i), other = rows.high(i);
+    const float a = weight ? low[p] * inverse * (offset + to_float(weight[at])) : low[p], b = weight ? high[p] * inverse * (offset + to_float(weight[other])) : high[p];
+    const float cosine = part < 2 ? rows.cosine(angles, i) : 1.0f, sine = part < 2 ? rows.sine(angles, i) : 0.0f;
+    y[at] = from_float<T>(a * cosine - b * sine);
+    y[other] = from_float<T>(b * cosine + a * sine);
     if (!cached) continue;
-    cached[i] = y[i];
-    cached[half + i] = y[half + i];
+    cached[at] = y[at];
+    cached[other] = y[other];
   }
 }
 
@@ -255,8 +268,8 @@ __device__ void backward(const T *gradient, const T *x, const T *query_norm, con
   const Group group(rows, index);
   const size_t start = (group.row * (rows.query + 2 * rows.key_value) + group.first) * rows.dimension;
   typename Own::Numbers lows, highs, own_lows, own_highs;
-  Own::read(lows, highs, gradient + start, rows.dimension, group.count);
-  Own::read(own_lows, own_highs, x + start, rows.dimension, query_norm ? min(group.count, rows.query + rows.key_value - group.first) : 0);
+  Own::read(lows, highs, gradient + start, rows, group.count);
+  Own::read(own_lows, own_highs, x + start, rows, query_norm ? min(group.count, rows.query + rows.key_value - group.first) : 0);
   const Angles<N, PIECES, LANES> angles(rows, group.angles);
   dx += group.row * stride + (size_t)group.first * rows.dimension;
 #pragma unroll
@@ -269,8 +282,8 @@ __device__ void backward(const T *gradient, const T *x, const T *query_norm, con
       const int i = Own::column(p);
       float low_weight[N] = {}, high_weight[N] = {};
       if (i < half) {
-        head.read(low_weight, i);
-        head.read(high_weight, half + i);
+        head.read(low_weight, rows.low(i));
+        head.read(high_weight, rows.high(i));
       }
 #pragma unroll
       for (int k = 0; k < N; k++) {
@@ -298,9 +311,9 @@ __device__ void backward(const T *gradient, const T *x, const T *query_norm, con
           high.at[k] = from_float<T>(inverse * (turned[p][k].y - to_float(own_highs[h][p].at[k]) * shared));
         }
       }
-      T *to = dx + Own::head(h) * rows.dimension + i;
-      store<N>(to, low);
-      store<N>(to + half, high);
+      T *to = dx + Own::head(h) * rows.dimension;
+      store<N>(to + rows.low(i), low);
+      store<N>(to + rows.high(i), high);
     }
   }
 }
@@ -320,7 +333,7 @@ __device__ void norm_parts(const T *gradient, const T *x, float *partial, const 
   for (size_t item = first + warp; item < last; item += 8) {
     const size_t row = item / heads;
     const size_t index = row * width + (keys ? rows.query : 0) + (item - row * heads);
-    const size_t angles = (size_t)rows.positions[row] * half;
+    const size_t angles = (size_t)rows.positions[row] * rows.turned;
     const T *own_gradient = gradient + index * dimension, *own = x + index * dimension;
     float square = 0.0f;
     for (int i = lane; i < half; i += 32) {
@@ -329,10 +342,10 @@ __device__ void norm_parts(const T *gradient, const T *x, float *partial, const 
     }
     const float inverse = rsqrtf(warp_sum(square) / dimension + epsilon);
     for (int i = lane; i < half; i += 32) {
-      const float2 turned =
-          turn_back(to_float(own_gradient[i]), to_float(own_gradient[half + i]), rows.cosines[angles + i], rows.sines[angles + i]);
-      line[i] += turned.x * to_float(own[i]) * inverse;
-      line[half + i] += turned.y * to_float(own[half + i]) * inverse;
+      const int at = rows.low(i), other = rows.high(i);
+      const float2 turned = turn_back(to_float(own_gradient[at]), to_float(own_gradient[other]), rows.cosine(angles, i), rows.sine(angles, i));
+      line[at] += turned.x * to_float(own[at]) * inverse;
+      line[other] += turned.y * to_float(own[other]) * inverse;
     }
   }
   __syncthreads();
@@ -348,23 +361,23 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
 #define DECODE_PARAMETERS(T)                                                                                                   \
   const float *packed, int stride, const T *b, int rank, const T *query_norm, const T *key_norm, T *output, T *cache,          \
       const uint32_t *table, const uint32_t *positions, const float *cosines, const float *sines, int query, int key_value,    \
-      int dimension, int row_count, float offset, float epsilon
+      int dimension, int turned, int row_count, float offset, float epsilon
 
 #define INSTANTIATE(T, suffix)                                                                                                 \
   extern "C" __global__ void query_key_rope_##suffix(const T *packed, const T *query_norm, const T *key_norm, T *output,      \
                                                      const uint32_t *positions, const float *cosines, const float *sines,      \
-                                                     int query, int key_value, int dimension, unsigned int count,              \
+                                                     int query, int key_value, int dimension, int turned, unsigned int count,  \
                                                      float offset, float epsilon) {                                            \
-    const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
+    const Rows rows = {positions, cosines, sines, query, key_value, dimension, turned};                                                \
     const unsigned int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;                                              \
     if (index >= count) return;                                                                                                \
     const bool fours = rows_aligned<4>(dimension / 2, packed, query_norm, key_norm, output) &&                                 \
-                       rows_aligned<4>(dimension / 2, cosines, sines);                                                         \
+                       rows_aligned<4>(turned, cosines, sines);                                                         \
     if (fours && dimension <= 128) forward<4, 1, 16>(packed, query_norm, key_norm, output, rows, index, offset, epsilon);              \
     else forward<1, 4, 32>(packed, query_norm, key_norm, output, rows, index, offset, epsilon);                                        \
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_decode_##suffix(DECODE_PARAMETERS(T)) {                                            \
-    const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
+    const Rows rows = {positions, cosines, sines, query, key_value, dimension, turned};                                                \
     const int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, heads = query + 2 * key_value;                        \
     if (index >= row_count * heads) return;                                                                                    \
     decode<T>(packed, stride, {b, rank}, query_norm, key_norm, output, cache, table, rows, index / heads,      \
@@ -372,22 +385,22 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_backward_##suffix(                                                                 \
       const T *gradient, const T *packed, const T *query_norm, const T *key_norm, T *output, int stride,                       \
-      const uint32_t *positions, const float *cosines, const float *sines, int query, int key_value, int dimension,            \
+      const uint32_t *positions, const float *cosines, const float *sines, int query, int key_value, int dimension, int turned, \
       unsigned int count, float offset, float epsilon) {                                                                       \
-    const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
+    const Rows rows = {positions, cosines, sines, query, key_value, dimension, turned};                                                \
     const unsigned int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;                                              \
     if (index >= count) return;                                                                                                \
     const bool fours = rows_aligned<4>(dimension / 2, gradient, packed, query_norm, key_norm, output) && stride % 4 == 0 &&    \
-                       rows_aligned<4>(dimension / 2, cosines, sines);                                                         \
+                       rows_aligned<4>(turned, cosines, sines);                                                         \
     if (fours && dimension <= 128)                                                                                             \
       backward<4, 1, 16>(gradient, packed, query_norm, key_norm, output, stride, rows, index, offset, epsilon);                        \
     else backward<1, 4, 32>(gradient, packed, query_norm, key_norm, output, stride, rows, index, offset, epsilon);                     \
   }                                                                                                                            \
   extern "C" __global__ void norm_parts_##suffix(const T *gradient, const T *packed, float *partial,                          \
                                                  const uint32_t *positions, const float *cosines, const float *sines,          \
-                                                 int query, int key_value, int dimension, unsigned long long row_count,        \
+                                                 int query, int key_value, int dimension, int turned, unsigned long long row_count, \
                                                  unsigned long long heads_a_part, float epsilon) {                             \
-    const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
+    const Rows rows = {positions, cosines, sines, query, key_value, dimension, turned};                                                \
     norm_parts(gradient, packed, partial, rows, row_count, heads_a_part, epsilon);                                             \
   }
 INSTANTIATE(float, f32)
@@ -395,7 +408,7 @@ INSTANTIATE(bf16, bf16)
 
 #define INSTANTIATE_DECODE(D)                                                                                                  \
   extern "C" __global__ void __launch_bounds__(32) query_key_rope_decode_tensor_##D##_bf16(DECODE_PARAMETERS(bf16)) {          \
-    const Rows rows = {positions, cosines, sines, query, key_value, dimension};                                                \
+    const Rows rows = {positions, cosines, sines, query, key_value, dimension, turned};                                                \
     decode_on_tensor_cores<D>(packed, stride, b, rank, query_norm, key_norm, output, cache, table, rows,       \
                               row_count, offset, epsilon);                                                                             \
   }

@@ -277,8 +277,9 @@ mod gpu {
 
     const WARPS: usize = 8;
 
-    /// Arguments common to every kernel here: positions, cosines, sines, query heads, key heads, dimension.
-    fn shared_arguments(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<[Argument; 6]> {
+    /// Arguments common to every kernel here: positions, cosines, sines, query heads, key heads, dimension, half of what is
+    /// rotated.
+    fn shared_arguments(packed: &Tensor, context: QueryKeyContext<'_>) -> Result<[Argument; 7]> {
         let (rows, width) = packed.dims2()?;
         let Heads { query, key_value, dimension } = context.heads;
         let (table, positions) = (context.table, context.positions);
@@ -291,14 +292,15 @@ mod gpu {
                 context.heads
             )
         }
-        if table.cosines.dtype() != DType::F32 || table.cosines.dims2()?.1 * 2 != dimension {
+        if table.cosines.dtype() != DType::F32 || table.half() * 2 > dimension || !dimension.is_multiple_of(2) {
             bail!(
-                "on a GPU the table of angles is f32 and half a head wide: {:?} {:?}",
+                "on a GPU the table of angles is f32 and at most half a head wide: {:?} {:?}",
                 table.cosines.dtype(),
                 table.cosines.shape()
             )
         }
-        Ok([at(positions)?, at(&table.cosines)?, at(&table.sines)?, int(query), int(key_value), int(dimension)])
+        let [cosines, sines] = [at(&table.cosines)?, at(&table.sines)?];
+        Ok([at(positions)?, cosines, sines, int(query), int(key_value), int(dimension), int(table.half())])
     }
 
     fn norms(dtype: DType, context: QueryKeyContext<'_>) -> Result<[Argument; 2]> {
@@ -361,9 +363,10 @@ mod gpu {
         let count = heads.query + 2 * heads.key_value;
         // A warp has a head of sixteen rows.
         let of_sixteen = Grid { blocks: (count, rows.div_ceil(16), 1), threads: 32, shared_bytes: 0 };
+        let is_whole = context.table.half() * 2 == heads.dimension;
         let (name, grid) = match heads.dimension {
-            64 if dtype == DType::BF16 => ("query_key_rope_decode_tensor_64", of_sixteen),
-            128 if dtype == DType::BF16 => ("query_key_rope_decode_tensor_128", of_sixteen),
+            64 if dtype == DType::BF16 && is_whole => ("query_key_rope_decode_tensor_64", of_sixteen),
+            128 if dtype == DType::BF16 && is_whole => ("query_key_rope_decode_tensor_128", of_sixteen),
             _ => ("query_key_rope_decode", Grid::rows((rows * count).div_ceil(WARPS), WARPS * 32)),
         };
         launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;

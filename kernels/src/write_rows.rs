@@ -1,4 +1,4 @@
-//! Rows written into a matrix, by the driver's own copy on a GPU: candle's kernels for it are compiled at a machine's first
+//! Rows or columns written into a matrix, by the driver's own copy on a GPU: candle's kernels for it are compiled at a machine's first
 //! run.
 
 use candle_core::{Result, Tensor};
@@ -8,9 +8,18 @@ use candle_core::{Result, Tensor};
 pub fn write_rows(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if target.device().is_cuda() {
-        return gpu::write_rows(target, first, source);
+        return gpu::write(target, (first, 0), source);
     }
     target.slice_set(&source.contiguous()?, 0, first)
+}
+
+/// Writes `source`, [rows, columns], into the columns of `target`, [rows, at least as many], from column `first` on.
+pub fn write_columns(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if target.device().is_cuda() {
+        return gpu::write(target, (0, first), source);
+    }
+    target.slice_set(&source.contiguous()?, 1, first)
 }
 
 #[cfg(feature = "cuda")]
@@ -20,13 +29,17 @@ mod gpu {
 
     use crate::cuda::{address, device, failed};
 
-    pub(super) fn write_rows(target: &Tensor, first: usize, source: &Tensor) -> Result<()> {
+    pub(super) fn write(target: &Tensor, (first, column): (usize, usize), source: &Tensor) -> Result<()> {
         let ((rows, width), (count, columns)) = (target.dims2()?, source.dims2()?);
         let size = target.dtype().size_in_bytes();
         let [stride, 1] = *source.stride() else { bail!("rows to write have strides {:?}", source.stride()) };
-        if !target.is_contiguous() || target.dtype() != source.dtype() || columns > width || first + count > rows {
+        if !target.is_contiguous()
+            || target.dtype() != source.dtype()
+            || column + columns > width
+            || first + count > rows
+        {
             let (from, to) = ((source.shape(), source.dtype()), (target.shape(), target.dtype()));
-            bail!("{from:?} written into {to:?} from row {first} on")
+            bail!("{from:?} written into {to:?} from row {first} and column {column} on")
         }
         if count == 0 || columns == 0 {
             return Ok(());
@@ -39,7 +52,7 @@ mod gpu {
             srcDevice: address(source)?,
             srcArray: std::ptr::null_mut(),
             srcPitch: stride.max(columns) * size,
-            dstXInBytes: 0,
+            dstXInBytes: column * size,
             dstY: first,
             dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
             dstHost: std::ptr::null_mut(),
@@ -72,6 +85,10 @@ mod tests {
         let wide = Tensor::arange(0f32, 12., &Device::Cpu).unwrap().reshape((3, 4)).unwrap();
         write_rows(&target, 1, &wide.narrow(1, 1, 2).unwrap().narrow(0, 1, 2).unwrap()).unwrap();
         assert_eq!(target.to_vec2::<f32>().unwrap(), [[0., 0.], [5., 6.], [9., 10.], [0., 0.]]);
+        write_columns(&target, 1, &wide.narrow(1, 0, 1).unwrap().flatten_all().unwrap().reshape((3, 1)).unwrap())
+            .unwrap_err();
+        write_columns(&target, 1, &target.narrow(1, 0, 1).unwrap().copy().unwrap()).unwrap();
+        assert_eq!(target.to_vec2::<f32>().unwrap(), [[0., 0.], [5., 5.], [9., 9.], [0., 0.]]);
         assert!(write_rows(&target, 3, &wide.narrow(1, 0, 2).unwrap()).is_err());
     }
 }

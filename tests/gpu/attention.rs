@@ -141,6 +141,7 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, attention
         rows.iter().flat_map(|row| [row.first, row.prefix.0, row.prefix.1, row.length]).map(|n| n as u32).collect();
     let table = DecodeRows::Table {
         rows: Tensor::from_vec(numbers, (rows.len(), 4), &gpu()).unwrap(),
+        states: Tensor::zeros((rows.len(), 2), DType::U32, &gpu()).unwrap(),
         longest: prompts.iter().max().unwrap() + positions,
     };
     let listed = DecodeRows::Listed(rows.clone());

@@ -3,6 +3,7 @@
 
 mod attention;
 mod fp8;
+mod hybrid;
 mod model;
 mod nccl;
 mod operations;

@@ -155,8 +155,7 @@ fn rotary_positions_agree() {
                     .collect();
                 let numbers: Vec<u32> =
                     places.iter().flat_map(|row| [row.first as u32, 0, 1, row.length as u32]).collect();
-                let on_device =
-                    DecodeRows::Table { rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(), longest: 1 };
+                let on_device = table_of(numbers);
                 let again = query_key_rope_open(
                     &OpenRows::complete(packed.to_dtype(DType::F32).unwrap()),
                     context,
@@ -259,7 +258,7 @@ fn open_rows_agree() {
         let context = QueryKeyContext { norms, positions: &positions, table: &table, ..context_cpu };
         let cache = Tensor::zeros((rows, 2 * heads.key_width()), dtype, &gpu()).unwrap();
         let numbers: Vec<u32> = (0..rows as u32).flat_map(|row| [row, 0, 1, 1]).collect();
-        let places = DecodeRows::Table { rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(), longest: 1 };
+        let places = table_of(numbers);
         let rotated = query_key_rope_open(&found, context, &cache, &places).unwrap();
         assert_close("rope", &rotated, &expected, allowed);
         let keys_values = expected.narrow(1, heads.query_width(), 2 * heads.key_width()).unwrap().contiguous().unwrap();
@@ -456,4 +455,11 @@ fn log_probs_agree() {
     }
     let bad = on_gpu(&Tensor::new(&[[0.0_f32, f32::NAN, 1.0]], &Device::Cpu).unwrap(), DType::F32);
     assert!(token_log_probs(&bad, &[0], 1.0).unwrap()[0].log_prob.is_nan());
+}
+
+/// Rows of decoding without states. `numbers`: [rows, 4].
+fn table_of(numbers: Vec<u32>) -> DecodeRows {
+    let rows = numbers.len() / 4;
+    let states = Tensor::zeros((rows, 2), DType::U32, &gpu()).unwrap();
+    DecodeRows::Table { rows: Tensor::from_vec(numbers, (rows, 4), &gpu()).unwrap(), states, longest: 1 }
 }

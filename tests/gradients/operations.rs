@@ -194,10 +194,11 @@ fn causal_convolution_matches() {
         let found = forward(&packed, &weight).narrow(0, last, 1).unwrap();
         close("convolution", &found, &expected.narrow(0, rows.dims()[0] - 1, 1).unwrap(), 1e-12);
     }
-    let (x, w) = causal_convolution_backward(&seed, &packed, &weight, &segments).unwrap();
+    let (x, w) = causal_convolution_backward(&seed, &packed, &weight, &segments, true).unwrap();
+    assert!(causal_convolution_backward(&seed, &packed, &weight, &segments, false).unwrap().1.is_none());
     let padded = Tensor::cat(&[x, Tensor::zeros((12, 2), DType::F64, &Device::Cpu).unwrap()], 1).unwrap();
     check("x", &packed, &padded, |packed| seeded(&forward(packed, &weight), &seed));
-    check("weight", &weight, &w, |weight| seeded(&forward(&packed, weight), &seed));
+    check("weight", &weight, &w.unwrap(), |weight| seeded(&forward(&packed, weight), &seed));
 }
 
 #[test]
@@ -229,8 +230,9 @@ fn delta_rule_matches() {
 #[test]
 fn gated_norm_matches() {
     let (x, packed, weight, seed) = (random(1, &[3, 8]), random(2, &[3, 11]), random(3, &[4]), random(4, &[3, 8]));
-    let forward =
-        |x: &Tensor, packed: &Tensor, weight: &Tensor| gated_norm(x, (packed, 2), Norm::plain(weight, 1e-6)).unwrap();
+    let forward = |x: &Tensor, packed: &Tensor, weight: &Tensor| {
+        gated_norm(x, (packed, 2), Norm::plain(weight, 1e-6), 0).unwrap()
+    };
     let normed = plain::rms_norm(&x.reshape((3, 2, 4)).unwrap(), &weight, 1e-6).reshape((3, 8)).unwrap();
     let expected = (normed * packed.narrow(1, 2, 8).unwrap().silu().unwrap()).unwrap();
     close("gated_norm", &forward(&x, &packed, &weight), &expected, 1e-12);
@@ -246,10 +248,10 @@ fn gated_norm_matches() {
 fn attention_gates_match() {
     let packed = random(1, &[3, HEADS.row_width() + HEADS.query_width()]);
     let (rows, gate) = split_gate(&packed, HEADS).unwrap();
-    close("split", &join_gate(&rows, &gate, HEADS).unwrap(), &packed, 1e-300);
+    close("split", &join_gate(&rows, &gate, HEADS, 0).unwrap(), &packed, 1e-300);
     close("query", &rows.narrow(1, 6, 6).unwrap(), &packed.narrow(1, 12, 6).unwrap(), 1e-300);
     let (attended, seed) = (random(2, &[3, HEADS.query_width()]), random(3, &[3, HEADS.query_width()]));
-    let forward = |attended: &Tensor, gate: &Tensor| gated_attention(attended, gate).unwrap();
+    let forward = |attended: &Tensor, gate: &Tensor| gated_attention(attended, gate, 0).unwrap();
     close("gated", &forward(&attended, &gate), &(&attended * plain::sigmoid(&gate)).unwrap(), 1e-12);
     let (by_attended, by_gate) = gated_attention_backward(&seed, &attended, &gate).unwrap();
     check("attended", &attended, &by_attended, |attended| seeded(&forward(attended, &gate), &seed));

@@ -15,25 +15,27 @@ static TENSOR_CORES: Module = module!("attention_tensor_cores");
 /// A batch's segments and tiles, on its GPU.
 #[derive(Clone, Debug)]
 pub(super) struct DeviceSegments {
-    segments: Tensor,
+    pub(super) segments: Tensor,
     /// [rows], u32: how many keys each row sees beside its own.
     positions: Tensor,
+    pub(super) owners: Tensor,
     query_tiles: Tensor,
     key_tiles: Tensor,
 }
 
 impl DeviceSegments {
     pub(super) fn new(list: &[Segment], device: &Device) -> Result<Self> {
-        let Tiles { segments, positions, queries, keys } = Tiles::new(list)?;
+        let Tiles { segments, positions, owners, queries, keys } = Tiles::new(list)?;
         let place = |numbers: Vec<u32>, columns: usize| {
             Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device)
         };
-        // One copy for both.
+        // One copy for all three.
         let (numbers, rows) = (segments.len(), positions.len());
-        let both = place([segments, positions].concat(), 1)?.flatten_all()?;
+        let all = place([segments, positions, owners].concat(), 1)?.flatten_all()?;
         Ok(Self {
-            segments: both.narrow(0, 0, numbers)?,
-            positions: both.narrow(0, numbers, rows)?,
+            segments: all.narrow(0, 0, numbers)?,
+            positions: all.narrow(0, numbers, rows)?,
+            owners: all.narrow(0, numbers + rows, rows)?,
             query_tiles: place(queries, 2)?,
             key_tiles: place(keys, 2)?,
         })

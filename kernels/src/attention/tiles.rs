@@ -16,6 +16,8 @@ pub(super) struct Tiles {
     pub(super) segments: Vec<u32>,
     /// [rows]: the number of each row in its sequence, from 0.
     pub(super) positions: Vec<u32>,
+    /// [rows]: the segment of each row.
+    pub(super) owners: Vec<u32>,
     /// [tiles, 2]: segment, first row inside it; as tiles of queries, those that see the most keys first.
     pub(super) queries: Vec<u32>,
     /// [tiles, 2]: the same tiles as tiles of keys, those that the most queries see first.
@@ -57,12 +59,15 @@ impl Tiles {
             [segment.start, segment.length, segment.prefix.0, segment.prefix.1, *readers].map(|number| number as u32)
         };
         let mut positions = vec![0; segments.iter().map(|segment| segment.start + segment.length).max().unwrap_or(0)];
-        for segment in segments {
-            let rows = &mut positions[segment.start..segment.start + segment.length];
-            rows.iter_mut().zip(segment.prefix.1 as u32..).for_each(|(place, position)| *place = position);
+        let mut owners = positions.clone();
+        for (index, segment) in segments.iter().enumerate() {
+            let rows = segment.start..segment.start + segment.length;
+            owners[rows.clone()].fill(index as u32);
+            positions[rows].iter_mut().zip(segment.prefix.1 as u32..).for_each(|(place, position)| *place = position);
         }
         Ok(Self {
             positions,
+            owners,
             segments: segments.iter().zip(&readers).flat_map(numbers).collect(),
             queries: sorted(&|index, first| segments[index].prefix.1 + first),
             keys: sorted(&|index, first| segments[index].length - first + readers[index]),
@@ -86,6 +91,7 @@ mod tests {
         assert_eq!(tiles.segments, [0, 70, 0, 0, 5, 70, 2, 0, 70, 0, 72, 3, 0, 70, 0, 75, 1, 0, 0, 0]);
         let positions: Vec<u32> = (0..70).chain([70, 71, 70, 71, 72, 0]).collect();
         assert_eq!(tiles.positions, positions);
+        assert_eq!(tiles.owners, [vec![0; 70], vec![1, 1, 2, 2, 2, 3]].concat());
         assert_eq!(tiles.queries, [1, 0, 2, 0, 0, 64, 0, 0, 3, 0]);
         assert_eq!(tiles.keys, [0, 0, 0, 64, 2, 0, 1, 0, 3, 0]);
     }

@@ -70,8 +70,8 @@ const SHAPES: [Shape; 6] = [
     },
 ];
 
-/// Gemma 3's and Mistral's: name, `model_type`, and the keys of the text part.
-const OTHERS: [(&str, &str, &str); 8] = [
+/// Those of other families: name, `model_type`, and the keys of the text part.
+const OTHERS: [(&str, &str, &str); 10] = [
     (
         "gemma3-270m",
         "gemma3_text",
@@ -111,6 +111,16 @@ const OTHERS: [(&str, &str, &str); 8] = [
         "qwen3-30b-a3b",
         "qwen3_moe",
         r#""vocab_size":151936,"hidden_size":2048,"num_hidden_layers":48,"num_attention_heads":32,"head_dim":128,"norm_topk_prob":true,"rope_theta":1e6,"max_position_embeddings":40960"#,
+    ),
+    (
+        "qwen3.5-9b",
+        "qwen3_5_text",
+        r#""vocab_size":248320,"hidden_size":4096,"intermediate_size":12288,"num_hidden_layers":32,"rope_theta":1e7,"max_position_embeddings":32768"#,
+    ),
+    (
+        "qwen3.5-27b",
+        "qwen3_5_text",
+        r#""vocab_size":248320,"hidden_size":5120,"intermediate_size":17408,"num_hidden_layers":64,"num_attention_heads":24,"linear_num_value_heads":48,"rope_theta":1e7,"max_position_embeddings":32768"#,
     ),
 ];
 

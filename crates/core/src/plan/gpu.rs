@@ -30,6 +30,9 @@ pub const GPU_DRAFTED_ROWS: usize = 256;
 /// An allowance, not measured: a GPU's share of what NCCL allocates to communicate.
 const NCCL_BYTES: usize = 1 << 30;
 
+/// Of the states of the gated delta rule: each token rounds them.
+const STATE_BYTES: usize = 4;
+
 /// The residual stream is f32 even in bf16 models.
 const STREAM_BYTES: usize = 4;
 
@@ -48,6 +51,12 @@ pub fn gpu_rollout_places(model: &ModelConfig, number_bytes: usize, trained: usi
 pub fn gpu_completion_places(model: &ModelConfig, number_bytes: usize) -> usize {
     let shape = ModelShape::from_config(model);
     cache_bytes(&shape, number_bytes) / (shape.key_values_per_token * number_bytes).max(1)
+}
+
+/// Completions that a GPU decodes together at most; where a completion has states, these take no more than its KV cache may.
+pub fn gpu_decode_rows(model: &ModelConfig, number_bytes: usize) -> usize {
+    let shape = ModelShape::from_config(model);
+    (cache_bytes(&shape, number_bytes) / (shape.state * STATE_BYTES).max(1)).clamp(1, GPU_DECODE_ROWS)
 }
 
 fn cache_bytes(shape: &ModelShape, number_bytes: usize) -> usize {
@@ -250,18 +259,28 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let (hidden, inner, head) = (model.hidden_size, model.intermediate_size, model.head_dim);
     let (query, key) = (model.num_attention_heads * head, model.num_key_value_heads * head);
     let rank = config.lora_rank.next_multiple_of(8);
-    // Outputs, inputs and adapters of what a layer packs together; beside experts attention alone has adapters.
-    let packed = [(query + 2 * key, hidden, 3), (hidden, query, 1), (2 * inner, hidden, 2), (hidden, inner, 1)];
-    let adapted = if model.options.experts.is_some() { 2 } else { packed.len() };
-    let added = packed[..adapted].iter().map(|&(outputs, inputs, parts)| {
+    // Outputs, inputs, adapters and layers of what is packed together; beside experts mixers alone have adapters.
+    let (layers, attention) = (model.num_hidden_layers, model.attention_layers());
+    let (convolved, values, heads) =
+        model.options.gated_delta.as_ref().map_or((0, 0, 0), |it| (it.convolved(), it.values(), it.value_heads));
+    let delta = layers - attention;
+    let mixers = [
+        (model.query_outputs() + 2 * key, hidden, 3, attention),
+        (hidden, query, 1, attention),
+        (convolved + values + 2 * heads, hidden, 4, delta),
+        (hidden, values, 1, delta),
+    ];
+    let dense = [(2 * inner, hidden, 2, layers), (hidden, inner, 1, layers)];
+    let adapted = if model.options.experts.is_some() { &dense[..0] } else { &dense };
+    let added = mixers.iter().chain(adapted).map(|&(outputs, inputs, parts, layers)| {
         let used = parts * rank;
         let joined = match config.base_precision {
             BasePrecision::Bf16 => (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs,
             BasePrecision::Fp8 => used * (inputs + outputs),
         };
-        joined + rank * outputs
+        layers * (joined + rank * outputs)
     });
-    if rank == 0 { 0 } else { model.num_hidden_layers * added.sum::<usize>() }
+    if rank == 0 { 0 } else { added.sum::<usize>() }
 }
 
 /// The largest rollout, with an eval beside it, or eval. Completions that find no room wait.
@@ -275,7 +294,8 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
     let layer = layer_bytes(&shape, number) + routed_bytes(model, number);
     // `beside`: prompts of an eval, with a completion each.
     let draw = |prompts: usize, samples: usize, beside: usize| {
-        let rows = (prompts * samples + beside).min(GPU_DECODE_ROWS);
+        let most_rows = gpu_decode_rows(model, number);
+        let rows = (prompts * samples + beside).min(most_rows);
         let together = match data.turns {
             1 => (prompts + beside).min(if beside > 0 { rows } else { rows.div_ceil(samples) }),
             // In later turns each completion has a prompt of its own.
@@ -287,13 +307,16 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
         let step = step_rows * (4 * shape.vocabulary + 2 * layer);
         let token = shape.key_values_per_token * number;
         let caches = [prompt_rows * token, (rows * completion).min(places) * token];
-        let kept = caches.iter().sum::<usize>() <= GPU_KEPT_CACHE_BYTES;
+        let drafted = if config.draft_tokens > 0 { GPU_DRAFTED_ROWS } else { 0 };
+        let states = (rows + drafted).min(most_rows) * shape.state * STATE_BYTES;
+        let kept = caches.iter().sum::<usize>() + states <= GPU_KEPT_CACHE_BYTES;
         vec![
             // A recorded graph has memory of its own, which it keeps.
             ("CUDA graph of a decode step", Phase::Always, step),
             ("KV cache, prompts", if kept { Phase::Always } else { Phase::Rollout }, caches[0]),
             ("prefill activations, one layer", Phase::Prefill, prefilled * (layer + 2 * shape.hidden * number)),
             ("KV cache, completions", if kept { Phase::Always } else { Phase::Rollout }, caches[1]),
+            ("recurrent states", if kept { Phase::Always } else { Phase::Rollout }, states),
             ("decode logits (f32) and workspace", Phase::Decode, step),
         ]
     };
@@ -321,7 +344,10 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
             + shape.hidden * number);
     // A layer has as many gradients as activations, of which those that were not kept are restored first.
     let gradients = (shape.layer_activations_per_token + 3 * shape.hidden) * number + sums;
-    let work = gradients + routed_bytes(model, number) + if step.recompute { layer + sums + stream } else { derived };
+    let work = gradients
+        + routed_bytes(model, number)
+        + delta_bytes(model, config, data)
+        + if step.recompute { layer + sums + stream } else { derived };
     // The embedding's gradient is computed after all activations are freed.
     let embedding = if config.lora_rank == 0 { 4 * shape.vocabulary * shape.hidden } else { 0 };
     vec![
@@ -345,6 +371,16 @@ fn layer_bytes(shape: &ModelShape, number: usize) -> usize {
 /// and one more of these.
 fn routed_bytes(model: &ModelConfig, number: usize) -> usize {
     model.options.experts.as_ref().map_or(0, |experts| 3 * experts.active * model.hidden_size * number)
+}
+
+/// Per token, what the backward of the gated delta rule holds in f32: queries and keys of unit length, their gradients by
+/// value head, three times the values, what is convolved; and two states a sequence.
+fn delta_bytes(model: &ModelConfig, config: &TrainConfig, data: &DataShape) -> usize {
+    let Some(delta) = &model.options.gated_delta else { return 0 };
+    let keys = 2 * (delta.key_heads + delta.value_heads) * delta.key_dimension;
+    let tokens = data.longest_prompt_tokens / config.completions_per_prompt.max(1)
+        + (data.mean_completion_tokens as usize).clamp(1, config.max_completion_tokens);
+    STATE_BYTES * (keys + 3 * delta.values() + delta.convolved() + 2 * delta.state() / tokens.max(1))
 }
 
 /// At least one completion with its prompt, at most the step.

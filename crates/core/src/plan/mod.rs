@@ -19,8 +19,8 @@ pub use completion_lengths::{CompletionLengths, LengthBasis};
 pub use disk::{BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Disk, Retention, STEPS_PER_ROLLOUT_FILE, disk};
 pub use gpu::{
     CONTEXT_BYTES, CUBLAS_WORKSPACE_BYTES, DoesNotFit, GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES,
-    GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_completion_places, gpu_memory, gpu_prompt_rows,
-    gpu_rollout_places, longest_sequence, step_tokens,
+    GPU_PREFILL_ROWS, GpuMemory, GpuPlan, StepShape, fit, gpu_completion_places, gpu_decode_rows, gpu_memory,
+    gpu_prompt_rows, gpu_rollout_places, longest_sequence, step_tokens,
 };
 pub use learnability::{
     Advice, GroupOutcome, Guidance, OtherGroupSize, Signal, SignalReport, SignalSettings, TierMix, TierShares, Verdict,

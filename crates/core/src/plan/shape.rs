@@ -210,7 +210,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn gemma_3_and_mistral_have_their_published_counts() {
+    fn other_families_have_their_published_counts() {
         let check = |name: &str, expected: f64| {
             let found = ModelShape::from_config(&crate::hub::named_shape(name).unwrap()).parameters as f64;
             assert!((found / expected - 1.0).abs() < 5e-3, "{name}: {found}, expected {expected}");
@@ -222,6 +222,8 @@ pub(super) mod tests {
         check("mistral-7b", 7.248e9);
         check("mistral-nemo-12b", 12.25e9);
         check("mistral-small-24b", 23.57e9);
+        check("qwen3.5-9b", 8.95e9);
+        check("qwen3.5-27b", 26.9e9);
     }
 
     #[test]

@@ -10,7 +10,9 @@ use super::packed_batch::RowContext;
 use crate::kernels::attention::{
     AttentionOutput, segment_attention, segment_attention_backward, segment_attention_backward_all,
 };
-use crate::kernels::attention_gate::{gated_attention, gated_attention_backward, join_gate, split_gate};
+use crate::kernels::attention_gate::{
+    gated_attention, gated_attention_backward, join_gate, split_gate, split_gate_open,
+};
 use crate::kernels::decode_attention::{DecodeRows, decode_attention};
 use crate::kernels::heads::Attention;
 use crate::kernels::open_rows::OpenRows;
@@ -43,8 +45,10 @@ impl AttentionMixer {
     ) -> Result<(AttentionOutput, MixedInputs)> {
         let (own, gate) = self.split(packed)?;
         let prepared = query_key_rope(&own, self.query_key(context.positions))?;
-        let attended = segment_attention(&prepared, self.attention(), context.segments, room)?;
-        let output = gated(&attended.rows, gate.as_ref())?;
+        // Beside a gate the room is behind its product.
+        let own_room = if self.has_gate { 0 } else { room };
+        let attended = segment_attention(&prepared, self.attention(), context.segments, own_room)?;
+        let output = gated(&attended.rows, gate.as_ref(), room)?;
         Ok((attended, MixedInputs { prepared, output }))
     }
 
@@ -53,10 +57,11 @@ impl AttentionMixer {
         packed: &Tensor,
         attended: &AttentionOutput,
         context: RowContext<'_>,
+        room: usize,
     ) -> Result<MixedInputs> {
         let (own, gate) = self.split(packed)?;
         let prepared = query_key_rope(&own, self.query_key(context.positions))?;
-        Ok(MixedInputs { prepared, output: gated(&attended.rows, gate.as_ref())? })
+        Ok(MixedInputs { prepared, output: gated(&attended.rows, gate.as_ref(), room)? })
     }
 
     pub(super) fn backward(
@@ -85,9 +90,10 @@ impl AttentionMixer {
                 prepared
             }
         };
-        let own_gradient = self.query_key_backward(&prepared_gradient, &own, context, room, gradients)?;
+        let own_room = if self.has_gate { 0 } else { room };
+        let own_gradient = self.query_key_backward(&prepared_gradient, &own, context, own_room, gradients)?;
         match gate_gradient {
-            Some(gate) => join_gate(&own_gradient, &gate, self.attention.heads),
+            Some(gate) => join_gate(&own_gradient, &gate, self.attention.heads, room),
             None => Ok(own_gradient),
         }
     }
@@ -120,14 +126,14 @@ impl AttentionMixer {
         (prompts, written): (&Tensor, &Tensor),
         rows: &DecodeRows,
     ) -> Result<Tensor> {
-        let gated_rows = self.has_gate.then(|| split_gate(&packed.rows, self.attention.heads)).transpose()?;
+        let gated_rows = self.has_gate.then(|| split_gate_open(&packed.rows, self.attention.heads)).transpose()?;
         let (own, gate) = match gated_rows {
             Some((own, gate)) => (&OpenRows::complete(own), Some(gate)),
             None => (packed, None),
         };
         let prepared = query_key_rope_open(own, self.query_key(positions), written, rows)?;
         let attended = decode_attention(&prepared, prompts, written, self.attention(), rows)?;
-        gated(&attended, gate.as_ref())
+        gated(&attended, gate.as_ref(), 0)
     }
 
     /// The rotated keys, and the values: [rows, 2 * key_width], columns of wider rows.
@@ -171,6 +177,6 @@ impl AttentionMixer {
     }
 }
 
-fn gated(attended: &Tensor, gate: Option<&Tensor>) -> Result<Tensor> {
-    gate.map_or(Ok(attended.clone()), |gate| gated_attention(attended, gate))
+fn gated(attended: &Tensor, gate: Option<&Tensor>, room: usize) -> Result<Tensor> {
+    gate.map_or(Ok(attended.clone()), |gate| gated_attention(attended, gate, room))
 }

@@ -16,6 +16,7 @@ use crate::kernels::delta_rule::{
     DeltaGradients, DeltaHeads, DeltaRule, delta_rule, delta_rule_backward, delta_rule_states, delta_rule_step,
 };
 use crate::kernels::gated_norm::{gated_norm, gated_norm_backward};
+use crate::kernels::write_rows::write_columns;
 
 /// A tensor, and the range of its gradient when it is trained.
 pub(super) type MaybeTrained = (Tensor, Option<Range<usize>>);
@@ -34,16 +35,22 @@ pub(super) struct GatedDeltaMixer {
 }
 
 impl GatedDeltaMixer {
-    pub(super) fn forward(&self, packed: &Tensor, segments: &Segments) -> Result<(Tensor, MixedInputs)> {
+    pub(super) fn forward(&self, packed: &Tensor, segments: &Segments, room: usize) -> Result<(Tensor, MixedInputs)> {
         let prepared = causal_convolution(packed, &self.convolution.0, segments)?;
         let mixed = delta_rule(&prepared, self.rule(packed), segments)?;
-        let output = self.normed(&mixed, packed)?;
+        let output = self.normed(&mixed, packed, room)?;
         Ok((mixed, MixedInputs { prepared, output }))
     }
 
-    pub(super) fn derive(&self, packed: &Tensor, mixed: &Tensor, segments: &Segments) -> Result<MixedInputs> {
+    pub(super) fn derive(
+        &self,
+        packed: &Tensor,
+        mixed: &Tensor,
+        segments: &Segments,
+        room: usize,
+    ) -> Result<MixedInputs> {
         let prepared = causal_convolution(packed, &self.convolution.0, segments)?;
-        Ok(MixedInputs { prepared, output: self.normed(mixed, packed)? })
+        Ok(MixedInputs { prepared, output: self.normed(mixed, packed, room)? })
     }
 
     pub(super) fn backward(
@@ -51,25 +58,34 @@ impl GatedDeltaMixer {
         gradient: &Tensor,
         (packed, mixed, prepared): (&Tensor, &Tensor, &Tensor),
         segments: &Segments,
+        room: usize,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let gate = (packed, self.heads.row_width());
         let (mixed_gradient, gate_gradient, norm) = gated_norm_backward(gradient, mixed, gate, self.norm.norm())?;
         let DeltaGradients { convolved, gates, decay, bias } =
             delta_rule_backward(&mixed_gradient, prepared, self.rule(packed), segments)?;
-        let (own, convolution) = causal_convolution_backward(&convolved, packed, &self.convolution.0, segments)?;
-        let trained = [
-            (&self.norm.trained, norm),
-            (&self.decay.1, decay),
-            (&self.bias.1, bias),
-            (&self.convolution.1, convolution),
+        let (weight, trained) = &self.convolution;
+        let (own, convolution) = causal_convolution_backward(&convolved, packed, weight, segments, trained.is_some())?;
+        let all = [
+            (&self.norm.trained, Some(norm)),
+            (&self.decay.1, Some(decay)),
+            (&self.bias.1, Some(bias)),
+            (trained, convolution),
         ];
-        for (range, gradient) in trained {
-            if let Some(range) = range {
+        for (range, gradient) in all {
+            if let (Some(range), Some(gradient)) = (range, gradient) {
                 gradients.add(range, &gradient)?;
             }
         }
-        Tensor::cat(&[own, gate_gradient, gates], 1)
+        let (rows, width) = packed.dims2()?;
+        let joined = Tensor::zeros((rows, width + room), packed.dtype(), packed.device())?;
+        let mut column = 0;
+        for part in [own, gate_gradient, gates] {
+            write_columns(&joined, column, &part)?;
+            column += part.dims2()?.1;
+        }
+        Ok(joined)
     }
 
     /// The states after each segment, of the convolution and of the rule.
@@ -81,10 +97,9 @@ impl GatedDeltaMixer {
     }
 
     pub(super) fn decode(&self, packed: &Tensor, states: &[Tensor; 2], rows: &DecodeRows) -> Result<Tensor> {
-        let slots: Vec<(usize, usize)> = rows.listed()?.iter().map(|row| row.states).collect();
-        let prepared = convolution_step(packed, &self.convolution.0, &states[0], &slots)?;
-        let mixed = delta_rule_step(&prepared, self.rule(packed), &states[1], &slots)?;
-        self.normed(&mixed, packed)
+        let prepared = convolution_step(packed, &self.convolution.0, &states[0], rows)?;
+        let mixed = delta_rule_step(&prepared, self.rule(packed), &states[1], rows)?;
+        self.normed(&mixed, packed, 0)
     }
 
     pub(super) fn state_widths(&self) -> [usize; 2] {
@@ -116,7 +131,7 @@ impl GatedDeltaMixer {
         DeltaRule { heads: self.heads, packed, column, decay: &self.decay.0, bias: &self.bias.0 }
     }
 
-    fn normed(&self, mixed: &Tensor, packed: &Tensor) -> Result<Tensor> {
-        gated_norm(mixed, (packed, self.heads.row_width()), self.norm.norm())
+    fn normed(&self, mixed: &Tensor, packed: &Tensor, room: usize) -> Result<Tensor> {
+        gated_norm(mixed, (packed, self.heads.row_width()), self.norm.norm(), room)
     }
 }

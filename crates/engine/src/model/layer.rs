@@ -117,9 +117,13 @@ impl Layer {
         let norm = |input: &Tensor, norm: &NormWeight, linear: &Linear| {
             linear.with_inner(rms_norm(input, norm.norm(), linear.room())?, context.adapters)
         };
+        let mut mixed = self.mixer.derive(&saved.packed, &saved.mixed, context, self.mixer_output.room())?;
+        if self.mixer.has_gate() {
+            mixed.output = self.mixer_output.with_inner(mixed.output, context.adapters)?;
+        }
         Ok(DerivedActivations {
             normed: norm(&saved.input, &self.input_norm, &self.mixer_input)?,
-            mixed: self.mixer.derive(&saved.packed, &saved.mixed, context)?,
+            mixed,
             middle_normed: norm(&saved.middle, &self.middle_norm, self.feed_forward.input())?,
             activated: self.feed_forward.derive(&saved.products, context.adapters)?,
         })
@@ -142,7 +146,10 @@ impl Layer {
         adapters: AdapterUse<'_>,
     ) -> Result<Stream> {
         let (input, normed) = stream.norm(&self.input_norm, 0)?;
-        let packed = self.mixer_input.open(&normed, adapters)?;
+        let packed = match self.mixer.has_gate() {
+            true => OpenRows::complete(self.mixer_input.closed(&normed, adapters)?),
+            false => self.mixer_input.open(&normed, adapters)?,
+        };
         let mixed = self.mixer.decode(&packed, positions, cache, rows)?;
         let attention = self.mixer_output.open(&mixed, adapters)?;
         let attention = added_open(attention, self.mixer_output_norm.as_ref())?;

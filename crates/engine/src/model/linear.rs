@@ -69,11 +69,16 @@ impl Linear {
         if is_plain && x.device().is_cuda() {
             return Ok(OpenRows::complete(self.weight.forward_f32(x)?));
         }
+        Ok(OpenRows::complete(self.closed(x, adapters)?.to_dtype(master_dtype(x.dtype()))?))
+    }
+
+    /// As [`Linear::open`], with all that adapters do: [rows, outputs], in the dtype of `x`.
+    pub(super) fn closed(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         let x = match self.room() {
             0 => x.clone(),
             room => Tensor::cat(&[x, &Tensor::zeros((x.dims2()?.0, room), x.dtype(), x.device())?], 1)?,
         };
-        Ok(OpenRows::complete(self.forward(&x, adapters)?.to_dtype(master_dtype(x.dtype()))?))
+        self.forward(&x, adapters)
     }
 
     /// Its parts by name with their outputs, in the order of the packing: `W + scale * B A` [outputs, inputs], and the

@@ -68,18 +68,33 @@ impl Mixer {
                 Ok((Mixed::Attention(attended), inputs))
             }
             Self::GatedDelta(mixer) => {
-                let (mixed, inputs) = mixer.forward(packed, context.segments)?;
+                let (mixed, inputs) = mixer.forward(packed, context.segments, room)?;
                 Ok((Mixed::GatedDelta(mixed), inputs))
             }
         }
     }
 
     /// As [`Mixer::forward`] left it.
-    pub(super) fn derive(&self, packed: &Tensor, mixed: &Mixed, context: RowContext<'_>) -> Result<MixedInputs> {
+    pub(super) fn derive(
+        &self,
+        packed: &Tensor,
+        mixed: &Mixed,
+        context: RowContext<'_>,
+        room: usize,
+    ) -> Result<MixedInputs> {
         match (self, mixed) {
-            (Self::Attention(mixer), Mixed::Attention(attended)) => mixer.derive(packed, attended, context),
-            (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => mixer.derive(packed, mixed, context.segments),
+            (Self::Attention(mixer), Mixed::Attention(attended)) => mixer.derive(packed, attended, context, room),
+            (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => mixer.derive(packed, mixed, context.segments, room),
             _ => other_mixer(),
+        }
+    }
+
+    /// Whether its result is multiplied by a gate, which stands among the numbers of its input: while decoding these are
+    /// complete, and [`Mixer::derive`] computes its result again.
+    pub(super) fn has_gate(&self) -> bool {
+        match self {
+            Self::Attention(mixer) => mixer.has_gate,
+            Self::GatedDelta(_) => true,
         }
     }
 
@@ -98,7 +113,7 @@ impl Mixer {
                 mixer.backward(gradient, activations, context, room, gradients)
             }
             (Self::GatedDelta(mixer), Mixed::GatedDelta(mixed)) => {
-                mixer.backward(gradient, (packed, mixed, &inputs.prepared), context.segments, gradients)
+                mixer.backward(gradient, (packed, mixed, &inputs.prepared), context.segments, room, gradients)
             }
             _ => other_mixer(),
         }

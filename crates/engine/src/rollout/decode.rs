@@ -7,7 +7,7 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SavedRow, joined};
+use super::kv_cache::{CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SavedRow, joined};
 use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
 use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
@@ -153,9 +153,8 @@ pub(super) fn decode_from(
     (limits, capacity): (DecodeLimits, Capacity),
     threads: &ThreadPool,
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
-    // Of each row, and after each drafted token.
-    let states = capacity.rows + if capacity.draft_tokens > 0 { limits.drafted_rows } else { 0 };
-    let needed = (capacity.kv_slots, capacity.prompt_rows);
+    let states = capacity.states(limits);
+    let needed = CacheSize { kv_slots: capacity.kv_slots, prompt_rows: capacity.prompt_rows, states };
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
         candle_core::Device::Cuda(_) => {
@@ -164,7 +163,7 @@ pub(super) fn decode_from(
             let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity.longest)?;
             (caches, StepBackend::Recorded(steps))
         }
-        _ => (KvCache::new(model, needed, states)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
+        _ => (KvCache::new(model, needed)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
     };
     let mut batch = DecodeBatch {
         limits: DecodeLimits { rows: capacity.rows, ..limits },

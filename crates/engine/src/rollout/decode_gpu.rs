@@ -6,17 +6,17 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 
-use super::kv_cache::{DecodeLimits, FedToken, Feed, KvCache};
+use super::kv_cache::{CacheSize, DecodeLimits, FedToken, Feed, KvCache};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::cuda_graph::Graph;
-use crate::kernels::decode_attention::DecodeRows;
+use crate::kernels::decode_attention::{DecodeRows, NO_STATE};
 use crate::kernels::pinned_memory::{HostBuffer, PendingCopy, copy_to_device, mark, start_copy_to_host};
 use crate::kernels::sampler::{
     SAMPLED_AT, SampledToken, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into,
 };
 use crate::model::{AdapterUse, Adapters, Decoder};
 use crate::plan::{
-    GPU_DECODE_ROWS, GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_prompt_rows,
+    GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_decode_rows, gpu_prompt_rows,
     memory_limit_bytes,
 };
 
@@ -30,7 +30,7 @@ const PARKED_SHARE: usize = 4;
 pub(super) fn limits(model: &Decoder) -> DecodeLimits {
     let number = model.dtype().size_in_bytes();
     DecodeLimits {
-        rows: GPU_DECODE_ROWS,
+        rows: gpu_decode_rows(model.config(), number),
         kv_slots: gpu_completion_places(model.config(), number),
         parked_bytes: memory_limit_bytes().map_or(0, |bytes| bytes as usize / PARKED_SHARE),
         initial_slots: 64,
@@ -54,18 +54,20 @@ impl GpuBuffers {
     pub(super) fn reuse(
         &self,
         model: &Decoder,
-        needed @ (kv_slots, prompt_rows): (usize, usize),
+        needed: CacheSize,
         most_rows: usize,
         longest: usize,
     ) -> Result<(KvCache, Steps)> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let serves = |(id, caches, steps): &(TensorId, KvCache, Steps)| {
             let size = caches.size();
-            *id == model.id() && (size.0 >= kv_slots && size.1 >= prompt_rows) && steps.most_rows() >= most_rows
+            let has_states = size.states >= needed.states || model.config().options.gated_delta.is_none();
+            let fits = size.kv_slots >= needed.kv_slots && size.prompt_rows >= needed.prompt_rows && has_states;
+            *id == model.id() && fits && steps.most_rows() >= most_rows
         };
         let (caches, mut steps) = match kept.filter(serves) {
             Some((_, caches, steps)) => (caches, steps),
-            None => (KvCache::new(model, needed, 0)?, Steps::new(most_rows, model.device())?),
+            None => (KvCache::new(model, needed)?, Steps::new(most_rows, model.device())?),
         };
         // Few numbers are recorded.
         steps.longest = (longest > 0).then(|| longest.next_multiple_of(512));
@@ -83,8 +85,8 @@ impl GpuBuffers {
 /// Recorded decode graphs with their input and output buffers, at fixed addresses.
 #[derive(Debug)]
 pub(super) struct Steps {
-    /// [most rows, 11], u32: for n rows `SampleParams::words`, [n, 4], the table of `DecodeRows::Table`, [n, 4], tokens,
-    /// positions and adapters.
+    /// [most rows, 13], u32: for n rows `SampleParams::words`, [n, 4], the tables of `DecodeRows::Table`, [n, 4] and
+    /// [n, 2], tokens, positions and adapters.
     inputs: Tensor,
     /// [most rows, 2], u32, as [`sample_into`] leaves them.
     sampled: Tensor,
@@ -138,7 +140,7 @@ struct GraphKey {
 }
 
 /// Words of a row's inputs.
-const WORDS: usize = 11;
+const WORDS: usize = 13;
 /// Words of a row's sampled token.
 const SAMPLED_WORDS: usize = 2;
 
@@ -250,7 +252,7 @@ impl Steps {
         read_sampled(&bytes.chunks_exact(SAMPLED_WORDS * size_of::<u32>()).map(pair).collect::<Vec<_>>()).map(Some)
     }
 
-    /// The feeds, the last again and again up to `rows`: it writes the same to the same place.
+    /// The feeds, the last again and again up to `rows`: it writes the same to the same place, but no state.
     fn upload(&mut self, feeds: &[Feed], rows: usize) -> Result<()> {
         let feed = |index: usize| feeds[index.min(feeds.len() - 1)];
         let params = (0..rows).flat_map(|index| feed(index).params.words());
@@ -258,12 +260,16 @@ impl Steps {
             let row = feed(index).row;
             [row.first, row.prefix.0, row.prefix.1, row.length].map(|number| number as u32)
         });
+        let states = (0..rows).flat_map(|index| {
+            let (before, own) = feed(index).row.states;
+            if index < feeds.len() { [before as u32, own as u32] } else { [NO_STATE; 2] }
+        });
         let tokens = (0..rows).map(|index| match feed(index).token {
             FedToken::Known(token) => token,
             FedToken::Sampled(index) => SAMPLED_AT | index as u32,
         });
         let positions = (0..rows).map(|index| feed(index).position() as u32);
-        let words = params.chain(table).chain(tokens).chain(positions);
+        let words = params.chain(table).chain(states).chain(tokens).chain(positions);
         let words = words.chain((0..rows).map(|index| feed(index).adapter));
         let bytes = &mut self.host[self.passes % 2].bytes_mut()[..rows * WORDS * size_of::<u32>()];
         for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
@@ -276,11 +282,12 @@ impl Steps {
     fn step(&self, model: &Decoder, caches: &KvCache, recorded: GraphKey) -> Result<()> {
         let GraphKey { rows, longest, adapters, slot, is_masked } = recorded;
         let part = |first: usize, count: usize| self.inputs.narrow(0, first * rows, count * rows);
-        let table = DecodeRows::Table { rows: part(4, 4)?.reshape((rows, 4))?, longest };
-        let tokens = gather_sampled(&part(8, 1)?, &self.sampled)?;
-        let own = (slot > 0).then(|| part(10, 1)).transpose()?;
+        let states = part(8, 2)?.reshape((rows, 2))?;
+        let table = DecodeRows::Table { rows: part(4, 4)?.reshape((rows, 4))?, states, longest };
+        let tokens = gather_sampled(&part(10, 1)?, &self.sampled)?;
+        let own = (slot > 0).then(|| part(12, 1)).transpose()?;
         let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
-        let logits = model.decode(&tokens, &part(9, 1)?, &table, caches.layers(), adapters)?;
+        let logits = model.decode(&tokens, &part(11, 1)?, &table, caches.layers(), adapters)?;
         if let Some(masked) = self.masked.as_ref().filter(|_| is_masked) {
             return masked.logits.slice_set(&logits, 0, 0);
         }

@@ -1,6 +1,6 @@
 //! The KV cache of a decode: limits, capacity, and the rows of a pass.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::{QueueSize, Request, Sampling};
 use crate::kernels::decode_attention::DecodeRow;
@@ -70,6 +70,13 @@ impl Capacity {
         Self { rows, kv_slots, prompt_rows, initial_slots, longest: longest + limit, draft_tokens, adapter_slot: 0 }
     }
 
+    /// Of each row, and after each drafted token; on a GPU no more than as many rows would have.
+    pub(super) fn states(&self, limits: DecodeLimits) -> usize {
+        let drafted = if self.draft_tokens > 0 { limits.drafted_rows } else { 0 };
+        let most = if limits.runs_ahead { limits.rows.max(self.rows) } else { usize::MAX };
+        (self.rows + drafted).min(most)
+    }
+
     /// For requests that are not known yet. A completion has all its slots from the start, so that none is given up:
     /// its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
@@ -107,7 +114,16 @@ impl Feed {
 #[derive(Debug)]
 pub(super) struct KvCache {
     layers: Vec<LayerCache>,
-    prompt_rows: usize,
+    /// As [`KvCache::new`] takes them.
+    size: CacheSize,
+}
+
+/// Tokens of completions, tokens of prompts, and states.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CacheSize {
+    pub(super) kv_slots: usize,
+    pub(super) prompt_rows: usize,
+    pub(super) states: usize,
 }
 
 #[derive(Debug)]
@@ -123,10 +139,12 @@ enum LayerCache {
 }
 
 impl KvCache {
-    /// With so many slots and prompt rows, and states.
-    pub(super) fn new(model: &Decoder, (kv_slots, prompt_rows): (usize, usize), states: usize) -> Result<Self> {
+    pub(super) fn new(model: &Decoder, size: CacheSize) -> Result<Self> {
+        let CacheSize { kv_slots, prompt_rows, states } = size;
         let (dtype, device) = (model.dtype(), model.device());
         let zeros = |rows: usize, width: usize| Tensor::zeros((rows, width), dtype, device);
+        // Every token rounds the rule's states.
+        let rule_dtype = if device.is_cpu() { dtype } else { DType::F32 };
         let layer = |width| match width {
             CacheWidth::Token(width) => Ok(LayerCache::KeysValues {
                 written: zeros(kv_slots, width)?,
@@ -134,10 +152,11 @@ impl KvCache {
                 prompts: if device.is_cpu() { None } else { Some(zeros(prompt_rows, width)?) },
             }),
             CacheWidth::Sequence([convolution, rule]) => {
-                Ok(LayerCache::States([zeros(states, convolution)?, zeros(states, rule)?]))
+                let rule = Tensor::zeros((states, rule), rule_dtype, device)?;
+                Ok(LayerCache::States([zeros(states, convolution)?, rule]))
             }
         };
-        Ok(Self { layers: model.cache_widths().map(layer).collect::<Result<_>>()?, prompt_rows })
+        Ok(Self { layers: model.cache_widths().map(layer).collect::<Result<_>>()?, size })
     }
 
     /// Takes what is kept of prompts in a layer. `ranges` are the first row and the number of rows of each piece, in
@@ -151,13 +170,13 @@ impl KvCache {
     ) -> Result<()> {
         match (&mut self.layers[layer], prefilled) {
             (LayerCache::KeysValues { prompts, .. }, PrefilledRows::KeysValues(prefilled)) => {
-                store_rows(prompts, self.prompt_rows, prefilled, ranges)
+                store_rows(prompts, self.size.prompt_rows, prefilled, ranges)
             }
             (LayerCache::States(caches), PrefilledRows::States(prefilled)) => {
                 for (cache, prefilled) in caches.iter().zip(prefilled) {
                     for (prompt, copies) in states.iter().enumerate() {
                         let state = prefilled.narrow(0, prompt, 1)?;
-                        copies.iter().try_for_each(|&copy| cache.slice_set(&state, 0, copy))?;
+                        copies.iter().try_for_each(|&copy| write_rows(cache, copy, &state))?;
                     }
                 }
                 Ok(())
@@ -214,11 +233,9 @@ impl KvCache {
         places.filter(|(.., count)| *count > 0)
     }
 
-    /// As [`KvCache::new`] takes it.
     #[cfg(feature = "cuda")]
-    pub(super) fn size(&self) -> (usize, usize) {
-        let slots = self.tensors().last().map_or(0, |written| written.dims()[0]);
-        (slots, self.prompt_rows)
+    pub(super) fn size(&self) -> CacheSize {
+        self.size
     }
 
     #[cfg(feature = "cuda")]

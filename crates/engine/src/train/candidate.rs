@@ -11,8 +11,8 @@ use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
 use crate::plan::{
-    CPU_DECODE_ROWS, CompletionLengths, DataShape, GPU_DECODE_ROWS, GpuPlan, GroupOutcome, Guidance, Memory,
-    ModelShape, Signal, Speed, StepShape, cpu_memory, memory_limit_bytes, training_operations,
+    CPU_DECODE_ROWS, CompletionLengths, DataShape, GpuPlan, GroupOutcome, Guidance, Memory, ModelShape, Signal, Speed,
+    StepShape, cpu_memory, gpu_decode_rows, memory_limit_bytes, training_operations,
 };
 use crate::policy::{Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of};
 use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, generate, gpu_places, token_count};
@@ -208,7 +208,8 @@ impl Candidate {
     /// Completions that are decoded together even if all are the longest.
     fn decode_rows(&self) -> usize {
         let Some(slots) = gpu_places(&self.policy.model) else { return CPU_DECODE_ROWS };
-        (slots / self.config.max_completion_tokens).clamp(1, GPU_DECODE_ROWS)
+        let most = gpu_decode_rows(self.policy.model.config(), self.policy.model.dtype().size_in_bytes());
+        (slots / self.config.max_completion_tokens).clamp(1, most)
     }
 
     /// The first prompts in the order of the first epoch, numbered by row.

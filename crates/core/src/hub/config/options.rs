@@ -57,6 +57,11 @@ pub struct GatedDelta {
 }
 
 impl GatedDelta {
+    /// The most numbers of a head on a GPU.
+    pub const GPU_DIMENSION: usize = 128;
+    /// The most tokens of a convolution there.
+    pub const GPU_KERNEL: usize = 8;
+
     /// Numbers of a token that go through the convolution: queries, keys and values.
     pub fn convolved(&self) -> usize {
         2 * self.key_heads * self.key_dimension + self.values()
@@ -256,11 +261,18 @@ impl ModelConfig {
     /// Why no GPU computes this model, with what to do; `None` where one does.
     pub fn gpu_problem(&self) -> Option<String> {
         let title = self.architecture.title();
-        let is_cpu_only = self.options.gated_delta.is_some()
-            || self.options.has_attention_gate
-            || self.options.has_attention_sinks
-            || self.options.rotary_dimension.is_some();
-        is_cpu_only.then(|| format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"))
+        let is_shared = self.options.experts.as_ref().is_some_and(|experts| experts.shared_size.is_some());
+        if is_shared || self.options.has_attention_sinks {
+            return Some(format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"));
+        }
+        let GatedDelta { key_dimension, value_dimension, kernel, .. } = self.options.gated_delta.as_ref()?;
+        let (most, most_tokens) = (GatedDelta::GPU_DIMENSION, GatedDelta::GPU_KERNEL);
+        (*key_dimension > most || *value_dimension > most || *kernel > most_tokens).then(|| {
+            format!(
+                "heads of {key_dimension} and {value_dimension} numbers after a convolution of {kernel} tokens: a GPU \
+                 computes at most {most} and {most_tokens}; compute on the CPU (`--cpu`)"
+            )
+        })
     }
 
     /// The divisor of attention scores. YaRN's factor of rotated queries and keys is in it: squared, since a score is a

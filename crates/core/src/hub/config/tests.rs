@@ -266,7 +266,10 @@ fn qwen3_5_is_read_in_all_its_spellings() {
     assert_eq!((config.rotary_dimension(), config.query_outputs(), config.attention_layers()), (64, 8192, 2));
     assert_eq!(config.rope_frequencies(Scope::Everything).len(), 32);
     assert_eq!((config.mixer(2), config.mixer(3)), (Mixer::GatedDelta(delta), Mixer::Attention(Scope::Everything)));
-    assert!(config.gpu_problem().unwrap().contains("--cpu"));
+    assert_eq!(config.gpu_problem(), None);
+    let wide = read(format!(r#"{{"model_type":"qwen3_5_text",{keys},"linear_key_head_dim":192}}"#));
+    let expected = "heads of 192 and 128 numbers after a convolution of 4 tokens: a GPU computes at most 128 and 8; ";
+    assert!(wide.gpu_problem().unwrap().starts_with(expected));
     assert_eq!(ModelConfig::parse(&config.to_json("bfloat16", &[1]), "x").unwrap(), config);
 
     let nested = format!(

@@ -1,0 +1,148 @@
+// A causal convolution of each column, then SiLU (convolution.rs): a thread a column of a row. `packed`: [rows, stride]; `weight`: [width, taps], oldest token first.
+#include "segments.cuh"
+
+constexpr int TAPS = 8; // at most
+
+// The sum before SiLU.
+template <typename T>
+__device__ __forceinline__ float sum_at(const T *packed, int stride, const T *weight, int taps, const Segment &segment, int token, int column) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int lag = TAPS - 1; lag >= 0; lag--) {
+    const int row = lag < taps ? segment.row_before(token, lag) : -1;
+    if (row >= 0) sum += to_float(weight[column * taps + taps - 1 - lag]) * to_float(packed[(size_t)row * stride + column]);
+  }
+  return sum;
+}
+
+// Blocks: (rows, columns by 256).
+template <typename T>
+__device__ void forward(const T *packed, int stride, const T *weight, int taps, const uint32_t *segments, const uint32_t *owners, T *output, int width) {
+  const int row = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x;
+  if (column >= width) return;
+  const Segment segment(segments, owners[row]);
+  const float sum = sum_at(packed, stride, weight, taps, segment, row - segment.start, column);
+  output[(size_t)row * width + column] = from_float<T>(sum * sigmoid(sum));
+}
+
+// The gradient of the sums, f32.
+template <typename T>
+__device__ void backward_sums(const T *gradient, const T *packed, int stride, const T *weight, int taps, const uint32_t *segments, const uint32_t *owners, float *sums,
+                              int width) {
+  const int row = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x;
+  if (column >= width) return;
+  const Segment segment(segments, owners[row]);
+  const float sum = sum_at(packed, stride, weight, taps, segment, row - segment.start, column), share = sigmoid(sum);
+  sums[(size_t)row * width + column] = to_float(gradient[(size_t)row * width + column]) * share * (1.0f + sum * (1.0f - share));
+}
+
+// From the gradient of the sums that of the row: of the tokens after it in its segment, and of its completions' first ones where it ends a prompt.
+template <typename T>
+__device__ void backward_rows(const float *sums, const T *weight, int taps, const uint32_t *segments, const uint32_t *owners, T *output, int width) {
+  const int row = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x, owner = owners[row];
+  if (column >= width) return;
+  const Segment segment(segments, owner);
+  const int left = segment.length - (row - segment.start); // tokens from this one to the end
+  float sum = 0.0f;
+  const auto add = [&](int start, int length, int first) { // tokens from `start` on, the first `first` after this one
+    for (int lag = first; lag < taps && lag - first < length; lag++)
+      sum += to_float(weight[column * taps + taps - 1 - lag]) * sums[(size_t)(start + lag - first) * width + column];
+  };
+  add(row, left, 0);
+  if (left < taps)
+    for (int reader = owner + 1, rows = 0; rows < segment.readers; reader++) {
+      const Segment own(segments, reader);
+      add(own.start, own.length, left);
+      rows += own.length;
+    }
+  output[(size_t)row * width + column] = from_float<T>(sum);
+}
+
+// The weight's gradient over the rows of a part -> partial: [parts, width * taps]. Blocks: (parts, columns by 256).
+template <typename T>
+__device__ void weight_parts(const float *sums, const T *packed, int stride, int taps, const uint32_t *segments, const uint32_t *owners, float *partial, int width, int rows,
+                             int rows_a_part) {
+  const int column = blockIdx.y * blockDim.x + threadIdx.x, first = blockIdx.x * rows_a_part;
+  if (column >= width) return;
+  float own[TAPS] = {};
+  for (int row = first; row < min(rows, first + rows_a_part); row++) {
+    const Segment segment(segments, owners[row]);
+    const float gradient = sums[(size_t)row * width + column];
+#pragma unroll
+    for (int tap = 0; tap < TAPS; tap++) {
+      const int before = tap < taps ? segment.row_before(row - segment.start, taps - 1 - tap) : -1;
+      if (before >= 0) own[tap] += gradient * to_float(packed[(size_t)before * stride + column]);
+    }
+  }
+#pragma unroll
+  for (int tap = 0; tap < TAPS; tap++)
+    if (tap < taps) partial[((size_t)blockIdx.x * width + column) * taps + tap] = own[tap];
+}
+
+extern "C" __global__ void convolution_weight_sums(const float *partial, float *sums, int parts, int width) { sum_parts(partial, sums, parts, width); }
+
+// Blocks: (segments, columns by 256). `states`: [segments, (taps - 1) * width], oldest first.
+template <typename T> __device__ void keep_states(const T *packed, int stride, int taps, const uint32_t *segments, T *states, int width) {
+  const int column = blockIdx.y * blockDim.x + threadIdx.x;
+  if (column >= width) return;
+  const Segment segment(segments, blockIdx.x);
+  for (int lag = 0; lag < taps - 1; lag++) {
+    const int row = segment.row_before(segment.length - 1, lag);
+    states[((size_t)blockIdx.x * (taps - 1) + taps - 2 - lag) * width + column] = row >= 0 ? packed[(size_t)row * stride + column] : from_float<T>(0.0f);
+  }
+}
+
+// Blocks: (rows, columns by 256): of a row that follows none, and of those that follow it.
+template <typename T> __device__ void step(const T *packed, int stride, const T *weight, int taps, const uint32_t *slots, T *states, T *output, int width, int rows) {
+  const int first = blockIdx.x, column = blockIdx.y * blockDim.x + threadIdx.x;
+  if (column >= width || slots[2 * first] == NONE || follows(slots, first)) return;
+  const size_t size = (size_t)(taps - 1) * width;
+  float seen[TAPS]; // oldest first
+#pragma unroll
+  for (int tap = 0; tap < TAPS; tap++) seen[tap] = tap < taps - 1 ? to_float(states[slots[2 * first] * size + (size_t)tap * width + column]) : 0.0f;
+  for (int row = first; row < rows && (row == first || follows(slots, row)); row++) {
+    const float newest = to_float(packed[(size_t)row * stride + column]);
+    float sum = 0.0f;
+#pragma unroll
+    for (int tap = 0; tap < TAPS; tap++) {
+      if (tap < taps - 1) sum += to_float(weight[column * taps + tap]) * seen[tap];
+      else if (tap == taps - 1) sum += to_float(weight[column * taps + tap]) * newest;
+    }
+    // Rows that are none repeat the last one.
+    for (int place = row; place == row || is_none(slots, place, rows); place++) output[(size_t)place * width + column] = from_float<T>(sum * sigmoid(sum));
+    T *to = states + slots[2 * row + 1] * size + column;
+#pragma unroll
+    for (int tap = 0; tap < TAPS; tap++)
+      if (tap < taps - 1) {
+        seen[tap] = tap == taps - 2 ? newest : seen[tap + 1 < TAPS ? tap + 1 : tap];
+        to[(size_t)tap * width] = from_float<T>(seen[tap]);
+      }
+  }
+}
+
+#define INSTANTIATE(T, suffix)                                                                                                                          \
+  extern "C" __global__ void convolution_##suffix(const T *packed, int stride, const T *weight, int taps, const uint32_t *segments,                     \
+                                                  const uint32_t *owners, T *output, int width) {                                                       \
+    forward(packed, stride, weight, taps, segments, owners, output, width);                                                                            \
+  }                                                                                                                                                     \
+  extern "C" __global__ void convolution_backward_sums_##suffix(const T *gradient, const T *packed, int stride, const T *weight, int taps,              \
+                                                                const uint32_t *segments, const uint32_t *owners, float *sums, int width) {             \
+    backward_sums(gradient, packed, stride, weight, taps, segments, owners, sums, width);                                                              \
+  }                                                                                                                                                     \
+  extern "C" __global__ void convolution_backward_rows_##suffix(const float *sums, const T *weight, int taps, const uint32_t *segments,                 \
+                                                                const uint32_t *owners, T *output, int width) {                                         \
+    backward_rows(sums, weight, taps, segments, owners, output, width);                                                                                \
+  }                                                                                                                                                     \
+  extern "C" __global__ void convolution_weight_parts_##suffix(const float *sums, const T *packed, int stride, int taps, const uint32_t *segments,      \
+                                                               const uint32_t *owners, float *partial, int width, int rows, int rows_a_part) {          \
+    weight_parts(sums, packed, stride, taps, segments, owners, partial, width, rows, rows_a_part);                                                     \
+  }                                                                                                                                                     \
+  extern "C" __global__ void convolution_states_##suffix(const T *packed, int stride, int taps, const uint32_t *segments, T *states, int width) {       \
+    keep_states(packed, stride, taps, segments, states, width);                                                                                        \
+  }                                                                                                                                                     \
+  extern "C" __global__ void convolution_step_##suffix(const T *packed, int stride, const T *weight, int taps, const uint32_t *slots, T *states,        \
+                                                       T *output, int width, int rows) {                                                                \
+    step(packed, stride, weight, taps, slots, states, output, width, rows);                                                                            \
+  }
+INSTANTIATE(float, f32)
+INSTANTIATE(bf16, bf16)
