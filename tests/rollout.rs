@@ -36,14 +36,7 @@ fn requests() -> Vec<Request> {
 }
 
 fn sampling(temperature: f64) -> Sampling {
-    Sampling {
-        temperature,
-        max_completion_tokens: 24,
-        stop_ids: vec![3, 50],
-        seed: 11,
-        draft_tokens: 0,
-        thinking: None,
-    }
+    Sampling { stop_ids: vec![3, 50], draft_tokens: 0, ..Sampling::plain(temperature, 24, 11) }
 }
 
 fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usize) -> Vec<Vec<Completion>> {

@@ -102,8 +102,7 @@ fn drafted(
     memory: &RolloutMemory,
 ) -> RolloutOutput {
     let stop_ids = vec![3, 50, 120];
-    let sampling =
-        Sampling { temperature, max_completion_tokens: 40, stop_ids, seed: 11, draft_tokens, thinking: None };
+    let sampling = Sampling { stop_ids, draft_tokens, records_experts: true, ..Sampling::plain(temperature, 40, 11) };
     let threads = ThreadPool::for_engine(engine, 1).unwrap();
     generate(model, Adapters::On, &requests(), &sampling, memory, &threads).unwrap()
 }
@@ -294,14 +293,7 @@ fn completions_that_grow_agree() {
         max_position_embeddings: 16_384,
         ..small
     };
-    let sampling = Sampling {
-        temperature: 1.0,
-        max_completion_tokens: 12_000,
-        stop_ids: Vec::new(),
-        seed: 11,
-        draft_tokens: 0,
-        thinking: None,
-    };
+    let sampling = Sampling { draft_tokens: 0, ..Sampling::plain(1.0, 12_000, 11) };
     let bf16 = Engine::gpu(0).unwrap();
     for (engine, largest, mean) in [(bf16.clone().in_f32(), 1e-4, 1e-5), (bf16, 1.0, 3e-2)] {
         let (model, threads) = (model(&config, LORA, &engine), ThreadPool::for_engine(&engine, 1).unwrap());

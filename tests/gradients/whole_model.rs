@@ -99,6 +99,7 @@ fn model(config: &ModelConfig, trainable: Trainable) -> Decoder {
 fn groups() -> Vec<PolicyGroup<'static>> {
     let sample = |tokens: &[u32], advantage| PolicySample {
         forced: 0..0,
+        experts: None,
         token_ids: tokens.to_vec().into(),
         sampled_log_probs: vec![0.0; tokens.len()].into(),
         old_log_probs: None,

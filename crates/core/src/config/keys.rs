@@ -165,6 +165,13 @@ pub static KEYS: &[Key] = &[
     )
     .presets("1", "1"),
     // The update.
+    key(
+        "router_replay",
+        Kind::Flag,
+        "true",
+        "",
+        "In mixtures of experts, each token goes through the experts in the update that it was sampled with; no effect on dense models.",
+    ),
     key("policy_loss", Kind::Choice(PolicyLoss::NAMES), "grpo", "", "Policy loss.").seed("grpo"),
     key("dynamic_sampling", Kind::Flag, "false", "", "Replace zero-variance groups with further prompts, at most three rounds.")
         .seed("true")

@@ -52,6 +52,8 @@ pub(super) struct Capacity {
     pub(super) draft_tokens: usize,
     /// Numbers of each adapter in the rank, where several stand side by side, else 0.
     pub(super) adapter_slot: usize,
+    /// Whether each completion has the experts of its tokens.
+    pub(super) records_experts: bool,
 }
 
 impl Capacity {
@@ -66,15 +68,17 @@ impl Capacity {
         let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
         let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
         let initial_slots = if kv_slots == rows * limit { limit } else { limit.min(limits.initial_slots) };
-        let draft_tokens = sampling.draft_tokens;
-        Self { rows, kv_slots, prompt_rows, initial_slots, longest: longest + limit, draft_tokens, adapter_slot: 0 }
+        let Sampling { draft_tokens, records_experts, .. } = *sampling;
+        let longest = longest + limit;
+        Self { rows, kv_slots, prompt_rows, initial_slots, longest, draft_tokens, adapter_slot: 0, records_experts }
     }
 
     /// For requests that are not known yet. A completion has all its slots from the start, so that none is given up:
     /// its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
         let QueueSize { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows } = size;
-        Self { rows, kv_slots, prompt_rows, initial_slots: usize::MAX, longest: 0, draft_tokens, adapter_slot }
+        let (initial_slots, records_experts) = (usize::MAX, false);
+        Self { rows, kv_slots, prompt_rows, initial_slots, longest: 0, draft_tokens, adapter_slot, records_experts }
     }
 }
 
