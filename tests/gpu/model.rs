@@ -1,11 +1,13 @@
 //! Whole models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says
 //! of it.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
-use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
+use grpo_tui::model::{Adapters, Decoder, ExpertRecord, Trainable, Weights};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate};
 use grpo_tui::update::{
     LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, PolicyStatistics,
@@ -270,10 +272,53 @@ fn rollout_and_training_agree() {
                 "{:?} {:?}: mean {average:.2e}, largest {:.2e}",
                 config.architecture, engine.dtype, statistics.sampling_difference_max
             );
-            // In bf16 the last bits choose other experts for some tokens.
-            let other_experts = config.options.experts.is_some() && engine.dtype == DType::BF16;
-            let largest = if other_experts { 10.0 } else { largest };
             assert!(statistics.sampling_difference_max < largest && average < mean);
+        }
+    }
+}
+
+/// Rows go through the experts that are recorded, whatever their router would select: in f32 the gradient is the CPU's, also
+/// where the records are no router's and some completions have none. With those of the sampler, drafts and all, training
+/// says in f32 what sampling said, and in bf16 it is nearer to it than without.
+#[test]
+#[ignore = "needs a GPU"]
+fn replayed_experts_agree() {
+    let ([.., config], cpu, bf16) = (configs(), Engine::cpu(), Engine::gpu(0).unwrap());
+    let gpu = bf16.clone().in_f32();
+    let [there, here] = [&gpu, &cpu].map(|engine| model(&config, LORA, engine));
+    let mut completions = sampled(&here, &cpu, 1.0);
+    let (own, ..) = gradient(&here, &cpu, &completions, false);
+    for (index, completion) in completions.iter_mut().flatten().enumerate() {
+        let next = |experts: &[u16]| Arc::new(experts.iter().map(|expert| (expert + 1) % 6).collect::<Vec<u16>>());
+        let record = completion.experts.take().filter(|_| index % 3 != 2);
+        completion.experts = record.map(|ExpertRecord { prompt, completion }| ExpertRecord {
+            prompt: next(&prompt),
+            completion: next(&completion),
+        });
+    }
+    let (expected, ..) = gradient(&here, &cpu, &completions, false);
+    assert!((&own - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-3);
+    for recompute in [false, true] {
+        let (found, ..) = gradient(&there, &gpu, &completions, recompute);
+        assert_close("gradient with other experts", &found, &expected, 1e-4);
+    }
+    for engine in [&gpu, &bf16] {
+        let model = model(&config, LORA, engine);
+        let mut memory = RolloutMemory::default();
+        let plain = drafted(&model, engine, 1.0, 0, &memory).completions;
+        memory.history.add(1, plain.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
+        let mut completions = drafted(&model, engine, 1.0, 8, &memory).completions;
+        let gap = |completions: &[Vec<Completion>]| {
+            let (_, statistics, _) = gradient(&model, engine, completions, false);
+            (statistics.sampling_difference / statistics.tokens as f64, statistics.sampling_difference_max)
+        };
+        let replayed = gap(&completions);
+        completions.iter_mut().flatten().for_each(|completion| completion.experts = None);
+        let free = gap(&completions);
+        println!("{:?}: mean and largest {replayed:.2e?} with replay, {free:.2e?} without", engine.dtype);
+        match engine.dtype {
+            DType::F32 => assert!(replayed.0 < 1e-5 && replayed.1 < 1e-4),
+            _ => assert!(replayed.0 < free.0),
         }
     }
 }

@@ -233,10 +233,11 @@ impl Plain<'_> {
         let by_token = replayed.len() / x.dims()[0];
         let chosen = |(token, row): (usize, Vec<f64>)| {
             let rank = |p: f64| row.iter().filter(|other| **other > p).count();
-            let own = replayed.get(token * by_token + earlier * experts.active..(token + 1) * by_token);
+            let own =
+                (by_token > 0).then(|| &replayed[token * by_token + earlier * experts.active..][..experts.active]);
             let is_chosen = |expert: usize| match own {
-                Some(own) if by_token > 0 => own[..experts.active].contains(&(expert as u16)),
-                _ => rank(row[expert]) < experts.active,
+                Some(own) => own.contains(&(expert as u16)),
+                None => rank(row[expert]) < experts.active,
             };
             (0..row.len()).map(|expert| f64::from(u8::from(is_chosen(expert)))).collect::<Vec<_>>()
         };

@@ -160,7 +160,7 @@ pub(super) fn decode_from(
             let drafted_rows = if capacity.draft_tokens > 0 { limits.drafted_rows } else { 0 };
             let most_rows = capacity.rows.max(drafted_rows);
             let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity)?;
-            (caches, StepBackend::Recorded(steps))
+            (caches, StepBackend::Recorded(Box::new(steps)))
         }
         _ => (KvCache::new(model, needed, states)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
     };
@@ -478,7 +478,7 @@ impl DecodeBatch<'_> {
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
                 let found = steps.unrecorded().map(|cause| GpuFallback::Unrecorded { cause });
-                self.memory.buffers.keep(self.model, self.caches, steps);
+                self.memory.buffers.keep(self.model, self.caches, *steps);
                 found.into_iter().collect()
             }
         };

@@ -16,7 +16,7 @@ pub(super) enum StepBackend {
     /// Passes that were not read yet, and the tokens of the last one.
     Listed(VecDeque<SampledPass>, Vec<SampledToken>),
     #[cfg(feature = "cuda")]
-    Recorded(super::super::decode_gpu::Steps),
+    Recorded(Box<super::super::decode_gpu::Steps>),
 }
 
 /// What a pass gives.
