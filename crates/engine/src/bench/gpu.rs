@@ -442,12 +442,11 @@ impl Bench<'_> {
         note(Measurement::new(&label, &shape, batch, whole, "s", Some(of_limit)));
         note(Measurement::new(&format!("{label}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
         note(Measurement::new(&format!("{label}: update"), &shape, batch, update, "s", Some(floor / update)));
-        let gap_label = format!("{label}: |trainer - sampler logprob|");
-        note(Measurement::new(&gap_label, &shape, batch, gap, "nats", None));
+        note(Measurement::new(&format!("{label}: |trainer - sampler logprob|"), &shape, batch, gap, "nats", None));
         if self.config.options.experts.is_some() {
             let free = sample(&Sampling { records_experts: false, ..sampling })?;
             let gap = difference(&gradient(&free)?.1);
-            note(Measurement::new(&format!("{gap_label} without router replay"), &shape, batch, gap, "nats", None));
+            note(Measurement::new(&format!("{label}: without router replay"), &shape, batch, gap, "nats", None));
         }
         if let Some(bytes) = self.engine.memory_in_use() {
             note(Measurement::new(

@@ -93,7 +93,7 @@ struct DecodeBatch<'a> {
     caches: KvCache,
     capacity: Capacity,
     /// The layers whose experts are recorded.
-    recorded: Option<ExpertLayers>,
+    recorded_experts: Option<ExpertLayers>,
     /// KV slots of completions.
     free_slots: FreeSlots,
     /// KV rows of prompts.
@@ -179,7 +179,7 @@ pub(super) fn decode_from(
         computing,
         caches,
         capacity,
-        recorded: model.expert_layers().filter(|_| capacity.records_experts),
+        recorded_experts: model.expert_layers().filter(|_| capacity.records_experts),
         requests: BTreeMap::new(),
         waiting: VecDeque::new(),
         prompts: BTreeMap::new(),
@@ -219,14 +219,14 @@ impl DecodeBatch<'_> {
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
         let own = (slot > 0).then(|| Tensor::from_slice(&own, own.len(), device)).transpose()?;
-        let record = self.recorded.map(|experts| experts.room(batch.rows(), device)).transpose()?;
+        let record = self.recorded_experts.map(|experts| experts.room(batch.rows(), device)).transpose()?;
         let adapters = AdapterUse::for_rows(self.adapters, own.as_ref(), slot);
         let normed = self.model.prefill(&batch, record.as_ref(), adapters, store)?;
         let rows_of = |table: &Tensor, rows: &[u32]| {
             gather_rows(table, &Tensor::from_slice(rows, rows.len(), device)?, table.dtype())
         };
         let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
-        let experts = record.zip(self.recorded);
+        let experts = record.zip(self.recorded_experts);
         let experts = experts.map(|(record, experts)| PassExperts::read(&record, experts)).transpose()?;
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
@@ -345,7 +345,7 @@ impl DecodeBatch<'_> {
         match &mut self.computing {
             StepBackend::Listed(unread, last) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
-                let caches = (&self.caches, self.recorded);
+                let caches = (&self.caches, self.recorded_experts);
                 let (pass, shaped) = sample_after(&feeds, last, (self.model, adapters), caches, (masks, &shaped))?;
                 self.shaped = shaped;
                 last.clone_from(&pass.tokens);
