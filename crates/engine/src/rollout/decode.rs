@@ -8,7 +8,7 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SavedRow, joined};
+use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SampledPass, SavedRow, joined};
 use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
 use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
@@ -24,10 +24,8 @@ use pass::{StepBackend, sample_after};
 
 mod admission; // which requests are decoded, and KV slots for their tokens
 mod drafting; // how many tokens are drafted for a pass
-mod pass; // what runs a pass, and what it gives
+mod pass; // what runs a pass
 mod rows; // a completion's tokens, its end, and what its next pass needs
-
-pub(super) use pass::SampledPass;
 
 /// A completion under way.
 struct Row {

@@ -6,8 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 
-use super::decode::SampledPass;
-use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, KvCache};
+use super::kv_cache::{Capacity, DecodeLimits, FedToken, Feed, KvCache, SampledPass};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::DecodeRows;

@@ -1,13 +1,13 @@
-//! The KV cache of a decode: limits, capacity, and the rows of a pass.
+//! The KV cache of a decode: limits, capacity, the rows of a pass, and what it gives.
 
 use candle_core::{Result, Tensor, bail};
 
 use super::{QueueSize, Request, Sampling};
 use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::pinned_memory::copy_to_host;
-use crate::kernels::sampler::SampleParams;
+use crate::kernels::sampler::{SampleParams, SampledToken};
 use crate::kernels::write_rows::write_rows;
-use crate::model::{CacheView, CacheWidth, Decoder, PrefilledRows};
+use crate::model::{CacheView, CacheWidth, Decoder, PassExperts, PrefilledRows};
 
 /// Limits on what is decoded together.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,15 @@ impl Feed {
     pub(super) fn position(&self) -> usize {
         self.row.prefix.1 + self.row.length - 1
     }
+}
+
+/// What a pass gives.
+#[derive(Debug, Default)]
+pub(super) struct SampledPass {
+    /// After each fed token.
+    pub(super) tokens: Vec<SampledToken>,
+    /// Of the fed tokens, where they are recorded.
+    pub(super) experts: Option<PassExperts>,
 }
 
 /// Keys and values of the prompts and of the generated tokens, and the states of the rows.

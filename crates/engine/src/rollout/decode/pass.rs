@@ -1,10 +1,10 @@
-//! A pass: what runs it, and the tokens and experts that it gives.
+//! What runs a pass.
 
 use std::collections::VecDeque;
 
 use candle_core::{Result, Tensor};
 
-use super::super::kv_cache::{FedToken, Feed, KvCache};
+use super::super::kv_cache::{FedToken, Feed, KvCache, SampledPass};
 use super::super::masks::sample;
 use super::super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::decode_attention::DecodeRows;
@@ -17,15 +17,6 @@ pub(super) enum StepBackend {
     Listed(VecDeque<SampledPass>, Vec<SampledToken>),
     #[cfg(feature = "cuda")]
     Recorded(Box<super::super::decode_gpu::Steps>),
-}
-
-/// What a pass gives.
-#[derive(Debug, Default)]
-pub(in super::super) struct SampledPass {
-    /// After each fed token.
-    pub(in super::super) tokens: Vec<SampledToken>,
-    /// Of the fed tokens, where they are recorded.
-    pub(in super::super) experts: Option<PassExperts>,
 }
 
 /// Samples after each fed token, on the CPU; `last`: those of the pass before; `recorded`: whose experts are recorded.
