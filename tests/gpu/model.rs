@@ -315,7 +315,9 @@ fn replayed_experts_agree() {
         let replayed = gap(&completions);
         completions.iter_mut().flatten().for_each(|completion| completion.experts = None);
         let free = gap(&completions);
-        println!("{:?}: mean and largest {replayed:.2e?} with replay, {free:.2e?} without", engine.dtype);
+        for ((mean, largest), how) in [(replayed, "with"), (free, "without")] {
+            println!("{:?}, {how} replay: mean {mean:.2e}, largest {largest:.2e}", engine.dtype);
+        }
         match engine.dtype {
             DType::F32 => assert!(replayed.0 < 1e-5 && replayed.1 < 1e-4),
             _ => assert!(replayed.0 < free.0),
