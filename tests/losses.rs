@@ -386,6 +386,7 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
                 (0..2 + (index + place) % 3).map(|t| ((place * 7 + index * 5 + t * 3) % 19) as u32).collect();
             PolicySample {
                 forced: 0..0,
+                experts: None,
                 sampled_log_probs: vec![-2.9; token_ids.len()].into(),
                 old_log_probs: None,
                 token_ids: token_ids.into(),

@@ -1,14 +1,16 @@
 //! Rollouts: what was sampled is what the model says, whatever the batch; random numbers belong to their place.
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::config::BasePrecision;
+use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::{SampleParams, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
 use grpo_tui::policy::{Policy, PolicyVersion, ScoredRows};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
-use grpo_tui::update::{log_probs, pack};
+use grpo_tui::update::{PolicyGroup, PolicySettings, completion_log_probs, log_probs, pack};
+
+use crate::losses::loss_settings;
 
 fn model(trainable: Trainable) -> Decoder {
     model_in(BasePrecision::Bf16, trainable)
@@ -36,14 +38,7 @@ fn requests() -> Vec<Request> {
 }
 
 fn sampling(temperature: f64) -> Sampling {
-    Sampling {
-        temperature,
-        max_completion_tokens: 24,
-        stop_ids: vec![3, 50],
-        seed: 11,
-        draft_tokens: 0,
-        thinking: None,
-    }
+    Sampling { stop_ids: vec![3, 50], draft_tokens: 0, ..Sampling::plain(temperature, 24, 11) }
 }
 
 fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usize) -> Vec<Vec<Completion>> {
@@ -88,6 +83,53 @@ fn decode_and_training_log_probs_agree() {
                 }
             }
         }
+    }
+}
+
+/// The trainer's router differs from the sampler's in its last digits, as on a GPU that computes both in bf16.
+#[test]
+fn replayed_experts_keep_sampler_and_trainer_together() {
+    let json = r#"{"architectures":["Qwen3MoeForCausalLM"],"vocab_size":97,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":4,
+        "num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"num_experts":16,"num_experts_per_tok":4,"moe_intermediate_size":24,
+        "norm_topk_prob":true,"max_position_embeddings":128}"#;
+    let config = ModelConfig::parse(json, "config.json").unwrap();
+    let fresh = Decoder::new(&config, &Weights::fresh(&config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu);
+    let named = fresh.unwrap().parameters().named().unwrap();
+    let model = |noise: f64| {
+        let tensors = named.iter().map(|(name, tensor)| {
+            let is_router = name.ends_with("mlp.gate.weight");
+            let factor = if name.contains("lm_head") || name.contains("experts") { 10.0 } else { 1.0 };
+            let tensor = tensor.affine(factor, 0.0).unwrap();
+            let pattern: Vec<f64> = (0..tensor.elem_count()).map(|i| (i * 37 % 101) as f64 / 50.0 - 1.0).collect();
+            let pattern = Tensor::from_vec(pattern, tensor.shape(), &Device::Cpu).unwrap().to_dtype(DType::F32);
+            let noise = if is_router { noise } else { 0.0 };
+            (name.clone(), (&tensor * pattern.unwrap().affine(noise, 1.0).unwrap()).unwrap())
+        });
+        let weights = Weights::from_tensors(tensors, "test");
+        Decoder::new(&config, &weights, Trainable::Frozen, 1, DType::F32, &Device::Cpu).unwrap()
+    };
+    let (requests, sampling) = (requests(), Sampling { records_experts: true, ..sampling(1.0) });
+    let sampled = run(&model(0.0), &requests, &sampling, 1);
+    let gap = |noise: f64, is_replayed: bool| {
+        let mut sampled = sampled.clone();
+        if !is_replayed {
+            sampled.iter_mut().flatten().for_each(|completion| completion.experts = None);
+        }
+        let pairs = requests.iter().zip(&sampled);
+        let groups: Vec<_> = pairs.map(|(asked, group)| PolicyGroup::alternating(&asked.prompt, group)).collect();
+        let loss = loss_settings(PolicyLoss::Grpo);
+        let settings = PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch: 200, recompute: false };
+        let (model, threads) = (model(noise), ThreadPool::calling());
+        let found = completion_log_probs(&model, Adapters::On, &groups, &settings, &threads).unwrap();
+        let pairs = found.into_iter().flatten().zip(sampled.iter().flatten());
+        let differences: Vec<f32> =
+            pairs.flat_map(|(own, c)| own.into_iter().zip(c.log_probs.clone()).map(|(a, b)| (a - b).abs())).collect();
+        differences.iter().copied().fold(0.0, f32::max)
+    };
+    for (noise, most_with, least_without) in [(0.0, 1e-4, 0.0), (1e-3, 0.05, 1.0), (1e-2, 0.5, 2.0)] {
+        let (with, without) = (gap(noise, true), gap(noise, false));
+        assert!(with < most_with && without >= least_without, "{noise}: {with} with replay, {without} without");
+        assert!(noise > 0.0 || with == without);
     }
 }
 

@@ -5,9 +5,10 @@
 
 constexpr int LANE_EXPERTS = 16; // 512 experts at most
 
-// A warp a row: probabilities by softmax, the `active` largest (of equal ones the first) and their weights.
+// A warp a row: probabilities by softmax, the `active` largest (of equal ones the first) and their weights; `replayed`: instead of the largest those in `selected`,
+// where it has some.
 template <typename T>
-__device__ void route(const T *logits, uint32_t *selected, float *weights, float *probabilities, int rows, int experts, int active, int renormalised) {
+__device__ void route(const T *logits, uint32_t *selected, float *weights, float *probabilities, int rows, int experts, int active, int renormalised, int replayed) {
   const int row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (row >= rows) return;
   float own[LANE_EXPERTS], most = -INFINITY, sum = 0.0f;
@@ -31,7 +32,15 @@ __device__ void route(const T *logits, uint32_t *selected, float *weights, float
   }
   float weight = 0.0f;
   uint32_t chosen = 0;
-  for (int j = 0; j < active; j++) {
+  const bool is_known = replayed && selected[(size_t)row * active] != 0xffffffffu;
+  if (is_known) {
+    __syncwarp(); // the probabilities of other lanes are written
+    if (lane < active) {
+      chosen = selected[(size_t)row * active + lane];
+      weight = probabilities[(size_t)row * experts + chosen];
+    }
+  }
+  for (int j = 0; j < active && !is_known; j++) {
     float best = -1.0f;
     int at = 0;
 #pragma unroll
@@ -65,12 +74,12 @@ __device__ void route(const T *logits, uint32_t *selected, float *weights, float
 }
 
 extern "C" __global__ void experts_route_f32(const float *logits, uint32_t *selected, float *weights, float *probabilities, int rows, int experts, int active,
-                                             int renormalised) {
-  route(logits, selected, weights, probabilities, rows, experts, active, renormalised);
+                                             int renormalised, int replayed) {
+  route(logits, selected, weights, probabilities, rows, experts, active, renormalised, replayed);
 }
 extern "C" __global__ void experts_route_bf16(const bf16 *logits, uint32_t *selected, float *weights, float *probabilities, int rows, int experts, int active,
-                                              int renormalised) {
-  route(logits, selected, weights, probabilities, rows, experts, active, renormalised);
+                                              int renormalised, int replayed) {
+  route(logits, selected, weights, probabilities, rows, experts, active, renormalised, replayed);
 }
 
 // A block of 256 an expert: where its pairs begin, and which they are, in their order. `places`: of each unsorted pair where it went.

@@ -25,6 +25,22 @@ pub struct Router {
     pub is_renormalised: bool,
 }
 
+/// Which experts rows go through.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Selection<'a> {
+    /// The most probable.
+    #[default]
+    Free,
+    /// The most probable, which are written there: [rows, active], u32.
+    Recorded(&'a Tensor),
+    /// These: [rows, active], u32. A row that begins with [`NOT_RECORDED`] selects freely; a GPU writes what it selects
+    /// there.
+    Replayed(&'a Tensor),
+}
+
+/// The expert of a row of which none is known.
+pub const NOT_RECORDED: u32 = u32::MAX;
+
 /// Pairs of a row and one of its experts, by expert, then by row.
 #[derive(Clone, Debug)]
 pub enum Routing {
@@ -125,25 +141,25 @@ impl ListedPairs {
     pub fn entropy(&self) -> Result<f64> {
         by_number_type!(self.probabilities, entropy(&self.probabilities))
     }
-
-    /// The experts of each row by rising number, end to end.
-    pub fn selected(&self) -> Vec<u32> {
-        let pairs = self.ranges.iter().enumerate();
-        let own =
-            pairs.flat_map(|(expert, range)| self.rows[range.clone()].iter().map(move |&row| (row, expert as u32)));
-        let mut own: Vec<(u32, u32)> = own.collect();
-        own.sort_unstable();
-        own.into_iter().map(|(_, expert)| expert).collect()
-    }
 }
 
-/// `logits`: [rows, experts]. Of equally probable experts the first is chosen.
-pub fn route(logits: &Tensor, router: Router) -> Result<Routing> {
+/// `logits`: [rows, experts]. Of equally probable experts the first is selected. Weights come from the probabilities of
+/// `logits`, also where the experts are replayed.
+pub fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -> Result<Routing> {
+    let ((rows, count), active) = (logits.dims2()?, router.active);
+    if active == 0 || active > count {
+        bail!("{active} of {count} experts")
+    }
+    if let Selection::Recorded(experts) | Selection::Replayed(experts) = selection
+        && (experts.dims2()? != (rows, active) || experts.dtype() != DType::U32)
+    {
+        bail!("{:?} {:?} for {active} experts of {rows} rows", experts.dtype(), experts.shape())
+    }
     #[cfg(feature = "cuda")]
     if logits.device().is_cuda() {
-        return gpu::route(logits, router).map(Routing::Sorted);
+        return gpu::route(logits, router, selection).map(Routing::Sorted);
     }
-    by_number_type!(logits, forward(logits, router)).map(Routing::Listed)
+    by_number_type!(logits, forward(logits, router, selection)).map(Routing::Listed)
 }
 
 /// `products`: [pairs, 1], each weight times its gradient -> the gradient of the logits, [rows, experts], in `dtype`.
@@ -155,25 +171,36 @@ pub fn route_backward(products: &Tensor, routing: &Routing, router: Router, dtyp
     }
 }
 
-fn forward<T: Real>(logits: &Tensor, router: Router) -> Result<ListedPairs> {
+fn forward<T: Real>(logits: &Tensor, router: Router, selection: Selection<'_>) -> Result<ListedPairs> {
     let ((rows, count), active) = (logits.dims2()?, router.active);
-    if active == 0 || active > count {
-        bail!("{active} of {count} experts")
-    }
+    let mut selected = match selection {
+        Selection::Replayed(experts) => experts.flatten_all()?.to_vec1::<u32>()?,
+        _ => vec![NOT_RECORDED; rows * active],
+    };
     let logits_read = read(logits)?;
     let mut probabilities = logits_read.numbers::<T>()?.to_vec();
     let mut pairs: Vec<Vec<(u32, T)>> = vec![Vec::new(); count];
     let mut order: Vec<u32> = (0..count as u32).collect();
-    for (row, own) in probabilities.chunks_exact_mut(count).enumerate() {
+    let rows_selected = probabilities.chunks_exact_mut(count).zip(selected.chunks_exact_mut(active));
+    for (row, (own, selected)) in rows_selected.enumerate() {
         softmax(own);
         let probability = |expert: u32| own[expert as usize].double();
-        order.sort_unstable_by(|&a, &b| probability(b).total_cmp(&probability(a)).then(a.cmp(&b)));
-        let chosen = &order[..active];
-        let sum: T = chosen.iter().map(|&expert| own[expert as usize]).sum();
+        let by_probability = |a: &u32, b: &u32| probability(*b).total_cmp(&probability(*a)).then(a.cmp(b));
+        if selected[0] == NOT_RECORDED {
+            order.sort_unstable_by(by_probability);
+            selected.copy_from_slice(&order[..active]);
+        } else {
+            // The same experts have the same sum.
+            selected.sort_unstable_by(by_probability);
+        }
+        let sum: T = selected.iter().map(|&expert| own[expert as usize]).sum();
         let divisor = if router.is_renormalised { sum } else { T::constant(1.0) };
-        for &expert in chosen {
+        for &expert in &*selected {
             pairs[expert as usize].push((row as u32, own[expert as usize] / divisor));
         }
+    }
+    if let Selection::Recorded(experts) = selection {
+        experts.slice_set(&Tensor::from_vec(selected, (rows, active), logits.device())?, 0, 0)?;
     }
     let mut end = 0;
     let range = |own: &Vec<_>| {
@@ -247,7 +274,7 @@ mod tests {
         // Probabilities 1/8, 1/2, 1/4, 1/8; and four equal ones.
         let logits = Tensor::new(&[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]], &Device::Cpu).unwrap();
         let routed = |active: usize, is_renormalised: bool| {
-            let routing = route(&logits, Router { active, is_renormalised }).unwrap();
+            let routing = route(&logits, Router { active, is_renormalised }, Selection::Free).unwrap();
             let routing = routing.listed().unwrap().clone();
             let weights = routing.weights.flatten_all().unwrap().to_vec1::<f64>().unwrap();
             (routing.rows, routing.ranges, weights.iter().map(|weight| (weight * 24.0).round()).collect::<Vec<_>>())
@@ -256,13 +283,36 @@ mod tests {
         let two = (vec![1, 0, 1, 0], vec![0..1, 1..3, 3..4, 4..4]);
         assert_eq!(routed(2, false), (two.0.clone(), two.1.clone(), vec![6.0, 12.0, 6.0, 6.0]));
         assert_eq!(routed(2, true), (two.0, two.1, vec![12.0, 16.0, 12.0, 8.0]));
-        let routing = route(&logits, Router { active: 2, is_renormalised: true }).unwrap();
-        assert_eq!(routing.listed().unwrap().selected(), [1, 2, 0, 1]);
+        let two = Router { active: 2, is_renormalised: true };
+        let recorded = Tensor::zeros((2, 2), DType::U32, &Device::Cpu).unwrap();
+        let routing = route(&logits, two, Selection::Recorded(&recorded)).unwrap();
+        assert_eq!(recorded.to_vec2::<u32>().unwrap(), [[1, 2], [0, 1]]);
         // 7/4 and 2 bits.
         let entropy = routing.listed().unwrap().entropy().unwrap();
         assert!((entropy - 3.75 * 2_f64.ln()).abs() < 1e-12, "{entropy}");
         for active in [5, 0] {
-            assert!(route(&logits, Router { active, is_renormalised: true }).is_err(), "{active}");
+            assert!(route(&logits, Router { active, is_renormalised: true }, Selection::Free).is_err(), "{active}");
         }
+        let error = route(&logits, Router { active: 1, ..two }, Selection::Recorded(&recorded)).unwrap_err();
+        assert!(error.to_string().starts_with("U32 [2, 2] for 1 experts of 2 rows"), "{error}");
+    }
+
+    #[test]
+    fn replayed_rows_go_to_recorded_experts_with_new_weights() {
+        let logits = Tensor::new(&[[0.0, 4_f64.ln(), 2_f64.ln(), 0.0], [0.0; 4]], &Device::Cpu).unwrap();
+        // (recorded, renormalised) -> (rows of pairs, ranges of experts, 24 times the weights).
+        let check = |recorded: [[u32; 2]; 2], is_renormalised, expected: (&[u32], [Range<usize>; 4], &[f64])| {
+            let recorded = Tensor::new(&recorded, &Device::Cpu).unwrap();
+            let router = Router { active: 2, is_renormalised };
+            let routing = route(&logits, router, Selection::Replayed(&recorded)).unwrap();
+            let pairs = routing.listed().unwrap();
+            let weights = pairs.weights.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let weights: Vec<f64> = weights.iter().map(|weight| (weight * 24.0).round()).collect();
+            assert_eq!((&*pairs.rows, &*pairs.ranges, &*weights), (expected.0, expected.1.as_slice(), expected.2));
+        };
+        let none = NOT_RECORDED;
+        check([[3, 1], [2, 3]], true, (&[0, 1, 0, 1], [0..0, 0..1, 1..2, 2..4], &[19.0, 12.0, 5.0, 12.0]));
+        check([[0, 3], [none, none]], false, (&[0, 1, 1, 0], [0..2, 2..3, 3..3, 3..4], &[3.0, 6.0, 6.0, 3.0]));
+        check([[none, none], [3, 0]], true, (&[1, 0, 0, 1], [0..1, 1..2, 2..3, 3..4], &[12.0, 16.0, 8.0, 12.0]));
     }
 }

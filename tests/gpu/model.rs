@@ -1,11 +1,13 @@
 //! Whole models on the GPU against the CPU: gradients, a whole step, rollouts; and that a rollout is what training says
 //! of it.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::device::Engine;
-use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
+use grpo_tui::model::{Adapters, Decoder, ExpertRecord, Trainable, Weights};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate};
 use grpo_tui::update::{
     LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, PolicyStatistics,
@@ -115,8 +117,7 @@ fn drafted(
     memory: &RolloutMemory,
 ) -> RolloutOutput {
     let stop_ids = vec![3, 50, 120];
-    let sampling =
-        Sampling { temperature, max_completion_tokens: 40, stop_ids, seed: 11, draft_tokens, thinking: None };
+    let sampling = Sampling { stop_ids, draft_tokens, records_experts: true, ..Sampling::plain(temperature, 40, 11) };
     let threads = ThreadPool::for_engine(engine, 1).unwrap();
     generate(model, Adapters::On, &requests(), &sampling, memory, &threads).unwrap()
 }
@@ -288,10 +289,55 @@ fn rollout_and_training_agree() {
                 "{:?} {:?}: mean {average:.2e}, largest {:.2e}",
                 config.architecture, engine.dtype, statistics.sampling_difference_max
             );
-            // In bf16 the last bits choose other experts for some tokens.
-            let other_experts = config.options.experts.is_some() && engine.dtype == DType::BF16;
-            let largest = if other_experts { 10.0 } else { largest };
             assert!(statistics.sampling_difference_max < largest && average < mean);
+        }
+    }
+}
+
+/// Rows go through the experts that are recorded, whatever their router would select: in f32 the gradient is the CPU's, also
+/// where the records are no router's and some completions have none. With those of the sampler, drafts and all, training
+/// says in f32 what sampling said, and in bf16 it is nearer to it than without.
+#[test]
+#[ignore = "needs a GPU"]
+fn replayed_experts_agree() {
+    let ([.., config], cpu, bf16) = (configs(), Engine::cpu(), Engine::gpu(0).unwrap());
+    let gpu = bf16.clone().in_f32();
+    let [there, here] = [&gpu, &cpu].map(|engine| model(&config, LORA, engine));
+    let mut completions = sampled(&here, &cpu, 1.0);
+    let (own, ..) = gradient(&here, &cpu, &completions, false);
+    for (index, completion) in completions.iter_mut().flatten().enumerate() {
+        let next = |experts: &[u16]| Arc::new(experts.iter().map(|expert| (expert + 1) % 6).collect::<Vec<u16>>());
+        let record = completion.experts.take().filter(|_| index % 3 != 2);
+        completion.experts = record.map(|ExpertRecord { prompt, completion }| ExpertRecord {
+            prompt: next(&prompt),
+            completion: next(&completion),
+        });
+    }
+    let (expected, ..) = gradient(&here, &cpu, &completions, false);
+    assert!((&own - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-3);
+    for recompute in [false, true] {
+        let (found, ..) = gradient(&there, &gpu, &completions, recompute);
+        assert_close("gradient with other experts", &found, &expected, 1e-4);
+    }
+    for engine in [&gpu, &bf16] {
+        let model = model(&config, LORA, engine);
+        let mut memory = RolloutMemory::default();
+        let plain = drafted(&model, engine, 1.0, 0, &memory).completions;
+        memory.history.add(1, plain.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
+        let mut completions = drafted(&model, engine, 1.0, 8, &memory).completions;
+        let gap = |completions: &[Vec<Completion>]| {
+            let (_, statistics, _) = gradient(&model, engine, completions, false);
+            (statistics.sampling_difference / statistics.tokens as f64, statistics.sampling_difference_max)
+        };
+        let replayed = gap(&completions);
+        completions.iter_mut().flatten().for_each(|completion| completion.experts = None);
+        let free = gap(&completions);
+        for ((mean, largest), how) in [(replayed, "with"), (free, "without")] {
+            println!("{:?}, {how} replay: mean {mean:.2e}, largest {largest:.2e}", engine.dtype);
+        }
+        match engine.dtype {
+            DType::F32 => assert!(replayed.0 < 1e-5 && replayed.1 < 1e-4),
+            _ => assert!(replayed.0 < free.0),
         }
     }
 }
@@ -311,14 +357,7 @@ fn completions_that_grow_agree() {
         max_position_embeddings: 16_384,
         ..small
     };
-    let sampling = Sampling {
-        temperature: 1.0,
-        max_completion_tokens: 12_000,
-        stop_ids: Vec::new(),
-        seed: 11,
-        draft_tokens: 0,
-        thinking: None,
-    };
+    let sampling = Sampling { draft_tokens: 0, ..Sampling::plain(1.0, 12_000, 11) };
     let bf16 = Engine::gpu(0).unwrap();
     for (engine, largest, mean) in [(bf16.clone().in_f32(), 1e-4, 1e-5), (bf16, 1.0, 3e-2)] {
         let (model, threads) = (model(&config, LORA, &engine), ThreadPool::for_engine(&engine, 1).unwrap());

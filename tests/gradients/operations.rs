@@ -14,7 +14,7 @@ use grpo_tui::kernels::heads::{Attention, Heads};
 use grpo_tui::kernels::log_probs::{TokenWeight, token_log_probs, token_log_probs_backward};
 use grpo_tui::kernels::rms_norm::{Norm, rms_norm, rms_norm_backward, rms_norm_backward_weight};
 use grpo_tui::kernels::rope::{QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward_all};
-use grpo_tui::kernels::router::{Router, route, route_backward};
+use grpo_tui::kernels::router::{NOT_RECORDED, Router, Selection, route, route_backward};
 use grpo_tui::kernels::swiglu::{Activation, gated, gated_backward};
 
 use super::finite_differences::{check, random, seeded};
@@ -261,13 +261,22 @@ fn attention_gates_match() {
 #[test]
 fn routers_match() {
     let logits = random(1, &[4, 5]).affine(2.0, 0.0).unwrap();
-    for (is_renormalised, active) in [(false, 1), (false, 3), (true, 2), (true, 5)] {
+    let replayed = Tensor::new(&[[4u32, 1], [NOT_RECORDED; 2], [0, 3], [2, 4]], &Device::Cpu).unwrap();
+    let fixed = Selection::Replayed(&replayed);
+    for (is_renormalised, active, selection) in [
+        (false, 1, Selection::Free),
+        (false, 3, Selection::Free),
+        (true, 2, Selection::Free),
+        (true, 5, Selection::Free),
+        (false, 2, fixed),
+        (true, 2, fixed),
+    ] {
         let router = Router { active, is_renormalised };
         let (seed, ones) = (random(2, &[4 * active, 1]), random(2, &[4 * active, 1]).ones_like().unwrap());
-        let routing = route(&logits, router).unwrap();
+        let routing = route(&logits, router, selection).unwrap();
         let products = routing.weigh(&seed).unwrap();
         let gradient = route_backward(&products, &routing, router, DType::F64).unwrap();
-        let weights = |logits: &Tensor| route(logits, router).unwrap().weigh(&ones).unwrap();
+        let weights = |logits: &Tensor| route(logits, router, selection).unwrap().weigh(&ones).unwrap();
         check("logits", &logits, &gradient, |logits| seeded(&weights(logits), &seed));
     }
 }

@@ -8,6 +8,7 @@ use grpo_tui::hub::{
     Activation, ClampedGate, ExpertTensors, Experts, GatedDelta, Mixer, ModelConfig, RopeScaling, Scope,
 };
 use grpo_tui::kernels::heads::{Attention, Heads};
+use grpo_tui::update::PolicySample;
 
 /// Over the last dimension, as are the two below.
 pub(super) fn log_softmax(x: &Tensor) -> Tensor {
@@ -224,14 +225,24 @@ impl Plain<'_> {
         product(&inner.unwrap(), "down_proj")
     }
 
-    /// Every expert on every token, times a weight that is 0 where it was not chosen.
-    fn experts(&self, x: &Tensor, layer: usize, experts: &Experts) -> Tensor {
+    /// Every expert on every token, times a weight that is 0 where it was not chosen; `replayed`: by token those of all
+    /// layers that are, or nothing.
+    fn experts(&self, x: &Tensor, layer: usize, experts: &Experts, replayed: &[u16]) -> Tensor {
         let probabilities = softmax(&self.linear(x, layer, experts.router()));
-        let chosen = |row: Vec<f64>| {
+        let earlier = (0..layer).filter(|&layer| self.config.experts(layer).is_some()).count();
+        let by_token = replayed.len() / x.dims()[0];
+        let chosen = |(token, row): (usize, Vec<f64>)| {
             let rank = |p: f64| row.iter().filter(|other| **other > p).count();
-            row.iter().map(|&p| f64::from(u8::from(rank(p) < experts.active))).collect::<Vec<_>>()
+            let own =
+                (by_token > 0).then(|| &replayed[token * by_token + earlier * experts.active..][..experts.active]);
+            let is_chosen = |expert: usize| match own {
+                Some(own) => own.contains(&(expert as u16)),
+                None => rank(row[expert]) < experts.active,
+            };
+            (0..row.len()).map(|expert| f64::from(u8::from(is_chosen(expert)))).collect::<Vec<_>>()
         };
-        let chosen: Vec<Vec<f64>> = probabilities.to_vec2().unwrap().into_iter().map(chosen).collect();
+        let rows = probabilities.to_vec2().unwrap();
+        let chosen: Vec<Vec<f64>> = rows.into_iter().enumerate().map(chosen).collect();
         let mut weights = (probabilities * Tensor::new(chosen, &Device::Cpu).unwrap()).unwrap();
         if experts.is_renormalised {
             weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1).unwrap()).unwrap();
@@ -248,8 +259,8 @@ impl Plain<'_> {
         (sum + self.gated_mlp(x, layer, "mlp.shared_expert").broadcast_mul(&share).unwrap()).unwrap()
     }
 
-    /// One sequence -> logits [time, vocabulary].
-    pub(super) fn logits(&self, token_ids: &[u32]) -> Tensor {
+    /// One sequence -> logits [time, vocabulary]; `replayed`: by token its experts in all layers, or nothing.
+    fn logits(&self, token_ids: &[u32], replayed: &[u16]) -> Tensor {
         let config = self.config;
         let embedding = self.get("model.embed_tokens.weight");
         let mut hidden = embedding.embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap()).unwrap();
@@ -268,7 +279,7 @@ impl Plain<'_> {
             let x = self.norm(&hidden, &before);
             let down = match config.experts(layer) {
                 None => self.gated_mlp(&x, layer, "mlp"),
-                Some(experts) => self.experts(&x, layer, experts),
+                Some(experts) => self.experts(&x, layer, experts, replayed),
             };
             hidden = (hidden + self.added(down, &name("post_feedforward_layernorm"))).unwrap();
         }
@@ -343,9 +354,11 @@ impl Plain<'_> {
     }
 
     /// Log-probs of a completion given its prompt: [completion], on the tape.
-    pub(super) fn log_probs(&self, prompt: &[u32], completion: &[u32]) -> Tensor {
+    pub(super) fn log_probs(&self, prompt: &[u32], sample: &PolicySample<'_>) -> Tensor {
+        let completion = &*sample.token_ids;
         let tokens = [prompt, &completion[..completion.len() - 1]].concat();
-        let logits = self.logits(&tokens).narrow(0, prompt.len() - 1, completion.len()).unwrap();
+        let replayed = sample.experts.map(|own| [own.prompt.as_slice(), &own.completion].concat()).unwrap_or_default();
+        let logits = self.logits(&tokens, &replayed).narrow(0, prompt.len() - 1, completion.len()).unwrap();
         let log_probs = log_softmax(&logits);
         let targets = Tensor::new(completion, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
         log_probs.gather(&targets, 1).unwrap().squeeze(1).unwrap()

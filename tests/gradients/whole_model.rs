@@ -2,12 +2,13 @@
 //! trainable is left out, nothing frozen moves.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use grpo_tui::config::{BasePrecision, PolicyLoss};
 use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::fp8;
-use grpo_tui::model::{Decoder, Gradients, Trainable, Weights, tensor_names};
+use grpo_tui::model::{Decoder, ExpertRecord, Gradients, Trainable, Weights, tensor_names};
 use grpo_tui::rollout::ThreadPool;
 use grpo_tui::update::{
     LossSettings, Optimizer, OptimizerSettings, PolicyGroup, PolicySample, PolicySettings, StepOutcome, StepTotals,
@@ -99,6 +100,7 @@ fn model(config: &ModelConfig, trainable: Trainable) -> Decoder {
 fn groups() -> Vec<PolicyGroup<'static>> {
     let sample = |tokens: &[u32], advantage| PolicySample {
         forced: 0..0,
+        experts: None,
         token_ids: tokens.to_vec().into(),
         sampled_log_probs: vec![0.0; tokens.len()].into(),
         old_log_probs: None,
@@ -120,17 +122,21 @@ fn settings(recompute: bool, tokens_per_micro_batch: usize) -> PolicySettings {
 }
 
 fn gradient(model: &Decoder, settings: PolicySettings, threads: usize) -> Gradients {
+    gradient_of(model, &groups(), settings, threads)
+}
+
+fn gradient_of(model: &Decoder, groups: &[PolicyGroup<'_>], settings: PolicySettings, threads: usize) -> Gradients {
     let totals = StepTotals { sequences: 5, tokens: 13 };
-    policy_gradient(model, &groups(), totals, &settings, &ThreadPool::new(threads).unwrap()).unwrap().0
+    policy_gradient(model, groups, totals, &settings, &ThreadPool::new(threads).unwrap()).unwrap().0
 }
 
 /// The same loss on the tape: on-policy its gradient is that of `-A log p`, averaged over tokens and sequences.
 #[expect(clippy::disallowed_methods, reason = "the tape is the oracle")]
-fn tape_gradients(plain: &Plain<'_>) -> HashMap<String, Tensor> {
+fn tape_gradients(plain: &Plain<'_>, groups: &[PolicyGroup<'_>]) -> HashMap<String, Tensor> {
     let mut loss = Tensor::zeros((), DType::F64, &Device::Cpu).unwrap();
-    for group in groups() {
+    for group in groups {
         for sample in &group.samples {
-            let mean = plain.log_probs(&group.prompt, &sample.token_ids).mean_all().unwrap();
+            let mean = plain.log_probs(&group.prompt, sample).mean_all().unwrap();
             loss = (loss + (mean * (-sample.advantage / 5.0)).unwrap()).unwrap();
         }
     }
@@ -163,7 +169,7 @@ fn full_gradient_equals_the_tape() {
             weights: weights(&config).into_iter().map(|(n, t)| (n, leaf(&t))).collect(),
             lora_scale: 0.0,
         };
-        let expected = tape_gradients(&plain);
+        let expected = tape_gradients(&plain, &groups());
         for (recompute, micro_batch, threads) in [(false, 1000, 1), (true, 1000, 1), (false, 6, 3), (true, 4, 2)] {
             compare(&model, &gradient(&model, settings(recompute, micro_batch), threads), &expected);
         }
@@ -178,7 +184,44 @@ fn adapter_gradient_equals_the_tape() {
         assert!(adapters.iter().all(|(name, _)| name.contains("lora_")), "biases stay frozen beside adapters");
         let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
         let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
-        compare(&model, &gradient(&model, settings(false, 1000), 1), &tape_gradients(&plain));
+        compare(&model, &gradient(&model, settings(false, 1000), 1), &tape_gradients(&plain, &groups()));
+    }
+}
+
+/// Other experts than the router would select, of the first group alone: a fixed selection of each token, with weights and
+/// gradients of the router that there is.
+#[test]
+fn a_gradient_with_replayed_experts_equals_the_tape() {
+    let sparse = families().into_iter().filter(|config| config.options.experts.is_some());
+    let trainables = [Trainable::Full, Trainable::Lora { rank: 3, alpha: 6.0 }];
+    for (config, trainable) in sparse.flat_map(|config| trainables.map(|trainable| (config.clone(), trainable))) {
+        let model = model(&config, trainable);
+        let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
+        // Two of three experts.
+        let of_token = |token: usize| (0..layers).flat_map(move |layer| [(token + layer) % 3, (token + layer + 1) % 3]);
+        let of_tokens = |count: usize, salt: usize| {
+            Arc::new(
+                (0..count).flat_map(|token| of_token(token * token + salt)).map(|e| e as u16).collect::<Vec<u16>>(),
+            )
+        };
+        let (prompt, samples) = (of_tokens(4, 1), groups()[0].samples.len());
+        let completions: Vec<usize> = groups()[0].samples.iter().map(|sample| sample.token_ids.len() - 1).collect();
+        let record =
+            |sample: usize| ExpertRecord { prompt: prompt.clone(), completion: of_tokens(completions[sample], sample) };
+        let records: Vec<ExpertRecord> = (0..samples).map(record).collect();
+        let mut groups = groups();
+        groups[0].samples.iter_mut().zip(&records).for_each(|(sample, own)| sample.experts = Some(own));
+        let adapters = model.parameters().named().unwrap();
+        let adapters = adapters.into_iter().filter(|_| trainable != Trainable::Full);
+        let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
+        let plain = Plain { config: &config, weights: all, lora_scale: 2.0 };
+        let expected = tape_gradients(&plain, &groups);
+        for (recompute, micro_batch, threads) in [(false, 1000, 1), (true, 1000, 1), (false, 6, 3), (true, 4, 2)] {
+            let found = gradient_of(&model, &groups, settings(recompute, micro_batch), threads);
+            compare(&model, &found, &expected);
+        }
+        let free = gradient(&model, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap();
+        assert_ne!(gradient_of(&model, &groups, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap(), free);
     }
 }
 
@@ -243,7 +286,7 @@ fn gradient_equals_finite_differences() {
         let plain = Plain { config: &config, weights, lora_scale: 0.0 };
         let sum = |group: PolicyGroup<'_>| -> f64 {
             let mean = |sample: &PolicySample<'_>| {
-                plain.log_probs(&group.prompt, &sample.token_ids).mean_all().unwrap().to_scalar::<f64>().unwrap()
+                plain.log_probs(&group.prompt, sample).mean_all().unwrap().to_scalar::<f64>().unwrap()
             };
             group.samples.iter().map(|sample| -sample.advantage / 5.0 * mean(sample)).sum()
         };

@@ -206,6 +206,7 @@ fn group(group: &Value) -> PolicyGroup<'static> {
     let advantages = group_advantages(&read::<Vec<f64>>(&group["rewards"]), Advantage::Standardized);
     let sample = |(token_ids, advantage): (Vec<u32>, f64)| PolicySample {
         forced: 0..0,
+        experts: None,
         sampled_log_probs: vec![0.0; token_ids.len()].into(),
         token_ids: token_ids.into(),
         old_log_probs: None,

@@ -142,9 +142,7 @@ fn a_completion_that_shares_its_prompt_sees_it_whole() {
 }
 
 fn decode(model: &Decoder, prompt: &[u32], temperature: f64, tokens: usize, samples: usize) -> Vec<Completion> {
-    let (stop_ids, draft_tokens) = (Vec::new(), 8);
-    let sampling =
-        Sampling { temperature, max_completion_tokens: tokens, stop_ids, seed: 7, draft_tokens, thinking: None };
+    let sampling = Sampling::plain(temperature, tokens, 7);
     let request = Request::new(prompt.to_vec(), 0, 0, samples);
     let (memory, threads) = (RolloutMemory::default(), ThreadPool::new(1).unwrap());
     generate(model, Adapters::On, &[request], &sampling, &memory, &threads).unwrap().completions.remove(0)

@@ -65,6 +65,31 @@ fn stopping_changes_nothing_with_the_gated_delta_rule() {
     }
 }
 
+/// With adapters, and with all weights, routers among them; without replay such a run is another.
+#[test]
+fn stopping_changes_nothing_with_replayed_experts() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"{"architectures":["Qwen3MoeForCausalLM"],"vocab_size":1024,"hidden_size":48,"intermediate_size":64,"num_hidden_layers":2,
+        "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,
+        "norm_topk_prob":true,"tie_word_embeddings":true,"max_position_embeddings":1024}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let pretrain = ["model", "pretrain", "invoice", "--config", "config.json", "--updates", "1", "--examples", "2"];
+    stdout(&call(folder.path(), &[&pretrain[..], &["--out", "sparse"]].concat()));
+    let base = format!("base_model={}", folder.path().join("sparse").display());
+    // No answer is valid: the bonus is what moves the weights.
+    let bonus = ["entropy_coef=0.1", "kl_beta=0.1", "learning_rate=1e-2"];
+    let set = [&[base.as_str(), "max_completion_tokens=32", "weight_sync_interval=2"][..], &bonus].concat();
+    for rank in ["lora_rank=4", "lora_rank=0"] {
+        stopped_after(&[&set[..], &[rank]].concat(), &[1, 4]);
+    }
+    let ended = [&["lora_rank=0"][..], &["lora_rank=0", "router_replay=false"]].map(|more| {
+        let run = create(&folder.path().join(more.concat()), &[&set[..], more].concat());
+        work(&run, never).unwrap();
+        fingerprint(&run)
+    });
+    assert!(ended[0] != ended[1]);
+}
+
 /// Its weights are those of the base: they are not written, and nobody misses them.
 #[test]
 fn the_start_of_full_training_has_no_weights_of_its_own() {

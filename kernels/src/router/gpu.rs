@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{GPU_EXPERTS, Router};
+use super::{GPU_EXPERTS, Router, Selection};
 use crate::cuda::{Grid, Module, address, at, device, empty, int, launch, module};
 
 static MODULE: Module = module!("experts");
@@ -28,15 +28,20 @@ pub struct SortedPairs {
     probabilities: Tensor,
 }
 
-pub(super) fn route(logits: &Tensor, router: Router) -> Result<SortedPairs> {
+pub(super) fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -> Result<SortedPairs> {
     let ((rows, experts), Router { active, is_renormalised }) = (logits.dims2()?, router);
-    if active == 0 || active > experts || active > GPU_EXPERTS.1 || experts > GPU_EXPERTS.0 {
+    if active > GPU_EXPERTS.1 || experts > GPU_EXPERTS.0 {
         bail!("{active} of {experts} experts; a GPU has at most {} of {}", GPU_EXPERTS.1, GPU_EXPERTS.0)
     }
     let (device, pairs) = (device(logits)?, rows * active);
     let words = |count: usize| empty(count, DType::U32, device);
     let numbers = |shape: (usize, usize)| empty(shape, DType::F32, device);
-    let (selected, unsorted) = (words(pairs)?, numbers((rows, active))?);
+    let (selected, is_replayed) = match selection {
+        Selection::Free => (words(pairs)?, false),
+        Selection::Recorded(experts) => (experts.clone(), false),
+        Selection::Replayed(experts) => (experts.clone(), true),
+    };
+    let unsorted = numbers((rows, active))?;
     let (offsets, of_pairs, places) = (words(experts + 1)?, words(pairs)?, words(pairs)?);
     let (weights, probabilities) = (numbers((pairs, 1))?, numbers((rows, experts))?);
     let arguments = [
@@ -48,6 +53,7 @@ pub(super) fn route(logits: &Tensor, router: Router) -> Result<SortedPairs> {
         int(experts),
         int(active),
         int(usize::from(is_renormalised)),
+        int(usize::from(is_replayed)),
     ];
     launch(device, &MODULE, "experts_route", Some(logits.dtype()), Grid::rows(rows.div_ceil(4), 128), &arguments)?;
     let arguments = [

@@ -164,6 +164,13 @@ pub static KEYS: &[Key] = &[
         "Optimizer steps per rollout: completions of all of them are sampled with the weights at the interval's start.",
     )
     .presets("1", "1"),
+    key(
+        "router_replay",
+        Kind::Flag,
+        "true",
+        "",
+        "Router replay: in mixtures of experts, the update sends each token through the experts that it was sampled with; no effect on dense models.",
+    ),
     // The update.
     key("policy_loss", Kind::Choice(PolicyLoss::NAMES), "grpo", "", "Policy loss.").seed("grpo"),
     key("dynamic_sampling", Kind::Flag, "false", "", "Replace zero-variance groups with further prompts, at most three rounds.")

@@ -39,6 +39,8 @@ pub struct TrainConfig {
     pub max_seq_len: usize,
     pub temperature: f64,
     pub weight_sync_interval: u64,
+    #[serde(default)]
+    pub router_replay: bool,
     pub policy_loss: PolicyLoss,
     pub dynamic_sampling: bool,
     #[serde(default)]

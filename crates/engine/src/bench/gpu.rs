@@ -18,9 +18,9 @@ use crate::kernels::matmul::matmul;
 use crate::kernels::philox::philox;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, fit};
-use crate::rollout::{DecodeCounts, Request, RolloutMemory, ThreadPool, generate};
+use crate::rollout::{Completion, DecodeCounts, Request, RolloutMemory, Sampling, ThreadPool, generate};
 use crate::train::TrainError;
-use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, StepTotals, policy_gradient};
+use crate::update::{Optimizer, OptimizerSettings, PolicyGroup, PolicyStatistics, StepTotals, policy_gradient};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct GpuBench {
@@ -398,22 +398,30 @@ impl Bench<'_> {
         let requests = self.requests(prompts, completions);
         let (sampling, memory) = (sampling(self.bench.new_tokens), RolloutMemory::default());
         let (mut rollouts, mut updates, mut rows, mut gap) = (Vec::new(), Vec::new(), 0, 0.0);
+        let sample = |sampling: &Sampling| {
+            generate(self.model, Adapters::On, &requests, sampling, &memory, self.threads)
+                .map(|output| output.completions)
+        };
+        let gradient = |sampled: &[Vec<Completion>]| {
+            let sequences = prompts * completions;
+            let totals = StepTotals { sequences, tokens: sequences * self.bench.new_tokens };
+            let groups =
+                requests.iter().zip(sampled).map(|(request, group)| PolicyGroup::alternating(&request.prompt, group));
+            policy_gradient(self.model, &groups.collect::<Vec<_>>(), totals, &settings, self.threads)
+        };
+        let difference =
+            |statistics: &PolicyStatistics| statistics.sampling_difference / statistics.tokens.max(1) as f64;
         let whole = median(REPEATS, || {
             let start = Instant::now();
-            let sampled = generate(self.model, Adapters::On, &requests, &sampling, &memory, self.threads)?.completions;
+            let sampled = sample(&sampling)?;
             let rollout = start.elapsed().as_secs_f64();
             let start = Instant::now();
-            let totals =
-                StepTotals { sequences: prompts * completions, tokens: prompts * completions * self.bench.new_tokens };
-            let groups =
-                requests.iter().zip(&sampled).map(|(request, group)| PolicyGroup::alternating(&request.prompt, group));
-            let groups: Vec<PolicyGroup<'_>> = groups.collect();
-            let (gradients, statistics) = policy_gradient(self.model, &groups, totals, &settings, self.threads)?;
+            let (gradients, statistics) = gradient(&sampled)?;
             optimizer.apply(self.model.parameters(), &gradients)?;
             self.engine.synchronize()?;
             let update = start.elapsed().as_secs_f64();
             rows = statistics.rows;
-            gap = statistics.sampling_difference / statistics.tokens.max(1) as f64;
+            gap = difference(&statistics);
             rollouts.push(rollout);
             updates.push(update);
             Ok(rollout + update)
@@ -435,6 +443,11 @@ impl Bench<'_> {
         note(Measurement::new(&format!("{label}: rollout"), &shape, batch, rollout, "s", Some(of_rollout)));
         note(Measurement::new(&format!("{label}: update"), &shape, batch, update, "s", Some(floor / update)));
         note(Measurement::new(&format!("{label}: |trainer - sampler logprob|"), &shape, batch, gap, "nats", None));
+        if self.config.options.experts.is_some() {
+            let free = sample(&Sampling { records_experts: false, ..sampling })?;
+            let gap = difference(&gradient(&free)?.1);
+            note(Measurement::new(&format!("{label}: without router replay"), &shape, batch, gap, "nats", None));
+        }
         if let Some(bytes) = self.engine.memory_in_use() {
             note(Measurement::new(
                 &format!("{label}: memory held"),

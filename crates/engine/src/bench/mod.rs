@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::config::{KlEstimator, PolicyLoss};
 use crate::kernels::philox::philox;
-use crate::rollout::{DRAFT_TOKENS, Request, Sampling};
+use crate::rollout::{Request, Sampling};
 use crate::update::{LossSettings, PolicySettings};
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -69,8 +69,7 @@ fn requests(prompts: usize, samples: usize, prompt_tokens: usize, vocabulary: us
 
 /// Every completion is `new_tokens` long.
 fn sampling(new_tokens: usize) -> Sampling {
-    let (stop_ids, draft_tokens) = (Vec::new(), DRAFT_TOKENS);
-    Sampling { temperature: 1.0, max_completion_tokens: new_tokens, stop_ids, seed: 1, draft_tokens, thinking: None }
+    Sampling { records_experts: true, ..Sampling::plain(1.0, new_tokens, 1) }
 }
 
 /// GRPO on the policy's own completions, without a KL.

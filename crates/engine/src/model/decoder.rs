@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::expert_record::ExpertLayers;
 use super::experts::RouterUse;
 use super::layer::{DerivedActivations, LayerActivations, Stream};
 use super::linear::Linear;
@@ -20,7 +21,7 @@ use crate::hub::{Experts, ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::rope::RopeTable;
-use crate::kernels::router::GPU_EXPERTS;
+use crate::kernels::router::{GPU_EXPERTS, Selection};
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
 #[derive(Debug)]
@@ -144,6 +145,13 @@ impl Decoder {
         self.layers.iter().map(Layer::cache_width)
     }
 
+    /// The layers with experts; `None` in a dense model.
+    pub(crate) fn expert_layers(&self) -> Option<ExpertLayers> {
+        let layers = self.layers.iter().filter(|layer| layer.has_experts()).count();
+        let Experts { count, active, .. } = self.config.options.experts.as_ref().filter(|_| layers > 0)?;
+        Some(ExpertLayers { layers, count: *count, active: *active })
+    }
+
     /// The dtype of weights and activations; trained parameters are f32 beside bf16.
     pub fn dtype(&self) -> DType {
         self.final_norm.weight.dtype()
@@ -180,9 +188,9 @@ impl Decoder {
     /// A batch's rows after the final norm, [rows, hidden], and nothing kept.
     pub fn forward(&self, batch: &PackedBatch, adapters: Adapters) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let mut stream = self.embed(&batch.token_ids)?;
-        for layer in &self.layers {
-            stream = layer.forward(stream, self.rows(&batch, adapters.into()))?.0;
+        let (mut stream, replayed) = (self.embed(&batch.token_ids)?, self.replayed(&batch)?);
+        for (layer, own) in self.layers.iter().zip(&replayed) {
+            stream = layer.forward(stream, rows(&batch, replay(own.as_ref()), adapters.into()))?.0;
         }
         Ok(self.norm(&stream)?.1)
     }
@@ -191,10 +199,11 @@ impl Decoder {
     /// otherwise on a GPU all but what follows without its matrices: there norms take little time and memory is short.
     pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
-        let mut stream = self.embed(&batch.token_ids)?;
+        let (mut stream, replayed) = (self.embed(&batch.token_ids)?, self.replayed(&batch)?);
         let (mut layers, mut routers) = (Vec::with_capacity(self.layers.len()), Vec::new());
-        for layer in &self.layers {
-            let (output, saved, derived) = layer.forward(stream, self.rows(&batch, Adapters::On.into()))?;
+        for (layer, own) in self.layers.iter().zip(&replayed) {
+            let context = rows(&batch, replay(own.as_ref()), Adapters::On.into());
+            let (output, saved, derived) = layer.forward(stream, context)?;
             routers.extend(saved.router_use()?);
             layers.push(match (recompute, self.device.is_cpu()) {
                 (true, _) => SavedActivations::Input(saved.into_input()),
@@ -219,8 +228,9 @@ impl Decoder {
         let Activations { batch: placed, layers, last, .. } = activations;
         let room = self.layers.last().map_or(0, Layer::gradient_room);
         let mut gradient = self.final_norm.backward(gradient, &last, None, room, gradients)?;
-        let context = self.rows(&placed, Adapters::On.into());
-        for (layer, saved) in self.layers.iter().zip(layers).rev() {
+        let replayed = self.replayed(&placed)?;
+        for ((layer, own), saved) in self.layers.iter().zip(&replayed).zip(layers).rev() {
+            let context = rows(&placed, replay(own.as_ref()), Adapters::On.into());
             let (saved, derived) = match saved {
                 SavedActivations::Input(input) => {
                     let (_, saved, derived) = layer.forward(Stream::start(input), context)?;
@@ -241,35 +251,40 @@ impl Decoder {
         Ok(())
     }
 
-    /// What decoding starts from: of every layer what it keeps of the rows, and the rows after the final norm.
+    /// What decoding starts from: of every layer what it keeps of the rows, and the rows after the final norm. `record`:
+    /// where the rows' experts are written, [layers with experts, rows, active], u32.
     pub(crate) fn prefill(
         &self,
         batch: &PackedBatch,
+        record: Option<&Tensor>,
         adapters: AdapterUse<'_>,
         mut store: impl FnMut(usize, PrefilledRows) -> Result<()>,
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let mut stream = self.embed(&batch.token_ids)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let (output, prefilled) = layer.prefill(stream, self.rows(&batch, adapters))?;
+        let (mut stream, recorded) = (self.embed(&batch.token_ids)?, self.by_layer(record)?);
+        for (index, (layer, own)) in self.layers.iter().zip(&recorded).enumerate() {
+            let selection = own.as_ref().map_or(Selection::Free, Selection::Recorded);
+            let (output, prefilled) = layer.prefill(stream, rows(&batch, selection, adapters))?;
             store(index, prefilled)?;
             stream = output;
         }
         Ok(self.norm(&stream)?.1)
     }
 
-    /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer.
+    /// One new token a row: `newest` and `positions` [rows], u32 -> [rows, vocabulary]. `caches`: by layer; `record`: as
+    /// for [`Decoder::prefill`].
     pub(crate) fn decode<'a>(
         &self,
         newest: &Tensor,
         positions: &Tensor,
         rows: &DecodeRows,
-        caches: impl Iterator<Item = CacheView<'a>>,
+        (caches, record): (impl Iterator<Item = CacheView<'a>>, Option<&Tensor>),
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        let mut stream = self.embed(newest)?;
-        for (layer, cache) in self.layers.iter().zip(caches) {
-            stream = layer.decode(&stream, positions, cache, rows, adapters)?;
+        let (mut stream, recorded) = (self.embed(newest)?, self.by_layer(record)?);
+        for ((layer, cache), own) in self.layers.iter().zip(caches).zip(&recorded) {
+            let selection = own.as_ref().map_or(Selection::Free, Selection::Recorded);
+            stream = layer.decode(&stream, positions, (cache, selection), rows, adapters)?;
         }
         self.logits(&self.norm(&stream)?.1)
     }
@@ -297,12 +312,31 @@ impl Decoder {
     }
 
     fn place(&self, batch: &PackedBatch) -> Result<DeviceBatch> {
-        batch.place(self.config.vocab_size, self.config.max_position_embeddings, &self.device)
+        let limits = (self.config.vocab_size, self.config.max_position_embeddings);
+        batch.place(limits, self.expert_layers(), &self.device)
     }
 
-    fn rows<'a>(&'a self, batch: &'a DeviceBatch, adapters: AdapterUse<'a>) -> RowContext<'a> {
-        RowContext { positions: &batch.positions, segments: &batch.segments, adapters }
+    /// `experts`: [layers with experts, rows, active] -> by layer its part, [rows, active].
+    fn by_layer(&self, experts: Option<&Tensor>) -> Result<Vec<Option<Tensor>>> {
+        let mut with_experts = 0..;
+        let part = |layer: &Layer| match (experts, layer.has_experts().then(|| with_experts.next()).flatten()) {
+            (Some(experts), Some(index)) => experts.get(index).map(Some),
+            _ => Ok(None),
+        };
+        self.layers.iter().map(part).collect()
     }
+
+    fn replayed(&self, batch: &DeviceBatch) -> Result<Vec<Option<Tensor>>> {
+        self.by_layer(batch.replayed.as_ref())
+    }
+}
+
+fn rows<'a>(batch: &'a DeviceBatch, selection: Selection<'a>, adapters: AdapterUse<'a>) -> RowContext<'a> {
+    RowContext { positions: &batch.positions, segments: &batch.segments, selection, adapters }
+}
+
+fn replay(experts: Option<&Tensor>) -> Selection<'_> {
+    experts.map_or(Selection::Free, Selection::Replayed)
 }
 
 /// A factor as the model's dtype has it.

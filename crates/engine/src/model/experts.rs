@@ -8,16 +8,8 @@ use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::matrix::Matrix;
-#[cfg(test)]
-use crate::kernels::router::ListedPairs;
-use crate::kernels::router::{Router, Routing, route, route_backward};
+use crate::kernels::router::{Router, Routing, Selection, route, route_backward};
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
-
-#[cfg(test)]
-thread_local! {
-    /// What each call on this thread has chosen: by row its experts, end to end.
-    pub(crate) static SELECTED: std::cell::RefCell<Vec<Vec<u32>>> = const { std::cell::RefCell::new(Vec::new()) };
-}
 
 /// What a layer's router did with rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -103,10 +95,13 @@ pub(super) struct Experts {
 
 impl Experts {
     /// `x`: [rows, hidden] -> the routing, and gate and up of its pairs, [pairs, 2 * width].
-    pub(super) fn products(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<(Routing, Tensor)> {
-        let routing = route(&self.gate.forward(x, adapters)?, self.router)?;
-        #[cfg(test)]
-        SELECTED.with_borrow_mut(|calls| calls.extend(routing.listed().map(ListedPairs::selected)));
+    pub(super) fn products(
+        &self,
+        x: &Tensor,
+        selection: Selection<'_>,
+        adapters: AdapterUse<'_>,
+    ) -> Result<(Routing, Tensor)> {
+        let routing = route(&self.gate.forward(x, adapters)?, self.router, selection)?;
         let gate_up = self.multiply(Part::GateUp, &routing, &routing.gather(x)?, adapters)?;
         Ok((routing, gate_up))
     }

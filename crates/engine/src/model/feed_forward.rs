@@ -9,7 +9,7 @@ use super::linear::Linear;
 use super::parameters::master_dtype;
 use super::shared_expert::{SharedExpert, SharedProducts};
 use crate::kernels::open_rows::OpenRows;
-use crate::kernels::router::Routing;
+use crate::kernels::router::{Routing, Selection};
 use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 
 /// One layer's feed-forward block.
@@ -61,13 +61,18 @@ impl FeedForward {
     }
 
     /// `x`: [rows, hidden + room of the input] -> products, activations, and the output, [rows, hidden].
-    pub(super) fn forward(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<(Products, Tensor, Tensor)> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        selection: Selection<'_>,
+        adapters: AdapterUse<'_>,
+    ) -> Result<(Products, Tensor, Tensor)> {
         let mut products = match self {
             Self::Dense(dense) => {
                 Products { gate_up: dense.gate_up.forward(x, adapters)?, routing: None, shared: None }
             }
             Self::Experts(mixture) => {
-                let (routing, gate_up) = mixture.experts.products(x, adapters)?;
+                let (routing, gate_up) = mixture.experts.products(x, selection, adapters)?;
                 Products { gate_up, routing: Some(routing), shared: None }
             }
         };
@@ -108,13 +113,16 @@ impl FeedForward {
     }
 
     /// One new token a row: `x`: [rows, hidden].
-    pub(super) fn decode(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
+    pub(super) fn decode(&self, x: &Tensor, selection: Selection<'_>, adapters: AdapterUse<'_>) -> Result<OpenRows> {
         match self {
             Self::Dense(dense) => {
                 let gate_up = dense.gate_up.open(x, adapters)?;
                 dense.down.open(&gated_open(&gate_up, dense.activation, x.dtype())?, adapters)
             }
-            Self::Experts(_) => Ok(OpenRows::complete(self.forward(x, adapters)?.2.to_dtype(master_dtype(x.dtype()))?)),
+            Self::Experts(_) => {
+                let output = self.forward(x, selection, adapters)?.2;
+                Ok(OpenRows::complete(output.to_dtype(master_dtype(x.dtype()))?))
+            }
         }
     }
 

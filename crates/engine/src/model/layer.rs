@@ -17,6 +17,7 @@ use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_open};
+use crate::kernels::router::Selection;
 
 /// The residual stream between two layers, [rows, hidden]: the kernel of the next norm does the sum.
 #[derive(Clone, Debug)]
@@ -105,7 +106,8 @@ impl Layer {
         let (addend, mixer_output) = added(output, self.mixer_output_norm.as_ref())?;
         let room = self.feed_forward.input().room();
         let (middle, middle_normed) = add_rms_norm(&input, &addend, self.middle_norm.norm(), room)?;
-        let (products, activated, output) = self.feed_forward.forward(&middle_normed, context.adapters)?;
+        let (products, activated, output) =
+            self.feed_forward.forward(&middle_normed, context.selection, context.adapters)?;
         let (addend, down) = added(output, self.down_norm.as_ref())?;
         let stream = Stream { sum: middle.clone(), addend: Some(addend) };
         let saved = LayerActivations { input, packed, mixed, mixer_output, middle, products, down };
@@ -141,7 +143,7 @@ impl Layer {
         &self,
         stream: &Stream,
         positions: &Tensor,
-        cache: CacheView<'_>,
+        (cache, selection): (CacheView<'_>, Selection<'_>),
         rows: &DecodeRows,
         adapters: AdapterUse<'_>,
     ) -> Result<Stream> {
@@ -154,8 +156,13 @@ impl Layer {
         let attention = self.mixer_output.open(&mixed, adapters)?;
         let attention = added_open(attention, self.mixer_output_norm.as_ref())?;
         let (sum, normed) = add_rms_norm(&input, &attention, self.middle_norm.norm(), 0)?;
-        let addend = added_open(self.feed_forward.decode(&normed, adapters)?, self.down_norm.as_ref())?;
+        let addend = added_open(self.feed_forward.decode(&normed, selection, adapters)?, self.down_norm.as_ref())?;
         Ok(Stream { sum, addend: Some(addend) })
+    }
+
+    /// Whether a router selects the experts of each row.
+    pub(super) fn has_experts(&self) -> bool {
+        matches!(self.feed_forward, FeedForward::Experts(_))
     }
 
     /// Where the adapters stand a second time.

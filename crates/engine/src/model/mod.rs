@@ -3,6 +3,7 @@
 mod adapter; // low-rank adapters
 mod attention; // the mixer of layers with attention
 mod decoder; // embedding, layers, final norm, head
+mod expert_record; // the experts that sampled tokens went through
 mod experts; // a mixture of experts
 mod feed_forward; // a layer's gated MLP, or its experts
 mod gated_delta; // the mixer of layers with the gated delta rule
@@ -22,9 +23,9 @@ mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::{AdapterUse, Adapters};
 pub use decoder::{Activations, Decoder};
+pub use expert_record::ExpertRecord;
+pub(crate) use expert_record::{ExpertLayers, PassExperts};
 pub use experts::RouterUse;
-#[cfg(test)]
-pub(crate) use experts::SELECTED;
 pub use gradients::Gradients;
 pub use layer::Layer;
 pub use load::{adapter_names, fresh_adapters};

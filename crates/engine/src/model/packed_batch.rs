@@ -1,9 +1,14 @@
 //! Tokens of several sequences laid end to end, without padding; the completions of one prompt share its rows.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::AdapterUse;
+use super::expert_record::{ExpertLayers, replayed};
 use crate::kernels::attention::{Segment, Segments};
+use crate::kernels::router::Selection;
 
 /// A micro-batch without padding: one row per token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +19,9 @@ pub struct PackedBatch {
     pub positions: Vec<u32>,
     /// Which rows attend to which.
     pub segments: Vec<Segment>,
+    /// Rows whose experts are replayed, with these as in an [`ExpertRecord`](super::ExpertRecord); the others select
+    /// freely.
+    pub replayed: Vec<(Range<usize>, Arc<Vec<u16>>)>,
 }
 
 /// The rows of one completion's log-probs: row `rows[t]` predicts token `targets[t]`.
@@ -33,15 +41,18 @@ pub(super) struct DeviceBatch {
     /// [rows], u32.
     pub(super) positions: Tensor,
     pub(super) segments: Segments,
+    /// [layers with experts, rows, active], u32; where experts are replayed.
+    pub(super) replayed: Option<Tensor>,
 }
 
-/// Positions, segments and adapters of a batch's rows, the same for every layer.
+/// Positions, segments and adapters of a batch's rows, and how they select a layer's experts.
 #[derive(Clone, Copy, Debug)]
 pub struct RowContext<'a> {
     /// Position of each row: `[rows]`, u32.
     pub positions: &'a Tensor,
     /// Which rows attend to which.
     pub segments: &'a Segments,
+    pub selection: Selection<'a>,
     pub adapters: AdapterUse<'a>,
 }
 
@@ -49,8 +60,13 @@ impl PackedBatch {
     /// Copies the batch to a device.
     ///
     /// # Errors
-    /// A token outside the vocabulary, a position beyond the model's.
-    pub(super) fn place(&self, vocabulary: usize, positions: usize, device: &Device) -> Result<DeviceBatch> {
+    /// A token outside the vocabulary, a position beyond the model's, replayed experts that it does not have.
+    pub(super) fn place(
+        &self,
+        (vocabulary, positions): (usize, usize),
+        experts: Option<ExpertLayers>,
+        device: &Device,
+    ) -> Result<DeviceBatch> {
         if let Some(id) = self.token_ids.iter().find(|&&id| id as usize >= vocabulary) {
             bail!("token {id} is outside the vocabulary of {vocabulary}")
         }
@@ -62,6 +78,7 @@ impl PackedBatch {
             token_ids: row_tensor(&self.token_ids)?,
             positions: row_tensor(&self.positions)?,
             segments: Segments::new(self.segments.clone(), device)?,
+            replayed: replayed(&self.replayed, self.rows(), experts, device)?,
         })
     }
 

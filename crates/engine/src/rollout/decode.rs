@@ -3,11 +3,14 @@
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
 use super::draft::{Draft, Drafter, Ngrams};
-use super::kv_cache::{CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SavedRow, joined};
+use super::kv_cache::{
+    CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SampledPass, SavedRow, joined,
+};
 use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
 use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
@@ -15,14 +18,15 @@ use super::thinking::RowThinking;
 use super::{
     Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, StopReason, ThreadPool,
 };
-use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
-use crate::kernels::sampler::{LIKELIEST, SampleParams, SampledToken};
-use crate::model::{AdapterUse, Adapters, Decoder, PackedBatch};
+use crate::kernels::sampler::{LIKELIEST, SampleParams};
+use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, ExpertRecord, PackedBatch, PassExperts};
+use pass::{StepBackend, sample_after};
 
 mod admission; // which requests are decoded, and KV slots for their tokens
 mod drafting; // how many tokens are drafted for a pass
+mod pass; // what runs a pass
 mod rows; // a completion's tokens, its end, and what its next pass needs
 
 /// A completion under way.
@@ -59,14 +63,6 @@ struct Prompt {
     ngrams: Ngrams,
 }
 
-/// Runs decode steps: by a list of rows on the CPU, by a recorded graph on a GPU.
-enum StepBackend {
-    /// Sampled tokens that were not read yet, and those of the last pass.
-    Listed(VecDeque<Vec<SampledToken>>, Vec<SampledToken>),
-    #[cfg(feature = "cuda")]
-    Recorded(super::decode_gpu::Steps),
-}
-
 /// A request with unfinished completions.
 struct ActiveRequest {
     request: Request,
@@ -96,6 +92,8 @@ struct DecodeBatch<'a> {
     computing: StepBackend,
     caches: KvCache,
     capacity: Capacity,
+    /// The layers whose experts are recorded.
+    recorded_experts: Option<ExpertLayers>,
     /// KV slots of completions.
     free_slots: FreeSlots,
     /// KV rows of prompts.
@@ -160,8 +158,8 @@ pub(super) fn decode_from(
         candle_core::Device::Cuda(_) => {
             let drafted_rows = if capacity.draft_tokens > 0 { limits.drafted_rows } else { 0 };
             let most_rows = capacity.rows.max(drafted_rows);
-            let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity.longest)?;
-            (caches, StepBackend::Recorded(steps))
+            let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity)?;
+            (caches, StepBackend::Recorded(Box::new(steps)))
         }
         _ => (KvCache::new(model, needed)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
     };
@@ -180,6 +178,7 @@ pub(super) fn decode_from(
         computing,
         caches,
         capacity,
+        recorded_experts: model.expert_layers().filter(|_| capacity.records_experts),
         requests: BTreeMap::new(),
         waiting: VecDeque::new(),
         prompts: BTreeMap::new(),
@@ -219,17 +218,26 @@ impl DecodeBatch<'_> {
         let device = self.model.device();
         let slot = self.capacity.adapter_slot;
         let own = (slot > 0).then(|| Tensor::from_slice(&own, own.len(), device)).transpose()?;
-        let normed = self.model.prefill(&batch, AdapterUse::for_rows(self.adapters, own.as_ref(), slot), store)?;
+        let record = self.recorded_experts.map(|experts| experts.room(batch.rows(), device)).transpose()?;
+        let adapters = AdapterUse::for_rows(self.adapters, own.as_ref(), slot);
+        let normed = self.model.prefill(&batch, record.as_ref(), adapters, store)?;
         let rows_of = |table: &Tensor, rows: &[u32]| {
             gather_rows(table, &Tensor::from_slice(rows, rows.len(), device)?, table.dtype())
         };
         let logits = self.model.logits(&rows_of(&normed, &last_rows)?)?;
+        let experts = record.zip(self.recorded_experts);
+        let experts = experts.map(|(record, experts)| PassExperts::read(&record, experts)).transpose()?;
         let first = self.rows.len();
         let mut prompt_of = Vec::new();
         for (index, (admitted, states)) in taken.into_iter().zip(states).enumerate() {
             let AdmittedRequest { request, prompt: place, samples } = admitted;
             let ActiveRequest { request: asked, sampling, .. } = &self.requests[&request];
             let ngrams = if sampling.draft_tokens > 0 { Ngrams::from_text(&asked.prompt) } else { Ngrams::default() };
+            let experts = experts.as_ref().map(|experts| {
+                let (end, mut prompt) = (last_rows[index] as usize + 1, Vec::new());
+                experts.append(end - asked.prompt.len()..end, &mut prompt);
+                ExpertRecord { prompt: Arc::new(prompt), ..ExpertRecord::default() }
+            });
             let prompt = self.prefilled;
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
@@ -244,7 +252,10 @@ impl DecodeBatch<'_> {
                     drafted_states: Vec::new(),
                     limit: limit.min(sampling.max_completion_tokens),
                     passes: 0,
-                    completion: Completion::new(Vec::new(), Vec::new(), StopReason::Length),
+                    completion: Completion {
+                        experts: experts.clone(),
+                        ..Completion::new(Vec::new(), Vec::new(), StopReason::Length)
+                    },
                     is_dropped: false,
                     draft: Draft::default(),
                     pending: None,
@@ -333,9 +344,11 @@ impl DecodeBatch<'_> {
         match &mut self.computing {
             StepBackend::Listed(unread, last) => {
                 let adapters = (self.adapters, self.capacity.adapter_slot);
-                (*last, self.shaped) =
-                    sample_after(&feeds, last, (self.model, adapters), &self.caches, (masks, &shaped))?;
-                unread.push_back(last.clone());
+                let caches = (&self.caches, self.recorded_experts);
+                let (pass, shaped) = sample_after(&feeds, last, (self.model, adapters), caches, (masks, &shaped))?;
+                self.shaped = shaped;
+                last.clone_from(&pass.tokens);
+                unread.push_back(pass);
             }
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
@@ -381,7 +394,7 @@ impl DecodeBatch<'_> {
                 #[cfg(feature = "cuda")]
                 StepBackend::Recorded(steps) => steps.finish()?,
             };
-            let mut sampled = sampled.unwrap_or_default();
+            let SampledPass { tokens: mut sampled, experts } = sampled.unwrap_or_default();
             let shaped = std::mem::take(&mut self.shaped);
             shaped.iter().for_each(|shaped| sampled[shaped.index] = shaped.token.unwrap_or(sampled[shaped.index]));
             let (mut shaped, count) = (shaped.into_iter().peekable(), sampled.len());
@@ -404,6 +417,7 @@ impl DecodeBatch<'_> {
                 for (index, token) in sampled.by_ref().take(draft.tokens.len() + 1).enumerate() {
                     if index == held && !row.has_ended(&self.requests) {
                         row.push(token, &self.requests, self.source);
+                        row.record(experts.as_ref(), first + index);
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
                     }
                 }
@@ -463,35 +477,12 @@ impl DecodeBatch<'_> {
             #[cfg(feature = "cuda")]
             StepBackend::Recorded(steps) => {
                 let found = steps.unrecorded().map(|cause| GpuFallback::Unrecorded { cause });
-                self.memory.buffers.keep(self.model, self.caches, steps);
+                self.memory.buffers.keep(self.model, self.caches, *steps);
                 found.into_iter().collect()
             }
         };
         (self.counts, gpu_fallbacks)
     }
-}
-
-/// Samples after each fed token, on the CPU; `last`: those of the pass before.
-fn sample_after(
-    feeds: &[Feed],
-    last: &[SampledToken],
-    (model, (adapters, slot)): (&Decoder, (Adapters, usize)),
-    caches: &KvCache,
-    (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedParams]),
-) -> Result<(Vec<SampledToken>, Vec<ShapedToken>)> {
-    let token = |feed: &Feed| match feed.token {
-        FedToken::Known(token) => token,
-        FedToken::Sampled(index) => last[index].token_id,
-    };
-    let column = |of: &dyn Fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
-    let (tokens, positions) = (column(&token)?, column(&|feed| feed.position() as u32)?);
-    let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
-    let own = (slot > 0).then(|| column(&|feed| feed.adapter)).transpose()?;
-    let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
-    let logits = model.decode(&tokens, &positions, &rows, caches.layers(), adapters)?;
-    let params: Vec<SampleParams> = feeds.iter().map(|feed| feed.params).collect();
-    let masks = masks.map(|masks| masks());
-    Ok((sample(&logits, &params, masks.as_deref())?, sample_shaped(&logits, shaped, masks.as_deref())?))
 }
 
 #[cfg(test)]

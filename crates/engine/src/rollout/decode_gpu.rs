@@ -6,15 +6,13 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, TensorId, bail};
 
-use super::kv_cache::{CacheSize, DecodeLimits, FedToken, Feed, KvCache};
+use super::kv_cache::{CacheSize, Capacity, DecodeLimits, FedToken, Feed, KvCache, SampledPass};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use crate::kernels::cuda_graph::Graph;
 use crate::kernels::decode_attention::{DecodeRows, NO_STATE};
 use crate::kernels::pinned_memory::{HostBuffer, PendingCopy, copy_to_device, mark, start_copy_to_host};
-use crate::kernels::sampler::{
-    SAMPLED_AT, SampledToken, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into,
-};
-use crate::model::{AdapterUse, Adapters, Decoder};
+use crate::kernels::sampler::{SAMPLED_AT, gather_sampled, mask_words, read_sampled, sample_into, sample_masked_into};
+use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, PassExperts};
 use crate::plan::{
     GPU_DRAFTED_ROWS, GPU_KEPT_CACHE_BYTES, GPU_PREFILL_ROWS, gpu_completion_places, gpu_decode_rows, gpu_prompt_rows,
     memory_limit_bytes,
@@ -56,7 +54,7 @@ impl GpuBuffers {
         model: &Decoder,
         needed: CacheSize,
         most_rows: usize,
-        longest: usize,
+        capacity: Capacity,
     ) -> Result<(KvCache, Steps)> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         let serves = |(id, caches, steps): &(TensorId, KvCache, Steps)| {
@@ -67,10 +65,11 @@ impl GpuBuffers {
         };
         let (caches, mut steps) = match kept.filter(serves) {
             Some((_, caches, steps)) => (caches, steps),
-            None => (KvCache::new(model, needed)?, Steps::new(most_rows, model.device())?),
+            None => (KvCache::new(model, needed)?, Steps::new(most_rows, model)?),
         };
         // Few numbers are recorded.
-        steps.longest = (longest > 0).then(|| longest.next_multiple_of(512));
+        steps.longest = (capacity.longest > 0).then(|| capacity.longest.next_multiple_of(512));
+        steps.records_experts = capacity.records_experts;
         Ok((caches, steps))
     }
 
@@ -92,8 +91,8 @@ pub(super) struct Steps {
     sampled: Tensor,
     /// Page-locked buffers of alternate passes: inputs, then sampled tokens.
     host: [HostBuffer; 2],
-    /// Passes that were not read yet, at most two: how many tokens, and when they arrive.
-    started: VecDeque<(usize, PendingCopy)>,
+    /// Passes that were not read yet, at most two.
+    started: VecDeque<StartedPass>,
     /// Passes so far.
     passes: usize,
     /// The most tokens of a prompt and its completion together, where that is known before they come.
@@ -104,6 +103,62 @@ pub(super) struct Steps {
     unrecorded: Option<String>,
     /// From the first constrained pass on.
     masked: Option<MaskBuffers>,
+    /// Where the model has experts.
+    experts: Option<ExpertBuffers>,
+    /// Whether what they have is read.
+    records_experts: bool,
+}
+
+/// What is read of a pass once it has arrived.
+#[derive(Debug)]
+struct StartedPass {
+    tokens: usize,
+    /// Words of the experts; 0 where they are not recorded.
+    expert_words: usize,
+    arriving: PendingCopy,
+}
+
+/// Where recorded passes write the experts that their rows select.
+#[derive(Debug)]
+struct ExpertBuffers {
+    layers: ExpertLayers,
+    /// [most rows * experts of a token], u32: for n rows [layers, n, active].
+    selected: Tensor,
+    /// Page-locked, of alternate passes.
+    host: [HostBuffer; 2],
+}
+
+impl ExpertBuffers {
+    fn new(layers: ExpertLayers, most_rows: usize, device: &Device) -> Result<Self> {
+        let words = most_rows * layers.per_token();
+        Ok(Self {
+            layers,
+            selected: Tensor::zeros(words, DType::U32, device)?,
+            host: [(); 2].map(|()| HostBuffer::new(words * size_of::<u32>(), device)),
+        })
+    }
+
+    fn of_rows(&self, rows: usize) -> Result<Tensor> {
+        let ExpertLayers { layers, active, .. } = self.layers;
+        self.selected.narrow(0, 0, rows * self.layers.per_token())?.reshape((layers, rows, active))
+    }
+
+    /// Starts to copy those of a pass to the host; how many words.
+    fn start_copy(&mut self, rows: usize, pass: usize) -> Result<usize> {
+        let (selected, words) = (self.of_rows(rows)?, rows * self.layers.per_token());
+        start_copy_to_host(&selected, &mut self.host[pass % 2].bytes_mut()[..words * size_of::<u32>()])?;
+        Ok(words)
+    }
+
+    /// So many words of a pass that have arrived.
+    fn read(&self, words: usize, pass: usize) -> PassExperts {
+        let bytes = self.host[pass % 2].bytes()[..words * size_of::<u32>()].chunks_exact(size_of::<u32>());
+        PassExperts::new(bytes.map(word).collect(), self.layers)
+    }
+}
+
+fn word(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 /// Logits and masks between a pass and its sampling, for constrained rows.
@@ -145,8 +200,9 @@ const WORDS: usize = 13;
 const SAMPLED_WORDS: usize = 2;
 
 impl Steps {
-    pub(super) fn new(most_rows: usize, device: &Device) -> Result<Self> {
-        let most_rows = padded(most_rows, 4);
+    pub(super) fn new(most_rows: usize, model: &Decoder) -> Result<Self> {
+        let (most_rows, device) = (padded(most_rows, 4), model.device());
+        let experts = model.expert_layers().map(|layers| ExpertBuffers::new(layers, most_rows, device)).transpose()?;
         Ok(Self {
             inputs: Tensor::zeros(WORDS * most_rows, DType::U32, device)?,
             sampled: Tensor::zeros((most_rows, 2), DType::U32, device)?,
@@ -157,6 +213,8 @@ impl Steps {
             graphs: HashMap::new(),
             unrecorded: None,
             masked: None,
+            experts,
+            records_experts: false,
         })
     }
 
@@ -221,9 +279,13 @@ impl Steps {
                 on_host = sample_shaped(&masked.logits, shaped, Some(&words))?;
             }
         }
+        let experts = self.experts.as_mut().filter(|_| self.records_experts);
+        let expert_words = experts.map_or(Ok(0), |experts| experts.start_copy(rows, self.passes))?;
         let sampled = self.sampled.narrow(0, 0, feeds.len())?;
         let bytes = sampled_bytes(self.host[self.passes % 2].bytes_mut(), feeds.len());
-        self.started.push_back((feeds.len(), start_copy_to_host(&sampled, bytes)?));
+        // What arrives last.
+        let arriving = start_copy_to_host(&sampled, bytes)?;
+        self.started.push_back(StartedPass { tokens: feeds.len(), expert_words, arriving });
         Ok((is_hidden, on_host))
     }
 
@@ -241,15 +303,19 @@ impl Steps {
         sample_masked_into(&logits.narrow(0, 0, rows)?, &params, &masks, &self.sampled.narrow(0, 0, rows)?)
     }
 
-    /// Waits for the tokens of the pass that was started first, if there is one.
-    pub(super) fn finish(&mut self) -> Result<Option<Vec<SampledToken>>> {
-        let Some((count, arriving)) = self.started.pop_front() else { return Ok(None) };
+    /// Waits for the pass that was started first, if there is one.
+    pub(super) fn finish(&mut self) -> Result<Option<SampledPass>> {
+        let Some(StartedPass { tokens, expert_words, arriving }) = self.started.pop_front() else { return Ok(None) };
         arriving.wait()?;
         let pass = self.passes - self.started.len();
-        let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let pair = |pair: &[u8]| [word(pair), word(&pair[size_of::<u32>()..])];
-        let bytes = sampled_bytes(self.host[pass % 2].bytes_mut(), count);
-        read_sampled(&bytes.chunks_exact(SAMPLED_WORDS * size_of::<u32>()).map(pair).collect::<Vec<_>>()).map(Some)
+        let bytes = sampled_bytes(self.host[pass % 2].bytes_mut(), tokens);
+        let words = bytes.chunks_exact(SAMPLED_WORDS * size_of::<u32>()).map(pair).collect::<Vec<_>>();
+        let experts = self.experts.as_ref().filter(|_| expert_words > 0);
+        Ok(Some(SampledPass {
+            tokens: read_sampled(&words)?,
+            experts: experts.map(|experts| experts.read(expert_words, pass)),
+        }))
     }
 
     /// The feeds, the last again and again up to `rows`: it writes the same to the same place, but no state.
@@ -287,7 +353,9 @@ impl Steps {
         let tokens = gather_sampled(&part(10, 1)?, &self.sampled)?;
         let own = (slot > 0).then(|| part(12, 1)).transpose()?;
         let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
-        let logits = model.decode(&tokens, &part(11, 1)?, &table, caches.layers(), adapters)?;
+        let record = self.experts.as_ref().map(|experts| experts.of_rows(rows)).transpose()?;
+        let caches = (caches.layers(), record.as_ref());
+        let logits = model.decode(&tokens, &part(11, 1)?, &table, caches, adapters)?;
         if let Some(masked) = self.masked.as_ref().filter(|_| is_masked) {
             return masked.logits.slice_set(&logits, 0, 0);
         }

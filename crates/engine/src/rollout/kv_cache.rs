@@ -1,13 +1,13 @@
-//! The KV cache of a decode: limits, capacity, and the rows of a pass.
+//! The KV cache of a decode: limits, capacity, the rows of a pass, and what it gives.
 
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{QueueSize, Request, Sampling};
 use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::pinned_memory::copy_to_host;
-use crate::kernels::sampler::SampleParams;
+use crate::kernels::sampler::{SampleParams, SampledToken};
 use crate::kernels::write_rows::write_rows;
-use crate::model::{CacheView, CacheWidth, Decoder, PrefilledRows};
+use crate::model::{CacheView, CacheWidth, Decoder, PassExperts, PrefilledRows};
 
 /// Limits on what is decoded together.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,8 @@ pub(super) struct Capacity {
     pub(super) draft_tokens: usize,
     /// Numbers of each adapter in the rank, where several stand side by side, else 0.
     pub(super) adapter_slot: usize,
+    /// Whether each completion has the experts of its tokens.
+    pub(super) records_experts: bool,
 }
 
 impl Capacity {
@@ -66,8 +68,9 @@ impl Capacity {
         let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
         let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
         let initial_slots = if kv_slots == rows * limit { limit } else { limit.min(limits.initial_slots) };
-        let draft_tokens = sampling.draft_tokens;
-        Self { rows, kv_slots, prompt_rows, initial_slots, longest: longest + limit, draft_tokens, adapter_slot: 0 }
+        let Sampling { draft_tokens, records_experts, .. } = *sampling;
+        let longest = longest + limit;
+        Self { rows, kv_slots, prompt_rows, initial_slots, longest, draft_tokens, adapter_slot: 0, records_experts }
     }
 
     /// Of each row, and after each drafted token; on a GPU no more than as many rows would have.
@@ -81,7 +84,8 @@ impl Capacity {
     /// its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
         let QueueSize { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows } = size;
-        Self { rows, kv_slots, prompt_rows, initial_slots: usize::MAX, longest: 0, draft_tokens, adapter_slot }
+        let (initial_slots, records_experts) = (usize::MAX, false);
+        Self { rows, kv_slots, prompt_rows, initial_slots, longest: 0, draft_tokens, adapter_slot, records_experts }
     }
 }
 
@@ -108,6 +112,15 @@ impl Feed {
     pub(super) fn position(&self) -> usize {
         self.row.prefix.1 + self.row.length - 1
     }
+}
+
+/// What a pass gives.
+#[derive(Debug, Default)]
+pub(super) struct SampledPass {
+    /// After each fed token.
+    pub(super) tokens: Vec<SampledToken>,
+    /// Of the fed tokens, where they are recorded.
+    pub(super) experts: Option<PassExperts>,
 }
 
 /// Keys and values of the prompts and of the generated tokens, and the states of the rows.

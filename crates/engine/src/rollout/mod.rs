@@ -20,7 +20,7 @@ use candle_core::Result;
 
 use crate::constraint::Constraint;
 use crate::kernels::device::memory;
-use crate::model::{Adapters, CacheWidth, Decoder};
+use crate::model::{Adapters, CacheWidth, Decoder, ExpertRecord};
 use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, gpu_rollout_places};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
@@ -88,13 +88,21 @@ pub struct Sampling {
     pub draft_tokens: usize,
     /// `None`: a completion may be a think block throughout.
     pub thinking: Option<Arc<ThinkingLimit>>,
+    /// Whether each completion has [`Completion::experts`], where the model has any.
+    pub records_experts: bool,
 }
 
 impl Sampling {
     /// With the tokenizer's stop tokens and drafts as long as by default.
     pub fn new(tokenizer: &Tokenizer, temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
         let stop_ids = tokenizer.stop_ids().to_vec();
-        Self { temperature, max_completion_tokens, stop_ids, seed, draft_tokens: DRAFT_TOKENS, thinking: None }
+        Self { stop_ids, ..Self::plain(temperature, max_completion_tokens, seed) }
+    }
+
+    /// Without stop tokens, with drafts as long as by default.
+    pub fn plain(temperature: f64, max_completion_tokens: usize, seed: u64) -> Self {
+        let (stop_ids, draft_tokens, thinking) = (Vec::new(), DRAFT_TOKENS, None);
+        Self { temperature, max_completion_tokens, stop_ids, seed, draft_tokens, thinking, records_experts: false }
     }
 }
 
@@ -144,12 +152,15 @@ pub struct Completion {
     /// Of its tokens, those that closed a think block instead of what the model would have sampled.
     #[serde(default, skip_serializing_if = "Range::is_empty")]
     pub forced: Range<usize>,
+    /// The experts of its prompt's and its own tokens ([`Sampling::records_experts`]).
+    #[serde(skip)]
+    pub experts: Option<ExpertRecord>,
 }
 
 impl Completion {
     /// Nothing in it was forced.
     pub fn new(token_ids: Vec<u32>, log_probs: Vec<f32>, stop: StopReason) -> Self {
-        Self { token_ids, log_probs, stop, forced: 0..0 }
+        Self { token_ids, log_probs, stop, forced: 0..0, experts: None }
     }
 
     /// Without those of forced tokens.

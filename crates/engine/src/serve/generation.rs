@@ -22,7 +22,7 @@ use crate::openai::{
     Answer, Api, ApiError, GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, ResponseItems, TextPrompt,
     Usage,
 };
-use crate::rollout::{DRAFT_TOKENS, Request, Sampling, Shaping, ThinkingLimit};
+use crate::rollout::{Request, Sampling, Shaping, ThinkingLimit};
 use crate::score::CallReader;
 use crate::text::{TextError, Thinking};
 
@@ -154,12 +154,9 @@ fn prepare(
         let reasoning = reasoning(shared, &asked.prompt, &prompt)?;
         let limit = limit(shared, &prompt, asked.max_tokens)?;
         let sampling = Sampling {
-            temperature: asked.temperature,
-            max_completion_tokens: limit,
             stop_ids: stop_ids.clone(),
-            seed,
-            draft_tokens: DRAFT_TOKENS,
             thinking: thinking.clone(),
+            ..Sampling::plain(asked.temperature, limit, seed)
         };
         for first in (0..asked.samples).step_by(JOB_SAMPLES) {
             let samples = JOB_SAMPLES.min(asked.samples - first);

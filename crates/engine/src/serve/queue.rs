@@ -349,14 +349,7 @@ mod tests {
 
     fn job(samples: usize, by_token: bool, room: usize) -> (DecodeRequest, Receiver<Event>) {
         let (events, receiver) = channel(room);
-        let sampling = Sampling {
-            temperature: 1.0,
-            max_completion_tokens: 9,
-            stop_ids: Vec::new(),
-            seed: 1,
-            draft_tokens: 0,
-            thinking: None,
-        };
+        let sampling = Sampling { draft_tokens: 0, ..Sampling::plain(1.0, 9, 1) };
         let job = DecodeRequest {
             body: Arc::default(),
             request: Request::new(vec![1, 2], 0, 0, samples),

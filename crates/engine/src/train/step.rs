@@ -14,6 +14,7 @@ use super::trainer::Trainer;
 use crate::config::Advantage;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{Conversed, PolicyVersion, Question};
+use crate::rollout::Sampling;
 use crate::update::{PolicyGroup, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
 
 /// Rounds of `dynamic_sampling`; after them a step continues with fewer groups.
@@ -63,7 +64,7 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainE
     let own: Vec<StepPlan> = plans.iter().map(|plan| plan.share(&trainer.ranks)).collect();
     let planned = prompts_at(trainer, &own);
     let questions: Vec<Question<'_>> = planned.iter().map(|planned| planned.question(trainer)).collect();
-    let sampling = trainer.sampling()?;
+    let sampling = Sampling { records_experts: trainer.config.router_replay, ..trainer.sampling()? };
     let settings = trainer.converse_settings(PolicyVersion::Trained, &sampling);
     // Every answer comes with its reward; within a group rewards become advantages.
     let Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds } =

@@ -10,7 +10,7 @@ use super::log_probs::{add_gradient, log_probs};
 use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share};
 use super::micro_batch::{MicroBatch, pack, sum_gradients};
 use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
-use crate::model::{Adapters, Decoder, Gradients, RouterUse};
+use crate::model::{Adapters, Decoder, ExpertRecord, Gradients, RouterUse};
 use crate::rollout::{Completion, ThreadPool};
 
 /// A completion with its advantage and log-probs.
@@ -28,15 +28,22 @@ pub struct PolicySample<'a> {
     pub advantage: f64,
     /// Tokens that the policy did not choose: they are read, and no part of the loss.
     pub forced: Range<usize>,
+    /// The experts that its tokens and its prompt's go through; `None`: those of the highest probability now.
+    pub experts: Option<&'a ExpertRecord>,
 }
 
 impl<'a> PolicySample<'a> {
     /// A completion that the current weights sampled.
     pub fn on_policy(completion: &'a Completion, advantage: f64) -> Self {
-        let Completion { token_ids, log_probs, forced, .. } = completion;
-        let (token_ids, sampled_log_probs) = (token_ids.into(), log_probs.into());
-        let forced = forced.clone();
-        Self { token_ids, sampled_log_probs, old_log_probs: None, reference_log_probs: None, advantage, forced }
+        Self {
+            token_ids: Cow::from(&completion.token_ids),
+            sampled_log_probs: Cow::from(&completion.log_probs),
+            old_log_probs: None,
+            reference_log_probs: None,
+            advantage,
+            forced: completion.forced.clone(),
+            experts: completion.experts.as_ref(),
+        }
     }
 
     /// `numbers`: one a token; those of tokens that are part of the loss.
@@ -157,11 +164,32 @@ pub fn completion_log_probs(
 }
 
 fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec<MicroBatch> {
-    let groups = groups.iter().map(|group| {
+    let parts = groups.iter().map(|group| {
         let completions = group.samples.iter().map(|sample| &*sample.token_ids).collect();
         (&*group.prompt, completions)
     });
-    pack(groups, tokens_per_micro_batch)
+    let mut micro_batches = pack(parts, tokens_per_micro_batch);
+    micro_batches.iter_mut().for_each(|micro_batch| replay_experts(micro_batch, groups));
+    micro_batches
+}
+
+/// Rows go through the experts that were recorded; a prompt's through those of the first of its completions that has a
+/// record: where it was prefilled more than once, the last bits of its rows may differ.
+fn replay_experts(MicroBatch { batch, sequences, owners }: &mut MicroBatch, groups: &[PolicyGroup<'_>]) {
+    let mut last_prompt = 0;
+    for (sequence, &(group, sample)) in sequences.iter().zip(&*owners) {
+        let (Some(record), [last, own @ ..]) = (groups[group].samples[sample].experts, &*sequence.rows) else {
+            continue;
+        };
+        let prompt_end = *last as usize + 1;
+        if prompt_end > last_prompt {
+            batch.replayed.push((prompt_end - groups[group].prompt.len()..prompt_end, record.prompt.clone()));
+            last_prompt = prompt_end;
+        }
+        if let Some(&first) = own.first() {
+            batch.replayed.push((first as usize..first as usize + own.len(), record.completion.clone()));
+        }
+    }
 }
 
 impl PolicyStatistics {
@@ -244,6 +272,7 @@ mod tests {
             reference_log_probs: Some(kept(&reference)),
             advantage: -0.5,
             forced: range,
+            experts: None,
         };
         let all = |numbers: &[f32]| numbers.to_vec();
         let chosen = |numbers: &[f32]| [&numbers[..2], &numbers[4..]].concat();

@@ -1,6 +1,7 @@
 //! A completion that is being decoded: its tokens, why it ends, and what its next pass needs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::StopReason;
 use super::super::kv_cache::FreeSlots;
@@ -11,6 +12,7 @@ use super::super::thinking::RowThinking;
 use super::{ActiveRequest, Row};
 use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::sampler::SampledToken;
+use crate::model::PassExperts;
 
 impl Row {
     pub(super) fn id(&self) -> (u64, u32) {
@@ -87,6 +89,13 @@ impl Row {
             constrained.push(token.token_id);
         }
         self.is_dropped = !source.on_token(self.request, self.sample, &self.completion);
+    }
+
+    /// Records the experts of the fed token that the newest one was sampled after; `fed`: its index in the pass.
+    pub(super) fn record(&mut self, experts: Option<&PassExperts>, fed: usize) {
+        if let (Some(experts), Some(record)) = (experts, &mut self.completion.experts) {
+            experts.append(fed..fed + 1, Arc::make_mut(&mut record.completion));
+        }
     }
 
     /// Whether the newest token ends the row; notes why.

@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use super::super::QueueSize;
 use super::*;
 use crate::hub::ModelConfig;
-use crate::model::{PackedBatch, SELECTED, Trainable, Weights};
+use crate::model::{Trainable, Weights};
 
 const ROOM: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
@@ -74,14 +74,8 @@ fn sampled_by(
     draft_tokens: usize,
     memory: &RolloutMemory,
 ) -> RolloutOutput {
-    let sampling = Sampling {
-        temperature,
-        max_completion_tokens: 40,
-        stop_ids: vec![3, 20, 37, 50],
-        seed: 11,
-        draft_tokens,
-        thinking: None,
-    };
+    let stop_ids = vec![3, 20, 37, 50];
+    let sampling = Sampling { stop_ids, draft_tokens, records_experts: true, ..Sampling::plain(temperature, 40, 11) };
     let threads = ThreadPool::new(1).unwrap();
     decode(model, Adapters::On, &requests(), &sampling, memory, limits, &threads).unwrap()
 }
@@ -255,12 +249,9 @@ impl RequestSource for Trickle {
 #[test]
 fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
     let sampling = |index: usize| Sampling {
-        temperature: [1.0, 0.0, 0.7][index % 3],
-        max_completion_tokens: 10 + 5 * (index % 4),
         stop_ids: if index.is_multiple_of(2) { vec![3, 20, 37, 50] } else { Vec::new() },
-        seed: index as u64,
         draft_tokens: if index.is_multiple_of(4) { 0 } else { 8 },
-        thinking: None,
+        ..Sampling::plain([1.0, 0.0, 0.7][index % 3], 10 + 5 * (index % 4), index as u64)
     };
     let (models, threads) = ([model(), hybrid()], ThreadPool::new(1).unwrap());
     let (size, memory) = (QueueSize { rows: 12, completion_tokens: 200, prompt_tokens: 90 }, RolloutMemory::default());
@@ -297,55 +288,56 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
     }
 }
 
-/// An update must use the experts that a token was sampled with: prefill and decoding, row by row, choose those that one
-/// forward of all completions, packed beside each other, does.
+/// What prefill and decoding record of each row, with drafts, parked rows and growing slots, is what one forward of all
+/// completions, packed beside each other, selects.
 #[test]
-fn packed_rows_go_to_the_experts_that_they_were_sampled_with() {
+fn recorded_experts_are_those_of_packed_rows() {
     for model in [sparse(), windowed(), of_family("Qwen3_5MoeForCausalLM")] {
-        choices_are_equal(&model);
+        let layers = model.expert_layers().unwrap();
+        let ahead = DecodeLimits { runs_ahead: true, ..ROOM };
+        let little = DecodeLimits { kv_slots: 110, ..ahead };
+        let given_up = DecodeLimits { parked_bytes: 0, ..little };
+        for (limits, draft_tokens) in [(ROOM, 0), (ROOM, 8), (ahead, 8), (little, 8), (given_up, 0)] {
+            let mut memory = RolloutMemory::default();
+            let plain = sampled_by(&model, limits, 1.0, 0, &memory);
+            memory.history.add(1, plain.completions.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
+            let output = sampled_by(&model, limits, 1.0, draft_tokens, &memory);
+            let (accepted, rejected) = (output.counts.accepted, output.counts.drafted - output.counts.accepted);
+            assert_eq!((accepted > 20, rejected > 20), (draft_tokens > 0, draft_tokens > 0), "{:?}", output.counts);
+            let mut compared = 0;
+            for (request, completions) in requests().iter().zip(&output.completions) {
+                let mut packed = PackedBatch::default();
+                let prompt = packed.push_prompt(&request.prompt);
+                let places: Vec<_> =
+                    completions.iter().map(|own| packed.push_completion(prompt, &own.token_ids)).collect();
+                let selected = layers.room(packed.rows(), &Device::Cpu).unwrap();
+                model.prefill(&packed, Some(&selected), Adapters::On.into(), |_, _| Ok(())).unwrap();
+                let selected = PassExperts::read(&selected, layers).unwrap();
+                for (completion, place) in completions.iter().zip(places) {
+                    let record = completion.experts.as_ref().unwrap();
+                    let mut expected = [Vec::new(), Vec::new()];
+                    selected.append(0..prompt.length, &mut expected[0]);
+                    place.rows[1..].iter().for_each(|&row| {
+                        selected.append(row as usize..row as usize + 1, &mut expected[1]);
+                    });
+                    assert_eq!([&*record.prompt, &*record.completion], [&expected[0], &expected[1]]);
+                    compared += record.prompt.len() + record.completion.len();
+                }
+            }
+            assert!(compared > 4000, "{compared}");
+        }
     }
 }
 
-fn choices_are_equal(model: &Decoder) {
-    let layers = model.config().num_hidden_layers;
-    let active = model.config().options.experts.as_ref().unwrap().active;
-    let sampling = Sampling {
-        temperature: 1.0,
-        max_completion_tokens: 40,
-        stop_ids: vec![3],
-        seed: 11,
-        draft_tokens: 0,
-        thinking: None,
+#[test]
+fn experts_are_recorded_where_they_are_asked_for_and_there_are_some() {
+    let check = |model: &Decoder, records_experts, expected| {
+        let sampling = Sampling { records_experts, ..Sampling::plain(1.0, 5, 1) };
+        let (memory, threads) = (RolloutMemory::default(), ThreadPool::calling());
+        let output = decode(model, Adapters::On, &requests(), &sampling, &memory, ROOM, &threads).unwrap();
+        assert!(output.completions.iter().flatten().all(|own| own.experts.is_some() == expected));
     };
-    let (memory, threads) = (RolloutMemory::default(), ThreadPool::calling());
-    let mut compared = 0;
-    for request in requests() {
-        let mut packed = PackedBatch::default();
-        let prompt = packed.push_prompt(&request.prompt);
-        // By completion, by layer.
-        let mut sampled = Vec::new();
-        for sample in 0..4 {
-            SELECTED.take();
-            let request = Request { step: 4 + sample, samples: 1, ..request.clone() };
-            let output = decode(model, Adapters::On, &[request], &sampling, &memory, ROOM, &threads).unwrap();
-            let calls = SELECTED.take();
-            let of_layer = |layer: usize| calls[layer..].iter().step_by(layers).flatten().copied().collect();
-            let completion = &output.completions[0][0].token_ids;
-            packed.push_completion(prompt, completion);
-            // One of a single token adds no row.
-            sampled.extend((completion.len() > 1).then(|| (0..layers).map(of_layer).collect::<Vec<Vec<u32>>>()));
-        }
-        model.forward(&packed, Adapters::On).unwrap();
-        for (layer, all) in SELECTED.take().iter().enumerate() {
-            let of = |segment: &crate::kernels::attention::Segment| {
-                &all[segment.start * active..(segment.start + segment.length) * active]
-            };
-            for (own, segment) in sampled.iter().zip(&packed.segments[1..]) {
-                let own = &own[layer];
-                assert_eq!(*own, [of(&packed.segments[0]), of(segment)].concat(), "layer {layer}");
-                compared += own.len();
-            }
-        }
-    }
-    assert!(compared > 4000, "{compared}");
+    check(&sparse(), true, true);
+    check(&sparse(), false, false);
+    check(&model(), true, false);
 }

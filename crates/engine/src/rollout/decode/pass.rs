@@ -1,0 +1,46 @@
+//! What runs a pass.
+
+use std::collections::VecDeque;
+
+use candle_core::{Result, Tensor};
+
+use super::super::kv_cache::{FedToken, Feed, KvCache, SampledPass};
+use super::super::masks::sample;
+use super::super::shaping::{ShapedParams, ShapedToken, sample_shaped};
+use crate::kernels::decode_attention::DecodeRows;
+use crate::kernels::sampler::{SampleParams, SampledToken};
+use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, PassExperts};
+
+/// Runs decode steps: by a list of rows on the CPU, by a recorded graph on a GPU.
+pub(super) enum StepBackend {
+    /// Passes that were not read yet, and the tokens of the last one.
+    Listed(VecDeque<SampledPass>, Vec<SampledToken>),
+    #[cfg(feature = "cuda")]
+    Recorded(Box<super::super::decode_gpu::Steps>),
+}
+
+/// Samples after each fed token, on the CPU; `last`: those of the pass before; `recorded`: whose experts are recorded.
+pub(super) fn sample_after(
+    feeds: &[Feed],
+    last: &[SampledToken],
+    (model, (adapters, slot)): (&Decoder, (Adapters, usize)),
+    (caches, recorded): (&KvCache, Option<ExpertLayers>),
+    (masks, shaped): (Option<impl FnOnce() -> Vec<u32>>, &[ShapedParams]),
+) -> Result<(SampledPass, Vec<ShapedToken>)> {
+    let token = |feed: &Feed| match feed.token {
+        FedToken::Known(token) => token,
+        FedToken::Sampled(index) => last[index].token_id,
+    };
+    let column = |of: &dyn Fn(&Feed) -> u32| Tensor::from_iter(feeds.iter().map(of), model.device());
+    let (tokens, positions) = (column(&token)?, column(&|feed| feed.position() as u32)?);
+    let rows = DecodeRows::Listed(feeds.iter().map(|feed| feed.row).collect());
+    let own = (slot > 0).then(|| column(&|feed| feed.adapter)).transpose()?;
+    let adapters = AdapterUse::for_rows(adapters, own.as_ref(), slot);
+    let record = recorded.map(|experts| experts.room(feeds.len(), model.device())).transpose()?;
+    let logits = model.decode(&tokens, &positions, &rows, (caches.layers(), record.as_ref()), adapters)?;
+    let params: Vec<SampleParams> = feeds.iter().map(|feed| feed.params).collect();
+    let masks = masks.map(|masks| masks());
+    let tokens = sample(&logits, &params, masks.as_deref())?;
+    let experts = record.zip(recorded).map(|(record, experts)| PassExperts::read(&record, experts)).transpose()?;
+    Ok((SampledPass { tokens, experts }, sample_shaped(&logits, shaped, masks.as_deref())?))
+}
