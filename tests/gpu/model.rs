@@ -151,6 +151,13 @@ fn gradient(
     (gradients.flat().clone(), statistics, applied)
 }
 
+/// How far a gradient in f32 may be from the CPU's. Noise of 3e-7 in the weights changes that of the hybrid of odd sizes by
+/// 8e-4, those of the others by at most 2e-5 (on the CPU).
+fn allowed(config: &ModelConfig) -> f64 {
+    let is_odd = config.options.gated_delta.as_ref().is_some_and(|delta| delta.key_dimension < 128);
+    if is_odd { 3e-3 } else { 1e-4 }
+}
+
 /// Every trained tensor's gradient, embedding and biases among them, and the weights after the step.
 #[test]
 #[ignore = "needs a GPU"]
@@ -172,14 +179,19 @@ fn a_whole_step_agrees() {
             assert!(grad_norm > 1e-6);
             for slot in here.parameters().slots() {
                 let part = |flat: &Tensor| flat.narrow(0, slot.offset, slot.range().len()).unwrap();
-                assert_close(&slot.name, &part(&found), &part(&expected), 1e-4);
+                assert_close(&slot.name, &part(&found), &part(&expected), allowed(&config));
             }
             assert!(
                 (statistics.loss - expected_statistics.loss).abs() < 1e-5
                     && statistics.rows == expected_statistics.rows
             );
             assert!((statistics.entropy / expected_statistics.entropy - 1.0).abs() < 1e-5);
-            assert_close("weights after the step", there.parameters().flat(), here.parameters().flat(), 1e-4);
+            assert_close(
+                "weights after the step",
+                there.parameters().flat(),
+                here.parameters().flat(),
+                allowed(&config),
+            );
         }
     }
 }
@@ -230,7 +242,8 @@ fn rollouts_agree() {
             println!("{:?} at {temperature}: {same} of {} completions alike", config.architecture, pairs().count());
             assert!(same * 100 >= pairs().count() * 95);
             for (f, e) in pairs().filter(|(f, e)| f.token_ids == e.token_ids) {
-                assert!(f.log_probs.iter().zip(&e.log_probs).all(|(f, e)| (f - e).abs() < 1e-4));
+                let allowed = allowed(&config) as f32;
+                assert!(f.log_probs.iter().zip(&e.log_probs).all(|(f, e)| (f - e).abs() < allowed));
             }
         }
     }
@@ -302,9 +315,10 @@ fn rollout_and_training_agree() {
 fn replayed_experts_agree() {
     let ([.., config], cpu, bf16) = (configs(), Engine::cpu(), Engine::gpu(0).unwrap());
     let gpu = bf16.clone().in_f32();
-    let [there, here] = [&gpu, &cpu].map(|engine| model(&config, LORA, engine));
+    let here = model(&config, LORA, &cpu);
     let mut completions = sampled(&here, &cpu, 1.0);
-    let (own, ..) = gradient(&here, &cpu, &completions, false);
+    // A gradient moves its model.
+    let (own, ..) = gradient(&model(&config, LORA, &cpu), &cpu, &completions, false);
     for (index, completion) in completions.iter_mut().flatten().enumerate() {
         let next = |experts: &[u16]| Arc::new(experts.iter().map(|expert| (expert + 1) % 6).collect::<Vec<u16>>());
         let record = completion.experts.take().filter(|_| index % 3 != 2);
@@ -316,17 +330,17 @@ fn replayed_experts_agree() {
     let (expected, ..) = gradient(&here, &cpu, &completions, false);
     assert!((&own - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-3);
     for recompute in [false, true] {
-        let (found, ..) = gradient(&there, &gpu, &completions, recompute);
+        let (found, ..) = gradient(&model(&config, LORA, &gpu), &gpu, &completions, recompute);
         assert_close("gradient with other experts", &found, &expected, 1e-4);
     }
     for engine in [&gpu, &bf16] {
-        let model = model(&config, LORA, engine);
+        let sampler = model(&config, LORA, engine);
         let mut memory = RolloutMemory::default();
-        let plain = drafted(&model, engine, 1.0, 0, &memory).completions;
+        let plain = drafted(&sampler, engine, 1.0, 0, &memory).completions;
         memory.history.add(1, plain.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
-        let mut completions = drafted(&model, engine, 1.0, 8, &memory).completions;
+        let mut completions = drafted(&sampler, engine, 1.0, 8, &memory).completions;
         let gap = |completions: &[Vec<Completion>]| {
-            let (_, statistics, _) = gradient(&model, engine, completions, false);
+            let (_, statistics, _) = gradient(&model(&config, LORA, engine), engine, completions, false);
             (statistics.sampling_difference / statistics.tokens as f64, statistics.sampling_difference_max)
         };
         let replayed = gap(&completions);

@@ -8,6 +8,7 @@ use super::CheckpointError;
 use super::new_folder::{self, failed, write_file};
 use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
 use crate::hub::{ModelConfig, ModelSource};
+use crate::kernels::pinned_memory::copy_to_host;
 use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
 use crate::text::TokenizerFiles;
 
@@ -31,7 +32,9 @@ pub fn write_model(
         write_tensors(new, "model.safetensors", &tensors, |at, write| {
             let range = parameters.slots()[at].range();
             let numbers = parameters.flat().narrow(0, range.start, range.len())?.to_dtype(dtype)?;
-            write(&safetensors::View::data(&numbers))
+            let mut bytes = vec![0; tensors[at].bytes()];
+            copy_to_host(&numbers, &mut bytes)?;
+            write(&bytes)
         })
     })
 }
