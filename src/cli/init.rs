@@ -37,7 +37,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     ensure_folder(&runs, Access::Umask).map_err(|error| Failure::failed(format!("{}: {error}", runs.display())))?;
     println!("Created workspace {} with task {} ({} files).", arguments.folder.display(), task.name, task_files.len());
     println!("  edit it     {}", home.join("task.toml").display());
-    if task.runs_programs() {
+    if task.needs_trust() {
         println!("  trust it    grpo-tui task trust {}", home.display());
     }
     let there = arguments.folder.display().to_string();

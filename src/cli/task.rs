@@ -32,7 +32,8 @@ enum Command {
     Check(check::Arguments),
     /// Score degenerate answers, to find rewards that a model could earn without doing the work
     Audit(Choice),
-    /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change
+    /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change, and its
+    /// judge to be asked (`kind = "judge"`), until the server changes
     Trust(trust::Arguments),
 }
 
