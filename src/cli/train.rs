@@ -265,13 +265,22 @@ pub(super) fn create(
         name: arguments.name.clone().unwrap_or_default(),
         task: task.name.clone(),
         task_origin: arguments.task.clone().unwrap_or_default(),
-        task_files: task.files()?,
+        task_files: files_of(task)?,
         config,
         sources,
         argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         model_digest,
     };
     Ok(RunDirectory::create(run_folders.for_new_runs(), new)?)
+}
+
+/// The task's files, and how far its judges can be trusted.
+fn files_of(task: &Task) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
+    let mut files = task.files()?;
+    #[cfg(feature = "download")]
+    files.extend(crate::judge_check::check_file(task));
+    Ok(files)
 }
 
 fn utf8_path(path: &Path) -> Result<String, Failure> {

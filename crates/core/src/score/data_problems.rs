@@ -22,6 +22,8 @@ pub enum DataProblemKind {
     Leak,
     /// Prompts are in their set twice, character by character or nearly.
     Duplicates,
+    /// A judge was not checked against people, or is weak.
+    Judge,
 }
 
 /// One problem of the prompt sets.

@@ -13,6 +13,7 @@ use super::grammar::Grammar;
 use super::length::LengthRule;
 #[cfg(feature = "download")]
 use super::rubric::RubricRules;
+use super::unwrap_answer::answer_start;
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
 
 /// A checked task.
@@ -95,6 +96,12 @@ impl Task {
     /// Whether the task, or a part of its reward, is scored by a program.
     pub fn runs_programs(&self) -> bool {
         self.scorers().any(|task| task.command().is_some())
+    }
+
+    /// The answer of a completion: without its reasoning where the task strips that, and without white space around it.
+    pub fn answer_of<'t>(&self, completion: &'t str) -> &'t str {
+        let start = answer_start(completion, self.score.strip_thinking, |_| true);
+        completion.get(start..).unwrap_or_default().trim()
     }
 
     /// Whether scoring runs programs or asks judges, which the user must have allowed.

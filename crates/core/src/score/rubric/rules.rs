@@ -106,7 +106,7 @@ impl RubricRules {
     }
 
     /// The share of all points, by weight, in [0, 1].
-    pub(super) fn share(&self, points: impl Iterator<Item = u8>) -> f64 {
+    pub fn share(&self, points: impl Iterator<Item = u8>) -> f64 {
         let total: f64 = self.criteria.iter().map(|criterion| criterion.weight).sum();
         let earned =
             self.criteria.iter().zip(points).map(|(criterion, points)| {

@@ -1,0 +1,13 @@
+//! How far a judge can be trusted: its grades against human labels, against itself, and against answers that instruct it.
+
+mod labels;
+#[cfg(feature = "download")]
+mod measure;
+mod saved;
+
+pub use labels::{LABELS_FILE, Label, LabelError, MAX_LABELS, MIN_LABELS, read_labels, write_labels};
+#[cfg(feature = "download")]
+pub use measure::{CheckError, CheckSize, JudgedCriterion, check_judges, criteria_of};
+pub use saved::{CHECK_FILE, CriterionCheck, JudgeCheck, MIN_KAPPA, Shift, check_table, checks_in, saved_checks};
+#[cfg(feature = "download")]
+pub use saved::{check_file, warnings};
