@@ -82,7 +82,7 @@ fn labels_that_say_nothing_are_refused() {
     std::fs::write(&file, all.replace("\"p7\"", "\"q7\"")).unwrap();
     check("judge-labels.jsonl line 8: no prompt \"q7\" in the task's sets");
     std::fs::write(&file, all.replace("complete", "compleet")).unwrap();
-    check("line 1: the judge has no criterion \"compleet\": it has polite, complete (did you mean");
+    check("line 1: the judge has no criterion \"compleet\": it has polite, complete; did you mean `complete`?");
     std::fs::write(&file, &all).unwrap();
     server.reply(&vec![Reply::Status(404); 100]);
     check("the judge graded none of the 20 labelled answers: the judge `m` gave no answer: the server answered 404");
@@ -119,8 +119,7 @@ fn train_says_how_far_the_judge_was_checked_and_its_report_has_the_figures() {
         stderr(&second)
     );
     assert_eq!(server.requests().len(), asked, "the same run has the same answers, whose grades are known");
-    stdout(&call(here, &["runs", "export", "--help"]));
     let run = std::fs::read_dir(here.join("runs")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
-    let page = stdout(&call(here, &["runs", "export", &run.display().to_string(), "--markdown", "-"]));
+    let page = stdout(&call(here, &["runs", "export", &run.display().to_string(), "--markdown"]));
     assert!(page.contains("| polite | 20 | 0.60"), "{page}");
 }
