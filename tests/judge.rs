@@ -1,7 +1,7 @@
 //! Tasks that a judge scores: a server on this machine that grades well, fails, and is told what to say by answers.
 
 mod check;
-mod server;
+pub(crate) mod server;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::program::{call, program, stderr, stdout};
 use server::{Reply, Server, grades};
 
 const KEY: &str = "sk-test-0123456789abcdefghij";
-const CRITERIA: &str = "[[score.criterion]]\nname = \"polite\"\ntext = \"The answer says please.\"\n\n[[score.criterion]]\nname = \"complete\"\ntext = \"It is complete.\"\nscale = \"0_to_4\"\nweight = 3\n";
+pub(crate) const CRITERIA: &str = "[[score.criterion]]\nname = \"polite\"\ntext = \"The answer says please.\"\n\n[[score.criterion]]\nname = \"complete\"\ntext = \"It is complete.\"\nscale = \"0_to_4\"\nweight = 3\n";
 
 /// A workspace with the task `reply`; `score` are more keys of `[score]`, `endpoint` of its endpoint.
 fn workspace(server: &Server, score: &str, endpoint: &str) -> tempfile::TempDir {

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TASK", default_value = "invoice", conflicts_with = "template")]
     from: String,
     /// Template of the initial task: invoice (runs on the embedded model), classify, extract (nested lists), python-scorer
-    /// (a program that scores), tool-call, unlabeled (rewards without expected answers) or yaml-config
+    /// (a program that scores), support-judge (a model that grades), tool-call, unlabeled (rewards without expected answers) or yaml-config
     #[arg(long, value_name = "NAME", value_parser = super::template_parser())]
     template: Option<String>,
 }

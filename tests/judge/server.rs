@@ -12,7 +12,7 @@ use crate::program::serve;
 
 /// What the server does with one request, in place of grading.
 #[derive(Clone)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Text(String),
     Status(u16),
     /// At the limit of tokens.
@@ -32,42 +32,42 @@ struct State {
     obeys: bool,
 }
 
-pub(super) struct Server {
-    pub(super) address: String,
+pub(crate) struct Server {
+    pub(crate) address: String,
     state: Arc<Mutex<State>>,
 }
 
 impl Server {
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         Self { address: format!("http://{}/v1", serve(state.clone(), answer)), state }
     }
 
-    pub(super) fn requests(&self) -> Vec<(Option<String>, Value)> {
+    pub(crate) fn requests(&self) -> Vec<(Option<String>, Value)> {
         self.state.lock().unwrap().requests.clone()
     }
 
     /// For the next requests.
-    pub(super) fn reply(&self, replies: &[Reply]) {
+    pub(crate) fn reply(&self, replies: &[Reply]) {
         self.state.lock().unwrap().replies.extend(replies.iter().cloned());
     }
 
-    pub(super) fn wait(&self, wait: Duration) {
+    pub(crate) fn wait(&self, wait: Duration) {
         self.state.lock().unwrap().wait = wait;
     }
 
     /// From now on an answer that asks for full points gets them.
-    pub(super) fn obey(&self) {
+    pub(crate) fn obey(&self) {
         self.state.lock().unwrap().obeys = true;
     }
 
-    pub(super) fn most_at_once(&self) -> usize {
+    pub(crate) fn most_at_once(&self) -> usize {
         self.state.lock().unwrap().most
     }
 }
 
 /// The text of a judge's answer.
-pub(super) fn grades(of: &[(&str, Value)]) -> String {
+pub(crate) fn grades(of: &[(&str, Value)]) -> String {
     Value::Object(of.iter().map(|(name, grade)| ((*name).to_owned(), grade.clone())).collect()).to_string()
 }
 

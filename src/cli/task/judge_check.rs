@@ -57,9 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let remedy = "label answers on the Scores screen, or write one JSON object per line (docs/tasks.md)";
         Failure::failed(format!("{label}: {error}; {remedy}"))
     })?;
-    let known: Vec<(String, u8)> =
-        criteria.iter().map(|criterion| (criterion.name.clone(), criterion.scale.max_points())).collect();
-    let labels = read_labels(&label, &bytes, &known)?;
+    let labels = read_labels(&label, &bytes, &criteria)?;
     if labels.len() < MIN_LABELS || labels.len() > MAX_LABELS {
         let remedy = if labels.len() < MIN_LABELS { "label more on the Scores screen" } else { "remove some" };
         return Err(Failure::failed(format!(

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::files::{self, Access};
 use crate::format::did_you_mean;
+use crate::score::Task;
 
 /// The file with labels in a task's folder.
 pub const LABELS_FILE: &str = "judge-labels.jsonl";
@@ -15,6 +16,37 @@ pub const LABELS_FILE: &str = "judge-labels.jsonl";
 pub const MIN_LABELS: usize = 20;
 /// More cost without telling more.
 pub const MAX_LABELS: usize = 200;
+
+/// A criterion as labels and scores name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JudgedCriterion {
+    /// With the part's name before it, where a part of the reward is judged.
+    pub name: String,
+    pub text: String,
+    /// 1 (yes or no) or 4.
+    pub max_points: u8,
+}
+
+/// The criteria of all judges of a task; none in a build that cannot ask one.
+#[cfg_attr(not(feature = "download"), expect(unused_variables, reason = "no judges"))]
+pub fn criteria_of(task: &Task) -> Vec<JudgedCriterion> {
+    #[cfg(feature = "download")]
+    let found = task.judges().flat_map(|(part, _, rules)| {
+        rules.criteria.iter().map(move |criterion| JudgedCriterion {
+            name: criterion_name(part, &criterion.name),
+            text: criterion.text.clone(),
+            max_points: criterion.scale.max_points(),
+        })
+    });
+    #[cfg(not(feature = "download"))]
+    let found = std::iter::empty();
+    found.collect()
+}
+
+#[cfg(feature = "download")]
+pub(super) fn criterion_name(part: Option<&str>, name: &str) -> String {
+    part.map_or_else(|| name.to_owned(), |part| format!("{part}-{name}"))
+}
 
 /// An answer that somebody has graded.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,11 +65,11 @@ pub struct Label {
 #[error("{0}")]
 pub struct LabelError(pub String);
 
-/// Reads the labels of a file's bytes. `criteria`: the names with the most points of each.
+/// Reads the labels of a file's bytes. `criteria`: of the task's judges.
 ///
 /// # Errors
 /// The first line that is not one, with what to write.
-pub fn read_labels(file: &str, bytes: &[u8], criteria: &[(String, u8)]) -> Result<Vec<Label>, LabelError> {
+pub fn read_labels(file: &str, bytes: &[u8], criteria: &[JudgedCriterion]) -> Result<Vec<Label>, LabelError> {
     let mut found: Vec<Label> = Vec::new();
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.trim_ascii();
@@ -53,7 +85,7 @@ pub fn read_labels(file: &str, bytes: &[u8], criteria: &[(String, u8)]) -> Resul
     Ok(found)
 }
 
-fn read_label(line: &[u8], criteria: &[(String, u8)]) -> Result<Label, String> {
+fn read_label(line: &[u8], criteria: &[JudgedCriterion]) -> Result<Label, String> {
     let form = "a line is {\"prompt_id\": \"…\", \"completion\": \"…\", \"labels\": {\"CRITERION\": 3}}";
     let fields: Map<String, Value> = serde_json::from_slice(line)
         .map_err(|error| format!("column {}: not a JSON object; {form}", error.column()))?;
@@ -66,8 +98,8 @@ fn read_label(line: &[u8], criteria: &[(String, u8)]) -> Result<Label, String> {
     let given = fields.get("labels").and_then(Value::as_object).ok_or_else(|| format!("missing `labels`; {form}"))?;
     let mut labels = BTreeMap::new();
     for (name, value) in given {
-        let Some((_, most)) = criteria.iter().find(|(known, _)| known == name) else {
-            let names = || criteria.iter().map(|(name, _)| name.as_str());
+        let Some(JudgedCriterion { max_points: most, .. }) = criteria.iter().find(|known| known.name == *name) else {
+            let names = || criteria.iter().map(|criterion| criterion.name.as_str());
             let known = names().collect::<Vec<_>>().join(", ");
             return Err(format!("the judge has no criterion {name:?}: it has {known}{}", did_you_mean(name, names())));
         };
@@ -107,7 +139,11 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<Label>, String> {
-        let criteria = [("polite".to_owned(), 1), ("complete".to_owned(), 4)];
+        let criteria = [("polite", 1), ("complete", 4)].map(|(name, max_points)| JudgedCriterion {
+            name: name.to_owned(),
+            text: String::new(),
+            max_points,
+        });
         read_labels("labels.jsonl", text.as_bytes(), &criteria).map_err(|error| error.to_string())
     }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use super::labels::Label;
+use super::labels::{Label, criterion_name};
 use super::saved::{CriterionCheck, JudgeCheck, Shift};
 use crate::dataset::PromptRow;
-use crate::score::{Asker, Grade, Graded, INSTRUCTION, Question, RubricRules, Scale, ScoreError, Task};
+use crate::score::{Asker, Grade, Graded, INSTRUCTION, Question, RubricRules, ScoreError, Task};
 use crate::statistics::{Interval, correlation, kappa, student_mean, wilson};
 
 #[derive(Debug, thiserror::Error)]
@@ -26,32 +26,6 @@ pub struct CheckSize {
     pub repeats: usize,
     /// Whether the order is reversed, and answers instruct the judge.
     pub is_probing: bool,
-}
-
-/// A criterion as labels and scores name it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct JudgedCriterion {
-    pub name: String,
-    pub text: String,
-    pub scale: Scale,
-}
-
-/// The criteria of all judges of a task.
-pub fn criteria_of(task: &Task) -> Vec<JudgedCriterion> {
-    let of_judge = |(part, _, rules): (Option<&str>, &Task, &RubricRules)| {
-        let named = |name: &str| criterion_name(part, name);
-        let criteria = rules.criteria.iter().map(|criterion| JudgedCriterion {
-            name: named(&criterion.name),
-            text: criterion.text.clone(),
-            scale: criterion.scale,
-        });
-        criteria.collect::<Vec<_>>()
-    };
-    task.judges().flat_map(of_judge).collect()
-}
-
-fn criterion_name(part: Option<&str>, name: &str) -> String {
-    part.map_or_else(|| name.to_owned(), |part| format!("{part}-{name}"))
 }
 
 /// Checks each judge of a task. `rows`: by id. `on_pass` learns of each set of questions before it is asked.

@@ -5,9 +5,11 @@ mod labels;
 mod measure;
 mod saved;
 
-pub use labels::{LABELS_FILE, Label, LabelError, MAX_LABELS, MIN_LABELS, read_labels, write_labels};
+pub use labels::{
+    JudgedCriterion, LABELS_FILE, Label, LabelError, MAX_LABELS, MIN_LABELS, criteria_of, read_labels, write_labels,
+};
 #[cfg(feature = "download")]
-pub use measure::{CheckError, CheckSize, JudgedCriterion, check_judges, criteria_of};
+pub use measure::{CheckError, CheckSize, check_judges};
 pub use saved::{CHECK_FILE, CriterionCheck, JudgeCheck, MIN_KAPPA, Shift, check_table, checks_in, saved_checks};
 #[cfg(feature = "download")]
 pub use saved::{check_file, warnings};

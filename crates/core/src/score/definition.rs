@@ -156,8 +156,8 @@ pub(crate) trait Judge: Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Whether it reads the prompt's messages.
-    fn reads_prompt(&self) -> bool {
+    /// Whether it puts prompt and answer to a model, which costs.
+    fn asks_model(&self) -> bool {
         false
     }
 

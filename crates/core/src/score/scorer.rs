@@ -80,7 +80,7 @@ impl Part {
 
     /// A row as the part's own scorer sees it.
     fn row(&self, row: &PromptRow) -> PromptRow {
-        let reads_prompt = self.scored_by.as_ref().is_some_and(|rules| rules.judge.reads_prompt());
+        let reads_prompt = self.scored_by.as_ref().is_some_and(|rules| rules.judge.asks_model());
         PromptRow {
             id: row.id.clone(),
             messages: if reads_prompt { row.messages.clone() } else { Vec::new() },
@@ -256,6 +256,18 @@ impl Scorer {
     /// Whether programs score: they take long, many completions are asked together, and answers are remembered.
     pub fn runs_programs(&self) -> bool {
         self.rules().any(|rules| rules.judge.asks_together())
+    }
+
+    /// Whether a judge scores: what is not needed is not scored.
+    pub fn asks_judge(&self) -> bool {
+        self.rules().any(|rules| rules.judge.asks_model())
+    }
+
+    /// The score of a completion without the weighted parts.
+    pub(super) fn score_alone(&self, (completion, row): (&str, Option<&PromptRow>)) -> Score {
+        let verdict = self.own.judge(completion, row);
+        let value = self.own.value(&verdict);
+        alone(verdict, value)
     }
 
     /// Whether a score depends on the other completions of its prompt, so that they are scored together only.

@@ -73,6 +73,7 @@ impl<'a> Section<'a> {
     }
 
     /// An error that is not of one key.
+    #[cfg(feature = "download")]
     pub(crate) fn error_at(&self, offset: usize, message: impl Into<String>) -> TaskError {
         self.source.error(offset, message)
     }
@@ -140,6 +141,7 @@ impl<'a> Section<'a> {
     }
 
     /// Blocks under `[[key]]`, each with its offset.
+    #[cfg(feature = "download")]
     pub(crate) fn sections(&self, key: &str, known: &[&str]) -> Read<Vec<(Self, usize)>> {
         let Some((value, offset)) = self.get(key) else { return Ok(Vec::new()) };
         let wrong = |offset| self.error(key, offset, format!("must be written as `[[{}{key}]]`", self.prefix));

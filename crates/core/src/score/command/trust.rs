@@ -50,6 +50,7 @@ pub enum TrustError {
 impl Trust {
     /// The programs that the task's scorers would run, and the judges that they would ask.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
+        #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
         let mut all = Self::programs(task)?;
         #[cfg(feature = "download")]
         for (_, judged, rules) in task.judges() {

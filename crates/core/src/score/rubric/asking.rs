@@ -75,6 +75,10 @@ impl Asker {
             questions.iter().map(|question| question.body(&self.rules, self.system.as_deref())).collect();
         let base_url = &self.rules.endpoint.base_url;
         let keys: Vec<String> = bodies.iter().map(|body| digest(&format!("{base_url}\n{body}"))).collect();
+        let read = if is_cached { self.cache.refresh() } else { Ok(()) };
+        if let Err(problem) = read {
+            return Some(vec![Err(problem); questions.len()]);
+        }
         let mut found: Vec<Option<Graded>> = vec![None; questions.len()];
         let mut open: Vec<usize> = Vec::new();
         let mut first_of = std::collections::HashMap::new();

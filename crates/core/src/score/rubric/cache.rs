@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub(super) struct Cache {
 struct Opened {
     known: HashMap<String, Vec<Vec<Grade>>>,
     file: File,
+    /// Of the file that were read.
+    read_bytes: u64,
 }
 
 impl Cache {
@@ -78,23 +80,44 @@ impl Cache {
         if let Some(folder) = path.parent() {
             files::ensure_folder(folder, Access::Private).map_err(failed)?;
         }
-        let text = match files::read_at_most(path, MAX_FILE_BYTES) {
-            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) if error.kind() == std::io::ErrorKind::FileTooLarge => {
-                std::fs::remove_file(path).map_err(failed)?;
-                String::new()
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        // A line that a crash has torn is asked again.
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        let known = lines.map(|Line { question, grades }| (question, grades)).collect();
-        let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
-        if !text.is_empty() && !text.ends_with('\n') {
-            file.write_all(b"\n").map_err(failed)?;
+        if std::fs::metadata(path).is_ok_and(|found| found.len() > MAX_FILE_BYTES) {
+            std::fs::remove_file(path).map_err(failed)?;
         }
-        Ok(Opened { known, file })
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(failed)?;
+        let mut opened = Opened { known: HashMap::new(), file, read_bytes: 0 };
+        self.read_new(&mut opened)?;
+        let is_torn = opened.file.metadata().map_err(failed)?.len() > opened.read_bytes;
+        if is_torn {
+            opened.file.write_all(b"\n").map_err(failed)?;
+        }
+        Ok(opened)
+    }
+
+    /// Learns of what other processes have appended.
+    pub(super) fn refresh(&self) -> Result<(), String> {
+        self.with(|opened| self.read_new(opened))
+    }
+
+    /// Reads the lines behind those that were read. One that a crash has torn is asked again.
+    fn read_new(&self, opened: &mut Opened) -> Result<(), String> {
+        let failed = |error: std::io::Error| self.problem(&error);
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        let length = opened.file.metadata().map_err(failed)?.len();
+        if length <= opened.read_bytes {
+            return Ok(());
+        }
+        let mut file = files::open(path).map_err(failed)?;
+        file.seek(SeekFrom::Start(opened.read_bytes)).map_err(failed)?;
+        let mut bytes = Vec::new();
+        file.take(length - opened.read_bytes).read_to_end(&mut bytes).map_err(failed)?;
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        for line in bytes[..end].split(|byte| *byte == b'\n') {
+            if let Ok(Line { question, grades }) = serde_json::from_slice(line) {
+                opened.known.insert(question, grades);
+            }
+        }
+        opened.read_bytes += end as u64;
+        Ok(())
     }
 
     fn problem(&self, error: &std::io::Error) -> String {

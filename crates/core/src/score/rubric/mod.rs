@@ -114,7 +114,7 @@ impl Judge for RubricJudge {
         true
     }
 
-    fn reads_prompt(&self) -> bool {
+    fn asks_model(&self) -> bool {
         true
     }
 
