@@ -13,6 +13,7 @@ use super::{Failure, Outcome, preflight, preset};
 use crate::checkpoint::ModelLocation;
 use crate::config::{Assignments, ConfigFile, Layers, Method, ResolvedConfig, TrainConfig, reference};
 use crate::hub::find_model;
+use crate::judge_check;
 use crate::plan::parameters;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
@@ -265,22 +266,13 @@ pub(super) fn create(
         name: arguments.name.clone().unwrap_or_default(),
         task: task.name.clone(),
         task_origin: arguments.task.clone().unwrap_or_default(),
-        task_files: files_of(task)?,
+        task_files: judge_check::files_with_checks(task)?,
         config,
         sources,
         argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         model_digest,
     };
     Ok(RunDirectory::create(run_folders.for_new_runs(), new)?)
-}
-
-/// The task's files, and how far its judges can be trusted.
-fn files_of(task: &Task) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
-    let mut files = task.files()?;
-    #[cfg(feature = "download")]
-    files.extend(crate::judge_check::check_file(task));
-    Ok(files)
 }
 
 fn utf8_path(path: &Path) -> Result<String, Failure> {

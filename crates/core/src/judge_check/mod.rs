@@ -10,6 +10,8 @@ pub use labels::{
 };
 #[cfg(feature = "download")]
 pub use measure::{CheckError, CheckSize, check_judges};
-pub use saved::{CHECK_FILE, CriterionCheck, JudgeCheck, MIN_KAPPA, Shift, check_table, checks_in, saved_checks};
 #[cfg(feature = "download")]
-pub use saved::{check_file, warnings};
+pub use saved::warnings;
+pub use saved::{
+    CHECK_FILE, CriterionCheck, JudgeCheck, MIN_KAPPA, Shift, check_table, checks_in, files_with_checks, saved_checks,
+};

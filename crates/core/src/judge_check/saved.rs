@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::files;
 use crate::score::Task;
 use crate::statistics::Interval;
+use crate::task::TaskError;
 
 /// The file in a task's folder, and in that of a run's copy of the task.
 pub const CHECK_FILE: &str = "judge-check.json";
@@ -134,13 +135,21 @@ pub fn check_table(checks: &[JudgeCheck]) -> Vec<Vec<String>> {
     rows
 }
 
-/// The checks of a task's judges as they are now, to be copied with it; `None` without any.
-#[cfg(feature = "download")]
-pub fn check_file(task: &Task) -> Option<(String, Vec<u8>)> {
-    let mut checks = saved_checks(task);
-    checks.retain(|check| task.judges().any(|(_, _, rules)| rules.rubric_digest() == check.rubric_digest));
-    let bytes = serde_json::to_vec_pretty(&checks).ok().filter(|_| !checks.is_empty())?;
-    Some((CHECK_FILE.to_owned(), bytes))
+/// The files of a task, with the checks of its judges as they are now.
+///
+/// # Errors
+/// Those of [`crate::task::TaskFiles::read_files`].
+pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
+    #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
+    let mut files = task.files()?;
+    #[cfg(feature = "download")]
+    {
+        let mut checks = saved_checks(task);
+        checks.retain(|check| task.judges().any(|(_, _, rules)| rules.rubric_digest() == check.rubric_digest));
+        let bytes = serde_json::to_vec_pretty(&checks).ok().filter(|_| !checks.is_empty());
+        files.extend(bytes.map(|bytes| (CHECK_FILE.to_owned(), bytes)));
+    }
+    Ok(files)
 }
 
 /// What to know before training with the task's judges: they were not checked, or are weak.

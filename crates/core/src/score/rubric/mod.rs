@@ -156,7 +156,7 @@ impl Judge for RubricJudge {
         }
         // Equal answers earn the same, and the order in which they were sampled says nothing.
         for group in &mut groups {
-            group.answers.sort_unstable_by_key(|answer| rules_digest(answer));
+            group.answers.sort_by_cached_key(|answer| rules::digest(answer));
             group.answers.dedup();
         }
         let graded = self.0.grade_all(&groups, true, keep_going)?;
@@ -179,10 +179,6 @@ impl Judge for RubricJudge {
     fn completion_of(&self, _expected: &Value, _row: Option<&PromptRow>) -> Option<String> {
         None
     }
-}
-
-fn rules_digest(answer: &&str) -> String {
-    rules::digest(answer)
 }
 
 impl RubricJudge {

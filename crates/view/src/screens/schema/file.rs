@@ -323,7 +323,7 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let rights = if subject == "command" { "\n\nIt runs with your rights." } else { "" };
     let text = format!("{}{rights}", lines.join("\n"));
     let confirm =
-        Confirm::new(&format!("Trust this {subject}?"), text, "trust", move |_: &mut Schema, shared: &mut Shared| {
+        Confirm::new(format!("Trust this {subject}?"), text, "trust", move |_: &mut Schema, shared: &mut Shared| {
             match all.iter().try_for_each(|trust| trust.set(true)) {
                 Ok(()) => shared.say(format!("{subject} trusted")),
                 Err(error) => shared.complain(error.to_string()),
