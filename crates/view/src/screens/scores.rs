@@ -5,6 +5,7 @@ pub mod actions;
 mod differing_parts;
 mod draw;
 pub mod items;
+mod label_queue;
 mod labelling;
 mod sampling;
 mod score_details;
@@ -103,7 +104,7 @@ pub struct Scores {
     /// The number of samplings: each has a seed of its own.
     pub samplings: u64,
     /// Answers that are being labelled for a check of the task's judge.
-    labelling: Option<labelling::Labelling>,
+    labelling: Option<label_queue::LabelQueue>,
     /// Whether the schema has changed since the scores were made.
     is_old: bool,
     /// The lines of the list after filter and order.

@@ -1,45 +1,22 @@
 //! Labelling answers for a check of the task's judge: one key a criterion, undo, progress; each label is saved at once.
 //! The judge's own grades are not shown meanwhile.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::items::Items;
+use super::label_queue::{LabelQueue, begin};
 use super::{LABELS, Scores};
-use crate::files;
 use crate::format::counted;
-use crate::judge_check::{
-    JudgedCriterion, LABELS_FILE, Label, MAX_LABELS, MIN_LABELS, criteria_of, read_labels, write_labels,
-};
+use crate::judge_check::{MAX_LABELS, MIN_LABELS, criteria_of, write_labels};
 use crate::message::{Command, Work};
 use crate::pane::content::Content;
-use crate::score::Task;
 use crate::secrets::visible_lines;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::widgets::list_cursor::Cursor;
 use crate::widgets::text_width::wrapped;
-
-#[derive(Debug)]
-pub(super) struct Labelling {
-    path: PathBuf,
-    criteria: Vec<JudgedCriterion>,
-    /// The completions when labelling began.
-    items: Arc<Items>,
-    /// Those of them that answer a prompt and lacked a label.
-    open: Vec<usize>,
-    /// The answer and the criterion that are asked for.
-    at: usize,
-    criterion: usize,
-    /// All of the file.
-    labels: Vec<Label>,
-    /// Places that were left, for undo: answer, criterion, and whether a label was given there.
-    done: Vec<(usize, usize, bool)>,
-}
 
 /// Why no answer can be labelled.
 pub(super) fn blocked(scores: &Scores, shared: &Shared) -> Option<String> {
@@ -71,96 +48,19 @@ pub(super) fn start(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     })]
 }
 
-fn begin(task: &Task, items: Arc<Items>) -> Result<Labelling, String> {
-    let criteria = criteria_of(task);
-    let path = task.folder().map(|folder| folder.join(LABELS_FILE)).ok_or("the task has no folder")?;
-    let file = path.display().to_string();
-    let labels = match files::read(&path) {
-        Ok(bytes) => read_labels(&file, &bytes, &criteria).map_err(|error| error.to_string())?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(format!("{file}: {error}")),
-    };
-    let mut labelling =
-        Labelling { path, criteria, items, open: Vec::new(), at: 0, criterion: 0, labels, done: Vec::new() };
-    let mut seen = std::collections::HashSet::new();
-    let is_open = |place: &usize| {
-        let item = &labelling.items.all[*place];
-        let Some(row) = &item.row else { return false };
-        let is_new = seen.insert((row.id.as_str(), item.text.as_str()));
-        is_new && !item.text.trim().is_empty() && labelling.missing(*place).is_some()
-    };
-    let open: Vec<usize> = (0..labelling.items.all.len()).filter(is_open).collect();
-    labelling.open = open;
-    labelling.criterion = labelling.first_missing();
-    Ok(labelling)
-}
-
-impl Labelling {
-    fn label_of(&self, place: usize) -> Option<usize> {
-        let item = self.items.all.get(place)?;
-        let id = item.row.as_ref().map(|row| row.id.as_str())?;
-        self.labels.iter().position(|label| label.prompt_id == id && label.completion == item.text)
-    }
-
-    /// The first criterion by which an answer has no label.
-    fn missing(&self, place: usize) -> Option<usize> {
-        let given = self.label_of(place).map(|at| &self.labels[at].labels);
-        self.criteria.iter().position(|criterion| given.is_none_or(|given| !given.contains_key(&criterion.name)))
-    }
-
-    /// The criterion with which the answer that is asked for begins.
-    fn first_missing(&self) -> usize {
-        self.open.get(self.at).and_then(|place| self.missing(*place)).unwrap_or(0)
-    }
-
-    /// The answer and the criterion that are asked for; `None` once all have labels.
-    fn asked(&self) -> Option<(usize, &JudgedCriterion)> {
-        Some((*self.open.get(self.at)?, self.criteria.get(self.criterion)?))
-    }
-
-    fn next(&mut self) {
-        let next = self.open.get(self.at).and_then(|place| self.missing(*place));
-        match next.filter(|criterion| *criterion > self.criterion) {
-            Some(criterion) => self.criterion = criterion,
-            None => {
-                self.at += 1;
-                self.criterion = self.first_missing();
-            }
-        }
-    }
-
-    fn set(&mut self, place: usize, criterion: usize, points: Option<u8>) {
-        let (Some(item), Some(criterion)) = (self.items.all.get(place), self.criteria.get(criterion)) else { return };
-        let Some(row) = &item.row else { return };
-        let new = Label { prompt_id: row.id.clone(), completion: item.text.clone(), labels: BTreeMap::new(), line: 0 };
-        let at = self.label_of(place).unwrap_or(self.labels.len());
-        if at == self.labels.len() {
-            self.labels.push(new);
-        }
-        let labels = &mut self.labels[at].labels;
-        match points {
-            Some(points) => labels.insert(criterion.name.clone(), points),
-            None => labels.remove(&criterion.name),
-        };
-        if labels.is_empty() {
-            self.labels.remove(at);
-        }
-    }
-
-    /// Writes the whole file: it is small, and the newest counts.
-    fn save(&self) -> Vec<Command> {
-        let (path, labels) = (self.path.clone(), self.labels.clone());
-        let compute = move |_: &crate::message::Sender| write_labels(&path, &labels).err();
-        vec![Work::latest("scores.labels", compute, |_: &mut Scores, shared: &mut Shared, failed| {
-            failed.into_iter().for_each(|error| shared.complain(error.to_string()));
-            Vec::new()
-        })]
-    }
+/// Writes the whole file: it is small, and the newest counts.
+fn save(queue: &LabelQueue) -> Vec<Command> {
+    let (path, labels) = (queue.path.clone(), queue.labels.clone());
+    let compute = move |_: &crate::message::Sender| write_labels(&path, &labels).err();
+    vec![Work::latest("scores.labels", compute, |_: &mut Scores, shared: &mut Shared, failed| {
+        failed.into_iter().for_each(|error| shared.complain(error.to_string()));
+        Vec::new()
+    })]
 }
 
 /// Why a key is not a label of the criterion that is asked for. `is_word`: yes or no.
 pub(super) fn unfit(scores: &Scores, is_word: bool) -> Option<String> {
-    let Some((_, criterion)) = scores.labelling.as_ref().and_then(Labelling::asked) else {
+    let Some((_, criterion)) = scores.labelling.as_ref().and_then(LabelQueue::asked) else {
         return Some("no answer is left to label".to_owned());
     };
     let (fits, takes) = match criterion.max_points {
@@ -178,11 +78,11 @@ pub(super) fn label(scores: &mut Scores, points: u8) -> Vec<Command> {
     labelling.done.push((at, criterion, true));
     labelling.next();
     scores.label_top = Cursor::default();
-    labelling.save()
+    save(labelling)
 }
 
 pub(super) fn nothing_left(scores: &Scores, _: &Shared) -> Option<String> {
-    let asked = scores.labelling.as_ref().and_then(Labelling::asked);
+    let asked = scores.labelling.as_ref().and_then(LabelQueue::asked);
     asked.is_none().then(|| "no answer is left to label".to_owned())
 }
 
@@ -210,7 +110,7 @@ pub(super) fn undo(scores: &mut Scores) -> Vec<Command> {
     match labelling.open.get(at).copied().filter(|_| is_label) {
         Some(place) => {
             labelling.set(place, criterion, None);
-            labelling.save()
+            save(labelling)
         }
         None => Vec::new(),
     }
