@@ -111,7 +111,7 @@ const ACTIONS: &[Action] = &[
         Vec::new()
     }),
     Action::new("scores.label", "Label answers", "", &["L"], HERE, labelling::start)
-        .also(&["judge", "judge-check", "human labels", "annotate"])
+        .also(&["judge", "judge-check", "human labels"])
         .unless(labelling::blocked),
     Action::new("scores.labels.yes", "Label yes", "yes", &["y"], LABELLING, |scores, _| labelling::label(scores, 1))
         .unless(|scores, _| labelling::unfit(scores, true)),
