@@ -110,32 +110,32 @@ const ACTIONS: &[Action] = &[
         scores.pane = Some(COMPLETION);
         Vec::new()
     }),
-    Action::new("scores.label", "Label answers", "", &["L"], HERE, labelling::start)
-        .also(&["judge", "judge-check", "human labels"])
+    Action::new("scores.grade", "Grade answers", "", &["L"], HERE, labelling::start)
+        .also(&["judge", "judge-check"])
         .unless(labelling::blocked),
-    Action::new("scores.labels.yes", "Label yes", "yes", &["y"], LABELLING, |scores, _| labelling::label(scores, 1))
+    Action::new("scores.grades.yes", "Grade yes", "yes", &["y"], LABELLING, |scores, _| labelling::label(scores, 1))
         .unless(|scores, _| labelling::unfit(scores, true)),
-    Action::new("scores.labels.no", "Label no", "no", &["n"], LABELLING, |scores, _| labelling::label(scores, 0))
+    Action::new("scores.grades.no", "Grade no", "no", &["n"], LABELLING, |scores, _| labelling::label(scores, 0))
         .unless(|scores, _| labelling::unfit(scores, true)),
-    Action::new("scores.labels.0", "Label 0 points", "points", &["0"], LABELLING, |scores, _| {
+    Action::new("scores.grades.0", "Grade 0 points", "points", &["0"], LABELLING, |scores, _| {
         labelling::label(scores, 0)
     })
     .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.labels.1", "Label 1 point", "", &["1"], LABELLING, |scores, _| labelling::label(scores, 1))
+    Action::new("scores.grades.1", "Grade 1 point", "", &["1"], LABELLING, |scores, _| labelling::label(scores, 1))
         .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.labels.2", "Label 2 points", "", &["2"], LABELLING, |scores, _| labelling::label(scores, 2))
+    Action::new("scores.grades.2", "Grade 2 points", "", &["2"], LABELLING, |scores, _| labelling::label(scores, 2))
         .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.labels.3", "Label 3 points", "", &["3"], LABELLING, |scores, _| labelling::label(scores, 3))
+    Action::new("scores.grades.3", "Grade 3 points", "", &["3"], LABELLING, |scores, _| labelling::label(scores, 3))
         .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.labels.4", "Label 4 points", "", &["4"], LABELLING, |scores, _| labelling::label(scores, 4))
+    Action::new("scores.grades.4", "Grade 4 points", "", &["4"], LABELLING, |scores, _| labelling::label(scores, 4))
         .unless(|scores, _| labelling::unfit(scores, false)),
-    Action::new("scores.labels.skip", "Skip answer", "skip", &["s"], LABELLING, |scores, _| labelling::skip(scores))
+    Action::new("scores.grades.skip", "Skip answer", "skip", &["s"], LABELLING, |scores, _| labelling::skip(scores))
         .unless(labelling::nothing_left),
-    Action::new("scores.labels.undo", "Undo label", "undo", &["u", "backspace"], LABELLING, |scores, _| {
+    Action::new("scores.grades.undo", "Undo grade", "undo", &["u", "backspace"], LABELLING, |scores, _| {
         labelling::undo(scores)
     })
     .unless(labelling::nothing_done),
-    Action::new("scores.labels.end", "Close labelling", "close", &["esc"], LABELLING, |scores, shared| {
+    Action::new("scores.grades.end", "Close grading", "close", &["esc"], LABELLING, |scores, shared| {
         labelling::end(scores, shared)
     }),
     Action::new("scores.source", "Next source", "source", &["s"], HERE, |scores, shared| {

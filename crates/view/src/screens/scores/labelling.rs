@@ -140,16 +140,16 @@ pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) 
     let Some((place, criterion)) = labelling.asked() else {
         let done = if labelling.open.is_empty() { "Every answer here has its labels." } else { "All labelled." };
         let task = shared.task.as_ref().map_or("", |open| open.task.name.as_str());
-        let end = shared.key_of("scores.labels.end");
+        let end = shared.key_of("scores.grades.end");
         head.push(Line::default());
         head.push(Line::raw(format!("{done} {end} closes. Then: grpo-tui task judge-check {task}")));
         return Content::titled("label answers").fixed(head);
     };
     let key = |id: &str| shared.key_of(id);
     let keys = match criterion.max_points {
-        1 => format!("{} yes   {} no", key("scores.labels.yes"), key("scores.labels.no")),
+        1 => format!("{} yes   {} no", key("scores.grades.yes"), key("scores.grades.no")),
         _ => {
-            let ids = ["scores.labels.0", "scores.labels.1", "scores.labels.2", "scores.labels.3", "scores.labels.4"];
+            let ids = ["scores.grades.0", "scores.grades.1", "scores.grades.2", "scores.grades.3", "scores.grades.4"];
             let names = ["not at all", "little", "half", "mostly", "fully"];
             let one = |(id, name): (&str, &str)| format!("{} {name}", key(id));
             ids.into_iter().zip(names).map(one).collect::<Vec<_>>().join("   ")
@@ -160,7 +160,7 @@ pub(super) fn content<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) 
     head.push(Line::from(vec![
         Span::styled(keys, theme.style(Role::Accent)),
         Span::styled(
-            format!("   {} skips, {} undoes", key("scores.labels.skip"), key("scores.labels.undo")),
+            format!("   {} skips, {} undoes", key("scores.grades.skip"), key("scores.grades.undo")),
             theme.style(Role::Faint),
         ),
     ]));
