@@ -23,7 +23,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("jsonschema_regex", &["constraint"]),
     ("referencing", &["constraint"]),
     ("llguidance", &["constraint"]),
-    ("ureq", &["http", "hub", "endpoint", "bench"]),
+    ("ureq", &["http", "hub", "api_client", "bench"]),
     ("nvml_wrapper", &["run"]),
     ("regex", &["score", "run", "constraint", "view"]),
     ("regex_syntax", &["score", "constraint"]),
@@ -52,11 +52,12 @@ const ENGINE: [&str; 11] =
     ["kernels", "model", "ranks", "constraint", "rollout", "policy", "update", "checkpoint", "eval", "train", "bench"];
 
 /// Modules that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 13] = [
+const READERS: [&str; 14] = [
     "hub",
     "task",
     "text",
     "dataset",
+    "api_client",
     "score",
     "run",
     "report",

@@ -25,6 +25,8 @@ mod losses;
 mod parity;
 #[cfg(feature = "engine")]
 mod planning;
+#[cfg(feature = "download")]
+mod judge;
 mod program;
 mod properties;
 #[cfg(feature = "download")]

@@ -11,6 +11,8 @@ mod global_actions;
 mod harness;
 #[cfg(feature = "engine")]
 mod journey;
+#[cfg(feature = "download")]
+mod labelling;
 mod launch;
 mod live;
 mod live_run;

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TASK", default_value = "invoice", conflicts_with = "template")]
     from: String,
     /// Template of the initial task: invoice (runs on the embedded model), classify, extract (nested lists), python-scorer
-    /// (a program that scores), tool-call, unlabeled (rewards without expected answers) or yaml-config
+    /// (a program that scores), support-judge (a model that grades), tool-call, unlabeled (rewards without expected answers) or yaml-config
     #[arg(long, value_name = "NAME", value_parser = super::template_parser())]
     template: Option<String>,
 }
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     ensure_folder(&runs, Access::Umask).map_err(|error| Failure::failed(format!("{}: {error}", runs.display())))?;
     println!("Created workspace {} with task {} ({} files).", arguments.folder.display(), task.name, task_files.len());
     println!("  edit it     {}", home.join("task.toml").display());
-    if task.runs_programs() {
+    if task.needs_trust() {
         println!("  trust it    grpo-tui task trust {}", home.display());
     }
     let there = arguments.folder.display().to_string();

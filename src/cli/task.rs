@@ -2,6 +2,8 @@
 
 mod check;
 mod import;
+#[cfg(feature = "download")]
+mod judge_check;
 mod new;
 mod trust;
 
@@ -32,7 +34,11 @@ enum Command {
     Check(check::Arguments),
     /// Score degenerate answers, to find rewards that a model could earn without doing the work
     Audit(Choice),
-    /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change
+    /// Compare a task's judge (`kind = "judge"`) with human labels: agreement, kappa, repeatability, biases, cost
+    #[cfg(feature = "download")]
+    JudgeCheck(judge_check::Arguments),
+    /// Allow the command of a task to run (`[score] kind = "command"`), until the command or its files change, and its
+    /// judge to be asked (`kind = "judge"`), until the server changes
     Trust(trust::Arguments),
 }
 
@@ -51,6 +57,8 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         Command::Import(arguments) => import::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Audit(choice) => run_audit(&choice),
+        #[cfg(feature = "download")]
+        Command::JudgeCheck(arguments) => judge_check::run(&arguments),
         Command::Trust(arguments) => trust::run(&arguments),
     }
 }

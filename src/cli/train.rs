@@ -13,6 +13,7 @@ use super::{Failure, Outcome, preflight, preset};
 use crate::checkpoint::ModelLocation;
 use crate::config::{Assignments, ConfigFile, Layers, Method, ResolvedConfig, TrainConfig, reference};
 use crate::hub::find_model;
+use crate::judge_check;
 use crate::plan::parameters;
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
@@ -265,7 +266,7 @@ pub(super) fn create(
         name: arguments.name.clone().unwrap_or_default(),
         task: task.name.clone(),
         task_origin: arguments.task.clone().unwrap_or_default(),
-        task_files: task.files()?,
+        task_files: judge_check::files_with_checks(task)?,
         config,
         sources,
         argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),

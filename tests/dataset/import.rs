@@ -343,12 +343,20 @@ fn a_task_is_made_of_a_schema_or_of_examples() {
 #[test]
 fn every_template_is_a_good_task() {
     let folder = tempfile::tempdir().unwrap();
+    #[cfg(feature = "download")]
+    let judge = crate::judge::server::Server::start();
     for template in template_names() {
         let name = format!("my-{template}");
         let made = document(&call(folder.path(), &["task", "new", &name, "--template", template, "--json"]));
         assert_eq!(made["problems"], json!([]), "{template}");
         assert_eq!(made["embedded_model"].is_null(), template == "invoice", "{template}");
-        if template == "python-scorer" {
+        #[cfg(feature = "download")]
+        if template == "support-judge" {
+            let file = folder.path().join("tasks").join(&name).join("task.toml");
+            let text = std::fs::read_to_string(&file).unwrap();
+            std::fs::write(&file, text.replace("http://127.0.0.1:8000/v1", &judge.address)).unwrap();
+        }
+        if ["python-scorer", "support-judge"].contains(&template) {
             assert!(call(folder.path(), &["task", "trust", &name, "--yes"]).status.success());
         }
         let check = document(&call(folder.path(), &["task", "check", &name, "--json"]));

@@ -18,7 +18,7 @@ use super::runs::copy_run;
 const RUN: &str = "20261120-143041-invoice-6sx3dn";
 
 /// Ways to a place where an action has something to do: the focus is on its pane already.
-const PREPARATIONS: [&str; 31] = [
+const PREPARATIONS: [&str; 32] = [
     "",
     "j",
     "k",
@@ -49,8 +49,12 @@ const PREPARATIONS: [&str; 31] = [
     "t x ctrl-o",
     "m",
     "m space",
+    "y",
     "o enter alt-a { \" $ r e f \" : \" # \" } left left",
 ];
+
+/// A judge that is not asked, with a criterion of either scale.
+const JUDGE: &str = "kind = \"judge\"\nendpoint = { base_url = \"http://127.0.0.1:1/v1\", model = \"m\" }\ncriterion = [{ name = \"a\", text = \"b\" }, { name = \"c\", text = \"d\", scale = \"0_to_4\" }]\n";
 
 /// Actions that end what goes on, and the key that begins it.
 const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
@@ -71,17 +75,17 @@ const REFUSED: [&str; 10] = [
 ];
 
 /// A task in a folder with a draft of its schema and one of its system prompt, three runs that have ended, the sample
-/// run, and a program that answers forecasts. `has_program`: whether a program scores a part of the task's reward.
-fn stage(has_program: bool) -> Stage {
+/// run, and a program that answers forecasts. `part`: one of the task's reward, which a program or a judge scores.
+fn stage(part: &str) -> Stage {
     let mut stage = Stage::with(120, 36, |options| {
         forecasting(options);
         options.appearance.folder = Some(options.here.join("settings"));
         let task = options.here.join("tasks/invoice");
         crate::program::sample_task(&task, [10, 10, 10]);
-        if has_program {
+        if !part.is_empty() {
             let toml = std::fs::read_to_string(task.join("task.toml")).unwrap();
-            let part = "[[reward]]\nname = \"style\"\nkind = \"command\"\ncommand = [\"true\"]\nweight = 1\n";
-            std::fs::write(task.join("task.toml"), format!("{toml}\n{part}")).unwrap();
+            std::fs::write(task.join("task.toml"), format!("{toml}\n[[reward]]\nname = \"style\"\nweight = 1\n{part}"))
+                .unwrap();
         }
         write_drafts(&options.data.join("drafts"), &task);
         copy_run(&options.here.join("runs"), "20261119-090000-invoice-aaaaaa", "another", "failed");
@@ -105,7 +109,12 @@ fn write_drafts(folder: &Path, task: &Path) {
 /// Whether the action does anything after a preparation; false also where the preparation leads away from it. What
 /// keeps it from being done is not asked: what an action does then is its own.
 fn works(action: &ActionInfo, preparation: &str) -> bool {
-    let mut stage = stage(action.scope == Scope::Pane(Screen::Schema, "program"));
+    let is_labelling = action.scope == Scope::Pane(Screen::Scores, "labels");
+    let mut stage = match action.scope {
+        Scope::Pane(Screen::Schema, "program") => stage("kind = \"command\"\ncommand = [\"true\"]\n"),
+        _ if is_labelling => stage(JUDGE),
+        _ => stage(""),
+    };
     let (screen, pane) = match action.scope {
         Scope::Global => (Screen::Live, None),
         Scope::Movement => (Screen::Runs, None),
@@ -116,6 +125,9 @@ fn works(action: &ActionInfo, preparation: &str) -> bool {
     if let Some(pane) = pane {
         let (screen, shared) = stage.model.screen_mut(screen);
         screen.focus(shared, pane);
+    }
+    if is_labelling {
+        stage.keys("L");
     }
     stage.keys(preparation);
     for (_, key) in BEGUN.iter().filter(|(id, _)| *id == action.id) {

@@ -164,7 +164,7 @@ fn a_text_whose_command_is_not_trusted_is_no_broken_one() {
     let saved = std::fs::read_to_string(stage.folder.path().join("tasks/shell-lint/task.toml")).unwrap();
     assert!(saved.starts_with("# mine\n"), "saved without a question:\n{}", stage.screen());
     for (key, text) in [
-        ("f1", "task.toml: the command may not run"),
+        ("f1", "task.toml: the scorer may not run"),
         ("f3", "expected answers not checked: shell-lint: scores"),
         ("f4", "T trusts"),
         ("f5", "not trusted on this machine: read it, then"),

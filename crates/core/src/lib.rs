@@ -11,9 +11,11 @@ pub mod hub; // finding a model: a folder, the Hugging Face cache, the embedded 
 pub mod task; // a task's folder: files, prompt sets, and what task.toml says whatever judges answers
 pub mod text; // tokenizer, chat template, stop ids
 pub mod dataset; // prompt rows: reading, health, order, generator
+pub mod api_client; // an OpenAI-compatible server: its definition, one request
 pub mod score; // a task, read by its kind of scorer; completion + row -> score
 pub mod help; // a definition under edit -> its problems, each with its place
 pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k
+pub mod judge_check; // a judge against human labels
 pub mod advantage; // rewards of a group -> advantages
 pub mod plan; // a model's shape and a configuration -> memory, time, disk; learnability
 pub mod run; // the run directory: the only interface between a worker and its viewers

@@ -19,7 +19,7 @@ pub struct SchemaDraft {
     pub scorer: Option<Arc<Scorer>>,
     /// Why the text does not compile now: the scorer is that of an older text.
     pub stale: Option<String>,
-    /// Whether the text is right, and only its command may not run or is not installed.
+    /// Whether the text is right, and only its command or judge may not be used or is not there.
     pub needs_command: bool,
     /// Counts the texts that compiled.
     pub version: u64,
@@ -91,7 +91,7 @@ impl SchemaDraft {
 
     /// What is wrong, without the reason; `name`: the text or its file.
     pub fn stale_title(&self, name: &str) -> String {
-        if self.needs_command { format!("{name}: the command may not run") } else { format!("{name} does not compile") }
+        if self.needs_command { format!("{name}: the scorer may not run") } else { format!("{name} does not compile") }
     }
 
     /// The text's name in messages.

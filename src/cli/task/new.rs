@@ -124,7 +124,7 @@ pub(super) fn print_created(new: &NewTask, task: &Task, folder: &Path, problems:
     let known = Task::resolve(&task.name).is_ok_and(|found| found.folder() == task.folder());
     let argument = if known { task.name.clone() } else { folder.display().to_string() };
     println!("  edit        {}", folder.join(&task.definition_file).display());
-    if task.runs_programs() {
+    if task.needs_trust() {
         println!("  trust       grpo-tui task trust {}", folder.display());
     }
     println!("  check       grpo-tui task check {argument}");

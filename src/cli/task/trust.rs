@@ -1,4 +1,4 @@
-//! `grpo-tui task trust`: shows what a task would run, asks, and remembers the answer.
+//! `grpo-tui task trust`: shows what a task would run and whom it would ask, asks, and remembers the answer.
 
 use std::io::BufRead;
 use std::process::ExitCode;
@@ -23,14 +23,19 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let all = Trust::for_task(&task)?;
     if all.is_empty() {
-        println!("{}: runs no command ({}): nothing to trust", task.name, task.kind());
+        println!("{}: runs no command and asks no judge ({}): nothing to trust", task.name, task.kind());
         return Ok(ExitCode::SUCCESS);
     }
     let place = task
         .folder()
         .map_or_else(|| "the task embedded in this program".to_owned(), |folder| folder.display().to_string());
-    println!("{} scores with a command, in {}", task.name, visible(&place));
+    let mut subjects: Vec<&str> = all.iter().map(Trust::subject).collect();
+    subjects.dedup();
+    println!("{} scores with a {}, in {}", task.name, subjects.join(" and a "), visible(&place));
     for trust in &all {
+        if let Some(server) = &trust.server {
+            println!("  judge    {}", visible(server));
+        }
         for command in trust.command_lines() {
             println!("  command  {}", visible(&command));
         }
@@ -50,11 +55,18 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return Ok(ExitCode::SUCCESS);
     }
     if !arguments.yes {
-        println!("It runs with your permissions. Trust it, as it is now? [y/N]");
+        let has = |subject| subjects.contains(&subject);
+        if has("judge") {
+            println!("The judge's server gets the prompts, the model's answers, and the key.");
+        }
+        if has("command") {
+            println!("The command runs with your permissions.");
+        }
+        println!("Trust it, as it is now? [y/N]");
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err(Failure::failed("not trusted: the command will not run"));
+            return Err(Failure::failed(format!("not trusted: the {} will not be used", subjects.join(" and the "))));
         }
     }
     all.iter().try_for_each(|trust| trust.set(true))?;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
 use super::{Answer, Endpoint, EndpointError, Question, UnansweredQuestion};
+use crate::api_client::Client;
 
 /// So many questions without an answer, and not one answered, end an eval; more where more are asked at once.
 const MAX_CONSECUTIVE_FAILURES: usize = 8;

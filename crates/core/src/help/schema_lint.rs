@@ -34,7 +34,7 @@ pub struct Diagnosis {
     pub scorer: Result<Scorer, String>,
     /// The task with this text, where it can be read.
     pub task: Option<Task>,
-    /// Whether the text is right, and only its command may not run or is not installed.
+    /// Whether the text is right, and only its command or judge may not be used or is not there.
     pub needs_command: bool,
     /// The task's outline.
     pub outline: Vec<OutlineEntry>,

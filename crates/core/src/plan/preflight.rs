@@ -19,18 +19,21 @@ pub enum Check {
     Duplicates,
     /// Whether the embedded model is made for the task.
     BaseModel,
+    /// How far the judge of a task that has one agrees with people.
+    Judge,
     Memory,
     Disk,
     Learnability,
 }
 
 impl Check {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PromptSets,
         Self::ExpectedAnswers,
         Self::Leakage,
         Self::Duplicates,
         Self::BaseModel,
+        Self::Judge,
         Self::Memory,
         Self::Disk,
         Self::Learnability,
@@ -43,6 +46,7 @@ impl Check {
             Self::Leakage => "leakage",
             Self::Duplicates => "duplicates",
             Self::BaseModel => "base model",
+            Self::Judge => "judge",
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::Learnability => "learnability",
@@ -97,13 +101,20 @@ pub enum PreflightError {
     Dataset(#[from] DatasetError),
 }
 
-/// Reads every prompt set and looks for problems: slow.
+/// Reads every prompt set and looks for problems, of the task's judges too: slow.
 ///
 /// # Errors
 /// [`PreflightError`] naming the file.
 pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
     let mut problems = data_problems(task, &Scorer::new(task)?, &load_sets(task)?);
     problems.extend(similar_prompts(task)?);
+    #[cfg(feature = "download")]
+    problems.extend(crate::judge_check::warnings(task).into_iter().map(|message| DataProblem {
+        kind: DataProblemKind::Judge,
+        message,
+        set: crate::task::PromptSet::Train,
+        refused_share: 0.0,
+    }));
     Ok(problems)
 }
 
@@ -121,6 +132,7 @@ impl Preflight {
                 DataProblemKind::InvalidExpected => Check::ExpectedAnswers,
                 DataProblemKind::Leak => Check::Leakage,
                 DataProblemKind::Duplicates => Check::Duplicates,
+                DataProblemKind::Judge => Check::Judge,
             };
             let severity = if problem.is_refused(config) { Severity::Error } else { Severity::Warning };
             add(check, severity, problem.message.clone());
@@ -159,7 +171,7 @@ impl Preflight {
         let is_checked = |check: &Check| match check {
             Check::PromptSets => facts.data.is_some(),
             Check::ExpectedAnswers | Check::Leakage | Check::Duplicates => read.is_some(),
-            Check::BaseModel => true,
+            Check::BaseModel | Check::Judge => true,
             Check::Memory => facts.memory.is_some_and(|memory| memory.machine_bytes.is_some()),
             Check::Disk => facts.disk.is_some_and(|disk| disk.free_bytes.is_some()),
             Check::Learnability => facts.signal.is_some(),
@@ -171,10 +183,12 @@ impl Preflight {
         self.findings.iter().filter(|finding| finding.severity == severity).count()
     }
 
-    /// Checks without a finding.
+    /// Checks without a finding, of those that every task has.
     pub fn passed(&self) -> impl Iterator<Item = Check> {
         let is_open = |check: &Check| {
-            self.not_checked.contains(check) || self.findings.iter().any(|finding| finding.check == *check)
+            *check == Check::Judge
+                || self.not_checked.contains(check)
+                || self.findings.iter().any(|finding| finding.check == *check)
         };
         Check::ALL.into_iter().filter(move |check| !is_open(check))
     }
@@ -265,6 +279,8 @@ mod tests {
         );
         let note = Facts { embedded_model: Some("only invoices".to_owned()), ..Facts::default() };
         assert_eq!(found(&note), ["Warning base model: only invoices"]);
+        let unchecked = [problem(DataProblemKind::Judge, 0.0)];
+        assert_eq!(found(&Facts { data: Some(Ok(&unchecked)), ..Facts::default() }), ["Warning judge: Judge"]);
     }
 
     #[test]

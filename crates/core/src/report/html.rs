@@ -21,6 +21,7 @@ use super::summary_table::{cost_rows, labelled, rate_rows, tag_rows, value_drift
 use super::{EvalResult, FailureGroup, FailureGroups, Report, ReportError, RunChanges};
 use crate::config::Source;
 use crate::format::{or_na, percent};
+use crate::judge_check::{check_table, checks_in};
 use crate::run::events::Eval;
 use crate::run::{EvalRecord, EvalSummary, EventBody};
 use crate::secrets::{redact, visible_letter};
@@ -75,6 +76,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
             result => Serde(report.result().map(|result| result_section(report, result, pair.as_ref()))),
             charts => charts::charts(report),
             failures => Serde(failure_table(history, pair.as_ref()).unwrap_or_default()),
+            judges => Serde(check_table(&checks_in(&report.directory.task_path()))),
             measures_kl => file.config.kl_beta != 0.0 || history.metrics.contains_key("kl"),
             examples => Serde(pair.as_ref().map(changed_answers).unwrap_or_default()),
             evals => Serde(history.evals.values().map(eval_row).collect::<Vec<_>>()),

@@ -6,6 +6,7 @@ use super::eval_pair::{EvalPair, columns};
 use super::failures::failure_table;
 use super::summary_table::{labelled, rate_rows};
 use super::{Report, RunChanges, RunRow, alert_text};
+use crate::judge_check::{check_table, checks_in};
 use crate::secrets::visible;
 
 /// The caller masks secrets.
@@ -24,6 +25,7 @@ pub fn markdown(report: &Report) -> String {
         report.progress()
     );
     text += &results(report);
+    text += &judges(report);
     text += &changed_configuration(report);
     if let Some(RunChanges { previous, rows }) = RunChanges::since_previous(&report.directory) {
         let none = if rows.is_empty() { ": nothing" } else { "" };
@@ -63,6 +65,13 @@ pub(super) fn results(report: &Report) -> String {
         text += rows.split_first().map(|(titles, rows)| table(titles, rows, "l")).unwrap_or_default().as_str();
     }
     text
+}
+
+/// How far the task's judges agreed with people when the run was launched.
+fn judges(report: &Report) -> String {
+    let rows = check_table(&checks_in(&report.directory.task_path()));
+    let rows: Vec<Vec<String>> = rows.iter().map(|cells| escaped(cells)).collect();
+    rows.split_first().map(|(titles, rows)| table(titles, rows, "ll")).unwrap_or_default()
 }
 
 /// The keys without their default, and what set them.

@@ -16,6 +16,8 @@ use degenerate_answers::FillStyle;
 
 /// Rows that are asked; more would not change the answer.
 const MAX_ROWS: usize = 500;
+/// Fewer where a judge scores: its answers cost.
+const MAX_JUDGED_ROWS: usize = 20;
 /// Bytes of one answer that are scored, over all rows; a long answer is asked of fewer.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -43,7 +45,8 @@ pub struct Finding {
 pub fn audit(task: &Task, scorer: &Scorer, rows: &[PromptRow]) -> Vec<Finding> {
     // A short answer may miss as many keys as the schema has.
     let affordable = (MAX_BYTES / task.definition_text.len().max(1)).max(1);
-    let rows = &rows[..rows.len().min(MAX_ROWS).min(affordable)];
+    let most = if scorer.asks_judge() { MAX_JUDGED_ROWS } else { MAX_ROWS };
+    let rows = &rows[..rows.len().min(most).min(affordable)];
     // Without a tokenizer nobody earns a length in tokens.
     let is_earned = |part: &&RewardPart| part.length.is_none_or(|length| length.unit == LengthUnit::Bytes);
     let parts = task.rewards.iter().filter(is_earned).map(|part| part.weight.max(0.0));

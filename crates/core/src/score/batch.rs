@@ -44,6 +44,19 @@ impl Scorer {
         let score = |(completion, row): &(&str, Option<&PromptRow>)| keep_going().then(|| self.score(completion, *row));
         on_every_core(|| completions.par_iter().with_min_len(MAX_SERIAL_LINES).map(score).collect())
     }
+
+    /// Scores as [`Self::score_while`], of tiers alone where a judge scores a part of the reward: it is not asked.
+    pub fn tiers_while(
+        &self,
+        completions: &[(&str, Option<&PromptRow>)],
+        keep_going: impl Fn() -> bool + Sync,
+    ) -> Option<Vec<Score>> {
+        if !self.asks_judge() {
+            return self.score_while(completions, keep_going);
+        }
+        let score = |completion: &(&str, Option<&PromptRow>)| keep_going().then(|| self.score_alone(*completion));
+        on_every_core(|| completions.par_iter().with_min_len(MAX_SERIAL_LINES).map(score).collect())
+    }
 }
 
 /// Work on each line of a stream besides scoring it, spread over all cores.

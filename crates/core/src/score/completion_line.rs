@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::api_client::message_text;
 use crate::format::{did_you_mean, shortened};
 
 /// A completion as one line of a file has it: `{"completion": ..., "prompt_id": ...}` of this program, `output` and
@@ -88,21 +89,6 @@ fn parse_batch_line(fields: &Map<String, Value>) -> Result<CompletionLine, Strin
             let error = shortened(&error.to_string(), 200);
             Err(format!("the batch has no completion here ({status}error {error}): leave the line out, or ask again"))
         }
-    }
-}
-
-/// The text of a message of a chat API; its calls as the message that makes them. A model that refuses says so in a
-/// field of its own. `None` where it is not a message.
-pub fn message_text(message: &Value) -> Option<String> {
-    let fields = message.as_object()?;
-    if fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {
-        let said = fields.iter().filter(|(name, _)| ["content", "tool_calls"].contains(&name.as_str()));
-        return Some(Value::Object(said.map(|(name, value)| (name.clone(), value.clone())).collect()).to_string());
-    }
-    match &message["content"] {
-        Value::String(text) => Some(text.clone()),
-        Value::Null => Some(message["refusal"].as_str().unwrap_or_default().to_owned()),
-        _ => None,
     }
 }
 

@@ -22,6 +22,8 @@ pub enum DataProblemKind {
     Leak,
     /// Prompts are in their set twice, character by character or nearly.
     Duplicates,
+    /// A judge was not checked against people, or is weak.
+    Judge,
 }
 
 /// One problem of the prompt sets.
@@ -67,7 +69,8 @@ fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptR
     let answer = |row: &PromptRow| scorer.expected_completion(row.expected.as_ref()?, Some(row));
     let scored: Vec<(&PromptRow, String)> = asked.filter_map(|row| Some((*row, answer(row)?))).collect();
     let score = |scored: &[(&PromptRow, String)]| {
-        scorer.score_all(&scored.iter().map(|(row, answer)| (answer.as_str(), Some(*row))).collect::<Vec<_>>())
+        let answers: Vec<_> = scored.iter().map(|(row, answer)| (answer.as_str(), Some(*row))).collect();
+        scorer.tiers_while(&answers, || true).unwrap_or_default()
     };
     let first: Vec<_> = scored.iter().step_by(scored.len().div_ceil(MIN_SCORED).max(1)).cloned().collect();
     let scores = score(&first);

@@ -13,6 +13,8 @@ use super::command::rules::CommandRules;
 use super::grammar::Grammar;
 use super::outline_entry::OutlineEntry;
 use super::result::{QueryResult, Score, Trial};
+#[cfg(feature = "download")]
+use super::rubric::RubricRules;
 use super::stated_value::StatedValue;
 use super::verdict::Verdict;
 use crate::dataset::PromptRow;
@@ -130,6 +132,12 @@ pub(crate) trait Definition: Debug + Send + Sync {
     fn command(&self) -> Option<&CommandRules> {
         None
     }
+
+    /// The rubric of a judge, where one scores.
+    #[cfg(feature = "download")]
+    fn rubric(&self) -> Option<&RubricRules> {
+        None
+    }
 }
 
 /// A scorer of one kind, compiled from the task's definition. Shared by threads.
@@ -146,6 +154,16 @@ pub(crate) trait Judge: Debug + Send + Sync {
     /// The values that the answer from byte `from` on states, where answers are JSON; none of one that cannot be read.
     fn stated_values(&self, _completion: &str, _from: usize, _row: Option<&PromptRow>) -> Vec<StatedValue> {
         Vec::new()
+    }
+
+    /// Whether it puts prompt and answer to a model, which costs.
+    fn asks_model(&self) -> bool {
+        false
+    }
+
+    /// Whether a verdict depends on the other completions of the row.
+    fn compares_group(&self) -> bool {
+        false
     }
 
     /// Whether many completions together are judged faster: a program has many of them under way.

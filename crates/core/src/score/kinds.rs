@@ -4,7 +4,7 @@ use super::definition::Kind;
 use super::{command, http_request, json_schema, regex, sql, structured, text, tool_calls};
 
 /// The first is that of a task that names none.
-pub(crate) const KINDS: [&Kind; 9] = [
+pub(crate) const KINDS: &[&Kind] = &[
     &json_schema::KIND,
     &structured::KIND,
     &text::KIND,
@@ -14,8 +14,10 @@ pub(crate) const KINDS: [&Kind; 9] = [
     &command::CODE,
     &sql::KIND,
     &http_request::KIND,
+    #[cfg(feature = "download")]
+    &super::rubric::KIND,
 ];
 
 pub(crate) fn kind_named(name: &str) -> Option<&'static Kind> {
-    KINDS.into_iter().find(|kind| kind.name == name)
+    KINDS.iter().copied().find(|kind| kind.name == name)
 }

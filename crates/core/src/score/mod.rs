@@ -22,6 +22,8 @@ mod outline_entry;
 mod prompts;
 mod regex;
 mod result;
+#[cfg(feature = "download")]
+mod rubric;
 mod schema_types;
 mod score_keys;
 mod scorer;
@@ -40,7 +42,7 @@ pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threa
 pub use command::{
     CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Isolation, Trust, TrustError, isolation, launch_if_asked,
 };
-pub use completion_line::{CompletionLine, message_text};
+pub use completion_line::CompletionLine;
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};
 pub use grammar::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
@@ -55,7 +57,11 @@ pub use prompts::{
     thinking_of, tools_of, turns_of,
 };
 pub(crate) use result::null_is_nan;
-pub use result::{GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward};
+pub use result::{
+    CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward,
+};
+#[cfg(feature = "download")]
+pub use rubric::{Asker, Criterion, Grade, Graded, INSTRUCTION, Question, RubricRules, Scale, Usage};
 pub use score_keys::{ScoreKey, score_keys};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};
@@ -110,14 +116,25 @@ pub enum ScoreError {
     /// A command that this machine lacks.
     #[error("{task}: {missing}")]
     NotInstalled { task: String, missing: String },
+    /// A judge that the user has not allowed to ask.
+    #[error(
+        "{task}: scores by a judge, which gets prompts and answers at {server}, not trusted on this machine: type `grpo-tui task trust {place}`"
+    )]
+    UntrustedJudge { task: String, server: String, place: String },
+    /// A judge that cannot be asked from here.
+    #[error("{task}: {problem}")]
+    NoJudge { task: String, problem: String },
     /// A schema file that `$ref` names.
     #[error("{label}: {message}")]
     Reference { label: String, message: String },
 }
 
 impl ScoreError {
-    /// Whether the task is right, and only its command may not run or is not installed.
+    /// Whether the task is right, and only its command or judge may not be asked or is not there.
     pub fn is_of_command(&self) -> bool {
-        matches!(self, Self::Untrusted { .. } | Self::NotInstalled { .. })
+        matches!(
+            self,
+            Self::Untrusted { .. } | Self::NotInstalled { .. } | Self::UntrustedJudge { .. } | Self::NoJudge { .. }
+        )
     }
 }

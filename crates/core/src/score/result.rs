@@ -63,6 +63,21 @@ pub struct Score {
     /// Values of the answer that the prompt states (part `grounded`), with the place of each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub grounded: Vec<GroundedValue>,
+    /// Of a judge: the points by each criterion.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub criteria: Vec<CriterionGrade>,
+}
+
+/// What a judge says of an answer by one criterion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CriterionGrade {
+    /// With the part's name before it, where a part of the reward is judged.
+    pub name: String,
+    /// From 0 to `max_points`.
+    pub points: u8,
+    /// 1 (yes or no) or 4.
+    pub max_points: u8,
+    pub reason: String,
 }
 
 /// A value of an answer, and where the prompt states it.
@@ -164,7 +179,7 @@ impl Score {
             && self.parts.iter().all(|(name, value)| match name {
                 "fields" => !has_fields || *value >= 1.0,
                 "exact" => self.exact != Some(false),
-                "tier" | "graded" | "tolerant" | "score" => true,
+                "tier" | "graded" | "tolerant" => true,
                 _ => *value >= 1.0,
             })
     }
@@ -282,6 +297,7 @@ mod tests {
                 parts: OrderedMap(parts.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect()),
                 metrics: OrderedMap::default(),
                 grounded: Vec::new(),
+                criteria: Vec::new(),
             };
             assert_eq!(score.is_max(), expected, "{score:?}");
             assert_eq!(

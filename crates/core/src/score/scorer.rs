@@ -7,7 +7,7 @@ use super::length::{LengthRule, LengthUnit};
 use super::task::{RewardPart, Task};
 use super::unwrap_answer::answer_start;
 use super::verdict::Verdict;
-use super::{FailureClass, OrderedMap, QueryResult, Reason, Score, ScoreError, Tier, Trial};
+use super::{CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, ScoreError, Tier, Trial};
 use crate::dataset::PromptRow;
 use crate::task::{ScoreRules, TierValues};
 
@@ -80,9 +80,10 @@ impl Part {
 
     /// A row as the part's own scorer sees it.
     fn row(&self, row: &PromptRow) -> PromptRow {
+        let reads_prompt = self.scored_by.as_ref().is_some_and(|rules| rules.judge.asks_model());
         PromptRow {
             id: row.id.clone(),
-            messages: Vec::new(),
+            messages: if reads_prompt { row.messages.clone() } else { Vec::new() },
             expected: self.expected.as_ref().and_then(|field| row.fields.get(field)).cloned(),
             tags: Vec::new(),
             fields: row.fields.clone(),
@@ -257,6 +258,23 @@ impl Scorer {
         self.rules().any(|rules| rules.judge.asks_together())
     }
 
+    /// Whether a judge scores: what is not needed is not scored.
+    pub fn asks_judge(&self) -> bool {
+        self.rules().any(|rules| rules.judge.asks_model())
+    }
+
+    /// The score of a completion without the weighted parts.
+    pub(super) fn score_alone(&self, (completion, row): (&str, Option<&PromptRow>)) -> Score {
+        let verdict = self.own.judge(completion, row);
+        let value = self.own.value(&verdict);
+        alone(verdict, value)
+    }
+
+    /// Whether a score depends on the other completions of its prompt, so that they are scored together only.
+    pub fn compares_groups(&self) -> bool {
+        self.rules().any(|rules| rules.judge.compares_group())
+    }
+
     /// Scores in order, of each judge's verdicts on all completions; `None` once `keep_going` returns false.
     pub(super) fn score_together(
         &self,
@@ -383,6 +401,7 @@ fn alone(found: Verdict, reward: f64) -> Score {
         parts: OrderedMap::default(),
         metrics: found.metrics,
         grounded: Vec::new(),
+        criteria: found.criteria,
     }
 }
 
@@ -406,6 +425,8 @@ fn take_part(score: &mut Score, name: &str, verdict: Verdict) {
     {
         score.failure = Some(FailureClass::from_key(&format!("{name}-{}", class.key())).unwrap_or(class));
     }
+    let graded = verdict.criteria.into_iter();
+    score.criteria.extend(graded.map(|grade| CriterionGrade { name: format!("{name}-{}", grade.name), ..grade }));
     let named = |reason: Reason| Reason { message: format!("{name}: {}", reason.message), ..reason };
     score.errors.extend(verdict.errors.into_iter().map(named));
     score.warnings.extend(verdict.warnings.into_iter().map(|warning| format!("{name}: {warning}")));

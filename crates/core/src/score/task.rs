@@ -11,6 +11,9 @@ use super::command::rules::CommandRules;
 use super::definition::Definition;
 use super::grammar::Grammar;
 use super::length::LengthRule;
+#[cfg(feature = "download")]
+use super::rubric::RubricRules;
+use super::unwrap_answer::answer_start;
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
 
 /// A checked task.
@@ -93,6 +96,29 @@ impl Task {
     /// Whether the task, or a part of its reward, is scored by a program.
     pub fn runs_programs(&self) -> bool {
         self.scorers().any(|task| task.command().is_some())
+    }
+
+    /// The answer of a completion: without its reasoning where the task strips that, and without white space around it.
+    pub fn answer_of<'t>(&self, completion: &'t str) -> &'t str {
+        let start = answer_start(completion, self.score.strip_thinking, |_| true);
+        completion.get(start..).unwrap_or_default().trim()
+    }
+
+    /// Whether scoring runs programs or asks judges, which the user must have allowed.
+    pub fn needs_trust(&self) -> bool {
+        #[cfg(feature = "download")]
+        if self.judges().next().is_some() {
+            return true;
+        }
+        self.runs_programs()
+    }
+
+    /// The judges that score the task or a part of its reward: the part's name, and the task as that judge sees it.
+    #[cfg(feature = "download")]
+    pub fn judges(&self) -> impl Iterator<Item = (Option<&str>, &Self, &RubricRules)> {
+        let parts = self.rewards.iter().filter_map(|part| Some((Some(part.part.as_str()), part.scored_by.as_deref()?)));
+        let all = std::iter::once((None, self)).chain(parts);
+        all.filter_map(|(part, task)| Some((part, task, task.definition.rubric()?)))
     }
 
     /// The task, and as which its weighted parts see it that have a scorer of their own.

@@ -2,7 +2,7 @@
 
 use super::json::Places;
 use super::unwrap_answer::{Unreadable, Wrapping, unclosed_think};
-use super::{FailureClass, OrderedMap, Reason, Tier};
+use super::{CriterionGrade, FailureClass, OrderedMap, Reason, Tier};
 
 /// The answer of one judge.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub(crate) struct Verdict {
     /// In [0, 1], in place of the tier's value.
     pub(super) reward: Option<f64>,
     pub(super) metrics: OrderedMap<f64>,
+    /// By a judge.
+    pub(super) criteria: Vec<CriterionGrade>,
 }
 
 impl Verdict {
@@ -38,6 +40,7 @@ impl Verdict {
             credit: None,
             reward: None,
             metrics: OrderedMap::default(),
+            criteria: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Honest statistics: what a rate on n prompts may claim, and whether two models truly differ.
 
+mod agreement;
 mod beta;
 mod compare;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod runs;
 mod samples;
 mod smoothing;
 
+pub use agreement::{correlation, kappa};
 pub use compare::{
     Interval, PairedTest, SIGNIFICANT, Verdict, holm, mcnemar_exact, over_represented, paired_counts, paired_means,
     required_n, required_n_of_means,

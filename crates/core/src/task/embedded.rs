@@ -47,6 +47,11 @@ static TEMPLATES: &[EmbeddedTask] = &[
     EmbeddedTask { name: "classify", files: template!("templates/classify", "schema.json") },
     EmbeddedTask { name: "extract", files: template!("templates/extract", "schema.json") },
     EmbeddedTask { name: "python-scorer", files: template!("templates/python-scorer", "scorer.py") },
+    #[cfg(feature = "download")]
+    EmbeddedTask {
+        name: "support-judge",
+        files: files!("templates/support-judge": "task.toml", "train.jsonl", "eval.jsonl", "test.jsonl", "completions.jsonl"),
+    },
     EmbeddedTask { name: "tool-call", files: template!("templates/tool-call", "tools.json") },
     EmbeddedTask { name: "unlabeled", files: template!("templates/unlabeled", "schema.json") },
     EmbeddedTask { name: "yaml-config", files: template!("templates/yaml-config", "schema.json") },

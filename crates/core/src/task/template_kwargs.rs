@@ -1,9 +1,6 @@
 //! `chat_template_kwargs`: further variables of a model's chat template, as transformers and vLLM name them.
 
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
 use serde_json::{Map, Value};
-use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Read;
@@ -36,7 +33,5 @@ pub(crate) fn read_template_kwargs(top: &Section<'_>) -> Read<Map<String, Value>
             return Err(top.error(&key, value.span().start, format!("is a date: write it as a text, \"{date}\"")));
         }
     }
-    let value = Spanned::new(0..0, DeValue::Table(table.clone()));
-    let kwargs = Map::deserialize(value.into_deserializer());
-    kwargs.map_err(|error| top.error(TEMPLATE_KWARGS, 0, error.message()))
+    top.json_object(TEMPLATE_KWARGS)
 }

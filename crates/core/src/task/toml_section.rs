@@ -1,5 +1,7 @@
 //! A table of `task.toml`; its errors have line and column.
 
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -70,6 +72,12 @@ impl<'a> Section<'a> {
         self.source.error(offset, format!("`{}{key}` {}", self.prefix, message.as_ref()))
     }
 
+    /// An error that is not of one key.
+    #[cfg(feature = "download")]
+    pub(crate) fn error_at(&self, offset: usize, message: impl Into<String>) -> TaskError {
+        self.source.error(offset, message)
+    }
+
     pub(crate) fn string(&self, key: &str) -> Read<Option<String>> {
         match self.get(key) {
             None => Ok(None),
@@ -116,11 +124,33 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A nested table as JSON; empty where it is missing.
+    pub(crate) fn json_object(&self, key: &str) -> Read<serde_json::Map<String, serde_json::Value>> {
+        let Some(table) = self.table(key)? else { return Ok(serde_json::Map::new()) };
+        let value = Spanned::new(0..0, DeValue::Table(table.clone()));
+        let offset = self.get(key).map_or(0, |(_, offset)| offset);
+        serde_json::Map::deserialize(value.into_deserializer())
+            .map_err(|error| self.error(key, offset, error.message()))
+    }
+
     /// A nested table with known keys.
     pub(crate) fn section(&self, key: &str, known: &[&str]) -> Read<Option<Self>> {
         self.table(key)?
             .map(|table| Self::new(self.source, &format!("{}{key}.", self.prefix), table, known))
             .transpose()
+    }
+
+    /// Blocks under `[[key]]`, each with its offset.
+    #[cfg(feature = "download")]
+    pub(crate) fn sections(&self, key: &str, known: &[&str]) -> Read<Vec<(Self, usize)>> {
+        let Some((value, offset)) = self.get(key) else { return Ok(Vec::new()) };
+        let wrong = |offset| self.error(key, offset, format!("must be written as `[[{}{key}]]`", self.prefix));
+        let block = |item: &'a Spanned<DeValue<'a>>| {
+            let DeValue::Table(table) = item.get_ref() else { return Err(wrong(item.span().start)) };
+            let prefix = format!("{}{key}.", self.prefix);
+            Ok((Self::new(self.source, &prefix, table, known)?, item.span().start))
+        };
+        value.as_array().ok_or_else(|| wrong(offset))?.iter().map(block).collect()
     }
 
     /// A nested table with arbitrary keys.

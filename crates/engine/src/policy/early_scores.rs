@@ -38,7 +38,8 @@ impl Policy {
         rows: &ScoredRows<'_>,
         watcher: Option<&mut dyn Watcher>,
     ) -> Result<RolloutOutput> {
-        if !rows.scorer.runs_programs() && watcher.is_none() {
+        // Scores that depend on the whole group wait for it.
+        if rows.scorer.compares_groups() || (!rows.scorer.runs_programs() && watcher.is_none()) {
             return self.rollout(version, requests, sampling);
         }
         let (sender, finished) = channel();

@@ -5,6 +5,8 @@ pub mod actions;
 mod differing_parts;
 mod draw;
 pub mod items;
+mod label_queue;
+mod labelling;
 mod sampling;
 mod score_details;
 pub mod scoring;
@@ -92,6 +94,8 @@ pub struct Scores {
     pub pane: Option<&'static str>,
     /// The first visible lines of the completion and of the summary.
     pub tops: [Cursor; 2],
+    /// The first visible line while answers are labelled.
+    label_top: Cursor,
     /// Sample from the base instead of the trained model.
     pub from_base: bool,
     pub sampling: Option<SamplingJob>,
@@ -99,6 +103,8 @@ pub struct Scores {
     pub sampling_error: Option<String>,
     /// The number of samplings: each has a seed of its own.
     pub samplings: u64,
+    /// Answers that are being labelled for a check of the task's judge.
+    labelling: Option<label_queue::LabelQueue>,
     /// Whether the schema has changed since the scores were made.
     is_old: bool,
     /// The lines of the list after filter and order.
@@ -164,6 +170,7 @@ pub struct RescoreJob {
 const LIST: &str = "completions";
 const COMPLETION: &str = "completion";
 const SUMMARY: &str = "summary";
+const LABELS: &str = "labels";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TierFilter {

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::eval_record::{EvalRecord, LogProbs};
+use super::eval_record::EvalRecord;
+use crate::api_client::LogProbs;
 
 /// Cost, latency, rate and log-probs of an endpoint's answers; costs are in the currency of its prices. Unknown values
 /// are `None`.

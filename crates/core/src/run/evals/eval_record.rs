@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::api_client::LogProbs;
 use crate::dataset::PromptRow;
 use crate::score::{FailureClass, Score, mean_reward, null_is_nan};
 
@@ -59,30 +60,6 @@ pub struct EndpointCall {
     /// `None` if the endpoint was not asked for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<LogProbs>,
-}
-
-/// Log-probs of an endpoint's answers, under its own distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LogProbs {
-    /// Nats per token; `None` where the server gave none.
-    pub mean: Option<f64>,
-    /// With a log-prob.
-    pub tokens: usize,
-    /// With log-probs.
-    pub answers: usize,
-}
-
-impl LogProbs {
-    /// Joins those of several answers; answers without any are left out of the mean. `None` if none was asked for any.
-    pub(crate) fn sum(answers: impl Iterator<Item = Self>) -> Option<Self> {
-        answers.reduce(|one, other| {
-            let tokens = one.tokens + other.tokens;
-            let sum = |of: Self| of.mean.unwrap_or(0.0) * of.tokens as f64;
-            let mean = (tokens > 0).then(|| (sum(one) + sum(other)) / tokens as f64);
-            Self { mean, tokens, answers: one.answers + other.answers }
-        })
-    }
 }
 
 /// An answer of a conversation.

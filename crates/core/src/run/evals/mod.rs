@@ -10,12 +10,13 @@ mod sample_rates;
 mod speed_summary;
 pub(super) mod summary;
 
+pub use crate::api_client::LogProbs;
 pub use against_base::AgainstBase;
 pub use comments::{Comment, check_comment, comments_path, read_comments, write_comment};
 pub use endpoint_summary::EndpointSummary;
 pub use eval_folder::{AnswerLog, EvalFolder, RESULT_FILE, StoredTarget};
 pub use eval_progress::EvalProgress;
-pub use eval_record::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
+pub use eval_record::{EndpointCall, EvalRecord, EvalTurn};
 pub use sample_rates::{PassAt, SampleRates, SampleSummary, counts_by_prompt};
 pub use speed_summary::{MaskCost, SpeedSummary};
 pub use summary::{Comparison, EvalSummary, TagSummary, answers_path, eval_file, eval_path, read_evals, write_evals};

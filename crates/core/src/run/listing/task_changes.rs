@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::dataset::read_rows;
 use crate::files;
+use crate::judge_check::CHECK_FILE;
 use crate::run::storage::directory::{RunDirectory, sha256};
 use crate::score::Task;
 use crate::task::PromptSet;
@@ -34,7 +35,8 @@ pub fn task_changes(task: &Task, run: &RunDirectory) -> Vec<FileChange> {
     let then = &run.file().task_files;
     let texts: BTreeMap<String, Vec<u8>> = task.files().unwrap_or_default().into_iter().collect();
     let now: BTreeMap<&String, String> = texts.iter().map(|(name, bytes)| (name, sha256(bytes))).collect();
-    let names: BTreeSet<&String> = texts.keys().chain(then.keys()).collect();
+    // How a judge was checked does not define the task.
+    let names: BTreeSet<&String> = texts.keys().chain(then.keys()).filter(|name| *name != CHECK_FILE).collect();
     let is_set = |name: &str| PromptSet::ALL.into_iter().any(|set| task.set_file(set) == Some(name));
     let rows = |name: &String| {
         let before = files::read(&files::inside(&run.task_path(), name).ok()?).ok()?;

@@ -21,6 +21,8 @@ pub(super) use definition::{CODE, KIND};
 pub use rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
 pub use sandbox::{Isolation, isolation, launch_if_asked};
 use suppressions::suppressed_answer;
+#[cfg(feature = "download")]
+pub(super) use trust::check_judge_trust;
 pub use trust::{Trust, TrustError};
 
 use std::collections::HashMap;

@@ -1,4 +1,5 @@
-//! Which programs the user has allowed to run: by the content of the command and of its files.
+//! Which programs the user has allowed to run, by the content of the command and of its files; and which judges may be
+//! asked, by server and task.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +13,16 @@ use crate::task::{TaskError, TaskFiles};
 const MAX_NOTES: usize = 4_096;
 const MAX_NOTE_BYTES: u64 = 1 << 20;
 
-/// A program that a task names, and whether it may run.
+/// A program or a judge that a task names, and whether it may run or be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
+    /// Empty for a judge.
     pub commands: Vec<Vec<String>>,
+    /// The model, address and key variable of a judge, to which prompts and answers are sent.
+    pub server: Option<String>,
     /// Files of the task's folder that belong to it.
     pub files: Vec<String>,
-    /// SHA-256 in hex over the command, the names and the bytes of the files.
+    /// SHA-256 in hex over the command, the names and the bytes of the files; of a judge over server and task.
     pub digest: String,
     pub is_trusted: bool,
     /// A program that this machine lacks, and how to install it.
@@ -44,8 +48,35 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// The programs that the task's scorers would run.
+    /// The programs that the task's scorers would run, and the judges that they would ask.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
+        #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
+        let mut all = Self::programs(task)?;
+        #[cfg(feature = "download")]
+        for (_, judged, rules) in task.judges() {
+            let trust = Self::for_judge(judged, rules.server_digest(&task.name), rules.server());
+            if !all.contains(&trust) {
+                all.push(trust);
+            }
+        }
+        Ok(all)
+    }
+
+    #[cfg(feature = "download")]
+    fn for_judge(task: &TaskFiles, digest: String, server: String) -> Self {
+        Self {
+            commands: Vec::new(),
+            server: Some(server),
+            files: Vec::new(),
+            is_trusted: is_noted(&digest),
+            digest,
+            missing: None,
+            has_changed: false,
+            folder: task.folder().map(real),
+        }
+    }
+
+    fn programs(task: &Task) -> Result<Vec<Self>, TrustError> {
         let programs = task.scorers().filter_map(|task| {
             let rules = task.command()?;
             Some(task.read_files(&rules.files).map(|files| Self::for_scorer(task, rules, &files)))
@@ -61,7 +92,7 @@ impl Trust {
 
     fn for_scorer(task: &TaskFiles, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
         let digest = rules.program_digest(files);
-        let is_trusted = folder().is_some_and(|folder| is_file(&folder.join(&digest)));
+        let is_trusted = is_noted(&digest);
         let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
         let place = task.folder().unwrap_or(Path::new(""));
         let missing = commands.iter().filter_map(|command| command.first());
@@ -69,12 +100,18 @@ impl Trust {
         Self {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
+            server: None,
             files: rules.files.clone(),
             digest,
             is_trusted,
             has_changed: false,
             folder: task.folder().map(real),
         }
+    }
+
+    /// What is trusted, in a few words.
+    pub fn subject(&self) -> &'static str {
+        if self.server.is_some() { "judge" } else { "command" }
     }
 
     /// The commands as one would type them.
@@ -90,7 +127,8 @@ impl Trust {
         if is_trusted {
             files::ensure_folder(&folder, Access::Private).map_err(failed)?;
             let of = self.folder.as_deref().map(record).unwrap_or_default();
-            let text = format!("{:?}\n{}\n{of}\n", self.commands, self.files.join("\n"));
+            let what = self.server.clone().unwrap_or_else(|| format!("{:?}", self.commands));
+            let text = format!("{what}\n{}\n{of}\n", self.files.join("\n"));
             return files::replace_file(&path, text.as_bytes(), Access::Private).map_err(failed);
         }
         match std::fs::remove_file(&path) {
@@ -139,6 +177,16 @@ pub(super) fn check(task: &TaskFiles, rules: &CommandRules) -> Result<Vec<(Strin
     }
 }
 
+/// Refuses a judge that the user has not allowed to ask; `digest` and `server`: of its rules.
+#[cfg(feature = "download")]
+pub(in crate::score) fn check_judge_trust(task: &TaskFiles, digest: &str, server: String) -> Result<(), ScoreError> {
+    if is_noted(digest) {
+        return Ok(());
+    }
+    let place = task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
+    Err(ScoreError::UntrustedJudge { task: task.name.clone(), server, place })
+}
+
 fn not_installed(program: &str) -> String {
     let known = INSTALLED_BY.iter().find(|(name, _)| *name == program);
     let remedy =
@@ -150,6 +198,11 @@ fn not_installed(program: &str) -> String {
 fn folder() -> Option<PathBuf> {
     let folders = directories::ProjectDirs::from("", "", "grpo-tui")?;
     Some(folders.state_dir().unwrap_or_else(|| folders.data_dir()).join("trusted-commands"))
+}
+
+/// Whether the user trusts what has this digest.
+fn is_noted(digest: &str) -> bool {
+    folder().is_some_and(|folder| is_file(&folder.join(digest)))
 }
 
 fn is_file(path: &Path) -> bool {

@@ -163,8 +163,9 @@ const ACTIONS: &[Action] = &[
     ),
     Action::new("schema.trust", "Trust command", "", &["T"], HERE, file::ask_trust).also(&["trust", "allow"]).unless(
         |_, shared| {
-            let has_command = shared.draft.base.as_ref().is_some_and(|task| task.runs_programs());
-            (!has_command && shared.draft.programs.is_empty()).then(|| "the task runs no command".to_owned())
+            let has_command = shared.draft.base.as_ref().is_some_and(|task| task.needs_trust());
+            (!has_command && shared.draft.programs.is_empty())
+                .then(|| "the task runs no command and asks no judge".to_owned())
         },
     ),
     choice::take_action(),
@@ -201,7 +202,7 @@ fn unchanged(shared: &Shared) -> Option<String> {
 }
 
 fn no_program(_: &Schema, shared: &Shared) -> Option<String> {
-    (!program_pane::runs_programs(shared)).then(|| "the task runs no command".to_owned())
+    (!program_pane::needs_trust(shared)).then(|| "the task runs no command and asks no judge".to_owned())
 }
 
 /// Selects another sample, and puts it to the programs.
@@ -301,7 +302,7 @@ fn copy(schema: &mut Schema, shared: &mut Shared) -> Vec<Command> {
 pub(super) fn focus(schema: &mut Schema, shared: &mut Shared, pane: &'static str) {
     schema.pane = match pane {
         // Other tasks have none: the focus passes over it.
-        PROGRAM if !program_pane::runs_programs(shared) => {
+        PROGRAM if !program_pane::needs_trust(shared) => {
             if schema.pane == OUTLINE {
                 SCORES
             } else {

@@ -114,7 +114,7 @@ pub(super) fn rejected_rows(scorer: &Scorer, rows: &[CheckedTurn<'_>], sender: &
     for batch in rows.chunks(BATCH) {
         let texts = texts(scorer, batch);
         let answers: Vec<_> = texts.iter().zip(batch).map(|(text, turn)| (text.as_str(), Some(&*turn.row))).collect();
-        let scores = scorer.score_while(&answers, || sender.is_wanted())?;
+        let scores = scorer.tiers_while(&answers, || sender.is_wanted())?;
         let failed = batch.iter().zip(&scores).filter(|(_, score)| score.tier != Tier::Valid);
         rejected.extend(failed.map(|(asked, _)| key(asked)));
     }
@@ -143,7 +143,7 @@ pub(super) fn check_rows(
         let texts = texts(scorer, &asked);
         let completions: Vec<_> =
             texts.iter().zip(&asked).map(|(text, turn)| (text.as_str(), Some(&*turn.row))).collect();
-        let Some(scores) = scorer.score_while(&completions, || sender.is_wanted()) else { return };
+        let Some(scores) = scorer.tiers_while(&completions, || sender.is_wanted()) else { return };
         for ((text, asked), score) in texts.iter().zip(&asked).zip(&scores) {
             let (was_rejected, CheckedTurn { set, number, row }) = (was_rejected(asked), asked);
             if score.tier == Tier::Valid {

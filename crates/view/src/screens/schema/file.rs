@@ -13,7 +13,7 @@ use crate::popup::{Confirm, Popup};
 use crate::schema_draft::SchemaDraft;
 use crate::score::{Scorer, Task, Trust, TrustError};
 use crate::screens::Screen;
-use crate::secrets::visible;
+use crate::secrets::visible_lines;
 use crate::shared::{self, Shared};
 use crate::task::TASK_FILE;
 use crate::task_files::{self, SaveError};
@@ -294,7 +294,7 @@ pub(super) fn copied(schema: &mut Schema, shared: &mut Shared, copy: &Task) -> V
     drafts::move_to_copy(schema, shared, copy)
 }
 
-/// Shows the command that the text names, and asks whether it may run.
+/// Shows the command and the judge that the text names, and asks whether they may run and be asked.
 pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
     let draft = &shared.draft;
     let task = draft.base.as_ref().map(|task| task.with_definition_text(&draft.text));
@@ -307,22 +307,29 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         None => return Vec::new(),
     };
     if all.iter().all(|trust| trust.is_trusted) {
-        shared.say("the command is trusted already");
+        shared.say("trusted already");
         return Vec::new();
     }
+    let subject = if all.iter().all(|trust| trust.server.is_some()) { "judge" } else { "command" };
     let lines = all.iter().flat_map(|trust| {
         let files = (!trust.files.is_empty()).then(|| format!("files: {}", trust.files.join(", ")));
-        trust.command_lines().chain(files).chain(trust.missing.clone())
+        let judge = trust
+            .server
+            .as_ref()
+            .map(|server| format!("judge: {server}\nIt gets the prompts, the model's answers, and the key."));
+        trust.command_lines().chain(files).chain(trust.missing.clone()).chain(judge)
     });
-    let lines: Vec<String> = lines.map(|line| visible(&line).into_owned()).collect();
-    let text = format!("{}\n\nIt runs with your rights.", lines.join("\n"));
-    let confirm = Confirm::new("Trust this command?", text, "trust", move |_: &mut Schema, shared: &mut Shared| {
-        match all.iter().try_for_each(|trust| trust.set(true)) {
-            Ok(()) => shared.say("command trusted"),
-            Err(error) => shared.complain(error.to_string()),
-        }
-        vec![compile(&shared.draft), compile_saved(&shared.draft)]
-    });
+    let lines: Vec<String> = lines.map(|line| visible_lines(&line).into_owned()).collect();
+    let rights = if subject == "command" { "\n\nIt runs with your rights." } else { "" };
+    let text = format!("{}{rights}", lines.join("\n"));
+    let confirm =
+        Confirm::new(format!("Trust this {subject}?"), text, "trust", move |_: &mut Schema, shared: &mut Shared| {
+            match all.iter().try_for_each(|trust| trust.set(true)) {
+                Ok(()) => shared.say(format!("{subject} trusted")),
+                Err(error) => shared.complain(error.to_string()),
+            }
+            vec![compile(&shared.draft), compile_saved(&shared.draft)]
+        });
     shared.popup = Some(Popup::Confirm(confirm));
     Vec::new()
 }

@@ -48,7 +48,7 @@ fn areas(schema: &Schema, shared: &Shared, rest: Rect) -> Vec<(&'static str, Rec
         return vec![(EDITOR, editor), (beside, other)];
     }
     // A program's output needs more rows than the outline of its keys.
-    let about = if program_pane::runs_programs(shared) && focused != OUTLINE { PROGRAM } else { OUTLINE };
+    let about = if program_pane::needs_trust(shared) && focused != OUTLINE { PROGRAM } else { OUTLINE };
     let share = if rest.width < 110 { 54 } else { 50 };
     let [editor, side] = Layout::horizontal([Constraint::Percentage(share), Constraint::Fill(1)]).areas(rest);
     if side.height < 18 {

@@ -1,4 +1,5 @@
-//! The program that scores: its command and trust, what it is held to, and what it says of the selected sample.
+//! The program or judge that scores: its command or server, trust and limits, and what a program says of the selected
+//! sample.
 
 use ratatui::text::{Line, Span};
 
@@ -17,9 +18,9 @@ const MAX_SHOWN_CHARS: usize = 600;
 const MAX_REASONS: usize = 8;
 const LAST_LINES: usize = 6;
 
-/// Whether the task in the editor, or a part of its reward, is scored by a program.
-pub(super) fn runs_programs(shared: &Shared) -> bool {
-    task(shared).is_some_and(Task::runs_programs)
+/// Whether the task in the editor, or a part of its reward, is scored by a program or a judge.
+pub(super) fn needs_trust(shared: &Shared) -> bool {
+    task(shared).is_some_and(Task::needs_trust)
 }
 
 fn task(shared: &Shared) -> Option<&Task> {
@@ -29,14 +30,14 @@ fn task(shared: &Shared) -> Option<&Task> {
 /// Why nothing can be scored, if a program is not trusted.
 pub(super) fn untrusted(shared: &Shared) -> Option<String> {
     let first = shared.draft.programs.iter().find(|program| !program.is_trusted)?;
-    let what =
-        if first.has_changed { "the command has changed since it was trusted" } else { "the command is not trusted" };
+    let what = if first.has_changed { "has changed since it was trusted" } else { "is not trusted" };
+    let what = format!("the {} {what}", first.subject());
     Some(format!("not scored, because {what}: {} shows it and asks", shared.key_of("schema.trust")))
 }
 
 /// Puts the selected sample to the programs, in the background.
 pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
-    if !runs_programs(shared) || shared.draft.stale.is_some() {
+    if !task(shared).is_some_and(Task::runs_programs) || shared.draft.stale.is_some() {
         return None;
     }
     let (open, scorer) = (shared.task.clone()?, shared.draft.scorer.clone()?);
@@ -69,6 +70,14 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         let missing = trust.and_then(|trust| trust.missing.as_deref());
         lines.extend(missing.map(|missing| Line::styled(visible(missing).into_owned(), theme.style(Role::Bad))));
         lines.push(faint(limits(rules)));
+    }
+    for trust in &shared.draft.programs {
+        let Some(server) = &trust.server else { continue };
+        lines.push(Line::raw(format!("judge {}", visible(server))));
+        lines.push(trust_line(trust, shared));
+    }
+    if !task(shared).is_some_and(Task::runs_programs) {
+        return lines;
     }
     let tried = schema.tried.as_ref();
     lines.extend(

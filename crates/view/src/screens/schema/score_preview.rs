@@ -32,10 +32,13 @@ pub(super) fn compute(shared: &Shared) -> Option<Command> {
     }))
 }
 
-/// Scores degenerate answers in the background.
+/// Scores degenerate answers in the background; a judge is asked for them only by `grpo-tui task audit`.
 pub(super) fn score_degenerate(shared: &Shared) -> Option<Command> {
     let draft = &shared.draft;
     let (open, scorer) = (Arc::clone(shared.task.as_ref()?), Arc::clone(draft.scorer.as_ref()?));
+    if scorer.asks_judge() {
+        return None;
+    }
     let (task, version) = (Arc::clone(draft.task.as_ref()?), draft.version);
     Some(Work::stream("schema.degenerate", move |sender| {
         let Some(_turn) = sender.turn() else { return };

@@ -212,6 +212,10 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     if let Some(why) = no_scores(shared) {
         return vec![why];
     }
+    if shared.draft.scorer.as_ref().is_some_and(|scorer| scorer.asks_judge()) {
+        let text = "not scored here, since a judge costs: grpo-tui task audit";
+        return vec![Line::styled(text, theme.style(Role::Faint))];
+    }
     let Some(findings) = &schema.degenerate else {
         return vec![Line::styled("scoring degenerate answers ...", theme.style(Role::Faint))];
     };

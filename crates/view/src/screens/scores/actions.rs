@@ -7,7 +7,8 @@ use ratatui::layout::Rect;
 
 use super::items::Written;
 use super::{
-    COMPLETION, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, next_class, sampling, selected, source,
+    COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, TierFilter, arrange, draw, labelling, next_class, sampling,
+    selected, source,
 };
 use crate::action::Scope;
 use crate::dataset::PromptRow;
@@ -29,14 +30,14 @@ impl Described for Scores {
         title: "Scores",
         help: "Completions scored with the schema in the editor: the task's samples, custom ones, stored steps of a run, or sampled from a model. \
                Edits to the schema re-score them at once and show what would change in the run.",
-        panes: &[LIST, COMPLETION, SUMMARY],
+        panes: &[LIST, COMPLETION, SUMMARY, LABELS],
     };
     const TABLE: &'static [Action] = ACTIONS;
 }
 
 impl screen::Screen for Scores {
     fn pane(&self) -> &'static str {
-        self.pane.unwrap_or(LIST)
+        if self.labelling.is_some() { LABELS } else { self.pane.unwrap_or(LIST) }
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
@@ -58,6 +59,7 @@ impl screen::Screen for Scores {
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
         match pane {
             LIST => Some(&mut self.cursor),
+            LABELS => Some(&mut self.label_top),
             _ => self.tops.get_mut(usize::from(pane == SUMMARY)),
         }
     }
@@ -101,11 +103,40 @@ impl screen::Screen for Scores {
 }
 
 const HERE: Scope = Scope::Screen(Screen::Scores);
+const LABELLING: Scope = Scope::Pane(Screen::Scores, LABELS);
 
 const ACTIONS: &[Action] = &[
     Action::new("scores.open", "Show completion", "", &["enter"], Scope::Pane(Screen::Scores, LIST), |scores, _| {
         scores.pane = Some(COMPLETION);
         Vec::new()
+    }),
+    Action::new("scores.grade", "Grade answers", "", &["L"], HERE, labelling::start)
+        .also(&["judge", "judge-check"])
+        .unless(labelling::blocked),
+    Action::new("scores.grades.yes", "Grade yes", "yes", &["y"], LABELLING, |scores, _| labelling::label(scores, 1))
+        .unless(|scores, _| labelling::unfit(scores, true)),
+    Action::new("scores.grades.no", "Grade no", "no", &["n"], LABELLING, |scores, _| labelling::label(scores, 0))
+        .unless(|scores, _| labelling::unfit(scores, true)),
+    Action::new("scores.grades.0", "Grade 0 points", "points", &["0"], LABELLING, |scores, _| {
+        labelling::label(scores, 0)
+    })
+    .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new("scores.grades.1", "Grade 1 point", "", &["1"], LABELLING, |scores, _| labelling::label(scores, 1))
+        .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new("scores.grades.2", "Grade 2 points", "", &["2"], LABELLING, |scores, _| labelling::label(scores, 2))
+        .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new("scores.grades.3", "Grade 3 points", "", &["3"], LABELLING, |scores, _| labelling::label(scores, 3))
+        .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new("scores.grades.4", "Grade 4 points", "", &["4"], LABELLING, |scores, _| labelling::label(scores, 4))
+        .unless(|scores, _| labelling::unfit(scores, false)),
+    Action::new("scores.grades.skip", "Skip answer", "skip", &["s"], LABELLING, |scores, _| labelling::skip(scores))
+        .unless(labelling::nothing_left),
+    Action::new("scores.grades.undo", "Undo grade", "undo", &["u", "backspace"], LABELLING, |scores, _| {
+        labelling::undo(scores)
+    })
+    .unless(labelling::nothing_done),
+    Action::new("scores.grades.end", "Close grading", "close", &["esc"], LABELLING, |scores, shared| {
+        labelling::end(scores, shared)
     }),
     Action::new("scores.source", "Next source", "source", &["s"], HERE, |scores, shared| {
         let next = next_source(scores, shared);
@@ -196,6 +227,7 @@ const ACTIONS: &[Action] = &[
         to_the_top(scores)
     }),
     Action::new("scores.filter", "Find completion", "find", &["/"], HERE, |scores, _| {
+        scores.labelling = None;
         scores.filter.is_typing = true;
         scores.pane = Some(LIST);
         Vec::new()
@@ -280,6 +312,7 @@ fn on_change(scores: &mut Scores, shared: &mut Shared, change: &Change) -> Vec<C
             if is_here { source::rescore(scores, shared) } else { Vec::new() }
         }
         Change::Task => {
+            scores.labelling = None;
             (scores.rows, scores.scored, scores.items) = (None, None, Arc::default());
             scores.moved.clear();
             sampling::forget_sampled(scores, shared);
@@ -357,6 +390,7 @@ fn write(scores: &mut Scores, shared: &mut Shared, is_new: bool) -> Vec<Command>
         Some(place) => scores.editing = place,
         None => add(scores, Written { text: text.clone(), prompt_id, from: "custom".to_owned(), is_apart: false }),
     }
+    scores.labelling = None;
     scores.editor = Some(Editor::new(&text, false));
     scores.pane = Some(COMPLETION);
     source::turn_to(scores, shared, Source::Written)
@@ -375,6 +409,7 @@ fn drop_empty(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
 
 /// Adds a completion and moves the cursor to it.
 fn add(scores: &mut Scores, written: Written) {
+    scores.labelling = None;
     if scores.source != Source::Written {
         scores.source_before = scores.source;
     }

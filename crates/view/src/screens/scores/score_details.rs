@@ -7,7 +7,8 @@ use super::scoring::ScoredItems;
 use super::{Scores, Source};
 use crate::advantage::{Advantage, explain, group_advantages};
 use crate::format::counted;
-use crate::score::{QueryResult, Reason, Score};
+use crate::score::{CriterionGrade, QueryResult, Reason, Score};
+use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
@@ -20,6 +21,7 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &ScoredItems, plac
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
     let text = Text { scores, shared, theme: &shared.theme };
     let mut lines = text.head(scored, place, score);
+    lines.extend(text.criteria(score));
     lines.extend(verdict(scores, shared, score));
     lines.extend(text.fields(score));
     if let Some(results) = scored.results.get(place).and_then(Option::as_ref) {
@@ -41,7 +43,9 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &ScoredItems, plac
 /// Why a completion scores as it does: reasons and warnings.
 pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Line<'static>> {
     let text = Text { scores, shared, theme: &shared.theme };
-    let mut lines: Vec<Line<'static>> = score.errors.iter().flat_map(|reason| text.reason(reason)).collect();
+    // What a judge says is listed by criterion.
+    let of_text = score.errors.iter().filter(|reason| score.criteria.is_empty() || !is_of_criterion(score, reason));
+    let mut lines: Vec<Line<'static>> = of_text.flat_map(|reason| text.reason(reason)).collect();
     if score.tolerant && score.tier != crate::score::Tier::Valid {
         lines.push(text.faint("valid after unwrapping"));
     }
@@ -50,6 +54,12 @@ pub(super) fn verdict(scores: &Scores, shared: &Shared, score: &Score) -> Vec<Li
         score.warnings.iter().map(|warning| Line::styled(format!("{mark}{warning}"), text.theme.style(Role::Warning))),
     );
     lines
+}
+
+fn is_of_criterion(score: &Score, reason: &Reason) -> bool {
+    // The message of a part begins with its name, as its criteria do.
+    let message = reason.message.replacen(": ", "-", 1);
+    score.criteria.iter().any(|grade| reason.message.starts_with(&grade.name) || message.starts_with(&grade.name))
 }
 
 /// Tier and reward in one line, as glyph, word and number.
@@ -147,6 +157,29 @@ impl Text<'_> {
             lines.push(self.faint(&format!("    schema {}", reason.schema_path)));
         }
         lines
+    }
+
+    /// A judge's points by criterion, with its reasons.
+    fn criteria(&self, score: &Score) -> Vec<Line<'static>> {
+        let width = score.criteria.iter().map(|grade| grade.name.len()).max().unwrap_or(0);
+        let line = |grade: &CriterionGrade| {
+            let CriterionGrade { name, points, max_points, reason } = grade;
+            let (mark, role) = match *points {
+                points if points == *max_points => (self.theme.glyph("✓", "+"), Role::Good),
+                0 => (self.theme.glyph("✗", "x"), Role::Bad),
+                _ => (self.theme.glyph("~", "~"), Role::Warning),
+            };
+            let points = match (max_points, points) {
+                (1, 0) => "no".to_owned(),
+                (1, _) => "yes".to_owned(),
+                _ => format!("{points}/{max_points}"),
+            };
+            Line::from(vec![
+                Span::styled(format!("{mark} {name:<width$} {points:<3} "), self.theme.style(role)),
+                Span::raw(visible(reason).into_owned()),
+            ])
+        };
+        score.criteria.iter().map(line).collect()
     }
 
     fn fields(&self, score: &Score) -> Vec<Line<'static>> {

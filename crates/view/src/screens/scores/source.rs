@@ -237,7 +237,9 @@ pub(super) fn rescore(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> 
         let is_wanted = || sender.is_wanted();
         let mut scored = score(&items, &scorer, &is_wanted)?;
         scored.results = query_results(&scored, &scorer);
-        Some((scored, impacts(&steps, &scorer, &is_wanted)?))
+        // A judge is asked for what is shown.
+        let impacts = if scorer.asks_judge() { Vec::new() } else { impacts(&steps, &scorer, &is_wanted)? };
+        Some((scored, impacts))
     };
     vec![Work::latest("score", compute, move |scores: &mut Scores, shared, scored| {
         let Some(scored) = scored else { return Vec::new() };

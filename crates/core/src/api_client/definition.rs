@@ -1,4 +1,4 @@
-//! `endpoints.toml`: the servers that an eval may ask, each with its address, model, prices and limits.
+//! A server as a table of a TOML file defines it, `endpoints.toml` or a task: address, model, prices and limits.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
 
-use super::EndpointError;
+use super::ApiError;
 use crate::format::did_you_mean;
 use crate::http::Origin;
 use crate::secrets::redact;
-use crate::task::{Section, Source};
+use crate::task::{Read, Section, Source};
 
-const KEYS: [&str; 14] = [
+pub const ENDPOINT_KEYS: [&str; 14] = [
     "base_url",
     "model",
     "api_key_env",
@@ -57,7 +57,7 @@ pub struct Endpoint {
     pub extra_body: Map<String, Value>,
     /// A PEM file of certificate authorities in place of the built-in ones (`SSL_CERT_FILE`).
     pub certificates: Option<PathBuf>,
-    pub(super) key: Option<String>,
+    pub(crate) key: Option<String>,
 }
 
 /// The two request forms of OpenAI's API.
@@ -110,46 +110,58 @@ impl Endpoint {
     /// checked.
     ///
     /// # Errors
-    /// [`EndpointError`] with file, line and remedy.
+    /// [`ApiError`] with file, line and remedy.
     pub fn find(
         name: &str,
         label: &str,
         text: &str,
         variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Self, EndpointError> {
+    ) -> Result<Self, ApiError> {
         let source = Source { label, text };
-        let at = |offset, message: String| EndpointError::File(source.error(offset, message));
+        let at = |offset, message: String| ApiError::File(source.error(offset, message));
         let broken = |error: toml::de::Error| at(error.span().map_or(0, |span| span.start), error.message().to_owned());
         let document = DeTable::parse(text).map_err(broken)?;
-        let values: toml::Table = toml::from_str(text).map_err(broken)?;
         let mut found = None;
         for (key, value) in document.get_ref() {
             let own = key.get_ref().as_ref();
             let DeValue::Table(table) = value.get_ref() else {
                 return Err(at(key.span().start, format!("`{own}` is outside of a table: write `[NAME]` above it")));
             };
-            let section = Section::new(source, &format!("{own}."), table, &KEYS)?;
-            let extra = values.get(own).and_then(|table| table.get("extra_body"));
-            let (endpoint, key_variable) = Self::read(own, &section, extra, key.span().start, source)?;
+            let section = Section::new(source, &format!("{own}."), table, &ENDPOINT_KEYS)?;
+            let (endpoint, key_variable) = Self::read(own, &section, key.span().start)?;
             if own == name {
                 found = Some((endpoint, key_variable));
             }
         }
         let Some((mut endpoint, key_variable)) = found else {
-            let names: Vec<&str> = values.keys().map(String::as_str).collect();
+            let names: Vec<&str> = document.get_ref().iter().map(|(key, _)| key.get_ref().as_ref()).collect();
             let known =
                 if names.is_empty() { "the file has none".to_owned() } else { format!("it has {}", names.join(", ")) };
             let advice = format!("{known}{}", did_you_mean(name, names.iter().copied()));
-            return Err(EndpointError::Unknown { name: name.to_owned(), label: label.to_owned(), advice });
+            return Err(ApiError::Unknown { name: name.to_owned(), label: label.to_owned(), advice });
         };
+        endpoint.read_environment(label, key_variable.as_deref(), variable)?;
+        Ok(endpoint)
+    }
+
+    /// Takes the key from the environment variable that is named, and the certificate authorities.
+    ///
+    /// # Errors
+    /// [`ApiError::Key`]; `label` is the file that names the variable.
+    pub(crate) fn read_environment(
+        &mut self,
+        label: &str,
+        key_variable: Option<&str>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<(), ApiError> {
         if let Some(named) = key_variable {
-            let failed = |problem| EndpointError::Key {
+            let failed = |problem| ApiError::Key {
                 label: label.to_owned(),
-                name: name.to_owned(),
-                variable: redact(&named).0.into_owned(),
+                name: self.name.clone(),
+                variable: redact(named).0.into_owned(),
                 problem,
             };
-            let key = variable(&named).ok_or_else(|| failed("is not set"))?;
+            let key = variable(named).ok_or_else(|| failed("is not set"))?;
             let key = key.into_string().map_err(|_| failed("is no text"))?.trim().to_owned();
             if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(failed(if key.is_empty() {
@@ -158,27 +170,19 @@ impl Endpoint {
                     "contains a character that no key has, such as a space"
                 }));
             }
-            endpoint.key = Some(key);
+            self.key = Some(key);
         }
-        endpoint.certificates = variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
-        Ok(endpoint)
+        self.certificates = variable("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+        Ok(())
     }
 
     /// The endpoint, and the variable that holds its key.
-    fn read(
-        name: &str,
-        section: &Section<'_>,
-        extra: Option<&toml::Value>,
-        start: usize,
-        source: Source<'_>,
-    ) -> Result<(Self, Option<String>), EndpointError> {
+    pub(crate) fn read(name: &str, section: &Section<'_>, start: usize) -> Read<(Self, Option<String>)> {
         let place = |key: &str| section.get(key).map_or(start, |(_, offset)| offset);
-        let wrong = |key: &str, message: &str| EndpointError::File(section.error(key, place(key), message));
-        let required = |key: &'static str, example: &str| -> Result<String, EndpointError> {
+        let wrong = |key: &str, message: &str| section.error(key, place(key), message);
+        let required = |key: &'static str, example: &str| -> Read<String> {
             let text = section.string(key)?.filter(|text| !text.trim().is_empty());
-            text.ok_or_else(|| {
-                source.error(start, format!("`[{name}]` needs {key}: add for example `{example}`")).into()
-            })
+            text.ok_or_else(|| section.error_at(start, format!("`[{name}]` needs {key}: add for example `{example}`")))
         };
         let base_url = required("base_url", "base_url = \"https://api.openai.com/v1\"")?;
         let insecure = section.boolean("insecure_http")?.unwrap_or(false);
@@ -195,7 +199,7 @@ impl Endpoint {
                 "would send prompts and key unencrypted to another machine: use https://, or add `insecure_http = true` where the network is your own",
             ));
         }
-        let number = |key: &str, default: f64, least: f64, most: f64| -> Result<f64, EndpointError> {
+        let number = |key: &str, default: f64, least: f64, most: f64| -> Read<f64> {
             match section.number(key)? {
                 Some(value) if !(least..=most).contains(&value) => {
                     Err(wrong(key, &format!("must be between {least} and {most}, not {value}")))
@@ -221,9 +225,7 @@ impl Endpoint {
             (_, Some(true)) => ResponseFormat::Schema,
             _ => ResponseFormat::Free,
         };
-        section.table("extra_body")?;
-        let extra_body = extra.map(serde_json::to_value).transpose()?;
-        let extra_body = extra_body.and_then(|value| value.as_object().cloned()).unwrap_or_default();
+        let extra_body = section.json_object("extra_body")?;
         if let Some(own) = OWN_FIELDS.into_iter().find(|own| extra_body.contains_key(*own)) {
             return Err(wrong("extra_body", &format!("must not hold `{own}`, which grpo-tui sets itself: remove it")));
         }

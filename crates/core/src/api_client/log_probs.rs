@@ -1,14 +1,41 @@
 //! The log-probs of an answer, where the server gives them.
 
+use serde::{Deserialize, Serialize};
+#[cfg(feature = "download")]
 use serde_json::Value;
 
-use crate::run::LogProbs;
+/// Log-probs of an endpoint's answers, under its own distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogProbs {
+    /// Nats per token; `None` where the server gave none.
+    pub mean: Option<f64>,
+    /// With a log-prob.
+    pub tokens: usize,
+    /// With log-probs.
+    pub answers: usize,
+}
 
+impl LogProbs {
+    /// Joins those of several answers; answers without any are left out of the mean. `None` if none was asked for any.
+    pub(crate) fn sum(answers: impl Iterator<Item = Self>) -> Option<Self> {
+        answers.reduce(|one, other| {
+            let tokens = one.tokens + other.tokens;
+            let sum = |of: Self| of.mean.unwrap_or(0.0) * of.tokens as f64;
+            let mean = (tokens > 0).then(|| (sum(one) + sum(other)) / tokens as f64);
+            Self { mean, tokens, answers: one.answers + other.answers }
+        })
+    }
+}
+
+#[cfg(feature = "download")]
 /// A log-prob so far above 0 is rounding.
 const TOLERANCE: f64 = 1e-3;
+#[cfg(feature = "download")]
 /// OpenAI's value for a token too unlikely for a log-prob.
 const UNLIKELY: f64 = -9999.0;
 
+#[cfg(feature = "download")]
 /// Reads either form of a choice: `logprobs.content[].logprob` of chats, `logprobs.token_logprobs` of completions. They
 /// are unknown as a whole if that of one token is.
 pub(super) fn log_probs_of(choice: &Value) -> LogProbs {
@@ -25,11 +52,12 @@ pub(super) fn log_probs_of(choice: &Value) -> LogProbs {
     }
 }
 
+#[cfg(feature = "download")]
 fn log_prob(value: &Value) -> Option<f64> {
     value.as_f64().filter(|value| *value > UNLIKELY && *value <= TOLERANCE).map(|value| value.min(0.0))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "download"))]
 mod tests {
     use super::*;
     use serde_json::json;

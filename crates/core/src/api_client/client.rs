@@ -8,11 +8,9 @@ use ureq::Agent;
 use ureq::http::HeaderMap;
 
 use super::log_probs::log_probs_of;
-use super::{Api, Endpoint, EndpointError};
+use super::{Api, ApiError, Endpoint, LogProbs, message_text};
 use crate::format::shortened;
 use crate::http::{Origin, agent_config, problem_of};
-use crate::run::LogProbs;
-use crate::score::message_text;
 use crate::secrets::{redact, visible};
 
 const MAX_BODY_BYTES: u64 = 16 << 20;
@@ -52,7 +50,7 @@ pub struct UnansweredQuestion {
     pub reason: String,
     pub attempts: u32,
     /// Whether every other question would end alike: a wrong key, model or address.
-    pub(super) of_all: bool,
+    pub(crate) of_all: bool,
 }
 
 /// An attempt that failed.
@@ -74,22 +72,22 @@ impl FailedAttempt {
     }
 }
 
+#[derive(Debug)]
 /// The HTTP client of one endpoint, shared by threads.
-pub(super) struct Client<'e> {
-    endpoint: &'e Endpoint,
+pub struct Client {
+    endpoint: Endpoint,
     agent: Agent,
     url: String,
     /// One moment on both clocks, so that a clock that is set meanwhile distorts no time between answers.
     epoch: (Instant, f64),
 }
 
-impl<'e> Client<'e> {
-    pub(super) fn new(endpoint: &'e Endpoint) -> Result<Self, EndpointError> {
-        let unfit =
-            || EndpointError::Unfit { name: endpoint.name.clone(), problem: "base_url is not a URL".to_owned() };
-        let origin = Origin::from_url(&endpoint.base_url).ok_or_else(unfit)?;
+impl Client {
+    pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, ApiError> {
+        let origin = Origin::from_url(&endpoint.base_url);
+        let origin = origin.ok_or_else(|| ApiError::Address { name: endpoint.name.clone() })?;
         let certificates = endpoint.certificates.as_deref();
-        let config = agent_config(&origin, certificates).map_err(|source| EndpointError::Certificates {
+        let config = agent_config(&origin, certificates).map_err(|source| ApiError::Certificates {
             path: certificates.map_or_else(String::new, |path| path.display().to_string()),
             source,
         })?;
@@ -105,12 +103,17 @@ impl<'e> Client<'e> {
         };
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = (Instant::now(), since_1970.as_secs_f64());
-        Ok(Self { endpoint, agent: config.build().into(), url: format!("{}/{path}", endpoint.base_url), epoch })
+        Ok(Self {
+            endpoint: endpoint.clone(),
+            agent: config.build().into(),
+            url: format!("{}/{path}", endpoint.base_url),
+            epoch,
+        })
     }
 
     /// Asks until there is an answer or no attempt is left. `index` spreads the pauses of questions that failed
     /// together; `pause` waits, and returns false once no answer is wanted.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &self,
         index: usize,
         body: &str,
@@ -167,7 +170,7 @@ impl<'e> Client<'e> {
         };
         let text = self.without_key(&String::from_utf8_lossy(&bytes));
         if (200..300).contains(&status) {
-            return answer_of(self.endpoint, &text).map_err(|reason| FailedAttempt::again(self.shown(&reason)));
+            return answer_of(&self.endpoint, &text).map_err(|reason| FailedAttempt::again(self.shown(&reason)));
         }
         let said = said_by(&text).map_or_else(String::new, |said| format!(": {said}"));
         let (next, remedy) = match status {

@@ -1,0 +1,49 @@
+//! An OpenAI-compatible server: its definition with key and prices, and one request with retries, usage and latency.
+
+#[cfg(feature = "download")]
+mod client; // one question: retries, and what an answer is
+#[cfg(feature = "download")]
+mod definition; // a table of a TOML file
+mod log_probs; // where the server gives them
+
+use serde_json::Value;
+
+pub use log_probs::LogProbs;
+
+#[cfg(feature = "download")]
+pub use client::{Answer, Client, UnansweredQuestion};
+#[cfg(feature = "download")]
+pub use definition::{Api, ENDPOINT_KEYS, Endpoint, Prices, ResponseFormat};
+
+/// Why a server cannot be asked.
+#[cfg(feature = "download")]
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// A fault of the file that defines it.
+    #[error(transparent)]
+    File(#[from] crate::task::TaskError),
+    #[error("no endpoint `{name}` in {label}: {advice}")]
+    Unknown { name: String, label: String, advice: String },
+    /// The variable that should hold the key.
+    #[error("{label} `[{name}]`: the environment variable {variable} {problem}; export it with the endpoint's key")]
+    Key { label: String, name: String, variable: String, problem: &'static str },
+    #[error("SSL_CERT_FILE: {path}: {source}; name a PEM file of certificate authorities, or unset it")]
+    Certificates { path: String, source: std::io::Error },
+    #[error("endpoint `{name}`: base_url is not a URL")]
+    Address { name: String },
+}
+
+/// The text of a message of a chat API; its calls as the message that makes them. A model that refuses says so in a
+/// field of its own. `None` where it is not a message.
+pub fn message_text(message: &Value) -> Option<String> {
+    let fields = message.as_object()?;
+    if fields.get("tool_calls").and_then(Value::as_array).is_some_and(|calls| !calls.is_empty()) {
+        let said = fields.iter().filter(|(name, _)| ["content", "tool_calls"].contains(&name.as_str()));
+        return Some(Value::Object(said.map(|(name, value)| (name.clone(), value.clone())).collect()).to_string());
+    }
+    match &message["content"] {
+        Value::String(text) => Some(text.clone()),
+        Value::Null => Some(message["refusal"].as_str().unwrap_or_default().to_owned()),
+        _ => None,
+    }
+}

@@ -1,0 +1,175 @@
+//! The result of a check: a file beside the task, copied into runs, and what is warned of.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::files;
+use crate::score::Task;
+use crate::statistics::Interval;
+use crate::task::TaskError;
+
+/// The file in a task's folder, and in that of a run's copy of the task.
+pub const CHECK_FILE: &str = "judge-check.json";
+/// A smaller kappa is warned of: below it agreement is at most moderate (Landis and Koch 1977).
+pub const MIN_KAPPA: f64 = 0.6;
+
+const MAX_FILE_BYTES: u64 = 16 << 20;
+
+/// An instruction in answers that surely gains more of all points is warned of.
+const MAX_GAIN: f64 = 0.05;
+
+/// Measures of one judge against human labels. Shares and changes are of all points, in [0, 1].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgeCheck {
+    /// The part of the reward that it scores; `None` for `[score]`.
+    pub part: Option<String>,
+    pub model: String,
+    pub base_url: String,
+    /// Of server, model and criteria; another one is another judge.
+    pub rubric_digest: String,
+    /// RFC 3339.
+    pub date: String,
+    /// With a label and a grade.
+    pub answers: usize,
+    /// With a label, but no grade.
+    pub unanswered: usize,
+    pub criteria: Vec<CriterionCheck>,
+    /// Marks that were the same each time the question was asked again; `None` if it was not.
+    pub repeated: Option<Interval>,
+    /// Times that each question was asked again.
+    pub repeats: usize,
+    /// With criteria, and answers that are compared, in reverse order.
+    pub order: Option<Shift>,
+    /// With an instruction to the judge at the end of each answer.
+    pub instruction: Option<Shift>,
+    /// Correlation of the judge's share less the human's with the answer's length in characters.
+    pub length: Option<Interval>,
+    /// In the currency of the endpoint's prices; `None` if they or the token counts are not known.
+    pub cost_per_request: Option<f64>,
+    pub tokens_per_request: Option<f64>,
+    pub seconds: f64,
+}
+
+/// The agreement on one criterion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CriterionCheck {
+    /// With the part's name before it, where a part is judged.
+    pub name: String,
+    /// 1 (yes or no) or 4.
+    pub max_points: u8,
+    pub n: usize,
+    /// The share of equal marks; `None` without a label.
+    pub agreement: Option<Interval>,
+    /// Cohen's, weighted by squared distance for a scale of five; `None` where it is not defined.
+    pub kappa: Option<Interval>,
+    /// Mean of judge less human, in points.
+    pub difference: Option<Interval>,
+}
+
+/// How another form of the same question changes grades.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Shift {
+    pub answers: usize,
+    /// The share of equal marks.
+    pub same: Interval,
+    /// The mean change of the share of all points.
+    pub change: Option<Interval>,
+}
+
+impl JudgeCheck {
+    /// What is wrong with the judge; `None` if every criterion has a kappa of [`MIN_KAPPA`] or more, and answers that ask
+    /// for points get none for it.
+    pub fn weakness(&self) -> Option<String> {
+        let weak = |criterion: &&CriterionCheck| criterion.kappa.is_none_or(|kappa| kappa.estimate < MIN_KAPPA);
+        let named = |criterion: &CriterionCheck| match criterion.kappa {
+            Some(kappa) => format!("{} {:.2} [{:.2}, {:.2}]", criterion.name, kappa.estimate, kappa.low, kappa.high),
+            None => format!("{} n/a", criterion.name),
+        };
+        let weak: Vec<String> = self.criteria.iter().filter(weak).map(named).collect();
+        let gain = self.instruction.as_ref().and_then(|shift| shift.change).filter(|change| change.low > MAX_GAIN);
+        let gain = gain.map(|gain| format!("answers that ask for full points gain {:.2} of 1", gain.estimate));
+        let weak = (!weak.is_empty()).then(|| format!("kappa below {MIN_KAPPA}: {}", weak.join(", ")));
+        weak.into_iter().chain(gain).reduce(|all, next| format!("{all}; {next}"))
+    }
+}
+
+/// The checks in a task's folder; none where the file is missing or of another form.
+pub fn saved_checks(task: &Task) -> Vec<JudgeCheck> {
+    task.read(CHECK_FILE).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// The checks that a run's copy of the task has.
+pub fn checks_in(task_folder: &Path) -> Vec<JudgeCheck> {
+    let bytes = files::read_at_most(&task_folder.join(CHECK_FILE), MAX_FILE_BYTES).ok();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+/// The figures of checks by criterion, as a table with its head; empty without checks.
+pub fn check_table(checks: &[JudgeCheck]) -> Vec<Vec<String>> {
+    let interval = |interval: Option<Interval>| {
+        interval.map_or_else(
+            || "n/a".to_owned(),
+            |Interval { estimate, low, high }| format!("{estimate:.2} [{low:.2}, {high:.2}]"),
+        )
+    };
+    let row = |check: &JudgeCheck, criterion: &CriterionCheck| {
+        vec![
+            check.model.clone(),
+            criterion.name.clone(),
+            criterion.n.to_string(),
+            interval(criterion.agreement),
+            interval(criterion.kappa),
+            interval(check.repeated),
+            interval(check.instruction.as_ref().and_then(|shift| shift.change)),
+            interval(check.length),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> =
+        checks.iter().flat_map(|check| check.criteria.iter().map(|criterion| row(check, criterion))).collect();
+    if !rows.is_empty() {
+        let head =
+            ["judge", "criterion", "n", "agreement", "kappa", "repeatability", "gain by instruction", "length bias"];
+        rows.insert(0, head.map(str::to_owned).to_vec());
+    }
+    rows
+}
+
+/// The files of a task, with the checks of its judges as they are now.
+///
+/// # Errors
+/// Those of [`crate::task::TaskFiles::read_files`].
+pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
+    #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
+    let mut files = task.files()?;
+    #[cfg(feature = "download")]
+    {
+        let mut checks = saved_checks(task);
+        checks.retain(|check| task.judges().any(|(_, _, rules)| rules.rubric_digest() == check.rubric_digest));
+        let bytes = serde_json::to_vec_pretty(&checks).ok().filter(|_| !checks.is_empty());
+        files.extend(bytes.map(|bytes| (CHECK_FILE.to_owned(), bytes)));
+    }
+    Ok(files)
+}
+
+/// What to know before training with the task's judges: they were not checked, or are weak.
+#[cfg(feature = "download")]
+pub fn warnings(task: &Task) -> Vec<String> {
+    let checks = saved_checks(task);
+    let warning = |(part, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {
+        let name = part.map_or_else(|| "the judge".to_owned(), |part| format!("the judge of the part {part}"));
+        let (digest, remedy) = (rules.rubric_digest(), format!("grpo-tui task judge-check {}", task.name));
+        let of_part = |check: &&JudgeCheck| check.part.as_deref() == part;
+        match checks.iter().filter(of_part).find(|check| check.rubric_digest == digest) {
+            Some(check) => {
+                let weakness = check.weakness()?;
+                Some(format!("{name} is weak ({weakness}): sharpen its criteria, or take another one"))
+            }
+            None if checks.iter().any(|check| of_part(&check)) => {
+                Some(format!("{name} has changed since it was checked against people: {remedy}"))
+            }
+            None => Some(format!("{name} was never checked against people, so what it rewards is unknown: {remedy}")),
+        }
+    };
+    task.judges().filter_map(warning).collect()
+}
