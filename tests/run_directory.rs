@@ -55,6 +55,7 @@ fn new_run(task: &str) -> NewRun {
         sources: resolved.sources,
         argv: vec!["grpo-tui".into(), "train".into(), task.into()],
         model_digest: String::new(),
+        mix: Vec::new(),
     }
 }
 

@@ -51,6 +51,7 @@ impl Written {
             sources: resolved.sources,
             argv: vec!["grpo-tui".into()],
             model_digest: String::new(),
+            mix: Vec::new(),
         };
         let run = RunDirectory::create(&folder.join("runs"), new).unwrap();
         let worker = Worker::begin(&run, Arc::default()).unwrap();

@@ -8,6 +8,7 @@ use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Guard, Memory, Step};
 use crate::run::{EvalSummary, EventBody, Status, user_name};
 use crate::secrets::redact;
+use crate::task::split_task_set;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -92,9 +93,13 @@ pub fn alert_text(alert: &Alert) -> String {
     format!("step {step}: {}", text.trim_end())
 }
 
-/// The display name of an alert's rule.
+/// The display name of an alert's rule; of one of several tasks with its name before.
 pub fn alert_name(rule: &str) -> String {
     match rule {
+        _ if rule.contains(':') => {
+            let (rule, task) = split_task_set(rule);
+            format!("{}: {}", redact(task).0, alert_name(rule))
+        }
         "all_best" => "all max".to_owned(),
         "all_worst" => "all min or all equal".to_owned(),
         "dead_groups_with_kl" => "zero-variance groups with KL".to_owned(),

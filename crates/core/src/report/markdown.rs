@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::eval_pair::{EvalPair, columns};
+use super::eval_pair::{EvalPair, TaskSection, columns};
 use super::failures::failure_table;
 use super::summary_table::{labelled, rate_rows};
 use super::{Report, RunChanges, RunRow, alert_text};
@@ -43,9 +43,12 @@ pub fn markdown(report: &Report) -> String {
 
 /// Rates of base and result with intervals, verdicts, and failure classes.
 pub(super) fn results(report: &Report) -> String {
+    TaskSection::all(report).iter().map(|section| task_results(report, section)).collect()
+}
+
+fn task_results(report: &Report, TaskSection { history, result, pair, .. }: &TaskSection<'_>) -> String {
     let mut text = String::new();
-    let pair = EvalPair::read(report);
-    if let Some(result) = report.result() {
+    if let Some(result) = result {
         let (titles, summaries) = columns(report, result);
         let titles = [vec![format!("{} set, 95% CI", result.set)], titles].concat();
         text += &table(&escaped(&titles), &labelled(rate_rows(&summaries)), "l");
@@ -58,7 +61,7 @@ pub(super) fn results(report: &Report) -> String {
             );
         }
     }
-    if let Some(rows) = failure_table(&report.history, pair.as_ref()) {
+    if let Some(rows) = failure_table(history, pair.as_ref()) {
         let rows: Vec<Vec<String>> = rows.iter().map(|cells| escaped(cells)).collect();
         text += rows.split_first().map(|(titles, rows)| table(titles, rows, "l")).unwrap_or_default().as_str();
     }

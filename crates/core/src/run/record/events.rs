@@ -163,6 +163,9 @@ pub struct RankStep {
 #[serde(default)]
 pub struct Group {
     pub step: u64,
+    /// One of several tasks; empty in a run of one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task: String,
     pub prompt_id: String,
     #[serde(deserialize_with = "null_is_nan_list")]
     pub rewards: Vec<f64>,
@@ -190,7 +193,7 @@ pub struct Group {
 pub struct Eval {
     /// The step of the checkpoint; 0 is the base.
     pub step: u64,
-    /// `eval`, `test` (`proof` in older programs), or a file's name.
+    /// `eval`, `test` (`proof` in older programs), or a file's name; with the name of one of several tasks, `eval:NAME`.
     #[serde(deserialize_with = "set_name")]
     pub set: String,
     /// `base` or `trained`.
