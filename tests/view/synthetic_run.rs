@@ -101,6 +101,7 @@ impl Written {
                     ..Default::default()
                 });
             let group = RolloutGroup {
+                task: String::new(),
                 step,
                 prompt_id: name.into(),
                 prompt: "<|im_start|>user\nan invoice".into(),
@@ -109,6 +110,7 @@ impl Written {
             };
             let place = self.rollouts.append(&group).unwrap();
             self.append(Group {
+                task: String::new(),
                 replaced: false,
                 step,
                 prompt_id: name.into(),

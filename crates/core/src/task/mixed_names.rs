@@ -14,6 +14,11 @@ pub fn split_task_set(name: &str) -> (&str, &str) {
     name.split_once(':').unwrap_or((name, ""))
 }
 
+/// The name of a prompt: its id, of one of several tasks after the task's name.
+pub fn task_prompt(task: &str, id: &str) -> String {
+    if task.is_empty() { id.to_owned() } else { format!("{task}/{id}") }
+}
+
 /// The name of a metric of one of several tasks: `task/NAME/reward`.
 pub fn task_metric(task: &str, metric: &str) -> String {
     format!("{TASK_METRIC}{task}/{metric}")

@@ -17,7 +17,7 @@ pub(crate) use embedded::{MODELS, find_template};
 pub(crate) use error::Read;
 pub use error::TaskError;
 pub(crate) use mixed_names::TASK_METRIC;
-pub use mixed_names::{split_task_metric, split_task_set, task_metric, task_set};
+pub use mixed_names::{split_task_metric, split_task_set, task_metric, task_prompt, task_set};
 pub(crate) use normalisations::read_normalisations;
 pub use normalisations::{ALL_FIELDS, NORMALISATIONS};
 pub(crate) use parse::{read_reward, read_rules};

@@ -9,7 +9,7 @@ use crate::advantage::GroupSignal;
 use crate::run::evals::against_base::AgainstBase;
 use crate::run::evals::summary::EvalSummary;
 use crate::statistics::{Interval, student_mean};
-use crate::task::current_set_name;
+use crate::task::{current_set_name, task_prompt};
 
 /// The version that this program writes, and the newest that it reads.
 pub const EVENT_VERSION: u64 = 1;
@@ -185,6 +185,13 @@ pub struct Group {
     pub file: String,
     /// From 1.
     pub line: u64,
+}
+
+impl Group {
+    /// The prompt's id, with the name of one of several tasks, whose ids may be equal.
+    pub fn prompt_name(&self) -> String {
+        task_prompt(&self.task, &self.prompt_id)
+    }
 }
 
 /// One target on one prompt set.

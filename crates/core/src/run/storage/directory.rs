@@ -256,6 +256,12 @@ impl RunDirectory {
         task_folder(&self.path, "")
     }
 
+    /// The frozen task of this name, or the first: empty in a run of one.
+    pub fn task_like(&self, task: &str) -> &str {
+        let (names, like) = (self.task_names(), slug(task));
+        names.iter().copied().find(|name| *name == like).unwrap_or(names[0])
+    }
+
     /// The folder of the task by which prompts of others are rendered: of several the first.
     pub fn first_task_path(&self) -> PathBuf {
         task_folder(&self.path, self.task_names()[0])
