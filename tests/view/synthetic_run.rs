@@ -101,17 +101,14 @@ impl Written {
                     ..Default::default()
                 });
             let group = RolloutGroup {
-                task: String::new(),
                 step,
                 prompt_id: name.into(),
                 prompt: "<|im_start|>user\nan invoice".into(),
-                replaced: false,
                 completions: completions.collect(),
+                ..RolloutGroup::default()
             };
             let place = self.rollouts.append(&group).unwrap();
             self.append(Group {
-                task: String::new(),
-                replaced: false,
                 step,
                 prompt_id: name.into(),
                 signal: group_signal(&rewards, scores.iter().all(Score::is_max), scores.iter().all(Score::is_min)),
@@ -122,6 +119,7 @@ impl Written {
                 stop_reasons: vec!["stop".into(); 4],
                 file: place.file,
                 line: place.line,
+                ..Group::default()
             });
         }
         let metrics = [

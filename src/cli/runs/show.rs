@@ -35,6 +35,9 @@ pub(super) fn document(seen: &Report) -> Value {
     });
     if let (Value::Object(document), Value::Object(more)) = (&mut document, more) {
         document.extend(more);
+        if !file.mix.is_empty() {
+            document.insert("mix".to_owned(), json!(file.mix));
+        }
     }
     document
 }

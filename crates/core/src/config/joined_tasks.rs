@@ -52,13 +52,13 @@ impl Layers {
             let entries = entries.iter().chain(limit).cloned().collect();
             Layers { task: Some(Assignments { entries, ..Assignments::default() }), ..self.clone() }.resolve()
         };
-        let mut longest = resolve(None)?;
         let own_limits = own_limits.into_iter().map(|own| own.map(|own| resolve(Some(own))).transpose());
         let own_limits = own_limits.collect::<Result<Vec<_>, ConfigError>>()?;
         let limit = |resolved: &ResolvedConfig| resolved.config.max_completion_tokens;
-        if let Some(own) = own_limits.iter().flatten().max_by_key(|own| limit(own)) {
-            longest = own.clone();
-        }
+        let longest = match own_limits.iter().flatten().max_by_key(|own| limit(own)) {
+            Some(own) => own.clone(),
+            None => resolve(None)?,
+        };
         // A task without a limit of its own has that of the run.
         let of_task = |own: &Option<ResolvedConfig>| limit(own.as_ref().unwrap_or(&longest));
         let max_completion_tokens = own_limits.iter().map(of_task).collect();
@@ -130,6 +130,8 @@ mod tests {
         check(&["base_model=m"], &["", ""], (4e-5, default, &[default, default]));
         check(&["base_model=m"], &[a, "[train]\nmax_completion_tokens = 32"], (1e-3, 96, &[96, 32]));
         check(&["base_model=m", "max_completion_tokens=70"], &[a, ""], (1e-3, 70, &[70, 70]));
+        let whole = "[train]\nlearning_rate = 1e-3\nmax_seq_len = 512\nmax_completion_tokens = 96";
+        check(&["base_model=m"], &[whole, ""], (1e-3, 96, &[96, 96]));
         check(&["base_model=tiny"], &[of_tiny, of_tiny], (2e-3, 64, &[64, 64]));
         check(&["base_model=tiny", "learning_rate=5e-3"], &[of_tiny, a], (5e-3, 96, &[64, 96]));
     }

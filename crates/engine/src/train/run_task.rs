@@ -1,7 +1,6 @@
 //! The tasks of a run: one, or several whose rows are mixed by weight.
 
 use super::TrainError;
-use super::setup::lengths;
 use crate::config::TrainConfig;
 use crate::hub::ModelConfig;
 use crate::policy::{Lengths, Prompt, ScoredTask};
@@ -86,6 +85,15 @@ impl RunTask {
         let limit = self.part.max_completion_tokens;
         let lengths = if limit < config.max_completion_tokens { vec![limit; request.samples] } else { Vec::new() };
         Request { lengths, ..request }
+    }
+}
+
+/// The limits of a run's prompts and completions.
+pub(super) fn lengths(config: &TrainConfig, model: &ModelConfig) -> Lengths {
+    Lengths {
+        max_seq_len: Some(config.max_seq_len),
+        max_completion_tokens: config.max_completion_tokens,
+        positions: model.max_position_embeddings,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::plan::{
     CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory, disk, fit,
     free_disk_bytes, memory_limit_bytes,
 };
-use crate::policy::{Lengths, Prompt, prepare};
+use crate::policy::{Prompt, prepare};
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
@@ -247,15 +247,6 @@ fn run_tasks(
     config: &TrainConfig,
 ) -> Result<Vec<RunTask>, TrainError> {
     tasks.into_iter().map(|part| RunTask::new(part, tokenizer, model, config)).collect()
-}
-
-/// The limits of a run's prompts and completions.
-pub(super) fn lengths(config: &TrainConfig, model: &ModelConfig) -> Lengths {
-    Lengths {
-        max_seq_len: Some(config.max_seq_len),
-        max_completion_tokens: config.max_completion_tokens,
-        positions: model.max_position_embeddings,
-    }
 }
 
 /// Checks that each row of one turn that supervised steps take has an answer, or can have one of the base's.

@@ -10,7 +10,7 @@ use super::events::{
     RankStep, Run,
 };
 use super::series::Series;
-use crate::task::{split_task_metric, task_metric};
+use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
 
 /// Steps whose groups are held; of earlier ones only counts.
 pub const GROUP_STEPS_KEPT: usize = 64;
@@ -180,7 +180,8 @@ impl RunState {
     /// eval set, which shows what training did.
     pub fn compared(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
         let result = self.result(set, best).filter(|result| result.step > 0);
-        result.or_else(|| self.latest_eval("eval", "trained").filter(|latest| latest.set == set))
+        let on_eval_set = task_set("eval", split_task_set(set).1);
+        result.or_else(|| self.latest_eval(&on_eval_set, "trained").filter(|latest| latest.set == set))
     }
 
     /// The value of a metric at a step: `None` if it was not measured there, 0 for an absent metric of [`SPARSE`] where
