@@ -321,7 +321,7 @@ impl Shared {
     pub fn task_runs(&self) -> impl Iterator<Item = &RunRow> {
         let task = self.task.as_ref().map_or("", |open| open.task.name.as_str());
         let rows = self.runs.listing.entries().iter().rev().filter_map(|entry| entry.row.as_deref().ok());
-        rows.filter(move |row| row.directory.file().task == task)
+        rows.filter(move |row| row.directory.file().is_of_task(task))
     }
 
     /// The newest run of the open task that was compared with its base.

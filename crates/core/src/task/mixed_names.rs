@@ -16,7 +16,7 @@ pub fn split_task_set(name: &str) -> (&str, &str) {
 
 /// The name of a prompt: its id, of one of several tasks after the task's name.
 pub fn task_prompt(task: &str, id: &str) -> String {
-    if task.is_empty() { id.to_owned() } else { format!("{task}/{id}") }
+    if task.is_empty() { id.to_owned() } else { format!("{task}:{id}") }
 }
 
 /// The name of a metric of one of several tasks: `task/NAME/reward`.

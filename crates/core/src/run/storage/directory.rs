@@ -71,6 +71,13 @@ pub struct MixedTask {
     pub max_completion_tokens: usize,
 }
 
+impl RunFile {
+    /// Whether it trains on the task of this name, alone or among others.
+    pub fn is_of_task(&self, task: &str) -> bool {
+        self.task == task || (!self.mix.is_empty() && self.mix.iter().any(|mixed| mixed.name == slug(task)))
+    }
+}
+
 /// The contents of a new run.
 #[derive(Debug, Clone)]
 pub struct NewRun {

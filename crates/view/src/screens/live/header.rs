@@ -127,7 +127,8 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     spans
 }
 
-/// Valid and exact of the latest eval of the trained model, else of the last step's completions; of each task.
+/// Valid and exact of the latest eval of the trained model, else of the last step's completions; of several tasks in
+/// percent of each.
 fn rates(run: &FollowedRun) -> Option<String> {
     let (history, step) = (&run.history, run.history.last_step);
     let of_task = |task: &&str| {
@@ -139,11 +140,16 @@ fn rates(run: &FollowedRun) -> Option<String> {
             Some(eval) => (eval.summary.valid, eval.summary.exact, format!("eval {}", eval.step)),
             None => (metric("tiers/valid")?, metric("exact"), format!("train {step}")),
         };
-        let name = if task.is_empty() { String::new() } else { format!("{task}: ") };
-        Some(format!("{name}valid {} exact {} ({of})", percent_short(valid), or_na(exact, percent_short)))
+        let (valid, exact) = (percent_short(valid), or_na(exact, percent_short));
+        let text = match *task {
+            "" => format!("valid {valid} exact {exact}"),
+            task => format!("{task} {}/{}", valid.trim_end_matches('%'), exact.trim_end_matches('%')),
+        };
+        Some((text, of))
     };
-    let rates: Vec<String> = history.task_names().iter().filter_map(of_task).collect();
-    (!rates.is_empty()).then(|| rates.join("  "))
+    let (rates, of): (Vec<String>, Vec<String>) = history.task_names().iter().filter_map(of_task).unzip();
+    let (of, several) = (of.last()?, if rates.len() > 1 { "valid/exact % " } else { "" });
+    Some(format!("{several}{} ({of})", rates.join(" ")))
 }
 
 /// The guard prompts' change since step 0; before a second measurement, their value.
