@@ -112,7 +112,7 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
         assert!(show.contains(expected), "{expected} is not in {show}");
     }
     let versus = stdout(&call(folder, &["runs", "versus", &run.display().to_string()]));
-    assert!(versus.contains("test:invoice set") && versus.contains("test:receipts set"), "{versus}");
+    assert!(versus.contains(":invoice set, n = ") && versus.contains(":receipts set, n = "), "{versus}");
     let page = stdout(&call(folder, &["runs", "export", &run.display().to_string(), "--markdown"]));
     assert!(page.contains("test:invoice set, 95% CI") && page.contains("test:receipts set, 95% CI"), "{page}");
 }
