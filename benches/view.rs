@@ -88,7 +88,7 @@ fn scoring_again() {
     let rows = items::rows_of_run(&run.join("task"));
     let all: Vec<_> = (0..64)
         .map(|index| {
-            (index, Arc::new(items::Items::step(&run, index % 40 + 1, &rows, Advantage::Standardized).unwrap()))
+            (index, Arc::new(items::Items::step(&run, "", index % 40 + 1, &rows, Advantage::Standardized).unwrap()))
         })
         .collect();
     let count: usize = all.iter().map(|(_, items)| items.all.len()).sum();

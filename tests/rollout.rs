@@ -6,7 +6,7 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::{SampleParams, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::policy::{Policy, PolicyVersion, ScoredRows};
+use grpo_tui::policy::{Policy, PolicyVersion, ScoredRow, ScoredRows};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
 use grpo_tui::update::{PolicyGroup, PolicySettings, completion_log_probs, log_probs, pack};
 
@@ -241,8 +241,9 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let tokenizer = grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
     let policy = Policy::new(engine, model, tokenizer, ThreadPool::new(2).unwrap());
     let requests = requests();
-    let by_tokens = requests.iter().map(|request| request.prompt.as_slice()).zip(&rows);
-    let by_tokens = ScoredRows { scorer: &scorer, rows: by_tokens.collect() };
+    let scored = rows.iter().map(|row| ScoredRow { scorer: &scorer, row });
+    let by_tokens: ScoredRows<'_> =
+        requests.iter().map(|request| request.prompt.as_slice()).zip(scored.clone()).collect();
     let (version, sampling) = (PolicyVersion::Trained, sampling(1.0));
     let found = policy.rollout_while_scoring(version, &requests, &sampling, &by_tokens, None).unwrap();
     assert_eq!(found.completions, run(&policy.model, &requests, &sampling, 1));
@@ -257,7 +258,7 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let different = all.collect::<std::collections::HashSet<_>>().len();
     let before = asked();
     assert!(before >= different && different > 60, "{before} of {different}");
-    let scored = policy.score(&scorer, found.completions, &rows).unwrap();
+    let scored = policy.score(found.completions, scored).unwrap();
     assert!(scored.iter().flatten().all(|scored| scored.score.reward == 1.0));
     // One of 64 answers is asked for again.
     assert!(asked() <= before + 8, "{} after {before}", asked());

@@ -55,6 +55,7 @@ fn new_run(task: &str) -> NewRun {
         sources: resolved.sources,
         argv: vec!["grpo-tui".into(), "train".into(), task.into()],
         model_digest: String::new(),
+        mix: Vec::new(),
     }
 }
 
@@ -75,6 +76,7 @@ fn step(step: u64, reward: f64) -> EventBody {
 
 fn group(step: u64, line: u64, signal: GroupSignal) -> EventBody {
     Group {
+        task: String::new(),
         step,
         prompt_id: format!("p{line}"),
         rewards: vec![0.0, 1.0],
@@ -357,7 +359,14 @@ fn rollout(step: u64, prompt: &str) -> RolloutGroup {
         reward: Some(1.0),
         ..Default::default()
     };
-    RolloutGroup { step, prompt_id: prompt.into(), prompt: "p".into(), replaced: false, completions: vec![completion] }
+    RolloutGroup {
+        step,
+        task: String::new(),
+        prompt_id: prompt.into(),
+        prompt: "p".into(),
+        replaced: false,
+        completions: vec![completion],
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod full_disk;
 mod guard;
 pub(crate) mod guided;
 mod learning;
+mod mixed;
 mod requests;
 mod resume;
 pub(crate) mod small_task;

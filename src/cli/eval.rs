@@ -19,7 +19,7 @@ use crate::constraint::TaskConstraints;
 use crate::eval::evaluate;
 use crate::format::{counted, duration, percent};
 use crate::kernels::device::Engine;
-use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, prepare_rows};
+use crate::policy::{ConverseSettings, EvalWatch, KeptAnswers, Policy, PolicyVersion, ScoredTask, prepare_rows};
 use crate::report::{self, EvalId, Page, Threshold, Versus, junit, thresholds_markdown, versus_html, versus_markdown};
 use crate::rollout::{Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{EvalFolder, EvalProgress, EvalRecord, EvalSummary, MaskCost, RunFolders, SpeedSummary, sha256};
@@ -262,14 +262,8 @@ fn sample(
         }
         status.show(progress);
     });
-    let settings = ConverseSettings {
-        task,
-        scorer,
-        version: PolicyVersion::Trained,
-        sampling: &sampling,
-        max_prompt_tokens: lengths.prompt_limit(),
-        max_turns: usize::MAX,
-    };
+    let tasks = [ScoredTask { task, scorer, max_prompt_tokens: lengths.prompt_limit() }];
+    let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
     let evaluated = evaluate(&policy, &prompts, constraints.as_ref(), samples, &settings, &mut watch);
     drop(watch);
     status.end();

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::eprint_line;
+use super::train::RunInput;
 use super::{Failure, Outcome, preflight, print_json};
 use crate::checkpoint::ModelLocation;
 use crate::config::{ResolvedConfig, TrainConfig};
@@ -13,7 +14,6 @@ use crate::plan::{
     StepShape, differences, disk, free_disk_bytes, gpu_memory, judge, time, trainable_parameters, unmeasured_time,
 };
 use crate::run::{JobRequest, RunDirectory, RunFolders, SlurmJob, recorded_lengths, recorded_pace};
-use crate::score::Task;
 use crate::secrets::visible;
 use crate::train::{Candidate, TrainError, check};
 
@@ -21,18 +21,20 @@ use crate::train::{Candidate, TrainError, check};
 const SAMPLED_PROMPTS: usize = 64;
 
 pub(super) fn run(
-    task: &Task,
-    resolved: &ResolvedConfig,
+    input: &RunInput,
     run_folders: &RunFolders,
     engine: &crate::kernels::device::Engine,
     sample: bool,
     json: bool,
 ) -> Outcome {
-    let config = &resolved.config;
-    let problems = read_data(task)?;
+    let (resolved, config, task) = (&input.resolved, &input.resolved.config, &input.name());
+    let mut problems = Vec::new();
+    for task in input.tasks() {
+        problems.extend(read_data(task)?);
+    }
     let gpus = if engine.device.is_cpu() { 0 } else { config.ranks };
     eprint_line(&format!("loading {} and measuring it on this machine ...", config.base_model));
-    let candidate = match Candidate::load(task, config, run_folders, engine) {
+    let candidate = match Candidate::load(&input.parts, config, run_folders, engine) {
         Err(TrainError::DoesNotFit(error)) => {
             if json {
                 print_json(serde_json::json!({"fits": false, "memory": error.memory, "why": error.to_string()}))?;
@@ -44,29 +46,33 @@ pub(super) fn run(
         result => result?,
     };
     let (speed, measured) = candidate.measure()?;
-    let signal = if sample { Some(sampled(&candidate, config.completions_per_prompt)?) } else { None };
+    let signals = if sample { sampled(&candidate, config.completions_per_prompt)? } else { Vec::new() };
     let limit = config.max_completion_tokens;
-    let completion_lengths = recorded_lengths(run_folders, &task.name, &candidate.model_digest, limit)
-        .or_else(|| signal.as_ref().map(|signal| CompletionLengths::from_sample(&signal.lengths, limit)))
+    let completion_lengths = recorded_lengths(run_folders, task, &candidate.model_digest, limit)
+        .or_else(|| {
+            let lengths: Vec<_> = signals.iter().flat_map(|signal| signal.lengths.clone()).collect();
+            (!lengths.is_empty()).then(|| CompletionLengths::from_sample(&lengths, limit))
+        })
         .unwrap_or(measured);
     let (model, data) = (candidate.model_config(), completion_lengths.for_data(&candidate.data()));
-    let steps = config.total_steps(data.train_rows);
+    let steps = config.steps_of_epochs(data.train_rows as u64);
     let device = &candidate.device;
-    let pace = recorded_pace(run_folders, &task.name, &candidate.model_digest, config, |_, device_of_run| {
-        device_of_run == device
-    });
-    let report = signal.map(|signal| judge(&signal, &settings(config)));
+    let pace =
+        recorded_pace(run_folders, task, &candidate.model_digest, config, |_, device_of_run| device_of_run == device);
+    let names = input.parts.iter().map(|part| part.name.as_str());
+    let judged = signals.iter().map(|signal| judge(signal, &settings(config)));
+    let reports: Vec<(&str, SignalReport)> = names.zip(judged).collect();
     let (memory, disk) =
         (candidate.memory(), disk(model, config, &data, steps, free_disk_bytes(run_folders.for_new_runs())));
     let facts = Facts {
         data: Some(Ok(&problems)),
-        embedded_model: preflight::embedded_model_note(task, config, run_folders),
+        embedded_model: preflight::embedded_model_note(input, config, run_folders),
         memory: Some(&memory),
         disk: Some(&disk),
-        signal: report.as_ref(),
+        signals: reports.iter().map(|(task, report)| (*task, report)).collect(),
     };
     let plan = Plan {
-        task: task.name.clone(),
+        task: task.clone(),
         model: config.base_model.clone(),
         parameters: ModelShape::from_config(model).parameters,
         trainable: trainable_parameters(model, config),
@@ -82,14 +88,18 @@ pub(super) fn run(
     };
     if json {
         let mut value = serde_json::to_value(&plan)?;
-        if let Some(report) = &report {
-            value["signal"] = serde_json::to_value(report)?;
+        for (task, report) in &reports {
+            match task.is_empty() {
+                true => value["signal"] = serde_json::to_value(report)?,
+                false => value["signals"][*task] = serde_json::to_value(report)?,
+            }
         }
         return print_json(value);
     }
     println!("{}", plan_text(&plan, resolved, candidate.shape(), gpus));
-    if let Some(report) = &report {
-        println!("\n{}", signal_text(report));
+    for (task, report) in &reports {
+        let of_task = if task.is_empty() { String::new() } else { format!("task {task}, ") };
+        println!("\n{of_task}{}", signal_text(report));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -114,15 +124,14 @@ pub(super) struct PartitionPlan {
 
 impl PartitionPlan {
     pub(super) fn for_partition(
-        task: &Task,
-        config: &TrainConfig,
+        input: &RunInput,
         run_folders: &RunFolders,
         request: &JobRequest,
     ) -> Result<Self, Failure> {
-        let config = TrainConfig { ranks: request.ranks, ..config.clone() };
+        let config = TrainConfig { ranks: request.ranks, ..input.resolved.config.clone() };
         let located = ModelLocation::find(&config.base_model, run_folders)?;
         let digest = located.digest(run_folders)?;
-        let checked = check(task, &located.source(run_folders)?, &config)?;
+        let checked = check(&input.parts, &located.source(run_folders)?, &config)?;
         let memory = match request.gpus_per_node {
             0 => checked.cpu_memory(&config),
             _ => {
@@ -139,12 +148,12 @@ impl PartitionPlan {
         };
         Ok(Self {
             device: format!("{}: {}", request.partition, request.described()),
-            steps: config.total_steps(checked.data.train_rows),
+            steps: config.steps_of_epochs(checked.data.train_rows as u64),
             parameters: ModelShape::from_config(&checked.model).parameters,
             trainable: trainable_parameters(&checked.model, &config),
             memory: Memory { machine_bytes: None, ..memory },
             disk: checked.disk(&config, run_folders),
-            recorded_seconds_per_step: recorded_pace(run_folders, &task.name, &digest, &config, is_there),
+            recorded_seconds_per_step: recorded_pace(run_folders, &input.name(), &digest, &config, is_there),
             gpus: request.nodes * request.gpus_per_node,
         })
     }
@@ -164,8 +173,8 @@ impl PartitionPlan {
     }
 }
 
-fn sampled(candidate: &Candidate, completions_per_prompt: usize) -> Result<Signal, Failure> {
-    let prompts = candidate.data().train_rows.min(SAMPLED_PROMPTS);
+fn sampled(candidate: &Candidate, completions_per_prompt: usize) -> Result<Vec<Signal>, Failure> {
+    let prompts = candidate.sampled_prompts(SAMPLED_PROMPTS);
     eprintln!("sampling {} completions of {prompts} training prompts ...", prompts * completions_per_prompt);
     Ok(candidate.sample(SAMPLED_PROMPTS)?)
 }

@@ -2,19 +2,23 @@
 
 use super::Failure;
 use super::output::eprint_line;
+use super::train::RunInput;
 use crate::checkpoint::ModelLocation;
 use crate::config::TrainConfig;
 use crate::plan::preflight::{Preflight, PreflightFinding, Severity, titles};
 use crate::run::RunFolders;
-use crate::score::Task;
 
 /// Starts despite errors.
 pub(super) const IGNORE_ERRORS: &str = "--ignore-preflight-errors";
 
 /// The note on the embedded model, if the run starts from one.
-pub(super) fn embedded_model_note(task: &Task, config: &TrainConfig, run_folders: &RunFolders) -> Option<String> {
+pub(super) fn embedded_model_note(input: &RunInput, config: &TrainConfig, run_folders: &RunFolders) -> Option<String> {
     let origin = ModelLocation::origin(&config.base_model, run_folders).ok()?;
-    task.embedded_model_note(&origin).map(|note| format!("{note} (--model NAME)"))
+    let noted = input.parts.iter().find_map(|part| Some((&part.name, part.task.embedded_model_note(&origin)?)));
+    noted.map(|(name, note)| {
+        let task = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        format!("{task}{note} (--model NAME)")
+    })
 }
 
 /// Prints the warnings and what was not checked, unless `is_quiet`; refuses on errors, unless they are ignored.

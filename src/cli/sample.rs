@@ -2,7 +2,7 @@
 
 mod loaded_model;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::checkpoint::ModelLocation;
 use crate::eval::requests;
 use crate::files::failpoint;
 use crate::format::{amount, duration};
-use crate::policy::{Policy, PolicyVersion, Prompt, SAMPLE_STEP, ScoredRows, Turn, Watcher, prepare_rows};
+use crate::policy::{Policy, PolicyVersion, Prompt, SAMPLE_STEP, ScoredRow, ScoredRows, Turn, Watcher, prepare_rows};
 use crate::rollout::{Completion, EndedCompletion, Request, Sampling, StopReason, ThinkingLimit, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
 use crate::score::{Score, Scorer, Task, for_model};
@@ -117,7 +117,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         printed: Ok(ExitCode::SUCCESS),
     };
     let requests = requests(&prompts, SAMPLE_STEP, n);
-    let rows = ScoredRows { scorer: &scorer, rows: HashMap::new() };
+    let rows = ScoredRows::new();
     let sampled = policy.rollout_while_scoring(version, &requests, &sampling, &rows, Some(&mut stream));
     stream.line.end();
     sampled?;
@@ -148,7 +148,7 @@ impl SampleStream<'_> {
 
     fn print_next(&mut self, completions: Vec<Completion>) -> Outcome {
         let prompt = &self.prompts[self.next as usize];
-        let scored = self.policy.score(self.scorer, vec![completions], [&prompt.row])?;
+        let scored = self.policy.score(vec![completions], [ScoredRow { scorer: self.scorer, row: &prompt.row }])?;
         let mut texts = Vec::new();
         for (sample, scored) in scored.into_iter().flatten().enumerate() {
             texts.push(match self.json {

@@ -14,7 +14,7 @@ use crate::config::{ThinkingBudget, TrainConfig};
 use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::{ThinkingLimit, ThreadPool};
-use crate::run::{PROVENANCE, ReadyPipe, RunError, RunFolders, ServerFolder};
+use crate::run::{PROVENANCE, ReadyPipe, RunDirectory, RunError, RunFolders, ServerFolder, task_folder};
 use crate::score::{Task, template_options};
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
 use crate::task::TEMPLATE_KWARGS;
@@ -84,9 +84,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let ((own_limit, budget), trained) = match &located {
         // Clients of the program's own have their own limits, and render prompts.
         _ if is_socket => ((usize::MAX, None), None),
-        ModelLocation::Run { run, .. } => {
-            (limits(&run.file().config), Some(template_options(&Task::load(&run.task_path())?)))
-        }
+        ModelLocation::Run { run, .. } => (limits(&run.file().config), Some(options_of(run)?)),
         ModelLocation::Model(source) | ModelLocation::Adapter(source) => promoted(source)
             .map_or(((MAX_COMPLETION_TOKENS, None), None), |(config, options)| (limits(&config), Some(options))),
     };
@@ -130,6 +128,20 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 /// Listens on a Unix socket, then waits for a device as a run does; `None`: there is a server. Clients show the last line of
 /// the log, so all that it does is said there.
+/// What requests are rendered with that say nothing else: of a run of several tasks as the first is.
+fn options_of(run: &RunDirectory) -> Result<TemplateOptions, Failure> {
+    let load = |task: &str| Task::load(&task_folder(run.path(), task)).map(|task| template_options(&task));
+    let mut options = run.task_names().into_iter().map(load).collect::<Result<Vec<_>, _>>()?;
+    if options.windows(2).any(|pair| pair[0] != pair[1]) {
+        eprint_line(&format!(
+            "warning: the tasks of {} differ in `thinking` or `chat_template_kwargs`: requests without their own are rendered as those of {}",
+            run.id(),
+            run.task_names()[0]
+        ));
+    }
+    Ok(options.remove(0))
+}
+
 fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(Place, Engine)>, Failure> {
     let handshake = ReadyPipe::from_environment();
     let devices = devices(&device.compute())?;

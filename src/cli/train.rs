@@ -2,6 +2,7 @@
 
 mod result;
 mod slurm;
+mod tasks;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +10,9 @@ use std::process::ExitCode;
 use super::device::{DeviceArguments, Gpus};
 use super::output::eprint_line;
 use super::progress::Progress;
-use super::{Failure, Outcome, preflight, preset};
+use super::{Failure, Outcome, preflight};
 use crate::checkpoint::ModelLocation;
-use crate::config::{Assignments, ConfigFile, Layers, Method, ResolvedConfig, TrainConfig, reference};
-use crate::hub::find_model;
-use crate::judge_check;
-use crate::plan::parameters;
+use crate::config::{ConfigFile, Method, ResolvedConfig, TrainConfig, reference};
 use crate::plan::preflight::{Facts, Preflight, read_data};
 use crate::ranks::Placement;
 use crate::run::{
@@ -27,15 +25,20 @@ use crate::study::Sweep;
 use crate::task::{PromptSet, TASK_FILE};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
 use result::show;
+pub(super) use tasks::{RunInput, named_tasks, run_input};
 
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
-    #[arg(required_unless_present = "resume")]
-    pub(super) task: Option<String>,
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`). Several
+    /// are trained together: each has its share of the prompts
+    #[arg(required_unless_present = "resume", value_name = "TASK")]
+    pub(super) task: Vec<String>,
+    /// Weights of several tasks, in their order, such as 2:1: their shares of the prompts [default: equal]
+    #[arg(long, value_name = "WEIGHTS", allow_hyphen_values = true)]
+    mix: Option<String>,
     /// Resume a run from its last checkpoint
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name"])]
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name", "mix"])]
     resume: Option<String>,
     /// Model to start from: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`,
     /// `tiny-tools`, `tiny-shell`), or a run's result
@@ -101,7 +104,7 @@ impl Arguments {
     pub(super) fn for_sweep(sweep: &Sweep, set: Vec<String>, run_folders: &RunFolders) -> Self {
         let Sweep { task, preset, config_file, .. } = sweep.clone();
         let runs = Some(run_folders.for_new_runs().to_owned());
-        Self { task: Some(task), set, preset, config_file, runs, ..Self::default() }
+        Self { task: vec![task], set, preset, config_file, runs, ..Self::default() }
     }
 }
 
@@ -112,17 +115,10 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
         return slurm::run(arguments, &run_folders);
     }
     let compute = choose_devices(&mut arguments)?;
-    if let (true, Some(task)) = (arguments.plan, &arguments.task) {
-        let task = Task::resolve(task)?;
-        let resolved = resolve(&arguments, &task, &run_folders)?;
-        return super::plan::run(
-            &task,
-            &resolved,
-            &run_folders,
-            &super::device::engine_of(&compute)?,
-            arguments.sample,
-            arguments.json,
-        );
+    if arguments.plan {
+        let input = run_input(&arguments, named_tasks(&arguments)?, &run_folders)?;
+        let engine = super::device::engine_of(&compute)?;
+        return super::plan::run(&input, &run_folders, &engine, arguments.sample, arguments.json);
     }
     // As one of the ranks of a launcher, if it is one.
     let placement = Placement::found()?;
@@ -145,10 +141,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
             Some(placement.rendezvous(run_folders.for_new_runs(), super::device::uuid(&devices[0]))?)
         }
     };
-    let run = match (&arguments.resume, &arguments.task) {
-        (Some(run), _) => run_folders.find(run)?,
-        (None, Some(task)) => create(&arguments, &Task::resolve(task)?, &run_folders, Some(&devices))?,
-        (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
+    let run = match &arguments.resume {
+        Some(run) => run_folders.find(run)?,
+        None => create(&arguments, named_tasks(&arguments)?, &run_folders, Some(&devices))?,
     };
     if is_finished(&run, &arguments, &run_folders)? {
         return Ok(ExitCode::SUCCESS);
@@ -220,14 +215,15 @@ fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure)
 /// `None` if it computes elsewhere.
 pub(super) fn create(
     arguments: &Arguments,
-    task: &Task,
+    tasks: Vec<Task>,
     run_folders: &RunFolders,
     devices: Option<&[Device]>,
 ) -> Result<RunDirectory, Failure> {
     if arguments.name.as_deref().is_some_and(|name| name.contains(is_control)) {
         return Err(Failure::usage("--name: must be one line without control characters"));
     }
-    let ResolvedConfig { mut config, sources } = resolve(arguments, task, run_folders)?;
+    let input = run_input(arguments, tasks, run_folders)?;
+    let ResolvedConfig { mut config, sources } = input.resolved.clone();
     let located = ModelLocation::find(&config.base_model, run_folders)?;
     let model_digest = located.digest(run_folders)?;
     // As an absolute path, and with the exact checkpoint.
@@ -241,12 +237,15 @@ pub(super) fn create(
         ModelLocation::Model(_) | ModelLocation::Adapter(_) => {}
     }
     devices.map_or(Ok(1), |devices| slots(arguments, config.ranks, devices))?;
-    let checked = check(task, &located.source(run_folders)?, &config)?;
-    check_sets(task, &config)?;
-    if task.command().is_some_and(|rules| rules.code().is_some()) {
-        eprint_line("checking the expected answers by the task's program ...");
+    let checked = check(&input.parts, &located.source(run_folders)?, &config)?;
+    let mut data = Vec::new();
+    for task in input.tasks() {
+        check_sets(task, &config)?;
+        if task.command().is_some_and(|rules| rules.code().is_some()) {
+            eprint_line("checking the expected answers by the task's program ...");
+        }
+        data.extend(read_data(task)?);
     }
-    let data = read_data(task)?;
     // A GPU's memory is planned by the worker that opens it; supervised fine-tuning has no rollouts.
     let is_forecast = config.method != Method::Sft;
     let on_cpu = devices.is_some_and(|devices| devices.iter().all(|device| *device == Device::Cpu));
@@ -255,22 +254,23 @@ pub(super) fn create(
     let disk = is_forecast.then(|| checked.disk(&config, run_folders));
     let facts = Facts {
         data: Some(Ok(&data)),
-        embedded_model: preflight::embedded_model_note(task, &config, run_folders),
+        embedded_model: preflight::embedded_model_note(&input, &config, run_folders),
         memory: memory.as_ref(),
         disk: disk.as_ref(),
-        signal: None,
+        signals: Vec::new(),
     };
     preflight::gate(&Preflight::for_run(&config, &facts), arguments.ignore_preflight_errors, arguments.is_quiet)?;
     let new = NewRun {
         job: if config.method == Method::Sft { "sft" } else { "train" }.to_owned(),
         name: arguments.name.clone().unwrap_or_default(),
-        task: task.name.clone(),
-        task_origin: arguments.task.clone().unwrap_or_default(),
-        task_files: judge_check::files_with_checks(task)?,
+        task: input.name(),
+        task_origin: arguments.task.join(" "),
+        task_files: input.files()?,
         config,
         sources,
         argv: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         model_digest,
+        mix: input.mix,
     };
     Ok(RunDirectory::create(run_folders.for_new_runs(), new)?)
 }
@@ -321,30 +321,9 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Fai
     Ok(Some(ConfigFile { label, text }))
 }
 
+/// The configuration of a run of one task.
 pub(super) fn resolve(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Result<ResolvedConfig, Failure> {
-    let preset = arguments.preset.as_deref().map(preset).transpose()?;
-    let task_text = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
-    let file = match &arguments.config_file {
-        Some(file) => Some(file.clone()),
-        None => read_config(arguments.config.as_deref())?,
-    };
-    let file = file.map(|file| file.assignments()).transpose()?;
-    let mut set = arguments.set.clone();
-    set.extend(arguments.model.iter().map(|model| format!("base_model={model}")));
-    set.extend(arguments.method.iter().map(|method| format!("method={method}")));
-    set.extend(arguments.ranks.iter().map(|ranks| format!("ranks={ranks}")));
-    let task = Some(Assignments::from_task(&task.label(TASK_FILE), &task_text)?);
-    let mut layers = Layers { preset, task, file, set, ..Layers::default() };
-    // A missing model is reported when it is loaded.
-    if let Ok(origin) = ModelLocation::origin(&layers.asked_base_model(), run_folders) {
-        layers.parameters = find_model(&origin).ok().and_then(|source| parameters(&source));
-        layers.origin = Some(origin);
-    }
-    layers.resolve().map_err(|error| {
-        // Problems of the files alone are not the command line's.
-        let files = Layers { preset: None, set: Vec::new(), ..layers.clone() };
-        files.resolve().map_or_else(Failure::from, |_| Failure::usage(error.to_string()))
-    })
+    Ok(run_input(arguments, vec![task.clone()], run_folders)?.resolved)
 }
 
 /// The run's id if it is found by that, else its path.
@@ -445,8 +424,8 @@ mod tests {
             std::fs::write(task.join(name), bytes).unwrap();
         }
         let run_folders = RunFolders::discover(Some(&folder.path().join("runs")), folder.path());
-        let base = Arguments { task: Some(task.display().to_string()), ..Arguments::default() };
-        let run = create(&base, &Task::load(&task).unwrap(), &run_folders, Some(&[Device::Cpu])).unwrap();
+        let base = Arguments { task: vec![task.display().to_string()], ..Arguments::default() };
+        let run = create(&base, vec![Task::load(&task).unwrap()], &run_folders, Some(&[Device::Cpu])).unwrap();
         let checkpoint = run.path().join("checkpoints/step-000000");
         std::fs::create_dir_all(&checkpoint).unwrap();
         std::fs::write(checkpoint.join(crate::run::CHECKPOINT_MARK), "").unwrap();
@@ -483,7 +462,7 @@ mod tests {
             let line = launch::start_run::command_line(&model.launch, &model.shared);
             let (form, resolved) = (&model.launch.form, model.launch.resolved.as_ref().unwrap());
             let arguments = parsed(&line);
-            let found = Task::resolve_from(arguments.task.as_deref().unwrap(), folder.path()).unwrap();
+            let found = Task::resolve_from(&arguments.task[0], folder.path()).unwrap();
             let run_folders = RunFolders::discover(arguments.runs.as_deref(), folder.path());
             assert_eq!(run_folders, model.shared.options.run_folders, "{line}");
             assert_eq!(found.digest(), model.shared.task.as_ref().unwrap().task.digest(), "{line}");

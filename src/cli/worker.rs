@@ -129,7 +129,9 @@ fn check(run: &RunDirectory, arguments: &Arguments) -> Result<UsableDevices, Fai
     if history.last_step > 0 && !arguments.resume {
         return Err(Failure::usage("run has already started: add --resume"));
     }
-    crate::score::Task::load(&run.task_path())?;
+    for task in run.task_names() {
+        crate::score::Task::load(&crate::run::task_folder(run.path(), task))?;
+    }
     crate::checkpoint::ModelLocation::find(&run.file().config.base_model, &super::device::run_folders(run))?;
     let devices = super::device::devices(&arguments.compute())?;
     let ranks = arguments.ranks.map_or(run.file().config.ranks, usize::from);

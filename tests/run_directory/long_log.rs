@@ -104,6 +104,7 @@ pub(crate) fn write_steps(path: &Path, first: u64, last: u64, mut seq: u64) -> u
 fn group(step: u64, line: u64, noise: &mut Noise) -> Group {
     let rewards: Vec<f64> = (0..8).map(|_| [0.0, 0.5, 1.0][(noise.next() * 3.0) as usize]).collect();
     Group {
+        task: String::new(),
         replaced: false,
         step,
         prompt_id: format!("invoice-{:04}", (noise.next() * 200.0) as u64),

@@ -19,7 +19,7 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     let better = made(&root, &Made { valid: 0.9, ..Made::default() });
     let result = |run: &RunDirectory| {
         let report = Report::read(run.clone()).unwrap();
-        let result = report.result().unwrap();
+        let result = report.result_of("").unwrap();
         (result.step, result.who().to_owned(), (100.0 * result.summary.valid).round())
     };
     assert_eq!((result(&better), result(&worse)), ((40, "trained".to_owned(), 90.0), (0, "base".to_owned(), 30.0)));
@@ -33,7 +33,7 @@ fn a_run_that_never_did_better_than_its_base_has_the_base_as_its_result() {
     // What training did: on the eval set, since the base was the best. Against other runs the base stands for it.
     let set_of = |run: &RunDirectory| base_and_trained(run.path()).unwrap()[1].set.clone();
     assert_eq!((set_of(&better), set_of(&worse)), ("test".to_owned(), "eval".to_owned()));
-    assert_eq!(result_on(worse.path(), &["test", "eval"]).unwrap().name(false), "base");
+    assert_eq!(result_on(worse.path(), &["test", "eval"].map(str::to_owned)).unwrap().name(false), "base");
     let (_, listed, _) = runs_command(&root, &["list", "--columns", "id,valid,of"]);
     let of = |run: &RunDirectory| listed.lines().find(|line| line.contains(run.id())).unwrap().trim_end().to_owned();
     assert!(of(&worse).ends_with("30.0%  base") && of(&better).ends_with("90.0%  test@40"), "{listed}");

@@ -54,6 +54,7 @@ pub(crate) fn create_of(task: &Path, folder: &Path, set: &[&str]) -> RunDirector
         sources: resolved.sources,
         argv: Vec::new(),
         model_digest: String::new(),
+        mix: Vec::new(),
     };
     RunDirectory::create(&folder.join("runs"), new).unwrap()
 }

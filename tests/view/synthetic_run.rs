@@ -51,6 +51,7 @@ impl Written {
             sources: resolved.sources,
             argv: vec!["grpo-tui".into()],
             model_digest: String::new(),
+            mix: Vec::new(),
         };
         let run = RunDirectory::create(&folder.join("runs"), new).unwrap();
         let worker = Worker::begin(&run, Arc::default()).unwrap();
@@ -103,12 +104,11 @@ impl Written {
                 step,
                 prompt_id: name.into(),
                 prompt: "<|im_start|>user\nan invoice".into(),
-                replaced: false,
                 completions: completions.collect(),
+                ..RolloutGroup::default()
             };
             let place = self.rollouts.append(&group).unwrap();
             self.append(Group {
-                replaced: false,
                 step,
                 prompt_id: name.into(),
                 signal: group_signal(&rewards, scores.iter().all(Score::is_max), scores.iter().all(Score::is_min)),
@@ -119,6 +119,7 @@ impl Written {
                 stop_reasons: vec!["stop".into(); 4],
                 file: place.file,
                 line: place.line,
+                ..Group::default()
             });
         }
         let metrics = [

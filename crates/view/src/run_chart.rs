@@ -14,6 +14,7 @@ use super::widgets::text_width::fitted;
 use crate::report::SMOOTHING;
 use crate::run::events::Eval;
 use crate::run::{RunState, Series};
+use crate::task::task_set;
 
 /// Lines of the chart, its legend included.
 const ROWS: usize = 9;
@@ -50,10 +51,20 @@ impl RunChart {
         let metric = |label: &'static str| Some((label, history.metrics.get(label)?));
         let Some((label, reward)) = ["reward", "loss"].into_iter().find_map(metric) else { return Vec::new() };
         let last = history.last_step;
-        let evals = [
-            ("eval valid", Role::SeriesTwo, held(history, |eval| Some(eval.summary.valid))),
-            ("eval exact", Role::SeriesThree, held(history, |eval| eval.summary.exact)),
-        ];
+        let tasks = history.task_names();
+        let evals: Vec<(String, Role, Series)> = match tasks.as_slice() {
+            [""] => vec![
+                ("eval valid".to_owned(), Role::SeriesTwo, held(history, "eval", |eval| Some(eval.summary.valid))),
+                ("eval exact".to_owned(), Role::SeriesThree, held(history, "eval", |eval| eval.summary.exact)),
+            ],
+            tasks => {
+                let valid = |set: String| held(history, &set, |eval| Some(eval.summary.valid));
+                let roles = [Role::SeriesTwo, Role::SeriesThree, Role::SeriesFour].into_iter().cycle();
+                let of_task =
+                    |(task, role): (&&str, Role)| (format!("{task} valid"), role, valid(task_set("eval", task)));
+                tasks.iter().zip(roles).map(of_task).collect()
+            }
+        };
         let curve =
             |label: &str, role, series, smoothing| Curve { label: label.to_owned(), role, series, smoothing, last };
         let mut curves = vec![curve(label, Role::SeriesOne, reward, SMOOTHING)];
@@ -75,10 +86,9 @@ impl From<Theme> for RunChart {
     }
 }
 
-/// A rate of the eval set by step: that of the latest eval.
-fn held(history: &RunState, rate: fn(&Eval) -> Option<f64>) -> Series {
-    let evals =
-        history.evals.values().filter(|eval| eval.set == "eval" && (eval.target == "trained" || eval.step == 0));
+/// A rate of an eval set by step: that of the latest eval.
+fn held(history: &RunState, set: &str, rate: fn(&Eval) -> Option<f64>) -> Series {
+    let evals = history.evals.values().filter(|eval| eval.set == set && (eval.target == "trained" || eval.step == 0));
     let points: Vec<(u64, f64)> = evals.filter_map(|eval| Some((eval.step, rate(eval)?))).collect();
     let ends = points.iter().skip(1).map(|(step, _)| *step).chain([history.last_step + 1]);
     points

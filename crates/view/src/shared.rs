@@ -26,7 +26,7 @@ use super::widgets::editor::Editor;
 use crate::advantage::Advantage;
 use crate::dataset::{self, DatasetError, PromptRow};
 use crate::report::{Listing, RunRow};
-use crate::run::RunDirectory;
+use crate::run::{RunDirectory, task_folder};
 use crate::score::{CompletionLine, Scorer, Task};
 use crate::task::{PromptSet, TASK_FILE, TaskError, folder_of};
 
@@ -311,11 +311,17 @@ impl Shared {
         (self.task.as_ref()?.task.name != run.file().task).then_some(run)
     }
 
+    /// The frozen task of a run: of several that of the open task's name, or the first.
+    pub fn own_task_folder(&self, run: &RunDirectory) -> PathBuf {
+        let open = self.task.as_ref().map_or("", |open| open.task.name.as_str());
+        task_folder(run.path(), run.task_like(open))
+    }
+
     /// The readable runs of the open task, newest first.
     pub fn task_runs(&self) -> impl Iterator<Item = &RunRow> {
         let task = self.task.as_ref().map_or("", |open| open.task.name.as_str());
         let rows = self.runs.listing.entries().iter().rev().filter_map(|entry| entry.row.as_deref().ok());
-        rows.filter(move |row| row.directory.file().task == task)
+        rows.filter(move |row| row.directory.file().is_of_task(task))
     }
 
     /// The newest run of the open task that was compared with its base.

@@ -88,7 +88,7 @@ pub fn task_argument(shared: &Shared) -> Option<String> {
 /// The task of the open run as a command line argument, and its name; those of the open task without a run.
 pub fn run_task_argument(shared: &Shared) -> Option<(String, String)> {
     match shared.current_run().and_then(|run| run.directory.as_ref()) {
-        Some(run) => Some((run.task_path().display().to_string(), run.file().task.clone())),
+        Some(run) => Some((run.first_task_path().display().to_string(), run.file().task.clone())),
         None => Some((task_argument(shared)?, shared.task.as_ref()?.task.name.clone())),
     }
 }

@@ -197,8 +197,10 @@ fn summary(seen: &Report) -> String {
     let outcome = seen.outcome();
     if outcome.is_known() {
         text.push_str(&format!("{}\n", outcome.sentence()));
-    } else if let Some(eval) = seen.result() {
-        text.push_str(&format!("{} at step {} on {}: {}\n", eval.who(), eval.step, eval.set, rates(&eval.summary)));
+    } else {
+        for eval in seen.directory.task_names().into_iter().filter_map(|task| seen.result_of(task)) {
+            text.push_str(&format!("{} at step {} on {}: {}\n", eval.who(), eval.step, eval.set, rates(&eval.summary)));
+        }
     }
     for alert in seen.history.standing_alerts() {
         text.push_str(&format!("{}\n", visible(&alert_text(alert))));

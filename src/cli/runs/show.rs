@@ -4,11 +4,12 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::format::{amount, bytes};
+use crate::format::{amount, bytes, percent_short};
 use crate::report::{Report, RunRow, alert_text, rank_lines, rates};
 use crate::run::events::Eval;
 use crate::run::{Status, disk_forecast};
 use crate::secrets::visible;
+use crate::task::split_task_set;
 
 /// The number of listed evals on the eval set, besides the best.
 const LATEST_EVALS: usize = 6;
@@ -34,6 +35,9 @@ pub(super) fn document(seen: &Report) -> Value {
     });
     if let (Value::Object(document), Value::Object(more)) = (&mut document, more) {
         document.extend(more);
+        if !file.mix.is_empty() {
+            document.insert("mix".to_owned(), json!(file.mix));
+        }
     }
     document
 }
@@ -47,6 +51,12 @@ pub(super) fn page(seen: &Report) -> String {
     line("run", file.id.clone());
     line("folder", seen.directory.path().display().to_string());
     line("task", format!("{} ({})", file.task, file.job));
+    let all: usize = file.mix.iter().map(|task| task.weight).sum();
+    for task in &file.mix {
+        let share = percent_short(task.weight as f64 / all as f64);
+        let limit = task.max_completion_tokens;
+        line("", format!("{:<20} {share} of the prompts, at most {limit} tokens, from {}", task.name, task.origin));
+    }
     line("launched", format!("{} on {}", file.created, file.host));
     line("status", seen.progress());
     if let Some(cause) = seen.state.as_ref().and_then(|state| state.cause.as_ref()) {
@@ -77,8 +87,9 @@ pub(super) fn page(seen: &Report) -> String {
         rank_lines(&seen.history.ranks, usize::MAX).into_iter().for_each(|ranks| line("", ranks));
     }
     let (listed, hidden) = listed_evals(seen);
+    let set = listed.iter().map(|eval| eval.set.len()).fold(6, usize::max);
     for eval in listed {
-        line("eval", format!("step {:>5}  {:<6} {:<8} {}", eval.step, eval.set, eval.who(), rates(&eval.summary)));
+        line("eval", format!("step {:>5}  {:<set$} {:<8} {}", eval.step, eval.set, eval.who(), rates(&eval.summary)));
     }
     if hidden > 0 {
         line("", format!("and {hidden} earlier evals; --json has them all"));
@@ -108,12 +119,17 @@ fn listed_evals(seen: &Report) -> (Vec<&Eval>, usize) {
     let all: Vec<&Eval> = seen.history.evals.values().collect();
     let between: Vec<u64> = all
         .iter()
-        .filter(|eval| eval.step > 0 && eval.set == "eval" && Some(eval.step) != best)
+        .filter(|eval| eval.step > 0 && is_eval_set(eval) && Some(eval.step) != best)
         .map(|eval| eval.step)
         .collect();
-    let hidden = &between[..between.len().saturating_sub(LATEST_EVALS)];
-    let listed = all.iter().copied().filter(|eval| eval.set != "eval" || !hidden.contains(&eval.step)).collect();
+    let latest = LATEST_EVALS * seen.directory.task_names().len();
+    let hidden = &between[..between.len().saturating_sub(latest)];
+    let listed = all.iter().copied().filter(|eval| !is_eval_set(eval) || !hidden.contains(&eval.step)).collect();
     (listed, hidden.len())
+}
+
+fn is_eval_set(eval: &Eval) -> bool {
+    split_task_set(&eval.set).0 == "eval"
 }
 
 fn disk(seen: &Report) -> String {

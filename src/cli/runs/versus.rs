@@ -8,18 +8,19 @@ use serde_json::json;
 
 use super::{Failure, Outcome, check_page, print, print_json, print_json_lines, write_page};
 use crate::report::{
-    EvalId, ReportError, Versus, base_and_trained_on, list_evals, result_on, versus_csv, versus_html, versus_markdown,
+    EvalId, ReportError, Versus, base_and_trained_on, held_out_sets, list_evals, result_on, versus_csv, versus_html,
+    versus_markdown,
 };
 use crate::run::{HELD_OUT_SETS, RESULT_FILE, RunFolders};
 use crate::score::{Scorer, Task};
-use crate::task::current_set_name;
+use crate::task::{current_set_name, task_set};
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Arguments {
     /// One run: base vs result. Two or three: their results. The folder of a standalone eval: its evals
     #[arg(required = true, num_args = 1..=3, value_name = "RUN")]
     these: Vec<String>,
-    /// Prompt set [default: test if evaluated, else eval]
+    /// Prompt set; of a run of several tasks with the name of one, such as test:invoice [default: test if evaluated, else eval, of each task]
     #[arg(long, value_name = "SET")]
     on: Option<String>,
     /// Re-score all answers with this task's current schema
@@ -44,6 +45,37 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     check_page(arguments.html.as_deref(), arguments.force)?;
+    match tasks(arguments, run_folders)? {
+        tasks if tasks.len() < 2 => compare(arguments, run_folders),
+        tasks if arguments.json || arguments.csv || arguments.html.is_some() => {
+            let sets: Vec<String> = tasks.iter().map(|task| format!("--on {}", task_set("test", task))).collect();
+            Err(Failure::usage(format!("the run has several tasks: choose one with {}", sets.join(" or "))))
+        }
+        tasks => {
+            for task in tasks {
+                let sets = HELD_OUT_SETS.map(|set| task_set(set, &task));
+                let is_evaluated = |set: &&String| {
+                    let on = Some((*set).clone());
+                    evals_of(&arguments.these[0], &Arguments { on, ..arguments.clone() }, run_folders).is_ok()
+                };
+                let on = sets.iter().find(is_evaluated).unwrap_or(&sets[0]).clone();
+                compare(&Arguments { on: Some(on), ..arguments.clone() }, run_folders)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The tasks that are compared one after the other: those of the first run, unless a set is named.
+fn tasks(arguments: &Arguments, run_folders: &RunFolders) -> Result<Vec<String>, Failure> {
+    let run = &arguments.these[0];
+    if arguments.on.is_some() || Path::new(run).join(RESULT_FILE).is_file() {
+        return Ok(Vec::new());
+    }
+    Ok(run_folders.find(run)?.task_names().into_iter().map(str::to_owned).collect())
+}
+
+fn compare(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let mut evals = Vec::new();
     for run in &arguments.these {
         evals.extend(evals_of(run, arguments, run_folders)?);
@@ -81,7 +113,7 @@ fn evals_of(run: &str, arguments: &Arguments, run_folders: &RunFolders) -> Resul
         return Ok(list_evals(folder)?.into_iter().filter(is_asked).collect());
     }
     let directory = run_folders.find(run)?;
-    let sets = arguments.on.as_deref().map_or(HELD_OUT_SETS.to_vec(), |set| vec![set]);
+    let sets = arguments.on.clone().map_or_else(|| held_out_sets(directory.path()), |set| vec![set]);
     let found = match arguments.these.len() {
         1 => base_and_trained_on(directory.path(), &sets),
         // Only the results of several runs are compared.

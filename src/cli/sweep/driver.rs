@@ -238,7 +238,7 @@ impl<'a> Driver<'a> {
         let mut arguments = train::Arguments::for_sweep(&self.sweep, set, &own);
         arguments.name = Some(self.sweep.run_name(index));
         arguments.is_quiet = self.sweep.runs.iter().any(|run| run.id.is_some());
-        Ok(train::create(&arguments, &task, &own, Some(&self.devices))?.id().to_owned())
+        Ok(train::create(&arguments, vec![task], &own, Some(&self.devices))?.id().to_owned())
     }
 
     /// Starts a worker, to the next rung; a run that had one continues from its checkpoint.

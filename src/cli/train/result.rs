@@ -4,19 +4,19 @@ use crate::cli::output::eprint_lines;
 use crate::cli::{Failure, print, print_json};
 use crate::format::{counted, quoted};
 use crate::report::MetricComparison;
-use crate::run::RunDirectory;
+use crate::run::{RunDirectory, task_folder};
 use crate::score::{Task, load_sets, repeated_prompts};
 use crate::secrets::redact;
-use crate::task::PromptSet;
-use crate::train::Report;
+use crate::task::{PromptSet, task_set};
+use crate::train::{Report, TaskResult};
 
 /// Notes on what is not measured, since the task lacks a set.
-fn unmeasured_notes(run: &RunDirectory, report: &Report) -> Result<String, Failure> {
-    let task = Task::load(&run.task_path())?;
+fn unmeasured_notes(run: &RunDirectory, TaskResult { task: name, base, .. }: &TaskResult) -> Result<String, Failure> {
+    let task = Task::load(&task_folder(run.path(), name))?;
     let has = |set| task.set_file(set).is_some();
     let missing = match (has(PromptSet::Eval), has(PromptSet::Test)) {
         (true, true) => "",
-        _ if report.base.n == 0 => {
+        _ if base.n == 0 => {
             "no held-out prompts: nothing was measured, and the last checkpoint is the result; set [prompts] eval and test\n"
         }
         (true, false) => {
@@ -29,23 +29,29 @@ fn unmeasured_notes(run: &RunDirectory, report: &Report) -> Result<String, Failu
         .iter()
         .filter(|problem| problem.set == PromptSet::Test)
         .map(|problem| format!("note: {}\n", problem.message));
-    Ok(missing.to_owned() + &known.collect::<String>())
+    let notes = missing.to_owned() + &known.collect::<String>();
+    Ok(if name.is_empty() { notes } else { notes.lines().map(|line| format!("{name}: {line}\n")).collect() })
+}
+
+/// The rates of base and result; empty without held-out prompts.
+fn rates(TaskResult { task, set, base, trained, comparison, exact_comparison }: &TaskResult, best_step: u64) -> String {
+    let set = &task_set(set, task);
+    if base.n == 0 {
+        return String::new();
+    }
+    if best_step == 0 {
+        // The base is not compared with itself.
+        return crate::report::columns(set, &[("base", base)]);
+    }
+    let valid = MetricComparison::from_comparison("valid", *comparison);
+    let exact = exact_comparison.map(|comparison| MetricComparison::from_comparison("exact", comparison));
+    crate::report::table(set, [("base", base), (&format!("step {best_step}"), trained)], &valid, exact.as_ref())
 }
 
 /// The result goes to standard output, also as JSON; `argument`: the run as commands take it.
 pub(super) fn show(run: &RunDirectory, report: &Report, argument: &str, json: bool) -> Result<(), Failure> {
-    let table = if report.base.n == 0 {
-        String::new()
-    } else if report.best_step == 0 {
-        // The base is not compared with itself.
-        crate::report::columns(&report.set, &[("base", &report.base)])
-    } else {
-        let valid = MetricComparison::from_comparison("valid", report.comparison);
-        let exact = report.exact_comparison.map(|comparison| MetricComparison::from_comparison("exact", comparison));
-        let trained = format!("step {}", report.best_step);
-        let rates = [("base", &report.base), (trained.as_str(), &report.trained)];
-        crate::report::table(&report.set, rates, &valid, exact.as_ref())
-    };
+    let tables: Vec<String> = report.results.iter().map(|result| rates(result, report.best_step)).collect();
+    let table = tables.join(if tables.len() > 1 { "\n" } else { "" });
     let outcome = crate::report::Report::read(run.clone())?.outcome();
     // The table has the verdict on the result; what the run ended with may be worse.
     let outcome = if outcome.base_is_best || outcome.fallen_eval().is_some() {
@@ -55,9 +61,9 @@ pub(super) fn show(run: &RunDirectory, report: &Report, argument: &str, json: bo
     };
     let steps = counted(report.steps as usize, "step");
     let folder = format!("{steps} in {:.0} s; run folder {}\n", report.seconds, run.path().display());
-    let notes = unmeasured_notes(run, report)?;
+    let notes = report.results.iter().map(|result| unmeasured_notes(run, result)).collect::<Result<String, _>>()?;
     if json {
-        let mut value = serde_json::to_value(report)?;
+        let mut value = report.document()?;
         value["run"] = run.id().into();
         value["path"] = run.path().display().to_string().into();
         eprint_lines(format!("{outcome}{notes}").trim_end());

@@ -2,14 +2,13 @@
 
 use serde_json::Value;
 
-use super::{create, is_finished, remove_unstarted, resolve};
+use super::{create, is_finished, named_tasks, remove_unstarted, run_input};
 use crate::cli::output::eprint_line;
 use crate::cli::plan::PartitionPlan;
 use crate::cli::slurm::{program, submit_run};
 use crate::cli::{Failure, Outcome, print, print_indented};
 use crate::kernels::device::Engine;
 use crate::run::{Device, JobRequest, Partition, RunDirectory, RunFolders, SlurmJob, partitions};
-use crate::score::Task;
 
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct SlurmArguments {
@@ -70,22 +69,21 @@ pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> 
         arguments.ranks = Some(u16::try_from(ranks)?);
     }
     let ranks = |configured: usize| arguments.ranks.map_or(configured, usize::from);
-    let (run, task) = match (&arguments.resume, &arguments.task) {
-        (Some(run), _) => (Some(run_folders.find(run)?), None),
-        (None, task) => (None, Some(Task::resolve(task.as_deref().unwrap_or_default())?)),
+    let run = arguments.resume.as_ref().map(|run| run_folders.find(run)).transpose()?;
+    let input = match run {
+        Some(_) => None,
+        None => Some(run_input(&arguments, named_tasks(&arguments)?, run_folders)?),
     };
-    let configured = match (&run, &task) {
+    let configured = match (&run, &input) {
         (Some(run), _) => run.file().config.ranks,
-        (None, Some(task)) => resolve(&arguments, task, run_folders)?.config.ranks,
-        (None, None) => 1,
+        (None, input) => input.as_ref().map_or(1, |input| input.resolved.config.ranks),
     };
     let request = arguments.cluster.request(ranks(configured), cpu)?;
     if arguments.plan {
         let script = request.script(&program()?);
         let mut document = serde_json::json!({"script": script, "request": request});
-        if let Some(task) = &task {
-            let config = resolve(&arguments, task, run_folders)?.config;
-            let plan = PartitionPlan::for_partition(task, &config, run_folders, &request)?;
+        if let Some(input) = &input {
+            let plan = PartitionPlan::for_partition(input, run_folders, &request)?;
             plan.lines().iter().for_each(|line| eprint_line(line));
             if let (Value::Object(document), Value::Object(plan)) = (&mut document, serde_json::to_value(&plan)?) {
                 document.extend(plan);
@@ -95,11 +93,10 @@ pub(super) fn run(mut arguments: super::Arguments, run_folders: &RunFolders) -> 
         return if arguments.json { print_indented(&document) } else { print(&script) };
     }
     Partition::check(&partitions()?, &request).map_err(Failure::usage)?;
-    let run = match (run, task) {
-        (Some(run), _) if is_finished(&run, &arguments, run_folders)? => return Ok(std::process::ExitCode::SUCCESS),
-        (Some(run), _) => run,
-        (None, Some(task)) => create(&arguments, &task, run_folders, None)?,
-        (None, None) => return Err(Failure::usage("name a task, or a run to resume with --resume")),
+    let run = match run {
+        Some(run) if is_finished(&run, &arguments, run_folders)? => return Ok(std::process::ExitCode::SUCCESS),
+        Some(run) => run,
+        None => create(&arguments, named_tasks(&arguments)?, run_folders, None)?,
     };
     submit_run(&run, request, "train", arguments.json).map_err(|failure| remove_unstarted(&run, &arguments, failure))
 }

@@ -1,6 +1,7 @@
 //! The table of configuration keys and the layers that fill it.
 
 mod choices;
+mod joined_tasks;
 mod keys;
 pub mod reference;
 mod resolve;
@@ -13,6 +14,7 @@ pub use choices::{
     Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule,
     ThinkingEnd,
 };
+pub use joined_tasks::{JoinedConfig, TaskTable};
 pub use keys::{DerivedDefault, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
 pub use train_config::{MIN_STEPS, ThinkingBudget, TrainConfig};

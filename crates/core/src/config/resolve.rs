@@ -142,12 +142,7 @@ impl Layers {
         for (layer, source) in [(&self.task, Source::Task), (&self.file, Source::File)] {
             let Some(layer) = layer else { continue };
             layer.check_models()?;
-            // The table of the very name stands over that of its origin.
-            let names = self.origin.as_ref().filter(|origin| **origin != base_model).into_iter().chain([&base_model]);
-            let for_model = names
-                .flat_map(|name| layer.models.iter().filter(move |(model, _)| model == name))
-                .map(|(_, entries)| entries);
-            for entry in layer.entries.iter().chain(for_model.flatten()) {
+            for entry in self.entries_for(layer, &base_model) {
                 filled.toml(entry, source.clone())?;
             }
         }
@@ -155,6 +150,20 @@ impl Layers {
             filled.text(key, text, Source::Set, "--set")?;
         }
         filled.finish(self.parameters)
+    }
+
+    /// What a table sets for a model, the last of a key above the others.
+    pub(super) fn entries_for<'a>(
+        &'a self,
+        layer: &'a Assignments,
+        base_model: &'a String,
+    ) -> impl Iterator<Item = &'a Entry> {
+        // The table of the very name stands over that of its origin.
+        let names = self.origin.as_ref().filter(move |origin| *origin != base_model).into_iter().chain([base_model]);
+        let for_model = names
+            .flat_map(|name| layer.models.iter().filter(move |(model, _)| model == name))
+            .flat_map(|(_, entries)| entries);
+        layer.entries.iter().chain(for_model)
     }
 
     /// The base model that all layers together ask for, which decides on the task's `[train.model.NAME]`.
@@ -207,15 +216,15 @@ impl ConfigFile {
 /// The assignments of one TOML table, each with its place.
 #[derive(Debug, Clone, Default)]
 pub struct Assignments {
-    entries: Vec<Entry>,
-    models: Vec<(String, Vec<Entry>)>,
+    pub(super) entries: Vec<Entry>,
+    pub(super) models: Vec<(String, Vec<Entry>)>,
 }
 
 #[derive(Debug, Clone)]
-struct Entry {
-    place: String,
-    name: String,
-    value: toml::Value,
+pub(super) struct Entry {
+    pub(super) place: String,
+    pub(super) name: String,
+    pub(super) value: toml::Value,
 }
 
 impl Assignments {

@@ -138,11 +138,15 @@ impl TrainConfig {
     /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs`
     /// passes, the last one rounded up, at least one; without `epochs` those of one pass, at least [`MIN_STEPS`].
     pub fn total_steps(&self, rows: usize) -> u64 {
+        self.steps_of_epochs(if self.max_rows > 0 { rows.min(self.max_rows) } else { rows } as u64)
+    }
+
+    /// The same for an epoch of so many prompts, which in a run of several tasks may be more than `max_rows`.
+    pub fn steps_of_epochs(&self, epoch_prompts: u64) -> u64 {
         if self.max_steps > 0 {
             return self.max_steps;
         }
-        let rows = if self.max_rows > 0 { rows.min(self.max_rows) } else { rows };
-        let visits = rows as u64 * self.epochs.max(1);
+        let visits = epoch_prompts * self.epochs.max(1);
         let steps = visits.div_ceil(self.prompt_groups_per_step.max(1) as u64);
         steps.max(if self.epochs == 0 { MIN_STEPS } else { 1 })
     }

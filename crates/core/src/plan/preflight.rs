@@ -89,7 +89,8 @@ pub struct Facts<'a> {
     pub embedded_model: Option<String>,
     pub memory: Option<&'a Memory>,
     pub disk: Option<&'a Disk>,
-    pub signal: Option<&'a SignalReport>,
+    /// By task, whose name is empty for the only one; empty if not sampled.
+    pub signals: Vec<(&'a str, &'a SignalReport)>,
 }
 
 /// Why the prompt sets cannot be checked.
@@ -161,11 +162,16 @@ impl Preflight {
             );
             add(Check::Disk, severity, message);
         }
-        let is_poor = |signal: &&SignalReport| signal.advice.verdict != Verdict::CanLearn || signal.lacks_valid();
-        if let Some(signal) = facts.signal.filter(is_poor) {
+        let is_poor = |signal: &SignalReport| signal.advice.verdict != Verdict::CanLearn || signal.lacks_valid();
+        for (task, signal) in facts.signals.iter().filter(|(_, signal)| is_poor(signal)) {
             let advice = &signal.advice;
+            let task = if task.is_empty() { String::new() } else { format!("{task}: ") };
             let remedy = advice.changes.first().map_or_else(String::new, |change| format!("; {change}"));
-            add(Check::Learnability, Severity::Warning, format!("{}: {}{remedy}", advice.verdict.label(), advice.why));
+            add(
+                Check::Learnability,
+                Severity::Warning,
+                format!("{task}{}: {}{remedy}", advice.verdict.label(), advice.why),
+            );
         }
         findings.sort_by_key(|finding| finding.severity);
         let is_checked = |check: &Check| match check {
@@ -174,7 +180,7 @@ impl Preflight {
             Check::BaseModel | Check::Judge => true,
             Check::Memory => facts.memory.is_some_and(|memory| memory.machine_bytes.is_some()),
             Check::Disk => facts.disk.is_some_and(|disk| disk.free_bytes.is_some()),
-            Check::Learnability => facts.signal.is_some(),
+            Check::Learnability => !facts.signals.is_empty(),
         };
         Self { findings, not_checked: Check::ALL.into_iter().filter(|check| !is_checked(check)).collect() }
     }
@@ -292,12 +298,12 @@ mod tests {
         assert!(of_disk(Some(80)).is_empty() && of_disk(None).is_empty());
         assert!(of_disk(Some(79))[0].starts_with("Warning disk: the run may need 80 B, 79 B are free: "));
         assert!(of_disk(Some(39))[0].starts_with("Error disk: checkpoints need 40 B, 39 B are free: "));
-        let of_signal = |verdict| found(&Facts { signal: Some(&signal(verdict)), ..Facts::default() });
+        let of_signal = |verdict| found(&Facts { signals: vec![("", &signal(verdict))], ..Facts::default() });
         assert!(of_signal(Verdict::CanLearn).is_empty());
         assert_eq!(of_signal(Verdict::CannotLearn), ["Warning learnability: it cannot learn: why; do this"]);
         let mix = TierMix { tiers: vec![Tier::Unparsable, Tier::Invalid], groups: 8 };
         let low = SignalReport { mixes: vec![mix], ..signal(Verdict::CanLearn) };
-        let low = found(&Facts { signal: Some(&low), ..Facts::default() });
+        let low = found(&Facts { signals: vec![("", &low)], ..Facts::default() });
         assert_eq!(low, ["Warning learnability: it can learn: why; do this"], "no group has a valid completion");
     }
 
@@ -316,7 +322,7 @@ mod tests {
             data: Some(Ok(&data)),
             memory: Some(&memory),
             disk: Some(&disk),
-            signal: Some(&signal),
+            signals: vec![("", &signal)],
             embedded_model: None,
         };
         let all = Preflight::for_run(&config(&[]), &all);

@@ -11,6 +11,7 @@ use crate::format::{amount, or_na};
 use crate::run::events::Eval;
 use crate::run::{Comparison, HELD_OUT_SETS, RunFile, eval_path, read_evals};
 use crate::secrets::visible;
+use crate::task::task_set;
 
 /// Step, set and target.
 type EvalKey = (u64, String, String);
@@ -25,14 +26,14 @@ pub struct RunComparison {
     /// Every metric, with each run's value at its last step.
     pub metrics: Vec<(String, Vec<Option<f64>>)>,
     evals: Vec<(EvalKey, Vec<Option<Eval>>)>,
-    /// For each run but the first: its result compared with the first run's, if both were evaluated on a set.
-    pub results: Vec<Option<ResultComparison>>,
+    /// For each run but the first: its result on each task compared with the first run's, if both were evaluated on a set.
+    pub results: Vec<Vec<ResultComparison>>,
 }
 
 /// The results of two runs on the prompts of one set.
 #[derive(Debug, serde::Serialize)]
 pub struct ResultComparison {
-    set: &'static str,
+    set: String,
     comparison: Comparison,
     valid: MetricComparison,
     exact: Option<MetricComparison>,
@@ -42,7 +43,8 @@ impl RunComparison {
     /// Compares runs with the first one; several comparisons are one family, adjusted by Holm's method.
     pub fn for_reports(runs: &[Report]) -> Self {
         let others = runs.get(1..).unwrap_or_default();
-        let mut results: Vec<_> = others.iter().map(|run| result(&runs[0], run, others.len())).collect();
+        let comparisons = others.len() * runs.first().map_or(1, |run| run.directory.task_names().len());
+        let mut results: Vec<_> = others.iter().map(|run| results(&runs[0], run, comparisons)).collect();
         MetricComparison::adjust(results.iter_mut().flatten().map(|result| &mut result.valid).collect());
         MetricComparison::adjust(results.iter_mut().flatten().filter_map(|result| result.exact.as_mut()).collect());
         let keys: BTreeSet<_> = runs.iter().flat_map(|run| run.history.evals.keys()).cloned().collect();
@@ -64,7 +66,7 @@ impl RunComparison {
         }
     }
 
-    /// The output of `runs compare --json`; `second` and `results` are those of the second run.
+    /// The output of `runs compare --json`; `second` and `results` are those of the second run, a list for several tasks.
     pub fn document(&self) -> Value {
         let config: Map<String, Value> = self.config.iter().map(|(key, values)| (key.clone(), json!(values))).collect();
         let metrics: Map<String, Value> =
@@ -75,10 +77,13 @@ impl RunComparison {
         };
         let (evals, rows): (Vec<_>, Vec<_>) =
             (self.evals.iter().map(eval).collect(), self.rows.iter().map(RunRow::document).collect());
+        let is_mix = self.rows.first().is_some_and(|row| row.directory.task_names().len() > 1);
+        let of_run = |found: &Vec<ResultComparison>| if is_mix { json!(found) } else { json!(found.first()) };
+        let results: Vec<Value> = self.results.iter().map(of_run).collect();
         json!({
             "first": rows.first(), "second": rows.get(1), "runs": rows,
             "config": config, "task_files": self.task_files, "metrics": metrics, "evals": evals,
-            "results": self.results.first(), "all_results": self.results,
+            "results": results.first(), "all_results": results,
         })
     }
 
@@ -120,10 +125,11 @@ impl RunComparison {
     /// The verdicts, and what they do not allow for.
     fn write_results(&self, text: &mut String) {
         for (row, result) in self.rows.iter().skip(1).zip(&self.results) {
-            let Some(ResultComparison { set, valid, exact, .. }) = result else { continue };
             let second = if self.rows.len() == 2 { "second run".into() } else { visible(row.directory.id()) };
-            let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
-            text.push_str(&verdict_lines(valid, exact.as_ref()));
+            for ResultComparison { set, valid, exact, .. } in result {
+                let _ = writeln!(text, "\n{second} vs the first on the same {set} prompts");
+                text.push_str(&verdict_lines(valid, exact.as_ref()));
+            }
         }
         let comparisons = self.results.iter().flatten().count();
         if comparisons > 1 {
@@ -155,14 +161,16 @@ pub(super) fn changed_files(runs: &[&RunFile]) -> Vec<String> {
     names.into_iter().filter(differs).cloned().collect()
 }
 
-/// Compares the results of two runs that were evaluated on the same set, as one of `comparisons`.
-fn result(first: &Report, second: &Report, comparisons: usize) -> Option<ResultComparison> {
-    HELD_OUT_SETS.into_iter().find_map(|set| {
+/// Compares the results of two runs on each task, on the first set on which both were evaluated, as one of `comparisons`.
+fn results(first: &Report, second: &Report, comparisons: usize) -> Vec<ResultComparison> {
+    let on = |set: String| {
         let records = |run: &Report| {
-            let Eval { step, target, .. } = run.history.result(set, run.best())?;
-            read_evals(&eval_path(run.directory.path(), *step, set, target)).ok()
+            let Eval { step, target, .. } = run.history.result(&set, run.best())?;
+            read_evals(&eval_path(run.directory.path(), *step, &set, target)).ok()
         };
         let (valid, exact) = MetricComparison::both(&records(first)?, &records(second)?, comparisons);
         (valid.n > 0).then_some(ResultComparison { set, comparison: valid.comparison, valid, exact })
-    })
+    };
+    let of_task = |task: &str| HELD_OUT_SETS.into_iter().find_map(|set| on(task_set(set, task)));
+    first.directory.task_names().into_iter().filter_map(of_task).collect()
 }

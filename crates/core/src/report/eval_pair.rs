@@ -1,12 +1,41 @@
-//! The answers of base and result on one set, and what they compare to.
+//! What a report says of each task: the answers of base and result on one set, and what they compare to.
+
+use std::borrow::Cow;
 
 use super::{MetricComparison, Report, verdict_lines};
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, EvalSummary, eval_path, read_evals};
+use crate::run::{EvalRecord, EvalSummary, HELD_OUT_SETS, RunState, eval_path, read_evals};
+use crate::task::task_set;
+
+/// One of the tasks of a run, or the only one.
+pub(super) struct TaskSection<'r> {
+    /// Empty for the only one.
+    pub(super) name: &'r str,
+    /// Its metrics and evals under the names that the only task has.
+    pub(super) history: Cow<'r, RunState>,
+    /// The eval that represents the trained model.
+    pub(super) result: Option<&'r Eval>,
+    pub(super) pair: Option<EvalPair>,
+}
+
+impl<'r> TaskSection<'r> {
+    pub(super) fn all(report: &'r Report) -> Vec<Self> {
+        let section = |name: &'r str| Self {
+            name,
+            history: match name {
+                "" => Cow::Borrowed(&report.history),
+                _ => Cow::Owned(report.history.of_task(name)),
+            },
+            result: report.result_of(name),
+            pair: EvalPair::read(report, name),
+        };
+        report.directory.task_names().into_iter().map(section).collect()
+    }
+}
 
 /// The evals of base and trained model: on the test set if it was evaluated, else on the eval set.
 pub(super) struct EvalPair {
-    pub(super) set: &'static str,
+    pub(super) set: String,
     /// The name of the trained model's eval.
     pub(super) after_name: String,
     pub(super) before: Vec<EvalRecord>,
@@ -14,15 +43,16 @@ pub(super) struct EvalPair {
 }
 
 impl EvalPair {
-    pub(super) fn read(report: &Report) -> Option<Self> {
-        let of = |set: &'static str| {
+    fn read(report: &Report, task: &str) -> Option<Self> {
+        let of = |set: &str| {
+            let set = task_set(set, task);
             // The base is not compared with itself.
-            let result = report.history.result(set, report.best()).filter(|result| result.step > 0)?;
-            let read = |step, target| read_evals(&eval_path(report.directory.path(), step, set, target)).ok();
+            let result = report.history.result(&set, report.best()).filter(|result| result.step > 0)?;
+            let read = |step, target| read_evals(&eval_path(report.directory.path(), step, &set, target)).ok();
             let (before, after) = (read(0, "base")?, read(result.step, &result.target)?);
-            Some(Self { set, after_name: result_name(result), before, after })
+            Some(Self { after_name: result_name(result), before, after, set })
         };
-        of("test").or_else(|| of("eval"))
+        HELD_OUT_SETS.into_iter().find_map(of)
     }
 
     /// The verdict on both metrics, then the numbers of each.

@@ -13,11 +13,11 @@ use crate::format::short_id;
 use crate::run::events::Eval;
 use crate::run::{
     EvalRecord, EvalSummary, HELD_OUT_SETS, RunDirectory, RunError, RunState, StoredTarget, entries, eval_path,
-    list_checkpoints, read_evals, sha256,
+    list_checkpoints, read_evals, sha256, task_folder,
 };
 use crate::score::{Score, Scorer, Task};
 use crate::statistics::compound;
-use crate::task::{PromptSet, current_set_name};
+use crate::task::{PromptSet, current_set_name, split_task_set, task_set};
 
 /// The prompts of a standalone eval, which may come from a file that is not a set of the task.
 pub const PROMPTS_FILE: &str = "prompts.jsonl";
@@ -92,7 +92,7 @@ impl EvalId {
     }
 }
 
-/// Lists the evals of a folder, sorted by set (test last), then step.
+/// Lists the evals of a folder, sorted by set (test first), then step.
 ///
 /// # Errors
 /// [`RunError::Io`] where `evals/` exists and cannot be read.
@@ -103,27 +103,34 @@ pub fn list_evals(folder: &Path) -> Result<Vec<EvalId>, RunError> {
         // In a run the trained model at step 0 is the base, which has an eval of its own.
         found.retain(|eval| eval.step > 0 || eval.target != "trained");
     }
-    found.sort_by(|a, b| {
-        (b.set == "test", &a.set, a.step, &a.target).cmp(&(a.set == "test", &b.set, b.step, &b.target))
-    });
+    let is_test = |eval: &EvalId| split_task_set(&eval.set).0 == "test";
+    found.sort_by(|a, b| (!is_test(a), &a.set, a.step, &a.target).cmp(&(!is_test(b), &b.set, b.step, &b.target)));
     // A run that an older program began may have a file of either name.
     found.dedup();
     Ok(found)
 }
 
-/// Returns the evals that are compared by default: base and trained on the test set, else on the eval set.
+/// Returns the evals that are compared by default: base and trained on the test set, else on the eval set; of several
+/// tasks on that of the first.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
 pub fn base_and_trained(run: &Path) -> Result<Vec<EvalId>, ReportError> {
-    base_and_trained_on(run, &HELD_OUT_SETS)
+    base_and_trained_on(run, &held_out_sets(run))
+}
+
+/// The sets of a run's tasks, in the order in which it is judged by them.
+pub fn held_out_sets(run: &Path) -> Vec<String> {
+    let directory = RunDirectory::open(run).ok();
+    let tasks = directory.as_ref().map_or_else(|| vec![""], RunDirectory::task_names);
+    HELD_OUT_SETS.iter().flat_map(|set| tasks.iter().map(|task| task_set(set, task))).collect()
 }
 
 /// Returns base and trained on the first of the sets that has both; trained as [`RunState::compared`] chooses it.
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
-pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, ReportError> {
+pub fn base_and_trained_on(run: &Path, sets: &[String]) -> Result<Vec<EvalId>, ReportError> {
     base_and(RunState::compared, run, sets).map(Vec::from)
 }
 
@@ -132,14 +139,14 @@ pub fn base_and_trained_on(run: &Path, sets: &[&str]) -> Result<Vec<EvalId>, Rep
 ///
 /// # Errors
 /// [`ReportError`] saying what is missing.
-pub fn result_on(run: &Path, sets: &[&str]) -> Result<EvalId, ReportError> {
+pub fn result_on(run: &Path, sets: &[String]) -> Result<EvalId, ReportError> {
     base_and(RunState::result, run, sets).map(|[_, result]| result)
 }
 
 /// Selects an eval on a set, given the best checkpoint.
 type Choice = for<'a> fn(&'a RunState, &str, Option<u64>) -> Option<&'a Eval>;
 
-fn base_and(choice: Choice, run: &Path, sets: &[&str]) -> Result<[EvalId; 2], ReportError> {
+fn base_and(choice: Choice, run: &Path, sets: &[String]) -> Result<[EvalId; 2], ReportError> {
     let evals = list_evals(run)?;
     let known = history_and_best(run);
     let of_set = |set: &str| {
@@ -174,7 +181,7 @@ pub(super) fn outcome_warnings(evals: &[EvalId]) -> Vec<String> {
     let known = evals.first().filter(|_| of_one).and_then(|eval| history_and_best(&eval.folder));
     let Some((history, best)) = known else { return Vec::new() };
     let outcome = RunOutcome::from_history(&history, best);
-    let is_shown = |step: u64| evals.iter().any(|eval| eval.set == "eval" && eval.step == step);
+    let is_shown = |step: u64| evals.iter().any(|eval| split_task_set(&eval.set).0 == "eval" && eval.step == step);
     let fallen = outcome.fallen().filter(|_| outcome.fallen_eval().is_some_and(|fallen| !is_shown(fallen.step)));
     let base = "the best checkpoint is step 0 (the base): no later one was better on the eval set";
     outcome.base_is_best.then(|| base.to_owned()).into_iter().chain(fallen).collect()
@@ -187,9 +194,10 @@ impl EvalResult {
     /// [`ReportError`] naming the file.
     pub fn read(id: EvalId, with_folder: bool) -> Result<Self, ReportError> {
         let records = read_evals(&id.path())?;
-        let task = Task::load(&id.folder.join("task"))?;
+        let (set, task) = split_task_set(&id.set);
+        let task = Task::load(&task_folder(&id.folder, task))?;
         let own = crate::files::read(&id.folder.join(PROMPTS_FILE)).ok();
-        let of_set = || PromptSet::from_name(&id.set).and_then(|set| task.set_file(set));
+        let of_set = || PromptSet::from_name(set).and_then(|set| task.set_file(set));
         let (label, bytes) = match (own, of_set()) {
             (Some(bytes), _) => (PROMPTS_FILE.to_owned(), bytes),
             (None, Some(file)) => (task.label(file), task.read(file)?.into_owned()),

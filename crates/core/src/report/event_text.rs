@@ -1,5 +1,7 @@
 //! The one-line text of an event in `train`, `runs attach`, the live screen and the HTML report.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::shown;
@@ -8,6 +10,7 @@ use crate::plan::StepShape;
 use crate::run::events::{Alert, Checkpoint, Control, End, Eval, Guard, Memory, Step};
 use crate::run::{EvalSummary, EventBody, Status, user_name};
 use crate::secrets::redact;
+use crate::task::{split_task_metric, split_task_set, task_metric};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
@@ -40,6 +43,9 @@ pub const STEP_METRICS: [(&str, MetricText); 10] = [
 
 /// Omitted if there is a reward: the value of an on-policy loss is meaningless (docs/algorithm.md).
 const OF_SFT: [&str; 2] = ["loss", "tokens_per_second/train"];
+
+/// Shown by task in a run of several: rewards have other scales, and a mean would hide a rate.
+const BY_TASK: [&str; 3] = ["reward", "tiers/valid", "exact"];
 
 /// Returns the level and text of an event; `None` for pure data, such as a group or a device reading. `total_steps` is
 /// 0 if unknown. The text is not yet safe to print: secrets and control characters must be masked.
@@ -92,9 +98,13 @@ pub fn alert_text(alert: &Alert) -> String {
     format!("step {step}: {}", text.trim_end())
 }
 
-/// The display name of an alert's rule.
+/// The display name of an alert's rule; of one of several tasks with its name before.
 pub fn alert_name(rule: &str) -> String {
     match rule {
+        _ if rule.contains(':') => {
+            let (rule, task) = split_task_set(rule);
+            format!("{}: {}", redact(task).0, alert_name(rule))
+        }
         "all_best" => "all max".to_owned(),
         "all_worst" => "all min or all equal".to_owned(),
         "dead_groups_with_kl" => "zero-variance groups with KL".to_owned(),
@@ -149,13 +159,30 @@ fn step_text(step: &Step, total_steps: u64) -> String {
     let total = if total_steps > 0 { format!("/{total_steps}") } else { String::new() };
     let mut parts = vec![format!("step {:>width$}{total}", step.step)];
     let has_reward = step.metrics.contains_key("reward");
-    let value = |name: &str| step.metrics.get(name).filter(|_| !(has_reward && OF_SFT.contains(&name)));
+    let by_task = by_task_text(step);
+    let is_by_task = !by_task.is_empty();
+    parts.extend(by_task);
+    let is_hidden = |name: &str| has_reward && OF_SFT.contains(&name) || is_by_task && BY_TASK.contains(&name);
+    let value = |name: &str| step.metrics.get(name).filter(|_| !is_hidden(name));
     parts.extend(STEP_METRICS.iter().filter_map(|(name, text)| value(name).map(|value| text(*value))));
     if has_reward && !step.metrics.contains_key("grad_norm") {
         parts.push("no update (no mixed groups)".to_owned());
     }
     parts.push(duration(step.seconds));
     parts.join("  ")
+}
+
+/// Reward, valid and exact of each of several tasks.
+fn by_task_text(step: &Step) -> Vec<String> {
+    let named = step.metrics.keys().filter_map(|name| split_task_metric(name));
+    let tasks: BTreeSet<&str> = named.map(|(task, _)| task).collect();
+    let of_task = |task: &str| {
+        let value = |name: &str| step.metrics.get(&task_metric(task, name));
+        let texts = STEP_METRICS.iter().filter(|(name, _)| BY_TASK.contains(name));
+        let texts: Vec<String> = texts.filter_map(|(name, text)| Some(text(*value(name)?))).collect();
+        format!("{task}: {}", texts.join(" "))
+    };
+    tasks.into_iter().map(of_task).collect()
 }
 
 fn eval_text(eval: &Eval) -> String {

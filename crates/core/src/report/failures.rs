@@ -32,7 +32,7 @@ pub(super) fn failure_table(history: &RunState, pair: Option<&EvalPair>) -> Opti
         Some((title, means(history, steps)))
     };
     let evaluated = |name: &str, records: &[EvalRecord]| {
-        let set = pair.map_or("", |pair| pair.set);
+        let set = pair.map_or("", |pair| pair.set.as_str());
         (format!("{set} set, {name} (n = {})", records.len()), failure_shares(records))
     };
     let of_pair = |pair: &EvalPair| [evaluated("base", &pair.before), evaluated(&pair.after_name, &pair.after)];
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn the_table_has_the_ends_of_training_and_both_evals() {
         let pair = |after: EvalRecord| EvalPair {
-            set: "test",
+            set: "test".to_owned(),
             after_name: "step 25".to_owned(),
             before: vec![record("invalid", "missing_key"), record("valid", "")],
             after: vec![after, record("valid", "wrong_value")],

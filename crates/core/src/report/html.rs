@@ -12,7 +12,7 @@ use minijinja::{Environment, HtmlEscape, UndefinedBehavior, Value, context};
 use serde_json::json;
 
 use super::answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
-use super::eval_pair::{EvalPair, columns, sentences};
+use super::eval_pair::{EvalPair, TaskSection, columns, sentences};
 use super::event_text::{Level, alert_text, event_text};
 use super::failures::failure_table;
 use super::gate::{Threshold, junit_values};
@@ -57,7 +57,7 @@ const TEMPLATES: [(&str, &str); 6] = [
 /// [`ReportError::Template`].
 pub fn html(report: &Report) -> Result<Page, ReportError> {
     let (file, history) = (report.directory.file(), &report.history);
-    let pair = EvalPair::read(report);
+    let sections: Vec<_> = TaskSection::all(report).iter().map(|section| task_section(report, section)).collect();
     let cause = report.cause().map_or_else(String::new, |cause| format!(": {cause}"));
     let alerts: Vec<String> = history.standing_alerts().map(alert_text).collect();
     let keys = configuration(file);
@@ -73,12 +73,9 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
             outcome => outcome.is_known().then(|| outcome.sentence()),
             outcome_class => match outcome.level() { Level::Good => "good", Level::Warning => "bad", _ => "" },
             alerts => Serde(alerts),
-            result => Serde(report.result().map(|result| result_section(report, result, pair.as_ref()))),
+            sections => Serde(sections),
             charts => charts::charts(report),
-            failures => Serde(failure_table(history, pair.as_ref()).unwrap_or_default()),
-            judges => Serde(check_table(&checks_in(&report.directory.task_path()))),
             measures_kl => file.config.kl_beta != 0.0 || history.metrics.contains_key("kl"),
-            examples => Serde(pair.as_ref().map(changed_answers).unwrap_or_default()),
             evals => Serde(history.evals.values().map(eval_row).collect::<Vec<_>>()),
             happenings => Serde(happenings(report)),
             checkpoints => steps.join(", "),
@@ -202,6 +199,17 @@ fn escaped(text: &str, most: usize, masked: &AtomicUsize) -> String {
 
 fn tag_cells(summaries: &[&EvalSummary]) -> Vec<Vec<String>> {
     labelled(tag_rows(summaries).into_iter().map(|row| (row.label(), row.cells)))
+}
+
+/// What the page says of a task.
+fn task_section(report: &Report, TaskSection { name, history, result, pair }: &TaskSection<'_>) -> serde_json::Value {
+    json!({
+        "of_task": if name.is_empty() { String::new() } else { format!(", {name}") },
+        "result": result.map(|result| result_section(report, result, pair.as_ref())),
+        "failures": failure_table(history, pair.as_ref()).unwrap_or_default(),
+        "judges": check_table(&checks_in(&report.directory.task_path().join(name))),
+        "examples": pair.as_ref().map(changed_answers).unwrap_or_default(),
+    })
 }
 
 fn result_section(report: &Report, result: &Eval, pair: Option<&EvalPair>) -> serde_json::Value {

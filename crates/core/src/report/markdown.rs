@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::eval_pair::{EvalPair, columns};
+use super::eval_pair::{EvalPair, TaskSection, columns};
 use super::failures::failure_table;
 use super::summary_table::{labelled, rate_rows};
 use super::{Report, RunChanges, RunRow, alert_text};
@@ -45,9 +45,12 @@ pub fn markdown(report: &Report) -> String {
 
 /// Rates of base and result with intervals, verdicts, and failure classes.
 pub(super) fn results(report: &Report) -> String {
+    TaskSection::all(report).iter().map(|section| task_results(report, section)).collect()
+}
+
+fn task_results(report: &Report, TaskSection { history, result, pair, .. }: &TaskSection<'_>) -> String {
     let mut text = String::new();
-    let pair = EvalPair::read(report);
-    if let Some(result) = report.result() {
+    if let Some(result) = result {
         let (titles, summaries) = columns(report, result);
         let titles = [vec![format!("{} set, 95% CI", result.set)], titles].concat();
         text += &table(&escaped(&titles), &labelled(rate_rows(&summaries)), "l");
@@ -60,16 +63,18 @@ pub(super) fn results(report: &Report) -> String {
             );
         }
     }
-    if let Some(rows) = failure_table(&report.history, pair.as_ref()) {
+    if let Some(rows) = failure_table(history, pair.as_ref()) {
         let rows: Vec<Vec<String>> = rows.iter().map(|cells| escaped(cells)).collect();
         text += rows.split_first().map(|(titles, rows)| table(titles, rows, "l")).unwrap_or_default().as_str();
     }
     text
 }
 
-/// How far the task's judges agreed with people when the run was launched.
+/// How far the tasks' judges agreed with people when the run was launched.
 fn judges(report: &Report) -> String {
-    let rows = check_table(&checks_in(&report.directory.task_path()));
+    let (folder, names) = (report.directory.task_path(), report.directory.task_names());
+    let checks: Vec<_> = names.iter().flat_map(|name| checks_in(&folder.join(name))).collect();
+    let rows = check_table(&checks);
     let rows: Vec<Vec<String>> = rows.iter().map(|cells| escaped(cells)).collect();
     rows.split_first().map(|(titles, rows)| table(titles, rows, "ll")).unwrap_or_default()
 }

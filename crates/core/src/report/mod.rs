@@ -33,7 +33,7 @@ pub use compare::RunComparison;
 pub use error::ReportError;
 pub use eval_progress::{eval_count, eval_pace, eval_progress_text, eval_rates};
 pub use eval_results::{
-    EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, list_evals, result_on,
+    EvalId, EvalResult, PROMPTS_FILE, base_and_trained, base_and_trained_on, held_out_sets, list_evals, result_on,
 };
 pub use event_text::{Level, STEP_METRICS, alert_name, alert_text, control_text, event_text, guard_text, rates};
 pub use failure_groups::{FailureGroup, FailureGroups, GroupKind};
@@ -62,6 +62,7 @@ use crate::run::{
     read_display_name, read_tags,
 };
 use crate::statistics::Smoothing;
+use crate::task::task_set;
 
 /// The weight of the past in an EMA: about the last ten values.
 pub const SMOOTHING: f64 = 0.9;
@@ -132,11 +133,11 @@ impl Report {
         self.history.best_step_by(&self.checkpoints, self.directory.file().config.keep_best_by)
     }
 
-    /// The eval that represents the trained model, on the test set if possible, else on the eval set; see
-    /// [`RunState::result`].
-    pub fn result(&self) -> Option<&Eval> {
+    /// The eval of a task that represents the trained model, on the test set if possible, else on the eval set; see
+    /// [`RunState::result`]. `task`: one of several by its name, else empty.
+    pub fn result_of(&self, task: &str) -> Option<&Eval> {
         let best = self.best();
-        HELD_OUT_SETS.into_iter().find_map(|set| self.history.result(set, best))
+        HELD_OUT_SETS.into_iter().find_map(|set| self.history.result(&task_set(set, task), best))
     }
 
     pub fn outcome(&self) -> RunOutcome {

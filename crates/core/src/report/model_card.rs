@@ -38,7 +38,8 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
         line(&file.id)
     );
     let outcome = format!("Outcome: {}.", line(&report.outcome().sentence()));
-    let other = report.result().filter(|result| result.step != step);
+    let mut known = report.directory.task_names().into_iter().filter_map(|task| report.result_of(task));
+    let other = known.find(|result| result.step != step);
     let other = other.map_or_else(String::new, |result| {
         format!("\nThese are results of step {}: this checkpoint has no eval on that set.\n", result.step)
     });
@@ -111,7 +112,7 @@ fn cost(report: &Report, price: Option<f64>) -> String {
 
 /// What other servers have to be told, for prompts as in training: by default they let templates think.
 fn template_kwargs(report: &Report) -> Map<String, Value> {
-    let Ok(task) = Task::load(&report.directory.task_path()) else { return Map::new() };
+    let Ok(task) = Task::load(&report.directory.first_task_path()) else { return Map::new() };
     let switch = (!task.thinking).then(|| ("enable_thinking".to_owned(), false.into()));
     switch.into_iter().chain(task.template_kwargs.clone()).collect()
 }

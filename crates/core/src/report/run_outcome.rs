@@ -20,6 +20,8 @@ pub struct RunOutcome {
     pub base_is_best: bool,
     /// Whether the run has ended.
     ended: bool,
+    /// Of each of several tasks, by name; the run's own evals are then none.
+    tasks: Vec<(String, RunOutcome)>,
 }
 
 /// A trained model against the base on the same prompts.
@@ -67,6 +69,17 @@ impl JudgedEval {
 impl RunOutcome {
     /// `best`: the best checkpoint.
     pub fn from_history(history: &RunState, best: Option<u64>) -> Self {
+        let names = history.task_names();
+        if names == [""] {
+            return Self::from_task(history, best);
+        }
+        let of_task = |name: &&str| ((*name).to_owned(), Self::from_task(&history.evals_of_task(name), best));
+        let tasks: Vec<(String, Self)> = names.iter().map(of_task).collect();
+        let base_is_best = tasks.iter().any(|(_, outcome)| outcome.base_is_best);
+        Self { base_is_best, ended: history.end.is_some(), tasks, ..Self::default() }
+    }
+
+    fn from_task(history: &RunState, best: Option<u64>) -> Self {
         let result = HELD_OUT_SETS.into_iter().find_map(|set| history.result(set, best));
         let latest = history.latest_eval("eval", "trained");
         let latest = latest.filter(|latest| result.is_none_or(|result| result.step != latest.step));
@@ -75,27 +88,47 @@ impl RunOutcome {
             result: result.and_then(|eval| JudgedEval::from_eval(history, eval)),
             latest: latest.and_then(|eval| JudgedEval::from_eval(history, eval)),
             ended: history.end.is_some(),
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Of each task; of the only one with an empty name.
+    pub fn by_task(&self) -> Vec<(&str, &Self)> {
+        match self.tasks.as_slice() {
+            [] => vec![("", self)],
+            tasks => tasks.iter().map(|(name, outcome)| (name.as_str(), outcome)).collect(),
         }
     }
 
     /// Whether anything is known.
     pub fn is_known(&self) -> bool {
-        self.result.is_some() || self.base_is_best || self.fallen_eval().is_some()
+        self.base_is_best
+            || self.by_task().iter().any(|(_, task)| task.result.is_some() || task.fallen_eval().is_some())
     }
 
-    /// The eval that is compared with the base's wherever answers are shown: the result; where that is the base itself,
-    /// the latest, which shows what training did ([`RunState::compared`]).
+    /// The eval of one task that is compared with the base's wherever answers are shown: the result; where that is the
+    /// base itself, the latest, which shows what training did ([`RunState::compared`]).
     pub fn compared(&self) -> Option<&JudgedEval> {
         self.result.as_ref().or(self.latest.as_ref())
     }
 
     /// Whether a metric, `valid` or `exact`, of the result or of the latest eval is significantly below the base's.
     pub fn loses(&self, metric: &str) -> bool {
-        self.result.iter().chain(&self.latest).any(|judged| judged.losses().contains(&metric))
+        let judged = self.by_task().into_iter().flat_map(|(_, task)| task.result.iter().chain(&task.latest));
+        judged.into_iter().any(|judged| judged.losses().contains(&metric))
     }
 
-    /// `None` where exact match was not measured.
+    /// `None` where exact match was not measured. Of several tasks: worse if any is, better if any is and none is worse.
     fn verdicts(&self) -> (Verdict, Option<Verdict>) {
+        if !self.tasks.is_empty() {
+            let (valid, exact): (Vec<_>, Vec<_>) = self.tasks.iter().map(|(_, task)| task.verdicts()).unzip();
+            let joined = |verdicts: Vec<Verdict>| {
+                let has = |verdict| verdicts.contains(&verdict).then_some(verdict);
+                has(Verdict::Worse).or(has(Verdict::Better)).unwrap_or(Verdict::NoDifference)
+            };
+            let exact: Vec<Verdict> = exact.into_iter().flatten().collect();
+            return (joined(valid), (!exact.is_empty()).then(|| joined(exact)));
+        }
         let valid = self.result.as_ref().map_or(Verdict::NoDifference, |result| result.valid.verdict);
         let exact = self.result.as_ref().and_then(|result| result.exact).map(|exact| exact.verdict);
         (
@@ -106,8 +139,12 @@ impl RunOutcome {
 
     /// As JSON: the label, the sentence, and the numbers.
     pub fn document(&self) -> Value {
-        json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses("exact"),
-            "result": self.result, "latest": self.latest})
+        let mut document = json!({"label": self.label(), "sentence": self.sentence(), "exact_below_base": self.loses("exact"),
+            "result": self.result, "latest": self.latest});
+        for (name, task) in &self.tasks {
+            document["tasks"][name] = task.document();
+        }
+        document
     }
 
     /// In a few words, for lists.
@@ -133,6 +170,10 @@ impl RunOutcome {
 
     /// The rates of base and result with both verdicts, and the end of the run if it is below the base.
     pub fn sentence(&self) -> String {
+        if !self.tasks.is_empty() {
+            let sentences = self.tasks.iter().map(|(name, task)| format!("{name}: {}", task.sentence()));
+            return sentences.collect::<Vec<_>>().join("; ");
+        }
         let mut text = match &self.result {
             Some(result) => {
                 let verdict = MetricVerdict::sentence(result.valid, result.exact);
@@ -149,11 +190,16 @@ impl RunOutcome {
 
     /// The latest eval, if it is not the result and below the base.
     pub fn fallen_eval(&self) -> Option<&JudgedEval> {
-        self.latest.as_ref().filter(|latest| !latest.losses().is_empty())
+        let latest = self.by_task().into_iter().filter_map(|(_, task)| task.latest.as_ref());
+        latest.into_iter().find(|latest| !latest.losses().is_empty())
     }
 
     /// [`Self::fallen_eval`] in a sentence.
     pub fn fallen(&self) -> Option<String> {
+        if !self.tasks.is_empty() {
+            let fallen = self.tasks.iter().filter_map(|(name, task)| Some(format!("{name}: {}", task.fallen()?)));
+            return Some(fallen.collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty());
+        }
         let latest = self.fallen_eval()?;
         let when = if self.ended { "the run ends" } else { "the run is now" };
         let (below, rates, step) = (latest.losses().join(" and "), latest.rates(), latest.step);

@@ -1,5 +1,6 @@
 //! A run in a list, with its fields by name; small, since there may be thousands.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
@@ -9,9 +10,10 @@ use crate::config::{Source, TrainConfig};
 use crate::format::{duration, percent};
 use crate::run::events::Alert;
 use crate::run::{
-    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, State, Status, sha256,
+    EvalProgress, EvalSummary, Field, HELD_OUT_SETS, RunDirectory, RunFile, SlurmJob, State, Status, StepEvals, sha256,
 };
 use crate::secrets::redact;
+use crate::task::{split_task_set, task_set};
 
 /// The fields of [`RunRow::field`] besides metrics and `config.KEY`.
 pub const FIELDS: [&str; 30] = [
@@ -99,8 +101,8 @@ pub struct RunRow {
 /// The evals on one set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EvalSeries {
-    /// `test` or `eval`.
-    pub set: &'static str,
+    /// `test` or `eval`, of several tasks with the name of one: `test:NAME`.
+    pub set: String,
     /// Without tags.
     pub base: Option<EvalSummary>,
     /// The eval that represents the trained model, with its step (0 if it is the base). Without tags.
@@ -123,12 +125,9 @@ impl RunRow {
         let metrics = history.metrics.keys().map(|name| (name.clone(), latest(name)));
         let series =
             |name: &str| history.metrics.get(name).map_or_else(Vec::new, |series| spread(series.values(), CURVE));
-        let evals: Vec<f64> = history
-            .evals
-            .values()
-            .filter(|eval| eval.set == "eval" && (eval.target == "trained" || eval.step == 0))
-            .map(|eval| eval.summary.valid)
-            .collect();
+        let evals: Vec<f64> = history.step_evals().iter().map(StepEvals::lowest_valid).collect();
+        let tasks = report.directory.task_names();
+        let held_out_sets = HELD_OUT_SETS.iter().flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
         Self {
             status: report.status(),
             cause: report.cause(),
@@ -140,7 +139,7 @@ impl RunRow {
             total_steps: history.planned_steps(),
             seconds_left: history.seconds_left(),
             seconds: report.computed_seconds(),
-            held_out: HELD_OUT_SETS.into_iter().filter_map(|set| held_out(report, set)).collect(),
+            held_out: held_out_sets.filter_map(|set| held_out(report, set)).collect(),
             metrics: metrics.collect(),
             valid_rates: if evals.len() > 1 { spread(&evals, CURVE) } else { series("tiers/valid") },
             rewards: series("reward"),
@@ -157,23 +156,39 @@ impl RunRow {
     }
 
     /// The set and rates of the eval that represents the trained model; see [`crate::run::RunState::result`].
-    pub fn latest_valid(&self) -> Option<(&'static str, &EvalSummary)> {
-        self.result().map(|(held_out, _, summary)| (held_out.set, summary))
+    pub fn latest_valid(&self) -> Option<(&str, &EvalSummary)> {
+        self.result().map(|(held_out, _, summary)| (held_out.set.as_str(), summary))
     }
 
-    /// The eval that represents the trained model: its set, step and rates.
-    fn result(&self) -> Option<(&EvalSeries, u64, &EvalSummary)> {
-        self.held_out.iter().find_map(|held_out| {
+    /// The evals that represent the trained model, of each task: its set, step and rates.
+    pub fn results(&self) -> Vec<(&EvalSeries, u64, &EvalSummary)> {
+        let known = self.held_out.iter().filter_map(|held_out| {
             let (step, summary) = held_out.trained.as_ref()?;
             Some((held_out, *step, summary))
-        })
+        });
+        let mut found: Vec<(&EvalSeries, u64, &EvalSummary)> = Vec::new();
+        for (held_out, step, summary) in known {
+            let task = split_task_set(&held_out.set).1;
+            if found.iter().all(|(other, ..)| split_task_set(&other.set).1 != task) {
+                found.push((held_out, step, summary));
+            }
+        }
+        found
+    }
+
+    /// Of several tasks that with the lowest rate of valid completions, then of exact ones: a mean would hide it.
+    fn result(&self) -> Option<(&EvalSeries, u64, &EvalSummary)> {
+        let rates = |summary: &EvalSummary| (summary.valid, summary.exact.unwrap_or(1.0));
+        let order =
+            |one: &EvalSummary, other: &EvalSummary| rates(one).partial_cmp(&rates(other)).unwrap_or(Ordering::Equal);
+        self.results().into_iter().min_by(|(_, _, one), (_, _, other)| order(one, other))
     }
 
     /// Where `valid` and `exact` were measured: the set and the step; `train` for the training completions of the last
     /// step, without an eval.
-    pub fn measured_on(&self) -> Option<(&'static str, u64)> {
+    pub fn measured_on(&self) -> Option<(&str, u64)> {
         let trained = || self.metric("tiers/valid", false).map(|_| ("train", self.last_step));
-        self.result().map(|(held_out, step, _)| (held_out.set, step)).or_else(trained)
+        self.result().map(|(held_out, step, _)| (held_out.set.as_str(), step)).or_else(trained)
     }
 
     /// Whether its worker computes, or waits to do so.
@@ -253,7 +268,7 @@ impl RunRow {
                 0 => "base".to_owned(),
                 _ => format!("{}@{step}", held_out.set),
             })?),
-            "set" => text(self.result()?.0.set),
+            "set" => text(&self.result()?.0.set),
             "checkpoint" => number(self.result()?.1 as f64),
             "base_valid" => number(self.result()?.0.base.as_ref()?.valid),
             "base_exact" => number(self.result()?.0.base.as_ref()?.exact?),
@@ -302,7 +317,9 @@ impl RunRow {
     pub fn setup(&self) -> String {
         let file = self.directory.file();
         let config = TrainConfig { seed: 0, ..file.config.clone() }.digest();
-        let files: String = file.task_files.iter().map(|(name, digest)| format!("{name} {digest}\n")).collect();
+        let files = file.task_files.iter().map(|(name, digest)| format!("{name} {digest}\n"));
+        let files: String =
+            files.chain(file.mix.iter().map(|task| format!("{} {}\n", task.name, task.weight))).collect();
         let digest = sha256(format!("{} {}\n{}\n{config}\n{files}", file.job, file.task, file.model_digest).as_bytes());
         let changed =
             self.changed_keys().into_iter().filter(|[key, ..]| !["seed", "base_model"].contains(&key.as_str()));
@@ -328,10 +345,10 @@ pub(super) fn configuration(file: &RunFile) -> Vec<(Source, [String; 3])> {
     file.config.values().into_iter().map(row).collect()
 }
 
-fn held_out(report: &Report, set: &'static str) -> Option<EvalSeries> {
+fn held_out(report: &Report, set: String) -> Option<EvalSeries> {
     let without_tags = |summary: &EvalSummary| EvalSummary { by_tag: BTreeMap::new(), ..summary.clone() };
-    let base = report.history.base(set).map(|eval| without_tags(&eval.summary));
-    let trained = report.history.result(set, report.best()).map(|eval| (eval.step, without_tags(&eval.summary)));
+    let base = report.history.base(&set).map(|eval| without_tags(&eval.summary));
+    let trained = report.history.result(&set, report.best()).map(|eval| (eval.step, without_tags(&eval.summary)));
     (base.is_some() || trained.is_some()).then_some(EvalSeries { set, base, trained })
 }
 

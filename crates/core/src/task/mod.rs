@@ -2,6 +2,7 @@
 
 mod embedded;
 mod error;
+mod mixed_names;
 mod normalisations;
 mod parse;
 mod references;
@@ -15,6 +16,8 @@ pub use embedded::template_names;
 pub(crate) use embedded::{MODELS, find_template};
 pub(crate) use error::Read;
 pub use error::TaskError;
+pub(crate) use mixed_names::TASK_METRIC;
+pub use mixed_names::{split_task_metric, split_task_set, task_metric, task_prompt, task_set};
 pub(crate) use normalisations::read_normalisations;
 pub use normalisations::{ALL_FIELDS, NORMALISATIONS};
 pub(crate) use parse::{read_reward, read_rules};

@@ -41,7 +41,7 @@ pub fn greedy_questions(prompts: &[Prompt]) -> Vec<Question<'_>> {
     prompts.iter().zip(requests(prompts, EVAL_STEP, 1)).map(greedy).collect()
 }
 
-/// Samples and scores so many completions of every prompt, as `watch` sees; records are in prompt order.
+/// Samples and scores so many completions of every prompt of one task, as `watch` sees; records are in prompt order.
 ///
 /// # Errors
 /// [`EvalError`].
@@ -61,7 +61,7 @@ pub fn evaluate(
         questions.push(Question { prompt, request });
     }
     let Conversed { conversations, rollout_seconds, .. } = policy.converse(&questions, settings, Some(watch))?;
-    records(prompts, conversations, settings.scorer, rollout_seconds)
+    records(prompts, conversations, settings.tasks[0].scorer, rollout_seconds)
 }
 
 /// The records of conversations, in prompt order. `seconds`: of all of them.

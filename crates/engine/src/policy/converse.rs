@@ -6,7 +6,7 @@ use candle_core::{Error, Result};
 
 use super::kept_answers::OpenRequests;
 use super::prompts::{Prompt, render};
-use super::{Conversation, EvalWatch, LaterPrompt, Policy, PolicyVersion, ScoredRows, Turn};
+use super::{Conversation, EvalWatch, LaterPrompt, Policy, PolicyVersion, ScoredRow, ScoredRows, Turn};
 use crate::dataset::PromptRow;
 use crate::rollout::{DecodeCounts, GpuFallback, Request, RolloutOutput, Sampling};
 use crate::score::{Scorer, Task};
@@ -14,14 +14,28 @@ use crate::score::{Scorer, Task};
 /// How a policy converses.
 #[derive(Clone, Copy, Debug)]
 pub struct ConverseSettings<'a> {
-    pub task: &'a Task,
-    pub scorer: &'a Scorer,
+    /// By [`Prompt::task`].
+    pub tasks: &'a [ScoredTask<'a>],
     pub version: PolicyVersion,
     pub sampling: &'a Sampling,
-    /// The limit of a later turn's prompt; a conversation that would pass it ends.
-    pub max_prompt_tokens: usize,
     /// Later turns are not asked.
     pub max_turns: usize,
+}
+
+impl<'a> ConverseSettings<'a> {
+    /// Of whole conversations.
+    pub fn new(tasks: &'a [ScoredTask<'a>], version: PolicyVersion, sampling: &'a Sampling) -> Self {
+        Self { tasks, version, sampling, max_turns: usize::MAX }
+    }
+}
+
+/// A task whose rows are answered, with its scorer.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoredTask<'a> {
+    pub task: &'a Task,
+    pub scorer: &'a Scorer,
+    /// The limit of a later turn's prompt; a conversation that would pass it ends.
+    pub max_prompt_tokens: usize,
 }
 
 /// A prompt, and how its first turn is sampled.
@@ -47,11 +61,19 @@ pub struct Conversed {
 /// What is asked in one turn: answered by the conversations from `first_conversation` on of a question.
 struct TurnRequest {
     question: usize,
+    task: usize,
     first_conversation: usize,
     request: Request,
     row: PromptRow,
     /// `None` in the first turn.
     prompt: Option<LaterPrompt>,
+}
+
+impl TurnRequest {
+    /// Against which an answer is scored.
+    fn row<'a>(&'a self, settings: &ConverseSettings<'a>) -> ScoredRow<'a> {
+        ScoredRow { scorer: settings.tasks[self.task].scorer, row: &self.row }
+    }
 }
 
 /// Numbers of samples in the random numbers of a turn.
@@ -78,7 +100,7 @@ impl Policy {
             found.rollout_seconds += before.elapsed().as_secs_f64();
             found.counts += generated.counts;
             found.gpu_fallbacks.extend(generated.gpu_fallbacks);
-            let scored = self.score(settings.scorer, generated.completions, open.iter().map(|asked| &asked.row))?;
+            let scored = self.score(generated.completions, open.iter().map(|asked| asked.row(settings)))?;
             for (asked, turns) in open.iter().zip(scored) {
                 let conversations = &mut found.conversations[asked.question][asked.first_conversation..];
                 for (conversation, turn) in conversations.iter_mut().zip(turns) {
@@ -87,8 +109,11 @@ impl Policy {
             }
             open = self.next_turn(questions, &found.conversations, settings, &open)?;
         }
-        for conversation in found.conversations.iter_mut().flatten() {
-            settings.scorer.join(&mut conversation.turns.iter_mut().map(|turn| &mut turn.score).collect::<Vec<_>>());
+        for (question, conversations) in questions.iter().zip(&mut found.conversations) {
+            let scorer = settings.tasks[question.prompt.task].scorer;
+            for Conversation { turns } in conversations {
+                scorer.join(&mut turns.iter_mut().map(|turn| &mut turn.score).collect::<Vec<_>>());
+            }
         }
         found.score_seconds = start.elapsed().as_secs_f64() - found.rollout_seconds;
         Ok(found)
@@ -102,17 +127,15 @@ impl Policy {
         watch: Option<&mut EvalWatch<'_>>,
     ) -> Result<RolloutOutput> {
         let requests: Vec<Request> = open.iter().map(|asked| asked.request.clone()).collect();
-        let rows = ScoredRows {
-            scorer: settings.scorer,
-            rows: open.iter().map(|asked| (asked.request.prompt.as_slice(), &asked.row)).collect(),
-        };
+        let rows: ScoredRows<'_> =
+            open.iter().map(|asked| (asked.request.prompt.as_slice(), asked.row(settings))).collect();
         let Some(watch) = watch else {
             return self.rollout_while_scoring(settings.version, &requests, settings.sampling, &rows, None);
         };
         let open_requests = OpenRequests::new(self.model_of(settings.version).0, &requests, watch.kept());
-        let known = open_requests.known().map(|(index, completions)| (completions.clone(), &open[index].row));
+        let known = open_requests.known().map(|(index, completions)| (completions.clone(), open[index].row(settings)));
         let (completions, known_rows): (Vec<_>, Vec<_>) = known.unzip();
-        let scores = self.score(settings.scorer, completions, known_rows)?;
+        let scores = self.score(completions, known_rows)?;
         watch.begin(&open_requests.requests, open_requests.kept(), scores.iter().flatten().map(|turn| &turn.score));
         let generated = self.rollout_while_scoring(
             settings.version,
@@ -135,19 +158,19 @@ impl Policy {
         let mut next = Vec::new();
         for asked in open {
             let Question { prompt, request } = &questions[asked.question];
+            let ScoredTask { task, max_prompt_tokens, .. } = settings.tasks[prompt.task];
             let answered = conversations[asked.question].iter().enumerate();
             for (sample, Conversation { turns }) in answered.skip(asked.first_conversation).take(asked.request.samples)
             {
-                let continues = turns.last().is_some_and(|turn| turn.score.goes_on(&settings.task.score));
+                let continues = turns.last().is_some_and(|turn| turn.score.goes_on(&task.score));
                 if !continues || turns.len() >= settings.max_turns || prompt.row.turn_count() == turns.len() {
                     continue;
                 }
                 let answers: Vec<&str> = turns.iter().map(|turn| turn.text.as_str()).collect();
                 let Some(row) = prompt.row.after(&answers) else { continue };
-                let Prompt { row, text, token_ids, .. } =
-                    render(settings.task, row, &self.tokenizer).map_err(Error::wrap)?;
+                let Prompt { row, text, token_ids, .. } = render(task, row, &self.tokenizer).map_err(Error::wrap)?;
                 // Planned for, unless the template writes more around an answer than around none.
-                if token_ids.len() > settings.max_prompt_tokens {
+                if token_ids.len() > max_prompt_tokens {
                     continue;
                 }
                 let request = Request {
@@ -157,7 +180,7 @@ impl Policy {
                     ..request.clone()
                 };
                 let prompt = Some(LaterPrompt { id: row.id.clone(), text, token_ids });
-                next.push(TurnRequest { question: asked.question, first_conversation: sample, request, row, prompt });
+                next.push(TurnRequest { first_conversation: sample, request, row, prompt, ..*asked });
             }
         }
         Ok(next)
@@ -167,6 +190,7 @@ impl Policy {
 fn first_turn(questions: &[Question<'_>]) -> Vec<TurnRequest> {
     let ask = |(question, Question { prompt, request }): (usize, &Question<'_>)| TurnRequest {
         question,
+        task: prompt.task,
         first_conversation: 0,
         request: request.clone(),
         row: prompt.row.clone(),

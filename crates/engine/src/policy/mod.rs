@@ -12,17 +12,17 @@ use std::sync::Arc;
 
 use candle_core::{Error, Result};
 
-use crate::dataset::PromptRow;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
 use crate::rollout::{Completion, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate};
-use crate::score::{Score, Scorer};
+use crate::score::Score;
 use crate::text::Tokenizer;
 
 pub use conversation::{Conversation, LaterPrompt, Turn, signal_of};
-pub use converse::{ConverseSettings, Conversed, Question};
-pub use early_scores::{ScoredRows, Watcher};
+pub use converse::{ConverseSettings, Conversed, Question, ScoredTask};
+use early_scores::score_rows;
+pub use early_scores::{ScoredRow, ScoredRows, Watcher};
 pub use kept_answers::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use watch::EvalWatch;
@@ -84,28 +84,28 @@ impl Policy {
         Ok(generated)
     }
 
-    /// Decodes and scores the completions of all groups, on every core. `rows`: one per group.
+    /// Decodes and scores the completions of all groups, on every core. `rows`: one per group, with its scorer.
     ///
     /// # Errors
     /// If tokens cannot be decoded, or the work is cancelled.
     pub fn score<'r>(
         &self,
-        scorer: &Scorer,
         groups: Vec<Vec<Completion>>,
-        rows: impl IntoIterator<Item = &'r PromptRow>,
+        rows: impl IntoIterator<Item = ScoredRow<'r>>,
     ) -> Result<Vec<Vec<Turn>>> {
         let decode = |completion: &Completion| self.tokenizer.decode(&completion.token_ids, true).map_err(Error::wrap);
         let texts = groups.iter().flatten().map(decode).collect::<Result<Vec<_>>>()?;
-        let rows = groups.iter().zip(rows).flat_map(|(group, row)| std::iter::repeat_n(Some(row), group.len()));
-        let answers: Vec<_> = texts.iter().map(String::as_str).zip(rows).collect();
-        let scores = scorer.score_while(&answers, || self.threads.check().is_ok()).ok_or_else(ThreadPool::cancelled)?;
+        let rows: Vec<ScoredRow<'_>> = rows.into_iter().collect();
+        let all = groups.iter().zip(&rows).flat_map(|(group, row)| std::iter::repeat_n(*row, group.len()));
+        let answers: Vec<_> = texts.iter().map(String::as_str).zip(all).collect();
+        let scores = score_rows(&answers, || self.threads.check().is_ok()).ok_or_else(ThreadPool::cancelled)?;
         let mut scored = texts.into_iter().zip(scores);
-        let score = |(completion, (text, mut score)): (Completion, (String, Score))| {
-            scorer.add_length(&mut score, completion.token_ids.len());
-            Turn::new(completion, text, score)
-        };
         let mut found = Vec::with_capacity(groups.len());
-        for group in groups {
+        for (group, row) in groups.into_iter().zip(rows) {
+            let score = |(completion, (text, mut score)): (Completion, (String, Score))| {
+                row.scorer.add_length(&mut score, completion.token_ids.len());
+                Turn::new(completion, text, score)
+            };
             found.push(group.into_iter().zip(scored.by_ref()).map(score).collect());
         }
         Ok(found)

@@ -10,6 +10,8 @@ use crate::text::{TextError, Tokenizer};
 #[derive(Clone, Debug)]
 pub struct Prompt {
     pub row: PromptRow,
+    /// Index of its task among those that are answered together.
+    pub task: usize,
     /// Special tokens included.
     pub text: String,
     pub token_ids: Vec<u32>,
@@ -127,5 +129,5 @@ fn most_tokens(task: &Task, prompt: &Prompt, tokenizer: &Tokenizer, answer_token
 pub fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
     let text = prompt_text(task, tokenizer, &row)?;
     let token_ids = tokenizer.encode(&text)?;
-    Ok(Prompt { most_tokens: token_ids.len(), token_ids, text, row })
+    Ok(Prompt { most_tokens: token_ids.len(), token_ids, text, row, task: 0 })
 }

@@ -1,10 +1,12 @@
 //! A run before it is created: its model, prompts and scorer, and this machine's speed with them.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::TrainError;
 use super::guide::Guide;
-use super::setup::{PromptSets, Setup, lengths};
+use super::run_task::{RunTask, TaskPart};
+use super::setup::{PromptSets, Setup};
 use super::trainer::{policy_settings, sampling, shard_for_rank};
 use crate::config::{Advantage, Method, TrainConfig};
 use crate::hub::ModelConfig;
@@ -17,16 +19,16 @@ use crate::plan::{
 use crate::policy::{Conversation, ConverseSettings, Policy, PolicyVersion, Question, SIGNAL_STEP, Turn, signal_of};
 use crate::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, generate, gpu_places, token_count};
 use crate::run::RunFolders;
-use crate::score::{Scorer, Task, Tier, rows_without_answer};
+use crate::score::{Tier, rows_without_answer};
+use crate::task::PromptSet;
 use crate::update::{PolicyGroup, StepTotals, policy_gradient};
 
 /// What a configuration would train, in memory only.
 #[derive(Debug)]
 pub struct Candidate {
-    task: Task,
+    tasks: Vec<RunTask>,
     config: TrainConfig,
     prompts: PromptSets,
-    scorer: Scorer,
     policy: Policy,
     /// Identifies the model that the run would start from.
     pub model_digest: String,
@@ -47,19 +49,19 @@ impl Candidate {
     /// # Errors
     /// [`TrainError`] naming what is missing or wrong, as the run itself would.
     pub fn load(
-        task: &Task,
+        tasks: &[TaskPart],
         config: &TrainConfig,
         run_folders: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, TrainError> {
-        let setup = Setup::of(task.clone(), config.clone(), "", run_folders, engine)?;
-        let Setup { task, config, start, prompts, scorer, threads, device, fit, .. } = setup;
+        let setup = Setup::of(tasks.to_vec(), config.clone(), "", run_folders, engine)?;
+        let Setup { tasks, config, start, prompts, threads, device, fit, .. } = setup;
         let trainable = Trainable::for_config(&config);
         let trained = (trainable, shard_for_rank(&config, trainable, 0));
         let (weights, dtype) = (start.weights()?.in_precision(config.base_precision), engine.dtype);
         let model = Decoder::sharded(&start.config, &weights, trained, config.seed, dtype, &engine.device)?;
         let policy = Policy::new(engine.clone(), model, start.tokenizer, threads);
-        Ok(Self { task, config, prompts, scorer, policy, model_digest: start.digest, device, fit })
+        Ok(Self { tasks, config, prompts, policy, model_digest: start.digest, device, fit })
     }
 
     pub fn model_config(&self) -> &ModelConfig {
@@ -135,28 +137,33 @@ impl Candidate {
         Ok((speed, lengths))
     }
 
-    /// Samples and scores groups of the base for `prompts` training prompts (or all) in the order of the first epoch.
+    /// Samples and scores groups of the base for `prompts` training prompts of each task (or all) in the order of the
+    /// first epoch; returns them by task.
     ///
     /// # Errors
     /// If a tensor operation fails or tokens cannot be decoded.
-    pub fn sample(&self, prompts: usize) -> Result<Signal, TrainError> {
-        let requests = self.requests(prompts, self.config.completions_per_prompt);
-        let prompts = &self.prompts.train;
-        let question = |request: Request| Question { prompt: &prompts[request.prompt_number as usize], request };
+    pub fn sample(&self, prompts: usize) -> Result<Vec<Signal>, TrainError> {
+        (0..self.tasks.len()).map(|task| self.sample_task(task, prompts)).collect()
+    }
+
+    /// The prompts that [`Self::sample`] takes, of all tasks.
+    pub fn sampled_prompts(&self, prompts: usize) -> usize {
+        let of_task = |task| self.prompts.set(PromptSet::Train, task).len().min(prompts);
+        (0..self.tasks.len()).map(of_task).sum()
+    }
+
+    fn sample_task(&self, index: usize, prompts: usize) -> Result<Signal, TrainError> {
+        let (task, train) = (&self.tasks[index], &self.prompts.train);
+        let own = self.epoch().filter(|prompt| train[*prompt].task == index).take(prompts);
+        let requests = self.requests(own, self.config.completions_per_prompt);
+        let question = |request: Request| Question { prompt: &train[request.prompt_number as usize], request };
         let questions: Vec<Question<'_>> = requests.into_iter().map(question).collect();
-        let sampling = self.sampling()?;
-        let settings = ConverseSettings {
-            task: &self.task,
-            scorer: &self.scorer,
-            version: PolicyVersion::Base,
-            sampling: &sampling,
-            max_prompt_tokens: lengths(&self.config, self.policy.model.config()).prompt_limit(),
-            // A forecast of the first answers.
-            max_turns: 1,
-        };
-        let conversed = self.policy.converse(&questions, &settings, None)?;
-        let mut signal = Signal { guidance: self.guidance()?, ..Signal::default() };
-        let weights = self.scorer.part_weights();
+        let (sampling, tasks) = (self.sampling()?, self.tasks.iter().map(RunTask::scored).collect::<Vec<_>>());
+        let settings = ConverseSettings::new(&tasks, PolicyVersion::Base, &sampling);
+        // A forecast of the first answers.
+        let conversed = self.policy.converse(&questions, &ConverseSettings { max_turns: 1, ..settings }, None)?;
+        let mut signal = Signal { guidance: self.guidance(index)?, ..Signal::default() };
+        let weights = task.scorer.part_weights();
         let weights = (self.config.advantage == Advantage::PerPart).then_some(&weights);
         for (question, conversations) in questions.iter().zip(conversed.conversations) {
             let answers: Vec<Turn> = conversations.into_iter().flat_map(|Conversation { turns }| turns).collect();
@@ -180,15 +187,16 @@ impl Candidate {
         Ok(signal)
     }
 
-    fn guidance(&self) -> Result<Guidance, TrainError> {
-        let Self { task, config, prompts, scorer, policy, .. } = self;
-        let rows = prompts.train.iter().map(|prompt| &prompt.row);
-        let without = rows_without_answer(task, scorer, rows.clone())?.len();
+    fn guidance(&self, index: usize) -> Result<Guidance, TrainError> {
+        let Self { tasks, config, prompts, policy, .. } = self;
+        let (task, prompts) = (&tasks[index], prompts.set(PromptSet::Train, index));
+        let rows = prompts.iter().map(|prompt| &prompt.row);
+        let without = rows_without_answer(task.task(), &task.scorer, rows.clone())?.len();
         let conversations = rows.filter(|row| row.turn_count() > 1).count();
         let is_on = config.guided && config.method != Method::Sft;
         // A grammar takes long to compile: only where it is needed.
-        let refusal = if is_on && without > 0 { Guide::new(task, &policy.tokenizer).refusal() } else { None };
-        Ok(Guidance { is_on, rows: prompts.train.len(), conversations, without_expected: without, refusal })
+        let refusal = if is_on && without > 0 { Guide::new(task.task(), &policy.tokenizer).refusal() } else { None };
+        Ok(Guidance { is_on, rows: prompts.len(), conversations, without_expected: without, refusal })
     }
 
     fn sampling(&self) -> Result<Sampling, TrainError> {
@@ -199,10 +207,10 @@ impl Candidate {
     fn measured_requests(&self) -> Vec<Request> {
         let samples = self.config.completions_per_prompt;
         if self.policy.engine.device.is_cpu() {
-            return self.requests(MEASURED_PROMPTS, samples.min(8));
+            return self.requests(self.epoch().take(MEASURED_PROMPTS), samples.min(8));
         }
         let prompts = self.config.prompt_groups_per_step * self.config.weight_sync_interval as usize;
-        self.requests(prompts.min(self.decode_rows() / samples).max(1), samples)
+        self.requests(self.epoch().take(prompts.min(self.decode_rows() / samples).max(1)), samples)
     }
 
     /// Completions that are decoded together even if all are the longest.
@@ -212,12 +220,21 @@ impl Candidate {
         (slots / self.config.max_completion_tokens).clamp(1, most)
     }
 
-    /// The first prompts in the order of the first epoch, numbered by row.
-    fn requests(&self, count: usize, samples: usize) -> Vec<Request> {
-        let order = crate::dataset::order::epoch_order(self.prompts.train.len(), 0, self.config.seed);
-        let request =
-            |row: usize| Request::new(self.prompts.train[row].token_ids.clone(), row as u32, SIGNAL_STEP, samples);
-        order.into_iter().take(count).map(request).collect()
+    /// The training prompts in the order of the first epoch, by index; each once.
+    fn epoch(&self) -> impl Iterator<Item = usize> {
+        let mut seen = BTreeSet::new();
+        let epoch = self.prompts.at(0..self.prompts.order.epoch_len());
+        epoch.into_iter().filter(move |prompt| seen.insert(*prompt))
+    }
+
+    /// Requests for training prompts, numbered by index.
+    fn requests(&self, prompts: impl Iterator<Item = usize>, samples: usize) -> Vec<Request> {
+        let request = |index: usize| {
+            let prompt = &self.prompts.train[index];
+            let request = Request::new(prompt.token_ids.clone(), index as u32, SIGNAL_STEP, samples);
+            self.tasks[prompt.task].limited(request, &self.config)
+        };
+        prompts.map(request).collect()
     }
 
     /// Operations per second; the second of two measurements.

@@ -2,7 +2,6 @@
 
 use super::TrainError;
 use super::checkpointing::{SaveReason, collect, save};
-use super::guide::Guide;
 use super::next_action::Next;
 use super::recorder::{Record, Recorder};
 use super::trainer::Trainer;
@@ -54,7 +53,7 @@ pub(super) fn recover(trainer: &mut Trainer, record: &mut Record<'_>, collapse: 
     trainer.config.learning_rate = collapse.learning_rate;
     trainer.optimizer = Optimizer::restored(trainer.optimizer_settings(), moments, restored.updates);
     trainer.state.updates = restored.updates;
-    trainer.guide.get_or_insert_with(|| Guide::new(&trainer.task, &trainer.policy.tokenizer));
+    trainer.guide();
     record.on_rank_0(|recorder| {
         let alerts = recorder.alerts.recovered(collapse.step, &trainer.config);
         recorder.events(alerts)

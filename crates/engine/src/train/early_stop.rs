@@ -1,10 +1,9 @@
 //! Early stopping: a pure function of log, trainer state and configuration, so that a resumed run decides the same.
 
 use crate::checkpoint::TrainerState;
-use crate::config::TrainConfig;
+use crate::config::{StopCondition, TrainConfig};
 use crate::format::percent_short;
 use crate::run::RunState;
-use crate::run::events::Eval;
 
 /// The steps over which groups are counted for `stop_when_solved`, and the share of them that counts as all.
 const SOLVED_STEPS: u64 = 10;
@@ -28,15 +27,17 @@ pub(super) fn should_stop(history: &RunState, state: &TrainerState, config: &Tra
     if let Some(cause) = solved(history, state, config) {
         return Some(cause);
     }
-    let on_eval_set = history.evals.values().filter(|eval| eval.set == "eval" && eval.step <= state.step);
-    let is_planned = |eval: &&Eval| eval.step == 0 || is_due(config.eval_every, eval.step, config.weight_sync_interval);
+    let is_planned = |step: u64| step == 0 || is_due(config.eval_every, step, config.weight_sync_interval);
     let (mut best, mut without_gain) = (0.0, 0);
-    for eval in on_eval_set.filter(is_planned) {
-        let valid = eval.summary.valid;
-        without_gain = if eval.step == 0 || valid > best { 0 } else { without_gain + 1 };
+    let evaluated = history.step_evals().into_iter().filter(|evals| evals.step <= state.step);
+    for evals in evaluated.filter(|evals| is_planned(evals.step)) {
+        let (step, valid) = (evals.step, evals.valid());
+        without_gain = if step == 0 || valid > best { 0 } else { without_gain + 1 };
         best = f64::max(best, valid);
-        let is_met = config.stop_condition().is_some_and(|goal| goal.is_met(eval.summary.metric(&goal.metric)));
-        if is_met && eval.step == state.step && eval.step > 0 {
+        // A goal is one of every task.
+        let is_met =
+            |goal: StopCondition| evals.evals.iter().all(|eval| goal.is_met(eval.summary.metric(&goal.metric)));
+        if step == state.step && step > 0 && config.stop_condition().is_some_and(is_met) {
             return Some(format!("stopped early: {} on the eval set", config.stop_when));
         }
     }
@@ -64,6 +65,7 @@ mod tests {
 
     use super::*;
     use crate::config::Layers;
+    use crate::run::events::Eval;
     use crate::run::{EvalSummary, Event};
 
     fn config(set: &[&str]) -> TrainConfig {

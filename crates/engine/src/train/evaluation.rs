@@ -1,4 +1,4 @@
-//! Evals of a run: base and trained model on the same held-out prompts, each rank its share of them.
+//! Evals of a run: base and trained model on the same held-out prompts, task by task, each rank its share of them.
 
 use std::time::Instant;
 
@@ -6,14 +6,14 @@ use super::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::{Trainer, weights_norm};
 use crate::eval::{greedy_questions, records};
-use crate::policy::{Conversed, EvalWatch, KeptAnswers, PolicyVersion};
+use crate::policy::{ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question};
 use crate::run::events::Eval;
 use crate::run::{
     AgainstBase, AnswerLog, EvalProgress, EvalSummary, answers_path, eval_file, eval_path, read_evals, write_evals,
 };
 use crate::task::PromptSet;
 
-/// An eval of a run.
+/// An eval of a run, on the set of each of its tasks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RunEval {
     pub(super) set: PromptSet,
@@ -34,18 +34,44 @@ impl RunEval {
         }
     }
 
-    /// By which the log knows it.
-    fn key(self) -> (u64, String, String) {
-        (self.step, self.set.name().to_owned(), self.target().to_owned())
+    fn of_task(self, trainer: &Trainer, task: usize) -> TaskEval {
+        TaskEval { eval: self, task, set_name: trainer.tasks[task].set_name(self.set) }
     }
 }
 
-/// Runs and records a greedy eval, and its alerts; nothing if the task has no such set. A recorded eval is not repeated.
-/// Returns it on rank 0.
-pub(super) fn run_eval(trainer: &Trainer, record: &mut Record<'_>, which: RunEval) -> Result<Option<Eval>, TrainError> {
-    if trainer.prompts.set(which.set).is_empty() {
-        return Ok(None);
+/// An eval on the set of one task.
+struct TaskEval {
+    eval: RunEval,
+    task: usize,
+    /// As in the log.
+    set_name: String,
+}
+
+impl TaskEval {
+    /// By which the log knows it.
+    fn key(&self) -> (u64, String, String) {
+        (self.eval.step, self.set_name.clone(), self.eval.target().to_owned())
     }
+
+    fn prompts<'t>(&self, trainer: &'t Trainer) -> &'t [Prompt] {
+        trainer.prompts.set(self.eval.set, self.task)
+    }
+}
+
+/// Runs and records a greedy eval of each task that has such a set, and its alerts. A recorded eval is not repeated.
+/// Returns them on rank 0.
+pub(super) fn run_evals(trainer: &Trainer, record: &mut Record<'_>, which: RunEval) -> Result<Vec<Eval>, TrainError> {
+    let mut found = Vec::with_capacity(trainer.tasks.len());
+    for task in 0..trainer.tasks.len() {
+        let which = which.of_task(trainer, task);
+        if !which.prompts(trainer).is_empty() {
+            found.extend(run_eval(trainer, record, &which)?);
+        }
+    }
+    Ok(found)
+}
+
+fn run_eval(trainer: &Trainer, record: &mut Record<'_>, which: &TaskEval) -> Result<Option<Eval>, TrainError> {
     let recorded = record.on_rank_0(|recorder| Ok(recorder.history()?.evals.get(&which.key()).cloned()))?;
     let recorded = recorded.filter(|eval| trainer.run.path().join(&eval.file).is_file());
     let is_recorded = trainer.ranks.broadcast(recorded.is_some())?;
@@ -59,13 +85,17 @@ pub(super) fn run_eval(trainer: &Trainer, record: &mut Record<'_>, which: RunEva
     Ok(eval)
 }
 
-fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: RunEval) -> Result<Option<Eval>, TrainError> {
-    record.phase(which.step, "eval")?;
-    let (start, prompts) = (Instant::now(), trainer.prompts.set(which.set));
-    let questions = &greedy_questions(prompts)[trainer.ranks.share(prompts.len())];
+fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: &TaskEval) -> Result<Option<Eval>, TrainError> {
+    record.phase(which.eval.step, "eval")?;
+    let (start, prompts) = (Instant::now(), which.prompts(trainer));
+    let task = &trainer.tasks[which.task];
+    let limited = |Question { prompt, request }| Question { prompt, request: task.limited(request, &trainer.config) };
+    let questions: Vec<Question<'_>> = greedy_questions(prompts).into_iter().map(limited).collect();
+    let questions = &questions[trainer.ranks.share(prompts.len())];
     let mut watch = record.on_rank_0(|recorder| Ok(Some(watch(trainer, recorder, which)?)))?;
     let sampling = trainer.sampling()?;
-    let settings = trainer.converse_settings(which.version, &sampling);
+    let tasks = trainer.scored_tasks();
+    let settings = ConverseSettings::new(&tasks, which.eval.version, &sampling);
     let conversed = trainer.policy.converse(questions, &settings, watch.as_mut())?;
     // An eval decodes more rows than a step; its memory is released for the gradient.
     trainer.policy.engine.trim_memory()?;
@@ -86,10 +116,11 @@ fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: RunEval)
 fn record_eval(
     trainer: &Trainer,
     recorder: &mut Recorder<'_>,
-    which: RunEval,
+    which: &TaskEval,
     all: Vec<Conversed>,
 ) -> Result<Eval, TrainError> {
-    let RunEval { set, step, .. } = which;
+    let TaskEval { eval: RunEval { step, version, .. }, task, set_name: set } = which;
+    let (step, target) = (*step, which.eval.target());
     let seconds = all.iter().map(|rank| rank.rollout_seconds).fold(0.0, f64::max);
     let (mut conversations, mut gpu_fallbacks) = (Vec::new(), Vec::new());
     for rank in all {
@@ -97,34 +128,34 @@ fn record_eval(
         gpu_fallbacks.extend(rank.gpu_fallbacks);
     }
     recorder.fallbacks(step, gpu_fallbacks)?;
-    let records = records(trainer.prompts.set(set), conversations, &trainer.scorer, seconds)?;
-    let file = eval_file(step, set.name(), which.target());
+    let records = records(which.prompts(trainer), conversations, &trainer.tasks[*task].scorer, seconds)?;
+    let file = eval_file(step, set, target);
     let path = trainer.run.path().join(&file);
     recorder.write("the eval results", 1 << 20, |_| write_evals(&path, &records))?;
-    let against_base = match which.version {
+    let against_base = match version {
         PolicyVersion::Base => None,
         PolicyVersion::Trained => {
-            let base = eval_path(trainer.run.path(), 0, set.name(), "base");
+            let base = eval_path(trainer.run.path(), 0, set, "base");
             // Without a base eval there is nothing to compare with; one that cannot be read is an error.
             let base = if base.exists() { Some(read_evals(&base)?) } else { None };
             base.and_then(|base| AgainstBase::between(&base, &records)).map(Box::new)
         }
     };
-    let (set, target, summary) =
-        (set.name().to_owned(), which.target().to_owned(), EvalSummary::from_records(&records));
+    let (set, target, summary) = (set.clone(), target.to_owned(), EvalSummary::from_records(&records));
     Ok(Eval { step, set, target, summary, file, seconds: 0.0, against_base })
 }
 
 /// Shows the progress of an eval in `state.json`, and stores its answers where the next worker would ask for the very
 /// same ones: of weights that are on disk, on the CPU, where one rank decodes some prompts at a time. A GPU decodes all
 /// of them together, and rounds otherwise what is decoded beside fewer.
-fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: RunEval) -> Result<EvalWatch<'static>, TrainError> {
-    let RunEval { set, version, step } = which;
+fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: &TaskEval) -> Result<EvalWatch<'static>, TrainError> {
+    let RunEval { set, version, step } = which.eval;
+    let target = which.eval.target();
     let (policy, others) = (&trainer.policy, trainer.ranks.size() - 1);
     let is_of_disk = version == PolicyVersion::Base || set == PromptSet::Test;
     let log = match policy.engine.device.is_cpu() && others == 0 && is_of_disk {
         // Without a log, of a full disk maybe, the next worker asks for all.
-        true => AnswerLog::open(answers_path(trainer.run.path(), step, set.name(), which.target())).ok(),
+        true => AnswerLog::open(answers_path(trainer.run.path(), step, &which.set_name, target)).ok(),
         false => None,
     };
     let kept = match log {
@@ -132,15 +163,15 @@ fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: RunEval) -> Result<E
             let norm = weights_norm(policy.model.parameters())?;
             let (version, digest) = (env!("CARGO_PKG_VERSION"), &trainer.run.file().model_digest);
             let (config, sampling) = (trainer.config.digest(), trainer.sampling()?);
-            let key = format!("{version} {digest} {config} {norm} {} {sampling:?}", which.target());
+            let key = format!("{version} {digest} {config} {norm} {target} {sampling:?}");
             Some(KeptAnswers::new(log, &lines, key, true))
         }
         None => None,
     };
-    let (set_name, target) = (set.name().to_owned(), which.target().to_owned());
+    let (set_name, target) = (which.set_name.clone(), target.to_owned());
     let progress =
         EvalProgress { step: Some(step), set: set_name, target, other_ranks: others, ..EvalProgress::default() };
-    let is_scored = trainer.prompts.set(set).iter().all(|prompt| prompt.row.turn_count() == 1);
+    let is_scored = which.prompts(trainer).iter().all(|prompt| prompt.row.turn_count() == 1);
     let state = recorder.state.clone();
     // Of a full disk the worker's own next write says so.
     Ok(EvalWatch::new(progress, is_scored, kept, move |progress| _ = state.eval(Some(progress.clone()))))
@@ -151,10 +182,12 @@ fn watch(trainer: &Trainer, recorder: &Recorder<'_>, which: RunEval) -> Result<E
 ///
 /// # Errors
 /// [`TrainError::StoppedBeforeEval`].
-pub(super) fn stop_before(record: &mut Record<'_>, which: RunEval) -> Result<(), TrainError> {
+pub(super) fn stop_before(trainer: &Trainer, record: &mut Record<'_>, which: RunEval) -> Result<(), TrainError> {
     record.on_rank_0(|recorder| {
         let worker = recorder.requests.worker;
-        let is_recorded = recorder.history()?.evals.contains_key(&which.key());
+        let (history, sets) = (recorder.history()?, 0..trainer.tasks.len());
+        let mut open = sets.map(|task| which.of_task(trainer, task)).filter(|eval| !eval.prompts(trainer).is_empty());
+        let is_recorded = open.all(|eval| history.evals.contains_key(&eval.key()));
         if is_recorded || worker.controls().stop_requested().is_none() || worker.is_ended_by_slurm() {
             return Ok(());
         }

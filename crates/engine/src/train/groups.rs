@@ -183,16 +183,17 @@ impl StepRollout {
         self.replaced.extend(rest);
     }
 
-    /// The second stage of `per_part`, over the groups of all ranks that count.
-    pub(super) fn normalise(&mut self, ranks: &Ranks) -> Result<(), RankError> {
-        let counted = self.groups.iter().flat_map(Group::turns).flat_map(GroupTurn::answers);
+    /// The second stage of `per_part`, over those groups of all ranks that count.
+    pub(super) fn normalise(&mut self, ranks: &Ranks, is_one: impl Fn(&Group) -> bool) -> Result<(), RankError> {
+        let groups = self.groups.iter().filter(|group| is_one(group));
+        let counted = groups.flat_map(Group::turns).flat_map(GroupTurn::answers);
         let counted = counted.filter(|answer| answer.score.reward.is_finite());
         let sums: Vec<f64> = counted.map(|answer| answer.advantage).collect();
         let count = ranks.sum(sums.len() as f64)?;
         let mean = ranks.sum(sums.iter().sum())? / count;
         let squares = ranks.sum(sums.iter().map(|sum| (sum - mean).powi(2)).sum())?;
         let deviation = if count > 1.0 { (squares / (count - 1.0)).sqrt() } else { 0.0 };
-        for group in &mut self.groups {
+        for group in self.groups.iter_mut().filter(|group| is_one(group)) {
             for turn in 0..group.signals.len() {
                 let counts = GroupTurn { group, turn }.is_guided() || group.signals[turn] == GroupSignal::Mixed;
                 for answer in group.answers_mut(turn).filter(|answer| counts && answer.score.reward.is_finite()) {
@@ -236,9 +237,14 @@ impl StepRollout {
         in_order(self.all().flat_map(|rollout| &rollout.replaced))
     }
 
+    /// All groups of this rank, in the order in which they are recorded.
+    pub(super) fn sampled_groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.iter().chain(&self.replaced)
+    }
+
     /// All answers of this rank, in the order in which they are recorded.
     pub(super) fn answers(&self) -> impl Iterator<Item = &Turn> {
-        self.groups.iter().chain(&self.replaced).flat_map(Group::turns).flat_map(GroupTurn::answers)
+        self.sampled_groups().flat_map(Group::turns).flat_map(GroupTurn::answers)
     }
 }
 
@@ -327,7 +333,7 @@ mod tests {
     fn prompts() -> [Prompt; 1] {
         let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), serde_json::Map::new());
         let row = PromptRow { id, messages, expected: None, tags, fields, line: 1 };
-        [Prompt { row, text: String::new(), token_ids: vec![9], most_tokens: 1 }]
+        [Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1 }]
     }
 
     const MIXED: Shape<'_> = &[(3, false, 1.0), (5, true, 0.0)];
@@ -392,7 +398,7 @@ mod tests {
         assert!(!group(equal.clone(), Advantage::Standardized).is_informative());
         let groups = [equal, same].map(|scores| group(scores, Advantage::PerPart));
         let mut rollout = StepRollout { groups: groups.into(), ..StepRollout::default() };
-        rollout.normalise(&Ranks::alone()).unwrap();
+        rollout.normalise(&Ranks::alone(), |_| true).unwrap();
         let found: Vec<f64> = rollout.answers().map(|answer| answer.advantage).collect();
         // Tier +- 0.5 / 0.7072, fields twice -+ 0.25 / 0.35365; then over -u, u, 0 and 0.
         let sum = 0.5 / (0.5f64.sqrt() + 1e-4) - 2.0 * 0.25 / (0.125f64.sqrt() + 1e-4);

@@ -9,7 +9,7 @@
 use super::TrainError;
 use super::groups::Group;
 use super::trainer::Trainer;
-use crate::policy::{PolicyVersion, Prompt, Question, Turn};
+use crate::policy::{PolicyVersion, Prompt, Question, ScoredRow, Turn};
 use crate::rollout::{Completion, StopReason};
 use crate::score::reference_answer;
 
@@ -26,7 +26,8 @@ pub(super) fn guide(trainer: &Trainer, groups: &mut [Group], questions: &[Questi
     }
     let asked: Vec<Question<'_>> = failed.iter().map(|index| questions[*index].clone()).collect();
     for GuidingAnswer { question, answer } in guiding_answers(trainer, PolicyVersion::Trained, &asked)? {
-        groups[failed[question]].guide(answer, &trainer.advantage_rule());
+        let group = &mut groups[failed[question]];
+        group.guide(answer, &trainer.advantage_rule(group.prompt));
     }
     Ok(())
 }
@@ -47,14 +48,16 @@ pub(super) fn guiding_answers(
     version: PolicyVersion,
     questions: &[Question<'_>],
 ) -> Result<Vec<GuidingAnswer>, TrainError> {
-    let Some(guide) = &trainer.guide else { return Ok(Vec::new()) };
+    if trainer.guides.is_empty() {
+        return Ok(Vec::new());
+    }
     let (mut indices, mut completions) = (Vec::new(), Vec::new());
     let (mut sampled, mut requests) = (Vec::new(), Vec::new());
     for (index, question) in questions.iter().enumerate() {
         if let Some(completion) = expected_completion(trainer, question.prompt)? {
             indices.push(index);
             completions.push(vec![completion]);
-        } else if let Some(request) = guide.request(question) {
+        } else if let Some(request) = trainer.guides[question.prompt.task].request(question) {
             sampled.push(index);
             requests.push(request);
         }
@@ -68,18 +71,22 @@ pub(super) fn guiding_answers(
             }
         }
     }
-    let rows = indices.iter().map(|index| &questions[*index].prompt.row);
-    let scored = trainer.policy.score(&trainer.scorer, completions, rows)?;
+    let row = |index: &usize| {
+        let prompt = questions[*index].prompt;
+        ScoredRow { scorer: &trainer.task_of(prompt).scorer, row: &prompt.row }
+    };
+    let scored = trainer.policy.score(completions, indices.iter().map(row))?;
     let answers = indices.into_iter().zip(scored.into_iter().flatten());
     Ok(answers.map(|(question, answer)| GuidingAnswer { question, answer }).collect())
 }
 
 /// The row's expected answer with the token that ends a turn; `None` where it has none, or it is too long.
 fn expected_completion(trainer: &Trainer, prompt: &Prompt) -> Result<Option<Completion>, TrainError> {
-    let Some(answer) = reference_answer(&trainer.task, &trainer.scorer, &prompt.row)? else { return Ok(None) };
+    let task = trainer.task_of(prompt);
+    let Some(answer) = reference_answer(task.task(), &task.scorer, &prompt.row)? else { return Ok(None) };
     let mut token_ids = trainer.policy.tokenizer.encode(&answer)?;
     token_ids.extend(trainer.policy.tokenizer.turn_end_id());
-    let fits = token_ids.len() <= trainer.config.max_completion_tokens.min(prompt.most_tokens);
+    let fits = token_ids.len() <= task.part.max_completion_tokens.min(prompt.most_tokens);
     Ok(fits.then(|| guiding(token_ids)))
 }
 

@@ -12,6 +12,7 @@ use crate::plan::StepShape;
 use crate::rollout::{Completion, DecodeCounts};
 use crate::run::events::RankStep;
 use crate::score::{FailureClass, OrderedMap, Score, Tier, mean_reward};
+use crate::task::task_metric;
 use crate::update::{PolicyStatistics, StepOutcome};
 
 /// The update of a step, before it is recorded.
@@ -81,6 +82,25 @@ pub(super) fn rollout_metrics(rollout: &StepRollout, config: &TrainConfig) -> BT
     }
     found.add("tokens_per_second/rollout", sampled as f64 / rollout_seconds.max(1e-9));
     found.0
+}
+
+/// The same by task, for a run of several, without those that are the step's alone: `task/NAME/reward`.
+pub(super) fn task_metrics(trainer: &Trainer, rollout: &StepRollout) -> BTreeMap<String, f64> {
+    let (mut found, groups) = (BTreeMap::new(), rollout.group_turns());
+    let is_mix = trainer.tasks.len() > 1;
+    for (index, task) in trainer.tasks.iter().enumerate().filter(|_| is_mix) {
+        let is_its = |turn: &GroupTurn<'_>| trainer.prompts.train[turn.group.prompt].task == index;
+        let own: Vec<GroupTurn<'_>> = groups.iter().copied().filter(is_its).collect();
+        // A step of few groups may have none of a task.
+        if !own.is_empty() {
+            let mut metrics = MetricMap::default();
+            rewards(&own, &mut metrics);
+            completions(&own, trainer.config.max_thinking_tokens > 0, &mut metrics);
+            let named = |(name, value)| (task_metric(&task.part.name, name), value);
+            found.extend(metrics.0.iter().map(|(name, value)| named((name, *value))));
+        }
+    }
+    found
 }
 
 pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {

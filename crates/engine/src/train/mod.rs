@@ -2,6 +2,7 @@
 
 mod worker; // rank 0: a run from its worker's start to its recorded end
 mod rank; // all ranks before the loop: loading, and what another rank does
+mod run_task; // the tasks of a run, with their scorers and limits
 mod setup; // a run before its weights are read
 mod trainer; // a run in training
 mod run_loop; // the loop, which every rank runs
@@ -27,6 +28,7 @@ mod checkpoint_writer; // the thread that makes them durable
 mod recorder; // what a run leaves behind
 mod metrics; // a step's numbers
 mod rank_steps; // what each rank did in a step
+mod run_alerts; // the same for each of several tasks
 mod alerts; // what a user should look at, from the last steps' numbers
 mod device_monitor; // the condition of a rank's device
 mod candidate; // a run before it exists: its speed here, and whether its groups would be informative
@@ -36,8 +38,9 @@ pub use candidate::Candidate;
 pub use pretrain::{PretrainProgress, PretrainSettings, pretrain};
 pub use rank::follow;
 pub use recorder::Listener;
-pub use report::{Report, finished_report};
+pub use report::{Report, TaskResult, finished_report};
 pub use run_loop::Ended;
+pub use run_task::TaskPart;
 pub use setup::{Checked, check};
 pub use worker::{RankSource, stopped_after, train};
 

@@ -102,7 +102,7 @@ pub(super) fn load_and_train(
         }
     }
     ranks.join(&trainer.policy.engine.device)?;
-    record.on_rank_0(|recorder| recorder.resume_alerts(resumed_from, &trainer.config))?;
+    record.on_rank_0(|recorder| recorder.resume_alerts(resumed_from, &trainer))?;
     run_loop(&mut trainer, record, resumed_from)
 }
 

@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
-use super::alerts::Alerts;
 use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
 use super::gradient_shape::shrunk;
 use super::groups::{AnsweredTurn, Group, GroupTurn, StepRollout};
-use super::metrics::{StepUpdate, frequent_answer, rollout_metrics, update_metrics};
+use super::metrics::{StepUpdate, rollout_metrics, task_metrics, update_metrics};
 use super::next_action::Requests;
 use super::rank_steps::rank_metrics;
+use super::run_alerts::RunAlerts;
 use super::trainer::Trainer;
-use crate::config::TrainConfig;
 use crate::kernels::device::Engine;
 use crate::plan::CONTEXT_BYTES;
 use crate::policy::Turn;
@@ -25,7 +24,6 @@ use crate::run::{
     DiskGuard, EventBody, EventWriter, Gpu, LiveState, RolloutCompletion, RolloutGroup, RolloutWriter, RunState,
     StateWriter, Status, WaitOutcome, Worker,
 };
-use crate::score::Scorer;
 use crate::update::{PolicyStatistics, StepOutcome};
 
 /// Called with every event once it is in the log.
@@ -47,7 +45,7 @@ pub(super) struct Recorder<'a> {
     pub(super) disk: DiskGuard,
     listener: Listener<'a>,
     pub(super) saver: CheckpointWriter,
-    pub(super) alerts: Alerts,
+    pub(super) alerts: RunAlerts,
     /// The user resumed the run although its rest does not fit the disk.
     pub(super) ignores_disk_forecast: bool,
     pub(super) requests: Requests<'a>,
@@ -119,8 +117,9 @@ impl<'a> Record<'a> {
             rollout.all().map(|rank| rank.rollout_seconds + rank.score_seconds).fold(0.0, f64::max);
         let trained_tokens = update.statistics.rows;
         let metrics = self.on_rank_0(|recorder| {
-            let metrics = rollout_metrics(&rollout, &trainer.config);
-            recorder.alerts.frequent_answer = frequent_answer(&rollout.group_turns());
+            let mut metrics = rollout_metrics(&rollout, &trainer.config);
+            metrics.extend(task_metrics(trainer, &rollout));
+            recorder.alerts.see_answers(trainer, &rollout);
             recorder.groups(trainer, rollout)?;
             Ok(metrics)
         })?;
@@ -199,7 +198,7 @@ impl<'a> Recorder<'a> {
             disk: DiskGuard::new(worker),
             listener,
             saver: CheckpointWriter::default(),
-            alerts: Alerts::default(),
+            alerts: RunAlerts::default(),
             ignores_disk_forecast: false,
             requests: Requests::new(worker, last_step),
         })
@@ -286,14 +285,15 @@ impl<'a> Recorder<'a> {
         step: u64,
         found: impl IntoIterator<Item = GpuFallback>,
     ) -> Result<(), TrainError> {
-        let alerts = self.alerts.fallbacks.alerts(step, found);
+        let alerts = self.alerts.run.fallbacks.alerts(step, found);
         self.events(alerts)
     }
 
-    /// The alerts that stood at the step from which the run resumes.
-    pub(super) fn resume_alerts(&mut self, resumed_from: Option<u64>, config: &TrainConfig) -> Result<(), TrainError> {
+    /// Begins with the alerts that stood at the step from which the run resumes.
+    pub(super) fn resume_alerts(&mut self, resumed_from: Option<u64>, trainer: &Trainer) -> Result<(), TrainError> {
+        self.alerts = RunAlerts::new(&trainer.tasks);
         if let Some(step) = resumed_from {
-            self.alerts = Alerts::resumed(self.history.now()?, step, config);
+            self.alerts.resume(self.history.now()?, step, &trainer.config);
         }
         Ok(())
     }
@@ -326,9 +326,14 @@ impl<'a> Recorder<'a> {
 
     /// # Errors
     /// Where too many answers of these rollouts have no score.
-    pub(super) fn check_scores(&self, scorer: &Scorer, rollouts: &[StepRollout]) -> Result<(), TrainError> {
-        let all = rollouts.iter().flat_map(StepRollout::all).flat_map(StepRollout::answers);
-        Ok(scorer.check_errors(all.map(|answer| &answer.score))?)
+    pub(super) fn check_scores(&self, trainer: &Trainer, rollouts: &[StepRollout]) -> Result<(), TrainError> {
+        for (index, task) in trainer.tasks.iter().enumerate() {
+            let is_its = |group: &&Group| trainer.prompts.train[group.prompt].task == index;
+            let groups = rollouts.iter().flat_map(StepRollout::all).flat_map(StepRollout::sampled_groups);
+            let answers = groups.filter(is_its).flat_map(Group::turns).flat_map(GroupTurn::answers);
+            task.scorer.check_errors(answers.map(|answer| &answer.score))?;
+        }
+        Ok(())
     }
 
     fn finish_step(
@@ -369,8 +374,10 @@ impl<'a> Recorder<'a> {
             let later = answers.iter().find_map(|answer| answer.prompt.as_ref());
             let prompt_id = later.map_or(&prompt.row.id, |later| &later.id).clone();
             let text = if turn == 0 { prompt.text.clone() } else { String::new() };
-            let event = events::Group { step, prompt_id: prompt_id.clone(), signal, replaced, ..Default::default() };
-            let record = RolloutGroup { step, prompt_id, prompt: text, replaced, completions: Vec::new() };
+            let task = trainer.task_of(prompt).part.name.clone();
+            let group = events::Group { step, signal, replaced, ..Default::default() };
+            let event = events::Group { task: task.clone(), prompt_id: prompt_id.clone(), ..group };
+            let record = RolloutGroup { step, task, prompt_id, prompt: text, replaced, completions: Vec::new() };
             self.answers(event, record, answers)?;
         }
         Ok(())

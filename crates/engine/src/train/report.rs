@@ -1,9 +1,10 @@
 //! The result of a finished run: base against the best checkpoint.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::TrainError;
-use super::evaluation::{RunEval, run_eval, stop_before};
+use super::evaluation::{RunEval, run_evals, stop_before};
 use super::recorder::Record;
 use super::trainer::Trainer;
 use crate::checkpoint;
@@ -12,20 +13,29 @@ use crate::run::{
     At, Comparison, EvalSummary, RunDirectory, RunState, Status, checkpoint_path, eval_path, read_evals,
     resolve_checkpoint,
 };
-use crate::task::PromptSet;
+use crate::task::{PromptSet, task_set};
 
 /// The result of a finished run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     pub run: String,
     /// Wall-clock time of this worker, evals included.
     pub seconds: f64,
     /// All steps done, or why it stopped early; a sentence.
-    #[serde(default)]
     pub cause: String,
     pub steps: u64,
     /// The step of the best checkpoint by the eval set.
     pub best_step: u64,
+    /// Of each task, usually one.
+    pub results: Vec<TaskResult>,
+}
+
+/// Base against the best checkpoint on the prompts of a task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct TaskResult {
+    /// One of several by its name; empty for the only one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task: String,
     /// The set of the comparison: `test`, or `eval` if the task has no test set.
     pub set: String,
     pub base: EvalSummary,
@@ -38,7 +48,28 @@ pub struct Report {
     pub exact_comparison: Option<Comparison>,
 }
 
-/// Loads the best checkpoint's weights into the model and evaluates them on the test set. Without its seconds and its
+impl Report {
+    /// As JSON: with the result of the only task, or with `tasks`.
+    ///
+    /// # Errors
+    /// Never for these numbers.
+    pub fn document(&self) -> Result<Value, serde_json::Error> {
+        let Self { run, seconds, cause, steps, best_step, results } = self;
+        let mut document =
+            json!({"run": run, "seconds": seconds, "cause": cause, "steps": steps, "best_step": best_step});
+        match (&mut document, results.as_slice()) {
+            (Value::Object(fields), [only]) => {
+                if let Value::Object(result) = serde_json::to_value(only)? {
+                    fields.extend(result);
+                }
+            }
+            (_, results) => document["tasks"] = serde_json::to_value(results)?,
+        }
+        Ok(document)
+    }
+}
+
+/// Loads the best checkpoint's weights into the model and evaluates them on the test sets. Without its seconds and its
 /// cause; empty on ranks other than 0.
 pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Report, TrainError> {
     let best_step = record.on_rank_0(|_| Ok(resolve_checkpoint(&trainer.run, At::Best)?))?;
@@ -48,21 +79,12 @@ pub(super) fn report(trainer: &Trainer, record: &mut Record<'_>) -> Result<Repor
         let folder = checkpoint_path(trainer.run.path(), best_step);
         checkpoint::load_parameters(&folder, trainer.policy.model.parameters())?;
     }
-    let set = if trainer.prompts.test.is_empty() { PromptSet::Eval } else { PromptSet::Test };
-    let mut trained = None;
-    if set == PromptSet::Test && best_step > 0 {
-        let which = RunEval { set, version: PolicyVersion::Trained, step: best_step };
-        stop_before(record, which)?;
-        trained = run_eval(trainer, record, which)?.map(|eval| eval.summary);
+    if !trainer.prompts.test.is_empty() && best_step > 0 {
+        let which = RunEval { set: PromptSet::Test, version: PolicyVersion::Trained, step: best_step };
+        stop_before(trainer, record, which)?;
+        run_evals(trainer, record, which)?;
     }
-    record.on_rank_0(|recorder| {
-        // The eval set was evaluated at that step; at step 0 the trained model is the base.
-        let mut evals = recorder.history()?.evals.values();
-        let recorded = evals.find(|eval| eval.step == best_step && eval.set == set.name());
-        let trained = trained.or(recorded.map(|eval| eval.summary.clone()));
-        let report = read_report(&trainer.run, set.name(), best_step, trainer.state.step)?;
-        Ok(Report { trained: trained.unwrap_or_else(|| report.trained.clone()), ..report })
-    })
+    record.on_rank_0(|_| read_report(&trainer.run, best_step, trainer.state.step))
 }
 
 /// The report of a finished run, from its files; `None` if it has not finished.
@@ -73,26 +95,31 @@ pub fn finished_report(run: &RunDirectory) -> Result<Option<Report>, TrainError>
     let Some(end) = RunState::read(run.path())?.end.filter(|end| end.status == Status::Finished.name()) else {
         return Ok(None);
     };
-    let set = if eval_path(run.path(), 0, "test", "base").exists() { "test" } else { "eval" };
-    let report = read_report(run, set, resolve_checkpoint(run, At::Best)?, end.step)?;
+    let report = read_report(run, resolve_checkpoint(run, At::Best)?, end.step)?;
     Ok(Some(Report { seconds: end.seconds, cause: end.cause, ..report }))
 }
 
 /// The recorded evals of base and result.
-fn read_report(run: &RunDirectory, set: &str, best_step: u64, steps: u64) -> Result<Report, TrainError> {
-    let [base, best] = [(0, "base"), (best_step, "trained")].map(|(step, name)| eval_path(run.path(), step, set, name));
+fn read_report(run: &RunDirectory, best_step: u64, steps: u64) -> Result<Report, TrainError> {
+    let results = run.task_names().into_iter().map(|task| read_result(run, task, best_step));
+    let results = results.collect::<Result<_, _>>()?;
+    Ok(Report { run: run.id().to_owned(), steps, best_step, results, ..Report::default() })
+}
+
+fn read_result(run: &RunDirectory, task: &str, best_step: u64) -> Result<TaskResult, TrainError> {
+    let path = |set: &str, step, target| eval_path(run.path(), step, &task_set(set, task), target);
+    let set = if path("test", 0, "base").exists() { "test" } else { "eval" };
+    let (base, best) = (path(set, 0, "base"), path(set, best_step, "trained"));
     // Without held-out prompts there are none.
     let before = if base.exists() { read_evals(&base)? } else { Vec::new() };
+    // At step 0 the trained model is the base.
     let after = if best.exists() { read_evals(&best)? } else { before.clone() };
-    Ok(Report {
-        run: run.id().to_owned(),
-        steps,
-        best_step,
+    Ok(TaskResult {
+        task: task.to_owned(),
         set: set.to_owned(),
         base: EvalSummary::from_records(&before),
         trained: EvalSummary::from_records(&after),
         comparison: Comparison::between(&before, &after),
         exact_comparison: Comparison::between_exact(&before, &after),
-        ..Report::default()
     })
 }

@@ -102,9 +102,20 @@ fn handle(
     Ok(Some(next))
 }
 
-/// The answer to a request for an eval.
-pub(super) fn eval_answer(Eval { step, summary, against_base, .. }: &Eval) -> Answer {
-    let (valid, exact) = (percent(summary.valid), or_na(summary.exact, percent));
-    let text = format!("step {step} eval: valid {valid}, exact {exact} (n = {})", summary.n);
-    Answer::done(text, json!({"step": step, "summary": summary, "against_base": against_base}))
+/// The answer to a request for an eval, which is of each task; `None` on other ranks than 0.
+pub(super) fn eval_answer(evals: &[Eval]) -> Option<Answer> {
+    let text = |Eval { set, summary, .. }: &Eval| {
+        let (valid, exact) = (percent(summary.valid), or_na(summary.exact, percent));
+        format!("{set}: valid {valid}, exact {exact} (n = {})", summary.n)
+    };
+    let result = |Eval { step, summary, against_base, .. }: &Eval| json!({"step": step, "summary": summary, "against_base": against_base});
+    let step = evals.first()?.step;
+    let text = format!("step {step} {}", evals.iter().map(text).collect::<Vec<_>>().join("; "));
+    Some(match evals {
+        [eval] => Answer::done(text, result(eval)),
+        evals => {
+            let by_set = evals.iter().map(|eval| (eval.set.clone(), result(eval))).collect::<serde_json::Map<_, _>>();
+            Answer::done(text, json!({"step": step, "sets": by_set}))
+        }
+    })
 }

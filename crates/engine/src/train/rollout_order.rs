@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::trainer::Trainer;
-use crate::dataset::order::epoch_order;
 use crate::policy::Question;
 use crate::ranks::Ranks;
 use crate::rollout::Request;
@@ -39,24 +38,19 @@ impl PlannedPrompt {
     /// Asks for the completions of a group.
     pub(super) fn question(self, trainer: &Trainer) -> Question<'_> {
         let (prompt, samples) = (&trainer.prompts.train[self.prompt], trainer.config.completions_per_prompt);
-        Question { prompt, request: Request::new(prompt.token_ids.clone(), self.position, self.step, samples) }
+        let request = Request::new(prompt.token_ids.clone(), self.position, self.step, samples);
+        Question { prompt, request: trainer.tasks[prompt.task].limited(request, &trainer.config) }
     }
 }
 
 /// The prompts of these plans.
 pub(super) fn prompts_at(trainer: &Trainer, plans: &[StepPlan]) -> Vec<PlannedPrompt> {
-    let rows = trainer.prompts.train.len() as u64;
-    let (mut epoch, mut order) = (None, Vec::new());
-    let mut found = Vec::new();
-    for plan in plans {
-        for position in plan.positions.clone() {
-            if epoch != Some(position / rows) {
-                epoch = Some(position / rows);
-                order = epoch_order(rows as usize, position / rows, trainer.config.seed);
-            }
-            let prompt = order[(position % rows) as usize];
-            found.push(PlannedPrompt { step: plan.step as u32, position: position as u32, prompt });
-        }
-    }
-    found
+    let places = || plans.iter().flat_map(|plan| plan.positions.clone().map(|position| (plan.step, position)));
+    let prompts = trainer.prompts.at(places().map(|(_, position)| position));
+    let planned = |((step, position), prompt): ((u64, u64), usize)| PlannedPrompt {
+        step: step as u32,
+        position: position as u32,
+        prompt,
+    };
+    places().zip(prompts).map(planned).collect()
 }

@@ -5,13 +5,14 @@ use super::TrainError;
 use super::checkpointing::{SaveReason, save};
 use super::collapse::recover;
 use super::early_stop::is_due;
-use super::evaluation::{RunEval, run_eval, stop_before};
+use super::evaluation::{RunEval, run_evals, stop_before};
 use super::guard::measure_guard;
 use super::memory_probe::probe_memory;
 use super::next_action::Next;
 use super::recorder::Record;
 use super::report::{Report, report};
 use super::requests::{eval_answer, next};
+use super::run_alerts::task_alert;
 use super::step::grpo_steps;
 use super::supervised::sft_step;
 use super::trainer::Trainer;
@@ -58,7 +59,7 @@ pub(super) fn run_loop(
                 trainer.set(&changes);
                 Some(Answer::done(format!("set from step {} on", trainer.state.step + 1), serde_json::json!(changes)))
             }
-            Next::Eval => trained_eval(trainer, record)?.as_ref().map(eval_answer),
+            Next::Eval => eval_answer(&trained_evals(trainer, record)?),
             Next::Checkpoint => {
                 save(trainer, record, SaveReason::Asked)?;
                 let step = trainer.state.step;
@@ -70,7 +71,7 @@ pub(super) fn run_loop(
             }
             Next::Stop { with_eval } => {
                 if with_eval {
-                    trained_eval(trainer, record)?;
+                    trained_evals(trainer, record)?;
                 }
                 save(trainer, record, SaveReason::Interrupted)?;
                 return Ok(Ended::Interrupted { step: trainer.state.step });
@@ -82,7 +83,7 @@ pub(super) fn run_loop(
             Ok(())
         })?;
     };
-    trained_eval(trainer, record)?;
+    trained_evals(trainer, record)?;
     measure_guard(trainer, record)?;
     save(trainer, record, SaveReason::End)?;
     record.on_rank_0(|recorder| recorder.finish_rollouts())?;
@@ -106,11 +107,11 @@ fn begin(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
 
 /// The evals of the base, and the checkpoint of the start.
 fn measure_base(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
-    run_eval(trainer, record, RunEval::base(PromptSet::Test))?;
+    run_evals(trainer, record, RunEval::base(PromptSet::Test))?;
     if !trainer.prompts.test.is_empty() && !trainer.prompts.eval.is_empty() {
-        stop_before(record, RunEval::base(PromptSet::Eval))?;
+        stop_before(trainer, record, RunEval::base(PromptSet::Eval))?;
     }
-    run_eval(trainer, record, RunEval::base(PromptSet::Eval))?;
+    run_evals(trainer, record, RunEval::base(PromptSet::Eval))?;
     measure_guard(trainer, record)?;
     save(trainer, record, SaveReason::Start)
 }
@@ -135,7 +136,7 @@ fn take_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), Trai
     // Every eval saves a checkpoint, so that the best weights on the eval set are kept.
     let save_due = eval_due || is_due(config.checkpoint_every, step, steps);
     if eval_due {
-        trained_eval(trainer, record)?;
+        trained_evals(trainer, record)?;
         measure_guard(trainer, record)?;
     }
     let is_evaluated = eval_due && !trainer.prompts.eval.is_empty();
@@ -143,21 +144,24 @@ fn take_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<(), Trai
     if save_due { save(trainer, record, reason) } else { Ok(()) }
 }
 
-/// The eval set, with the current weights.
-fn trained_eval(trainer: &Trainer, record: &mut Record<'_>) -> Result<Option<Eval>, TrainError> {
+/// The eval sets, with the current weights.
+fn trained_evals(trainer: &Trainer, record: &mut Record<'_>) -> Result<Vec<Eval>, TrainError> {
     let which = RunEval { set: PromptSet::Eval, version: PolicyVersion::Trained, step: trainer.state.step };
-    run_eval(trainer, record, which)
+    run_evals(trainer, record, which)
 }
 
-/// An alert if groups in which no completion earns the full reward are not guided; why, and what helps.
-fn unguided(trainer: &Trainer) -> Result<Option<Alert>, TrainError> {
-    let Some((guide, cause)) = trainer.guide.as_ref().and_then(|guide| Some((guide, guide.refusal()?))) else {
-        return Ok(None);
-    };
-    let rows = trainer.prompts.train.iter().map(|prompt| &prompt.row);
-    let rows = rows_without_answer(&trainer.task, &trainer.scorer, rows)?.len();
-    let (rule, level) = ("unguided".to_owned(), "info".to_owned());
-    let sentence = format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
-    let suggestion = guide.remedy().to_owned();
-    Ok((rows > 0).then(|| Alert { rule, level, step: trainer.state.step, sentence, suggestion, ..Alert::default() }))
+/// An alert for each task whose groups without a full reward are not guided; why, and what helps.
+fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
+    let mut alerts = Vec::new();
+    for (index, (guide, task)) in trainer.guides.iter().zip(&trainer.tasks).enumerate() {
+        let Some(cause) = guide.refusal() else { continue };
+        let rows = trainer.prompts.set(PromptSet::Train, index).iter().map(|prompt| &prompt.row);
+        let rows = rows_without_answer(task.task(), &task.scorer, rows)?.len();
+        let (rule, level, step) = ("unguided".to_owned(), "info".to_owned(), trainer.state.step);
+        let sentence = format!("Groups of {rows} rows without an expected answer are not guided: {cause}.");
+        let suggestion = guide.remedy().to_owned();
+        let alert = Alert { rule, level, step, sentence, suggestion, ..Alert::default() };
+        alerts.extend((rows > 0).then(|| task_alert(&task.part.name, alert)));
+    }
+    Ok(alerts)
 }

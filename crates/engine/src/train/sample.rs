@@ -5,11 +5,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::TrainError;
-use super::setup::lengths;
+use super::run_task::lengths;
 use super::trainer::Trainer;
 use crate::dataset::{PromptRow, load, load_from};
 use crate::eval::requests;
-use crate::policy::{ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, prepare_rows};
+use crate::policy::{ConverseSettings, Lengths, PolicyVersion, Question, SAMPLE_STEP, ScoredTask, prepare_rows};
 use crate::rollout::Sampling;
 use crate::run::{Answer, Sample, SampledCompletion};
 use crate::score::{Scorer, Task, for_model};
@@ -40,31 +40,31 @@ pub(super) fn sample(trainer: &Trainer, request: &Sample, mut on_answer: impl Fn
 
 fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompletion>, TrainError> {
     let policy = &trainer.policy;
-    let other = match request.task.as_deref() {
+    let is_own = |name: &str| trainer.tasks.iter().any(|own| own.part.name == name);
+    let other = match request.task.as_deref().filter(|name| !is_own(name)) {
         Some(path) if Path::new(path).is_absolute() => Some(Task::load(Path::new(path))?),
         Some(name) => Some(Task::embedded(name)?),
         None => None,
     };
-    let task = &for_model(other.as_ref().unwrap_or(&trainer.task), &policy.tokenizer);
+    let own = trainer.tasks.iter().find(|own| request.task.as_ref() == Some(&own.part.name));
+    let tasks: Vec<Task> = match (own, other) {
+        (Some(own), _) => vec![own.task().clone()],
+        (None, Some(other)) => vec![for_model(&other, &policy.tokenizer)],
+        (None, None) => trainer.tasks.iter().map(|own| own.task().clone()).collect(),
+    };
+    let FoundRow { task, label, row } = find_row(tasks, &request.row)?;
     let limit = request.max_tokens.unwrap_or(trainer.config.max_completion_tokens);
     let lengths = Lengths { max_completion_tokens: limit, ..lengths(&trainer.config, policy.model.config()) };
-    let found = find_row(task, &request.row)?;
-    let scorer = Scorer::new(task)?;
-    let prompts = prepare_rows(task, &found.label, vec![found.row], &policy.tokenizer, lengths)?;
+    let scorer = Scorer::new(&task)?;
+    let prompts = prepare_rows(&task, &label, vec![row], &policy.tokenizer, lengths)?;
     let sampling = Sampling {
         thinking: trainer.sampling()?.thinking,
         ..Sampling::new(&policy.tokenizer, request.temperature, limit, request.seed)
     };
     let (version, target) =
         if request.base { (PolicyVersion::Base, "base") } else { (PolicyVersion::Trained, "trained") };
-    let settings = ConverseSettings {
-        task,
-        scorer: &scorer,
-        version,
-        sampling: &sampling,
-        max_prompt_tokens: lengths.prompt_limit(),
-        max_turns: 1,
-    };
+    let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: lengths.prompt_limit() }];
+    let settings = ConverseSettings { max_turns: 1, ..ConverseSettings::new(&tasks, version, &sampling) };
     let asked = prompts.iter().zip(requests(&prompts, SAMPLE_STEP, request.n));
     let questions: Vec<_> = asked.map(|(prompt, request)| Question { prompt, request }).collect();
     let conversations = policy.converse(&questions, &settings, None)?.conversations;
@@ -76,26 +76,30 @@ fn sample_row(trainer: &Trainer, request: &Sample) -> Result<Vec<SampledCompleti
     Ok(found)
 }
 
-/// A row, and where it comes from, for messages.
+/// A row of a task, and where it comes from, for messages.
 struct FoundRow {
+    task: Task,
     label: String,
     row: PromptRow,
 }
 
-/// Finds a row by its id in any of the task's sets, or parses the row of a request.
-fn find_row(task: &Task, requested: &Value) -> Result<FoundRow, TrainError> {
-    let Some(id) = requested.as_str() else {
-        let label = "the request's row".to_owned();
-        let row = load_from(&label, requested.to_string().as_bytes())?.remove(0);
-        return Ok(FoundRow { label, row });
-    };
+/// Finds a row by its id in any set of these tasks, or parses the row of a request, which is one of the first.
+fn find_row(tasks: Vec<Task>, requested: &Value) -> Result<FoundRow, TrainError> {
     let mut files = Vec::new();
-    for set in [PromptSet::Eval, PromptSet::Test, PromptSet::Train] {
-        let Some(file) = task.set_file(set) else { continue };
-        if let Some(row) = load(task, set)?.into_iter().find(|row| row.id == id) {
-            return Ok(FoundRow { label: task.label(file), row });
+    for task in tasks {
+        let Some(id) = requested.as_str() else {
+            let label = "the request's row".to_owned();
+            let row = load_from(&label, requested.to_string().as_bytes())?.remove(0);
+            return Ok(FoundRow { task, label, row });
+        };
+        for set in [PromptSet::Eval, PromptSet::Test, PromptSet::Train] {
+            let Some(label) = task.set_file(set).map(|file| task.label(file)) else { continue };
+            if let Some(row) = load(&task, set)?.into_iter().find(|row| row.id == id) {
+                return Ok(FoundRow { task, label, row });
+            }
+            files.push(label);
         }
-        files.push(task.label(file));
     }
-    Err(TrainError::NoSuchRow { id: id.to_owned(), files: files.join(", ") })
+    let id = requested.as_str().unwrap_or_default().to_owned();
+    Err(TrainError::NoSuchRow { id, files: files.join(", ") })
 }

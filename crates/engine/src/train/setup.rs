@@ -2,8 +2,10 @@
 
 use super::TrainError;
 use super::guide::Guide;
+use super::run_task::{RunTask, TaskPart, of_task};
 use crate::checkpoint::StartModel;
 use crate::config::{Method, TrainConfig};
+use crate::dataset::order::{PromptOrder, TaskRows};
 use crate::eval::{GuardPrompt, prepare_guard};
 use crate::format::counted;
 use crate::hub::{ModelConfig, ModelSource};
@@ -13,11 +15,11 @@ use crate::plan::{
     CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory, disk, fit,
     free_disk_bytes, memory_limit_bytes,
 };
-use crate::policy::{Lengths, Prompt, prepare};
+use crate::policy::{Prompt, prepare};
 use crate::rollout::ThreadPool;
 use crate::run::events;
 use crate::run::{Gpu, RunDirectory, RunFolders, Settings, list_checkpoints};
-use crate::score::{Scorer, Task, for_model, rows_without_answer};
+use crate::score::rows_without_answer;
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
 
@@ -26,7 +28,7 @@ const _: () = assert!(CUBLAS_WORKSPACE_BYTES == crate::kernels::device::CUBLAS_W
 
 #[derive(Debug)]
 pub(super) struct PromptSets {
-    /// At least one; at most `max_rows`.
+    /// In each set task by task. At least one of each task; at most `max_rows`.
     pub(super) train: Vec<Prompt>,
     /// May be empty.
     pub(super) eval: Vec<Prompt>,
@@ -34,16 +36,17 @@ pub(super) struct PromptSets {
     pub(super) test: Vec<Prompt>,
     /// May be empty.
     pub(super) guard: Vec<GuardPrompt>,
+    /// Of the prompts of `train`.
+    pub(super) order: PromptOrder,
 }
 
 /// A run without weights and optimizer.
 #[derive(Debug)]
 pub(super) struct Setup {
-    pub(super) task: Task,
+    pub(super) tasks: Vec<RunTask>,
     pub(super) config: TrainConfig,
     pub(super) start: StartModel,
     pub(super) prompts: PromptSets,
-    pub(super) scorer: Scorer,
     pub(super) engine: Engine,
     pub(super) threads: ThreadPool,
     /// For people.
@@ -69,37 +72,35 @@ impl Setup {
     ) -> Result<Self, TrainError> {
         let file = run.file();
         let config = TrainConfig { ranks: ranks.unwrap_or(file.config.ranks), ..file.config.clone() };
-        let setup = Self::of(Task::load(&run.task_path())?, config, &file.model_digest, run_folders, engine)?;
+        let setup = Self::of(TaskPart::of_run(run)?, config, &file.model_digest, run_folders, engine)?;
         Ok(Self { resumed_from: list_checkpoints(run.path())?.last().copied(), ..setup })
     }
 
     /// As [`Setup::read`], for a run that does not exist yet. `digest`: of the expected model; empty for any.
     pub(super) fn of(
-        task: Task,
+        tasks: Vec<TaskPart>,
         config: TrainConfig,
         digest: &str,
         run_folders: &RunFolders,
         engine: &Engine,
     ) -> Result<Self, TrainError> {
         let start = StartModel::find(&config.base_model, run_folders)?;
-        let task = for_model(&task, &start.tokenizer);
-        let scorer = Scorer::new(&task)?;
+        let tasks = run_tasks(tasks, &start.tokenizer, &start.config, &config)?;
         if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
-        let prompts = prompt_sets(&task, &scorer, &start.tokenizer, &start.config, &config)?;
+        let prompts = prompt_sets(&tasks, &start.tokenizer, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
         let threads = ThreadPool::for_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::by_uuid(&uuid));
         Ok(Self {
             device: device_name(engine, &threads, gpu.as_ref()),
-            total_steps: config.total_steps(prompts.train.len()),
+            total_steps: config.steps_of_epochs(prompts.order.epoch_len()),
             resumed_from: None,
-            task,
+            tasks,
             config,
             start,
             prompts,
-            scorer,
             engine: engine.clone(),
             threads,
             gpu,
@@ -125,7 +126,8 @@ impl Setup {
         let until = self.resumed_from.unwrap_or(0) + 1;
         let mut goals = settings.range(..=until).filter_map(|(_, changes)| changes.get("max_steps")?.as_u64());
         if let Some(max_steps) = goals.next_back() {
-            self.total_steps = TrainConfig { max_steps, ..self.config.clone() }.total_steps(self.prompts.train.len());
+            let config = TrainConfig { max_steps, ..self.config.clone() };
+            self.total_steps = config.steps_of_epochs(self.prompts.order.epoch_len());
         }
     }
 
@@ -169,12 +171,20 @@ fn device_name(engine: &Engine, threads: &ThreadPool, gpu: Option<&Gpu>) -> Stri
 }
 
 impl PromptSets {
-    pub(super) fn set(&self, set: PromptSet) -> &[Prompt] {
-        match set {
+    /// Those of one task.
+    pub(super) fn set(&self, set: PromptSet, task: usize) -> &[Prompt] {
+        let prompts = match set {
             PromptSet::Train => &self.train,
             PromptSet::Eval => &self.eval,
             PromptSet::Test => &self.test,
-        }
+        };
+        of_task(prompts, task)
+    }
+
+    /// The training prompts at these positions of the endless order, by index.
+    pub(super) fn at(&self, positions: impl IntoIterator<Item = u64>) -> Vec<usize> {
+        let first = |task| self.train.partition_point(|prompt| prompt.task < task);
+        self.order.rows_at(positions).into_iter().map(|found| first(found.task) + found.row).collect()
     }
 
     /// Completions are counted at the limit.
@@ -182,7 +192,7 @@ impl PromptSets {
         // Of rows of several turns the middle of their first and their longest prompt.
         let mean = |prompt: &Prompt| (prompt.token_ids.len() + prompt.most_tokens) as f64 / 2.0;
         DataShape {
-            train_rows: self.train.len(),
+            train_rows: self.order.epoch_len() as usize,
             mean_prompt_tokens: self.train.iter().map(mean).sum::<f64>() / self.train.len().max(1) as f64,
             longest_prompt_tokens: self.train.iter().map(|prompt| prompt.most_tokens).max().unwrap_or(0),
             turns: self.train.iter().map(|prompt| prompt.row.turn_count()).max().unwrap_or(1),
@@ -212,7 +222,7 @@ impl Checked {
 
     /// Its disk space, with completions at the limit.
     pub fn disk(&self, config: &TrainConfig, run_folders: &RunFolders) -> Disk {
-        let steps = config.total_steps(self.data.train_rows);
+        let steps = config.steps_of_epochs(self.data.train_rows as u64);
         disk(&self.model, config, &self.data, steps, free_disk_bytes(run_folders.for_new_runs()))
     }
 }
@@ -222,22 +232,21 @@ impl Checked {
 ///
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
-pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<Checked, TrainError> {
+pub fn check(tasks: &[TaskPart], model: &ModelSource, config: &TrainConfig) -> Result<Checked, TrainError> {
     let tokenizer = Tokenizer::load(model)?;
-    let task = &for_model(task, &tokenizer);
-    let scorer = Scorer::new(task)?;
     let model_config = model.config().map_err(ModelError::from)?;
-    let data = prompt_sets(task, &scorer, &tokenizer, &model_config, config)?.shape(config);
+    let tasks = run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?;
+    let data = prompt_sets(&tasks, &tokenizer, config)?.shape(config);
     Ok(Checked { model: model_config, data })
 }
 
-/// The limits of a run's prompts and completions.
-pub(super) fn lengths(config: &TrainConfig, model: &ModelConfig) -> Lengths {
-    Lengths {
-        max_seq_len: Some(config.max_seq_len),
-        max_completion_tokens: config.max_completion_tokens,
-        positions: model.max_position_embeddings,
-    }
+fn run_tasks(
+    tasks: Vec<TaskPart>,
+    tokenizer: &Tokenizer,
+    model: &ModelConfig,
+    config: &TrainConfig,
+) -> Result<Vec<RunTask>, TrainError> {
+    tasks.into_iter().map(|part| RunTask::new(part, tokenizer, model, config)).collect()
 }
 
 /// Checks that each row of one turn that supervised steps take has an answer, or can have one of the base's.
@@ -245,8 +254,7 @@ pub(super) fn lengths(config: &TrainConfig, model: &ModelConfig) -> Lengths {
 /// # Errors
 /// [`TrainError::NoAnswer`] for the first that has none.
 fn check_answers(
-    task: &Task,
-    scorer: &Scorer,
+    task: &RunTask,
     tokenizer: &Tokenizer,
     config: &TrainConfig,
     rows: &[Prompt],
@@ -254,11 +262,11 @@ fn check_answers(
     if config.method == Method::Grpo {
         return Ok(());
     }
-    let without = rows_without_answer(task, scorer, rows.iter().map(|prompt| &prompt.row))?;
+    let without = rows_without_answer(task.task(), &task.scorer, rows.iter().map(|prompt| &prompt.row))?;
     let Some(row) = without.first() else { return Ok(()) };
     let instead = match config.method {
         Method::SftGrpo if !config.guided => Some("guided = false".to_owned()),
-        Method::SftGrpo => match Guide::new(task, tokenizer).refusal() {
+        Method::SftGrpo => match Guide::new(task.task(), tokenizer).refusal() {
             Some(why) => Some(why),
             None => return Ok(()),
         },
@@ -267,24 +275,29 @@ fn check_answers(
     Err(TrainError::NoAnswer { id: row.id.clone(), line: row.line, method: config.method, instead })
 }
 
-/// At most `max_rows` of each set.
-fn prompt_sets(
-    task: &Task,
-    scorer: &Scorer,
-    tokenizer: &Tokenizer,
-    model: &ModelConfig,
-    config: &TrainConfig,
-) -> Result<PromptSets, TrainError> {
-    let lengths = lengths(config, model);
-    let set = |set| prepare(task, set, tokenizer, lengths);
-    let mut train = set(PromptSet::Train)?;
-    if config.max_rows > 0 {
-        train.truncate(config.max_rows);
+/// At most `max_rows` of each task's training set.
+fn prompt_sets(tasks: &[RunTask], tokenizer: &Tokenizer, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+    let (mut train, mut eval, mut test, mut guard) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut rows = Vec::with_capacity(tasks.len());
+    for (index, run_task) in tasks.iter().enumerate() {
+        let task = run_task.task();
+        let set = |set| -> Result<Vec<Prompt>, TrainError> {
+            let prompts = prepare(task, set, tokenizer, run_task.lengths)?;
+            Ok(prompts.into_iter().map(|prompt| Prompt { task: index, ..prompt }).collect())
+        };
+        let mut own = set(PromptSet::Train)?;
+        if config.max_rows > 0 {
+            own.truncate(config.max_rows);
+        }
+        if own.is_empty() {
+            return Err(TrainError::NoPrompts { task: task.label("task.toml") });
+        }
+        check_answers(run_task, tokenizer, config, &own)?;
+        rows.push(TaskRows { rows: own.len(), weight: run_task.part.weight });
+        train.extend(own);
+        guard.extend(prepare_guard(task, tokenizer, run_task.lengths)?);
+        eval.extend(set(PromptSet::Eval)?);
+        test.extend(set(PromptSet::Test)?);
     }
-    if train.is_empty() {
-        return Err(TrainError::NoPrompts { task: task.label("task.toml") });
-    }
-    check_answers(task, scorer, tokenizer, config, &train)?;
-    let guard = prepare_guard(task, tokenizer, lengths)?;
-    Ok(PromptSets { train, eval: set(PromptSet::Eval)?, test: set(PromptSet::Test)?, guard })
+    Ok(PromptSets { train, eval, test, guard, order: PromptOrder::new(rows, config.seed) })
 }

@@ -13,7 +13,7 @@ use super::rollout_order::{PlannedPrompt, StepPlan, prompts_at};
 use super::trainer::Trainer;
 use crate::config::Advantage;
 use crate::model::{Adapters, Gradients};
-use crate::policy::{Conversed, PolicyVersion, Question};
+use crate::policy::{ConverseSettings, Conversed, PolicyVersion, Question};
 use crate::rollout::Sampling;
 use crate::update::{PolicyGroup, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
 
@@ -26,7 +26,7 @@ pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Resu
     let (first, shape) = (trainer.state.step + 1, trainer.shape.get());
     record.phase(first, "rollout")?;
     let mut rollouts = sample_groups(trainer, record)?;
-    record.on_rank_0(|recorder| recorder.check_scores(&trainer.scorer, &rollouts))?;
+    record.on_rank_0(|recorder| recorder.check_scores(trainer, &rollouts))?;
     for rollout in rollouts.iter_mut().skip(1) {
         let start = Instant::now();
         rollout.old_log_probs = Some(old_log_probs(trainer, rollout)?);
@@ -49,7 +49,7 @@ fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<S
         }
     }
     if trainer.config.advantage == Advantage::PerPart {
-        sampled.steps.iter_mut().try_for_each(|rollout| rollout.normalise(&trainer.ranks))?;
+        sampled.steps.iter_mut().try_for_each(|rollout| normalise(trainer, rollout))?;
     }
     for others in trainer.ranks.gather_others(&sampled)? {
         sampled.steps.iter_mut().zip(others.steps).for_each(|(own, other)| own.others.push(other));
@@ -59,20 +59,28 @@ fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<S
     Ok(sampled.steps)
 }
 
+/// The second stage of `per_part`: each task's groups by themselves, since its parts have their own scale.
+fn normalise(trainer: &Trainer, rollout: &mut StepRollout) -> Result<(), TrainError> {
+    for task in 0..trainer.tasks.len() {
+        rollout.normalise(&trainer.ranks, |group| trainer.prompts.train[group.prompt].task == task)?;
+    }
+    Ok(())
+}
+
 /// Samples this rank's share of each step's prompts.
 fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainError> {
     let own: Vec<StepPlan> = plans.iter().map(|plan| plan.share(&trainer.ranks)).collect();
     let planned = prompts_at(trainer, &own);
     let questions: Vec<Question<'_>> = planned.iter().map(|planned| planned.question(trainer)).collect();
     let sampling = Sampling { records_experts: trainer.config.router_replay, ..trainer.sampling()? };
-    let settings = trainer.converse_settings(PolicyVersion::Trained, &sampling);
+    let tasks = trainer.scored_tasks();
+    let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
     // Every answer comes with its reward; within a group rewards become advantages.
     let Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds } =
         trainer.policy.converse(&questions, &settings, None)?;
-    let rule = trainer.advantage_rule();
     let mut groups = Vec::with_capacity(planned.len());
     for (PlannedPrompt { position, prompt, .. }, conversations) in planned.into_iter().zip(conversations) {
-        groups.push(Group::new(position, prompt, conversations, &rule));
+        groups.push(Group::new(position, prompt, conversations, &trainer.advantage_rule(prompt)));
     }
     guide(trainer, &mut groups, &questions)?;
     let (mut groups, steps) = (groups.into_iter(), plans.len() as f64);

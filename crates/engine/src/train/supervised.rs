@@ -105,7 +105,7 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
 /// One for each turn of the row, after the answers of the turns before.
 fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut answers) = (Vec::new(), Vec::new());
-    let tokenizer = &trainer.policy.tokenizer;
+    let (tokenizer, task) = (&trainer.policy.tokenizer, trainer.task_of(prompt));
     while let Some(row) = prompt.row.after(&answers) {
         let missing = || TrainError::NoAnswer {
             id: row.id.clone(),
@@ -113,12 +113,9 @@ fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, Trai
             method: trainer.config.method,
             instead: None,
         };
-        let answer = reference_answer(&trainer.task, &trainer.scorer, &row)?.ok_or_else(missing)?;
-        let prompt_ids = if answers.is_empty() {
-            prompt.token_ids.clone()
-        } else {
-            render(&trainer.task, row, tokenizer)?.token_ids
-        };
+        let answer = reference_answer(task.task(), &task.scorer, &row)?.ok_or_else(missing)?;
+        let prompt_ids =
+            if answers.is_empty() { prompt.token_ids.clone() } else { render(task.task(), row, tokenizer)?.token_ids };
         let mut completion = tokenizer.encode(&answer)?;
         completion.extend(tokenizer.turn_end_id());
         examples.push(Example { prompt: prompt_ids, completion });

@@ -9,18 +9,18 @@ use super::TrainError;
 use super::gradient_shape::{Extent, retry_smaller};
 use super::groups::{AdvantageRule, PolicyBatch, StepRollout, policy_batch};
 use super::guide::Guide;
-use super::setup::{PromptSets, Setup, lengths};
+use super::run_task::RunTask;
+use super::setup::{PromptSets, Setup};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::{Method, TrainConfig};
 use crate::files::failpoint;
 use crate::kernels::adamw::norm;
 use crate::model::{Decoder, Gradients, Parameters, Shard, Trainable};
 use crate::plan::{StepShape, longest_sequence, step_tokens};
-use crate::policy::{ConverseSettings, Policy, PolicyVersion};
+use crate::policy::{Policy, Prompt, ScoredTask};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{RunDirectory, checkpoint_path, read_step};
-use crate::score::{Scorer, Task};
 use crate::text::Tokenizer;
 use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, StepOutcome};
 
@@ -29,8 +29,8 @@ use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, 
 pub(super) struct Trainer {
     pub(super) run: RunDirectory,
     pub(super) config: TrainConfig,
-    pub(super) task: Task,
-    pub(super) scorer: Scorer,
+    /// At least one.
+    pub(super) tasks: Vec<RunTask>,
     pub(super) prompts: PromptSets,
     pub(super) policy: Policy,
     pub(super) optimizer: Optimizer,
@@ -38,8 +38,8 @@ pub(super) struct Trainer {
     pub(super) total_steps: u64,
     /// The shape of gradients, which shrinks when memory runs out; the same on all ranks.
     pub(super) shape: Cell<StepShape>,
-    /// With `guided`, or once the run has recovered from a collapse.
-    pub(super) guide: Option<Guide>,
+    /// By task, with `guided` or once the run has recovered from a collapse; else none.
+    pub(super) guides: Vec<Guide>,
     pub(super) ranks: Rc<Ranks>,
 }
 
@@ -58,7 +58,7 @@ impl Trainer {
         has_recovered: bool,
     ) -> Result<Self, TrainError> {
         let shape = Cell::new(setup.shape());
-        let Setup { task, config, start, prompts, scorer, threads, total_steps, engine, resumed_from, .. } = setup;
+        let Setup { tasks, config, start, prompts, threads, total_steps, engine, resumed_from, .. } = setup;
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
         let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
@@ -72,38 +72,45 @@ impl Trainer {
         let mut policy = Policy { reference, ..Policy::new(engine.clone(), model, start.tokenizer, threads) };
         let (optimizer, state) = optimizer_and_state(&policy.model, optimizer_settings(&config, total_steps), folder)?;
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
-        let guide = config.method != Method::Sft && (config.guided || has_recovered);
-        let guide = guide.then(|| Guide::new(&task, &policy.tokenizer));
-        let run = run.clone();
-        Ok(Self { run, config, task, scorer, prompts, policy, optimizer, state, total_steps, shape, guide, ranks })
+        let is_guided = config.method != Method::Sft && (config.guided || has_recovered);
+        let (run, guides) = (run.clone(), Vec::new());
+        let mut trainer =
+            Self { run, config, tasks, prompts, policy, optimizer, state, total_steps, shape, guides, ranks };
+        if is_guided {
+            trainer.guide();
+        }
+        Ok(trainer)
+    }
+
+    /// Guides groups without a success from now on.
+    pub(super) fn guide(&mut self) {
+        if self.guides.is_empty() {
+            let guide = |task: &RunTask| Guide::new(task.task(), &self.policy.tokenizer);
+            self.guides = self.tasks.iter().map(guide).collect();
+        }
+    }
+
+    /// The task of a prompt.
+    pub(super) fn task_of(&self, prompt: &Prompt) -> &RunTask {
+        &self.tasks[prompt.task]
     }
 
     pub(super) fn trainable(&self) -> Trainable {
         Trainable::for_config(&self.config)
     }
 
-    pub(super) fn advantage_rule(&self) -> AdvantageRule {
-        AdvantageRule { kind: self.config.advantage, weights: self.scorer.part_weights() }
+    /// Of the groups of a training prompt.
+    pub(super) fn advantage_rule(&self, prompt: usize) -> AdvantageRule {
+        let task = self.task_of(&self.prompts.train[prompt]);
+        AdvantageRule { kind: self.config.advantage, weights: task.scorer.part_weights() }
+    }
+
+    pub(super) fn scored_tasks(&self) -> Vec<ScoredTask<'_>> {
+        self.tasks.iter().map(RunTask::scored).collect()
     }
 
     pub(super) fn sampling(&self) -> Result<Sampling, TrainError> {
         sampling(&self.policy.tokenizer, &self.config)
-    }
-
-    /// How a rollout or an eval converses.
-    pub(super) fn converse_settings<'a>(
-        &'a self,
-        version: PolicyVersion,
-        sampling: &'a Sampling,
-    ) -> ConverseSettings<'a> {
-        ConverseSettings {
-            task: &self.task,
-            scorer: &self.scorer,
-            version,
-            sampling,
-            max_prompt_tokens: lengths(&self.config, self.policy.model.config()).prompt_limit(),
-            max_turns: usize::MAX,
-        }
     }
 
     /// Whether the base can be sampled: where all weights are trained, a run without a KL keeps no copy of it.
@@ -239,7 +246,7 @@ impl Trainer {
         }
         if let Some(steps) = changes.get("max_steps").and_then(serde_json::Value::as_u64) {
             self.config.max_steps = steps;
-            self.total_steps = self.config.total_steps(self.prompts.train.len());
+            self.total_steps = self.config.steps_of_epochs(self.prompts.order.epoch_len());
             self.optimizer.set(self.optimizer_settings());
         }
     }

@@ -20,11 +20,12 @@ use std::sync::atomic::AtomicBool;
 use crate::message::{Command, Work};
 use crate::report::{
     ComparedPrompt, EvalId, FailureGroup, FailureGroups, Outcome, PairedComparison, ReportError, Versus,
-    base_and_trained,
+    base_and_trained, base_and_trained_on,
 };
-use crate::run::EvalRecord;
+use crate::run::{EvalRecord, HELD_OUT_SETS};
 use crate::shared::Shared;
 use crate::subprocess::CancelToken;
+use crate::task::{split_task_set, task_set};
 use crate::widgets::editor::Editor;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
@@ -47,6 +48,8 @@ pub struct Eval {
     failures: Vec<FailureGroups>,
     /// Whether re-scoring would make the evals comparable.
     is_of_other_schemas: bool,
+    /// The task of a run of several whose evals are read where none are chosen; `None`: the first.
+    task: Option<String>,
     /// The version of the schema with which the evals are re-scored; `None`: as recorded.
     rescored: Option<u64>,
     /// Test-set evals of the run when it was read.
@@ -149,6 +152,7 @@ impl Default for Eval {
             loaded: None,
             failures: Vec::new(),
             is_of_other_schemas: false,
+            task: None,
             rescored: None,
             evals_seen: 0,
             pair: 0,
@@ -308,10 +312,23 @@ pub fn show(eval: &mut Eval, shared: &mut Shared, evals: Vec<EvalId>) -> Vec<Com
     read(eval, shared)
 }
 
+/// Compares the evals of the next task of a run of several.
+fn next_task(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
+    let Some(run) = shared.current_run().and_then(|run| run.directory.as_ref()) else { return Vec::new() };
+    let (names, shown) = (run.task_names(), eval.versus().map(|versus| versus.evals[0].id.set.clone()));
+    let shown = shown.as_deref().map_or("", |set| split_task_set(set).1);
+    let next = names.iter().position(|name| *name == shown).map_or(0, |shown| (shown + 1) % names.len());
+    eval.task = Some(names[next].to_owned());
+    (eval.chosen, eval.run) = (Vec::new(), shared.current.clone());
+    read(eval, shared)
+}
+
 /// Reads the evals in the background.
 fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
     let chosen = eval.chosen.clone();
     let run = shared.current.clone();
+    eval.task = eval.task.take().filter(|_| eval.run == run);
+    let task = eval.task.clone();
     eval.run.clone_from(&run);
     eval.evals_seen = shared.current_run().map_or(0, |run| run.history.evals.len());
     if chosen.is_empty() && run.is_none() {
@@ -325,7 +342,10 @@ fn read(eval: &mut Eval, shared: &mut Shared) -> Vec<Command> {
         "eval",
         move || -> Result<(Versus, Vec<FailureGroups>), ReportError> {
             let evals = match (chosen.is_empty(), run) {
-                (true, Some(run)) => base_and_trained(&run)?,
+                (true, Some(run)) => match &task {
+                    Some(task) => base_and_trained_on(&run, &HELD_OUT_SETS.map(|set| task_set(set, task)))?,
+                    None => base_and_trained(&run)?,
+                },
                 _ => chosen,
             };
             let versus = match scored_by {

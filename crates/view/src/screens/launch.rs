@@ -141,7 +141,7 @@ fn judge(launch: &mut Launch, shared: &Shared) {
         embedded_model: note.map(|note| format!("{note} ({})", shared.key_of("launch.models"))),
         memory: forecast.map(|forecast| &forecast.value.memory),
         disk: forecast.and_then(|forecast| forecast.value.disk.as_ref()),
-        signal: signal.map(|signal| &signal.value),
+        signals: signal.map(|signal| ("", &signal.value)).into_iter().collect(),
     };
     launch.preflight = Preflight::for_run(&resolved.config, &facts);
 }

@@ -120,7 +120,7 @@ pub struct Scores {
 /// The task in a run's folder, or why it cannot be used.
 #[derive(Debug, Clone)]
 struct RunTask {
-    run: PathBuf,
+    folder: PathBuf,
     read: Result<Arc<ScoredTask>, String>,
 }
 
@@ -135,7 +135,8 @@ struct ScoredTask {
 /// Stored steps of a run, cached so that an edit of the schema re-scores them at once.
 #[derive(Debug, Clone)]
 struct Stored {
-    run: PathBuf,
+    /// The folder of the task.
+    task: PathBuf,
     rows: Arc<Rows>,
     steps: Arc<Vec<(u64, Arc<Items>)>>,
 }

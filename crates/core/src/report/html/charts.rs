@@ -11,6 +11,7 @@ use crate::report::{Report, SMOOTHING};
 use crate::run::EvalSummary;
 use crate::score::FailureClass;
 use crate::statistics::smooth;
+use crate::task::{task_metric, task_set};
 
 /// Bars of the failure classes; more steps are averaged.
 const MAX_BARS: usize = 60;
@@ -54,7 +55,11 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
     let draw = |made: &Chart<'_>| Value::from_safe_string(chart(made));
     let marks: Vec<(u64, &str)> =
         report.best().filter(|step| *step > 0).map(|step| (step, "best")).into_iter().collect();
-    for (set, title) in [("eval", "Eval set, 95% CI"), ("test", "Test set, 95% CI")] {
+    let tasks = report.directory.task_names();
+    let sets = [("eval", "Eval"), ("test", "Test")];
+    for (set, title, task) in sets.iter().flat_map(|(set, title)| tasks.iter().map(move |task| (set, title, task))) {
+        let (set, of_task) = (task_set(set, task), if task.is_empty() { String::new() } else { format!(" of {task}") });
+        let title = &format!("{title} set{of_task}, 95% CI");
         let evals: Vec<_> = report
             .history
             .evals
@@ -81,6 +86,7 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
         drawn.push(draw(&Chart { title, lines, shares: true, marks: marks.clone() }));
     }
     drawn.extend(failures(report));
+    drawn.extend(tasks.iter().filter(|task| !task.is_empty()).flat_map(|task| by_task(report, task)));
     for (title, shares, metrics) in CHARTS {
         let known: Vec<_> =
             metrics.iter().filter_map(|(name, label)| Some((report.history.metrics.get(*name)?, *label))).collect();
@@ -101,6 +107,23 @@ pub(super) fn charts(report: &Report) -> Vec<Value> {
         drawn.push(draw(&Chart { title, lines, shares, marks: Vec::new() }));
     }
     drawn
+}
+
+/// The charts of one of several tasks that a mean over all would hide: reward and training completions.
+fn by_task(report: &Report, task: &str) -> Vec<Value> {
+    let line = |(index, (name, label)): (usize, &(&str, &'static str))| {
+        let series = report.history.metrics.get(&task_metric(task, name))?;
+        let smoothed = series.steps().zip(smooth(series.values(), SMOOTHING));
+        let points = smoothed.filter(|(_, value)| value.is_finite()).collect();
+        Some(Line { color: index + 1, label, points, ..Line::default() })
+    };
+    let drawn = CHARTS[..2].iter().filter_map(|(title, shares, metrics)| {
+        let lines: Vec<Line<'_>> = metrics.iter().enumerate().filter_map(line).collect();
+        let title = &format!("{title}, {task}");
+        let made = Chart { title, lines, shares: *shares, marks: Vec::new() };
+        (!made.lines.is_empty()).then(|| Value::from_safe_string(chart(&made)))
+    });
+    drawn.collect()
 }
 
 /// An index into the page's eleven fills; the last is grey.

@@ -61,7 +61,7 @@ fn fill(run: &RunDirectory, step: u64, card: &str, building: &Path) -> Result<Va
     let file = run.file();
     let history = RunState::read(run.path())?;
     let evals = history.evals.values().filter(|eval| eval.step == step && (eval.target == "trained" || step == 0));
-    let task = Task::load(&run.task_path()).ok();
+    let task = Task::load(&run.first_task_path()).ok();
     let mut document = json!({
         "run": file.id, "step": step, "task": file.task, "task_files": file.task_files, "base_model": file.config.base_model,
         "model_digest": file.model_digest, "config_digest": file.config_digest, "config": file.config, "host": file.host,

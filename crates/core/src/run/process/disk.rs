@@ -9,6 +9,7 @@ use crate::plan::{BYTES_PER_TRAINED_NUMBER, COMPRESSED_SHARE, Retention, free_di
 use crate::run::checkpoints::{base_parameter_count, checkpoint_path, list_checkpoints};
 use crate::run::record::history::RunState;
 use crate::run::record::rollouts::{STEPS_PER_FILE, rollout_segments};
+use crate::task::split_task_set;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct DiskUse {
@@ -103,10 +104,10 @@ fn evals_to_come(run: &Path, state: &RunState, config: &TrainConfig, total_steps
         let evals: Vec<u64> = state
             .evals
             .values()
-            .filter(|eval| eval.set == set)
+            .filter(|eval| split_task_set(&eval.set).0 == set)
             .map(|eval| bytes_below(&run.join(&eval.file)))
             .collect();
-        per_step(evals.iter().sum(), evals.len() as u64)
+        per_step(evals.iter().sum(), (evals.len() / state.task_names().len()) as u64)
     };
     let to_come = Retention::for_config(config, total_steps)
         .evals

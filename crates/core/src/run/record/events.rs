@@ -9,7 +9,7 @@ use crate::advantage::GroupSignal;
 use crate::run::evals::against_base::AgainstBase;
 use crate::run::evals::summary::EvalSummary;
 use crate::statistics::{Interval, student_mean};
-use crate::task::current_set_name;
+use crate::task::{current_set_name, task_prompt};
 
 /// The version that this program writes, and the newest that it reads.
 pub const EVENT_VERSION: u64 = 1;
@@ -163,6 +163,9 @@ pub struct RankStep {
 #[serde(default)]
 pub struct Group {
     pub step: u64,
+    /// One of several tasks; empty in a run of one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task: String,
     pub prompt_id: String,
     #[serde(deserialize_with = "null_is_nan_list")]
     pub rewards: Vec<f64>,
@@ -184,13 +187,20 @@ pub struct Group {
     pub line: u64,
 }
 
+impl Group {
+    /// The prompt's id, with the name of one of several tasks, whose ids may be equal.
+    pub fn prompt_name(&self) -> String {
+        task_prompt(&self.task, &self.prompt_id)
+    }
+}
+
 /// One target on one prompt set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Eval {
     /// The step of the checkpoint; 0 is the base.
     pub step: u64,
-    /// `eval`, `test` (`proof` in older programs), or a file's name.
+    /// `eval`, `test` (`proof` in older programs), or a file's name; with the name of one of several tasks, `eval:NAME`.
     #[serde(deserialize_with = "set_name")]
     pub set: String,
     /// `base` or `trained`.

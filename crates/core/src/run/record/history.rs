@@ -10,7 +10,7 @@ use super::events::{
     RankStep, Run,
 };
 use super::series::Series;
-use crate::config::BestBy;
+use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
 
 /// Steps whose groups are held; of earlier ones only counts.
 pub const GROUP_STEPS_KEPT: usize = 64;
@@ -52,7 +52,7 @@ pub struct RunState {
     /// The latest alert of each rule.
     pub alerts: BTreeMap<String, Alert>,
     /// All alerts, in order, so that those of voided steps can be undone.
-    alerts_in_order: Vec<Alert>,
+    pub(super) alerts_in_order: Vec<Alert>,
     /// Accepted requests, in order.
     pub controls: Vec<Control>,
     /// With their time in milliseconds.
@@ -153,38 +153,6 @@ impl RunState {
         }
     }
 
-    /// The step of `candidates` with the highest rate on the eval set, by the run's `keep_best_by`; ties by the other rate,
-    /// then one that was evaluated on the test set as the best of a finished run, then the latest, which has learned more
-    /// than a small eval set shows; the base stays where nothing is better. A checkpoint whose comparison with the base is
-    /// unknown is not taken for worse. `None` without such an eval.
-    pub fn best_step_by(&self, candidates: &[u64], by: BestBy) -> Option<u64> {
-        let rates = |eval: &Eval| {
-            let (valid, exact) = (eval.summary.valid, eval.summary.exact.unwrap_or(0.0));
-            match by {
-                BestBy::Valid | BestBy::ValidIfExactHolds => (valid, exact),
-                BestBy::Exact => (exact, valid),
-            }
-        };
-        let evals = self.evals.values().filter(|eval| eval.set == "eval" && candidates.contains(&eval.step));
-        // At step 0, base and trained are the same weights.
-        let evals = evals.filter(|eval| eval.target == "trained" || eval.step == 0);
-        let is_tested = |step: u64| self.evals.contains_key(&(step, "test".to_owned(), "trained".to_owned()));
-        let best = |evals: &mut dyn Iterator<Item = &Eval>| {
-            evals
-                .fold(None, |best: Option<&Eval>, eval| match best {
-                    Some(best) if rates(best) > rates(eval) => Some(best),
-                    Some(tested) if rates(tested) == rates(eval) && is_tested(tested.step) => Some(tested),
-                    Some(base) if base.step == 0 && rates(base) == rates(eval) => Some(base),
-                    _ => Some(eval),
-                })
-                .map(|eval| eval.step)
-        };
-        let holds = |eval: &&Eval| !eval.against_base.as_ref().is_some_and(|comparison| comparison.loses_exact());
-        let held = (by == BestBy::ValidIfExactHolds).then(|| best(&mut evals.clone().filter(holds))).flatten();
-        // Where exact match holds at none, not even a kept base, the rates alone decide.
-        held.or_else(|| best(&mut evals.clone()))
-    }
-
     /// The latest eval of `target` on `set`. At step 0 only `base` counts, whatever the target was called.
     pub fn latest_eval(&self, set: &str, target: &str) -> Option<&Eval> {
         self.evals
@@ -212,14 +180,19 @@ impl RunState {
     /// eval set, which shows what training did.
     pub fn compared(&self, set: &str, best: Option<u64>) -> Option<&Eval> {
         let result = self.result(set, best).filter(|result| result.step > 0);
-        result.or_else(|| self.latest_eval("eval", "trained").filter(|latest| latest.set == set))
+        let on_eval_set = task_set("eval", split_task_set(set).1);
+        result.or_else(|| self.latest_eval(&on_eval_set, "trained").filter(|latest| latest.set == set))
     }
 
     /// The value of a metric at a step: `None` if it was not measured there, 0 for an absent metric of [`SPARSE`] where
     /// completions were scored.
     pub fn metric_at(&self, name: &str, step: u64) -> Option<f64> {
         let at = |name: &str| self.metrics.get(name).and_then(|series| series.at(step));
-        at(name).or_else(|| (name.starts_with(SPARSE) && at("tiers/valid").is_some()).then_some(0.0))
+        let (is_sparse, scored) = match split_task_metric(name) {
+            Some((task, metric)) => (metric.starts_with(SPARSE), task_metric(task, "tiers/valid")),
+            None => (name.starts_with(SPARSE), "tiers/valid".to_owned()),
+        };
+        at(name).or_else(|| (is_sparse && at(&scored).is_some()).then_some(0.0))
     }
 
     /// Planned steps, as the last `set` request left them; `None` if unknown.

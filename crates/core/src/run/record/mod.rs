@@ -1,5 +1,6 @@
 //! What a run records: events and rollouts, written, read, followed, and folded into a state.
 
+mod by_task;
 pub mod events;
 mod follow;
 pub(super) mod history;
@@ -11,6 +12,7 @@ pub(super) mod rollouts;
 mod series;
 pub(super) mod writer;
 
+pub use by_task::StepEvals;
 pub use events::{Event, EventBody};
 pub use follow::Follower;
 pub use history::{GROUP_STEPS_KEPT, HELD_OUT_SETS, RunState, SPARSE};

@@ -25,6 +25,9 @@ pub use crate::plan::STEPS_PER_ROLLOUT_FILE as STEPS_PER_FILE;
 pub struct RolloutGroup {
     /// From 1.
     pub step: u64,
+    /// One of several tasks; empty in a run of one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub task: String,
     pub prompt_id: String,
     /// The rendered prompt; empty for a later turn.
     pub prompt: String,

@@ -53,6 +53,29 @@ pub struct RunFile {
     /// SHA-256 of each file of the frozen task.
     #[serde(default)]
     pub task_files: BTreeMap<String, String>,
+    /// The tasks of a run of several, whose files are in folders of these names; empty for one task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<MixedTask>,
+}
+
+/// One of the tasks of a run of several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MixedTask {
+    /// Of its folder, sets and metrics: the task's name in lower-case letters, digits and hyphens.
+    pub name: String,
+    /// Where the task was read from.
+    pub origin: String,
+    /// Its share of the prompts, over the sum of all weights; at least 1.
+    pub weight: usize,
+    /// Of its own rows.
+    pub max_completion_tokens: usize,
+}
+
+impl RunFile {
+    /// Whether it trains on the task of this name, alone or among others.
+    pub fn is_of_task(&self, task: &str) -> bool {
+        self.task == task || (!self.mix.is_empty() && self.mix.iter().any(|mixed| mixed.name == slug(task)))
+    }
 }
 
 /// The contents of a new run.
@@ -74,6 +97,8 @@ pub struct NewRun {
     pub argv: Vec<String>,
     /// SHA-256 of the starting model, or empty.
     pub model_digest: String,
+    /// Of several tasks; empty for one.
+    pub mix: Vec<MixedTask>,
 }
 
 /// An existing run directory. Opening one takes no lock; see [`super::RunLock`].
@@ -109,11 +134,12 @@ impl RunDirectory {
             argv: new.argv,
             binary_version: env!("CARGO_PKG_VERSION").to_owned(),
             features: features(),
-            config_digest: new.config.digest(),
+            config_digest: config_digest(&new.config, &new.mix),
             model_digest: new.model_digest,
             config: new.config,
             sources: new.sources,
             task_files,
+            mix: new.mix,
         };
         loop {
             file.id = format!("{}-{}-{}", now.strftime("%Y%m%d-%H%M%S"), slug(&file.task), random_suffix()?);
@@ -178,7 +204,7 @@ impl RunDirectory {
     /// # Errors
     /// [`RunError::Edited`] naming a file that is not, [`RunError::Io`].
     pub fn check_unedited(&self) -> Result<(), RunError> {
-        if self.has_all_keys && self.file.config.digest() != self.file.config_digest {
+        if self.has_all_keys && config_digest(&self.file.config, &self.file.mix) != self.file.config_digest {
             return Err(RunError::Edited { path: self.path.join("run.toml") });
         }
         for (name, digest) in &self.file.task_files {
@@ -232,8 +258,26 @@ impl RunDirectory {
         !name.is_empty() && [self.name(), &self.file.name].contains(&name)
     }
 
+    /// The folder of the frozen task; of several tasks, that of their folders.
     pub fn task_path(&self) -> PathBuf {
-        self.path.join("task")
+        task_folder(&self.path, "")
+    }
+
+    /// The frozen task of this name, or the first: empty in a run of one.
+    pub fn task_like(&self, task: &str) -> &str {
+        let (names, like) = (self.task_names(), slug(task));
+        names.iter().copied().find(|name| *name == like).unwrap_or(names[0])
+    }
+
+    /// The folder of the task by which prompts of others are rendered: of several the first.
+    pub fn first_task_path(&self) -> PathBuf {
+        task_folder(&self.path, self.task_names()[0])
+    }
+
+    /// The names of the frozen tasks; of one task, the empty name.
+    pub fn task_names(&self) -> Vec<&str> {
+        let names: Vec<&str> = self.file.mix.iter().map(|task| task.name.as_str()).collect();
+        if names.is_empty() { vec![""] } else { names }
     }
 
     pub fn events_path(&self) -> PathBuf {
@@ -242,6 +286,21 @@ impl RunDirectory {
 
     pub fn log_path(&self) -> PathBuf {
         self.path.join("worker.log")
+    }
+}
+
+/// The frozen task of a run or an eval; `task`: one of several by its name, else empty.
+pub fn task_folder(folder: &Path, task: &str) -> PathBuf {
+    let tasks = folder.join("task");
+    if task.is_empty() { tasks } else { tasks.join(task) }
+}
+
+/// A mix decides what is computed as the configuration does.
+fn config_digest(config: &TrainConfig, mix: &[MixedTask]) -> String {
+    let task = |task: &MixedTask| format!("{} {} {}\n", task.name, task.weight, task.max_completion_tokens);
+    match mix {
+        [] => config.digest(),
+        tasks => sha256((config.digest() + "\n" + &tasks.iter().map(task).collect::<String>()).as_bytes()),
     }
 }
 
@@ -337,7 +396,7 @@ pub fn sha256_file(path: &Path) -> Result<String, RunError> {
 }
 
 /// A task's name for a folder's name: lower-case letters, digits and single hyphens, at most 32.
-fn slug(name: &str) -> String {
+pub fn slug(name: &str) -> String {
     let mut slug = String::new();
     for letter in name.to_lowercase().chars() {
         if letter.is_ascii_alphanumeric() {

@@ -7,7 +7,9 @@ pub(super) mod folder;
 pub(super) mod lock;
 pub(super) mod pulled;
 
-pub use directory::{FORMAT_VERSION, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file};
+pub use directory::{
+    FORMAT_VERSION, MixedTask, NewRun, RunDirectory, RunFile, host_name, sha256, sha256_file, slug, task_folder,
+};
 pub use display_name::{check_name, name_path, read_display_name, rename_run};
 pub(crate) use durable::entries;
 pub use durable::{check_export, free_path, write_export};

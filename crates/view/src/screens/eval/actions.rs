@@ -180,6 +180,11 @@ const ACTIONS: &[Action] = &[
         let text = || format!("only two evals are compared: choose three with {}", shared.key_of("eval.choose"));
         nothing(eval, shared).or_else(|| (!several).then(text))
     }),
+    Action::new("eval.task", "Next task", "task", &["T"], HERE, super::next_task).unless(|_, shared| {
+        let run = shared.current_run().and_then(|run| run.directory.as_ref());
+        let several = run.is_some_and(|run| run.task_names().len() > 1);
+        (!several).then(|| "the open run has one task".to_owned())
+    }),
     Action::new("eval.comment", "Comment on prompt", "comment", &["m"], HERE, comment::ask)
         .also(&["comment", "remark", "rate"])
         .asking()

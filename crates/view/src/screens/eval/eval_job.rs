@@ -14,13 +14,13 @@ use crate::format::{counted, short_id};
 use crate::message::{Command, Work};
 use crate::popup::{Ask, Confirm, Popup};
 use crate::report::list_evals;
-use crate::run::{RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints};
+use crate::run::{RESULT_FILE, RunDirectory, RunLock, RunState, Verb, list_checkpoints, task_folder};
 use crate::run_control;
 use crate::score::given_threads;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::subprocess::task_argument;
-use crate::task::{PromptSet, current_set_name};
+use crate::task::{PromptSet, current_set_name, split_task_set};
 
 enum EvalStatus {
     Running(String),
@@ -214,10 +214,12 @@ fn base_and_best(directory: &RunDirectory, on: String) -> Result<Vec<String>, St
     if history.best_step_by(&checkpoints, directory.file().config.keep_best_by) == Some(0) {
         return Err(format!("the best checkpoint of {} is step 0 (the base): nothing to compare", directory.id()));
     }
-    let task = directory.path().join("task").display().to_string();
+    let (on, task) = split_task_set(&on);
+    let task = if task.is_empty() { directory.task_names()[0] } else { task };
+    let task = task_folder(directory.path(), task).display().to_string();
     let base = format!("base={}", directory.file().config.base_model);
     let best = format!("trained={}@best", directory.path().display());
-    let words = ["--model", &base, "--model", &best, "--on", &on];
+    let words = ["--model", &base, "--model", &best, "--on", on];
     Ok(std::iter::once(task).chain(words.map(str::to_owned)).collect())
 }
 

@@ -18,6 +18,7 @@ use crate::run::{EvalRecord, eval_path, read_evals};
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::task::task_set;
 use crate::widgets::text_width::{one_line, wrapped};
 
 /// The prompt of a group with its valid completions then and now, and the number of completions.
@@ -32,7 +33,7 @@ struct GroupChange {
 /// The evals to compare at the selected step: the latest, and the one before it or at the step to compare with.
 fn pair(live: &Live, run: &FollowedRun) -> Option<EvalPair> {
     let at = live.at(run);
-    let of_set = |set: &&str| {
+    let of_set = |set: &String| {
         let evals = run.history.evals.iter().filter(|((step, of, target), _)| {
             of == set && *step <= at && (target == "trained" || *step == 0 && target == "base")
         });
@@ -43,7 +44,10 @@ fn pair(live: &Live, run: &FollowedRun) -> Option<EvalPair> {
         let key = |eval: &Eval| (eval.step, eval.set.clone(), eval.target.clone());
         Some((key(earlier), key(later), run.history.resumed))
     };
-    ["eval", "test"].iter().find_map(of_set)
+    // Of several tasks the first that has two.
+    let tasks = run.history.task_names();
+    let sets = ["eval", "test"].iter().flat_map(|set| tasks.iter().map(|task| task_set(set, task)));
+    sets.collect::<Vec<_>>().iter().find_map(of_set)
 }
 
 /// Reads the evals to compare, unless they are those that were read.
@@ -93,7 +97,7 @@ fn groups(live: &Live, shared: &Shared, run: &FollowedRun) -> Vec<GroupChange> {
     let before = live.changes.since.map_or(at, |since| at.min(since.saturating_add(1)));
     let earlier = |row: &Row| {
         run.history.groups.range(..before).rev().find_map(|(step, groups)| {
-            let group = groups.values().find(|group| group.prompt_id == row.prompt_id)?;
+            let group = groups.values().find(|group| group.prompt_name() == row.prompt_id)?;
             Some((*step, passing(&group.tiers)))
         })
     };

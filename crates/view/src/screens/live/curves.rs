@@ -14,6 +14,7 @@ use crate::run::Series;
 use crate::run::events::Eval;
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::task::task_metric;
 use crate::widgets::bars::sparkline;
 use crate::widgets::chart::{Chart, Curve, Dot};
 use crate::widgets::text_width::{self, wrapped};
@@ -110,13 +111,14 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
         }
     }
     let under = curves.len();
-    for (metric, (label, name)) in subject.metrics().enumerate() {
-        if let Some(series) = run.history.metrics.get(name) {
-            let (role, last) = (ROLES[metric % ROLES.len()], live.last(run));
-            curves.push(Curve { label: label.to_owned(), role, series, smoothing, last });
-        }
+    let tasks = run.history.task_names();
+    let own = own_curves(run, &tasks, subject);
+    for (index, (label, series)) in own.into_iter().enumerate() {
+        let (role, last) = (ROLES[index % ROLES.len()], live.last(run));
+        curves.push(Curve { label, role, series, smoothing, last });
     }
-    let first = subject.is_first();
+    // Dots of several tasks would not say whose they are: their curves do.
+    let first = subject.is_first() && tasks == [""];
     let evals = || run.history.evals.values().filter(|eval| eval.set == "eval");
     // A task may have rewards above 1.
     let fits = || curves.iter().all(|curve| curve.series.values().iter().all(|value| !(*value < 0.0 || *value > 1.0)));
@@ -136,6 +138,24 @@ fn chart<'a>(live: &'a Live, shared: &'a Shared, run: &'a FollowedRun, subject: 
         log: view.log,
         cursor: (view.cursor || live.step.is_some()).then(|| live.at(run)),
     }
+}
+
+/// The curves of a run: of several tasks each has its own instead of one of all, of the second metric where that is the
+/// share of valid completions, since rewards have other scales.
+fn own_curves<'r>(run: &'r FollowedRun, tasks: &[&str], subject: Subject<'_>) -> Vec<(String, &'r Series)> {
+    let metrics = &run.history.metrics;
+    let shown = || subject.metrics().filter(|(_, name)| !subject.is_first() || *name == "tiers/valid");
+    for (label, name) in shown() {
+        let of_task = |task: &&str| {
+            let series = metrics.get(&task_metric(task, name))?;
+            Some((format!("{task} {label}"), series))
+        };
+        let by_task: Vec<_> = tasks.iter().filter_map(of_task).collect();
+        if !by_task.is_empty() {
+            return by_task;
+        }
+    }
+    subject.metrics().filter_map(|(label, name)| Some((label.to_owned(), metrics.get(name)?))).collect()
 }
 
 /// The sign of an eval's exact match, also without Unicode.

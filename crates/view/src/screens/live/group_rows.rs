@@ -61,7 +61,7 @@ pub(super) fn rows_of_step(live: &Live, shared: &Shared, step: u64) -> Vec<Row> 
 
 pub(super) fn from_event(group: &Group) -> Row {
     Row {
-        prompt_id: group.prompt_id.clone(),
+        prompt_id: group.prompt_name(),
         rewards: group.rewards.clone(),
         tiers: group.tiers.clone(),
         advantages: group.advantages.clone(),

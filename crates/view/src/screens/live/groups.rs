@@ -140,7 +140,7 @@ impl Plan {
     }
 
     fn row(&self, theme: &Theme, row: &Row, selected: bool, member: usize) -> Line<'static> {
-        let prompt: String = one_line(&row.prompt_id).chars().take(self.prompt).collect();
+        let prompt = short_name(&one_line(&row.prompt_id), self.prompt);
         let mut spans = vec![Span::raw(format!("{prompt:<width$} ", width = self.prompt))];
         let chosen = member.min(row.tiers.len().saturating_sub(1));
         spans.extend(tiers(theme, &row.tiers, self.each, self.members, selected.then_some(chosen)));
@@ -198,6 +198,18 @@ fn key(theme: &Theme, columns: usize) -> Line<'static> {
     let zero_variance = (theme.glyph("∅", "0"), Role::Warning, "zero variance".to_owned());
     let entries = ["valid", "invalid", "unparsable"].map(tier).into_iter().chain([zero_variance]);
     legend(theme, entries, columns)
+}
+
+/// A prompt's name in so many columns; of one of several tasks the id stays whole, as far as it fits.
+fn short_name(name: &str, columns: usize) -> String {
+    let fits = |id: &str| id.chars().count() + 2 <= columns;
+    match name.split_once(':').filter(|(_, id)| name.chars().count() > columns && fits(id)) {
+        Some((task, id)) => {
+            let task: String = task.chars().take(columns - 1 - id.chars().count()).collect();
+            format!("{task}:{id}")
+        }
+        None => name.chars().take(columns).collect(),
+    }
 }
 
 #[cfg(test)]

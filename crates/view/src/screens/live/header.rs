@@ -9,6 +9,7 @@ use crate::report::{Level, eval_count, eval_pace, eval_rates};
 use crate::run::{EvalProgress, State, Status, is_recording};
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::task::{task_metric, task_set};
 use crate::widgets::bars::gauge;
 use crate::widgets::text_width::{fitted as cut, one_line};
 
@@ -126,14 +127,29 @@ fn progress(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Span<'sta
     spans
 }
 
-/// Valid and exact of the latest eval of the trained model, else of the last step's completions.
+/// Valid and exact of the latest eval of the trained model, else of the last step's completions; of several tasks in
+/// percent of each.
 fn rates(run: &FollowedRun) -> Option<String> {
     let (history, step) = (&run.history, run.history.last_step);
-    let (valid, exact, of) = match history.latest_eval("eval", "trained") {
-        Some(eval) => (eval.summary.valid, eval.summary.exact, format!("eval {}", eval.step)),
-        None => (history.metric_at("tiers/valid", step)?, history.metric_at("exact", step), format!("train {step}")),
+    let of_task = |task: &&str| {
+        let metric = |name: &str| match *task {
+            "" => history.metric_at(name, step),
+            task => history.metric_at(&task_metric(task, name), step),
+        };
+        let (valid, exact, of) = match history.latest_eval(&task_set("eval", task), "trained") {
+            Some(eval) => (eval.summary.valid, eval.summary.exact, format!("eval {}", eval.step)),
+            None => (metric("tiers/valid")?, metric("exact"), format!("train {step}")),
+        };
+        let (valid, exact) = (percent_short(valid), or_na(exact, percent_short));
+        let text = match *task {
+            "" => format!("valid {valid} exact {exact}"),
+            task => format!("{task} {}/{}", valid.trim_end_matches('%'), exact.trim_end_matches('%')),
+        };
+        Some((text, of))
     };
-    Some(format!("valid {} exact {} ({of})", percent_short(valid), or_na(exact, percent_short)))
+    let (rates, of): (Vec<String>, Vec<String>) = history.task_names().iter().filter_map(of_task).unzip();
+    let (of, several) = (of.last()?, if rates.len() > 1 { "valid/exact % " } else { "" });
+    Some(format!("{several}{} ({of})", rates.join(" ")))
 }
 
 /// The guard prompts' change since step 0; before a second measurement, their value.

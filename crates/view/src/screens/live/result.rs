@@ -16,19 +16,32 @@ use crate::run::events::Eval;
 use crate::screens::Screen;
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::task::task_set;
 use crate::widgets::text_width::{padded, wrapped};
 
-/// Both evals of a result, with their verdicts.
+/// Both evals of a result on a task, with their verdicts.
 struct ComparedEvals<'a> {
     base: &'a Eval,
     trained: &'a Eval,
     judged: &'a JudgedEval,
 }
 
+/// Of the first task that has both.
 fn compared(run: &FollowedRun) -> Option<ComparedEvals<'_>> {
-    let judged = run.outcome.compared()?;
-    let eval = |step, target: &str| run.history.evals.get(&(step, judged.set.clone(), target.to_owned()));
-    Some(ComparedEvals { base: eval(0, "base")?, trained: eval(judged.step, "trained")?, judged })
+    all_compared(run).into_iter().next()
+}
+
+fn all_compared(run: &FollowedRun) -> Vec<ComparedEvals<'_>> {
+    let mut found = Vec::new();
+    for (task, outcome) in run.outcome.by_task() {
+        let Some(judged) = outcome.compared() else { continue };
+        let set = task_set(&judged.set, task);
+        let eval = |step, target: &str| run.history.evals.get(&(step, set.clone(), target.to_owned()));
+        if let (Some(base), Some(trained)) = (eval(0, "base"), eval(judged.step, "trained")) {
+            found.push(ComparedEvals { base, trained, judged });
+        }
+    }
+    found
 }
 
 /// Why there is nothing to compare.
@@ -66,12 +79,13 @@ pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, insid
 
 fn lines(shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let Some(compared) = compared(run) else {
+    let all = all_compared(run);
+    let Some(first) = all.first() else {
         let text = format!("valid and exact against the base: not measured ({NOT_COMPARED})");
         return vec![Line::styled(text, theme.style(Role::Warning))];
     };
-    let mut lines = vec![heading(shared, run, &compared)];
-    lines.extend(table(shared, &compared, columns));
+    let mut lines = vec![heading(shared, run, first)];
+    lines.extend(all.iter().flat_map(|compared| table(shared, compared, columns)));
     let fallen = run.outcome.fallen().map(|text| wrapped(&text, columns)).unwrap_or_default();
     lines.extend(fallen.into_iter().map(|text| Line::styled(text, theme.style(Role::Warning))));
     lines

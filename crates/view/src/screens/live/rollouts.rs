@@ -4,6 +4,7 @@ use super::{Completion, Live, SampledGroup};
 use crate::message::{Command, Sender, Work};
 use crate::run::{RolloutGroup, read_step};
 use crate::shared::Shared;
+use crate::task::task_prompt;
 
 /// Reads a step, unless it was read or is being read. One that could not be read is retried: the cause may have been
 /// fixed.
@@ -48,7 +49,7 @@ fn sampled(group: RolloutGroup) -> SampledGroup {
         score: serde_json::from_value(completion.score).ok(),
     });
     SampledGroup {
-        prompt_id: group.prompt_id,
+        prompt_id: task_prompt(&group.task, &group.prompt_id),
         prompt: group.prompt,
         replaced: group.replaced,
         completions: completions.collect(),

@@ -7,6 +7,7 @@ use crate::followed_run::FollowedRun;
 use crate::format::{amount, duration, or_na, percent_short};
 use crate::shared::Shared;
 use crate::style_role::Role;
+use crate::task::task_set;
 
 /// One number per line.
 pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: usize) -> Vec<Line<'static>> {
@@ -18,8 +19,9 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
     let (_, role) = shared.theme.status_mark(run.status(), cause, &run.outcome);
     let total = or_na(run.history.planned_steps(), |total| total.to_string());
     let left = run.history.seconds_left().filter(|_| !run.status().is_ended());
-    let eval = |target: &str| {
-        or_na(run.history.latest_eval("eval", target), |eval| {
+    let tasks = run.history.task_names();
+    let eval = |task: &str, target: &str| {
+        or_na(run.history.latest_eval(&task_set("eval", task), target), |eval| {
             format!("valid {} exact {}", percent_short(eval.summary.valid), or_na(eval.summary.exact, percent_short))
         })
     };
@@ -31,8 +33,6 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
         Line::raw(format!("valid {} invalid {}", share("tiers/valid"), share("tiers/invalid"))),
         Line::raw(format!("unparsable {}", share("tiers/unparsable"))),
         Line::raw(format!("zero-variance groups {}", share("frac_reward_zero_std"))),
-        Line::raw(format!("eval base: {}", eval("base"))),
-        Line::raw(format!("eval now: {}", eval("trained"))),
         Line::styled(run.outcome.label(), shared.theme.style(run.outcome.level().into())),
         Line::raw(format!(
             "tokens {} truncated {}",
@@ -43,6 +43,12 @@ pub(super) fn lines(live: &Live, shared: &Shared, run: &FollowedRun, columns: us
         Line::raw(format!("loss {} grad norm {}", number("loss"), number("grad_norm"))),
     ];
     lines.extend(header::guard(run).map(|(text, role)| Line::styled(text, shared.theme.style(role))));
+    let evals = tasks.iter().flat_map(|task| {
+        let set = task_set("eval", task);
+        [("base", "base"), ("now", "trained")]
+            .map(|(word, target)| Line::raw(format!("{set} {word}: {}", eval(task, target))))
+    });
+    lines.splice(7..7, evals);
     lines.splice(1..1, log::alerts(shared, run, columns));
     if let Some(why) = &run.error {
         lines.insert(1, Line::styled(why.clone(), shared.theme.style(Role::Bad)));

@@ -7,8 +7,8 @@ use crate::command_log::CommandLine;
 use crate::format::short_id;
 use crate::message::{Command, Work};
 use crate::popup::{Ask, Page, Popup};
-use crate::report::{Report, RunComparison, base_and_trained, result_on, unknown_field, wrong_grouping};
-use crate::run::{HELD_OUT_SETS, RunDirectory, check_name, rename_run, unpack_recording};
+use crate::report::{Report, RunComparison, base_and_trained, held_out_sets, result_on, unknown_field, wrong_grouping};
+use crate::run::{RunDirectory, check_name, rename_run, unpack_recording};
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
 
@@ -190,7 +190,7 @@ pub(super) fn show_answers(runs: Vec<PathBuf>) -> Vec<Command> {
             let evals = match &runs[..] {
                 [run] => base_and_trained(run),
                 // Several runs show only their results.
-                runs => runs.iter().map(|run| result_on(run, &HELD_OUT_SETS)).collect(),
+                runs => runs.iter().map(|run| result_on(run, &held_out_sets(run))).collect(),
             };
             evals.map_err(|error| error.to_string())
         },

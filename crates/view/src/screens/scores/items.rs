@@ -152,12 +152,13 @@ impl Items {
         items
     }
 
-    /// A stored step of a run.
+    /// The completions of one task in a stored step of a run.
     ///
     /// # Errors
     /// The file and line that cannot be read.
-    pub fn step(run: &Path, step: u64, rows: &Rows, advantage: Advantage) -> Result<Self, String> {
-        let groups = read_step(run, step).map_err(|error| error.to_string())?;
+    pub fn step(run: &Path, task: &str, step: u64, rows: &Rows, advantage: Advantage) -> Result<Self, String> {
+        let mut groups = read_step(run, step).map_err(|error| error.to_string())?;
+        groups.retain(|group| group.task == task);
         Ok(Self::groups(groups, rows, advantage))
     }
 

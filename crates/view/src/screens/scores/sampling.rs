@@ -34,7 +34,7 @@ pub(super) fn plan(scores: &Scores, shared: &Shared) -> Result<Plan, String> {
     let (row, task, directory) = match shared.run_of_other_task().filter(|_| !is_open_task) {
         Some(run) => {
             let task = source::own_task(scores, run)?;
-            let argument = run.task_path().display().to_string();
+            let argument = shared.own_task_folder(run).display().to_string();
             (row(scores, &task.open), (argument, run.file().task.clone()), Some(run))
         }
         None => {

@@ -48,6 +48,8 @@ struct LoadRequest {
 struct RunStep {
     run: PathBuf,
     task: PathBuf,
+    /// One of several; empty for the only one.
+    task_name: String,
     step: u64,
     last: u64,
     advantage: Advantage,
@@ -66,8 +68,9 @@ pub(super) fn load(scores: &mut Scores, shared: &mut Shared) -> Vec<Command> {
     let run = run_step(scores, shared).ok_or_else(|| shared.no_open_run());
     let stored = scores.stored.clone();
     let own = shared.run_of_other_task().map(|run| {
-        let read = scores.own.clone().filter(|own| own.run == run.path());
-        (run.path().to_owned(), read)
+        let folder = shared.own_task_folder(run);
+        let read = scores.own.clone().filter(|own| own.folder == folder);
+        (folder, read)
     });
     let request = LoadRequest {
         open: Arc::clone(&open),
@@ -94,12 +97,15 @@ fn run_step(scores: &Scores, shared: &Shared) -> Option<RunStep> {
     let directory = run.directory.as_ref()?;
     let step = if scores.step == 0 { last } else { scores.step.min(last) };
     let advantage = directory.file().config.advantage;
-    Some(RunStep { run: run.path().to_owned(), task: directory.task_path(), step, last, advantage })
+    let (run, task) = (run.path().to_owned(), shared.own_task_folder(directory));
+    let open = shared.task.as_ref().map_or("", |open| open.task.name.as_str());
+    let task_name = directory.task_like(open).to_owned();
+    Some(RunStep { run, task, task_name, step, last, advantage })
 }
 
 fn read(request: LoadRequest, sender: &Sender) -> LoadedSteps {
     let rows = request.rows.unwrap_or_else(|| Arc::new(rows_of(&request.open)));
-    let own = request.own.map(|(run, read)| read.unwrap_or_else(|| read_task(run, &request.here)));
+    let own = request.own.map(|(folder, read)| read.unwrap_or_else(|| read_task(folder, &request.here)));
     let mut stored = request.stored;
     let step = request.run.as_ref().map_or(0, |run| run.step);
     let own_rows = match own.as_ref().filter(|_| request.is_own) {
@@ -118,8 +124,8 @@ fn read(request: LoadRequest, sender: &Sender) -> LoadedSteps {
             Err(why) => Err(why),
             Ok(run) if run.last == 0 => Err("the run has no finished step yet".to_owned()),
             Ok(run) => {
-                let cached = cached_steps(&run, stored.take().filter(|stored| stored.run == run.run), sender);
-                let items = Items::step(&run.run, run.step, &cached.rows, run.advantage);
+                let cached = cached_steps(&run, stored.take().filter(|stored| stored.task == run.task), sender);
+                let items = Items::step(&run.run, &run.task_name, run.step, &cached.rows, run.advantage);
                 stored = Some(cached);
                 items
             }
@@ -128,15 +134,15 @@ fn read(request: LoadRequest, sender: &Sender) -> LoadedSteps {
     LoadedSteps { items: items.map(Items::with_parts), rows, own, stored, source: request.source, step }
 }
 
-fn read_task(run: PathBuf, here: &Path) -> RunTask {
+fn read_task(folder: PathBuf, here: &Path) -> RunTask {
     let read = || {
-        let task = Task::load(&run.join("task")).map_err(|error| error.to_string())?;
+        let task = Task::load(&folder).map_err(|error| error.to_string())?;
         let scorer = Arc::new(Scorer::new(&task).map_err(|error| error.to_string())?);
         let open = OpenTask::read(task, here);
         Ok(Arc::new(ScoredTask { rows: rows_of(&open), open, scorer }))
     };
     let read = read().map_err(|why: String| format!("cannot score with the task of the run: {why}"));
-    RunTask { run, read }
+    RunTask { folder, read }
 }
 
 /// Whether the completions are of the open run, and scored by its own task, which is not the open one.
@@ -151,7 +157,7 @@ pub(super) fn is_own(scores: &Scores, shared: &Shared) -> bool {
 
 /// The task of the open run that is not the open task, or why there is none to sample for yet.
 pub(super) fn own_task<'a>(scores: &'a Scores, run: &RunDirectory) -> Result<&'a ScoredTask, String> {
-    match scores.own.as_ref().filter(|own| own.run == run.path()) {
+    match scores.own.as_ref().filter(|own| own.folder.starts_with(run.path())) {
         Some(own) => own.read.as_deref().map_err(Clone::clone),
         None => Err(format!("reading the task of run {} ...", short_id(run.id()))),
     }
@@ -160,7 +166,7 @@ pub(super) fn own_task<'a>(scores: &'a Scores, run: &RunDirectory) -> Result<&'a
 /// Whether the task of the open run must be read, because it is not the open one.
 pub(super) fn is_unread(scores: &Scores, shared: &Shared) -> bool {
     let run = shared.run_of_other_task();
-    run.is_some_and(|run| scores.own.as_ref().is_none_or(|own| own.run != run.path()))
+    run.is_some_and(|run| scores.own.as_ref().is_none_or(|own| own.folder != shared.own_task_folder(run)))
 }
 
 /// The scorer of the completions; `None` if nothing has compiled yet, or the run's task cannot be read.
@@ -184,7 +190,7 @@ fn cached_steps(run: &RunStep, before: Option<Stored>, sender: &Sender) -> Store
     for step in (1..=run.last).rev().take_while(|_| sender.is_wanted()) {
         let items = match known.binary_search_by_key(&step, |(step, _)| *step) {
             Ok(place) => Ok(Arc::clone(&known[place].1)),
-            Err(_) => Items::step(&run.run, step, &rows, run.advantage).map(Arc::new),
+            Err(_) => Items::step(&run.run, &run.task_name, step, &rows, run.advantage).map(Arc::new),
         };
         // An unreadable step is reported when it is selected; steps deleted by `keep_rollouts` are empty.
         let Ok(items) = items else { continue };
@@ -198,7 +204,7 @@ fn cached_steps(run: &RunStep, before: Option<Stored>, sender: &Sender) -> Store
         steps.push((step, items));
     }
     steps.reverse();
-    Stored { run: run.run.clone(), rows, steps: Arc::new(steps) }
+    Stored { task: run.task.clone(), rows, steps: Arc::new(steps) }
 }
 
 fn take_items(scores: &mut Scores, shared: &mut Shared, open: Arc<OpenTask>, loaded: LoadedSteps) -> Vec<Command> {
@@ -383,7 +389,7 @@ pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Comma
             if !is_wanted() {
                 return;
             }
-            let outcome = piece_of(&run.run, piece, &rows, run.advantage);
+            let outcome = piece_of(&run, piece, &rows);
             let (steps, error) = match outcome {
                 Ok(steps) => (steps, None),
                 Err(error) => (Vec::new(), Some(error)),
@@ -411,8 +417,9 @@ pub(super) fn rescore_run(scores: &mut Scores, shared: &mut Shared) -> Vec<Comma
 }
 
 /// The steps of a piece, without those deleted by `keep_rollouts`.
-fn piece_of(run: &Path, piece: &[u64], rows: &Rows, advantage: Advantage) -> Result<Vec<(u64, Arc<Items>)>, String> {
-    let read = piece.iter().map(|step| Items::step(run, *step, rows, advantage).map(|items| (*step, Arc::new(items))));
+fn piece_of(run: &RunStep, piece: &[u64], rows: &Rows) -> Result<Vec<(u64, Arc<Items>)>, String> {
+    let items = |step: u64| Items::step(&run.run, &run.task_name, step, rows, run.advantage);
+    let read = piece.iter().map(|step| items(*step).map(|items| (*step, Arc::new(items))));
     let mut steps = read.collect::<Result<Vec<_>, _>>()?;
     steps.retain(|(_, items)| !items.all.is_empty());
     Ok(steps)

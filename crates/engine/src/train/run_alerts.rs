@@ -1,0 +1,113 @@
+//! The alerts of a run: of several tasks, the rules about rates hold for each by itself.
+
+use std::collections::BTreeMap;
+
+use super::alerts::Alerts;
+use super::groups::{GroupTurn, StepRollout};
+use super::metrics::frequent_answer;
+use super::run_task::RunTask;
+use super::trainer::Trainer;
+use crate::config::TrainConfig;
+use crate::run::RunState;
+use crate::run::events::{Alert, Eval, Guard};
+use crate::task::{split_task_metric, split_task_set, task_set};
+
+/// The alerts of a run and of each of several tasks.
+#[derive(Debug, Default)]
+pub(super) struct RunAlerts {
+    /// Of several tasks, of what no task has by itself: the gradient, ranks, guard prompts.
+    pub(super) run: Alerts,
+    /// By name; empty for one task.
+    tasks: Vec<(String, Alerts)>,
+}
+
+/// An alert of a task, which is one of several unless its name is empty.
+pub(super) fn task_alert(task: &str, alert: Alert) -> Alert {
+    Alert { rule: task_set(&alert.rule, task), ..alert }
+}
+
+fn task_alerts(task: &str, alerts: Vec<Alert>) -> impl Iterator<Item = Alert> {
+    alerts.into_iter().map(move |alert| task_alert(task, alert))
+}
+
+impl RunAlerts {
+    pub(super) fn new(tasks: &[RunTask]) -> Self {
+        let named = tasks.iter().filter(|task| !task.part.name.is_empty());
+        Self { run: Alerts::default(), tasks: named.map(|task| (task.part.name.clone(), Alerts::default())).collect() }
+    }
+
+    /// The state after step `last`; see [`Alerts::resumed`].
+    pub(super) fn resume(&mut self, state: &RunState, last: u64, config: &TrainConfig) {
+        if self.tasks.is_empty() {
+            self.run = Alerts::resumed(state, last, config);
+            return;
+        }
+        for (name, alerts) in &mut self.tasks {
+            *alerts = Alerts::resumed(&state.of_task(name), last, config);
+        }
+        self.run = Alerts::resumed(&state.of_no_task(), last, config);
+    }
+
+    /// Learns of a step's answers, for the alert of a collapse.
+    pub(super) fn see_answers(&mut self, trainer: &Trainer, rollout: &StepRollout) {
+        let turns = rollout.group_turns();
+        self.run.frequent_answer = frequent_answer(&turns);
+        for (index, (_, alerts)) in self.tasks.iter_mut().enumerate() {
+            let is_its = |turn: &GroupTurn<'_>| trainer.prompts.train[turn.group.prompt].task == index;
+            alerts.frequent_answer = frequent_answer(&turns.iter().copied().filter(is_its).collect::<Vec<_>>());
+        }
+    }
+
+    /// Adds a step's metrics; returns the alerts that are raised, escalated or cleared.
+    pub(super) fn observe(&mut self, step: u64, metrics: &BTreeMap<String, f64>, config: &TrainConfig) -> Vec<Alert> {
+        if self.tasks.is_empty() {
+            return self.run.observe(step, metrics, config);
+        }
+        let (mut found, mut of_run) = (Vec::new(), metrics.clone());
+        for (name, alerts) in &mut self.tasks {
+            let own = |(key, value): (&String, &f64)| match split_task_metric(key) {
+                Some((task, metric)) if task == name => Some((metric.to_owned(), *value)),
+                _ => None,
+            };
+            let own: BTreeMap<String, f64> = metrics.iter().filter_map(own).collect();
+            of_run.retain(|key, _| split_task_metric(key).is_none() && !own.contains_key(key));
+            // A step of few groups may have none of a task.
+            if !own.is_empty() {
+                found.extend(task_alerts(name, alerts.observe(step, &own, config)));
+            }
+        }
+        found.extend(self.run.observe(step, &of_run, config));
+        found
+    }
+
+    /// The same for an eval.
+    pub(super) fn observe_eval(&mut self, eval: &Eval, config: &TrainConfig) -> Vec<Alert> {
+        let (set, task) = split_task_set(&eval.set);
+        match self.tasks.iter_mut().find(|(name, _)| name == task) {
+            None => self.run.observe_eval(eval, config),
+            Some((name, alerts)) => {
+                let eval = Eval { set: set.to_owned(), ..eval.clone() };
+                task_alerts(name, alerts.observe_eval(&eval, config)).collect()
+            }
+        }
+    }
+
+    /// The same for the guard prompts.
+    pub(super) fn observe_guard(&mut self, guard: &Guard, config: &TrainConfig) -> Vec<Alert> {
+        self.run.observe_guard(guard, config)
+    }
+
+    /// Whether the policy has collapsed, on any task.
+    pub(super) fn is_collapsed(&self) -> bool {
+        self.run.is_collapsed() || self.tasks.iter().any(|(_, alerts)| alerts.is_collapsed())
+    }
+
+    /// Forgets the steps of a policy that was replaced; returns the alerts that are cleared.
+    pub(super) fn recovered(&mut self, step: u64, config: &TrainConfig) -> Vec<Alert> {
+        let mut found = self.run.recovered(step, config);
+        for (name, alerts) in &mut self.tasks {
+            found.extend(task_alerts(name, alerts.recovered(step, config)));
+        }
+        found
+    }
+}
