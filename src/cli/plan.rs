@@ -122,7 +122,7 @@ impl PartitionPlan {
         let config = TrainConfig { ranks: request.ranks, ..config.clone() };
         let located = ModelLocation::find(&config.base_model, run_folders)?;
         let digest = located.digest(run_folders)?;
-        let checked = check(task, &located.source(run_folders)?, &config)?;
+        let checked = check(task, &located.source(run_folders)?, &config, run_folders)?;
         let memory = match request.gpus_per_node {
             0 => checked.cpu_memory(&config),
             _ => {

@@ -40,7 +40,7 @@ pub(super) struct Arguments {
     /// `tiny-tools`, `tiny-shell`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
-    /// Training method: grpo, sft or sft+grpo
+    /// Training method: grpo, sft, sft+grpo or distill
     #[arg(long)]
     method: Option<String>,
     /// Preset: quick, seed or recommended
@@ -215,6 +215,19 @@ fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure)
     failure
 }
 
+/// A model's name as an absolute path, and with the exact checkpoint.
+fn exact_name(located: &ModelLocation, name: String) -> Result<String, Failure> {
+    match located {
+        ModelLocation::Run { run, step } => Ok(format!("{}@{step}", utf8_path(run.path())?)),
+        ModelLocation::Model(source) | ModelLocation::Adapter(source)
+            if source.folder().is_some() && Path::new(&name).exists() =>
+        {
+            utf8_path(&std::path::absolute(&name)?)
+        }
+        ModelLocation::Model(_) | ModelLocation::Adapter(_) => Ok(name),
+    }
+}
+
 /// Creates the run directory with a resolved configuration, after the checks before a run. `devices`: of this machine,
 /// `None` if it computes elsewhere.
 pub(super) fn create(
@@ -229,18 +242,12 @@ pub(super) fn create(
     let ResolvedConfig { mut config, sources } = resolve(arguments, task, run_folders)?;
     let located = ModelLocation::find(&config.base_model, run_folders)?;
     let model_digest = located.digest(run_folders)?;
-    // As an absolute path, and with the exact checkpoint.
-    match &located {
-        ModelLocation::Run { run, step } => config.base_model = format!("{}@{step}", utf8_path(run.path())?),
-        ModelLocation::Model(source) | ModelLocation::Adapter(source)
-            if source.folder().is_some() && Path::new(&config.base_model).exists() =>
-        {
-            config.base_model = utf8_path(&std::path::absolute(&config.base_model)?)?;
-        }
-        ModelLocation::Model(_) | ModelLocation::Adapter(_) => {}
+    config.base_model = exact_name(&located, config.base_model)?;
+    if config.is_distilled() && !config.is_self_distilled() {
+        config.teacher = exact_name(&ModelLocation::find(&config.teacher, run_folders)?, config.teacher)?;
     }
     devices.map_or(Ok(1), |devices| slots(arguments, config.ranks, devices))?;
-    let checked = check(task, &located.source(run_folders)?, &config)?;
+    let checked = check(task, &located.source(run_folders)?, &config, run_folders)?;
     check_sets(task, &config)?;
     if task.command().is_some_and(|rules| rules.code().is_some()) {
         eprint_line("checking the expected answers by the task's program ...");

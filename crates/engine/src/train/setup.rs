@@ -2,7 +2,8 @@
 
 use super::TrainError;
 use super::guide::Guide;
-use crate::checkpoint::StartModel;
+use super::teacher::{demonstrated_prompts, teacher_model};
+use crate::checkpoint::{OpenModel, StartModel};
 use crate::config::{Method, TrainConfig};
 use crate::eval::{GuardPrompt, prepare_guard};
 use crate::format::counted;
@@ -10,7 +11,7 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
 use crate::plan::{
-    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory, disk, fit,
+    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, ModelShape, StepShape, cpu_memory, disk, fit,
     free_disk_bytes, memory_limit_bytes,
 };
 use crate::policy::{Lengths, Prompt, prepare};
@@ -24,7 +25,7 @@ use crate::text::Tokenizer;
 /// The plan of GPU memory counts what the kernels reserve.
 const _: () = assert!(CUBLAS_WORKSPACE_BYTES == crate::kernels::device::CUBLAS_WORKSPACE_BYTES);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PromptSets {
     /// At least one; at most `max_rows`.
     pub(super) train: Vec<Prompt>,
@@ -34,6 +35,10 @@ pub(super) struct PromptSets {
     pub(super) test: Vec<Prompt>,
     /// May be empty.
     pub(super) guard: Vec<GuardPrompt>,
+    /// By training prompt, what a teacher reads that is shown expected answers; empty without one.
+    pub(super) demonstrated: Vec<Option<Vec<u32>>>,
+    /// Of a teacher beside the student; 0 without one.
+    pub(super) teacher_parameters: usize,
 }
 
 /// A run without weights and optimizer.
@@ -42,6 +47,8 @@ pub(super) struct Setup {
     pub(super) task: Task,
     pub(super) config: TrainConfig,
     pub(super) start: StartModel,
+    /// `None` without a teacher, or where it is the base itself.
+    pub(super) teacher: Option<OpenModel>,
     pub(super) prompts: PromptSets,
     pub(super) scorer: Scorer,
     pub(super) engine: Engine,
@@ -87,7 +94,9 @@ impl Setup {
         if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
-        let prompts = prompt_sets(&task, &scorer, &start.tokenizer, &start.config, &config)?;
+        let teacher = teacher_model(&config, &start.tokenizer, run_folders)?;
+        let models = Models { student: &start.config, teacher: teacher.as_ref().map(|teacher| &teacher.config) };
+        let prompts = prompt_sets(&task, &scorer, &start.tokenizer, models, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
         let threads = ThreadPool::for_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::by_uuid(&uuid));
@@ -98,6 +107,7 @@ impl Setup {
             task,
             config,
             start,
+            teacher,
             prompts,
             scorer,
             engine: engine.clone(),
@@ -188,6 +198,7 @@ impl PromptSets {
             turns: self.train.iter().map(|prompt| prompt.row.turn_count()).max().unwrap_or(1),
             eval_rows: self.eval.len(),
             test_rows: self.test.len(),
+            teacher_parameters: self.teacher_parameters,
             mean_completion_tokens: config.max_completion_tokens as f64,
             least_completion_tokens: 0.0,
             most_completion_tokens: config.max_completion_tokens as f64,
@@ -222,12 +233,19 @@ impl Checked {
 ///
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
-pub fn check(task: &Task, model: &ModelSource, config: &TrainConfig) -> Result<Checked, TrainError> {
+pub fn check(
+    task: &Task,
+    model: &ModelSource,
+    config: &TrainConfig,
+    run_folders: &RunFolders,
+) -> Result<Checked, TrainError> {
     let tokenizer = Tokenizer::load(model)?;
     let task = &for_model(task, &tokenizer);
     let scorer = Scorer::new(task)?;
     let model_config = model.config().map_err(ModelError::from)?;
-    let data = prompt_sets(task, &scorer, &tokenizer, &model_config, config)?.shape(config);
+    let teacher = teacher_model(config, &tokenizer, run_folders)?;
+    let models = Models { student: &model_config, teacher: teacher.as_ref().map(|teacher| &teacher.config) };
+    let data = prompt_sets(task, &scorer, &tokenizer, models, config)?.shape(config);
     Ok(Checked { model: model_config, data })
 }
 
@@ -251,7 +269,7 @@ fn check_answers(
     config: &TrainConfig,
     rows: &[Prompt],
 ) -> Result<(), TrainError> {
-    if config.method == Method::Grpo {
+    if matches!(config.method, Method::Grpo | Method::Distill) {
         return Ok(());
     }
     let without = rows_without_answer(task, scorer, rows.iter().map(|prompt| &prompt.row))?;
@@ -262,9 +280,17 @@ fn check_answers(
             Some(why) => Some(why),
             None => return Ok(()),
         },
-        Method::Grpo | Method::Sft => None,
+        Method::Grpo | Method::Sft | Method::Distill => None,
     };
     Err(TrainError::NoAnswer { id: row.id.clone(), line: row.line, method: config.method, instead })
+}
+
+/// What reads the prompts.
+#[derive(Clone, Copy)]
+struct Models<'a> {
+    student: &'a ModelConfig,
+    /// Beside the student.
+    teacher: Option<&'a ModelConfig>,
 }
 
 /// At most `max_rows` of each set.
@@ -272,10 +298,13 @@ fn prompt_sets(
     task: &Task,
     scorer: &Scorer,
     tokenizer: &Tokenizer,
-    model: &ModelConfig,
+    models: Models<'_>,
     config: &TrainConfig,
 ) -> Result<PromptSets, TrainError> {
-    let lengths = lengths(config, model);
+    let mut lengths = lengths(config, models.student);
+    if let Some(teacher) = models.teacher {
+        lengths.positions = lengths.positions.min(teacher.max_position_embeddings);
+    }
     let set = |set| prepare(task, set, tokenizer, lengths);
     let mut train = set(PromptSet::Train)?;
     if config.max_rows > 0 {
@@ -286,5 +315,11 @@ fn prompt_sets(
     }
     check_answers(task, scorer, tokenizer, config, &train)?;
     let guard = prepare_guard(task, tokenizer, lengths)?;
-    Ok(PromptSets { train, eval: set(PromptSet::Eval)?, test: set(PromptSet::Test)?, guard })
+    let demonstrated = match config.is_self_distilled() {
+        true => demonstrated_prompts(task, scorer, tokenizer, lengths, &train)?,
+        false => Vec::new(),
+    };
+    let teacher_parameters = models.teacher.map_or(0, |teacher| ModelShape::from_config(teacher).parameters);
+    let (eval, test) = (set(PromptSet::Eval)?, set(PromptSet::Test)?);
+    Ok(PromptSets { train, eval, test, guard, demonstrated, teacher_parameters })
 }

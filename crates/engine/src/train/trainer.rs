@@ -40,6 +40,8 @@ pub(super) struct Trainer {
     pub(super) shape: Cell<StepShape>,
     /// With `guided`, or once the run has recovered from a collapse.
     pub(super) guide: Option<Guide>,
+    /// A teacher beside the student.
+    pub(super) teacher: Option<Decoder>,
     pub(super) ranks: Rc<Ranks>,
 }
 
@@ -58,7 +60,7 @@ impl Trainer {
         has_recovered: bool,
     ) -> Result<Self, TrainError> {
         let shape = Cell::new(setup.shape());
-        let Setup { task, config, start, prompts, scorer, threads, total_steps, engine, resumed_from, .. } = setup;
+        let Setup { task, config, start, teacher, prompts, scorer, threads, total_steps, engine, resumed_from, .. } = setup;
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
         let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
@@ -67,15 +69,15 @@ impl Trainer {
             Decoder::sharded(&start.config, &weights, (trainable, shard), config.seed, engine.dtype, &engine.device)
         };
         let model = decoder(trainable)?;
-        let needs_copy = config.kl_beta > 0.0 && trainable == Trainable::Full;
-        let reference = needs_copy.then(|| decoder(Trainable::Frozen)).transpose()?;
+        let teacher = teacher.map(|teacher| teacher.decoder(None, &engine)).transpose()?;
+        let reference = config.keeps_base().then(|| decoder(Trainable::Frozen)).transpose()?;
         let mut policy = Policy { reference, ..Policy::new(engine.clone(), model, start.tokenizer, threads) };
         let (optimizer, state) = optimizer_and_state(&policy.model, optimizer_settings(&config, total_steps), folder)?;
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
-        let guide = config.method != Method::Sft && (config.guided || has_recovered);
+        let guide = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let guide = guide.then(|| Guide::new(&task, &policy.tokenizer));
         let run = run.clone();
-        Ok(Self { run, config, task, scorer, prompts, policy, optimizer, state, total_steps, shape, guide, ranks })
+        Ok(Self { run, config, task, scorer, prompts, policy, optimizer, state, total_steps, shape, guide, teacher, ranks })
     }
 
     pub(super) fn trainable(&self) -> Trainable {
@@ -83,7 +85,8 @@ impl Trainer {
     }
 
     pub(super) fn advantage_rule(&self) -> AdvantageRule {
-        AdvantageRule { kind: self.config.advantage, weights: self.scorer.part_weights() }
+        let is_off = !self.config.learns_from_rewards();
+        AdvantageRule { kind: self.config.advantage, weights: self.scorer.part_weights(), is_off }
     }
 
     pub(super) fn sampling(&self) -> Result<Sampling, TrainError> {
@@ -193,7 +196,7 @@ impl Trainer {
 
     /// The batch of a step's gradient on this rank.
     pub(super) fn policy_batch<'a>(&'a self, rollout: &'a StepRollout) -> PolicyBatch<'a> {
-        policy_batch(&self.config, self.entropy_coef(), &self.prompts.train, rollout)
+        policy_batch(&self.config, self.entropy_coef(), &self.prompts, rollout)
     }
 
     /// The next `count` positions in the endless order of training prompts.
@@ -295,6 +298,7 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
         kl_importance: config.kl_importance,
         max_completion_tokens: config.max_completion_tokens,
         entropy_coef: config.entropy_coef,
+        distill_coef: config.distill_coef,
     };
     PolicySettings {
         loss,
