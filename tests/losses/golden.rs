@@ -61,8 +61,9 @@ fn losses_and_their_gradients() {
             let terms = SequenceTerms {
                 log_probs: &log_probs,
                 old: off_policy.then_some(&old),
-                reference: Some(&reference), teacher: None,
+                reference: Some(&reference),
                 advantage: number(&sequence["advantage"]),
+                ..SequenceTerms::default()
             };
             let found = sequence_loss(&settings(&case["settings"]), terms, totals);
             loss += found.loss;
@@ -212,7 +213,7 @@ fn group(group: &Value) -> PolicyGroup<'static> {
         token_ids: token_ids.into(),
         old_log_probs: None,
         reference_log_probs: None,
-            teacher_log_probs: None,
+        teacher_log_probs: None,
         advantage,
     };
     let completions: Vec<Vec<u32>> = read(&group["completions"]);

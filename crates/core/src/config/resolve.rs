@@ -424,7 +424,8 @@ fn check_distillation(config: &TrainConfig) -> Result<(), ConfigError> {
             config.distill_coef
         ),
         (false, _) if method == Method::Distill => {
-            "method = distill learns from the teacher alone, so distill_coef = 0 has no gradient: set it above 0".to_owned()
+            "method = distill learns from the teacher alone, so distill_coef = 0 has no gradient: set it above 0"
+                .to_owned()
         }
         (false, false) => format!(
             "teacher = {teacher} has no effect with distill_coef = 0: set distill_coef above 0, or method = distill"

@@ -66,7 +66,8 @@ pub struct Guidance {
 impl Guidance {
     /// Whether every row can be guided.
     fn helps(&self) -> bool {
-        self.is_distilled || self.is_on && self.conversations == 0 && (self.without_expected == 0 || self.refusal.is_none())
+        self.is_distilled
+            || self.is_on && self.conversations == 0 && (self.without_expected == 0 || self.refusal.is_none())
     }
 
     /// Says what happens to groups without a valid completion.

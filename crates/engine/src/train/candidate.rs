@@ -189,7 +189,14 @@ impl Candidate {
         // A grammar takes long to compile: only where it is needed.
         let refusal = if is_on && without > 0 { Guide::new(task, &policy.tokenizer).refusal() } else { None };
         let is_distilled = config.is_distilled();
-        Ok(Guidance { is_distilled, is_on, rows: prompts.train.len(), conversations, without_expected: without, refusal })
+        Ok(Guidance {
+            is_distilled,
+            is_on,
+            rows: prompts.train.len(),
+            conversations,
+            without_expected: without,
+            refusal,
+        })
     }
 
     fn sampling(&self) -> Result<Sampling, TrainError> {

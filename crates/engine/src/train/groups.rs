@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::setup::PromptSets;
 use crate::advantage::{Advantage, GroupSignal, group_advantages, normalise_sums, part_sums};
 use crate::config::TrainConfig;
-use super::setup::PromptSets;
 use crate::policy::{Conversation, Turn, signal_of};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DecodeCounts, GpuFallback, StopReason};

@@ -106,9 +106,13 @@ pub enum TrainError {
         /// Why a row without an answer is not answered by the base under the task's grammar, where that is possible.
         instead: Option<String>,
     },
-    #[error("teacher = expected: no training row of {task} has one turn and an `expected` value that fits the model: add `expected`, or set teacher to a model")]
+    #[error(
+        "teacher = expected: no training row of {task} has one turn and an `expected` value that fits the model: add `expected`, or set teacher to a model"
+    )]
     NoDemonstration { task: String },
-    #[error("teacher = {teacher} has another vocabulary: token {id} is {found}, in the model to train {expected}; take a teacher with the same tokenizer")]
+    #[error(
+        "teacher = {teacher} has another vocabulary: token {id} is {found}, in the model to train {expected}; take a teacher with the same tokenizer"
+    )]
     OtherVocabulary { teacher: String, id: u32, found: String, expected: String },
     /// The model under the run's name differs from the one at its start.
     #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]

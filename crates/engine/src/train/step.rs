@@ -154,8 +154,8 @@ fn add_teacher(
     groups: &mut [PolicyGroup<'_>],
     settings: &PolicySettings,
 ) -> candle_core::Result<()> {
-    let (base, adapters) = trainer.policy.model_of(PolicyVersion::Base);
-    let model = trainer.teacher.as_ref().unwrap_or(base);
+    let base = || trainer.policy.model_of(PolicyVersion::Base);
+    let (model, adapters) = trainer.teacher.as_ref().map_or_else(base, |teacher| (teacher, Adapters::On));
     let read: Vec<PolicyGroup<'_>> = groups.iter().map(PolicyGroup::for_teacher).collect();
     let log_probs = completion_log_probs(model, adapters, &read, settings, &trainer.policy.threads)?;
     groups.iter_mut().zip(log_probs).for_each(|(group, log_probs)| group.set_teacher(log_probs));

@@ -60,7 +60,8 @@ impl Trainer {
         has_recovered: bool,
     ) -> Result<Self, TrainError> {
         let shape = Cell::new(setup.shape());
-        let Setup { task, config, start, teacher, prompts, scorer, threads, total_steps, engine, resumed_from, .. } = setup;
+        let Setup { task, config, start, teacher, prompts, scorer, threads, total_steps, engine, resumed_from, .. } =
+            setup;
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
         let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
@@ -77,7 +78,21 @@ impl Trainer {
         let guide = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let guide = guide.then(|| Guide::new(&task, &policy.tokenizer));
         let run = run.clone();
-        Ok(Self { run, config, task, scorer, prompts, policy, optimizer, state, total_steps, shape, guide, teacher, ranks })
+        Ok(Self {
+            run,
+            config,
+            task,
+            scorer,
+            prompts,
+            policy,
+            optimizer,
+            state,
+            total_steps,
+            shape,
+            guide,
+            teacher,
+            ranks,
+        })
     }
 
     pub(super) fn trainable(&self) -> Trainable {

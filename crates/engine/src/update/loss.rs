@@ -48,7 +48,7 @@ pub struct StepTotals {
 }
 
 /// Log-probs and advantage of one completion of length T.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct SequenceTerms<'a> {
     /// Log-probs under the weights being trained, nats.
     pub log_probs: &'a [f32],
