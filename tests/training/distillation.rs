@@ -26,7 +26,7 @@ fn a_teacher_teaches_where_rewards_are_equal() {
     assert_eq!(read_step(run.path(), 1).unwrap().len(), 3);
 }
 
-/// Exactly 0 to its own weights, with adapters and in an interval; it falls towards those of a better model.
+/// Exactly 0 to its own weights, with adapters and in an interval; not to those of other models.
 #[test]
 fn the_reverse_kl_is_of_the_teacher() {
     let folder = tempfile::tempdir().unwrap();
@@ -39,12 +39,13 @@ fn the_reverse_kl_is_of_the_teacher() {
     let still = ["learning_rate=0", "weight_sync_interval=3"];
     let (_, state) = trained("itself", &[&DISTILL[..], &["teacher=tiny"], &still].concat());
     assert_eq!(reverse_kl(&state), [0.0; 6]);
-    let (teacher, _) = trained("teacher", &["method=sft", "max_steps=12", "lora_rank=4", "learning_rate=5e-3"]);
+    let (teacher, _) = trained("teacher", &["method=sft", "max_steps=4", "lora_rank=4", "learning_rate=5e-3"]);
     let teacher = format!("teacher={}", teacher.display());
-    let (_, state) = trained("student", &[&DISTILL[..], &[&teacher, "max_steps=10"]].concat());
-    let values = reverse_kl(&state);
-    let half = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    assert!(half(&values[5..]) < 0.7 * half(&values[..5]), "{values:?}");
+    // Without its adapter the teacher would be the student itself.
+    let (_, state) = trained("adapter", &[&DISTILL[..], &[&teacher, "max_steps=1"]].concat());
+    assert!(reverse_kl(&state)[0] != 0.0);
+    let (_, state) = trained("other", &[&DISTILL[..], &["teacher=tiny-sql", "max_steps=1"]].concat());
+    assert!(reverse_kl(&state)[0] > 1.0 && state.metrics["grad_norm"].at(1).unwrap() > 0.0);
     let (_, both) = trained("both", &["distill_coef=0.1", &teacher, "max_steps=1"]);
     assert!(both.metrics["distill/reverse_kl"].at(1).unwrap() > 0.0);
     assert!(both.groups[&1].values().flat_map(|group| &group.advantages).any(|advantage| *advantage != 0.0));
@@ -56,7 +57,8 @@ fn what_cannot_teach_is_refused() {
     let task = write_hopeless(folder.path(), false);
     let run = create_of(&task, folder.path(), &[&DISTILL[..], &["teacher=expected"]].concat());
     let error = work(&run, |_| false).unwrap_err().to_string();
-    assert!(error.starts_with("teacher = expected: no training row of small/task.toml has one turn and"), "{error}");
+    let expected = "task.toml has one turn and an `expected` value that fits the model";
+    assert!(error.starts_with("teacher = expected: no training row of ") && error.contains(expected), "{error}");
     // The embedded model with two tokens exchanged.
     let pretrain =
         ["model", "pretrain", "invoice", "--from", "tiny", "--examples", "2", "--updates", "0", "--out", "other"];
