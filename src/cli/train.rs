@@ -1,5 +1,6 @@
 //! `grpo-tui train`: starts or resumes a run.
 
+mod model_names;
 mod result;
 mod slurm;
 
@@ -25,6 +26,7 @@ use crate::secrets::is_control;
 use crate::study::Sweep;
 use crate::task::{PromptSet, TASK_FILE};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
+use model_names::exact_name;
 use result::show;
 
 #[derive(Debug, Default, clap::Args)]
@@ -215,19 +217,6 @@ fn remove_unstarted(run: &RunDirectory, arguments: &Arguments, failure: Failure)
     failure
 }
 
-/// A model's name as an absolute path, and with the exact checkpoint.
-fn exact_name(located: &ModelLocation, name: String) -> Result<String, Failure> {
-    match located {
-        ModelLocation::Run { run, step } => Ok(format!("{}@{step}", utf8_path(run.path())?)),
-        ModelLocation::Model(source) | ModelLocation::Adapter(source)
-            if source.folder().is_some() && Path::new(&name).exists() =>
-        {
-            utf8_path(&std::path::absolute(&name)?)
-        }
-        ModelLocation::Model(_) | ModelLocation::Adapter(_) => Ok(name),
-    }
-}
-
 /// Creates the run directory with a resolved configuration, after the checks before a run. `devices`: of this machine,
 /// `None` if it computes elsewhere.
 pub(super) fn create(
@@ -279,11 +268,6 @@ pub(super) fn create(
         model_digest,
     };
     Ok(RunDirectory::create(run_folders.for_new_runs(), new)?)
-}
-
-fn utf8_path(path: &Path) -> Result<String, Failure> {
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display())))
 }
 
 /// The devices that the options name; `--gpus` sets the number of ranks.
