@@ -1,6 +1,7 @@
 //! Policy losses and KL terms: numbers computed by hand, derivatives by central differences, and what must hold for
 //! every input.
 
+mod distillation;
 mod golden;
 mod per_part;
 
@@ -26,6 +27,7 @@ pub(crate) fn loss_settings(policy_loss: PolicyLoss) -> LossSettings {
     };
     LossSettings {
         entropy_coef: 0.0,
+        distill_coef: 0.0,
         policy_loss,
         clip_low,
         clip_high,
@@ -45,7 +47,7 @@ fn with_ratios(settings: &LossSettings, ratios: &[f64], advantage: f64) -> Seque
     let log_probs: Vec<f32> = ratios.iter().map(|ratio| (ratio.ln() - 2.0) as f32).collect();
     sequence_loss(
         settings,
-        SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference: None, advantage },
+        SequenceTerms { log_probs: &log_probs, old: Some(&sampled), advantage, ..SequenceTerms::default() },
         TOTALS,
     )
 }
@@ -170,7 +172,7 @@ fn the_kl_is_added_with_its_weight_and_the_losss_own_share() {
     ];
     for (policy_loss, share) in rows {
         let settings = LossSettings { kl_beta: 0.1, ..loss_settings(policy_loss) };
-        let terms = SequenceTerms { log_probs: &log_probs, old: None, reference: Some(&reference), advantage: 0.0 };
+        let terms = SequenceTerms { log_probs: &log_probs, reference: Some(&reference), ..SequenceTerms::default() };
         let found = sequence_loss(&settings, terms, TOTALS);
         assert!(
             (found.kl - sum).abs() < 1e-9 && (found.loss - 0.1 * share * sum).abs() < 1e-9,
@@ -192,7 +194,7 @@ fn the_weighted_kl_has_the_kls_gradient() {
     let check = |kl_estimator, kl_importance, d: f32, slope: f64| {
         let settings = LossSettings { kl_beta: 1.0, kl_estimator, kl_importance, ..loss_settings(PolicyLoss::Grpo) };
         let (log_probs, reference) = ([-2.0_f32], [-2.0 + d]);
-        let terms = SequenceTerms { log_probs: &log_probs, old: None, reference: Some(&reference), advantage: 0.0 };
+        let terms = SequenceTerms { log_probs: &log_probs, reference: Some(&reference), ..SequenceTerms::default() };
         let found = sequence_loss(&settings, terms, StepTotals { sequences: 1, tokens: 1 });
         assert!((found.d_log_probs[0] - slope).abs() < 1e-9, "{kl_estimator} {d}: {found:?}, expected {slope}");
         let (value, _) = kl_term(kl_estimator, f64::from(d));
@@ -216,7 +218,11 @@ fn check_derivative(
     advantage: f64,
 ) {
     let loss = |log_probs: &[f32], sampled: Option<&[f32]>| {
-        sequence_loss(settings, SequenceTerms { log_probs, old: sampled, reference, advantage }, TOTALS)
+        sequence_loss(
+            settings,
+            SequenceTerms { log_probs, old: sampled, reference, advantage, ..SequenceTerms::default() },
+            TOTALS,
+        )
     };
     let found = loss(log_probs, sampled);
     for token in 0..log_probs.len() {
@@ -274,7 +280,7 @@ fn weights_are_the_derivative_of_the_loss() {
     }
     // Both clips were active above.
     let count = |advantage| {
-        let terms = SequenceTerms { log_probs: &CURRENT, old: Some(&SAMPLED), reference: None, advantage };
+        let terms = SequenceTerms { log_probs: &CURRENT, old: Some(&SAMPLED), advantage, ..SequenceTerms::default() };
         sequence_loss(&loss_settings(PolicyLoss::Grpo), terms, TOTALS)
     };
     let (up, down) = (count(1.0), count(-1.0));
@@ -307,7 +313,7 @@ fn weights_are_the_derivative_on_both_sides_of_the_clips() {
         let log_probs = sampled.map(|sampled| sampled + log_ratio);
         let settings = loss_settings(policy_loss);
         check_derivative(&settings, &log_probs, Some(&sampled), None, advantage);
-        let terms = SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference: None, advantage };
+        let terms = SequenceTerms { log_probs: &log_probs, old: Some(&sampled), advantage, ..SequenceTerms::default() };
         let found = sequence_loss(&settings, terms, TOTALS);
         let row = format!("{policy_loss} {log_ratio} A {advantage}: {found:?}");
         assert_eq!((found.clipped_low, found.clipped_high), (low, high), "{row}");
@@ -337,7 +343,7 @@ proptest! {
         let totals = StepTotals { sequences, tokens: log_probs.len() + more_tokens };
         let expected = -advantage / denominator(&settings, log_probs.len(), totals);
         for sampled in [None, Some(log_probs.as_slice())] {
-            let terms = SequenceTerms { log_probs: &log_probs, old: sampled, reference: None, advantage };
+            let terms = SequenceTerms { log_probs: &log_probs, old: sampled, advantage, ..SequenceTerms::default() };
             let found = sequence_loss(&settings, terms, totals);
             prop_assert!(found.d_log_probs.iter().all(|weight| (weight - expected).abs() <= 1e-12 * expected.abs()), "{:?}", found);
             prop_assert_eq!((found.clipped_low, found.clipped_high), (0, 0));
@@ -350,7 +356,7 @@ proptest! {
         let column = |pick: fn(&(f32, f32, f32)) -> f32| pairs.iter().map(pick).collect::<Vec<f32>>();
         let (log_probs, sampled, reference) = (column(|p| p.0), column(|p| p.1), column(|p| p.2));
         let settings = LossSettings { kl_beta: 0.01, ..loss_settings(loss) };
-        let terms = |reference| SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference, advantage };
+        let terms = |reference| SequenceTerms { log_probs: &log_probs, old: Some(&sampled), reference, advantage, ..SequenceTerms::default() };
         let with = sequence_loss(&settings, terms(Some(reference.as_slice())), TOTALS);
         prop_assert!(with.loss.is_finite() && with.kl >= 0.0 && with.d_log_probs.iter().all(|weight| weight.is_finite()));
         let found = sequence_loss(&settings, terms(None), TOTALS);
@@ -391,11 +397,13 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
                 old_log_probs: None,
                 token_ids: token_ids.into(),
                 reference_log_probs: None,
+                teacher_log_probs: None,
                 advantage,
             }
         };
         PolicyGroup {
             prompt: vec![3, place as u32 % 19, 4].into(),
+            teacher_prompt: None,
             samples: advantages.into_iter().enumerate().map(sample).collect(),
         }
     };

@@ -92,11 +92,12 @@ fn sampled(run: &Path) -> Vec<String> {
 #[test]
 fn another_number_of_ranks_trains_the_same_run() {
     let folder = tempfile::tempdir().unwrap();
-    let kinds: [&[&str]; 4] = [
+    let kinds: [&[&str]; 5] = [
         &[],
         &["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"],
         &["weight_sync_interval=2", "policy_loss=gspo", "dynamic_sampling=true"],
         &["method=sft"],
+        &["method=distill", "teacher=expected"],
     ];
     for set in kinds {
         let runs = [1, 2, 3].map(|ranks| trained(folder.path(), ranks, set));

@@ -2,6 +2,7 @@
 //! change what it comes to.
 
 mod conversations;
+mod distillation;
 mod full_disk;
 mod guard;
 pub(crate) mod guided;

@@ -131,7 +131,7 @@ impl PartitionPlan {
         let config = TrainConfig { ranks: request.ranks, ..input.resolved.config.clone() };
         let located = ModelLocation::find(&config.base_model, run_folders)?;
         let digest = located.digest(run_folders)?;
-        let checked = check(&input.parts, &located.source(run_folders)?, &config)?;
+        let checked = check(&input.parts, &located.source(run_folders)?, &config, run_folders)?;
         let memory = match request.gpus_per_node {
             0 => checked.cpu_memory(&config),
             _ => {

@@ -1,5 +1,6 @@
 //! `grpo-tui train`: starts or resumes a run.
 
+mod model_names;
 mod result;
 mod slurm;
 mod tasks;
@@ -24,6 +25,7 @@ use crate::secrets::is_control;
 use crate::study::Sweep;
 use crate::task::{PromptSet, TASK_FILE};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
+use model_names::exact_name;
 use result::show;
 pub(super) use tasks::{RunInput, named_tasks, run_input};
 
@@ -44,7 +46,7 @@ pub(super) struct Arguments {
     /// `tiny-tools`, `tiny-shell`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
-    /// Training method: grpo, sft or sft+grpo
+    /// Training method: grpo, sft, sft+grpo or distill
     #[arg(long)]
     method: Option<String>,
     /// Preset: quick, seed or recommended
@@ -226,18 +228,12 @@ pub(super) fn create(
     let ResolvedConfig { mut config, sources } = input.resolved.clone();
     let located = ModelLocation::find(&config.base_model, run_folders)?;
     let model_digest = located.digest(run_folders)?;
-    // As an absolute path, and with the exact checkpoint.
-    match &located {
-        ModelLocation::Run { run, step } => config.base_model = format!("{}@{step}", utf8_path(run.path())?),
-        ModelLocation::Model(source) | ModelLocation::Adapter(source)
-            if source.folder().is_some() && Path::new(&config.base_model).exists() =>
-        {
-            config.base_model = utf8_path(&std::path::absolute(&config.base_model)?)?;
-        }
-        ModelLocation::Model(_) | ModelLocation::Adapter(_) => {}
+    config.base_model = exact_name(&located, config.base_model)?;
+    if config.is_distilled() && !config.is_self_distilled() {
+        config.teacher = exact_name(&ModelLocation::find(&config.teacher, run_folders)?, config.teacher)?;
     }
     devices.map_or(Ok(1), |devices| slots(arguments, config.ranks, devices))?;
-    let checked = check(&input.parts, &located.source(run_folders)?, &config)?;
+    let checked = check(&input.parts, &located.source(run_folders)?, &config, run_folders)?;
     let mut data = Vec::new();
     for task in input.tasks() {
         check_sets(task, &config)?;
@@ -273,11 +269,6 @@ pub(super) fn create(
         mix: input.mix,
     };
     Ok(RunDirectory::create(run_folders.for_new_runs(), new)?)
-}
-
-fn utf8_path(path: &Path) -> Result<String, Failure> {
-    let text = path.to_str().map(str::to_owned);
-    text.ok_or_else(|| Failure::failed(format!("{}: path is not UTF-8: rename the folder", path.display())))
 }
 
 /// The devices that the options name; `--gpus` sets the number of ranks.

@@ -134,6 +134,7 @@ fn gradient(
         let sample = |(index, completion)| PolicySample::on_policy(completion, [1.0, -0.7, 0.2, -0.5][index % 4]);
         groups.push(PolicyGroup {
             prompt: (&request.prompt).into(),
+            teacher_prompt: None,
             samples: completions.iter().enumerate().map(sample).collect(),
         });
     }

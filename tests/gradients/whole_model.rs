@@ -105,14 +105,20 @@ fn groups() -> Vec<PolicyGroup<'static>> {
         sampled_log_probs: vec![0.0; tokens.len()].into(),
         old_log_probs: None,
         reference_log_probs: None,
+        teacher_log_probs: None,
         advantage,
     };
     vec![
         PolicyGroup {
             prompt: vec![3, 1, 4, 1].into(),
+            teacher_prompt: None,
             samples: vec![sample(&[5, 9, 2], 1.0), sample(&[6], -0.5), sample(&[5, 3, 5, 8], -0.5)],
         },
-        PolicyGroup { prompt: vec![7].into(), samples: vec![sample(&[9, 3], 0.7), sample(&[2, 3, 8], -0.7)] },
+        PolicyGroup {
+            prompt: vec![7].into(),
+            teacher_prompt: None,
+            samples: vec![sample(&[9, 3], 0.7), sample(&[2, 3, 8], -0.7)],
+        },
     ]
 }
 

@@ -31,6 +31,7 @@ fn number(value: &Value) -> f64 {
 fn settings(value: &Value) -> LossSettings {
     LossSettings {
         entropy_coef: 0.0,
+        distill_coef: 0.0,
         policy_loss: PolicyLoss::from_name(value["policy_loss"].as_str().unwrap()).unwrap(),
         clip_low: number(&value["clip_low"]),
         clip_high: number(&value["clip_high"]),
@@ -62,6 +63,7 @@ fn losses_and_their_gradients() {
                 old: off_policy.then_some(&old),
                 reference: Some(&reference),
                 advantage: number(&sequence["advantage"]),
+                ..SequenceTerms::default()
             };
             let found = sequence_loss(&settings(&case["settings"]), terms, totals);
             loss += found.loss;
@@ -211,11 +213,13 @@ fn group(group: &Value) -> PolicyGroup<'static> {
         token_ids: token_ids.into(),
         old_log_probs: None,
         reference_log_probs: None,
+        teacher_log_probs: None,
         advantage,
     };
     let completions: Vec<Vec<u32>> = read(&group["completions"]);
     PolicyGroup {
         prompt: read::<Vec<u32>>(&group["prompt"]).into(),
+        teacher_prompt: None,
         samples: completions.into_iter().zip(advantages).map(sample).collect(),
     }
 }

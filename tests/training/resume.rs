@@ -49,6 +49,13 @@ fn stopping_changes_nothing_in_the_middle_of_an_interval() {
     stopped_after(&["weight_sync_interval=3", "policy_loss=gspo", "kl_beta=0.01", "learning_rate=1e-4"], &[2, 4]);
 }
 
+/// Of all weights a frozen copy teaches.
+#[test]
+fn stopping_changes_nothing_with_a_teacher() {
+    stopped_after(&["method=distill", "teacher=expected", "weight_sync_interval=2"], &[2]);
+    stopped_after(&["teacher=expected", "distill_coef=0.1", "lora_rank=4", "learning_rate=1e-3"], &[3]);
+}
+
 /// With adapters and with all weights, of a model that `model pretrain` makes of a `config.json`.
 #[test]
 fn stopping_changes_nothing_with_the_gated_delta_rule() {

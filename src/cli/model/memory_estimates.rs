@@ -62,6 +62,7 @@ fn peaks(model: &ModelConfig, config: &TrainConfig, gpu: bool) -> (u64, u64) {
         turns: 1,
         eval_rows: 0,
         test_rows: 0,
+        teacher_parameters: 0,
         mean_completion_tokens: config.max_completion_tokens as f64,
         least_completion_tokens: 0.0,
         most_completion_tokens: config.max_completion_tokens as f64,

@@ -43,6 +43,8 @@ choices! {
         Sft = "sft",
         /// `sft_steps` steps of supervised fine-tuning, then GRPO.
         SftGrpo = "sft+grpo",
+        /// Per-token reverse KL of the model's own completions to a teacher, without rewards.
+        Distill = "distill",
     }
 }
 

@@ -110,8 +110,23 @@ pub static KEYS: &[Key] = &[
         "",
         "The model to start from: a model's or an adapter's folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`), or a run's result.",
     ),
-    key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` on the task's reward, `sft` on expected answers, or `sft+grpo`, one after the other.")
+    key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` on the task's reward, `sft` on expected answers, `sft+grpo`, one after the other, or `distill` towards a teacher.")
         .presets("grpo", "grpo"),
+    key(
+        "teacher",
+        Kind::Text,
+        "",
+        "",
+        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; or a model as base_model takes it, with the same vocabulary.",
+    ),
+    key(
+        "distill_coef",
+        number(0.0, 100.0),
+        "0",
+        "",
+        "Weight of distillation: each token's advantage gains this times teacher's minus own log-prob, on the model's own completions; 0: off.",
+    )
+    .derived("1 with distill", |known| ((known.read)("method") == "distill").then(|| "1".to_owned())),
     key("output_model_id", Kind::Text, "", "", "A name for the result; empty takes the run's id."),
     key("seed", whole(0, ANY), "0", "", "Seed of data order, sampling and new adapters; the same seed gives the same run.")
         .presets("0", "0"),

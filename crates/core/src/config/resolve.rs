@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::choices::Preset;
+use super::choices::{Method, Preset};
 use super::keys::{KEYS, Key, KnownValues};
 use super::train_config::TrainConfig;
 use super::value::Value;
@@ -418,6 +418,32 @@ impl ConfigBuilder {
     }
 }
 
+fn check_distillation(config: &TrainConfig) -> Result<(), ConfigError> {
+    let (teacher, method) = (config.teacher.as_str(), config.method);
+    let problem = match (config.is_distilled(), teacher.is_empty()) {
+        (true, _) if method == Method::Sft => {
+            "method = sft samples no completions to distill on: set distill_coef = 0, or method = distill".to_owned()
+        }
+        (true, _) if teacher.contains("://") => format!(
+            "teacher = {teacher} is an endpoint, which gives no log-probs of completions: set it to `expected`, or to a local model"
+        ),
+        (true, false) => return Ok(()),
+        (true, true) => format!(
+            "distill_coef = {} (method = {method}) needs a teacher: set teacher = expected, or to a model with the same vocabulary",
+            config.distill_coef
+        ),
+        (false, _) if method == Method::Distill => {
+            "method = distill learns from the teacher alone, so distill_coef = 0 has no gradient: set it above 0"
+                .to_owned()
+        }
+        (false, false) => format!(
+            "teacher = {teacher} has no effect with distill_coef = 0: set distill_coef above 0, or method = distill"
+        ),
+        (false, true) => return Ok(()),
+    };
+    Err(ConfigError::Conflict { message: problem })
+}
+
 fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
     let conflict = |message: String| Err(ConfigError::Conflict { message });
     if config.max_completion_tokens >= config.max_seq_len {
@@ -432,11 +458,12 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
             config.max_thinking_tokens, config.max_completion_tokens
         ));
     }
-    if config.method == super::Method::Grpo && config.completions_per_prompt < 2 {
+    if config.method == Method::Grpo && config.completions_per_prompt < 2 {
         return conflict(
             "completions_per_prompt = 1: a group of one has zero variance: set it to 2 or more".to_owned(),
         );
     }
+    check_distillation(config)?;
     if config.kl_beta > 0.0 && config.kl_estimator == super::KlEstimator::K1 && !config.kl_importance {
         return conflict(
             "kl_estimator = k1 has a zero-mean gradient in the loss, so kl_beta has no effect: set kl_importance = true, or kl_estimator = k3"

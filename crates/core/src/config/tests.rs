@@ -88,6 +88,30 @@ fn k1_in_a_loss_needs_the_ratio() {
 }
 
 #[test]
+fn a_teacher_and_its_weight_belong_together() {
+    let refused = |pairs: &[&str]| set(pairs).resolve().err().map(|error| error.to_string());
+    for (pairs, expected) in [
+        (&["method=distill"][..], "distill_coef = 1 (method = distill) needs a teacher"),
+        (&["distill_coef=0.5"], "distill_coef = 0.5 (method = grpo) needs a teacher"),
+        (&["teacher=expected"], "teacher = expected has no effect with distill_coef = 0"),
+        (&["teacher=expected", "method=distill", "distill_coef=0"], "method = distill learns from the teacher alone"),
+        (&["teacher=expected", "method=sft", "distill_coef=1"], "method = sft samples no completions"),
+        (&["teacher=https://host/v1", "method=distill"], "teacher = https://host/v1 is an endpoint"),
+        (&["teacher=expected", "distill_coef=-1"], "--set: `distill_coef` is `-1`"),
+    ] {
+        let message = refused(pairs).unwrap_or_default();
+        assert!(message.starts_with(expected), "{pairs:?}: {message}");
+    }
+    for fine in [
+        &["method=distill", "teacher=expected", "completions_per_prompt=1"][..],
+        &["distill_coef=0.1", "teacher=./folder"],
+        &["method=sft+grpo", "distill_coef=0.1", "teacher=expected"],
+    ] {
+        assert_eq!(refused(fine), None, "{fine:?}");
+    }
+}
+
+#[test]
 fn fp8_is_for_frozen_weights() {
     let refused = |pairs: &[&str]| set(pairs).resolve().err().map(|error| error.to_string());
     let message = refused(&["base_precision=fp8", "lora_rank=0"]).unwrap();

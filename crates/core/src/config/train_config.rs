@@ -17,6 +17,10 @@ use super::value::StopCondition;
 pub struct TrainConfig {
     pub base_model: String,
     pub method: Method,
+    #[serde(default)]
+    pub teacher: String,
+    #[serde(default)]
+    pub distill_coef: f64,
     pub output_model_id: String,
     pub seed: u64,
     pub max_rows: usize,
@@ -100,6 +104,9 @@ pub struct ThinkingBudget {
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
 
+/// The teacher that is the model itself, shown `expected`.
+pub const EXPECTED_TEACHER: &str = "expected";
+
 /// The value in runs from before the key existed.
 fn unscheduled() -> Schedule {
     Schedule::Constant
@@ -129,10 +136,35 @@ impl TrainConfig {
     /// Whether step `step`, from 1 on, learns from answers that are given instead of from rewards.
     pub fn is_supervised(&self, step: u64) -> bool {
         match self.method {
-            Method::Grpo => false,
+            Method::Grpo | Method::Distill => false,
             Method::Sft => true,
             Method::SftGrpo => step <= self.sft_steps,
         }
+    }
+
+    /// Whether rewards become advantages.
+    pub fn learns_from_rewards(&self) -> bool {
+        matches!(self.method, Method::Grpo | Method::SftGrpo)
+    }
+
+    /// Whether groups without success are guided.
+    pub fn is_guided(&self) -> bool {
+        self.guided && self.learns_from_rewards()
+    }
+
+    /// Whether completions are compared with a teacher.
+    pub fn is_distilled(&self) -> bool {
+        self.distill_coef > 0.0
+    }
+
+    /// Whether the teacher is the base itself, shown the row's expected answer.
+    pub fn is_self_distilled(&self) -> bool {
+        self.is_distilled() && self.teacher == EXPECTED_TEACHER
+    }
+
+    /// Whether a run keeps a frozen copy of the weights that it starts from.
+    pub fn keeps_base(&self) -> bool {
+        self.lora_rank == 0 && (self.kl_beta > 0.0 || self.is_self_distilled())
     }
 
     /// Optimizer steps of the whole run for a training set of `rows` prompts: `max_steps`, else the steps of `epochs`

@@ -210,6 +210,7 @@ fn parts(
     let number = gpu.number_bytes;
     let all = [
         resident(model, config, number),
+        vec![("teacher", Phase::Always, number * data.teacher_parameters)],
         rollout(model, config, data, gpu),
         training(model, config, data, step, number),
     ]
@@ -234,7 +235,7 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
     };
     // In f32 the layers read the trained numbers themselves.
     let copy = if number < 4 { number } else { 0 };
-    let has_reference = is_full && config.kl_beta > 0.0;
+    let has_reference = config.keeps_base();
     let table = 2 * model.max_position_embeddings * (model.head_dim / 2) * number.max(4);
     vec![
         ("CUDA context, cuBLAS's workspace", Phase::Always, CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES),

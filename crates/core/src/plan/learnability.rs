@@ -47,9 +47,11 @@ pub struct Signal {
     pub guidance: Guidance,
 }
 
-/// The rows whose groups can be guided, and why others cannot.
+/// What groups without a difference between rewards learn from: the rows that can be guided, and why others cannot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guidance {
+    /// Whether completions are distilled: then they learn whatever their rewards are.
+    pub is_distilled: bool,
     /// `guided`.
     pub is_on: bool,
     pub rows: usize,
@@ -64,12 +66,14 @@ pub struct Guidance {
 impl Guidance {
     /// Whether every row can be guided.
     fn helps(&self) -> bool {
-        self.is_on && self.conversations == 0 && (self.without_expected == 0 || self.refusal.is_none())
+        self.is_distilled
+            || self.is_on && self.conversations == 0 && (self.without_expected == 0 || self.refusal.is_none())
     }
 
     /// Says what happens to groups without a valid completion.
     fn sentence(&self) -> String {
         match (self.is_on, self.without_expected, &self.refusal) {
+            _ if self.is_distilled => "they are distilled from the teacher".to_owned(),
             (false, ..) => "guided = false: they have nothing to learn from".to_owned(),
             (true, ..) if self.conversations > 0 => "rows of several turns are not guided".to_owned(),
             (true, 0, _) => "guided groups will be used, with the rows' expected answers".to_owned(),

@@ -136,7 +136,7 @@ fn parts(
     let layers_kept = shape.layers * if recompute { shape.hidden } else { shape.layer_activations_per_token };
     // Each rank of this host has the model, and a sum of gradients; all together they have these threads.
     let ranks = config.ranks;
-    let reference = if is_full && config.kl_beta > 0.0 { shape.parameters } else { 0 };
+    let reference = if config.keeps_base() { shape.parameters } else { 0 };
     let found = [
         ("program, tokenizer, texts", Phase::Always, ranks * PROGRAM_BYTES),
         ("weights", Phase::Always, ranks * NUMBER_BYTES * shape.parameters),
@@ -144,6 +144,7 @@ fn parts(
         // Those of every weight are divided among the ranks.
         ("AdamW moments (f32)", Phase::Always, if is_full { 1 } else { ranks } * 8 * trainable),
         ("frozen reference", Phase::Always, ranks * NUMBER_BYTES * reference),
+        ("teacher", Phase::Always, ranks * NUMBER_BYTES * data.teacher_parameters),
         (
             "KV cache, prompts",
             Phase::Rollout,

@@ -192,6 +192,7 @@ pub(super) mod tests {
         turns: 1,
         eval_rows: 50,
         test_rows: 500,
+        teacher_parameters: 0,
         mean_completion_tokens: 60.0,
         least_completion_tokens: 60.0,
         most_completion_tokens: 60.0,

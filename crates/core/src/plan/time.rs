@@ -269,8 +269,8 @@ fn decode_seconds(shape: &ModelShape, data: &DataShape, completions: f64, speed:
 }
 
 /// Operations of one step's gradient, with the prompt forwarded once per group. The backward of a frozen matrix costs
-/// as much as its forward, of a trained one twice that; recomputation, a reference, and the old log-probs of an
-/// interval's later steps cost one more forward each.
+/// as much as its forward, of a trained one twice that; recomputation, a reference, a teacher of its
+/// size, and the old log-probs of an interval's later steps cost one more forward each.
 pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &DataShape, recompute: bool) -> f64 {
     let shape = ModelShape::from_config(model);
     let rows = step_rows(config, data.turns, data.mean_prompt_tokens, data.mean_completion_tokens);
@@ -282,10 +282,15 @@ pub fn training_operations(model: &ModelConfig, config: &TrainConfig, data: &Dat
     let backward = if is_full { 2.0 } else { 1.0 };
     let again = if recompute { 1.0 } else { 0.0 };
     let reference = if config.kl_beta > 0.0 { 1.0 } else { 0.0 };
+    let teacher = match data.teacher_parameters {
+        _ if !config.is_distilled() => 0.0,
+        0 => 1.0,
+        parameters => parameters as f64 / shape.parameters as f64,
+    };
     // All steps of an interval but the first need the log-probs of the weights that sampled.
     let old = 1.0 - 1.0 / config.weight_sync_interval.max(1) as f64;
     let adapters = if is_full { 0.0 } else { 3.0 * 2.0 * rows * trainable_parameters(model, config) as f64 };
-    forward * (1.0 + backward + again + reference + old) + adapters
+    forward * (1.0 + backward + again + reference + teacher + old) + adapters
 }
 
 #[cfg(test)]

@@ -298,6 +298,11 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// One token as it is written in the vocabulary; `None` for an unused id.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     fn problem(&self, problem: String) -> TextError {
         TextError::Tokenizer { path: self.path.clone(), problem }
     }

@@ -164,6 +164,7 @@ impl GpuBench {
             turns: 1,
             eval_rows: 0,
             test_rows: 0,
+            teacher_parameters: 0,
             mean_completion_tokens: self.new_tokens as f64,
             least_completion_tokens: self.new_tokens as f64,
             most_completion_tokens: self.new_tokens as f64,

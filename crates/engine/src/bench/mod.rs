@@ -83,6 +83,7 @@ fn policy_settings(new_tokens: usize, tokens_per_micro_batch: usize, recompute: 
         kl_estimator: KlEstimator::K3,
         kl_importance: true,
         entropy_coef: 0.0,
+        distill_coef: 0.0,
         max_completion_tokens: new_tokens,
     };
     PolicySettings { loss, temperature: 1.0, tokens_per_micro_batch, recompute }

@@ -251,11 +251,11 @@ impl Alerts {
         let drift = if is_evaluated { &self.evals } else { &self.windows };
         let drifted = drift.reported.and(drift.latest);
         let findings = [
-            self.collapsed(history),
+            self.collapsed(history).filter(|_| !config.is_distilled()),
             not_finite(history),
             zero_variance_with_kl(history, config),
             all_max(history, drifted),
-            all_below_max(history),
+            all_below_max(history).filter(|_| !config.is_distilled()),
             clipped(history, config),
             think_leaks(history),
             drift.best.zip(drift.reported).map(|(best, reported)| value_drift(best, reported)),

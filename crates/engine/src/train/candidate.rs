@@ -8,7 +8,7 @@ use super::guide::Guide;
 use super::run_task::{RunTask, TaskPart};
 use super::setup::{PromptSets, Setup};
 use super::trainer::{policy_settings, sampling, shard_for_rank};
-use crate::config::{Advantage, Method, TrainConfig};
+use crate::config::{Advantage, TrainConfig};
 use crate::hub::ModelConfig;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable};
@@ -193,10 +193,11 @@ impl Candidate {
         let rows = prompts.iter().map(|prompt| &prompt.row);
         let without = rows_without_answer(task.task(), &task.scorer, rows.clone())?.len();
         let conversations = rows.filter(|row| row.turn_count() > 1).count();
-        let is_on = config.guided && config.method != Method::Sft;
+        let is_on = config.is_guided();
         // A grammar takes long to compile: only where it is needed.
         let refusal = if is_on && without > 0 { Guide::new(task.task(), &policy.tokenizer).refusal() } else { None };
-        Ok(Guidance { is_on, rows: prompts.len(), conversations, without_expected: without, refusal })
+        let (rows, is_distilled) = (prompts.len(), config.is_distilled());
+        Ok(Guidance { is_distilled, is_on, rows, conversations, without_expected: without, refusal })
     }
 
     fn sampling(&self) -> Result<Sampling, TrainError> {
@@ -273,7 +274,7 @@ impl Candidate {
         let completions = sampled.iter().flatten().count();
         let totals = StepTotals { sequences: completions, tokens: token_count(sampled) };
         let mut settings = policy_settings(&self.config, self.shape());
-        settings.loss.kl_beta = 0.0;
+        (settings.loss.kl_beta, settings.loss.distill_coef) = (0.0, 0.0);
         let gradient = || {
             policy_gradient(&self.policy.model, &groups, totals, &settings, &self.policy.threads)?;
             self.policy.engine.synchronize()
@@ -288,6 +289,7 @@ impl Candidate {
             prompt_groups_per_step: requests.len(),
             completions_per_prompt: requests.first().map_or(1, |request| request.samples),
             kl_beta: 0.0,
+            distill_coef: 0.0,
             ..self.config.clone()
         };
         let data =

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use super::setup::PromptSets;
 use crate::advantage::{Advantage, GroupSignal, group_advantages, normalise_sums, part_sums};
 use crate::config::TrainConfig;
-use crate::policy::{Conversation, Prompt, Turn, signal_of};
+use crate::policy::{Conversation, Turn, signal_of};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DecodeCounts, GpuFallback, StopReason};
 use crate::score::{PartWeights, Score};
@@ -72,6 +73,8 @@ pub(super) struct SampledSteps {
 pub(super) struct AdvantageRule {
     pub(super) kind: Advantage,
     pub(super) weights: PartWeights,
+    /// Whether rewards have no part in the loss.
+    pub(super) is_off: bool,
 }
 
 /// The groups of a gradient, and their part of the step's denominators.
@@ -99,6 +102,7 @@ impl Group {
             let signal = signal_of(answers.iter().map(|answer| &**answer), weights);
             let scores: Vec<&Score> = answers.iter().map(|answer| &answer.score).collect();
             let advantages = match weights {
+                _ if rule.is_off => vec![0.0; scores.len()],
                 Some(weights) => part_sums(&scores, weights),
                 None => {
                     let rewards: Vec<f64> = scores.iter().map(|score| score.reward).collect();
@@ -254,18 +258,25 @@ fn in_order<'g>(groups: impl Iterator<Item = &'g Group>) -> Vec<GroupTurn<'g>> {
     groups.into_iter().flat_map(Group::turns).collect()
 }
 
-/// Zero-variance groups are omitted (their gradient is 0) unless a KL or an entropy bonus is used, but they count; masked
+/// Zero-variance groups are omitted (their gradient is 0) unless a teacher, a KL or an entropy bonus is used, but they count; masked
 /// completions and replaced groups do not.
 pub(super) fn policy_batch<'a>(
     config: &TrainConfig,
     entropy_coef: f64,
-    prompts: &'a [Prompt],
+    prompts: &'a PromptSets,
     rollout: &'a StepRollout,
 ) -> PolicyBatch<'a> {
     let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
     let mut old_log_probs = rollout.old_log_probs.iter().flatten();
     let (mut groups, mut totals) = (Vec::new(), StepTotals { sequences: 0, tokens: 0 });
     for turn in rollout.groups.iter().flat_map(Group::turns) {
+        let own_prompt = Cow::from(&prompts.train[turn.group.prompt].token_ids);
+        let teacher_prompt = match prompts.demonstrated.get(turn.group.prompt) {
+            Some(demonstrated) => demonstrated.as_ref().map(Cow::from),
+            None => config.is_distilled().then(|| own_prompt.clone()),
+        };
+        let is_taught = teacher_prompt.is_some();
+        let learns = config.learns_from_rewards() && (turn.signal() == GroupSignal::Mixed || turn.is_guided());
         let mut samples = Vec::new();
         for answer in turn.answers() {
             let completion = &answer.completion;
@@ -274,17 +285,21 @@ pub(super) fn policy_batch<'a>(
             }
             totals.sequences += 1;
             totals.tokens += completion.token_ids.len() - completion.forced.len();
-            if turn.signal() == GroupSignal::Mixed || turn.is_guided() || is_all_forwarded {
+            if learns || is_taught || is_all_forwarded {
                 let old_log_probs = old_log_probs.next().map(Cow::from);
                 let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, answer.advantage) };
                 match &answer.prompt {
-                    Some(own) => groups.push(PolicyGroup { prompt: Cow::from(&own.token_ids), samples: vec![sample] }),
+                    Some(own) => groups.push(PolicyGroup {
+                        prompt: Cow::from(&own.token_ids),
+                        teacher_prompt: is_taught.then(|| Cow::from(&own.token_ids)),
+                        samples: vec![sample],
+                    }),
                     None => samples.push(sample),
                 }
             }
         }
         if !samples.is_empty() {
-            groups.push(PolicyGroup { prompt: Cow::from(&prompts[turn.group.prompt].token_ids), samples });
+            groups.push(PolicyGroup { prompt: own_prompt, teacher_prompt, samples });
         }
     }
     PolicyBatch { groups, totals }
@@ -296,6 +311,7 @@ mod tests {
     use super::*;
     use crate::config::Layers;
     use crate::dataset::PromptRow;
+    use crate::policy::Prompt;
     use crate::rollout::Completion;
 
     fn config(set: &[&str]) -> TrainConfig {
@@ -315,7 +331,7 @@ mod tests {
 
     fn rule(kind: Advantage) -> AdvantageRule {
         let weights = [("tier", 1.0), ("fields", 2.0)].map(|(name, weight)| (name.to_owned(), weight));
-        AdvantageRule { kind, weights: PartWeights(weights.to_vec()) }
+        AdvantageRule { kind, weights: PartWeights(weights.to_vec()), is_off: false }
     }
 
     /// Answers of one turn: (tokens, truncated, reward).
@@ -330,10 +346,11 @@ mod tests {
         Group::new(0, 0, shape.iter().map(conversation).collect(), &rule(Advantage::Standardized))
     }
 
-    fn prompts() -> [Prompt; 1] {
+    fn prompts() -> PromptSets {
         let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), serde_json::Map::new());
         let row = PromptRow { id, messages, expected: None, tags, fields, line: 1 };
-        [Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1 }]
+        let train = vec![Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1 }];
+        PromptSets { train, ..PromptSets::default() }
     }
 
     const MIXED: Shape<'_> = &[(3, false, 1.0), (5, true, 0.0)];

@@ -120,6 +120,9 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
         if let Some(kl) = statistics.kl {
             found.add("kl", kl / tokens);
         }
+        if statistics.distilled_tokens > 0 {
+            found.add("distill/reverse_kl", statistics.reverse_kl / statistics.distilled_tokens as f64);
+        }
         found.add("clip_ratio/low_mean", statistics.clipped_low as f64 / tokens);
         found.add("clip_ratio/high_mean", statistics.clipped_high as f64 / tokens);
         found.add(

@@ -4,6 +4,7 @@ mod worker; // rank 0: a run from its worker's start to its recorded end
 mod rank; // all ranks before the loop: loading, and what another rank does
 mod run_task; // the tasks of a run, with their scorers and limits
 mod setup; // a run before its weights are read
+mod teacher; // log-probs of the student's completions, to distil
 mod trainer; // a run in training
 mod run_loop; // the loop, which every rank runs
 mod next_action; // what all ranks do next
@@ -108,6 +109,14 @@ pub enum TrainError {
         /// Why a row without an answer is not answered by the base under the task's grammar, where that is possible.
         instead: Option<String>,
     },
+    #[error(
+        "teacher = expected: no training row of {task} has one turn and an `expected` value that fits the model: add `expected`, or set teacher to a model"
+    )]
+    NoDemonstration { task: String },
+    #[error(
+        "teacher = {teacher} has another vocabulary: token {id} is {found}, in the model to train {expected}; take a teacher with the same tokenizer"
+    )]
+    OtherVocabulary { teacher: String, id: u32, found: String, expected: String },
     /// The model under the run's name differs from the one at its start.
     #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]
     OtherModel { base_model: String },

@@ -102,7 +102,10 @@ fn begin(trainer: &Trainer, record: &mut Record<'_>) -> Result<(), TrainError> {
     if !trainer.policy.engine.device.is_cpu() {
         record.alerts(probe_memory(trainer)?)?;
     }
-    record.on_rank_0(|recorder| recorder.events(unguided(trainer)?))
+    record.on_rank_0(|recorder| {
+        recorder.events(unguided(trainer)?)?;
+        recorder.events(untaught(trainer))
+    })
 }
 
 /// The evals of the base, and the checkpoint of the start.
@@ -164,4 +167,26 @@ fn unguided(trainer: &Trainer) -> Result<Vec<Alert>, TrainError> {
         alerts.extend((rows > 0).then(|| task_alert(&task.part.name, alert)));
     }
     Ok(alerts)
+}
+
+/// Rows named in an alert.
+const NAMED_ROWS: usize = 5;
+
+/// An alert that names training rows which no teacher judges.
+fn untaught(trainer: &Trainer) -> Option<Alert> {
+    let rows = trainer.prompts.train.iter().zip(&trainer.prompts.demonstrated);
+    let rows: Vec<String> =
+        rows.filter(|(_, shown)| shown.is_none()).map(|(prompt, _)| format!("`{}`", prompt.row.id)).collect();
+    let more = rows.len().saturating_sub(NAMED_ROWS);
+    let named = rows[..rows.len() - more].join(", ");
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!rows.is_empty()).then(|| Alert {
+        rule: "untaught".to_owned(),
+        level: "info".to_owned(),
+        step: trainer.state.step,
+        sentence: format!("Rows without distillation: {named}{more}."),
+        suggestion: "Rows of one turn with an `expected` value whose prompt and answer fit the model are distilled."
+            .to_owned(),
+        ..Alert::default()
+    })
 }

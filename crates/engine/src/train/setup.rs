@@ -3,7 +3,8 @@
 use super::TrainError;
 use super::guide::Guide;
 use super::run_task::{RunTask, TaskPart, of_task};
-use crate::checkpoint::StartModel;
+use super::teacher::{demonstrated_prompts, teacher_model};
+use crate::checkpoint::{OpenModel, StartModel};
 use crate::config::{Method, TrainConfig};
 use crate::dataset::order::{PromptOrder, TaskRows};
 use crate::eval::{GuardPrompt, prepare_guard};
@@ -12,7 +13,7 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::ModelError;
 use crate::plan::{
-    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, StepShape, cpu_memory, disk, fit,
+    CUBLAS_WORKSPACE_BYTES, DataShape, Disk, GpuMemory, GpuPlan, Memory, ModelShape, StepShape, cpu_memory, disk, fit,
     free_disk_bytes, memory_limit_bytes,
 };
 use crate::policy::{Prompt, prepare};
@@ -26,7 +27,7 @@ use crate::text::Tokenizer;
 /// The plan of GPU memory counts what the kernels reserve.
 const _: () = assert!(CUBLAS_WORKSPACE_BYTES == crate::kernels::device::CUBLAS_WORKSPACE_BYTES);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PromptSets {
     /// In each set task by task. At least one of each task; at most `max_rows`.
     pub(super) train: Vec<Prompt>,
@@ -36,6 +37,10 @@ pub(super) struct PromptSets {
     pub(super) test: Vec<Prompt>,
     /// May be empty.
     pub(super) guard: Vec<GuardPrompt>,
+    /// By training prompt, what a teacher reads that is shown expected answers; empty without one.
+    pub(super) demonstrated: Vec<Option<Vec<u32>>>,
+    /// Of a teacher beside the student; 0 without one.
+    pub(super) teacher_parameters: usize,
     /// Of the prompts of `train`.
     pub(super) order: PromptOrder,
 }
@@ -46,6 +51,8 @@ pub(super) struct Setup {
     pub(super) tasks: Vec<RunTask>,
     pub(super) config: TrainConfig,
     pub(super) start: StartModel,
+    /// `None` without a teacher, or where it is the base itself.
+    pub(super) teacher: Option<OpenModel>,
     pub(super) prompts: PromptSets,
     pub(super) engine: Engine,
     pub(super) threads: ThreadPool,
@@ -89,7 +96,10 @@ impl Setup {
         if !digest.is_empty() && start.digest != digest {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
-        let prompts = prompt_sets(&tasks, &start.tokenizer, &config)?;
+        let teacher = teacher_model(&config, &start.tokenizer, run_folders)?;
+        let read_by = teacher.as_ref().map(|teacher| &teacher.config);
+        let tasks = read_by_teacher(tasks, read_by);
+        let prompts = prompt_sets(&tasks, &start.tokenizer, read_by, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
         let threads = ThreadPool::for_engine(engine, config.threads)?;
         let gpu = engine.uuid().and_then(|uuid| Gpu::by_uuid(&uuid));
@@ -100,6 +110,7 @@ impl Setup {
             tasks,
             config,
             start,
+            teacher,
             prompts,
             engine: engine.clone(),
             threads,
@@ -198,6 +209,7 @@ impl PromptSets {
             turns: self.train.iter().map(|prompt| prompt.row.turn_count()).max().unwrap_or(1),
             eval_rows: self.eval.len(),
             test_rows: self.test.len(),
+            teacher_parameters: self.teacher_parameters,
             mean_completion_tokens: config.max_completion_tokens as f64,
             least_completion_tokens: 0.0,
             most_completion_tokens: config.max_completion_tokens as f64,
@@ -232,11 +244,18 @@ impl Checked {
 ///
 /// # Errors
 /// [`TrainError`] naming file, line and remedy.
-pub fn check(tasks: &[TaskPart], model: &ModelSource, config: &TrainConfig) -> Result<Checked, TrainError> {
+pub fn check(
+    tasks: &[TaskPart],
+    model: &ModelSource,
+    config: &TrainConfig,
+    run_folders: &RunFolders,
+) -> Result<Checked, TrainError> {
     let tokenizer = Tokenizer::load(model)?;
     let model_config = model.config().map_err(ModelError::from)?;
-    let tasks = run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?;
-    let data = prompt_sets(&tasks, &tokenizer, config)?.shape(config);
+    let teacher = teacher_model(config, &tokenizer, run_folders)?;
+    let read_by = teacher.as_ref().map(|teacher| &teacher.config);
+    let tasks = read_by_teacher(run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?, read_by);
+    let data = prompt_sets(&tasks, &tokenizer, read_by, config)?.shape(config);
     Ok(Checked { model: model_config, data })
 }
 
@@ -259,7 +278,7 @@ fn check_answers(
     config: &TrainConfig,
     rows: &[Prompt],
 ) -> Result<(), TrainError> {
-    if config.method == Method::Grpo {
+    if matches!(config.method, Method::Grpo | Method::Distill) {
         return Ok(());
     }
     let without = rows_without_answer(task.task(), &task.scorer, rows.iter().map(|prompt| &prompt.row))?;
@@ -270,14 +289,27 @@ fn check_answers(
             Some(why) => Some(why),
             None => return Ok(()),
         },
-        Method::Grpo | Method::Sft => None,
+        Method::Grpo | Method::Sft | Method::Distill => None,
     };
     Err(TrainError::NoAnswer { id: row.id.clone(), line: row.line, method: config.method, instead })
 }
 
-/// At most `max_rows` of each task's training set.
-fn prompt_sets(tasks: &[RunTask], tokenizer: &Tokenizer, config: &TrainConfig) -> Result<PromptSets, TrainError> {
+/// With the positions of a teacher that has fewer.
+fn read_by_teacher(mut tasks: Vec<RunTask>, teacher: Option<&ModelConfig>) -> Vec<RunTask> {
+    let most = teacher.map_or(usize::MAX, |teacher| teacher.max_position_embeddings);
+    tasks.iter_mut().for_each(|task| task.lengths.positions = task.lengths.positions.min(most));
+    tasks
+}
+
+/// At most `max_rows` of each task's training set. `teacher`: beside the student.
+fn prompt_sets(
+    tasks: &[RunTask],
+    tokenizer: &Tokenizer,
+    teacher: Option<&ModelConfig>,
+    config: &TrainConfig,
+) -> Result<PromptSets, TrainError> {
     let (mut train, mut eval, mut test, mut guard) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut demonstrated = Vec::new();
     let mut rows = Vec::with_capacity(tasks.len());
     for (index, run_task) in tasks.iter().enumerate() {
         let task = run_task.task();
@@ -293,11 +325,16 @@ fn prompt_sets(tasks: &[RunTask], tokenizer: &Tokenizer, config: &TrainConfig) -
             return Err(TrainError::NoPrompts { task: task.label("task.toml") });
         }
         check_answers(run_task, tokenizer, config, &own)?;
+        if config.is_self_distilled() {
+            demonstrated.extend(demonstrated_prompts(run_task, tokenizer, &own)?);
+        }
         rows.push(TaskRows { rows: own.len(), weight: run_task.part.weight });
         train.extend(own);
         guard.extend(prepare_guard(task, tokenizer, run_task.lengths)?);
         eval.extend(set(PromptSet::Eval)?);
         test.extend(set(PromptSet::Test)?);
     }
-    Ok(PromptSets { train, eval, test, guard, order: PromptOrder::new(rows, config.seed) })
+    let order = PromptOrder::new(rows, config.seed);
+    let teacher_parameters = teacher.map_or(0, |teacher| ModelShape::from_config(teacher).parameters);
+    Ok(PromptSets { train, eval, test, guard, demonstrated, teacher_parameters, order })
 }

@@ -15,7 +15,7 @@ use crate::config::Advantage;
 use crate::model::{Adapters, Gradients};
 use crate::policy::{ConverseSettings, Conversed, PolicyVersion, Question};
 use crate::rollout::Sampling;
-use crate::update::{PolicyGroup, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
+use crate::update::{PolicyGroup, PolicySettings, PolicyStatistics, StepTotals, completion_log_probs, policy_gradient};
 
 /// Rounds of `dynamic_sampling`; after them a step continues with fewer groups.
 const REFILL_ROUNDS: usize = 3;
@@ -43,7 +43,7 @@ fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<S
     let steps = first..first + trainer.next_steps();
     let plans = steps.map(|step| StepPlan { step, positions: trainer.take_positions(group_count) }).collect::<Vec<_>>();
     let mut sampled = rollout(trainer, &plans)?;
-    if trainer.config.dynamic_sampling {
+    if trainer.config.dynamic_sampling && trainer.config.learns_from_rewards() {
         for (index, step) in (first..).take(plans.len()).enumerate() {
             refill(trainer, step, &mut sampled, index)?;
         }
@@ -131,8 +131,8 @@ fn grpo_step(trainer: &mut Trainer, record: &mut Record<'_>, rollout: StepRollou
     record.step(trainer, rollout, update)
 }
 
-/// This rank's part of the gradient of the loss, and what the forward passes showed; with the reference's log-probs where
-/// there is a KL.
+/// This rank's part of the gradient of the loss, and what the forward passes showed; with the log-probs of a
+/// reference where there is a KL, and of a teacher.
 fn loss_gradient(
     trainer: &Trainer,
     mut groups: Vec<PolicyGroup<'_>>,
@@ -149,8 +149,25 @@ fn loss_gradient(
                 group.set_reference(log_probs);
             }
         }
+        if trainer.config.is_distilled() {
+            add_teacher(trainer, &mut groups, &settings)?;
+        }
         policy_gradient(&policy.model, &groups, totals, &settings, &policy.threads)
     })
+}
+
+/// Gives each distilled completion the teacher's log-probs.
+fn add_teacher(
+    trainer: &Trainer,
+    groups: &mut [PolicyGroup<'_>],
+    settings: &PolicySettings,
+) -> candle_core::Result<()> {
+    let base = || trainer.policy.model_of(PolicyVersion::Base);
+    let (model, adapters) = trainer.teacher.as_ref().map_or_else(base, |teacher| (teacher, Adapters::On));
+    let read: Vec<PolicyGroup<'_>> = groups.iter().map(PolicyGroup::for_teacher).collect();
+    let log_probs = completion_log_probs(model, adapters, &read, settings, &trainer.policy.threads)?;
+    groups.iter_mut().zip(log_probs).for_each(|(group, log_probs)| group.set_teacher(log_probs));
+    Ok(())
 }
 
 /// The log-probs of a step's completions under the current weights, in the gradient's micro-batches.

@@ -40,6 +40,10 @@ pub(super) struct Trainer {
     pub(super) shape: Cell<StepShape>,
     /// By task, with `guided` or once the run has recovered from a collapse; else none.
     pub(super) guides: Vec<Guide>,
+    /// With `guided`, or once the run has recovered from a collapse.
+    pub(super) guide: Option<Guide>,
+    /// A teacher beside the student.
+    pub(super) teacher: Option<Decoder>,
     pub(super) ranks: Rc<Ranks>,
 }
 
@@ -58,7 +62,7 @@ impl Trainer {
         has_recovered: bool,
     ) -> Result<Self, TrainError> {
         let shape = Cell::new(setup.shape());
-        let Setup { tasks, config, start, prompts, threads, total_steps, engine, resumed_from, .. } = setup;
+        let Setup { tasks, config, start, teacher, prompts, threads, total_steps, engine, resumed_from, .. } = setup;
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
         let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
@@ -67,15 +71,15 @@ impl Trainer {
             Decoder::sharded(&start.config, &weights, (trainable, shard), config.seed, engine.dtype, &engine.device)
         };
         let model = decoder(trainable)?;
-        let needs_copy = config.kl_beta > 0.0 && trainable == Trainable::Full;
-        let reference = needs_copy.then(|| decoder(Trainable::Frozen)).transpose()?;
+        let teacher = teacher.map(|teacher| teacher.decoder(None, &engine)).transpose()?;
+        let reference = config.keeps_base().then(|| decoder(Trainable::Frozen)).transpose()?;
         let mut policy = Policy { reference, ..Policy::new(engine.clone(), model, start.tokenizer, threads) };
         let (optimizer, state) = optimizer_and_state(&policy.model, optimizer_settings(&config, total_steps), folder)?;
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
-        let is_guided = config.method != Method::Sft && (config.guided || has_recovered);
+        let is_guided = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let (run, guides) = (run.clone(), Vec::new());
         let mut trainer =
-            Self { run, config, tasks, prompts, policy, optimizer, state, total_steps, shape, guides, ranks };
+            Self { run, config, tasks, prompts, policy, optimizer, state, total_steps, shape, guides, teacher, ranks };
         if is_guided {
             trainer.guide();
         }
@@ -102,7 +106,8 @@ impl Trainer {
     /// Of the groups of a training prompt.
     pub(super) fn advantage_rule(&self, prompt: usize) -> AdvantageRule {
         let task = self.task_of(&self.prompts.train[prompt]);
-        AdvantageRule { kind: self.config.advantage, weights: task.scorer.part_weights() }
+        let is_off = !self.config.learns_from_rewards();
+        AdvantageRule { kind: self.config.advantage, weights: task.scorer.part_weights(), is_off }
     }
 
     pub(super) fn scored_tasks(&self) -> Vec<ScoredTask<'_>> {
@@ -200,7 +205,7 @@ impl Trainer {
 
     /// The batch of a step's gradient on this rank.
     pub(super) fn policy_batch<'a>(&'a self, rollout: &'a StepRollout) -> PolicyBatch<'a> {
-        policy_batch(&self.config, self.entropy_coef(), &self.prompts.train, rollout)
+        policy_batch(&self.config, self.entropy_coef(), &self.prompts, rollout)
     }
 
     /// The next `count` positions in the endless order of training prompts.
@@ -302,6 +307,7 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
         kl_importance: config.kl_importance,
         max_completion_tokens: config.max_completion_tokens,
         entropy_coef: config.entropy_coef,
+        distill_coef: config.distill_coef,
     };
     PolicySettings {
         loss,

@@ -1,7 +1,7 @@
 //! The policy losses: one enum arm and one function each, as functions of log-probs alone, so that they can be checked
 //! by hand.
 //!
-//! Notation: `ratio = exp(log_prob - old)`, `A` the advantage, N sequences and M tokens in the whole optimizer step, T
+//! Notation: `ratio = exp(log_prob - old)`, `A` the token's advantage, N sequences and M tokens in the whole optimizer step, T
 //! tokens in this sequence.
 
 use crate::config::{KlEstimator, PolicyLoss};
@@ -33,6 +33,8 @@ pub struct LossSettings {
     pub max_completion_tokens: usize,
     /// Weight of the entropy of each token's distribution, which the loss falls with.
     pub entropy_coef: f64,
+    /// Weight of the teacher's log-prob minus the own one in each token's advantage.
+    pub distill_coef: f64,
 }
 
 /// Denominators: those of the whole optimizer step, zero-variance groups included, refilled groups and masked
@@ -46,7 +48,7 @@ pub struct StepTotals {
 }
 
 /// Log-probs and advantage of one completion of length T.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct SequenceTerms<'a> {
     /// Log-probs under the weights being trained, nats.
     pub log_probs: &'a [f32],
@@ -55,7 +57,17 @@ pub struct SequenceTerms<'a> {
     pub old: Option<&'a [f32]>,
     /// Log-probs under the reference, where `kl_beta` > 0.
     pub reference: Option<&'a [f32]>,
+    /// Log-probs under the teacher, where the completion is distilled.
+    pub teacher: Option<&'a [f32]>,
+    /// Of all tokens, without the teacher's part.
     pub advantage: f64,
+}
+
+impl<'a> SequenceTerms<'a> {
+    /// Under the weights that sampled the completion, nats; the current ones are held.
+    pub(super) fn sampled(self) -> &'a [f32] {
+        self.old.unwrap_or(self.log_probs)
+    }
 }
 
 /// The contribution of a completion to the step's loss.
@@ -78,9 +90,12 @@ pub fn sequence_loss(settings: &LossSettings, terms: SequenceTerms<'_>, totals: 
     let share = token_share(settings, terms.log_probs.len(), totals);
     let mut result = match settings.policy_loss {
         PolicyLoss::Grpo | PolicyLoss::DrGrpo | PolicyLoss::Bnpo | PolicyLoss::Dapo => {
-            clipped_surrogate(settings, terms, share)
+            clipped_surrogate(settings, terms, share, |token| bounded_exp(log_ratio(terms, token)))
         }
-        PolicyLoss::Gspo => sequence_ratio(settings, terms, share),
+        PolicyLoss::Gspo => {
+            let ratio = sequence_ratio(terms);
+            clipped_surrogate(settings, terms, share, |_| ratio)
+        }
         PolicyLoss::Cispo => capped_importance(settings, terms, share),
     };
     if let Some(reference) = terms.reference.filter(|_| settings.kl_beta > 0.0) {
@@ -136,16 +151,27 @@ fn log_ratio(terms: SequenceTerms<'_>, token: usize) -> f64 {
     terms.old.map_or(0.0, |old| f64::from(terms.log_probs[token]) - f64::from(old[token]))
 }
 
+/// A token's advantage: the sequence's, and with a teacher the token's sample of the negative reverse KL to it (Gu et al.
+/// 2024, arXiv 2306.08543; Thinking Machines, "On-Policy Distillation", 2025), a constant to the gradient.
+fn advantage(settings: &LossSettings, terms: SequenceTerms<'_>, token: usize) -> f64 {
+    let distilled = terms.teacher.map_or(0.0, |teacher| f64::from(teacher[token]) - f64::from(terms.sampled()[token]));
+    terms.advantage + settings.distill_coef * distilled
+}
+
 fn bounded_exp(log_ratio: f64) -> f64 {
     log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 }
 
 /// `-min(ratio A, clip(ratio) A)` a token (Schulman et al. 2017, arXiv 1707.06347; Shao et al. 2024, arXiv 2402.03300).
-fn clipped_surrogate(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
+fn clipped_surrogate(
+    settings: &LossSettings,
+    terms: SequenceTerms<'_>,
+    share: f64,
+    ratio: impl Fn(usize) -> f64,
+) -> SequenceLoss {
     let mut result = SequenceLoss::default();
     for token in 0..terms.log_probs.len() {
-        let ratio = bounded_exp(log_ratio(terms, token));
-        let ClippedRatio { term, slope, low, high } = clip(ratio, settings, terms.advantage);
+        let ClippedRatio { term, slope, low, high } = clip(ratio(token), settings, advantage(settings, terms, token));
         result.loss += share * term;
         result.d_log_probs.push(share * slope);
         result.clipped_low += usize::from(low);
@@ -177,20 +203,11 @@ fn clip(ratio: f64, settings: &LossSettings, advantage: f64) -> ClippedRatio {
 }
 
 /// GSPO: one ratio a sequence, `exp(mean of the tokens' log-ratios)`, clipped and capped as a whole (Zheng et al. 2025,
-/// arXiv 2507.18071).
-fn sequence_ratio(settings: &LossSettings, terms: SequenceTerms<'_>, share: f64) -> SequenceLoss {
+/// arXiv 2507.18071). Its logarithm moves by 1/T for each nat of a token, so a token's weight is the mean slope of the
+/// sequence; where tokens have advantages of their own it is the token's slope, as in the paper's GSPO-token.
+fn sequence_ratio(terms: SequenceTerms<'_>) -> f64 {
     let tokens = terms.log_probs.len();
-    let mean = (0..tokens).map(|token| log_ratio(terms, token)).sum::<f64>() / tokens.max(1) as f64;
-    let ClippedRatio { term, slope, low, high } = clip(bounded_exp(mean), settings, terms.advantage);
-    // The ratio's logarithm moves by 1/T for each nat of a token, so a token's weight is the sequence's slope over T:
-    // `share * slope`.
-    SequenceLoss {
-        loss: share * tokens as f64 * term,
-        d_log_probs: vec![share * slope; tokens],
-        clipped_low: usize::from(low) * tokens,
-        clipped_high: usize::from(high) * tokens,
-        kl: 0.0,
-    }
+    bounded_exp((0..tokens).map(|token| log_ratio(terms, token)).sum::<f64>() / tokens.max(1) as f64)
 }
 
 /// CISPO: `-min(ratio, cap) A log_prob`, the ratio detached, so that no token loses its gradient (MiniMax 2025, arXiv
@@ -201,8 +218,9 @@ fn capped_importance(settings: &LossSettings, terms: SequenceTerms<'_>, share: f
         let ratio = bounded_exp(log_ratio(terms, token));
         let weight = ratio.min(settings.cispo_cap);
         result.clipped_high += usize::from(ratio > settings.cispo_cap);
-        result.loss += -share * weight * terms.advantage * f64::from(log_prob);
-        result.d_log_probs.push(-share * weight * terms.advantage);
+        let advantage = advantage(settings, terms, token);
+        result.loss += -share * weight * advantage * f64::from(log_prob);
+        result.d_log_probs.push(-share * weight * advantage);
     }
     result
 }

@@ -25,6 +25,8 @@ pub struct PolicySample<'a> {
     pub old_log_probs: Option<Cow<'a, [f32]>>,
     /// The reference's log-probs, where `kl_beta` > 0.
     pub reference_log_probs: Option<Vec<f32>>,
+    /// The teacher's log-probs, where the completion is distilled.
+    pub teacher_log_probs: Option<Vec<f32>>,
     pub advantage: f64,
     /// Tokens that the policy did not choose: they are read, and no part of the loss.
     pub forced: Range<usize>,
@@ -40,9 +42,25 @@ impl<'a> PolicySample<'a> {
             sampled_log_probs: Cow::from(&completion.log_probs),
             old_log_probs: None,
             reference_log_probs: None,
+            teacher_log_probs: None,
             advantage,
             forced: completion.forced.clone(),
             experts: completion.experts.as_ref(),
+        }
+    }
+
+    fn for_teacher(&self, is_read: bool) -> PolicySample<'_> {
+        let is_read = is_read && !self.sampled_log_probs.is_empty();
+        PolicySample {
+            token_ids: if is_read { Cow::from(&*self.token_ids) } else { Cow::default() },
+            sampled_log_probs: Cow::default(),
+            old_log_probs: None,
+            reference_log_probs: None,
+            teacher_log_probs: None,
+            advantage: 0.0,
+            forced: 0..0,
+            // Those of other weights, or after another prompt.
+            experts: None,
         }
     }
 
@@ -59,6 +77,8 @@ impl<'a> PolicySample<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicyGroup<'a> {
     pub prompt: Cow<'a, [u32]>,
+    /// The prompt that the teacher reads, where the completions are distilled.
+    pub teacher_prompt: Option<Cow<'a, [u32]>>,
     pub samples: Vec<PolicySample<'a>>,
 }
 
@@ -68,7 +88,23 @@ impl<'a> PolicyGroup<'a> {
         let advantages = [1.0, -1.0].into_iter().cycle();
         let samples = completions.into_iter().zip(advantages);
         let samples = samples.map(|(completion, advantage)| PolicySample::on_policy(completion, advantage));
-        Self { prompt: prompt.into(), samples: samples.collect() }
+        Self { prompt: prompt.into(), teacher_prompt: None, samples: samples.collect() }
+    }
+
+    /// As the teacher reads it, after its own prompt. What is not distilled has no tokens, and so is not forwarded: a
+    /// group without a teacher, and answers that the policy did not sample.
+    pub fn for_teacher(&self) -> PolicyGroup<'_> {
+        let prompt = Cow::from(self.teacher_prompt.as_deref().unwrap_or_default());
+        let is_read = self.teacher_prompt.is_some();
+        let samples = self.samples.iter().map(|sample| sample.for_teacher(is_read)).collect();
+        PolicyGroup { prompt, teacher_prompt: None, samples }
+    }
+
+    /// Gives each sample the teacher's log-probs of its tokens; empty where it is not distilled.
+    pub fn set_teacher(&mut self, log_probs: Vec<Vec<f32>>) {
+        for (sample, log_probs) in self.samples.iter_mut().zip(log_probs) {
+            sample.teacher_log_probs = Some(log_probs).filter(|log_probs| !log_probs.is_empty());
+        }
     }
 
     /// Gives each sample the reference's log-probs of its tokens.
@@ -105,6 +141,10 @@ pub struct PolicyStatistics {
     pub entropy: f64,
     /// Sum of KL terms, nats; None where no reference was forwarded.
     pub kl: Option<f64>,
+    /// Sum of own minus teacher's log-probs, nats.
+    pub reverse_kl: f64,
+    /// The tokens that it is the sum of.
+    pub distilled_tokens: usize,
     /// Tokens that the lower clip cut.
     pub clipped_low: usize,
     /// Tokens that the upper clip cut.
@@ -205,10 +245,12 @@ impl PolicyStatistics {
         let current: Vec<f32> = tokens.iter().map(|token| token.log_prob).collect();
         let old = sample.old_log_probs.as_deref().map(|old| sample.chosen(old));
         let reference = sample.reference_log_probs.as_deref().map(|reference| sample.chosen(reference));
+        let teacher = sample.teacher_log_probs.as_deref().map(|teacher| sample.chosen(teacher));
         let terms = SequenceTerms {
             log_probs: &current,
             old: old.as_deref(),
             reference: reference.as_deref(),
+            teacher: teacher.as_deref(),
             advantage: sample.advantage,
         };
         let SequenceLoss { loss, d_log_probs, clipped_low, clipped_high, kl } = sequence_loss(settings, terms, totals);
@@ -217,6 +259,10 @@ impl PolicyStatistics {
         self.loss += loss + entropy * entropy_sum;
         if terms.reference.is_some() {
             self.kl = Some(self.kl.unwrap_or(0.0) + kl);
+        }
+        for (&own, &teacher) in terms.sampled().iter().zip(terms.teacher.unwrap_or_default()) {
+            self.reverse_kl += f64::from(own) - f64::from(teacher);
+            self.distilled_tokens += 1;
         }
         self.clipped_low += clipped_low;
         self.clipped_high += clipped_high;
@@ -243,6 +289,8 @@ impl PolicyStatistics {
         self.rows += other.rows;
         self.entropy += other.entropy;
         self.kl = self.kl.map_or(other.kl, |kl| Some(kl + other.kl.unwrap_or(0.0)));
+        self.reverse_kl += other.reverse_kl;
+        self.distilled_tokens += other.distilled_tokens;
         self.clipped_low += other.clipped_low;
         self.clipped_high += other.clipped_high;
         self.sampling_difference += other.sampling_difference;
@@ -263,13 +311,14 @@ mod tests {
         let log_probs: Vec<f32> = vec![-0.5, -1.0, -9.0, -9.0, -0.25];
         let numbers = |offset: f32| log_probs.iter().map(|log_prob| log_prob + offset).collect::<Vec<f32>>();
         let token = |&log_prob: &f32| TokenLogProb { log_prob, entropy: 2.0 };
-        let (old, reference, sampled) = (numbers(0.01), numbers(-0.1), numbers(0.02));
+        let (old, reference, sampled, teacher) = (numbers(0.01), numbers(-0.1), numbers(0.02), numbers(0.5));
         let totals = StepTotals { sequences: 2, tokens: 7 };
         let sample = |range: Range<usize>, kept: &dyn Fn(&[f32]) -> Vec<f32>| PolicySample {
             token_ids: vec![1; kept(&old).len()].into(),
             sampled_log_probs: kept(&sampled).into(),
             old_log_probs: Some(kept(&old).into()),
             reference_log_probs: Some(kept(&reference)),
+            teacher_log_probs: Some(kept(&teacher)),
             advantage: -0.5,
             forced: range,
             experts: None,
@@ -287,6 +336,7 @@ mod tests {
                 kl_importance: true,
                 max_completion_tokens: 10,
                 entropy_coef: 0.01,
+                distill_coef: 0.5,
             };
             let weights = |sample: PolicySample<'_>, log_probs: &[f32]| {
                 let mut statistics = PolicyStatistics::default();

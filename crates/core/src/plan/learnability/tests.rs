@@ -32,6 +32,7 @@ fn guidance_is_said_beforehand() {
         assert!(is_said, "{}", report.advice.why);
     };
     let on = |without_expected, refusal: Option<&str>| Guidance {
+        is_distilled: false,
         is_on: true,
         rows: 200,
         conversations: 0,
@@ -62,6 +63,12 @@ fn guidance_is_said_beforehand() {
         on(3, Some("no `regex`")),
         Verdict::CannotLearn,
         "0 of 256 sampled answers are valid: rows without an expected answer are not guided: no `regex`",
+    );
+    check(
+        none(),
+        Guidance { is_distilled: true, ..Guidance::default() },
+        Verdict::CanLearn,
+        "0 of 256 sampled answers are valid: they are distilled from the teacher",
     );
     check(
         none(),

@@ -1,0 +1,75 @@
+//! The teacher of distillation: a model beside the student, or the base itself, shown the row's expected answer.
+//!
+//! Self-distillation (arXiv 2601.19897) averages the student's weights over time for its teacher. Here the teacher keeps
+//! the weights that the run starts from: they need no memory beside adapters, do not drift with the student, and are the
+//! same on every rank and after a resume.
+
+use super::TrainError;
+use super::run_task::RunTask;
+use crate::checkpoint::OpenModel;
+use crate::config::TrainConfig;
+use crate::policy::{Lengths, Prompt, render};
+use crate::run::RunFolders;
+use crate::score::reference_answer;
+use crate::text::Tokenizer;
+
+/// The model of a teacher beside the student; `None` without a teacher, or where it is the base itself.
+///
+/// # Errors
+/// [`TrainError::OtherVocabulary`]; [`TrainError::Start`] if there is no such model.
+pub(super) fn teacher_model(
+    config: &TrainConfig,
+    student: &Tokenizer,
+    run_folders: &RunFolders,
+) -> Result<Option<OpenModel>, TrainError> {
+    if !config.is_distilled() || config.is_self_distilled() {
+        return Ok(None);
+    }
+    let model = OpenModel::find(&config.teacher, run_folders)?;
+    let tokenizer = Tokenizer::load(&model.source)?;
+    let ids = 0..student.vocab_size().max(tokenizer.vocab_size()) as u32;
+    let tokens = ids.map(|id| (id, student.token(id), tokenizer.token(id)));
+    match tokens.into_iter().find(|(_, own, other)| own != other) {
+        None => Ok(Some(model)),
+        Some((id, own, other)) => {
+            let name = |token: Option<String>| token.map_or_else(|| "unused".to_owned(), |token| format!("`{token}`"));
+            Err(TrainError::OtherVocabulary {
+                teacher: config.teacher.clone(),
+                id,
+                found: name(other),
+                expected: name(own),
+            })
+        }
+    }
+}
+
+/// What follows the row's own last message in the prompt of a teacher that is shown the expected answer.
+fn demonstration(answer: &str) -> String {
+    format!("\n\nA correct answer to this is:\n\n{answer}\n\nNow answer yourself.")
+}
+
+/// The prompt that a teacher reads instead of each row's own; `None` for rows of several turns, rows without an expected
+/// answer, and those whose prompt would be too long for the model.
+///
+/// # Errors
+/// [`TrainError::NoDemonstration`] if no row has one.
+pub(super) fn demonstrated_prompts(
+    run_task: &RunTask,
+    tokenizer: &Tokenizer,
+    rows: &[Prompt],
+) -> Result<Vec<Option<Vec<u32>>>, TrainError> {
+    let (task, scorer, lengths) = (run_task.task(), &run_task.scorer, run_task.lengths);
+    let limit = Lengths { max_seq_len: None, ..lengths }.prompt_limit();
+    let mut prompts = Vec::with_capacity(rows.len());
+    for Prompt { row, .. } in rows {
+        let answer = if row.turn_count() == 1 { reference_answer(task, scorer, row)? } else { None };
+        let mut row = row.clone();
+        let shown = answer.zip(row.messages.last_mut()).map(|(answer, last)| last.content += &demonstration(&answer));
+        let token_ids = shown.map(|()| render(task, row, tokenizer)).transpose()?.map(|prompt| prompt.token_ids);
+        prompts.push(token_ids.filter(|token_ids| token_ids.len() <= limit));
+    }
+    if prompts.iter().all(Option::is_none) {
+        return Err(TrainError::NoDemonstration { task: task.label("task.toml") });
+    }
+    Ok(prompts)
+}
