@@ -311,6 +311,7 @@ mod tests {
     use super::*;
     use crate::config::Layers;
     use crate::dataset::PromptRow;
+    use crate::dataset::order::{PromptOrder, TaskRows};
     use crate::policy::Prompt;
     use crate::rollout::Completion;
 
@@ -350,7 +351,9 @@ mod tests {
         let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), serde_json::Map::new());
         let row = PromptRow { id, messages, expected: None, tags, fields, line: 1 };
         let train = vec![Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1 }];
-        PromptSets { train, ..PromptSets::default() }
+        let order = PromptOrder::new(vec![TaskRows { rows: 1, weight: 1 }], 0);
+        let (eval, test, guard, demonstrated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        PromptSets { train, eval, test, guard, demonstrated, teacher_parameters: 0, order }
     }
 
     const MIXED: Shape<'_> = &[(3, false, 1.0), (5, true, 0.0)];

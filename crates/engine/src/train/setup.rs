@@ -27,7 +27,7 @@ use crate::text::Tokenizer;
 /// The plan of GPU memory counts what the kernels reserve.
 const _: () = assert!(CUBLAS_WORKSPACE_BYTES == crate::kernels::device::CUBLAS_WORKSPACE_BYTES);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PromptSets {
     /// In each set task by task. At least one of each task; at most `max_rows`.
     pub(super) train: Vec<Prompt>,

@@ -40,8 +40,6 @@ pub(super) struct Trainer {
     pub(super) shape: Cell<StepShape>,
     /// By task, with `guided` or once the run has recovered from a collapse; else none.
     pub(super) guides: Vec<Guide>,
-    /// With `guided`, or once the run has recovered from a collapse.
-    pub(super) guide: Option<Guide>,
     /// A teacher beside the student.
     pub(super) teacher: Option<Decoder>,
     pub(super) ranks: Rc<Ranks>,
