@@ -8,7 +8,6 @@ use super::CheckpointError;
 use super::new_folder::{self, failed, write_file};
 use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
 use crate::hub::{ModelConfig, ModelSource};
-use crate::kernels::pinned_memory::copy_to_host;
 use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
 use crate::text::TokenizerFiles;
 
@@ -31,10 +30,9 @@ pub fn write_model(
         let tensors: Vec<TensorHeader> = parameters.slots().iter().map(described).collect();
         write_tensors(new, "model.safetensors", &tensors, |at, write| {
             let range = parameters.slots()[at].range();
-            let numbers = parameters.flat().narrow(0, range.start, range.len())?.to_dtype(dtype)?;
-            let mut bytes = vec![0; tensors[at].bytes()];
-            copy_to_host(&numbers, &mut bytes)?;
-            write(&bytes)
+            // Its own memory: of a part of more, a GPU copies all to the host.
+            let numbers = parameters.flat().narrow(0, range.start, range.len())?.force_contiguous()?.to_dtype(dtype)?;
+            write(&safetensors::View::data(&numbers))
         })
     })
 }
