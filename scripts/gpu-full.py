@@ -30,6 +30,15 @@ def used():
     return [int(line) / 1024 for line in subprocess.run(query, capture_output=True, text=True).stdout.split()]
 
 
+def removed(work, log):
+    """Removes a run's folder; what it printed."""
+    log.seek(0)
+    output = log.read()
+    log.close()
+    shutil.rmtree(work)
+    return output
+
+
 def measured(count, prompts):
     """Whether a run on so many GPUs made its steps; prints what it needed."""
     work = pathlib.Path(tempfile.mkdtemp(dir=runs))
@@ -57,10 +66,7 @@ def measured(count, prompts):
         if worker.poll() is None:
             worker.send_signal(signal.SIGKILL)
         worker.wait()
-        log.seek(0)
-        output = log.read()
-        log.close()
-        shutil.rmtree(work)
+        output = removed(work, log)
     if len(steps) < STEPS:
         print(f"FAIL {count} GPUs, {prompts} x 8: {len(steps)} steps in {time.time() - start:.0f} s: {output[-3000:]}", flush=True)
         return False
@@ -112,10 +118,7 @@ def stopped_and_resumed(count):
     again = time.time() - begin
     worker.send_signal(signal.SIGKILL)
     worker.wait()
-    log.seek(0)
-    output = log.read()
-    log.close()
-    shutil.rmtree(work)
+    output = removed(work, log)
     print(f"{'ok  ' if resumed else 'FAIL'} {count} GPUs: stopped after step {before}, its checkpoint of {size / 1e9:.1f} GB durable {took:.1f} s after it was asked; "
           f"resumed, two steps later after {again:.1f} s{'' if resumed else ': ' + output[-3000:]}", flush=True)
     return resumed
