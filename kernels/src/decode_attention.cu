@@ -281,13 +281,16 @@ extern "C" __global__ void __launch_bounds__(256) decode_attention_bf16(STEP_PAR
 #define INSTANTIATE(D)                                                                                                         \
   extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_##D##_bf16(STEP_PARAMETERS(bf16)) {                \
     attend_on_tensor_cores<D, false>(STEP(bf16), 1, gridDim.y, output, partial);                                               \
-  }                                                                                                                            \
+  }
+#define INSTANTIATE_GROUPED(D)                                                                                                 \
+  INSTANTIATE(D)                                                                                                               \
   extern "C" __global__ void __launch_bounds__(256, 2)                                                                         \
       decode_attention_grouped_##D##_bf16(STEP_PARAMETERS(bf16), int rows_a_block, int row_count) {                            \
     attend_on_tensor_cores<D, true>(STEP(bf16), rows_a_block, row_count, output, partial);                                     \
   }
-INSTANTIATE(64)
-INSTANTIATE(128)
+INSTANTIATE_GROUPED(64)
+INSTANTIATE_GROUPED(128)
+INSTANTIATE(256)
 
 extern "C" __global__ void decode_attention_merge_f32(const float *partial, float *output, int splits, int dimension) {
   merge(partial, output, splits, dimension);

@@ -153,11 +153,11 @@ fn gradient(
 }
 
 /// How far a gradient in f32 may be from the CPU's. Noise of 3e-7 in the weights changes that of the hybrid of odd sizes by
-/// 8e-4, those of the others by at most 2e-5 (on the CPU). A hybrid's gradient of the decay is a sum of differences on a
-/// GPU.
-fn allowed(config: &ModelConfig) -> f64 {
+/// 8e-4, those of the others by at most 2e-5 (on the CPU). The gradient of the decay's rate is a sum of differences on a
+/// GPU (1.5e-3 on an H200).
+fn allowed(config: &ModelConfig, name: &str) -> f64 {
     let key = config.options.gated_delta.as_ref().map(|delta| delta.key_dimension);
-    key.map_or(1e-4, |dimension| if dimension < 128 { 3e-3 } else { 1e-3 })
+    key.map_or(1e-4, |dimension| if dimension < 128 || name.ends_with("A_log") { 3e-3 } else { 1e-3 })
 }
 
 /// Every trained tensor's gradient, embedding and biases among them, and the weights after the step.
@@ -181,7 +181,7 @@ fn a_whole_step_agrees() {
             assert!(grad_norm > 1e-6);
             for slot in here.parameters().slots() {
                 let part = |flat: &Tensor| flat.narrow(0, slot.offset, slot.range().len()).unwrap();
-                assert_close(&slot.name, &part(&found), &part(&expected), allowed(&config));
+                assert_close(&slot.name, &part(&found), &part(&expected), allowed(&config, &slot.name));
             }
             assert!(
                 (statistics.loss - expected_statistics.loss).abs() < 1e-5
@@ -192,7 +192,7 @@ fn a_whole_step_agrees() {
                 "weights after the step",
                 there.parameters().flat(),
                 here.parameters().flat(),
-                allowed(&config),
+                allowed(&config, "weights"),
             );
         }
     }
@@ -244,7 +244,7 @@ fn rollouts_agree() {
             println!("{:?} at {temperature}: {same} of {} completions alike", config.architecture, pairs().count());
             assert!(same * 100 >= pairs().count() * 95);
             for (f, e) in pairs().filter(|(f, e)| f.token_ids == e.token_ids) {
-                let allowed = allowed(&config) as f32;
+                let allowed = allowed(&config, "log-probs") as f32;
                 assert!(f.log_probs.iter().zip(&e.log_probs).all(|(f, e)| (f - e).abs() < allowed));
             }
         }

@@ -60,6 +60,7 @@ fn variant(
         (1..=64, _) if on_tensor_cores => ("decode_attention_grouped_64", 8, rows),
         (65..=128, 1) if on_tensor_cores => ("decode_attention_tensor_128", 8, 1),
         (65..=128, _) if on_tensor_cores => ("decode_attention_grouped_128", 8, rows),
+        (129..=256, _) if on_tensor_cores => ("decode_attention_tensor_256", 8, 1),
         (1..=256, _) => (ANY_SIZE, 1, 1),
         (other, _) => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 256"),
     })
