@@ -225,6 +225,8 @@ pub(super) mod tests {
         check("mistral-small-24b", 23.57e9);
         check("qwen3.5-9b", 8.95e9);
         check("qwen3.5-27b", 26.9e9);
+        check("qwen3.5-35b-a3b", 34.66e9);
+        check("gpt-oss-20b", 20.91e9);
     }
 
     #[test]

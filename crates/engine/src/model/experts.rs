@@ -70,6 +70,8 @@ pub(super) enum Matrices {
         /// [experts * hidden, width].
         down: Tensor,
         experts: usize,
+        /// The same under their names, where they were tensors of all experts.
+        tensors: Vec<(String, Tensor)>,
     },
 }
 
@@ -94,7 +96,7 @@ pub(super) struct Experts {
 }
 
 impl Experts {
-    /// `x`: [rows, hidden] -> the routing, and gate and up of its pairs, [pairs, 2 * width].
+    /// `x`: [rows, hidden and any room] -> the routing, and gate and up of its pairs, [pairs, 2 * width].
     pub(super) fn products(
         &self,
         x: &Tensor,
@@ -102,8 +104,13 @@ impl Experts {
         adapters: AdapterUse<'_>,
     ) -> Result<(Routing, Tensor)> {
         let routing = route(&self.gate.forward(x, adapters)?, self.router, selection)?;
-        let gate_up = self.multiply(Part::GateUp, &routing, &routing.gather(x)?, adapters)?;
+        let gate_up = self.multiply(Part::GateUp, &routing, &self.rows_of_pairs(&routing, x)?, adapters)?;
         Ok((routing, gate_up))
+    }
+
+    /// `x`: [rows, hidden and any room] -> [pairs, hidden].
+    fn rows_of_pairs(&self, routing: &Routing, x: &Tensor) -> Result<Tensor> {
+        routing.gather(&x.narrow(1, 0, self.gate.weight.dims2()?.1)?)
     }
 
     /// What the experts' second matrices read: activations times the weight of each pair, [pairs, width].
@@ -145,8 +152,8 @@ impl Experts {
         }
         let activated_gradient = routing.weigh(&weighted_gradient)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
-        let own_gradient =
-            self.multiply_back(Part::GateUp, routing, &gate_up_gradient, &routing.gather(x)?, gradients)?;
+        let rows = self.rows_of_pairs(routing, x)?;
+        let own_gradient = self.multiply_back(Part::GateUp, routing, &gate_up_gradient, &rows, gradients)?;
         let logits_gradient = route_backward(&products, routing, self.router, x.dtype())?;
         routing.combine(&own_gradient, x.dims2()?.0)? + self.gate.backward(&logits_gradient, x, gradients)?
     }
@@ -188,7 +195,10 @@ impl Experts {
         let experts = match &self.matrices {
             Matrices::Separate(experts) => experts.clone(),
             Matrices::Fused { experts, tensors } => return Ok([router(experts.len())?, tensors.clone()].concat()),
-            Matrices::Stacked { gate_up, down, experts } => {
+            Matrices::Stacked { experts, tensors, .. } if !tensors.is_empty() => {
+                return Ok([router(*experts)?, tensors.clone()].concat());
+            }
+            Matrices::Stacked { gate_up, down, experts, .. } => {
                 let part = |stacked: &Tensor, index: usize| {
                     let rows = stacked.dims2()?.0 / experts;
                     let weight = Matrix::Numbers(stacked.narrow(0, index * rows, rows)?);

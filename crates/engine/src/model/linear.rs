@@ -11,6 +11,7 @@ use super::matrix::Matrix;
 use super::parameters::master_dtype;
 use crate::kernels::bias::add_bias;
 use crate::kernels::open_rows::OpenRows;
+use crate::kernels::write_rows::write_columns;
 
 /// A bias, added to every row.
 #[derive(Clone, Debug)]
@@ -36,6 +37,20 @@ impl Linear {
     /// Columns that rows of its input, and of its result's gradient, need behind them (`kernels::matmul`).
     pub(super) fn room(&self) -> usize {
         self.adapters.as_ref().map_or(0, AdapterSet::room)
+    }
+
+    /// `x`: [rows, inputs and any room] -> [rows, inputs + room], in memory of its own where there is room.
+    pub(super) fn with_room(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, inputs) = (x.dims2()?.0, self.weight.dims2()?.1);
+        let own = x.narrow(1, 0, inputs)?;
+        match self.room() {
+            0 => Ok(own),
+            room => {
+                let wide = Tensor::zeros((rows, inputs + room), x.dtype(), x.device())?;
+                write_columns(&wide, 0, &own)?;
+                Ok(wide)
+            }
+        }
     }
 
     /// `x`: [rows, inputs + room] -> [rows, outputs].

@@ -215,7 +215,7 @@ impl ModelLoader<'_> {
             Ok(Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? })
         };
         let (matrices, output_bias) = match experts.tensors {
-            _ if self.device.is_cuda() => (self.stacked(layer, experts)?, None),
+            hub::ExpertTensors::Separate if self.device.is_cuda() => (self.stacked(layer, experts)?, None),
             hub::ExpertTensors::Separate => {
                 (Matrices::Separate((0..experts.count).map(expert).collect::<Result<_, ModelError>>()?), None)
             }
@@ -281,13 +281,19 @@ impl ModelLoader<'_> {
             }
             _ => return Err(ModelError::Weights(format!("{} tensors of experts", found.len()))),
         };
+        let tensors = found.iter().map(|(name, (tensor, _))| (name.clone(), tensor.clone())).collect();
+        if self.device.is_cuda() {
+            let stack = |(tensor, _): &MaybeTrained| tensor.flatten(0, 1);
+            let (gate_up, down) = (stack(gate_up)?, stack(down)?);
+            return Ok((Matrices::Stacked { gate_up, down, experts: experts.count, tensors }, down_bias));
+        }
         let expert =
             |index| Ok(Expert { gate_up: linear(gate_up, gate_up_bias, index)?, down: linear(down, None, index)? });
         let own = (0..experts.count).map(expert).collect::<candle_core::Result<_>>()?;
-        let tensors = found.iter().map(|(name, (tensor, _))| (name.clone(), tensor.clone())).collect();
         Ok((Matrices::Fused { experts: own, tensors }, down_bias))
     }
 
+    /// Experts that have tensors of their own, one below the other.
     fn stacked(&self, layer: usize, experts: &hub::Experts) -> Result<Matrices, ModelError> {
         let stack = |parts: &[&str]| {
             let names = (0..experts.count)
@@ -301,7 +307,8 @@ impl ModelLoader<'_> {
             }
             Ok::<_, ModelError>(stack)
         };
-        Ok(Matrices::Stacked { gate_up: stack(&["gate", "up"])?, down: stack(&["down"])?, experts: experts.count })
+        let (gate_up, down) = (stack(&["gate", "up"])?, stack(&["down"])?);
+        Ok(Matrices::Stacked { gate_up, down, experts: experts.count, tensors: Vec::new() })
     }
 
     fn attention(&self, layer: usize, rope: RopeTable, parameters: &Parameters) -> Result<AttentionMixer, ModelError> {
