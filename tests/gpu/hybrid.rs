@@ -240,8 +240,10 @@ fn shared_experts_with_gates_agree() {
 
         // Products and the numbers of A side by side in f32, the numbers of A as the kernel rounds them.
         let open = |stream: u32, outputs: usize| {
-            let (rows, b) = (random(stream, &[rows, outputs + rank]), both(&random(stream + 1, &[outputs, rank]), dtype));
-            let (own, inner) = (rows.narrow(1, 0, outputs).unwrap(), rounded(&rows.narrow(1, outputs, rank).unwrap(), dtype));
+            let (rows, b) =
+                (random(stream, &[rows, outputs + rank]), both(&random(stream + 1, &[outputs, rank]), dtype));
+            let (own, inner) =
+                (rows.narrow(1, 0, outputs).unwrap(), rounded(&rows.narrow(1, outputs, rank).unwrap(), dtype));
             let closed = (&own + matmul(&inner, &b[1].t().unwrap()).unwrap()).unwrap();
             let adapters = Some(OpenAdapters { b: b[0].clone(), parts: 1 });
             (OpenRows { rows: on_gpu(&rows, DType::F32), adapters }, rounded(&closed, dtype))

@@ -21,8 +21,8 @@ const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0 };
 
 /// Norms of queries and keys with an untied head, biases with a tied one, neither; a window and norms around each block,
 /// with heads of a size that the fast attention takes, and of Gemma 3's; hybrids of odd sizes, and of some of the published;
-/// experts: beside dense layers, and in a hybrid beside one that every token uses.
-fn configs() -> [ModelConfig; 9] {
+/// experts: beside dense layers, in a hybrid beside one that every token uses, and with biases, sinks and a window.
+fn configs() -> [ModelConfig; 10] {
     let check = |architecture: &str, head: usize, tied: bool| {
         let json = format!(
             r#"{{"architectures":["{architecture}"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
@@ -58,7 +58,11 @@ fn configs() -> [ModelConfig; 9] {
     let sparse_hybrid = hybrid("Qwen3_5MoeForCausalLM", 32, [2, 4, 128, 40, 4]);
     let (qwen2, llama) = (check("Qwen2ForCausalLM", 16, true), check("LlamaForCausalLM", 16, true));
     let qwen3 = check("Qwen3ForCausalLM", 32, false);
-    [qwen3, qwen2, llama, gemma(32), gemma(256), odd, published, sparse, sparse_hybrid]
+    let oss = r#"{"architectures":["GptOssForCausalLM"],"vocab_size":211,"hidden_size":64,"intermediate_size":40,"num_hidden_layers":3,
+        "num_attention_heads":4,"num_key_value_heads":2,"head_dim":64,"sliding_window":12,"num_local_experts":6,"num_experts_per_tok":3,
+        "max_position_embeddings":256}"#;
+    let oss = ModelConfig::parse(oss, "config.json").unwrap();
+    [qwen3, qwen2, llama, gemma(32), gemma(256), odd, published, sparse, sparse_hybrid, oss]
 }
 
 fn mixtures() -> impl Iterator<Item = ModelConfig> {
@@ -73,10 +77,16 @@ fn what_has_no_kernels_is_refused() {
         Decoder::new(config, weights, trainable, 0, engine.dtype, &engine.device).unwrap_err().to_string()
     };
     for config in mixtures() {
-        let mut many = config.clone();
+        let [mut many, mut odd] = [config.clone(), config.clone()];
         many.options.experts.as_mut().unwrap().count = 513;
-        let error = refused(&many, &Weights::from_tensors([], "nothing"), LORA);
-        assert_eq!(error, "3 of 513 experts: a GPU computes at most 32 of 512; compute on the CPU (`--cpu`)");
+        odd.options.experts.as_mut().unwrap().intermediate_size = 12;
+        for (config, problem) in [
+            (many, "3 of 513 experts: a GPU computes at most 32 of 512"),
+            (odd, "experts of 12 numbers in a model of 64: a GPU computes multiples of 8"),
+        ] {
+            let error = refused(&config, &Weights::from_tensors([], "nothing"), LORA);
+            assert_eq!(error, format!("{problem}; compute on the CPU (`--cpu`)"));
+        }
         let weights = Weights::fresh(&config, 0);
         let fp8 = weights.clone().in_precision(BasePrecision::Fp8);
         for (weights, trainable) in [(weights, Trainable::Full), (fp8, LORA)] {
@@ -97,7 +107,8 @@ fn model_in(precision: BasePrecision, config: &ModelConfig, trainable: Trainable
     let tensors = fresh.parameters().named().unwrap().into_iter().enumerate().map(|(stream, (name, tensor))| {
         let is_embedding = name.contains("embed") || name.contains("lm_head");
         let factor = if is_embedding { 8.0 / config.options.embedding_scale.sqrt() } else { 1.5 };
-        let is_around_zero = name.contains("bias") || config.options.norm_offset > 0.0 && name.contains("norm");
+        let is_offset = config.options.norm_offset > 0.0 && name.contains("norm");
+        let is_around_zero = is_offset || name.contains("bias") || name.ends_with("sinks");
         let noise = super::random(100 + stream as u32, tensor.dims());
         let noise = noise.affine(if is_around_zero { 0.3 } else { 0.0 }, 0.0).unwrap();
         (name, (tensor.affine(factor, 0.0).unwrap() + noise).unwrap())

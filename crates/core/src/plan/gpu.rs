@@ -395,8 +395,11 @@ fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -
     step.tokens_per_micro_batch.max(longest_sequence(config, data)).min(step_tokens(config, data))
 }
 
-/// Whether the smallest shape fits.
+/// Whether the smallest shape fits, and a GPU computes it: experts are in bf16 there.
 fn has_shape(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> bool {
+    if config.base_precision == BasePrecision::Fp8 && model.options.experts.is_some() {
+        return false;
+    }
     let tokens_per_micro_batch = longest_sequence(config, data);
     let shape = StepShape { tokens_per_micro_batch, recompute: config.recompute_activations != Recompute::Never };
     gpu_memory(model, config, data, shape, gpu).peak_bytes <= gpu.usable_bytes

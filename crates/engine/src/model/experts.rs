@@ -8,7 +8,7 @@ use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::matrix::Matrix;
-use crate::kernels::router::{Router, Routing, Selection, route, route_backward};
+use crate::kernels::router::{ExpertBias, Router, Routing, Selection, route, route_backward};
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
 
 /// What a layer's router did with rows.
@@ -65,14 +65,22 @@ pub(super) enum Matrices {
     },
     /// One below the other, frozen: on a GPU, where one kernel multiplies by all of them.
     Stacked {
-        /// [experts * 2 * width, hidden].
-        gate_up: Tensor,
-        /// [experts * hidden, width].
-        down: Tensor,
+        gate_up: Stack,
+        down: Stack,
         experts: usize,
         /// The same under their names, where they were tensors of all experts.
         tensors: Vec<(String, Tensor)>,
     },
+}
+
+/// A matrix of each expert, one below the other.
+#[derive(Clone, Debug)]
+pub(super) struct Stack {
+    /// [experts * outputs, inputs], or where these are transposed [experts * inputs, outputs].
+    pub(super) weights: Tensor,
+    pub(super) is_transposed: bool,
+    /// Added to the products: [experts, outputs].
+    pub(super) bias: Option<Tensor>,
 }
 
 #[derive(Clone, Copy)]
@@ -126,11 +134,7 @@ impl Experts {
         rows: usize,
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        let mut output = self.multiply(Part::Down, routing, weighted, adapters)?;
-        if let Some((bias, _)) = &self.output_bias {
-            output = (output + routing.weigh(&routing.spread(bias)?)?)?;
-        }
-        routing.combine(&output, rows)
+        routing.combine(&self.multiply(Part::Down, routing, weighted, adapters)?, rows)
     }
 
     /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns that of `x`.
@@ -158,14 +162,25 @@ impl Experts {
         routing.combine(&own_gradient, x.dims2()?.0)? + self.gate.backward(&logits_gradient, x, gradients)?
     }
 
-    /// `x`: [pairs, inputs], each multiplied by its expert's matrix: [pairs, outputs].
+    /// `x`: [pairs, inputs], each multiplied by its expert's matrix, with its bias: [pairs, outputs].
     fn multiply(&self, part: Part, routing: &Routing, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
+        let output_bias = self.output_bias.as_ref().map(|(bias, _)| bias);
         match (&self.matrices, part) {
             (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
-                by_expert(experts, part, routing, |linear, pairs| linear.forward(&pairs(x)?, adapters))
+                let product = by_expert(experts, part, routing, |linear, pairs| linear.forward(&pairs(x)?, adapters))?;
+                match (part, output_bias) {
+                    (Part::Down, Some(bias)) => product + routing.weigh(&routing.spread(bias)?)?,
+                    _ => Ok(product),
+                }
             }
-            (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(x, gate_up, false),
-            (Matrices::Stacked { down, .. }, Part::Down) => routing.product(x, down, false),
+            (Matrices::Stacked { gate_up, .. }, Part::GateUp) => {
+                let bias = gate_up.bias.as_ref().map(|vectors| ExpertBias { vectors, is_weighted: false });
+                routing.product(x, &gate_up.weights, gate_up.is_transposed, bias)
+            }
+            (Matrices::Stacked { down, .. }, Part::Down) => {
+                let bias = output_bias.map(|vectors| ExpertBias { vectors, is_weighted: true });
+                routing.product(x, &down.weights, down.is_transposed, bias)
+            }
         }
     }
 
@@ -184,8 +199,10 @@ impl Experts {
                     linear.backward(&pairs(gradient)?, &pairs(x)?, gradients)
                 })
             }
-            (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(gradient, gate_up, true),
-            (Matrices::Stacked { down, .. }, Part::Down) => routing.product(gradient, down, true),
+            (Matrices::Stacked { gate_up, down, .. }, _) => {
+                let own = if matches!(part, Part::GateUp) { gate_up } else { down };
+                routing.product(gradient, &own.weights, !own.is_transposed, None)
+            }
         }
     }
 
@@ -204,7 +221,8 @@ impl Experts {
                     let weight = Matrix::Numbers(stacked.narrow(0, index * rows, rows)?);
                     Ok::<_, candle_core::Error>(Linear { weight, trained: None, bias: None, adapters: None })
                 };
-                let expert = |index| Ok(Expert { gate_up: part(gate_up, index)?, down: part(down, index)? });
+                let expert =
+                    |index| Ok(Expert { gate_up: part(&gate_up.weights, index)?, down: part(&down.weights, index)? });
                 (0..*experts).map(expert).collect::<Result<_>>()?
             }
         };

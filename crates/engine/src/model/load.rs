@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
 use super::attention::AttentionMixer;
-use super::experts::{Expert, Experts, Matrices};
+use super::experts::{Expert, Experts, Matrices, Stack};
 use super::feed_forward::{Dense, FeedForward, Mixture};
 use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
 use super::layer::Layer;
@@ -283,8 +283,11 @@ impl ModelLoader<'_> {
         };
         let tensors = found.iter().map(|(name, (tensor, _))| (name.clone(), tensor.clone())).collect();
         if self.device.is_cuda() {
-            let stack = |(tensor, _): &MaybeTrained| tensor.flatten(0, 1);
-            let (gate_up, down) = (stack(gate_up)?, stack(down)?);
+            let stack = |(tensor, _): &MaybeTrained, bias: Option<&MaybeTrained>| {
+                let bias = bias.map(|(bias, _)| bias.clone());
+                Ok::<_, candle_core::Error>(Stack { weights: tensor.flatten(0, 1)?, is_transposed, bias })
+            };
+            let (gate_up, down) = (stack(gate_up, gate_up_bias)?, stack(down, None)?);
             return Ok((Matrices::Stacked { gate_up, down, experts: experts.count, tensors }, down_bias));
         }
         let expert =
@@ -305,7 +308,7 @@ impl ModelLoader<'_> {
                 let part = self.weights.get(&name, &[outputs, inputs], self.dtype, self.device)?;
                 write_rows(&stack, index * outputs, &part)?;
             }
-            Ok::<_, ModelError>(stack)
+            Ok::<_, ModelError>(Stack { weights: stack, is_transposed: false, bias: None })
         };
         let (gate_up, down) = (stack(&["gate", "up"])?, stack(&["down"])?);
         Ok(Matrices::Stacked { gate_up, down, experts: experts.count, tensors: Vec::new() })
