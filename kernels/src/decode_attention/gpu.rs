@@ -44,9 +44,6 @@ fn variant(
     longest: usize,
 ) -> Result<(&'static str, usize, usize)> {
     let heads = attention.heads;
-    if attention.sinks.is_some() {
-        bail!("attention with sinks on a GPU")
-    }
     // Tensor cores are fed 16 bytes at a time.
     let aligned =
         (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
@@ -105,6 +102,7 @@ pub(super) fn attend(
     let sizes = [int(heads.query), int(heads.key_value), int(heads.dimension), int(splits), float(scale)];
     let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
     arguments.extend(sizes);
+    arguments.push(attention.sinks_at(dtype)?);
     if rows_a_block > 1 {
         arguments.extend([int(rows_a_block), int(count)]);
     } else if name == ANY_SIZE {
