@@ -91,6 +91,20 @@ impl Linear {
 
     /// As [`Linear::open`], with all that adapters do: [rows, outputs], in the dtype of `x`.
     pub(super) fn closed(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
+        // Few rows are not worth widening a matrix.
+        if matches!(self.weight, Matrix::Fp8(_)) {
+            let set = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On);
+            let rows = match set {
+                Some(set) => set.closed(x, &self.weight, adapters)?,
+                None => Some(self.weight.forward_f32(x)?.to_dtype(x.dtype())?),
+            };
+            if let Some(rows) = rows {
+                return match &self.bias {
+                    Some(bias) => add_bias(rows, &bias.vector),
+                    None => Ok(rows),
+                };
+            }
+        }
         let x = match self.room() {
             0 => x.clone(),
             room => Tensor::cat(&[x, &Tensor::zeros((x.dims2()?.0, room), x.dtype(), x.device())?], 1)?,
