@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::events::{
     Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard, Memory, Note, Phase,
-    RankStep, Run,
+    RankStep, Run, SolveRate,
 };
 use super::series::Series;
 use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
@@ -39,6 +39,8 @@ pub struct RunState {
     pub metrics: BTreeMap<String, Series>,
     /// Groups of the latest steps, by step, then by line of the rollout file.
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
+    /// By prompt name, of the latest group that told one.
+    pub solve_rates: BTreeMap<String, SolveRate>,
     /// By step, set and target.
     #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, String), Eval>,
@@ -225,6 +227,9 @@ impl RunState {
     }
 
     fn group(&mut self, group: Group) {
+        if let Some(rate) = group.solve_rate() {
+            self.solve_rates.insert(group.prompt_name(), rate);
+        }
         // A redone step writes its groups to the same lines.
         self.groups.entry(group.step).or_default().insert(group.line, group);
         while self.groups.len() > GROUP_STEPS_KEPT {
@@ -238,6 +243,7 @@ impl RunState {
             series.forget_after(step);
         }
         self.groups.retain(|found, _| *found <= step);
+        self.solve_rates.retain(|_, rate| rate.step <= step);
         self.evals.retain(|(found, _, _), _| *found <= step);
         self.guards.retain(|found, _| *found <= step);
         self.checkpoints.retain(|found, _| *found <= step);
