@@ -9,7 +9,7 @@ import argparse, json, pathlib, random, re, shutil, subprocess, tempfile
 arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 arguments.add_argument("program")
 arguments.add_argument("folder", type=pathlib.Path)
-for name, count in (("solved", 32), ("hopeless", 32), ("undecided", 16), ("rows", 400)):
+for name, count in (("solved", 36), ("hopeless", 12), ("undecided", 16), ("rows", 200)):
     arguments.add_argument(f"--{name}", type=int, default=count)
 given = arguments.parse_args()
 program = pathlib.Path(given.program).resolve()
@@ -23,11 +23,16 @@ def call(*words):
 
 
 call("dataset", "build", given.folder)
-with tempfile.TemporaryDirectory() as runs:
+with tempfile.TemporaryDirectory() as work:
+    # Without the sets that would be read first.
+    alone, runs = pathlib.Path(work, "task"), pathlib.Path(work, "runs")
+    shutil.copytree(given.folder, alone)
+    toml = alone / "task.toml"
+    toml.write_text(re.sub(r"^(eval|test) = .*\n", "", toml.read_text(), flags=re.MULTILINE))
     keys = ["learning_rate=0", "epochs=1", "max_steps=0", "eval_every=0", "checkpoint_every=0", "guided=false"]
     keys += ["on_collapse=continue", "stop_when_solved=false", "threads=1"]
     sets = [word for key in keys for word in ("--set", key)]
-    run = json.loads(call("train", given.folder, "--runs", runs, "--cpu", "--json", *sets))["path"]
+    run = json.loads(call("train", alone, "--runs", runs, "--cpu", "--json", *sets))["path"]
     rates = json.loads(call("runs", "show", run, "--prompts", "--json"))["prompts"]
 kinds = {"solved": [], "hopeless": [], "undecided": []}
 for prompt in rates:

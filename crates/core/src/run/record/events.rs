@@ -191,34 +191,9 @@ pub struct Group {
 }
 
 impl Group {
-    /// What it told of its prompt; `None` if that is not known, or if no completion has a reward.
-    pub fn solve_rate(&self) -> Option<SolveRate> {
-        let answers = self.rewards.iter().zip(&self.stop_reasons);
-        let scored = answers.filter(|(reward, stop)| reward.is_finite() && *stop != "guided").count();
-        let solved = self.solved.filter(|_| scored > 0)?;
-        Some(SolveRate { step: self.step, solved, scored })
-    }
-
     /// The prompt's id, with the name of one of several tasks, whose ids may be equal.
     pub fn prompt_name(&self) -> String {
         task_prompt(&self.task, &self.prompt_id)
-    }
-}
-
-/// How many completions of a prompt's group earn the full reward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SolveRate {
-    pub step: u64,
-    /// Freely sampled completions with the full reward.
-    pub solved: usize,
-    /// Freely sampled completions with a reward; at least one.
-    pub scored: usize,
-}
-
-impl SolveRate {
-    /// From 0 to 1.
-    pub fn rate(self) -> f64 {
-        self.solved as f64 / self.scored as f64
     }
 }
 

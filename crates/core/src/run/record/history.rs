@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::events::{
     Alert, Checkpoint, Collapse, Control, Device, End, Eval, Event, EventBody, Group, Guard, Memory, Note, Phase,
-    RankStep, Run, SolveRate,
+    RankStep, Run,
 };
 use super::series::Series;
 use crate::task::{split_task_metric, split_task_set, task_metric, task_set};
@@ -75,6 +75,31 @@ pub struct RunState {
     /// Invalid lines.
     pub skipped: usize,
     pub gaps: u64,
+}
+
+/// How many completions of a prompt's group earn the full reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SolveRate {
+    pub step: u64,
+    /// Freely sampled completions with the full reward.
+    pub solved: usize,
+    /// Freely sampled completions with a reward; at least one.
+    pub scored: usize,
+}
+
+impl SolveRate {
+    /// `None` if it is not known, or if no completion has a reward.
+    fn from_group(group: &Group) -> Option<Self> {
+        let answers = group.rewards.iter().zip(&group.stop_reasons);
+        let scored = answers.filter(|(reward, stop)| reward.is_finite() && *stop != "guided").count();
+        let solved = group.solved.filter(|_| scored > 0)?;
+        Some(Self { step: group.step, solved, scored })
+    }
+
+    /// From 0 to 1.
+    pub fn rate(self) -> f64 {
+        self.solved as f64 / self.scored as f64
+    }
 }
 
 impl RunState {
@@ -227,7 +252,7 @@ impl RunState {
     }
 
     fn group(&mut self, group: Group) {
-        if let Some(rate) = group.solve_rate() {
+        if let Some(rate) = SolveRate::from_group(&group) {
             self.solve_rates.insert(group.prompt_name(), rate);
         }
         // A redone step writes its groups to the same lines.

@@ -10,7 +10,7 @@ use super::{Group, Prompts, ROWS, UNCOUNTED, findings, preview};
 use crate::dataset::PromptRow;
 use crate::fuzzy;
 use crate::message::{Command, Sender, Work};
-use crate::run::events::SolveRate;
+use crate::run::SolveRate;
 use crate::schema_draft::Expected;
 use crate::score::on_every_core;
 use crate::shared::{OpenTask, Shared};

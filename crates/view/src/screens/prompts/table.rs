@@ -9,7 +9,7 @@ use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::health::Level;
 use crate::dataset::{DatasetError, PromptRow};
 use crate::format::percent_short;
-use crate::run::events::SolveRate;
+use crate::run::SolveRate;
 use crate::schema_draft::Expected;
 use crate::secrets::visible;
 use crate::shared::Shared;

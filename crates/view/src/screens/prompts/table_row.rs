@@ -2,8 +2,7 @@
 
 use crate::dataset::PromptRow;
 use crate::followed_run::FollowedRun;
-use crate::run::RunDirectory;
-use crate::run::events::SolveRate;
+use crate::run::{RunDirectory, SolveRate};
 use crate::shared::{OpenTask, Shared};
 use crate::task::{PromptSet, task_prompt};
 
