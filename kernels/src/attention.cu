@@ -97,8 +97,9 @@ __device__ __forceinline__ bool sees(const QueryTile &tile, int r, int key, int 
   return tile.sees(r, key) && key > tile.segment.prefix_length + tile.first + r - window;
 }
 
-// Also the base-2 logarithm of the sum of its exponentials for each (head, row).
-template <typename T, int D> __device__ void forward(Batch batch, const T *packed, T *output, int stride, float *log_sums, int window) {
+// Also the base-2 logarithm of the sum of its exponentials for each (head, row). `sinks`: a score a head, or null.
+template <typename T, int D>
+__device__ void forward(Batch batch, const T *packed, T *output, int stride, float *log_sums, const T *sinks, int window) {
   extern __shared__ __align__(16) float memory[];
   Rows<D> queries = reinterpret_cast<Rows<D>>(memory), keys = queries + TILE, values = keys + TILE;
   Scores scores = reinterpret_cast<Scores>(values + TILE);
@@ -107,7 +108,8 @@ template <typename T, int D> __device__ void forward(Batch batch, const T *packe
   const T *key = packed + batch.key_column(tile.key_head), *value = packed + batch.value_column(tile.key_head);
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
   fill<D>(queries, packed + tile.head * batch.dimension, batch.width, batch.dimension, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
-  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, mixed[2][D / 16] = {};
+  const Start own(sinks, tile.head);
+  float largest[2] = {own.largest, own.largest}, total[2] = {own.total, own.total}, mixed[2][D / 16] = {};
   for (int start = first_key(tile, window); start < tile.keys; start += TILE) {
     const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
     __syncthreads();
@@ -252,8 +254,9 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
 
 #define INSTANTIATE(T, suffix, D)                                                                                              \
   extern "C" __global__ void __launch_bounds__(THREADS)                                                                        \
-      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output, int stride, float *log_sums, int window) {        \
-    forward<T, D>(BATCH, packed, output, stride, log_sums, window);                                                                    \
+      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output, int stride, float *log_sums, const T *sinks,      \
+                               int window) {                                                                                   \
+    forward<T, D>(BATCH, packed, output, stride, log_sums, sinks, window);                                                     \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries_##D##_##suffix(                             \
       BATCH_PARAMETERS, const T *gradient, const T *packed, const T *output, int stride, const float *log_sums, float *delta,  \

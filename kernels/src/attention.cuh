@@ -4,8 +4,6 @@
 
 // Rows of a tile in the tables; a kernel with smaller tiles takes a part of one a block (blockIdx.z).
 constexpr int TABLE_TILE = 64;
-// Exponentials are of base 2.
-constexpr float LOG2_E = 1.44269504088896341f;
 
 struct Batch {
   const uint32_t *segments;  // [segments, 5]: start, length, prefix start, prefix length, how many of the rows behind it have it as prefix
@@ -30,6 +28,14 @@ struct Segment {
 
   // The row of key n: the prefix's, then the segment's own.
   __device__ __forceinline__ long long key_row(int n) const { return n < prefix_length ? prefix_start + n : start + n - prefix_length; }
+};
+
+// What the softmax of a head's rows begins with: nothing, or the head's sink, one more score, which has no value.
+struct Start {
+  float largest, total;
+
+  template <typename T>
+  __device__ __forceinline__ Start(const T *sinks, int head) : largest(sinks ? to_float(sinks[head]) * LOG2_E : -INFINITY), total(sinks ? 1.0f : 0.0f) {}
 };
 
 // The query rows of a block, blockIdx.x names the tile, with one of its query heads.

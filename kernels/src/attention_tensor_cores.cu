@@ -199,8 +199,8 @@ __device__ __forceinline__ int heads_of_block() { return blockDim.x / THREADS; }
 __device__ __forceinline__ int number_of_head() { return threadIdx.x / THREADS; }
 __device__ __forceinline__ int own_head() { return blockIdx.y * heads_of_block() + number_of_head(); }
 
-// Also the base-2 logarithm of the sum of its exponentials for each (head, row).
-template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *output, int stride, float *log_sums) {
+// Also the base-2 logarithm of the sum of its exponentials for each (head, row). `sinks`: a score a head, or null.
+template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *output, int stride, float *log_sums, const bf16 *sinks) {
   extern __shared__ __align__(1024) bf16 memory[];
   bf16 *queries = memory + number_of_head() * TILE_NUMBERS<D>;
   const QueryTile tile(batch, TILE, own_head());
@@ -209,7 +209,10 @@ template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *
   const Source own[] = {{packed + tile.head * batch.dimension, batch.width, queries}};
   fill<D>(own, batch.dimension, THREADS, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
   others.fill_both(0);
-  float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, mixed[D / 8][4] = {};
+  const Start start_of_row(sinks, tile.head);
+  // One of the four lanes that share a row counts the sink.
+  const float counted = threadIdx.x % 4 == 0 ? start_of_row.total : 0.0f;
+  float largest[2] = {start_of_row.largest, start_of_row.largest}, total[2] = {counted, counted}, mixed[D / 8][4] = {};
   for (int start = 0; start < tile.keys; start += TILE) {
     filled();
     float s[8][4], keep[2];
@@ -361,8 +364,9 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
 
 #define INSTANTIATE(D)                                                                                                         \
   extern "C" __global__ void __launch_bounds__(2 * THREADS, 2)                                                                 \
-      attention_tensor_##D##_bf16(BATCH_PARAMETERS, const bf16 *packed, bf16 *output, int stride, float *log_sums) {           \
-    forward<D>(BATCH, packed, output, stride, log_sums);                                                                       \
+      attention_tensor_##D##_bf16(BATCH_PARAMETERS, const bf16 *packed, bf16 *output, int stride, float *log_sums,             \
+                                  const bf16 *sinks) {                                                                         \
+    forward<D>(BATCH, packed, output, stride, log_sums, sinks);                                                                \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(2 * THREADS) attention_backward_queries_tensor_##D##_bf16(                      \
       BATCH_PARAMETERS, const bf16 *gradient, const bf16 *packed, const bf16 *output, int stride, const float *log_sums,       \

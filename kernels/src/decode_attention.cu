@@ -15,7 +15,12 @@ template <typename T> struct Step {
   const uint32_t *rows;
   const T *packed, *prefix, *cache;
   int query_heads, key_heads, dimension, splits;
-  float scale;  // 1 / sqrt(dimension), times log2(e): exponentials are of base 2
+  float scale;  // 1 / sqrt(dimension), times log2(e)
+  const T *sinks; // of the query heads, or null
+
+  // Whether this warp counts a row's sinks: one of those that `finish` and `merge` join.
+  __device__ __forceinline__ bool counts_sinks() const { return sinks && threadIdx.x < 32 && blockIdx.z == 0; }
+  __device__ __forceinline__ float sink(int head) const { return to_float(sinks[head]) * LOG2_E; }
 };
 
 // The query heads of a block that share a key head: block x is a key head and its chunk of at most eight of them.
@@ -95,7 +100,8 @@ template <typename T> __device__ void attend(const Step<T> step, int window, T *
   const int before = window > 0 ? max(0, context.length - window) : 0, seen = context.length - before;
   const int begin = before + part_start(seen, blockIdx.z, step.splits), end = before + part_start(seen, blockIdx.z + 1, step.splits);
   const T *queries = step.packed + (size_t)row * (step.query_heads + 2 * step.key_heads) * step.dimension + heads.first * step.dimension;
-  float query[PIECES], mixed[PIECES] = {}, largest = -INFINITY, total = 0.0f;
+  const bool has_sink = step.counts_sinks();
+  float query[PIECES], mixed[PIECES] = {}, largest = has_sink ? step.sink(heads.first) : -INFINITY, total = has_sink ? 1.0f : 0.0f;
 #pragma unroll
   for (int p = 0; p < PIECES; p++) query[p] = p * 32 + lane < step.dimension ? to_float(queries[p * 32 + lane]) * step.scale : 0.0f;
   for (int n = begin + warp; n < end; n += warps) {
@@ -161,6 +167,12 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int rows_a_block, 
   for (int c = 0; c < D / 32; c++) query[c] = read(queries, 8 * (t + 4 * c), row_of(g) < count);
   // For columns 2 t and 2 t + 1: maxima over the warp's keys, sums over this lane's.
   float largest[2] = {-INFINITY, -INFINITY}, total[2] = {}, mixed[D / 64][4][4] = {};
+#pragma unroll
+  for (int h = 0; h < 2; h++)
+    if (step.counts_sinks() && row_of(2 * t + h) < count) {
+      largest[h] = step.sink(head_of(2 * t + h));
+      total[h] = g == 0 ? 1.0f : 0.0f;
+    }
   // Keys `begin` to `end`, sixteen a turn; for every column, or for those of this warp's row alone.
   const auto walk = [&](int begin, int end, int turn, int turns, bool all) {
     for (int start = begin + turn * KEYS; start < end; start += turns * KEYS) {
@@ -268,9 +280,9 @@ template <typename T> __device__ void merge(const float *partial, T *output, int
 
 #define STEP_PARAMETERS(T)                                                                                                     \
   const uint32_t *rows, const T *packed, const T *prefix, const T *cache, T *output, float *partial, int query_heads,          \
-      int key_heads, int dimension, int splits, float scale
+      int key_heads, int dimension, int splits, float scale, const T *sinks
 #define STEP(T)                                                                                                                \
-  Step<T> { rows, packed, prefix, cache, query_heads, key_heads, dimension, splits, scale }
+  Step<T> { rows, packed, prefix, cache, query_heads, key_heads, dimension, splits, scale, sinks }
 
 extern "C" __global__ void __launch_bounds__(256) decode_attention_f32(STEP_PARAMETERS(float), int window) {
   attend(STEP(float), window, output, partial);
@@ -281,13 +293,16 @@ extern "C" __global__ void __launch_bounds__(256) decode_attention_bf16(STEP_PAR
 #define INSTANTIATE(D)                                                                                                         \
   extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_##D##_bf16(STEP_PARAMETERS(bf16)) {                \
     attend_on_tensor_cores<D, false>(STEP(bf16), 1, gridDim.y, output, partial);                                               \
-  }                                                                                                                            \
+  }
+#define INSTANTIATE_GROUPED(D)                                                                                                 \
+  INSTANTIATE(D)                                                                                                               \
   extern "C" __global__ void __launch_bounds__(256, 2)                                                                         \
       decode_attention_grouped_##D##_bf16(STEP_PARAMETERS(bf16), int rows_a_block, int row_count) {                            \
     attend_on_tensor_cores<D, true>(STEP(bf16), rows_a_block, row_count, output, partial);                                     \
   }
-INSTANTIATE(64)
-INSTANTIATE(128)
+INSTANTIATE_GROUPED(64)
+INSTANTIATE_GROUPED(128)
+INSTANTIATE(256)
 
 extern "C" __global__ void decode_attention_merge_f32(const float *partial, float *output, int splits, int dimension) {
   merge(partial, output, splits, dimension);

@@ -74,6 +74,12 @@ struct Slice {
       if (n < count) at[n] += from[n * step];
   }
 
+  // Without a sum, so that nothing waits for the numbers before they are used.
+  __device__ __forceinline__ void read(const float *from, size_t step, int count) {
+#pragma unroll
+    for (int n = 0; n < SLICE; n++) at[n] = n < count ? from[n * step] : 0.0f;
+  }
+
   __device__ __forceinline__ void write(float *to, size_t step, int count) const {
 #pragma unroll
     for (int n = 0; n < SLICE; n++)
@@ -411,9 +417,9 @@ template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32
   const Place<true> place(heads, blockIdx.x);
   const size_t of_head = head * heads.state() + place.offset, width = heads.value * heads.state();
   Slice state;
-  state.zero();
-  state.add(states + before * width + of_head, place.step, place.count);
+  state.read(states + before * width + of_head, place.step, place.count);
   for (int row = first; row < rows && (row == first || follows(slots, row)); row++) {
+    const uint32_t after = slots[2 * row + 1];
     float query, key;
     Gate gate;
     prepare(inputs, heads, row, head, query, key, gate);
@@ -435,7 +441,7 @@ template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32
     const float update = gate.strength * (value - sums.x);
 #pragma unroll
     for (int n = 0; n < SLICE; n++) state.at[n] += keys[n] * update;
-    state.write(states + slots[2 * row + 1] * width + of_head, place.step, place.count);
+    state.write(states + after * width + of_head, place.step, place.count);
     // Rows that are none repeat the last one: what they store of it elsewhere must be the same.
     for (int place_of = row; warp == 0 && place.line < heads.value_dimension && (place_of == row || is_none(slots, place_of, rows)); place_of++)
       output[(size_t)place_of * heads.value_width() + head * heads.value_dimension + place.line] = from_float<T>(sums.y + gate.product * update);
@@ -488,7 +494,7 @@ template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32
                                                              int rows) {                                                                                \
     finish_keys(convolved, queries, keys, convolved_gradient, {key, value, key_dimension, value_dimension}, rows);                                      \
   }                                                                                                                                                     \
-  extern "C" __global__ void __launch_bounds__(128)                                                                                                      \
+  extern "C" __global__ void __launch_bounds__(128, 8)                                                                                                   \
       delta_rule_step_##suffix(INPUTS(T), const uint32_t *slots, float *states, T *output, HEADS, int rows) {                                           \
     step<T>({convolved, packed, decay, bias, stride, column}, slots, states, output, {key, value, key_dimension, value_dimension}, rows);               \
   }

@@ -2,8 +2,8 @@
 #include "vectors.cuh"
 
 // One block a row of the output.
-template <int N, typename T, typename R> __device__ void rows(const T *table, const uint32_t *ids, R *output, int width) {
-  table += (size_t)ids[blockIdx.x] * width;
+template <int N, typename T, typename R> __device__ void rows(const T *table, int stride, const uint32_t *ids, R *output, int width) {
+  table += (size_t)ids[blockIdx.x] * stride;
   output += (size_t)blockIdx.x * width;
   for (int i = threadIdx.x * N; i < width; i += blockDim.x * N) {
     const Pack<T, N> from = load<N>(table + i);
@@ -13,10 +13,11 @@ template <int N, typename T, typename R> __device__ void rows(const T *table, co
   }
 }
 
-template <typename T, typename R> __device__ void gather_rows(const T *table, const uint32_t *ids, R *output, int width) {
+// Rows of the table begin `stride` numbers apart.
+template <typename T, typename R> __device__ void gather_rows(const T *table, int stride, const uint32_t *ids, R *output, int width) {
   constexpr int N = wide<R>();
-  if (rows_aligned<N>(width, table) && rows_aligned<N>(width, output)) rows<N>(table, ids, output, width);
-  else rows<1>(table, ids, output, width);
+  if (stride % N == 0 && rows_aligned<N>(width, table) && rows_aligned<N>(width, output)) rows<N>(table, stride, ids, output, width);
+  else rows<1>(table, stride, ids, output, width);
 }
 
 // blockIdx.x is one of the different ids, `rows[starts[x] .. starts[x + 1]]` are the rows of the gradient that it has, added in that order.
@@ -32,8 +33,8 @@ __device__ void sum_rows(const T *gradient, const uint32_t *ids, const uint32_t 
 }
 
 #define INSTANTIATE(T, suffix)                                                                                                 \
-  extern "C" __global__ void gather_rows_##suffix(const T *table, const uint32_t *ids, T *output, int width) {                 \
-    gather_rows(table, ids, output, width);                                                                                    \
+  extern "C" __global__ void gather_rows_##suffix(const T *table, int stride, const uint32_t *ids, T *output, int width) {     \
+    gather_rows(table, stride, ids, output, width);                                                                            \
   }                                                                                                                            \
   extern "C" __global__ void embedding_backward_##suffix(const T *gradient, const uint32_t *ids, const uint32_t *starts,       \
                                                          const uint32_t *rows, float *output, int width) {                     \
@@ -45,6 +46,6 @@ __device__ void sum_rows(const T *gradient, const uint32_t *ids, const uint32_t 
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)
-extern "C" __global__ void gather_rows_bf16_into_f32(const bf16 *table, const uint32_t *ids, float *output, int width) {
-  gather_rows(table, ids, output, width);
+extern "C" __global__ void gather_rows_bf16_into_f32(const bf16 *table, int stride, const uint32_t *ids, float *output, int width) {
+  gather_rows(table, stride, ids, output, width);
 }

@@ -7,7 +7,7 @@ use super::cpu_slice::{by_number_type, read};
 use super::real::add_scaled;
 
 /// `table`: [count, width], `rows`: `[n]`, u32 -> [n, width] in `dtype`, which on a GPU is the table's, or f32 of bf16. There
-/// the numbers are not checked: whoever places them there does that.
+/// the numbers are not checked, whoever places them there does that; and its rows may be parts of wider ones.
 pub fn gather_rows(table: &Tensor, rows: &Tensor, dtype: DType) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if table.device().is_cuda() {
@@ -69,7 +69,7 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::rows_by_id;
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module};
+    use crate::cuda::{Grid, Module, at, device, empty, int, launch, module, rows_at};
 
     static MODULE: Module = module!("embedding");
 
@@ -86,7 +86,8 @@ mod gpu {
         let device = device(table)?;
         let output = empty((count, width), dtype, device)?;
         let threads = (width * dtype.size_in_bytes() / 16).next_multiple_of(32).clamp(32, 256);
-        let arguments = [at(table)?, at(rows)?, at(&output)?, int(width)];
+        let [table_at, stride] = rows_at(table)?;
+        let arguments = [table_at, stride, at(rows)?, at(&output)?, int(width)];
         launch(device, &MODULE, kernel, suffix, Grid::rows(count, threads), &arguments)?;
         Ok(output)
     }

@@ -82,9 +82,10 @@ extern "C" __global__ void experts_route_bf16(const bf16 *logits, uint32_t *sele
   route(logits, selected, weights, probabilities, rows, experts, active, renormalised, replayed);
 }
 
-// A block of 256 an expert: where its pairs begin, and which they are, in their order. `places`: of each unsorted pair where it went.
-extern "C" __global__ void experts_sort(const uint32_t *selected, const float *weights, uint32_t *offsets, uint32_t *rows, uint32_t *places, float *sorted_weights,
-                                        int pairs, int experts, int active) {
+// A block of 256 an expert: where its pairs begin, and which they are, in their order. `owners`: of each pair its expert; `places`: of each unsorted pair where it
+// went.
+extern "C" __global__ void experts_sort(const uint32_t *selected, const float *weights, uint32_t *offsets, uint32_t *rows, uint32_t *owners, uint32_t *places,
+                                        float *sorted_weights, int pairs, int experts, int active) {
   __shared__ int before[256];
   const int expert = blockIdx.x, chunk = (pairs + 255) / 256, begin = threadIdx.x * chunk, end = min(pairs, begin + chunk);
   int lower = 0, own = 0;
@@ -105,6 +106,7 @@ extern "C" __global__ void experts_sort(const uint32_t *selected, const float *w
   for (int i = begin; i < end; i++)
     if ((int)selected[i] == expert) {
       rows[at] = i / active;
+      owners[at] = expert;
       sorted_weights[at] = weights[i];
       places[i] = at++;
     }
@@ -166,8 +168,21 @@ __device__ void route_backward(const float *products, const uint32_t *selected, 
 ROUTE_BACKWARD(experts_route_backward_f32, float)
 ROUTE_BACKWARD(experts_route_backward_bf16, bf16)
 
-// c[pair] = a[pair] x its expert's matrix. In f32 a block of 256 has a pair and 256 outputs; matrix: `n` outputs by `k` inputs, or transposed `k` by `n`.
-extern "C" __global__ void experts_product_f32(const float *a, const float *b, float *c, const uint32_t *offsets, int experts, int n, int k, int transposed) {
+// What is added to the products of pairs: vectors of the experts' `n` outputs (null: nothing), where there are `weights` times that of the pair.
+template <typename T> struct Bias {
+  const T *vectors;
+  const float *weights;
+
+  __device__ __forceinline__ float at(int expert, int pair, int output, int n) const {
+    if (!vectors) return 0.0f;
+    const float own = to_float(vectors[(size_t)expert * n + output]);
+    return weights ? own * weights[pair] : own;
+  }
+};
+
+// c[pair] = a[pair] x its expert's matrix, plus its bias. In f32 a block of 256 has a pair and 256 outputs; matrix: `n` outputs by `k` inputs, or transposed `k` by `n`.
+extern "C" __global__ void experts_product_f32(const float *a, const float *b, float *c, const uint32_t *offsets, const float *vectors, const float *weights, int experts,
+                                               int n, int k, int transposed) {
   const int pair = blockIdx.y, output = blockIdx.x * blockDim.x + threadIdx.x;
   int expert = 0;
   while (expert < experts - 1 && (int)offsets[expert + 1] <= pair) expert++;
@@ -175,7 +190,7 @@ extern "C" __global__ void experts_product_f32(const float *a, const float *b, f
   const float *matrix = b + (size_t)expert * n * k;
   float sum = 0.0f;
   for (int i = 0; i < k; i++) sum += a[(size_t)pair * k + i] * (transposed ? matrix[(size_t)i * n + output] : matrix[(size_t)output * k + i]);
-  c[(size_t)pair * n + output] = sum;
+  c[(size_t)pair * n + output] = sum + Bias<float> { vectors, weights }.at(expert, pair, output, n);
 }
 
 template <int LEFT> __device__ __forceinline__ void copies_left() { asm volatile("cp.async.wait_group %0;\n" ::"n"(LEFT) : "memory"); }
@@ -184,7 +199,7 @@ __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_
 // The same on tensor cores. Block (x, y) has BN outputs of the y-th tile of at most BM pairs of one expert, counted over all experts; blocks beyond the last tile have
 // nothing to do. K goes by in chunks of 64, STAGES of them on their way.
 template <int BM, int BN, int WARPS_M, int WARPS_N, bool TRANSPOSED>
-__device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, int experts, int n, int k) {
+__device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const Bias<bf16> bias, int experts, int n, int k) {
   constexpr int BK = 64, STAGES = 3, THREADS = 32 * WARPS_M * WARPS_N, PAD = 8;
   constexpr int A_STRIDE = BK + PAD, B_STRIDE = TRANSPOSED ? BN + PAD : BK + PAD, B_ROWS = TRANSPOSED ? BK : BN, B_COLUMNS = TRANSPOSED ? BN : BK;
   constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N, FM = WM / 16, FN = WN / 16;
@@ -274,14 +289,18 @@ __device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *o
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         const int at = row + m * 16 + half * 8 + lane / 4, to = column + output + f * 8 + lane % 4 * 2;
-        if (at < count && to < n) store(c + (size_t)(first + at) * n + to, Pack<bf16, 2> { from_float<bf16>(sums[m][f][2 * half]), from_float<bf16>(sums[m][f][2 * half + 1]) });
+        if (at >= count || to >= n) continue;
+        Pack<bf16, 2> result;
+#pragma unroll
+        for (int i = 0; i < 2; i++) result.at[i] = from_float<bf16>(sums[m][f][2 * half + i] + bias.at(found[0], first + at, to + i, n));
+        store(c + (size_t)(first + at) * n + to, result);
       }
 }
 
 #define PRODUCT(NAME, BM, BN, WARPS_M, WARPS_N, TRANSPOSED)                                                                                                   \
   extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N)                                                                                       \
-      NAME(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, int experts, int n, int k) {                                                      \
-    product<BM, BN, WARPS_M, WARPS_N, TRANSPOSED>(a, b, c, offsets, experts, n, k);                                                                          \
+      NAME(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const bf16 *vectors, const float *weights, int experts, int n, int k) {           \
+    product<BM, BN, WARPS_M, WARPS_N, TRANSPOSED>(a, b, c, offsets, {vectors, weights}, experts, n, k);                                                      \
   }
 PRODUCT(experts_product_few, 16, 64, 1, 4, false)
 PRODUCT(experts_product_many, 128, 128, 2, 4, false)

@@ -1,17 +1,15 @@
 // Matrices to e4m3 and back to wider numbers, a block a row. What decoding multiplies is in fp8_decode.cu.
+#include "fp8.cuh"
 #include "vectors.cuh"
 #include <cuda_fp8.h>
 
-// Where the code of a column is: each 64 are in the order in which a lane has them that reads sixteen bytes at a time, lane t of four from 16 t on: of the
-// product with columns 16 q to 16 q + 15, bytes 4 q to 4 q + 3 are columns 2 t, 2 t + 1, 2 t + 8 and 2 t + 9.
-__device__ __forceinline__ int place(int column) {
-  const int q = column / 16 % 4, t = column / 2 % 4, j = column / 8 % 2 * 2 + column % 2;
-  return column / 64 * 64 + 16 * t + 4 * q + j;
-}
+// Columns of the word `index` of a row, whose words are in the order in which a lane reads four of them at once: of each 64 columns, lane t of four has the words
+// from 4 t on, and the word of columns 16 q to 16 q + 15 has 2 t and 2 t + 1 of them as its first numbers, 2 t + 8 and 2 t + 9 as its second.
+__device__ __forceinline__ int first_column(int index) { return index / 16 * 64 + index % 4 * 16 + index / 4 % 4 * 2; }
 
-template <typename T> __device__ void quantize(const T *weight, uint8_t *codes, float *scales, int columns) {
+template <typename T> __device__ void quantize(const T *weight, uint32_t *words, float *scales, int columns) {
   weight += (size_t)blockIdx.x * columns;
-  codes += (size_t)blockIdx.x * columns;
+  words += (size_t)blockIdx.x * (columns / 4);
   float largest = 0.0f;
   for (int i = threadIdx.x; i < columns; i += blockDim.x) largest = fmaxf(largest, fabsf(to_float(weight[i])));
   largest = block_max(largest);
@@ -19,12 +17,16 @@ template <typename T> __device__ void quantize(const T *weight, uint8_t *codes, 
   const uint32_t bits = __float_as_uint(largest / 448.0f);
   const float scale = largest > 0.0f ? __uint_as_float(max((bits >> 23) + ((bits & 0x7fffff) > 0), 10u) << 23) : 1.0f;
   if (threadIdx.x == 0) scales[blockIdx.x] = scale;
-  for (int i = threadIdx.x; i < columns; i += blockDim.x) codes[place(i)] = __nv_cvt_float_to_fp8(to_float(weight[i]) / scale, __NV_SATFINITE, __NV_E4M3);
+  auto code = [&](int column) { return (uint32_t)__nv_cvt_float_to_fp8(to_float(weight[column]) / scale, __NV_SATFINITE, __NV_E4M3); };
+  for (int i = threadIdx.x; i < columns / 4; i += blockDim.x) {
+    const int column = first_column(i);
+    words[i] = packed_half(code(column), code(column + 8)) | packed_half(code(column + 1), code(column + 9)) << 16;
+  }
 }
 
 // target: [[W, beside], [below, 0]], rows of columns + room numbers, W of `rows` rows. beside: [rows, used], below: [.., columns].
 template <typename T>
-__device__ void widen(const uint8_t *codes, const float *scales, const T *beside, const T *below, T *target, int columns, int rows, int used, int room) {
+__device__ void widen(const uint32_t *words, const float *scales, const T *beside, const T *below, T *target, int columns, int rows, int used, int room) {
   const int row = blockIdx.x;
   target += (size_t)row * (columns + room);
   if (row >= rows) {
@@ -32,22 +34,22 @@ __device__ void widen(const uint8_t *codes, const float *scales, const T *beside
     return;
   }
   const float scale = scales[row];
-  codes += (size_t)row * columns;
-  // Sixteen codes are pairs of columns in eight places: a warp puts 512 numbers in order before it writes them.
+  words += (size_t)row * (columns / 4);
+  // Four words are pairs of columns in eight places: a warp puts 512 numbers in order before it writes them.
   constexpr int N = wide<T>(), PITCH = 64 + N; // so that lanes write to different banks
   __shared__ __align__(16) T ordered[8][8 * PITCH];
   T *own = ordered[threadIdx.x / 32];
   const int lane = threadIdx.x % 32;
   for (int start = threadIdx.x / 32 * 512; start < columns; start += blockDim.x * 16) {
     if (start + 16 * lane < columns) {
-      const Pack<uint8_t, 16> read = load<16>(codes + start + 16 * lane);
+      const Pack<uint32_t, 4> read = load<4>(words + start / 4 + 4 * lane);
       T *to = own + lane / 4 * PITCH + 2 * (lane % 4);
 #pragma unroll
       for (int i = 0; i < 8; i++) {
+        const uint32_t wide = i % 2 ? second_pair(read.at[i / 2]) : first_pair(read.at[i / 2]);
         Pack<T, 2> pair;
-#pragma unroll
-        for (int k = 0; k < 2; k++)
-          pair.at[k] = from_float<T>(__half2float(__half(__nv_cvt_fp8_to_halfraw(read.at[2 * i + k], __NV_E4M3))) * scale);
+        pair.at[0] = from_float<T>(__uint_as_float(wide << 16) * scale);
+        pair.at[1] = from_float<T>(__uint_as_float(wide & 0xffff0000) * scale);
         store(to + 8 * i, pair);
       }
     }
@@ -59,12 +61,12 @@ __device__ void widen(const uint8_t *codes, const float *scales, const T *beside
 }
 
 #define INSTANTIATE(T, suffix)                                                                                                 \
-  extern "C" __global__ void quantize_##suffix(const T *weight, uint8_t *codes, float *scales, int columns) {                  \
-    quantize(weight, codes, scales, columns);                                                                                  \
+  extern "C" __global__ void quantize_##suffix(const T *weight, uint32_t *words, float *scales, int columns) {                 \
+    quantize(weight, words, scales, columns);                                                                                  \
   }                                                                                                                            \
-  extern "C" __global__ void widen_##suffix(const uint8_t *codes, const float *scales, const T *beside, const T *below,        \
+  extern "C" __global__ void widen_##suffix(const uint32_t *words, const float *scales, const T *beside, const T *below,       \
                                             T *target, int columns, int rows, int used, int room) {                            \
-    widen(codes, scales, beside, below, target, columns, rows, used, room);                                                    \
+    widen(words, scales, beside, below, target, columns, rows, used, room);                                                    \
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)

@@ -86,7 +86,7 @@ pub fn problem(device: &candle_core::Device) -> Option<String> {
 /// A matrix on a GPU.
 #[derive(Clone, Debug)]
 pub struct Fp8Matrix {
-    /// [outputs, inputs], a byte each, in the order in which the kernel of decoding reads them (`fp8.cu`).
+    /// [outputs, inputs], a byte each, in the order and form in which the kernel of decoding reads them (`fp8.cu`).
     codes: Tensor,
     /// `[outputs]`, f32.
     scales: Tensor,
@@ -164,8 +164,6 @@ mod gpu {
 
     /// Of the sum's index: the pieces in which it is read.
     const CHUNK: usize = 64;
-    /// Outputs of a block.
-    const BLOCK_OUTPUTS: usize = 128;
     /// Rows of one product at most.
     const MOST_ROWS: usize = 256;
     /// Pieces of activations in shared memory.
@@ -238,19 +236,25 @@ mod gpu {
         }
     }
 
-    /// Blocks that share the sum's index: measured on an H100 at the shapes of Qwen3-8B.
+    /// Outputs of a block.
+    fn block_outputs(room: usize) -> usize {
+        if room > 64 { 128 } else { 64 }
+    }
+
+    /// Blocks that share the sum's index: measured on an H200 at the shapes of Qwen3-8B.
     fn splits(room: usize, tiles: usize, chunks: usize) -> usize {
-        let best = if room > 64 { (100 / tiles).clamp(2, 6) } else { (200 / tiles).clamp(1, 6) };
+        let best = if room > 64 { (100 / tiles).clamp(2, 6) } else { (400 / tiles).clamp(1, 6) };
         best.min(chunks)
     }
 
     fn run(matrix: &Fp8Matrix, x: &Tensor, a: Option<&Tensor>, target: &Tensor) -> Result<()> {
         let ((rows, inputs), (outputs, _)) = (x.dims2()?, matrix.dims2()?);
         let (name, room) = kernel(rows);
-        let tiles = outputs.div_ceil(BLOCK_OUTPUTS);
+        let block = block_outputs(room);
+        let tiles = outputs.div_ceil(block);
         let splits = splits(room, tiles, inputs / CHUNK);
         // Of activations, then of sums; of the warps' numbers of A.
-        let sums = ((room + splits) * (BLOCK_OUTPUTS + 4)).max(8 * 20 * room) * size_of::<f32>();
+        let sums = ((room + splits) * (block + 4)).max(block / 16 * 20 * room) * size_of::<f32>();
         let shared_bytes = (STAGES * room * CHUNK * 2).max(sums);
         let (beside, rank) = match a {
             Some(a) => (at(a)?, a.dims2()?.0),
@@ -267,7 +271,7 @@ mod gpu {
             to,
         ];
         let sizes = [int(rows), int(inputs), int(outputs), int(rank), stride, int(STAGES)];
-        let grid = Grid { blocks: (splits, rank.div_ceil(16) + tiles, 1), threads: 256, shared_bytes };
+        let grid = Grid { blocks: (splits, rank.div_ceil(16) + tiles, 1), threads: 2 * block, shared_bytes };
         launch_clusters(device(x)?, &DECODE, name, grid, splits, &[tensors, sizes].concat())
     }
 

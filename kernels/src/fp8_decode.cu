@@ -1,6 +1,7 @@
 // Products of up to 256 rows in bf16 with a frozen matrix in e4m3, and beside them those with the adapters' A: what decoding reads, in one kernel. The weights go from
 // memory to registers, become bf16 there (exactly: fp8.rs) and are multiplied by wgmma; blocks of a cluster have a share of the sum's index each, and join their
 // sums in a fixed order.
+#include "fp8.cuh"
 #include "vectors.cuh"
 #include "warpgroup.cuh"
 #include <cuda.h>
@@ -36,14 +37,6 @@ __device__ __forceinline__ uint4 read_once(const void *from) {
   return v;
 }
 
-// Two numbers of e4m3, a byte each in the upper bytes of the halves, in bf16: their exponent is 120 too small until they are multiplied by 2^120.
-__device__ __forceinline__ uint32_t widened(uint32_t upper) {
-  const uint32_t small = (upper & 0x80008000) | ((upper >> 4) & 0x07f007f0), factor = 0x7b807b80;
-  uint32_t result;
-  asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(small), "r"(factor));
-  return result;
-}
-
 // To the same place in the shared memory of a block of the cluster.
 __device__ __forceinline__ void send(float *place, int block, float value) {
   uint32_t there;
@@ -55,8 +48,9 @@ __device__ __forceinline__ void wait_for_cluster() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-constexpr int WARPS = 8, OUTPUTS = 128, PITCH = OUTPUTS + 4; // PITCH: so that lanes write to different banks
-constexpr int CHUNK = 64, AHEAD = 4;                         // of the sum's index; weights that a lane has asked for before it needs them
+// Of a block, sixteen outputs each. Small blocks are the better spread over multiprocessors; of more than 64 tokens two warpgroups share the activations.
+template <int TILES> constexpr int WARPS_OF = TILES > 8 ? 8 : 4;
+constexpr int CHUNK = 64, AHEAD = 4; // of the sum's index; weights that a lane has asked for before it needs them
 
 struct Sizes {
   int rows, inputs, outputs, rank, stride, stages;
@@ -70,10 +64,10 @@ struct Shares {
   __device__ __forceinline__ int place(int token) const { return token * reciprocal >> 16; }
 };
 
-// A block's share of 128 outputs of all tokens.
+// A block's share of its outputs of all tokens.
 template <int TILES>
 __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const float *w_scales, float *y, int tile, const Sizes &n, uint8_t *memory) {
-  constexpr int STAGE = TILES * 8 * CHUNK * 2;
+  constexpr int STAGE = TILES * 8 * CHUNK * 2, OUTPUTS = 16 * WARPS_OF<TILES>, PITCH = OUTPUTS + 4; // PITCH: so that lanes write to different banks
   __shared__ uint64_t arrived[8];
   const Shares shares(8 * TILES);
   const int chunks = n.inputs / CHUNK, first = shares.split * chunks / shares.splits, count = (shares.split + 1) * chunks / shares.splits - first;
@@ -117,8 +111,8 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           const uint32_t word = q == 0 ? ahead[u][j].x : q == 1 ? ahead[u][j].y : q == 2 ? ahead[u][j].z : ahead[u][j].w;
-          a[q][j] = widened(__byte_perm(word, 0, 0x1404));
-          a[q][j + 2] = widened(__byte_perm(word, 0, 0x3424));
+          a[q][j] = first_pair(word);
+          a[q][j + 2] = second_pair(word);
         }
       fetch(ahead[u], chunk + u + AHEAD);
       uint32_t is_there = 0;
@@ -147,15 +141,16 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
       for (int h = 0; h < 2; h++) send(row + 8 * h, token - place * shares.splits, acc[i][k + 2 * h]);
     }
   wait_for_cluster();
-  const int column = tile * OUTPUTS + 4 * lane;
+  constexpr int LANES = OUTPUTS / 4; // of a token
+  const int own_lane = threadIdx.x % LANES, column = tile * OUTPUTS + 4 * own_lane;
   if (column >= n.outputs) return;
   const Pack<float, 4> scale = load<4>(w_scales + column);
-  for (int place = warp; place < shares.own; place += WARPS) {
+  for (int place = threadIdx.x / LANES; place < shares.own; place += blockDim.x / LANES) {
     const int token = place * shares.splits + shares.split;
     if (token >= n.rows) break;
     Pack<float, 4> sum = {};
     for (int block = 0; block < shares.splits; block++) {
-      const Pack<float, 4> part = load<4>(sums + (block * shares.own + place) * PITCH + 4 * lane);
+      const Pack<float, 4> part = load<4>(sums + (block * shares.own + place) * PITCH + 4 * own_lane);
 #pragma unroll
       for (int k = 0; k < 4; k++) sum.at[k] += part.at[k];
     }
@@ -167,6 +162,7 @@ __device__ void outputs_of_base(const CUtensorMap &x, const uint8_t *w, const fl
 
 // A block's share of sixteen numbers of A: its warps share the sum's index once more.
 template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf16 *a, float *y, int tile, const Sizes &n, uint8_t *memory) {
+  constexpr int WARPS = WARPS_OF<TILES>;
   const Shares shares(8 * TILES);
   const int steps = n.inputs / 32, first = shares.split * steps / shares.splits, last = (shares.split + 1) * steps / shares.splits;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -214,9 +210,9 @@ template <int TILES> __device__ void numbers_of_adapters(const bf16 *x, const bf
 }
 
 // y: [rows, stride]: the products with the matrix, [outputs, inputs], then with A, [rank, inputs]. blockIdx.x: the block's number in its cluster; blockIdx.y:
-// sixteen numbers of A, then 128 outputs.
+// sixteen numbers of A, then a block's outputs.
 #define INSTANTIATE(TILES, tokens)                                                                                             \
-  extern "C" __global__ void __launch_bounds__(256, TILES > 8 ? 1 : 2)                                                         \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS_OF<TILES>, TILES > 8 ? 1 : 4)                                    \
       decode_fp8_##tokens(const __grid_constant__ CUtensorMap map, const bf16 *x, const uint8_t *w, const float *w_scales,     \
                           const bf16 *a, float *y, int rows, int inputs, int outputs, int rank, int stride, int stages) {      \
     extern __shared__ __align__(1024) uint8_t memory[];                                                                        \

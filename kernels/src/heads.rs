@@ -1,6 +1,11 @@
 //! How rows of queries, keys and values divide into heads.
 
 use candle_core::Tensor;
+#[cfg(feature = "cuda")]
+use candle_core::{DType, Result, bail};
+
+#[cfg(feature = "cuda")]
+use super::cuda::{Argument, at};
 
 /// The layout of a packed row of queries, keys and values: `(query + 2 * key_value) * dimension` numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +43,7 @@ pub struct Attention<'a> {
     pub divisor: f64,
     /// The tokens that a query sees, its own and the last ones before it; `None`: all before it.
     pub window: Option<usize>,
-    /// By query head one more score of each of its rows, which takes probability and has no value: `[query heads]`. On
-    /// CPUs alone.
+    /// By query head one more score of each of its rows, which takes probability and has no value: `[query heads]`.
     pub sinks: Option<&'a Tensor>,
 }
 
@@ -54,5 +58,17 @@ impl From<Heads> for Attention<'_> {
     /// Products are divided by the root of a head's width; everything before a query is seen.
     fn from(heads: Heads) -> Self {
         Self { heads, divisor: (heads.dimension as f64).sqrt(), window: None, sinks: None }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Attention<'_> {
+    /// The sinks for kernels that compute in `dtype`; null for none. A backward finds them in the sums that its forward left.
+    pub(super) fn sinks_at(self, dtype: DType) -> Result<Argument> {
+        match self.sinks {
+            None => Ok(Argument::Address(0)),
+            Some(sinks) if sinks.dims1()? == self.heads.query && sinks.dtype() == dtype => at(sinks),
+            Some(sinks) => bail!("sinks of {:?} {:?} for {:?} in {dtype:?}", sinks.shape(), sinks.dtype(), self.heads),
+        }
     }
 }

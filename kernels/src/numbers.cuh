@@ -12,6 +12,9 @@ template <typename T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16(x); }
 
+// Exponentials are of base 2.
+constexpr float LOG2_E = 1.44269504088896341f;
+
 // 2^x, and 0 for what is smaller than every normal number.
 __device__ __forceinline__ float power(float x) {
   float result;

@@ -51,6 +51,15 @@ pub enum Routing {
     Sorted(gpu::SortedPairs),
 }
 
+/// What experts add to their products.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertBias<'a> {
+    /// [experts, outputs].
+    pub vectors: &'a Tensor,
+    /// Whether a pair's is multiplied by its weight.
+    pub is_weighted: bool,
+}
+
 /// What the host knows of the pairs.
 #[derive(Clone, Debug)]
 pub struct ListedPairs {
@@ -92,12 +101,19 @@ impl Routing {
         }
     }
 
-    /// `vectors`: [experts, width] -> that of each pair's expert, [pairs, width]; on the CPU.
+    /// `vectors`: [experts, width] -> that of each pair's expert, [pairs, width].
     pub fn spread(&self, vectors: &Tensor) -> Result<Tensor> {
-        let ranges = self.listed()?.ranges.iter().enumerate();
-        let experts: Vec<u32> =
-            ranges.flat_map(|(expert, pairs)| std::iter::repeat_n(expert as u32, pairs.len())).collect();
-        gather_rows(vectors, &Tensor::new(experts, vectors.device())?, vectors.dtype())
+        let experts = match self {
+            Self::Listed(pairs) => {
+                let ranges = pairs.ranges.iter().enumerate();
+                let experts: Vec<u32> =
+                    ranges.flat_map(|(expert, pairs)| std::iter::repeat_n(expert as u32, pairs.len())).collect();
+                Tensor::new(experts, vectors.device())?
+            }
+            #[cfg(feature = "cuda")]
+            Self::Sorted(pairs) => pairs.experts.clone(),
+        };
+        gather_rows(vectors, &experts, vectors.dtype())
     }
 
     /// `x`: [pairs, width] -> the sum over each expert's pairs, [experts, width]; on the CPU.
@@ -117,11 +133,19 @@ impl Routing {
 
     /// On a GPU: `x`: [pairs, inputs], each multiplied by the matrix of its expert. `matrices`: those of all experts, one
     /// below the other, [outputs, inputs] each, or [inputs, outputs] and then transposed. -> [pairs, outputs].
-    pub fn product(&self, x: &Tensor, matrices: &Tensor, is_transposed: bool) -> Result<Tensor> {
+    pub fn product(
+        &self,
+        x: &Tensor,
+        matrices: &Tensor,
+        is_transposed: bool,
+        bias: Option<ExpertBias<'_>>,
+    ) -> Result<Tensor> {
         match self {
             #[cfg(feature = "cuda")]
-            Self::Sorted(pairs) => pairs.product(x, matrices, is_transposed),
-            Self::Listed(_) => bail!("stacked experts of {:?} {is_transposed} for {:?}", matrices.shape(), x.device()),
+            Self::Sorted(pairs) => pairs.product(x, matrices, is_transposed, bias),
+            Self::Listed(_) => {
+                bail!("stacked experts of {:?} {is_transposed} {bias:?} for {:?}", matrices.shape(), x.device())
+            }
         }
     }
 

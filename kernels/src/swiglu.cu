@@ -1,4 +1,4 @@
-// silu(gate) * up, or with GELU gelu(gate) * up, and its gradient. blockIdx.x is the row, blockIdx.y a share of its columns. Rows that are written begin `stride` numbers apart.
+// silu(gate) * up, with GELU gelu(gate) * up, or gpt-oss's clamped activation, and its gradient. blockIdx.x is the row, blockIdx.y a share of its columns. Rows that are written begin `stride` numbers apart.
 #include "low_rank.cuh"
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -78,6 +78,48 @@ __device__ void decode_on_tensor_cores(const float *gate_up, int stride, const b
   store(output + (size_t)row.low * width + column + 4 * t, low_result);
   store(output + (size_t)row.high * width + column + 4 * t, high_result);
 }
+
+// gpt-oss's: gate and up are neighbours, the gate is at most `limit`, up between its negative and it; gate * sigmoid(slope * gate) * (up + 1).
+template <typename T> struct Clamped {
+  float raw_gate, raw_up, gate, up, share;
+
+  __device__ __forceinline__ Clamped(const T *pair, float slope, float limit) {
+    const Pack<T, 2> both = load<2>(pair);
+    raw_gate = to_float(both.at[0]), raw_up = to_float(both.at[1]);
+    gate = fminf(raw_gate, limit), up = fminf(fmaxf(raw_up, -limit), limit);
+    share = sigmoid(slope * gate);
+  }
+};
+
+template <typename T> __device__ void clamped(const T *gate_up, T *output, int stride, int width, float slope, float limit) {
+  gate_up += (size_t)blockIdx.x * 2 * width, output += (size_t)blockIdx.x * stride;
+  for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < width; i += gridDim.y * blockDim.x) {
+    const Clamped<T> own(gate_up + 2 * i, slope, limit);
+    output[i] = from_float<T>(own.gate * own.share * (own.up + 1.0f));
+  }
+}
+
+// What is bounded passes no gradient on.
+template <typename T> __device__ void clamped_backward(const T *gradient, const T *gate_up, T *output, int stride, int width, float slope, float limit) {
+  gradient += (size_t)blockIdx.x * width, gate_up += (size_t)blockIdx.x * 2 * width, output += (size_t)blockIdx.x * stride;
+  for (int i = blockIdx.y * blockDim.x + threadIdx.x; i < width; i += gridDim.y * blockDim.x) {
+    const Clamped<T> own(gate_up + 2 * i, slope, limit);
+    const float change = to_float(gradient[i]);
+    output[2 * i] = from_float<T>(own.raw_gate <= limit ? change * (own.up + 1.0f) * own.share * (1.0f + slope * own.gate * (1.0f - own.share)) : 0.0f);
+    output[2 * i + 1] = from_float<T>(own.raw_up == own.up ? change * own.gate * own.share : 0.0f);
+  }
+}
+
+#define INSTANTIATE_CLAMPED(T, suffix)                                                                                         \
+  extern "C" __global__ void clamped_##suffix(const T *gate_up, T *output, int stride, int width, float slope, float limit) {  \
+    clamped(gate_up, output, stride, width, slope, limit);                                                                     \
+  }                                                                                                                            \
+  extern "C" __global__ void clamped_backward_##suffix(const T *gradient, const T *gate_up, T *output, int stride, int width,  \
+                                                       float slope, float limit) {                                             \
+    clamped_backward(gradient, gate_up, output, stride, width, slope, limit);                                                  \
+  }
+INSTANTIATE_CLAMPED(float, f32)
+INSTANTIATE_CLAMPED(bf16, bf16)
 
 #define INSTANTIATE(name, GELU, T, suffix)                                                                                     \
   extern "C" __global__ void name##_##suffix(const T *gate_up, T *output, int stride, int width) {                             \

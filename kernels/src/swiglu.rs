@@ -16,7 +16,7 @@ pub enum Activation {
     Silu,
     /// As `gelu_pytorch_tanh` approximates it.
     GeluTanh,
-    /// Gate and up are in alternating columns; the gate is at most `limit`, up between its negative and it. On CPUs alone.
+    /// Gate and up are in alternating columns; the gate is at most `limit`, up between its negative and it.
     Clamped {
         slope: f64,
         limit: f64,
@@ -163,16 +163,16 @@ mod gpu {
     use candle_core::{DType, Result, Tensor, bail};
 
     use super::{Activation, OpenRows};
-    use crate::cuda::{Grid, Module, at, device, empty, int, launch, launch_early, module};
+    use crate::cuda::{Argument, Grid, Module, at, device, empty, float, int, launch, launch_early, module};
 
     static MODULE: Module = module!("swiglu");
 
-    /// SiLU's kernel, or GELU's.
-    fn named(activation: Activation, [silu, gelu]: [&'static str; 2]) -> Result<&'static str> {
+    /// SiLU's kernel, GELU's, or the clamped one, with what this one takes besides.
+    fn named(activation: Activation, [silu, gelu, clamped]: [&'static str; 3]) -> (&'static str, Vec<Argument>) {
         match activation {
-            Activation::Silu => Ok(silu),
-            Activation::GeluTanh => Ok(gelu),
-            Activation::Clamped { .. } => bail!("a clamped activation on a GPU"),
+            Activation::Silu => (silu, Vec::new()),
+            Activation::GeluTanh => (gelu, Vec::new()),
+            Activation::Clamped { slope, limit } => (clamped, vec![float(slope), float(limit)]),
         }
     }
 
@@ -190,15 +190,9 @@ mod gpu {
         let (rows, double) = gate_up.dims2()?;
         let (device, dtype, width) = (device(gate_up)?, gate_up.dtype(), double / 2);
         let output = empty((rows, width + room), dtype, device)?;
-        let arguments = [at(gate_up)?, at(&output)?, int(width + room), int(width)];
-        launch(
-            device,
-            &MODULE,
-            named(activation, ["swiglu", "geglu"])?,
-            Some(dtype),
-            grid(rows, width, dtype),
-            &arguments,
-        )?;
+        let (name, own) = named(activation, ["swiglu", "geglu", "clamped"]);
+        let arguments = [[at(gate_up)?, at(&output)?, int(width + room), int(width)].as_slice(), &own].concat();
+        launch(device, &MODULE, name, Some(dtype), grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }
 
@@ -211,13 +205,18 @@ mod gpu {
         let output = empty((rows, width), dtype, device)?;
         let mut arguments = gate_up.arguments()?.to_vec();
         arguments.extend([at(&output)?, int(rows), int(width)]);
-        // A warp has sixteen rows and columns.
+        // A warp has sixteen rows and columns. Experts alone have a clamped activation, which are not open.
         let (names, blocks, threads) = match dtype == DType::BF16 && width.is_multiple_of(16) {
             true => (["swiglu_decode_tensor", "geglu_decode_tensor"], (width.div_ceil(64), rows.div_ceil(16), 1), 128),
             false => (["swiglu_decode", "geglu_decode"], (width.div_ceil(256), rows, 1), 256),
         };
         let grid = Grid { blocks, threads, shared_bytes: 0 };
-        launch_early(device, &MODULE, named(activation, names)?, Some(dtype), grid, &arguments)?;
+        let name = match activation {
+            Activation::Silu => names[0],
+            Activation::GeluTanh => names[1],
+            Activation::Clamped { .. } => bail!("a clamped activation of open rows"),
+        };
+        launch_early(device, &MODULE, name, Some(dtype), grid, &arguments)?;
         Ok(output)
     }
 
@@ -228,8 +227,9 @@ mod gpu {
             bail!("a gradient of {:?} {:?} for {dtype:?} {:?}", gradient.dtype(), gradient.shape(), gate_up.shape())
         }
         let output = empty((rows, double + room), dtype, device)?;
-        let arguments = [at(gradient)?, at(gate_up)?, at(&output)?, int(double + room), int(width)];
-        let name = named(activation, ["swiglu_backward", "geglu_backward"])?;
+        let (name, own) = named(activation, ["swiglu_backward", "geglu_backward", "clamped_backward"]);
+        let sizes = [at(gradient)?, at(gate_up)?, at(&output)?, int(double + room), int(width)];
+        let arguments = [sizes.as_slice(), &own].concat();
         launch(device, &MODULE, name, Some(dtype), grid(rows, width, dtype), &arguments)?;
         Ok(output)
     }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use serde_json::Value;
 
 use super::{finished, target};
-use crate::program::{call, json, program, sample_task, small_task, stderr, until};
+use crate::program::{SHORT, call, json, program, sample_task, small_task, stderr, until};
 
 #[test]
 fn eval_samples_and_sets() {
@@ -227,6 +227,33 @@ fn prompts_of_a_target_are_varied_and_named() {
         assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
         assert!(stderr(&refused).contains(problem), "{}", stderr(&refused));
     }
+}
+
+#[test]
+fn an_adapter_beside_fp8_is_measured_with_the_published_base() {
+    let (other, _) = finished();
+    let place = tempfile::tempdir().unwrap();
+    small_task(place.path());
+    let set = [&SHORT[..], &["--set", "base_precision=fp8", "--set", "lora_rank=4", "--name", "rounded"]].concat();
+    let trained = call(place.path(), &[&["train", "task", "--runs", "runs", "--json"], &set[..]].concat());
+    let report: Value = serde_json::from_slice(&trained.stdout).unwrap();
+    let out = place.path().join("card").display().to_string();
+    let promote = |folder: &Path, run: &str| {
+        let asked = ["runs", "promote", run, "--runs", "runs", "--out", &out, "--measure-published-base", "--cpu"];
+        call(folder, &asked)
+    };
+    let refused = promote(other, "short@last");
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("has no adapter beside a base in fp8"), "{}", stderr(&refused));
+    let promoted = promote(place.path(), "rounded@last");
+    assert!(promoted.status.success(), "{}", stderr(&promoted));
+    let card = fs::read_to_string(place.path().join("card/README.md")).unwrap();
+    let row = card.split("| base in fp8, as trained | base as published |").nth(1).expect(&card);
+    let row = row.lines().find(|line| line.starts_with("| valid |")).unwrap();
+    let expected = format!("| valid | {:.1}% [", 100.0 * report["trained"]["valid"].as_f64().unwrap());
+    assert!(row.starts_with(&expected), "{expected}: {card}");
+    let difference = card.split("answers differ by ").nth(1).and_then(|rest| rest.split(' ').next()).expect(&card);
+    assert!((1e-4..0.5).contains(&difference.parse::<f64>().unwrap()), "{difference}");
 }
 
 #[test]

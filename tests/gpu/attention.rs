@@ -25,28 +25,38 @@ fn groups(groups: &[(usize, &[usize])]) -> Vec<Segment> {
     segments
 }
 
-/// Both directions, in both dtypes; queries, keys and values each on their own.
+/// Both dtypes, without sinks and with some of the query heads: in `dtype`, on the CPU and on the GPU.
+fn dtypes_and_sinks(query_heads: usize) -> impl Iterator<Item = (DType, Option<[Tensor; 2]>)> {
+    [DType::F32, DType::BF16].into_iter().flat_map(move |dtype| {
+        let sinks = (random(6, &[query_heads]) * 3.0).unwrap();
+        [None, Some([rounded(&sinks, dtype), on_gpu(&sinks, dtype)])].map(|sinks| (dtype, sinks))
+    })
+}
+
+/// Both directions; queries, keys and values each on their own.
 fn check(segments: &[Segment], attention: impl Into<Attention<'static>>) {
     let attention = attention.into();
     let heads = attention.heads;
     let rows = segments.iter().map(|segment| segment.length).sum();
     let (packed, seed) = (random(1, &[rows, heads.row_width()]), random(2, &[rows, heads.query_width()]));
     let packed = (packed * 2.0).unwrap();
-    for dtype in [DType::F32, DType::BF16] {
+    for (dtype, sinks) in dtypes_and_sinks(heads.query) {
+        let [attention_cpu, attention] =
+            [0, 1].map(|at| Attention { sinks: sinks.as_ref().map(|sinks| &sinks[at]), ..attention });
         let [packed_cpu, seed_cpu] = [&packed, &seed].map(|tensor| rounded(tensor, dtype));
         let [packed, seed] = [&packed, &seed].map(|tensor| on_gpu(tensor, dtype));
         let on_cpu = Segments::new(segments.to_vec(), &Device::Cpu).unwrap();
         let segments = Segments::new(segments.to_vec(), &gpu()).unwrap();
-        let what = format!("{dtype:?}, {rows} rows, {attention:?}");
+        let what = format!("{dtype:?}, {rows} rows, {}", described(attention));
         poison(rows * heads.row_width(), dtype);
         let attended = segment_attention(&packed, attention, &segments, 8).unwrap();
-        let expected = segment_attention(&packed_cpu, attention, &on_cpu, 0).unwrap();
+        let expected = segment_attention(&packed_cpu, attention_cpu, &on_cpu, 0).unwrap();
         let own = attended.rows.narrow(1, 0, heads.query_width()).unwrap().contiguous().unwrap();
         assert_close(&what, &own, &expected.rows, tolerance(dtype));
         poison(rows * heads.row_width(), dtype);
         let backward = || segment_attention_backward(&seed, &packed, &attended, attention, &segments).unwrap();
         let gradient = backward();
-        let expected = segment_attention_backward(&seed_cpu, &packed_cpu, &expected, attention, &on_cpu).unwrap();
+        let expected = segment_attention_backward(&seed_cpu, &packed_cpu, &expected, attention_cpu, &on_cpu).unwrap();
         let (query, key) = (heads.query_width(), heads.key_width());
         for (name, start, length) in [("queries", 0, query), ("keys", query, key), ("values", query + key, key)] {
             let part = |tensor: &Tensor| tensor.narrow(1, start, length).unwrap().contiguous().unwrap();
@@ -56,6 +66,10 @@ fn check(segments: &[Segment], attention: impl Into<Attention<'static>>) {
         }
         assert_close(&format!("{what}: again"), &backward(), &gradient, 0.0);
     }
+}
+
+fn described(Attention { heads, window, sinks, .. }: Attention<'_>) -> String {
+    format!("{heads:?}, window {window:?}, {} sinks", sinks.map_or(0, Tensor::elem_count))
 }
 
 /// Leaves NaN in memory that the next tensor of this size is likely to get.
@@ -150,14 +164,16 @@ fn check_decode(prompts: &[usize], tokens: &[usize], positions: usize, attention
         random(4, &[prompt_rows, 2 * heads.key_width()]),
         random(5, &[slots * positions, 2 * heads.key_width()]),
     ];
-    for dtype in [DType::F32, DType::BF16] {
+    for (dtype, sinks) in dtypes_and_sinks(heads.query) {
+        let [attention_cpu, attention] =
+            [0, 1].map(|at| Attention { sinks: sinks.as_ref().map(|sinks| &sinks[at]), ..attention });
         let [packed_cpu, prefix_cpu, cache_cpu] =
             tensors.each_ref().map(|tensor| rounded(&(tensor * 2.0).unwrap(), dtype));
         let [packed, prefix, cache] = tensors.each_ref().map(|tensor| on_gpu(&(tensor * 2.0).unwrap(), dtype));
-        let what = format!("{dtype:?}, {} rows, prompts {prompts:?}, {attention:?}", rows.len());
+        let what = format!("{dtype:?}, {} rows, prompts {prompts:?}, {}", rows.len(), described(attention));
         poison(rows.len() * heads.query_width(), dtype);
         let found = decode_attention(&packed, &prefix, &cache, attention, &table).unwrap();
-        let expected = decode_attention(&packed_cpu, &prefix_cpu, &cache_cpu, attention, &listed).unwrap();
+        let expected = decode_attention(&packed_cpu, &prefix_cpu, &cache_cpu, attention_cpu, &listed).unwrap();
         assert_close(&what, &found, &expected, tolerance(dtype));
     }
 }

@@ -13,8 +13,11 @@ use grpo_tui::kernels::delta_rule::{
 };
 use grpo_tui::kernels::gated_norm::{gated_norm, gated_norm_backward};
 use grpo_tui::kernels::heads::Heads;
+use grpo_tui::kernels::matmul::matmul;
+use grpo_tui::kernels::open_rows::{OpenAdapters, OpenRows};
 use grpo_tui::kernels::rms_norm::Norm;
 use grpo_tui::kernels::rope::{QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward_all};
+use grpo_tui::kernels::shared_gate::{add_shared, add_shared_backward, add_shared_open};
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random, rounded, tolerance};
 
@@ -213,5 +216,45 @@ fn heads_rotated_in_part_agree() {
         assert_close(&what("rows' gradient"), &found.0, &expected.0, tolerance(dtype));
         assert_close(&what("query norm's gradient"), &found.1, &expected.1, 1e-4);
         assert_close(&what("key norm's gradient"), &found.2, &expected.2, 1e-4);
+    }
+}
+
+/// The expert that every row uses, of whose product and gate adapters may have yet to be added.
+#[test]
+#[ignore = "needs a GPU"]
+fn shared_experts_with_gates_agree() {
+    for (dtype, width) in NUMBER_TYPES.into_iter().flat_map(|dtype| [(dtype, 64), (dtype, 2048), (dtype, 301)]) {
+        let (rows, rank) = (37, 8);
+        let [sum, shared, gradient] = [1, 2, 3].map(|n| both(&random(n, &[rows, width]), dtype));
+        let gate = both(&random(4, &[rows, 1]).affine(3.0, 0.0).unwrap(), dtype);
+        let what = |part: &str| format!("{part}, {dtype:?}, {width} columns");
+        poison(rows * width);
+        let found = add_shared(&sum[0], &shared[0], &gate[0]).unwrap();
+        let expected = add_shared(&sum[1], &shared[1], &gate[1]).unwrap();
+        assert_close(&what("a shared expert"), &found, &expected, tolerance(dtype));
+        poison(rows * (width + 64));
+        let found = add_shared_backward(&gradient[0], &shared[0], &gate[0], [64, 8]).unwrap();
+        let expected = add_shared_backward(&gradient[1], &shared[1], &gate[1], [0, 0]).unwrap();
+        assert_close(&what("its gradient"), &found.0.narrow(1, 0, width).unwrap(), &expected.0, tolerance(dtype));
+        assert_close(&what("its gate's"), &found.1.narrow(1, 0, 1).unwrap(), &expected.1, tolerance(dtype));
+
+        // Products and the numbers of A side by side in f32, the numbers of A as the kernel rounds them.
+        let open = |stream: u32, outputs: usize| {
+            let (rows, b) =
+                (random(stream, &[rows, outputs + rank]), both(&random(stream + 1, &[outputs, rank]), dtype));
+            let (own, inner) =
+                (rows.narrow(1, 0, outputs).unwrap(), rounded(&rows.narrow(1, outputs, rank).unwrap(), dtype));
+            let closed = (&own + matmul(&inner, &b[1].t().unwrap()).unwrap()).unwrap();
+            let adapters = Some(OpenAdapters { b: b[0].clone(), parts: 1 });
+            (OpenRows { rows: on_gpu(&rows, DType::F32), adapters }, rounded(&closed, dtype))
+        };
+        let ((shared, shared_cpu), (gate, gate_cpu)) = (open(5, width), open(7, 1));
+        poison(rows * width);
+        let found = add_shared_open(&sum[0], &shared, &gate).unwrap();
+        let expected = add_shared(&sum[1], &shared_cpu, &gate_cpu).unwrap();
+        assert_close(&what("with adapters"), &found, &expected, tolerance(dtype));
+        let complete = OpenRows::complete(on_gpu(&shared_cpu, DType::F32));
+        let found = add_shared_open(&sum[0], &complete, &OpenRows::complete(on_gpu(&gate_cpu, DType::F32))).unwrap();
+        assert_close(&what("without adapters"), &found, &expected, tolerance(dtype));
     }
 }

@@ -2,6 +2,7 @@
 //! them with `--ignored gpu::`.
 
 mod attention;
+mod experts;
 mod fp8;
 mod hybrid;
 mod model;

@@ -21,8 +21,8 @@ const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0 };
 
 /// Norms of queries and keys with an untied head, biases with a tied one, neither; a window and norms around each block,
 /// with heads of a size that the fast attention takes, and of Gemma 3's; hybrids of odd sizes, and of some of the published;
-/// experts.
-fn configs() -> [ModelConfig; 8] {
+/// experts: beside dense layers, in a hybrid beside one that every token uses, and with biases, sinks and a window.
+fn configs() -> [ModelConfig; 10] {
     let check = |architecture: &str, head: usize, tied: bool| {
         let json = format!(
             r#"{{"architectures":["{architecture}"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
@@ -43,35 +43,56 @@ fn configs() -> [ModelConfig; 8] {
         "num_attention_heads":4,"num_key_value_heads":2,"head_dim":32,"num_experts":6,"num_experts_per_tok":3,"moe_intermediate_size":40,
         "norm_topk_prob":true,"mlp_only_layers":[1],"max_position_embeddings":256}"#;
     let sparse = ModelConfig::parse(sparse, "config.json").unwrap();
-    let hybrid = |head: usize, [keys, values, key, value, taps]: [usize; 5]| {
+    let hybrid = |family: &str, head: usize, [keys, values, key, value, taps]: [usize; 5]| {
         let json = format!(
-            r#"{{"architectures":["Qwen3_5ForCausalLM"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":4,
+            r#"{{"architectures":["{family}"],"num_experts":6,"num_experts_per_tok":3,"moe_intermediate_size":40,
+            "shared_expert_intermediate_size":24,"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":4,
             "num_attention_heads":4,"num_key_value_heads":2,"head_dim":{head},"full_attention_interval":2,"linear_num_key_heads":{keys},
             "linear_num_value_heads":{values},"linear_key_head_dim":{key},"linear_value_head_dim":{value},"linear_conv_kernel_dim":{taps},
             "max_position_embeddings":256}}"#
         );
         ModelConfig::parse(&json, "config.json").unwrap()
     };
-    let hybrids = [hybrid(32, [2, 4, 12, 20, 3]), hybrid(256, [16, 32, 128, 40, 4])];
+    let odd = hybrid("Qwen3_5ForCausalLM", 32, [2, 4, 12, 20, 3]);
+    let published = hybrid("Qwen3_5ForCausalLM", 256, [16, 32, 128, 40, 4]);
+    let sparse_hybrid = hybrid("Qwen3_5MoeForCausalLM", 32, [2, 4, 128, 40, 4]);
     let (qwen2, llama) = (check("Qwen2ForCausalLM", 16, true), check("LlamaForCausalLM", 16, true));
-    let [odd, published] = hybrids;
-    [check("Qwen3ForCausalLM", 32, false), qwen2, llama, gemma(32), gemma(256), odd, published, sparse]
+    let qwen3 = check("Qwen3ForCausalLM", 32, false);
+    let oss = r#"{"architectures":["GptOssForCausalLM"],"vocab_size":211,"hidden_size":64,"intermediate_size":40,"num_hidden_layers":3,
+        "num_attention_heads":4,"num_key_value_heads":2,"head_dim":64,"sliding_window":12,"num_local_experts":6,"num_experts_per_tok":3,
+        "max_position_embeddings":256}"#;
+    let oss = ModelConfig::parse(oss, "config.json").unwrap();
+    [qwen3, qwen2, llama, gemma(32), gemma(256), odd, published, sparse, sparse_hybrid, oss]
+}
+
+fn mixtures() -> impl Iterator<Item = ModelConfig> {
+    configs().into_iter().filter(|config| config.options.experts.is_some())
 }
 
 #[test]
 #[ignore = "needs a GPU"]
 fn what_has_no_kernels_is_refused() {
-    let json = r#"{"architectures":["Qwen3_5MoeForCausalLM"],"vocab_size":64,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":4,"num_attention_heads":4,
-        "num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":8,"shared_expert_intermediate_size":8}"#;
-    let (config, engine) = (ModelConfig::parse(json, "config.json").unwrap(), Engine::gpu(0).unwrap());
-    let none = Weights::from_tensors([], "nothing");
-    let error = Decoder::new(&config, &none, Trainable::Frozen, 0, engine.dtype, &engine.device).unwrap_err();
-    assert_eq!(error.to_string(), "Qwen3.5 MoE is not supported on a GPU yet: compute on the CPU (`--cpu`)");
-    let [.., sparse] = configs();
-    let weights = Weights::fresh(&sparse, 0);
-    for (weights, trainable) in [(weights.clone(), Trainable::Full), (weights.in_precision(BasePrecision::Fp8), LORA)] {
-        let error = Decoder::new(&sparse, &weights, trainable, 0, engine.dtype, &engine.device).unwrap_err();
-        assert!(error.to_string().starts_with("experts on a GPU are frozen and in bf16: set lora_rank"), "{error}");
+    let engine = Engine::gpu(0).unwrap();
+    let refused = |config: &ModelConfig, weights: &Weights, trainable: Trainable| {
+        Decoder::new(config, weights, trainable, 0, engine.dtype, &engine.device).unwrap_err().to_string()
+    };
+    for config in mixtures() {
+        let [mut many, mut odd] = [config.clone(), config.clone()];
+        many.options.experts.as_mut().unwrap().count = 513;
+        odd.options.experts.as_mut().unwrap().intermediate_size = 12;
+        for (config, problem) in [
+            (many, "3 of 513 experts: a GPU computes at most 32 of 512"),
+            (odd, "experts of 12 numbers in a model of 64: a GPU computes multiples of 8"),
+        ] {
+            let error = refused(&config, &Weights::from_tensors([], "nothing"), LORA);
+            assert_eq!(error, format!("{problem}; compute on the CPU (`--cpu`)"));
+        }
+        let weights = Weights::fresh(&config, 0);
+        let fp8 = weights.clone().in_precision(BasePrecision::Fp8);
+        for (weights, trainable) in [(weights, Trainable::Full), (fp8, LORA)] {
+            let error = refused(&config, &weights, trainable);
+            assert!(error.starts_with("experts on a GPU are frozen and in bf16: set lora_rank"), "{error}");
+        }
     }
 }
 
@@ -83,10 +104,13 @@ fn model(config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder
 
 fn model_in(precision: BasePrecision, config: &ModelConfig, trainable: Trainable, engine: &Engine) -> Decoder {
     let fresh = Decoder::new(config, &Weights::fresh(config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
+    // As sharp as others, gpt-oss would change its gradient by 1e-4 for noise of 3e-7 in the adapters.
+    let sharpness = if config.options.has_attention_sinks { 1.0 } else { 1.5 };
     let tensors = fresh.parameters().named().unwrap().into_iter().enumerate().map(|(stream, (name, tensor))| {
         let is_embedding = name.contains("embed") || name.contains("lm_head");
-        let factor = if is_embedding { 8.0 / config.options.embedding_scale.sqrt() } else { 1.5 };
-        let is_around_zero = name.contains("bias") || config.options.norm_offset > 0.0 && name.contains("norm");
+        let factor = if is_embedding { 8.0 / config.options.embedding_scale.sqrt() } else { sharpness };
+        let is_offset = config.options.norm_offset > 0.0 && name.contains("norm");
+        let is_around_zero = is_offset || name.contains("bias") || name.ends_with("sinks");
         let noise = super::random(100 + stream as u32, tensor.dims());
         let noise = noise.affine(if is_around_zero { 0.3 } else { 0.0 }, 0.0).unwrap();
         (name, (tensor.affine(factor, 0.0).unwrap() + noise).unwrap())
@@ -153,11 +177,11 @@ fn gradient(
 }
 
 /// How far a gradient in f32 may be from the CPU's. Noise of 3e-7 in the weights changes that of the hybrid of odd sizes by
-/// 8e-4, those of the others by at most 2e-5 (on the CPU). A hybrid's gradient of the decay is a sum of differences on a
-/// GPU.
-fn allowed(config: &ModelConfig) -> f64 {
+/// 8e-4, those of the others by at most 2e-5 (on the CPU). The gradient of the decay's rate is a sum of differences on a
+/// GPU (1.5e-3 on an H200).
+fn allowed(config: &ModelConfig, name: &str) -> f64 {
     let key = config.options.gated_delta.as_ref().map(|delta| delta.key_dimension);
-    key.map_or(1e-4, |dimension| if dimension < 128 { 3e-3 } else { 1e-3 })
+    key.map_or(1e-4, |dimension| if dimension < 128 || name.ends_with("A_log") { 3e-3 } else { 1e-3 })
 }
 
 /// Every trained tensor's gradient, embedding and biases among them, and the weights after the step.
@@ -181,7 +205,8 @@ fn a_whole_step_agrees() {
             assert!(grad_norm > 1e-6);
             for slot in here.parameters().slots() {
                 let part = |flat: &Tensor| flat.narrow(0, slot.offset, slot.range().len()).unwrap();
-                assert_close(&slot.name, &part(&found), &part(&expected), allowed(&config));
+                let what = format!("{:?}: {}", config.architecture, slot.name);
+                assert_close(&what, &part(&found), &part(&expected), allowed(&config, &slot.name));
             }
             assert!(
                 (statistics.loss - expected_statistics.loss).abs() < 1e-5
@@ -192,7 +217,7 @@ fn a_whole_step_agrees() {
                 "weights after the step",
                 there.parameters().flat(),
                 here.parameters().flat(),
-                allowed(&config),
+                allowed(&config, "weights"),
             );
         }
     }
@@ -244,7 +269,7 @@ fn rollouts_agree() {
             println!("{:?} at {temperature}: {same} of {} completions alike", config.architecture, pairs().count());
             assert!(same * 100 >= pairs().count() * 95);
             for (f, e) in pairs().filter(|(f, e)| f.token_ids == e.token_ids) {
-                let allowed = allowed(&config) as f32;
+                let allowed = allowed(&config, "log-probs") as f32;
                 assert!(f.log_probs.iter().zip(&e.log_probs).all(|(f, e)| (f - e).abs() < allowed));
             }
         }
@@ -315,12 +340,16 @@ fn rollout_and_training_agree() {
 #[test]
 #[ignore = "needs a GPU"]
 fn replayed_experts_agree() {
-    let ([.., config], cpu, bf16) = (configs(), Engine::cpu(), Engine::gpu(0).unwrap());
+    mixtures().for_each(|config| replayed_experts_of(&config));
+}
+
+fn replayed_experts_of(config: &ModelConfig) {
+    let (cpu, bf16) = (Engine::cpu(), Engine::gpu(0).unwrap());
     let gpu = bf16.clone().in_f32();
-    let here = model(&config, LORA, &cpu);
+    let here = model(config, LORA, &cpu);
     let mut completions = sampled(&here, &cpu, 1.0);
     // A gradient moves its model.
-    let (own, ..) = gradient(&model(&config, LORA, &cpu), &cpu, &completions, false);
+    let (own, ..) = gradient(&model(config, LORA, &cpu), &cpu, &completions, false);
     for (index, completion) in completions.iter_mut().flatten().enumerate() {
         let next = |experts: &[u16]| Arc::new(experts.iter().map(|expert| (expert + 1) % 6).collect::<Vec<u16>>());
         let record = completion.experts.take().filter(|_| index % 3 != 2);
@@ -332,24 +361,26 @@ fn replayed_experts_agree() {
     let (expected, ..) = gradient(&here, &cpu, &completions, false);
     assert!((&own - &expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() > 1e-3);
     for recompute in [false, true] {
-        let (found, ..) = gradient(&model(&config, LORA, &gpu), &gpu, &completions, recompute);
-        assert_close("gradient with other experts", &found, &expected, 1e-4);
+        let (found, ..) = gradient(&model(config, LORA, &gpu), &gpu, &completions, recompute);
+        let what = format!("{:?}: gradient with other experts", config.architecture);
+        assert_close(&what, &found, &expected, allowed(config));
     }
     for engine in [&gpu, &bf16] {
-        let sampler = model(&config, LORA, engine);
+        let sampler = model(config, LORA, engine);
         let mut memory = RolloutMemory::default();
         let plain = drafted(&sampler, engine, 1.0, 0, &memory).completions;
         memory.history.add(1, plain.iter().flatten().map(|found| found.token_ids.as_slice()), 0);
         let mut completions = drafted(&sampler, engine, 1.0, 8, &memory).completions;
         let gap = |completions: &[Vec<Completion>]| {
-            let (_, statistics, _) = gradient(&model(&config, LORA, engine), engine, completions, false);
+            let (_, statistics, _) = gradient(&model(config, LORA, engine), engine, completions, false);
             (statistics.sampling_difference / statistics.tokens as f64, statistics.sampling_difference_max)
         };
         let replayed = gap(&completions);
         completions.iter_mut().flatten().for_each(|completion| completion.experts = None);
         let free = gap(&completions);
         for ((mean, largest), how) in [(replayed, "with"), (free, "without")] {
-            println!("{:?}, {how} replay: mean {mean:.2e}, largest {largest:.2e}", engine.dtype);
+            let family = config.architecture;
+            println!("{family:?} {:?}, {how} replay: mean {mean:.2e}, largest {largest:.2e}", engine.dtype);
         }
         match engine.dtype {
             DType::F32 => assert!(replayed.0 < 1e-5 && replayed.1 < 1e-4),

@@ -269,7 +269,9 @@ fn open_rows_agree() {
 #[test]
 #[ignore = "needs a GPU"]
 fn the_gated_activation_agrees() {
-    for (dtype, activation) in NUMBER_TYPES.into_iter().flat_map(|dtype| ACTIVATIONS.map(|a| (dtype, a))) {
+    let [silu, gelu] = ACTIVATIONS;
+    let all = [silu, gelu, Activation::Clamped { slope: 1.702, limit: 4.0 }];
+    for (dtype, activation) in NUMBER_TYPES.into_iter().flat_map(|dtype| all.map(|a| (dtype, a))) {
         for (rows, width) in [(1, 3), (5, 24), (3, 1001), (40, 12_288)] {
             let gate_up = random(1, &[rows, 2 * width]).affine(6.0, 0.0).unwrap();
             let (gate_up_cpu, gate_up) = (rounded(&gate_up, dtype), on_gpu(&gate_up, dtype));
@@ -277,12 +279,22 @@ fn the_gated_activation_agrees() {
             for room in [0, 5, 16] {
                 poison(rows * (width + room));
                 let own = gated(&gate_up, activation, room).unwrap().narrow(1, 0, width).unwrap().contiguous().unwrap();
-                assert_close("swiglu", &own, &gated(&gate_up_cpu, activation, 0).unwrap(), tolerance(dtype));
+                assert_close(
+                    &format!("{activation:?}, {dtype:?}, {width}"),
+                    &own,
+                    &gated(&gate_up_cpu, activation, 0).unwrap(),
+                    tolerance(dtype),
+                );
                 poison(rows * (2 * width + room));
                 let wide = gated_backward(&seed, &gate_up, activation, room).unwrap();
                 let own = wide.narrow(1, 0, 2 * width).unwrap().contiguous().unwrap();
                 let expected = gated_backward(&seed_cpu, &gate_up_cpu, activation, 0).unwrap();
-                assert_close("swiglu backward", &own, &expected, tolerance(dtype));
+                assert_close(
+                    &format!("{activation:?} backward, {dtype:?}, {width}"),
+                    &own,
+                    &expected,
+                    tolerance(dtype),
+                );
             }
         }
     }
@@ -302,6 +314,9 @@ fn embeddings_agree() {
                 assert_eq!(rows.dtype(), gathered);
                 let expected = gather_rows(&table_cpu, &ids_cpu, table_cpu.dtype()).unwrap();
                 assert_close("gathered rows", &rows, &expected, 0.0);
+                let part = |table: &Tensor| table.narrow(1, width / 3, width - width / 3).unwrap();
+                let rows = gather_rows(&part(&table), &ids_cpu.to_device(&gpu()).unwrap(), gathered).unwrap();
+                assert_close("parts of gathered rows", &rows, &part(&expected), 0.0);
             }
             poison(vocabulary * width);
             let expected = embedding_backward(&seed_cpu, &token_ids, vocabulary).unwrap();

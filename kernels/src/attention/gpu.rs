@@ -91,9 +91,6 @@ macro_rules! tensor_cores {
 /// The fastest kernels that read all of `tensors`.
 fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> Result<Kernels> {
     let heads = attention.heads;
-    if attention.sinks.is_some() {
-        bail!("attention with sinks on a GPU")
-    }
     // Tensor cores are fed 16 bytes at a time, and there a row sees all keys.
     let mut fed = heads.dimension.is_multiple_of(8) && attention.window.is_none();
     for tensor in tensors {
@@ -166,7 +163,7 @@ pub(super) fn forward(
     let output = empty((rows, stride), dtype, device)?;
     let log_sums = empty((heads.query, rows), DType::F32, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
-    arguments.extend([at(packed)?, at(&output)?, int(stride), at(&log_sums)?]);
+    arguments.extend([at(packed)?, at(&output)?, int(stride), at(&log_sums)?, attention.sinks_at(dtype)?]);
     arguments.extend(kernels.window(attention));
     let grid = grid(&kernels, tiles, heads.query, kernels.heads, kernels.shared_bytes[0]);
     launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;

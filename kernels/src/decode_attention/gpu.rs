@@ -44,9 +44,6 @@ fn variant(
     longest: usize,
 ) -> Result<(&'static str, usize, usize)> {
     let heads = attention.heads;
-    if attention.sinks.is_some() {
-        bail!("attention with sinks on a GPU")
-    }
     // Tensor cores are fed 16 bytes at a time.
     let aligned =
         (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
@@ -60,6 +57,7 @@ fn variant(
         (1..=64, _) if on_tensor_cores => ("decode_attention_grouped_64", 8, rows),
         (65..=128, 1) if on_tensor_cores => ("decode_attention_tensor_128", 8, 1),
         (65..=128, _) if on_tensor_cores => ("decode_attention_grouped_128", 8, rows),
+        (129..=256, _) if on_tensor_cores => ("decode_attention_tensor_256", 8, 1),
         (1..=256, _) => (ANY_SIZE, 1, 1),
         (other, _) => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 256"),
     })
@@ -104,6 +102,7 @@ pub(super) fn attend(
     let sizes = [int(heads.query), int(heads.key_value), int(heads.dimension), int(splits), float(scale)];
     let mut arguments = vec![at(rows)?, at(packed)?, at(prefix)?, at(cache)?, at(&output)?, partial_at];
     arguments.extend(sizes);
+    arguments.push(attention.sinks_at(dtype)?);
     if rows_a_block > 1 {
         arguments.extend([int(rows_a_block), int(count)]);
     } else if name == ANY_SIZE {

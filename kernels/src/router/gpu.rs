@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{GPU_EXPERTS, Router, Selection};
-use crate::cuda::{Grid, Module, address, at, device, empty, int, launch, module};
+use super::{ExpertBias, GPU_EXPERTS, Router, Selection};
+use crate::cuda::{Argument, Grid, Module, address, at, device, empty, int, launch, module};
 
 static MODULE: Module = module!("experts");
 
@@ -20,6 +20,8 @@ pub struct SortedPairs {
     offsets: Tensor,
     /// The row of each pair.
     pub(super) rows: Tensor,
+    /// The expert of each pair.
+    pub(super) experts: Tensor,
     /// Where each pair of `selected` stands.
     places: Tensor,
     /// Of each pair, f32.
@@ -42,7 +44,7 @@ pub(super) fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -
         Selection::Replayed(experts) => (experts.clone(), true),
     };
     let unsorted = numbers((rows, active))?;
-    let (offsets, of_pairs, places) = (words(experts + 1)?, words(pairs)?, words(pairs)?);
+    let (offsets, of_pairs, owners, places) = (words(experts + 1)?, words(pairs)?, words(pairs)?, words(pairs)?);
     let (weights, probabilities) = (numbers((pairs, 1))?, numbers((rows, experts))?);
     let arguments = [
         at(logits)?,
@@ -61,6 +63,7 @@ pub(super) fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -
         at(&unsorted)?,
         at(&offsets)?,
         at(&of_pairs)?,
+        at(&owners)?,
         at(&places)?,
         at(&weights)?,
         int(pairs),
@@ -68,7 +71,7 @@ pub(super) fn route(logits: &Tensor, router: Router, selection: Selection<'_>) -
         int(active),
     ];
     launch(device, &MODULE, "experts_sort", None, Grid::rows(experts, 256), &arguments)?;
-    Ok(SortedPairs { selected, offsets, rows: of_pairs, places, weights, probabilities })
+    Ok(SortedPairs { selected, offsets, rows: of_pairs, experts: owners, places, weights, probabilities })
 }
 
 /// `a`, `b`: [pairs, width] -> [pairs, 1], f32.
@@ -107,7 +110,13 @@ impl SortedPairs {
         Ok(output)
     }
 
-    pub(super) fn product(&self, x: &Tensor, matrices: &Tensor, is_transposed: bool) -> Result<Tensor> {
+    pub(super) fn product(
+        &self,
+        x: &Tensor,
+        matrices: &Tensor,
+        is_transposed: bool,
+        bias: Option<ExpertBias<'_>>,
+    ) -> Result<Tensor> {
         let (inputs, device, experts) = (self.check(x)?, device(x)?, self.offsets.elem_count() - 1);
         let ((below, beside), pairs) = (matrices.dims2()?, x.dims2()?.0);
         let (expected, outputs) = if is_transposed { (below / experts, beside) } else { (beside, below / experts) };
@@ -121,8 +130,9 @@ impl SortedPairs {
             )
         }
         let output = empty((pairs, outputs), x.dtype(), device)?;
-        let mut arguments =
-            vec![at(x)?, at(matrices)?, at(&output)?, at(&self.offsets)?, int(experts), int(outputs), int(inputs)];
+        let [vectors, weights] = self.bias((experts, outputs), x.dtype(), bias)?;
+        let mut arguments = vec![at(x)?, at(matrices)?, at(&output)?, at(&self.offsets)?, vectors, weights];
+        arguments.extend([experts, outputs, inputs].map(int));
         if x.dtype() == DType::F32 {
             arguments.push(int(usize::from(is_transposed)));
             let grid = Grid { blocks: (outputs.div_ceil(256), pairs, 1), threads: 256, shared_bytes: 0 };
@@ -149,6 +159,16 @@ impl SortedPairs {
         let grid = Grid { blocks: (outputs.div_ceil(columns), tiles, 1), threads, shared_bytes };
         launch(device, &MODULE, name, None, grid, &arguments)?;
         Ok(output)
+    }
+
+    /// The vectors, and the weights that they are multiplied by; null for none.
+    fn bias(&self, shape: (usize, usize), dtype: DType, bias: Option<ExpertBias<'_>>) -> Result<[Argument; 2]> {
+        let none = Argument::Address(0);
+        let Some(ExpertBias { vectors, is_weighted }) = bias else { return Ok([none, none]) };
+        if vectors.dims2()? != shape || vectors.dtype() != dtype {
+            bail!("biases of {:?} {:?} for {shape:?} {dtype:?}", vectors.shape(), vectors.dtype())
+        }
+        Ok([at(vectors)?, if is_weighted { at(&self.weights)? } else { none }])
     }
 
     pub(super) fn backward(&self, products: &Tensor, router: Router, dtype: DType) -> Result<Tensor> {

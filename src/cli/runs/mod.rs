@@ -6,6 +6,8 @@ mod control;
 mod export;
 mod list;
 mod promote;
+#[cfg(feature = "engine")]
+mod published_base;
 mod remove;
 mod rename;
 mod search;

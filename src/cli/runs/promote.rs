@@ -18,6 +18,14 @@ pub(super) struct Arguments {
     /// ~/.config/grpo-tui/config.toml]
     #[arg(long, value_name = "PRICE", value_parser = price)]
     gpu_price_per_hour: Option<f64>,
+    /// Of an adapter trained beside a base in fp8: answer the test set with the base as published too, which is what
+    /// other programs serve, for the model card
+    #[cfg(feature = "engine")]
+    #[arg(long)]
+    measure_published_base: bool,
+    #[cfg(feature = "engine")]
+    #[command(flatten)]
+    device: crate::cli::device::DeviceArguments,
     /// Print what was written as one JSON document
     #[arg(long)]
     json: bool,
@@ -27,7 +35,14 @@ pub(super) fn run(arguments: &Arguments, run_folders: &RunFolders) -> Outcome {
     let out = &arguments.out;
     let price = gpu_price(arguments.gpu_price_per_hour)?;
     let (run, step) = run_folders.find_checkpoint(&RunReference::parse(&arguments.run))?;
-    let card = model_card(&Report::read(run.clone())?, step, price);
+    #[cfg(feature = "engine")]
+    let published = arguments
+        .measure_published_base
+        .then(|| super::published_base::measure(&run, step, arguments.device, run_folders))
+        .transpose()?;
+    #[cfg(not(feature = "engine"))]
+    let published = None;
+    let card = model_card(&Report::read(run.clone())?, step, price, published.as_ref());
     let document = promote(&run, step, &card.text, out).map_err(|error| match error {
         RunError::Taken { .. } => Failure::usage(error.to_string()),
         error => error.into(),

@@ -71,7 +71,7 @@ const SHAPES: [Shape; 6] = [
 ];
 
 /// Those of other families: name, `model_type`, and the keys of the text part.
-const OTHERS: [(&str, &str, &str); 10] = [
+const OTHERS: [(&str, &str, &str); 12] = [
     (
         "gemma3-270m",
         "gemma3_text",
@@ -121,6 +121,16 @@ const OTHERS: [(&str, &str, &str); 10] = [
         "qwen3.5-27b",
         "qwen3_5_text",
         r#""vocab_size":248320,"hidden_size":5120,"intermediate_size":17408,"num_hidden_layers":64,"num_attention_heads":24,"linear_num_value_heads":48,"rope_theta":1e7,"max_position_embeddings":32768"#,
+    ),
+    (
+        "qwen3.5-35b-a3b",
+        "qwen3_5_moe_text",
+        r#""vocab_size":248320,"hidden_size":2048,"num_hidden_layers":40,"rope_theta":1e7,"max_position_embeddings":32768"#,
+    ),
+    (
+        "gpt-oss-20b",
+        "gpt_oss",
+        r#""vocab_size":201088,"hidden_size":2880,"num_hidden_layers":24,"num_local_experts":32"#,
     ),
 ];
 

@@ -260,7 +260,8 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let (hidden, inner, head) = (model.hidden_size, model.intermediate_size, model.head_dim);
     let (query, key) = (model.num_attention_heads * head, model.num_key_value_heads * head);
     let rank = config.lora_rank.next_multiple_of(8);
-    // Outputs, inputs, adapters and layers of what is packed together; beside experts mixers alone have adapters.
+    // Outputs, inputs, adapters and layers of what is packed together; beside experts mixers have adapters, and the expert
+    // that every token uses.
     let (layers, attention) = (model.num_hidden_layers, model.attention_layers());
     let (convolved, values, heads) =
         model.options.gated_delta.as_ref().map_or((0, 0, 0), |it| (it.convolved(), it.values(), it.value_heads));
@@ -271,9 +272,14 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
         (convolved + values + 2 * heads, hidden, 4, delta),
         (hidden, values, 1, delta),
     ];
-    let dense = [(2 * inner, hidden, 2, layers), (hidden, inner, 1, layers)];
-    let adapted = if model.options.experts.is_some() { &dense[..0] } else { &dense };
-    let added = mixers.iter().chain(adapted).map(|&(outputs, inputs, parts, layers)| {
+    let gated = |inner, layers| [(2 * inner, hidden, 2, layers), (hidden, inner, 1, layers)];
+    let sparse = (0..layers).filter(|&layer| model.experts(layer).is_some()).count();
+    let feed_forward = match model.options.experts.as_ref().map(|experts| experts.shared_size) {
+        None => gated(inner, layers).to_vec(),
+        Some(None) => Vec::new(),
+        Some(Some(shared)) => [gated(shared, sparse).as_slice(), &[(1, hidden, 1, sparse)]].concat(),
+    };
+    let added = mixers.iter().chain(&feed_forward).map(|&(outputs, inputs, parts, layers)| {
         let used = parts * rank;
         let joined = match config.base_precision {
             BasePrecision::Bf16 => (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs,
@@ -389,8 +395,11 @@ fn micro_batch_tokens(config: &TrainConfig, data: &DataShape, step: StepShape) -
     step.tokens_per_micro_batch.max(longest_sequence(config, data)).min(step_tokens(config, data))
 }
 
-/// Whether the smallest shape fits.
+/// Whether the smallest shape fits, and a GPU computes it: experts are in bf16 there.
 fn has_shape(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: GpuMemory) -> bool {
+    if config.base_precision == BasePrecision::Fp8 && model.options.experts.is_some() {
+        return false;
+    }
     let tokens_per_micro_batch = longest_sequence(config, data);
     let shape = StepShape { tokens_per_micro_batch, recompute: config.recompute_activations != Recompute::Never };
     gpu_memory(model, config, data, shape, gpu).peak_bytes <= gpu.usable_bytes

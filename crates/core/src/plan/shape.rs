@@ -72,7 +72,7 @@ impl ModelShape {
                 + larger(|mixer| mixer.activations)
                 + feed_forward.activations,
             // Two norms, what is mixed, the product of gate and up.
-            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + feed_forward.activations / 3,
+            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + feed_forward.derived,
             hidden,
             layers,
             vocabulary: config.vocab_size,
@@ -103,6 +103,8 @@ struct FeedForwardShape {
     /// Per token, that a layer's backward reads: gate, up and their product, of a token's experts those and the logits of
     /// the router, of the expert that each uses also its output.
     activations: usize,
+    /// Of these, the products of gate and up, but that of the expert that each uses.
+    derived: usize,
 }
 
 impl FeedForwardShape {
@@ -111,7 +113,7 @@ impl FeedForwardShape {
         let matrices = layers * 3 * hidden * inner;
         let lora_per_rank = layers * 3 * (hidden + inner);
         let Some(experts) = &config.options.experts else {
-            return Self { matrices, active_matrices: matrices, lora_per_rank, activations: 3 * inner };
+            return Self { matrices, active_matrices: matrices, lora_per_rank, activations: 3 * inner, derived: inner };
         };
         let Experts { count, active, intermediate_size: width, .. } = experts;
         let sparse = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
@@ -128,6 +130,7 @@ impl FeedForwardShape {
             active_matrices: of(*active),
             lora_per_rank: sparse * shared_lora,
             activations: dense_activations.max(count + 3 * active * width + shared_activations),
+            derived: (dense_activations / 3).max(active * width),
         }
     }
 }
@@ -225,6 +228,7 @@ pub(super) mod tests {
         check("mistral-small-24b", 23.57e9);
         check("qwen3.5-9b", 8.95e9);
         check("qwen3.5-27b", 26.9e9);
+        check("qwen3.5-35b-a3b", 34.66e9);
     }
 
     #[test]
@@ -239,13 +243,13 @@ pub(super) mod tests {
 
     #[test]
     fn gpt_oss_has_its_published_counts() {
-        let check = |json: &str, expected: f64| {
-            let shape = ModelShape::from_config(&ModelConfig::parse(json, "config.json").unwrap());
+        let check = |config: &ModelConfig, expected: f64| {
+            let shape = ModelShape::from_config(config);
             assert!((shape.parameters as f64 / expected - 1.0).abs() < 5e-4, "{}", shape.parameters);
         };
-        let shape = r#""model_type":"gpt_oss","vocab_size":201088,"hidden_size":2880"#;
-        check(&format!(r#"{{{shape},"num_hidden_layers":24,"num_local_experts":32}}"#), 20.91e9);
-        check(&format!(r#"{{{shape},"num_hidden_layers":36}}"#), 116.83e9);
+        check(&crate::hub::named_shape("gpt-oss-20b").unwrap(), 20.91e9);
+        let larger = r#"{"model_type":"gpt_oss","vocab_size":201088,"hidden_size":2880,"num_hidden_layers":36}"#;
+        check(&ModelConfig::parse(larger, "config.json").unwrap(), 116.83e9);
     }
 
     #[test]

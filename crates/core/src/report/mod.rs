@@ -42,7 +42,7 @@ pub use gate::{Threshold, thresholds_markdown};
 pub use html::{Page, html, junit, versus_html};
 pub use listing::{Entry, Listing};
 pub use markdown::markdown;
-pub use model_card::model_card;
+pub use model_card::{PublishedBase, model_card};
 pub use previous_run::RunChanges;
 pub use rank_table::rank_lines;
 pub use run_groups::{MeanStd, RunGroup, group_labels, group_runs, group_values, wrong_grouping};

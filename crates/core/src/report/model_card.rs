@@ -3,15 +3,27 @@
 use serde_json::{Map, Value, json};
 
 use super::markdown::{changed_configuration, line, results, table};
+use super::summary_table::{labelled, rate_rows};
 use super::{Page, Report};
 use crate::config::BasePrecision;
 use crate::format::{amount, duration, or_na};
 use crate::hub::{Quantization, embedded_model_names, find_model};
+use crate::run::EvalSummary;
 use crate::score::Task;
 
+/// An adapter trained beside a base in fp8: its answers to a task's test set with that base and with the published one.
+#[derive(Debug)]
+pub struct PublishedBase {
+    pub task: String,
+    /// With the base rounded to fp8, and as published.
+    pub summaries: [EvalSummary; 2],
+    /// Mean |difference| of both models' log-probs of the first's answers, nats per token.
+    pub log_prob_difference: f64,
+}
+
 /// `README.md` as the Hugging Face Hub takes it: metadata in YAML, then Markdown. Secrets are masked.
-/// `price`: of an hour of one GPU, in any currency.
-pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
+/// `price`: of an hour of one GPU, in any currency. `published`: measured, where it was asked for.
+pub fn model_card(report: &Report, step: u64, price: Option<f64>, published: Option<&PublishedBase>) -> Page {
     let file = report.directory.file();
     let base = &file.config.base_model;
     let is_adapter = file.config.lora_rank > 0;
@@ -46,11 +58,10 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
     let configuration = changed_configuration(report);
     let configuration =
         if configuration.is_empty() { "\nAll keys have their defaults.\n".to_owned() } else { configuration };
-    let precision = match file.config.base_precision {
-        BasePrecision::Bf16 => "",
-        BasePrecision::Fp8 => {
-            "\nMeasured with the base rounded to fp8, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui eval TASK --model FOLDER`, for the folder of this card, measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n"
-        }
+    let precision = match (file.config.base_precision, published) {
+        (BasePrecision::Bf16, _) => String::new(),
+        (BasePrecision::Fp8, None) => "\nMeasured with the base rounded to fp8, as trained. With the base as published, an adapter gives other answers, perhaps worse ones: `grpo-tui runs promote --measure-published-base` measures that. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n".to_owned(),
+        (BasePrecision::Fp8, Some(published)) => rounding(published),
     };
     let is_fp8 =
         || find_model(base).is_ok_and(|source| matches!(source.quantization(), Ok(Some(Quantization::Fp8(_)))));
@@ -68,6 +79,17 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>) -> Page {
     ];
     text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));
     Page::masked(&text)
+}
+
+fn rounding(PublishedBase { task, summaries, log_prob_difference }: &PublishedBase) -> String {
+    let [rounded, _] = summaries;
+    let titles = [format!("{} test set (n = {}), 95% CI", line(task), rounded.n)];
+    let titles = titles.into_iter().chain(["base in fp8, as trained", "base as published"].map(str::to_owned));
+    let rows = labelled(rate_rows(&summaries.each_ref()));
+    format!(
+        "{}\nThe log-probs of the first's answers differ by {log_prob_difference:.4} nats per token on average. `grpo-tui model export --model RUN --merged` writes the rounded base with the adapter.\n",
+        table(&titles.collect::<Vec<_>>(), &rows, "l")
+    )
 }
 
 /// SHA-256 of what the run was trained on.

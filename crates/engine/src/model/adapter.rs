@@ -124,7 +124,8 @@ impl AdapterSet {
     /// While decoding: `x`: [rows, inputs] -> its product with `[W; A]`; `None` where that does not serve.
     pub(super) fn open(&self, x: &Tensor, weight: &Matrix, used: AdapterUse<'_>) -> Result<Option<OpenRows>> {
         let (outputs, inputs) = weight.dims2()?;
-        let Some(joined) = self.joined.as_ref().filter(|_| outputs.is_multiple_of(8)) else {
+        // Operations read rows of a single output one number at a time, wider ones several.
+        let Some(joined) = self.joined.as_ref().filter(|_| outputs == 1 || outputs.is_multiple_of(8)) else {
             return Ok(None);
         };
         let rows = match weight {

@@ -350,11 +350,16 @@ fn scaled(rows: Tensor, factor: f64) -> Result<Tensor> {
 
 /// Why a GPU does not compute the experts; `None` where it does, or there are none.
 fn experts_problem(config: &ModelConfig, weights: &Weights, trainable: Trainable) -> Option<String> {
-    let Experts { count, active, .. } = config.options.experts.as_ref()?;
-    let (most, most_active) = GPU_EXPERTS;
+    let Experts { count, active, intermediate_size: width, .. } = config.options.experts.as_ref()?;
+    let ((most, most_active), hidden) = (GPU_EXPERTS, config.hidden_size);
     if *count > most || *active > most_active {
         return Some(format!(
             "{active} of {count} experts: a GPU computes at most {most_active} of {most}; compute on the CPU (`--cpu`)"
+        ));
+    }
+    if !(hidden | width).is_multiple_of(8) {
+        return Some(format!(
+            "experts of {width} numbers in a model of {hidden}: a GPU computes multiples of 8; compute on the CPU (`--cpu`)"
         ));
     }
     let is_frozen = trainable != Trainable::Full && weights.base_precision() == BasePrecision::Bf16;

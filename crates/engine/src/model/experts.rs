@@ -8,7 +8,7 @@ use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::matrix::Matrix;
-use crate::kernels::router::{Router, Routing, Selection, route, route_backward};
+use crate::kernels::router::{ExpertBias, Router, Routing, Selection, route, route_backward};
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
 
 /// What a layer's router did with rows.
@@ -65,12 +65,22 @@ pub(super) enum Matrices {
     },
     /// One below the other, frozen: on a GPU, where one kernel multiplies by all of them.
     Stacked {
-        /// [experts * 2 * width, hidden].
-        gate_up: Tensor,
-        /// [experts * hidden, width].
-        down: Tensor,
+        gate_up: Stack,
+        down: Stack,
         experts: usize,
+        /// The same under their names, where they were tensors of all experts.
+        tensors: Vec<(String, Tensor)>,
     },
+}
+
+/// A matrix of each expert, one below the other.
+#[derive(Clone, Debug)]
+pub(super) struct Stack {
+    /// [experts * outputs, inputs], or where these are transposed [experts * inputs, outputs].
+    pub(super) weights: Tensor,
+    pub(super) is_transposed: bool,
+    /// Added to the products: [experts, outputs].
+    pub(super) bias: Option<Tensor>,
 }
 
 #[derive(Clone, Copy)]
@@ -94,7 +104,7 @@ pub(super) struct Experts {
 }
 
 impl Experts {
-    /// `x`: [rows, hidden] -> the routing, and gate and up of its pairs, [pairs, 2 * width].
+    /// `x`: [rows, hidden and any room] -> the routing, and gate and up of its pairs, [pairs, 2 * width].
     pub(super) fn products(
         &self,
         x: &Tensor,
@@ -102,8 +112,13 @@ impl Experts {
         adapters: AdapterUse<'_>,
     ) -> Result<(Routing, Tensor)> {
         let routing = route(&self.gate.forward(x, adapters)?, self.router, selection)?;
-        let gate_up = self.multiply(Part::GateUp, &routing, &routing.gather(x)?, adapters)?;
+        let gate_up = self.multiply(Part::GateUp, &routing, &self.rows_of_pairs(&routing, x)?, adapters)?;
         Ok((routing, gate_up))
+    }
+
+    /// `x`: [rows, hidden and any room] -> [pairs, hidden].
+    fn rows_of_pairs(&self, routing: &Routing, x: &Tensor) -> Result<Tensor> {
+        routing.gather(&x.narrow(1, 0, self.gate.weight.dims2()?.1)?)
     }
 
     /// What the experts' second matrices read: activations times the weight of each pair, [pairs, width].
@@ -119,11 +134,7 @@ impl Experts {
         rows: usize,
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        let mut output = self.multiply(Part::Down, routing, weighted, adapters)?;
-        if let Some((bias, _)) = &self.output_bias {
-            output = (output + routing.weigh(&routing.spread(bias)?)?)?;
-        }
-        routing.combine(&output, rows)
+        routing.combine(&self.multiply(Part::Down, routing, weighted, adapters)?, rows)
     }
 
     /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns that of `x`.
@@ -145,20 +156,31 @@ impl Experts {
         }
         let activated_gradient = routing.weigh(&weighted_gradient)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
-        let own_gradient =
-            self.multiply_back(Part::GateUp, routing, &gate_up_gradient, &routing.gather(x)?, gradients)?;
+        let rows = self.rows_of_pairs(routing, x)?;
+        let own_gradient = self.multiply_back(Part::GateUp, routing, &gate_up_gradient, &rows, gradients)?;
         let logits_gradient = route_backward(&products, routing, self.router, x.dtype())?;
         routing.combine(&own_gradient, x.dims2()?.0)? + self.gate.backward(&logits_gradient, x, gradients)?
     }
 
-    /// `x`: [pairs, inputs], each multiplied by its expert's matrix: [pairs, outputs].
+    /// `x`: [pairs, inputs], each multiplied by its expert's matrix, with its bias: [pairs, outputs].
     fn multiply(&self, part: Part, routing: &Routing, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
+        let output_bias = self.output_bias.as_ref().map(|(bias, _)| bias);
         match (&self.matrices, part) {
             (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
-                by_expert(experts, part, routing, |linear, pairs| linear.forward(&pairs(x)?, adapters))
+                let product = by_expert(experts, part, routing, |linear, pairs| linear.forward(&pairs(x)?, adapters))?;
+                match (part, output_bias) {
+                    (Part::Down, Some(bias)) => product + routing.weigh(&routing.spread(bias)?)?,
+                    _ => Ok(product),
+                }
             }
-            (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(x, gate_up, false),
-            (Matrices::Stacked { down, .. }, Part::Down) => routing.product(x, down, false),
+            (Matrices::Stacked { gate_up, .. }, Part::GateUp) => {
+                let bias = gate_up.bias.as_ref().map(|vectors| ExpertBias { vectors, is_weighted: false });
+                routing.product(x, &gate_up.weights, gate_up.is_transposed, bias)
+            }
+            (Matrices::Stacked { down, .. }, Part::Down) => {
+                let bias = output_bias.map(|vectors| ExpertBias { vectors, is_weighted: true });
+                routing.product(x, &down.weights, down.is_transposed, bias)
+            }
         }
     }
 
@@ -177,8 +199,10 @@ impl Experts {
                     linear.backward(&pairs(gradient)?, &pairs(x)?, gradients)
                 })
             }
-            (Matrices::Stacked { gate_up, .. }, Part::GateUp) => routing.product(gradient, gate_up, true),
-            (Matrices::Stacked { down, .. }, Part::Down) => routing.product(gradient, down, true),
+            (Matrices::Stacked { gate_up, down, .. }, _) => {
+                let own = if matches!(part, Part::GateUp) { gate_up } else { down };
+                routing.product(gradient, &own.weights, !own.is_transposed, None)
+            }
         }
     }
 
@@ -188,13 +212,17 @@ impl Experts {
         let experts = match &self.matrices {
             Matrices::Separate(experts) => experts.clone(),
             Matrices::Fused { experts, tensors } => return Ok([router(experts.len())?, tensors.clone()].concat()),
-            Matrices::Stacked { gate_up, down, experts } => {
+            Matrices::Stacked { experts, tensors, .. } if !tensors.is_empty() => {
+                return Ok([router(*experts)?, tensors.clone()].concat());
+            }
+            Matrices::Stacked { gate_up, down, experts, .. } => {
                 let part = |stacked: &Tensor, index: usize| {
                     let rows = stacked.dims2()?.0 / experts;
                     let weight = Matrix::Numbers(stacked.narrow(0, index * rows, rows)?);
                     Ok::<_, candle_core::Error>(Linear { weight, trained: None, bias: None, adapters: None })
                 };
-                let expert = |index| Ok(Expert { gate_up: part(gate_up, index)?, down: part(down, index)? });
+                let expert =
+                    |index| Ok(Expert { gate_up: part(&gate_up.weights, index)?, down: part(&down.weights, index)? });
                 (0..*experts).map(expert).collect::<Result<_>>()?
             }
         };

@@ -52,11 +52,11 @@ impl Products {
 }
 
 impl FeedForward {
-    /// The matrix that its input is multiplied by first.
+    /// The matrix whose room is behind its input.
     pub(super) fn input(&self) -> &Linear {
         match self {
             Self::Dense(dense) => &dense.gate_up,
-            Self::Experts(mixture) => &mixture.experts.gate,
+            Self::Experts(mixture) => mixture.shared.as_ref().map_or(&mixture.experts.gate, |shared| &shared.gate_up),
         }
     }
 
@@ -84,9 +84,9 @@ impl FeedForward {
                 match &mixture.shared {
                     None => output,
                     Some(shared) => {
-                        let (own, addend) = shared.forward(x, adapters)?;
+                        let (own, sum) = shared.add(&output, x, adapters)?;
                         products.shared = Some(own);
-                        (output + addend)?
+                        sum
                     }
                 }
             }
@@ -119,9 +119,14 @@ impl FeedForward {
                 let gate_up = dense.gate_up.open(x, adapters)?;
                 dense.down.open(&gated_open(&gate_up, dense.activation, x.dtype())?, adapters)
             }
-            Self::Experts(_) => {
-                let output = self.forward(x, selection, adapters)?.2;
-                Ok(OpenRows::complete(output.to_dtype(master_dtype(x.dtype()))?))
+            Self::Experts(mixture) => {
+                let (routing, gate_up) = mixture.experts.products(x, selection, adapters)?;
+                let activated = mixture.experts.weighted(&routing, &gate_up)?;
+                let output = mixture.experts.output(&routing, &activated, x.dims2()?.0, adapters)?;
+                match &mixture.shared {
+                    None => Ok(OpenRows::complete(output.to_dtype(master_dtype(x.dtype()))?)),
+                    Some(shared) => shared.decode(&output, x, adapters),
+                }
             }
         }
     }
@@ -163,7 +168,9 @@ impl FeedForward {
     pub(super) fn adapted(&self) -> Vec<&Linear> {
         match self {
             Self::Dense(dense) => vec![&dense.gate_up, &dense.down],
-            Self::Experts(_) => Vec::new(),
+            Self::Experts(mixture) => {
+                mixture.shared.iter().flat_map(|shared| [&shared.gate, &shared.gate_up, &shared.down]).collect()
+            }
         }
     }
 

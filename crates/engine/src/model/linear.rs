@@ -11,6 +11,7 @@ use super::matrix::Matrix;
 use super::parameters::master_dtype;
 use crate::kernels::bias::add_bias;
 use crate::kernels::open_rows::OpenRows;
+use crate::kernels::write_rows::write_columns;
 
 /// A bias, added to every row.
 #[derive(Clone, Debug)]
@@ -38,6 +39,20 @@ impl Linear {
         self.adapters.as_ref().map_or(0, AdapterSet::room)
     }
 
+    /// `x`: [rows, inputs and any room] -> [rows, inputs + room], in memory of its own where there is room.
+    pub(super) fn with_room(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, inputs) = (x.dims2()?.0, self.weight.dims2()?.1);
+        let own = x.narrow(1, 0, inputs)?;
+        match self.room() {
+            0 => Ok(own),
+            room => {
+                let wide = Tensor::zeros((rows, inputs + room), x.dtype(), x.device())?;
+                write_columns(&wide, 0, &own)?;
+                Ok(wide)
+            }
+        }
+    }
+
     /// `x`: [rows, inputs + room] -> [rows, outputs].
     pub(super) fn forward(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         let y = match self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On) {
@@ -61,15 +76,17 @@ impl Linear {
     /// While decoding: `x`: [rows, inputs] -> rows to which the operation that reads them may have to add what adapters
     /// do.
     pub(super) fn open(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
-        let set = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On && self.bias.is_none());
-        if let Some(open) = set.map_or(Ok(None), |set| set.open(x, &self.weight, adapters))? {
-            return Ok(open);
+        let set = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On);
+        let is_plain = set.is_none() && x.device().is_cuda();
+        let open = match set.map_or(Ok(None), |set| set.open(x, &self.weight, adapters))? {
+            None if is_plain => OpenRows::complete(self.weight.forward_f32(x)?),
+            Some(open) => open,
+            None => return Ok(OpenRows::complete(self.closed(x, adapters)?.to_dtype(master_dtype(x.dtype()))?)),
+        };
+        if let Some(bias) = &self.bias {
+            add_bias(open.rows.narrow(1, 0, self.weight.dims2()?.0)?, &bias.vector)?;
         }
-        let is_plain = self.bias.is_none() && (self.adapters.is_none() || adapters.adapters == Adapters::Off);
-        if is_plain && x.device().is_cuda() {
-            return Ok(OpenRows::complete(self.weight.forward_f32(x)?));
-        }
-        Ok(OpenRows::complete(self.closed(x, adapters)?.to_dtype(master_dtype(x.dtype()))?))
+        Ok(open)
     }
 
     /// As [`Linear::open`], with all that adapters do: [rows, outputs], in the dtype of `x`.

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
 use super::attention::AttentionMixer;
-use super::experts::{Expert, Experts, Matrices};
+use super::experts::{Expert, Experts, Matrices, Stack};
 use super::feed_forward::{Dense, FeedForward, Mixture};
 use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
 use super::layer::Layer;
@@ -215,7 +215,7 @@ impl ModelLoader<'_> {
             Ok(Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? })
         };
         let (matrices, output_bias) = match experts.tensors {
-            _ if self.device.is_cuda() => (self.stacked(layer, experts)?, None),
+            hub::ExpertTensors::Separate if self.device.is_cuda() => (self.stacked(layer, experts)?, None),
             hub::ExpertTensors::Separate => {
                 (Matrices::Separate((0..experts.count).map(expert).collect::<Result<_, ModelError>>()?), None)
             }
@@ -281,13 +281,22 @@ impl ModelLoader<'_> {
             }
             _ => return Err(ModelError::Weights(format!("{} tensors of experts", found.len()))),
         };
+        let tensors = found.iter().map(|(name, (tensor, _))| (name.clone(), tensor.clone())).collect();
+        if self.device.is_cuda() {
+            let stack = |(tensor, _): &MaybeTrained, bias: Option<&MaybeTrained>| {
+                let bias = bias.map(|(bias, _)| bias.clone());
+                Ok::<_, candle_core::Error>(Stack { weights: tensor.flatten(0, 1)?, is_transposed, bias })
+            };
+            let (gate_up, down) = (stack(gate_up, gate_up_bias)?, stack(down, None)?);
+            return Ok((Matrices::Stacked { gate_up, down, experts: experts.count, tensors }, down_bias));
+        }
         let expert =
             |index| Ok(Expert { gate_up: linear(gate_up, gate_up_bias, index)?, down: linear(down, None, index)? });
         let own = (0..experts.count).map(expert).collect::<candle_core::Result<_>>()?;
-        let tensors = found.iter().map(|(name, (tensor, _))| (name.clone(), tensor.clone())).collect();
         Ok((Matrices::Fused { experts: own, tensors }, down_bias))
     }
 
+    /// Experts that have tensors of their own, one below the other.
     fn stacked(&self, layer: usize, experts: &hub::Experts) -> Result<Matrices, ModelError> {
         let stack = |parts: &[&str]| {
             let names = (0..experts.count)
@@ -299,9 +308,10 @@ impl ModelLoader<'_> {
                 let part = self.weights.get(&name, &[outputs, inputs], self.dtype, self.device)?;
                 write_rows(&stack, index * outputs, &part)?;
             }
-            Ok::<_, ModelError>(stack)
+            Ok::<_, ModelError>(Stack { weights: stack, is_transposed: false, bias: None })
         };
-        Ok(Matrices::Stacked { gate_up: stack(&["gate", "up"])?, down: stack(&["down"])?, experts: experts.count })
+        let (gate_up, down) = (stack(&["gate", "up"])?, stack(&["down"])?);
+        Ok(Matrices::Stacked { gate_up, down, experts: experts.count, tensors: Vec::new() })
     }
 
     fn attention(&self, layer: usize, rope: RopeTable, parameters: &Parameters) -> Result<AttentionMixer, ModelError> {

@@ -2,10 +2,12 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::AdapterUse;
 use super::gradients::Gradients;
 use super::linear::Linear;
-use crate::kernels::swiglu::{Activation, gated, gated_backward};
+use super::{AdapterUse, Adapters};
+use crate::kernels::open_rows::OpenRows;
+use crate::kernels::shared_gate::{add_shared, add_shared_backward, add_shared_open};
+use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 
 /// Gate and up are packed.
 #[derive(Clone, Debug)]
@@ -20,25 +22,37 @@ pub(super) struct SharedExpert {
 /// What its backward reads, besides its input.
 #[derive(Debug)]
 pub(super) struct SharedProducts {
-    /// The sigmoid of its gate, [rows, 1].
-    share: Tensor,
+    /// [rows, 1].
+    gate: Tensor,
     /// [rows, 2 * width].
     gate_up: Tensor,
-    /// [rows, width].
+    /// [rows, width + room].
     activated: Tensor,
     /// Before its gate, [rows, hidden].
     output: Tensor,
 }
 
 impl SharedExpert {
-    /// `x`: [rows, hidden] -> products, and the output, [rows, hidden].
-    pub(super) fn forward(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<(SharedProducts, Tensor)> {
-        let share = ((self.gate.forward(x, adapters)?.neg()?.exp()? + 1.0)?).recip()?;
+    /// `x`: [rows, hidden + room of `gate_up`], `others`: [rows, hidden] -> products, and `others` with what it gives.
+    pub(super) fn add(
+        &self,
+        others: &Tensor,
+        x: &Tensor,
+        adapters: AdapterUse<'_>,
+    ) -> Result<(SharedProducts, Tensor)> {
+        let gate = self.gate.forward(&self.gate.with_room(x)?, adapters)?;
         let gate_up = self.gate_up.forward(x, adapters)?;
-        let activated = gated(&gate_up, self.activation, 0)?;
+        let activated = gated(&gate_up, self.activation, self.down.room())?;
         let output = self.down.forward(&activated, adapters)?;
-        let shared = output.broadcast_mul(&share)?;
-        Ok((SharedProducts { share, gate_up, activated, output }, shared))
+        let sum = add_shared(others, &output, &gate)?;
+        Ok((SharedProducts { gate, gate_up, activated, output }, sum))
+    }
+
+    /// As [`SharedExpert::add`] of one new token a row: `x`: [rows, hidden].
+    pub(super) fn decode(&self, others: &Tensor, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
+        let gate_up = self.gate_up.open(x, adapters)?;
+        let output = self.down.open(&gated_open(&gate_up, self.activation, x.dtype())?, adapters)?;
+        Ok(OpenRows::complete(add_shared_open(others, &output, &self.gate.open(x, adapters)?)?))
     }
 
     /// `gradient`: [rows, hidden] -> that of `x`. Adds the gradients of what is trained.
@@ -49,12 +63,15 @@ impl SharedExpert {
         products: &SharedProducts,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let SharedProducts { share, gate_up, activated, output } = products;
-        let slope = (share - share.sqr()?)?;
-        let gate_gradient = ((gradient * output)?.sum_keepdim(1)? * slope)?;
-        let own = self.down.backward(&gradient.broadcast_mul(share)?, activated, gradients)?;
-        let own = gated_backward(&own, gate_up, self.activation, 0)?;
-        self.gate_up.backward(&own, x, gradients)? + self.gate.backward(&gate_gradient, x, gradients)?
+        let SharedProducts { gate, gate_up, activated, output } = products;
+        let rooms = [self.down.room(), self.gate.room()];
+        let (own, gate_gradient) = add_shared_backward(gradient, output, gate, rooms)?;
+        let own = self.down.backward(&own, activated, gradients)?;
+        let own = gated_backward(&own, gate_up, self.activation, self.gate_up.room())?;
+        let own = self.gate_up.backward(&own, x, gradients)?;
+        // Behind `x` there is room for the adapters of one product alone.
+        let x = self.gate.with_inner(self.gate.with_room(x)?, Adapters::On.into())?;
+        own + self.gate.backward(&gate_gradient, &x, gradients)?
     }
 
     /// Its tensors under their names inside a layer, adapters merged.

@@ -260,11 +260,6 @@ impl ModelConfig {
 
     /// Why no GPU computes this model, with what to do; `None` where one does.
     pub fn gpu_problem(&self) -> Option<String> {
-        let title = self.architecture.title();
-        let is_shared = self.options.experts.as_ref().is_some_and(|experts| experts.shared_size.is_some());
-        if is_shared || self.options.has_attention_sinks {
-            return Some(format!("{title} is not supported on a GPU yet: compute on the CPU (`--cpu`)"));
-        }
         let GatedDelta { key_dimension, value_dimension, kernel, .. } = self.options.gated_delta.as_ref()?;
         let (most, most_tokens) = (GatedDelta::GPU_DIMENSION, GatedDelta::GPU_KERNEL);
         (*key_dimension > most || *value_dimension > most || *kernel > most_tokens).then(|| {

@@ -185,6 +185,26 @@ fn an_h100_takes_long_answers_and_large_models() {
     assert!(found("qwen3-32b", &["max_completion_tokens=6144", "base_precision=fp8"]).is_ok());
     let message = found("qwen3-32b", &["max_completion_tokens=6144"]).unwrap_err().message;
     assert!(message.contains("set base_precision = fp8 (on an H100 or H200)"), "{message}");
+    // 42 GB of weights, and 69 GB.
+    assert!(found("gpt-oss-20b", &["max_completion_tokens=1024"]).is_ok());
+    let message = found("qwen3.5-35b-a3b", &["max_completion_tokens=6144", "lora_rank=256"]).unwrap_err().message;
+    assert!(message.contains("weights 69.3") && !message.contains("fp8"), "{message}");
+}
+
+/// Beside experts a mixture has adapters on its mixers and on the expert that every token uses.
+#[test]
+fn adapters_of_mixtures_are_counted_as_they_are_joined() {
+    let check = |name: &str, layers: &[(usize, usize)]| {
+        let model = crate::hub::named_shape(name).unwrap();
+        let expected: usize = layers.iter().map(|(count, numbers)| count * numbers).sum();
+        assert_eq!(joined_adapters(&model, &config(&["lora_rank=16"])), expected, "{name}");
+    };
+    // ((outputs + 16 parts) x (inputs + 64) - outputs x inputs) + 16 outputs: of queries, keys and values, of the output.
+    check("gpt-oss-20b", &[(24, 550_912 + 296_960)]);
+    let (attention, output) = (9264 * 2112 - 9216 * 2048 + 16 * 9216, 2064 * 4160 - 2048 * 4096 + 16 * 2048);
+    let delta = (12_352 + 64) * 2112 - 12_352 * 2048 + 16 * 12_352;
+    let shared = 149_504 + 173_056 + 33_872; // gate and up, down, the gate's row
+    check("qwen3.5-35b-a3b", &[(10, attention + output), (30, delta + output), (40, shared)]);
 }
 
 #[test]

@@ -188,7 +188,7 @@ pub(super) fn promote(runs: &mut Runs, shared: &mut Shared) -> Vec<Command> {
                 let run = RunDirectory::open(&path).map_err(|error| error.to_string())?;
                 let step = crate::run::resolve_checkpoint(&run, reference.at).map_err(|error| error.to_string())?;
                 let report = Report::read(run.clone()).map_err(|error| error.to_string())?;
-                let card = report::model_card(&report, step, None);
+                let card = report::model_card(&report, step, None, None);
                 crate::run::promote(&run, step, &card.text, &folder).map_err(|error| error.to_string())?;
                 Ok(format!("wrote {}: the checkpoint of step {step}, with provenance.json", folder.display()))
             },

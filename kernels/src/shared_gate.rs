@@ -1,0 +1,110 @@
+//! What an expert that every row uses gives, times the sigmoid of the row's gate, added to what the others give (Qwen3.5).
+
+use candle_core::{Result, Tensor};
+
+use super::matmul::no_room;
+use super::open_rows::OpenRows;
+
+/// `sum`, `shared`: [rows, width], `gate`: [rows, 1] -> `sum + shared * sigmoid(gate)`, [rows, width].
+pub fn add_shared(sum: &Tensor, shared: &Tensor, gate: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if sum.device().is_cuda() {
+        return gpu::add(sum, shared, gate);
+    }
+    sum + shared.broadcast_mul(&sigmoid(gate)?)?
+}
+
+/// As [`add_shared`] while decoding, with what adapters add to `shared` and `gate`; on a GPU these and the result are f32.
+pub fn add_shared_open(sum: &Tensor, shared: &OpenRows, gate: &OpenRows) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if sum.device().is_cuda() {
+        return gpu::add_open(sum, shared, gate);
+    }
+    add_shared(sum, &shared.rows, &gate.rows)
+}
+
+/// `gradient`: [rows, width] of the sum -> those of `shared`, [rows, width + room], and of `gate`, [rows, 1 + gate_room], the
+/// last columns unwritten (see [`super::matmul`]).
+pub fn add_shared_backward(
+    gradient: &Tensor,
+    shared: &Tensor,
+    gate: &Tensor,
+    [room, gate_room]: [usize; 2],
+) -> Result<(Tensor, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if gradient.device().is_cuda() {
+        return gpu::backward(gradient, shared, gate, [room, gate_room]);
+    }
+    no_room(room + gate_room)?;
+    let share = sigmoid(gate)?;
+    let slope = (&share - share.sqr()?)?;
+    Ok((gradient.broadcast_mul(&share)?, ((gradient * shared)?.sum_keepdim(1)? * slope)?))
+}
+
+fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    (x.neg()?.exp()? + 1.0)?.recip()
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use super::OpenRows;
+    use crate::cuda::{Grid, Module, at, device, empty, int, launch, launch_early, module};
+
+    static MODULE: Module = module!("shared_gate");
+
+    /// Rows and width.
+    fn check(sum: &Tensor, shared: &Tensor, gate: &Tensor) -> Result<(usize, usize)> {
+        let (rows, width) = sum.dims2()?;
+        if shared.dims2()? != (rows, width) || gate.dims2()? != (rows, 1) || shared.dtype() != gate.dtype() {
+            bail!("{:?} with {:?} and gates {:?}", sum.shape(), shared.shape(), gate.shape())
+        }
+        Ok((rows, width))
+    }
+
+    pub(super) fn add(sum: &Tensor, shared: &Tensor, gate: &Tensor) -> Result<Tensor> {
+        let ((rows, width), device, dtype) = (check(sum, shared, gate)?, device(sum)?, sum.dtype());
+        if shared.dtype() != dtype {
+            bail!("{dtype:?} and {:?} in one sum", shared.dtype())
+        }
+        let output = empty((rows, width), dtype, device)?;
+        let arguments = [at(sum)?, at(shared)?, at(gate)?, at(&output)?, int(width)];
+        launch(device, &MODULE, "shared_gate", Some(dtype), Grid::rows(rows, 256), &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn add_open(sum: &Tensor, shared: &OpenRows, gate: &OpenRows) -> Result<Tensor> {
+        let (rows, width) = check(sum, &shared.own()?, &gate.own()?)?;
+        if shared.rows.dtype() != DType::F32 {
+            bail!("shared rows in {:?}; while decoding they are f32", shared.rows.dtype())
+        }
+        let device = device(sum)?;
+        let output = empty((rows, width), DType::F32, device)?;
+        let mut arguments = vec![at(sum)?];
+        arguments.extend(shared.arguments()?);
+        arguments.extend(gate.arguments()?);
+        arguments.extend([at(&output)?, int(width)]);
+        let grid = Grid { blocks: (width.div_ceil(256), rows, 1), threads: 256, shared_bytes: 0 };
+        launch_early(device, &MODULE, "shared_gate_open", Some(sum.dtype()), grid, &arguments)?;
+        Ok(output)
+    }
+
+    pub(super) fn backward(
+        gradient: &Tensor,
+        shared: &Tensor,
+        gate: &Tensor,
+        [room, gate_room]: [usize; 2],
+    ) -> Result<(Tensor, Tensor)> {
+        let ((rows, width), device, dtype) = (check(gradient, shared, gate)?, device(gradient)?, gradient.dtype());
+        if shared.dtype() != dtype {
+            bail!("a gradient in {dtype:?} of {:?}", shared.dtype())
+        }
+        let (stride, gate_stride) = (width + room, 1 + gate_room);
+        let (of_shared, of_gate) = (empty((rows, stride), dtype, device)?, empty((rows, gate_stride), dtype, device)?);
+        let strides = [at(&of_shared)?, int(stride), at(&of_gate)?, int(gate_stride), int(width)];
+        let arguments = [[at(gradient)?, at(shared)?, at(gate)?].as_slice(), &strides].concat();
+        launch(device, &MODULE, "shared_gate_backward", Some(dtype), Grid::rows(rows, 256), &arguments)?;
+        Ok((of_shared, of_gate))
+    }
+}
