@@ -95,7 +95,13 @@ fn another_number_of_ranks_trains_the_same_run() {
     let kinds: [&[&str]; 5] = [
         &[],
         &["lora_rank=4", "learning_rate=1e-3", "kl_beta=0.01"],
-        &["weight_sync_interval=2", "policy_loss=gspo", "dynamic_sampling=true"],
+        &[
+            "weight_sync_interval=2",
+            "policy_loss=gspo",
+            "dynamic_sampling=true",
+            "prompt_sampling=adaptive",
+            "max_rows=4",
+        ],
         &["method=sft"],
         &["method=distill", "teacher=expected"],
     ];

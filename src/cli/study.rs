@@ -12,10 +12,11 @@ use crate::study::{Metric, Space, Study, StudyError};
   sft-vs-grpo       base, SFT, GRPO, GRPO after SFT: at equal updates, and until three evals bring no better valid rate\n  \
   binary-vs-tiered  rewards of the tiers 0/0/1 against 0/0.5/1\n  \
   group-size        2, 4, 8 and 16 completions per prompt, at equal completions per step\n  \
-  sync-interval     1, 2, 4 and 8 optimizer steps per rollout\n\n\
+  sync-interval     1, 2, 4 and 8 optimizer steps per rollout\n  \
+  prompt-sampling   each prompt once a pass, against fewer of those whose groups have no gradient\n\n\
 Runs are those of a sweep: tagged, resumable, one at a time on a device.")]
 pub(super) struct Arguments {
-    /// Study: sft-vs-grpo, binary-vs-tiered, group-size or sync-interval
+    /// Study: sft-vs-grpo, binary-vs-tiered, group-size, sync-interval or prompt-sampling
     #[arg(requires = "task")]
     study: Option<String>,
     /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)

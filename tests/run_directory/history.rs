@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use grpo_tui::run::events::Note;
+use grpo_tui::run::events::{Group, Note, Recovered};
 use grpo_tui::run::{Event, EventBody, EventReader, EventWriter, Follower, RunLock, RunState};
 
 use super::long_log::write_steps;
@@ -168,6 +168,35 @@ fn a_follower_tells_every_event_once() {
     std::fs::rename(path.join("events.new"), path.join("events.jsonl")).unwrap();
     let batch = follower.next(LONG).unwrap();
     assert!(batch.restarted && batch.events.len() == 3 && !batch.gone);
+}
+
+#[test]
+fn a_prompt_has_the_solve_rate_of_its_latest_group_with_a_reward() {
+    // (step, solved, rewards, guided), then what is known: (step, solved, scored).
+    let check = |groups: &[(u64, Option<usize>, &[f64], usize)],
+                 resumed_from,
+                 expected: Option<(u64, usize, usize)>| {
+        let mut state = RunState::default();
+        let mut fold = |body: EventBody| state.fold(Event { seq: 0, time_ms: 0, body });
+        for (step, solved, rewards, guided) in groups {
+            let stops = (0..rewards.len()).map(|at| if at < rewards.len() - guided { "stop" } else { "guided" });
+            let stop_reasons = stops.map(str::to_owned).collect();
+            let (prompt_id, rewards) = ("p".to_owned(), rewards.to_vec());
+            fold(Group { step: *step, prompt_id, rewards, stop_reasons, solved: *solved, ..Group::default() }.into());
+        }
+        fold(Recovered { resumed_from, ..Recovered::default() }.into());
+        let found = state.solve_rates.get("p").map(|found| (found.step, found.solved, found.scored));
+        assert_eq!(found, expected, "{groups:?}");
+    };
+    check(&[(1, Some(2), &[1.0, 1.0, 0.0, 0.0], 0)], None, Some((1, 2, 4)));
+    check(&[(1, Some(2), &[1.0, 1.0], 0), (3, Some(0), &[0.0, 1.0], 1)], None, Some((3, 0, 1)));
+    check(&[(1, Some(1), &[1.0, f64::NAN], 0)], None, Some((1, 1, 1)));
+    // A scorer that fails says nothing, nor does a program from before.
+    check(&[(1, Some(2), &[1.0, 1.0], 0), (3, Some(0), &[f64::NAN; 2], 0)], None, Some((1, 2, 2)));
+    check(&[(1, None, &[1.0, 1.0], 0)], None, None);
+    // Of steps that are redone, nothing is known.
+    check(&[(5, Some(2), &[1.0, 1.0], 0)], Some(5), Some((5, 2, 2)));
+    check(&[(5, Some(2), &[1.0, 1.0], 0)], Some(4), None);
 }
 
 /// Eight viewers of one run, of which some come late and some go in the middle, see the same.

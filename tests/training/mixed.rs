@@ -111,6 +111,16 @@ fn each_task_has_its_share_its_scorer_and_its_limit() {
     ] {
         assert!(show.contains(expected), "{expected} is not in {show}");
     }
+    // One row of 12 + 5 in 18 groups; n/a is no 0.
+    let prompts = json(&call(folder, &["runs", "show", &run.display().to_string(), "--prompts", "--json"]));
+    let prompts = prompts["prompts"].as_array().unwrap();
+    let known = |prompt: &&serde_json::Value| prompt["solve_rate"].is_number();
+    assert_eq!((prompts.len(), prompts.iter().filter(known).count()), (17, history.solve_rates.len()));
+    assert!(prompts.iter().all(|prompt| prompt["solve_rate"].is_null() == prompt["step"].is_null()), "{prompts:?}");
+    let latest = groups(&run).into_iter().rfind(|group| group.task == "receipts").unwrap();
+    let found = prompts.iter().find(|prompt| prompt["prompt"] == latest.prompt_name()).unwrap();
+    let best = latest.rewards.iter().filter(|reward| **reward == RECEIPT).count();
+    assert_eq!((&found["solved"], &found["step"]), (&best.into(), &latest.step.into()), "{latest:?}");
     let versus = stdout(&call(folder, &["runs", "versus", &run.display().to_string()]));
     assert!(versus.contains(":invoice set, n = ") && versus.contains(":receipts set, n = "), "{versus}");
     let page = stdout(&call(folder, &["runs", "export", &run.display().to_string(), "--markdown"]));
@@ -157,7 +167,8 @@ fn created(folder: &Path, set: &[&str]) -> RunDirectory {
 #[test]
 fn stopping_changes_nothing() {
     let home = tempfile::tempdir().unwrap();
-    let set = ["learning_rate=1e-3", "dynamic_sampling=true", "advantage=per_part"];
+    let set =
+        ["learning_rate=1e-3", "dynamic_sampling=true", "advantage=per_part", "prompt_sampling=adaptive", "max_rows=3"];
     let whole = created(&home.path().join("whole"), &set);
     assert!(matches!(work(&whole, |_| false).unwrap(), Ended::Finished(_)));
     for stop in [1, 4] {

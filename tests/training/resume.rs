@@ -43,6 +43,45 @@ fn stopping_changes_nothing_off_policy_and_with_refills() {
     stopped_after(&["weight_sync_interval=2", "dynamic_sampling=true", "kl_beta=0.01"], &[2, 3]);
 }
 
+/// Four rows: from the second pass on, some are passed over.
+const ADAPTIVE: [&str; 4] = ["prompt_sampling=adaptive", "max_rows=4", "guided=false", "weight_sync_interval=2"];
+
+#[test]
+fn stopping_changes_nothing_with_adaptive_prompts() {
+    stopped_after(&[&ADAPTIVE[..], &["dynamic_sampling=true"]].concat(), &[2, 3]);
+    let folder = tempfile::tempdir().unwrap();
+    let run = create(folder.path(), &ADAPTIVE);
+    work(&run, |event| matches!(event, EventBody::Step(step) if step.step == 4)).unwrap();
+    let history = RunState::read(run.path()).unwrap();
+    let skipped = history.metrics["prompts/frac_skipped"].values();
+    assert!(skipped[0] == 0.0 && skipped.iter().any(|share| *share > 0.2), "{skipped:?}");
+    // The metric and the record are of the same groups.
+    let rates = history.solve_rates.values().map(|found| found.rate());
+    let mean = rates.sum::<f64>() / history.solve_rates.len() as f64;
+    assert!((history.metrics["prompts/solve_rate"].at(4).unwrap() - mean).abs() < 1e-9, "{:?}", history.solve_rates);
+    // Without its state a checkpoint is not one of such a run.
+    let path = checkpoint_path(run.path(), 4).join("trainer.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let whole = state.clone();
+    let mut check = |change: &dyn Fn(&mut serde_json::Value)| {
+        state.clone_from(&whole);
+        change(&mut state);
+        std::fs::write(&path, state.to_string()).unwrap();
+        let error = work(&run, never).unwrap_err().to_string();
+        let expected =
+            "trainer.json: `adaptive` is missing or of other prompts (prompt_sampling = \"adaptive\"): use another";
+        assert!(error.contains(expected), "{error}");
+    };
+    check(&|state| state["adaptive"] = serde_json::Value::Null);
+    check(&|state| state["adaptive"]["tasks"] = serde_json::json!([]));
+    let row = |row: &str, interval: u8| {
+        let last = serde_json::json!({"is_informative": true, "solved": 0, "scored": 4});
+        serde_json::json!({row: {"interval": interval, "wait": 0, "last": last}})
+    };
+    check(&|state| state["adaptive"]["tasks"][0]["rows"] = row("4", 1));
+    check(&|state| state["adaptive"]["tasks"][0]["rows"] = row("3", 0));
+}
+
 /// The old log-probs of an interval's later steps are computed again with the same weights.
 #[test]
 fn stopping_changes_nothing_in_the_middle_of_an_interval() {

@@ -91,8 +91,8 @@ pub(super) fn weights(run: &RunDirectory, name: &str) -> Vec<(String, Vec<f32>)>
     stored.into_iter().map(numbers).collect()
 }
 
-/// Everything that must be equal in two runs of one configuration: weights and moments of the last checkpoint, rewards,
-/// advantages, eval completions.
+/// Everything that must be equal in two runs of one configuration: weights, moments and what is known of prompts in the last
+/// checkpoint, rewards, advantages, eval completions.
 pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
     let last = *list_checkpoints(run.path()).unwrap().last().unwrap();
     let folder = checkpoint_path(run.path(), last);
@@ -102,7 +102,12 @@ pub(super) fn fingerprint(run: &RunDirectory) -> (Vec<u8>, Vec<u8>, String) {
         .unwrap();
     let moments = std::fs::read(folder.join("optimizer.safetensors")).unwrap();
     let state = RunState::read(run.path()).unwrap();
-    let mut summary = format!("last step {}\n", state.last_step);
+    let trainer: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("trainer.json")).unwrap()).unwrap();
+    let mut summary = format!("last step {}, prompts {}\n", state.last_step, trainer["adaptive"]);
+    for (name, series) in state.metrics.iter().filter(|(name, _)| name.starts_with("prompts/")) {
+        summary += &format!("{name} {:?}\n", series.values());
+    }
     for (step, groups) in &state.groups {
         for group in groups.values() {
             summary += &format!(

@@ -163,7 +163,7 @@ fn advanced_settings_are_folded_by_section() {
     let selected = |stage: &Stage| rows(stage)[stage.model.launch.cursor.index];
     let all = rows(&stage).len();
     assert!(!rows(&stage).contains(&"weight_decay") && rows(&stage).contains(&"learning_rate"));
-    assert!(stage.shows("rollouts               ▸ 5 more, 1 changed"), "{}", stage.screen());
+    assert!(stage.shows("rollouts               ▸ 6 more, 1 changed"), "{}", stage.screen());
     assert!(stage.shows("policy update          ▸ 23 more, 2 changed"), "{}", stage.screen());
     // From a key of the section, and back.
     go_to(&mut stage, "learning_rate");

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use grpo_tui::run::events::Group;
 use grpo_tui::task::PromptSet;
 use grpo_tui::view::{Command, Message};
 
 use super::harness::Stage;
+use super::synthetic_run::shown;
 
 fn stage(columns: u16, rows: u16) -> Stage {
     let mut stage = Stage::new(columns, rows);
@@ -87,6 +89,43 @@ fn every_row_is_there_and_counted_as_the_command_line_counts() {
 }
 
 #[test]
+fn training_rows_have_the_solve_rate_of_the_open_run() {
+    for (columns, rows) in [(120, 36), (80, 24)] {
+        let (mut stage, mut run) = shown(columns, rows);
+        for (id, solved) in [("train-002", 0), ("train-001", 5), ("train-003", 8), ("eval-001", 8)] {
+            let (rewards, stop_reasons) = (vec![0.0; 8], vec!["stop".to_owned(); 8]);
+            let group = Group { step: 7, prompt_id: id.to_owned(), rewards, stop_reasons, ..Group::default() };
+            run.append(Group { solved: Some(solved), ..group });
+        }
+        run.send(&mut stage);
+        stage.keys("f3 s s s s");
+        let line = |stage: &Stage, id: &str| {
+            stage
+                .screen()
+                .lines()
+                .find(|line| line.contains(&format!("train {id}")))
+                .map(|line| line.replace(['│', '▌'], " "))
+                .unwrap_or_default()
+        };
+        assert!(stage.shows("solved") && stage.shows("by solve rate"), "{}", stage.screen());
+        stage.keys("/").types("set:train id:00").keys("enter");
+        stage.keys("end");
+        assert_eq!(selected_id(&stage), "train-003");
+        for (id, expected) in [("train-001", "62%"), ("train-002", "0%"), ("train-003", "100%")] {
+            assert!(line(&stage, id).contains(expected), "{id}: {}", stage.screen());
+        }
+        assert!(stage.shows("solve rate 100%: 8 of 8 completions of step 7"), "{}", stage.screen());
+        // What is not known comes before 0, and is not 0.
+        stage.keys("home");
+        assert!(line(&stage, &selected_id(&stage)).contains("n/a"), "{}", stage.screen());
+        assert!(stage.shows("solve rate n/a: not sampled yet"), "{}", stage.screen());
+        // Other sets are not sampled from, whatever their ids.
+        stage.keys("/").types(" set:eval id:001").keys("enter");
+        assert!(!stage.shows("solve rate 100%"), "{}", stage.screen());
+    }
+}
+
+#[test]
 fn the_filter_takes_words_and_fields() {
     let mut stage = stage(120, 36);
     let mut check = |filter: &str, least: usize, most: usize| {
@@ -113,7 +152,7 @@ fn the_cursor_stays_on_its_row_when_the_order_changes() {
     let mut stage = stage(120, 36);
     stage.keys("j j j");
     let id = selected_id(&stage);
-    for _ in 0..6 {
+    for _ in 0..7 {
         stage.keys("s");
         assert_eq!(selected_id(&stage), id);
         stage.keys("S");

@@ -47,6 +47,9 @@ enum Command {
     Show {
         /// Run: a path, name, id, or unique id prefix
         run: String,
+        /// Print the solve rate of each training prompt instead: completions of its latest group with the full reward
+        #[arg(long)]
+        prompts: bool,
         /// Print one JSON document
         #[arg(long)]
         json: bool,
@@ -90,10 +93,15 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let seen = |run: &str| run_folders.find(run).and_then(Report::read);
     match arguments.command {
         Command::List(arguments) => list::run(&arguments, &run_folders),
-        Command::Show { run, json } => {
+        Command::Show { run, prompts, json } => {
             ask_about([run_folders.find(&run)?.path().to_owned()]);
             let seen = seen(&run)?;
-            if json { print_json(show::document(&seen)) } else { print(&show::page(&seen)) }
+            match (prompts, json) {
+                (false, false) => print(&show::page(&seen)),
+                (false, true) => print_json(show::document(&seen)),
+                (true, false) => print(&show::prompts_page(&show::prompts(&seen)?)),
+                (true, true) => print_json(show::prompts_document(&seen, &show::prompts(&seen)?)),
+            }
         }
         Command::Attach(arguments) => attach::run(&arguments, &run_folders),
         Command::Compare { first, others, json } => {

@@ -4,12 +4,15 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use super::Failure;
+use crate::dataset;
 use crate::format::{amount, bytes, percent_short};
 use crate::report::{Report, RunRow, alert_text, rank_lines, rates};
 use crate::run::events::Eval;
-use crate::run::{Status, disk_forecast};
+use crate::run::{SolveRate, Status, disk_forecast, task_folder};
+use crate::score::Task;
 use crate::secrets::visible;
-use crate::task::split_task_set;
+use crate::task::{PromptSet, split_task_set, task_prompt};
 
 /// The number of listed evals on the eval set, besides the best.
 const LATEST_EVALS: usize = 6;
@@ -40,6 +43,44 @@ pub(super) fn document(seen: &Report) -> Value {
         }
     }
     document
+}
+
+/// The training prompts of a run by name, each with its solve rate if the run has sampled it.
+pub(super) fn prompts(seen: &Report) -> Result<Vec<(String, Option<SolveRate>)>, Failure> {
+    let (run, mut found) = (&seen.directory, Vec::new());
+    let max_rows = Some(run.file().config.max_rows).filter(|rows| *rows > 0).unwrap_or(usize::MAX);
+    for name in run.task_names() {
+        let task = Task::load(&task_folder(run.path(), name))?;
+        let rows = dataset::load(&task, PromptSet::Train)?.into_iter().take(max_rows);
+        found.extend(rows.map(|row| {
+            let prompt = task_prompt(name, &row.id);
+            let rate = seen.history.solve_rates.get(&prompt).copied();
+            (prompt, rate)
+        }));
+    }
+    Ok(found)
+}
+
+pub(super) fn prompts_document(seen: &Report, prompts: &[(String, Option<SolveRate>)]) -> Value {
+    let prompt = |(prompt, found): &(String, Option<SolveRate>)| {
+        let [solved, scored] = [found.map(|found| found.solved), found.map(|found| found.scored)];
+        let (rate, step) = (found.map(SolveRate::rate), found.map(|found| found.step));
+        json!({"prompt": prompt, "solve_rate": rate, "solved": solved, "scored": scored, "step": step})
+    };
+    json!({"run": seen.directory.id(), "prompts": prompts.iter().map(prompt).collect::<Vec<_>>()})
+}
+
+pub(super) fn prompts_page(prompts: &[(String, Option<SolveRate>)]) -> String {
+    let width = prompts.iter().map(|(prompt, _)| prompt.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for (prompt, found) in prompts {
+        let rate = found.map_or_else(|| "n/a".to_owned(), |found| percent_short(found.rate()));
+        let source = found.map_or_else(String::new, |SolveRate { step, solved, scored }| {
+            format!("  {solved} of {scored} completions of step {step}")
+        });
+        let _ = writeln!(text, "{:<width$} {rate:>6}{source}", visible(prompt));
+    }
+    text
 }
 
 pub(super) fn page(seen: &Report) -> String {

@@ -95,6 +95,16 @@ choices! {
 }
 
 choices! {
+    /// Which prompts the steps take.
+    PromptSampling {
+        /// Each once a pass.
+        Uniform = "uniform",
+        /// Those whose groups have no gradient less often, down to every eighth pass.
+        Adaptive = "adaptive",
+    }
+}
+
+choices! {
     /// How the learning rate goes on after warm-up.
     Schedule {
         /// As it is.

@@ -1,8 +1,8 @@
 //! The table of configuration keys, the source for command line, files, help, documentation and forms.
 
 use super::choices::{
-    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule,
-    ThinkingEnd,
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, PromptSampling, Recompute,
+    Schedule, ThinkingEnd,
 };
 use super::value::Kind;
 
@@ -157,6 +157,13 @@ pub static KEYS: &[Key] = &[
     key("completions_per_prompt", whole(1, 4096), "8", "", "Completions sampled per prompt (group size).")
         .presets("8", "4"),
     key("prompt_groups_per_step", whole(1, 65_536), "8", "", "Prompts per optimizer step.").presets("4", "1"),
+    key(
+        "prompt_sampling",
+        Kind::Choice(PromptSampling::NAMES),
+        "uniform",
+        "",
+        "Which prompts steps take: `uniform`, each once a pass, or `adaptive`: one whose group had no gradient waits twice as many passes, at most 8, until a group has one.",
+    ),
     key("max_completion_tokens", whole(1, 1_048_576), "512", "tokens", "Longest completion; longer ones are truncated and scored as they are.")
         .presets("256", "1024"),
     key("max_thinking_tokens", whole(0, 1_048_576), "0", "tokens", "Longest think block, for models that think; 0: as long as the completion.").presets("0", "0"),

@@ -11,8 +11,8 @@ mod train_config;
 mod value;
 
 pub use choices::{
-    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, Recompute, Schedule,
-    ThinkingEnd,
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Preset, PromptSampling, Recompute,
+    Schedule, ThinkingEnd,
 };
 pub use joined_tasks::{JoinedConfig, TaskTable};
 pub use keys::{DerivedDefault, KEYS, Key, Rule};

@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 use crate::format::hex;
 
 use super::choices::{
-    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, Recompute, Schedule, ThinkingEnd,
+    Advantage, BasePrecision, BestBy, KlEstimator, Method, OnCollapse, PolicyLoss, PromptSampling, Recompute, Schedule,
+    ThinkingEnd,
 };
 use super::value::StopCondition;
 
@@ -35,6 +36,8 @@ pub struct TrainConfig {
     pub max_minutes: f64,
     pub completions_per_prompt: usize,
     pub prompt_groups_per_step: usize,
+    #[serde(default = "each_once")]
+    pub prompt_sampling: PromptSampling,
     pub max_completion_tokens: usize,
     #[serde(default)]
     pub max_thinking_tokens: usize,
@@ -108,6 +111,11 @@ pub const MIN_STEPS: u64 = 200;
 pub const EXPECTED_TEACHER: &str = "expected";
 
 /// The value in runs from before the key existed.
+fn each_once() -> PromptSampling {
+    PromptSampling::Uniform
+}
+
+/// The value in runs from before the key existed.
 fn unscheduled() -> Schedule {
     Schedule::Constant
 }
@@ -145,6 +153,11 @@ impl TrainConfig {
     /// Whether rewards become advantages.
     pub fn learns_from_rewards(&self) -> bool {
         matches!(self.method, Method::Grpo | Method::SftGrpo)
+    }
+
+    /// Whether prompts are taken by what their groups told; only rewards tell it.
+    pub fn is_adaptive(&self) -> bool {
+        self.prompt_sampling == PromptSampling::Adaptive && self.learns_from_rewards()
     }
 
     /// Whether groups without success are guided.

@@ -1,5 +1,6 @@
 //! Prompt rows: reading, importing and editing them, their order in training, their health, and their generator.
 
+pub mod adaptive_order;
 pub mod bfcl;
 mod build;
 mod error;

@@ -22,7 +22,7 @@ pub struct TaskRows {
 }
 
 /// A row of one of several tasks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TaskRow {
     pub task: usize,
     pub row: usize,
@@ -63,12 +63,24 @@ impl PromptOrder {
         self.tasks.iter().enumerate().map(of_task).max().unwrap_or(0)
     }
 
+    /// The task whose turn a position is.
+    pub fn task_at(&self, position: u64) -> usize {
+        self.round[(position % self.round.len() as u64) as usize]
+    }
+
+    /// The rows of a task in its own order, epoch after epoch, without the first `visits`; endless.
+    pub fn rows_after(&self, task: usize, visits: u64) -> impl Iterator<Item = usize> {
+        let (rows, seed) = (self.tasks[task].rows, self.seed.wrapping_add(task as u64));
+        let epochs = visits / rows as u64..;
+        epochs.flat_map(move |epoch| epoch_order(rows, epoch, seed)).skip((visits % rows as u64) as usize)
+    }
+
     /// The rows at these positions.
     pub fn rows_at(&self, positions: impl IntoIterator<Item = u64>) -> Vec<TaskRow> {
         let mut epochs: Vec<(Option<u64>, Vec<usize>)> = vec![(None, Vec::new()); self.tasks.len()];
         let row = |position: u64| {
             let (rounds, place) = (position / self.round.len() as u64, (position % self.round.len() as u64) as usize);
-            let task = self.round[place];
+            let task = self.task_at(position);
             let before = self.round[..place].iter().filter(|other| **other == task).count();
             let TaskRows { rows, weight } = self.tasks[task];
             let visit = rounds * weight as u64 + before as u64;

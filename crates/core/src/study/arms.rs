@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::axes::Setting;
 use super::error::StudyError;
-use crate::config::TrainConfig;
+use crate::config::{PromptSampling, TrainConfig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -17,6 +17,8 @@ pub enum Study {
     GroupSize,
     /// Optimizer steps per rollout.
     SyncInterval,
+    /// Which prompts steps take, at equal completions.
+    PromptSampling,
 }
 
 /// Evals without a better valid rate after which a run of `sft-vs-grpo` counts as converged.
@@ -27,7 +29,8 @@ const MAX_UPDATE_FACTOR: u64 = 4;
 type Pairs = Vec<[Option<usize>; 2]>;
 
 impl Study {
-    pub const ALL: [Self; 4] = [Self::SftVsGrpo, Self::BinaryVsTiered, Self::GroupSize, Self::SyncInterval];
+    pub const ALL: [Self; 5] =
+        [Self::SftVsGrpo, Self::BinaryVsTiered, Self::GroupSize, Self::SyncInterval, Self::PromptSampling];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -35,6 +38,7 @@ impl Study {
             Self::BinaryVsTiered => "binary-vs-tiered",
             Self::GroupSize => "group-size",
             Self::SyncInterval => "sync-interval",
+            Self::PromptSampling => "prompt-sampling",
         }
     }
 
@@ -49,6 +53,7 @@ impl Study {
             Self::BinaryVsTiered => &["method"],
             Self::GroupSize => &["method", "completions_per_prompt", "prompt_groups_per_step"],
             Self::SyncInterval => &["method", "weight_sync_interval"],
+            Self::PromptSampling => &["method", "prompt_sampling"],
         }
     }
 
@@ -97,6 +102,10 @@ impl Study {
                     with(format!("every {steps} {noun}"), &[format!("weight_sync_interval={steps}")])
                 };
                 against_first([1, 2, 4, 8].into_iter().map(setting).collect())
+            }
+            Self::PromptSampling => {
+                let setting = |name: &&str| with((*name).to_owned(), &[format!("prompt_sampling={name}")]);
+                against_first(PromptSampling::NAMES.iter().map(setting).collect())
             }
         })
     }

@@ -10,6 +10,7 @@ use super::CheckpointError;
 use super::export::write_adapter;
 use super::new_folder::{failed, write_file, write_folder};
 use super::tensor_file::{ElementSource, STAGE_BYTES, TensorBytes, write_slots};
+use crate::dataset::adaptive_order::AdaptiveOrder;
 use crate::files::{self, Access, failpoint};
 use crate::kernels::pinned_memory::HostBuffer;
 use crate::kernels::upload::Uploader;
@@ -30,6 +31,9 @@ pub struct TrainerState {
     pub skipped_in_a_row: u64,
     /// Seconds of training so far, for the time limit.
     pub seconds: f64,
+    /// With `prompt_sampling = "adaptive"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive: Option<AdaptiveOrder>,
     /// The weight of an entropy bonus that adapts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entropy_coef: Option<f64>,
@@ -56,6 +60,7 @@ impl TrainerState {
             prompts_taken: 0,
             skipped_in_a_row: 0,
             seconds: 0.0,
+            adaptive: None,
             entropy_coef: None,
             base_parameters: 0,
         }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::{GroupSignal, group_signal, parts_differ};
-use crate::rollout::Completion;
+use crate::rollout::{Completion, StopReason};
 use crate::run::SampledCompletion;
 use crate::score::{PartWeights, Score};
 
@@ -42,6 +42,16 @@ impl Turn {
     /// A first turn.
     pub fn new(completion: Completion, text: String, score: Score) -> Self {
         Self { prompt: None, completion, text, score, advantage: 0.0 }
+    }
+
+    /// Whether it was sampled freely and has a reward.
+    pub fn is_scored(&self) -> bool {
+        self.completion.stop != StopReason::Guided && !self.score.is_error()
+    }
+
+    /// Whether it was sampled freely and earns the full reward.
+    pub fn is_solved(&self) -> bool {
+        self.is_scored() && self.score.is_max()
     }
 
     /// For files and answers, as one of the trained model.

@@ -224,8 +224,8 @@ impl Candidate {
     /// The training prompts in the order of the first epoch, by index; each once.
     fn epoch(&self) -> impl Iterator<Item = usize> {
         let mut seen = BTreeSet::new();
-        let epoch = self.prompts.at(0..self.prompts.order.epoch_len());
-        epoch.into_iter().filter(move |prompt| seen.insert(*prompt))
+        let order = &self.prompts.order;
+        self.prompts.indices(order.rows_at(0..order.epoch_len())).filter(move |prompt| seen.insert(*prompt))
     }
 
     /// Requests for training prompts, numbered by index.

@@ -53,6 +53,10 @@ pub(super) fn recover(trainer: &mut Trainer, record: &mut Record<'_>, collapse: 
     trainer.config.learning_rate = collapse.learning_rate;
     trainer.optimizer = Optimizer::restored(trainer.optimizer_settings(), moments, restored.updates);
     trainer.state.updates = restored.updates;
+    if let (Some(adaptive), Some(restored)) = (&mut trainer.state.adaptive, restored.adaptive) {
+        // What groups of the collapsed policy told does not hold for the restored one.
+        adaptive.recall(restored);
+    }
     trainer.guide();
     record.on_rank_0(|recorder| {
         let alerts = recorder.alerts.recovered(collapse.step, &trainer.config);

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::setup::PromptSets;
 use crate::advantage::{Advantage, GroupSignal, group_advantages, normalise_sums, part_sums};
 use crate::config::TrainConfig;
+use crate::dataset::adaptive_order::GroupOutcome;
 use crate::policy::{Conversation, Turn, signal_of};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DecodeCounts, GpuFallback, StopReason};
@@ -38,11 +39,23 @@ pub(super) struct AnsweredTurn {
     pub(super) answers: Vec<Turn>,
 }
 
+/// What a group told of its prompt.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct PromptOutcome {
+    /// Of the group, which no other has.
+    pub(super) position: u32,
+    /// Index of the training prompt.
+    pub(super) prompt: usize,
+    pub(super) outcome: GroupOutcome,
+}
+
 /// What one rank sampled for a step.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct StepRollout {
     /// Groups that count.
     pub(super) groups: Vec<Group>,
+    /// Prompts that were passed over to find those of the groups, of all ranks.
+    pub(super) skipped_prompts: u64,
     /// Zero-variance groups that were replaced (`dynamic_sampling`).
     pub(super) replaced: Vec<Group>,
     /// In decoding.
@@ -154,6 +167,15 @@ impl Group {
     pub(super) fn is_informative(&self) -> bool {
         self.turns().any(|turn| turn.signal() == GroupSignal::Mixed || turn.is_guided())
     }
+
+    /// `None` where no sampled answer has a reward.
+    pub(super) fn outcome(&self) -> Option<PromptOutcome> {
+        let answers = || self.conversations.iter().flat_map(|conversation| &conversation.turns);
+        let count = |is_counted: fn(&Turn) -> bool| answers().filter(|answer| is_counted(answer)).count() as u32;
+        let (solved, scored) = (count(Turn::is_solved), count(Turn::is_scored));
+        let outcome = GroupOutcome { is_informative: self.is_informative(), solved, scored };
+        (scored > 0).then_some(PromptOutcome { position: self.position, prompt: self.prompt, outcome })
+    }
 }
 
 impl<'g> GroupTurn<'g> {
@@ -210,6 +232,7 @@ impl StepRollout {
 
     pub(super) fn add(&mut self, more: Self) {
         self.groups.extend(more.groups);
+        self.skipped_prompts += more.skipped_prompts;
         self.rollout_seconds += more.rollout_seconds;
         self.score_seconds += more.score_seconds;
         self.counts += more.counts;

@@ -7,6 +7,7 @@ use super::groups::{GroupTurn, StepRollout};
 use super::trainer::Trainer;
 use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::config::TrainConfig;
+use crate::dataset::adaptive_order::AdaptiveOrder;
 use crate::model::RouterUse;
 use crate::plan::StepShape;
 use crate::rollout::{Completion, DecodeCounts};
@@ -81,6 +82,18 @@ pub(super) fn rollout_metrics(rollout: &StepRollout, config: &TrainConfig) -> BT
         found.add("decode/draft_acceptance", counts.accepted as f64 / counts.drafted as f64);
     }
     found.add("tokens_per_second/rollout", sampled as f64 / rollout_seconds.max(1e-9));
+    found.0
+}
+
+/// Of an adaptive order: prompts that the step passed over, and what is known of those that were sampled so far.
+pub(super) fn prompt_metrics(adaptive: &AdaptiveOrder, rollout: &StepRollout) -> BTreeMap<String, f64> {
+    let taken = rollout.all().flat_map(StepRollout::sampled_groups).count();
+    let skipped = rollout.skipped_prompts as f64;
+    let mut found = MetricMap::default();
+    found.add("prompts/frac_skipped", skipped / (skipped + taken as f64));
+    if let Some(rate) = adaptive.solve_rate() {
+        found.add("prompts/solve_rate", rate);
+    }
     found.0
 }
 

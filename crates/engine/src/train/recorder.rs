@@ -10,7 +10,7 @@ use super::checkpoint_writer::CheckpointWriter;
 use super::device_monitor::{self, DeviceMonitor};
 use super::gradient_shape::shrunk;
 use super::groups::{AnsweredTurn, Group, GroupTurn, StepRollout};
-use super::metrics::{StepUpdate, rollout_metrics, task_metrics, update_metrics};
+use super::metrics::{StepUpdate, prompt_metrics, rollout_metrics, task_metrics, update_metrics};
 use super::next_action::Requests;
 use super::rank_steps::rank_metrics;
 use super::run_alerts::RunAlerts;
@@ -119,6 +119,7 @@ impl<'a> Record<'a> {
         let metrics = self.on_rank_0(|recorder| {
             let mut metrics = rollout_metrics(&rollout, &trainer.config);
             metrics.extend(task_metrics(trainer, &rollout));
+            metrics.extend(trainer.state.adaptive.iter().flat_map(|adaptive| prompt_metrics(adaptive, &rollout)));
             recorder.alerts.see_answers(trainer, &rollout);
             recorder.groups(trainer, rollout)?;
             Ok(metrics)
@@ -389,6 +390,7 @@ impl<'a> Recorder<'a> {
         mut record: RolloutGroup,
         answers: Vec<Turn>,
     ) -> Result<(), TrainError> {
+        event.solved = Some(answers.iter().filter(|answer| answer.is_solved()).count());
         for Turn { prompt, completion, text, score, advantage } in answers {
             let stop_reason = completion.stop.name().to_owned();
             event.rewards.push(score.reward);

@@ -1,25 +1,68 @@
 //! Which prompts the next steps take, in an order that has no end.
 
-use std::ops::Range;
-
+use super::TrainError;
+use super::groups::{Group, PromptOutcome, SampledSteps, StepRollout};
 use super::trainer::Trainer;
+use crate::dataset::adaptive_order::TakenRows;
 use crate::policy::Question;
 use crate::ranks::Ranks;
 use crate::rollout::Request;
 
-/// A step, and the positions of its prompts in the endless order.
+/// A step, and its prompts.
 #[derive(Clone, Debug)]
 pub(super) struct StepPlan {
     pub(super) step: u64,
-    pub(super) positions: Range<u64>,
+    /// Of the first prompt in the endless order.
+    position: u64,
+    /// Indices of training prompts.
+    pub(super) prompts: Vec<usize>,
+    /// Prompts that were passed over to find them.
+    pub(super) skipped: u64,
 }
 
 impl StepPlan {
     /// This rank's share.
     pub(super) fn share(&self, ranks: &Ranks) -> Self {
-        let Range { start, end } = ranks.share((self.positions.end - self.positions.start) as usize);
-        let first = self.positions.start;
-        Self { step: self.step, positions: first + start as u64..first + end as u64 }
+        let share = ranks.share(self.prompts.len());
+        let position = self.position + share.start as u64;
+        Self { position, prompts: self.prompts[share].to_vec(), ..*self }
+    }
+
+    pub(super) fn planned(&self) -> impl Iterator<Item = PlannedPrompt> {
+        let planned = |(position, prompt): (u64, &usize)| PlannedPrompt {
+            step: self.step as u32,
+            position: position as u32,
+            prompt: *prompt,
+        };
+        (self.position..).zip(&self.prompts).map(planned)
+    }
+}
+
+impl Trainer {
+    /// Takes the next `count` prompts of the endless order. The adaptive one knows the groups of steps that were sampled
+    /// before, not those of steps that are sampled together or of earlier refills.
+    pub(super) fn plan(&mut self, step: u64, count: u64) -> StepPlan {
+        let (order, position) = (&self.prompts.order, self.state.prompts_taken);
+        self.state.prompts_taken += count;
+        let positions = position..self.state.prompts_taken;
+        let TakenRows { rows, skipped } = match &mut self.state.adaptive {
+            Some(adaptive) => adaptive.take(order, positions),
+            None => TakenRows { rows: order.rows_at(positions), skipped: 0 },
+        };
+        StepPlan { step, position, prompts: self.prompts.indices(rows).collect(), skipped }
+    }
+
+    /// Has an adaptive order learn what all ranks' groups told, those that were replaced included.
+    ///
+    /// # Errors
+    /// Those of ranks that are gone.
+    pub(super) fn observe(&mut self, sampled: &SampledSteps) -> Result<(), TrainError> {
+        let Some(adaptive) = &mut self.state.adaptive else { return Ok(()) };
+        let own = sampled.steps.iter().flat_map(StepRollout::sampled_groups).filter_map(Group::outcome);
+        let mut outcomes: Vec<PromptOutcome> = self.ranks.exchange(own.collect::<Vec<_>>())?.concat();
+        outcomes.sort_by_key(|outcome| outcome.position);
+        outcomes.into_iter().for_each(|found| adaptive.observe(self.prompts.row_at(found.prompt), found.outcome));
+        Ok(())
     }
 }
 
@@ -41,16 +84,4 @@ impl PlannedPrompt {
         let request = Request::new(prompt.token_ids.clone(), self.position, self.step, samples);
         Question { prompt, request: trainer.tasks[prompt.task].limited(request, &trainer.config) }
     }
-}
-
-/// The prompts of these plans.
-pub(super) fn prompts_at(trainer: &Trainer, plans: &[StepPlan]) -> Vec<PlannedPrompt> {
-    let places = || plans.iter().flat_map(|plan| plan.positions.clone().map(|position| (plan.step, position)));
-    let prompts = trainer.prompts.at(places().map(|(_, position)| position));
-    let planned = |((step, position), prompt): ((u64, u64), usize)| PlannedPrompt {
-        step: step as u32,
-        position: position as u32,
-        prompt,
-    };
-    places().zip(prompts).map(planned).collect()
 }

@@ -6,7 +6,7 @@ use super::run_task::{RunTask, TaskPart, of_task};
 use super::teacher::{demonstrated_prompts, teacher_model};
 use crate::checkpoint::{OpenModel, StartModel};
 use crate::config::{Method, TrainConfig};
-use crate::dataset::order::{PromptOrder, TaskRows};
+use crate::dataset::order::{PromptOrder, TaskRow, TaskRows};
 use crate::eval::{GuardPrompt, prepare_guard};
 use crate::format::counted;
 use crate::hub::{ModelConfig, ModelSource};
@@ -192,10 +192,20 @@ impl PromptSets {
         of_task(prompts, task)
     }
 
-    /// The training prompts at these positions of the endless order, by index.
-    pub(super) fn at(&self, positions: impl IntoIterator<Item = u64>) -> Vec<usize> {
-        let first = |task| self.train.partition_point(|prompt| prompt.task < task);
-        self.order.rows_at(positions).into_iter().map(|found| first(found.task) + found.row).collect()
+    /// The indices of training prompts.
+    pub(super) fn indices(&self, rows: Vec<TaskRow>) -> impl Iterator<Item = usize> {
+        rows.into_iter().map(|found| self.first_of(found.task) + found.row)
+    }
+
+    /// The task of a training prompt, and its row there.
+    pub(super) fn row_at(&self, prompt: usize) -> TaskRow {
+        let task = self.train[prompt].task;
+        TaskRow { task, row: prompt - self.first_of(task) }
+    }
+
+    /// Index of a task's first training prompt.
+    fn first_of(&self, task: usize) -> usize {
+        self.train.partition_point(|prompt| prompt.task < task)
     }
 
     /// Completions are counted at the limit.

@@ -9,7 +9,7 @@ use super::groups::{Group, PolicyBatch, SampledSteps, StepRollout};
 use super::guided::guide;
 use super::metrics::StepUpdate;
 use super::recorder::Record;
-use super::rollout_order::{PlannedPrompt, StepPlan, prompts_at};
+use super::rollout_order::{PlannedPrompt, StepPlan};
 use super::trainer::Trainer;
 use crate::config::Advantage;
 use crate::model::{Adapters, Gradients};
@@ -41,13 +41,14 @@ pub(super) fn grpo_steps(trainer: &mut Trainer, record: &mut Record<'_>) -> Resu
 fn sample_groups(trainer: &mut Trainer, record: &mut Record<'_>) -> Result<Vec<StepRollout>, TrainError> {
     let (first, group_count) = (trainer.state.step + 1, trainer.config.prompt_groups_per_step as u64);
     let steps = first..first + trainer.next_steps();
-    let plans = steps.map(|step| StepPlan { step, positions: trainer.take_positions(group_count) }).collect::<Vec<_>>();
+    let plans = steps.map(|step| trainer.plan(step, group_count)).collect::<Vec<_>>();
     let mut sampled = rollout(trainer, &plans)?;
     if trainer.config.dynamic_sampling && trainer.config.learns_from_rewards() {
         for (index, step) in (first..).take(plans.len()).enumerate() {
             refill(trainer, step, &mut sampled, index)?;
         }
     }
+    trainer.observe(&sampled)?;
     if trainer.config.advantage == Advantage::PerPart {
         sampled.steps.iter_mut().try_for_each(|rollout| normalise(trainer, rollout))?;
     }
@@ -70,7 +71,7 @@ fn normalise(trainer: &Trainer, rollout: &mut StepRollout) -> Result<(), TrainEr
 /// Samples this rank's share of each step's prompts.
 fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainError> {
     let own: Vec<StepPlan> = plans.iter().map(|plan| plan.share(&trainer.ranks)).collect();
-    let planned = prompts_at(trainer, &own);
+    let planned: Vec<PlannedPrompt> = own.iter().flat_map(StepPlan::planned).collect();
     let questions: Vec<Question<'_>> = planned.iter().map(|planned| planned.question(trainer)).collect();
     let sampling = Sampling { records_experts: trainer.config.router_replay, ..trainer.sampling()? };
     let tasks = trainer.scored_tasks();
@@ -85,7 +86,8 @@ fn rollout(trainer: &Trainer, plans: &[StepPlan]) -> Result<SampledSteps, TrainE
     guide(trainer, &mut groups, &questions)?;
     let (mut groups, steps) = (groups.into_iter(), plans.len() as f64);
     let rollout = |plan: &StepPlan| StepRollout {
-        groups: groups.by_ref().take((plan.positions.end - plan.positions.start) as usize).collect(),
+        groups: groups.by_ref().take(plan.prompts.len()).collect(),
+        skipped_prompts: plan.skipped,
         rollout_seconds: rollout_seconds / steps,
         score_seconds: score_seconds / steps,
         counts,
@@ -104,7 +106,7 @@ fn refill(trainer: &mut Trainer, step: u64, sampled: &mut SampledSteps, index: u
         if missing == 0 {
             return Ok(());
         }
-        let plan = StepPlan { step, positions: trainer.take_positions(missing) };
+        let plan = trainer.plan(step, missing);
         let more = self::rollout(trainer, &[plan])?;
         more.steps.into_iter().for_each(|more| rollout.add(more));
         sampled.gpu_fallbacks.extend(more.gpu_fallbacks);

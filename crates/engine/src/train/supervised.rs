@@ -7,7 +7,7 @@ use super::gradient_shape::Extent;
 use super::guided::{GuidingAnswer, guiding_answers};
 use super::metrics::StepUpdate;
 use super::recorder::Record;
-use super::rollout_order::{StepPlan, prompts_at};
+use super::rollout_order::StepPlan;
 use super::trainer::Trainer;
 use crate::config::Method;
 use crate::policy::{PolicyVersion, Prompt, render};
@@ -23,8 +23,8 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     let step = trainer.state.step + 1;
     record.phase(step, "update")?;
     let mut update = StepUpdate::begin(trainer);
-    let positions = trainer.take_positions(trainer.config.prompt_groups_per_step as u64);
-    let examples = examples(trainer, &StepPlan { step, positions }.share(&trainer.ranks))?;
+    let plan = trainer.plan(step, trainer.config.prompt_groups_per_step as u64);
+    let examples = examples(trainer, &plan.share(&trainer.ranks))?;
     let lengths: Vec<usize> = examples.iter().map(|example| example.prompt.len() + example.completion.len()).collect();
     let trained_tokens = lengths.iter().sum();
     let found = trainer.ranks.exchange(Share {
@@ -81,7 +81,7 @@ struct Share {
 
 fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainError> {
     let (mut examples, mut unanswered) = (Vec::new(), Vec::new());
-    for planned in prompts_at(trainer, std::slice::from_ref(plan)) {
+    for planned in plan.planned() {
         let prompt = &trainer.prompts.train[planned.prompt];
         match own_examples(trainer, prompt) {
             Err(TrainError::NoAnswer { .. })

@@ -1,7 +1,7 @@
 //! The state of a training run, built from its run directory: new, or exactly as of the last checkpoint.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,8 +11,9 @@ use super::groups::{AdvantageRule, PolicyBatch, StepRollout, policy_batch};
 use super::guide::Guide;
 use super::run_task::RunTask;
 use super::setup::{PromptSets, Setup};
-use crate::checkpoint::{self, TrainerState};
+use crate::checkpoint::{self, CheckpointError, TrainerState};
 use crate::config::{Method, TrainConfig};
+use crate::dataset::adaptive_order::AdaptiveOrder;
 use crate::files::failpoint;
 use crate::kernels::adamw::norm;
 use crate::model::{Decoder, Gradients, Parameters, Shard, Trainable};
@@ -21,6 +22,7 @@ use crate::policy::{Policy, Prompt, ScoredTask};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
 use crate::run::{RunDirectory, checkpoint_path, read_step};
+use crate::task::PromptSet;
 use crate::text::Tokenizer;
 use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, StepOutcome};
 
@@ -72,7 +74,9 @@ impl Trainer {
         let teacher = teacher.map(|teacher| teacher.decoder(None, &engine)).transpose()?;
         let reference = config.keeps_base().then(|| decoder(Trainable::Frozen)).transpose()?;
         let mut policy = Policy { reference, ..Policy::new(engine.clone(), model, start.tokenizer, threads) };
-        let (optimizer, state) = optimizer_and_state(&policy.model, optimizer_settings(&config, total_steps), folder)?;
+        let settings = optimizer_settings(&config, total_steps);
+        let (optimizer, mut state) = optimizer_and_state(&policy.model, settings, folder.as_deref())?;
+        state.adaptive = adaptive_order(&config, &prompts, state.adaptive.take(), folder.as_deref())?;
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
         let is_guided = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let (run, guides) = (run.clone(), Vec::new());
@@ -206,13 +210,6 @@ impl Trainer {
         policy_batch(&self.config, self.entropy_coef(), &self.prompts, rollout)
     }
 
-    /// The next `count` positions in the endless order of training prompts.
-    pub(super) fn take_positions(&mut self, count: u64) -> std::ops::Range<u64> {
-        let start = self.state.prompts_taken;
-        self.state.prompts_taken += count;
-        start..self.state.prompts_taken
-    }
-
     pub(super) fn extent(&self) -> Extent {
         let data = self.prompts.shape(&self.config);
         Extent { longest_sequence: longest_sequence(&self.config, &data), all: step_tokens(&self.config, &data) }
@@ -319,13 +316,35 @@ pub(super) fn policy_settings(config: &TrainConfig, shape: StepShape) -> PolicyS
 fn optimizer_and_state(
     model: &Decoder,
     settings: OptimizerSettings,
-    folder: Option<PathBuf>,
+    folder: Option<&Path>,
 ) -> Result<(Optimizer, TrainerState), TrainError> {
     let Some(folder) = folder else {
         return Ok((Optimizer::new(settings, model.parameters(), model.device())?, TrainerState::start()));
     };
-    let (moments, state) = checkpoint::load(&folder, model.parameters())?;
+    let (moments, state) = checkpoint::load(folder, model.parameters())?;
     Ok((Optimizer::restored(settings, moments, state.updates), state))
+}
+
+/// `found`: in the checkpoint in `folder`, if there is one.
+fn adaptive_order(
+    config: &TrainConfig,
+    prompts: &PromptSets,
+    found: Option<AdaptiveOrder>,
+    folder: Option<&Path>,
+) -> Result<Option<AdaptiveOrder>, CheckpointError> {
+    if !config.is_adaptive() {
+        return Ok(None);
+    }
+    let tasks = prompts.train.last().map_or(0, |prompt| prompt.task + 1);
+    let rows: Vec<usize> = (0..tasks).map(|task| prompts.set(PromptSet::Train, task).len()).collect();
+    match (found, folder) {
+        (Some(found), _) if found.fits(&rows) => Ok(Some(found)),
+        (_, None) => Ok(Some(AdaptiveOrder::new(tasks))),
+        (_, Some(folder)) => Err(CheckpointError::Read {
+            path: folder.join("trainer.json"),
+            problem: "`adaptive` is missing or of other prompts (prompt_sampling = \"adaptive\")".to_owned(),
+        }),
+    }
 }
 
 fn optimizer_settings(config: &TrainConfig, total_steps: u64) -> OptimizerSettings {

@@ -178,6 +178,9 @@ pub struct Group {
     /// `stop`, `length`, or `guided`: not sampled freely, but expected or constrained.
     pub stop_reasons: Vec<String>,
     pub signal: GroupSignal,
+    /// Freely sampled completions with the full reward; `None` in runs of older programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solved: Option<usize>,
     /// Whether dynamic sampling replaced it, so that it is neither trained on nor counted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,

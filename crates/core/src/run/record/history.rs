@@ -39,6 +39,8 @@ pub struct RunState {
     pub metrics: BTreeMap<String, Series>,
     /// Groups of the latest steps, by step, then by line of the rollout file.
     pub groups: BTreeMap<u64, BTreeMap<u64, Group>>,
+    /// By prompt name, of the latest group that told one.
+    pub solve_rates: BTreeMap<String, SolveRate>,
     /// By step, set and target.
     #[serde(with = "listed_evals")]
     pub evals: BTreeMap<(u64, String, String), Eval>,
@@ -73,6 +75,31 @@ pub struct RunState {
     /// Invalid lines.
     pub skipped: usize,
     pub gaps: u64,
+}
+
+/// How many completions of a prompt's group earn the full reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SolveRate {
+    pub step: u64,
+    /// Freely sampled completions with the full reward.
+    pub solved: usize,
+    /// Freely sampled completions with a reward; at least one.
+    pub scored: usize,
+}
+
+impl SolveRate {
+    /// `None` if it is not known, or if no completion has a reward.
+    fn from_group(group: &Group) -> Option<Self> {
+        let answers = group.rewards.iter().zip(&group.stop_reasons);
+        let scored = answers.filter(|(reward, stop)| reward.is_finite() && *stop != "guided").count();
+        let solved = group.solved.filter(|_| scored > 0)?;
+        Some(Self { step: group.step, solved, scored })
+    }
+
+    /// From 0 to 1.
+    pub fn rate(self) -> f64 {
+        self.solved as f64 / self.scored as f64
+    }
 }
 
 impl RunState {
@@ -225,6 +252,9 @@ impl RunState {
     }
 
     fn group(&mut self, group: Group) {
+        if let Some(rate) = SolveRate::from_group(&group) {
+            self.solve_rates.insert(group.prompt_name(), rate);
+        }
         // A redone step writes its groups to the same lines.
         self.groups.entry(group.step).or_default().insert(group.line, group);
         while self.groups.len() > GROUP_STEPS_KEPT {
@@ -238,6 +268,7 @@ impl RunState {
             series.forget_after(step);
         }
         self.groups.retain(|found, _| *found <= step);
+        self.solve_rates.retain(|_, rate| rate.step <= step);
         self.evals.retain(|(found, _, _), _| *found <= step);
         self.guards.retain(|found, _| *found <= step);
         self.checkpoints.retain(|found, _| *found <= step);

@@ -2,7 +2,7 @@
 
 use super::editing::EditTarget;
 use super::rows::arrange;
-use super::table_row::{Entry, first_words};
+use super::table_row::{Column, Entry, first_words};
 use super::{
     CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task, preview, row_editor,
     row_templates, rows, save, table, token_count,
@@ -350,6 +350,7 @@ pub(super) fn on_change(prompts: &mut Prompts, shared: &mut Shared, change: &Cha
             Vec::new()
         }
         Change::Expected => rows::findings_changed(prompts, shared),
+        Change::CurrentRun | Change::RunNews if prompts.sort.0 == Column::SolveRate => arrange(prompts, shared),
         Change::Second => drafts::store(prompts, shared),
         _ => Vec::new(),
     }

@@ -58,7 +58,7 @@ fn rows<'a>(prompts: &'a Prompts, shared: &'a Shared, columns: usize) -> Content
         head: table::heading(prompts, shared, columns),
         body: Body::Table(Table {
             list: List::new(prompts.shown.len(), prompts.cursor, |_| Line::default()),
-            columns: table::titles_of(theme, columns),
+            columns: table::titles_of(shared, columns),
             cells: Box::new(move |place| table::cells(prompts, shared, columns, place)),
         }),
         empty: vec![Line::styled(nothing, theme.style(Role::Faint))],

@@ -60,7 +60,7 @@ impl Screen for Prompts {
     }
 
     fn sort_by(&mut self, shared: &mut Shared, place: &Place, title: usize) -> Vec<Command> {
-        let Some(column) = table::column(place.inside().width.into(), title) else { return Vec::new() };
+        let Some(column) = table::column(shared, place.inside().width.into(), title) else { return Vec::new() };
         self.sort = (column, self.sort == (column, false));
         arrange(self, shared)
     }

@@ -5,11 +5,12 @@ use std::sync::{Arc, OnceLock};
 use memchr::memmem::Finder;
 use rayon::prelude::*;
 
-use super::table_row::{COLUMNS_OF_FILTER, Column, Entry, SEARCHED_LETTERS, first_words, flat, row};
+use super::table_row::{COLUMNS_OF_FILTER, Column, Entry, SEARCHED_LETTERS, first_words, flat, row, solve_rate};
 use super::{Group, Prompts, ROWS, UNCOUNTED, findings, preview};
 use crate::dataset::PromptRow;
 use crate::fuzzy;
 use crate::message::{Command, Sender, Work};
+use crate::run::SolveRate;
 use crate::schema_draft::Expected;
 use crate::score::on_every_core;
 use crate::shared::{OpenTask, Shared};
@@ -85,6 +86,10 @@ fn arrange_to(prompts: &Prompts, shared: &Shared, selected: Option<u32>) -> Vec<
         groups,
         filter,
         sort: prompts.sort,
+        solve_rates: match prompts.sort.0 {
+            Column::SolveRate => prompts.entries.iter().map(|entry| solve_rate(shared, *entry)).collect(),
+            _ => Vec::new(),
+        },
     };
     let count = query.entries.len();
     vec![Work::latest(
@@ -140,6 +145,8 @@ struct Query {
     groups: Vec<Group>,
     filter: String,
     sort: (Column, bool),
+    /// Of each entry, if the rows are sorted by them.
+    solve_rates: Vec<Option<SolveRate>>,
 }
 
 impl Query {
@@ -201,6 +208,10 @@ impl Query {
             Column::Id => shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.id.clone())),
             Column::Tokens => shown.sort_by_key(|index| self.tokens.get(*index as usize).copied()),
             Column::Expected => shown.sort_by_key(|index| self.expected.get(*index as usize).copied()),
+            // The bits of numbers that are not negative are in their order.
+            Column::SolveRate => {
+                shown.sort_by_key(|index| self.solve_rates.get(*index as usize)?.map(|found| found.rate().to_bits()))
+            }
             Column::Tags => shown.sort_by_cached_key(|index| self.at(*index).map(|row| row.tags.clone())),
             Column::Words => shown.sort_by_cached_key(|index| self.at(*index).map(first_words)),
         }

@@ -4,10 +4,12 @@
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::table_row::{Column, SEARCHED_LETTERS, first_words, flat, plain_words, row};
+use super::table_row::{Column, SEARCHED_LETTERS, first_words, flat, has_solve_rates, plain_words, row, solve_rate};
 use super::{Chat, Group, Prompts, UNCOUNTABLE, UNCOUNTED};
 use crate::dataset::health::Level;
 use crate::dataset::{DatasetError, PromptRow};
+use crate::format::percent_short;
+use crate::run::SolveRate;
 use crate::schema_draft::Expected;
 use crate::secrets::visible;
 use crate::shared::Shared;
@@ -23,13 +25,14 @@ fn bad_sets(shared: &Shared) -> impl Iterator<Item = (PromptSet, &DatasetError)>
     sets.filter_map(|(set, rows)| Some((*set, rows.as_ref().err()?)))
 }
 
-/// Widths of the columns set, id, tokens, expected, tags; the rest is for the text. 0: hidden.
-fn widths(columns: usize) -> [usize; 5] {
+/// Widths of the columns set, id, tokens, expected, solve rate, tags; the rest is for the text. 0: hidden.
+fn widths(shared: &Shared, columns: usize) -> [usize; 6] {
+    let rate = if has_solve_rates(shared) { "solved".len() } else { 0 };
     match columns {
-        0..=39 => [2, 0, 0, 0, 0],
-        40..=56 => [5, 10, 5, 0, 0],
-        57..=79 => [5, 12, 6, 3, 0],
-        _ => [5, 14, 6, 3, 14],
+        0..=39 => [2, 0, 0, 0, 0, 0],
+        40..=56 => [5, 10, 5, 0, rate, 0],
+        57..=79 => [5, 12, 6, 3, rate, 0],
+        _ => [5, 14, 6, 3, rate, 14],
     }
 }
 
@@ -62,27 +65,28 @@ pub(super) fn heading(prompts: &Prompts, shared: &Shared, columns: usize) -> Vec
 }
 
 /// The titles of the columns with their widths; the first has room for the mark.
-pub(super) fn titles_of(theme: &Theme, columns: usize) -> Vec<(Line<'static>, u16)> {
-    let titles: Vec<_> = titles(columns).collect();
+pub(super) fn titles_of(shared: &Shared, columns: usize) -> Vec<(Line<'static>, u16)> {
+    let titles: Vec<_> = titles(shared, columns).collect();
     let used: usize = titles.iter().map(|(_, _, width)| width + 1).sum();
     let last = titles.len().saturating_sub(1);
     let title = |(at, (_, name, width)): (usize, (Column, &'static str, usize))| {
         let (name, width) = if at == 0 { (format!(" {name}"), width + 1) } else { (name.to_owned(), width) };
         // The words have the rest.
         let width = if at == last { width + columns.saturating_sub(used + 1) } else { width };
-        (Line::styled(name, theme.style(Role::Title)), u16::try_from(width).unwrap_or(u16::MAX))
+        (Line::styled(name, shared.theme.style(Role::Title)), u16::try_from(width).unwrap_or(u16::MAX))
     };
     titles.into_iter().enumerate().map(title).collect()
 }
 
 /// The visible columns for a width, with their titles and widths.
-fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)> {
-    let [set, id, tokens, expected, tags] = widths(columns);
+fn titles(shared: &Shared, columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)> + use<> {
+    let [set, id, tokens, expected, rate, tags] = widths(shared, columns);
     let all = [
         (Column::File, "set", set),
         (Column::Id, "id", id),
         (Column::Tokens, "tokens", tokens),
         (Column::Expected, "exp", expected),
+        (Column::SolveRate, "solved", rate),
         (Column::Tags, "tags", tags),
         (Column::Words, "first words", 11),
     ];
@@ -90,8 +94,8 @@ fn titles(columns: usize) -> impl Iterator<Item = (Column, &'static str, usize)>
 }
 
 /// The column with a title, by its number.
-pub(super) fn column(columns: usize, title: usize) -> Option<Column> {
-    titles(columns).nth(title).map(|(column, ..)| column)
+pub(super) fn column(shared: &Shared, columns: usize, title: usize) -> Option<Column> {
+    titles(shared, columns).nth(title).map(|(column, ..)| column)
 }
 
 /// The cells of a visible row.
@@ -114,7 +118,7 @@ pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: u
         _ => (theme.glyph("·", "-"), Role::Faint),
     };
     let mark = if prompts.marked.contains(&(index as u32)) { theme.glyph("●", "*") } else { " " };
-    let widths = titles_of(theme, columns).into_iter().map(|(_, width)| usize::from(width));
+    let widths = titles_of(shared, columns).into_iter().map(|(_, width)| usize::from(width));
     let cell = |((column, ..), width): ((Column, &str, usize), usize)| {
         let text = |text: &str, role: Role| Line::styled(fitted(text, width), theme.style(role));
         let mut line = match column {
@@ -122,6 +126,11 @@ pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: u
             Column::Id => text(&row.id, Role::Text),
             Column::Tokens => text(&counted, Role::JsonNumber).right_aligned(),
             Column::Expected => text(sign, role),
+            Column::SolveRate => match solve_rate(shared, *entry) {
+                Some(found) => text(&percent_short(found.rate()), Role::JsonNumber),
+                None => text("n/a", Role::Faint),
+            }
+            .right_aligned(),
             Column::Tags => text(&row.tags.join(","), Role::Faint),
             Column::Words => Line::from(words(prompts, shared, row, width)),
         };
@@ -130,7 +139,7 @@ pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: u
         }
         (line, 1)
     };
-    titles(columns).zip(widths).map(cell).collect()
+    titles(shared, columns).zip(widths).map(cell).collect()
 }
 
 /// The beginning of the user's prompt, or the part that matches the filter.
@@ -168,6 +177,7 @@ pub(super) fn chat_lines(prompts: &Prompts, shared: &Shared) -> Vec<Line<'static
     }
     lines.extend(problem_lines(prompts, shared, chat));
     lines.extend(token_lines(prompts, theme, chat));
+    lines.extend(solve_rate_line(prompts, shared));
     match &chat.lines {
         Ok(pieces) => lines.extend(pieces.iter().map(|pieces| {
             let span = |(text, special): &(String, bool)| {
@@ -256,6 +266,19 @@ fn token_lines(prompts: &Prompts, theme: &Theme, chat: &Chat) -> Vec<Line<'stati
     }
     lines.push(Line::from(spans));
     lines
+}
+
+/// What the open run knows of the selected training row.
+fn solve_rate_line(prompts: &Prompts, shared: &Shared) -> Option<Line<'static>> {
+    let entry = prompts.selected().filter(|entry| entry.set == PromptSet::Train)?;
+    let text = match solve_rate(shared, entry) {
+        Some(found @ SolveRate { step, solved, scored }) => {
+            format!("solve rate {}: {solved} of {scored} completions of step {step}", percent_short(found.rate()))
+        }
+        None if has_solve_rates(shared) => "solve rate n/a: not sampled yet".to_owned(),
+        None => return None,
+    };
+    Some(Line::styled(text, shared.theme.style(Role::Faint)))
 }
 
 /// The changes that the template under edit makes to the row under the cursor.

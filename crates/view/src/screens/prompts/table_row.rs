@@ -1,8 +1,10 @@
 //! A row of the table: its position, its cells, its sort keys.
 
 use crate::dataset::PromptRow;
-use crate::shared::OpenTask;
-use crate::task::PromptSet;
+use crate::followed_run::FollowedRun;
+use crate::run::{RunDirectory, SolveRate};
+use crate::shared::{OpenTask, Shared};
+use crate::task::{PromptSet, task_prompt};
 
 /// The most characters of a row that are shown and sorted by.
 const FIRST_LETTERS: usize = 200;
@@ -29,13 +31,16 @@ pub enum Column {
     Tokens,
     /// The expected answer: invalid, absent, valid.
     Expected,
+    /// Of the open run's latest group.
+    SolveRate,
     Tags,
     Words,
 }
 
 impl Column {
     /// All, in the order of the sort key.
-    pub const ALL: [Self; 6] = [Self::File, Self::Id, Self::Tokens, Self::Expected, Self::Tags, Self::Words];
+    pub const ALL: [Self; 7] =
+        [Self::File, Self::Id, Self::Tokens, Self::Expected, Self::SolveRate, Self::Tags, Self::Words];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -43,6 +48,7 @@ impl Column {
             Self::Id => "id",
             Self::Tokens => "tokens",
             Self::Expected => "expected",
+            Self::SolveRate => "solve rate",
             Self::Tags => "tags",
             Self::Words => "first words",
         }
@@ -56,6 +62,25 @@ impl Column {
 
 pub(super) fn row(open: &OpenTask, entry: Entry) -> Option<&PromptRow> {
     open.rows.get(&entry.set)?.as_ref().ok()?.get(entry.index as usize)
+}
+
+/// The open run, if it trains on the open task and knows the solve rate of a prompt.
+fn run_with_rates(shared: &Shared) -> Option<(&FollowedRun, &RunDirectory)> {
+    let run = shared.current_run().filter(|run| !run.history.solve_rates.is_empty())?;
+    let directory = run.directory.as_ref()?;
+    directory.file().is_of_task(&shared.task.as_ref()?.task.name).then_some((run, directory))
+}
+
+pub(super) fn has_solve_rates(shared: &Shared) -> bool {
+    run_with_rates(shared).is_some()
+}
+
+/// What the open run knows of a row; `None` of rows that it did not sample, such as those of other sets.
+pub(super) fn solve_rate(shared: &Shared, entry: Entry) -> Option<SolveRate> {
+    let (run, directory) = run_with_rates(shared).filter(|_| entry.set == PromptSet::Train)?;
+    let open = shared.task.as_ref()?;
+    let name = task_prompt(directory.task_like(&open.task.name), &row(open, entry)?.id);
+    run.history.solve_rates.get(&name).copied()
 }
 
 /// The beginning of the user's prompt, on one line.
