@@ -5,8 +5,8 @@
 #[cfg(feature = "download")]
 pub use grpo_tui_core::endpoint;
 pub use grpo_tui_core::{
-    advantage, config, dataset, files, format, help, hub, judge_check, openai, plan, report, run, score, secrets,
-    statistics, study, task, text,
+    advantage, config, dataset, files, format, help, hub, judge_check, openai, plan, report, run, sandbox, score,
+    secrets, statistics, study, task, text,
 };
 
 // The engine: crates/engine.
@@ -21,7 +21,7 @@ pub use grpo_tui_view as view; // the terminal workbench: crates/view
 pub mod cli; // one file per subcommand
 
 #[cfg(test)]
-use crate::score::launch_if_asked;
+use crate::sandbox::launch_if_asked;
 #[cfg(test)]
 #[path = "../tests/own_home.rs"]
 mod own_home;

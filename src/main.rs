@@ -1,7 +1,7 @@
 //! The binary: configure candle, parse the command line, run one subcommand, exit with its code.
 
 fn main() -> std::process::ExitCode {
-    grpo_tui::score::launch_if_asked();
+    grpo_tui::sandbox::launch_if_asked();
     #[cfg(feature = "engine")]
     // SAFETY: the process begins here; no other thread exists that could read the environment.
     unsafe {

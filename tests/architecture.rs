@@ -29,12 +29,14 @@ const CRATES: &[(&str, &[&str])] = &[
     ("regex_syntax", &["score", "constraint"]),
     ("notify", &["run"]),
     ("tokio", &["view", "eval", "serve"]),
-    ("directories", &["score", "run", "view", "cli"]),
+    ("directories", &["sandbox", "score", "run", "view", "cli"]),
     ("rmp_serde", &["ranks"]),
-    ("rustix", &["files", "score", "plan", "ranks", "run", "serve", "view"]),
+    ("rustix", &["files", "sandbox", "plan", "ranks", "run", "serve", "view"]),
     // close_range for launched programs, clone for sandboxes, _exit where a loop or a lost terminal will not let go,
     // dlopen of NVIDIA's libraries.
-    ("libc", &["files", "score", "run", "view", "kernels"]),
+    ("libc", &["files", "sandbox", "run", "view", "kernels"]),
+    ("landlock", &["sandbox"]),
+    ("seccompiler", &["sandbox"]),
     ("axum", &["serve"]),
     ("futures_core", &["serve"]),
     ("hyper", &["serve"]),
@@ -52,12 +54,13 @@ const ENGINE: [&str; 11] =
     ["kernels", "model", "ranks", "constraint", "rollout", "policy", "update", "checkpoint", "eval", "train", "bench"];
 
 /// Modules that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 14] = [
+const READERS: [&str; 15] = [
     "hub",
     "task",
     "text",
     "dataset",
     "api_client",
+    "sandbox",
     "score",
     "run",
     "report",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use grpo_tui::score::launch_if_asked;
+use grpo_tui::sandbox::launch_if_asked;
 use serde_json::Value;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_grpo-tui");
@@ -112,6 +112,14 @@ pub(crate) fn requests(controls: &grpo_tui::run::RequestQueue) -> Vec<grpo_tui::
         !taken.is_empty() || controls.stop_requested().is_some()
     });
     taken
+}
+
+pub(crate) fn has_python() -> bool {
+    let found = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        eprintln!("SKIPPED: python3 is not installed");
+    }
+    found
 }
 
 /// A `PATH` with the checkers of code in the folder that `CHECKERS` names, before those of the machine.

@@ -15,6 +15,7 @@ mod http_request;
 mod plain_text;
 mod reasons;
 mod rewards;
+mod sandbox;
 mod sql;
 mod structured;
 mod tasks;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{Outcome, print, print_indented};
 use crate::plan::free_disk_bytes;
 use crate::run::{Device, FileSystem, Gpu, RunFolders, holder, slots_folder};
-use crate::score::{Isolation, isolation};
+use crate::sandbox::{Machine, machine};
 use crate::secrets::visible;
 
 #[derive(Debug, clap::Args)]
@@ -28,8 +28,8 @@ struct Findings {
     /// Whether systemd-logind kills a user's processes at logout; `None` if it does not answer.
     kills_at_logout: Option<bool>,
     engine: EngineReport,
-    /// What a scorer that is a command is held to.
-    command_scorers: Isolation,
+    /// How far programs that score are kept apart from the machine.
+    isolation: &'static Machine,
     slots: Vec<SlotReport>,
     folders: Vec<Folder>,
     terminal: Terminal,
@@ -133,7 +133,7 @@ fn look(run_folders: &RunFolders) -> Findings {
     Findings {
         kills_at_logout: kills_at_logout(),
         engine: engine(),
-        command_scorers: isolation(),
+        isolation: machine(),
         terminal: terminal(),
         #[cfg(feature = "view")]
         view: view(),
@@ -271,21 +271,9 @@ fn view_page(found: &ViewReport) -> String {
     text
 }
 
-fn commands_page(found: Isolation) -> String {
-    let Isolation { network, processes, process_namespace } = found;
-    let network = if network {
-        "no network (Unix sockets by path can be reached)"
-    } else {
-        "NETWORK ALLOWED: this kernel provides no user namespace"
-    };
-    let processes =
-        processes.map_or_else(|| "processes not limited".to_owned(), |most| format!("at most {most} processes"));
-    let end = if process_namespace {
-        "the kernel ends their child processes with them"
-    } else {
-        "a watching process kills their child processes with them, unless it is killed first"
-    };
-    format!("scorers   programs: time, memory and output limited; {network}; {processes};\n          {end}\n")
+fn isolation_page(Machine { level, reason }: &Machine) -> String {
+    let reason = reason.as_ref().map_or_else(String::new, |reason| format!("          {reason}\n"));
+    format!("isolation {}, of programs that score: {}\n{reason}", level.name(), level.summary())
 }
 
 fn page(findings: &Findings) -> String {
@@ -302,7 +290,7 @@ fn page(findings: &Findings) -> String {
     for file in libraries.iter().chain(nccl) {
         let _ = writeln!(text, "          {file}");
     }
-    text.push_str(&commands_page(findings.command_scorers));
+    text.push_str(&isolation_page(findings.isolation));
     text.push('\n');
     for slot in &findings.slots {
         let holder = slot.holder.as_ref().map_or_else(|| "free".to_owned(), |holder| format!("in use by {holder}"));

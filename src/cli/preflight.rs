@@ -33,6 +33,7 @@ pub(super) fn gate(checked: &Preflight, ignore_errors: bool, is_quiet: bool) -> 
         return Err(Failure::failed(format!("{}\nto start anyway: {IGNORE_ERRORS}", lines.join("\n"))));
     }
     errors.iter().for_each(|finding| eprint_line(&format!("warning: ignored: {}", finding.message)));
+    checked.notes.iter().filter(|_| !is_quiet).for_each(|note| eprint_line(note));
     if !checked.not_checked.is_empty() && !is_quiet {
         eprintln!("{} not checked: run with --plan --sample", titles(checked.not_checked.iter().copied()));
     }
@@ -51,6 +52,7 @@ pub(super) fn lines(checked: &Preflight) -> Vec<String> {
         };
         format!("  {severity}, {}: {message}", check.title())
     }));
+    lines.extend(checked.notes.iter().map(|note| format!("  {note}")));
     let passed = titles(checked.passed());
     if !passed.is_empty() {
         lines.push(format!("  passed: {passed}"));

@@ -5,6 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use grpo_tui::dataset::{Generator, Stream};
+use grpo_tui::sandbox::machine;
 
 use crate::program::{call, checkers, json_lines, program, stderr, stdout};
 
@@ -26,8 +27,10 @@ fn checkers_accept_and_refuse_with_rule_and_place() {
         }
         let folder = tempfile::tempdir().unwrap();
         let here = folder.path();
-        let toml =
-            format!("name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"code\"\ncommand = {rules}");
+        let toml = format!(
+            "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"code\"\nisolation = \"{}\"\ncommand = {rules}",
+            machine().level.name()
+        );
         fs::write(here.join("task.toml"), toml).unwrap();
         let line = |(answer, _): &(&str, &str)| serde_json::json!({"completion": answer}).to_string() + "\n";
         fs::write(here.join("c.jsonl"), answers.iter().map(line).collect::<String>()).unwrap();

@@ -9,10 +9,10 @@ use std::process::{Command, Output, Stdio};
 use crate::program::{PROGRAM, call, json_lines, program, started_by, until};
 
 /// A trusted task in `folder` whose completions are judged by `sh check.sh`, one process each.
-fn task(folder: &Path, script: &str, completions: usize) {
+fn task(folder: &Path, script: &str, completions: usize, keys: &str) {
     fs::create_dir_all(folder).unwrap();
     let toml = "name = \"t\"\n[prompts]\ncompletions = \"c.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\ncommand = [\"sh\", \"check.sh\"]\nprocesses = 1\nseconds = 600\n";
-    fs::write(folder.join("task.toml"), toml).unwrap();
+    fs::write(folder.join("task.toml"), format!("{toml}{keys}")).unwrap();
     fs::write(folder.join("check.sh"), script).unwrap();
     let lines = (0..completions).map(|number| format!("{{\"completion\":\"{number}\"}}\n"));
     fs::write(folder.join("c.jsonl"), lines.collect::<String>()).unwrap();
@@ -20,7 +20,7 @@ fn task(folder: &Path, script: &str, completions: usize) {
 }
 
 /// `grpo-tui score` where the kernel gives namespaces, or where it gives none. No signal is ignored, whoever runs the test.
-fn score(folder: &Path, has_namespaces: bool) -> Command {
+pub(crate) fn score(folder: &Path, has_namespaces: bool) -> Command {
     let mut command = Command::new("env");
     command.arg("--default-signal");
     if !has_namespaces {
@@ -32,11 +32,10 @@ fn score(folder: &Path, has_namespaces: bool) -> Command {
 }
 
 /// Which of the two can be tried here.
-fn kinds(folder: &Path) -> Vec<bool> {
+pub(crate) fn kinds(folder: &Path) -> Vec<bool> {
     let doctor = crate::program::json(&call(folder, &["doctor", "--json"]));
-    let has_namespaces = doctor["command_scorers"]["process_namespace"] == true;
-    if !has_namespaces {
-        eprintln!("SKIPPED: this kernel gives no user namespace");
+    if doctor["isolation"]["level"] != "strong" {
+        eprintln!("SKIPPED: isolation strong, because {}", doctor["isolation"]["reason"]);
         return vec![false];
     }
     let refuses = Command::new("unshare")
@@ -56,22 +55,20 @@ fn scratch(folder: &Path) -> Vec<PathBuf> {
 fn nothing_that_a_checker_started_outlives_the_program_however_it_ends() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    let (lock, started) = (here.join("lock"), here.join("started"));
+    let lock = here.canonicalize().unwrap().join("lock");
     fs::write(&lock, "").unwrap();
-    // A daemon in a session of its own, and a loop; both hold the lock.
+    // A daemon in a session of its own, one that keeps its output, and a loop; all hold the lock.
     let script = format!(
-        "exec 9<'{}'\nflock -s 9\nsetsid sh -c 'sleep 600 & sleep 600' </dev/null >/dev/null 2>&1 &\n: > '{}'\nsleep 600\n",
-        lock.display(),
-        started.display()
+        "exec 9<'{}'\nsetsid sh -c 'sleep 600 & sleep 600' </dev/null >/dev/null 2>&1 &\n(setsid sleep 600 &)\nflock -s 9\nread -r number\n[ \"$number\" = 0 ] || sleep 600\n",
+        lock.display()
     );
-    task(here, &script, 3);
+    task(here, &script, 3, &format!("read = [{lock:?}]\n"));
     let lock = File::open(&lock).unwrap();
     for has_namespaces in kinds(here) {
         for signal in ["KILL", "TERM", "INT", "HUP"] {
             let mut scoring = score(here, has_namespaces);
             let mut scoring = scoring.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            until("the checker runs", || started.exists());
-            assert!(lock.try_lock().is_err(), "the checker holds the lock");
+            until("the checker holds the lock", || lock.try_lock().is_err() || lock.unlock().is_err());
             assert!(
                 Command::new("kill")
                     .arg(format!("-{signal}"))
@@ -83,12 +80,11 @@ fn nothing_that_a_checker_started_outlives_the_program_however_it_ends() {
             scoring.wait().unwrap();
             until(&format!("all ends after {signal}, namespaces {has_namespaces}"), || lock.try_lock().is_ok());
             lock.unlock().unwrap();
-            fs::remove_file(&started).unwrap();
         }
     }
     // What they have left goes with the next program that scores.
     assert!(!scratch(here).is_empty());
-    task(here, "exit 0\n", 1);
+    task(here, "exit 0\n", 1, "");
     assert_eq!(json_lines(&call(here, &["score", ".", "--json"]))[0]["tier"], "valid");
     assert!(scratch(here).is_empty(), "{:?}", scratch(here));
 }
@@ -103,7 +99,7 @@ fn a_program_that_is_replaced_while_it_scores_does_not_run() {
         ran.display(),
         original.display()
     );
-    task(here, &script, 5);
+    task(here, &script, 5, "isolation = \"none\"\n");
     let scores = json_lines(&call(here, &["score", ".", "--json"]));
     assert!(fs::read_to_string(&original).unwrap().ends_with("exit 1\n"), "it was replaced");
     assert!(scores.len() == 5 && scores.iter().all(|score| score["tier"] == "valid"), "{scores:?}");
@@ -116,7 +112,7 @@ fn a_program_that_is_replaced_while_it_scores_does_not_run() {
 fn no_other_user_can_write_above_the_folder_of_a_program() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    task(here, "pwd\nexit 1\n", 1);
+    task(here, "pwd\nexit 1\n", 1, "isolation = \"none\"\n");
     let shared = here.join("tmp");
     let session = here.join("session");
     fs::create_dir_all(&shared).unwrap();

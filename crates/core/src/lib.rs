@@ -12,6 +12,7 @@ pub mod task; // a task's folder: files, prompt sets, and what task.toml says wh
 pub mod text; // tokenizer, chat template, stop ids
 pub mod dataset; // prompt rows: reading, health, order, generator
 pub mod api_client; // an OpenAI-compatible server: its definition, one request
+pub mod sandbox; // a program apart from the user's files, processes and network, with limits
 pub mod score; // a task, read by its kind of scorer; completion + row -> score
 pub mod help; // a definition under edit -> its problems, each with its place
 pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k
@@ -26,7 +27,7 @@ pub mod endpoint; // prompts -> answers of an OpenAI-compatible server
 pub mod study; // sweeps and studies: settings -> runs -> one table
 
 #[cfg(test)]
-use crate::score::launch_if_asked;
+use crate::sandbox::launch_if_asked;
 #[cfg(test)]
 #[path = "../../../tests/own_home.rs"]
 mod own_home;

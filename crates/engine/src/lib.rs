@@ -21,7 +21,7 @@ pub mod bench; // the speed of a machine
 pub mod serve; // OpenAI-compatible server
 
 #[cfg(test)]
-use grpo_tui_core::score::launch_if_asked;
+use grpo_tui_core::sandbox::launch_if_asked;
 #[cfg(test)]
 #[path = "../../../tests/own_home.rs"]
 mod own_home;

@@ -59,7 +59,7 @@ pub use terminal::{ViewExit, run};
 pub use update::start;
 
 #[cfg(test)]
-use grpo_tui_core::score::launch_if_asked;
+use grpo_tui_core::sandbox::launch_if_asked;
 #[cfg(test)]
 #[path = "../../../tests/own_home.rs"]
 mod own_home;

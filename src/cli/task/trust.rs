@@ -1,6 +1,7 @@
 //! `grpo-tui task trust`: shows what a task would run and whom it would ask, asks, and remembers the answer.
 
 use std::io::BufRead;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::super::{Failure, Outcome};
@@ -32,6 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut subjects: Vec<&str> = all.iter().map(Trust::subject).collect();
     subjects.dedup();
     println!("{} scores with a {}, in {}", task.name, subjects.join(" and a "), visible(&place));
+    let mut programs = task.scorers().filter_map(|task| Some((task.folder(), task.command()?)));
     for trust in &all {
         if let Some(server) = &trust.server {
             println!("  judge    {}", visible(server));
@@ -41,6 +43,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         }
         for file in &trust.files {
             println!("  file     {}", visible(&task.label(file)));
+        }
+        if let Some((folder, rules)) = programs.next().filter(|_| trust.server.is_none()) {
+            println!("  isolation {}", rules.isolation_text());
+            for path in rules.visible_paths(folder.unwrap_or(Path::new(""))) {
+                println!("  reads    {}", visible(&path.display().to_string()));
+            }
         }
         let changed = if trust.has_changed { "; the program has changed since it was trusted" } else { "" };
         println!("  SHA-256  {}{changed}", trust.digest);
@@ -58,9 +66,6 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         let has = |subject| subjects.contains(&subject);
         if has("judge") {
             println!("The judge's server gets the prompts, the model's answers, and the key.");
-        }
-        if has("command") {
-            println!("The command runs with your permissions.");
         }
         println!("Trust it, as it is now? [y/N]");
         let mut answer = String::new();

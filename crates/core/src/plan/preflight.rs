@@ -21,19 +21,22 @@ pub enum Check {
     BaseModel,
     /// How far the judge of a task that has one agrees with people.
     Judge,
+    /// How far a program that scores is kept apart from the machine.
+    Isolation,
     Memory,
     Disk,
     Learnability,
 }
 
 impl Check {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::PromptSets,
         Self::ExpectedAnswers,
         Self::Leakage,
         Self::Duplicates,
         Self::BaseModel,
         Self::Judge,
+        Self::Isolation,
         Self::Memory,
         Self::Disk,
         Self::Learnability,
@@ -47,6 +50,7 @@ impl Check {
             Self::Duplicates => "duplicates",
             Self::BaseModel => "base model",
             Self::Judge => "judge",
+            Self::Isolation => "isolation",
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::Learnability => "learnability",
@@ -78,6 +82,9 @@ pub struct Preflight {
     pub findings: Vec<PreflightFinding>,
     /// Checks for which something was not measured or not read.
     pub not_checked: Vec<Check>,
+    /// What is good to know, and needs no answer.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// What is known of a run before it starts; a check whose fact is `None` is skipped.
@@ -116,6 +123,12 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
         set: crate::task::PromptSet::Train,
         refused_share: 0.0,
     }));
+    problems.extend(task.scorers().filter_map(Task::command).map(|rules| DataProblem {
+        kind: if rules.lacks_isolation() { DataProblemKind::Isolation } else { DataProblemKind::Isolated },
+        message: format!("the scorer's program: isolation {}", rules.isolation_text()),
+        set: crate::task::PromptSet::Train,
+        refused_share: 0.0,
+    }));
     Ok(problems)
 }
 
@@ -128,8 +141,14 @@ impl Preflight {
             add(Check::PromptSets, Severity::Error, why.to_owned());
         }
         let read = facts.data.and_then(Result::ok);
+        let mut notes = Vec::new();
         for problem in read.unwrap_or_default() {
             let check = match problem.kind {
+                DataProblemKind::Isolated => {
+                    notes.push(problem.message.clone());
+                    continue;
+                }
+                DataProblemKind::Isolation => Check::Isolation,
                 DataProblemKind::InvalidExpected => Check::ExpectedAnswers,
                 DataProblemKind::Leak => Check::Leakage,
                 DataProblemKind::Duplicates => Check::Duplicates,
@@ -177,12 +196,12 @@ impl Preflight {
         let is_checked = |check: &Check| match check {
             Check::PromptSets => facts.data.is_some(),
             Check::ExpectedAnswers | Check::Leakage | Check::Duplicates => read.is_some(),
-            Check::BaseModel | Check::Judge => true,
+            Check::BaseModel | Check::Judge | Check::Isolation => true,
             Check::Memory => facts.memory.is_some_and(|memory| memory.machine_bytes.is_some()),
             Check::Disk => facts.disk.is_some_and(|disk| disk.free_bytes.is_some()),
             Check::Learnability => !facts.signals.is_empty(),
         };
-        Self { findings, not_checked: Check::ALL.into_iter().filter(|check| !is_checked(check)).collect() }
+        Self { findings, not_checked: Check::ALL.into_iter().filter(|check| !is_checked(check)).collect(), notes }
     }
 
     pub fn count(&self, severity: Severity) -> usize {
@@ -192,7 +211,7 @@ impl Preflight {
     /// Checks without a finding, of those that every task has.
     pub fn passed(&self) -> impl Iterator<Item = Check> {
         let is_open = |check: &Check| {
-            *check == Check::Judge
+            matches!(check, Check::Judge | Check::Isolation)
                 || self.not_checked.contains(check)
                 || self.findings.iter().any(|finding| finding.check == *check)
         };
@@ -287,6 +306,10 @@ mod tests {
         assert_eq!(found(&note), ["Warning base model: only invoices"]);
         let unchecked = [problem(DataProblemKind::Judge, 0.0)];
         assert_eq!(found(&Facts { data: Some(Ok(&unchecked)), ..Facts::default() }), ["Warning judge: Judge"]);
+        let levels = [problem(DataProblemKind::Isolation, 0.0), problem(DataProblemKind::Isolated, 0.0)];
+        let facts = Facts { data: Some(Ok(&levels)), ..Facts::default() };
+        assert_eq!(found(&facts), ["Warning isolation: Isolation"]);
+        assert_eq!(Preflight::for_run(&config(&[]), &facts).notes, ["Isolated"]);
     }
 
     #[test]

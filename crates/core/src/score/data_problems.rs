@@ -24,6 +24,10 @@ pub enum DataProblemKind {
     Duplicates,
     /// A judge was not checked against people, or is weak.
     Judge,
+    /// A program that scores runs with less isolation than it might need.
+    Isolation,
+    /// No problem: the isolation that a program runs in.
+    Isolated,
 }
 
 /// One problem of the prompt sets.

@@ -39,9 +39,7 @@ mod unwrap_answer;
 mod verdict;
 
 pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment};
-pub use command::{
-    CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Isolation, Trust, TrustError, isolation, launch_if_asked,
-};
+pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Trust, TrustError};
 pub use completion_line::CompletionLine;
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};
@@ -116,6 +114,9 @@ pub enum ScoreError {
     /// A command that this machine lacks.
     #[error("{task}: {missing}")]
     NotInstalled { task: String, missing: String },
+    /// A command that asks for more isolation than this machine gives.
+    #[error("{task}: isolation {text}")]
+    NotIsolated { task: String, text: String },
     /// A judge that the user has not allowed to ask.
     #[error(
         "{task}: scores by a judge, which gets prompts and answers at {server}, not trusted on this machine: type `grpo-tui task trust {place}`"
@@ -134,7 +135,11 @@ impl ScoreError {
     pub fn is_of_command(&self) -> bool {
         matches!(
             self,
-            Self::Untrusted { .. } | Self::NotInstalled { .. } | Self::UntrustedJudge { .. } | Self::NoJudge { .. }
+            Self::Untrusted { .. }
+                | Self::NotInstalled { .. }
+                | Self::NotIsolated { .. }
+                | Self::UntrustedJudge { .. }
+                | Self::NoJudge { .. }
         )
     }
 }

@@ -22,7 +22,7 @@ use structure::Structure;
 
 use crate::json_reader::Place;
 use crate::score::audit::Finding;
-use crate::score::{Isolation, Tier, Trial};
+use crate::score::{Tier, Trial};
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
 
@@ -100,7 +100,6 @@ struct TrialOutput {
     /// Version of the draft.
     version: u64,
     trials: Vec<Trial>,
-    isolation: Isolation,
 }
 
 /// The samples' current scores.

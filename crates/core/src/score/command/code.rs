@@ -6,11 +6,11 @@ use regex::Regex;
 
 use super::Question;
 use super::answer::shorten;
-use super::process::Program;
 use super::program_files::ProgramFiles;
 use super::suppressions::UnsuppressedSource;
-use super::whole_run::{Output, Run, line_reasons, run};
+use super::whole_run::{Output, Run, last_line, line_reasons, run};
 use super::{CodeRules, CommandRules, FILE_ARGUMENT};
+use crate::sandbox::Program;
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Reason, Tier};
@@ -91,16 +91,16 @@ fn checked(
         let variables = [("ROW", row)];
         let (program, folder) = (files.path_of(program, work.path()), work.path());
         let program = Program { program, arguments, folder, variables: &variables, joins_output: true };
-        let Run { exit_code, output, ended } =
-            run(rules, &program, if takes_file { "" } else { source }, written, keep_going)?;
+        let Run { exit_code, output, ended, hidden_file } =
+            run(rules, files, &program, if takes_file { "" } else { source }, written, keep_going)?;
         if exit_code == Some(0) {
             continue;
         }
         let found = findings(&output, if takes_file { &code.file } else { "-" });
-        if found.is_empty() && exit_code != Some(1) {
-            let last = output.lines().rev().find(|line| !line.trim().is_empty());
-            let why = last.map_or_else(String::new, |line| format!(": {}", shorten(line.trim())));
-            return Err(format!("the checker {ended}{why}"));
+        if found.is_empty() && (exit_code != Some(1) || hidden_file.is_some()) {
+            let why = last_line(&output).map_or_else(String::new, |line| format!(": {}", shorten(line)));
+            let remedy = hidden_file.map_or_else(String::new, |remedy| format!("; {remedy}"));
+            return Err(format!("the checker {ended}{why}{remedy}"));
         }
         let class = class_of(&found, refused);
         let listed = found.into_iter().map(|finding| Reason::at(finding.message, finding.place)).collect::<Vec<_>>();

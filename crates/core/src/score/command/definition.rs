@@ -1,6 +1,7 @@
 //! `[score] kind = "command"` and `"code"`: their keys, and their lazy answers.
 
 use std::borrow::Cow;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use toml::de::DeValue;
 
 use super::{CodeRules, CommandMode, CommandRules, CommandScorer, suppressed_answer};
 use crate::dataset::PromptRow;
+use crate::sandbox::Level;
 use crate::score::ScoreError;
 use crate::score::audit::{answer_text, most_common_expected, other_expected, plain_answers, prompt_itself};
 use crate::score::definition::{Definition, GRADED, Judge, KeyInfo, Kind, LazyAnswer};
@@ -24,6 +26,8 @@ pub(crate) static KIND: Kind = Kind {
         SECONDS,
         MEMORY,
         OUTPUT,
+        ISOLATION,
+        READ,
         ERRORS,
     ],
     read: |_, score, home| Ok((Arc::new(CommandRules::read(score, home)?), None)),
@@ -43,6 +47,8 @@ pub(crate) static CODE: Kind = Kind {
         SECONDS,
         MEMORY,
         OUTPUT,
+        KeyInfo::new("isolation", "strong", "the least isolation that it runs in: strong, limited, none"),
+        READ,
         ERRORS,
     ],
     read: |_, score, home| Ok((Arc::new(CommandRules::read_code(score, home)?), None)),
@@ -54,6 +60,12 @@ const PROCESSES: KeyInfo = KeyInfo::new("processes", "one per core, at most 8", 
 const SECONDS: KeyInfo = KeyInfo::new("seconds", "10", "for an answer");
 const MEMORY: KeyInfo = KeyInfo::new("memory_mib", "2048", "address space of a process; 0: no limit");
 const OUTPUT: KeyInfo = KeyInfo::new("output_kib", "1024", "of an answer");
+const ISOLATION: KeyInfo = KeyInfo::new(
+    "isolation",
+    "the strongest that the machine gives",
+    "the least isolation that it runs in: strong, limited, none",
+);
+const READ: KeyInfo = KeyInfo::new("read", "none", "files and folders outside the task that it may read");
 const ERRORS: KeyInfo =
     KeyInfo::new("max_scorer_errors", "0.1", "share of completions that the program may fail to score");
 
@@ -109,7 +121,7 @@ impl CommandRules {
         }
         let mut seen = std::collections::BTreeSet::new();
         files.retain(|file| seen.insert(file.clone()));
-        Ok(Self {
+        let mut rules = Self {
             command,
             files,
             mode,
@@ -117,7 +129,34 @@ impl CommandRules {
             seconds: limit(score, "seconds", 10.0)?,
             memory_mib: whole(score, "memory_mib", 2_048, 0..=1 << 30)?,
             output_kib: whole(score, "output_kib", 1_024, 1..=1 << 20)?,
-        })
+            isolation: None,
+            read: outside(score)?,
+        };
+        rules.isolation = isolation(score)?.or(rules.default_isolation());
+        Ok(rules)
+    }
+}
+
+fn isolation(score: &Section<'_>) -> Read<Option<Level>> {
+    let Some((name, (_, offset))) = score.string("isolation")?.zip(score.get("isolation")) else { return Ok(None) };
+    let names = || Level::ALL.map(Level::name).join(", ");
+    let level = Level::from_name(&name);
+    level.map(Some).ok_or_else(|| score.error("isolation", offset, format!("takes {}, not {name:?}", names())))
+}
+
+/// The paths of `read`: each absolute, and none that a sandbox has of its own.
+fn outside(score: &Section<'_>) -> Read<Vec<PathBuf>> {
+    let paths: Vec<PathBuf> = strings(score, "read")?.into_iter().map(PathBuf::from).collect();
+    let is_own = |path: &PathBuf| ["/", "/tmp", "/proc", "/dev", "/sys"].map(Path::new).contains(&path.as_path());
+    let is_plain = |path: &PathBuf| path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+    match paths.iter().find(|path| !is_plain(path) || is_own(path)) {
+        None => Ok(paths),
+        Some(wrong) => {
+            let offset = score.get("read").map_or(0, |(_, offset)| offset);
+            let message =
+                format!("takes absolute paths such as \"/data/words.txt\", not {:?}", wrong.display().to_string());
+            Err(score.error("read", offset, message))
+        }
     }
 }
 

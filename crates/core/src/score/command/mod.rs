@@ -5,12 +5,9 @@ mod answer;
 mod code;
 mod definition;
 mod pool;
-mod process;
 mod program_files;
 mod question;
 pub(super) mod rules;
-mod sandbox;
-mod scratch;
 mod single_run;
 mod suppressions;
 mod trial;
@@ -19,7 +16,6 @@ mod whole_run;
 
 pub(super) use definition::{CODE, KIND};
 pub use rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
-pub use sandbox::{Isolation, isolation, launch_if_asked};
 use suppressions::suppressed_answer;
 #[cfg(feature = "download")]
 pub(super) use trust::check_judge_trust;
@@ -35,6 +31,7 @@ use super::judge::think_leak;
 use super::verdict::Verdict;
 use super::{Score, ScoreError, Trial};
 use crate::dataset::PromptRow;
+use crate::sandbox::machine;
 use crate::task::TaskFiles;
 use pool::Pool;
 use program_files::ProgramFiles;
@@ -55,7 +52,8 @@ struct CommandScorer {
 impl CommandScorer {
     /// # Errors
     /// [`ScoreError::Untrusted`] where the user has not said that this program may run,
-    /// [`ScoreError::NotInstalled`] where it is not on this machine.
+    /// [`ScoreError::NotInstalled`] where it is not on this machine, [`ScoreError::NotIsolated`] where this machine does
+    /// not give the isolation that the task asks for.
     fn new(task: &TaskFiles, rules: &CommandRules) -> Result<Self, ScoreError> {
         let folder = match task.folder() {
             Some(folder) => folder,
@@ -68,7 +66,10 @@ impl CommandScorer {
                 });
             }
         };
-        Ok(Self::trusted(rules, ProgramFiles::new(folder, trust::check(task, rules)?)))
+        let files = trust::check(task, rules)?;
+        let not_isolated = || ScoreError::NotIsolated { task: task.name.clone(), text: rules.isolation_text() };
+        let level = rules.level(machine().level).ok_or_else(not_isolated)?;
+        Ok(Self::trusted(rules, ProgramFiles::new(folder, files, rules, level)))
     }
 
     fn trusted(rules: &CommandRules, files: ProgramFiles) -> Self {
@@ -203,6 +204,7 @@ mod tests {
     //! Programs that answer, fail, hang, lie and write without end, in Python and in the shell.
 
     use super::*;
+    use crate::sandbox::Level;
     use crate::score::FailureClass;
 
     /// A scorer whose program has these rules beside `command`.
@@ -223,10 +225,13 @@ mod tests {
             seconds: 10.0,
             memory_mib: 1_024,
             output_kib: 64,
+            isolation: None,
+            read: Vec::new(),
         };
         change(&mut rules);
         let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
-        let scorer = CommandScorer::trusted(&rules, ProgramFiles::new(folder.path(), files));
+        let files = ProgramFiles::new(folder.path(), files, &rules, machine().level);
+        let scorer = CommandScorer::trusted(&rules, files);
         (folder, scorer)
     }
 
@@ -338,7 +343,8 @@ mod tests {
         let check = |end: &str, expected: &str| {
             // The first answer may take a minute more.
             let body = format!("{hold}{daemon}if completion == 'b':\n    {end}\nanswer(tier='valid')");
-            let (_folder, scorer) = python(&body, |rules| rules.seconds = 3.0);
+            let (_folder, scorer) =
+                python(&body, |rules| (rules.seconds, rules.read) = (3.0, vec![place.path().to_owned()]));
             assert_eq!(judged(&scorer, &["a", "b"]), ["valid", expected]);
             let in_use = lock.try_lock().is_err();
             drop(scorer);
@@ -473,9 +479,9 @@ mod tests {
         let body = "import socket\nnames = ' '.join(name for _, name in socket.if_nameindex())\nanswer(tier='valid', reasons=[names])";
         let (_folder, scorer) = python(body, |_| {});
         let found = judged(&scorer, &["a"]);
-        match isolation().network {
-            true => assert_eq!(found, ["valid: lo"]),
-            false => eprintln!("SKIPPED: this kernel gives no user namespace"),
+        match machine().level {
+            Level::Strong => assert_eq!(found, ["valid: lo"]),
+            level => eprintln!("SKIPPED: this machine's isolation is {}", level.name()),
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::CommandRules;
 use super::answer::{Answer, Classes};
-use super::process::{Process, Program, WaitOutcome};
 use super::program_files::ProgramFiles;
-use super::scratch::PrivateFolder;
+use super::whole_run::last_line;
 use super::{Question, failed};
+use crate::sandbox::{PrivateFolder, Process, WaitOutcome};
 use crate::score::verdict::Verdict;
 
 /// Lines that a process may have before it answers the first: what it takes to keep it busy.
@@ -127,7 +127,7 @@ impl Pool {
         processes.all += 1;
         drop(processes);
         let copies = files.copies()?;
-        let process = Process::start(rules.memory_mib, &Program::scorer(rules, files, &copies, &[]))?;
+        let process = Process::start(&files.sandbox, &files.scorer(rules, &copies, &[]))?;
         Ok(LineProcess { process, next_id: 1, has_answered: false, _copies: copies })
     }
 
@@ -208,12 +208,19 @@ impl LineProcess {
                 _ if long => too_long(rules),
                 (Ok(()), Ok(WaitOutcome::Some)) => continue,
                 (Ok(()), Ok(WaitOutcome::Late)) => format!("the scorer gave no answer within {} s", rules.seconds),
-                (Ok(()), Ok(WaitOutcome::Ended)) => format!("the scorer {}", self.process.last_words()),
+                (Ok(()), Ok(WaitOutcome::Ended)) => format!("the scorer {}", last_words(&mut self.process)),
                 (Ok(()), Err(error)) => format!("the scorer's pipes: {error}"),
             };
             return Err(BrokenProcess { why, held: held.into_values().collect() });
         }
     }
+}
+
+/// How a process ended, and what to do about a file that it misses.
+pub(super) fn last_words(process: &mut Process) -> String {
+    let ended = process.last_words();
+    let remedy = last_line(&process.complaint()).and_then(|line| process.hidden_file(line));
+    remedy.map_or(ended.clone(), |remedy| format!("{ended}; {remedy}"))
 }
 
 pub(super) fn too_long(rules: &CommandRules) -> String {

@@ -1,12 +1,13 @@
-//! The files of a trusted program, as they were when they were compared with what is trusted: what runs is a copy of
-//! them, whatever becomes of the task's folder.
+//! The files of a trusted program, as they were when they were compared with what is trusted, and the sandbox that it
+//! runs in: what runs is a copy of them, whatever becomes of the task's folder.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::scratch::PrivateFolder;
+use super::CommandRules;
 use crate::files::{self, Access};
+use crate::sandbox::{Level, PrivateFolder, Program, Sandbox, path_of};
 
 /// Read, write and execute, for this user.
 const OWNER_MODE: u32 = 0o700;
@@ -17,10 +18,12 @@ pub(super) struct ProgramFiles {
     folder: PathBuf,
     /// Name, bytes, mode.
     files: Vec<(String, Vec<u8>, u32)>,
+    pub(super) sandbox: Sandbox,
 }
 
 impl ProgramFiles {
-    pub(super) fn new(folder: &Path, files: Vec<(String, Vec<u8>)>) -> Self {
+    /// `level`: at which the program runs.
+    pub(super) fn new(folder: &Path, files: Vec<(String, Vec<u8>)>, rules: &CommandRules, level: Level) -> Self {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let mode = |name: &str| {
             let found = std::fs::metadata(folder.join(name));
@@ -28,7 +31,11 @@ impl ProgramFiles {
         };
         let files = files.into_iter().map(|(name, bytes)| (mode(&name), name, bytes));
         let files = files.map(|(mode, name, bytes)| (name, bytes, mode)).collect();
-        Self { folder, files }
+        let visible = match level {
+            Level::None => Vec::new(),
+            Level::Limited | Level::Strong => rules.visible_paths(&folder),
+        };
+        Self { folder, files, sandbox: Sandbox { level, visible, memory_mib: rules.memory_mib } }
     }
 
     /// A new folder with a copy of each.
@@ -56,9 +63,21 @@ impl ProgramFiles {
             _ => path_of(program, &self.folder),
         }
     }
-}
 
-/// A name with a slash is a file of the task's folder, not of this program's.
-pub(super) fn path_of(program: &str, folder: &Path) -> PathBuf {
-    if program.contains('/') { folder.join(program) } else { PathBuf::from(program) }
+    /// The scorer, among copies of its files.
+    pub(super) fn scorer<'a>(
+        &self,
+        rules: &CommandRules,
+        copies: &'a PrivateFolder,
+        variables: &'a [(&'a str, &'a str)],
+    ) -> Program<'a> {
+        let (program, arguments) = rules.command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        Program {
+            program: self.path_of(program, copies.path()),
+            arguments: arguments.to_vec(),
+            folder: copies.path(),
+            variables,
+            joins_output: false,
+        }
+    }
 }

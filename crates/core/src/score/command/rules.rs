@@ -1,6 +1,10 @@
 //! The program that scores or checks, and its limits.
 
+use std::path::{Path, PathBuf};
+
 use sha2::{Digest, Sha256};
+
+use crate::sandbox::{Level, machine, path_of, visible_paths};
 
 /// In `command` and `parse`: the name of the file with the answer.
 pub const FILE_ARGUMENT: &str = "{file}";
@@ -23,6 +27,10 @@ pub struct CommandRules {
     pub memory_mib: u64,
     /// Output of one answer.
     pub output_kib: u64,
+    /// The least isolation that the task asks for; `None`: the most that the machine gives, whatever that is.
+    pub isolation: Option<Level>,
+    /// Files and folders outside the task that it may read.
+    pub read: Vec<PathBuf>,
 }
 
 /// How questions reach the program.
@@ -58,10 +66,55 @@ impl CommandRules {
         if self.processes == 0 { cores() } else { self.processes }
     }
 
+    /// Strong for code, which a model wrote; where a program scores, only it knows whether it runs what it is given.
+    pub fn default_isolation(&self) -> Option<Level> {
+        self.code().map(|_| Level::Strong)
+    }
+
     /// That it starts: for code the parser, if there is one, then the checker.
     pub fn commands(&self) -> impl Iterator<Item = &[String]> {
         let parse = if let CommandMode::Code(code) = &self.mode { code.parse.as_slice() } else { &[] };
         [parse, &self.command].into_iter().filter(|command| !command.is_empty())
+    }
+
+    /// The level at which it runs where the machine gives that level; `None`: the task asks for more.
+    pub fn level(&self, given: Level) -> Option<Level> {
+        match self.isolation {
+            Some(Level::None) => Some(Level::None),
+            asked => (asked.unwrap_or(Level::None) <= given).then_some(given),
+        }
+    }
+
+    /// The isolation that it runs in on this machine, or why it does not.
+    pub fn isolation_text(&self) -> String {
+        let machine = machine();
+        match self.level(machine.level) {
+            Some(level) if self.lacks_isolation() => {
+                let reason = machine.reason.as_deref().unwrap_or_default();
+                format!("{}: {}; {reason}", level.name(), level.summary())
+            }
+            Some(level) => format!("{}: {}", level.name(), level.summary()),
+            None => {
+                let (asked, given) = (self.isolation.unwrap_or_default().name(), machine.level.name());
+                let reason = machine.reason.as_deref().unwrap_or_default();
+                format!(
+                    "{asked} is asked for, this machine gives {given}: {reason}; or accept less with `isolation = \"{given}\"` in [score]"
+                )
+            }
+        }
+    }
+
+    /// Whether it runs with less isolation than is wanted of programs that may run what a model wrote, and its task does
+    /// not say that this is enough.
+    pub fn lacks_isolation(&self) -> bool {
+        self.isolation.is_none() && machine().level < Level::Strong
+    }
+
+    /// What it may read besides the system's programs and its own files. `folder`: the task's.
+    pub fn visible_paths(&self, folder: &Path) -> Vec<PathBuf> {
+        let programs: Vec<PathBuf> =
+            self.commands().filter_map(|command| command.first()).map(|program| path_of(program, folder)).collect();
+        visible_paths(programs.iter().map(PathBuf::as_path), &self.read)
     }
 
     pub fn output_bytes(&self) -> usize {
@@ -91,6 +144,11 @@ impl CommandRules {
         for (name, bytes) in files {
             list(vec![name.as_bytes(), bytes]);
         }
+        // What was trusted before there was a choice stays trusted.
+        if self.isolation != self.default_isolation() || !self.read.is_empty() {
+            list(vec![b"isolation", self.isolation.map_or("", Level::name).as_bytes()]);
+            list(self.read.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect());
+        }
         crate::format::hex(&hash.finalize())
     }
 }
@@ -111,6 +169,8 @@ mod tests {
             seconds: 1.0,
             memory_mib: 1,
             output_kib: 1,
+            isolation: None,
+            read: Vec::new(),
         };
         let code = |parse: &[&str]| {
             CommandMode::Code(CodeRules { file: "a".to_owned(), parse: texts(parse), takes_fence: false })

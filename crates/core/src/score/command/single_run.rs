@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::process::Program;
 use super::program_files::ProgramFiles;
 use super::whole_run::{Output, Run, line_reasons, run};
 use super::{CommandMode, CommandRules};
@@ -61,10 +60,13 @@ fn by_exit_code(
 ) -> Result<Verdict, String> {
     let variables = [("ROW", question.row.as_str())];
     let copies = files.copies()?;
-    let program = Program::scorer(rules, files, &copies, &variables);
-    let Run { exit_code, output, ended } = run(rules, &program, &question.completion, written, keep_going)?;
+    let program = files.scorer(rules, &copies, &variables);
+    let Run { exit_code, output, ended, hidden_file } =
+        run(rules, files, &program, &question.completion, written, keep_going)?;
     let (tier, failure) = match exit_code {
         Some(0) => (Tier::Valid, None),
+        // Interpreters end with 1 when a file is not there.
+        _ if hidden_file.is_some() => return Err(format!("the scorer {ended}; {}", hidden_file.unwrap_or_default())),
         Some(1) => (Tier::Invalid, Some(FailureClass::Other)),
         Some(2) => (Tier::Unparsable, Some(FailureClass::Other)),
         _ => return Err(format!("the scorer {ended}")),

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Classes};
-use super::pool::{START, too_long};
-use super::process::{Process, Program, WaitOutcome};
+use super::pool::{START, last_words, too_long};
 use super::program_files::ProgramFiles;
 use super::single_run::judge;
 use super::whole_run::{MAX_SHOWN_BYTES, Output};
 use super::{CommandMode, CommandRules};
 use super::{CommandScorer, Question, failed};
 use crate::dataset::PromptRow;
+use crate::sandbox::{Process, WaitOutcome};
 use crate::score::verdict::Verdict;
 use crate::score::{Score, Trial};
 
@@ -44,7 +44,7 @@ impl CommandScorer {
 /// Asks one line, and reads until the program ends, so that nothing that it writes is missed.
 fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Output) -> Result<Verdict, String> {
     let copies = files.copies()?;
-    let mut process = Process::start(rules.memory_mib, &Program::scorer(rules, files, &copies, &[]))?;
+    let mut process = Process::start(&files.sandbox, &files.scorer(rules, &copies, &[]))?;
     process.send(line.as_bytes());
     process.close_input();
     let mut until = Instant::now() + START + Duration::from_secs_f64(rules.seconds);
@@ -69,7 +69,7 @@ fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Out
             (_, Ok(WaitOutcome::Late)) if answer.is_some() => break Ok(()),
             (_, Ok(WaitOutcome::Late)) => break Err(format!("the scorer gave no answer within {} s", rules.seconds)),
             (_, Ok(WaitOutcome::Ended)) if answer.is_some() => break Ok(()),
-            (_, Ok(WaitOutcome::Ended)) => break Err(format!("the scorer {}", process.last_words())),
+            (_, Ok(WaitOutcome::Ended)) => break Err(format!("the scorer {}", last_words(&mut process))),
             (_, Err(error)) => break Err(format!("the scorer's pipes: {error}")),
         }
     };

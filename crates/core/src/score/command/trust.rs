@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::CommandRules;
-use super::process::is_installed;
 use crate::files::{self, Access};
+use crate::sandbox::is_installed;
 use crate::score::{ScoreError, Task};
 use crate::task::{TaskError, TaskFiles};
 

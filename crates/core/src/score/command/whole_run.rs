@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::CommandRules;
 use super::answer::shorten;
-use super::process::{Process, Program, WaitOutcome};
+use super::program_files::ProgramFiles;
+use crate::sandbox::{Process, Program, WaitOutcome};
 use crate::score::Reason;
 use crate::score::json::Place;
 
@@ -43,6 +44,8 @@ pub(super) struct Run {
     pub(super) output: String,
     /// How it ended, and its last line on standard error.
     pub(super) ended: String,
+    /// What to do about a file that the sandbox hides, if its last line misses it.
+    pub(super) hidden_file: Option<String>,
 }
 
 /// Runs a program to its end within the limits of the rules.
@@ -51,6 +54,7 @@ pub(super) struct Run {
 /// A sentence.
 pub(super) fn run(
     rules: &CommandRules,
+    files: &ProgramFiles,
     program: &Program<'_>,
     input: &str,
     written: &mut Output,
@@ -59,7 +63,7 @@ pub(super) fn run(
     if let Some((name, value)) = program.variables.iter().find(|(_, value)| value.len() > MAX_VARIABLE_BYTES) {
         return Err(format!("{name} has {} bytes: a variable of a process takes {MAX_VARIABLE_BYTES}", value.len()));
     }
-    let mut process = Process::start(rules.memory_mib, program)?;
+    let mut process = Process::start(&files.sandbox, program)?;
     process.send(input.as_bytes());
     process.close_input();
     let until = Instant::now() + Duration::from_secs_f64(rules.seconds);
@@ -67,8 +71,17 @@ pub(super) fn run(
     let exit_code = if ended.is_ok() { process.exit_code() } else { None };
     written.add(&mut process);
     ended?;
+    let ended = process.last_words();
     let output = String::from_utf8_lossy(process.unread()).into_owned();
-    Ok(Run { exit_code, output, ended: process.last_words() })
+    // What it says of the answer on standard output may be the model's.
+    let text = if program.joins_output { output.clone() } else { process.complaint() };
+    let hidden_file = last_line(&text).and_then(|line| process.hidden_file(line));
+    Ok(Run { exit_code, output, ended, hidden_file })
+}
+
+/// The last line that is not empty.
+pub(super) fn last_line(text: &str) -> Option<&str> {
+    text.lines().map(str::trim).rfind(|line| !line.is_empty())
 }
 
 /// Reads until the output ends.

@@ -91,6 +91,7 @@ impl Text<'_> {
             let role = if finding.severity == Severity::Error { Role::Bad } else { Role::Warning };
             lines.push(self.marked(&finding.message, role, mark_of(finding.severity)));
         }
+        lines.extend(found.notes.iter().map(|note| self.faint(note)));
         if shared.is_busy("launch.data") {
             lines.push(self.marked("checking prompt sets ...", Role::Accent, ("◌ ", ". ")));
         } else if found.findings.is_empty() && found.not_checked.is_empty() {

@@ -7,7 +7,7 @@ use super::{Schema, TrialOutput};
 use crate::format::shortened;
 use crate::message::{Command, Work};
 use crate::score::{CommandRules, Task};
-use crate::score::{Isolation, Trial, Trust};
+use crate::score::{Trial, Trust};
 use crate::secrets::{visible, visible_lines};
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -42,14 +42,13 @@ pub(super) fn try_sample(schema: &Schema, shared: &Shared) -> Option<Command> {
     }
     let (open, scorer) = (shared.task.clone()?, shared.draft.scorer.clone()?);
     let (index, version) = (schema.sample.at(open.samples.as_ref().map_or(0, Vec::len))?, shared.draft.version);
-    let known = schema.tried.as_ref().map(|tried| tried.isolation);
     Some(Work::latest(
         "schema.program",
         move |_| {
             let sample = open.samples.as_ref().ok()?.get(index)?;
             let row = sample.prompt_id.as_deref().and_then(|id| open.row(id));
             let trials = scorer.try_programs(&sample.text, row);
-            Some(TrialOutput { index, version, trials, isolation: known.unwrap_or_else(crate::score::isolation) })
+            Some(TrialOutput { index, version, trials })
         },
         |schema: &mut Schema, _, tried| {
             schema.tried = tried;
@@ -70,6 +69,10 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         let missing = trust.and_then(|trust| trust.missing.as_deref());
         lines.extend(missing.map(|missing| Line::styled(visible(missing).into_owned(), theme.style(Role::Bad))));
         lines.push(faint(limits(rules)));
+        // The first answer starts a process: in the background, with the first trial.
+        if schema.tried.is_some() {
+            lines.push(isolation(rules, theme));
+        }
     }
     for trust in &shared.draft.programs {
         let Some(server) = &trust.server else { continue };
@@ -80,9 +83,6 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         return lines;
     }
     let tried = schema.tried.as_ref();
-    lines.extend(
-        tried.and_then(|tried| held(tried.isolation)).map(|text| Line::styled(text, theme.style(Role::Warning))),
-    );
     let Some(Ok(samples)) = shared.task.as_ref().map(|open| &open.samples) else { return lines };
     let Some(index) = schema.sample.at(samples.len()) else {
         lines.push(faint("no sample completion to test".to_owned()));
@@ -133,10 +133,9 @@ fn limits(rules: &CommandRules) -> String {
     format!("limits: {seconds} s, {memory}, {output_kib} KiB of output, {} at once", rules.width())
 }
 
-/// Restrictions that this machine lacks.
-fn held(isolation: Isolation) -> Option<String> {
-    (!isolation.network)
-        .then(|| "no user namespaces here: it can reach the network, and its processes are not counted".to_owned())
+fn isolation(rules: &CommandRules, theme: &Theme) -> Line<'static> {
+    let role = if rules.lacks_isolation() { Role::Warning } else { Role::Faint };
+    Line::styled(format!("isolation {}", rules.isolation_text()), theme.style(role))
 }
 
 fn trial_lines(trial: &Trial, theme: &Theme) -> Vec<Line<'static>> {

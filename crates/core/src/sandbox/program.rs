@@ -1,10 +1,4 @@
-//! Where a program runs: limited, and together with all that it starts until it ends, its time is up, or this process
-//! ends, however that happens.
-
-mod init;
-
-pub use init::launch_if_asked;
-pub(super) use init::{Ended, Launch};
+//! A running program, and the small process that starts all of them.
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -17,36 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use rustix::process::getuid;
 
-use init::{DESCRIPTORS, MAX_PROCESSES, ROLE, Reply};
+use super::init::{DESCRIPTORS, ROLE};
+use super::level::Level;
+use super::messages::{Ended, Launch, Reply, receive, send};
 
 /// For a launcher to start a program on a busy machine, and for killed processes to end.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The restrictions that this kernel can put on a scorer's process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Isolation {
-    /// It has a network of its own, without any host in it. Sockets by path are files, and stay reachable.
-    pub network: bool,
-    /// It may have at most so many processes and threads.
-    pub processes: Option<u64>,
-    /// Its processes have a namespace of their own: the kernel ends them all with the first.
-    pub process_namespace: bool,
-}
-
-/// Tries what holds here.
-pub fn isolation() -> Isolation {
-    let launch = Launch { program: "true".into(), folder: "/".into(), ..Launch::default() };
-    let null = || Some(OwnedFd::from(crate::files::open_null().ok()?));
-    let started = null().zip(null()).zip(null()).and_then(|((input, output), error)| {
-        SandboxedProgram::start(&launch, &[input, output, error]).ok() //
-    });
-    let holds = started.is_some_and(|program| program.has_namespaces);
-    // The kernel does not count the processes of root.
-    let is_counted = holds && !getuid().is_root();
-    Isolation { network: holds, processes: is_counted.then_some(MAX_PROCESSES), process_namespace: holds }
-}
 
 /// A running program with all that it started; dropping it kills them.
 #[derive(Debug)]
@@ -54,7 +25,6 @@ pub(super) struct SandboxedProgram {
     /// Its init ends with this end of the connection.
     control: UnixStream,
     ended: Option<Ended>,
-    has_namespaces: bool,
 }
 
 impl SandboxedProgram {
@@ -66,13 +36,14 @@ impl SandboxedProgram {
         let failed = |error: std::io::Error| format!("the sandbox does not answer: {error}");
         let (control, theirs) = UnixStream::pair().map_err(failed)?;
         let [input, output, error] = stdio;
-        hand_over([theirs.as_fd(), input.as_fd(), output.as_fd(), error.as_fd()]).map_err(failed)?;
+        let descriptors = [theirs.as_fd(), input.as_fd(), output.as_fd(), error.as_fd()];
+        hand_over(launch.level, descriptors).map_err(failed)?;
         drop(theirs);
-        let mut program = Self { control, ended: None, has_namespaces: false };
+        let mut program = Self { control, ended: None };
         program.control.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed)?;
-        init::send(&program.control, launch).map_err(failed)?;
-        match init::receive(&program.control).map_err(failed)? {
-            Reply::Started { has_namespaces } => program.has_namespaces = has_namespaces,
+        send(&program.control, launch).map_err(failed)?;
+        match receive(&program.control).map_err(failed)? {
+            Reply::Started => {}
             Reply::Failed { why } => return Err(why),
             Reply::Ended(ended) => program.ended = Some(ended),
         }
@@ -82,7 +53,7 @@ impl SandboxedProgram {
     /// How the program ended, waiting so long at most. By then all that it had started is being killed.
     pub(super) fn ended(&mut self, patience: Duration) -> Option<Ended> {
         if self.ended.is_none() && self.control.set_read_timeout(Some(patience)).is_ok() {
-            match init::receive(&self.control) {
+            match receive(&self.control) {
                 Ok(Reply::Ended(ended)) => self.ended = Some(ended),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 _ => self.ended = Some(Ended::default()),
@@ -97,7 +68,7 @@ impl SandboxedProgram {
         self.ended(REPLY_TIMEOUT);
         _ = self.control.set_read_timeout(Some(REPLY_TIMEOUT));
         // The connection ends after the last process.
-        _ = init::receive::<Reply>(&self.control);
+        _ = receive::<Reply>(&self.control);
     }
 }
 
@@ -116,14 +87,14 @@ struct Launcher {
 
 /// Passes an init's end of its connection and a program's standard streams to the launcher, which is started where
 /// there is none.
-fn hand_over(descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
+fn hand_over(level: Level, descriptors: [BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
     static LAUNCHER: Mutex<Option<Launcher>> = Mutex::new(None);
     let mut launcher = LAUNCHER.lock().unwrap_or_else(PoisonError::into_inner);
-    if launcher.as_ref().is_some_and(|running| running.pass(&descriptors).is_ok()) {
+    if launcher.as_ref().is_some_and(|running| running.pass(level, &descriptors).is_ok()) {
         return Ok(());
     }
     let started = Launcher::start()?;
-    started.pass(&descriptors)?;
+    started.pass(level, &descriptors)?;
     *launcher = Some(started);
     Ok(())
 }
@@ -133,16 +104,17 @@ impl Launcher {
         let (socket, theirs) = UnixStream::pair()?;
         // The running program, even if its file was replaced; in a group of its own, which a terminal does not signal.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("grpo-tui").arg(ROLE).process_group(0);
+        // Without the user's environment, which programs might find in it.
+        command.arg0("grpo-tui").arg(ROLE).process_group(0).env_clear();
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self { process: command.spawn()?, socket })
     }
 
-    fn pass(&self, descriptors: &[BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
+    fn pass(&self, level: Level, descriptors: &[BorrowedFd<'_>; DESCRIPTORS]) -> std::io::Result<()> {
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut rights = SendAncillaryBuffer::new(&mut room);
         rights.push(SendAncillaryMessage::ScmRights(descriptors));
-        sendmsg(&self.socket, &[std::io::IoSlice::new(&[0])], &mut rights, SendFlags::NOSIGNAL)?;
+        sendmsg(&self.socket, &[std::io::IoSlice::new(&[level as u8])], &mut rights, SendFlags::NOSIGNAL)?;
         Ok(())
     }
 }

@@ -1,5 +1,4 @@
-//! One process of a scorer's program: started with its limits, its pipes moved without waiting for it, ended with its
-//! children.
+//! One program in its sandbox: started with its limits, its pipes moved without waiting for it, ended with its children.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,24 +7,29 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Access as FileAccess, OFlags, access, fcntl_setfl};
+use rustix::fs::{OFlags, fcntl_setfl};
 
-use super::CommandRules;
-use super::program_files::{ProgramFiles, path_of};
-use super::sandbox::{Ended, Launch, SandboxedProgram};
+use super::installed::{hidden_path, search_path};
+use super::level::Level;
+use super::messages::{Ended, Launch, Limit};
+use super::program::SandboxedProgram;
+use super::root::HOME;
 use super::scratch::PrivateFolder;
+use crate::format::shortened;
 
 /// Bytes read at once.
 const PIECE: usize = 1 << 16;
 /// Bytes of standard error that are kept: its end.
 const MAX_STDERR_BYTES: usize = 4_096;
+/// Characters of a line of it that are shown.
+const MAX_LINE_CHARS: usize = 500;
 /// How soon it is noticed that nobody waits for an answer any more.
 const LOOK: Duration = Duration::from_millis(100);
 /// A program that has closed its output has this long to end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     program: SandboxedProgram,
     stdin: Option<PipeWriter>,
     stdout: PipeReader,
@@ -37,56 +41,36 @@ pub(super) struct Process {
     searched: usize,
     complaint: Vec<u8>,
     closes_input: bool,
-    _home: PrivateFolder,
+    sandbox: Sandbox,
+    /// Where it has none in a namespace.
+    _home: Option<PrivateFolder>,
 }
 
 /// The program that a process runs.
 #[derive(Debug)]
-pub(super) struct Program<'a> {
-    pub(super) program: PathBuf,
-    pub(super) arguments: Vec<String>,
-    pub(super) folder: &'a Path,
+pub(crate) struct Program<'a> {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) folder: &'a Path,
     /// Added to its environment.
-    pub(super) variables: &'a [(&'a str, &'a str)],
+    pub(crate) variables: &'a [(&'a str, &'a str)],
     /// Whether what it writes on standard error is part of its output.
-    pub(super) joins_output: bool,
+    pub(crate) joins_output: bool,
 }
 
-impl<'a> Program<'a> {
-    /// The scorer, among copies of its files.
-    pub(super) fn scorer(
-        rules: &CommandRules,
-        files: &ProgramFiles,
-        copies: &'a PrivateFolder,
-        variables: &'a [(&'a str, &'a str)],
-    ) -> Self {
-        let (program, arguments) = rules.command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
-        Self {
-            program: files.path_of(program, copies.path()),
-            arguments: arguments.to_vec(),
-            folder: copies.path(),
-            variables,
-            joins_output: false,
-        }
-    }
-}
-
-/// Whether a program is there, where [`Process::start`] finds it.
-pub(super) fn is_installed(program: &str, folder: &Path) -> bool {
-    let is_program = |path: PathBuf| path.is_file() && access(&path, FileAccess::EXEC_OK).is_ok();
-    match path_of(program, folder) {
-        path if program.contains('/') => is_program(path),
-        name => std::env::split_paths(&search_path()).any(|place| is_program(place.join(&name))),
-    }
-}
-
-fn search_path() -> OsString {
-    std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
+/// What a program is held to.
+#[derive(Debug, Clone)]
+pub(crate) struct Sandbox {
+    pub(crate) level: Level,
+    /// What it may read besides the system's programs and its own files.
+    pub(crate) visible: Vec<PathBuf>,
+    /// Of each process the address space, of all together the memory in use; 0 for no limit.
+    pub(crate) memory_mib: u64,
 }
 
 /// The result of waiting for a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WaitOutcome {
+pub(crate) enum WaitOutcome {
     /// Something was read or written.
     Some,
     /// Its output has ended.
@@ -96,23 +80,26 @@ pub(super) enum WaitOutcome {
 }
 
 impl Process {
-    /// Starts a program with an environment of its own. `memory_mib`: of its address space; 0 for no limit.
+    /// Starts a program with an environment of its own.
     ///
     /// # Errors
     /// A sentence.
-    pub(super) fn start(memory_mib: u64, program: &Program<'_>) -> Result<Self, String> {
-        let home = PrivateFolder::new()?;
+    pub(crate) fn start(sandbox: &Sandbox, program: &Program<'_>) -> Result<Self, String> {
+        let home = if sandbox.level == Level::Strong { None } else { Some(PrivateFolder::new()?) };
+        let home_path = home.as_ref().map_or(Path::new(HOME), PrivateFolder::path);
         let mut environment: BTreeMap<String, OsString> =
             program.variables.iter().map(|(name, value)| ((*name).to_owned(), value.into())).collect();
         environment.insert("PATH".to_owned(), search_path());
         environment.insert("LANG".to_owned(), "C.UTF-8".into());
-        environment.extend(["HOME", "TMPDIR"].map(|name| (name.to_owned(), home.path().into())));
+        environment.extend(["HOME", "TMPDIR"].map(|name| (name.to_owned(), home_path.into())));
         let launch = Launch {
-            program: program.program.clone().into(),
+            level: sandbox.level,
+            program: program.program.clone(),
             arguments: program.arguments.clone(),
-            folder: program.folder.into(),
+            folder: program.folder.to_owned(),
             environment,
-            memory_mib,
+            visible: sandbox.visible.clone(),
+            memory_mib: sandbox.memory_mib,
         };
         let no_pipe = |error: std::io::Error| format!("cannot set up pipes: {error}");
         let (input, stdin) = pipe().map_err(no_pipe)?;
@@ -135,6 +122,7 @@ impl Process {
             searched: 0,
             complaint: Vec::new(),
             closes_input: false,
+            sandbox: sandbox.clone(),
             _home: home,
         };
         process.unblock().map_err(|error| no_pipe(error.into()))?;
@@ -152,26 +140,26 @@ impl Process {
     }
 
     /// Adds to what [`Self::transfer`] writes.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
     }
 
-    pub(super) fn unsent(&self) -> usize {
+    pub(crate) fn unsent(&self) -> usize {
         self.unsent.len() - self.sent
     }
 
     /// Closes its input once all is written.
-    pub(super) fn close_input(&mut self) {
+    pub(crate) fn close_input(&mut self) {
         self.closes_input = true;
     }
 
     /// Bytes of its output that were read and not taken.
-    pub(super) fn unread(&self) -> &[u8] {
+    pub(crate) fn unread(&self) -> &[u8] {
         &self.unread
     }
 
     /// Passes on the whole lines of its output, without their ends, until one is refused.
-    pub(super) fn lines<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn lines<E>(&mut self, mut take: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let mut start = 0;
         let mut result = Ok(());
         while let Some(length) = self.unread[self.searched.max(start)..].iter().position(|byte| *byte == b'\n') {
@@ -188,7 +176,7 @@ impl Process {
     }
 
     /// Writes and reads what can be, after waiting for that until `until` at most, and as long as `keep_going`.
-    pub(super) fn transfer(&mut self, until: Instant, keep_going: &dyn Fn() -> bool) -> std::io::Result<WaitOutcome> {
+    pub(crate) fn transfer(&mut self, until: Instant, keep_going: &dyn Fn() -> bool) -> std::io::Result<WaitOutcome> {
         if self.closes_input && self.unsent() == 0 {
             self.stdin = None;
         }
@@ -254,7 +242,7 @@ impl Process {
     }
 
     /// The end of what it has written on standard error.
-    pub(super) fn complaint(&mut self) -> String {
+    pub(crate) fn complaint(&mut self) -> String {
         self.read_complaint();
         String::from_utf8_lossy(&self.complaint).into_owned()
     }
@@ -274,7 +262,7 @@ impl Process {
     }
 
     /// The exit code of a process whose output has ended; `None` if a signal ended it.
-    pub(super) fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         self.ended().code
     }
 
@@ -286,18 +274,27 @@ impl Process {
     }
 
     /// How a process ended whose output has ended, and the last line that it wrote on standard error.
-    pub(super) fn last_words(&mut self) -> String {
-        let Ended { code, signal } = self.ended();
+    pub(crate) fn last_words(&mut self) -> String {
+        let Ended { code, signal, exceeded } = self.ended();
         self.read_complaint();
-        let ended = match (code, signal) {
-            (Some(code), _) => format!("ended with exit code {code}"),
-            (None, Some(signal)) => format!("was ended by signal {signal}"),
-            (None, None) => "ended".to_owned(),
+        let ended = match (exceeded, code, signal) {
+            (Some(Limit::Memory), ..) => format!("used more than {} MiB of memory", self.sandbox.memory_mib),
+            (Some(Limit::Processes), ..) => "started too many processes".to_owned(),
+            (None, Some(code), _) => format!("ended with exit code {code}"),
+            (None, None, Some(signal)) => format!("was ended by signal {signal}"),
+            (None, None, None) => "ended".to_owned(),
         };
         let text = String::from_utf8_lossy(&self.complaint);
-        match text.lines().rev().find(|line| !line.trim().is_empty()) {
-            Some(line) => format!("{ended}: {}", super::answer::shorten(line.trim())),
-            None => ended,
-        }
+        let last = text.lines().rev().find(|line| !line.trim().is_empty());
+        let last = last.map_or_else(String::new, |line| format!(": {}", shortened(line.trim(), MAX_LINE_CHARS)));
+        format!("{ended}{last}")
+    }
+
+    /// What to do about the file that a line misses, if it is there and the sandbox hides it.
+    pub(crate) fn hidden_file(&self, line: &str) -> Option<String> {
+        let Sandbox { level, visible, .. } = &self.sandbox;
+        let path = if *level == Level::None { None } else { hidden_path(line, visible) }?;
+        let path = path.display();
+        Some(format!("the sandbox hides {path}: add read = [\"{path}\"] to [score], or isolation = \"none\""))
     }
 }

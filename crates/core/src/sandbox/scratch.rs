@@ -15,7 +15,7 @@ const WORK: &str = "work";
 
 /// A new folder with an unpredictable name.
 #[derive(Debug)]
-pub(super) struct PrivateFolder {
+pub(crate) struct PrivateFolder {
     folder: PathBuf,
     work: PathBuf,
     _lock: File,
@@ -24,7 +24,7 @@ pub(super) struct PrivateFolder {
 impl PrivateFolder {
     /// # Errors
     /// A sentence.
-    pub(super) fn new() -> std::result::Result<Self, String> {
+    pub(crate) fn new() -> std::result::Result<Self, String> {
         let mut problem = "no folder for temporary files: set HOME or XDG_RUNTIME_DIR".to_owned();
         for root in roots() {
             match Self::within(&root) {
@@ -36,7 +36,7 @@ impl PrivateFolder {
     }
 
     /// The folder itself, which is empty at first.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.work
     }
 

@@ -1,0 +1,229 @@
+//! Where installed programs are, and what they need to run: a sandbox shows it to them.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use super::root::{DEVICES, SYSTEM_FILES, SYSTEM_FOLDERS};
+use crate::files;
+
+/// Links and interpreters on the way to a program.
+const MAX_HOPS: usize = 16;
+/// Bytes of a program's first line, and of the file that describes a virtual environment.
+const MAX_BYTES: u64 = 4_096;
+/// Folders of an installation that shares its own with other things.
+const LIBRARIES: [&str; 3] = ["lib", "lib64", "libexec"];
+
+/// A name with a slash is a file of that folder, not of this program's.
+pub(crate) fn path_of(program: &str, folder: &Path) -> PathBuf {
+    if program.contains('/') { folder.join(program) } else { PathBuf::from(program) }
+}
+
+/// Whether a program is there, where a process finds it.
+pub(crate) fn is_installed(program: &str, folder: &Path) -> bool {
+    located(&path_of(program, folder)).is_some()
+}
+
+pub(super) fn search_path() -> OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into())
+}
+
+fn located(program: &Path) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| path.is_file() && access(path, Access::EXEC_OK).is_ok();
+    match program.components().count() {
+        1 => std::env::split_paths(&search_path()).map(|folder| folder.join(program)).find(is_program),
+        _ => Some(program.to_owned()).filter(is_program),
+    }
+}
+
+/// What programs need outside the system's folders: those of `PATH`, and the installations that these and `programs`
+/// belong to; and `read`. Sorted; none is below another.
+pub(crate) fn visible_paths<'a>(programs: impl IntoIterator<Item = &'a Path>, read: &[PathBuf]) -> Vec<PathBuf> {
+    let mut paths = Installations::default();
+    for folder in std::env::split_paths(&search_path()).filter(|folder| folder.is_absolute()) {
+        paths.add_folder(&folder);
+    }
+    for program in programs.into_iter().filter_map(located) {
+        paths.add_program(program);
+    }
+    paths.found.extend(read.iter().cloned());
+    visible(&paths.found)
+}
+
+/// Those that are there, by their names and where links lead, and that no other shows.
+fn visible(found: &BTreeSet<PathBuf>) -> Vec<PathBuf> {
+    let real = found.iter().filter_map(|path| path.canonicalize().ok());
+    let all: BTreeSet<PathBuf> = found.iter().filter(|path| path.exists()).cloned().chain(real).collect();
+    let is_shown = |path: &Path| is_system(path) || path.ancestors().skip(1).any(|above| all.contains(above));
+    all.iter().filter(|path| !is_shown(path)).cloned().collect()
+}
+
+/// The first path in a line that misses a file, if it is there, and a sandbox hides it which shows `visible`.
+pub(super) fn hidden_path(line: &str, visible: &[PathBuf]) -> Option<PathBuf> {
+    if !["No such file", "ot found", "ermission denied", "annot open"].iter().any(|words| line.contains(words)) {
+        return None;
+    }
+    let is_between = |letter: char| letter.is_whitespace() || "'\"`:,;()[]<>=".contains(letter);
+    let is_shown = |path: &Path| {
+        ["/", "/tmp"].map(Path::new).contains(&path)
+            || ["/proc", "/dev", "/sys"].iter().any(|own| path.starts_with(own))
+            || is_system(path)
+            || visible.iter().any(|shown| path.starts_with(shown))
+    };
+    let paths = line.split(is_between).map(Path::new).filter(|path| path.is_absolute());
+    paths.filter(|path| !is_shown(path)).find(|path| path.symlink_metadata().is_ok()).map(Path::to_owned)
+}
+
+fn is_system(path: &Path) -> bool {
+    SYSTEM_FOLDERS.iter().chain(SYSTEM_FILES).chain(DEVICES).any(|shown| path.starts_with(shown))
+}
+
+#[derive(Debug, Default)]
+struct Installations {
+    found: BTreeSet<PathBuf>,
+}
+
+impl Installations {
+    /// A program with its links, its interpreters, and what they belong to.
+    fn add_program(&mut self, mut program: PathBuf) {
+        for _ in 0..MAX_HOPS {
+            self.found.insert(program.clone());
+            if let Some(folder) = program.parent().filter(|folder| is_of_programs(folder)) {
+                self.add_folder(folder);
+            }
+            let next = fs::read_link(&program).ok().or_else(|| interpreter(&program));
+            let Some(next) = next else { return };
+            program = normal(&program.parent().unwrap_or(&program).join(next));
+        }
+    }
+
+    /// A folder of programs, and the installation that it belongs to. From folders that hold other things of the user,
+    /// only its libraries.
+    fn add_folder(&mut self, folder: &Path) {
+        let home = directories::BaseDirs::new().map(|folders| folders.home_dir().to_owned()).unwrap_or_default();
+        let is_shared = |folder: &Path| home.starts_with(folder);
+        if is_system(folder) || is_shared(folder) || !self.found.insert(folder.to_owned()) {
+            return;
+        }
+        let Some(prefix) = folder.parent().filter(|_| is_of_programs(folder)) else { return };
+        if is_shared(prefix) || [".local", ".cargo"].map(|name| home.join(name)).contains(&prefix.to_owned()) {
+            self.found.extend(LIBRARIES.map(|name| prefix.join(name)));
+            return;
+        }
+        self.found.insert(prefix.to_owned());
+        // A virtual environment has its interpreter elsewhere.
+        let described = files::read_at_most(&prefix.join("pyvenv.cfg"), MAX_BYTES).unwrap_or_default();
+        for line in String::from_utf8_lossy(&described).lines() {
+            if let Some((_, base)) = line.split_once('=').filter(|(key, _)| key.trim() == "home") {
+                self.add_folder(Path::new(base.trim()));
+            }
+        }
+    }
+}
+
+fn is_of_programs(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| ["bin", "sbin", "shims"].iter().any(|programs| name == *programs))
+}
+
+/// What runs a script: the program that its first line names.
+fn interpreter(script: &Path) -> Option<PathBuf> {
+    let mut start = [0; MAX_BYTES as usize];
+    let count = std::io::Read::read(&mut files::open(script).ok()?, &mut start).ok()?;
+    let line = start[..count].strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line).into_owned();
+    line.split_whitespace().next().map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// A path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => _ = normal.pop(),
+            Component::CurDir => {}
+            part => normal.push(part),
+        }
+    }
+    normal
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_seen_with_its_links_its_interpreter_and_its_installation() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().canonicalize().unwrap();
+        for name in ["base/bin", "venv/bin", "tools", "alone"] {
+            fs::create_dir_all(here.join(name)).unwrap();
+        }
+        let write = |name: &str, text: String| fs::write(here.join(name), text).unwrap();
+        write("base/bin/python3", String::new());
+        write("venv/pyvenv.cfg", format!("home = {}\nversion = 3\n", here.join("base/bin").display()));
+        symlink("../../base/bin/python3", here.join("venv/bin/python")).unwrap();
+        write("venv/bin/check", format!("#!{}\n", here.join("venv/bin/python").display()));
+        symlink(here.join("venv/bin/check"), here.join("tools/check")).unwrap();
+        write("alone/check", "#!/bin/sh\n".to_owned());
+        for (program, expected) in [
+            ("venv/bin/python", &["base", "venv"][..]),
+            ("venv/bin/check", &["base", "venv"]),
+            ("tools/check", &["base", "tools/check", "venv"]),
+            ("alone/check", &["alone/check"]),
+        ] {
+            let mut paths = Installations::default();
+            paths.add_program(here.join(program));
+            let found = visible(&paths.found);
+            assert_eq!(found, expected.iter().map(|name| here.join(name)).collect::<Vec<_>>(), "{program}");
+        }
+    }
+
+    #[test]
+    fn folders_that_hold_other_things_are_not_seen() {
+        let home = directories::BaseDirs::new().unwrap().home_dir().to_owned();
+        for name in [".local/bin", ".local/lib", ".cargo/bin", "bin"] {
+            fs::create_dir_all(home.join(name)).unwrap();
+        }
+        for (folder, expected) in [
+            (home.clone(), &[][..]),
+            (home.join(".local/bin"), &[".local/bin", ".local/lib"]),
+            (home.join(".cargo/bin"), &[".cargo/bin"]),
+            (home.join("bin"), &["bin"]),
+            ("/usr/bin".into(), &[]),
+            ("/".into(), &[]),
+        ] {
+            let mut paths = Installations::default();
+            paths.add_folder(&folder);
+            let expected: Vec<PathBuf> = expected.iter().map(|name| home.join(name)).collect();
+            let found: Vec<PathBuf> =
+                visible(&paths.found).into_iter().filter(|path| path.starts_with(&home)).collect();
+            assert_eq!(found, expected, "{folder:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named_only_where_it_is_there_and_hidden() {
+        let folder = tempfile::tempdir().unwrap();
+        let words = folder.path().join("words.txt");
+        fs::write(&words, "").unwrap();
+        let line =
+            |path: &Path| format!("FileNotFoundError: [Errno 2] No such file or directory: '{}'", path.display());
+        for (line, visible, expected) in [
+            (line(&words), &[][..], Some(words.clone())),
+            (line(&words), &[folder.path().to_owned()], None),
+            (line(&folder.path().join("other")), &[], None),
+            (line(Path::new("/usr/bin/env")), &[], None),
+            (line(Path::new("/proc/1/environ")), &[], None),
+            (format!("answer: {}", words.display()), &[], None),
+            ("No such file or directory: x/y".to_owned(), &[], None),
+        ] {
+            assert_eq!(hidden_path(&line, visible), expected, "{line}");
+        }
+    }
+}

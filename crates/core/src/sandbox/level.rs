@@ -1,0 +1,45 @@
+//! How far a program is kept apart from the rest of the machine.
+
+use serde::{Deserialize, Serialize};
+
+/// From the least to the most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// The user's permissions, with limits of time, memory, output and file size.
+    #[default]
+    None,
+    /// Landlock and seccomp: no network, no other files.
+    Limited,
+    /// Namespaces besides: no other process, a folder and memory with a limit.
+    Strong,
+}
+
+impl Level {
+    pub const ALL: [Self; 3] = [Self::Strong, Self::Limited, Self::None];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Strong => "strong",
+            Self::Limited => "limited",
+            Self::None => "none",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.name() == name)
+    }
+
+    /// What a program is held to.
+    pub fn summary(self) -> &'static str {
+        match self {
+            Self::Strong => {
+                "no network, no other process, no files but the system's programs, its own and an empty folder of 256 MiB"
+            }
+            Self::Limited => {
+                "no network, no contents of other files; memory is limited per process, its folder and processes are not"
+            }
+            Self::None => "your permissions: it can read and write your files and use the network",
+        }
+    }
+}

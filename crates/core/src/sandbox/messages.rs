@@ -1,0 +1,74 @@
+//! What a process and an init tell each other over their connection.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read, Result, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::level::Level;
+
+/// Bytes of a message.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// The program that an init runs, with its limits.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Launch {
+    pub(super) level: Level,
+    /// Empty for a trial of the level: nothing runs.
+    pub(super) program: PathBuf,
+    pub(super) arguments: Vec<String>,
+    /// Holds the files of the program, which runs in it, or in a folder that shows them.
+    pub(super) folder: PathBuf,
+    /// All of its environment.
+    pub(super) environment: BTreeMap<String, OsString>,
+    /// What it may read besides the system's programs.
+    pub(super) visible: Vec<PathBuf>,
+    /// Of each process the address space, of all together the memory in use; 0 for no limit.
+    pub(super) memory_mib: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ended {
+    pub(super) code: Option<i32>,
+    pub(super) signal: Option<i32>,
+    /// The limit for which it was killed.
+    pub(super) exceeded: Option<Limit>,
+}
+
+/// A limit of a program with all that it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Limit {
+    Memory,
+    Processes,
+}
+
+/// A message from an init.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    Started,
+    Failed { why: String },
+    Ended(Ended),
+}
+
+/// Sends a message with its length before it.
+pub(super) fn send(mut stream: &UnixStream, message: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec(message)?;
+    let length = u32::try_from(text.len()).map_err(|_| ErrorKind::InvalidInput)?;
+    stream.write_all(&[&length.to_le_bytes(), text.as_slice()].concat())
+}
+
+pub(super) fn receive<M: DeserializeOwned>(mut stream: &UnixStream) -> Result<M> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_MESSAGE_BYTES {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    let mut text = vec![0; length];
+    stream.read_exact(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}

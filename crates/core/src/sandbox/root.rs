@@ -1,0 +1,171 @@
+//! The file system that a program sees in its namespace: the system's programs and what it may read, read-only; one
+//! empty folder of limited size to write in; its own processes.
+
+use std::ffi::CStr;
+use std::fs;
+use std::io::{Error, Result};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, fstat};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, mount_change, mount_remount,
+    move_mount, open_tree, unmount,
+};
+use rustix::process::{chdir, pivot_root};
+use rustix::system::sethostname;
+
+/// Bytes and files below the folder that a program writes in; it is memory.
+const FOLDER_OPTIONS: &CStr = c"size=256m,nr_inodes=65536,mode=755";
+/// The program's folder, with its files, and its home.
+pub(super) const WORK: &str = "/tmp/work";
+pub(super) const HOME: &str = "/tmp/home";
+
+/// The system's programs and libraries; a link remains one.
+pub(super) const SYSTEM_FOLDERS: &[&str] =
+    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store"];
+/// What these read below /etc; nothing of it is secret.
+pub(super) const SYSTEM_FILES: &[&str] = &[
+    "/etc/alternatives",
+    "/etc/fonts",
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/ssl/openssl.cnf",
+];
+pub(super) const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "dev/fd"),
+    ("/proc/self/fd/0", "dev/stdin"),
+    ("/proc/self/fd/1", "dev/stdout"),
+    ("/proc/self/fd/2", "dev/stderr"),
+    ("/tmp/shm", "dev/shm"),
+];
+/// A folder that every system has, on which the new root is mounted before it is the root.
+const BASE: &str = "/usr";
+/// Numbers of processes and threads, of which the first 300 are given once.
+const MAX_PROCESS_NUMBER: &[u8] = b"556";
+
+/// A tree of the old root, and where it is in the new one.
+struct Tree {
+    mount: OwnedFd,
+    at: PathBuf,
+}
+
+/// What the new root takes of the old one.
+struct OldRoot {
+    trees: Vec<Tree>,
+    /// Targets, and names in the new root.
+    links: Vec<(PathBuf, &'static str)>,
+}
+
+/// Makes this namespace's root of the system, `visible`, and the entries of `files` in [`WORK`].
+///
+/// # Errors
+/// Names what could not be mounted.
+pub(super) fn enter(visible: &[PathBuf], files: Option<&Path>) -> Result<()> {
+    let failed = |what: &'static str| move |error| named(what, error);
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).map_err(failed("/"))?;
+    // Kernels before 6.14 have one limit for the machine; there `usage` counts.
+    _ = fs::write("/proc/sys/kernel/pid_max", MAX_PROCESS_NUMBER);
+    sethostname(b"sandbox")?;
+    let OldRoot { trees, links } = old_root(visible, files)?;
+    let (private, root) = (MountFlags::NOSUID | MountFlags::NODEV, Path::new(BASE));
+    mount("tmpfs", BASE, "tmpfs", private, Some(c"size=4m,mode=755")).map_err(failed("a new root"))?;
+    for folder in ["tmp", "proc", "dev"] {
+        fs::create_dir(root.join(folder))?;
+    }
+    mount("tmpfs", root.join("tmp"), "tmpfs", private, Some(FOLDER_OPTIONS)).map_err(failed("/tmp"))?;
+    for folder in ["work", "home", "shm"] {
+        fs::create_dir(root.join("tmp").join(folder))?;
+    }
+    // A container may forbid it; then no process is seen at all. Root might write settings of the machine otherwise.
+    _ = mount("proc", root.join("proc"), "proc", private | MountFlags::NOEXEC | MountFlags::RDONLY, None);
+    trees.iter().try_for_each(|tree| tree.attach(root))?;
+    links.iter().try_for_each(|(target, at)| symlink(target, root.join(at)))?;
+    mount_remount(BASE, private | MountFlags::BIND | MountFlags::RDONLY, c"").map_err(failed("a new root"))?;
+    chdir(BASE)?;
+    pivot_root(".", ".").map_err(failed("a new root"))?;
+    unmount(".", UnmountFlags::DETACH).map_err(failed("a new root"))?;
+    Ok(chdir("/")?)
+}
+
+/// Clones what the new root shows: the system, `visible`, and the entries of `files`.
+fn old_root(visible: &[PathBuf], files: Option<&Path>) -> Result<OldRoot> {
+    let read_only = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+    let mut links = LINKS.map(|(target, at)| (PathBuf::from(target), at)).to_vec();
+    let mut trees = Vec::new();
+    for folder in SYSTEM_FOLDERS {
+        match fs::read_link(folder) {
+            Ok(target) => links.push((target, folder.trim_start_matches('/'))),
+            Err(_) => trees.extend(Tree::new(Path::new(folder), folder.into(), read_only)?),
+        }
+    }
+    for path in SYSTEM_FILES.iter().map(Path::new).chain(visible.iter().map(PathBuf::as_path)) {
+        trees.extend(Tree::new(path, path.to_owned(), read_only)?);
+    }
+    for entry in files.map(fs::read_dir).transpose()?.into_iter().flatten() {
+        let entry = entry?;
+        trees.extend(Tree::new(&entry.path(), Path::new(WORK).join(entry.file_name()), read_only)?);
+    }
+    for device in DEVICES {
+        trees.extend(Tree::new(Path::new(device), device.into(), libc::MOUNT_ATTR_NOSUID)?);
+    }
+    Ok(OldRoot { trees, links })
+}
+
+impl Tree {
+    /// A tree of the old root with the attributes besides its own; `None` where there is none, or none for this user.
+    fn new(path: &Path, at: PathBuf, attributes: u64) -> Result<Option<Self>> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let mount = match open_tree(CWD, path, flags) {
+            Ok(mount) => mount,
+            Err(Errno::NOENT | Errno::ACCESS | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(named(path, error)),
+        };
+        restrict(&mount, attributes).map_err(|error| named(path, error))?;
+        Ok(Some(Self { mount, at }))
+    }
+
+    fn attach(&self, root: &Path) -> Result<()> {
+        let at = root.join(self.at.strip_prefix("/").unwrap_or(&self.at));
+        if FileType::from_raw_mode(fstat(&self.mount)?.st_mode) == FileType::Directory {
+            fs::create_dir_all(&at)?;
+        } else {
+            at.parent().map_or(Ok(()), fs::create_dir_all)?;
+            fs::write(&at, [])?;
+        }
+        move_mount(&self.mount, c"", CWD, &at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+            .map_err(|error| named(&self.at, error))
+    }
+}
+
+/// Adds attributes to a mount and those below it.
+fn restrict(mount: &OwnedFd, attributes: u64) -> std::result::Result<(), Errno> {
+    let attributes = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the descriptor is open, the text ends with 0, and the structure has the size that is passed.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if outcome == 0 { Ok(()) } else { Err(Errno::from_io_error(&Error::last_os_error()).unwrap_or(Errno::INVAL)) }
+}
+
+fn named(what: impl AsRef<Path>, error: Errno) -> Error {
+    Error::new(error.kind(), format!("cannot mount {}: {}", what.as_ref().display(), Error::from(error)))
+}

@@ -1,0 +1,137 @@
+//! System calls that no program needs that scores or answers: those that change mounts, namespaces and the kernel, look
+//! into other processes, reach beyond the network's namespace, or hold memory that is nobody's.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
+};
+
+use super::level::Level;
+
+/// Refused with `EPERM`, whatever their arguments.
+const REFUSED: &[libc::c_long] = &[
+    // Mounts and namespaces.
+    libc::SYS_chroot,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fsopen,
+    libc::SYS_fspick,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_pivot_root,
+    libc::SYS_setns,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    // Other processes.
+    libc::SYS_kcmp,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_process_madvise,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    // The kernel: large, rarely used, or of the whole machine.
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_bpf,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_perf_event_open,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setdomainname,
+    libc::SYS_sethostname,
+    libc::SYS_settimeofday,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_syslog,
+    libc::SYS_userfaultfd,
+    libc::SYS_vhangup,
+    // Memory that no process has mapped is in no limit.
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
+    libc::SYS_mq_open,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_shmget,
+];
+/// Without a namespace of the network all sockets are refused but pairs; Landlock knows `truncate` since Linux 6.2 only.
+const REFUSED_LIMITED: &[libc::c_long] = &[libc::SYS_socket, libc::SYS_truncate];
+/// Sockets that the namespace of the network confines. Others, such as those of a virtual machine's host, have none.
+const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+const NAMESPACES: [libc::c_int; 8] = [
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWUTS,
+    // CLONE_NEWTIME is none of clone's.
+    libc::CLONE_PTRACE,
+];
+/// Numbers of x32, another set of the same calls, begin here.
+const X32: u32 = 0x4000_0000;
+
+/// The filters of a level, in the order in which they are installed; empty where the architecture has none.
+pub(super) fn filters(level: Level) -> &'static [BpfProgram] {
+    static STRONG: LazyLock<Vec<BpfProgram>> = LazyLock::new(|| compiled(Level::Strong).unwrap_or_default());
+    static LIMITED: LazyLock<Vec<BpfProgram>> = LazyLock::new(|| compiled(Level::Limited).unwrap_or_default());
+    match level {
+        Level::Strong => &STRONG,
+        Level::Limited => &LIMITED,
+        Level::None => &[],
+    }
+}
+
+fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+    use SeccompCmpOp::{MaskedEq, Ne};
+    let compare = |place, operator, value: libc::c_int| {
+        SeccompCondition::new(place, SeccompCmpArgLen::Dword, operator, u64::from(value.cast_unsigned()))
+    };
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let family = FAMILIES.iter().map(|family| compare(0, Ne, *family)).collect::<Result<Vec<_>, _>>()?;
+    rules.insert(libc::SYS_socket, vec![SeccompRule::new(family)?]);
+    let flag = |flag: &libc::c_int| {
+        let bit = u64::from(flag.cast_unsigned());
+        SeccompRule::new(vec![compare(0, MaskedEq(bit), *flag)?])
+    };
+    rules.insert(libc::SYS_clone, NAMESPACES.iter().map(flag).collect::<Result<_, _>>()?);
+    if level == Level::Limited {
+        rules.extend(REFUSED_LIMITED.iter().map(|call| (*call, Vec::new())));
+    }
+    let arch = std::env::consts::ARCH.try_into()?;
+    let filter = |rules, error: libc::c_int| {
+        let refuse = SeccompAction::Errno(error.cast_unsigned());
+        SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()
+    };
+    let mut refused: BpfProgram = filter(rules, libc::EPERM)?;
+    refused.splice(0..0, without_x32());
+    // Its flags are in memory that a filter does not see: without it, libraries call `clone`.
+    let absent = filter([(libc::SYS_clone3, Vec::new())].into(), libc::ENOSYS)?;
+    Ok(vec![refused, absent])
+}
+
+/// Load the number; from X32 on, refuse.
+fn without_x32() -> [sock_filter; 3] {
+    let statement = |code: u32, jf, k| sock_filter { code: code as u16, jt: 0, jf, k };
+    [
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 1, X32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
+    ]
+}
