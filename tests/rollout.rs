@@ -227,7 +227,7 @@ fn logits_that_are_not_finite_are_refused() {
 fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let folder = tempfile::tempdir().unwrap();
     let questions = folder.path().join("questions");
-    let toml = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\nstrip_thinking = false\ncommand = [\"sh\", \"s.sh\"]\nfiles = [\"s.sh\"]\n";
+    let toml = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\nstrip_thinking = false\ncommand = [\"sh\", \"s.sh\"]\nfiles = [\"s.sh\"]\nisolation = \"none\"\n";
     std::fs::write(folder.path().join("task.toml"), toml).unwrap();
     std::fs::write(folder.path().join("s.sh"), format!("echo asked >> '{}'\n", questions.display())).unwrap();
     let row =

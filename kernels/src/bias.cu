@@ -1,13 +1,10 @@
-// y[row, :] += bias, one thread an element; rows of y begin `stride` numbers apart.
+// y[row, :] += bias, one thread an element.
 #include "numbers.cuh"
 
-template <typename T, typename B> __device__ void add(T *y, int stride, const B *bias, long long count, int width) {
+template <typename T> __device__ void add(T *y, const T *bias, long long count, int width) {
   const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= count) return;
-  T &number = y[i / width * stride + i % width];
-  number = from_float<T>(to_float(number) + to_float(bias[i % width]));
+  if (i < count) y[i] = from_float<T>(to_float(y[i]) + to_float(bias[i % width]));
 }
 
-extern "C" __global__ void add_bias_f32(float *y, int stride, const float *bias, long long count, int width) { add(y, stride, bias, count, width); }
-extern "C" __global__ void add_bias_bf16(bf16 *y, int stride, const bf16 *bias, long long count, int width) { add(y, stride, bias, count, width); }
-extern "C" __global__ void add_bias_bf16_into_f32(float *y, int stride, const bf16 *bias, long long count, int width) { add(y, stride, bias, count, width); }
+extern "C" __global__ void add_bias_f32(float *y, const float *bias, long long count, int width) { add(y, bias, count, width); }
+extern "C" __global__ void add_bias_bf16(bf16 *y, const bf16 *bias, long long count, int width) { add(y, bias, count, width); }

@@ -2,8 +2,7 @@
 
 use candle_core::{Result, Tensor};
 
-/// `y`: [rows, width], `bias`: `[width]` -> their sum; on a GPU in `y`'s own memory, where its rows may be parts of wider ones, and
-/// in f32 beside a bias in bf16.
+/// `y`: [rows, width], `bias`: `[width]` -> their sum; on a GPU in `y`'s own memory.
 pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if y.device().is_cuda() {
@@ -14,25 +13,19 @@ pub fn add_bias(y: Tensor, bias: &Tensor) -> Result<Tensor> {
 
 #[cfg(feature = "cuda")]
 mod gpu {
-    use candle_core::{DType, Result, Tensor, bail};
+    use candle_core::{Result, Tensor, bail};
 
-    use crate::cuda::{Argument, Grid, Module, at, device, int, launch, module, rows_at};
+    use crate::cuda::{Argument, Grid, Module, at, device, int, launch, module};
 
     static MODULE: Module = module!("bias");
 
     pub(super) fn add(y: Tensor, bias: &Tensor) -> Result<Tensor> {
         let (rows, width) = y.dims2()?;
-        let (kernel, suffix) = match (y.dtype(), bias.dtype()) {
-            (own, other) if own == other => ("add_bias", Some(own)),
-            (DType::F32, DType::BF16) => ("add_bias_bf16_into_f32", None),
-            (own, other) => bail!("a bias in {other:?} for rows in {own:?}"),
-        };
-        if bias.dims1()? != width {
+        if bias.dims1()? != width || bias.dtype() != y.dtype() {
             bail!("a bias of {:?} for rows of {width}", bias.shape())
         }
-        let [rows_at, stride] = rows_at(&y)?;
-        let arguments = [rows_at, stride, at(bias)?, Argument::Long((rows * width) as u64), int(width)];
-        launch(device(&y)?, &MODULE, kernel, suffix, Grid::elements(rows * width), &arguments)?;
+        let arguments = [at(&y)?, at(bias)?, Argument::Long((rows * width) as u64), int(width)];
+        launch(device(&y)?, &MODULE, "add_bias", Some(y.dtype()), Grid::elements(rows * width), &arguments)?;
         Ok(y)
     }
 }

@@ -140,14 +140,14 @@ impl AdapterSet {
         Ok(Some(OpenRows { rows, adapters: Some(adapters) }))
     }
 
-    /// While decoding beside a matrix that is not multiplied as it is: `x`: [rows, inputs] -> [rows, outputs], as
-    /// [`AdapterSet::forward`]; `None` where that does not serve.
+    /// While decoding beside a matrix in fp8: `x`: [rows, inputs] -> [rows, outputs], as [`AdapterSet::forward`]. A
+    /// recorded step takes no copies of columns, so A is multiplied by itself.
     pub(super) fn closed(&self, x: &Tensor, weight: &Matrix, used: AdapterUse<'_>) -> Result<Option<Tensor>> {
-        let (Some(open), Some(joined)) = (self.open(x, weight, used)?, &self.joined) else { return Ok(None) };
-        let outputs = weight.dims2()?.0;
-        let (own, inner) = (open.rows.narrow(1, 0, outputs)?, open.rows.narrow(1, outputs, self.used())?);
-        matmul_add(&own, &inner.to_dtype(x.dtype())?, &joined.diagonal.t()?, 1.0)?;
-        own.to_dtype(x.dtype()).map(Some)
+        let Some(joined) = &self.joined else { return Ok(None) };
+        let inner = self.keep_own(matmul(x, &joined.a.t()?)?, used)?;
+        let rows = weight.forward_f32(x)?;
+        matmul_add(&rows, &inner, &joined.diagonal.t()?, 1.0)?;
+        rows.to_dtype(x.dtype()).map(Some)
     }
 
     /// On a GPU writes `x A^T` behind `x`, [rows, inputs + room].

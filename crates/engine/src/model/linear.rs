@@ -76,17 +76,15 @@ impl Linear {
     /// While decoding: `x`: [rows, inputs] -> rows to which the operation that reads them may have to add what adapters
     /// do.
     pub(super) fn open(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
-        let set = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On);
-        let is_plain = set.is_none() && x.device().is_cuda();
-        let open = match set.map_or(Ok(None), |set| set.open(x, &self.weight, adapters))? {
-            None if is_plain => OpenRows::complete(self.weight.forward_f32(x)?),
-            Some(open) => open,
-            None => return Ok(OpenRows::complete(self.closed(x, adapters)?.to_dtype(master_dtype(x.dtype()))?)),
-        };
-        if let Some(bias) = &self.bias {
-            add_bias(open.rows.narrow(1, 0, self.weight.dims2()?.0)?, &bias.vector)?;
+        let set = self.adapters.as_ref().filter(|_| adapters.adapters == Adapters::On && self.bias.is_none());
+        if let Some(open) = set.map_or(Ok(None), |set| set.open(x, &self.weight, adapters))? {
+            return Ok(open);
         }
-        Ok(open)
+        let is_plain = self.bias.is_none() && (self.adapters.is_none() || adapters.adapters == Adapters::Off);
+        if is_plain && x.device().is_cuda() {
+            return Ok(OpenRows::complete(self.weight.forward_f32(x)?));
+        }
+        Ok(OpenRows::complete(self.closed(x, adapters)?.to_dtype(master_dtype(x.dtype()))?))
     }
 
     /// As [`Linear::open`], with all that adapters do: [rows, outputs], in the dtype of `x`.
