@@ -67,7 +67,7 @@ static JUDGES: LazyLock<Vec<Judge>> = LazyLock::new(|| {
         .map(|(field, names)| (field.to_owned(), names.to_owned()))
         .into();
     rich.rewards = [("fields", 0.2), ("exact", 0.1), ("tolerant", 0.1)]
-        .map(|(part, weight)| RewardPart { part: part.to_owned(), weight, scored_by: None, expected: None })
+        .map(|(part, weight)| RewardPart { part: part.to_owned(), weight, scored_by: None, expected: None, after_valid: false, length: None })
         .into();
     vec![
         Judge::new(&invoice, row(r#"{"vendor":"Gröner Books Oy","date":"2028-06-07","amount":58463.87,"currency":"CAD"}"#)),

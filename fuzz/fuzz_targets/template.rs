@@ -33,7 +33,7 @@ fuzz_target!(init: forgive_the_engine(), |bytes: &[u8]| {
     let given = serde_json::from_str::<Value>(messages)
         .unwrap_or_else(|_| json!([{"role": "user", "content": messages}, {"role": "tool", "content": null}]));
     let prompts = [
-        template.render(&turns, Some(&tools), Thinking::Off),
+        template.render(&turns, Some(&tools), &Thinking::Off.into()),
         template.render_json(&given, &tools, Some(Thinking::On)),
         template.render_json(&given, &Value::Null, None),
     ];
