@@ -19,7 +19,7 @@ use crate::score::{Scorer, Task, for_model};
 use crate::task::PromptSet;
 use crate::update::{log_probs, pack};
 
-/// Answers the run's test set greedily, with the base as it was trained beside and as it is published.
+/// Answers the test set of the run's first task greedily, with the base as it was trained beside and as it is published.
 pub(super) fn measure(
     run: &RunDirectory,
     step: u64,
@@ -27,44 +27,44 @@ pub(super) fn measure(
     run_folders: &RunFolders,
 ) -> Result<PublishedBase, Failure> {
     let config = &run.file().config;
+    let refused = |why: &str| {
+        Failure::usage(format!("--measure-published-base: run {} has no {why}: leave the option out", run.id()))
+    };
     if config.base_precision == BasePrecision::Bf16 || config.lora_rank == 0 {
-        return Err(Failure::usage(format!(
-            "--measure-published-base: run {} has no adapter beside a base in fp8: leave the option out",
-            run.id()
-        )));
+        return Err(refused("adapter beside a base in fp8"));
     }
     let task = Task::load(&run.first_task_path())?;
     let rows = Rows::from_set(&task, PromptSet::Test)?;
+    if rows.rows.is_empty() {
+        return Err(refused("test set"));
+    }
     let engine = device.engine()?;
-    let limit = config.max_completion_tokens;
-    // Of the first model's completions: what both compute the log-probs of.
-    let mut sampled: Vec<Vec<u32>> = Vec::new();
-    let mut found = Vec::new();
-    let names = [format!("{}@{step}", run.id()), checkpoint_path(run.path(), step).display().to_string()];
-    for (name, base) in zip(&names, ["rounded to fp8", "as published"]) {
+    // `answers`: those whose log-probs are computed, by default the model's own first ones.
+    let measured = |name: &str, base: &str, answers: Option<Vec<Vec<u32>>>| {
         eprint_line(&format!("test set, {} prompts, base {base}", rows.rows.len()));
         let (model, tokenizer) = StartModel::find(name, run_folders)?.into_sampler(&engine)?;
         let task = &for_model(&task, &tokenizer);
         let scorer = &Scorer::new(task)?;
-        let lengths = lengths(&model, limit);
+        let lengths = lengths(&model, config.max_completion_tokens);
         let prompts = prepare_rows(task, &rows.label, rows.rows.clone(), &tokenizer, lengths)?;
         let policy = Policy::new(engine.clone(), model, tokenizer, ThreadPool::for_engine(&engine, 0)?);
         let thinking = config.thinking_budget().map(|budget| ThinkingLimit::new(&policy.tokenizer, budget));
-        let thinking = thinking.transpose()?;
-        let sampling = Sampling { thinking, ..Sampling::new(&policy.tokenizer, 0.0, limit, config.seed) };
+        let sampling = Sampling::new(&policy.tokenizer, 0.0, config.max_completion_tokens, config.seed);
+        let sampling = Sampling { thinking: thinking.transpose()?, ..sampling };
         let tasks = [ScoredTask { task, scorer, max_prompt_tokens: lengths.prompt_limit() }];
         let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
         let conversations = policy.converse(&greedy_questions(&prompts), &settings, None)?.conversations;
-        if sampled.is_empty() {
-            let first = |conversation: &crate::policy::Conversation| conversation.turns[0].completion.token_ids.clone();
-            sampled = conversations.iter().flatten().map(first).collect();
-        }
-        let numbers = numbers(&policy, &prompts, &sampled, config.tokens_per_micro_batch)?;
+        let answers = answers.unwrap_or_else(|| {
+            let turns = conversations.iter().flatten().filter_map(|conversation| conversation.turns.first());
+            turns.map(|turn| turn.completion.token_ids.clone()).collect()
+        });
+        let log_probs = answer_log_probs(&policy, &prompts, &answers, config.tokens_per_micro_batch)?;
         let summary = EvalSummary::from_records(&records(&prompts, conversations, scorer, 0.0)?);
-        found.push((summary, numbers));
-    }
-    let [(rounded, first), (published, second)]: [_; 2] =
-        found.try_into().map_err(|_| Failure::failed("two models were measured".to_owned()))?;
+        Ok::<_, Failure>((summary, log_probs, answers))
+    };
+    let (rounded, first, answers) = measured(&format!("{}@{step}", run.id()), "rounded to fp8", None)?;
+    let checkpoint = checkpoint_path(run.path(), step).display().to_string();
+    let (published, second, _) = measured(&checkpoint, "as published", Some(answers))?;
     let differences: f64 = zip(&first, &second).map(|(first, second)| f64::from((first - second).abs())).sum();
     Ok(PublishedBase {
         task: task.name.clone(),
@@ -73,11 +73,16 @@ pub(super) fn measure(
     })
 }
 
-/// The log-probs of all tokens of the answers to the prompts.
-fn numbers(policy: &Policy, prompts: &[Prompt], answers: &[Vec<u32>], tokens: usize) -> Result<Vec<f32>, Failure> {
+/// The log-probs of all tokens of an answer to each prompt.
+fn answer_log_probs(
+    policy: &Policy,
+    prompts: &[Prompt],
+    answers: &[Vec<u32>],
+    tokens_per_micro_batch: usize,
+) -> Result<Vec<f32>, Failure> {
     let groups = zip(prompts, answers).map(|(prompt, answer)| (prompt.token_ids.as_slice(), vec![answer.as_slice()]));
     let mut found = Vec::new();
-    for micro_batch in pack(groups, tokens) {
+    for micro_batch in pack(groups, tokens_per_micro_batch) {
         let log_probs = log_probs(&policy.model, &micro_batch, Adapters::On, 1.0)?;
         found.extend(log_probs.iter().flatten().map(|token| token.log_prob));
     }
