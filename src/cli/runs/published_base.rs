@@ -27,17 +27,14 @@ pub(super) fn measure(
     run_folders: &RunFolders,
 ) -> Result<PublishedBase, Failure> {
     let config = &run.file().config;
-    let refused = |why: &str| {
-        Failure::usage(format!("--measure-published-base: run {} has no {why}: leave the option out", run.id()))
-    };
     if config.base_precision == BasePrecision::Bf16 || config.lora_rank == 0 {
-        return Err(refused("adapter beside a base in fp8"));
+        return Err(Failure::usage(format!(
+            "--measure-published-base: run {} has no adapter beside a base in fp8: leave the option out",
+            run.id()
+        )));
     }
     let task = Task::load(&run.first_task_path())?;
     let rows = Rows::from_set(&task, PromptSet::Test)?;
-    if rows.rows.is_empty() {
-        return Err(refused("test set"));
-    }
     let engine = device.engine()?;
     // `answers`: those whose log-probs are computed, by default the model's own first ones.
     let measured = |name: &str, base: &str, answers: Option<Vec<Vec<u32>>>| {
