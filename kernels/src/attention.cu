@@ -3,13 +3,13 @@
 // A segment sees a sequence of keys without gaps: those of its prefix segment, then its own. Key n of it is visible to the segment's row i if
 // n <= prefix length + i. So neither a [T, T] matrix nor two loops are needed: each block keeps one tile and walks over the tiles that it sees.
 // A key tile is seen by the rows of its own segment from the tile on, then by every row behind it of the segments that have it as prefix.
-// With a window a row sees the last so many of these keys, its own included; ALL_KEYS for none.
+// With a window a row sees the last so many of these keys, its own included.
 //
 // Blocks have 16 x 16 threads and tiles of 32 x 32: thread (y, x) owns rows y, y + 16 and columns x, x + 16 of a tile of scores. A row's 16 threads
 // are half a warp, so rows are reduced by shuffles and passed on through shared memory inside one warp.
 #include "attention.cuh"
 
-constexpr int TILE = 32, THREADS = 256, ALL_KEYS = 0x7fffffff;
+constexpr int TILE = 32, THREADS = 256;
 
 // Rows of D numbers; the padding keeps 16-byte reads of neighbouring rows in different banks.
 template <int D> using Rows = float (*)[D + 4];
@@ -89,17 +89,9 @@ __device__ __forceinline__ void store(T *to, int stride, int dimension, int coun
         to[(size_t)(y + 16 * i) * stride + x + 16 * c] = from_float<T>(values[i][c] * factor[i]);
 }
 
-// The first key that a tile's first row sees.
-__device__ __forceinline__ int first_key(const QueryTile &tile, int window) { return max(0, tile.segment.prefix_length + tile.first + 1 - window); }
-
-// Whether row r of the tile sees a key.
-__device__ __forceinline__ bool sees(const QueryTile &tile, int r, int key, int window) {
-  return tile.sees(r, key) && key > tile.segment.prefix_length + tile.first + r - window;
-}
-
 // Also the base-2 logarithm of the sum of its exponentials for each (head, row). `sinks`: a score a head, or null.
 template <typename T, int D>
-__device__ void forward(Batch batch, const T *packed, T *output, int stride, float *log_sums, const T *sinks, int window) {
+__device__ void forward(Batch batch, const T *packed, T *output, int stride, float *log_sums, const T *sinks) {
   extern __shared__ __align__(16) float memory[];
   Rows<D> queries = reinterpret_cast<Rows<D>>(memory), keys = queries + TILE, values = keys + TILE;
   Scores scores = reinterpret_cast<Scores>(values + TILE);
@@ -110,7 +102,7 @@ __device__ void forward(Batch batch, const T *packed, T *output, int stride, flo
   fill<D>(queries, packed + tile.head * batch.dimension, batch.width, batch.dimension, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
   const Start own(sinks, tile.head);
   float largest[2] = {own.largest, own.largest}, total[2] = {own.total, own.total}, mixed[2][D / 16] = {};
-  for (int start = first_key(tile, window); start < tile.keys; start += TILE) {
+  for (int start = tile.first_key(); start < tile.keys; start += TILE) {
     const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
     __syncthreads();
     fill<D>(keys, key, batch.width, batch.dimension, key_row);
@@ -121,7 +113,7 @@ __device__ void forward(Batch batch, const T *packed, T *output, int stride, flo
 #pragma unroll
     for (int i = 0; i < 2; i++) {
 #pragma unroll
-      for (int j = 0; j < 2; j++) s[i][j] = sees(tile, y + 16 * i, start + x + 16 * j, window) ? s[i][j] * (batch.scale * LOG2_E) : -INFINITY;
+      for (int j = 0; j < 2; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * (batch.scale * LOG2_E) : -INFINITY;
       // Every row of the tile sees a key of the first tile, so the maximum is finite from there on.
       const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][1]))), keep = power(largest[i] - now);
 #pragma unroll
@@ -144,7 +136,7 @@ __device__ void forward(Batch batch, const T *packed, T *output, int stride, flo
 // dQ, and for each (head, row) delta = sum(P * dP) = sum(O * dO), which dK and dV need too.
 template <typename T, int D>
 __device__ void backward_queries(Batch batch, const T *gradient, const T *packed, const T *output, int stride, const float *log_sums, float *delta,
-                                 T *packed_gradient, int window) {
+                                 T *packed_gradient) {
   extern __shared__ __align__(16) float memory[];
   Rows<D> queries = reinterpret_cast<Rows<D>>(memory), incoming = queries + TILE, keys = incoming + TILE, values = keys + TILE;
   Scores scores = reinterpret_cast<Scores>(values + TILE);
@@ -167,7 +159,7 @@ __device__ void backward_queries(Batch batch, const T *gradient, const T *packed
     sums[i] = log_sums[at];
     if (x == 0) delta[at] = shared[i];
   }
-  for (int start = first_key(tile, window); start < tile.keys; start += TILE) {
+  for (int start = tile.first_key(); start < tile.keys; start += TILE) {
     const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
     __syncthreads();
     fill<D>(keys, key, batch.width, batch.dimension, key_row);
@@ -180,7 +172,7 @@ __device__ void backward_queries(Batch batch, const T *gradient, const T *packed
     for (int i = 0; i < 2; i++)
 #pragma unroll
       for (int j = 0; j < 2; j++) {
-        const bool is_seen = sees(tile, y + 16 * i, start + x + 16 * j, window);
+        const bool is_seen = tile.sees(y + 16 * i, start + x + 16 * j);
         s[i][j] = is_seen ? power(s[i][j] * (batch.scale * LOG2_E) - sums[i]) * (changes[i][j] - shared[i]) : 0.0f;
       }
     pass(scores, s);
@@ -192,16 +184,14 @@ __device__ void backward_queries(Batch batch, const T *gradient, const T *packed
 
 // dK and dV of one tile of keys, over all rows and all query heads that read it.
 template <typename T, int D>
-__device__ void backward_keys_values(Batch batch, const T *gradient, const T *packed, const float *log_sums, const float *delta, T *packed_gradient,
-                                     const uint32_t *positions, int window) {
+__device__ void backward_keys_values(Batch batch, const T *gradient, const T *packed, const float *log_sums, const float *delta, T *packed_gradient) {
   extern __shared__ __align__(16) float memory[];
   Rows<D> keys = reinterpret_cast<Rows<D>>(memory), values = keys + TILE, queries = values + TILE, incoming = queries + TILE;
   Scores scores = reinterpret_cast<Scores>(incoming + TILE), changed = scores + TILE;
   float *sums = reinterpret_cast<float *>(changed + TILE), *shared = sums + TILE;
-  int *places = reinterpret_cast<int *>(shared + TILE);  // of the queries: how many keys the key tile's first row is before them
+  int *distances = reinterpret_cast<int *>(shared + TILE);
   const KeyTile tile(batch, TILE);
   if (tile.count <= 0) return;
-  const int first_place = tile.segment.prefix_length + tile.first;
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, out_width = batch.query_heads * batch.dimension;
   const size_t key_column = batch.key_column(tile.key_head), value_column = batch.value_column(tile.key_head);
   const auto own_row = [&](int r) { return r < tile.count ? tile.row(r) : -1LL; };
@@ -213,10 +203,9 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
     const size_t place = (size_t)head * batch.rows;
     for (int start = 0; start < tile.queries; start += TILE) {
       const auto query_row = [&](int r) { return start + r < tile.queries ? tile.row(start + r) : -1LL; };
-      if (window < ALL_KEYS) {
+      if (batch.window < ALL_KEYS) {
         const long long row = threadIdx.x < TILE ? query_row(threadIdx.x) : -1LL;
-        const bool reaches = row >= 0 && (int)positions[row] - first_place - (tile.count - 1) < window;
-        if (!__syncthreads_or(reaches)) continue;
+        if (!__syncthreads_or(row >= 0 && tile.reached(tile.distance(batch.positions[row])))) continue;
       }
       __syncthreads();
       fill<D>(queries, packed + head * batch.dimension, batch.width, batch.dimension, query_row);
@@ -225,7 +214,7 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
         const long long row = query_row(threadIdx.x);
         sums[threadIdx.x] = row >= 0 ? log_sums[place + row] : 0.0f;
         shared[threadIdx.x] = row >= 0 ? delta[place + row] : 0.0f;
-        places[threadIdx.x] = row >= 0 && window < ALL_KEYS ? (int)positions[row] - first_place : 0;
+        distances[threadIdx.x] = row >= 0 ? tile.distance(batch.positions[row]) : 0;
       }
       __syncthreads();
       float p[2][2], changes[2][2];
@@ -236,7 +225,7 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
 #pragma unroll
         for (int j = 0; j < 2; j++) {
           const int query = x + 16 * j;
-          const bool is_seen = tile.seen(y + 16 * i, start + query) && places[query] - (y + 16 * i) < window;
+          const bool is_seen = tile.seen(y + 16 * i, start + query, distances[query]);
           p[i][j] = is_seen ? power(p[i][j] * (batch.scale * LOG2_E) - sums[query]) : 0.0f;
           changes[i][j] = p[i][j] * (changes[i][j] - shared[query]);
         }
@@ -254,19 +243,17 @@ __device__ void backward_keys_values(Batch batch, const T *gradient, const T *pa
 
 #define INSTANTIATE(T, suffix, D)                                                                                              \
   extern "C" __global__ void __launch_bounds__(THREADS)                                                                        \
-      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output, int stride, float *log_sums, const T *sinks,      \
-                               int window) {                                                                                   \
-    forward<T, D>(BATCH, packed, output, stride, log_sums, sinks, window);                                                     \
+      attention_##D##_##suffix(BATCH_PARAMETERS, const T *packed, T *output, int stride, float *log_sums, const T *sinks) {    \
+    forward<T, D>(BATCH, packed, output, stride, log_sums, sinks);                                                             \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_queries_##D##_##suffix(                             \
       BATCH_PARAMETERS, const T *gradient, const T *packed, const T *output, int stride, const float *log_sums, float *delta,  \
-      T *packed_gradient, int window) {                                                                                        \
-    backward_queries<T, D>(BATCH, gradient, packed, output, stride, log_sums, delta, packed_gradient, window);                         \
+      T *packed_gradient) {                                                                                                    \
+    backward_queries<T, D>(BATCH, gradient, packed, output, stride, log_sums, delta, packed_gradient);                         \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(THREADS) attention_backward_keys_values_##D##_##suffix(                         \
-      BATCH_PARAMETERS, const T *gradient, const T *packed, const float *log_sums, const float *delta, T *packed_gradient,     \
-      const uint32_t *positions, int window) {                                                                                 \
-    backward_keys_values<T, D>(BATCH, gradient, packed, log_sums, delta, packed_gradient, positions, window);                                     \
+      BATCH_PARAMETERS, const T *gradient, const T *packed, const float *log_sums, const float *delta, T *packed_gradient) {   \
+    backward_keys_values<T, D>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                                     \
   }
 #define INSTANTIATE_BOTH(D) INSTANTIATE(float, f32, D) INSTANTIATE(bf16, bf16, D)
 INSTANTIATE_BOTH(32)

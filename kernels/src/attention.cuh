@@ -5,19 +5,25 @@
 // Rows of a tile in the tables; a kernel with smaller tiles takes a part of one a block (blockIdx.z).
 constexpr int TABLE_TILE = 64;
 
+// A window that hides nothing.
+constexpr int ALL_KEYS = 0x7fffffff;
+
 struct Batch {
   const uint32_t *segments;  // [segments, 5]: start, length, prefix start, prefix length, how many of the rows behind it have it as prefix
   const uint32_t *tiles;     // [tiles, 2]: segment, first row inside it
+  const uint32_t *positions; // [rows]: how many keys each row sees beside its own, without a window
   int rows, width, query_heads, key_heads, dimension;
   float scale;
+  int window;  // how many keys a row sees at most, the last ones, its own included
 
   __device__ __forceinline__ size_t key_column(int key_head) const { return (size_t)(query_heads + key_head) * dimension; }
   __device__ __forceinline__ size_t value_column(int key_head) const { return (size_t)(query_heads + key_heads + key_head) * dimension; }
 };
 #define BATCH_PARAMETERS                                                                                                       \
-  const uint32_t *segments, const uint32_t *tiles, int rows, int width, int query_heads, int key_heads, int dimension, float scale
+  const uint32_t *segments, const uint32_t *tiles, const uint32_t *positions, int rows, int width, int query_heads,            \
+      int key_heads, int dimension, float scale, int window
 #define BATCH                                                                                                                  \
-  Batch { segments, tiles, rows, width, query_heads, key_heads, dimension, scale }
+  Batch { segments, tiles, positions, rows, width, query_heads, key_heads, dimension, scale, window }
 
 struct Segment {
   int start, length, prefix_start, prefix_length, readers;
@@ -30,12 +36,13 @@ struct Segment {
   __device__ __forceinline__ long long key_row(int n) const { return n < prefix_length ? prefix_start + n : start + n - prefix_length; }
 };
 
-// What the softmax of a head's rows begins with: nothing, or the head's sink, one more score, which has no value.
+// What the softmax of a head's rows begins with: nothing, or the head's sink, one more score, which has no value. The maximum is finite before a row has seen
+// a key, so that a tile of hidden ones adds 0.
 struct Start {
   float largest, total;
 
   template <typename T>
-  __device__ __forceinline__ Start(const T *sinks, int head) : largest(sinks ? to_float(sinks[head]) * LOG2_E : -INFINITY), total(sinks ? 1.0f : 0.0f) {}
+  __device__ __forceinline__ Start(const T *sinks, int head) : largest(sinks ? to_float(sinks[head]) * LOG2_E : -1e30f), total(sinks ? 1.0f : 0.0f) {}
 };
 
 // The query rows of a block, blockIdx.x names the tile, with one of its query heads.
@@ -43,15 +50,20 @@ struct QueryTile {
   Segment segment;
   int first, count;  // rows inside the segment; a count of 0 or less: nothing to do
   int head, key_head;
-  int keys;  // how many keys the last row sees
+  int keys;  // how many keys there are for the last row
+  int window;
 
   __device__ __forceinline__ QueryTile(const Batch &batch, int size, int head)
       : segment(batch.segments, batch.tiles[2 * blockIdx.x]), first(batch.tiles[2 * blockIdx.x + 1] + blockIdx.z * size),
         count(min(size, segment.length - first)), head(head), key_head(head / (batch.query_heads / batch.key_heads)),
-        keys(segment.prefix_length + first + count) {}
+        keys(segment.prefix_length + first + count), window(batch.window) {}
 
   __device__ __forceinline__ long long row(int r) const { return segment.start + first + r; }
-  __device__ __forceinline__ bool sees(int r, int key) const { return key < keys && key <= segment.prefix_length + first + r; }
+  // The number of row r in its sequence, so that of its own key.
+  __device__ __forceinline__ int place(int r) const { return segment.prefix_length + first + r; }
+  __device__ __forceinline__ bool sees(int r, int key) const { return key < keys && key <= place(r) && key > place(r) - window; }
+  // The first key that the first row sees.
+  __device__ __forceinline__ int first_key() const { return max(0, place(0) + 1 - window); }
 };
 
 // The key rows of a block: blockIdx.x names the tile, blockIdx.y the key head. Its queries: the segment's rows from the tile on, then those behind it that
@@ -61,13 +73,19 @@ struct KeyTile {
   int first, count;
   int key_head;
   int queries;
+  int window;
 
   __device__ __forceinline__ KeyTile(const Batch &batch, int size)
       : segment(batch.segments, batch.tiles[2 * blockIdx.x]), first(batch.tiles[2 * blockIdx.x + 1] + blockIdx.z * size),
-        count(min(size, segment.length - first)), key_head(blockIdx.y), queries(segment.length - first + segment.readers) {}
+        count(min(size, segment.length - first)), key_head(blockIdx.y), queries(segment.length - first + segment.readers), window(batch.window) {}
 
   // The row of a key of the tile, and of query n.
   __device__ __forceinline__ long long row(int n) const { return segment.start + first + n; }
-  // Whether query n reads key r: its own segment's rows only from the key's own place on; those behind it are larger than every r.
-  __device__ __forceinline__ bool seen(int r, int n) const { return n < queries && r <= n; }
+  // How many keys a query is behind the tile's first, given its position.
+  __device__ __forceinline__ int distance(int position) const { return position - (segment.prefix_length + first); }
+  // Whether query n, so far behind the first key, reads key r: its own segment's rows only from the key's own place on; those behind it are larger than
+  // every r.
+  __device__ __forceinline__ bool seen(int r, int n, int distance) const { return n < queries && r <= n && distance - r < window; }
+  // Whether a query so far behind reads any key of the tile that its place does not hide.
+  __device__ __forceinline__ bool reached(int distance) const { return distance - (count - 1) < window; }
 };

@@ -1,4 +1,4 @@
-// Causal attention over packed segments on tensor cores: bf16, head sizes that are multiples of 8 up to 128. attention.cu explains the walk over tiles.
+// Causal attention over packed segments on tensor cores: bf16, head sizes that are multiples of 8 up to 256. attention.cu explains the walk over tiles.
 //
 // Tiles are 64 x 64; four warps have a tile of rows, each 16 of them. Scores stay in registers: a tile of scores is, rounded to bf16, the left operand of the
 // product that follows it. Query heads that share a key head share a block, which reads the keys and values once for all of them.
@@ -26,17 +26,15 @@ struct Source {
 // head.
 template <int D, int N, typename RowOf>
 __device__ __forceinline__ void fill(const Source (&sources)[N], int dimension, int threads, RowOf row_of) {
-  const int thread = threadIdx.x % threads, column = thread % (D / 8) * 8, first = thread / (D / 8), step = threads / (D / 8);
-  // Rows that are a multiple of 8 apart have the pieces of a column at the same number.
-  const int start = place(first, column);
+  const int thread = threadIdx.x % threads, column = thread % (D / 8) * 8;
 #pragma unroll 2
-  for (int r = first; r < TILE; r += step) {
+  for (int r = thread / (D / 8); r < TILE; r += threads / (D / 8)) {
     const long long row = row_of(r);
     const bool inside = row >= 0 && column < dimension;
 #pragma unroll
     for (int i = 0; i < N; i++) {
       const Source &source = sources[i];
-      copy_async(source.tile + start + (r - first) * 64, inside ? source.from + row * source.stride + column : source.from, inside);
+      copy_async(source.tile + place(r, column), inside ? source.from + row * source.stride + column : source.from, inside);
     }
   }
 }
@@ -95,7 +93,13 @@ template <int D> __device__ __forceinline__ void mix(const Left &left, const bf1
 #ifdef HAS_WARPGROUPS
   products_start();
 #pragma unroll
-  for (int k = 0; k < 4; k++) multiply_columns(out, left.at[k], describe(b + k * 16 * 64, PANEL * sizeof(bf16)));
+  for (int k = 0; k < 4; k++)
+#pragma unroll
+    for (int column = 0; column < D; column += 128) {
+      constexpr int AT_ONCE = D < 128 ? D : 128;
+      auto &some = reinterpret_cast<float (&)[AT_ONCE / 8][4]>(out[column / 8]);
+      multiply_columns(some, left.at[k], describe(b + column / 64 * PANEL + k * 16 * 64, PANEL * sizeof(bf16)));
+    }
   products_commit();
 #else
   const int lane = threadIdx.x % 32;
@@ -128,7 +132,7 @@ __device__ __forceinline__ float row_max(float x) { return lanes_max<1, 2>(x); }
 
 // Scores of what a row may not look at: -inf.
 __device__ __forceinline__ void hide(const QueryTile &tile, int start, float (&s)[8][4]) {
-  if (start + TILE <= tile.segment.prefix_length + tile.first) return;
+  if (start + TILE <= tile.place(0) && start > tile.place(TILE - 1) - tile.window) return;
 #pragma unroll
   for (int n = 0; n < 8; n++)
 #pragma unroll
@@ -137,7 +141,7 @@ __device__ __forceinline__ void hide(const QueryTile &tile, int start, float (&s
 }
 
 // Turns scores into exponentials, after `scale`, less the running maxima, of which row r of a lane (0 or 1) has numbers 2 r and 2 r + 1. `keep`: what to
-// multiply older sums with. Key 0 is visible to every row, so the maxima are finite from the first tile on.
+// multiply older sums with.
 __device__ __forceinline__ void exponentials(float (&s)[8][4], float scale, float (&largest)[2], float (&total)[2], float (&keep)[2]) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -182,6 +186,8 @@ template <int D> struct KeysValues {
   const bf16 *packed;
   bf16 *buffers;
 
+  // The first tile of which a row sees a key.
+  __device__ __forceinline__ int first() const { return tile.first_key() / TILE * TILE; }
   __device__ __forceinline__ const bf16 *keys(int start) const { return buffers + start / TILE % 2 * 2 * TILE_NUMBERS<D>; }
   __device__ __forceinline__ const bf16 *values(int start) const { return keys(start) + TILE_NUMBERS<D>; }
   __device__ __forceinline__ void fill_both(int start) const {
@@ -190,7 +196,9 @@ template <int D> struct KeysValues {
     bf16 *to = buffers + start / TILE % 2 * 2 * TILE_NUMBERS<D>;
     const Source sources[] = {{packed + batch.key_column(tile.key_head), batch.width, to},
                               {packed + batch.value_column(tile.key_head), batch.width, to + TILE_NUMBERS<D>}};
-    fill<D>(sources, batch.dimension, blockDim.x, row_of);
+    // The number of threads as a constant: the loop is unrolled.
+    if (blockDim.x == THREADS) fill<D>(sources, batch.dimension, THREADS, row_of);
+    else fill<D>(sources, batch.dimension, 2 * THREADS, row_of);
   }
 };
 
@@ -208,12 +216,12 @@ template <int D> __device__ void forward(Batch batch, const bf16 *packed, bf16 *
   const KeysValues<D> others = {batch, tile, packed, memory + heads_of_block() * TILE_NUMBERS<D>};
   const Source own[] = {{packed + tile.head * batch.dimension, batch.width, queries}};
   fill<D>(own, batch.dimension, THREADS, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
-  others.fill_both(0);
+  others.fill_both(others.first());
   const Start start_of_row(sinks, tile.head);
   // One of the four lanes that share a row counts the sink.
   const float counted = threadIdx.x % 4 == 0 ? start_of_row.total : 0.0f;
   float largest[2] = {start_of_row.largest, start_of_row.largest}, total[2] = {counted, counted}, mixed[D / 8][4] = {};
-  for (int start = 0; start < tile.keys; start += TILE) {
+  for (int start = others.first(); start < tile.keys; start += TILE) {
     filled();
     float s[8][4], keep[2];
     products<D>(queries, others.keys(start), s);
@@ -251,7 +259,7 @@ __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *
   const int column = tile.head * batch.dimension, out_width = batch.query_heads * batch.dimension;
   const Source sources[] = {{packed + column, batch.width, queries}, {gradient + column, out_width, incoming}};
   fill<D>(sources, batch.dimension, THREADS, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
-  others.fill_both(0);
+  others.fill_both(others.first());
   float sums[2] = {}, shared[2] = {}, result[D / 8][4] = {};
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -271,7 +279,7 @@ __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *
     if (inside) sums[r] = log_sums[at];
     if (inside && threadIdx.x % 4 == 0) delta[at] = shared[r];
   }
-  for (int start = 0; start < tile.keys; start += TILE) {
+  for (int start = others.first(); start < tile.keys; start += TILE) {
     const bf16 *keys = others.keys(start);
     filled();
     float s[8][4], changes[8][4];
@@ -296,74 +304,102 @@ __device__ void backward_queries(Batch batch, const bf16 *gradient, const bf16 *
   store<D>(packed_gradient + (size_t)tile.row(0) * batch.width + column, batch.width, batch.dimension, tile.count, result, scales);
 }
 
-// dK and dV of one tile of keys, over all rows and all query heads that read it. Rows of the scores are keys here, columns queries.
-template <int D>
+// dK and dV, or one of them, of one tile of keys, over all rows and all query heads that read it. Rows of the scores are keys here, columns queries.
+template <int D, bool KEYS, bool VALUES>
 __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf16 *packed, const float *log_sums, const float *delta,
                                      bf16 *packed_gradient) {
   extern __shared__ __align__(1024) bf16 memory[];
   bf16 *keys = memory, *values = keys + TILE_NUMBERS<D>, *rows = values + TILE_NUMBERS<D>;
-  float *row_statistics = reinterpret_cast<float *>(rows + 4 * TILE_NUMBERS<D>);
+  float *statistics = reinterpret_cast<float *>(rows + 4 * TILE_NUMBERS<D>);
   const KeyTile tile(batch, TILE);
   if (tile.count <= 0) return;
   const int out_width = batch.query_heads * batch.dimension, sharing = batch.query_heads / batch.key_heads;
   const size_t key_column = batch.key_column(tile.key_head), value_column = batch.value_column(tile.key_head);
-  // For each query head all tiles of queries; the next tile travels while one is worked on.
-  const int tiles = (tile.queries + TILE - 1) / TILE;
-  const auto queries_of = [&](int step) { return rows + step % 2 * 2 * TILE_NUMBERS<D>; };
-  const auto sums_of = [&](int step) { return row_statistics + step % 2 * 2 * TILE; };
-  const auto fill_step = [&](int step) {
+  // For each query head all tiles of queries, in two buffers: the next tile travels while one is worked on.
+  constexpr int ALL_THREADS = KEYS && VALUES ? THREADS : 2 * THREADS;
+  const int tiles = (tile.queries + TILE - 1) / TILE, steps = sharing * tiles;
+  const auto row_of = [&](int query) { return query < tile.queries ? tile.row(query) : -1LL; };
+  // The first step from this one on of which a row reads the keys.
+  const auto next = [&](int step) {
+    for (; batch.window < ALL_KEYS && step < steps; step++) {
+      const long long row = row_of(step % tiles * TILE + threadIdx.x % TILE);
+      if (__syncthreads_or(row >= 0 && tile.reached(tile.distance(batch.positions[row])))) break;
+    }
+    return step;
+  };
+  const auto queries_of = [&](int turn) { return rows + turn % 2 * 2 * TILE_NUMBERS<D>; };
+  // A query's logarithm of sums, its delta and its position, 64 of each.
+  const auto statistics_of = [&](int turn) { return statistics + turn % 2 * 3 * TILE; };
+  const auto fill_step = [&](int step, int turn) {
     const int head = tile.key_head * sharing + step / tiles, start = step % tiles * TILE;
-    const auto query_row = [&](int r) { return start + r < tile.queries ? tile.row(start + r) : -1LL; };
-    const Source sources[] = {{packed + head * batch.dimension, batch.width, queries_of(step)},
-                              {gradient + head * batch.dimension, out_width, queries_of(step) + TILE_NUMBERS<D>}};
-    fill<D>(sources, batch.dimension, THREADS, query_row);
-    // The first half of the threads brings the sums, the other half delta.
-    const long long row = query_row(threadIdx.x % TILE);
-    const float *from = (threadIdx.x < TILE ? log_sums : delta) + (size_t)head * batch.rows;
-    copy_number_async(sums_of(step) + threadIdx.x, row >= 0 ? from + row : from, row >= 0);
+    const Source sources[] = {{packed + head * batch.dimension, batch.width, queries_of(turn)},
+                              {gradient + head * batch.dimension, out_width, queries_of(turn) + TILE_NUMBERS<D>}};
+    fill<D>(sources, batch.dimension, ALL_THREADS, [&](int r) { return row_of(start + r); });
+    // The first half of 128 threads brings the sums, the other half delta, then the first half the positions.
+    const long long row = row_of(start + threadIdx.x % TILE);
+    const auto bring = [&](int part, const float *from) {
+      copy_number_async(statistics_of(turn) + part * TILE + threadIdx.x % TILE, row >= 0 ? from + row : from, row >= 0);
+    };
+    const int half = threadIdx.x / TILE;
+    if (half < 2) bring(half, (half == 0 ? log_sums : delta) + (size_t)head * batch.rows);
+    if (half == 0 && batch.window < ALL_KEYS) bring(2, reinterpret_cast<const float *>(batch.positions));
   };
   const Source own[] = {{packed + key_column, batch.width, keys}, {packed + value_column, batch.width, values}};
-  fill<D>(own, batch.dimension, THREADS, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
-  fill_step(0);
-  float key_gradient[D / 8][4] = {}, value_gradient[D / 8][4] = {};
-  for (int step = 0; step < sharing * tiles; step++) {
+  fill<D>(own, batch.dimension, ALL_THREADS, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
+  int step = next(0);
+  fill_step(step, 0);
+  float key_gradient[KEYS ? D / 8 : 1][4] = {}, value_gradient[VALUES ? D / 8 : 1][4] = {};
+  for (int turn = 0; step < steps; turn++) {
     const int start = step % tiles * TILE;
-    const bf16 *queries = queries_of(step), *incoming = queries + TILE_NUMBERS<D>;
-    const float *sums = sums_of(step), *shared = sums + TILE;
+    const bf16 *queries = queries_of(turn), *incoming = queries + TILE_NUMBERS<D>;
+    const float *sums = statistics_of(turn), *shared = sums + TILE;
+    const int *positions = reinterpret_cast<const int *>(shared + TILE);
     filled();
     float p[8][4], changes[8][4];
     products<D>(keys, queries, p);
-    products<D>(values, incoming, changes);
-    if (step + 1 < sharing * tiles) fill_step(step + 1);
-    done<1>(p);
-    const bool hides = start < TILE || start + TILE > tile.queries;
+    if constexpr (KEYS) products<D>(values, incoming, changes);
+    // Alone, a product that is not waited for here would be computed in single steps (C7520).
+    if constexpr (!KEYS) done<0>(p);
+    step = next(step + 1);
+    if (step < steps) fill_step(step, turn + 1);
+    if constexpr (KEYS) done<1>(p);
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const int query = column_of_number(n, i);
-        const bool seen = !hides || tile.seen(row_of_number(i), start + query);
-        p[n][i] = seen ? power(p[n][i] * (batch.scale * LOG2_E) - sums[query]) : 0.0f;
-      }
+      for (int i = 0; i < 4; i++) p[n][i] = power(p[n][i] * (batch.scale * LOG2_E) - sums[column_of_number(n, i)]);
+    if (start < TILE || start + TILE > tile.queries || batch.window < ALL_KEYS) {
+#pragma unroll
+      for (int n = 0; n < 8; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          const int query = column_of_number(n, i), distance = batch.window < ALL_KEYS ? tile.distance(positions[query]) : 0;
+          if (!tile.seen(row_of_number(i), start + query, distance)) p[n][i] = 0.0f;
+        }
+    }
     const Left left(p);
-    done<0>(changes);
-    mix<D>(left, incoming, value_gradient);
+    if constexpr (KEYS) done<0>(changes);
+    if constexpr (VALUES) mix<D>(left, incoming, value_gradient);
+    if constexpr (KEYS) {
 #pragma unroll
-    for (int n = 0; n < 8; n++)
+      for (int n = 0; n < 8; n++)
 #pragma unroll
-      for (int i = 0; i < 4; i++) p[n][i] *= changes[n][i] - shared[column_of_number(n, i)];
-    mix<D>(p, queries, key_gradient);
-    done<0>(value_gradient);
-    done<0>(key_gradient);
+        for (int i = 0; i < 4; i++) p[n][i] *= changes[n][i] - shared[column_of_number(n, i)];
+      mix<D>(p, queries, key_gradient);
+    }
+    if constexpr (VALUES) done<0>(value_gradient);
+    if constexpr (KEYS) done<0>(key_gradient);
   }
   const float ones[2] = {1.0f, 1.0f}, scales[2] = {batch.scale, batch.scale};
   bf16 *target = packed_gradient + (size_t)tile.row(0) * batch.width;
-  store<D>(target + key_column, batch.width, batch.dimension, tile.count, key_gradient, scales);
-  store<D>(target + value_column, batch.width, batch.dimension, tile.count, value_gradient, ones);
+  if constexpr (KEYS) store<D>(target + key_column, batch.width, batch.dimension, tile.count, key_gradient, scales);
+  if constexpr (VALUES) store<D>(target + value_column, batch.width, batch.dimension, tile.count, value_gradient, ones);
 }
 
+// Heads above 128 numbers leave registers for one of the two results: 128 threads have dV, 128 dK.
+template <int D> constexpr bool IS_WIDE = D > 128;
+
 #define INSTANTIATE(D)                                                                                                         \
-  extern "C" __global__ void __launch_bounds__(2 * THREADS, 2)                                                                 \
+  extern "C" __global__ void __launch_bounds__(2 * THREADS, IS_WIDE<D> ? 1 : 2)                                                \
       attention_tensor_##D##_bf16(BATCH_PARAMETERS, const bf16 *packed, bf16 *output, int stride, float *log_sums,             \
                                   const bf16 *sinks) {                                                                         \
     forward<D>(BATCH, packed, output, stride, log_sums, sinks);                                                                \
@@ -373,10 +409,15 @@ __device__ void backward_keys_values(Batch batch, const bf16 *gradient, const bf
       float *delta, bf16 *packed_gradient) {                                                                                   \
     backward_queries<D>(BATCH, gradient, packed, output, stride, log_sums, delta, packed_gradient);                            \
   }                                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_backward_keys_values_tensor_##D##_bf16(                   \
-      BATCH_PARAMETERS, const bf16 *gradient, const bf16 *packed, const float *log_sums, const float *delta,                   \
-      bf16 *packed_gradient) {                                                                                                 \
-    backward_keys_values<D>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                                        \
+  extern "C" __global__ void __launch_bounds__(IS_WIDE<D> ? 2 * THREADS : THREADS, IS_WIDE<D> ? 1 : 2)                         \
+      attention_backward_keys_values_tensor_##D##_bf16(BATCH_PARAMETERS, const bf16 *gradient, const bf16 *packed,             \
+                                                       const float *log_sums, const float *delta, bf16 *packed_gradient) {     \
+    if constexpr (!IS_WIDE<D>) backward_keys_values<D, true, true>(BATCH, gradient, packed, log_sums, delta, packed_gradient); \
+    else if (threadIdx.x < THREADS)                                                                                            \
+      backward_keys_values<D, false, true>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                         \
+    else                                                                                                                       \
+      backward_keys_values<D, true, false>(BATCH, gradient, packed, log_sums, delta, packed_gradient);                         \
   }
 INSTANTIATE(64)
 INSTANTIATE(128)
+INSTANTIATE(256)

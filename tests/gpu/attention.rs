@@ -94,14 +94,18 @@ fn segments_agree() {
             check(batch, heads(4, 1, dimension));
             check(batch, heads(2, 2, dimension));
         }
-        check(batch, heads(2, 1, 256));
+        for heads in [heads(2, 1, 256), heads(3, 3, 200), heads(1, 1, 136)] {
+            check(batch, heads);
+        }
     }
 }
 
 #[test]
 #[ignore = "needs a GPU"]
 fn long_segments_agree() {
-    check(&groups(&[(1500, &[]), (700, &[130, 20])]), heads(4, 2, 128));
+    for dimension in [128, 256] {
+        check(&groups(&[(1500, &[]), (700, &[130, 20])]), heads(4, 2, dimension));
+    }
     check(&groups(&[(1500, &[40])]), heads(3, 1, 24));
 }
 
@@ -111,7 +115,7 @@ fn long_segments_agree() {
 fn windows_agree() {
     let batch = groups(&[(70, &[5, 1, 64, 65, 33, 2, 7, 100, 12]), (129, &[1]), (300, &[])]);
     for window in [1, 5, 32, 33, 64, 100, 1000] {
-        for heads in [heads(4, 1, 256), heads(2, 2, 64), heads(3, 1, 24)] {
+        for heads in [heads(4, 1, 256), heads(3, 3, 256), heads(2, 2, 64), heads(4, 2, 128), heads(3, 1, 24)] {
             check(&batch, Attention { window: Some(window), ..heads.into() });
         }
     }

@@ -50,11 +50,11 @@ struct Kernels {
     backward_keys_values: &'static str,
     /// Rows of a block's tile.
     tile: usize,
-    /// Threads of a tile; a block with two heads has twice as many.
-    threads: usize,
-    /// Query heads of a block: at most so many that share a key head.
-    heads: usize,
-    /// Dynamic shared memory of the three, in bytes.
+    /// Of the three: threads of a block,
+    threads: [usize; 3],
+    /// query heads of a block, which share a key head,
+    heads: [usize; 2],
+    /// and dynamic shared memory, in bytes.
     shared_bytes: [usize; 3],
 }
 
@@ -66,42 +66,44 @@ macro_rules! plain {
             backward_queries: concat!("attention_backward_queries_", $size),
             backward_keys_values: concat!("attention_backward_keys_values_", $size),
             tile: 32,
-            threads: 256,
-            heads: 1,
+            threads: [256; 3],
+            heads: [1; 2],
             shared_bytes: [3, 4, 4].map(|tiles| 4 * (tiles * 32 * ($size + 4) + 2 * 32 * 33 + 3 * 32)),
         }
     };
 }
 
 macro_rules! tensor_cores {
-    ($size:literal, $heads:expr) => {
+    ($size:literal, $heads:expr, $last_threads:literal) => {{
+        let heads = $heads;
         Kernels {
             module: &TENSOR_CORES,
             forward: concat!("attention_tensor_", $size),
             backward_queries: concat!("attention_backward_queries_tensor_", $size),
             backward_keys_values: concat!("attention_backward_keys_values_tensor_", $size),
             tile: 64,
-            threads: 128,
-            heads: $heads,
-            shared_bytes: [$heads + 4, 2 * $heads + 4, 6].map(|tiles| 2 * tiles * 64 * $size + 4 * 4 * 64),
+            threads: [128 * heads[0], 128 * heads[1], $last_threads],
+            heads,
+            shared_bytes: [heads[0] + 4, 2 * heads[1] + 4, 6].map(|tiles| 2 * tiles * 64 * $size + 4 * 6 * 64),
         }
-    };
+    }};
 }
 
 /// The fastest kernels that read all of `tensors`.
 fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> Result<Kernels> {
     let heads = attention.heads;
-    // Tensor cores are fed 16 bytes at a time, and there a row sees all keys.
-    let mut fed = heads.dimension.is_multiple_of(8) && attention.window.is_none();
+    // Tensor cores are fed 16 bytes at a time.
+    let mut fed = heads.dimension.is_multiple_of(8);
     for tensor in tensors {
         fed = fed && tensor.dtype() == DType::BF16 && address(tensor)?.is_multiple_of(16);
     }
-    // Two heads' tiles fit into the shared memory of a data centre's GPU.
+    // Two heads' tiles, and those of heads above 128 numbers, fit into the shared memory of a data centre's GPU.
     let is_large = capability(device(tensors[0])?)? >= 9;
     let shared = if is_large && (heads.query / heads.key_value).is_multiple_of(2) { 2 } else { 1 };
     Ok(match heads.dimension {
-        1..=64 if fed => tensor_cores!(64, shared),
-        65..=128 if fed => tensor_cores!(128, shared),
+        1..=64 if fed => tensor_cores!(64, [shared, shared], 128),
+        65..=128 if fed => tensor_cores!(128, [shared, shared], 128),
+        129..=256 if fed && is_large => tensor_cores!(256, [shared, 1], 256),
         1..=32 => plain!(32),
         33..=64 => plain!(64),
         65..=128 => plain!(128),
@@ -118,12 +120,14 @@ fn batch(segments: &Segments, keys: bool, rows: usize, attention: Attention<'_>)
     let arguments = vec![
         at(&tables.segments)?,
         at(tiles)?,
+        at(&tables.positions)?,
         int(rows),
         int(heads.row_width()),
         int(heads.query),
         int(heads.key_value),
         int(heads.dimension),
         float(1.0 / attention.divisor),
+        int(attention.window.map_or(i32::MAX as usize, |window| window.min(i32::MAX as usize))),
     ];
     Ok((tiles.dims2()?.0, arguments))
 }
@@ -137,17 +141,11 @@ fn check(packed: &Tensor, heads: Heads) -> Result<usize> {
 }
 
 impl Kernels {
-    /// The window, which the plain kernels alone take.
-    fn window(&self, attention: Attention<'_>) -> Option<Argument> {
-        let window = attention.window.map_or(i32::MAX as usize, |window| window.min(i32::MAX as usize));
-        std::ptr::eq(self.module, &PLAIN).then(|| int(window))
+    /// The grid of kernel `at` of the three: blocks of every tile and all of `heads`, `heads_a_block` each.
+    fn grid(&self, at: usize, tiles: usize, heads: usize, heads_a_block: usize) -> Grid {
+        let blocks = (tiles, heads / heads_a_block, TILE / self.tile);
+        Grid { blocks, threads: self.threads[at], shared_bytes: self.shared_bytes[at] }
     }
-}
-
-/// Blocks of every tile and every `heads_a_block` of `heads`.
-fn grid(kernels: &Kernels, tiles: usize, heads: usize, heads_a_block: usize, shared_bytes: usize) -> Grid {
-    let blocks = (tiles, heads / heads_a_block, TILE / kernels.tile);
-    Grid { blocks, threads: kernels.threads * heads_a_block, shared_bytes }
 }
 
 pub(super) fn forward(
@@ -164,8 +162,7 @@ pub(super) fn forward(
     let log_sums = empty((heads.query, rows), DType::F32, device)?;
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
     arguments.extend([at(packed)?, at(&output)?, int(stride), at(&log_sums)?, attention.sinks_at(dtype)?]);
-    arguments.extend(kernels.window(attention));
-    let grid = grid(&kernels, tiles, heads.query, kernels.heads, kernels.shared_bytes[0]);
+    let grid = kernels.grid(0, tiles, heads.query, kernels.heads[0]);
     launch(device, kernels.module, kernels.forward, Some(dtype), grid, &arguments)?;
     Ok(AttentionOutput { rows: output, log_sums: Some(log_sums) })
 }
@@ -203,16 +200,12 @@ pub(super) fn backward(
     let (tiles, mut arguments) = batch(segments, false, rows, attention)?;
     arguments.extend([at(gradient)?, at(packed)?, output_at, stride, at(log_sums)?, at(&delta)?]);
     arguments.push(at(&packed_gradient)?);
-    arguments.extend(kernels.window(attention));
-    let query_grid = grid(&kernels, tiles, heads.query, kernels.heads, kernels.shared_bytes[1]);
+    let query_grid = kernels.grid(1, tiles, heads.query, kernels.heads[1]);
     launch(device, kernels.module, kernels.backward_queries, Some(dtype), query_grid, &arguments)?;
 
     let (tiles, mut arguments) = batch(segments, true, rows, attention)?;
     arguments.extend([at(gradient)?, at(packed)?, at(log_sums)?, at(&delta)?, at(&packed_gradient)?]);
-    if let (Some(window), Some(tables)) = (kernels.window(attention), &segments.tables) {
-        arguments.extend([at(&tables.positions)?, window]);
-    }
-    let key_grid = grid(&kernels, tiles, heads.key_value, 1, kernels.shared_bytes[2]);
+    let key_grid = kernels.grid(2, tiles, heads.key_value, 1);
     launch(device, kernels.module, kernels.backward_keys_values, Some(dtype), key_grid, &arguments)?;
     Ok(packed_gradient)
 }
