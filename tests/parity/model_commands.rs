@@ -186,7 +186,7 @@ fn a_merged_export_is_the_text_part() {
     let inspected = |folder: &Path| String::from_utf8(model(&["inspect", text(folder)]).stdout).unwrap();
     assert!(
         inspected(&base)
-            .contains("not loaded    1 tensors for images or multi-token prediction (16 B): only text is computed")
+            .contains("not loaded    1 tensors for images, sound or multi-token prediction (16 B): only text is computed")
     );
     assert!(model(&["export", "--model", text(&base), "--out", text(&out), "--merged"]).status.success());
     assert!(!inspected(&out).contains("not loaded"), "{}", inspected(&out));
@@ -311,7 +311,7 @@ fn inspect_counts_what_the_headers_hold() {
         "attention     1 layers, gated, rotary positions on 4 of 16 numbers",
         // 3 * 16 * 16 + 3 * 144 numbers.
         "states 4.80 kB per sequence in f32",
-        "not loaded    2 tensors for images or multi-token prediction (32 B): only text is computed",
+        "not loaded    2 tensors for images, sound or multi-token prediction (32 B): only text is computed",
     ] {
         assert!(hybrid.contains(expected), "{hybrid}\nlacks {expected:?}");
     }

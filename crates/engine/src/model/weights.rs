@@ -23,7 +23,7 @@ use crate::kernels::fp8;
 
 pub use self::load_progress::{LoadProgress, watch_loading};
 pub use self::names::tensor_names;
-pub(super) use self::names::{fused_names, has_bias};
+pub(super) use self::names::{fused_names, has_bias, is_trained};
 
 /// A model's named tensors, loaded on demand. Clones share them.
 #[derive(Clone, Debug)]

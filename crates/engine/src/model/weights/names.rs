@@ -7,18 +7,24 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
     let hidden = config.hidden_size;
     let (norms, has_output_norms) = (config.norm_names(), config.options.has_output_norms);
     let mut names = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
+    if let Some(width) = config.options.layer_input {
+        let all = config.num_hidden_layers * width;
+        names.push(("model.embed_tokens_per_layer.weight".to_owned(), vec![config.vocab_size, all]));
+        names.push(("model.per_layer_model_projection.weight".to_owned(), vec![all, hidden]));
+        names.push(("model.per_layer_projection_norm.weight".to_owned(), vec![width]));
+    }
     for layer in 0..config.num_hidden_layers {
         let place = |part: &str, shape: Vec<usize>| (format!("model.layers.{layer}.{part}"), shape);
         let norm = |part: &str| place(&format!("{part}.weight"), vec![hidden]);
         names.push(norm(norms.input));
         match config.mixer(layer) {
-            Mixer::Attention(_) => names.extend(attention_names(config, place)),
+            Mixer::Attention(_) => names.extend(attention_names(config, layer, place)),
             Mixer::GatedDelta(delta) => names.extend(gated_delta_names(delta, hidden, place)),
         }
         names.extend(has_output_norms.then(|| norm(norms.attention_output)));
         names.push(norm(norms.middle));
         match config.experts(layer) {
-            None => names.extend(gated_mlp_names("mlp", config.intermediate_size, hidden, place)),
+            None => names.extend(gated_mlp_names("mlp", config.inner_size(layer), hidden, place)),
             Some(experts) => {
                 names.push(place(&format!("{}.weight", experts.router()), vec![experts.count, hidden]));
                 if experts.has_biases() {
@@ -37,6 +43,12 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
             }
         }
         names.extend(has_output_norms.then(|| norm(norms.down)));
+        if let Some(width) = config.options.layer_input {
+            names.push(place("per_layer_input_gate.weight", vec![width, hidden]));
+            names.push(place("per_layer_projection.weight", vec![hidden, width]));
+            names.push(norm("post_per_layer_input_norm"));
+        }
+        names.extend(config.options.has_layer_factors.then(|| place("layer_scalar", vec![1])));
     }
     names.push(("model.norm.weight".to_owned(), vec![hidden]));
     if !config.tie_word_embeddings {
@@ -47,22 +59,23 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
 
 type Named = (String, Vec<usize>);
 
-fn attention_names(config: &ModelConfig, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
-    let (hidden, key) = (config.hidden_size, config.num_key_value_heads * config.head_dim);
-    let packed = [("self_attn.q_proj", config.query_outputs()), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
-    let mut names = packed.map(|(part, outputs)| place(&format!("{part}.weight"), vec![outputs, hidden])).to_vec();
+fn attention_names(config: &ModelConfig, layer: usize, place: impl Fn(&str, Vec<usize>) -> Named) -> Vec<Named> {
+    let (hidden, packed) = (config.hidden_size, config.attention_inputs(layer));
+    let matrix = |(part, outputs): &(&str, usize)| place(&format!("{part}.weight"), vec![*outputs, hidden]);
+    let mut names: Vec<Named> = packed.iter().map(matrix).collect();
     // The parts of a packed matrix stand side by side: first the matrices, then their biases.
+    let has_keys = packed.len() > 1;
     let biased = packed.into_iter().filter(|(part, _)| has_bias(config, part));
     names.extend(biased.map(|(part, outputs)| place(&format!("{part}.bias"), vec![outputs])));
     if config.options.has_head_norms {
-        names.extend(
-            ["self_attn.q_norm.weight", "self_attn.k_norm.weight"].map(|part| place(part, vec![config.head_dim])),
-        );
+        let norms = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"];
+        let own = norms.into_iter().take(if has_keys { 2 } else { 1 });
+        names.extend(own.map(|part| place(part, vec![config.heads(layer).dimension])));
     }
     if config.options.has_attention_sinks {
         names.push(place("self_attn.sinks", vec![config.num_attention_heads]));
     }
-    names.push(place("self_attn.o_proj.weight", vec![hidden, config.num_attention_heads * config.head_dim]));
+    names.push(place("self_attn.o_proj.weight", vec![hidden, config.query_width(layer)]));
     if has_bias(config, "self_attn.o_proj") {
         names.push(place("self_attn.o_proj.bias", vec![hidden]));
     }
@@ -116,6 +129,11 @@ pub(in crate::model) fn has_bias(config: &ModelConfig, part: &str) -> bool {
         AttentionBias::QueryKeyValue => matches!(part, "self_attn.q_proj" | "self_attn.k_proj" | "self_attn.v_proj"),
         AttentionBias::All => part.starts_with("self_attn."),
     }
+}
+
+/// Whether full training moves the tensor: not the factors of layers, which transformers keeps as buffers.
+pub(in crate::model) fn is_trained(name: &str) -> bool {
+    !name.ends_with(".layer_scalar")
 }
 
 /// Whether a base in fp8 rounds the tensor: the matrices of layers but for routers, whose choices rounding would change.
