@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use grpo_tui::hub::{
-    Activation, ClampedGate, ExpertTensors, Experts, GatedDelta, Mixer, ModelConfig, RopeScaling, Scope,
+    Activation, ClampedGate, ExpertTensors, Experts, GatedDelta, KeysValues, LayerHeads, Mixer, ModelConfig,
+    RopeScaling, Scope,
 };
 use grpo_tui::kernels::heads::{Attention, Heads};
 use grpo_tui::update::PolicySample;
@@ -120,10 +121,11 @@ impl Plain<'_> {
         if self.config.options.has_output_norms { self.norm(&x, name) } else { x }
     }
 
-    /// The output of a layer's attention: [time, hidden].
-    fn attended(&self, x: &Tensor, layer: usize, scope: Scope) -> Tensor {
+    /// The output of a layer's attention: [time, hidden]. `shared`: by layer keys and values.
+    fn attended(&self, x: &Tensor, layer: usize, scope: Scope, shared: &mut HashMap<usize, [Tensor; 2]>) -> Tensor {
         let (config, time) = (self.config, x.dims()[0]);
-        let (query, key_value, dimension) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let LayerHeads { key_value, dimension } = config.heads(layer);
+        let query = config.num_attention_heads;
         let heads = Heads { query, key_value, dimension };
         let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}.weight");
         let heads_of = |part: &str, count: usize| self.linear(x, layer, part).reshape((time, count, ())).unwrap();
@@ -133,8 +135,19 @@ impl Plain<'_> {
             self.rope(&x, scope).reshape((time, ())).unwrap()
         };
         let both = heads_of("self_attn.q_proj", query);
-        let key = rotated(heads_of("self_attn.k_proj", key_value), "k_norm");
-        let value = heads_of("self_attn.v_proj", key_value).reshape((time, ())).unwrap();
+        let own_values = |part: &str| {
+            let value = heads_of(part, key_value).contiguous().unwrap();
+            let ones = Tensor::ones(dimension, DType::F64, &Device::Cpu).unwrap();
+            let normed = config.options.has_value_norms.then(|| rms_norm(&value, &ones, config.rms_norm_eps));
+            normed.unwrap_or(value).reshape((time, ())).unwrap()
+        };
+        let own_keys = || rotated(heads_of("self_attn.k_proj", key_value), "k_norm");
+        let [key, value] = match config.keys_values(layer) {
+            KeysValues::Own => [own_keys(), own_values("self_attn.v_proj")],
+            KeysValues::AreKeys => [own_keys(), own_values("self_attn.k_proj")],
+            KeysValues::OfLayer(source) => shared[&source].clone(),
+        };
+        shared.insert(layer, [key.clone(), value.clone()]);
         let own = rotated(both.narrow(2, 0, dimension).unwrap(), "q_norm");
         let window = config.options.window.as_ref().filter(|_| scope == Scope::Window);
         let divisor = config.options.query_scalar.unwrap_or(dimension as f64).sqrt() / self.yarn_factor().powi(2);
@@ -265,11 +278,13 @@ impl Plain<'_> {
         let embedding = self.get("model.embed_tokens.weight");
         let mut hidden = embedding.embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap()).unwrap();
         hidden = (hidden * config.options.embedding_scale).unwrap();
+        let inputs = config.options.layer_input.map(|width| self.layer_inputs(token_ids, &hidden, width));
+        let mut shared = HashMap::new();
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             let x = self.norm(&hidden, &name("input_layernorm"));
             let mixed = match config.mixer(layer) {
-                Mixer::Attention(scope) => self.attended(&x, layer, scope),
+                Mixer::Attention(scope) => self.attended(&x, layer, scope, &mut shared),
                 Mixer::GatedDelta(delta) => self.gated_delta(&x, layer, delta),
             };
             let after_attention = name("post_attention_layernorm");
@@ -282,10 +297,31 @@ impl Plain<'_> {
                 Some(experts) => self.experts(&x, layer, experts, replayed),
             };
             hidden = (hidden + self.added(down, &name("post_feedforward_layernorm"))).unwrap();
+            if let Some(inputs) = &inputs {
+                let own = inputs.narrow(1, layer, 1).unwrap().squeeze(1).unwrap();
+                let gate = self.linear(&hidden, layer, "per_layer_input_gate").gelu().unwrap();
+                let output = self.linear(&(gate * own).unwrap(), layer, "per_layer_projection");
+                hidden = (hidden + self.norm(&output, &name("post_per_layer_input_norm"))).unwrap();
+            }
+            if config.options.has_layer_factors {
+                hidden = hidden.broadcast_mul(self.get(&format!("model.layers.{layer}.layer_scalar"))).unwrap();
+            }
         }
         let hidden = self.norm(&hidden, "model.norm.weight");
         let head = if config.tie_word_embeddings { embedding } else { self.get("lm_head.weight") };
-        hidden.matmul(&head.t().unwrap()).unwrap()
+        let logits = hidden.matmul(&head.t().unwrap()).unwrap();
+        config.options.logit_cap.map_or(logits.clone(), |cap| ((logits / cap).unwrap().tanh().unwrap() * cap).unwrap())
+    }
+
+    /// What each layer has besides the stream: [time, layers, width].
+    fn layer_inputs(&self, token_ids: &[u32], hidden: &Tensor, width: usize) -> Tensor {
+        let shape = (token_ids.len(), self.config.num_hidden_layers, width);
+        let ids = Tensor::new(token_ids, &Device::Cpu).unwrap();
+        let by_token = self.get("model.embed_tokens_per_layer.weight").embedding(&ids).unwrap().reshape(shape).unwrap();
+        let product = hidden.matmul(&self.get("model.per_layer_model_projection.weight").t().unwrap()).unwrap();
+        let product = (product / (self.config.hidden_size as f64).sqrt()).unwrap().reshape(shape).unwrap();
+        let normed = self.norm(&product, "model.per_layer_projection_norm.weight");
+        ((normed + (by_token * (width as f64).sqrt()).unwrap()).unwrap() / 2.0_f64.sqrt()).unwrap()
     }
 
     /// What rotated queries and keys are multiplied by.
@@ -301,8 +337,14 @@ impl Plain<'_> {
         let window = self.config.options.window.as_ref().filter(|_| scope == Scope::Window);
         let theta = window.map_or(self.config.rope_theta, |window| window.rope_theta);
         let plain = 1.0 / theta.powf(2.0 * i as f64 / dimension as f64);
-        if let (Scope::Everything, RopeScaling::Linear { factor }) = (scope, self.config.rope_scaling) {
-            return plain / factor;
+        match (scope, self.config.rope_scaling) {
+            (Scope::Everything, RopeScaling::Linear { factor }) => return plain / factor,
+            (Scope::Everything, RopeScaling::Proportional { share, .. })
+                if i >= (share * dimension as f64 / 2.0) as usize =>
+            {
+                return 0.0;
+            }
+            _ => {}
         }
         if let RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, .. } =
             self.config.rope_scaling

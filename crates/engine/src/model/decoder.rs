@@ -349,7 +349,9 @@ impl Decoder {
             let prefix = format!("model.layers.{index}");
             named.extend(layer.merged(&names)?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)));
         }
-        named.extend(self.layer_inputs.iter().flat_map(LayerInputs::named));
+        if let Some(inputs) = &self.layer_inputs {
+            named.extend(inputs.named()?);
+        }
         named.push(("model.norm.weight".to_owned(), self.final_norm.weight.clone()));
         if !self.config.tie_word_embeddings {
             named.push(("lm_head.weight".to_owned(), self.head.weight.numbers(self.dtype())?));
@@ -443,14 +445,18 @@ mod tests {
             "linear_value_head_dim":6,"num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":8,"mlp_only_layers":[1],
             "shared_expert_intermediate_size":6,
             "architectures":["#;
+        let shared = r#","layer_types":["full_attention","sliding_attention","full_attention"],"num_kv_shared_layers":1,
+            "vocab_size_per_layer_input":19,"hidden_size_per_layer_input":4,"global_head_dim":12"#;
         let families = [
-            "Qwen3ForCausalLM",
-            "Qwen3_5ForCausalLM",
-            "Qwen3MoeForCausalLM",
-            "Qwen3_5MoeForCausalLM",
-            "GptOssForCausalLM",
+            ("Qwen3ForCausalLM", ""),
+            ("Qwen3_5ForCausalLM", ""),
+            ("Qwen3MoeForCausalLM", ""),
+            ("Qwen3_5MoeForCausalLM", ""),
+            ("GptOssForCausalLM", ""),
+            ("Gemma4ForCausalLM", shared),
         ];
-        let configs = families.map(|name| ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap());
+        let parse = |(name, own)| ModelConfig::parse(&format!("{json}\"{name}\"]{own}}}"), "config.json").unwrap();
+        let configs = families.map(parse);
         let trainables = [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }];
         for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {
             let weights = Weights::fresh(&config, 3);

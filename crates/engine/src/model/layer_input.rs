@@ -6,7 +6,6 @@ use candle_core::{Result, Tensor};
 use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
-use super::matrix::Matrix;
 use super::norm::NormWeight;
 use super::{AdapterUse, Adapters};
 use crate::kernels::embedding::{embedding_backward, gather_rows};
@@ -16,7 +15,7 @@ use crate::kernels::swiglu::{Activation, gated, gated_backward};
 /// Makes the inputs of all layers.
 #[derive(Clone, Debug)]
 pub(super) struct LayerInputs {
-    /// [vocabulary, layers * width].
+    /// [vocabulary, layers * width]; frozen, perhaps in bf16 beside a model in f32.
     pub(super) table: MaybeTrained,
     /// Multiplies its rows.
     pub(super) table_scale: f64,
@@ -53,15 +52,13 @@ impl LayerInputs {
     }
 
     /// Its tensors under their names.
-    pub(super) fn named(&self) -> Vec<(String, Tensor)> {
-        let mut named = vec![
-            ("model.embed_tokens_per_layer.weight".to_owned(), self.table.0.clone()),
+    pub(super) fn named(&self) -> Result<[(String, Tensor); 3]> {
+        let dtype = self.norm.weight.dtype();
+        Ok([
+            ("model.embed_tokens_per_layer.weight".to_owned(), self.table.0.to_dtype(dtype)?),
+            ("model.per_layer_model_projection.weight".to_owned(), self.projection.weight.numbers(dtype)?),
             ("model.per_layer_projection_norm.weight".to_owned(), self.norm.weight.clone()),
-        ];
-        if let Matrix::Numbers(weight) = &self.projection.weight {
-            named.push(("model.per_layer_model_projection.weight".to_owned(), weight.clone()));
-        }
-        named
+        ])
     }
 
     /// [ids * layers, width].

@@ -175,8 +175,17 @@ impl ModelLoader<'_> {
             self.tensor(&[format!("model.{name}.weight")], &[shape.to_vec()], parameters)
         };
         let (weight, trained) = tensor("per_layer_model_projection", [all, config.hidden_size])?;
+        let table = [config.vocab_size, all];
+        // Half of E2B's numbers, of which each token reads one row: frozen ones stay in bf16.
+        let name = "model.embed_tokens_per_layer.weight";
+        let table = match self.weights.dtype(name) {
+            Some(DType::BF16) if self.trainable != Trainable::Full => {
+                (self.weights.get(name, &table, DType::BF16, self.device)?, None)
+            }
+            _ => tensor("embed_tokens_per_layer", table)?,
+        };
         Ok(LayerInputs {
-            table: tensor("embed_tokens_per_layer", [config.vocab_size, all])?,
+            table,
             table_scale: rounded((width as f64).sqrt(), self.dtype)?,
             projection: Linear { weight: Matrix::Numbers(weight), trained, bias: None, adapters: None },
             norm: self.norm("model.per_layer_projection_norm.weight", width, parameters)?,

@@ -38,7 +38,7 @@ pub use packed_batch::{PackedBatch, RowContext, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
 pub use shard::{Shard, ShardPiece};
 pub use side_inputs::Beside;
-pub use weights::{LoadProgress, Weights, tensor_names, watch_loading};
+pub use weights::{LoadProgress, Weights, is_trained, tensor_names, watch_loading};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]

@@ -132,7 +132,7 @@ pub(in crate::model) fn has_bias(config: &ModelConfig, part: &str) -> bool {
 }
 
 /// Whether full training moves the tensor: not the factors of layers, which transformers keeps as buffers.
-pub(in crate::model) fn is_trained(name: &str) -> bool {
+pub fn is_trained(name: &str) -> bool {
     !name.ends_with(".layer_scalar")
 }
 
