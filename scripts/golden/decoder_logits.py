@@ -517,6 +517,27 @@ CASES = {
         torch.float32,
         29,
     ),
+    # As 26B-A4B: experts beside each dense block, three of five a token, values that are their keys.
+    "gemma4-experts": (
+        {
+            **GEMMA4,
+            "num_hidden_layers": 3,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "hidden_size_per_layer_input": 0,
+            "enable_moe_block": True,
+            "num_experts": 5,
+            "top_k_experts": 3,
+            "moe_intermediate_size": 12,
+            "final_logit_softcapping": 20.0,
+            "tie_word_embeddings": True,
+        },
+        torch.float32,
+        31,
+    ),
     # The text part of a model that also sees and hears, as E4B, in bfloat16, with keys that no layer reads; the default rotary positions, five heads.
     "gemma4-nested-bfloat16": (
         {

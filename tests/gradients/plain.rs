@@ -207,12 +207,15 @@ impl Plain<'_> {
     fn gated_mlp(&self, x: &Tensor, layer: usize, prefix: &str) -> Tensor {
         let linear = |x: &Tensor, part: &str| self.linear(x, layer, &format!("{prefix}.{part}_proj"));
         let gate = linear(x, "gate");
-        let gate = match self.config.options.activation {
-            Activation::Silu => gate.silu().unwrap(),
+        linear(&(self.activated(&gate) * linear(x, "up")).unwrap(), "down")
+    }
+
+    fn activated(&self, x: &Tensor) -> Tensor {
+        match self.config.options.activation {
+            Activation::Silu => x.silu().unwrap(),
             // candle's is the approximation by tanh.
-            Activation::GeluTanh => gate.gelu().unwrap(),
-        };
-        linear(&(gate * linear(x, "up")).unwrap(), "down")
+            Activation::GeluTanh => x.gelu().unwrap(),
+        }
     }
 
     /// One expert on every token.
@@ -221,7 +224,8 @@ impl Plain<'_> {
             return self.gated_mlp(x, layer, &format!("mlp.experts.{index}"));
         }
         let own = |part: &str| {
-            let all = self.weights.get(&format!("model.layers.{layer}.mlp.experts.{part}"))?;
+            let prefix = if experts.is_beside_dense { "experts" } else { "mlp.experts" };
+            let all = self.weights.get(&format!("model.layers.{layer}.{prefix}.{part}"))?;
             Some(all.as_tensor().get(index).unwrap())
         };
         let product = |x: &Tensor, part: &str| {
@@ -232,7 +236,7 @@ impl Plain<'_> {
         };
         let (both, width) = (product(x, "gate_up_proj"), experts.intermediate_size);
         let inner = match experts.clamped {
-            None => both.narrow(1, 0, width).unwrap().silu().unwrap() * both.narrow(1, width, width).unwrap(),
+            None => self.activated(&both.narrow(1, 0, width).unwrap()) * both.narrow(1, width, width).unwrap(),
             Some(gate) => clamped(&both, gate),
         };
         product(&inner.unwrap(), "down_proj")
@@ -241,7 +245,29 @@ impl Plain<'_> {
     /// Every expert on every token, times a weight that is 0 where it was not chosen; `replayed`: by token those of all
     /// layers that are, or nothing.
     fn experts(&self, x: &Tensor, layer: usize, experts: &Experts, replayed: &[u16]) -> Tensor {
-        let probabilities = softmax(&self.linear(x, layer, experts.router()));
+        self.routed_experts(x, x, layer, experts, replayed)
+    }
+
+    /// Of the stream, beside a dense block.
+    fn experts_beside(&self, hidden: &Tensor, layer: usize, experts: &Experts, replayed: &[u16]) -> Tensor {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let scale = self.get(&name("router.scale"));
+        let router_x = rms_norm(hidden, scale, self.config.rms_norm_eps);
+        let router_x = (router_x / (self.config.hidden_size as f64).sqrt()).unwrap();
+        let x = self.norm(hidden, &name("pre_feedforward_layernorm_2.weight"));
+        let output = self.routed_experts(&router_x, &x, layer, experts, replayed);
+        self.norm(&output, &name("post_feedforward_layernorm_2.weight"))
+    }
+
+    fn routed_experts(
+        &self,
+        router_x: &Tensor,
+        x: &Tensor,
+        layer: usize,
+        experts: &Experts,
+        replayed: &[u16],
+    ) -> Tensor {
+        let probabilities = softmax(&self.linear(router_x, layer, experts.router()));
         let earlier = (0..layer).filter(|&layer| self.config.experts(layer).is_some()).count();
         let by_token = replayed.len() / x.dims()[0];
         let chosen = |(token, row): (usize, Vec<f64>)| {
@@ -259,6 +285,10 @@ impl Plain<'_> {
         let mut weights = (probabilities * Tensor::new(chosen, &Device::Cpu).unwrap()).unwrap();
         if experts.is_renormalised {
             weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1).unwrap()).unwrap();
+        }
+        if experts.is_beside_dense {
+            let factors = self.get(&format!("model.layers.{layer}.router.per_expert_scale"));
+            weights = weights.broadcast_mul(factors).unwrap();
         }
         let weighted = |index: usize| {
             let output = self.expert(x, layer, index, experts);
@@ -294,6 +324,10 @@ impl Plain<'_> {
             let x = self.norm(&hidden, &before);
             let down = match config.experts(layer) {
                 None => self.gated_mlp(&x, layer, "mlp"),
+                Some(experts) if experts.is_beside_dense => {
+                    let dense = self.norm(&self.gated_mlp(&x, layer, "mlp"), &name("post_feedforward_layernorm_1"));
+                    (dense + self.experts_beside(&hidden, layer, experts, replayed)).unwrap()
+                }
                 Some(experts) => self.experts(&x, layer, experts, replayed),
             };
             hidden = (hidden + self.added(down, &name("post_feedforward_layernorm"))).unwrap();

@@ -83,6 +83,10 @@ fn families() -> Vec<ModelConfig> {
             r#"{gemma4},"layer_types":["sliding_attention","full_attention"],"attention_k_eq_v":true,"attention_bias":true,
             "num_global_key_value_heads":1,"global_head_dim":8,"hidden_size_per_layer_input":0,"tie_word_embeddings":false"#
         )),
+        family(&format!(
+            r#"{gemma4},"layer_types":["sliding_attention","full_attention"],"global_head_dim":8,"hidden_size_per_layer_input":0,
+            "enable_moe_block":true,"num_experts":3,"top_k_experts":2,"moe_intermediate_size":7"#
+        )),
     ]
 }
 

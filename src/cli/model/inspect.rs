@@ -126,8 +126,8 @@ fn kind_of(name: &str) -> &'static str {
         name if name.contains("per_layer") || name.ends_with(".layer_scalar") => "layer_input",
         name if name.contains("self_attn") => "attention",
         name if name.contains("linear_attn") => "delta_rule",
-        name if name.contains("mlp.gate.") || name.contains("mlp.router.") => "router",
-        name if name.contains("mlp.experts") || name.contains("mlp.shared_expert") => "experts",
+        name if name.contains("mlp.gate.") || name.contains(".router.") => "router",
+        name if name.contains(".experts.") || name.contains("mlp.shared_expert") => "experts",
         _ => "feed_forward",
     }
 }
@@ -234,8 +234,9 @@ impl Inspection {
         let experts = config.options.experts.as_ref().map_or_else(String::new, |experts| {
             let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
             let shared = experts.shared_size.map_or_else(String::new, |size| format!(", one of {size} for every token"));
+            let beside = if experts.is_beside_dense { ", beside a dense block" } else { "" };
             format!(
-                "\n  experts       {} in each of {layers} layers, {} per token, feed-forward {}{shared}; {} active parameters",
+                "\n  experts       {} in each of {layers} layers, {} per token, feed-forward {}{shared}{beside}; {} active parameters",
                 experts.count,
                 experts.active,
                 experts.intermediate_size,

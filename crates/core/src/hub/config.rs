@@ -170,7 +170,7 @@ impl ModelConfig {
 
 /// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them
 /// before a weight is read.
-const MAX_COUNTS: [(&str, usize); 25] = [
+const MAX_COUNTS: [(&str, usize); 26] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
     ("intermediate_size", 1 << 20),
@@ -191,6 +191,7 @@ const MAX_COUNTS: [(&str, usize); 25] = [
     ("sliding_window", 1 << 24),
     ("moe_intermediate_size", 1 << 20),
     ("decoder_sparse_step", 1 << 10),
+    ("top_k_experts", 1 << 12),
     ("global_head_dim", 1 << 12),
     ("num_global_key_value_heads", 1 << 12),
     ("num_kv_shared_layers", 1 << 10),

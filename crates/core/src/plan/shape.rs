@@ -130,19 +130,25 @@ impl FeedForwardShape {
         };
         let Experts { count, active, intermediate_size: width, .. } = experts;
         let sparse = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
-        let dense = (layers - sparse) * 3 * hidden * inner;
+        let beside = experts.is_beside_dense;
+        let dense_layers = if beside { layers } else { layers - sparse };
+        let dense = dense_layers * 3 * hidden * inner;
+        // Of experts beside a dense block: four norms, and a factor for each.
+        let norms = if beside { 4 * hidden + count } else { 0 };
         let (router_bias, biases) = if experts.has_biases() { (*count, 2 * width + hidden) } else { (0, 0) };
         let (shared, shared_lora, shared_activations) = experts
             .shared_size
             .map_or((0, 0, 0), |size| ((3 * size + 1) * hidden, 3 * (hidden + size) + hidden + 1, 3 * size + hidden));
         let router = count * hidden + router_bias;
-        let of = |experts: usize| dense + sparse * (router + shared + experts * (3 * hidden * width + biases));
-        let dense_activations = if sparse < layers { 3 * inner } else { 0 };
+        let of = |experts: usize| dense + sparse * (router + norms + shared + experts * (3 * hidden * width + biases));
+        let dense_activations = if dense_layers > 0 { 3 * inner } else { 0 };
+        // What router and experts read, and the outputs before their norms.
+        let beside_activations = if beside { dense_activations + 4 * hidden } else { 0 };
         Self {
             matrices: of(*count),
             active_matrices: of(*active),
             lora_per_rank: sparse * shared_lora,
-            activations: dense_activations.max(count + 3 * active * width + shared_activations),
+            activations: dense_activations.max(count + 3 * active * width + shared_activations + beside_activations),
             derived: (dense_activations / 3).max(active * width),
         }
     }

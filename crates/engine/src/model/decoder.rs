@@ -447,6 +447,7 @@ mod tests {
             "architectures":["#;
         let shared = r#","layer_types":["full_attention","sliding_attention","full_attention"],"num_kv_shared_layers":1,
             "vocab_size_per_layer_input":19,"hidden_size_per_layer_input":4,"global_head_dim":12"#;
+        let beside = r#","vocab_size_per_layer_input":19,"enable_moe_block":true,"top_k_experts":2"#;
         let families = [
             ("Qwen3ForCausalLM", ""),
             ("Qwen3_5ForCausalLM", ""),
@@ -454,6 +455,7 @@ mod tests {
             ("Qwen3_5MoeForCausalLM", ""),
             ("GptOssForCausalLM", ""),
             ("Gemma4ForCausalLM", shared),
+            ("Gemma4ForCausalLM", beside),
         ];
         let parse = |(name, own)| ModelConfig::parse(&format!("{json}\"{name}\"]{own}}}"), "config.json").unwrap();
         let configs = families.map(parse);

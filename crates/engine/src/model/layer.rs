@@ -143,7 +143,7 @@ impl Layer {
         let room = self.feed_forward.input().room();
         let (middle, middle_normed) = add_rms_norm(&input, &addend, self.middle_norm.norm(), room)?;
         let (products, activated, output) =
-            self.feed_forward.forward(&middle_normed, context.selection, context.adapters)?;
+            self.feed_forward.forward((&middle, &middle_normed), context.selection, context.adapters)?;
         let (addend, down) = added(output, self.down_norm.as_ref())?;
         let stream = Stream { sum: middle.clone(), addend: Some(addend) };
         let (stream, own_input) = self.finished(stream, context.beside.input, context.adapters)?;
@@ -230,7 +230,8 @@ impl Layer {
         let attention = self.mixer_output.open(&mixed, adapters)?;
         let attention = added_open(attention, self.mixer_output_norm.as_ref())?;
         let (sum, normed) = add_rms_norm(&input, &attention, self.middle_norm.norm(), 0)?;
-        let addend = added_open(self.feed_forward.decode(&normed, selection, adapters)?, self.down_norm.as_ref())?;
+        let addend =
+            added_open(self.feed_forward.decode((&sum, &normed), selection, adapters)?, self.down_norm.as_ref())?;
         Ok(self.finished(Stream { sum, addend: Some(addend) }, own_input, adapters)?.0)
     }
 
@@ -292,8 +293,9 @@ impl Layer {
         let gradient = &self.finished_backward(gradient, own_input, input_gradient, gradients)?;
         let down_norm = self.down_norm.as_ref().zip(saved.down.as_ref());
         let down_gradient = output_backward(down_norm, gradient, self.feed_forward.gradient_room(), gradients)?;
-        let activations = (&derived.middle_normed, &saved.products, &derived.activated);
-        let normed_gradient = self.feed_forward.backward(&down_gradient, activations, gradients)?;
+        let (inputs, products) = ((&saved.middle, &derived.middle_normed), (&saved.products, &derived.activated));
+        let (normed_gradient, around) = self.feed_forward.backward(&down_gradient, inputs, products, gradients)?;
+        let gradient = &around.map_or(Ok(gradient.clone()), |around| gradient + around)?;
         let mixer_norm = self.mixer_output_norm.as_ref().zip(saved.mixer_output.as_ref());
         let output_room = self.mixer_output.room();
         let room = if mixer_norm.is_some() { 0 } else { output_room };

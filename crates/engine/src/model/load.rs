@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
 use super::attention::AttentionMixer;
-use super::experts::{Expert, Experts, Matrices, Stack};
+use super::beside_dense::{self, BesideDense};
+use super::experts::{Expert, Experts, FACTORS, Matrices, Stack};
 use super::feed_forward::{Dense, FeedForward, Mixture};
 use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
 use super::keys_values::KeysValues;
@@ -139,9 +140,11 @@ impl ModelLoader<'_> {
             matrices,
             activation: clamped.unwrap_or(activation),
             output_bias,
+            factors: experts.is_beside_dense.then(|| self.factors(layer, experts.count, parameters)).transpose()?,
         };
         let shared = experts.shared_size.map(|_| shared()).transpose()?;
-        Ok(FeedForward::Experts(Box::new(Mixture { experts: own, shared })))
+        let beside = experts.is_beside_dense.then(|| self.beside_dense(layer, parameters)).transpose()?;
+        Ok(FeedForward::Experts(Box::new(Mixture { experts: own, shared, beside })))
     }
 
     fn activation(&self) -> Activation {
@@ -149,6 +152,26 @@ impl ModelLoader<'_> {
             hub::Activation::Silu => Activation::Silu,
             hub::Activation::GeluTanh => Activation::GeluTanh,
         }
+    }
+
+    fn beside_dense(&self, layer: usize, parameters: &Parameters) -> Result<BesideDense, ModelError> {
+        let [gate_up, down] = DENSE_PARTS.map(|parts| self.linear(layer, parts, parameters));
+        let [router_norm, experts_norm, own_norm, others_norm] = beside_dense::NORMS
+            .map(|name| self.norm(&format!("model.layers.{layer}.{name}"), self.config.hidden_size, parameters));
+        Ok(BesideDense {
+            gate_up: gate_up?,
+            activation: self.activation(),
+            down: down?,
+            router_norm: router_norm?,
+            experts_norm: experts_norm?,
+            output_norms: [own_norm?, others_norm?],
+        })
+    }
+
+    fn factors(&self, layer: usize, experts: usize, parameters: &Parameters) -> Result<MaybeTrained, ModelError> {
+        let name = format!("model.layers.{layer}.{FACTORS}");
+        let (factors, trained) = self.tensor(&[name], &[vec![experts]], parameters)?;
+        Ok((factors.reshape((experts, 1))?, trained))
     }
 
     fn own_input(&self, layer: usize, parameters: &Parameters) -> Result<OwnInput, ModelError> {

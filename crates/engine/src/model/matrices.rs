@@ -100,7 +100,7 @@ pub(super) fn matrix_shape(config: &ModelConfig, layer: usize, part: &str) -> [u
     let delta = |of: fn(&hub::GatedDelta) -> usize| config.options.gated_delta.as_ref().map_or(0, of);
     let expert = |of: fn(&hub::Experts) -> usize| config.options.experts.as_ref().map_or(0, of);
     match part {
-        "mlp.gate" | "mlp.router" => [expert(|experts| experts.count), hidden],
+        "mlp.gate" | "mlp.router" | "router.proj" => [expert(|experts| experts.count), hidden],
         "mlp.shared_expert_gate" => [1, hidden],
         "mlp.shared_expert.down_proj" => [hidden, expert(|experts| experts.shared_size.unwrap_or(0))],
         _ if part.starts_with("mlp.shared_expert.") => [expert(|experts| experts.shared_size.unwrap_or(0)), hidden],

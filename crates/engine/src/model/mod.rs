@@ -2,6 +2,7 @@
 
 mod adapter; // low-rank adapters
 mod attention; // the mixer of layers with attention
+mod beside_dense; // a dense block beside a mixture of experts
 mod decoder; // embedding, layers, final norm, head
 mod expert_record; // the experts that sampled tokens went through
 mod experts; // a mixture of experts

@@ -3,7 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::gemma3::layer_types;
-use super::options::{Activation, DecoderOptions, GlobalHeads, Scope, SharedLayers, SlidingWindow};
+use super::options::{
+    Activation, DecoderOptions, ExpertTensors, Experts, GlobalHeads, Scope, SharedLayers, SlidingWindow,
+};
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
 /// Defaults of transformers' `Gemma4TextConfig` for keys that a file leaves out.
@@ -47,12 +49,6 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
 
 impl Reader<'_> {
     pub(super) fn gemma4_options(&self) -> Result<DecoderOptions, HubError> {
-        if self.flag("enable_moe_block")? {
-            return Err(self.unsupported(
-                "`enable_moe_block` = true: experts beside a dense block, as Gemma 4 26B-A4B has them",
-                "use Gemma 4 E2B, E4B or 31B",
-            ));
-        }
         let mut scopes = self.scopes(DEFAULT_PATTERN)?;
         // As transformers does, whatever the file says.
         scopes.iter_mut().last().into_iter().for_each(|last| *last = Scope::Everything);
@@ -83,6 +79,7 @@ impl Reader<'_> {
             global_heads: Some(self.global_heads(&scopes)?),
             shared_layers: self.shared_layers(&scopes)?,
             layer_input: self.layer_input()?,
+            experts: self.beside_dense()?,
             logit_cap: cap.map(|value| self.positive("final_logit_softcapping", Some(value), 1.0)).transpose()?,
             ..DecoderOptions::PLAIN
         })
@@ -153,6 +150,25 @@ impl Reader<'_> {
         Ok(Some(SharedLayers { first, is_wide: self.flag("use_double_wide_mlp")? }))
     }
 
+    /// The experts that every layer has beside its dense block.
+    fn beside_dense(&self) -> Result<Option<Experts>, HubError> {
+        if !self.flag("enable_moe_block")? {
+            return Ok(None);
+        }
+        let (count, active) = self.expert_counts("num_experts", "top_k_experts")?;
+        Ok(Some(Experts {
+            count,
+            active,
+            intermediate_size: self.count("moe_intermediate_size")?,
+            is_renormalised: true,
+            layers: vec![true; self.count("num_hidden_layers")?],
+            tensors: ExpertTensors::Fused,
+            clamped: None,
+            shared_size: None,
+            is_beside_dense: true,
+        }))
+    }
+
     fn layer_input(&self) -> Result<Option<usize>, HubError> {
         let (key, table) = ("hidden_size_per_layer_input", "vocab_size_per_layer_input");
         if self.keys.get(key).is_none_or(|value| value.is_null() || *value == 0) {
@@ -203,7 +219,10 @@ pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
         ("hidden_size_per_layer_input", json!(options.layer_input.unwrap_or(0))),
         ("vocab_size_per_layer_input", json!(config.vocab_size)),
         ("final_logit_softcapping", json!(options.logit_cap)),
-        ("enable_moe_block", json!(false)),
+        ("enable_moe_block", json!(options.experts.is_some())),
+        ("num_experts", json!(options.experts.as_ref().map(|experts| experts.count))),
+        ("top_k_experts", json!(options.experts.as_ref().map(|experts| experts.active))),
+        ("moe_intermediate_size", json!(options.experts.as_ref().map(|experts| experts.intermediate_size))),
     ];
     keys.extend(own.map(|(key, value)| (key.to_owned(), value)));
 }
@@ -257,8 +276,16 @@ mod tests {
             "hidden_size_per_layer_input":0"#,
         );
         assert_eq!(listed, equal);
+        let sparse = read(r#","enable_moe_block":true,"num_experts":8,"top_k_experts":3,"moe_intermediate_size":16"#);
+        let experts = sparse.experts(11).unwrap();
+        assert_eq!((experts.count, experts.active, experts.intermediate_size), (8, 3, 16));
+        assert_eq!((experts.router(), sparse.inner_size(11)), ("router.proj", 9216));
         for (changes, expected) in [
-            (r#","enable_moe_block":true"#, "`enable_moe_block` = true: experts beside a dense block"),
+            (r#","enable_moe_block":true"#, "`num_experts` is missing"),
+            (
+                r#","enable_moe_block":true,"num_experts":4,"top_k_experts":5"#,
+                "`top_k_experts` = 5 is more than `num_experts` = 4",
+            ),
             (
                 r#","per_layer_config":{"5":{"head_dim":48}}"#,
                 r#"`per_layer_config` = {"5":{"head_dim":48}} is not supported"#,

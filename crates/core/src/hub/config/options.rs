@@ -162,12 +162,18 @@ pub struct Experts {
     pub clamped: Option<ClampedGate>,
     /// Width of the gated MLP that each token uses besides, times the sigmoid of a gate of its own; `None`: there is none.
     pub shared_size: Option<usize>,
+    /// Whether each of these layers also has the dense block, and a factor for what each expert gives.
+    pub is_beside_dense: bool,
 }
 
 impl Experts {
     /// The router's name in a layer.
     pub fn router(&self) -> &'static str {
-        if self.has_biases() { "mlp.router" } else { "mlp.gate" }
+        match self.has_biases() {
+            true => "mlp.router",
+            false if self.is_beside_dense => "router.proj",
+            false => "mlp.gate",
+        }
     }
 
     /// Whether router and experts add biases.

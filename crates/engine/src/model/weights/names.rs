@@ -1,6 +1,8 @@
 //! The names of a model's tensors, as the Hub writes them, with their shapes.
 
 use crate::hub::{AttentionBias, ExpertTensors, Experts, GatedDelta, Mixer, ModelConfig};
+use crate::model::beside_dense;
+use crate::model::experts::FACTORS;
 
 /// Every tensor that a model of this configuration has, in the order in which they are trained, with its shape.
 pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
@@ -26,6 +28,11 @@ pub fn tensor_names(config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
         match config.experts(layer) {
             None => names.extend(gated_mlp_names("mlp", config.inner_size(layer), hidden, place)),
             Some(experts) => {
+                if experts.is_beside_dense {
+                    names.extend(gated_mlp_names("mlp", config.inner_size(layer), hidden, place));
+                    names.extend(beside_dense::NORMS.map(|norm| place(norm, vec![hidden])));
+                    names.push(place(FACTORS, vec![experts.count]));
+                }
                 names.push(place(&format!("{}.weight", experts.router()), vec![experts.count, hidden]));
                 if experts.has_biases() {
                     names.push(place(&format!("{}.bias", experts.router()), vec![experts.count]));
@@ -93,6 +100,10 @@ pub(in crate::model) fn fused_names(experts: &Experts, hidden: usize) -> Vec<(&'
     let (count, width) = (experts.count, experts.intermediate_size);
     match experts.tensors {
         ExpertTensors::Separate => Vec::new(),
+        ExpertTensors::Fused if experts.is_beside_dense => vec![
+            ("experts.gate_up_proj", vec![count, 2 * width, hidden]),
+            ("experts.down_proj", vec![count, hidden, width]),
+        ],
         ExpertTensors::Fused => vec![
             ("mlp.experts.gate_up_proj", vec![count, 2 * width, hidden]),
             ("mlp.experts.down_proj", vec![count, hidden, width]),
@@ -138,7 +149,7 @@ pub fn is_trained(name: &str) -> bool {
 
 /// Whether a base in fp8 rounds the tensor: the matrices of layers but for routers, whose choices rounding would change.
 pub(super) fn is_layer_matrix(name: &str, shape: &[usize]) -> bool {
-    let is_gate = ["mlp.gate.weight", "mlp.router.weight", "mlp.shared_expert_gate.weight"]
+    let is_gate = ["mlp.gate.weight", "mlp.router.weight", "router.proj.weight", "mlp.shared_expert_gate.weight"]
         .iter()
         .any(|gate| name.ends_with(gate));
     name.starts_with("model.layers.") && shape.len() == 2 && !is_gate && !name.ends_with("_bias")

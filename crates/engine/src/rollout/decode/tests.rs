@@ -305,7 +305,9 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
 /// completions, packed beside each other, selects.
 #[test]
 fn recorded_experts_are_those_of_packed_rows() {
-    for model in [sparse(), windowed(), of_family("Qwen3_5MoeForCausalLM")] {
+    let beside = r#","enable_moe_block":true,"top_k_experts":2,"vocab_size_per_layer_input":61"#;
+    let beside = with_keys("Gemma4ForCausalLM", beside);
+    for model in [sparse(), windowed(), of_family("Qwen3_5MoeForCausalLM"), beside] {
         let layers = model.expert_layers().unwrap();
         let ahead = DecodeLimits { runs_ahead: true, ..ROOM };
         let little = DecodeLimits { kv_slots: 110, ..ahead };
