@@ -213,8 +213,12 @@ impl Plain<'_> {
     fn activated(&self, x: &Tensor) -> Tensor {
         match self.config.options.activation {
             Activation::Silu => x.silu().unwrap(),
-            // candle's is the approximation by tanh.
-            Activation::GeluTanh => x.gelu().unwrap(),
+            // The tape of candle's has constants of six digits.
+            Activation::GeluTanh => {
+                let inner = ((x.powf(3.0).unwrap() * 0.044715).unwrap() + x).unwrap();
+                let gate = ((inner * (2.0 / std::f64::consts::PI).sqrt()).unwrap().tanh().unwrap() + 1.0).unwrap();
+                (gate * x).unwrap().affine(0.5, 0.0).unwrap()
+            }
         }
     }
 
@@ -333,7 +337,7 @@ impl Plain<'_> {
             hidden = (hidden + self.added(down, &name("post_feedforward_layernorm"))).unwrap();
             if let Some(inputs) = &inputs {
                 let own = inputs.narrow(1, layer, 1).unwrap().squeeze(1).unwrap();
-                let gate = self.linear(&hidden, layer, "per_layer_input_gate").gelu().unwrap();
+                let gate = self.activated(&self.linear(&hidden, layer, "per_layer_input_gate"));
                 let output = self.linear(&(gate * own).unwrap(), layer, "per_layer_projection");
                 hidden = (hidden + self.norm(&output, &name("post_per_layer_input_norm"))).unwrap();
             }

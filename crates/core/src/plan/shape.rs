@@ -51,7 +51,7 @@ impl ModelShape {
         let table = config.vocab_size * hidden;
         let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
         // Of the layers' inputs their norms, the table by token and the projection of embeddings.
-        let inputs = if input > 0 { (config.vocab_size + hidden + 1) * layers * input + input } else { 0 };
+        let inputs = if input > 0 { (config.vocab_size + hidden) * layers * input + input } else { 0 };
         let own = 2 * hidden + output_norms + if input > 0 { hidden } else { 0 };
         let factors = if config.options.has_layer_factors { layers } else { 0 };
         let vectors = layers * own + factors + mixers.iter().map(|mixer| mixer.vectors).sum::<usize>();
@@ -239,6 +239,39 @@ pub(super) mod tests {
 
     pub(crate) fn qwen3_8b() -> ModelConfig {
         crate::hub::named_shape("qwen3-8b").unwrap()
+    }
+
+    /// Of the text part, as many as transformers' models of these shapes have, and the factors of layers.
+    #[test]
+    fn gemma4_has_the_published_counts() {
+        let wide = r#""attention_k_eq_v":true,"hidden_size_per_layer_input":0,"sliding_window":1024"#;
+        let window =
+            r#""sliding_attention","sliding_attention","sliding_attention","sliding_attention","full_attention""#;
+        let e2b = format!(
+            r#""hidden_size":1536,"intermediate_size":6144,"num_hidden_layers":35,"num_key_value_heads":1,"num_kv_shared_layers":20,
+            "use_double_wide_mlp":true,"layer_types":[{}]"#,
+            [window; 7].join(",")
+        );
+        let e4b = r#""hidden_size":2560,"intermediate_size":10240,"num_hidden_layers":42,"num_key_value_heads":2,"num_kv_shared_layers":18"#;
+        let sparse = format!(
+            r#"{wide},"hidden_size":2816,"intermediate_size":2112,"num_attention_heads":16,"num_key_value_heads":8,"num_global_key_value_heads":2,
+            "enable_moe_block":true,"num_experts":128,"top_k_experts":8,"moe_intermediate_size":704"#
+        );
+        let dense = format!(
+            r#"{wide},"hidden_size":5376,"intermediate_size":21504,"num_hidden_layers":60,"num_attention_heads":32,"num_key_value_heads":16,
+            "num_global_key_value_heads":4"#
+        );
+        // Of each token cached: two numbers for each of a layer's own keys.
+        for (keys, parameters, cached) in [
+            (e2b.as_str(), 4_628_569_379, 2 * (12 * 256 + 3 * 512)),
+            (e4b, 7_463_013_418, 2 * 2 * (20 * 256 + 4 * 512)),
+            (&sparse, 25_233_141_790, 2 * (25 * 8 * 256 + 5 * 2 * 512)),
+            (&dense, 30_697_345_340, 2 * (50 * 16 * 256 + 10 * 4 * 512)),
+        ] {
+            let config = ModelConfig::parse(&format!(r#"{{"model_type":"gemma4_text",{keys}}}"#), "x").unwrap();
+            let shape = ModelShape::from_config(&config);
+            assert_eq!((shape.parameters, shape.key_values_per_token), (parameters, cached), "{keys}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::options::{
 use super::{HubError, ModelConfig, Reader, RopeScaling};
 
 /// Defaults of transformers' `Gemma4TextConfig` for keys that a file leaves out.
-const DEFAULTS: [(&str, usize); 11] = [
+const DEFAULTS: [(&str, usize); 10] = [
     ("vocab_size", 262_144),
     ("hidden_size", 2304),
     ("intermediate_size", 9216),
@@ -20,7 +20,6 @@ const DEFAULTS: [(&str, usize); 11] = [
     ("max_position_embeddings", 131_072),
     ("sliding_window", 512),
     ("hidden_size_per_layer_input", 256),
-    ("vocab_size_per_layer_input", 262_144),
 ];
 const DEFAULT_GLOBAL_DIMENSION: usize = 512;
 /// Every so many layers one sees everything.
@@ -31,6 +30,8 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
     for (key, default) in DEFAULTS {
         keys.entry(key).or_insert(default.into());
     }
+    let vocabulary = keys["vocab_size"].clone();
+    keys.entry("vocab_size_per_layer_input").or_insert(vocabulary);
     keys.entry("tie_word_embeddings").or_insert(true.into());
     let activation = keys.remove("hidden_activation").unwrap_or_else(|| "gelu_pytorch_tanh".into());
     keys.insert("hidden_act".to_owned(), activation);
@@ -193,7 +194,12 @@ pub(super) fn write_keys(config: &ModelConfig, keys: &mut Map<String, Value>) {
     }
     let rope = |scope| match config.rope(scope) {
         (theta, RopeScaling::Proportional { share, factor }) => {
-            json!({ "rope_type": "proportional", "rope_theta": theta, "partial_rotary_factor": share, "factor": factor })
+            let mut keys = json!({ "rope_type": "proportional", "rope_theta": theta, "partial_rotary_factor": share });
+            // transformers reads it, and warns that it does not know it.
+            if factor != 1.0 {
+                keys["factor"] = factor.into();
+            }
+            keys
         }
         (theta, _) => json!({ "rope_type": "default", "rope_theta": theta }),
     };
@@ -233,7 +239,7 @@ mod tests {
     use super::*;
     use crate::hub::KeysValues;
 
-    const PLAIN: &str = r#""model_type":"gemma4_text","vocab_size":100,"hidden_size":64,"num_hidden_layers":12,"vocab_size_per_layer_input":100"#;
+    const PLAIN: &str = r#""model_type":"gemma4_text","vocab_size":100,"hidden_size":64,"num_hidden_layers":12"#;
 
     /// As transformers' `Gemma4TextConfig` reads them.
     #[test]

@@ -310,6 +310,7 @@ fn mixtures_of_experts_are_read_in_all_their_spellings() {
         tensors: ExpertTensors::Separate,
         clamped: None,
         shared_size: None,
+        is_beside_dense: false,
     };
     assert_eq!(read(""), all);
     assert_eq!(read(r#","num_local_experts":16"#), Experts { count: 16, ..all.clone() });
@@ -398,6 +399,7 @@ fn the_table_of_families_is_that_of_the_code() {
         Architecture::Llama,
         Architecture::Mistral,
         Architecture::Gemma3,
+        Architecture::Gemma4,
         Architecture::Qwen35,
         Architecture::Qwen35Moe,
         Architecture::GptOss,
