@@ -311,6 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_training_leaves_out_is_that_of_its_base() {
+        let number = |value: f32| Tensor::new(&[value], &Device::Cpu).unwrap();
+        let names = ["model.layers.0.layer_scalar", "model.layers.0.mlp.up_proj.weight", "model.norm.weight"];
+        let base = names.map(|name| (name.to_owned(), number(0.5).to_dtype(DType::BF16).unwrap()));
+        let own = Weights::from_tensors([(names[1].to_owned(), number(2.0))], "run@3");
+        let weights = own.trained_from(Weights::from_tensors(base, "base"));
+        let get = |name: &str| weights.get(name, &[1], DType::F32, &Device::Cpu).map(|tensor| numbers(&tensor));
+        assert_eq!((get(names[0]).unwrap(), get(names[1]).unwrap()), (vec![0.5], vec![2.0]));
+        assert_eq!((weights.dtype(names[0]), weights.dtype(names[1])), (Some(DType::BF16), Some(DType::F32)));
+        // What it trains it has itself.
+        let message = get(names[2]).unwrap_err().to_string();
+        assert!(message.starts_with("run@3: no tensor `model.norm.weight`"), "{message}");
+    }
+
+    #[test]
     fn in_fp8_matrices_of_layers_are_rounded_before_adapters_are_added() {
         let tensor = |numbers: &[f32], shape: (usize, usize)| Tensor::from_slice(numbers, shape, &Device::Cpu).unwrap();
         let (matrix, bad) = (tensor(&[1.0, 0.3, -0.7, 0.01], (2, 2)), tensor(&[1.0, f32::NAN], (1, 2)));
