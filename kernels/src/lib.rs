@@ -31,6 +31,7 @@ pub mod router; // a softmax over experts, and the most probable of them
 pub mod row_adapters; // rows of one batch with adapters of their own
 pub mod sampler; // drawing tokens, with their log-probs
 pub mod shared_gate; // an expert that every row uses, times the sigmoid of a gate
+pub mod soft_cap; // logits kept below a cap
 pub mod swiglu; // silu(gate) * up, gelu(gate) * up
 pub mod threads; // none of candle's own
 pub mod upload; // tensors from mapped files to their device

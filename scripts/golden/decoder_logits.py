@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Logits of tiny random Qwen3, Qwen3 MoE, Qwen3.5, Qwen3.5 MoE, gpt-oss, Qwen2, Llama, Mistral and Gemma 3 checkpoints, computed by transformers on the CPU in float32.
+"""Logits of tiny random Qwen3, Qwen3 MoE, Qwen3.5, Qwen3.5 MoE, gpt-oss, Qwen2, Llama, Mistral, Gemma 3 and Gemma 4 checkpoints, computed by transformers on the CPU in float32.
 
     python3 scripts/golden/decoder_logits.py OUTDIR [NAME..]        (the files in tests/parity came from here, OUTDIR = tests/parity)
 
 Writes OUTDIR/NAME/{config.json,model.safetensors,golden.json} for each case below. golden.json holds `token_ids`, a list of sequences, and `logits`, for each
 sequence one row of the vocabulary's width a position; and `greedy`: a prompt, its likeliest continuation by transformers' own decoding with a cache, and the
-log-probability of each token of it; of Qwen3.5, gpt-oss and mixtures `gradient`, by tensor two sums of transformers' autograd. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN, Qwen3.5, gpt-oss and mixtures with 2.15 and 5.24); no network, no other files. The same
+log-probability of each token of it; of Qwen3.5, gpt-oss, Gemma 4 and mixtures `gradient`, by tensor two sums of transformers' autograd. Needs torch and transformers (written with 2.11 and 5.17, those of Mistral, YaRN, Qwen3.5, gpt-oss, Gemma 4 and mixtures with 2.15 and 5.24); no network, no other files. The same
 versions write the same bytes.
 """
 
@@ -19,11 +19,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig, Gemma4ForCausalLM, Gemma4TextConfig, GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM, Qwen3_5MoeTextConfig, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "qwen3_5_text": (Qwen3_5TextConfig, Qwen3_5ForCausalLM), "qwen3_5_moe_text": (Qwen3_5MoeTextConfig, Qwen3_5MoeForCausalLM), "gpt_oss": (GptOssConfig, GptOssForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
+FAMILIES = {"gemma3_text": (Gemma3TextConfig, Gemma3ForCausalLM), "gemma4_text": (Gemma4TextConfig, Gemma4ForCausalLM), "qwen3_5_text": (Qwen3_5TextConfig, Qwen3_5ForCausalLM), "qwen3_5_moe_text": (Qwen3_5MoeTextConfig, Qwen3_5MoeForCausalLM), "gpt_oss": (GptOssConfig, GptOssForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM), "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM), "qwen2": (Qwen2Config, Qwen2ForCausalLM), "llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM)}
 
 BASE = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -55,6 +55,31 @@ GEMMA3 = {
     "hidden_activation": "gelu_pytorch_tanh",
     "sliding_window": 4,
     "rope_local_base_freq": 100.0,
+    "pad_token_id": None,
+}
+
+# Keys that Gemma 4 does not have, and those that it adds.
+GEMMA4 = {
+    "architectures": ["Gemma4ForCausalLM"],
+    "model_type": "gemma4_text",
+    "vocab_size": 64,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "global_head_dim": 16,
+    "hidden_act": "absent",
+    "use_sliding_window": "absent",
+    "rope_theta": "absent",
+    "rope_scaling": "absent",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "sliding_window": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+    "rope_parameters": {
+        "full_attention": {"rope_type": "proportional", "rope_theta": 5000.0, "partial_rotary_factor": 0.25},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+    },
+    "vocab_size_per_layer_input": 64,
     "pad_token_id": None,
 }
 
@@ -455,10 +480,89 @@ CASES = {
         torch.bfloat16,
         27,
     ),
+    # Gemma 4 as E2B: an input of its own for each layer, two layers that read keys and values of others and are twice as wide, capped logits, a tied head.
+    "gemma4-shared-tied": (
+        {
+            **GEMMA4,
+            "num_kv_shared_layers": 2,
+            "use_double_wide_mlp": True,
+            "hidden_size_per_layer_input": 6,
+            "final_logit_softcapping": 5.0,
+            "tie_word_embeddings": True,
+        },
+        torch.float32,
+        28,
+    ),
+    # As 31B: values of layers without a window are their keys', of other heads; biases and an untied head, which it does not have. The last layer has no window whatever its type.
+    "gemma4-equal-untied": (
+        {
+            **GEMMA4,
+            "hidden_size": 40,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 6,
+            "num_key_value_heads": 3,
+            "num_global_key_value_heads": 2,
+            "global_head_dim": 12,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "full_attention"],
+            "sliding_window": 3,
+            "attention_k_eq_v": True,
+            "attention_bias": True,
+            "hidden_size_per_layer_input": 0,
+            "use_bidirectional_attention": "vision",
+            "rope_parameters": {
+                "full_attention": {"rope_type": "proportional", "rope_theta": 1000.0, "partial_rotary_factor": 0.5, "factor": 2.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        },
+        torch.float32,
+        29,
+    ),
+    # As 26B-A4B: experts beside each dense block, three of five a token, values that are their keys.
+    "gemma4-experts": (
+        {
+            **GEMMA4,
+            "num_hidden_layers": 3,
+            "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "hidden_size_per_layer_input": 0,
+            "enable_moe_block": True,
+            "num_experts": 5,
+            "top_k_experts": 3,
+            "moe_intermediate_size": 12,
+            "final_logit_softcapping": 20.0,
+            "tie_word_embeddings": True,
+        },
+        torch.float32,
+        31,
+    ),
+    # The text part of a model that also sees and hears, as E4B, in bfloat16, with keys that no layer reads; the default rotary positions, five heads.
+    "gemma4-nested-bfloat16": (
+        {
+            **GEMMA4,
+            "num_attention_heads": 5,
+            "num_key_value_heads": 5,
+            "layer_types": "absent",
+            "num_hidden_layers": 12,
+            "num_kv_shared_layers": 5,
+            "rope_parameters": "absent",
+            "hidden_size": 20,
+            "intermediate_size": 12,
+            "hidden_size_per_layer_input": 4,
+            "final_logit_softcapping": 30.0,
+            "tie_word_embeddings": True,
+            "torch_dtype": "bfloat16",
+        },
+        torch.bfloat16,
+        30,
+    ),
 }
 # Whose keys are those of `text_config`, under these names; their tensors begin with "language_model.", or with "model.language_model.".
 NESTED = {
     "gemma3-nested-bfloat16": ("Gemma3ForConditionalGeneration", "gemma3"),
+    "gemma4-nested-bfloat16": ("Gemma4ForConditionalGeneration", "gemma4"),
     "mistral-nested-bfloat16": ("Mistral3ForConditionalGeneration", "mistral3"),
     "qwen3_5-nested-bfloat16": ("Qwen3_5ForConditionalGeneration", "qwen3_5"),
     "qwen3_5_moe-nested-bfloat16": ("Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe"),
@@ -467,7 +571,7 @@ SHARDS = {"llama-biased-sharded": 2}
 LENGTHS = [1, 2, 7, 19]
 HYBRIDS = ["qwen3_5_text", "qwen3_5_moe_text"]
 # Configurations that take every key as it is.
-AS_THEY_ARE = ["gemma3_text", "gpt_oss", *HYBRIDS]
+AS_THEY_ARE = ["gemma3_text", "gemma4_text", "gpt_oss", *HYBRIDS]
 
 
 def keys_of(changes):
@@ -512,10 +616,11 @@ def model_config(keys):
 
 
 def random_weights(model, element_type, seed):
-    """Fills every parameter: matrices N(0, 0.2), biases N(0, 0.3), norm weights around 1 (Gemma's around 0), all exact in `element_type`."""
+    """Fills every parameter, and the factors of Gemma 4's layers: matrices N(0, 0.2), biases N(0, 0.3), norm weights around 1 (Gemma's around 0), all exact in `element_type`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in sorted(model.named_parameters()):
+        factors = [(name, buffer) for name, buffer in model.named_buffers() if name.endswith("layer_scalar")]
+        for name, parameter in sorted([*model.named_parameters(), *factors]):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
             is_around_zero = model.config.model_type in ["gemma3_text", *HYBRIDS] and "linear_attn" not in name
             centre = 0.0 if name.endswith(".bias") or is_around_zero else 1.0
@@ -627,7 +732,7 @@ def write_case(name, folder, changes, element_type, seed):
             logits.append([[float(f"{value:.7g}") for value in row] for row in output.tolist()])
     os.makedirs(folder, exist_ok=True)
     prefix = "language_model." if name in NESTED else ""
-    is_inside = keys["model_type"] in HYBRIDS
+    is_inside = keys["model_type"] in ["gemma4_text", *HYBRIDS]
     architecture, model_type = NESTED.get(name, (None, None))
     nested = {"architectures": [architecture], "model_type": model_type, "torch_dtype": keys["torch_dtype"], "text_config": keys}
     with open(os.path.join(folder, "config.json"), "w") as file:
@@ -637,8 +742,11 @@ def write_case(name, folder, changes, element_type, seed):
     own = {name: tensor for name, tensor in own.items() if name + "_blocks" not in packed} | packed
     if prefix and is_inside:
         tensors = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in own.items()}
-        tensors["model.visual.merger.norm.weight"] = torch.ones(4)
-        tensors["mtp.norm.weight"] = torch.ones(4)
+        others = ["model.visual.merger.norm.weight", "mtp.norm.weight"]
+        if keys["model_type"] == "gemma4_text":
+            unread = f"model.language_model.layers.{keys['num_hidden_layers'] - 1}.self_attn.k_norm.weight"
+            others = ["model.vision_tower.std_bias", "model.audio_tower.output_proj.bias", "model.embed_vision.embedding_projection.weight", unread]
+        tensors.update({name: torch.ones(4) for name in others})
     else:
         tensors = {prefix + name: tensor for name, tensor in own.items()}
         if prefix:
@@ -654,7 +762,7 @@ def write_case(name, folder, changes, element_type, seed):
         "logits": logits,
         "greedy": greedy(model, sequences[2], 12),
     }
-    if keys["model_type"] in [*HYBRIDS, "qwen3_moe", "gpt_oss"] and not prefix:
+    if keys["model_type"] in [*HYBRIDS, "qwen3_moe", "gpt_oss", "gemma4_text"] and not prefix:
         golden["gradient"] = gradient(model, sequences[-1])
     with open(os.path.join(folder, "golden.json"), "w") as file:
         json.dump(golden, file, separators=(",", ":"))

@@ -33,6 +33,8 @@ CASES = {
     "peft-experts": ("qwen3_moe-sparse-tied", {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}, 15),
     # Beside biases and sinks.
     "peft-gpt_oss": ("gpt_oss-untied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 16),
+    # Layers without keys and values of their own, and an input for each layer, whose matrices have no adapters.
+    "peft-gemma4": ("gemma4-shared-tied", {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}, 18),
     # The expert that every token uses, and its gate.
     "peft-shared-expert": ("qwen3_5_moe-tied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 17),
 }

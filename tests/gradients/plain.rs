@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use grpo_tui::hub::{
-    Activation, ClampedGate, ExpertTensors, Experts, GatedDelta, Mixer, ModelConfig, RopeScaling, Scope,
+    Activation, ClampedGate, ExpertTensors, Experts, GatedDelta, KeysValues, LayerHeads, Mixer, ModelConfig,
+    RopeScaling, Scope,
 };
 use grpo_tui::kernels::heads::{Attention, Heads};
 use grpo_tui::update::PolicySample;
@@ -120,10 +121,11 @@ impl Plain<'_> {
         if self.config.options.has_output_norms { self.norm(&x, name) } else { x }
     }
 
-    /// The output of a layer's attention: [time, hidden].
-    fn attended(&self, x: &Tensor, layer: usize, scope: Scope) -> Tensor {
+    /// The output of a layer's attention: [time, hidden]. `shared`: by layer keys and values.
+    fn attended(&self, x: &Tensor, layer: usize, scope: Scope, shared: &mut HashMap<usize, [Tensor; 2]>) -> Tensor {
         let (config, time) = (self.config, x.dims()[0]);
-        let (query, key_value, dimension) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let LayerHeads { key_value, dimension } = config.heads(layer);
+        let query = config.num_attention_heads;
         let heads = Heads { query, key_value, dimension };
         let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}.weight");
         let heads_of = |part: &str, count: usize| self.linear(x, layer, part).reshape((time, count, ())).unwrap();
@@ -133,8 +135,19 @@ impl Plain<'_> {
             self.rope(&x, scope).reshape((time, ())).unwrap()
         };
         let both = heads_of("self_attn.q_proj", query);
-        let key = rotated(heads_of("self_attn.k_proj", key_value), "k_norm");
-        let value = heads_of("self_attn.v_proj", key_value).reshape((time, ())).unwrap();
+        let own_values = |part: &str| {
+            let value = heads_of(part, key_value).contiguous().unwrap();
+            let ones = Tensor::ones(dimension, DType::F64, &Device::Cpu).unwrap();
+            let normed = config.options.has_value_norms.then(|| rms_norm(&value, &ones, config.rms_norm_eps));
+            normed.unwrap_or(value).reshape((time, ())).unwrap()
+        };
+        let own_keys = || rotated(heads_of("self_attn.k_proj", key_value), "k_norm");
+        let [key, value] = match config.keys_values(layer) {
+            KeysValues::Own => [own_keys(), own_values("self_attn.v_proj")],
+            KeysValues::AreKeys => [own_keys(), own_values("self_attn.k_proj")],
+            KeysValues::OfLayer(source) => shared[&source].clone(),
+        };
+        shared.insert(layer, [key.clone(), value.clone()]);
         let own = rotated(both.narrow(2, 0, dimension).unwrap(), "q_norm");
         let window = config.options.window.as_ref().filter(|_| scope == Scope::Window);
         let divisor = config.options.query_scalar.unwrap_or(dimension as f64).sqrt() / self.yarn_factor().powi(2);
@@ -194,12 +207,19 @@ impl Plain<'_> {
     fn gated_mlp(&self, x: &Tensor, layer: usize, prefix: &str) -> Tensor {
         let linear = |x: &Tensor, part: &str| self.linear(x, layer, &format!("{prefix}.{part}_proj"));
         let gate = linear(x, "gate");
-        let gate = match self.config.options.activation {
-            Activation::Silu => gate.silu().unwrap(),
-            // candle's is the approximation by tanh.
-            Activation::GeluTanh => gate.gelu().unwrap(),
-        };
-        linear(&(gate * linear(x, "up")).unwrap(), "down")
+        linear(&(self.activated(&gate) * linear(x, "up")).unwrap(), "down")
+    }
+
+    fn activated(&self, x: &Tensor) -> Tensor {
+        match self.config.options.activation {
+            Activation::Silu => x.silu().unwrap(),
+            // The tape of candle's has constants of six digits.
+            Activation::GeluTanh => {
+                let inner = ((x.powf(3.0).unwrap() * 0.044715).unwrap() + x).unwrap();
+                let gate = ((inner * (2.0 / std::f64::consts::PI).sqrt()).unwrap().tanh().unwrap() + 1.0).unwrap();
+                (gate * x).unwrap().affine(0.5, 0.0).unwrap()
+            }
+        }
     }
 
     /// One expert on every token.
@@ -208,7 +228,8 @@ impl Plain<'_> {
             return self.gated_mlp(x, layer, &format!("mlp.experts.{index}"));
         }
         let own = |part: &str| {
-            let all = self.weights.get(&format!("model.layers.{layer}.mlp.experts.{part}"))?;
+            let prefix = if experts.is_beside_dense { "experts" } else { "mlp.experts" };
+            let all = self.weights.get(&format!("model.layers.{layer}.{prefix}.{part}"))?;
             Some(all.as_tensor().get(index).unwrap())
         };
         let product = |x: &Tensor, part: &str| {
@@ -219,7 +240,7 @@ impl Plain<'_> {
         };
         let (both, width) = (product(x, "gate_up_proj"), experts.intermediate_size);
         let inner = match experts.clamped {
-            None => both.narrow(1, 0, width).unwrap().silu().unwrap() * both.narrow(1, width, width).unwrap(),
+            None => self.activated(&both.narrow(1, 0, width).unwrap()) * both.narrow(1, width, width).unwrap(),
             Some(gate) => clamped(&both, gate),
         };
         product(&inner.unwrap(), "down_proj")
@@ -228,7 +249,29 @@ impl Plain<'_> {
     /// Every expert on every token, times a weight that is 0 where it was not chosen; `replayed`: by token those of all
     /// layers that are, or nothing.
     fn experts(&self, x: &Tensor, layer: usize, experts: &Experts, replayed: &[u16]) -> Tensor {
-        let probabilities = softmax(&self.linear(x, layer, experts.router()));
+        self.routed_experts(x, x, layer, experts, replayed)
+    }
+
+    /// Of the stream, beside a dense block.
+    fn experts_beside(&self, hidden: &Tensor, layer: usize, experts: &Experts, replayed: &[u16]) -> Tensor {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let scale = self.get(&name("router.scale"));
+        let router_x = rms_norm(hidden, scale, self.config.rms_norm_eps);
+        let router_x = (router_x / (self.config.hidden_size as f64).sqrt()).unwrap();
+        let x = self.norm(hidden, &name("pre_feedforward_layernorm_2.weight"));
+        let output = self.routed_experts(&router_x, &x, layer, experts, replayed);
+        self.norm(&output, &name("post_feedforward_layernorm_2.weight"))
+    }
+
+    fn routed_experts(
+        &self,
+        router_x: &Tensor,
+        x: &Tensor,
+        layer: usize,
+        experts: &Experts,
+        replayed: &[u16],
+    ) -> Tensor {
+        let probabilities = softmax(&self.linear(router_x, layer, experts.router()));
         let earlier = (0..layer).filter(|&layer| self.config.experts(layer).is_some()).count();
         let by_token = replayed.len() / x.dims()[0];
         let chosen = |(token, row): (usize, Vec<f64>)| {
@@ -246,6 +289,10 @@ impl Plain<'_> {
         let mut weights = (probabilities * Tensor::new(chosen, &Device::Cpu).unwrap()).unwrap();
         if experts.is_renormalised {
             weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1).unwrap()).unwrap();
+        }
+        if experts.is_beside_dense {
+            let factors = self.get(&format!("model.layers.{layer}.router.per_expert_scale"));
+            weights = weights.broadcast_mul(factors).unwrap();
         }
         let weighted = |index: usize| {
             let output = self.expert(x, layer, index, experts);
@@ -265,11 +312,13 @@ impl Plain<'_> {
         let embedding = self.get("model.embed_tokens.weight");
         let mut hidden = embedding.embedding(&Tensor::new(token_ids, &Device::Cpu).unwrap()).unwrap();
         hidden = (hidden * config.options.embedding_scale).unwrap();
+        let inputs = config.options.layer_input.map(|width| self.layer_inputs(token_ids, &hidden, width));
+        let mut shared = HashMap::new();
         for layer in 0..config.num_hidden_layers {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
             let x = self.norm(&hidden, &name("input_layernorm"));
             let mixed = match config.mixer(layer) {
-                Mixer::Attention(scope) => self.attended(&x, layer, scope),
+                Mixer::Attention(scope) => self.attended(&x, layer, scope, &mut shared),
                 Mixer::GatedDelta(delta) => self.gated_delta(&x, layer, delta),
             };
             let after_attention = name("post_attention_layernorm");
@@ -279,13 +328,38 @@ impl Plain<'_> {
             let x = self.norm(&hidden, &before);
             let down = match config.experts(layer) {
                 None => self.gated_mlp(&x, layer, "mlp"),
+                Some(experts) if experts.is_beside_dense => {
+                    let dense = self.norm(&self.gated_mlp(&x, layer, "mlp"), &name("post_feedforward_layernorm_1"));
+                    (dense + self.experts_beside(&hidden, layer, experts, replayed)).unwrap()
+                }
                 Some(experts) => self.experts(&x, layer, experts, replayed),
             };
             hidden = (hidden + self.added(down, &name("post_feedforward_layernorm"))).unwrap();
+            if let Some(inputs) = &inputs {
+                let own = inputs.narrow(1, layer, 1).unwrap().squeeze(1).unwrap();
+                let gate = self.activated(&self.linear(&hidden, layer, "per_layer_input_gate"));
+                let output = self.linear(&(gate * own).unwrap(), layer, "per_layer_projection");
+                hidden = (hidden + self.norm(&output, &name("post_per_layer_input_norm"))).unwrap();
+            }
+            if config.options.has_layer_factors {
+                hidden = hidden.broadcast_mul(self.get(&format!("model.layers.{layer}.layer_scalar"))).unwrap();
+            }
         }
         let hidden = self.norm(&hidden, "model.norm.weight");
         let head = if config.tie_word_embeddings { embedding } else { self.get("lm_head.weight") };
-        hidden.matmul(&head.t().unwrap()).unwrap()
+        let logits = hidden.matmul(&head.t().unwrap()).unwrap();
+        config.options.logit_cap.map_or(logits.clone(), |cap| ((logits / cap).unwrap().tanh().unwrap() * cap).unwrap())
+    }
+
+    /// What each layer has besides the stream: [time, layers, width].
+    fn layer_inputs(&self, token_ids: &[u32], hidden: &Tensor, width: usize) -> Tensor {
+        let shape = (token_ids.len(), self.config.num_hidden_layers, width);
+        let ids = Tensor::new(token_ids, &Device::Cpu).unwrap();
+        let by_token = self.get("model.embed_tokens_per_layer.weight").embedding(&ids).unwrap().reshape(shape).unwrap();
+        let product = hidden.matmul(&self.get("model.per_layer_model_projection.weight").t().unwrap()).unwrap();
+        let product = (product / (self.config.hidden_size as f64).sqrt()).unwrap().reshape(shape).unwrap();
+        let normed = self.norm(&product, "model.per_layer_projection_norm.weight");
+        ((normed + (by_token * (width as f64).sqrt()).unwrap()).unwrap() / 2.0_f64.sqrt()).unwrap()
     }
 
     /// What rotated queries and keys are multiplied by.
@@ -301,8 +375,14 @@ impl Plain<'_> {
         let window = self.config.options.window.as_ref().filter(|_| scope == Scope::Window);
         let theta = window.map_or(self.config.rope_theta, |window| window.rope_theta);
         let plain = 1.0 / theta.powf(2.0 * i as f64 / dimension as f64);
-        if let (Scope::Everything, RopeScaling::Linear { factor }) = (scope, self.config.rope_scaling) {
-            return plain / factor;
+        match (scope, self.config.rope_scaling) {
+            (Scope::Everything, RopeScaling::Linear { factor }) => return plain / factor,
+            (Scope::Everything, RopeScaling::Proportional { share, .. })
+                if i >= (share * dimension as f64 / 2.0) as usize =>
+            {
+                return 0.0;
+            }
+            _ => {}
         }
         if let RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, .. } =
             self.config.rope_scaling

@@ -26,8 +26,8 @@ fn config(tied: bool) -> ModelConfig {
 /// A small model of any family, from the keys in which it differs.
 fn family(keys: &str) -> ModelConfig {
     let json = format!(
-        r#"{{{keys},"vocab_size":19,"hidden_size":12,"intermediate_size":20,"num_hidden_layers":2,"num_attention_heads":4,
-        "num_key_value_heads":2,"head_dim":6,"rms_norm_eps":1e-6,"rope_theta":10000.0,"max_position_embeddings":64,"hidden_act":"silu"}}"#
+        r#"{{"vocab_size":19,"hidden_size":12,"intermediate_size":20,"num_hidden_layers":2,"num_attention_heads":4,
+        "num_key_value_heads":2,"head_dim":6,"rms_norm_eps":1e-6,"rope_theta":10000.0,"max_position_embeddings":64,"hidden_act":"silu",{keys}}}"#
     );
     ModelConfig::parse(&json, "config.json").unwrap()
 }
@@ -44,6 +44,7 @@ fn families() -> Vec<ModelConfig> {
     let yarn =
         r#""rope_scaling":{"rope_type":"yarn","factor":4,"original_max_position_embeddings":64,"truncate":false}"#;
     let shared = r#""architectures":["Qwen3_5MoeForCausalLM"],"num_experts":3,"num_experts_per_tok":2,"moe_intermediate_size":7,"shared_expert_intermediate_size":5"#;
+    let gemma4 = r#""architectures":["Gemma4ForCausalLM"],"vocab_size_per_layer_input":19,"sliding_window":3"#;
     vec![
         config(true),
         config(false),
@@ -72,6 +73,19 @@ fn families() -> Vec<ModelConfig> {
         family(&format!(r#"{shared},{delta},"full_attention_interval":2"#)),
         family(&format!(
             r#"{shared},{delta},"layer_types":["full_attention","full_attention"],"tie_word_embeddings":true"#
+        )),
+        family(&format!(
+            r#"{gemma4},"num_hidden_layers":5,"num_kv_shared_layers":2,"use_double_wide_mlp":true,"hidden_size_per_layer_input":4,
+            "layer_types":["sliding_attention","full_attention","sliding_attention","sliding_attention","full_attention"],
+            "global_head_dim":10,"final_logit_softcapping":2.0,"tie_word_embeddings":true"#
+        )),
+        family(&format!(
+            r#"{gemma4},"layer_types":["sliding_attention","full_attention"],"attention_k_eq_v":true,"attention_bias":true,
+            "num_global_key_value_heads":1,"global_head_dim":8,"hidden_size_per_layer_input":0,"tie_word_embeddings":false"#
+        )),
+        family(&format!(
+            r#"{gemma4},"layer_types":["sliding_attention","full_attention"],"global_head_dim":8,"hidden_size_per_layer_input":0,
+            "enable_moe_block":true,"num_experts":3,"top_k_experts":2,"moe_intermediate_size":7"#
         )),
     ]
 }
@@ -259,7 +273,7 @@ fn what_routers_do_is_counted_over_all_micro_batches() {
 fn an_fp8_gradient_is_that_of_its_rounded_weights() {
     let lora = Trainable::Lora { rank: 3, alpha: 6.0 };
     for config in families() {
-        let matrices = ["_proj.weight", "in_proj_"];
+        let matrices = ["_proj.weight", "in_proj_", "per_layer_input_gate.", "per_layer_projection."];
         let rounded = |(name, tensor): (String, Tensor)| {
             let is_matrix = matrices.iter().any(|part| name.contains(part));
             let tensor = if is_matrix { fp8::rounded(&tensor).unwrap() } else { tensor };

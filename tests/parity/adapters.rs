@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::decoder::{Golden, assert_close, logits};
 use super::golden_folder;
 
-const CASES: [&str; 7] = [
+const CASES: [&str; 8] = [
     "peft-all-linear",
     "peft-subset",
     "peft-rslora",
@@ -20,6 +20,7 @@ const CASES: [&str; 7] = [
     "peft-experts",
     "peft-gpt_oss",
     "peft-shared-expert",
+    "peft-gemma4",
 ];
 
 fn golden_value(name: &str) -> Value {
@@ -90,7 +91,9 @@ fn shapes(path: &Path) -> BTreeMap<String, Vec<u64>> {
 #[test]
 fn an_export_has_the_names_and_shapes_of_peft() {
     let work = tempfile::tempdir().unwrap();
-    for name in ["peft-all-linear", "peft-rslora", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"] {
+    for name in
+        ["peft-all-linear", "peft-rslora", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert", "peft-gemma4"]
+    {
         let folder = golden_folder().join(name);
         let model = adapted(&base_of(name), &folder).unwrap();
         let Trainable::Lora { rank, alpha } = PeftAdapter::read(&folder).unwrap().trainable() else {

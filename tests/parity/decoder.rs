@@ -169,7 +169,7 @@ fn greedy_decoding_equals_that_of_transformers() {
 #[test]
 fn gradients_are_those_of_transformers() {
     let with_gradient: Vec<Golden> = checkpoints().into_iter().filter(|golden| golden.gradient.is_object()).collect();
-    assert_eq!(with_gradient.len(), 10);
+    assert_eq!(with_gradient.len(), 13);
     for golden in with_gradient {
         let (model, sequence) = (golden.trainable(Trainable::Full), golden.token_ids.last().unwrap());
         let example = Example { prompt: sequence[..1].to_vec(), completion: sequence[1..].to_vec() };

@@ -64,7 +64,7 @@ pub(super) fn export(model_name: &str, stored_as: &str, out: &Path) {
 /// The golden checkpoints of the architectures that can be written.
 pub(super) fn written_as_gguf() -> Vec<Golden> {
     let is_refused = |golden: &Golden| {
-        ["gemma3", "gpt_oss", "qwen3_5", "qwen3_moe", "mistral-window", "llama-yarn-untruncated"]
+        ["gemma", "gpt_oss", "qwen3_5", "qwen3_moe", "mistral-window", "llama-yarn-untruncated"]
             .iter()
             .any(|name| golden.name.starts_with(name))
     };

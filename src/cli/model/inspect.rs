@@ -34,15 +34,24 @@ struct Inspection {
     kinds: Vec<(&'static str, u64, u64)>,
     /// Tensors that are missing or have another shape.
     problems: Vec<String>,
-    /// Tensors of a part that sees or of multi-token prediction, and their bytes.
+    /// Tensors of a part that sees or hears or of multi-token prediction, and their bytes.
     not_loaded: (u64, u64),
 }
 
 /// Parts of the names of tensors that text alone does not need.
-const NOT_LOADED: [&str; 4] = ["vision_tower.", "multi_modal_projector.", "model.visual.", "mtp."];
+const NOT_LOADED: [&str; 7] = [
+    "vision_tower.",
+    "multi_modal_projector.",
+    "model.visual.",
+    "audio_tower.",
+    "embed_vision.",
+    "embed_audio.",
+    "mtp.",
+];
 
 /// In the order of the model.
-const KINDS: [&str; 8] = ["embedding", "attention", "delta_rule", "feed_forward", "router", "experts", "norm", "head"];
+const KINDS: [&str; 9] =
+    ["embedding", "layer_input", "attention", "delta_rule", "feed_forward", "router", "experts", "norm", "head"];
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let source = find_model(&arguments.model)?;
@@ -114,10 +123,11 @@ fn kind_of(name: &str) -> &'static str {
         name if name.contains("embed_tokens") => "embedding",
         name if name.starts_with("lm_head") => "head",
         name if name.contains("norm") => "norm",
+        name if name.contains("per_layer") || name.ends_with(".layer_scalar") => "layer_input",
         name if name.contains("self_attn") => "attention",
         name if name.contains("linear_attn") => "delta_rule",
-        name if name.contains("mlp.gate.") || name.contains("mlp.router.") => "router",
-        name if name.contains("mlp.experts") || name.contains("mlp.shared_expert") => "experts",
+        name if name.contains("mlp.gate.") || name.contains(".router.") => "router",
+        name if name.contains(".experts.") || name.contains("mlp.shared_expert") => "experts",
         _ => "feed_forward",
     }
 }
@@ -168,6 +178,10 @@ impl Inspection {
         let rope = match config.rope_scaling {
             RopeScaling::Unscaled => String::new(),
             RopeScaling::Linear { factor } => format!(", stretched {factor} times"),
+            RopeScaling::Proportional { share, factor: 1.0 } => format!(" on {} of a head", percent(share)),
+            RopeScaling::Proportional { share, factor } => {
+                format!(" on {} of a head, stretched {factor} times", percent(share))
+            }
             RopeScaling::Llama3 { factor, original_positions, .. }
             | RopeScaling::Yarn { factor, original_positions, .. } => {
                 format!(", stretched {factor} times from {original_positions}")
@@ -176,6 +190,22 @@ impl Inspection {
         let window = config.options.window.as_ref().map_or_else(String::new, |window| {
             let layers = window.scopes.iter().filter(|scope| **scope == Scope::Window).count();
             format!("\n  window        {} tokens in {layers} layers, rotary base {}", window.tokens, window.rope_theta)
+        });
+        let heads = config.options.global_heads.map_or_else(String::new, |heads| {
+            let values = if heads.values_are_keys { ", values of the same product as keys" } else { "" };
+            format!(
+                "\n  global heads  {} key and value, {} numbers each, in layers without a window{values}",
+                heads.key_value, heads.dimension
+            )
+        });
+        let shared = config.options.shared_layers.map_or_else(String::new, |shared| {
+            format!(
+                "\n  shared        the last {} layers read keys and values of layers before",
+                config.num_hidden_layers - shared.first
+            )
+        });
+        let input = config.options.layer_input.map_or_else(String::new, |width| {
+            format!("\n  layer inputs  {width} numbers for each layer, by token and embedding")
         });
         let delta = config.options.gated_delta.as_ref().map_or_else(String::new, |delta| {
             let layers = config.num_hidden_layers - config.attention_layers();
@@ -204,8 +234,9 @@ impl Inspection {
         let experts = config.options.experts.as_ref().map_or_else(String::new, |experts| {
             let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
             let shared = experts.shared_size.map_or_else(String::new, |size| format!(", one of {size} for every token"));
+            let beside = if experts.is_beside_dense { ", beside a dense block" } else { "" };
             format!(
-                "\n  experts       {} in each of {layers} layers, {} per token, feed-forward {}{shared}; {} active parameters",
+                "\n  experts       {} in each of {layers} layers, {} per token, feed-forward {}{shared}{beside}; {} active parameters",
                 experts.count,
                 experts.active,
                 experts.intermediate_size,
@@ -216,7 +247,7 @@ impl Inspection {
         let name = visible(name);
         let mut text = format!(
             "{name}: {}, {} parameters\n\n  layers        {}, hidden {}, feed-forward {}\n  heads         {} query, {} key and value, {} numbers each\n  \
-             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{delta}{experts}\n  stored        {} in {} ({} tensors){quantized}\n\n",
+             vocabulary    {}, {head}\n  positions     {}, rotary base {}{rope}{window}{heads}{shared}{input}{delta}{experts}\n  stored        {} in {} ({} tensors){quantized}\n\n",
             config.architecture.title(),
             grouped(self.parameters()),
             config.num_hidden_layers,
@@ -253,7 +284,7 @@ impl Inspection {
         if self.not_loaded.0 > 0 {
             let (count, size) = self.not_loaded;
             text += &format!(
-                "  not loaded    {count} tensors for images or multi-token prediction ({}): only text is computed\n",
+                "  not loaded    {count} tensors for images, sound or multi-token prediction ({}): only text is computed\n",
                 bytes(size)
             );
         }

@@ -6,6 +6,7 @@ use super::HubError;
 
 mod fp8;
 mod gemma3;
+mod gemma4;
 mod gpt_oss;
 mod mistral;
 mod options;
@@ -16,7 +17,8 @@ mod rope;
 
 pub use fp8::{Fp8Scales, Quantization};
 pub use options::{
-    Activation, ClampedGate, DecoderOptions, ExpertTensors, Experts, GatedDelta, Mixer, NormNames, Scope, SlidingWindow,
+    Activation, ClampedGate, DecoderOptions, ExpertTensors, Experts, GatedDelta, GlobalHeads, KeysValues, LayerHeads,
+    Mixer, NormNames, Scope, SharedLayers, SlidingWindow,
 };
 pub use rope::RopeScaling;
 
@@ -35,6 +37,9 @@ pub enum Architecture {
     Mistral,
     /// Gemma 3 for text: five layers with a sliding window for each that sees everything, norms around each block.
     Gemma3,
+    /// Gemma 4 for text: wider heads in the layers that see everything, norms of values, in small ones an input of its own
+    /// for each layer and layers that read keys and values of others.
+    Gemma4,
     /// Qwen3.5 for text: three layers of the gated delta rule for each with gated attention.
     Qwen35,
     /// Qwen3.5 with mixtures of experts beside one that every token uses.
@@ -117,33 +122,6 @@ impl ModelConfig {
             [one] => json!(one),
             several => json!(several),
         };
-        let rope_scaling = match self.rope_scaling {
-            RopeScaling::Unscaled => Value::Null,
-            RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
-            RopeScaling::Yarn {
-                factor,
-                fast_turns,
-                slow_turns,
-                original_positions,
-                has_whole_bounds,
-                attention_factor,
-            } => json!({
-                "rope_type": "yarn",
-                "factor": factor,
-                "beta_fast": fast_turns,
-                "beta_slow": slow_turns,
-                "original_max_position_embeddings": original_positions,
-                "truncate": has_whole_bounds,
-                "attention_factor": attention_factor,
-            }),
-            RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => json!({
-                "rope_type": "llama3",
-                "factor": factor,
-                "low_freq_factor": low_frequency_factor,
-                "high_freq_factor": high_frequency_factor,
-                "original_max_position_embeddings": original_positions,
-            }),
-        };
         let mut config = json!({
             "architectures": [architecture],
             "model_type": model_type,
@@ -157,7 +135,7 @@ impl ModelConfig {
             "hidden_act": self.options.activation.name(),
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,
-            "rope_scaling": rope_scaling,
+            "rope_scaling": self.rope_scaling.to_json(),
             "attention_bias": self.attention_bias == AttentionBias::All,
             "use_sliding_window": false,
             "tie_word_embeddings": self.tie_word_embeddings,
@@ -178,6 +156,7 @@ impl ModelConfig {
                     keys.retain(|key, _| key != "hidden_act" && key != "use_sliding_window");
                     keys.extend(gemma3::keys(self));
                 }
+                Architecture::Gemma4 => gemma4::write_keys(self, keys),
                 Architecture::Qwen35 => qwen3_5::write_keys(self, keys),
                 Architecture::Qwen35Moe => qwen3_5_moe::write_keys(self, keys),
                 Architecture::GptOss => gpt_oss::write_keys(self, keys),
@@ -191,7 +170,7 @@ impl ModelConfig {
 
 /// The largest counts that are accepted, several times those of any published decoder: memory is reserved by them
 /// before a weight is read.
-const MAX_COUNTS: [(&str, usize); 20] = [
+const MAX_COUNTS: [(&str, usize); 26] = [
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 18),
     ("intermediate_size", 1 << 20),
@@ -212,6 +191,12 @@ const MAX_COUNTS: [(&str, usize); 20] = [
     ("sliding_window", 1 << 24),
     ("moe_intermediate_size", 1 << 20),
     ("decoder_sparse_step", 1 << 10),
+    ("top_k_experts", 1 << 12),
+    ("global_head_dim", 1 << 12),
+    ("num_global_key_value_heads", 1 << 12),
+    ("num_kv_shared_layers", 1 << 10),
+    ("hidden_size_per_layer_input", 1 << 12),
+    ("vocab_size_per_layer_input", 1 << 24),
 ];
 /// Angles of the rotary positions, `max_position_embeddings * head_dim`: 1 GiB in f32. A million positions of 128 are
 /// half of it.
@@ -228,7 +213,7 @@ impl Reader<'_> {
         self.keys = text_keys(architecture, self.keys);
         self.refuse_what_is_not_computed(architecture)?;
         let (rope_theta, rope_scaling) = match architecture {
-            Architecture::Gemma3 => self.layer_rope("full_attention")?,
+            Architecture::Gemma3 | Architecture::Gemma4 => self.layer_rope("full_attention")?,
             _ => (self.rope_theta()?, self.rope_scaling()?),
         };
         let hidden_size = self.count("hidden_size")?;
@@ -257,10 +242,11 @@ impl Reader<'_> {
             );
             return Err(self.problem(problem));
         }
-        if config.max_position_embeddings * config.head_dim > MAX_ANGLES {
+        let widest = config.head_dimension(Scope::Everything).max(config.head_dim);
+        if config.max_position_embeddings * widest > MAX_ANGLES {
             return Err(self.problem(format!(
                 "`max_position_embeddings` = {} times a head's width of {} is more than {MAX_ANGLES} angles; lower `max_position_embeddings` to what you need",
-                config.max_position_embeddings, config.head_dim
+                config.max_position_embeddings, widest
             )));
         }
         Ok(config)
@@ -279,6 +265,8 @@ impl Reader<'_> {
             }
             (Some("Gemma3ForCausalLM" | "Gemma3ForConditionalGeneration"), _)
             | (None, Some("gemma3_text" | "gemma3")) => Ok(Architecture::Gemma3),
+            (Some("Gemma4ForCausalLM" | "Gemma4ForConditionalGeneration"), _)
+            | (None, Some("gemma4_text" | "gemma4")) => Ok(Architecture::Gemma4),
             (Some("Qwen3_5ForCausalLM" | "Qwen3_5ForConditionalGeneration"), _)
             | (None, Some("qwen3_5_text" | "qwen3_5")) => Ok(Architecture::Qwen35),
             (Some("Qwen3_5MoeForCausalLM" | "Qwen3_5MoeForConditionalGeneration"), _)
@@ -290,7 +278,7 @@ impl Reader<'_> {
             (named, model_type) => Err(HubError::Unsupported {
                 path: self.path.to_owned(),
                 feature: format!("the architecture `{}`", named.or(model_type).unwrap_or_default()),
-                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen3MoeForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM, Gemma3ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM or GptOssForCausalLM".to_owned(),
+                remedy: "use a model whose `architectures` is Qwen3ForCausalLM, Qwen3MoeForCausalLM, Qwen2ForCausalLM, LlamaForCausalLM, MistralForCausalLM, Gemma3ForCausalLM, Gemma4ForCausalLM, Qwen3_5ForCausalLM, Qwen3_5MoeForCausalLM or GptOssForCausalLM".to_owned(),
             }),
         }
     }
@@ -315,6 +303,7 @@ impl Reader<'_> {
             Architecture::Qwen2 | Architecture::Llama => DecoderOptions::PLAIN,
             Architecture::Mistral => self.mistral_options()?,
             Architecture::Gemma3 => self.gemma3_options()?,
+            Architecture::Gemma4 => self.gemma4_options()?,
             Architecture::Qwen35 => self.qwen3_5_options()?,
             Architecture::Qwen35Moe => self.qwen3_5_moe_options()?,
             Architecture::GptOss => self.gpt_oss_options()?,
@@ -333,23 +322,33 @@ impl Reader<'_> {
         if self.flag("mlp_bias")? {
             return Err(self.unsupported("`mlp_bias` = true", "use a model without biases in its feed-forward block"));
         }
-        if self.flag("use_bidirectional_attention")? {
-            return Err(self.unsupported("`use_bidirectional_attention` = true", "use a model that generates text"));
+        let direction = self.keys.get("use_bidirectional_attention").unwrap_or(&Value::Null);
+        if !matches!(direction, Value::Null | Value::Bool(false)) {
+            let feature = format!("`use_bidirectional_attention` = {direction}");
+            return Err(self.unsupported(&feature, "use a model that generates text"));
         }
-        let soft_caps = ["attn_logit_softcapping", "final_logit_softcapping"];
-        if let Some(key) = soft_caps.into_iter().find(|key| self.keys.get(*key).is_some_and(|value| !value.is_null())) {
-            let feature = format!("`{key}` = {}", self.keys[key]);
+        let soft_caps: &[&str] = match architecture {
+            Architecture::Gemma4 => &["attn_logit_softcapping"],
+            _ => &["attn_logit_softcapping", "final_logit_softcapping"],
+        };
+        if let Some(key) = soft_caps.iter().find(|key| self.keys.get(**key).is_some_and(|value| !value.is_null())) {
+            let feature = format!("`{key}` = {}", self.keys[*key]);
             return Err(self.unsupported(&feature, "use a model without soft caps, such as Gemma 3"));
         }
         let sliding =
             |value: &Value| value.as_array().is_some_and(|layers| layers.iter().any(|layer| layer != "full_attention"));
         let is_sliding = self.flag("use_sliding_window")? || self.keys.get("layer_types").is_some_and(sliding);
-        let reads_layer_types =
-            [Architecture::Gemma3, Architecture::Qwen35, Architecture::Qwen35Moe, Architecture::GptOss];
+        let reads_layer_types = [
+            Architecture::Gemma3,
+            Architecture::Gemma4,
+            Architecture::Qwen35,
+            Architecture::Qwen35Moe,
+            Architecture::GptOss,
+        ];
         if is_sliding && !reads_layer_types.contains(&architecture) {
             return Err(self.unsupported(
                 "a sliding attention window in use",
-                "use a model whose layers all have full attention, or Mistral, Gemma 3 or gpt-oss",
+                "use a model whose layers all have full attention, or Mistral, Gemma 3, Gemma 4 or gpt-oss",
             ));
         }
         match Quantization::parse(&self.keys, self.path)? {
@@ -440,6 +439,7 @@ fn text_keys(architecture: Architecture, mut keys: Map<String, Value>) -> Map<St
     match architecture {
         Architecture::Mistral => mistral::add_defaults(&mut keys),
         Architecture::Gemma3 => gemma3::add_defaults(&mut keys),
+        Architecture::Gemma4 => gemma4::add_defaults(&mut keys),
         Architecture::Qwen35 => qwen3_5::add_defaults(&mut keys),
         Architecture::Qwen35Moe => qwen3_5_moe::add_defaults(&mut keys),
         Architecture::GptOss => gpt_oss::add_defaults(&mut keys),
@@ -472,7 +472,7 @@ fn text_part(outer: Map<String, Value>) -> Option<Map<String, Value>> {
     let stored = ["torch_dtype", "dtype"].into_iter().find_map(|key| outer.get(key).cloned());
     let architecture = Reader { keys: outer.clone(), path: "" }.architecture().ok()?;
     let mut keys = text_keys(architecture, outer);
-    if architecture == Architecture::Gemma3 {
+    if matches!(architecture, Architecture::Gemma3 | Architecture::Gemma4) {
         let activation = keys.remove("hidden_act");
         keys.extend(activation.map(|activation| ("hidden_activation".to_owned(), activation)));
     }
@@ -489,7 +489,7 @@ fn default_positions(architecture: Architecture) -> usize {
         Architecture::Qwen3 | Architecture::Qwen3Moe | Architecture::Qwen2 => 32_768,
         Architecture::Qwen35 | Architecture::Qwen35Moe => 32_768,
         Architecture::Llama => 2_048,
-        Architecture::Mistral | Architecture::Gemma3 | Architecture::GptOss => 131_072,
+        Architecture::Mistral | Architecture::Gemma3 | Architecture::Gemma4 | Architecture::GptOss => 131_072,
     }
 }
 

@@ -18,7 +18,8 @@ use sha2::Digest as _;
 use self::embedded::EmbeddedModel;
 pub use config::{
     Activation, Architecture, AttentionBias, ClampedGate, DecoderOptions, ExpertTensors, Experts, Fp8Scales,
-    GatedDelta, Mixer, ModelConfig, NormNames, Quantization, RopeScaling, Scope, SlidingWindow,
+    GatedDelta, GlobalHeads, KeysValues, LayerHeads, Mixer, ModelConfig, NormNames, Quantization, RopeScaling, Scope,
+    SharedLayers, SlidingWindow,
 };
 pub use local::{LocalModel, ModelPlace, local_models};
 #[cfg(feature = "download")]

@@ -257,8 +257,8 @@ fn widest_matrix(model: &ModelConfig) -> usize {
 
 /// Numbers that adapters add to the matrices that the layers multiply by (`model::adapter`), and B once more.
 fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
-    let (hidden, inner, head) = (model.hidden_size, model.intermediate_size, model.head_dim);
-    let (query, key) = (model.num_attention_heads * head, model.num_key_value_heads * head);
+    let (hidden, inner, query) = (model.hidden_size, model.intermediate_size, model.query_width(0));
+    let packed = model.attention_inputs(0).iter().map(|(_, outputs)| outputs).sum();
     let rank = config.lora_rank.next_multiple_of(8);
     // Outputs, inputs, adapters and layers of what is packed together; beside experts mixers have adapters, and the expert
     // that every token uses.
@@ -267,7 +267,7 @@ fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
         model.options.gated_delta.as_ref().map_or((0, 0, 0), |it| (it.convolved(), it.values(), it.value_heads));
     let delta = layers - attention;
     let mixers = [
-        (model.query_outputs() + 2 * key, hidden, 3, attention),
+        (packed, hidden, 3, attention),
         (hidden, query, 1, attention),
         (convolved + values + 2 * heads, hidden, 4, delta),
         (hidden, values, 1, delta),

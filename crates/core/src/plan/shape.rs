@@ -1,6 +1,6 @@
 //! A decoder's counts: its parameters, and the operations per token.
 
-use crate::hub::{AttentionBias, Experts, GatedDelta, ModelConfig, ModelSource};
+use crate::hub::{AttentionBias, Experts, GatedDelta, KeysValues, Mixer, ModelConfig, ModelSource};
 
 /// Counts derived from `config.json`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +26,8 @@ pub struct ModelShape {
     pub hidden: usize,
     pub layers: usize,
     pub vocabulary: usize,
-    /// Query heads times their width: 4 operations per layer with attention, token and attended token.
+    /// Query heads times their width, over all layers with attention: 4 operations per token and attended token.
     pub query_width: usize,
-    pub attention_layers: usize,
 }
 
 /// `None` if `config.json` cannot be read.
@@ -39,45 +38,52 @@ pub fn parameters(model: &ModelSource) -> Option<u64> {
 impl ModelShape {
     pub fn from_config(config: &ModelConfig) -> Self {
         let (hidden, layers) = (config.hidden_size, config.num_hidden_layers);
-        let query = config.num_attention_heads * config.head_dim;
-        let key = config.num_key_value_heads * config.head_dim;
-        let attention_layers = config.attention_layers();
-        let delta_layers = layers - attention_layers;
-        let attention = MixerShape::attention(config);
-        let delta = config.options.gated_delta.as_ref().map(|delta| MixerShape::gated_delta(delta, hidden));
+        let attention_layers: Vec<usize> =
+            (0..layers).filter(|&layer| matches!(config.mixer(layer), Mixer::Attention(_))).collect();
+        let delta_layers = layers - attention_layers.len();
+        let mixers: Vec<MixerShape> = (0..layers).map(|layer| MixerShape::of_layer(config, layer)).collect();
         let feed_forward = FeedForwardShape::from_config(config);
-        let sum = |of: fn(&(usize, usize)) -> usize| {
-            let delta = delta.as_ref().map_or(0, |delta| delta.matrices.iter().map(of).sum());
-            attention_layers * attention.matrices.iter().map(of).sum::<usize>() + delta_layers * delta
-        };
-        let mixers = sum(|(outputs, inputs)| outputs * inputs);
-        let layer_matrices = mixers + feed_forward.matrices;
+        let sum =
+            |of: fn(&(usize, usize)) -> usize| mixers.iter().flat_map(|mixer| &mixer.matrices).map(of).sum::<usize>();
+        let mixer_matrices = sum(|(outputs, inputs)| outputs * inputs);
+        let input = config.options.layer_input.unwrap_or(0);
+        let layer_matrices = mixer_matrices + feed_forward.matrices + layers * 2 * hidden * input;
         let table = config.vocab_size * hidden;
         let output_norms = if config.options.has_output_norms { 2 * hidden } else { 0 };
-        let other = delta.as_ref().map_or(0, |delta| delta.vectors);
-        let vectors =
-            layers * (2 * hidden + output_norms) + attention_layers * attention.vectors + delta_layers * other;
-        let larger = |of: fn(&MixerShape) -> usize| of(&attention).max(delta.as_ref().map_or(0, of));
+        // Of the layers' inputs their norms, the table by token and the projection of embeddings.
+        let inputs = if input > 0 { (config.vocab_size + hidden) * layers * input + input } else { 0 };
+        let own = 2 * hidden + output_norms + if input > 0 { hidden } else { 0 };
+        let factors = if config.options.has_layer_factors { layers } else { 0 };
+        let vectors = layers * own + factors + mixers.iter().map(|mixer| mixer.vectors).sum::<usize>();
+        let largest = |of: fn(&MixerShape) -> usize| mixers.iter().map(of).max().unwrap_or(0);
         Self {
-            parameters: layer_matrices + vectors + hidden + table * if config.tie_word_embeddings { 1 } else { 2 },
+            parameters: layer_matrices
+                + vectors
+                + inputs
+                + hidden
+                + table * if config.tie_word_embeddings { 1 } else { 2 },
             layer_matrices,
-            active_matrices: mixers + feed_forward.active_matrices,
+            active_matrices: mixer_matrices + feed_forward.active_matrices + layers * 2 * hidden * input,
             head: table,
             lora_per_rank: sum(|(outputs, inputs)| outputs + inputs) + feed_forward.lora_per_rank,
-            key_values_per_token: attention_layers * 2 * key,
+            key_values_per_token: (attention_layers.iter())
+                .filter(|&&layer| !matches!(config.keys_values(layer), KeysValues::OfLayer(_)))
+                .map(|&layer| 2 * config.heads(layer).width())
+                .sum(),
             state: delta_layers * config.options.gated_delta.as_ref().map_or(0, GatedDelta::state),
             // Input, two norms, the middle; the mixer's; the feed-forward block's; what norms of outputs read.
             layer_activations_per_token: 4 * hidden
                 + output_norms
-                + larger(|mixer| mixer.activations)
-                + feed_forward.activations,
+                + largest(|mixer| mixer.activations)
+                + feed_forward.activations
+                // What its own input is added to, the gate and the input, and what a norm reads.
+                + if input > 0 { 2 * (hidden + input) } else { 0 },
             // Two norms, what is mixed, the product of gate and up.
-            derived_activations_per_token: 2 * hidden + larger(|mixer| mixer.derived) + feed_forward.derived,
+            derived_activations_per_token: 2 * hidden + largest(|mixer| mixer.derived) + feed_forward.derived,
             hidden,
             layers,
             vocabulary: config.vocab_size,
-            query_width: query,
-            attention_layers,
+            query_width: attention_layers.iter().map(|&layer| config.query_width(layer)).sum(),
         }
     }
 
@@ -89,7 +95,7 @@ impl ModelShape {
     /// Operations of a forward of `rows` tokens that attend to `context` others on average, `predicted` of them through
     /// the head.
     pub fn forward_operations(&self, rows: f64, context: f64, predicted: f64) -> f64 {
-        let attention = 4.0 * (self.attention_layers * self.query_width) as f64 * context;
+        let attention = 4.0 * self.query_width as f64 * context;
         rows * (2.0 * self.active_matrices as f64 + attention) + predicted * 2.0 * self.head as f64
     }
 }
@@ -110,26 +116,39 @@ struct FeedForwardShape {
 impl FeedForwardShape {
     fn from_config(config: &ModelConfig) -> Self {
         let (hidden, inner, layers) = (config.hidden_size, config.intermediate_size, config.num_hidden_layers);
-        let matrices = layers * 3 * hidden * inner;
-        let lora_per_rank = layers * 3 * (hidden + inner);
         let Some(experts) = &config.options.experts else {
-            return Self { matrices, active_matrices: matrices, lora_per_rank, activations: 3 * inner, derived: inner };
+            let widths: Vec<usize> = (0..layers).map(|layer| config.inner_size(layer)).collect();
+            let (all, widest) = (widths.iter().sum::<usize>(), widths.into_iter().max().unwrap_or(0));
+            let (matrices, lora_per_rank) = (3 * hidden * all, 3 * (layers * hidden + all));
+            return Self {
+                matrices,
+                active_matrices: matrices,
+                lora_per_rank,
+                activations: 3 * widest,
+                derived: widest,
+            };
         };
         let Experts { count, active, intermediate_size: width, .. } = experts;
         let sparse = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
-        let dense = (layers - sparse) * 3 * hidden * inner;
+        let beside = experts.is_beside_dense;
+        let dense_layers = if beside { layers } else { layers - sparse };
+        let dense = dense_layers * 3 * hidden * inner;
+        // Of experts beside a dense block: four norms, and a factor for each.
+        let norms = if beside { 4 * hidden + count } else { 0 };
         let (router_bias, biases) = if experts.has_biases() { (*count, 2 * width + hidden) } else { (0, 0) };
         let (shared, shared_lora, shared_activations) = experts
             .shared_size
             .map_or((0, 0, 0), |size| ((3 * size + 1) * hidden, 3 * (hidden + size) + hidden + 1, 3 * size + hidden));
         let router = count * hidden + router_bias;
-        let of = |experts: usize| dense + sparse * (router + shared + experts * (3 * hidden * width + biases));
-        let dense_activations = if sparse < layers { 3 * inner } else { 0 };
+        let of = |experts: usize| dense + sparse * (router + norms + shared + experts * (3 * hidden * width + biases));
+        let dense_activations = if dense_layers > 0 { 3 * inner } else { 0 };
+        // What router and experts read, and the outputs before their norms.
+        let beside_activations = if beside { dense_activations + 4 * hidden } else { 0 };
         Self {
             matrices: of(*count),
             active_matrices: of(*active),
             lora_per_rank: sparse * shared_lora,
-            activations: dense_activations.max(count + 3 * active * width + shared_activations),
+            activations: dense_activations.max(count + 3 * active * width + shared_activations + beside_activations),
             derived: (dense_activations / 3).max(active * width),
         }
     }
@@ -148,24 +167,33 @@ struct MixerShape {
 }
 
 impl MixerShape {
-    fn attention(config: &ModelConfig) -> Self {
-        let (hidden, query_outputs) = (config.hidden_size, config.query_outputs());
-        let query = config.num_attention_heads * config.head_dim;
-        let key = config.num_key_value_heads * config.head_dim;
+    fn of_layer(config: &ModelConfig, layer: usize) -> Self {
+        match config.mixer(layer) {
+            Mixer::Attention(_) => Self::attention(config, layer),
+            Mixer::GatedDelta(delta) => Self::gated_delta(delta, config.hidden_size),
+        }
+    }
+
+    fn attention(config: &ModelConfig, layer: usize) -> Self {
+        let (hidden, query, heads) = (config.hidden_size, config.query_width(layer), config.heads(layer));
+        let inputs = config.attention_inputs(layer);
+        let outputs = inputs.iter().map(|(_, outputs)| outputs).sum::<usize>();
         let biases = match config.attention_bias {
             AttentionBias::Absent => 0,
-            AttentionBias::QueryKeyValue => query_outputs + 2 * key,
-            AttentionBias::All => query_outputs + 2 * key + hidden,
+            AttentionBias::QueryKeyValue => outputs,
+            AttentionBias::All => outputs + hidden,
         };
         let gated = if config.options.has_attention_gate { query } else { 0 };
+        let norms = if inputs.len() > 1 { 2 } else { 1 };
+        let prepared = query + 2 * heads.width();
         Self {
-            matrices: vec![(query_outputs, hidden), (key, hidden), (key, hidden), (hidden, query)],
+            matrices: inputs.iter().map(|&(_, outputs)| (outputs, hidden)).chain([(hidden, query)]).collect(),
             vectors: biases
-                + if config.options.has_head_norms { 2 * config.head_dim } else { 0 }
+                + if config.options.has_head_norms { norms * heads.dimension } else { 0 }
                 + if config.options.has_attention_sinks { config.num_attention_heads } else { 0 },
             // Queries, keys and values before and after rotation; attention's result; that with its gate.
-            activations: query_outputs + 2 * key + (query + 2 * key) + query + gated,
-            derived: query + 2 * key + gated,
+            activations: outputs + prepared + query + gated,
+            derived: prepared + gated,
         }
     }
 
@@ -211,6 +239,39 @@ pub(super) mod tests {
 
     pub(crate) fn qwen3_8b() -> ModelConfig {
         crate::hub::named_shape("qwen3-8b").unwrap()
+    }
+
+    /// Of the text part, as many as transformers' models of these shapes have, and the factors of layers.
+    #[test]
+    fn gemma4_has_the_published_counts() {
+        let wide = r#""attention_k_eq_v":true,"hidden_size_per_layer_input":0,"sliding_window":1024"#;
+        let window =
+            r#""sliding_attention","sliding_attention","sliding_attention","sliding_attention","full_attention""#;
+        let e2b = format!(
+            r#""hidden_size":1536,"intermediate_size":6144,"num_hidden_layers":35,"num_key_value_heads":1,"num_kv_shared_layers":20,
+            "use_double_wide_mlp":true,"layer_types":[{}]"#,
+            [window; 7].join(",")
+        );
+        let e4b = r#""hidden_size":2560,"intermediate_size":10240,"num_hidden_layers":42,"num_key_value_heads":2,"num_kv_shared_layers":18"#;
+        let sparse = format!(
+            r#"{wide},"hidden_size":2816,"intermediate_size":2112,"num_attention_heads":16,"num_key_value_heads":8,"num_global_key_value_heads":2,
+            "enable_moe_block":true,"num_experts":128,"top_k_experts":8,"moe_intermediate_size":704"#
+        );
+        let dense = format!(
+            r#"{wide},"hidden_size":5376,"intermediate_size":21504,"num_hidden_layers":60,"num_attention_heads":32,"num_key_value_heads":16,
+            "num_global_key_value_heads":4"#
+        );
+        // Of each token cached: two numbers for each of a layer's own keys.
+        for (keys, parameters, cached) in [
+            (e2b.as_str(), 4_628_569_379, 2 * (12 * 256 + 3 * 512)),
+            (e4b, 7_463_013_418, 2 * 2 * (20 * 256 + 4 * 512)),
+            (&sparse, 25_233_141_790, 2 * (25 * 8 * 256 + 5 * 2 * 512)),
+            (&dense, 30_697_345_340, 2 * (50 * 16 * 256 + 10 * 4 * 512)),
+        ] {
+            let config = ModelConfig::parse(&format!(r#"{{"model_type":"gemma4_text",{keys}}}"#), "x").unwrap();
+            let shape = ModelShape::from_config(&config);
+            assert_eq!((shape.parameters, shape.key_values_per_token), (parameters, cached), "{keys}");
+        }
     }
 
     #[test]

@@ -7,29 +7,37 @@ use candle_core::{DType, Device, Tensor};
 use super::CheckpointError;
 use super::new_folder::{self, failed, write_file};
 use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
-use crate::hub::{ModelConfig, ModelSource};
-use crate::model::{ParameterSlot, Parameters, Weights, tensor_names};
+use crate::hub::ModelSource;
+use crate::model::{Decoder, ParameterSlot, Parameters, Weights, is_trained, tensor_names};
 use crate::text::TokenizerFiles;
 
 /// Writes a model as a new folder that this program and transformers load.
 pub fn write_model(
     folder: &Path,
-    config: &ModelConfig,
-    parameters: &Parameters,
+    model: &Decoder,
     dtype: DType,
     tokenizer: &TokenizerFiles,
     stop_ids: &[u32],
 ) -> Result<(), CheckpointError> {
     write_folder(folder, |new| {
+        let (config, parameters) = (model.config(), model.parameters());
+        let fixed: Vec<_> = model.merged()?.into_iter().filter(|(name, _)| !is_trained(name)).collect();
         let torch_dtype = if dtype == DType::BF16 { "bfloat16" } else { "float32" };
         write_file(new, "config.json", config.to_json(torch_dtype, stop_ids).as_bytes())?;
         write_file(new, "tokenizer.json", tokenizer.tokenizer_json.as_bytes())?;
         write_file(new, "tokenizer_config.json", tokenizer.tokenizer_config_json.as_bytes())?;
         let described =
             |slot: &ParameterSlot| TensorHeader { name: slot.name.clone(), dtype, shape: slot.shape.clone() };
-        let tensors: Vec<TensorHeader> = parameters.slots().iter().map(described).collect();
+        let not_trained = fixed.iter().map(|(name, tensor)| {
+            let shape = tensor.dims().to_vec();
+            TensorHeader { name: name.clone(), dtype, shape }
+        });
+        let tensors: Vec<TensorHeader> = parameters.slots().iter().map(described).chain(not_trained).collect();
         write_tensors(new, "model.safetensors", &tensors, |at, write| {
-            let range = parameters.slots()[at].range();
+            let Some(slot) = parameters.slots().get(at) else {
+                return write(&safetensors::View::data(&fixed[at - parameters.slots().len()].1.to_dtype(dtype)?));
+            };
+            let range = slot.range();
             // Its own memory: of a part of more, a GPU copies all to the host.
             let numbers = parameters.flat().narrow(0, range.start, range.len())?.force_contiguous()?.to_dtype(dtype)?;
             write(&safetensors::View::data(&numbers))

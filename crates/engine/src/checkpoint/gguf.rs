@@ -165,7 +165,8 @@ fn described(source: &ModelSource, config: &ModelConfig, family: &str, stored_as
             (format!("{family}.rope.scaling.factor"), Value::F32(factor as f32)),
             (format!("{family}.rope.scaling.original_context_length"), Value::U32(original_positions as u32)),
         ],
-        RopeScaling::Unscaled | RopeScaling::Llama3 { .. } => Vec::new(),
+        // Families with the last are not written.
+        RopeScaling::Unscaled | RopeScaling::Llama3 { .. } | RopeScaling::Proportional { .. } => Vec::new(),
     };
     of_file.into_iter().chain(counts).chain(constants).chain(scaling).collect()
 }

@@ -80,6 +80,7 @@ impl OpenModel {
         }
         let own = ModelSource::at(&label, &folder);
         let weights = Weights::open(&own).map_err(|error| unreadable("model.safetensors", error.to_string()))?;
+        let weights = weights.trained_from(base.merged()?);
         Ok(Self { weights, adapter: None, label, ..base })
     }
 

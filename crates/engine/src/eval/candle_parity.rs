@@ -167,7 +167,6 @@ fn is_computed_there(config: &ModelConfig) -> bool {
 
 fn llama_config(config: &ModelConfig) -> llama::Config {
     let rope_scaling = match config.rope_scaling {
-        RopeScaling::Unscaled | RopeScaling::Linear { .. } | RopeScaling::Yarn { .. } => None,
         RopeScaling::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => {
             Some(llama::Llama3RopeConfig {
                 factor: factor as f32,
@@ -177,6 +176,7 @@ fn llama_config(config: &ModelConfig) -> llama::Config {
                 rope_type: llama::Llama3RopeType::Llama3,
             })
         }
+        _ => None,
     };
     llama::Config {
         hidden_size: config.hidden_size,

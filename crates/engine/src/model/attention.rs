@@ -4,9 +4,12 @@ use candle_core::{Result, Tensor};
 
 use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
+use super::keys_values::KeysValues;
 use super::mixed_inputs::MixedInputs;
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
+use super::side_inputs::Beside;
+use crate::kernels::accumulate::accumulate;
 use crate::kernels::attention::{
     AttentionOutput, segment_attention, segment_attention_backward, segment_attention_backward_all,
 };
@@ -14,7 +17,7 @@ use crate::kernels::attention_gate::{
     gated_attention, gated_attention_backward, join_gate, split_gate, split_gate_open,
 };
 use crate::kernels::decode_attention::{DecodeRows, decode_attention};
-use crate::kernels::heads::Attention;
+use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::rope::{
     QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
@@ -25,11 +28,12 @@ use crate::kernels::rope::{
 pub(super) struct AttentionMixer {
     /// Without its sinks.
     pub(super) attention: Attention<'static>,
+    pub(super) keys_values: KeysValues,
     /// `[query heads]`, where the family has them.
     pub(super) sinks: Option<MaybeTrained>,
     pub(super) rope: RopeTable,
-    /// Norms of each query head and each key head, where the family has them.
-    pub(super) head_norms: Option<(NormWeight, NormWeight)>,
+    /// Norms of each query head and each key head, where the family has them and the layer keys.
+    pub(super) head_norms: Option<(NormWeight, Option<NormWeight>)>,
     pub(super) norm_offset: f64,
     pub(super) epsilon: f64,
     /// Whether its output is multiplied by a gate, whose numbers stand beside the queries.
@@ -44,7 +48,7 @@ impl AttentionMixer {
         room: usize,
     ) -> Result<(AttentionOutput, MixedInputs)> {
         let (own, gate) = self.split(packed)?;
-        let prepared = query_key_rope(&own, self.query_key(context.positions))?;
+        let prepared = self.prepared(&own, context)?;
         // Beside a gate the room is behind its product.
         let own_room = if self.has_gate { 0 } else { room };
         let attended = segment_attention(&prepared, self.attention(), context.segments, own_room)?;
@@ -60,7 +64,7 @@ impl AttentionMixer {
         room: usize,
     ) -> Result<MixedInputs> {
         let (own, gate) = self.split(packed)?;
-        let prepared = query_key_rope(&own, self.query_key(context.positions))?;
+        let prepared = self.prepared(&own, context)?;
         Ok(MixedInputs { prepared, output: gated(&attended.rows, gate.as_ref(), room)? })
     }
 
@@ -90,8 +94,11 @@ impl AttentionMixer {
                 prepared
             }
         };
+        let prepared_gradient = self.with_shared_gradient(prepared_gradient, context.beside)?;
         let own_room = if self.has_gate { 0 } else { room };
-        let own_gradient = self.query_key_backward(&prepared_gradient, &own, context, own_room, gradients)?;
+        let products = self.keys_values.expand(&own, self.attention.heads)?;
+        let own_gradient = self.query_key_backward(&prepared_gradient, &products, context, own_room, gradients)?;
+        let own_gradient = self.keys_values.backward(&own_gradient, &own, self.attention.heads)?;
         match gate_gradient {
             Some(gate) => join_gate(&own_gradient, &gate, self.attention.heads, room),
             None => Ok(own_gradient),
@@ -107,15 +114,39 @@ impl AttentionMixer {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let query_key = self.query_key(context.positions);
-        let trained =
-            self.head_norms.as_ref().and_then(|(query, key)| query.trained.as_ref().zip(key.trained.as_ref()));
-        let Some((query_range, key_range)) = trained else {
+        let Some((query, key)) = self.head_norms.as_ref().filter(|(query, _)| query.trained.is_some()) else {
             return query_key_rope_backward(gradient, own, query_key, room);
         };
         let (own_gradient, query_gradient, key_gradient) = query_key_rope_backward_all(gradient, own, query_key)?;
-        gradients.add(query_range, &query_gradient)?;
-        gradients.add(key_range, &key_gradient)?;
+        for (norm, gradient) in [(Some(query), query_gradient), (key.as_ref(), key_gradient)] {
+            if let Some(range) = norm.and_then(|norm| norm.trained.as_ref()) {
+                gradients.add(range, &gradient)?;
+            }
+        }
         Ok(own_gradient)
+    }
+
+    /// `own`: [rows, outputs] -> rotated queries and keys, and values, of whichever layer: [rows, row_width].
+    fn prepared(&self, own: &Tensor, context: RowContext<'_>) -> Result<Tensor> {
+        let products = self.keys_values.expand(own, self.attention.heads)?;
+        let rotated = query_key_rope(&products, self.query_key(context.positions))?;
+        match self.keys_values.other_layer() {
+            Some(_) => Tensor::cat(&[&rotated, context.beside.shared()?], 1),
+            None => Ok(rotated),
+        }
+    }
+
+    /// `gradient`: [rows, row_width] of what was prepared -> of what was rotated here. Keys and values that several layers
+    /// read get the sum of their gradients in the layer that they are of, whose backward is the last of these.
+    fn with_shared_gradient(&self, gradient: Tensor, beside: Beside<'_>) -> Result<Tensor> {
+        let Some(sum) = beside.keys_values_gradient else { return Ok(gradient) };
+        let queries = gradient.narrow(1, 0, self.attention.heads.query_width())?.contiguous()?;
+        let own = self.keys_values(&gradient)?.contiguous()?;
+        if self.keys_values.other_layer().is_some() {
+            accumulate(sum, &own)?;
+            return Ok(queries);
+        }
+        Tensor::cat(&[queries, (own + sum)?], 1)
     }
 
     /// Its keys and values also go to their place in `written`; it attends to them and to its prompt's.
@@ -131,9 +162,25 @@ impl AttentionMixer {
             Some((own, gate)) => (&OpenRows::complete(own), Some(gate)),
             None => (packed, None),
         };
-        let prepared = query_key_rope_open(own, self.query_key(positions), written, rows)?;
+        let prepared = if self.keys_values.are_products() {
+            query_key_rope_open(own, self.query_key(positions), written, rows)?
+        } else {
+            self.prepare_newest(&own.rows, positions, written, rows)?
+        };
         let attended = decode_attention(&prepared, prompts, written, self.attention(), rows)?;
         gated(&attended, gate.as_ref(), 0)
+    }
+
+    /// What decoding attends by, where packed rows do not have it: on the CPU, where open rows are complete.
+    fn prepare_newest(&self, own: &Tensor, positions: &Tensor, written: &Tensor, rows: &DecodeRows) -> Result<Tensor> {
+        let products = self.keys_values.expand(own, self.attention.heads)?;
+        if self.keys_values.other_layer().is_none() {
+            return query_key_rope_open(&OpenRows::complete(products), self.query_key(positions), written, rows);
+        }
+        let queries = query_key_rope(&products, self.query_key(positions))?;
+        // Attention reads keys and values from the cache, where the other layer has written them.
+        let behind = (queries.dims2()?.0, 2 * self.attention.heads.key_width());
+        Tensor::cat(&[&queries, &Tensor::zeros(behind, queries.dtype(), queries.device())?], 1)
     }
 
     /// The rotated keys, and the values: [rows, 2 * key_width], columns of wider rows.
@@ -142,19 +189,21 @@ impl AttentionMixer {
         prepared.narrow(1, heads.query_width(), 2 * heads.key_width())
     }
 
-    pub(super) fn input_parts(&self) -> [(&'static str, usize); 3] {
+    pub(super) fn input_parts(&self) -> Vec<(&'static str, usize)> {
         let (query, key) = (self.attention.heads.query_width(), self.attention.heads.key_width());
         let query = if self.has_gate { 2 * query } else { query };
-        [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)]
+        let all = [("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
+        all.into_iter().take(self.keys_values.products()).collect()
     }
 
     pub(super) fn named(&self) -> Vec<(&'static str, Tensor)> {
         let norms = self.head_norms.iter();
-        let named = |(query, key): &(NormWeight, NormWeight)| {
-            [("self_attn.q_norm.weight", query.weight.clone()), ("self_attn.k_norm.weight", key.weight.clone())]
+        let named = |(query, key): &(NormWeight, Option<NormWeight>)| {
+            let query = ("self_attn.q_norm.weight", query.weight.clone());
+            [Some(query), key.as_ref().map(|key| ("self_attn.k_norm.weight", key.weight.clone()))]
         };
         let sinks = self.sinks.iter().map(|(sinks, _)| ("self_attn.sinks", sinks.clone()));
-        norms.flat_map(named).chain(sinks).collect()
+        norms.flat_map(named).flatten().chain(sinks).collect()
     }
 
     fn attention(&self) -> Attention<'_> {
@@ -171,9 +220,13 @@ impl AttentionMixer {
     }
 
     fn query_key<'a>(&'a self, positions: &'a Tensor) -> QueryKeyContext<'a> {
-        let norms = self.head_norms.as_ref().map(|(query, key)| (&query.weight, &key.weight));
+        // A layer without keys norms none.
+        let key = |(query, key): &'a (NormWeight, Option<NormWeight>)| &key.as_ref().unwrap_or(query).weight;
+        let norms = self.head_norms.as_ref().map(|norms| (&norms.0.weight, key(norms)));
         let (norm_offset, epsilon) = (self.norm_offset, self.epsilon);
-        QueryKeyContext { heads: self.attention.heads, norms, norm_offset, epsilon, positions, table: &self.rope }
+        let own = self.attention.heads;
+        let heads = if self.keys_values.other_layer().is_some() { Heads { key_value: 0, ..own } } else { own };
+        QueryKeyContext { heads, norms, norm_offset, epsilon, positions, table: &self.rope }
     }
 }
 

@@ -5,23 +5,26 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::expert_record::ExpertLayers;
 use super::experts::RouterUse;
-use super::layer::{DerivedActivations, LayerActivations, Stream};
+use super::layer::{DerivedActivations, LayerActivations, NewestRows, Stream};
+use super::layer_input::LayerInputs;
 use super::linear::Linear;
-use super::load::ModelLoader;
+use super::load::{ModelLoader, rounded};
 use super::matrix::Matrix;
 use super::norm::NormWeight;
 use super::packed_batch::DeviceBatch;
 use super::parameters::master_dtype;
+use super::side_inputs::SideInputs;
 use super::{
-    AdapterUse, Adapters, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch, Parameters, PrefilledRows,
-    RowContext, Shard, Trainable, Weights,
+    AdapterUse, Adapters, Beside, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch, Parameters,
+    PrefilledRows, RowContext, Shard, Trainable, Weights,
 };
 use crate::config::BasePrecision;
-use crate::hub::{Experts, ModelConfig, Scope};
+use crate::hub::{Experts, KeysValues, ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::rope::RopeTable;
 use crate::kernels::router::{GPU_EXPERTS, Selection};
+use crate::kernels::soft_cap::{soft_cap, soft_cap_backward};
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
 #[derive(Debug)]
@@ -31,6 +34,9 @@ pub struct Decoder {
     embedding: Tensor,
     embedding_range: Option<std::ops::Range<usize>>,
     layers: Vec<Layer>,
+    /// By layer the one whose keys and values it reads, itself where others read its.
+    sources: Vec<Option<usize>>,
+    layer_inputs: Option<LayerInputs>,
     final_norm: NormWeight,
     head: Linear,
     /// Multiplies embeddings; rounded to the model's dtype.
@@ -45,6 +51,7 @@ pub struct Activations {
     layers: Vec<SavedActivations>,
     /// [rows, hidden] before the final norm.
     last: Tensor,
+    side: SideInputs,
     routers: Vec<RouterUse>,
 }
 
@@ -117,9 +124,13 @@ impl Decoder {
         let layers = (0..config.num_hidden_layers)
             .map(|index| assembly.layer(index, table(index), &parameters))
             .collect::<std::result::Result<Vec<_>, _>>()?;
+        let layer_inputs =
+            config.options.layer_input.map(|width| assembly.layer_inputs(width, &parameters)).transpose()?;
         parameters.copy_into(layers.iter().map(Layer::copies).collect::<Result<Vec<_>>>()?.concat())?;
         Ok(Self {
             layers,
+            sources: sources(config),
+            layer_inputs,
             final_norm: assembly.norm("model.norm.weight", config.hidden_size, &parameters)?,
             head: Linear { weight: Matrix::Numbers(head_weight), trained: head_range, bias: None, adapters: None },
             embedding_scale: rounded(config.options.embedding_scale, dtype)?,
@@ -165,9 +176,17 @@ impl Decoder {
     /// `token_ids`: `[ids]`, u32, inside the vocabulary -> [ids, hidden]: the residual stream's start. The stream is
     /// f32 also where all else is bf16: it is rounded twice a layer, and in bf16 that would be most of a forward's
     /// error and of the gap between rollout and training.
-    fn embed(&self, token_ids: &Tensor) -> Result<Stream> {
+    fn embed(&self, token_ids: &Tensor) -> Result<Tensor> {
         let rows = gather_rows(&self.embedding, token_ids, master_dtype(self.embedding.dtype()))?;
-        Ok(Stream::start(scaled(rows, self.embedding_scale)?))
+        scaled(rows, self.embedding_scale)
+    }
+
+    /// The start of the stream, and what layers read besides it.
+    fn start(&self, token_ids: &Tensor) -> Result<(Stream, SideInputs)> {
+        let embedded = self.embed(token_ids)?;
+        let inputs = self.layer_inputs.as_ref().map(|inputs| inputs.forward(token_ids, &embedded)).transpose()?;
+        let side = SideInputs::new(inputs.as_ref(), self.layers.len())?;
+        Ok((Stream::start(embedded), side))
     }
 
     /// The final norm: the whole stream and its norm, [rows, hidden] each.
@@ -177,20 +196,36 @@ impl Decoder {
 
     /// `normed`: [rows, hidden] after the final norm -> [rows, vocabulary], in f32 (f64 for f64).
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        self.head.weight.forward_f32(normed)
+        let logits = self.head.weight.forward_f32(normed)?;
+        self.config.options.logit_cap.map_or(Ok(()), |cap| soft_cap(&logits, cap))?;
+        Ok(logits)
     }
 
-    /// `gradient`: [rows, vocabulary]. Adds the head's gradient where it is trained, returns the gradient of `normed`.
-    pub fn logits_backward(&self, gradient: &Tensor, normed: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+    /// `gradient`: [rows, vocabulary] of `logits`, in memory of its own. Adds the head's gradient where it is trained,
+    /// returns the gradient of `normed`.
+    pub fn logits_backward(
+        &self,
+        gradient: &Tensor,
+        logits: &Tensor,
+        normed: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        self.config.options.logit_cap.map_or(Ok(()), |cap| soft_cap_backward(gradient, logits, cap))?;
         self.head.backward(gradient, normed, gradients)
     }
 
     /// A batch's rows after the final norm, [rows, hidden], and nothing kept.
     pub fn forward(&self, batch: &PackedBatch, adapters: Adapters) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let (mut stream, replayed) = (self.embed(&batch.token_ids)?, self.replayed(&batch)?);
-        for (layer, own) in self.layers.iter().zip(&replayed) {
-            stream = layer.forward(stream, rows(&batch, replay(own.as_ref()), adapters.into()))?.0;
+        let ((mut stream, mut side), replayed) = (self.start(&batch.token_ids)?, self.replayed(&batch)?);
+        for (index, (layer, own)) in self.layers.iter().zip(&replayed).enumerate() {
+            let beside = side.of(index, self.sources[index]);
+            let context = RowContext { beside, ..rows(&batch, replay(own.as_ref()), adapters.into()) };
+            let (output, _, derived) = layer.forward(stream, context)?;
+            if self.sources[index] == Some(index) {
+                side.store(index, layer.keys_values(&derived)?);
+            }
+            stream = output;
         }
         Ok(self.norm(&stream)?.1)
     }
@@ -199,11 +234,15 @@ impl Decoder {
     /// otherwise on a GPU all but what follows without its matrices: there norms take little time and memory is short.
     pub fn forward_saving(&self, batch: &PackedBatch, recompute: bool) -> Result<(Tensor, Activations)> {
         let batch = self.place(batch)?;
-        let (mut stream, replayed) = (self.embed(&batch.token_ids)?, self.replayed(&batch)?);
+        let ((mut stream, mut side), replayed) = (self.start(&batch.token_ids)?, self.replayed(&batch)?);
         let (mut layers, mut routers) = (Vec::with_capacity(self.layers.len()), Vec::new());
-        for (layer, own) in self.layers.iter().zip(&replayed) {
-            let context = rows(&batch, replay(own.as_ref()), Adapters::On.into());
+        for (index, (layer, own)) in self.layers.iter().zip(&replayed).enumerate() {
+            let beside = side.of(index, self.sources[index]);
+            let context = RowContext { beside, ..rows(&batch, replay(own.as_ref()), Adapters::On.into()) };
             let (output, saved, derived) = layer.forward(stream, context)?;
+            if self.sources[index] == Some(index) {
+                side.store(index, layer.keys_values(&derived)?);
+            }
             routers.extend(saved.router_use()?);
             layers.push(match (recompute, self.device.is_cpu()) {
                 (true, _) => SavedActivations::Input(saved.into_input()),
@@ -213,7 +252,7 @@ impl Decoder {
             stream = output;
         }
         let (last, normed) = self.norm(&stream)?;
-        Ok((normed, Activations { batch, layers, last, routers }))
+        Ok((normed, Activations { batch, layers, last, side, routers }))
     }
 
     /// `gradient`: [rows, hidden] of what the forward returned. Adds the gradients of everything that is trained below
@@ -225,12 +264,14 @@ impl Decoder {
         gradient: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let Activations { batch: placed, layers, last, .. } = activations;
+        let Activations { batch: placed, layers, last, side, .. } = activations;
         let room = self.layers.last().map_or(0, Layer::gradient_room);
         let mut gradient = self.final_norm.backward(gradient, &last, None, room, gradients)?;
-        let replayed = self.replayed(&placed)?;
-        for ((layer, own), saved) in self.layers.iter().zip(&replayed).zip(layers).rev() {
-            let context = rows(&placed, replay(own.as_ref()), Adapters::On.into());
+        let (replayed, side_gradients) = (self.replayed(&placed)?, side.gradients(self.embedding_range.is_some())?);
+        for (index, ((layer, own), saved)) in self.layers.iter().zip(&replayed).zip(layers).enumerate().rev() {
+            let source = self.sources[index];
+            let beside = side_gradients.with_gradients(side.of(index, source), index, source);
+            let context = RowContext { beside, ..rows(&placed, replay(own.as_ref()), Adapters::On.into()) };
             let (saved, derived) = match saved {
                 SavedActivations::Input(input) => {
                     let (_, saved, derived) = layer.forward(Stream::start(input), context)?;
@@ -243,6 +284,10 @@ impl Decoder {
                 SavedActivations::All(both) => *both,
             };
             gradient = layer.backward(&gradient, &saved, &derived, context, gradients)?;
+        }
+        if let Some((inputs, own)) = self.layer_inputs.as_ref().zip(side_gradients.joined()?) {
+            let embedded = self.embed(&placed.token_ids)?;
+            gradient = (gradient + inputs.backward(&own, (&batch.token_ids, &embedded), gradients)?)?;
         }
         if let Some(range) = &self.embedding_range {
             let sums = embedding_backward(&gradient, &batch.token_ids, self.config.vocab_size)?;
@@ -261,10 +306,15 @@ impl Decoder {
         mut store: impl FnMut(usize, PrefilledRows) -> Result<()>,
     ) -> Result<Tensor> {
         let batch = self.place(batch)?;
-        let (mut stream, recorded) = (self.embed(&batch.token_ids)?, self.by_layer(record)?);
+        let ((mut stream, mut side), recorded) = (self.start(&batch.token_ids)?, self.by_layer(record)?);
         for (index, (layer, own)) in self.layers.iter().zip(&recorded).enumerate() {
             let selection = own.as_ref().map_or(Selection::Free, Selection::Recorded);
-            let (output, prefilled) = layer.prefill(stream, rows(&batch, selection, adapters))?;
+            let beside = side.of(index, self.sources[index]);
+            let (output, prefilled) =
+                layer.prefill(stream, RowContext { beside, ..rows(&batch, selection, adapters) })?;
+            if let (true, PrefilledRows::KeysValues(own)) = (self.sources[index] == Some(index), &prefilled) {
+                side.store(index, own.contiguous()?);
+            }
             store(index, prefilled)?;
             stream = output;
         }
@@ -281,10 +331,11 @@ impl Decoder {
         (caches, record): (impl Iterator<Item = CacheView<'a>>, Option<&Tensor>),
         adapters: AdapterUse<'_>,
     ) -> Result<Tensor> {
-        let (mut stream, recorded) = (self.embed(newest)?, self.by_layer(record)?);
-        for ((layer, cache), own) in self.layers.iter().zip(caches).zip(&recorded) {
+        let ((mut stream, side), recorded) = (self.start(newest)?, self.by_layer(record)?);
+        for (index, ((layer, cache), own)) in self.layers.iter().zip(caches).zip(&recorded).enumerate() {
             let selection = own.as_ref().map_or(Selection::Free, Selection::Recorded);
-            stream = layer.decode(&stream, positions, (cache, selection), rows, adapters)?;
+            let input = side.of(index, None).input;
+            stream = layer.decode(&stream, NewestRows { positions, rows, cache, input, selection, adapters })?;
         }
         self.logits(&self.norm(&stream)?.1)
     }
@@ -297,6 +348,9 @@ impl Decoder {
         for (index, layer) in self.layers.iter().enumerate() {
             let prefix = format!("model.layers.{index}");
             named.extend(layer.merged(&names)?.into_iter().map(|(part, tensor)| (format!("{prefix}.{part}"), tensor)));
+        }
+        if let Some(inputs) = &self.layer_inputs {
+            named.extend(inputs.named()?);
         }
         named.push(("model.norm.weight".to_owned(), self.final_norm.weight.clone()));
         if !self.config.tie_word_embeddings {
@@ -332,16 +386,24 @@ impl Decoder {
 }
 
 fn rows<'a>(batch: &'a DeviceBatch, selection: Selection<'a>, adapters: AdapterUse<'a>) -> RowContext<'a> {
-    RowContext { positions: &batch.positions, segments: &batch.segments, selection, adapters }
+    let (positions, segments, beside) = (&batch.positions, &batch.segments, Beside::default());
+    RowContext { positions, segments, selection, adapters, beside }
 }
 
 fn replay(experts: Option<&Tensor>) -> Selection<'_> {
     experts.map_or(Selection::Free, Selection::Replayed)
 }
 
-/// A factor as the model's dtype has it.
-fn rounded(factor: f64, dtype: DType) -> Result<f64> {
-    Tensor::new(factor, &Device::Cpu)?.to_dtype(dtype)?.to_dtype(DType::F64)?.to_scalar()
+/// By layer the one whose keys and values it reads, itself where others read its.
+fn sources(config: &ModelConfig) -> Vec<Option<usize>> {
+    let mut sources = vec![None; config.num_hidden_layers];
+    for layer in 0..config.num_hidden_layers {
+        if let KeysValues::OfLayer(source) = config.keys_values(layer) {
+            sources[layer] = Some(source);
+            sources[source] = Some(source);
+        }
+    }
+    sources
 }
 
 fn scaled(rows: Tensor, factor: f64) -> Result<Tensor> {
@@ -383,14 +445,20 @@ mod tests {
             "linear_value_head_dim":6,"num_experts":4,"num_experts_per_tok":2,"moe_intermediate_size":8,"mlp_only_layers":[1],
             "shared_expert_intermediate_size":6,
             "architectures":["#;
+        let shared = r#","layer_types":["full_attention","sliding_attention","full_attention"],"num_kv_shared_layers":1,
+            "vocab_size_per_layer_input":19,"hidden_size_per_layer_input":4,"global_head_dim":12"#;
+        let beside = r#","vocab_size_per_layer_input":19,"enable_moe_block":true,"top_k_experts":2"#;
         let families = [
-            "Qwen3ForCausalLM",
-            "Qwen3_5ForCausalLM",
-            "Qwen3MoeForCausalLM",
-            "Qwen3_5MoeForCausalLM",
-            "GptOssForCausalLM",
+            ("Qwen3ForCausalLM", ""),
+            ("Qwen3_5ForCausalLM", ""),
+            ("Qwen3MoeForCausalLM", ""),
+            ("Qwen3_5MoeForCausalLM", ""),
+            ("GptOssForCausalLM", ""),
+            ("Gemma4ForCausalLM", shared),
+            ("Gemma4ForCausalLM", beside),
         ];
-        let configs = families.map(|name| ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap());
+        let parse = |(name, own)| ModelConfig::parse(&format!("{json}\"{name}\"]{own}}}"), "config.json").unwrap();
+        let configs = families.map(parse);
         let trainables = [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }];
         for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {
             let weights = Weights::fresh(&config, 3);

@@ -101,17 +101,24 @@ pub(super) struct Experts {
     pub(super) activation: Activation,
     /// Added to what an expert gives, before that is weighted: [experts, hidden].
     pub(super) output_bias: Option<MaybeTrained>,
+    /// Multiplies what each expert gives, [experts, 1]; on the CPU.
+    pub(super) factors: Option<MaybeTrained>,
 }
 
+/// The name of the factors in a layer.
+pub(super) const FACTORS: &str = "router.per_expert_scale";
+
 impl Experts {
-    /// `x`: [rows, hidden and any room] -> the routing, and gate and up of its pairs, [pairs, 2 * width].
+    /// `router_x`, `x`: [rows, hidden and any room], what router and experts read -> the routing, and gate and up of its
+    /// pairs, [pairs, 2 * width].
     pub(super) fn products(
         &self,
+        router_x: &Tensor,
         x: &Tensor,
         selection: Selection<'_>,
         adapters: AdapterUse<'_>,
     ) -> Result<(Routing, Tensor)> {
-        let routing = route(&self.gate.forward(x, adapters)?, self.router, selection)?;
+        let routing = route(&self.gate.forward(router_x, adapters)?, self.router, selection)?;
         let gate_up = self.multiply(Part::GateUp, &routing, &self.rows_of_pairs(&routing, x)?, adapters)?;
         Ok((routing, gate_up))
     }
@@ -123,7 +130,15 @@ impl Experts {
 
     /// What the experts' second matrices read: activations times the weight of each pair, [pairs, width].
     pub(super) fn weighted(&self, routing: &Routing, gate_up: &Tensor) -> Result<Tensor> {
-        routing.weigh(&gated(gate_up, self.activation, 0)?)
+        self.with_factors(routing, routing.weigh(&gated(gate_up, self.activation, 0)?)?)
+    }
+
+    /// `x`: [pairs, width] -> each times its expert's factor.
+    fn with_factors(&self, routing: &Routing, x: Tensor) -> Result<Tensor> {
+        match &self.factors {
+            Some((factors, _)) => x.broadcast_mul(&routing.spread(factors)?),
+            None => Ok(x),
+        }
     }
 
     /// The sum over each row's experts, [rows, hidden].
@@ -137,14 +152,14 @@ impl Experts {
         routing.combine(&self.multiply(Part::Down, routing, weighted, adapters)?, rows)
     }
 
-    /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns that of `x`.
+    /// `gradient`: [rows, hidden] of the output. Adds the gradients of what is trained, returns those of `router_x` and `x`.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
-        x: &Tensor,
+        (router_x, x): (&Tensor, &Tensor),
         (routing, gate_up, weighted): (&Routing, &Tensor, &Tensor),
         gradients: &mut Gradients,
-    ) -> Result<Tensor> {
+    ) -> Result<[Tensor; 2]> {
         let gradient = routing.gather(gradient)?;
         let weighted_gradient = self.multiply_back(Part::Down, routing, &gradient, weighted, gradients)?;
         let mut products = routing.dot(&weighted_gradient, weighted)?;
@@ -154,12 +169,17 @@ impl Experts {
                 gradients.add(range, &routing.sum_by_expert(&routing.weigh(&gradient)?)?)?;
             }
         }
-        let activated_gradient = routing.weigh(&weighted_gradient)?;
+        if let Some((_, Some(range))) = &self.factors {
+            let alone = routing.weigh(&gated(gate_up, self.activation, 0)?)?;
+            gradients.add(range, &routing.sum_by_expert(&routing.dot(&weighted_gradient, &alone)?)?)?;
+        }
+        let activated_gradient = self.with_factors(routing, routing.weigh(&weighted_gradient)?)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
         let rows = self.rows_of_pairs(routing, x)?;
         let own_gradient = self.multiply_back(Part::GateUp, routing, &gate_up_gradient, &rows, gradients)?;
         let logits_gradient = route_backward(&products, routing, self.router, x.dtype())?;
-        routing.combine(&own_gradient, x.dims2()?.0)? + self.gate.backward(&logits_gradient, x, gradients)?
+        let router_gradient = self.gate.backward(&logits_gradient, router_x, gradients)?;
+        Ok([router_gradient, routing.combine(&own_gradient, x.dims2()?.0)?])
     }
 
     /// `x`: [pairs, inputs], each multiplied by its expert's matrix, with its bias: [pairs, outputs].
@@ -208,7 +228,13 @@ impl Experts {
 
     /// Its tensors under their names inside a layer.
     pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
-        let router = |experts| self.gate.merged_parts(&[(self.name, experts)], dtype);
+        let router = |experts| {
+            let mut named = self.gate.merged_parts(&[(self.name, experts)], dtype)?;
+            if let Some((factors, _)) = &self.factors {
+                named.push((FACTORS.to_owned(), factors.flatten_all()?));
+            }
+            Ok::<_, candle_core::Error>(named)
+        };
         let experts = match &self.matrices {
             Matrices::Separate(experts) => experts.clone(),
             Matrices::Fused { experts, tensors } => return Ok([router(experts.len())?, tensors.clone()].concat()),

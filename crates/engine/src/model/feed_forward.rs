@@ -3,6 +3,7 @@
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::AdapterUse;
+use super::beside_dense::{BesideDense, BesideProducts};
 use super::experts::{Experts, RouterUse};
 use super::gradients::Gradients;
 use super::linear::Linear;
@@ -19,11 +20,12 @@ pub(super) enum FeedForward {
     Experts(Box<Mixture>),
 }
 
-/// A router with its experts, and in some families one that every row uses.
+/// A router with its experts, and in some families one that every row uses, or a dense block.
 #[derive(Clone, Debug)]
 pub(super) struct Mixture {
     pub(super) experts: Experts,
     pub(super) shared: Option<SharedExpert>,
+    pub(super) beside: Option<BesideDense>,
 }
 
 /// A gated MLP; gate and up are packed.
@@ -42,6 +44,7 @@ pub(super) struct Products {
     /// Of experts.
     routing: Option<Routing>,
     shared: Option<SharedProducts>,
+    beside: Option<BesideProducts>,
 }
 
 impl Products {
@@ -56,24 +59,32 @@ impl FeedForward {
     pub(super) fn input(&self) -> &Linear {
         match self {
             Self::Dense(dense) => &dense.gate_up,
-            Self::Experts(mixture) => mixture.shared.as_ref().map_or(&mixture.experts.gate, |shared| &shared.gate_up),
+            Self::Experts(mixture) => match (&mixture.shared, &mixture.beside) {
+                (Some(shared), _) => &shared.gate_up,
+                (None, Some(dense)) => &dense.gate_up,
+                (None, None) => &mixture.experts.gate,
+            },
         }
     }
 
-    /// `x`: [rows, hidden + room of the input] -> products, activations, and the output, [rows, hidden].
+    /// `stream`: [rows, hidden], `x`: [rows, hidden + room of the input], its norm -> products, activations, and the output,
+    /// [rows, hidden].
     pub(super) fn forward(
         &self,
-        x: &Tensor,
+        (stream, x): (&Tensor, &Tensor),
         selection: Selection<'_>,
         adapters: AdapterUse<'_>,
     ) -> Result<(Products, Tensor, Tensor)> {
+        let mut inputs = None;
         let mut products = match self {
             Self::Dense(dense) => {
-                Products { gate_up: dense.gate_up.forward(x, adapters)?, routing: None, shared: None }
+                Products { gate_up: dense.gate_up.forward(x, adapters)?, routing: None, shared: None, beside: None }
             }
             Self::Experts(mixture) => {
-                let (routing, gate_up) = mixture.experts.products(x, selection, adapters)?;
-                Products { gate_up, routing: Some(routing), shared: None }
+                let [router_x, own_x] = mixture.inputs(stream, x)?;
+                let (routing, gate_up) = mixture.experts.products(&router_x, &own_x, selection, adapters)?;
+                inputs = Some([router_x, own_x]);
+                Products { gate_up, routing: Some(routing), shared: None, beside: None }
             }
         };
         let activated = self.activated(&products)?;
@@ -81,13 +92,18 @@ impl FeedForward {
             (Self::Dense(dense), None) => dense.down.forward(&activated, adapters)?,
             (Self::Experts(mixture), Some(routing)) => {
                 let output = mixture.experts.output(routing, &activated, x.dims2()?.0, adapters)?;
-                match &mixture.shared {
-                    None => output,
-                    Some(shared) => {
+                match (&mixture.shared, mixture.beside.as_ref().zip(inputs)) {
+                    (Some(shared), _) => {
                         let (own, sum) = shared.add(&output, x, adapters)?;
                         products.shared = Some(own);
                         sum
                     }
+                    (None, Some((dense, inputs))) => {
+                        let (own, sum) = dense.add(output, x, inputs, adapters)?;
+                        products.beside = Some(own);
+                        sum
+                    }
+                    (None, None) => output,
                 }
             }
             _ => return other_block(),
@@ -112,20 +128,27 @@ impl FeedForward {
         }
     }
 
-    /// One new token a row: `x`: [rows, hidden].
-    pub(super) fn decode(&self, x: &Tensor, selection: Selection<'_>, adapters: AdapterUse<'_>) -> Result<OpenRows> {
+    /// One new token a row: `stream`, `x`: [rows, hidden].
+    pub(super) fn decode(
+        &self,
+        (stream, x): (&Tensor, &Tensor),
+        selection: Selection<'_>,
+        adapters: AdapterUse<'_>,
+    ) -> Result<OpenRows> {
         match self {
             Self::Dense(dense) => {
                 let gate_up = dense.gate_up.open(x, adapters)?;
                 dense.down.open(&gated_open(&gate_up, dense.activation, x.dtype())?, adapters)
             }
             Self::Experts(mixture) => {
-                let (routing, gate_up) = mixture.experts.products(x, selection, adapters)?;
+                let inputs = mixture.inputs(stream, x)?;
+                let (routing, gate_up) = mixture.experts.products(&inputs[0], &inputs[1], selection, adapters)?;
                 let activated = mixture.experts.weighted(&routing, &gate_up)?;
                 let output = mixture.experts.output(&routing, &activated, x.dims2()?.0, adapters)?;
-                match &mixture.shared {
-                    None => Ok(OpenRows::complete(output.to_dtype(master_dtype(x.dtype()))?)),
-                    Some(shared) => shared.decode(&output, x, adapters),
+                match (&mixture.shared, &mixture.beside) {
+                    (Some(shared), _) => shared.decode(&output, x, adapters),
+                    (None, Some(dense)) => Ok(OpenRows::complete(dense.add(output, x, inputs, adapters)?.1)),
+                    (None, None) => Ok(OpenRows::complete(output.to_dtype(master_dtype(x.dtype()))?)),
                 }
             }
         }
@@ -139,25 +162,37 @@ impl FeedForward {
         }
     }
 
-    /// `gradient`: [rows, hidden + room] -> that of `x`, [rows, hidden]. Adds the gradients of what is trained.
+    /// `gradient`: [rows, hidden + room] -> that of `x`, and that of `stream` where it is read besides, [rows, hidden]. Adds
+    /// the gradients of what is trained.
     pub(super) fn backward(
         &self,
         gradient: &Tensor,
-        (x, products, activated): (&Tensor, &Products, &Tensor),
+        (stream, x): (&Tensor, &Tensor),
+        (products, activated): (&Products, &Tensor),
         gradients: &mut Gradients,
-    ) -> Result<Tensor> {
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let gate_up = &products.gate_up;
         match (self, &products.routing) {
             (Self::Dense(dense), None) => {
                 let gradient = dense.down.backward(gradient, activated, gradients)?;
                 let gradient = gated_backward(&gradient, gate_up, dense.activation, dense.gate_up.room())?;
-                dense.gate_up.backward(&gradient, x, gradients)
+                Ok((dense.gate_up.backward(&gradient, x, gradients)?, None))
             }
             (Self::Experts(mixture), Some(routing)) => {
-                let own = mixture.experts.backward(gradient, x, (routing, gate_up, activated), gradients)?;
+                let activations = (routing, gate_up, activated);
+                if let Some((dense, products)) = mixture.beside.as_ref().zip(products.beside.as_ref()) {
+                    let [own, others] = dense.backward(gradient, x, products, gradients)?;
+                    let [router_x, own_x] = &products.inputs;
+                    let inputs = mixture.experts.backward(&others, (router_x, own_x), activations, gradients)?;
+                    return Ok((own, Some(dense.inputs_backward(inputs, stream, gradients)?)));
+                }
+                let [router, own] = mixture.experts.backward(gradient, (x, x), activations, gradients)?;
+                let own = (own + router)?;
                 match (&mixture.shared, &products.shared) {
-                    (Some(shared), Some(products)) => own + shared.backward(gradient, x, products, gradients)?,
-                    _ => Ok(own),
+                    (Some(shared), Some(products)) => {
+                        Ok(((own + shared.backward(gradient, x, products, gradients)?)?, None))
+                    }
+                    _ => Ok((own, None)),
                 }
             }
             _ => other_block(),
@@ -186,9 +221,17 @@ impl FeedForward {
             }
             Self::Experts(mixture) => {
                 let shared = mixture.shared.as_ref().map_or(Ok(Vec::new()), |shared| shared.named(dtype))?;
-                Ok([mixture.experts.named(dtype)?, shared].concat())
+                let beside = mixture.beside.as_ref().map_or(Ok(Vec::new()), |dense| dense.named(dtype))?;
+                Ok([mixture.experts.named(dtype)?, shared, beside].concat())
             }
         }
+    }
+}
+
+impl Mixture {
+    /// What router and experts read.
+    fn inputs(&self, stream: &Tensor, x: &Tensor) -> Result<[Tensor; 2]> {
+        self.beside.as_ref().map_or_else(|| Ok([x.clone(), x.clone()]), |dense| dense.inputs(stream))
     }
 }
 

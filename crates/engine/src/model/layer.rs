@@ -1,18 +1,20 @@
 //! One decoder layer, forward and backward: norm, mixer of tokens, norm, feed-forward block, each added to the residual stream, in
-//! some families after a norm of its own.
+//! some families after a norm of its own; in some also an input of the layer, and a factor.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 use super::adapter::{AdapterSet, AdapterUse};
 use super::experts::RouterUse;
 use super::feed_forward::{FeedForward, Products};
 use super::gradients::Gradients;
+use super::layer_input::{OwnInput, OwnInputProducts};
 use super::linear::Linear;
 use super::mixed_inputs::MixedInputs;
 use super::mixer::{CacheView, CacheWidth, Mixed, Mixer, PrefilledRows};
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
 use crate::hub::NormNames;
+use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::open_rows::OpenRows;
@@ -39,6 +41,36 @@ impl Stream {
             None => Ok((self.sum.clone(), rms_norm(&self.sum, weight.norm(), room)?)),
         }
     }
+
+    /// The whole sum; on the CPU, where open rows are complete.
+    fn complete(self) -> Result<Tensor> {
+        match self.addend {
+            Some(addend) => self.sum + addend.rows,
+            None => Ok(self.sum),
+        }
+    }
+}
+
+/// What the stream is multiplied by after a layer.
+#[derive(Clone, Debug)]
+pub(super) struct Factor {
+    /// [1].
+    pub(super) stored: Tensor,
+    pub(super) value: f64,
+}
+
+/// One new token a row, and what it reads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewestRows<'a> {
+    /// `[rows]`, u32.
+    pub(crate) positions: &'a Tensor,
+    pub(crate) rows: &'a DecodeRows,
+    /// What later tokens need of it goes here.
+    pub(crate) cache: CacheView<'a>,
+    /// The layer's own input, [rows, width], where the family has one.
+    pub(crate) input: Option<&'a Tensor>,
+    pub(crate) selection: Selection<'a>,
+    pub(crate) adapters: AdapterUse<'a>,
 }
 
 /// One layer's weights. What the mixer reads is the product of one packed matrix.
@@ -54,6 +86,9 @@ pub struct Layer {
     pub(super) feed_forward: FeedForward,
     /// The norm after the feed-forward block, where the family has one.
     pub(super) down_norm: Option<NormWeight>,
+    /// What is added after the feed-forward block, where the family has it.
+    pub(super) own_input: Option<OwnInput>,
+    pub(super) factor: Option<Factor>,
 }
 
 /// The inputs of a layer's backward, with [`DerivedActivations`]: no matmul of the forward is repeated.
@@ -68,6 +103,7 @@ pub(super) struct LayerActivations {
     products: Products,
     /// The output of the feed-forward block, where a norm follows.
     down: Option<Tensor>,
+    own_input: Option<OwnInputProducts>,
 }
 
 /// Activations that norms, rotation and the activation function recompute: a third of a layer's bytes in bf16.
@@ -107,11 +143,56 @@ impl Layer {
         let room = self.feed_forward.input().room();
         let (middle, middle_normed) = add_rms_norm(&input, &addend, self.middle_norm.norm(), room)?;
         let (products, activated, output) =
-            self.feed_forward.forward(&middle_normed, context.selection, context.adapters)?;
+            self.feed_forward.forward((&middle, &middle_normed), context.selection, context.adapters)?;
         let (addend, down) = added(output, self.down_norm.as_ref())?;
         let stream = Stream { sum: middle.clone(), addend: Some(addend) };
-        let saved = LayerActivations { input, packed, mixed, mixer_output, middle, products, down };
+        let (stream, own_input) = self.finished(stream, context.beside.input, context.adapters)?;
+        let saved = LayerActivations { input, packed, mixed, mixer_output, middle, products, down, own_input };
         Ok((stream, saved, DerivedActivations { normed, mixed: inputs, middle_normed, activated }))
+    }
+
+    /// The stream with what the layer makes of its own input, times its factor.
+    fn finished(
+        &self,
+        stream: Stream,
+        input: Option<&Tensor>,
+        adapters: AdapterUse<'_>,
+    ) -> Result<(Stream, Option<OwnInputProducts>)> {
+        let (own, factor) = (self.own_input.as_ref().zip(input), self.factor.as_ref());
+        if own.is_none() && factor.is_none() {
+            return Ok((stream, None));
+        }
+        let (mut sum, mut products) = (stream.complete()?, None);
+        if let Some((own, input)) = own {
+            let (saved, with_own) = own.forward(sum, input, adapters)?;
+            (products, sum) = (Some(saved), with_own);
+        }
+        let sum = factor.map_or(Ok(sum.clone()), |factor| sum.affine(factor.value, 0.0))?;
+        Ok((Stream::start(sum), products))
+    }
+
+    /// Back through [`Layer::finished`].
+    fn finished_backward(
+        &self,
+        gradient: &Tensor,
+        products: Option<&OwnInputProducts>,
+        input_gradient: Option<&Tensor>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let gradient =
+            self.factor.as_ref().map_or(Ok(gradient.clone()), |factor| gradient.affine(factor.value, 0.0))?;
+        let Some((own, products)) = self.own_input.as_ref().zip(products) else { return Ok(gradient) };
+        let (gradient, own) = own.backward(&gradient, products, gradients)?;
+        input_gradient.map_or(Ok(()), |sum| accumulate(sum, &own))?;
+        Ok(gradient)
+    }
+
+    /// Keys and values that other layers read, [rows, 2 * key_width].
+    pub(super) fn keys_values(&self, derived: &DerivedActivations) -> Result<Tensor> {
+        match &self.mixer {
+            Mixer::Attention(mixer) => mixer.keys_values(&derived.mixed.prepared)?.contiguous(),
+            Mixer::GatedDelta(_) => bail!("the gated delta rule has no keys and values that others read"),
+        }
     }
 
     /// As [`Layer::forward`] left it.
@@ -138,15 +219,8 @@ impl Layer {
         Ok((stream, prefilled))
     }
 
-    /// One new token a row, at `positions`: what later tokens need of it goes to `cache`.
-    pub(crate) fn decode(
-        &self,
-        stream: &Stream,
-        positions: &Tensor,
-        (cache, selection): (CacheView<'_>, Selection<'_>),
-        rows: &DecodeRows,
-        adapters: AdapterUse<'_>,
-    ) -> Result<Stream> {
+    pub(crate) fn decode(&self, stream: &Stream, newest: NewestRows<'_>) -> Result<Stream> {
+        let NewestRows { positions, rows, cache, input: own_input, selection, adapters } = newest;
         let (input, normed) = stream.norm(&self.input_norm, 0)?;
         let packed = match self.mixer.has_gate() {
             true => OpenRows::complete(self.mixer_input.closed(&normed, adapters)?),
@@ -156,8 +230,9 @@ impl Layer {
         let attention = self.mixer_output.open(&mixed, adapters)?;
         let attention = added_open(attention, self.mixer_output_norm.as_ref())?;
         let (sum, normed) = add_rms_norm(&input, &attention, self.middle_norm.norm(), 0)?;
-        let addend = added_open(self.feed_forward.decode(&normed, selection, adapters)?, self.down_norm.as_ref())?;
-        Ok(Stream { sum, addend: Some(addend) })
+        let addend =
+            added_open(self.feed_forward.decode((&sum, &normed), selection, adapters)?, self.down_norm.as_ref())?;
+        Ok(self.finished(Stream { sum, addend: Some(addend) }, own_input, adapters)?.0)
     }
 
     /// Whether a router selects the experts of each row.
@@ -199,6 +274,8 @@ impl Layer {
         named.extend(self.mixer_input.merged_parts(&self.mixer.input_parts(), dtype)?);
         named.extend(self.mixer_output.merged_parts(&[(self.mixer.output_part(), hidden)], dtype)?);
         named.extend(self.feed_forward.merged(dtype)?);
+        named.extend(self.own_input.as_ref().map_or(Ok(Vec::new()), OwnInput::named)?);
+        named.extend(self.factor.as_ref().map(|factor| ("layer_scalar".to_owned(), factor.stored.clone())));
         Ok(named)
     }
 
@@ -212,10 +289,13 @@ impl Layer {
         context: RowContext<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
+        let (own_input, input_gradient) = (saved.own_input.as_ref(), context.beside.input_gradient);
+        let gradient = &self.finished_backward(gradient, own_input, input_gradient, gradients)?;
         let down_norm = self.down_norm.as_ref().zip(saved.down.as_ref());
         let down_gradient = output_backward(down_norm, gradient, self.feed_forward.gradient_room(), gradients)?;
-        let activations = (&derived.middle_normed, &saved.products, &derived.activated);
-        let normed_gradient = self.feed_forward.backward(&down_gradient, activations, gradients)?;
+        let (inputs, products) = ((&saved.middle, &derived.middle_normed), (&saved.products, &derived.activated));
+        let (normed_gradient, around) = self.feed_forward.backward(&down_gradient, inputs, products, gradients)?;
+        let gradient = &around.map_or(Ok(gradient.clone()), |around| gradient + around)?;
         let mixer_norm = self.mixer_output_norm.as_ref().zip(saved.mixer_output.as_ref());
         let output_room = self.mixer_output.room();
         let room = if mixer_norm.is_some() { 0 } else { output_room };

@@ -7,24 +7,29 @@ use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
 use super::attention::AttentionMixer;
-use super::experts::{Expert, Experts, Matrices, Stack};
+use super::beside_dense::{self, BesideDense};
+use super::experts::{Expert, Experts, FACTORS, Matrices, Stack};
 use super::feed_forward::{Dense, FeedForward, Mixture};
 use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
-use super::layer::Layer;
+use super::keys_values::KeysValues;
+use super::layer::{Factor, Layer};
+use super::layer_input::{LayerInputs, OwnInput};
 use super::linear::{Bias, Linear};
+use super::matrices::{
+    DENSE_PARTS, SHARED_PARTS, adapted_parts, adapter_tensors, matrix_shape, mixer_parts, peft_name,
+};
 use super::matrix::Matrix;
 use super::mixer::Mixer;
 use super::norm::NormWeight;
 use super::parameters::master_dtype;
 use super::shared_expert::SharedExpert;
-use super::weights::{fused_names, has_bias, tensor_names};
+use super::weights::{fused_names, has_bias, is_trained, tensor_names};
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::config::BasePrecision;
 use crate::hub::{self, ModelConfig, Scope};
 use crate::kernels::delta_rule::DeltaHeads;
 use crate::kernels::fp8::{self, Fp8Matrix};
 use crate::kernels::heads::{Attention, Heads};
-use crate::kernels::philox::uniform_weights_on;
 use crate::kernels::rope::RopeTable;
 use crate::kernels::router::Router;
 use crate::kernels::swiglu::Activation;
@@ -40,115 +45,10 @@ pub(super) struct ModelLoader<'a> {
     pub(super) device: &'a Device,
 }
 
-/// The matrices of a layer's mixer, packed together as the layer packs them: its input, and its output.
-fn mixer_parts(config: &ModelConfig, layer: usize) -> [&'static [&'static str]; 2] {
-    match config.mixer(layer) {
-        hub::Mixer::Attention(_) => {
-            [&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["self_attn.o_proj"]]
-        }
-        hub::Mixer::GatedDelta(_) => [
-            &["linear_attn.in_proj_qkv", "linear_attn.in_proj_z", "linear_attn.in_proj_b", "linear_attn.in_proj_a"],
-            &["linear_attn.out_proj"],
-        ],
-    }
-}
-
-/// As [`mixer_parts`], of a dense feed-forward block.
-const DENSE_PARTS: [&[&str]; 2] = [&["mlp.gate_proj", "mlp.up_proj"], &["mlp.down_proj"]];
-
-/// As [`mixer_parts`], of an expert that every token uses.
-const SHARED_PARTS: [&[&str]; 3] = [
-    &["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"],
-    &["mlp.shared_expert.down_proj"],
-    &["mlp.shared_expert_gate"],
-];
-
-/// The packed matrices of a layer that get adapters. In a model with experts of a feed-forward block at most the expert
-/// that every token uses: PEFT reads `gate_proj` elsewhere as the experts that transformers fuses, in dense layers too.
-fn adapted_parts(config: &ModelConfig, layer: usize) -> impl Iterator<Item = &'static [&'static str]> {
-    let feed_forward: &[&[&str]] = match &config.options.experts {
-        None => &DENSE_PARTS,
-        Some(experts) if experts.shared_size.is_some() => &SHARED_PARTS,
-        Some(_) => &[],
-    };
-    mixer_parts(config, layer).into_iter().chain(feed_forward.iter().copied())
-}
-
-/// PEFT's name of an adapter's tensor: `which` is "A" or "B".
-fn peft_name(layer: usize, part: &str, which: &str) -> String {
-    format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight")
-}
-
-/// Every adapter's A and B of a model under PEFT's names, in the order in which they are trained, with their shapes.
-pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
-    let mut names = Vec::new();
-    for layer in 0..config.num_hidden_layers {
-        // The parts of a packed matrix stand side by side.
-        for parts in adapted_parts(config, layer) {
-            names.extend(
-                parts.iter().map(|part| (peft_name(layer, part, "A"), vec![rank, matrix_shape(config, part)[1]])),
-            );
-            names.extend(
-                parts.iter().map(|part| (peft_name(layer, part, "B"), vec![matrix_shape(config, part)[0], rank])),
-            );
-        }
-    }
-    names
-}
-
-/// Fresh adapters of a model (A uniform, B zero), in f32 on the CPU; the model's own weights are not needed.
-pub fn fresh_adapters(config: &ModelConfig, rank: usize) -> Result<Parameters, ModelError> {
-    Ok(Parameters::new(adapter_tensors(config, rank, 0, &Device::Cpu)?, DType::F32, &Device::Cpu)?)
-}
-
-fn adapter_tensors(
-    config: &ModelConfig,
-    rank: usize,
-    seed: u64,
-    device: &Device,
-) -> Result<Vec<(String, Tensor)>, ModelError> {
-    let fresh = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
-        let tensor = if name.contains(".lora_A.") {
-            let bound = 1.0 / (shape[1] as f64).sqrt();
-            uniform_weights_on(device, seed, stream as u32, shape, bound, DType::F32)?
-        } else {
-            Tensor::zeros(shape, DType::F32, device)?
-        };
-        Ok((name, tensor))
-    };
-    adapter_names(config, rank).into_iter().enumerate().map(fresh).collect()
-}
-
-/// [outputs, inputs] of a layer's matrix.
-fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
-    let (hidden, key) = (config.hidden_size, config.num_key_value_heads * config.head_dim);
-    let delta = |of: fn(&hub::GatedDelta) -> usize| config.options.gated_delta.as_ref().map_or(0, of);
-    let expert = |of: fn(&hub::Experts) -> usize| config.options.experts.as_ref().map_or(0, of);
-    match part {
-        "mlp.gate" | "mlp.router" => [expert(|experts| experts.count), hidden],
-        "mlp.shared_expert_gate" => [1, hidden],
-        "mlp.shared_expert.down_proj" => [hidden, expert(|experts| experts.shared_size.unwrap_or(0))],
-        _ if part.starts_with("mlp.shared_expert.") => [expert(|experts| experts.shared_size.unwrap_or(0)), hidden],
-        _ if part.starts_with("mlp.experts.") => {
-            let width = expert(|experts| experts.intermediate_size);
-            if part.ends_with(".down_proj") { [hidden, width] } else { [width, hidden] }
-        }
-        "self_attn.q_proj" => [config.query_outputs(), hidden],
-        "self_attn.k_proj" | "self_attn.v_proj" => [key, hidden],
-        "self_attn.o_proj" => [hidden, config.num_attention_heads * config.head_dim],
-        "linear_attn.in_proj_qkv" => [delta(hub::GatedDelta::convolved), hidden],
-        "linear_attn.in_proj_z" => [delta(hub::GatedDelta::values), hidden],
-        "linear_attn.in_proj_b" | "linear_attn.in_proj_a" => [delta(|delta| delta.value_heads), hidden],
-        "linear_attn.out_proj" => [hidden, delta(hub::GatedDelta::values)],
-        "mlp.down_proj" => [hidden, config.intermediate_size],
-        _ => [config.intermediate_size, hidden],
-    }
-}
-
 /// How a layer attends.
 fn attention(config: &ModelConfig, layer: usize) -> Attention<'static> {
-    let heads =
-        Heads { query: config.num_attention_heads, key_value: config.num_key_value_heads, dimension: config.head_dim };
+    let hub::LayerHeads { key_value, dimension } = config.heads(layer);
+    let heads = Heads { query: config.num_attention_heads, key_value, dimension };
     let window = config.options.window.as_ref().filter(|_| config.scope(layer) == Scope::Window);
     Attention {
         heads,
@@ -166,6 +66,7 @@ impl ModelLoader<'_> {
             Trainable::Frozen => Vec::new(),
             Trainable::Full => tensor_names(self.config)
                 .into_iter()
+                .filter(|(name, _)| is_trained(name))
                 .map(|(name, shape)| Ok((name.clone(), self.weights.get(&name, &shape, self.dtype, self.device)?)))
                 .collect::<Result<_, ModelError>>()?,
             Trainable::Lora { rank, .. } => adapter_tensors(self.config, rank, seed, self.device)?,
@@ -196,14 +97,13 @@ impl ModelLoader<'_> {
             middle_norm: hidden_norm(names.middle)?,
             feed_forward: self.feed_forward(index, parameters)?,
             down_norm: has_output_norms.then(|| hidden_norm(names.down)).transpose()?,
+            own_input: config.options.layer_input.map(|_| self.own_input(index, parameters)).transpose()?,
+            factor: config.options.has_layer_factors.then(|| self.factor(index)).transpose()?,
         })
     }
 
     fn feed_forward(&self, layer: usize, parameters: &Parameters) -> Result<FeedForward, ModelError> {
-        let activation = match self.config.options.activation {
-            hub::Activation::Silu => Activation::Silu,
-            hub::Activation::GeluTanh => Activation::GeluTanh,
-        };
+        let activation = self.activation();
         let linear = |parts: &[&str]| self.linear(layer, parts, parameters);
         let Some(experts) = self.config.experts(layer) else {
             let [gate_up, down] = DENSE_PARTS;
@@ -240,9 +140,79 @@ impl ModelLoader<'_> {
             matrices,
             activation: clamped.unwrap_or(activation),
             output_bias,
+            factors: experts.is_beside_dense.then(|| self.factors(layer, experts.count, parameters)).transpose()?,
         };
         let shared = experts.shared_size.map(|_| shared()).transpose()?;
-        Ok(FeedForward::Experts(Box::new(Mixture { experts: own, shared })))
+        let beside = experts.is_beside_dense.then(|| self.beside_dense(layer, parameters)).transpose()?;
+        Ok(FeedForward::Experts(Box::new(Mixture { experts: own, shared, beside })))
+    }
+
+    fn activation(&self) -> Activation {
+        match self.config.options.activation {
+            hub::Activation::Silu => Activation::Silu,
+            hub::Activation::GeluTanh => Activation::GeluTanh,
+        }
+    }
+
+    fn beside_dense(&self, layer: usize, parameters: &Parameters) -> Result<BesideDense, ModelError> {
+        let [gate_up, down] = DENSE_PARTS.map(|parts| self.linear(layer, parts, parameters));
+        let [router_norm, experts_norm, own_norm, others_norm] = beside_dense::NORMS
+            .map(|name| self.norm(&format!("model.layers.{layer}.{name}"), self.config.hidden_size, parameters));
+        Ok(BesideDense {
+            gate_up: gate_up?,
+            activation: self.activation(),
+            down: down?,
+            router_norm: router_norm?,
+            experts_norm: experts_norm?,
+            output_norms: [own_norm?, others_norm?],
+        })
+    }
+
+    fn factors(&self, layer: usize, experts: usize, parameters: &Parameters) -> Result<MaybeTrained, ModelError> {
+        let name = format!("model.layers.{layer}.{FACTORS}");
+        let (factors, trained) = self.tensor(&[name], &[vec![experts]], parameters)?;
+        Ok((factors.reshape((experts, 1))?, trained))
+    }
+
+    fn own_input(&self, layer: usize, parameters: &Parameters) -> Result<OwnInput, ModelError> {
+        let norm = format!("model.layers.{layer}.post_per_layer_input_norm.weight");
+        Ok(OwnInput {
+            gate: self.linear(layer, &["per_layer_input_gate"], parameters)?,
+            activation: self.activation(),
+            projection: self.linear(layer, &["per_layer_projection"], parameters)?,
+            norm: self.norm(&norm, self.config.hidden_size, parameters)?,
+        })
+    }
+
+    fn factor(&self, layer: usize) -> Result<Factor, ModelError> {
+        let name = format!("model.layers.{layer}.layer_scalar");
+        let stored = self.weights.get(&name, &[1], self.dtype, self.device)?;
+        let value = stored.to_dtype(DType::F64)?.get(0)?.to_scalar()?;
+        Ok(Factor { stored, value })
+    }
+
+    /// The inputs of `width` numbers that each layer has besides the stream.
+    pub(super) fn layer_inputs(&self, width: usize, parameters: &Parameters) -> Result<LayerInputs, ModelError> {
+        let (config, all) = (self.config, self.config.num_hidden_layers * width);
+        let tensor = |name: &str, shape: [usize; 2]| {
+            self.tensor(&[format!("model.{name}.weight")], &[shape.to_vec()], parameters)
+        };
+        let (weight, trained) = tensor("per_layer_model_projection", [all, config.hidden_size])?;
+        let table = [config.vocab_size, all];
+        // Half of E2B's numbers, of which each token reads one row: frozen ones stay in bf16.
+        let name = "model.embed_tokens_per_layer.weight";
+        let table = match self.weights.dtype(name) {
+            Some(DType::BF16) if self.trainable != Trainable::Full => {
+                (self.weights.get(name, &table, DType::BF16, self.device)?, None)
+            }
+            _ => tensor("embed_tokens_per_layer", table)?,
+        };
+        Ok(LayerInputs {
+            table,
+            table_scale: rounded((width as f64).sqrt(), self.dtype)?,
+            projection: Linear { weight: Matrix::Numbers(weight), trained, bias: None, adapters: None },
+            norm: self.norm("model.per_layer_projection_norm.weight", width, parameters)?,
+        })
     }
 
     /// Experts as parts of the tensors that have all of them, and the biases of what they give.
@@ -301,7 +271,7 @@ impl ModelLoader<'_> {
         let stack = |parts: &[&str]| {
             let names = (0..experts.count)
                 .flat_map(|index| parts.iter().map(move |part| format!("mlp.experts.{index}.{part}_proj")));
-            let [outputs, inputs] = self.shape(&format!("mlp.experts.0.{}_proj", parts[0]));
+            let [outputs, inputs] = self.shape(layer, &format!("mlp.experts.0.{}_proj", parts[0]));
             let stack = Tensor::zeros((experts.count * parts.len() * outputs, inputs), self.dtype, self.device)?;
             for (index, name) in names.enumerate() {
                 let name = format!("model.layers.{layer}.{name}.weight");
@@ -316,16 +286,27 @@ impl ModelLoader<'_> {
 
     fn attention(&self, layer: usize, rope: RopeTable, parameters: &Parameters) -> Result<AttentionMixer, ModelError> {
         let config = self.config;
-        let head_norm = |part: &str| {
-            self.norm(&format!("model.layers.{layer}.self_attn.{part}.weight"), config.head_dim, parameters)
+        let (attention, source) = (attention(config, layer), config.keys_values(layer));
+        let dimension = attention.heads.dimension;
+        let head_norm =
+            |part: &str| self.norm(&format!("model.layers.{layer}.self_attn.{part}.weight"), dimension, parameters);
+        let has_keys = !matches!(source, hub::KeysValues::OfLayer(_));
+        let head_norms =
+            || Ok::<_, ModelError>((head_norm("q_norm")?, has_keys.then(|| head_norm("k_norm")).transpose()?));
+        let value_norm = || {
+            let (weight, epsilon) = (Tensor::ones(dimension, self.dtype, self.device)?, config.rms_norm_eps);
+            Ok::<_, ModelError>(NormWeight { weight, trained: None, offset: 0.0, epsilon })
         };
-        let head_norms = || Ok::<_, ModelError>((head_norm("q_norm")?, head_norm("k_norm")?));
         let sinks = config.options.has_attention_sinks.then(|| {
             let name = format!("model.layers.{layer}.self_attn.sinks");
             self.tensor(&[name], &[vec![config.num_attention_heads]], parameters)
         });
         Ok(AttentionMixer {
-            attention: attention(config, layer),
+            attention,
+            keys_values: KeysValues {
+                source,
+                norm: (has_keys && config.options.has_value_norms).then(value_norm).transpose()?,
+            },
             sinks: sinks.transpose()?,
             rope,
             head_norms: config.options.has_head_norms.then(head_norms).transpose()?,
@@ -385,7 +366,7 @@ impl ModelLoader<'_> {
 
     fn linear(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Linear, ModelError> {
         let names: Vec<String> = parts.iter().map(|part| format!("model.layers.{layer}.{part}.weight")).collect();
-        let shapes: Vec<Vec<usize>> = parts.iter().map(|part| self.shape(part).to_vec()).collect();
+        let shapes: Vec<Vec<usize>> = parts.iter().map(|part| self.shape(layer, part).to_vec()).collect();
         let bias = self.bias(layer, parts, parameters)?;
         let mut adapters = self.adapters(layer, parts, parameters)?;
         let fp8 = self.fp8(&names, &shapes)?;
@@ -452,7 +433,7 @@ impl ModelLoader<'_> {
             return Ok(None);
         }
         let names: Vec<String> = parts.iter().map(|part| format!("model.layers.{layer}.{part}.bias")).collect();
-        let shapes: Vec<Vec<usize>> = parts.iter().map(|part| vec![self.shape(part)[0]]).collect();
+        let shapes: Vec<Vec<usize>> = parts.iter().map(|part| vec![self.shape(layer, part)[0]]).collect();
         let (vector, trained) = self.tensor(&names, &shapes, parameters)?;
         Ok(Some(Bias { vector, trained }))
     }
@@ -475,7 +456,7 @@ impl ModelLoader<'_> {
         let mut column = 0;
         let part = |part: &&str| {
             let (b, b_range) = view(&[*part], "B")?;
-            let columns = column..column + self.shape(part)[0];
+            let columns = column..column + self.shape(layer, part)[0];
             column = columns.end;
             Ok(AdapterPart { columns, b, b_range })
         };
@@ -484,7 +465,12 @@ impl ModelLoader<'_> {
     }
 
     /// [outputs, inputs] of a layer's matrix.
-    fn shape(&self, part: &str) -> [usize; 2] {
-        matrix_shape(self.config, part)
+    fn shape(&self, layer: usize, part: &str) -> [usize; 2] {
+        matrix_shape(self.config, layer, part)
     }
+}
+
+/// A factor as the model's dtype has it.
+pub(super) fn rounded(factor: f64, dtype: DType) -> candle_core::Result<f64> {
+    Tensor::new(factor, &Device::Cpu)?.to_dtype(dtype)?.to_dtype(DType::F64)?.to_scalar()
 }

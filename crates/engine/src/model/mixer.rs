@@ -32,6 +32,8 @@ pub(super) enum Mixed {
 pub(crate) enum PrefilledRows {
     /// Keys and values, [rows, 2 * key_width].
     KeysValues(Tensor),
+    /// Nothing: an earlier layer's keys and values are read.
+    Nothing,
     /// The states after each segment, [segments, width] each.
     States([Tensor; 2]),
 }
@@ -41,6 +43,8 @@ pub(crate) enum PrefilledRows {
 pub(crate) enum CacheWidth {
     /// Keys and values of each token.
     Token(usize),
+    /// None: those of this earlier layer are read.
+    OfLayer(usize),
     /// The state of each sequence: of the convolution, and of the rule.
     Sequence([usize; 2]),
 }
@@ -127,6 +131,7 @@ impl Mixer {
         context: RowContext<'_>,
     ) -> Result<PrefilledRows> {
         match self {
+            Self::Attention(mixer) if mixer.keys_values.other_layer().is_some() => Ok(PrefilledRows::Nothing),
             Self::Attention(mixer) => Ok(PrefilledRows::KeysValues(mixer.keys_values(&inputs.prepared)?)),
             Self::GatedDelta(mixer) => {
                 Ok(PrefilledRows::States(mixer.states(packed, &inputs.prepared, context.segments)?))
@@ -154,7 +159,7 @@ impl Mixer {
     /// The parts of its input's matrix with their outputs, in the order of the packing.
     pub(super) fn input_parts(&self) -> Vec<(&'static str, usize)> {
         match self {
-            Self::Attention(mixer) => mixer.input_parts().to_vec(),
+            Self::Attention(mixer) => mixer.input_parts(),
             Self::GatedDelta(mixer) => mixer.input_parts().to_vec(),
         }
     }
@@ -176,7 +181,10 @@ impl Mixer {
 
     pub(super) fn cache_width(&self) -> CacheWidth {
         match self {
-            Self::Attention(mixer) => CacheWidth::Token(2 * mixer.attention.heads.key_width()),
+            Self::Attention(mixer) => match mixer.keys_values.other_layer() {
+                Some(layer) => CacheWidth::OfLayer(layer),
+                None => CacheWidth::Token(2 * mixer.attention.heads.key_width()),
+            },
             Self::GatedDelta(mixer) => CacheWidth::Sequence(mixer.state_widths()),
         }
     }

@@ -2,15 +2,19 @@
 
 mod adapter; // low-rank adapters
 mod attention; // the mixer of layers with attention
+mod beside_dense; // a dense block beside a mixture of experts
 mod decoder; // embedding, layers, final norm, head
 mod expert_record; // the experts that sampled tokens went through
 mod experts; // a mixture of experts
 mod feed_forward; // a layer's gated MLP, or its experts
 mod gated_delta; // the mixer of layers with the gated delta rule
 mod gradients; // one flat buffer of gradients
+mod keys_values; // keys and values of a layer's attention
 mod layer; // one decoder layer, forward and backward
+mod layer_input; // the input that each layer has besides the stream
 mod linear; // x W^T with adapters
 mod load; // a decoder put together from a checkpoint
+mod matrices; // a layer's matrices by name, and their adapters'
 mod matrix; // a layer's matrix, in the model's dtype or in fp8
 mod mixed_inputs; // what follows from a mixer's input, also in its backward
 mod mixer; // either of the two
@@ -19,6 +23,7 @@ mod packed_batch; // packed tokens
 mod parameters; // the flat buffer of what is trained
 mod shared_expert; // the expert that every row uses
 mod shard; // what each rank moves of it
+mod side_inputs; // what layers read besides the residual stream
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::{AdapterUse, Adapters};
@@ -28,12 +33,13 @@ pub(crate) use expert_record::{ExpertLayers, PassExperts};
 pub use experts::RouterUse;
 pub use gradients::Gradients;
 pub use layer::Layer;
-pub use load::{adapter_names, fresh_adapters};
+pub use matrices::{adapter_names, fresh_adapters};
 pub(crate) use mixer::{CacheView, CacheWidth, PrefilledRows};
 pub use packed_batch::{PackedBatch, RowContext, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
 pub use shard::{Shard, ShardPiece};
-pub use weights::{LoadProgress, Weights, tensor_names, watch_loading};
+pub use side_inputs::Beside;
+pub use weights::{LoadProgress, Weights, is_trained, tensor_names, watch_loading};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]

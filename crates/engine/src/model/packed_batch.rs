@@ -7,6 +7,7 @@ use candle_core::{Device, Result, Tensor, bail};
 
 use super::AdapterUse;
 use super::expert_record::{ExpertLayers, replayed};
+use super::side_inputs::Beside;
 use crate::kernels::attention::{Segment, Segments};
 use crate::kernels::router::Selection;
 
@@ -45,7 +46,7 @@ pub(super) struct DeviceBatch {
     pub(super) replayed: Option<Tensor>,
 }
 
-/// Positions, segments and adapters of a batch's rows, and how they select a layer's experts.
+/// Positions, segments and adapters of a batch's rows, how they select a layer's experts, and what it reads besides them.
 #[derive(Clone, Copy, Debug)]
 pub struct RowContext<'a> {
     /// Position of each row: `[rows]`, u32.
@@ -54,6 +55,7 @@ pub struct RowContext<'a> {
     pub segments: &'a Segments,
     pub selection: Selection<'a>,
     pub adapters: AdapterUse<'a>,
+    pub beside: Beside<'a>,
 }
 
 impl PackedBatch {

@@ -22,8 +22,8 @@ use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::fp8;
 
 pub use self::load_progress::{LoadProgress, watch_loading};
-pub use self::names::tensor_names;
 pub(super) use self::names::{fused_names, has_bias};
+pub use self::names::{is_trained, tensor_names};
 
 /// A model's named tensors, loaded on demand. Clones share them.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Weights {
     source: String,
     /// Whether the layers' matrices are rounded to fp8.
     base_precision: BasePrecision,
+    /// Of a run of all weights those of its base, which has what is not trained.
+    untrained: Option<Arc<Weights>>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,12 +99,23 @@ impl Weights {
     }
 
     fn new(origin: Origin, source: &str) -> Self {
-        Self { origin, source: source.to_owned(), base_precision: BasePrecision::Bf16 }
+        Self { origin, source: source.to_owned(), base_precision: BasePrecision::Bf16, untrained: None }
+    }
+
+    /// These weights of a training, with what it does not train from `base`.
+    #[must_use]
+    pub fn trained_from(self, base: Self) -> Self {
+        Self { untrained: Some(Arc::new(base)), ..self }
+    }
+
+    /// Whose tensor of this name is read.
+    fn owner(&self, name: &str) -> &Self {
+        self.untrained.as_ref().filter(|_| !is_trained(name)).map_or(self, |base| base.owner(name))
     }
 
     /// The element type in which `name` is stored; None when there is no such tensor.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        match &self.origin {
+        match &self.owner(name).origin {
             Origin::Files(files) => files.dtype(name),
             Origin::Memory(tensors) => tensors.get(name).map(Tensor::dtype),
             Origin::RandomInit(fresh) => fresh.has(name).then_some(DType::F32),
@@ -142,7 +155,7 @@ impl Weights {
                 self.source
             )));
         }
-        match &self.origin {
+        match &self.owner(name).origin {
             Origin::Files(files) => files.get(name, dtype, device),
             Origin::Memory(tensors) => Ok(tensors[name].to_device(device)?.to_dtype(dtype)?.contiguous()?),
             Origin::RandomInit(fresh) => Ok(fresh.get(name, dtype, device)?),
@@ -161,7 +174,7 @@ impl Weights {
     }
 
     fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, ModelError> {
-        match &self.origin {
+        match &self.owner(name).origin {
             Origin::Files(files) => files.shape(name),
             Origin::Memory(tensors) => Ok(tensors.get(name).map(|tensor| tensor.dims().to_vec())),
             Origin::RandomInit(fresh) => Ok(fresh.shape(name)),
@@ -295,6 +308,21 @@ mod tests {
         assert_eq!(weights.dtype(&names[0]), Some(DType::BF16));
         let exact = numbers(&weights.unrounded().get(&names[0], &[2, 3], DType::F32, &Device::Cpu).unwrap());
         assert_eq!(exact, [1.0005, 2.0, 2.9995, 5.0, 5.0, 5.0]);
+    }
+
+    #[test]
+    fn what_a_training_leaves_out_is_that_of_its_base() {
+        let number = |value: f32| Tensor::new(&[value], &Device::Cpu).unwrap();
+        let names = ["model.layers.0.layer_scalar", "model.layers.0.mlp.up_proj.weight", "model.norm.weight"];
+        let base = names.map(|name| (name.to_owned(), number(0.5).to_dtype(DType::BF16).unwrap()));
+        let own = Weights::from_tensors([(names[1].to_owned(), number(2.0))], "run@3");
+        let weights = own.trained_from(Weights::from_tensors(base, "base"));
+        let get = |name: &str| weights.get(name, &[1], DType::F32, &Device::Cpu).map(|tensor| numbers(&tensor));
+        assert_eq!((get(names[0]).unwrap(), get(names[1]).unwrap()), (vec![0.5], vec![2.0]));
+        assert_eq!((weights.dtype(names[0]), weights.dtype(names[1])), (Some(DType::BF16), Some(DType::F32)));
+        // What it trains it has itself.
+        let message = get(names[2]).unwrap_err().to_string();
+        assert!(message.starts_with("run@3: no tensor `model.norm.weight`"), "{message}");
     }
 
     #[test]

@@ -147,6 +147,8 @@ enum LayerCache {
         /// [slots, 2 * key_width].
         written: Tensor,
     },
+    /// That of this earlier layer.
+    OfLayer(usize),
     /// [states, width] each.
     States([Tensor; 2]),
 }
@@ -164,6 +166,7 @@ impl KvCache {
                 // Recorded passes read them always at the same address.
                 prompts: if device.is_cpu() { None } else { Some(zeros(prompt_rows, width)?) },
             }),
+            CacheWidth::OfLayer(layer) => Ok(LayerCache::OfLayer(layer)),
             CacheWidth::Sequence([convolution, rule]) => {
                 let rule = Tensor::zeros((states, rule), rule_dtype, device)?;
                 Ok(LayerCache::States([zeros(states, convolution)?, rule]))
@@ -185,6 +188,7 @@ impl KvCache {
             (LayerCache::KeysValues { prompts, .. }, PrefilledRows::KeysValues(prefilled)) => {
                 store_rows(prompts, self.size.prompt_rows, prefilled, ranges)
             }
+            (LayerCache::OfLayer(_), PrefilledRows::Nothing) => Ok(()),
             (LayerCache::States(caches), PrefilledRows::States(prefilled)) => {
                 for (cache, prefilled) in caches.iter().zip(prefilled) {
                     for (prompt, copies) in states.iter().enumerate() {
@@ -205,7 +209,7 @@ impl KvCache {
             LayerCache::KeysValues { written, .. } => {
                 written.slice_set(&written.narrow(0, from, count)?.force_contiguous()?, 0, to)
             }
-            LayerCache::States(_) => Ok(()),
+            LayerCache::OfLayer(_) | LayerCache::States(_) => Ok(()),
         })
     }
 
@@ -240,6 +244,7 @@ impl KvCache {
     fn places(&self, (first, count): (usize, usize), state: usize) -> impl Iterator<Item = (&Tensor, usize, usize)> {
         let places = self.layers.iter().flat_map(move |layer| match layer {
             LayerCache::KeysValues { written, .. } => vec![(written, first, count)],
+            LayerCache::OfLayer(_) => Vec::new(),
             LayerCache::States(states) => states.iter().map(|cache| (cache, state, 1)).collect(),
         });
         // A tensor on a GPU cannot be empty.
@@ -260,17 +265,23 @@ impl KvCache {
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.layers.iter().flat_map(|layer| match layer {
             LayerCache::KeysValues { prompts, written } => prompts.iter().chain([written]).collect::<Vec<_>>(),
+            LayerCache::OfLayer(_) => Vec::new(),
             LayerCache::States(states) => states.iter().collect(),
         })
     }
 
     /// By layer.
     pub(super) fn layers(&self) -> impl Iterator<Item = CacheView<'_>> {
-        self.layers.iter().map(|layer| match layer {
+        let read = |layer| match layer {
+            &LayerCache::OfLayer(source) => &self.layers[source],
+            own => own,
+        };
+        self.layers.iter().map(read).filter_map(|layer| match layer {
             LayerCache::KeysValues { prompts, written } => {
-                CacheView::KeysValues(prompts.as_ref().unwrap_or(written), written)
+                Some(CacheView::KeysValues(prompts.as_ref().unwrap_or(written), written))
             }
-            LayerCache::States(states) => CacheView::States(states),
+            LayerCache::States(states) => Some(CacheView::States(states)),
+            LayerCache::OfLayer(_) => None,
         })
     }
 }

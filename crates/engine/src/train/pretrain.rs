@@ -90,7 +90,7 @@ pub fn pretrain(
         on_progress(PretrainProgress { update: update + 1, loss, tokens });
     }
     let dtype = if settings.in_bf16 { DType::BF16 } else { DType::F32 };
-    write_model(folder, &config, model.parameters(), dtype, &files, tokenizer.stop_ids())?;
+    write_model(folder, &model, dtype, &files, tokenizer.stop_ids())?;
     Ok(folder.to_owned())
 }
 

@@ -122,7 +122,7 @@ impl<'a> HeadPart<'a> {
             let hidden = self.select(rows)?;
             let logits = logits.take().map_or_else(|| self.model.logits(&hidden), Ok)?;
             let gradient = token_log_probs_backward_as(&logits, targets, weights, self.temperature, hidden.dtype())?;
-            Ok((rows.to_vec(), self.model.logits_backward(&gradient, &hidden, gradients)?))
+            Ok((rows.to_vec(), self.model.logits_backward(&gradient, &logits, &hidden, gradients)?))
         };
         chunks.map(backward).collect()
     }

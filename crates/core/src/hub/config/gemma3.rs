@@ -57,8 +57,13 @@ impl Reader<'_> {
         let theta = nested.and_then(|parameters| parameters.get("rope_theta")).or_else(|| self.keys.get(theta_key));
         let old = self.keys.get("rope_scaling").filter(|_| !is_local);
         let parameters = nested.or(old).filter(|value| !value.is_null());
-        let scaling =
-            parameters.map_or(Ok(RopeScaling::Unscaled), |value| self.scaling_of("rope_parameters", value))?;
+        let scaling = match parameters {
+            None => RopeScaling::Unscaled,
+            Some(value) if value.get("rope_type").is_some_and(|kind| kind == "proportional") => {
+                self.proportional_scaling(value)?
+            }
+            Some(value) => self.scaling_of("rope_parameters", value)?,
+        };
         Ok((self.positive(theta_key, theta, default)?, scaling))
     }
 

@@ -41,7 +41,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
 
 impl Reader<'_> {
     pub(super) fn gpt_oss_options(&self) -> Result<DecoderOptions, HubError> {
-        let (count, active) = self.expert_counts("num_local_experts")?;
+        let (count, active) = self.expert_counts("num_local_experts", "num_experts_per_tok")?;
         let bound = |key: &str, default| self.positive(key, self.keys.get(key), default);
         let experts = Experts {
             count,
@@ -55,6 +55,7 @@ impl Reader<'_> {
                 limit: bound("swiglu_limit", DEFAULT_GATE.limit)?,
             }),
             shared_size: None,
+            is_beside_dense: false,
         };
         let scopes = self.scopes(DEFAULT_PATTERN)?;
         let window = if scopes.contains(&Scope::Window) {

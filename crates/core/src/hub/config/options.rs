@@ -40,6 +40,52 @@ pub struct SlidingWindow {
     pub rope_scaling: RopeScaling,
 }
 
+/// Heads of the layers that see everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GlobalHeads {
+    /// Key heads, and as many value heads.
+    pub key_value: usize,
+    /// Numbers of a head.
+    pub dimension: usize,
+    /// Values are the product that keys are made of; there is no `v_proj`.
+    pub values_are_keys: bool,
+}
+
+/// The layers at the end that have no keys and values of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedLayers {
+    pub first: usize,
+    /// Their feed-forward blocks have twice the width.
+    pub is_wide: bool,
+}
+
+/// Where a layer's keys and values are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeysValues {
+    /// A product of its own for each.
+    Own,
+    /// One product for both.
+    AreKeys,
+    /// An earlier layer's.
+    OfLayer(usize),
+}
+
+/// Key and value heads of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerHeads {
+    /// Key heads, and as many value heads.
+    pub key_value: usize,
+    /// Numbers of a head, of queries too.
+    pub dimension: usize,
+}
+
+impl LayerHeads {
+    /// Numbers of a token's keys, and of its values.
+    pub fn width(self) -> usize {
+        self.key_value * self.dimension
+    }
+}
+
 /// The layers that mix tokens by the gated delta rule (Yang et al. 2024, arXiv 2412.06464) instead of attention.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatedDelta {
@@ -116,12 +162,18 @@ pub struct Experts {
     pub clamped: Option<ClampedGate>,
     /// Width of the gated MLP that each token uses besides, times the sigmoid of a gate of its own; `None`: there is none.
     pub shared_size: Option<usize>,
+    /// Whether each of these layers also has the dense block, and a factor for what each expert gives.
+    pub is_beside_dense: bool,
 }
 
 impl Experts {
     /// The router's name in a layer.
     pub fn router(&self) -> &'static str {
-        if self.has_biases() { "mlp.router" } else { "mlp.gate" }
+        match self.has_biases() {
+            true => "mlp.router",
+            false if self.is_beside_dense => "router.proj",
+            false => "mlp.gate",
+        }
     }
 
     /// Whether router and experts add biases.
@@ -142,6 +194,8 @@ pub enum Mixer<'a> {
 pub struct DecoderOptions {
     /// Norms of each query head and each key head.
     pub has_head_norms: bool,
+    /// Norms of each value head, without a weight.
+    pub has_value_norms: bool,
     /// Norms of what attention and feed-forward give, before it is added to the residual stream.
     pub has_output_norms: bool,
     /// Added to every norm's weight.
@@ -153,6 +207,10 @@ pub struct DecoderOptions {
     pub query_scalar: Option<f64>,
     /// `None`: every layer sees everything.
     pub window: Option<SlidingWindow>,
+    /// `None`: as those of layers with a window.
+    pub global_heads: Option<GlobalHeads>,
+    /// `None`: every layer has keys and values of its own.
+    pub shared_layers: Option<SharedLayers>,
     /// Attention's output is multiplied by the sigmoid of a gate: a query head's rows in `q_proj` are followed by its
     /// gate's.
     pub has_attention_gate: bool,
@@ -164,23 +222,35 @@ pub struct DecoderOptions {
     pub gated_delta: Option<GatedDelta>,
     /// `None`: every layer is dense.
     pub experts: Option<Experts>,
+    /// Width of the input that each layer has besides the residual stream; `None`: there is none.
+    pub layer_input: Option<usize>,
+    /// The stream after a layer is multiplied by a number of the checkpoint, which is not trained.
+    pub has_layer_factors: bool,
+    /// Logits are `cap * tanh(logits / cap)`.
+    pub logit_cap: Option<f64>,
 }
 
 impl DecoderOptions {
     /// Llama, Mistral and Qwen2.
     pub const PLAIN: Self = Self {
         has_head_norms: false,
+        has_value_norms: false,
         has_output_norms: false,
         norm_offset: 0.0,
         activation: Activation::Silu,
         embedding_scale: 1.0,
         query_scalar: None,
         window: None,
+        global_heads: None,
+        shared_layers: None,
         has_attention_gate: false,
         has_attention_sinks: false,
         rotary_dimension: None,
         gated_delta: None,
         experts: None,
+        layer_input: None,
+        has_layer_factors: false,
+        logit_cap: None,
     };
     pub const QWEN3: Self = Self { has_head_norms: true, ..Self::PLAIN };
 
@@ -248,9 +318,54 @@ impl ModelConfig {
         self.options.experts.as_ref().filter(|experts| experts.layers.get(layer).copied().unwrap_or(false))
     }
 
-    /// Outputs of `q_proj`: queries, and their gates where attention has one.
-    pub fn query_outputs(&self) -> usize {
-        self.num_attention_heads * self.head_dim * if self.options.has_attention_gate { 2 } else { 1 }
+    /// Key and value heads of a layer.
+    pub fn heads(&self, layer: usize) -> LayerHeads {
+        match (self.scope(layer), self.options.global_heads) {
+            (Scope::Everything, Some(heads)) => LayerHeads { key_value: heads.key_value, dimension: heads.dimension },
+            _ => LayerHeads { key_value: self.num_key_value_heads, dimension: self.head_dim },
+        }
+    }
+
+    /// Numbers of a head in layers of a scope.
+    pub fn head_dimension(&self, scope: Scope) -> usize {
+        let global = self.options.global_heads.filter(|_| scope == Scope::Everything);
+        global.map_or(self.head_dim, |heads| heads.dimension)
+    }
+
+    /// Where a layer's keys and values are from.
+    pub fn keys_values(&self, layer: usize) -> KeysValues {
+        let scope = self.scope(layer);
+        if let Some(shared) = self.options.shared_layers.filter(|shared| layer >= shared.first) {
+            let source = (0..shared.first).rfind(|&source| self.scope(source) == scope);
+            return source.map_or(KeysValues::Own, KeysValues::OfLayer);
+        }
+        let are_keys = self.options.global_heads.is_some_and(|heads| heads.values_are_keys);
+        if are_keys && scope == Scope::Everything { KeysValues::AreKeys } else { KeysValues::Own }
+    }
+
+    /// Numbers of a layer's queries.
+    pub fn query_width(&self, layer: usize) -> usize {
+        self.num_attention_heads * self.heads(layer).dimension
+    }
+
+    /// The matrices that a layer's attention reads its input by, with their outputs: of queries also their gates, where
+    /// attention has one.
+    pub fn attention_inputs(&self, layer: usize) -> Vec<(&'static str, usize)> {
+        let query = self.query_width(layer) * if self.options.has_attention_gate { 2 } else { 1 };
+        let key = self.heads(layer).width();
+        let all = vec![("self_attn.q_proj", query), ("self_attn.k_proj", key), ("self_attn.v_proj", key)];
+        let count = match self.keys_values(layer) {
+            KeysValues::Own => 3,
+            KeysValues::AreKeys => 2,
+            KeysValues::OfLayer(_) => 1,
+        };
+        all.into_iter().take(count).collect()
+    }
+
+    /// Width inside a layer's dense feed-forward block.
+    pub fn inner_size(&self, layer: usize) -> usize {
+        let is_wide = self.options.shared_layers.is_some_and(|shared| shared.is_wide && layer >= shared.first);
+        self.intermediate_size * if is_wide { 2 } else { 1 }
     }
 
     /// Numbers at the start of a head that positions rotate.
@@ -260,6 +375,18 @@ impl ModelConfig {
 
     /// Why no GPU computes this model, with what to do; `None` where one does.
     pub fn gpu_problem(&self) -> Option<String> {
+        let options = &self.options;
+        let of_cpus = [
+            (options.has_value_norms, "norms of values"),
+            (options.global_heads.is_some(), "heads of two widths"),
+            (options.shared_layers.is_some(), "keys and values that layers share"),
+            (options.layer_input.is_some(), "inputs of each layer"),
+            (options.has_layer_factors, "factors of layers"),
+            (options.logit_cap.is_some(), "capped logits"),
+        ];
+        if let Some((_, feature)) = of_cpus.into_iter().find(|(is_used, _)| *is_used) {
+            return Some(format!("{feature}: a GPU does not compute them; compute on the CPU (`--cpu`)"));
+        }
         let GatedDelta { key_dimension, value_dimension, kernel, .. } = self.options.gated_delta.as_ref()?;
         let (most, most_tokens) = (GatedDelta::GPU_DIMENSION, GatedDelta::GPU_KERNEL);
         (*key_dimension > most || *value_dimension > most || *kernel > most_tokens).then(|| {
@@ -273,7 +400,7 @@ impl ModelConfig {
     /// The divisor of attention scores. YaRN's factor of rotated queries and keys is in it: squared, since a score is a
     /// product of two.
     pub fn attention_divisor(&self, scope: Scope) -> f64 {
-        let divisor = self.options.query_scalar.unwrap_or(self.head_dim as f64).sqrt();
+        let divisor = self.options.query_scalar.unwrap_or(self.head_dimension(scope) as f64).sqrt();
         match self.rope(scope).1 {
             RopeScaling::Yarn { attention_factor, .. } => divisor / (attention_factor * attention_factor),
             _ => divisor,
@@ -291,6 +418,7 @@ impl Architecture {
             Self::Llama => "Llama",
             Self::Mistral => "Mistral",
             Self::Gemma3 => "Gemma 3",
+            Self::Gemma4 => "Gemma 4",
             Self::Qwen35 => "Qwen3.5",
             Self::Qwen35Moe => "Qwen3.5 MoE",
             Self::GptOss => "gpt-oss",
@@ -306,6 +434,7 @@ impl Architecture {
             Self::Llama => ("LlamaForCausalLM", "llama"),
             Self::Mistral => ("MistralForCausalLM", "mistral"),
             Self::Gemma3 => ("Gemma3ForCausalLM", "gemma3_text"),
+            Self::Gemma4 => ("Gemma4ForCausalLM", "gemma4_text"),
             Self::Qwen35 => ("Qwen3_5ForCausalLM", "qwen3_5_text"),
             Self::Qwen35Moe => ("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text"),
             Self::GptOss => ("GptOssForCausalLM", "gpt_oss"),

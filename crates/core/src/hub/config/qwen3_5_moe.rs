@@ -26,7 +26,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
 
 impl Reader<'_> {
     pub(super) fn qwen3_5_moe_options(&self) -> Result<DecoderOptions, HubError> {
-        let (count, active) = self.expert_counts("num_experts")?;
+        let (count, active) = self.expert_counts("num_experts", "num_experts_per_tok")?;
         let experts = Experts {
             count,
             active,
@@ -36,6 +36,7 @@ impl Reader<'_> {
             tensors: ExpertTensors::Fused,
             clamped: None,
             shared_size: Some(self.count("shared_expert_intermediate_size")?),
+            is_beside_dense: false,
         };
         Ok(DecoderOptions { experts: Some(experts), ..self.qwen3_5_options()? })
     }

@@ -27,7 +27,7 @@ pub(super) fn add_defaults(keys: &mut Map<String, Value>) {
 
 impl Reader<'_> {
     pub(super) fn qwen3_moe_options(&self) -> Result<DecoderOptions, HubError> {
-        let (count, active) = self.expert_counts("num_experts")?;
+        let (count, active) = self.expert_counts("num_experts", "num_experts_per_tok")?;
         let (interval, dense) = (self.count("decoder_sparse_step")?, self.dense_layers()?);
         let has_experts = |layer: usize| (layer + 1).is_multiple_of(interval) && !dense.contains(&layer);
         let experts = Experts {
@@ -39,15 +39,16 @@ impl Reader<'_> {
             tensors: ExpertTensors::Separate,
             clamped: None,
             shared_size: None,
+            is_beside_dense: false,
         };
         Ok(DecoderOptions { experts: Some(experts), ..DecoderOptions::QWEN3 })
     }
 
     /// Experts of a layer, by the name of their key, and those of a token.
-    pub(super) fn expert_counts(&self, key: &str) -> Result<(usize, usize), HubError> {
-        let (count, active) = (self.count(key)?, self.count("num_experts_per_tok")?);
+    pub(super) fn expert_counts(&self, key: &str, active_key: &str) -> Result<(usize, usize), HubError> {
+        let (count, active) = (self.count(key)?, self.count(active_key)?);
         if active > count {
-            return Err(self.problem(format!("`num_experts_per_tok` = {active} is more than `{key}` = {count}")));
+            return Err(self.problem(format!("`{active_key}` = {active} is more than `{key}` = {count}")));
         }
         Ok((count, active))
     }

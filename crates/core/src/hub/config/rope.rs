@@ -1,6 +1,6 @@
 //! Rotary positions: their base and scaling in `config.json`, and the frequencies that follow.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::options::Scope;
 use super::{HubError, ModelConfig, Reader};
@@ -12,6 +12,13 @@ pub enum RopeScaling {
     Unscaled,
     /// All are divided by it.
     Linear {
+        /// `factor`, at least 1.
+        factor: f64,
+    },
+    /// Only the first pairs turn, those of a share of a head, by the wavelengths of a whole one; all are divided by `factor`.
+    Proportional {
+        /// `partial_rotary_factor`, above 0 and at most 1.
+        share: f64,
         /// `factor`, at least 1.
         factor: f64,
     },
@@ -58,6 +65,32 @@ impl RopeScaling {
             attention_factor,
         }
     }
+
+    /// As `rope_scaling` of a `config.json` has it; the families with layers of several kinds write their own.
+    pub(super) fn to_json(self) -> Value {
+        match self {
+            Self::Unscaled | Self::Proportional { .. } => Value::Null,
+            Self::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
+            Self::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, attention_factor } => {
+                json!({
+                    "rope_type": "yarn",
+                    "factor": factor,
+                    "beta_fast": fast_turns,
+                    "beta_slow": slow_turns,
+                    "original_max_position_embeddings": original_positions,
+                    "truncate": has_whole_bounds,
+                    "attention_factor": attention_factor,
+                })
+            }
+            Self::Llama3 { factor, low_frequency_factor, high_frequency_factor, original_positions } => json!({
+                "rope_type": "llama3",
+                "factor": factor,
+                "low_freq_factor": low_frequency_factor,
+                "high_freq_factor": high_frequency_factor,
+                "original_max_position_embeddings": original_positions,
+            }),
+        }
+    }
 }
 
 impl ModelConfig {
@@ -73,11 +106,16 @@ impl ModelConfig {
     /// model asks.
     pub fn rope_frequencies(&self, scope: Scope) -> Vec<f64> {
         let (theta, scaling) = self.rope(scope);
-        let dimension = self.rotary_dimension();
+        let dimension = self.options.rotary_dimension.unwrap_or(self.head_dimension(scope));
         let frequencies = (0..dimension / 2).map(|i| theta.powf(-2.0 * i as f64 / dimension as f64));
         let (factor, low, high, original) = match scaling {
             RopeScaling::Unscaled => return frequencies.collect(),
             RopeScaling::Linear { factor } => return frequencies.map(|frequency| frequency / factor).collect(),
+            RopeScaling::Proportional { share, factor } => {
+                let turned = (share * dimension as f64 / 2.0).floor() as usize;
+                let scaled = |(i, frequency)| if i < turned { frequency / factor } else { 0.0 };
+                return frequencies.enumerate().map(scaled).collect();
+            }
             RopeScaling::Yarn { factor, fast_turns, slow_turns, original_positions, has_whole_bounds, .. } => {
                 // The index of the pair that turns so often over the original length.
                 let index = |turns: f64| {
@@ -132,6 +170,20 @@ impl Reader<'_> {
                 "only `default`, `linear`, `llama3` and `yarn` are supported; set it to null to use the model at its original length",
             )),
         }
+    }
+
+    pub(super) fn proportional_scaling(&self, parameters: &Value) -> Result<RopeScaling, HubError> {
+        let number = |name: &str| {
+            let given = parameters.get(name).filter(|value| !value.is_null());
+            self.positive(name, given, 1.0)
+        };
+        let (share, factor) = (number("partial_rotary_factor")?, number("factor")?);
+        if share > 1.0 || factor < 1.0 {
+            return Err(self.problem(format!(
+                "`partial_rotary_factor` = {share} and `factor` = {factor}, expected at most 1 and at least 1"
+            )));
+        }
+        Ok(RopeScaling::Proportional { share, factor })
     }
 
     fn yarn_scaling(&self, key: &str, parameters: &Value) -> Result<RopeScaling, HubError> {

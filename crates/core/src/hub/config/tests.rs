@@ -263,7 +263,7 @@ fn qwen3_5_is_read_in_all_its_spellings() {
     assert_eq!((delta.key_heads, delta.value_heads, delta.kernel), (16, 32, 4));
     assert_eq!((delta.key_dimension, delta.value_dimension, &delta.layers), (128, 128, &every_fourth));
     assert_eq!((config.num_attention_heads, config.num_key_value_heads, config.head_dim), (16, 4, 256));
-    assert_eq!((config.rotary_dimension(), config.query_outputs(), config.attention_layers()), (64, 8192, 2));
+    assert_eq!((config.rotary_dimension(), config.attention_inputs(0)[0].1, config.attention_layers()), (64, 8192, 2));
     assert_eq!(config.rope_frequencies(Scope::Everything).len(), 32);
     assert_eq!((config.mixer(2), config.mixer(3)), (Mixer::GatedDelta(delta), Mixer::Attention(Scope::Everything)));
     assert_eq!(config.gpu_problem(), None);
@@ -310,6 +310,7 @@ fn mixtures_of_experts_are_read_in_all_their_spellings() {
         tensors: ExpertTensors::Separate,
         clamped: None,
         shared_size: None,
+        is_beside_dense: false,
     };
     assert_eq!(read(""), all);
     assert_eq!(read(r#","num_local_experts":16"#), Experts { count: 16, ..all.clone() });
@@ -398,6 +399,7 @@ fn the_table_of_families_is_that_of_the_code() {
         Architecture::Llama,
         Architecture::Mistral,
         Architecture::Gemma3,
+        Architecture::Gemma4,
         Architecture::Qwen35,
         Architecture::Qwen35Moe,
         Architecture::GptOss,

@@ -32,15 +32,19 @@ fn hybrid() -> Decoder {
 }
 
 fn of_family(name: &str) -> Decoder {
+    with_keys(name, "")
+}
+
+fn with_keys(name: &str, own: &str) -> Decoder {
     let json = r#"{"vocab_size":61,"hidden_size":32,"intermediate_size":48,
         "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,
         "rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu",
         "full_attention_interval":2,"linear_num_key_heads":2,"linear_num_value_heads":4,"linear_key_head_dim":8,
         "linear_value_head_dim":8,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":16,
         "shared_expert_intermediate_size":20,"sliding_window":5,"architectures":["#;
-    let config = ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap();
+    let config = ModelConfig::parse(&format!("{json}\"{name}\"]{own}}}"), "config.json").unwrap();
     let fresh = Decoder::new(&config, &Weights::fresh(&config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu);
-    let tensors = fresh.unwrap().parameters().named().unwrap().into_iter().map(|(name, tensor)| {
+    let tensors = fresh.unwrap().merged().unwrap().into_iter().map(|(name, tensor)| {
         let factor = if name.contains("lm_head") { 60.0 } else { 1.5 };
         (name, tensor.affine(factor, 0.0).unwrap())
     });
@@ -56,6 +60,14 @@ fn sparse() -> Decoder {
 /// One with a window, sinks and experts with biases.
 fn windowed() -> Decoder {
     of_family("GptOssForCausalLM")
+}
+
+/// One whose last layers read keys and values of others, with an input for each layer and capped logits.
+fn sharing() -> Decoder {
+    let own = r#","num_hidden_layers":5,"num_kv_shared_layers":2,"global_head_dim":24,"final_logit_softcapping":9.0,
+        "layer_types":["sliding_attention","full_attention","sliding_attention","sliding_attention","full_attention"],
+        "vocab_size_per_layer_input":61,"hidden_size_per_layer_input":8"#;
+    with_keys("Gemma4ForCausalLM", own)
 }
 
 fn requests() -> Vec<Request> {
@@ -103,7 +115,8 @@ fn assert_same(found: &RolloutOutput, expected: &RolloutOutput, what: &str) {
 fn drafts_change_the_number_of_steps_alone() {
     let dense = [(model(), 0.0), (model(), 0.7), (model(), 1.0)];
     let mixtures = [(sparse(), 0.0), (sparse(), 1.0), (windowed(), 0.0), (windowed(), 1.0)];
-    for (model, temperature) in dense.into_iter().chain(mixtures) {
+    let sharing = [(sharing(), 0.0), (sharing(), 1.0)];
+    for (model, temperature) in dense.into_iter().chain(mixtures).chain(sharing) {
         let plain = sampled_by(&model, ROOM, temperature, 0, &RolloutMemory::default());
         assert_eq!((plain.counts.drafted, plain.counts.accepted), (0, 0));
         let mut memory = RolloutMemory::default();
@@ -253,7 +266,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         draft_tokens: if index.is_multiple_of(4) { 0 } else { 8 },
         ..Sampling::plain([1.0, 0.0, 0.7][index % 3], 10 + 5 * (index % 4), index as u64)
     };
-    let (models, threads) = ([model(), hybrid()], ThreadPool::new(1).unwrap());
+    let (models, threads) = ([model(), hybrid(), sharing()], ThreadPool::new(1).unwrap());
     let (size, memory) = (QueueSize { rows: 12, completion_tokens: 200, prompt_tokens: 90 }, RolloutMemory::default());
     let requests = requests();
     let queued = |(index, request): (usize, &Request)| QueuedRequest {
@@ -292,7 +305,9 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
 /// completions, packed beside each other, selects.
 #[test]
 fn recorded_experts_are_those_of_packed_rows() {
-    for model in [sparse(), windowed(), of_family("Qwen3_5MoeForCausalLM")] {
+    let beside = r#","enable_moe_block":true,"top_k_experts":2,"vocab_size_per_layer_input":61"#;
+    let beside = with_keys("Gemma4ForCausalLM", beside);
+    for model in [sparse(), windowed(), of_family("Qwen3_5MoeForCausalLM"), beside] {
         let layers = model.expert_layers().unwrap();
         let ahead = DecodeLimits { runs_ahead: true, ..ROOM };
         let little = DecodeLimits { kv_slots: 110, ..ahead };

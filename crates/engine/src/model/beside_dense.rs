@@ -1,0 +1,114 @@
+//! A dense feed-forward block beside a mixture of experts: both read the stream, and each has norms of its own.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::AdapterUse;
+use super::gradients::Gradients;
+use super::linear::Linear;
+use super::norm::NormWeight;
+use crate::kernels::rms_norm::rms_norm;
+use crate::kernels::swiglu::{Activation, gated, gated_backward};
+
+/// Gate and up are packed.
+#[derive(Clone, Debug)]
+pub(super) struct BesideDense {
+    pub(super) gate_up: Linear,
+    pub(super) activation: Activation,
+    pub(super) down: Linear,
+    /// Before the router; what it gives is divided by the root of the width.
+    pub(super) router_norm: NormWeight,
+    /// Before the experts.
+    pub(super) experts_norm: NormWeight,
+    /// After the block, and after the experts.
+    pub(super) output_norms: [NormWeight; 2],
+}
+
+/// What its backward reads.
+#[derive(Debug)]
+pub(super) struct BesideProducts {
+    /// What router and experts read, [rows, hidden] each.
+    pub(super) inputs: [Tensor; 2],
+    /// [rows, 2 * width].
+    gate_up: Tensor,
+    /// [rows, width].
+    activated: Tensor,
+    /// Before the norms, [rows, hidden] each.
+    outputs: [Tensor; 2],
+}
+
+impl BesideDense {
+    /// `stream`: [rows, hidden] -> what router and experts read.
+    pub(super) fn inputs(&self, stream: &Tensor) -> Result<[Tensor; 2]> {
+        let router = rms_norm(stream, self.router_norm.norm(), 0)?.affine(router_scale(stream)?, 0.0)?;
+        Ok([router, rms_norm(stream, self.experts_norm.norm(), 0)?])
+    }
+
+    /// `others`: [rows, hidden] of the experts, `x`: [rows, hidden], the block's input -> products, and the sum.
+    pub(super) fn add(
+        &self,
+        others: Tensor,
+        x: &Tensor,
+        inputs: [Tensor; 2],
+        adapters: AdapterUse<'_>,
+    ) -> Result<(BesideProducts, Tensor)> {
+        let gate_up = self.gate_up.forward(x, adapters)?;
+        let activated = gated(&gate_up, self.activation, self.down.room())?;
+        let own = self.down.forward(&activated, adapters)?;
+        let [own_norm, others_norm] = &self.output_norms;
+        let sum = (rms_norm(&own, own_norm.norm(), 0)? + rms_norm(&others, others_norm.norm(), 0)?)?;
+        Ok((BesideProducts { inputs, gate_up, activated, outputs: [own, others] }, sum))
+    }
+
+    /// `gradient`: [rows, hidden] of the sum -> that of `x`, and of what the experts gave. Adds the gradients of what is
+    /// trained.
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        x: &Tensor,
+        products: &BesideProducts,
+        gradients: &mut Gradients,
+    ) -> Result<[Tensor; 2]> {
+        let BesideProducts { gate_up, activated, outputs: [own, others], .. } = products;
+        let [own_norm, others_norm] = &self.output_norms;
+        let others = others_norm.backward(gradient, others, None, 0, gradients)?;
+        let own = own_norm.backward(gradient, own, None, self.down.room(), gradients)?;
+        let own = self.down.backward(&own, activated, gradients)?;
+        let own = gated_backward(&own, gate_up, self.activation, self.gate_up.room())?;
+        Ok([self.gate_up.backward(&own, x, gradients)?, others])
+    }
+
+    /// `gradient`: of what router and experts read -> of the stream.
+    pub(super) fn inputs_backward(
+        &self,
+        [router, experts]: [Tensor; 2],
+        stream: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let router = router.affine(router_scale(stream)?, 0.0)?;
+        let own = self.router_norm.backward(&router, stream, None, 0, gradients)?;
+        self.experts_norm.backward(&experts, stream, Some(&own), 0, gradients)
+    }
+
+    /// Its tensors under their names inside a layer.
+    pub(super) fn named(&self, dtype: DType) -> Result<Vec<(String, Tensor)>> {
+        let (width, hidden) = (self.gate_up.weight.dims2()?.0 / 2, self.down.weight.dims2()?.0);
+        let mut named = self.gate_up.merged_parts(&[("mlp.gate_proj", width), ("mlp.up_proj", width)], dtype)?;
+        named.extend(self.down.merged_parts(&[("mlp.down_proj", hidden)], dtype)?);
+        let [own, others] = &self.output_norms;
+        let norms = [&self.router_norm, &self.experts_norm, own, others];
+        named.extend(NORMS.iter().zip(norms).map(|(name, norm)| ((*name).to_owned(), norm.weight.clone())));
+        Ok(named)
+    }
+}
+
+/// Names of the norms inside a layer: of the router's input, of the experts', after the dense block, after the experts.
+pub(super) const NORMS: [&str; 4] = [
+    "router.scale",
+    "pre_feedforward_layernorm_2.weight",
+    "post_feedforward_layernorm_1.weight",
+    "post_feedforward_layernorm_2.weight",
+];
+
+fn router_scale(stream: &Tensor) -> Result<f64> {
+    Ok(1.0 / (stream.dims2()?.1 as f64).sqrt())
+}

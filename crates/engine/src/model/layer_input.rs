@@ -1,0 +1,142 @@
+//! The input that each layer of some families has besides the residual stream: made of a token and its embedding for all
+//! layers at once, and added by each after its feed-forward block.
+
+use candle_core::{Result, Tensor};
+
+use super::gated_delta::MaybeTrained;
+use super::gradients::Gradients;
+use super::linear::Linear;
+use super::norm::NormWeight;
+use super::{AdapterUse, Adapters};
+use crate::kernels::embedding::{embedding_backward, gather_rows};
+use crate::kernels::rms_norm::rms_norm;
+use crate::kernels::swiglu::{Activation, gated, gated_backward};
+
+/// Makes the inputs of all layers.
+#[derive(Clone, Debug)]
+pub(super) struct LayerInputs {
+    /// [vocabulary, layers * width]; frozen, perhaps in bf16 beside a model in f32.
+    pub(super) table: MaybeTrained,
+    /// Multiplies its rows.
+    pub(super) table_scale: f64,
+    /// [layers * width, hidden].
+    pub(super) projection: Linear,
+    /// Of each layer's part.
+    pub(super) norm: NormWeight,
+}
+
+impl LayerInputs {
+    /// `embedded`: [ids, hidden], as the stream starts -> [ids, layers * width].
+    pub(super) fn forward(&self, token_ids: &Tensor, embedded: &Tensor) -> Result<Tensor> {
+        let by_token = gather_rows(&self.table.0, token_ids, embedded.dtype())?.affine(self.table_scale, 0.0)?;
+        let normed = rms_norm(&self.projected(embedded)?, self.norm.norm(), 0)?;
+        (normed.reshape(by_token.shape())? + by_token)?.affine(MEAN, 0.0)
+    }
+
+    /// `gradient`: [ids, layers * width] of the inputs -> that of `embedded`. Adds the gradients of what is trained.
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        (token_ids, embedded): (&[u32], &Tensor),
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let gradient = gradient.affine(MEAN, 0.0)?;
+        if let (table, Some(range)) = &self.table {
+            let sums = embedding_backward(&gradient, token_ids, table.dims2()?.0)?;
+            gradients.add(range, &sums.affine(self.table_scale, 0.0)?)?;
+        }
+        let projected = self.projected(embedded)?;
+        let own = self.norm.backward(&gradient.reshape(projected.shape())?, &projected, None, 0, gradients)?;
+        let own = own.affine(projection_scale(embedded)?, 0.0)?.reshape(gradient.shape())?;
+        self.projection.backward(&own, embedded, gradients)
+    }
+
+    /// Its tensors under their names.
+    pub(super) fn named(&self) -> Result<[(String, Tensor); 3]> {
+        let dtype = self.norm.weight.dtype();
+        Ok([
+            ("model.embed_tokens_per_layer.weight".to_owned(), self.table.0.to_dtype(dtype)?),
+            ("model.per_layer_model_projection.weight".to_owned(), self.projection.weight.numbers(dtype)?),
+            ("model.per_layer_projection_norm.weight".to_owned(), self.norm.weight.clone()),
+        ])
+    }
+
+    /// [ids * layers, width].
+    fn projected(&self, embedded: &Tensor) -> Result<Tensor> {
+        let product = self.projection.forward(embedded, Adapters::Off.into())?;
+        let (ids, all) = product.dims2()?;
+        let width = self.norm.weight.dims1()?;
+        product.affine(projection_scale(embedded)?, 0.0)?.reshape((ids * all / width, width))
+    }
+}
+
+/// Of two parts of unit variance.
+const MEAN: f64 = std::f64::consts::FRAC_1_SQRT_2;
+
+fn projection_scale(embedded: &Tensor) -> Result<f64> {
+    Ok(1.0 / (embedded.dims2()?.1 as f64).sqrt())
+}
+
+/// What one layer makes of its input: a gate of the stream times it, through a second matrix and a norm.
+#[derive(Clone, Debug)]
+pub(super) struct OwnInput {
+    /// [width, hidden].
+    pub(super) gate: Linear,
+    pub(super) activation: Activation,
+    /// [hidden, width].
+    pub(super) projection: Linear,
+    pub(super) norm: NormWeight,
+}
+
+/// What its backward reads.
+#[derive(Debug)]
+pub(super) struct OwnInputProducts {
+    /// [rows, hidden].
+    stream: Tensor,
+    /// The gate's product, and the input: [rows, 2 * width].
+    gate_input: Tensor,
+    /// What the norm reads, [rows, hidden].
+    output: Tensor,
+}
+
+impl OwnInput {
+    /// `stream`: [rows, hidden], `input`: [rows, width] -> products, and the stream with what is added.
+    pub(super) fn forward(
+        &self,
+        stream: Tensor,
+        input: &Tensor,
+        adapters: AdapterUse<'_>,
+    ) -> Result<(OwnInputProducts, Tensor)> {
+        let gate_input = Tensor::cat(&[&self.gate.forward(&stream, adapters)?, input], 1)?;
+        let output = self.projection.forward(&gated(&gate_input, self.activation, 0)?, adapters)?;
+        let sum = (&stream + rms_norm(&output, self.norm.norm(), 0)?)?;
+        Ok((OwnInputProducts { stream, gate_input, output }, sum))
+    }
+
+    /// `gradient`: [rows, hidden] -> that of the stream, and of the input. Adds the gradients of what is trained.
+    pub(super) fn backward(
+        &self,
+        gradient: &Tensor,
+        products: &OwnInputProducts,
+        gradients: &mut Gradients,
+    ) -> Result<(Tensor, Tensor)> {
+        let OwnInputProducts { stream, gate_input, output } = products;
+        let own = self.norm.backward(gradient, output, None, 0, gradients)?;
+        let own = self.projection.backward(&own, &gated(gate_input, self.activation, 0)?, gradients)?;
+        let own = gated_backward(&own, gate_input, self.activation, 0)?;
+        let width = own.dims2()?.1 / 2;
+        let gate = own.narrow(1, 0, width)?.contiguous()?;
+        let stream_gradient = (gradient + self.gate.backward(&gate, stream, gradients)?)?;
+        Ok((stream_gradient, own.narrow(1, width, width)?.contiguous()?))
+    }
+
+    /// Its tensors under their names inside a layer.
+    pub(super) fn named(&self) -> Result<Vec<(String, Tensor)>> {
+        let dtype = self.norm.weight.dtype();
+        let (width, hidden) = self.gate.weight.dims2()?;
+        let mut named = self.gate.merged_parts(&[("per_layer_input_gate", width)], dtype)?;
+        named.extend(self.projection.merged_parts(&[("per_layer_projection", hidden)], dtype)?);
+        named.push(("post_per_layer_input_norm.weight".to_owned(), self.norm.weight.clone()));
+        Ok(named)
+    }
+}

@@ -1,0 +1,77 @@
+//! What layers read besides the residual stream: keys and values of an earlier layer, and an input of their own.
+
+use candle_core::{Result, Tensor, bail};
+
+/// Of one layer's rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// [rows, 2 * key_width], for a layer that reads another's.
+    pub keys_values: Option<&'a Tensor>,
+    /// In a backward, the sum of their gradients: of a layer that reads another's, and of that.
+    pub keys_values_gradient: Option<&'a Tensor>,
+    /// [rows, width].
+    pub input: Option<&'a Tensor>,
+    /// In a backward, the sum of its gradients; `None` where nothing is trained that it is made of.
+    pub input_gradient: Option<&'a Tensor>,
+}
+
+/// Of a batch, by layer; the same of their gradients.
+#[derive(Debug, Default)]
+pub(super) struct SideInputs {
+    /// [rows, width] each; empty where layers have none.
+    inputs: Vec<Tensor>,
+    /// [rows, 2 * key_width], of the layers that others read.
+    keys_values: Vec<Option<Tensor>>,
+}
+
+impl SideInputs {
+    /// `inputs`: [rows, layers * width].
+    pub(super) fn new(inputs: Option<&Tensor>, layers: usize) -> Result<Self> {
+        let inputs = match inputs {
+            Some(all) => all.chunk(layers, 1)?.iter().map(Tensor::contiguous).collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
+        Ok(Self { inputs, keys_values: vec![None; layers] })
+    }
+
+    /// Zeros of the same shapes, without inputs where nothing is trained that they are made of.
+    pub(super) fn gradients(&self, has_inputs: bool) -> Result<Self> {
+        let inputs = if has_inputs { self.inputs.as_slice() } else { &[] };
+        Ok(Self {
+            inputs: inputs.iter().map(Tensor::zeros_like).collect::<Result<_>>()?,
+            keys_values: (self.keys_values.iter().map(|own| own.as_ref().map(Tensor::zeros_like).transpose()))
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// All layers' inputs, [rows, layers * width]; `None` where there are none.
+    pub(super) fn joined(&self) -> Result<Option<Tensor>> {
+        if self.inputs.is_empty() { Ok(None) } else { Tensor::cat(&self.inputs, 1).map(Some) }
+    }
+
+    /// `source`: the layer whose keys and values this one reads, or itself where others read its.
+    pub(super) fn of(&self, layer: usize, source: Option<usize>) -> Beside<'_> {
+        let keys_values = source.and_then(|source| self.keys_values[source].as_ref());
+        Beside { keys_values, input: self.inputs.get(layer), ..Beside::default() }
+    }
+
+    /// As [`SideInputs::of`], with `self` the gradients of `of`.
+    pub(super) fn with_gradients<'a>(&'a self, of: Beside<'a>, layer: usize, source: Option<usize>) -> Beside<'a> {
+        let Beside { keys_values, input, .. } = self.of(layer, source);
+        Beside { keys_values_gradient: keys_values, input_gradient: input, ..of }
+    }
+
+    pub(super) fn store(&mut self, layer: usize, keys_values: Tensor) {
+        self.keys_values[layer] = Some(keys_values);
+    }
+}
+
+impl<'a> Beside<'a> {
+    /// The keys and values of an earlier layer.
+    pub(super) fn shared(self) -> Result<&'a Tensor> {
+        match self.keys_values {
+            Some(rows) => Ok(rows),
+            None => bail!("a layer without keys and values of its own was given no others"),
+        }
+    }
+}

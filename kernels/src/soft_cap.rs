@@ -1,0 +1,86 @@
+//! Logits kept below a cap: `cap * tanh(logits / cap)` (Gemma). In place, since logits are the largest tensors that there
+//! are.
+
+use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, bail};
+
+use super::Real;
+use super::real::vectorised;
+
+/// `logits`: contiguous, in memory of their own, on the CPU.
+pub fn soft_cap(logits: &Tensor, cap: f64) -> Result<()> {
+    logits.inplace_op1(&Cap(cap))
+}
+
+/// `gradient` of capped logits -> that of the logits; `capped`: what [`soft_cap`] left. As it, both of one shape.
+pub fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
+    gradient.inplace_op2(capped, &CapBackward(cap))
+}
+
+struct Cap(f64);
+struct CapBackward(f64);
+
+impl InplaceOp1 for Cap {
+    fn name(&self) -> &'static str {
+        "soft cap"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        match (storage, layout.contiguous_offsets()) {
+            (CpuStorage::F32(numbers), Some((start, end))) => cap(&mut numbers[start..end], self.0),
+            (CpuStorage::F64(numbers), Some((start, end))) => cap(&mut numbers[start..end], self.0),
+            _ => bail!("capped logits are f32 or f64, and contiguous"),
+        }
+        Ok(())
+    }
+}
+
+impl InplaceOp2 for CapBackward {
+    fn name(&self) -> &'static str {
+        "soft cap backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gradient: &mut CpuStorage,
+        gradient_layout: &Layout,
+        capped: &CpuStorage,
+        capped_layout: &Layout,
+    ) -> Result<()> {
+        let (Some((start, end)), Some((from, to))) =
+            (gradient_layout.contiguous_offsets(), capped_layout.contiguous_offsets())
+        else {
+            bail!("capped logits and their gradient must be contiguous")
+        };
+        match (gradient, capped) {
+            _ if end - start != to - from => bail!("{} gradients of {} capped logits", end - start, to - from),
+            (CpuStorage::F32(gradient), CpuStorage::F32(capped)) => {
+                uncap(&mut gradient[start..end], &capped[from..to], self.0);
+            }
+            (CpuStorage::F64(gradient), CpuStorage::F64(capped)) => {
+                uncap(&mut gradient[start..end], &capped[from..to], self.0);
+            }
+            _ => bail!("capped logits and their gradient are both f32 or both f64"),
+        }
+        Ok(())
+    }
+}
+
+/// `tanh(x) = 1 - 2 / (e^2x + 1)`; near 0 the error is that of numbers near 1, as of the logit that is left.
+fn cap<T: Real>(logits: &mut [T], cap: f64) {
+    let (one, two, cap) = (T::constant(1.0), T::constant(2.0), T::constant(cap));
+    vectorised(|| {
+        for logit in logits {
+            *logit = cap * (one - two / ((two * *logit / cap).exponential() + one));
+        }
+    });
+}
+
+fn uncap<T: Real>(gradient: &mut [T], capped: &[T], cap: f64) {
+    let (one, cap) = (T::constant(1.0), T::constant(cap));
+    vectorised(|| {
+        for (own, &capped) in gradient.iter_mut().zip(capped) {
+            let tanh = capped / cap;
+            *own *= one - tanh * tanh;
+        }
+    });
+}
