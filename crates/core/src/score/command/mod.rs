@@ -123,7 +123,7 @@ impl CommandScorer {
             known.clear();
         }
         for (place, verdict) in places.iter().zip(replies) {
-            let verdict = agreed(known.get(&keys[*place]), verdict);
+            let verdict = answer::agreed(known.get(&keys[*place]), verdict);
             // A failure may pass.
             if !verdict.is_error() {
                 known.insert(keys[*place], verdict.clone());
@@ -198,21 +198,6 @@ impl Judge for CommandScorer {
 
     fn try_out(&self, answer: &str, row: Option<&PromptRow>, score: &dyn Fn(Verdict) -> Score) -> Option<Trial> {
         Some(self.ask_anew(answer, row, score))
-    }
-}
-
-/// The verdict, unless the program gave another one before.
-fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
-    let told = |verdict: &Verdict| (verdict.tier, verdict.reward, verdict.failure);
-    match earlier {
-        Some(earlier) if !now.is_error() && told(earlier) != told(&now) => {
-            let named = |verdict: &Verdict| {
-                let score = verdict.reward.map_or_else(String::new, |score| format!(" ({score})"));
-                format!("{}{score}", verdict.tier.name())
-            };
-            failed(&format!("the scorer is nondeterministic: {} before, {} now", named(earlier), named(&now)))
-        }
-        _ => now,
     }
 }
 

@@ -117,7 +117,10 @@ impl<'a> Prepared<'a> {
         let found = findings(&said, &self.tests.file).into_iter().next();
         let refused = |syntax: String, line, column| Reply { syntax: Some(syntax), line, column, ..Reply::default() };
         if let Some(finding) = found.filter(|_| !done.is_late && !done.is_long) {
-            return Ok(Some((refused(finding.message, finding.place.line, finding.place.column), true)));
+            // Interpreters show the line first.
+            let error = said.lines().find(|line| !language.is_compiled && line.contains("Error: "));
+            let message = error.map_or(finding.message, str::to_owned);
+            return Ok(Some((refused(message, finding.place.line, finding.place.column), true)));
         }
         let why = match (done.is_late, done.is_long, last_line(&said)) {
             (true, ..) => format!("it takes more than {COMPILE_SECONDS} s to compile"),
@@ -150,7 +153,10 @@ impl<'a> Prepared<'a> {
         let stdout = String::from_utf8_lossy(&done.stdout).into_owned();
         let reply = Reply { late: done.is_late, long: done.is_long, stderr: done.stderr, ..Reply::default() };
         if matches!(case, CaseKind::Run { .. }) {
-            return Ok(Reply { stdout: Some(stdout), code: Some(done.code.unwrap_or(-1)), ..reply });
+            // By a signal, or for a limit.
+            let is_killed = done.code.is_none() && !done.is_late && !done.is_long;
+            let raised = is_killed.then(|| format!("it {}", done.ended));
+            return Ok(Reply { stdout: Some(stdout), code: done.code, raised, ..reply });
         }
         let value = last_line(&stdout).and_then(|line| serde_json::from_str(line).ok());
         let last = || last_line(&reply.stderr).map_or(done.ended, str::to_owned);
