@@ -131,7 +131,7 @@ impl CommandRules {
             (Some((name, (_, offset))), None) => {
                 let language = Language::named(&name).ok_or_else(|| unknown(&name, offset))?;
                 if let Some((_, offset)) = score.get("file") {
-                    return Err(score.error("file", offset, "is for `run`: a language has its own".to_owned()));
+                    return Err(score.error("file", offset, "is for `run`: a language has its own"));
                 }
                 let file = language.file.to_owned();
                 (TestRules { language: Some(language), file, takes_fence }, language.command())
@@ -141,13 +141,13 @@ impl CommandRules {
                 let takes_file = command.iter().any(|word| word.contains(FILE_ARGUMENT));
                 if command.first().is_none_or(String::is_empty) || !takes_file {
                     let message = "names a program and `{file}`; write for example `run = [\"ruby\", \"{file}\"]`";
-                    return Err(score.error("run", offset, message.to_owned()));
+                    return Err(score.error("run", offset, message));
                 }
                 let file = file_name(score)?.unwrap_or_else(|| "answer".to_owned());
                 (TestRules { language: None, file, takes_fence }, command)
             }
             (Some(_), Some((_, offset))) => {
-                return Err(score.error("run", offset, "is for programs of no `language`: remove one".to_owned()));
+                return Err(score.error("run", offset, "is for programs of no `language`: remove one"));
             }
             (None, None) => return Err(home.missing("score.language", "language = \"python\"")),
         };

@@ -171,7 +171,10 @@ impl Server {
                 return Ok(line);
             }
             let moved = self.process.transfer(until, keep_going);
-            _ = self.process.lines(|line| Ok::<_, ()>(self.lines.push_back(line.to_vec())));
+            _ = self.process.lines(|line| {
+                self.lines.push_back(line.to_vec());
+                Ok::<_, ()>(())
+            });
             if !self.lines.is_empty() {
                 continue;
             }
