@@ -13,6 +13,7 @@ mod grounded;
 mod http_document;
 mod http_request;
 mod plain_text;
+mod program_tests;
 mod reasons;
 mod rewards;
 mod sandbox;

@@ -63,10 +63,13 @@ fn tasks_runs_models_keys_and_values() {
     check(&["train", "my-task", "--set", "base_model=org"], &["base_model=org/cached"]);
     check(&["train", "my-task", "--set", "no_such_key="], &[]);
     check(&["train", "my-task", "--preset", ""], &["quick", "seed", "recommended"]);
-    check(&["train", "my-task", "--model", "t"], &["tiny", "tiny-shell", "tiny-sql", "tiny-tools", "tasks/"]);
+    check(
+        &["train", "my-task", "--model", "t"],
+        &["tiny", "tiny-python", "tiny-shell", "tiny-sql", "tiny-tools", "tasks/"],
+    );
     check(
         &["eval", "my-task", "--model", "base=ti"],
-        &["base=tiny", "base=tiny-shell", "base=tiny-sql", "base=tiny-tools"],
+        &["base=tiny", "base=tiny-python", "base=tiny-shell", "base=tiny-sql", "base=tiny-tools"],
     );
     check(&["eval", "my-task", "--model", "b"], &["base="]);
     check(&["runs", "show", &id[..8]], &[id]);

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     /// Study: sft-vs-grpo, binary-vs-tiered, group-size, sync-interval or prompt-sampling
     #[arg(requires = "task")]
     study: Option<String>,
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`)
     task: Option<String>,
     /// Seeds: runs of each setting
     #[arg(long, value_name = "N", default_value_t = 3, group = "begins", value_parser = clap::value_parser!(u64).range(1..=100))]

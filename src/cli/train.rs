@@ -20,7 +20,7 @@ use crate::run::{
     Device, DeviceChoice, Launch, NewRun, RunDirectory, RunError, RunFolders, RunState, TO_BE_CONTINUED, Worker,
     list_checkpoints, slots_folder,
 };
-use crate::score::Task;
+use crate::score::{CommandRules, Task};
 use crate::secrets::is_control;
 use crate::study::Sweep;
 use crate::task::{PromptSet, TASK_FILE};
@@ -32,7 +32,7 @@ pub(super) use tasks::{RunInput, named_tasks, run_input};
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`). Several
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`). Several
     /// are trained together: each has its share of the prompts
     #[arg(required_unless_present = "resume", value_name = "TASK")]
     pub(super) task: Vec<String>,
@@ -43,7 +43,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name", "mix"])]
     resume: Option<String>,
     /// Model to start from: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`,
-    /// `tiny-tools`, `tiny-shell`), or a run's result
+    /// `tiny-tools`, `tiny-shell`, `tiny-python`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
     /// Training method: grpo, sft, sft+grpo or distill
@@ -237,7 +237,7 @@ pub(super) fn create(
     let mut data = Vec::new();
     for task in input.tasks() {
         check_sets(task, &config)?;
-        if task.command().is_some_and(|rules| rules.code().is_some()) {
+        if task.command().is_some_and(CommandRules::takes_code) {
             eprint_line("checking the expected answers by the task's program ...");
         }
         data.extend(read_data(task)?);

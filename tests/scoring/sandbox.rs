@@ -34,7 +34,7 @@ def connect(family, address):
 "#;
 
 /// Name, program, and the lowest level that refuses it.
-const ATTACKS: [(&str, &str, Level); 17] = [
+const ATTACKS: [(&str, &str, Level); 18] = [
     ("network by IP", "connect(socket.AF_INET, ('127.0.0.1', int(port)))", Level::Limited),
     ("Unix socket", "connect(socket.AF_UNIX, here + '/socket')", Level::Limited),
     ("abstract Unix socket", "connect(socket.AF_UNIX, '\\0' + here)", Level::Limited),
@@ -59,6 +59,11 @@ const ATTACKS: [(&str, &str, Level); 17] = [
     ("writing outside", "open(here + '/outside', 'w').write('x')", Level::Limited),
     ("truncating outside", "os.truncate(here + '/long', 0)", Level::Limited),
     ("changing the scorer", "open('attack.py', 'a').write('#')", Level::Strong),
+    (
+        "limits of another",
+        "import resource\nresource.prlimit(int(victim), resource.RLIMIT_NOFILE, (64, 64))",
+        Level::Limited,
+    ),
     ("killing another", "os.kill(int(victim), signal.SIGTERM)", Level::Limited),
     ("many processes", "children(10_000 if large else 700, lambda: None)", Level::Strong),
     (

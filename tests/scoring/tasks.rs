@@ -41,7 +41,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[score]\nkind = \"sqlx\"\n",
-        "line 4 column 8: `score.kind` takes json_schema, structured, text, regex, tool_calls, command, code, sql, http_request, judge, not \"sqlx\"; did you mean `sql`?",
+        "line 4 column 8: `score.kind` takes json_schema, structured, text, regex, tool_calls, command, code, tests, sql, http_request, judge, not \"sqlx\"; did you mean `sql`?",
     );
     check(
         "[prompts]\ntest = \"a.jsonl\"\nproof = \"b.jsonl\"\n",
@@ -116,7 +116,7 @@ fn complaints_about_task_toml() {
     );
     check(
         "[[reward]]\nkind = \"regexp\"\nname = \"a\"\n",
-        "line 4 column 8: `reward.kind` takes json_schema, structured, text, regex, tool_calls, command, code, sql, http_request, judge, not \"regexp\"; did you mean `regex`?",
+        "line 4 column 8: `reward.kind` takes json_schema, structured, text, regex, tool_calls, command, code, tests, sql, http_request, judge, not \"regexp\"; did you mean `regex`?",
     );
     check(
         "[reward]\npart = \"fields\"\n",
@@ -398,7 +398,7 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
         ("invoise", "no task \"invoise\": did you mean `invoice`?"),
         (
             "zzz",
-            "no task \"zzz\": known tasks: invoice, sql, tool-calls, shell-lint; a task's folder can be named by its path",
+            "no task \"zzz\": known tasks: invoice, sql, tool-calls, shell-lint, py-functions; a task's folder can be named by its path",
         ),
         ("./zzz", "no task \"./zzz\": no such folder; `grpo-tui init DIR` makes a workspace with a task to edit"),
         (
@@ -416,8 +416,13 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
 /// By the names that answers use, so that copies and edited rows keep their model.
 #[test]
 fn a_note_says_which_embedded_model_fits_a_task() {
-    let samples =
-        [("invoice", "tiny"), ("sql", "tiny-sql"), ("tool-calls", "tiny-tools"), ("shell-lint", "tiny-shell")];
+    let samples = [
+        ("invoice", "tiny"),
+        ("sql", "tiny-sql"),
+        ("tool-calls", "tiny-tools"),
+        ("shell-lint", "tiny-shell"),
+        ("py-functions", "tiny-python"),
+    ];
     for (name, own) in samples {
         let task = Task::embedded(name).unwrap();
         assert_eq!(task.base_model(), own);
@@ -435,7 +440,7 @@ fn a_note_says_which_embedded_model_fits_a_task() {
 
 #[test]
 fn the_embedded_tasks_are_whole() {
-    for (name, files) in [("sql", 7), ("tool-calls", 7), ("shell-lint", 6)] {
+    for (name, files) in [("sql", 7), ("tool-calls", 7), ("shell-lint", 6), ("py-functions", 6)] {
         let task = Task::embedded(name).unwrap();
         assert!(PromptSet::ALL.into_iter().all(|set| !task.read(task.set_file(set).unwrap()).unwrap().is_empty()));
         assert_eq!((task.name.as_str(), task.files().unwrap().len()), (name, files));

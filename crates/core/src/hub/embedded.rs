@@ -25,4 +25,4 @@ macro_rules! model {
 }
 
 pub(super) static MODELS: &[EmbeddedModel] =
-    &[model!("tiny"), model!("tiny-sql"), model!("tiny-tools"), model!("tiny-shell")];
+    &[model!("tiny"), model!("tiny-sql"), model!("tiny-tools"), model!("tiny-shell"), model!("tiny-python")];

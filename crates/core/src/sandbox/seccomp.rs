@@ -69,6 +69,17 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_semget,
     libc::SYS_shmget,
 ];
+/// Refused for another process than the calling one, which is 0.
+const OTHERS: &[libc::c_long] = &[
+    libc::SYS_prlimit64,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
+];
+/// The same behind a number that says that one process is meant.
+const OTHERS_OF_A_KIND: &[(libc::c_long, libc::c_int)] =
+    &[(libc::SYS_setpriority, libc::PRIO_PROCESS as libc::c_int), (libc::SYS_ioprio_set, 1)];
 /// Without a namespace of the network all sockets are refused but pairs; Landlock knows `truncate` since Linux 6.2 only.
 const REFUSED_LIMITED: &[libc::c_long] = &[libc::SYS_socket, libc::SYS_truncate];
 /// Sockets that the namespace of the network confines. Others, such as those of a virtual machine's host, have none.
@@ -106,6 +117,14 @@ fn compiled(level: Level) -> Result<Vec<BpfProgram>, seccompiler::BackendError> 
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let family = FAMILIES.iter().map(|family| compare(0, Ne, *family)).collect::<Result<Vec<_>, _>>()?;
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(family)?]);
+    // Limits, priority and cores of others, of which one may serve the next answer.
+    let other = |place, own| SeccompRule::new(vec![compare(place, Ne, own)?]);
+    for call in OTHERS {
+        rules.insert(*call, vec![other(0, 0)?]);
+    }
+    for (call, own) in OTHERS_OF_A_KIND {
+        rules.insert(*call, vec![other(0, *own)?, other(1, 0)?]);
+    }
     let flag = |flag: &libc::c_int| {
         let bit = u64::from(flag.cast_unsigned());
         SeccompRule::new(vec![compare(0, MaskedEq(bit), *flag)?])

@@ -60,8 +60,26 @@ pub fn load_sets(task: &Task) -> Result<Vec<(PromptSet, Vec<PromptRow>)>, Datase
 
 /// The problems of the sets together, worst kind first.
 pub fn data_problems(task: &Task, scorer: &Scorer, sets: &[(PromptSet, Vec<PromptRow>)]) -> Vec<DataProblem> {
+    let unusable = sets.iter().filter_map(|(set, rows)| unusable_rows(task, scorer, *set, rows));
     let refused = sets.iter().filter_map(|(set, rows)| refused_answers(task, scorer, *set, rows));
-    refused.chain(repeated_prompts(task, sets)).collect()
+    unusable.chain(refused).chain(repeated_prompts(task, sets)).collect()
+}
+
+fn unusable_rows(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow]) -> Option<DataProblem> {
+    let problem = |row: &PromptRow| Some((row.line, scorer.row_problem(row)?));
+    let unusable: Vec<_> = rows.iter().filter_map(problem).collect();
+    let (line, why) = unusable.first()?;
+    Some(DataProblem {
+        kind: DataProblemKind::InvalidExpected,
+        message: format!(
+            "{}: answers to {} of {} rows cannot be scored, first on line {line}: {why}; correct the rows",
+            label(task, set),
+            unusable.len(),
+            rows.len()
+        ),
+        set,
+        refused_share: unusable.len() as f64 / rows.len() as f64,
+    })
 }
 
 fn refused_answers(task: &Task, scorer: &Scorer, set: PromptSet, rows: &[PromptRow]) -> Option<DataProblem> {

@@ -166,6 +166,11 @@ pub(crate) trait Judge: Debug + Send + Sync {
         false
     }
 
+    /// What keeps the judge from judging any answer to a row.
+    fn row_problem(&self, _row: &PromptRow) -> Option<String> {
+        None
+    }
+
     /// Whether many completions together are judged faster: a program has many of them under way.
     fn asks_together(&self) -> bool {
         false

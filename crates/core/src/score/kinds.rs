@@ -12,6 +12,7 @@ pub(crate) const KINDS: &[&Kind] = &[
     &tool_calls::KIND,
     &command::KIND,
     &command::CODE,
+    &command::TESTS,
     &sql::KIND,
     &http_request::KIND,
     #[cfg(feature = "download")]

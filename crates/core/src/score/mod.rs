@@ -39,7 +39,7 @@ mod unwrap_answer;
 mod verdict;
 
 pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment};
-pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Trust, TrustError};
+pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Language, TestRules, Trust, TrustError};
 pub use completion_line::CompletionLine;
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};

@@ -185,6 +185,12 @@ impl Scorer {
         self.own.judge.completion_of(expected, row)
     }
 
+    /// What keeps every answer to a row from having a score, in its scorer or in that of a part.
+    pub fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        let parts = self.parts.iter().filter_map(|part| part.scored_by.as_ref());
+        std::iter::once(&self.own).chain(parts).find_map(|rules| rules.judge.row_problem(row))
+    }
+
     /// The results of a completion's query and of the expected one; `None` for other kinds, and unless both run.
     pub fn query_results(&self, completion: &str, row: &PromptRow) -> Option<[QueryResult; 2]> {
         let answer = completion.get(self.own.start(completion)..)?;

@@ -35,11 +35,17 @@ static EMBEDDED: &[EmbeddedTask] = &[
     EmbeddedTask { name: "sql", files: sample!("sql", "schema.sql") },
     EmbeddedTask { name: "tool-calls", files: sample!("tool-calls", "tools.json") },
     EmbeddedTask { name: "shell-lint", files: sample!("shell-lint") },
+    EmbeddedTask { name: "py-functions", files: sample!("py-functions") },
 ];
 
 /// The embedded models, each with the embedded task that it was pretrained on.
-pub(crate) const MODELS: [(&str, &str); 4] =
-    [("tiny", "invoice"), ("tiny-sql", "sql"), ("tiny-tools", "tool-calls"), ("tiny-shell", "shell-lint")];
+pub(crate) const MODELS: [(&str, &str); 5] = [
+    ("tiny", "invoice"),
+    ("tiny-sql", "sql"),
+    ("tiny-tools", "tool-calls"),
+    ("tiny-shell", "shell-lint"),
+    ("tiny-python", "py-functions"),
+];
 
 /// Tasks to start from.
 static TEMPLATES: &[EmbeddedTask] = &[

@@ -125,7 +125,14 @@ impl Generator {
             Some(_) => ("expected", self.render("expected", &values)?),
             None => ("answer", answer.clone()),
         };
-        let row = self.prompt_row(stream, index, style, content, expected)?;
+        let mut row = self.prompt_row(stream, index, style, content, expected)?;
+        let named = style.answer.as_ref().and_then(|name| self.specification.row_fields.get_key_value(name));
+        for (name, field) in named.into_iter().flat_map(|(name, fields)| fields.keys().map(move |field| (name, field)))
+        {
+            let template = format!("row_fields.{name}.{field}");
+            let value = self.json_value(&template, &self.render(&template, &values)?)?;
+            row.fields.insert(field.clone(), value);
+        }
         Ok(GeneratedRow { row, style: style.name(), answer, habit_answer, habit_frequency: style.frequency })
     }
 
@@ -247,10 +254,7 @@ impl Generator {
         content: String,
         (template, expected): (&str, String),
     ) -> Result<PromptRow, DatasetError> {
-        let expected: serde_json::Value = serde_json::from_str(&expected).map_err(|error| {
-            let remedy = "a text needs `expected = '{{ answer | json }}'`";
-            self.fail(format!("{template}: not JSON ({error}): {expected}; {remedy}"))
-        })?;
+        let expected = self.json_value(template, &expected)?;
         let id = format!("{}-{:03}", stream.name(), index + 1);
         let messages = vec![Message::new("user", content)];
         let tags = vec![style.tag.clone(), style.layout.clone()];
@@ -261,6 +265,13 @@ impl Generator {
             ("tags".to_owned(), json!(tags)),
         ]);
         Ok(PromptRow { id, messages, expected: Some(expected), tags, fields, line: index as usize + 1 })
+    }
+
+    fn json_value(&self, template: &str, text: &str) -> Result<serde_json::Value, DatasetError> {
+        serde_json::from_str(text).map_err(|error| {
+            let remedy = "a text needs `expected = '{{ answer | json }}'`";
+            self.fail(format!("{template}: not JSON ({error}): {text}; {remedy}"))
+        })
     }
 
     fn render(&self, template: &str, values: &Values) -> Result<String, DatasetError> {

@@ -20,6 +20,9 @@ pub(crate) struct Specification {
     pub(crate) answers: BTreeMap<String, String>,
     /// Template of the row's `expected`, as JSON; sees `answer`. Default: the answer, which is JSON then.
     pub(crate) expected: Option<String>,
+    /// Templates of a row's other fields, as JSON, by the name of its answer; they see `answer`.
+    #[serde(default)]
+    pub(crate) row_fields: BTreeMap<String, BTreeMap<String, String>>,
     /// In the order of the file.
     pub(crate) styles: Vec<Style>,
     /// Rows of each written set.
@@ -169,6 +172,12 @@ impl Specification {
             if let Some((name, _)) = lists.iter().find(|(_, list)| list.is_empty()) {
                 return Some(format!("[{table}] `{name}` is an empty list; write at least one entry"));
             }
+        }
+        if let Some(name) = self.row_fields.keys().find(|name| !self.answers.contains_key(*name)) {
+            return Some(format!(
+                "[row_fields.{name}]: no answer `{name}` under [answers]; it has {}",
+                names(&self.answers)
+            ));
         }
         for (word, pools) in &self.words {
             if let Some(pool) = pools.iter().find(|pool| !self.pools.contains_key(*pool)) {

@@ -27,6 +27,11 @@ pub(super) fn compile(specification: &Specification) -> Result<Environment<'stat
     for (table, (name, template)) in habits.chain(answers).chain(formats) {
         add(format!("{table}.{name}"), template)?;
     }
+    for (answer, fields) in &specification.row_fields {
+        for (name, template) in fields {
+            add(format!("row_fields.{answer}.{name}"), template)?;
+        }
+    }
     for (table, lists) in [("fields", &specification.fields), ("layouts", &specification.layouts)] {
         for (name, templates) in lists {
             for (place, template) in templates.iter().enumerate() {

@@ -135,6 +135,21 @@ impl Answer {
     }
 }
 
+/// The verdict, unless the program gave another one before.
+pub(super) fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
+    let told = |verdict: &Verdict| (verdict.tier, verdict.reward, verdict.failure);
+    match earlier {
+        Some(earlier) if !now.is_error() && told(earlier) != told(&now) => {
+            let named = |verdict: &Verdict| {
+                let score = verdict.reward.map_or_else(String::new, |score| format!(" ({score})"));
+                format!("{}{score}", verdict.tier.name())
+            };
+            failed(&format!("the scorer is nondeterministic: {} before, {} now", named(earlier), named(&now)))
+        }
+        _ => now,
+    }
+}
+
 fn reason(reason: AnswerReason) -> Reason {
     let (message, line, column, path) = match reason {
         AnswerReason::Text(message) => (message, 1, 1, String::new()),

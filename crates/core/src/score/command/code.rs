@@ -20,11 +20,11 @@ const MAX_FINDINGS: usize = 100;
 
 /// A checker's message about a place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Finding {
-    place: Place,
+pub(super) struct Finding {
+    pub(super) place: Place,
     /// `F401`, `SC2086`, `SyntaxError`.
     rule: Option<String>,
-    message: String,
+    pub(super) message: String,
 }
 
 /// # Errors
@@ -38,9 +38,7 @@ pub(super) fn check(
     keep_going: &dyn Fn() -> bool,
 ) -> Result<Verdict, String> {
     let answer = &question.completion;
-    let fenced = fenced(answer);
-    let start = fenced.map_or(0, |(start, _)| start);
-    let source = fenced.map_or(answer.as_str(), |(_, source)| source);
+    let (start, source) = answer_source(answer);
     let unparsable = |class, message: &str, offset| {
         let verdict = Verdict::because(Tier::Unparsable, class, message.to_owned(), (answer, offset));
         Ok(Verdict { exact: question.expected.map(|_| false), ..verdict })
@@ -50,7 +48,7 @@ pub(super) fn check(
     }
     let unsuppressed = UnsuppressedSource::from_source(source);
     let checked = checked(rules, code, files, (&unsuppressed.source, &question.row), written, keep_going)?;
-    if fenced.is_some() && !code.takes_fence {
+    if start > 0 && !code.takes_fence {
         let found = unparsable(FailureClass::Fence, "a Markdown fence around the code", 0)?;
         return Ok(Verdict { tolerant: checked.0 == Tier::Valid, ..found });
     }
@@ -123,7 +121,7 @@ fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
 /// Parses the output of linters and compilers: `FILE:3:5: message` (gcc, ruff, shellcheck), `FILE: line 3: message`
 /// (bash), `File "FILE", line 3` and the message further down (Python), `FILE(3,5): message` (tsc), and the message
 /// before ` --> FILE:3:5` (rustc).
-fn findings(output: &str, file: &str) -> Vec<Finding> {
+pub(super) fn findings(output: &str, file: &str) -> Vec<Finding> {
     static PLACE: LazyLock<Option<Regex>> = LazyLock::new(|| {
         Regex::new(r#"^(?:"?, line |: line |: ?|\()(\d+)(?:[:,](\d+))?(?:\)?: ?|\)|, in |\s*$)(.*)$"#).ok()
     });
@@ -184,6 +182,11 @@ fn rule_of(message: &str) -> Option<String> {
     });
     let found = RULE.as_ref()?.captures(message)?;
     found.iter().skip(1).flatten().next().map(|rule| rule.as_str().to_owned())
+}
+
+/// The code of an answer, and where it begins: behind the line that opens the first Markdown fence, else at 0.
+pub(super) fn answer_source(answer: &str) -> (usize, &str) {
+    fenced(answer).unwrap_or((0, answer))
 }
 
 /// The content of the first Markdown fence, and where it begins; an open fence ends with the text.

@@ -1,4 +1,4 @@
-//! `[score] kind = "command"` and `"code"`: their keys, and their lazy answers.
+//! `[score] kind = "command"`, `"code"` and `"tests"`: their keys, and their lazy answers.
 
 use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
@@ -7,7 +7,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
-use super::{CodeRules, CommandMode, CommandRules, CommandScorer, suppressed_answer};
+use super::program_tests::lazy_answers::lazy_programs;
+use super::{
+    CodeRules, CommandMode, CommandRules, CommandScorer, FILE_ARGUMENT, Language, TestRules, suppressed_answer,
+};
 use crate::dataset::PromptRow;
 use crate::sandbox::Level;
 use crate::score::ScoreError;
@@ -40,20 +43,44 @@ pub(crate) static CODE: Kind = Kind {
         COMMAND,
         KeyInfo::new("file", "", "the name of the file with the answer"),
         KeyInfo::new("parse", "none", "refuses what does not parse, before `command`"),
-        KeyInfo::new("fence", "true", "code may be in a Markdown fence"),
+        FENCE,
         GRADED,
         FILES,
         PROCESSES,
         SECONDS,
         MEMORY,
         OUTPUT,
-        KeyInfo::new("isolation", "strong", "the least isolation that it runs in: strong, limited, none"),
+        STRONG,
         READ,
         ERRORS,
     ],
     read: |_, score, home| Ok((Arc::new(CommandRules::read_code(score, home)?), None)),
 };
 
+pub(crate) static TESTS: Kind = Kind {
+    name: "tests",
+    keys: &[],
+    score_keys: &[
+        KeyInfo::new("language", "", "python, bash, node, c, rust; or `run`"),
+        KeyInfo::new("run", "none", "program and arguments that run an answer of another language, `{file}`"),
+        KeyInfo::new("file", "answer", "with `run`: the name of the file with the answer"),
+        FENCE,
+        GRADED,
+        FILES,
+        PROCESSES,
+        KeyInfo::new("seconds", "5", "for a case"),
+        MEMORY,
+        KeyInfo::new("output_kib", "1024", "of a case"),
+        STRONG,
+        READ,
+        ERRORS,
+    ],
+    read: |_, score, home| Ok((Arc::new(CommandRules::read_tests(score, home)?), None)),
+};
+
+const FENCE: KeyInfo = KeyInfo::new("fence", "true", "code may be in a Markdown fence");
+const STRONG: KeyInfo =
+    KeyInfo::new("isolation", "strong", "the least isolation that it runs in: strong, limited, none");
 const COMMAND: KeyInfo = KeyInfo::new("command", "", "program and arguments; runs once it is trusted");
 const FILES: KeyInfo = KeyInfo::new("files", "none", "other files that belong to the program");
 const PROCESSES: KeyInfo = KeyInfo::new("processes", "one per core, at most 8", "processes at once");
@@ -86,15 +113,45 @@ impl CommandRules {
     /// Reads the keys of the kind `code`.
     fn read_code(score: &Section<'_>, home: &Home) -> Read<Self> {
         let example = "file = \"answer.py\"";
-        let file = score.string("file")?.ok_or_else(|| home.missing("score.file", example))?;
-        if file.is_empty() || file.starts_with(['-', '.']) || !file.bytes().all(is_of_name) {
-            let offset = score.get("file").map_or(0, |(_, offset)| offset);
-            let message = format!("is the name of a file such as answer.py, not {file:?}");
-            return Err(score.error("file", offset, message));
-        }
+        let file = file_name(score)?.ok_or_else(|| home.missing("score.file", example))?;
         let takes_fence = score.boolean("fence")?.unwrap_or(true);
         let code = CodeRules { file, parse: strings(score, "parse")?, takes_fence };
         Self::read_as(CommandMode::Code(code), "command = [\"ruff\", \"check\", \"{file}\"]", score, home)
+    }
+
+    /// Reads the keys of the kind `tests`.
+    fn read_tests(score: &Section<'_>, home: &Home) -> Read<Self> {
+        let takes_fence = score.boolean("fence")?.unwrap_or(true);
+        let unknown = |name: &str, offset| {
+            let message = format!("takes {}, not {name:?}; `run` starts any other program", Language::names());
+            score.error("language", offset, message)
+        };
+        let (named, run) = (score.string("language")?.zip(score.get("language")), score.get("run"));
+        let (tests, command) = match (named, run) {
+            (Some((name, (_, offset))), None) => {
+                let language = Language::named(&name).ok_or_else(|| unknown(&name, offset))?;
+                if let Some((_, offset)) = score.get("file") {
+                    return Err(score.error("file", offset, "is for `run`: a language has its own"));
+                }
+                let file = language.file.to_owned();
+                (TestRules { language: Some(language), file, takes_fence }, language.command())
+            }
+            (None, Some((_, offset))) => {
+                let command = strings(score, "run")?;
+                let takes_file = command.iter().any(|word| word.contains(FILE_ARGUMENT));
+                if command.first().is_none_or(String::is_empty) || !takes_file {
+                    let message = "names a program and `{file}`; write for example `run = [\"ruby\", \"{file}\"]`";
+                    return Err(score.error("run", offset, message));
+                }
+                let file = file_name(score)?.unwrap_or_else(|| "answer".to_owned());
+                (TestRules { language: None, file, takes_fence }, command)
+            }
+            (Some(_), Some((_, offset))) => {
+                return Err(score.error("run", offset, "is for programs of no `language`: remove one"));
+            }
+            (None, None) => return Err(home.missing("score.language", "language = \"python\"")),
+        };
+        Self::with_command(CommandMode::Tests(tests), command, score, home)
     }
 
     fn read_as(mode: CommandMode, example: &'static str, score: &Section<'_>, home: &Home) -> Read<Self> {
@@ -103,6 +160,10 @@ impl CommandRules {
         if command.first().is_none_or(String::is_empty) {
             return Err(score.error("command", offset, format!("is empty; write for example `{example}`")));
         }
+        Self::with_command(mode, command, score, home)
+    }
+
+    fn with_command(mode: CommandMode, command: Vec<String>, score: &Section<'_>, home: &Home) -> Read<Self> {
         let mut files = Vec::new();
         // An argument that is a file of the task belongs to the program.
         let parse = if let CommandMode::Code(code) = &mode { code.parse.as_slice() } else { &[] };
@@ -124,13 +185,13 @@ impl CommandRules {
         let mut rules = Self {
             command,
             files,
-            mode,
             processes: whole(score, "processes", 0, 0..=256)? as usize,
-            seconds: limit(score, "seconds", 10.0)?,
+            seconds: limit(score, "seconds", if let CommandMode::Tests(_) = mode { 5.0 } else { 10.0 })?,
             memory_mib: whole(score, "memory_mib", 2_048, 0..=1 << 30)?,
             output_kib: whole(score, "output_kib", 1_024, 1..=1 << 20)?,
             isolation: None,
             read: outside(score)?,
+            mode,
         };
         rules.isolation = isolation(score)?.or(rules.default_isolation());
         Ok(rules)
@@ -162,7 +223,11 @@ fn outside(score: &Section<'_>) -> Read<Vec<PathBuf>> {
 
 impl Definition for CommandRules {
     fn kind(&self) -> &'static Kind {
-        if self.code().is_some() { &CODE } else { &KIND }
+        match self.mode {
+            CommandMode::Lines | CommandMode::ExitCode => &KIND,
+            CommandMode::Code(_) => &CODE,
+            CommandMode::Tests(_) => &TESTS,
+        }
     }
 
     fn judge(&self, task: &TaskFiles) -> Result<Box<dyn Judge>, ScoreError> {
@@ -170,17 +235,27 @@ impl Definition for CommandRules {
     }
 
     fn expected_schema(&self) -> Cow<'_, Value> {
-        Cow::Owned(if self.code().is_some() { json!({"type": "string"}) } else { Value::Bool(true) })
+        Cow::Owned(if self.takes_code() { json!({"type": "string"}) } else { Value::Bool(true) })
     }
 
     fn summary(&self, _task: &TaskFiles) -> String {
         let command = self.command.join(" ");
-        if self.code().is_some() { format!("code that passes `{command}`") } else { format!("what `{command}` scores") }
+        match &self.mode {
+            CommandMode::Lines | CommandMode::ExitCode => format!("what `{command}` scores"),
+            CommandMode::Code(_) => format!("code that passes `{command}`"),
+            CommandMode::Tests(TestRules { language: Some(language), .. }) => {
+                format!("{} that passes the row's tests", language.name)
+            }
+            CommandMode::Tests(_) => format!("a program for `{command}` that passes the row's tests"),
+        }
     }
 
     fn lazy_answers<'a>(&self, task: &'a TaskFiles, rows: &'a [PromptRow]) -> Vec<LazyAnswer<'a>> {
         if let Some(code) = self.code() {
             return lazy_code(&code.file);
+        }
+        if let Some(tests) = self.tests() {
+            return lazy_programs(tests);
         }
         // Only the program knows which completion gives an `expected`; its text may.
         let copied = most_common_expected(rows).map(|_| {
@@ -223,6 +298,16 @@ fn lazy_code(file: &str) -> Vec<LazyAnswer<'static>> {
         "the checker obeys the answer's comments: let it ignore them (ruff: --ignore-noqa, eslint: --no-inline-config)";
     let suppressed = suppressed_answer(file).map(|text| LazyAnswer::same("a suppressed finding", text, obeyed));
     lazy.map(|(name, text)| LazyAnswer::same(name, text, narrow)).into_iter().chain(suppressed).collect()
+}
+
+/// The name of the file with the answer.
+fn file_name(score: &Section<'_>) -> Read<Option<String>> {
+    let Some((file, (_, offset))) = score.string("file")?.zip(score.get("file")) else { return Ok(None) };
+    if file.is_empty() || file.starts_with(['-', '.']) || !file.bytes().all(is_of_name) {
+        let message = format!("is the name of a file such as answer.py, not {file:?}");
+        return Err(score.error("file", offset, message));
+    }
+    Ok(Some(file))
 }
 
 fn is_of_name(byte: u8) -> bool {

@@ -1,11 +1,12 @@
-//! Judges by a program of the user's: a pool of processes that answer JSON lines, one process a completion, or a
-//! linter or compiler of the answer's code.
+//! Judges by a program: one of the user's that answers JSON lines or runs once a completion, a linter or compiler of
+//! the answer's code, or the answer itself, about which tests decide.
 
 mod answer;
 mod code;
 mod definition;
 mod pool;
 mod program_files;
+mod program_tests;
 mod question;
 pub(super) mod rules;
 mod single_run;
@@ -14,8 +15,9 @@ mod trial;
 mod trust;
 mod whole_run;
 
-pub(super) use definition::{CODE, KIND};
-pub use rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT};
+pub(super) use definition::{CODE, KIND, TESTS};
+pub use program_tests::language::Language;
+pub use rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, TestRules};
 use suppressions::suppressed_answer;
 #[cfg(feature = "download")]
 pub(super) use trust::check_judge_trust;
@@ -35,7 +37,9 @@ use crate::sandbox::machine;
 use crate::task::TaskFiles;
 use pool::Pool;
 use program_files::ProgramFiles;
+use program_tests::ServerPool;
 use question::{Key, Question};
+use whole_run::Output;
 
 /// Answers that are remembered; then all are forgotten.
 const MAX_CACHED_VERDICTS: usize = 65_536;
@@ -46,6 +50,7 @@ struct CommandScorer {
     rules: CommandRules,
     files: ProgramFiles,
     pool: Pool,
+    servers: ServerPool,
     known: Mutex<HashMap<Key, Verdict>>,
 }
 
@@ -58,7 +63,7 @@ impl CommandScorer {
         let folder = match task.folder() {
             Some(folder) => folder,
             // Code is checked in a folder of its own.
-            None if rules.files.is_empty() && matches!(rules.mode, CommandMode::Code(_)) => Path::new(""),
+            None if rules.files.is_empty() && rules.takes_code() => Path::new(""),
             None => {
                 return Err(ScoreError::Reference {
                     label: task.label(crate::task::TASK_FILE),
@@ -73,7 +78,13 @@ impl CommandScorer {
     }
 
     fn trusted(rules: &CommandRules, files: ProgramFiles) -> Self {
-        Self { rules: rules.clone(), files, pool: Pool::new(rules.width()), known: Mutex::default() }
+        Self {
+            rules: rules.clone(),
+            files,
+            pool: Pool::new(rules.width()),
+            servers: ServerPool::default(),
+            known: Mutex::default(),
+        }
     }
 
     /// Judges answers, in order; `None` once `keep_going` returns false.
@@ -86,7 +97,7 @@ impl CommandScorer {
         let keys: Vec<Key> = questions.iter().map(Question::key).collect();
         let mut found: Vec<Option<Verdict>> = {
             let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.iter().map(|key| known.get(key).filter(|_| !is_doubted(key)).cloned()).collect()
+            keys.iter().map(|key| known.get(key).filter(|_| !self.is_doubted(key)).cloned()).collect()
         };
         // The same answer to the same prompt is asked once.
         let mut asked: HashMap<Key, usize> = HashMap::new();
@@ -98,8 +109,9 @@ impl CommandScorer {
         let texts: Vec<&Question<'_>> = places.iter().map(|place| &questions[*place]).collect();
         let replies = match &self.rules.mode {
             CommandMode::Lines => self.pool.ask_all(&self.rules, &self.files, &texts, keep_going)?,
-            CommandMode::ExitCode | CommandMode::Code(_) => {
-                single_run::run_all(&self.rules, &self.files, &texts, keep_going)?
+            CommandMode::ExitCode | CommandMode::Code(_) | CommandMode::Tests(_) => {
+                let judge = |question: &Question<'_>| self.judge_alone(question, &mut Output::default(), keep_going);
+                single_run::run_all(self.rules.width(), &judge, &texts, keep_going)?
             }
         };
         // Those of programs that were ended for it say nothing.
@@ -111,7 +123,7 @@ impl CommandScorer {
             known.clear();
         }
         for (place, verdict) in places.iter().zip(replies) {
-            let verdict = agreed(known.get(&keys[*place]), verdict);
+            let verdict = answer::agreed(known.get(&keys[*place]), verdict);
             // A failure may pass.
             if !verdict.is_error() {
                 known.insert(keys[*place], verdict.clone());
@@ -124,6 +136,23 @@ impl CommandScorer {
                 .map(|place| found[place].clone().or_else(|| of_twin(place)).unwrap_or_else(unanswered))
                 .collect(),
         )
+    }
+}
+
+impl CommandScorer {
+    /// The verdict of processes of its own; what they wrote is added to `output`.
+    fn judge_alone(&self, question: &Question<'_>, output: &mut Output, keep_going: &dyn Fn() -> bool) -> Verdict {
+        let Some(tests) = self.rules.tests() else {
+            return single_run::judge(&self.rules, &self.files, question, output, keep_going);
+        };
+        let with = (&self.rules, &self.files, tests);
+        program_tests::check(with, &self.servers, question, keep_going).unwrap_or_else(|why| failed(&why))
+    }
+
+    /// Whether a question is asked again although its answer is known: one in 64 tells of a program that answers at
+    /// random. Tests compare, so there it is the answer that may be random.
+    fn is_doubted(&self, key: &Key) -> bool {
+        key[0] < 4 && self.rules.tests().is_none()
     }
 }
 
@@ -158,34 +187,17 @@ impl Judge for CommandScorer {
         Some(leaks.into_iter().map(|leak| leak.or_else(|| verdicts.next()).unwrap_or_else(unanswered)).collect())
     }
 
+    fn row_problem(&self, row: &PromptRow) -> Option<String> {
+        program_tests::row_problem(self.rules.tests()?, row)
+    }
+
     /// Code is its own completion; of other programs only they know.
     fn completion_of(&self, expected: &serde_json::Value, _row: Option<&PromptRow>) -> Option<String> {
-        let is_code = matches!(self.rules.mode, CommandMode::Code(_));
-        expected.as_str().filter(|_| is_code).map(str::to_owned)
+        expected.as_str().filter(|_| self.rules.takes_code()).map(str::to_owned)
     }
 
     fn try_out(&self, answer: &str, row: Option<&PromptRow>, score: &dyn Fn(Verdict) -> Score) -> Option<Trial> {
         Some(self.ask_anew(answer, row, score))
-    }
-}
-
-/// Whether a question is asked again although its answer is known: one in 64 tells of a program that answers at random.
-fn is_doubted(key: &Key) -> bool {
-    key[0] < 4
-}
-
-/// The verdict, unless the program gave another one before.
-fn agreed(earlier: Option<&Verdict>, now: Verdict) -> Verdict {
-    let told = |verdict: &Verdict| (verdict.tier, verdict.reward, verdict.failure);
-    match earlier {
-        Some(earlier) if !now.is_error() && told(earlier) != told(&now) => {
-            let named = |verdict: &Verdict| {
-                let score = verdict.reward.map_or_else(String::new, |score| format!(" ({score})"));
-                format!("{}{score}", verdict.tier.name())
-            };
-            failed(&format!("the scorer is nondeterministic: {} before, {} now", named(earlier), named(&now)))
-        }
-        _ => now,
     }
 }
 

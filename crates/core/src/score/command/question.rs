@@ -15,12 +15,13 @@ pub(super) struct Question<'r> {
     pub(super) row: String,
     /// The row's, where that is a text.
     pub(super) expected: Option<&'r str>,
+    pub(super) prompt_row: Option<&'r PromptRow>,
 }
 
 impl<'r> Question<'r> {
     pub(super) fn new(answer: &str, row: Option<&'r PromptRow>) -> Self {
         let expected = row.and_then(|row| row.expected.as_ref()).and_then(serde_json::Value::as_str);
-        let row = match row {
+        let row_json = match row {
             None => "null".to_owned(),
             Some(row) if row.fields.is_empty() => {
                 serde_json::json!({"id": row.id, "expected": row.expected}).to_string()
@@ -29,10 +30,11 @@ impl<'r> Question<'r> {
         };
         let completion = serde_json::to_string(answer).unwrap_or_default();
         Self {
-            json: format!("\"completion\":{completion},\"row\":{row}"),
+            json: format!("\"completion\":{completion},\"row\":{row_json}"),
             completion: answer.to_owned(),
-            row,
+            row: row_json,
             expected,
+            prompt_row: row,
         }
     }
 

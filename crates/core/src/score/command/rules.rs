@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::program_tests::language::Language;
 use crate::sandbox::{Level, machine, path_of, visible_paths};
 
 /// In `command` and `parse`: the name of the file with the answer.
@@ -42,6 +43,18 @@ pub enum CommandMode {
     ExitCode,
     /// A linter or compiler checks the answer as a file; what it finds are the reasons.
     Code(CodeRules),
+    /// The answer is a program; the row's tests decide.
+    Tests(TestRules),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestRules {
+    /// `None`: `command` runs the answer as a file.
+    pub language: Option<&'static Language>,
+    /// The name of the file with the answer.
+    pub file: String,
+    /// Whether the code may be in a Markdown fence.
+    pub takes_fence: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +73,16 @@ impl CommandRules {
         if let CommandMode::Code(code) = &self.mode { Some(code) } else { None }
     }
 
+    /// Where tests decide about programs: how.
+    pub fn tests(&self) -> Option<&TestRules> {
+        if let CommandMode::Tests(tests) = &self.mode { Some(tests) } else { None }
+    }
+
+    /// Whether answers are code.
+    pub fn takes_code(&self) -> bool {
+        matches!(self.mode, CommandMode::Code(_) | CommandMode::Tests(_))
+    }
+
     /// Processes at once.
     pub fn width(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PROCESSES);
@@ -68,7 +91,7 @@ impl CommandRules {
 
     /// Strong for code, which a model wrote; where a program scores, only it knows whether it runs what it is given.
     pub fn default_isolation(&self) -> Option<Level> {
-        self.code().map(|_| Level::Strong)
+        self.takes_code().then_some(Level::Strong)
     }
 
     /// That it starts: for code the parser, if there is one, then the checker.
@@ -114,7 +137,9 @@ impl CommandRules {
     pub fn visible_paths(&self, folder: &Path) -> Vec<PathBuf> {
         let programs: Vec<PathBuf> =
             self.commands().filter_map(|command| command.first()).map(|program| path_of(program, folder)).collect();
-        visible_paths(programs.iter().map(PathBuf::as_path), &self.read)
+        let toolchain = self.tests().and_then(|tests| tests.language?.toolchain());
+        let read: Vec<PathBuf> = self.read.iter().cloned().chain(toolchain).collect();
+        visible_paths(programs.iter().map(PathBuf::as_path), &read)
     }
 
     pub fn output_bytes(&self) -> usize {
@@ -139,6 +164,10 @@ impl CommandRules {
             CommandMode::Code(CodeRules { file, parse, takes_fence }) => {
                 list(vec![b"code", &[u8::from(*takes_fence)], file.as_bytes()]);
                 list(parse.iter().map(String::as_bytes).collect());
+            }
+            CommandMode::Tests(TestRules { language, file, takes_fence }) => {
+                let language = language.map_or("", |language| language.name);
+                list(vec![b"tests", &[u8::from(*takes_fence)], language.as_bytes(), file.as_bytes()]);
             }
         }
         for (name, bytes) in files {

@@ -12,8 +12,8 @@ use crate::score::{FailureClass, Tier};
 
 /// The verdicts, in order; `None` once `keep_going` returns false.
 pub(super) fn run_all(
-    rules: &CommandRules,
-    files: &ProgramFiles,
+    width: usize,
+    judge: &(dyn Fn(&Question<'_>) -> Verdict + Sync),
     questions: &[&Question<'_>],
     keep_going: &(dyn Fn() -> bool + Sync),
 ) -> Option<Vec<Verdict>> {
@@ -23,12 +23,12 @@ pub(super) fn run_all(
         while keep_going() {
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some(question) = questions.get(place) else { return };
-            let verdict = judge(rules, files, question, &mut Output::default(), keep_going);
+            let verdict = judge(question);
             verdicts.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(verdict);
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..questions.len().min(rules.width()) {
+        for _ in 1..questions.len().min(width) {
             scope.spawn(serve);
         }
         serve();

