@@ -15,6 +15,8 @@ pub struct ModelShape {
     pub head: usize,
     /// Numbers of a rank-1 adapter on all linear layers but experts, and beside those not on dense ones.
     pub lora_per_rank: usize,
+    /// Of those on all experts, gate and up together.
+    pub expert_lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
     /// Of a sequence, over all layers: the states of the gated delta rule.
@@ -64,6 +66,7 @@ impl ModelShape {
             active_matrices: mixers + feed_forward.active_matrices,
             head: table,
             lora_per_rank: sum(|(outputs, inputs)| outputs + inputs) + feed_forward.lora_per_rank,
+            expert_lora_per_rank: feed_forward.expert_lora_per_rank,
             key_values_per_token: attention_layers * 2 * key,
             state: delta_layers * config.options.gated_delta.as_ref().map_or(0, GatedDelta::state),
             // Input, two norms, the middle; the mixer's; the feed-forward block's; what norms of outputs read.
@@ -100,6 +103,7 @@ struct FeedForwardShape {
     /// But for the experts that a token does not use.
     active_matrices: usize,
     lora_per_rank: usize,
+    expert_lora_per_rank: usize,
     /// Per token, that a layer's backward reads: gate, up and their product, of a token's experts those and the logits of
     /// the router, of the expert that each uses also its output.
     activations: usize,
@@ -113,7 +117,14 @@ impl FeedForwardShape {
         let matrices = layers * 3 * hidden * inner;
         let lora_per_rank = layers * 3 * (hidden + inner);
         let Some(experts) = &config.options.experts else {
-            return Self { matrices, active_matrices: matrices, lora_per_rank, activations: 3 * inner, derived: inner };
+            return Self {
+                matrices,
+                active_matrices: matrices,
+                lora_per_rank,
+                expert_lora_per_rank: 0,
+                activations: 3 * inner,
+                derived: inner,
+            };
         };
         let Experts { count, active, intermediate_size: width, .. } = experts;
         let sparse = (0..layers).filter(|&layer| config.experts(layer).is_some()).count();
@@ -129,6 +140,7 @@ impl FeedForwardShape {
             matrices: of(*count),
             active_matrices: of(*active),
             lora_per_rank: sparse * shared_lora,
+            expert_lora_per_rank: sparse * count * (2 * hidden + 3 * width),
             activations: dense_activations.max(count + 3 * active * width + shared_activations),
             derived: (dense_activations / 3).max(active * width),
         }
@@ -234,8 +246,12 @@ pub(super) mod tests {
     #[test]
     fn qwen3_30b_a3b_has_its_published_counts() {
         let json = r#"{"model_type":"qwen3_moe","vocab_size":151936,"hidden_size":2048,"num_hidden_layers":48,"num_attention_heads":32,"head_dim":128}"#;
-        let shape = ModelShape::from_config(&ModelConfig::parse(json, "config.json").unwrap());
+        let model = ModelConfig::parse(json, "config.json").unwrap();
+        let shape = ModelShape::from_config(&model);
         assert_eq!((shape.parameters, shape.active_parameters()), (30_532_122_624, 3_353_032_704));
+        let adapters = |set: &[&str]| crate::plan::trainable_parameters(&model, &config(set));
+        let of_experts = adapters(&["lora_experts=true"]) - adapters(&[]);
+        assert_eq!(of_experts, 16 * 48 * 128 * (2048 + 2 * 768 + 768 + 2048));
         // The embedding is no product, norms are not counted.
         let products = 2.0 * (3_353_032_704.0 - 151_936.0 * 2048.0 - 48.0 * (2.0 * 2048.0 + 256.0) - 2048.0);
         assert_eq!(shape.forward_operations(1.0, 0.0, 1.0), products);

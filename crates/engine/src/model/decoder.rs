@@ -362,6 +362,12 @@ fn experts_problem(config: &ModelConfig, weights: &Weights, trainable: Trainable
             "experts of {width} numbers in a model of {hidden}: a GPU computes multiples of 8; compute on the CPU (`--cpu`)"
         ));
     }
+    if matches!(trainable, Trainable::Lora { has_experts: true, .. }) {
+        return Some(
+            "adapters of experts are computed on a CPU alone: set lora_experts = false, merge the adapter (`grpo-tui model export --merged`), or compute on the CPU (`--cpu`)"
+                .to_owned(),
+        );
+    }
     let is_frozen = trainable != Trainable::Full && weights.base_precision() == BasePrecision::Bf16;
     (!is_frozen).then(|| {
         "experts on a GPU are frozen and in bf16: set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)"
@@ -391,7 +397,8 @@ mod tests {
             "GptOssForCausalLM",
         ];
         let configs = families.map(|name| ModelConfig::parse(&format!("{json}\"{name}\"]}}"), "config.json").unwrap());
-        let trainables = [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }];
+        let lora = |has_experts| Trainable::Lora { rank: 2, alpha: 4.0, has_experts };
+        let trainables = [Trainable::Full, lora(false), lora(true)];
         for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {
             let weights = Weights::fresh(&config, 3);
             let model = Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap();

@@ -6,7 +6,11 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
+use super::adapter_names::{
+    DENSE_PARTS, SHARED_PARTS, adapted_parts, adapter_tensors, matrix_shape, mixer_parts, peft_name,
+};
 use super::attention::AttentionMixer;
+use super::expert_adapters::{MODULES, OneExpert};
 use super::experts::{Expert, Experts, Matrices, Stack};
 use super::feed_forward::{Dense, FeedForward, Mixture};
 use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
@@ -24,7 +28,6 @@ use crate::hub::{self, ModelConfig, Scope};
 use crate::kernels::delta_rule::DeltaHeads;
 use crate::kernels::fp8::{self, Fp8Matrix};
 use crate::kernels::heads::{Attention, Heads};
-use crate::kernels::philox::uniform_weights_on;
 use crate::kernels::rope::RopeTable;
 use crate::kernels::router::Router;
 use crate::kernels::swiglu::Activation;
@@ -38,111 +41,6 @@ pub(super) struct ModelLoader<'a> {
     pub(super) shard: Shard,
     pub(super) dtype: DType,
     pub(super) device: &'a Device,
-}
-
-/// The matrices of a layer's mixer, packed together as the layer packs them: its input, and its output.
-fn mixer_parts(config: &ModelConfig, layer: usize) -> [&'static [&'static str]; 2] {
-    match config.mixer(layer) {
-        hub::Mixer::Attention(_) => {
-            [&["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"], &["self_attn.o_proj"]]
-        }
-        hub::Mixer::GatedDelta(_) => [
-            &["linear_attn.in_proj_qkv", "linear_attn.in_proj_z", "linear_attn.in_proj_b", "linear_attn.in_proj_a"],
-            &["linear_attn.out_proj"],
-        ],
-    }
-}
-
-/// As [`mixer_parts`], of a dense feed-forward block.
-const DENSE_PARTS: [&[&str]; 2] = [&["mlp.gate_proj", "mlp.up_proj"], &["mlp.down_proj"]];
-
-/// As [`mixer_parts`], of an expert that every token uses.
-const SHARED_PARTS: [&[&str]; 3] = [
-    &["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"],
-    &["mlp.shared_expert.down_proj"],
-    &["mlp.shared_expert_gate"],
-];
-
-/// The packed matrices of a layer that get adapters. In a model with experts of a feed-forward block at most the expert
-/// that every token uses: PEFT reads `gate_proj` elsewhere as the experts that transformers fuses, in dense layers too.
-fn adapted_parts(config: &ModelConfig, layer: usize) -> impl Iterator<Item = &'static [&'static str]> {
-    let feed_forward: &[&[&str]] = match &config.options.experts {
-        None => &DENSE_PARTS,
-        Some(experts) if experts.shared_size.is_some() => &SHARED_PARTS,
-        Some(_) => &[],
-    };
-    mixer_parts(config, layer).into_iter().chain(feed_forward.iter().copied())
-}
-
-/// PEFT's name of an adapter's tensor: `which` is "A" or "B".
-fn peft_name(layer: usize, part: &str, which: &str) -> String {
-    format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight")
-}
-
-/// Every adapter's A and B of a model under PEFT's names, in the order in which they are trained, with their shapes.
-pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
-    let mut names = Vec::new();
-    for layer in 0..config.num_hidden_layers {
-        // The parts of a packed matrix stand side by side.
-        for parts in adapted_parts(config, layer) {
-            names.extend(
-                parts.iter().map(|part| (peft_name(layer, part, "A"), vec![rank, matrix_shape(config, part)[1]])),
-            );
-            names.extend(
-                parts.iter().map(|part| (peft_name(layer, part, "B"), vec![matrix_shape(config, part)[0], rank])),
-            );
-        }
-    }
-    names
-}
-
-/// Fresh adapters of a model (A uniform, B zero), in f32 on the CPU; the model's own weights are not needed.
-pub fn fresh_adapters(config: &ModelConfig, rank: usize) -> Result<Parameters, ModelError> {
-    Ok(Parameters::new(adapter_tensors(config, rank, 0, &Device::Cpu)?, DType::F32, &Device::Cpu)?)
-}
-
-fn adapter_tensors(
-    config: &ModelConfig,
-    rank: usize,
-    seed: u64,
-    device: &Device,
-) -> Result<Vec<(String, Tensor)>, ModelError> {
-    let fresh = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
-        let tensor = if name.contains(".lora_A.") {
-            let bound = 1.0 / (shape[1] as f64).sqrt();
-            uniform_weights_on(device, seed, stream as u32, shape, bound, DType::F32)?
-        } else {
-            Tensor::zeros(shape, DType::F32, device)?
-        };
-        Ok((name, tensor))
-    };
-    adapter_names(config, rank).into_iter().enumerate().map(fresh).collect()
-}
-
-/// [outputs, inputs] of a layer's matrix.
-fn matrix_shape(config: &ModelConfig, part: &str) -> [usize; 2] {
-    let (hidden, key) = (config.hidden_size, config.num_key_value_heads * config.head_dim);
-    let delta = |of: fn(&hub::GatedDelta) -> usize| config.options.gated_delta.as_ref().map_or(0, of);
-    let expert = |of: fn(&hub::Experts) -> usize| config.options.experts.as_ref().map_or(0, of);
-    match part {
-        "mlp.gate" | "mlp.router" => [expert(|experts| experts.count), hidden],
-        "mlp.shared_expert_gate" => [1, hidden],
-        "mlp.shared_expert.down_proj" => [hidden, expert(|experts| experts.shared_size.unwrap_or(0))],
-        _ if part.starts_with("mlp.shared_expert.") => [expert(|experts| experts.shared_size.unwrap_or(0)), hidden],
-        _ if part.starts_with("mlp.experts.") => {
-            let width = expert(|experts| experts.intermediate_size);
-            if part.ends_with(".down_proj") { [hidden, width] } else { [width, hidden] }
-        }
-        "self_attn.q_proj" => [config.query_outputs(), hidden],
-        "self_attn.k_proj" | "self_attn.v_proj" => [key, hidden],
-        "self_attn.o_proj" => [hidden, config.num_attention_heads * config.head_dim],
-        "linear_attn.in_proj_qkv" => [delta(hub::GatedDelta::convolved), hidden],
-        "linear_attn.in_proj_z" => [delta(hub::GatedDelta::values), hidden],
-        "linear_attn.in_proj_b" | "linear_attn.in_proj_a" => [delta(|delta| delta.value_heads), hidden],
-        "linear_attn.out_proj" => [hidden, delta(hub::GatedDelta::values)],
-        "mlp.down_proj" => [hidden, config.intermediate_size],
-        _ => [config.intermediate_size, hidden],
-    }
 }
 
 /// How a layer attends.
@@ -168,7 +66,9 @@ impl ModelLoader<'_> {
                 .into_iter()
                 .map(|(name, shape)| Ok((name.clone(), self.weights.get(&name, &shape, self.dtype, self.device)?)))
                 .collect::<Result<_, ModelError>>()?,
-            Trainable::Lora { rank, .. } => adapter_tensors(self.config, rank, seed, self.device)?,
+            Trainable::Lora { rank, has_experts, .. } => {
+                adapter_tensors(self.config, (rank, has_experts), seed, self.device)?
+            }
         };
         // Layers read what is trained in the model's dtype; adapters on a GPU they read in the joined matrices.
         let dtype = if self.joins_adapters() { master_dtype(self.dtype) } else { self.dtype };
@@ -212,7 +112,8 @@ impl ModelLoader<'_> {
         };
         let expert = |index: usize| {
             let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
-            Ok(Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? })
+            let own = Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? };
+            self.with_adapters(own, layer, OneExpert { index, count: experts.count }, parameters)
         };
         let (matrices, output_bias) = match experts.tensors {
             hub::ExpertTensors::Separate if self.device.is_cuda() => (self.stacked(layer, experts)?, None),
@@ -290,9 +191,11 @@ impl ModelLoader<'_> {
             let (gate_up, down) = (stack(gate_up, gate_up_bias)?, stack(down, None)?);
             return Ok((Matrices::Stacked { gate_up, down, experts: experts.count, tensors }, down_bias));
         }
-        let expert =
-            |index| Ok(Expert { gate_up: linear(gate_up, gate_up_bias, index)?, down: linear(down, None, index)? });
-        let own = (0..experts.count).map(expert).collect::<candle_core::Result<_>>()?;
+        let expert = |index| {
+            let own = Expert { gate_up: linear(gate_up, gate_up_bias, index)?, down: linear(down, None, index)? };
+            self.with_adapters(own, layer, OneExpert { index, count: experts.count }, parameters)
+        };
+        let own = (0..experts.count).map(expert).collect::<Result<_, ModelError>>()?;
         Ok((Matrices::Fused { experts: own, tensors }, down_bias))
     }
 
@@ -463,11 +366,8 @@ impl ModelLoader<'_> {
         parts: &[&str],
         parameters: &Parameters,
     ) -> Result<Option<AdapterSet>, ModelError> {
-        let Trainable::Lora { rank, alpha } = self.trainable else { return Ok(None) };
-        let view = |parts: &[&str], which| {
-            let names: Vec<String> = parts.iter().map(|part| peft_name(layer, part, which)).collect();
-            parameters.view(&names)?.ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
-        };
+        let Trainable::Lora { rank, alpha, .. } = self.trainable else { return Ok(None) };
+        let view = |parts: &[&str], which| adapter_view(parameters, layer, parts, which);
         if !adapted_parts(self.config, layer).any(|adapted| adapted == parts) {
             return Ok(None);
         }
@@ -477,14 +377,46 @@ impl ModelLoader<'_> {
             let (b, b_range) = view(&[*part], "B")?;
             let columns = column..column + self.shape(part)[0];
             column = columns.end;
-            Ok(AdapterPart { columns, b, b_range })
+            Ok(AdapterPart { columns, b, b_range, expert: None })
         };
         let parts = parts.iter().map(part).collect::<Result<Vec<_>, ModelError>>()?;
         Ok(Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64, joined: None }))
+    }
+
+    /// The expert with adapters beside its matrices, where experts have some.
+    fn with_adapters(
+        &self,
+        mut expert: Expert,
+        layer: usize,
+        own: OneExpert,
+        parameters: &Parameters,
+    ) -> Result<Expert, ModelError> {
+        let Trainable::Lora { rank, alpha, has_experts: true } = self.trainable else { return Ok(expert) };
+        for (linear, module) in [&mut expert.gate_up, &mut expert.down].into_iter().zip(MODULES) {
+            let (a, all) = adapter_view(parameters, layer, &[module], "A")?;
+            let (b, b_range) = adapter_view(parameters, layer, &[module], "B")?;
+            let (a, b) = (own.a(&a)?, own.b(&b)?);
+            let start = all.start + own.index * a.elem_count();
+            let (a_range, columns) = (start..start + a.elem_count(), 0..b.dims2()?.0);
+            let parts = vec![AdapterPart { columns, b, b_range, expert: Some(own) }];
+            linear.adapters = Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64, joined: None });
+        }
+        Ok(expert)
     }
 
     /// [outputs, inputs] of a layer's matrix.
     fn shape(&self, part: &str) -> [usize; 2] {
         matrix_shape(self.config, part)
     }
+}
+
+/// The A's or B's of a layer's modules as one matrix, and its numbers in the flat buffer.
+fn adapter_view(
+    parameters: &Parameters,
+    layer: usize,
+    modules: &[&str],
+    which: &str,
+) -> Result<(Tensor, Range<usize>), ModelError> {
+    let names: Vec<String> = modules.iter().map(|module| peft_name(layer, module, which)).collect();
+    parameters.view(&names)?.ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
 }

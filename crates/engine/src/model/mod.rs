@@ -1,8 +1,10 @@
 //! Tokens to logits: the differentiable decoder, with a backward written by hand, layer by layer.
 
 mod adapter; // low-rank adapters
+mod adapter_names; // a layer's matrices, and the adapters beside them in PEFT's names
 mod attention; // the mixer of layers with attention
 mod decoder; // embedding, layers, final norm, head
+mod expert_adapters; // how PEFT writes those of experts
 mod expert_record; // the experts that sampled tokens went through
 mod experts; // a mixture of experts
 mod feed_forward; // a layer's gated MLP, or its experts
@@ -22,13 +24,14 @@ mod shard; // what each rank moves of it
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::{AdapterUse, Adapters};
+pub use adapter_names::{adapter_names, fresh_adapters};
 pub use decoder::{Activations, Decoder};
+pub use expert_adapters::{TARGET_PARAMETERS, beside_each_other, is_of_experts};
 pub use expert_record::ExpertRecord;
 pub(crate) use expert_record::{ExpertLayers, PassExperts};
 pub use experts::RouterUse;
 pub use gradients::Gradients;
 pub use layer::Layer;
-pub use load::{adapter_names, fresh_adapters};
 pub(crate) use mixer::{CacheView, CacheWidth, PrefilledRows};
 pub use packed_batch::{PackedBatch, RowContext, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};
