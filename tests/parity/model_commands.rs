@@ -60,7 +60,10 @@ fn log_probs_are_printed_for_every_family() {
 #[test]
 fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
     let work = tempfile::tempdir().unwrap();
-    for name in ["peft-all-linear", "peft-subset", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"] {
+    let of_experts =
+        ["peft-fused-experts", "peft-fused-experts-gpt_oss", "peft-fused-experts-shared", "peft-gate-up-experts"];
+    let others = ["peft-all-linear", "peft-subset", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"];
+    for name in others.into_iter().chain(of_experts) {
         let (golden, base, adapter) = (Golden::read(name), base_of(name), golden_folder().join(name));
         let (sequence, expected) = expected(&golden);
         assert_near(name, &printed_log_probs(&[text(&base), "--adapter", text(&adapter)], sequence), &expected);

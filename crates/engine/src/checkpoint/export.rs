@@ -133,7 +133,7 @@ pub(super) fn write_adapter(
     let mut targets: Vec<&str> = others.iter().filter_map(|slot| slot.name.rsplit('.').nth(2)).collect();
     let mut seen = std::collections::HashSet::new();
     targets.retain(|target| seen.insert(*target));
-    let config = serde_json::json!({
+    let mut config = serde_json::json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model,
@@ -146,8 +146,11 @@ pub(super) fn write_adapter(
         "init_lora_weights": true,
         "use_rslora": false,
         "target_modules": targets,
-        "target_parameters": (!of_experts.is_empty()).then_some(TARGET_PARAMETERS),
     });
+    // Older versions of PEFT do not know the key.
+    if !of_experts.is_empty() {
+        config["target_parameters"] = serde_json::json!(TARGET_PARAMETERS);
+    }
     write_file(new, "adapter_config.json", format!("{config:#}\n").as_bytes())?;
     write_slots(new, "adapter_model.safetensors", slots, dtype, numbers)
 }
