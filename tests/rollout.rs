@@ -13,14 +13,14 @@ use grpo_tui::update::{PolicyGroup, PolicySettings, completion_log_probs, log_pr
 use crate::losses::loss_settings;
 
 fn model(trainable: Trainable) -> Decoder {
-    model_in(BasePrecision::Bf16, trainable)
+    model_in("Qwen3ForCausalLM", BasePrecision::Bf16, trainable)
 }
 
-fn model_in(precision: BasePrecision, trainable: Trainable) -> Decoder {
-    let json = r#"{"architectures":["Qwen3ForCausalLM"],"model_type":"qwen3","vocab_size":97,"hidden_size":32,"intermediate_size":48,
-        "num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,"head_dim":16,"rms_norm_eps":1e-6,"rope_theta":10000.0,
-        "tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu","attention_bias":false}"#;
-    let config = ModelConfig::parse(json, "config.json").unwrap();
+fn model_in(architecture: &str, precision: BasePrecision, trainable: Trainable) -> Decoder {
+    let json = r#"{"vocab_size":97,"hidden_size":32,"intermediate_size":48,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,
+        "head_dim":16,"rms_norm_eps":1e-6,"rope_theta":10000.0,"tie_word_embeddings":false,"max_position_embeddings":128,"hidden_act":"silu",
+        "attention_bias":false,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,"architectures":["#;
+    let config = ModelConfig::parse(&format!("{json}\"{architecture}\"]}}"), "config.json").unwrap();
     let fresh = Weights::fresh(&config, 5);
     // Sharper than fresh weights, so that the distributions are far from uniform.
     let model = Decoder::new(&config, &fresh, Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
@@ -48,14 +48,17 @@ fn run(model: &Decoder, requests: &[Request], sampling: &Sampling, threads: usiz
 
 #[test]
 fn decode_and_training_log_probs_agree() {
-    let (lora, bf16) = (Trainable::Lora { rank: 4, alpha: 8.0 }, BasePrecision::Bf16);
-    for (precision, trainable, temperature) in [
-        (bf16, Trainable::Frozen, 1.0),
-        (bf16, Trainable::Frozen, 0.7),
-        (bf16, lora, 1.0),
-        (BasePrecision::Fp8, lora, 1.0),
+    let (lora, bf16) = (Trainable::Lora { rank: 4, alpha: 8.0, has_experts: true }, BasePrecision::Bf16);
+    let (dense, sparse) = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM");
+    for (architecture, precision, trainable, temperature) in [
+        (dense, bf16, Trainable::Frozen, 1.0),
+        (dense, bf16, Trainable::Frozen, 0.7),
+        (dense, bf16, lora, 1.0),
+        (dense, BasePrecision::Fp8, lora, 1.0),
+        (sparse, bf16, lora, 1.0),
+        (sparse, BasePrecision::Fp8, lora, 1.0),
     ] {
-        let model = model_in(precision, trainable);
+        let model = model_in(architecture, precision, trainable);
         if let Trainable::Lora { .. } = trainable {
             let n = model.parameters().count();
             let noise: Vec<f32> = (0..n).map(|i| ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.2).collect();

@@ -647,7 +647,7 @@ def random_mxfp4(model, seed):
 
 def as_stored(model_type, name, tensor):
     """A tensor under its name in a Hugging Face checkpoint: transformers 5 has the experts of a layer in one, and writes each of Qwen3's on its own."""
-    if ".mlp.experts." not in name or model_type != "qwen3_moe":
+    if ".mlp.experts." not in name or ".lora_" in name or model_type != "qwen3_moe":
         return {name: tensor}
     parts = {}
     for index, expert in enumerate(tensor):
@@ -700,12 +700,13 @@ def greedy(model, prompt, count):
 
 
 def gradient(model, sequence):
-    """Of the mean cross-entropy of a sequence's tokens after the first, by tensor: its norm, and its sum with the weights -5 to 5."""
+    """Of the mean cross-entropy of a sequence's tokens after the first, by trained tensor: its norm, and its sum with the weights -5 to 5."""
     model.zero_grad()
     logits = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0, :-1]
     torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:])).backward()
     sums = {}
-    gradients = {name: own for fused, parameter in sorted(model.named_parameters()) for name, own in as_stored(model.config.model_type, fused, parameter.grad).items()}
+    trained = {name: parameter.grad for name, parameter in sorted(model.named_parameters()) if parameter.requires_grad}
+    gradients = {name: own for fused, found in trained.items() for name, own in as_stored(model.config.model_type, fused, found).items()}
     for name, own in gradients.items():
         numbers = own.double().flatten()
         weights = torch.arange(numbers.numel(), dtype=torch.float64) * 7 % 11 - 5

@@ -4,8 +4,9 @@
     python3 scripts/golden/peft_adapters.py OUTDIR [NAME..]        (OUTDIR = tests/parity, after decoder_logits.py)
 
 Writes OUTDIR/NAME/{adapter_config.json,adapter_model.safetensors,golden.json} for each case below. golden.json names the base's folder in OUTDIR and holds
-`token_ids`, `logits` as decoder_logits.py does, and `merged`: sums and absolute sums of the tensors that PEFT's own merge changed. Needs torch, transformers
-and peft (written with 2.11, 5.17 and 0.21); no network. The same versions write the same bytes.
+`token_ids`, `logits` as decoder_logits.py does, `merged`: sums and absolute sums of the tensors that PEFT's own merge changed, and where experts have
+adapters `gradient`, as decoder_logits.py, by adapter. Needs torch, transformers and peft (written with 2.11, 5.17 and 0.21; adapters of experts with 2.15, 5.24
+and 0.21.2); no network. The same versions write the same bytes.
 """
 
 import json
@@ -17,8 +18,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import peft
 import torch
 import transformers
+from decoder_logits import as_stored, gradient
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+
+# What all experts of a layer have, in one parameter each.
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 # name -> (base, keys of LoraConfig, seed)
 CASES = {
@@ -36,6 +41,11 @@ CASES = {
     # Layers without keys and values of their own, and an input for each layer, whose matrices have no adapters.
     "peft-gemma4": ("gemma4-shared-tied", {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}, 18),
     # The expert that every token uses, and its gate.
+    "peft-fused-experts": ("qwen3_moe-untied", {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"], "target_parameters": EXPERTS}, 18),
+    "peft-fused-experts-gpt_oss": ("gpt_oss-untied", {"r": 2, "lora_alpha": 5, "target_modules": "all-linear", "target_parameters": EXPERTS}, 19),
+    "peft-fused-experts-shared": ("qwen3_5_moe-tied", {"r": 2, "lora_alpha": 4, "target_modules": "all-linear", "target_parameters": EXPERTS}, 20),
+    # Gates and ups without downs: PEFT names the wrapper by its place, so it has the name that downs have elsewhere.
+    "peft-gate-up-experts": ("qwen3_moe-sparse-tied", {"r": 3, "lora_alpha": 6, "target_modules": [], "target_parameters": EXPERTS[:1]}, 21),
     "peft-shared-expert": ("qwen3_5_moe-tied", {"r": 3, "lora_alpha": 6, "target_modules": "all-linear"}, 17),
 }
 
@@ -54,7 +64,8 @@ def normalise_config(folder):
     with open(path) as file:
         config = json.load(file)
     config["base_model_name_or_path"] = os.path.basename(config["base_model_name_or_path"])
-    config["target_modules"] = sorted(config["target_modules"])
+    for key in ("target_modules", "target_parameters"):
+        config[key] = sorted(config[key]) if config.get(key) is not None else None
     with open(path, "w") as file:
         json.dump(config, file, indent=2, sort_keys=True)
         file.write("\n")
@@ -74,6 +85,7 @@ def write_case(out, name, base, keys, seed):
             output = model(input_ids=torch.tensor([sequence]), use_cache=False).logits[0]
             assert torch.isfinite(output).all()
             logits.append([[float(f"{value:.7g}") for value in row] for row in output.tolist()])
+    experts = {"gradient": adapter_gradient(model, sequences[-1])} if "target_parameters" in keys else {}
     model.save_pretrained(folder)
     for file in os.listdir(folder):
         if file not in ("adapter_config.json", "adapter_model.safetensors"):
@@ -87,6 +99,7 @@ def write_case(out, name, base, keys, seed):
         "base": base,
         "token_ids": sequences,
         "logits": logits,
+        **experts,
         "merged": merged_sums(model),
     }
     with open(os.path.join(folder, "golden.json"), "w") as file:
@@ -95,11 +108,20 @@ def write_case(out, name, base, keys, seed):
     print(f"{folder}: {sum(os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder))} bytes")
 
 
+def adapter_gradient(model, sequence):
+    """As decoder_logits.py writes it, by the names of the adapter's file."""
+    return {name.replace(".default.", "."): sums for name, sums in gradient(model, sequence).items()}
+
+
 def merged_sums(model):
-    """For each matrix that has an adapter, [sum, sum of magnitudes] after PEFT merged it."""
-    names = {name.split(".lora_A.")[0].removeprefix("base_model.model.") + ".weight" for name, _ in model.named_parameters() if ".lora_A." in name}
-    merged = model.merge_and_unload().state_dict()
-    return {name: [merged[name].double().sum().item(), merged[name].double().abs().sum().item()] for name in sorted(names)}
+    """For each matrix that has an adapter, and of a layer whose experts have some for each of theirs, [sum, sum of magnitudes] after PEFT merged it."""
+    adapted = {name.split(".lora_A.")[0].removeprefix("base_model.model.") for name, _ in model.named_parameters() if ".lora_A." in name}
+    sums = {}
+    for name, tensor in model.merge_and_unload().state_dict().items():
+        of_experts = name.rpartition(".")[0] in adapted and name.endswith("_proj")
+        if of_experts or name.removesuffix(".weight") in adapted:
+            sums |= {name: [own.double().sum().item(), own.double().abs().sum().item()] for name, own in as_stored(model.config.model_type, name, tensor).items()}
+    return dict(sorted(sums.items()))
 
 
 def main():

@@ -17,7 +17,7 @@ use grpo_tui::update::{
 use super::assert_close;
 use crate::losses::loss_settings;
 
-const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0 };
+const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0, has_experts: false };
 
 /// Norms of queries and keys with an untied head, biases with a tied one, neither; a window and norms around each block,
 /// with heads of a size that the fast attention takes, and of Gemma 3's; hybrids of odd sizes, and of some of the published;
@@ -93,6 +93,9 @@ fn what_has_no_kernels_is_refused() {
             let error = refused(&config, &weights, trainable);
             assert!(error.starts_with("experts on a GPU are frozen and in bf16: set lora_rank"), "{error}");
         }
+        let adapted = Trainable::Lora { rank: 4, alpha: 8.0, has_experts: true };
+        let error = refused(&config, &Weights::from_tensors([], "nothing"), adapted);
+        assert!(error.starts_with("adapters of experts are computed on a CPU alone: set lora_experts"), "{error}");
     }
 }
 

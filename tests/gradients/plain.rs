@@ -222,10 +222,40 @@ impl Plain<'_> {
         }
     }
 
+    /// What an expert's adapter adds, by PEFT's names; `None` where there is none.
+    fn expert_delta(
+        &self,
+        x: &Tensor,
+        layer: usize,
+        module: &str,
+        (index, experts): (usize, &Experts),
+    ) -> Option<Tensor> {
+        let get = |which| {
+            let name = format!("base_model.model.model.layers.{layer}.mlp.{module}.lora_{which}.weight");
+            self.weights.get(&name).map(|tensor| tensor.as_tensor())
+        };
+        let (a, b) = (get("A")?, get("B")?);
+        let own_a = a.reshape((experts.count, (), a.dims()[1])).unwrap().get(index).unwrap();
+        let own_b =
+            b.reshape((b.dims()[0], (), experts.count)).unwrap().narrow(2, index, 1).unwrap().squeeze(2).unwrap();
+        let delta = x.matmul(&own_a.t().unwrap()).unwrap().matmul(&own_b.t().unwrap().contiguous().unwrap()).unwrap();
+        Some((delta * self.lora_scale).unwrap())
+    }
+
     /// One expert on every token.
     fn expert(&self, x: &Tensor, layer: usize, index: usize, experts: &Experts) -> Tensor {
+        let adapted = |y: Tensor, x: &Tensor, module| match self.expert_delta(x, layer, module, (index, experts)) {
+            Some(delta) => (y + delta).unwrap(),
+            None => y,
+        };
         if experts.tensors == ExpertTensors::Separate {
-            return self.gated_mlp(x, layer, &format!("mlp.experts.{index}"));
+            let linear = |x: &Tensor, part: &str| self.linear(x, layer, &format!("mlp.experts.{index}.{part}_proj"));
+            let (gate, up) = (linear(x, "gate"), linear(x, "up"));
+            let both = adapted(Tensor::cat(&[gate, up], 1).unwrap(), x, "experts.base_layer");
+            let (gate, up) =
+                (both.narrow(1, 0, both.dims()[1] / 2), both.narrow(1, both.dims()[1] / 2, both.dims()[1] / 2));
+            let inner = (gate.unwrap().silu().unwrap() * up.unwrap()).unwrap();
+            return adapted(linear(&inner, "down"), &inner, "experts");
         }
         let own = |part: &str| {
             let prefix = if experts.is_beside_dense { "experts" } else { "mlp.experts" };
@@ -238,12 +268,13 @@ impl Plain<'_> {
             let y = x.matmul(&weight).unwrap();
             own(&format!("{part}_bias")).map_or(y.clone(), |bias| y.broadcast_add(&bias).unwrap())
         };
-        let (both, width) = (product(x, "gate_up_proj"), experts.intermediate_size);
+        let (both, width) = (adapted(product(x, "gate_up_proj"), x, "experts.base_layer"), experts.intermediate_size);
         let inner = match experts.clamped {
             None => self.activated(&both.narrow(1, 0, width).unwrap()) * both.narrow(1, width, width).unwrap(),
             Some(gate) => clamped(&both, gate),
         };
-        product(&inner.unwrap(), "down_proj")
+        let inner = inner.unwrap();
+        adapted(product(&inner, "down_proj"), &inner, "experts")
     }
 
     /// Every expert on every token, times a weight that is 0 where it was not chosen; `replayed`: by token those of all

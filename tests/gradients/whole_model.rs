@@ -90,6 +90,12 @@ fn families() -> Vec<ModelConfig> {
     ]
 }
 
+/// Adapters without and with those of experts.
+const LORA: [Trainable; 2] = [
+    Trainable::Lora { rank: 3, alpha: 6.0, has_experts: false },
+    Trainable::Lora { rank: 3, alpha: 6.0, has_experts: true },
+];
+
 /// Weights with norms that are not 1 and biases that are not 0.
 fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
     let tensor = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
@@ -198,8 +204,8 @@ fn full_gradient_equals_the_tape() {
 
 #[test]
 fn adapter_gradient_equals_the_tape() {
-    for config in families() {
-        let model = model(&config, Trainable::Lora { rank: 3, alpha: 6.0 });
+    for (config, trainable) in families().into_iter().flat_map(|config| LORA.map(|lora| (config.clone(), lora))) {
+        let model = model(&config, trainable);
         let adapters = model.parameters().named().unwrap();
         assert!(adapters.iter().all(|(name, _)| name.contains("lora_")), "biases stay frozen beside adapters");
         let all = weights(&config).into_iter().chain(adapters).map(|(n, t)| (n, leaf(&t))).collect();
@@ -213,7 +219,7 @@ fn adapter_gradient_equals_the_tape() {
 #[test]
 fn a_gradient_with_replayed_experts_equals_the_tape() {
     let sparse = families().into_iter().filter(|config| config.options.experts.is_some());
-    let trainables = [Trainable::Full, Trainable::Lora { rank: 3, alpha: 6.0 }];
+    let trainables = [Trainable::Full, LORA[0], LORA[1]];
     for (config, trainable) in sparse.flat_map(|config| trainables.map(|trainable| (config.clone(), trainable))) {
         let model = model(&config, trainable);
         let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
@@ -249,7 +255,7 @@ fn a_gradient_with_replayed_experts_equals_the_tape() {
 fn what_routers_do_is_counted_over_all_micro_batches() {
     let totals = StepTotals { sequences: 5, tokens: 13 };
     for config in families() {
-        let model = model(&config, Trainable::Lora { rank: 3, alpha: 6.0 });
+        let model = model(&config, LORA[0]);
         let layers = (0..config.num_hidden_layers).filter_map(|layer| config.experts(layer)).collect::<Vec<_>>();
         for tokens in [1000, 6] {
             let settings = settings(tokens == 6, tokens);
@@ -271,7 +277,7 @@ fn what_routers_do_is_counted_over_all_micro_batches() {
 /// A base in fp8 is one of rounded numbers.
 #[test]
 fn an_fp8_gradient_is_that_of_its_rounded_weights() {
-    let lora = Trainable::Lora { rank: 3, alpha: 6.0 };
+    let lora = LORA[1];
     for config in families() {
         let matrices = ["_proj.weight", "in_proj_", "per_layer_input_gate.", "per_layer_projection."];
         let rounded = |(name, tensor): (String, Tensor)| {
@@ -330,8 +336,7 @@ fn gradient_equals_finite_differences() {
 
 #[test]
 fn one_step_moves_everything_trainable_and_nothing_frozen() {
-    let both =
-        |config: ModelConfig| [(config.clone(), Trainable::Full), (config, Trainable::Lora { rank: 2, alpha: 4.0 })];
+    let both = |config: ModelConfig| [Trainable::Full, LORA[0], LORA[1]].map(|trainable| (config.clone(), trainable));
     for (config, trainable) in families().into_iter().flat_map(both) {
         let weights = Weights::from_tensors(
             weights(&config).into_iter().map(|(n, t)| (n, t.to_dtype(DType::F32).unwrap())),

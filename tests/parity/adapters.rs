@@ -1,6 +1,7 @@
 //! Adapters that PEFT wrote: read onto our decoder, merged, and written back in PEFT's own names and shapes.
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -9,10 +10,10 @@ use grpo_tui::hub::{ModelSource, find_model};
 use grpo_tui::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use serde_json::Value;
 
-use super::decoder::{Golden, assert_close, logits};
+use super::decoder::{Golden, assert_close, assert_gradients, logits};
 use super::golden_folder;
 
-const CASES: [&str; 8] = [
+const CASES: [&str; 12] = [
     "peft-all-linear",
     "peft-subset",
     "peft-rslora",
@@ -21,6 +22,10 @@ const CASES: [&str; 8] = [
     "peft-gpt_oss",
     "peft-shared-expert",
     "peft-gemma4",
+    "peft-fused-experts",
+    "peft-fused-experts-gpt_oss",
+    "peft-fused-experts-shared",
+    "peft-gate-up-experts",
 ];
 
 fn golden_value(name: &str) -> Value {
@@ -82,6 +87,26 @@ fn merged_matrices_are_those_of_peft() {
     }
 }
 
+#[test]
+fn gradients_of_adapters_of_experts_are_those_of_autograd() {
+    for name in CASES.into_iter().filter(|name| golden_value(name)["gradient"].is_object()) {
+        let (golden, model) = (golden_value(name), adapted(&base_of(name), &golden_folder().join(name)).unwrap());
+        let expected = golden["gradient"].as_object().unwrap();
+        let sequence = Golden::read(name).token_ids.pop().unwrap();
+        let mut compared = Cell::new(0);
+        assert_gradients(name, &model, &sequence, |slot| {
+            // Beside downs without adapters PEFT has one wrapper, and no gradient of what it lacks.
+            let is_lone = name == "peft-gate-up-experts";
+            let of_peft = if is_lone { slot.replace(".base_layer.", ".") } else { slot.to_owned() };
+            let own = expected.get(&of_peft).filter(|_| !is_lone || of_peft != slot);
+            compared.set(compared.get() + usize::from(own.is_some()));
+            own.cloned()
+        });
+        // Each with activations kept and recomputed.
+        assert_eq!(*compared.get_mut(), 2 * expected.len(), "{name}");
+    }
+}
+
 /// Names and shapes in a safetensors file.
 fn shapes(path: &Path) -> BTreeMap<String, Vec<u64>> {
     let source = ModelSource::at("adapter", path);
@@ -91,12 +116,12 @@ fn shapes(path: &Path) -> BTreeMap<String, Vec<u64>> {
 #[test]
 fn an_export_has_the_names_and_shapes_of_peft() {
     let work = tempfile::tempdir().unwrap();
-    for name in
-        ["peft-all-linear", "peft-rslora", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert", "peft-gemma4"]
-    {
+    let beside = ["peft-fused-experts-gpt_oss", "peft-fused-experts-shared", "peft-gemma4"];
+    let others = ["peft-all-linear", "peft-rslora", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"];
+    for name in others.into_iter().chain(beside) {
         let folder = golden_folder().join(name);
         let model = adapted(&base_of(name), &folder).unwrap();
-        let Trainable::Lora { rank, alpha } = PeftAdapter::read(&folder).unwrap().trainable() else {
+        let Trainable::Lora { rank, alpha, .. } = PeftAdapter::read(&folder).unwrap().trainable() else {
             panic!("{name} is an adapter")
         };
         let out = work.path().join(name);
@@ -106,6 +131,13 @@ fn an_export_has_the_names_and_shapes_of_peft() {
         let numbers = |model: &Decoder| model.parameters().flat().to_vec1::<f32>().unwrap();
         assert_eq!(numbers(&again), numbers(&model), "{name}");
         assert_eq!(PeftAdapter::read(&out).unwrap().base_model(), Some("base"));
+        let parameters = |folder: &Path| {
+            let text = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap();
+            let config: Value = serde_json::from_str(&text).unwrap();
+            let names = config["target_parameters"].as_array().cloned().unwrap_or_default();
+            names.into_iter().map(|name| name.as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(parameters(&out), parameters(&folder), "{name}");
     }
 }
 
@@ -168,6 +200,9 @@ fn an_adapter_that_does_not_fit_is_refused_with_its_file() {
     });
     check(&["lm_head.weight", "not a LoRA matrix"], &|tensors, _| {
         drop(tensors.insert("base_model.model.lm_head.weight".to_owned(), zeros((4, 4))));
+    });
+    check(&["adapter_config.json", "`target_parameters` has \"mlp.gate.weight\", only"], &|_, config| {
+        config["target_parameters"] = serde_json::json!(["mlp.experts.down_proj", "mlp.gate.weight"]);
     });
     check(&["adapter_config.json", "`use_dora` = true"], &|_, config| config["use_dora"] = true.into());
     let absent = PeftAdapter::read(Path::new("/nonexistent")).unwrap_err().to_string();

@@ -60,7 +60,10 @@ fn log_probs_are_printed_for_every_family() {
 #[test]
 fn a_merged_export_is_a_model_that_says_what_base_and_adapter_say() {
     let work = tempfile::tempdir().unwrap();
-    for name in ["peft-all-linear", "peft-subset", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"] {
+    let of_experts =
+        ["peft-fused-experts", "peft-fused-experts-gpt_oss", "peft-fused-experts-shared", "peft-gate-up-experts"];
+    let others = ["peft-all-linear", "peft-subset", "peft-gated-delta", "peft-gpt_oss", "peft-shared-expert"];
+    for name in others.into_iter().chain(of_experts) {
         let (golden, base, adapter) = (Golden::read(name), base_of(name), golden_folder().join(name));
         let (sequence, expected) = expected(&golden);
         assert_near(name, &printed_log_probs(&[text(&base), "--adapter", text(&adapter)], sequence), &expected);
@@ -88,7 +91,7 @@ fn an_adapter_folder_is_a_model_by_the_base_that_it_names() {
     let work = tempfile::tempdir().unwrap();
     let source = find_model("tiny").unwrap();
     let weights = Weights::open(&source).unwrap();
-    let lora = Trainable::Lora { rank: 2, alpha: 4.0 };
+    let lora = Trainable::Lora { rank: 2, alpha: 4.0, has_experts: false };
     let decoder = Decoder::new(&source.config().unwrap(), &weights, lora, 1, DType::F32, &Device::Cpu).unwrap();
     let count = decoder.parameters().count();
     let numbers: Vec<f32> = (0..count).map(|i| ((i * 37 % 101) as f32 / 101.0 - 0.5) * 0.2).collect();
@@ -287,8 +290,11 @@ fn inspect_counts_what_the_headers_hold() {
         let (config, count) = (source.config().unwrap(), |shape: &[usize]| shape.iter().product::<usize>());
         let shape = ModelShape::from_config(&config);
         assert_eq!(shape.parameters as u64, numbers, "{}", golden.name);
-        let adapter = adapter_names(&config, 1).iter().map(|(_, shape)| count(shape)).sum::<usize>();
-        assert_eq!(shape.lora_per_rank, adapter, "{}", golden.name);
+        let adapters = [false, true].map(|has_experts| {
+            adapter_names(&config, 1, has_experts).iter().map(|(_, shape)| count(shape)).sum::<usize>()
+        });
+        let expected = [shape.lora_per_rank, shape.lora_per_rank + shape.expert_lora_per_rank];
+        assert_eq!(expected, adapters, "{}", golden.name);
         assert_eq!(document["memory_bytes"]["bf16"], 2 * numbers);
         let uses = &document["memory_by_use"]["gpu"];
         let bytes = |name: &str| uses[name].as_u64().unwrap();

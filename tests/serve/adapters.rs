@@ -8,38 +8,55 @@ use grpo_tui::model::fresh_adapters;
 
 use super::*;
 
-/// An adapter of `tiny` that changes what it says.
-fn write_adapter(folder: &Path, rank: usize, seed: usize) -> String {
-    let parameters = fresh_adapters(&find_model("tiny").unwrap().config().unwrap(), rank).unwrap();
+/// An adapter that changes what a model says, on its experts, too, where it has some.
+fn write_adapter(folder: &Path, base: &str, rank: usize, seed: usize) -> String {
+    let parameters = fresh_adapters(&find_model(base).unwrap().config().unwrap(), rank, true).unwrap();
     let count = parameters.count();
     let noise = (0..count).map(|i| (((i + 7 * seed) * 37 % 101) as f32 / 101.0 - 0.5) * 0.3);
     parameters.restore(&Tensor::from_iter(noise, &Device::Cpu).unwrap()).unwrap();
     let path = folder.join(format!("adapter-{seed}"));
-    export_adapter(&path, &parameters, "tiny", rank, 2.0 * rank as f64).unwrap();
+    export_adapter(&path, &parameters, base, rank, 2.0 * rank as f64).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
 #[test]
 fn adapters_of_one_base_are_decoded_side_by_side() {
+    check_side_by_side("tiny");
+}
+
+#[test]
+fn adapters_of_experts_are_decoded_side_by_side() {
     let folder = tempfile::tempdir().unwrap();
-    let [a, b] = [(4, 1), (16, 2)].map(|(rank, seed)| write_adapter(folder.path(), rank, seed));
+    let config = r#"{"architectures":["Qwen3MoeForCausalLM"],"vocab_size":1024,"hidden_size":48,"intermediate_size":64,"num_hidden_layers":2,
+        "num_attention_heads":3,"num_key_value_heads":1,"head_dim":16,"num_experts":6,"num_experts_per_tok":2,"moe_intermediate_size":24,
+        "tie_word_embeddings":true,"max_position_embeddings":1024}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let pretrain = ["model", "pretrain", "invoice", "--config", "config.json", "--updates", "1", "--examples", "2"];
+    let made = super::super::program::call(folder.path(), &[&pretrain[..], &["--out", "sparse"]].concat());
+    assert!(made.status.success(), "{}", super::super::program::stderr(&made));
+    check_side_by_side(folder.path().join("sparse").to_str().unwrap());
+}
+
+fn check_side_by_side(base: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b] = [(4, 1), (16, 2)].map(|(rank, seed)| write_adapter(folder.path(), base, rank, seed));
     let body = |model: &str, prompt: usize| {
         let prompts = ["{\"vendor\": \"", "{\"total\": 1", "Acme", "- 12.50"];
         json!({"model": model, "prompt": prompts[prompt], "max_tokens": 30, "temperature": 0, "ignore_eos": true, "n": 2})
     };
     let text = |answer: &Json| answer["choices"][0]["text"].as_str().unwrap().to_owned();
-    let alone = [("tiny", "tiny"), (&*a, "a"), (&*b, "b")].map(|(served, name)| {
+    let alone = [(base, base), (&*a, "a"), (&*b, "b")].map(|(served, name)| {
         let server = Server::start(&[served]);
         (name, (0..4).map(|prompt| text(&server.post(TEXT, &body(served, prompt)))).collect::<Vec<String>>())
     });
     assert!(alone[0].1 != alone[1].1 && alone[1].1 != alone[2].1, "the adapters change what is said");
     let [first, second] = [format!("a={a}"), format!("b={b}")];
     // One thread, so that all are decoded together.
-    let server = Server::start(&["tiny", "--adapter", &first, "--adapter", &second, "--threads", "1"]);
+    let server = Server::start(&[base, "--adapter", &first, "--adapter", &second, "--threads", "1"]);
     let models: Json = serde_json::from_str(&server.ask("GET", "/v1/models", "", b"").2).unwrap();
     let names: Vec<&str> =
         models["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
-    assert_eq!(names, ["tiny", "a", "b"]);
+    assert_eq!(names, [base, "a", "b"]);
     std::thread::scope(|scope| {
         let asked = alone
             .iter()
@@ -54,6 +71,9 @@ fn adapters_of_one_base_are_decoded_side_by_side() {
     for (served, name) in [(&*a, 1), ("b", 2)] {
         assert_eq!(text(&server.post(TEXT, &body(served, 0))), alone[name].1[0]);
     }
+    if base != "tiny" {
+        return;
+    }
     let refused = |arguments: &[&str]| super::super::program::stderr(&super::super::program::call_anywhere(arguments));
     assert!(refused(&["serve", "tiny-sql", "--adapter", &first]).contains("another base"));
     assert!(refused(&["serve", "tiny", "--adapter", "x=tiny-sql"]).contains("is no adapter"));
@@ -64,7 +84,7 @@ fn adapters_of_one_base_are_decoded_side_by_side() {
 #[test]
 fn a_promoted_checkpoint_is_served_as_its_run_was_trained() {
     let folder = tempfile::tempdir().unwrap();
-    let adapter = write_adapter(folder.path(), 4, 3);
+    let adapter = write_adapter(folder.path(), "tiny", 4, 3);
     let set = Layers { set: vec!["max_completion_tokens=7".to_owned()], ..Layers::default() };
     let provenance = json!({"config": set.resolve().unwrap().config, "thinking": false});
     std::fs::write(Path::new(&adapter).join("provenance.json"), provenance.to_string()).unwrap();

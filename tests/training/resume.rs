@@ -111,7 +111,7 @@ fn stopping_changes_nothing_with_the_gated_delta_rule() {
     }
 }
 
-/// With adapters, and with all weights, routers among them; without replay such a run is another.
+/// With adapters, without and with those of experts, and with all weights, routers among them; without replay such a run is another.
 #[test]
 fn stopping_changes_nothing_with_replayed_experts() {
     let folder = tempfile::tempdir().unwrap();
@@ -125,8 +125,8 @@ fn stopping_changes_nothing_with_replayed_experts() {
     // No answer is valid: the bonus is what moves the weights.
     let bonus = ["entropy_coef=0.1", "kl_beta=0.1", "learning_rate=1e-2"];
     let set = [&[base.as_str(), "max_completion_tokens=32", "weight_sync_interval=2"][..], &bonus].concat();
-    for rank in ["lora_rank=4", "lora_rank=0"] {
-        stopped_after(&[&set[..], &[rank]].concat(), &[1, 4]);
+    for rank in [&["lora_rank=4"][..], &["lora_rank=4", "lora_experts=true"], &["lora_rank=0"]] {
+        stopped_after(&[&set[..], rank].concat(), &[1, 4]);
     }
     let ended = [&["lora_rank=0"][..], &["lora_rank=0", "router_replay=false"]].map(|more| {
         let run = create(&folder.path().join(more.concat()), &[&set[..], more].concat());

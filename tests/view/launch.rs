@@ -164,20 +164,20 @@ fn advanced_settings_are_folded_by_section() {
     let all = rows(&stage).len();
     assert!(!rows(&stage).contains(&"weight_decay") && rows(&stage).contains(&"learning_rate"));
     assert!(stage.shows("rollouts               ▸ 6 more, 1 changed"), "{}", stage.screen());
-    assert!(stage.shows("policy update          ▸ 23 more, 2 changed"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 24 more, 2 changed"), "{}", stage.screen());
     // From a key of the section, and back.
     go_to(&mut stage, "learning_rate");
     stage.keys("a");
-    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 23));
-    assert!(stage.shows("policy update          ▾ 23 more") && rows(&stage).contains(&"weight_decay"));
+    assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all + 24));
+    assert!(stage.shows("policy update          ▾ 24 more") && rows(&stage).contains(&"weight_decay"));
     go_to(&mut stage, "weight_decay");
     stage.keys("enter ctrl-u").types("0.1").keys("enter a");
     assert_eq!((selected(&stage), rows(&stage).len()), ("policy update", all));
-    assert!(stage.shows("policy update          ▸ 23 more, 3 changed"), "{}", stage.screen());
+    assert!(stage.shows("policy update          ▸ 24 more, 3 changed"), "{}", stage.screen());
     // The selected section lists what it hides.
     assert!(stage.shows("weight_decay 0.1"), "{}", stage.screen());
     stage.keys("enter");
-    assert_eq!(rows(&stage).len(), all + 23);
+    assert_eq!(rows(&stage).len(), all + 24);
     stage.keys("left left right left");
     assert_eq!(rows(&stage).len(), all);
     // A click toggles, wherever the cursor was.

@@ -58,10 +58,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
                 return Err(Failure::usage(text));
             }
         };
-        let Trainable::Lora { rank, alpha } = adapter.trainable() else {
+        let Trainable::Lora { rank, alpha, has_experts } = adapter.trainable() else {
             return Err(Failure::failed(format!("{} has no low-rank adapter", arguments.model)));
         };
-        let parameters = fresh_adapters(&loaded.config, rank)?;
+        let parameters = fresh_adapters(&loaded.config, rank, has_experts)?;
         adapter.apply(&parameters)?;
         export_adapter(out, &parameters, base, rank, alpha)?;
     }

@@ -269,6 +269,14 @@ pub static KEYS: &[Key] = &[
     .presets("16", "16"),
     key("lora_alpha", number(0.001, 65_536.0), "32", "", "LoRA alpha: adapters are scaled by alpha / rank.").presets("32", "32"),
     key(
+        "lora_experts",
+        Kind::Flag,
+        "false",
+        "",
+        "Adapters on the experts of a mixture, too, as PEFT's target_parameters; on CPUs; no effect on dense models.",
+    )
+    .presets("false", "false"),
+    key(
         "base_precision",
         Kind::Choice(BasePrecision::NAMES),
         "bf16",

@@ -470,6 +470,12 @@ fn check_together(config: &TrainConfig) -> Result<(), ConfigError> {
                 .to_owned(),
         );
     }
+    if config.lora_experts && config.lora_rank == 0 {
+        return conflict(
+            "lora_experts = true adds adapters, and lora_rank = 0 trains all weights, experts included: set lora_rank above 0, or lora_experts = false"
+                .to_owned(),
+        );
+    }
     if config.base_precision == super::BasePrecision::Fp8 && config.lora_rank == 0 {
         return conflict(
             "base_precision = fp8 keeps frozen weights, and lora_rank = 0 trains all of them: set lora_rank above 0, or base_precision = bf16"

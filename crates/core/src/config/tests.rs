@@ -112,8 +112,10 @@ fn a_teacher_and_its_weight_belong_together() {
 }
 
 #[test]
-fn fp8_is_for_frozen_weights() {
+fn what_stands_beside_adapters_is_refused_without_them() {
     let refused = |pairs: &[&str]| set(pairs).resolve().err().map(|error| error.to_string());
+    let message = refused(&["lora_experts=true", "lora_rank=0"]).unwrap();
+    assert!(message.contains("set lora_rank above 0, or lora_experts = false"), "{message}");
     let message = refused(&["base_precision=fp8", "lora_rank=0"]).unwrap();
     assert!(message.contains("lora_rank = 0") && message.contains("base_precision = bf16"), "{message}");
     assert_eq!(refused(&["base_precision=fp8"]), None);

@@ -68,6 +68,8 @@ pub struct TrainConfig {
     pub kl_importance: bool,
     pub lora_rank: usize,
     pub lora_alpha: f64,
+    #[serde(default)]
+    pub lora_experts: bool,
     #[serde(default = "as_computed")]
     pub base_precision: BasePrecision,
     pub learning_rate: f64,

@@ -102,5 +102,6 @@ fn step_rows(config: &TrainConfig, turns: usize, prompt_tokens: f64, completion_
 /// The number of trained parameters.
 pub fn trainable_parameters(model: &ModelConfig, config: &TrainConfig) -> usize {
     let shape = ModelShape::from_config(model);
-    if config.lora_rank == 0 { shape.parameters } else { shape.lora_per_rank * config.lora_rank }
+    let of_experts = if config.lora_experts { shape.expert_lora_per_rank } else { 0 };
+    if config.lora_rank == 0 { shape.parameters } else { (shape.lora_per_rank + of_experts) * config.lora_rank }
 }

@@ -15,6 +15,8 @@ pub struct ModelShape {
     pub head: usize,
     /// Numbers of a rank-1 adapter on all linear layers but experts, and beside those not on dense ones.
     pub lora_per_rank: usize,
+    /// Of those on all experts, gate and up together.
+    pub expert_lora_per_rank: usize,
     /// Per token, over all layers.
     pub key_values_per_token: usize,
     /// Of a sequence, over all layers: the states of the gated delta rule.
@@ -66,6 +68,7 @@ impl ModelShape {
             active_matrices: mixer_matrices + feed_forward.active_matrices + layers * 2 * hidden * input,
             head: table,
             lora_per_rank: sum(|(outputs, inputs)| outputs + inputs) + feed_forward.lora_per_rank,
+            expert_lora_per_rank: feed_forward.expert_lora_per_rank,
             key_values_per_token: (attention_layers.iter())
                 .filter(|&&layer| !matches!(config.keys_values(layer), KeysValues::OfLayer(_)))
                 .map(|&layer| 2 * config.heads(layer).width())
@@ -106,6 +109,7 @@ struct FeedForwardShape {
     /// But for the experts that a token does not use.
     active_matrices: usize,
     lora_per_rank: usize,
+    expert_lora_per_rank: usize,
     /// Per token, that a layer's backward reads: gate, up and their product, of a token's experts those and the logits of
     /// the router, of the expert that each uses also its output.
     activations: usize,
@@ -124,6 +128,7 @@ impl FeedForwardShape {
                 matrices,
                 active_matrices: matrices,
                 lora_per_rank,
+                expert_lora_per_rank: 0,
                 activations: 3 * widest,
                 derived: widest,
             };
@@ -148,6 +153,7 @@ impl FeedForwardShape {
             matrices: of(*count),
             active_matrices: of(*active),
             lora_per_rank: sparse * shared_lora,
+            expert_lora_per_rank: sparse * count * (2 * hidden + 3 * width),
             activations: dense_activations.max(count + 3 * active * width + shared_activations + beside_activations),
             derived: (dense_activations / 3).max(active * width),
         }
@@ -295,8 +301,12 @@ pub(super) mod tests {
     #[test]
     fn qwen3_30b_a3b_has_its_published_counts() {
         let json = r#"{"model_type":"qwen3_moe","vocab_size":151936,"hidden_size":2048,"num_hidden_layers":48,"num_attention_heads":32,"head_dim":128}"#;
-        let shape = ModelShape::from_config(&ModelConfig::parse(json, "config.json").unwrap());
+        let model = ModelConfig::parse(json, "config.json").unwrap();
+        let shape = ModelShape::from_config(&model);
         assert_eq!((shape.parameters, shape.active_parameters()), (30_532_122_624, 3_353_032_704));
+        let adapters = |set: &[&str]| crate::plan::trainable_parameters(&model, &config(set));
+        let of_experts = adapters(&["lora_experts=true"]) - adapters(&[]);
+        assert_eq!(of_experts, 16 * 48 * 128 * (2048 + 2 * 768 + 768 + 2048));
         // The embedding is no product, norms are not counted.
         let products = 2.0 * (3_353_032_704.0 - 151_936.0 * 2048.0 - 48.0 * (2.0 * 2048.0 + 256.0) - 2048.0);
         assert_eq!(shape.forward_operations(1.0, 0.0, 1.0), products);

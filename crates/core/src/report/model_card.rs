@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::markdown::{changed_configuration, line, results, table};
 use super::summary_table::{labelled, rate_rows};
 use super::{Page, Report};
-use crate::config::BasePrecision;
+use crate::config::{BasePrecision, TrainConfig};
 use crate::format::{amount, duration, or_na};
 use crate::hub::{Quantization, embedded_model_names, find_model};
 use crate::run::EvalSummary;
@@ -75,7 +75,7 @@ pub fn model_card(report: &Report, step: u64, price: Option<f64>, published: Opt
         ("Configuration", configuration),
         ("Data", digests(report)),
         ("Cost", cost(report, price)),
-        ("Serving", serving(base, file.config.lora_rank, template_kwargs(report))),
+        ("Serving", serving(base, &file.config, template_kwargs(report))),
     ];
     text.extend(sections.map(|(title, section)| format!("\n## {title}\n{section}")));
     Page::masked(&text)
@@ -140,15 +140,17 @@ fn template_kwargs(report: &Report) -> Map<String, Value> {
 }
 
 /// Commands that serve the folder in which the card lies.
-fn serving(base: &str, lora_rank: usize, kwargs: Map<String, Value>) -> String {
+fn serving(base: &str, config: &TrainConfig, kwargs: Map<String, Value>) -> String {
     let is_embedded = embedded_model_names().any(|name| name == base);
     let base = shell_word(base);
     // vLLM takes powers of two from 8 on.
-    let room = lora_rank.next_power_of_two().max(8);
-    let vllm = match lora_rank {
+    let room = config.lora_rank.next_power_of_two().max(8);
+    let vllm = match config.lora_rank {
         0 => "vllm serve .".to_owned(),
-        // No other program has the base.
-        _ if is_embedded => "grpo-tui model export --model . --merged --out merged\nvllm serve merged".to_owned(),
+        // No other program has the base; adapters of experts were not tried there.
+        _ if is_embedded || config.lora_experts => {
+            "grpo-tui model export --model . --merged --out merged\nvllm serve merged".to_owned()
+        }
         _ => format!("vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules trained=."),
     };
     let kwargs = |option: &str| match kwargs.is_empty() {

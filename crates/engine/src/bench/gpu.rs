@@ -86,7 +86,7 @@ pub fn measure_gpu(
     note(Measurement::new("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
     note(Measurement::new("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
     let threads = ThreadPool::for_engine(engine, 1)?;
-    let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64 };
+    let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64, has_experts: false };
     let start = Instant::now();
     let weights = Weights::fresh(config, 0).in_precision(bench.base_precision);
     let model = Decoder::new(config, &weights, lora, 0, engine.dtype, &engine.device)?;

@@ -8,7 +8,9 @@ use super::CheckpointError;
 use super::new_folder::{self, failed, write_file};
 use super::tensor_file::{ElementSource, StreamedTensor, TensorHeader, write_slots, write_tensors};
 use crate::hub::ModelSource;
-use crate::model::{Decoder, ParameterSlot, Parameters, Weights, is_trained, tensor_names};
+use crate::model::{
+    Decoder, ParameterSlot, Parameters, TARGET_PARAMETERS, Weights, is_of_experts, is_trained, tensor_names,
+};
 use crate::text::TokenizerFiles;
 
 /// Writes a model as a new folder that this program and transformers load.
@@ -136,11 +138,12 @@ pub(super) fn write_adapter(
     numbers: &mut dyn ElementSource,
     (base_model, rank, alpha): (&str, usize, f64),
 ) -> Result<(), CheckpointError> {
+    let (of_experts, others): (Vec<_>, Vec<_>) = slots.iter().partition(|slot| is_of_experts(&slot.name));
     // `…layers.0.self_attn.q_proj.lora_A.weight` -> `q_proj`.
-    let mut targets: Vec<&str> = slots.iter().filter_map(|slot| slot.name.rsplit('.').nth(2)).collect();
+    let mut targets: Vec<&str> = others.iter().filter_map(|slot| slot.name.rsplit('.').nth(2)).collect();
     let mut seen = std::collections::HashSet::new();
     targets.retain(|target| seen.insert(*target));
-    let config = serde_json::json!({
+    let mut config = serde_json::json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model,
@@ -154,6 +157,10 @@ pub(super) fn write_adapter(
         "use_rslora": false,
         "target_modules": targets,
     });
+    // Older versions of PEFT do not know the key.
+    if !of_experts.is_empty() {
+        config["target_parameters"] = serde_json::json!(TARGET_PARAMETERS);
+    }
     write_file(new, "adapter_config.json", format!("{config:#}\n").as_bytes())?;
     write_slots(new, "adapter_model.safetensors", slots, dtype, numbers)
 }

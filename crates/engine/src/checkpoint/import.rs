@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::CheckpointError;
 use crate::hub::{ModelConfig, ModelSource, find_model};
-use crate::model::{Parameters, Trainable, Weights, adapter_names};
+use crate::model::{
+    Parameters, TARGET_PARAMETERS, Trainable, Weights, adapter_names, beside_each_other, is_of_experts,
+};
 
 /// A LoRA adapter from `adapter_config.json` and `adapter_model.safetensors`.
 #[derive(Clone, Debug)]
@@ -26,7 +28,14 @@ pub struct PeftAdapter {
 
 /// The matrices that the adapter's configuration names.
 #[derive(Clone, Debug)]
-enum Targets {
+struct Targets {
+    modules: Modules,
+    /// `target_parameters`: those of experts.
+    parameters: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Modules {
     /// Each module whose name equals one of these, or ends with `.` and one of these.
     Named(Vec<String>),
     /// Inferred from the tensors: all linear layers, a pattern, or some layers.
@@ -34,7 +43,7 @@ enum Targets {
 }
 
 /// Settings that change the meaning of the tensors. Null, false and empty are off.
-const NOT_COMPUTED: [&str; 13] = [
+const NOT_COMPUTED: [&str; 12] = [
     "use_dora",
     "use_qalora",
     "use_bdlora",
@@ -44,7 +53,6 @@ const NOT_COMPUTED: [&str; 13] = [
     "alpha_pattern",
     "modules_to_save",
     "layer_replication",
-    "target_parameters",
     "trainable_token_indices",
     "alora_invocation_tokens",
     "arrow_config",
@@ -70,8 +78,12 @@ impl PeftAdapter {
         adapter.weights_path = folder.join("adapter_model.safetensors");
         adapter.tensors = adapter.read_tensors()?;
         // Checked before memory is allocated by it.
-        if let Some((name, tensor)) = adapter.tensors.iter().find(|(_, tensor)| !tensor.dims().contains(&adapter.rank))
-        {
+        let has_rank = |(name, tensor): &(&String, &Tensor)| match (is_of_experts(name), tensor.dims()) {
+            // Of all experts of a layer.
+            (true, [rows, columns]) => (if is_a(name) { rows } else { columns }).is_multiple_of(adapter.rank),
+            (_, shape) => shape.contains(&adapter.rank),
+        };
+        if let Some((name, tensor)) = adapter.tensors.iter().find(|entry| !has_rank(entry)) {
             let problem = format!(
                 "`r` = {}, but `{name}` has shape {:?}; the two files belong to different adapters",
                 adapter.rank,
@@ -91,27 +103,42 @@ impl PeftAdapter {
         // Whole 16 bytes of bf16 a row.
         let slot = adapters.iter().map(|adapter| adapter.rank).max().unwrap_or(0).next_multiple_of(8);
         let mut tensors = HashMap::new();
-        for (name, shape) in adapter_names(config, slot) {
-            let is_a = name.contains(".lora_A.");
+        let has_experts = adapters.iter().any(Self::has_experts);
+        for (name, shape) in adapter_names(config, slot, has_experts) {
+            let is_a = is_a(&name);
+            // Of a layer's experts; else a matrix has one adapter.
+            let count = config.options.experts.as_ref().filter(|_| is_of_experts(&name)).map_or(1, |own| own.count);
             let part = |adapter: &Self| -> candle_core::Result<Tensor> {
                 let Some(own) = adapter.tensors.get(&name) else {
                     return Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu);
                 };
                 let scale = if is_a { 1.0 } else { adapter.alpha / adapter.rank as f64 };
-                let dimension = usize::from(!is_a);
-                own.to_dtype(DType::F32)?.affine(scale, 0.0)?.pad_with_zeros(dimension, 0, slot - adapter.rank)
+                let own = own.to_dtype(DType::F32)?.affine(scale, 0.0)?;
+                let added = count * (slot - adapter.rank);
+                let (rows, columns) = own.dims2()?;
+                let zeros = if is_a { (added, columns) } else { (rows, added) };
+                beside_each_other(&[own, Tensor::zeros(zeros, DType::F32, &Device::Cpu)?], count, is_a)
             };
             let parts = adapters.iter().map(part).collect::<candle_core::Result<Vec<_>>>()?;
-            tensors.insert(name, Tensor::cat(&parts, usize::from(!is_a))?);
+            tensors.insert(name, beside_each_other(&parts, count, is_a)?);
         }
         let (rank, weights_path) = (slot * adapters.len(), PathBuf::new());
-        let (base_model, targets) = (None, Targets::Shown);
+        let (base_model, targets) = (None, Targets { modules: Modules::Shown, parameters: Vec::new() });
         Ok((Self { rank, alpha: rank as f64, base_model, targets, tensors, weights_path }, slot))
     }
 
     /// Checks that the adapter is one of a model's.
     pub(super) fn check_fits(&self, config: &ModelConfig) -> Result<(), CheckpointError> {
-        self.check(&adapter_names(config, self.rank))
+        self.check(&self.names(config))
+    }
+
+    fn names(&self, config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
+        adapter_names(config, self.rank, self.has_experts())
+    }
+
+    /// Whether experts have adapters, too.
+    fn has_experts(&self) -> bool {
+        self.tensors.keys().any(|name| is_of_experts(name))
     }
 
     /// Whether a folder holds an adapter and no model.
@@ -121,7 +148,7 @@ impl PeftAdapter {
 
     /// The setting of a [`crate::model::Decoder`] for this adapter.
     pub fn trainable(&self) -> Trainable {
-        Trainable::Lora { rank: self.rank, alpha: self.alpha }
+        Trainable::Lora { rank: self.rank, alpha: self.alpha, has_experts: self.has_experts() }
     }
 
     /// The base model's name in the adapter's configuration.
@@ -168,8 +195,9 @@ impl PeftAdapter {
         config: &ModelConfig,
         source: &str,
     ) -> Result<Weights, CheckpointError> {
-        self.check(&adapter_names(config, self.rank))?;
-        Ok(weights.merging(self.tensors.clone(), self.alpha / self.rank as f64, source))
+        self.check(&self.names(config))?;
+        let experts = config.options.experts.as_ref();
+        Ok(weights.merging(self.tensors.clone(), self.alpha / self.rank as f64, experts, source))
     }
 
     /// Checks the adapter against the names and shapes of a model's adapters.
@@ -183,7 +211,9 @@ impl PeftAdapter {
         for (name, shape) in slots {
             let Some(tensor) = self.tensors.get(name) else {
                 if self.targets.want(name) {
-                    return bad(format!("no tensor `{name}`, which `target_modules` requires; the file is incomplete"));
+                    return bad(format!(
+                        "no tensor `{name}`, which adapter_config.json targets; the file is incomplete"
+                    ));
                 }
                 continue;
             };
@@ -248,10 +278,13 @@ impl PeftAdapter {
             rank: rank as usize,
             alpha,
             base_model: config.get("base_model_name_or_path").and_then(Value::as_str).map(str::to_owned),
-            targets: if used("layers_to_transform") || used("exclude_modules") {
-                Targets::Shown
-            } else {
-                Targets::from_config(config)?
+            targets: Targets {
+                parameters: expert_parameters(config)?,
+                modules: if used("layers_to_transform") || used("exclude_modules") {
+                    Modules::Shown
+                } else {
+                    Modules::from_config(config)?
+                },
             },
             tensors: HashMap::new(),
             weights_path: PathBuf::new(),
@@ -266,6 +299,7 @@ impl PeftAdapter {
         let mut tensors = HashMap::with_capacity(loaded.len());
         for (name, tensor) in loaded {
             let ours = our_name(&name).ok_or_else(|| refused(path, format!("`{name}` is not a LoRA matrix")))?;
+            let ours = self.targets.of_experts(ours);
             if tensors.insert(ours, tensor).is_some() {
                 return Err(refused(path, format!("`{name}` occurs twice, with and without a prefix or a name")));
             }
@@ -274,10 +308,10 @@ impl PeftAdapter {
     }
 }
 
-impl Targets {
+impl Modules {
     fn from_config(config: &Value) -> Result<Self, String> {
         match config.get("target_modules") {
-            Some(Value::Array(list)) if !list.is_empty() => {
+            Some(Value::Array(list)) => {
                 let names = list.iter().map(|name| name.as_str().map(str::to_owned));
                 names
                     .collect::<Option<_>>()
@@ -288,16 +322,66 @@ impl Targets {
             Some(other) => Err(format!("`target_modules` = {other}, expected a list of names or \"all-linear\"")),
         }
     }
+}
 
+/// `target_parameters`, which may name what all experts of a layer have.
+fn expert_parameters(config: &Value) -> Result<Vec<String>, String> {
+    let none = Vec::new();
+    let list = match config.get("target_parameters") {
+        None | Some(Value::Null) => &none,
+        Some(Value::Array(list)) => list,
+        Some(other) => return Err(format!("`target_parameters` = {other}, expected a list of names")),
+    };
+    let known = |name: &Value| {
+        let name = name.as_str()?;
+        let is_known = TARGET_PARAMETERS.iter().any(|known| is_target(name, known) || is_target(known, name));
+        is_known.then(|| name.to_owned())
+    };
+    let unknown = |name: &Value| {
+        format!(
+            "`target_parameters` has {name}, only {TARGET_PARAMETERS:?} are supported; merge the adapter with PEFT and use the merged model"
+        )
+    };
+    list.iter().map(|name| known(name).ok_or_else(|| unknown(name))).collect()
+}
+
+fn has_target(targets: &[String], name: &str) -> bool {
+    targets.iter().any(|target| is_target(name, target))
+}
+
+/// Whether PEFT takes `target` for the module or parameter `name`.
+fn is_target(name: &str, target: &str) -> bool {
+    name.strip_suffix(target).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+impl Targets {
     /// Whether the adapter's configuration requires the tensor `name`.
     fn want(&self, name: &str) -> bool {
-        let Self::Named(targets) = self else { return false };
-        let module =
-            name.strip_prefix("base_model.model.").and_then(|name| name.split(".lora_").next()).unwrap_or_default();
-        targets.iter().any(|target| {
-            module.strip_suffix(target.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
+        let Some(module) = name.strip_prefix("base_model.model.").and_then(|name| name.split(".lora_").next()) else {
+            return false;
+        };
+        match (module.split_once(".mlp.experts"), &self.modules) {
+            (Some((layer, rest)), _) => {
+                let part = TARGET_PARAMETERS[usize::from(rest.is_empty())];
+                has_target(&self.parameters, &format!("{layer}.{part}"))
+            }
+            (None, Modules::Named(modules)) => has_target(modules, module),
+            (None, Modules::Shown) => false,
+        }
     }
+
+    /// Our name of an adapter's tensor: where gates and ups of a layer's experts have adapters and downs have none, PEFT has
+    /// one wrapper, and its name is that of the outer one.
+    fn of_experts(&self, name: String) -> String {
+        match name.split_once(".mlp.experts.lora_") {
+            Some((layer, rest)) if !self.want(&name) => format!("{layer}.mlp.experts.base_layer.lora_{rest}"),
+            _ => name,
+        }
+    }
+}
+
+fn is_a(name: &str) -> bool {
+    name.contains(".lora_A.")
 }
 
 /// Parses `base_model.model.MODULE.lora_A.weight` in any spelling; `None` if it is neither A nor B of a matrix.
@@ -350,10 +434,13 @@ mod tests {
             }
             PeftAdapter::from_config(&config)
         };
-        assert_eq!(with(serde_json::json!({})).unwrap().trainable(), Trainable::Lora { rank: 4, alpha: 8.0 });
+        assert_eq!(
+            with(serde_json::json!({})).unwrap().trainable(),
+            Trainable::Lora { rank: 4, alpha: 8.0, has_experts: false }
+        );
         assert_eq!(
             with(serde_json::json!({"use_rslora": true})).unwrap().trainable(),
-            Trainable::Lora { rank: 4, alpha: 16.0 }
+            Trainable::Lora { rank: 4, alpha: 16.0, has_experts: false }
         );
         assert!(
             with(serde_json::json!({"target_modules": "all-linear", "rank_pattern": {}, "use_dora": false})).is_ok()

@@ -106,7 +106,7 @@ impl Contents {
     ) -> Result<u64, CheckpointError> {
         self.write_with(folder, &self.state, |new| {
             match self.trainable {
-                Trainable::Lora { rank, alpha } => {
+                Trainable::Lora { rank, alpha, .. } => {
                     write_adapter(new, &self.slots, self.dtype, parameters, (&self.base_model, rank, alpha))?
                 }
                 Trainable::Full | Trainable::Frozen => {
@@ -331,7 +331,12 @@ mod tests {
     fn snapshot(parameters: &Parameters, optimizer: &Optimizer) -> Snapshot {
         let buffer = HostBuffer::new(Snapshot::buffer_bytes(parameters), &Device::Cpu);
         let state = TrainerState { step: 3, ..TrainerState::start() };
-        let contents = Contents::for_state(parameters, &state, Trainable::Lora { rank: 2, alpha: 4.0 }, "base");
+        let contents = Contents::for_state(
+            parameters,
+            &state,
+            Trainable::Lora { rank: 2, alpha: 4.0, has_experts: false },
+            "base",
+        );
         let (mut flat, mut moments) = numbers(parameters, optimizer);
         Snapshot::take(buffer, contents, &mut flat, &mut moments).unwrap()
     }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, bail};
 
 use super::Gradients;
+use super::expert_adapters::OneExpert;
 use super::matrix::Matrix;
 use crate::kernels::adamw::MatrixCopy;
 use crate::kernels::matmul::{matmul, matmul_add, matmul_f32, matmul_into};
@@ -94,6 +95,8 @@ pub(super) struct AdapterPart {
     /// B: [outputs, rank]; zeros at the start, so that the first forward equals the base.
     pub(super) b: Tensor,
     pub(super) b_range: Range<usize>,
+    /// Of an expert's matrix: `b_range` is that of the B's of all experts.
+    pub(super) expert: Option<OneExpert>,
 }
 
 /// Columns that a part takes in a joined matrix: whole 16 bytes of bf16, of zeros where the rank is not a multiple.
@@ -201,7 +204,13 @@ impl AdapterSet {
         for (index, part) in self.parts.iter().enumerate() {
             let part_gradient = gradient.narrow(1, part.columns.start, part.columns.len())?;
             let own = inner.narrow(1, index * rank, self.rank)?;
-            gradients.matmul_add(&part.b_range, &part_gradient.t()?, &own, self.scale)?;
+            let transposed = part_gradient.t()?;
+            match part.expert {
+                None => gradients.matmul_add(&part.b_range, &transposed, &own, self.scale)?,
+                Some(expert) => {
+                    gradients.matmul_add_expert(&part.b_range, expert, (&transposed, &own), self.scale)?;
+                }
+            }
             if self.joined.is_none() {
                 inner_gradients.push(matmul(&part_gradient, &part.b)?);
             }

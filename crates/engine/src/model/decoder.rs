@@ -100,6 +100,11 @@ impl Decoder {
         if let Some(problem) = device.is_cuda().then(problem).flatten() {
             return Err(ModelError::Weights(problem));
         }
+        let is_beside = config.options.experts.as_ref().is_some_and(|experts| experts.is_beside_dense);
+        if is_beside && matches!(trainable, Trainable::Lora { has_experts: true, .. }) {
+            let problem = "experts beside a dense block get no adapters: set lora_experts = false";
+            return Err(ModelError::Weights(problem.to_owned()));
+        }
         let assembly = ModelLoader { config, weights, trainable, shard, dtype, device };
         let mut parameters = assembly.parameters(seed)?;
         let table_shape = [vec![config.vocab_size, config.hidden_size]];
@@ -424,6 +429,12 @@ fn experts_problem(config: &ModelConfig, weights: &Weights, trainable: Trainable
             "experts of {width} numbers in a model of {hidden}: a GPU computes multiples of 8; compute on the CPU (`--cpu`)"
         ));
     }
+    if matches!(trainable, Trainable::Lora { has_experts: true, .. }) {
+        return Some(
+            "adapters of experts are computed on a CPU alone: set lora_experts = false, merge the adapter (`grpo-tui model export --merged`), or compute on the CPU (`--cpu`)"
+                .to_owned(),
+        );
+    }
     let is_frozen = trainable != Trainable::Full && weights.base_precision() == BasePrecision::Bf16;
     (!is_frozen).then(|| {
         "experts on a GPU are frozen and in bf16: set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)"
@@ -459,10 +470,14 @@ mod tests {
         ];
         let parse = |(name, own)| ModelConfig::parse(&format!("{json}\"{name}\"]{own}}}"), "config.json").unwrap();
         let configs = families.map(parse);
-        let trainables = [Trainable::Full, Trainable::Lora { rank: 2, alpha: 4.0 }];
+        let lora = |has_experts| Trainable::Lora { rank: 2, alpha: 4.0, has_experts };
+        let trainables = [Trainable::Full, lora(false), lora(true)];
         for (config, trainable) in configs.into_iter().flat_map(|config| trainables.map(|it| (config.clone(), it))) {
             let weights = Weights::fresh(&config, 3);
-            let model = Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu).unwrap();
+            let Ok(model) = Decoder::new(&config, &weights, trainable, 1, DType::F32, &Device::Cpu) else {
+                assert!(trainable == lora(true) && config.options.experts.is_some_and(|it| it.is_beside_dense));
+                continue;
+            };
             let mut batch = PackedBatch::default();
             batch.push_prompt(&[1, 5, 2, 17, 4]);
             let gradient = |recompute: bool, keep: fn(SavedActivations) -> SavedActivations| {

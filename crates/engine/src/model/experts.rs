@@ -89,7 +89,7 @@ enum Part {
     Down,
 }
 
-/// A layer's experts and their router, without adapters.
+/// A layer's experts and their router.
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
     pub(super) router: Router,
@@ -161,7 +161,10 @@ impl Experts {
         gradients: &mut Gradients,
     ) -> Result<[Tensor; 2]> {
         let gradient = routing.gather(gradient)?;
-        let weighted_gradient = self.multiply_back(Part::Down, routing, &gradient, weighted, gradients)?;
+        // Frozen experts read no rows of their inputs.
+        let is_trained = self.matrices.is_trained();
+        let read = is_trained.then_some(weighted);
+        let weighted_gradient = self.multiply_back(Part::Down, routing, (&gradient, read), gradients)?;
         let mut products = routing.dot(&weighted_gradient, weighted)?;
         if let Some((bias, trained)) = &self.output_bias {
             products = (products + routing.weigh(&routing.dot(&gradient, &routing.spread(bias)?)?)?)?;
@@ -175,8 +178,8 @@ impl Experts {
         }
         let activated_gradient = self.with_factors(routing, routing.weigh(&weighted_gradient)?)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
-        let rows = self.rows_of_pairs(routing, x)?;
-        let own_gradient = self.multiply_back(Part::GateUp, routing, &gate_up_gradient, &rows, gradients)?;
+        let rows = is_trained.then(|| self.rows_of_pairs(routing, x)).transpose()?;
+        let own_gradient = self.multiply_back(Part::GateUp, routing, (&gate_up_gradient, rows.as_ref()), gradients)?;
         let logits_gradient = route_backward(&products, routing, self.router, x.dtype())?;
         let router_gradient = self.gate.backward(&logits_gradient, router_x, gradients)?;
         Ok([router_gradient, routing.combine(&own_gradient, x.dims2()?.0)?])
@@ -187,7 +190,13 @@ impl Experts {
         let output_bias = self.output_bias.as_ref().map(|(bias, _)| bias);
         match (&self.matrices, part) {
             (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
-                let product = by_expert(experts, part, routing, |linear, pairs| linear.forward(&pairs(x)?, adapters))?;
+                // By pair the adapter of its row, where several stand side by side.
+                let own = adapters.own.map(|(own, _)| routing.gather(&own.unsqueeze(1)?)?.squeeze(1)).transpose()?;
+                let product = by_expert(experts, part, routing, |linear, pairs| {
+                    let own = own.as_ref().map(pairs).transpose()?;
+                    let slot = adapters.own.map_or(0, |(_, slot)| slot);
+                    linear.forward(&pairs(x)?, AdapterUse::for_rows(adapters.adapters, own.as_ref(), slot))
+                })?;
                 match (part, output_bias) {
                     (Part::Down, Some(bias)) => product + routing.weigh(&routing.spread(bias)?)?,
                     _ => Ok(product),
@@ -204,19 +213,19 @@ impl Experts {
         }
     }
 
-    /// `gradient`: [pairs, outputs] -> [pairs, inputs]; adds the gradients of what is trained.
+    /// `gradient`: [pairs, outputs] -> [pairs, inputs]; adds the gradients of what is trained, which reads `x`.
     fn multiply_back(
         &self,
         part: Part,
         routing: &Routing,
-        gradient: &Tensor,
-        x: &Tensor,
+        (gradient, x): (&Tensor, Option<&Tensor>),
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         match (&self.matrices, part) {
             (Matrices::Separate(experts) | Matrices::Fused { experts, .. }, _) => {
-                by_expert(experts, part, routing, |linear, pairs| {
-                    linear.backward(&pairs(gradient)?, &pairs(x)?, gradients)
+                by_expert(experts, part, routing, |linear, pairs| match x {
+                    Some(x) => linear.backward(&pairs(gradient)?, &pairs(x)?, gradients),
+                    None => linear.weight.backward(&pairs(gradient)?),
                 })
             }
             (Matrices::Stacked { gate_up, down, .. }, _) => {
@@ -237,7 +246,11 @@ impl Experts {
         };
         let experts = match &self.matrices {
             Matrices::Separate(experts) => experts.clone(),
-            Matrices::Fused { experts, tensors } => return Ok([router(experts.len())?, tensors.clone()].concat()),
+            Matrices::Fused { experts, tensors } => {
+                let merged =
+                    tensors.iter().map(|(name, tensor)| Ok((name.clone(), fused(experts, name, tensor, dtype)?)));
+                return Ok([router(experts.len())?, merged.collect::<Result<Vec<_>>>()?].concat());
+            }
             Matrices::Stacked { experts, tensors, .. } if !tensors.is_empty() => {
                 return Ok([router(*experts)?, tensors.clone()].concat());
             }
@@ -261,6 +274,34 @@ impl Experts {
         }
         Ok(named)
     }
+}
+
+impl Matrices {
+    fn is_trained(&self) -> bool {
+        match self {
+            Self::Separate(experts) | Self::Fused { experts, .. } => {
+                experts.iter().any(|expert| expert.gate_up.is_trained())
+            }
+            Self::Stacked { .. } => false,
+        }
+    }
+}
+
+/// The tensor `name` of all experts, adapters merged.
+fn fused(experts: &[Expert], name: &str, tensor: &Tensor, dtype: DType) -> Result<Tensor> {
+    let linear: fn(&Expert) -> &Linear = match name.rsplit_once('.') {
+        Some((_, "gate_up_proj")) => |expert| &expert.gate_up,
+        Some((_, "down_proj")) => |expert| &expert.down,
+        _ => return Ok(tensor.clone()),
+    };
+    if experts.iter().all(|expert| linear(expert).adapters.is_none()) {
+        return Ok(tensor.clone());
+    }
+    let merged = experts.iter().map(|expert| match (linear(expert).merged(dtype)?, &linear(expert).weight) {
+        (merged, Matrix::Transposed(_)) => merged.t(),
+        (merged, _) => Ok(merged),
+    });
+    Tensor::stack(&merged.collect::<Result<Vec<_>>>()?, 0)
 }
 
 /// What `product` gives for the matrix of each expert that has pairs, one below the other: [pairs, outputs]. It takes the

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::{Result, Tensor};
 
 use super::Parameters;
+use super::expert_adapters::OneExpert;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::adamw::norm;
 use crate::kernels::matmul::matmul_add;
@@ -32,6 +33,19 @@ impl Gradients {
     pub(super) fn matmul_add(&mut self, range: &Range<usize>, left: &Tensor, right: &Tensor, scale: f64) -> Result<()> {
         let target = self.flat.narrow(0, range.start, range.len())?.reshape((left.dims2()?.0, right.dims2()?.1))?;
         matmul_add(&target, left, right, scale)
+    }
+
+    /// As [`Gradients::matmul_add`], of one expert's B among those of all.
+    pub(super) fn matmul_add_expert(
+        &mut self,
+        range: &Range<usize>,
+        expert: OneExpert,
+        (left, right): (&Tensor, &Tensor),
+        scale: f64,
+    ) -> Result<()> {
+        let shape = (left.dims2()?.0, right.dims2()?.1 * expert.count);
+        let all = self.flat.narrow(0, range.start, range.len())?.reshape(shape)?;
+        matmul_add(&expert.b(&all)?, left, right, scale)
     }
 
     pub fn add_all(&mut self, other: &Self) -> Result<()> {

@@ -34,6 +34,11 @@ pub(super) struct Linear {
 }
 
 impl Linear {
+    /// Whether a backward reads its input.
+    pub(super) fn is_trained(&self) -> bool {
+        self.trained.is_some() || self.adapters.is_some()
+    }
+
     /// Columns that rows of its input, and of its result's gradient, need behind them (`kernels::matmul`).
     pub(super) fn room(&self) -> usize {
         self.adapters.as_ref().map_or(0, AdapterSet::room)
@@ -125,7 +130,8 @@ impl Linear {
         Ok(named)
     }
 
-    fn merged(&self, dtype: DType) -> Result<Tensor> {
+    /// `W + scale * B A`: [outputs, inputs].
+    pub(super) fn merged(&self, dtype: DType) -> Result<Tensor> {
         let weight = self.weight.numbers(dtype)?;
         match &self.adapters {
             Some(set) => &weight + set.delta()?.to_dtype(dtype)?,

@@ -6,8 +6,12 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
+use super::adapter_names::{
+    DENSE_PARTS, SHARED_PARTS, adapted_parts, adapter_tensors, adapter_view, matrix_shape, mixer_parts,
+};
 use super::attention::AttentionMixer;
 use super::beside_dense::{self, BesideDense};
+use super::expert_adapters::{MODULES, OneExpert};
 use super::experts::{Expert, Experts, FACTORS, Matrices, Stack};
 use super::feed_forward::{Dense, FeedForward, Mixture};
 use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
@@ -15,9 +19,6 @@ use super::keys_values::KeysValues;
 use super::layer::{Factor, Layer};
 use super::layer_input::{LayerInputs, OwnInput};
 use super::linear::{Bias, Linear};
-use super::matrices::{
-    DENSE_PARTS, SHARED_PARTS, adapted_parts, adapter_tensors, matrix_shape, mixer_parts, peft_name,
-};
 use super::matrix::Matrix;
 use super::mixer::Mixer;
 use super::norm::NormWeight;
@@ -69,7 +70,9 @@ impl ModelLoader<'_> {
                 .filter(|(name, _)| is_trained(name))
                 .map(|(name, shape)| Ok((name.clone(), self.weights.get(&name, &shape, self.dtype, self.device)?)))
                 .collect::<Result<_, ModelError>>()?,
-            Trainable::Lora { rank, .. } => adapter_tensors(self.config, rank, seed, self.device)?,
+            Trainable::Lora { rank, has_experts, .. } => {
+                adapter_tensors(self.config, (rank, has_experts), seed, self.device)?
+            }
         };
         // Layers read what is trained in the model's dtype; adapters on a GPU they read in the joined matrices.
         let dtype = if self.joins_adapters() { master_dtype(self.dtype) } else { self.dtype };
@@ -112,7 +115,8 @@ impl ModelLoader<'_> {
         };
         let expert = |index: usize| {
             let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
-            Ok(Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? })
+            let own = Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? };
+            self.with_adapters(own, layer, OneExpert { index, count: experts.count }, parameters)
         };
         let (matrices, output_bias) = match experts.tensors {
             hub::ExpertTensors::Separate if self.device.is_cuda() => (self.stacked(layer, experts)?, None),
@@ -260,9 +264,11 @@ impl ModelLoader<'_> {
             let (gate_up, down) = (stack(gate_up, gate_up_bias)?, stack(down, None)?);
             return Ok((Matrices::Stacked { gate_up, down, experts: experts.count, tensors }, down_bias));
         }
-        let expert =
-            |index| Ok(Expert { gate_up: linear(gate_up, gate_up_bias, index)?, down: linear(down, None, index)? });
-        let own = (0..experts.count).map(expert).collect::<candle_core::Result<_>>()?;
+        let expert = |index| {
+            let own = Expert { gate_up: linear(gate_up, gate_up_bias, index)?, down: linear(down, None, index)? };
+            self.with_adapters(own, layer, OneExpert { index, count: experts.count }, parameters)
+        };
+        let own = (0..experts.count).map(expert).collect::<Result<_, ModelError>>()?;
         Ok((Matrices::Fused { experts: own, tensors }, down_bias))
     }
 
@@ -444,11 +450,8 @@ impl ModelLoader<'_> {
         parts: &[&str],
         parameters: &Parameters,
     ) -> Result<Option<AdapterSet>, ModelError> {
-        let Trainable::Lora { rank, alpha } = self.trainable else { return Ok(None) };
-        let view = |parts: &[&str], which| {
-            let names: Vec<String> = parts.iter().map(|part| peft_name(layer, part, which)).collect();
-            parameters.view(&names)?.ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
-        };
+        let Trainable::Lora { rank, alpha, .. } = self.trainable else { return Ok(None) };
+        let view = |parts: &[&str], which| adapter_view(parameters, layer, parts, which);
         if !adapted_parts(self.config, layer).any(|adapted| adapted == parts) {
             return Ok(None);
         }
@@ -458,10 +461,31 @@ impl ModelLoader<'_> {
             let (b, b_range) = view(&[*part], "B")?;
             let columns = column..column + self.shape(layer, part)[0];
             column = columns.end;
-            Ok(AdapterPart { columns, b, b_range })
+            Ok(AdapterPart { columns, b, b_range, expert: None })
         };
         let parts = parts.iter().map(part).collect::<Result<Vec<_>, ModelError>>()?;
         Ok(Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64, joined: None }))
+    }
+
+    /// The expert with adapters beside its matrices, where experts have some.
+    fn with_adapters(
+        &self,
+        mut expert: Expert,
+        layer: usize,
+        own: OneExpert,
+        parameters: &Parameters,
+    ) -> Result<Expert, ModelError> {
+        let Trainable::Lora { rank, alpha, has_experts: true } = self.trainable else { return Ok(expert) };
+        for (linear, module) in [&mut expert.gate_up, &mut expert.down].into_iter().zip(MODULES) {
+            let (a, all) = adapter_view(parameters, layer, &[module], "A")?;
+            let (b, b_range) = adapter_view(parameters, layer, &[module], "B")?;
+            let (a, b) = (own.a(&a)?, own.b(&b)?);
+            let start = all.start + own.index * a.elem_count();
+            let (a_range, columns) = (start..start + a.elem_count(), 0..b.dims2()?.0);
+            let parts = vec![AdapterPart { columns, b, b_range, expert: Some(own) }];
+            linear.adapters = Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64, joined: None });
+        }
+        Ok(expert)
     }
 
     /// [outputs, inputs] of a layer's matrix.

@@ -1,9 +1,11 @@
 //! Tokens to logits: the differentiable decoder, with a backward written by hand, layer by layer.
 
 mod adapter; // low-rank adapters
+mod adapter_names; // a layer's matrices, and the adapters beside them in PEFT's names
 mod attention; // the mixer of layers with attention
 mod beside_dense; // a dense block beside a mixture of experts
 mod decoder; // embedding, layers, final norm, head
+mod expert_adapters; // how PEFT writes those of experts
 mod expert_record; // the experts that sampled tokens went through
 mod experts; // a mixture of experts
 mod feed_forward; // a layer's gated MLP, or its experts
@@ -14,7 +16,6 @@ mod layer; // one decoder layer, forward and backward
 mod layer_input; // the input that each layer has besides the stream
 mod linear; // x W^T with adapters
 mod load; // a decoder put together from a checkpoint
-mod matrices; // a layer's matrices by name, and their adapters'
 mod matrix; // a layer's matrix, in the model's dtype or in fp8
 mod mixed_inputs; // what follows from a mixer's input, also in its backward
 mod mixer; // either of the two
@@ -27,13 +28,14 @@ mod side_inputs; // what layers read besides the residual stream
 mod weights; // a checkpoint's tensors under their Hugging Face names
 
 pub use adapter::{AdapterUse, Adapters};
+pub use adapter_names::{adapter_names, fresh_adapters};
 pub use decoder::{Activations, Decoder};
+pub use expert_adapters::{TARGET_PARAMETERS, beside_each_other, is_of_experts};
 pub use expert_record::ExpertRecord;
 pub(crate) use expert_record::{ExpertLayers, PassExperts};
 pub use experts::RouterUse;
 pub use gradients::Gradients;
 pub use layer::Layer;
-pub use matrices::{adapter_names, fresh_adapters};
 pub(crate) use mixer::{CacheView, CacheWidth, PrefilledRows};
 pub use packed_batch::{PackedBatch, RowContext, Sequence};
 pub use parameters::{ParameterSlot, Parameters, Trainable};

@@ -14,12 +14,14 @@ pub enum Trainable {
     Frozen,
     /// Every weight.
     Full,
-    /// Adapters on every linear layer; in a model with experts on those of attention.
+    /// Adapters on every linear layer; in a model with experts on those of mixers and of the shared expert.
     Lora {
         /// Rank of A and B.
         rank: usize,
         /// The delta is scaled by `alpha / rank`.
         alpha: f64,
+        /// Whether experts have some, too.
+        has_experts: bool,
     },
 }
 
@@ -28,7 +30,7 @@ impl Trainable {
     pub fn for_config(config: &TrainConfig) -> Self {
         match config.lora_rank {
             0 => Self::Full,
-            rank => Self::Lora { rank, alpha: config.lora_alpha },
+            rank => Self::Lora { rank, alpha: config.lora_alpha, has_experts: config.lora_experts },
         }
     }
 }

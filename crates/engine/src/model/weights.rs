@@ -16,9 +16,9 @@ use candle_core::{DType, Device, Tensor};
 use self::files::Files;
 use self::names::is_layer_matrix;
 use self::random_init::RandomInit;
-use super::ModelError;
+use super::{ModelError, expert_adapters};
 use crate::config::BasePrecision;
-use crate::hub::{ModelConfig, ModelSource};
+use crate::hub::{ExpertTensors, Experts, ModelConfig, ModelSource};
 use crate::kernels::fp8;
 
 pub use self::load_progress::{LoadProgress, watch_loading};
@@ -69,9 +69,16 @@ impl Weights {
 
     /// These weights with low-rank adapters added: `W + scale * B A`, computed in f32 where the tensor is wanted and
     /// rounded to the dtype that W is stored in, one tensor at a time. `adapters`: A [rank, inputs] and B [outputs,
-    /// rank] under PEFT's names.
-    pub fn merging(self, adapters: HashMap<String, Tensor>, scale: f64, source: &str) -> Self {
-        let merge = Merge { base: self, adapters, scale, is_rounded: true };
+    /// rank] under PEFT's names; `experts`: those of the model.
+    pub fn merging(
+        self,
+        adapters: HashMap<String, Tensor>,
+        scale: f64,
+        experts: Option<&Experts>,
+        source: &str,
+    ) -> Self {
+        let experts = experts.map(|experts| (experts.count, experts.tensors));
+        let merge = Merge { base: self, adapters, scale, experts, is_rounded: true };
         Self::new(Origin::Merged(Arc::new(merge)), source)
     }
 
@@ -191,19 +198,30 @@ struct Merge {
     adapters: HashMap<String, Tensor>,
     /// `alpha / rank`.
     scale: f64,
+    /// How many experts a layer has, and in which tensors.
+    experts: Option<(usize, ExpertTensors)>,
     /// Whether merged matrices are rounded to the dtype that the base stores them in.
     is_rounded: bool,
 }
 
 impl Merge {
     fn get(&self, name: &str, shape: &[usize], dtype: DType, device: &Device) -> Result<Tensor, ModelError> {
-        let Some((down, up)) = self.adapter(name) else { return self.base.get(name, shape, dtype, device) };
+        let Some(delta) = self.delta(name, shape, device)? else { return self.base.get(name, shape, dtype, device) };
         let stored = self.base.dtype(name).unwrap_or(DType::F32);
-        let on_device = |tensor: &Tensor| tensor.to_device(device)?.to_dtype(DType::F32);
-        let delta = on_device(up)?.matmul(&on_device(down)?)?.affine(self.scale, 0.0)?;
         let merged = (self.base.get(name, shape, DType::F32, device)? + delta)?;
         let merged = if self.is_rounded { merged.to_dtype(stored)? } else { merged };
         Ok(merged.to_dtype(dtype)?)
+    }
+
+    /// `scale * B A` in f32; `None` where no adapter stands.
+    fn delta(&self, name: &str, shape: &[usize], device: &Device) -> candle_core::Result<Option<Tensor>> {
+        let on_device = |tensor: &Tensor| tensor.to_device(device)?.to_dtype(DType::F32);
+        let delta = match (self.adapter(name), self.experts) {
+            (Some((down, up)), _) => Some(on_device(up)?.matmul(&on_device(down)?)?),
+            (None, Some(experts)) => expert_adapters::delta(&self.adapters, (name, shape), experts, device)?,
+            (None, None) => None,
+        };
+        delta.map(|delta| delta.affine(self.scale, 0.0)).transpose()
     }
 
     /// A and B beside the matrix `MODULE.weight`.
@@ -300,7 +318,7 @@ mod tests {
         ]);
         let names = ["model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"].map(str::to_owned);
         let weights = Weights::from_tensors(names.clone().map(|name| (name, base.clone())), "base")
-            .merging(adapters, 0.5, "both");
+            .merging(adapters, 0.5, None, "both");
         let get = |name: &str| numbers(&weights.get(name, &[2, 3], DType::F32, &Device::Cpu).unwrap());
         // 1 + 0.0005 is 1 in bf16.
         assert_eq!(get(&names[0]), [1.0, 2.0, 3.0, 5.0, 5.0, 5.0]);
@@ -339,7 +357,7 @@ mod tests {
         assert_eq!((get(&weights, names[0]), get(&weights, names[1])), (rounded.to_vec(), numbers(&matrix)));
         let module = |which: &str| format!("base_model.model.model.layers.0.mlp.up_proj.lora_{which}.weight");
         let adapters = [(module("A"), tensor(&[1.0, 0.0], (1, 2))), (module("B"), tensor(&[0.001, 2.0], (2, 1)))];
-        let merged = weights.clone().merging(HashMap::from(adapters), 1.0, "both");
+        let merged = weights.clone().merging(HashMap::from(adapters), 1.0, None, "both");
         assert_eq!(get(&merged, names[0]), [1.001, 0.3125, 1.3125, 0.009_765_625]);
         let message = weights.get(names[2], &[1, 2], DType::F32, &Device::Cpu).unwrap_err().to_string();
         // A backtrace may follow.

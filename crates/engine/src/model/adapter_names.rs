@@ -1,7 +1,10 @@
-//! A layer's matrices by name: which are packed together, their shapes, and the names of their adapters.
+//! A layer's matrices by name, as they are packed, with their shapes; and the adapters beside them under PEFT's names.
+
+use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::expert_adapters::MODULES;
 use super::{ModelError, Parameters};
 use crate::hub::{self, KeysValues, ModelConfig};
 use crate::kernels::philox::uniform_weights_on;
@@ -45,13 +48,23 @@ pub(super) fn adapted_parts(config: &ModelConfig, layer: usize) -> impl Iterator
     mixer_parts(config, layer).into_iter().chain(feed_forward.iter().copied())
 }
 
+/// The modules of a layer's experts, how many each adapts, and [outputs, inputs] of one.
+fn expert_modules(config: &ModelConfig, layer: usize) -> impl Iterator<Item = (&'static str, usize, [usize; 2])> {
+    let (experts, hidden) = (config.experts(layer), config.hidden_size);
+    experts.into_iter().flat_map(move |experts| {
+        let shapes = [[2 * experts.intermediate_size, hidden], [hidden, experts.intermediate_size]];
+        MODULES.into_iter().zip(shapes).map(|(module, shape)| (module, experts.count, shape))
+    })
+}
+
 /// PEFT's name of an adapter's tensor: `which` is "A" or "B".
-pub(super) fn peft_name(layer: usize, part: &str, which: &str) -> String {
+fn peft_name(layer: usize, part: &str, which: &str) -> String {
     format!("base_model.model.model.layers.{layer}.{part}.lora_{which}.weight")
 }
 
-/// Every adapter's A and B of a model under PEFT's names, in the order in which they are trained, with their shapes.
-pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usize>)> {
+/// Every adapter's A and B of a model under PEFT's names, in the order in which they are trained, with their shapes;
+/// `has_experts`: those of experts, too, where the model has some.
+pub fn adapter_names(config: &ModelConfig, rank: usize, has_experts: bool) -> Vec<(String, Vec<usize>)> {
     let mut names = Vec::new();
     for layer in 0..config.num_hidden_layers {
         // The parts of a packed matrix stand side by side.
@@ -67,18 +80,22 @@ pub fn adapter_names(config: &ModelConfig, rank: usize) -> Vec<(String, Vec<usiz
                     .map(|part| (peft_name(layer, part, "B"), vec![matrix_shape(config, layer, part)[0], rank])),
             );
         }
+        for (module, count, [outputs, inputs]) in expert_modules(config, layer).filter(|_| has_experts) {
+            names.push((peft_name(layer, module, "A"), vec![count * rank, inputs]));
+            names.push((peft_name(layer, module, "B"), vec![outputs, rank * count]));
+        }
     }
     names
 }
 
 /// Fresh adapters of a model (A uniform, B zero), in f32 on the CPU; the model's own weights are not needed.
-pub fn fresh_adapters(config: &ModelConfig, rank: usize) -> Result<Parameters, ModelError> {
-    Ok(Parameters::new(adapter_tensors(config, rank, 0, &Device::Cpu)?, DType::F32, &Device::Cpu)?)
+pub fn fresh_adapters(config: &ModelConfig, rank: usize, has_experts: bool) -> Result<Parameters, ModelError> {
+    Ok(Parameters::new(adapter_tensors(config, (rank, has_experts), 0, &Device::Cpu)?, DType::F32, &Device::Cpu)?)
 }
 
 pub(super) fn adapter_tensors(
     config: &ModelConfig,
-    rank: usize,
+    (rank, has_experts): (usize, bool),
     seed: u64,
     device: &Device,
 ) -> Result<Vec<(String, Tensor)>, ModelError> {
@@ -91,7 +108,18 @@ pub(super) fn adapter_tensors(
         };
         Ok((name, tensor))
     };
-    adapter_names(config, rank).into_iter().enumerate().map(fresh).collect()
+    adapter_names(config, rank, has_experts).into_iter().enumerate().map(fresh).collect()
+}
+
+/// The A's or B's of a layer's modules as one matrix, and its numbers in the flat buffer.
+pub(super) fn adapter_view(
+    parameters: &Parameters,
+    layer: usize,
+    modules: &[&str],
+    which: &str,
+) -> Result<(Tensor, Range<usize>), ModelError> {
+    let names: Vec<String> = modules.iter().map(|module| peft_name(layer, module, which)).collect();
+    parameters.view(&names)?.ok_or_else(|| ModelError::Weights(format!("no adapters `{names:?}`")))
 }
 
 /// [outputs, inputs] of a layer's matrix.
