@@ -90,11 +90,17 @@ fn families() -> Vec<ModelConfig> {
     ]
 }
 
-/// Adapters without and with those of experts.
-const LORA: [Trainable; 2] = [
-    Trainable::Lora { rank: 3, alpha: 6.0, has_experts: false },
-    Trainable::Lora { rank: 3, alpha: 6.0, has_experts: true },
-];
+/// A model with adapters, without and with those of experts, which those beside a dense block do not get.
+fn with_adapters(config: &ModelConfig) -> Vec<(ModelConfig, Trainable)> {
+    let lora = |has_experts| (config.clone(), Trainable::Lora { rank: 3, alpha: 6.0, has_experts });
+    let is_beside_dense = config.options.experts.as_ref().is_some_and(|experts| experts.is_beside_dense);
+    if is_beside_dense { vec![lora(false)] } else { vec![lora(false), lora(true)] }
+}
+
+/// Also all of it trained.
+fn with_all(config: &ModelConfig) -> Vec<(ModelConfig, Trainable)> {
+    [vec![(config.clone(), Trainable::Full)], with_adapters(config)].concat()
+}
 
 /// Weights with norms that are not 1 and biases that are not 0.
 fn weights(config: &ModelConfig) -> Vec<(String, Tensor)> {
@@ -204,7 +210,7 @@ fn full_gradient_equals_the_tape() {
 
 #[test]
 fn adapter_gradient_equals_the_tape() {
-    for (config, trainable) in families().into_iter().flat_map(|config| LORA.map(|lora| (config.clone(), lora))) {
+    for (config, trainable) in families().iter().flat_map(with_adapters) {
         let model = model(&config, trainable);
         let adapters = model.parameters().named().unwrap();
         assert!(adapters.iter().all(|(name, _)| name.contains("lora_")), "biases stay frozen beside adapters");
@@ -219,8 +225,7 @@ fn adapter_gradient_equals_the_tape() {
 #[test]
 fn a_gradient_with_replayed_experts_equals_the_tape() {
     let sparse = families().into_iter().filter(|config| config.options.experts.is_some());
-    let trainables = [Trainable::Full, LORA[0], LORA[1]];
-    for (config, trainable) in sparse.flat_map(|config| trainables.map(|trainable| (config.clone(), trainable))) {
+    for (config, trainable) in sparse.flat_map(|config| with_all(&config)) {
         let model = model(&config, trainable);
         let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
         // Two of three experts.
@@ -255,7 +260,7 @@ fn a_gradient_with_replayed_experts_equals_the_tape() {
 fn what_routers_do_is_counted_over_all_micro_batches() {
     let totals = StepTotals { sequences: 5, tokens: 13 };
     for config in families() {
-        let model = model(&config, LORA[0]);
+        let model = model(&config, with_adapters(&config)[0].1);
         let layers = (0..config.num_hidden_layers).filter_map(|layer| config.experts(layer)).collect::<Vec<_>>();
         for tokens in [1000, 6] {
             let settings = settings(tokens == 6, tokens);
@@ -277,8 +282,7 @@ fn what_routers_do_is_counted_over_all_micro_batches() {
 /// A base in fp8 is one of rounded numbers.
 #[test]
 fn an_fp8_gradient_is_that_of_its_rounded_weights() {
-    let lora = LORA[1];
-    for config in families() {
+    for (config, lora) in families().iter().filter_map(|config| with_adapters(config).pop()) {
         let matrices = ["_proj.weight", "in_proj_", "per_layer_input_gate.", "per_layer_projection."];
         let rounded = |(name, tensor): (String, Tensor)| {
             let is_matrix = matrices.iter().any(|part| name.contains(part));
@@ -336,8 +340,7 @@ fn gradient_equals_finite_differences() {
 
 #[test]
 fn one_step_moves_everything_trainable_and_nothing_frozen() {
-    let both = |config: ModelConfig| [Trainable::Full, LORA[0], LORA[1]].map(|trainable| (config.clone(), trainable));
-    for (config, trainable) in families().into_iter().flat_map(both) {
+    for (config, trainable) in families().iter().flat_map(with_all) {
         let weights = Weights::from_tensors(
             weights(&config).into_iter().map(|(n, t)| (n, t.to_dtype(DType::F32).unwrap())),
             "test",
