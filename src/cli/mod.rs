@@ -35,6 +35,8 @@ mod pull;
 mod rank;
 #[cfg(feature = "engine")]
 mod rows;
+#[cfg(feature = "engine")]
+mod run_input;
 mod runs;
 #[cfg(feature = "engine")]
 mod sample;

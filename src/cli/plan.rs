@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::output::eprint_line;
-use super::train::RunInput;
+use super::run_input::RunInput;
 use super::{Failure, Outcome, preflight, print_json};
 use crate::checkpoint::ModelLocation;
 use crate::config::{ResolvedConfig, TrainConfig};

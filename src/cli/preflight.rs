@@ -2,7 +2,7 @@
 
 use super::Failure;
 use super::output::eprint_line;
-use super::train::RunInput;
+use super::run_input::RunInput;
 use crate::checkpoint::ModelLocation;
 use crate::config::TrainConfig;
 use crate::plan::preflight::{Preflight, PreflightFinding, Severity, titles};

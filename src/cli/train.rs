@@ -27,7 +27,7 @@ use crate::task::{PromptSet, TASK_FILE};
 use crate::train::{Ended, RankSource, TrainError, check, finished_report, train};
 use model_names::exact_name;
 use result::show;
-pub(super) use tasks::{RunInput, named_tasks, run_input};
+pub(super) use tasks::{named_tasks, run_input};
 
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{Arguments, read_config};
 use crate::checkpoint::ModelLocation;
+use crate::cli::run_input::RunInput;
 use crate::cli::{Failure, preset};
-use crate::config::{Assignments, JoinedConfig, Layers, ResolvedConfig, TaskTable};
+use crate::config::{Assignments, JoinedConfig, Layers, TaskTable};
 use crate::hub::find_model;
-use crate::judge_check::files_with_checks;
 use crate::plan::parameters;
 use crate::run::{MixedTask, RunFolders, slug};
 use crate::score::Task;
@@ -15,38 +15,6 @@ use crate::task::TASK_FILE;
 use crate::train::TaskPart;
 
 const MAX_WEIGHT: usize = 1000;
-
-/// What a run would train.
-#[derive(Debug)]
-pub(in crate::cli) struct RunInput {
-    /// At least one.
-    pub(in crate::cli) parts: Vec<TaskPart>,
-    /// Empty for one task.
-    pub(in crate::cli) mix: Vec<MixedTask>,
-    pub(in crate::cli) resolved: ResolvedConfig,
-}
-
-impl RunInput {
-    pub(in crate::cli) fn tasks(&self) -> impl Iterator<Item = &Task> {
-        self.parts.iter().map(|part| &part.task)
-    }
-
-    /// The name of the task, or the names of several.
-    pub(in crate::cli) fn name(&self) -> String {
-        self.tasks().map(|task| task.name.as_str()).collect::<Vec<_>>().join("+")
-    }
-
-    /// The files that a run freezes, with their paths there.
-    pub(super) fn files(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-        let mut found = Vec::new();
-        for TaskPart { name, task, .. } in &self.parts {
-            let files = files_with_checks(task)?.into_iter();
-            let inside = |file: String| if name.is_empty() { file } else { format!("{name}/{file}") };
-            found.extend(files.map(|(file, bytes)| (inside(file), bytes)));
-        }
-        Ok(found)
-    }
-}
 
 /// Reads the tasks that the command line names.
 pub(in crate::cli) fn named_tasks(arguments: &Arguments) -> Result<Vec<Task>, Failure> {
