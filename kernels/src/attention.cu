@@ -1,19 +1,23 @@
-// Causal attention over packed segments on plain cores: any head size up to 256, f32 or bf16, arithmetic in f32. attention_tensor_cores.cu holds the fast path.
+// Causal attention over packed segments on plain cores: any head size up to 512, f32 or bf16, arithmetic in f32. attention_tensor_cores.cu holds the fast path.
 //
 // A segment sees a sequence of keys without gaps: those of its prefix segment, then its own. Key n of it is visible to the segment's row i if
 // n <= prefix length + i. So neither a [T, T] matrix nor two loops are needed: each block keeps one tile and walks over the tiles that it sees.
 // A key tile is seen by the rows of its own segment from the tile on, then by every row behind it of the segments that have it as prefix.
 // With a window a row sees the last so many of these keys, its own included.
 //
-// Blocks have 16 x 16 threads and tiles of 32 x 32: thread (y, x) owns rows y, y + 16 and columns x, x + 16 of a tile of scores. A row's 16 threads
-// are half a warp, so rows are reduced by shuffles and passed on through shared memory inside one warp.
+// Blocks have 16 x 16 threads and tiles of 32 x 32, of heads above 256 numbers 16 x 16: thread (y, x) owns rows y, y + 16 and columns x, x + 16 of a tile of scores. A
+// row's 16 threads are half a warp, so rows are reduced by shuffles and passed on through shared memory inside one warp.
 #include "attention.cuh"
 
-constexpr int TILE = 32, THREADS = 256;
+constexpr int THREADS = 256;
+
+// Rows of a tile, and of these a thread's.
+template <int D> constexpr int TILE = D > 256 ? 16 : 32;
+template <int D> constexpr int OWN = TILE<D> / 16;
 
 // Rows of D numbers; the padding keeps 16-byte reads of neighbouring rows in different banks.
 template <int D> using Rows = float (*)[D + 4];
-using Scores = float (*)[TILE + 1];
+template <int D> using Scores = float (*)[TILE<D> + 1];
 
 // Sums and maxima over the 16 threads of a row.
 __device__ __forceinline__ float row_sum(float x) { return lanes_sum<8, 1>(x); }
@@ -22,7 +26,7 @@ __device__ __forceinline__ float row_max(float x) { return lanes_max<8, 1>(x); }
 // Fills a tile: its row r is row(r) of `from`, zeros where row(r) is negative or a column is beyond the head.
 template <int D, typename T, typename RowOf>
 __device__ __forceinline__ void fill(Rows<D> tile, const T *from, int stride, int dimension, RowOf row_of) {
-  for (int i = threadIdx.x; i < TILE * D; i += THREADS) {
+  for (int i = threadIdx.x; i < TILE<D> * D; i += THREADS) {
     const int r = i / D, c = i % D;
     const long long row = row_of(r);
     tile[r][c] = row >= 0 && c < dimension ? to_float(from[row * stride + c]) : 0.0f;
@@ -30,59 +34,61 @@ __device__ __forceinline__ void fill(Rows<D> tile, const T *from, int stride, in
 }
 
 // out[i][j] = row (y + 16 i) of a times row (x + 16 j) of b.
-template <int D> __device__ __forceinline__ void products(Rows<D> a, Rows<D> b, float (&out)[2][2]) {
+template <int D> __device__ __forceinline__ void products(Rows<D> a, Rows<D> b, float (&out)[OWN<D>][OWN<D>]) {
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
 #pragma unroll
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < OWN<D>; i++)
 #pragma unroll
-    for (int j = 0; j < 2; j++) out[i][j] = 0.0f;
+    for (int j = 0; j < OWN<D>; j++) out[i][j] = 0.0f;
 #pragma unroll 4
   for (int c = 0; c < D; c += 4) {
-    float4 left[2], right[2];
+    float4 left[OWN<D>], right[OWN<D>];
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < OWN<D>; i++) {
       left[i] = *reinterpret_cast<const float4 *>(&a[y + 16 * i][c]);
       right[i] = *reinterpret_cast<const float4 *>(&b[x + 16 * i][c]);
     }
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < OWN<D>; i++)
 #pragma unroll
-      for (int j = 0; j < 2; j++)
+      for (int j = 0; j < OWN<D>; j++)
         out[i][j] += left[i].x * right[j].x + left[i].y * right[j].y + left[i].z * right[j].z + left[i].w * right[j].w;
   }
 }
 
 // out[i][c] += row (y + 16 i) of the scores times column (x + 16 c) of b.
-template <int D> __device__ __forceinline__ void mix(Scores scores, Rows<D> b, float (&out)[2][D / 16]) {
+template <int D> __device__ __forceinline__ void mix(Scores<D> scores, Rows<D> b, float (&out)[OWN<D>][D / 16]) {
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
-  for (int k = 0; k < TILE; k++) {
-    const float p[2] = {scores[y][k], scores[y + 16][k]};
+  for (int k = 0; k < TILE<D>; k++) {
+    float p[OWN<D>];
+#pragma unroll
+    for (int i = 0; i < OWN<D>; i++) p[i] = scores[y + 16 * i][k];
 #pragma unroll
     for (int c = 0; c < D / 16; c++) {
       const float value = b[k][x + 16 * c];
 #pragma unroll
-      for (int i = 0; i < 2; i++) out[i][c] += p[i] * value;
+      for (int i = 0; i < OWN<D>; i++) out[i][c] += p[i] * value;
     }
   }
 }
 
 // Passes a tile of scores from the threads that computed it to the warp that owns its rows.
-__device__ __forceinline__ void pass(Scores scores, const float (&values)[2][2]) {
+template <int D> __device__ __forceinline__ void pass(Scores<D> scores, const float (&values)[OWN<D>][OWN<D>]) {
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
   __syncwarp();
 #pragma unroll
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < OWN<D>; i++)
 #pragma unroll
-    for (int j = 0; j < 2; j++) scores[y + 16 * i][x + 16 * j] = values[i][j];
+    for (int j = 0; j < OWN<D>; j++) scores[y + 16 * i][x + 16 * j] = values[i][j];
   __syncwarp();
 }
 
 // Writes rows y + 16 i of the tile that are inside, times factor[i].
 template <int D, typename T>
-__device__ __forceinline__ void store(T *to, int stride, int dimension, int count, const float (&values)[2][D / 16], const float (&factor)[2]) {
+__device__ __forceinline__ void store(T *to, int stride, int dimension, int count, const float (&values)[OWN<D>][D / 16], const float (&factor)[OWN<D>]) {
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
 #pragma unroll
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < OWN<D>; i++)
 #pragma unroll
     for (int c = 0; c < D / 16; c++)
       if (y + 16 * i < count && x + 16 * c < dimension)
@@ -93,43 +99,47 @@ __device__ __forceinline__ void store(T *to, int stride, int dimension, int coun
 template <typename T, int D>
 __device__ void forward(Batch batch, const T *packed, T *output, int stride, float *log_sums, const T *sinks) {
   extern __shared__ __align__(16) float memory[];
-  Rows<D> queries = reinterpret_cast<Rows<D>>(memory), keys = queries + TILE, values = keys + TILE;
-  Scores scores = reinterpret_cast<Scores>(values + TILE);
-  const QueryTile tile(batch, TILE, blockIdx.y);
+  Rows<D> queries = reinterpret_cast<Rows<D>>(memory), keys = queries + TILE<D>, values = keys + TILE<D>;
+  Scores<D> scores = reinterpret_cast<Scores<D>>(values + TILE<D>);
+  const QueryTile tile(batch, TILE<D>, blockIdx.y);
   if (tile.count <= 0) return;
   const T *key = packed + batch.key_column(tile.key_head), *value = packed + batch.value_column(tile.key_head);
   const int y = threadIdx.x / 16, x = threadIdx.x % 16;
   fill<D>(queries, packed + tile.head * batch.dimension, batch.width, batch.dimension, [&](int r) { return r < tile.count ? tile.row(r) : -1LL; });
   const Start own(sinks, tile.head);
-  float largest[2] = {own.largest, own.largest}, total[2] = {own.total, own.total}, mixed[2][D / 16] = {};
-  for (int start = tile.first_key(); start < tile.keys; start += TILE) {
+  float largest[OWN<D>], total[OWN<D>], mixed[OWN<D>][D / 16] = {};
+#pragma unroll
+  for (int i = 0; i < OWN<D>; i++) largest[i] = own.largest, total[i] = own.total;
+  for (int start = tile.first_key(); start < tile.keys; start += TILE<D>) {
     const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
     __syncthreads();
     fill<D>(keys, key, batch.width, batch.dimension, key_row);
     fill<D>(values, value, batch.width, batch.dimension, key_row);
     __syncthreads();
-    float s[2][2];
+    float s[OWN<D>][OWN<D>];
     products<D>(queries, keys, s);
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < OWN<D>; i++) {
 #pragma unroll
-      for (int j = 0; j < 2; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * (batch.scale * LOG2_E) : -INFINITY;
+      for (int j = 0; j < OWN<D>; j++) s[i][j] = tile.sees(y + 16 * i, start + x + 16 * j) ? s[i][j] * (batch.scale * LOG2_E) : -INFINITY;
       // Every row of the tile sees a key of the first tile, so the maximum is finite from there on.
-      const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][1]))), keep = power(largest[i] - now);
+      const float now = fmaxf(largest[i], row_max(fmaxf(s[i][0], s[i][OWN<D> - 1]))), keep = power(largest[i] - now);
 #pragma unroll
-      for (int j = 0; j < 2; j++) s[i][j] = power(s[i][j] - now);
-      total[i] = total[i] * keep + row_sum(s[i][0] + s[i][1]);
+      for (int j = 0; j < OWN<D>; j++) s[i][j] = power(s[i][j] - now);
+      total[i] = total[i] * keep + row_sum(OWN<D> == 2 ? s[i][0] + s[i][OWN<D> - 1] : s[i][0]);
       largest[i] = now;
 #pragma unroll
       for (int c = 0; c < D / 16; c++) mixed[i][c] *= keep;
     }
-    pass(scores, s);
+    pass<D>(scores, s);
     mix<D>(scores, values, mixed);
   }
-  const float inverse[2] = {1.0f / total[0], 1.0f / total[1]};
+  float inverse[OWN<D>];
 #pragma unroll
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < OWN<D>; i++) {
+    inverse[i] = 1.0f / total[i];
     if (x == 0 && y + 16 * i < tile.count) log_sums[(size_t)tile.head * batch.rows + tile.row(y + 16 * i)] = largest[i] + log2f(total[i]);
+  }
   store<D>(output + (size_t)tile.row(0) * stride + tile.head * batch.dimension, stride, batch.dimension, tile.count, mixed, inverse);
 }
 
@@ -138,9 +148,9 @@ template <typename T, int D>
 __device__ void backward_queries(Batch batch, const T *gradient, const T *packed, const T *output, int stride, const float *log_sums, float *delta,
                                  T *packed_gradient) {
   extern __shared__ __align__(16) float memory[];
-  Rows<D> queries = reinterpret_cast<Rows<D>>(memory), incoming = queries + TILE, keys = incoming + TILE, values = keys + TILE;
-  Scores scores = reinterpret_cast<Scores>(values + TILE);
-  const QueryTile tile(batch, TILE, blockIdx.y);
+  Rows<D> queries = reinterpret_cast<Rows<D>>(memory), incoming = queries + TILE<D>, keys = incoming + TILE<D>, values = keys + TILE<D>;
+  Scores<D> scores = reinterpret_cast<Scores<D>>(values + TILE<D>);
+  const QueryTile tile(batch, TILE<D>, blockIdx.y);
   if (tile.count <= 0) return;
   const T *key = packed + batch.key_column(tile.key_head), *value = packed + batch.value_column(tile.key_head);
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, column = tile.head * batch.dimension;
@@ -148,10 +158,11 @@ __device__ void backward_queries(Batch batch, const T *gradient, const T *packed
   fill<D>(queries, packed + column, batch.width, batch.dimension, query_row);
   fill<D>(incoming, gradient + column, batch.query_heads * batch.dimension, batch.dimension, query_row);
   __syncthreads();
-  float sums[2] = {}, shared[2] = {}, result[2][D / 16] = {};
+  float sums[OWN<D>] = {}, shared[OWN<D>] = {}, scales[OWN<D>], result[OWN<D>][D / 16] = {};
 #pragma unroll
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < OWN<D>; i++) {
     const int r = y + 16 * i;
+    scales[i] = batch.scale;
     for (int c = x; r < tile.count && c < batch.dimension; c += 16) shared[i] += to_float(output[tile.row(r) * stride + column + c]) * incoming[r][c];
     shared[i] = row_sum(shared[i]);
     if (r >= tile.count) continue;
@@ -159,26 +170,25 @@ __device__ void backward_queries(Batch batch, const T *gradient, const T *packed
     sums[i] = log_sums[at];
     if (x == 0) delta[at] = shared[i];
   }
-  for (int start = tile.first_key(); start < tile.keys; start += TILE) {
+  for (int start = tile.first_key(); start < tile.keys; start += TILE<D>) {
     const auto key_row = [&](int r) { return start + r < tile.keys ? tile.segment.key_row(start + r) : -1LL; };
     __syncthreads();
     fill<D>(keys, key, batch.width, batch.dimension, key_row);
     fill<D>(values, value, batch.width, batch.dimension, key_row);
     __syncthreads();
-    float s[2][2], changes[2][2];
+    float s[OWN<D>][OWN<D>], changes[OWN<D>][OWN<D>];
     products<D>(queries, keys, s);
     products<D>(incoming, values, changes);
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < OWN<D>; i++)
 #pragma unroll
-      for (int j = 0; j < 2; j++) {
+      for (int j = 0; j < OWN<D>; j++) {
         const bool is_seen = tile.sees(y + 16 * i, start + x + 16 * j);
         s[i][j] = is_seen ? power(s[i][j] * (batch.scale * LOG2_E) - sums[i]) * (changes[i][j] - shared[i]) : 0.0f;
       }
-    pass(scores, s);
+    pass<D>(scores, s);
     mix<D>(scores, keys, result);
   }
-  const float scales[2] = {batch.scale, batch.scale};
   store<D>(packed_gradient + (size_t)tile.row(0) * batch.width + column, batch.width, batch.dimension, tile.count, result, scales);
 }
 
@@ -186,56 +196,57 @@ __device__ void backward_queries(Batch batch, const T *gradient, const T *packed
 template <typename T, int D>
 __device__ void backward_keys_values(Batch batch, const T *gradient, const T *packed, const float *log_sums, const float *delta, T *packed_gradient) {
   extern __shared__ __align__(16) float memory[];
-  Rows<D> keys = reinterpret_cast<Rows<D>>(memory), values = keys + TILE, queries = values + TILE, incoming = queries + TILE;
-  Scores scores = reinterpret_cast<Scores>(incoming + TILE), changed = scores + TILE;
-  float *sums = reinterpret_cast<float *>(changed + TILE), *shared = sums + TILE;
-  int *distances = reinterpret_cast<int *>(shared + TILE);
-  const KeyTile tile(batch, TILE);
+  Rows<D> keys = reinterpret_cast<Rows<D>>(memory), values = keys + TILE<D>, queries = values + TILE<D>, incoming = queries + TILE<D>;
+  Scores<D> scores = reinterpret_cast<Scores<D>>(incoming + TILE<D>), changed = scores + TILE<D>;
+  float *sums = reinterpret_cast<float *>(changed + TILE<D>), *shared = sums + TILE<D>;
+  int *distances = reinterpret_cast<int *>(shared + TILE<D>);
+  const KeyTile tile(batch, TILE<D>);
   if (tile.count <= 0) return;
   const int y = threadIdx.x / 16, x = threadIdx.x % 16, out_width = batch.query_heads * batch.dimension;
   const size_t key_column = batch.key_column(tile.key_head), value_column = batch.value_column(tile.key_head);
   const auto own_row = [&](int r) { return r < tile.count ? tile.row(r) : -1LL; };
   fill<D>(keys, packed + key_column, batch.width, batch.dimension, own_row);
   fill<D>(values, packed + value_column, batch.width, batch.dimension, own_row);
-  float key_gradient[2][D / 16] = {}, value_gradient[2][D / 16] = {};
+  float ones[OWN<D>], scales[OWN<D>], key_gradient[OWN<D>][D / 16] = {}, value_gradient[OWN<D>][D / 16] = {};
+#pragma unroll
+  for (int i = 0; i < OWN<D>; i++) ones[i] = 1.0f, scales[i] = batch.scale;
   const int sharing = batch.query_heads / batch.key_heads;
   for (int head = tile.key_head * sharing; head < (tile.key_head + 1) * sharing; head++) {
     const size_t place = (size_t)head * batch.rows;
-    for (int start = 0; start < tile.queries; start += TILE) {
+    for (int start = 0; start < tile.queries; start += TILE<D>) {
       const auto query_row = [&](int r) { return start + r < tile.queries ? tile.row(start + r) : -1LL; };
       if (batch.window < ALL_KEYS) {
-        const long long row = threadIdx.x < TILE ? query_row(threadIdx.x) : -1LL;
+        const long long row = threadIdx.x < TILE<D> ? query_row(threadIdx.x) : -1LL;
         if (!__syncthreads_or(row >= 0 && tile.reached(tile.distance(batch.positions[row])))) continue;
       }
       __syncthreads();
       fill<D>(queries, packed + head * batch.dimension, batch.width, batch.dimension, query_row);
       fill<D>(incoming, gradient + head * batch.dimension, out_width, batch.dimension, query_row);
-      if (threadIdx.x < TILE) {
+      if (threadIdx.x < TILE<D>) {
         const long long row = query_row(threadIdx.x);
         sums[threadIdx.x] = row >= 0 ? log_sums[place + row] : 0.0f;
         shared[threadIdx.x] = row >= 0 ? delta[place + row] : 0.0f;
         distances[threadIdx.x] = row >= 0 ? tile.distance(batch.positions[row]) : 0;
       }
       __syncthreads();
-      float p[2][2], changes[2][2];
+      float p[OWN<D>][OWN<D>], changes[OWN<D>][OWN<D>];
       products<D>(keys, queries, p);
       products<D>(values, incoming, changes);
 #pragma unroll
-      for (int i = 0; i < 2; i++)
+      for (int i = 0; i < OWN<D>; i++)
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
+        for (int j = 0; j < OWN<D>; j++) {
           const int query = x + 16 * j;
           const bool is_seen = tile.seen(y + 16 * i, start + query, distances[query]);
           p[i][j] = is_seen ? power(p[i][j] * (batch.scale * LOG2_E) - sums[query]) : 0.0f;
           changes[i][j] = p[i][j] * (changes[i][j] - shared[query]);
         }
-      pass(scores, p);
-      pass(changed, changes);
+      pass<D>(scores, p);
+      pass<D>(changed, changes);
       mix<D>(scores, incoming, value_gradient);
       mix<D>(changed, queries, key_gradient);
     }
   }
-  const float ones[2] = {1.0f, 1.0f}, scales[2] = {batch.scale, batch.scale};
   T *target = packed_gradient + (size_t)tile.row(0) * batch.width;
   store<D>(target + key_column, batch.width, batch.dimension, tile.count, key_gradient, scales);
   store<D>(target + value_column, batch.width, batch.dimension, tile.count, value_gradient, ones);
@@ -260,3 +271,4 @@ INSTANTIATE_BOTH(32)
 INSTANTIATE_BOTH(64)
 INSTANTIATE_BOTH(128)
 INSTANTIATE_BOTH(256)
+INSTANTIATE_BOTH(512)

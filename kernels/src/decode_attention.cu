@@ -88,10 +88,10 @@ __device__ void finish(const Step<T> &step, const float *found, int used, size_t
   }
 }
 
-// Any dtype and head size up to 256: block (x, y, z) has a query head of row y, and a part of its keys, or of the last `window` of them (0: all); one key a
+// Any dtype and head size up to D: block (x, y, z) has a query head of row y, and a part of its keys, or of the last `window` of them (0: all); one key a
 // warp at a time, a lane has every 32nd number.
-template <typename T> __device__ void attend(const Step<T> step, int window, T *output, float *partial) {
-  constexpr int PIECES = 8;
+template <int D, typename T> __device__ void attend(const Step<T> step, int window, T *output, float *partial) {
+  constexpr int PIECES = D / 32;
   extern __shared__ __align__(16) float memory[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, row = blockIdx.y;
   wait_for_predecessor();
@@ -125,7 +125,7 @@ template <typename T> __device__ void attend(const Step<T> step, int window, T *
     memory[warp] = largest;
     memory[warps + warp] = total;
   }
-  finish<1, 256>(step, memory, 1, (size_t)gridDim.y * step.query_heads, output, partial, [&](int) { return row * step.query_heads + heads.first; });
+  finish<1, D>(step, memory, 1, (size_t)gridDim.y * step.query_heads, output, partial, [&](int) { return row * step.query_heads + heads.first; });
 }
 
 // bf16 on tensor cores: head sizes that are multiples of 8 up to D, eight columns a block, sixteen keys a warp at a time. A column is a query head of row y; GROUPED,
@@ -284,12 +284,14 @@ template <typename T> __device__ void merge(const float *partial, T *output, int
 #define STEP(T)                                                                                                                \
   Step<T> { rows, packed, prefix, cache, query_heads, key_heads, dimension, splits, scale, sinks }
 
-extern "C" __global__ void __launch_bounds__(256) decode_attention_f32(STEP_PARAMETERS(float), int window) {
-  attend(STEP(float), window, output, partial);
-}
-extern "C" __global__ void __launch_bounds__(256) decode_attention_bf16(STEP_PARAMETERS(bf16), int window) {
-  attend(STEP(bf16), window, output, partial);
-}
+#define INSTANTIATE_ANY(NAME, T, D)                                                                                            \
+  extern "C" __global__ void __launch_bounds__(256) NAME(STEP_PARAMETERS(T), int window) {                                     \
+    attend<D>(STEP(T), window, output, partial);                                                                               \
+  }
+INSTANTIATE_ANY(decode_attention_f32, float, 256)
+INSTANTIATE_ANY(decode_attention_bf16, bf16, 256)
+INSTANTIATE_ANY(decode_attention_wide_f32, float, 512)
+INSTANTIATE_ANY(decode_attention_wide_bf16, bf16, 512)
 #define INSTANTIATE(D)                                                                                                         \
   extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_##D##_bf16(STEP_PARAMETERS(bf16)) {                \
     attend_on_tensor_cores<D, false>(STEP(bf16), 1, gridDim.y, output, partial);                                               \

@@ -180,15 +180,16 @@ template <typename T> struct Bias {
   }
 };
 
-// c[pair] = a[pair] x its expert's matrix, plus its bias. In f32 a block of 256 has a pair and 256 outputs; matrix: `n` outputs by `k` inputs, or transposed `k` by `n`.
+// c[pair] = a[pair] x its expert's matrix, plus its bias, and where `added` plus what was there. In f32 a block of 256 has a pair and 256 outputs; matrix: `n` outputs by
+// `k` inputs, or transposed `k` by `n`.
 extern "C" __global__ void experts_product_f32(const float *a, const float *b, float *c, const uint32_t *offsets, const float *vectors, const float *weights, int experts,
-                                               int n, int k, int transposed) {
+                                               int n, int k, int added, int transposed) {
   const int pair = blockIdx.y, output = blockIdx.x * blockDim.x + threadIdx.x;
   int expert = 0;
   while (expert < experts - 1 && (int)offsets[expert + 1] <= pair) expert++;
   if (output >= n) return;
   const float *matrix = b + (size_t)expert * n * k;
-  float sum = 0.0f;
+  float sum = added ? c[(size_t)pair * n + output] : 0.0f;
   for (int i = 0; i < k; i++) sum += a[(size_t)pair * k + i] * (transposed ? matrix[(size_t)i * n + output] : matrix[(size_t)output * k + i]);
   c[(size_t)pair * n + output] = sum + Bias<float> { vectors, weights }.at(expert, pair, output, n);
 }
@@ -199,7 +200,7 @@ __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_
 // The same on tensor cores. Block (x, y) has BN outputs of the y-th tile of at most BM pairs of one expert, counted over all experts; blocks beyond the last tile have
 // nothing to do. K goes by in chunks of 64, STAGES of them on their way.
 template <int BM, int BN, int WARPS_M, int WARPS_N, bool TRANSPOSED>
-__device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const Bias<bf16> bias, int experts, int n, int k) {
+__device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const Bias<bf16> bias, int experts, int n, int k, int added) {
   constexpr int BK = 64, STAGES = 3, THREADS = 32 * WARPS_M * WARPS_N, PAD = 8;
   constexpr int A_STRIDE = BK + PAD, B_STRIDE = TRANSPOSED ? BN + PAD : BK + PAD, B_ROWS = TRANSPOSED ? BK : BN, B_COLUMNS = TRANSPOSED ? BN : BK;
   constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N, FM = WM / 16, FN = WN / 16;
@@ -290,19 +291,60 @@ __device__ void product(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *o
       for (int half = 0; half < 2; half++) {
         const int at = row + m * 16 + half * 8 + lane / 4, to = column + output + f * 8 + lane % 4 * 2;
         if (at >= count || to >= n) continue;
-        Pack<bf16, 2> result;
+        bf16 *place = c + (size_t)(first + at) * n + to;
+        Pack<bf16, 2> result = added ? load<2>(place) : Pack<bf16, 2>{};
 #pragma unroll
-        for (int i = 0; i < 2; i++) result.at[i] = from_float<bf16>(sums[m][f][2 * half + i] + bias.at(found[0], first + at, to + i, n));
-        store(c + (size_t)(first + at) * n + to, result);
+        for (int i = 0; i < 2; i++)
+          result.at[i] = from_float<bf16>((added ? to_float(result.at[i]) : 0.0f) + sums[m][f][2 * half + i] + bias.at(found[0], first + at, to + i, n));
+        store(place, result);
       }
 }
 
 #define PRODUCT(NAME, BM, BN, WARPS_M, WARPS_N, TRANSPOSED)                                                                                                   \
   extern "C" __global__ void __launch_bounds__(32 * WARPS_M * WARPS_N)                                                                                       \
-      NAME(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const bf16 *vectors, const float *weights, int experts, int n, int k) {           \
-    product<BM, BN, WARPS_M, WARPS_N, TRANSPOSED>(a, b, c, offsets, {vectors, weights}, experts, n, k);                                                      \
+      NAME(const bf16 *a, const bf16 *b, bf16 *c, const uint32_t *offsets, const bf16 *vectors, const float *weights, int experts, int n, int k, int added) { \
+    product<BM, BN, WARPS_M, WARPS_N, TRANSPOSED>(a, b, c, offsets, {vectors, weights}, experts, n, k, added);                                               \
   }
 PRODUCT(experts_product_few, 16, 64, 1, 4, false)
 PRODUCT(experts_product_many, 128, 128, 2, 4, false)
 PRODUCT(experts_product_few_transposed, 16, 64, 1, 4, true)
 PRODUCT(experts_product_many_transposed, 128, 128, 2, 4, true)
+
+// The gradient of low-rank matrices: to[expert, i, r] += scale * the sum over the expert's pairs of wide[pair, i] narrow[pair, r]. Block (x, y, z): 512 columns of `wide`,
+// an expert, eight of the `rank` columns of `narrow`; a thread has two columns. Strides are those of `to`.
+template <typename T>
+__device__ void add_outer(const T *wide, const T *narrow, float *to, const uint32_t *offsets, int width, int rank, long long expert_stride, long long width_stride,
+                          long long rank_stride, float scale) {
+  constexpr int RANKS = 8, PAIRS = 32;
+  __shared__ float own[PAIRS][RANKS];
+  const int begin = offsets[blockIdx.y], end = offsets[blockIdx.y + 1], column = (blockIdx.x * blockDim.x + threadIdx.x) * 2, first_rank = blockIdx.z * RANKS;
+  const bool inside = column < width;
+  float sums[2][RANKS] = {};
+  for (int start = begin; start < end; start += PAIRS) {
+    const int pair = start + threadIdx.x / RANKS;
+    __syncthreads();
+    own[threadIdx.x / RANKS][threadIdx.x % RANKS] = pair < end ? to_float(narrow[(size_t)pair * rank + first_rank + threadIdx.x % RANKS]) : 0.0f;
+    __syncthreads();
+    const int count = min(PAIRS, end - start);
+    for (int i = 0; i < count && inside; i++) {
+      const Pack<T, 2> x = load<2>(wide + (size_t)(start + i) * width + column);
+#pragma unroll
+      for (int r = 0; r < RANKS; r++) {
+        sums[0][r] += to_float(x.at[0]) * own[i][r];
+        sums[1][r] += to_float(x.at[1]) * own[i][r];
+      }
+    }
+  }
+  if (!inside || begin == end) return;
+#pragma unroll
+  for (int half = 0; half < 2; half++)
+#pragma unroll
+    for (int r = 0; r < RANKS; r++) to[blockIdx.y * expert_stride + (column + half) * width_stride + (first_rank + r) * rank_stride] += scale * sums[half][r];
+}
+#define ADD_OUTER(NAME, T)                                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(256) NAME(const T *wide, const T *narrow, float *to, const uint32_t *offsets, int width, int rank,             \
+                                                         long long expert_stride, long long width_stride, long long rank_stride, float scale) {               \
+    add_outer(wide, narrow, to, offsets, width, rank, expert_stride, width_stride, rank_stride, scale);                                                       \
+  }
+ADD_OUTER(experts_add_outer_f32, float)
+ADD_OUTER(experts_add_outer_bf16, bf16)

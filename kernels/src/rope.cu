@@ -15,7 +15,7 @@ struct Rows {
   __device__ __forceinline__ float sine(size_t angles, int pair) const { return pair < turned ? sines[angles + pair] : 0.0f; }
 };
 
-// A warp has HEADS heads of one row, of up to 256 numbers each: what it reads of them is under way at once.
+// A warp has HEADS heads of one row, of up to 512 numbers each: what it reads of them is under way at once.
 constexpr int HEADS = 4;
 
 // The first of a warp's heads, its row, and where the row's angles start.
@@ -149,11 +149,10 @@ __device__ __forceinline__ size_t newest(const uint32_t *table, int row) {
 // What a head is a part of: queries, keys or values.
 __device__ __forceinline__ int part_of(int head, const Rows &rows) { return head < rows.query ? 0 : head < rows.query + rows.key_value ? 1 : 2; }
 
-// While decoding, heads of up to 256 numbers: adds what adapters add, norms and turns; keys and values also go to the cache. A warp a head.
-template <typename T>
+// While decoding, heads of up to 64 PIECES numbers: adds what adapters add, norms and turns; keys and values also go to the cache. A warp a head.
+template <int PIECES, typename T>
 __device__ void decode(const float *x, int stride, const LowRank<T> &adapters, const T *query_norm, const T *key_norm, T *y, T *cache,
                        const uint32_t *table, const Rows &rows, int row, int head, float offset, float epsilon) {
-  constexpr int PIECES = 4;
   const int lane = threadIdx.x % 32, half = rows.dimension / 2, heads = rows.query + 2 * rows.key_value, first = head * rows.dimension;
   const int part = part_of(head, rows);
   const T *weight = part == 0 ? query_norm : part == 1 ? key_norm : nullptr;
@@ -374,14 +373,16 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
     const bool fours = rows_aligned<4>(dimension / 2, packed, query_norm, key_norm, output) &&                                 \
                        rows_aligned<4>(turned, cosines, sines);                                                         \
     if (fours && dimension <= 128) forward<4, 1, 16>(packed, query_norm, key_norm, output, rows, index, offset, epsilon);              \
-    else forward<1, 4, 32>(packed, query_norm, key_norm, output, rows, index, offset, epsilon);                                        \
+    else if (dimension <= 256) forward<1, 4, 32>(packed, query_norm, key_norm, output, rows, index, offset, epsilon);   \
+    else forward<1, 8, 32>(packed, query_norm, key_norm, output, rows, index, offset, epsilon);   \
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_decode_##suffix(DECODE_PARAMETERS(T)) {                                            \
     const Rows rows = {positions, cosines, sines, query, key_value, dimension, turned};                                                \
     const int index = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, heads = query + 2 * key_value;                        \
     if (index >= row_count * heads) return;                                                                                    \
-    decode<T>(packed, stride, {b, rank}, query_norm, key_norm, output, cache, table, rows, index / heads,      \
-              index % heads, offset, epsilon);                                                                                         \
+    if (dimension <= 256)                                                                                                      \
+      decode<4, T>(packed, stride, {b, rank}, query_norm, key_norm, output, cache, table, rows, index / heads, index % heads, offset, epsilon); \
+    else decode<8, T>(packed, stride, {b, rank}, query_norm, key_norm, output, cache, table, rows, index / heads, index % heads, offset, epsilon); \
   }                                                                                                                            \
   extern "C" __global__ void query_key_rope_backward_##suffix(                                                                 \
       const T *gradient, const T *packed, const T *query_norm, const T *key_norm, T *output, int stride,                       \
@@ -394,7 +395,8 @@ extern "C" __global__ void norm_sums(const float *partial, float *sums, int part
                        rows_aligned<4>(turned, cosines, sines);                                                         \
     if (fours && dimension <= 128)                                                                                             \
       backward<4, 1, 16>(gradient, packed, query_norm, key_norm, output, stride, rows, index, offset, epsilon);                        \
-    else backward<1, 4, 32>(gradient, packed, query_norm, key_norm, output, stride, rows, index, offset, epsilon);                     \
+    else if (dimension <= 256) backward<1, 4, 32>(gradient, packed, query_norm, key_norm, output, stride, rows, index, offset, epsilon);   \
+    else backward<1, 8, 32>(gradient, packed, query_norm, key_norm, output, stride, rows, index, offset, epsilon);   \
   }                                                                                                                            \
   extern "C" __global__ void norm_parts_##suffix(const T *gradient, const T *packed, float *partial,                          \
                                                  const uint32_t *positions, const float *cosines, const float *sines,          \

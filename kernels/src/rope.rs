@@ -318,8 +318,8 @@ mod gpu {
 
     /// A warp for some heads of each row, values included.
     fn grid(packed: &Tensor, heads: Heads) -> Result<(Grid, Argument)> {
-        if heads.dimension > 256 {
-            bail!("heads of {} numbers: a GPU turns up to 256", heads.dimension)
+        if heads.dimension > 512 {
+            bail!("heads of {} numbers: a GPU turns up to 512", heads.dimension)
         }
         let count = packed.dims2()?.0 * (heads.query + 2 * heads.key_value).div_ceil(HEADS);
         Ok((Grid::rows(count.div_ceil(WARPS), WARPS * 32), Argument::Unsigned(count as u32)))
@@ -344,8 +344,8 @@ mod gpu {
         table: &Tensor,
     ) -> Result<Tensor> {
         let heads = context.heads;
-        if heads.dimension > 256 {
-            bail!("heads of {} numbers: a GPU turns up to 256", heads.dimension)
+        if heads.dimension > 512 {
+            bail!("heads of {} numbers: a GPU turns up to 512", heads.dimension)
         }
         let own = packed.own()?;
         decode_attention::check(own.dims2()?, cache, heads, table)?;

@@ -60,6 +60,15 @@ pub struct ExpertBias<'a> {
     pub is_weighted: bool,
 }
 
+/// How the low-rank matrices of all experts stand in one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LowRankLayout {
+    /// One below the other: [experts * rank, width].
+    Below,
+    /// Column by column: [width, rank * experts].
+    Interleaved,
+}
+
 /// What the host knows of the pairs.
 #[derive(Clone, Debug)]
 pub struct ListedPairs {
@@ -142,10 +151,46 @@ impl Routing {
     ) -> Result<Tensor> {
         match self {
             #[cfg(feature = "cuda")]
-            Self::Sorted(pairs) => pairs.product(x, matrices, is_transposed, bias),
+            Self::Sorted(pairs) => pairs.product(x, (matrices, is_transposed), bias, None),
             Self::Listed(_) => {
                 bail!("stacked experts of {:?} {is_transposed} {bias:?} for {:?}", matrices.shape(), x.device())
             }
+        }
+    }
+
+    /// As [`Routing::product`], added to `sum`: [pairs, outputs].
+    pub fn add_product(&self, sum: &Tensor, x: &Tensor, matrices: &Tensor, is_transposed: bool) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Sorted(pairs) => pairs.product(x, (matrices, is_transposed), None, Some(sum)).map(drop),
+            Self::Listed(_) => {
+                bail!("{:?} {is_transposed} added to {:?} {:?}", matrices.shape(), sum.shape(), x.shape())
+            }
+        }
+    }
+
+    /// On a GPU adds to `sum`, f32, by expert `scale` times the sum over its pairs of the products of `wide`: [pairs, width] and
+    /// `narrow`: [pairs, rank]: the gradient of low-rank matrices.
+    pub fn add_outer(
+        &self,
+        (wide, narrow): (&Tensor, &Tensor),
+        sum: &Tensor,
+        layout: LowRankLayout,
+        scale: f64,
+    ) -> Result<()> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Sorted(pairs) => pairs.add_outer((wide, narrow), sum, layout, scale),
+            Self::Listed(_) => bail!("{:?} {:?} {layout:?} {scale} to {:?}", wide.shape(), narrow.shape(), sum.shape()),
+        }
+    }
+
+    /// The row of each pair, where a GPU alone knows it.
+    pub fn rows_of_pairs(&self) -> Option<&Tensor> {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Sorted(pairs) => Some(&pairs.rows),
+            Self::Listed(_) => None,
         }
     }
 

@@ -1,16 +1,16 @@
-// Each row's numbers of its own adapter, zeros in place of the others'. One thread a number.
+// Each row's numbers of its own adapter, zeros in place of the others'; `of_pairs`: the row of each pair, null where rows are meant. One thread a number.
 #include "numbers.cuh"
 
-template <typename T> __device__ void keep(T *inner, int stride, const uint32_t *own, int rows, int columns, int rank, int slot) {
+template <typename T> __device__ void keep(T *inner, int stride, const uint32_t *own, const uint32_t *of_pairs, int rows, int columns, int rank, int slot) {
   const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= (long long)rows * columns) return;
   const int row = (int)(i / columns), column = (int)(i % columns);
-  if ((uint32_t)(column % rank / slot) != own[row]) inner[(size_t)row * stride + column] = from_float<T>(0.0f);
+  if ((uint32_t)(column % rank / slot) != own[of_pairs ? of_pairs[row] : row]) inner[(size_t)row * stride + column] = from_float<T>(0.0f);
 }
 
-extern "C" __global__ void keep_own_f32(float *inner, int stride, const uint32_t *own, int rows, int columns, int rank, int slot) {
-  keep(inner, stride, own, rows, columns, rank, slot);
+extern "C" __global__ void keep_own_f32(float *inner, int stride, const uint32_t *own, const uint32_t *of_pairs, int rows, int columns, int rank, int slot) {
+  keep(inner, stride, own, of_pairs, rows, columns, rank, slot);
 }
-extern "C" __global__ void keep_own_bf16(bf16 *inner, int stride, const uint32_t *own, int rows, int columns, int rank, int slot) {
-  keep(inner, stride, own, rows, columns, rank, slot);
+extern "C" __global__ void keep_own_bf16(bf16 *inner, int stride, const uint32_t *own, const uint32_t *of_pairs, int rows, int columns, int rank, int slot) {
+  keep(inner, stride, own, of_pairs, rows, columns, rank, slot);
 }

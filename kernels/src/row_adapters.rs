@@ -8,13 +8,28 @@ pub const NO_ADAPTER: u32 = u32::MAX;
 /// Sets the numbers of other adapters to 0; on a GPU in the tensor's own memory. `inner`: [rows, parts * rank], the rank
 /// made of adapters of `slot` numbers each; `own`: `[rows]`, u32, each the number of an adapter or [`NO_ADAPTER`].
 pub fn keep_own(inner: Tensor, own: &Tensor, rank: usize, slot: usize) -> Result<Tensor> {
+    keep_own_of_pairs(inner, own, None, rank, slot)
+}
+
+/// As [`keep_own`], of rows that `of_pairs` names, on a GPU: `[pairs]`, u32.
+pub fn keep_own_of_pairs(
+    inner: Tensor,
+    own: &Tensor,
+    of_pairs: Option<&Tensor>,
+    rank: usize,
+    slot: usize,
+) -> Result<Tensor> {
     let (rows, columns) = inner.dims2()?;
-    if own.dims() != [rows] || slot == 0 || !rank.is_multiple_of(slot) || !columns.is_multiple_of(rank) {
+    if of_pairs.unwrap_or(own).dims() != [rows]
+        || slot == 0
+        || !rank.is_multiple_of(slot)
+        || !columns.is_multiple_of(rank)
+    {
         bail!("adapters {:?} of {slot} numbers for rows of {:?}, rank {rank}", own.shape(), inner.shape())
     }
     #[cfg(feature = "cuda")]
     if inner.device().is_cuda() {
-        return gpu::keep_own(inner, own, rank, slot);
+        return gpu::keep_own(inner, own, of_pairs, rank, slot);
     }
     let own = own.to_vec1::<u32>()?;
     let kept = own
@@ -28,14 +43,21 @@ pub fn keep_own(inner: Tensor, own: &Tensor, rank: usize, slot: usize) -> Result
 mod gpu {
     use candle_core::{Result, Tensor};
 
-    use crate::cuda::{Grid, Module, at, device, int, launch, module, rows_at};
+    use crate::cuda::{Argument, Grid, Module, at, device, int, launch, module, rows_at};
 
     static MODULE: Module = module!("row_adapters");
 
-    pub(super) fn keep_own(inner: Tensor, own: &Tensor, rank: usize, slot: usize) -> Result<Tensor> {
+    pub(super) fn keep_own(
+        inner: Tensor,
+        own: &Tensor,
+        of_pairs: Option<&Tensor>,
+        rank: usize,
+        slot: usize,
+    ) -> Result<Tensor> {
         let (rows, columns) = inner.dims2()?;
         let [numbers, stride] = rows_at(&inner)?;
-        let arguments = [numbers, stride, at(own)?, int(rows), int(columns), int(rank), int(slot)];
+        let of_pairs = of_pairs.map_or(Ok(Argument::Address(0)), at)?;
+        let arguments = [numbers, stride, at(own)?, of_pairs, int(rows), int(columns), int(rank), int(slot)];
         let grid = Grid::elements(rows * columns);
         launch(device(&inner)?, &MODULE, "keep_own", Some(inner.dtype()), grid, &arguments)?;
         Ok(inner)

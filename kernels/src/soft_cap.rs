@@ -6,13 +6,22 @@ use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor, ba
 use super::Real;
 use super::real::vectorised;
 
-/// `logits`: contiguous, in memory of their own, on the CPU.
+/// `logits`: contiguous, in memory of their own; f32 on a GPU.
 pub fn soft_cap(logits: &Tensor, cap: f64) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return gpu::soft_cap(logits, cap);
+    }
     logits.inplace_op1(&Cap(cap))
 }
 
-/// `gradient` of capped logits -> that of the logits; `capped`: what [`soft_cap`] left. As it, both of one shape.
+/// `gradient` of capped logits -> that of the logits; `capped`: what [`soft_cap`] left. As it, both of one shape; on a GPU the
+/// gradient may be bf16.
 pub fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if gradient.device().is_cuda() {
+        return gpu::soft_cap_backward(gradient, capped, cap);
+    }
     gradient.inplace_op2(capped, &CapBackward(cap))
 }
 
@@ -83,4 +92,32 @@ fn uncap<T: Real>(gradient: &mut [T], capped: &[T], cap: f64) {
             *own *= one - tanh * tanh;
         }
     });
+}
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use candle_core::{DType, Result, Tensor, bail};
+
+    use crate::cuda::{Argument, Grid, Module, at, device, float, launch, module};
+
+    static MODULE: Module = module!("soft_cap");
+
+    pub(super) fn soft_cap(logits: &Tensor, cap: f64) -> Result<()> {
+        let count = logits.elem_count();
+        if logits.dtype() != DType::F32 {
+            bail!("capped logits are f32, not {:?}", logits.dtype())
+        }
+        let arguments = [at(logits)?, float(cap), Argument::Long(count as u64)];
+        launch(device(logits)?, &MODULE, "soft_cap", None, Grid::elements(count), &arguments)
+    }
+
+    pub(super) fn soft_cap_backward(gradient: &Tensor, capped: &Tensor, cap: f64) -> Result<()> {
+        let count = gradient.elem_count();
+        if capped.dtype() != DType::F32 || capped.elem_count() != count {
+            bail!("{count} gradients of {:?} {:?}", capped.shape(), capped.dtype())
+        }
+        let arguments = [at(gradient)?, at(capped)?, float(cap), Argument::Long(count as u64)];
+        let grid = Grid::elements(count);
+        launch(device(gradient)?, &MODULE, "soft_cap_backward", Some(gradient.dtype()), grid, &arguments)
+    }
 }

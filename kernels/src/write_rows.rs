@@ -22,12 +22,33 @@ pub fn write_columns(target: &Tensor, first: usize, source: &Tensor) -> Result<(
     target.slice_set(&source.contiguous()?, 1, first)
 }
 
+/// `parts` side by side, [rows, columns] each, which may be columns of wider rows: in memory of its own.
+pub fn join_columns(parts: &[&Tensor]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if parts.first().is_some_and(|part| part.device().is_cuda()) {
+        return gpu::join(parts);
+    }
+    Tensor::cat(parts, 1)?.contiguous()
+}
+
 #[cfg(feature = "cuda")]
 mod gpu {
     use candle_core::cuda_backend::cudarc::driver::sys;
     use candle_core::{Result, Tensor, bail};
 
-    use crate::cuda::{address, device, failed};
+    use crate::cuda::{address, device, empty, failed};
+
+    pub(super) fn join(parts: &[&Tensor]) -> Result<Tensor> {
+        let widths = parts.iter().map(|part| Ok(part.dims2()?.1)).collect::<Result<Vec<_>>>()?;
+        let shape = (parts[0].dims2()?.0, widths.iter().sum::<usize>());
+        let joined = empty(shape, parts[0].dtype(), device(parts[0])?)?;
+        let mut column = 0;
+        for (part, width) in parts.iter().zip(widths) {
+            write(&joined, (0, column), part)?;
+            column += width;
+        }
+        Ok(joined)
+    }
 
     pub(super) fn write(target: &Tensor, (first, column): (usize, usize), source: &Tensor) -> Result<()> {
         let ((rows, width), (count, columns)) = (target.dims2()?, source.dims2()?);

@@ -112,6 +112,9 @@ struct GpuArguments {
     /// LoRA rank
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     lora_rank: u32,
+    /// Adapters on the experts of a mixture, too, as the configuration key
+    #[arg(long)]
+    lora_experts: bool,
     /// Precision of the frozen matrices, as the configuration key: bf16 or fp8
     #[arg(long, default_value = "bf16", value_parser = clap::builder::PossibleValuesParser::new(BasePrecision::NAMES))]
     base_precision: String,
@@ -206,6 +209,7 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         prompt_tokens: arguments.prompt_tokens.max(1),
         new_tokens: arguments.new_tokens as usize,
         lora_rank: arguments.lora_rank as usize,
+        lora_experts: arguments.lora_experts,
         base_precision: BasePrecision::from_name(&arguments.base_precision).unwrap_or(default.base_precision),
         decode_batches: if arguments.batches.is_empty() && arguments.steps.is_empty() {
             default.decode_batches

@@ -2,7 +2,7 @@
 //! sums over a row's experts, and the gradient of the router.
 
 use candle_core::{DType, Device, Tensor};
-use grpo_tui::kernels::router::{ExpertBias, Router, Selection, route, route_backward};
+use grpo_tui::kernels::router::{ExpertBias, LowRankLayout, Router, Selection, route, route_backward};
 
 use super::{NUMBER_TYPES, assert_close, gpu, on_gpu, poison, random, rounded, tolerance};
 
@@ -87,6 +87,31 @@ fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
             let what = what(&format!("products, transposed: {is_transposed}, weighted bias: {is_weighted:?}"));
             assert_close(&what, &found, &expected, tolerance(dtype));
         }
+        let (sum_cpu, sum) = both(5, &[pairs, outputs]);
+        there.add_product(&sum, &of_pairs, &matrices, is_transposed).unwrap();
+        let expected = (sum_cpu + plain).unwrap();
+        assert_close(&what(&format!("added, transposed: {is_transposed}")), &sum, &expected, tolerance(dtype));
+    }
+
+    // [experts, inputs, rank].
+    let (rank, scale) = (16, 0.5);
+    let (narrow_cpu, narrow) = both(6, &[pairs, rank]);
+    let outer = |range: &std::ops::Range<usize>| match range.len() {
+        0 => Tensor::zeros((inputs, rank), DType::F32, &Device::Cpu).unwrap(),
+        own => {
+            let part = |tensor: &Tensor| tensor.narrow(0, range.start, own).unwrap();
+            part(&of_pairs_cpu).t().unwrap().matmul(&part(&narrow_cpu)).unwrap()
+        }
+    };
+    let expected = Tensor::stack(&here.listed().unwrap().ranges.iter().map(outer).collect::<Vec<_>>(), 0).unwrap();
+    for (layout, order) in [(LowRankLayout::Below, [0, 2, 1]), (LowRankLayout::Interleaved, [1, 2, 0])] {
+        let (sum_cpu, sum) = {
+            let start = random(7, &[experts * inputs * rank]);
+            (start.clone(), on_gpu(&start, DType::F32))
+        };
+        there.add_outer((&of_pairs, &narrow), &sum, layout, scale).unwrap();
+        let own = (expected.permute(order).unwrap().flatten_all().unwrap() * scale).unwrap();
+        assert_close(&what(&format!("{layout:?}")), &sum, &(sum_cpu + own).unwrap(), 1e-5);
     }
 
     let products = here.dot(&spread_cpu, &weighed_cpu).unwrap();

@@ -18,11 +18,13 @@ use super::assert_close;
 use crate::losses::loss_settings;
 
 const LORA: Trainable = Trainable::Lora { rank: 4, alpha: 8.0, has_experts: false };
+const LORA_EXPERTS: Trainable = Trainable::Lora { rank: 8, alpha: 16.0, has_experts: true };
 
 /// Norms of queries and keys with an untied head, biases with a tied one, neither; a window and norms around each block,
 /// with heads of a size that the fast attention takes, and of Gemma 3's; hybrids of odd sizes, and of some of the published;
-/// experts: beside dense layers, in a hybrid beside one that every token uses, and with biases, sinks and a window.
-fn configs() -> [ModelConfig; 10] {
+/// experts: beside dense layers, in a hybrid beside one that every token uses, and with biases, sinks and a window; Gemma 4's
+/// layers with inputs of their own and an earlier layer's keys and values, and with keys as values, in wide heads.
+fn configs() -> [ModelConfig; 12] {
     let check = |architecture: &str, head: usize, tied: bool| {
         let json = format!(
             r#"{{"architectures":["{architecture}"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
@@ -62,7 +64,24 @@ fn configs() -> [ModelConfig; 10] {
         "num_attention_heads":4,"num_key_value_heads":2,"head_dim":64,"sliding_window":12,"num_local_experts":6,"num_experts_per_tok":3,
         "max_position_embeddings":256}"#;
     let oss = ModelConfig::parse(oss, "config.json").unwrap();
-    [qwen3, qwen2, llama, gemma(32), gemma(256), odd, published, sparse, sparse_hybrid, oss]
+    let gemma_4 = |wide: usize, own: &str| {
+        let json = format!(
+            r#"{{"architectures":["Gemma4ForCausalLM"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":4,
+            "num_attention_heads":4,"num_key_value_heads":2,"head_dim":32,"global_head_dim":{wide},"sliding_window":12,
+            "layer_types":["sliding_attention","full_attention","sliding_attention","full_attention"],"max_position_embeddings":256,
+            "final_logit_softcapping":30.0,{own}}}"#
+        );
+        ModelConfig::parse(&json, "config.json").unwrap()
+    };
+    let shared = gemma_4(
+        320,
+        r#""num_kv_shared_layers":2,"use_double_wide_mlp":true,"hidden_size_per_layer_input":64,"vocab_size_per_layer_input":211"#,
+    );
+    let keys = gemma_4(
+        512,
+        r#""attention_k_eq_v":true,"num_global_key_value_heads":1,"hidden_size_per_layer_input":0,"vocab_size_per_layer_input":211"#,
+    );
+    [qwen3, qwen2, llama, gemma(32), gemma(256), odd, published, sparse, sparse_hybrid, oss, shared, keys]
 }
 
 fn mixtures() -> impl Iterator<Item = ModelConfig> {
@@ -95,7 +114,8 @@ fn what_has_no_kernels_is_refused() {
         }
         let adapted = Trainable::Lora { rank: 4, alpha: 8.0, has_experts: true };
         let error = refused(&config, &Weights::from_tensors([], "nothing"), adapted);
-        assert!(error.starts_with("adapters of experts are computed on a CPU alone: set lora_experts"), "{error}");
+        let problem = "adapters of experts with a rank of 4: a GPU computes multiples of 8; set lora_rank = 8, ";
+        assert!(error.starts_with(problem), "{error}");
     }
 }
 
@@ -109,7 +129,9 @@ fn model_in(precision: BasePrecision, config: &ModelConfig, trainable: Trainable
     let fresh = Decoder::new(config, &Weights::fresh(config, 5), Trainable::Full, 1, DType::F32, &Device::Cpu).unwrap();
     // As sharp as others, gpt-oss would change its gradient by 1e-4 for noise of 3e-7 in the adapters.
     let sharpness = if config.options.has_attention_sinks { 1.0 } else { 1.5 };
-    let tensors = fresh.parameters().named().unwrap().into_iter().enumerate().map(|(stream, (name, tensor))| {
+    let factors = fresh.merged().unwrap().into_iter().filter(|(name, _)| name.ends_with("layer_scalar"));
+    let all = fresh.parameters().named().unwrap().into_iter().chain(factors);
+    let tensors = all.enumerate().map(|(stream, (name, tensor))| {
         let is_embedding = name.contains("embed") || name.contains("lm_head");
         let factor = if is_embedding { 8.0 / config.options.embedding_scale.sqrt() } else { sharpness };
         let is_offset = config.options.norm_offset > 0.0 && name.contains("norm");
@@ -120,7 +142,7 @@ fn model_in(precision: BasePrecision, config: &ModelConfig, trainable: Trainable
     });
     let weights = Weights::from_tensors(tensors, "test").in_precision(precision);
     let model = Decoder::new(config, &weights, trainable, 1, engine.dtype, &engine.device).unwrap();
-    if trainable == LORA {
+    if matches!(trainable, Trainable::Lora { .. }) {
         let n = model.parameters().count();
         model.parameters().restore(&super::random(99, &[n]).affine(0.1, 0.0).unwrap()).unwrap();
     }
@@ -193,10 +215,11 @@ fn allowed(config: &ModelConfig, name: &str) -> f64 {
 fn a_whole_step_agrees() {
     let (cpu, gpu) = (Engine::cpu(), Engine::gpu(0).unwrap().in_f32());
     for config in configs() {
-        for (trainable, recompute) in [(Trainable::Full, false), (Trainable::Full, true), (LORA, false)] {
-            if trainable == Trainable::Full && config.options.experts.is_some() {
-                continue; // refused, as `what_has_no_kernels_is_refused` checks
-            }
+        let has_experts = config.options.experts.is_some();
+        let all = [(Trainable::Full, false), (Trainable::Full, true), (LORA, false), (LORA_EXPERTS, false)];
+        // Experts are frozen, as `what_has_no_kernels_is_refused` checks.
+        let computed = |trainable| trainable == LORA || has_experts == (trainable == LORA_EXPERTS);
+        for (trainable, recompute) in all.into_iter().filter(|(trainable, _)| computed(*trainable)) {
             let [there, here] = [&gpu, &cpu].map(|engine| model(&config, trainable, engine));
             let completions = sampled(&here, &cpu, 1.0);
             let (found, statistics, StepOutcome::Updated { grad_norm, .. }) =

@@ -335,13 +335,16 @@ fn inspect_counts_what_the_headers_hold() {
         "global heads  5 key and value, 16 numbers each, in layers without a window",
         "shared        the last 5 layers read keys and values of layers before",
         "layer inputs  4 numbers for each layer, by token and embedding",
-        "GPU           norms of values: a GPU does not compute them; compute on the CPU (`--cpu`)",
         "not loaded    3 tensors for images, sound or multi-token prediction (48 B): only text is computed",
     ] {
         assert!(shared.contains(expected), "{shared}\nlacks {expected:?}");
     }
+    let beside = inspected("gemma4-experts");
+    let problem =
+        "GPU           experts beside a dense block: a GPU does not compute them; compute on the CPU (`--cpu`)";
+    assert!(beside.contains(problem), "{beside}");
     let mixtures = ["qwen3_5_moe-untied", "gpt_oss-untied"].map(inspected);
-    assert!([hybrid, sparse].iter().chain(&mixtures).all(|text| !text.contains("a GPU")), "{mixtures:?}");
+    assert!([hybrid, sparse, shared].iter().chain(&mixtures).all(|text| !text.contains("a GPU")), "{mixtures:?}");
 }
 
 #[test]

@@ -60,15 +60,18 @@ struct Kernels {
 
 macro_rules! plain {
     ($size:literal) => {
+        plain!($size, 32)
+    };
+    ($size:literal, $tile:literal) => {
         Kernels {
             module: &PLAIN,
             forward: concat!("attention_", $size),
             backward_queries: concat!("attention_backward_queries_", $size),
             backward_keys_values: concat!("attention_backward_keys_values_", $size),
-            tile: 32,
+            tile: $tile,
             threads: [256; 3],
             heads: [1; 2],
-            shared_bytes: [3, 4, 4].map(|tiles| 4 * (tiles * 32 * ($size + 4) + 2 * 32 * 33 + 3 * 32)),
+            shared_bytes: [3, 4, 4].map(|tiles| 4 * ((tiles * ($size + 4) + 2 * ($tile + 1) + 3) * $tile)),
         }
     };
 }
@@ -108,7 +111,8 @@ fn kernels<const N: usize>(attention: Attention<'_>, tensors: [&Tensor; N]) -> R
         33..=64 => plain!(64),
         65..=128 => plain!(128),
         129..=256 => plain!(256),
-        other => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 256"),
+        257..=512 => plain!(512, 16),
+        other => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 512"),
     })
 }
 

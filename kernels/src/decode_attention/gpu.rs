@@ -17,8 +17,8 @@ const MAX_SPLITS: usize = 16;
 /// 100 tokens it costs 2 us a layer on an H200, at 4,000 it saves 10 us of 8 rows and 58 us of 64.
 const GROUPED_FROM: usize = 1024;
 
-/// The kernel for any dtype, head size and window.
-const ANY_SIZE: &str = "decode_attention";
+/// The kernels for any dtype and window, of heads up to 256 numbers, and up to 512.
+const ANY_SIZE: [&str; 2] = ["decode_attention", "decode_attention_wide"];
 
 /// New rows of so many numbers, their cache and table fit.
 pub(crate) fn check((count, width): (usize, usize), cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<()> {
@@ -58,8 +58,9 @@ fn variant(
         (65..=128, 1) if on_tensor_cores => ("decode_attention_tensor_128", 8, 1),
         (65..=128, _) if on_tensor_cores => ("decode_attention_grouped_128", 8, rows),
         (129..=256, _) if on_tensor_cores => ("decode_attention_tensor_256", 8, 1),
-        (1..=256, _) => (ANY_SIZE, 1, 1),
-        (other, _) => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 256"),
+        (1..=256, _) => (ANY_SIZE[0], 1, 1),
+        (257..=512, _) => (ANY_SIZE[1], 1, 1),
+        (other, _) => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 512"),
     })
 }
 
@@ -105,7 +106,7 @@ pub(super) fn attend(
     arguments.push(attention.sinks_at(dtype)?);
     if rows_a_block > 1 {
         arguments.extend([int(rows_a_block), int(count)]);
-    } else if name == ANY_SIZE {
+    } else if ANY_SIZE.contains(&name) {
         // 0 for all.
         arguments.push(int(attention.window.unwrap_or(0)));
     }

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{ExpertBias, GPU_EXPERTS, Router, Selection};
-use crate::cuda::{Argument, Grid, Module, address, at, device, empty, int, launch, module};
+use super::{ExpertBias, GPU_EXPERTS, LowRankLayout, Router, Selection};
+use crate::cuda::{Argument, Grid, Module, address, at, device, empty, float, int, launch, module};
 
 static MODULE: Module = module!("experts");
 
@@ -110,14 +110,19 @@ impl SortedPairs {
         Ok(output)
     }
 
+    fn experts(&self) -> usize {
+        self.offsets.elem_count() - 1
+    }
+
+    /// `x` times the matrix of each pair's expert; added to `sum`, where there is one.
     pub(super) fn product(
         &self,
         x: &Tensor,
-        matrices: &Tensor,
-        is_transposed: bool,
+        (matrices, is_transposed): (&Tensor, bool),
         bias: Option<ExpertBias<'_>>,
+        sum: Option<&Tensor>,
     ) -> Result<Tensor> {
-        let (inputs, device, experts) = (self.check(x)?, device(x)?, self.offsets.elem_count() - 1);
+        let (inputs, device, experts) = (self.check(x)?, device(x)?, self.experts());
         let ((below, beside), pairs) = (matrices.dims2()?, x.dims2()?.0);
         let (expected, outputs) = if is_transposed { (below / experts, beside) } else { (beside, below / experts) };
         if below % experts != 0 || expected != inputs || x.dtype() != matrices.dtype() {
@@ -129,10 +134,14 @@ impl SortedPairs {
                 matrices.shape()
             )
         }
-        let output = empty((pairs, outputs), x.dtype(), device)?;
+        let output = match sum {
+            Some(sum) if sum.dims2()? == (pairs, outputs) && sum.dtype() == x.dtype() => sum.clone(),
+            Some(sum) => bail!("{outputs} outputs of {pairs} pairs added to {:?} {:?}", sum.dtype(), sum.shape()),
+            None => empty((pairs, outputs), x.dtype(), device)?,
+        };
         let [vectors, weights] = self.bias((experts, outputs), x.dtype(), bias)?;
         let mut arguments = vec![at(x)?, at(matrices)?, at(&output)?, at(&self.offsets)?, vectors, weights];
-        arguments.extend([experts, outputs, inputs].map(int));
+        arguments.extend([experts, outputs, inputs, usize::from(sum.is_some())].map(int));
         if x.dtype() == DType::F32 {
             arguments.push(int(usize::from(is_transposed)));
             let grid = Grid { blocks: (outputs.div_ceil(256), pairs, 1), threads: 256, shared_bytes: 0 };
@@ -159,6 +168,32 @@ impl SortedPairs {
         let grid = Grid { blocks: (outputs.div_ceil(columns), tiles, 1), threads, shared_bytes };
         launch(device, &MODULE, name, None, grid, &arguments)?;
         Ok(output)
+    }
+
+    /// `wide`: [pairs, width], `narrow`: [pairs, rank]; adds `scale` times their product by expert to `sum`, f32.
+    pub(super) fn add_outer(
+        &self,
+        (wide, narrow): (&Tensor, &Tensor),
+        sum: &Tensor,
+        layout: LowRankLayout,
+        scale: f64,
+    ) -> Result<()> {
+        let (width, rank, experts, dtype) = (self.check(wide)?, self.check(narrow)?, self.experts(), wide.dtype());
+        if sum.elem_count() != experts * width * rank || sum.dtype() != DType::F32 || narrow.dtype() != dtype {
+            bail!("{dtype:?} {:?} times {:?} to {:?} {:?}", wide.shape(), narrow.shape(), sum.dtype(), sum.shape())
+        }
+        if width % 2 != 0 || rank % 8 != 0 {
+            bail!("a rank of {rank} beside {width} numbers: a GPU takes multiples of 8 and 2")
+        }
+        let [expert, column, row] = match layout {
+            LowRankLayout::Below => [rank * width, 1, width],
+            LowRankLayout::Interleaved => [1, rank * experts, experts],
+        };
+        let mut arguments = vec![at(wide)?, at(narrow)?, at(sum)?, at(&self.offsets)?, int(width), int(rank)];
+        arguments.extend([expert, column, row].map(|stride| Argument::Long(stride as u64)));
+        arguments.push(float(scale));
+        let grid = Grid { blocks: (width.div_ceil(512), experts, rank / 8), threads: 256, shared_bytes: 0 };
+        launch(device(wide)?, &MODULE, "experts_add_outer", Some(dtype), grid, &arguments)
     }
 
     /// The vectors, and the weights that they are multiplied by; null for none.

@@ -273,7 +273,7 @@ pub static KEYS: &[Key] = &[
         Kind::Flag,
         "false",
         "",
-        "Adapters on the experts of a mixture, too, as PEFT's target_parameters; on CPUs; no effect on dense models.",
+        "Adapters on the experts of a mixture, too, as PEFT's target_parameters; on a GPU lora_rank is then a multiple of 8. No effect on dense models.",
     )
     .presets("false", "false"),
     key(

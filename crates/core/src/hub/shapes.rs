@@ -71,7 +71,7 @@ const SHAPES: [Shape; 6] = [
 ];
 
 /// Those of other families: name, `model_type`, and the keys of the text part.
-const OTHERS: [(&str, &str, &str); 12] = [
+const OTHERS: [(&str, &str, &str); 14] = [
     (
         "gemma3-270m",
         "gemma3_text",
@@ -91,6 +91,16 @@ const OTHERS: [(&str, &str, &str); 12] = [
         "gemma3-12b",
         "gemma3_text",
         r#""hidden_size":3840,"intermediate_size":15360,"num_hidden_layers":48,"num_attention_heads":16,"num_key_value_heads":8,"sliding_window":1024,"rope_scaling":{"rope_type":"linear","factor":8.0}"#,
+    ),
+    (
+        "gemma4-e4b",
+        "gemma4_text",
+        r#""hidden_size":2560,"intermediate_size":10240,"num_hidden_layers":42,"num_key_value_heads":2,"num_kv_shared_layers":18"#,
+    ),
+    (
+        "gemma4-31b",
+        "gemma4_text",
+        r#""hidden_size":5376,"intermediate_size":21504,"num_hidden_layers":60,"num_attention_heads":32,"num_key_value_heads":16,"num_global_key_value_heads":4,"attention_k_eq_v":true,"hidden_size_per_layer_input":0,"sliding_window":1024"#,
     ),
     (
         "mistral-7b",

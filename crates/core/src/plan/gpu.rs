@@ -6,7 +6,7 @@ use super::memory::{Memory, MemoryPart, Phase, head_rows, peak};
 use super::{DataShape, ModelShape, step_rows, trainable_parameters};
 use crate::config::{BasePrecision, Recompute, TrainConfig};
 use crate::format::bytes;
-use crate::hub::ModelConfig;
+use crate::hub::{Mixer, ModelConfig, Scope};
 
 /// The driver's share: context, loaded kernels, cuBLAS. Depends on the driver's version.
 pub const CONTEXT_BYTES: u64 = 512 << 20;
@@ -236,7 +236,9 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
     // In f32 the layers read the trained numbers themselves.
     let copy = if number < 4 { number } else { 0 };
     let has_reference = config.keeps_base();
-    let table = 2 * model.max_position_embeddings * (model.head_dim / 2) * number.max(4);
+    let scopes = [Some(Scope::Everything), model.options.window.as_ref().map(|_| Scope::Window)];
+    let angles: usize = scopes.into_iter().flatten().map(|scope| model.rope_frequencies(scope).len()).sum();
+    let table = 2 * model.max_position_embeddings * angles * number.max(4);
     vec![
         ("CUDA context, cuBLAS's workspace", Phase::Always, CONTEXT_BYTES as usize + CUBLAS_WORKSPACE_BYTES),
         ("weights", Phase::Always, (if is_full { copy } else { number } * parameters).saturating_sub(saved)),
@@ -252,42 +254,49 @@ fn resident(model: &ModelConfig, config: &TrainConfig, number: usize) -> Vec<Par
 
 /// Numbers of the largest packed matrix of a layer, gate and up: prefill and training widen one at a time.
 fn widest_matrix(model: &ModelConfig) -> usize {
-    2 * model.intermediate_size * model.hidden_size
+    let inner = (0..model.num_hidden_layers).map(|layer| model.inner_size(layer)).max().unwrap_or(0);
+    2 * inner * model.hidden_size
 }
 
 /// Numbers that adapters add to the matrices that the layers multiply by (`model::adapter`), and B once more.
 fn joined_adapters(model: &ModelConfig, config: &TrainConfig) -> usize {
-    let (hidden, inner, query) = (model.hidden_size, model.intermediate_size, model.query_width(0));
-    let packed = model.attention_inputs(0).iter().map(|(_, outputs)| outputs).sum();
-    let rank = config.lora_rank.next_multiple_of(8);
-    // Outputs, inputs, adapters and layers of what is packed together; beside experts mixers have adapters, and the expert
-    // that every token uses.
-    let (layers, attention) = (model.num_hidden_layers, model.attention_layers());
-    let (convolved, values, heads) =
-        model.options.gated_delta.as_ref().map_or((0, 0, 0), |it| (it.convolved(), it.values(), it.value_heads));
-    let delta = layers - attention;
-    let mixers = [
-        (packed, hidden, 3, attention),
-        (hidden, query, 1, attention),
-        (convolved + values + 2 * heads, hidden, 4, delta),
-        (hidden, values, 1, delta),
-    ];
-    let gated = |inner, layers| [(2 * inner, hidden, 2, layers), (hidden, inner, 1, layers)];
-    let sparse = (0..layers).filter(|&layer| model.experts(layer).is_some()).count();
-    let feed_forward = match model.options.experts.as_ref().map(|experts| experts.shared_size) {
-        None => gated(inner, layers).to_vec(),
-        Some(None) => Vec::new(),
-        Some(Some(shared)) => [gated(shared, sparse).as_slice(), &[(1, hidden, 1, sparse)]].concat(),
+    let (hidden, rank) = (model.hidden_size, config.lora_rank.next_multiple_of(8));
+    if config.lora_rank == 0 {
+        return 0;
+    }
+    // Outputs, inputs and adapters of what is packed together.
+    let gated = |inner| vec![(2 * inner, hidden, 2), (hidden, inner, 1)];
+    let mixer = |layer| match model.mixer(layer) {
+        Mixer::Attention(_) => {
+            let inputs = model.attention_inputs(layer);
+            let packed = inputs.iter().map(|(_, outputs)| outputs).sum();
+            vec![(packed, hidden, inputs.len()), (hidden, model.query_width(layer), 1)]
+        }
+        Mixer::GatedDelta(delta) => {
+            let (convolved, values) = (delta.convolved(), delta.values());
+            vec![(convolved + values + 2 * delta.value_heads, hidden, 4), (hidden, values, 1)]
+        }
     };
-    let added = mixers.iter().chain(&feed_forward).map(|&(outputs, inputs, parts, layers)| {
+    // Beside experts mixers have adapters, and the expert that every token uses.
+    let feed_forward = |layer| match (&model.options.experts, model.experts(layer)) {
+        (None, _) => gated(model.inner_size(layer)),
+        (Some(_), Some(experts)) => {
+            experts.shared_size.map_or(Vec::new(), |shared| [gated(shared), vec![(1, hidden, 1)]].concat())
+        }
+        (Some(_), None) => Vec::new(),
+    };
+    let packed = (0..model.num_hidden_layers).flat_map(|layer| [mixer(layer), feed_forward(layer)].concat());
+    let added = packed.map(|(outputs, inputs, parts)| {
         let used = parts * rank;
         let joined = match config.base_precision {
             BasePrecision::Bf16 => (outputs + used) * (inputs + used.next_multiple_of(64)) - outputs * inputs,
             BasePrecision::Fp8 => used * (inputs + outputs),
         };
-        layers * (joined + rank * outputs)
+        joined + rank * outputs
     });
-    if rank == 0 { 0 } else { added.sum::<usize>() }
+    // Those of experts stand once more as they are.
+    let of_experts = if config.lora_experts { rank * ModelShape::from_config(model).expert_lora_per_rank } else { 0 };
+    added.sum::<usize>() + of_experts
 }
 
 /// The largest rollout, with an eval beside it, or eval. Completions that find no room wait.

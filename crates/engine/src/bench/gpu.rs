@@ -29,6 +29,8 @@ pub struct GpuBench {
     pub new_tokens: usize,
     /// Rank of the adapters on all linear layers.
     pub lora_rank: usize,
+    /// Whether experts have some, too.
+    pub lora_experts: bool,
     /// Of the matrices that they stand beside.
     pub base_precision: BasePrecision,
     /// Batches that decode is measured at.
@@ -50,6 +52,7 @@ impl Default for GpuBench {
             prompt_tokens: 100,
             new_tokens: 64,
             lora_rank: 16,
+            lora_experts: false,
             base_precision: BasePrecision::Bf16,
             decode_batches: vec![1, 4, 16, 64, 256],
             steps: vec![(1, 4), (8, 8), (32, 8)],
@@ -86,7 +89,8 @@ pub fn measure_gpu(
     note(Measurement::new("copy", "4 GiB read and written", 1, limits.bytes_per_second / 1e12, "TB/s", None));
     note(Measurement::new("launch", "one small kernel, host time", 1, limits.launch_seconds * 1e6, "us", None));
     let threads = ThreadPool::for_engine(engine, 1)?;
-    let lora = Trainable::Lora { rank: bench.lora_rank, alpha: 2.0 * bench.lora_rank as f64, has_experts: false };
+    let GpuBench { lora_rank: rank, lora_experts: has_experts, .. } = *bench;
+    let lora = Trainable::Lora { rank, alpha: 2.0 * rank as f64, has_experts };
     let start = Instant::now();
     let weights = Weights::fresh(config, 0).in_precision(bench.base_precision);
     let model = Decoder::new(config, &weights, lora, 0, engine.dtype, &engine.device)?;
@@ -147,6 +151,7 @@ impl GpuBench {
         let defaults = Layers::default().resolve()?.config;
         let config = TrainConfig {
             lora_rank: self.lora_rank,
+            lora_experts: self.lora_experts,
             base_precision: self.base_precision,
             prompt_groups_per_step: prompts,
             completions_per_prompt: completions,

@@ -8,6 +8,7 @@ use super::keys_values::KeysValues;
 use super::mixed_inputs::MixedInputs;
 use super::norm::NormWeight;
 use super::packed_batch::RowContext;
+use super::parameters::master_dtype;
 use super::side_inputs::Beside;
 use crate::kernels::accumulate::accumulate;
 use crate::kernels::attention::{
@@ -23,6 +24,7 @@ use crate::kernels::rope::{
     QueryKeyContext, RopeTable, query_key_rope, query_key_rope_backward, query_key_rope_backward_all,
     query_key_rope_open,
 };
+use crate::kernels::write_rows::join_columns;
 
 #[derive(Clone, Debug)]
 pub(super) struct AttentionMixer {
@@ -95,10 +97,10 @@ impl AttentionMixer {
             }
         };
         let prepared_gradient = self.with_shared_gradient(prepared_gradient, context.beside)?;
-        let own_room = if self.has_gate { 0 } else { room };
+        let own_room = if self.has_gate || self.keys_values.are_expanded() { 0 } else { room };
         let products = self.keys_values.expand(&own, self.attention.heads)?;
         let own_gradient = self.query_key_backward(&prepared_gradient, &products, context, own_room, gradients)?;
-        let own_gradient = self.keys_values.backward(&own_gradient, &own, self.attention.heads)?;
+        let own_gradient = self.keys_values.backward(&own_gradient, &own, self.attention.heads, room)?;
         match gate_gradient {
             Some(gate) => join_gate(&own_gradient, &gate, self.attention.heads, room),
             None => Ok(own_gradient),
@@ -131,7 +133,7 @@ impl AttentionMixer {
         let products = self.keys_values.expand(own, self.attention.heads)?;
         let rotated = query_key_rope(&products, self.query_key(context.positions))?;
         match self.keys_values.other_layer() {
-            Some(_) => Tensor::cat(&[&rotated, context.beside.shared()?], 1),
+            Some(_) => join_columns(&[&rotated, context.beside.shared()?]),
             None => Ok(rotated),
         }
     }
@@ -140,13 +142,12 @@ impl AttentionMixer {
     /// read get the sum of their gradients in the layer that they are of, whose backward is the last of these.
     fn with_shared_gradient(&self, gradient: Tensor, beside: Beside<'_>) -> Result<Tensor> {
         let Some(sum) = beside.keys_values_gradient else { return Ok(gradient) };
-        let queries = gradient.narrow(1, 0, self.attention.heads.query_width())?.contiguous()?;
-        let own = self.keys_values(&gradient)?.contiguous()?;
-        if self.keys_values.other_layer().is_some() {
-            accumulate(sum, &own)?;
-            return Ok(queries);
+        let queries = gradient.narrow(1, 0, self.attention.heads.query_width())?;
+        accumulate(sum, &join_columns(&[&self.keys_values(&gradient)?])?)?;
+        match self.keys_values.other_layer() {
+            Some(_) => join_columns(&[&queries]),
+            None => join_columns(&[&queries, &sum.to_dtype(gradient.dtype())?]),
         }
-        Tensor::cat(&[queries, (own + sum)?], 1)
     }
 
     /// Its keys and values also go to their place in `written`; it attends to them and to its prompt's.
@@ -171,16 +172,17 @@ impl AttentionMixer {
         gated(&attended, gate.as_ref(), 0)
     }
 
-    /// What decoding attends by, where packed rows do not have it: on the CPU, where open rows are complete.
+    /// What decoding attends by, where packed rows, which are complete, do not have it.
     fn prepare_newest(&self, own: &Tensor, positions: &Tensor, written: &Tensor, rows: &DecodeRows) -> Result<Tensor> {
         let products = self.keys_values.expand(own, self.attention.heads)?;
         if self.keys_values.other_layer().is_none() {
-            return query_key_rope_open(&OpenRows::complete(products), self.query_key(positions), written, rows);
+            let products = OpenRows::complete(products.to_dtype(master_dtype(own.dtype()))?);
+            return query_key_rope_open(&products, self.query_key(positions), written, rows);
         }
         let queries = query_key_rope(&products, self.query_key(positions))?;
         // Attention reads keys and values from the cache, where the other layer has written them.
         let behind = (queries.dims2()?.0, 2 * self.attention.heads.key_width());
-        Tensor::cat(&[&queries, &Tensor::zeros(behind, queries.dtype(), queries.device())?], 1)
+        join_columns(&[&queries, &Tensor::zeros(behind, queries.dtype(), queries.device())?])
     }
 
     /// The rotated keys, and the values: [rows, 2 * key_width], columns of wider rows.

@@ -429,11 +429,13 @@ fn experts_problem(config: &ModelConfig, weights: &Weights, trainable: Trainable
             "experts of {width} numbers in a model of {hidden}: a GPU computes multiples of 8; compute on the CPU (`--cpu`)"
         ));
     }
-    if matches!(trainable, Trainable::Lora { has_experts: true, .. }) {
-        return Some(
-            "adapters of experts are computed on a CPU alone: set lora_experts = false, merge the adapter (`grpo-tui model export --merged`), or compute on the CPU (`--cpu`)"
-                .to_owned(),
-        );
+    if let Trainable::Lora { rank, has_experts: true, .. } = trainable
+        && !rank.is_multiple_of(8)
+    {
+        return Some(format!(
+            "adapters of experts with a rank of {rank}: a GPU computes multiples of 8; set lora_rank = {}, lora_experts = false, or compute on the CPU (`--cpu`)",
+            rank.next_multiple_of(8)
+        ));
     }
     let is_frozen = trainable != Trainable::Full && weights.base_precision() == BasePrecision::Bf16;
     (!is_frozen).then(|| {

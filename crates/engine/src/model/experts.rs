@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::AdapterUse;
+use super::expert_stack::Stack;
 use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
@@ -63,24 +64,13 @@ pub(super) enum Matrices {
         experts: Vec<Expert>,
         tensors: Vec<(String, Tensor)>,
     },
-    /// One below the other, frozen: on a GPU, where one kernel multiplies by all of them.
+    /// On a GPU.
     Stacked {
         gate_up: Stack,
         down: Stack,
-        experts: usize,
         /// The same under their names, where they were tensors of all experts.
         tensors: Vec<(String, Tensor)>,
     },
-}
-
-/// A matrix of each expert, one below the other.
-#[derive(Clone, Debug)]
-pub(super) struct Stack {
-    /// [experts * outputs, inputs], or where these are transposed [experts * inputs, outputs].
-    pub(super) weights: Tensor,
-    pub(super) is_transposed: bool,
-    /// Added to the products: [experts, outputs].
-    pub(super) bias: Option<Tensor>,
 }
 
 #[derive(Clone, Copy)]
@@ -204,11 +194,10 @@ impl Experts {
             }
             (Matrices::Stacked { gate_up, .. }, Part::GateUp) => {
                 let bias = gate_up.bias.as_ref().map(|vectors| ExpertBias { vectors, is_weighted: false });
-                routing.product(x, &gate_up.weights, gate_up.is_transposed, bias)
+                gate_up.forward(routing, x, bias, adapters)
             }
             (Matrices::Stacked { down, .. }, Part::Down) => {
-                let bias = output_bias.map(|vectors| ExpertBias { vectors, is_weighted: true });
-                routing.product(x, &down.weights, down.is_transposed, bias)
+                down.forward(routing, x, output_bias.map(|vectors| ExpertBias { vectors, is_weighted: true }), adapters)
             }
         }
     }
@@ -230,7 +219,7 @@ impl Experts {
             }
             (Matrices::Stacked { gate_up, down, .. }, _) => {
                 let own = if matches!(part, Part::GateUp) { gate_up } else { down };
-                routing.product(gradient, &own.weights, !own.is_transposed, None)
+                own.backward(routing, (gradient, x), gradients)
             }
         }
     }
@@ -251,18 +240,26 @@ impl Experts {
                     tensors.iter().map(|(name, tensor)| Ok((name.clone(), fused(experts, name, tensor, dtype)?)));
                 return Ok([router(experts.len())?, merged.collect::<Result<Vec<_>>>()?].concat());
             }
-            Matrices::Stacked { experts, tensors, .. } if !tensors.is_empty() => {
-                return Ok([router(*experts)?, tensors.clone()].concat());
+            Matrices::Stacked { gate_up, down, tensors } if !tensors.is_empty() => {
+                let merged = tensors.iter().map(|(name, tensor)| {
+                    let stack = match name.rsplit_once('.') {
+                        Some((_, "gate_up_proj")) => gate_up,
+                        Some((_, "down_proj")) => down,
+                        _ => return Ok((name.clone(), tensor.clone())),
+                    };
+                    Ok((name.clone(), stack.merged(dtype)?.reshape(tensor.shape())?))
+                });
+                return Ok([router(gate_up.count)?, merged.collect::<Result<Vec<_>>>()?].concat());
             }
-            Matrices::Stacked { gate_up, down, experts, .. } => {
-                let part = |stacked: &Tensor, index: usize| {
-                    let rows = stacked.dims2()?.0 / experts;
-                    let weight = Matrix::Numbers(stacked.narrow(0, index * rows, rows)?);
+            Matrices::Stacked { gate_up, down, .. } => {
+                let all = [gate_up.merged(dtype)?, down.merged(dtype)?];
+                let part = |merged: &Tensor, index: usize| {
+                    let rows = merged.dims2()?.0 / gate_up.count;
+                    let weight = Matrix::Numbers(merged.narrow(0, index * rows, rows)?);
                     Ok::<_, candle_core::Error>(Linear { weight, trained: None, bias: None, adapters: None })
                 };
-                let expert =
-                    |index| Ok(Expert { gate_up: part(&gate_up.weights, index)?, down: part(&down.weights, index)? });
-                (0..*experts).map(expert).collect::<Result<_>>()?
+                let expert = |index| Ok(Expert { gate_up: part(&all[0], index)?, down: part(&all[1], index)? });
+                (0..gate_up.count).map(expert).collect::<Result<_>>()?
             }
         };
         let mut named = router(experts.len())?;
@@ -277,12 +274,16 @@ impl Experts {
 }
 
 impl Matrices {
+    pub(super) fn stacks(&self) -> Vec<&Stack> {
+        if let Self::Stacked { gate_up, down, .. } = self { vec![gate_up, down] } else { Vec::new() }
+    }
+
     fn is_trained(&self) -> bool {
         match self {
             Self::Separate(experts) | Self::Fused { experts, .. } => {
                 experts.iter().any(|expert| expert.gate_up.is_trained())
             }
-            Self::Stacked { .. } => false,
+            Self::Stacked { gate_up, .. } => gate_up.adapters.is_some(),
         }
     }
 }

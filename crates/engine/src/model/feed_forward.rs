@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor, bail};
 
 use super::AdapterUse;
 use super::beside_dense::{BesideDense, BesideProducts};
+use super::expert_stack::Stack;
 use super::experts::{Experts, RouterUse};
 use super::gradients::Gradients;
 use super::linear::Linear;
@@ -206,6 +207,14 @@ impl FeedForward {
             Self::Experts(mixture) => {
                 mixture.shared.iter().flat_map(|shared| [&shared.gate, &shared.gate_up, &shared.down]).collect()
             }
+        }
+    }
+
+    /// The matrices of experts on a GPU.
+    pub(super) fn stacks(&self) -> Vec<&Stack> {
+        match self {
+            Self::Experts(mixture) => mixture.experts.matrices.stacks(),
+            Self::Dense(_) => Vec::new(),
         }
     }
 

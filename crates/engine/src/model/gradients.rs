@@ -48,6 +48,11 @@ impl Gradients {
         matmul_add(&expert.b(&all)?, left, right, scale)
     }
 
+    /// The gradient of a range, `[n]`, which shares memory with all.
+    pub(super) fn range(&self, range: &Range<usize>) -> Result<Tensor> {
+        self.flat.narrow(0, range.start, range.len())
+    }
+
     pub fn add_all(&mut self, other: &Self) -> Result<()> {
         accumulate(&self.flat, &other.flat)
     }

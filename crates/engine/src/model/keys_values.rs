@@ -7,6 +7,7 @@ use super::norm::NormWeight;
 use crate::hub;
 use crate::kernels::heads::Heads;
 use crate::kernels::rms_norm::{rms_norm, rms_norm_backward};
+use crate::kernels::write_rows::join_columns;
 
 #[derive(Clone, Debug)]
 pub(super) struct KeysValues {
@@ -19,6 +20,11 @@ impl KeysValues {
     /// Whether a packed row has queries, keys and values as attention reads them.
     pub(super) fn are_products(&self) -> bool {
         self.source == hub::KeysValues::Own && self.norm.is_none()
+    }
+
+    /// Whether values are made from the layer's own products.
+    pub(super) fn are_expanded(&self) -> bool {
+        !self.are_products() && self.other_layer().is_none()
     }
 
     /// How many matrices the layer's attention has for queries, keys and values.
@@ -40,33 +46,35 @@ impl KeysValues {
 
     /// `products`: [rows, outputs] -> queries, keys and values, [rows, row_width]; of a layer that reads another's, queries.
     pub(super) fn expand(&self, products: &Tensor, heads: Heads) -> Result<Tensor> {
-        if self.are_products() || self.other_layer().is_some() {
+        if !self.are_expanded() {
             return Ok(products.clone());
         }
         let rows = products.dims2()?.0;
         let values = self.values(products, heads)?;
         let values = self.norm.as_ref().map_or(Ok(values.clone()), |norm| rms_norm(&values, norm.norm(), 0))?;
         let before = products.narrow(1, 0, heads.query_width() + heads.key_width())?;
-        Tensor::cat(&[before, values.reshape((rows, heads.key_width()))?], 1)
+        join_columns(&[&before, &values.reshape((rows, heads.key_width()))?])
     }
 
-    /// `gradient`: of what [`KeysValues::expand`] gave -> of `products`.
-    pub(super) fn backward(&self, gradient: &Tensor, products: &Tensor, heads: Heads) -> Result<Tensor> {
-        if self.are_products() || self.other_layer().is_some() {
+    /// `gradient`: of what [`KeysValues::expand`] gave -> of `products`, [rows, outputs + room]; where nothing was made of these,
+    /// both have the room.
+    pub(super) fn backward(&self, gradient: &Tensor, products: &Tensor, heads: Heads, room: usize) -> Result<Tensor> {
+        if !self.are_expanded() {
             return Ok(gradient.clone());
         }
         let (query, key, rows) = (heads.query_width(), heads.key_width(), products.dims2()?.0);
-        let own =
-            gradient.narrow(1, query + key, key)?.contiguous()?.reshape((rows * heads.key_value, heads.dimension))?;
+        let own = join_columns(&[&gradient.narrow(1, query + key, key)?])?
+            .reshape((rows * heads.key_value, heads.dimension))?;
         let values = match &self.norm {
             Some(norm) => rms_norm_backward(&own, &self.values(products, heads)?, norm.norm(), None, 0)?,
             None => own,
         };
         let (values, keys) = (values.reshape((rows, key))?, gradient.narrow(1, query, key)?);
         let queries = gradient.narrow(1, 0, query)?;
+        let room = Tensor::zeros((rows, room), gradient.dtype(), gradient.device())?;
         match self.source {
-            hub::KeysValues::AreKeys => Tensor::cat(&[queries, (keys + values)?], 1),
-            _ => Tensor::cat(&[queries, keys, values], 1),
+            hub::KeysValues::AreKeys => join_columns(&[&queries, &(keys + values)?, &room]),
+            _ => join_columns(&[&queries, &keys, &values, &room]),
         }
     }
 
@@ -74,6 +82,6 @@ impl KeysValues {
     fn values(&self, products: &Tensor, heads: Heads) -> Result<Tensor> {
         let behind = if self.source == hub::KeysValues::AreKeys { 0 } else { heads.key_width() };
         let own = products.narrow(1, heads.query_width() + behind, heads.key_width())?;
-        own.contiguous()?.reshape((products.dims2()?.0 * heads.key_value, heads.dimension))
+        join_columns(&[&own])?.reshape((products.dims2()?.0 * heads.key_value, heads.dimension))
     }
 }

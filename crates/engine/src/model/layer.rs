@@ -4,6 +4,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::adapter::{AdapterSet, AdapterUse};
+use super::expert_stack::Stack;
 use super::experts::RouterUse;
 use super::feed_forward::{FeedForward, Products};
 use super::gradients::Gradients;
@@ -20,6 +21,7 @@ use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::open_rows::OpenRows;
 use crate::kernels::rms_norm::{add_rms_norm, rms_norm, rms_norm_open};
 use crate::kernels::router::Selection;
+use crate::kernels::write_rows::join_columns;
 
 /// The residual stream between two layers, [rows, hidden]: the kernel of the next norm does the sum.
 #[derive(Clone, Debug)]
@@ -42,10 +44,10 @@ impl Stream {
         }
     }
 
-    /// The whole sum; on the CPU, where open rows are complete.
+    /// The whole sum, where the addend is complete: after a norm.
     fn complete(self) -> Result<Tensor> {
         match self.addend {
-            Some(addend) => self.sum + addend.rows,
+            Some(addend) => &self.sum + addend.rows.to_dtype(self.sum.dtype())?,
             None => Ok(self.sum),
         }
     }
@@ -190,7 +192,7 @@ impl Layer {
     /// Keys and values that other layers read, [rows, 2 * key_width].
     pub(super) fn keys_values(&self, derived: &DerivedActivations) -> Result<Tensor> {
         match &self.mixer {
-            Mixer::Attention(mixer) => mixer.keys_values(&derived.mixed.prepared)?.contiguous(),
+            Mixer::Attention(mixer) => join_columns(&[&mixer.keys_values(&derived.mixed.prepared)?]),
             Mixer::GatedDelta(_) => bail!("the gated delta rule has no keys and values that others read"),
         }
     }
@@ -222,7 +224,7 @@ impl Layer {
     pub(crate) fn decode(&self, stream: &Stream, newest: NewestRows<'_>) -> Result<Stream> {
         let NewestRows { positions, rows, cache, input: own_input, selection, adapters } = newest;
         let (input, normed) = stream.norm(&self.input_norm, 0)?;
-        let packed = match self.mixer.has_gate() {
+        let packed = match self.mixer.reads_complete() {
             true => OpenRows::complete(self.mixer_input.closed(&normed, adapters)?),
             false => self.mixer_input.open(&normed, adapters)?,
         };
@@ -244,7 +246,8 @@ impl Layer {
     pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
         let linears = [vec![&self.mixer_input, &self.mixer_output], self.feed_forward.adapted()].concat();
         let copies = linears.iter().map(|linear| linear.adapters.as_ref().map_or(Ok(Vec::new()), AdapterSet::copies));
-        Ok(copies.collect::<Result<Vec<_>>>()?.concat())
+        let of_experts = self.feed_forward.stacks().into_iter().map(Stack::copies);
+        Ok(copies.chain(of_experts).collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// Columns that rows of the result's gradient need behind them.

@@ -1,7 +1,7 @@
 //! The input that each layer of some families has besides the residual stream: made of a token and its embedding for all
 //! layers at once, and added by each after its feed-forward block.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
@@ -11,6 +11,7 @@ use super::{AdapterUse, Adapters};
 use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::rms_norm::rms_norm;
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
+use crate::kernels::write_rows::join_columns;
 
 /// Makes the inputs of all layers.
 #[derive(Clone, Debug)]
@@ -28,8 +29,9 @@ pub(super) struct LayerInputs {
 impl LayerInputs {
     /// `embedded`: [ids, hidden], as the stream starts -> [ids, layers * width].
     pub(super) fn forward(&self, token_ids: &Tensor, embedded: &Tensor) -> Result<Tensor> {
-        let by_token = gather_rows(&self.table.0, token_ids, embedded.dtype())?.affine(self.table_scale, 0.0)?;
-        let normed = rms_norm(&self.projected(embedded)?, self.norm.norm(), 0)?;
+        let embedded = embedded.to_dtype(self.dtype())?;
+        let by_token = gather_rows(&self.table.0, token_ids, self.dtype())?.affine(self.table_scale, 0.0)?;
+        let normed = rms_norm(&self.projected(&embedded)?, self.norm.norm(), 0)?;
         (normed.reshape(by_token.shape())? + by_token)?.affine(MEAN, 0.0)
     }
 
@@ -40,7 +42,8 @@ impl LayerInputs {
         (token_ids, embedded): (&[u32], &Tensor),
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let gradient = gradient.affine(MEAN, 0.0)?;
+        let (embedded, gradient) =
+            (&embedded.to_dtype(self.dtype())?, gradient.to_dtype(self.dtype())?.affine(MEAN, 0.0)?);
         if let (table, Some(range)) = &self.table {
             let sums = embedding_backward(&gradient, token_ids, table.dims2()?.0)?;
             gradients.add(range, &sums.affine(self.table_scale, 0.0)?)?;
@@ -53,12 +56,17 @@ impl LayerInputs {
 
     /// Its tensors under their names.
     pub(super) fn named(&self) -> Result<[(String, Tensor); 3]> {
-        let dtype = self.norm.weight.dtype();
+        let dtype = self.dtype();
         Ok([
             ("model.embed_tokens_per_layer.weight".to_owned(), self.table.0.to_dtype(dtype)?),
             ("model.per_layer_model_projection.weight".to_owned(), self.projection.weight.numbers(dtype)?),
             ("model.per_layer_projection_norm.weight".to_owned(), self.norm.weight.clone()),
         ])
+    }
+
+    /// In which the model computes; the stream may be f32 beside bf16.
+    fn dtype(&self) -> DType {
+        self.norm.weight.dtype()
     }
 
     /// [ids * layers, width].
@@ -91,7 +99,7 @@ pub(super) struct OwnInput {
 /// What its backward reads.
 #[derive(Debug)]
 pub(super) struct OwnInputProducts {
-    /// [rows, hidden].
+    /// [rows, hidden], in the model's dtype.
     stream: Tensor,
     /// The gate's product, and the input: [rows, 2 * width].
     gate_input: Tensor,
@@ -107,10 +115,11 @@ impl OwnInput {
         input: &Tensor,
         adapters: AdapterUse<'_>,
     ) -> Result<(OwnInputProducts, Tensor)> {
-        let gate_input = Tensor::cat(&[&self.gate.forward(&stream, adapters)?, input], 1)?;
+        let read = stream.to_dtype(input.dtype())?;
+        let gate_input = join_columns(&[&self.gate.forward(&read, adapters)?, input])?;
         let output = self.projection.forward(&gated(&gate_input, self.activation, 0)?, adapters)?;
-        let sum = (&stream + rms_norm(&output, self.norm.norm(), 0)?)?;
-        Ok((OwnInputProducts { stream, gate_input, output }, sum))
+        let sum = (&stream + rms_norm(&output, self.norm.norm(), 0)?.to_dtype(stream.dtype())?)?;
+        Ok((OwnInputProducts { stream: read, gate_input, output }, sum))
     }
 
     /// `gradient`: [rows, hidden] -> that of the stream, and of the input. Adds the gradients of what is trained.
@@ -125,9 +134,10 @@ impl OwnInput {
         let own = self.projection.backward(&own, &gated(gate_input, self.activation, 0)?, gradients)?;
         let own = gated_backward(&own, gate_input, self.activation, 0)?;
         let width = own.dims2()?.1 / 2;
-        let gate = own.narrow(1, 0, width)?.contiguous()?;
+        let part = |start| join_columns(&[&own.narrow(1, start, width)?]);
+        let (gate, input) = (part(0)?, part(width)?);
         let stream_gradient = (gradient + self.gate.backward(&gate, stream, gradients)?)?;
-        Ok((stream_gradient, own.narrow(1, width, width)?.contiguous()?))
+        Ok((stream_gradient, input))
     }
 
     /// Its tensors under their names inside a layer.

@@ -6,15 +6,9 @@ use std::ops::Range;
 use candle_core::{DType, Device, Tensor};
 
 use super::adapter::{AdapterPart, AdapterSet, JoinedAdapter, joined_rank, joined_room};
-use super::adapter_names::{
-    DENSE_PARTS, SHARED_PARTS, adapted_parts, adapter_tensors, adapter_view, matrix_shape, mixer_parts,
-};
+use super::adapter_names::{adapted_parts, adapter_tensors, adapter_view, matrix_shape, mixer_parts};
 use super::attention::AttentionMixer;
-use super::beside_dense::{self, BesideDense};
-use super::expert_adapters::{MODULES, OneExpert};
-use super::experts::{Expert, Experts, FACTORS, Matrices, Stack};
-use super::feed_forward::{Dense, FeedForward, Mixture};
-use super::gated_delta::{GatedDeltaMixer, MaybeTrained};
+use super::gated_delta::GatedDeltaMixer;
 use super::keys_values::KeysValues;
 use super::layer::{Factor, Layer};
 use super::layer_input::{LayerInputs, OwnInput};
@@ -23,8 +17,7 @@ use super::matrix::Matrix;
 use super::mixer::Mixer;
 use super::norm::NormWeight;
 use super::parameters::master_dtype;
-use super::shared_expert::SharedExpert;
-use super::weights::{fused_names, has_bias, is_trained, tensor_names};
+use super::weights::{has_bias, is_trained, tensor_names};
 use super::{ModelError, Parameters, Shard, Trainable, Weights};
 use crate::config::BasePrecision;
 use crate::hub::{self, ModelConfig, Scope};
@@ -32,7 +25,6 @@ use crate::kernels::delta_rule::DeltaHeads;
 use crate::kernels::fp8::{self, Fp8Matrix};
 use crate::kernels::heads::{Attention, Heads};
 use crate::kernels::rope::RopeTable;
-use crate::kernels::router::Router;
 use crate::kernels::swiglu::Activation;
 use crate::kernels::write_rows::write_rows;
 
@@ -105,77 +97,11 @@ impl ModelLoader<'_> {
         })
     }
 
-    fn feed_forward(&self, layer: usize, parameters: &Parameters) -> Result<FeedForward, ModelError> {
-        let activation = self.activation();
-        let linear = |parts: &[&str]| self.linear(layer, parts, parameters);
-        let Some(experts) = self.config.experts(layer) else {
-            let [gate_up, down] = DENSE_PARTS;
-            let dense = Dense { gate_up: linear(gate_up)?, activation, down: linear(down)? };
-            return Ok(FeedForward::Dense(Box::new(dense)));
-        };
-        let expert = |index: usize| {
-            let name = |part: &str| format!("mlp.experts.{index}.{part}_proj");
-            let own = Expert { gate_up: linear(&[&name("gate"), &name("up")])?, down: linear(&[&name("down")])? };
-            self.with_adapters(own, layer, OneExpert { index, count: experts.count }, parameters)
-        };
-        let (matrices, output_bias) = match experts.tensors {
-            hub::ExpertTensors::Separate if self.device.is_cuda() => (self.stacked(layer, experts)?, None),
-            hub::ExpertTensors::Separate => {
-                (Matrices::Separate((0..experts.count).map(expert).collect::<Result<_, ModelError>>()?), None)
-            }
-            hub::ExpertTensors::Fused | hub::ExpertTensors::FusedTransposed => {
-                self.fused(layer, experts, parameters)?
-            }
-        };
-        let shared = || {
-            let [gate_up, down, gate] = SHARED_PARTS;
-            Ok::<_, ModelError>(SharedExpert {
-                gate: linear(gate)?,
-                gate_up: linear(gate_up)?,
-                activation,
-                down: linear(down)?,
-            })
-        };
-        let clamped = experts.clamped.map(|gate| Activation::Clamped { slope: gate.slope, limit: gate.limit });
-        let own = Experts {
-            router: Router { active: experts.active, is_renormalised: experts.is_renormalised },
-            name: experts.router(),
-            gate: linear(&[experts.router()])?,
-            matrices,
-            activation: clamped.unwrap_or(activation),
-            output_bias,
-            factors: experts.is_beside_dense.then(|| self.factors(layer, experts.count, parameters)).transpose()?,
-        };
-        let shared = experts.shared_size.map(|_| shared()).transpose()?;
-        let beside = experts.is_beside_dense.then(|| self.beside_dense(layer, parameters)).transpose()?;
-        Ok(FeedForward::Experts(Box::new(Mixture { experts: own, shared, beside })))
-    }
-
-    fn activation(&self) -> Activation {
+    pub(super) fn activation(&self) -> Activation {
         match self.config.options.activation {
             hub::Activation::Silu => Activation::Silu,
             hub::Activation::GeluTanh => Activation::GeluTanh,
         }
-    }
-
-    fn beside_dense(&self, layer: usize, parameters: &Parameters) -> Result<BesideDense, ModelError> {
-        let [gate_up, down] = DENSE_PARTS.map(|parts| self.linear(layer, parts, parameters));
-        let [router_norm, experts_norm, own_norm, others_norm] = beside_dense::NORMS
-            .map(|name| self.norm(&format!("model.layers.{layer}.{name}"), self.config.hidden_size, parameters));
-        Ok(BesideDense {
-            gate_up: gate_up?,
-            activation: self.activation(),
-            down: down?,
-            router_norm: router_norm?,
-            experts_norm: experts_norm?,
-            output_norms: [own_norm?, others_norm?],
-        })
-    }
-
-    fn factors(&self, layer: usize, experts: usize, parameters: &Parameters) -> Result<MaybeTrained, ModelError> {
-        let name = format!("model.layers.{layer}.{FACTORS}");
-        let (factors, trained) = self.tensor(&[name], &[vec![experts]], parameters)?;
-        Ok((factors.reshape((experts, 1))?, trained))
     }
 
     fn own_input(&self, layer: usize, parameters: &Parameters) -> Result<OwnInput, ModelError> {
@@ -217,77 +143,6 @@ impl ModelLoader<'_> {
             projection: Linear { weight: Matrix::Numbers(weight), trained, bias: None, adapters: None },
             norm: self.norm("model.per_layer_projection_norm.weight", width, parameters)?,
         })
-    }
-
-    /// Experts as parts of the tensors that have all of them, and the biases of what they give.
-    fn fused(
-        &self,
-        layer: usize,
-        experts: &hub::Experts,
-        parameters: &Parameters,
-    ) -> Result<(Matrices, Option<MaybeTrained>), ModelError> {
-        let tensor = |(name, shape): (&'static str, Vec<usize>)| {
-            let full_name = format!("model.layers.{layer}.{name}");
-            let (tensor, range) = self.tensor(&[full_name], std::slice::from_ref(&shape), parameters)?;
-            Ok((name.to_owned(), (tensor.reshape(shape)?, range)))
-        };
-        let found = fused_names(experts, self.config.hidden_size).into_iter().map(tensor);
-        let found = found.collect::<Result<Vec<(String, MaybeTrained)>, ModelError>>()?;
-        let is_transposed = experts.tensors == hub::ExpertTensors::FusedTransposed;
-        // Of one expert, with the range of its gradient.
-        let part = |(tensor, range): &MaybeTrained, index: usize| {
-            let own = tensor.get(index)?;
-            let size = own.elem_count();
-            let range = range.as_ref().map(|all| all.start + index * size..all.start + (index + 1) * size);
-            Ok::<MaybeTrained, candle_core::Error>((own, range))
-        };
-        let linear = |tensor: &MaybeTrained, bias: Option<&MaybeTrained>, index: usize| {
-            let (weight, trained) = part(tensor, index)?;
-            let bias = bias.map(|bias| part(bias, index)).transpose()?;
-            let bias = bias.map(|(vector, trained)| Bias { vector, trained });
-            let weight = if is_transposed { Matrix::Transposed(weight) } else { Matrix::Numbers(weight) };
-            Ok::<_, candle_core::Error>(Linear { weight, trained, bias, adapters: None })
-        };
-        let (gate_up, gate_up_bias, down, down_bias) = match found.as_slice() {
-            [(_, gate_up), (_, down)] => (gate_up, None, down, None),
-            [(_, gate_up), (_, gate_up_bias), (_, down), (_, down_bias)] => {
-                (gate_up, Some(gate_up_bias), down, Some(down_bias.clone()))
-            }
-            _ => return Err(ModelError::Weights(format!("{} tensors of experts", found.len()))),
-        };
-        let tensors = found.iter().map(|(name, (tensor, _))| (name.clone(), tensor.clone())).collect();
-        if self.device.is_cuda() {
-            let stack = |(tensor, _): &MaybeTrained, bias: Option<&MaybeTrained>| {
-                let bias = bias.map(|(bias, _)| bias.clone());
-                Ok::<_, candle_core::Error>(Stack { weights: tensor.flatten(0, 1)?, is_transposed, bias })
-            };
-            let (gate_up, down) = (stack(gate_up, gate_up_bias)?, stack(down, None)?);
-            return Ok((Matrices::Stacked { gate_up, down, experts: experts.count, tensors }, down_bias));
-        }
-        let expert = |index| {
-            let own = Expert { gate_up: linear(gate_up, gate_up_bias, index)?, down: linear(down, None, index)? };
-            self.with_adapters(own, layer, OneExpert { index, count: experts.count }, parameters)
-        };
-        let own = (0..experts.count).map(expert).collect::<Result<_, ModelError>>()?;
-        Ok((Matrices::Fused { experts: own, tensors }, down_bias))
-    }
-
-    /// Experts that have tensors of their own, one below the other.
-    fn stacked(&self, layer: usize, experts: &hub::Experts) -> Result<Matrices, ModelError> {
-        let stack = |parts: &[&str]| {
-            let names = (0..experts.count)
-                .flat_map(|index| parts.iter().map(move |part| format!("mlp.experts.{index}.{part}_proj")));
-            let [outputs, inputs] = self.shape(layer, &format!("mlp.experts.0.{}_proj", parts[0]));
-            let stack = Tensor::zeros((experts.count * parts.len() * outputs, inputs), self.dtype, self.device)?;
-            for (index, name) in names.enumerate() {
-                let name = format!("model.layers.{layer}.{name}.weight");
-                let part = self.weights.get(&name, &[outputs, inputs], self.dtype, self.device)?;
-                write_rows(&stack, index * outputs, &part)?;
-            }
-            Ok::<_, ModelError>(Stack { weights: stack, is_transposed: false, bias: None })
-        };
-        let (gate_up, down) = (stack(&["gate", "up"])?, stack(&["down"])?);
-        Ok(Matrices::Stacked { gate_up, down, experts: experts.count, tensors: Vec::new() })
     }
 
     fn attention(&self, layer: usize, rope: RopeTable, parameters: &Parameters) -> Result<AttentionMixer, ModelError> {
@@ -370,7 +225,7 @@ impl ModelLoader<'_> {
         Ok((if let [one] = parts.as_slice() { one.clone() } else { Tensor::cat(&parts, 0)? }, None))
     }
 
-    fn linear(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Linear, ModelError> {
+    pub(super) fn linear(&self, layer: usize, parts: &[&str], parameters: &Parameters) -> Result<Linear, ModelError> {
         let names: Vec<String> = parts.iter().map(|part| format!("model.layers.{layer}.{part}.weight")).collect();
         let shapes: Vec<Vec<usize>> = parts.iter().map(|part| self.shape(layer, part).to_vec()).collect();
         let bias = self.bias(layer, parts, parameters)?;
@@ -467,29 +322,8 @@ impl ModelLoader<'_> {
         Ok(Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64, joined: None }))
     }
 
-    /// The expert with adapters beside its matrices, where experts have some.
-    fn with_adapters(
-        &self,
-        mut expert: Expert,
-        layer: usize,
-        own: OneExpert,
-        parameters: &Parameters,
-    ) -> Result<Expert, ModelError> {
-        let Trainable::Lora { rank, alpha, has_experts: true } = self.trainable else { return Ok(expert) };
-        for (linear, module) in [&mut expert.gate_up, &mut expert.down].into_iter().zip(MODULES) {
-            let (a, all) = adapter_view(parameters, layer, &[module], "A")?;
-            let (b, b_range) = adapter_view(parameters, layer, &[module], "B")?;
-            let (a, b) = (own.a(&a)?, own.b(&b)?);
-            let start = all.start + own.index * a.elem_count();
-            let (a_range, columns) = (start..start + a.elem_count(), 0..b.dims2()?.0);
-            let parts = vec![AdapterPart { columns, b, b_range, expert: Some(own) }];
-            linear.adapters = Some(AdapterSet { a, a_range, parts, rank, scale: alpha / rank as f64, joined: None });
-        }
-        Ok(expert)
-    }
-
     /// [outputs, inputs] of a layer's matrix.
-    fn shape(&self, layer: usize, part: &str) -> [usize; 2] {
+    pub(super) fn shape(&self, layer: usize, part: &str) -> [usize; 2] {
         matrix_shape(self.config, layer, part)
     }
 }

@@ -93,8 +93,16 @@ impl Mixer {
         }
     }
 
-    /// Whether its result is multiplied by a gate, which stands among the numbers of its input: while decoding these are
-    /// complete, and [`Mixer::derive`] computes its result again.
+    /// Whether what it decodes by are complete rows, in the model's dtype.
+    pub(super) fn reads_complete(&self) -> bool {
+        match self {
+            Self::Attention(mixer) => mixer.has_gate || !mixer.keys_values.are_products(),
+            Self::GatedDelta(_) => true,
+        }
+    }
+
+    /// Whether its result is multiplied by a gate, which stands among the numbers of its input: [`Mixer::derive`] computes
+    /// its result again.
     pub(super) fn has_gate(&self) -> bool {
         match self {
             Self::Attention(mixer) => mixer.has_gate,

@@ -7,6 +7,7 @@ mod beside_dense; // a dense block beside a mixture of experts
 mod decoder; // embedding, layers, final norm, head
 mod expert_adapters; // how PEFT writes those of experts
 mod expert_record; // the experts that sampled tokens went through
+mod expert_stack; // the matrices of experts on a GPU
 mod experts; // a mixture of experts
 mod feed_forward; // a layer's gated MLP, or its experts
 mod gated_delta; // the mixer of layers with the gated delta rule
@@ -16,6 +17,7 @@ mod layer; // one decoder layer, forward and backward
 mod layer_input; // the input that each layer has besides the stream
 mod linear; // x W^T with adapters
 mod load; // a decoder put together from a checkpoint
+mod load_experts; // its feed-forward blocks
 mod matrix; // a layer's matrix, in the model's dtype or in fp8
 mod mixed_inputs; // what follows from a mixer's input, also in its backward
 mod mixer; // either of the two

@@ -2,6 +2,9 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use super::parameters::master_dtype;
+use crate::kernels::write_rows::join_columns;
+
 /// Of one layer's rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Beside<'a> {
@@ -28,18 +31,19 @@ impl SideInputs {
     /// `inputs`: [rows, layers * width].
     pub(super) fn new(inputs: Option<&Tensor>, layers: usize) -> Result<Self> {
         let inputs = match inputs {
-            Some(all) => all.chunk(layers, 1)?.iter().map(Tensor::contiguous).collect::<Result<_>>()?,
+            Some(all) => all.chunk(layers, 1)?.iter().map(|own| join_columns(&[own])).collect::<Result<_>>()?,
             None => Vec::new(),
         };
         Ok(Self { inputs, keys_values: vec![None; layers] })
     }
 
-    /// Zeros of the same shapes, without inputs where nothing is trained that they are made of.
+    /// Zeros of the same shapes, in f32 beside bf16, without inputs where nothing is trained that they are made of.
     pub(super) fn gradients(&self, has_inputs: bool) -> Result<Self> {
         let inputs = if has_inputs { self.inputs.as_slice() } else { &[] };
+        let zeros = |own: &Tensor| Tensor::zeros(own.shape(), master_dtype(own.dtype()), own.device());
         Ok(Self {
-            inputs: inputs.iter().map(Tensor::zeros_like).collect::<Result<_>>()?,
-            keys_values: (self.keys_values.iter().map(|own| own.as_ref().map(Tensor::zeros_like).transpose()))
+            inputs: inputs.iter().map(zeros).collect::<Result<_>>()?,
+            keys_values: (self.keys_values.iter().map(|own| own.as_ref().map(zeros).transpose()))
                 .collect::<Result<_>>()?,
         })
     }

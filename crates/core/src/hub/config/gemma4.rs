@@ -259,7 +259,9 @@ mod tests {
         assert_eq!((config.rope_theta, config.rope(Scope::Window).0), (1e6, 1e4));
         let frequencies = config.rope_frequencies(Scope::Everything);
         assert_eq!((frequencies.len(), frequencies.iter().filter(|frequency| **frequency > 0.0).count()), (256, 64));
-        assert!(config.gpu_problem().unwrap().ends_with("compute on the CPU (`--cpu`)"));
+        assert_eq!(config.gpu_problem(), None);
+        let wide = read(r#","global_head_dim":514"#).gpu_problem().unwrap();
+        assert!(wide.starts_with("heads of 514 numbers: a GPU computes at most 512; "), "{wide}");
 
         let shared = read(r#","num_kv_shared_layers":5,"use_double_wide_mlp":true,"final_logit_softcapping":30"#);
         let sources = [5, 6, 7, 11].map(|layer| shared.keys_values(layer));

@@ -102,6 +102,9 @@ pub struct GatedDelta {
     pub layers: Vec<bool>,
 }
 
+/// The most numbers of an attention head on a GPU.
+const GPU_HEAD_DIMENSION: usize = 512;
+
 impl GatedDelta {
     /// The most numbers of a head on a GPU.
     pub const GPU_DIMENSION: usize = 128;
@@ -375,17 +378,15 @@ impl ModelConfig {
 
     /// Why no GPU computes this model, with what to do; `None` where one does.
     pub fn gpu_problem(&self) -> Option<String> {
-        let options = &self.options;
-        let of_cpus = [
-            (options.has_value_norms, "norms of values"),
-            (options.global_heads.is_some(), "heads of two widths"),
-            (options.shared_layers.is_some(), "keys and values that layers share"),
-            (options.layer_input.is_some(), "inputs of each layer"),
-            (options.has_layer_factors, "factors of layers"),
-            (options.logit_cap.is_some(), "capped logits"),
-        ];
-        if let Some((_, feature)) = of_cpus.into_iter().find(|(is_used, _)| *is_used) {
-            return Some(format!("{feature}: a GPU does not compute them; compute on the CPU (`--cpu`)"));
+        if self.options.experts.as_ref().is_some_and(|experts| experts.is_beside_dense) {
+            let problem = "experts beside a dense block: a GPU does not compute them; compute on the CPU (`--cpu`)";
+            return Some(problem.to_owned());
+        }
+        let widest = (0..self.num_hidden_layers).map(|layer| self.heads(layer).dimension).max();
+        if let Some(dimension) = widest.filter(|dimension| *dimension > GPU_HEAD_DIMENSION) {
+            return Some(format!(
+                "heads of {dimension} numbers: a GPU computes at most {GPU_HEAD_DIMENSION}; compute on the CPU (`--cpu`)"
+            ));
         }
         let GatedDelta { key_dimension, value_dimension, kernel, .. } = self.options.gated_delta.as_ref()?;
         let (most, most_tokens) = (GatedDelta::GPU_DIMENSION, GatedDelta::GPU_KERNEL);

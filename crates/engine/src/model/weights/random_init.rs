@@ -39,6 +39,7 @@ impl RandomInit {
         let residual = 1.0 / (2.0 * config.num_hidden_layers as f64).sqrt();
         let experts = config.options.experts.as_ref();
         let is_transposed = experts.is_some_and(|experts| experts.tensors == ExpertTensors::FusedTransposed);
+        let divides_by_norm = config.options.has_head_norms && config.options.query_scalar == Some(1.0);
         let draw = |(stream, (name, shape)): (usize, (String, Vec<usize>))| {
             let deviation = match (shape.as_slice(), name.as_str()) {
                 ([_], _) => None,
@@ -57,6 +58,8 @@ impl RandomInit {
                 name if [".bias", "_proj_bias", ".sinks"].iter().any(|end| name.ends_with(end)) => 0.0,
                 // Not offset: the norm of the gated delta rule, and the bias of its time step.
                 name if name.contains("linear_attn") => 1.0,
+                // Where norms have in them what scores are divided by elsewhere.
+                name if divides_by_norm && name.ends_with("q_norm.weight") => 1.0 / (shape[0] as f64).sqrt(),
                 _ => 1.0 - config.options.norm_offset,
             };
             let numbers = match deviation {

@@ -1,0 +1,99 @@
+//! The matrices of a layer's experts one below the other, frozen: on a GPU, where one kernel multiplies by all of them. Adapters may stand
+//! beside them.
+
+use std::ops::Range;
+
+use candle_core::{DType, Result, Tensor};
+
+use super::adapter::{AdapterUse, Adapters};
+use super::gradients::Gradients;
+use crate::kernels::adamw::MatrixCopy;
+use crate::kernels::router::{ExpertBias, LowRankLayout, Routing};
+use crate::kernels::row_adapters::keep_own_of_pairs;
+
+/// A matrix of each expert.
+#[derive(Clone, Debug)]
+pub(super) struct Stack {
+    /// [experts * outputs, inputs], or where these are transposed [experts * inputs, outputs].
+    pub(super) weights: Tensor,
+    pub(super) count: usize,
+    pub(super) is_transposed: bool,
+    /// Added to the products: [experts, outputs].
+    pub(super) bias: Option<Tensor>,
+    pub(super) adapters: Option<StackAdapters>,
+}
+
+/// An adapter of each expert, in the dtype of the weights; the flat buffer has them as PEFT does ([`super::expert_adapters`]).
+#[derive(Clone, Debug)]
+pub(super) struct StackAdapters {
+    /// A: [experts * rank, inputs].
+    pub(super) a: Tensor,
+    pub(super) a_range: Range<usize>,
+    /// `scale * B`: [experts * outputs, rank].
+    pub(super) b: Tensor,
+    pub(super) b_range: Range<usize>,
+    pub(super) scale: f64,
+}
+
+impl Stack {
+    /// `x`: [pairs, inputs] -> [pairs, outputs], with `bias`.
+    pub(super) fn forward(
+        &self,
+        routing: &Routing,
+        x: &Tensor,
+        bias: Option<ExpertBias<'_>>,
+        used: AdapterUse<'_>,
+    ) -> Result<Tensor> {
+        let y = routing.product(x, &self.weights, self.is_transposed, bias)?;
+        if let Some(StackAdapters { a, b, .. }) = self.adapters.as_ref().filter(|_| used.adapters == Adapters::On) {
+            let mut inner = routing.product(x, a, false, None)?;
+            if let Some((own, slot)) = used.own {
+                inner = keep_own_of_pairs(inner, own, routing.rows_of_pairs(), b.dims2()?.1, slot)?;
+            }
+            routing.add_product(&y, &inner, b, false)?;
+        }
+        Ok(y)
+    }
+
+    /// `gradient`: [pairs, outputs] -> [pairs, inputs]; adds the gradients of adapters, which read `x`: [pairs, inputs].
+    pub(super) fn backward(
+        &self,
+        routing: &Routing,
+        (gradient, x): (&Tensor, Option<&Tensor>),
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let own = routing.product(gradient, &self.weights, !self.is_transposed, None)?;
+        if let (Some(StackAdapters { a, a_range, b, b_range, scale }), Some(x)) = (&self.adapters, x) {
+            let inner = routing.product(x, a, false, None)?;
+            // B has the scale in it.
+            let inner_gradient = routing.product(gradient, b, true, None)?;
+            routing.add_outer((x, &inner_gradient), &gradients.range(a_range)?, LowRankLayout::Below, 1.0)?;
+            routing.add_outer((gradient, &inner), &gradients.range(b_range)?, LowRankLayout::Interleaved, *scale)?;
+            routing.add_product(&own, &inner_gradient, a, true)?;
+        }
+        Ok(own)
+    }
+
+    /// As [`Stack::weights`] with the adapters added.
+    pub(super) fn merged(&self, dtype: DType) -> Result<Tensor> {
+        let weights = self.weights.to_dtype(dtype)?;
+        let Some(StackAdapters { a, b, .. }) = &self.adapters else { return Ok(weights) };
+        let by_expert = |all: &Tensor| {
+            let (rows, columns) = all.dims2()?;
+            all.to_dtype(DType::F32)?.reshape((self.count, rows / self.count, columns))
+        };
+        let delta = by_expert(b)?.matmul(&by_expert(a)?)?;
+        let delta = if self.is_transposed { delta.transpose(1, 2)?.contiguous()? } else { delta };
+        weights + delta.flatten(0, 1)?.to_dtype(dtype)?
+    }
+
+    /// Where the adapters stand a second time.
+    pub(super) fn copies(&self) -> Result<Vec<MatrixCopy>> {
+        let Some(StackAdapters { a, a_range, b, b_range, scale }) = &self.adapters else { return Ok(Vec::new()) };
+        let (rows, rank) = b.dims2()?;
+        // The flat buffer has the experts side by side.
+        let by_expert = b.reshape((self.count, rows / self.count * rank))?.t()?;
+        let copy = |range: &Range<usize>, place, scale| MatrixCopy { offset: range.start, place, scale };
+        Ok(vec![copy(a_range, a.clone(), 1.0), copy(b_range, by_expert, *scale)])
+    }
+}
