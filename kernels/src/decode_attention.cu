@@ -130,7 +130,7 @@ template <int D, typename T> __device__ void attend(const Step<T> step, int wind
 
 // bf16 on tensor cores: head sizes that are multiples of 8 up to D, eight columns a block, sixteen keys a warp at a time. A column is a query head of row y; GROUPED,
 // of `rows_a_block` rows from row y * rows_a_block on. Where these have one prompt, all warps go through it once, for all columns; then, and otherwise from the start,
-// the warps are divided among the rows. Part z has its share of either.
+// the warps are divided among the rows. Part z has its share of either. With a `window` (0: all), never GROUPED, a row sees the last so many of its keys.
 //
 // Scores are computed as K x Q^T and the mix as V^T x P^T, so that keys and values are the 16-row operands and the columns the 8-column one. Operands
 // come straight from global memory, 16 bytes at a time: which number of a head stands at which inner index of a product does not matter as long as both
@@ -138,7 +138,7 @@ template <int D, typename T> __device__ void attend(const Step<T> step, int wind
 //   keys g, g + 8 and column g: numbers 8 (t + 4 c) to + 7 are indices {2 t, 2 t + 1, 2 t + 8, 2 t + 9} of steps 2 c and 2 c + 1;
 //   values of keys 2 t, 2 t + 1, 2 t + 8, 2 t + 9: numbers 8 (g + 8 c) + 2 j and + 1 are rows g and g + 8 of tile (c, j).
 template <int D, bool GROUPED>
-__device__ void attend_on_tensor_cores(const Step<bf16> step, int rows_a_block, int row_count, bf16 *output, float *partial) {
+__device__ void attend_on_tensor_cores(const Step<bf16> step, int window, int rows_a_block, int row_count, bf16 *output, float *partial) {
   constexpr int COLUMNS = 8, KEYS = 16;
   extern __shared__ __align__(16) float memory[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = blockDim.x / 32, g = lane / 4, t = lane % 4;
@@ -234,9 +234,10 @@ __device__ void attend_on_tensor_cores(const Step<bf16> step, int rows_a_block, 
       }
     }
   };
-  const int part = blockIdx.z, parts = step.splits, prefix = has_one_prompt ? context.prefix_length : 0, rest = context.length - prefix;
+  const int part = blockIdx.z, parts = step.splits, prefix = has_one_prompt ? context.prefix_length : 0;
+  const int first = window > 0 ? max(0, context.length - window) : prefix, rest = context.length - first;
   if (GROUPED && has_one_prompt) walk(part_start(prefix, part, parts), part_start(prefix, part + 1, parts), warp, warps, true);
-  if (works) walk(prefix + part_start(rest, part, parts), prefix + part_start(rest, part + 1, parts), turn, together, !GROUPED);
+  if (works) walk(first + part_start(rest, part, parts), first + part_start(rest, part + 1, parts), turn, together, !GROUPED);
   float *maxima = memory, *sums = maxima + warps * COLUMNS, *found = sums + warps * COLUMNS;
   const int used = count * heads.count;
 #pragma unroll
@@ -293,14 +294,14 @@ INSTANTIATE_ANY(decode_attention_bf16, bf16, 256)
 INSTANTIATE_ANY(decode_attention_wide_f32, float, 512)
 INSTANTIATE_ANY(decode_attention_wide_bf16, bf16, 512)
 #define INSTANTIATE(D)                                                                                                         \
-  extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_##D##_bf16(STEP_PARAMETERS(bf16)) {                \
-    attend_on_tensor_cores<D, false>(STEP(bf16), 1, gridDim.y, output, partial);                                               \
+  extern "C" __global__ void __launch_bounds__(256) decode_attention_tensor_##D##_bf16(STEP_PARAMETERS(bf16), int window) {    \
+    attend_on_tensor_cores<D, false>(STEP(bf16), window, 1, gridDim.y, output, partial);                                       \
   }
 #define INSTANTIATE_GROUPED(D)                                                                                                 \
   INSTANTIATE(D)                                                                                                               \
   extern "C" __global__ void __launch_bounds__(256, 2)                                                                         \
       decode_attention_grouped_##D##_bf16(STEP_PARAMETERS(bf16), int rows_a_block, int row_count) {                            \
-    attend_on_tensor_cores<D, true>(STEP(bf16), rows_a_block, row_count, output, partial);                                     \
+    attend_on_tensor_cores<D, true>(STEP(bf16), 0, rows_a_block, row_count, output, partial);                                  \
   }
 INSTANTIATE_GROUPED(64)
 INSTANTIATE_GROUPED(128)

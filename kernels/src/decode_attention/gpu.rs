@@ -17,9 +17,6 @@ const MAX_SPLITS: usize = 16;
 /// 100 tokens it costs 2 us a layer on an H200, at 4,000 it saves 10 us of 8 rows and 58 us of 64.
 const GROUPED_FROM: usize = 1024;
 
-/// The kernels for any dtype and window, of heads up to 256 numbers, and up to 512.
-const ANY_SIZE: [&str; 2] = ["decode_attention", "decode_attention_wide"];
-
 /// New rows of so many numbers, their cache and table fit.
 pub(crate) fn check((count, width): (usize, usize), cache: &Tensor, heads: Heads, rows: &Tensor) -> Result<()> {
     let (_, cached) = cache.dims2()?;
@@ -47,19 +44,19 @@ fn variant(
     // Tensor cores are fed 16 bytes at a time.
     let aligned =
         (address(packed)? | address(prefix)? | address(cache)?).is_multiple_of(16) && heads.dimension.is_multiple_of(8);
-    // These see all tokens.
-    let on_tensor_cores = aligned && packed.dtype() == DType::BF16 && attention.window.is_none();
+    let on_tensor_cores = aligned && packed.dtype() == DType::BF16;
     // A tile of eight columns, each a query head of a row.
     let rows = (8 * heads.key_value / heads.query.max(1)).min(packed.dims2()?.0);
-    let rows = if longest >= GROUPED_FROM { rows.max(1) } else { 1 };
+    // A window begins elsewhere for each row.
+    let rows = if longest >= GROUPED_FROM && attention.window.is_none() { rows.max(1) } else { 1 };
     Ok(match (heads.dimension, rows) {
         (1..=64, 1) if on_tensor_cores => ("decode_attention_tensor_64", 8, 1),
         (1..=64, _) if on_tensor_cores => ("decode_attention_grouped_64", 8, rows),
         (65..=128, 1) if on_tensor_cores => ("decode_attention_tensor_128", 8, 1),
         (65..=128, _) if on_tensor_cores => ("decode_attention_grouped_128", 8, rows),
         (129..=256, _) if on_tensor_cores => ("decode_attention_tensor_256", 8, 1),
-        (1..=256, _) => (ANY_SIZE[0], 1, 1),
-        (257..=512, _) => (ANY_SIZE[1], 1, 1),
+        (1..=256, _) => ("decode_attention", 1, 1),
+        (257..=512, _) => ("decode_attention_wide", 1, 1),
         (other, _) => bail!("heads of {other} numbers: the attention on a GPU takes 1 to 512"),
     })
 }
@@ -106,7 +103,7 @@ pub(super) fn attend(
     arguments.push(attention.sinks_at(dtype)?);
     if rows_a_block > 1 {
         arguments.extend([int(rows_a_block), int(count)]);
-    } else if ANY_SIZE.contains(&name) {
+    } else {
         // 0 for all.
         arguments.push(int(attention.window.unwrap_or(0)));
     }
