@@ -104,9 +104,10 @@ pub(super) struct Arguments {
 impl Arguments {
     /// A run of a sweep, in the folder for new runs.
     pub(super) fn for_sweep(sweep: &Sweep, set: Vec<String>, run_folders: &RunFolders) -> Self {
-        let Sweep { task, preset, config_file, .. } = sweep.clone();
+        let Sweep { mix, preset, config_file, .. } = sweep.clone();
+        let task = sweep.tasks().into_iter().map(str::to_owned).collect();
         let runs = Some(run_folders.for_new_runs().to_owned());
-        Self { task: vec![task], set, preset, config_file, runs, ..Self::default() }
+        Self { task, mix, set, preset, config_file, runs, ..Self::default() }
     }
 }
 
@@ -312,9 +313,13 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Fai
     Ok(Some(ConfigFile { label, text }))
 }
 
-/// The configuration of a run of one task.
-pub(super) fn resolve(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Result<ResolvedConfig, Failure> {
-    Ok(run_input(arguments, vec![task.clone()], run_folders)?.resolved)
+/// The configuration of a run of these tasks.
+pub(super) fn resolve(
+    arguments: &Arguments,
+    tasks: &[Task],
+    run_folders: &RunFolders,
+) -> Result<ResolvedConfig, Failure> {
+    Ok(run_input(arguments, tasks.to_vec(), run_folders)?.resolved)
 }
 
 /// The run's id if it is found by that, else its path.
