@@ -85,8 +85,10 @@ impl ThinkMarks {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::text::{Tokenizer, train_tokenizer};
 
     /// How the families' templates write thoughts: from excerpts of them, none whole.
     #[test]
@@ -110,5 +112,23 @@ mod tests {
             assert!(!marks.is_opened_by(&format!("user\n{}{}", marks.open, marks.closing)), "{marks:?}");
         }
         assert_eq!(ThinkMarks::tags().open, "<think>");
+    }
+
+    #[test]
+    fn answers_are_written_with_the_header_of_their_family() {
+        for (template, answer, expected) in [
+            ("", "{}", "{}<|im_end|>"),
+            ("<|channel> <channel|>", "{}", "{}<|im_end|>"),
+            ("<|channel|>analysis", "{}", "<|channel|>final<|message|>{}<|im_end|>"),
+            (
+                "<|channel|>analysis",
+                "<|channel|>commentary to=functions.f",
+                "<|channel|>commentary to=functions.f<|im_end|>",
+            ),
+        ] {
+            let files = train_tokenizer(["{}".to_owned()].into_iter().cycle().take(20), 300, template).unwrap();
+            let tokenizer = Tokenizer::from_files(&files).unwrap();
+            assert_eq!(tokenizer.decode(&tokenizer.answer_ids(answer).unwrap(), false).unwrap(), expected);
+        }
     }
 }

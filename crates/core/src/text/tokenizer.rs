@@ -145,6 +145,19 @@ impl Tokenizer {
         Ok(self.encoding(text, |inner| inner.encode_fast(text, false))?.get_ids().to_vec())
     }
 
+    /// Token ids of an answer as the model is to write it, with the header of its family's answers and the end of the turn.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn answer_ids(&self, answer: &str) -> Result<Vec<u32>, TextError> {
+        let ThinkMarks { answer: header, tokens, .. } = *self.think_marks;
+        // Calls have headers of their own.
+        let has_header = header.is_empty() || tokens.iter().any(|token| answer.starts_with(token));
+        let mut ids = if has_header { self.encode(answer)? } else { self.encode(&format!("{header}{answer}"))? };
+        ids.extend(self.turn_end_id);
+        Ok(ids)
+    }
+
     /// The bytes of the longest text that so many tokens can be: a longer one need not be encoded to know that it has more.
     /// `None` where the tokenizer's rules give no such bound.
     pub fn longest_text_bytes(&self, tokens: usize) -> Option<usize> {
