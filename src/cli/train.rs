@@ -363,7 +363,7 @@ mod tests {
     use crate::view::screens::launch::form::Form;
     use crate::view::screens::launch::{self, context};
     use crate::view::shared::OpenTask;
-    use crate::view::{Model, Options, task_files};
+    use crate::view::{Model, Options};
 
     /// The form, filled in on a task of its own in a folder with one run.
     fn filled(folder: &Path, form: Form) -> Model {
@@ -371,7 +371,7 @@ mod tests {
         let mut model = Model::new(Options::at(folder.to_owned(), run_folders.clone(), folder.join("data")));
         let argument = folder.join("it's a task").display().to_string();
         let task = Task::load(Path::new(&argument)).unwrap();
-        model.launch.train = Some(task_files::train_table(&task));
+        model.launch.train = Some(launch::task_tables(&task, &form.other_tasks().0, folder));
         let of = form.changed.get("base_model").cloned().unwrap_or_else(|| "tiny".to_owned());
         model.launch.origin = Some(context::origin(of, &run_folders));
         let samples = Ok(Vec::new());
@@ -440,6 +440,7 @@ mod tests {
                 ..set(&[("policy_loss", "dapo")])
             },
             Form { cluster: Some(Cluster { nodes: 2, per_node: 4, time: "90".to_owned(), ..gpus }), ..Form::default() },
+            Form { others: "sql 2:1".to_owned(), ..set(&[("lora_rank", "0"), ("learning_rate", "1e-4")]) },
             // The task's part for `tiny` holds for what came from it, and for no other model.
             set(&[("base_model", &format!("{}@0", run.path().display()))]),
             set(&[("base_model", "org/other"), ("max_steps", "7")]),
@@ -458,10 +459,11 @@ mod tests {
             let line = launch::start_run::command_line(&model.launch, &model.shared);
             let (form, resolved) = (&model.launch.form, model.launch.resolved.as_ref().unwrap());
             let arguments = parsed(&line);
-            let found = Task::resolve_from(&arguments.task[0], folder.path()).unwrap();
+            let found: Vec<Task> =
+                arguments.task.iter().map(|task| Task::resolve_from(task, folder.path()).unwrap()).collect();
             let run_folders = RunFolders::discover(arguments.runs.as_deref(), folder.path());
             assert_eq!(run_folders, model.shared.options.run_folders, "{line}");
-            assert_eq!(found.digest(), model.shared.task.as_ref().unwrap().task.digest(), "{line}");
+            assert_eq!(found[0].digest(), model.shared.task.as_ref().unwrap().task.digest(), "{line}");
             let trained = resolve(&arguments, &found, &run_folders).unwrap();
             assert_eq!((&trained.config, &trained.sources), (&resolved.config, &resolved.sources), "{line}");
             assert_eq!(arguments.device.compute(), form.compute, "{line}");

@@ -14,6 +14,7 @@ mod start_gate;
 pub mod start_run;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
@@ -293,22 +294,25 @@ fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
     resolve(launch, &layers(launch, &form)).err().map(|error| error.to_string())
 }
 
+/// `[train]` of the task and of others by name, or why one cannot be read.
+pub fn task_tables(task: &Task, others: &[String], here: &Path) -> Result<Vec<TaskTable>, String> {
+    let others = others.iter().map(|other| Task::resolve_from(other, here).map_err(|error| error.to_string()));
+    let table = |task: Task| Ok(TaskTable { train: task_files::train_table(&task)?, task: task.name.clone() });
+    std::iter::once(Ok(task.clone())).chain(others).map(|task| table(task?)).collect()
+}
+
 /// Reads the tasks' own defaults again.
 pub(super) fn read_train(launch: &Launch, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
     let (others, here) = (launch.form.other_tasks().0, shared.options.here.clone());
-    let read = move || -> Result<Vec<TaskTable>, String> {
-        let mut tasks = vec![open.task.clone()];
-        for other in others {
-            tasks.push(Task::resolve_from(&other, &here).map_err(|error| error.to_string())?);
-        }
-        let table = |task: &Task| Ok(TaskTable { task: task.name.clone(), train: task_files::train_table(task)? });
-        tasks.iter().map(table).collect()
-    };
-    vec![Work::once("launch.train", read, |launch: &mut Launch, shared, train| {
-        launch.train = Some(train);
-        refresh(launch, shared)
-    })]
+    vec![Work::once(
+        "launch.train",
+        move || task_tables(&open.task, &others, &here),
+        |launch: &mut Launch, shared, train| {
+            launch.train = Some(train);
+            refresh(launch, shared)
+        },
+    )]
 }
 
 /// Reads tasks, models and runs again: expensive, so only while the screen is visible.
