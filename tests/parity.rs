@@ -11,6 +11,7 @@ mod model_commands;
 mod one_prompt;
 #[cfg(feature = "serve")]
 mod smollm2;
+mod tekken;
 
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::program::{call, json, json_lines, program, small_task, stderr, stdout, until};
+use crate::program::{call, copy_tree, json, json_lines, program, small_task, stderr, stdout, until};
 
 /// Small steps, evaluated after each.
 const FIXED: &str =
@@ -325,4 +325,26 @@ fn a_study_compares_its_settings_with_adjusted_p_values() {
     fs::write(&changed, fs::read_to_string(&changed).unwrap().replace("Ostkaland", "Westkaland") + "\n").unwrap();
     let refused = call(folder.path(), &["study", "--resume", name, "--runs", "runs"]);
     assert!(stderr(&refused).contains("has changed since the sweep"), "{}", stderr(&refused));
+}
+
+#[test]
+fn settings_are_compared_on_all_tasks_of_a_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let task = small_task(folder.path());
+    let other = folder.path().join("other");
+    copy_tree(&task, &other);
+    let text = fs::read_to_string(task.join("task.toml")).unwrap();
+    let name = text.lines().find(|line| line.starts_with("name")).unwrap();
+    fs::write(other.join("task.toml"), text.replace(name, "name = \"other\"")).unwrap();
+    let command = started("study binary-vs-tiered task other --mix 2:1 --runs runs --seeds 1 --set max_steps=1");
+    let document = json(&call(folder.path(), &command));
+    assert_eq!(states(&document), ["finished"; 2]);
+    // The prompts of both test sets are compared.
+    let prompts = document["comparisons"][0]["valid"]["n"].as_u64().unwrap();
+    let measured = &document["settings"][0]["runs"][0];
+    let names: Vec<String> = document["task"].as_str().unwrap().split(' ').map(str::to_owned).collect();
+    assert_eq!((names.len(), prompts > 0), (2, true), "{document:#}");
+    assert_eq!(measured["measured"]["curve"].as_array().unwrap().len(), 2, "{measured:#}");
+    let refused = call(folder.path(), &["sweep", "task", "--mix", "2:1", "--set", "seed=0,1", "--runs", "runs"]);
+    assert!(stderr(&refused).contains("--mix 2:1: needs several tasks"), "{}", stderr(&refused));
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use grpo_tui::dataset::{PromptRow, read_rows};
 use grpo_tui::score::{FailureClass, RewardPart, Score, Scorer, Task, Tier};
+use grpo_tui::text::THINK_MARKS;
 use libfuzzer_sys::fuzz_target;
 
 /// Longest text tried; the bound on time below belongs to it.
@@ -111,7 +112,7 @@ fn keeps_promises(text: &str, score: &Score, highest_reward: f64) {
 
 /// Without think blocks, what we call JSON is what serde_json calls JSON, but for what we document as different.
 fn agrees_with_another_parser(text: &str, score: &Score) {
-    if text.contains("</think>") {
+    if has_think_end(text) {
         return;
     }
     let ours = score.tier != Tier::Unparsable;
@@ -125,10 +126,14 @@ fn agrees_with_another_parser(text: &str, score: &Score) {
     }
 }
 
+fn has_think_end(text: &str) -> bool {
+    THINK_MARKS.iter().any(|marks| text.contains(marks.end()))
+}
+
 fn fenced(judge: &Judge, text: &str, bare: &Score) {
     let fenced = judge.scorer.score(&format!("```json\n{text}\n```"), None);
     assert_eq!(fenced.tier, Tier::Unparsable, "a fence was accepted");
-    if bare.tier == Tier::Valid && !text.contains("```") && !text.contains("</think>") {
+    if bare.tier == Tier::Valid && !text.contains("```") && !has_think_end(text) {
         assert!(fenced.tolerant, "valid, but not tolerated inside a fence");
         assert_eq!(fenced.failure, Some(FailureClass::Fence));
     }

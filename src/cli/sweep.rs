@@ -12,8 +12,8 @@ use crate::report::text_table;
 use crate::run::{RunFolders, check_export, free_path, now_ms, write_export};
 use crate::score::Task;
 use crate::study::{
-    FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable, TaskVariant,
-    curves, grid, random, rungs,
+    FORMAT_VERSION, Halving, MAX_RUNS, Metric, Setting, Space, StudyError, Sweep, SweepFolder, SweepTable, SweepTask,
+    TaskVariant, curves, grid, random, rungs,
 };
 use crate::task::{PromptSet, TASK_FILE};
 use driver::Driver;
@@ -27,8 +27,10 @@ measures the test set once, at its end; the sweep shows that result only for the
   grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set seed=0..2\n  \
   grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set max_steps=45 --halving")]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`)
-    task: Option<String>,
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`). Several
+    /// are trained together in each run
+    #[arg(value_name = "TASK")]
+    task: Vec<String>,
     /// Set a configuration key: a value, a list (1e-5,3e-5), or an inclusive range of whole numbers (0..2); repeatable
     #[arg(long, value_name = "KEY=VALUES", group = "begins")]
     set: Vec<String>,
@@ -57,6 +59,9 @@ pub(super) struct Arguments {
 /// Options of both sweeps and studies.
 #[derive(Debug, clap::Args)]
 pub(super) struct CommonArguments {
+    /// Weights of several tasks, in their order, such as 2:1: their shares of the prompts [default: equal]
+    #[arg(long, value_name = "WEIGHTS", allow_hyphen_values = true, group = "begins")]
+    mix: Option<String>,
     /// Preset: quick, seed or recommended
     #[arg(long, group = "begins")]
     preset: Option<String>,
@@ -108,14 +113,12 @@ pub(super) struct CommonArguments {
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
     let run_folders = run_folders(&arguments.common)?;
-    match &arguments.task {
-        None => resume_existing(&arguments.common, &run_folders),
-        Some(name) => {
-            let task = Task::resolve(name)?;
-            let sweep = planned(&arguments, &task, &run_folders)?;
-            begin(&arguments.common, &run_folders, &task, sweep)
-        }
+    if arguments.task.is_empty() {
+        return resume_existing(&arguments.common, &run_folders);
     }
+    let tasks = resolve_tasks(&arguments.task)?;
+    let sweep = planned(&arguments, &tasks, &run_folders)?;
+    begin(&arguments.common, &run_folders, &tasks, sweep)
 }
 
 /// Checks the files of an export before hours of computing.
@@ -134,11 +137,11 @@ pub(super) fn run_folders(common: &CommonArguments) -> Result<RunFolders, Failur
 /// A sweep with the fields that all runs share; `settings` and `runs` are still empty.
 pub(super) fn blank(
     common: &CommonArguments,
-    task: &Task,
+    tasks: &[Task],
     fixed: Vec<String>,
     metric: Metric,
 ) -> Result<Sweep, Failure> {
-    if task.set_file(PromptSet::Eval).is_none() {
+    if let Some(task) = tasks.iter().find(|task| task.set_file(PromptSet::Eval).is_none()) {
         return Err(Failure::usage(format!(
             "settings are compared on the eval set, and {} has none: add `eval = \"FILE.jsonl\"` under [prompts]",
             task.label(TASK_FILE)
@@ -146,15 +149,22 @@ pub(super) fn blank(
     }
     let config_file = train::read_config(common.config.as_deref())?;
     config_file.as_ref().map_or(Ok(()), ConfigFile::check)?;
-    let path = task.folder().map(std::path::absolute).transpose()?;
-    let path = path.map_or_else(|| task.name.clone(), |path| path.display().to_string());
+    let mut other_tasks = Vec::new();
+    for task in tasks {
+        let path = task.folder().map(std::path::absolute).transpose()?;
+        let path = path.map_or_else(|| task.name.clone(), |path| path.display().to_string());
+        other_tasks.push(SweepTask { task: path, digest: task.digest() });
+    }
+    let first = other_tasks.remove(0);
     Ok(Sweep {
         version: FORMAT_VERSION,
         name: common.name.clone().unwrap_or_default(),
         study: None,
         created_ms: now_ms(),
-        task: path,
-        task_digest: task.digest(),
+        task: first.task,
+        task_digest: first.digest,
+        other_tasks,
+        mix: common.mix.clone(),
         preset: common.preset.clone(),
         config_file,
         fixed,
@@ -175,22 +185,22 @@ pub(super) fn blank(
 pub(super) fn resolve(
     sweep: &Sweep,
     set: &[String],
-    task: &Task,
+    tasks: &[Task],
     run_folders: &RunFolders,
 ) -> Result<TrainConfig, Failure> {
     let arguments = train::Arguments::for_sweep(sweep, set.to_vec(), run_folders);
-    let ResolvedConfig { config, .. } = train::resolve(&arguments, task, run_folders)?;
+    let ResolvedConfig { config, .. } = train::resolve(&arguments, tasks, run_folders)?;
     Ok(config)
 }
 
-fn planned(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Result<Sweep, Failure> {
+fn planned(arguments: &Arguments, tasks: &[Task], run_folders: &RunFolders) -> Result<Sweep, Failure> {
     let usage = |error: StudyError| Failure::usage(error.to_string());
     let space = Space::parse(&arguments.set).map_err(usage)?;
     if space.axes.is_empty() && space.seeds.len() < 2 {
         return Err(usage(StudyError::NothingVaries));
     }
     let metric = Metric::from_name(&arguments.metric).unwrap_or_default();
-    let mut sweep = blank(&arguments.common, task, space.fixed.clone(), metric)?;
+    let mut sweep = blank(&arguments.common, tasks, space.fixed.clone(), metric)?;
     let combinations = space.axes.iter().try_fold(1_usize, |all, axis| all.checked_mul(axis.values.len()));
     let seeds = space.seeds.len().max(1);
     // A grid too large to be listed is too large to be run, unless some of it is drawn.
@@ -213,9 +223,9 @@ fn planned(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Resu
         Setting { label, set, ..Setting::default() }
     };
     sweep.settings = settings.into_iter().map(setting).collect();
-    let seeds = fill_runs(&mut sweep, space.seeds, task, run_folders)?;
+    let seeds = fill_runs(&mut sweep, space.seeds, tasks, run_folders)?;
     if arguments.halving {
-        sweep.halving = Some(halving(arguments, &sweep, task, run_folders)?);
+        sweep.halving = Some(halving(arguments, &sweep, tasks, run_folders)?);
         let runs = sweep.settings.len() * seeds;
         if let Some(most) = sweep.max_runs.filter(|most| *most < runs) {
             return Err(Failure::usage(format!(
@@ -231,11 +241,11 @@ fn planned(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Resu
 pub(super) fn fill_runs(
     sweep: &mut Sweep,
     mut seeds: Vec<u64>,
-    task: &Task,
+    tasks: &[Task],
     run_folders: &RunFolders,
 ) -> Result<usize, Failure> {
     for setting in &sweep.settings {
-        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), task, run_folders)
+        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), tasks, run_folders)
             .map_err(|failure| Failure { message: format!("{}: {}", setting.label, failure.message), ..failure })?;
         if seeds.is_empty() {
             seeds.push(config.seed);
@@ -246,10 +256,10 @@ pub(super) fn fill_runs(
 }
 
 /// The rungs, which must be the same for all settings.
-fn halving(arguments: &Arguments, sweep: &Sweep, task: &Task, run_folders: &RunFolders) -> Result<Halving, Failure> {
+fn halving(arguments: &Arguments, sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders) -> Result<Halving, Failure> {
     let mut all = Vec::new();
     for setting in &sweep.settings {
-        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), task, run_folders)?;
+        let config = resolve(sweep, &[sweep.fixed.as_slice(), &setting.set].concat(), tasks, run_folders)?;
         all.push((config.max_steps, config.eval_every));
     }
     let (total, eval_every) = all.first().copied().unwrap_or_default();
@@ -273,31 +283,47 @@ fn halving(arguments: &Arguments, sweep: &Sweep, task: &Task, run_folders: &RunF
 }
 
 /// Names it, and plans or runs it.
-pub(super) fn begin(common: &CommonArguments, run_folders: &RunFolders, task: &Task, mut sweep: Sweep) -> Outcome {
+pub(super) fn begin(common: &CommonArguments, run_folders: &RunFolders, tasks: &[Task], mut sweep: Sweep) -> Outcome {
     let runs = run_folders.for_new_runs();
     if sweep.name.is_empty() {
-        sweep.name = default_name(&sweep, task, runs);
+        sweep.name = default_name(&sweep, &tasks[0], runs);
     }
     if common.plan {
-        return plan(&sweep, task, run_folders, common.json);
+        return plan(&sweep, tasks, run_folders, common.json);
     }
-    let variants = variants(&sweep, task)?;
+    let variants = variants(&sweep, tasks)?;
     let folder = SweepFolder::create(runs, &sweep, &variants).map_err(|error| Failure::usage(error.to_string()))?;
     eprintln!("{}: {}; resume it with `grpo-tui sweep --resume {0}`", sweep.name, sweep.kind());
     drive(common, folder, sweep)
 }
 
-/// Tasks whose tiers have other rewards, by the labels' places.
-fn variants(sweep: &Sweep, task: &Task) -> Result<Vec<TaskVariant>, Failure> {
+/// The tasks that the command line named.
+pub(super) fn resolve_tasks(names: &[impl AsRef<str>]) -> Result<Vec<Task>, Failure> {
+    Ok(names.iter().map(|name| Task::resolve(name.as_ref())).collect::<Result<_, _>>()?)
+}
+
+fn named_tasks(sweep: &Sweep) -> Result<Vec<Task>, Failure> {
+    resolve_tasks(&sweep.tasks())
+}
+
+/// The name of a task with other rewards, by the places of setting and task.
+fn variant_name(setting: usize, task: usize) -> String {
+    if task == 0 { setting.to_string() } else { format!("{setting}-{task}") }
+}
+
+/// Tasks whose tiers have other rewards.
+fn variants(sweep: &Sweep, tasks: &[Task]) -> Result<Vec<TaskVariant>, Failure> {
     let mut variants = Vec::new();
-    for (place, setting) in sweep.settings.iter().enumerate() {
+    let each = |(place, setting): (usize, _)| tasks.iter().enumerate().map(move |task| (place, setting, task));
+    for (place, setting, (index, task)) in sweep.settings.iter().enumerate().flat_map(each) {
+        let setting: &Setting = setting;
         let Some(tiers) = setting.tiers else { continue };
         let mut files = task.files()?;
         for (name, bytes) in files.iter_mut().filter(|(name, _)| name == TASK_FILE) {
             let text = crate::study::with_tiers(&String::from_utf8_lossy(bytes), tiers);
             *bytes = text.map_err(|problem| Failure::failed(format!("{name}: {problem}")))?.into_bytes();
         }
-        variants.push((place.to_string(), files));
+        variants.push((variant_name(place, index), files));
     }
     Ok(variants)
 }
@@ -318,16 +344,19 @@ pub(super) fn resume_existing(common: &CommonArguments, run_folders: &RunFolders
     match (&common.resume, &common.show) {
         (Some(name), _) => {
             let (folder, mut sweep) = find(name)?;
-            let task = Task::resolve(&sweep.task)?;
-            if task.digest() != sweep.task_digest {
-                let short = |digest: &str| digest.chars().take(8).collect();
-                let error = StudyError::TaskChanged {
-                    task: sweep.task.clone(),
-                    name: sweep.name.clone(),
-                    then: short(&sweep.task_digest),
-                    now: short(&task.digest()),
-                };
-                return Err(Failure::failed(error.to_string()));
+            let first = std::iter::once(&sweep.task_digest);
+            let digests = first.chain(sweep.other_tasks.iter().map(|other| &other.digest));
+            for ((task, then), name) in named_tasks(&sweep)?.iter().zip(digests).zip(sweep.tasks()) {
+                if task.digest() != *then {
+                    let short = |digest: &str| digest.chars().take(8).collect();
+                    let error = StudyError::TaskChanged {
+                        task: name.to_owned(),
+                        name: sweep.name.clone(),
+                        then: short(then),
+                        now: short(&task.digest()),
+                    };
+                    return Err(Failure::failed(error.to_string()));
+                }
             }
             sweep.max_runs = common.max_runs.or(sweep.max_runs);
             sweep.max_hours = common.max_hours.or(sweep.max_hours);
@@ -359,23 +388,24 @@ fn show(common: &CommonArguments, table: &SweepTable) -> Outcome {
     }
 }
 
-fn plan(sweep: &Sweep, task: &Task, run_folders: &RunFolders, json: bool) -> Outcome {
+fn plan(sweep: &Sweep, tasks: &[Task], run_folders: &RunFolders, json: bool) -> Outcome {
     let mut rows = vec![["run", "setting", "seed", "steps"].map(str::to_owned).to_vec()];
     let mut documents = Vec::new();
     for (index, run) in sweep.runs.iter().enumerate() {
         let setting = &sweep.settings[run.setting];
-        let config = resolve(sweep, &sweep.assignments(run), task, run_folders)?;
+        let config = resolve(sweep, &sweep.assignments(run), tasks, run_folders)?;
         let steps = if config.max_steps > 0 { config.max_steps.to_string() } else { "by epochs".to_owned() };
         documents.push(serde_json::json!({"name": sweep.run_name(index), "setting": setting.label, "set": sweep.assignments(run),
             "seed": run.seed, "max_steps": config.max_steps, "after": setting.after.map(|after| &sweep.settings[after].label)}));
         rows.push(vec![sweep.run_name(index), setting.label.clone(), run.seed.to_string(), steps]);
     }
     if json {
-        let document = serde_json::json!({"name": sweep.name, "kind": sweep.kind(), "task": sweep.task, "metric": sweep.metric.name(),
+        let document = serde_json::json!({"name": sweep.name, "kind": sweep.kind(), "task": sweep.tasks().join(" "), "metric": sweep.metric.name(),
             "halving": sweep.halving, "drawn": sweep.drawn, "max_runs": sweep.max_runs, "runs": documents});
         return print_indented(&document);
     }
-    let mut text = format!("{}: {} of task {}\n\n{}\n", sweep.name, sweep.kind(), task.name, text_table(&rows, "llrr"));
+    let mut text =
+        format!("{}: {} of task {}\n\n{}\n", sweep.name, sweep.kind(), sweep.task_names(), text_table(&rows, "llrr"));
     if let Some([count, all, seed]) = sweep.drawn {
         text += &format!("{count} of {all} settings, sampled with seed {seed}\n");
     }
@@ -408,7 +438,7 @@ fn list(common: &CommonArguments, run_folders: &RunFolders) -> Outcome {
             }
         };
         let state = if table.is_active { format!("active: {}", table.progress()) } else { table.progress() };
-        let task = table.sweep.task.rsplit('/').next().unwrap_or_default().to_owned();
+        let task = table.sweep.task_names();
         documents.push(table.document());
         rows.push(vec![folder.name(), table.sweep.kind(), task, table.sweep.runs.len().to_string(), state]);
     }

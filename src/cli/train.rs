@@ -104,9 +104,10 @@ pub(super) struct Arguments {
 impl Arguments {
     /// A run of a sweep, in the folder for new runs.
     pub(super) fn for_sweep(sweep: &Sweep, set: Vec<String>, run_folders: &RunFolders) -> Self {
-        let Sweep { task, preset, config_file, .. } = sweep.clone();
+        let Sweep { mix, preset, config_file, .. } = sweep.clone();
+        let task = sweep.tasks().into_iter().map(str::to_owned).collect();
         let runs = Some(run_folders.for_new_runs().to_owned());
-        Self { task: vec![task], set, preset, config_file, runs, ..Self::default() }
+        Self { task, mix, set, preset, config_file, runs, ..Self::default() }
     }
 }
 
@@ -312,9 +313,13 @@ pub(super) fn read_config(path: Option<&Path>) -> Result<Option<ConfigFile>, Fai
     Ok(Some(ConfigFile { label, text }))
 }
 
-/// The configuration of a run of one task.
-pub(super) fn resolve(arguments: &Arguments, task: &Task, run_folders: &RunFolders) -> Result<ResolvedConfig, Failure> {
-    Ok(run_input(arguments, vec![task.clone()], run_folders)?.resolved)
+/// The configuration of a run of these tasks.
+pub(super) fn resolve(
+    arguments: &Arguments,
+    tasks: &[Task],
+    run_folders: &RunFolders,
+) -> Result<ResolvedConfig, Failure> {
+    Ok(run_input(arguments, tasks.to_vec(), run_folders)?.resolved)
 }
 
 /// The run's id if it is found by that, else its path.
@@ -358,7 +363,7 @@ mod tests {
     use crate::view::screens::launch::form::Form;
     use crate::view::screens::launch::{self, context};
     use crate::view::shared::OpenTask;
-    use crate::view::{Model, Options, task_files};
+    use crate::view::{Model, Options};
 
     /// The form, filled in on a task of its own in a folder with one run.
     fn filled(folder: &Path, form: Form) -> Model {
@@ -366,7 +371,7 @@ mod tests {
         let mut model = Model::new(Options::at(folder.to_owned(), run_folders.clone(), folder.join("data")));
         let argument = folder.join("it's a task").display().to_string();
         let task = Task::load(Path::new(&argument)).unwrap();
-        model.launch.train = Some(task_files::train_table(&task));
+        model.launch.train = Some(launch::task_tables(&task, &form.other_tasks().0, folder));
         let of = form.changed.get("base_model").cloned().unwrap_or_else(|| "tiny".to_owned());
         model.launch.origin = Some(context::origin(of, &run_folders));
         let samples = Ok(Vec::new());
@@ -435,6 +440,7 @@ mod tests {
                 ..set(&[("policy_loss", "dapo")])
             },
             Form { cluster: Some(Cluster { nodes: 2, per_node: 4, time: "90".to_owned(), ..gpus }), ..Form::default() },
+            Form { others: "sql 2:1".to_owned(), ..set(&[("lora_rank", "0"), ("learning_rate", "1e-4")]) },
             // The task's part for `tiny` holds for what came from it, and for no other model.
             set(&[("base_model", &format!("{}@0", run.path().display()))]),
             set(&[("base_model", "org/other"), ("max_steps", "7")]),
@@ -453,10 +459,11 @@ mod tests {
             let line = launch::start_run::command_line(&model.launch, &model.shared);
             let (form, resolved) = (&model.launch.form, model.launch.resolved.as_ref().unwrap());
             let arguments = parsed(&line);
-            let found = Task::resolve_from(&arguments.task[0], folder.path()).unwrap();
+            let found: Vec<Task> =
+                arguments.task.iter().map(|task| Task::resolve_from(task, folder.path()).unwrap()).collect();
             let run_folders = RunFolders::discover(arguments.runs.as_deref(), folder.path());
             assert_eq!(run_folders, model.shared.options.run_folders, "{line}");
-            assert_eq!(found.digest(), model.shared.task.as_ref().unwrap().task.digest(), "{line}");
+            assert_eq!(found[0].digest(), model.shared.task.as_ref().unwrap().task.digest(), "{line}");
             let trained = resolve(&arguments, &found, &run_folders).unwrap();
             assert_eq!((&trained.config, &trained.sources), (&resolved.config, &resolved.sources), "{line}");
             assert_eq!(arguments.device.compute(), form.compute, "{line}");

@@ -17,7 +17,7 @@ use super::decoder::{Golden, TOLERANCE, checkpoints};
 use super::model_commands::{model, printed_log_probs, text};
 use crate::program::{call_anywhere, json, json_lines, stderr};
 
-/// Greedy tokens with their log-probs after `prompts`, the answers to `chats`, then the token ids of `rendered`.
+/// Greedy tokens with their log-probs after `prompts`, the answers to `chats`, then the token ids of `rendered` and `texts`.
 const SCRIPT: &str = r#"
 import json, sys, urllib.request
 import xllamacpp
@@ -47,6 +47,8 @@ for chat in job.get("rendered", []):
     usage = server.handle_chat_completions({"messages": chat["messages"], "max_tokens": 1, **options})["usage"]
     assert usage["prompt_tokens"] == len(ids), (usage, ids)
     answers.append(ids)
+for text in job.get("texts", []):
+    answers.append(ask("/tokenize", content=text, add_special=True, parse_special=True)["tokens"])
 print(json.dumps(answers))
 "#;
 

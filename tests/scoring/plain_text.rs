@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use grpo_tui::score::{Score, Scorer, Task, data_problems};
+use grpo_tui::score::{Score, Scorer, Task, data_problems, for_model};
 use grpo_tui::task::PromptSet;
+use grpo_tui::text::{Tokenizer, train_tokenizer};
 
 use super::row;
 
@@ -50,6 +51,53 @@ fn a_text_is_what_is_expected() {
     check("", "<think>yes? no</think>\n\nyes", "\"yes\"", "valid exact");
     check("", "<think>yes", "\"yes\"", "unparsable wrong think_leak");
     check("strip_thinking = false", "<think>yes", "\"<think>yes\"", "valid exact");
+}
+
+/// A tokenizer whose chat template has these texts.
+fn with_template(source: &str) -> Tokenizer {
+    let files = train_tokenizer(["yes".to_owned()].into_iter().cycle().take(20), 300, source).unwrap();
+    Tokenizer::from_files(&files).unwrap()
+}
+
+#[test]
+fn thoughts_are_between_the_marks_of_the_model() {
+    const GEMMA: &str = "<|channel>thought <channel|>";
+    const GPT_OSS: &str = "<|channel|>analysis<|message|>";
+    const MAGISTRAL: &str = "[THINK] [/THINK]";
+    const RIGHT: &str = "valid exact";
+    const WRONG: &str = "invalid wrong wrong_value";
+    const LEAK: &str = "unparsable wrong think_leak";
+    let task = load("kind = \"text\"").unwrap();
+    // Of which model, what it writes, how that is judged, and how without knowing the model.
+    for (template, completion, expected, without) in [
+        ("", "<think>no</think>\n\nyes", RIGHT, RIGHT),
+        ("", "no</think>yes", RIGHT, RIGHT),
+        ("", "<think>yes", LEAK, LEAK),
+        ("", "<|channel>thought\nno\n<channel|>yes", WRONG, RIGHT),
+        ("", "<|channel>thought\nyes", WRONG, LEAK),
+        ("", "[THINK]no[/THINK]yes", WRONG, RIGHT),
+        (GEMMA, "<|channel>thought\nno\n<channel|>yes", RIGHT, RIGHT),
+        (GEMMA, "<|channel>thought\n<channel|>yes", RIGHT, RIGHT),
+        (GEMMA, "no\n<channel|>yes", RIGHT, RIGHT),
+        (GEMMA, "<|channel>thought\nyes", LEAK, LEAK),
+        (GEMMA, "<|channel>yes", WRONG, WRONG),
+        (GEMMA, "<think>no</think>yes", WRONG, RIGHT),
+        (
+            GPT_OSS,
+            "<|channel|>analysis<|message|>no<|end|><|start|>assistant<|channel|>final<|message|>yes",
+            RIGHT,
+            RIGHT,
+        ),
+        (GPT_OSS, "<|channel|>final<|message|>yes", RIGHT, RIGHT),
+        (GPT_OSS, "<|channel|>analysis<|message|>yes<|end|>", LEAK, LEAK),
+        (GPT_OSS, "<think>no</think>yes", WRONG, RIGHT),
+        (MAGISTRAL, "[THINK]no[/THINK]yes", RIGHT, RIGHT),
+        (MAGISTRAL, "[THINK]yes", LEAK, LEAK),
+    ] {
+        let judged = |task: &Task| outcome(&Scorer::new(task).unwrap().score(completion, Some(&row("\"yes\""))));
+        assert_eq!(judged(&for_model(&task, &with_template(template))), expected, "{template} {completion}");
+        assert_eq!(judged(&task), without, "{completion}");
+    }
 }
 
 #[test]

@@ -232,6 +232,16 @@ fn a_call_inside_reasoning_is_named() {
         ("", format!("<think>{block}</think>"), INSIDE),
         ("", format!("<think>{block}</think>\n\nIt is noon."), INSIDE),
         ("", format!("<think>{block} Now I wait"), INSIDE),
+        (
+            "call_format = \"gemma4\"\n",
+            "<|channel>thought\n<|tool_call>call:clock{}<tool_call|><channel|>Done.".to_owned(),
+            "unparsable [think call]; 2:1 the call is inside the think block, where none is read",
+        ),
+        (
+            "call_format = \"gemma4\"\n",
+            "<|channel>thought\n<channel|><|tool_call>call:clock{}<tool_call|>".to_owned(),
+            "valid",
+        ),
         ("call_format = \"qwen-xml\"\n", format!("<think>{qwen}</think>Done."), INSIDE),
         // A call after it is the answer, right or wrong; text without a call was no call.
         ("", format!("<think>{block}</think>{block}"), "valid"),

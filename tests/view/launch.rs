@@ -139,9 +139,9 @@ fn filters_show_what_is_looked_for() {
     stage.keys("/").types("warm").keys("enter");
     assert_eq!(rows(&stage), ["learning_rate", "learning_rate_schedule", "warmup_steps"]);
     stage.keys("esc o");
-    assert_eq!(rows(&stage)[..5], ["start", "preset", "task", "run name", "device"]);
+    assert_eq!(rows(&stage)[..6], ["start", "preset", "task", "other tasks", "run name", "device"]);
     assert_eq!(
-        rows(&stage)[5..].join(" "),
+        rows(&stage)[6..].join(" "),
         "max_steps max_completion_tokens max_seq_len advantage lora_rank learning_rate learning_rate_schedule eval_every tokens_per_micro_batch"
     );
     stage.keys("esc /").types("zzz");
@@ -151,7 +151,7 @@ fn filters_show_what_is_looked_for() {
     assert!(rows(&stage).len() > 20);
     // What is typed goes first, then what else hides rows.
     stage.keys("o /").types("lora").keys("esc");
-    assert_eq!(rows(&stage).len(), 14);
+    assert_eq!(rows(&stage).len(), 15);
     stage.keys("esc");
     assert!(rows(&stage).len() > 20);
 }
@@ -188,7 +188,7 @@ fn advanced_settings_are_folded_by_section() {
     stage.keys("A A");
     assert_eq!((selected(&stage), rows(&stage).len()), ("eval and checkpoints", all));
     stage.keys("A");
-    assert_eq!(rows(&stage).len(), 5 + 6 + grpo_tui::config::KEYS.len());
+    assert_eq!(rows(&stage).len(), 6 + 6 + grpo_tui::config::KEYS.len());
     stage.keys("A /").types("weight_decay").keys("enter");
     assert_eq!(rows(&stage), ["weight_decay", "decay_norms_and_biases"], "a filter finds what is folded");
     stage.keys("a");
@@ -378,6 +378,38 @@ fn the_printed_command_trains_what_the_form_does() {
     stage.keys("f5");
     let expected = format!("cd FOLDER && grpo-tui train invoice {} --detach", with_runs(&stage));
     assert_eq!(printed(&mut stage), expected);
+}
+
+#[test]
+fn further_tasks_are_trained_with_the_open_one() {
+    let mut stage = Stage::with(120, 36, |options| {
+        forecasting(options);
+        crate::program::sample_task(&options.here.join("tasks/invoice"), crate::program::ALL);
+        for name in ["receipts", "tickets"] {
+            let folder = options.here.join("tasks").join(name);
+            crate::program::sample_task(&folder, crate::program::ALL);
+            let text = format!(
+                "name = \"{name}\"\nschema = \"schema.json\"\nsystem = \"JSON.\"\n[prompts]\ntrain = \"train.jsonl\"\n[train]\nkl_beta = {}\n",
+                if name == "tickets" { 0.03 } else { 0.02 }
+            );
+            std::fs::write(folder.join("task.toml"), text).unwrap();
+        }
+    });
+    stage.keys("f5");
+    go_to(&mut stage, "other tasks");
+    stage.keys("enter").types("receipts 2:1").keys("enter");
+    assert_eq!(value(&stage, "kl_beta"), ("0.02".to_owned(), Source::Task), "of the other task");
+    assert!(printed(&mut stage).starts_with("grpo-tui train invoice receipts --mix 2:1 --runs"));
+    stage.keys("f");
+    assert_eq!(arguments(&stage)[1..5], ["FOLDER/tasks/invoice", "receipts", "--mix", "2:1"]);
+    // Tasks that contradict each other, and a task that there is not.
+    for (others, problem) in [("receipts tickets", "kl_beta"), ("nosuch", "nosuch")] {
+        go_to(&mut stage, "other tasks");
+        stage.keys("enter").types(others).keys("enter");
+        assert!(stage.model.launch.problem.as_ref().unwrap().contains(problem), "{:?}", stage.model.launch.problem);
+    }
+    stage.keys("backspace");
+    assert_eq!((value(&stage, "kl_beta").1 == Source::Task, &stage.model.launch.problem), (false, &None));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{exit_code, resolve};
+use super::{exit_code, named_tasks, resolve, variant_name};
 use crate::cli::output::eprint_line;
 use crate::cli::worker::{SignalFlags, install_signal_handlers};
 use crate::cli::{Failure, device, train};
@@ -67,9 +67,9 @@ impl<'a> Driver<'a> {
             run.id = run.id.take().filter(|id| folder.runs().join(id).is_dir());
         }
         // A task or model that is gone fails the runs that need it, with its cause.
-        let ranks = Task::resolve(&sweep.task).ok().and_then(|task| {
+        let ranks = named_tasks(&sweep).ok().and_then(|tasks| {
             let all = sweep.settings.iter().map(|setting| [sweep.fixed.as_slice(), &setting.set].concat());
-            all.filter_map(|set| resolve(&sweep, &set, &task, &own).ok()).map(|config| config.ranks).max()
+            all.filter_map(|set| resolve(&sweep, &set, &tasks, &own).ok()).map(|config| config.ranks).max()
         });
         let before = sweep.seconds;
         let mut driver = Self {
@@ -226,9 +226,13 @@ impl<'a> Driver<'a> {
     fn create(&self, index: usize) -> Result<String, Failure> {
         let run = &self.sweep.runs[index];
         let setting = &self.sweep.settings[run.setting];
-        let task = match setting.tiers {
-            Some(_) => Task::load(&self.folder.variant(&run.setting.to_string()))?,
-            None => Task::resolve(&self.sweep.task)?,
+        let tasks = match setting.tiers {
+            Some(_) => {
+                let folders =
+                    (0..self.sweep.tasks().len()).map(|task| self.folder.variant(&variant_name(run.setting, task)));
+                folders.map(|folder| Task::load(&folder)).collect::<Result<Vec<_>, _>>()?
+            }
+            None => named_tasks(&self.sweep)?,
         };
         let mut set = self.sweep.assignments(run);
         if let Some(before) = self.sweep.continued(index).and_then(|before| self.path(before)) {
@@ -238,7 +242,7 @@ impl<'a> Driver<'a> {
         let mut arguments = train::Arguments::for_sweep(&self.sweep, set, &own);
         arguments.name = Some(self.sweep.run_name(index));
         arguments.is_quiet = self.sweep.runs.iter().any(|run| run.id.is_some());
-        Ok(train::create(&arguments, vec![task], &own, Some(&self.devices))?.id().to_owned())
+        Ok(train::create(&arguments, tasks, &own, Some(&self.devices))?.id().to_owned())
     }
 
     /// Starts a worker, to the next rung; a run that had one continues from its checkpoint.

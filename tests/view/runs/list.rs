@@ -125,6 +125,8 @@ fn swept(folder: &Path) {
         created_ms: 0,
         task: "invoice".to_owned(),
         task_digest: String::new(),
+        other_tasks: Vec::new(),
+        mix: None,
         preset: None,
         config_file: None,
         fixed: Vec::new(),

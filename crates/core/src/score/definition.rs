@@ -16,6 +16,7 @@ use super::result::{QueryResult, Score, Trial};
 #[cfg(feature = "download")]
 use super::rubric::RubricRules;
 use super::stated_value::StatedValue;
+use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use crate::dataset::PromptRow;
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
@@ -52,7 +53,7 @@ impl KeyInfo {
 pub(super) const COMMON_KEYS: [KeyInfo; 4] = [
     KeyInfo::new("kind", "json_schema", "what judges an answer"),
     KeyInfo::new("tiers", "0, 0.5, 1", "reward of unparsable, invalid and valid answers"),
-    KeyInfo::new("strip_thinking", "true", "ignore everything up to the last </think>"),
+    KeyInfo::new("strip_thinking", "true", "ignore think blocks: everything up to the end of the last one"),
     KeyInfo::new("continue_after_failure", "false", "a conversation continues after an answer that is not valid"),
 ];
 
@@ -149,7 +150,7 @@ pub(crate) trait Judge: Debug + Send + Sync {
     }
 
     /// Judges the answer that begins at byte `from` of the completion: after its reasoning, where that is stripped.
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict;
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict;
 
     /// The values that the answer from byte `from` on states, where answers are JSON; none of one that cannot be read.
     fn stated_values(&self, _completion: &str, _from: usize, _row: Option<&PromptRow>) -> Vec<StatedValue> {
@@ -180,11 +181,11 @@ pub(crate) trait Judge: Debug + Send + Sync {
     fn judge_together(
         &self,
         completions: &[(&str, usize, Option<&PromptRow>)],
-        is_stripped: bool,
+        thoughts: ThinkRules,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let judge = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-            keep_going().then(|| self.judge(completion, *from, is_stripped, *row))
+            keep_going().then(|| self.judge(completion, *from, thoughts, *row))
         };
         completions.iter().map(judge).collect()
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::unwrap_answer::open_think;
+use super::unwrap_answer::{ThinkRules, open_think};
 use super::verdict::Verdict;
 use super::{FailureClass, Tier};
 use crate::dataset::expected;
@@ -12,11 +12,11 @@ use crate::dataset::expected;
 pub(super) fn judge_text(
     completion: &str,
     from: usize,
-    is_stripped: bool,
+    thoughts: ThinkRules,
     expected: Option<&Value>,
     judge: impl FnOnce(usize, &str) -> Verdict,
 ) -> Verdict {
-    if let Some(verdict) = think_leak(completion, from, is_stripped, expected) {
+    if let Some(verdict) = think_leak(completion, from, thoughts, expected) {
         return verdict;
     }
     let rest = completion.get(from..).unwrap_or_default();
@@ -31,10 +31,10 @@ pub(super) fn judge_text(
 pub(super) fn think_leak(
     completion: &str,
     from: usize,
-    is_stripped: bool,
+    thoughts: ThinkRules,
     expected: Option<&Value>,
 ) -> Option<Verdict> {
-    let offset = open_think(completion, from).filter(|_| is_stripped)?;
+    let offset = open_think(completion, from, thoughts.marks).filter(|_| thoughts.is_stripped)?;
     Some(unparsable(FailureClass::ThinkLeak, "unclosed think block", (completion, offset), expected))
 }
 

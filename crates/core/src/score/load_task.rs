@@ -14,6 +14,7 @@ use crate::task::{
     Home, MODELS, Read, Section, Source, TASK_FILE, TEMPLATE_KWARGS, TaskError, TaskFiles, find_embedded, find_home,
     find_template, read_reward, read_rules,
 };
+use crate::text::THINK_MARKS;
 
 /// The `task.toml` of a task of which nothing is known.
 const UNREAD: &str = "name = \"unread\"\n[score]\nkind = \"text\"";
@@ -73,7 +74,7 @@ impl Task {
         let read = self.definition.with_text(&self.home, &self.definition_file, text)?;
         let definition = read.unwrap_or_else(|| Arc::clone(&self.definition));
         let files = TaskFiles { definition_text: text.to_owned(), ..self.files.clone() };
-        Ok(Self { files, definition, rewards: self.rewards.clone() })
+        Ok(Self { files, definition, think_marks: self.think_marks, rewards: self.rewards.clone() })
     }
 
     /// Why `model`, if it is an embedded one, is not a model for this task; `None` if it was pretrained for it.
@@ -100,7 +101,7 @@ impl Task {
         if let Some((name, text)) = file {
             (files.definition_file, files.definition_text) = (name, text);
         }
-        Ok(Self { files, definition, rewards: Vec::new() })
+        Ok(Self { files, definition, think_marks: &THINK_MARKS, rewards: Vec::new() })
     }
 }
 

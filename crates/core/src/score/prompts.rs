@@ -84,10 +84,12 @@ pub fn rows_without_answer<'a>(
     Ok(without)
 }
 
-/// The task as it judges the answers of a model: calls are in the format of its chat template, unless the task names one.
+/// The task as it judges the answers of a model: think blocks and calls are as its chat template writes them, calls unless
+/// the task names another format.
 #[must_use]
 pub fn for_model(task: &Task, tokenizer: &Tokenizer) -> Task {
     let mut found = task.clone();
+    found.think_marks = std::slice::from_ref(tokenizer.think_marks());
     if task.calls_functions()
         && let Some(definition) =
             task.definition.with_model(tokenizer.call_format(), tokenizer.writes_prose_before_calls())

@@ -5,11 +5,11 @@ use super::grounded::Grounded;
 use super::json::Place;
 use super::length::{LengthRule, LengthUnit};
 use super::task::{RewardPart, Task};
-use super::unwrap_answer::answer_start;
+use super::unwrap_answer::{ThinkRules, answer_start};
 use super::verdict::Verdict;
 use super::{CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, ScoreError, Tier, Trial};
 use crate::dataset::PromptRow;
-use crate::task::{ScoreRules, TierValues};
+use crate::task::TierValues;
 
 /// The scorer failed more often than `max_scorer_errors` allows.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub struct Scorer {
 #[derive(Debug)]
 struct Rules {
     judge: Box<dyn Judge>,
-    strip_thinking: bool,
+    thoughts: ThinkRules,
     /// Whether invalid completions get credit for what they meet.
     graded: bool,
 }
@@ -94,17 +94,16 @@ impl Part {
 
 impl Rules {
     fn new(task: &Task) -> Result<Self, ScoreError> {
-        let ScoreRules { strip_thinking, graded, .. } = task.score;
-        Ok(Self { judge: task.definition.judge(task)?, strip_thinking, graded })
+        Ok(Self { judge: task.definition.judge(task)?, thoughts: task.think_rules(), graded: task.score.graded })
     }
 
     /// Where the answer begins.
     fn start(&self, completion: &str) -> usize {
-        answer_start(completion, self.strip_thinking, |from| self.judge.can_read(completion, from))
+        answer_start(completion, self.thoughts, |from| self.judge.can_read(completion, from))
     }
 
     fn judge(&self, completion: &str, row: Option<&PromptRow>) -> Verdict {
-        self.judge.judge(completion, self.start(completion), self.strip_thinking, row)
+        self.judge.judge(completion, self.start(completion), self.thoughts, row)
     }
 
     /// Verdicts in order; `None` once `keep_going` returns false.
@@ -114,7 +113,7 @@ impl Rules {
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let placed: Vec<_> = completions.iter().map(|(text, row)| (*text, self.start(text), *row)).collect();
-        self.judge.judge_together(&placed, self.strip_thinking, keep_going)
+        self.judge.judge_together(&placed, self.thoughts, keep_going)
     }
 
     fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {

@@ -13,14 +13,17 @@ use super::grammar::Grammar;
 use super::length::LengthRule;
 #[cfg(feature = "download")]
 use super::rubric::RubricRules;
-use super::unwrap_answer::answer_start;
+use super::unwrap_answer::{ThinkRules, answer_start};
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
+use crate::text::ThinkMarks;
 
 /// A checked task.
 #[derive(Debug, Clone)]
 pub struct Task {
     pub(super) files: TaskFiles,
     pub(super) definition: Arc<dyn Definition>,
+    /// Of the think blocks of the model whose answers it judges; all known ones where that is not known.
+    pub(super) think_marks: &'static [ThinkMarks],
     /// Added to the tier's value.
     pub rewards: Vec<RewardPart>,
 }
@@ -100,8 +103,12 @@ impl Task {
 
     /// The answer of a completion: without its reasoning where the task strips that, and without white space around it.
     pub fn answer_of<'t>(&self, completion: &'t str) -> &'t str {
-        let start = answer_start(completion, self.score.strip_thinking, |_| true);
+        let start = answer_start(completion, self.think_rules(), |_| true);
         completion.get(start..).unwrap_or_default().trim()
+    }
+
+    pub(super) fn think_rules(&self) -> ThinkRules {
+        ThinkRules { is_stripped: self.score.strip_thinking, marks: self.think_marks }
     }
 
     /// Whether scoring runs programs or asks judges, which the user must have allowed.

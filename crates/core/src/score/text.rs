@@ -9,6 +9,7 @@ use super::audit::{plain_answers, prompt_itself};
 use super::definition::{Definition, FoundDefinition, Judge, Kind, LazyAnswer, NORMALISE, text_digest};
 use super::field_compare::{Normalisation, equal_text};
 use super::judge::judge_text;
+use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier, outline_entry};
 use crate::dataset::PromptRow;
@@ -60,9 +61,9 @@ struct Text {
 }
 
 impl Judge for Text {
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
-        judge_text(completion, from, is_stripped, expected, |offset, answer| {
+        judge_text(completion, from, thoughts, expected, |offset, answer| {
             let Some(expected) = expected else { return Verdict::new(Tier::Valid, None) };
             let allowed = expected.as_array().map_or(std::slice::from_ref(expected), Vec::as_slice);
             if allowed.iter().any(|allowed| equal_text(answer, allowed, self.normalise)) {

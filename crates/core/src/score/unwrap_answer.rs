@@ -2,6 +2,16 @@
 
 use super::FailureClass;
 use super::json::{self, Syntax, SyntaxError, Value};
+use crate::text::ThinkMarks;
+
+/// How think blocks of completions are treated.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ThinkRules {
+    /// Whether everything up to a block's end is ignored.
+    pub(super) is_stripped: bool,
+    /// Those of the model, else all that are known.
+    pub(super) marks: &'static [ThinkMarks],
+}
 
 /// Why a completion has not the required form.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,17 +46,20 @@ pub(super) fn class_of_text(completion: &str, offset: usize) -> FailureClass {
     if is_fence { FailureClass::Fence } else { FailureClass::Prose }
 }
 
-/// Places behind a `</think>` where an answer is tried at most, besides the last one and the beginning of the text.
+/// Places behind the end of a think block where an answer is tried at most, besides the last one and the beginning of the
+/// text.
 const MAX_ANSWER_STARTS: usize = 100;
 
-/// Where an answer begins, when think blocks are stripped: after the last `</think>` behind which one can be read, since
-/// the word may stand in a string of the answer; else after the last one.
-pub(super) fn answer_start(text: &str, strip_thinking: bool, is_answer: impl Fn(usize) -> bool) -> usize {
-    const END: &str = "</think>";
-    if !strip_thinking {
+/// Where an answer begins, when think blocks are stripped: after the last end of one behind which an answer can be read,
+/// since the mark may stand in a string of the answer; else after the last one.
+pub(super) fn answer_start(text: &str, thoughts: ThinkRules, is_answer: impl Fn(usize) -> bool) -> usize {
+    if !thoughts.is_stripped {
         return 0;
     }
-    let mut ends = text.rmatch_indices(END).map(|(found, _)| found + END.len());
+    let ends = |mark: &'static str| text.match_indices(mark).map(|(found, _)| found + mark.len());
+    let mut ends: Vec<usize> = thoughts.marks.iter().flat_map(|marks| ends(marks.end())).collect();
+    ends.sort_unstable();
+    let mut ends = ends.into_iter().rev();
     let Some(last) = ends.next() else { return 0 };
     if is_answer(last) {
         return last;
@@ -57,17 +70,22 @@ pub(super) fn answer_start(text: &str, strip_thinking: bool, is_answer: impl Fn(
     starts.into_iter().find(|start| is_answer(*start)).unwrap_or(last)
 }
 
-/// The place of a `<think>` at the start of the answer that never ends.
-pub(super) fn open_think(text: &str, from: usize) -> Option<usize> {
-    let rest = text.get(from..)?;
-    rest.trim_start().starts_with("<think>").then(|| text.len() - rest.trim_start().len())
+/// The place of a think block at the start of the answer that never ends.
+pub(super) fn open_think(text: &str, from: usize, marks: &[ThinkMarks]) -> Option<usize> {
+    let rest = text.get(from..)?.trim_start();
+    marks.iter().any(|marks| rest.starts_with(marks.open)).then(|| text.len() - rest.len())
 }
 
-/// The place of a `<think>` that never ends and so hides the answer, given where parsing failed.
-pub(super) fn unclosed_think(text: &str, from: usize, failure: usize) -> Option<usize> {
-    let found = text.get(from..)?.find("<think>")? + from;
-    // A `<think>` before the failure was inside a string of the JSON.
+/// The place of a think block that never ends and so hides the answer, given where parsing failed.
+pub(super) fn unclosed_think(text: &str, from: usize, failure: usize, marks: &[ThinkMarks]) -> Option<usize> {
+    let found = think_opening(text.get(from..)?, marks)? + from;
+    // One before the failure was inside a string of the JSON.
     (found >= failure).then_some(found)
+}
+
+/// The place of the first mark that opens a think block.
+pub(super) fn think_opening(text: &str, marks: &[ThinkMarks]) -> Option<usize> {
+    marks.iter().filter_map(|marks| text.find(marks.open)).min()
 }
 
 /// Whether the answer is prose or a fence around something: the complete JSON values inside it, fenced ones first.

@@ -1,7 +1,7 @@
 //! The verdict of a kind of scorer on a completion; the scorer makes a score of it.
 
 use super::json::Places;
-use super::unwrap_answer::{Unreadable, Wrapping, unclosed_think};
+use super::unwrap_answer::{ThinkRules, Unreadable, Wrapping, unclosed_think};
 use super::{CriterionGrade, FailureClass, OrderedMap, Reason, Tier};
 
 /// The answer of one judge.
@@ -70,12 +70,12 @@ impl Verdict {
     pub(super) fn unparsable(
         completion: &str,
         from: usize,
-        strip_thinking: bool,
+        thoughts: ThinkRules,
         why: Unreadable,
         inside: impl FnOnce(usize) -> Option<Wrapping>,
     ) -> Self {
-        let think = unclosed_think(completion, from, why.offset);
-        let open = think.filter(|_| strip_thinking).unwrap_or(usize::MAX);
+        let think = unclosed_think(completion, from, why.offset, thoughts.marks);
+        let open = think.filter(|_| thoughts.is_stripped).unwrap_or(usize::MAX);
         let wrapping = if why.is_wrapped { inside(open) } else { None };
         let hidden = open != usize::MAX && wrapping.is_none();
         let (message, offset) = match think {
@@ -83,7 +83,7 @@ impl Verdict {
             _ => (why.message, why.offset),
         };
         let class = match wrapping {
-            _ if hidden || (think.is_some() && !strip_thinking) => FailureClass::ThinkLeak,
+            _ if hidden || (think.is_some() && !thoughts.is_stripped) => FailureClass::ThinkLeak,
             Some(Wrapping::Fence) => FailureClass::Fence,
             _ => why.class,
         };

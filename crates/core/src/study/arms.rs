@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::axes::Setting;
 use super::error::StudyError;
-use crate::config::{PromptSampling, TrainConfig};
+use crate::config::{EXPECTED_TEACHER, PromptSampling, TrainConfig};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -19,6 +19,8 @@ pub enum Study {
     SyncInterval,
     /// Which prompts steps take, at equal completions.
     PromptSampling,
+    /// Base, SFT, GRPO, distillation.
+    Distillation,
 }
 
 /// Evals without a better valid rate after which a run of `sft-vs-grpo` counts as converged.
@@ -29,8 +31,14 @@ const MAX_UPDATE_FACTOR: u64 = 4;
 type Pairs = Vec<[Option<usize>; 2]>;
 
 impl Study {
-    pub const ALL: [Self; 5] =
-        [Self::SftVsGrpo, Self::BinaryVsTiered, Self::GroupSize, Self::SyncInterval, Self::PromptSampling];
+    pub const ALL: [Self; 6] = [
+        Self::SftVsGrpo,
+        Self::BinaryVsTiered,
+        Self::GroupSize,
+        Self::SyncInterval,
+        Self::PromptSampling,
+        Self::Distillation,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -39,6 +47,7 @@ impl Study {
             Self::GroupSize => "group-size",
             Self::SyncInterval => "sync-interval",
             Self::PromptSampling => "prompt-sampling",
+            Self::Distillation => "distillation",
         }
     }
 
@@ -54,6 +63,7 @@ impl Study {
             Self::GroupSize => &["method", "completions_per_prompt", "prompt_groups_per_step"],
             Self::SyncInterval => &["method", "weight_sync_interval"],
             Self::PromptSampling => &["method", "prompt_sampling"],
+            Self::Distillation => &["method", "teacher"],
         }
     }
 
@@ -67,14 +77,21 @@ impl Study {
             (settings, pairs)
         };
         let with = |label: String, set: &[String]| Setting { label, set: set.to_vec(), ..Setting::default() };
+        if matches!(self, Self::SftVsGrpo | Self::Distillation) && config.max_steps < 2 {
+            return Err(StudyError::Unfit(format!(
+                "{} needs the number of updates: --set max_steps=N, 2 or more",
+                self.name()
+            )));
+        }
         Ok(match self {
-            Self::SftVsGrpo => {
-                if config.max_steps < 2 {
-                    return Err(StudyError::Unfit(
-                        "sft-vs-grpo needs the number of updates: --set max_steps=N, 2 or more".to_owned(),
-                    ));
-                }
-                sft_vs_grpo(config.max_steps)
+            Self::SftVsGrpo => sft_vs_grpo(config.max_steps),
+            Self::Distillation => {
+                let teacher = if config.teacher.is_empty() { EXPECTED_TEACHER } else { &config.teacher };
+                let method = |label: &str, method: &str| with(label.to_owned(), &[format!("method={method}")]);
+                let mut distilled = method(&format!("distillation, teacher {teacher}"), "distill");
+                distilled.set.push(format!("teacher={teacher}"));
+                let settings = vec![method("SFT", "sft"), method("GRPO", "grpo"), distilled];
+                (settings, all_pairs([None, Some(0), Some(1), Some(2)]).to_vec())
             }
             Self::BinaryVsTiered => {
                 let tiers = |label: &str, tiers| Setting { tiers: Some(tiers), ..with(label.to_owned(), &[]) };
@@ -134,11 +151,12 @@ fn sft_vs_grpo(updates: u64) -> (Vec<Setting>, Pairs) {
         converged.set.push(format!("patience={PATIENCE}"));
         settings.push(converged);
     }
-    let within = |[base, sft, grpo, both]: [Option<usize>; 4]| {
-        [[base, sft], [base, grpo], [base, both], [sft, grpo], [sft, both], [grpo, both]]
-    };
-    let pairs = [within([None, Some(0), Some(1), Some(3)]), within([None, Some(4), Some(5), Some(6)])].concat();
+    let pairs = [all_pairs([None, Some(0), Some(1), Some(3)]), all_pairs([None, Some(4), Some(5), Some(6)])].concat();
     (settings, pairs)
+}
+
+fn all_pairs([base, a, b, c]: [Option<usize>; 4]) -> [[Option<usize>; 2]; 6] {
+    [[base, a], [base, b], [base, c], [a, b], [a, c], [b, c]]
 }
 
 /// `task.toml` with other rewards of the tiers.
@@ -209,6 +227,17 @@ mod tests {
         );
         assert_eq!((settings[3].after, settings[6].after, pairs.len()), (Some(2), Some(4), 12));
         assert!(Study::SftVsGrpo.settings(&config(&[])).unwrap_err().to_string().contains("max_steps=N"));
+    }
+
+    #[test]
+    fn the_teacher_is_that_of_distillation_alone() {
+        for (own, teacher) in [("", "expected"), ("./large", "./large")] {
+            let config = TrainConfig { teacher: own.to_owned(), ..config(&["max_steps=4"]) };
+            let (settings, pairs) = Study::Distillation.settings(&config).unwrap();
+            assert_eq!((settings[0].set.len(), settings[1].set.len(), pairs.len()), (1, 1, 6));
+            assert_eq!(settings[2].set, ["method=distill".to_owned(), format!("teacher={teacher}")]);
+        }
+        assert!(Study::Distillation.settings(&config(&[])).unwrap_err().to_string().contains("max_steps=N"));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::Report;
 use crate::run::events::Eval;
-use crate::run::{EvalRecord, RunDirectory, RunError, RunState, Status, eval_path, read_evals};
+use crate::run::{EvalRecord, RunDirectory, RunError, RunState, Status, StepEvals, eval_path, read_evals};
+use crate::task::{task_prompt, task_set};
 
 /// The metric by which settings are compared; larger is better.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,9 @@ pub struct MeasuredRun {
     pub id: String,
     #[serde(skip)]
     pub path: PathBuf,
+    /// Names of several tasks; of one the empty name.
+    #[serde(skip)]
+    pub tasks: Vec<String>,
     pub status: Status,
     pub cause: Option<String>,
     pub step: u64,
@@ -72,7 +76,7 @@ pub struct MeasuredRun {
     pub clipped: Option<f64>,
 }
 
-/// Rates on the test set, of the base and of the best checkpoint.
+/// Rates on the test set, of the base and of the best checkpoint; of several tasks the mean of theirs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TestResult {
     pub step: u64,
@@ -88,21 +92,23 @@ impl MeasuredRun {
     pub fn read(directory: RunDirectory, metric: Metric) -> Result<Self, RunError> {
         let report = Report::read(directory)?;
         let (run, history) = (&report.directory, &report.history);
-        let of_eval =
-            history.evals.values().filter(|eval| eval.set == "eval" && (eval.target == "trained") == (eval.step > 0));
-        let curve: Vec<(u64, f64)> =
-            of_eval.map(|eval| (eval.step, metric.measure(run, eval))).filter(|(_, value)| value.is_finite()).collect();
+        // Of several tasks the mean, each of the same weight.
+        let curve = history.step_evals().into_iter().filter_map(|evals| {
+            let values = evals.evals.iter().map(|eval| metric.measure(run, eval));
+            Some((evals.step, mean(&values.filter(|value| value.is_finite()).collect::<Vec<_>>())?))
+        });
+        let curve: Vec<(u64, f64)> = curve.collect();
         let best = report.best();
         let value_at = |step: u64| curve.iter().find(|(at, _)| *at == step).copied();
-        let mean = |name: &str| {
-            let values: Vec<f64> =
-                history.metrics.get(name)?.values().iter().copied().filter(|value| value.is_finite()).collect();
-            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        let mean_of = |name: &str| {
+            let values = history.metrics.get(name)?.values().iter().copied();
+            mean(&values.filter(|value| value.is_finite()).collect::<Vec<_>>())
         };
-        let clipped = [mean("clip_ratio/low_mean"), mean("clip_ratio/high_mean")];
+        let clipped = [mean_of("clip_ratio/low_mean"), mean_of("clip_ratio/high_mean")];
         Ok(Self {
             id: run.id().to_owned(),
             path: run.path().to_owned(),
+            tasks: history.task_names().into_iter().map(str::to_owned).collect(),
             status: report.status(),
             cause: report.cause(),
             step: history.last_step,
@@ -110,31 +116,48 @@ impl MeasuredRun {
             best: best.and_then(value_at),
             test: test_result(history, best),
             seconds: report.computed_seconds(),
-            mixed_groups: mean("groups/frac_mixed"),
+            mixed_groups: mean_of("groups/frac_mixed"),
             clipped: clipped[0].zip(clipped[1]).map(|(low, high)| low + high),
             curve,
         })
     }
 
-    /// The completions of the test set: of the base, or of the best checkpoint.
+    /// The completions of the test sets of all tasks: of the base, or of the best checkpoint.
     pub(super) fn test_records(&self, is_base: bool) -> Option<Vec<EvalRecord>> {
         let step = self.test.as_ref()?.step;
         let (step, target) = if is_base || step == 0 { (0, "base") } else { (step, "trained") };
-        read_evals(&eval_path(&self.path, step, "test", target)).ok()
+        let mut all = Vec::new();
+        for task in &self.tasks {
+            let found = read_evals(&eval_path(&self.path, step, &task_set("test", task), target)).ok()?;
+            let named = |record: EvalRecord| EvalRecord { prompt_id: task_prompt(task, &record.prompt_id), ..record };
+            all.extend(found.into_iter().map(named));
+        }
+        Some(all)
     }
+}
+
+/// `None` of no values.
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// Only of a finished run: until then its best checkpoint may change.
 fn test_result(history: &RunState, best: Option<u64>) -> Option<TestResult> {
     history.end.as_ref().filter(|end| end.status == Status::Finished.name())?;
-    let base = &history.base("test")?.summary;
-    let eval = history.result("test", best)?;
+    let (mut base, mut evals) = (Vec::new(), Vec::new());
+    for task in history.task_names() {
+        let set = task_set("test", task);
+        base.push(history.base(&set)?);
+        evals.push(history.result(&set, best)?);
+    }
+    let step = evals.first()?.step;
+    let (base, result) = (StepEvals { step: 0, evals: base }, StepEvals { step, evals });
     Some(TestResult {
-        step: eval.step,
-        valid: eval.summary.valid,
-        exact: eval.summary.exact,
-        base_valid: base.valid,
-        base_exact: base.exact,
+        step,
+        valid: result.valid(),
+        exact: result.exact(),
+        base_valid: base.valid(),
+        base_exact: base.exact(),
     })
 }
 

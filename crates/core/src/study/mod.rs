@@ -19,5 +19,5 @@ pub use halving::{Halving, rungs, survivors};
 pub use measure::{MeasuredRun, Metric};
 pub use picture::curves;
 pub use schedule::{Next, next};
-pub use sweep::{FORMAT_VERSION, MAX_RUNS, Sweep, SweepFolder, SweepRun, TaskVariant};
+pub use sweep::{FORMAT_VERSION, MAX_RUNS, Sweep, SweepFolder, SweepRun, SweepTask, TaskVariant};
 pub use table::{RunPhase, SettingRow, SweepTable};

@@ -38,6 +38,12 @@ pub struct Sweep {
     /// A folder, absolute, or an embedded task's name.
     pub task: String,
     pub task_digest: String,
+    /// Tasks that its runs train on beside the first.
+    #[serde(default)]
+    pub other_tasks: Vec<SweepTask>,
+    /// Weights of several tasks, as `train --mix` takes them.
+    #[serde(default)]
+    pub mix: Option<String>,
     #[serde(default)]
     pub preset: Option<String>,
     /// The keys below `fixed`.
@@ -68,6 +74,13 @@ pub struct Sweep {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepTask {
+    /// A folder, absolute, or an embedded task's name.
+    pub task: String,
+    pub digest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepRun {
     /// Its place.
     pub setting: usize,
@@ -81,6 +94,17 @@ pub struct SweepRun {
 }
 
 impl Sweep {
+    /// Its tasks, as the command line names them.
+    pub fn tasks(&self) -> Vec<&str> {
+        std::iter::once(self.task.as_str()).chain(self.other_tasks.iter().map(|other| other.task.as_str())).collect()
+    }
+
+    /// The names of their folders.
+    pub fn task_names(&self) -> String {
+        let names = self.tasks().into_iter().map(|task| task.rsplit('/').next().unwrap_or(task));
+        names.collect::<Vec<_>>().join(" ")
+    }
+
     /// The runs of all settings and seeds.
     pub fn all_runs(settings: usize, seeds: &[u64]) -> Vec<SweepRun> {
         let of_seed = |seed: &u64| {
@@ -294,6 +318,8 @@ pub(super) mod tests {
             created_ms: 0,
             task: "invoice".to_owned(),
             task_digest: String::new(),
+            other_tasks: Vec::new(),
+            mix: None,
             preset: None,
             config_file: None,
             fixed: vec!["max_steps=2".to_owned()],

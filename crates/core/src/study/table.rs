@@ -341,7 +341,7 @@ impl SweepTable {
     /// `lr: sweep of task invoice, 3 seeds; 9 of 9 runs finished`.
     pub fn head(&self) -> String {
         let seeds = counted(self.sweep.seeds().len(), "seed");
-        let task = self.sweep.task.rsplit('/').next().unwrap_or(&self.sweep.task);
+        let task = self.sweep.task_names();
         format!("{}: {} of task {task}, {seeds}; {}", self.sweep.name, self.sweep.kind(), self.progress())
     }
 
@@ -378,7 +378,7 @@ impl SweepTable {
                 "test_exact": row.over(|run| run.test.as_ref()?.exact), "runs": row.runs.iter().map(run).collect::<Vec<_>>()})
         };
         let comparisons: Vec<Value> = self.comparisons.iter().map(ArmComparison::document).collect();
-        json!({"name": self.sweep.name, "kind": self.sweep.kind(), "task": self.sweep.task, "metric": self.metric.name(),
+        json!({"name": self.sweep.name, "kind": self.sweep.kind(), "task": self.sweep.tasks().join(" "), "metric": self.metric.name(),
             "seeds": self.sweep.seeds(), "active": self.is_active, "seconds": self.sweep.seconds, "base": self.base,
             "settings": self.rows.iter().enumerate().map(row).collect::<Vec<_>>(),
             "best": self.best.map(|best| &self.rows[best].label), "comparisons": comparisons})

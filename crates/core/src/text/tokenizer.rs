@@ -6,7 +6,9 @@ use serde_json::Value as Json;
 
 use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
-use super::{CallFormat, ChatTemplate, Message, TemplateOptions, TextError, Thinking, TokenizerFiles, with_no_think};
+use super::{
+    CallFormat, ChatTemplate, Message, TemplateOptions, TextError, ThinkMarks, Thinking, TokenizerFiles, with_no_think,
+};
 use crate::hub::ModelSource;
 
 /// The tokenizer, chat template and stop ids of one model. Threads can share it.
@@ -18,8 +20,9 @@ pub struct Tokenizer {
     stop_ids: Vec<u32>,
     turn_end_id: Option<u32>,
     call_format: &'static CallFormat,
-    /// Special tokens that are text of a call.
-    call_ids: Vec<u32>,
+    think_marks: &'static ThinkMarks,
+    /// Tokens that are text of a call or of a think block, though they may be special.
+    text_ids: Vec<u32>,
     vocab_size: usize,
     path: String,
 }
@@ -112,15 +115,16 @@ impl Tokenizer {
                 stop_ids.insert(id);
             }
         }
-        let call_format = match &template {
-            Template::Ready(template) => template.call_format(),
-            _ => CallFormat::hermes(),
+        let (call_format, think_marks) = match &template {
+            Template::Ready(template) => (template.call_format(), ThinkMarks::for_template(template.source())),
+            _ => (CallFormat::hermes(), ThinkMarks::tags()),
         };
-        let call_ids = call_format.tokens.iter().filter_map(|token| inner.token_to_id(token));
-        let call_ids = call_ids.filter(|id| !stop_ids.contains(id)).collect();
+        let tokens = call_format.tokens.iter().chain(think_marks.tokens);
+        let text_ids = tokens.filter_map(|token| inner.token_to_id(token));
+        let text_ids = text_ids.filter(|id| !stop_ids.contains(id)).collect();
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |highest| highest as usize + 1);
         let stop_ids = stop_ids.into_iter().collect();
-        Self { inner, growth, template, stop_ids, turn_end_id, call_format, call_ids, vocab_size, path }
+        Self { inner, growth, template, stop_ids, turn_end_id, call_format, think_marks, text_ids, vocab_size, path }
     }
 
     fn check_fits(&self, rows: Option<u64>) -> Result<(), TextError> {
@@ -141,6 +145,19 @@ impl Tokenizer {
         Ok(self.encoding(text, |inner| inner.encode_fast(text, false))?.get_ids().to_vec())
     }
 
+    /// Token ids of an answer as the model is to write it, with the header of its family's answers and the end of the turn.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn answer_ids(&self, answer: &str) -> Result<Vec<u32>, TextError> {
+        let ThinkMarks { answer: header, tokens, .. } = *self.think_marks;
+        // Calls have headers of their own.
+        let has_header = header.is_empty() || tokens.iter().any(|token| answer.starts_with(token));
+        let mut ids = if has_header { self.encode(answer)? } else { self.encode(&format!("{header}{answer}"))? };
+        ids.extend(self.turn_end_id);
+        Ok(ids)
+    }
+
     /// The bytes of the longest text that so many tokens can be: a longer one need not be encoded to know that it has more.
     /// `None` where the tokenizer's rules give no such bound.
     pub fn longest_text_bytes(&self, tokens: usize) -> Option<usize> {
@@ -156,7 +173,7 @@ impl Tokenizer {
         encoded.map_err(|problem| self.problem(format!("cannot encode a text: {problem}")))
     }
 
-    /// The text of token ids; `skip_special` leaves special tokens out, except those of calls. Bytes that are not UTF-8
+    /// The text of token ids; `skip_special` leaves special tokens out, except those of calls and think blocks. Bytes that are not UTF-8
     /// become U+FFFD.
     ///
     /// # Errors
@@ -166,8 +183,8 @@ impl Tokenizer {
         let decode = |ids: &[u32], skip_special| caught(|| self.inner.decode(ids, skip_special));
         let decoded = self.growth.check_ids(token_ids, length).and_then(|()| {
             let added = self.inner.get_added_tokens_decoder();
-            let is_text = |id: &u32| self.call_ids.contains(id) || added.get(id).is_none_or(|token| !token.special);
-            match skip_special && token_ids.iter().any(|id| self.call_ids.contains(id)) {
+            let is_text = |id: &u32| self.text_ids.contains(id) || added.get(id).is_none_or(|token| !token.special);
+            match skip_special && token_ids.iter().any(|id| self.text_ids.contains(id)) {
                 true => decode(&token_ids.iter().copied().filter(is_text).collect::<Vec<_>>(), false),
                 false => decode(token_ids, skip_special),
             }
@@ -262,6 +279,11 @@ impl Tokenizer {
         self.call_format
     }
 
+    /// The marks of the model's think blocks.
+    pub fn think_marks(&self) -> &'static ThinkMarks {
+        self.think_marks
+    }
+
     /// The ids that end a completion, ascending.
     pub fn stop_ids(&self) -> &[u32] {
         &self.stop_ids
@@ -277,12 +299,12 @@ impl Tokenizer {
         self.vocab_size
     }
 
-    /// The bytes that each id stands for in a decoded text; none for special tokens but those of calls, and unused ids.
+    /// The bytes that each id stands for in a decoded text; none for special tokens but those of calls and think blocks, and unused ids.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] where the decoder spells bytes in a way that is not known.
     pub fn token_bytes(&self) -> Result<Vec<Vec<u8>>, TextError> {
-        token_bytes(&self.inner, self.vocab_size, &self.call_ids).map_err(|problem| self.problem(problem))
+        token_bytes(&self.inner, self.vocab_size, &self.text_ids).map_err(|problem| self.problem(problem))
     }
 
     /// None where the model has none that compiles.

@@ -214,8 +214,10 @@ fn turned(config: &ModelConfig, name: &str, tensor: Tensor) -> candle_core::Resu
 
 /// How Llama 3 cuts text before merging.
 pub(super) const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// How Mistral's Tekken cuts text before merging.
+pub(super) const TEKKEN_WORDS: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// How llama.cpp names the ways to cut a text before merging that it knows, by what `tokenizer.json` says.
-const WORDS: [(&str, &str); 2] = [(QWEN2_WORDS, "qwen2"), (LLAMA3_WORDS, "llama-bpe")];
+const WORDS: [(&str, &str); 3] = [(QWEN2_WORDS, "qwen2"), (LLAMA3_WORDS, "llama-bpe"), (TEKKEN_WORDS, "tekken")];
 
 fn cut_of(tokenizer: &Json) -> Option<&'static str> {
     let cut = &tokenizer["pre_tokenizer"];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::quantized::gguf_file::Value;
 use serde_json::{Value as Json, json};
 
-use super::gguf::{CONTROL, LLAMA3_WORDS, UNUSED, USER_DEFINED};
+use super::gguf::{CONTROL, LLAMA3_WORDS, TEKKEN_WORDS, UNUSED, USER_DEFINED};
 use super::gguf_metadata::Metadata;
 use crate::text::QWEN2_WORDS;
 
@@ -140,9 +140,13 @@ fn byte_level(metadata: &Metadata<'_>, tokens: &[Token<'_>]) -> Result<Tokenizer
             ignore_merges = true;
             words(LLAMA3_WORDS)
         }
+        "tekken" => {
+            ignore_merges = true;
+            words(TEKKEN_WORDS)
+        }
         other => {
             return Err(format!(
-                "the tokenizer's `pre` = `{other}` is not supported; use one of gpt-2, smollm, qwen2, llama-bpe, or convert the model's Hugging Face folder"
+                "the tokenizer's `pre` = `{other}` is not supported; use one of gpt-2, smollm, qwen2, llama-bpe, tekken, or convert the model's Hugging Face folder"
             ));
         }
     };

@@ -13,9 +13,9 @@ use super::answer::{Answer, Instead};
 use super::calls::Calls;
 use super::overlap::{Schemas, list};
 use super::schema::{Node, PreparedSchemas, SchemaFile};
-use super::vocabulary::END;
 use super::{ConstraintError, Reasoning, Vocabulary};
 use crate::score::call_layout;
+use crate::text::ThinkMarks;
 use crate::text::catch_panic::catch_panic;
 
 /// Between tokens of JSON: nothing, a space, or a line break with an indentation.
@@ -68,7 +68,7 @@ pub(super) fn compile(
         Answer::AnyJson { .. } => json(json!({"anyOf": schemas})),
         Answer::Json { .. } | Answer::Text { .. } => json(schemas.swap_remove(0)),
     };
-    let lark = format!("{}\n{lark}\nGAP: /{GAP}/", before_answer(reasoning));
+    let lark = format!("{}\n{lark}\nGAP: /{GAP}/", before_answer(reasoning, vocabulary.marks));
     if let Some(matcher) = json_matcher(vocabulary, &lark, &whole, &prepared) {
         return Ok(matcher);
     }
@@ -77,13 +77,14 @@ pub(super) fn compile(
     Err(located(vocabulary, &files.concat(), &prepared, until))
 }
 
-fn before_answer(reasoning: Reasoning) -> &'static str {
+fn before_answer(reasoning: Reasoning, marks: &ThinkMarks) -> String {
+    let end = marks.end();
+    let thought = || format!("thought: text GAP?\ntext[suffix=\"{end}\"]: /(?s:.*)/");
+    let plain = if marks.answer.is_empty() { "answer".to_owned() } else { format!("\"{end}\" answer") };
     match reasoning {
-        Reasoning::Off => "start: answer",
-        Reasoning::Open => "start: thought answer\nthought: text GAP?\ntext[suffix=\"</think>\"]: /(?s:.*)/",
-        Reasoning::Allowed => {
-            "start: \"<think>\" thought answer | answer\nthought: text GAP?\ntext[suffix=\"</think>\"]: /(?s:.*)/"
-        }
+        Reasoning::Off => format!("start: {plain}"),
+        Reasoning::Open => format!("start: thought answer\n{}", thought()),
+        Reasoning::Allowed => format!("start: \"{}\" thought answer | {plain}\n{}", marks.open, thought()),
     }
 }
 
@@ -151,10 +152,14 @@ fn text_matcher(vocabulary: &Vocabulary, pattern: &str, reasoning: Reasoning) ->
     let parts = [
         terminal(&whole),
         terminal(r"(?s:\S(.*\S)?)"),
-        format!("~{}", terminal("(?s:.*)</think>(?s:.*)")),
-        format!("~{}", terminal("<think>(?s:.*)")),
+        format!("~{}", terminal(&format!("(?s:.*){}(?s:.*)", regex_syntax::escape(vocabulary.marks.end())))),
+        format!("~{}", terminal(&format!("{}(?s:.*)", regex_syntax::escape(vocabulary.marks.open)))),
     ];
-    let lark = format!("{}\nanswer: TEXT\nTEXT: {}\nGAP: /{GAP}/", before_answer(reasoning), parts.join(" & "));
+    let lark = format!(
+        "{}\nanswer: TEXT\nTEXT: {}\nGAP: /{GAP}/",
+        before_answer(reasoning, vocabulary.marks),
+        parts.join(" & ")
+    );
     let has_look = || regex_syntax::parse(&whole).is_ok_and(|hir| !hir.properties().look_set().is_empty());
     matcher(vocabulary, TopLevelGrammar::from_lark(lark)).ok_or_else(|| match has_look() {
         true => "it has a word boundary or an anchor inside",
@@ -209,7 +214,7 @@ fn probe(start: &Matcher, vocabulary: &Vocabulary, walk: u64) -> Option<()> {
         let is_text = |id: &u32| is_allowed(id) && !vocabulary.stop_ids.contains(id);
         let allowed: Vec<u32> = (0..vocabulary.bytes.len() as u32).filter(is_text).collect();
         // A think block ends at once, then a string begins, of letters and digits.
-        let end = allowed.iter().find(|id| step == 0 && bytes(id) == END);
+        let end = allowed.iter().find(|id| step == 0 && bytes(id) == vocabulary.marks.end().as_bytes());
         let is_wanted = |id: &u32| match is_begun {
             true => bytes(id).iter().all(u8::is_ascii_alphanumeric),
             false => bytes(id).contains(&b'"'),

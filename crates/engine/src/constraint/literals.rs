@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::formats::pattern_of_format;
 use super::overlap::list;
-use super::vocabulary::END;
+use crate::text::{THINK_MARKS, ThinkMarks};
 
 /// Properties in a row that need not stand: each may be the next key, and the parser's work for a token grows with the
 /// square of their number. [`vocabulary`](super::vocabulary) has the limits that go with it.
@@ -27,7 +27,7 @@ pub(super) fn written_pattern(pattern: &str) -> Result<String, String> {
     };
     let written = to_rust_regex(pattern).map_err(|()| refuse("look-around and back-references"))?;
     if regex_syntax::parse(&written).is_ok_and(|hir| has_unwritten_text(&hir)) {
-        return Err(refuse("control characters and `</think>`"));
+        return Err(refuse("control characters and ends of think blocks, such as `</think>`"));
     }
     Ok(written.into_owned())
 }
@@ -69,9 +69,9 @@ pub(super) fn check_optional(members: &Map<String, Value>, properties: &Value) -
 
 /// No answer has what ends a think block.
 pub(super) fn check_name(name: &str) -> Result<(), String> {
-    match has_end(name.as_bytes()) {
-        true => Err(format!("{name:?} cannot be enforced while decoding: `</think>` ends a think block")),
-        false => Ok(()),
+    match end_in(name.as_bytes()) {
+        Some(end) => Err(format!("{name:?} cannot be enforced while decoding: `{end}` ends a think block")),
+        None => Ok(()),
     }
 }
 
@@ -94,8 +94,10 @@ pub(super) fn check_data(value: &Value) -> Result<(), String> {
     }
 }
 
-fn has_end(text: &[u8]) -> bool {
-    text.windows(END.len()).any(|part| part == END)
+/// What ends a think block of any model.
+fn end_in(text: &[u8]) -> Option<&'static str> {
+    let is_in = |end: &&str| text.windows(end.len()).any(|part| part == end.as_bytes());
+    THINK_MARKS.iter().map(ThinkMarks::end).find(is_in)
 }
 
 /// Whether JSON can write a byte of a string only with `\u`.
@@ -106,7 +108,7 @@ fn is_unwritten(byte: u8) -> bool {
 /// Whether a text of a pattern has such a byte, which the compiler would leave out, or what no answer has.
 fn has_unwritten_text(hir: &Hir) -> bool {
     match hir.kind() {
-        HirKind::Literal(literal) => literal.0.iter().copied().any(is_unwritten) || has_end(&literal.0),
+        HirKind::Literal(literal) => literal.0.iter().copied().any(is_unwritten) || end_in(&literal.0).is_some(),
         HirKind::Capture(group) => has_unwritten_text(&group.sub),
         HirKind::Repetition(repeated) => has_unwritten_text(&repeated.sub),
         HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().any(has_unwritten_text),

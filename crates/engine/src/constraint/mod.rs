@@ -24,12 +24,12 @@ use serde_json::Value;
 use crate::dataset::PromptRow;
 use crate::score::{Task, for_model, thinking_of, tools_of};
 use crate::task::TaskError;
-use crate::text::{TextError, Thinking, Tokenizer};
+use crate::text::{TextError, ThinkMarks, Thinking, Tokenizer};
 
 pub use answer::{Answer, Instead};
 pub use schema::SchemaFile;
 pub use vocabulary::Vocabulary;
-use vocabulary::{END, advance};
+use vocabulary::advance;
 
 /// The time limit for one grammar. Thousands of schemas take seconds, and most such grammars are too large then.
 pub const COMPILE_TIME: Duration = Duration::from_secs(10);
@@ -92,10 +92,10 @@ pub enum Reasoning {
 
 impl Reasoning {
     /// Reads from a rendered prompt whether it opens a think block.
-    pub fn for_prompt(thinking: Thinking, prompt: &str) -> Self {
+    pub fn for_prompt(thinking: Thinking, prompt: &str, marks: &ThinkMarks) -> Self {
         match thinking {
             Thinking::Off => Self::Off,
-            Thinking::On if prompt.trim_end().ends_with("<think>") => Self::Open,
+            Thinking::On if marks.is_opened_by(prompt) => Self::Open,
             Thinking::On => Self::Allowed,
         }
     }
@@ -151,6 +151,8 @@ impl Constraint {
     pub fn begin(&self) -> Progress {
         let matcher = self.start.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let block = match self.reasoning {
+            // Every answer has a header of its own.
+            _ if !self.vocabulary.marks.answer.is_empty() => Block::Thinking,
             Reasoning::Off => Block::Answer,
             Reasoning::Allowed => Block::Beginning(0),
             Reasoning::Open => Block::Thinking,
@@ -198,7 +200,7 @@ pub struct Progress {
     matcher: Matcher,
     vocabulary: Arc<Vocabulary>,
     block: Block,
-    /// How many bytes of `</think>` the text ends with.
+    /// How many bytes of the end of a think block the text ends with.
     matched: usize,
     tokens: usize,
 }
@@ -206,14 +208,12 @@ pub struct Progress {
 /// The part of the completion under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
-    /// So many bytes of `<think>` were written, and nothing else.
+    /// So many bytes of the mark that opens a block were written, and nothing else.
     Beginning(usize),
     Thinking,
-    /// Another `</think>` in it would hide what is before.
+    /// Another end in it would hide what is before.
     Answer,
 }
-
-const BEGIN: &[u8] = b"<think>";
 
 /// The message for compiler errors after allowed tokens.
 const OUTGROWN: &str = "the grammar has too many ways to continue the text";
@@ -263,16 +263,17 @@ impl Progress {
         }
         let fault = |_| ConstraintError::Mask { tokens: self.tokens, why: OUTGROWN };
         self.matcher.consume_token(id).map_err(fault)?;
+        let (open, end) = (self.vocabulary.marks.open.as_bytes(), self.vocabulary.marks.end());
         for &byte in self.vocabulary.bytes.get(id as usize).into_iter().flatten() {
-            self.matched = advance(self.matched, byte);
+            self.matched = advance(end, self.matched, byte);
             self.block = match self.block {
-                Block::Beginning(count) if BEGIN[count] != byte => Block::Answer,
-                Block::Beginning(count) if count + 1 == BEGIN.len() => Block::Thinking,
+                Block::Beginning(count) if open[count] != byte => Block::Answer,
+                Block::Beginning(count) if count + 1 == open.len() => Block::Thinking,
                 Block::Beginning(count) => Block::Beginning(count + 1),
-                Block::Thinking if self.matched == END.len() => Block::Answer,
+                Block::Thinking if self.matched == end.len() => Block::Answer,
                 other => other,
             };
-            self.matched %= END.len();
+            self.matched %= end.len();
         }
         Ok(())
     }
@@ -310,7 +311,7 @@ impl TaskConstraints {
     pub fn for_row(&self, row: &PromptRow, prompt: &str) -> Result<Arc<Constraint>, ConstraintError> {
         tools_of(&self.task, Some(row))?;
         let own = row.tools().filter(|_| self.task.calls_functions());
-        self.compiled(own, Reasoning::for_prompt(thinking_of(&self.task), prompt))
+        self.compiled(own, Reasoning::for_prompt(thinking_of(&self.task), prompt, self.vocabulary.marks))
     }
 
     fn compiled(&self, own: Option<&Value>, reasoning: Reasoning) -> Result<Arc<Constraint>, ConstraintError> {

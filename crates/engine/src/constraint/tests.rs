@@ -17,11 +17,21 @@ fn list_format() -> &'static CallFormat {
 }
 
 fn tokenizer() -> Tokenizer {
+    with_template("")
+}
+
+/// `added`: a comment of its chat template.
+fn with_template(added: &str) -> Tokenizer {
     let texts = [
         "{\"vendor\": \"Acme\", \"total\": [12.50, 3], \"paid\": true, \"note\": null}",
         "<tool_call>\n{\"name\": \"pay\", \"arguments\": {}}\n</tool_call> </think> 2024-05-17",
     ];
-    let files = train_tokenizer(texts.map(str::to_owned).into_iter().cycle().take(40), 400, CHAT_TEMPLATE).unwrap();
+    let files = train_tokenizer(
+        texts.map(str::to_owned).into_iter().cycle().take(40),
+        400,
+        &format!("{CHAT_TEMPLATE}{{# {added} #}}"),
+    )
+    .unwrap();
     Tokenizer::from_files(&files).unwrap()
 }
 
@@ -49,7 +59,14 @@ fn takes(constraint: &Constraint, tokenizer: &Tokenizer, text: &str) -> String {
 }
 
 fn compile(answer: &Answer, reasoning: Reasoning) -> Result<(Constraint, Tokenizer), ConstraintError> {
-    let tokenizer = tokenizer();
+    compile_for(tokenizer(), answer, reasoning)
+}
+
+fn compile_for(
+    tokenizer: Tokenizer,
+    answer: &Answer,
+    reasoning: Reasoning,
+) -> Result<(Constraint, Tokenizer), ConstraintError> {
     let vocabulary = Vocabulary::new(&tokenizer)?;
     Ok((Constraint::compile(&vocabulary, answer, reasoning)?, tokenizer))
 }
@@ -221,6 +238,51 @@ fn a_think_block_is_free_and_stands_once_before_the_answer() {
     let (constraint, tokenizer) = compile(&text, Reasoning::Allowed).unwrap();
     for (text, expected) in [("<think>b</think>\na", "+"), ("a", "+"), ("<think>a", "-"), ("a</think>", "a</think")] {
         assert_eq!(takes(&constraint, &tokenizer, text), expected, "{text}");
+    }
+}
+
+#[test]
+fn think_blocks_have_the_marks_of_the_model() {
+    const GEMMA: &str = "<|channel> <channel|>";
+    const GPT_OSS: &str = "<|channel|>analysis";
+    let json = Answer::schema("schema", &json!({"type": "array", "items": {"type": "string"}}));
+    let pattern = Answer::Text { pattern: "a".to_owned(), label: String::new() };
+    for (template, answer, reasoning, text, expected) in [
+        (GEMMA, &json, Reasoning::Off, "<|channel>", ""),
+        (GEMMA, &json, Reasoning::Off, "[\"</think>\"]", "+"),
+        (GEMMA, &json, Reasoning::Allowed, "<|channel>thought\nso [\n<channel|>[]", "+"),
+        (
+            GEMMA,
+            &json,
+            Reasoning::Allowed,
+            "<|channel>thought\n<channel|>[\"<channel|>",
+            "<|channel>thought\n<channel|>[\"<channel|",
+        ),
+        (GEMMA, &json, Reasoning::Allowed, "<think>", "<"),
+        (GEMMA, &json, Reasoning::Open, "\nso<channel|>\n[]", "+"),
+        (GEMMA, &pattern, Reasoning::Allowed, "<|channel>thought b<channel|>a", "+"),
+        (GEMMA, &pattern, Reasoning::Allowed, "a<channel|>", "a<channel|"),
+        (GPT_OSS, &json, Reasoning::Off, "[]", ""),
+        (GPT_OSS, &json, Reasoning::Off, "<|channel|>final<|message|>[]", "+"),
+        (
+            GPT_OSS,
+            &json,
+            Reasoning::Allowed,
+            "<|channel|>analysis<|message|>so<|end|><|start|>assistant<|channel|>final<|message|>[]",
+            "+",
+        ),
+        (GPT_OSS, &json, Reasoning::Allowed, "<|channel|>final<|message|>[\"<|end|>\"]", "+"),
+        (
+            GPT_OSS,
+            &json,
+            Reasoning::Allowed,
+            "<|channel|>final<|message|>[\"<|channel|>final<|message|>",
+            "<|channel|>final<|message|>[\"<|channel|>final<|message|",
+        ),
+        (GPT_OSS, &pattern, Reasoning::Off, "<|channel|>final<|message|>a", "+"),
+    ] {
+        let (constraint, tokenizer) = compile_for(with_template(template), answer, reasoning).unwrap();
+        assert_eq!(takes(&constraint, &tokenizer, text), expected, "{template} {reasoning:?} {text}");
     }
 }
 

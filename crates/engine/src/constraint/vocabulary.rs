@@ -6,11 +6,8 @@ use llguidance::ParserFactory;
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
 use super::ConstraintError;
-use crate::text::Tokenizer;
 use crate::text::catch_panic::catch_panic;
-
-/// The end of a think block.
-pub(super) const END: &[u8] = b"</think>";
+use crate::text::{ThinkMarks, Tokenizer};
 
 /// Items of one grammar position: 1,000 optional properties take up to 5,000; those of several alternatives add
 /// up.
@@ -23,8 +20,9 @@ pub struct Vocabulary {
     pub(super) factory: ParserFactory,
     /// By id; none for tokens that are no text.
     pub(super) bytes: Vec<Vec<u8>>,
-    /// By how many bytes of [`END`] the text before ends with: the tokens that complete it.
-    pub(super) ending: [Vec<u32>; END.len()],
+    pub(super) marks: &'static ThinkMarks,
+    /// By how many bytes of the end of a think block the text before ends with: the tokens that complete it.
+    pub(super) ending: Vec<Vec<u32>>,
     pub(super) stop_ids: Vec<u32>,
 }
 
@@ -50,10 +48,12 @@ impl Vocabulary {
                 token.clear();
             }
         }
-        let ending = std::array::from_fn(|before| {
-            let completes = |(id, token): (u32, &Vec<u8>)| completes(before, token).then_some(id);
+        let marks = tokenizer.think_marks();
+        let completing = |before| {
+            let completes = |(id, token): (u32, &Vec<u8>)| completes(marks.end(), before, token).then_some(id);
             (0..).zip(&bytes).filter_map(completes).collect()
-        });
+        };
+        let ending = (0..marks.end().len()).map(completing).collect();
         let built = catch_panic(|| {
             let trie = TokTrie::from(&TokRxInfo::new(bytes.len() as u32, stop_ids[0]), &bytes);
             let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie.with_eos_tokens(&stop_ids)));
@@ -66,23 +66,22 @@ impl Vocabulary {
         let limits = factory.quiet().limits_mut();
         limits.verbose_errors = false;
         (limits.max_items_in_row, limits.step_max_items) = (MAX_ROW_ITEMS, MAX_STEP_ITEMS);
-        Ok(Arc::new(Self { factory, bytes, ending, stop_ids }))
+        Ok(Arc::new(Self { factory, bytes, marks, ending, stop_ids }))
     }
 }
 
-/// How many bytes of [`END`] a text ends with after `byte`, if it ended with so many before; all of them start anew.
-pub(super) fn advance(before: usize, byte: u8) -> usize {
-    match END.get(before % END.len()) {
-        Some(next) if *next == byte => before % END.len() + 1,
-        _ => usize::from(byte == END[0]),
-    }
+/// How many bytes of a mark a text ends with after `byte`, if it ended with so many before; all of them start anew.
+pub(super) fn advance(mark: &str, before: usize, byte: u8) -> usize {
+    let (mark, before) = (mark.as_bytes(), before % mark.len());
+    let continues = |length: &usize| mark[*length] == byte && mark[..before].ends_with(&mark[..*length]);
+    (0..=before).rev().find(continues).map_or(0, |length| length + 1)
 }
 
-fn completes(before: usize, token: &[u8]) -> bool {
+fn completes(mark: &str, before: usize, token: &[u8]) -> bool {
     let mut matched = before;
     token.iter().any(|&byte| {
-        matched = advance(matched, byte);
-        matched == END.len()
+        matched = advance(mark, matched, byte);
+        matched == mark.len()
     })
 }
 
@@ -92,18 +91,26 @@ mod tests {
 
     #[test]
     fn tokens_that_complete_the_end_of_a_think_block_are_found() {
-        for (before, token, expected) in [
-            (0, "</think>", true),
-            (0, " a</think>b", true),
-            (0, "</think", false),
-            (7, ">", true),
-            (7, "<</think>", true),
-            (2, "think>\n", true),
-            (2, "thin", false),
-            (1, "<</think>", true),
-            (3, "/think>", false),
+        for (mark, before, token, expected) in [
+            ("</think>", 0, "</think>", true),
+            ("</think>", 0, " a</think>b", true),
+            ("</think>", 0, "</think", false),
+            ("</think>", 7, ">", true),
+            ("</think>", 7, "<</think>", true),
+            ("</think>", 2, "think>\n", true),
+            ("</think>", 2, "thin", false),
+            ("</think>", 1, "<</think>", true),
+            ("</think>", 3, "/think>", false),
+            ("<channel|>", 0, "<channel|>", true),
+            ("<channel|>", 9, ">", true),
+            ("<channel|>", 0, "<|channel>", false),
+            // What it ends with may begin it again.
+            ("<|channel|>final<|message|>", 16, "<|message|>", true),
+            ("<|channel|>final<|message|>", 18, "channel|>final<|message|>", true),
+            ("<|channel|>final<|message|>", 18, "message|>", true),
+            ("<|channel|>final<|message|>", 17, "<|message|>", false),
         ] {
-            assert_eq!(completes(before, token.as_bytes()), expected, "{before} {token}");
+            assert_eq!(completes(mark, before, token.as_bytes()), expected, "{mark} {before} {token}");
         }
     }
 }

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use crate::config::{ThinkingBudget, ThinkingEnd};
 use crate::text::{TextError, Tokenizer};
 
-/// What closes a block, as templates write an empty one (Qwen3, SmolLM3).
-const CLOSING: &str = "\n</think>\n\n";
 /// Tokens at the end of a prompt that show whether it opens a block.
-const PROMPT_END: usize = 8;
+const PROMPT_END: usize = 32;
 
 /// The most tokens of a think block, and what follows where it is still open then (budget forcing: arXiv 2501.19393).
 pub struct ThinkingLimit {
@@ -39,7 +37,7 @@ impl ThinkingLimit {
     pub fn new(tokenizer: &Arc<Tokenizer>, budget: ThinkingBudget) -> Result<Arc<Self>, TextError> {
         let closing = match budget.end {
             ThinkingEnd::Truncate => Vec::new(),
-            ThinkingEnd::Force => tokenizer.encode(CLOSING)?,
+            ThinkingEnd::Force => tokenizer.encode(tokenizer.think_marks().closing)?,
         };
         Ok(Arc::new(Self { tokenizer: Arc::clone(tokenizer), max_tokens: budget.max_tokens, closing }))
     }
@@ -49,8 +47,9 @@ impl ThinkingLimit {
         // Tokens without a text have closed the block: scoring names what is wrong with them.
         let text = |ids: &[u32]| self.tokenizer.decode(ids, false).unwrap_or_default();
         let (start, answer) = (text(&prompt[prompt.len().saturating_sub(PROMPT_END)..]), text(completion));
-        let is_opened = start.trim_end().ends_with("<think>") || answer.trim_start().starts_with("<think>");
-        if !is_opened || answer.is_empty() || answer.contains("</think>") {
+        let marks = self.tokenizer.think_marks();
+        let is_opened = marks.is_opened_by(&start) || answer.trim_start().starts_with(marks.open);
+        if !is_opened || answer.is_empty() || answer.contains(marks.close) {
             return RowThinking::Free;
         }
         if self.closing.is_empty() {
@@ -108,6 +107,48 @@ impl RowThinking {
             Self::Closing(left) if left.len() == 1 => *self = Self::Free,
             Self::Closing(left) => left.start += 1,
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::text::train_tokenizer;
+
+    #[test]
+    fn a_block_is_closed_by_the_marks_of_the_model() {
+        const GEMMA: &str = "<|channel> <channel|>";
+        const GPT_OSS: &str = "<|channel|>analysis";
+        for (template, prompt, completion, closing) in [
+            ("", "<think>\n", "so", Some("\n</think>\n\n")),
+            ("", "user", "<think>so", Some("\n</think>\n\n")),
+            ("", "user", "<think>so</think>", None),
+            ("", "<|channel>thought\n", "so", None),
+            (GEMMA, "<|channel>thought\n", "so", Some("\n<channel|>")),
+            (GEMMA, "user", "<|channel>thought\nso", Some("\n<channel|>")),
+            (GEMMA, "user", "<|channel>thought\nso<channel|>a", None),
+            (GEMMA, "<think>\n", "so", None),
+            (
+                GPT_OSS,
+                "<|start|>assistant",
+                "<|channel|>analysis<|message|>so",
+                Some("<|end|><|start|>assistant<|channel|>final<|message|>"),
+            ),
+            (GPT_OSS, "<|start|>assistant", "<|channel|>analysis<|message|>so<|end|>", None),
+            (GPT_OSS, "<|start|>assistant", "<|channel|>final<|message|>so", None),
+        ] {
+            let texts = ["so it is".to_owned()].into_iter().cycle().take(20);
+            let files = train_tokenizer(texts, 300, template).unwrap();
+            let tokenizer = Arc::new(Tokenizer::from_files(&files).unwrap());
+            let budget = ThinkingBudget { max_tokens: 1, end: ThinkingEnd::Force };
+            let limit = ThinkingLimit::new(&tokenizer, budget).unwrap();
+            let ids = |text| tokenizer.encode(text).unwrap();
+            let found = limit.decide(&ids(prompt), &ids(completion));
+            let closed = (found == RowThinking::Closing(0..limit.closing.len()))
+                .then(|| tokenizer.decode(&limit.closing, false).unwrap());
+            assert_eq!(closed.as_deref(), closing, "{template} {prompt} {completion}");
         }
     }
 }

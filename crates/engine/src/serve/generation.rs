@@ -31,7 +31,7 @@ const MAX_COMPLETIONS: usize = 1024;
 /// Completions of a prompt that are decoded by one thread.
 const JOB_SAMPLES: usize = 16;
 /// Tokens of a prompt's end, where it may open a think block.
-const PROMPT_END: usize = 16;
+const PROMPT_END: usize = 32;
 
 /// A body above it waits until the ones before it are tokenized: many at once would take all threads and the memory.
 const LARGE_BODY_BYTES: usize = 64 << 10;
@@ -163,7 +163,8 @@ fn prepare(
             let stopped: Arc<[AtomicBool]> = (0..samples).map(|_| AtomicBool::new(false)).collect();
             choices.extend((0..samples).map(|sample| Choice {
                 text: TextStream::new(Arc::clone(&shared.tokenizer), Arc::clone(&stops)),
-                thoughts: ThinkBlock::new(reasoning).filter(|_| api != Api::Completions),
+                thoughts:
+                    ThinkBlock::new(reasoning, shared.tokenizer.think_marks()).filter(|_| api != Api::Completions),
                 calls: tools.map(|tools| call_reader(&tools.list)),
                 stopped: (Arc::clone(&stopped), sample),
                 progress: Progress::default(),
@@ -217,7 +218,7 @@ fn reasoning(shared: &Shared, asked: &Prompt, ids: &[u32]) -> Result<Reasoning, 
         Prompt::Chat { template, .. } => template.thinking.unwrap_or(shared.reasons),
         Prompt::Texts(_) => false,
     };
-    Ok(match Reasoning::for_prompt(Thinking::On, &end) {
+    Ok(match Reasoning::for_prompt(Thinking::On, &end, shared.tokenizer.think_marks()) {
         Reasoning::Allowed if !may_reason => Reasoning::Off,
         found => found,
     })

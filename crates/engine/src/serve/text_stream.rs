@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::constraint::Reasoning;
-use crate::text::{TextError, Tokenizer, unfinished};
+use crate::text::{TextError, ThinkMarks, Tokenizer, unfinished};
 
 #[derive(Debug)]
 pub(super) struct TextStream {
@@ -86,6 +86,7 @@ impl TextStream {
 /// Separates the think block from streamed text.
 #[derive(Debug)]
 pub(super) struct ThinkBlock {
+    marks: &'static ThinkMarks,
     place: Place,
     held: String,
 }
@@ -95,20 +96,21 @@ enum Place {
     /// It may begin.
     Before,
     Inside,
-    /// White space after it is not part of the text.
+    /// White space after it is not part of the text; another message may follow.
     Gap,
     After,
 }
 
 impl ThinkBlock {
     /// `None` where a completion has none.
-    pub(super) fn new(reasoning: Reasoning) -> Option<Self> {
+    pub(super) fn new(reasoning: Reasoning, marks: &'static ThinkMarks) -> Option<Self> {
         let place = match reasoning {
-            Reasoning::Off => return None,
+            Reasoning::Off if marks.answer.is_empty() => return None,
+            Reasoning::Off => Place::Before,
             Reasoning::Allowed => Place::Before,
             Reasoning::Open => Place::Inside,
         };
-        Some(Self { place, held: String::new() })
+        Some(Self { marks, place, held: String::new() })
     }
 
     /// Whether the text so far ends in the block.
@@ -118,37 +120,46 @@ impl ThinkBlock {
 
     /// Returns what a piece of text adds to the block, and to the text without it.
     pub(super) fn push(&mut self, text: &str, is_end: bool) -> (String, String) {
-        const BEGIN: &str = "<think>";
-        const END: &str = "</think>";
+        let ThinkMarks { open, close, turn, answer, .. } = *self.marks;
         self.held.push_str(text);
         let mut thought = String::new();
-        if matches!(self.place, Place::Before) {
-            let begun = self.held.trim_start();
-            if let Some(rest) = begun.strip_prefix(BEGIN) {
-                (self.place, self.held) = (Place::Inside, rest.to_owned());
-            } else if is_end || !BEGIN.starts_with(begun) {
-                self.place = Place::After;
-            } else {
-                return (String::new(), String::new());
+        loop {
+            match self.place {
+                Place::Before => {
+                    let begun = self.held.trim_start();
+                    if let Some(rest) = begun.strip_prefix(open) {
+                        (self.place, self.held) = (Place::Inside, rest.to_owned());
+                    } else if let Some(rest) = begun.strip_prefix(answer).filter(|_| !answer.is_empty()) {
+                        (self.place, self.held) = (Place::After, rest.to_owned());
+                    } else if is_end || ![open, answer].iter().any(|mark| mark.starts_with(begun)) {
+                        self.place = Place::After;
+                    } else {
+                        return (thought, String::new());
+                    }
+                }
+                Place::Inside => {
+                    let found = self.held.find(close);
+                    let end = if is_end { self.held.len() } else { unfinished(&self.held, close) };
+                    thought.extend(self.held.drain(..found.unwrap_or(end)));
+                    if found.is_none() {
+                        return (thought, String::new());
+                    }
+                    self.held.drain(..close.len());
+                    self.place = Place::Gap;
+                }
+                Place::Gap => {
+                    self.held.drain(..self.held.len() - self.held.trim_start().len());
+                    match self.held.strip_prefix(turn).filter(|_| !turn.is_empty()) {
+                        Some(rest) => (self.place, self.held) = (Place::Before, rest.to_owned()),
+                        None if self.held.is_empty() || !is_end && turn.starts_with(&self.held) => {
+                            return (thought, String::new());
+                        }
+                        None => self.place = Place::After,
+                    }
+                }
+                Place::After => return (thought, std::mem::take(&mut self.held)),
             }
         }
-        if matches!(self.place, Place::Inside) {
-            let found = self.held.find(END);
-            let end = if is_end { self.held.len() } else { unfinished(&self.held, END) };
-            thought = self.held.drain(..found.unwrap_or(end)).collect();
-            if found.is_some() {
-                self.held.drain(..END.len());
-                self.place = Place::Gap;
-            }
-        }
-        if matches!(self.place, Place::Gap) {
-            self.held.drain(..self.held.len() - self.held.trim_start().len());
-            if !self.held.is_empty() {
-                self.place = Place::After;
-            }
-        }
-        let said = if matches!(self.place, Place::After) { std::mem::take(&mut self.held) } else { String::new() };
-        (thought, said)
     }
 }
 
@@ -159,17 +170,47 @@ mod tests {
 
     #[test]
     fn a_think_block_is_taken_out_of_a_text_however_it_comes() {
-        for (reasoning, text, thought, said) in [
-            (Reasoning::Allowed, "<think>so</think>\n\n[1] </think>", "so", "[1] </think>"),
-            (Reasoning::Allowed, "\n<think>a <b </thin</think>x", "a <b </thin", "x"),
-            (Reasoning::Allowed, "<thin", "", "<thin"),
-            (Reasoning::Allowed, " a <think>b</think>", "", " a <think>b</think>"),
-            (Reasoning::Allowed, "<think>so </th", "so </th", ""),
-            (Reasoning::Open, "\nso\n</think>\n", "\nso\n", ""),
-            (Reasoning::Open, "</think>a", "", "a"),
+        use crate::text::THINK_MARKS;
+        let [gemma, harmony, mistral, tags] = &THINK_MARKS;
+        for (marks, reasoning, text, thought, said) in [
+            (tags, Reasoning::Allowed, "<think>so</think>\n\n[1] </think>", "so", "[1] </think>"),
+            (tags, Reasoning::Allowed, "\n<think>a <b </thin</think>x", "a <b </thin", "x"),
+            (tags, Reasoning::Allowed, "<thin", "", "<thin"),
+            (tags, Reasoning::Allowed, " a <think>b</think>", "", " a <think>b</think>"),
+            (tags, Reasoning::Allowed, "<think>so </th", "so </th", ""),
+            (tags, Reasoning::Allowed, "<|channel>thought\na<channel|>b", "", "<|channel>thought\na<channel|>b"),
+            (tags, Reasoning::Open, "\nso\n</think>\n", "\nso\n", ""),
+            (tags, Reasoning::Open, "</think>a", "", "a"),
+            (gemma, Reasoning::Allowed, "<|channel>thought\nso\n<channel|>[1]", "\nso\n", "[1]"),
+            (gemma, Reasoning::Allowed, "<|channel>other<channel|>", "", "<|channel>other<channel|>"),
+            (gemma, Reasoning::Allowed, "<think>so</think>[1]", "", "<think>so</think>[1]"),
+            (gemma, Reasoning::Open, "\nso <channel|><|tool_call>call:f{}", "\nso ", "<|tool_call>call:f{}"),
+            (mistral, Reasoning::Allowed, "[THINK]so[/THINK] a", "so", "a"),
+            (harmony, Reasoning::Off, "<|channel|>final<|message|>[1]", "", "[1]"),
+            (
+                harmony,
+                Reasoning::Allowed,
+                "<|channel|>analysis<|message|>so<|end|><|start|>assistant<|channel|>final<|message|>[1]",
+                "so",
+                "[1]",
+            ),
+            (
+                harmony,
+                Reasoning::Allowed,
+                "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b<|end|>",
+                "ab",
+                "",
+            ),
+            (
+                harmony,
+                Reasoning::Allowed,
+                "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary to=functions.f <|message|>{}",
+                "a",
+                "<|channel|>commentary to=functions.f <|message|>{}",
+            ),
         ] {
             for step in [1, 2, 100] {
-                let mut block = ThinkBlock::new(reasoning).unwrap();
+                let mut block = ThinkBlock::new(reasoning, marks).unwrap();
                 let letters: Vec<char> = text.chars().collect();
                 let mut parts: Vec<_> =
                     letters.chunks(step).map(|part| block.push(&part.iter().collect::<String>(), false)).collect();
@@ -178,7 +219,7 @@ mod tests {
                 assert_eq!(joined, (thought.to_owned(), said.to_owned()), "{reasoning:?} {text} by {step}");
             }
         }
-        assert!(ThinkBlock::new(Reasoning::Off).is_none());
+        assert!(ThinkBlock::new(Reasoning::Off, tags).is_none());
     }
 
     #[test]

@@ -84,8 +84,7 @@ pub(super) fn guiding_answers(
 fn expected_completion(trainer: &Trainer, prompt: &Prompt) -> Result<Option<Completion>, TrainError> {
     let task = trainer.task_of(prompt);
     let Some(answer) = reference_answer(task.task(), &task.scorer, &prompt.row)? else { return Ok(None) };
-    let mut token_ids = trainer.policy.tokenizer.encode(&answer)?;
-    token_ids.extend(trainer.policy.tokenizer.turn_end_id());
+    let token_ids = trainer.policy.tokenizer.answer_ids(&answer)?;
     let fits = token_ids.len() <= task.part.max_completion_tokens.min(prompt.most_tokens);
     Ok(fits.then(|| guiding(token_ids)))
 }

@@ -116,8 +116,7 @@ fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, Trai
         let answer = reference_answer(task.task(), &task.scorer, &row)?.ok_or_else(missing)?;
         let prompt_ids =
             if answers.is_empty() { prompt.token_ids.clone() } else { render(task.task(), row, tokenizer)?.token_ids };
-        let mut completion = tokenizer.encode(&answer)?;
-        completion.extend(tokenizer.turn_end_id());
+        let completion = tokenizer.answer_ids(&answer)?;
         examples.push(Example { prompt: prompt_ids, completion });
         answers.push(answer);
     }

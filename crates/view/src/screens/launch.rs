@@ -14,15 +14,17 @@ mod start_gate;
 pub mod start_run;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::config::{Assignments, KEYS, Key, Layers, ResolvedConfig, Source};
+use crate::config::{ConfigError, KEYS, Key, Layers, ResolvedConfig, Source, TaskTable};
 use crate::message::{Command, Work};
 use crate::plan::SignalReport;
 use crate::plan::preflight::{Facts, Preflight, PreflightFinding};
 use crate::popup::Popup;
 use crate::run::{DeviceChoice, Partition, RunFolders};
+use crate::score::Task;
 use crate::shared::{NewRun, Shared};
 use crate::task::known_names;
 use crate::task_files;
@@ -50,8 +52,8 @@ pub struct Launch {
     pub in_forecast: bool,
     /// The first visible line of the forecast.
     pub scroll: Cursor,
-    /// The task's `[train]`, or why it cannot be read; `None` while it is read.
-    pub train: Option<Result<Assignments, String>>,
+    /// `[train]` of the task and of the other tasks of the run, or why one cannot be read; `None` while they are read.
+    pub train: Option<Result<Vec<TaskTable>, String>>,
     /// Tasks, models and the last run; `None` while they are read.
     pub context: Option<LaunchContext>,
     /// The list that opens once they are.
@@ -93,7 +95,7 @@ pub fn refresh(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
     let layers = layers(launch, &launch.form);
     let base_model = layers.asked_base_model();
     let task_problem = launch.train.as_ref().and_then(|train| train.as_ref().err().cloned());
-    match layers.resolve() {
+    match resolve(launch, &layers) {
         Ok(resolved) => {
             launch.values = values_of(&resolved.config);
             launch.resolved = Some(resolved);
@@ -115,8 +117,8 @@ pub fn set(launch: &mut Launch, shared: &mut Shared, name: &str, text: &str) -> 
     let text = text.trim();
     let mut without = launch.form.clone();
     without.changed.remove(key.name);
-    let below =
-        layers(launch, &without).resolve().ok().and_then(|resolved| values_of(&resolved.config).remove(key.name));
+    let below = resolve(launch, &layers(launch, &without));
+    let below = below.ok().and_then(|resolved| values_of(&resolved.config).remove(key.name));
     let is_below = below.is_some_and(|below| {
         key.kind.parse(text).ok().map(|value| value.to_string())
             == key.kind.parse(&below).ok().map(|value| value.to_string())
@@ -168,7 +170,7 @@ pub fn rows(launch: &Launch) -> Vec<Row> {
         Some(_) => &[Row::Nodes, Row::PerNode, Row::TimeLimit],
         None => &[],
     };
-    let head = [&[Row::Start, Row::Preset, Row::Task, Row::Name, Row::Device], of_cluster].concat();
+    let head = [&[Row::Start, Row::Preset, Row::Task, Row::Others, Row::Name, Row::Device], of_cluster].concat();
     if query.is_empty() && !launch.only_different {
         let section = |section: &'static Section| {
             let is_open = launch.unfolded.contains(section.title);
@@ -243,13 +245,26 @@ fn selected(launch: &Launch) -> Option<Row> {
 
 /// The layers of the run's configuration.
 fn layers(launch: &Launch, form: &Form) -> Layers {
-    let task = launch.train.as_ref().and_then(|train| train.as_ref().ok().cloned());
+    let task = tables(launch).first().map(|table| table.train.clone());
     let mut layers = Layers { preset: form.preset, task, set: form.assignments(), ..Layers::default() };
     let base_model = layers.asked_base_model();
     if let Some(known) = launch.origin.as_ref().filter(|origin| origin.of == base_model) {
         (layers.origin, layers.parameters) = (known.model.clone(), known.parameters);
     }
     layers
+}
+
+/// Of the task and of the other tasks of the run; none while they are read.
+fn tables(launch: &Launch) -> &[TaskTable] {
+    launch.train.as_ref().and_then(|train| train.as_deref().ok()).unwrap_or_default()
+}
+
+/// The configuration of a run of the task, or of it and others.
+fn resolve(launch: &Launch, layers: &Layers) -> Result<ResolvedConfig, ConfigError> {
+    match tables(launch) {
+        [] | [_] => layers.resolve(),
+        several => layers.resolve_tasks(several).map(|joined| joined.resolved),
+    }
 }
 
 /// The value of a key as text; of the last valid form if it is invalid now.
@@ -276,15 +291,23 @@ fn complaint(launch: &Launch, key: &'static Key, text: &str) -> Option<String> {
     }
     let mut form = launch.form.clone();
     form.changed.insert(key.name, text.trim().to_owned());
-    layers(launch, &form).resolve().err().map(|error| error.to_string())
+    resolve(launch, &layers(launch, &form)).err().map(|error| error.to_string())
 }
 
-/// Reads the task's own defaults again.
-pub(super) fn read_train(shared: &Shared) -> Vec<Command> {
+/// `[train]` of the task and of others by name, or why one cannot be read.
+pub fn task_tables(task: &Task, others: &[String], here: &Path) -> Result<Vec<TaskTable>, String> {
+    let others = others.iter().map(|other| Task::resolve_from(other, here).map_err(|error| error.to_string()));
+    let table = |task: Task| Ok(TaskTable { train: task_files::train_table(&task)?, task: task.name.clone() });
+    std::iter::once(Ok(task.clone())).chain(others).map(|task| table(task?)).collect()
+}
+
+/// Reads the tasks' own defaults again.
+pub(super) fn read_train(launch: &Launch, shared: &Shared) -> Vec<Command> {
     let Some(open) = shared.task.clone() else { return Vec::new() };
+    let (others, here) = (launch.form.other_tasks().0, shared.options.here.clone());
     vec![Work::once(
         "launch.train",
-        move || task_files::train_table(&open.task),
+        move || task_tables(&open.task, &others, &here),
         |launch: &mut Launch, shared, train| {
             launch.train = Some(train);
             refresh(launch, shared)

@@ -30,6 +30,7 @@ use std::sync::{Mutex, PoisonError};
 use super::definition::Judge;
 use super::json::Places;
 use super::judge::think_leak;
+use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{Score, ScoreError, Trial};
 use crate::dataset::PromptRow;
@@ -157,8 +158,8 @@ impl CommandScorer {
 }
 
 impl Judge for CommandScorer {
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
-        let alone = self.judge_together(&[(completion, from, row)], is_stripped, &|| true);
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+        let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
         alone.and_then(|verdicts| verdicts.into_iter().next()).unwrap_or_else(unanswered)
     }
 
@@ -169,11 +170,11 @@ impl Judge for CommandScorer {
     fn judge_together(
         &self,
         completions: &[(&str, usize, Option<&PromptRow>)],
-        is_stripped: bool,
+        thoughts: ThinkRules,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let leak = |(completion, from, row): &(&str, usize, Option<&PromptRow>)| {
-            think_leak(completion, *from, is_stripped, row.and_then(|row| row.expected.as_ref()))
+            think_leak(completion, *from, thoughts, row.and_then(|row| row.expected.as_ref()))
         };
         let leaks: Vec<Option<Verdict>> = completions.iter().map(leak).collect();
         let asked = completions.iter().zip(&leaks).filter(|(_, leak)| leak.is_none());

@@ -20,7 +20,7 @@ use super::json::{self, Document, Value};
 use super::json_schema::{Violation, Written, duplicate_keys, reasons};
 use super::judge::unreadable_expected;
 use super::stated_value::{StatedValue, state};
-use super::unwrap_answer::{Unreadable, inner_values};
+use super::unwrap_answer::{ThinkRules, Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::{PromptRow, expected};
@@ -53,7 +53,7 @@ impl Judge for HttpRequest {
         json::parse(completion, from).is_ok()
     }
 
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
         if let Some(verdict) = unreadable_expected((completion, from), expected) {
             return verdict;
@@ -81,7 +81,7 @@ impl Judge for HttpRequest {
             }
             Err(why) => Ok(Verdict {
                 exact: expected.is_some().then_some(false),
-                ..self.judge_unreadable(completion, (from, is_stripped), why.clone(), operation)
+                ..self.judge_unreadable(completion, (from, thoughts), why.clone(), operation)
             }),
         };
         found.unwrap_or_else(failed)
@@ -209,7 +209,7 @@ impl HttpRequest {
     fn judge_unreadable(
         &self,
         completion: &str,
-        (from, is_stripped): (usize, bool),
+        (from, thoughts): (usize, ThinkRules),
         why: Unreadable,
         operation: Option<usize>,
     ) -> Verdict {
@@ -220,7 +220,7 @@ impl HttpRequest {
             let routed = self.route(completion, &message);
             self.faults(completion, &message, &routed, operation).is_ok_and(|faults| faults.is_empty() && left > 0)
         };
-        Verdict::unparsable(completion, from, is_stripped, why, |open| {
+        Verdict::unparsable(completion, from, thoughts, why, |open| {
             inner_values(completion, from, |value| value.start < open && accept(value))
         })
     }

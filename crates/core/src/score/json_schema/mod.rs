@@ -32,7 +32,7 @@ use super::json::{self, Document, Places, SyntaxError, Value};
 use super::judge::unreadable_expected;
 use super::stated_value::{StatedValue, state};
 use super::transcript::AnswerText;
-use super::unwrap_answer::{Unreadable, inner_values};
+use super::unwrap_answer::{ThinkRules, Unreadable, inner_values};
 use super::verdict::Verdict;
 use super::{FailureClass, Reason, ScoreError, Tier};
 use crate::dataset::{PromptRow, expected};
@@ -111,10 +111,10 @@ impl SchemaJudge {
         found
     }
 
-    fn judge_unparsable(&self, completion: &str, from: usize, is_stripped: bool, error: &SyntaxError) -> Verdict {
+    fn judge_unparsable(&self, completion: &str, from: usize, thoughts: ThinkRules, error: &SyntaxError) -> Verdict {
         let mut budget = self.budget(completion);
         let why = Unreadable::json(completion, error);
-        Verdict::unparsable(completion, from, is_stripped, why, |open| {
+        Verdict::unparsable(completion, from, thoughts, why, |open| {
             // A value that begins before an open think block only holds the word in one of its strings.
             let accept = |value: &Value<'_>| value.start < open && self.accepts(value, &mut budget);
             inner_values(completion, from, accept)
@@ -127,7 +127,7 @@ impl Judge for SchemaJudge {
         json::parse(completion, from).is_ok()
     }
 
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
         if let Some(verdict) = unreadable_expected((completion, from), expected) {
             return verdict;
@@ -136,7 +136,7 @@ impl Judge for SchemaJudge {
             Ok(document) => self.judge_value(&AnswerText::in_place(completion), &document, expected),
             Err(error) => Verdict {
                 exact: expected.is_some().then_some(false),
-                ..self.judge_unparsable(completion, from, is_stripped, &error)
+                ..self.judge_unparsable(completion, from, thoughts, &error)
             },
         }
     }

@@ -12,6 +12,7 @@ use super::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyA
 use super::field_compare::{Rules, equal_text};
 use super::grammar::Grammar;
 use super::judge::judge_text;
+use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, OrderedMap, ScoreError, Tier, outline_entry};
 use crate::dataset::PromptRow;
@@ -86,9 +87,9 @@ struct Regex {
 }
 
 impl Judge for Regex {
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
-        judge_text(completion, from, is_stripped, expected, |offset, answer| {
+        judge_text(completion, from, thoughts, expected, |offset, answer| {
             self.judge_answer((completion, offset), answer, expected)
         })
     }

@@ -20,6 +20,7 @@ use super::command::check_judge_trust;
 use super::definition::{Definition, FoundDefinition, Judge, KeyInfo, Kind, LazyAnswer, text_digest};
 use super::judge::judge_text;
 use super::result::CriterionGrade;
+use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, OrderedMap, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
@@ -104,8 +105,8 @@ impl Definition for RubricRules {
 struct RubricJudge(Asker);
 
 impl Judge for RubricJudge {
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
-        let alone = self.judge_together(&[(completion, from, row)], is_stripped, &|| true);
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
+        let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
         let unanswered = || Verdict::failed("the judge was not asked".to_owned(), (completion, from));
         alone.and_then(|verdicts| verdicts.into_iter().next()).unwrap_or_else(unanswered)
     }
@@ -125,7 +126,7 @@ impl Judge for RubricJudge {
     fn judge_together(
         &self,
         completions: &[(&str, usize, Option<&PromptRow>)],
-        is_stripped: bool,
+        thoughts: ThinkRules,
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
         let answers: Vec<&str> =
@@ -134,7 +135,7 @@ impl Judge for RubricJudge {
         let refused: Vec<Option<Verdict>> = completions
             .iter()
             .map(|(text, from, _)| {
-                let verdict = judge_text(text, *from, is_stripped, None, |_, _| Verdict::new(Tier::Valid, None));
+                let verdict = judge_text(text, *from, thoughts, None, |_, _| Verdict::new(Tier::Valid, None));
                 (verdict.tier != Tier::Valid).then_some(verdict)
             })
             .collect();

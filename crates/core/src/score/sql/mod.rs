@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::definition::Judge;
 use super::json::Places;
 use super::judge::judge_text;
+use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use super::{FailureClass, QueryResult, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
@@ -117,9 +118,9 @@ impl Sql {
 }
 
 impl Judge for Sql {
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
         let expected = row.and_then(|row| row.expected.as_ref());
-        judge_text(completion, from, is_stripped, expected, |offset, answer| {
+        judge_text(completion, from, thoughts, expected, |offset, answer| {
             self.judge_answer((completion, offset), answer, row)
         })
     }

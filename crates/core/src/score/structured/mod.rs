@@ -18,7 +18,7 @@ use super::json_schema::SchemaJudge;
 use super::judge::{think_leak, unreadable_expected};
 use super::stated_value::{StatedValue, state};
 use super::transcript::AnswerText;
-use super::unwrap_answer::{Unreadable, Wrapping, is_fenced};
+use super::unwrap_answer::{ThinkRules, Unreadable, Wrapping, is_fenced};
 use super::verdict::Verdict;
 use crate::dataset::{PromptRow, expected};
 use definition::StructuredRules;
@@ -67,20 +67,20 @@ impl Judge for Structured {
         }
     }
 
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
         let notation = match self.rules.notation_of(row) {
-            Ok(Notation::Json) => return self.values.judge(completion, from, is_stripped, row),
+            Ok(Notation::Json) => return self.values.judge(completion, from, thoughts, row),
             Ok(notation) => notation,
             Err(problem) => return Verdict::failed(problem, (completion, from)),
         };
         let expected = row.and_then(|row| row.expected.as_ref());
         let early = unreadable_expected((completion, from), expected);
-        if let Some(verdict) = early.or_else(|| think_leak(completion, from, is_stripped, expected)) {
+        if let Some(verdict) = early.or_else(|| think_leak(completion, from, thoughts, expected)) {
             return verdict;
         }
         let unparsable = |why: Unreadable| Verdict {
             exact: expected.is_some().then_some(false),
-            ..Verdict::unparsable(completion, from, is_stripped, why, |open| {
+            ..Verdict::unparsable(completion, from, thoughts, why, |open| {
                 self.wrapping(completion, from, open, notation)
             })
         };

@@ -1,13 +1,13 @@
 //! All formats of calls: the one of a name, and which of them a text is in.
 
 use super::super::json::Value;
-use super::super::unwrap_answer::{inner_values, unclosed_think};
+use super::super::unwrap_answer::{inner_values, think_opening};
 use super::argument_types::ArgumentTypes;
 use super::call_list::CallList;
 use super::calls::{Answer, calls_of, foreign_form};
 use super::formats::{functiongemma, harmony, hermes, llama, mistral, qwen_xml};
 use super::syntax::{ArgumentLayout, CallLayout, CallSyntax, Syntax, after_white_space};
-use crate::text::CallFormat;
+use crate::text::{CallFormat, THINK_MARKS};
 
 /// One for each of [`crate::text::CALL_FORMATS`].
 static SYNTAXES: [Syntax; 9] = [
@@ -71,6 +71,6 @@ pub(super) fn is_decline(completion: &str, from: usize) -> bool {
         && !["{", "[", "```"].iter().any(|start| answer.starts_with(start))
         && !has_opening(answer)
         && foreign_form(answer).is_none()
-        && unclosed_think(completion, from, from).is_none()
+        && think_opening(answer, &THINK_MARKS).is_none()
         && inner_values(completion, from, is_call).is_none()
 }

@@ -25,12 +25,13 @@ use super::grammar::ToolRules;
 use super::json_schema::{Budget, Violation, duplicate_keys, reasons, shorten};
 use super::stated_value::{StatedValue, state};
 use super::transcript::AnswerText;
-use super::unwrap_answer::{Unreadable, Wrapping, class_of_text, inner_values};
+use super::unwrap_answer::{ThinkRules, Unreadable, Wrapping, class_of_text, inner_values, think_opening};
 use super::verdict::Verdict;
 use super::{FailureClass, ScoreError, Tier};
 use crate::dataset::PromptRow;
 use crate::dataset::expected::{members_problem, target_members};
 use crate::task::TaskFiles;
+use crate::text::THINK_MARKS;
 use argument_types::ArgumentTypes;
 pub use block_reader::CallReader;
 use calls::{Answer, Call, calls_of};
@@ -47,8 +48,6 @@ pub use tools::closed_parameters;
 
 /// Calls whose faults are looked for one by one; of the rest it is only known that they are not valid.
 const MAX_EXPLAINED_CALLS: usize = 100;
-
-const THINK: &str = "<think>";
 
 #[derive(Debug)]
 struct ToolCalls {
@@ -73,7 +72,7 @@ impl Judge for ToolCalls {
         text.is_ok_and(|text| text.is_transcribed() || Answer::read(completion, start).is_ok())
     }
 
-    fn judge(&self, completion: &str, from: usize, is_stripped: bool, row: Option<&PromptRow>) -> Verdict {
+    fn judge(&self, completion: &str, from: usize, thoughts: ThinkRules, row: Option<&PromptRow>) -> Verdict {
         let failed = |why: String| Verdict::failed(why, (completion, from));
         let tools = match self.tools_of(row) {
             Ok(tools) => tools,
@@ -111,7 +110,7 @@ impl Judge for ToolCalls {
             }
             Err(why) => Verdict {
                 exact: expected.is_some().then_some(false),
-                ..self.judge_unreadable(text, (from, is_stripped), &tools, why, &mut budget)
+                ..self.judge_unreadable(text, (from, thoughts), &tools, why, &mut budget)
             },
         };
         if let Ok(answer) = &mut answer {
@@ -200,7 +199,8 @@ impl ToolCalls {
     /// Where the calls of an answer begin: after prose, where that is allowed.
     fn first_call(&self, completion: &str, from: usize) -> usize {
         let rest = completion.get(from..).unwrap_or_default();
-        let found = self.syntax.next_opening(rest).filter(|at| self.takes_prose && !rest[..*at].contains(THINK));
+        let is_free = |at: &usize| think_opening(&rest[..*at], &THINK_MARKS).is_none();
+        let found = self.syntax.next_opening(rest).filter(|at| self.takes_prose && is_free(at));
         from + found.unwrap_or(0)
     }
 
@@ -256,7 +256,7 @@ impl ToolCalls {
     fn judge_unreadable(
         &self,
         text: &AnswerText<'_>,
-        (from, is_stripped): (usize, bool),
+        (from, thoughts): (usize, ThinkRules),
         tools: &Tools,
         why: Unreadable,
         budget: &mut Budget,
@@ -276,14 +276,16 @@ impl ToolCalls {
             None => Unreadable { offset: text.locate(why.offset), ..why },
         };
         let mut accept = |calls: &[Call<'_>]| !calls.is_empty() && are_valid(tools, calls, budget);
-        let verdict = Verdict::unparsable(completion, from, is_stripped, why, |open| {
+        let verdict = Verdict::unparsable(completion, from, thoughts, why, |open| {
             self.wrapped(completion, from, open, tools.types(), &mut accept)
         });
         let answer = &completion[from..];
         // The block is before the answer, or never ends.
         let thought = match verdict.failure {
-            _ if !is_stripped || verdict.tolerant => return verdict,
-            Some(FailureClass::ThinkLeak) => from + answer.find(THINK).unwrap_or(0)..completion.len(),
+            _ if !thoughts.is_stripped || verdict.tolerant => return verdict,
+            Some(FailureClass::ThinkLeak) => {
+                from + think_opening(answer, thoughts.marks).unwrap_or(0)..completion.len()
+            }
             Some(FailureClass::Prose | FailureClass::Other) if self.syntax.next_opening(answer).is_none() => 0..from,
             _ => return verdict,
         };

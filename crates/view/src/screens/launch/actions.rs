@@ -130,6 +130,10 @@ const ACTIONS: &[Action] = &[
             Some(Row::Device) => (launch.form.compute, launch.form.cluster) = (DeviceChoice::Any, None),
             Some(Row::TimeLimit) => launch.form.cluster.iter_mut().for_each(|cluster| cluster.time.clear()),
             Some(Row::Name) => launch.form.name.clear(),
+            Some(Row::Others) => {
+                launch.form.others.clear();
+                return read_train(launch, shared);
+            }
             _ => {}
         }
         refresh(launch, shared)
@@ -138,7 +142,8 @@ const ACTIONS: &[Action] = &[
     .unless(nothing_set_here),
     Action::new("launch.reset_all", "Reset form", "", &["U"], HERE, |launch, shared| {
         launch.form = form::Form::default();
-        refresh(launch, shared)
+        let commands = refresh(launch, shared);
+        commands.into_iter().chain(read_train(launch, shared)).collect()
     }),
     Action::new("launch.forecast", "Forecast run", "forecast", &["f"], HERE, |launch, shared| {
         start_run::forecast(launch, shared, false)
@@ -249,13 +254,15 @@ fn nothing_set_here(launch: &Launch, _: &Shared) -> Option<String> {
         Some(Row::Device) => form.compute != DeviceChoice::Any || form.cluster.is_some(),
         Some(Row::TimeLimit) => form.cluster.as_ref().is_some_and(|cluster| !cluster.time.is_empty()),
         Some(Row::Name) => !form.name.is_empty(),
+        Some(Row::Others) => !form.others.is_empty(),
         _ => false,
     };
     (!is_set).then(|| "not set in this form".to_owned())
 }
 
 fn on_show(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
-    let commands = [vec![look_at_devices(shared), ask_for_partitions()], read_train(shared), load_context(shared)];
+    let commands =
+        [vec![look_at_devices(shared), ask_for_partitions()], read_train(launch, shared), load_context(shared)];
     commands.into_iter().flatten().chain(start_gate::read(launch, shared)).collect()
 }
 
@@ -266,7 +273,7 @@ fn on_change(launch: &mut Launch, shared: &mut Shared, change: &Change) -> Vec<C
             start_run::cancel(launch);
             (launch.forecast, launch.signal, launch.failure) = (None, None, None);
             (launch.train, launch.context, launch.start_after_checks) = (None, None, None);
-            let mut commands = read_train(shared);
+            let mut commands = read_train(launch, shared);
             commands.extend(start_gate::invalidate(launch, shared));
             if shared.screen == Screen::Launch {
                 commands.extend(load_context(shared));
@@ -328,6 +335,10 @@ fn edit_key(launch: &mut Launch, shared: &mut Shared, event: KeyEvent) -> Vec<Co
             field.text().trim().clone_into(&mut launch.form.name);
             return Vec::new();
         }
+        (KeyCode::Enter, Row::Others) => {
+            field.text().trim().clone_into(&mut launch.form.others);
+            return read_train(launch, shared);
+        }
         (KeyCode::Enter, Row::TimeLimit) => {
             if let Some(cluster) = &mut launch.form.cluster {
                 field.text().trim().clone_into(&mut cluster.time);
@@ -361,6 +372,7 @@ fn open(launch: &mut Launch, shared: &mut Shared) -> Vec<Command> {
         Some(Row::Task) => chooser::tasks(launch, shared),
         Some(Row::Section(_)) => toggle_section(launch),
         Some(Row::Name) => launch.edit = Some(Field::selected(&launch.form.name)),
+        Some(Row::Others) => launch.edit = Some(Field::selected(&launch.form.others)),
         Some(Row::Key(key)) => match key.kind {
             _ if key.name == "base_model" => chooser::models(launch, shared),
             Kind::Choice(_) | Kind::Flag => return cycle(launch, shared, 1),

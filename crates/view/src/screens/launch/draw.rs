@@ -136,7 +136,7 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
                 cluster_text(launch, |cluster| counted(cluster.per_node, if cluster.on_cpus { "rank" } else { "GPU" }));
             plain_line(shared, row, is_here, columns, &each, true)
         }
-        Row::Name | Row::TimeLimit => {
+        Row::Name | Row::TimeLimit | Row::Others => {
             if let Some(field) = launch.edit.as_ref().filter(|_| is_here) {
                 let mut line = field.line(&shared.theme, columns.saturating_sub(NAME_COLUMNS + 2), true);
                 line.spans.insert(0, Span::raw(format!("{:<NAME_COLUMNS$}", row.title())));
@@ -144,6 +144,7 @@ fn row_line(launch: &Launch, shared: &Shared, row: Row, is_here: bool, columns: 
             } else {
                 let (text, empty) = match row {
                     Row::TimeLimit => (cluster_text(launch, |cluster| cluster.time.clone()), "the partition's"),
+                    Row::Others => (launch.form.others.clone(), "none"),
                     _ => (launch.form.name.clone(), "none"),
                 };
                 let text = if text.is_empty() { empty } else { &text };

@@ -13,6 +13,8 @@ pub struct Form {
     pub preset: Option<Preset>,
     /// Values set here, as text, by key.
     pub changed: BTreeMap<&'static str, String>,
+    /// Names or folders of further tasks of the run, and the weights of all last, such as `receipts 2:1`.
+    pub others: String,
     /// A name for the run.
     pub name: String,
     /// Devices on this machine.
@@ -30,6 +32,7 @@ pub enum Row {
     Start,
     Preset,
     Task,
+    Others,
     Name,
     Device,
     Nodes,
@@ -99,7 +102,8 @@ impl Form {
 
     /// The equivalent arguments of `grpo-tui train TASK`.
     pub fn arguments(&self) -> Vec<String> {
-        let mut arguments = Vec::new();
+        let (mut arguments, mix) = self.other_tasks();
+        arguments.extend(mix.into_iter().flat_map(|mix| ["--mix".to_owned(), mix]));
         if let Some(preset) = self.preset {
             arguments.extend(["--preset".to_owned(), preset.name().to_owned()]);
         }
@@ -108,6 +112,14 @@ impl Form {
         }
         arguments.extend(self.cluster.as_ref().map_or_else(|| self.device_arguments(), Cluster::arguments));
         arguments
+    }
+
+    /// Further tasks, and the weights of all.
+    pub fn other_tasks(&self) -> (Vec<String>, Option<String>) {
+        let mut tasks: Vec<String> = self.others.split_whitespace().map(str::to_owned).collect();
+        let is_mix = |text: &mut String| text.contains(':') && text.chars().all(|it| it == ':' || it.is_ascii_digit());
+        let mix = tasks.pop_if(is_mix);
+        (tasks, mix)
     }
 
     /// Those of a device of this machine.
@@ -128,6 +140,7 @@ impl Row {
             Self::Start => "start",
             Self::Preset => "preset",
             Self::Task => "task",
+            Self::Others => "other tasks",
             Self::Name => "run name",
             Self::Device => "device",
             Self::Nodes => "nodes",
@@ -199,9 +212,26 @@ mod tests {
             changed,
             compute: DeviceChoice::Gpus(vec![1]),
             name: "x".to_owned(),
+            others: " receipts  tasks/b 2:1:1".to_owned(),
             cluster: None,
         };
-        check(form, &["--preset", "quick", "--set", "base_model=a b", "--set", "seed=7", "--gpu", "1"]);
+        check(
+            form,
+            &[
+                "receipts",
+                "tasks/b",
+                "--mix",
+                "2:1:1",
+                "--preset",
+                "quick",
+                "--set",
+                "base_model=a b",
+                "--set",
+                "seed=7",
+                "--gpu",
+                "1",
+            ],
+        );
         check(Form { compute: DeviceChoice::Cpu, ..Form::default() }, &["--cpu"]);
     }
 }

@@ -26,6 +26,12 @@ pub(super) fn lines(launch: &Launch, shared: &Shared) -> Vec<Line<'static>> {
         Some(Row::Start) => about_start(launch, shared, &mut lines),
         Some(Row::Preset) => about_presets(launch, shared, &mut lines),
         Some(Row::Task) => about_task(shared, &mut lines),
+        Some(Row::Others) => {
+            lines.push(Line::from(
+                "Further tasks that the run trains on, optional: names or folders with spaces between, weights of all tasks last, as in receipts 2:1 (default: equal). Each has its share of the prompts; the form shows what their [train] tables come to.",
+            ));
+            lines.push(faint(shared, "The prompt sets of other tasks are checked at the start."));
+        }
         Some(Row::Name) => {
             lines.push(Line::from("Run name, optional. RUN on the command line may be its id or its name."));
         }
