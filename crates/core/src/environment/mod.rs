@@ -2,12 +2,16 @@
 //! what a call is answered, and what the final state is.
 
 mod arguments;
+mod check;
 mod conversation;
 mod definition;
 mod error;
+mod files_tool;
 mod live_tool;
+mod mcp;
 mod program;
 mod program_process;
+mod python_tool;
 mod ready;
 mod reply_text;
 mod sqlite_tool;
@@ -16,6 +20,7 @@ mod tests;
 mod tool_program;
 mod toolset;
 
+pub use check::{FunctionCheck, FunctionFinding, check_tools};
 pub use conversation::Environment;
 pub(crate) use definition::TOOL_KEYS;
 pub use error::EnvironmentError;
