@@ -254,7 +254,7 @@ fn sample(
     let is_scored = rows.rows.iter().all(|row| row.turn_count() == 1);
     let mut is_topped_up = false;
     let mut watch = EvalWatch::new(progress, is_scored, kept, |progress| {
-        if progress.kept > 0 && progress.answers == progress.kept {
+        if progress.kept > 0 && !is_topped_up {
             let EvalProgress { target, kept, total, .. } = progress;
             let open = counted(total - kept, "prompt");
             eprint_line(&format!("{target}: {kept} of {total} answers are in the folder: {open} left"));
