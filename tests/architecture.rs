@@ -16,10 +16,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("csv", &["dataset"]),
     ("parquet", &["dataset"]),
     ("roxmltree", &["score"]),
-    ("rusqlite", &["score"]),
+    ("rusqlite", &["sqlite"]),
     ("saphyr_parser", &["score"]),
     ("sqlparser", &["score"]),
-    ("jsonschema", &["score", "constraint"]),
+    ("jsonschema", &["environment", "score", "constraint"]),
     ("jsonschema_regex", &["constraint"]),
     ("referencing", &["constraint"]),
     ("llguidance", &["constraint"]),
@@ -54,13 +54,14 @@ const ENGINE: [&str; 11] =
     ["kernels", "model", "ranks", "constraint", "rollout", "policy", "update", "checkpoint", "eval", "train", "bench"];
 
 /// Modules that read tasks, models and runs, which others may have written: they open files through `files`.
-const READERS: [&str; 15] = [
+const READERS: [&str; 16] = [
     "hub",
     "task",
     "text",
     "dataset",
     "api_client",
     "sandbox",
+    "environment",
     "score",
     "run",
     "report",

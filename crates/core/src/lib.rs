@@ -13,6 +13,8 @@ pub mod text; // tokenizer, chat template, stop ids
 pub mod dataset; // prompt rows: reading, health, order, generator
 pub mod api_client; // an OpenAI-compatible server: its definition, one request
 pub mod sandbox; // a program apart from the user's files, processes and network, with limits
+mod sqlite; // a database in memory, with bounds on what statements take
+pub mod environment; // tools that a model calls while it converses: one state a conversation
 pub mod score; // a task, read by its kind of scorer; completion + row -> score
 pub mod help; // a definition under edit -> its problems, each with its place
 pub mod statistics; // Wilson's and Bonett-Price intervals, exact McNemar, p^k

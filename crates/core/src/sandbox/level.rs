@@ -30,6 +30,15 @@ impl Level {
         Self::ALL.into_iter().find(|level| level.name() == name)
     }
 
+    /// The level at which a program runs on a machine that gives this one; `None`: its task asks for more. Where the task
+    /// asks for none in particular, it is what the machine gives.
+    pub fn for_asked(self, asked: Option<Self>) -> Option<Self> {
+        match asked {
+            Some(Self::None) => Some(Self::None),
+            asked => (asked.unwrap_or(Self::None) <= self).then_some(self),
+        }
+    }
+
     /// What a program is held to.
     pub fn summary(self) -> &'static str {
         match self {

@@ -48,6 +48,24 @@ pub fn machine() -> &'static Machine {
     })
 }
 
+/// The isolation that a program runs in on this machine, or why it does not. `block`: of `task.toml`, which asks for it.
+pub(crate) fn isolation_text(asked: Option<Level>, block: &str) -> String {
+    let machine = machine();
+    let reason = machine.reason.as_deref().unwrap_or_default();
+    match machine.level.for_asked(asked) {
+        Some(level) if asked.is_none() && level < Level::Strong => {
+            format!("{}: {}; {reason}", level.name(), level.summary())
+        }
+        Some(level) => format!("{}: {}", level.name(), level.summary()),
+        None => {
+            let (asked, given) = (asked.unwrap_or_default().name(), machine.level.name());
+            format!(
+                "{asked} is asked for, this machine gives {given}: {reason}; or accept less with `isolation = \"{given}\"` in {block}"
+            )
+        }
+    }
+}
+
 fn trial(level: Level) -> Result<(), String> {
     let null = || crate::files::open_null().map(OwnedFd::from).map_err(|error| format!("/dev/null: {error}"));
     let launch = Launch { level, folder: "/".into(), ..Launch::default() };

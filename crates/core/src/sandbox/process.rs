@@ -66,6 +66,8 @@ pub(crate) struct Sandbox {
     pub(crate) visible: Vec<PathBuf>,
     /// Of each process the address space, of all together the memory in use; 0 for no limit.
     pub(crate) memory_mib: u64,
+    /// The block of `task.toml` that says so, for remedies.
+    pub(crate) block: &'static str,
 }
 
 /// The result of waiting for a process.
@@ -290,11 +292,22 @@ impl Process {
         format!("{ended}{last}")
     }
 
+    /// [`Self::last_words`], and what to do about a file that it misses.
+    pub(crate) fn last_words_with_remedy(&mut self) -> String {
+        let ended = self.last_words();
+        let complaint = self.complaint();
+        let last = complaint.lines().rev().find(|line| !line.trim().is_empty());
+        match last.and_then(|line| self.hidden_file(line)) {
+            Some(remedy) => format!("{ended}; {remedy}"),
+            None => ended,
+        }
+    }
+
     /// What to do about the file that a line misses, if it is there and the sandbox hides it.
     pub(crate) fn hidden_file(&self, line: &str) -> Option<String> {
-        let Sandbox { level, visible, .. } = &self.sandbox;
+        let Sandbox { level, visible, block, .. } = &self.sandbox;
         let path = if *level == Level::None { None } else { hidden_path(line, visible) }?;
         let path = path.display();
-        Some(format!("the sandbox hides {path}: add read = [\"{path}\"] to [score], or isolation = \"none\""))
+        Some(format!("the sandbox hides {path}: add read = [\"{path}\"] to {block}, or isolation = \"none\""))
     }
 }

@@ -10,6 +10,7 @@ use super::grounded::Grounded;
 use super::kinds::{KINDS, kind_named};
 use super::length::{LengthAim, LengthRule, LengthUnit};
 use super::task::{RewardPart, Task};
+use crate::environment::{TOOL_KEYS, Toolset};
 use crate::task::{
     Home, MODELS, Read, Section, Source, TASK_FILE, TEMPLATE_KWARGS, TaskError, TaskFiles, find_embedded, find_home,
     find_template, read_reward, read_rules,
@@ -73,7 +74,7 @@ impl Task {
         let read = self.definition.with_text(&self.home, &self.definition_file, text)?;
         let definition = read.unwrap_or_else(|| Arc::clone(&self.definition));
         let files = TaskFiles { definition_text: text.to_owned(), ..self.files.clone() };
-        Ok(Self { files, definition, rewards: self.rewards.clone() })
+        Ok(Self { files, definition, rewards: self.rewards.clone(), toolset: self.toolset.clone() })
     }
 
     /// Why `model`, if it is an embedded one, is not a model for this task; `None` if it was pretrained for it.
@@ -100,7 +101,7 @@ impl Task {
         if let Some((name, text)) = file {
             (files.definition_file, files.definition_text) = (name, text);
         }
-        Ok(Self { files, definition, rewards: Vec::new() })
+        Ok(Self { files, definition, rewards: Vec::new(), toolset: None })
     }
 }
 
@@ -127,13 +128,15 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
     let named = Section::free(source, "", document.get_ref()).free_section("score")?;
     let kind = named.map_or(Ok(KINDS[0]), |score| kind_of(&score))?;
     let known = ["system", "thinking", TEMPLATE_KWARGS, "prompts", "score", "reward", "train"];
-    let known: Vec<&str> = ["name", "title"].into_iter().chain(names(kind.keys)).chain(known).collect();
+    let known: Vec<&str> =
+        ["name", "title"].into_iter().chain(names(kind.keys)).chain(known).chain(TOOL_KEYS).collect();
     let top = Section::new(source, "", document.get_ref(), &known)?;
     let known: Vec<&str> = names(&COMMON_KEYS).chain(names(kind.score_keys)).collect();
     let empty = DeTable::new();
     let block = top.section("score", &known)?.unwrap_or_else(|| Section::free(source, "score.", &empty));
     let mut task = Task::defined_by(kind, &top, &block, TaskFiles::from_toml(&top, &block, home)?)?;
     task.rewards = read_rewards(&top, source, &task)?;
+    task.toolset = Toolset::read(&top, &task.name, &task.home)?;
     if let Some(section) = block.free_section("grounded")? {
         check_grounded(&task, &section)?;
     }

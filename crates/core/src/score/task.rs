@@ -14,6 +14,7 @@ use super::length::LengthRule;
 #[cfg(feature = "download")]
 use super::rubric::RubricRules;
 use super::unwrap_answer::answer_start;
+use crate::environment::Toolset;
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
 
 /// A checked task.
@@ -23,6 +24,7 @@ pub struct Task {
     pub(super) definition: Arc<dyn Definition>,
     /// Added to the tier's value.
     pub rewards: Vec<RewardPart>,
+    pub(super) toolset: Option<Toolset>,
 }
 
 impl Deref for Task {
@@ -88,6 +90,11 @@ impl Task {
         matches!(self.grammar(), Some(Grammar::ToolCalls(rules)) if rules.takes_prose())
     }
 
+    /// The tools that a model calls while it converses.
+    pub fn toolset(&self) -> Option<&Toolset> {
+        self.toolset.as_ref()
+    }
+
     /// `[score] kind`.
     pub fn kind(&self) -> &'static str {
         self.definition.kind().name
@@ -104,13 +111,13 @@ impl Task {
         completion.get(start..).unwrap_or_default().trim()
     }
 
-    /// Whether scoring runs programs or asks judges, which the user must have allowed.
+    /// Whether scoring or tools run programs, or scoring asks judges, which the user must have allowed.
     pub fn needs_trust(&self) -> bool {
         #[cfg(feature = "download")]
         if self.judges().next().is_some() {
             return true;
         }
-        self.runs_programs()
+        self.runs_programs() || self.toolset.as_ref().is_some_and(Toolset::needs_trust)
     }
 
     /// The judges that score the task or a part of its reward: the part's name, and the task as that judge sees it.
@@ -162,6 +169,7 @@ impl Task {
     pub fn definition_files(&self) -> Vec<&str> {
         let mut names = vec![TASK_FILE, &self.definition_file];
         names.extend(self.definition.other_files());
+        names.extend(self.toolset.iter().flat_map(Toolset::files));
         names.extend(self.scorers().skip(1).flat_map(Self::definition_files));
         names
     }

@@ -143,10 +143,7 @@ impl TaskFiles {
 
     /// `None` for an embedded task.
     pub fn folder(&self) -> Option<&Path> {
-        match &self.home {
-            Home::Folder(folder) => Some(folder),
-            Home::Embedded(_) => None,
-        }
+        self.home.folder()
     }
 
     pub fn set_file(&self, set: PromptSet) -> Option<&str> {
@@ -182,7 +179,6 @@ impl TaskFiles {
 
     /// Names and bytes of files of the task.
     pub(crate) fn read_files<N: AsRef<str>>(&self, names: &[N]) -> Result<Vec<(String, Vec<u8>)>, TaskError> {
-        let read = |name: &N| Ok((name.as_ref().to_owned(), self.read(name.as_ref())?.into_owned()));
-        names.iter().map(read).collect()
+        self.home.read_files(names)
     }
 }

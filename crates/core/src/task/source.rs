@@ -23,6 +23,23 @@ pub(crate) enum Home {
 }
 
 impl Home {
+    /// `None` for an embedded task.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Folder(folder) => Some(folder),
+            Self::Embedded(_) => None,
+        }
+    }
+
+    /// Names and bytes of files.
+    pub(crate) fn read_files<N: AsRef<str>>(&self, names: &[N]) -> Read<Vec<(String, Vec<u8>)>> {
+        let read = |name: &N| {
+            let name = name.as_ref();
+            Ok((name.to_owned(), self.read(name, files::MAX_WHOLE_FILE_BYTES)?.into_owned()))
+        };
+        names.iter().map(read).collect()
+    }
+
     /// A file's path in messages.
     pub(crate) fn label(&self, file: &str) -> String {
         match self {

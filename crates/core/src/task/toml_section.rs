@@ -73,7 +73,6 @@ impl<'a> Section<'a> {
     }
 
     /// An error that is not of one key.
-    #[cfg(feature = "download")]
     pub(crate) fn error_at(&self, offset: usize, message: impl Into<String>) -> TaskError {
         self.source.error(offset, message)
     }
@@ -89,9 +88,35 @@ impl<'a> Section<'a> {
     /// A list of strings.
     pub(crate) fn strings(&self, key: &str) -> Read<Option<Vec<String>>> {
         let Some((value, offset)) = self.get(key) else { return Ok(None) };
-        let wrong = || self.wrong_type(key, offset, "a list of strings", value);
+        let wrong = || self.wrong_type(key, offset, "a list of strings in quotes", value);
         let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned).ok_or_else(wrong);
         value.as_array().ok_or_else(wrong)?.iter().map(text).collect::<Read<_>>().map(Some)
+    }
+
+    /// A list of strings; empty where it is missing.
+    pub(crate) fn quoted_strings(&self, key: &str) -> Read<Vec<String>> {
+        Ok(self.strings(key)?.unwrap_or_default())
+    }
+
+    /// A whole number in a range.
+    pub(crate) fn whole(&self, key: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Read<u64> {
+        let Some((number, (_, offset))) = self.number(key)?.zip(self.get(key)) else { return Ok(default) };
+        let (least, most) = (*range.start(), *range.end());
+        if number.fract() == 0.0 && number >= least as f64 && number <= most as f64 {
+            return Ok(number as u64);
+        }
+        Err(self.error(key, offset, format!("must be a whole number from {least} to {most}, not {number}")))
+    }
+
+    /// A limit of time.
+    pub(crate) fn seconds(&self, key: &str, default: f64) -> Read<f64> {
+        match self.number(key)?.zip(self.get(key)) {
+            None => Ok(default),
+            Some((number, _)) if (0.001..=86_400.0).contains(&number) => Ok(number),
+            Some((number, (_, offset))) => {
+                Err(self.error(key, offset, format!("must be between 0.001 and 86400, not {number}")))
+            }
+        }
     }
 
     pub(crate) fn boolean(&self, key: &str) -> Read<Option<bool>> {
@@ -141,7 +166,6 @@ impl<'a> Section<'a> {
     }
 
     /// Blocks under `[[key]]`, each with its offset.
-    #[cfg(feature = "download")]
     pub(crate) fn sections(&self, key: &str, known: &[&str]) -> Read<Vec<(Self, usize)>> {
         let Some((value, offset)) = self.get(key) else { return Ok(Vec::new()) };
         let wrong = |offset| self.error(key, offset, format!("must be written as `[[{}{key}]]`", self.prefix));

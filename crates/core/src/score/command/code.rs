@@ -6,11 +6,11 @@ use regex::Regex;
 
 use super::Question;
 use super::answer::shorten;
-use super::program_files::ProgramFiles;
 use super::suppressions::UnsuppressedSource;
 use super::whole_run::{Output, Run, last_line, line_reasons, run};
 use super::{CodeRules, CommandRules, FILE_ARGUMENT};
 use crate::sandbox::Program;
+use crate::sandbox::ProgramFiles;
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Reason, Tier};

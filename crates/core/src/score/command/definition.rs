@@ -1,18 +1,16 @@
 //! `[score] kind = "command"`, `"code"` and `"tests"`: their keys, and their lazy answers.
 
 use std::borrow::Cow;
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use toml::de::DeValue;
 
 use super::program_tests::lazy_answers::lazy_programs;
 use super::{
     CodeRules, CommandMode, CommandRules, CommandScorer, FILE_ARGUMENT, Language, TestRules, suppressed_answer,
 };
 use crate::dataset::PromptRow;
-use crate::sandbox::Level;
+use crate::sandbox::{ProgramKeys, program_files};
 use crate::score::ScoreError;
 use crate::score::audit::{answer_text, most_common_expected, other_expected, plain_answers, prompt_itself};
 use crate::score::definition::{Definition, GRADED, Judge, KeyInfo, Kind, LazyAnswer};
@@ -115,7 +113,7 @@ impl CommandRules {
         let example = "file = \"answer.py\"";
         let file = file_name(score)?.ok_or_else(|| home.missing("score.file", example))?;
         let takes_fence = score.boolean("fence")?.unwrap_or(true);
-        let code = CodeRules { file, parse: strings(score, "parse")?, takes_fence };
+        let code = CodeRules { file, parse: score.quoted_strings("parse")?, takes_fence };
         Self::read_as(CommandMode::Code(code), "command = [\"ruff\", \"check\", \"{file}\"]", score, home)
     }
 
@@ -137,7 +135,7 @@ impl CommandRules {
                 (TestRules { language: Some(language), file, takes_fence }, language.command())
             }
             (None, Some((_, offset))) => {
-                let command = strings(score, "run")?;
+                let command = score.quoted_strings("run")?;
                 let takes_file = command.iter().any(|word| word.contains(FILE_ARGUMENT));
                 if command.first().is_none_or(String::is_empty) || !takes_file {
                     let message = "names a program and `{file}`; write for example `run = [\"ruby\", \"{file}\"]`";
@@ -156,7 +154,7 @@ impl CommandRules {
 
     fn read_as(mode: CommandMode, example: &'static str, score: &Section<'_>, home: &Home) -> Read<Self> {
         let (_, offset) = score.get("command").ok_or_else(|| home.missing("score.command", example))?;
-        let command = strings(score, "command")?;
+        let command = score.quoted_strings("command")?;
         if command.first().is_none_or(String::is_empty) {
             return Err(score.error("command", offset, format!("is empty; write for example `{example}`")));
         }
@@ -164,60 +162,23 @@ impl CommandRules {
     }
 
     fn with_command(mode: CommandMode, command: Vec<String>, score: &Section<'_>, home: &Home) -> Read<Self> {
-        let mut files = Vec::new();
-        // An argument that is a file of the task belongs to the program.
         let parse = if let CommandMode::Code(code) = &mode { code.parse.as_slice() } else { &[] };
-        for argument in command.iter().chain(parse).filter(|argument| !argument.starts_with('-')) {
-            if let Ok(name) = home.name(argument.clone())
-                && !name.is_empty()
-                && home.open(&name).is_ok()
-            {
-                files.push(name);
-            }
-        }
-        for file in strings(score, "files")? {
-            let name = home.name(file)?;
-            home.open(&name)?;
-            files.push(name);
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        files.retain(|file| seen.insert(file.clone()));
+        let files = program_files(command.iter().chain(parse), score, home)?;
+        let seconds = if let CommandMode::Tests(_) = mode { 5.0 } else { 10.0 };
+        let ProgramKeys { seconds, memory_mib, isolation, read } = ProgramKeys::read(score, seconds)?;
         let mut rules = Self {
             command,
             files,
-            processes: whole(score, "processes", 0, 0..=256)? as usize,
-            seconds: limit(score, "seconds", if let CommandMode::Tests(_) = mode { 5.0 } else { 10.0 })?,
-            memory_mib: whole(score, "memory_mib", 2_048, 0..=1 << 30)?,
-            output_kib: whole(score, "output_kib", 1_024, 1..=1 << 20)?,
-            isolation: None,
-            read: outside(score)?,
+            processes: score.whole("processes", 0, 0..=256)? as usize,
+            seconds,
+            memory_mib,
+            output_kib: score.whole("output_kib", 1_024, 1..=1 << 20)?,
+            isolation,
+            read,
             mode,
         };
-        rules.isolation = isolation(score)?.or(rules.default_isolation());
+        rules.isolation = rules.isolation.or(rules.default_isolation());
         Ok(rules)
-    }
-}
-
-fn isolation(score: &Section<'_>) -> Read<Option<Level>> {
-    let Some((name, (_, offset))) = score.string("isolation")?.zip(score.get("isolation")) else { return Ok(None) };
-    let names = || Level::ALL.map(Level::name).join(", ");
-    let level = Level::from_name(&name);
-    level.map(Some).ok_or_else(|| score.error("isolation", offset, format!("takes {}, not {name:?}", names())))
-}
-
-/// The paths of `read`: each absolute, and none that a sandbox has of its own.
-fn outside(score: &Section<'_>) -> Read<Vec<PathBuf>> {
-    let paths: Vec<PathBuf> = strings(score, "read")?.into_iter().map(PathBuf::from).collect();
-    let is_own = |path: &PathBuf| ["/", "/tmp", "/proc", "/dev", "/sys"].map(Path::new).contains(&path.as_path());
-    let is_plain = |path: &PathBuf| path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
-    match paths.iter().find(|path| !is_plain(path) || is_own(path)) {
-        None => Ok(paths),
-        Some(wrong) => {
-            let offset = score.get("read").map_or(0, |(_, offset)| offset);
-            let message =
-                format!("takes absolute paths such as \"/data/words.txt\", not {:?}", wrong.display().to_string());
-            Err(score.error("read", offset, message))
-        }
     }
 }
 
@@ -312,30 +273,4 @@ fn file_name(score: &Section<'_>) -> Read<Option<String>> {
 
 fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
-}
-
-fn strings(section: &Section<'_>, key: &str) -> Read<Vec<String>> {
-    let Some((value, offset)) = section.get(key) else { return Ok(Vec::new()) };
-    let wrong = || section.wrong_type(key, offset, "a list of strings in quotes", value);
-    let DeValue::Array(items) = value else { return Err(wrong()) };
-    items.iter().map(|item| item.get_ref().as_str().map(str::to_owned).ok_or_else(wrong)).collect()
-}
-
-fn whole(section: &Section<'_>, key: &str, default: u64, range: std::ops::RangeInclusive<u64>) -> Read<u64> {
-    let Some((number, (_, offset))) = section.number(key)?.zip(section.get(key)) else { return Ok(default) };
-    let (least, most) = (*range.start(), *range.end());
-    if number.fract() == 0.0 && number >= least as f64 && number <= most as f64 {
-        return Ok(number as u64);
-    }
-    Err(section.error(key, offset, format!("must be a whole number from {least} to {most}, not {number}")))
-}
-
-fn limit(section: &Section<'_>, key: &str, default: f64) -> Read<f64> {
-    match section.number(key)?.zip(section.get(key)) {
-        None => Ok(default),
-        Some((number, _)) if (0.001..=86_400.0).contains(&number) => Ok(number),
-        Some((number, (_, offset))) => {
-            Err(section.error(key, offset, format!("must be between 0.001 and 86400, not {number}")))
-        }
-    }
 }

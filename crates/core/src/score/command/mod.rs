@@ -5,7 +5,6 @@ mod answer;
 mod code;
 mod definition;
 mod pool;
-mod program_files;
 mod program_tests;
 mod question;
 pub(super) mod rules;
@@ -33,10 +32,10 @@ use super::judge::think_leak;
 use super::verdict::Verdict;
 use super::{Score, ScoreError, Trial};
 use crate::dataset::PromptRow;
+use crate::sandbox::ProgramFiles;
 use crate::sandbox::machine;
 use crate::task::TaskFiles;
 use pool::Pool;
-use program_files::ProgramFiles;
 use program_tests::ServerPool;
 use question::{Key, Question};
 use whole_run::Output;
@@ -74,7 +73,7 @@ impl CommandScorer {
         let files = trust::check(task, rules)?;
         let not_isolated = || ScoreError::NotIsolated { task: task.name.clone(), text: rules.isolation_text() };
         let level = rules.level(machine().level).ok_or_else(not_isolated)?;
-        Ok(Self::trusted(rules, ProgramFiles::new(folder, files, rules, level)))
+        Ok(Self::trusted(rules, ProgramFiles::new(folder, files, rules.sandbox(folder, level))))
     }
 
     fn trusted(rules: &CommandRules, files: ProgramFiles) -> Self {
@@ -242,7 +241,7 @@ mod tests {
         };
         change(&mut rules);
         let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
-        let files = ProgramFiles::new(folder.path(), files, &rules, machine().level);
+        let files = ProgramFiles::new(folder.path(), files, rules.sandbox(folder.path(), machine().level));
         let scorer = CommandScorer::trusted(&rules, files);
         (folder, scorer)
     }

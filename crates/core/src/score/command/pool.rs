@@ -7,17 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::CommandRules;
 use super::answer::{Answer, Classes};
-use super::program_files::ProgramFiles;
-use super::whole_run::last_line;
 use super::{Question, failed};
-use crate::sandbox::{PrivateFolder, Process, WaitOutcome};
+use crate::sandbox::{PrivateFolder, Process, ProgramFiles, START_TIMEOUT, WaitOutcome};
 use crate::score::verdict::Verdict;
 
 /// Lines that a process may have before it answers the first: what it takes to keep it busy.
 const LINES_UNDER_WAY: usize = 256;
 const BYTES_UNDER_WAY: usize = 1 << 18;
-/// Start-up time that a program may take besides its first answer: an interpreter loads its modules.
-pub(super) const START: Duration = Duration::from_secs(60);
 /// Fewer questions are not worth another process.
 const MIN_QUESTIONS: usize = 16;
 /// A program that fails so often without an answer between is not started again for these questions.
@@ -127,7 +123,7 @@ impl Pool {
         processes.all += 1;
         drop(processes);
         let copies = files.copies()?;
-        let process = Process::start(&files.sandbox, &files.scorer(rules, &copies, &[]))?;
+        let process = Process::start(&files.sandbox, &files.program(&rules.command, &copies, &[]))?;
         Ok(LineProcess { process, next_id: 1, has_answered: false, _copies: copies })
     }
 
@@ -178,7 +174,7 @@ impl LineProcess {
     fn ask(&mut self, rules: &CommandRules, classes: &Classes, work: &Work<'_>) -> Result<(), BrokenProcess> {
         let mut held: BTreeMap<u64, usize> = BTreeMap::new();
         let limit = Duration::from_secs_f64(rules.seconds);
-        let start = if self.has_answered { Duration::ZERO } else { START };
+        let start = if self.has_answered { Duration::ZERO } else { START_TIMEOUT };
         let mut until = Instant::now() + start + limit;
         loop {
             while held.len() < LINES_UNDER_WAY && self.process.unsent() < BYTES_UNDER_WAY {
@@ -208,19 +204,12 @@ impl LineProcess {
                 _ if long => too_long(rules),
                 (Ok(()), Ok(WaitOutcome::Some)) => continue,
                 (Ok(()), Ok(WaitOutcome::Late)) => format!("the scorer gave no answer within {} s", rules.seconds),
-                (Ok(()), Ok(WaitOutcome::Ended)) => format!("the scorer {}", last_words(&mut self.process)),
+                (Ok(()), Ok(WaitOutcome::Ended)) => format!("the scorer {}", self.process.last_words_with_remedy()),
                 (Ok(()), Err(error)) => format!("the scorer's pipes: {error}"),
             };
             return Err(BrokenProcess { why, held: held.into_values().collect() });
         }
     }
-}
-
-/// How a process ended, and what to do about a file that it misses.
-pub(super) fn last_words(process: &mut Process) -> String {
-    let ended = process.last_words();
-    let remedy = last_line(&process.complaint()).and_then(|line| process.hidden_file(line));
-    remedy.map_or(ended.clone(), |remedy| format!("{ended}; {remedy}"))
 }
 
 pub(super) fn too_long(rules: &CommandRules) -> String {

@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::program_tests::language::Language;
-use crate::sandbox::{Level, machine, path_of, visible_paths};
+use crate::sandbox::{Level, ProgramDigest, Sandbox, isolation_text, machine, path_of, visible_paths};
 
 /// In `command` and `parse`: the name of the file with the answer.
 pub const FILE_ARGUMENT: &str = "{file}";
@@ -100,31 +98,20 @@ impl CommandRules {
         [parse, &self.command].into_iter().filter(|command| !command.is_empty())
     }
 
-    /// The level at which it runs where the machine gives that level; `None`: the task asks for more.
+    /// The level at which it runs on this machine; `None`: the task asks for more.
     pub fn level(&self, given: Level) -> Option<Level> {
-        match self.isolation {
-            Some(Level::None) => Some(Level::None),
-            asked => (asked.unwrap_or(Level::None) <= given).then_some(given),
-        }
+        given.for_asked(self.isolation)
     }
 
     /// The isolation that it runs in on this machine, or why it does not.
     pub fn isolation_text(&self) -> String {
-        let machine = machine();
-        match self.level(machine.level) {
-            Some(level) if self.lacks_isolation() => {
-                let reason = machine.reason.as_deref().unwrap_or_default();
-                format!("{}: {}; {reason}", level.name(), level.summary())
-            }
-            Some(level) => format!("{}: {}", level.name(), level.summary()),
-            None => {
-                let (asked, given) = (self.isolation.unwrap_or_default().name(), machine.level.name());
-                let reason = machine.reason.as_deref().unwrap_or_default();
-                format!(
-                    "{asked} is asked for, this machine gives {given}: {reason}; or accept less with `isolation = \"{given}\"` in [score]"
-                )
-            }
-        }
+        isolation_text(self.isolation, "[score]")
+    }
+
+    /// What it is held to at a level. `folder`: the task's.
+    pub(super) fn sandbox(&self, folder: &Path, level: Level) -> Sandbox {
+        let visible = if level == Level::None { Vec::new() } else { self.visible_paths(folder) };
+        Sandbox { level, visible, memory_mib: self.memory_mib, block: "[score]" }
     }
 
     /// Whether it runs with less isolation than is wanted of programs that may run what a model wrote, and its task does
@@ -135,8 +122,9 @@ impl CommandRules {
 
     /// What it may read besides the system's programs and its own files. `folder`: the task's.
     pub fn visible_paths(&self, folder: &Path) -> Vec<PathBuf> {
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let programs: Vec<PathBuf> =
-            self.commands().filter_map(|command| command.first()).map(|program| path_of(program, folder)).collect();
+            self.commands().filter_map(<[_]>::first).map(|name| path_of(name, &folder)).collect();
         let toolchain = self.tests().and_then(|tests| tests.language?.toolchain());
         let read: Vec<PathBuf> = self.read.iter().cloned().chain(toolchain).collect();
         visible_paths(programs.iter().map(PathBuf::as_path), &read)
@@ -146,17 +134,10 @@ impl CommandRules {
         usize::try_from(self.output_kib << 10).unwrap_or(usize::MAX)
     }
 
-    /// SHA-256 in hex of what runs: the command, how it is asked, the names and the bytes of its files. Each list has
-    /// its length before it, and so has each text: no two programs have the same bytes.
+    /// SHA-256 in hex of what runs: the command, how it is asked, the names and the bytes of its files.
     pub(super) fn program_digest(&self, files: &[(String, Vec<u8>)]) -> String {
-        let mut hash = Sha256::new();
-        let mut list = |texts: Vec<&[u8]>| {
-            hash.update((texts.len() as u64).to_le_bytes());
-            for text in texts {
-                hash.update((text.len() as u64).to_le_bytes());
-                hash.update(text);
-            }
-        };
+        let mut digest = ProgramDigest::default();
+        let mut list = |texts: Vec<&[u8]>| digest.add(&texts);
         list(self.command.iter().map(String::as_bytes).collect());
         match &self.mode {
             CommandMode::Lines => list(vec![b"lines"]),
@@ -178,7 +159,7 @@ impl CommandRules {
             list(vec![b"isolation", self.isolation.map_or("", Level::name).as_bytes()]);
             list(self.read.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect());
         }
-        crate::format::hex(&hash.finalize())
+        digest.hex()
     }
 }
 

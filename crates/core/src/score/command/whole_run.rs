@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::CommandRules;
 use super::answer::shorten;
-use super::program_files::ProgramFiles;
+use crate::sandbox::ProgramFiles;
 use crate::sandbox::{Process, Program, WaitOutcome};
 use crate::score::Reason;
 use crate::score::json::Place;

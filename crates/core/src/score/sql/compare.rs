@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::OrderedMap;
-use super::database::{Cell, Table};
+use crate::sqlite::{Cell, Table};
 
 /// Rows that a sentence shows.
 const SHOWN: usize = 3;

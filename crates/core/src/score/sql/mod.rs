@@ -2,7 +2,6 @@
 //! expected query.
 
 mod compare;
-mod database;
 mod definition;
 mod outline;
 mod query;
@@ -17,9 +16,9 @@ use super::judge::judge_text;
 use super::verdict::Verdict;
 use super::{FailureClass, QueryResult, Reason, ScoreError, Tier};
 use crate::dataset::PromptRow;
+use crate::sqlite::{Database, Failure, FailureKind, Table};
 use crate::task::TaskFiles;
 use compare::{cell_text, compare};
-use database::{Database, Failure, FailureKind, Table};
 pub(super) use definition::KIND;
 use definition::SqlRules;
 use outline::outline;
@@ -35,7 +34,7 @@ const MAX_CACHED_ROWS: usize = 100;
 const MAX_SHOWN_ROWS: usize = 20;
 
 fn query_result(table: &Table) -> QueryResult {
-    let row = |cells: &Vec<database::Cell>| cells.iter().map(cell_text).collect();
+    let row = |cells: &Vec<crate::sqlite::Cell>| cells.iter().map(cell_text).collect();
     let rows = table.rows.iter().take(MAX_SHOWN_ROWS).map(row).collect();
     QueryResult { columns: table.columns.clone(), rows, count: table.rows.len() }
 }
@@ -72,10 +71,8 @@ impl Sql {
         if let Some(schema) = schema
             && let Err(failure) = Database::new(schema)
         {
-            let (offset, failure) = Database::first_fault(schema).unwrap_or((0, failure));
-            let (line, column) = crate::format::line_column(schema, offset);
+            let (line, column, message) = Database::fault_place(schema, failure);
             let label = task.label(&task.definition_file);
-            let message = format!("{}; each statement must run in SQLite", failure.message);
             return Err(ScoreError::Statement { label, line, column, message });
         }
         Ok(Self { schema: schema.map(str::to_owned), dialect: rules.dialect.clone() })
@@ -238,7 +235,7 @@ fn invalid((completion, offset): (&str, usize), text: &str, failure: Failure) ->
     let class = match failure.kind {
         FailureKind::UnknownTable => FailureClass::UnknownTable,
         FailureKind::UnknownColumn => FailureClass::UnknownColumn,
-        FailureKind::Syntax | FailureKind::Other => FailureClass::Other,
+        FailureKind::Syntax | FailureKind::Denied | FailureKind::Other => FailureClass::Other,
     };
     let at = failure.offset.or_else(|| named_place(text, &failure.message)).unwrap_or(0);
     Verdict::because(Tier::Invalid, class, failure.message, (completion, offset + at))

@@ -7,9 +7,9 @@ use sqlparser::dialect::SQLiteDialect;
 use sqlparser::tokenizer::{Token, Tokenizer, Word};
 
 use super::compare::cell_text;
-use super::database::{Cell, Database, TableColumns};
 use crate::format::{counted, shortened};
 use crate::score::OutlineEntry;
+use crate::sqlite::{Cell, Database, TableColumns};
 
 /// Tables and views that are described.
 const MAX_TABLES: usize = 200;

@@ -11,15 +11,15 @@ pub(super) use server_pool::ServerPool;
 
 use super::answer::shorten;
 use super::code::answer_source;
-use super::program_files::ProgramFiles;
 use super::{CommandRules, Question, TestRules};
 use crate::dataset::PromptRow;
+use crate::sandbox::{Lost, ProgramFiles};
 use crate::score::json::{Place, Places};
 use crate::score::verdict::Verdict;
 use crate::score::{FailureClass, Reason, Tier};
 use cases::{Case, CaseKind, cases, output_difference, same, shown};
 use language::{Language, PYTHON};
-use server::{Lost, Reply};
+use server::Reply;
 use whole_programs::Prepared;
 
 /// A case that an answer does not do, or, of one that does not parse, any.
@@ -78,7 +78,7 @@ fn outcomes(
     if is_warm(tests.language) {
         let mut replies = match servers.ask(rules, files, source, cases, keep_going)? {
             Ok(replies) => replies,
-            Err(Lost::Late) => return Ok(vec![Some(late(rules, &cases[0]))]),
+            Err(Lost::Late | Lost::TooLong) => return Ok(vec![Some(late(rules, &cases[0]))]),
             // The answer has ended more than itself.
             Err(Lost::Ended(why)) => {
                 let message = format!("{}: the sandbox {why}", cases[0].question());

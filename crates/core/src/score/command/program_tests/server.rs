@@ -1,28 +1,20 @@
 //! A warm Python in a sandbox, which runs one case of one answer after another in processes of their own (`server.py`).
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::CommandRules;
-use super::super::pool::{START, last_words};
-use super::super::program_files::ProgramFiles;
 use super::cases::{Case, CaseKind};
-use crate::sandbox::{Level, PrivateFolder, Process, Program, WaitOutcome};
+use crate::sandbox::{Level, LineProgram, Lost, ProgramFiles, START_TIMEOUT};
 
 const SCRIPT: &str = include_str!("server.py");
 /// A server notices by itself that an answer takes too long, unless the answer keeps it from that.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-pub(super) struct Server {
-    process: Process,
-    lines: VecDeque<Vec<u8>>,
-    /// Where it runs.
-    _copies: PrivateFolder,
-}
+pub(super) struct Server(LineProgram);
 
 /// What became of a case.
 #[derive(Debug, Default, Deserialize)]
@@ -77,14 +69,6 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Value::deserialize(deserializer).map(Some)
 }
 
-/// How a server ends before it has replied.
-#[derive(Debug)]
-pub(super) enum Lost {
-    Ended(String),
-    /// Nothing was heard, or nobody waits any more.
-    Late,
-}
-
 impl Server {
     /// # Errors
     /// A sentence: Python is not as it should be.
@@ -102,25 +86,16 @@ impl Server {
         files: &ProgramFiles,
         keep_going: &dyn Fn() -> bool,
     ) -> Result<Self, String> {
-        let copies = files.copies()?;
         let is_warm = files.sandbox.level == Level::Strong;
-        let (interpreter, before) =
-            rules.command.split_first().map_or(("python3", &[][..]), |(first, rest)| (first, rest));
         let own = ["-I", "-X", "utf8", "-c", script, if is_warm { "warm" } else { "once" }];
-        let program = Program {
-            program: files.path_of(interpreter, copies.path()),
-            arguments: before.iter().cloned().chain(own.map(str::to_owned)).collect(),
-            folder: copies.path(),
-            variables: &[],
-            joins_output: false,
-        };
-        let process = Process::start(&files.sandbox, &program)?;
-        let mut server = Self { process, lines: VecDeque::new(), _copies: copies };
-        match server.line(Instant::now() + START, usize::MAX, keep_going) {
-            Ok(line) if line == b"ready" => Ok(server),
+        let command: Vec<String> = rules.command.iter().cloned().chain(own.map(str::to_owned)).collect();
+        let mut program = LineProgram::start(files, &command)?;
+        let interpreter = &command[0];
+        match program.line(Instant::now() + START_TIMEOUT, usize::MAX, keep_going) {
+            Ok(line) if line == b"ready" => Ok(Self(program)),
             Ok(line) => Err(format!("{interpreter} says {:?}", String::from_utf8_lossy(&line[..line.len().min(200)]))),
             Err(Lost::Ended(why)) => Err(format!("{interpreter} {why}")),
-            Err(Lost::Late) => Err(format!("{interpreter} does not start within {} s", START.as_secs())),
+            Err(_) => Err(format!("{interpreter} does not start within {} s", START_TIMEOUT.as_secs())),
         }
     }
 
@@ -146,13 +121,13 @@ impl Server {
             head += &format!(" {kind}:{}", asked.len());
             data.extend_from_slice(asked.as_bytes());
         }
-        self.process.send(&[head.as_bytes(), b"\n", &data].concat());
+        self.0.send(&[head.as_bytes(), b"\n", &data].concat());
         // As JSON a byte may take six, and what is read of an output may be one piece too much.
         let most = most.saturating_add(1 << 17).saturating_mul(6);
         let mut replies = Vec::new();
         loop {
             let until = Instant::now() + Duration::from_secs_f64(rules.seconds) + GRACE;
-            let line = self.line(until, most, keep_going)?;
+            let line = self.0.line(until, most, keep_going)?;
             match line.as_slice() {
                 b"clean" => return Ok((replies, true)),
                 b"used" => return Ok((replies, false)),
@@ -164,28 +139,6 @@ impl Server {
             }
         }
     }
-
-    fn line(&mut self, until: Instant, most: usize, keep_going: &dyn Fn() -> bool) -> Result<Vec<u8>, Lost> {
-        loop {
-            if let Some(line) = self.lines.pop_front() {
-                return Ok(line);
-            }
-            let moved = self.process.transfer(until, keep_going);
-            _ = self.process.lines(|line| {
-                self.lines.push_back(line.to_vec());
-                Ok::<_, ()>(())
-            });
-            if !self.lines.is_empty() {
-                continue;
-            }
-            match moved {
-                Ok(WaitOutcome::Some) if self.process.unread().len() <= most => {}
-                Ok(WaitOutcome::Ended) => return Err(Lost::Ended(last_words(&mut self.process))),
-                Err(error) => return Err(Lost::Ended(error.to_string())),
-                Ok(WaitOutcome::Some | WaitOutcome::Late) => return Err(Lost::Late),
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -193,6 +146,8 @@ impl Server {
 mod tests {
     //! What one answer may try against its own verdict or that of the next; each succeeds once its protection is taken
     //! out of the server.
+
+    use std::path::Path;
 
     use super::*;
     use crate::sandbox::machine;
@@ -226,7 +181,7 @@ mod tests {
     /// Whether answers, one after another, bring the last one the value 4, by a server with this script.
     fn succeeds(script: &str, answers: &[&str]) -> bool {
         let (rules, arguments, value) = (rules(), [Value::from(2)], Value::from(4));
-        let files = ProgramFiles::new(std::path::Path::new("/"), Vec::new(), &rules, Level::Strong);
+        let files = ProgramFiles::new(Path::new("/"), Vec::new(), rules.sandbox(Path::new("/"), Level::Strong));
         let test = CaseKind::Call { entry: "f", arguments: &arguments, value: &value };
         let cases = [Case { test, is_hidden: false }];
         let start = || Server::start_script(script, &rules, &files, &|| true).unwrap();

@@ -3,9 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::super::CommandRules;
-use super::super::program_files::ProgramFiles;
 use super::cases::Case;
-use super::server::{Lost, Reply, Server};
+use super::server::{Reply, Server};
+use crate::sandbox::{Lost, ProgramFiles};
 
 #[derive(Debug, Default)]
 pub(in crate::score::command) struct ServerPool(Mutex<Vec<Server>>);

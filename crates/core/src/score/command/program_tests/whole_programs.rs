@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::super::code::findings;
-use super::super::program_files::ProgramFiles;
 use super::super::whole_run::last_line;
 use super::super::{CommandRules, FILE_ARGUMENT, TestRules};
 use super::cases::CaseKind;
 use super::language::{BINARY, Language};
 use super::server::Reply;
+use crate::sandbox::ProgramFiles;
 use crate::sandbox::{PrivateFolder, Process, Program, WaitOutcome};
 
 /// For a compiler.

@@ -1,4 +1,5 @@
-//! A database in memory that queries may only read, with bounds on their steps, rows and memory.
+//! A database in memory, with bounds on the steps, rows and memory of statements. Queries read it; a copy of its image
+//! may be changed, too.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,7 +7,8 @@ use std::time::{Duration, Instant};
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Error, ErrorCode, ffi};
+use rusqlite::{Connection, Error, ErrorCode, MAIN_DB, ffi};
+use serde::{Serialize, Serializer};
 
 /// Steps of SQLite's machine that one query may take; a scan takes a few a row.
 const MAX_STEPS: u64 = 5_000_000;
@@ -24,55 +26,65 @@ const MAX_VALUE_BYTES: i32 = 64 << 10;
 /// Bytes that all databases of the process may take together, those of other threads among them.
 const MAX_MEMORY_BYTES: u64 = 1 << 30;
 
+/// Pages, of 4 KiB, that a database may grow to.
+const MAX_PAGES: u64 = 16_384;
+
 /// A value in a result.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Cell {
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Cell {
     Null,
     Integer(i64),
     Real(f64),
     Text(String),
+    #[serde(serialize_with = "as_hex")]
     Blob(Vec<u8>),
 }
 
+/// As SQL writes it.
+fn as_hex<S: Serializer>(blob: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("x'{}'", crate::format::hex(blob)))
+}
+
 /// The result of a query.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Table {
-    pub(super) columns: Vec<String>,
-    pub(super) rows: Vec<Vec<Cell>>,
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Table {
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Vec<Cell>>,
 }
 
 /// A table or view of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TableColumns {
-    pub(super) name: String,
-    pub(super) is_view: bool,
-    pub(super) columns: Vec<Column>,
+pub(crate) struct TableColumns {
+    pub(crate) name: String,
+    pub(crate) is_view: bool,
+    pub(crate) columns: Vec<Column>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Column {
-    pub(super) name: String,
+pub(crate) struct Column {
+    pub(crate) name: String,
     /// Its type as declared, and whether it is a key.
-    pub(super) about: String,
+    pub(crate) about: String,
 }
 
 /// Why a query failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
-    pub(super) message: String,
+pub(crate) struct Failure {
+    pub(crate) message: String,
     /// Byte offset in the query, where SQLite says it.
-    pub(super) offset: Option<usize>,
-    pub(super) kind: FailureKind,
+    pub(crate) offset: Option<usize>,
+    pub(crate) kind: FailureKind,
 }
 
 impl Failure {
     /// The error for a statement that is not a query.
-    pub(super) fn no_query() -> Self {
+    pub(crate) fn no_query() -> Self {
         let message = "only a query is allowed: SELECT, WITH or VALUES".to_owned();
         Self { message, offset: Some(0), kind: FailureKind::Other }
     }
 
-    pub(super) fn is_syntax(&self) -> bool {
+    pub(crate) fn is_syntax(&self) -> bool {
         self.kind == FailureKind::Syntax
     }
 
@@ -82,11 +94,13 @@ impl Failure {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailureKind {
+pub(crate) enum FailureKind {
     /// SQLite's parser refuses it.
     Syntax,
     UnknownTable,
     UnknownColumn,
+    /// It does what the caller does not allow.
+    Denied,
     Other,
 }
 
@@ -109,17 +123,51 @@ impl Budget {
 }
 
 #[derive(Debug)]
-pub(super) struct Database {
+pub(crate) struct Database {
     connection: Connection,
     left: Arc<Mutex<Budget>>,
 }
 
 impl Database {
+    /// A database with the content of an image, which is copied.
+    pub(crate) fn from_image(image: &[u8]) -> Result<Self, Failure> {
+        let mut database = Self::new("")?;
+        let copy = |database: &mut Self| -> rusqlite::Result<()> {
+            let connection = &mut database.connection;
+            connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>)?;
+            connection.deserialize_read_exact(MAIN_DB, image, image.len(), false)?;
+            // A statement that fails half-way is undone.
+            connection.execute_batch(&format!("PRAGMA journal_mode = MEMORY; PRAGMA max_page_count = {MAX_PAGES};"))?;
+            connection.authorizer(Some(in_query))
+        };
+        copy(&mut database).map_err(|error| failure(&error))?;
+        Ok(database)
+    }
+
+    /// The bytes of the whole database.
+    pub(crate) fn into_image(mut self) -> Result<Vec<u8>, Failure> {
+        let connection = &mut self.connection;
+        // SQLite asks for the number of pages by a pragma.
+        let open = connection.authorizer(None::<fn(AuthContext<'_>) -> Authorization>);
+        let image = open.and_then(|()| connection.serialize(MAIN_DB)).map_err(|error| failure(&error))?;
+        Ok(image.to_vec())
+    }
+
+    /// Runs one statement that changes rows: what it returns, and how many rows it changed.
+    pub(crate) fn execute(&mut self, text: &str) -> Result<(Table, u64), Failure> {
+        self.connection.authorizer(Some(in_change)).map_err(|error| failure(&error))?;
+        let before = self.connection.total_changes();
+        let result = self.query(text);
+        let changed = self.connection.total_changes() - before;
+        self.connection.authorizer(Some(in_query)).map_err(|error| failure(&error))?;
+        result.map(|table| (table, changed))
+    }
+
     /// Runs the statements of a schema and its data in a new database.
     ///
     /// # Errors
     /// SQLite's sentence.
-    pub(super) fn new(schema: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(schema: &str) -> Result<Self, Failure> {
         let connection = Connection::open_in_memory().map_err(|error| failure(&error))?;
         let mut database = Self { connection, left: Arc::new(Mutex::new(Budget::steps(MAX_SETUP_STEPS))) };
         database.prepare(schema).map_err(|error| failure(&error))?;
@@ -127,7 +175,7 @@ impl Database {
     }
 
     /// The first statement of a schema that fails, by its byte offset, and why.
-    pub(super) fn first_fault(schema: &str) -> Option<(usize, Failure)> {
+    fn first_fault(schema: &str) -> Option<(usize, Failure)> {
         let mut database = Self::new("").ok()?;
         database.connection.authorizer(Some(in_schema)).ok()?;
         let mut start = 0;
@@ -144,6 +192,13 @@ impl Database {
             }
         }
         None
+    }
+
+    /// Line, column and reason of the first statement of a schema that fails; `failure`: where that is not found.
+    pub(crate) fn fault_place(schema: &str, failure: Failure) -> (usize, usize, String) {
+        let (offset, failure) = Self::first_fault(schema).unwrap_or((0, failure));
+        let (line, column) = crate::format::line_column(schema, offset);
+        (line, column, format!("{}; each statement must run in SQLite", failure.message))
     }
 
     fn prepare(&mut self, schema: &str) -> rusqlite::Result<()> {
@@ -167,7 +222,7 @@ impl Database {
     }
 
     /// The tables and views, in the order in which they were made; at most so many.
-    pub(super) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
+    pub(crate) fn tables(&mut self, most: usize) -> Result<Vec<TableColumns>, Failure> {
         // Queries that describe tables are not a completion's.
         let read = |connection: &Connection| -> rusqlite::Result<Vec<TableColumns>> {
             let sql = "SELECT name, type = 'view' FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid";
@@ -199,12 +254,12 @@ impl Database {
     }
 
     /// Why SQLite does not take a statement, which is not run.
-    pub(super) fn refusal(&self, text: &str) -> Option<Failure> {
+    pub(crate) fn refusal(&self, text: &str) -> Option<Failure> {
         self.connection.prepare(text).err().map(|error| failure(&error))
     }
 
     /// The rows of a query.
-    pub(super) fn query(&self, text: &str) -> Result<Table, Failure> {
+    pub(crate) fn query(&self, text: &str) -> Result<Table, Failure> {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::steps(MAX_STEPS);
         let mut statement = self.connection.prepare(text).map_err(|error| failure(&error))?;
         let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
@@ -258,6 +313,14 @@ fn in_query(context: AuthContext<'_>) -> Authorization {
     }
 }
 
+/// A statement reads, or changes rows.
+fn in_change(context: AuthContext<'_>) -> Authorization {
+    match context.action {
+        AuthAction::Insert { .. } | AuthAction::Update { .. } | AuthAction::Delete { .. } => Authorization::Allow,
+        _ => in_query(context),
+    }
+}
+
 /// Functions whose result is another at each call, and those that reach out of the database.
 fn is_refused(function: &str) -> bool {
     [
@@ -299,8 +362,11 @@ fn failure(error: &Error) -> Failure {
         || message == "incomplete input"
         || message.starts_with("unrecognized token: ")
         || (message.starts_with("near \"") && message.ends_with("\": syntax error"));
+    let is_denied = error.sqlite_error_code() == Some(ErrorCode::AuthorizationForStatementDenied);
     let kind = if is_syntax {
         FailureKind::Syntax
+    } else if is_denied {
+        FailureKind::Denied
     } else if message.starts_with("no such table") {
         FailureKind::UnknownTable
     } else if message.starts_with("no such column") {

@@ -5,25 +5,26 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::CommandRules;
+use super::installed::path_of;
+use super::process::{Program, Sandbox};
+use super::scratch::PrivateFolder;
 use crate::files::{self, Access};
-use crate::sandbox::{Level, PrivateFolder, Program, Sandbox, path_of};
 
 /// Read, write and execute, for this user.
 const OWNER_MODE: u32 = 0o700;
 
 #[derive(Debug)]
-pub(super) struct ProgramFiles {
+pub(crate) struct ProgramFiles {
     /// The task's.
     folder: PathBuf,
     /// Name, bytes, mode.
     files: Vec<(String, Vec<u8>, u32)>,
-    pub(super) sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl ProgramFiles {
-    /// `level`: at which the program runs.
-    pub(super) fn new(folder: &Path, files: Vec<(String, Vec<u8>)>, rules: &CommandRules, level: Level) -> Self {
+    /// `folder`: the task's.
+    pub(crate) fn new(folder: &Path, files: Vec<(String, Vec<u8>)>, sandbox: Sandbox) -> Self {
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let mode = |name: &str| {
             let found = std::fs::metadata(folder.join(name));
@@ -31,18 +32,14 @@ impl ProgramFiles {
         };
         let files = files.into_iter().map(|(name, bytes)| (mode(&name), name, bytes));
         let files = files.map(|(mode, name, bytes)| (name, bytes, mode)).collect();
-        let visible = match level {
-            Level::None => Vec::new(),
-            Level::Limited | Level::Strong => rules.visible_paths(&folder),
-        };
-        Self { folder, files, sandbox: Sandbox { level, visible, memory_mib: rules.memory_mib } }
+        Self { folder, files, sandbox }
     }
 
     /// A new folder with a copy of each.
     ///
     /// # Errors
     /// A sentence.
-    pub(super) fn copies(&self) -> Result<PrivateFolder, String> {
+    pub(crate) fn copies(&self) -> Result<PrivateFolder, String> {
         let folder = PrivateFolder::new()?;
         for (name, bytes, mode) in &self.files {
             let path = folder.path().join(name);
@@ -55,7 +52,7 @@ impl ProgramFiles {
     }
 
     /// A name with a slash is a file of the task's folder, not of this program's: one of `copies`, if it is a copy.
-    pub(super) fn path_of(&self, program: &str, copies: &Path) -> PathBuf {
+    pub(crate) fn path_of(&self, program: &str, copies: &Path) -> PathBuf {
         let names = |path| Path::new(path).components().filter(|part| *part != Component::CurDir);
         let is_copied = self.files.iter().any(|(name, ..)| names(name.as_str()).eq(names(program)));
         match program.contains('/') {
@@ -64,14 +61,14 @@ impl ProgramFiles {
         }
     }
 
-    /// The scorer, among copies of its files.
-    pub(super) fn scorer<'a>(
+    /// A command of the program, among copies of its files.
+    pub(crate) fn program<'a>(
         &self,
-        rules: &CommandRules,
+        command: &[String],
         copies: &'a PrivateFolder,
         variables: &'a [(&'a str, &'a str)],
     ) -> Program<'a> {
-        let (program, arguments) = rules.command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        let (program, arguments) = command.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
         Program {
             program: self.path_of(program, copies.path()),
             arguments: arguments.to_vec(),

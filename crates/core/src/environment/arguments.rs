@@ -1,0 +1,75 @@
+//! The functions of all tools of a task, and whether the arguments of a call fit.
+
+use std::collections::BTreeMap;
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+use super::ToolCall;
+use crate::format::{did_you_mean, shortened};
+use crate::task::functions;
+
+/// Faults of arguments that are said.
+const MAX_FAULTS: usize = 3;
+const MAX_FAULT_CHARS: usize = 300;
+
+#[derive(Debug, Default)]
+pub(super) struct Functions {
+    by_name: BTreeMap<String, Function>,
+}
+
+#[derive(Debug)]
+struct Function {
+    tool: usize,
+    parameters: Validator,
+}
+
+impl Functions {
+    /// Adds the functions of a tool.
+    ///
+    /// # Errors
+    /// A sentence: a name that occurs twice, a schema that is none.
+    pub(super) fn add(&mut self, tool: usize, definitions: &Value) -> Result<(), String> {
+        for function in functions(definitions).map_err(|error| error.to_string())? {
+            let empty = json!({"type": "object"});
+            // Not generic: compiled in its own crate.
+            let parameters = jsonschema::validator_for(function.parameters.unwrap_or(&empty))
+                .map_err(|error| format!("{}/parameters{}: {error}", function.pointer(), error.instance_path()))?;
+            if self.by_name.insert(function.name.to_owned(), Function { tool, parameters }).is_some() {
+                return Err(format!(
+                    "{:?} is a function of another tool, too: give one of them a `name`",
+                    function.name
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tool of a call.
+    ///
+    /// # Errors
+    /// What the model reads: no such function, or its arguments do not fit.
+    pub(super) fn tool_of(&self, call: &ToolCall) -> Result<usize, String> {
+        let names = || self.by_name.keys().map(String::as_str);
+        let name = shortened(&call.name, 60);
+        let Some(function) = self.by_name.get(&call.name) else {
+            let near = did_you_mean(&call.name, names());
+            return Err(format!(
+                "error: no function {name:?}{near}; there are {}",
+                names().collect::<Vec<_>>().join(", ")
+            ));
+        };
+        let arguments = Value::Object(call.arguments.clone());
+        let fault = |error: jsonschema::ValidationError<'_>| {
+            let at = error.instance_path().to_string();
+            let text = shortened(&error.to_string(), MAX_FAULT_CHARS);
+            if at.is_empty() { text } else { format!("{at}: {text}") }
+        };
+        let faults: Vec<String> = function.parameters.iter_errors(&arguments).take(MAX_FAULTS).map(fault).collect();
+        if faults.is_empty() {
+            Ok(function.tool)
+        } else {
+            Err(format!("error: arguments of {name}: {}", faults.join("; ")))
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The tools of one conversation: calls go to their tool, replies come back as a model may read them.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::live_tool::{LiveTool, RawReply};
+use super::ready::ReadyTools;
+use super::reply_text::reply_text;
+use super::{CallOutcome, EnvironmentError, StateQuery, ToolCall, ToolReply};
+use crate::dataset::PromptRow;
+
+/// The tools of one conversation, with its state; dropped, everything that it has started has ended.
+#[derive(Debug)]
+pub struct Environment {
+    ready: Arc<ReadyTools>,
+    tools: Vec<Box<dyn LiveTool>>,
+    max_result_bytes: usize,
+}
+
+impl Environment {
+    pub(super) fn new(
+        ready: &Arc<ReadyTools>,
+        max_result_bytes: usize,
+        row: &PromptRow,
+    ) -> Result<Self, EnvironmentError> {
+        let open = |(name, tool): &(String, super::ready::ReadyTool)| {
+            let failed = |why| EnvironmentError::Row { row: row.id.clone(), why: format!("the tool {name:?}: {why}") };
+            tool.open(row).map_err(failed)
+        };
+        let tools = ready.tools.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { ready: ready.clone(), tools, max_result_bytes })
+    }
+
+    /// The replies to the calls of one answer, in order. Tools are called at the same time; one tool gets its calls in
+    /// order, or at once where it says `parallel = true`.
+    pub fn call(&mut self, calls: &[ToolCall]) -> Vec<ToolReply> {
+        let mut replies: Vec<Option<RawReply>> = vec![None; calls.len()];
+        let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); self.tools.len()];
+        for (place, call) in calls.iter().enumerate() {
+            match self.ready.functions.tool_of(call) {
+                Ok(tool) => waiting[tool].push(place),
+                Err(text) => replies[place] = Some(RawReply { text, outcome: CallOutcome::Refused, seconds: 0.0 }),
+            }
+        }
+        let named = self.ready.tools.iter().map(|(name, _)| name.as_str());
+        let asked = named.zip(&mut self.tools).zip(&waiting).filter(|(_, places)| !places.is_empty());
+        let mut work: Vec<_> = asked.map(|((name, tool), places)| ToolWork { name, tool, places }).collect();
+        let last = work.pop();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = work.into_iter().map(|work| scope.spawn(move || work.answer(calls))).collect();
+            let answered = last.into_iter().flat_map(|work| work.answer(calls));
+            let answered: Vec<_> = answered.collect();
+            for (place, reply) in others.into_iter().filter_map(|other| other.join().ok()).flatten().chain(answered) {
+                replies[place] = Some(reply);
+            }
+        });
+        let unanswered =
+            || RawReply { text: "the tool gave no reply".to_owned(), outcome: CallOutcome::Failed, seconds: 0.0 };
+        let replies = replies.into_iter().map(|reply| reply.unwrap_or_else(unanswered));
+        replies
+            .map(|RawReply { text, outcome, seconds }| ToolReply {
+                text: reply_text(&text, self.max_result_bytes),
+                outcome,
+                seconds,
+            })
+            .collect()
+    }
+
+    /// What the conversation has left, for scoring.
+    ///
+    /// # Errors
+    /// [`EnvironmentError::State`]: no tool answers such questions, or it fails.
+    pub fn state(&mut self, query: &StateQuery) -> Result<Value, EnvironmentError> {
+        let named = self.ready.tools.iter().map(|(name, _)| name).zip(&mut self.tools);
+        let is_asked = |(name, tool): &(&String, &mut Box<dyn LiveTool>)| match &query.tool {
+            Some(asked) => *name == asked,
+            None => tool.has_state(&query.question),
+        };
+        let failed = |why: String| EnvironmentError::State { why };
+        let Some((name, tool)) = { named }.find(is_asked) else {
+            let tool = query.tool.as_ref().map_or_else(|| "that answers it".to_owned(), |name| format!("{name:?}"));
+            return Err(failed(format!("no [[tool]] {tool}: {:?}", query.question)));
+        };
+        tool.state(&query.question).map_err(|why| failed(format!("the tool {name:?}: {why}")))
+    }
+}
+
+/// Calls for one tool, by their places in the answer.
+struct ToolWork<'e> {
+    name: &'e str,
+    tool: &'e mut Box<dyn LiveTool>,
+    places: &'e [usize],
+}
+
+impl ToolWork<'_> {
+    fn answer(self, calls: &[ToolCall]) -> Vec<(usize, RawReply)> {
+        let asked: Vec<&ToolCall> = self.places.iter().map(|place| &calls[*place]).collect();
+        let replies = self.tool.call(&asked).into_iter().map(|mut reply| {
+            if reply.outcome == CallOutcome::Failed {
+                reply.text = format!("the tool {:?} {}", self.name, reply.text);
+            }
+            reply
+        });
+        self.places.iter().copied().zip(replies).collect()
+    }
+}

@@ -1,0 +1,194 @@
+//! Reads `[[tool]]` and `[tools]` of `task.toml`.
+
+use serde_json::Value;
+
+use super::ConversationLimits;
+use super::sqlite_tool::SqliteRules;
+use crate::sandbox::{ProgramKeys, program_files};
+use crate::task::{Home, Read, Section, functions};
+
+/// The blocks of `task.toml` that this room reads.
+pub(crate) const TOOL_KEYS: [&str; 2] = ["tool", "tools"];
+
+const PROGRAM_KEYS: [&str; 6] = ["files", "seconds", "memory_mib", "output_kib", "isolation", "read"];
+const EXAMPLE: &str = "write for example `run = [\"python3\", \"tools.py\"]` with `definitions = \"tools.json\"`, or `builtin = \"sqlite\"`";
+
+/// `[[tool]]`.
+#[derive(Debug, Clone)]
+pub(super) struct ToolRules {
+    /// Unique.
+    pub(super) name: String,
+    pub(super) kind: ToolKind,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum ToolKind {
+    /// A program that answers JSON lines.
+    Run {
+        program: ProgramRules,
+        definitions: Value,
+        file: String,
+    },
+    Sqlite(SqliteRules),
+}
+
+impl ToolKind {
+    /// For digests: how the program is asked.
+    pub(super) fn key(&self) -> &'static str {
+        match self {
+            Self::Run { .. } => "run",
+            Self::Sqlite(_) => "sqlite",
+        }
+    }
+}
+
+/// A program of a tool, and its limits.
+#[derive(Debug, Clone)]
+pub(super) struct ProgramRules {
+    pub(super) command: Vec<String>,
+    /// Files of the task that belong to it.
+    pub(super) files: Vec<String>,
+    pub(super) keys: ProgramKeys,
+    /// Bytes of one answer.
+    pub(super) max_line_bytes: usize,
+    /// Whether it gets all calls of an answer at once.
+    pub(super) in_parallel: bool,
+}
+
+/// The kinds of tools: the key that names one, its value, and further keys.
+const KINDS: [(&str, &str, &[&str]); 2] =
+    [("run", "", &["definitions", "parallel"]), ("builtin", "sqlite", &["database", "field", "read_only"])];
+
+/// All tools of a task; none where it has no `[[tool]]`.
+pub(super) fn read_tools(top: &Section<'_>, home: &Home) -> Read<Vec<ToolRules>> {
+    let mut known = vec!["name", "run", "builtin"];
+    known.extend(PROGRAM_KEYS);
+    known.extend(KINDS.iter().flat_map(|(_, _, keys)| keys.iter()));
+    let mut tools: Vec<ToolRules> = Vec::new();
+    for (block, offset) in top.sections("tool", &known)? {
+        let tool = read_tool(&block, offset, home)?;
+        if tools.iter().any(|other| other.name == tool.name) {
+            let at = block.get("name").map_or(offset, |(_, offset)| offset);
+            let message =
+                format!("{:?} occurs twice: give each [[tool]] its own, such as `name = \"shop\"`", tool.name);
+            return Err(block.error("name", at, message));
+        }
+        tools.push(tool);
+    }
+    Ok(tools)
+}
+
+fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules> {
+    let builtin = block.string("builtin")?;
+    let of_kind = |(key, value, _): &&(&str, &str, &[&str])| match *key {
+        "builtin" => builtin.as_deref() == Some(*value),
+        key => block.get(key).is_some(),
+    };
+    let (key, value, own) = match (KINDS.iter().filter(of_kind).collect::<Vec<_>>().as_slice(), &builtin) {
+        ([kind], None) => **kind,
+        ([kind], Some(_)) if kind.0 == "builtin" => **kind,
+        ([], None) => return Err(block.error_at(offset, format!("`[[tool]]` names no tool; {EXAMPLE}"))),
+        ([], Some(name)) => {
+            let at = block.get("builtin").map_or(offset, |(_, offset)| offset);
+            let names: Vec<&str> = KINDS.iter().map(|(_, value, _)| *value).filter(|value| !value.is_empty()).collect();
+            return Err(block.error("builtin", at, format!("takes {}, not {name:?}", names.join(", "))));
+        }
+        _ => return Err(block.error_at(offset, "`[[tool]]` names two tools: write a block for each")),
+    };
+    let is_program = value.is_empty() || value == "python";
+    let takes = |name: &str| {
+        name == "name" || name == key || own.contains(&name) || (is_program && PROGRAM_KEYS.contains(&name))
+    };
+    if let Some((wrong, at)) = block.keys().find(|(name, _)| !takes(name)) {
+        let mut all = vec!["name"];
+        all.extend(own);
+        all.extend(if is_program { &PROGRAM_KEYS[..] } else { &[] });
+        let what = if value.is_empty() { format!("`{key}`") } else { format!("`{key} = {value:?}`") };
+        return Err(block.error(
+            wrong,
+            at,
+            format!("is not a key of a tool with {what}, which takes {}", all.join(", ")),
+        ));
+    }
+    let named = read_name(block)?;
+    let name = named.clone().unwrap_or_else(|| if value.is_empty() { key.to_owned() } else { value.to_owned() });
+    let kind = match (key, value) {
+        ("run", _) => {
+            let program = read_program(block, key, home)?;
+            let (file, definitions) = read_definitions(block, home)?;
+            ToolKind::Run { program, definitions, file }
+        }
+        _ => ToolKind::Sqlite(SqliteRules::read(block, named.as_deref(), home)?),
+    };
+    Ok(ToolRules { name, kind })
+}
+
+fn read_name(block: &Section<'_>) -> Read<Option<String>> {
+    const MAX_NAME_LEN: usize = 32;
+    let Some((name, (_, offset))) = block.string("name")?.zip(block.get("name")) else { return Ok(None) };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(is_plain) {
+        let message = format!("takes 1 to {MAX_NAME_LEN} letters, digits and `_`, not {name:?}");
+        return Err(block.error("name", offset, message));
+    }
+    Ok(Some(name))
+}
+
+fn read_program(block: &Section<'_>, key: &'static str, home: &Home) -> Read<ProgramRules> {
+    let command = block.quoted_strings(key)?;
+    if command.first().is_none_or(String::is_empty) {
+        let offset = block.get(key).map_or(0, |(_, offset)| offset);
+        return Err(block.error(
+            key,
+            offset,
+            format!("is empty; write for example `{key} = [\"python3\", \"tools.py\"]`"),
+        ));
+    }
+    Ok(ProgramRules {
+        files: program_files(command.iter(), block, home)?,
+        command,
+        keys: ProgramKeys::read(block, 10.0)?,
+        max_line_bytes: usize::try_from(block.whole("output_kib", 1_024, 1..=1 << 20)? << 10).unwrap_or(usize::MAX),
+        in_parallel: block.boolean("parallel")?.unwrap_or(false),
+    })
+}
+
+/// The file of functions that a tool has, and its content.
+fn read_definitions(block: &Section<'_>, home: &Home) -> Read<(String, Value)> {
+    let example = "definitions = \"tools.json\"";
+    let (file, text) = home.file_of(block, "definitions")?.ok_or_else(|| home.missing("tool.definitions", example))?;
+    let list = home.parse_json(&file, &text)?;
+    let fault = |message: String| {
+        let offset = block.get("definitions").map_or(0, |(_, offset)| offset);
+        block.error("definitions", offset, format!("{}: {message}", home.label(&file)))
+    };
+    match functions(&list).map_err(|error| fault(error.to_string()))?.len() {
+        0 => Err(fault("no function; list at least one".to_owned())),
+        _ => Ok((file, list)),
+    }
+}
+
+/// `[tools]`.
+pub(super) fn read_limits(top: &Section<'_>, has_tools: bool) -> Read<ConversationLimits> {
+    let known = ["max_calls", "max_turns", "max_context_tokens", "time_limit_seconds", "max_result_bytes"];
+    let block = top.section("tools", &known)?;
+    if let (Some((_, offset)), false) = (top.get("tools"), has_tools) {
+        return Err(top.error(
+            "tools",
+            offset,
+            format!("has limits of conversations with tools, but there is no `[[tool]]`; {EXAMPLE}"),
+        ));
+    }
+    let whole = |key: &str, default: u64, range: std::ops::RangeInclusive<u64>| -> Read<usize> {
+        block.as_ref().map_or(Ok(default), |block| block.whole(key, default, range)).map(|number| number as usize)
+    };
+    let has_context = block.as_ref().is_some_and(|block| block.get("max_context_tokens").is_some());
+    Ok(ConversationLimits {
+        max_calls: whole("max_calls", 16, 1..=10_000)?,
+        max_turns: whole("max_turns", 12, 1..=10_000)?,
+        max_context_tokens: if has_context { Some(whole("max_context_tokens", 1, 1..=1 << 24)?) } else { None },
+        time_limit_seconds: block.as_ref().map_or(Ok(60.0), |block| block.seconds("time_limit_seconds", 60.0))?,
+        // What is cut is said.
+        max_result_bytes: whole("max_result_bytes", 4_096, 64..=1 << 20)?,
+    })
+}

@@ -1,0 +1,27 @@
+//! Why a conversation gets no tools, or no answer about its state: never the model's fault.
+
+use crate::task::TaskError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnvironmentError {
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// A tool that the user has not allowed to run.
+    #[error(
+        "{task} runs {command} as a tool, which is not trusted: read it, then allow it with `grpo-tui task trust {place}`{missing}"
+    )]
+    Untrusted { task: String, command: String, place: String, missing: String },
+    #[error("{task}: {missing}")]
+    NotInstalled { task: String, missing: String },
+    /// Less isolation than the task asks for.
+    #[error("{task}: the tool {tool:?} does not run: {text}")]
+    NotIsolated { task: String, tool: String, text: String },
+    /// A program that does not start, or a server that does not list its tools.
+    #[error("the tool {tool:?} {why}")]
+    Tool { tool: String, why: String },
+    /// A row that a tool cannot begin with.
+    #[error("row {row}: {why}")]
+    Row { row: String, why: String },
+    #[error("the final state: {why}")]
+    State { why: String },
+}

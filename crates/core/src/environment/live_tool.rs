@@ -1,0 +1,55 @@
+//! What a conversation needs of each of its tools.
+
+use std::fmt::Debug;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::{CallOutcome, StateQuestion, ToolCall};
+
+/// A tool with the state of one conversation; dropping it ends all that it has started.
+pub(super) trait LiveTool: Send + Debug {
+    /// Answers calls of its functions, whose arguments fit, in order.
+    fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply>;
+
+    /// Whether it has an answer to such questions.
+    fn has_state(&self, _question: &StateQuestion) -> bool {
+        false
+    }
+
+    /// # Errors
+    /// A sentence.
+    fn state(&mut self, _question: &StateQuestion) -> Result<Value, String> {
+        Err("keeps no state that can be asked for".to_owned())
+    }
+}
+
+/// A reply as the tool wrote it.
+#[derive(Debug, Clone)]
+pub(super) struct RawReply {
+    pub(super) text: String,
+    pub(super) outcome: CallOutcome,
+    pub(super) seconds: f64,
+}
+
+/// A result, or why the tool failed.
+pub(super) type CallResult = Result<String, String>;
+
+/// Makes one call after another.
+pub(super) fn one_by_one(calls: &[&ToolCall], mut call: impl FnMut(&ToolCall) -> CallResult) -> Vec<RawReply> {
+    let timed = |one: &&ToolCall| {
+        let start = Instant::now();
+        RawReply::new(call(one), start)
+    };
+    calls.iter().map(timed).collect()
+}
+
+impl RawReply {
+    pub(super) fn new(result: CallResult, start: Instant) -> Self {
+        let (text, outcome) = match result {
+            Ok(text) => (text, CallOutcome::Answered),
+            Err(why) => (why, CallOutcome::Failed),
+        };
+        Self { text, outcome, seconds: start.elapsed().as_secs_f64() }
+    }
+}

@@ -1,0 +1,121 @@
+//! `run = [..]`: a program of the task, one process a conversation, which reads a call a line and writes a result a line.
+
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::live_tool::{LiveTool, RawReply};
+use super::program_process::{LineServer, TrustedProgram};
+use super::{StateQuestion, ToolCall};
+use crate::format::shortened;
+
+/// What a program writes: `result` or `error`, and, where it answers out of order, the `id` of the line.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    id: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
+    result: Option<Value>,
+    error: Option<Value>,
+}
+
+/// `null` is a result, too.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+#[derive(Debug)]
+pub(super) struct RunTool {
+    server: LineServer,
+    next_id: u64,
+}
+
+impl RunTool {
+    pub(super) fn open(program: &TrustedProgram) -> Box<dyn LiveTool> {
+        Box::new(Self { server: LineServer::new(program), next_id: 1 })
+    }
+
+    /// Asks lines at once, and takes their answers, which are results or errors of the program's own.
+    fn ask(&mut self, lines: Vec<Value>) -> Vec<(Result<Result<Value, Value>, String>, Instant)> {
+        let first = self.next_id;
+        self.next_id += lines.len() as u64;
+        let mut found: Vec<_> = lines.iter().map(|_| None).collect();
+        let mut failure = None;
+        for (id, mut line) in (first..).zip(lines) {
+            line["id"] = id.into();
+            failure = failure.or(self.server.send(&line).err());
+        }
+        while failure.is_none() && found.iter().any(Option::is_none) {
+            let answer = self.server.line().and_then(|line| self.read(&line));
+            let pending = |id: Option<u64>| match id {
+                Some(id) => {
+                    usize::try_from(id.checked_sub(first)?).ok().filter(|at| matches!(found.get(*at), Some(None)))
+                }
+                None => found.iter().position(Option::is_none),
+            };
+            match answer {
+                Ok((id, answer)) => match pending(id) {
+                    Some(at) => found[at] = Some((Ok(answer), Instant::now())),
+                    None => {
+                        failure = Some(
+                            self.server.end(format!("answered id {}, which is not pending", id.unwrap_or_default())),
+                        )
+                    }
+                },
+                Err(why) => failure = Some(why),
+            }
+        }
+        let why = failure.unwrap_or_default();
+        found.into_iter().map(|answer| answer.unwrap_or_else(|| (Err(why.clone()), Instant::now()))).collect()
+    }
+
+    fn read(&mut self, line: &[u8]) -> Result<(Option<u64>, Result<Value, Value>), String> {
+        let text = String::from_utf8_lossy(line);
+        let problem = match serde_json::from_slice::<Line>(line) {
+            Ok(Line { id, result: Some(result), error: None }) => return Ok((id, Ok(result))),
+            Ok(Line { id, result: None, error: Some(error) }) => return Ok((id, Err(error))),
+            Ok(_) => "needs either `result` or `error`".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(self.server.end(format!("wrote {:?}: {problem}", shortened(&text, 100))))
+    }
+}
+
+impl LiveTool for RunTool {
+    fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply> {
+        let at_once = if self.server.in_parallel() { calls.len().max(1) } else { 1 };
+        let mut replies = Vec::new();
+        for calls in calls.chunks(at_once) {
+            let start = Instant::now();
+            let lines = calls.iter().map(|call| json!({"name": call.name, "arguments": call.arguments})).collect();
+            replies.extend(self.ask(lines).into_iter().map(|(answer, end)| {
+                let reply = RawReply::new(answer.map(|answer| text_of(&answer)), start);
+                RawReply { seconds: (end - start).as_secs_f64(), ..reply }
+            }));
+        }
+        replies
+    }
+
+    fn has_state(&self, question: &StateQuestion) -> bool {
+        matches!(question, StateQuestion::Program(_))
+    }
+
+    fn state(&mut self, question: &StateQuestion) -> Result<Value, String> {
+        let StateQuestion::Program(query) = question else { return Err("takes questions of its own only".to_owned()) };
+        let (answer, _) = self.ask(vec![json!({"state": query})]).remove(0);
+        answer?.map_err(|error| format!("says: {}", text(&error)))
+    }
+}
+
+/// The text of a result, or of an error that the model may read.
+fn text_of(answer: &Result<Value, Value>) -> String {
+    match answer {
+        Ok(result) => text(result),
+        Err(error) => format!("error: {}", text(error)),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

@@ -1,0 +1,88 @@
+//! The process of a tool's program in one conversation, started with the first line that it is asked.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::definition::ProgramRules;
+use crate::sandbox::{LineProgram, Lost, ProgramFiles, START_TIMEOUT};
+
+/// A trusted program that answers in lines, not yet started.
+#[derive(Debug, Clone)]
+pub(super) struct TrustedProgram {
+    pub(super) rules: ProgramRules,
+    pub(super) files: Arc<ProgramFiles>,
+}
+
+/// Its process of one conversation, which starts with the first line that it is asked.
+#[derive(Debug)]
+pub(super) struct LineServer {
+    program: TrustedProgram,
+    process: Process,
+    has_answered: bool,
+}
+
+#[derive(Debug)]
+enum Process {
+    Waiting,
+    Running(LineProgram),
+    /// Why no call is answered any more.
+    Ended(String),
+}
+
+impl LineServer {
+    pub(super) fn new(program: &TrustedProgram) -> Self {
+        Self { program: program.clone(), process: Process::Waiting, has_answered: false }
+    }
+
+    /// Whether it gets several calls at once.
+    pub(super) fn in_parallel(&self) -> bool {
+        self.program.rules.in_parallel
+    }
+
+    /// Writes a line.
+    pub(super) fn send(&mut self, line: &Value) -> Result<(), String> {
+        if matches!(self.process, Process::Waiting) {
+            self.process = match LineProgram::start(&self.program.files, &self.program.rules.command) {
+                Ok(program) => Process::Running(program),
+                Err(why) => Process::Ended(why),
+            };
+        }
+        match &mut self.process {
+            Process::Running(program) => {
+                program.send(format!("{line}\n").as_bytes());
+                Ok(())
+            }
+            Process::Ended(why) => Err(why.clone()),
+            Process::Waiting => Err("does not start".to_owned()),
+        }
+    }
+
+    /// The next line within the time for one answer.
+    ///
+    /// # Errors
+    /// A sentence without a subject; the process has ended then.
+    pub(super) fn line(&mut self) -> Result<Vec<u8>, String> {
+        let Process::Running(program) = &mut self.process else { return Err("does not run".to_owned()) };
+        let ProgramRules { max_line_bytes, keys, .. } = &self.program.rules;
+        let start = if self.has_answered { Duration::ZERO } else { START_TIMEOUT };
+        let until = Instant::now() + start + Duration::from_secs_f64(keys.seconds);
+        let why = match program.line(until, *max_line_bytes, &|| true) {
+            Ok(line) => {
+                self.has_answered = true;
+                return Ok(line);
+            }
+            Err(Lost::Ended(why)) => why,
+            Err(Lost::Late) => format!("gave no answer within {} s", keys.seconds),
+            Err(Lost::TooLong) => format!("wrote a line of more than {} KiB", max_line_bytes >> 10),
+        };
+        Err(self.end(why))
+    }
+
+    /// Ends it: no call is answered any more.
+    pub(super) fn end(&mut self, why: String) -> String {
+        self.process = Process::Ended(format!("{why}, at an earlier call"));
+        why
+    }
+}

@@ -1,0 +1,64 @@
+//! The tools of a task, ready for conversations: files read, programs found to be trusted, databases made.
+
+use serde_json::Value;
+
+use super::EnvironmentError;
+use super::arguments::Functions;
+use super::definition::{ProgramRules, ToolKind, ToolRules};
+use super::live_tool::LiveTool;
+use super::program::RunTool;
+use super::program_process::TrustedProgram;
+use super::sqlite_tool::SqliteTool;
+use super::tool_program::trusted;
+use crate::dataset::PromptRow;
+use crate::task::Home;
+
+#[derive(Debug)]
+pub(super) struct ReadyTools {
+    pub(super) tools: Vec<(String, ReadyTool)>,
+    pub(super) functions: Functions,
+    /// OpenAI's list.
+    pub(super) definitions: Value,
+}
+
+#[derive(Debug)]
+pub(super) enum ReadyTool {
+    Run(TrustedProgram),
+    Sqlite(SqliteTool),
+}
+
+impl ReadyTools {
+    pub(super) fn new(task: &str, rules: &[ToolRules], home: &Home) -> Result<Self, EnvironmentError> {
+        let mut ready = Self { tools: Vec::new(), functions: Functions::default(), definitions: Value::Null };
+        let mut all = Vec::new();
+        for (index, tool) in rules.iter().enumerate() {
+            let trusted = |program: &ProgramRules| trusted(task, tool, program, home);
+            let (made, definitions) = match &tool.kind {
+                ToolKind::Run { program, definitions, .. } => (ReadyTool::Run(trusted(program)?), definitions.clone()),
+                ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions()),
+            };
+            let added = ready.functions.add(index, &definitions);
+            added.map_err(|why| EnvironmentError::Tool {
+                tool: tool.name.clone(),
+                why: format!("has definitions with a fault: {why}"),
+            })?;
+            all.extend(definitions.as_array().into_iter().flatten().cloned());
+            ready.tools.push((tool.name.clone(), made));
+        }
+        ready.definitions = Value::Array(all);
+        Ok(ready)
+    }
+}
+
+impl ReadyTool {
+    /// Its state for a conversation about a row.
+    ///
+    /// # Errors
+    /// A sentence: the row lacks something.
+    pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
+        match self {
+            Self::Run(program) => Ok(RunTool::open(program)),
+            Self::Sqlite(tool) => tool.open(row),
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The tools of a task, started nowhere yet.
+
+use std::sync::{Arc, OnceLock};
+
+use serde_json::Value;
+
+use super::conversation::Environment;
+use super::definition::{ProgramRules, ToolKind, ToolRules, read_limits, read_tools};
+use super::ready::ReadyTools;
+use super::tool_program::ToolProgram;
+use super::{ConversationLimits, EnvironmentError};
+use crate::dataset::PromptRow;
+use crate::task::{Home, Read, Section, TaskError};
+
+/// `[[tool]]` and `[tools]` of a task. Clones share what the first conversation has made ready.
+#[derive(Debug, Clone)]
+pub struct Toolset(Arc<Tools>);
+
+#[derive(Debug)]
+struct Tools {
+    task: String,
+    home: Home,
+    rules: Vec<ToolRules>,
+    limits: ConversationLimits,
+    ready: OnceLock<Arc<ReadyTools>>,
+}
+
+impl Toolset {
+    /// `None` for a task without `[[tool]]`.
+    pub(crate) fn read(top: &Section<'_>, task: &str, home: &Home) -> Read<Option<Self>> {
+        let rules = read_tools(top, home)?;
+        let limits = read_limits(top, !rules.is_empty())?;
+        let (task, home) = (task.to_owned(), home.clone());
+        let tools = Tools { task, home, rules, limits, ready: OnceLock::new() };
+        Ok((!tools.rules.is_empty()).then(|| Self(Arc::new(tools))))
+    }
+
+    /// OpenAI's list of the functions, for the chat template. The first time it may start servers that list theirs.
+    ///
+    /// # Errors
+    /// As [`Self::open`], but for the row.
+    pub fn definitions(&self) -> Result<&Value, EnvironmentError> {
+        Ok(&self.ready()?.definitions)
+    }
+
+    pub fn limits(&self) -> &ConversationLimits {
+        &self.0.limits
+    }
+
+    /// The tools with the state that a conversation about a row begins with.
+    ///
+    /// # Errors
+    /// A program that is not trusted, not installed, or asks for more isolation than the machine gives; statements of
+    /// a database that do not run; functions that two tools have.
+    pub fn open(&self, row: &PromptRow) -> Result<Environment, EnvironmentError> {
+        Environment::new(self.ready()?, self.0.limits.max_result_bytes, row)
+    }
+
+    /// The programs that its tools run.
+    pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
+        let programs = self.0.rules.iter().filter_map(|tool| Some((tool, tool.program()?)));
+        programs.map(|(tool, rules)| Ok(ToolProgram::read(tool, rules, &self.0.home)?.0)).collect()
+    }
+
+    /// Whether the user must have allowed its programs.
+    pub fn needs_trust(&self) -> bool {
+        self.0.rules.iter().any(|tool| tool.program().is_some())
+    }
+
+    /// The files of the task that belong to tools.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        self.0.rules.iter().flat_map(ToolRules::files)
+    }
+
+    fn ready(&self) -> Result<&Arc<ReadyTools>, EnvironmentError> {
+        if let Some(ready) = self.0.ready.get() {
+            return Ok(ready);
+        }
+        let ready = ReadyTools::new(&self.0.task, &self.0.rules, &self.0.home)?;
+        Ok(self.0.ready.get_or_init(|| Arc::new(ready)))
+    }
+}
+
+impl ToolRules {
+    fn program(&self) -> Option<&ProgramRules> {
+        match &self.kind {
+            ToolKind::Run { program, .. } => Some(program),
+            ToolKind::Sqlite(_) => None,
+        }
+    }
+
+    fn files(&self) -> Vec<&str> {
+        let own = match &self.kind {
+            ToolKind::Run { file, .. } => Some(file),
+            ToolKind::Sqlite(rules) => rules.database.as_ref(),
+        };
+        self.program().iter().flat_map(|program| &program.files).chain(own).map(String::as_str).collect()
+    }
+}

@@ -1,0 +1,75 @@
+//! A program in its sandbox that is asked and answers in lines.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::process::{Process, WaitOutcome};
+use super::program_files::ProgramFiles;
+use super::scratch::PrivateFolder;
+
+/// Start-up time that a program may take besides its first answer: an interpreter loads its modules.
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Dropping it ends all that the program has started.
+#[derive(Debug)]
+pub(crate) struct LineProgram {
+    process: Process,
+    lines: VecDeque<Vec<u8>>,
+    /// Where it runs.
+    _copies: PrivateFolder,
+}
+
+/// Why there is no line.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// How the program ended.
+    Ended(String),
+    /// The time is up, or nobody waits any more.
+    Late,
+    /// The line has more bytes than it may have.
+    TooLong,
+}
+
+impl LineProgram {
+    /// # Errors
+    /// A sentence.
+    pub(crate) fn start(files: &ProgramFiles, command: &[String]) -> Result<Self, String> {
+        let copies = files.copies()?;
+        let process = Process::start(&files.sandbox, &files.program(command, &copies, &[]))?;
+        Ok(Self { process, lines: VecDeque::new(), _copies: copies })
+    }
+
+    /// Adds to what [`Self::line`] writes.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.process.send(bytes);
+    }
+
+    /// The next line, without its end.
+    pub(crate) fn line(
+        &mut self,
+        until: Instant,
+        most_bytes: usize,
+        keep_going: &dyn Fn() -> bool,
+    ) -> Result<Vec<u8>, Lost> {
+        loop {
+            if let Some(line) = self.lines.pop_front() {
+                return if line.len() > most_bytes { Err(Lost::TooLong) } else { Ok(line) };
+            }
+            let moved = self.process.transfer(until, keep_going);
+            _ = self.process.lines(|line| {
+                self.lines.push_back(line.to_vec());
+                Ok::<_, ()>(())
+            });
+            if !self.lines.is_empty() {
+                continue;
+            }
+            match moved {
+                Ok(WaitOutcome::Some) if self.process.unread().len() <= most_bytes => {}
+                Ok(WaitOutcome::Some) => return Err(Lost::TooLong),
+                Ok(WaitOutcome::Ended) => return Err(Lost::Ended(self.process.last_words_with_remedy())),
+                Ok(WaitOutcome::Late) => return Err(Lost::Late),
+                Err(error) => return Err(Lost::Ended(format!("loses its pipes: {error}"))),
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The keys of `task.toml` that every program has: its limits, its isolation, and its files.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use super::level::Level;
+use crate::task::{Home, Read, Section};
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ProgramKeys {
+    /// For one answer.
+    pub(crate) seconds: f64,
+    /// Address space of a process; 0 for no limit.
+    pub(crate) memory_mib: u64,
+    /// The least isolation that the task asks for; `None`: it names none.
+    pub(crate) isolation: Option<Level>,
+    /// Files and folders outside the task that it may read.
+    pub(crate) read: Vec<PathBuf>,
+}
+
+impl ProgramKeys {
+    /// `seconds`: by default.
+    pub(crate) fn read(block: &Section<'_>, seconds: f64) -> Read<Self> {
+        Ok(Self {
+            seconds: block.seconds("seconds", seconds)?,
+            memory_mib: block.whole("memory_mib", 2_048, 0..=1 << 30)?,
+            isolation: isolation(block)?,
+            read: outside(block)?,
+        })
+    }
+}
+
+/// The files of the task that belong to a program: arguments that name one, and those of `files`.
+pub(crate) fn program_files<'a>(
+    arguments: impl Iterator<Item = &'a String>,
+    block: &Section<'_>,
+    home: &Home,
+) -> Read<Vec<String>> {
+    let mut files = Vec::new();
+    for argument in arguments.filter(|argument| !argument.starts_with('-')) {
+        if let Ok(name) = home.name(argument.clone())
+            && !name.is_empty()
+            && home.open(&name).is_ok()
+        {
+            files.push(name);
+        }
+    }
+    for file in block.quoted_strings("files")? {
+        let name = home.name(file)?;
+        home.open(&name)?;
+        files.push(name);
+    }
+    let mut seen = BTreeSet::new();
+    files.retain(|file| seen.insert(file.clone()));
+    Ok(files)
+}
+
+fn isolation(block: &Section<'_>) -> Read<Option<Level>> {
+    let Some((name, (_, offset))) = block.string("isolation")?.zip(block.get("isolation")) else { return Ok(None) };
+    let names = || Level::ALL.map(Level::name).join(", ");
+    let level = Level::from_name(&name);
+    level.map(Some).ok_or_else(|| block.error("isolation", offset, format!("takes {}, not {name:?}", names())))
+}
+
+/// The paths of `read`: each absolute, and none that a sandbox has of its own.
+fn outside(block: &Section<'_>) -> Read<Vec<PathBuf>> {
+    let paths: Vec<PathBuf> = block.quoted_strings("read")?.into_iter().map(PathBuf::from).collect();
+    let is_own = |path: &PathBuf| ["/", "/tmp", "/proc", "/dev", "/sys"].map(Path::new).contains(&path.as_path());
+    let is_plain = |path: &PathBuf| path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
+    match paths.iter().find(|path| !is_plain(path) || is_own(path)) {
+        None => Ok(paths),
+        Some(wrong) => {
+            let offset = block.get("read").map_or(0, |(_, offset)| offset);
+            let message =
+                format!("takes absolute paths such as \"/data/words.txt\", not {:?}", wrong.display().to_string());
+            Err(block.error("read", offset, message))
+        }
+    }
+}
