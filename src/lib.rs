@@ -5,7 +5,7 @@
 #[cfg(feature = "download")]
 pub use grpo_tui_core::endpoint;
 pub use grpo_tui_core::{
-    advantage, config, dataset, files, format, help, hub, judge_check, openai, plan, report, run, sandbox, score,
+    advantage, config, dataset, environment, files, format, help, hub, judge_check, openai, plan, report, run, sandbox, score,
     secrets, statistics, study, task, text,
 };
 

@@ -250,6 +250,7 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
         text: String::new(),
         token_ids: request.prompt.clone(),
         most_tokens: request.prompt.len(),
+        most_completions: 1,
     };
     let prompts: Vec<Prompt> = rows.iter().zip(&requests).map(prompt).collect();
     let questions = prompts.iter().zip(requests.clone()).map(|(prompt, request)| Question { prompt, request });

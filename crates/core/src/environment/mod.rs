@@ -2,6 +2,7 @@
 //! what a call is answered, and what the final state is.
 
 mod arguments;
+mod chain;
 mod conversation;
 mod definition;
 mod error;
@@ -16,6 +17,7 @@ mod tests;
 mod tool_program;
 mod toolset;
 
+pub use chain::{AnsweredCall, ChainEnd, ScoredChain, ToolChain, ToolStep};
 pub use conversation::Environment;
 pub(crate) use definition::TOOL_KEYS;
 pub use error::EnvironmentError;
@@ -74,14 +76,15 @@ pub struct ConversationLimits {
 }
 
 /// A question about the state that a conversation left.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StateQuery {
     /// `name` of the `[[tool]]`; `None`: the first that answers such questions.
     pub tool: Option<String>,
     pub question: StateQuestion,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StateQuestion {
     /// Of `sqlite`: a query. The answer: `{"columns": [..], "rows": [[..], ..]}`.
     Sql(String),

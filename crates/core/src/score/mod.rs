@@ -28,6 +28,7 @@ mod schema_types;
 mod score_keys;
 mod scorer;
 mod sql;
+mod state;
 mod stated_value;
 mod string_places;
 mod structured;
@@ -64,6 +65,7 @@ pub use score_keys::{ScoreKey, score_keys};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};
 pub use tool_calls::{
+    AskedCalls, asked_calls,
     AnswerPart, ArgumentLayout, CallLayout, CallReader, call_layout, closed_parameters, has_json_arguments,
 };
 

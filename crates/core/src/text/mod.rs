@@ -15,6 +15,7 @@ mod tokenizer;
 mod tokenizer_limits;
 mod tools;
 mod train_bpe;
+mod transcript;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ pub use limits::MAX_PROMPT_BYTES;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
 pub use tools::openai_tools;
+pub use transcript::{TemplateInput, Transcript, check_continuation};
 pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
 
 /// One turn of a conversation.
@@ -89,8 +91,8 @@ pub enum TextError {
     /// The chat template does not compile or does not accept these messages.
     #[error("{path}: {problem}")]
     Template { path: String, problem: String },
-    /// A row's own tools are not a list of tools.
-    #[error("`tools` of the row: {0}")]
+    /// A row's own tools are not a list of tools, or those of the task cannot be made ready.
+    #[error("{0}")]
     Tools(String),
     /// The tokenizer trainer was asked for the impossible.
     #[error("{0}")]

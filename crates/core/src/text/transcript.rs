@@ -122,24 +122,31 @@ impl Transcript {
             return refuse("the chat template drops the text of an answer that calls a tool".to_owned());
         };
         // A generation prompt may have more than the header of an answer, and the template may begin answers in its own way.
-        let before = &rendered[..start];
-        if !before.starts_with(&self.rendered) && !self.rendered.starts_with(before) {
-            let at = before.bytes().zip(self.rendered.bytes()).take_while(|(new, old)| new == old).count();
-            let at = (0..=at).rev().find(|at| before.is_char_boundary(*at) && self.rendered.is_char_boundary(*at));
+        let (before, read) = (&rendered[..start], self.rendered.as_str());
+        let ends_turn = |text: &str| stops(tokenizer).any(|stop| text.contains(&stop));
+        let is_header = |rest: &str| !ends_turn(rest) && !rest.contains(END);
+        let is_same = before.strip_prefix(read).or_else(|| read.strip_prefix(before)).is_some_and(is_header);
+        if !is_same {
+            let at = before.bytes().zip(read.bytes()).take_while(|(new, old)| new == old).count();
+            let at = (0..=at).rev().find(|at| before.is_char_boundary(*at) && read.is_char_boundary(*at));
             let excerpt = |text: &str| text[at.unwrap_or(0)..].chars().take(EXCERPT).collect::<String>();
-            let (old, new) = (excerpt(&self.rendered), excerpt(before));
+            let (old, new) = (excerpt(read), excerpt(rendered));
             return refuse(format!(
                 "the chat template rewrites earlier turns: {old:?} becomes {new:?} after an answer; take a template that only adds text"
             ));
         }
         let rest = &rendered[start + answer.len()..];
-        let stops = tokenizer.stop_ids().iter().filter_map(|id| tokenizer.token(*id));
-        let end = stops.filter_map(|stop| Some((rest.find(&stop)?, stop.len()))).min();
+        let end = stops(tokenizer).filter_map(|stop| Some((rest.find(&stop)?, stop.len()))).min();
         match end {
             Some((at, length)) => Ok(start + answer.len() + at + length),
             None => refuse("the chat template ends an answer without one of the model's stop tokens".to_owned()),
         }
     }
+}
+
+/// The texts of the tokens that end an answer.
+fn stops(tokenizer: &Tokenizer) -> impl Iterator<Item = String> {
+    tokenizer.stop_ids().iter().filter_map(|id| tokenizer.token(*id))
 }
 
 /// Refuses a template that cannot continue a conversation token for token: one that rewrites what was read, loses results
@@ -248,5 +255,6 @@ impl Tokenizer {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 #[path = "transcript_tests.rs"]
 mod tests;

@@ -11,6 +11,7 @@ use candle_core::{Error, Result};
 
 use super::converse::{ConverseSettings, Conversing, Ended, Question, ScoredTask, Talk};
 use super::prompts::{Prompt, render};
+use super::tool_loop::TaskTools;
 use super::{Conversation, KeptAnswers, LaterPrompt, Policy, ScoredRow, Turn, Watcher};
 use crate::rollout::{Request, RequestSize, ThreadPool};
 use crate::score::{Score, Scorer};
@@ -25,10 +26,13 @@ impl<'a> Conversing<'a> {
         questions: &'a [Question<'a>],
         settings: &'a ConverseSettings<'a>,
         parts: impl Iterator<Item = usize>,
-    ) -> Self {
-        let (mut talks, mut first_conversation) = (Vec::new(), Vec::with_capacity(questions.len()));
+    ) -> Result<Self> {
+        let tools = settings.tasks.iter().map(|asked| TaskTools::of_task(asked.task, &policy.tokenizer));
+        let tools = tools.collect::<Result<Vec<_>>>()?;
+        let (mut talks, mut question_of, mut first_conversation) = (Vec::new(), Vec::new(), Vec::new());
         for (question, Question { prompt, request }) in questions.iter().enumerate() {
             first_conversation.push(talks.len());
+            question_of.extend(std::iter::repeat_n(question, request.samples));
             talks.extend((0..request.samples).map(|sample| {
                 Mutex::new(Talk {
                     question,
@@ -37,6 +41,8 @@ impl<'a> Conversing<'a> {
                     prompt: None,
                     sampled: 0,
                     answer: None,
+                    tools: tools[prompt.task].as_ref().map(|_| Box::default()),
+                    tool_turn: None,
                     conversation: Conversation::default(),
                     has_ended: false,
                 })
@@ -48,10 +54,22 @@ impl<'a> Conversing<'a> {
             mailboxes.push(Default::default());
         }
         let (has_failed, failure) = (AtomicBool::new(false), Mutex::new(None));
-        Self { policy, questions, settings, first_conversation, talks, mailboxes, mailbox_of, has_failed, failure }
+        Ok(Self {
+            policy,
+            questions,
+            settings,
+            tools,
+            first_conversation,
+            question_of,
+            talks,
+            mailboxes,
+            mailbox_of,
+            has_failed,
+            failure,
+        })
     }
 
-    fn task(&self, question: usize) -> ScoredTask<'a> {
+    pub(super) fn task(&self, question: usize) -> ScoredTask<'a> {
         self.settings.tasks[self.questions[question].prompt.task]
     }
 
@@ -63,14 +81,28 @@ impl<'a> Conversing<'a> {
         self.talks[conversation].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn tools(&self, question: usize) -> Option<&TaskTools<'a>> {
+        self.tools[self.questions[question].prompt.task].as_ref()
+    }
+
+    /// Whether answers of a conversation may call tools.
+    pub(super) fn has_tools(&self, conversation: usize) -> bool {
+        self.tools(self.question_of[conversation]).is_some()
+    }
+
+    pub(super) fn conversations_with_tools(&self) -> usize {
+        (0..self.talks.len()).filter(|conversation| self.has_tools(*conversation)).count()
+    }
+
     /// Whether more than one completion may be sampled in its conversations.
     pub(super) fn is_followed(&self, question: usize) -> bool {
-        self.questions[question].prompt.row.turn_count().min(self.settings.max_turns) > 1
+        self.tools(question).is_some()
+            || self.questions[question].prompt.row.turn_count().min(self.settings.max_turns) > 1
     }
 
     /// The same, of a conversation.
     pub(super) fn may_be_followed(&self, conversation: usize) -> bool {
-        self.is_followed(self.talk(conversation).question)
+        self.is_followed(self.question_of[conversation])
     }
 
     /// What a question takes of the caches.
@@ -127,7 +159,9 @@ impl<'a> Conversing<'a> {
             for message in std::iter::once(first).chain(messages.try_iter()) {
                 let conversation = message.conversation;
                 ended.push((conversation, (kept.is_some() && !message.is_known).then(|| message.clone())));
-                self.record(message)?;
+                if !message.is_recorded {
+                    self.record(message)?;
+                }
                 ready.extend(self.comparable(conversation, &mut held));
             }
             self.score_answers(ready.iter().copied())?;
@@ -155,7 +189,7 @@ impl<'a> Conversing<'a> {
     /// The conversations whose answers can be scored now that this one has an answer: itself, or all of its prompt where
     /// their answers are compared. `held`: by question those that wait for others.
     fn comparable(&self, conversation: usize, held: &mut BTreeMap<usize, Vec<usize>>) -> Vec<usize> {
-        let question = self.talk(conversation).question;
+        let question = self.question_of[conversation];
         if !self.scorer(question).compares_groups() {
             return vec![conversation];
         }
@@ -192,8 +226,8 @@ impl<'a> Conversing<'a> {
         for ((conversation, completion, text, _, scorer), mut score) in answers.into_iter().zip(scores) {
             scorer.add_length(&mut score, completion.token_ids.len());
             let mut talk = self.talk(conversation);
-            let prompt = talk.prompt.take();
-            talk.conversation.turns.push(Turn { prompt, ..Turn::new(completion, text, score) });
+            let (prompt, tools) = (talk.prompt.take(), talk.tool_turn.take());
+            talk.conversation.turns.push(Turn { prompt, tools, ..Turn::new(completion, text, score) });
         }
         Ok(())
     }
@@ -208,9 +242,13 @@ impl<'a> Conversing<'a> {
         }
         drop(talk);
         if self.is_followed(question) {
-            self.mailboxes[self.mailbox_of[question]].deliver(conversation, next);
+            self.deliver(conversation, next);
         }
         Ok(())
+    }
+
+    pub(super) fn deliver(&self, conversation: usize, next: Option<Request>) {
+        self.mailboxes[self.mailbox_of[self.question_of[conversation]]].deliver(conversation, next);
     }
 
     fn next_turn(&self, talk: &mut Talk<'a>) -> Result<Option<Request>> {
@@ -222,6 +260,10 @@ impl<'a> Conversing<'a> {
         }
         let answers: Vec<&str> = turns.iter().map(|turn| turn.text.as_str()).collect();
         let Some(row) = question.prompt.row.after(&answers) else { return Ok(None) };
+        if let (Some(tools), Some(last)) = (self.tools(talk.question), turns.last()) {
+            let earlier = question.prompt.row.after(&answers[..answers.len() - 1]).map_or(0, |row| row.messages.len());
+            return self.ask_after_tools(talk, tools, (&last.completion.token_ids.clone(), row, earlier + 1));
+        }
         let Prompt { row, text, token_ids, .. } = render(task, row, &self.policy.tokenizer).map_err(Error::wrap)?;
         // Planned for, unless the template writes more around an answer than around none.
         if token_ids.len() > max_prompt_tokens {
@@ -234,7 +276,7 @@ impl<'a> Conversing<'a> {
     }
 
     /// Asks for one more completion of a conversation, with random numbers that no other has.
-    fn later_request(&self, talk: &Talk<'_>, prompt: Vec<u32>) -> Request {
+    pub(super) fn later_request(&self, talk: &Talk<'_>, prompt: Vec<u32>) -> Request {
         let first = &self.questions[talk.question].request;
         let first_sample = talk.sampled * SAMPLES_OF_TURN + talk.sample as u32;
         Request { prompt, samples: 1, first_sample, ..first.clone() }
@@ -262,7 +304,7 @@ impl<'a> Conversing<'a> {
 }
 
 /// Ends the wait for answers where their thread has panicked.
-struct PanicGuard<'a>(&'a AtomicBool);
+pub(super) struct PanicGuard<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for PanicGuard<'_> {
     fn drop(&mut self) {

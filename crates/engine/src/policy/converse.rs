@@ -11,7 +11,8 @@ use candle_core::{Error, Result};
 
 use super::prompts::Prompt;
 use super::turn_source::{Mailbox, TurnSource};
-use super::{Conversation, LaterPrompt, Policy, PolicyVersion, Watcher};
+use super::tool_loop::{MAX_TOOL_THREADS, TaskTools, ToolTalk};
+use super::{Conversation, LaterPrompt, Policy, PolicyVersion, ToolTurn, Watcher};
 use crate::dataset::PromptRow;
 use crate::rollout::{
     Completion, DecodeCounts, GpuFallback, Request, Sampling, SizedSource, decoded_together,
@@ -73,8 +74,10 @@ pub(super) struct Ended {
     pub(super) request: Arc<Request>,
     /// Index among the request's samples.
     pub(super) sample: u32,
-    /// Whether it was not sampled now.
+    /// Whether it was not sampled now, or is stored.
     pub(super) is_known: bool,
+    /// Whether its conversation has it as an answer.
+    pub(super) is_recorded: bool,
 }
 
 /// A conversation under way.
@@ -89,6 +92,10 @@ pub(super) struct Talk<'a> {
     pub(super) sampled: u32,
     /// An answer without a score so far.
     pub(super) answer: Option<(Completion, String)>,
+    /// `None` where its task has no tools.
+    pub(super) tools: Option<Box<ToolTalk>>,
+    /// Of the answer.
+    pub(super) tool_turn: Option<ToolTurn>,
     pub(super) conversation: Conversation,
     pub(super) has_ended: bool,
 }
@@ -98,8 +105,12 @@ pub(super) struct Conversing<'a> {
     pub(super) policy: &'a Policy,
     pub(super) questions: &'a [Question<'a>],
     pub(super) settings: &'a ConverseSettings<'a>,
+    /// By task; `None` where it has no tools.
+    pub(super) tools: Vec<Option<TaskTools<'a>>>,
     /// Of each question.
     pub(super) first_conversation: Vec<usize>,
+    /// Of each conversation.
+    pub(super) question_of: Vec<usize>,
     pub(super) talks: Vec<Mutex<Talk<'a>>>,
     pub(super) mailboxes: Vec<Mailbox>,
     /// The mailbox of each question.
@@ -122,8 +133,8 @@ impl Policy {
         let start = Instant::now();
         let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
         let parts = decoded_together(self.model_of(settings.version).0, &requests);
-        let shared = &Conversing::new(self, questions, settings, parts.iter().map(|part| part.len()));
-        let (sender, ended) = channel();
+        let shared = &Conversing::new(self, questions, settings, parts.iter().map(|part| part.len()))?;
+        let ((sender, ended), (caller, calling)) = (channel(), channel());
         let kept = watcher.as_ref().and_then(|watcher| watcher.kept());
         let (mut sources, mut first, mut known) = (Vec::with_capacity(parts.len()), 0, 0);
         for (part, mailbox) in parts.into_iter().zip(&shared.mailboxes) {
@@ -135,10 +146,12 @@ impl Policy {
             known += part.iter().filter_map(of_request).sum::<usize>();
             let sizes = own.clone().flat_map(|question| shared.sizes(question)).collect();
             let is_paced = self.engine.device.is_cpu();
-            let source = TurnSource::new(shared, (own, mailbox), kept, sender.clone(), is_paced);
+            let source = TurnSource::new(shared, (own, mailbox), kept, [&sender, &caller], is_paced);
             sources.push(SizedSource { source: Mutex::new(source), sizes });
         }
-        drop(sender);
+        drop(caller);
+        let tool_threads = shared.conversations_with_tools().min(MAX_TOOL_THREADS);
+        let senders = vec![sender; tool_threads];
         if let Some(watcher) = &mut watcher {
             watcher.begin(requests.iter().map(|request| request.samples).sum(), known);
         }
@@ -151,8 +164,14 @@ impl Policy {
             drop(sources);
             decoded.map(|decoded| (decoded, before.elapsed().as_secs_f64()))
         };
+        let calling = Mutex::new(calling);
         let decoded = match is_attended {
             true => std::thread::scope(|scope| {
+                let calling = &calling;
+                for sender in senders {
+                    let kept = kept.as_deref();
+                    scope.spawn(move || shared.call_tools(calling, &sender, kept));
+                }
                 let attended = scope.spawn(|| shared.attend(ended, kept.as_deref(), watcher));
                 let decoded = decode();
                 // A panic of a thread continues in this one.

@@ -6,6 +6,7 @@ mod conversation; // answers with their scores
 mod converse; // prompts answered turn by turn
 mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
 mod prompts; // rows as the model reads them
+mod tool_loop; // calls of tools, their replies, and why a conversation ends
 mod turn_source; // the queue of what is asked
 mod watch; // the progress of an eval
 
@@ -26,7 +27,7 @@ use crate::text::Tokenizer;
 use attend::score_rows;
 use turn_source::TurnSource;
 
-pub use conversation::{Conversation, LaterPrompt, Turn, signal_of};
+pub use conversation::{CallStep, Conversation, LaterPrompt, ToolTurn, Turn, signal_of};
 pub use converse::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use kept_answers::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};

@@ -54,6 +54,8 @@ pub(super) struct TurnSource<'a> {
     sampling: &'a Sampling,
     kept: Option<Arc<KeptAnswers>>,
     ended: Sender<Ended>,
+    /// For answers that may call tools.
+    calling: Sender<Ended>,
     is_begun: bool,
     /// By id, which no other request has.
     active: BTreeMap<u64, ActiveRequest>,
@@ -72,14 +74,15 @@ impl<'a> TurnSource<'a> {
         shared: &'a Conversing<'a>,
         (questions, mailbox): (Range<usize>, &'a Mailbox),
         kept: Option<Arc<KeptAnswers>>,
-        ended: Sender<Ended>,
+        [ended, calling]: [&Sender<Ended>; 2],
         is_paced: bool,
     ) -> Self {
+        let (ended, calling) = (ended.clone(), calling.clone());
         let sampling = shared.settings.sampling;
         let (active, again, waiting) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
         let (is_begun, next_id, passes) = (false, 0, 0);
         Self {
-            shared, questions, mailbox, sampling, kept, ended, is_begun, active, next_id, again, waiting, passes, is_paced,
+            shared, questions, mailbox, sampling, kept, ended, calling, is_begun, active, next_id, again, waiting, passes, is_paced,
         }
     }
 
@@ -112,8 +115,10 @@ impl<'a> TurnSource<'a> {
         if self.shared.may_be_followed(conversation) {
             self.waiting.insert((self.passes + PASSES_BETWEEN_TURNS, conversation));
         }
+        let to = if self.shared.has_tools(conversation) { &self.calling } else { &self.ended };
+        let (request, is_recorded) = (Arc::clone(request), false);
         // The receiver is gone where the work has failed.
-        let _ = self.ended.send(Ended { conversation, completion, request: Arc::clone(request), sample, is_known });
+        let _ = to.send(Ended { conversation, completion, request, sample, is_known, is_recorded });
     }
 
     /// Asks for what follows earlier answers.

@@ -293,7 +293,8 @@ pub(super) fn policy_batch<'a>(
     let mut old_log_probs = rollout.old_log_probs.iter().flatten();
     let (mut groups, mut totals) = (Vec::new(), StepTotals { sequences: 0, tokens: 0 });
     for turn in rollout.groups.iter().flat_map(Group::turns) {
-        let own_prompt = Cow::from(&prompts.train[turn.group.prompt].token_ids);
+        let first_prompt = &prompts.train[turn.group.prompt].token_ids;
+        let own_prompt = Cow::from(first_prompt);
         let teacher_prompt = match prompts.demonstrated.get(turn.group.prompt) {
             Some(demonstrated) => demonstrated.as_ref().map(Cow::from),
             None => config.is_distilled().then(|| own_prompt.clone()),
@@ -302,23 +303,25 @@ pub(super) fn policy_batch<'a>(
         let learns = config.learns_from_rewards() && (turn.signal() == GroupSignal::Mixed || turn.is_guided());
         let mut samples = Vec::new();
         for answer in turn.answers() {
-            let completion = &answer.completion;
-            if config.overlong_masking && completion.stop.is_truncated() {
+            if config.overlong_masking && answer.completion.stop.is_truncated() {
                 continue;
             }
-            totals.sequences += 1;
-            totals.tokens += completion.token_ids.len() - completion.forced.len();
-            if learns || is_taught || is_all_forwarded {
+            for (prompt, completion) in answer.prompted(first_prompt) {
+                totals.sequences += 1;
+                totals.tokens += completion.token_ids.len() - completion.forced.len();
+                if !(learns || is_taught || is_all_forwarded) {
+                    continue;
+                }
                 let old_log_probs = old_log_probs.next().map(Cow::from);
                 let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, answer.advantage) };
-                match &answer.prompt {
-                    Some(own) => groups.push(PolicyGroup {
-                        prompt: Cow::from(&own.token_ids),
-                        teacher_prompt: is_taught.then(|| Cow::from(&own.token_ids)),
-                        samples: vec![sample],
-                    }),
-                    None => samples.push(sample),
+                // The order of samples is that of their old log-probs.
+                if answer.prompt.is_none() && answer.tools.is_none() {
+                    samples.push(sample);
+                    continue;
                 }
+                let prompt: Cow<'_, [u32]> = Cow::Borrowed(prompt);
+                let teacher_prompt = is_taught.then(|| prompt.clone());
+                groups.push(PolicyGroup { prompt, teacher_prompt, samples: vec![sample] });
             }
         }
         if !samples.is_empty() {
@@ -373,7 +376,7 @@ mod tests {
     fn prompts() -> PromptSets {
         let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), serde_json::Map::new());
         let row = PromptRow { id, messages, expected: None, tags, fields, line: 1 };
-        let train = vec![Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1 }];
+        let train = vec![Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1, most_completions: 1 }];
         let order = PromptOrder::new(vec![TaskRows { rows: 1, weight: 1 }], 0);
         let (eval, test, guard, demonstrated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         PromptSets { train, eval, test, guard, demonstrated, teacher_parameters: 0, order }
