@@ -5,8 +5,8 @@
 #[cfg(feature = "download")]
 pub use grpo_tui_core::endpoint;
 pub use grpo_tui_core::{
-    advantage, config, dataset, environment, files, format, help, hub, judge_check, openai, plan, report, run, sandbox, score,
-    secrets, statistics, study, task, text,
+    advantage, config, dataset, environment, files, format, help, hub, judge_check, openai, plan, report, run, sandbox,
+    score, secrets, statistics, study, task, text,
 };
 
 // The engine: crates/engine.

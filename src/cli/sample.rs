@@ -17,10 +17,11 @@ use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::checkpoint::ModelLocation;
 use crate::eval::requests;
 use crate::files::failpoint;
-use crate::format::{amount, duration};
+use crate::format::{amount, counted, duration};
+use crate::report::chain_text;
 use crate::policy::{
-    Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP, ScoredTask, Turn, Watcher,
-    prepare_rows,
+    Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP, ScoredTask, ToolTurn, Turn,
+    Watcher, prepare_rows,
 };
 use crate::rollout::{Sampling, StopReason, ThinkingLimit, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
@@ -228,11 +229,12 @@ fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
 }
 
 fn document(completion: &SampledCompletion) -> Value {
-    let SampledCompletion { prompt_id, sample, text, token_ids, log_probs, stop_reason, score, .. } = completion;
+    let SampledCompletion { prompt_id, sample, chain, text, token_ids, log_probs, stop_reason, score, .. } = completion;
     let mut value = json!({
         "prompt_id": prompt_id, "sample": sample, "completion": text, "token_ids": token_ids, "log_probs": log_probs, "stop_reason": stop_reason,
     });
     if let (Value::Object(value), Value::Object(score)) = (&mut value, score) {
+        value.extend(chain.iter().map(|chain| ("chain".to_owned(), json!(chain))));
         value.extend(score.clone());
     }
     value
@@ -241,6 +243,13 @@ fn document(completion: &SampledCompletion) -> Value {
 fn heading(prompt: &Prompt) -> String {
     let last = prompt.row.messages.last().map(|message| message.content.trim_end()).unwrap_or_default();
     format!("--- {} ({} tokens)\n{last}\n\n", visible(&prompt.row.id), prompt.token_ids.len())
+}
+
+/// What was said on the way to an answer, the calls with their replies, and why it ended.
+fn tool_text(tools: &ToolTurn) -> String {
+    let chain = tools.chain();
+    let calls = chain.calls().count();
+    format!("{}({} in {}; ended: {})\n", chain_text(&chain), counted(calls, "call"), duration(tools.seconds), chain.end.name())
 }
 
 fn completion_text(sample: usize, scored: &Turn) -> String {
@@ -253,9 +262,9 @@ fn completion_text(sample: usize, scored: &Turn) -> String {
     };
     let why = score::why(score);
     let why = if why.is_empty() { why } else { format!("  {why}") };
-    let tokens = completion.token_ids.len();
+    let (tokens, steps) = (scored.sampled_tokens(), scored.tools.as_ref().map(tool_text).unwrap_or_default());
     format!(
-        "[{}] {}  reward {}  {tokens} tokens{truncated}{why}\n{text}\n\n",
+        "[{}] {}  reward {}  {tokens} tokens{truncated}{why}\n{steps}{text}\n\n",
         sample + 1,
         score.outcome(),
         score.reward_text()

@@ -9,7 +9,8 @@ use super::super::{Failure, Outcome, print_json};
 use super::Choice;
 use crate::config::Assignments;
 use crate::dataset::{self, DatasetError, PromptRow};
-use crate::format::counted;
+use crate::environment::{FunctionCheck, FunctionFinding, Toolset, check_tools};
+use crate::format::{counted, duration, shortened};
 use crate::hub::find_model;
 use crate::score::{CompletionLine, Scorer, Task, data_problems, similar_prompts};
 use crate::secrets::visible;
@@ -18,6 +19,8 @@ use crate::text::Tokenizer;
 
 /// Malformed lines of a file that are listed.
 const MAX_LINES: usize = 100;
+/// Characters of a tool's reply that are shown.
+const MAX_REPLY_CHARS: usize = 80;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -33,6 +36,8 @@ pub(super) struct Arguments {
 struct TaskFindings {
     problems: Vec<String>,
     warnings: Vec<String>,
+    /// Of the task's tools.
+    functions: Vec<FunctionCheck>,
 }
 
 impl TaskFindings {
@@ -63,6 +68,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let problems = Assignments::from_task(&task.label(TASK_FILE), &toml)?.problems();
     found.problems.extend(problems.iter().map(ToString::to_string));
     let loaded = load_sets(&task, &mut found);
+    if let Some(tools) = task.toolset() {
+        check_toolset(tools, &loaded, &mut found);
+    }
     found.problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));
     // A set that cannot be opened is a problem already.
     found.warnings.extend(similar_prompts(&task).unwrap_or_default().into_iter().map(|problem| problem.message));
@@ -124,6 +132,33 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
     loaded
 }
 
+/// Opens the tools for every row, and calls each function twice.
+fn check_toolset(tools: &Toolset, loaded: &[(PromptSet, Vec<PromptRow>)], found: &mut TaskFindings) {
+    let rows: Vec<&PromptRow> = loaded.iter().flat_map(|(_, rows)| rows).collect();
+    let checks = match check_tools(tools, &rows) {
+        Ok(checks) => checks,
+        Err(error) => {
+            found.problems.push(error.to_string());
+            return;
+        }
+    };
+    for FunctionCheck { function, finding } in &checks {
+        match finding {
+            FunctionFinding::Answered(_) | FunctionFinding::NotCalled => {}
+            FunctionFinding::Failed(why) => found.problems.push(format!("the function {function:?}: {why}")),
+            FunctionFinding::Differs(replies) => {
+                let [first, second] = replies.each_ref().map(|reply| shortened(&reply.text, MAX_REPLY_CHARS));
+                found.problems.push(format!(
+                    "the function {function:?} answers the same call about the same row differently: {first:?}, then {second:?}; a run could not be resumed exactly"
+                ));
+            }
+        }
+    }
+    let wrong = rows.iter().filter_map(|row| tools.open(row).err()).map(|error| error.to_string());
+    found.add_lines("tools", wrong.collect());
+    found.functions = checks;
+}
+
 /// Reads every line of the sample completions.
 fn check_completions(task: &Task, found: &mut TaskFindings) {
     let Some(file) = &task.prompts.completions else { return };
@@ -147,12 +182,13 @@ fn print_document(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) 
         .iter()
         .map(|(set, rows, expected)| (set.name().to_owned(), json!({"rows": rows, "expected": expected})))
         .collect();
-    let TaskFindings { problems, warnings } = found;
+    let TaskFindings { problems, warnings, functions } = found;
     let document = json!({
         "task": task.name,
         "ok": problems.is_empty(),
         "problems": problems,
         "warnings": warnings,
+        "functions": functions,
         "sets": sets,
         "guard": guard,
         "digest": task.digest(),
@@ -170,6 +206,20 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
     }
     if guard > 0 {
         println!("  guard  {} against forgetting", counted(guard, "prompt"));
+    }
+    for FunctionCheck { function, finding } in &found.functions {
+        let outcome = match finding {
+            FunctionFinding::NotCalled => {
+                "not called: no row has a call of it; add `examples` to its parameters, or a call to a row".to_owned()
+            }
+            FunctionFinding::Answered(reply) => {
+                let text = shortened(&reply.text, MAX_REPLY_CHARS);
+                format!("answers twice alike in {}: {}", duration(reply.seconds), visible(&text))
+            }
+            FunctionFinding::Differs(_) => "answers differently".to_owned(),
+            FunctionFinding::Failed(_) => "fails".to_owned(),
+        };
+        println!("  function {}: {outcome}", visible(function));
     }
     for warning in &found.warnings {
         println!("  warning: {}", visible(warning));

@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let all = Trust::for_task(&task)?;
     if all.is_empty() {
-        println!("{}: runs no command and asks no judge ({}): nothing to trust", task.name, task.kind());
+        println!("{}: runs no command and no tool and asks no judge ({}): nothing to trust", task.name, task.kind());
         return Ok(ExitCode::SUCCESS);
     }
     let place = task
@@ -32,21 +32,29 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .map_or_else(|| "the task embedded in this program".to_owned(), |folder| folder.display().to_string());
     let mut subjects: Vec<&str> = all.iter().map(Trust::subject).collect();
     subjects.dedup();
-    println!("{} scores with a {}, in {}", task.name, subjects.join(" and a "), visible(&place));
+    println!("{} uses a {}, in {}", task.name, subjects.join(" and a "), visible(&place));
     let mut programs = task.scorers().filter_map(|task| Some((task.folder(), task.command()?)));
     for trust in &all {
         if let Some(server) = &trust.server {
             println!("  judge    {}", visible(server));
         }
         for command in trust.command_lines() {
-            println!("  command  {}", visible(&command));
+            println!("  {:<8} {}", trust.subject(), visible(&command));
         }
         for file in &trust.files {
             println!("  file     {}", visible(&task.label(file)));
         }
-        if let Some((folder, rules)) = programs.next().filter(|_| trust.server.is_none()) {
-            println!("  isolation {}", rules.isolation_text());
-            for path in rules.visible_paths(folder.unwrap_or(Path::new(""))) {
+        let scored = if trust.subject() == "command" { programs.next() } else { None };
+        let isolation = match (&trust.tool, scored) {
+            (Some(tool), _) => Some((tool.isolation_text(), tool.visible_paths())),
+            (None, Some((folder, rules))) => {
+                Some((rules.isolation_text(), rules.visible_paths(folder.unwrap_or(Path::new("")))))
+            }
+            (None, None) => None,
+        };
+        if let Some((isolation, visible_paths)) = isolation {
+            println!("  isolation {isolation}");
+            for path in visible_paths {
                 println!("  reads    {}", visible(&path.display().to_string()));
             }
         }

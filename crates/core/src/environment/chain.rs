@@ -136,6 +136,11 @@ impl<'a> ScoredChain<'a> {
         self.0.get("end").and_then(Value::as_str).filter(|end| !matches!(*end, "answer" | "truncated"))
     }
 
+    /// Whether it is cut off.
+    pub fn is_truncated(self) -> bool {
+        self.0.get("end").is_some_and(|end| end == ChainEnd::Truncated.name())
+    }
+
     /// The final state that was asked for by this key.
     pub fn state(self, key: &str) -> Option<&'a Value> {
         self.0.get("states")?.get(key)

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::ConversationLimits;
+use super::files_tool::FilesRules;
 use super::sqlite_tool::SqliteRules;
-use crate::sandbox::{ProgramKeys, program_files};
+use super::{ConversationLimits, python_tool};
+use crate::sandbox::{Level, ProgramKeys, program_files};
 use crate::task::{Home, Read, Section, functions};
 
 /// The blocks of `task.toml` that this room reads.
@@ -29,7 +30,17 @@ pub(super) enum ToolKind {
         definitions: Value,
         file: String,
     },
+    /// A server of the Model Context Protocol; its functions, where the task has a copy of them.
+    Mcp {
+        program: ProgramRules,
+        definitions: Option<(String, Value)>,
+    },
+    Python {
+        program: ProgramRules,
+        definitions: Value,
+    },
     Sqlite(SqliteRules),
+    Files(FilesRules),
 }
 
 impl ToolKind {
@@ -37,8 +48,29 @@ impl ToolKind {
     pub(super) fn key(&self) -> &'static str {
         match self {
             Self::Run { .. } => "run",
+            Self::Mcp { .. } => "mcp",
+            Self::Python { .. } => "python",
             Self::Sqlite(_) => "sqlite",
+            Self::Files(_) => "files",
         }
+    }
+
+    pub(super) fn program(&self) -> Option<&ProgramRules> {
+        match self {
+            Self::Run { program, .. } | Self::Mcp { program, .. } | Self::Python { program, .. } => Some(program),
+            Self::Sqlite(_) | Self::Files(_) => None,
+        }
+    }
+
+    /// Files of the task that belong to it.
+    pub(super) fn files(&self) -> Vec<&str> {
+        let own = match self {
+            Self::Run { file, .. } | Self::Mcp { definitions: Some((file, _)), .. } => std::slice::from_ref(file),
+            Self::Sqlite(rules) => rules.database.as_slice(),
+            Self::Files(rules) => rules.files.as_slice(),
+            Self::Mcp { .. } | Self::Python { .. } => &[],
+        };
+        self.program().iter().flat_map(|program| &program.files).chain(own).map(String::as_str).collect()
     }
 }
 
@@ -56,12 +88,17 @@ pub(super) struct ProgramRules {
 }
 
 /// The kinds of tools: the key that names one, its value, and further keys.
-const KINDS: [(&str, &str, &[&str]); 2] =
-    [("run", "", &["definitions", "parallel"]), ("builtin", "sqlite", &["database", "field", "read_only"])];
+const KINDS: [(&str, &str, &[&str]); 5] = [
+    ("run", "", &["definitions", "parallel"]),
+    ("mcp", "", &["definitions", "parallel"]),
+    ("builtin", "sqlite", &["database", "field", "read_only"]),
+    ("builtin", "python", &["python"]),
+    ("builtin", "files", &["files", "field", "max_kib"]),
+];
 
 /// All tools of a task; none where it has no `[[tool]]`.
 pub(super) fn read_tools(top: &Section<'_>, home: &Home) -> Read<Vec<ToolRules>> {
-    let mut known = vec!["name", "run", "builtin"];
+    let mut known = vec!["name", "run", "mcp", "builtin"];
     known.extend(PROGRAM_KEYS);
     known.extend(KINDS.iter().flat_map(|(_, _, keys)| keys.iter()));
     let mut tools: Vec<ToolRules> = Vec::new();
@@ -111,14 +148,28 @@ fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules>
         ));
     }
     let named = read_name(block)?;
-    let name = named.clone().unwrap_or_else(|| if value.is_empty() { key.to_owned() } else { value.to_owned() });
+    let prefix = named.as_ref().map_or_else(String::new, |name| format!("{name}_"));
+    let name = named.unwrap_or_else(|| if value.is_empty() { key.to_owned() } else { value.to_owned() });
     let kind = match (key, value) {
         ("run", _) => {
-            let program = read_program(block, key, home)?;
-            let (file, definitions) = read_definitions(block, home)?;
-            ToolKind::Run { program, definitions, file }
+            let example = "definitions = \"tools.json\"";
+            let program = read_program(block, read_command(block, key)?, home)?;
+            let found = read_definitions(block, home)?.ok_or_else(|| home.missing("tool.definitions", example))?;
+            ToolKind::Run { program, file: found.0, definitions: found.1 }
         }
-        _ => ToolKind::Sqlite(SqliteRules::read(block, named.as_deref(), home)?),
+        ("mcp", _) => {
+            let program = read_program(block, read_command(block, key)?, home)?;
+            ToolKind::Mcp { program, definitions: read_definitions(block, home)? }
+        }
+        (_, "python") => {
+            let interpreter = block.string("python")?.unwrap_or_else(|| "python3".to_owned());
+            let mut program = read_program(block, vec![interpreter], home)?;
+            // A model wrote what it runs.
+            program.keys.isolation.get_or_insert(Level::Strong);
+            ToolKind::Python { program, definitions: python_tool::definitions(&prefix) }
+        }
+        (_, "files") => ToolKind::Files(FilesRules::read(block, &prefix, home)?),
+        _ => ToolKind::Sqlite(SqliteRules::read(block, &prefix, home)?),
     };
     Ok(ToolRules { name, kind })
 }
@@ -134,16 +185,18 @@ fn read_name(block: &Section<'_>) -> Read<Option<String>> {
     Ok(Some(name))
 }
 
-fn read_program(block: &Section<'_>, key: &'static str, home: &Home) -> Read<ProgramRules> {
+fn read_command(block: &Section<'_>, key: &'static str) -> Read<Vec<String>> {
     let command = block.quoted_strings(key)?;
-    if command.first().is_none_or(String::is_empty) {
-        let offset = block.get(key).map_or(0, |(_, offset)| offset);
-        return Err(block.error(
-            key,
-            offset,
-            format!("is empty; write for example `{key} = [\"python3\", \"tools.py\"]`"),
-        ));
+    match command.first().is_none_or(String::is_empty) {
+        true => {
+            let offset = block.get(key).map_or(0, |(_, offset)| offset);
+            Err(block.error(key, offset, format!("is empty; write for example `{key} = [\"python3\", \"tools.py\"]`")))
+        }
+        false => Ok(command),
     }
+}
+
+fn read_program(block: &Section<'_>, command: Vec<String>, home: &Home) -> Read<ProgramRules> {
     Ok(ProgramRules {
         files: program_files(command.iter(), block, home)?,
         command,
@@ -153,10 +206,9 @@ fn read_program(block: &Section<'_>, key: &'static str, home: &Home) -> Read<Pro
     })
 }
 
-/// The file of functions that a tool has, and its content.
-fn read_definitions(block: &Section<'_>, home: &Home) -> Read<(String, Value)> {
-    let example = "definitions = \"tools.json\"";
-    let (file, text) = home.file_of(block, "definitions")?.ok_or_else(|| home.missing("tool.definitions", example))?;
+/// The file of functions that a tool names, and its content.
+fn read_definitions(block: &Section<'_>, home: &Home) -> Read<Option<(String, Value)>> {
+    let Some((file, text)) = home.file_of(block, "definitions")? else { return Ok(None) };
     let list = home.parse_json(&file, &text)?;
     let fault = |message: String| {
         let offset = block.get("definitions").map_or(0, |(_, offset)| offset);
@@ -164,7 +216,7 @@ fn read_definitions(block: &Section<'_>, home: &Home) -> Read<(String, Value)> {
     };
     match functions(&list).map_err(|error| fault(error.to_string()))?.len() {
         0 => Err(fault("no function; list at least one".to_owned())),
-        _ => Ok((file, list)),
+        _ => Ok(Some((file, list))),
     }
 }
 

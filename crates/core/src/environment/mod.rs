@@ -3,12 +3,16 @@
 
 mod arguments;
 mod chain;
+mod check;
 mod conversation;
 mod definition;
 mod error;
+mod files_tool;
 mod live_tool;
+mod mcp;
 mod program;
 mod program_process;
+mod python_tool;
 mod ready;
 mod reply_text;
 mod sqlite_tool;
@@ -18,6 +22,7 @@ mod tool_program;
 mod toolset;
 
 pub use chain::{AnsweredCall, ChainEnd, ScoredChain, ToolChain, ToolStep};
+pub use check::{FunctionCheck, FunctionFinding, check_tools};
 pub use conversation::Environment;
 pub(crate) use definition::TOOL_KEYS;
 pub use error::EnvironmentError;

@@ -47,7 +47,7 @@ impl RunTool {
             failure = failure.or(self.server.send(&line).err());
         }
         while failure.is_none() && found.iter().any(Option::is_none) {
-            let answer = self.server.line().and_then(|line| self.read(&line));
+            let answer = self.server.line(self.server.deadline()).and_then(|line| self.read(&line));
             let pending = |id: Option<u64>| match id {
                 Some(id) => {
                     usize::try_from(id.checked_sub(first)?).ok().filter(|at| matches!(found.get(*at), Some(None)))

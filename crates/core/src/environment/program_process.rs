@@ -41,8 +41,8 @@ impl LineServer {
         self.program.rules.in_parallel
     }
 
-    /// Writes a line.
-    pub(super) fn send(&mut self, line: &Value) -> Result<(), String> {
+    /// Starts it, unless it runs.
+    pub(super) fn start(&mut self) -> Result<&mut LineProgram, String> {
         if matches!(self.process, Process::Waiting) {
             self.process = match LineProgram::start(&self.program.files, &self.program.rules.command) {
                 Ok(program) => Process::Running(program),
@@ -50,24 +50,35 @@ impl LineServer {
             };
         }
         match &mut self.process {
-            Process::Running(program) => {
-                program.send(format!("{line}\n").as_bytes());
-                Ok(())
-            }
+            Process::Running(program) => Ok(program),
             Process::Ended(why) => Err(why.clone()),
             Process::Waiting => Err("does not start".to_owned()),
         }
     }
 
-    /// The next line within the time for one answer.
+    /// Writes a line.
+    pub(super) fn send(&mut self, line: &Value) -> Result<(), String> {
+        self.start()?.send(format!("{line}\n").as_bytes());
+        Ok(())
+    }
+
+    /// When an answer that is asked now is late.
+    pub(super) fn deadline(&self) -> Instant {
+        let start = if self.has_answered { Duration::ZERO } else { START_TIMEOUT };
+        Instant::now() + start + Duration::from_secs_f64(self.program.rules.keys.seconds)
+    }
+
+    /// The next line.
     ///
     /// # Errors
     /// A sentence without a subject; the process has ended then.
-    pub(super) fn line(&mut self) -> Result<Vec<u8>, String> {
-        let Process::Running(program) = &mut self.process else { return Err("does not run".to_owned()) };
+    pub(super) fn line(&mut self, until: Instant) -> Result<Vec<u8>, String> {
+        let program = match &mut self.process {
+            Process::Running(program) => program,
+            Process::Ended(why) => return Err(why.clone()),
+            Process::Waiting => return Err("was not asked".to_owned()),
+        };
         let ProgramRules { max_line_bytes, keys, .. } = &self.program.rules;
-        let start = if self.has_answered { Duration::ZERO } else { START_TIMEOUT };
-        let until = Instant::now() + start + Duration::from_secs_f64(keys.seconds);
         let why = match program.line(until, *max_line_bytes, &|| true) {
             Ok(line) => {
                 self.has_answered = true;

@@ -2,14 +2,17 @@
 
 use serde_json::Value;
 
-use super::EnvironmentError;
 use super::arguments::Functions;
 use super::definition::{ProgramRules, ToolKind, ToolRules};
+use super::files_tool::FilesTool;
 use super::live_tool::LiveTool;
+use super::mcp::{McpTools, list_tools};
 use super::program::RunTool;
 use super::program_process::TrustedProgram;
+use super::python_tool::PythonTool;
 use super::sqlite_tool::SqliteTool;
 use super::tool_program::trusted;
+use super::{EnvironmentError, python_tool};
 use crate::dataset::PromptRow;
 use crate::task::Home;
 
@@ -24,7 +27,11 @@ pub(super) struct ReadyTools {
 #[derive(Debug)]
 pub(super) enum ReadyTool {
     Run(TrustedProgram),
+    /// With its list of functions.
+    Mcp(TrustedProgram, Value),
+    Python(TrustedProgram),
     Sqlite(SqliteTool),
+    Files(FilesTool),
 }
 
 impl ReadyTools {
@@ -35,6 +42,21 @@ impl ReadyTools {
             let trusted = |program: &ProgramRules| trusted(task, tool, program, home);
             let (made, definitions) = match &tool.kind {
                 ToolKind::Run { program, definitions, .. } => (ReadyTool::Run(trusted(program)?), definitions.clone()),
+                ToolKind::Mcp { program, definitions } => {
+                    let program = trusted(program)?;
+                    let failed = |why| EnvironmentError::Tool { tool: tool.name.clone(), why };
+                    let listed = match definitions {
+                        Some((_, definitions)) => definitions.clone(),
+                        None => list_tools(&program).map_err(failed)?,
+                    };
+                    (ReadyTool::Mcp(program, listed.clone()), listed)
+                }
+                ToolKind::Python { program, definitions } => {
+                    let mut program = trusted(program)?;
+                    program.rules.command = python_tool::command(&program.rules.command);
+                    (ReadyTool::Python(program), definitions.clone())
+                }
+                ToolKind::Files(rules) => (ReadyTool::Files(rules.prepare(home)?), rules.definitions()),
                 ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions()),
             };
             let added = ready.functions.add(index, &definitions);
@@ -58,7 +80,10 @@ impl ReadyTool {
     pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
         match self {
             Self::Run(program) => Ok(RunTool::open(program)),
+            Self::Mcp(program, definitions) => Ok(McpTools::open(program, definitions)),
+            Self::Python(program) => Ok(PythonTool::open(program)),
             Self::Sqlite(tool) => tool.open(row),
+            Self::Files(tool) => tool.open(row),
         }
     }
 }

@@ -35,7 +35,7 @@ struct Conversation {
 }
 
 impl SqliteRules {
-    pub(super) fn read(block: &Section<'_>, name: Option<&str>, home: &Home) -> Read<Self> {
+    pub(super) fn read(block: &Section<'_>, prefix: &str, home: &Home) -> Read<Self> {
         let database = home.file_of(block, "database")?.map(|(file, _)| file);
         let field = block.string("field")?;
         if database.is_none() && field.is_none() {
@@ -45,7 +45,7 @@ impl SqliteRules {
             database,
             field: field.unwrap_or_else(|| "database".to_owned()),
             read_only: block.boolean("read_only")?.unwrap_or(false),
-            prefix: name.map_or_else(String::new, |name| format!("{name}_")),
+            prefix: prefix.to_owned(),
         })
     }
 

@@ -1,5 +1,8 @@
 //! Tools as conversations use them: programs that answer, fail, hang and lie; databases; what `task.toml` may say.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod builtin;
+mod mcp;
 
 use std::path::Path;
 
@@ -299,7 +302,10 @@ fn malformed_tools_are_refused_with_their_place() {
             "[[tool]]\nrun = [\"x\"]\nbuiltin = \"sqlite\"",
             "task.toml line 1 column 1: `[[tool]]` names two tools: write a block for each",
         ),
-        ("[[tool]]\nbuiltin = \"mysql\"", "task.toml line 2 column 11: `tool.builtin` takes sqlite"),
+        (
+            "[[tool]]\nbuiltin = \"mysql\"",
+            "task.toml line 2 column 11: `tool.builtin` takes sqlite, python, files, not \"mysql\"",
+        ),
         ("[[tool]]\nbuiltin = \"sqlite\"", "/FOLDER/task.toml: missing `tool.database`"),
         (
             "[[tool]]\nbuiltin = \"sqlite\"\nseconds = 1",
@@ -373,4 +379,40 @@ fn replies_are_read_as_they_were_recorded() {
     assert_eq!(json, r#"{"text":"a\nb","outcome":"refused","seconds":0.25}"#);
     assert_eq!(serde_json::from_str::<ToolReply>(&json).unwrap(), reply);
     assert_eq!(Map::new(), call("f", Value::Null).arguments);
+}
+
+#[test]
+fn each_function_is_called_twice_by_a_call_of_the_task() {
+    let of_row = |fields: Value, expected: Value| PromptRow { expected: Some(expected), ..row(fields) };
+    let expected = json!([{"name": "f", "arguments": {"x": 1}}]);
+    for (body, row, expected) in [
+        ("n += 1\nanswer(result=n)", of_row(json!({}), expected.clone()), "answered: 1"),
+        ("answer(result=os.urandom(4).hex())", of_row(json!({}), expected.clone()), "differs"),
+        ("sys.exit(1)", of_row(json!({}), expected), "failed: the tool \"run\" ended with exit code 1"),
+        ("answer(result=x)", of_row(json!({}), json!({"name": "f", "arguments": "{\"x\": 7}"})), "answered: 7"),
+        ("answer(result=x)", of_row(json!({}), json!([{"name": "f", "arguments": {"x": "7"}}])), "not called"),
+        ("answer(result=x)", of_row(json!({}), json!("text")), "not called"),
+    ] {
+        let head = "import json, os, sys\nn = 0\nfor line in sys.stdin:\n    x = json.loads(line)['arguments']['x']\n    answer = lambda **parts: print(json.dumps(parts), flush=True)\n";
+        let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
+        let folder = folder(&[("tools.py", &(head.to_owned() + &body)), ("tools.json", DEFINITIONS)]);
+        let checks = check_tools(&toolset(folder.path(), RUN).unwrap(), &[&row]).unwrap();
+        let [FunctionCheck { function, finding }] = checks.as_slice() else { panic!("{checks:?}") };
+        let found = match finding {
+            FunctionFinding::NotCalled => "not called".to_owned(),
+            FunctionFinding::Answered(reply) => shown(reply),
+            FunctionFinding::Differs([first, second]) => {
+                assert_ne!(first.text, second.text);
+                "differs".to_owned()
+            }
+            FunctionFinding::Failed(why) => format!("failed: {why}"),
+        };
+        assert_eq!((function.as_str(), found.as_str()), ("f", expected), "{body}");
+    }
+    // Without rows, by an example of the parameters.
+    let examples = DEFINITIONS.replace("\"type\": \"object\"", "\"examples\": [{\"x\": 5}], \"type\": \"object\"");
+    let answers = "import json, sys\nfor line in sys.stdin: print(json.dumps({'result': json.loads(line)['arguments']['x']}), flush=True)\n";
+    let folder = folder(&[("tools.py", answers), ("tools.json", &examples)]);
+    let checks = check_tools(&toolset(folder.path(), RUN).unwrap(), &[]).unwrap();
+    assert!(matches!(&checks[0].finding, FunctionFinding::Answered(reply) if reply.text == "5"), "{checks:?}");
 }

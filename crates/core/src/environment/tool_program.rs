@@ -15,7 +15,7 @@ use crate::task::{Home, Read};
 const BLOCK: &str = "[[tool]]";
 
 /// A program that a tool runs.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolProgram {
     /// `name` of its `[[tool]]`.
     pub tool: String,
@@ -27,10 +27,11 @@ pub struct ToolProgram {
     pub is_trusted: bool,
     /// What this machine lacks, and how to install it.
     pub missing: Option<String>,
-    /// What it may read besides the system's programs and its own files.
-    pub visible: Vec<PathBuf>,
-    /// Where it runs on this machine, or why it does not.
-    pub isolation: String,
+    /// The least isolation that the task asks for.
+    asked: Option<Level>,
+    /// Files and folders outside the task that it may read.
+    read: Vec<PathBuf>,
+    folder: PathBuf,
 }
 
 impl ToolProgram {
@@ -54,10 +55,22 @@ impl ToolProgram {
             is_trusted: is_trusted(&digest),
             digest,
             missing: installation_problem(name, &folder),
-            visible: visible_paths([path_of(name, &folder).as_path()], &rules.keys.read),
-            isolation: isolation_text(rules.keys.isolation, BLOCK),
+            asked: rules.keys.isolation,
+            read: rules.keys.read.clone(),
+            folder,
         };
         Ok((program, files))
+    }
+
+    /// The isolation that it runs in on this machine, or why it does not.
+    pub fn isolation_text(&self) -> String {
+        isolation_text(self.asked, BLOCK)
+    }
+
+    /// What it may read besides the system's programs and its own files.
+    pub fn visible_paths(&self) -> Vec<PathBuf> {
+        let name = self.command.first().map_or("", String::as_str);
+        visible_paths([path_of(name, &self.folder).as_path()], &self.read)
     }
 }
 
@@ -84,9 +97,9 @@ pub(super) fn trusted(
     let level = machine().level.for_asked(rules.keys.isolation).ok_or_else(|| EnvironmentError::NotIsolated {
         task: task.to_owned(),
         tool: tool.name.clone(),
-        text: isolation_text(rules.keys.isolation, BLOCK),
+        text: program.isolation_text(),
     })?;
-    let visible = if level == Level::None { Vec::new() } else { program.visible };
+    let visible = if level == Level::None { Vec::new() } else { program.visible_paths() };
     let sandbox = Sandbox { level, visible, memory_mib: rules.keys.memory_mib, block: BLOCK };
     let files = ProgramFiles::new(home.folder().unwrap_or(Path::new("")), files, sandbox);
     Ok(TrustedProgram { rules: rules.clone(), files: Arc::new(files) })

@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::conversation::Environment;
-use super::definition::{ProgramRules, ToolKind, ToolRules, read_limits, read_tools};
+use super::definition::{ToolRules, read_limits, read_tools};
 use super::ready::ReadyTools;
 use super::tool_program::ToolProgram;
-use super::{ConversationLimits, EnvironmentError};
+use super::{ConversationLimits, EnvironmentError, ToolCall};
 use crate::dataset::PromptRow;
 use crate::task::{Home, Read, Section, TaskError};
 
@@ -58,18 +58,23 @@ impl Toolset {
 
     /// The programs that its tools run.
     pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
-        let programs = self.0.rules.iter().filter_map(|tool| Some((tool, tool.program()?)));
+        let programs = self.0.rules.iter().filter_map(|tool| Some((tool, tool.kind.program()?)));
         programs.map(|(tool, rules)| Ok(ToolProgram::read(tool, rules, &self.0.home)?.0)).collect()
     }
 
     /// Whether the user must have allowed its programs.
     pub fn needs_trust(&self) -> bool {
-        self.0.rules.iter().any(|tool| tool.program().is_some())
+        self.0.rules.iter().any(|tool| tool.kind.program().is_some())
     }
 
     /// The files of the task that belong to tools.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
-        self.0.rules.iter().flat_map(ToolRules::files)
+        self.0.rules.iter().flat_map(|tool| tool.kind.files())
+    }
+
+    /// Whether a call names a function, and its arguments fit.
+    pub(super) fn takes(&self, call: &ToolCall) -> bool {
+        self.ready().is_ok_and(|ready| ready.functions.tool_of(call).is_ok())
     }
 
     fn ready(&self) -> Result<&Arc<ReadyTools>, EnvironmentError> {
@@ -78,22 +83,5 @@ impl Toolset {
         }
         let ready = ReadyTools::new(&self.0.task, &self.0.rules, &self.0.home)?;
         Ok(self.0.ready.get_or_init(|| Arc::new(ready)))
-    }
-}
-
-impl ToolRules {
-    fn program(&self) -> Option<&ProgramRules> {
-        match &self.kind {
-            ToolKind::Run { program, .. } => Some(program),
-            ToolKind::Sqlite(_) => None,
-        }
-    }
-
-    fn files(&self) -> Vec<&str> {
-        let own = match &self.kind {
-            ToolKind::Run { file, .. } => Some(file),
-            ToolKind::Sqlite(rules) => rules.database.as_ref(),
-        };
-        self.program().iter().flat_map(|program| &program.files).chain(own).map(String::as_str).collect()
     }
 }

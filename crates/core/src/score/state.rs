@@ -96,6 +96,11 @@ impl Judge for State {
         let Some(expected) = row.and_then(|row| row.expected.as_ref()) else {
             return failed("the row has no `expected`, which the final state is compared with");
         };
+        if row.and_then(ScoredChain::of_row).is_some_and(ScoredChain::is_truncated) {
+            let (message, class) = ("the conversation ended without an answer: truncated", FailureClass::Truncated);
+            let verdict = Verdict::because(Tier::Unparsable, class, message.to_owned(), (completion, from));
+            return Verdict { exact: Some(false), ..verdict };
+        }
         let Some(found) = row.and_then(ScoredChain::of_row).and_then(|chain| chain.state(&self.key)) else {
             return failed("no final state: a conversation is judged where its tools were called, in `train`, `eval` and `sample`");
         };

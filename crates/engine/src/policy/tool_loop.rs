@@ -249,7 +249,7 @@ impl ToolTalk {
 
     /// Asks for the final state where that is scored, of conversations that have an answer.
     fn ask_states(&mut self, tools: &TaskTools<'_>, row: &PromptRow, turn: &mut ToolTurn) -> std::result::Result<(), String> {
-        if !matches!(turn.end, ChainEnd::Answer | ChainEnd::Truncated) {
+        if turn.end != ChainEnd::Answer {
             return Ok(());
         }
         for (key, query) in tools.task.state_queries() {

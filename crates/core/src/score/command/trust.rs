@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::CommandRules;
+use crate::environment::{ToolProgram, Toolset};
 use crate::files::{self, Access};
 use crate::sandbox::{installation_problem, is_trusted as is_noted, trust_folder};
 use crate::score::{ScoreError, Task};
@@ -13,13 +14,15 @@ use crate::task::{TaskError, TaskFiles};
 const MAX_NOTES: usize = 4_096;
 const MAX_NOTE_BYTES: u64 = 1 << 20;
 
-/// A program or a judge that a task names, and whether it may run or be asked.
+/// A program, a tool or a judge that a task names, and whether it may run or be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trust {
     /// Empty for a judge.
     pub commands: Vec<Vec<String>>,
     /// The model, address and key variable of a judge, to which prompts and answers are sent.
     pub server: Option<String>,
+    /// The program of a tool.
+    pub tool: Option<ToolProgram>,
     /// Files of the task's folder that belong to it.
     pub files: Vec<String>,
     /// SHA-256 in hex over the command, the names and the bytes of the files; of a judge over server and task.
@@ -44,7 +47,7 @@ pub enum TrustError {
 }
 
 impl Trust {
-    /// The programs that the task's scorers would run, and the judges that they would ask.
+    /// The programs that the task's scorers and tools would run, and the judges that they would ask.
     pub fn for_task(task: &Task) -> Result<Vec<Self>, TrustError> {
         #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
         let mut all = Self::programs(task)?;
@@ -63,6 +66,7 @@ impl Trust {
         Self {
             commands: Vec::new(),
             server: Some(server),
+            tool: None,
             files: Vec::new(),
             is_trusted: is_noted(&digest),
             digest,
@@ -78,12 +82,28 @@ impl Trust {
             Some(task.read_files(&rules.files).map(|files| Self::for_scorer(task, rules, &files)))
         });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
+        let tools = task.toolset().map(Toolset::programs).transpose()?.unwrap_or_default();
+        programs.extend(tools.into_iter().map(|tool| Self::for_tool(task, tool)));
         if programs.iter().any(|program| !program.is_trusted) {
             let mut trusted = task.folder().map(trusted_of).unwrap_or_default();
             trusted.retain(|digest| programs.iter().all(|program| program.digest != *digest));
             programs.iter_mut().for_each(|program| program.has_changed = !program.is_trusted && !trusted.is_empty());
         }
         Ok(programs)
+    }
+
+    fn for_tool(task: &TaskFiles, tool: ToolProgram) -> Self {
+        Self {
+            commands: vec![tool.command.clone()],
+            server: None,
+            files: tool.files.clone(),
+            digest: tool.digest.clone(),
+            is_trusted: tool.is_trusted,
+            missing: tool.missing.clone(),
+            has_changed: false,
+            folder: task.folder().map(real),
+            tool: Some(tool),
+        }
     }
 
     fn for_scorer(task: &TaskFiles, rules: &CommandRules, files: &[(String, Vec<u8>)]) -> Self {
@@ -97,6 +117,7 @@ impl Trust {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
             server: None,
+            tool: None,
             files: rules.files.clone(),
             digest,
             is_trusted,
@@ -107,7 +128,11 @@ impl Trust {
 
     /// What is trusted, in a few words.
     pub fn subject(&self) -> &'static str {
-        if self.server.is_some() { "judge" } else { "command" }
+        match (&self.server, &self.tool) {
+            (Some(_), _) => "judge",
+            (None, Some(_)) => "tool",
+            (None, None) => "command",
+        }
     }
 
     /// The commands as one would type them.

@@ -165,7 +165,7 @@ const ACTIONS: &[Action] = &[
         |_, shared| {
             let has_command = shared.draft.base.as_ref().is_some_and(|task| task.needs_trust());
             (!has_command && shared.draft.programs.is_empty())
-                .then(|| "the task runs no command and asks no judge".to_owned())
+                .then(|| "the task runs no command and no tool and asks no judge".to_owned())
         },
     ),
     choice::take_action(),
@@ -202,7 +202,7 @@ fn unchanged(shared: &Shared) -> Option<String> {
 }
 
 fn no_program(_: &Schema, shared: &Shared) -> Option<String> {
-    (!program_pane::needs_trust(shared)).then(|| "the task runs no command and asks no judge".to_owned())
+    (!program_pane::needs_trust(shared)).then(|| "the task runs no command and no tool and asks no judge".to_owned())
 }
 
 /// Selects another sample, and puts it to the programs.

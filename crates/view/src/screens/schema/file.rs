@@ -310,7 +310,8 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         shared.say("trusted already");
         return Vec::new();
     }
-    let subject = if all.iter().all(|trust| trust.server.is_some()) { "judge" } else { "command" };
+    let is_program = |trust: &Trust| trust.server.is_none();
+    let subject = all.iter().find(|trust| is_program(trust)).or(all.first()).map_or("command", Trust::subject);
     let lines = all.iter().flat_map(|trust| {
         let files = (!trust.files.is_empty()).then(|| format!("files: {}", trust.files.join(", ")));
         let judge = trust
@@ -320,7 +321,7 @@ pub(super) fn ask_trust(_: &mut Schema, shared: &mut Shared) -> Vec<Command> {
         trust.command_lines().chain(files).chain(trust.missing.clone()).chain(judge)
     });
     let lines: Vec<String> = lines.map(|line| visible_lines(&line).into_owned()).collect();
-    let rights = if subject == "command" { "\n\nIt runs with your rights." } else { "" };
+    let rights = if all.iter().any(is_program) { "\n\nIt runs with your rights." } else { "" };
     let text = format!("{}{rights}", lines.join("\n"));
     let confirm =
         Confirm::new(format!("Trust this {subject}?"), text, "trust", move |_: &mut Schema, shared: &mut Shared| {

@@ -29,7 +29,7 @@ fn task(shared: &Shared) -> Option<&Task> {
 
 /// Why nothing can be scored, if a program is not trusted.
 pub(super) fn untrusted(shared: &Shared) -> Option<String> {
-    let first = shared.draft.programs.iter().find(|program| !program.is_trusted)?;
+    let first = shared.draft.programs.iter().find(|program| !program.is_trusted && program.tool.is_none())?;
     let what = if first.has_changed { "has changed since it was trusted" } else { "is not trusted" };
     let what = format!("the {} {what}", first.subject());
     Some(format!("not scored, because {what}: {} shows it and asks", shared.key_of("schema.trust")))
@@ -75,8 +75,12 @@ pub(super) fn lines(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
         }
     }
     for trust in &shared.draft.programs {
-        let Some(server) = &trust.server else { continue };
-        lines.push(Line::raw(format!("judge {}", visible(server))));
+        let line = match (&trust.server, &trust.tool) {
+            (Some(server), _) => format!("judge {}", visible(server)),
+            (None, Some(tool)) => format!("tool {}", visible(&tool.command.join(" "))),
+            (None, None) => continue,
+        };
+        lines.push(Line::raw(line));
         lines.push(trust_line(trust, shared));
     }
     if !task(shared).is_some_and(Task::runs_programs) {

@@ -1,0 +1,96 @@
+//! Whether tools work: each function is called twice, in conversations of its own, by a call that the task has.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{CallOutcome, EnvironmentError, ToolCall, ToolReply, Toolset};
+use crate::dataset::PromptRow;
+use crate::task::functions;
+
+/// A function of a tool, and what became of its calls.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FunctionCheck {
+    pub function: String,
+    pub finding: FunctionFinding,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FunctionFinding {
+    /// No row and no `examples` of its parameters have a call that fits.
+    NotCalled,
+    Answered(ToolReply),
+    /// The two replies to the same call about the same row.
+    Differs([ToolReply; 2]),
+    /// The tool's own failure.
+    Failed(String),
+}
+
+/// Checks every function. An example is a call in a row's earlier turns or in its `expected`, or one of `examples` of the
+/// function's parameters, which is called about the first row.
+///
+/// # Errors
+/// As [`Toolset::open`].
+pub fn check_tools(tools: &Toolset, rows: &[&PromptRow]) -> Result<Vec<FunctionCheck>, EnvironmentError> {
+    let definitions = tools.definitions()?;
+    let mut checks = Vec::new();
+    for function in functions(definitions).unwrap_or_default() {
+        let named = |call: &ToolCall| call.name == function.name && tools.takes(call);
+        let of_row = |row: &&PromptRow| Some((example_calls(row).into_iter().find(named)?, (*row).clone()));
+        let of_schema = || {
+            let examples = function.parameters?.get("examples")?.as_array()?;
+            let calls = examples.iter().filter_map(|arguments| tool_call(function.name, arguments));
+            let row = rows.first().map_or_else(no_row, |row| (*row).clone());
+            Some((calls.into_iter().find(named)?, row))
+        };
+        let finding = match rows.iter().find_map(of_row).or_else(of_schema) {
+            None => FunctionFinding::NotCalled,
+            Some((call, row)) => call_twice(tools, &call, &row)?,
+        };
+        checks.push(FunctionCheck { function: function.name.to_owned(), finding });
+    }
+    Ok(checks)
+}
+
+fn call_twice(tools: &Toolset, call: &ToolCall, row: &PromptRow) -> Result<FunctionFinding, EnvironmentError> {
+    let reply = || tools.open(row).map(|mut tools| tools.call(std::slice::from_ref(call)).remove(0));
+    let (first, second) = (reply()?, reply()?);
+    let failed = [&first, &second].into_iter().find(|reply| reply.outcome == CallOutcome::Failed);
+    Ok(match failed {
+        Some(reply) => FunctionFinding::Failed(reply.text.clone()),
+        None if first.text == second.text => FunctionFinding::Answered(first),
+        None => FunctionFinding::Differs([first, second]),
+    })
+}
+
+/// The calls in a row's messages, then those of `expected`.
+fn example_calls(row: &PromptRow) -> Vec<ToolCall> {
+    let called = row.messages.iter().flat_map(|message| message.tool_calls());
+    let expected = match &row.expected {
+        Some(Value::Array(calls)) => calls.as_slice(),
+        Some(call) => std::slice::from_ref(call),
+        None => &[],
+    };
+    called.chain(expected).filter_map(read_call).collect()
+}
+
+/// `{"name": .., "arguments": {..}}`, alone or under `function`.
+fn read_call(call: &Value) -> Option<ToolCall> {
+    let call = call.get("function").unwrap_or(call);
+    tool_call(call.get("name")?.as_str()?, call.get("arguments")?)
+}
+
+/// Arguments may be JSON in a string.
+fn tool_call(name: &str, arguments: &Value) -> Option<ToolCall> {
+    let arguments: Map<String, Value> = match arguments {
+        Value::Object(arguments) => arguments.clone(),
+        Value::String(text) => serde_json::from_str(text).ok()?,
+        _ => return None,
+    };
+    Some(ToolCall { name: name.to_owned(), arguments })
+}
+
+fn no_row() -> PromptRow {
+    let id = "no row".to_owned();
+    PromptRow { id, messages: Vec::new(), expected: None, tags: Vec::new(), fields: Map::new(), line: 0 }
+}

@@ -1,0 +1,270 @@
+//! `mcp = [..]`: a server of the Model Context Protocol on its standard input and output, one process a conversation.
+
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::ToolCall;
+use super::live_tool::{LiveTool, RawReply};
+use super::program_process::{LineServer, TrustedProgram};
+use crate::format::{grouped, shortened};
+
+/// Those that begin with `initialize`, the newest last.
+const VERSIONS: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"];
+/// Pages of a list of tools.
+const MAX_PAGES: usize = 100;
+/// JSON-RPC's code for a method that the other side does not have.
+const METHOD_NOT_FOUND: i32 = -32601;
+
+/// A message of the server's.
+#[derive(Debug, Deserialize)]
+struct Message {
+    id: Option<Value>,
+    method: Option<String>,
+    result: Option<Value>,
+    error: Option<RpcError>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RpcError {
+    message: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct ToolPage {
+    tools: Vec<McpTool>,
+    #[serde(rename = "nextCursor")]
+    next_cursor: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct McpTool {
+    name: String,
+    description: Option<String>,
+    input_schema: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CallResult {
+    #[serde(default)]
+    content: Vec<Map<String, Value>>,
+    structured_content: Option<Value>,
+    #[serde(default)]
+    is_error: bool,
+}
+
+/// A server that has agreed on a version, and the functions that it lists.
+#[derive(Debug)]
+struct Session {
+    server: LineServer,
+    next_id: u64,
+    /// Whether it has said since that its list has changed.
+    list_changed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct McpTools {
+    session: Session,
+    has_begun: bool,
+    /// What it listed when the task was made ready.
+    definitions: Value,
+}
+
+/// Starts a server, asks what it can do, and ends it: OpenAI's list of functions.
+///
+/// # Errors
+/// A sentence without a subject.
+pub(super) fn list_tools(program: &TrustedProgram) -> Result<Value, String> {
+    let mut session = Session::new(program);
+    session.begin()?;
+    session.list()
+}
+
+impl Session {
+    fn new(program: &TrustedProgram) -> Self {
+        Self { server: LineServer::new(program), next_id: 1, list_changed: false }
+    }
+
+    fn begin(&mut self) -> Result<(), String> {
+        let newest = VERSIONS[VERSIONS.len() - 1];
+        let client = json!({"name": "grpo-tui", "version": env!("CARGO_PKG_VERSION")});
+        let asked = json!({"protocolVersion": newest, "capabilities": {}, "clientInfo": client});
+        let known = || format!("this program knows MCP {}", VERSIONS.join(", "));
+        let answer = self.request("initialize", asked)?.map_err(|error| {
+            self.server.end(format!("refuses to begin: {error}; {}", known())) //
+        })?;
+        match answer.get("protocolVersion").and_then(Value::as_str) {
+            Some(version) if VERSIONS.contains(&version) => {}
+            other => {
+                let other = shortened(other.unwrap_or("none"), 40);
+                return Err(self.server.end(format!("speaks MCP version {other:?}; {}", known())));
+            }
+        }
+        self.server.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+    }
+
+    fn list(&mut self) -> Result<Value, String> {
+        self.list_changed = false;
+        let (mut functions, mut page) = (Vec::new(), json!({}));
+        for _ in 0..MAX_PAGES {
+            let answer = self.request("tools/list", page)?;
+            let listed = answer.and_then(|answer| {
+                serde_json::from_value::<ToolPage>(answer).map_err(|error| error.to_string()) //
+            });
+            let ToolPage { tools, next_cursor } =
+                listed.map_err(|error| self.server.end(format!("does not list its tools: {error}")))?;
+            functions.extend(tools.into_iter().map(|McpTool { name, description, input_schema }| {
+                let function =
+                    json!({"name": name, "description": description.unwrap_or_default(), "parameters": input_schema});
+                json!({"type": "function", "function": function})
+            }));
+            match next_cursor {
+                None | Some(Value::Null) => return Ok(Value::Array(functions)),
+                Some(cursor) => page = json!({"cursor": cursor}),
+            }
+        }
+        Err(self.server.end(format!("lists its tools on more than {MAX_PAGES} pages")))
+    }
+
+    /// Sends a request: its id.
+    fn send(&mut self, method: &str, parameters: Value) -> Result<u64, String> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.server.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": parameters}))?;
+        Ok(id)
+    }
+
+    /// Sends a request and waits: its result, or the server's error.
+    fn request(&mut self, method: &str, parameters: Value) -> Result<Result<Value, String>, String> {
+        let id = self.send(method, parameters)?;
+        let until = self.server.deadline();
+        loop {
+            let (answered, answer) = self.answer(until)?;
+            if answered == id {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// The next answer and the id of its request. What the server asks, it is answered; what it tells, is not needed.
+    fn answer(&mut self, until: Instant) -> Result<(u64, Result<Value, String>), String> {
+        loop {
+            let line = self.server.line(until)?;
+            let message: Message = serde_json::from_slice(&line).map_err(|error| {
+                let text = shortened(&String::from_utf8_lossy(&line), 100);
+                self.server.end(format!("wrote {text:?}, which is no message of MCP: {error}"))
+            })?;
+            match message {
+                Message { id: Some(id), method: Some(method), .. } => {
+                    let answer = match method.as_str() {
+                        "ping" => json!({"jsonrpc": "2.0", "id": id, "result": {}}),
+                        _ => {
+                            let error = json!({"code": METHOD_NOT_FOUND, "message": "not supported"});
+                            json!({"jsonrpc": "2.0", "id": id, "error": error})
+                        }
+                    };
+                    self.server.send(&answer)?;
+                }
+                Message { id: None, method: Some(method), .. } => {
+                    self.list_changed |= method == "notifications/tools/list_changed";
+                }
+                Message { id, result, error, .. } => {
+                    let id = id.as_ref().and_then(Value::as_u64).filter(|id| *id < self.next_id);
+                    let answer = match (result, error) {
+                        (_, Some(error)) => Err(shortened(&error.message, 500)),
+                        (result, None) => Ok(result.unwrap_or_default()),
+                    };
+                    match id {
+                        Some(id) => return Ok((id, answer)),
+                        None => return Err(self.server.end("answered what was not asked".to_owned())),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl McpTools {
+    pub(super) fn open(program: &TrustedProgram, definitions: &Value) -> Box<dyn LiveTool> {
+        Box::new(Self { session: Session::new(program), has_begun: false, definitions: definitions.clone() })
+    }
+
+    /// Answers of calls that are made at once.
+    fn ask(&mut self, calls: &[&ToolCall]) -> Result<Vec<(Result<Value, String>, Instant)>, String> {
+        if !self.has_begun {
+            self.session.begin()?;
+            self.has_begun = true;
+            self.session.list_changed = true;
+        }
+        if self.session.list_changed && self.session.list()? != self.definitions {
+            return Err(self
+                .session
+                .server
+                .end("has changed its list of tools since the task was made ready".to_owned()));
+        }
+        let first = self.session.next_id;
+        for call in calls {
+            self.session.send("tools/call", json!({"name": call.name, "arguments": call.arguments}))?;
+        }
+        let mut found: Vec<_> = calls.iter().map(|_| None).collect();
+        let until = self.session.server.deadline();
+        while found.iter().any(Option::is_none) {
+            let (id, answer) = self.session.answer(until)?;
+            if let Some(place) = id.checked_sub(first).and_then(|place| found.get_mut(usize::try_from(place).ok()?)) {
+                *place = Some((answer, Instant::now()));
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+impl LiveTool for McpTools {
+    fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply> {
+        let at_once = if self.session.server.in_parallel() { calls.len().max(1) } else { 1 };
+        let mut replies = Vec::new();
+        for calls in calls.chunks(at_once) {
+            let start = Instant::now();
+            match self.ask(calls) {
+                Err(why) => replies.extend(calls.iter().map(|_| RawReply::new(Err(why.clone()), start))),
+                Ok(answers) => replies.extend(answers.into_iter().map(|(answer, end)| {
+                    let reply = RawReply::new(text_of(answer), start);
+                    RawReply { seconds: (end - start).as_secs_f64(), ..reply }
+                })),
+            }
+        }
+        replies
+    }
+}
+
+/// The text of a result; an error of the protocol is an answer, too.
+fn text_of(answer: Result<Value, String>) -> Result<String, String> {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return Ok(format!("error: {error}")),
+    };
+    let result: CallResult =
+        serde_json::from_value(answer).map_err(|error| format!("answered a call with no result of MCP: {error}"))?;
+    let texts: Vec<String> = result.content.iter().map(content_text).collect();
+    let text = match (texts.is_empty(), result.structured_content) {
+        (true, Some(content)) => content.to_string(),
+        _ => texts.join("\n"),
+    };
+    Ok(if result.is_error { format!("error: {text}") } else { text })
+}
+
+/// What is not a text is named only.
+fn content_text(content: &Map<String, Value>) -> String {
+    let text = |key: &str| content.get(key).and_then(Value::as_str);
+    let resource = content.get("resource").and_then(|resource| resource.get("text")?.as_str());
+    match (text("type"), text("text").or(resource)) {
+        (_, Some(text)) => text.to_owned(),
+        (Some("resource_link"), None) => format!("[{}]", text("uri").unwrap_or("a link")),
+        (kind, None) => {
+            let bytes = text("data").map_or(0, |data| data.len() as u64 / 4 * 3);
+            format!("[{}, {} bytes, not shown]", kind.unwrap_or("something"), grouped(bytes))
+        }
+    }
+}

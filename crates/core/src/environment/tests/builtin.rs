@@ -1,0 +1,143 @@
+//! Tools that come with the program.
+
+use super::*;
+
+#[test]
+fn python_keeps_its_variables_and_its_end_is_an_answer() {
+    let folder = folder(&[("words.txt", "one two")]);
+    let toml = "[[tool]]\nbuiltin = \"python\"\nfiles = [\"words.txt\"]\nseconds = 1\nmemory_mib = 512\n";
+    let tools = toolset(folder.path(), toml).unwrap();
+    let mut environment = match tools.open(&row(json!({}))) {
+        Ok(environment) => environment,
+        Err(EnvironmentError::NotIsolated { text, .. }) => return eprintln!("SKIPPED: {text}"),
+        Err(error) => panic!("{error}"),
+    };
+    let anew = "; it starts anew, without its variables";
+    for (code, expected) in [
+        ("x = 2\nx + 1", "answered: 3\n".to_owned()),
+        ("print('a')\nx", "answered: a\n2\n".to_owned()),
+        ("None", "answered: ".to_owned()),
+        ("", "answered: ".to_owned()),
+        ("open('words.txt').read()", "answered: 'one two'\n".to_owned()),
+        ("def f(n): return n * x\nf(4)", "answered: 8\n".to_owned()),
+        ("1 / 0", "answered: Traceback (most recent call last):\n  File \"code\", line 1, in <module>\nZeroDivisionError: division by zero\n".to_owned()),
+        ("1 +", "answered:   File \"code\", line 1\n    1 +\n       ^\nSyntaxError: invalid syntax\n".to_owned()),
+        ("import os; os.system('echo out; echo err >&2'); os.write(1, b'raw')", "answered: out\nerr\nraw3\n".to_owned()),
+        ("input()", "EOFError: EOF when reading a line\n".to_owned()),
+        ("import sys; sys.exit(3)", "SystemExit: 3\n".to_owned()),
+        ("import socket; print('first')\nsocket.create_connection(('1.1.1.1', 53), 1)", "OSError: [Errno 101] Network is unreachable\n".to_owned()),
+        ("'\\x1b[2J'; print('\\x1b[2J\\0')", "answered: ␛[2J␀\n".to_owned()),
+        ("print('x' * 10_000_000)", "answered: xxx".to_owned()),
+        ("sys.stdout.close()", "answered: ".to_owned()),
+        ("while True: pass", format!("answered: error: the interpreter gave no answer within 1 s{anew}")),
+        ("x", "NameError: name 'x' is not defined\n".to_owned()),
+        ("import os; os._exit(3)", format!("answered: error: the interpreter ended with exit code 3{anew}")),
+        ("import os; [os.close(n) for n in range(3, 20)]", "answered: error: the interpreter ".to_owned()),
+        ("bytearray(4 << 30)", "MemoryError\n".to_owned()),
+    ] {
+        let found = reply(&mut environment, "python", json!({"code": code}));
+        let fits = if expected.starts_with("answered: ") { found.starts_with(&expected) } else { found.ends_with(&expected) };
+        assert!(fits && (expected != "answered: " || found == expected || code.contains("close")), "{code}: {found:?}");
+    }
+    assert_eq!(
+        reply(&mut environment, "python", json!({})),
+        "refused: error: arguments of python: \"code\" is a required property"
+    );
+}
+
+#[test]
+fn an_interpreter_that_is_none_is_the_environments_failure() {
+    let folder = folder(&[]);
+    let tools =
+        toolset(folder.path(), "[[tool]]\nbuiltin = \"python\"\npython = \"/bin/echo\"\nisolation = \"none\"\n")
+            .unwrap();
+    let found = reply(&mut tools.open(&row(json!({}))).unwrap(), "python", json!({"code": "1"}));
+    assert!(found.starts_with("failed: the tool \"python\" says \"-I -X utf8"), "{found}");
+    let absent = toolset(folder.path(), "[[tool]]\nbuiltin = \"python\"\npython = \"/no/python\"\n").unwrap();
+    let error = absent.open(&row(json!({}))).unwrap_err().to_string();
+    assert!(error.starts_with("shop: `/no/python` is not installed: "), "{error}");
+}
+
+#[test]
+fn files_stay_in_their_folder() {
+    let folder = folder(&[("seed/a.txt", "one\ntwo\n")]);
+    let toml = "[[tool]]\nbuiltin = \"files\"\nfiles = [\"seed/a.txt\"]\nmax_kib = 1\n";
+    let tools = toolset(folder.path(), toml).unwrap();
+    let mut environment = tools.open(&row(json!({"files": {"b": "own"}}))).unwrap();
+    let full = "answered: error: the folder is full: it holds 1000 files and 1,024 bytes at most";
+    let inside = "answered: error: paths are relative and stay in the folder, such as notes/a.txt";
+    let no_path = "answered: error: not the path of a file";
+    for (function, arguments, expected) in [
+        ("list_files", json!({}), "answered: b 3\nseed/a.txt 8"),
+        ("read_file", json!({"path": "./seed//a.txt"}), "answered: one\ntwo\n"),
+        ("read_file", json!({"path": "seed/a.txt", "first_line": 2}), "answered: two\n"),
+        ("read_file", json!({"path": "seed/a.txt", "first_line": 9}), "answered: "),
+        (
+            "read_file",
+            json!({"path": "seed/a.txt", "first_line": 0}),
+            "refused: error: arguments of read_file: /first_line: 0 is less than the minimum of 1",
+        ),
+        ("read_file", json!({"path": "c"}), "answered: error: no file \"c\""),
+        ("write_file", json!({"path": "b", "content": "new\n"}), "answered: 4 bytes written"),
+        ("write_file", json!({"path": "d/e", "content": "x".repeat(1_012)}), "answered: 1012 bytes written"),
+        ("write_file", json!({"path": "f", "content": "x"}), full),
+        ("write_file", json!({"path": "d/e", "content": "x".repeat(1_013)}), full),
+        (
+            "write_file",
+            json!({"path": "d", "content": ""}),
+            "answered: error: \"d\" and \"d/e\" cannot both be: one would be a folder",
+        ),
+        ("write_file", json!({"path": "b/c", "content": ""}), "answered: error: \"b/c\" and \"b\" cannot both be"),
+        ("read_file", json!({"path": "/etc/passwd"}), inside),
+        ("write_file", json!({"path": "../x", "content": ""}), inside),
+        ("read_file", json!({"path": "d/../../x"}), inside),
+        ("write_file", json!({"path": "", "content": ""}), no_path),
+        ("write_file", json!({"path": "a/", "content": ""}), no_path),
+        ("write_file", json!({"path": "a\nb", "content": ""}), no_path),
+        ("write_file", json!({"path": "x".repeat(257), "content": ""}), no_path),
+    ] {
+        let found = reply(&mut environment, function, arguments.clone());
+        assert!(
+            if expected == "answered: " { found == expected } else { found.starts_with(expected) },
+            "{arguments}: {found}"
+        );
+    }
+    let file = |path: &str| StateQuery { tool: None, question: StateQuestion::File(path.to_owned()) };
+    assert_eq!(environment.state(&file("b")).unwrap(), json!("new\n"));
+    assert_eq!(environment.state(&file("c")).unwrap(), Value::Null);
+    assert!(environment.state(&file("../c")).is_err());
+    let mut other = tools.open(&row(json!({}))).unwrap();
+    assert_eq!(reply(&mut other, "list_files", json!({})), "answered: seed/a.txt 8");
+    for (field, expected) in [
+        (json!(7), "row r1: the tool \"files\": `files` is not an object of paths and texts"),
+        (json!({"a": 7}), "row r1: the tool \"files\": `files` has \"a\", which is not a text"),
+        (json!({"../a": ""}), "row r1: the tool \"files\": `files` has \"../a\": paths are relative"),
+        (json!({"a": "x".repeat(2_000)}), "row r1: the tool \"files\": `files` has \"a\": the folder is full"),
+    ] {
+        let error = tools.open(&row(json!({"files": field}))).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn tools_of_one_task_are_called_side_by_side() {
+    let folder = folder(&[("shop.sql", SHOP)]);
+    let toml = "[[tool]]\nbuiltin = \"files\"\n[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\n";
+    let tools = toolset(folder.path(), toml).unwrap();
+    let names = |tools: &Toolset| {
+        let list = tools.definitions().unwrap().as_array().unwrap().clone();
+        list.iter().map(|tool| tool["function"]["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&tools), ["list_files", "read_file", "write_file", "query", "execute"]);
+    let mut environment = tools.open(&row(json!({}))).unwrap();
+    let replies = environment.call(&[
+        call("query", json!({"sql": "SELECT 1"})),
+        call("write_file", json!({"path": "a", "content": "b"})),
+        call("query", json!({"sql": "SELECT 2"})),
+        call("read_file", json!({"path": "a"})),
+    ]);
+    let replies: Vec<String> = replies.iter().map(shown).collect();
+    let table = |n: i32| format!("answered: {{\"columns\":[\"{n}\"],\"rows\":[[{n}]]}}");
+    assert_eq!(replies, [table(1), "answered: 1 bytes written".to_owned(), table(2), "answered: b".to_owned()]);
+    assert!(environment.call(&[]).is_empty());
+}

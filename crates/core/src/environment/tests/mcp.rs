@@ -1,0 +1,185 @@
+//! Servers of the Model Context Protocol, well-behaved and not.
+
+use super::*;
+
+/// A server with the tool `f`, which adds up what it is given; each case changes one line of it.
+const SERVER: &str = r#"import json, os, sys, time
+version, n, changes = "2025-11-25", 0, False
+def send(**message): print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
+def tools(): return [{"name": "f", "description": "adds", "inputSchema": {"type": "object", "properties": {"x": {"type": "integer"}}}}]
+def text(text, **more): return {"content": [{"type": "text", "text": text}], **more}
+def call(x):
+    return text(str(n))
+for line in sys.stdin:
+    request = json.loads(line)
+    id, method, params = request.get("id"), request.get("method"), request.get("params", {})
+    if method == "initialize": send(id=id, result={"protocolVersion": version, "capabilities": {"tools": {}}})
+    elif method == "tools/list": send(id=id, result={"tools": tools()})
+    elif method == "tools/call":
+        n += params["arguments"].get("x", 0)
+        send(id=id, result=call(params["arguments"].get("x")))
+"#;
+
+/// The tools of a server whose script has another text in place of `from`.
+fn server(from: &str, to: &str, keys: &str) -> (tempfile::TempDir, Toolset) {
+    assert!(SERVER.contains(from), "{from}");
+    let folder = folder(&[("server.py", &SERVER.replacen(from, to, 1)), ("tools.json", DEFINITIONS)]);
+    let tools = toolset(folder.path(), &format!("[[tool]]\nmcp = [\"python3\", \"server.py\"]\n{keys}")).unwrap();
+    (folder, tools)
+}
+
+#[test]
+fn a_server_lists_its_functions_and_answers() {
+    let (_folder, tools) = server("", "", "");
+    let function = json!({"name": "f", "description": "adds", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}});
+    assert_eq!(tools.definitions().unwrap(), &json!([{"type": "function", "function": function}]));
+    let (mut one, mut other) = (tools.open(&row(json!({}))).unwrap(), tools.open(&row(json!({}))).unwrap());
+    assert_eq!(reply(&mut one, "f", json!({"x": 2})), "answered: 2");
+    assert_eq!(reply(&mut one, "f", json!({"x": 3})), "answered: 5");
+    assert_eq!(reply(&mut other, "f", json!({"x": 7})), "answered: 7");
+    assert_eq!(
+        reply(&mut one, "f", json!({"x": "a"})),
+        "refused: error: arguments of f: /x: \"a\" is not of type \"integer\""
+    );
+}
+
+#[test]
+fn results_are_texts_whatever_they_are() {
+    for (result, expected) in [
+        ("text('a')", "answered: a"),
+        ("text('no such order', isError=True)", "answered: error: no such order"),
+        (
+            "{'content': [{'type': 'text', 'text': 'a'}, {'type': 'image', 'data': 'A' * 4000, 'mimeType': 'image/png'}]}",
+            "answered: a\n[image, 3,000 bytes, not shown]",
+        ),
+        (
+            "{'content': [{'type': 'resource', 'resource': {'uri': 'x:y', 'text': 'b'}}, {'type': 'resource_link', 'uri': 'x:z'}]}",
+            "answered: b\n[x:z]",
+        ),
+        ("{'content': [], 'structuredContent': {'n': 1}}", "answered: {\"n\":1}"),
+        ("text('\\x1b[2J\\0')", "answered: ␛[2J␀"),
+        ("text('x' * 100_000)", "answered: xxx"),
+        ("7", "failed: the tool \"mcp\" answered a call with no result of MCP"),
+        ("text('x' * 100_000_000)", "failed: the tool \"mcp\" wrote a line of more than 1024 KiB"),
+        ("print(chr(0) * 3, flush=True)", "failed: the tool \"mcp\" wrote \"\\0\\0\\0\", which is no message of MCP: "),
+        ("os.write(1, bytes([255, 10]))", "failed: the tool \"mcp\" wrote \"\u{fffd}\", which is no message of MCP: "),
+        ("send(id=99, result={})", "failed: the tool \"mcp\" answered what was not asked"),
+        ("os._exit(3)", "failed: the tool \"mcp\" ended with exit code 3"),
+        ("send(method='notifications/message', params={}) or text('b')", "answered: b"),
+        (
+            "send(id='q', method='ping') or text(sys.stdin.readline().strip())",
+            r#"answered: {"id":"q","jsonrpc":"2.0","result":{}}"#,
+        ),
+        (
+            "send(id=4, method='roots/list') or text(sys.stdin.readline().strip())",
+            r#"answered: {"error":{"code":-32601,"message":"not supported"},"id":4,"jsonrpc":"2.0"}"#,
+        ),
+    ] {
+        let (_folder, tools) = server("return text(str(n))", &format!("return {result}"), "");
+        let found = reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({}));
+        let found =
+            found.replace(r#"{"jsonrpc":"2.0","id":"q","result":{}}"#, r#"{"id":"q","jsonrpc":"2.0","result":{}}"#);
+        let found = found.replace(
+            r#"{"jsonrpc":"2.0","id":4,"error":{"code":-32601,"message":"not supported"}}"#,
+            r#"{"error":{"code":-32601,"message":"not supported"},"id":4,"jsonrpc":"2.0"}"#,
+        );
+        assert!(found.starts_with(expected), "{result}: {found}");
+    }
+    let error = "send(id=id, error={'code': -32602, 'message': 'bad'})";
+    let (_folder, tools) = server("send(id=id, result=call(params[\"arguments\"].get(\"x\")))", error, "");
+    assert_eq!(reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})), "answered: error: bad");
+}
+
+#[test]
+fn a_server_that_is_not_one_is_named() {
+    let initialized = "send(id=id, result={\"protocolVersion\": version, \"capabilities\": {\"tools\": {}}})";
+    let listed = "send(id=id, result={\"tools\": tools()})";
+    for (from, to, keys, expected) in [
+        (
+            "import json",
+            "raise SystemExit('no key')\nimport json",
+            "",
+            "the tool \"mcp\" ended with exit code 1: no key",
+        ),
+        (
+            "import json",
+            "print('hello', flush=True)\nimport json",
+            "",
+            "the tool \"mcp\" wrote \"hello\", which is no message of MCP",
+        ),
+        (
+            "2025-11-25",
+            "1999-01-01",
+            "",
+            "the tool \"mcp\" speaks MCP version \"1999-01-01\"; this program knows MCP 2024-11-05, ",
+        ),
+        ("\"protocolVersion\": version", "\"x\": 1", "", "the tool \"mcp\" speaks MCP version \"none\""),
+        (
+            initialized,
+            "send(id=id, error={'code': -32022, 'message': 'only 2026-07-28'})",
+            "",
+            "the tool \"mcp\" refuses to begin: only 2026-07-28; this program knows",
+        ),
+        (
+            listed,
+            "send(id=id, error={'code': -32601, 'message': 'no tools'})",
+            "",
+            "the tool \"mcp\" does not list its tools: no tools",
+        ),
+        (
+            listed,
+            "send(id=id, result={'tools': [{'name': 7}]})",
+            "",
+            "the tool \"mcp\" does not list its tools: invalid type",
+        ),
+        (
+            listed,
+            "send(id=id, result={'tools': [], 'nextCursor': 'x'})",
+            "",
+            "the tool \"mcp\" lists its tools on more than 100 pages",
+        ),
+        (
+            "def tools(): return [",
+            "def tools(): return 2 * [",
+            "",
+            "the tool \"mcp\" has definitions with a fault: /1/function/name: \"f\" occurs twice",
+        ),
+        (
+            "\"inputSchema\": {\"type\": \"object\"",
+            "\"inputSchema\": {\"type\": \"thing\"",
+            "",
+            "the tool \"mcp\" has definitions with a fault: /0/function/parameters",
+        ),
+    ] {
+        let (_folder, tools) = server(from, to, keys);
+        let error = tools.definitions().unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_server_keeps_to_the_list_that_the_model_was_shown() {
+    let changed = "failed: the tool \"mcp\" has changed its list of tools since the task was made ready";
+    // From one process to the next, and within one.
+    let another = "def tools(): return [{\"name\": \"f\", \"description\": str(os.getpid()) + str(time.time())";
+    let (_folder, tools) = server("def tools(): return [{\"name\": \"f\", \"description\": \"adds\"", another, "");
+    assert_eq!(reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({})), changed);
+    let later = "\"description\": \"adds\" if n == 0 else \"more\"";
+    let notice = format!("{later}, \"inputSchema\"");
+    let (_folder, tools) = server("\"description\": \"adds\", \"inputSchema\"", &notice, "");
+    let mut unsaid = tools.open(&row(json!({}))).unwrap();
+    assert_eq!(reply(&mut unsaid, "f", json!({"x": 1})), "answered: 1");
+    assert_eq!(reply(&mut unsaid, "f", json!({"x": 1})), "answered: 2", "it has not said so");
+    let says = "return send(method=\"notifications/tools/list_changed\") or text(str(n))";
+    let script =
+        SERVER.replace("\"description\": \"adds\", \"inputSchema\"", &notice).replace("return text(str(n))", says);
+    let folder = folder(&[("server.py", &script)]);
+    let tools = toolset(folder.path(), "[[tool]]\nmcp = [\"python3\", \"server.py\"]\n").unwrap();
+    let mut said = tools.open(&row(json!({}))).unwrap();
+    assert_eq!(reply(&mut said, "f", json!({"x": 1})), "answered: 1");
+    assert_eq!(reply(&mut said, "f", json!({"x": 1})), changed);
+    // A copy in the task is what counts.
+    let (_folder, tools) = server("", "", "definitions = \"tools.json\"");
+    assert_eq!(tools.definitions().unwrap(), &serde_json::from_str::<Value>(DEFINITIONS).unwrap());
+    assert_eq!(reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({"x": 1})), changed);
+}
