@@ -162,7 +162,11 @@ fn retry<R>(free: impl Fn(), smaller: impl Fn() -> bool, attempt: impl Fn() -> R
 }
 
 #[cfg(test)]
-mod tests {
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
+
+#[cfg(test)]
+mod retry_tests {
     use std::cell::Cell;
 
     use super::*;
