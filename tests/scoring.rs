@@ -12,6 +12,7 @@ mod cost;
 mod grounded;
 mod http_document;
 mod http_request;
+mod live_tools;
 mod plain_text;
 mod program_tests;
 mod reasons;

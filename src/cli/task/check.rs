@@ -209,11 +209,9 @@ fn print_text(task: &Task, sets: &Sets, guard: usize, found: &TaskFindings) {
     }
     for FunctionCheck { function, finding } in &found.functions {
         let outcome = match finding {
-            FunctionFinding::NotCalled => {
-                "not called: no row has a call of it; add `examples` to its parameters, or a call to a row".to_owned()
-            }
+            FunctionFinding::NotCalled => "not called: no row has a call of it".to_owned(),
             FunctionFinding::Answered(reply) => {
-                let text = shortened(&reply.text, MAX_REPLY_CHARS);
+                let text = shortened(reply.text.trim_end(), MAX_REPLY_CHARS);
                 format!("answers twice alike in {}: {}", duration(reply.seconds), visible(&text))
             }
             FunctionFinding::Differs(_) => "answers differently".to_owned(),

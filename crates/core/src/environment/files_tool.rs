@@ -75,13 +75,13 @@ impl FilesRules {
         ])
     }
 
-    pub(super) fn prepare(&self, home: &Home) -> Result<FilesTool, EnvironmentError> {
+    pub(super) fn prepare(&self, tool: &str, home: &Home) -> Result<FilesTool, EnvironmentError> {
         let mut folder = Conversation { rules: self.clone(), files: Files::new() };
         for file in &self.files {
             let why = folder.write(file, &home.read_text(file)?).err();
             if let Some(why) = why {
                 return Err(EnvironmentError::Tool {
-                    tool: "files".to_owned(),
+                    tool: tool.to_owned(),
                     why: format!("cannot hold {file:?}: {why}"),
                 });
             }

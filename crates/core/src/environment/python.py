@@ -14,7 +14,6 @@ os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 output = tempfile.TemporaryFile()
 os.dup2(output.fileno(), 1)
 os.dup2(output.fileno(), 2)
-sys.stdout.reconfigure(write_through=True)
 variables = {"__name__": "__main__", "__builtins__": builtins}
 
 
@@ -55,6 +54,8 @@ for request in requests:
     size = output.seek(0, os.SEEK_END)
     output.seek(0)
     text = output.read(MOST).decode("utf-8", "replace")
+    if size > MOST:
+        text += f"\n[the first {MOST} of {size} bytes]"
     output.seek(0)
     output.truncate()
-    write({"text": text, "bytes": size})
+    write(text)

@@ -1,6 +1,5 @@
 //! `builtin = "python"`: an interpreter of the conversation's own, in the sandbox, which keeps its variables.
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ToolCall;
@@ -8,13 +7,12 @@ use super::live_tool::{CallResult, LiveTool, RawReply, one_by_one};
 use super::program_process::{LineServer, TrustedProgram};
 
 const SCRIPT: &str = include_str!("python.py");
-/// Bytes of the output of one call that leave the interpreter.
-const MAX_OUTPUT_BYTES: usize = 1 << 20;
 
 /// The command that starts an interpreter with the script.
-pub(super) fn command(interpreter: &[String]) -> Vec<String> {
-    let most = MAX_OUTPUT_BYTES.to_string();
-    let own = ["-I", "-X", "utf8", "-c", SCRIPT, &most].map(str::to_owned);
+pub(super) fn command(interpreter: &[String], max_line_bytes: usize) -> Vec<String> {
+    // As JSON a byte may take six.
+    let most = (max_line_bytes / 8).to_string();
+    let own = ["-I", "-u", "-X", "utf8", "-c", SCRIPT, &most].map(str::to_owned);
     interpreter.iter().cloned().chain(own).collect()
 }
 
@@ -31,12 +29,6 @@ pub(super) struct PythonTool {
     program: TrustedProgram,
     server: LineServer,
     is_ready: bool,
-}
-
-#[derive(Deserialize)]
-struct Output {
-    text: String,
-    bytes: usize,
 }
 
 impl PythonTool {
@@ -58,12 +50,11 @@ impl PythonTool {
         }
         let code = call.arguments.get("code").cloned().unwrap_or_default();
         let line = self.server.send(&json!({"code": code})).and_then(|()| self.server.line(self.server.deadline()));
-        let output = line.and_then(|line| {
-            serde_json::from_slice::<Output>(&line).map_err(|_| "wrote what cannot be read".to_owned())
+        let text = line.and_then(|line| {
+            serde_json::from_slice::<String>(&line).map_err(|_| "wrote what cannot be read".to_owned())
         });
-        Ok(match output {
-            Ok(Output { text, bytes }) if bytes > MAX_OUTPUT_BYTES => format!("{text}\n[{bytes} bytes in all]"),
-            Ok(Output { text, .. }) => text,
+        Ok(match text {
+            Ok(text) => text,
             Err(why) => {
                 self.server = LineServer::new(&self.program);
                 self.is_ready = false;

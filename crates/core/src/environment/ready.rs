@@ -53,10 +53,10 @@ impl ReadyTools {
                 }
                 ToolKind::Python { program, definitions } => {
                     let mut program = trusted(program)?;
-                    program.rules.command = python_tool::command(&program.rules.command);
+                    program.rules.command = python_tool::command(&program.rules.command, program.rules.max_line_bytes);
                     (ReadyTool::Python(program), definitions.clone())
                 }
-                ToolKind::Files(rules) => (ReadyTool::Files(rules.prepare(home)?), rules.definitions()),
+                ToolKind::Files(rules) => (ReadyTool::Files(rules.prepare(&tool.name, home)?), rules.definitions()),
                 ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions()),
             };
             let added = ready.functions.add(index, &definitions);

@@ -67,6 +67,12 @@ impl ToolProgram {
         isolation_text(self.asked, BLOCK)
     }
 
+    /// Whether it runs with less isolation than is wanted of programs that do what a model says, and its task does not
+    /// say that this is enough.
+    pub fn lacks_isolation(&self) -> bool {
+        self.asked.is_none() && machine().level < Level::Strong
+    }
+
     /// What it may read besides the system's programs and its own files.
     pub fn visible_paths(&self) -> Vec<PathBuf> {
         let name = self.command.first().map_or("", String::as_str);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Disk, Memory, SignalReport, Verdict};
 use crate::config::TrainConfig;
 use crate::dataset::DatasetError;
+use crate::environment::EnvironmentError;
 use crate::format::{bytes, counted};
 use crate::score::{DataProblem, DataProblemKind, ScoreError, Scorer, Task, data_problems, load_sets, similar_prompts};
 
@@ -107,9 +108,11 @@ pub enum PreflightError {
     Score(#[from] ScoreError),
     #[error("{0}")]
     Dataset(#[from] DatasetError),
+    #[error("{0}")]
+    Tools(#[from] EnvironmentError),
 }
 
-/// Reads every prompt set and looks for problems, of the task's judges too: slow.
+/// Reads every prompt set and looks for problems, of the task's judges and tools too: slow.
 ///
 /// # Errors
 /// [`PreflightError`] naming the file.
@@ -129,6 +132,16 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
         set: crate::task::PromptSet::Train,
         refused_share: 0.0,
     }));
+    if let Some(tools) = task.toolset() {
+        tools.definitions()?;
+        let programs = tools.programs().map_err(EnvironmentError::from)?;
+        problems.extend(programs.iter().map(|program| DataProblem {
+            kind: if program.lacks_isolation() { DataProblemKind::Isolation } else { DataProblemKind::Isolated },
+            message: format!("the tool {:?}: isolation {}", program.tool, program.isolation_text()),
+            set: crate::task::PromptSet::Train,
+            refused_share: 0.0,
+        }));
+    }
     Ok(problems)
 }
 

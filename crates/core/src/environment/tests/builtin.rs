@@ -28,6 +28,7 @@ fn python_keeps_its_variables_and_its_end_is_an_answer() {
         ("import socket; print('first')\nsocket.create_connection(('1.1.1.1', 53), 1)", "OSError: [Errno 101] Network is unreachable\n".to_owned()),
         ("'\\x1b[2J'; print('\\x1b[2J\\0')", "answered: ␛[2J␀\n".to_owned()),
         ("print('x' * 10_000_000)", "answered: xxx".to_owned()),
+        ("print(chr(0) * 10_000_000)", "answered: ␀␀␀".to_owned()),
         ("sys.stdout.close()", "answered: ".to_owned()),
         ("while True: pass", format!("answered: error: the interpreter gave no answer within 1 s{anew}")),
         ("x", "NameError: name 'x' is not defined\n".to_owned()),
@@ -52,7 +53,7 @@ fn an_interpreter_that_is_none_is_the_environments_failure() {
         toolset(folder.path(), "[[tool]]\nbuiltin = \"python\"\npython = \"/bin/echo\"\nisolation = \"none\"\n")
             .unwrap();
     let found = reply(&mut tools.open(&row(json!({}))).unwrap(), "python", json!({"code": "1"}));
-    assert!(found.starts_with("failed: the tool \"python\" says \"-I -X utf8"), "{found}");
+    assert!(found.starts_with("failed: the tool \"python\" says \"-I -u -X utf8"), "{found}");
     let absent = toolset(folder.path(), "[[tool]]\nbuiltin = \"python\"\npython = \"/no/python\"\n").unwrap();
     let error = absent.open(&row(json!({}))).unwrap_err().to_string();
     assert!(error.starts_with("shop: `/no/python` is not installed: "), "{error}");
