@@ -259,7 +259,11 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: 64 }];
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
     let found = policy.converse(&questions, &settings, None).unwrap();
-    let completions: Vec<Vec<Completion>> = found.conversations.iter().map(|group| group.iter().map(|talk| talk.turns[0].completion.clone()).collect()).collect();
+    let completions: Vec<Vec<Completion>> = found
+        .conversations
+        .iter()
+        .map(|group| group.iter().map(|talk| talk.turns[0].completion.clone()).collect())
+        .collect();
     assert_eq!(completions, run(&policy.model, &requests, &sampling, 1));
     let asked = || std::fs::read_to_string(&asked).unwrap().lines().count();
     let text =

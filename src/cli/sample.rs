@@ -18,11 +18,11 @@ use crate::checkpoint::ModelLocation;
 use crate::eval::requests;
 use crate::files::failpoint;
 use crate::format::{amount, counted, duration};
-use crate::report::chain_text;
 use crate::policy::{
     Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP, ScoredTask, ToolTurn, Turn,
     Watcher, prepare_rows,
 };
+use crate::report::chain_text;
 use crate::rollout::{Sampling, StopReason, ThinkingLimit, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
 use crate::score::{Scorer, Task, for_model};
@@ -249,7 +249,13 @@ fn heading(prompt: &Prompt) -> String {
 fn tool_text(tools: &ToolTurn) -> String {
     let chain = tools.chain();
     let calls = chain.calls().count();
-    format!("{}({} in {}; ended: {})\n", chain_text(&chain), counted(calls, "call"), duration(tools.seconds), chain.end.name())
+    format!(
+        "{}({} in {}; ended: {})\n",
+        chain_text(&chain),
+        counted(calls, "call"),
+        duration(tools.seconds),
+        chain.end.name()
+    )
 }
 
 fn completion_text(sample: usize, scored: &Turn) -> String {

@@ -59,6 +59,9 @@ impl ChainEnd {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolChain {
     pub steps: Vec<ToolStep>,
+    /// Those that the answer itself made, where a limit or a failure kept their replies from being read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_calls: Vec<AnsweredCall>,
     pub end: ChainEnd,
     /// What failed, where a tool did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,7 +104,7 @@ impl AnsweredCall {
 
 impl ToolChain {
     pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> + Clone {
-        self.steps.iter().flat_map(|step| &step.calls)
+        self.steps.iter().flat_map(|step| &step.calls).chain(&self.last_calls)
     }
 
     /// A row as scorers see it after the turn.
@@ -109,7 +112,9 @@ impl ToolChain {
     pub fn scored_row(&self, row: &PromptRow) -> PromptRow {
         let step = |step: &ToolStep| json!({"text": step.text, "calls": step.calls});
         let steps: Vec<Value> = self.steps.iter().map(step).collect();
-        let chain = json!({"end": self.end, "failure": self.failure, "steps": steps, "states": self.states});
+        let chain = json!({
+            "end": self.end, "failure": self.failure, "steps": steps, "last_calls": self.last_calls, "states": self.states
+        });
         let mut row = row.clone();
         row.fields.insert(FIELD.to_owned(), chain);
         row

@@ -1,5 +1,7 @@
 //! Tables of evals: rates with intervals, paired tests, compounding, tags.
 
+use std::collections::BTreeMap;
+
 use super::sample_differences::{all_label, pass_at_label};
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;

@@ -102,7 +102,9 @@ impl Judge for State {
             return Verdict { exact: Some(false), ..verdict };
         }
         let Some(found) = row.and_then(ScoredChain::of_row).and_then(|chain| chain.state(&self.key)) else {
-            return failed("no final state: a conversation is judged where its tools were called, in `train`, `eval` and `sample`");
+            return failed(
+                "no final state: a conversation is judged where its tools were called, in `train`, `eval` and `sample`",
+            );
         };
         if is_state(found, expected) {
             return Verdict { exact: Some(true), ..Verdict::new(Tier::Valid, None) };
@@ -133,7 +135,8 @@ fn is_equal(found: &Value, expected: &Value) -> bool {
     match (found, expected) {
         (Value::Number(found), Value::Number(expected)) => found == expected || found.as_f64() == expected.as_f64(),
         (Value::Array(found), Value::Array(expected)) => {
-            found.len() == expected.len() && found.iter().zip(expected).all(|(found, expected)| is_equal(found, expected))
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| is_equal(found, expected))
         }
         (Value::Object(found), Value::Object(expected)) => {
             let is_same = |(key, value)| found.get(key).is_some_and(|found| is_equal(found, value));

@@ -24,8 +24,8 @@ pub use limits::MAX_PROMPT_BYTES;
 pub use template::ChatTemplate;
 pub use tokenizer::Tokenizer;
 pub use tools::openai_tools;
-pub use transcript::{TemplateInput, Transcript, check_continuation};
 pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
+pub use transcript::{TemplateInput, Transcript, check_continuation};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

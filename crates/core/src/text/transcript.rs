@@ -105,7 +105,8 @@ impl Transcript {
             let texts = texts.iter().map(|text| form(text)).collect::<Option<Vec<String>>>()?;
             fill(&rendered[head..], &placeholders, &texts).filter(|filled| filled.text == real)
         });
-        let filled = filled.ok_or_else(|| refuse("the chat template changes the text of a tool's result".to_owned()))?;
+        let filled =
+            filled.ok_or_else(|| refuse("the chat template changes the text of a tool's result".to_owned()))?;
         self.token_ids.extend_from_slice(sampled);
         self.token_ids.extend(tokenizer.encode_after(&stop, &filled)?);
         (self.messages, self.rendered) = (hidden, rendered);
@@ -223,7 +224,8 @@ impl Tokenizer {
     /// The tokens of a text that follows a stop token: those of the whole text, but that no part of what tools wrote is a
     /// control token.
     fn encode_after(&self, stop: &str, NewText { text, of_tools }: &NewText) -> Result<Vec<u32>, TextError> {
-        let touches = |found: &Range<usize>| of_tools.iter().any(|tool| found.start < tool.end && tool.start < found.end);
+        let touches =
+            |found: &Range<usize>| of_tools.iter().any(|tool| found.start < tool.end && tool.start < found.end);
         let mut cuts = BTreeSet::from([0, text.len()]);
         loop {
             let mut found = BTreeSet::new();

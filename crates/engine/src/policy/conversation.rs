@@ -46,6 +46,8 @@ pub struct LaterPrompt {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ToolTurn {
     pub steps: Vec<CallStep>,
+    /// Those that the answer itself made, where a limit or a failure kept their replies from being read.
+    pub last_calls: Vec<AnsweredCall>,
     /// Of the answer.
     #[serde(skip)]
     pub prompt: Vec<u32>,
@@ -71,6 +73,11 @@ pub struct CallStep {
 }
 
 impl ToolTurn {
+    /// In order.
+    pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> {
+        self.steps.iter().flat_map(|step| &step.calls).chain(&self.last_calls)
+    }
+
     /// As it is recorded.
     pub fn chain(&self) -> ToolChain {
         let step = |CallStep { completion, text, calls, reply_tokens, .. }: &CallStep| ToolStep {
@@ -82,7 +89,8 @@ impl ToolTurn {
             calls: calls.clone(),
         };
         let (steps, states) = (self.steps.iter().map(step).collect(), self.states.clone());
-        ToolChain { steps, end: self.end, failure: self.failure.clone(), states }
+        let (last_calls, failure) = (self.last_calls.clone(), self.failure.clone());
+        ToolChain { steps, last_calls, end: self.end, failure, states }
     }
 }
 

@@ -10,13 +10,11 @@ use std::time::Instant;
 use candle_core::{Error, Result};
 
 use super::prompts::Prompt;
-use super::turn_source::{Mailbox, TurnSource};
 use super::tool_loop::{MAX_TOOL_THREADS, TaskTools, ToolTalk};
+use super::turn_source::{Mailbox, TurnSource};
 use super::{Conversation, LaterPrompt, Policy, PolicyVersion, ToolTurn, Watcher};
 use crate::dataset::PromptRow;
-use crate::rollout::{
-    Completion, DecodeCounts, GpuFallback, Request, Sampling, SizedSource, decoded_together,
-};
+use crate::rollout::{Completion, DecodeCounts, GpuFallback, Request, Sampling, SizedSource, decoded_together};
 use crate::score::{Scorer, Task};
 
 /// How a policy converses.

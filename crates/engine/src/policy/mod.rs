@@ -170,8 +170,7 @@ mod retry_tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::dataset::PromptRow;
-use crate::kernels::cuda_errors::GpuFailure;
+    use crate::kernels::cuda_errors::GpuFailure;
 
     #[test]
     fn a_rollout_is_tried_again_in_less_memory() {

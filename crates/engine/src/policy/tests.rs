@@ -31,10 +31,6 @@ for line in sys.stdin:
     print(json.dumps({'id': question.get('id'), 'result': result}), flush=True)
 ";
 
-const TOOLS: &str = r#"[
- {"type": "function", "function": {"name": "pay", "description": "Pays an invoice from an account", "parameters": {"type": "object", "properties": {"number": {"type": "integer"}, "account": {"enum": ["main", "travel", "garden"]}}, "required": ["number", "account"]}}},
- {"type": "function", "function": {"name": "remind", "description": "Reminds", "parameters": {"type": "object", "properties": {"days": {"type": "integer"}}, "required": ["days"]}}}]"#;
-
 fn policy() -> Policy {
     let source = find_model("tiny-tools").unwrap();
     let weights = Weights::open(&source).unwrap();
@@ -50,7 +46,11 @@ fn office(folder: &Path, delay: &str, limits: &str) -> Task {
          name = \"office\"\nrun = [\"python3\", \"office.py\", \"{delay}\"]\nisolation = \"none\"\ndefinitions = \"tools.json\"\n\
          [tools]\n{limits}\n[score]\nkind = \"state\"\nask = {{ of = \"paid\" }}\n"
     );
-    for (name, text) in [("task.toml", toml.as_str()), ("office.py", OFFICE), ("tools.json", TOOLS), ("train.jsonl", "")] {
+    // Those of the task that the model was trained on.
+    let tools = Task::embedded("tool-calls").unwrap().definition_text.clone();
+    for (name, text) in
+        [("task.toml", toml.as_str()), ("office.py", OFFICE), ("tools.json", &tools), ("train.jsonl", "")]
+    {
         std::fs::write(folder.join(name), text).unwrap();
     }
     let task = Task::load(folder).unwrap();
@@ -59,22 +59,29 @@ fn office(folder: &Path, delay: &str, limits: &str) -> Task {
 }
 
 /// Asks for `samples` conversations about the payment of each invoice.
-fn converse(policy: &Policy, task: &Task, invoices: &[u32], samples: usize, temperature: f64) -> Vec<Vec<Conversation>> {
+fn converse(
+    policy: &Policy,
+    task: &Task,
+    invoices: &[u32],
+    samples: usize,
+    temperature: f64,
+) -> Vec<Vec<Conversation>> {
     let row = |number: &u32| {
         let text = format!("Pay invoice {number} from the travel account.");
         serde_json::json!({"id": number.to_string(), "messages": [{"role": "user", "content": text}], "expected": [number]}).to_string()
     };
     let rows = invoices.iter().map(row).collect::<Vec<_>>().join("\n");
     let rows = load_from("train.jsonl", rows.as_bytes()).unwrap();
-    let lengths = Lengths { max_seq_len: Some(700), max_completion_tokens: 48, positions: 2048 };
+    let lengths = Lengths { max_seq_len: Some(700), max_completion_tokens: 64, positions: 2048 };
     let prompts = prepare_rows(task, "train.jsonl", rows, &policy.tokenizer, lengths).unwrap();
     let scorer = Scorer::new(task).unwrap();
     let tasks = [ScoredTask { task, scorer: &scorer, max_prompt_tokens: lengths.prompt_limit() }];
-    let sampling = Sampling::new(&policy.tokenizer, temperature, 48, 7);
+    let sampling = Sampling::new(&policy.tokenizer, temperature, 64, 7);
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
     let request = |(number, prompt): (u32, &Prompt)| Request::new(prompt.token_ids.clone(), number, 3, samples);
     let requests: Vec<Request> = (0..).zip(&prompts).map(request).collect();
-    let questions: Vec<_> = prompts.iter().zip(requests).map(|(prompt, request)| Question { prompt, request }).collect();
+    let questions: Vec<_> =
+        prompts.iter().zip(requests).map(|(prompt, request)| Question { prompt, request }).collect();
     policy.converse(&questions, &settings, None).unwrap().conversations
 }
 
@@ -83,7 +90,7 @@ fn conversations_are_the_same_however_long_their_tools_take() {
     let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
     let answers = |delay: &str| {
         let task = office(folder.path(), delay, "max_turns = 4");
-        converse(&policy, &task, &[1961, 1962, 1963, 1964, 1965], 8, 1.1).concat()
+        converse(&policy, &task, &[1961, 1962, 1963], 6, 1.0).concat()
     };
     let (fast, slow) = (answers("0"), answers("0.05"));
     let stop = policy.tokenizer.turn_end_id().unwrap();
@@ -98,7 +105,8 @@ fn conversations_are_the_same_however_long_their_tools_take() {
         for (pair, step) in read.windows(2).zip(&turn.tools.as_ref().unwrap().steps) {
             let ((prompt, sampled), (next, _)) = (pair[0], pair[1]);
             let kept = [prompt, &sampled.token_ids].concat();
-            assert!(next.starts_with(&kept) && sampled.token_ids.ends_with(&[stop]));
+            assert!(next.starts_with(&kept), "{kept:?} {next:?}");
+            assert!(sampled.token_ids.last().is_some_and(|id| policy.tokenizer.stop_ids().contains(id)));
             let new = &next[kept.len()..];
             assert_eq!(new.len(), step.reply_tokens);
             // The template's own, and none of the tool's.
@@ -110,29 +118,35 @@ fn conversations_are_the_same_however_long_their_tools_take() {
             calls += step.calls.len();
         }
     }
-    assert!(calls > 20 && results > 10, "{calls} calls, {results} with a control token");
+    assert!(calls > 12 && results > 4, "{calls} calls, {results} with a control token");
     let first = |talks: &[Conversation]| talks[0].turns[0].completion.token_ids.clone();
-    assert!(fast.chunks(8).any(|group| group.iter().any(|talk| talk.turns[0].completion.token_ids != first(group))));
+    assert!(fast.chunks(6).any(|group| group.iter().any(|talk| talk.turns[0].completion.token_ids != first(group))));
 }
 
 #[test]
 fn every_end_has_its_reason() {
     let policy = policy();
-    for (limits, delay, end, outcome, is_error) in [
-        ("max_turns = 1", "0", ChainEnd::MaxTurns, None, false),
-        ("max_context_tokens = 130", "0", ChainEnd::MaxContextTokens, Some(CallOutcome::Answered), false),
-        ("time_limit_seconds = 0.05", "0.1", ChainEnd::TimeLimit, Some(CallOutcome::Answered), false),
-        ("max_calls = 1\nmax_turns = 9", "0", ChainEnd::MaxCalls, Some(CallOutcome::Answered), false),
-        ("max_turns = 9", "0", ChainEnd::ToolFailed, Some(CallOutcome::Failed), true),
+    for (limits, delay, end, has_called, is_error) in [
+        ("max_turns = 1", "0", ChainEnd::MaxTurns, false, false),
+        ("max_context_tokens = 200", "0", ChainEnd::MaxContextTokens, true, false),
+        ("time_limit_seconds = 0.05", "0.1", ChainEnd::TimeLimit, true, false),
+        ("max_calls = 1\nmax_turns = 9", "0", ChainEnd::MaxCalls, true, false),
+        ("max_turns = 9", "0", ChainEnd::ToolFailed, true, true),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let task = office(folder.path(), delay, limits);
         // Some go on with another call after the payment.
-        let found = converse(&policy, &task, &[1966, 1961, 1969], 8, 1.0).concat();
+        let found = converse(&policy, &task, &[1966, 1961], 5, 1.0).concat();
         let turn = found.iter().map(|talk| &talk.turns[0]).find(|turn| turn.tools.as_ref().unwrap().end == end);
-        let turn = turn.unwrap_or_else(|| panic!("{limits}: {:?}", found.iter().map(|talk| talk.turns[0].tools.as_ref().unwrap().end).collect::<Vec<_>>()));
+        let turn = turn.unwrap_or_else(|| {
+            panic!(
+                "{limits}: {:?}",
+                found.iter().map(|talk| talk.turns[0].tools.as_ref().unwrap().end).collect::<Vec<_>>()
+            )
+        });
         let chain = turn.tools.as_ref().unwrap().chain();
-        assert_eq!(chain.calls().last().map(|call| call.outcome), outcome, "{limits}");
+        let last = chain.calls().last().map(|call| call.outcome);
+        assert_eq!((last.is_some(), last == Some(CallOutcome::Failed)), (has_called, is_error), "{limits}");
         assert_eq!(turn.score.is_error(), is_error, "{limits}: {:?}", turn.score);
         let reason = &turn.score.errors[0].message;
         let expected = if is_error { "ended with exit code 1: not at home" } else { end.name() };
@@ -153,7 +167,9 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
     let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
     let task = office(folder.path(), "0", "");
     let (scorer, sampling) = (Scorer::new(&task).unwrap(), Sampling::new(&policy.tokenizer, 1.0, 8, 1));
-    let row = load_from("r", br#"{"messages": [{"role": "user", "content": "Pay."}], "expected": []}"#).unwrap().remove(0);
+    let row = load_from("r", r#"{"messages": [{"role": "user", "content": "Pay."}], "expected": []}"#.as_bytes())
+        .unwrap()
+        .remove(0);
     let prompt = render(&task, row, &policy.tokenizer).unwrap();
     let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: 700 }];
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
@@ -162,7 +178,9 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
     let ((ended, _ended), (calling, called), mailbox) = (channel(), channel(), Mailbox::default());
     let mut source = TurnSource::new(&shared, (0..1, &mailbox), None, [&ended, &calling], true);
     let asked = |arrivals: Arrivals| match arrivals {
-        Arrivals::Requests(requests) => requests.iter().map(|queued| (queued.id, queued.request.first_sample)).collect(),
+        Arrivals::Requests(requests) => {
+            requests.iter().map(|queued| (queued.id, queued.request.first_sample)).collect()
+        }
         Arrivals::Closed => vec![(u64::MAX, 0)],
     };
     let completion = || Completion::new(vec![1], vec![-1.0], StopReason::Stop);

@@ -42,6 +42,8 @@ pub(super) struct ToolTalk {
     seconds: f64,
     /// Of the current turn.
     steps: Vec<CallStep>,
+    /// Of the answer, where its replies were not read.
+    last_calls: Vec<AnsweredCall>,
     step_seconds: f64,
 }
 
@@ -102,7 +104,8 @@ impl<'a> Conversing<'a> {
         let mut talk = self.talk(*conversation);
         talk.sampled += 1;
         // Other threads look at the conversation while its tools are called.
-        let (mut own, row, sampled) = (talk.tools.take().unwrap_or_default(), talk.row.clone().into_owned(), talk.sampled);
+        let (mut own, row, sampled) =
+            (talk.tools.take().unwrap_or_default(), talk.row.clone().into_owned(), talk.sampled);
         drop(talk);
         let asked = (request.prompt.as_slice(), completion, text.as_str());
         let next = self.answer_calls(&mut own, (question, tools), (&row, sampled), asked)?;
@@ -117,6 +120,7 @@ impl<'a> Conversing<'a> {
         };
         let mut turn = ToolTurn {
             steps: std::mem::take(&mut own.steps),
+            last_calls: std::mem::take(&mut own.last_calls),
             prompt: request.prompt.clone(),
             end,
             failure,
@@ -164,6 +168,12 @@ impl<'a> Conversing<'a> {
             Ok(answered) => answered,
             Err(failure) => return Ok(Next::Failed(failure)),
         };
+        let failed = |call: &&AnsweredCall| call.outcome == CallOutcome::Failed;
+        let failure = answered.iter().find(failed).map(|call| call.reply.clone());
+        if failure.is_some() || own.seconds > limits.time_limit_seconds {
+            own.last_calls = answered;
+            return Ok(failure.map_or(Next::End(ChainEnd::TimeLimit), Next::Failed));
+        }
         let results: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
         let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
         let asked = &self.questions[question].prompt;
@@ -174,7 +184,11 @@ impl<'a> Conversing<'a> {
             .push(tokenizer, tools.input(), (&completion.token_ids, &functions), &results)
             .map_err(Error::wrap)?;
         let next = transcript.token_ids().to_vec();
-        let failure = answered.iter().find(|call| call.outcome == CallOutcome::Failed).map(|call| call.reply.clone());
+        let most = limits.max_context_tokens.unwrap_or(usize::MAX).min(self.task(question).max_prompt_tokens);
+        if next.len() > most {
+            own.last_calls = answered;
+            return Ok(Next::End(ChainEnd::MaxContextTokens));
+        }
         own.steps.push(CallStep {
             prompt: prompt.to_vec(),
             completion: completion.clone(),
@@ -182,13 +196,7 @@ impl<'a> Conversing<'a> {
             reply_tokens: next.len() - prompt.len() - completion.token_ids.len(),
             calls: answered,
         });
-        let most = limits.max_context_tokens.unwrap_or(usize::MAX).min(self.task(question).max_prompt_tokens);
-        Ok(match failure {
-            Some(failure) => Next::Failed(failure),
-            None if own.seconds > limits.time_limit_seconds => Next::End(ChainEnd::TimeLimit),
-            None if next.len() > most => Next::End(ChainEnd::MaxContextTokens),
-            None => Next::Prompt(next),
-        })
+        Ok(Next::Prompt(next))
     }
 
     /// Asks for the next turn of a row, in a conversation with tools. `answer`: as it was sampled; `new`: the first message
@@ -201,7 +209,8 @@ impl<'a> Conversing<'a> {
     ) -> Result<Option<Request>> {
         let asked = &self.questions[talk.question].prompt;
         let mut own = talk.tools.take().unwrap_or_default();
-        let begin = || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), asked.token_ids.clone());
+        let begin =
+            || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), asked.token_ids.clone());
         let transcript = own.transcript.get_or_insert_with(begin);
         let (tokenizer, new) = (&self.policy.tokenizer, row.messages.get(new..).unwrap_or_default());
         transcript.push(tokenizer, tools.input(), (answer, &[]), new).map_err(Error::wrap)?;
@@ -248,7 +257,12 @@ impl ToolTalk {
     }
 
     /// Asks for the final state where that is scored, of conversations that have an answer.
-    fn ask_states(&mut self, tools: &TaskTools<'_>, row: &PromptRow, turn: &mut ToolTurn) -> std::result::Result<(), String> {
+    fn ask_states(
+        &mut self,
+        tools: &TaskTools<'_>,
+        row: &PromptRow,
+        turn: &mut ToolTurn,
+    ) -> std::result::Result<(), String> {
         if turn.end != ChainEnd::Answer {
             return Ok(());
         }

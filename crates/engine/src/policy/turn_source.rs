@@ -82,7 +82,20 @@ impl<'a> TurnSource<'a> {
         let (active, again, waiting) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
         let (is_begun, next_id, passes) = (false, 0, 0);
         Self {
-            shared, questions, mailbox, sampling, kept, ended, calling, is_begun, active, next_id, again, waiting, passes, is_paced,
+            shared,
+            questions,
+            mailbox,
+            sampling,
+            kept,
+            ended,
+            calling,
+            is_begun,
+            active,
+            next_id,
+            again,
+            waiting,
+            passes,
+            is_paced,
         }
     }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::kept_answers::KeptAnswers;
 use super::Conversation;
+use super::kept_answers::KeptAnswers;
 use crate::run::EvalProgress;
 use crate::score::{Score, Tier};
 
@@ -46,7 +46,13 @@ impl<'w> EvalWatch<'w> {
         kept: Option<KeptAnswers>,
         on_progress: impl FnMut(&EvalProgress) + Send + 'w,
     ) -> Self {
-        Self { progress, begun: Instant::now(), is_scored, kept: kept.map(Arc::new), on_progress: Box::new(on_progress) }
+        Self {
+            progress,
+            begun: Instant::now(),
+            is_scored,
+            kept: kept.map(Arc::new),
+            on_progress: Box::new(on_progress),
+        }
     }
 
     /// Ends it; returns the stored answers.

@@ -376,7 +376,8 @@ mod tests {
     fn prompts() -> PromptSets {
         let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), serde_json::Map::new());
         let row = PromptRow { id, messages, expected: None, tags, fields, line: 1 };
-        let train = vec![Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1, most_completions: 1 }];
+        let train =
+            vec![Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1, most_completions: 1 }];
         let order = PromptOrder::new(vec![TaskRows { rows: 1, weight: 1 }], 0);
         let (eval, test, guard, demonstrated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         PromptSets { train, eval, test, guard, demonstrated, teacher_parameters: 0, order }

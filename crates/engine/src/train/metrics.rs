@@ -249,7 +249,7 @@ fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
     if turns.is_empty() {
         return;
     }
-    let calls = || turns.iter().flat_map(|turn| &turn.steps).flat_map(|step| &step.calls);
+    let calls = || turns.iter().flat_map(|turn| turn.calls());
     let per_turn = |count: usize| count as f64 / turns.len() as f64;
     found.add("tools/calls", per_turn(calls().count()));
     found.add("tools/tokens", per_turn(turns.iter().flat_map(|turn| &turn.steps).map(|step| step.reply_tokens).sum()));

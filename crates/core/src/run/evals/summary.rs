@@ -9,7 +9,7 @@ use super::endpoint_summary::EndpointSummary;
 use super::eval_record::{EvalRecord, is_zero};
 use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
-use crate::environment::{CallOutcome, ToolChain};
+use super::tool_summary::ToolSummary;
 use crate::run::error::RunError;
 use crate::run::storage::durable::replace_file;
 use crate::score::null_is_nan;
@@ -108,48 +108,6 @@ impl AnswerSummary {
             valid_interval,
             independent: independent(valid),
             independent_interval: valid_interval.map(independent),
-        }))
-    }
-}
-
-/// The calls of conversations with tools, those without a score included.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ToolSummary {
-    /// Calls of a conversation, on average.
-    pub mean_calls: f64,
-    /// Share of the calls that were refused: unknown functions, wrong arguments.
-    pub refused: f64,
-    /// Share of the calls at which a tool failed.
-    pub failed: f64,
-    /// Tokens that a conversation has read and not sampled, on average.
-    pub mean_reply_tokens: f64,
-    /// Shares of the turns by why they ended.
-    pub ends: BTreeMap<String, f64>,
-}
-
-impl ToolSummary {
-    fn from_records(records: &[EvalRecord]) -> Option<Box<Self>> {
-        let chains: Vec<&ToolChain> = records.iter().flat_map(EvalRecord::chains).collect();
-        let conversations = records.iter().filter(|record| record.chains().next().is_some()).count() as f64;
-        if chains.is_empty() {
-            return None;
-        }
-        let outcomes: Vec<CallOutcome> = chains.iter().flat_map(|chain| chain.calls()).map(|call| call.outcome).collect();
-        let share = |outcome: CallOutcome| {
-            outcomes.iter().filter(|found| **found == outcome).count() as f64 / outcomes.len().max(1) as f64
-        };
-        let mut ends = BTreeMap::new();
-        for chain in &chains {
-            *ends.entry(chain.end.name().to_owned()).or_default() += 1.0 / chains.len() as f64;
-        }
-        let reply_tokens: usize = chains.iter().flat_map(|chain| &chain.steps).map(|step| step.reply_tokens).sum();
-        Some(Box::new(Self {
-            mean_calls: outcomes.len() as f64 / conversations,
-            refused: share(CallOutcome::Refused),
-            failed: share(CallOutcome::Failed),
-            mean_reply_tokens: reply_tokens as f64 / conversations,
-            ends,
         }))
     }
 }

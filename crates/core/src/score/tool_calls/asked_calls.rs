@@ -68,7 +68,11 @@ mod tests {
             ("hermes", "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}".to_owned(), "unreadable"),
             ("hermes", format!("{call}\n<tool_call>{{\"name\""), "unreadable"),
             ("hermes", "<tool_call>{\"name\": \"f\"}</tool_call>".to_owned(), "unreadable"),
-            ("qwen-xml", "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>".to_owned(), "f{\"a\":1}"),
+            (
+                "qwen-xml",
+                "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>".to_owned(),
+                "f{\"a\":1}",
+            ),
             ("qwen-xml", "<tool_call>\n<function=f>\n<parameter=a>\n1".to_owned(), "unreadable"),
             ("mistral-args", "[TOOL_CALLS]f[ARGS]{\"a\": 1}".to_owned(), "f{\"a\":1}"),
             ("llama", "{\"name\": \"f\", \"parameters\": {\"a\": 1}}".to_owned(), "f{\"a\":1}"),
