@@ -258,5 +258,4 @@ impl Tokenizer {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-#[path = "transcript_tests.rs"]
 mod tests;
