@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::files_tool::FilesRules;
+use super::program_rules::{ProgramRules, read_command, read_program};
 use super::sqlite_tool::SqliteRules;
 use super::{ConversationLimits, python_tool};
-use crate::sandbox::{Level, ProgramKeys, program_files};
+use crate::sandbox::Level;
 use crate::task::{Home, Read, Section, functions};
 
 /// The blocks of `task.toml` that this room reads.
@@ -72,19 +73,6 @@ impl ToolKind {
         };
         self.program().iter().flat_map(|program| &program.files).chain(own).map(String::as_str).collect()
     }
-}
-
-/// A program of a tool, and its limits.
-#[derive(Debug, Clone)]
-pub(super) struct ProgramRules {
-    pub(super) command: Vec<String>,
-    /// Files of the task that belong to it.
-    pub(super) files: Vec<String>,
-    pub(super) keys: ProgramKeys,
-    /// Bytes of one answer.
-    pub(super) max_line_bytes: usize,
-    /// Whether it gets all calls of an answer at once.
-    pub(super) in_parallel: bool,
 }
 
 /// The kinds of tools: the key that names one, its value, and further keys.
@@ -183,27 +171,6 @@ fn read_name(block: &Section<'_>) -> Read<Option<String>> {
         return Err(block.error("name", offset, message));
     }
     Ok(Some(name))
-}
-
-fn read_command(block: &Section<'_>, key: &'static str) -> Read<Vec<String>> {
-    let command = block.quoted_strings(key)?;
-    match command.first().is_none_or(String::is_empty) {
-        true => {
-            let offset = block.get(key).map_or(0, |(_, offset)| offset);
-            Err(block.error(key, offset, format!("is empty; write for example `{key} = [\"python3\", \"tools.py\"]`")))
-        }
-        false => Ok(command),
-    }
-}
-
-fn read_program(block: &Section<'_>, command: Vec<String>, home: &Home) -> Read<ProgramRules> {
-    Ok(ProgramRules {
-        files: program_files(command.iter(), block, home)?,
-        command,
-        keys: ProgramKeys::read(block, 10.0)?,
-        max_line_bytes: usize::try_from(block.whole("output_kib", 1_024, 1..=1 << 20)? << 10).unwrap_or(usize::MAX),
-        in_parallel: block.boolean("parallel")?.unwrap_or(false),
-    })
 }
 
 /// The file of functions that a tool names, and its content.

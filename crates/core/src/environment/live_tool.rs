@@ -32,6 +32,13 @@ pub(super) struct RawReply {
     pub(super) seconds: f64,
 }
 
+/// When an answer came.
+#[derive(Debug)]
+pub(super) struct Timed<T> {
+    pub(super) answer: T,
+    pub(super) end: Instant,
+}
+
 /// A result, or why the tool failed.
 pub(super) type CallResult = Result<String, String>;
 
@@ -39,17 +46,18 @@ pub(super) type CallResult = Result<String, String>;
 pub(super) fn one_by_one(calls: &[&ToolCall], mut call: impl FnMut(&ToolCall) -> CallResult) -> Vec<RawReply> {
     let timed = |one: &&ToolCall| {
         let start = Instant::now();
-        RawReply::new(call(one), start)
+        let result = call(one);
+        RawReply::new(result, start, Instant::now())
     };
     calls.iter().map(timed).collect()
 }
 
 impl RawReply {
-    pub(super) fn new(result: CallResult, start: Instant) -> Self {
+    pub(super) fn new(result: CallResult, start: Instant, end: Instant) -> Self {
         let (text, outcome) = match result {
             Ok(text) => (text, CallOutcome::Answered),
             Err(why) => (why, CallOutcome::Failed),
         };
-        Self { text, outcome, seconds: start.elapsed().as_secs_f64() }
+        Self { text, outcome, seconds: (end - start).as_secs_f64() }
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::ToolCall;
-use super::live_tool::{LiveTool, RawReply};
+use super::live_tool::{LiveTool, RawReply, Timed};
 use super::program_process::{LineServer, TrustedProgram};
 use crate::format::{grouped, shortened};
 
@@ -193,7 +193,7 @@ impl McpTools {
     }
 
     /// Answers of calls that are made at once.
-    fn ask(&mut self, calls: &[&ToolCall]) -> Result<Vec<(Result<Value, String>, Instant)>, String> {
+    fn ask(&mut self, calls: &[&ToolCall]) -> Result<Vec<Timed<Result<Value, String>>>, String> {
         if !self.has_begun {
             self.session.begin()?;
             self.has_begun = true;
@@ -214,7 +214,7 @@ impl McpTools {
         while found.iter().any(Option::is_none) {
             let (id, answer) = self.session.answer(until)?;
             if let Some(place) = id.checked_sub(first).and_then(|place| found.get_mut(usize::try_from(place).ok()?)) {
-                *place = Some((answer, Instant::now()));
+                *place = Some(Timed { answer, end: Instant::now() });
             }
         }
         Ok(found.into_iter().flatten().collect())
@@ -228,11 +228,14 @@ impl LiveTool for McpTools {
         for calls in calls.chunks(at_once) {
             let start = Instant::now();
             match self.ask(calls) {
-                Err(why) => replies.extend(calls.iter().map(|_| RawReply::new(Err(why.clone()), start))),
-                Ok(answers) => replies.extend(answers.into_iter().map(|(answer, end)| {
-                    let reply = RawReply::new(text_of(answer), start);
-                    RawReply { seconds: (end - start).as_secs_f64(), ..reply }
-                })),
+                Err(why) => {
+                    let end = Instant::now();
+                    replies.extend(calls.iter().map(|_| RawReply::new(Err(why.clone()), start, end)));
+                }
+                Ok(answers) => {
+                    let reply = |Timed { answer, end }| RawReply::new(text_of(answer), start, end);
+                    replies.extend(answers.into_iter().map(reply));
+                }
             }
         }
         replies

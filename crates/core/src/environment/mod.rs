@@ -12,6 +12,7 @@ mod live_tool;
 mod mcp;
 mod program;
 mod program_process;
+mod program_rules;
 mod python_tool;
 mod ready;
 mod reply_text;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::live_tool::{LiveTool, RawReply};
+use super::live_tool::{LiveTool, RawReply, Timed};
 use super::program_process::{LineServer, TrustedProgram};
 use super::{StateQuestion, ToolCall};
 use crate::format::shortened;
@@ -25,6 +25,9 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
     Value::deserialize(deserializer).map(Some)
 }
 
+/// A result, or an error of the program's own.
+type Answer = Result<Value, Value>;
+
 #[derive(Debug)]
 pub(super) struct RunTool {
     server: LineServer,
@@ -37,7 +40,7 @@ impl RunTool {
     }
 
     /// Asks lines at once, and takes their answers, which are results or errors of the program's own.
-    fn ask(&mut self, lines: Vec<Value>) -> Vec<(Result<Result<Value, Value>, String>, Instant)> {
+    fn ask(&mut self, lines: Vec<Value>) -> Vec<Timed<Result<Answer, String>>> {
         let first = self.next_id;
         self.next_id += lines.len() as u64;
         let mut found: Vec<_> = lines.iter().map(|_| None).collect();
@@ -56,7 +59,7 @@ impl RunTool {
             };
             match answer {
                 Ok((id, answer)) => match pending(id) {
-                    Some(at) => found[at] = Some((Ok(answer), Instant::now())),
+                    Some(at) => found[at] = Some(Timed { answer: Ok(answer), end: Instant::now() }),
                     None => {
                         failure = Some(
                             self.server.end(format!("answered id {}, which is not pending", id.unwrap_or_default())),
@@ -67,10 +70,13 @@ impl RunTool {
             }
         }
         let why = failure.unwrap_or_default();
-        found.into_iter().map(|answer| answer.unwrap_or_else(|| (Err(why.clone()), Instant::now()))).collect()
+        found
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(|| Timed { answer: Err(why.clone()), end: Instant::now() }))
+            .collect()
     }
 
-    fn read(&mut self, line: &[u8]) -> Result<(Option<u64>, Result<Value, Value>), String> {
+    fn read(&mut self, line: &[u8]) -> Result<(Option<u64>, Answer), String> {
         let text = String::from_utf8_lossy(line);
         let problem = match serde_json::from_slice::<Line>(line) {
             Ok(Line { id, result: Some(result), error: None }) => return Ok((id, Ok(result))),
@@ -89,10 +95,10 @@ impl LiveTool for RunTool {
         for calls in calls.chunks(at_once) {
             let start = Instant::now();
             let lines = calls.iter().map(|call| json!({"name": call.name, "arguments": call.arguments})).collect();
-            replies.extend(self.ask(lines).into_iter().map(|(answer, end)| {
-                let reply = RawReply::new(answer.map(|answer| text_of(&answer)), start);
-                RawReply { seconds: (end - start).as_secs_f64(), ..reply }
-            }));
+            let reply = |Timed { answer, end }: Timed<Result<Answer, String>>| {
+                RawReply::new(answer.map(|answer| text_of(&answer)), start, end)
+            };
+            replies.extend(self.ask(lines).into_iter().map(reply));
         }
         replies
     }
@@ -103,13 +109,13 @@ impl LiveTool for RunTool {
 
     fn state(&mut self, question: &StateQuestion) -> Result<Value, String> {
         let StateQuestion::Program(query) = question else { return Err("takes questions of its own only".to_owned()) };
-        let (answer, _) = self.ask(vec![json!({"state": query})]).remove(0);
+        let Timed { answer, .. } = self.ask(vec![json!({"state": query})]).remove(0);
         answer?.map_err(|error| format!("says: {}", text(&error)))
     }
 }
 
 /// The text of a result, or of an error that the model may read.
-fn text_of(answer: &Result<Value, Value>) -> String {
+fn text_of(answer: &Answer) -> String {
     match answer {
         Ok(result) => text(result),
         Err(error) => format!("error: {}", text(error)),

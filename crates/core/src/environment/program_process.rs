@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::definition::ProgramRules;
+use super::program_rules::ProgramRules;
 use crate::sandbox::{LineProgram, Lost, ProgramFiles, START_TIMEOUT};
 
 /// A trusted program that answers in lines, not yet started.
@@ -26,7 +26,7 @@ pub(super) struct LineServer {
 #[derive(Debug)]
 enum Process {
     Waiting,
-    Running(LineProgram),
+    Running(Box<LineProgram>),
     /// Why no call is answered any more.
     Ended(String),
 }
@@ -45,7 +45,7 @@ impl LineServer {
     pub(super) fn start(&mut self) -> Result<&mut LineProgram, String> {
         if matches!(self.process, Process::Waiting) {
             self.process = match LineProgram::start(&self.program.files, &self.program.rules.command) {
-                Ok(program) => Process::Running(program),
+                Ok(program) => Process::Running(Box::new(program)),
                 Err(why) => Process::Ended(why),
             };
         }

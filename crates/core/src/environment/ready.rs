@@ -3,12 +3,13 @@
 use serde_json::Value;
 
 use super::arguments::Functions;
-use super::definition::{ProgramRules, ToolKind, ToolRules};
+use super::definition::{ToolKind, ToolRules};
 use super::files_tool::FilesTool;
 use super::live_tool::LiveTool;
 use super::mcp::{McpTools, list_tools};
 use super::program::RunTool;
 use super::program_process::TrustedProgram;
+use super::program_rules::ProgramRules;
 use super::python_tool::PythonTool;
 use super::sqlite_tool::SqliteTool;
 use super::tool_program::trusted;

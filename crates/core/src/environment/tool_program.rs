@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::EnvironmentError;
-use super::definition::{ProgramRules, ToolRules};
+use super::definition::ToolRules;
 use super::program_process::TrustedProgram;
+use super::program_rules::ProgramRules;
 use crate::sandbox::{
     Level, ProgramDigest, ProgramFiles, Sandbox, installation_problem, is_trusted, isolation_text, machine, path_of,
     visible_paths,
@@ -34,9 +35,12 @@ pub struct ToolProgram {
     folder: PathBuf,
 }
 
+/// Names and bytes of files.
+pub(super) type FileBytes = Vec<(String, Vec<u8>)>;
+
 impl ToolProgram {
     /// The program, and the bytes of its files.
-    pub(super) fn read(tool: &ToolRules, rules: &ProgramRules, home: &Home) -> Read<(Self, Vec<(String, Vec<u8>)>)> {
+    pub(super) fn read(tool: &ToolRules, rules: &ProgramRules, home: &Home) -> Read<(Self, FileBytes)> {
         let folder = home.folder().unwrap_or(Path::new(""));
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let files = home.read_files(&rules.files)?;
