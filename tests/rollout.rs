@@ -6,7 +6,7 @@ use grpo_tui::hub::ModelConfig;
 use grpo_tui::kernels::philox::{SampleKey, uniform};
 use grpo_tui::kernels::sampler::{SampleParams, sample_tokens};
 use grpo_tui::model::{Adapters, Decoder, Trainable, Weights};
-use grpo_tui::policy::{Policy, PolicyVersion, ScoredRow, ScoredRows};
+use grpo_tui::policy::{ConverseSettings, Policy, PolicyVersion, Prompt, Question, ScoredRow, ScoredTask};
 use grpo_tui::rollout::{Completion, Request, RolloutMemory, Sampling, StopReason, ThreadPool, generate};
 use grpo_tui::update::{PolicyGroup, PolicySettings, completion_log_probs, log_probs, pack};
 
@@ -229,10 +229,10 @@ fn logits_that_are_not_finite_are_refused() {
 #[test]
 fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let folder = tempfile::tempdir().unwrap();
-    let questions = folder.path().join("questions");
+    let asked = folder.path().join("questions");
     let toml = "name = \"t\"\n[prompts]\ntrain = \"train.jsonl\"\n[score]\nkind = \"command\"\nmode = \"exit_code\"\nstrip_thinking = false\ncommand = [\"sh\", \"s.sh\"]\nfiles = [\"s.sh\"]\nisolation = \"none\"\n";
     std::fs::write(folder.path().join("task.toml"), toml).unwrap();
-    std::fs::write(folder.path().join("s.sh"), format!("echo asked >> '{}'\n", questions.display())).unwrap();
+    std::fs::write(folder.path().join("s.sh"), format!("echo asked >> '{}'\n", asked.display())).unwrap();
     let row =
         |id: u32| format!("{{\"id\": \"{id}\", \"messages\": [{{\"role\": \"user\", \"content\": \"{id}\"}}]}}\n");
     std::fs::write(folder.path().join("train.jsonl"), (0..9).map(row).collect::<String>()).unwrap();
@@ -244,24 +244,39 @@ fn a_program_scores_what_ends_first_while_the_rest_is_decoded() {
     let tokenizer = grpo_tui::text::Tokenizer::load(&grpo_tui::hub::find_model("tiny").unwrap()).unwrap();
     let policy = Policy::new(engine, model, tokenizer, ThreadPool::new(2).unwrap());
     let requests = requests();
-    let scored = rows.iter().map(|row| ScoredRow { scorer: &scorer, row });
-    let by_tokens: ScoredRows<'_> =
-        requests.iter().map(|request| request.prompt.as_slice()).zip(scored.clone()).collect();
-    let (version, sampling) = (PolicyVersion::Trained, sampling(1.0));
-    let found = policy.rollout_while_scoring(version, &requests, &sampling, &by_tokens, None).unwrap();
-    assert_eq!(found.completions, run(&policy.model, &requests, &sampling, 1));
-    let asked = || std::fs::read_to_string(&questions).unwrap().lines().count();
+    let prompt = |(row, request): (&grpo_tui::dataset::PromptRow, &Request)| Prompt {
+        row: row.clone(),
+        task: 0,
+        text: String::new(),
+        token_ids: request.prompt.clone(),
+        most_tokens: request.prompt.len(),
+        most_completions: 1,
+    };
+    let prompts: Vec<Prompt> = rows.iter().zip(&requests).map(prompt).collect();
+    let questions = prompts.iter().zip(requests.clone()).map(|(prompt, request)| Question { prompt, request });
+    let questions: Vec<Question<'_>> = questions.collect();
+    let sampling = sampling(1.0);
+    let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: 64 }];
+    let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
+    let found = policy.converse(&questions, &settings, None).unwrap();
+    let completions: Vec<Vec<Completion>> = found
+        .conversations
+        .iter()
+        .map(|group| group.iter().map(|talk| talk.turns[0].completion.clone()).collect())
+        .collect();
+    assert_eq!(completions, run(&policy.model, &requests, &sampling, 1));
+    let asked = || std::fs::read_to_string(&asked).unwrap().lines().count();
     let text =
         |completion: &Completion| policy.tokenizer.decode(&completion.token_ids, true).unwrap().trim().to_owned();
     let for_row = |(row, completions): (usize, &Vec<Completion>)| -> Vec<(usize, String)> {
         completions.iter().map(|completion| (row, text(completion))).collect()
     };
     // An empty text is no question.
-    let all = found.completions.iter().enumerate().flat_map(for_row).filter(|(_, text)| !text.is_empty());
+    let all = completions.iter().enumerate().flat_map(for_row).filter(|(_, text)| !text.is_empty());
     let different = all.collect::<std::collections::HashSet<_>>().len();
     let before = asked();
     assert!(before >= different && different > 60, "{before} of {different}");
-    let scored = policy.score(found.completions, scored).unwrap();
+    let scored = policy.score(completions, rows.iter().map(|row| ScoredRow { scorer: &scorer, row })).unwrap();
     assert!(scored.iter().flatten().all(|scored| scored.score.reward == 1.0));
     // One of 64 answers is asked for again.
     assert!(asked() <= before + 8, "{} after {before}", asked());

@@ -115,6 +115,14 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     rows.rows.truncate(arguments.limit.map_or(usize::MAX, |limit| limit as usize));
     let status = EvalStatus::start(arguments.out.as_deref())?;
     let targets = targets(&arguments, &task, &run_folders)?;
+    let endpoint = targets.iter().find(|target| target.endpoint.is_some());
+    if let Some(endpoint) = endpoint.filter(|_| task.toolset().is_some()) {
+        let message = format!(
+            "--model {}: {} has tools, which an endpoint cannot call: take a model on this machine",
+            endpoint.name, task.name
+        );
+        return Err(Failure::usage(message));
+    }
     if arguments.fail_under.iter().any(|threshold| threshold.metric == "exact")
         && rows.rows.iter().all(|row| row.expected.is_none())
     {
@@ -254,7 +262,7 @@ fn sample(
     let is_scored = rows.rows.iter().all(|row| row.turn_count() == 1);
     let mut is_topped_up = false;
     let mut watch = EvalWatch::new(progress, is_scored, kept, |progress| {
-        if progress.kept > 0 && progress.answers == progress.kept {
+        if progress.kept > 0 && !is_topped_up {
             let EvalProgress { target, kept, total, .. } = progress;
             let open = counted(total - kept, "prompt");
             eprint_line(&format!("{target}: {kept} of {total} answers are in the folder: {open} left"));

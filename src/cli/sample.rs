@@ -17,11 +17,15 @@ use super::{Failure, Outcome, eval, print, print_json, score};
 use crate::checkpoint::ModelLocation;
 use crate::eval::requests;
 use crate::files::failpoint;
-use crate::format::{amount, duration};
-use crate::policy::{Policy, PolicyVersion, Prompt, SAMPLE_STEP, ScoredRow, ScoredRows, Turn, Watcher, prepare_rows};
-use crate::rollout::{Completion, EndedCompletion, Request, Sampling, StopReason, ThinkingLimit, ThreadPool};
+use crate::format::{amount, counted, duration};
+use crate::policy::{
+    Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP, ScoredTask, ToolTurn, Turn,
+    Watcher, prepare_rows,
+};
+use crate::report::chain_text;
+use crate::rollout::{Sampling, StopReason, ThinkingLimit, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
-use crate::score::{Score, Scorer, Task, for_model};
+use crate::score::{Scorer, Task, for_model};
 use crate::secrets::visible;
 use crate::task::PromptSet;
 
@@ -94,9 +98,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let (model, tokenizer) = target.load(&run_folders, &engine)?;
     let task = for_model(&task, &tokenizer);
     let scorer = Scorer::new(&task)?;
-    let mut prompts = Vec::new();
+    let (lengths, mut prompts) = (lengths(&model, limit), Vec::new());
     for rows in requested_rows {
-        prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths(&model, limit))?);
+        prompts.extend(prepare_rows(&task, &rows.label, rows.rows, &tokenizer, lengths)?);
     }
     let n = arguments.n as usize;
     let version = if is_trained { PolicyVersion::Trained } else { PolicyVersion::Base };
@@ -105,8 +109,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     let sampling =
         Sampling { thinking, ..Sampling::new(&policy.tokenizer, arguments.temperature, limit, arguments.seed) };
     let mut stream = SampleStream {
-        policy: &policy,
-        scorer: &scorer,
         prompts: &prompts,
         completions: n,
         json: arguments.json,
@@ -116,9 +118,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         line: StatusLine::new(),
         printed: Ok(ExitCode::SUCCESS),
     };
-    let requests = requests(&prompts, SAMPLE_STEP, n);
-    let rows = ScoredRows::new();
-    let sampled = policy.rollout_while_scoring(version, &requests, &sampling, &rows, Some(&mut stream));
+    let asked = prompts.iter().zip(requests(&prompts, SAMPLE_STEP, n));
+    let questions: Vec<_> = asked.map(|(prompt, request)| Question { prompt, request }).collect();
+    let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: lengths.prompt_limit() }];
+    let settings = ConverseSettings { max_turns: 1, ..ConverseSettings::new(&tasks, version, &sampling) };
+    let sampled = policy.converse(&questions, &settings, Some(&mut stream));
     stream.line.end();
     sampled?;
     stream.printed
@@ -126,15 +130,13 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
 
 /// Prints the completions of each prompt, in order, as soon as all of them have ended, and counts them meanwhile.
 struct SampleStream<'a> {
-    policy: &'a Policy,
-    scorer: &'a Scorer,
     prompts: &'a [Prompt],
     /// Completions of each prompt.
     completions: usize,
     json: bool,
-    /// By prompt number and sample; of prompts from `next` on.
-    ended: BTreeMap<u32, BTreeMap<u32, Completion>>,
-    next: u32,
+    /// By prompt and sample; of prompts from `next` on.
+    ended: BTreeMap<usize, BTreeMap<usize, Conversation>>,
+    next: usize,
     begun: Instant,
     line: StatusLine,
     printed: Outcome,
@@ -143,14 +145,13 @@ struct SampleStream<'a> {
 impl SampleStream<'_> {
     /// Completions that have ended.
     fn count(&self) -> usize {
-        self.next as usize * self.completions + self.ended.values().map(BTreeMap::len).sum::<usize>()
+        self.next * self.completions + self.ended.values().map(BTreeMap::len).sum::<usize>()
     }
 
-    fn print_next(&mut self, completions: Vec<Completion>) -> Outcome {
-        let prompt = &self.prompts[self.next as usize];
-        let scored = self.policy.score(vec![completions], [ScoredRow { scorer: self.scorer, row: &prompt.row }])?;
+    fn print_next(&mut self, conversations: impl Iterator<Item = Conversation>) -> Outcome {
+        let prompt = &self.prompts[self.next];
         let mut texts = Vec::new();
-        for (sample, scored) in scored.into_iter().flatten().enumerate() {
+        for (sample, scored) in conversations.flat_map(|conversation| conversation.turns).enumerate() {
             texts.push(match self.json {
                 true => document(&scored.into_sampled(&prompt.row.id, sample)?).to_string(),
                 false => completion_text(sample, &scored),
@@ -162,20 +163,13 @@ impl SampleStream<'_> {
 }
 
 impl Watcher for SampleStream<'_> {
-    fn wants(&self, _: &Request) -> bool {
-        true
-    }
-
-    fn on_end(&mut self, ended: &EndedCompletion, _: Option<&Score>) {
+    fn on_end(&mut self, prompt: usize, sample: usize, conversation: &Conversation) {
         failpoint("sample.end", "");
-        let number = ended.request.prompt_number;
-        if number >= self.next {
-            self.ended.entry(number).or_default().insert(ended.sample, ended.completion.clone());
-        }
+        self.ended.entry(prompt).or_default().insert(sample, conversation.clone());
         while self.ended.get(&self.next).is_some_and(|ended| ended.len() == self.completions) {
-            let completions = self.ended.remove(&self.next).unwrap_or_default().into_values().collect();
+            let conversations = self.ended.remove(&self.next).unwrap_or_default().into_values();
             if self.printed.is_ok() {
-                self.printed = self.print_next(completions);
+                self.printed = self.print_next(conversations);
             }
             self.next += 1;
         }
@@ -235,11 +229,12 @@ fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
 }
 
 fn document(completion: &SampledCompletion) -> Value {
-    let SampledCompletion { prompt_id, sample, text, token_ids, log_probs, stop_reason, score, .. } = completion;
+    let SampledCompletion { prompt_id, sample, chain, text, token_ids, log_probs, stop_reason, score, .. } = completion;
     let mut value = json!({
         "prompt_id": prompt_id, "sample": sample, "completion": text, "token_ids": token_ids, "log_probs": log_probs, "stop_reason": stop_reason,
     });
     if let (Value::Object(value), Value::Object(score)) = (&mut value, score) {
+        value.extend(chain.iter().map(|chain| ("chain".to_owned(), json!(chain))));
         value.extend(score.clone());
     }
     value
@@ -248,6 +243,19 @@ fn document(completion: &SampledCompletion) -> Value {
 fn heading(prompt: &Prompt) -> String {
     let last = prompt.row.messages.last().map(|message| message.content.trim_end()).unwrap_or_default();
     format!("--- {} ({} tokens)\n{last}\n\n", visible(&prompt.row.id), prompt.token_ids.len())
+}
+
+/// What was said on the way to an answer, the calls with their replies, and why it ended.
+fn tool_text(tools: &ToolTurn) -> String {
+    let chain = tools.chain();
+    let calls = chain.calls().count();
+    format!(
+        "{}({} in {}; ended: {})\n",
+        chain_text(&chain),
+        counted(calls, "call"),
+        duration(tools.seconds),
+        chain.end.name()
+    )
 }
 
 fn completion_text(sample: usize, scored: &Turn) -> String {
@@ -260,9 +268,9 @@ fn completion_text(sample: usize, scored: &Turn) -> String {
     };
     let why = score::why(score);
     let why = if why.is_empty() { why } else { format!("  {why}") };
-    let tokens = completion.token_ids.len();
+    let (tokens, steps) = (scored.sampled_tokens(), scored.tools.as_ref().map(tool_text).unwrap_or_default());
     format!(
-        "[{}] {}  reward {}  {tokens} tokens{truncated}{why}\n{text}\n\n",
+        "[{}] {}  reward {}  {tokens} tokens{truncated}{why}\n{steps}{text}\n\n",
         sample + 1,
         score.outcome(),
         score.reward_text()

@@ -4,7 +4,9 @@
 use grpo_tui_core::http;
 #[cfg(feature = "serve")]
 use grpo_tui_core::openai;
-use grpo_tui_core::{advantage, config, dataset, files, format, hub, plan, report, run, score, statistics, task, text};
+use grpo_tui_core::{
+    advantage, config, dataset, environment, files, format, hub, plan, report, run, score, statistics, task, text,
+};
 
 pub use grpo_tui_kernels as kernels; // fused operations with their backward, one per file: a crate, see its Cargo.toml
 pub mod model; // tokens -> logits: the decoder, adapters, weights

@@ -159,6 +159,10 @@ impl Client<'_> {
 
     fn sample_from_server(&self, server: &Server, label: &str, row: PromptRow) -> Result<(), Failure> {
         let Server { folder, model, tokenizer, lengths, thinking, task, scorer } = server;
+        if task.toolset().is_some() {
+            let message = format!("--worker: a server calls no tools, which {} has: leave the option out", task.name);
+            return Err(Failure::usage(message));
+        }
         let Arguments { n, temperature, seed, .. } = self.arguments;
         let model = if self.is_trained { model } else { ServerFolder::BASE };
         for prompt in prepare_rows(task, label, vec![row], tokenizer, *lengths)? {

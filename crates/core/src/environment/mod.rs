@@ -2,6 +2,7 @@
 //! what a call is answered, and what the final state is.
 
 mod arguments;
+mod chain;
 mod check;
 mod conversation;
 mod definition;
@@ -21,6 +22,7 @@ mod tests;
 mod tool_program;
 mod toolset;
 
+pub use chain::{AnsweredCall, ChainEnd, ScoredChain, ToolChain, ToolStep};
 pub use check::{FunctionCheck, FunctionFinding, check_tools};
 pub use conversation::Environment;
 pub(crate) use definition::TOOL_KEYS;
@@ -80,14 +82,15 @@ pub struct ConversationLimits {
 }
 
 /// A question about the state that a conversation left.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StateQuery {
     /// `name` of the `[[tool]]`; `None`: the first that answers such questions.
     pub tool: Option<String>,
     pub question: StateQuestion,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StateQuestion {
     /// Of `sqlite`: a query. The answer: `{"columns": [..], "rows": [[..], ..]}`.
     Sql(String),

@@ -470,6 +470,7 @@ fn remedy(class: FailureClass) -> &'static str {
             "name the operations with their parameters in the prompt"
         }
         FailureClass::WrongStatus => "name the operation's statuses in the prompt",
+        FailureClass::NoAnswer => "raise the limits of `[tools]`, or say in `system` when to answer",
         FailureClass::NoMatch => "say in `system` how the answer is written",
         // Evals only: nothing is trained through an endpoint.
         FailureClass::EndpointError => "try the endpoint again later",

@@ -28,7 +28,7 @@ pub enum Level {
 type MetricText = fn(f64) -> String;
 
 /// The metrics in a step's text.
-pub const STEP_METRICS: [(&str, MetricText); 10] = [
+pub const STEP_METRICS: [(&str, MetricText); 11] = [
     ("reward", |reward| format!("reward {reward:.3}")),
     ("tiers/valid", |share| format!("valid {:>6}", percent(share))),
     ("exact", |share| format!("exact {:>6}", percent(share))),
@@ -37,6 +37,7 @@ pub const STEP_METRICS: [(&str, MetricText); 10] = [
     ("loss", |loss| format!("loss {loss:.4}")),
     ("grad_norm", |norm| format!("grad norm {norm:.3}")),
     ("completions/mean_length", |tokens| format!("{tokens:.0} tokens")),
+    ("tools/calls", |calls| format!("{calls:.1} calls")),
     ("tokens_per_second/rollout", |rate| format!("{rate:.0} tok/s")),
     ("tokens_per_second/train", |rate| format!("{rate:.0} tok/s trained")),
 ];

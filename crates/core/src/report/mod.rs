@@ -1,6 +1,7 @@
 //! Reports of runs: single, listed and compared; as HTML, Markdown, CSV, JSON lines, TensorBoard event files and plain text.
 
 mod answer_diff;
+mod chain_text;
 mod compare;
 mod error;
 mod eval_pair;
@@ -29,6 +30,7 @@ mod tensorboard;
 mod versus_text;
 
 pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
+pub use chain_text::chain_text;
 pub use compare::RunComparison;
 pub use error::ReportError;
 pub use eval_progress::{eval_count, eval_pace, eval_progress_text, eval_rates};

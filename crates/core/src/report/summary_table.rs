@@ -1,5 +1,7 @@
 //! Tables of evals: rates with intervals, paired tests, compounding, tags.
 
+use std::collections::BTreeMap;
+
 use super::sample_differences::{all_label, pass_at_label};
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
@@ -61,13 +63,27 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
             or_na(e.answers.as_ref(), |a| percent_interval(a.independent, a.independent_interval))
         }),
     ];
+    let of_tools: [(&'static str, Cell); 3] = [
+        ("calls per conversation", |e| or_na(e.tools.as_ref(), |tools| format!("{:.1}", tools.mean_calls))),
+        ("calls refused", |e| or_na(e.tools.as_ref(), |tools| percent(tools.refused))),
+        ("ended", |e| or_na(e.tools.as_ref(), |tools| ends(&tools.ends))),
+    ];
+    let has_tools = evals.iter().any(|summary| summary.tools.is_some());
+    let of_tools = of_tools.into_iter().filter(|_| has_tools);
     let has_turns = evals.iter().any(|summary| summary.answers.is_some());
     let has_errors = evals.iter().any(|summary| summary.scorer_errors > 0);
     let of_answers = of_answers.into_iter().filter(|_| has_turns);
-    let rows = rows.into_iter().chain(of_answers).chain(has_errors.then_some(errors));
+    let rows = rows.into_iter().chain(of_answers).chain(of_tools).chain(has_errors.then_some(errors));
     rows.map(|(label, cell)| (label.to_owned(), evals.iter().map(|summary| cell(summary)).collect()))
         .chain(sample_rows(evals))
         .collect()
+}
+
+/// Why conversations ended, the most frequent first.
+fn ends(shares: &BTreeMap<String, f64>) -> String {
+    let mut shares: Vec<(&String, &f64)> = shares.iter().collect();
+    shares.sort_by(|a, b| b.1.total_cmp(a.1));
+    shares.into_iter().map(|(end, share)| format!("{end} {}", percent(*share))).collect::<Vec<_>>().join(", ")
 }
 
 /// Cost and speed of answers, one row per measure that is known of one of the evals.

@@ -19,6 +19,7 @@ use super::stated_value::StatedValue;
 use super::unwrap_answer::ThinkRules;
 use super::verdict::Verdict;
 use crate::dataset::PromptRow;
+use crate::environment::StateQuery;
 use crate::task::{Home, Read, Section, TASK_FILE, TaskFiles};
 use crate::text::CallFormat;
 
@@ -131,6 +132,11 @@ pub(crate) trait Definition: Debug + Send + Sync {
 
     /// The program that scores, where one does.
     fn command(&self) -> Option<&CommandRules> {
+        None
+    }
+
+    /// What is asked of the tools at the end of a conversation, and the key of its answer.
+    fn state_query(&self) -> Option<(&str, &StateQuery)> {
         None
     }
 

@@ -55,6 +55,8 @@ pub enum FailureClass {
     WrongStatus,
     /// The pattern does not match.
     NoMatch,
+    /// A conversation with tools that ended otherwise than with an answer.
+    NoAnswer,
     /// The scorer failed, so that the completion has no reward.
     ScorerError,
     /// An endpoint gave no answer, so that there is no completion.
@@ -75,7 +77,7 @@ const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -101,6 +103,7 @@ impl FailureClass {
         Self::ExtraParameter,
         Self::WrongStatus,
         Self::NoMatch,
+        Self::NoAnswer,
         Self::ScorerError,
         Self::EndpointError,
         Self::Other,
@@ -152,6 +155,7 @@ impl FailureClass {
             Self::ExtraParameter => "extra parameter",
             Self::WrongStatus => "wrong status",
             Self::NoMatch => "no match",
+            Self::NoAnswer => "no answer",
             Self::ScorerError => "scorer error",
             Self::EndpointError => "endpoint error",
             Self::Own(OwnClass(name)) => name,

@@ -28,6 +28,7 @@ mod schema_types;
 mod score_keys;
 mod scorer;
 mod sql;
+mod state;
 mod stated_value;
 mod string_places;
 mod structured;
@@ -64,7 +65,8 @@ pub use score_keys::{ScoreKey, score_keys};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};
 pub use tool_calls::{
-    AnswerPart, ArgumentLayout, CallLayout, CallReader, call_layout, closed_parameters, has_json_arguments,
+    AnswerPart, ArgumentLayout, AskedCalls, CallLayout, CallReader, asked_calls, call_layout, closed_parameters,
+    has_json_arguments,
 };
 
 use crate::task::TaskError;

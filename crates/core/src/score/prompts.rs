@@ -121,13 +121,17 @@ pub fn turns_of(task: &Task, messages: &[Message]) -> Vec<Message> {
 /// program that scores, the row has any.
 ///
 /// # Errors
-/// A sentence where the row's own are no tools.
+/// A sentence where the row's own are no tools, or those of the task cannot be made ready.
 pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, TextError> {
+    if let Some(toolset) = task.toolset() {
+        let definitions = toolset.definitions().map_err(|error| TextError::Tools(error.to_string()))?;
+        return Ok(Some(openai_tools(definitions)));
+    }
     if !matches!(task.kind(), "tool_calls" | "command") {
         return Ok(None);
     }
     let Some(tools) = row.and_then(PromptRow::tools).or(task.tools()) else { return Ok(None) };
-    functions(tools).map_err(|error| TextError::Tools(error.to_string()))?;
+    functions(tools).map_err(|error| TextError::Tools(format!("`tools` of the row: {error}")))?;
     Ok(Some(openai_tools(tools)))
 }
 

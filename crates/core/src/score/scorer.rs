@@ -9,6 +9,7 @@ use super::unwrap_answer::{ThinkRules, answer_start};
 use super::verdict::Verdict;
 use super::{CriterionGrade, FailureClass, OrderedMap, QueryResult, Reason, Score, ScoreError, Tier, Trial};
 use crate::dataset::PromptRow;
+use crate::environment::ScoredChain;
 use crate::task::TierValues;
 
 /// The scorer failed more often than `max_scorer_errors` allows.
@@ -103,6 +104,9 @@ impl Rules {
     }
 
     fn judge(&self, completion: &str, row: Option<&PromptRow>) -> Verdict {
+        if let Some(verdict) = without_answer(completion, row) {
+            return verdict;
+        }
         self.judge.judge(completion, self.start(completion), self.thoughts, row)
     }
 
@@ -112,8 +116,11 @@ impl Rules {
         completions: &[(&str, Option<&PromptRow>)],
         keep_going: &(dyn Fn() -> bool + Sync),
     ) -> Option<Vec<Verdict>> {
-        let placed: Vec<_> = completions.iter().map(|(text, row)| (*text, self.start(text), *row)).collect();
-        self.judge.judge_together(&placed, self.thoughts, keep_going)
+        let known: Vec<_> = completions.iter().map(|(text, row)| without_answer(text, *row)).collect();
+        let asked = completions.iter().zip(&known).filter(|(_, known)| known.is_none());
+        let placed: Vec<_> = asked.map(|((text, row), _)| (*text, self.start(text), *row)).collect();
+        let mut judged = self.judge.judge_together(&placed, self.thoughts, keep_going)?.into_iter();
+        known.into_iter().map(|known| known.or_else(|| judged.next())).collect()
     }
 
     fn try_program(&self, completion: &str, row: Option<&PromptRow>, part: Option<&str>) -> Option<Trial> {
@@ -390,6 +397,18 @@ impl Scorer {
         score.grounded = grounding.values;
         grounding.share
     }
+}
+
+/// The verdict on a conversation that has no answer to be judged.
+fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
+    let chain = ScoredChain::of_row(row?)?;
+    if let Some(failure) = chain.failure() {
+        return Some(Verdict::failed(failure.to_owned(), (completion, 0)));
+    }
+    let end = chain.missing_answer()?;
+    let message = format!("the conversation ended without an answer: {end}");
+    let exact = row.is_some_and(|row| row.expected.is_some()).then_some(false);
+    Some(Verdict { exact, ..Verdict::because(Tier::Unparsable, FailureClass::NoAnswer, message, (completion, 0)) })
 }
 
 /// The score of one verdict, without weighted parts.

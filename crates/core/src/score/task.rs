@@ -14,7 +14,7 @@ use super::length::LengthRule;
 #[cfg(feature = "download")]
 use super::rubric::RubricRules;
 use super::unwrap_answer::{ThinkRules, answer_start};
-use crate::environment::Toolset;
+use crate::environment::{StateQuery, Toolset};
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
 use crate::text::ThinkMarks;
 
@@ -96,6 +96,11 @@ impl Task {
     /// The tools that a model calls while it converses.
     pub fn toolset(&self) -> Option<&Toolset> {
         self.toolset.as_ref()
+    }
+
+    /// What is asked of the tools at the end of a conversation, each with the key of its answer.
+    pub fn state_queries(&self) -> impl Iterator<Item = (&str, &StateQuery)> {
+        self.scorers().filter_map(|task| task.definition.state_query())
     }
 
     /// `[score] kind`.

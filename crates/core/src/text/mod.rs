@@ -16,6 +16,7 @@ mod tokenizer;
 mod tokenizer_limits;
 mod tools;
 mod train_bpe;
+mod transcript;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,7 @@ pub use think_marks::{THINK_MARKS, ThinkMarks};
 pub use tokenizer::Tokenizer;
 pub use tools::openai_tools;
 pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
+pub use transcript::{TemplateInput, Transcript, check_continuation};
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,8 +93,8 @@ pub enum TextError {
     /// The chat template does not compile or does not accept these messages.
     #[error("{path}: {problem}")]
     Template { path: String, problem: String },
-    /// A row's own tools are not a list of tools.
-    #[error("`tools` of the row: {0}")]
+    /// A row's own tools are not a list of tools, or those of the task cannot be made ready.
+    #[error("{0}")]
     Tools(String),
     /// The tokenizer trainer was asked for the impossible.
     #[error("{0}")]

@@ -254,6 +254,25 @@ impl Tokenizer {
         Ok(places.map(|(_, (start, end))| *start..*end).collect())
     }
 
+    /// Where a text has what the model reads as control tokens: its special tokens, and others that the chat template
+    /// writes.
+    pub(super) fn control_places(&self, text: &str) -> Result<Vec<std::ops::Range<usize>>, TextError> {
+        let encoding = self.encoding(text, |inner| inner.encode(text, false))?;
+        let (added, template) = (self.inner.get_added_tokens_decoder(), self.chat_template().map(ChatTemplate::source));
+        let is_control = |id: &u32| {
+            added.get(id).is_some_and(|token| {
+                token.special || template.is_some_and(|source| source.contains(token.content.trim()))
+            })
+        };
+        let places = encoding.get_ids().iter().zip(encoding.get_offsets()).filter(|(id, _)| is_control(id));
+        Ok(places.map(|(_, (start, end))| *start..*end).collect())
+    }
+
+    /// That the chat template, or the tokenizer with it, cannot do what is asked.
+    pub(super) fn refused_template(&self, problem: String) -> TextError {
+        TextError::Template { path: self.path.clone(), problem }
+    }
+
     /// Whether the chat template can switch reasoning off.
     pub fn has_thinking_switch(&self) -> bool {
         matches!(&self.template, Template::Ready(template) if template.has_thinking_switch())

@@ -5,6 +5,7 @@ mod candle_parity; // the same log-probs by another implementation
 mod guard; // what a model should not forget
 
 use crate::constraint::{ConstraintError, TaskConstraints};
+use crate::environment::ToolChain;
 use crate::policy::{Conversation, ConverseSettings, Conversed, EVAL_STEP, EvalWatch, Policy, Prompt, Question, Turn};
 use crate::rollout::{Request, StopReason};
 use crate::run::{EvalRecord, EvalTurn};
@@ -86,21 +87,35 @@ pub fn records(
     Ok(records)
 }
 
+/// Without tokens, which no record of an eval has.
+fn chain(turn: &Turn) -> Option<Box<ToolChain>> {
+    let mut chain = turn.tools.as_ref()?.chain();
+    for step in &mut chain.steps {
+        (step.token_ids, step.log_probs) = (Vec::new(), Vec::new());
+    }
+    Some(Box::new(chain))
+}
+
 /// The record of a conversation, with the outcome of the answer that decides it.
 fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, EvalError> {
     let (row, turns) = (&prompt.row, conversation.turns);
     if let Some(stuck) = turns.iter().find(|turn| turn.completion.stop == StopReason::Constraint) {
         return Err(EvalError::Stuck { prompt_id: row.id.clone(), tokens: stuck.completion.token_ids.len() });
     }
-    let tokens = |turn: &Turn| turn.completion.token_ids.len();
-    let recorded =
-        |turn: &Turn| EvalTurn { completion: turn.text.clone(), tokens: Some(tokens(turn)), ..EvalTurn::default() };
+    let tokens = Turn::sampled_tokens;
+    let recorded = |turn: &Turn| EvalTurn {
+        completion: turn.text.clone(),
+        tokens: Some(tokens(turn)),
+        chain: chain(turn),
+        ..EvalTurn::default()
+    };
     let mut record = EvalRecord {
         prompt_id: row.id.clone(),
         tags: row.tags.clone(),
         tokens: Some(turns.iter().map(tokens).sum()),
         truncated: turns.iter().any(|turn| turn.completion.stop.is_truncated()),
         unanswered: row.turn_count() - turns.len(),
+        chain: turns.first().filter(|_| row.turn_count() == 1).and_then(chain),
         turns: if row.turn_count() > 1 { turns.iter().map(recorded).collect() } else { Vec::new() },
         ..EvalRecord::default()
     };

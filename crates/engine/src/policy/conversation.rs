@@ -1,8 +1,10 @@
 //! What a policy says: conversations of one or more turns, each an answer with its score.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::advantage::{GroupSignal, group_signal, parts_differ};
+use crate::environment::{AnsweredCall, ChainEnd, ToolChain, ToolStep};
 use crate::rollout::{Completion, StopReason};
 use crate::run::SampledCompletion;
 use crate::score::{PartWeights, Score};
@@ -19,6 +21,8 @@ pub struct Conversation {
 pub struct Turn {
     /// `None` for the first turn, whose prompt is the row's own.
     pub prompt: Option<LaterPrompt>,
+    /// `None` where the task has no tools.
+    pub tools: Option<ToolTurn>,
     pub completion: Completion,
     pub text: String,
     pub score: Score,
@@ -38,10 +42,81 @@ pub struct LaterPrompt {
     pub token_ids: Vec<u32>,
 }
 
+/// How a turn with tools came to its answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ToolTurn {
+    pub steps: Vec<CallStep>,
+    /// Those that the answer itself made, where a limit or a failure kept their replies from being read.
+    pub last_calls: Vec<AnsweredCall>,
+    /// Of the answer.
+    #[serde(skip)]
+    pub prompt: Vec<u32>,
+    pub end: ChainEnd,
+    /// What failed, where a tool did.
+    pub failure: Option<String>,
+    pub states: Map<String, Value>,
+    /// That calls took.
+    pub seconds: f64,
+}
+
+/// A completion that calls tools, and what they replied.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CallStep {
+    /// Not sent to other ranks: only the gradient needs it.
+    #[serde(skip)]
+    pub prompt: Vec<u32>,
+    pub completion: Completion,
+    pub text: String,
+    pub calls: Vec<AnsweredCall>,
+    /// Of the replies, with what the chat template writes around them.
+    pub reply_tokens: usize,
+}
+
+impl ToolTurn {
+    /// In order.
+    pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> {
+        self.steps.iter().flat_map(|step| &step.calls).chain(&self.last_calls)
+    }
+
+    /// As it is recorded.
+    pub fn chain(&self) -> ToolChain {
+        let step = |CallStep { completion, text, calls, reply_tokens, .. }: &CallStep| ToolStep {
+            text: text.clone(),
+            tokens: completion.token_ids.len(),
+            reply_tokens: *reply_tokens,
+            token_ids: completion.token_ids.clone(),
+            log_probs: completion.log_probs.clone(),
+            calls: calls.clone(),
+        };
+        let (steps, states) = (self.steps.iter().map(step).collect(), self.states.clone());
+        let (last_calls, failure) = (self.last_calls.clone(), self.failure.clone());
+        ToolChain { steps, last_calls, end: self.end, failure, states }
+    }
+}
+
 impl Turn {
     /// A first turn.
     pub fn new(completion: Completion, text: String, score: Score) -> Self {
-        Self { prompt: None, completion, text, score, advantage: 0.0 }
+        Self { prompt: None, tools: None, completion, text, score, advantage: 0.0 }
+    }
+
+    /// All that was sampled, in order: completions that call tools, and the answer.
+    pub fn completions(&self) -> impl Iterator<Item = &Completion> + Clone {
+        let steps = self.tools.iter().flat_map(|tools| &tools.steps).map(|step| &step.completion);
+        steps.chain(std::iter::once(&self.completion))
+    }
+
+    /// The tokens of these.
+    pub fn sampled_tokens(&self) -> usize {
+        self.completions().map(|completion| completion.token_ids.len()).sum()
+    }
+
+    /// The same completions, each with its prompt; `first`: the row's own.
+    pub fn prompted<'t>(&'t self, first: &'t [u32]) -> impl Iterator<Item = (&'t [u32], &'t Completion)> {
+        let own = self.prompt.as_ref().map_or(first, |prompt| &prompt.token_ids);
+        let steps = self.tools.iter().flat_map(|tools| &tools.steps);
+        let last = self.tools.as_ref().map_or(own, |tools| &tools.prompt);
+        steps.map(|step| (step.prompt.as_slice(), &step.completion)).chain([(last, &self.completion)])
     }
 
     /// Whether it was sampled freely and has a reward.
@@ -59,8 +134,10 @@ impl Turn {
     /// # Errors
     /// If its score cannot be written as JSON.
     pub fn into_sampled(self, prompt_id: &str, sample: usize) -> Result<SampledCompletion, serde_json::Error> {
+        let chain = self.tools.as_ref().map(ToolTurn::chain);
         let Completion { token_ids, log_probs, stop, .. } = self.completion;
         Ok(SampledCompletion {
+            chain,
             prompt_id: prompt_id.to_owned(),
             sample,
             text: self.text,

@@ -1,14 +1,20 @@
-//! Prompts are answered turn by turn: each later prompt contains the answers before it.
+//! Prompts are answered, turn by turn where a row has several: each conversation goes on as soon as its answer is there,
+//! while others are decoded.
 
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use candle_core::{Error, Result};
 
-use super::kept_answers::OpenRequests;
-use super::prompts::{Prompt, render};
-use super::{Conversation, EvalWatch, LaterPrompt, Policy, PolicyVersion, ScoredRow, ScoredRows, Turn};
+use super::prompts::Prompt;
+use super::tool_loop::{MAX_TOOL_THREADS, TaskTools, ToolTalk};
+use super::turn_source::{Mailbox, TurnSource};
+use super::{Conversation, LaterPrompt, Policy, PolicyVersion, ToolTurn, Watcher};
 use crate::dataset::PromptRow;
-use crate::rollout::{DecodeCounts, GpuFallback, Request, RolloutOutput, Sampling};
+use crate::rollout::{Completion, DecodeCounts, GpuFallback, Request, Sampling, SizedSource, decoded_together};
 use crate::score::{Scorer, Task};
 
 /// How a policy converses.
@@ -54,33 +60,65 @@ pub struct Conversed {
     pub gpu_fallbacks: Vec<GpuFallback>,
     /// In decoding.
     pub rollout_seconds: f64,
-    /// In scoring and rendering.
+    /// In scoring and rendering afterwards.
     pub score_seconds: f64,
 }
 
-/// What is asked in one turn: answered by the conversations from `first_conversation` on of a question.
-struct TurnRequest {
-    question: usize,
-    task: usize,
-    first_conversation: usize,
-    request: Request,
-    row: PromptRow,
-    /// `None` in the first turn.
-    prompt: Option<LaterPrompt>,
+/// A completion that has ended.
+#[derive(Clone)]
+pub(super) struct Ended {
+    pub(super) conversation: usize,
+    pub(super) completion: Completion,
+    pub(super) request: Arc<Request>,
+    /// Index among the request's samples.
+    pub(super) sample: u32,
+    /// Whether it was not sampled now, or is stored.
+    pub(super) is_known: bool,
+    /// Whether its conversation has it as an answer.
+    pub(super) is_recorded: bool,
 }
 
-impl TurnRequest {
-    /// Against which an answer is scored.
-    fn row<'a>(&'a self, settings: &ConverseSettings<'a>) -> ScoredRow<'a> {
-        ScoredRow { scorer: settings.tasks[self.task].scorer, row: &self.row }
-    }
+/// A conversation under way.
+pub(super) struct Talk<'a> {
+    pub(super) question: usize,
+    pub(super) sample: usize,
+    /// Of its current turn, against which the answer is scored.
+    pub(super) row: Cow<'a, PromptRow>,
+    /// Of its current turn; `None` in the first.
+    pub(super) prompt: Option<LaterPrompt>,
+    /// Its completions so far.
+    pub(super) sampled: u32,
+    /// An answer without a score so far.
+    pub(super) answer: Option<(Completion, String)>,
+    /// `None` where its task has no tools.
+    pub(super) tools: Option<Box<ToolTalk>>,
+    /// Of the answer.
+    pub(super) tool_turn: Option<ToolTurn>,
+    pub(super) conversation: Conversation,
+    pub(super) has_ended: bool,
 }
 
-/// Numbers of samples in the random numbers of a turn.
-const SAMPLES_OF_TURN: u32 = 1 << 16;
+/// Conversations that are sampled together, as all threads see them.
+pub(super) struct Conversing<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) questions: &'a [Question<'a>],
+    pub(super) settings: &'a ConverseSettings<'a>,
+    /// By task; `None` where it has no tools.
+    pub(super) tools: Vec<Option<TaskTools<'a>>>,
+    /// Of each question.
+    pub(super) first_conversation: Vec<usize>,
+    /// Of each conversation.
+    pub(super) question_of: Vec<usize>,
+    pub(super) talks: Vec<Mutex<Talk<'a>>>,
+    pub(super) mailboxes: Vec<Mailbox>,
+    /// The mailbox of each question.
+    pub(super) mailbox_of: Vec<usize>,
+    pub(super) has_failed: AtomicBool,
+    pub(super) failure: Mutex<Option<Error>>,
+}
 
 impl Policy {
-    /// Answers each question, and scores what it answers. `watch` learns of answers as they end.
+    /// Answers each question, and scores what it answers. `watcher` learns of conversations as they end.
     ///
     /// # Errors
     /// A failed tensor operation, cancelled work, and texts that the template or the tokenizer does not take.
@@ -88,113 +126,68 @@ impl Policy {
         &self,
         questions: &[Question<'_>],
         settings: &ConverseSettings<'_>,
-        mut watch: Option<&mut EvalWatch<'_>>,
+        mut watcher: Option<&mut dyn Watcher>,
     ) -> Result<Conversed> {
         let start = Instant::now();
-        let empty = |question: &Question<'_>| vec![Conversation::default(); question.request.samples];
-        let mut found = Conversed { conversations: questions.iter().map(empty).collect(), ..Conversed::default() };
-        let mut open = first_turn(questions);
-        while !open.is_empty() {
+        let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
+        let parts = decoded_together(self.model_of(settings.version).0, &requests);
+        let shared = &Conversing::new(self, questions, settings, parts.iter().map(|part| part.len()))?;
+        let ((sender, ended), (caller, calling)) = (channel(), channel());
+        let kept = watcher.as_ref().and_then(|watcher| watcher.kept());
+        let (mut sources, mut first, mut known) = (Vec::with_capacity(parts.len()), 0, 0);
+        for (part, mailbox) in parts.into_iter().zip(&shared.mailboxes) {
+            let own = first..first + part.len();
+            first = own.end;
+            let are_followed = own.clone().any(|question| shared.is_followed(question));
+            let kept = kept.clone().filter(|kept| kept.serves(part.iter(), are_followed));
+            let of_request = |request: &Request| kept.as_ref()?.completions(request).map(|found| found.len());
+            known += part.iter().filter_map(of_request).sum::<usize>();
+            let sizes = own.clone().flat_map(|question| shared.sizes(question)).collect();
+            let is_paced = self.engine.device.is_cpu();
+            let source = TurnSource::new(shared, (own, mailbox), kept, [&sender, &caller], is_paced);
+            sources.push(SizedSource { source: Mutex::new(source), sizes });
+        }
+        drop(caller);
+        let tool_threads = shared.conversations_with_tools().min(MAX_TOOL_THREADS);
+        let senders = vec![sender; tool_threads];
+        if let Some(watcher) = &mut watcher {
+            watcher.begin(requests.iter().map(|request| request.samples).sum(), known);
+        }
+        let is_attended = watcher.is_some() || shared.needs_scores();
+        let decode = || {
             let before = Instant::now();
-            let generated = self.answer(&open, settings, watch.as_deref_mut())?;
-            found.rollout_seconds += before.elapsed().as_secs_f64();
-            found.counts += generated.counts;
-            found.gpu_fallbacks.extend(generated.gpu_fallbacks);
-            let scored = self.score(generated.completions, open.iter().map(|asked| asked.row(settings)))?;
-            for (asked, turns) in open.iter().zip(scored) {
-                let conversations = &mut found.conversations[asked.question][asked.first_conversation..];
-                for (conversation, turn) in conversations.iter_mut().zip(turns) {
-                    conversation.turns.push(Turn { prompt: asked.prompt.clone(), ..turn });
-                }
-            }
-            open = self.next_turn(questions, &found.conversations, settings, &open)?;
-        }
-        for (question, conversations) in questions.iter().zip(&mut found.conversations) {
-            let scorer = settings.tasks[question.prompt.task].scorer;
-            for Conversation { turns } in conversations {
-                scorer.join(&mut turns.iter_mut().map(|turn| &mut turn.score).collect::<Vec<_>>());
-            }
-        }
-        found.score_seconds = start.elapsed().as_secs_f64() - found.rollout_seconds;
-        Ok(found)
-    }
-
-    /// The completions of one turn: those that an earlier attempt has left, and the others sampled.
-    fn answer(
-        &self,
-        open: &[TurnRequest],
-        settings: &ConverseSettings<'_>,
-        watch: Option<&mut EvalWatch<'_>>,
-    ) -> Result<RolloutOutput> {
-        let requests: Vec<Request> = open.iter().map(|asked| asked.request.clone()).collect();
-        let rows: ScoredRows<'_> =
-            open.iter().map(|asked| (asked.request.prompt.as_slice(), asked.row(settings))).collect();
-        let Some(watch) = watch else {
-            return self.rollout_while_scoring(settings.version, &requests, settings.sampling, &rows, None);
+            let decoded = self.rollout_from(settings.version, &sources, settings.sampling);
+            shared.has_failed.fetch_or(decoded.is_err(), Ordering::Relaxed);
+            // No more answers come.
+            drop(sources);
+            decoded.map(|decoded| (decoded, before.elapsed().as_secs_f64()))
         };
-        let open_requests = OpenRequests::new(self.model_of(settings.version).0, &requests, watch.kept());
-        let known = open_requests.known().map(|(index, completions)| (completions.clone(), open[index].row(settings)));
-        let (completions, known_rows): (Vec<_>, Vec<_>) = known.unzip();
-        let scores = self.score(completions, known_rows)?;
-        watch.begin(&open_requests.requests, open_requests.kept(), scores.iter().flatten().map(|turn| &turn.score));
-        let generated = self.rollout_while_scoring(
-            settings.version,
-            &open_requests.requests,
-            settings.sampling,
-            &rows,
-            Some(watch),
-        )?;
-        Ok(RolloutOutput { completions: open_requests.joined(generated.completions), ..generated })
-    }
-
-    /// What the conversations of `open` that continue are asked next.
-    fn next_turn(
-        &self,
-        questions: &[Question<'_>],
-        conversations: &[Vec<Conversation>],
-        settings: &ConverseSettings<'_>,
-        open: &[TurnRequest],
-    ) -> Result<Vec<TurnRequest>> {
-        let mut next = Vec::new();
-        for asked in open {
-            let Question { prompt, request } = &questions[asked.question];
-            let ScoredTask { task, max_prompt_tokens, .. } = settings.tasks[prompt.task];
-            let answered = conversations[asked.question].iter().enumerate();
-            for (sample, Conversation { turns }) in answered.skip(asked.first_conversation).take(asked.request.samples)
-            {
-                let continues = turns.last().is_some_and(|turn| turn.score.goes_on(&task.score));
-                if !continues || turns.len() >= settings.max_turns || prompt.row.turn_count() == turns.len() {
-                    continue;
+        let calling = Mutex::new(calling);
+        let decoded = match is_attended {
+            true => std::thread::scope(|scope| {
+                let calling = &calling;
+                for sender in senders {
+                    let kept = kept.as_deref();
+                    scope.spawn(move || shared.call_tools(calling, &sender, kept));
                 }
-                let answers: Vec<&str> = turns.iter().map(|turn| turn.text.as_str()).collect();
-                let Some(row) = prompt.row.after(&answers) else { continue };
-                let Prompt { row, text, token_ids, .. } = render(task, row, &self.tokenizer).map_err(Error::wrap)?;
-                // Planned for, unless the template writes more around an answer than around none.
-                if token_ids.len() > max_prompt_tokens {
-                    continue;
-                }
-                let request = Request {
-                    prompt: token_ids.clone(),
-                    samples: 1,
-                    first_sample: turns.len() as u32 * SAMPLES_OF_TURN + sample as u32,
-                    ..request.clone()
-                };
-                let prompt = Some(LaterPrompt { id: row.id.clone(), text, token_ids });
-                next.push(TurnRequest { first_conversation: sample, request, row, prompt, ..*asked });
+                let attended = scope.spawn(|| shared.attend(ended, kept.as_deref(), watcher));
+                let decoded = decode();
+                // A panic of a thread continues in this one.
+                attended.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                decoded
+            }),
+            false => {
+                let decoded = decode();
+                ended.try_iter().try_for_each(|ended| shared.record(ended))?;
+                decoded
             }
+        };
+        if let Some(error) = shared.failure() {
+            return Err(error);
         }
-        Ok(next)
+        let ((counts, gpu_fallbacks), rollout_seconds) = decoded?;
+        let conversations = shared.conversations()?;
+        let score_seconds = start.elapsed().as_secs_f64() - rollout_seconds;
+        Ok(Conversed { conversations, counts, gpu_fallbacks, rollout_seconds, score_seconds })
     }
-}
-
-fn first_turn(questions: &[Question<'_>]) -> Vec<TurnRequest> {
-    let ask = |(question, Question { prompt, request }): (usize, &Question<'_>)| TurnRequest {
-        question,
-        task: prompt.task,
-        first_conversation: 0,
-        request: request.clone(),
-        row: prompt.row.clone(),
-        prompt: None,
-    };
-    questions.iter().enumerate().map(ask).collect()
 }

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Decoder;
-use crate::rollout::{Completion, EndedCompletion, Request, StopReason, decoded_together};
+use crate::rollout::{Completion, Request, StopReason};
 use crate::run::{AnswerLog, RunError, sha256};
 
 /// The answers that an interrupted eval has left, and the log to which new ones are appended.
@@ -49,18 +48,21 @@ impl KeptAnswers {
         sha256(text.as_bytes())[..16].to_owned()
     }
 
+    /// Whether these requests, which are decoded together, need not be sampled: where results are exact all or none of them
+    /// are known, and none that others follow.
+    pub(super) fn serves<'r>(&self, mut requests: impl Iterator<Item = &'r Request>, are_followed: bool) -> bool {
+        !self.is_exact || (!are_followed && requests.all(|request| self.completions(request).is_some()))
+    }
+
     /// The completions of a request, where it has all of them.
-    fn completions(&self, request: &Request) -> Option<Vec<Completion>> {
+    pub(super) fn completions(&self, request: &Request) -> Option<Vec<Completion>> {
         let known = self.known.get(&self.question(request))?;
         (known.len() == request.samples).then(|| known.values().cloned().collect())
     }
 
-    pub(super) fn append(
-        &self,
-        EndedCompletion { request, sample, completion }: &EndedCompletion,
-    ) -> Result<(), RunError> {
+    pub(super) fn append(&self, request: &Request, sample: u32, completion: &Completion) -> Result<(), RunError> {
         let (token_ids, stop) = (completion.token_ids.clone(), completion.stop);
-        let line = Line { question: self.question(request), sample: *sample, token_ids, stop };
+        let line = Line { question: self.question(request), sample, token_ids, stop };
         // Numbers and short names are always JSON.
         serde_json::to_string(&line).map_or(Ok(()), |line| self.log.append(&line))
     }
@@ -71,51 +73,5 @@ impl KeptAnswers {
     /// [`RunError::Io`] naming the file.
     pub fn remove(self) -> Result<(), RunError> {
         self.log.remove()
-    }
-}
-
-/// What is known of the completions of an eval, and what is asked for.
-#[derive(Debug)]
-pub(super) struct OpenRequests {
-    /// By request; `None`: to be sampled.
-    known: Vec<Option<Vec<Completion>>>,
-    pub requests: Vec<Request>,
-}
-
-impl OpenRequests {
-    pub(super) fn new(model: &Decoder, requests: &[Request], kept: Option<&KeptAnswers>) -> Self {
-        let parts = match kept {
-            Some(kept) if kept.is_exact => decoded_together(model, requests),
-            _ => requests.iter().map(std::slice::from_ref).collect(),
-        };
-        let (mut known, mut open) = (Vec::new(), Vec::new());
-        for part in parts {
-            let mut found: Vec<_> = part.iter().map(|request| kept?.completions(request)).collect();
-            if found.contains(&None) {
-                found.fill(None);
-                open.extend_from_slice(part);
-            }
-            known.append(&mut found);
-        }
-        Self { known, requests: open }
-    }
-
-    /// The known completions, by the index of their request.
-    pub(super) fn known(&self) -> impl Iterator<Item = (usize, &Vec<Completion>)> {
-        self.known.iter().enumerate().filter_map(|(index, known)| Some((index, known.as_ref()?)))
-    }
-
-    /// The number of known completions.
-    pub(super) fn kept(&self) -> usize {
-        self.known.iter().flatten().map(Vec::len).sum()
-    }
-
-    /// All completions by request; `sampled`: those of [`Self::requests`].
-    pub(super) fn joined(self, sampled: Vec<Vec<Completion>>) -> Vec<Vec<Completion>> {
-        let (mut all, mut sampled) = (Vec::with_capacity(self.known.len()), sampled.into_iter());
-        for known in self.known {
-            all.extend(if known.is_some() { known } else { sampled.next() });
-        }
-        all
     }
 }

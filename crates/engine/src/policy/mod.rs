@@ -1,31 +1,37 @@
 //! A policy: a model with all that it needs to answer prompts. Training, evals, samples and the learnability check
 //! converse with it in the same way.
 
+mod attend; // answers scored while others are decoded, and what follows them
 mod conversation; // answers with their scores
 mod converse; // prompts answered turn by turn
-mod early_scores; // answers scored while others are decoded
 mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
 mod prompts; // rows as the model reads them
+mod tool_loop; // calls of tools, their replies, and why a conversation ends
+mod turn_source; // the queue of what is asked
 mod watch; // the progress of an eval
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use candle_core::{Error, Result};
 
+use crate::dataset::PromptRow;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
 use crate::model::{Adapters, Decoder};
-use crate::rollout::{Completion, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, ThreadPool, generate};
-use crate::score::Score;
+use crate::rollout::{
+    Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, SizedSource, ThreadPool,
+    generate, generate_from,
+};
+use crate::score::{Score, Scorer};
 use crate::text::Tokenizer;
+use attend::score_rows;
+use turn_source::TurnSource;
 
-pub use conversation::{Conversation, LaterPrompt, Turn, signal_of};
+pub use conversation::{CallStep, Conversation, LaterPrompt, ToolTurn, Turn, signal_of};
 pub use converse::{ConverseSettings, Conversed, Question, ScoredTask};
-use early_scores::score_rows;
-pub use early_scores::{ScoredRow, ScoredRows, Watcher};
 pub use kept_answers::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
-pub use watch::EvalWatch;
+pub use watch::{EvalWatch, Watcher};
 
 /// The step of an eval's random numbers; no training has it, so an eval never repeats a rollout.
 pub const EVAL_STEP: u32 = u32::MAX;
@@ -33,6 +39,13 @@ pub const EVAL_STEP: u32 = u32::MAX;
 pub const SIGNAL_STEP: u32 = u32::MAX - 1;
 /// The same for requested samples; a training begins with step 1.
 pub const SAMPLE_STEP: u32 = 0;
+
+/// A row, and the scorer that scores answers against it.
+#[derive(Clone, Copy, Debug)]
+pub struct ScoredRow<'a> {
+    pub scorer: &'a Scorer,
+    pub row: &'a PromptRow,
+}
 
 /// A model that answers prompts, and what it computes with.
 #[derive(Debug)]
@@ -70,18 +83,43 @@ impl Policy {
         }
     }
 
-    /// Samples the completions of each request. When a GPU runs out of memory it is done again, after unused memory is
-    /// released, then with ever fewer completions together in ever smaller caches.
+    /// Samples the completions of each request.
     pub fn rollout(&self, version: PolicyVersion, requests: &[Request], sampling: &Sampling) -> Result<RolloutOutput> {
         let (model, adapters) = self.model_of(version);
         let completions = requests.iter().map(|request| request.samples).sum();
-        let smaller = || self.memory.halve(completions);
         let sample = || generate(model, adapters, requests, sampling, &self.memory, &self.threads);
-        let before = self.memory.halvings();
-        let mut generated = retry(|| _ = self.engine.trim_memory(), smaller, sample)?;
-        let halvings = self.memory.halvings();
-        generated.gpu_fallbacks.extend((halvings > before).then_some(GpuFallback::Smaller { parts: 1 << halvings }));
+        let (mut generated, fallback) = self.in_less_memory(completions, sample)?;
+        generated.gpu_fallbacks.extend(fallback);
         Ok(generated)
+    }
+
+    /// Decodes what sources have.
+    fn rollout_from(
+        &self,
+        version: PolicyVersion,
+        sources: &[SizedSource<TurnSource<'_>>],
+        sampling: &Sampling,
+    ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+        let completions = sources.iter().flat_map(|sized| &sized.sizes).map(|size| size.samples).sum();
+        let sample = || {
+            let source = |sized: &SizedSource<TurnSource<'_>>| {
+                sized.source.lock().unwrap_or_else(PoisonError::into_inner).begin_again();
+            };
+            sources.iter().for_each(source);
+            generate_from(self.model_of(version), sources, sampling, &self.memory, &self.threads)
+        };
+        let ((counts, mut fallbacks), fallback) = self.in_less_memory(completions, sample)?;
+        fallbacks.extend(fallback);
+        Ok((counts, fallbacks))
+    }
+
+    /// Samples; when a GPU runs out of memory it is done again, after unused memory is released, then with ever fewer
+    /// completions together in ever smaller caches.
+    fn in_less_memory<R>(&self, all: usize, sample: impl Fn() -> Result<R>) -> Result<(R, Option<GpuFallback>)> {
+        let before = self.memory.halvings();
+        let generated = retry(|| _ = self.engine.trim_memory(), || self.memory.halve(all), sample)?;
+        let halvings = self.memory.halvings();
+        Ok((generated, (halvings > before).then_some(GpuFallback::Smaller { parts: 1 << halvings })))
     }
 
     /// Decodes and scores the completions of all groups, on every core. `rows`: one per group, with its scorer.
@@ -124,7 +162,11 @@ fn retry<R>(free: impl Fn(), smaller: impl Fn() -> bool, attempt: impl Fn() -> R
 }
 
 #[cfg(test)]
-mod tests {
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
+
+#[cfg(test)]
+mod retry_tests {
     use std::cell::Cell;
 
     use super::*;

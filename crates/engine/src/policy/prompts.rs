@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::dataset::{DatasetError, PromptRow, load};
-use crate::score::{Task, prompt_text};
+use crate::score::{Task, prompt_text, template_options, tools_of, turns_of};
 use crate::task::PromptSet;
-use crate::text::{TextError, Tokenizer};
+use crate::text::{TemplateInput, TextError, Tokenizer, check_continuation};
 
 #[derive(Clone, Debug)]
 pub struct Prompt {
@@ -17,6 +17,8 @@ pub struct Prompt {
     pub token_ids: Vec<u32>,
     /// Of the prompt of any of its turns, at most.
     pub most_tokens: usize,
+    /// Of a conversation, at most: one a turn, and those that call tools.
+    pub most_completions: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -103,12 +105,25 @@ pub fn prepare_rows(
         if prompt.token_ids.len() > lengths.prompt_limit() {
             return Err(PromptError::TooLong { place, tokens: prompt.token_ids.len(), lengths });
         }
-        let most_tokens = most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens).map_err(failed)?;
+        let most_tokens = match task.toolset().map(|tools| tools.limits().max_context_tokens) {
+            // A conversation ends where its prompt would be longer.
+            Some(most) => most.unwrap_or(usize::MAX).min(lengths.prompt_limit()).max(prompt.token_ids.len()),
+            None => most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens).map_err(failed)?,
+        };
         if most_tokens > lengths.prompt_limit() {
             let place = format!("{place}, with {} answers of max_completion_tokens", prompt.row.turn_count() - 1);
             return Err(PromptError::TooLong { place, tokens: most_tokens, lengths });
         }
-        prompts.push(Prompt { most_tokens, ..prompt });
+        let most_completions = most_completions(task, &prompt.row);
+        prompts.push(Prompt { most_tokens, most_completions, ..prompt });
+    }
+    if let (Some(prompt), Some(_)) = (prompts.first(), task.toolset()) {
+        let (tools, options) = (tools_of(task, Some(&prompt.row)), template_options(task));
+        let checked = tools.and_then(|tools| {
+            let input = TemplateInput { tools: tools.as_ref(), options: &options };
+            check_continuation(tokenizer, input, &turns_of(task, &prompt.row.messages), task.thinking)
+        });
+        checked.map_err(|source| PromptError::Text { place: label.to_owned(), source })?;
     }
     Ok(prompts)
 }
@@ -122,6 +137,11 @@ fn most_tokens(task: &Task, prompt: &Prompt, tokenizer: &Tokenizer, answer_token
     }
 }
 
+/// Of a conversation about a row.
+fn most_completions(task: &Task, row: &PromptRow) -> usize {
+    task.toolset().map_or(row.turn_count(), |tools| tools.limits().max_turns)
+}
+
 /// A row as the model reads it.
 ///
 /// # Errors
@@ -129,5 +149,6 @@ fn most_tokens(task: &Task, prompt: &Prompt, tokenizer: &Tokenizer, answer_token
 pub fn render(task: &Task, row: PromptRow, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
     let text = prompt_text(task, tokenizer, &row)?;
     let token_ids = tokenizer.encode(&text)?;
-    Ok(Prompt { most_tokens: token_ids.len(), token_ids, text, row, task: 0 })
+    let (most_tokens, most_completions) = (token_ids.len(), most_completions(task, &row));
+    Ok(Prompt { most_tokens, most_completions, token_ids, text, row, task: 0 })
 }

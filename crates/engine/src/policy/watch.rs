@@ -1,28 +1,40 @@
-//! What is seen of an eval while it is sampled: answers are counted, their scores too, and stored as they end.
+//! What is seen of conversations while others are sampled: those of an eval are counted, their scores too, and stored as
+//! they end.
 
-use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::Conversation;
 use super::kept_answers::KeptAnswers;
-use super::{EVAL_STEP, Watcher};
-use crate::rollout::{EndedCompletion, Request};
 use crate::run::EvalProgress;
 use crate::score::{Score, Tier};
+
+/// Learns of conversations while others are decoded, on a thread of its own.
+pub trait Watcher: Send {
+    /// Where completions are stored as they end.
+    fn kept(&self) -> Option<Arc<KeptAnswers>> {
+        None
+    }
+
+    /// Learns of the number of conversations, and for how many of them the first answer is known.
+    fn begin(&mut self, _total: usize, _known: usize) {}
+
+    /// Learns of a conversation that has ended, scored.
+    fn on_end(&mut self, question: usize, sample: usize, conversation: &Conversation);
+}
 
 /// Called with the progress at the begin, and after each answer from another thread.
 type OnProgress<'w> = Box<dyn FnMut(&EvalProgress) + Send + 'w>;
 
-/// Watches one eval. Answers may end again where memory ran out: each counts once.
+/// Watches one eval.
 pub struct EvalWatch<'w> {
     progress: EvalProgress,
     begun: Instant,
-    /// Of this turn, by prompt number and sample number.
-    ended: HashSet<(u32, u32)>,
     /// Whether the score of an answer is the outcome of its prompt.
     is_scored: bool,
     /// `None` where nothing is stored.
-    kept: Option<KeptAnswers>,
+    kept: Option<Arc<KeptAnswers>>,
     on_progress: OnProgress<'w>,
 }
 
@@ -34,39 +46,18 @@ impl<'w> EvalWatch<'w> {
         kept: Option<KeptAnswers>,
         on_progress: impl FnMut(&EvalProgress) + Send + 'w,
     ) -> Self {
-        let (begun, ended) = (Instant::now(), HashSet::new());
-        Self { progress, begun, ended, is_scored, kept, on_progress: Box::new(on_progress) }
-    }
-
-    /// Begins a turn, in which `requests` are asked, and `kept` answers with these `scores` are there already.
-    pub(super) fn begin<'s>(&mut self, requests: &[Request], kept: usize, scores: impl Iterator<Item = &'s Score>) {
-        self.begun = Instant::now();
-        self.ended.clear();
-        let asked: usize = requests.iter().map(|request| request.samples).sum();
-        let EvalProgress { step, set, target, other_ranks, turn, .. } = std::mem::take(&mut self.progress);
-        self.progress = EvalProgress {
-            step,
-            set,
-            target,
-            other_ranks,
-            turn: if self.is_scored { 0 } else { turn + 1 },
-            answers: kept,
-            total: asked + kept,
-            kept,
-            ..EvalProgress::default()
-        };
-        scores.for_each(|score| self.count(score));
-        (self.on_progress)(&self.progress);
-    }
-
-    /// Where answers are stored.
-    pub(super) fn kept(&self) -> Option<&KeptAnswers> {
-        self.kept.as_ref()
+        Self {
+            progress,
+            begun: Instant::now(),
+            is_scored,
+            kept: kept.map(Arc::new),
+            on_progress: Box::new(on_progress),
+        }
     }
 
     /// Ends it; returns the stored answers.
     pub fn into_kept(self) -> Option<KeptAnswers> {
-        self.kept
+        self.kept.and_then(Arc::into_inner)
     }
 
     fn count(&mut self, score: &Score) {
@@ -82,20 +73,19 @@ impl<'w> EvalWatch<'w> {
 }
 
 impl Watcher for EvalWatch<'_> {
-    fn wants(&self, request: &Request) -> bool {
-        request.step == EVAL_STEP
+    fn kept(&self) -> Option<Arc<KeptAnswers>> {
+        self.kept.clone()
     }
 
-    fn on_end(&mut self, ended: &EndedCompletion, score: Option<&Score>) {
-        if !self.ended.insert((ended.request.prompt_number, ended.request.first_sample + ended.sample)) {
-            return;
-        }
-        if let Some(kept) = &self.kept {
-            // An answer that is not stored is asked for again, should this be interrupted.
-            let _ = kept.append(ended);
-        }
-        if let Some(score) = score {
-            self.count(score);
+    fn begin(&mut self, total: usize, known: usize) {
+        self.begun = Instant::now();
+        (self.progress.total, self.progress.kept) = (total, known);
+        (self.on_progress)(&self.progress);
+    }
+
+    fn on_end(&mut self, _: usize, _: usize, conversation: &Conversation) {
+        if let [turn] = &conversation.turns[..] {
+            self.count(&turn.score);
         }
         self.progress.answers += 1;
         self.progress.seconds = self.begun.elapsed().as_secs_f64();

@@ -16,7 +16,8 @@ use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use super::thinking::RowThinking;
 use super::{
-    Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, RolloutOutput, Sampling, StopReason, ThreadPool,
+    Completion, DecodeCounts, GpuFallback, Request, RequestSize, RolloutMemory, RolloutOutput, Sampling, StopReason,
+    ThreadPool,
 };
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
@@ -136,8 +137,9 @@ pub(super) fn decode(
     if requests.iter().all(|request| request.samples == 0) {
         return Ok(RolloutOutput { completions: vec![Vec::new(); requests.len()], ..RolloutOutput::default() });
     }
-    let capacity = Capacity::for_list(requests, sampling, limits, memory.halvings());
-    let mut source = FixedRequests::new(requests, sampling, memory);
+    let sizes: Vec<RequestSize> = requests.iter().map(RequestSize::of).collect();
+    let capacity = Capacity::for_list(&sizes, sampling, limits, memory.halvings());
+    let mut source = FixedRequests::new(requests, sampling);
     let (counts, gpu_fallbacks) = decode_from(model, adapters, &mut source, memory, (limits, capacity), threads)?;
     Ok(RolloutOutput { completions: source.completions(), counts, gpu_fallbacks })
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{QueueSize, Request, Sampling};
+use super::{QueueSize, RequestSize, Sampling};
 use crate::kernels::decode_attention::DecodeRow;
 use crate::kernels::pinned_memory::copy_to_host;
 use crate::kernels::sampler::{SampleParams, SampledToken};
@@ -58,14 +58,14 @@ pub(super) struct Capacity {
 
 impl Capacity {
     /// For these requests and no others; `halvings`: of what would be best, as memory ran out.
-    pub(super) fn for_list(requests: &[Request], sampling: &Sampling, limits: DecodeLimits, halvings: u32) -> Self {
+    pub(super) fn for_list(requests: &[RequestSize], sampling: &Sampling, limits: DecodeLimits, halvings: u32) -> Self {
         let limit = sampling.max_completion_tokens;
-        let longest = requests.iter().map(|request| request.prompt.len()).max().unwrap_or(0);
+        let longest = requests.iter().map(|request| request.prompt_tokens).max().unwrap_or(0);
         let halved = |number: usize, least: usize| (number >> halvings).max(least);
         let all_rows = limits.rows.min(requests.iter().map(|request| request.samples).sum());
         let rows = halved(all_rows, 1);
         let kv_slots = halved((all_rows * limit).min(limits.kv_slots), limit);
-        let prompt_rows = requests.iter().map(|request| request.prompt.len()).sum::<usize>();
+        let prompt_rows = requests.iter().map(|request| request.prompt_tokens).sum::<usize>();
         let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
         let initial_slots = if kv_slots == rows * limit { limit } else { limit.min(limits.initial_slots) };
         let Sampling { draft_tokens, records_experts, .. } = *sampling;

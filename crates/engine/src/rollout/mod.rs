@@ -13,7 +13,6 @@ mod thread_pool; // work spread over the processor's cores, in a fixed order
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::Result;
@@ -233,16 +232,6 @@ impl std::ops::AddAssign for DecodeCounts {
     }
 }
 
-/// A completion that ended while others are decoded. A rollout that runs out of memory is retried, and reports it
-/// again.
-#[derive(Debug)]
-pub struct EndedCompletion {
-    pub request: Request,
-    /// Index among the request's samples, from 0.
-    pub sample: u32,
-    pub completion: Completion,
-}
-
 /// State that the rollouts of one model carry over: draft history, buffers, batch size after OOM.
 #[derive(Debug, Default)]
 pub struct RolloutMemory {
@@ -252,8 +241,6 @@ pub struct RolloutMemory {
     pub mask_overhead: MaskOverhead,
     /// How often caches and the number of completions decoded together were halved.
     halvings: AtomicU32,
-    /// Receives completions while others are decoded.
-    finished: Mutex<Option<Sender<EndedCompletion>>>,
     #[cfg(feature = "cuda")]
     buffers: decode_gpu::GpuBuffers,
 }
@@ -262,20 +249,6 @@ impl RolloutMemory {
     /// With completions of earlier rollouts.
     pub fn drafting_from(history: DraftHistory) -> Self {
         Self { history, ..Self::default() }
-    }
-
-    /// Tells `sender` of completions until the guard is dropped.
-    pub(crate) fn listen(&self, sender: Sender<EndedCompletion>) -> ListenerGuard<'_> {
-        *self.finished.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        ListenerGuard(self)
-    }
-
-    fn notify(&self, request: &Request, sample: u32, completion: &Completion) {
-        if let Some(listener) = &*self.finished.lock().unwrap_or_else(PoisonError::into_inner) {
-            let ended = EndedCompletion { request: request.clone(), sample, completion: completion.clone() };
-            // The receiver is gone.
-            let _ = listener.send(ended);
-        }
     }
 
     pub(crate) fn halvings(&self) -> u32 {
@@ -287,15 +260,6 @@ impl RolloutMemory {
         let is_smaller = all >> self.halvings() > 1;
         self.halvings.fetch_add(u32::from(is_smaller), Ordering::Relaxed);
         is_smaller
-    }
-}
-
-/// Its end ends the channel, so that whoever receives from it does not wait forever, after a panic too.
-pub(crate) struct ListenerGuard<'a>(&'a RolloutMemory);
-
-impl Drop for ListenerGuard<'_> {
-    fn drop(&mut self) {
-        *self.0.finished.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -321,6 +285,60 @@ pub fn generate(
         decode::decode(model, adapters, shard, sampling, memory, CPU_LIMITS, threads)
     })?;
     Ok(results.into_iter().fold(RolloutOutput::default(), RolloutOutput::followed_by))
+}
+
+/// What a request takes of the caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestSize {
+    /// At most.
+    pub(crate) prompt_tokens: usize,
+    pub(crate) samples: usize,
+}
+
+impl RequestSize {
+    pub(crate) fn of(request: &Request) -> Self {
+        Self { prompt_tokens: request.prompt.len(), samples: request.samples }
+    }
+}
+
+/// A source, and the most that it has at the same time.
+#[derive(Debug)]
+pub(crate) struct SizedSource<S> {
+    pub(crate) source: Mutex<S>,
+    pub(crate) sizes: Vec<RequestSize>,
+}
+
+/// As [`generate`], with requests that come while others are decoded: on the CPU each source is decoded on a thread of its
+/// own, on a GPU there is one. `sampling`: of all requests.
+pub(crate) fn generate_from<S: RequestSource + Send>(
+    (model, adapters): (&Decoder, Adapters),
+    sources: &[SizedSource<S>],
+    sampling: &Sampling,
+    memory: &RolloutMemory,
+    threads: &ThreadPool,
+) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
+    #[cfg(not(feature = "cuda"))]
+    let limits = CPU_LIMITS;
+    #[cfg(feature = "cuda")]
+    let limits = match gpu_places(model) {
+        Some(kv_slots) => DecodeLimits { kv_slots, ..decode_gpu::limits(model) },
+        None => CPU_LIMITS,
+    };
+    let mut found = (DecodeCounts::default(), Vec::new());
+    let decode = |sized: &SizedSource<S>| {
+        // A tensor on a GPU cannot be empty.
+        if sized.sizes.iter().all(|size| size.samples == 0) {
+            return Ok(Default::default());
+        }
+        let capacity = Capacity::for_list(&sized.sizes, sampling, limits, memory.halvings());
+        let mut source = sized.source.lock().unwrap_or_else(PoisonError::into_inner);
+        decode::decode_from(model, adapters, &mut *source, memory, (limits, capacity), threads)
+    };
+    for (counts, fallbacks) in threads.map(sources, decode)? {
+        found.0 += counts;
+        found.1.extend(fallbacks);
+    }
+    Ok(found)
 }
 
 /// The number of completion tokens whose keys and values a rollout keeps on a GPU, of which it may have most; `None` on the

@@ -1,7 +1,7 @@
 //! Where the requests of a decode come from and who learns of their tokens: a list that is there, or clients that come
 //! and go meanwhile.
 
-use super::{Completion, Request, RolloutMemory, Sampling};
+use super::{Completion, Request, Sampling};
 
 /// A request with its sampling parameters.
 #[derive(Clone, Debug)]
@@ -45,16 +45,15 @@ pub trait RequestSource {
 pub(super) struct FixedRequests<'a> {
     requests: &'a [Request],
     sampling: &'a Sampling,
-    memory: &'a RolloutMemory,
     is_taken: bool,
     /// By request; in the order in which they ended.
     completions: Vec<Vec<(u32, Completion)>>,
 }
 
 impl<'a> FixedRequests<'a> {
-    pub(super) fn new(requests: &'a [Request], sampling: &'a Sampling, memory: &'a RolloutMemory) -> Self {
+    pub(super) fn new(requests: &'a [Request], sampling: &'a Sampling) -> Self {
         let completions = requests.iter().map(|request| Vec::with_capacity(request.samples)).collect();
-        Self { requests, sampling, memory, is_taken: false, completions }
+        Self { requests, sampling, is_taken: false, completions }
     }
 
     /// By request, in order.
@@ -87,8 +86,6 @@ impl RequestSource for FixedRequests<'_> {
     }
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
-        let index = id as usize;
-        self.memory.notify(&self.requests[index], sample, &completion);
-        self.completions[index].push((sample, completion));
+        self.completions[id as usize].push((sample, completion));
     }
 }

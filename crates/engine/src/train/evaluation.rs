@@ -6,7 +6,7 @@ use super::TrainError;
 use super::recorder::{Record, Recorder};
 use super::trainer::{Trainer, weights_norm};
 use crate::eval::{greedy_questions, records};
-use crate::policy::{ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question};
+use crate::policy::{ConverseSettings, Conversed, EvalWatch, KeptAnswers, PolicyVersion, Prompt, Question, Watcher};
 use crate::run::events::Eval;
 use crate::run::{
     AgainstBase, AnswerLog, EvalProgress, EvalSummary, answers_path, eval_file, eval_path, read_evals, write_evals,
@@ -96,7 +96,8 @@ fn sample_and_record(trainer: &Trainer, record: &mut Record<'_>, which: &TaskEva
     let sampling = trainer.sampling()?;
     let tasks = trainer.scored_tasks();
     let settings = ConverseSettings::new(&tasks, which.eval.version, &sampling);
-    let conversed = trainer.policy.converse(questions, &settings, watch.as_mut())?;
+    let watcher = watch.as_mut().map(|watch| watch as &mut dyn Watcher);
+    let conversed = trainer.policy.converse(questions, &settings, watcher)?;
     // An eval decodes more rows than a step; its memory is released for the gradient.
     trainer.policy.engine.trim_memory()?;
     let all: Vec<Conversed> = trainer.ranks.gather(conversed)?;

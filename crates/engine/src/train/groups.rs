@@ -293,7 +293,8 @@ pub(super) fn policy_batch<'a>(
     let mut old_log_probs = rollout.old_log_probs.iter().flatten();
     let (mut groups, mut totals) = (Vec::new(), StepTotals { sequences: 0, tokens: 0 });
     for turn in rollout.groups.iter().flat_map(Group::turns) {
-        let own_prompt = Cow::from(&prompts.train[turn.group.prompt].token_ids);
+        let first_prompt = &prompts.train[turn.group.prompt].token_ids;
+        let own_prompt = Cow::from(first_prompt);
         let teacher_prompt = match prompts.demonstrated.get(turn.group.prompt) {
             Some(demonstrated) => demonstrated.as_ref().map(Cow::from),
             None => config.is_distilled().then(|| own_prompt.clone()),
@@ -302,23 +303,25 @@ pub(super) fn policy_batch<'a>(
         let learns = config.learns_from_rewards() && (turn.signal() == GroupSignal::Mixed || turn.is_guided());
         let mut samples = Vec::new();
         for answer in turn.answers() {
-            let completion = &answer.completion;
-            if config.overlong_masking && completion.stop.is_truncated() {
+            if config.overlong_masking && answer.completion.stop.is_truncated() {
                 continue;
             }
-            totals.sequences += 1;
-            totals.tokens += completion.token_ids.len() - completion.forced.len();
-            if learns || is_taught || is_all_forwarded {
+            for (prompt, completion) in answer.prompted(first_prompt) {
+                totals.sequences += 1;
+                totals.tokens += completion.token_ids.len() - completion.forced.len();
+                if !(learns || is_taught || is_all_forwarded) {
+                    continue;
+                }
                 let old_log_probs = old_log_probs.next().map(Cow::from);
                 let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, answer.advantage) };
-                match &answer.prompt {
-                    Some(own) => groups.push(PolicyGroup {
-                        prompt: Cow::from(&own.token_ids),
-                        teacher_prompt: is_taught.then(|| Cow::from(&own.token_ids)),
-                        samples: vec![sample],
-                    }),
-                    None => samples.push(sample),
+                // The order of samples is that of their old log-probs.
+                if answer.prompt.is_none() && answer.tools.is_none() {
+                    samples.push(sample);
+                    continue;
                 }
+                let prompt: Cow<'_, [u32]> = Cow::Borrowed(prompt);
+                let teacher_prompt = is_taught.then(|| prompt.clone());
+                groups.push(PolicyGroup { prompt, teacher_prompt, samples: vec![sample] });
             }
         }
         if !samples.is_empty() {
@@ -330,152 +333,4 @@ pub(super) fn policy_batch<'a>(
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::config::Layers;
-    use crate::dataset::PromptRow;
-    use crate::dataset::order::{PromptOrder, TaskRows};
-    use crate::policy::Prompt;
-    use crate::rollout::Completion;
-
-    fn config(set: &[&str]) -> TrainConfig {
-        Layers { set: set.iter().map(|text| (*text).to_owned()).collect(), ..Layers::default() }
-            .resolve()
-            .unwrap()
-            .config
-    }
-
-    fn score(reward: f64) -> Score {
-        serde_json::from_value(serde_json::json!({
-            "reward": reward, "tier": if reward == 1.0 { "valid" } else { "invalid" }, "tolerant": true, "warnings": [], "errors": [],
-            "fields": null, "exact": null, "failure": null, "parts": {},
-        }))
-        .unwrap()
-    }
-
-    fn rule(kind: Advantage) -> AdvantageRule {
-        let weights = [("tier", 1.0), ("fields", 2.0)].map(|(name, weight)| (name.to_owned(), weight));
-        AdvantageRule { kind, weights: PartWeights(weights.to_vec()), is_off: false }
-    }
-
-    /// Answers of one turn: (tokens, truncated, reward).
-    type Shape<'s> = &'s [(usize, bool, f64)];
-
-    fn group(shape: Shape<'_>) -> Group {
-        let conversation = |&(tokens, is_truncated, reward): &(usize, bool, f64)| {
-            let stop = if is_truncated { StopReason::Length } else { StopReason::Stop };
-            let completion = Completion::new(vec![1; tokens], vec![-1.0; tokens], stop);
-            Conversation { turns: vec![Turn::new(completion, String::new(), score(reward))] }
-        };
-        Group::new(0, 0, shape.iter().map(conversation).collect(), &rule(Advantage::Standardized))
-    }
-
-    fn prompts() -> PromptSets {
-        let (id, messages, tags, fields) = ("p".to_owned(), Vec::new(), Vec::new(), serde_json::Map::new());
-        let row = PromptRow { id, messages, expected: None, tags, fields, line: 1 };
-        let train = vec![Prompt { row, task: 0, text: String::new(), token_ids: vec![9], most_tokens: 1 }];
-        let order = PromptOrder::new(vec![TaskRows { rows: 1, weight: 1 }], 0);
-        let (eval, test, guard, demonstrated) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        PromptSets { train, eval, test, guard, demonstrated, teacher_parameters: 0, order }
-    }
-
-    const MIXED: Shape<'_> = &[(3, false, 1.0), (5, true, 0.0)];
-    const EQUAL: Shape<'_> = &[(2, false, 1.0), (4, false, 1.0)];
-    const TRUNCATED: Shape<'_> = &[(7, true, 0.0), (7, true, 0.5)];
-
-    #[test]
-    fn zero_variance_groups_count_and_masked_completions_do_not() {
-        // (settings, groups) -> (tokens and advantages of each forwarded group, sequences and tokens that count).
-        let check = |set: &[&str], shapes: &[Shape<'_>], forwarded: &[&[(usize, f64)]], sequences, tokens| {
-            let rollout =
-                StepRollout { groups: shapes.iter().map(|shape| group(shape)).collect(), ..StepRollout::default() };
-            let prompts = prompts();
-            let PolicyBatch { groups, totals } = policy_batch(&config(set), 0.0, &prompts, &rollout);
-            let found = |group: &PolicyGroup<'_>| -> Vec<(usize, f64)> {
-                group
-                    .samples
-                    .iter()
-                    .map(|sample| (sample.token_ids.len(), (sample.advantage * 1e3).round() / 1e3))
-                    .collect()
-            };
-            assert_eq!(groups.iter().map(found).collect::<Vec<_>>(), forwarded, "{set:?}");
-            assert_eq!(totals, StepTotals { sequences, tokens }, "{set:?}");
-        };
-        let mixed: &[(usize, f64)] = &[(3, 0.707), (5, -0.707)];
-        let equal: &[(usize, f64)] = &[(2, 0.0), (4, 0.0)];
-        check(&[], &[MIXED, EQUAL], &[mixed], 4, 14);
-        check(&["kl_beta=0.1"], &[MIXED, EQUAL], &[mixed, equal], 4, 14);
-        // Masking does not change advantages.
-        check(&["overlong_masking=true"], &[MIXED, EQUAL], &[&mixed[..1]], 3, 9);
-        check(&["overlong_masking=true"], &[TRUNCATED, EQUAL], &[], 2, 6);
-        check(&["overlong_masking=true", "kl_beta=0.1"], &[TRUNCATED, EQUAL], &[equal], 2, 6);
-        check(&[], &[EQUAL, EQUAL], &[], 4, 12);
-    }
-
-    #[test]
-    fn replaced_groups_are_in_no_batch() {
-        let mut rollout = StepRollout { groups: vec![group(MIXED), group(EQUAL)], ..StepRollout::default() };
-        rollout.set_aside();
-        assert_eq!((rollout.groups.len(), rollout.replaced.len()), (1, 1));
-        let prompts = prompts();
-        let PolicyBatch { groups, totals } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
-        assert_eq!((groups.len(), totals), (1, StepTotals { sequences: 2, tokens: 8 }));
-    }
-
-    #[test]
-    fn parts_are_compared_by_themselves_and_over_the_step() {
-        // Tier and fields (of weight 2): the sums of the first group are equal, its parts are not.
-        let parts = |tier: f64, fields: f64| {
-            let mut score = score(tier + 2.0 * fields);
-            score.parts.0 = [("tier", tier), ("fields", fields)].map(|(name, value)| (name.to_owned(), value)).to_vec();
-            score
-        };
-        let group = |scores: [Score; 2], kind| {
-            let mut conversations = group(MIXED).conversations;
-            for (conversation, score) in conversations.iter_mut().zip(scores) {
-                conversation.turns[0].score = score;
-            }
-            Group::new(0, 0, conversations, &rule(kind))
-        };
-        let (equal, same) = ([parts(1.0, 0.0), parts(0.0, 0.5)], [parts(1.0, 1.0), parts(1.0, 1.0)]);
-        assert!(!group(equal.clone(), Advantage::Standardized).is_informative());
-        let groups = [equal, same].map(|scores| group(scores, Advantage::PerPart));
-        let mut rollout = StepRollout { groups: groups.into(), ..StepRollout::default() };
-        rollout.normalise(&Ranks::alone(), |_| true).unwrap();
-        let found: Vec<f64> = rollout.answers().map(|answer| answer.advantage).collect();
-        // Tier +- 0.5 / 0.7072, fields twice -+ 0.25 / 0.35365; then over -u, u, 0 and 0.
-        let sum = 0.5 / (0.5f64.sqrt() + 1e-4) - 2.0 * 0.25 / (0.125f64.sqrt() + 1e-4);
-        let scale = 1.0 / ((2.0 * sum * sum / 3.0).sqrt() + 1e-4);
-        let expected = [sum * scale, -sum * scale, 0.0, 0.0];
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-9), "{found:?}, expected {expected:?}");
-        rollout.set_aside();
-        assert_eq!((rollout.groups.len(), rollout.replaced.len()), (1, 1), "dynamic sampling keeps it");
-    }
-
-    #[test]
-    fn each_turn_has_a_group_of_those_that_reached_it() {
-        let later = |reward| Turn {
-            prompt: Some(crate::policy::LaterPrompt {
-                id: "p/2".to_owned(),
-                text: String::new(),
-                token_ids: vec![9, 1, 8],
-            }),
-            ..group(&[(2, false, reward)]).conversations.remove(0).turns.remove(0)
-        };
-        let mut group = group(&[(3, false, 1.0), (4, false, 0.0), (5, false, 1.0)]);
-        for (conversation, reward) in [(0, 1.0), (2, 0.5)] {
-            group.conversations[conversation].turns.push(later(reward));
-        }
-        let group = Group::new(0, 0, group.conversations, &rule(Advantage::Centered));
-        let advantages: Vec<Vec<f64>> =
-            group.turns().map(|turn| turn.answers().map(|answer| answer.advantage).collect()).collect();
-        assert_eq!(advantages[1], [0.25, -0.25]);
-        assert!(advantages[0].len() == 3 && group.turns().all(|turn| turn.signal() == GroupSignal::Mixed));
-        let rollout = StepRollout { groups: vec![group], ..StepRollout::default() };
-        let prompts = prompts();
-        let batch = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
-        let shape: Vec<(usize, usize)> =
-            batch.groups.iter().map(|group| (group.prompt.len(), group.samples.len())).collect();
-        assert_eq!(shape, [(1, 3), (3, 1), (3, 1)]);
-    }
-}
+mod tests;

@@ -8,8 +8,10 @@ use super::trainer::Trainer;
 use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::config::TrainConfig;
 use crate::dataset::adaptive_order::AdaptiveOrder;
+use crate::environment::{CallOutcome, ChainEnd};
 use crate::model::RouterUse;
 use crate::plan::StepShape;
+use crate::policy::{ToolTurn, Turn};
 use crate::rollout::{Completion, DecodeCounts};
 use crate::run::events::RankStep;
 use crate::score::{FailureClass, OrderedMap, Score, Tier, mean_reward};
@@ -63,10 +65,11 @@ pub(super) fn rollout_metrics(rollout: &StepRollout, config: &TrainConfig) -> BT
     let (mut found, groups) = (MetricMap::default(), rollout.group_turns());
     rewards(&groups, &mut found);
     completions(&groups, config.max_thinking_tokens > 0, &mut found);
+    tools(&groups, &mut found);
     let replaced = rollout.replaced_turns();
     found.add("groups/replaced", replaced.len() as f64);
     let answers = groups.iter().chain(&replaced).flat_map(|turn| turn.answers());
-    let sampled: usize = answers.map(|answer| answer.completion.token_ids.len()).sum();
+    let sampled: usize = answers.map(Turn::sampled_tokens).sum();
     let slowest = |seconds: fn(&StepRollout) -> f64| rollout.all().map(seconds).fold(0.0, f64::max);
     let rollout_seconds = slowest(|rank| rank.rollout_seconds);
     found.add("time/rollout", rollout_seconds);
@@ -109,6 +112,7 @@ pub(super) fn task_metrics(trainer: &Trainer, rollout: &StepRollout) -> BTreeMap
             let mut metrics = MetricMap::default();
             rewards(&own, &mut metrics);
             completions(&own, trainer.config.max_thinking_tokens > 0, &mut metrics);
+            tools(&own, &mut metrics);
             let named = |(name, value)| (task_metric(&task.part.name, name), value);
             found.extend(metrics.0.iter().map(|(name, value)| named((name, *value))));
         }
@@ -238,9 +242,31 @@ fn means<'s>(part: &str, numbers: impl Iterator<Item = &'s OrderedMap<f64>>, fou
     }
 }
 
+/// Of turns with tools: calls, replies, and why they ended.
+fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
+    let turns: Vec<&ToolTurn> =
+        groups.iter().copied().flat_map(GroupTurn::sampled).filter_map(|answer| answer.tools.as_ref()).collect();
+    if turns.is_empty() {
+        return;
+    }
+    let calls = || turns.iter().flat_map(|turn| turn.calls());
+    let per_turn = |count: usize| count as f64 / turns.len() as f64;
+    found.add("tools/calls", per_turn(calls().count()));
+    found.add("tools/tokens", per_turn(turns.iter().flat_map(|turn| &turn.steps).map(|step| step.reply_tokens).sum()));
+    let outcome = |outcome: CallOutcome| share(calls().map(|call| call.outcome == outcome));
+    if calls().next().is_some() {
+        found.add("tools/frac_refused", outcome(CallOutcome::Refused));
+        found.add("tools/frac_failed", outcome(CallOutcome::Failed));
+    }
+    found.add("time/tools", mean(turns.iter().map(|turn| turn.seconds)));
+    for end in ChainEnd::ALL {
+        found.add(&format!("ends/{}", end.name()), share(turns.iter().map(|turn| turn.end == end)));
+    }
+}
+
 fn completions(groups: &[GroupTurn<'_>], has_thinking_limit: bool, found: &mut MetricMap) {
     let all: Vec<&Completion> =
-        groups.iter().copied().flat_map(GroupTurn::sampled).map(|answer| &answer.completion).collect();
+        groups.iter().copied().flat_map(GroupTurn::sampled).flat_map(Turn::completions).collect();
     // The mean of -log p over sampled tokens is the entropy without bias, and needs no forward.
     let log_probs = all.iter().flat_map(|completion| completion.sampled_log_probs());
     found.add("completions/entropy", mean(log_probs.map(|log_prob| -f64::from(log_prob))));

@@ -17,7 +17,7 @@ use super::run_alerts::RunAlerts;
 use super::trainer::Trainer;
 use crate::kernels::device::Engine;
 use crate::plan::CONTEXT_BYTES;
-use crate::policy::Turn;
+use crate::policy::{ToolTurn, Turn};
 use crate::rollout::GpuFallback;
 use crate::run::events::{self, Alert, End, Phase, RankStep, Step};
 use crate::run::{
@@ -109,7 +109,7 @@ impl<'a> Record<'a> {
         rollout: StepRollout,
         mut update: StepUpdate,
     ) -> Result<(), TrainError> {
-        update.rank.sampled_tokens = rollout.answers().map(|answer| answer.completion.token_ids.len()).sum();
+        update.rank.sampled_tokens = rollout.answers().map(Turn::sampled_tokens).sum();
         update.rank.rollout_seconds = rollout.rollout_seconds;
         update.forward_seconds = rollout.forward_seconds;
         self.draft_from(trainer, &rollout)?;
@@ -135,12 +135,14 @@ impl<'a> Record<'a> {
         let (step, kept) = (trainer.state.step + 1, trainer.config.keep_rollouts);
         let history = &mut trainer.policy.memory.history;
         if trainer.ranks.size() == 1 {
-            history.add(step, rollout.answers().map(|answer| answer.completion.token_ids.as_slice()), kept);
+            let completions = rollout.answers().flat_map(Turn::completions);
+            history.add(step, completions.map(|completion| completion.token_ids.as_slice()), kept);
             return Ok(());
         }
         let turns = rollout.group_turns().into_iter().chain(rollout.replaced_turns());
         let answers = turns.flat_map(GroupTurn::answers);
-        let tokens: Vec<Vec<u32>> = answers.map(|answer| answer.completion.token_ids.clone()).collect();
+        let completions = answers.flat_map(Turn::completions);
+        let tokens: Vec<Vec<u32>> = completions.map(|completion| completion.token_ids.clone()).collect();
         let tokens = trainer.ranks.broadcast(tokens)?;
         history.add(step, tokens.iter().map(Vec::as_slice), kept);
         Ok(())
@@ -391,15 +393,18 @@ impl<'a> Recorder<'a> {
         answers: Vec<Turn>,
     ) -> Result<(), TrainError> {
         event.solved = Some(answers.iter().filter(|answer| answer.is_solved()).count());
-        for Turn { prompt, completion, text, score, advantage } in answers {
+        for answer in answers {
+            let (sampled_tokens, chain) = (answer.sampled_tokens(), answer.tools.as_ref().map(ToolTurn::chain));
+            let Turn { prompt, completion, text, score, advantage, .. } = answer;
             let stop_reason = completion.stop.name().to_owned();
             event.rewards.push(score.reward);
             event.tiers.push(score.tier.name().to_owned());
-            event.token_counts.push(completion.token_ids.len());
+            event.token_counts.push(sampled_tokens);
             event.stop_reasons.push(stop_reason.clone());
             event.advantages.push(advantage);
             record.completions.push(RolloutCompletion {
                 prompt: prompt.map(|prompt| prompt.text),
+                chain,
                 text,
                 token_ids: completion.token_ids,
                 log_probs: completion.log_probs,

@@ -216,7 +216,7 @@ impl PromptSets {
             train_rows: self.order.epoch_len() as usize,
             mean_prompt_tokens: self.train.iter().map(mean).sum::<f64>() / self.train.len().max(1) as f64,
             longest_prompt_tokens: self.train.iter().map(|prompt| prompt.most_tokens).max().unwrap_or(0),
-            turns: self.train.iter().map(|prompt| prompt.row.turn_count()).max().unwrap_or(1),
+            turns: self.train.iter().map(|prompt| prompt.most_completions).max().unwrap_or(1),
             eval_rows: self.eval.len(),
             test_rows: self.test.len(),
             teacher_parameters: self.teacher_parameters,

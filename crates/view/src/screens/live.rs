@@ -26,6 +26,7 @@ mod text_summary;
 
 use std::collections::BTreeMap;
 
+use crate::environment::ToolChain;
 use crate::followed_run::FollowedRun;
 use crate::score::{FailureClass, Score};
 use crate::widgets::list_cursor::Cursor;
@@ -241,6 +242,8 @@ struct SampledGroup {
 struct Completion {
     /// The prompt of a later turn.
     prompt: Option<String>,
+    /// How a turn with tools came to the text.
+    chain: Option<ToolChain>,
     text: String,
     tokens: usize,
     stop_reason: String,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::config::Key;
+use crate::environment::ToolChain;
 use crate::run::error::RunError;
 use crate::run::record::history::RunState;
 use crate::secrets::is_control;
@@ -69,6 +70,9 @@ pub struct SampledCompletion {
     pub prompt_id: String,
     /// From 0.
     pub sample: usize,
+    /// How a turn with tools came to this answer, and why it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ToolChain>,
     pub text: String,
     /// The stop token included.
     pub token_ids: Vec<u32>,

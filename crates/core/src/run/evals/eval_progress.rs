@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 /// nearly as long as many.
 const MIN_ANSWERS: usize = 8;
 
-/// The eval that a worker is sampling. An answer is the completion of a prompt; of rows of several turns, those of one
-/// turn are counted.
+/// The eval that a worker is sampling. An answer is the completion of a prompt; a conversation counts once it has ended,
+/// at an endpoint each turn by itself.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EvalProgress {
@@ -16,7 +16,7 @@ pub struct EvalProgress {
     pub set: String,
     /// `base` or `trained`; of a standalone eval the name of the model.
     pub target: String,
-    /// From 1; 0 where the rows have one turn.
+    /// From 1, at an endpoint; 0 where the rows have one turn, and for models on this machine.
     pub turn: usize,
     /// So far, those of an interrupted worker included.
     pub answers: usize,

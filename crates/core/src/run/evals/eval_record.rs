@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api_client::LogProbs;
 use crate::dataset::PromptRow;
+use crate::environment::ToolChain;
 use crate::score::{FailureClass, Score, mean_reward, null_is_nan};
 
 /// A completion of an eval: one line of `evals/*.jsonl`.
@@ -36,6 +37,9 @@ pub struct EvalRecord {
     /// Only of an endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call: Option<Box<EndpointCall>>,
+    /// How a turn with tools came to the answer, and why it ended; of a row of several turns each has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Box<ToolChain>>,
     /// The answers of a conversation; empty for a row of one turn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub turns: Vec<EvalTurn>,
@@ -67,6 +71,9 @@ pub struct EndpointCall {
 #[serde(default)]
 pub struct EvalTurn {
     pub completion: String,
+    /// As [`EvalRecord::chain`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<Box<ToolChain>>,
     /// `unparsable`, `invalid` or `valid`.
     pub tier: String,
     pub exact: Option<bool>,
@@ -119,6 +126,11 @@ impl EvalRecord {
     /// Turns of its row.
     pub fn turn_count(&self) -> usize {
         self.turns.len().max(1) + self.unanswered
+    }
+
+    /// Those of all its turns.
+    pub fn chains(&self) -> impl Iterator<Item = &ToolChain> {
+        self.chain.as_deref().into_iter().chain(self.turns.iter().filter_map(|turn| turn.chain.as_deref()))
     }
 
     /// Its answers.

@@ -9,6 +9,7 @@ mod eval_record;
 mod sample_rates;
 mod speed_summary;
 pub(super) mod summary;
+mod tool_summary;
 
 pub use crate::api_client::LogProbs;
 pub use against_base::AgainstBase;
@@ -20,3 +21,4 @@ pub use eval_record::{EndpointCall, EvalRecord, EvalTurn};
 pub use sample_rates::{PassAt, SampleRates, SampleSummary, counts_by_prompt};
 pub use speed_summary::{MaskCost, SpeedSummary};
 pub use summary::{Comparison, EvalSummary, TagSummary, answers_path, eval_file, eval_path, read_evals, write_evals};
+pub use tool_summary::ToolSummary;

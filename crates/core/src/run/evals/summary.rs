@@ -9,6 +9,7 @@ use super::endpoint_summary::EndpointSummary;
 use super::eval_record::{EvalRecord, is_zero};
 use super::sample_rates::{Holds, SampleSummary, counts};
 use super::speed_summary::SpeedSummary;
+use super::tool_summary::ToolSummary;
 use crate::run::error::RunError;
 use crate::run::storage::durable::replace_file;
 use crate::score::null_is_nan;
@@ -54,6 +55,9 @@ pub struct EvalSummary {
     /// Where rows have several turns; a conversation is then one of `n`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<Box<AnswerSummary>>,
+    /// Where the task has tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Box<ToolSummary>>,
     /// `None` with one completion per prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<Box<SampleSummary>>,
@@ -155,6 +159,7 @@ impl EvalSummary {
             with_expected: all.iter().filter(|record| record.exact.is_some()).count() as u32,
             intervals: intervals_by_prompt(&all).map(Box::new),
             answers: AnswerSummary::from_records(&all),
+            tools: ToolSummary::from_records(records),
             endpoint: EndpointSummary::from_records(records).map(Box::new),
             samples: SampleSummary::from_records(&all).map(Box::new),
             speed: None,

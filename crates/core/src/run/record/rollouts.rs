@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::rollout_zst::{compress, compressed_path, expand, open_step};
+use crate::environment::ToolChain;
 use crate::files;
 use crate::run::checkpoints::list_checkpoints;
 use crate::run::error::{RunError, is_full_disk};
@@ -43,6 +44,9 @@ pub struct RolloutCompletion {
     /// The prompt of a later turn, which differs between samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// How a turn with tools came to this answer, and why it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ToolChain>,
     pub text: String,
     /// The stop token included.
     pub token_ids: Vec<u32>,

@@ -2,6 +2,7 @@
 //! ones.
 
 mod argument_types;
+mod asked_calls;
 mod block_reader;
 mod call_list;
 mod calls;
@@ -33,6 +34,7 @@ use crate::dataset::expected::{members_problem, target_members};
 use crate::task::TaskFiles;
 use crate::text::THINK_MARKS;
 use argument_types::ArgumentTypes;
+pub use asked_calls::{AskedCalls, asked_calls};
 pub use block_reader::CallReader;
 use calls::{Answer, Call, calls_of};
 use compare::{ExpectedCall, compare_calls, expected_calls};

@@ -1,0 +1,153 @@
+//! The record of a turn in which tools were called: what the policy said on its way, what tools answered, why it ended.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{CallOutcome, ToolCall, ToolReply};
+use crate::dataset::PromptRow;
+
+/// The field of a row under which scorers find the conversation that they judge.
+const FIELD: &str = "conversation";
+
+/// Why a turn with tools ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChainEnd {
+    /// With an answer that calls nothing.
+    Answer,
+    /// With an answer at the token limit.
+    Truncated,
+    /// With a call that cannot be read.
+    Unreadable,
+    MaxCalls,
+    MaxTurns,
+    MaxContextTokens,
+    TimeLimit,
+    /// A tool failed: there is no reward.
+    ToolFailed,
+}
+
+impl ChainEnd {
+    /// All of them, in the order in which they are listed.
+    pub const ALL: [Self; 8] = [
+        Self::Answer,
+        Self::Truncated,
+        Self::Unreadable,
+        Self::MaxCalls,
+        Self::MaxTurns,
+        Self::MaxContextTokens,
+        Self::TimeLimit,
+        Self::ToolFailed,
+    ];
+
+    /// As in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Truncated => "truncated",
+            Self::Unreadable => "unreadable",
+            Self::MaxCalls => "max_calls",
+            Self::MaxTurns => "max_turns",
+            Self::MaxContextTokens => "max_context_tokens",
+            Self::TimeLimit => "time_limit",
+            Self::ToolFailed => "tool_failed",
+        }
+    }
+}
+
+/// A turn with tools, without its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolChain {
+    pub steps: Vec<ToolStep>,
+    /// Those that the answer itself made, where a limit or a failure kept their replies from being read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_calls: Vec<AnsweredCall>,
+    pub end: ChainEnd,
+    /// What failed, where a tool did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// What `[score] kind = "state"` asked, and the tool's answer; empty for other kinds.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub states: Map<String, Value>,
+}
+
+/// A completion that calls tools.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolStep {
+    pub text: String,
+    /// The stop token included.
+    pub tokens: usize,
+    /// Of the replies, with what the chat template writes around them: read and not sampled.
+    pub reply_tokens: usize,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub token_ids: Vec<u32>,
+    /// The sampler's log-prob of each token, nats.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_probs: Vec<f32>,
+    pub calls: Vec<AnsweredCall>,
+}
+
+/// A call with its reply. Its time is no part of it: a resumed run has the same record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnsweredCall {
+    pub name: String,
+    pub arguments: Map<String, Value>,
+    pub reply: String,
+    pub outcome: CallOutcome,
+}
+
+impl AnsweredCall {
+    pub fn new(ToolCall { name, arguments }: ToolCall, reply: ToolReply) -> Self {
+        Self { name, arguments, reply: reply.text, outcome: reply.outcome }
+    }
+}
+
+impl ToolChain {
+    pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> + Clone {
+        self.steps.iter().flat_map(|step| &step.calls).chain(&self.last_calls)
+    }
+
+    /// A row as scorers see it after the turn.
+    #[must_use]
+    pub fn scored_row(&self, row: &PromptRow) -> PromptRow {
+        let step = |step: &ToolStep| json!({"text": step.text, "calls": step.calls});
+        let steps: Vec<Value> = self.steps.iter().map(step).collect();
+        let chain = json!({
+            "end": self.end, "failure": self.failure, "steps": steps, "last_calls": self.last_calls, "states": self.states
+        });
+        let mut row = row.clone();
+        row.fields.insert(FIELD.to_owned(), chain);
+        row
+    }
+}
+
+/// What a row says of the conversation that led to the answer that is scored.
+#[derive(Debug, Clone, Copy)]
+pub struct ScoredChain<'a>(&'a Value);
+
+impl<'a> ScoredChain<'a> {
+    /// `None` where no tools were called.
+    pub fn of_row(row: &'a PromptRow) -> Option<Self> {
+        row.fields.get(FIELD).map(Self)
+    }
+
+    /// What failed, where the environment did.
+    pub fn failure(self) -> Option<&'a str> {
+        self.0.get("failure")?.as_str()
+    }
+
+    /// Why it ended, where that is not an answer.
+    pub fn missing_answer(self) -> Option<&'a str> {
+        self.0.get("end").and_then(Value::as_str).filter(|end| !matches!(*end, "answer" | "truncated"))
+    }
+
+    /// Whether it is cut off.
+    pub fn is_truncated(self) -> bool {
+        self.0.get("end").is_some_and(|end| end == ChainEnd::Truncated.name())
+    }
+
+    /// The final state that was asked for by this key.
+    pub fn state(self, key: &str) -> Option<&'a Value> {
+        self.0.get("states")?.get(key)
+    }
+}

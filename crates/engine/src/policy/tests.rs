@@ -1,0 +1,208 @@
+//! Conversations with tools: results do not depend on how long tools take, ends have their reasons, and what has ended is
+//! sampled once.
+
+use std::path::Path;
+use std::sync::mpsc::channel;
+
+use candle_core::{DType, Device};
+
+use super::turn_source::{Mailbox, TurnSource};
+use super::*;
+use crate::dataset::load_from;
+use crate::environment::{CallOutcome, ChainEnd};
+use crate::hub::find_model;
+use crate::model::{Trainable, Weights};
+use crate::rollout::{Arrivals, RequestSource, StopReason};
+use crate::score::{Task, Trust};
+
+const OFFICE: &str = "import json, sys, time
+paid, delay = [], float(sys.argv[1])
+for line in sys.stdin:
+    question = json.loads(line)
+    if 'name' not in question:
+        result = paid
+    elif question['name'] == 'pay':
+        number = question['arguments']['number']
+        paid.append(number)
+        time.sleep(delay * (number % 5))
+        result = {'paid': number, 'text': '<|im_end|>'}
+    else:
+        sys.exit('not at home')
+    print(json.dumps({'id': question.get('id'), 'result': result}), flush=True)
+";
+
+fn policy() -> Policy {
+    let source = find_model("tiny-tools").unwrap();
+    let weights = Weights::open(&source).unwrap();
+    let model = Decoder::new(&source.config().unwrap(), &weights, Trainable::Frozen, 1, DType::F32, &Device::Cpu);
+    let tokenizer = Tokenizer::load(&source).unwrap();
+    Policy::new(Engine::cpu(), model.unwrap(), tokenizer, ThreadPool::new(2).unwrap())
+}
+
+/// `delay`: seconds of a call; `limits`: lines of `[tools]`.
+fn office(folder: &Path, delay: &str, limits: &str) -> Task {
+    let toml = format!(
+        "name = \"office\"\nsystem = \"Answer with function calls.\"\nthinking = false\n[prompts]\ntrain = \"train.jsonl\"\n[[tool]]\n\
+         name = \"office\"\nrun = [\"python3\", \"office.py\", \"{delay}\"]\nisolation = \"none\"\ndefinitions = \"tools.json\"\n\
+         [tools]\n{limits}\n[score]\nkind = \"state\"\nask = {{ of = \"paid\" }}\n"
+    );
+    // Those of the task that the model was trained on.
+    let tools = Task::embedded("tool-calls").unwrap().definition_text.clone();
+    for (name, text) in
+        [("task.toml", toml.as_str()), ("office.py", OFFICE), ("tools.json", &tools), ("train.jsonl", "")]
+    {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    let task = Task::load(folder).unwrap();
+    Trust::for_task(&task).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    task
+}
+
+/// Asks for `samples` conversations about the payment of each invoice.
+fn converse(
+    policy: &Policy,
+    task: &Task,
+    invoices: &[u32],
+    samples: usize,
+    temperature: f64,
+) -> Vec<Vec<Conversation>> {
+    let row = |number: &u32| {
+        let text = format!("Pay invoice {number} from the travel account.");
+        serde_json::json!({"id": number.to_string(), "messages": [{"role": "user", "content": text}], "expected": [number]}).to_string()
+    };
+    let rows = invoices.iter().map(row).collect::<Vec<_>>().join("\n");
+    let rows = load_from("train.jsonl", rows.as_bytes()).unwrap();
+    let lengths = Lengths { max_seq_len: Some(700), max_completion_tokens: 64, positions: 2048 };
+    let prompts = prepare_rows(task, "train.jsonl", rows, &policy.tokenizer, lengths).unwrap();
+    let scorer = Scorer::new(task).unwrap();
+    let tasks = [ScoredTask { task, scorer: &scorer, max_prompt_tokens: lengths.prompt_limit() }];
+    let sampling = Sampling::new(&policy.tokenizer, temperature, 64, 7);
+    let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
+    let request = |(number, prompt): (u32, &Prompt)| Request::new(prompt.token_ids.clone(), number, 3, samples);
+    let requests: Vec<Request> = (0..).zip(&prompts).map(request).collect();
+    let questions: Vec<_> =
+        prompts.iter().zip(requests).map(|(prompt, request)| Question { prompt, request }).collect();
+    policy.converse(&questions, &settings, None).unwrap().conversations
+}
+
+#[test]
+fn conversations_are_the_same_however_long_their_tools_take() {
+    let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
+    let answers = |delay: &str| {
+        let task = office(folder.path(), delay, "max_turns = 4");
+        converse(&policy, &task, &[1961, 1962, 1963], 6, 1.0).concat()
+    };
+    let (fast, slow) = (answers("0"), answers("0.05"));
+    let stop = policy.tokenizer.turn_end_id().unwrap();
+    let (mut calls, mut results) = (0, 0);
+    for (fast, slow) in fast.iter().zip(&slow) {
+        let turns = || fast.turns[0].completions().zip(slow.turns[0].completions());
+        assert!(turns().all(|(fast, slow)| fast == slow), "log-probs are the same bit by bit");
+        assert_eq!(fast.turns[0].completions().count(), slow.turns[0].completions().count());
+        assert_eq!(fast.turns[0].tools.as_ref().unwrap().chain(), slow.turns[0].tools.as_ref().unwrap().chain());
+        let turn = &fast.turns[0];
+        let read: Vec<_> = turn.prompted(&[]).collect();
+        for (pair, step) in read.windows(2).zip(&turn.tools.as_ref().unwrap().steps) {
+            let ((prompt, sampled), (next, _)) = (pair[0], pair[1]);
+            let kept = [prompt, &sampled.token_ids].concat();
+            assert!(next.starts_with(&kept), "{kept:?} {next:?}");
+            assert!(sampled.token_ids.last().is_some_and(|id| policy.tokenizer.stop_ids().contains(id)));
+            let new = &next[kept.len()..];
+            assert_eq!(new.len(), step.reply_tokens);
+            // The template's own, and none of the tool's.
+            let shown = policy.tokenizer.decode(new, false).unwrap();
+            let of_tools: usize = step.calls.iter().map(|call| call.reply.matches("<|im_end|>").count()).sum();
+            let special = new.iter().filter(|id| **id == stop).count();
+            assert_eq!(special + of_tools, shown.matches("<|im_end|>").count(), "{shown}");
+            results += usize::from(of_tools > 0);
+            calls += step.calls.len();
+        }
+    }
+    assert!(calls > 12 && results > 4, "{calls} calls, {results} with a control token");
+    let first = |talks: &[Conversation]| talks[0].turns[0].completion.token_ids.clone();
+    assert!(fast.chunks(6).any(|group| group.iter().any(|talk| talk.turns[0].completion.token_ids != first(group))));
+}
+
+#[test]
+fn every_end_has_its_reason() {
+    let policy = policy();
+    for (limits, delay, end, has_called, is_error) in [
+        ("max_turns = 1", "0", ChainEnd::MaxTurns, false, false),
+        ("max_context_tokens = 200", "0", ChainEnd::MaxContextTokens, true, false),
+        ("time_limit_seconds = 0.05", "0.1", ChainEnd::TimeLimit, true, false),
+        ("max_calls = 1\nmax_turns = 9", "0", ChainEnd::MaxCalls, true, false),
+        ("max_turns = 9", "0", ChainEnd::ToolFailed, true, true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let task = office(folder.path(), delay, limits);
+        // Some go on with another call after the payment.
+        let found = converse(&policy, &task, &[1966, 1961], 5, 1.0).concat();
+        let turn = found.iter().map(|talk| &talk.turns[0]).find(|turn| turn.tools.as_ref().unwrap().end == end);
+        let turn = turn.unwrap_or_else(|| {
+            panic!(
+                "{limits}: {:?}",
+                found.iter().map(|talk| talk.turns[0].tools.as_ref().unwrap().end).collect::<Vec<_>>()
+            )
+        });
+        let chain = turn.tools.as_ref().unwrap().chain();
+        let last = chain.calls().last().map(|call| call.outcome);
+        assert_eq!((last.is_some(), last == Some(CallOutcome::Failed)), (has_called, is_error), "{limits}");
+        assert_eq!(turn.score.is_error(), is_error, "{limits}: {:?}", turn.score);
+        let reason = &turn.score.errors[0].message;
+        let expected = if is_error { "ended with exit code 1: not at home" } else { end.name() };
+        assert!(reason.contains(expected), "{limits}: {reason}");
+        for talk in &found {
+            let Turn { tools, completion, score, .. } = &talk.turns[0];
+            let tools = tools.as_ref().unwrap();
+            // A conversation has a reward for its state alone where it has an answer.
+            assert!(tools.end == ChainEnd::Answer || score.reward.is_nan() || score.reward == 0.0, "{score:?}");
+            assert_eq!(tools.end == ChainEnd::Truncated, completion.stop != StopReason::Stop);
+            assert_eq!(tools.states.len(), usize::from(tools.end == ChainEnd::Answer));
+        }
+    }
+}
+
+#[test]
+fn what_has_ended_before_memory_ran_out_is_sampled_once() {
+    let (policy, folder) = (policy(), tempfile::tempdir().unwrap());
+    let task = office(folder.path(), "0", "");
+    let (scorer, sampling) = (Scorer::new(&task).unwrap(), Sampling::new(&policy.tokenizer, 1.0, 8, 1));
+    let row = load_from("r", r#"{"messages": [{"role": "user", "content": "Pay."}], "expected": []}"#.as_bytes())
+        .unwrap()
+        .remove(0);
+    let prompt = render(&task, row, &policy.tokenizer).unwrap();
+    let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: 700 }];
+    let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
+    let questions = [Question { prompt: &prompt, request: Request::new(prompt.token_ids.clone(), 0, 1, 3) }];
+    let shared = converse::Conversing::new(&policy, &questions, &settings, [1].into_iter()).unwrap();
+    let ((ended, _ended), (calling, called), mailbox) = (channel(), channel(), Mailbox::default());
+    let mut source = TurnSource::new(&shared, (0..1, &mailbox), None, [&ended, &calling], true);
+    let asked = |arrivals: Arrivals| match arrivals {
+        Arrivals::Requests(requests) => {
+            requests.iter().map(|queued| (queued.id, queued.request.first_sample)).collect()
+        }
+        Arrivals::Closed => vec![(u64::MAX, 0)],
+    };
+    let completion = || Completion::new(vec![1], vec![-1.0], StopReason::Stop);
+    assert_eq!(asked(source.arrivals(9, true)), [(0, 0)]);
+    source.on_end(0, 0, completion());
+    source.on_end(0, 1, completion());
+    // The first conversation has its next turn already; the second ends.
+    let next = Request { first_sample: 1 << 16, ..Request::new(vec![1, 2], 0, 1, 1) };
+    mailbox.deliver(0, Some(next));
+    mailbox.deliver(1, None);
+    source.begin_again();
+    assert_eq!(asked(source.arrivals(9, false)), [(0, 0)], "the third is asked for beside the others");
+    assert!(!source.on_token(0, 0, &completion()) && source.on_token(0, 2, &completion()));
+    source.on_end(0, 0, completion());
+    source.on_end(0, 2, completion());
+    mailbox.deliver(2, None);
+    assert_eq!(asked(source.arrivals(9, true)), [(1, 1 << 16)]);
+    source.begin_again();
+    assert_eq!(asked(source.arrivals(9, true)), [(1, 1 << 16)]);
+    source.on_end(1, 0, completion());
+    mailbox.deliver(0, None);
+    assert_eq!(asked(source.arrivals(9, true)), [(u64::MAX, 0)]);
+    let told: Vec<usize> = called.try_iter().map(|ended| ended.conversation).collect();
+    assert_eq!(told, [0, 1, 2, 0], "each completion is told once");
+}

@@ -1,0 +1,275 @@
+//! Conversations with tools: an answer's calls are read and answered on a thread of their own, and the replies are what the
+//! model reads next, until it answers without a call or a limit ends it.
+
+use std::borrow::Cow;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{Error, Result};
+use serde_json::{Map, Value};
+
+use super::attend::PanicGuard;
+use super::converse::{Conversing, Ended, Talk};
+use super::{CallStep, KeptAnswers, LaterPrompt, ToolTurn};
+use crate::dataset::PromptRow;
+use crate::environment::{AnsweredCall, CallOutcome, ChainEnd, Environment, ToolCall, Toolset};
+use crate::rollout::{Completion, Request, StopReason};
+use crate::score::{AskedCalls, Task, asked_calls, template_options, tools_of, turns_of};
+use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
+
+/// Conversations whose tools are called at the same time. The threads wait for tools most of the time.
+pub(super) const MAX_TOOL_THREADS: usize = 64;
+
+/// The tools of a task, and how the model is told of them.
+pub(super) struct TaskTools<'a> {
+    task: &'a Task,
+    toolset: &'a Toolset,
+    format: &'static CallFormat,
+    definitions: Value,
+    options: TemplateOptions,
+}
+
+/// The tools of a conversation under way.
+#[derive(Default)]
+pub(super) struct ToolTalk {
+    /// From the first call on, or from when its state is asked for.
+    environment: Option<Environment>,
+    /// From the first answer on.
+    transcript: Option<Transcript>,
+    calls: usize,
+    /// That calls took, in all turns.
+    seconds: f64,
+    /// Of the current turn.
+    steps: Vec<CallStep>,
+    /// Of the answer, where its replies were not read.
+    last_calls: Vec<AnsweredCall>,
+    step_seconds: f64,
+}
+
+/// What follows an answer.
+enum Next {
+    Prompt(Vec<u32>),
+    End(ChainEnd),
+    Failed(String),
+}
+
+impl<'a> TaskTools<'a> {
+    /// `None` where it has none.
+    pub(super) fn of_task(task: &'a Task, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+        let Some(toolset) = task.toolset() else { return Ok(None) };
+        let definitions = tools_of(task, None).map_err(Error::wrap)?.unwrap_or_default();
+        let format = task.call_format().and_then(CallFormat::named).unwrap_or(tokenizer.call_format());
+        Ok(Some(Self { task, toolset, format, definitions, options: template_options(task) }))
+    }
+
+    fn input(&self) -> TemplateInput<'_> {
+        TemplateInput { tools: Some(&self.definitions), options: &self.options }
+    }
+}
+
+impl<'a> Conversing<'a> {
+    /// Calls what answers ask for, until no more come.
+    pub(super) fn call_tools(
+        &self,
+        calling: &Mutex<Receiver<Ended>>,
+        answered: &Sender<Ended>,
+        kept: Option<&KeptAnswers>,
+    ) {
+        let _guard = PanicGuard(&self.has_failed);
+        loop {
+            let Ok(mut ended) = calling.lock().unwrap_or_else(PoisonError::into_inner).recv() else { return };
+            if self.has_failed.load(Ordering::Relaxed) {
+                continue;
+            }
+            if let Some(kept) = kept.filter(|_| !ended.is_known) {
+                // A completion that is not stored is sampled again, should this be interrupted.
+                let _ = kept.append(&ended.request, ended.sample, &ended.completion);
+                ended.is_known = true;
+            }
+            match self.follow(&ended) {
+                Ok(Some(request)) => self.deliver(ended.conversation, Some(request)),
+                // The receiver is gone where the work has failed.
+                Ok(None) => _ = answered.send(Ended { is_recorded: true, ..ended }),
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// Asks for what follows a completion; `None`: it is the answer, which its conversation has now.
+    fn follow(&self, Ended { conversation, completion, request, .. }: &Ended) -> Result<Option<Request>> {
+        let question = self.question_of[*conversation];
+        let Some(tools) = self.tools(question) else { return Ok(None) };
+        let text = self.policy.tokenizer.decode(&completion.token_ids, true).map_err(Error::wrap)?;
+        let mut talk = self.talk(*conversation);
+        talk.sampled += 1;
+        // Other threads look at the conversation while its tools are called.
+        let (mut own, row, sampled) =
+            (talk.tools.take().unwrap_or_default(), talk.row.clone().into_owned(), talk.sampled);
+        drop(talk);
+        let asked = (request.prompt.as_slice(), completion, text.as_str());
+        let next = self.answer_calls(&mut own, (question, tools), (&row, sampled), asked)?;
+        let (end, failure) = match next {
+            Next::Prompt(prompt) => {
+                let mut talk = self.talk(*conversation);
+                talk.tools = Some(own);
+                return Ok(Some(self.later_request(&talk, prompt)));
+            }
+            Next::End(end) => (end, None),
+            Next::Failed(failure) => (ChainEnd::ToolFailed, Some(failure)),
+        };
+        let mut turn = ToolTurn {
+            steps: std::mem::take(&mut own.steps),
+            last_calls: std::mem::take(&mut own.last_calls),
+            prompt: request.prompt.clone(),
+            end,
+            failure,
+            states: Map::new(),
+            seconds: std::mem::take(&mut own.step_seconds),
+        };
+        if let Err(failure) = own.ask_states(tools, &row, &mut turn) {
+            (turn.end, turn.failure) = (ChainEnd::ToolFailed, Some(failure));
+        }
+        let mut talk = self.talk(*conversation);
+        if self.questions[question].prompt.row.turn_count() == talk.conversation.turns.len() + 1 {
+            own.environment = None;
+        }
+        talk.tools = Some(own);
+        talk.row = Cow::Owned(turn.chain().scored_row(&row));
+        talk.answer = Some((completion.clone(), text));
+        talk.tool_turn = Some(turn);
+        Ok(None)
+    }
+
+    /// Has the calls of a completion answered; `sampled`: the completions of its conversation so far.
+    fn answer_calls(
+        &self,
+        own: &mut ToolTalk,
+        (question, tools): (usize, &TaskTools<'_>),
+        (row, sampled): (&PromptRow, u32),
+        (prompt, completion, text): (&[u32], &Completion, &str),
+    ) -> Result<Next> {
+        let limits = tools.toolset.limits();
+        if completion.stop != StopReason::Stop {
+            return Ok(Next::End(ChainEnd::Truncated));
+        }
+        let calls = match asked_calls(tools.format, &tools.definitions, tools.task.answer_of(text)) {
+            AskedCalls::None => return Ok(Next::End(ChainEnd::Answer)),
+            AskedCalls::Unreadable => return Ok(Next::End(ChainEnd::Unreadable)),
+            AskedCalls::Calls(calls) => calls,
+        };
+        if own.calls + calls.len() > limits.max_calls {
+            return Ok(Next::End(ChainEnd::MaxCalls));
+        }
+        if sampled as usize >= limits.max_turns {
+            return Ok(Next::End(ChainEnd::MaxTurns));
+        }
+        let answered = match own.call(tools, row, calls) {
+            Ok(answered) => answered,
+            Err(failure) => return Ok(Next::Failed(failure)),
+        };
+        let failed = |call: &&AnsweredCall| call.outcome == CallOutcome::Failed;
+        let failure = answered.iter().find(failed).map(|call| call.reply.clone());
+        if failure.is_some() || own.seconds > limits.time_limit_seconds {
+            own.last_calls = answered;
+            return Ok(failure.map_or(Next::End(ChainEnd::TimeLimit), Next::Failed));
+        }
+        let results: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
+        let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
+        let asked = &self.questions[question].prompt;
+        let begin = || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), prompt.to_vec());
+        let transcript = own.transcript.get_or_insert_with(begin);
+        let tokenizer = &self.policy.tokenizer;
+        transcript
+            .push(tokenizer, tools.input(), (&completion.token_ids, &functions), &results)
+            .map_err(Error::wrap)?;
+        let next = transcript.token_ids().to_vec();
+        let most = limits.max_context_tokens.unwrap_or(usize::MAX).min(self.task(question).max_prompt_tokens);
+        if next.len() > most {
+            own.last_calls = answered;
+            return Ok(Next::End(ChainEnd::MaxContextTokens));
+        }
+        own.steps.push(CallStep {
+            prompt: prompt.to_vec(),
+            completion: completion.clone(),
+            text: text.to_owned(),
+            reply_tokens: next.len() - prompt.len() - completion.token_ids.len(),
+            calls: answered,
+        });
+        Ok(Next::Prompt(next))
+    }
+
+    /// Asks for the next turn of a row, in a conversation with tools. `answer`: as it was sampled; `new`: the first message
+    /// of the row that follows it.
+    pub(super) fn ask_after_tools(
+        &self,
+        talk: &mut Talk<'_>,
+        tools: &TaskTools<'_>,
+        (answer, row, new): (&[u32], PromptRow, usize),
+    ) -> Result<Option<Request>> {
+        let asked = &self.questions[talk.question].prompt;
+        let mut own = talk.tools.take().unwrap_or_default();
+        let begin =
+            || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), asked.token_ids.clone());
+        let transcript = own.transcript.get_or_insert_with(begin);
+        let (tokenizer, new) = (&self.policy.tokenizer, row.messages.get(new..).unwrap_or_default());
+        transcript.push(tokenizer, tools.input(), (answer, &[]), new).map_err(Error::wrap)?;
+        let token_ids = transcript.token_ids().to_vec();
+        talk.tools = Some(own);
+        let most = tools.toolset.limits().max_context_tokens.unwrap_or(usize::MAX);
+        if token_ids.len() > most.min(self.task(talk.question).max_prompt_tokens) {
+            return Ok(None);
+        }
+        let text = tokenizer.decode(&token_ids, false).map_err(Error::wrap)?;
+        let request = self.later_request(talk, token_ids.clone());
+        talk.prompt = Some(LaterPrompt { id: row.id.clone(), text, token_ids });
+        talk.row = Cow::Owned(row);
+        Ok(Some(request))
+    }
+}
+
+impl ToolTalk {
+    /// # Errors
+    /// A sentence where the tools cannot be opened.
+    fn environment(&mut self, tools: &TaskTools<'_>, row: &PromptRow) -> std::result::Result<&mut Environment, String> {
+        match &mut self.environment {
+            Some(_) => {}
+            none => *none = Some(tools.toolset.open(row).map_err(|error| error.to_string())?),
+        }
+        self.environment.as_mut().ok_or_else(|| "the tools are closed".to_owned())
+    }
+
+    fn call(
+        &mut self,
+        tools: &TaskTools<'_>,
+        row: &PromptRow,
+        calls: Vec<ToolCall>,
+    ) -> std::result::Result<Vec<AnsweredCall>, String> {
+        let environment = self.environment(tools, row)?;
+        let begun = std::time::Instant::now();
+        let replies = environment.call(&calls);
+        self.calls += calls.len();
+        // Calls of one answer overlap.
+        let seconds = begun.elapsed().as_secs_f64();
+        self.seconds += seconds;
+        self.step_seconds += seconds;
+        Ok(calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect())
+    }
+
+    /// Asks for the final state where that is scored, of conversations that have an answer.
+    fn ask_states(
+        &mut self,
+        tools: &TaskTools<'_>,
+        row: &PromptRow,
+        turn: &mut ToolTurn,
+    ) -> std::result::Result<(), String> {
+        if turn.end != ChainEnd::Answer {
+            return Ok(());
+        }
+        for (key, query) in tools.task.state_queries() {
+            let state = self.environment(tools, row)?.state(query).map_err(|error| error.to_string())?;
+            turn.states.insert(key.to_owned(), state);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,220 @@
+//! Where the answers of conversations come from: each is asked for once its prompt is there, while others are decoded.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::KeptAnswers;
+use super::converse::{Conversing, Ended};
+use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling};
+
+/// On the CPU, where rounding depends on the rows that are decoded together, the passes between an answer and what is asked
+/// next: the same however long that takes to be made, so that no clock has a part in results. On a GPU what is made joins at
+/// once.
+const PASSES_BETWEEN_TURNS: u64 = 8;
+
+/// How often a source that waits looks whether the work was cancelled.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What follows answers, by conversation; `None`: nothing does.
+#[derive(Debug, Default)]
+pub(super) struct Mailbox {
+    followed: Mutex<HashMap<usize, Option<Request>>>,
+    has_come: Condvar,
+}
+
+impl Mailbox {
+    pub(super) fn deliver(&self, conversation: usize, next: Option<Request>) {
+        self.letters().insert(conversation, next);
+        self.has_come.notify_all();
+    }
+
+    fn letters(&self) -> MutexGuard<'_, HashMap<usize, Option<Request>>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request whose completions have not all ended.
+struct ActiveRequest {
+    request: Arc<Request>,
+    /// The conversation of its first completion.
+    first: usize,
+    unfinished: BTreeSet<u32>,
+}
+
+/// The requests of some questions, and of what follows. It outlives an attempt to decode them that runs out of memory: the
+/// next one asks for what has not ended.
+pub(super) struct TurnSource<'a> {
+    shared: &'a Conversing<'a>,
+    questions: Range<usize>,
+    mailbox: &'a Mailbox,
+    sampling: &'a Sampling,
+    kept: Option<Arc<KeptAnswers>>,
+    ended: Sender<Ended>,
+    /// For answers that may call tools.
+    calling: Sender<Ended>,
+    is_begun: bool,
+    /// By id, which no other request has.
+    active: BTreeMap<u64, ActiveRequest>,
+    next_id: u64,
+    /// Asked for again.
+    again: Vec<u64>,
+    /// Conversations that wait for what follows: the pass in which it is due, and which they are.
+    waiting: BTreeSet<(u64, usize)>,
+    passes: u64,
+    is_paced: bool,
+}
+
+impl<'a> TurnSource<'a> {
+    /// `kept`: answers that need not be sampled. `is_paced`: whether results depend on what is decoded together.
+    pub(super) fn new(
+        shared: &'a Conversing<'a>,
+        (questions, mailbox): (Range<usize>, &'a Mailbox),
+        kept: Option<Arc<KeptAnswers>>,
+        [ended, calling]: [&Sender<Ended>; 2],
+        is_paced: bool,
+    ) -> Self {
+        let (ended, calling) = (ended.clone(), calling.clone());
+        let sampling = shared.settings.sampling;
+        let (active, again, waiting) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let (is_begun, next_id, passes) = (false, 0, 0);
+        Self {
+            shared,
+            questions,
+            mailbox,
+            sampling,
+            kept,
+            ended,
+            calling,
+            is_begun,
+            active,
+            next_id,
+            again,
+            waiting,
+            passes,
+            is_paced,
+        }
+    }
+
+    /// Begins another attempt to decode what has not ended.
+    pub(super) fn begin_again(&mut self) {
+        self.again = self.active.keys().copied().collect();
+    }
+
+    fn ask(&mut self, first: usize, request: Request, asked: &mut Vec<u64>) {
+        let known = self.kept.as_ref().and_then(|kept| kept.completions(&request));
+        let request = Arc::new(request);
+        if let Some(completions) = known {
+            for (sample, completion) in (0..).zip(completions) {
+                self.end(first, &request, sample, completion, true);
+            }
+            return;
+        }
+        let unfinished: BTreeSet<u32> = (0..request.samples as u32).collect();
+        if unfinished.is_empty() {
+            return;
+        }
+        self.active.insert(self.next_id, ActiveRequest { request, first, unfinished });
+        asked.push(self.next_id);
+        self.next_id += 1;
+    }
+
+    /// Tells of an answer, which may be followed.
+    fn end(&mut self, first: usize, request: &Arc<Request>, sample: u32, completion: Completion, is_known: bool) {
+        let conversation = first + sample as usize;
+        if self.shared.may_be_followed(conversation) {
+            self.waiting.insert((self.passes + PASSES_BETWEEN_TURNS, conversation));
+        }
+        let to = if self.shared.has_tools(conversation) { &self.calling } else { &self.ended };
+        let (request, is_recorded) = (Arc::clone(request), false);
+        // The receiver is gone where the work has failed.
+        let _ = to.send(Ended { conversation, completion, request, sample, is_known, is_recorded });
+    }
+
+    /// Asks for what follows earlier answers.
+    fn follow(&mut self, is_idle: bool, asked: &mut Vec<u64>) {
+        if !self.is_paced {
+            let mut come: Vec<(usize, Option<Request>)> = self.wait(is_idle && asked.is_empty(), |_| true);
+            come.sort_by_key(|(conversation, _)| *conversation);
+            self.waiting.retain(|(_, waits)| come.iter().all(|(conversation, _)| conversation != waits));
+            come.into_iter().for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
+            return;
+        }
+        while let Some(&(due, conversation)) = self.waiting.first() {
+            if due > self.passes && (!is_idle || !asked.is_empty()) {
+                return;
+            }
+            self.passes = self.passes.max(due);
+            let Some((_, next)) = self.wait(true, |other| other == conversation).pop() else { return };
+            self.waiting.pop_first();
+            self.ask_next(conversation, next, asked);
+        }
+    }
+
+    fn ask_next(&mut self, conversation: usize, next: Option<Request>, asked: &mut Vec<u64>) {
+        if let Some(request) = next {
+            self.ask(conversation, request, asked);
+        }
+    }
+
+    /// What has come of the conversations that wait; `must`: waits for some. Nothing where the work is cancelled or has
+    /// failed.
+    fn wait(&self, must: bool, is_wanted: impl Fn(usize) -> bool) -> Vec<(usize, Option<Request>)> {
+        let mut letters = self.mailbox.letters();
+        loop {
+            let come: Vec<_> = letters.extract_if(|conversation, _| is_wanted(*conversation)).collect();
+            if !come.is_empty() || !must || self.waiting.is_empty() || self.shared.is_over() {
+                return come;
+            }
+            letters = self.mailbox.has_come.wait_timeout(letters, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl RequestSource for TurnSource<'_> {
+    fn arrivals(&mut self, _: usize, is_idle: bool) -> Arrivals {
+        self.passes += 1;
+        if self.shared.has_failed.load(Ordering::Relaxed) {
+            return Arrivals::Closed;
+        }
+        let mut asked = std::mem::take(&mut self.again);
+        if !std::mem::replace(&mut self.is_begun, true) {
+            for question in self.questions.clone() {
+                let request = &self.shared.questions[question].request;
+                self.ask(self.shared.first_conversation[question], request.clone(), &mut asked);
+            }
+        }
+        self.follow(is_idle, &mut asked);
+        if self.active.is_empty() && self.waiting.is_empty() {
+            return Arrivals::Closed;
+        }
+        let queued = |id: u64| QueuedRequest {
+            id,
+            request: Request::clone(&self.active[&id].request),
+            sampling: self.sampling.clone(),
+            adapter: None,
+        };
+        Arrivals::Requests(asked.into_iter().map(queued).collect())
+    }
+
+    /// A completion that has ended in an earlier attempt is asked for beside others of its request.
+    fn on_token(&mut self, id: u64, sample: u32, _: &Completion) -> bool {
+        self.active.get(&id).is_some_and(|active| active.unfinished.contains(&sample))
+            && !self.shared.has_failed.load(Ordering::Relaxed)
+    }
+
+    fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
+        let Some(active) = self.active.get_mut(&id) else { return };
+        if !active.unfinished.remove(&sample) {
+            return;
+        }
+        let (first, request) = (active.first, Arc::clone(&active.request));
+        if active.unfinished.is_empty() {
+            self.active.remove(&id);
+        }
+        self.end(first, &request, sample, completion, false);
+    }
+}
