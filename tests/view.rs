@@ -14,6 +14,7 @@ mod journey;
 #[cfg(feature = "download")]
 mod labelling;
 mod launch;
+mod launch_of_several;
 mod live;
 mod live_run;
 mod notifications;

@@ -54,7 +54,7 @@ pub(super) fn go_to(stage: &mut Stage, title: &str) {
     }
 }
 
-fn value(stage: &Stage, name: &str) -> (String, Source) {
+pub(super) fn value(stage: &Stage, name: &str) -> (String, Source) {
     let key = grpo_tui::config::Key::find(name).unwrap();
     (launch::value(&stage.model.launch, key), launch::source(&stage.model.launch, key))
 }
@@ -343,7 +343,7 @@ fn what_is_typed_takes_the_place_of_the_value() {
 }
 
 /// The line below START, as it stands there.
-fn printed(stage: &mut Stage) -> String {
+pub(super) fn printed(stage: &mut Stage) -> String {
     stage.send(grpo_tui::view::Message::Resize(300, 60));
     stage.keys("g");
     let screen = stage.screen();
@@ -378,38 +378,6 @@ fn the_printed_command_trains_what_the_form_does() {
     stage.keys("f5");
     let expected = format!("cd FOLDER && grpo-tui train invoice {} --detach", with_runs(&stage));
     assert_eq!(printed(&mut stage), expected);
-}
-
-#[test]
-fn further_tasks_are_trained_with_the_open_one() {
-    let mut stage = Stage::with(120, 36, |options| {
-        forecasting(options);
-        crate::program::sample_task(&options.here.join("tasks/invoice"), crate::program::ALL);
-        for name in ["receipts", "tickets"] {
-            let folder = options.here.join("tasks").join(name);
-            crate::program::sample_task(&folder, crate::program::ALL);
-            let text = format!(
-                "name = \"{name}\"\nschema = \"schema.json\"\nsystem = \"JSON.\"\n[prompts]\ntrain = \"train.jsonl\"\n[train]\nkl_beta = {}\n",
-                if name == "tickets" { 0.03 } else { 0.02 }
-            );
-            std::fs::write(folder.join("task.toml"), text).unwrap();
-        }
-    });
-    stage.keys("f5");
-    go_to(&mut stage, "other tasks");
-    stage.keys("enter").types("receipts 2:1").keys("enter");
-    assert_eq!(value(&stage, "kl_beta"), ("0.02".to_owned(), Source::Task), "of the other task");
-    assert!(printed(&mut stage).starts_with("grpo-tui train invoice receipts --mix 2:1 --runs"));
-    stage.keys("f");
-    assert_eq!(arguments(&stage)[1..5], ["FOLDER/tasks/invoice", "receipts", "--mix", "2:1"]);
-    // Tasks that contradict each other, and a task that there is not.
-    for (others, problem) in [("receipts tickets", "kl_beta"), ("nosuch", "nosuch")] {
-        go_to(&mut stage, "other tasks");
-        stage.keys("enter").types(others).keys("enter");
-        assert!(stage.model.launch.problem.as_ref().unwrap().contains(problem), "{:?}", stage.model.launch.problem);
-    }
-    stage.keys("backspace");
-    assert_eq!((value(&stage, "kl_beta").1 == Source::Task, &stage.model.launch.problem), (false, &None));
 }
 
 #[test]

@@ -279,7 +279,6 @@ fn think_blocks_have_the_marks_of_the_model() {
             "<|channel|>final<|message|>[\"<|channel|>final<|message|>",
             "<|channel|>final<|message|>[\"<|channel|>final<|message|",
         ),
-        (GPT_OSS, &pattern, Reasoning::Off, "<|channel|>final<|message|>a", "+"),
     ] {
         let (constraint, tokenizer) = compile_for(with_template(template), answer, reasoning).unwrap();
         assert_eq!(takes(&constraint, &tokenizer, text), expected, "{template} {reasoning:?} {text}");
