@@ -3,142 +3,17 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Error, Result};
 
-use super::converse::{ConverseSettings, Conversing, Ended, Question, ScoredTask, Talk};
+use super::conversing::{Conversing, Ended, PanicGuard, ScoredTask, Talk};
 use super::prompts::{Prompt, render};
-use super::tool_loop::TaskTools;
-use super::{Conversation, KeptAnswers, LaterPrompt, Policy, ScoredRow, Turn, Watcher};
-use crate::rollout::{Request, RequestSize, ThreadPool};
-use crate::score::{Score, Scorer};
-
-/// Numbers of samples in the random numbers of each completion of a conversation.
-const SAMPLES_OF_TURN: u32 = 1 << 16;
+use super::{Conversation, KeptAnswers, LaterPrompt, ScoredRow, Turn, Watcher};
+use crate::rollout::{Request, ThreadPool};
+use crate::score::Score;
 
 impl<'a> Conversing<'a> {
-    /// `parts`: the numbers of questions that are decoded together.
-    pub(super) fn new(
-        policy: &'a Policy,
-        questions: &'a [Question<'a>],
-        settings: &'a ConverseSettings<'a>,
-        parts: impl Iterator<Item = usize>,
-    ) -> Result<Self> {
-        let tools = settings.tasks.iter().map(|asked| TaskTools::of_task(asked.task, &policy.tokenizer));
-        let tools = tools.collect::<Result<Vec<_>>>()?;
-        let (mut talks, mut question_of, mut first_conversation) = (Vec::new(), Vec::new(), Vec::new());
-        for (question, Question { prompt, request }) in questions.iter().enumerate() {
-            first_conversation.push(talks.len());
-            question_of.extend(std::iter::repeat_n(question, request.samples));
-            talks.extend((0..request.samples).map(|sample| {
-                Mutex::new(Talk {
-                    question,
-                    sample,
-                    row: Cow::Borrowed(&prompt.row),
-                    prompt: None,
-                    sampled: 0,
-                    answer: None,
-                    tools: tools[prompt.task].as_ref().map(|_| Box::default()),
-                    tool_turn: None,
-                    conversation: Conversation::default(),
-                    has_ended: false,
-                })
-            }));
-        }
-        let (mut mailboxes, mut mailbox_of) = (Vec::new(), Vec::with_capacity(questions.len()));
-        for questions in parts {
-            mailbox_of.extend(std::iter::repeat_n(mailboxes.len(), questions));
-            mailboxes.push(Default::default());
-        }
-        let (has_failed, failure) = (AtomicBool::new(false), Mutex::new(None));
-        Ok(Self {
-            policy,
-            questions,
-            settings,
-            tools,
-            first_conversation,
-            question_of,
-            talks,
-            mailboxes,
-            mailbox_of,
-            has_failed,
-            failure,
-        })
-    }
-
-    pub(super) fn task(&self, question: usize) -> ScoredTask<'a> {
-        self.settings.tasks[self.questions[question].prompt.task]
-    }
-
-    fn scorer(&self, question: usize) -> &'a Scorer {
-        self.task(question).scorer
-    }
-
-    pub(super) fn talk(&self, conversation: usize) -> MutexGuard<'_, Talk<'a>> {
-        self.talks[conversation].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn tools(&self, question: usize) -> Option<&TaskTools<'a>> {
-        self.tools[self.questions[question].prompt.task].as_ref()
-    }
-
-    /// Whether answers of a conversation may call tools.
-    pub(super) fn has_tools(&self, conversation: usize) -> bool {
-        self.tools(self.question_of[conversation]).is_some()
-    }
-
-    pub(super) fn conversations_with_tools(&self) -> usize {
-        (0..self.talks.len()).filter(|conversation| self.has_tools(*conversation)).count()
-    }
-
-    /// Whether more than one completion may be sampled in its conversations.
-    pub(super) fn is_followed(&self, question: usize) -> bool {
-        self.tools(question).is_some()
-            || self.questions[question].prompt.row.turn_count().min(self.settings.max_turns) > 1
-    }
-
-    /// The same, of a conversation.
-    pub(super) fn may_be_followed(&self, conversation: usize) -> bool {
-        self.is_followed(self.question_of[conversation])
-    }
-
-    /// What a question takes of the caches.
-    pub(super) fn sizes(&self, question: usize) -> Vec<RequestSize> {
-        let Question { prompt, request } = &self.questions[question];
-        match self.is_followed(question) {
-            true => {
-                let most = self.task(question).max_prompt_tokens.min(prompt.most_tokens).max(request.prompt.len());
-                vec![RequestSize { prompt_tokens: most, samples: 1 }; request.samples]
-            }
-            false => vec![RequestSize::of(request)],
-        }
-    }
-
-    /// Whether scores are needed while others are decoded: to know whether conversations go on, or since scorers that run
-    /// programs have few to answer afterwards if they begin with what ends first.
-    pub(super) fn needs_scores(&self) -> bool {
-        let scorers = || self.settings.tasks.iter().map(|task| task.scorer);
-        let runs_programs = scorers().any(Scorer::runs_programs) && !scorers().any(Scorer::compares_groups);
-        runs_programs || (0..self.questions.len()).any(|question| self.is_followed(question))
-    }
-
-    /// Whether the work was cancelled or has failed.
-    pub(super) fn is_over(&self) -> bool {
-        self.has_failed.load(Ordering::Relaxed) || self.policy.threads.check().is_err()
-    }
-
-    pub(super) fn fail(&self, error: Error) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.has_failed.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
     /// Scores answers as they end, and lets conversations go on, until no more come.
     pub(super) fn attend(&self, ended: Receiver<Ended>, kept: Option<&KeptAnswers>, watcher: Option<&mut dyn Watcher>) {
         let _guard = PanicGuard(&self.has_failed);
@@ -247,10 +122,6 @@ impl<'a> Conversing<'a> {
         Ok(())
     }
 
-    pub(super) fn deliver(&self, conversation: usize, next: Option<Request>) {
-        self.mailboxes[self.mailbox_of[self.question_of[conversation]]].deliver(conversation, next);
-    }
-
     fn next_turn(&self, talk: &mut Talk<'a>) -> Result<Option<Request>> {
         let (question, turns) = (&self.questions[talk.question], &talk.conversation.turns);
         let ScoredTask { task, max_prompt_tokens, .. } = self.task(talk.question);
@@ -275,13 +146,6 @@ impl<'a> Conversing<'a> {
         Ok(Some(request))
     }
 
-    /// Asks for one more completion of a conversation, with random numbers that no other has.
-    pub(super) fn later_request(&self, talk: &Talk<'_>, prompt: Vec<u32>) -> Request {
-        let first = &self.questions[talk.question].request;
-        let first_sample = talk.sampled * SAMPLES_OF_TURN + talk.sample as u32;
-        Request { prompt, samples: 1, first_sample, ..first.clone() }
-    }
-
     fn finish(&self, talk: &mut Talk<'_>) {
         let scores = talk.conversation.turns.iter_mut().map(|turn| &mut turn.score);
         self.scorer(talk.question).join(&mut scores.collect::<Vec<_>>());
@@ -300,15 +164,6 @@ impl<'a> Conversing<'a> {
             found[talk.question].push(std::mem::take(&mut talk.conversation));
         }
         Ok(found)
-    }
-}
-
-/// Ends the wait for answers where their thread has panicked.
-pub(super) struct PanicGuard<'a>(pub(super) &'a AtomicBool);
-
-impl Drop for PanicGuard<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_or(std::thread::panicking(), Ordering::Relaxed);
     }
 }
 

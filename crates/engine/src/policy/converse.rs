@@ -1,121 +1,18 @@
 //! Prompts are answered, turn by turn where a row has several: each conversation goes on as soon as its answer is there,
 //! while others are decoded.
 
-use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use candle_core::{Error, Result};
+use candle_core::Result;
 
-use super::prompts::Prompt;
-use super::tool_loop::{MAX_TOOL_THREADS, TaskTools, ToolTalk};
-use super::turn_source::{Mailbox, TurnSource};
-use super::{Conversation, LaterPrompt, Policy, PolicyVersion, ToolTurn, Watcher};
-use crate::dataset::PromptRow;
-use crate::rollout::{Completion, DecodeCounts, GpuFallback, Request, Sampling, SizedSource, decoded_together};
-use crate::score::{Scorer, Task};
-
-/// How a policy converses.
-#[derive(Clone, Copy, Debug)]
-pub struct ConverseSettings<'a> {
-    /// By [`Prompt::task`].
-    pub tasks: &'a [ScoredTask<'a>],
-    pub version: PolicyVersion,
-    pub sampling: &'a Sampling,
-    /// Later turns are not asked.
-    pub max_turns: usize,
-}
-
-impl<'a> ConverseSettings<'a> {
-    /// Of whole conversations.
-    pub fn new(tasks: &'a [ScoredTask<'a>], version: PolicyVersion, sampling: &'a Sampling) -> Self {
-        Self { tasks, version, sampling, max_turns: usize::MAX }
-    }
-}
-
-/// A task whose rows are answered, with its scorer.
-#[derive(Clone, Copy, Debug)]
-pub struct ScoredTask<'a> {
-    pub task: &'a Task,
-    pub scorer: &'a Scorer,
-    /// The limit of a later turn's prompt; a conversation that would pass it ends.
-    pub max_prompt_tokens: usize,
-}
-
-/// A prompt, and how its first turn is sampled.
-#[derive(Clone, Debug)]
-pub struct Question<'a> {
-    pub prompt: &'a Prompt,
-    pub request: Request,
-}
-
-/// Conversations, and what they took.
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct Conversed {
-    /// By question, then by sample.
-    pub conversations: Vec<Vec<Conversation>>,
-    pub counts: DecodeCounts,
-    pub gpu_fallbacks: Vec<GpuFallback>,
-    /// In decoding.
-    pub rollout_seconds: f64,
-    /// In scoring and rendering afterwards.
-    pub score_seconds: f64,
-}
-
-/// A completion that has ended.
-#[derive(Clone)]
-pub(super) struct Ended {
-    pub(super) conversation: usize,
-    pub(super) completion: Completion,
-    pub(super) request: Arc<Request>,
-    /// Index among the request's samples.
-    pub(super) sample: u32,
-    /// Whether it was not sampled now, or is stored.
-    pub(super) is_known: bool,
-    /// Whether its conversation has it as an answer.
-    pub(super) is_recorded: bool,
-}
-
-/// A conversation under way.
-pub(super) struct Talk<'a> {
-    pub(super) question: usize,
-    pub(super) sample: usize,
-    /// Of its current turn, against which the answer is scored.
-    pub(super) row: Cow<'a, PromptRow>,
-    /// Of its current turn; `None` in the first.
-    pub(super) prompt: Option<LaterPrompt>,
-    /// Its completions so far.
-    pub(super) sampled: u32,
-    /// An answer without a score so far.
-    pub(super) answer: Option<(Completion, String)>,
-    /// `None` where its task has no tools.
-    pub(super) tools: Option<Box<ToolTalk>>,
-    /// Of the answer.
-    pub(super) tool_turn: Option<ToolTurn>,
-    pub(super) conversation: Conversation,
-    pub(super) has_ended: bool,
-}
-
-/// Conversations that are sampled together, as all threads see them.
-pub(super) struct Conversing<'a> {
-    pub(super) policy: &'a Policy,
-    pub(super) questions: &'a [Question<'a>],
-    pub(super) settings: &'a ConverseSettings<'a>,
-    /// By task; `None` where it has no tools.
-    pub(super) tools: Vec<Option<TaskTools<'a>>>,
-    /// Of each question.
-    pub(super) first_conversation: Vec<usize>,
-    /// Of each conversation.
-    pub(super) question_of: Vec<usize>,
-    pub(super) talks: Vec<Mutex<Talk<'a>>>,
-    pub(super) mailboxes: Vec<Mailbox>,
-    /// The mailbox of each question.
-    pub(super) mailbox_of: Vec<usize>,
-    pub(super) has_failed: AtomicBool,
-    pub(super) failure: Mutex<Option<Error>>,
-}
+use super::conversing::{ConverseSettings, Conversed, Conversing, Question};
+use super::tool_loop::MAX_TOOL_THREADS;
+use super::turn_source::TurnSource;
+use super::{Policy, Watcher};
+use crate::rollout::{Request, SizedSource, decoded_together};
 
 impl Policy {
     /// Answers each question, and scores what it answers. `watcher` learns of conversations as they end.

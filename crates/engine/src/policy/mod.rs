@@ -4,9 +4,12 @@
 mod attend; // answers scored while others are decoded, and what follows them
 mod conversation; // answers with their scores
 mod converse; // prompts answered turn by turn
+mod conversing; // conversations that are sampled together, as all threads see them
 mod kept_answers; // answers on disk, for the next attempt at an interrupted eval
+mod mailbox; // what follows answers
 mod prompts; // rows as the model reads them
 mod tool_loop; // calls of tools, their replies, and why a conversation ends
+mod tool_talk; // the tools of a conversation
 mod turn_source; // the queue of what is asked
 mod watch; // the progress of an eval
 
@@ -28,7 +31,7 @@ use attend::score_rows;
 use turn_source::TurnSource;
 
 pub use conversation::{CallStep, Conversation, LaterPrompt, ToolTurn, Turn, signal_of};
-pub use converse::{ConverseSettings, Conversed, Question, ScoredTask};
+pub use conversing::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use kept_answers::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use watch::{EvalWatch, Watcher};

@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 
 use candle_core::{DType, Device};
 
-use super::turn_source::{Mailbox, TurnSource};
+use super::mailbox::Mailbox;
+use super::turn_source::TurnSource;
 use super::*;
 use crate::dataset::load_from;
 use crate::environment::{CallOutcome, ChainEnd};
@@ -174,7 +175,7 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
     let tasks = [ScoredTask { task: &task, scorer: &scorer, max_prompt_tokens: 700 }];
     let settings = ConverseSettings::new(&tasks, PolicyVersion::Trained, &sampling);
     let questions = [Question { prompt: &prompt, request: Request::new(prompt.token_ids.clone(), 0, 1, 3) }];
-    let shared = converse::Conversing::new(&policy, &questions, &settings, [1].into_iter()).unwrap();
+    let shared = conversing::Conversing::new(&policy, &questions, &settings, [1].into_iter()).unwrap();
     let ((ended, _ended), (calling, called), mailbox) = (channel(), channel(), Mailbox::default());
     let mut source = TurnSource::new(&shared, (0..1, &mailbox), None, [&ended, &calling], true);
     let asked = |arrivals: Arrivals| match arrivals {

@@ -7,65 +7,25 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{Error, Result};
-use serde_json::{Map, Value};
+use serde_json::Map;
 
-use super::attend::PanicGuard;
-use super::converse::{Conversing, Ended, Talk};
+use super::conversing::{Conversing, Ended, PanicGuard, Talk};
+use super::tool_talk::{TaskTools, ToolTalk};
 use super::{CallStep, KeptAnswers, LaterPrompt, ToolTurn};
 use crate::dataset::PromptRow;
-use crate::environment::{AnsweredCall, CallOutcome, ChainEnd, Environment, ToolCall, Toolset};
+use crate::environment::{AnsweredCall, CallOutcome, ChainEnd};
 use crate::rollout::{Completion, Request, StopReason};
-use crate::score::{AskedCalls, Task, asked_calls, template_options, tools_of, turns_of};
-use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
+use crate::score::{AskedCalls, asked_calls, turns_of};
+use crate::text::{Message, Transcript};
 
 /// Conversations whose tools are called at the same time. The threads wait for tools most of the time.
 pub(super) const MAX_TOOL_THREADS: usize = 64;
-
-/// The tools of a task, and how the model is told of them.
-pub(super) struct TaskTools<'a> {
-    task: &'a Task,
-    toolset: &'a Toolset,
-    format: &'static CallFormat,
-    definitions: Value,
-    options: TemplateOptions,
-}
-
-/// The tools of a conversation under way.
-#[derive(Default)]
-pub(super) struct ToolTalk {
-    /// From the first call on, or from when its state is asked for.
-    environment: Option<Environment>,
-    /// From the first answer on.
-    transcript: Option<Transcript>,
-    calls: usize,
-    /// That calls took, in all turns.
-    seconds: f64,
-    /// Of the current turn.
-    steps: Vec<CallStep>,
-    /// Of the answer, where its replies were not read.
-    last_calls: Vec<AnsweredCall>,
-    step_seconds: f64,
-}
 
 /// What follows an answer.
 enum Next {
     Prompt(Vec<u32>),
     End(ChainEnd),
     Failed(String),
-}
-
-impl<'a> TaskTools<'a> {
-    /// `None` where it has none.
-    pub(super) fn of_task(task: &'a Task, tokenizer: &Tokenizer) -> Result<Option<Self>> {
-        let Some(toolset) = task.toolset() else { return Ok(None) };
-        let definitions = tools_of(task, None).map_err(Error::wrap)?.unwrap_or_default();
-        let format = task.call_format().and_then(CallFormat::named).unwrap_or(tokenizer.call_format());
-        Ok(Some(Self { task, toolset, format, definitions, options: template_options(task) }))
-    }
-
-    fn input(&self) -> TemplateInput<'_> {
-        TemplateInput { tools: Some(&self.definitions), options: &self.options }
-    }
 }
 
 impl<'a> Conversing<'a> {
@@ -225,51 +185,5 @@ impl<'a> Conversing<'a> {
         talk.prompt = Some(LaterPrompt { id: row.id.clone(), text, token_ids });
         talk.row = Cow::Owned(row);
         Ok(Some(request))
-    }
-}
-
-impl ToolTalk {
-    /// # Errors
-    /// A sentence where the tools cannot be opened.
-    fn environment(&mut self, tools: &TaskTools<'_>, row: &PromptRow) -> std::result::Result<&mut Environment, String> {
-        match &mut self.environment {
-            Some(_) => {}
-            none => *none = Some(tools.toolset.open(row).map_err(|error| error.to_string())?),
-        }
-        self.environment.as_mut().ok_or_else(|| "the tools are closed".to_owned())
-    }
-
-    fn call(
-        &mut self,
-        tools: &TaskTools<'_>,
-        row: &PromptRow,
-        calls: Vec<ToolCall>,
-    ) -> std::result::Result<Vec<AnsweredCall>, String> {
-        let environment = self.environment(tools, row)?;
-        let begun = std::time::Instant::now();
-        let replies = environment.call(&calls);
-        self.calls += calls.len();
-        // Calls of one answer overlap.
-        let seconds = begun.elapsed().as_secs_f64();
-        self.seconds += seconds;
-        self.step_seconds += seconds;
-        Ok(calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect())
-    }
-
-    /// Asks for the final state where that is scored, of conversations that have an answer.
-    fn ask_states(
-        &mut self,
-        tools: &TaskTools<'_>,
-        row: &PromptRow,
-        turn: &mut ToolTurn,
-    ) -> std::result::Result<(), String> {
-        if turn.end != ChainEnd::Answer {
-            return Ok(());
-        }
-        for (key, query) in tools.task.state_queries() {
-            let state = self.environment(tools, row)?.state(query).map_err(|error| error.to_string())?;
-            turn.states.insert(key.to_owned(), state);
-        }
-        Ok(())
     }
 }

@@ -1,14 +1,15 @@
 //! Where the answers of conversations come from: each is asked for once its prompt is there, while others are decoded.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::KeptAnswers;
-use super::converse::{Conversing, Ended};
+use super::conversing::{Conversing, Ended};
+use super::mailbox::Mailbox;
 use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling};
 
 /// On the CPU, where rounding depends on the rows that are decoded together, the passes between an answer and what is asked
@@ -18,24 +19,6 @@ const PASSES_BETWEEN_TURNS: u64 = 8;
 
 /// How often a source that waits looks whether the work was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// What follows answers, by conversation; `None`: nothing does.
-#[derive(Debug, Default)]
-pub(super) struct Mailbox {
-    followed: Mutex<HashMap<usize, Option<Request>>>,
-    has_come: Condvar,
-}
-
-impl Mailbox {
-    pub(super) fn deliver(&self, conversation: usize, next: Option<Request>) {
-        self.letters().insert(conversation, next);
-        self.has_come.notify_all();
-    }
-
-    fn letters(&self) -> MutexGuard<'_, HashMap<usize, Option<Request>>> {
-        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A request whose completions have not all ended.
 struct ActiveRequest {

@@ -1,0 +1,96 @@
+//! The tools of a task, and those of a conversation under way with their state.
+
+use candle_core::{Error, Result};
+use serde_json::Value;
+
+use super::{CallStep, ToolTurn};
+use crate::dataset::PromptRow;
+use crate::environment::{AnsweredCall, ChainEnd, Environment, ToolCall, Toolset};
+use crate::score::{Task, template_options, tools_of};
+use crate::text::{CallFormat, TemplateInput, TemplateOptions, Tokenizer, Transcript};
+
+/// The tools of a task, and how the model is told of them.
+pub(super) struct TaskTools<'a> {
+    pub(super) task: &'a Task,
+    pub(super) toolset: &'a Toolset,
+    pub(super) format: &'static CallFormat,
+    pub(super) definitions: Value,
+    pub(super) options: TemplateOptions,
+}
+
+/// The tools of a conversation under way.
+#[derive(Default)]
+pub(super) struct ToolTalk {
+    /// From the first call on, or from when its state is asked for.
+    pub(super) environment: Option<Environment>,
+    /// From the first answer on.
+    pub(super) transcript: Option<Transcript>,
+    pub(super) calls: usize,
+    /// That calls took, in all turns.
+    pub(super) seconds: f64,
+    /// Of the current turn.
+    pub(super) steps: Vec<CallStep>,
+    /// Of the answer, where its replies were not read.
+    pub(super) last_calls: Vec<AnsweredCall>,
+    pub(super) step_seconds: f64,
+}
+
+impl<'a> TaskTools<'a> {
+    /// `None` where it has none.
+    pub(super) fn of_task(task: &'a Task, tokenizer: &Tokenizer) -> Result<Option<Self>> {
+        let Some(toolset) = task.toolset() else { return Ok(None) };
+        let definitions = tools_of(task, None).map_err(Error::wrap)?.unwrap_or_default();
+        let format = task.call_format().and_then(CallFormat::named).unwrap_or(tokenizer.call_format());
+        Ok(Some(Self { task, toolset, format, definitions, options: template_options(task) }))
+    }
+
+    pub(super) fn input(&self) -> TemplateInput<'_> {
+        TemplateInput { tools: Some(&self.definitions), options: &self.options }
+    }
+}
+
+impl ToolTalk {
+    /// # Errors
+    /// A sentence where the tools cannot be opened.
+    fn environment(&mut self, tools: &TaskTools<'_>, row: &PromptRow) -> std::result::Result<&mut Environment, String> {
+        match &mut self.environment {
+            Some(_) => {}
+            none => *none = Some(tools.toolset.open(row).map_err(|error| error.to_string())?),
+        }
+        self.environment.as_mut().ok_or_else(|| "the tools are closed".to_owned())
+    }
+
+    pub(super) fn call(
+        &mut self,
+        tools: &TaskTools<'_>,
+        row: &PromptRow,
+        calls: Vec<ToolCall>,
+    ) -> std::result::Result<Vec<AnsweredCall>, String> {
+        let environment = self.environment(tools, row)?;
+        let begun = std::time::Instant::now();
+        let replies = environment.call(&calls);
+        self.calls += calls.len();
+        // Calls of one answer overlap.
+        let seconds = begun.elapsed().as_secs_f64();
+        self.seconds += seconds;
+        self.step_seconds += seconds;
+        Ok(calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect())
+    }
+
+    /// Asks for the final state where that is scored, of conversations that have an answer.
+    pub(super) fn ask_states(
+        &mut self,
+        tools: &TaskTools<'_>,
+        row: &PromptRow,
+        turn: &mut ToolTurn,
+    ) -> std::result::Result<(), String> {
+        if turn.end != ChainEnd::Answer {
+            return Ok(());
+        }
+        for (key, query) in tools.task.state_queries() {
+            let state = self.environment(tools, row)?.state(query).map_err(|error| error.to_string())?;
+            turn.states.insert(key.to_owned(), state);
+        }
+        Ok(())
+    }
+}
