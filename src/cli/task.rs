@@ -95,7 +95,9 @@ fn run_audit(choice: &Choice) -> Outcome {
     for finding in findings.iter().filter(|finding| finding.weak) {
         println!("- {}", visible(&finding.sentence));
     }
-    if weak == 0 {
+    if findings.is_empty() {
+        println!("Nothing to try: this kind of scorer has no degenerate answers.");
+    } else if weak == 0 {
         println!("No degenerate answer scores as high as a correct one.");
     }
     Ok(ExitCode::SUCCESS)

@@ -170,7 +170,9 @@ pub fn check_continuation(
         transcript.push(tokenizer, input, (&sampled, &["probe"]), &[result])?;
     }
     let mut thinking = messages.to_vec();
-    thinking.push(assistant(&format!("<think>\n{THOUGHT}\n</think>\n\n{ANSWER}"), &["probe"]));
+    let marks = tokenizer.think_marks();
+    let thought = format!("{}\n{THOUGHT}\n{}\n\n{ANSWER}", marks.open, marks.close);
+    thinking.push(assistant(&thought, &["probe"]));
     thinking.push(Message { other: result_fields(), ..Message::new("tool", RESULT) });
     if keeps_thoughts && !tokenizer.prompt(&thinking, input.tools, input.options)?.contains(THOUGHT) {
         let problem = "the chat template drops the reasoning of answers that call tools, which the model has sampled; \

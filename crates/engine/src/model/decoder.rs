@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::expert_record::ExpertLayers;
-use super::experts::RouterUse;
+use super::experts::{RouterUse, gpu_problem};
 use super::layer::{DerivedActivations, LayerActivations, NewestRows, Stream};
 use super::layer_input::LayerInputs;
 use super::linear::Linear;
@@ -18,12 +18,11 @@ use super::{
     AdapterUse, Adapters, Beside, CacheView, CacheWidth, Gradients, Layer, ModelError, PackedBatch, Parameters,
     PrefilledRows, RowContext, Shard, Trainable, Weights,
 };
-use crate::config::BasePrecision;
 use crate::hub::{Experts, KeysValues, ModelConfig, Scope};
 use crate::kernels::decode_attention::DecodeRows;
 use crate::kernels::embedding::{embedding_backward, gather_rows};
 use crate::kernels::rope::RopeTable;
-use crate::kernels::router::{GPU_EXPERTS, Selection};
+use crate::kernels::router::Selection;
 use crate::kernels::soft_cap::{soft_cap, soft_cap_backward};
 
 /// A causal language model. Weights are tensors [outputs, inputs]; what is trained is a view of one flat buffer.
@@ -96,7 +95,7 @@ impl Decoder {
         dtype: DType,
         device: &Device,
     ) -> std::result::Result<Self, ModelError> {
-        let problem = || config.gpu_problem().or_else(|| experts_problem(config, weights, trainable));
+        let problem = || config.gpu_problem().or_else(|| gpu_problem(config, weights, trainable));
         if let Some(problem) = device.is_cuda().then(problem).flatten() {
             return Err(ModelError::Weights(problem));
         }
@@ -413,35 +412,6 @@ fn sources(config: &ModelConfig) -> Vec<Option<usize>> {
 
 fn scaled(rows: Tensor, factor: f64) -> Result<Tensor> {
     if factor == 1.0 { Ok(rows) } else { rows.affine(factor, 0.0) }
-}
-
-/// Why a GPU does not compute the experts; `None` where it does, or there are none.
-fn experts_problem(config: &ModelConfig, weights: &Weights, trainable: Trainable) -> Option<String> {
-    let Experts { count, active, intermediate_size: width, .. } = config.options.experts.as_ref()?;
-    let ((most, most_active), hidden) = (GPU_EXPERTS, config.hidden_size);
-    if *count > most || *active > most_active {
-        return Some(format!(
-            "{active} of {count} experts: a GPU computes at most {most_active} of {most}; compute on the CPU (`--cpu`)"
-        ));
-    }
-    if !(hidden | width).is_multiple_of(8) {
-        return Some(format!(
-            "experts of {width} numbers in a model of {hidden}: a GPU computes multiples of 8; compute on the CPU (`--cpu`)"
-        ));
-    }
-    if let Trainable::Lora { rank, has_experts: true, .. } = trainable
-        && !rank.is_multiple_of(8)
-    {
-        return Some(format!(
-            "adapters of experts with a rank of {rank}: a GPU computes multiples of 8; set lora_rank = {}, lora_experts = false, or compute on the CPU (`--cpu`)",
-            rank.next_multiple_of(8)
-        ));
-    }
-    let is_frozen = trainable != Trainable::Full && weights.base_precision() == BasePrecision::Bf16;
-    (!is_frozen).then(|| {
-        "experts on a GPU are frozen and in bf16: set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)"
-            .to_owned()
-    })
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 use candle_core::{DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::AdapterUse;
 use super::expert_stack::Stack;
 use super::gated_delta::MaybeTrained;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::matrix::Matrix;
-use crate::kernels::router::{ExpertBias, Router, Routing, Selection, route, route_backward};
+use super::{AdapterUse, Trainable, Weights};
+use crate::config::BasePrecision;
+use crate::hub::{self, ModelConfig};
+use crate::kernels::router::{ExpertBias, GPU_EXPERTS, Router, Routing, Selection, route, route_backward};
 use crate::kernels::swiglu::{Activation, gated, gated_backward};
 
 /// What a layer's router did with rows.
@@ -286,6 +288,35 @@ impl Matrices {
             Self::Stacked { gate_up, .. } => gate_up.adapters.is_some(),
         }
     }
+}
+
+/// Why a GPU does not compute the experts; `None` where it does, or there are none.
+pub(super) fn gpu_problem(config: &ModelConfig, weights: &Weights, trainable: Trainable) -> Option<String> {
+    let hub::Experts { count, active, intermediate_size: width, .. } = config.options.experts.as_ref()?;
+    let ((most, most_active), hidden) = (GPU_EXPERTS, config.hidden_size);
+    if *count > most || *active > most_active {
+        return Some(format!(
+            "{active} of {count} experts: a GPU computes at most {most_active} of {most}; compute on the CPU (`--cpu`)"
+        ));
+    }
+    if !(hidden | width).is_multiple_of(8) {
+        return Some(format!(
+            "experts of {width} numbers in a model of {hidden}: a GPU computes multiples of 8; compute on the CPU (`--cpu`)"
+        ));
+    }
+    if let Trainable::Lora { rank, has_experts: true, .. } = trainable
+        && !rank.is_multiple_of(8)
+    {
+        return Some(format!(
+            "adapters of experts with a rank of {rank}: a GPU computes multiples of 8; set lora_rank = {}, lora_experts = false, or compute on the CPU (`--cpu`)",
+            rank.next_multiple_of(8)
+        ));
+    }
+    let is_frozen = trainable != Trainable::Full && weights.base_precision() == BasePrecision::Bf16;
+    (!is_frozen).then(|| {
+        "experts on a GPU are frozen and in bf16: set lora_rank above 0 and base_precision = bf16, or compute on the CPU (`--cpu`)"
+            .to_owned()
+    })
 }
 
 /// The tensor `name` of all experts, adapters merged.

@@ -222,6 +222,10 @@ fn degenerate(schema: &Schema, shared: &Shared) -> Vec<Line<'static>> {
     let weak: Vec<_> = findings.iter().filter(|finding| finding.weak).collect();
     let mut lines = Vec::new();
     match weak.len() {
+        0 if findings.is_empty() => {
+            let text = "nothing to try: this kind of scorer has no degenerate answers";
+            lines.push(Line::styled(text, theme.style(Role::Faint)));
+        }
         0 => lines.push(Line::styled("no degenerate answer scores as high as a correct one", theme.style(Role::Good))),
         count => {
             let mark = theme.glyph("▲", "!");
