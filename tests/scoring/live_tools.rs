@@ -66,10 +66,13 @@ fn tools_run_once_trusted_and_task_check_calls_them() {
         assert!(stdout(&call(here, &["task", "trust", ".", "--yes"])).contains("has changed since it was trusted"));
         assert!(!check(expected).0, "{result}");
     }
-    // What is wrong with a row, and before a run.
+    // What is wrong with the state that is asked for, with a row, and before a run.
     answer("{'result': 1}");
-    write("train.jsonl", &ROW.replace("\"expected\"", "\"database\": \"CREATE\", \"expected\""));
     assert!(stdout(&call(here, &["task", "trust", ".", "--yes"])).contains("Trusted."));
+    write("task.toml", &TOML.replace("kind = \"text\"", "kind = \"state\"\nquery = \"SELECT price FROM item\""));
+    check("problem: the final state: the tool \"sqlite\": no such column: price");
+    write("task.toml", TOML);
+    write("train.jsonl", &ROW.replace("\"expected\"", "\"database\": \"CREATE\", \"expected\""));
     check("problem: row train-1: the tool \"sqlite\": `database` line 1 column 1: incomplete input");
     assert!(call(here, &["task", "trust", ".", "--revoke"]).status.success());
     let refused = call(here, &["train", ".", "--model", "tiny", "--plan"]);

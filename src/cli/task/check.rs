@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     found.problems.extend(problems.iter().map(ToString::to_string));
     let loaded = load_sets(&task, &mut found);
     if let Some(tools) = task.toolset() {
-        check_toolset(tools, &loaded, &mut found);
+        check_toolset(&task, tools, &loaded, &mut found);
     }
     found.problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));
     // A set that cannot be opened is a problem already.
@@ -132,8 +132,8 @@ fn load_sets(task: &Task, found: &mut TaskFindings) -> Vec<(PromptSet, Vec<Promp
     loaded
 }
 
-/// Opens the tools for every row, and calls each function twice.
-fn check_toolset(tools: &Toolset, loaded: &[(PromptSet, Vec<PromptRow>)], found: &mut TaskFindings) {
+/// Opens the tools for every row, calls each function twice, and asks for the state that is scored.
+fn check_toolset(task: &Task, tools: &Toolset, loaded: &[(PromptSet, Vec<PromptRow>)], found: &mut TaskFindings) {
     let rows: Vec<&PromptRow> = loaded.iter().flat_map(|(_, rows)| rows).collect();
     let checks = match check_tools(tools, &rows) {
         Ok(checks) => checks,
@@ -154,7 +154,13 @@ fn check_toolset(tools: &Toolset, loaded: &[(PromptSet, Vec<PromptRow>)], found:
             }
         }
     }
-    let wrong = rows.iter().filter_map(|row| tools.open(row).err()).map(|error| error.to_string());
+    let open = |(index, row): (usize, &&PromptRow)| {
+        let mut environment = tools.open(row)?;
+        // A program would be started for each row.
+        let mut asked = task.state_queries().filter(|_| index == 0);
+        asked.try_for_each(|(_, query)| environment.state(query).map(drop))
+    };
+    let wrong = rows.iter().enumerate().filter_map(|row| open(row).err()).map(|error| error.to_string());
     found.add_lines("tools", wrong.collect());
     found.functions = checks;
 }
