@@ -12,13 +12,10 @@ use super::kv_cache::{
     CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SampledPass, SavedRow, joined,
 };
 use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
-use super::queue::{Arrivals, FixedRequests, QueuedRequest, RequestSource};
+use super::queue::{Arrivals, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use super::thinking::RowThinking;
-use super::{
-    Completion, DecodeCounts, GpuFallback, Request, RequestSize, RolloutMemory, RolloutOutput, Sampling, StopReason,
-    ThreadPool,
-};
+use super::{Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams};
@@ -121,27 +118,6 @@ struct DecodeBatch<'a> {
     /// Passes since the last one with a draft.
     undrafted: usize,
     counts: DecodeCounts,
-}
-
-/// Returns the completions of each request, in order. `threads` may cancel the work between two tokens.
-pub(super) fn decode(
-    model: &Decoder,
-    adapters: Adapters,
-    requests: &[Request],
-    sampling: &Sampling,
-    memory: &RolloutMemory,
-    limits: DecodeLimits,
-    threads: &ThreadPool,
-) -> Result<RolloutOutput> {
-    // A tensor on a GPU cannot be empty.
-    if requests.iter().all(|request| request.samples == 0) {
-        return Ok(RolloutOutput { completions: vec![Vec::new(); requests.len()], ..RolloutOutput::default() });
-    }
-    let sizes: Vec<RequestSize> = requests.iter().map(RequestSize::of).collect();
-    let capacity = Capacity::for_list(&sizes, sampling, limits, memory.halvings());
-    let mut source = FixedRequests::new(requests, sampling);
-    let (counts, gpu_fallbacks) = decode_from(model, adapters, &mut source, memory, (limits, capacity), threads)?;
-    Ok(RolloutOutput { completions: source.completions(), counts, gpu_fallbacks })
 }
 
 /// Decodes what a source has until it is closed. `threads` may cancel the work between two tokens.

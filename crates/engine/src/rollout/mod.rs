@@ -23,6 +23,7 @@ use crate::model::{Adapters, CacheWidth, Decoder, ExpertRecord};
 use crate::plan::{CPU_DECODE_ROWS, CPU_DRAFTED_ROWS, gpu_rollout_places};
 use crate::text::Tokenizer;
 use kv_cache::{Capacity, DecodeLimits};
+use queue::FixedRequests;
 
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
@@ -183,17 +184,6 @@ pub struct RolloutOutput {
     pub gpu_fallbacks: Vec<GpuFallback>,
 }
 
-impl RolloutOutput {
-    /// With the completions of the requests after these.
-    #[must_use]
-    pub fn followed_by(mut self, next: Self) -> Self {
-        self.completions.extend(next.completions);
-        self.counts += next.counts;
-        self.gpu_fallbacks.extend(next.gpu_fallbacks);
-        self
-    }
-}
-
 /// The tokens of all of them.
 pub fn token_count(completions: &[Vec<Completion>]) -> usize {
     completions.iter().flatten().map(|completion| completion.token_ids.len()).sum()
@@ -275,16 +265,14 @@ pub fn generate(
     memory: &RolloutMemory,
     threads: &ThreadPool,
 ) -> Result<RolloutOutput> {
-    #[cfg(feature = "cuda")]
-    if model.device().is_cuda() {
-        let limits = decode_gpu::limits(model);
-        let limits = DecodeLimits { kv_slots: gpu_places(model).unwrap_or(limits.kv_slots), ..limits };
-        return decode::decode(model, adapters, requests, sampling, memory, limits, threads);
-    }
-    let results = threads.map(&shards(requests, CPU_DECODE_ROWS), |shard| {
-        decode::decode(model, adapters, shard, sampling, memory, CPU_LIMITS, threads)
-    })?;
-    Ok(results.into_iter().fold(RolloutOutput::default(), RolloutOutput::followed_by))
+    let sized = |part| SizedSource {
+        source: Mutex::new(FixedRequests::new(part, sampling)),
+        sizes: part.iter().map(RequestSize::of).collect(),
+    };
+    let sources: Vec<_> = decoded_together(model, requests).into_iter().map(sized).collect();
+    let (counts, gpu_fallbacks) = generate_from((model, adapters), &sources, sampling, memory, threads)?;
+    let sources = sources.into_iter().map(|sized| sized.source.into_inner().unwrap_or_else(PoisonError::into_inner));
+    Ok(RolloutOutput { completions: sources.flat_map(FixedRequests::completions).collect(), counts, gpu_fallbacks })
 }
 
 /// What a request takes of the caches.

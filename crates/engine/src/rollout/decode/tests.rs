@@ -6,6 +6,8 @@ use super::super::QueueSize;
 use super::*;
 use crate::hub::ModelConfig;
 use crate::model::{Trainable, Weights};
+use crate::rollout::queue::FixedRequests;
+use crate::rollout::{RequestSize, RolloutOutput};
 
 const ROOM: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
@@ -79,6 +81,22 @@ fn sampled(limits: DecodeLimits, temperature: f64, draft_tokens: usize, memory: 
     sampled_by(&model(), limits, temperature, draft_tokens, memory)
 }
 
+/// The completions of each request within `limits`.
+fn decode(
+    model: &Decoder,
+    requests: &[Request],
+    sampling: &Sampling,
+    memory: &RolloutMemory,
+    limits: DecodeLimits,
+    threads: &ThreadPool,
+) -> Result<RolloutOutput> {
+    let sizes: Vec<RequestSize> = requests.iter().map(RequestSize::of).collect();
+    let capacity = (limits, Capacity::for_list(&sizes, sampling, limits, memory.halvings()));
+    let mut source = FixedRequests::new(requests, sampling);
+    let (counts, gpu_fallbacks) = decode_from(model, Adapters::On, &mut source, memory, capacity, threads)?;
+    Ok(RolloutOutput { completions: source.completions(), counts, gpu_fallbacks })
+}
+
 fn sampled_by(
     model: &Decoder,
     limits: DecodeLimits,
@@ -89,7 +107,7 @@ fn sampled_by(
     let stop_ids = vec![3, 20, 37, 50];
     let sampling = Sampling { stop_ids, draft_tokens, records_experts: true, ..Sampling::plain(temperature, 40, 11) };
     let threads = ThreadPool::new(1).unwrap();
-    decode(model, Adapters::On, &requests(), &sampling, memory, limits, &threads).unwrap()
+    decode(model, &requests(), &sampling, memory, limits, &threads).unwrap()
 }
 
 fn tokens(generated: &RolloutOutput) -> Vec<(&[u32], StopReason)> {
@@ -291,7 +309,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         assert_eq!(source.ended.len(), requests.len() * 4);
         for (index, request) in requests.iter().enumerate() {
             let (one, id) = (std::slice::from_ref(request), 100 - index as u64);
-            let alone = decode(model, Adapters::On, one, &sampling(index), &memory, ROOM, &threads).unwrap();
+            let alone = decode(model, one, &sampling(index), &memory, ROOM, &threads).unwrap();
             for (sample, expected) in (0..).zip(&alone.completions[0]) {
                 let limit = source.dropped_at.get(&id).copied().unwrap_or(usize::MAX);
                 let expected = &expected.token_ids[..expected.token_ids.len().min(limit)];
@@ -349,7 +367,7 @@ fn experts_are_recorded_where_they_are_asked_for_and_there_are_some() {
     let check = |model: &Decoder, records_experts, expected| {
         let sampling = Sampling { records_experts, ..Sampling::plain(1.0, 5, 1) };
         let (memory, threads) = (RolloutMemory::default(), ThreadPool::calling());
-        let output = decode(model, Adapters::On, &requests(), &sampling, &memory, ROOM, &threads).unwrap();
+        let output = decode(model, &requests(), &sampling, &memory, ROOM, &threads).unwrap();
         assert!(output.completions.iter().flatten().all(|own| own.experts.is_some() == expected));
     };
     check(&sparse(), true, true);
