@@ -530,29 +530,29 @@ __device__ void backward(const T *gradient, const Prepared &prepared, const uint
 template <typename T> constexpr int BLOCKS = Parts<T>::INPUT == 1 ? 2 : 1;
 
 #define PREPARED Factor *factors, bf16 *tiles, bf16 *squares
-#define INSTANTIATE(T, suffix)                                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(THREADS) delta_rule_chunks_##suffix(INPUTS(T), const uint32_t *segments, const uint32_t *chunks, PREPARED, \
-                                                                                    Gate *gates, HEADS) {                                                 \
-    prepare<T>({convolved, packed, decay, bias, stride, column}, {key, value, key_dimension, value_dimension}, segments, chunks,                          \
-               {factors, tiles, squares}, gates);                                                                                                         \
-  }                                                                                                                                                       \
-  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS<T>)                                                                                                \
-      delta_rule_forward_##suffix(const T *convolved, PREPARED, const uint32_t *segments, const uint32_t *owners, const uint32_t *first_chunks,           \
-                                  float *states, T *output, HEADS, int completions, int keeps) {                                                                     \
+#define INSTANTIATE(T, suffix)                                                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(THREADS) delta_rule_chunks_##suffix(INPUTS(T), const uint32_t *segments, const uint32_t *chunks, PREPARED,        \
+                                                                                    Gate *gates, HEADS) {                                                        \
+    prepare<T>({convolved, packed, decay, bias, stride, column}, {key, value, key_dimension, value_dimension}, segments, chunks,                                 \
+               {factors, tiles, squares}, gates);                                                                                                                \
+  }                                                                                                                                                              \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS<T>)                                                                                               \
+      delta_rule_forward_##suffix(const T *convolved, PREPARED, const uint32_t *segments, const uint32_t *owners, const uint32_t *first_chunks,                  \
+                                  float *states, T *output, HEADS, int completions, int keeps) {                                                                 \
     forward<T, T>(convolved, {factors, tiles, squares}, segments, owners, first_chunks, states, output, nullptr, nullptr, nullptr,                               \
                   {key, value, key_dimension, value_dimension}, completions, keeps);                                                                             \
-  }                                                                                                                                                       \
-  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS<T>)                                                                                                \
-      delta_rule_recorded_##suffix(const T *convolved, PREPARED, const uint32_t *segments, const uint32_t *owners, const uint32_t *first_chunks,             \
-                                float *states, float *output, float *updates, bf16 *records, float *ends, HEADS, int completions) {                                    \
-    forward<T, float>(convolved, {factors, tiles, squares}, segments, owners, first_chunks, states, output, updates, records, ends,                             \
-                      {key, value, key_dimension, value_dimension}, completions, 0);                                                                         \
-  }                                                                                                                                                       \
-  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS<T>)                                                                                                \
-      delta_rule_backward_##suffix(const T *gradient, PREPARED, const uint32_t *segments, const uint32_t *first_chunks, float *states, float *values,     \
-                                   bf16 *records, float *ends, float *along, HEADS, int completions) {                                                     \
-    backward<T>(gradient, {factors, tiles, squares}, segments, first_chunks, states, values, records, ends, along, {key, value, key_dimension, value_dimension},       \
-                completions);                                                                                                                             \
+  }                                                                                                                                                              \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS<T>)                                                                                               \
+      delta_rule_recorded_##suffix(const T *convolved, PREPARED, const uint32_t *segments, const uint32_t *owners, const uint32_t *first_chunks,                 \
+                                float *states, float *output, float *updates, bf16 *records, float *ends, HEADS, int completions) {                              \
+    forward<T, float>(convolved, {factors, tiles, squares}, segments, owners, first_chunks, states, output, updates, records, ends,                              \
+                      {key, value, key_dimension, value_dimension}, completions, 0);                                                                             \
+  }                                                                                                                                                              \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS<T>)                                                                                               \
+      delta_rule_backward_##suffix(const T *gradient, PREPARED, const uint32_t *segments, const uint32_t *first_chunks, float *states, float *values,            \
+                                   bf16 *records, float *ends, float *along, HEADS, int completions) {                                                           \
+    backward<T>(gradient, {factors, tiles, squares}, segments, first_chunks, states, values, records, ends, along, {key, value, key_dimension, value_dimension}, \
+                completions);                                                                                                                                    \
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)

@@ -258,22 +258,22 @@ __device__ void finish_gates(const uint32_t *segments, const uint32_t *chunks, c
 
 extern "C" __global__ void delta_rule_gate_sums(const float *rows, float *sums, int count, int width) { sum_parts(rows, sums, count, width); }
 
-#define INSTANTIATE(T, suffix)                                                                                                                          \
-  extern "C" __global__ void __launch_bounds__(THREADS) delta_rule_gradients_##suffix(Factor *factors, bf16 *tiles, const uint32_t *segments,           \
-                                                                                      const uint32_t *chunks, const bf16 *records,                      \
-                                                                                      T *convolved_gradient, HEADS) {                                   \
-    gradients<T>({factors, tiles, nullptr}, segments, chunks, records, convolved_gradient, {key, value, key_dimension, value_dimension});                \
-  }                                                                                                                                                     \
-  extern "C" __global__ void delta_rule_finish_values_##suffix(const T *gradient, const T *convolved, const float *outputs, const float *updates,       \
-                                                               const float *values, const Gate *gates, T *convolved_gradient, float *strengths,         \
-                                                               float *falls, HEADS, int rows) {                                                         \
-    finish_values(gradient, convolved, outputs, updates, values, gates, convolved_gradient, strengths, falls,                                           \
-                  {key, value, key_dimension, value_dimension}, rows);                                                                                  \
-  }                                                                                                                                                     \
-  extern "C" __global__ void delta_rule_finish_gates_##suffix(const uint32_t *segments, const uint32_t *chunks, const Gate *gates,                      \
-                                                              const float *strengths, const float *falls, const float *along, const T *decay,           \
-                                                              T *packed, float *sums, HEADS) {                                                          \
-    finish_gates(segments, chunks, gates, strengths, falls, along, decay, packed, sums, {key, value, key_dimension, value_dimension});                  \
+#define INSTANTIATE(T, suffix)                                                                                                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS) delta_rule_gradients_##suffix(Factor *factors, bf16 *tiles, const uint32_t *segments,     \
+                                                                                      const uint32_t *chunks, const bf16 *records,                \
+                                                                                      T *convolved_gradient, HEADS) {                             \
+    gradients<T>({factors, tiles, nullptr}, segments, chunks, records, convolved_gradient, {key, value, key_dimension, value_dimension});         \
+  }                                                                                                                                               \
+  extern "C" __global__ void delta_rule_finish_values_##suffix(const T *gradient, const T *convolved, const float *outputs, const float *updates, \
+                                                               const float *values, const Gate *gates, T *convolved_gradient, float *strengths,   \
+                                                               float *falls, HEADS, int rows) {                                                   \
+    finish_values(gradient, convolved, outputs, updates, values, gates, convolved_gradient, strengths, falls,                                     \
+                  {key, value, key_dimension, value_dimension}, rows);                                                                            \
+  }                                                                                                                                               \
+  extern "C" __global__ void delta_rule_finish_gates_##suffix(const uint32_t *segments, const uint32_t *chunks, const Gate *gates,                \
+                                                              const float *strengths, const float *falls, const float *along, const T *decay,     \
+                                                              T *packed, float *sums, HEADS) {                                                    \
+    finish_gates(segments, chunks, gates, strengths, falls, along, decay, packed, sums, {key, value, key_dimension, value_dimension});            \
   }
 INSTANTIATE(float, f32)
 INSTANTIATE(bf16, bf16)

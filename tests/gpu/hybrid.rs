@@ -100,7 +100,7 @@ fn delta_heads([key, value, key_dimension, value_dimension]: [usize; 4]) -> Delt
 
 /// Asserts that outputs, states and gradients of the rule agree; `decay`: added to random logarithms of how fast states decay.
 fn assert_delta_rule(heads: DeltaHeads, dtype: DType, [there, here]: &[Segments; 2], decay: f64) {
-    let rows = there.list().iter().map(|segment| segment.length).sum();
+    let rows: usize = there.list().iter().map(|segment| segment.length).sum();
     let convolved = both(&random(1, &[rows, heads.row_width()]), dtype);
     let packed = both(&random(2, &[rows, 2 * heads.value + 3]), dtype);
     let (decays, bias) =
