@@ -72,6 +72,15 @@ impl Segments {
             None => bail!("segments on the CPU for tensors on a GPU"),
         }
     }
+
+    /// On a GPU, chunks of 64 rows, [chunks, 2] of segment and first row inside it, and the first chunk of each segment.
+    #[cfg(feature = "cuda")]
+    pub(super) fn chunks(&self) -> Result<[&Tensor; 2]> {
+        match &self.tables {
+            Some(tables) => Ok([&tables.chunks, &tables.first_chunks]),
+            None => bail!("segments on the CPU for tensors on a GPU"),
+        }
+    }
 }
 
 /// The output of attention, and on a GPU what its backward needs.

@@ -1,7 +1,7 @@
 //! The gated delta rule (Yang et al. 2024, arXiv 2412.06464): each value head has a state S, [key dimension, value
 //! dimension], which a token decays and then corrects towards its value at its key: `S' = a S`, `u = b (v - S'^T k)`, `S =
 //! S' + k u^T`, output `S^T q`. Queries and keys have unit length; `a = exp(-exp(A) softplus(x + bias))`, `b =
-//! sigmoid(y)`. Computed token by token.
+//! sigmoid(y)`. Computed token by token on a CPU, in chunks of tokens on a GPU.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -87,7 +87,7 @@ const EPSILON: f64 = 1e-6;
 pub fn delta_rule(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if convolved.device().is_cuda() {
-        return Ok(gpu::forward(convolved, rule, segments)?.0);
+        return Ok(gpu::forward(convolved, rule, segments, false)?.0);
     }
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), false))?.0)
 }
@@ -96,7 +96,7 @@ pub fn delta_rule(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) 
 pub fn delta_rule_states(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if convolved.device().is_cuda() {
-        return Ok(gpu::forward(convolved, rule, segments)?.1);
+        return Ok(gpu::forward(convolved, rule, segments, true)?.1);
     }
     Ok(by_number_type!(convolved, forward(convolved, rule, segments.list(), true))?.1)
 }

@@ -21,23 +21,29 @@ pub(super) struct DeviceSegments {
     pub(super) owners: Tensor,
     query_tiles: Tensor,
     key_tiles: Tensor,
+    /// [tiles, 2], u32: segment, first row inside it, in the order of the batch.
+    pub(super) chunks: Tensor,
+    /// [segments], u32: the first of them of each segment.
+    pub(super) first_chunks: Tensor,
 }
 
 impl DeviceSegments {
     pub(super) fn new(list: &[Segment], device: &Device) -> Result<Self> {
-        let Tiles { segments, positions, owners, queries, keys } = Tiles::new(list)?;
+        let Tiles { segments, positions, owners, queries, keys, ordered, firsts } = Tiles::new(list)?;
         let place = |numbers: Vec<u32>, columns: usize| {
             Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), device)
         };
-        // One copy for all three.
-        let (numbers, rows) = (segments.len(), positions.len());
-        let all = place([segments, positions, owners].concat(), 1)?.flatten_all()?;
+        // One copy for all of these.
+        let (numbers, rows, count) = (segments.len(), positions.len(), firsts.len());
+        let all = place([segments, positions, owners, firsts].concat(), 1)?.flatten_all()?;
         Ok(Self {
             segments: all.narrow(0, 0, numbers)?,
             positions: all.narrow(0, numbers, rows)?,
             owners: all.narrow(0, numbers + rows, rows)?,
             query_tiles: place(queries, 2)?,
             key_tiles: place(keys, 2)?,
+            chunks: place(ordered, 2)?,
+            first_chunks: all.narrow(0, numbers + 2 * rows, count)?,
         })
     }
 }

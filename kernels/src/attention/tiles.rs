@@ -22,6 +22,9 @@ pub(super) struct Tiles {
     pub(super) queries: Vec<u32>,
     /// [tiles, 2]: the same tiles as tiles of keys, those that the most queries see first.
     pub(super) keys: Vec<u32>,
+    /// [tiles, 2]: the same tiles in the order of the batch, and the number of each segment's first one, [segments].
+    pub(super) ordered: Vec<u32>,
+    pub(super) firsts: Vec<u32>,
 }
 
 impl Tiles {
@@ -50,11 +53,19 @@ impl Tiles {
             .enumerate()
             .flat_map(|(index, segment)| (0..segment.length).step_by(TILE).map(move |first| (index, first)))
             .collect();
+        let flat = |tiles: Vec<(usize, usize)>| -> Vec<u32> {
+            tiles.into_iter().flat_map(|(index, first)| [index as u32, first as u32]).collect()
+        };
         let sorted = |work: &dyn Fn(usize, usize) -> usize| {
             let mut tiles = tiles.clone();
             tiles.sort_by_key(|&(index, first)| std::cmp::Reverse(work(index, first)));
-            tiles.into_iter().flat_map(|(index, first)| [index as u32, first as u32]).collect()
+            flat(tiles)
         };
+        let firsts = segments.iter().scan(0, |next, segment| {
+            let first = *next;
+            *next += segment.length.div_ceil(TILE) as u32;
+            Some(first)
+        });
         let numbers = |(segment, readers): (&Segment, &usize)| {
             [segment.start, segment.length, segment.prefix.0, segment.prefix.1, *readers].map(|number| number as u32)
         };
@@ -71,6 +82,8 @@ impl Tiles {
             segments: segments.iter().zip(&readers).flat_map(numbers).collect(),
             queries: sorted(&|index, first| segments[index].prefix.1 + first),
             keys: sorted(&|index, first| segments[index].length - first + readers[index]),
+            firsts: firsts.collect(),
+            ordered: flat(tiles),
         })
     }
 }
@@ -94,6 +107,8 @@ mod tests {
         assert_eq!(tiles.owners, [vec![0; 70], vec![1, 1, 2, 2, 2, 3]].concat());
         assert_eq!(tiles.queries, [1, 0, 2, 0, 0, 64, 0, 0, 3, 0]);
         assert_eq!(tiles.keys, [0, 0, 0, 64, 2, 0, 1, 0, 3, 0]);
+        assert_eq!(tiles.ordered, [0, 0, 0, 64, 1, 0, 2, 0, 3, 0]);
+        assert_eq!(tiles.firsts, [0, 2, 3, 4]);
     }
 
     #[test]

@@ -1,38 +1,62 @@
-//! Launches of the gated delta rule on a GPU. Its backward computes the updates again and keeps no states: those of the
-//! segments' ends are enough, since queries' and keys' gradients are sums along one more run forwards and one backwards,
-//! and the decay's follows from `<S, dS>`, which falls by `<o, do> - <v, dv>` at each token.
+//! Launches of the gated delta rule on a GPU: chunks of 64 tokens (`delta_rule_chunks.cuh`), and single tokens of a decode.
+//! Its backward goes through the chunks again, forwards and backwards, and records the states between them.
 
 use candle_core::{CudaDevice, DType, Result, Tensor, bail};
 
 use super::{DeltaGradients, DeltaHeads, DeltaRule};
 use crate::attention::Segments;
-use crate::cuda::{Argument, Grid, Module, at, device, empty, int, launch, module};
+use crate::cuda::{Argument, Grid, Module, at, capability, device, empty, int, launch, module};
 
-static MODULE: Module = module!("delta_rule");
+static STEP: Module = module!("delta_rule");
+static CHUNKS: Module = module!("delta_rule_chunks");
+static GRADIENTS: Module = module!("delta_rule_gradients");
 
-/// Columns or rows of a state that a block has.
+/// Columns of a state that a block has.
 const SLICE: usize = 32;
-/// Threads of a block: the most numbers of a head.
-const THREADS: usize = 128;
+/// The most numbers of a head.
+const MOST: usize = 128;
+/// Tokens of a chunk.
+const CHUNK: usize = 64;
+/// As in `delta_rule_chunks.cuh`: numbers of a chunk's keys, of a matrix of its tokens by its tokens, of 32 columns of a
+/// state and of its values, and of what is recorded of 32 columns.
+const TILE: usize = CHUNK * MOST;
+const SQUARE: usize = CHUNK * CHUNK;
+const STATE: usize = MOST * SLICE;
+const PANEL: usize = CHUNK * SLICE;
+const RECORD: usize = 3 * PANEL + 2 * STATE;
+
+/// How many bf16 numbers an input is the sum of, and a number that is computed.
+fn parts(dtype: DType) -> [usize; 2] {
+    if dtype == DType::BF16 { [1, 2] } else { [3, 3] }
+}
 
 /// What the rule reads, on its GPU.
 struct Prepared<'a> {
     heads: DeltaHeads,
     rows: usize,
     convolved: &'a Tensor,
-    /// [rows, 2 * key_width], f32: queries and keys of unit length.
-    unit: Tensor,
+    /// [chunks, value heads, 64, 8], f32.
+    factors: Tensor,
+    /// Keys and queries, [chunks, key heads, ..], bf16.
+    tiles: Tensor,
+    /// Two matrices of tokens by tokens, [chunks, value heads, ..], bf16.
+    squares: Tensor,
     /// [rows, value heads, 4], f32.
     gates: Tensor,
     segments: [&'a Tensor; 2],
-    /// How many.
-    count: usize,
+    chunks: [&'a Tensor; 2],
+    segment_count: usize,
+    chunk_count: usize,
     device: &'a CudaDevice,
     dtype: DType,
 }
 
 fn sizes(heads: DeltaHeads) -> [Argument; 4] {
     [heads.key, heads.value, heads.key_dimension, heads.value_dimension].map(int)
+}
+
+fn slices(heads: DeltaHeads) -> usize {
+    heads.value_dimension.div_ceil(SLICE)
 }
 
 /// What [`DeltaRule`] and the rows that it convolves are to a kernel.
@@ -42,25 +66,52 @@ fn inputs(convolved: &Tensor, rule: DeltaRule<'_>) -> Result<[Argument; 6]> {
     let alike = [packed, decay, bias].iter().all(|tensor| tensor.dtype() == dtype);
     let fits = width == heads.row_width() && packed_rows == rows && column + 2 * heads.value <= stride;
     let most = heads.key_dimension.max(heads.value_dimension);
-    if !alike || !fits || decay.dims() != [heads.value] || bias.dims() != [heads.value] || most > THREADS {
+    if !alike || !fits || decay.dims() != [heads.value] || bias.dims() != [heads.value] || most > MOST {
         bail!("rows of {:?} {dtype:?} and {:?} for {heads:?}", convolved.shape(), packed.shape())
     }
     Ok([at(convolved)?, at(packed)?, at(decay)?, at(bias)?, int(stride), int(column)])
+}
+
+/// The addresses of tensors, one after the other.
+fn all_at<const N: usize>(tensors: [&Tensor; N]) -> Result<Vec<Argument>> {
+    tensors.into_iter().map(at).collect()
 }
 
 impl<'a> Prepared<'a> {
     fn new(convolved: &'a Tensor, rule: DeltaRule<'_>, segments: &'a Segments) -> Result<Self> {
         let (heads, rows, dtype) = (rule.heads, convolved.dims2()?.0, convolved.dtype());
         let device = device(convolved)?;
-        let unit = empty((rows, 2 * heads.key_width()), DType::F32, device)?;
+        if dtype == DType::F32 && capability(device)? < 9 {
+            bail!("the gated delta rule in f32 needs a GPU of compute capability 9.0 or later: compute in bf16 here")
+        }
+        let [chunks, first_chunks] = segments.chunks()?;
+        let (chunk_count, [input, own]) = (chunks.dims2()?.0, parts(dtype));
+        let factors = empty((chunk_count, heads.value, CHUNK, 8), DType::F32, device)?;
+        let tiles = empty((chunk_count, heads.key, 2 * input * TILE), DType::BF16, device)?;
+        let squares = empty((chunk_count, heads.value, 2 * own * SQUARE), DType::BF16, device)?;
         let gates = empty((rows, heads.value, 4), DType::F32, device)?;
+        let tables = segments.tables()?;
         let mut arguments = inputs(convolved, rule)?.to_vec();
-        arguments.extend([at(&unit)?, at(&gates)?]);
+        arguments.extend(all_at([tables[0], chunks, &factors, &tiles, &squares, &gates])?);
         arguments.extend(sizes(heads));
-        let grid = Grid { blocks: (rows, heads.value, 1), threads: THREADS, shared_bytes: 0 };
-        launch(device, &MODULE, "delta_rule_prepare", Some(dtype), grid, &arguments)?;
-        let count = segments.list().len();
-        Ok(Self { heads, rows, convolved, unit, gates, segments: segments.tables()?, count, device, dtype })
+        let shared_bytes = 2 * 2 * input * TILE + 4 * CHUNK * (CHUNK + 4);
+        let grid = Grid { blocks: (chunk_count, heads.value, 1), threads: 256, shared_bytes };
+        launch(device, &CHUNKS, "delta_rule_chunks", Some(dtype), grid, &arguments)?;
+        Ok(Self {
+            heads,
+            rows,
+            convolved,
+            factors,
+            tiles,
+            squares,
+            gates,
+            segments: tables,
+            chunks: [chunks, first_chunks],
+            segment_count: segments.list().len(),
+            chunk_count,
+            device,
+            dtype,
+        })
     }
 
     fn numbers(&self, width: usize) -> Result<Tensor> {
@@ -68,38 +119,54 @@ impl<'a> Prepared<'a> {
     }
 
     fn states(&self) -> Result<Tensor> {
-        empty((self.count, self.heads.state_width()), DType::F32, self.device)
+        empty((self.segment_count, self.heads.state_width()), DType::F32, self.device)
     }
 
-    /// A kernel that has a block for so many numbers of each state, `arguments` and those of the heads.
-    fn start(&self, name: &'static str, lines: usize, arguments: &[Argument], last: &[Argument]) -> Result<()> {
-        let blocks = (lines.div_ceil(SLICE), self.heads.value, self.count);
-        let grid = Grid { blocks, threads: THREADS, shared_bytes: 0 };
-        let arguments = [arguments, &sizes(self.heads), last].concat();
-        launch(self.device, &MODULE, name, Some(self.dtype), grid, &arguments)
+    /// What a kernel reads that goes through the chunks of segments.
+    fn prepared(&self) -> [&Tensor; 3] {
+        [&self.factors, &self.tiles, &self.squares]
     }
 
-    /// The states after each segment; `name` writes to `outputs` too.
-    fn forward(&self, name: &'static str, outputs: &[&Tensor]) -> Result<Tensor> {
-        let states = self.states()?;
-        let [segments, owners] = self.segments;
-        let mut arguments =
-            vec![at(self.convolved)?, at(&self.unit)?, at(&self.gates)?, at(segments)?, at(owners)?, at(&states)?];
-        for output in outputs {
-            arguments.push(at(output)?);
+    /// Starts such a kernel for prompts (0) or completions (1) after the others.
+    fn through(&self, name: &'static str, arguments: &[Argument], order: [usize; 2], last: &[Argument]) -> Result<()> {
+        let [input, own] = parts(self.dtype);
+        let shared_bytes = 2 * (2 * input * TILE + own * (2 * SQUARE + STATE + 2 * PANEL));
+        let blocks = (slices(self.heads), self.heads.value, self.segment_count);
+        let grid = Grid { blocks, threads: 256, shared_bytes };
+        for completions in order {
+            let arguments = [arguments, &sizes(self.heads), &[int(completions)], last].concat();
+            launch(self.device, &CHUNKS, name, Some(self.dtype), grid, &arguments)?;
         }
-        for completions in 0..2 {
-            self.start(name, self.heads.value_dimension, &arguments, &[int(completions)])?;
-        }
-        Ok(states)
+        Ok(())
+    }
+
+    /// A kernel that has a block for each chunk and each of so many heads.
+    fn by_chunk(&self, name: &'static str, heads: usize, threads: usize, arguments: &[Argument]) -> Result<()> {
+        let shared_bytes = match parts(self.dtype)[0] {
+            _ if name != "delta_rule_gradients" => 0,
+            1 => 2 * (2 * TILE + 2 * RECORD), // two records in turn
+            input => 2 * input * (2 * TILE + RECORD),
+        };
+        let grid = Grid { blocks: (self.chunk_count, heads, 1), threads, shared_bytes };
+        let arguments = [arguments, &sizes(self.heads)].concat();
+        launch(self.device, &GRADIENTS, name, Some(self.dtype), grid, &arguments)
     }
 }
 
-/// [rows, value_width], and the states after each segment, [segments, state_width], f32.
-pub(super) fn forward(convolved: &Tensor, rule: DeltaRule<'_>, segments: &Segments) -> Result<(Tensor, Tensor)> {
+/// [rows, value_width], and the states, [segments, state_width], f32: after each segment if `keeps_states`, else only of
+/// those that others go on from.
+pub(super) fn forward(
+    convolved: &Tensor,
+    rule: DeltaRule<'_>,
+    segments: &Segments,
+    keeps_states: bool,
+) -> Result<(Tensor, Tensor)> {
     let prepared = Prepared::new(convolved, rule, segments)?;
     let output = empty((prepared.rows, rule.heads.value_width()), prepared.dtype, prepared.device)?;
-    let states = prepared.forward("delta_rule", &[&output])?;
+    let (states, [factors, tiles, squares]) = (prepared.states()?, prepared.prepared());
+    let ([segments, owners], [_, first_chunks]) = (prepared.segments, prepared.chunks);
+    let arguments = all_at([convolved, factors, tiles, squares, segments, owners, first_chunks, &states, &output])?;
+    prepared.through("delta_rule_forward", &arguments, [0, 1], &[int(usize::from(keeps_states))])?;
     Ok((output, states))
 }
 
@@ -110,53 +177,43 @@ pub(super) fn backward(
     segments: &Segments,
 ) -> Result<DeltaGradients> {
     let prepared = Prepared::new(convolved, rule, segments)?;
-    let Prepared { heads, rows, ref unit, ref gates, device, dtype, .. } = prepared;
-    let (width, [segments, owners]) = (heads.value_width(), prepared.segments);
+    let Prepared { heads, rows, ref gates, chunk_count, device, dtype, .. } = prepared;
+    let (width, [factors, tiles, squares]) = (heads.value_width(), prepared.prepared());
+    let ([segments, owners], [chunks, first_chunks]) = (prepared.segments, prepared.chunks);
     if gradient.dims2()? != (rows, width) || gradient.dtype() != dtype {
         bail!("a gradient of {:?} {:?} for {rows} rows of {heads:?}", gradient.dtype(), gradient.shape())
     }
-    let (outputs, updates) = (prepared.numbers(width)?, prepared.numbers(width)?);
-    let states = prepared.forward("delta_rule_again", &[&outputs, &updates])?;
-    let (values, state_gradients) = (prepared.numbers(width)?, prepared.states()?);
-    let of_columns = [at(gradient)?, at(unit)?, at(gates)?, at(segments)?, at(&state_gradients)?, at(&values)?];
-    for completions in [1, 0] {
-        prepared.start("delta_rule_columns", heads.value_dimension, &of_columns, &[int(completions)])?;
-    }
-    let of_keys = heads.value * heads.key_dimension;
-    let (queries, keys) = (prepared.numbers(of_keys)?, prepared.numbers(of_keys)?);
-    // The second adds to the keys of the first.
-    for (name, states) in [("delta_rule_rows_back", &state_gradients), ("delta_rule_rows", &states)] {
-        let read = [at(gradient)?, at(&updates)?, at(&values)?, at(unit)?, at(gates)?, at(segments)?, at(owners)?];
-        let arguments = [read.as_slice(), &[at(states)?, at(&queries)?, at(&keys)?]].concat();
-        prepared.start(name, heads.key_dimension, &arguments, &[])?;
-    }
+    let of_slices = |numbers: usize, dtype| empty((chunk_count, heads.value * slices(heads), numbers), dtype, device);
+    let records = of_slices(parts(dtype)[0] * RECORD, DType::BF16)?;
+    let (ends, along) = (of_slices(STATE, DType::F32)?, of_slices(1, DType::F32)?);
+    let (outputs, updates, values) = (prepared.numbers(width)?, prepared.numbers(width)?, prepared.numbers(width)?);
+    let (states, state_gradients) = (prepared.states()?, prepared.states()?);
+    let read = [prepared.convolved, factors, tiles, squares, segments, owners, first_chunks];
+    let arguments = [all_at(read)?, all_at([&states, &outputs, &updates, &records, &ends])?].concat();
+    prepared.through("delta_rule_recorded", &arguments, [0, 1], &[])?;
+    let read = [gradient, factors, tiles, squares, segments, first_chunks];
+    let arguments = [all_at(read)?, all_at([&state_gradients, &values, &records, &ends, &along])?].concat();
+    prepared.through("delta_rule_backward", &arguments, [1, 0], &[])?;
 
     let convolved_gradient = empty((rows, heads.row_width()), dtype, device)?;
+    let arguments = all_at([factors, tiles, segments, chunks, &records, &convolved_gradient])?;
+    prepared.by_chunk("delta_rule_gradients", heads.key, 512, &arguments)?;
+
     let (strengths, falls) = (prepared.numbers(heads.value)?, prepared.numbers(heads.value)?);
-    let warps = |count: usize| Grid::rows(count.div_ceil(8), 256);
     let tensors = [gradient, convolved, &outputs, &updates, &values, gates, &convolved_gradient, &strengths, &falls];
-    let mut arguments = tensors.into_iter().map(at).collect::<Result<Vec<_>>>()?;
+    let mut arguments = all_at(tensors)?;
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
-    let grid = warps(rows * heads.value);
-    launch(device, &MODULE, "delta_rule_finish_values", Some(dtype), grid, &arguments)?;
+    let grid = Grid::rows((rows * heads.value).div_ceil(8), 256);
+    launch(device, &GRADIENTS, "delta_rule_finish_values", Some(dtype), grid, &arguments)?;
 
     let (packed, of_rows) = (empty((rows, 2 * heads.value), dtype, device)?, prepared.numbers(2 * heads.value)?);
-    let tensors = [segments, gates, &strengths, &falls, rule.decay, &packed, &of_rows];
-    let mut arguments = tensors.into_iter().map(at).collect::<Result<Vec<_>>>()?;
-    arguments.extend(sizes(heads));
-    let grid = Grid { blocks: (prepared.count, heads.value, 1), threads: 32, shared_bytes: 0 };
-    launch(device, &MODULE, "delta_rule_finish_gates", Some(dtype), grid, &arguments)?;
+    let arguments = all_at([segments, chunks, gates, &strengths, &falls, &along, rule.decay, &packed, &of_rows])?;
+    prepared.by_chunk("delta_rule_finish_gates", heads.value, 32, &arguments)?;
     let sums = empty(2 * heads.value, DType::F32, device)?;
     let arguments = [at(&of_rows)?, at(&sums)?, int(rows), int(2 * heads.value)];
     let grid = Grid::rows((2 * heads.value).div_ceil(32), 256);
-    launch(device, &MODULE, "delta_rule_gate_sums", None, grid, &arguments)?;
-
-    let mut arguments = vec![at(convolved)?, at(&queries)?, at(&keys)?, at(&convolved_gradient)?];
-    arguments.extend(sizes(heads));
-    arguments.push(int(rows));
-    let grid = warps(rows * 2 * heads.key);
-    launch(device, &MODULE, "delta_rule_finish_keys", Some(dtype), grid, &arguments)?;
+    launch(device, &GRADIENTS, "delta_rule_gate_sums", None, grid, &arguments)?;
     Ok(DeltaGradients {
         convolved: convolved_gradient,
         gates: packed,
@@ -177,8 +234,7 @@ pub(super) fn step(convolved: &Tensor, rule: DeltaRule<'_>, states: &Tensor, slo
     arguments.extend([at(slots)?, at(states)?, at(&output)?]);
     arguments.extend(sizes(heads));
     arguments.push(int(rows));
-    let blocks = (heads.value_dimension.div_ceil(SLICE), heads.value, rows);
-    let grid = Grid { blocks, threads: THREADS, shared_bytes: 0 };
-    launch(device, &MODULE, "delta_rule_step", Some(dtype), grid, &arguments)?;
+    let grid = Grid { blocks: (slices(heads), heads.value, rows), threads: MOST, shared_bytes: 0 };
+    launch(device, &STEP, "delta_rule_step", Some(dtype), grid, &arguments)?;
     Ok(output)
 }

@@ -362,7 +362,7 @@ fn training(model: &ModelConfig, config: &TrainConfig, data: &DataShape, step: S
     let gradients = (shape.layer_activations_per_token + 3 * shape.hidden) * number + sums;
     let work = gradients
         + routed_bytes(model, number)
-        + delta_bytes(model, config, data)
+        + delta_bytes(model, config, data, number)
         + if step.recompute { layer + sums + stream } else { derived };
     // The embedding's gradient is computed after all activations are freed.
     let embedding = if config.lora_rank == 0 { 4 * shape.vocabulary * shape.hidden } else { 0 };
@@ -389,14 +389,20 @@ fn routed_bytes(model: &ModelConfig, number: usize) -> usize {
     model.options.experts.as_ref().map_or(0, |experts| 3 * experts.active * model.hidden_size * number)
 }
 
-/// Per token, what the backward of the gated delta rule holds in f32: queries and keys of unit length, their gradients by
-/// value head, three times the values, what is convolved; and two states a sequence.
-fn delta_bytes(model: &ModelConfig, config: &TrainConfig, data: &DataShape) -> usize {
+/// Per token, what the backward of the gated delta rule holds (`kernels/src/delta_rule/gpu.rs`): of chunks of 64 tokens,
+/// filled up, queries and keys, two matrices of tokens by tokens, and by 32 columns of a state what is recorded between
+/// chunks; in f32 three times the values and what is convolved; and two states a sequence.
+fn delta_bytes(model: &ModelConfig, config: &TrainConfig, data: &DataShape, number: usize) -> usize {
     let Some(delta) = &model.options.gated_delta else { return 0 };
-    let keys = 2 * (delta.key_heads + delta.value_heads) * delta.key_dimension;
     let tokens = data.longest_prompt_tokens / config.completions_per_prompt.max(1)
         + (data.mean_completion_tokens as usize).clamp(1, config.max_completion_tokens);
-    STATE_BYTES * (keys + 3 * delta.values() + delta.convolved() + 2 * delta.state() / tokens.max(1))
+    // bf16 numbers that an input is the sum of, and a number that is computed.
+    let [input, own] = if number == 2 { [1, 2] } else { [3, 3] };
+    let columns = 2 * 224 * input + STATE_BYTES * 64;
+    let of_head = STATE_BYTES * 8 + 2 * 128 * own + delta.value_dimension.div_ceil(32) * columns;
+    let chunked = delta.key_heads * 2 * 256 * input + delta.value_heads * of_head;
+    chunked * tokens.next_multiple_of(64) / tokens
+        + STATE_BYTES * (3 * delta.values() + delta.convolved() + 2 * delta.state() / tokens)
 }
 
 /// At least one completion with its prompt, at most the step.

@@ -1,0 +1,163 @@
+// Chunks of 64 tokens of the gated delta rule on tensor cores (Yang et al. 2024): S is the state before a chunk, K, Q and V have a token a row, c is the sum of the
+// logarithms of a from the chunk's first token on, C that of its last one.
+//
+//     (I + A) U = b (V - e^c K S), A_ij = b_i e^(c_i - c_j) k_i . k_j for j < i       T = (I + A)^-1
+//     outputs = e^c Q S + P U,     P_ij = e^(c_i - c_j) q_i . k_j for j <= i
+//     S' = e^C S + K^T e^(C - c) U
+//
+// T and P are computed for all chunks at once (`prepare`), the rest chunk after chunk (`forward`), for 32 columns of the state a block: no column depends on another.
+// The gradient goes backwards likewise (`backward`): E = P^T dO + e^(C - c) K dS', dV = b T^T E, dS = e^C dS' + Q^T e^c dO - K^T e^c dV.
+//
+// Numbers are multiplied as sums of bf16 ones, so that errors are those of f32: inputs as read are one (bf16) or three (f32), what is computed two or three. Keys and
+// queries therefore stay as they are read; the factors that give them length 1 are applied to products.
+#pragma once
+#include "delta_rule.cuh"
+#include "tensor_cores.cuh"
+
+constexpr int CHUNK = 64;
+// Numbers of a chunk's keys (or queries), of a matrix of tokens by tokens, of 32 columns of a state, of 32 columns of a chunk's values.
+constexpr int TILE = CHUNK * MOST, SQUARE = CHUNK * CHUNK, STATE = MOST * SLICE, PANEL = CHUNK * SLICE;
+// What is recorded for the gradients of queries and keys, of 32 columns: U, dV, dO, S, dS'.
+constexpr int RECORD = 3 * PANEL + 2 * STATE;
+
+template <typename T> struct Parts;
+template <> struct Parts<bf16> {
+  static constexpr int INPUT = 1, OWN = 2;
+};
+template <> struct Parts<float> {
+  static constexpr int INPUT = 3, OWN = 3;
+};
+
+// Of a token and value head. Rows behind a segment's end are zeros, with `into` and `out` of the last token.
+struct alignas(16) Factor {
+  float strength;       // b
+  float into, out;      // e^c, e^(C - c)
+  float query, key;     // what the query and key as read are multiplied with
+  float decayed, below; // c, and by how much it is off
+
+  // e^(c - c'), for a token not after this one.
+  __device__ __forceinline__ float since(const Factor &other) const { return expf(decayed - other.decayed + (below - other.below)); }
+};
+
+// A chunk's rows.
+struct Chunk {
+  int row, count;
+
+  __device__ __forceinline__ Chunk(const Segment &segment, int first) : row(segment.start + first), count(min(CHUNK, segment.length - first)) {}
+};
+
+// What `prepare` writes: factors [chunks, value heads, 64]; keys, then queries [chunks, key heads, parts, 2, 64 x 128]; T's parts, then P's [chunks, value heads, 2,
+// parts, 64 x 64].
+struct Prepared {
+  Factor *factors;
+  bf16 *tiles, *squares;
+
+  __device__ __forceinline__ Factor *factors_of(const Heads &heads, size_t chunk, int head) const { return factors + (chunk * heads.value + head) * CHUNK; }
+  template <typename T> __device__ __forceinline__ bf16 *tile_of(const Heads &heads, size_t chunk, int head) const {
+    return tiles + (chunk * heads.key + heads.key_of(head)) * 2 * Parts<T>::INPUT * TILE;
+  }
+  template <typename T> __device__ __forceinline__ bf16 *squares_of(const Heads &heads, size_t chunk, int head) const {
+    return squares + (chunk * heads.value + head) * 2 * Parts<T>::OWN * SQUARE;
+  }
+};
+
+// Where a number is in a tile: 16-byte pieces are mixed within rows, so that eight rows of a column are in different banks. Tiles in memory are images of these.
+template <int WIDTH> __device__ __forceinline__ int place(int row, int column) {
+  const int mix = WIDTH == 32 ? row / 2 % 4 : row % 8;
+  return row * WIDTH + (column / 8 ^ mix) * 8 + column % 8;
+}
+
+// The numbers as sums of bf16 ones, the largest first; pairs as `pack` has them.
+template <int PARTS> __device__ __forceinline__ void split(float low, float high, uint32_t (&parts)[PARTS]) {
+#pragma unroll
+  for (int p = 0; p < PARTS; p++) {
+    parts[p] = pack(low, high);
+    low -= __uint_as_float(parts[p] << 16);
+    high -= __uint_as_float(parts[p] & 0xffff0000u);
+  }
+}
+
+// Four 8 x 8 matrices from an address in shared memory, each transposed or not (tensor_cores.cuh).
+template <bool TRANSPOSED> __device__ __forceinline__ void load_matrices_at(uint32_t (&to)[4], uint32_t address) {
+  if (TRANSPOSED)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
+  else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(address) : "memory");
+}
+
+// A matrix in shared memory, or its transpose; its parts are STRIDE numbers apart. Inner indices are below 64: of wider tiles from a panel of 64 columns on.
+template <int PARTS_, int WIDTH, int STRIDE, bool TRANSPOSED> struct Operand {
+  static constexpr int PARTS = PARTS_, BYTES = sizeof(bf16);
+  uint32_t at;
+
+  __device__ __forceinline__ Operand(const bf16 *from) : at((uint32_t)__cvta_generic_to_shared(from)) {}
+
+  // Where a lane's 16 bytes are for an inner index of 0, and what is mixed into others.
+  struct Line {
+    uint32_t base, mix;
+  };
+  // Sixteen rows as the left operand.
+  __device__ __forceinline__ Line left(int row) const {
+    const int lane = threadIdx.x % 32;
+    return TRANSPOSED ? across(lane / 16 * 8 + lane % 8, row + lane / 8 % 2 * 8) : down(row + lane % 16, lane / 16);
+  }
+  // Sixteen columns, as two right ones.
+  __device__ __forceinline__ Line right(int column) const {
+    const int lane = threadIdx.x % 32;
+    return TRANSPOSED ? down(column + lane / 16 * 8 + lane % 8, lane / 8 % 2) : across(lane % 16, column + lane / 16 * 8);
+  }
+  // The inner index counts columns of the tile, or rows.
+  __device__ __forceinline__ Line down(int row, int piece) const { return {at + row * WIDTH * BYTES, (uint32_t)(place<WIDTH>(row, piece * 8) - row * WIDTH) * BYTES}; }
+  __device__ __forceinline__ Line across(int row, int column) const { return {at + place<WIDTH>(row, column) * BYTES, 0}; }
+
+  __device__ __forceinline__ void load_left(uint32_t (&to)[4], const Line &line, int part, int k) const {
+    load_matrices_at<TRANSPOSED>(to, line.base + part * STRIDE * BYTES + (TRANSPOSED ? k * WIDTH * BYTES : (k * BYTES) ^ line.mix));
+  }
+  __device__ __forceinline__ void load_right(uint32_t (&to)[4], const Line &line, int part, int k) const {
+    load_matrices_at<!TRANSPOSED>(to, line.base + part * STRIDE * BYTES + (TRANSPOSED ? (k * BYTES) ^ line.mix : k * WIDTH * BYTES));
+  }
+};
+
+// d += a b of 16 inner indices from k on, for M times 16 rows of a. Products of parts that do not count in f32 are left out.
+template <int PARTS, int M, int N, typename R>
+__device__ __forceinline__ void product_step(float (&d)[M][N][4], const uint32_t (&left)[M][PARTS][4], R b, int column, int k) {
+  constexpr int MOST_PARTS = PARTS > R::PARTS ? PARTS : R::PARTS;
+#pragma unroll
+  for (int n = 0; n < N; n += 2) {
+    const typename R::Line line = b.right(column + n * 8);
+#pragma unroll
+    for (int j = 0; j < R::PARTS; j++) {
+      uint32_t right[4];
+      b.load_right(right, line, j, k);
+#pragma unroll
+      for (int i = 0; i + j < MOST_PARTS && i < PARTS; i++)
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+          multiply(d[m][n], left[m][i], right[0], right[1]);
+          multiply(d[m][n + 1], left[m][i], right[2], right[3]);
+        }
+    }
+  }
+}
+
+// The same from an inner index to another, multiples of 16; rows are STEP apart.
+template <int STEP, int M, int N, typename L, typename R>
+__device__ __forceinline__ void product(float (&d)[M][N][4], L a, int row, R b, int column, int from = 0, int to = 64) {
+#pragma unroll 4
+  for (int k = from; k < to; k += 16) {
+    uint32_t left[M][L::PARTS][4];
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int i = 0; i < L::PARTS; i++) a.load_left(left[m][i], a.left(row + m * STEP), i, k);
+    product_step(d, left, b, column, k);
+  }
+}
+
+// Starts to copy so many numbers, a multiple of 8, by all threads.
+__device__ __forceinline__ void copy_image(bf16 *to, const bf16 *from, int numbers) {
+  for (int at = threadIdx.x * 8; at < numbers; at += blockDim.x * 8) copy_async(to + at, from + at, true);
+}
+
+// Copies started so far are one group; waits for all but so many of the last groups.
+__device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+template <int LATER> __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_group %0;\n" ::"n"(LATER) : "memory"); }
