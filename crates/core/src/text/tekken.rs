@@ -224,12 +224,17 @@ mod tests {
 
     #[test]
     fn what_is_damaged_is_named() {
-        let token = |rank: usize, bytes: &[u8]| json!({"rank": rank, "token_bytes": STANDARD.encode(bytes), "token_str": null});
+        let token =
+            |rank: usize, bytes: &[u8]| json!({"rank": rank, "token_bytes": STANDARD.encode(bytes), "token_str": null});
         let special = |rank: usize| json!([{"rank": rank, "token_str": "<unk>", "is_control": true}]);
         for (pointer, value, expected) in [
             ("/config", json!(3), "not a Tekken tokenizer (invalid type: integer `3`"),
             ("/config/version", json!("v11"), "no `special_tokens`, which version v11 has"),
-            ("/config/default_vocab_size", json!(281), "`default_vocab_size` = 281 with 20 special tokens, but `vocab` has 260"),
+            (
+                "/config/default_vocab_size",
+                json!(281),
+                "`default_vocab_size` = 281 with 20 special tokens, but `vocab` has 260",
+            ),
             ("/config/default_vocab_size", json!(7), "`default_vocab_size` = 7 with 20 special tokens"),
             ("/special_tokens", special(1), "`special_tokens` are not numbered from 0"),
             ("/vocab/256", token(300, b"ab"), "token 256 of `vocab` (rank 300, \"YWI=\") is out of order"),

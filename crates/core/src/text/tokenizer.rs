@@ -360,7 +360,9 @@ impl Tokenizer {
 pub fn tokenizer_json(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> {
     if is_tekken(source) {
         let converted = tekken::tokenizer_json(&source.read(tekken::FILE)?);
-        return converted.map(Cow::Owned).map_err(|problem| TextError::Tokenizer { path: source.label(tekken::FILE), problem });
+        return converted
+            .map(Cow::Owned)
+            .map_err(|problem| TextError::Tokenizer { path: source.label(tekken::FILE), problem });
     }
     if !source.exists("tokenizer.json") && (source.exists("tokenizer.model") || source.exists("vocab.json")) {
         return Err(TextError::Tokenizer {

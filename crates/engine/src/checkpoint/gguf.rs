@@ -252,8 +252,7 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
         TextError::Hub(error) => error.into(),
         error => refused(error.to_string()),
     })?;
-    let tokenizer: Json =
-        serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
+    let tokenizer: Json = serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
     let (vocab, merges) = (tokenizer["model"]["vocab"].as_object(), tokenizer["model"]["merges"].as_array());
     let (Some(vocab), Some(merges)) = (vocab, merges) else {
         return Err(refused("only byte-level BPE tokenizers can be written".to_owned()));
