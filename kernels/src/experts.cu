@@ -114,13 +114,17 @@ extern "C" __global__ void experts_sort(const uint32_t *selected, const float *w
   if (threadIdx.x == 0 && expert == experts - 1) offsets[experts] = pairs;
 }
 
-// Sorted pairs: each row times its weight.
-template <typename T> __device__ void weigh(const T *x, const float *weights, T *output, int width) {
-  const float weight = weights[blockIdx.x];
+// Sorted pairs: each row times its weight, and where there are `factors` times that of its expert.
+template <typename T> __device__ void weigh(const T *x, const float *weights, const T *factors, const uint32_t *owners, T *output, int width) {
+  const float weight = weights[blockIdx.x] * (factors ? to_float(factors[owners[blockIdx.x]]) : 1.0f);
   for (int i = threadIdx.x; i < width; i += blockDim.x) output[(size_t)blockIdx.x * width + i] = from_float<T>(to_float(x[(size_t)blockIdx.x * width + i]) * weight);
 }
-extern "C" __global__ void experts_weigh_f32(const float *x, const float *weights, float *output, int width) { weigh(x, weights, output, width); }
-extern "C" __global__ void experts_weigh_bf16(const bf16 *x, const float *weights, bf16 *output, int width) { weigh(x, weights, output, width); }
+extern "C" __global__ void experts_weigh_f32(const float *x, const float *weights, const float *factors, const uint32_t *owners, float *output, int width) {
+  weigh(x, weights, factors, owners, output, width);
+}
+extern "C" __global__ void experts_weigh_bf16(const bf16 *x, const float *weights, const bf16 *factors, const uint32_t *owners, bf16 *output, int width) {
+  weigh(x, weights, factors, owners, output, width);
+}
 
 // The sum over a row's pairs, in their unsorted order.
 template <typename T> __device__ void combine(const T *x, const uint32_t *places, T *output, int width, int active) {

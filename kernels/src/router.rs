@@ -101,12 +101,15 @@ impl Routing {
         }
     }
 
-    /// `x`: [pairs, width] -> each times its weight.
-    pub fn weigh(&self, x: &Tensor) -> Result<Tensor> {
+    /// `x`: [pairs, width] -> each times its weight, and where there are `factors`: [experts, 1], times its expert's.
+    pub fn weigh(&self, x: &Tensor, factors: Option<&Tensor>) -> Result<Tensor> {
         match self {
-            Self::Listed(pairs) => x.broadcast_mul(&pairs.weights),
+            Self::Listed(pairs) => {
+                let weighed = x.broadcast_mul(&pairs.weights)?;
+                factors.map_or(Ok(weighed.clone()), |factors| weighed.broadcast_mul(&self.spread(factors)?))
+            }
             #[cfg(feature = "cuda")]
-            Self::Sorted(pairs) => pairs.weigh(x),
+            Self::Sorted(pairs) => pairs.weigh(x, factors),
         }
     }
 

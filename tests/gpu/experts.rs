@@ -57,8 +57,12 @@ fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
     let (of_pairs_cpu, of_pairs) = (here.gather(&x_cpu).unwrap(), there.gather(&x).unwrap());
     assert_close(&what("rows of pairs"), &of_pairs, &of_pairs_cpu, 0.0);
     poison(pairs * inputs);
-    let weighed = there.weigh(&of_pairs).unwrap();
-    assert_close(&what("weighed rows"), &weighed, &here.weigh(&of_pairs_cpu).unwrap(), tolerance(dtype));
+    let (factors_cpu, factors) = both(8, &[experts, 1]);
+    for (factors_cpu, factors) in [(None, None), (Some(&factors_cpu), Some(&factors))] {
+        let weighed = there.weigh(&of_pairs, factors).unwrap();
+        let expected = here.weigh(&of_pairs_cpu, factors_cpu).unwrap();
+        assert_close(&what("weighed rows"), &weighed, &expected, tolerance(dtype));
+    }
     poison(rows * inputs);
     let sums = there.combine(&of_pairs, rows).unwrap();
     assert_close(&what("sums"), &sums, &here.combine(&of_pairs_cpu, rows).unwrap(), tolerance(dtype));
@@ -67,7 +71,7 @@ fn check(dtype: DType, shape: Shape, is_renormalised: bool) {
     poison(pairs * outputs);
     let (spread_cpu, spread) = (here.spread(&bias_cpu).unwrap(), there.spread(&bias).unwrap());
     assert_close(&what("biases of pairs"), &spread, &spread_cpu, 0.0);
-    let weighed_cpu = here.weigh(&spread_cpu).unwrap();
+    let weighed_cpu = here.weigh(&spread_cpu, None).unwrap();
     for is_transposed in [false, true] {
         let [below, beside] = if is_transposed { [inputs, outputs] } else { [outputs, inputs] };
         let (matrices_cpu, matrices) = both(4, &[experts * below, beside]);

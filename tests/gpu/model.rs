@@ -23,8 +23,9 @@ const LORA_EXPERTS: Trainable = Trainable::Lora { rank: 8, alpha: 16.0, has_expe
 /// Norms of queries and keys with an untied head, biases with a tied one, neither; a window and norms around each block,
 /// with heads of a size that the fast attention takes, and of Gemma 3's; hybrids of odd sizes, and of some of the published;
 /// experts: beside dense layers, in a hybrid beside one that every token uses, and with biases, sinks and a window; Gemma 4's
-/// layers with inputs of their own and an earlier layer's keys and values, and with keys as values, in wide heads.
-fn configs() -> [ModelConfig; 12] {
+/// layers with inputs of their own and an earlier layer's keys and values, with keys as values in wide heads, and with
+/// experts beside each dense block.
+fn configs() -> [ModelConfig; 13] {
     let check = |architecture: &str, head: usize, tied: bool| {
         let json = format!(
             r#"{{"architectures":["{architecture}"],"vocab_size":211,"hidden_size":64,"intermediate_size":96,"num_hidden_layers":3,
@@ -81,7 +82,12 @@ fn configs() -> [ModelConfig; 12] {
         512,
         r#""attention_k_eq_v":true,"num_global_key_value_heads":1,"hidden_size_per_layer_input":0,"vocab_size_per_layer_input":211"#,
     );
-    [qwen3, qwen2, llama, gemma(32), gemma(256), odd, published, sparse, sparse_hybrid, oss, shared, keys]
+    let beside = gemma_4(
+        64,
+        r#""attention_k_eq_v":true,"num_global_key_value_heads":1,"hidden_size_per_layer_input":0,"vocab_size_per_layer_input":211,
+        "enable_moe_block":true,"num_experts":6,"top_k_experts":3,"moe_intermediate_size":40"#,
+    );
+    [qwen3, qwen2, llama, gemma(32), gemma(256), odd, published, sparse, sparse_hybrid, oss, shared, keys, beside]
 }
 
 fn mixtures() -> impl Iterator<Item = ModelConfig> {
@@ -136,8 +142,9 @@ fn model_in(precision: BasePrecision, config: &ModelConfig, trainable: Trainable
         let factor = if is_embedding { 8.0 / config.options.embedding_scale.sqrt() } else { sharpness };
         let is_offset = config.options.norm_offset > 0.0 && name.contains("norm");
         let is_around_zero = is_offset || name.contains("bias") || name.ends_with("sinks");
+        let is_changed = is_around_zero || name.contains("router.") && name.ends_with("scale");
         let noise = super::random(100 + stream as u32, tensor.dims());
-        let noise = noise.affine(if is_around_zero { 0.3 } else { 0.0 }, 0.0).unwrap();
+        let noise = noise.affine(if is_changed { 0.3 } else { 0.0 }, 0.0).unwrap();
         (name, (tensor.affine(factor, 0.0).unwrap() + noise).unwrap())
     });
     let weights = Weights::from_tensors(tensors, "test").in_precision(precision);
@@ -215,10 +222,15 @@ fn allowed(config: &ModelConfig, name: &str) -> f64 {
 fn a_whole_step_agrees() {
     let (cpu, gpu) = (Engine::cpu(), Engine::gpu(0).unwrap().in_f32());
     for config in configs() {
-        let has_experts = config.options.experts.is_some();
+        let (has_experts, is_beside_dense) =
+            config.options.experts.as_ref().map_or((false, false), |experts| (true, experts.is_beside_dense));
         let all = [(Trainable::Full, false), (Trainable::Full, true), (LORA, false), (LORA_EXPERTS, false)];
         // Experts are frozen, as `what_has_no_kernels_is_refused` checks.
-        let computed = |trainable| trainable == LORA || has_experts == (trainable == LORA_EXPERTS);
+        let computed = |trainable| match trainable {
+            LORA => true,
+            LORA_EXPERTS => has_experts && !is_beside_dense,
+            _ => !has_experts,
+        };
         for (trainable, recompute) in all.into_iter().filter(|(trainable, _)| computed(*trainable)) {
             let [there, here] = [&gpu, &cpu].map(|engine| model(&config, trainable, engine));
             let completions = sampled(&here, &cpu, 1.0);

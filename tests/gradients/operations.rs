@@ -274,9 +274,9 @@ fn routers_match() {
         let router = Router { active, is_renormalised };
         let (seed, ones) = (random(2, &[4 * active, 1]), random(2, &[4 * active, 1]).ones_like().unwrap());
         let routing = route(&logits, router, selection).unwrap();
-        let products = routing.weigh(&seed).unwrap();
+        let products = routing.weigh(&seed, None).unwrap();
         let gradient = route_backward(&products, &routing, router, DType::F64).unwrap();
-        let weights = |logits: &Tensor| route(logits, router, selection).unwrap().weigh(&ones).unwrap();
+        let weights = |logits: &Tensor| route(logits, router, selection).unwrap().weigh(&ones, None).unwrap();
         check("logits", &logits, &gradient, |logits| seeded(&weights(logits), &seed));
     }
 }

@@ -94,10 +94,16 @@ impl SortedPairs {
         }
     }
 
-    pub(super) fn weigh(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn weigh(&self, x: &Tensor, factors: Option<&Tensor>) -> Result<Tensor> {
         let (width, device) = (self.check(x)?, device(x)?);
+        if let Some(factors) = factors
+            && (factors.elem_count() != self.experts() || factors.dtype() != x.dtype())
+        {
+            bail!("factors of {:?} {:?} for {} experts", factors.dtype(), factors.shape(), self.experts())
+        }
+        let factors = factors.map_or(Ok(Argument::Address(0)), at)?;
         let output = empty(x.shape().clone(), x.dtype(), device)?;
-        let arguments = [at(x)?, at(&self.weights)?, at(&output)?, int(width)];
+        let arguments = [at(x)?, at(&self.weights)?, factors, at(&self.experts)?, at(&output)?, int(width)];
         launch(device, &MODULE, "experts_weigh", Some(x.dtype()), Grid::rows(x.dims2()?.0, 128), &arguments)?;
         Ok(output)
     }

@@ -8,9 +8,16 @@ use sha2::{Digest as _, Sha256};
 
 use super::{HubError, ModelSource};
 
-/// The files beside the weights on which numbers, prompts or ends depend; those that are there count.
-const READ_WHOLE: [&str; 5] =
-    ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+/// The files beside the weights on which numbers, prompts or ends depend; those that are there count, `tekken.json` where
+/// there is no `tokenizer.json`.
+const READ_WHOLE: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "tekken.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
 /// Weight files up to this size are read whole.
 const SAMPLED_ABOVE_BYTES: u64 = 64 << 20;
 /// Larger files are hashed by their header and this many blocks, first and last included.
@@ -32,7 +39,12 @@ impl ModelSource {
 
 fn digest_sampling(source: &ModelSource, above_bytes: u64) -> Result<String, HubError> {
     let mut hasher = Sha256::new();
-    for file in READ_WHOLE.into_iter().filter(|file| *file == "config.json" || source.exists(file)) {
+    let is_read = |file: &&str| match *file {
+        "config.json" => true,
+        "tekken.json" if source.exists("tokenizer.json") => false,
+        file => source.exists(file),
+    };
+    for file in READ_WHOLE.into_iter().filter(is_read) {
         let bytes = source.read(file)?;
         hasher.update(format!("{file}\n{}\n", bytes.len()));
         hasher.update(&bytes);

@@ -71,7 +71,7 @@ const SHAPES: [Shape; 6] = [
 ];
 
 /// Those of other families: name, `model_type`, and the keys of the text part.
-const OTHERS: [(&str, &str, &str); 14] = [
+const OTHERS: [(&str, &str, &str); 15] = [
     (
         "gemma3-270m",
         "gemma3_text",
@@ -96,6 +96,11 @@ const OTHERS: [(&str, &str, &str); 14] = [
         "gemma4-e4b",
         "gemma4_text",
         r#""hidden_size":2560,"intermediate_size":10240,"num_hidden_layers":42,"num_key_value_heads":2,"num_kv_shared_layers":18"#,
+    ),
+    (
+        "gemma4-26b-a4b",
+        "gemma4_text",
+        r#""hidden_size":2816,"intermediate_size":2112,"num_hidden_layers":30,"num_attention_heads":16,"num_key_value_heads":8,"num_global_key_value_heads":2,"attention_k_eq_v":true,"hidden_size_per_layer_input":0,"sliding_window":1024,"final_logit_softcapping":30.0,"enable_moe_block":true,"num_experts":128,"top_k_experts":8,"moe_intermediate_size":704"#,
     ),
     (
         "gemma4-31b",

@@ -11,12 +11,13 @@ use crate::files;
 const MAX_WEIGHTS_BYTES: u64 = 16 << 30;
 
 /// The files beside the weights that a model's folder may hold.
-const COMPANIONS: [&str; 11] = [
+const COMPANIONS: [&str; 12] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
+    "tekken.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",

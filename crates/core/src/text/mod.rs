@@ -7,6 +7,7 @@ mod limits;
 mod published_templates;
 mod python_json;
 mod python_methods;
+mod tekken;
 mod template;
 mod template_messages;
 mod template_source;
@@ -24,7 +25,7 @@ pub use call_format::{CALL_FORMATS, CallFormat};
 pub use limits::MAX_PROMPT_BYTES;
 pub use template::ChatTemplate;
 pub use think_marks::{THINK_MARKS, ThinkMarks};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, tokenizer_json};
 pub use tools::openai_tools;
 pub use train_bpe::{CHAT_TEMPLATE, QWEN2_WORDS, TOOL_CHAT_TEMPLATE, TokenizerFiles, train_tokenizer};
 pub use transcript::{TemplateInput, Transcript, check_continuation};
@@ -86,10 +87,8 @@ pub enum TextError {
     #[error("{path}: {problem}")]
     Tokenizer { path: String, problem: String },
     /// The model has no chat template.
-    #[error(
-        "{path}: no chat template, so messages cannot become a prompt; use an instruct model, or add a `chat_template.jinja` beside tokenizer.json"
-    )]
-    NoTemplate { path: String },
+    #[error("{path}: no chat template, so messages cannot become a prompt; {remedy}")]
+    NoTemplate { path: String, remedy: &'static str },
     /// The chat template does not compile or does not accept these messages.
     #[error("{path}: {problem}")]
     Template { path: String, problem: String },

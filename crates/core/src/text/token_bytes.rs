@@ -81,7 +81,7 @@ impl Spelling {
 }
 
 /// GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100.
-fn byte_of_character() -> HashMap<char, u8> {
+pub(super) fn byte_of_character() -> HashMap<char, u8> {
     let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let others = (0..=u8::MAX).filter(|byte| !is_printable(byte)).zip('\u{100}'..);
     let printable = (0..=u8::MAX).filter(is_printable).map(|byte| (char::from(byte), byte));

@@ -1,9 +1,11 @@
 //! A model's tokenizer: text to ids and back, prompts, and the ids that end a completion.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
+use super::tekken;
 use super::token_bytes::token_bytes;
 use super::tokenizer_limits::{ExpansionBound, caught};
 use super::{
@@ -28,35 +30,37 @@ pub struct Tokenizer {
 }
 
 const GEMMA_TURN_END: &str = "<end_of_turn>";
+const TEMPLATE_REMEDY: &str = "use an instruct model, or add a `chat_template.jinja` beside tokenizer.json";
 
 #[derive(Debug)]
 enum Template {
     Ready(Box<ChatTemplate>),
-    Missing { path: String },
+    Missing { path: String, remedy: &'static str },
     Broken { path: String, problem: String },
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and, where they exist, `tokenizer_config.json`, `chat_template.jinja` and
-    /// `generation_config.json`.
+    /// Reads `tokenizer.json`, or where that is missing `tekken.json`, and where they exist `tokenizer_config.json`,
+    /// `chat_template.jinja` and `generation_config.json`.
     ///
     /// # Errors
     /// Files that are missing or damaged, and ids that the model's embedding has no row for. A missing or broken chat
     /// template is an error of [`Tokenizer::render`] only, because scoring and log-probs work without one.
     pub fn load(source: &ModelSource) -> Result<Self, TextError> {
-        let path = source.label("tokenizer.json");
-        if !source.exists("tokenizer.json") && (source.exists("tokenizer.model") || source.exists("vocab.json")) {
-            return Err(TextError::Tokenizer {
-                path,
-                problem: "no such file, only an older tokenizer format; load the model's tokenizer with transformers and call `save_pretrained(FOLDER)`, which writes it"
-                    .to_owned(),
-            });
+        let is_tekken = is_tekken(source);
+        let path = source.label(if is_tekken { tekken::FILE } else { "tokenizer.json" });
+        let (inner, growth) = parse(&tokenizer_json(source)?, &path)?;
+        let mut config = optional_json(source, "tokenizer_config.json")?;
+        if is_tekken {
+            let mut named: serde_json::Map<String, Json> =
+                tekken::NAMED_TOKENS.iter().map(|(key, token)| ((*key).to_owned(), (*token).into())).collect();
+            named.extend(config.as_object().cloned().unwrap_or_default());
+            config = named.into();
         }
-        let (inner, growth) = parse(&source.read("tokenizer.json")?, &path)?;
-        let config = optional_json(source, "tokenizer_config.json")?;
         let template = match ChatTemplate::load(source, &config) {
             Ok(Some(template)) => Template::Ready(Box::new(template)),
-            Ok(None) => Template::Missing { path: source.label("tokenizer_config.json") },
+            Ok(None) if is_tekken => Template::Missing { path: path.clone(), remedy: tekken::TEMPLATE_REMEDY },
+            Ok(None) => Template::Missing { path: source.label("tokenizer_config.json"), remedy: TEMPLATE_REMEDY },
             Err(TextError::Template { path, problem }) => Template::Broken { path, problem },
             Err(other) => return Err(other),
         };
@@ -205,7 +209,7 @@ impl Tokenizer {
     ) -> Result<String, TextError> {
         match &self.template {
             Template::Ready(template) => template.render(messages, tools, options),
-            Template::Missing { path } => Err(TextError::NoTemplate { path: path.clone() }),
+            Template::Missing { path, remedy } => Err(TextError::NoTemplate { path: path.clone(), remedy }),
             Template::Broken { path, problem } => {
                 Err(TextError::Template { path: path.clone(), problem: problem.clone() })
             }
@@ -347,6 +351,31 @@ impl Tokenizer {
     fn problem(&self, problem: String) -> TextError {
         TextError::Tokenizer { path: self.path.clone(), problem }
     }
+}
+
+/// The content of a model's `tokenizer.json`; where it has `tekken.json` alone, the same vocabulary.
+///
+/// # Errors
+/// [`TextError::Tokenizer`] where there is neither, or `tekken.json` is damaged.
+pub fn tokenizer_json(source: &ModelSource) -> Result<Cow<'_, [u8]>, TextError> {
+    if is_tekken(source) {
+        let converted = tekken::tokenizer_json(&source.read(tekken::FILE)?);
+        return converted
+            .map(Cow::Owned)
+            .map_err(|problem| TextError::Tokenizer { path: source.label(tekken::FILE), problem });
+    }
+    if !source.exists("tokenizer.json") && (source.exists("tokenizer.model") || source.exists("vocab.json")) {
+        return Err(TextError::Tokenizer {
+            path: source.label("tokenizer.json"),
+            problem: "no such file, only an older tokenizer format; load the model's tokenizer with transformers and call `save_pretrained(FOLDER)`, which writes it"
+                .to_owned(),
+        });
+    }
+    Ok(source.read("tokenizer.json")?)
+}
+
+fn is_tekken(source: &ModelSource) -> bool {
+    !source.exists("tokenizer.json") && source.exists(tekken::FILE)
 }
 
 fn parse(bytes: &[u8], path: &str) -> Result<(tokenizers::Tokenizer, ExpansionBound), TextError> {

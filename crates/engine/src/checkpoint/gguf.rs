@@ -12,7 +12,7 @@ use super::CheckpointError;
 use crate::files::{Access, Sync, replace_file_with};
 use crate::hub::{Architecture, ModelConfig, ModelSource, RopeScaling, Scope};
 use crate::model::{Weights, tensor_names};
-use crate::text::{QWEN2_WORDS, Tokenizer};
+use crate::text::{QWEN2_WORDS, TextError, Tokenizer, tokenizer_json};
 
 /// The storage of matrices in a GGUF file; norms and biases are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,8 +248,11 @@ fn vocabulary(source: &ModelSource, config: &ModelConfig) -> Result<Metadata, Ch
     let remedy = "export with --merged, and convert the folder with llama.cpp's own convert_hf_to_gguf.py";
     let refused =
         |problem: String| CheckpointError::Gguf { label: label.clone(), problem: format!("{problem}; {remedy}") };
-    let tokenizer: Json =
-        serde_json::from_str(&source.read_text("tokenizer.json")?).map_err(|error| refused(error.to_string()))?;
+    let file = tokenizer_json(source).map_err(|error| match error {
+        TextError::Hub(error) => error.into(),
+        error => refused(error.to_string()),
+    })?;
+    let tokenizer: Json = serde_json::from_slice(&file).map_err(|error| refused(error.to_string()))?;
     let (vocab, merges) = (tokenizer["model"]["vocab"].as_object(), tokenizer["model"]["merges"].as_array());
     let (Some(vocab), Some(merges)) = (vocab, merges) else {
         return Err(refused("only byte-level BPE tokenizers can be written".to_owned()));

@@ -6,8 +6,10 @@ use super::AdapterUse;
 use super::gradients::Gradients;
 use super::linear::Linear;
 use super::norm::NormWeight;
-use crate::kernels::rms_norm::rms_norm;
-use crate::kernels::swiglu::{Activation, gated, gated_backward};
+use super::parameters::master_dtype;
+use crate::kernels::open_rows::OpenRows;
+use crate::kernels::rms_norm::{rms_norm, rms_norm_open};
+use crate::kernels::swiglu::{Activation, gated, gated_backward, gated_open};
 
 /// Gate and up are packed.
 #[derive(Clone, Debug)]
@@ -57,6 +59,15 @@ impl BesideDense {
         let [own_norm, others_norm] = &self.output_norms;
         let sum = (rms_norm(&own, own_norm.norm(), 0)? + rms_norm(&others, others_norm.norm(), 0)?)?;
         Ok((BesideProducts { inputs, gate_up, activated, outputs: [own, others] }, sum))
+    }
+
+    /// As [`BesideDense::add`] of one new token a row: `x`: [rows, hidden].
+    pub(super) fn decode(&self, others: &Tensor, x: &Tensor, adapters: AdapterUse<'_>) -> Result<OpenRows> {
+        let gate_up = self.gate_up.open(x, adapters)?;
+        let own = self.down.open(&gated_open(&gate_up, self.activation, x.dtype())?, adapters)?;
+        let [own_norm, others_norm] = &self.output_norms;
+        let sum = (rms_norm_open(&own, own_norm.norm())? + rms_norm(others, others_norm.norm(), 0)?)?;
+        Ok(OpenRows::complete(sum.to_dtype(master_dtype(x.dtype()))?))
     }
 
     /// `gradient`: [rows, hidden] of the sum -> that of `x`, and of what the experts gave. Adds the gradients of what is

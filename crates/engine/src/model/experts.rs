@@ -93,7 +93,7 @@ pub(super) struct Experts {
     pub(super) activation: Activation,
     /// Added to what an expert gives, before that is weighted: [experts, hidden].
     pub(super) output_bias: Option<MaybeTrained>,
-    /// Multiplies what each expert gives, [experts, 1]; on the CPU.
+    /// Multiplies what each expert gives, [experts, 1]; where there are some, there is no `output_bias`.
     pub(super) factors: Option<MaybeTrained>,
 }
 
@@ -122,15 +122,12 @@ impl Experts {
 
     /// What the experts' second matrices read: activations times the weight of each pair, [pairs, width].
     pub(super) fn weighted(&self, routing: &Routing, gate_up: &Tensor) -> Result<Tensor> {
-        self.with_factors(routing, routing.weigh(&gated(gate_up, self.activation, 0)?)?)
+        self.weigh(routing, &gated(gate_up, self.activation, 0)?)
     }
 
-    /// `x`: [pairs, width] -> each times its expert's factor.
-    fn with_factors(&self, routing: &Routing, x: Tensor) -> Result<Tensor> {
-        match &self.factors {
-            Some((factors, _)) => x.broadcast_mul(&routing.spread(factors)?),
-            None => Ok(x),
-        }
+    /// `x`: [pairs, width] -> each times its weight and its expert's factor.
+    fn weigh(&self, routing: &Routing, x: &Tensor) -> Result<Tensor> {
+        routing.weigh(x, self.factors.as_ref().map(|(factors, _)| factors))
     }
 
     /// The sum over each row's experts, [rows, hidden].
@@ -159,16 +156,16 @@ impl Experts {
         let weighted_gradient = self.multiply_back(Part::Down, routing, (&gradient, read), gradients)?;
         let mut products = routing.dot(&weighted_gradient, weighted)?;
         if let Some((bias, trained)) = &self.output_bias {
-            products = (products + routing.weigh(&routing.dot(&gradient, &routing.spread(bias)?)?)?)?;
+            products = (products + self.weigh(routing, &routing.dot(&gradient, &routing.spread(bias)?)?)?)?;
             if let Some(range) = trained {
-                gradients.add(range, &routing.sum_by_expert(&routing.weigh(&gradient)?)?)?;
+                gradients.add(range, &routing.sum_by_expert(&self.weigh(routing, &gradient)?)?)?;
             }
         }
         if let Some((_, Some(range))) = &self.factors {
-            let alone = routing.weigh(&gated(gate_up, self.activation, 0)?)?;
+            let alone = routing.weigh(&gated(gate_up, self.activation, 0)?, None)?;
             gradients.add(range, &routing.sum_by_expert(&routing.dot(&weighted_gradient, &alone)?)?)?;
         }
-        let activated_gradient = self.with_factors(routing, routing.weigh(&weighted_gradient)?)?;
+        let activated_gradient = self.weigh(routing, &weighted_gradient)?;
         let gate_up_gradient = gated_backward(&activated_gradient, gate_up, self.activation, 0)?;
         let rows = is_trained.then(|| self.rows_of_pairs(routing, x)).transpose()?;
         let own_gradient = self.multiply_back(Part::GateUp, routing, (&gate_up_gradient, rows.as_ref()), gradients)?;
@@ -190,7 +187,7 @@ impl Experts {
                     linear.forward(&pairs(x)?, AdapterUse::for_rows(adapters.adapters, own.as_ref(), slot))
                 })?;
                 match (part, output_bias) {
-                    (Part::Down, Some(bias)) => product + routing.weigh(&routing.spread(bias)?)?,
+                    (Part::Down, Some(bias)) => product + self.weigh(routing, &routing.spread(bias)?)?,
                     _ => Ok(product),
                 }
             }

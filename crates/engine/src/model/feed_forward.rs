@@ -148,7 +148,7 @@ impl FeedForward {
                 let output = mixture.experts.output(&routing, &activated, x.dims2()?.0, adapters)?;
                 match (&mixture.shared, &mixture.beside) {
                     (Some(shared), _) => shared.decode(&output, x, adapters),
-                    (None, Some(dense)) => Ok(OpenRows::complete(dense.add(output, x, inputs, adapters)?.1)),
+                    (None, Some(dense)) => dense.decode(&output, x, adapters),
                     (None, None) => Ok(OpenRows::complete(output.to_dtype(master_dtype(x.dtype()))?)),
                 }
             }

@@ -223,8 +223,10 @@ impl Layer {
 
     pub(crate) fn decode(&self, stream: &Stream, newest: NewestRows<'_>) -> Result<Stream> {
         let NewestRows { positions, rows, cache, input: own_input, selection, adapters } = newest;
-        let (input, normed) = stream.norm(&self.input_norm, 0)?;
-        let packed = match self.mixer.reads_complete() {
+        let is_closed = self.mixer.reads_complete();
+        let (input, normed) =
+            stream.norm(&self.input_norm, if is_closed { self.mixer_input.closed_room() } else { 0 })?;
+        let packed = match is_closed {
             true => OpenRows::complete(self.mixer_input.closed(&normed, adapters)?),
             false => self.mixer_input.open(&normed, adapters)?,
         };

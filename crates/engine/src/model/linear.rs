@@ -92,7 +92,13 @@ impl Linear {
         Ok(OpenRows::complete(self.closed(x, adapters)?.to_dtype(master_dtype(x.dtype()))?))
     }
 
-    /// As [`Linear::open`], with all that adapters do: [rows, outputs], in the dtype of `x`.
+    /// Columns behind the input of [`Linear::closed`] that save it a copy.
+    pub(super) fn closed_room(&self) -> usize {
+        if matches!(self.weight, Matrix::Fp8(_)) { 0 } else { self.room() }
+    }
+
+    /// As [`Linear::open`], with all that adapters do: `x`: [rows, inputs and any [`Linear::closed_room`]] -> [rows, outputs],
+    /// in the dtype of `x`.
     pub(super) fn closed(&self, x: &Tensor, adapters: AdapterUse<'_>) -> Result<Tensor> {
         // Few rows are not worth widening a matrix.
         if matches!(self.weight, Matrix::Fp8(_)) {
@@ -110,6 +116,7 @@ impl Linear {
         }
         let x = match self.room() {
             0 => x.clone(),
+            room if x.dims2()?.1 == self.weight.dims2()?.1 + room => x.clone(),
             room => Tensor::cat(&[x, &Tensor::zeros((x.dims2()?.0, room), x.dtype(), x.device())?], 1)?,
         };
         self.forward(&x, adapters)

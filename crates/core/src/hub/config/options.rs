@@ -378,10 +378,6 @@ impl ModelConfig {
 
     /// Why no GPU computes this model, with what to do; `None` where one does.
     pub fn gpu_problem(&self) -> Option<String> {
-        if self.options.experts.as_ref().is_some_and(|experts| experts.is_beside_dense) {
-            let problem = "experts beside a dense block: a GPU does not compute them; compute on the CPU (`--cpu`)";
-            return Some(problem.to_owned());
-        }
         let widest = (0..self.num_hidden_layers).map(|layer| self.heads(layer).dimension).max();
         if let Some(dimension) = widest.filter(|dimension| *dimension > GPU_HEAD_DIMENSION) {
             return Some(format!(
