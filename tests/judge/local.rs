@@ -93,7 +93,7 @@ fn a_server_ends_with_the_process_that_owns_it_however_that_ends() {
 fn a_run_is_judged_by_the_same_model_for_its_whole_life() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
-    sample_task_named("invoice", &folder.join("tasks/invoice"), [8, 0, 0]);
+    sample_task_named("invoice", &folder.join("tasks/invoice"), [8, 2, 2]);
     let file = folder.join("tasks/invoice/task.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     let part = "\n[[reward]]\nname = \"style\"\nkind = \"judge\"\nweight = 0.5\n[reward.judge]\nmodel = \"tiny\"\n[[reward.criterion]]\nname = \"neat\"\ntext = \"It is neat.\"\n";
@@ -105,7 +105,10 @@ fn a_run_is_judged_by_the_same_model_for_its_whole_life() {
     first.args(keys.iter().flat_map(|key| ["--set", key])).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut first = first.spawn().unwrap();
     let runs = || std::fs::read_dir(folder.join("runs")).into_iter().flatten().flatten().map(|entry| entry.path());
-    until("the first checkpoint", || runs().any(|run| run.join("checkpoints/step-000001").exists()));
+    until("the first checkpoint", || {
+        assert!(first.try_wait().unwrap().is_none(), "the run has ended");
+        runs().any(|run| run.join("checkpoints/step-000001").exists())
+    });
     first.kill().unwrap();
     let said = stderr(&first.wait_with_output().unwrap());
     assert!(said.contains("was never checked against people") && said.contains("loading the judge tiny"), "{said}");
