@@ -3,7 +3,7 @@
 
 // Without tensors or a terminal: crates/core.
 #[cfg(feature = "download")]
-pub use grpo_tui_core::endpoint;
+pub use grpo_tui_core::{api_client, endpoint};
 pub use grpo_tui_core::{
     advantage, config, dataset, environment, files, format, help, hub, judge_check, openai, plan, report, run, sandbox,
     score, secrets, statistics, study, task, text,

@@ -4,6 +4,7 @@ mod adapters;
 mod call_formats;
 mod clients;
 mod constraints;
+mod prompt_log_probs;
 mod responses;
 mod robustness;
 mod shaping;
@@ -51,6 +52,11 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default();
         Self { child, address: address.parse().unwrap_or_else(|_| panic!("no address: {line:?}")), _folder: folder }
+    }
+
+    /// As clients are configured with it.
+    pub(crate) fn base_url(&self) -> String {
+        format!("http://{}/v1", self.address)
     }
 
     /// Status, headers and body of an answer.

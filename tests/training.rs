@@ -3,6 +3,8 @@
 
 mod conversations;
 mod distillation;
+#[cfg(feature = "serve")]
+mod endpoint_teacher;
 mod full_disk;
 mod guard;
 pub(crate) mod guided;

@@ -9,8 +9,10 @@ use crate::score::Task;
 
 #[cfg(feature = "download")]
 pub(super) use asking::EndpointTarget;
+#[cfg(feature = "download")]
+pub(super) use teaching::TeacherEndpoint;
 #[cfg(not(feature = "download"))]
-pub(super) use unavailable::EndpointTarget;
+pub(super) use unavailable::{EndpointTarget, TeacherEndpoint};
 
 /// The settings that all targets of an eval share.
 #[derive(Clone, Copy)]
@@ -70,24 +72,33 @@ mod asking {
         answer: Answer,
     }
 
+    /// The name and the text of `file`, or of the first of the usual files that exists. `what` needs the endpoint `name` of it.
+    pub(in crate::cli) fn definitions(
+        what: &str,
+        name: &str,
+        file: Option<&Path>,
+    ) -> Result<(String, String), Failure> {
+        let here = std::env::current_dir()?;
+        let own = workspace(&here).map(|folder| folder.join(FILE));
+        let user = directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.config_dir().join(FILE));
+        let usual: Vec<PathBuf> = own.into_iter().chain(user).collect();
+        let Some(file) = file.or_else(|| usual.iter().find(|file| file.exists()).map(PathBuf::as_path)) else {
+            let files: Vec<String> = usual.iter().map(|file| file.display().to_string()).collect();
+            return Err(Failure::usage(format!(
+                "{what}: no {FILE} ({}): add `[{name}]` with base_url and model, or name a file with --endpoints",
+                files.join(", ")
+            )));
+        };
+        let label = file.display().to_string();
+        let text = files::read_text(file)
+            .map_err(|error| Failure::usage(format!("{label}: {error}; --endpoints takes a readable TOML file")))?;
+        Ok((label, text))
+    }
+
     impl EndpointTarget {
         /// The endpoint of that name in `file`, or in the first of the usual files that exists.
         pub(in crate::cli) fn find(name: &str, file: Option<&Path>) -> Result<Self, Failure> {
-            let here = std::env::current_dir()?;
-            let own = workspace(&here).map(|folder| folder.join(FILE));
-            let user =
-                directories::ProjectDirs::from("", "", "grpo-tui").map(|folders| folders.config_dir().join(FILE));
-            let usual: Vec<PathBuf> = own.into_iter().chain(user).collect();
-            let Some(file) = file.or_else(|| usual.iter().find(|file| file.exists()).map(PathBuf::as_path)) else {
-                let files: Vec<String> = usual.iter().map(|file| file.display().to_string()).collect();
-                return Err(Failure::usage(format!(
-                    "--model endpoint:{name}: no {FILE} ({}): add `[{name}]` with base_url and model, or name a file with --endpoints",
-                    files.join(", ")
-                )));
-            };
-            let label = file.display().to_string();
-            let text = files::read_text(file)
-                .map_err(|error| Failure::usage(format!("{label}: {error}; --endpoints takes a readable TOML file")))?;
+            let (label, text) = definitions(&format!("--model endpoint:{name}"), name, file)?;
             Ok(Self(Endpoint::find(name, &label, &text, |variable| std::env::var_os(variable))?))
         }
 
@@ -198,6 +209,51 @@ mod asking {
 }
 
 /// A build without an HTTP client.
+/// The endpoint that teaches a run.
+#[cfg(feature = "download")]
+mod teaching {
+    use super::asking::definitions;
+    use crate::api_client::FrozenEndpoint;
+    use crate::cli::Failure;
+    use crate::config::ENDPOINT_TEACHER;
+    use crate::score::{Task, Trust};
+
+    #[derive(Debug)]
+    pub(in crate::cli) struct TeacherEndpoint(FrozenEndpoint);
+
+    impl TeacherEndpoint {
+        /// The endpoint of that name in the first of the usual files that exists.
+        pub(in crate::cli) fn find(name: &str) -> Result<Self, Failure> {
+            let (label, text) = definitions(&format!("teacher = {ENDPOINT_TEACHER}{name}"), name, None)?;
+            Ok(Self(FrozenEndpoint::find(name, &label, &text)?))
+        }
+
+        /// As the run's configuration has it.
+        pub(in crate::cli) fn recorded(&self) -> String {
+            format!("{ENDPOINT_TEACHER}{}", self.0.text())
+        }
+
+        /// Trust of this definition for a task of this name.
+        pub(in crate::cli) fn trust(&self, task: &Task) -> Trust {
+            Trust::for_teacher(task, self.0.text())
+        }
+
+        /// Refuses a teacher that a task names and the user has not allowed to ask.
+        pub(in crate::cli) fn check_trust(&self, task: &Task) -> Result<(), Failure> {
+            if self.trust(task).is_trusted {
+                return Ok(());
+            }
+            let place = task.folder().map_or_else(|| task.name.clone(), |folder| folder.display().to_string());
+            Err(Failure::failed(format!(
+                "{}: names a teacher, which gets prompts and completions at {}, not trusted on this machine: type `grpo-tui task trust {place}`, or name it yourself with --set teacher={ENDPOINT_TEACHER}{}",
+                task.name,
+                self.0.text(),
+                self.0.name()
+            )))
+        }
+    }
+}
+
 #[cfg(not(feature = "download"))]
 mod unavailable {
     use std::path::Path;
@@ -211,6 +267,24 @@ mod unavailable {
 
     #[derive(Debug)]
     pub(in crate::cli) enum EndpointTarget {}
+
+    #[derive(Debug)]
+    pub(in crate::cli) enum TeacherEndpoint {}
+
+    impl TeacherEndpoint {
+        pub(in crate::cli) fn find(name: &str) -> Result<Self, Failure> {
+            let message = format!("teacher = endpoint:{name}: built without the feature `download`: no HTTP client");
+            Err(Failure::failed(message))
+        }
+
+        pub(in crate::cli) fn recorded(&self) -> String {
+            match *self {}
+        }
+
+        pub(in crate::cli) fn check_trust(&self, _: &Task) -> Result<(), Failure> {
+            match *self {}
+        }
+    }
 
     impl EndpointTarget {
         pub(in crate::cli) fn find(name: &str, _: Option<&Path>) -> Result<Self, Failure> {

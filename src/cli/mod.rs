@@ -224,6 +224,8 @@ fn run_arguments() -> Outcome {
 fn subcommand(command: Command) -> Outcome {
     #[cfg(feature = "engine")]
     progress_bar::show_loading();
+    #[cfg(feature = "download")]
+    crate::score::report_loading(output::eprint_line);
     match command {
         Command::Init(arguments) => init::run(arguments),
         #[cfg(feature = "engine")]

@@ -15,7 +15,7 @@ use crate::hub::{ModelSource, embedded_model_names};
 use crate::kernels::device::Engine;
 use crate::rollout::{ThinkingLimit, ThreadPool};
 use crate::run::{PROVENANCE, ReadyPipe, RunDirectory, RunError, RunFolders, ServerFolder, task_folder};
-use crate::score::{Task, template_options};
+use crate::score::{ReadyModel, Task, template_options};
 use crate::serve::{ApiKey, Conditions, Place, ServedModel, Settings, serve};
 use crate::task::TEMPLATE_KWARGS;
 use crate::text::{TemplateOptions, Thinking};
@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// Serve this user on a Unix socket in this folder instead, until idle or a run waits for the device; started by `sample --worker`
     #[arg(long, value_name = "DIR", hide = true, conflicts_with_all = ["listen", "adapters", "api_key_env"])]
     socket: Option<PathBuf>,
+    /// With --socket: until standard input ends, on a device that others may use; started for a judge
+    #[arg(long, hide = true, requires = "socket")]
+    owned: bool,
     /// Environment variable with the key that clients must send
     #[arg(long, value_name = "NAME")]
     api_key_env: Option<String>,
@@ -73,7 +76,9 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     }
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let is_socket = arguments.socket.is_some();
+    let is_owned = arguments.owned;
     let (place, engine) = match arguments.socket {
+        Some(folder) if is_owned => owned(&ServerFolder::at(&folder), arguments.device)?,
         Some(folder) => match on_socket(&ServerFolder::at(&folder), arguments.device)? {
             Some(found) => found,
             None => return Ok(ExitCode::SUCCESS),
@@ -81,8 +86,10 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
         None => (Place::Address(listen), arguments.device.engine()?),
     };
     let located = ModelLocation::find(&name, &run_folders)?;
+    let digest = is_owned.then(|| located.digest(&run_folders)).transpose()?;
     let ((own_limit, budget), trained) = match &located {
-        // Clients of the program's own have their own limits, and render prompts.
+        // Clients of the program's own have their own limits, and render prompts; those of a judge have messages.
+        ModelLocation::Run { run, .. } if is_owned => ((usize::MAX, None), Some(options_of(run)?)),
         _ if is_socket => ((usize::MAX, None), None),
         ModelLocation::Run { run, .. } => (limits(&run.file().config), Some(options_of(run)?)),
         ModelLocation::Model(source) | ModelLocation::Adapter(source) => promoted(source)
@@ -90,7 +97,7 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     };
     // The embedded models were trained on tasks without.
     let is_embedded = embedded_model_names().any(|known| known == name);
-    let name = own_name(name);
+    let name = if is_owned { name } else { own_name(name) };
     let pool = ThreadPool::for_engine(&engine, arguments.threads)?;
     let runs: Vec<String> = adapters.iter().map(|(_, run)| run.clone()).collect();
     let SharedBase { model, tokenizer, adapter_slot, own, others } =
@@ -119,6 +126,11 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     };
     let settings = Settings { place, key, queued: queue as usize, origins };
     let on_listening = |address: Option<SocketAddr>| {
+        if let Some(digest) = digest {
+            // The process that has started this one reads one line.
+            println!("{}", serde_json::json!(ReadyModel { digest }));
+            return;
+        }
         let place = address.map_or_else(|| "a Unix socket".to_owned(), |address| format!("http://{address}/v1"));
         println!("serving {shown} on {place} ({device})");
     };
@@ -126,8 +138,6 @@ pub(super) fn run(arguments: Arguments) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Listens on a Unix socket, then waits for a device as a run does; `None`: there is a server. Clients show the last line of
-/// the log, so all that it does is said there.
 /// What requests are rendered with that say nothing else: of a run of several tasks as the first is.
 fn options_of(run: &RunDirectory) -> Result<TemplateOptions, Failure> {
     let load = |task: &str| Task::load(&task_folder(run.path(), task)).map(|task| template_options(&task));
@@ -142,6 +152,20 @@ fn options_of(run: &RunDirectory) -> Result<TemplateOptions, Failure> {
     Ok(options.remove(0))
 }
 
+/// Listens on a Unix socket for the process that has started this one, and ends with it. The device is not waited for: that
+/// process may be the run that computes on it.
+fn owned(folder: &ServerFolder, device: DeviceArguments) -> Result<(Place, Engine), Failure> {
+    let (lock, listener) = folder.listen()?;
+    std::thread::Builder::new().name("owner".to_owned()).spawn(|| {
+        // Until the other end is closed, by whatever ends that process.
+        _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    })?;
+    Ok((Place::Socket(listener, Conditions { lock, slot: None, idle: Duration::MAX }), device.engine()?))
+}
+
+/// Listens on a Unix socket, then waits for a device as a run does; `None`: there is a server. Clients show the last line of
+/// the log, so all that it does is said there.
 fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(Place, Engine)>, Failure> {
     let handshake = ReadyPipe::from_environment();
     let devices = devices(&device.compute())?;
@@ -156,7 +180,7 @@ fn on_socket(folder: &ServerFolder, device: DeviceArguments) -> Result<Option<(P
     let engine = super::device::engine(&slot)?;
     let seconds = std::env::var("GRPO_TUI_SAMPLER_IDLE").ok().and_then(|text| text.parse().ok());
     let idle = Duration::from_secs(seconds.unwrap_or(600));
-    Ok(Some((Place::Socket(listener, Conditions { lock, slot, idle }), engine)))
+    Ok(Some((Place::Socket(listener, Conditions { lock, slot: Some(slot), idle }), engine)))
 }
 
 /// What the folder of a promoted checkpoint says of its run: the configuration, and whether its task has the model

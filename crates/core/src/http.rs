@@ -1,12 +1,15 @@
 //! The way to one server: its origin, an agent that follows no redirect, and what failed as a sentence.
 
-use std::path::Path;
+mod unix_socket; // ureq's transport over a Unix socket
+
+use std::path::{Path, PathBuf};
 
 use ureq::Agent;
 use ureq::config::ConfigBuilder;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::typestate::AgentScope;
+use ureq::unversioned::resolver::DefaultResolver;
 
 /// Scheme, host and port: where a key goes, and nowhere else.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +66,11 @@ pub fn agent_config(origin: &Origin, certificates: Option<&Path>) -> std::io::Re
         config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::from(authorities)).build());
     }
     Ok(config)
+}
+
+/// An agent whose requests all go to a Unix socket; their address names a host of this machine.
+pub(crate) fn unix_agent(config: ConfigBuilder<AgentScope>, socket: PathBuf) -> Agent {
+    Agent::with_parts(config.build(), unix_socket::UnixConnector(socket), DefaultResolver::default())
 }
 
 /// A failure of the connection in words.

@@ -1,7 +1,7 @@
 //! The engine of grpo-tui. The modules, in the order in which data flows; a module uses only modules above it.
 
 #[cfg(feature = "download")]
-use grpo_tui_core::http;
+use grpo_tui_core::{api_client, http, secrets};
 #[cfg(feature = "serve")]
 use grpo_tui_core::openai;
 use grpo_tui_core::{

@@ -64,6 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     };
     found.warnings.extend(scorer.unknown_formats().filter(|_| task.score.assert_formats).map(unchecked));
     found.warnings.extend(call_warnings(&task, model)?);
+    found.problems.extend(scorer.load_judges().err());
     let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
     let problems = Assignments::from_task(&task.label(TASK_FILE), &toml)?.problems();
     found.problems.extend(problems.iter().map(ToString::to_string));

@@ -5,8 +5,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::super::{Failure, Outcome};
+#[cfg(all(feature = "download", feature = "engine"))]
+use crate::cli::endpoints::TeacherEndpoint;
+#[cfg(all(feature = "download", feature = "engine"))]
+use crate::config::{Assignments, Layers};
 use crate::score::{Task, Trust};
 use crate::secrets::visible;
+#[cfg(all(feature = "download", feature = "engine"))]
+use crate::task::TASK_FILE;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -22,7 +28,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
-    let all = Trust::for_task(&task)?;
+    let mut all = Trust::for_task(&task)?;
+    all.extend(teacher(&task)?);
     if all.is_empty() {
         println!("{}: runs no command and no tool and asks no judge ({}): nothing to trust", task.name, task.kind());
         return Ok(ExitCode::SUCCESS);
@@ -36,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut programs = task.scorers().filter_map(|task| Some((task.folder(), task.command()?)));
     for trust in &all {
         if let Some(server) = &trust.server {
-            println!("  judge    {}", visible(server));
+            println!("  {:<8} {}", trust.subject(), visible(server));
         }
         for command in trust.command_lines() {
             println!("  {:<8} {}", trust.subject(), visible(&command));
@@ -75,6 +82,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         if has("judge") {
             println!("The judge's server gets the prompts, the model's answers, and the key.");
         }
+        if has("teacher") {
+            println!("The teacher's server gets the prompts and completions of every training step, and the key.");
+        }
         println!("Trust it, as it is now? [y/N]");
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
@@ -86,4 +96,20 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     println!("Trusted.");
     all.iter().filter_map(|trust| trust.missing.as_deref()).for_each(|missing| println!("note: {}", visible(missing)));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The endpoint that `[train]` names to teach.
+#[cfg(all(feature = "download", feature = "engine"))]
+fn teacher(task: &Task) -> Result<Option<Trust>, Failure> {
+    let toml = String::from_utf8_lossy(&task.read(TASK_FILE)?).into_owned();
+    let train = Assignments::from_task(&task.label(TASK_FILE), &toml)?;
+    // What is wrong in it is for `task check`.
+    let Ok(resolved) = (Layers { task: Some(train), ..Layers::default() }).resolve() else { return Ok(None) };
+    let named = resolved.config.teacher_endpoint().map(TeacherEndpoint::find).transpose()?;
+    Ok(named.map(|teacher| teacher.trust(task)))
+}
+
+#[cfg(not(all(feature = "download", feature = "engine")))]
+fn teacher(_: &Task) -> Result<Option<Trust>, Failure> {
+    Ok(None)
 }

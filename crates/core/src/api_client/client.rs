@@ -1,5 +1,6 @@
 //! One question to an endpoint: what counts as an answer, what is asked again, and when.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use ureq::http::HeaderMap;
 use super::log_probs::log_probs_of;
 use super::{Api, ApiError, Endpoint, LogProbs, message_text};
 use crate::format::shortened;
-use crate::http::{Origin, agent_config, problem_of};
+use crate::http::{Origin, agent_config, problem_of, unix_agent};
 use crate::secrets::{redact, visible};
 
 const MAX_BODY_BYTES: u64 = 16 << 20;
@@ -50,7 +51,7 @@ pub struct UnansweredQuestion {
     pub reason: String,
     pub attempts: u32,
     /// Whether every other question would end alike: a wrong key, model or address.
-    pub(crate) of_all: bool,
+    pub of_all: bool,
 }
 
 /// An attempt that failed.
@@ -84,7 +85,7 @@ pub struct Client {
 
 impl Client {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, ApiError> {
-        let origin = Origin::from_url(&endpoint.base_url);
+        let origin = Origin::from_url(endpoint.request_url());
         let origin = origin.ok_or_else(|| ApiError::Address { name: endpoint.name.clone() })?;
         let certificates = endpoint.certificates.as_deref();
         let config = agent_config(&origin, certificates).map_err(|source| ApiError::Certificates {
@@ -105,8 +106,11 @@ impl Client {
         let epoch = (Instant::now(), since_1970.as_secs_f64());
         Ok(Self {
             endpoint: endpoint.clone(),
-            agent: config.build().into(),
-            url: format!("{}/{path}", endpoint.base_url),
+            agent: match endpoint.socket() {
+                Some(socket) => unix_agent(config, socket),
+                None => config.build().into(),
+            },
+            url: format!("{}/{path}", endpoint.request_url()),
             epoch,
         })
     }
@@ -119,15 +123,45 @@ impl Client {
         body: &str,
         pause: impl Fn(Duration) -> bool,
     ) -> Result<Answer, UnansweredQuestion> {
+        let start = Cell::new(Instant::now());
+        let read = |text: &str| answer_of(&self.endpoint, text);
+        let attempt = || {
+            start.set(Instant::now());
+            self.attempt(&self.url, body, &read)
+        };
+        let (answer, attempts) = self.ask_until(index, attempt, pause)?;
+        let start = start.get();
+        let begun = self.epoch.1 + start.duration_since(self.epoch.0).as_secs_f64();
+        Ok(Answer { seconds: start.elapsed().as_secs_f64(), attempts, begun, ..answer })
+    }
+
+    /// The answer of another address of the server, as `read` takes it: as [`Self::ask`].
+    pub(super) fn ask_at<T>(
+        &self,
+        (index, url): (usize, &str),
+        body: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+        pause: impl Fn(Duration) -> bool,
+    ) -> Result<T, UnansweredQuestion> {
+        self.ask_until(index, || self.attempt(url, body, &read), pause).map(|(answer, _)| answer)
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The answer and the number of attempts.
+    fn ask_until<T>(
+        &self,
+        index: usize,
+        attempt: impl Fn() -> Result<T, FailedAttempt>,
+        pause: impl Fn(Duration) -> bool,
+    ) -> Result<(T, u32), UnansweredQuestion> {
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let start = Instant::now();
-            let FailedAttempt { reason, next } = match self.attempt(body) {
-                Ok(answer) => {
-                    let begun = self.epoch.1 + start.duration_since(self.epoch.0).as_secs_f64();
-                    return Ok(Answer { seconds: start.elapsed().as_secs_f64(), attempts, begun, ..answer });
-                }
+            let FailedAttempt { reason, next } = match attempt() {
+                Ok(answer) => return Ok((answer, attempts)),
                 Err(failed) => failed,
             };
             let wait = match next {
@@ -150,8 +184,13 @@ impl Client {
         }
     }
 
-    fn attempt(&self, body: &str) -> Result<Answer, FailedAttempt> {
-        let mut request = self.agent.post(&self.url).header("content-type", "application/json");
+    fn attempt<T>(
+        &self,
+        url: &str,
+        body: &str,
+        read_answer: &impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, FailedAttempt> {
+        let mut request = self.agent.post(url).header("content-type", "application/json");
         if let Some(key) = &self.endpoint.key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
@@ -170,7 +209,7 @@ impl Client {
         };
         let text = self.without_key(&String::from_utf8_lossy(&bytes));
         if (200..300).contains(&status) {
-            return answer_of(&self.endpoint, &text).map_err(|reason| FailedAttempt::again(self.shown(&reason)));
+            return read_answer(&text).map_err(|reason| FailedAttempt::again(self.shown(&reason)));
         }
         let said = said_by(&text).map_or_else(String::new, |said| format!(": {said}"));
         let (next, remedy) = match status {

@@ -1,7 +1,7 @@
 //! A server as a table of a TOML file defines it, `endpoints.toml` or a task: address, model, prices and limits.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -29,6 +29,10 @@ pub const ENDPOINT_KEYS: [&str; 14] = [
     "extra_body",
     "insecure_http",
 ];
+/// How a base_url begins that is the path of a Unix socket.
+const UNIX_SOCKET: &str = "unix:";
+/// What requests to a Unix socket are addressed to.
+const SOCKET_URL: &str = "http://127.0.0.1/v1";
 /// Fields that the program sets itself, or whose answers it cannot read.
 const OWN_FIELDS: [&str; 6] = ["model", "messages", "prompt", "tools", "stream", "n"];
 
@@ -36,7 +40,7 @@ const OWN_FIELDS: [&str; 6] = ["model", "messages", "prompt", "tools", "stream",
 #[derive(Clone)]
 pub struct Endpoint {
     pub name: String,
-    /// Without a slash at its end.
+    /// Without a slash at its end; `unix:` and a path for a server on a Unix socket.
     pub base_url: String,
     /// As the server calls it.
     pub model: String,
@@ -106,6 +110,36 @@ impl std::fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
+    /// The Unix socket of its server, if it has one.
+    pub(super) fn socket(&self) -> Option<PathBuf> {
+        self.base_url.strip_prefix(UNIX_SOCKET).map(PathBuf::from)
+    }
+
+    /// A server of this user's on a Unix socket, without a key.
+    pub(crate) fn at_socket(socket: &Path, model: &str, (concurrency, timeout): (usize, Duration)) -> Self {
+        Self {
+            name: "endpoint".to_owned(),
+            base_url: format!("{UNIX_SOCKET}{}", socket.display()),
+            model: model.to_owned(),
+            api: Api::Chat,
+            prices: Prices { input: None, output: None },
+            concurrency,
+            timeout,
+            retries: 1,
+            pause: Duration::from_millis(500),
+            format: ResponseFormat::Free,
+            logprobs: false,
+            extra_body: Map::new(),
+            certificates: None,
+            key: None,
+        }
+    }
+
+    /// What the paths of its requests follow.
+    pub(super) fn request_url(&self) -> &str {
+        if self.base_url.starts_with(UNIX_SOCKET) { SOCKET_URL } else { &self.base_url }
+    }
+
     /// The endpoint `name` of a file with this `text`, with its key from the environment. Every endpoint of the file is
     /// checked.
     ///
@@ -117,6 +151,16 @@ impl Endpoint {
         text: &str,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, ApiError> {
+        let (mut endpoint, key_variable) = Self::defined(name, label, text)?;
+        endpoint.read_environment(label, key_variable.as_deref(), variable)?;
+        Ok(endpoint)
+    }
+
+    /// The endpoint `name` without its key, and the variable that holds it.
+    ///
+    /// # Errors
+    /// As those of [`Self::find`].
+    pub(super) fn defined(name: &str, label: &str, text: &str) -> Result<(Self, Option<String>), ApiError> {
         let source = Source { label, text };
         let at = |offset, message: String| ApiError::File(source.error(offset, message));
         let broken = |error: toml::de::Error| at(error.span().map_or(0, |span| span.start), error.message().to_owned());
@@ -133,15 +177,13 @@ impl Endpoint {
                 found = Some((endpoint, key_variable));
             }
         }
-        let Some((mut endpoint, key_variable)) = found else {
+        found.ok_or_else(|| {
             let names: Vec<&str> = document.get_ref().iter().map(|(key, _)| key.get_ref().as_ref()).collect();
             let known =
                 if names.is_empty() { "the file has none".to_owned() } else { format!("it has {}", names.join(", ")) };
             let advice = format!("{known}{}", did_you_mean(name, names.iter().copied()));
-            return Err(ApiError::Unknown { name: name.to_owned(), label: label.to_owned(), advice });
-        };
-        endpoint.read_environment(label, key_variable.as_deref(), variable)?;
-        Ok(endpoint)
+            ApiError::Unknown { name: name.to_owned(), label: label.to_owned(), advice }
+        })
     }
 
     /// Takes the key from the environment variable that is named, and the certificate authorities.
@@ -186,11 +228,17 @@ impl Endpoint {
         };
         let base_url = required("base_url", "base_url = \"https://api.openai.com/v1\"")?;
         let insecure = section.boolean("insecure_http")?.unwrap_or(false);
-        let origin = Origin::from_url(&base_url).filter(|_| !base_url.contains(['?', '#']));
+        if base_url.strip_prefix(UNIX_SOCKET).is_some_and(|path| !path.starts_with('/')) {
+            return Err(wrong("base_url", "names a Unix socket by its absolute path: write `unix:/run/server.sock`"));
+        }
+        let origin = match base_url.starts_with(UNIX_SOCKET) {
+            true => Origin::from_url(SOCKET_URL),
+            false => Origin::from_url(&base_url).filter(|_| !base_url.contains(['?', '#'])),
+        };
         let Some(origin) = origin else {
             return Err(wrong(
                 "base_url",
-                "must be an address such as `https://api.openai.com/v1`, without user, password and query",
+                "must be an address such as `https://api.openai.com/v1`, without user, password and query, or `unix:` and the path of a socket",
             ));
         };
         if !origin.is_encrypted() && !origin.is_loopback() && !insecure {

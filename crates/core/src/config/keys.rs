@@ -117,7 +117,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "",
         "",
-        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; or a model as base_model takes it, with the same vocabulary.",
+        "The teacher of distill_coef: `expected`, the model to start from, shown the row's expected answer; or a model as base_model takes it, with the same vocabulary; or `endpoint:NAME` of endpoints.toml, whose server answers prompt_logprobs.",
     ),
     key(
         "distill_coef",

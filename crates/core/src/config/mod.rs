@@ -17,5 +17,5 @@ pub use choices::{
 pub use joined_tasks::{JoinedConfig, TaskTable};
 pub use keys::{DerivedDefault, KEYS, Key, Rule};
 pub use resolve::{Assignments, ConfigError, ConfigFile, Layers, ResolvedConfig, Source};
-pub use train_config::{EXPECTED_TEACHER, MIN_STEPS, ThinkingBudget, TrainConfig};
+pub use train_config::{ENDPOINT_TEACHER, EXPECTED_TEACHER, MIN_STEPS, ThinkingBudget, TrainConfig};
 pub use value::{Kind, StopCondition, Value};

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::choices::{Method, Preset};
 use super::keys::{KEYS, Key, KnownValues};
-use super::train_config::TrainConfig;
+use super::train_config::{ENDPOINT_TEACHER, TrainConfig};
 use super::value::Value;
 use crate::format::line_column;
 
@@ -424,9 +424,14 @@ fn check_distillation(config: &TrainConfig) -> Result<(), ConfigError> {
         (true, _) if method == Method::Sft => {
             "method = sft samples no completions to distill on: set distill_coef = 0, or method = distill".to_owned()
         }
-        (true, _) if teacher.contains("://") => format!(
-            "teacher = {teacher} is an endpoint, which gives no log-probs of completions: set it to `expected`, or to a local model"
+        (true, _) if teacher.starts_with(ENDPOINT_TEACHER) && config.temperature != 1.0 => format!(
+            "teacher = {teacher} gives log-probs at temperature 1, and temperature = {} samples at another: set temperature = 1, or a local teacher",
+            config.temperature
         ),
+        (true, _) if teacher.starts_with(ENDPOINT_TEACHER) => return Ok(()),
+        (true, _) if teacher.contains("://") => {
+            format!("teacher = {teacher} is an address: define it in endpoints.toml, and set teacher = endpoint:NAME")
+        }
         (true, false) => return Ok(()),
         (true, true) => format!(
             "distill_coef = {} (method = {method}) needs a teacher: set teacher = expected, or to a model with the same vocabulary",

@@ -96,7 +96,11 @@ fn a_teacher_and_its_weight_belong_together() {
         (&["teacher=expected"], "teacher = expected has no effect with distill_coef = 0"),
         (&["teacher=expected", "method=distill", "distill_coef=0"], "method = distill learns from the teacher alone"),
         (&["teacher=expected", "method=sft", "distill_coef=1"], "method = sft samples no completions"),
-        (&["teacher=https://host/v1", "method=distill"], "teacher = https://host/v1 is an endpoint"),
+        (&["teacher=https://host/v1", "method=distill"], "teacher = https://host/v1 is an address"),
+        (
+            &["teacher=endpoint:a", "method=distill", "temperature=0.7"],
+            "teacher = endpoint:a gives log-probs at temperature 1",
+        ),
         (&["teacher=expected", "distill_coef=-1"], "--set: `distill_coef` is `-1`"),
     ] {
         let message = refused(pairs).unwrap_or_default();
@@ -105,6 +109,7 @@ fn a_teacher_and_its_weight_belong_together() {
     for fine in [
         &["method=distill", "teacher=expected", "completions_per_prompt=1"][..],
         &["distill_coef=0.1", "teacher=./folder"],
+        &["distill_coef=0.1", "teacher=endpoint:large"],
         &["method=sft+grpo", "distill_coef=0.1", "teacher=expected"],
     ] {
         assert_eq!(refused(fine), None, "{fine:?}");

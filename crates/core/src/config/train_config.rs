@@ -109,6 +109,8 @@ pub struct ThinkingBudget {
 /// (docs/measurements/real-weights.md).
 pub const MIN_STEPS: u64 = 200;
 
+/// How a teacher is named that is an endpoint.
+pub const ENDPOINT_TEACHER: &str = "endpoint:";
 /// The teacher that is the model itself, shown `expected`.
 pub const EXPECTED_TEACHER: &str = "expected";
 
@@ -170,6 +172,11 @@ impl TrainConfig {
     /// Whether completions are compared with a teacher.
     pub fn is_distilled(&self) -> bool {
         self.distill_coef > 0.0
+    }
+
+    /// The endpoint that teaches: its name, with its definition once the run is created.
+    pub fn teacher_endpoint(&self) -> Option<&str> {
+        self.teacher.strip_prefix(ENDPOINT_TEACHER).filter(|_| self.is_distilled())
     }
 
     /// Whether the teacher is the base itself, shown the row's expected answer.

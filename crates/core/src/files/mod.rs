@@ -13,8 +13,9 @@ pub use failpoint::{failpoint, fails_at, panic_point, test_clock, torn_write};
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read, Result};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 
 /// The largest file that is read whole into memory where nothing tighter is said.
@@ -48,6 +49,17 @@ pub fn close_on_exec_from(first: RawFd) {
                 rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(descriptor) }, rustix::io::FdFlags::CLOEXEC);
         }
     }
+}
+
+/// Connects to a Unix socket, by a path that is short: the system takes at most 108 bytes.
+///
+/// # Errors
+/// The system's error.
+pub fn connect(socket: &Path) -> Result<UnixStream> {
+    let (folder, name) = socket.parent().zip(socket.file_name()).ok_or(ErrorKind::InvalidInput)?;
+    let flags = (rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY).bits().cast_signed();
+    let folder = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
+    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
 }
 
 /// `/dev/null`, for reading and writing.

@@ -90,6 +90,8 @@ fn check_judge(
 ) -> Result<JudgeCheck, CheckError> {
     let begun = Instant::now();
     let asker = rules.asker(judged)?;
+    let no_judge = |problem| ScoreError::NoJudge { task: judged.name.clone(), problem };
+    let model_digest = asker.local_digest().map_err(no_judge)?;
     let texts: Vec<&str> = answers.iter().map(|labelled| labelled.answer.as_str()).collect();
     on_pass("the labelled answers");
     let first = pass(&asker, rules, answers, &texts, false, true);
@@ -118,6 +120,7 @@ fn check_judge(
         part: part.map(str::to_owned),
         model: rules.endpoint.model.clone(),
         base_url: rules.endpoint.base_url.clone(),
+        model_digest,
         rubric_digest: rules.rubric_digest(),
         date: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         answers: graded,

@@ -26,6 +26,9 @@ pub struct JudgeCheck {
     pub part: Option<String>,
     pub model: String,
     pub base_url: String,
+    /// Of a model of this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_digest: Option<String>,
     /// Of server, model and criteria; another one is another judge.
     pub rubric_digest: String,
     /// RFC 3339.
@@ -152,15 +155,19 @@ pub fn files_with_checks(task: &Task) -> Result<Vec<(String, Vec<u8>)>, TaskErro
     Ok(files)
 }
 
-/// What to know before training with the task's judges: they were not checked, or are weak.
+/// What to know before training with the task's judges: they were not checked, or are weak. `loaded`: the digests of those
+/// that are models of this machine, by part ([`crate::score::Scorer::load_judges`]).
 #[cfg(feature = "download")]
-pub fn warnings(task: &Task) -> Vec<String> {
+pub fn warnings(task: &Task, loaded: &[(String, String)]) -> Vec<String> {
     let checks = saved_checks(task);
     let warning = |(part, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {
         let name = part.map_or_else(|| "the judge".to_owned(), |part| format!("the judge of the part {part}"));
         let (digest, remedy) = (rules.rubric_digest(), format!("grpo-tui task judge-check {}", task.name));
         let of_part = |check: &&JudgeCheck| check.part.as_deref() == part;
-        match checks.iter().filter(of_part).find(|check| check.rubric_digest == digest) {
+        let is_loaded = |(of, _): &&(String, String)| of == part.unwrap_or_default();
+        let model = loaded.iter().find(is_loaded).map(|(_, digest)| digest);
+        let is_same = |check: &&JudgeCheck| check.rubric_digest == digest && check.model_digest.as_ref() == model;
+        match checks.iter().filter(of_part).find(is_same) {
             Some(check) => {
                 let weakness = check.weakness()?;
                 Some(format!("{name} is weak ({weakness}): sharpen its criteria, or take another one"))
@@ -171,5 +178,12 @@ pub fn warnings(task: &Task) -> Vec<String> {
             None => Some(format!("{name} was never checked against people, so what it rewards is unknown: {remedy}")),
         }
     };
-    task.judges().filter_map(warning).collect()
+    let memory = |(_, _, rules): (Option<&str>, &Task, &crate::score::RubricRules)| {
+        let local = rules.local.as_ref().filter(|local| local.device != crate::score::ModelDevice::Cpu)?;
+        let (name, device) = (&local.name, local.device);
+        Some(format!(
+            "the judge {name} is loaded on {device}, and its memory is not in the forecast: choose a GPU that the run does not use, or device = \"cpu\", unless both fit"
+        ))
+    };
+    task.judges().filter_map(warning).chain(task.judges().filter_map(memory)).collect()
 }

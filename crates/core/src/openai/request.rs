@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 mod responses; // bodies of `/v1/responses`
+mod texts; // prompts of `/v1/completions`
 
 use super::fields::{known, shown, unsupported, wrong};
 use super::turns::message;
@@ -44,6 +45,8 @@ pub struct GenerationRequest {
     /// 0 is greedy.
     pub temperature: f64,
     pub log_probs: bool,
+    /// Whether the log-prob of each token of the prompt is told (vLLM's extension).
+    pub prompt_log_probs: bool,
     /// The likeliest tokens that are told beside each sampled one.
     pub top_log_probs: usize,
     /// Nucleus sampling: the likeliest tokens whose probabilities add up to this; 1: all.
@@ -175,6 +178,7 @@ impl GenerationRequest {
             thinking_budget: fields.thinking_budget()?,
             temperature: fields.temperature()?,
             log_probs: fields.log_probs(api)?,
+            prompt_log_probs: fields.prompt_log_probs(stream)?,
             top_log_probs: fields.top_log_probs(api)?,
             top_p: fields.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),
             presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?.unwrap_or(0.0),
@@ -204,7 +208,7 @@ const RESPONSES_NAMES: &str = "model input instructions tools tool_choice parall
     stream stream_options reasoning top_logprobs include metadata store service_tier user safety_identifier \
     prompt_cache_key prompt_cache_retention truncation previous_response_id conversation background prompt \
     max_tool_calls chat_template_kwargs";
-const COMPLETION_NAMES: &str = "prompt echo suffix";
+const COMPLETION_NAMES: &str = "prompt echo suffix prompt_logprobs";
 
 /// The fields that are not null.
 struct Fields<'b>(BTreeMap<&'b str, &'b Json>);
@@ -458,30 +462,6 @@ impl<'b> Fields<'b> {
                 Err(ApiError::invalid("tool_choice", format!("`tool_choice`: no tool is named `{}`", shown(name))))
             }
             _ => Ok((!names.is_empty()).then_some(Tools { list: list.into(), strict, choice, parallel })),
-        }
-    }
-
-    fn texts(&self) -> Result<Vec<TextPrompt>, ApiError> {
-        let expected =
-            || wrong("prompt", &format!("a text, a list of token ids, or a list of at most {MAX_PROMPTS} of them"));
-        let tokens = |list: &[Json]| -> Option<Vec<u32>> {
-            list.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
-        };
-        match self.get("prompt") {
-            None => Err(ApiError::invalid("prompt", "`prompt` is missing")),
-            Some(Json::String(text)) => Ok(vec![TextPrompt::Text(text.clone())]),
-            Some(Json::Array(list)) if list.first().is_some_and(Json::is_number) => {
-                Ok(vec![TextPrompt::Tokens(tokens(list).ok_or_else(expected)?)])
-            }
-            Some(Json::Array(list)) if (1..=MAX_PROMPTS).contains(&list.len()) => {
-                let prompt = |prompt: &Json| match prompt {
-                    Json::String(text) => Some(TextPrompt::Text(text.clone())),
-                    Json::Array(ids) => tokens(ids).map(TextPrompt::Tokens),
-                    _ => None,
-                };
-                list.iter().map(|one| prompt(one).ok_or_else(expected)).collect()
-            }
-            Some(_) => Err(expected()),
         }
     }
 }

@@ -117,10 +117,13 @@ pub enum PreflightError {
 /// # Errors
 /// [`PreflightError`] naming the file.
 pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
-    let mut problems = data_problems(task, &Scorer::new(task)?, &load_sets(task)?);
+    let scorer = Scorer::new(task)?;
+    let mut problems = data_problems(task, &scorer, &load_sets(task)?);
     problems.extend(similar_prompts(task)?);
     #[cfg(feature = "download")]
-    problems.extend(crate::judge_check::warnings(task).into_iter().map(|message| DataProblem {
+    let loaded = scorer.load_judges().map_err(|problem| ScoreError::NoJudge { task: task.name.clone(), problem })?;
+    #[cfg(feature = "download")]
+    problems.extend(crate::judge_check::warnings(task, &loaded).into_iter().map(|message| DataProblem {
         kind: DataProblemKind::Judge,
         message,
         set: crate::task::PromptSet::Train,

@@ -163,6 +163,14 @@ pub(crate) trait Judge: Debug + Send + Sync {
         Vec::new()
     }
 
+    /// Loads the model that judges, where that is one of this machine, and returns its digest.
+    ///
+    /// # Errors
+    /// Why it cannot be loaded.
+    fn load(&self) -> Result<Option<String>, String> {
+        Ok(None)
+    }
+
     /// Whether it puts prompt and answer to a model, which costs.
     fn asks_model(&self) -> bool {
         false

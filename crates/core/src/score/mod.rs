@@ -60,7 +60,10 @@ pub use result::{
     CriterionGrade, GroundedValue, OrderedMap, PromptPlace, QueryResult, Reason, Score, Tier, Trial, mean_reward,
 };
 #[cfg(feature = "download")]
-pub use rubric::{Asker, Criterion, Grade, Graded, INSTRUCTION, Question, RubricRules, Scale, Usage};
+pub use rubric::{
+    Asker, Criterion, Grade, Graded, INSTRUCTION, LocalModel, ModelDevice, Question, ReadyModel, RubricRules, Scale,
+    Usage, report_loading,
+};
 pub use score_keys::{ScoreKey, score_keys};
 pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};

@@ -165,6 +165,18 @@ impl Scorer {
         Ok(Self { own: Rules::new(task)?, tiers: task.score.tiers, parts, most_errors })
     }
 
+    /// Loads the judges that are models of this machine, so that the first answer need not wait; the digest of each by the
+    /// name of its part, which is empty for `[score]`.
+    ///
+    /// # Errors
+    /// Why one cannot be loaded.
+    pub fn load_judges(&self) -> Result<Vec<(String, String)>, String> {
+        let parts = self.parts.iter().filter_map(|part| Some((part.name.as_str(), part.scored_by.as_ref()?)));
+        let all = std::iter::once(("", &self.own)).chain(parts);
+        let loaded = all.map(|(name, rules)| Ok(rules.judge.load()?.map(|digest| (name.to_owned(), digest))));
+        loaded.filter_map(Result::transpose).collect()
+    }
+
     /// Refuses scores of which too many are errors of the scorer: what remains says little about the model.
     pub fn check_errors<'s>(&self, scores: impl Iterator<Item = &'s Score>) -> Result<(), ScorerErrors> {
         let (mut all, mut failed) = (0, Vec::new());

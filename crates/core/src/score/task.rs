@@ -126,7 +126,7 @@ impl Task {
     /// Whether scoring or tools run programs, or scoring asks judges, which the user must have allowed.
     pub fn needs_trust(&self) -> bool {
         #[cfg(feature = "download")]
-        if self.judges().next().is_some() {
+        if self.judges().any(|(_, _, rules)| rules.local.is_none()) {
             return true;
         }
         self.runs_programs() || self.toolset.as_ref().is_some_and(Toolset::needs_trust)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use axum::body::Bytes;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use tokio::sync::mpsc::Receiver;
 
 use super::Shared;
@@ -96,6 +96,30 @@ impl Choice {
     }
 }
 
+/// A prompt whose tokens' log-probs are told.
+#[derive(Debug)]
+pub(super) struct ReadTokens {
+    token_ids: Vec<u32>,
+    /// Of the tokens after the first, once it was read.
+    log_probs: Option<Vec<f32>>,
+}
+
+impl ReadTokens {
+    pub(super) fn of(token_ids: &[u32]) -> Self {
+        Self { token_ids: token_ids.to_vec(), log_probs: None }
+    }
+
+    /// In vLLM's form: the first token has none.
+    fn json(&self, decode: impl Fn(u32) -> String) -> Json {
+        let told = self.token_ids.iter().skip(1).zip(self.log_probs.iter().flatten());
+        let told = told.map(|(id, log_prob)| {
+            let of_token = json!({"logprob": log_prob, "rank": null, "decoded_token": decode(*id)});
+            Json::Object(std::iter::once((id.to_string(), of_token)).collect())
+        });
+        std::iter::once(Json::Null).chain(told).collect()
+    }
+}
+
 /// The completions of a request.
 #[derive(Debug)]
 pub(super) struct Collected {
@@ -110,17 +134,26 @@ pub(super) struct Collected {
     pub(super) log_probs: bool,
     /// Whether a choice has its token ids, the stop token among them.
     pub(super) token_ids: bool,
+    /// Empty where their log-probs are not told.
+    pub(super) prompts: Vec<ReadTokens>,
+    /// Completions of each prompt.
+    pub(super) samples: usize,
     pub(super) usage: Usage,
 }
 
 impl Collected {
     pub(super) fn is_complete(&self) -> bool {
         self.choices.iter().all(|choice| choice.progress.finish.is_some())
+            && self.prompts.iter().all(|prompt| prompt.log_probs.is_some())
     }
 
     /// Takes an event; the completion that it is of, unless that had ended.
     pub(super) fn apply(&mut self, event: Event) -> Result<Option<usize>, ApiError> {
         let failed = |error: TextError| server_error(&error.to_string());
+        if let Event::PromptLogProbs { prompt, log_probs } = event {
+            self.prompts.get_mut(prompt).into_iter().for_each(|read| read.log_probs = Some(log_probs.clone()));
+            return Ok(None);
+        }
         let (Event::Token { index, .. } | Event::Ended { index, .. }) = event else { return Ok(None) };
         let choice = self.choices.get_mut(index).filter(|choice| choice.progress.finish.is_none());
         let Some(choice) = choice else { return Ok(None) };
@@ -178,7 +211,7 @@ impl Collected {
                 let by_text = choice.text.is_stopped();
                 choice.end(if stop == StopReason::Stop || by_text { Finish::Stop } else { Finish::Length });
             }
-            Event::Failed(_) => {}
+            Event::Failed(_) | Event::PromptLogProbs { .. } => {}
         }
         self.usage.completion_tokens = self.choices.iter().map(|choice| choice.progress.tokens).sum();
         Ok(Some(index))
@@ -190,7 +223,8 @@ impl Collected {
             let last = self.item_events().pop();
             return last.map_or(Json::Null, |mut event| event["response"].take());
         }
-        let Self { answer, choices, log_probs, token_ids, usage, .. } = self;
+        let Self { answer, choices, log_probs, token_ids, prompts, samples, shared, usage, .. } = self;
+        let decode = |id: u32| shared.tokenizer.decode(&[id], false).unwrap_or_default();
         let choice = |(index, choice): (usize, Choice)| {
             let mut content = Content::default();
             for part in choice.progress.parts {
@@ -209,6 +243,9 @@ impl Collected {
             let mut whole = answer.choice(index, &content, log_probs, choice.progress.finish.unwrap_or(Finish::Length));
             if token_ids {
                 whole["token_ids"] = choice.progress.token_ids.into();
+            }
+            if let Some(prompt) = prompts.get(index / samples.max(1)) {
+                whole["prompt_logprobs"] = prompt.json(decode);
             }
             whole
         };

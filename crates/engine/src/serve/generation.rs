@@ -12,9 +12,9 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Shared;
-use super::collected::{Choice, Chunks, Collected, Progress, server_error};
+use super::collected::{Choice, Chunks, Collected, Progress, ReadTokens, server_error};
 use super::constraints::ConstraintSpec;
-use super::queue::{BodyState, CLIENT_TOKENS, DecodeRequest, Event, QueueError};
+use super::queue::{BodyState, CLIENT_TOKENS, DecodeRequest, Event, QueueError, ReadPrompt};
 use super::responses::{answer, busy, unix_seconds, with_type};
 use super::text_stream::{TextStream, ThinkBlock};
 use crate::constraint::Reasoning;
@@ -56,7 +56,7 @@ pub(super) async fn generate(
         drop((turn, room));
         prepared
     });
-    let PreparedRequest { mut jobs, wanted, mut events, mut collected, stream, include_usage } =
+    let PreparedRequest { mut jobs, read_prompts, wanted, mut events, mut collected, stream, include_usage } =
         prepared.await.map_err(|_| server_error("the request could not be prepared"))??;
     if let Some(wanted) = wanted {
         for (job, reasoning) in &mut jobs {
@@ -66,7 +66,7 @@ pub(super) async fn generate(
         collected.constraint = jobs.first().and_then(|(job, _)| job.request.constraint.clone());
     }
     let jobs = jobs.into_iter().map(|(job, _)| job).collect();
-    shared.queue.push(jobs).map_err(|refused| match refused {
+    shared.queue.push(jobs, read_prompts).map_err(|refused| match refused {
         QueueError::Full => busy("the queue is full"),
         QueueError::Closed => ApiError::new(503, "server_error", None, "the server is being stopped"),
     })?;
@@ -90,6 +90,8 @@ pub(super) async fn generate(
 struct PreparedRequest {
     /// Each with whether its completions may begin with a think block.
     jobs: Vec<(DecodeRequest, Reasoning)>,
+    /// Those whose tokens' log-probs are told.
+    read_prompts: Vec<ReadPrompt>,
     /// What all completions may be.
     wanted: Option<Arc<ConstraintSpec>>,
     events: Receiver<Event>,
@@ -127,6 +129,10 @@ fn prepare(
         return Err(ApiError::invalid("n", message));
     }
     let prompts = prompts(shared, &asked.prompt, client)?;
+    if asked.prompt_log_probs && shared.has_adapters_beside {
+        let message = "`prompt_logprobs`: several adapters are served side by side; serve this one by itself";
+        return Err(ApiError::invalid("prompt_logprobs", message));
+    }
     let (sender, events) = channel(CLIENT_TOKENS);
     let state = Arc::new(BodyState::default());
     let stops = Arc::new(asked.stop);
@@ -144,6 +150,16 @@ fn prepare(
             Some(made.map_err(|error| server_error(&error.to_string()))?)
         }
         None => shared.thinking_limit.clone(),
+    };
+    let read_prompt = |(index, token_ids): (usize, &Vec<u32>)| ReadPrompt {
+        index,
+        token_ids: token_ids.clone(),
+        adapter,
+        events: sender.clone(),
+    };
+    let read_prompts: Vec<ReadPrompt> = match asked.prompt_log_probs {
+        true => prompts.iter().enumerate().map(read_prompt).collect(),
+        false => Vec::new(),
     };
     let seed = asked.seed.unwrap_or_else(random_seed);
     let mut jobs = Vec::new();
@@ -201,9 +217,19 @@ fn prepare(
         stop_ids,
         log_probs: asked.log_probs,
         token_ids: asked.token_ids,
+        prompts: read_prompts.iter().map(|prompt| ReadTokens::of(&prompt.token_ids)).collect(),
+        samples: asked.samples,
         usage,
     };
-    Ok(PreparedRequest { jobs, wanted, events, collected, stream: asked.stream, include_usage: asked.include_usage })
+    Ok(PreparedRequest {
+        jobs,
+        read_prompts,
+        wanted,
+        events,
+        collected,
+        stream: asked.stream,
+        include_usage: asked.include_usage,
+    })
 }
 
 /// The variable of templates that know levels of reasoning (gpt-oss, Qwen3.8).

@@ -39,6 +39,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
         .route("/v1/responses", post(responses))
+        .route("/tokenize", post(tokenize))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/health", get(async || answer(200, &json!({"status": "ok"}))))
@@ -49,8 +50,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-const NO_ADDRESS: &str =
-    "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, /health and /metrics";
+const NO_ADDRESS: &str = "no such address; there are /v1/chat/completions, /v1/completions, /v1/responses, /v1/models, /tokenize, /health and /metrics";
 const NO_METHOD: &str = "this address does not take the method: completions take POST, all else GET";
 
 /// Checks who asks, and counts the answer.
@@ -154,6 +154,25 @@ async fn completions(State(shared): State<Arc<Shared>>, request: Request) -> Res
 
 async fn responses(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     answered(shared, request, Api::Responses).await
+}
+
+/// The token ids of a text, in vLLM's form.
+async fn tokenize(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let read = async {
+        let (body, _room) = body(request).await?;
+        let body: Json = serde_json::from_slice(&body)
+            .map_err(|error| ApiError::invalid("", format!("the body is not valid JSON: {error}")))?;
+        let text = body["prompt"].as_str().ok_or_else(|| ApiError::invalid("prompt", "`prompt` must be a text"))?;
+        let tokens = shared.tokenizer.encode(text);
+        tokens.map_err(|error| ApiError::invalid("prompt", error.to_string()))
+    };
+    match read.await {
+        Ok(tokens) => {
+            let count = tokens.len();
+            answer(200, &json!({"count": count, "max_model_len": shared.positions, "tokens": tokens}))
+        }
+        Err(error) => refusal(&error),
+    }
 }
 
 async fn answered(shared: Arc<Shared>, request: Request, api: Api) -> Response {

@@ -26,9 +26,10 @@ use crate::model::{Adapters, Decoder};
 use crate::rollout::{DRAFT_TOKENS, QueueSize, RolloutMemory, ThinkingLimit, ThreadPool, decode_queue};
 use crate::run::{Device, RunLock, Slot};
 use crate::text::{TemplateOptions, Tokenizer};
+use crate::update::{log_probs, pack};
 use connections::Listener;
 use constraints::Constraints;
-use queue::{Queue, Worker};
+use queue::{Queue, ReadPrompt, Worker};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -72,7 +73,8 @@ pub enum Place {
 #[derive(Debug)]
 pub struct Conditions {
     pub lock: RunLock,
-    pub slot: Slot,
+    /// `None` where it computes beside others.
+    pub slot: Option<Slot>,
     /// Without a request at most.
     pub idle: Duration,
 }
@@ -83,8 +85,9 @@ impl Conditions {
 
     /// Why the server ends, if so. `idle`: since the last request.
     fn why_end(&self, has_decoded: bool, idle: Duration) -> Option<String> {
-        if (has_decoded || idle >= Self::FIRST_REQUEST) && self.slot.is_wanted() {
-            let devices: Vec<String> = self.slot.devices().iter().map(Device::described).collect();
+        let may_end = has_decoded || idle >= Self::FIRST_REQUEST;
+        if let Some(slot) = self.slot.as_ref().filter(|slot| may_end && slot.is_wanted()) {
+            let devices: Vec<String> = slot.devices().iter().map(Device::described).collect();
             return Some(format!("released {} to a waiting run", devices.join(", ")));
         }
         match idle >= self.idle {
@@ -137,6 +140,8 @@ struct Shared {
     reasons: bool,
     thinking_limit: Option<Arc<ThinkingLimit>>,
     max_completion_tokens: usize,
+    /// Whether several adapters stand side by side.
+    has_adapters_beside: bool,
     /// Token ids are below it.
     vocabulary: usize,
     /// Tokens of a prompt and its completion together.
@@ -203,6 +208,7 @@ pub fn serve(
         reasons: served.reasons,
         thinking_limit: served.thinking_limit,
         max_completion_tokens: max_completion_tokens.min(size.completion_tokens).min(positions - 1),
+        has_adapters_beside: adapter_slot > 0,
         vocabulary: model.config().vocab_size,
         positions,
         longest_prompt: size.prompt_tokens,
@@ -252,10 +258,28 @@ struct Decoding<'a, R> {
 }
 
 impl<R: Fn(&str) + Sync> Decoding<'_, R> {
+    /// The log-probs of a prompt's tokens after the first, at temperature 1, by the forward pass of training.
+    fn read(&self, prompt: &ReadPrompt) -> Result<Vec<f32>, String> {
+        let adapters = if prompt.adapter.is_some() { Adapters::On } else { Adapters::Off };
+        let (first, rest) = prompt.token_ids.split_at(1);
+        let read = pack([(first, vec![rest])], usize::MAX);
+        let read = read.iter().map(|all| log_probs(self.model, all, adapters, 1.0));
+        let found = read.collect::<Result<Vec<_>, _>>().map_err(|error| {
+            let cause = explained(&error.to_string());
+            (self.report)(&format!("reading a prompt failed: {cause}"));
+            if is_out_of_memory(&error) {
+                _ = self.engine.trim_memory();
+            }
+            "reading the prompt failed; the server's log has the cause".to_owned()
+        })?;
+        Ok(found.into_iter().flatten().flatten().map(|token| token.log_prob).collect())
+    }
+
     /// Decodes until the queue is closed and empty.
     fn run(&self, cancelled: &(impl Fn() -> bool + Clone + Send + Sync + 'static)) -> Result<(), ServeError> {
         let memory = RolloutMemory::default();
-        let mut worker = Worker::new(&self.shared.queue, self.size);
+        let reader = |prompt: &ReadPrompt| self.read(prompt);
+        let mut worker = Worker::new(&self.shared.queue, self.size, &reader);
         let mut failures = 0;
         loop {
             let threads = ThreadPool::calling().until(cancelled.clone());

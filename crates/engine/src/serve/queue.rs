@@ -66,9 +66,25 @@ impl DecodeRequest {
     }
 }
 
+/// A prompt whose tokens' log-probs are wanted.
+#[derive(Debug)]
+pub(super) struct ReadPrompt {
+    /// Among those of its body.
+    pub(super) index: usize,
+    pub(super) token_ids: Vec<u32>,
+    /// As [`QueuedRequest::adapter`].
+    pub(super) adapter: Option<u32>,
+    pub(super) events: Sender<Event>,
+}
+
+/// Computes the log-probs of a prompt's tokens after the first.
+pub(super) type PromptReader<'r> = &'r dyn Fn(&ReadPrompt) -> Result<Vec<f32>, String>;
+
 /// A part of a client's answer; `index`: of the completion.
 #[derive(Debug)]
 pub(super) enum Event {
+    /// Of a prompt's tokens after the first; `prompt`: its index.
+    PromptLogProbs { prompt: usize, log_probs: Vec<f32> },
     Token {
         index: usize,
         token_id: u32,
@@ -102,6 +118,8 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<DecodeRequest>,
+    /// Read between two passes, one at a time.
+    prompts: VecDeque<ReadPrompt>,
     /// Threads that wait for a request.
     idle: usize,
     is_closed: bool,
@@ -117,7 +135,7 @@ impl Queue {
     }
 
     /// Queues all of a body's prompts, or none. One body may have more than the limit, where nothing else waits.
-    pub(super) fn push(&self, jobs: Vec<DecodeRequest>) -> Result<(), QueueError> {
+    pub(super) fn push(&self, jobs: Vec<DecodeRequest>, prompts: Vec<ReadPrompt>) -> Result<(), QueueError> {
         let mut state = self.state();
         if state.is_closed {
             return Err(QueueError::Closed);
@@ -130,6 +148,7 @@ impl Queue {
             }
         }
         state.waiting.extend(jobs);
+        state.prompts.extend(prompts);
         drop(state);
         self.arrived.notify_all();
         Ok(())
@@ -154,6 +173,7 @@ impl Queue {
         let waiting = {
             let mut state = self.state();
             state.is_closed = true;
+            state.prompts.clear();
             std::mem::take(&mut state.waiting)
         };
         waiting.into_iter().for_each(|job| _ = job.events.try_send(Event::Failed(message.to_owned())));
@@ -162,9 +182,9 @@ impl Queue {
 }
 
 /// A thread that decodes from the queue.
-#[derive(Debug)]
 pub(super) struct Worker<'q> {
     queue: &'q Queue,
+    reader: PromptReader<'q>,
     size: QueueSize,
     running: HashMap<u64, ActiveRequest>,
     next: u64,
@@ -184,8 +204,8 @@ struct ActiveRequest {
 }
 
 impl<'q> Worker<'q> {
-    pub(super) fn new(queue: &'q Queue, size: QueueSize) -> Self {
-        Self { queue, size, running: HashMap::new(), next: 0, tokens: 0 }
+    pub(super) fn new(queue: &'q Queue, size: QueueSize, reader: PromptReader<'q>) -> Self {
+        Self { queue, reader, size, running: HashMap::new(), next: 0, tokens: 0 }
     }
 
     /// Tells all clients of this thread that their completions cannot be had.
@@ -196,6 +216,15 @@ impl<'q> Worker<'q> {
             _ = running.job.events.try_send(Event::Failed(message.to_owned()));
         }
         self.tokens = 0;
+    }
+
+    fn read_prompt(&self, prompt: &ReadPrompt) {
+        let event = match (self.reader)(prompt) {
+            Ok(log_probs) => Event::PromptLogProbs { prompt: prompt.index, log_probs },
+            Err(why) => Event::Failed(why),
+        };
+        // Its client may be gone.
+        _ = prompt.events.try_send(event);
     }
 
     /// The next job that `rows` free rows have room for, or a part of one: first that of the body of which the fewest
@@ -260,7 +289,7 @@ impl RequestSource for Worker<'_> {
         let mut state = queue.state();
         if is_idle {
             state.idle += 1;
-            if state.waiting.is_empty() && !state.is_closed {
+            if state.waiting.is_empty() && state.prompts.is_empty() && !state.is_closed {
                 let waited = queue.arrived.wait_timeout(state, Duration::from_millis(200));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
@@ -272,15 +301,18 @@ impl RequestSource for Worker<'_> {
         let share = if is_idle { state.waiting.len().div_ceil(state.idle) } else { usize::MAX };
         let (mut left, mut taken) = (rows, Vec::new());
         state.waiting.retain(|job| !job.events.is_closed());
+        state.prompts.retain(|prompt| !prompt.events.is_closed());
+        let prompt = state.prompts.pop_front();
         while taken.len() < share
             && let Some(job) = self.next_job(&mut state.waiting, left)
         {
             left -= job.request.samples;
             taken.push(self.start(job));
         }
-        let is_over = state.is_closed && state.waiting.is_empty() && taken.is_empty();
+        let is_over = state.is_closed && state.waiting.is_empty() && taken.is_empty() && prompt.is_none();
         state.idle -= usize::from(is_idle);
         drop(state);
+        prompt.iter().for_each(|prompt| self.read_prompt(prompt));
         if is_over { Arrivals::Closed } else { Arrivals::Requests(taken) }
     }
 
@@ -340,152 +372,4 @@ impl RequestSource for Worker<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::sync::mpsc::{Receiver, channel};
-
-    use super::*;
-
-    const SIZE: QueueSize = QueueSize { rows: 32, completion_tokens: 9 * 32, prompt_tokens: 100 };
-
-    fn job(samples: usize, by_token: bool, room: usize) -> (DecodeRequest, Receiver<Event>) {
-        let (events, receiver) = channel(room);
-        let sampling = Sampling { draft_tokens: 0, ..Sampling::plain(1.0, 9, 1) };
-        let job = DecodeRequest {
-            body: Arc::default(),
-            request: Request::new(vec![1, 2], 0, 0, samples),
-            sampling,
-            adapter: None,
-            first_index: 5,
-            by_token,
-            stopped: (0..samples).map(|_| AtomicBool::new(false)).collect(),
-            first_stopped: 0,
-            events,
-            arrived: Instant::now(),
-        };
-        (job, receiver)
-    }
-
-    fn taken(worker: &mut Worker<'_>, rows: usize, is_idle: bool) -> Vec<u64> {
-        match worker.arrivals(rows, is_idle) {
-            Arrivals::Requests(queued) => queued.iter().map(|queued| queued.id).collect(),
-            Arrivals::Closed => vec![u64::MAX],
-        }
-    }
-
-    fn completion(tokens: usize) -> Completion {
-        Completion::new(vec![7; tokens], vec![-0.5; tokens], StopReason::Length)
-    }
-
-    #[test]
-    fn a_client_that_does_not_read_or_is_gone_loses_its_rows() {
-        let queue = Queue::new(9);
-        let mut worker = Worker::new(&queue, SIZE);
-        let (slow, mut unread) = job(1, true, 2);
-        let (gone, receiver) = job(1, false, 2);
-        let (stopped, _kept) = job(1, true, 2);
-        let flag = Arc::clone(&stopped.stopped);
-        assert_eq!(queue.push(vec![slow, gone, stopped]), Ok(()));
-        assert_eq!(taken(&mut worker, 32, true), [0, 1, 2]);
-        assert!(worker.on_token(0, 0, &completion(1)) && worker.on_token(0, 0, &completion(2)));
-        assert!(!worker.on_token(0, 0, &completion(3)), "two tokens wait already");
-        assert!(worker.on_token(1, 0, &completion(1)));
-        drop(receiver);
-        assert!(!worker.on_token(1, 0, &completion(2)), "nobody waits for it");
-        assert!(worker.on_token(2, 0, &completion(1)));
-        flag[0].store(true, Ordering::Relaxed);
-        assert!(!worker.on_token(2, 0, &completion(2)), "its stop text has come");
-        (0..3).for_each(|id| worker.on_end(id, 0, completion(3)));
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        assert_eq!((count(&queue.metrics.lost_clients), count(&queue.metrics.rows)), (2, 0));
-        assert!(matches!(unread.try_recv(), Ok(Event::Token { index: 5, token_id: 7, .. })));
-    }
-
-    #[test]
-    fn a_body_that_waits_alone_takes_what_it_needs_and_leaves_some_where_that_is_too_much() {
-        let check = |samples: usize, limit: usize, expected: (usize, usize)| {
-            let queue = Queue::new(99);
-            let mut worker = Worker::new(&queue, SIZE);
-            let (mut alone, _alone) = job(samples, false, 99);
-            alone.sampling.max_completion_tokens = limit;
-            assert_eq!(queue.push(vec![alone]), Ok(()));
-            assert_eq!(taken(&mut worker, 32, true), [0], "{samples}");
-            let rows = worker.running[&0].unfinished;
-            let (next, _next) = job(1, false, 99);
-            assert_eq!(queue.push(vec![next]), Ok(()));
-            let next = taken(&mut worker, 32 - rows, false);
-            assert_eq!((rows, next.len()), expected, "{samples} of {limit} tokens");
-        };
-        check(8, 9, (8, 1));
-        check(32, 9, (32, 0));
-        check(128, 9, (28, 1));
-        // The KV cache has room for 16, then for 3.
-        check(16, 18, (16, 0));
-        check(32, 18, (14, 1));
-        check(9, 90, (2, 1));
-    }
-
-    #[test]
-    fn a_body_of_many_completions_leaves_rows_to_others() {
-        let queue = Queue::new(99);
-        let mut worker = Worker::new(&queue, SIZE);
-        let (first, _first) = job(16, false, 99);
-        let (mut more, _more) = job(16, false, 99);
-        more.body = Arc::clone(&first.body);
-        (more.request.first_sample, more.first_index) = (16, 21);
-        let (second, mut told) = job(12, false, 99);
-        assert_eq!(queue.push(vec![first, more, second]), Ok(()));
-        // The later client is served first, because none of its rows is decoded, and there is room.
-        assert_eq!(taken(&mut worker, 32, true), [0, 1]);
-        let (third, _third) = job(1, false, 99);
-        assert_eq!(queue.push(vec![third]), Ok(()));
-        assert_eq!(taken(&mut worker, 8, false), [2]);
-        let rows = |id: u64, worker: &Worker<'_>| worker.running[&id].unfinished;
-        assert_eq!((rows(0, &worker), rows(1, &worker), rows(2, &worker)), (16, 8, 1));
-        // The rest of a body has the numbers after those that were taken.
-        (0..8).for_each(|sample| worker.on_end(1, sample, completion(1)));
-        assert_eq!(taken(&mut worker, 15, false), [3, 4]);
-        let rest = &worker.running[&3].job;
-        assert_eq!((rest.request.first_sample, rest.request.samples, rest.first_index), (8, 4, 13));
-        worker.on_end(3, 3, completion(1));
-        let index = |event| if let Event::Ended { index, .. } = event { index } else { 0 };
-        let told: Vec<usize> = std::iter::from_fn(|| told.try_recv().ok()).map(index).collect();
-        assert_eq!(told, [5, 6, 7, 8, 9, 10, 11, 12, 16]);
-        // Long completions leave tokens of the cache.
-        let (mut long, _long) = job(16, false, 99);
-        long.sampling.max_completion_tokens = 90;
-        assert_eq!(queue.push(vec![long]), Ok(()));
-        let mut idle = Worker::new(&queue, SIZE);
-        assert_eq!(taken(&mut idle, 32, true), [0, 1]);
-        assert_eq!((rows(0, &idle), rows(1, &idle)), (1, 8));
-    }
-
-    #[test]
-    fn the_queue_is_bounded_and_ends_when_it_is_closed() {
-        let queue = Queue::new(2);
-        let mut worker = Worker::new(&queue, SIZE);
-        let (large, mut told) = job(40, false, 64);
-        let (second, other) = job(1, false, 2);
-        assert_eq!(queue.push(vec![large, second]), Ok(()));
-        let (third, _kept) = job(1, false, 2);
-        assert_eq!(queue.push(vec![third]), Err(QueueError::Full));
-        drop(other);
-        let (third, _kept) = job(1, false, 2);
-        assert_eq!(queue.push(vec![third]), Ok(()), "a client that is gone made room");
-        assert!(taken(&mut worker, 0, false).is_empty());
-        queue.close();
-        let (late, _kept) = job(1, false, 2);
-        assert_eq!(queue.push(vec![late]), Err(QueueError::Closed));
-        assert_eq!(
-            taken(&mut worker, 32, false),
-            [0, 1, 2],
-            "what was queued is still decoded, and no body takes all rows"
-        );
-        assert_eq!(queue.metrics.rows.load(Ordering::Relaxed), 16 + 1 + 12);
-        (0..16).for_each(|_| worker.on_end(0, 0, completion(1)));
-        assert_eq!(taken(&mut worker, 19, false), [3]);
-        assert_eq!(taken(&mut worker, 7, false), [u64::MAX]);
-        worker.fail("why");
-        let last = std::iter::from_fn(|| told.try_recv().ok()).last();
-        assert!(matches!(last, Some(Event::Failed(why)) if why == "why"));
-    }
-}
+mod tests;

@@ -140,6 +140,9 @@ pub(super) fn update_metrics(update: &StepUpdate) -> BTreeMap<String, f64> {
         if statistics.distilled_tokens > 0 {
             found.add("distill/reverse_kl", statistics.reverse_kl / statistics.distilled_tokens as f64);
         }
+        if statistics.teacher_errors > 0 {
+            found.add("distill/teacher_errors", statistics.teacher_errors as f64);
+        }
         found.add("clip_ratio/low_mean", statistics.clipped_low as f64 / tokens);
         found.add("clip_ratio/high_mean", statistics.clipped_high as f64 / tokens);
         found.add(

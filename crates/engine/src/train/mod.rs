@@ -4,6 +4,9 @@ mod worker; // rank 0: a run from its worker's start to its recorded end
 mod rank; // all ranks before the loop: loading, and what another rank does
 mod run_task; // the tasks of a run, with their scorers and limits
 mod setup; // a run before its weights are read
+mod judge_models; // judges of this machine: the same for a run's whole life
+#[cfg_attr(not(feature = "download"), path = "no_endpoint_teacher.rs")]
+mod endpoint_teacher; // log-probs of a server
 mod teacher; // log-probs of the student's completions, to distil
 mod trainer; // a run in training
 mod run_loop; // the loop, which every rank runs
@@ -117,9 +120,24 @@ pub enum TrainError {
         "teacher = {teacher} has another vocabulary: token {id} is {found}, in the model to train {expected}; take a teacher with the same tokenizer"
     )]
     OtherVocabulary { teacher: String, id: u32, found: String, expected: String },
+    #[error("teacher = endpoint:{name}: {problem}")]
+    TeacherEndpoint { name: String, problem: String },
+    #[error(
+        "teacher = endpoint:{name} tokenizes otherwise: id {at} of a probe text is {found}, of the model to train {expected}; take a teacher with the same tokenizer"
+    )]
+    OtherTokenizer { name: String, at: usize, found: String, expected: String },
+    /// The teacher's server failed too often.
+    #[error(
+        "teacher = endpoint:{name} gave no log-probs for {failed} of {all} completions of a step, more than a tenth: {reason}; fix it, then resume the run"
+    )]
+    TeacherErrors { name: String, failed: usize, all: usize, reason: String },
     /// The model under the run's name differs from the one at its start.
     #[error("the files of `{base_model}` changed since the run started: restore them, or start a new run")]
     OtherModel { base_model: String },
+    #[error("the model of the judge `{judge}` is another one than at the run's start: restore it, or start a new run")]
+    OtherJudge { judge: String },
+    #[error("{path}: {error}: the run's judges cannot be recorded")]
+    JudgeRecord { path: String, error: std::io::Error },
     #[error("{0}")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
     #[error("{0}")]

@@ -6,7 +6,7 @@ use crate::hub::ModelConfig;
 use crate::policy::{Lengths, Prompt, ScoredTask};
 use crate::rollout::Request;
 use crate::run::{MixedTask, RunDirectory, task_folder};
-use crate::score::{Scorer, Task, for_model};
+use crate::score::{ScoreError, Scorer, Task, for_model};
 use crate::task::{PromptSet, task_set};
 use crate::text::Tokenizer;
 
@@ -52,6 +52,8 @@ pub(super) struct RunTask {
     pub(super) part: TaskPart,
     pub(super) scorer: Scorer,
     pub(super) lengths: Lengths,
+    /// The digests of judges that are models of this machine, by part; none before [`Self::load_judges`].
+    pub(super) judges: Vec<(String, String)>,
 }
 
 impl RunTask {
@@ -64,7 +66,14 @@ impl RunTask {
     ) -> Result<Self, TrainError> {
         let task = for_model(&part.task, tokenizer);
         let lengths = Lengths { max_completion_tokens: part.max_completion_tokens, ..lengths(config, model) };
-        Ok(Self { scorer: Scorer::new(&task)?, part: TaskPart { task, ..part }, lengths })
+        Ok(Self { scorer: Scorer::new(&task)?, part: TaskPart { task, ..part }, lengths, judges: Vec::new() })
+    }
+
+    /// Loads the judges that are models of this machine: before the free memory of a device is measured.
+    pub(super) fn load_judges(&mut self) -> Result<(), TrainError> {
+        let no_judge = |problem| ScoreError::NoJudge { task: self.part.task.name.clone(), problem };
+        self.judges = self.scorer.load_judges().map_err(no_judge)?;
+        Ok(())
     }
 
     pub(super) fn task(&self) -> &Task {

@@ -1,6 +1,7 @@
 //! A run before its weights are loaded: prompts, scorer, checkpoint to resume from, and whether it fits its device.
 
 use super::TrainError;
+use super::endpoint_teacher::EndpointTeacher;
 use super::guide::Guide;
 use super::run_task::{RunTask, TaskPart, of_task};
 use super::teacher::{demonstrated_prompts, teacher_model};
@@ -53,6 +54,8 @@ pub(super) struct Setup {
     pub(super) start: StartModel,
     /// `None` without a teacher, or where it is the base itself.
     pub(super) teacher: Option<OpenModel>,
+    /// One that a server has.
+    pub(super) endpoint_teacher: Option<EndpointTeacher>,
     pub(super) prompts: PromptSets,
     pub(super) engine: Engine,
     pub(super) threads: ThreadPool,
@@ -97,8 +100,10 @@ impl Setup {
             return Err(TrainError::OtherModel { base_model: config.base_model });
         }
         let teacher = teacher_model(&config, &start.tokenizer, run_folders)?;
+        let endpoint_teacher = EndpointTeacher::of(&config, &start.tokenizer)?;
         let read_by = teacher.as_ref().map(|teacher| &teacher.config);
-        let tasks = read_by_teacher(tasks, read_by);
+        let mut tasks = read_by_teacher(tasks, read_by);
+        tasks.iter_mut().try_for_each(RunTask::load_judges)?;
         let prompts = prompt_sets(&tasks, &start.tokenizer, read_by, &config)?;
         let fit = fit_device(&start.config, &config, &prompts.shape(&config), engine)?;
         let threads = ThreadPool::for_engine(engine, config.threads)?;
@@ -111,6 +116,7 @@ impl Setup {
             config,
             start,
             teacher,
+            endpoint_teacher,
             prompts,
             engine: engine.clone(),
             threads,
@@ -263,6 +269,7 @@ pub fn check(
     let tokenizer = Tokenizer::load(model)?;
     let model_config = model.config().map_err(ModelError::from)?;
     let teacher = teacher_model(config, &tokenizer, run_folders)?;
+    EndpointTeacher::of(config, &tokenizer)?;
     let read_by = teacher.as_ref().map(|teacher| &teacher.config);
     let tasks = read_by_teacher(run_tasks(tasks.to_vec(), &tokenizer, &model_config, config)?, read_by);
     let data = prompt_sets(&tasks, &tokenizer, read_by, config)?.shape(config);

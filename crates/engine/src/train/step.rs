@@ -141,7 +141,12 @@ fn loss_gradient(
     totals: StepTotals,
 ) -> Result<(Gradients, PolicyStatistics), TrainError> {
     let policy = &trainer.policy;
-    trainer.shrink_together(trainer.extent(), || {
+    // Once, also where the gradient is computed again in less memory.
+    let teacher_errors = match &trainer.endpoint_teacher {
+        Some(teacher) => teacher.read(&mut groups, &policy.tokenizer, &policy.threads)?,
+        None => 0,
+    };
+    let (gradient, statistics) = trainer.shrink_together(trainer.extent(), || {
         memory_point(trainer.ranks.rank())?;
         let settings = trainer.policy_settings();
         if settings.loss.kl_beta > 0.0 {
@@ -151,11 +156,12 @@ fn loss_gradient(
                 group.set_reference(log_probs);
             }
         }
-        if trainer.config.is_distilled() {
+        if trainer.config.is_distilled() && trainer.endpoint_teacher.is_none() {
             add_teacher(trainer, &mut groups, &settings)?;
         }
         policy_gradient(&policy.model, &groups, totals, &settings, &policy.threads)
-    })
+    })?;
+    Ok((gradient, PolicyStatistics { teacher_errors, ..statistics }))
 }
 
 /// Gives each distilled completion the teacher's log-probs.

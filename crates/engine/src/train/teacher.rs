@@ -13,7 +13,7 @@ use crate::run::RunFolders;
 use crate::score::reference_answer;
 use crate::text::Tokenizer;
 
-/// The model of a teacher beside the student; `None` without a teacher, or where it is the base itself.
+/// The model of a teacher beside the student; `None` without a teacher, and where it is the base itself or on an endpoint.
 ///
 /// # Errors
 /// [`TrainError::OtherVocabulary`]; [`TrainError::Start`] if there is no such model.
@@ -22,7 +22,7 @@ pub(super) fn teacher_model(
     student: &Tokenizer,
     run_folders: &RunFolders,
 ) -> Result<Option<OpenModel>, TrainError> {
-    if !config.is_distilled() || config.is_self_distilled() {
+    if !config.is_distilled() || config.is_self_distilled() || config.teacher_endpoint().is_some() {
         return Ok(None);
     }
     let model = OpenModel::find(&config.teacher, run_folders)?;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::TrainError;
+use super::endpoint_teacher::EndpointTeacher;
 use super::gradient_shape::{Extent, retry_smaller};
 use super::groups::{AdvantageRule, PolicyBatch, StepRollout, policy_batch};
 use super::guide::Guide;
@@ -44,6 +45,7 @@ pub(super) struct Trainer {
     pub(super) guides: Vec<Guide>,
     /// A teacher beside the student.
     pub(super) teacher: Option<Decoder>,
+    pub(super) endpoint_teacher: Option<EndpointTeacher>,
     pub(super) ranks: Rc<Ranks>,
 }
 
@@ -62,7 +64,8 @@ impl Trainer {
         has_recovered: bool,
     ) -> Result<Self, TrainError> {
         let shape = Cell::new(setup.shape());
-        let Setup { tasks, config, start, teacher, prompts, threads, total_steps, engine, resumed_from, .. } = setup;
+        let Setup { tasks, config, start, teacher, endpoint_teacher, prompts, total_steps, engine, .. } = setup;
+        let Setup { threads, resumed_from, .. } = setup;
         let folder = resumed_from.map(|step| checkpoint_path(run.path(), step));
         let weights = start.weights()?.in_precision(config.base_precision);
         let trainable = Trainable::for_config(&config);
@@ -80,8 +83,21 @@ impl Trainer {
         policy.memory = RolloutMemory::drafting_from(draft_history(run, &config, state.step)?);
         let is_guided = config.is_guided() || (config.learns_from_rewards() && has_recovered);
         let (run, guides) = (run.clone(), Vec::new());
-        let mut trainer =
-            Self { run, config, tasks, prompts, policy, optimizer, state, total_steps, shape, guides, teacher, ranks };
+        let mut trainer = Self {
+            run,
+            config,
+            tasks,
+            prompts,
+            policy,
+            optimizer,
+            state,
+            total_steps,
+            shape,
+            guides,
+            teacher,
+            endpoint_teacher,
+            ranks,
+        };
         if is_guided {
             trainer.guide();
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::TrainError;
 use super::checkpointing::leave;
+use super::judge_models::check_judges;
 use super::rank::{Begin, load_and_train};
 use super::recorder::{Listener, Record, Recorder};
 use super::report::Report;
@@ -87,6 +88,7 @@ fn set_up(
         RankSource::Launched(ranks) => Some(ranks.size()),
     };
     let setup = Setup::read(run, run_folders, engine, count)?;
+    check_judges(run, &setup.tasks)?;
     let ranks = match source {
         RankSource::Launched(ranks) => ranks,
         RankSource::OnGpus(ordinals) => {

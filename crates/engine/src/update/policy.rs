@@ -145,6 +145,8 @@ pub struct PolicyStatistics {
     pub reverse_kl: f64,
     /// The tokens that it is the sum of.
     pub distilled_tokens: usize,
+    /// Completions that an endpoint that teaches gave no log-probs of, so that they are not distilled.
+    pub teacher_errors: usize,
     /// Tokens that the lower clip cut.
     pub clipped_low: usize,
     /// Tokens that the upper clip cut.
@@ -291,6 +293,7 @@ impl PolicyStatistics {
         self.kl = self.kl.map_or(other.kl, |kl| Some(kl + other.kl.unwrap_or(0.0)));
         self.reverse_kl += other.reverse_kl;
         self.distilled_tokens += other.distilled_tokens;
+        self.teacher_errors += other.teacher_errors;
         self.clipped_low += other.clipped_low;
         self.clipped_high += other.clipped_high;
         self.sampling_difference += other.sampling_difference;

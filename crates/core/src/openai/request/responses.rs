@@ -42,6 +42,7 @@ impl Fields<'_> {
             thinking_budget: None,
             max_tokens: self.whole("max_output_tokens", 1, u64::from(u32::MAX))?.map(|tokens| tokens as usize),
             temperature: self.temperature()?,
+            prompt_log_probs: false,
             log_probs: self.includes_log_probs()?,
             top_log_probs: self.whole("top_logprobs", 0, MAX_TOP_LOG_PROBS)?.unwrap_or(0) as usize,
             top_p: self.number("top_p", 0.0, 1.0)?.unwrap_or(1.0),

@@ -19,8 +19,10 @@ const MAX_NOTE_BYTES: u64 = 1 << 20;
 pub struct Trust {
     /// Empty for a judge.
     pub commands: Vec<Vec<String>>,
-    /// The model, address and key variable of a judge, to which prompts and answers are sent.
+    /// The model, address and key variable of a judge or a teacher, to which prompts and answers are sent.
     pub server: Option<String>,
+    /// Whether that server teaches.
+    pub is_teacher: bool,
     /// The program of a tool.
     pub tool: Option<ToolProgram>,
     /// Files of the task's folder that belong to it.
@@ -52,7 +54,7 @@ impl Trust {
         #[cfg_attr(not(feature = "download"), expect(unused_mut, reason = "no judges"))]
         let mut all = Self::programs(task)?;
         #[cfg(feature = "download")]
-        for (_, judged, rules) in task.judges() {
+        for (_, judged, rules) in task.judges().filter(|(_, _, rules)| rules.local.is_none()) {
             let trust = Self::for_judge(judged, rules.server_digest(&task.name), rules.server());
             if !all.contains(&trust) {
                 all.push(trust);
@@ -61,11 +63,20 @@ impl Trust {
         Ok(all)
     }
 
+    /// The endpoint that `[train]` of a task names to teach, by its whole definition.
+    #[cfg(feature = "download")]
+    pub fn for_teacher(task: &Task, definition: &str) -> Self {
+        let key = format!("teacher\n{}\n{definition}", task.name);
+        let digest = crate::format::hex(&<sha2::Sha256 as sha2::Digest>::digest(key.as_bytes()));
+        Self { is_teacher: true, ..Self::for_judge(task, digest, definition.to_owned()) }
+    }
+
     #[cfg(feature = "download")]
     fn for_judge(task: &TaskFiles, digest: String, server: String) -> Self {
         Self {
             commands: Vec::new(),
             server: Some(server),
+            is_teacher: false,
             tool: None,
             files: Vec::new(),
             is_trusted: is_noted(&digest),
@@ -96,6 +107,7 @@ impl Trust {
         Self {
             commands: vec![tool.command.clone()],
             server: None,
+            is_teacher: false,
             files: tool.files.clone(),
             digest: tool.digest.clone(),
             is_trusted: tool.is_trusted,
@@ -117,6 +129,7 @@ impl Trust {
             missing: missing.reduce(|all, next| format!("{all}; {next}")),
             commands,
             server: None,
+            is_teacher: false,
             tool: None,
             files: rules.files.clone(),
             digest,
@@ -129,6 +142,7 @@ impl Trust {
     /// What is trusted, in a few words.
     pub fn subject(&self) -> &'static str {
         match (&self.server, &self.tool) {
+            (Some(_), _) if self.is_teacher => "teacher",
             (Some(_), _) => "judge",
             (None, Some(_)) => "tool",
             (None, None) => "command",

@@ -2,13 +2,15 @@
 //! asked again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cache::Cache;
+use super::local_model::LocalModel;
+use super::own_server::OwnServer;
 use super::question::{Grade, Question};
 use super::rules::{RubricRules, digest};
-use crate::api_client::{Answer, ApiError, Client};
+use crate::api_client::{Answer, ApiError, Client, Endpoint};
 use crate::secrets::scan;
 
 /// So many questions in a row without an answer end a batch; more where more are asked at once.
@@ -44,19 +46,67 @@ pub struct Asker {
     pub(super) rules: RubricRules,
     /// The task's system text.
     system: Option<String>,
-    client: Client,
+    /// Of a model of this machine: none before the first question.
+    connection: Mutex<Option<Connection>>,
     cache: Cache,
     usage: Mutex<Usage>,
     /// When the next request may begin.
     next: Mutex<Option<Instant>>,
 }
 
+/// A server that can be asked.
+#[derive(Debug, Clone)]
+struct Connection {
+    client: Arc<Client>,
+    /// The address, or the model of this machine by its digest: part of each question's key in the cache.
+    identity: String,
+    server: Option<Arc<OwnServer>>,
+}
+
 impl Asker {
     /// `rules` with the key in their endpoint.
     pub(super) fn new(rules: RubricRules, system: Option<String>) -> Result<Self, ApiError> {
-        let client = Client::new(&rules.endpoint)?;
+        let remote = |endpoint: &Endpoint| {
+            let client = Arc::new(Client::new(endpoint)?);
+            Ok::<_, ApiError>(Connection { client, identity: endpoint.base_url.clone(), server: None })
+        };
+        let connection = rules.local.is_none().then(|| remote(&rules.endpoint)).transpose()?;
         let cache = Cache::new(&rules.rubric_digest());
-        Ok(Self { rules, system, client, cache, usage: Mutex::default(), next: Mutex::default() })
+        let (usage, next) = (Mutex::default(), Mutex::default());
+        Ok(Self { rules, system, connection: Mutex::new(connection), cache, usage, next })
+    }
+
+    /// The digest of a judge that is a model of this machine, which is loaded first unless it is.
+    ///
+    /// # Errors
+    /// Why it cannot be loaded.
+    pub fn local_digest(&self) -> Result<Option<String>, String> {
+        let server = self.connection()?.server;
+        Ok(server.map(|server| server.digest.clone()))
+    }
+
+    /// The server; that of a model of this machine is started unless it runs.
+    fn connection(&self) -> Result<Connection, String> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_ended = |server: &Arc<OwnServer>| server.has_ended();
+        if let Some(open) = connection.as_ref().filter(|open| !open.server.as_ref().is_some_and(has_ended)) {
+            return Ok(open.clone());
+        }
+        let Some(model) = &self.rules.local else { return Err("the judge has no server".to_owned()) };
+        let earlier = connection.take().map(|ended| ended.identity);
+        let opened = self.open(model)?;
+        if earlier.is_some_and(|earlier| earlier != opened.identity) {
+            return Err(format!("the judge {} is another model than before: start again", model.name));
+        }
+        Ok(connection.insert(opened).clone())
+    }
+
+    fn open(&self, model: &LocalModel) -> Result<Connection, String> {
+        let server = OwnServer::of(model)?;
+        let Endpoint { model: name, concurrency, timeout, .. } = &self.rules.endpoint;
+        let endpoint = Endpoint::at_socket(&server.socket(), name, (*concurrency, *timeout));
+        let client = Arc::new(Client::new(&endpoint).map_err(|error| error.to_string())?);
+        Ok(Connection { client, identity: format!("model {}", server.digest), server: Some(server) })
     }
 
     pub fn usage(&self) -> Usage {
@@ -73,8 +123,11 @@ impl Asker {
     ) -> Option<Vec<Graded>> {
         let bodies: Vec<String> =
             questions.iter().map(|question| question.body(&self.rules, self.system.as_deref())).collect();
-        let base_url = &self.rules.endpoint.base_url;
-        let keys: Vec<String> = bodies.iter().map(|body| digest(&format!("{base_url}\n{body}"))).collect();
+        let identity = match self.connection() {
+            Ok(connection) => connection.identity,
+            Err(problem) => return Some(vec![Err(problem); questions.len()]),
+        };
+        let keys: Vec<String> = bodies.iter().map(|body| digest(&format!("{identity}\n{body}"))).collect();
         let read = if is_cached { self.cache.refresh() } else { Ok(()) };
         if let Err(problem) = read {
             return Some(vec![Err(problem); questions.len()]);
@@ -177,10 +230,7 @@ impl Asker {
             return Ok(Err("the judge was not asked".to_owned()));
         }
         let pause = |wait| wait_until(Instant::now() + wait, keep_going) && self.wait_for_slot(keep_going);
-        let answer = self.client.ask(place, body, pause).map_err(|failed| Refusal {
-            reason: format!("the judge `{}` gave no answer: {}", self.rules.endpoint.model, failed.reason),
-            of_all: failed.of_all,
-        })?;
+        let answer = self.answer(place, body, pause)?;
         if self.count(&answer).is_none() && self.rules.max_cost.is_some() {
             return Ok(Err(
                 "the judge's server counts no tokens (`usage`): max_cost cannot be kept, remove it".to_owned()
@@ -193,6 +243,27 @@ impl Asker {
             ));
         }
         Ok(question.read(&self.rules, &answer.text))
+    }
+
+    /// The server's answer. A server of a model of this machine that has ended is started again, once a question.
+    fn answer(&self, place: usize, body: &str, pause: impl Fn(Duration) -> bool) -> Result<Answer, Refusal> {
+        let model = &self.rules.endpoint.model;
+        let refused = |reason: &str, of_all| Refusal { reason: format!("the judge `{model}` {reason}"), of_all };
+        for is_last in [false, true] {
+            let Connection { client, server, .. } =
+                self.connection().map_err(|reason| Refusal { reason, of_all: true })?;
+            let failed = match client.ask(place, body, &pause) {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            let ended = server.filter(|server| server.has_ended());
+            match ended {
+                None => return Err(refused(&format!("gave no answer: {}", failed.reason), failed.of_all)),
+                Some(server) if is_last => return Err(refused(&format!("has ended{}", server.last_words()), true)),
+                Some(_) => {}
+            }
+        }
+        Err(refused("gave no answer", false))
     }
 
     /// The cost of an answer, which is added to the usage.

@@ -1,11 +1,16 @@
-//! `[score] kind = "judge"`: a model grades the answer by a rubric of criteria, over an OpenAI-compatible endpoint.
+//! `[score] kind = "judge"`: a model grades the answer by a rubric of criteria, over an OpenAI-compatible endpoint, or
+//! as a model of this machine that the program serves for itself.
 
 mod asking;
 mod cache;
+mod local_model;
+mod own_server;
 mod question;
 mod rules;
 
 pub use asking::{Asker, Graded, Usage};
+pub use local_model::{LocalModel, ModelDevice};
+pub use own_server::{ReadyModel, report_loading};
 pub use question::{Grade, Question};
 pub use rules::{Criterion, RubricRules, Scale};
 
@@ -31,6 +36,7 @@ pub(crate) static KIND: Kind = Kind {
     keys: &[],
     score_keys: &[
         KeyInfo::new("endpoint", "", "the server: keys as in endpoints.toml; asked once it is trusted"),
+        KeyInfo::new("judge", "", "in place of a server: `model` of this machine, or `run`; `device`: cpu, gpu:0 .."),
         KeyInfo::new("criterion", "", "[[score.criterion]]: name, text, weight, scale (yes_no or 0_to_4)"),
         KeyInfo::new("compare", "none", "group: the answers of a group are judged side by side"),
         KeyInfo::new("sees_expected", "false", "the judge is shown the row's `expected`"),
@@ -57,7 +63,9 @@ impl RubricRules {
     /// [`ScoreError::UntrustedJudge`] where the user has not said that this server may be asked;
     /// [`ScoreError::NoJudge`] without its key.
     pub fn asker(&self, task: &TaskFiles) -> Result<Asker, ScoreError> {
-        check_judge_trust(task, &self.server_digest(&task.name), self.server())?;
+        if self.local.is_none() {
+            check_judge_trust(task, &self.server_digest(&task.name), self.server())?;
+        }
         let mut rules = self.clone();
         let label = task.label(TASK_FILE);
         let with_key =
@@ -109,6 +117,10 @@ impl Judge for RubricJudge {
         let alone = self.judge_together(&[(completion, from, row)], thoughts, &|| true);
         let unanswered = || Verdict::failed("the judge was not asked".to_owned(), (completion, from));
         alone.and_then(|verdicts| verdicts.into_iter().next()).unwrap_or_else(unanswered)
+    }
+
+    fn load(&self) -> Result<Option<String>, String> {
+        self.0.local_digest()
     }
 
     fn asks_together(&self) -> bool {

@@ -71,9 +71,12 @@ impl Question<'_> {
         let mut instructions = format!("{INSTRUCTIONS}{side_by_side}{expected}\n\nThe rubric:{rubric}");
         let schema = if rules.compares_group {
             instructions += "\n\nAnswer with one JSON object that has the grades of each answer under its name.";
-            object(self.order(self.answers.len()).map(|index| (answer_name(index), grades_schema(&criteria))))
+            object(
+                self.order(self.answers.len())
+                    .map(|index| (answer_name(index), grades_schema(&criteria, rules.local.is_some()))),
+            )
         } else {
-            grades_schema(&criteria)
+            grades_schema(&criteria, rules.local.is_some())
         };
         let mut body = json!({
             "model": rules.endpoint.model,
@@ -86,7 +89,10 @@ impl Question<'_> {
             "response_format": {"type": "json_schema", "json_schema": {"name": "grades", "strict": true, "schema": schema}},
         });
         if let Some(fields) = body.as_object_mut() {
-            if !rules.endpoint.extra_body.contains_key("max_completion_tokens") {
+            if rules.local.is_some() {
+                // The schema bounds the answer, and a small model has no room for more tokens.
+                fields.insert("reasoning_effort".to_owned(), json!("none"));
+            } else if !rules.endpoint.extra_body.contains_key("max_completion_tokens") {
                 fields.insert("max_tokens".to_owned(), json!(MAX_TOKENS));
             }
             fields.extend(rules.endpoint.extra_body.clone());
@@ -135,13 +141,18 @@ fn answer_name(index: usize) -> String {
     format!("answer_{}", index + 1)
 }
 
-fn grades_schema(criteria: &[&Criterion]) -> Value {
+/// `is_bounded`: a small model may write a reason without an end. OpenAI's API has no such bound.
+fn grades_schema(criteria: &[&Criterion], is_bounded: bool) -> Value {
+    let reason = match is_bounded {
+        true => json!({"type": "string", "maxLength": MAX_REASON_CHARS}),
+        false => json!({"type": "string"}),
+    };
     object(criteria.iter().map(|criterion| {
         let mark = match criterion.scale {
             Scale::YesNo => json!({"type": "string", "enum": ["yes", "no"]}),
             Scale::ZeroToFour => json!({"type": "integer", "enum": [0, 1, 2, 3, 4]}),
         };
-        let grade = [("reason".to_owned(), json!({"type": "string"})), (field(criterion.scale).to_owned(), mark)];
+        let grade = [("reason".to_owned(), reason.clone()), (field(criterion.scale).to_owned(), mark)];
         (criterion.name.clone(), object(grade.into_iter()))
     }))
 }

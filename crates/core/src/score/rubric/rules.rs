@@ -1,7 +1,10 @@
 //! What a judge is asked: the server, the criteria with their weights and scales, and the limits.
 
+use std::path::Path;
+
 use serde_json::json;
 
+use super::local_model::{JUDGE_KEYS, JudgeTable, LocalModel};
 use crate::api_client::{ENDPOINT_KEYS, Endpoint};
 use crate::format::hex;
 use crate::task::{Home, Read, Section};
@@ -9,6 +12,8 @@ use sha2::{Digest, Sha256};
 
 /// Keys of `[score.endpoint]`: those of endpoints.toml, but for what the judge sets itself.
 const NOT_OF_JUDGES: [&str; 4] = ["json_mode", "strict_schema", "logprobs", "kind"];
+/// In place of the address of a model of this machine.
+pub(super) const LOCAL: &str = "this machine";
 const MAX_CRITERIA: usize = 20;
 const MAX_NAME_LEN: usize = 24;
 
@@ -21,7 +26,10 @@ pub(super) const SIDE_BY_SIDE: &str = "There are several answers to the same con
 /// `[score]` or `[[reward]]` of `kind = "judge"`.
 #[derive(Debug, Clone)]
 pub struct RubricRules {
+    /// Of a model of this machine, without the address, which its server has once it runs.
     pub endpoint: Endpoint,
+    /// A model that the program serves for itself.
+    pub local: Option<LocalModel>,
     /// The environment variable with the server's key.
     pub key_variable: Option<String>,
     pub criteria: Vec<Criterion>,
@@ -67,14 +75,7 @@ impl Scale {
 impl RubricRules {
     /// Reads the keys of the kind `judge`.
     pub(super) fn read(score: &Section<'_>, home: &Home) -> Read<Self> {
-        let known: Vec<&str> = ENDPOINT_KEYS.into_iter().filter(|key| !NOT_OF_JUDGES.contains(key)).collect();
-        let section = score.section("endpoint", &known)?;
-        let example = "endpoint = { base_url = \"http://127.0.0.1:8000/v1\", model = \"judge\" }";
-        let (section, start) = match (section, score.get("endpoint")) {
-            (Some(section), Some((_, offset))) => (section, offset),
-            _ => return Err(home.missing("score.endpoint", example)),
-        };
-        let (endpoint, key_variable) = Endpoint::read("endpoint", &section, start)?;
+        let (endpoint, key_variable, local) = read_model(score, home)?;
         let criteria = read_criteria(score, home)?;
         let positive = |key: &'static str, most: f64| match (score.number(key)?, score.get(key)) {
             (Some(value), Some((_, offset))) if value <= 0.0 || value > most => {
@@ -100,6 +101,7 @@ impl RubricRules {
         };
         Ok(Self {
             endpoint,
+            local,
             key_variable,
             criteria,
             compares_group,
@@ -134,7 +136,8 @@ impl RubricRules {
         digest(&json!(["judge", task, base_url, model, self.key_variable]).to_string())
     }
 
-    /// SHA-256 in hex of all that decides a judge's answer to the same prompt and completion: server, model, criteria.
+    /// SHA-256 in hex of all that decides a judge's answer to the same prompt and completion: server, model by name,
+    /// criteria.
     pub fn rubric_digest(&self) -> String {
         let Endpoint { base_url, model, extra_body, .. } = &self.endpoint;
         let criteria: Vec<_> = self
@@ -150,6 +153,32 @@ impl RubricRules {
 
 pub(super) fn digest(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// `[score.endpoint]` with its key variable, or `[score.judge]`.
+fn read_model(score: &Section<'_>, home: &Home) -> Read<(Endpoint, Option<String>, Option<LocalModel>)> {
+    let known: Vec<&str> = ENDPOINT_KEYS.into_iter().filter(|key| !NOT_OF_JUDGES.contains(key)).collect();
+    let place = |key: &str| score.get(key).map_or(0, |(_, offset)| offset);
+    match (score.section("endpoint", &known)?, score.section("judge", &JUDGE_KEYS)?) {
+        (Some(section), None) => {
+            let (endpoint, key_variable) = Endpoint::read("endpoint", &section, place("endpoint"))?;
+            Ok((endpoint, key_variable, None))
+        }
+        (None, Some(section)) => {
+            let JudgeTable { model, concurrency, timeout, extra_body } =
+                JudgeTable::read(&section, place("judge"), home)?;
+            let endpoint = Endpoint::at_socket(Path::new(""), &model.name, (concurrency, timeout));
+            let endpoint = Endpoint { base_url: LOCAL.to_owned(), extra_body, ..endpoint };
+            Ok((endpoint, None, Some(model)))
+        }
+        (Some(_), Some(_)) => {
+            Err(score.error("judge", place("judge"), "is a model of this machine, and `endpoint` a server: remove one"))
+        }
+        (None, None) => {
+            let example = "endpoint = { base_url = \"http://127.0.0.1:8000/v1\", model = \"judge\" }`, or `judge = { model = \"Qwen/Qwen3-4B\" }";
+            Err(home.missing("score.endpoint", example))
+        }
+    }
 }
 
 fn read_criteria(score: &Section<'_>, home: &Home) -> Read<Vec<Criterion>> {
