@@ -110,7 +110,7 @@ template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32
 }
 
 #define INSTANTIATE(T, suffix)                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(128, 8)                                                                                    \
+  extern "C" __global__ void __launch_bounds__(128, 7)                                                                                    \
       delta_rule_step_##suffix(INPUTS(T), const uint32_t *slots, float *states, T *output, HEADS, int rows) {                             \
     step<T>({convolved, packed, decay, bias, stride, column}, slots, states, output, {key, value, key_dimension, value_dimension}, rows); \
   }
