@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::device::DeviceArguments;
 use super::{Failure, Outcome, print_json, train};
-use crate::bench::{GpuBench, Measurement, measure_cpu, measure_gpu};
+use crate::bench::{GpuBench, Measurement, ToolCalls, measure_cpu, measure_gpu};
 #[cfg(feature = "download")]
 use crate::bench::{ServerLoad, measure_server};
 use crate::config::BasePrecision;
@@ -109,6 +109,16 @@ struct GpuArguments {
     /// such as 8,30,60,150,512, or a run, whose lengths are replayed
     #[arg(long, value_name = "LENGTHS|RUN")]
     lengths: Option<String>,
+    /// Measure rollouts of conversations of so many calls instead of steps: kept in the cache, prefilled at each call, and
+    /// with all waiting for each other
+    #[arg(long, value_name = "N", conflicts_with = "lengths")]
+    calls: Option<u8>,
+    /// What a call takes, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 50, requires = "calls")]
+    call_milliseconds: u32,
+    /// Tokens of a call's reply
+    #[arg(long, value_name = "N", default_value_t = 48, requires = "calls", value_parser = clap::value_parser!(u16).range(1..))]
+    reply_tokens: u16,
     /// LoRA rank
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     lora_rank: u32,
@@ -219,6 +229,11 @@ fn run_gpu(arguments: &GpuArguments) -> Outcome {
         steps: if arguments.steps.is_empty() { default.steps } else { arguments.steps.clone() },
         tokens_per_micro_batch: arguments.tokens_per_micro_batch.max(1),
         lengths: arguments.lengths.as_deref().map_or_else(|| Ok(Vec::new()), lengths)?,
+        tools: arguments.calls.map(|calls| ToolCalls {
+            calls: calls.into(),
+            milliseconds: arguments.call_milliseconds.into(),
+            reply_tokens: arguments.reply_tokens.into(),
+        }),
         recompute: arguments.recompute.as_ref().map_or(default.recompute, |name| vec![name == "always"]),
     };
     let engine = arguments.device.gpu_or_asked()?;

@@ -319,10 +319,12 @@ fn rollout(model: &ModelConfig, config: &TrainConfig, data: &DataShape, gpu: Gpu
         };
         let prompt_rows = (together * longest).min(gpu_prompt_rows(model, number).max(longest));
         let prefilled = prompt_rows.min(GPU_PREFILL_ROWS.max(longest));
-        let step_rows = rows.max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS));
+        // Those with tools go on in the cache, where replies are read as tokens of passes.
+        let (later, read) = if data.turns > 1 { (longest, GPU_DRAFTED_ROWS) } else { (0, 0) };
+        let step_rows = rows.max((rows * (1 + config.draft_tokens)).min(GPU_DRAFTED_ROWS)).max(read);
         let step = step_rows * (4 * shape.vocabulary + 2 * layer);
         let token = shape.key_values_per_token * number;
-        let caches = [prompt_rows * token, (rows * completion).min(places) * token];
+        let caches = [prompt_rows * token, (rows * (completion + later)).min(places) * token];
         let drafted = if config.draft_tokens > 0 { GPU_DRAFTED_ROWS } else { 0 };
         let states = (rows + drafted).min(most_rows) * shape.state * STATE_BYTES;
         let kept = caches.iter().sum::<usize>() + states <= GPU_KEPT_CACHE_BYTES;

@@ -6,15 +6,15 @@
 
 use std::time::Instant;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
+use super::timing::{Limits, REPEATS, median, seconds};
 use super::{Measurement, policy_settings, random_tokens, requests, sampling};
 use crate::config::{BasePrecision, Layers, Recompute, TrainConfig};
 use crate::format::bytes;
 use crate::hub::ModelConfig;
 use crate::kernels::cuda_errors::is_out_of_memory;
 use crate::kernels::device::Engine;
-use crate::kernels::matmul::matmul;
 use crate::kernels::philox::philox;
 use crate::model::{Adapters, Decoder, PackedBatch, Trainable, Weights};
 use crate::plan::{DataShape, GpuMemory, ModelShape, StepShape, fit};
@@ -41,8 +41,21 @@ pub struct GpuBench {
     pub tokens_per_micro_batch: usize,
     /// Lengths of completions that rollouts of the steps' shapes are measured with, in any order; empty: none.
     pub lengths: Vec<usize>,
+    /// Calls of conversations that rollouts of the steps' shapes are measured with.
+    pub tools: Option<ToolCalls>,
     /// Steps are measured with activations kept (false) or computed again (true).
     pub recompute: Vec<bool>,
+}
+
+/// What the conversations of a rollout call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToolCalls {
+    /// Of a conversation: it has one completion more.
+    pub calls: usize,
+    /// Of a call.
+    pub milliseconds: u64,
+    /// Of a reply.
+    pub reply_tokens: usize,
 }
 
 impl Default for GpuBench {
@@ -58,6 +71,7 @@ impl Default for GpuBench {
             steps: vec![(1, 4), (8, 8), (32, 8)],
             tokens_per_micro_batch: 8192,
             lengths: Vec::new(),
+            tools: None,
             recompute: vec![false, true],
         }
     }
@@ -109,6 +123,15 @@ pub fn measure_gpu(
             let shape = format!("{} + {} tokens", bench.prompt_tokens, bench.new_tokens);
             work.within((decode_name(adapters), &shape, batch), &mut note, |note| work.decode(batch, adapters, note))?;
         }
+    }
+    if let Some(tools) = bench.tools {
+        for &(prompts, completions) in &bench.steps {
+            let batch = prompts * completions;
+            work.within(("conversations", "", batch), &mut note, |note| {
+                work.converse((prompts, completions), tools, note)
+            })?;
+        }
+        return Ok(found);
     }
     if !bench.lengths.is_empty() {
         for &(prompts, completions) in &bench.steps {
@@ -190,89 +213,13 @@ fn decode_name(adapters: Adapters) -> &'static str {
     if adapters == Adapters::On { "decode" } else { "decode, adapters off" }
 }
 
-/// The device's peak throughput and bandwidth.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    operations_per_second: f64,
-    bytes_per_second: f64,
-    launch_seconds: f64,
-}
-
-impl Limits {
-    fn measure(engine: &Engine) -> Result<Self> {
-        // The limit of a small machine is found with small matrices as well.
-        let size = if engine.device.is_cpu() { 512 } else { 8192 };
-        let copied = if engine.device.is_cpu() { 1 << 22 } else { 1 << 29 };
-        let random = |stream: u64| {
-            Tensor::rand(-1.0_f32, 1.0, (size, size), &engine.device)?
-                .affine(1.0, stream as f64 * 1e-6)?
-                .to_dtype(engine.dtype)
-        };
-        let (a, b) = (random(1)?, random(2)?);
-        let gemm = seconds(engine, 10, || matmul(&a, &b).map(drop))?;
-        let source = Tensor::rand(0.0_f32, 1.0, copied, &engine.device)?;
-        let copy = seconds(engine, 10, || source.copy().map(drop))?;
-        // The first launches load the kernel and open the pool: what is measured comes after them.
-        let small = Tensor::zeros(256, DType::F32, &engine.device)?;
-        let launches = 500;
-        let launch_all =
-            || (0..launches).try_for_each(|_| (&small + &small).map(|sum| drop(std::hint::black_box(sum))));
-        // The host's time: the wait for the GPU comes between the repeats.
-        let launch = median(REPEATS + 1, || {
-            engine.synchronize()?;
-            let start = Instant::now();
-            launch_all()?;
-            Ok(start.elapsed().as_secs_f64())
-        })?;
-        Ok(Self {
-            operations_per_second: 2.0 * (size as f64).powi(3) / gemm,
-            bytes_per_second: 2.0 * 4.0 * copied as f64 / copy,
-            launch_seconds: launch / f64::from(launches),
-        })
-    }
-}
-
-/// Times that each figure is measured, after one that warms up; the median counts.
-const REPEATS: usize = 5;
-
-/// Seconds from which on two measurements are enough, and one: what only the first has to do takes less than a second.
-const LONG_SECONDS: [f64; 2] = [10.0, 60.0];
-
-/// The median of what `measure` gives, its first value left out, or that value where it took long.
-fn median(repeats: usize, mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
-    let start = Instant::now();
-    let first = measure()?;
-    let repeats = match start.elapsed().as_secs_f64() {
-        taken if taken > LONG_SECONDS[1] => 0,
-        taken if taken > LONG_SECONDS[0] => repeats.min(1),
-        _ => repeats,
-    };
-    if repeats == 0 {
-        return Ok(first);
-    }
-    let mut found = (0..repeats).map(|_| measure()).collect::<Result<Vec<_>>>()?;
-    found.sort_by(f64::total_cmp);
-    Ok((found[(found.len() - 1) / 2] + found[found.len() / 2]) / 2.0)
-}
-
-/// Seconds of one call: the median over `repeats`.
-fn seconds(engine: &Engine, repeats: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
-    median(repeats, || {
-        engine.synchronize()?;
-        let start = Instant::now();
-        work()?;
-        engine.synchronize()?;
-        Ok(start.elapsed().as_secs_f64())
-    })
-}
-
-struct Bench<'a> {
-    config: &'a ModelConfig,
+pub(super) struct Bench<'a> {
+    pub(super) config: &'a ModelConfig,
     shape: ModelShape,
-    engine: &'a Engine,
-    bench: &'a GpuBench,
-    model: &'a Decoder,
-    threads: &'a ThreadPool,
+    pub(super) engine: &'a Engine,
+    pub(super) bench: &'a GpuBench,
+    pub(super) model: &'a Decoder,
+    pub(super) threads: &'a ThreadPool,
     limits: Limits,
 }
 
@@ -298,7 +245,7 @@ impl Bench<'_> {
         }
     }
 
-    fn requests(&self, prompts: usize, samples: usize) -> Vec<Request> {
+    pub(super) fn requests(&self, prompts: usize, samples: usize) -> Vec<Request> {
         requests(prompts, samples, self.bench.prompt_tokens, self.config.vocab_size)
     }
 

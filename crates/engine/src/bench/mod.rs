@@ -1,12 +1,14 @@
 //! Speed of this machine at a model's shape: random weights, prompts of random tokens, stop tokens off, plain GRPO.
 
+mod conversations; // rollouts of conversations with a slow tool
 mod cpu;
 mod gpu;
 #[cfg(feature = "download")]
 mod server;
+mod timing; // peaks, medians
 
 pub use cpu::measure_cpu;
-pub use gpu::{GpuBench, measure_gpu};
+pub use gpu::{GpuBench, ToolCalls, measure_gpu};
 #[cfg(feature = "download")]
 pub use server::{LoadError, ServerLoad, measure_server};
 

@@ -17,6 +17,13 @@ pub struct ExpertRecord {
     pub completion: Arc<Vec<u16>>,
 }
 
+impl ExpertRecord {
+    /// Of a sequence that goes on after this completion: what was read of it so far.
+    pub(crate) fn followed(self) -> Self {
+        Self { prompt: Arc::new([self.prompt.as_slice(), &self.completion].concat()), ..Self::default() }
+    }
+}
+
 /// The layers of a model that have experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ExpertLayers {

@@ -11,7 +11,7 @@ use super::prompts::Prompt;
 use super::tool_talk::{TaskTools, ToolTalk};
 use super::{Conversation, LaterPrompt, Policy, PolicyVersion, ToolTurn};
 use crate::dataset::PromptRow;
-use crate::rollout::{Completion, DecodeCounts, GpuFallback, Request, RequestSize, Sampling};
+use crate::rollout::{Completion, DecodeCounts, GpuFallback, InConversation, Request, RequestSize, Sampling};
 use crate::score::{Scorer, Task};
 
 /// Numbers of samples in the random numbers of each completion of a conversation.
@@ -205,14 +205,36 @@ impl<'a> Conversing<'a> {
 
     /// What a question takes of the caches.
     pub(super) fn sizes(&self, question: usize) -> Vec<RequestSize> {
-        let Question { prompt, request } = &self.questions[question];
-        match self.is_followed(question) {
-            true => {
-                let most = self.task(question).max_prompt_tokens.min(prompt.most_tokens).max(request.prompt.len());
-                vec![RequestSize { prompt_tokens: most, samples: 1 }; request.samples]
+        let request = &self.questions[question].request;
+        let size = RequestSize::of(request);
+        let later = self.later_tokens(question, request);
+        match (self.is_followed(question), self.tools(question)) {
+            (false, _) => vec![size],
+            (true, Some(_)) => vec![RequestSize { later_tokens: later, ..size }],
+            // Prompts that are rendered anew.
+            (true, None) => {
+                let prompt_tokens = size.prompt_tokens + later;
+                vec![RequestSize { prompt_tokens, samples: 1, ..size }; request.samples]
             }
-            false => vec![RequestSize::of(request)],
         }
+    }
+
+    /// The most tokens by which a prompt of a conversation may grow.
+    fn later_tokens(&self, question: usize, request: &Request) -> usize {
+        let most = self.task(question).max_prompt_tokens.min(self.questions[question].prompt.most_tokens);
+        most.saturating_sub(request.prompt.len())
+    }
+
+    /// Where conversations go on in the cache: those with tools, whose prompts each begin with all that was read before.
+    /// `after`: the completion that a request follows.
+    pub(super) fn place(
+        &self,
+        conversation: usize,
+        request: &Request,
+        after: Option<(u64, u32)>,
+    ) -> Option<InConversation> {
+        let later_tokens = || self.later_tokens(self.question_of[conversation], request);
+        self.has_tools(conversation).then(|| InConversation { after, later_tokens: later_tokens() })
     }
 
     /// Whether scores are needed while others are decoded: to know whether conversations go on, or since scorers that run

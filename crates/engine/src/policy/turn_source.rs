@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::KeptAnswers;
 use super::conversing::{Conversing, Ended};
 use super::mailbox::Mailbox;
-use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling};
+use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling, StopReason};
 
 /// On the CPU, where rounding depends on the rows that are decoded together, the passes between an answer and what is asked
 /// next: the same however long that takes to be made, so that no clock has a part in results. On a GPU what is made joins at
@@ -26,6 +26,8 @@ struct ActiveRequest {
     /// The conversation of its first completion.
     first: usize,
     unfinished: BTreeSet<u32>,
+    /// The completion that it follows.
+    after: Option<(u64, u32)>,
 }
 
 /// The requests of some questions, and of what follows. It outlives an attempt to decode them that runs out of memory: the
@@ -47,6 +49,9 @@ pub(super) struct TurnSource<'a> {
     again: Vec<u64>,
     /// Conversations that wait for what follows: the pass in which it is due, and which they are.
     waiting: BTreeSet<(u64, usize)>,
+    /// Of conversations that may go on in the cache: the last completion.
+    last: BTreeMap<usize, (u64, u32)>,
+    not_followed: Vec<(u64, u32)>,
     passes: u64,
     is_paced: bool,
 }
@@ -63,6 +68,7 @@ impl<'a> TurnSource<'a> {
         let (ended, calling) = (ended.clone(), calling.clone());
         let sampling = shared.settings.sampling;
         let (active, again, waiting) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let (last, not_followed) = (BTreeMap::new(), Vec::new());
         let (is_begun, next_id, passes) = (false, 0, 0);
         Self {
             shared,
@@ -77,6 +83,8 @@ impl<'a> TurnSource<'a> {
             next_id,
             again,
             waiting,
+            last,
+            not_followed,
             passes,
             is_paced,
         }
@@ -85,6 +93,8 @@ impl<'a> TurnSource<'a> {
     /// Begins another attempt to decode what has not ended.
     pub(super) fn begin_again(&mut self) {
         self.again = self.active.keys().copied().collect();
+        // The cache is new.
+        self.last.clear();
     }
 
     fn ask(&mut self, first: usize, request: Request, asked: &mut Vec<u64>) {
@@ -100,7 +110,8 @@ impl<'a> TurnSource<'a> {
         if unfinished.is_empty() {
             return;
         }
-        self.active.insert(self.next_id, ActiveRequest { request, first, unfinished });
+        let after = self.last.remove(&first);
+        self.active.insert(self.next_id, ActiveRequest { request, first, unfinished, after });
         asked.push(self.next_id);
         self.next_id += 1;
     }
@@ -138,8 +149,9 @@ impl<'a> TurnSource<'a> {
     }
 
     fn ask_next(&mut self, conversation: usize, next: Option<Request>, asked: &mut Vec<u64>) {
-        if let Some(request) = next {
-            self.ask(conversation, request, asked);
+        match next {
+            Some(request) => self.ask(conversation, request, asked),
+            None => self.not_followed.extend(self.last.remove(&conversation)),
         }
     }
 
@@ -174,11 +186,15 @@ impl RequestSource for TurnSource<'_> {
         if self.active.is_empty() && self.waiting.is_empty() {
             return Arrivals::Closed;
         }
-        let queued = |id: u64| QueuedRequest {
-            id,
-            request: Request::clone(&self.active[&id].request),
-            sampling: self.sampling.clone(),
-            adapter: None,
+        let queued = |id: u64| {
+            let ActiveRequest { request, first, after, .. } = &self.active[&id];
+            QueuedRequest {
+                id,
+                request: Request::clone(request),
+                sampling: self.sampling.clone(),
+                adapter: None,
+                conversation: self.shared.place(*first, request, *after),
+            }
         };
         Arrivals::Requests(asked.into_iter().map(queued).collect())
     }
@@ -189,12 +205,22 @@ impl RequestSource for TurnSource<'_> {
             && !self.shared.has_failed.load(Ordering::Relaxed)
     }
 
+    fn may_go_on(&self, id: u64, sample: u32, completion: &Completion) -> bool {
+        let conversation = self.active.get(&id).map(|active| active.first + sample as usize);
+        completion.stop == StopReason::Stop && conversation.is_some_and(|own| self.shared.has_tools(own))
+    }
+
+    fn not_followed(&mut self) -> Vec<(u64, u32)> {
+        std::mem::take(&mut self.not_followed)
+    }
+
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
         let Some(active) = self.active.get_mut(&id) else { return };
         if !active.unfinished.remove(&sample) {
             return;
         }
         let (first, request) = (active.first, Arc::clone(&active.request));
+        self.last.insert(first + sample as usize, (id, sample));
         if active.unfinished.is_empty() {
             self.active.remove(&id);
         }

@@ -12,18 +12,20 @@ use super::kv_cache::{
     CacheSize, Capacity, DecodeLimits, FedToken, Feed, FreeSlots, KvCache, SampledPass, SavedRow, joined,
 };
 use super::masks::{ConstrainedRow, Lanes, RowMask, masks, sample};
-use super::queue::{Arrivals, QueuedRequest, RequestSource};
+use super::queue::{Arrivals, InConversation, QueuedRequest, RequestSource};
 use super::shaping::{ShapedParams, ShapedToken, sample_shaped};
 use super::thinking::RowThinking;
-use super::{Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, Sampling, StopReason, ThreadPool};
+use super::{Completion, DecodeCounts, GpuFallback, Request, RolloutMemory, Sampling, ThreadPool};
 use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams};
 use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, ExpertRecord, PackedBatch, PassExperts};
+use kept::KeptRow;
 use pass::{StepBackend, sample_after};
 
 mod admission; // which requests are decoded, and KV slots for their tokens
 mod drafting; // how many tokens are drafted for a pass
+mod kept; // completions whose conversation may go on
 mod pass; // what runs a pass
 mod rows; // a completion's tokens, its end, and what its next pass needs
 
@@ -39,6 +41,10 @@ struct Row {
     state: usize,
     /// Of the states after each drafted token.
     drafted_states: Vec<usize>,
+    /// Tokens in its KV slots that are before its completion: of its conversation, after the first prompt.
+    before: usize,
+    /// Further tokens before its completion, which the model has not read.
+    unread: Vec<u32>,
     /// Most tokens of the completion.
     limit: usize,
     /// The passes that it was in, of those that were read.
@@ -46,6 +52,9 @@ struct Row {
     completion: Completion,
     /// The source wants no more of it.
     is_dropped: bool,
+    /// Of its whole prompt, where that is more than the one in the cache.
+    ngrams: Option<Ngrams>,
+    /// Where there are unread tokens: those that the next pass reads after the first of them.
     draft: Draft,
     /// The index of its newest token among those sampled by the last pass, where that was not read yet.
     pending: Option<usize>,
@@ -66,6 +75,7 @@ struct ActiveRequest {
     request: Request,
     sampling: Sampling,
     adapter: u32,
+    conversation: Option<InConversation>,
     /// Their number.
     unfinished: usize,
 }
@@ -90,6 +100,8 @@ struct DecodeBatch<'a> {
     computing: StepBackend,
     caches: KvCache,
     capacity: Capacity,
+    /// The most rows of a pass, where some have more than one token to read.
+    pass_rows: usize,
     /// The layers whose experts are recorded.
     recorded_experts: Option<ExpertLayers>,
     /// KV slots of completions.
@@ -109,6 +121,8 @@ struct DecodeBatch<'a> {
     rows: Vec<Row>,
     /// Rows whose slots others needed, the youngest first.
     parked: Vec<(Row, SavedRow)>,
+    /// Completions whose conversation may go on, the oldest first.
+    kept: VecDeque<KeptRow>,
     drafter: Drafter,
     lanes: Lanes,
     /// The requests and samples of the rows of each pass whose tokens were not read yet.
@@ -131,12 +145,12 @@ pub(super) fn decode_from(
 ) -> Result<(DecodeCounts, Vec<GpuFallback>)> {
     let states = capacity.states(limits);
     let needed = CacheSize { kv_slots: capacity.kv_slots, prompt_rows: capacity.prompt_rows, states };
+    let has_longer_rows = capacity.draft_tokens > 0 || capacity.is_conversing;
+    let pass_rows = capacity.rows.max(if has_longer_rows { limits.drafted_rows } else { 0 });
     let (caches, computing) = match model.device() {
         #[cfg(feature = "cuda")]
         candle_core::Device::Cuda(_) => {
-            let drafted_rows = if capacity.draft_tokens > 0 { limits.drafted_rows } else { 0 };
-            let most_rows = capacity.rows.max(drafted_rows);
-            let (caches, steps) = memory.buffers.reuse(model, needed, most_rows, capacity)?;
+            let (caches, steps) = memory.buffers.reuse(model, needed, pass_rows, capacity)?;
             (caches, StepBackend::Recorded(Box::new(steps)))
         }
         _ => (KvCache::new(model, needed)?, StepBackend::Listed(VecDeque::new(), Vec::new())),
@@ -156,6 +170,7 @@ pub(super) fn decode_from(
         computing,
         caches,
         capacity,
+        pass_rows,
         recorded_experts: model.expert_layers().filter(|_| capacity.records_experts),
         requests: BTreeMap::new(),
         waiting: VecDeque::new(),
@@ -163,6 +178,7 @@ pub(super) fn decode_from(
         prefilled: 0,
         rows: Vec::new(),
         parked: Vec::new(),
+        kept: VecDeque::new(),
         passes: VecDeque::new(),
         shaped: Vec::new(),
         undrafted: 0,
@@ -190,6 +206,7 @@ impl DecodeBatch<'_> {
             own.resize(prompt.start + prompt.length, *adapter);
             last_rows.push((prompt.start + prompt.length - 1) as u32);
         }
+        self.counts.prefilled += batch.rows();
         let ranges = joined(taken.iter().map(|admitted| admitted.prompt));
         let states = self.states_of(&taken)?;
         let store = |layer, prefilled| self.caches.store(layer, prefilled, &ranges, &states);
@@ -220,26 +237,8 @@ impl DecodeBatch<'_> {
             self.prefilled += 1;
             self.prompts.insert(prompt, Prompt { place, ngrams });
             for ((sample, kv_slots), state) in samples.into_iter().zip(states) {
-                let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
-                self.rows.push(Row {
-                    request,
-                    sample,
-                    prompt,
-                    kv_slots,
-                    state,
-                    drafted_states: Vec::new(),
-                    limit: limit.min(sampling.max_completion_tokens),
-                    passes: 0,
-                    completion: Completion {
-                        experts: experts.clone(),
-                        ..Completion::new(Vec::new(), Vec::new(), StopReason::Length)
-                    },
-                    is_dropped: false,
-                    draft: Draft::default(),
-                    pending: None,
-                    constrained: asked.constraint.as_ref().map(|constraint| self.lanes.row(constraint)),
-                    thinking: RowThinking::new(sampling.thinking.as_deref()),
-                });
+                let row = self.new_row((request, sample), (prompt, kv_slots, state), experts.clone());
+                self.rows.push(row);
                 prompt_of.push(index as u32);
             }
         }
@@ -286,19 +285,22 @@ impl DecodeBatch<'_> {
         let is_ahead = self.runs_ahead();
         if !is_ahead {
             self.read(0)?;
-            self.draft();
+            let read = self.take_unread();
+            self.draft(read);
         }
-        let is_drafted = self.rows.iter().any(|row| !row.draft.tokens.is_empty());
+        let is_drafted = self.rows.iter().any(|row| row.unread.is_empty() && !row.draft.tokens.is_empty());
         self.undrafted = if is_drafted { 0 } else { self.undrafted + 1 };
         let is_started = self.start()?;
         self.read(usize::from(is_ahead && is_started))
     }
 
-    /// Masks and drafts need the newest tokens; where there were none for some passes, they are looked for in every eighth alone.
+    /// Masks and drafts need the newest tokens, and rows with unread ones are few; where there were none for some passes, they are looked for in every eighth alone.
     fn runs_ahead(&self) -> bool {
         let may_draft = self.capacity.draft_tokens > 0 && self.rows.len() < self.limits.drafted_rows;
         self.limits.runs_ahead
-            && !self.rows.iter().any(|row| row.needs_newest(&self.requests))
+            && !self.rows.iter().any(|row| row.needs_newest(&self.requests) || !row.unread.is_empty())
+            // A pass that runs ahead takes the state of a row that has ended one token too far.
+            && !(self.model.config().options.gated_delta.is_some() && self.is_conversing())
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 
@@ -357,7 +359,8 @@ impl DecodeBatch<'_> {
         let params = |&row: &usize| {
             let row = &self.rows[row];
             index += 1 + row.draft.tokens.len();
-            self.shaped_params(row, index - 1 - row.draft.tokens.len())
+            let behind = if row.unread.is_empty() { row.draft.tokens.len() } else { 0 };
+            self.shaped_params(row, index - 1 - behind)
         };
         rows.iter().filter_map(params).collect()
     }
@@ -386,11 +389,23 @@ impl DecodeBatch<'_> {
                 if self.passes.is_empty() {
                     row.pending = None;
                 }
-                row.passes += 1;
-                self.counts.rows += 1;
                 let draft = std::mem::take(&mut row.draft);
                 let (mut held, before) = (0, row.completion.token_ids.len());
                 let first = count - sampled.len();
+                if !row.unread.is_empty() {
+                    let read = first..first + 1 + draft.tokens.len();
+                    let told = shaped.next_if(|shaped| shaped.index == read.end - 1);
+                    let last = sampled.by_ref().take(read.len()).last();
+                    row.keep_state(draft.tokens.len(), &mut self.free_states);
+                    row.record_read(experts.as_ref(), read);
+                    if let Some(token) = last.filter(|_| row.unread.is_empty()) {
+                        row.notify_alternatives(told, self.source);
+                        row.push(token, &self.requests, self.source);
+                    }
+                    continue;
+                }
+                row.passes += 1;
+                self.counts.rows += 1;
                 row.notify_alternatives(shaped.next_if(|shaped| shaped.index == first), self.source);
                 for (index, token) in sampled.by_ref().take(draft.tokens.len() + 1).enumerate() {
                     if index == held && !row.has_ended(&self.requests) {
@@ -412,15 +427,14 @@ impl DecodeBatch<'_> {
 
     fn feeds<'r>(&'r self, row: &'r Row) -> impl Iterator<Item = Feed> + 'r {
         let prefix = self.prompts[&row.prompt].place;
-        let newest = match row.pending {
-            Some(index) => Some(FedToken::Sampled(index)),
-            None => row.completion.token_ids.last().copied().map(FedToken::Known),
-        };
+        let known = row.unread.first().or(row.completion.token_ids.last()).copied().map(FedToken::Known);
+        let newest = row.pending.map(FedToken::Sampled).or(known);
         let drafted = row.draft.tokens.iter().copied().map(FedToken::Known);
         newest.into_iter().chain(drafted).enumerate().map(move |(ahead, token)| Feed {
             row: row.fed_row(prefix, ahead),
             token,
-            params: self.params(row, ahead),
+            // After the last unread token the completion begins.
+            params: self.params(row, if row.unread.is_empty() { ahead } else { 0 }),
             adapter: self.requests[&row.request].adapter,
         })
     }
@@ -432,8 +446,7 @@ impl DecodeBatch<'_> {
             return;
         }
         for row in ended {
-            self.free_slots.give_back(row.kv_slots.0, row.kv_slots.1);
-            self.free_states.give_back(row.state, 1);
+            self.keep_or_free(&row);
             if let Entry::Occupied(mut accepted) = self.requests.entry(row.request) {
                 accepted.get_mut().unfinished -= 1;
                 if accepted.get().unfinished == 0 {

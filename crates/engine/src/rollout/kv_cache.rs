@@ -54,23 +54,43 @@ pub(super) struct Capacity {
     pub(super) adapter_slot: usize,
     /// Whether each completion has the experts of its tokens.
     pub(super) records_experts: bool,
+    /// Whether conversations go on in the cache.
+    pub(super) is_conversing: bool,
 }
 
 impl Capacity {
     /// For these requests and no others; `halvings`: of what would be best, as memory ran out.
     pub(super) fn for_list(requests: &[RequestSize], sampling: &Sampling, limits: DecodeLimits, halvings: u32) -> Self {
-        let limit = sampling.max_completion_tokens;
-        let longest = requests.iter().map(|request| request.prompt_tokens).max().unwrap_or(0);
+        let most = |of: fn(&RequestSize) -> usize| requests.iter().map(of).max().unwrap_or(0);
+        let sum = |of: fn(&RequestSize) -> usize| requests.iter().map(of).sum::<usize>();
+        let (later, longest) =
+            (most(|request| request.later_tokens), most(|request| request.prompt_tokens + request.later_tokens));
+        let limit = sampling.max_completion_tokens + later;
         let halved = |number: usize, least: usize| (number >> halvings).max(least);
-        let all_rows = limits.rows.min(requests.iter().map(|request| request.samples).sum());
+        let all_rows = limits.rows.min(sum(|request| request.samples));
         let rows = halved(all_rows, 1);
         let kv_slots = halved((all_rows * limit).min(limits.kv_slots), limit);
-        let prompt_rows = requests.iter().map(|request| request.prompt_tokens).sum::<usize>();
+        let fits = kv_slots == rows * limit;
+        let prompt_rows = match later > 0 && !fits {
+            // Conversations whose place others need are prefilled again, each with a prompt of its own.
+            true => sum(|request| request.samples * (request.prompt_tokens + request.later_tokens)),
+            false => sum(|request| request.prompt_tokens) + if later > 0 { longest } else { 0 },
+        };
         let prompt_rows = halved(prompt_rows.min(limits.prompt_rows), longest).min(rows * longest);
-        let initial_slots = if kv_slots == rows * limit { limit } else { limit.min(limits.initial_slots) };
+        let initial_slots = if fits { limit } else { limit.min(limits.initial_slots) };
         let Sampling { draft_tokens, records_experts, .. } = *sampling;
-        let longest = longest + limit;
-        Self { rows, kv_slots, prompt_rows, initial_slots, longest, draft_tokens, adapter_slot: 0, records_experts }
+        let (longest, is_conversing) = (longest + sampling.max_completion_tokens, later > 0);
+        Self {
+            rows,
+            kv_slots,
+            prompt_rows,
+            initial_slots,
+            longest,
+            draft_tokens,
+            adapter_slot: 0,
+            records_experts,
+            is_conversing,
+        }
     }
 
     /// Of each row, and after each drafted token; on a GPU no more than as many rows would have.
@@ -84,8 +104,17 @@ impl Capacity {
     /// its client has read the beginning.
     pub(super) fn for_queue(size: QueueSize, draft_tokens: usize, adapter_slot: usize) -> Self {
         let QueueSize { rows, completion_tokens: kv_slots, prompt_tokens: prompt_rows } = size;
-        let (initial_slots, records_experts) = (usize::MAX, false);
-        Self { rows, kv_slots, prompt_rows, initial_slots, longest: 0, draft_tokens, adapter_slot, records_experts }
+        Self {
+            rows,
+            kv_slots,
+            prompt_rows,
+            initial_slots: usize::MAX,
+            longest: 0,
+            draft_tokens,
+            adapter_slot,
+            records_experts: false,
+            is_conversing: false,
+        }
     }
 }
 

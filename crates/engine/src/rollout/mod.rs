@@ -27,7 +27,7 @@ use queue::FixedRequests;
 
 pub use draft::DraftHistory;
 pub use masks::MaskOverhead;
-pub use queue::{Arrivals, QueuedRequest, RequestSource};
+pub use queue::{Arrivals, InConversation, QueuedRequest, RequestSource};
 pub use shaping::Shaping;
 pub use thinking::ThinkingLimit;
 pub use thread_pool::ThreadPool;
@@ -201,6 +201,8 @@ pub enum GpuFallback {
 /// Counts of decode steps, rows and drafted tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DecodeCounts {
+    /// Tokens of prompts that were prefilled: those that are in no cache.
+    pub prefilled: usize,
     /// Passes through the model after the prefills.
     pub steps: usize,
     /// Completions that they went on with, summed over the steps; without those that were given up and sampled again.
@@ -214,6 +216,7 @@ pub struct DecodeCounts {
 
 impl std::ops::AddAssign for DecodeCounts {
     fn add_assign(&mut self, other: Self) {
+        self.prefilled += other.prefilled;
         self.steps += other.steps;
         self.rows += other.rows;
         self.computed += other.computed;
@@ -280,12 +283,14 @@ pub fn generate(
 pub(crate) struct RequestSize {
     /// At most.
     pub(crate) prompt_tokens: usize,
+    /// As in [`InConversation`].
+    pub(crate) later_tokens: usize,
     pub(crate) samples: usize,
 }
 
 impl RequestSize {
     pub(crate) fn of(request: &Request) -> Self {
-        Self { prompt_tokens: request.prompt.len(), samples: request.samples }
+        Self { prompt_tokens: request.prompt.len(), later_tokens: 0, samples: request.samples }
     }
 }
 

@@ -13,6 +13,17 @@ pub struct QueuedRequest {
     /// Index of the adapter where several stand side by side (`model::AdapterUse`), else ignored; `None`: the base
     /// alone.
     pub adapter: Option<u32>,
+    /// Where others follow it or it follows another.
+    pub conversation: Option<InConversation>,
+}
+
+/// A request's place in a conversation whose prompts are each the one before, its completion, and new tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct InConversation {
+    /// Request and sample of the completion that it follows.
+    pub after: Option<(u64, u32)>,
+    /// The most tokens that its prompt may grow by before the conversation ends.
+    pub later_tokens: usize,
 }
 
 /// New requests of a source, or its end.
@@ -35,6 +46,16 @@ pub trait RequestSource {
 
     /// Learns of the likeliest tokens beside the one that it is told next, where a request asks for them.
     fn on_alternatives(&mut self, _id: u64, _sample: u32, _alternatives: Vec<(u32, f32)>) {}
+
+    /// Whether a request may follow a completion that ends: its keys and values stay in the cache.
+    fn may_go_on(&self, _id: u64, _sample: u32, _completion: &Completion) -> bool {
+        false
+    }
+
+    /// The completions that nothing follows after all, since the last call.
+    fn not_followed(&mut self) -> Vec<(u64, u32)> {
+        Vec::new()
+    }
 
     /// Takes a completion that has ended, or whose [`RequestSource::on_token`] said no.
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion);
@@ -77,6 +98,7 @@ impl RequestSource for FixedRequests<'_> {
             request: request.clone(),
             sampling: self.sampling.clone(),
             adapter: None,
+            conversation: None,
         };
         Arrivals::Requests(all.map(queued).collect())
     }

@@ -272,8 +272,13 @@ impl<'q> Worker<'q> {
         metrics.prompt_tokens.fetch_add(job.request.prompt.len() as u64, Ordering::Relaxed);
         metrics.rows.fetch_add(job.request.samples as u64, Ordering::Relaxed);
         job.body.running.fetch_add(job.request.samples, Ordering::Relaxed);
-        let queued =
-            QueuedRequest { id, request: job.request.clone(), sampling: job.sampling.clone(), adapter: job.adapter };
+        let queued = QueuedRequest {
+            id,
+            request: job.request.clone(),
+            sampling: job.sampling.clone(),
+            adapter: job.adapter,
+            conversation: None,
+        };
         let unfinished = job.request.samples;
         self.running.insert(
             id,

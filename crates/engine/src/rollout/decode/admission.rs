@@ -1,11 +1,13 @@
 //! Which requests are decoded: as many as there are slots for; a completion's slots grow with it, and where there are none
 //! left the youngest is parked in the host's memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use candle_core::{Result, bail};
 
-use super::{ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, Draft, QueuedRequest, Row};
+use super::super::thinking::RowThinking;
+use super::super::{Completion, StopReason};
+use super::{ActiveRequest, AdmittedRequest, Arrivals, DecodeBatch, Draft, ExpertRecord, QueuedRequest, Row};
 use crate::kernels::row_adapters::NO_ADAPTER;
 
 impl DecodeBatch<'_> {
@@ -14,6 +16,7 @@ impl DecodeBatch<'_> {
         if self.is_closed {
             return Ok(());
         }
+        self.free_not_followed();
         let waiting = self.parked.len() + self.waiting.iter().map(|(_, samples)| samples.len()).sum::<usize>();
         match self.source.arrivals(self.limits.rows.saturating_sub(self.rows.len() + waiting), self.is_idle()) {
             Arrivals::Closed => self.is_closed = true,
@@ -22,7 +25,8 @@ impl DecodeBatch<'_> {
         Ok(())
     }
 
-    fn accept(&mut self, QueuedRequest { id, request, sampling, adapter }: QueuedRequest) -> Result<()> {
+    fn accept(&mut self, queued: QueuedRequest) -> Result<()> {
+        let QueuedRequest { id, request, sampling, adapter, conversation } = queued;
         let limit = self.model.config().max_position_embeddings;
         let (prompt, new) = (request.prompt.len(), sampling.max_completion_tokens);
         if prompt == 0 || prompt + new > limit {
@@ -32,10 +36,8 @@ impl DecodeBatch<'_> {
             bail!("a prompt of {prompt} tokens and {new} new ones do not fit the KV cache: {:?}", self.capacity)
         }
         self.waiting.push_back((id, (0..request.samples as u32).collect()));
-        self.requests.insert(
-            id,
-            ActiveRequest { unfinished: request.samples, request, sampling, adapter: adapter.unwrap_or(NO_ADAPTER) },
-        );
+        let (unfinished, adapter) = (request.samples, adapter.unwrap_or(NO_ADAPTER));
+        self.requests.insert(id, ActiveRequest { request, sampling, adapter, conversation, unfinished });
         Ok(())
     }
 
@@ -46,16 +48,18 @@ impl DecodeBatch<'_> {
         if !self.parked.is_empty() {
             return Ok(());
         }
+        self.go_on()?;
         // A prefill reads all weights once more: it waits for several rows.
         if !self.rows.is_empty() && self.limits.rows - self.rows.len() < self.limits.rows.div_ceil(8) {
             return Ok(());
         }
         loop {
             let taken = self.next_requests();
-            if taken.is_empty() {
+            if !taken.is_empty() {
+                self.prefill(taken)?;
+            } else if self.waiting.is_empty() || self.rows.len() >= self.limits.rows || !self.free_kept() {
                 return Ok(());
             }
-            self.prefill(taken)?;
         }
     }
 
@@ -63,8 +67,9 @@ impl DecodeBatch<'_> {
     fn next_requests(&mut self) -> Vec<AdmittedRequest> {
         let (mut taken, mut prompt_rows, mut count) = (Vec::new(), 0, self.rows.len());
         while let Some((request, samples)) = self.waiting.front_mut() {
-            let ActiveRequest { request: asked, sampling, .. } = &self.requests[request];
-            let (length, most) = (asked.prompt.len(), sampling.max_completion_tokens);
+            let ActiveRequest { request: asked, sampling, conversation, .. } = &self.requests[request];
+            let later = conversation.map_or(0, |conversation| conversation.later_tokens);
+            let (length, most) = (asked.prompt.len(), sampling.max_completion_tokens + later);
             let initial_slots = self.capacity.initial_slots.min(most);
             // Those that are decoded can double theirs at least once.
             let kept = if initial_slots < most { initial_slots } else { 0 };
@@ -97,6 +102,7 @@ impl DecodeBatch<'_> {
 
     /// A state for each sample of each request.
     pub(super) fn states_of(&mut self, taken: &[AdmittedRequest]) -> Result<Vec<Vec<usize>>> {
+        self.free_states_for(taken.iter().map(|admitted| admitted.samples.len()).sum());
         let mut free_state = |_: &_| self.free_states.allocate(1);
         let states = taken.iter().map(|admitted| admitted.samples.iter().map(&mut free_state).collect());
         match states.collect() {
@@ -105,19 +111,51 @@ impl DecodeBatch<'_> {
         }
     }
 
+    /// A completion that begins after its prompt. Its prompt, KV slots and state are given.
+    pub(super) fn new_row(
+        &mut self,
+        (request, sample): (u64, u32),
+        (prompt, kv_slots, state): (usize, (usize, usize), usize),
+        experts: Option<ExpertRecord>,
+    ) -> Row {
+        let ActiveRequest { request: asked, sampling, .. } = &self.requests[&request];
+        let limit = asked.lengths.get(sample as usize).copied().unwrap_or(usize::MAX);
+        Row {
+            request,
+            sample,
+            prompt,
+            kv_slots,
+            state,
+            drafted_states: Vec::new(),
+            before: 0,
+            unread: Vec::new(),
+            limit: limit.min(sampling.max_completion_tokens),
+            passes: 0,
+            completion: Completion { experts, ..Completion::new(Vec::new(), Vec::new(), StopReason::Length) },
+            is_dropped: false,
+            ngrams: None,
+            draft: Draft::default(),
+            pending: None,
+            constrained: asked.constraint.as_ref().map(|constraint| self.lanes.row(constraint)),
+            thinking: RowThinking::new(sampling.thinking.as_deref()),
+        }
+    }
+
     /// Gives rows more slots where the next pass would leave theirs. Where there are none left the youngest row is parked.
     pub(super) fn grow(&mut self) -> Result<()> {
-        let needs = |row: &Row| row.length() + row.draft.tokens.len();
+        let needs = |row: &Row| row.cached() + 1 + row.draft.tokens.len();
         let is_short = |row: &Row| row.length() < row.limit && needs(row) > row.kv_slots.1;
         while let Some(index) = self.rows.iter().position(is_short) {
             let row = &mut self.rows[index];
-            let most = self.requests[&row.request].sampling.max_completion_tokens;
+            let most = row.most_cached(&self.requests);
             let (old, count) = (row.kv_slots, needs(row).max(2 * row.kv_slots.1).min(most));
             if let Some(first) = self.free_slots.exchange(old, count) {
                 row.kv_slots = (first, count);
                 if first != old.0 {
                     self.caches.move_row(old.0, first, old.1)?;
                 }
+            } else if self.free_kept() {
+                // Room for the row, perhaps.
             } else if !self.passes.is_empty() {
                 // Rows may have ended, and one that is parked must not be under way.
                 self.read(0)?;
@@ -132,7 +170,7 @@ impl DecodeBatch<'_> {
     /// numbers.
     fn park(&mut self, mut row: Row) -> Result<()> {
         // The newest token is in no cache yet.
-        let slots = (row.kv_slots.0, row.length() - 1);
+        let slots = (row.kv_slots.0, row.cached());
         let parked = self.parked.iter().map(|(_, saved)| saved.bytes()).sum::<usize>();
         let fits = parked + self.caches.row_bytes(slots) <= self.limits.parked_bytes;
         let saved = fits.then(|| self.caches.save_row(slots, row.state)).transpose()?;
@@ -145,7 +183,7 @@ impl DecodeBatch<'_> {
         }
         // Counted is what completions consist of.
         self.counts.rows -= row.passes;
-        self.counts.accepted -= row.completion.token_ids.len() - 1 - row.passes;
+        self.counts.accepted -= row.completion.token_ids.len().saturating_sub(1) - row.passes;
         match self.waiting.front_mut().filter(|(request, _)| *request == row.request) {
             Some((_, samples)) => samples.push_front(row.sample),
             None => self.waiting.push_front((row.request, VecDeque::from([row.sample]))),
@@ -157,16 +195,21 @@ impl DecodeBatch<'_> {
     /// Lets parked rows go on, the oldest first, as far as there are slots with room for the next token.
     fn unpark(&mut self) -> Result<()> {
         while let Some((row, _)) = self.parked.last().filter(|_| self.rows.len() < self.limits.rows) {
-            let most = self.requests[&row.request].sampling.max_completion_tokens;
-            let held = row.kv_slots.1;
-            let count = if row.length() > held { row.length().max(2 * held).min(most) } else { held };
-            let Some(first) = self.free_slots.allocate(count) else { break };
+            let (most, held, needed) = (row.most_cached(&self.requests), row.kv_slots.1, row.cached() + 1);
+            let count = if needed > held { needed.max(2 * held).min(most) } else { held };
+            let Some(first) = self.free_slots.allocate(count) else {
+                match self.free_kept() {
+                    true => continue,
+                    false => break,
+                }
+            };
+            self.free_states_for(1);
             let (Some((mut row, saved)), Some(state)) = (self.parked.pop(), self.free_states.allocate(1)) else {
                 bail!("more completions than states")
             };
             // The tokens of a pass are read in the order of its rows.
             self.read(0)?;
-            self.caches.restore_row(&saved, (first, row.length() - 1), state)?;
+            self.caches.restore_row(&saved, (first, row.cached()), state)?;
             (row.kv_slots, row.state) = ((first, count), state);
             let place = self.rows.partition_point(|other| (other.prompt, other.sample) < (row.prompt, row.sample));
             self.rows.insert(place, row);
@@ -176,8 +219,9 @@ impl DecodeBatch<'_> {
 
     /// Those without rows.
     pub(super) fn forget_prompts(&mut self) {
-        let rows = || self.rows.iter().chain(self.parked.iter().map(|(row, _)| row));
-        for (_, prompt) in self.prompts.extract_if(.., |prompt, _| rows().all(|row| row.prompt != *prompt)) {
+        let rows = self.rows.iter().chain(self.parked.iter().map(|(row, _)| row)).map(|row| row.prompt);
+        let used: BTreeSet<usize> = rows.chain(self.kept.iter().map(|kept| kept.prompt)).collect();
+        for (_, prompt) in self.prompts.extract_if(.., |prompt, _| !used.contains(prompt)) {
             self.free_rows.give_back(prompt.place.0, prompt.place.1);
         }
     }

@@ -5,20 +5,22 @@ use super::DecodeBatch;
 impl DecodeBatch<'_> {
     /// Drafts as many tokens as make the pass fastest: it takes as long as the weights are read and its rows are computed,
     /// and gives each row a token and each draft one with its probability.
-    pub(super) fn draft(&mut self) {
-        let (rows, balanced) = (self.rows.len(), self.limits.balanced_rows);
+    /// `read`: rows of the pass that unread tokens take.
+    pub(super) fn draft(&mut self, read: usize) {
+        let (rows, balanced) = (self.rows.len() + read, self.limits.balanced_rows);
         if self.capacity.draft_tokens == 0 || rows >= self.limits.drafted_rows {
             return;
         }
         // The least that a row of its own would have to give.
         let least = rows as f64 / (balanced + rows) as f64;
-        for row in &mut self.rows {
+        for row in self.rows.iter_mut().filter(|row| row.unread.is_empty()) {
             // The last token of a completion is sampled and not fed.
             let most = row.limit - row.completion.token_ids.len() - 1;
             let most = if row.needs_newest(&self.requests) { 0 } else { most };
             let most = most.min(row.thinking.free_tokens(row.completion.token_ids.len()).saturating_sub(1));
             let most = most.min(self.requests[&row.request].sampling.draft_tokens);
-            let sources = (&self.memory.history, &self.prompts[&row.prompt].ngrams);
+            let ngrams = row.ngrams.as_ref().unwrap_or(&self.prompts[&row.prompt].ngrams);
+            let sources = (&self.memory.history, ngrams);
             row.draft = self.drafter.draft(sources, &row.completion.token_ids, most, least);
         }
         let mut gains: Vec<f64> = self.rows.iter().flat_map(|row| &row.draft.probabilities).copied().collect();
@@ -38,7 +40,7 @@ impl DecodeBatch<'_> {
         }
         let mut left = best.1;
         let least = left.checked_sub(1).map_or(f64::INFINITY, |last| gains[last]);
-        for row in &mut self.rows {
+        for row in self.rows.iter_mut().filter(|row| row.unread.is_empty()) {
             let kept =
                 row.draft.probabilities.iter().take_while(|probability| **probability >= least).count().min(left);
             row.draft.truncate(kept);

@@ -1,6 +1,7 @@
 //! A completion that is being decoded: its tokens, why it ends, and what its next pass needs.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::StopReason;
@@ -19,6 +20,18 @@ impl Row {
         (self.request, self.sample)
     }
 
+    /// Tokens that it has in the cache.
+    pub(super) fn cached(&self) -> usize {
+        self.before + self.length().saturating_sub(1)
+    }
+
+    /// The most tokens that it may have in the cache.
+    pub(super) fn most_cached(&self, requests: &BTreeMap<u64, ActiveRequest>) -> usize {
+        let ActiveRequest { sampling, conversation, .. } = &requests[&self.request];
+        let later = conversation.map_or(0, |conversation| conversation.later_tokens);
+        self.before + self.unread.len() + sampling.max_completion_tokens + later
+    }
+
     /// Tokens so far, the pending one included.
     pub(super) fn length(&self) -> usize {
         self.completion.token_ids.len() + usize::from(self.pending.is_some())
@@ -28,7 +41,7 @@ impl Row {
     pub(super) fn fed_row(&self, prefix: (usize, usize), ahead: usize) -> DecodeRow {
         let state = |ahead: usize| if ahead == 0 { self.state } else { self.drafted_states[ahead - 1] };
         let states = (state(ahead.saturating_sub(1)), state(ahead));
-        DecodeRow { first: self.kv_slots.0, prefix, length: self.length() + ahead, states }
+        DecodeRow { first: self.kv_slots.0, prefix, length: self.cached() + 1 + ahead, states }
     }
 
     /// A state for each drafted token: where one is not what is sampled, the completion goes on from the one before. A
@@ -53,7 +66,10 @@ impl Row {
         }
         let mut fed: Vec<_> = (0..=self.draft.tokens.len()).map(|_| None).collect();
         let forced = self.thinking.forced(requests[&self.request].sampling.thinking.as_deref());
-        fed[0] = forced.map(RowMask::Token).or(self.constrained.as_mut().map(RowMask::Grammar));
+        // What follows an unread token is sampled if it is the last.
+        let sampled = self.unread.len().saturating_sub(1);
+        let Some(first) = fed.get_mut(sampled) else { return fed };
+        *first = forced.map(RowMask::Token).or(self.constrained.as_mut().map(RowMask::Grammar));
         fed
     }
 
@@ -89,6 +105,15 @@ impl Row {
             constrained.push(token.token_id);
         }
         self.is_dropped = !source.on_token(self.request, self.sample, &self.completion);
+    }
+
+    /// Takes the unread tokens that a pass has read at these rows, with their experts.
+    pub(super) fn record_read(&mut self, experts: Option<&PassExperts>, rows: Range<usize>) {
+        self.before += rows.len();
+        self.unread.drain(..rows.len());
+        if let (Some(experts), Some(record)) = (experts, &mut self.completion.experts) {
+            experts.append(rows, Arc::make_mut(&mut record.prompt));
+        }
     }
 
     /// Records the experts of the fed token that the newest one was sampled after; `fed`: its index in the pass.

@@ -7,7 +7,9 @@ use super::*;
 use crate::hub::ModelConfig;
 use crate::model::{Trainable, Weights};
 use crate::rollout::queue::FixedRequests;
-use crate::rollout::{RequestSize, RolloutOutput};
+use crate::rollout::{RequestSize, RolloutOutput, StopReason};
+
+mod conversations;
 
 const ROOM: DecodeLimits = DecodeLimits {
     rows: usize::MAX,
@@ -292,6 +294,7 @@ fn a_queue_that_is_filled_meanwhile_gives_each_request_what_it_has_alone() {
         request: request.clone(),
         sampling: sampling(index),
         adapter: None,
+        conversation: None,
     };
     // Drafts of the model with states need theirs before the next pass.
     for (model, runs_ahead) in [(&models[0], false), (&models[0], true), (&models[1], false)] {

@@ -1,0 +1,225 @@
+//! Rollouts of conversations with a tool that takes a while: completions of random lengths, replies of random tokens.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use candle_core::Result;
+
+use super::gpu::{Bench, ToolCalls};
+use super::timing::median;
+use super::{Measurement, random_tokens, sampling};
+use crate::kernels::philox::philox;
+use crate::model::Adapters;
+use crate::rollout::{
+    Arrivals, Completion, InConversation, QueuedRequest, Request, RequestSize, RequestSource, RolloutMemory,
+    SizedSource, generate_from,
+};
+
+/// When a conversation goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GoingOn {
+    /// With its reply, in the cache.
+    Kept,
+    /// With its reply; its prompt is prefilled.
+    Prefilled,
+    /// Prefilled, once all conversations have their replies.
+    Together,
+}
+
+/// The most that a completion's length is above or below the bench's, of it.
+const SPREAD: f64 = 0.5;
+
+/// The conversations of a rollout: each `requests` is the first of some.
+struct Conversations {
+    tools: ToolCalls,
+    going_on: GoingOn,
+    new_tokens: usize,
+    vocabulary: usize,
+    /// By id: what was asked.
+    active: BTreeMap<u64, Asked>,
+    due: Vec<(Instant, u64)>,
+    begun: bool,
+    next_id: u64,
+    not_followed: Vec<(u64, u32)>,
+    /// In which nothing was decoded.
+    idle: Duration,
+    tokens: usize,
+}
+
+/// A request, and the completions before it in its conversation.
+struct Asked {
+    request: Request,
+    turn: usize,
+    after: Option<(u64, u32)>,
+    left: usize,
+}
+
+impl Conversations {
+    fn new(
+        requests: &[Request],
+        (tools, going_on): (ToolCalls, GoingOn),
+        (new_tokens, vocabulary): (usize, usize),
+    ) -> Self {
+        let mut own = Self {
+            tools,
+            going_on,
+            new_tokens,
+            vocabulary,
+            active: BTreeMap::new(),
+            due: Vec::new(),
+            begun: false,
+            next_id: 0,
+            not_followed: Vec::new(),
+            idle: Duration::ZERO,
+            tokens: 0,
+        };
+        requests.iter().for_each(|request| own.ask(request.clone(), 0, None));
+        own
+    }
+
+    fn most_new_tokens(new_tokens: usize) -> usize {
+        (new_tokens as f64 * (1.0 + SPREAD)).ceil() as usize
+    }
+
+    /// What the requests take of the caches.
+    fn sizes(&self) -> Vec<RequestSize> {
+        let later = self.later_tokens(0);
+        let size = |asked: &Asked| match self.going_on {
+            GoingOn::Kept => vec![RequestSize { later_tokens: later, ..RequestSize::of(&asked.request) }],
+            _ => {
+                let prompt_tokens = asked.request.prompt.len() + later;
+                vec![RequestSize { prompt_tokens, later_tokens: 0, samples: 1 }; asked.request.samples]
+            }
+        };
+        self.active.values().flat_map(size).collect()
+    }
+
+    fn later_tokens(&self, turn: usize) -> usize {
+        (self.tools.calls - turn) * (Self::most_new_tokens(self.new_tokens) + self.tools.reply_tokens)
+    }
+
+    fn ask(&mut self, mut request: Request, turn: usize, after: Option<(u64, u32)>) {
+        let id = self.next_id;
+        let length = |sample: u32| {
+            let share = f64::from(philox(3, [id as u32, sample, 0, 0])[0]) / f64::from(u32::MAX);
+            (self.new_tokens as f64 * (1.0 - SPREAD + 2.0 * SPREAD * share)).round().max(1.0) as usize
+        };
+        request.lengths = (0..request.samples as u32).map(length).collect();
+        let left = request.samples;
+        self.active.insert(id, Asked { request, turn, after, left });
+        let waits = if turn == 0 { 0 } else { self.tools.milliseconds };
+        self.due.push((Instant::now() + Duration::from_millis(waits), id));
+        self.next_id += 1;
+    }
+
+    fn queued(&self, id: u64) -> QueuedRequest {
+        let Asked { request, turn, after, .. } = &self.active[&id];
+        let place = InConversation { after: *after, later_tokens: self.later_tokens(*turn) };
+        QueuedRequest {
+            id,
+            request: request.clone(),
+            sampling: sampling(Self::most_new_tokens(self.new_tokens)),
+            adapter: None,
+            conversation: (self.going_on == GoingOn::Kept).then_some(place),
+        }
+    }
+}
+
+impl Bench<'_> {
+    /// Rollouts of conversations with tools, by how they go on.
+    pub(super) fn converse(
+        &self,
+        (prompts, completions): (usize, usize),
+        tools: ToolCalls,
+        note: &mut impl FnMut(Measurement),
+    ) -> Result<()> {
+        let (requests, new, batch) =
+            (self.requests(prompts, completions), self.bench.new_tokens, prompts * completions);
+        let shape = format!("{prompts} x {completions}, {} calls of {} ms", tools.calls, tools.milliseconds);
+        for (name, going_on) in [
+            ("conversations", GoingOn::Kept),
+            ("conversations, prefilled", GoingOn::Prefilled),
+            ("conversations, prefilled together", GoingOn::Together),
+        ] {
+            let memory = RolloutMemory::default();
+            let (mut idle, mut tokens, mut prefilled) = (0.0, 0, 0);
+            let whole = median(2, || {
+                let source = Conversations::new(&requests, (tools, going_on), (new, self.config.vocab_size));
+                let sized = SizedSource { sizes: source.sizes(), source: Mutex::new(source) };
+                let sampling = sampling(Conversations::most_new_tokens(new));
+                self.engine.synchronize()?;
+                let start = Instant::now();
+                let model = (self.model, Adapters::On);
+                let sources = std::slice::from_ref(&sized);
+                let (counts, _) = generate_from(model, sources, &sampling, &memory, self.threads)?;
+                let seconds = start.elapsed().as_secs_f64();
+                let source = sized.source.into_inner().unwrap_or_else(PoisonError::into_inner);
+                (idle, tokens, prefilled) = (source.idle.as_secs_f64() / seconds, source.tokens, counts.prefilled);
+                Ok(seconds)
+            })?;
+            let mut figure = |what: &str, value, unit| {
+                note(Measurement::new(&format!("{name}{what}"), &shape, batch, value, unit, None));
+            };
+            figure("", whole, "s");
+            figure(": idle", 100.0 * idle, "%");
+            figure(": speed", tokens as f64 / whole, "tokens/s");
+            figure(": prefilled", prefilled as f64, "tokens");
+        }
+        Ok(())
+    }
+}
+
+impl RequestSource for Conversations {
+    fn arrivals(&mut self, _: usize, is_idle: bool) -> Arrivals {
+        if self.active.is_empty() {
+            return Arrivals::Closed;
+        }
+        let waits_for_all = self.going_on == GoingOn::Together && self.due.len() < self.active.len();
+        let begin = Instant::now();
+        let wanted = if self.going_on == GoingOn::Together {
+            self.due.iter().map(|(at, _)| *at).max()
+        } else {
+            self.due.iter().map(|(at, _)| *at).min()
+        };
+        if let Some(at) = wanted.filter(|_| is_idle && !waits_for_all) {
+            std::thread::sleep(at.saturating_duration_since(begin));
+        }
+        let now = Instant::now();
+        if is_idle && std::mem::replace(&mut self.begun, true) {
+            self.idle += now - begin;
+        }
+        let is_due = |at: &Instant| *at <= now && !waits_for_all;
+        let due: Vec<_> = self.due.extract_if(.., |(at, _)| is_due(at)).collect();
+        Arrivals::Requests(due.into_iter().map(|(_, id)| self.queued(id)).collect())
+    }
+
+    fn on_token(&mut self, _: u64, _: u32, _: &Completion) -> bool {
+        true
+    }
+
+    fn may_go_on(&self, id: u64, _: u32, _: &Completion) -> bool {
+        self.going_on == GoingOn::Kept && self.active[&id].turn < self.tools.calls
+    }
+
+    fn not_followed(&mut self) -> Vec<(u64, u32)> {
+        std::mem::take(&mut self.not_followed)
+    }
+
+    fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
+        self.tokens += completion.token_ids.len();
+        let Some(asked) = self.active.get_mut(&id) else { return };
+        asked.left -= 1;
+        let (request, turn) = (asked.request.clone(), asked.turn + 1);
+        if asked.left == 0 {
+            self.active.remove(&id);
+        }
+        if turn > self.tools.calls {
+            return;
+        }
+        let reply = random_tokens(self.next_id as usize, self.tools.reply_tokens, self.vocabulary);
+        let prompt = [request.prompt.as_slice(), &completion.token_ids, &reply].concat();
+        let next = Request::new(prompt, request.prompt_number, turn as u32, 1);
+        self.ask(Request { first_sample: request.first_sample + sample, ..next }, turn, Some((id, sample)));
+    }
+}
