@@ -2,12 +2,12 @@
 //! modules in the order in which data flows.
 
 // Without tensors or a terminal: crates/core.
-#[cfg(feature = "download")]
-pub use grpo_tui_core::{api_client, endpoint};
 pub use grpo_tui_core::{
     advantage, config, dataset, environment, files, format, help, hub, judge_check, openai, plan, report, run, sandbox,
     score, secrets, statistics, study, task, text,
 };
+#[cfg(feature = "download")]
+pub use grpo_tui_core::{api_client, endpoint};
 
 // The engine: crates/engine.
 #[cfg(feature = "serve")]

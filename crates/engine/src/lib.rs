@@ -1,12 +1,12 @@
 //! The engine of grpo-tui. The modules, in the order in which data flows; a module uses only modules above it.
 
-#[cfg(feature = "download")]
-use grpo_tui_core::{api_client, http, secrets};
 #[cfg(feature = "serve")]
 use grpo_tui_core::openai;
 use grpo_tui_core::{
     advantage, config, dataset, environment, files, format, hub, plan, report, run, score, statistics, task, text,
 };
+#[cfg(feature = "download")]
+use grpo_tui_core::{api_client, http, secrets};
 
 pub use grpo_tui_kernels as kernels; // fused operations with their backward, one per file: a crate, see its Cargo.toml
 pub mod model; // tokens -> logits: the decoder, adapters, weights
