@@ -15,58 +15,44 @@ template <typename T> __device__ __forceinline__ void prepare(const Inputs<T> &i
   gate.product = block_sum(query * key);
 }
 
-// Of a state's 32 columns that a block has, a lane has one, and a warp 32 numbers of it.
-struct Column {
-  float at[SLICE];
-  int index, first, count; // the lane's column; the first of the warp's numbers in it, and how many there are
-  size_t offset;
-  int step;
-
-  __device__ __forceinline__ Column(const Heads &heads) {
-    index = blockIdx.x * SLICE + threadIdx.x % 32;
-    first = threadIdx.x / 32 * SLICE;
-    count = index < heads.value_dimension ? max(0, min(SLICE, heads.key_dimension - first)) : 0;
-    step = heads.value_dimension;
-    offset = (size_t)first * step + index;
+// Four neighbouring numbers of a state's row, of which `count` are inside: in one access where all rows have `whole` ones. They are read once.
+__device__ __forceinline__ Pack<float, 4> read_four(const float *from, int count, bool whole) {
+  Pack<float, 4> own = {};
+  if (whole) {
+    if (count <= 0) return own;
+    const float4 all = __ldcs(reinterpret_cast<const float4 *>(from));
+    return {all.x, all.y, all.z, all.w};
   }
-  // Without a sum, so that nothing waits for the numbers before they are used.
-  __device__ __forceinline__ void read(const float *from) {
 #pragma unroll
-    for (int n = 0; n < SLICE; n++) at[n] = n < count ? from[offset + (size_t)n * step] : 0.0f;
+  for (int i = 0; i < 4; i++)
+    if (i < count) own.at[i] = from[i];
+  return own;
+}
+__device__ __forceinline__ void write_four(float *to, const Pack<float, 4> &own, int count, bool whole) {
+  if (whole) {
+    if (count > 0) __stcs(reinterpret_cast<float4 *>(to), float4{own.at[0], own.at[1], own.at[2], own.at[3]});
+    return;
   }
-  __device__ __forceinline__ void write(float *to) const {
 #pragma unroll
-    for (int n = 0; n < SLICE; n++)
-      if (n < count) to[offset + (size_t)n * step] = at[n];
-  }
-};
+  for (int i = 0; i < 4; i++)
+    if (i < count) to[i] = own.at[i];
+}
 
-// What four warps add up, of two tokens in turn.
-struct Partial {
-  float2 at[2][WARPS][32];
-
-  __device__ __forceinline__ float2 sum(int token) const {
-    float2 sum = at[token % 2][0][threadIdx.x % 32];
-#pragma unroll
-    for (int warp = 1; warp < WARPS; warp++) {
-      const float2 other = at[token % 2][warp][threadIdx.x % 32];
-      sum.x += other.x;
-      sum.y += other.y;
-    }
-    return sum;
-  }
-};
-
-// Blocks: (slices of columns, value heads, rows): of a row that follows none, and of those that follow it.
+// Blocks: (slices of columns, value heads, rows): of a row that follows none, and of those that follow it. A warp has 32 rows of a state; eight lanes have four columns
+// each of every fourth of them.
 template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32_t *slots, float *states, T *output, const Heads &heads, int rows) {
-  __shared__ alignas(16) float vectors[2][MOST];
-  __shared__ Partial partial;
-  const int head = blockIdx.y, first = blockIdx.z, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  constexpr int FOURS = SLICE / 4, EVERY = 32 / FOURS, LINES = SLICE / EVERY;
+  __shared__ float vectors[2][MOST];
+  __shared__ Pack<float, 4> partial[2][2][WARPS][FOURS];
+  const int head = blockIdx.y, first = blockIdx.z, warp = threadIdx.x / 32, four = threadIdx.x % FOURS, line = warp * SLICE + threadIdx.x % 32 / FOURS;
   const uint32_t before = slots[2 * first];
   if (before == NONE || follows(slots, first)) return;
-  const size_t of_head = head * heads.state(), width = heads.value * heads.state();
-  Column state(heads);
-  state.read(states + before * width + of_head);
+  const int column = blockIdx.x * SLICE + four * 4, count = heads.value_dimension - column;
+  const size_t width = heads.value * heads.state(), of_head = head * heads.state() + (size_t)line * heads.value_dimension + column, next = (size_t)EVERY * heads.value_dimension;
+  const bool whole = heads.value_dimension % 4 == 0;
+  Pack<float, 4> state[LINES];
+#pragma unroll
+  for (int n = 0; n < LINES; n++) state[n] = read_four(states + before * width + of_head + n * next, line + n * EVERY < heads.key_dimension ? count : 0, whole);
   for (int row = first; row < rows && (row == first || follows(slots, row)); row++) {
     const uint32_t after = slots[2 * row + 1];
     float query, key;
@@ -75,31 +61,55 @@ template <typename T> __device__ void step(const Inputs<T> &inputs, const uint32
     vectors[0][threadIdx.x] = query;
     vectors[1][threadIdx.x] = key;
     __syncthreads();
-    const float decay = expf(gate.log_decay), *queries = vectors[0] + state.first, *keys = vectors[1] + state.first;
-    const float value = value_at(inputs.convolved + (size_t)row * heads.row_width() + 2 * heads.key_width() + head * heads.value_dimension, state.index, heads.value_dimension);
-    float2 sums = {0.0f, 0.0f};
+    const float decay = expf(gate.log_decay);
+    const T *values = inputs.convolved + (size_t)row * heads.row_width() + 2 * heads.key_width() + head * heads.value_dimension + column;
+    Pack<float, 4> products[2] = {}, update; // S^T k and S^T q
 #pragma unroll
-    for (int n = 0; n < SLICE; n++) {
-      state.at[n] *= decay;
-      sums.x += keys[n] * state.at[n];
-      sums.y += queries[n] * state.at[n];
+    for (int i = 0; i < 4; i++) update.at[i] = value_at(values, i, count);
+#pragma unroll
+    for (int n = 0; n < LINES; n++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        state[n].at[i] *= decay;
+        products[0].at[i] += vectors[1][line + n * EVERY] * state[n].at[i];
+        products[1].at[i] += vectors[0][line + n * EVERY] * state[n].at[i];
+      }
+#pragma unroll
+    for (int which = 0; which < 2; which++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int distance = FOURS; distance < 32; distance *= 2) products[which].at[i] += __shfl_xor_sync(0xffffffffu, products[which].at[i], distance);
+      if (threadIdx.x % 32 < FOURS) partial[row % 2][which][warp][four] = products[which];
     }
-    partial.at[row % 2][warp][lane] = sums;
     __syncthreads();
-    sums = partial.sum(row);
-    const float update = gate.strength * (value - sums.x);
 #pragma unroll
-    for (int n = 0; n < SLICE; n++) state.at[n] += keys[n] * update;
-    state.write(states + after * width + of_head);
+    for (int which = 0; which < 2; which++) {
+      products[which] = partial[row % 2][which][0][four];
+#pragma unroll
+      for (int other = 1; other < WARPS; other++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) products[which].at[i] += partial[row % 2][which][other][four].at[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) update.at[i] = gate.strength * (update.at[i] - products[0].at[i]);
+#pragma unroll
+    for (int n = 0; n < LINES; n++) {
+#pragma unroll
+      for (int i = 0; i < 4; i++) state[n].at[i] += vectors[1][line + n * EVERY] * update.at[i];
+      write_four(states + after * width + of_head + n * next, state[n], line + n * EVERY < heads.key_dimension ? count : 0, whole);
+    }
     // Rows that are none repeat the last one: what they store of it elsewhere must be the same.
-    for (int place_of = row; warp == 0 && state.index < heads.value_dimension && (place_of == row || is_none(slots, place_of, rows)); place_of++)
-      output[(size_t)place_of * heads.value_width() + head * heads.value_dimension + state.index] = from_float<T>(sums.y + gate.product * update);
+    for (int place = row; threadIdx.x < FOURS && (place == row || is_none(slots, place, rows)); place++)
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        if (i < count) output[(size_t)place * heads.value_width() + head * heads.value_dimension + column + i] = from_float<T>(products[1].at[i] + gate.product * update.at[i]);
     __syncthreads();
   }
 }
 
 #define INSTANTIATE(T, suffix)                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(128, 8)                                                                                    \
+  extern "C" __global__ void __launch_bounds__(128, 7)                                                                                    \
       delta_rule_step_##suffix(INPUTS(T), const uint32_t *slots, float *states, T *output, HEADS, int rows) {                             \
     step<T>({convolved, packed, decay, bias, stride, column}, slots, states, output, {key, value, key_dimension, value_dimension}, rows); \
   }
