@@ -1,6 +1,5 @@
-// A decoded token of the gated delta rule (delta_rule.cuh). A column of S depends on no other: a block has 32 of them. Sums are in a fixed order.
+// A decoded token of the gated delta rule (delta_rule.cuh). A column of S depends on no other: a block has 32 of them. Sums are over four warps, in a fixed order.
 #include "delta_rule.cuh"
-#include "vectors.cuh"
 
 constexpr int WARPS = MOST / SLICE;
 
