@@ -106,9 +106,10 @@ pub(super) fn tokenizer_json(file: &[u8]) -> Result<Vec<u8>, String> {
     }
     let ranks = ranks(&vocab[..own])?;
     let spelled = Spelling::new();
-    let vocabulary: serde_json::Map<String, Json> =
-        ranks.iter().map(|(bytes, rank)| (spelled.text(bytes), (rank + specials).into())).collect();
     let names = |id: usize| special.get(id).map_or_else(|| format!("<SPECIAL_{id}>"), |token| token.token_str.clone());
+    // An added token has the number of its text in the vocabulary.
+    let own = ranks.iter().map(|(bytes, rank)| (spelled.text(bytes), (rank + specials).into()));
+    let vocabulary: serde_json::Map<String, Json> = (0..specials).map(|id| (names(id), id.into())).chain(own).collect();
     let added: Vec<Json> = (0..specials)
         .map(|id| {
             let is_control = special.get(id).is_none_or(|token| token.is_control);

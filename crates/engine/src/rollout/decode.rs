@@ -20,7 +20,6 @@ use crate::kernels::embedding::gather_rows;
 use crate::kernels::philox::{SampleKey, uniform};
 use crate::kernels::sampler::{LIKELIEST, SampleParams};
 use crate::model::{AdapterUse, Adapters, Decoder, ExpertLayers, ExpertRecord, PackedBatch, PassExperts};
-use kept::KeptRow;
 use pass::{StepBackend, sample_after};
 
 mod admission; // which requests are decoded, and KV slots for their tokens
@@ -87,6 +86,18 @@ struct AdmittedRequest {
     prompt: (usize, usize),
     /// Samples with their KV slots.
     samples: Vec<(u32, (usize, usize))>,
+}
+
+/// A completion that has ended, in the cache but for its last token.
+struct KeptRow {
+    id: (u64, u32),
+    /// In `DecodeBatch::prompts`.
+    prompt: usize,
+    kv_slots: (usize, usize),
+    state: usize,
+    /// Those of its prompt, and its own.
+    tokens: Vec<u32>,
+    experts: Option<ExpertRecord>,
 }
 
 /// The state of a decode: requests that wait, rows under way, and the KV cache that they share.

@@ -1,22 +1,10 @@
 //! Completions whose keys and values stay in the cache while their conversation is elsewhere: where it goes on, what is new
 //! is read as tokens of passes, beside the completions of others, and nothing is prefilled.
 
-use super::super::draft::{Draft, Ngrams};
-use super::{DecodeBatch, Row};
-use crate::model::ExpertRecord;
 use candle_core::Result;
 
-/// A completion that has ended, in the cache but for its last token.
-pub(super) struct KeptRow {
-    id: (u64, u32),
-    /// In `DecodeBatch::prompts`.
-    pub(super) prompt: usize,
-    kv_slots: (usize, usize),
-    state: usize,
-    /// Those of its prompt, and its own.
-    tokens: Vec<u32>,
-    experts: Option<ExpertRecord>,
-}
+use super::super::draft::{Draft, Ngrams};
+use super::{DecodeBatch, KeptRow, Row};
 
 impl DecodeBatch<'_> {
     /// Gives back what a completion that has ended has in the cache, or keeps it for its conversation.
