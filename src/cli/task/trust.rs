@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let task = Task::resolve(&arguments.task)?;
     let all = Trust::for_task(&task)?;
     if all.is_empty() {
-        println!("{}: runs no command and no tool and asks no judge ({}): nothing to trust", task.name, task.kind());
+        println!("{}: runs no command, tool or agent and asks no judge ({}): nothing to trust", task.name, task.kind());
         return Ok(ExitCode::SUCCESS);
     }
     let place = task
@@ -32,7 +32,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .map_or_else(|| "the task embedded in this program".to_owned(), |folder| folder.display().to_string());
     let mut subjects: Vec<&str> = all.iter().map(Trust::subject).collect();
     subjects.dedup();
-    println!("{} uses a {}, in {}", task.name, subjects.join(" and a "), visible(&place));
+    let named: Vec<String> = subjects.iter().map(|subject| format!("{} {subject}", article(subject))).collect();
+    println!("{} uses {}, in {}", task.name, named.join(" and "), visible(&place));
     let mut programs = task.scorers().filter_map(|task| Some((task.folder(), task.command()?)));
     for trust in &all {
         if let Some(server) = &trust.server {
@@ -86,4 +87,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     println!("Trusted.");
     all.iter().filter_map(|trust| trust.missing.as_deref()).for_each(|missing| println!("note: {}", visible(missing)));
     Ok(ExitCode::SUCCESS)
+}
+
+fn article(subject: &str) -> &'static str {
+    if subject == "agent" { "an" } else { "a" }
 }
