@@ -138,8 +138,8 @@ def ask(messages, path="/chat/completions", key=KEY, **more):
 def say(messages, **more):
     return json.loads(ask(messages, **more))["choices"][0]["message"]
 
-def refused(**more):
-    try: ask(ROW["messages"], **more)
+def refused(messages=None, **more):
+    try: ask(messages or ROW["messages"], **more)
     except SystemExit as error: return str(error)
 
 ROW = json.loads(sys.stdin.readline())
@@ -198,7 +198,7 @@ elif mode == "stop":
     first = say(M, max_tokens=60, stop=[",", "}"]); say(M + [first, user("Go on.")])
     verdict["reasons"] = [first["content"]]
 elif mode == "text":
-    body = json.loads(ask(None, path="/completions", prompt="Hello", return_token_ids=True, logprobs=1))
+    body = json.loads(ask(None, path="/completions", prompt="Hello", return_token_ids=True, logprobs=0))
     choice = body["choices"][0]
     verdict["reasons"] = [f"{len(choice['token_ids'])} {len(choice['logprobs']['token_logprobs'])}"]
 elif mode == "responses":
@@ -221,7 +221,7 @@ fn each_end_of_an_agent_has_its_reason() {
     let task = task(here, "python3", TABLE, "kind = \"agent\"");
     let toml = task.join("task.toml");
     let text = std::fs::read_to_string(&toml).unwrap();
-    std::fs::write(&toml, text.replace("time_limit_seconds = 20", "time_limit_seconds = 10")).unwrap();
+    std::fs::write(&toml, text.replace("time_limit_seconds = 20", "time_limit_seconds = 5")).unwrap();
     // Mode, why it ended, requests that were answered, branches, and a part of the first reason.
     let table: [(&str, &str, usize, usize, &str); 25] = [
         ("never", "no_request", 0, 0, "the agent got no completion: it ended with exit code 0"),
@@ -268,7 +268,7 @@ fn each_end_of_an_agent_has_its_reason() {
     assert!(call(here, &["task", "trust", task, "--yes"]).status.success());
     let found = json_lines(&call(
         here,
-        &["sample", task, "--model", "tiny", "--on", &format!("{task}/modes.jsonl"), "-n", "1", "--json"],
+        &["sample", task, "--model", "tiny", "--on", &format!("{task}/modes.jsonl"), "--n", "1", "--json"],
     ));
     let mut wrong = Vec::new();
     for ((mode, end, requests, branches, reason), found) in table.iter().zip(&found) {

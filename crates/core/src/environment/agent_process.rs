@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::agent::AgentServer;
 use super::program_process::TrustedProgram;
-use crate::sandbox::{PORT, PrivateFolder, Process, WaitOutcome};
+use crate::sandbox::{PORT, PrivateFolder, Process, START_TIMEOUT, WaitOutcome};
 
 /// How often it is looked at whether a program still has time.
 const LOOK: Duration = Duration::from_millis(100);
@@ -29,6 +29,17 @@ pub struct AgentExit {
     pub output: Option<String>,
     /// A sentence without a subject.
     pub words: String,
+}
+
+/// What the server knows of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentPhase {
+    /// It has not asked yet: an interpreter loads its modules.
+    Starting,
+    /// It waits for a completion.
+    Waiting,
+    /// It does work of its own.
+    Working,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,25 +74,28 @@ impl AgentProcess {
         self.process.take_listener()
     }
 
-    /// Gives it a line and reads what it writes to its end. `seconds`: that it may take, without the time in which
-    /// `is_waiting`.
+    /// Gives it a line and reads what it writes to its end. `seconds`: that it may work; it may start for a minute more.
     pub fn run(
         &mut self,
         line: &str,
         seconds: f64,
-        is_waiting: &dyn Fn() -> bool,
+        phase: &dyn Fn() -> AgentPhase,
         keep_going: &dyn Fn() -> bool,
     ) -> AgentExit {
         self.process.send(line.as_bytes());
         self.process.send(b"\n");
         self.process.close_input();
         let (mut used, mut last, mut output, mut is_too_long) = (Duration::ZERO, Instant::now(), None, false);
-        let limit = Duration::from_secs_f64(seconds);
+        let (mut started, limit) = (Duration::ZERO, Duration::from_secs_f64(seconds));
         let why = loop {
             let moved = self.process.transfer(Instant::now() + LOOK, keep_going);
             let passed = last.elapsed();
             last += passed;
-            used += if is_waiting() { Duration::ZERO } else { passed };
+            match phase() {
+                AgentPhase::Starting => started += passed,
+                AgentPhase::Working => used += passed,
+                AgentPhase::Waiting => {}
+            }
             _ = self.process.lines(|line| {
                 is_too_long |= line.len() > self.most_line_bytes;
                 if !line.trim_ascii().is_empty() {
@@ -94,7 +108,7 @@ impl AgentProcess {
                 _ if !keep_going() => break ExitReason::Cancelled,
                 _ if is_too_long => break ExitReason::Output,
                 Ok(WaitOutcome::Ended) | Err(_) => break ExitReason::Ended,
-                _ if used > limit => break ExitReason::TimeLimit,
+                _ if used + started.saturating_sub(START_TIMEOUT) > limit => break ExitReason::TimeLimit,
                 Ok(WaitOutcome::Some | WaitOutcome::Late) => {}
             }
         };

@@ -27,7 +27,7 @@ mod toolset;
 
 pub(crate) use agent::AGENT_KEY;
 pub use agent::{Agent, AgentLimits, AgentServer};
-pub use agent_process::{AgentExit, AgentProcess, ExitReason};
+pub use agent_process::{AgentExit, AgentPhase, AgentProcess, ExitReason};
 pub use agent_record::{AgentRecord, AgentRequest};
 pub use chain::{AnsweredCall, ChainEnd, ScoredChain, ToolChain, ToolStep};
 pub use check::{FunctionCheck, FunctionFinding, check_tools};

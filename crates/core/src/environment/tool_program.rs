@@ -91,6 +91,9 @@ impl ToolProgram {
                     self.block
                 )
             }
+            _ if self.needs_network() => {
+                isolation_text(self.asked, self.block).replace("no network", "no network but the server that it asks")
+            }
             _ => isolation_text(self.asked, self.block),
         }
     }

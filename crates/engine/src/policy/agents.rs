@@ -127,8 +127,8 @@ impl<'a> Conversing<'a> {
         let exit = match own.agent.start(server) {
             Ok(mut process) => {
                 let _listening = process.take_listener().map(|own| agents.gateway.listen(own)).transpose()?;
-                let is_waiting = || seat.is_waiting();
-                process.run(&row_line(own.task, &row), limits.time_limit_seconds, &is_waiting, &|| !self.is_over())
+                let line = row_line(own.task, &row);
+                process.run(&line, limits.time_limit_seconds, &|| seat.phase(), &|| !self.is_over())
             }
             Err(error) => {
                 let words = format!("does not start: {error}");

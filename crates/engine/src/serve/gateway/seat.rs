@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -15,8 +14,9 @@ use super::super::Shared;
 use super::super::collected::{Collected, server_error};
 use super::super::generation::{PreparedRequest, prepare_asked, respond};
 use super::super::queue::{DecodeRequest, Event};
+use super::super::text_stream::TextStream;
 use super::branches::{Answered, Asked, present, prompt_of};
-use crate::environment::AgentRequest;
+use crate::environment::{AgentPhase, AgentRequest};
 use crate::openai::{Api, ApiError, GenerationRequest, chat_message};
 use crate::rollout::{Completion, StopReason};
 use crate::text::Message;
@@ -45,12 +45,20 @@ pub struct Seat {
 struct SeatState {
     asked: Vec<Asked>,
     /// Those that are sampled, by number.
-    pending: BTreeMap<u32, DecodeRequest>,
+    pending: BTreeMap<u32, Pending>,
     refused: BTreeMap<String, usize>,
     last_refusal: Option<ApiError>,
     /// Whether a request had a sampling parameter that has no effect.
     has_ignored: bool,
     is_closed: bool,
+}
+
+/// A request that is sampled.
+#[derive(Debug)]
+struct Pending {
+    job: DecodeRequest,
+    /// Its text so far, where a text of `stop` ends it.
+    text: Option<TextStream>,
 }
 
 /// A request with its completion.
@@ -88,9 +96,14 @@ impl Seat {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether its client waits for an answer.
-    pub fn is_waiting(&self) -> bool {
-        !self.state().pending.is_empty()
+    /// What its program does.
+    pub fn phase(&self) -> AgentPhase {
+        let state = self.state();
+        match (state.asked.is_empty() && state.refused.is_empty(), state.pending.is_empty()) {
+            (true, _) => AgentPhase::Starting,
+            (false, false) => AgentPhase::Waiting,
+            (false, true) => AgentPhase::Working,
+        }
     }
 
     /// Whether its program has ended.
@@ -133,6 +146,7 @@ impl Seat {
         };
         let whole = if api == Api::Completions { api } else { Api::Chat };
         let reader = prepare(whole, GenerationRequest { stream: false, ..asked.clone() })?.collected;
+        let stops = Arc::new(asked.stop.clone());
         let mut prepared = prepare(api, asked)?;
         if prepared.wanted.is_some() {
             return Err(constrained());
@@ -141,7 +155,8 @@ impl Seat {
         let number = state.asked.len() as u32;
         let (prompt_ids, max_tokens) = (prompt.token_ids.clone(), job.sampling.max_completion_tokens);
         state.asked.push(Asked::new(prompt, reader));
-        state.pending.insert(number, job);
+        let text = (!stops.is_empty()).then(|| TextStream::new(Arc::clone(&self.shared.tokenizer), stops));
+        state.pending.insert(number, Pending { job, text });
         state.has_ignored |= has_ignored;
         (self.on_request)(SeatRequest { number, prompt: prompt_ids, max_tokens });
         Ok(prepared)
@@ -151,15 +166,14 @@ impl Seat {
     pub fn on_token(&self, number: u32, completion: &Completion) -> bool {
         let mut state = self.state();
         let is_closed = state.is_closed;
-        let Some(job) = state.pending.get_mut(&number).filter(|_| !is_closed) else { return false };
-        let is_stopped = job.stopped.iter().any(|stopped| stopped.load(Ordering::Relaxed));
-        if is_stopped || !job.by_token {
-            return !is_stopped && !job.events.is_closed();
+        let Some(Pending { job, text }) = state.pending.get_mut(&number).filter(|_| !is_closed) else { return false };
+        let Some(event) = newest_token(completion).filter(|_| job.by_token) else { return !job.events.is_closed() };
+        if let (Some(text), Some(id)) = (text, completion.token_ids.last()) {
+            // The client learns of the last token once its answer is known here: its next request may continue it.
+            if text.push(*id).is_err() || text.is_stopped() {
+                return false;
+            }
         }
-        let (Some(&token_id), Some(&log_prob)) = (completion.token_ids.last(), completion.log_probs.last()) else {
-            return true;
-        };
-        let event = Event::Token { index: 0, token_id, log_prob, alternatives: Vec::new() };
         !matches!(job.events.try_send(event), Err(TrySendError::Full(_) | TrySendError::Closed(_)))
     }
 
@@ -170,14 +184,16 @@ impl Seat {
     pub fn on_end(&self, number: u32, completion: &Completion) -> Result<(), ApiError> {
         let mut state = self.state();
         let is_closed = state.is_closed;
-        let Some(job) = state.pending.remove(&number).filter(|job| !is_closed && !job.events.is_closed()) else {
-            return Ok(());
-        };
+        let pending = state.pending.remove(&number).filter(|pending| !is_closed && !pending.job.events.is_closed());
+        let Some(Pending { job, text }) = pending else { return Ok(()) };
         let Some(asked) = state.asked.get_mut(number as usize) else { return Ok(()) };
         if let Some(reader) = asked.reader.take() {
             asked.answer = Some(read(reader, completion, job.by_token)?);
         }
-        // Its tokens were told already.
+        if text.is_some_and(|text| text.is_stopped()) {
+            newest_token(completion).map(|event| job.events.try_send(event));
+        }
+        // Its other tokens were told already.
         let told =
             if job.by_token { Completion::new(Vec::new(), Vec::new(), completion.stop) } else { completion.clone() };
         _ = job.events.try_send(Event::Ended { index: 0, completion: told });
@@ -220,6 +236,12 @@ impl fmt::Debug for Seat {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Seat").field("state", &self.state).finish_non_exhaustive()
     }
+}
+
+/// The event of the newest token.
+fn newest_token(completion: &Completion) -> Option<Event> {
+    let (&token_id, &log_prob) = (completion.token_ids.last()?, completion.log_probs.last()?);
+    Some(Event::Token { index: 0, token_id, log_prob, alternatives: Vec::new() })
 }
 
 /// A request as the policy samples it, and whether a parameter of it has no effect.
