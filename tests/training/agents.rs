@@ -104,7 +104,7 @@ fn an_agent_with_openais_client_is_trained_token_for_token() {
             let said = chain.steps[0].text.trim_end_matches("<|im_end|>");
             let new = record["requests"][1]["messages"][0]["content"].as_str().unwrap();
             let expected = format!("{said}<|im_end|>\n<|im_start|>user\n{new}<|im_end|>\n<|im_start|>assistant\n");
-            assert!(text.ends_with(&expected), "{text:?} does not end with {expected:?}");
+            assert!(text.contains(&expected), "{expected:?} is not in {text:?}");
             assert_eq!(chain.steps[0].token_ids.len(), chain.steps[0].log_probs.len());
             let verdict: Value = serde_json::from_str(record["output"].as_str().unwrap()).unwrap();
             assert_eq!(completion.reward, verdict["score"].as_f64(), "{record}");

@@ -1,10 +1,9 @@
 //! `[agent]` of `task.toml`: a program of the user's that holds the conversation about a row, by requests of OpenAI's API.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use super::EnvironmentError;
-use super::agent_process::AgentProcess;
+use super::agent_process::{AgentProcess, AgentServer};
 use super::program_process::TrustedProgram;
 use super::program_rules::{ProgramRules, read_command, read_program};
 use super::tool_program::{ProgramOwner, ToolProgram, trusted};
@@ -51,16 +50,6 @@ struct AgentRules {
     program: ProgramRules,
     limits: AgentLimits,
     ready: OnceLock<TrustedProgram>,
-}
-
-/// What a program is told of the server that answers it.
-#[derive(Debug, Clone, Copy)]
-pub struct AgentServer<'a> {
-    /// Of a program that shares this machine's network.
-    pub address: SocketAddr,
-    /// Names the conversation.
-    pub key: &'a str,
-    pub model: &'a str,
 }
 
 impl Agent {

@@ -3,12 +3,21 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use super::agent::AgentServer;
 use super::program_process::TrustedProgram;
 use crate::sandbox::{PORT, PrivateFolder, Process, START_TIMEOUT, WaitOutcome};
 
 /// How often it is looked at whether a program still has time.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// What a program is told of the server that answers it.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentServer<'a> {
+    /// Of a program that shares this machine's network.
+    pub address: SocketAddr,
+    /// Names the conversation.
+    pub key: &'a str,
+    pub model: &'a str,
+}
 
 /// Dropping it ends all that the program has started.
 #[derive(Debug)]

@@ -26,8 +26,8 @@ mod tool_program;
 mod toolset;
 
 pub(crate) use agent::AGENT_KEY;
-pub use agent::{Agent, AgentLimits, AgentServer};
-pub use agent_process::{AgentExit, AgentPhase, AgentProcess, ExitReason};
+pub use agent::{Agent, AgentLimits};
+pub use agent_process::{AgentExit, AgentPhase, AgentProcess, AgentServer, ExitReason};
 pub use agent_record::{AgentRecord, AgentRequest};
 pub use chain::{AnsweredCall, ChainEnd, ScoredChain, ToolChain, ToolStep};
 pub use check::{FunctionCheck, FunctionFinding, check_tools};
