@@ -1,6 +1,8 @@
 //! Training: it learns, it resumes bit for bit, what must not move does not, and neither questions nor a full disk
 //! change what it comes to.
 
+#[cfg(feature = "serve")]
+mod agents;
 mod conversations;
 mod distillation;
 #[cfg(feature = "serve")]

@@ -14,7 +14,7 @@ use super::rows::{Rows, whole};
 use super::runs::{check_page, gpu_price, price, write_page};
 use super::targets::{Target, common_limit, lengths};
 use super::variants::{Variant, Variants};
-use super::{Failure, Outcome, print, print_json};
+use super::{Failure, Outcome, print, print_json, task_with_agent};
 use crate::constraint::TaskConstraints;
 use crate::eval::evaluate;
 use crate::format::{counted, duration, percent};
@@ -60,6 +60,9 @@ pub(super) struct Arguments {
     /// Send the prompt ID to endpoints although it seems to contain a secret; repeatable
     #[arg(long, value_name = "ID")]
     allow_secret: Vec<String>,
+    /// Program that holds the conversations, such as "python3 agent.py": the task's [agent]
+    #[arg(long, value_name = "COMMAND")]
+    agent: Option<String>,
     /// Sampling seed; not sent to endpoints
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -108,7 +111,7 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     check_pages(&arguments)?;
     let is_price_given = arguments.gpu_price_per_hour.is_some();
     arguments.gpu_price_per_hour = gpu_price(arguments.gpu_price_per_hour)?;
-    let task = Task::resolve(&arguments.task)?;
+    let task = task_with_agent(&arguments.task, arguments.agent.as_deref())?;
     let scorer = Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let mut rows = Rows::on(&task, &arguments.on)?;
@@ -116,9 +119,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let status = EvalStatus::start(arguments.out.as_deref())?;
     let targets = targets(&arguments, &task, &run_folders)?;
     let endpoint = targets.iter().find(|target| target.endpoint.is_some());
-    if let Some(endpoint) = endpoint.filter(|_| task.toolset().is_some()) {
+    if let Some((endpoint, partner)) = endpoint.zip(task.partner()) {
         let message = format!(
-            "--model {}: {} has tools, which an endpoint cannot call: take a model on this machine",
+            "--model {}: {} has {partner}, which an endpoint cannot work with: take a model on this machine",
             endpoint.name, task.name
         );
         return Err(Failure::usage(message));

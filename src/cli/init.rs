@@ -16,8 +16,8 @@ pub(super) struct Arguments {
     /// Initial task: an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`), or a task's folder
     #[arg(long, value_name = "TASK", default_value = "invoice", conflicts_with = "template")]
     from: String,
-    /// Template of the initial task: invoice (runs on the embedded model), classify, extract (nested lists), python-scorer
-    /// (a program that scores), support-judge (a model that grades), tool-call, unlabeled (rewards without expected answers) or yaml-config
+    /// Template of the initial task: invoice (runs on the embedded model), agent (a program that holds the conversation),
+    /// classify, extract (nested lists), python-scorer (a program that scores), support-judge (a model that grades), tool-call, unlabeled (rewards without expected answers) or yaml-config
     #[arg(long, value_name = "NAME", value_parser = super::template_parser())]
     template: Option<String>,
 }

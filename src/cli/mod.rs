@@ -180,6 +180,15 @@ fn template_parser() -> clap::builder::PossibleValuesParser {
     clap::builder::PossibleValuesParser::new(crate::task::template_names())
 }
 
+/// Finds a task, whose conversations an agent holds where the command line names one.
+fn task_with_agent(task: &str, agent: Option<&str>) -> Result<crate::score::Task, Failure> {
+    let task = crate::score::Task::resolve(task)?;
+    Ok(match agent {
+        Some(command) => task.with_agent(command, &std::env::current_dir()?)?,
+        None => task,
+    })
+}
+
 fn preset(name: &str) -> Result<crate::config::Preset, Failure> {
     let known = crate::config::Preset::NAMES.join(", ");
     crate::config::Preset::from_name(name)

@@ -13,16 +13,16 @@ use super::device::DeviceArguments;
 use super::rows::Rows;
 use super::status_line::StatusLine;
 use super::targets::{CONSTRAINED, ENDPOINT, Target, common_limit, lengths};
-use super::{Failure, Outcome, eval, print, print_json, score};
+use super::{Failure, Outcome, eval, print, print_json, score, task_with_agent};
 use crate::checkpoint::ModelLocation;
 use crate::eval::requests;
 use crate::files::failpoint;
-use crate::format::{amount, counted, duration};
+use crate::format::{amount, duration};
 use crate::policy::{
     Conversation, ConverseSettings, Policy, PolicyVersion, Prompt, Question, SAMPLE_STEP, ScoredTask, ToolTurn, Turn,
     Watcher, prepare_rows,
 };
-use crate::report::chain_text;
+use crate::report::{chain_counts, chain_text};
 use crate::rollout::{Sampling, StopReason, ThinkingLimit, ThreadPool};
 use crate::run::{RunFolders, SampledCompletion};
 use crate::score::{Scorer, Task, for_model};
@@ -52,6 +52,9 @@ pub(super) struct Arguments {
     /// Sampling temperature; 0: greedy
     #[arg(long, value_name = "T", default_value_t = 1.0, allow_negative_numbers = true, value_parser = eval::temperature)]
     temperature: f64,
+    /// Program that holds the conversations, such as "python3 agent.py": the task's [agent]
+    #[arg(long, value_name = "COMMAND")]
+    agent: Option<String>,
     /// Sampling seed
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -75,7 +78,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> Outcome {
-    let task = Task::resolve(&arguments.task)?;
+    let task = task_with_agent(&arguments.task, arguments.agent.as_deref())?;
     Scorer::new(&task)?;
     let run_folders = RunFolders::discover(arguments.runs.as_deref(), &std::env::current_dir()?);
     let requested_rows = requested_rows(&arguments, &task)?;
@@ -248,11 +251,10 @@ fn heading(prompt: &Prompt) -> String {
 /// What was said on the way to an answer, the calls with their replies, and why it ended.
 fn tool_text(tools: &ToolTurn) -> String {
     let chain = tools.chain();
-    let calls = chain.calls().count();
     format!(
         "{}({} in {}; ended: {})\n",
         chain_text(&chain),
-        counted(calls, "call"),
+        chain_counts(&chain),
         duration(tools.seconds),
         chain.end.name()
     )

@@ -47,6 +47,9 @@ pub(super) struct Arguments {
     /// `tiny-tools`, `tiny-shell`, `tiny-python`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
+    /// Program that holds the conversations, such as "python3 agent.py": the task's [agent]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "resume")]
+    agent: Option<String>,
     /// Training method: grpo, sft, sft+grpo or distill
     #[arg(long)]
     method: Option<String>,

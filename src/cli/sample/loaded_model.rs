@@ -159,8 +159,9 @@ impl Client<'_> {
 
     fn sample_from_server(&self, server: &Server, label: &str, row: PromptRow) -> Result<(), Failure> {
         let Server { folder, model, tokenizer, lengths, thinking, task, scorer } = server;
-        if task.toolset().is_some() {
-            let message = format!("--worker: a server calls no tools, which {} has: leave the option out", task.name);
+        if let Some(partner) = task.partner() {
+            let message =
+                format!("--worker: {} has {partner}, which a server does not run: leave the option out", task.name);
             return Err(Failure::usage(message));
         }
         let Arguments { n, temperature, seed, .. } = self.arguments;

@@ -72,6 +72,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     if let Some(tools) = task.toolset() {
         check_toolset(&task, tools, &loaded, &mut found);
     }
+    found.problems.extend(task.agent().and_then(|agent| agent.check().err()).map(|error| error.to_string()));
     found.problems.extend(data_problems(&task, &scorer, &loaded).into_iter().map(|problem| problem.message));
     // A set that cannot be opened is a problem already.
     found.warnings.extend(similar_prompts(&task).unwrap_or_default().into_iter().map(|problem| problem.message));

@@ -31,7 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut all = Trust::for_task(&task)?;
     all.extend(teacher(&task)?);
     if all.is_empty() {
-        println!("{}: runs no command and no tool and asks no judge ({}): nothing to trust", task.name, task.kind());
+        println!("{}: runs no command, tool or agent and asks no judge ({}): nothing to trust", task.name, task.kind());
         return Ok(ExitCode::SUCCESS);
     }
     let place = task
@@ -39,7 +39,8 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         .map_or_else(|| "the task embedded in this program".to_owned(), |folder| folder.display().to_string());
     let mut subjects: Vec<&str> = all.iter().map(Trust::subject).collect();
     subjects.dedup();
-    println!("{} uses a {}, in {}", task.name, subjects.join(" and a "), visible(&place));
+    let named: Vec<String> = subjects.iter().map(|subject| format!("{} {subject}", article(subject))).collect();
+    println!("{} uses {}, in {}", task.name, named.join(" and "), visible(&place));
     let mut programs = task.scorers().filter_map(|task| Some((task.folder(), task.command()?)));
     for trust in &all {
         if let Some(server) = &trust.server {
@@ -112,4 +113,8 @@ fn teacher(task: &Task) -> Result<Option<Trust>, Failure> {
 #[cfg(not(all(feature = "download", feature = "engine")))]
 fn teacher(_: &Task) -> Result<Option<Trust>, Failure> {
     Ok(None)
+}
+
+fn article(subject: &str) -> &'static str {
+    if subject == "agent" { "an" } else { "a" }
 }

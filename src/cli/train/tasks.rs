@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Arguments, read_config};
 use crate::checkpoint::ModelLocation;
 use crate::cli::run_input::RunInput;
-use crate::cli::{Failure, preset};
+use crate::cli::{Failure, preset, task_with_agent};
 use crate::config::{Assignments, JoinedConfig, Layers, TaskTable};
 use crate::hub::find_model;
 use crate::plan::parameters;
@@ -18,7 +18,8 @@ const MAX_WEIGHT: usize = 1000;
 
 /// Reads the tasks that the command line names.
 pub(in crate::cli) fn named_tasks(arguments: &Arguments) -> Result<Vec<Task>, Failure> {
-    let tasks = arguments.task.iter().map(|task| Task::resolve(task)).collect::<Result<Vec<_>, _>>()?;
+    let tasks = arguments.task.iter().map(|task| task_with_agent(task, arguments.agent.as_deref()));
+    let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
     if tasks.is_empty() {
         return Err(Failure::usage("name a task, or a run to resume with --resume"));
     }

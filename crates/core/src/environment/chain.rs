@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{CallOutcome, ToolCall, ToolReply};
+use super::{AgentRecord, CallOutcome, ToolCall, ToolReply};
 use crate::dataset::PromptRow;
 
 /// The field of a row under which scorers find the conversation that they judge.
@@ -25,11 +25,17 @@ pub enum ChainEnd {
     TimeLimit,
     /// A tool failed: there is no reward.
     ToolFailed,
+    /// The agent asked more often than it may, and ended for it.
+    MaxRequests,
+    /// The agent asked for nothing: there is no reward.
+    NoRequest,
+    /// The agent failed: there is no reward.
+    AgentFailed,
 }
 
 impl ChainEnd {
-    /// All of them, in the order in which they are listed.
-    pub const ALL: [Self; 8] = [
+    /// Those of conversations with tools, in the order in which they are listed.
+    pub const OF_TOOLS: [Self; 8] = [
         Self::Answer,
         Self::Truncated,
         Self::Unreadable,
@@ -38,6 +44,16 @@ impl ChainEnd {
         Self::MaxContextTokens,
         Self::TimeLimit,
         Self::ToolFailed,
+    ];
+    /// Those of conversations with agents.
+    pub const OF_AGENTS: [Self; 7] = [
+        Self::Answer,
+        Self::Truncated,
+        Self::MaxRequests,
+        Self::MaxContextTokens,
+        Self::TimeLimit,
+        Self::NoRequest,
+        Self::AgentFailed,
     ];
 
     /// As in records.
@@ -51,6 +67,9 @@ impl ChainEnd {
             Self::MaxContextTokens => "max_context_tokens",
             Self::TimeLimit => "time_limit",
             Self::ToolFailed => "tool_failed",
+            Self::MaxRequests => "max_requests",
+            Self::NoRequest => "no_request",
+            Self::AgentFailed => "agent_failed",
         }
     }
 }
@@ -69,9 +88,12 @@ pub struct ToolChain {
     /// What `[score] kind = "state"` asked, and the tool's answer; empty for other kinds.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub states: Map<String, Value>,
+    /// What an agent asked, where one held the conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Box<AgentRecord>>,
 }
 
-/// A completion that calls tools.
+/// A completion that calls tools, or that an agent continued.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolStep {
     pub text: String,
@@ -112,9 +134,12 @@ impl ToolChain {
     pub fn scored_row(&self, row: &PromptRow) -> PromptRow {
         let step = |step: &ToolStep| json!({"text": step.text, "calls": step.calls});
         let steps: Vec<Value> = self.steps.iter().map(step).collect();
-        let chain = json!({
+        let mut chain = json!({
             "end": self.end, "failure": self.failure, "steps": steps, "last_calls": self.last_calls, "states": self.states
         });
+        if let Some(agent) = &self.agent {
+            chain["agent"] = json!(agent.without_ids());
+        }
         let mut row = row.clone();
         row.fields.insert(FIELD.to_owned(), chain);
         row
@@ -144,6 +169,11 @@ impl<'a> ScoredChain<'a> {
     /// Whether it is cut off.
     pub fn is_truncated(self) -> bool {
         self.0.get("end").is_some_and(|end| end == ChainEnd::Truncated.name())
+    }
+
+    /// What its agent asked, and how that ended.
+    pub fn agent(self) -> Option<AgentRecord> {
+        AgentRecord::deserialize(self.0.get("agent")?).ok()
     }
 
     /// The final state that was asked for by this key.

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::files_tool::FilesRules;
 use super::program_rules::{ProgramRules, read_command, read_program};
 use super::sqlite_tool::SqliteRules;
+use super::tool_program::ProgramOwner;
 use super::{ConversationLimits, python_tool};
 use crate::sandbox::Level;
 use crate::task::{Home, Read, Section, functions};
@@ -42,6 +43,12 @@ pub(super) enum ToolKind {
     },
     Sqlite(SqliteRules),
     Files(FilesRules),
+}
+
+impl ToolRules {
+    pub(super) fn owner(&self) -> ProgramOwner<'_> {
+        ProgramOwner { name: &self.name, key: self.kind.key(), word: "tool", block: "[[tool]]" }
+    }
 }
 
 impl ToolKind {

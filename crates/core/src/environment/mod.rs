@@ -1,6 +1,9 @@
-//! The tools that a model calls while it converses, one state a conversation: `[[tool]]` and `[tools]` of `task.toml`,
-//! what a call is answered, and what the final state is.
+//! What a model converses with. The tools that it calls, one state a conversation: `[[tool]]` and `[tools]` of
+//! `task.toml`, what a call is answered, and what the final state is. Or a program that asks it: `[agent]`.
 
+mod agent;
+mod agent_process;
+mod agent_record;
 mod arguments;
 mod chain;
 mod check;
@@ -22,6 +25,10 @@ mod tests;
 mod tool_program;
 mod toolset;
 
+pub(crate) use agent::AGENT_KEY;
+pub use agent::{Agent, AgentLimits};
+pub use agent_process::{AgentExit, AgentPhase, AgentProcess, AgentServer, ExitReason};
+pub use agent_record::{AgentRecord, AgentRequest};
 pub use chain::{AnsweredCall, ChainEnd, ScoredChain, ToolChain, ToolStep};
 pub use check::{FunctionCheck, FunctionFinding, check_tools};
 pub use conversation::Environment;

@@ -40,7 +40,7 @@ impl ReadyTools {
         let mut ready = Self { tools: Vec::new(), functions: Functions::default(), definitions: Value::Null };
         let mut all = Vec::new();
         for (index, tool) in rules.iter().enumerate() {
-            let trusted = |program: &ProgramRules| trusted(task, tool, program, home);
+            let trusted = |program: &ProgramRules| trusted(task, tool.owner(), program, home);
             let (made, definitions) = match &tool.kind {
                 ToolKind::Run { program, definitions, .. } => (ReadyTool::Run(trusted(program)?), definitions.clone()),
                 ToolKind::Mcp { program, definitions } => {

@@ -1,10 +1,9 @@
-//! The program of a tool, and whether the user has allowed it to run.
+//! The program of a tool or of an agent, and whether the user has allowed it to run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::EnvironmentError;
-use super::definition::ToolRules;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
 use crate::sandbox::{
@@ -13,13 +12,27 @@ use crate::sandbox::{
 };
 use crate::task::{Home, Read};
 
-const BLOCK: &str = "[[tool]]";
+/// What runs a program.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProgramOwner<'a> {
+    /// In messages.
+    pub(super) name: &'a str,
+    /// How the program is asked: for digests.
+    pub(super) key: &'a str,
+    pub(super) word: &'static str,
+    /// Of `task.toml`.
+    pub(super) block: &'static str,
+}
 
-/// A program that a tool runs.
+/// A program that a tool or an agent runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolProgram {
-    /// `name` of its `[[tool]]`.
-    pub tool: String,
+    /// `name` of its `[[tool]]`; `agent` for that of `[agent]`.
+    pub name: String,
+    /// `tool` or `agent`.
+    pub word: &'static str,
+    /// Of `task.toml`.
+    block: &'static str,
     pub command: Vec<String>,
     /// Files of the task's folder that belong to it.
     pub files: Vec<String>,
@@ -40,12 +53,12 @@ pub(super) type FileBytes = Vec<(String, Vec<u8>)>;
 
 impl ToolProgram {
     /// The program, and the bytes of its files.
-    pub(super) fn read(tool: &ToolRules, rules: &ProgramRules, home: &Home) -> Read<(Self, FileBytes)> {
+    pub(super) fn read(owner: ProgramOwner<'_>, rules: &ProgramRules, home: &Home) -> Read<(Self, FileBytes)> {
         let folder = home.folder().unwrap_or(Path::new(""));
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         let files = home.read_files(&rules.files)?;
         let mut digest = ProgramDigest::default();
-        digest.add(&[b"tool", tool.kind.key().as_bytes()]);
+        digest.add(&[owner.word.as_bytes(), owner.key.as_bytes()]);
         digest.add(&rules.command.iter().map(String::as_bytes).collect::<Vec<_>>());
         digest.add(&[rules.keys.isolation.map_or("", Level::name).as_bytes()]);
         digest.add(&rules.keys.read.iter().map(|path| path.as_os_str().as_encoded_bytes()).collect::<Vec<_>>());
@@ -53,7 +66,9 @@ impl ToolProgram {
         let digest = digest.hex();
         let name = rules.command.first().map_or("", String::as_str);
         let program = Self {
-            tool: tool.name.clone(),
+            name: owner.name.to_owned(),
+            word: owner.word,
+            block: owner.block,
             command: rules.command.clone(),
             files: rules.files.clone(),
             is_trusted: is_trusted(&digest),
@@ -68,7 +83,29 @@ impl ToolProgram {
 
     /// The isolation that it runs in on this machine, or why it does not.
     pub fn isolation_text(&self) -> String {
-        isolation_text(self.asked, BLOCK)
+        match self.level() {
+            None if self.needs_network() && machine().level.for_asked(self.asked) == Some(Level::Limited) => {
+                let reason = machine().reason.as_deref().unwrap_or_default();
+                format!(
+                    "limited has no network, by which an agent asks, and this machine gives no more: {reason}; or accept less with `isolation = \"none\"` in {}",
+                    self.block
+                )
+            }
+            _ if self.needs_network() => {
+                isolation_text(self.asked, self.block).replace("no network", "no network but the server that it asks")
+            }
+            _ => isolation_text(self.asked, self.block),
+        }
+    }
+
+    /// The level at which it runs on this machine; `None`: not at all.
+    fn level(&self) -> Option<Level> {
+        let level = machine().level.for_asked(self.asked);
+        level.filter(|level| *level != Level::Limited || !self.needs_network())
+    }
+
+    fn needs_network(&self) -> bool {
+        self.block == "[agent]"
     }
 
     /// Whether it runs with less isolation than is wanted of programs that do what a model says, and its task does not
@@ -84,18 +121,19 @@ impl ToolProgram {
     }
 }
 
-/// The program of a tool with its files, as they are when they are found to be trusted.
+/// A program with its files, as they are when they are found to be trusted.
 pub(super) fn trusted(
     task: &str,
-    tool: &ToolRules,
+    owner: ProgramOwner<'_>,
     rules: &ProgramRules,
     home: &Home,
 ) -> Result<TrustedProgram, EnvironmentError> {
-    let (program, files) = ToolProgram::read(tool, rules, home)?;
+    let (program, files) = ToolProgram::read(owner, rules, home)?;
     let missing = program.missing.clone();
     if !program.is_trusted {
         return Err(EnvironmentError::Untrusted {
             task: task.to_owned(),
+            role: if owner.word == "agent" { "an agent" } else { "a tool" },
             command: format!("`{}`", program.command.join(" ")),
             place: home.folder().map_or_else(|| task.to_owned(), |folder| folder.display().to_string()),
             missing: missing.map_or_else(String::new, |missing| format!("; {missing}")),
@@ -104,13 +142,23 @@ pub(super) fn trusted(
     if let Some(missing) = missing {
         return Err(EnvironmentError::NotInstalled { task: task.to_owned(), missing });
     }
-    let level = machine().level.for_asked(rules.keys.isolation).ok_or_else(|| EnvironmentError::NotIsolated {
+    let level = program.level().ok_or_else(|| EnvironmentError::NotIsolated {
         task: task.to_owned(),
-        tool: tool.name.clone(),
+        program: if owner.word == owner.name {
+            owner.word.to_owned()
+        } else {
+            format!("{} {:?}", owner.word, owner.name)
+        },
         text: program.isolation_text(),
     })?;
     let visible = if level == Level::None { Vec::new() } else { program.visible_paths() };
-    let sandbox = Sandbox { level, visible, memory_mib: rules.keys.memory_mib, block: BLOCK };
+    let sandbox = Sandbox {
+        level,
+        visible,
+        memory_mib: rules.keys.memory_mib,
+        has_port: program.needs_network() && level == Level::Strong,
+        block: owner.block,
+    };
     let files = ProgramFiles::new(home.folder().unwrap_or(Path::new("")), files, sandbox);
     Ok(TrustedProgram { rules: rules.clone(), files: Arc::new(files) })
 }

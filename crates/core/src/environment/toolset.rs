@@ -59,7 +59,7 @@ impl Toolset {
     /// The programs that its tools run.
     pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
         let programs = self.0.rules.iter().filter_map(|tool| Some((tool, tool.kind.program()?)));
-        programs.map(|(tool, rules)| Ok(ToolProgram::read(tool, rules, &self.0.home)?.0)).collect()
+        programs.map(|(tool, rules)| Ok(ToolProgram::read(tool.owner(), rules, &self.0.home)?.0)).collect()
     }
 
     /// Whether the user must have allowed its programs.

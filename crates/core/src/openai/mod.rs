@@ -10,6 +10,7 @@ mod turns;
 pub use answer::{Answer, Api, Content, Finish, TokenLogProb, ToolCall, Usage};
 pub use request::{GenerationRequest, Prompt, RequestedTemplate, ResponseFormat, TextPrompt, ToolChoice, Tools};
 pub use response_items::ResponseItems;
+pub use turns::message as chat_message;
 
 use serde_json::{Value as Json, json};
 

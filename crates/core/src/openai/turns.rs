@@ -10,7 +10,7 @@ use crate::text::Message;
 ///
 /// # Errors
 /// [`ApiError`] naming what is wrong or not supported.
-pub(super) fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
+pub fn message(at: &str, turn: &Json) -> Result<Message, ApiError> {
     let Json::Object(turn) = turn else { return Err(wrong(at, "an object")) };
     known(
         turn,

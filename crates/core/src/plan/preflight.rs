@@ -140,10 +140,20 @@ pub fn read_data(task: &Task) -> Result<Vec<DataProblem>, PreflightError> {
         let programs = tools.programs().map_err(EnvironmentError::from)?;
         problems.extend(programs.iter().map(|program| DataProblem {
             kind: if program.lacks_isolation() { DataProblemKind::Isolation } else { DataProblemKind::Isolated },
-            message: format!("the tool {:?}: isolation {}", program.tool, program.isolation_text()),
+            message: format!("the tool {:?}: isolation {}", program.name, program.isolation_text()),
             set: crate::task::PromptSet::Train,
             refused_share: 0.0,
         }));
+    }
+    if let Some(agent) = task.agent() {
+        agent.check()?;
+        let program = agent.program().map_err(EnvironmentError::from)?;
+        problems.push(DataProblem {
+            kind: if program.lacks_isolation() { DataProblemKind::Isolation } else { DataProblemKind::Isolated },
+            message: format!("the agent: isolation {}", program.isolation_text()),
+            set: crate::task::PromptSet::Train,
+            refused_share: 0.0,
+        });
     }
     Ok(problems)
 }

@@ -30,7 +30,7 @@ mod tensorboard;
 mod versus_text;
 
 pub use answer_diff::{ComparedPrompt, Outcome, PairedComparison, TIERS, Versus};
-pub use chain_text::chain_text;
+pub use chain_text::{chain_counts, chain_text};
 pub use compare::RunComparison;
 pub use error::ReportError;
 pub use eval_progress::{eval_count, eval_pace, eval_progress_text, eval_rates};

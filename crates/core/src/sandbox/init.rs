@@ -4,6 +4,7 @@
 
 use std::io::{Error, ErrorKind, Result};
 use std::mem::MaybeUninit;
+use std::net::TcpListener;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -21,7 +22,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new
 
 use super::level::Level;
 use super::messages::{Ended, Launch, Limit, Reply, receive, send};
-use super::{landlock, root, seccomp, usage};
+use super::{landlock, loopback, root, seccomp, usage};
 
 /// The argument that makes this program a launcher.
 pub(super) const ROLE: &str = "--launch-programs";
@@ -123,8 +124,8 @@ impl Init {
     /// Runs a program to its end, or until the other end of `control` is closed.
     fn run(self, ready: std::result::Result<(), String>, stdio: [OwnedFd; 3]) -> Result<()> {
         let launch: Launch = receive(&self.control)?;
-        let program = match ready.and_then(|()| start(&launch, stdio).map_err(|error| error.to_string())) {
-            Ok(program) => program,
+        let (program, listener) = match ready.and_then(|()| start(&launch, stdio).map_err(|error| error.to_string())) {
+            Ok(started) => started,
             Err(why) => return send(&self.control, &Reply::Failed { why }),
         };
         let handle = pidfd_open(program, PidfdFlags::empty())?;
@@ -139,6 +140,9 @@ impl Init {
         });
         // Where nobody listens any more the program is waited for all the same: it is killed.
         _ = send(&self.control, &Reply::Started);
+        if let Some(listener) = listener {
+            _ = loopback::send(&self.control, &listener);
+        }
         let ended = loop {
             match wait(WaitOptions::empty()) {
                 Ok(Some((id, status))) if id == program => {
@@ -188,8 +192,8 @@ fn kill_all(is_strong: bool) {
     }
 }
 
-/// Starts the program as its level says; that of a trial ends before it is one.
-fn start(launch: &Launch, [input, output, error]: [OwnedFd; 3]) -> Result<Pid> {
+/// Starts the program as its level says, with the port that it asks for; that of a trial ends before it is one.
+fn start(launch: &Launch, [input, output, error]: [OwnedFd; 3]) -> Result<(Pid, Option<TcpListener>)> {
     let (level, is_trial) = (launch.level, launch.program.as_os_str().is_empty());
     let folder = match level {
         Level::Strong => {
@@ -226,8 +230,10 @@ fn start(launch: &Launch, [input, output, error]: [OwnedFd; 3]) -> Result<Pid> {
             Ok(())
         });
     }
+    let listener = if launch.has_port { Some(loopback::listen()?) } else { None };
     let child = command.spawn()?;
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| ErrorKind::InvalidData.into())
+    let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(ErrorKind::InvalidData)?;
+    Ok((id, listener))
 }
 
 fn set_limits(level: Level, memory_mib: u64) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write, pipe};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ pub(crate) struct Sandbox {
     pub(crate) visible: Vec<PathBuf>,
     /// Of each process the address space, of all together the memory in use; 0 for no limit.
     pub(crate) memory_mib: u64,
+    /// Whether it gets a port of its own network, [`super::PORT`]: at [`Level::Strong`].
+    pub(crate) has_port: bool,
     /// The block of `task.toml` that says so, for remedies.
     pub(crate) block: &'static str,
 }
@@ -102,6 +105,7 @@ impl Process {
             environment,
             visible: sandbox.visible.clone(),
             memory_mib: sandbox.memory_mib,
+            has_port: sandbox.has_port && sandbox.level == Level::Strong,
         };
         let no_pipe = |error: std::io::Error| format!("cannot set up pipes: {error}");
         let (input, stdin) = pipe().map_err(no_pipe)?;
@@ -139,6 +143,11 @@ impl Process {
             fcntl_setfl(stderr, OFlags::NONBLOCK)?;
         }
         fcntl_setfl(&self.stdout, OFlags::NONBLOCK)
+    }
+
+    /// What listens at the port of its network; `None` where it has none, or it was taken.
+    pub(crate) fn take_listener(&mut self) -> Option<TcpListener> {
+        self.program.listener.take()
     }
 
     /// Adds to what [`Self::transfer`] writes.

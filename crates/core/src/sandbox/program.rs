@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -14,6 +14,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use super::init::{DESCRIPTORS, ROLE};
 use super::level::Level;
+use super::loopback;
 use super::messages::{Ended, Launch, Reply, receive, send};
 
 /// For a launcher to start a program on a busy machine, and for killed processes to end.
@@ -25,6 +26,8 @@ pub(super) struct SandboxedProgram {
     /// Its init ends with this end of the connection.
     control: UnixStream,
     ended: Option<Ended>,
+    /// The port of its own network, where it asks for one.
+    pub(super) listener: Option<TcpListener>,
 }
 
 impl SandboxedProgram {
@@ -39,10 +42,13 @@ impl SandboxedProgram {
         let descriptors = [theirs.as_fd(), input.as_fd(), output.as_fd(), error.as_fd()];
         hand_over(launch.level, descriptors).map_err(failed)?;
         drop(theirs);
-        let mut program = Self { control, ended: None };
+        let mut program = Self { control, ended: None, listener: None };
         program.control.set_read_timeout(Some(REPLY_TIMEOUT)).map_err(failed)?;
         send(&program.control, launch).map_err(failed)?;
         match receive(&program.control).map_err(failed)? {
+            Reply::Started if launch.has_port => {
+                program.listener = Some(loopback::receive(&program.control).map_err(failed)?)
+            }
             Reply::Started => {}
             Reply::Failed { why } => return Err(why),
             Reply::Ended(ended) => program.ended = Some(ended),

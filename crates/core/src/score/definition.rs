@@ -140,6 +140,11 @@ pub(crate) trait Definition: Debug + Send + Sync {
         None
     }
 
+    /// Whether the exit code of the program that holds the conversation is its verdict.
+    fn reads_exit_code(&self) -> bool {
+        false
+    }
+
     /// The rubric of a judge, where one scores.
     #[cfg(feature = "download")]
     fn rubric(&self) -> Option<&RubricRules> {

@@ -1,7 +1,7 @@
 //! The kinds of scorer. A new one is a file or folder beside this one, and a line here.
 
 use super::definition::Kind;
-use super::{command, http_request, json_schema, regex, sql, state, structured, text, tool_calls};
+use super::{agent, command, http_request, json_schema, regex, sql, state, structured, text, tool_calls};
 
 /// The first is that of a task that names none.
 pub(crate) const KINDS: &[&Kind] = &[
@@ -16,6 +16,7 @@ pub(crate) const KINDS: &[&Kind] = &[
     &sql::KIND,
     &http_request::KIND,
     &state::KIND,
+    &agent::KIND,
     #[cfg(feature = "download")]
     &super::rubric::KIND,
 ];

@@ -10,7 +10,7 @@ use super::grounded::Grounded;
 use super::kinds::{KINDS, kind_named};
 use super::length::{LengthAim, LengthRule, LengthUnit};
 use super::task::{RewardPart, Task};
-use crate::environment::{TOOL_KEYS, Toolset};
+use crate::environment::{AGENT_KEY, Agent, TOOL_KEYS, Toolset};
 use crate::task::{
     Home, MODELS, Read, Section, Source, TASK_FILE, TEMPLATE_KWARGS, TaskError, TaskFiles, find_embedded, find_home,
     find_template, read_reward, read_rules,
@@ -102,7 +102,15 @@ impl Task {
         if let Some((name, text)) = file {
             (files.definition_file, files.definition_text) = (name, text);
         }
-        Ok(Self { files, definition, think_marks: &THINK_MARKS, rewards: Vec::new(), toolset: None })
+        Ok(Self {
+            files,
+            definition,
+            think_marks: &THINK_MARKS,
+            rewards: Vec::new(),
+            toolset: None,
+            agent: None,
+            _copy: None,
+        })
     }
 }
 
@@ -129,8 +137,13 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
     let named = Section::free(source, "", document.get_ref()).free_section("score")?;
     let kind = named.map_or(Ok(KINDS[0]), |score| kind_of(&score))?;
     let known = ["system", "thinking", TEMPLATE_KWARGS, "prompts", "score", "reward", "train"];
-    let known: Vec<&str> =
-        ["name", "title"].into_iter().chain(names(kind.keys)).chain(known).chain(TOOL_KEYS).collect();
+    let known: Vec<&str> = ["name", "title"]
+        .into_iter()
+        .chain(names(kind.keys))
+        .chain(known)
+        .chain(TOOL_KEYS)
+        .chain([AGENT_KEY])
+        .collect();
     let top = Section::new(source, "", document.get_ref(), &known)?;
     let known: Vec<&str> = names(&COMMON_KEYS).chain(names(kind.score_keys)).collect();
     let empty = DeTable::new();
@@ -138,6 +151,13 @@ fn parse_task(home: Home, text: &str) -> Read<Task> {
     let mut task = Task::defined_by(kind, &top, &block, TaskFiles::from_toml(&top, &block, home)?)?;
     task.rewards = read_rewards(&top, source, &task)?;
     task.toolset = Toolset::read(&top, &task.name, &task.home)?;
+    task.agent = Agent::read(&top, &task.name, &task.home)?;
+    if let (Some((_, offset)), Some(_)) = (top.get(AGENT_KEY), &task.toolset) {
+        return Err(top.error(AGENT_KEY, offset, "cannot be beside `[[tool]]`: an agent calls its tools itself"));
+    }
+    if let (None, "agent") = (&task.agent, task.kind()) {
+        return Err(task.home.missing("agent", "[agent]\nrun = [\"python3\", \"agent.py\"]"));
+    }
     if let Some(section) = block.free_section("grounded")? {
         check_grounded(&task, &section)?;
     }

@@ -1,5 +1,7 @@
 //! Completion and row to score: tier, reward, and every reason with its place.
 
+mod agent;
+mod agent_option;
 pub mod audit;
 mod batch;
 mod command;
@@ -39,6 +41,7 @@ mod transcript;
 mod unwrap_answer;
 mod verdict;
 
+pub use agent_option::AgentOptionError;
 pub use batch::{LineWork, given_threads, on_every_core, score_stream, take_threads_from_environment};
 pub use command::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, Language, TestRules, Trust, TrustError};
 pub use completion_line::CompletionLine;

@@ -14,7 +14,8 @@ use super::length::LengthRule;
 #[cfg(feature = "download")]
 use super::rubric::RubricRules;
 use super::unwrap_answer::{ThinkRules, answer_start};
-use crate::environment::{StateQuery, Toolset};
+use crate::environment::{Agent, StateQuery, Toolset};
+use crate::sandbox::PrivateFolder;
 use crate::task::{TASK_FILE, TaskError, TaskFiles};
 use crate::text::ThinkMarks;
 
@@ -28,6 +29,9 @@ pub struct Task {
     /// Added to the tier's value.
     pub rewards: Vec<RewardPart>,
     pub(super) toolset: Option<Toolset>,
+    pub(super) agent: Option<Agent>,
+    /// The folder of a copy that ends with the task.
+    pub(super) _copy: Option<Arc<PrivateFolder>>,
 }
 
 impl Deref for Task {
@@ -98,6 +102,26 @@ impl Task {
         self.toolset.as_ref()
     }
 
+    /// The program that holds the conversations.
+    pub fn agent(&self) -> Option<&Agent> {
+        self.agent.as_ref()
+    }
+
+    /// What makes a conversation more than a prompt and its answers: it happens on this machine alone, and no answer to its
+    /// prompt is known.
+    pub fn partner(&self) -> Option<&'static str> {
+        match (&self.toolset, &self.agent) {
+            (Some(_), _) => Some("tools"),
+            (None, Some(_)) => Some("an agent"),
+            (None, None) => None,
+        }
+    }
+
+    /// Whether the exit code of its agent is a verdict.
+    pub fn reads_exit_code(&self) -> bool {
+        self.scorers().any(|task| task.definition.reads_exit_code())
+    }
+
     /// What is asked of the tools at the end of a conversation, each with the key of its answer.
     pub fn state_queries(&self) -> impl Iterator<Item = (&str, &StateQuery)> {
         self.scorers().filter_map(|task| task.definition.state_query())
@@ -129,7 +153,7 @@ impl Task {
         if self.judges().any(|(_, _, rules)| rules.local.is_none()) {
             return true;
         }
-        self.runs_programs() || self.toolset.as_ref().is_some_and(Toolset::needs_trust)
+        self.runs_programs() || self.agent.is_some() || self.toolset.as_ref().is_some_and(Toolset::needs_trust)
     }
 
     /// The judges that score the task or a part of its reward: the part's name, and the task as that judge sees it.
@@ -182,6 +206,7 @@ impl Task {
         let mut names = vec![TASK_FILE, &self.definition_file];
         names.extend(self.definition.other_files());
         names.extend(self.toolset.iter().flat_map(Toolset::files));
+        names.extend(self.agent.iter().flat_map(Agent::files));
         names.extend(self.scorers().skip(1).flat_map(Self::definition_files));
         names
     }

@@ -50,6 +50,10 @@ pub(crate) const MODELS: [(&str, &str); 5] = [
 /// Tasks to start from.
 static TEMPLATES: &[EmbeddedTask] = &[
     EmbeddedTask { name: "invoice", files: EMBEDDED[0].files },
+    EmbeddedTask {
+        name: "agent",
+        files: files!("templates/agent": "task.toml", "agent.py", "train.jsonl", "eval.jsonl", "test.jsonl"),
+    },
     EmbeddedTask { name: "classify", files: template!("templates/classify", "schema.json") },
     EmbeddedTask { name: "extract", files: template!("templates/extract", "schema.json") },
     EmbeddedTask { name: "python-scorer", files: template!("templates/python-scorer", "scorer.py") },

@@ -93,6 +93,7 @@ fn chain(turn: &Turn) -> Option<Box<ToolChain>> {
     for step in &mut chain.steps {
         (step.token_ids, step.log_probs) = (Vec::new(), Vec::new());
     }
+    chain.agent = chain.agent.map(|agent| Box::new(agent.without_ids()));
     Some(Box::new(chain))
 }
 

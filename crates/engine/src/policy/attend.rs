@@ -116,7 +116,8 @@ impl<'a> Conversing<'a> {
             self.finish(&mut talk);
         }
         drop(talk);
-        if self.is_followed(question) {
+        // Of an agent's the source knows already.
+        if self.is_followed(question) && self.agents_of_question(question).is_none() {
             self.deliver(conversation, next);
         }
         Ok(())

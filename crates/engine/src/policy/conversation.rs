@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::advantage::{GroupSignal, group_signal, parts_differ};
-use crate::environment::{AnsweredCall, ChainEnd, ToolChain, ToolStep};
+use crate::environment::{AgentRecord, AnsweredCall, ChainEnd, ToolChain, ToolStep};
 use crate::rollout::{Completion, StopReason};
 use crate::run::SampledCompletion;
 use crate::score::{PartWeights, Score};
@@ -55,7 +55,9 @@ pub struct ToolTurn {
     /// What failed, where a tool did.
     pub failure: Option<String>,
     pub states: Map<String, Value>,
-    /// That calls took.
+    /// What an agent asked, where one held the conversation: the steps are its requests but the last.
+    pub agent: Option<Box<AgentRecord>>,
+    /// That calls took; of an agent, its program.
     pub seconds: f64,
 }
 
@@ -90,7 +92,7 @@ impl ToolTurn {
         };
         let (steps, states) = (self.steps.iter().map(step).collect(), self.states.clone());
         let (last_calls, failure) = (self.last_calls.clone(), self.failure.clone());
-        ToolChain { steps, last_calls, end: self.end, failure, states }
+        ToolChain { steps, last_calls, end: self.end, failure, states, agent: self.agent.clone() }
     }
 }
 
@@ -116,7 +118,9 @@ impl Turn {
         let own = self.prompt.as_ref().map_or(first, |prompt| &prompt.token_ids);
         let steps = self.tools.iter().flat_map(|tools| &tools.steps);
         let last = self.tools.as_ref().map_or(own, |tools| &tools.prompt);
-        steps.map(|step| (step.prompt.as_slice(), &step.completion)).chain([(last, &self.completion)])
+        let all = steps.map(|step| (step.prompt.as_slice(), &step.completion)).chain([(last, &self.completion)]);
+        // An agent that asks for nothing leaves an empty one.
+        all.filter(|(_, completion)| !completion.token_ids.is_empty())
     }
 
     /// Whether it was sampled freely and has a reward.

@@ -29,7 +29,7 @@ impl Policy {
         let requests: Vec<Request> = questions.iter().map(|question| question.request.clone()).collect();
         let parts = decoded_together(self.model_of(settings.version).0, &requests);
         let shared = &Conversing::new(self, questions, settings, parts.iter().map(|part| part.len()))?;
-        let ((sender, ended), (caller, calling)) = (channel(), channel());
+        let ((sender, ended), (caller, calling), (starter, starting)) = (channel(), channel(), channel());
         let kept = watcher.as_ref().and_then(|watcher| watcher.kept());
         let (mut sources, mut first, mut known) = (Vec::with_capacity(parts.len()), 0, 0);
         for (part, mailbox) in parts.into_iter().zip(&shared.mailboxes) {
@@ -41,12 +41,13 @@ impl Policy {
             known += part.iter().filter_map(of_request).sum::<usize>();
             let sizes = own.clone().flat_map(|question| shared.sizes(question)).collect();
             let is_paced = self.engine.device.is_cpu();
-            let source = TurnSource::new(shared, (own, mailbox), kept, [&sender, &caller], is_paced);
+            let source = TurnSource::new(shared, (own, &**mailbox), kept, ([&sender, &caller], &starter), is_paced);
             sources.push(SizedSource { source: Mutex::new(source), sizes });
         }
-        drop(caller);
+        drop((caller, starter));
         let tool_threads = shared.conversations_with_tools().min(MAX_TOOL_THREADS);
-        let senders = vec![sender; tool_threads];
+        let senders = vec![sender.clone(); tool_threads];
+        let agent_senders = vec![sender; shared.agent_threads()];
         if let Some(watcher) = &mut watcher {
             watcher.begin(requests.iter().map(|request| request.samples).sum(), known);
         }
@@ -59,13 +60,16 @@ impl Policy {
             drop(sources);
             decoded.map(|decoded| (decoded, before.elapsed().as_secs_f64()))
         };
-        let calling = Mutex::new(calling);
+        let (calling, starting) = (Mutex::new(calling), Mutex::new(starting));
         let decoded = match is_attended {
             true => std::thread::scope(|scope| {
-                let calling = &calling;
+                let (calling, starting) = (&calling, &starting);
                 for sender in senders {
                     let kept = kept.as_deref();
                     scope.spawn(move || shared.call_tools(calling, &sender, kept));
+                }
+                for sender in agent_senders {
+                    scope.spawn(move || shared.run_agents(starting, &sender));
                 }
                 let attended = scope.spawn(|| shared.attend(ended, kept.as_deref(), watcher));
                 let decoded = decode();

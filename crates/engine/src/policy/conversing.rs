@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Error, Result};
 
+use super::agents::Agents;
 use super::mailbox::Mailbox;
 use super::prompts::Prompt;
 use super::tool_talk::{TaskTools, ToolTalk};
@@ -15,7 +16,7 @@ use crate::rollout::{Completion, DecodeCounts, GpuFallback, InConversation, Requ
 use crate::score::{Scorer, Task};
 
 /// Numbers of samples in the random numbers of each completion of a conversation.
-const SAMPLES_OF_TURN: u32 = 1 << 16;
+pub(super) const SAMPLES_OF_TURN: u32 = 1 << 16;
 
 /// How a policy converses.
 #[derive(Clone, Copy, Debug)]
@@ -105,12 +106,14 @@ pub(super) struct Conversing<'a> {
     pub(super) settings: &'a ConverseSettings<'a>,
     /// By task; `None` where it has no tools.
     pub(super) tools: Vec<Option<TaskTools<'a>>>,
+    /// `None` where no task has one.
+    pub(super) agents: Option<Agents<'a>>,
     /// Of each question.
     pub(super) first_conversation: Vec<usize>,
     /// Of each conversation.
     pub(super) question_of: Vec<usize>,
     pub(super) talks: Vec<Mutex<Talk<'a>>>,
-    pub(super) mailboxes: Vec<Mailbox>,
+    pub(super) mailboxes: Vec<Arc<Mailbox>>,
     /// The mailbox of each question.
     pub(super) mailbox_of: Vec<usize>,
     pub(super) has_failed: AtomicBool,
@@ -146,6 +149,7 @@ impl<'a> Conversing<'a> {
                 })
             }));
         }
+        let agents = Agents::of_tasks(policy, settings, talks.len())?;
         let (mut mailboxes, mut mailbox_of) = (Vec::new(), Vec::with_capacity(questions.len()));
         for questions in parts {
             mailbox_of.extend(std::iter::repeat_n(mailboxes.len(), questions));
@@ -157,6 +161,7 @@ impl<'a> Conversing<'a> {
             questions,
             settings,
             tools,
+            agents,
             first_conversation,
             question_of,
             talks,
@@ -183,9 +188,30 @@ impl<'a> Conversing<'a> {
         self.tools[self.questions[question].prompt.task].as_ref()
     }
 
-    /// Whether answers of a conversation may call tools.
+    /// The agents, where one holds the conversations about a question.
+    pub(super) fn agents_of_question(&self, question: usize) -> Option<&Agents<'a>> {
+        self.agents.as_ref().filter(|agents| agents.of_task(self.questions[question].prompt.task).is_some())
+    }
+
+    pub(super) fn agents_of(&self, conversation: usize) -> Option<&Agents<'a>> {
+        self.agents_of_question(self.question_of[conversation])
+    }
+
+    /// Agents that run at the same time, for questions that are decoded together.
+    pub(super) fn agents_at_once(&self) -> usize {
+        let together = self.mailboxes.len().min(self.policy.threads.count()).max(1);
+        self.agents.as_ref().map_or(0, |agents| (agents.processes() / together).max(1))
+    }
+
+    /// Threads that run them.
+    pub(super) fn agent_threads(&self) -> usize {
+        let conversations = (0..self.talks.len()).filter(|conversation| self.agents_of(*conversation).is_some());
+        conversations.count().min(self.agents_at_once() * self.mailboxes.len())
+    }
+
+    /// Whether answers of a conversation go to tools or to an agent.
     pub(super) fn has_tools(&self, conversation: usize) -> bool {
-        self.tools(self.question_of[conversation]).is_some()
+        self.tools(self.question_of[conversation]).is_some() || self.agents_of(conversation).is_some()
     }
 
     pub(super) fn conversations_with_tools(&self) -> usize {
@@ -195,6 +221,7 @@ impl<'a> Conversing<'a> {
     /// Whether more than one completion may be sampled in its conversations.
     pub(super) fn is_followed(&self, question: usize) -> bool {
         self.tools(question).is_some()
+            || self.agents_of_question(question).is_some()
             || self.questions[question].prompt.row.turn_count().min(self.settings.max_turns) > 1
     }
 
@@ -225,8 +252,13 @@ impl<'a> Conversing<'a> {
         most.saturating_sub(request.prompt.len())
     }
 
-    /// Where conversations go on in the cache: those with tools, whose prompts each begin with all that was read before.
-    /// `after`: the completion that a request follows.
+    /// Whether a conversation goes on in the cache: with tools each of its prompts begins with all that was read before. An agent
+    /// asks what it wants.
+    pub(super) fn stays_in_cache(&self, conversation: usize) -> bool {
+        self.tools(self.question_of[conversation]).is_some()
+    }
+
+    /// A request's place in a conversation that does. `after`: the completion that it follows.
     pub(super) fn place(
         &self,
         conversation: usize,
@@ -234,7 +266,7 @@ impl<'a> Conversing<'a> {
         after: Option<(u64, u32)>,
     ) -> Option<InConversation> {
         let later_tokens = || self.later_tokens(self.question_of[conversation], request);
-        self.has_tools(conversation).then(|| InConversation { after, later_tokens: later_tokens() })
+        self.stays_in_cache(conversation).then(|| InConversation { after, later_tokens: later_tokens() })
     }
 
     /// Whether scores are needed while others are decoded: to know whether conversations go on, or since scorers that run

@@ -105,7 +105,12 @@ pub fn prepare_rows(
         if prompt.token_ids.len() > lengths.prompt_limit() {
             return Err(PromptError::TooLong { place, tokens: prompt.token_ids.len(), lengths });
         }
-        let most_tokens = match task.toolset().map(|tools| tools.limits().max_context_tokens) {
+        if task.agent().is_some() && prompt.row.turn_count() > 1 {
+            let problem = "an agent holds the conversation itself: rows have no `turns`".to_owned();
+            return Err(failed(TextError::Tools(problem)));
+        }
+        let of_tools = task.toolset().map(|tools| tools.limits().max_context_tokens);
+        let most_tokens = match of_tools.or(task.agent().map(|agent| agent.limits().max_context_tokens)) {
             // A conversation ends where its prompt would be longer.
             Some(most) => most.unwrap_or(usize::MAX).min(lengths.prompt_limit()).max(prompt.token_ids.len()),
             None => most_tokens(task, &prompt, tokenizer, lengths.max_completion_tokens).map_err(failed)?,
@@ -139,7 +144,8 @@ fn most_tokens(task: &Task, prompt: &Prompt, tokenizer: &Tokenizer, answer_token
 
 /// Of a conversation about a row.
 fn most_completions(task: &Task, row: &PromptRow) -> usize {
-    task.toolset().map_or(row.turn_count(), |tools| tools.limits().max_turns)
+    let of_agent = || task.agent().map_or(row.turn_count(), |agent| agent.limits().max_requests);
+    task.toolset().map_or_else(of_agent, |tools| tools.limits().max_turns)
 }
 
 /// A row as the model reads it.

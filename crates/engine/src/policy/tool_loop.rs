@@ -47,6 +47,10 @@ impl<'a> Conversing<'a> {
                 let _ = kept.append(&ended.request, ended.sample, &ended.completion);
                 ended.is_known = true;
             }
+            if let Some(agents) = self.agents_of(ended.conversation) {
+                agents.answer(&ended).unwrap_or_else(|error| self.fail(error));
+                continue;
+            }
             match self.follow(&ended) {
                 Ok(Some(request)) => self.deliver(ended.conversation, Some(request)),
                 // The receiver is gone where the work has failed.
@@ -85,6 +89,7 @@ impl<'a> Conversing<'a> {
             end,
             failure,
             states: Map::new(),
+            agent: None,
             seconds: std::mem::take(&mut own.step_seconds),
         };
         if let Err(failure) = own.ask_states(tools, &row, &mut turn) {

@@ -1,6 +1,6 @@
 //! Where the answers of conversations come from: each is asked for once its prompt is there, while others are decoded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::KeptAnswers;
 use super::conversing::{Conversing, Ended};
-use super::mailbox::Mailbox;
+use super::mailbox::{Letter, Mailbox};
 use crate::rollout::{Arrivals, Completion, QueuedRequest, Request, RequestSource, Sampling, StopReason};
 
 /// On the CPU, where rounding depends on the rows that are decoded together, the passes between an answer and what is asked
@@ -41,6 +41,9 @@ pub(super) struct TurnSource<'a> {
     ended: Sender<Ended>,
     /// For answers that may call tools.
     calling: Sender<Ended>,
+    /// For conversations whose agents are to be started.
+    starting: Sender<usize>,
+    unstarted: VecDeque<usize>,
     is_begun: bool,
     /// By id, which no other request has.
     active: BTreeMap<u64, ActiveRequest>,
@@ -62,14 +65,14 @@ impl<'a> TurnSource<'a> {
         shared: &'a Conversing<'a>,
         (questions, mailbox): (Range<usize>, &'a Mailbox),
         kept: Option<Arc<KeptAnswers>>,
-        [ended, calling]: [&Sender<Ended>; 2],
+        ([ended, calling], starting): ([&Sender<Ended>; 2], &Sender<usize>),
         is_paced: bool,
     ) -> Self {
-        let (ended, calling) = (ended.clone(), calling.clone());
+        let (ended, calling, starting) = (ended.clone(), calling.clone(), starting.clone());
         let sampling = shared.settings.sampling;
         let (active, again, waiting) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
         let (last, not_followed) = (BTreeMap::new(), Vec::new());
-        let (is_begun, next_id, passes) = (false, 0, 0);
+        let (is_begun, next_id, passes, unstarted) = (false, 0, 0, VecDeque::new());
         Self {
             shared,
             questions,
@@ -78,6 +81,8 @@ impl<'a> TurnSource<'a> {
             kept,
             ended,
             calling,
+            starting,
+            unstarted,
             is_begun,
             active,
             next_id,
@@ -119,7 +124,7 @@ impl<'a> TurnSource<'a> {
     /// Tells of an answer, which may be followed.
     fn end(&mut self, first: usize, request: &Arc<Request>, sample: u32, completion: Completion, is_known: bool) {
         let conversation = first + sample as usize;
-        if self.shared.may_be_followed(conversation) {
+        if self.shared.may_be_followed(conversation) && !self.asks_on(conversation) {
             self.waiting.insert((self.passes + PASSES_BETWEEN_TURNS, conversation));
         }
         let to = if self.shared.has_tools(conversation) { &self.calling } else { &self.ended };
@@ -128,10 +133,31 @@ impl<'a> TurnSource<'a> {
         let _ = to.send(Ended { conversation, completion, request, sample, is_known, is_recorded });
     }
 
+    /// Whether what an agent does next need not be waited for: it waits for another answer, or has ended.
+    fn asks_on(&self, conversation: usize) -> bool {
+        let Some(agents) = self.shared.agents_of(conversation) else { return false };
+        agents.is_over(conversation) || self.active.values().any(|active| active.first == conversation)
+    }
+
+    /// Starts the agent of the next conversation, which is waited for.
+    fn start_next(&mut self, due: u64) {
+        let Some(conversation) = self.unstarted.pop_front() else { return };
+        self.waiting.insert((due, conversation));
+        // The receiver is gone where the work has failed.
+        _ = self.starting.send(conversation);
+    }
+
     /// Asks for what follows earlier answers.
     fn follow(&mut self, is_idle: bool, asked: &mut Vec<u64>) {
+        // What an agent asks while another request of its is answered.
+        let is_beside = |conversation: usize| {
+            let waits = || self.waiting.iter().any(|(_, waits)| *waits == conversation);
+            self.shared.agents_of(conversation).is_some() && !waits()
+        };
+        let beside = if self.shared.agents.is_some() { self.wait(false, is_beside) } else { Vec::new() };
+        beside.into_iter().for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
         if !self.is_paced {
-            let mut come: Vec<(usize, Option<Request>)> = self.wait(is_idle && asked.is_empty(), |_| true);
+            let mut come = self.wait(is_idle && asked.is_empty(), |_| true);
             come.sort_by_key(|(conversation, _)| *conversation);
             self.waiting.retain(|(_, waits)| come.iter().all(|(conversation, _)| conversation != waits));
             come.into_iter().for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
@@ -142,25 +168,31 @@ impl<'a> TurnSource<'a> {
                 return;
             }
             self.passes = self.passes.max(due);
-            let Some((_, next)) = self.wait(true, |other| other == conversation).pop() else { return };
+            let come = self.wait(true, |other| other == conversation);
+            if come.is_empty() {
+                return;
+            }
             self.waiting.pop_first();
-            self.ask_next(conversation, next, asked);
+            come.into_iter().for_each(|(conversation, next)| self.ask_next(conversation, next, asked));
         }
     }
 
     fn ask_next(&mut self, conversation: usize, next: Option<Request>, asked: &mut Vec<u64>) {
         match next {
             Some(request) => self.ask(conversation, request, asked),
+            None if self.shared.agents_of(conversation).is_some() => {
+                self.start_next(self.passes + PASSES_BETWEEN_TURNS)
+            }
             None => self.not_followed.extend(self.last.remove(&conversation)),
         }
     }
 
     /// What has come of the conversations that wait; `must`: waits for some. Nothing where the work is cancelled or has
     /// failed.
-    fn wait(&self, must: bool, is_wanted: impl Fn(usize) -> bool) -> Vec<(usize, Option<Request>)> {
+    fn wait(&self, must: bool, is_wanted: impl Fn(usize) -> bool) -> Vec<Letter> {
         let mut letters = self.mailbox.letters();
         loop {
-            let come: Vec<_> = letters.extract_if(|conversation, _| is_wanted(*conversation)).collect();
+            let come: Vec<_> = letters.extract_if(.., |(conversation, _)| is_wanted(*conversation)).collect();
             if !come.is_empty() || !must || self.waiting.is_empty() || self.shared.is_over() {
                 return come;
             }
@@ -179,8 +211,14 @@ impl RequestSource for TurnSource<'_> {
         if !std::mem::replace(&mut self.is_begun, true) {
             for question in self.questions.clone() {
                 let request = &self.shared.questions[question].request;
+                if self.shared.agents_of_question(question).is_some() {
+                    let first = self.shared.first_conversation[question];
+                    self.unstarted.extend(first..first + request.samples);
+                    continue;
+                }
                 self.ask(self.shared.first_conversation[question], request.clone(), &mut asked);
             }
+            (0..self.shared.agents_at_once()).for_each(|_| self.start_next(self.passes));
         }
         self.follow(is_idle, &mut asked);
         if self.active.is_empty() && self.waiting.is_empty() {
@@ -200,14 +238,18 @@ impl RequestSource for TurnSource<'_> {
     }
 
     /// A completion that has ended in an earlier attempt is asked for beside others of its request.
-    fn on_token(&mut self, id: u64, sample: u32, _: &Completion) -> bool {
-        self.active.get(&id).is_some_and(|active| active.unfinished.contains(&sample))
+    fn on_token(&mut self, id: u64, sample: u32, completion: &Completion) -> bool {
+        let Some(active) = self.active.get(&id) else { return false };
+        let conversation = active.first + sample as usize;
+        let agents = self.shared.agents_of(conversation);
+        active.unfinished.contains(&sample)
+            && agents.is_none_or(|agents| agents.on_token(conversation, &active.request, completion))
             && !self.shared.has_failed.load(Ordering::Relaxed)
     }
 
     fn may_go_on(&self, id: u64, sample: u32, completion: &Completion) -> bool {
         let conversation = self.active.get(&id).map(|active| active.first + sample as usize);
-        completion.stop == StopReason::Stop && conversation.is_some_and(|own| self.shared.has_tools(own))
+        completion.stop == StopReason::Stop && conversation.is_some_and(|own| self.shared.stays_in_cache(own))
     }
 
     fn not_followed(&mut self) -> Vec<(u64, u32)> {

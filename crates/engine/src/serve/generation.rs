@@ -24,7 +24,7 @@ use crate::openai::{
 };
 use crate::rollout::{Request, Sampling, Shaping, ThinkingLimit};
 use crate::score::CallReader;
-use crate::text::{TextError, Thinking};
+use crate::text::{TemplateOptions, TextError, Thinking};
 
 /// Completions of one body.
 const MAX_COMPLETIONS: usize = 1024;
@@ -56,20 +56,26 @@ pub(super) async fn generate(
         drop((turn, room));
         prepared
     });
-    let PreparedRequest { mut jobs, read_prompts, wanted, mut events, mut collected, stream, include_usage } =
-        prepared.await.map_err(|_| server_error("the request could not be prepared"))??;
-    if let Some(wanted) = wanted {
-        for (job, reasoning) in &mut jobs {
+    let mut prepared = prepared.await.map_err(|_| server_error("the request could not be prepared"))??;
+    if let Some(wanted) = prepared.wanted.take() {
+        for (job, reasoning) in &mut prepared.jobs {
             let constraint = shared.constraints.compiled(&wanted, *reasoning, &shared.tokenizer).await?;
             job.request.constraint = Some(constraint);
         }
-        collected.constraint = jobs.first().and_then(|(job, _)| job.request.constraint.clone());
+        prepared.collected.constraint = prepared.jobs.first().and_then(|(job, _)| job.request.constraint.clone());
     }
-    let jobs = jobs.into_iter().map(|(job, _)| job).collect();
+    let jobs = std::mem::take(&mut prepared.jobs).into_iter().map(|(job, _)| job).collect();
+    let read_prompts = std::mem::take(&mut prepared.read_prompts);
     shared.queue.push(jobs, read_prompts).map_err(|refused| match refused {
         QueueError::Full => busy("the queue is full"),
         QueueError::Closed => ApiError::new(503, "server_error", None, "the server is being stopped"),
     })?;
+    respond(prepared).await
+}
+
+/// Answers a request whose prompts are queued, as its tokens come.
+pub(super) async fn respond(prepared: PreparedRequest) -> Result<Response, ApiError> {
+    let PreparedRequest { mut events, mut collected, stream, include_usage, .. } = prepared;
     if stream {
         let chunks = Chunks::new(events, collected, include_usage);
         let mut response = with_type(200, "text/event-stream; charset=utf-8", Body::from_stream(chunks));
@@ -87,15 +93,15 @@ pub(super) async fn generate(
 }
 
 /// What a body asks for, ready to be queued.
-struct PreparedRequest {
+pub(super) struct PreparedRequest {
     /// Each with whether its completions may begin with a think block.
-    jobs: Vec<(DecodeRequest, Reasoning)>,
+    pub(super) jobs: Vec<(DecodeRequest, Reasoning)>,
     /// Those whose tokens' log-probs are told.
     read_prompts: Vec<ReadPrompt>,
     /// What all completions may be.
-    wanted: Option<Arc<ConstraintSpec>>,
+    pub(super) wanted: Option<Arc<ConstraintSpec>>,
     events: Receiver<Event>,
-    collected: Collected,
+    pub(super) collected: Collected,
     stream: bool,
     include_usage: bool,
 }
@@ -112,6 +118,17 @@ fn prepare(
     let asked = GenerationRequest::parse(api, body)?;
     let served = shared.names.iter().find(|(name, _)| *name == asked.model);
     let adapter = served.ok_or_else(|| shared.no_model(&asked.model))?.1;
+    prepare_asked(shared, api, asked, (adapter, arrived), |asked| prompts(shared, asked, client))
+}
+
+/// `prompts`: what the model reads.
+pub(super) fn prepare_asked(
+    shared: &Arc<Shared>,
+    api: Api,
+    asked: GenerationRequest,
+    (adapter, arrived): (Option<u32>, Instant),
+    prompts: impl FnOnce(&Prompt) -> Result<Vec<Vec<u32>>, ApiError>,
+) -> Result<PreparedRequest, ApiError> {
     let tools = match &asked.prompt {
         Prompt::Chat { tools, .. } => tools.as_ref(),
         Prompt::Texts(_) => None,
@@ -128,7 +145,7 @@ fn prepare(
         let message = format!("`n` times the prompts is {count}, at most {MAX_COMPLETIONS} completions are sampled");
         return Err(ApiError::invalid("n", message));
     }
-    let prompts = prompts(shared, &asked.prompt, client)?;
+    let prompts = prompts(&asked.prompt)?;
     if asked.prompt_log_probs && shared.has_adapters_beside {
         let message = "`prompt_logprobs`: several adapters are served side by side; serve this one by itself";
         return Err(ApiError::invalid("prompt_logprobs", message));
@@ -258,6 +275,27 @@ fn check_is_there(client: &Weak<()>) -> Result<(), ApiError> {
 }
 
 fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Vec<u32>>, ApiError> {
+    prompts_with_text(shared, prompt, client).map(|prompts| prompts.into_iter().map(|(ids, _)| ids).collect())
+}
+
+/// What a chat template is rendered with.
+pub(super) fn template_options(shared: &Shared, template: &RequestedTemplate) -> TemplateOptions {
+    let (mut options, RequestedTemplate { thinking, effort, kwargs }) = (shared.template.clone(), template);
+    if let Some(thinking) = thinking {
+        options.thinking = if *thinking { Thinking::On } else { Thinking::Off };
+    }
+    let effort = effort.as_ref().filter(|_| shared.tokenizer.template_reads(EFFORT));
+    options.kwargs.extend(effort.map(|effort| (EFFORT.to_owned(), effort.as_str().into())));
+    options.kwargs.extend(kwargs.clone());
+    options
+}
+
+/// The token ids of prompts, each with its text, which is empty where it was given as ids.
+pub(super) fn prompts_with_text(
+    shared: &Shared,
+    prompt: &Prompt,
+    client: &Weak<()>,
+) -> Result<Vec<(Vec<u32>, String)>, ApiError> {
     let tokenizer = &shared.tokenizer;
     let encode = |text: &str, refuse: &dyn Fn(TextError) -> ApiError| {
         check_is_there(client)?;
@@ -270,13 +308,7 @@ fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Ve
     };
     match prompt {
         Prompt::Chat { messages, tools, template } => {
-            let (mut options, RequestedTemplate { thinking, effort, kwargs }) = (shared.template.clone(), &**template);
-            if let Some(thinking) = thinking {
-                options.thinking = if *thinking { Thinking::On } else { Thinking::Off };
-            }
-            let effort = effort.as_ref().filter(|_| tokenizer.template_reads(EFFORT));
-            options.kwargs.extend(effort.map(|effort| (EFFORT.to_owned(), effort.as_str().into())));
-            options.kwargs.extend(kwargs.clone());
+            let options = template_options(shared, template);
             let tools = tools.as_ref().map(|tools| &tools.list);
             let refuse = |error: TextError| match error {
                 TextError::NoTemplate { .. } => {
@@ -286,17 +318,19 @@ fn prompts(shared: &Shared, prompt: &Prompt, client: &Weak<()>) -> Result<Vec<Ve
                 other => ApiError::invalid("messages", other.to_string()),
             };
             let text = tokenizer.prompt(messages, tools, &options).map_err(refuse)?;
-            Ok(vec![encode(&text, &refuse)?])
+            Ok(vec![(encode(&text, &refuse)?, text)])
         }
         Prompt::Texts(prompts) => {
             let ids = |prompt: &TextPrompt| match prompt {
-                TextPrompt::Text(text) => encode(text, &|error| ApiError::invalid("prompt", error.to_string())),
+                TextPrompt::Text(text) => {
+                    Ok((encode(text, &|error| ApiError::invalid("prompt", error.to_string()))?, text.clone()))
+                }
                 TextPrompt::Tokens(ids) => match ids.iter().find(|id| **id as usize >= shared.vocabulary) {
                     Some(id) => Err(ApiError::invalid(
                         "prompt",
                         format!("token id {id} is not in the vocabulary of {} tokens", shared.vocabulary),
                     )),
-                    None => Ok(ids.clone()),
+                    None => Ok((ids.clone(), String::new())),
                 },
             };
             prompts.iter().map(ids).collect()

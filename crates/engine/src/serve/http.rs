@@ -197,7 +197,7 @@ fn too_large() -> ApiError {
 }
 
 /// The body, and the room that it takes.
-async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
+pub(super) async fn body(request: Request) -> Result<(Bytes, SemaphorePermit<'static>), ApiError> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         let message = "the body is JSON: send the header `Content-Type: application/json`";

@@ -4,6 +4,7 @@ mod activity; // which connections wait for an answer
 mod collected; // the completions of a request as they come -> an answer, whole or in chunks
 mod connections; // sockets: limits, time-outs, the end of the server
 mod constraints; // what completions may be, compiled once for all who ask the same
+mod gateway; // the conversations that agents hold
 mod generation; // a request -> prompts in the queue
 mod http; // addresses, keys, bodies
 mod metrics; // counts for Prometheus
@@ -29,6 +30,7 @@ use crate::text::{TemplateOptions, Tokenizer};
 use crate::update::{log_probs, pack};
 use connections::Listener;
 use constraints::Constraints;
+pub use gateway::{Gateway, GatewayModel, Listening, MODEL_NAME, Seat, SeatAnswer, SeatRecord, SeatRequest};
 use queue::{Queue, ReadPrompt, Worker};
 
 #[derive(Debug, thiserror::Error)]

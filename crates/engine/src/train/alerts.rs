@@ -261,6 +261,7 @@ impl Alerts {
             drift.best.zip(drift.reported).map(|(best, reported)| value_drift(best, reported)),
             imbalanced_ranks(history),
             slow_rank(history),
+            ignored_sampling(history),
             self.guard_change.and_then(forgetting),
         ];
         findings.into_iter().flatten().collect()
@@ -422,6 +423,15 @@ fn slow_rank(history: &[Metrics]) -> Option<Finding> {
     let suggestion = "Look for other processes on its device, and at its clocks and temperature (nvidia-smi); resume without that GPU or node.";
     (steps.len() == WINDOW && steps.iter().all(is_slow))
         .then(|| Finding::warning("slow_rank", slowdown, sentence, suggestion))
+}
+
+fn ignored_sampling(history: &[Metrics]) -> Option<Finding> {
+    let value = *history.last()?.get("agent/frac_ignored")?;
+    let sentence =
+        "The agent asks for a temperature, top_p, penalties or a seed other than the run's: they have no effect.";
+    let suggestion = "Leave them out of its requests, or set temperature of the run.";
+    let (rule, level, sentence) = ("agent_sampling", "info", sentence.to_owned());
+    (value > 0.0).then(|| Finding { rule, level, value, sentence, suggestion })
 }
 
 /// The references of the guard prompts became less likely, by more than chance.

@@ -8,7 +8,7 @@ use super::trainer::Trainer;
 use crate::advantage::{GroupSignal, mean_and_deviation};
 use crate::config::TrainConfig;
 use crate::dataset::adaptive_order::AdaptiveOrder;
-use crate::environment::{CallOutcome, ChainEnd};
+use crate::environment::{AgentRecord, CallOutcome, ChainEnd};
 use crate::model::RouterUse;
 use crate::plan::StepShape;
 use crate::policy::{ToolTurn, Turn};
@@ -262,8 +262,18 @@ fn tools(groups: &[GroupTurn<'_>], found: &mut MetricMap) {
         found.add("tools/frac_failed", outcome(CallOutcome::Failed));
     }
     found.add("time/tools", mean(turns.iter().map(|turn| turn.seconds)));
-    for end in ChainEnd::ALL {
+    let records: Vec<&AgentRecord> = turns.iter().filter_map(|turn| turn.agent.as_deref()).collect();
+    let of_tools = (records.len() < turns.len()).then_some(ChainEnd::OF_TOOLS).into_iter().flatten();
+    let of_agents = (!records.is_empty()).then_some(ChainEnd::OF_AGENTS).into_iter().flatten();
+    for end in of_tools.chain(of_agents).collect::<BTreeSet<ChainEnd>>() {
         found.add(&format!("ends/{}", end.name()), share(turns.iter().map(|turn| turn.end == end)));
+    }
+    if !records.is_empty() {
+        let mean_of = |count: fn(&AgentRecord) -> usize| mean(records.iter().map(|record| count(record) as f64));
+        found.add("agent/requests", mean_of(|record| record.requests.len()));
+        found.add("agent/branches", mean_of(AgentRecord::branches));
+        found.add("agent/refused", mean_of(|record| record.refused.values().sum()));
+        found.add("agent/frac_ignored", share(records.iter().map(|record| record.has_ignored)));
     }
 }
 

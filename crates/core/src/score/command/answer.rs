@@ -53,14 +53,28 @@ fn one() -> usize {
 }
 
 /// The failure classes that a program has named.
-#[derive(Debug, Default)]
-pub(super) struct Classes(Mutex<Vec<FailureClass>>);
+#[derive(Debug)]
+pub(in crate::score) struct Classes {
+    /// What the program is called in messages.
+    by: &'static str,
+    named: Mutex<Vec<FailureClass>>,
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self::of("scorer")
+    }
+}
 
 impl Classes {
+    pub(in crate::score) fn of(by: &'static str) -> Self {
+        Self { by, named: Mutex::default() }
+    }
+
     /// The class of a name; `other` for one too many, and for what is not a name.
     fn class_of(&self, name: &str) -> FailureClass {
         let Some(class) = FailureClass::from_key(name) else { return FailureClass::Other };
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         match class {
             // Only the program itself knows that it was wrong.
             FailureClass::ScorerError => FailureClass::Other,
@@ -74,29 +88,44 @@ impl Classes {
     }
 }
 
+/// The verdict of a line without an `id`: of a program that judges one conversation.
+pub(in crate::score) fn line_verdict(line: &str, classes: &Classes) -> Verdict {
+    let with_id = |mut line: Value| {
+        line.as_object_mut().map(|line| line.insert("id".to_owned(), 0.into()));
+        serde_json::from_value::<Answer>(line)
+    };
+    match serde_json::from_str(line).and_then(with_id) {
+        Ok(answer) => answer.verdict(classes),
+        Err(error) => failed(&malformed(classes.by, &error, line.as_bytes())),
+    }
+}
+
+fn malformed(by: &str, error: &serde_json::Error, line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
+    format!("the {by} wrote a malformed answer ({error}): {:?}", shorten(&line))
+}
+
 impl Answer {
     /// # Errors
     /// A sentence: the line is not an answer.
     pub(super) fn read(line: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(line).map_err(|error| {
-            let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
-            format!("the scorer wrote a malformed answer ({error}): {:?}", shorten(&line))
-        })
+        serde_json::from_slice(line).map_err(|error| malformed("scorer", &error, line))
     }
 
     /// The verdict; a failure of the scorer where the answer is none.
     pub(super) fn verdict(self, classes: &Classes) -> Verdict {
+        let by = classes.by;
         if let Some(error) = self.error {
-            return failed(&format!("the scorer says: {}", shorten(&error)));
+            return failed(&format!("the {by} says: {}", shorten(&error)));
         }
         let tier = match (self.tier, self.score) {
             (_, Some(score)) if !(0.0..=1.0).contains(&score) => {
-                return failed(&format!("the scorer answered the score {score}: it must be between 0 and 1"));
+                return failed(&format!("the {by} answered the score {score}: it must be between 0 and 1"));
             }
             (Some(tier), _) => tier,
             (None, Some(score)) if score >= 1.0 => Tier::Valid,
             (None, Some(_)) => Tier::Invalid,
-            (None, None) => return failed("the scorer answered neither `score` nor `tier`"),
+            (None, None) => return failed(&format!("the {by} answered neither `score` nor `tier`")),
         };
         let mut metrics = Vec::new();
         for (name, value) in self.metrics.into_iter().take(MAX_METRICS) {
@@ -106,7 +135,7 @@ impl Answer {
                 Some(value) => metrics.push((name, value)),
                 None => {
                     return failed(&format!(
-                        "the scorer answered the metric {:?} = {value}: it takes a name of letters, digits, `_` and `-`, and a number",
+                        "the {by} answered the metric {:?} = {value}: it takes a name of letters, digits, `_` and `-`, and a number",
                         shorten(&name)
                     ));
                 }

@@ -14,6 +14,7 @@ mod trial;
 mod trust;
 mod whole_run;
 
+pub(super) use answer::{Classes, line_verdict};
 pub(super) use definition::{CODE, KIND, TESTS};
 pub use program_tests::language::Language;
 pub use rules::{CodeRules, CommandMode, CommandRules, FILE_ARGUMENT, TestRules};

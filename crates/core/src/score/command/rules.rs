@@ -111,7 +111,7 @@ impl CommandRules {
     /// What it is held to at a level. `folder`: the task's.
     pub(super) fn sandbox(&self, folder: &Path, level: Level) -> Sandbox {
         let visible = if level == Level::None { Vec::new() } else { self.visible_paths(folder) };
-        Sandbox { level, visible, memory_mib: self.memory_mib, block: "[score]" }
+        Sandbox { level, visible, memory_mib: self.memory_mib, has_port: false, block: "[score]" }
     }
 
     /// Whether it runs with less isolation than is wanted of programs that may run what a model wrote, and its task does

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::CommandRules;
-use crate::environment::{ToolProgram, Toolset};
+use crate::environment::{Agent, ToolProgram, Toolset};
 use crate::files::{self, Access};
 use crate::sandbox::{installation_problem, is_trusted as is_noted, trust_folder};
 use crate::score::{ScoreError, Task};
@@ -23,7 +23,7 @@ pub struct Trust {
     pub server: Option<String>,
     /// Whether that server teaches.
     pub is_teacher: bool,
-    /// The program of a tool.
+    /// The program of a tool or an agent.
     pub tool: Option<ToolProgram>,
     /// Files of the task's folder that belong to it.
     pub files: Vec<String>,
@@ -94,7 +94,8 @@ impl Trust {
         });
         let mut programs = programs.collect::<Result<Vec<_>, _>>()?;
         let tools = task.toolset().map(Toolset::programs).transpose()?.unwrap_or_default();
-        programs.extend(tools.into_iter().map(|tool| Self::for_tool(task, tool)));
+        let agent = task.agent().map(Agent::program).transpose()?;
+        programs.extend(tools.into_iter().chain(agent).map(|tool| Self::for_tool(task, tool)));
         if programs.iter().any(|program| !program.is_trusted) {
             let mut trusted = task.folder().map(trusted_of).unwrap_or_default();
             trusted.retain(|digest| programs.iter().all(|program| program.digest != *digest));
@@ -144,9 +145,14 @@ impl Trust {
         match (&self.server, &self.tool) {
             (Some(_), _) if self.is_teacher => "teacher",
             (Some(_), _) => "judge",
-            (None, Some(_)) => "tool",
+            (None, Some(program)) => program.word,
             (None, None) => "command",
         }
+    }
+
+    /// Whether it is the program that holds the conversations.
+    pub(in crate::score) fn is_agent(&self) -> bool {
+        self.tool.as_ref().is_some_and(|program| program.word == "agent")
     }
 
     /// The commands as one would type them.

@@ -227,3 +227,14 @@ fn nothing_is_left_to_learn_only_where_values_are_right() {
     let right = rules(&[(0.9, 0.9), (1.0, 1.0), (1.0, 1.0), (1.0, 1.0)]);
     assert!(matches!(&right[..], [(3, text, false)] if text.contains("nothing left to learn")), "{right:?}");
 }
+
+#[test]
+fn sampling_that_an_agent_asks_for_in_vain_is_named() {
+    let other: &[(&str, f64)] = &[("agent/frac_ignored", 0.5)];
+    let none: &[(&str, f64)] = &[("agent/frac_ignored", 0.0)];
+    expect(
+        &run(&[], &[other, other, none]),
+        &[(1, "agent_sampling", "info", false), (3, "agent_sampling", "info", true)],
+    );
+    expect(&run(&[], &[none, &[]]), &[]);
+}

@@ -138,6 +138,7 @@ fn all_that_was_sampled_with_tools_counts_and_is_weighed_alike() {
         end: ChainEnd::Answer,
         failure: None,
         states: serde_json::Map::new(),
+        agent: None,
         seconds: 0.0,
     };
     group.conversations[0].turns[0].tools = Some(tools(vec![step(&[9], 2), step(&[9, 1, 8], 4)], &[9, 1, 8, 1, 8]));

@@ -9,9 +9,8 @@ use super::{COMPLETION, Live, group_rows};
 use super::{Completion, SampledGroup};
 use crate::advantage::{Advantage, explain};
 use crate::followed_run::FollowedRun;
-use crate::format::counted;
 use crate::pane::content::Content;
-use crate::report::chain_text;
+use crate::report::{chain_counts, chain_text};
 use crate::run::is_truncated;
 use crate::shared::Shared;
 use crate::style_role::Role;
@@ -74,10 +73,9 @@ fn lines(
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
     if let Some(chain) = &completion.chain {
-        let calls = counted(chain.calls().count(), "call");
         let faint = |line: &str| Line::styled(one_line(line), theme.style(Role::Faint));
         lines.extend(chain_text(chain).lines().map(faint));
-        lines.push(faint(&format!("{calls}; ended: {}", chain.end.name())));
+        lines.push(faint(&format!("{}; ended: {}", chain_counts(chain), chain.end.name())));
     }
     let errors = completion.score.as_ref().map(|score| score.errors.as_slice()).unwrap_or_default();
     let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();

@@ -32,7 +32,7 @@ pub(super) fn open(prompts: &mut Prompts, shared: &Shared) -> Vec<Command> {
         ("examples", "Answers to infer the schema from: a list in .json, or one a line in .jsonl"),
         (
             "template",
-            "invoice, classify, extract, python-scorer, support-judge, tool-call, unlabeled or yaml-config; instead of data, schema and examples",
+            "invoice, agent, classify, extract, python-scorer, support-judge, tool-call, unlabeled or yaml-config; instead of data, schema and examples",
         ),
     ]);
     let mut form = Form::new(FormKind::NewTask, &fields);

@@ -1,0 +1,198 @@
+//! What the requests of a conversation continue: a prompt that extends an earlier request and our answer to it is that
+//! prompt, the sampled tokens and new text, never the same text tokenized again.
+
+use std::sync::{Arc, Weak};
+
+use serde_json::{Value as Json, json};
+
+use super::super::Shared;
+use super::super::collected::Collected;
+use super::super::generation::{prompts_with_text, template_options};
+use crate::openai::{ApiError, Prompt};
+use crate::rollout::Completion;
+use crate::text::{Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
+
+/// A request of a conversation.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) prompt: AskedPrompt,
+    /// What it is answered with, as a client reads it; taken when it is.
+    pub(super) reader: Option<Collected>,
+    pub(super) answer: Option<Answered>,
+}
+
+/// Its answer.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) completion: Completion,
+    /// As the client got it: a message, or of a text API the text.
+    pub(super) message: Message,
+}
+
+/// The prompt of a request, and where it comes from.
+#[derive(Debug)]
+pub(super) struct AskedPrompt {
+    pub(super) token_ids: Vec<u32>,
+    pub(super) follows: Option<usize>,
+    /// Why it follows none, where its messages do.
+    pub(super) split: Option<String>,
+    /// How many of the tokens are those of the request that it follows.
+    pub(super) shared_ids: usize,
+    /// All of them; empty for a text API.
+    messages: Vec<Message>,
+    /// How many the request that it follows has, its answer among them.
+    shared_messages: usize,
+    /// Of a text API.
+    text: String,
+    /// Tools and template: others begin a branch.
+    key: String,
+    transcript: Option<Transcript>,
+}
+
+impl AskedPrompt {
+    /// Those that the request that it follows has not.
+    pub(super) fn new_messages(&self) -> Vec<Message> {
+        match self.messages.is_empty() {
+            true => vec![Message::new("user", self.text.as_str())],
+            false => self.messages[self.shared_messages..].to_vec(),
+        }
+    }
+}
+
+/// The prompt of a request, spliced where it continues one of `earlier`.
+pub(super) fn prompt_of(
+    shared: &Shared,
+    earlier: &[Asked],
+    prompt: &Prompt,
+    client: &Weak<()>,
+) -> Result<AskedPrompt, ApiError> {
+    let Prompt::Chat { messages, tools, template } = prompt else {
+        return text_prompt(shared, earlier, prompt, client);
+    };
+    let options = template_options(shared, template);
+    let tools = tools.as_ref().map(|tools| &tools.list);
+    let key = format!("{} {options:?}", json!(tools));
+    let (mut split, mut spliced) = (None, None);
+    if let Some((number, continued)) = continued(earlier, messages, &key) {
+        let new = &messages[continued..];
+        match splice(&shared.tokenizer, &earlier[number], (tools, &options), new) {
+            Ok(transcript) => spliced = Some((number, continued, transcript)),
+            Err(why) => split = Some(why),
+        }
+    }
+    let (follows, shared_messages, transcript) = match spliced {
+        Some((number, continued, transcript)) => (Some(number), continued, transcript),
+        None => {
+            let (ids, text) = prompts_with_text(shared, prompt, client)?.into_iter().next().unwrap_or_default();
+            (None, 0, Transcript::new(messages.clone(), text, ids))
+        }
+    };
+    Ok(AskedPrompt {
+        token_ids: transcript.token_ids().to_vec(),
+        follows,
+        split,
+        shared_ids: follows.map_or(0, |number| length_after(&earlier[number])),
+        messages: messages.clone(),
+        shared_messages,
+        text: String::new(),
+        key,
+        transcript: Some(transcript),
+    })
+}
+
+/// A prompt without a template follows one whose tokens, with those of its completion, it begins with.
+fn text_prompt(
+    shared: &Shared,
+    earlier: &[Asked],
+    prompt: &Prompt,
+    client: &Weak<()>,
+) -> Result<AskedPrompt, ApiError> {
+    let (token_ids, text) = prompts_with_text(shared, prompt, client)?.into_iter().next().unwrap_or_default();
+    let begins = |asked: &Asked| {
+        let sampled = asked.answer.as_ref()?.completion.token_ids.as_slice();
+        token_ids.strip_prefix(asked.prompt.token_ids.as_slice())?.strip_prefix(sampled)
+    };
+    let found = earlier.iter().enumerate().filter(|(_, asked)| begins(asked).is_some());
+    let follows = found.max_by_key(|(_, asked)| length_after(asked)).map(|(number, _)| number);
+    let shared_ids = follows.map_or(0, |number| length_after(&earlier[number]));
+    let (messages, key) = (Vec::new(), String::new());
+    Ok(AskedPrompt {
+        token_ids,
+        follows,
+        split: None,
+        shared_ids,
+        messages,
+        shared_messages: 0,
+        text,
+        key,
+        transcript: None,
+    })
+}
+
+/// Tokens of a prompt with its completion.
+fn length_after(asked: &Asked) -> usize {
+    asked.prompt.token_ids.len() + asked.answer.as_ref().map_or(0, |answer| answer.completion.token_ids.len())
+}
+
+/// The request that these messages continue the furthest, and how many of them it and its answer are.
+fn continued(earlier: &[Asked], messages: &[Message], key: &str) -> Option<(usize, usize)> {
+    let length = |asked: &Asked| {
+        let (own, answer) = (&asked.prompt.messages, asked.answer.as_ref()?);
+        let is_continued = asked.prompt.key == key
+            && !own.is_empty()
+            && messages.len() > own.len()
+            && own.iter().zip(messages).all(|(own, other)| is_same(own, other))
+            && is_same(&answer.message, &messages[own.len()]);
+        is_continued.then_some(own.len() + 1)
+    };
+    let lengths = earlier.iter().enumerate().filter_map(|(number, asked)| Some((length(asked)?, number)));
+    lengths.max().map(|(length, number)| (number, length))
+}
+
+/// Whether a client repeats a message. It may leave out what only we know of: reasoning, the ids of calls.
+fn is_same(own: &Message, other: &Message) -> bool {
+    own.role == other.role && own.content == other.content && calls(own).eq(calls(other))
+}
+
+/// Names and arguments of calls.
+fn calls(message: &Message) -> impl Iterator<Item = (&str, &Json)> {
+    message.tool_calls().iter().filter_map(|call| {
+        let function = call.get("function")?;
+        Some((function.get("name")?.as_str()?, function.get("arguments")?))
+    })
+}
+
+/// The transcript of a request with its answer and what follows that.
+///
+/// # Errors
+/// Why its tokens cannot go on.
+fn splice(
+    tokenizer: &Tokenizer,
+    asked: &Asked,
+    (tools, options): (Option<&Json>, &TemplateOptions),
+    new: &[Message],
+) -> Result<Transcript, String> {
+    let (Some(transcript), Some(answer)) = (&asked.prompt.transcript, &asked.answer) else {
+        return Err("it has no messages".to_owned());
+    };
+    let mut sampled = answer.completion.token_ids.clone();
+    if !sampled.last().is_some_and(|id| tokenizer.stop_ids().contains(id)) {
+        // A limit or a text of `stop` ended it: the model reads the end of its turn without having sampled it.
+        sampled.push(tokenizer.turn_end_id().ok_or("the model has no token that ends a turn")?);
+    }
+    let functions: Vec<&str> = calls(&answer.message).map(|(name, _)| name).collect();
+    let mut transcript = transcript.clone();
+    let pushed = transcript.push(tokenizer, TemplateInput { tools, options }, (&sampled, &functions), new);
+    pushed.map(|()| transcript).map_err(|error| error.to_string())
+}
+
+impl Asked {
+    pub(super) fn new(prompt: AskedPrompt, reader: Collected) -> Self {
+        Self { prompt, reader: Some(reader), answer: None }
+    }
+}
+
+/// Where a request is read without a client that could leave.
+pub(super) fn present() -> Arc<()> {
+    Arc::new(())
+}
