@@ -250,6 +250,9 @@ fn as_policy(asked: GenerationRequest, most: usize) -> Result<(GenerationRequest
     if asked.samples > 1 || asked.prompt.count() > 1 {
         return refuse("n", "a conversation with a policy has one completion a request");
     }
+    if asked.prompt_log_probs {
+        return refuse("prompt_logprobs", "not available while a policy is sampled");
+    }
     if asked.top_log_probs > 0 {
         return refuse("top_logprobs", "not available: `logprobs` has those of the sampled tokens");
     }
