@@ -177,7 +177,7 @@ fn what_has_ended_before_memory_ran_out_is_sampled_once() {
     let questions = [Question { prompt: &prompt, request: Request::new(prompt.token_ids.clone(), 0, 1, 3) }];
     let shared = conversing::Conversing::new(&policy, &questions, &settings, [1].into_iter()).unwrap();
     let ((ended, _ended), (calling, called), mailbox) = (channel(), channel(), Mailbox::default());
-    let mut source = TurnSource::new(&shared, (0..1, &mailbox), None, [&ended, &calling], true);
+    let mut source = TurnSource::new(&shared, (0..1, &mailbox), None, ([&ended, &calling], &channel().0), true);
     let asked = |arrivals: Arrivals| match arrivals {
         Arrivals::Requests(requests) => {
             requests.iter().map(|queued| (queued.id, queued.request.first_sample)).collect()
