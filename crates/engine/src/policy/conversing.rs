@@ -7,16 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{Error, Result};
 
 use super::agents::Agents;
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, SAMPLES_OF_TURN};
 use super::prompts::Prompt;
 use super::tool_talk::{TaskTools, ToolTalk};
 use super::{Conversation, LaterPrompt, Policy, PolicyVersion, ToolTurn};
 use crate::dataset::PromptRow;
 use crate::rollout::{Completion, DecodeCounts, GpuFallback, InConversation, Request, RequestSize, Sampling};
 use crate::score::{Scorer, Task};
-
-/// Numbers of samples in the random numbers of each completion of a conversation.
-pub(super) const SAMPLES_OF_TURN: u32 = 1 << 16;
 
 /// How a policy converses.
 #[derive(Clone, Copy, Debug)]

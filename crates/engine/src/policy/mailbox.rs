@@ -4,6 +4,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::rollout::Request;
 
+/// Numbers of samples in the random numbers of each completion of a conversation.
+pub(super) const SAMPLES_OF_TURN: u32 = 1 << 16;
+
 pub(super) type Letter = (usize, Option<Request>);
 
 /// What follows answers, each with its conversation, in the order in which it comes; `None`: nothing does.

@@ -2,6 +2,11 @@
 //! converse with it in the same way.
 
 #[cfg(feature = "serve")]
+mod agent_loop; // their programs, run to their ends
+#[cfg(not(feature = "serve"))]
+#[path = "no_agent_loop.rs"]
+mod agent_loop;
+#[cfg(feature = "serve")]
 mod agents; // programs that hold conversations
 #[cfg(not(feature = "serve"))]
 #[path = "no_agents.rs"]

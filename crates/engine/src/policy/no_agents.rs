@@ -1,12 +1,8 @@
 //! A build without `serve` has no server for agents to ask.
 
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender};
-
 use candle_core::{Error, Result};
 
-use super::Policy;
-use super::conversing::{ConverseSettings, Conversing, Ended};
+use super::{ConverseSettings, Policy};
 use crate::rollout::{Completion, Request};
 
 /// None of them.
@@ -39,11 +35,7 @@ impl Agents<'_> {
         match self.0 {}
     }
 
-    pub(super) fn answer(&self, _: &Ended) -> Result<()> {
+    pub(super) fn answer(&self, _: usize, _: &Request, _: &Completion) -> Result<()> {
         match self.0 {}
     }
-}
-
-impl Conversing<'_> {
-    pub(super) fn run_agents(&self, _: &Mutex<Receiver<usize>>, _: &Sender<Ended>) {}
 }

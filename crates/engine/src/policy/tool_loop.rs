@@ -48,7 +48,8 @@ impl<'a> Conversing<'a> {
                 ended.is_known = true;
             }
             if let Some(agents) = self.agents_of(ended.conversation) {
-                agents.answer(&ended).unwrap_or_else(|error| self.fail(error));
+                let Ended { conversation, request, completion, .. } = &ended;
+                agents.answer(*conversation, request, completion).unwrap_or_else(|error| self.fail(error));
                 continue;
             }
             match self.follow(&ended) {

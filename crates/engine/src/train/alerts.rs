@@ -431,7 +431,7 @@ fn ignored_sampling(history: &[Metrics]) -> Option<Finding> {
         "The agent asks for a temperature, top_p, penalties or a seed other than the run's: they have no effect.";
     let suggestion = "Leave them out of its requests, or set temperature of the run.";
     let (rule, level, sentence) = ("agent_sampling", "info", sentence.to_owned());
-    (value > 0.0).then(|| Finding { rule, level, value, sentence, suggestion })
+    (value > 0.0).then_some(Finding { rule, level, value, sentence, suggestion })
 }
 
 /// The references of the guard prompts became less likely, by more than chance.
