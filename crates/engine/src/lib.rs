@@ -13,10 +13,10 @@ pub mod model; // tokens -> logits: the decoder, adapters, weights
 pub mod ranks; // processes that compute one run together
 pub mod constraint; // what a task takes as an answer -> the tokens that may come next
 pub mod rollout; // prompts -> groups of completions
+pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
 #[cfg(feature = "serve")]
 pub mod serve; // OpenAI-compatible server: of a model, and of the conversations that agents hold
 pub mod policy; // a model that converses: prompts -> conversations with scores
-pub mod update; // one optimizer step: log-probs, losses, KL, AdamW
 pub mod checkpoint; // atomic save and exact resume
 pub mod eval; // targets on held-out prompts
 pub mod train; // the loops

@@ -232,11 +232,11 @@ impl<'a> Conversing<'a> {
         let request = &self.questions[question].request;
         let size = RequestSize::of(request);
         let later = self.later_tokens(question, request);
-        match (self.is_followed(question), self.tools(question)) {
+        match (self.is_followed(question), self.stays_in_cache(question)) {
             (false, _) => vec![size],
-            (true, Some(_)) => vec![RequestSize { later_tokens: later, ..size }],
-            // Prompts that are rendered anew.
-            (true, None) => {
+            (true, true) => vec![RequestSize { later_tokens: later, ..size }],
+            // Prompts that are prefilled anew.
+            (true, false) => {
                 let prompt_tokens = size.prompt_tokens + later;
                 vec![RequestSize { prompt_tokens, samples: 1, ..size }; request.samples]
             }
@@ -249,10 +249,11 @@ impl<'a> Conversing<'a> {
         most.saturating_sub(request.prompt.len())
     }
 
-    /// Whether a conversation goes on in the cache: with tools each of its prompts begins with all that was read before. An agent
-    /// asks what it wants.
-    pub(super) fn stays_in_cache(&self, conversation: usize) -> bool {
-        self.tools(self.question_of[conversation]).is_some()
+    /// Whether conversations go on in the cache: with tools each of their prompts begins with all that was read before. An
+    /// agent asks what it wants. Models with recurrent states are prefilled again.
+    pub(super) fn stays_in_cache(&self, question: usize) -> bool {
+        let (model, _) = self.policy.model_of(self.settings.version);
+        self.tools(question).is_some() && model.config().options.gated_delta.is_none()
     }
 
     /// A request's place in a conversation that does. `after`: the completion that it follows.
@@ -263,7 +264,8 @@ impl<'a> Conversing<'a> {
         after: Option<(u64, u32)>,
     ) -> Option<InConversation> {
         let later_tokens = || self.later_tokens(self.question_of[conversation], request);
-        self.stays_in_cache(conversation).then(|| InConversation { after, later_tokens: later_tokens() })
+        self.stays_in_cache(self.question_of[conversation])
+            .then(|| InConversation { after, later_tokens: later_tokens() })
     }
 
     /// Whether scores are needed while others are decoded: to know whether conversations go on, or since scorers that run

@@ -249,7 +249,8 @@ impl RequestSource for TurnSource<'_> {
 
     fn may_go_on(&self, id: u64, sample: u32, completion: &Completion) -> bool {
         let conversation = self.active.get(&id).map(|active| active.first + sample as usize);
-        completion.stop == StopReason::Stop && conversation.is_some_and(|own| self.shared.stays_in_cache(own))
+        completion.stop == StopReason::Stop
+            && conversation.is_some_and(|own| self.shared.stays_in_cache(self.shared.question_of[own]))
     }
 
     fn not_followed(&mut self) -> Vec<(u64, u32)> {

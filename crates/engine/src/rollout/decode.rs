@@ -310,8 +310,6 @@ impl DecodeBatch<'_> {
         let may_draft = self.capacity.draft_tokens > 0 && self.rows.len() < self.limits.drafted_rows;
         self.limits.runs_ahead
             && !self.rows.iter().any(|row| row.needs_newest(&self.requests) || !row.unread.is_empty())
-            // A pass that runs ahead takes the state of a row that has ended one token too far.
-            && !(self.model.config().options.gated_delta.is_some() && self.is_conversing())
             && !(may_draft && (self.undrafted < 4 || self.undrafted.is_multiple_of(8)))
     }
 

@@ -17,7 +17,8 @@ pub struct QueuedRequest {
     pub conversation: Option<InConversation>,
 }
 
-/// A request's place in a conversation whose prompts are each the one before, its completion, and new tokens.
+/// A request's place in a conversation whose prompts are each the one before, its completion, and new tokens; of a model
+/// without recurrent states.
 #[derive(Clone, Copy, Debug)]
 pub struct InConversation {
     /// Request and sample of the completion that it follows.

@@ -44,10 +44,6 @@ impl DecodeBatch<'_> {
         while self.free_states.count() < count && self.free_kept() {}
     }
 
-    pub(super) fn is_conversing(&self) -> bool {
-        self.rows.iter().any(|row| self.requests[&row.request].conversation.is_some())
-    }
-
     fn take_kept(&mut self, id: (u64, u32)) -> Option<KeptRow> {
         let index = self.kept.iter().position(|kept| kept.id == id)?;
         self.kept.remove(index)
