@@ -141,7 +141,7 @@ impl EndpointTeacher {
         };
         std::thread::scope(|scope| {
             for _ in 0..self.client.concurrency().min(readings.len()) {
-                scope.spawn(&work);
+                scope.spawn(work);
             }
         });
         answers.into_inner().unwrap_or_else(PoisonError::into_inner)

@@ -11,7 +11,7 @@ impl Fields<'_> {
     pub(super) fn prompt_log_probs(&self, stream: bool) -> Result<bool, ApiError> {
         const NAME: &str = "prompt_logprobs";
         let Some(value) = self.get(NAME) else { return Ok(false) };
-        if *value != Json::from(0) {
+        if value.as_u64() != Some(0) {
             return Err(wrong(NAME, "0: the log-prob of each token of the prompt, without others"));
         }
         match stream {

@@ -70,7 +70,7 @@ impl RequestSource for Talks {
         let next = id + 10 + u64::from(sample);
         let prompt = [self.active[&id].0.as_slice(), &completion.token_ids, &Self::reply(next)].concat();
         // The last of a conversation, and where nothing follows though it might have.
-        match id % 100 < (TURNS - 1) * 10 && next % 7 != 0 && prompt.len() < 70 {
+        match id % 100 < (TURNS - 1) * 10 && !next.is_multiple_of(7) && prompt.len() < 70 {
             true => {
                 self.active.insert(next, (prompt, next % 5));
                 self.asked.push((next, Some((id, sample))));
@@ -79,7 +79,7 @@ impl RequestSource for Talks {
         }
         let of_request = self.ended.range((id, 0)..(id + 1, 0)).count() + 1;
         assert!(self.ended.insert((id, sample), completion).is_none());
-        if of_request == if id % 100 == 0 { 2 } else { 1 } {
+        if of_request == if id.is_multiple_of(100) { 2 } else { 1 } {
             self.active.remove(&id);
         }
     }
