@@ -181,6 +181,7 @@ fn template_parser() -> clap::builder::PossibleValuesParser {
 }
 
 /// Finds a task, whose conversations an agent holds where the command line names one.
+#[cfg(feature = "engine")]
 fn task_with_agent(task: &str, agent: Option<&str>) -> Result<crate::score::Task, Failure> {
     let task = crate::score::Task::resolve(task)?;
     Ok(match agent {
