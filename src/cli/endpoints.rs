@@ -281,7 +281,7 @@ mod unavailable {
             match *self {}
         }
 
-        pub(in crate::cli) fn check_trust(&self, _: &Task) -> Result<(), Failure> {
+        pub(in crate::cli) fn check_trust(&self, _: &crate::score::Task) -> Result<(), Failure> {
             match *self {}
         }
     }
