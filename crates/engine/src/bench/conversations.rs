@@ -41,7 +41,6 @@ struct Conversations {
     due: Vec<(Instant, u64)>,
     begun: bool,
     next_id: u64,
-    not_followed: Vec<(u64, u32)>,
     /// In which nothing was decoded.
     idle: Duration,
     tokens: usize,
@@ -70,7 +69,6 @@ impl Conversations {
             due: Vec::new(),
             begun: false,
             next_id: 0,
-            not_followed: Vec::new(),
             idle: Duration::ZERO,
             tokens: 0,
         };
@@ -178,13 +176,11 @@ impl RequestSource for Conversations {
         if self.active.is_empty() {
             return Arrivals::Closed;
         }
-        let waits_for_all = self.going_on == GoingOn::Together && self.due.len() < self.active.len();
+        let together = self.going_on == GoingOn::Together;
+        let waits_for_all = together && self.due.len() < self.active.len();
         let begin = Instant::now();
-        let wanted = if self.going_on == GoingOn::Together {
-            self.due.iter().map(|(at, _)| *at).max()
-        } else {
-            self.due.iter().map(|(at, _)| *at).min()
-        };
+        let times = self.due.iter().map(|(at, _)| *at);
+        let wanted = if together { times.max() } else { times.min() };
         if let Some(at) = wanted.filter(|_| is_idle && !waits_for_all) {
             std::thread::sleep(at.saturating_duration_since(begin));
         }
@@ -203,10 +199,6 @@ impl RequestSource for Conversations {
 
     fn may_go_on(&self, id: u64, _: u32, _: &Completion) -> bool {
         self.going_on == GoingOn::Kept && self.active[&id].turn < self.tools.calls
-    }
-
-    fn not_followed(&mut self) -> Vec<(u64, u32)> {
-        std::mem::take(&mut self.not_followed)
     }
 
     fn on_end(&mut self, id: u64, sample: u32, completion: Completion) {
