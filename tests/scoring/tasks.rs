@@ -22,7 +22,7 @@ fn complaints_about_task_toml() {
     check("titel = \"x\"\n", "line 3 column 1: unknown key `titel`; did you mean `title`?");
     check(
         "zzz = 1\n",
-        "line 3 column 1: unknown key `zzz`; known keys: name, title, schema, system, thinking, chat_template_kwargs, prompts, score, reward, train, tool, tools",
+        "line 3 column 1: unknown key `zzz`; known keys: name, title, schema, system, thinking, chat_template_kwargs, prompts, score, reward, train, tool, tools, agent",
     );
     let kwargs = |text: &str, complaint: &str| check(&format!("chat_template_kwargs = {{ {text} }}\n"), complaint);
     kwargs("tools = 1", "line 3 column 26: `chat_template_kwargs.tools` is set by the program");
