@@ -5,8 +5,8 @@ use super::rates::{Z, wilson};
 
 /// Cohen's kappa of pairs of ratings from 0 to `most`, with its 95% interval by the large-sample variance (Fleiss, Cohen
 /// and Everitt 1969); `is_weighted`: by the square of their distance. Raters that agree on all have no variance: the
-/// low end is then that of Wilson's interval of the agreement. `None` without pairs, and where both raters give
-/// everything one and the same rating, so that chance explains all.
+/// low end is then that of Wilson's interval of the agreement. `None` without pairs, and where a rater gives everything
+/// one and the same rating: chance then explains whatever the other does.
 pub fn kappa(pairs: &[(u8, u8)], most: u8, is_weighted: bool) -> Option<Interval> {
     let (n, size) = (pairs.len() as f64, usize::from(most) + 1);
     let mut table = vec![vec![0.0; size]; size];
@@ -22,7 +22,8 @@ pub fn kappa(pairs: &[(u8, u8)], most: u8, is_weighted: bool) -> Option<Interval
     let columns: Vec<f64> = (0..size).map(|other| table.iter().map(|row| row[other]).sum()).collect();
     let agreed: f64 = cells().map(|(one, other)| weight(one, other) * table[one][other]).sum();
     let chance: f64 = cells().map(|(one, other)| weight(one, other) * rows[one] * columns[other]).sum();
-    if pairs.is_empty() || 1.0 - chance < 1e-12 {
+    let never_varies = rows.iter().chain(&columns).any(|share| *share > 1.0 - 1e-12);
+    if pairs.is_empty() || never_varies {
         return None;
     }
     let estimate = (agreed - chance) / (1.0 - chance);
@@ -109,6 +110,7 @@ mod tests {
         let low = 2.0 * wilson(20, 20).0 - 1.0;
         near(kappa(&agreed, 1, false).unwrap(), [1.0, low, 1.0], "all");
         assert_eq!(kappa(&[(1, 1); 20], 1, false), None);
+        assert_eq!(kappa(&[(0, 0), (0, 1), (0, 1)], 1, false), None, "one rater gives 0 to all");
         assert_eq!(kappa(&[], 1, false), None);
         assert_eq!(kappa(&[(5, 1)], 4, true), None, "a rating beyond the scale");
     }
