@@ -249,11 +249,22 @@ impl Bench<'_> {
         requests(prompts, samples, self.bench.prompt_tokens, self.config.vocab_size)
     }
 
-    /// Bytes that a decode step reads at the least: every weight but the input embedding.
-    fn weight_bytes(&self) -> f64 {
+    /// Bytes that a decode step of `batch` tokens moves at the least: every weight but the input embedding and experts
+    /// that no token uses, as many as a router without preferences leaves; recurrent states are read and written.
+    fn step_bytes(&self, batch: usize) -> f64 {
+        let shape = &self.shape;
         let number = self.engine.dtype.size_in_bytes();
         let own = if self.bench.base_precision == BasePrecision::Fp8 { 1 } else { number };
-        (self.shape.layer_matrices * own + self.shape.head * number) as f64
+        // One token does not use this share of the experts.
+        let unused = (shape.layer_matrices - shape.active_matrices) as f64;
+        let share = self
+            .config
+            .options
+            .experts
+            .as_ref()
+            .map_or(0.0, |experts| 1.0 - experts.active as f64 / experts.count as f64);
+        let matrices = shape.layer_matrices as f64 - unused * share.powi(batch as i32 - 1);
+        matrices * own as f64 + (shape.head * number + batch * shape.state * 2 * size_of::<f32>()) as f64
     }
 
     fn prefill(&self, note: &mut impl FnMut(Measurement)) -> Result<()> {
@@ -292,7 +303,7 @@ impl Bench<'_> {
         let step_seconds = (whole - first).max(1e-9) / steps;
         let name = decode_name(adapters);
         let shape = format!("{} + {} tokens", self.bench.prompt_tokens, self.bench.new_tokens);
-        let reading = self.weight_bytes() / self.limits.bytes_per_second;
+        let reading = self.step_bytes(batch) / self.limits.bytes_per_second;
         let computing = self.shape.forward_operations(batch as f64, self.bench.prompt_tokens as f64, batch as f64)
             / self.limits.operations_per_second;
         note(Measurement::new(
@@ -414,13 +425,13 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Seconds at the device's limits: each new token reads all weights, or computes with them, whichever is longer.
+    /// Seconds at the device's limits: each new token reads what [`Self::step_bytes`] says, or computes, whichever is longer.
     fn rollout_floor(&self, prompts: usize, batch: usize) -> f64 {
         let (prompt, new) = (self.bench.prompt_tokens as f64, self.bench.new_tokens as f64);
         let limits = self.limits;
         let prefill = self.shape.forward_operations(prompts as f64 * prompt, prompt / 2.0, prompts as f64)
             / limits.operations_per_second;
-        let reading = self.weight_bytes() / limits.bytes_per_second;
+        let reading = self.step_bytes(batch) / limits.bytes_per_second;
         let computing = self.shape.forward_operations(batch as f64, prompt + new / 2.0, batch as f64)
             / limits.operations_per_second;
         prefill + (new - 1.0) * reading.max(computing)
