@@ -18,6 +18,7 @@ mod program_process;
 mod program_rules;
 mod python_tool;
 mod ready;
+mod recorded;
 mod reply_text;
 mod sqlite_tool;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use check::{FunctionCheck, FunctionFinding, check_tools};
 pub use conversation::Environment;
 pub(crate) use definition::TOOL_KEYS;
 pub use error::EnvironmentError;
+pub use recorded::{RecordedCall, RecordedConversation};
 pub use tool_program::ToolProgram;
 pub use toolset::Toolset;
 
@@ -58,6 +60,8 @@ pub enum CallOutcome {
     Refused,
     /// By a fault of the environment's own: the conversation has no reward.
     Failed,
+    /// By nothing: calls are replayed, and this one is not recorded. The conversation has no reward.
+    NotRecorded,
 }
 
 /// What a policy reads after a call. It is recorded, and replayed on resume.
