@@ -93,8 +93,8 @@ impl ToolKind {
 
 /// The kinds of tools: the key that names one, its value, and further keys.
 const KINDS: [(&str, &str, &[&str]); 5] = [
-    ("run", "", &["definitions", "parallel"]),
-    ("mcp", "", &["definitions", "parallel"]),
+    ("run", "", &["definitions", "parallel", "stateless"]),
+    ("mcp", "", &["definitions", "parallel", "stateless"]),
     ("builtin", "sqlite", &["database", "field", "read_only"]),
     ("builtin", "python", &["python"]),
     ("builtin", "files", &["files", "field", "max_kib"]),

@@ -23,6 +23,11 @@ pub(super) trait LiveTool: Send + Debug {
         Err("keeps no state that can be asked for".to_owned())
     }
 
+    /// Whether it runs, and has written nothing since its last answer.
+    fn is_idle(&mut self) -> bool {
+        false
+    }
+
     /// Whether it has recorded replies alone.
     fn is_replayed(&self) -> bool {
         false

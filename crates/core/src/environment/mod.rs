@@ -25,6 +25,7 @@ mod sqlite_tool;
 mod tests;
 mod tool_program;
 mod toolset;
+mod warm_tool;
 
 pub(crate) use agent::AGENT_KEY;
 pub use agent::{Agent, AgentLimits};

@@ -16,6 +16,7 @@ use super::python_tool::PythonTool;
 use super::recorded::{RecordedReplies, ReplayedTool, read_recorded};
 use super::sqlite_tool::SqliteTool;
 use super::tool_program::trusted;
+use super::warm_tool::IdleTools;
 use super::{EnvironmentError, python_tool};
 use crate::dataset::PromptRow;
 use crate::task::Home;
@@ -36,6 +37,8 @@ pub(super) enum ReadyTool {
     Python(TrustedProgram),
     Sqlite(SqliteTool),
     Files(FilesTool),
+    /// A program whose processes serve one conversation after another.
+    Warm(Box<ReadyTool>, Arc<IdleTools>),
     /// A program that is replayed, and whether it answers questions about its state.
     Replayed(Arc<RecordedReplies>, bool),
 }
@@ -73,6 +76,13 @@ impl ReadyTools {
                 ToolKind::Files(rules) => (ReadyTool::Files(rules.prepare(&tool.name, home)?), rules.definitions()),
                 ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions()),
             };
+            let is_stateless = tool.kind.program().is_some_and(|program| program.is_stateless);
+            let made = match made {
+                ReadyTool::Run(_) | ReadyTool::Mcp(..) if is_stateless => {
+                    ReadyTool::Warm(Box::new(made), Arc::default())
+                }
+                made => made,
+            };
             let added = ready.functions.add(index, &definitions);
             added.map_err(|why| EnvironmentError::Tool {
                 tool: tool.name.clone(),
@@ -83,9 +93,9 @@ impl ReadyTools {
         }
         ready.definitions = Value::Array(all);
         if let Some(file) = recorded {
-            let is_replayed = |index: &usize| matches!(ready.tools[*index].1, ReadyTool::Replayed(..));
-            let replayed: Vec<usize> = (0..ready.tools.len()).filter(is_replayed).collect();
-            for (tool, found) in read_recorded((home, file), &ready.functions, &replayed)? {
+            let replayed = rules.iter().enumerate().filter_map(|(index, tool)| Some((index, tool.kind.program()?)));
+            let replayed = replayed.map(|(index, program)| (index, program.is_stateless)).collect();
+            for (tool, found) in read_recorded((home, file), &ready.functions, replayed)? {
                 if let ReadyTool::Replayed(replies, _) = &mut ready.tools[tool].1 {
                     *replies = Arc::new(found);
                 }
@@ -107,6 +117,7 @@ impl ReadyTool {
             Self::Python(program) => Ok(PythonTool::open(program)),
             Self::Sqlite(tool) => tool.open(row),
             Self::Files(tool) => tool.open(row),
+            Self::Warm(tool, idle) => idle.open(|| tool.open(row)),
             Self::Replayed(replies, answers_state) => ReplayedTool::open(replies, *answers_state, row),
         }
     }

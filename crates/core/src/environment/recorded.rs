@@ -56,6 +56,8 @@ impl RecordedConversation {
 pub(super) struct RecordedReplies {
     /// The file, in messages.
     label: String,
+    /// A reply depends on its call alone.
+    is_stateless: bool,
     /// Of each row: where its conversations begin, in `states`.
     rows: BTreeMap<String, usize>,
     states: Vec<RecordedState>,
@@ -70,20 +72,20 @@ struct RecordedState {
     answers: BTreeMap<String, Value>,
 }
 
-/// Reads a file of recorded results: those of each tool of `replayed`, by their number.
+/// Reads a file of recorded results: those of each tool of `replayed`, by its number; with each, whether it is stateless.
 ///
 /// # Errors
 /// A line that is not a conversation, or that calls a function that no tool has.
 pub(super) fn read_recorded(
     (home, file): (&Home, &str),
     functions: &Functions,
-    replayed: &[usize],
+    replayed: BTreeMap<usize, bool>,
 ) -> Read<BTreeMap<usize, RecordedReplies>> {
     let label = home.label(file);
-    let mut found: BTreeMap<usize, RecordedReplies> = BTreeMap::new();
-    for tool in replayed {
-        found.insert(*tool, RecordedReplies { label: label.clone(), ..RecordedReplies::default() });
-    }
+    let empty = |(tool, is_stateless)| {
+        (tool, RecordedReplies { label: label.clone(), is_stateless, ..RecordedReplies::default() })
+    };
+    let mut found: BTreeMap<usize, RecordedReplies> = replayed.into_iter().map(empty).collect();
     for line in read_lines(home.open(file)?) {
         let place = |line: usize, column: usize, message: String| {
             let column = column.max(1);
@@ -112,20 +114,21 @@ pub(super) fn read_recorded(
 impl RecordedReplies {
     /// The first of several replies to the same calls counts: what followed the others is never reached.
     fn add<'a>(&mut self, row: &str, calls: impl Iterator<Item = &'a RecordedCall>, states: &Map<String, Value>) {
-        let mut at = match self.rows.get(row) {
+        let row = self.row(row).to_owned();
+        let mut at = match self.rows.get(&row) {
             Some(first) => *first,
             None => {
                 let first = self.add_state();
-                *self.rows.entry(row.to_owned()).or_insert(first)
+                *self.rows.entry(row).or_insert(first)
             }
         };
         for call in calls {
             let key = call_key(&call.name, &call.arguments);
             at = match self.states[at].replies.get(&key) {
-                Some((reply, next)) if *reply == call.reply => *next,
+                Some((reply, next)) if self.is_stateless || *reply == call.reply => *next,
                 Some(_) => return,
                 None => {
-                    let next = self.add_state();
+                    let next = if self.is_stateless { at } else { self.add_state() };
                     self.states[at].replies.insert(key, (call.reply.clone(), next));
                     next
                 }
@@ -134,6 +137,11 @@ impl RecordedReplies {
         for (question, answer) in states {
             self.states[at].answers.entry(question.clone()).or_insert_with(|| answer.clone());
         }
+    }
+
+    /// Under which its conversations are found.
+    fn row<'a>(&self, row: &'a str) -> &'a str {
+        if self.is_stateless { "" } else { row }
     }
 
     fn add_state(&mut self) -> usize {
@@ -168,15 +176,18 @@ impl ReplayedTool {
         answers_state: bool,
         row: &PromptRow,
     ) -> Result<Box<dyn LiveTool>, String> {
-        if row.turn_count() > 1 {
+        if row.turn_count() > 1 && !replies.is_stateless {
             return Err(format!("replays rows of one turn, and this has {}", row.turn_count()));
         }
-        let (replies, at) = (Arc::clone(replies), replies.rows.get(&row.id).copied());
+        let (replies, at) = (Arc::clone(replies), replies.rows.get(replies.row(&row.id)).copied());
         Ok(Box::new(Self { replies, row: row.id.clone(), answers_state, at, calls: 0 }))
     }
 
     fn missing(&self, what: &str) -> String {
         let Self { replies, row, calls, .. } = self;
+        if replies.is_stateless {
+            return format!("has no recorded {what} in {}", replies.label);
+        }
         let after = match calls {
             0 => String::new(),
             1 => " after 1 call".to_owned(),
@@ -195,7 +206,8 @@ impl LiveTool for ReplayedTool {
                 Some((reply, _)) => (reply.clone(), CallOutcome::Answered),
                 None => (self.missing(&format!("reply to {}", shortened(&key, 200))), CallOutcome::NotRecorded),
             };
-            (self.at, self.calls) = (found.map(|(_, next)| *next), self.calls + 1);
+            let next = found.map(|(_, next)| *next);
+            (self.at, self.calls) = (if self.replies.is_stateless { self.at } else { next }, self.calls + 1);
             RawReply { text, outcome, seconds: 0.0 }
         };
         calls.iter().map(&mut reply).collect()

@@ -81,6 +81,16 @@ fn recorded_calls_are_answered_without_the_program() {
         assert!(chain.failure.as_ref().is_some_and(|why| why.contains(state)), "{chain:?}");
         assert_eq!(RecordedConversation::new(id, &chain).is_some(), reply.starts_with("Answered"));
     }
+    // Of a program that holds no state a reply depends on its call alone.
+    let stateless = toolset(folder.path(), &format!("{RUN}stateless = true\n{REPLAY}")).unwrap();
+    let mut environment = stateless.open(&about("r2")).unwrap();
+    assert_eq!(reply(&mut environment, "f", calls[2].clone()), "answered: 5");
+    assert_eq!(reply(&mut environment, "f", calls[0].clone()), "answered: 2");
+    let missing = reply(&mut environment, "f", json!({"x": 9}));
+    assert!(
+        missing.starts_with("not_recorded: the tool \"run\" has no recorded reply to f {\"x\":9} in "),
+        "{missing}"
+    );
     // What is no program runs as ever.
     let mut environment = replayed.open(&about("r1")).unwrap();
     assert_eq!(
