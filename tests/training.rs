@@ -16,3 +16,4 @@ mod requests;
 mod resume;
 pub(crate) mod small_task;
 mod stopped_evals;
+mod tools;

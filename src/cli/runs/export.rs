@@ -1,5 +1,6 @@
 //! `runs export`: metrics as CSV, JSON lines or TensorBoard event files, or a run as HTML or Markdown.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,8 +10,11 @@ use super::{
     Failure, Outcome, check_page, output, print, print_json, print_json_lines, report_masked, report_written, show,
     write_page,
 };
+use crate::environment::{RecordedConversation, ToolChain};
 use crate::report::{Page, Report, csv, event_file, html, json_lines, markdown, write_event_file};
-use crate::run::{RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, read_step, rollout_segments};
+use crate::run::{
+    RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, eval_path, read_evals, read_step, rollout_segments,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("form").required(true).multiple(true))]
@@ -27,6 +31,9 @@ pub(super) struct Arguments {
     /// Print all sampled completions as JSON lines: step, prompt, completion, reward, advantage
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "html", "markdown", "out", "tensorboard"])]
     rollouts: bool,
+    /// Print what tools replied in rollouts and evals as JSON lines, for `[tools] replay = true`: row, calls, states
+    #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "html", "markdown", "out", "tensorboard", "rollouts", "json"])]
+    tools: bool,
     /// Print a Markdown summary for a pull request: outcome, rates, verdicts, failure classes, configuration and what
     /// changed since the previous run of the task, alerts; secrets are masked
     #[arg(long, group = "form", conflicts_with_all = ["html", "out", "tensorboard"])]
@@ -56,6 +63,9 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
     }
     if arguments.rollouts {
         return runs.iter().try_fold(ExitCode::SUCCESS, |_, run| rollouts(run));
+    }
+    if arguments.tools {
+        return tools(&runs);
     }
     let [run] = runs.as_slice() else { return each(runs, arguments) };
     if arguments.out.is_some() {
@@ -106,6 +116,34 @@ fn rollouts(run: &RunDirectory) -> Outcome {
             if !lines.is_empty() {
                 print_json_lines(lines)?;
             }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints each conversation with tools once.
+fn tools(runs: &[RunDirectory]) -> Outcome {
+    let mut printed = BTreeSet::new();
+    let mut print = |row: &str, chain: Option<&ToolChain>| {
+        let line = chain.and_then(|chain| RecordedConversation::new(row, chain)).map(|found| json!(found));
+        match line.filter(|line| printed.insert(line.to_string())) {
+            Some(line) => print_json_lines(vec![line]).map(|_| ()),
+            None => Ok(()),
+        }
+    };
+    for run in runs {
+        for segment in rollout_segments(run.path())? {
+            for step in segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step {
+                for group in read_step(run.path(), step)? {
+                    let mut chains = group.completions.iter().map(|completion| completion.chain.as_ref());
+                    chains.try_for_each(|chain| print(&group.prompt_id, chain))?;
+                }
+            }
+        }
+        for (step, set, target) in Report::read(run.clone())?.history.evals.keys() {
+            let records = read_evals(&eval_path(run.path(), *step, set, target))?;
+            let mut chains = records.iter().map(|record| (&record.prompt_id, record.chain.as_deref()));
+            chains.try_for_each(|(row, chain)| print(row, chain))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -159,7 +159,7 @@ fn check_toolset(task: &Task, tools: &Toolset, loaded: &[(PromptSet, Vec<PromptR
     let open = |(index, row): (usize, &&PromptRow)| {
         let mut environment = tools.open(row)?;
         // A program would be started for each row.
-        let mut asked = task.state_queries().filter(|_| index == 0);
+        let mut asked = task.state_queries().filter(|_| index == 0 && !tools.is_replayed());
         asked.try_for_each(|(_, query)| environment.state(query).map(drop))
     };
     let wrong = rows.iter().enumerate().filter_map(|row| open(row).err()).map(|error| error.to_string());

@@ -45,6 +45,10 @@ impl Functions {
         Ok(())
     }
 
+    pub(super) fn tool_named(&self, function: &str) -> Option<usize> {
+        self.by_name.get(function).map(|function| function.tool)
+    }
+
     /// The tool of a call.
     ///
     /// # Errors

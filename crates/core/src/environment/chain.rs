@@ -25,6 +25,8 @@ pub enum ChainEnd {
     TimeLimit,
     /// A tool failed: there is no reward.
     ToolFailed,
+    /// With a call that is replayed and not recorded, or without a recorded final state: there is no reward.
+    NotRecorded,
     /// The agent asked more often than it may, and ended for it.
     MaxRequests,
     /// The agent asked for nothing: there is no reward.
@@ -35,7 +37,7 @@ pub enum ChainEnd {
 
 impl ChainEnd {
     /// Those of conversations with tools, in the order in which they are listed.
-    pub const OF_TOOLS: [Self; 8] = [
+    pub const OF_TOOLS: [Self; 9] = [
         Self::Answer,
         Self::Truncated,
         Self::Unreadable,
@@ -44,6 +46,7 @@ impl ChainEnd {
         Self::MaxContextTokens,
         Self::TimeLimit,
         Self::ToolFailed,
+        Self::NotRecorded,
     ];
     /// Those of conversations with agents.
     pub const OF_AGENTS: [Self; 7] = [
@@ -67,6 +70,7 @@ impl ChainEnd {
             Self::MaxContextTokens => "max_context_tokens",
             Self::TimeLimit => "time_limit",
             Self::ToolFailed => "tool_failed",
+            Self::NotRecorded => "not_recorded",
             Self::MaxRequests => "max_requests",
             Self::NoRequest => "no_request",
             Self::AgentFailed => "agent_failed",
@@ -82,7 +86,7 @@ pub struct ToolChain {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_calls: Vec<AnsweredCall>,
     pub end: ChainEnd,
-    /// What failed, where a tool did.
+    /// What failed, where a tool did; what is not recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
     /// What `[score] kind = "state"` asked, and the tool's answer; empty for other kinds.
@@ -159,6 +163,11 @@ impl<'a> ScoredChain<'a> {
     /// What failed, where the environment did.
     pub fn failure(self) -> Option<&'a str> {
         self.0.get("failure")?.as_str()
+    }
+
+    /// Whether it lacks a recorded result.
+    pub fn is_not_recorded(self) -> bool {
+        self.0.get("end").is_some_and(|end| end == ChainEnd::NotRecorded.name())
     }
 
     /// Why it ended, where that is not an answer.

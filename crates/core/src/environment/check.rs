@@ -17,7 +17,7 @@ pub struct FunctionCheck {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FunctionFinding {
-    /// No row and no `examples` of its parameters have a call that fits.
+    /// No row and no `examples` of its parameters have a call that fits, or it is replayed and not recorded.
     NotCalled,
     Answered(ToolReply),
     /// The two replies to the same call about the same row.
@@ -58,6 +58,7 @@ fn call_twice(tools: &Toolset, call: &ToolCall, row: &PromptRow) -> Result<Funct
     let failed = [&first, &second].into_iter().find(|reply| reply.outcome == CallOutcome::Failed);
     Ok(match failed {
         Some(reply) => FunctionFinding::Failed(reply.text.clone()),
+        None if first.outcome == CallOutcome::NotRecorded => FunctionFinding::NotCalled,
         None if first.text == second.text => FunctionFinding::Answered(first),
         None => FunctionFinding::Differs([first, second]),
     })

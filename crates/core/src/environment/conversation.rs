@@ -82,7 +82,10 @@ impl Environment {
             let tool = query.tool.as_ref().map_or_else(|| "that answers it".to_owned(), |name| format!("{name:?}"));
             return Err(failed(format!("no [[tool]] {tool}: {:?}", query.question)));
         };
-        tool.state(&query.question).map_err(|why| failed(format!("the tool {name:?}: {why}")))
+        tool.state(&query.question).map_err(|why| match tool.is_replayed() {
+            true => EnvironmentError::NotRecorded { why: format!("the tool {name:?} {why}") },
+            false => failed(format!("the tool {name:?}: {why}")),
+        })
     }
 }
 
@@ -97,7 +100,7 @@ impl ToolWork<'_> {
     fn answer(self, calls: &[ToolCall]) -> Vec<(usize, RawReply)> {
         let asked: Vec<&ToolCall> = self.places.iter().map(|place| &calls[*place]).collect();
         let replies = self.tool.call(&asked).into_iter().map(|mut reply| {
-            if reply.outcome == CallOutcome::Failed {
+            if matches!(reply.outcome, CallOutcome::Failed | CallOutcome::NotRecorded) {
                 reply.text = format!("the tool {:?} {}", self.name, reply.text);
             }
             reply

@@ -70,6 +70,15 @@ impl ToolKind {
         }
     }
 
+    /// The functions of a program, where the task has them.
+    pub(super) fn definitions(&self) -> Option<&Value> {
+        match self {
+            Self::Run { definitions, .. } | Self::Python { definitions, .. } => Some(definitions),
+            Self::Mcp { definitions, .. } => definitions.as_ref().map(|(_, definitions)| definitions),
+            Self::Sqlite(_) | Self::Files(_) => None,
+        }
+    }
+
     /// Files of the task that belong to it.
     pub(super) fn files(&self) -> Vec<&str> {
         let own = match self {
@@ -84,8 +93,8 @@ impl ToolKind {
 
 /// The kinds of tools: the key that names one, its value, and further keys.
 const KINDS: [(&str, &str, &[&str]); 5] = [
-    ("run", "", &["definitions", "parallel"]),
-    ("mcp", "", &["definitions", "parallel"]),
+    ("run", "", &["definitions", "parallel", "stateless"]),
+    ("mcp", "", &["definitions", "parallel", "stateless"]),
     ("builtin", "sqlite", &["database", "field", "read_only"]),
     ("builtin", "python", &["python"]),
     ("builtin", "files", &["files", "field", "max_kib"]),
@@ -194,10 +203,37 @@ fn read_definitions(block: &Section<'_>, home: &Home) -> Read<Option<(String, Va
     }
 }
 
+const LIMIT_KEYS: [&str; 7] =
+    ["max_calls", "max_turns", "max_context_tokens", "time_limit_seconds", "max_result_bytes", "replay", "recorded"];
+
+/// The file of recorded results, where `[tools] replay = true`.
+pub(super) fn read_replay(top: &Section<'_>, rules: &[ToolRules], home: &Home) -> Read<Option<String>> {
+    let Some(block) = top.section("tools", &LIMIT_KEYS)? else { return Ok(None) };
+    let fault = |key: &str, message: &str| {
+        let offset = block.get(key).map_or(0, |(_, offset)| offset);
+        Err(block.error(key, offset, message))
+    };
+    let file = block.string("recorded")?;
+    if !block.boolean("replay")?.unwrap_or(false) {
+        return match file {
+            Some(_) => fault("recorded", "is read with `replay = true` alone"),
+            None => Ok(None),
+        };
+    }
+    let mut programs = rules.iter().filter(|tool| tool.kind.program().is_some()).peekable();
+    if programs.peek().is_none() {
+        return fault("replay", "has no program to replay: `sqlite` and `files` are no programs");
+    }
+    if let Some(tool) = programs.find(|tool| tool.kind.definitions().is_none()) {
+        let why = "starts no server that would list its functions: give it `definitions = \"tools.json\"`";
+        return fault("replay", &format!("of the tool {:?} {why}", tool.name));
+    }
+    home.name(file.unwrap_or_else(|| "recorded.jsonl".to_owned())).map(Some)
+}
+
 /// `[tools]`.
 pub(super) fn read_limits(top: &Section<'_>, has_tools: bool) -> Read<ConversationLimits> {
-    let known = ["max_calls", "max_turns", "max_context_tokens", "time_limit_seconds", "max_result_bytes"];
-    let block = top.section("tools", &known)?;
+    let block = top.section("tools", &LIMIT_KEYS)?;
     if let (Some((_, offset)), false) = (top.get("tools"), has_tools) {
         return Err(top.error(
             "tools",

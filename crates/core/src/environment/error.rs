@@ -24,4 +24,7 @@ pub enum EnvironmentError {
     Row { row: String, why: String },
     #[error("the final state: {why}")]
     State { why: String },
+    /// A final state that is replayed, and not recorded.
+    #[error("{why}")]
+    NotRecorded { why: String },
 }

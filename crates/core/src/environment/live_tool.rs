@@ -22,6 +22,16 @@ pub(super) trait LiveTool: Send + Debug {
     fn state(&mut self, _question: &StateQuestion) -> Result<Value, String> {
         Err("keeps no state that can be asked for".to_owned())
     }
+
+    /// Whether it runs, and has written nothing since its last answer.
+    fn is_idle(&mut self) -> bool {
+        false
+    }
+
+    /// Whether it has recorded replies alone.
+    fn is_replayed(&self) -> bool {
+        false
+    }
 }
 
 /// A reply as the tool wrote it.

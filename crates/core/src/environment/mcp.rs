@@ -240,6 +240,10 @@ impl LiveTool for McpTools {
         }
         replies
     }
+
+    fn is_idle(&mut self) -> bool {
+        self.session.server.is_idle()
+    }
 }
 
 /// The text of a result; an error of the protocol is an answer, too.

@@ -18,12 +18,14 @@ mod program_process;
 mod program_rules;
 mod python_tool;
 mod ready;
+mod recorded;
 mod reply_text;
 mod sqlite_tool;
 #[cfg(test)]
 mod tests;
 mod tool_program;
 mod toolset;
+mod warm_tool;
 
 pub(crate) use agent::AGENT_KEY;
 pub use agent::{Agent, AgentLimits};
@@ -34,6 +36,7 @@ pub use check::{FunctionCheck, FunctionFinding, check_tools};
 pub use conversation::Environment;
 pub(crate) use definition::TOOL_KEYS;
 pub use error::EnvironmentError;
+pub use recorded::{RecordedCall, RecordedConversation};
 pub use tool_program::ToolProgram;
 pub use toolset::Toolset;
 
@@ -58,6 +61,8 @@ pub enum CallOutcome {
     Refused,
     /// By a fault of the environment's own: the conversation has no reward.
     Failed,
+    /// By nothing: calls are replayed, and this one is not recorded. The conversation has no reward.
+    NotRecorded,
 }
 
 /// What a policy reads after a call. It is recorded, and replayed on resume.

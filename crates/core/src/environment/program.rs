@@ -112,6 +112,10 @@ impl LiveTool for RunTool {
         let Timed { answer, .. } = self.ask(vec![json!({"state": query})]).remove(0);
         answer?.map_err(|error| format!("says: {}", text(&error)))
     }
+
+    fn is_idle(&mut self) -> bool {
+        self.server.is_idle()
+    }
 }
 
 /// The text of a result, or of an error that the model may read.

@@ -91,6 +91,15 @@ impl LineServer {
         Err(self.end(why))
     }
 
+    /// Whether it runs, and has written nothing since its last answer.
+    pub(super) fn is_idle(&mut self) -> bool {
+        let until = Instant::now() + Duration::from_millis(1);
+        match &mut self.process {
+            Process::Running(program) => matches!(program.line(until, 1, &|| true), Err(Lost::Late)),
+            Process::Waiting | Process::Ended(_) => false,
+        }
+    }
+
     /// Ends it: no call is answered any more.
     pub(super) fn end(&mut self, why: String) -> String {
         self.process = Process::Ended(format!("{why}, at an earlier call"));

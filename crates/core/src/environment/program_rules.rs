@@ -14,6 +14,8 @@ pub(super) struct ProgramRules {
     pub(super) max_line_bytes: usize,
     /// Whether it gets all calls of an answer at once.
     pub(super) in_parallel: bool,
+    /// Whether a process may serve one conversation after another.
+    pub(super) is_stateless: bool,
 }
 
 pub(super) fn read_command(block: &Section<'_>, key: &'static str) -> Read<Vec<String>> {
@@ -34,5 +36,6 @@ pub(super) fn read_program(block: &Section<'_>, command: Vec<String>, home: &Hom
         keys: ProgramKeys::read(block, 10.0)?,
         max_line_bytes: usize::try_from(block.whole("output_kib", 1_024, 1..=1 << 20)? << 10).unwrap_or(usize::MAX),
         in_parallel: block.boolean("parallel")?.unwrap_or(false),
+        is_stateless: block.boolean("stateless")?.unwrap_or(false),
     })
 }

@@ -1,5 +1,7 @@
 //! The tools of a task, ready for conversations: files read, programs found to be trusted, databases made.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::arguments::Functions;
@@ -11,8 +13,10 @@ use super::program::RunTool;
 use super::program_process::TrustedProgram;
 use super::program_rules::ProgramRules;
 use super::python_tool::PythonTool;
+use super::recorded::{RecordedReplies, ReplayedTool, read_recorded};
 use super::sqlite_tool::SqliteTool;
 use super::tool_program::trusted;
+use super::warm_tool::IdleTools;
 use super::{EnvironmentError, python_tool};
 use crate::dataset::PromptRow;
 use crate::task::Home;
@@ -33,15 +37,27 @@ pub(super) enum ReadyTool {
     Python(TrustedProgram),
     Sqlite(SqliteTool),
     Files(FilesTool),
+    /// A program whose processes serve one conversation after another.
+    Warm(Box<ReadyTool>, Arc<IdleTools>),
+    /// A program that is replayed, and whether it answers questions about its state.
+    Replayed(Arc<RecordedReplies>, bool),
 }
 
 impl ReadyTools {
-    pub(super) fn new(task: &str, rules: &[ToolRules], home: &Home) -> Result<Self, EnvironmentError> {
+    /// `recorded`: the file whose replies the programs have instead of being started.
+    pub(super) fn new(
+        (task, rules): (&str, &[ToolRules]),
+        home: &Home,
+        recorded: Option<&str>,
+    ) -> Result<Self, EnvironmentError> {
         let mut ready = Self { tools: Vec::new(), functions: Functions::default(), definitions: Value::Null };
         let mut all = Vec::new();
         for (index, tool) in rules.iter().enumerate() {
             let trusted = |program: &ProgramRules| trusted(task, tool.owner(), program, home);
             let (made, definitions) = match &tool.kind {
+                kind if let Some(definitions) = kind.definitions().filter(|_| recorded.is_some()) => {
+                    (ReadyTool::Replayed(Arc::default(), matches!(kind, ToolKind::Run { .. })), definitions.clone())
+                }
                 ToolKind::Run { program, definitions, .. } => (ReadyTool::Run(trusted(program)?), definitions.clone()),
                 ToolKind::Mcp { program, definitions } => {
                     let program = trusted(program)?;
@@ -60,6 +76,13 @@ impl ReadyTools {
                 ToolKind::Files(rules) => (ReadyTool::Files(rules.prepare(&tool.name, home)?), rules.definitions()),
                 ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions()),
             };
+            let is_stateless = tool.kind.program().is_some_and(|program| program.is_stateless);
+            let made = match made {
+                ReadyTool::Run(_) | ReadyTool::Mcp(..) if is_stateless => {
+                    ReadyTool::Warm(Box::new(made), Arc::default())
+                }
+                made => made,
+            };
             let added = ready.functions.add(index, &definitions);
             added.map_err(|why| EnvironmentError::Tool {
                 tool: tool.name.clone(),
@@ -69,6 +92,15 @@ impl ReadyTools {
             ready.tools.push((tool.name.clone(), made));
         }
         ready.definitions = Value::Array(all);
+        if let Some(file) = recorded {
+            let replayed = rules.iter().enumerate().filter_map(|(index, tool)| Some((index, tool.kind.program()?)));
+            let replayed = replayed.map(|(index, program)| (index, program.is_stateless)).collect();
+            for (tool, found) in read_recorded((home, file), &ready.functions, replayed)? {
+                if let ReadyTool::Replayed(replies, _) = &mut ready.tools[tool].1 {
+                    *replies = Arc::new(found);
+                }
+            }
+        }
         Ok(ready)
     }
 }
@@ -85,6 +117,8 @@ impl ReadyTool {
             Self::Python(program) => Ok(PythonTool::open(program)),
             Self::Sqlite(tool) => tool.open(row),
             Self::Files(tool) => tool.open(row),
+            Self::Warm(tool, idle) => idle.open(|| tool.open(row)),
+            Self::Replayed(replies, answers_state) => ReplayedTool::open(replies, *answers_state, row),
         }
     }
 }

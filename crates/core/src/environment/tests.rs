@@ -3,6 +3,7 @@
 
 mod builtin;
 mod mcp;
+mod recorded;
 
 use std::path::Path;
 

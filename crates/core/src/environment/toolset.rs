@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::conversation::Environment;
-use super::definition::{ToolRules, read_limits, read_tools};
+use super::definition::{ToolRules, read_limits, read_replay, read_tools};
 use super::ready::ReadyTools;
 use super::tool_program::ToolProgram;
 use super::{ConversationLimits, EnvironmentError, ToolCall};
@@ -22,6 +22,8 @@ struct Tools {
     home: Home,
     rules: Vec<ToolRules>,
     limits: ConversationLimits,
+    /// The file of recorded results, where programs are replayed.
+    recorded: Option<String>,
     ready: OnceLock<Arc<ReadyTools>>,
 }
 
@@ -30,8 +32,9 @@ impl Toolset {
     pub(crate) fn read(top: &Section<'_>, task: &str, home: &Home) -> Read<Option<Self>> {
         let rules = read_tools(top, home)?;
         let limits = read_limits(top, !rules.is_empty())?;
+        let recorded = read_replay(top, &rules, home)?;
         let (task, home) = (task.to_owned(), home.clone());
-        let tools = Tools { task, home, rules, limits, ready: OnceLock::new() };
+        let tools = Tools { task, home, rules, limits, recorded, ready: OnceLock::new() };
         Ok((!tools.rules.is_empty()).then(|| Self(Arc::new(tools))))
     }
 
@@ -51,25 +54,31 @@ impl Toolset {
     ///
     /// # Errors
     /// A program that is not trusted, not installed, or asks for more isolation than the machine gives; statements of
-    /// a database that do not run; functions that two tools have.
+    /// a database that do not run; functions that two tools have; a file of recorded results that cannot be read.
     pub fn open(&self, row: &PromptRow) -> Result<Environment, EnvironmentError> {
         Environment::new(self.ready()?, self.0.limits.max_result_bytes, row)
     }
 
+    /// Whether its programs are not started: calls have recorded replies.
+    pub fn is_replayed(&self) -> bool {
+        self.0.recorded.is_some()
+    }
+
     /// The programs that its tools run.
     pub fn programs(&self) -> Result<Vec<ToolProgram>, TaskError> {
-        let programs = self.0.rules.iter().filter_map(|tool| Some((tool, tool.kind.program()?)));
+        let run = self.0.rules.iter().filter(|_| !self.is_replayed());
+        let programs = run.filter_map(|tool| Some((tool, tool.kind.program()?)));
         programs.map(|(tool, rules)| Ok(ToolProgram::read(tool.owner(), rules, &self.0.home)?.0)).collect()
     }
 
     /// Whether the user must have allowed its programs.
     pub fn needs_trust(&self) -> bool {
-        self.0.rules.iter().any(|tool| tool.kind.program().is_some())
+        !self.is_replayed() && self.0.rules.iter().any(|tool| tool.kind.program().is_some())
     }
 
     /// The files of the task that belong to tools.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
-        self.0.rules.iter().flat_map(|tool| tool.kind.files())
+        self.0.rules.iter().flat_map(|tool| tool.kind.files()).chain(self.0.recorded.as_deref())
     }
 
     /// Whether a call names a function, and its arguments fit.
@@ -81,7 +90,8 @@ impl Toolset {
         if let Some(ready) = self.0.ready.get() {
             return Ok(ready);
         }
-        let ready = ReadyTools::new(&self.0.task, &self.0.rules, &self.0.home)?;
+        let Tools { task, home, rules, recorded, .. } = &*self.0;
+        let ready = ReadyTools::new((task, rules), home, recorded.as_deref())?;
         Ok(self.0.ready.get_or_init(|| Arc::new(ready)))
     }
 }

@@ -475,6 +475,7 @@ fn remedy(class: FailureClass) -> &'static str {
         // Evals only: nothing is trained through an endpoint.
         FailureClass::EndpointError => "try the endpoint again later",
         FailureClass::ScorerError => "fix the scorer: `grpo-tui score` lists each of its errors",
+        FailureClass::NotRecorded => "record more conversations: `grpo-tui runs export RUN --tools`",
         FailureClass::Own(_) | FailureClass::Other => {
             "read some of the completions: `grpo-tui score` names each reason"
         }

@@ -52,6 +52,7 @@ fn call_text(mark: &str, call: &AnsweredCall) -> String {
         CallOutcome::Answered => "",
         CallOutcome::Refused => " (refused)",
         CallOutcome::Failed => " (failed)",
+        CallOutcome::NotRecorded => " (not recorded)",
     };
     format!("{mark} {}{outcome}: {}\n", call.name, call.reply)
 }

@@ -59,6 +59,8 @@ pub enum FailureClass {
     NoAnswer,
     /// The scorer failed, so that the completion has no reward.
     ScorerError,
+    /// A result is replayed and not recorded, so that the completion has no reward.
+    NotRecorded,
     /// An endpoint gave no answer, so that there is no completion.
     EndpointError,
     /// A class that a scorer of the user's names.
@@ -77,7 +79,7 @@ const MAX_NAME_LEN: usize = 40;
 
 impl FailureClass {
     /// The classes that the program knows, in the order in which tables show them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Fence,
         Self::Prose,
         Self::Truncated,
@@ -105,9 +107,15 @@ impl FailureClass {
         Self::NoMatch,
         Self::NoAnswer,
         Self::ScorerError,
+        Self::NotRecorded,
         Self::EndpointError,
         Self::Other,
     ];
+
+    /// Whether there is no reward.
+    pub(crate) fn is_unscored(self) -> bool {
+        matches!(self, Self::ScorerError | Self::NotRecorded)
+    }
 
     /// The class of a name in files (`think_leak`): one that the program knows, else one of the user's own. `None` for
     /// a text that is not a name, and beyond the number of names that are kept apart.
@@ -157,6 +165,7 @@ impl FailureClass {
             Self::NoMatch => "no match",
             Self::NoAnswer => "no answer",
             Self::ScorerError => "scorer error",
+            Self::NotRecorded => "not recorded",
             Self::EndpointError => "endpoint error",
             Self::Own(OwnClass(name)) => name,
             Self::Other => "other",

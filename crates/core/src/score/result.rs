@@ -148,9 +148,9 @@ pub(crate) fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 impl Score {
-    /// Whether the scorer failed: there is no reward.
+    /// Whether there is no reward: the scorer failed, or a result is not recorded.
     pub fn is_error(&self) -> bool {
-        self.failure == Some(FailureClass::ScorerError)
+        self.failure.is_some_and(FailureClass::is_unscored)
     }
 
     /// Whether a conversation continues after this answer.

@@ -182,7 +182,7 @@ impl Scorer {
         let (mut all, mut failed) = (0, Vec::new());
         for score in scores {
             all += 1;
-            failed.extend(score.is_error().then_some(score));
+            failed.extend((score.failure == Some(FailureClass::ScorerError)).then_some(score));
         }
         match failed.first() {
             Some(first) if failed.len() as f64 > self.most_errors * f64::from(all) => {
@@ -415,7 +415,8 @@ impl Scorer {
 fn without_answer(completion: &str, row: Option<&PromptRow>) -> Option<Verdict> {
     let chain = ScoredChain::of_row(row?)?;
     if let Some(failure) = chain.failure() {
-        return Some(Verdict::failed(failure.to_owned(), (completion, 0)));
+        let class = if chain.is_not_recorded() { FailureClass::NotRecorded } else { FailureClass::ScorerError };
+        return Some(Verdict::because(Tier::Unparsable, class, failure.to_owned(), (completion, 0)));
     }
     let end = chain.missing_answer()?;
     let message = format!("the conversation ended without an answer: {end}");

@@ -46,7 +46,7 @@ impl Verdict {
 
     /// Whether there is none, since the scorer failed.
     pub(super) fn is_error(&self) -> bool {
-        self.failure == Some(FailureClass::ScorerError)
+        self.failure.is_some_and(FailureClass::is_unscored)
     }
 
     /// A verdict for one reason, at a byte of the completion.

@@ -140,9 +140,6 @@ impl Bench<'_> {
             ("conversations, prefilled", GoingOn::Prefilled),
             ("conversations, prefilled together", GoingOn::Together),
         ] {
-            if going_on == GoingOn::Kept && self.config.options.gated_delta.is_some() {
-                continue;
-            }
             let memory = RolloutMemory::default();
             let (mut idle, mut tokens, mut prefilled) = (0.0, 0, 0);
             let whole = median(2, || {

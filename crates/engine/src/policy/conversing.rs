@@ -250,10 +250,9 @@ impl<'a> Conversing<'a> {
     }
 
     /// Whether conversations go on in the cache: with tools each of their prompts begins with all that was read before. An
-    /// agent asks what it wants. Models with recurrent states are prefilled again.
+    /// agent asks what it wants.
     pub(super) fn stays_in_cache(&self, question: usize) -> bool {
-        let (model, _) = self.policy.model_of(self.settings.version);
-        self.tools(question).is_some() && model.config().options.gated_delta.is_none()
+        self.tools(question).is_some()
     }
 
     /// A request's place in a conversation that does. `after`: the completion that it follows.

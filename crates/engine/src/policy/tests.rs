@@ -10,11 +10,11 @@ use super::mailbox::Mailbox;
 use super::turn_source::TurnSource;
 use super::*;
 use crate::dataset::load_from;
-use crate::environment::{CallOutcome, ChainEnd};
+use crate::environment::{CallOutcome, ChainEnd, RecordedConversation};
 use crate::hub::find_model;
 use crate::model::{Trainable, Weights};
 use crate::rollout::{Arrivals, RequestSource, StopReason};
-use crate::score::{Task, Trust};
+use crate::score::{FailureClass, Task, Trust};
 
 const OFFICE: &str = "import json, sys, time
 paid, delay = [], float(sys.argv[1])
@@ -161,6 +161,44 @@ fn every_end_has_its_reason() {
             assert_eq!(tools.states.len(), usize::from(tools.end == ChainEnd::Answer));
         }
     }
+}
+
+#[test]
+fn replayed_conversations_are_those_that_were_recorded() {
+    let (policy, folder, limits) = (policy(), tempfile::tempdir().unwrap(), "max_turns = 4");
+    let live = converse(&policy, &office(folder.path(), "0", limits), &[1961, 1962], 4, 1.0);
+    let recorded = |talk: &Conversation| {
+        let found = RecordedConversation::new("1961", &talk.turns[0].tools.as_ref().unwrap().chain());
+        found.map(|found| serde_json::json!(found).to_string() + "\n")
+    };
+    let lines: String = live[0].iter().filter_map(recorded).collect();
+    std::fs::write(folder.path().join("recorded.jsonl"), lines).unwrap();
+    let task = office(folder.path(), "0", &format!("{limits}\nreplay = true"));
+    std::fs::remove_file(folder.path().join("office.py")).unwrap();
+    let replayed = converse(&policy, &task, &[1961, 1962], 4, 1.0);
+    let (mut same, mut missing) = (0, 0);
+    for (index, (live, replayed)) in live.concat().iter().zip(replayed.concat()).enumerate() {
+        let (live, replayed) = (&live.turns[0], &replayed.turns[0]);
+        let [before, after] = [live, replayed].map(|turn| turn.tools.as_ref().unwrap().chain());
+        if after.end == ChainEnd::NotRecorded {
+            assert!(index >= 4 || before.end == ChainEnd::ToolFailed, "{before:?} {after:?}");
+            assert_eq!(replayed.score.failure, Some(FailureClass::NotRecorded));
+            assert!(replayed.score.reward.is_nan() && !replayed.is_scored());
+            missing += 1;
+            continue;
+        }
+        // Log-probs are rounded with those that are decoded beside them.
+        let tokens = [live, replayed].map(|turn| turn.completions().map(|one| &one.token_ids).collect::<Vec<_>>());
+        assert_eq!(tokens[0], tokens[1]);
+        assert!(before.calls().eq(after.calls()) && (before.end, &before.states) == (after.end, &after.states));
+        assert_eq!(live.score, replayed.score);
+        same += usize::from(after.calls().next().is_some());
+    }
+    assert!(same > 1 && missing > 1, "{same} {missing}");
+    // They are counted, and are no failures of the scorer.
+    let scores: Vec<_> = replayed.concat().into_iter().map(|talk| talk.turns[0].score.clone()).collect();
+    let scores = scores.iter().filter(|score| score.failure != Some(FailureClass::ScorerError));
+    assert!(Scorer::new(&task).unwrap().check_errors(scores).is_ok());
 }
 
 #[test]

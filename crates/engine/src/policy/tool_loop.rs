@@ -13,7 +13,7 @@ use super::conversing::{Conversing, Ended, PanicGuard, Talk};
 use super::tool_talk::{TaskTools, ToolTalk};
 use super::{CallStep, KeptAnswers, LaterPrompt, ToolTurn};
 use crate::dataset::PromptRow;
-use crate::environment::{AnsweredCall, CallOutcome, ChainEnd};
+use crate::environment::{AnsweredCall, CallOutcome, ChainEnd, EnvironmentError};
 use crate::rollout::{Completion, Request, StopReason};
 use crate::score::{AskedCalls, asked_calls, turns_of};
 use crate::text::{Message, Transcript};
@@ -25,7 +25,8 @@ pub(super) const MAX_TOOL_THREADS: usize = 64;
 enum Next {
     Prompt(Vec<u32>),
     End(ChainEnd),
-    Failed(String),
+    /// A fault that is not the model's.
+    Failed(ChainEnd, String),
 }
 
 impl<'a> Conversing<'a> {
@@ -81,7 +82,7 @@ impl<'a> Conversing<'a> {
                 return Ok(Some(self.later_request(&talk, prompt)));
             }
             Next::End(end) => (end, None),
-            Next::Failed(failure) => (ChainEnd::ToolFailed, Some(failure)),
+            Next::Failed(end, failure) => (end, Some(failure)),
         };
         let mut turn = ToolTurn {
             steps: std::mem::take(&mut own.steps),
@@ -93,8 +94,10 @@ impl<'a> Conversing<'a> {
             agent: None,
             seconds: std::mem::take(&mut own.step_seconds),
         };
-        if let Err(failure) = own.ask_states(tools, &row, &mut turn) {
-            (turn.end, turn.failure) = (ChainEnd::ToolFailed, Some(failure));
+        if let Err(error) = own.ask_states(tools, &row, &mut turn) {
+            let is_missing = matches!(error, EnvironmentError::NotRecorded { .. });
+            turn.end = if is_missing { ChainEnd::NotRecorded } else { ChainEnd::ToolFailed };
+            turn.failure = Some(error.to_string());
         }
         let mut talk = self.talk(*conversation);
         if self.questions[question].prompt.row.turn_count() == talk.conversation.turns.len() + 1 {
@@ -132,13 +135,20 @@ impl<'a> Conversing<'a> {
         }
         let answered = match own.call(tools, row, calls) {
             Ok(answered) => answered,
-            Err(failure) => return Ok(Next::Failed(failure)),
+            Err(failure) => return Ok(Next::Failed(ChainEnd::ToolFailed, failure)),
         };
-        let failed = |call: &&AnsweredCall| call.outcome == CallOutcome::Failed;
-        let failure = answered.iter().find(failed).map(|call| call.reply.clone());
+        let failed = |call: &AnsweredCall| {
+            let end = match call.outcome {
+                CallOutcome::Failed => ChainEnd::ToolFailed,
+                CallOutcome::NotRecorded => ChainEnd::NotRecorded,
+                CallOutcome::Answered | CallOutcome::Refused => return None,
+            };
+            Some(Next::Failed(end, call.reply.clone()))
+        };
+        let failure = answered.iter().find_map(failed);
         if failure.is_some() || own.seconds > limits.time_limit_seconds {
             own.last_calls = answered;
-            return Ok(failure.map_or(Next::End(ChainEnd::TimeLimit), Next::Failed));
+            return Ok(failure.unwrap_or(Next::End(ChainEnd::TimeLimit)));
         }
         let results: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
         let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();

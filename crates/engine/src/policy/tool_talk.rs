@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{CallStep, ToolTurn};
 use crate::dataset::PromptRow;
-use crate::environment::{AnsweredCall, ChainEnd, Environment, ToolCall, Toolset};
+use crate::environment::{AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, Toolset};
 use crate::score::{Task, template_options, tools_of};
 use crate::text::{CallFormat, TemplateInput, TemplateOptions, Tokenizer, Transcript};
 
@@ -51,13 +51,16 @@ impl<'a> TaskTools<'a> {
 
 impl ToolTalk {
     /// # Errors
-    /// A sentence where the tools cannot be opened.
-    fn environment(&mut self, tools: &TaskTools<'_>, row: &PromptRow) -> std::result::Result<&mut Environment, String> {
-        match &mut self.environment {
-            Some(_) => {}
-            none => *none = Some(tools.toolset.open(row).map_err(|error| error.to_string())?),
-        }
-        self.environment.as_mut().ok_or_else(|| "the tools are closed".to_owned())
+    /// Where the tools cannot be opened.
+    fn environment(
+        &mut self,
+        tools: &TaskTools<'_>,
+        row: &PromptRow,
+    ) -> std::result::Result<&mut Environment, EnvironmentError> {
+        Ok(match &mut self.environment {
+            Some(open) => open,
+            none => none.insert(tools.toolset.open(row)?),
+        })
     }
 
     pub(super) fn call(
@@ -66,7 +69,7 @@ impl ToolTalk {
         row: &PromptRow,
         calls: Vec<ToolCall>,
     ) -> std::result::Result<Vec<AnsweredCall>, String> {
-        let environment = self.environment(tools, row)?;
+        let environment = self.environment(tools, row).map_err(|error| error.to_string())?;
         let begun = std::time::Instant::now();
         let replies = environment.call(&calls);
         self.calls += calls.len();
@@ -83,12 +86,12 @@ impl ToolTalk {
         tools: &TaskTools<'_>,
         row: &PromptRow,
         turn: &mut ToolTurn,
-    ) -> std::result::Result<(), String> {
+    ) -> std::result::Result<(), EnvironmentError> {
         if turn.end != ChainEnd::Answer {
             return Ok(());
         }
         for (key, query) in tools.task.state_queries() {
-            let state = self.environment(tools, row)?.state(query).map_err(|error| error.to_string())?;
+            let state = self.environment(tools, row)?.state(query)?;
             turn.states.insert(key.to_owned(), state);
         }
         Ok(())

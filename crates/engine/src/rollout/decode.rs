@@ -88,7 +88,7 @@ struct AdmittedRequest {
     samples: Vec<(u32, (usize, usize))>,
 }
 
-/// A completion that has ended, in the cache but for its last token.
+/// A completion that has ended, in the cache.
 struct KeptRow {
     id: (u64, u32),
     /// In `DecodeBatch::prompts`.
@@ -97,6 +97,8 @@ struct KeptRow {
     state: usize,
     /// Those of its prompt, and its own.
     tokens: Vec<u32>,
+    /// Whether its last token is in the cache as well: a pass that ran ahead has read it.
+    has_last: bool,
     experts: Option<ExpertRecord>,
 }
 
@@ -391,7 +393,10 @@ impl DecodeBatch<'_> {
             let mut sampled = sampled.into_iter();
             let mut rows = self.rows.iter_mut().peekable(); // some may have ended since, and new ones stand behind
             for id in fed {
+                let first = count - sampled.len();
                 let Some(row) = rows.next_if(|row| row.id() == id) else {
+                    let kept = self.kept.iter_mut().find(|kept| kept.id == id);
+                    kept.into_iter().for_each(|kept| kept.record_last(experts.as_ref(), first));
                     sampled.next();
                     continue;
                 };
@@ -400,12 +405,10 @@ impl DecodeBatch<'_> {
                 }
                 let draft = std::mem::take(&mut row.draft);
                 let (mut held, before) = (0, row.completion.token_ids.len());
-                let first = count - sampled.len();
                 if !row.unread.is_empty() {
                     let read = first..first + 1 + draft.tokens.len();
                     let told = shaped.next_if(|shaped| shaped.index == read.end - 1);
                     let last = sampled.by_ref().take(read.len()).last();
-                    row.keep_state(draft.tokens.len(), &mut self.free_states);
                     row.record_read(experts.as_ref(), read);
                     if let Some(token) = last.filter(|_| row.unread.is_empty()) {
                         row.notify_alternatives(told, self.source);
@@ -423,10 +426,11 @@ impl DecodeBatch<'_> {
                         held += usize::from(draft.tokens.get(index) == Some(&token.token_id));
                     }
                 }
-                row.keep_state(held, &mut self.free_states);
+                // None where its constraint could not go on. The newest has not been read, though it may be as drafted.
+                let accepted = (row.completion.token_ids.len() - before).saturating_sub(1);
+                row.keep_state(accepted, &mut self.free_states);
                 self.counts.drafted += draft.tokens.len();
-                // None where its constraint could not go on.
-                self.counts.accepted += (row.completion.token_ids.len() - before).saturating_sub(1);
+                self.counts.accepted += accepted;
                 self.drafter.observe(&draft, held);
             }
             self.retire();

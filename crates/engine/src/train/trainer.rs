@@ -22,7 +22,7 @@ use crate::plan::{StepShape, longest_sequence, step_tokens};
 use crate::policy::{Policy, Prompt, ScoredTask};
 use crate::ranks::{RankError, Ranks};
 use crate::rollout::{DraftHistory, RolloutMemory, Sampling, ThinkingLimit, ThreadPool};
-use crate::run::{RunDirectory, checkpoint_path, read_step};
+use crate::run::{RolloutCompletion, RunDirectory, checkpoint_path, read_step};
 use crate::task::PromptSet;
 use crate::text::Tokenizer;
 use crate::update::{LossSettings, Optimizer, OptimizerSettings, PolicySettings, StepOutcome};
@@ -301,7 +301,7 @@ fn draft_history(run: &RunDirectory, config: &TrainConfig, step: u64) -> Result<
         for step in DraftHistory::first_step(step, kept)..=step {
             let groups = read_step(run.path(), step)?;
             let completions = groups.iter().flat_map(|group| &group.completions);
-            history.add(step, completions.map(|completion| completion.token_ids.as_slice()), kept);
+            history.add(step, completions.flat_map(RolloutCompletion::sampled), kept);
         }
     }
     Ok(history)

@@ -158,6 +158,25 @@ fn a_server_that_is_not_one_is_named() {
 }
 
 #[test]
+fn a_server_without_state_serves_one_conversation_after_another() {
+    // Process ids are those of the sandbox.
+    let own = "return text(call.__dict__.setdefault('name', os.urandom(8).hex())) if x == 1 else os._exit(3)";
+    for (keys, starts) in [("stateless = true", 1), ("", 3)] {
+        let (_folder, tools) = server("return text(str(n))", own, keys);
+        let ask = |x: u8| reply(&mut tools.open(&row(json!({}))).unwrap(), "f", json!({"x": x}));
+        let found: std::collections::BTreeSet<String> = (0..3).map(|_| ask(1)).collect();
+        assert_eq!(found.len(), starts, "{found:?}");
+        // One that two conversations want is started for the second; one that has ended is not used again.
+        let mut first = tools.open(&row(json!({}))).unwrap();
+        let name = reply(&mut first, "f", json!({"x": 1}));
+        assert_ne!(ask(1), name);
+        assert!(reply(&mut first, "f", json!({"x": 2})).starts_with("failed: "));
+        drop(first);
+        assert_ne!(ask(1), name);
+    }
+}
+
+#[test]
 fn a_server_keeps_to_the_list_that_the_model_was_shown() {
     let changed = "failed: the tool \"mcp\" has changed its list of tools since the task was made ready";
     // From one process to the next, and within one.

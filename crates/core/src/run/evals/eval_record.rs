@@ -172,7 +172,7 @@ impl EvalRecord {
 
     /// Whether scorer or endpoint failed, so that nothing is known of the completion.
     pub fn is_error(&self) -> bool {
-        matches!(self.failure(), Some(FailureClass::ScorerError | FailureClass::EndpointError))
+        self.failure().is_some_and(|class| class.is_unscored() || class == FailureClass::EndpointError)
     }
 
     pub fn is_endpoint_error(&self) -> bool {

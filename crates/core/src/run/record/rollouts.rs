@@ -64,6 +64,14 @@ pub struct RolloutCompletion {
     pub advantage: f64,
 }
 
+impl RolloutCompletion {
+    /// The tokens of all that was sampled, in order: of completions that call tools, and of the answer.
+    pub fn sampled(&self) -> impl Iterator<Item = &[u32]> {
+        let steps = self.chain.iter().flat_map(|chain| &chain.steps).map(|step| step.token_ids.as_slice());
+        steps.chain([self.token_ids.as_slice()])
+    }
+}
+
 /// Whether a limit ended a completion, by its recorded `stop_reason`.
 pub fn is_truncated(stop_reason: &str) -> bool {
     matches!(stop_reason, "length" | "thinking")

@@ -77,7 +77,7 @@ impl Classes {
         let mut seen = self.named.lock().unwrap_or_else(PoisonError::into_inner);
         match class {
             // Only the program itself knows that it was wrong.
-            FailureClass::ScorerError => FailureClass::Other,
+            class if class.is_unscored() => FailureClass::Other,
             _ if seen.contains(&class) => class,
             _ if seen.len() >= MAX_CLASSES => FailureClass::Other,
             _ => {

@@ -113,8 +113,8 @@ fn class_of(found: &[Finding], refused: Tier) -> FailureClass {
     let none = if refused == Tier::Unparsable { FailureClass::Syntax } else { FailureClass::Other };
     match rule.and_then(FailureClass::from_key) {
         // Only the program itself knows that it was wrong.
-        Some(FailureClass::ScorerError) | None => none,
-        Some(class) => class,
+        Some(class) if !class.is_unscored() => class,
+        _ => none,
     }
 }
 

@@ -1,10 +1,28 @@
 //! Completions whose keys and values stay in the cache while their conversation is elsewhere: where it goes on, what is new
 //! is read as tokens of passes, beside the completions of others, and nothing is prefilled.
 
+use std::sync::Arc;
+
 use candle_core::Result;
 
 use super::super::draft::{Draft, Ngrams};
 use super::{DecodeBatch, KeptRow, Row};
+use crate::model::PassExperts;
+
+impl KeptRow {
+    /// Its tokens in the cache, and in its state.
+    fn read(&self) -> usize {
+        self.tokens.len() - usize::from(!self.has_last)
+    }
+
+    /// Takes its last token, which a pass read in vain at this row, with its experts.
+    pub(super) fn record_last(&mut self, experts: Option<&PassExperts>, row: usize) {
+        self.has_last = true;
+        if let (Some(experts), Some(record)) = (experts, &mut self.experts) {
+            experts.append(row..row + 1, Arc::make_mut(&mut record.completion));
+        }
+    }
+}
 
 impl DecodeBatch<'_> {
     /// Gives back what a completion that has ended has in the cache, or keeps it for its conversation.
@@ -21,6 +39,7 @@ impl DecodeBatch<'_> {
             kv_slots: row.kv_slots,
             state: row.state,
             tokens: [prompt.as_slice(), &row.completion.token_ids].concat(),
+            has_last: false,
             experts: row.completion.experts.clone(),
         });
     }
@@ -88,10 +107,10 @@ impl DecodeBatch<'_> {
     }
 
     fn follow(&mut self, request: u64, kept: KeptRow) {
+        let read = kept.read();
         let experts = kept.experts.map(|record| record.followed());
         let mut row = self.new_row((request, 0), (kept.prompt, kept.kv_slots, kept.state), experts);
         let asked = &self.requests[&request];
-        let read = kept.tokens.len() - 1;
         row.before = read - self.prompts[&kept.prompt].place.1;
         row.unread = asked.request.prompt[read..].to_vec();
         row.ngrams = (asked.sampling.draft_tokens > 0).then(|| Ngrams::from_text(&asked.request.prompt));

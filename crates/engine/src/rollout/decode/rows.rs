@@ -39,7 +39,9 @@ impl Row {
 
     /// The fed token `ahead` tokens after the newest, which is 0; `prefix`: its prompt's place.
     pub(super) fn fed_row(&self, prefix: (usize, usize), ahead: usize) -> DecodeRow {
-        let state = |ahead: usize| if ahead == 0 { self.state } else { self.drafted_states[ahead - 1] };
+        // What is known does not go back.
+        let is_known = !self.unread.is_empty();
+        let state = |ahead: usize| if ahead == 0 || is_known { self.state } else { self.drafted_states[ahead - 1] };
         let states = (state(ahead.saturating_sub(1)), state(ahead));
         DecodeRow { first: self.kv_slots.0, prefix, length: self.cached() + 1 + ahead, states }
     }
@@ -47,6 +49,9 @@ impl Row {
     /// A state for each drafted token: where one is not what is sampled, the completion goes on from the one before. A
     /// draft whose states find no room is shorter.
     pub(super) fn reserve_states(&mut self, free: &mut FreeSlots) {
+        if !self.unread.is_empty() {
+            return;
+        }
         self.drafted_states.extend((0..self.draft.tokens.len()).map_while(|_| free.allocate(1)));
         self.draft.truncate(self.drafted_states.len());
     }

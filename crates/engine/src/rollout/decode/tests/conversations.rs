@@ -87,7 +87,7 @@ impl RequestSource for Talks {
 
 #[test]
 fn conversations_that_go_on_in_the_cache_draw_what_prefilled_ones_draw() {
-    for model in [model(), sharing(), sparse(), windowed()] {
+    for model in [hybrid(), of_family("Qwen3_5MoeForCausalLM"), model(), sharing(), sparse(), windowed()] {
         let (memory, threads) = (RolloutMemory::default(), ThreadPool::new(1).unwrap());
         let decoded = |keeps: bool, draft_tokens: usize, limits: DecodeLimits| {
             let stop_ids = vec![3, 20, 37, 50];

@@ -1,0 +1,231 @@
+//! What programs replied in earlier conversations: with `[tools] replay = true` calls are answered from that alone, and no
+//! program is started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::arguments::Functions;
+use super::live_tool::{LiveTool, RawReply};
+use super::{CallOutcome, StateQuestion, ToolCall, ToolChain};
+use crate::dataset::{PromptRow, read_lines};
+use crate::format::{grouped, shortened};
+use crate::task::{Home, Read, TaskError};
+
+/// A conversation about a row: one line of the file of recorded results.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedConversation {
+    /// The row's id.
+    pub row: String,
+    /// Those that tools have answered, in order.
+    pub calls: Vec<RecordedCall>,
+    /// The final state, by the question as JSON.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub states: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedCall {
+    /// Of the function.
+    pub name: String,
+    pub arguments: Map<String, Value>,
+    pub reply: String,
+}
+
+impl RecordedConversation {
+    /// Up to the first call that a tool did not answer; `None` where nothing was called and no state asked for.
+    pub fn new(row: &str, chain: &ToolChain) -> Option<Self> {
+        let has_reply = |call: &&super::AnsweredCall| {
+            matches!(call.outcome, CallOutcome::Answered | CallOutcome::Refused) && chain.agent.is_none()
+        };
+        let reached = chain.calls().take_while(has_reply).filter(|call| call.outcome == CallOutcome::Answered).cloned();
+        let calls: Vec<RecordedCall> = reached
+            .map(|call| RecordedCall { name: call.name, arguments: call.arguments, reply: call.reply })
+            .collect();
+        let states = chain.states.clone();
+        (!calls.is_empty() || !states.is_empty()).then(|| Self { row: row.to_owned(), calls, states })
+    }
+}
+
+/// The replies of one program, for conversations that called it as a recorded one did.
+#[derive(Debug, Default)]
+pub(super) struct RecordedReplies {
+    /// The file, in messages.
+    label: String,
+    /// A reply depends on its call alone.
+    is_stateless: bool,
+    /// Of each row: where its conversations begin, in `states`.
+    rows: BTreeMap<String, usize>,
+    states: Vec<RecordedState>,
+}
+
+/// What a program does after the calls that led to here.
+#[derive(Debug, Default)]
+struct RecordedState {
+    /// By the next call: its reply, and what is next.
+    replies: BTreeMap<String, (String, usize)>,
+    /// By the question.
+    answers: BTreeMap<String, Value>,
+}
+
+/// Reads a file of recorded results: those of each tool of `replayed`, by its number; with each, whether it is stateless.
+///
+/// # Errors
+/// A line that is not a conversation, or that calls a function that no tool has.
+pub(super) fn read_recorded(
+    (home, file): (&Home, &str),
+    functions: &Functions,
+    replayed: BTreeMap<usize, bool>,
+) -> Read<BTreeMap<usize, RecordedReplies>> {
+    let label = home.label(file);
+    let empty = |(tool, is_stateless)| {
+        (tool, RecordedReplies { label: label.clone(), is_stateless, ..RecordedReplies::default() })
+    };
+    let mut found: BTreeMap<usize, RecordedReplies> = replayed.into_iter().map(empty).collect();
+    for line in read_lines(home.open(file)?) {
+        let place = |line: usize, column: usize, message: String| {
+            let column = column.max(1);
+            TaskError::Place { label: label.clone(), line, column, message }
+        };
+        let (number, line) = line.map_err(|(number, problem)| place(number, 1, problem))?;
+        let told: RecordedConversation = serde_json::from_slice(&line).map_err(|why| {
+            let whole = why.to_string();
+            let message = whole.split(" at line ").next().unwrap_or(&whole);
+            let message = format!("{message}; `grpo-tui runs export RUN --tools` writes such lines");
+            place(number, why.column(), message)
+        })?;
+        let unknown = told.calls.iter().find(|call| functions.tool_named(&call.name).is_none());
+        if let Some(call) = unknown {
+            let message = format!("calls {:?}, a function that no tool has", shortened(&call.name, 60));
+            return Err(place(number, 1, message));
+        }
+        for (tool, replies) in &mut found {
+            let own = told.calls.iter().filter(|call| functions.tool_named(&call.name) == Some(*tool));
+            replies.add(&told.row, own, &told.states);
+        }
+    }
+    Ok(found)
+}
+
+impl RecordedReplies {
+    /// The first of several replies to the same calls counts: what followed the others is never reached.
+    fn add<'a>(&mut self, row: &str, calls: impl Iterator<Item = &'a RecordedCall>, states: &Map<String, Value>) {
+        let row = self.row(row).to_owned();
+        let mut at = match self.rows.get(&row) {
+            Some(first) => *first,
+            None => {
+                let first = self.add_state();
+                *self.rows.entry(row).or_insert(first)
+            }
+        };
+        for call in calls {
+            let key = call_key(&call.name, &call.arguments);
+            at = match self.states[at].replies.get(&key) {
+                Some((reply, next)) if self.is_stateless || *reply == call.reply => *next,
+                Some(_) => return,
+                None => {
+                    let next = if self.is_stateless { at } else { self.add_state() };
+                    self.states[at].replies.insert(key, (call.reply.clone(), next));
+                    next
+                }
+            };
+        }
+        for (question, answer) in states {
+            self.states[at].answers.entry(question.clone()).or_insert_with(|| answer.clone());
+        }
+    }
+
+    /// Under which its conversations are found.
+    fn row<'a>(&self, row: &'a str) -> &'a str {
+        if self.is_stateless { "" } else { row }
+    }
+
+    fn add_state(&mut self) -> usize {
+        self.states.push(RecordedState::default());
+        self.states.len() - 1
+    }
+}
+
+/// Arguments are the same in any order.
+fn call_key(name: &str, arguments: &Map<String, Value>) -> String {
+    let mut arguments = Value::Object(arguments.clone());
+    arguments.sort_all_objects();
+    format!("{name} {arguments}")
+}
+
+/// A program that is not started.
+#[derive(Debug)]
+pub(super) struct ReplayedTool {
+    replies: Arc<RecordedReplies>,
+    row: String,
+    answers_state: bool,
+    /// `None` after a call that is not recorded, and where the row is not.
+    at: Option<usize>,
+    calls: usize,
+}
+
+impl ReplayedTool {
+    /// # Errors
+    /// A sentence: the row has several turns.
+    pub(super) fn open(
+        replies: &Arc<RecordedReplies>,
+        answers_state: bool,
+        row: &PromptRow,
+    ) -> Result<Box<dyn LiveTool>, String> {
+        if row.turn_count() > 1 && !replies.is_stateless {
+            return Err(format!("replays rows of one turn, and this has {}", row.turn_count()));
+        }
+        let (replies, at) = (Arc::clone(replies), replies.rows.get(replies.row(&row.id)).copied());
+        Ok(Box::new(Self { replies, row: row.id.clone(), answers_state, at, calls: 0 }))
+    }
+
+    fn missing(&self, what: &str) -> String {
+        let Self { replies, row, calls, .. } = self;
+        if replies.is_stateless {
+            return format!("has no recorded {what} in {}", replies.label);
+        }
+        let after = match calls {
+            0 => String::new(),
+            1 => " after 1 call".to_owned(),
+            calls => format!(" after {} calls", grouped(*calls as u64)),
+        };
+        format!("has no recorded {what}{after} about row {row:?} in {}", replies.label)
+    }
+}
+
+impl LiveTool for ReplayedTool {
+    fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply> {
+        let mut reply = |call: &&ToolCall| {
+            let key = call_key(&call.name, &call.arguments);
+            let found = self.at.and_then(|at| self.replies.states[at].replies.get(&key));
+            let (text, outcome) = match found {
+                Some((reply, _)) => (reply.clone(), CallOutcome::Answered),
+                None => (self.missing(&format!("reply to {}", shortened(&key, 200))), CallOutcome::NotRecorded),
+            };
+            let next = found.map(|(_, next)| *next);
+            (self.at, self.calls) = (if self.replies.is_stateless { self.at } else { next }, self.calls + 1);
+            RawReply { text, outcome, seconds: 0.0 }
+        };
+        calls.iter().map(&mut reply).collect()
+    }
+
+    fn has_state(&self, question: &StateQuestion) -> bool {
+        self.answers_state && matches!(question, StateQuestion::Program(_))
+    }
+
+    fn state(&mut self, question: &StateQuestion) -> Result<Value, String> {
+        let asked = serde_json::to_value(question).unwrap_or_default();
+        let is_asked = |key: &str| serde_json::from_str::<Value>(key).is_ok_and(|query| query["question"] == asked);
+        let answers = self.at.map(|at| &self.replies.states[at].answers);
+        let answer = answers.into_iter().flatten().find(|(key, _)| is_asked(key));
+        answer.map(|(_, answer)| answer.clone()).ok_or_else(|| self.missing("final state"))
+    }
+
+    fn is_replayed(&self) -> bool {
+        true
+    }
+}

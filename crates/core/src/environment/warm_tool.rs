@@ -1,0 +1,52 @@
+//! Programs that hold no state (`stateless = true`): the process of one conversation serves the next.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::ToolCall;
+use super::live_tool::{LiveTool, RawReply};
+
+/// Those that no conversation has now: at most as many as there were conversations at once.
+#[derive(Debug, Default)]
+pub(super) struct IdleTools(Mutex<Vec<Box<dyn LiveTool>>>);
+
+/// One that is idle again afterwards.
+#[derive(Debug)]
+pub(super) struct WarmTool {
+    idle: Arc<IdleTools>,
+    /// `None` when dropped alone.
+    tool: Option<Box<dyn LiveTool>>,
+}
+
+impl IdleTools {
+    /// One that runs still, or what `start` gives.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        start: impl FnOnce() -> Result<Box<dyn LiveTool>, String>,
+    ) -> Result<Box<dyn LiveTool>, String> {
+        let mut found = self.pop();
+        while found.as_mut().is_some_and(|tool| !tool.is_idle()) {
+            found = self.pop();
+        }
+        let tool = found.map_or_else(start, Ok)?;
+        Ok(Box::new(WarmTool { idle: Arc::clone(self), tool: Some(tool) }))
+    }
+
+    fn pop(&self) -> Option<Box<dyn LiveTool>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+}
+
+impl LiveTool for WarmTool {
+    fn call(&mut self, calls: &[&ToolCall]) -> Vec<RawReply> {
+        self.tool.as_mut().map_or_else(Vec::new, |tool| tool.call(calls))
+    }
+}
+
+impl Drop for WarmTool {
+    fn drop(&mut self) {
+        self.idle.0.lock().unwrap_or_else(PoisonError::into_inner).extend(self.tool.take());
+    }
+}

@@ -1,0 +1,89 @@
+//! Tasks with live tools: stopping changes nothing, and recorded results train the same model without the tools.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use grpo_tui::run::{EventBody, RolloutGroup, RunDirectory, read_step};
+use grpo_tui::score::{Task, Trust};
+use grpo_tui::train::Ended;
+
+use super::small_task::{create_of, fingerprint, work};
+use crate::program::{call, has_python, stdout};
+
+const TOML: &str = "name = \"office\"\nsystem = \"Answer with function calls.\"\nthinking = false\n\
+    [prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nrun = [\"python3\", \"office.py\"]\nisolation = \"none\"\n\
+    definitions = \"tools.json\"\n[score]\nkind = \"state\"\nask = { of = \"paid\" }\n[tools]\nmax_turns = 3\n";
+const OFFICE: &str = "import json, sys
+paid = []
+for line in sys.stdin:
+    question = json.loads(line)
+    paid += [question['arguments']] if 'name' in question else []
+    result = len(paid) if 'name' in question else paid
+    print(json.dumps({'id': question.get('id'), 'result': result}), flush=True)
+";
+const SET: [&str; 7] = [
+    "base_model=tiny-tools",
+    "prompt_groups_per_step=1",
+    "max_steps=3",
+    "checkpoint_every=1",
+    "eval_every=0",
+    "guided=false",
+    "max_completion_tokens=64",
+];
+
+fn task(folder: &Path) -> PathBuf {
+    let task = folder.join("office");
+    fs::create_dir_all(&task).unwrap();
+    // Those of the task that the model was trained on.
+    let tools = Task::embedded("tool-calls").unwrap().definition_text.clone();
+    let row = |number: u32| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Pay invoice {number} from the travel account.\"}}], \
+             \"expected\": [{{\"number\": {number}, \"account\": \"travel\"}}]}}\n"
+        )
+    };
+    let rows: String = [1966, 1961, 1962].map(row).concat();
+    for (name, text) in [("task.toml", TOML), ("office.py", OFFICE), ("tools.json", &tools), ("train.jsonl", &rows)] {
+        fs::write(task.join(name), text).unwrap();
+    }
+    Trust::for_task(&Task::load(&task).unwrap()).unwrap().iter().for_each(|trust| trust.set(true).unwrap());
+    task
+}
+
+/// Log-probs to the last bit.
+fn rollouts(run: &RunDirectory) -> Vec<RolloutGroup> {
+    (1..=3).flat_map(|step| read_step(run.path(), step).unwrap()).collect()
+}
+
+#[test]
+fn neither_stopping_nor_replaying_changes_anything() {
+    if !has_python() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let task = task(folder.path());
+    let whole = create_of(&task, &folder.path().join("whole"), &SET);
+    assert!(matches!(work(&whole, |_| false).unwrap(), Ended::Finished(_)));
+    let expected = rollouts(&whole);
+    let chains = || expected.iter().flat_map(|group| &group.completions).filter_map(|one| one.chain.as_ref());
+    assert!(chains().any(|chain| chain.steps.len() > 1), "no call was followed by another");
+    let stopped = create_of(&task, &folder.path().join("stopped"), &SET);
+    for step in [1, 2] {
+        let at = |event: &EventBody| matches!(event, EventBody::Step(event) if event.step == step);
+        assert!(matches!(work(&stopped, at).unwrap(), Ended::Interrupted { .. }));
+    }
+    assert!(matches!(work(&stopped, |_| false).unwrap(), Ended::Finished(_)));
+    assert_eq!(rollouts(&stopped), expected);
+    assert!(fingerprint(&stopped) == fingerprint(&whole));
+    // From what the run has recorded, without the program.
+    let run = whole.path().display().to_string();
+    let recorded = stdout(&call(folder.path(), &["runs", "export", &run, "--tools"]));
+    assert!(recorded.starts_with("{\"row\":\"train-"), "{recorded}");
+    fs::write(task.join("recorded.jsonl"), recorded).unwrap();
+    fs::write(task.join("task.toml"), format!("{TOML}replay = true\n")).unwrap();
+    fs::remove_file(task.join("office.py")).unwrap();
+    let replayed = create_of(&task, &folder.path().join("replayed"), &SET);
+    assert!(matches!(work(&replayed, |_| false).unwrap(), Ended::Finished(_)));
+    assert_eq!(rollouts(&replayed), expected);
+    assert!(fingerprint(&replayed) == fingerprint(&whole));
+}
