@@ -70,6 +70,16 @@ impl ToolKind {
         }
     }
 
+    /// OpenAI's list of its functions, as far as the task has it.
+    pub(super) fn known_definitions(&self) -> Option<Value> {
+        match self {
+            Self::Run { definitions, .. } | Self::Python { definitions, .. } => Some(definitions.clone()),
+            Self::Mcp { definitions, .. } => definitions.as_ref().map(|(_, definitions)| definitions.clone()),
+            Self::Sqlite(rules) => Some(rules.definitions()),
+            Self::Files(rules) => Some(rules.definitions()),
+        }
+    }
+
     /// Files of the task that belong to it.
     pub(super) fn files(&self) -> Vec<&str> {
         let own = match self {

@@ -92,6 +92,7 @@ impl<'a> Conversing<'a> {
             states: Map::new(),
             agent: None,
             seconds: std::mem::take(&mut own.step_seconds),
+            call_seconds: std::mem::take(&mut own.call_seconds),
         };
         if let Err(failure) = own.ask_states(tools, &row, &mut turn) {
             (turn.end, turn.failure) = (ChainEnd::ToolFailed, Some(failure));

@@ -64,6 +64,14 @@ pub struct RolloutCompletion {
     pub advantage: f64,
 }
 
+impl RolloutCompletion {
+    /// All tokens that were sampled: those of the calls on the way, and of the answer.
+    pub fn sampled_tokens(&self) -> usize {
+        let steps = self.chain.iter().flat_map(|chain| &chain.steps);
+        steps.map(|step| step.tokens).sum::<usize>() + self.token_ids.len()
+    }
+}
+
 /// Whether a limit ended a completion, by its recorded `stop_reason`.
 pub fn is_truncated(stop_reason: &str) -> bool {
     matches!(stop_reason, "length" | "thinking")
