@@ -2,6 +2,7 @@
 
 mod chart;
 mod command_log;
+mod conversations;
 mod documentation;
 mod drafts;
 mod eval;

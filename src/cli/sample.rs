@@ -232,12 +232,24 @@ fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
 }
 
 fn document(completion: &SampledCompletion) -> Value {
-    let SampledCompletion { prompt_id, sample, chain, text, token_ids, log_probs, stop_reason, score, .. } = completion;
+    let SampledCompletion {
+        prompt_id,
+        sample,
+        chain,
+        call_seconds,
+        text,
+        token_ids,
+        log_probs,
+        stop_reason,
+        score,
+        ..
+    } = completion;
     let mut value = json!({
         "prompt_id": prompt_id, "sample": sample, "completion": text, "token_ids": token_ids, "log_probs": log_probs, "stop_reason": stop_reason,
     });
     if let (Value::Object(value), Value::Object(score)) = (&mut value, score) {
         value.extend(chain.iter().map(|chain| ("chain".to_owned(), json!(chain))));
+        value.extend((!call_seconds.is_empty()).then(|| ("call_seconds".to_owned(), json!(call_seconds))));
         value.extend(score.clone());
     }
     value

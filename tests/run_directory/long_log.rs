@@ -110,6 +110,7 @@ fn group(step: u64, line: u64, noise: &mut Noise) -> Group {
         prompt_id: format!("invoice-{:04}", (noise.next() * 200.0) as u64),
         tiers: rewards.iter().map(|reward| if *reward == 1.0 { "valid" } else { "invalid" }.to_owned()).collect(),
         advantages: (0..8).map(|_| noise.next() * 2.0 - 1.0).collect(),
+        call_seconds: Vec::new(),
         solved: Some(rewards.iter().filter(|reward| **reward == 1.0).count()),
         rewards,
         token_counts: (0..8).map(|_| (noise.next() * 200.0) as usize).collect(),

@@ -47,6 +47,7 @@ mod terminal;
 pub mod terminal_capability;
 pub mod theme;
 pub mod theme_file;
+pub mod tool_results;
 pub mod update;
 mod user_file;
 pub mod widgets;

@@ -52,6 +52,8 @@ pub struct Shared {
     pub recent: Vec<&'static str>,
     /// Whether the focused pane is zoomed.
     pub zoomed: bool,
+    /// Whether long results of tools are shown whole.
+    pub whole_results: bool,
     /// Whether editors wrap long lines: of prose, and of JSON, whose lines are units.
     pub soft_wrap: SoftWrap,
     /// Whether a text field has the focus; while a message is applied, whether one had it before.
@@ -180,6 +182,7 @@ impl Shared {
             commands: Notices::default(),
             recent: Vec::new(),
             zoomed: false,
+            whole_results: false,
             soft_wrap: SoftWrap { prose: true, json: false },
             is_typing: false,
             bytes_per_second: 0,

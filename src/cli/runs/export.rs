@@ -11,9 +11,10 @@ use super::{
     write_page,
 };
 use crate::environment::{RecordedConversation, ToolChain};
-use crate::report::{Page, Report, csv, event_file, html, json_lines, markdown, write_event_file};
+use crate::report::{Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, write_event_file};
 use crate::run::{
-    RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, eval_path, read_evals, read_step, rollout_segments,
+    RolloutCompletion, RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, eval_path, read_evals, read_step,
+    rollout_segments,
 };
 
 #[derive(Debug, clap::Args)]
@@ -28,7 +29,8 @@ pub(super) struct Arguments {
     /// Print JSON lines: one object per step
     #[arg(long, group = "form", conflicts_with_all = ["html", "markdown", "tensorboard"])]
     jsonl: bool,
-    /// Print all sampled completions as JSON lines: step, prompt, completion, reward, advantage
+    /// Print all sampled completions as JSON lines: step, prompt, completion, reward, advantage, and the whole conversation
+    /// in OpenAI's message form (`messages`, `tools`)
     #[arg(long, group = "form", conflicts_with_all = ["csv", "jsonl", "html", "markdown", "out", "tensorboard"])]
     rollouts: bool,
     /// Print what tools replied in rollouts and evals as JSON lines, for `[tools] replay = true`: row, calls, states
@@ -99,22 +101,13 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 
 /// Prints the completions that the run still has, step by step, with names as in TRL's tables.
 fn rollouts(run: &RunDirectory) -> Outcome {
+    let (prompts, warnings) = PromptMessages::read(run);
+    warnings.iter().for_each(|warning| output::eprint_line(&format!("warning: {warning}")));
     for segment in rollout_segments(run.path())? {
         for step in segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step {
-            let lines = read_step(run.path(), step)?.into_iter().flat_map(|group| {
-                let RolloutGroup { prompt_id, prompt, replaced, completions, .. } = group;
-                completions.into_iter().map(move |completion| {
-                    json!({
-                        "run": run.id(), "step": step, "prompt_id": prompt_id,
-                        "prompt": completion.prompt.as_ref().unwrap_or(&prompt), "completion": completion.text,
-                        "reward": completion.reward, "tier": completion.score["tier"], "advantage": completion.advantage,
-                        "tokens": completion.token_ids.len(), "stop_reason": completion.stop_reason, "replaced": replaced,
-                    })
-                })
-            });
-            let lines: Vec<Value> = lines.collect();
-            if !lines.is_empty() {
-                print_json_lines(lines)?;
+            for group in read_step(run.path(), step)? {
+                let line = |completion| completion_line(run, &group, completion, &prompts);
+                print_json_lines(group.completions.iter().map(line).collect())?;
             }
         }
     }
@@ -147,6 +140,28 @@ fn tools(runs: &[RunDirectory]) -> Outcome {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn completion_line(
+    run: &RunDirectory,
+    group: &RolloutGroup,
+    completion: &RolloutCompletion,
+    prompts: &PromptMessages,
+) -> Value {
+    let mut line = json!({
+        "run": run.id(), "step": group.step, "prompt_id": group.prompt_id,
+        "prompt": completion.prompt.as_ref().unwrap_or(&group.prompt), "completion": completion.text,
+        "messages": prompts.conversation(group, completion),
+        "reward": completion.reward, "tier": completion.score["tier"], "advantage": completion.advantage,
+        "tokens": completion.sampled_tokens(), "stop_reason": completion.stop_reason, "replaced": group.replaced,
+    });
+    if let Some(tools) = prompts.tools(group) {
+        line["tools"] = tools.clone();
+    }
+    if let Some(chain) = &completion.chain {
+        line["end"] = chain.end.name().into();
+    }
+    line
 }
 
 /// Writes a file per run into a folder; existing files are found before the first is written.

@@ -76,6 +76,23 @@ impl ChainEnd {
             Self::AgentFailed => "agent_failed",
         }
     }
+
+    /// In a sentence.
+    pub fn described(self) -> &'static str {
+        match self {
+            Self::Answer => "the model answered without a call",
+            Self::Truncated => "an answer was truncated at its token limit",
+            Self::Unreadable => "a call could not be read",
+            Self::MaxCalls => "the model asked for more calls than `max_calls`",
+            Self::MaxTurns => "the model called tools in its last answer of `max_turns`",
+            Self::MaxContextTokens => "the next prompt was longer than `max_context_tokens`",
+            Self::TimeLimit => "the time limit was over",
+            Self::ToolFailed => "a tool failed, so there is no reward",
+            Self::MaxRequests => "the agent asked more often than `max_requests`",
+            Self::NoRequest => "the agent asked for nothing, so there is no reward",
+            Self::AgentFailed => "the agent failed, so there is no reward",
+        }
+    }
 }
 
 /// A turn with tools, without its answer.
@@ -131,6 +148,16 @@ impl AnsweredCall {
 impl ToolChain {
     pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> + Clone {
         self.steps.iter().flat_map(|step| &step.calls).chain(&self.last_calls)
+    }
+
+    /// Whether each call that the model wrote is valid: it can be read, names a function, and its arguments fit. What the
+    /// tool answers has no part in it. Empty of an agent, whose calls nobody checks.
+    pub fn valid_calls(&self) -> Vec<bool> {
+        if self.agent.is_some() {
+            return Vec::new();
+        }
+        let written = self.calls().map(|call| call.outcome != CallOutcome::Refused);
+        written.chain((self.end == ChainEnd::Unreadable).then_some(false)).collect()
     }
 
     /// A row as scorers see it after the turn.

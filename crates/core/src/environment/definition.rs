@@ -79,6 +79,15 @@ impl ToolKind {
         }
     }
 
+    /// OpenAI's list of its functions, as far as the task has it.
+    pub(super) fn known_definitions(&self) -> Option<Value> {
+        match self {
+            Self::Sqlite(rules) => Some(rules.definitions()),
+            Self::Files(rules) => Some(rules.definitions()),
+            _ => self.definitions().cloned(),
+        }
+    }
+
     /// Files of the task that belong to it.
     pub(super) fn files(&self) -> Vec<&str> {
         let own = match self {

@@ -46,6 +46,12 @@ impl Toolset {
         Ok(&self.ready()?.definitions)
     }
 
+    /// The same without starting or trusting anything; `None` where a server lists its functions itself.
+    pub fn known_definitions(&self) -> Option<Value> {
+        let lists: Option<Vec<Value>> = self.0.rules.iter().map(|tool| tool.kind.known_definitions()).collect();
+        Some(lists?.iter().filter_map(Value::as_array).flatten().cloned().collect())
+    }
+
     pub fn limits(&self) -> &ConversationLimits {
         &self.0.limits
     }

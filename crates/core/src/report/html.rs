@@ -17,7 +17,7 @@ use super::event_text::{Level, alert_text, event_text};
 use super::failures::failure_table;
 use super::gate::{Threshold, junit_values};
 use super::run_row::configuration;
-use super::summary_table::{cost_rows, labelled, rate_rows, tag_rows, value_drift};
+use super::summary_table::{call_rows, cost_rows, labelled, rate_rows, tag_rows, value_drift};
 use super::{EvalResult, FailureGroup, FailureGroups, Report, ReportError, RunChanges};
 use crate::config::Source;
 use crate::format::{or_na, percent};
@@ -95,7 +95,7 @@ pub fn html(report: &Report) -> Result<Page, ReportError> {
 pub fn versus_html(versus: &Versus) -> Result<Page, ReportError> {
     let names: Vec<&str> = versus.evals.iter().map(|eval| eval.name.as_str()).collect();
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
-    let rates = rate_rows(&summaries).into_iter().chain(cost_rows(&summaries));
+    let rates = rate_rows(&summaries).into_iter().chain(call_rows(&summaries)).chain(cost_rows(&summaries));
     let examples = match versus.pairs.first() {
         Some(pair) => {
             let evals = [pair.first, pair.second];

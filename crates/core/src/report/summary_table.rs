@@ -6,7 +6,9 @@ use super::sample_differences::{all_label, pass_at_label};
 use super::significance::{MetricComparison, verdict_lines};
 use super::tables::text_table;
 use crate::format::{amount, duration, or_na, percent, percent_interval};
-use crate::run::{EndpointSummary, EvalSummary, LogProbs, MaskCost, PassAt, SampleRates, SampleSummary, TagSummary};
+use crate::run::{
+    EndpointSummary, EvalSummary, LogProbs, MaskCost, PassAt, SampleRates, SampleSummary, TagSummary, ValidCalls,
+};
 use crate::secrets::{redact, visible};
 use crate::statistics::{Interval, compound};
 
@@ -27,7 +29,7 @@ pub fn columns(set: &str, evals: &[(&str, &EvalSummary)]) -> String {
     }
     let summaries: Vec<&EvalSummary> = evals.iter().map(|(_, summary)| *summary).collect();
     let names = evals.iter().map(|(name, _)| shorten(name)).collect();
-    let rates = rate_rows(&summaries).into_iter().chain(cost_rows(&summaries));
+    let rates = rate_rows(&summaries).into_iter().chain(call_rows(&summaries)).chain(cost_rows(&summaries));
     let tags = tag_rows(&summaries).into_iter().map(|row| (row.label(), row.cells));
     // Errors of a scorer or an endpoint leave fewer answers to one than to another.
     let mut counts: Vec<usize> = summaries.iter().map(|summary| summary.n).collect();
@@ -77,6 +79,32 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     rows.map(|(label, cell)| (label.to_owned(), evals.iter().map(|summary| cell(summary)).collect()))
         .chain(sample_rows(evals))
         .collect()
+}
+
+/// The calls that the model wrote: the share p that is valid, and of conversations with k calls and more those whose
+/// first k are, beside p^k, which it were if calls were independent.
+pub fn call_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
+    let calls: Vec<Option<&ValidCalls>> =
+        evals.iter().map(|summary| summary.tools.as_ref()?.valid_calls.as_ref()).collect();
+    let row = |label: String, cell: &dyn Fn(&ValidCalls) -> Option<String>| {
+        let cells: Vec<_> = calls.iter().map(|calls| cell((*calls)?)).collect();
+        let is_known = cells.iter().any(Option::is_some);
+        is_known.then(|| (label, cells.into_iter().map(|cell| or_na(cell, |cell| cell)).collect()))
+    };
+    let all = |calls: &ValidCalls| Some(format!("{}, n = {}", percent_interval(calls.valid, calls.interval), calls.n));
+    let first = |k: usize| {
+        let cell = move |calls: &ValidCalls| {
+            let chain = calls.chains.iter().find(|chain| chain.k == k)?;
+            let measured = percent_interval(chain.valid, chain.interval);
+            Some(format!("{measured}, n = {} (p^{k}: {})", chain.n, percent(calls.independent(k).0)))
+        };
+        row(format!("first {k} calls valid"), &cell)
+    };
+    let mut lengths: Vec<usize> =
+        calls.iter().flatten().flat_map(|calls| &calls.chains).map(|chain| chain.k).filter(|k| *k > 1).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    row("calls valid (p)".to_owned(), &all).into_iter().chain(lengths.into_iter().filter_map(first)).collect()
 }
 
 /// Why conversations ended, the most frequent first.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::markdown::{line, table};
-use super::summary_table::{cost_rows, labelled, rate_rows, tag_rows, value_drift};
+use super::summary_table::{call_rows, cost_rows, labelled, rate_rows, tag_rows, value_drift};
 use super::{EvalResult, FailureGroup, FailureGroups, Outcome, PairedComparison, Versus, csv_line};
 
 /// For a pull request: verdicts, rates, outcomes, groups of failures, comments.
@@ -28,7 +28,7 @@ pub fn versus_markdown(versus: &Versus) -> String {
         text.push('\n');
     }
     let summaries: Vec<_> = versus.evals.iter().map(|eval| &eval.summary).collect();
-    let rates = rate_rows(&summaries).into_iter().chain(cost_rows(&summaries));
+    let rates = rate_rows(&summaries).into_iter().chain(call_rows(&summaries)).chain(cost_rows(&summaries));
     let tags = tag_rows(&summaries).into_iter().map(|row| (line(&row.label()), row.cells));
     text += &table(&[vec![String::new()], names.clone()].concat(), &labelled(rates.chain(tags)), "l");
     text.extend(versus.pairs.iter().map(|pair| outcomes(versus, pair, &names)));

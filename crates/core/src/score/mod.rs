@@ -12,6 +12,7 @@ mod failure_class;
 mod field_compare;
 mod grammar;
 mod grounded;
+mod hand_conversation;
 mod http_request;
 pub mod json;
 mod json_schema;
@@ -48,6 +49,7 @@ pub use completion_line::CompletionLine;
 pub use data_problems::{DataProblem, DataProblemKind, data_problems, load_sets, repeated_prompts, similar_prompts};
 pub use failure_class::{FailureClass, OwnClass};
 pub use grammar::{Grammar, HttpRules, MessagePart, SchemaFiles, ToolRules};
+pub use hand_conversation::{HandChain, HandConversation};
 pub use http_request::{MessageSchema, Operation, message_schemas, operations};
 pub(crate) use json_schema::meta_problems;
 pub use json_schema::{DRAFT_ADDRESSES, Draft, FORMATS, KEYWORDS, Keyword, KeywordValue, TYPES, encode_references};
@@ -72,7 +74,7 @@ pub use scorer::{PartWeights, Scorer, ScorerErrors};
 pub use task::{RewardPart, Task};
 pub use tool_calls::{
     AnswerPart, ArgumentLayout, AskedCalls, CallLayout, CallReader, asked_calls, call_layout, closed_parameters,
-    has_json_arguments,
+    has_json_arguments, text_before_calls,
 };
 
 use crate::task::TaskError;

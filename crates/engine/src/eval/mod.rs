@@ -97,6 +97,10 @@ fn chain(turn: &Turn) -> Option<Box<ToolChain>> {
     Some(Box::new(chain))
 }
 
+fn call_seconds(turn: &Turn) -> Vec<f64> {
+    turn.tools.as_ref().map_or_else(Vec::new, |tools| tools.call_seconds.clone())
+}
+
 /// The record of a conversation, with the outcome of the answer that decides it.
 fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, EvalError> {
     let (row, turns) = (&prompt.row, conversation.turns);
@@ -108,6 +112,7 @@ fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, Eva
         completion: turn.text.clone(),
         tokens: Some(tokens(turn)),
         chain: chain(turn),
+        call_seconds: call_seconds(turn),
         ..EvalTurn::default()
     };
     let mut record = EvalRecord {
@@ -117,6 +122,7 @@ fn record(prompt: &Prompt, conversation: Conversation) -> Result<EvalRecord, Eva
         truncated: turns.iter().any(|turn| turn.completion.stop.is_truncated()),
         unanswered: row.turn_count() - turns.len(),
         chain: turns.first().filter(|_| row.turn_count() == 1).and_then(chain),
+        call_seconds: turns.first().filter(|_| row.turn_count() == 1).map(call_seconds).unwrap_or_default(),
         turns: if row.turn_count() > 1 { turns.iter().map(recorded).collect() } else { Vec::new() },
         ..EvalRecord::default()
     };

@@ -135,6 +135,7 @@ impl<'a> Conversing<'a> {
             states: Map::new(),
             agent: Some(Box::new(agent)),
             seconds: 0.0,
+            call_seconds: Vec::new(),
         };
         Ok((turn, completion, text))
     }

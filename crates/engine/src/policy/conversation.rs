@@ -59,6 +59,8 @@ pub struct ToolTurn {
     pub agent: Option<Box<AgentRecord>>,
     /// That calls took; of an agent, its program.
     pub seconds: f64,
+    /// Of each call, in the order of [`Self::calls`]; empty of an agent, which calls its tools itself.
+    pub call_seconds: Vec<f64>,
 }
 
 /// A completion that calls tools, and what they replied.
@@ -138,10 +140,14 @@ impl Turn {
     /// # Errors
     /// If its score cannot be written as JSON.
     pub fn into_sampled(self, prompt_id: &str, sample: usize) -> Result<SampledCompletion, serde_json::Error> {
-        let chain = self.tools.as_ref().map(ToolTurn::chain);
+        let (chain, call_seconds) = match self.tools {
+            Some(tools) => (Some(tools.chain()), tools.call_seconds),
+            None => (None, Vec::new()),
+        };
         let Completion { token_ids, log_probs, stop, .. } = self.completion;
         Ok(SampledCompletion {
             chain,
+            call_seconds,
             prompt_id: prompt_id.to_owned(),
             sample,
             text: self.text,

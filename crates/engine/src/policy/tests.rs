@@ -102,6 +102,8 @@ fn conversations_are_the_same_however_long_their_tools_take() {
         assert_eq!(fast.turns[0].completions().count(), slow.turns[0].completions().count());
         assert_eq!(fast.turns[0].tools.as_ref().unwrap().chain(), slow.turns[0].tools.as_ref().unwrap().chain());
         let turn = &fast.turns[0];
+        let tools = slow.turns[0].tools.as_ref().unwrap();
+        assert_eq!(tools.call_seconds.len(), tools.calls().count());
         let read: Vec<_> = turn.prompted(&[]).collect();
         for (pair, step) in read.windows(2).zip(&turn.tools.as_ref().unwrap().steps) {
             let ((prompt, sampled), (next, _)) = (pair[0], pair[1]);

@@ -93,6 +93,7 @@ impl<'a> Conversing<'a> {
             states: Map::new(),
             agent: None,
             seconds: std::mem::take(&mut own.step_seconds),
+            call_seconds: std::mem::take(&mut own.call_seconds),
         };
         if let Err(error) = own.ask_states(tools, &row, &mut turn) {
             let is_missing = matches!(error, EnvironmentError::NotRecorded { .. });

@@ -33,6 +33,8 @@ pub(super) struct ToolTalk {
     /// Of the answer, where its replies were not read.
     pub(super) last_calls: Vec<AnsweredCall>,
     pub(super) step_seconds: f64,
+    /// Of each call of the current turn, in order.
+    pub(super) call_seconds: Vec<f64>,
 }
 
 impl<'a> TaskTools<'a> {
@@ -77,6 +79,7 @@ impl ToolTalk {
         let seconds = begun.elapsed().as_secs_f64();
         self.seconds += seconds;
         self.step_seconds += seconds;
+        self.call_seconds.extend(replies.iter().map(|reply| reply.seconds));
         Ok(calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect())
     }
 

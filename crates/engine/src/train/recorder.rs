@@ -395,13 +395,14 @@ impl<'a> Recorder<'a> {
         event.solved = Some(answers.iter().filter(|answer| answer.is_solved()).count());
         for answer in answers {
             let (sampled_tokens, chain) = (answer.sampled_tokens(), answer.tools.as_ref().map(ToolTurn::chain));
-            let Turn { prompt, completion, text, score, advantage, .. } = answer;
+            let Turn { prompt, tools, completion, text, score, advantage } = answer;
             let stop_reason = completion.stop.name().to_owned();
             event.rewards.push(score.reward);
             event.tiers.push(score.tier.name().to_owned());
             event.token_counts.push(sampled_tokens);
             event.stop_reasons.push(stop_reason.clone());
             event.advantages.push(advantage);
+            event.call_seconds.extend(tools.map(|tools| tools.call_seconds));
             record.completions.push(RolloutCompletion {
                 prompt: prompt.map(|prompt| prompt.text),
                 chain,

@@ -5,6 +5,7 @@ mod answers;
 mod chat;
 mod chooser;
 mod comment;
+mod conversations;
 mod draw;
 mod eval_job;
 mod export;
@@ -245,14 +246,16 @@ impl Eval {
         }
     }
 
-    /// Whether a word is in the prompt's id, its tags, its outcome, its comment, or one of its answers; `commented` is
-    /// in every prompt with a comment.
+    /// Whether a word is in the prompt's id, its tags, its outcome, its comment, one of its answers, or a function that was
+    /// called, or says why a conversation ended; `commented` is in every prompt with a comment.
     fn has_word(&self, versus: &Versus, prompt: &ComparedPrompt, word: &str) -> bool {
         let outcome = self.outcome(versus, prompt).map_or("", Outcome::name);
         let comment = versus.comment(&prompt.prompt_id).to_lowercase();
         let records = || (0..versus.evals.len()).filter_map(|eval| versus.record(prompt, eval));
         let is_in_record = |record: &EvalRecord| {
-            record.tags.iter().any(|tag| tag.to_lowercase() == word) || record.completion.to_lowercase().contains(word)
+            record.tags.iter().any(|tag| tag.to_lowercase() == word)
+                || record.completion.to_lowercase().contains(word)
+                || conversations::has_word(record, word)
         };
         prompt.prompt_id.to_lowercase().contains(word)
             || outcome == word

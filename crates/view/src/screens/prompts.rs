@@ -2,6 +2,7 @@
 //! the sets.
 
 pub mod actions;
+mod by_hand;
 mod draw;
 mod editing;
 mod findings;
@@ -9,6 +10,7 @@ mod form;
 mod form_fields;
 mod form_import;
 mod form_new_task;
+mod hand_actions;
 mod interaction;
 mod layout;
 mod messages_text;
@@ -33,6 +35,7 @@ use crate::text::Tokenizer;
 use crate::widgets::diff::Row;
 use crate::widgets::filter::Filter;
 use crate::widgets::list_cursor::Cursor;
+use by_hand::ByHand;
 use editing::Editing;
 use form_fields::Form;
 use table_row::{Column, Entry, row};
@@ -70,6 +73,7 @@ pub struct Prompts {
     /// Marked entries.
     pub marked: BTreeSet<u32>,
     pub form: Option<Form>,
+    hand: Option<ByHand>,
     /// The changes that the template under edit makes.
     pub template: Option<TemplatePreview>,
     /// The files of earlier changes of rows.

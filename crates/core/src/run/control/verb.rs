@@ -73,6 +73,9 @@ pub struct SampledCompletion {
     /// How a turn with tools came to this answer, and why it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<ToolChain>,
+    /// Seconds of each of its calls, in order; beside it, since a clock has no part in a conversation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub call_seconds: Vec<f64>,
     pub text: String,
     /// The stop token included.
     pub token_ids: Vec<u32>,

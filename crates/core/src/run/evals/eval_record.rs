@@ -40,6 +40,9 @@ pub struct EvalRecord {
     /// How a turn with tools came to the answer, and why it ended; of a row of several turns each has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<Box<ToolChain>>,
+    /// Seconds of each of its calls, in order; beside it, since a clock has no part in a conversation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub call_seconds: Vec<f64>,
     /// The answers of a conversation; empty for a row of one turn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub turns: Vec<EvalTurn>,
@@ -74,6 +77,9 @@ pub struct EvalTurn {
     /// As [`EvalRecord::chain`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<Box<ToolChain>>,
+    /// As [`EvalRecord::call_seconds`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub call_seconds: Vec<f64>,
     /// `unparsable`, `invalid` or `valid`.
     pub tier: String,
     pub exact: Option<bool>,
@@ -141,10 +147,15 @@ impl EvalRecord {
         self.turns.iter().map(|turn| turn.completion.as_str()).collect()
     }
 
-    /// Its row as each of its answers had it.
+    /// Its row as scorers see it with each of its answers.
     pub fn rows(&self, row: Option<&PromptRow>) -> Vec<Option<PromptRow>> {
         let texts = self.texts();
-        (0..texts.len()).map(|turn| row.and_then(|row| row.after(&texts[..turn]))).collect()
+        let scored = |turn: usize| {
+            let row = row?.after(&texts[..turn])?;
+            let chain = self.turns.get(turn).map_or(&self.chain, |turn| &turn.chain);
+            Some(chain.as_ref().map_or_else(|| row.clone(), |chain| chain.scored_row(&row)))
+        };
+        (0..texts.len()).map(scored).collect()
     }
 
     /// The index of the answer that decides a conversation's outcome: the first without a score, else the first that is

@@ -1,4 +1,4 @@
-//! The calls of an eval's conversations with tools, and why these ended.
+//! The calls of an eval's conversations with tools, why these ended, and how many calls in a row are valid.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::eval_record::EvalRecord;
 use crate::environment::{CallOutcome, ToolChain};
+use crate::statistics::{compound, wilson_by_prompt};
+
+/// Lengths of the beginnings of conversations whose calls are counted, as far as there are such conversations.
+const CHAINS: [usize; 7] = [1, 2, 3, 5, 10, 20, 50];
 
 /// The calls of conversations with tools, those without a score included.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -21,12 +25,53 @@ pub struct ToolSummary {
     pub mean_reply_tokens: f64,
     /// Shares of the turns by why they ended.
     pub ends: BTreeMap<String, f64>,
+    /// Turns.
+    pub turns: usize,
+    /// Conversations by their number of calls, ascending; empty in evals of older programs.
+    pub calls: Vec<CallCount>,
+    /// `None` where no call was written, and of agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_calls: Option<ValidCalls>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CallCount {
+    pub calls: usize,
+    pub conversations: usize,
+}
+
+/// How many of the calls that a model wrote are valid ([`ToolChain::valid_calls`]), one by one and in a row.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ValidCalls {
+    /// Calls.
+    pub n: usize,
+    /// Share that is valid: p.
+    pub valid: f64,
+    /// 95% interval of `valid`, clustered by prompt.
+    pub interval: [f64; 2],
+    /// By the number of calls, ascending.
+    pub chains: Vec<ChainRate>,
+}
+
+/// The conversations with at least `k` calls.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChainRate {
+    pub k: usize,
+    /// Conversations, at least one.
+    pub n: usize,
+    /// Share of them whose first `k` calls are all valid.
+    pub valid: f64,
+    /// 95% interval of `valid`, clustered by prompt.
+    pub interval: [f64; 2],
 }
 
 impl ToolSummary {
     pub(super) fn from_records(records: &[EvalRecord]) -> Option<Box<Self>> {
         let chains: Vec<&ToolChain> = records.iter().flat_map(EvalRecord::chains).collect();
-        let conversations = records.iter().filter(|record| record.chains().next().is_some()).count() as f64;
+        let with_chains: Vec<&EvalRecord> = records.iter().filter(|record| record.chains().next().is_some()).collect();
+        let conversations = with_chains.len() as f64;
         if chains.is_empty() {
             return None;
         }
@@ -39,6 +84,11 @@ impl ToolSummary {
         for chain in &chains {
             *ends.entry(chain.end.name().to_owned()).or_default() += 1.0 / chains.len() as f64;
         }
+        let mut calls: BTreeMap<usize, usize> = BTreeMap::new();
+        for record in &with_chains {
+            *calls.entry(record.chains().map(|chain| chain.calls().count()).sum()).or_default() += 1;
+        }
+        let calls = calls.into_iter().map(|(calls, conversations)| CallCount { calls, conversations }).collect();
         let reply_tokens: usize = chains.iter().flat_map(|chain| &chain.steps).map(|step| step.reply_tokens).sum();
         Some(Box::new(Self {
             mean_calls: outcomes.len() as f64 / conversations,
@@ -46,6 +96,112 @@ impl ToolSummary {
             failed: share(CallOutcome::Failed),
             mean_reply_tokens: reply_tokens as f64 / conversations,
             ends,
+            turns: chains.len(),
+            calls,
+            valid_calls: ValidCalls::from_records(&with_chains),
         }))
+    }
+}
+
+impl ValidCalls {
+    fn from_records(records: &[&EvalRecord]) -> Option<Self> {
+        let calls: Vec<(&str, Vec<bool>)> = records
+            .iter()
+            .map(|record| (record.prompt_id.as_str(), record.chains().flat_map(ToolChain::valid_calls).collect()))
+            .collect();
+        let (n, valid, interval) =
+            rate(calls.iter().flat_map(|(prompt, calls)| calls.iter().map(|call| (*prompt, *call))))?;
+        let chain = |k: usize| {
+            let are_valid =
+                |(prompt, calls): &(_, Vec<bool>)| Some((*prompt, calls.get(..k)?.iter().all(|call| *call)));
+            let (n, valid, interval) = rate(calls.iter().filter_map(are_valid))?;
+            Some(ChainRate { k, n, valid, interval })
+        };
+        Some(Self { n, valid, interval, chains: CHAINS.into_iter().filter_map(chain).collect() })
+    }
+
+    /// p^k, the share of chains of `k` calls that were valid if calls were independent, and its 95% interval.
+    pub fn independent(&self, k: usize) -> (f64, [f64; 2]) {
+        let k = u32::try_from(k).unwrap_or(u32::MAX);
+        (compound(self.valid, k), self.interval.map(|rate| compound(rate, k)))
+    }
+}
+
+/// The number of outcomes, the share of those that hold, and its interval, clustered by prompt; `None` of nothing.
+fn rate<'r>(outcomes: impl Iterator<Item = (&'r str, bool)>) -> Option<(usize, f64, [f64; 2])> {
+    let mut prompts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (prompt, holds) in outcomes {
+        let (found, all) = prompts.entry(prompt).or_default();
+        (*found, *all) = (*found + usize::from(holds), *all + 1);
+    }
+    let prompts: Vec<(usize, usize)> = prompts.into_values().collect();
+    let (found, n) = prompts.iter().fold((0, 0), |(found, n), (one, all)| (found + one, n + all));
+    (n > 0).then(|| (n, found as f64 / n as f64, wilson_by_prompt(&prompts).into()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::*;
+    use crate::environment::{AnsweredCall, ChainEnd, ToolStep};
+
+    /// A letter a call: valid, refused, failed (the tool did).
+    fn record(prompt_id: &str, calls: &str, end: ChainEnd) -> EvalRecord {
+        let call = |letter: char| AnsweredCall {
+            name: "f".to_owned(),
+            arguments: Map::new(),
+            reply: String::new(),
+            outcome: match letter {
+                'r' => CallOutcome::Refused,
+                'f' => CallOutcome::Failed,
+                _ => CallOutcome::Answered,
+            },
+        };
+        let step = |letter| ToolStep {
+            text: String::new(),
+            tokens: 3,
+            reply_tokens: 5,
+            token_ids: Vec::new(),
+            log_probs: Vec::new(),
+            calls: vec![call(letter)],
+        };
+        let chain = ToolChain {
+            steps: calls.chars().map(step).collect(),
+            last_calls: Vec::new(),
+            end,
+            failure: None,
+            states: Map::new(),
+            agent: None,
+        };
+        EvalRecord { prompt_id: prompt_id.to_owned(), chain: Some(Box::new(chain)), ..EvalRecord::default() }
+    }
+
+    #[test]
+    fn calls_in_a_row_are_counted_in_real_conversations() {
+        let records = [
+            record("a", "", ChainEnd::Answer),
+            record("b", "vv", ChainEnd::Answer),
+            record("c", "vr", ChainEnd::Answer),
+            record("d", "r", ChainEnd::MaxTurns),
+            // The call that cannot be read is one that is not valid; a tool that fails is not the model's fault.
+            record("e", "v", ChainEnd::Unreadable),
+            record("f", "vvf", ChainEnd::ToolFailed),
+        ];
+        let summary = *ToolSummary::from_records(&records).unwrap();
+        let counts: Vec<(usize, usize)> = summary.calls.iter().map(|one| (one.calls, one.conversations)).collect();
+        assert_eq!(counts, [(0, 1), (1, 2), (2, 2), (3, 1)]);
+        assert_eq!((summary.turns, summary.mean_calls), (6, 1.5));
+        let valid = summary.valid_calls.unwrap();
+        // b 2 of 2, c 1 of 2, d 0 of 1, e 1 of 2, f 3 of 3.
+        assert_eq!((valid.n, valid.valid), (10, 0.7));
+        let chains: Vec<(usize, usize, f64)> = valid.chains.iter().map(|one| (one.k, one.n, one.valid)).collect();
+        assert_eq!(chains, [(1, 5, 0.8), (2, 4, 0.5), (3, 1, 1.0)]);
+        assert!((valid.independent(2).0 - 0.49).abs() < 1e-12);
+        let back: ValidCalls = serde_json::from_value(json!(valid)).unwrap();
+        assert_eq!(back, valid);
+        assert_eq!(ToolSummary::from_records(&records[..1]).unwrap().valid_calls, None);
+        assert_eq!(ToolSummary::from_records(&[EvalRecord::default()]), None);
     }
 }

@@ -181,6 +181,10 @@ pub struct Group {
     /// Freely sampled completions with the full reward; `None` in runs of older programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub solved: Option<usize>,
+    /// With tools: seconds of the calls of each completion's conversation, in order. They are no part of its record, which a
+    /// resumed run has byte by byte.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub call_seconds: Vec<Vec<f64>>,
     /// Whether dynamic sampling replaced it, so that it is neither trained on nor counted.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,

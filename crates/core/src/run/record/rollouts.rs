@@ -70,6 +70,12 @@ impl RolloutCompletion {
         let steps = self.chain.iter().flat_map(|chain| &chain.steps).map(|step| step.token_ids.as_slice());
         steps.chain([self.token_ids.as_slice()])
     }
+
+    /// All tokens that were sampled: those of the calls on the way, and of the answer.
+    pub fn sampled_tokens(&self) -> usize {
+        let steps = self.chain.iter().flat_map(|chain| &chain.steps);
+        steps.map(|step| step.tokens).sum::<usize>() + self.token_ids.len()
+    }
 }
 
 /// Whether a limit ended a completion, by its recorded `stop_reason`.

@@ -57,6 +57,17 @@ pub(super) fn has_opening(text: &str) -> bool {
     SYNTAXES.into_iter().any(|syntax| syntax.next_opening(text).is_some())
 }
 
+/// What a completion that calls functions says before its first call, in whatever format that is; all of it in `harmony`,
+/// whose marks are around all text.
+pub fn text_before_calls(completion: &str) -> &str {
+    if completion.trim_start().starts_with(['{', '[']) {
+        return "";
+    }
+    let others = SYNTAXES.into_iter().filter(|other| other.name() != "harmony");
+    let first = others.filter_map(|other| other.next_opening(completion)).min();
+    completion.get(..first.unwrap_or(completion.len())).unwrap_or(completion).trim_end()
+}
+
 /// Whether the arguments of a call are one JSON object.
 pub fn has_json_arguments(format: &CallFormat) -> bool {
     let arguments = |layout| if let CallLayout::Named { arguments, .. } = layout { Some(arguments) } else { None };

@@ -39,7 +39,7 @@ pub use block_reader::CallReader;
 use calls::{Answer, Call, calls_of};
 use compare::{ExpectedCall, compare_calls, expected_calls};
 pub(super) use definition::KIND;
-pub use known_formats::{call_layout, has_json_arguments};
+pub use known_formats::{call_layout, has_json_arguments, text_before_calls};
 use known_formats::{foreign_calls, foreign_opening, is_decline, syntax_of};
 use own_tools::OwnTools;
 pub use reader::AnswerPart;

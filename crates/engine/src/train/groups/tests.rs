@@ -140,6 +140,7 @@ fn all_that_was_sampled_with_tools_counts_and_is_weighed_alike() {
         states: serde_json::Map::new(),
         agent: None,
         seconds: 0.0,
+        call_seconds: Vec::new(),
     };
     group.conversations[0].turns[0].tools = Some(tools(vec![step(&[9], 2), step(&[9, 1, 8], 4)], &[9, 1, 8, 1, 8]));
     group.conversations[1].turns[0].tools = Some(tools(Vec::new(), &[9]));

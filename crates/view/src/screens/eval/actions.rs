@@ -10,11 +10,12 @@ use super::{
 use crate::action::Scope;
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};
-use crate::report::Outcome;
+use crate::report::{Outcome, chain_text};
 use crate::run::is_recording;
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
+use crate::tool_results::whole_action;
 use crate::widgets::editor::Editor;
 use crate::widgets::filter::TextField;
 use crate::widgets::list_cursor::Cursor;
@@ -225,6 +226,7 @@ const ACTIONS: &[Action] = &[
     Action::new("eval.chat", "Try own prompt", "try", &["t"], HERE, chat::open)
         .also(&["chat", "playground", "ask base and trained"])
         .asking(),
+    whole_action("eval.results", Screen::Eval),
     Action::new("eval.again", "Reload", "", &["R"], HERE, read),
     Action::new("eval.prompts", "Compare system prompts", "compare", &["A"], HERE, eval_job::ask_variants)
         .asking()
@@ -291,7 +293,8 @@ fn copy(eval: &mut Eval, second: bool) -> Vec<Command> {
     let text = eval.versus().and_then(|versus| {
         let (sides, prompt) = (eval.sides(versus), eval.prompt(versus)?);
         let side = if second { sides.last() } else { sides.first() };
-        Some(versus.record(prompt, *side?)?.completion.clone())
+        let record = versus.record(prompt, *side?)?;
+        Some(record.chains().map(chain_text).collect::<String>() + &record.completion)
     });
     text.into_iter().map(Command::Copy).collect()
 }

@@ -6,12 +6,13 @@ use ratatui::text::{Line, Span};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Eval, layout};
+use super::{Eval, conversations, layout};
 use crate::format::or_na;
 use crate::pane::content::Content;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
 use crate::score::GroundedValue;
+use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::text::Message;
@@ -69,7 +70,9 @@ fn lines(eval: &Eval, shared: &Shared, versus: &Versus, prompt: &ComparedPrompt,
     }
     lines.extend(judged(theme, &sides, width));
     lines.push(Line::default());
-    lines.extend(texts(theme, &sides, eval.side_by_side.unwrap_or(width >= SIDES), width));
+    let side = eval.side_by_side.unwrap_or(width >= SIDES);
+    lines.extend(conversations::lines(shared, &sides, side, width));
+    lines.extend(texts(theme, &sides, side, width));
     if let Some(row) = &turn {
         lines.extend(expected(theme, row.expected.as_ref(), &sides, width));
     }
@@ -94,12 +97,26 @@ pub(super) fn judged(theme: &Theme, sides: &[(&str, &EvalRecord)], width: usize)
     let mut lines = Vec::new();
     for ((name, record), role) in sides.iter().zip([Role::Base, Role::Trained]) {
         lines.push(scored(theme, name, record, role));
+        lines.extend(parts(theme, record, width));
         for reason in reasons(record) {
             let wrapped = wrapped(&reason, width.saturating_sub(2)).into_iter();
             lines.extend(wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))));
         }
     }
     lines
+}
+
+/// The parts of the reward of a conversation with tools or an agent.
+fn parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'static>> {
+    let parts = record.score["parts"].as_object().filter(|_| record.chains().next().is_some());
+    let shown = |(name, value): (&String, &Value)| format!("{name} {:.3}", value.as_f64().unwrap_or(f64::NAN));
+    let parts: Vec<String> = parts.into_iter().flatten().map(shown).collect();
+    if parts.is_empty() {
+        return Vec::new();
+    }
+    let text = format!("parts, before their weights: {}", parts.join(", "));
+    let wrapped = wrapped(&visible(&text), width.saturating_sub(2)).into_iter();
+    wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Faint))).collect()
 }
 
 /// Where the prompt states the values of each answer.

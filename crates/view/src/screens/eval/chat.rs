@@ -7,7 +7,8 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::Line;
 use serde_json::{Value, json};
 
-use super::{CHAT, Chat, Eval, answers};
+use super::{CHAT, Chat, Eval, answers, conversations};
+use crate::environment::ToolChain;
 use crate::files::{Access, ensure_folder, replace_file};
 use crate::format::short_id;
 use crate::message::{Command, Work};
@@ -150,6 +151,8 @@ fn on_output(eval: &mut Eval, line: OutputLine, name: &str) -> Vec<Command> {
 /// A line of `sample --json`.
 fn record(value: Value) -> Option<EvalRecord> {
     let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let chain: Option<Box<ToolChain>> = serde_json::from_value(value["chain"].clone()).unwrap_or_default();
+    let before: usize = chain.iter().flat_map(|chain| &chain.steps).map(|step| step.tokens).sum();
     Some(EvalRecord {
         prompt_id: text("prompt_id")?,
         completion: text("completion")?,
@@ -157,7 +160,9 @@ fn record(value: Value) -> Option<EvalRecord> {
         tier: text("tier")?,
         tolerant: value["tolerant"] == true,
         exact: value["exact"].as_bool(),
-        tokens: value["token_ids"].as_array().map(Vec::len),
+        tokens: value["token_ids"].as_array().map(|ids| ids.len() + before),
+        call_seconds: serde_json::from_value(value["call_seconds"].clone()).unwrap_or_default(),
+        chain,
         truncated: value["stop_reason"].as_str().is_some_and(is_truncated),
         score: value,
         ..EvalRecord::default()
@@ -273,7 +278,9 @@ fn lines(chat: &Chat, shared: &Shared, side_by_side: Option<bool>, width: usize)
     }
     if !sides.is_empty() {
         lines.push(Line::default());
-        lines.extend(answers::texts(theme, &sides, side_by_side.unwrap_or(width >= answers::SIDES), width));
+        let side = side_by_side.unwrap_or(width >= answers::SIDES);
+        lines.extend(conversations::lines(shared, &sides, side, width));
+        lines.extend(answers::texts(theme, &sides, side, width));
         lines.extend(answers::stated(theme, &sides));
     }
     lines

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::Eval;
-use super::failures;
+use super::{conversations, failures};
 use crate::format::{or_na, percent, percent_interval};
 use crate::pane::content::{Body, Content, Link, Text};
 use crate::report::{
@@ -122,7 +122,7 @@ impl SummaryText<'_> {
     /// All lines, side by side or stacked as the width allows.
     fn columns(&self, inside: Rect) -> Vec<(Rect, Vec<Linked>)> {
         let empty = || plain(vec![Line::default()]);
-        let below = |text: &Self| plain([text.rates(), text.verdict(), text.costs()].concat());
+        let below = |text: &Self| plain([text.rates(), text.verdict(), text.costs(), text.conversations()].concat());
         if inside.width < 100 {
             let rest = [self.matrix(), empty(), plain(self.tiers()), empty(), plain(self.tags())];
             return vec![(inside, [below(self), empty(), rest.concat()].concat())];
@@ -148,7 +148,9 @@ impl SummaryText<'_> {
             heading.push(Span::styled("   difference, paired", theme.style(Role::Faint)));
         }
         let mut lines = vec![Line::from(heading)];
-        for (label, cells) in rate_rows(&self.summaries()) {
+        // How conversations ended is a histogram of its own.
+        let is_shown = |(label, _): &(String, Vec<String>)| label != "ended" && label != "calls per conversation";
+        for (label, cells) in rate_rows(&self.summaries()).into_iter().filter(is_shown) {
             let mut spans = self.row(&label, &cells);
             if let (true, Some((difference, verdict))) = (wide, self.pair.and_then(|pair| pair.difference(&label))) {
                 spans.push(Span::styled(format!("   {}", points(&difference)), theme.style(role_of(verdict))));
@@ -176,6 +178,11 @@ impl SummaryText<'_> {
             Span::styled(format!(" {}", padded(&shown(cell), cell_width, true)), theme.style(role(place)))
         });
         std::iter::once(Span::styled(padded(label, LABEL, false), theme.style(Role::Faint))).chain(cells).collect()
+    }
+
+    fn conversations(&self) -> Vec<Line<'static>> {
+        let second = self.pair.map(|pair| pair.second);
+        conversations::overview(self.shared, &self.summaries(), second, self.width)
     }
 
     /// Errors of endpoints, costs and speed, below the verdict: they prove nothing.

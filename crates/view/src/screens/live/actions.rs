@@ -14,11 +14,13 @@ use crate::followed_run::latest_events;
 use crate::message::{Change, Command, Work};
 use crate::pane::content::{Content, Hit, Place};
 use crate::popup::{Ask, Popup};
+use crate::report::chain_text;
 use crate::run::Verb;
 use crate::run_control::{self, Controls, Target};
 use crate::screen::{self, About, Described};
 use crate::screens::Screen;
 use crate::shared::Shared;
+use crate::tool_results::whole_action;
 use crate::widgets::filter::TextField;
 use crate::widgets::list_cursor::Cursor;
 
@@ -295,6 +297,7 @@ const ACTIONS: &[Action] = &[
     quiet("live.freeze", "Toggle freeze", &["f"], HERE, navigation::freeze).also(&["hold still"]),
     quiet("live.overlay", "Choose overlay runs", &["v"], HERE, overlay::open).also(&["overlay"]),
     quiet("live.copy", "Copy completion", &["y"], HERE, copy).also(&["yank", "clipboard"]).unless(no_text),
+    whole_action("live.results", Screen::Live),
     run_control::pause(),
     run_control::resume(),
     run_control::checkpoint(),
@@ -388,9 +391,8 @@ impl Controls for Live {
 }
 
 fn copy(live: &mut Live, shared: &mut Shared) -> Vec<Command> {
-    let Some(text) = completion::selected(live, shared).map(|(_, completion, _)| completion.text.clone()) else {
-        return Vec::new();
-    };
+    let Some((_, completion, _)) = completion::selected(live, shared) else { return Vec::new() };
+    let text = completion.chain.as_ref().map(chain_text).unwrap_or_default() + &completion.text;
     shared.say("completion copied");
     vec![Command::Copy(text)]
 }

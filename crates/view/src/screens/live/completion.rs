@@ -10,11 +10,12 @@ use super::{Completion, SampledGroup};
 use crate::advantage::{Advantage, explain};
 use crate::followed_run::FollowedRun;
 use crate::pane::content::Content;
-use crate::report::{chain_counts, chain_text};
 use crate::run::is_truncated;
+use crate::score::Score;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::conversation::Conversation;
 use crate::widgets::grounded;
 use crate::widgets::json::{self, Fault};
 use crate::widgets::text_width::one_line;
@@ -40,7 +41,7 @@ pub(super) fn content<'a>(live: &Live, shared: &Shared, run: &FollowedRun, insid
         None => "completion".to_owned(),
     };
     let lines = match found {
-        Some((_, completion, member)) => lines(live, shared, run, completion, member),
+        Some((_, completion, member)) => lines(live, shared, run, (completion, member), inside.width.into()),
         None => vec![Line::styled(nothing(live, step), theme.style(Role::Faint))],
     };
     framed(shared, COMPLETION, title).text(inside, lines, live.completion_top)
@@ -59,8 +60,8 @@ fn lines(
     live: &Live,
     shared: &Shared,
     run: &FollowedRun,
-    completion: &Completion,
-    member: usize,
+    (completion, member): (&Completion, usize),
+    width: usize,
 ) -> Vec<Line<'static>> {
     let theme = &shared.theme;
     let kind = run.directory.as_ref().map_or(Advantage::Standardized, |run| run.file().config.advantage);
@@ -72,17 +73,47 @@ fn lines(
         let text = format!("advantage {}", explain(&row.rewards, reward, advantage, kind));
         lines.push(Line::styled(text, theme.style(Role::Faint)));
     }
-    if let Some(chain) = &completion.chain {
-        let faint = |line: &str| Line::styled(one_line(line), theme.style(Role::Faint));
-        lines.extend(chain_text(chain).lines().map(faint));
-        lines.push(faint(&format!("{}; ended: {}", chain_counts(chain), chain.end.name())));
-    }
-    let errors = completion.score.as_ref().map(|score| score.errors.as_slice()).unwrap_or_default();
+    let score = completion.score.as_ref();
+    let errors = score.map(|score| score.errors.as_slice()).unwrap_or_default();
     let faults: Vec<Fault> = errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
-    lines.extend(json::lines(theme, &completion.text, &faults));
-    let grounded_values = completion.score.as_ref().map(|score| score.grounded.as_slice()).unwrap_or_default();
-    lines.extend(grounded::lines(theme, grounded_values));
-    for reason in errors {
+    let answer = json::lines(theme, &completion.text, &faults);
+    let talk = completion.chain.as_ref().map(|chain| Conversation {
+        chain,
+        call_seconds: row.and_then(|row| row.call_seconds.get(member)).map(Vec::as_slice).unwrap_or_default(),
+        tokens: Some(completion.tokens),
+        is_whole: shared.whole_results,
+        whole_key: shared.key_of("live.results"),
+        width,
+    });
+    let reasons = score.map_or_else(Vec::new, |score| reasons(theme, score));
+    match talk {
+        // A conversation is long: why it scores as it does is above it.
+        Some(talk) => {
+            lines.extend(score.and_then(|score| parts(theme, score)));
+            lines.extend(reasons);
+            lines.extend([talk.summary(theme), talk.turns(theme), answer, talk.rest(theme)].concat());
+            lines.extend(grounded(theme, score));
+        }
+        None => lines.extend([answer, grounded(theme, score), reasons].concat()),
+    }
+    lines
+}
+
+fn grounded(theme: &Theme, score: Option<&Score>) -> Vec<Line<'static>> {
+    grounded::lines(theme, score.map(|score| score.grounded.as_slice()).unwrap_or_default())
+}
+
+/// The parts of the reward.
+fn parts(theme: &Theme, score: &Score) -> Option<Line<'static>> {
+    let parts: Vec<String> = score.parts.iter().map(|(name, value)| format!("{} {value:.3}", one_line(name))).collect();
+    let text = format!("parts, before their weights: {}", parts.join(", "));
+    (!parts.is_empty()).then(|| Line::styled(text, theme.style(Role::Faint)))
+}
+
+/// Violations, warnings, and values that differ from the expected ones.
+fn reasons(theme: &Theme, score: &Score) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for reason in &score.errors {
         let place = if reason.instance_path.is_empty() {
             String::new()
         } else {
@@ -93,18 +124,11 @@ fn lines(
             format!("{} line {}, column {}: {place}{message}", theme.glyph("✗", "x"), reason.line, reason.column);
         lines.push(Line::styled(text, theme.style(Role::Bad)));
     }
-    if let Some(score) = &completion.score {
-        lines.extend(score.warnings.iter().map(|warning| Line::styled(one_line(warning), theme.style(Role::Warning))));
-        let wrong = score
-            .fields
-            .iter()
-            .flat_map(|fields| fields.iter())
-            .filter(|(_, equal)| !**equal)
-            .map(|(name, _)| one_line(name));
-        let wrong: Vec<String> = wrong.collect();
-        if !wrong.is_empty() {
-            lines.push(Line::styled(format!("mismatch: {}", wrong.join(", ")), theme.style(Role::Warning)));
-        }
+    lines.extend(score.warnings.iter().map(|warning| Line::styled(one_line(warning), theme.style(Role::Warning))));
+    let fields = score.fields.iter().flat_map(|fields| fields.iter());
+    let wrong: Vec<String> = fields.filter(|(_, equal)| !**equal).map(|(name, _)| one_line(name)).collect();
+    if !wrong.is_empty() {
+        lines.push(Line::styled(format!("mismatch: {}", wrong.join(", ")), theme.style(Role::Warning)));
     }
     lines
 }

@@ -18,6 +18,8 @@ pub(super) struct Row {
     pub(super) rewards: Vec<f64>,
     pub(super) tiers: Vec<String>,
     pub(super) advantages: Vec<f64>,
+    /// With tools, of the calls of each completion; empty where the event is not kept.
+    pub(super) call_seconds: Vec<Vec<f64>>,
     pub(super) signal: GroupSignal,
     /// Whether dynamic sampling replaced it.
     pub(super) replaced: bool,
@@ -65,6 +67,7 @@ pub(super) fn from_event(group: &Group) -> Row {
         rewards: group.rewards.clone(),
         tiers: group.tiers.clone(),
         advantages: group.advantages.clone(),
+        call_seconds: group.call_seconds.clone(),
         signal: group.signal,
         replaced: group.replaced,
         guided: group.stop_reasons.last().is_some_and(|reason| reason == GUIDED),
@@ -90,6 +93,7 @@ fn from_rollout(group: &SampledGroup) -> Row {
         rewards,
         tiers,
         advantages: completions().map(|one| one.advantage).collect(),
+        call_seconds: Vec::new(),
         signal,
         replaced: group.replaced,
         guided,

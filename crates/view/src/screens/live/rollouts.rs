@@ -40,9 +40,8 @@ pub(super) fn has_failed(live: &Live, shared: &Shared) -> bool {
 
 fn sampled(group: RolloutGroup) -> SampledGroup {
     let completions = group.completions.into_iter().map(|completion| Completion {
+        tokens: completion.sampled_tokens(),
         prompt: completion.prompt,
-        tokens: completion.token_ids.len()
-            + completion.chain.iter().flat_map(|chain| &chain.steps).map(|step| step.tokens).sum::<usize>(),
         chain: completion.chain,
         text: completion.text,
         stop_reason: completion.stop_reason,

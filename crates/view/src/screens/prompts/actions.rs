@@ -1,11 +1,12 @@
 //! The actions of the prompts screen.
 
+use super::by_hand::HAND;
 use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Column, Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task, preview, row_editor,
-    row_templates, rows, save, table, token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task, hand_actions,
+    preview, row_editor, row_templates, rows, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts;
@@ -16,6 +17,7 @@ use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::{self, Shared};
 use crate::task::PromptSet;
+use crate::tool_results::whole_action;
 use crate::widgets::editor::Effect;
 use crate::widgets::filter::Filter;
 
@@ -35,6 +37,7 @@ const IN_ROWS: Scope = Scope::Pane(Screen::Prompts, ROWS);
 const IN_HEALTH: Scope = Scope::Pane(Screen::Prompts, HEALTH);
 const IN_EDITOR: Scope = Scope::Pane(Screen::Prompts, EDITOR);
 const IN_FORM: Scope = Scope::Pane(Screen::Prompts, FORM);
+const BY_HAND: Scope = Scope::Pane(Screen::Prompts, HAND);
 
 const ACTIONS: &[Action] = &[
     Action::new("prompts.save", "Save", "save", &["ctrl-o"], IN_EDITOR, save_text).unless(undecided),
@@ -56,6 +59,15 @@ const ACTIONS: &[Action] = &[
     .also(&["format", "indent", "prettify"]),
     Action::new("prompts.submit", "Submit form", "submit", &["ctrl-o"], IN_FORM, form::submit)
         .also(&["create", "import", "save"]),
+    Action::new("prompts.hand.call", "Call tool", "call", &["ctrl-o"], BY_HAND, hand_actions::call)
+        .unless(hand_actions::no_send),
+    Action::new("prompts.hand.answer", "Answer", "answer", &["alt-enter"], BY_HAND, hand_actions::answer)
+        .unless(hand_actions::no_send),
+    Action::new("prompts.hand.edit", "Write call or answer", "write", &["enter", "i"], BY_HAND, hand_actions::edit)
+        .asking()
+        .unless(hand_actions::no_send),
+    Action::new("prompts.hand.again", "Start over", "start over", &["r"], BY_HAND, hand_actions::again).asking(),
+    Action::new("prompts.hand.leave", "Back", "back", &["esc"], BY_HAND, hand_actions::leave),
     Action::new("prompts.mark", "Toggle mark", "mark", &["space"], IN_ROWS, mark).also(&["select"]).unless(no_row),
     Action::new("prompts.open", "Preview prompt", "", &["enter"], IN_ROWS, |prompts, _| {
         prompts.pane = Some(CHAT);
@@ -76,7 +88,8 @@ const ACTIONS: &[Action] = &[
         Vec::new()
     })
     .also(&["find", "search"])
-    .asking(),
+    .asking()
+    .unless(by_hand),
     Action::new("prompts.messages", "Edit messages", "edit", &["i"], HERE, |prompts, shared| {
         write(prompts, shared, EditTarget::Messages)
     })
@@ -101,7 +114,8 @@ const ACTIONS: &[Action] = &[
     Action::new("prompts.sort", "Sort by next column", "sort", &["s"], HERE, |prompts, shared| {
         prompts.sort = (prompts.sort.0.next(), false);
         arrange(prompts, shared)
-    }),
+    })
+    .unless(by_hand),
     Action::new("prompts.sort.backwards", "Reverse sort", "", &["S"], HERE, |prompts, shared| {
         prompts.sort.1 = !prompts.sort.1;
         arrange(prompts, shared)
@@ -126,7 +140,8 @@ const ACTIONS: &[Action] = &[
         form_new_task::open(prompts, shared)
     })
     .also(&["create task", "task new", "init"])
-    .asking(),
+    .asking()
+    .unless(by_hand),
     Action::new("prompts.duplicate", "Duplicate row", "", &["c"], HERE, |prompts, shared| match prompts.selected() {
         Some(entry) => save::duplicate(prompts, shared, entry),
         None => Vec::new(),
@@ -146,6 +161,11 @@ const ACTIONS: &[Action] = &[
     })
     .also(&["yank", "clipboard"])
     .unless(no_row),
+    Action::new("prompts.hand", "Answer by hand", "by hand", &["b"], HERE, hand_actions::open)
+        .also(&["try", "playground", "call tools", "person"])
+        .asking()
+        .unless(hand_actions::no_hand),
+    whole_action("prompts.results", Screen::Prompts),
     Action::new("prompts.model", "Choose tokenizer", "", &["m"], HERE, choose_model)
         .also(&["tokenizer"])
         .asking()
@@ -156,12 +176,18 @@ const ACTIONS: &[Action] = &[
     }),
 ];
 
-fn nothing_to_undo(prompts: &Prompts, _: &Shared) -> Option<String> {
-    prompts.undo.is_empty().then(|| "no change of rows to undo".to_owned())
+fn nothing_to_undo(prompts: &Prompts, shared: &Shared) -> Option<String> {
+    prompts.undo.is_empty().then(|| "no change of rows to undo".to_owned()).or_else(|| by_hand(prompts, shared))
 }
 
-fn no_task(_: &Prompts, shared: &Shared) -> Option<String> {
-    shared.no_task()
+/// Why the rows are out of sight.
+fn by_hand(prompts: &Prompts, shared: &Shared) -> Option<String> {
+    let text = || format!("{} leaves the conversation first", shared.key_of("prompts.hand.leave"));
+    prompts.hand.is_some().then(text)
+}
+
+fn no_task(prompts: &Prompts, shared: &Shared) -> Option<String> {
+    shared.no_task().or_else(|| by_hand(prompts, shared))
 }
 
 /// Why no file can be opened: not that of a task that cannot be read.
@@ -170,8 +196,8 @@ fn no_file(_: &Prompts, shared: &Shared) -> Option<String> {
     shared.no_task().filter(|_| !is_known)
 }
 
-fn no_row(prompts: &Prompts, _: &Shared) -> Option<String> {
-    prompts.selected().is_none().then(|| "no row selected".to_owned())
+fn no_row(prompts: &Prompts, shared: &Shared) -> Option<String> {
+    prompts.selected().is_none().then(|| "no row selected".to_owned()).or_else(|| by_hand(prompts, shared))
 }
 
 fn no_finding(prompts: &Prompts, _: &Shared) -> Option<String> {

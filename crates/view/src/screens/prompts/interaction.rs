@@ -1,13 +1,14 @@
 //! The prompts screen as the rest of the view sees it.
 
-use crossterm::event::KeyEvent;
+use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::actions::on_change;
+use super::by_hand::{self, HAND};
 use super::rows::arrange;
 use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, table};
 use crate::message::{Change, Command};
-use crate::pane::content::{Content, Place};
+use crate::pane::content::{Content, Hit, Place};
 use crate::screen::Screen;
 use crate::shared::Shared;
 use crate::widgets::editor::{Editor, Effect};
@@ -16,21 +17,23 @@ use crate::widgets::list_cursor::Cursor;
 
 impl Screen for Prompts {
     fn pane(&self) -> &'static str {
-        match (&self.form, &self.editing) {
-            (Some(_), _) => FORM,
-            (_, Some(_)) => EDITOR,
+        match (&self.form, &self.editing, &self.hand) {
+            (Some(_), ..) => FORM,
+            (_, Some(_), _) => EDITOR,
+            (.., Some(_)) => HAND,
             _ => self.pane.unwrap_or(ROWS),
         }
     }
 
     fn focus(&mut self, _: &mut Shared, pane: &'static str) {
-        if [ROWS, CHAT, HEALTH].contains(&pane) {
+        if self.hand.is_none() && [ROWS, CHAT, HEALTH].contains(&pane) {
             (self.pane, self.filter.is_typing) = (Some(pane), false);
         }
     }
 
     fn is_typing(&self) -> bool {
-        self.filter.is_typing || self.editing.is_some() || self.form.is_some()
+        let by_hand = self.hand.as_ref().is_some_and(|hand| hand.is_typing);
+        self.filter.is_typing || self.editing.is_some() || self.form.is_some() || by_hand
     }
 
     fn takes_tab(&self) -> bool {
@@ -38,11 +41,17 @@ impl Screen for Prompts {
     }
 
     fn places(&self, shared: &Shared, area: Rect) -> Vec<Place> {
-        layout::places(self, shared, area)
+        match &self.hand {
+            Some(hand) if self.pane() == HAND => by_hand::places(hand, area),
+            _ => layout::places(self, shared, area),
+        }
     }
 
     fn content<'a>(&'a self, shared: &'a Shared, place: &Place) -> Content<'a> {
-        draw::content(self, shared, place)
+        match &self.hand {
+            Some(hand) if place.id == HAND => by_hand::content(hand, shared, place),
+            _ => draw::content(self, shared, place),
+        }
     }
 
     fn cursor(&mut self, pane: &str) -> Option<&mut Cursor> {
@@ -50,6 +59,7 @@ impl Screen for Prompts {
             ROWS => Some(&mut self.cursor),
             CHAT => Some(&mut self.chat_top),
             HEALTH => Some(&mut self.finding),
+            HAND => self.hand.as_mut().map(|hand| &mut hand.top),
             FORM => self.form.as_mut().map(|form| &mut form.cursor),
             _ => None,
         }
@@ -65,6 +75,13 @@ impl Screen for Prompts {
         arrange(self, shared)
     }
 
+    fn pointed(&mut self, _: &mut Shared, hit: &Hit, event: MouseEvent) -> Option<Vec<Command>> {
+        if let (Some(hand), MouseEventKind::Down(_)) = (&mut self.hand, event.kind) {
+            hand.is_typing = hit.is_editor;
+        }
+        None
+    }
+
     fn field(&mut self) -> Option<&mut dyn TextField> {
         match &mut self.form {
             Some(form) => form.field(),
@@ -77,13 +94,17 @@ impl Screen for Prompts {
     }
 
     fn editor(&mut self, shared: &Shared) -> Option<&mut Editor> {
+        if self.pane() == HAND {
+            let hand = self.hand.as_mut().filter(|hand| hand.is_typing && !shared.is_busy("prompts.hand"))?;
+            return Some(&mut hand.editor);
+        }
         // Text typed while saving would be lost when the editor closes.
         let editing = self.editing.as_mut().filter(|_| !shared.is_busy("task.rows") && self.form.is_none())?;
         Some(&mut editing.editor)
     }
 
     fn edited(&mut self, shared: &mut Shared, effect: Effect) -> Vec<Command> {
-        row_editor::changed(self, shared, effect)
+        if self.pane() == HAND { Vec::new() } else { row_editor::changed(self, shared, effect) }
     }
 
     fn on_key(&mut self, _: &mut Shared, event: KeyEvent) -> Option<Vec<Command>> {

@@ -18,6 +18,7 @@ use crate::popup::{Pick, PickEntry, Popup};
 use crate::screen::{self, About, Described, Screen as _};
 use crate::screens::Screen;
 use crate::shared::Shared;
+use crate::tool_results::whole_action;
 use crate::widgets::editor::{Editor, Effect};
 use crate::widgets::filter::{Filter, TextField};
 use crate::widgets::list_cursor::Cursor;
@@ -247,9 +248,10 @@ const ACTIONS: &[Action] = &[
     Action::new("scores.copy", "Copy completion", "", &["y"], HERE, |scores, _| {
         let place = selected(scores);
         let item = place.and_then(|place| scores.scored.as_ref()?.items.all.get(place));
-        item.map(|item| vec![Command::Copy(item.text.clone())]).unwrap_or_default()
+        item.map(|item| vec![Command::Copy(item.whole())]).unwrap_or_default()
     })
     .also(&["yank", "clipboard"]),
+    whole_action("scores.results", Screen::Scores),
     Action::new("scores.back", "Clear filters", "", &["esc"], HERE, |scores, shared| {
         // Leaves the innermost: the editor, the filter's text, the pane, all filters.
         if scores.editor.take().is_some() {

@@ -11,7 +11,7 @@ use super::scoring::ScoredItems;
 use super::{COMPLETION, LABELS, LIST, SUMMARY, Scores, Source, labelling, score_details, source, summary};
 use super::{Shown, length as shown_length, selected};
 use crate::advantage::GroupSignal;
-use crate::format::short_id;
+use crate::format::{counted, short_id};
 use crate::help::Fault;
 use crate::pane::content::{Body, Content, Edited, List, Place};
 use crate::screen::Screen as _;
@@ -260,12 +260,14 @@ fn label(scores: &Scores, theme: &Theme, scored: &ScoredItems, place: usize, col
     let members = scored.groups.get(item.group).map_or(&[][..], |group| group.members.as_slice());
     let number = members.binary_search(&place).map_or(0, |number| number + 1);
     let number = if members.len() > 1 { format!("{number} ") } else { String::new() };
-    let room = columns.saturating_sub(name.width() + number.len());
+    let calls = item.conversation.as_ref().map(|chain| chain.calls().count());
+    let calls = calls.map_or_else(String::new, |calls| format!("({}) ", counted(calls, "call")));
+    let room = columns.saturating_sub(name.width() + number.len() + calls.len());
     let text = match part.same_as {
         Some(first) => format!("{} {}", theme.glyph("≡", "="), first + 1),
         None => end_in_one_line(part.start > 0, &item.text[part.start..], room),
     };
-    format!("{number}{name}{text}")
+    format!("{number}{name}{calls}{text}")
 }
 
 /// A name with its beginning elided: names differ at their ends.
@@ -314,7 +316,8 @@ fn completion<'a>(scores: &'a Scores, shared: &'a Shared, inside: Rect) -> Conte
     match selected(scores).and_then(|place| Some((scores.scored.as_ref()?, place))) {
         Some((scored, place)) => {
             let title = scored.items.all.get(place).map_or("", |item| item.from.as_str());
-            Content::titled(title).text(inside, score_details::lines(scores, shared, scored, place), scores.tops[0])
+            let lines = score_details::lines(scores, shared, scored, place, inside.width.into());
+            Content::titled(title).text(inside, lines, scores.tops[0])
         }
         None => Content {
             empty: vec![Line::styled("no completion selected", theme.style(Role::Faint))],

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::differing_parts::{DifferingPart, differing_parts};
 use crate::advantage::Advantage;
 use crate::dataset::{self, PromptRow};
+use crate::environment::ToolChain;
+use crate::report::chain_text;
 use crate::run::{RolloutGroup, is_truncated, read_step};
 use crate::score::{Task, Tier};
 use crate::shared::OpenTask;
@@ -41,6 +43,8 @@ pub struct Item {
     pub from: String,
     /// The run's record of it.
     pub stored: Option<Stored>,
+    /// How a turn with tools or an agent came to the text, as a run recorded it, without token ids.
+    pub conversation: Option<Arc<ToolChain>>,
 }
 
 /// A completion's record in a run.
@@ -49,8 +53,10 @@ pub struct Stored {
     pub reward: Option<f64>,
     pub tier: Option<Tier>,
     pub advantage: f64,
-    /// Its tokens, the stop token included.
+    /// The tokens of its text, the stop token included.
     pub tokens: usize,
+    /// Those and the ones of the calls on the way.
+    pub sampled: usize,
     pub is_truncated: bool,
 }
 
@@ -89,9 +95,29 @@ pub fn rows_of_run(task: &Path) -> Rows {
     found
 }
 
+fn without_ids(mut chain: ToolChain) -> ToolChain {
+    for step in &mut chain.steps {
+        (step.token_ids, step.log_probs) = Default::default();
+    }
+    chain.agent = chain.agent.map(|agent| Box::new(agent.without_ids()));
+    chain
+}
+
 /// Later turns come without the answers before them, which are not known.
 fn every_turn(row: &PromptRow) -> Vec<PromptRow> {
     row.all_turns(|_, _| None)
+}
+
+impl Item {
+    /// Its row as scorers see it after a conversation; `None`: as it is.
+    pub fn scored_row(&self) -> Option<PromptRow> {
+        Some(self.conversation.as_ref()?.scored_row(self.row.as_ref()?))
+    }
+
+    /// All that was said, for copying.
+    pub fn whole(&self) -> String {
+        self.conversation.as_deref().map(chain_text).unwrap_or_default() + &self.text
+    }
 }
 
 impl Items {
@@ -103,7 +129,10 @@ impl Items {
         for group in &members {
             let texts: Vec<&str> = group.iter().map(|place| self.all[*place].text.as_str()).collect();
             for (place, part) in group.iter().zip(differing_parts(&texts)) {
-                self.parts[*place] = part;
+                // The same answer after other calls is another completion.
+                let talk = |place: usize| self.all[place].conversation.as_ref();
+                let is_other = part.same_as.is_some_and(|first| talk(group[first]) != talk(*place));
+                self.parts[*place] = if is_other { DifferingPart::default() } else { part };
             }
         }
         let prompt = |group: &Vec<usize>| {
@@ -146,7 +175,7 @@ impl Items {
                 row: rows.get(&id).cloned(),
                 group,
                 from: written.from,
-                stored: None,
+                ..Item::default()
             });
         }
         items
@@ -175,6 +204,7 @@ impl Items {
                     tier,
                     advantage: completion.advantage,
                     tokens: completion.token_ids.len(),
+                    sampled: completion.sampled_tokens(),
                     is_truncated: is_truncated(&completion.stop_reason),
                 };
                 items.all.push(Item {
@@ -183,6 +213,7 @@ impl Items {
                     group: number,
                     from: format!("step {} sample {}", group.step, sample + 1),
                     stored: Some(stored),
+                    conversation: completion.chain.map(|chain| Arc::new(without_ids(chain))),
                 });
             }
             items.groups.push(group.prompt_id);

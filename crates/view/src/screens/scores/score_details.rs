@@ -12,12 +12,19 @@ use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
+use crate::widgets::conversation::Conversation;
 use crate::widgets::grounded;
 use crate::widgets::json::{self, Fault};
 use crate::widgets::text_width::padded;
 
 /// The lines of a completion: score, reasons, and text.
-pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &ScoredItems, place: usize) -> Vec<Line<'static>> {
+pub(super) fn lines(
+    scores: &Scores,
+    shared: &Shared,
+    scored: &ScoredItems,
+    place: usize,
+    width: usize,
+) -> Vec<Line<'static>> {
     let (Some(item), Some(score)) = (scored.items.all.get(place), scored.scores.get(place)) else { return Vec::new() };
     let text = Text { scores, shared, theme: &shared.theme };
     let mut lines = text.head(scored, place, score);
@@ -29,9 +36,20 @@ pub(super) fn lines(scores: &Scores, shared: &Shared, scored: &ScoredItems, plac
         lines.extend(text.results(results));
     }
     lines.push(Line::default());
+    let talk = item.conversation.as_ref().map(|chain| Conversation {
+        chain,
+        // Rollouts have no times.
+        call_seconds: &[],
+        tokens: item.stored.map(|stored| stored.sampled),
+        is_whole: shared.whole_results,
+        whole_key: shared.key_of("scores.results"),
+        width,
+    });
+    lines.extend(talk.iter().flat_map(|talk| [talk.summary(text.theme), talk.turns(text.theme)].concat()));
     let faults: Vec<Fault> =
         score.errors.iter().map(|reason| Fault { line: reason.line, column: reason.column }).collect();
     lines.extend(json::lines(text.theme, &item.text, &faults));
+    lines.extend(talk.iter().flat_map(|talk| talk.rest(text.theme)));
     lines.extend(grounded::lines(text.theme, &score.grounded));
     if let Some(expected) = item.row.as_ref().and_then(|row| row.expected.as_ref()) {
         lines.push(Line::default());
@@ -104,7 +122,7 @@ impl Text<'_> {
             let role = if differs { Role::Accent } else { Role::Faint };
             let text = format!(
                 "in the run: {tier} {reward}, advantage {:+.3}; {} tokens{cut}",
-                stored.advantage, stored.tokens
+                stored.advantage, stored.sampled
             );
             lines.push(Line::styled(text, self.theme.style(role)));
         }

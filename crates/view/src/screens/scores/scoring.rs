@@ -10,6 +10,7 @@ use super::items::{Item, Items};
 use crate::advantage::{
     Advantage, GroupSignal, group_advantages, group_signal, mean_and_deviation, parts_differ, step_advantages,
 };
+use crate::dataset::PromptRow;
 use crate::score::{FailureClass, PartWeights, QueryResult, Score, Scorer, Tier, on_every_core};
 
 /// Whether the result of the computation is still wanted.
@@ -85,7 +86,9 @@ pub struct Impact {
 
 /// Scores all items, on every core; `None` once `is_wanted` returns false.
 pub fn score(items: &Arc<Items>, scorer: &Scorer, is_wanted: IsWanted<'_>) -> Option<ScoredItems> {
-    let texts: Vec<_> = items.all.iter().map(|item| (item.text.as_str(), item.row.as_deref())).collect();
+    let rows: Vec<Option<PromptRow>> = items.all.iter().map(Item::scored_row).collect();
+    let rows = items.all.iter().zip(&rows).map(|(item, row)| row.as_ref().or(item.row.as_deref()));
+    let texts: Vec<_> = items.all.iter().map(|item| item.text.as_str()).zip(rows).collect();
     let mut scores = scorer.score_while(&texts, is_wanted)?;
     for (score, item) in scores.iter_mut().zip(&items.all) {
         if let Some(stored) = item.stored {
@@ -279,7 +282,14 @@ mod tests {
     #[test]
     fn what_a_schema_changes_is_counted() {
         let stored = |reward: f64, tier, advantage| {
-            Some(Stored { reward: Some(reward), tier: Some(tier), advantage, tokens: 1, is_truncated: false })
+            Some(Stored {
+                reward: Some(reward),
+                tier: Some(tier),
+                advantage,
+                tokens: 1,
+                sampled: 1,
+                is_truncated: false,
+            })
         };
         let check = |records: [Option<Stored>; 2], expected: Impact| {
             let mut found = items(&[VALID, "{}"], Advantage::Standardized);

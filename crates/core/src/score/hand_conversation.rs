@@ -1,0 +1,250 @@
+//! A conversation about a row in which a person writes in the model's place: calls, which the task's tools answer, and
+//! the answer that is scored.
+
+use std::sync::Arc;
+
+use serde_json::{Deserializer, Map, Value, json};
+
+use super::{AskedCalls, Score, Scorer, Task, asked_calls, turns_of};
+use crate::dataset::PromptRow;
+use crate::environment::{
+    AnsweredCall, CallOutcome, ChainEnd, Environment, EnvironmentError, ToolCall, ToolChain, ToolStep,
+};
+use crate::task::functions;
+use crate::text::{CallFormat, Message};
+
+const FORM: &str = "write the name of a function and its arguments as JSON, such as `query {\"sql\": \"SELECT 1\"}`";
+
+/// The first turn of a row, with the state of its tools.
+#[derive(Debug)]
+pub struct HandConversation {
+    task: Task,
+    scorer: Arc<Scorer>,
+    row: PromptRow,
+    environment: Environment,
+    definitions: Value,
+    written: HandChain,
+}
+
+/// What was written so far.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandChain {
+    /// Without tokens: nobody sampled any. Its end counts once there is a score.
+    pub chain: ToolChain,
+    pub call_seconds: Vec<f64>,
+    pub answer: String,
+    /// Of a conversation that has ended.
+    pub score: Option<Score>,
+}
+
+impl HandConversation {
+    /// Opens the tools for a row.
+    ///
+    /// # Errors
+    /// A task without tools, and as [`crate::environment::Toolset::open`].
+    pub fn open(task: &Task, scorer: &Arc<Scorer>, row: &PromptRow) -> Result<Self, EnvironmentError> {
+        let Some(toolset) = task.toolset() else {
+            return Err(EnvironmentError::State { why: format!("{} has no `[[tool]]`", task.name) });
+        };
+        let environment = toolset.open(row)?;
+        let definitions = toolset.definitions()?.clone();
+        let (steps, last_calls, states) = (Vec::new(), Vec::new(), Map::new());
+        let chain = ToolChain { steps, last_calls, end: ChainEnd::Answer, failure: None, states, agent: None };
+        let written = HandChain { chain, call_seconds: Vec::new(), answer: String::new(), score: None };
+        Ok(Self { task: task.clone(), scorer: Arc::clone(scorer), row: row.clone(), environment, definitions, written })
+    }
+
+    /// The messages that a model reads.
+    pub fn prompt(&self) -> Vec<Message> {
+        turns_of(&self.task, &self.row.messages)
+    }
+
+    /// OpenAI's list of the functions.
+    pub fn definitions(&self) -> &Value {
+        &self.definitions
+    }
+
+    pub fn written(&self) -> &HandChain {
+        &self.written
+    }
+
+    /// Reads calls: a name and a JSON object each, one after the other, or as a model writes them.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub fn read_calls(&self, text: &str) -> Result<Vec<ToolCall>, String> {
+        if text.trim_start().starts_with(['{', '[', '<']) {
+            return match asked_calls(CallFormat::hermes(), &self.definitions, text) {
+                AskedCalls::Calls(calls) => Ok(calls),
+                AskedCalls::None | AskedCalls::Unreadable => Err(format!("the call cannot be read: {FORM}")),
+            };
+        }
+        let known = functions(&self.definitions).unwrap_or_default();
+        let (mut rest, mut calls) = (text.trim(), Vec::new());
+        while !rest.is_empty() {
+            let end = rest.find(|letter: char| letter.is_whitespace() || letter == '{').unwrap_or(rest.len());
+            let name = &rest[..end];
+            rest = rest[end..].trim_start();
+            let mut arguments = Map::new();
+            if rest.starts_with('{') {
+                let mut values = Deserializer::from_str(rest).into_iter::<Map<String, Value>>();
+                arguments = match values.next() {
+                    Some(Ok(arguments)) => arguments,
+                    Some(Err(error)) => return Err(format!("the arguments of {name}: {error}")),
+                    None => Map::new(),
+                };
+                rest = rest[values.byte_offset()..].trim_start();
+            } else if !known.iter().any(|function| function.name == name) {
+                return Err(format!("{name:?} is not a function: {FORM}"));
+            }
+            calls.push(ToolCall { name: name.to_owned(), arguments });
+        }
+        if calls.is_empty() { Err(format!("no call: {FORM}")) } else { Ok(calls) }
+    }
+
+    /// Has calls answered; the limits of `[tools]` end the conversation as they end a model's.
+    pub fn call(&mut self, calls: Vec<ToolCall>) {
+        let text = calls.iter().map(written).collect::<Vec<_>>().join("\n");
+        let limits = self.task.toolset().map(|tools| tools.limits().clone());
+        let made = self.written.chain.calls().count();
+        let end = limits.as_ref().and_then(|limits| match () {
+            () if made + calls.len() > limits.max_calls => Some(ChainEnd::MaxCalls),
+            () if self.written.chain.steps.len() + 1 >= limits.max_turns => Some(ChainEnd::MaxTurns),
+            () => None,
+        });
+        if let Some(end) = end {
+            return self.finish(end, &text);
+        }
+        let replies = self.environment.call(&calls);
+        self.written.call_seconds.extend(replies.iter().map(|reply| reply.seconds));
+        let calls: Vec<AnsweredCall> =
+            calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect();
+        let failed = calls.iter().find(|call| call.outcome == CallOutcome::Failed).map(|call| call.reply.clone());
+        let is_late = |limit: f64| self.written.call_seconds.iter().sum::<f64>() > limit;
+        if failed.is_some() || limits.is_some_and(|limits| is_late(limits.time_limit_seconds)) {
+            let end = if failed.is_some() { ChainEnd::ToolFailed } else { ChainEnd::TimeLimit };
+            (self.written.chain.failure, self.written.chain.last_calls) = (failed, calls);
+            return self.finish(end, &text);
+        }
+        let (token_ids, log_probs) = (Vec::new(), Vec::new());
+        let step = ToolStep { text, tokens: 0, reply_tokens: 0, token_ids, log_probs, calls };
+        self.written.chain.steps.push(step);
+    }
+
+    /// Ends the conversation with an answer: the tools are asked for their final state where that is scored.
+    pub fn answer(&mut self, text: &str) {
+        let mut end = ChainEnd::Answer;
+        for (key, query) in self.task.state_queries() {
+            match self.environment.state(query) {
+                Ok(state) => _ = self.written.chain.states.insert(key.to_owned(), state),
+                Err(error) => (end, self.written.chain.failure) = (ChainEnd::ToolFailed, Some(error.to_string())),
+            }
+        }
+        self.finish(end, text);
+    }
+
+    fn finish(&mut self, end: ChainEnd, text: &str) {
+        self.written.chain.end = end;
+        text.clone_into(&mut self.written.answer);
+        let row = self.written.chain.scored_row(&self.row);
+        self.written.score = Some(self.scorer.score(text, Some(&row)));
+    }
+}
+
+/// As a model writes it: what scorers read.
+fn written(call: &ToolCall) -> String {
+    let call = json!({"name": call.name, "arguments": call.arguments});
+    format!("<tool_call>\n{call}\n</tool_call>")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::dataset::load_from;
+
+    const TOML: &str = "name = \"shop\"\nsystem = \"Use the tools.\"\n[prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nbuiltin = \"sqlite\"\n\
+                        database = \"shop.sql\"\n[tools]\nmax_calls = 4\nmax_turns = 3\n[score]\nkind = \"state\"\nquery = \"SELECT stock FROM item\"\n";
+    const ROW: &str =
+        "{\"id\": \"a\", \"messages\": [{\"role\": \"user\", \"content\": \"Sell one.\"}], \"expected\": 4}";
+
+    fn conversation(folder: &std::path::Path) -> HandConversation {
+        let sql = "CREATE TABLE item (stock INT); INSERT INTO item VALUES (5);";
+        for (name, text) in [("task.toml", TOML), ("shop.sql", sql), ("train.jsonl", ROW)] {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let task = Task::load(folder).unwrap();
+        let scorer = Arc::new(Scorer::new(&task).unwrap());
+        let rows = load_from("train.jsonl", ROW.as_bytes()).unwrap();
+        HandConversation::open(&task, &scorer, &rows[0]).unwrap()
+    }
+
+    #[test]
+    fn calls_are_read_by_name_and_arguments_or_as_models_write_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let talk = conversation(folder.path());
+        let read = |text: &str| {
+            let calls = talk.read_calls(text)?;
+            let shown = calls.into_iter().map(|call| format!("{}{}", call.name, Value::Object(call.arguments)));
+            Ok::<_, String>(shown.collect::<Vec<_>>().join(" "))
+        };
+        for (text, expected) in [
+            (r#"query {"sql": "SELECT 1"}"#, r#"query{"sql":"SELECT 1"}"#),
+            ("query{\n  \"sql\": \"}\"\n}\nexecute {\"sql\": \"\"}", r#"query{"sql":"}"} execute{"sql":""}"#),
+            // What a function is called without: the tools refuse it as they do a model's.
+            ("query", "query{}"),
+            ("quary {}", "quary{}"),
+            (r#"{"name": "query", "arguments": {"sql": "x"}}"#, r#"query{"sql":"x"}"#),
+            ("<tool_call>\n{\"name\": \"query\", \"arguments\": {}}\n</tool_call>", "query{}"),
+        ] {
+            assert_eq!(read(text).unwrap(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("", "no call: write the name"),
+            ("Five are left.", "\"Five\" is not a function: write"),
+            ("query {\"sql\": }", "the arguments of query: expected value at line 1 column 9"),
+            ("query {} more", "\"more\" is not a function"),
+            ("{\"stock\": 4}", "the call cannot be read"),
+        ] {
+            let found = read(text).unwrap_err();
+            assert!(found.starts_with(expected), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn tools_answer_and_the_end_is_scored_with_reasons() {
+        let folder = tempfile::tempdir().unwrap();
+        let say = |talk: &mut HandConversation, text: &str| {
+            let calls = talk.read_calls(text).unwrap();
+            talk.call(calls);
+        };
+        let mut talk = conversation(folder.path());
+        assert_eq!(talk.prompt()[0].content, "Use the tools.");
+        say(&mut talk, "quary {}");
+        say(&mut talk, "execute {\"sql\": \"UPDATE item SET stock = 4\"}");
+        let calls: Vec<_> = talk.written().chain.calls().map(|call| call.outcome).collect();
+        assert_eq!(calls, [CallOutcome::Refused, CallOutcome::Answered]);
+        assert_eq!((talk.written().call_seconds.len(), talk.written().score.clone()), (2, None));
+        talk.answer("Sold.");
+        let HandChain { chain, score, .. } = talk.written();
+        let score = score.as_ref().unwrap();
+        assert_eq!((score.tier, score.exact, score.reward), (super::super::Tier::Valid, Some(true), 1.0));
+        assert_eq!(chain.states.values().next().unwrap()["rows"], json!([[4]]));
+        // Another conversation begins with its own state.
+        let mut other = conversation(folder.path());
+        other.answer("Sold.");
+        let why = &other.written().score.as_ref().unwrap().errors[0].message;
+        assert!(why.contains("[[5]]"), "{why}");
+        // The limits of `[tools]` are those of a model.
+        let mut long = conversation(folder.path());
+        for _ in 0..3 {
+            say(&mut long, "query {\"sql\": \"SELECT 1\"}");
+        }
+        let HandChain { chain, score, .. } = long.written();
+        assert_eq!((chain.end, chain.steps.len()), (ChainEnd::MaxTurns, 2));
+        assert_eq!(score.as_ref().unwrap().tier, super::super::Tier::Unparsable);
+        let mut many = conversation(folder.path());
+        say(&mut many, &"query {} ".repeat(5));
+        assert_eq!(many.written().chain.end, ChainEnd::MaxCalls);
+    }
+}

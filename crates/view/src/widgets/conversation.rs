@@ -1,0 +1,332 @@
+//! A conversation with tools or an agent: why it ended, then each completion with its calls, what these replied, tokens
+//! and times, up to the heading of the answer.
+
+use ratatui::text::{Line, Span};
+use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
+
+use super::json;
+use super::text_width::{wrapped, wrapped_line};
+use crate::environment::{AgentRequest, AnsweredCall, CallOutcome, ChainEnd, ToolChain};
+use crate::format::{counted, duration, grouped};
+use crate::report::chain_counts;
+use crate::score::text_before_calls;
+use crate::secrets::visible;
+use crate::style_role::Role;
+use crate::theme::Theme;
+
+/// How much of a text is shown: results have up to a mebibyte, and lines are made for every frame.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    lines: usize,
+    bytes: usize,
+}
+
+const SHORT: Extent = Extent { lines: 8, bytes: 800 };
+const WHOLE: Extent = Extent { lines: 2_000, bytes: 64 << 10 };
+const INDENT: usize = 2;
+
+/// What is drawn.
+#[derive(Debug, Clone)]
+pub struct Conversation<'a> {
+    pub chain: &'a ToolChain,
+    /// Of each call; empty where they were not recorded.
+    pub call_seconds: &'a [f64],
+    /// All that was sampled, the answer included; `None` if they were not counted.
+    pub tokens: Option<usize>,
+    /// Whether long texts are whole, as far as the screen takes them.
+    pub is_whole: bool,
+    /// The key that toggles that.
+    pub whole_key: String,
+    pub width: usize,
+}
+
+impl Conversation<'_> {
+    /// The number of calls, their time, and why the conversation ended; what failed is a reason of its score.
+    pub fn summary(&self, theme: &Theme) -> Vec<Line<'static>> {
+        let time: f64 = self.call_seconds.iter().sum();
+        let time = if self.call_seconds.is_empty() { String::new() } else { format!(" in {}", duration(time)) };
+        let role = match self.chain.end {
+            ChainEnd::Answer => Role::Text,
+            ChainEnd::ToolFailed | ChainEnd::AgentFailed | ChainEnd::NoRequest => Role::Bad,
+            _ => Role::Warning,
+        };
+        let end = format!("{}{time}; ended: {}", chain_counts(self.chain), self.chain.end.described());
+        let mut texts = vec![(end, role)];
+        if let Some(agent) = &self.chain.agent {
+            let refused = agent.refused.iter().map(|(code, count)| format!("refused {count} with {}", visible(code)));
+            let mut parts: Vec<String> = refused.collect();
+            parts.extend(agent.has_ignored.then(|| "asked for sampling parameters that have no effect".to_owned()));
+            parts.push(match agent.exit_code {
+                Some(code) => format!("the program ended with exit code {code}"),
+                None => "the program was ended".to_owned(),
+            });
+            parts.extend(agent.output.as_ref().map(|line| format!("its last line: {}", visible(line))));
+            texts.push((parts.join("; "), Role::Faint));
+        }
+        let lines = texts.into_iter().flat_map(|(text, role)| {
+            let start: String = text.chars().take(WHOLE.bytes).collect();
+            wrapped(&start, self.width).into_iter().map(move |line| Line::styled(line, theme.style(role)))
+        });
+        lines.collect()
+    }
+
+    /// Every completion before the answer.
+    pub fn steps(&self, theme: &Theme) -> Vec<Line<'static>> {
+        let (chain, mut lines, mut times) = (self.chain, Vec::new(), self.call_seconds.iter().copied());
+        for (number, step) in chain.steps.iter().enumerate() {
+            let read = match step.reply_tokens {
+                0 => String::new(),
+                read => format!(", {} read", grouped(read as u64)),
+            };
+            // Of a person's turns there are none.
+            let tokens = if step.tokens > 0 { format!("  {}{read}", counted(step.tokens, "token")) } else { read };
+            lines.extend(self.turn(theme, number, &tokens));
+            let text = if step.calls.is_empty() { step.text.trim_end() } else { text_before_calls(&step.text) };
+            lines.extend(self.text(theme, text, 0));
+            lines.extend(step.calls.iter().flat_map(|call| self.call(theme, call, times.next(), "")));
+        }
+        lines
+    }
+
+    /// Above the answer.
+    pub fn heading(&self, theme: &Theme) -> Vec<Line<'static>> {
+        let chain = self.chain;
+        // An agent that asks for nothing has no answer.
+        if self.tokens == Some(0) && chain.steps.is_empty() {
+            return Vec::new();
+        }
+        let sampled: usize = chain.steps.iter().map(|step| step.tokens).sum();
+        let own = self.tokens.map(|tokens| tokens.saturating_sub(sampled));
+        let tokens = own.map_or_else(String::new, |own| format!("  {}", counted(own, "token")));
+        self.turn(theme, chain.steps.len(), &tokens)
+    }
+
+    /// All up to the answer.
+    pub fn turns(&self, theme: &Theme) -> Vec<Line<'static>> {
+        [self.steps(theme), self.heading(theme)].concat()
+    }
+
+    /// Calls of the answer whose replies the model did not read, and the final state: what is below the answer.
+    pub fn rest(&self, theme: &Theme) -> Vec<Line<'static>> {
+        let before = self.chain.steps.iter().map(|step| step.calls.len()).sum();
+        let mut times = self.call_seconds.iter().copied().skip(before);
+        let calls = self.chain.last_calls.iter();
+        let mut lines: Vec<Line<'static>> =
+            calls.flat_map(|call| self.call(theme, call, times.next(), ", not read by the model")).collect();
+        for state in self.chain.states.values() {
+            lines.push(Line::styled("final state", theme.style(Role::Special)));
+            let text = state.as_str().map_or_else(|| state.to_string(), str::to_owned);
+            lines.extend(self.text(theme, &text, INDENT));
+        }
+        lines
+    }
+
+    /// `turn 2  24 tokens, 31 read ────`; of an agent also what the request follows and what it adds.
+    fn turn(&self, theme: &Theme, number: usize, tokens: &str) -> Vec<Line<'static>> {
+        let agent = self.chain.agent.as_deref();
+        let request = agent.and_then(|agent| agent.requests.get(number));
+        let name = match (agent, number == self.chain.steps.len()) {
+            (Some(_), _) => format!("request {}", number + 1),
+            (None, true) if self.chain.end == ChainEnd::Answer => "answer".to_owned(),
+            (None, _) => format!("turn {}", number + 1),
+        };
+        let place = request
+            .and_then(|request| place_of(number, request))
+            .map_or_else(String::new, |place| format!(", {place}"));
+        let text = format!("{name}{place}{tokens}");
+        let rule = theme.glyph("─", "-").repeat(self.width.saturating_sub(text.width() + 1));
+        let heading = Line::from(vec![
+            Span::styled(text, theme.style(Role::Special)),
+            Span::styled(format!(" {rule}"), theme.style(Role::Border)),
+        ]);
+        let mut lines = wrapped_line(heading, self.width);
+        // The first request has the prompt; results of tools are below their calls.
+        let own = request.filter(|_| number > 0).into_iter().flat_map(|request| &request.messages);
+        for message in own.filter(|message| message.role != "tool") {
+            lines.push(Line::styled(visible(&message.role).into_owned(), theme.style(Role::Faint)));
+            lines.extend(self.text(theme, &message.content, INDENT));
+        }
+        lines
+    }
+
+    /// `→ query {"sql": "SELECT 1"}  2 ms`, and the reply.
+    fn call(&self, theme: &Theme, call: &AnsweredCall, seconds: Option<f64>, note: &str) -> Vec<Line<'static>> {
+        let (outcome, role) = match call.outcome {
+            CallOutcome::Answered => ("answered", Role::Faint),
+            CallOutcome::Refused => ("refused", Role::Warning),
+            CallOutcome::Failed => ("the tool failed", Role::Bad),
+        };
+        // A refused call reaches no tool.
+        let seconds = seconds.filter(|_| call.outcome != CallOutcome::Refused);
+        let time = seconds.map_or_else(String::new, |seconds| format!(" in {}", duration(seconds)));
+        let arguments = Value::Object(call.arguments.clone()).to_string();
+        let (shown, rest) = clipped(&arguments, self.extent());
+        let mut spans = vec![
+            Span::styled(theme.glyph("→ ", "-> "), theme.style(Role::Accent)),
+            Span::styled(visible(&call.name).into_owned(), theme.style(Role::Accent)),
+            Span::raw(" "),
+        ];
+        spans.extend(json::lines(theme, shown, &[]).into_iter().flat_map(|line| line.spans));
+        spans.extend(rest.map(|rest| Span::styled(format!(" {}", self.note(theme, rest)), theme.style(Role::Faint))));
+        spans.push(Span::styled(format!("  {outcome}{time}{note}"), theme.style(role)));
+        let mut lines = wrapped_line(Line::from(spans), self.width);
+        lines.extend(self.text(theme, &call.reply, INDENT));
+        lines
+    }
+
+    /// A text of the model's, a tool's or an agent's, wrapped below an indent.
+    fn text(&self, theme: &Theme, text: &str, indent: usize) -> Vec<Line<'static>> {
+        if text.is_empty() {
+            return Vec::new();
+        }
+        let (shown, rest) = clipped(text, self.extent());
+        let mut lines = json::lines(theme, shown, &[]);
+        lines.extend(rest.map(|rest| Line::styled(self.note(theme, rest), theme.style(Role::Faint))));
+        let rows = lines.into_iter().flat_map(|line| wrapped_line(line, self.width.saturating_sub(indent)));
+        rows.map(|mut line| {
+            line.spans.insert(0, Span::raw(" ".repeat(indent)));
+            line
+        })
+        .collect()
+    }
+
+    fn extent(&self) -> Extent {
+        if self.is_whole { WHOLE } else { SHORT }
+    }
+
+    /// `… 1,047,776 more bytes; W shows more`
+    fn note(&self, theme: &Theme, rest: usize) -> String {
+        let mark = theme.glyph("…", "...");
+        let more = if self.is_whole { String::new() } else { format!("; {} shows more", self.whole_key) };
+        format!("{mark} {} more bytes{more}", grouped(rest as u64))
+    }
+}
+
+/// What the request follows, where that is not the one before it.
+fn place_of(number: usize, request: &AgentRequest) -> Option<String> {
+    match (&request.follows, &request.split) {
+        _ if number == 0 => None,
+        (Some(earlier), _) if *earlier + 1 == number => None,
+        (Some(earlier), _) => Some(format!("after request {}", earlier + 1)),
+        (None, None) => Some("a branch of its own".to_owned()),
+        (None, Some(why)) => Some(format!("a branch of its own: {}", visible(why))),
+    }
+}
+
+/// The beginning of a text, and the bytes that are left out.
+fn clipped(text: &str, extent: Extent) -> (&str, Option<usize>) {
+    let start = &text[..text.floor_char_boundary(extent.bytes)];
+    let lines = start.match_indices('\n').nth(extent.lines - 1).map_or(start.len(), |(at, _)| at);
+    let rest = text.len() - lines;
+    // A line end alone is nothing that is left out.
+    if text[lines..].trim().is_empty() { (&text[..lines], None) } else { (&text[..lines], Some(rest)) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn shown(chain: &ToolChain, call_seconds: &[f64], is_whole: bool) -> Vec<String> {
+        let theme = Theme::default();
+        let talk =
+            Conversation { chain, call_seconds, tokens: Some(41), is_whole, whole_key: "W".to_owned(), width: 60 };
+        let lines = [talk.summary(&theme), talk.turns(&theme), talk.rest(&theme)].concat();
+        assert!(lines.iter().all(|line| line.width() <= 60), "{lines:?}");
+        lines.iter().map(|line| line.to_string().trim_end_matches(['─', ' ']).to_owned()).collect()
+    }
+
+    fn chain(value: Value) -> ToolChain {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn call(name: &str, reply: &str, outcome: &str) -> Value {
+        serde_json::json!({"name": name, "arguments": {"sql": "SELECT 1"}, "reply": reply, "outcome": outcome})
+    }
+
+    #[test]
+    fn turns_have_calls_replies_tokens_and_times() {
+        let text = "I look.\n<tool_call>\n{\"name\": \"query\"}\n</tool_call>";
+        let talk = chain(serde_json::json!({
+            "steps": [{"text": text, "tokens": 24, "reply_tokens": 31,
+                "calls": [call("query", "[[1]]", "answered"), call("quary", "error: no function \"quary\"", "refused")]}],
+            "last_calls": [call("query", "the tool \"shop\" ended", "failed")],
+            "end": "tool_failed", "failure": "the tool \"shop\" ended", "states": {"k": {"rows": [[5]]}}
+        }));
+        assert_eq!(
+            shown(&talk, &[0.002, 0.0, 1.25], false),
+            [
+                "3 calls in 1.3 s; ended: a tool failed, so there is no",
+                "reward",
+                "turn 1  24 tokens, 31 read",
+                "I look.",
+                "→ query {\"sql\":\"SELECT 1\"}  answered in 2 ms",
+                "  [[1]]",
+                "→ quary {\"sql\":\"SELECT 1\"}  refused",
+                "  error: no function \"quary\"",
+                "turn 2  17 tokens",
+                "→ query {\"sql\":\"SELECT 1\"}  the tool failed in 1.2 s, not",
+                "read by the model",
+                "  the tool \"shop\" ended",
+                "final state",
+                "  {\"rows\":[[5]]}",
+            ]
+        );
+        let none = chain(serde_json::json!({"steps": [], "end": "answer"}));
+        assert_eq!(
+            shown(&none, &[], false),
+            ["0 calls; ended: the model answered without a call", "answer  41 tokens"]
+        );
+    }
+
+    #[test]
+    fn a_long_result_is_clipped_and_nothing_of_it_reaches_the_terminal_raw() {
+        let reply = format!("\u{1b}[2J{}\n", "x".repeat(1 << 20));
+        let talk = chain(serde_json::json!({
+            "steps": [{"text": "", "tokens": 24, "reply_tokens": 0, "calls": [call("query", &reply, "answered")]}], "end": "answer"
+        }));
+        let (short, whole) = (shown(&talk, &[], false), shown(&talk, &[], true));
+        assert!(short.iter().any(|line| line.starts_with("  ␛[2Jxxx")), "{short:?}");
+        assert!(short.contains(&"  … 1,047,781 more bytes; W shows more".to_owned()), "{short:?}");
+        assert!(short.len() < 25 && whole.len() < 1_200, "{} {}", short.len(), whole.len());
+        let lines = chain(serde_json::json!({
+            "steps": [{"text": "", "tokens": 1, "reply_tokens": 0, "calls": [call("f", &"a\n".repeat(9), "answered")]}], "end": "answer"
+        }));
+        assert!(shown(&lines, &[], false).contains(&"  … 3 more bytes; W shows more".to_owned()));
+    }
+
+    #[test]
+    fn requests_of_an_agent_say_what_they_follow() {
+        let step = |text: &str| serde_json::json!({"text": text, "tokens": 5, "reply_tokens": 0, "calls": []});
+        let message = |text: &str| serde_json::json!([{"role": "user", "content": text}]);
+        let talk = chain(serde_json::json!({
+            "steps": [step("one"), step("two"), step("three")], "end": "answer",
+            "agent": {"exit_code": 0, "output": "{\"score\": 1}", "requests": [
+                {"messages": message("the row")}, {"follows": 0, "messages": message("Go on.")},
+                {"messages": message("Summarize."), "split": "another tool list"}, {"follows": 0, "messages": message("Again.")}]}
+        }));
+        assert_eq!(
+            shown(&talk, &[], false),
+            [
+                "4 requests in 3 branches; ended: the model answered without",
+                "a call",
+                "the program ended with exit code 0; its last line:",
+                "{\"score\": 1}",
+                "request 1  5 tokens",
+                "one",
+                "request 2  5 tokens",
+                "user",
+                "  Go on.",
+                "two",
+                "request 3, a branch of its own: another tool list  5 tokens",
+                "user",
+                "  Summarize.",
+                "three",
+                "request 4, after request 1  26 tokens",
+                "user",
+                "  Again.",
+            ]
+        );
+    }
+}
