@@ -88,6 +88,7 @@ impl ChainEnd {
             Self::MaxContextTokens => "the next prompt was longer than `max_context_tokens`",
             Self::TimeLimit => "the time limit was over",
             Self::ToolFailed => "a tool failed, so there is no reward",
+            Self::NotRecorded => "what is replayed was not recorded, so there is no reward",
             Self::MaxRequests => "the agent asked more often than `max_requests`",
             Self::NoRequest => "the agent asked for nothing, so there is no reward",
             Self::AgentFailed => "the agent failed, so there is no reward",

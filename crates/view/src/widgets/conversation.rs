@@ -156,6 +156,7 @@ impl Conversation<'_> {
             CallOutcome::Answered => ("answered", Role::Faint),
             CallOutcome::Refused => ("refused", Role::Warning),
             CallOutcome::Failed => ("the tool failed", Role::Bad),
+            CallOutcome::NotRecorded => ("not recorded", Role::Bad),
         };
         // A refused call reaches no tool.
         let seconds = seconds.filter(|_| call.outcome != CallOutcome::Refused);
