@@ -232,8 +232,18 @@ fn no_such_prompt(id: &str, sets: &[Rows]) -> Failure {
 }
 
 fn document(completion: &SampledCompletion) -> Value {
-    let SampledCompletion { prompt_id, sample, chain, call_seconds, text, token_ids, log_probs, stop_reason, score, .. } =
-        completion;
+    let SampledCompletion {
+        prompt_id,
+        sample,
+        chain,
+        call_seconds,
+        text,
+        token_ids,
+        log_probs,
+        stop_reason,
+        score,
+        ..
+    } = completion;
     let mut value = json!({
         "prompt_id": prompt_id, "sample": sample, "completion": text, "token_ids": token_ids, "log_probs": log_probs, "stop_reason": stop_reason,
     });

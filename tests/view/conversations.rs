@@ -87,7 +87,8 @@ fn run(folder: &Path) -> PathBuf {
     let run = RunDirectory::create(&folder.join("runs"), new).unwrap();
     let worker = Worker::begin(&run, Arc::default()).unwrap();
     let mut events = EventWriter::open(worker.lock()).unwrap();
-    let begun = Run { id: run.id().into(), job: "train".into(), device: "cpu".into(), total_steps: 1, ..Run::default() };
+    let begun =
+        Run { id: run.id().into(), job: "train".into(), device: "cpu".into(), total_steps: 1, ..Run::default() };
     events.append(begun).unwrap();
     let row = grpo_tui::dataset::load(&task, grpo_tui::task::PromptSet::Train).unwrap().remove(0);
     let score = |chain: &ToolChain, text: &str| scorer.score(text, Some(&chain.scored_row(&row)));
@@ -105,14 +106,31 @@ fn run(folder: &Path) -> PathBuf {
         }
     });
     let completions = Vec::from(completions);
-    let group = RolloutGroup { step: 1, prompt_id: "a".into(), prompt: "the prompt".into(), completions, ..Default::default() };
+    let group =
+        RolloutGroup { step: 1, prompt_id: "a".into(), prompt: "the prompt".into(), completions, ..Default::default() };
     let mut rollouts = RolloutWriter::resume(worker.lock(), 0).unwrap();
     let place = rollouts.append(&group).unwrap();
     rollouts.sync().unwrap();
     let rewards: Vec<f64> = group.completions.iter().map(|completion| completion.reward.unwrap_or(f64::NAN)).collect();
-    let event = Group { step: 1, prompt_id: "a".into(), tiers: vec!["valid".into(); 5], advantages: vec![0.0; 5], rewards, ..Group::default() };
+    let event = Group {
+        step: 1,
+        prompt_id: "a".into(),
+        tiers: vec!["valid".into(); 5],
+        advantages: vec![0.0; 5],
+        rewards,
+        ..Group::default()
+    };
     let call_seconds = chains().iter().map(|chain| chain.calls().map(|_| 0.002).collect()).collect();
-    events.append(Group { call_seconds, token_counts: vec![4; 5], stop_reasons: vec!["stop".into(); 5], file: place.file, line: place.line, ..event }).unwrap();
+    events
+        .append(Group {
+            call_seconds,
+            token_counts: vec![4; 5],
+            stop_reasons: vec!["stop".into(); 5],
+            file: place.file,
+            line: place.line,
+            ..event
+        })
+        .unwrap();
     for (eval_step, target, picks) in [(0, "base", [0, 2, 4]), (1, "trained", [1, 1, 3])] {
         let record = |(id, pick): (&str, usize)| {
             let chain = chains()[pick].clone();
@@ -131,11 +149,22 @@ fn run(folder: &Path) -> PathBuf {
         let file = eval_file(eval_step, "test", target);
         write_evals(&run.path().join(&file), &records).unwrap();
         let summary = EvalSummary::from_records(&records);
-        events.append(Eval { step: eval_step, set: "test".into(), target: target.into(), summary, file, ..Eval::default() }).unwrap();
+        events
+            .append(Eval {
+                step: eval_step,
+                set: "test".into(),
+                target: target.into(),
+                summary,
+                file,
+                ..Eval::default()
+            })
+            .unwrap();
     }
     let metrics = [("reward".to_owned(), 0.5)].into_iter().collect();
     events.append(Step { step: 1, seconds: 1.0, metrics, ..Step::default() }).unwrap();
-    events.append(End { step: 1, status: "finished".into(), cause: "all steps done".into(), ..End::default() }).unwrap();
+    events
+        .append(End { step: 1, status: "finished".into(), cause: "all steps done".into(), ..End::default() })
+        .unwrap();
     worker.state().status(Status::Finished, 1, None).unwrap();
     run.path().to_owned()
 }
@@ -201,7 +230,10 @@ fn live_shows_turns_calls_replies_times_and_ends() {
 #[test]
 fn eval_shows_both_conversations_and_how_calls_go() {
     let mut stage = stage((160, 48), "7 s s enter");
-    check(&stage, &["t1", "base", "0 calls; ended: the model answered", "1 call in 2 ms; ended: the model answered", "I look."]);
+    check(
+        &stage,
+        &["t1", "base", "0 calls; ended: the model answered", "1 call in 2 ms; ended: the model answered", "I look."],
+    );
     stage.keys("h / m a x _ c a l l s enter");
     check(&stage, &["1 of 3", "20 calls in 40 ms"]);
     let mut summary = self::stage((80, 36), "7 backtab G");
@@ -242,7 +274,10 @@ fn a_person_answers_a_prompt_with_the_tools() {
             options.task = Some(task(&options.here).display().to_string());
         });
         stage.keys("3 b");
-        check(&stage, &["by hand: you are the model", "Use the tools.", "How many nuts", "query(sql: string)", "ctrl-o calls"]);
+        check(
+            &stage,
+            &["by hand: you are the model", "Use the tools.", "How many nuts", "query(sql: string)", "ctrl-o calls"],
+        );
         // What is no call is not sent.
         stage.types("How many?").keys("ctrl-o");
         check(&stage, &["\"How\" is not a function", "How many?"]);
@@ -269,7 +304,10 @@ fn the_export_of_rollouts_has_conversations_as_messages() {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 5, "{}", String::from_utf8_lossy(&output.stderr));
     let line = &lines[1];
-    assert_eq!((&line["tools"][0]["type"], &line["tools"][0]["function"]["name"]), (&json!("function"), &json!("query")));
+    assert_eq!(
+        (&line["tools"][0]["type"], &line["tools"][0]["function"]["name"]),
+        (&json!("function"), &json!("query"))
+    );
     assert_eq!((&line["end"], &line["tokens"]), (&json!("answer"), &json!(28)));
     assert_eq!(
         line["messages"],

@@ -10,7 +10,9 @@ use super::{
     write_page,
 };
 use crate::report::{Page, PromptMessages, Report, csv, event_file, html, json_lines, markdown, write_event_file};
-use crate::run::{RolloutCompletion, RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, read_step, rollout_segments};
+use crate::run::{
+    RolloutCompletion, RolloutGroup, RunDirectory, RunFolders, STEPS_PER_FILE, read_step, rollout_segments,
+};
 
 #[derive(Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("form").required(true).multiple(true))]

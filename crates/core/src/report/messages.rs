@@ -61,7 +61,8 @@ impl TaskPrompts {
 /// A prompt, what the model wrote and what tools replied. Of an agent with several branches that of its last request.
 pub fn openai_messages(prompt: &[Message], chain: Option<&ToolChain>, answer: &str) -> Vec<Value> {
     let mut found = Conversation::default();
-    let agent = chain.and_then(|chain| Some((chain, chain.agent.as_deref().filter(|agent| !agent.requests.is_empty())?)));
+    let agent =
+        chain.and_then(|chain| Some((chain, chain.agent.as_deref().filter(|agent| !agent.requests.is_empty())?)));
     if let Some((chain, agent)) = agent {
         found.agent(chain, agent, answer);
         return found.messages;

@@ -165,7 +165,8 @@ mod tests {
 
     const TOML: &str = "name = \"shop\"\nsystem = \"Use the tools.\"\n[prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nbuiltin = \"sqlite\"\n\
                         database = \"shop.sql\"\n[tools]\nmax_calls = 4\nmax_turns = 3\n[score]\nkind = \"state\"\nquery = \"SELECT stock FROM item\"\n";
-    const ROW: &str = "{\"id\": \"a\", \"messages\": [{\"role\": \"user\", \"content\": \"Sell one.\"}], \"expected\": 4}";
+    const ROW: &str =
+        "{\"id\": \"a\", \"messages\": [{\"role\": \"user\", \"content\": \"Sell one.\"}], \"expected\": 4}";
 
     fn conversation(folder: &std::path::Path) -> HandConversation {
         let sql = "CREATE TABLE item (stock INT); INSERT INTO item VALUES (5);";

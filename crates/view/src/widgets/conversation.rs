@@ -131,7 +131,9 @@ impl Conversation<'_> {
             (None, true) if self.chain.end == ChainEnd::Answer => "answer".to_owned(),
             (None, _) => format!("turn {}", number + 1),
         };
-        let place = request.and_then(|request| place_of(number, request)).map_or_else(String::new, |place| format!(", {place}"));
+        let place = request
+            .and_then(|request| place_of(number, request))
+            .map_or_else(String::new, |place| format!(", {place}"));
         let text = format!("{name}{place}{tokens}");
         let rule = theme.glyph("─", "-").repeat(self.width.saturating_sub(text.width() + 1));
         let heading = Line::from(vec![
@@ -272,7 +274,10 @@ mod tests {
             ]
         );
         let none = chain(serde_json::json!({"steps": [], "end": "answer"}));
-        assert_eq!(shown(&none, &[], false), ["0 calls; ended: the model answered without a call", "answer  41 tokens"]);
+        assert_eq!(
+            shown(&none, &[], false),
+            ["0 calls; ended: the model answered without a call", "answer  41 tokens"]
+        );
     }
 
     #[test]

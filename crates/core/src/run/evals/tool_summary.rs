@@ -112,7 +112,8 @@ impl ValidCalls {
         let (n, valid, interval) =
             rate(calls.iter().flat_map(|(prompt, calls)| calls.iter().map(|call| (*prompt, *call))))?;
         let chain = |k: usize| {
-            let are_valid = |(prompt, calls): &(_, Vec<bool>)| Some((*prompt, calls.get(..k)?.iter().all(|call| *call)));
+            let are_valid =
+                |(prompt, calls): &(_, Vec<bool>)| Some((*prompt, calls.get(..k)?.iter().all(|call| *call)));
             let (n, valid, interval) = rate(calls.iter().filter_map(are_valid))?;
             Some(ChainRate { k, n, valid, interval })
         };

@@ -72,17 +72,31 @@ const CELL: usize = 34;
 const MAX_BARS: usize = 8;
 
 /// Histograms of calls and of ends, a column an eval, and chains of valid calls beside p^k; empty without tools.
-pub(super) fn overview(shared: &Shared, evals: &[&EvalSummary], second: Option<usize>, width: usize) -> Vec<Line<'static>> {
+pub(super) fn overview(
+    shared: &Shared,
+    evals: &[&EvalSummary],
+    second: Option<usize>,
+    width: usize,
+) -> Vec<Line<'static>> {
     let tools: Vec<Option<&ToolSummary>> = evals.iter().map(|eval| eval.tools.as_deref()).collect();
     if tools.iter().all(|tools| tools.is_none_or(|tools| tools.calls.is_empty())) {
         return Vec::new();
     }
     let theme = &shared.theme;
-    let table = CallTable { theme, second, columns: (width.saturating_sub(LABEL) / evals.len()).saturating_sub(1).min(CELL) };
-    let mut lines = vec![Line::default(), table.row("conversations", tools.iter().map(|tools| or_na(*tools, |tools| {
-        let conversations: usize = tools.calls.iter().map(|one| one.conversations).sum();
-        format!("{conversations}, {:.1} calls each", tools.mean_calls)
-    })))];
+    let table =
+        CallTable { theme, second, columns: (width.saturating_sub(LABEL) / evals.len()).saturating_sub(1).min(CELL) };
+    let mut lines = vec![
+        Line::default(),
+        table.row(
+            "conversations",
+            tools.iter().map(|tools| {
+                or_na(*tools, |tools| {
+                    let conversations: usize = tools.calls.iter().map(|one| one.conversations).sum();
+                    format!("{conversations}, {:.1} calls each", tools.mean_calls)
+                })
+            }),
+        ),
+    ];
     for (label, range) in call_ranges(&tools) {
         let share = |tools: &ToolSummary| {
             let all: usize = tools.calls.iter().map(|one| one.conversations).sum();
@@ -162,7 +176,8 @@ impl CallTable<'_> {
 
     /// The share p of the calls that is valid; of conversations with k calls and more those whose first k are, beside p^k.
     fn valid_calls(&self, tools: &[Option<&ToolSummary>], width: usize) -> Vec<Line<'static>> {
-        let calls: Vec<Option<&ValidCalls>> = tools.iter().map(|tools| tools.and_then(|tools| tools.valid_calls.as_ref())).collect();
+        let calls: Vec<Option<&ValidCalls>> =
+            tools.iter().map(|tools| tools.and_then(|tools| tools.valid_calls.as_ref())).collect();
         if calls.iter().all(Option::is_none) {
             return Vec::new();
         }
@@ -177,7 +192,8 @@ impl CallTable<'_> {
             ])
         };
         let mut lines = vec![self.row("calls valid: p", calls.iter().map(|calls| or_na(*calls, all)))];
-        let mut lengths: Vec<usize> = calls.iter().flatten().flat_map(|calls| &calls.chains).map(|chain| chain.k).collect();
+        let mut lengths: Vec<usize> =
+            calls.iter().flatten().flat_map(|calls| &calls.chains).map(|chain| chain.k).collect();
         lengths.sort_unstable();
         lengths.dedup();
         for k in lengths.into_iter().filter(|k| *k > 1) {

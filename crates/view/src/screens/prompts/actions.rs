@@ -5,8 +5,8 @@ use super::editing::EditTarget;
 use super::rows::arrange;
 use super::table_row::{Column, Entry, first_words};
 use super::{
-    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task, hand_actions, preview, row_editor,
-    row_templates, rows, save, table, token_count,
+    CHAT, EDITOR, FORM, HEALTH, PANES, Prompts, ROWS, UNCOUNTED, form, form_import, form_new_task, hand_actions,
+    preview, row_editor, row_templates, rows, save, table, token_count,
 };
 use crate::action::Scope;
 use crate::drafts;
@@ -59,7 +59,8 @@ const ACTIONS: &[Action] = &[
     .also(&["format", "indent", "prettify"]),
     Action::new("prompts.submit", "Submit form", "submit", &["ctrl-o"], IN_FORM, form::submit)
         .also(&["create", "import", "save"]),
-    Action::new("prompts.hand.call", "Call tool", "call", &["ctrl-o"], BY_HAND, hand_actions::call).unless(hand_actions::no_send),
+    Action::new("prompts.hand.call", "Call tool", "call", &["ctrl-o"], BY_HAND, hand_actions::call)
+        .unless(hand_actions::no_send),
     Action::new("prompts.hand.answer", "Answer", "answer", &["alt-enter"], BY_HAND, hand_actions::answer)
         .unless(hand_actions::no_send),
     Action::new("prompts.hand.edit", "Write call or answer", "write", &["enter", "i"], BY_HAND, hand_actions::edit)

@@ -4,8 +4,8 @@ use crossterm::event::{KeyEvent, MouseEvent, MouseEventKind};
 use ratatui::layout::Rect;
 
 use super::actions::on_change;
-use super::rows::arrange;
 use super::by_hand::{self, HAND};
+use super::rows::arrange;
 use super::{CHAT, EDITOR, FORM, HEALTH, Prompts, ROWS, draw, form, layout, preview, row_editor, table};
 use crate::message::{Change, Command};
 use crate::pane::content::{Content, Hit, Place};

@@ -282,7 +282,14 @@ mod tests {
     #[test]
     fn what_a_schema_changes_is_counted() {
         let stored = |reward: f64, tier, advantage| {
-            Some(Stored { reward: Some(reward), tier: Some(tier), advantage, tokens: 1, sampled: 1, is_truncated: false })
+            Some(Stored {
+                reward: Some(reward),
+                tier: Some(tier),
+                advantage,
+                tokens: 1,
+                sampled: 1,
+                is_truncated: false,
+            })
         };
         let check = |records: [Option<Stored>; 2], expected: Impact| {
             let mut found = items(&[VALID, "{}"], Advantage::Standardized);
