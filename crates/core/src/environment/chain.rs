@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{AgentRecord, CallOutcome, ToolCall, ToolReply};
+use super::{AgentRecord, CallOutcome, EnvironmentError, ToolCall, ToolReply};
 use crate::dataset::PromptRow;
 
 /// The field of a row under which scorers find the conversation that they judge.
@@ -92,6 +92,27 @@ impl ChainEnd {
             Self::MaxRequests => "the agent asked more often than `max_requests`",
             Self::NoRequest => "the agent asked for nothing, so there is no reward",
             Self::AgentFailed => "the agent failed, so there is no reward",
+        }
+    }
+}
+
+impl CallOutcome {
+    /// The end of its conversation, where it is one.
+    pub fn end(self) -> Option<ChainEnd> {
+        match self {
+            Self::Answered | Self::Refused => None,
+            Self::Failed => Some(ChainEnd::ToolFailed),
+            Self::NotRecorded => Some(ChainEnd::NotRecorded),
+        }
+    }
+}
+
+impl EnvironmentError {
+    /// The end of a conversation whose final state is not told.
+    pub fn end(&self) -> ChainEnd {
+        match self {
+            Self::NotRecorded { .. } => ChainEnd::NotRecorded,
+            _ => ChainEnd::ToolFailed,
         }
     }
 }

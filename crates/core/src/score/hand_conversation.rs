@@ -7,9 +7,7 @@ use serde_json::{Deserializer, Map, Value, json};
 
 use super::{AskedCalls, Score, Scorer, Task, asked_calls, turns_of};
 use crate::dataset::PromptRow;
-use crate::environment::{
-    AnsweredCall, CallOutcome, ChainEnd, Environment, EnvironmentError, ToolCall, ToolChain, ToolStep,
-};
+use crate::environment::{AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, ToolChain, ToolStep};
 use crate::task::functions;
 use crate::text::{CallFormat, Message};
 
@@ -119,11 +117,11 @@ impl HandConversation {
         self.written.call_seconds.extend(replies.iter().map(|reply| reply.seconds));
         let calls: Vec<AnsweredCall> =
             calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect();
-        let failed = calls.iter().find(|call| call.outcome == CallOutcome::Failed).map(|call| call.reply.clone());
+        let failed = calls.iter().find_map(|call| Some((call.outcome.end()?, call.reply.clone()))).unzip();
         let is_late = |limit: f64| self.written.call_seconds.iter().sum::<f64>() > limit;
-        if failed.is_some() || limits.is_some_and(|limits| is_late(limits.time_limit_seconds)) {
-            let end = if failed.is_some() { ChainEnd::ToolFailed } else { ChainEnd::TimeLimit };
-            (self.written.chain.failure, self.written.chain.last_calls) = (failed, calls);
+        let late = limits.filter(|limits| is_late(limits.time_limit_seconds)).map(|_| ChainEnd::TimeLimit);
+        if let Some(end) = failed.0.or(late) {
+            (self.written.chain.failure, self.written.chain.last_calls) = (failed.1, calls);
             return self.finish(end, &text);
         }
         let (token_ids, log_probs) = (Vec::new(), Vec::new());
@@ -137,7 +135,7 @@ impl HandConversation {
         for (key, query) in self.task.state_queries() {
             match self.environment.state(query) {
                 Ok(state) => _ = self.written.chain.states.insert(key.to_owned(), state),
-                Err(error) => (end, self.written.chain.failure) = (ChainEnd::ToolFailed, Some(error.to_string())),
+                Err(error) => (end, self.written.chain.failure) = (error.end(), Some(error.to_string())),
             }
         }
         self.finish(end, text);
@@ -162,6 +160,7 @@ fn written(call: &ToolCall) -> String {
 mod tests {
     use super::*;
     use crate::dataset::load_from;
+    use crate::environment::CallOutcome;
 
     const TOML: &str = "name = \"shop\"\nsystem = \"Use the tools.\"\n[prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nbuiltin = \"sqlite\"\n\
                         database = \"shop.sql\"\n[tools]\nmax_calls = 4\nmax_turns = 3\n[score]\nkind = \"state\"\nquery = \"SELECT stock FROM item\"\n";

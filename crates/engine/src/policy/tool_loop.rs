@@ -13,7 +13,7 @@ use super::conversing::{Conversing, Ended, PanicGuard, Talk};
 use super::tool_talk::{TaskTools, ToolTalk};
 use super::{CallStep, KeptAnswers, LaterPrompt, ToolTurn};
 use crate::dataset::PromptRow;
-use crate::environment::{AnsweredCall, CallOutcome, ChainEnd, EnvironmentError};
+use crate::environment::{AnsweredCall, ChainEnd};
 use crate::rollout::{Completion, Request, StopReason};
 use crate::score::{AskedCalls, asked_calls, turns_of};
 use crate::text::{Message, Transcript};
@@ -96,8 +96,7 @@ impl<'a> Conversing<'a> {
             call_seconds: std::mem::take(&mut own.call_seconds),
         };
         if let Err(error) = own.ask_states(tools, &row, &mut turn) {
-            let is_missing = matches!(error, EnvironmentError::NotRecorded { .. });
-            turn.end = if is_missing { ChainEnd::NotRecorded } else { ChainEnd::ToolFailed };
+            turn.end = error.end();
             turn.failure = Some(error.to_string());
         }
         let mut talk = self.talk(*conversation);
@@ -138,14 +137,7 @@ impl<'a> Conversing<'a> {
             Ok(answered) => answered,
             Err(failure) => return Ok(Next::Failed(ChainEnd::ToolFailed, failure)),
         };
-        let failed = |call: &AnsweredCall| {
-            let end = match call.outcome {
-                CallOutcome::Failed => ChainEnd::ToolFailed,
-                CallOutcome::NotRecorded => ChainEnd::NotRecorded,
-                CallOutcome::Answered | CallOutcome::Refused => return None,
-            };
-            Some(Next::Failed(end, call.reply.clone()))
-        };
+        let failed = |call: &AnsweredCall| Some(Next::Failed(call.outcome.end()?, call.reply.clone()));
         let failure = answered.iter().find_map(failed);
         if failure.is_some() || own.seconds > limits.time_limit_seconds {
             own.last_calls = answered;

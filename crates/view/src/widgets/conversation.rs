@@ -312,8 +312,8 @@ mod tests {
             [
                 "4 requests in 3 branches; ended: the model answered without",
                 "a call",
-                "the program ended with exit code 0; its last line:",
-                "{\"score\": 1}",
+                "the program ended with exit code 0; its last line: {\"score\":",
+                "1}",
                 "request 1  5 tokens",
                 "one",
                 "request 2  5 tokens",
