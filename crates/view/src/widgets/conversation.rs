@@ -48,7 +48,7 @@ impl Conversation<'_> {
         let time = if self.call_seconds.is_empty() { String::new() } else { format!(" in {}", duration(time)) };
         let role = match self.chain.end {
             ChainEnd::Answer => Role::Text,
-            ChainEnd::ToolFailed | ChainEnd::AgentFailed | ChainEnd::NoRequest => Role::Bad,
+            ChainEnd::ToolFailed | ChainEnd::NotRecorded | ChainEnd::AgentFailed | ChainEnd::NoRequest => Role::Bad,
             _ => Role::Warning,
         };
         let end = format!("{}{time}; ended: {}", chain_counts(self.chain), self.chain.end.described());
