@@ -75,7 +75,9 @@ pub fn rate_rows(evals: &[&EvalSummary]) -> Vec<(String, Vec<String>)> {
     let has_turns = evals.iter().any(|summary| summary.answers.is_some());
     let has_errors = evals.iter().any(|summary| summary.scorer_errors > 0);
     let of_answers = of_answers.into_iter().filter(|_| has_turns);
-    let rows = rows.into_iter().chain(of_answers).chain(of_tools).chain(has_errors.then_some(errors));
+    // Of calls, not of whole conversations, [`call_rows`] tells.
+    let rows = rows.into_iter().filter(|(label, _)| !has_tools || !label.starts_with("P("));
+    let rows = rows.chain(of_answers).chain(of_tools).chain(has_errors.then_some(errors));
     rows.map(|(label, cell)| (label.to_owned(), evals.iter().map(|summary| cell(summary)).collect()))
         .chain(sample_rows(evals))
         .collect()
