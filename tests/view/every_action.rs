@@ -34,7 +34,7 @@ const PREPARATIONS: [&str; 33] = [
     "+ + h",
     "/ x enter",
     "enter x",
-    "q u e r y",
+    "l i s t _ f i l e s",
     "o enter !",
     "o enter ! ctrl-u",
     "o enter ! esc",
@@ -58,7 +58,7 @@ const PREPARATIONS: [&str; 33] = [
 const JUDGE: &str = "kind = \"judge\"\nendpoint = { base_url = \"http://127.0.0.1:1/v1\", model = \"m\" }\ncriterion = [{ name = \"a\", text = \"b\" }, { name = \"c\", text = \"d\", scale = \"0_to_4\" }]\n";
 
 /// A tool, for prompts that are answered by hand.
-const TOOL: &str = "part = \"length\"\nunit = \"characters\"\ntarget = 9\n[[tool]]\nbuiltin = \"sqlite\"\n";
+const TOOL: &str = "kind = \"regex\"\npattern = \".\"\n[[tool]]\nbuiltin = \"files\"\n";
 
 /// Actions that end what goes on, and the key that begins it.
 const BEGUN: [(&str, &str); 2] = [("launch.cancel", "f"), ("scores.cancel", "r")];
