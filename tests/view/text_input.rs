@@ -23,8 +23,8 @@ fn deferred(stage: &mut Stage, key: &str) -> Vec<Command> {
 #[test]
 fn a_prompt_that_is_refused_takes_the_keys_that_follow() {
     let mut refused = Vec::new();
-    // Answers by hand need a task with tools: tests/view/conversations.rs.
-    let is_there = |action: &&ActionInfo| !action.id.starts_with("prompts.hand");
+    // The pane of an answer by hand is there only where a prompt has been opened.
+    let is_there = |action: &&ActionInfo| action.scope != Scope::Pane(Screen::Prompts, "by hand");
     for action in app::actions().filter(|action| action.asks).filter(is_there) {
         let mut stage = Stage::with(120, 36, |options| options.task = Some("/no/such/task".to_owned()));
         if let Scope::Screen(screen) | Scope::Pane(screen, _) = action.scope {

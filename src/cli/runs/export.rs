@@ -103,15 +103,24 @@ pub(super) fn run(arguments: &Arguments, places: &RunFolders) -> Outcome {
 fn rollouts(run: &RunDirectory) -> Outcome {
     let (prompts, warnings) = PromptMessages::read(run);
     warnings.iter().for_each(|warning| output::eprint_line(&format!("warning: {warning}")));
+    for_each_group(run, |group| {
+        let line = |completion| completion_line(run, group, completion, &prompts);
+        print_json_lines(group.completions.iter().map(line).collect()).map(|_| ())
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Visits the groups that the run still has, step by step.
+fn for_each_group(
+    run: &RunDirectory,
+    mut visit: impl FnMut(&RolloutGroup) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     for segment in rollout_segments(run.path())? {
         for step in segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step {
-            for group in read_step(run.path(), step)? {
-                let line = |completion| completion_line(run, &group, completion, &prompts);
-                print_json_lines(group.completions.iter().map(line).collect())?;
-            }
+            read_step(run.path(), step)?.iter().try_for_each(&mut visit)?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Prints each conversation with tools once.
@@ -125,14 +134,10 @@ fn tools(runs: &[RunDirectory]) -> Outcome {
         }
     };
     for run in runs {
-        for segment in rollout_segments(run.path())? {
-            for step in segment.last_step.saturating_sub(STEPS_PER_FILE - 1)..=segment.last_step {
-                for group in read_step(run.path(), step)? {
-                    let mut chains = group.completions.iter().map(|completion| completion.chain.as_ref());
-                    chains.try_for_each(|chain| print(&group.prompt_id, chain))?;
-                }
-            }
-        }
+        for_each_group(run, |group| {
+            let mut chains = group.completions.iter().map(|completion| completion.chain.as_ref());
+            chains.try_for_each(|chain| print(&group.prompt_id, chain))
+        })?;
         for (step, set, target) in Report::read(run.clone())?.history.evals.keys() {
             let records = read_evals(&eval_path(run.path(), *step, set, target))?;
             let mut chains = records.iter().map(|record| (&record.prompt_id, record.chain.as_deref()));

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{AgentRecord, CallOutcome, EnvironmentError, ToolCall, ToolReply};
+use super::{AgentRecord, CallOutcome, ConversationLimits, EnvironmentError, ToolCall, ToolReply};
 use crate::dataset::PromptRow;
 
 /// The field of a row under which scorers find the conversation that they judge.
@@ -96,6 +96,14 @@ impl ChainEnd {
     }
 }
 
+impl ConversationLimits {
+    /// The end of a conversation that asks for the call number `calls` in its completion number `completions`, from 1.
+    pub fn end(&self, calls: usize, completions: usize) -> Option<ChainEnd> {
+        let is_last = completions >= self.max_turns;
+        (calls > self.max_calls).then_some(ChainEnd::MaxCalls).or(is_last.then_some(ChainEnd::MaxTurns))
+    }
+}
+
 impl CallOutcome {
     /// The end of its conversation, where it is one.
     pub fn end(self) -> Option<ChainEnd> {
@@ -170,6 +178,21 @@ impl AnsweredCall {
 impl ToolChain {
     pub fn calls(&self) -> impl Iterator<Item = &AnsweredCall> + Clone {
         self.steps.iter().flat_map(|step| &step.calls).chain(&self.last_calls)
+    }
+
+    /// Tokens that were sampled before the answer.
+    pub fn tokens(&self) -> usize {
+        self.steps.iter().map(|step| step.tokens).sum()
+    }
+
+    /// Without the ids and log-probs of tokens, which training alone needs.
+    #[must_use]
+    pub fn without_ids(mut self) -> Self {
+        for step in &mut self.steps {
+            (step.token_ids, step.log_probs) = Default::default();
+        }
+        self.agent = self.agent.map(|agent| Box::new(agent.without_ids()));
+        self
     }
 
     /// Whether each call that the model wrote is valid: it can be read, names a function, and its arguments fit. What the

@@ -104,13 +104,9 @@ impl HandConversation {
     pub fn call(&mut self, calls: Vec<ToolCall>) {
         let text = calls.iter().map(written).collect::<Vec<_>>().join("\n");
         let limits = self.task.toolset().map(|tools| tools.limits().clone());
-        let made = self.written.chain.calls().count();
-        let end = limits.as_ref().and_then(|limits| match () {
-            () if made + calls.len() > limits.max_calls => Some(ChainEnd::MaxCalls),
-            () if self.written.chain.steps.len() + 1 >= limits.max_turns => Some(ChainEnd::MaxTurns),
-            () => None,
-        });
-        if let Some(end) = end {
+        let chain = &self.written.chain;
+        let (asked, completions) = (chain.calls().count() + calls.len(), chain.steps.len() + 1);
+        if let Some(end) = limits.as_ref().and_then(|limits| limits.end(asked, completions)) {
             return self.finish(end, &text);
         }
         let replies = self.environment.call(&calls);

@@ -89,12 +89,7 @@ pub fn records(
 
 /// Without tokens, which no record of an eval has.
 fn chain(turn: &Turn) -> Option<Box<ToolChain>> {
-    let mut chain = turn.tools.as_ref()?.chain();
-    for step in &mut chain.steps {
-        (step.token_ids, step.log_probs) = (Vec::new(), Vec::new());
-    }
-    chain.agent = chain.agent.map(|agent| Box::new(agent.without_ids()));
-    Some(Box::new(chain))
+    Some(Box::new(turn.tools.as_ref()?.chain().without_ids()))
 }
 
 fn call_seconds(turn: &Turn) -> Vec<f64> {

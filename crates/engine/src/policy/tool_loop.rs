@@ -127,11 +127,8 @@ impl<'a> Conversing<'a> {
             AskedCalls::Unreadable => return Ok(Next::End(ChainEnd::Unreadable)),
             AskedCalls::Calls(calls) => calls,
         };
-        if own.calls + calls.len() > limits.max_calls {
-            return Ok(Next::End(ChainEnd::MaxCalls));
-        }
-        if sampled as usize >= limits.max_turns {
-            return Ok(Next::End(ChainEnd::MaxTurns));
+        if let Some(end) = limits.end(own.calls + calls.len(), sampled as usize) {
+            return Ok(Next::End(end));
         }
         let answered = match own.call(tools, row, calls) {
             Ok(answered) => answered,

@@ -96,8 +96,7 @@ impl Conversation<'_> {
         if self.tokens == Some(0) && chain.steps.is_empty() {
             return Vec::new();
         }
-        let sampled: usize = chain.steps.iter().map(|step| step.tokens).sum();
-        let own = self.tokens.map(|tokens| tokens.saturating_sub(sampled));
+        let own = self.tokens.map(|tokens| tokens.saturating_sub(chain.tokens()));
         let tokens = own.map_or_else(String::new, |own| format!("  {}", counted(own, "token")));
         self.turn(theme, chain.steps.len(), &tokens)
     }
@@ -202,6 +201,16 @@ impl Conversation<'_> {
         let more = if self.is_whole { String::new() } else { format!("; {} shows more", self.whole_key) };
         format!("{mark} {} more bytes{more}", grouped(rest as u64))
     }
+}
+
+/// The parts of a reward, by name; nothing of a reward without parts.
+pub fn parts<'p>(theme: &Theme, parts: impl Iterator<Item = (&'p str, f64)>, width: usize) -> Vec<Line<'static>> {
+    let parts: Vec<String> = parts.map(|(name, value)| format!("{} {value:.3}", visible(name))).collect();
+    if parts.is_empty() {
+        return Vec::new();
+    }
+    let rows = wrapped(&format!("parts, before their weights: {}", parts.join(", ")), width).into_iter();
+    rows.map(|row| Line::styled(row, theme.style(Role::Faint))).collect()
 }
 
 /// What the request follows, where that is not the one before it.

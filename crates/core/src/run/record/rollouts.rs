@@ -73,8 +73,7 @@ impl RolloutCompletion {
 
     /// All tokens that were sampled: those of the calls on the way, and of the answer.
     pub fn sampled_tokens(&self) -> usize {
-        let steps = self.chain.iter().flat_map(|chain| &chain.steps);
-        steps.map(|step| step.tokens).sum::<usize>() + self.token_ids.len()
+        self.chain.as_ref().map_or(0, ToolChain::tokens) + self.token_ids.len()
     }
 }
 

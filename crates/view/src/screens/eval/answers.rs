@@ -12,11 +12,11 @@ use crate::pane::content::Content;
 use crate::report::{ComparedPrompt, Outcome, Versus};
 use crate::run::EvalRecord;
 use crate::score::GroundedValue;
-use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::text::Message;
 use crate::theme::Theme;
+use crate::widgets::conversation::parts;
 use crate::widgets::diff::{difference, headings, side_by_side, unified};
 use crate::widgets::grounded;
 use crate::widgets::text_width::wrapped;
@@ -97,7 +97,7 @@ pub(super) fn judged(theme: &Theme, sides: &[(&str, &EvalRecord)], width: usize)
     let mut lines = Vec::new();
     for ((name, record), role) in sides.iter().zip([Role::Base, Role::Trained]) {
         lines.push(scored(theme, name, record, role));
-        lines.extend(parts(theme, record, width));
+        lines.extend(reward_parts(theme, record, width));
         for reason in reasons(record) {
             let wrapped = wrapped(&reason, width.saturating_sub(2)).into_iter();
             lines.extend(wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Bad))));
@@ -107,16 +107,11 @@ pub(super) fn judged(theme: &Theme, sides: &[(&str, &EvalRecord)], width: usize)
 }
 
 /// The parts of the reward of a conversation with tools or an agent.
-fn parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'static>> {
-    let parts = record.score["parts"].as_object().filter(|_| record.chains().next().is_some());
-    let shown = |(name, value): (&String, &Value)| format!("{name} {:.3}", value.as_f64().unwrap_or(f64::NAN));
-    let parts: Vec<String> = parts.into_iter().flatten().map(shown).collect();
-    if parts.is_empty() {
-        return Vec::new();
-    }
-    let text = format!("parts, before their weights: {}", parts.join(", "));
-    let wrapped = wrapped(&visible(&text), width.saturating_sub(2)).into_iter();
-    wrapped.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Faint))).collect()
+fn reward_parts(theme: &Theme, record: &EvalRecord, width: usize) -> Vec<Line<'static>> {
+    let own = record.score["parts"].as_object().filter(|_| record.chains().next().is_some());
+    let own = own.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_f64().unwrap_or(f64::NAN)));
+    let lines = parts(theme, own, width.saturating_sub(2)).into_iter();
+    lines.map(|line| Line::styled(format!("  {line}"), theme.style(Role::Faint))).collect()
 }
 
 /// Where the prompt states the values of each answer.

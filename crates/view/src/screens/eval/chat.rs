@@ -152,7 +152,7 @@ fn on_output(eval: &mut Eval, line: OutputLine, name: &str) -> Vec<Command> {
 fn record(value: Value) -> Option<EvalRecord> {
     let text = |name: &str| value[name].as_str().map(str::to_owned);
     let chain: Option<Box<ToolChain>> = serde_json::from_value(value["chain"].clone()).unwrap_or_default();
-    let before: usize = chain.iter().flat_map(|chain| &chain.steps).map(|step| step.tokens).sum();
+    let before = chain.as_ref().map_or(0, |chain| chain.tokens());
     Some(EvalRecord {
         prompt_id: text("prompt_id")?,
         completion: text("completion")?,

@@ -15,7 +15,7 @@ use crate::score::Score;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::theme::Theme;
-use crate::widgets::conversation::Conversation;
+use crate::widgets::conversation::{Conversation, parts};
 use crate::widgets::grounded;
 use crate::widgets::json::{self, Fault};
 use crate::widgets::text_width::one_line;
@@ -89,7 +89,8 @@ fn lines(
     match talk {
         // A conversation is long: why it scores as it does is above it.
         Some(talk) => {
-            lines.extend(score.and_then(|score| parts(theme, score)));
+            let own = score.into_iter().flat_map(|score| score.parts.iter());
+            lines.extend(parts(theme, own.map(|(name, value)| (name, *value)), width));
             lines.extend(reasons);
             lines.extend([talk.summary(theme), talk.turns(theme), answer, talk.rest(theme)].concat());
             lines.extend(grounded(theme, score));
@@ -101,13 +102,6 @@ fn lines(
 
 fn grounded(theme: &Theme, score: Option<&Score>) -> Vec<Line<'static>> {
     grounded::lines(theme, score.map(|score| score.grounded.as_slice()).unwrap_or_default())
-}
-
-/// The parts of the reward.
-fn parts(theme: &Theme, score: &Score) -> Option<Line<'static>> {
-    let parts: Vec<String> = score.parts.iter().map(|(name, value)| format!("{} {value:.3}", one_line(name))).collect();
-    let text = format!("parts, before their weights: {}", parts.join(", "));
-    (!parts.is_empty()).then(|| Line::styled(text, theme.style(Role::Faint)))
 }
 
 /// Violations, warnings, and values that differ from the expected ones.

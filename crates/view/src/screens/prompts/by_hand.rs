@@ -16,7 +16,7 @@ use crate::style_role::Role;
 use crate::task::functions;
 use crate::text::Message;
 use crate::theme::Theme;
-use crate::widgets::conversation::Conversation;
+use crate::widgets::conversation::{Conversation, parts};
 use crate::widgets::editor::Editor;
 use crate::widgets::json;
 use crate::widgets::list_cursor::Cursor;
@@ -117,7 +117,7 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
                 lines.extend(talk.rest(theme));
                 lines.push(Line::default());
                 lines.extend(talk.summary(theme));
-                lines.extend(scored(theme, score));
+                lines.extend(scored(theme, score, width));
                 lines.extend(score.errors.iter().flat_map(|reason| styled(&reason.message, Role::Bad)));
                 lines.extend(score.warnings.iter().flat_map(|warning| styled(warning, Role::Warning)));
                 let expected = hand.row.expected.as_ref();
@@ -164,15 +164,12 @@ fn tools(theme: &Theme, definitions: &Value, width: usize) -> Vec<Line<'static>>
 }
 
 /// Tier, reward and the parts of it.
-fn scored(theme: &Theme, score: &Score) -> Vec<Line<'static>> {
+fn scored(theme: &Theme, score: &Score, width: usize) -> Vec<Line<'static>> {
     let (tier, role) = (score.outcome(), Theme::tier_role(score.outcome()));
-    let parts = score.parts.iter().map(|(name, value)| format!("{} {value:.3}", visible(name)));
-    let parts: Vec<String> = parts.collect();
     let mut lines = vec![Line::from(vec![
         Span::styled(format!("{} {tier}", theme.tier_glyph(tier)), theme.style(role)),
         Span::raw(format!("  reward {}", score.reward_text())),
     ])];
-    let text = format!("parts, before their weights: {}", parts.join(", "));
-    lines.extend((!parts.is_empty()).then(|| Line::styled(text, theme.style(Role::Faint))));
+    lines.extend(parts(theme, score.parts.iter().map(|(name, value)| (name, *value)), width));
     lines
 }

@@ -146,8 +146,9 @@ pub(super) fn cells(prompts: &Prompts, shared: &Shared, columns: usize, place: u
 fn words(prompts: &Prompts, shared: &Shared, row: &PromptRow, columns: usize) -> Vec<Span<'static>> {
     let theme = &shared.theme;
     let plain = || vec![Span::raw(padded(&first_words(row), columns, false))];
-    let filter = prompts.filter.text();
-    let Some(word) = plain_words(filter).first().map(|word| word.to_lowercase()) else { return plain() };
+    // A longer word is in no row: each row that is drawn would read it again.
+    let word = plain_words(prompts.filter.text()).next().filter(|word| word.len() <= 4 * SEARCHED_LETTERS);
+    let Some(word) = word.map(str::to_lowercase) else { return plain() };
     let text: Vec<char> = flat(row, SEARCHED_LETTERS).chars().collect();
     let lower: Vec<char> = text.iter().map(|letter| letter.to_lowercase().next().unwrap_or(*letter)).collect();
     let word: Vec<char> = word.chars().collect();

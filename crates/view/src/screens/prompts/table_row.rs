@@ -107,7 +107,7 @@ pub(super) fn flat(row: &PromptRow, most: usize) -> String {
 pub(super) const COLUMNS_OF_FILTER: [&str; 5] = ["set", "tag", "id", "expected", "is"];
 
 /// The words of a filter that name no column.
-pub(super) fn plain_words(filter: &str) -> Vec<&str> {
+pub(super) fn plain_words(filter: &str) -> impl Iterator<Item = &str> {
     let is_plain = |word: &&str| word.split_once(':').is_none_or(|(key, _)| !COLUMNS_OF_FILTER.contains(&key));
-    filter.split_whitespace().filter(is_plain).collect()
+    filter.split_whitespace().filter(is_plain)
 }

@@ -95,14 +95,6 @@ pub fn rows_of_run(task: &Path) -> Rows {
     found
 }
 
-fn without_ids(mut chain: ToolChain) -> ToolChain {
-    for step in &mut chain.steps {
-        (step.token_ids, step.log_probs) = Default::default();
-    }
-    chain.agent = chain.agent.map(|agent| Box::new(agent.without_ids()));
-    chain
-}
-
 /// Later turns come without the answers before them, which are not known.
 fn every_turn(row: &PromptRow) -> Vec<PromptRow> {
     row.all_turns(|_, _| None)
@@ -213,7 +205,7 @@ impl Items {
                     group: number,
                     from: format!("step {} sample {}", group.step, sample + 1),
                     stored: Some(stored),
-                    conversation: completion.chain.map(|chain| Arc::new(without_ids(chain))),
+                    conversation: completion.chain.map(|chain| Arc::new(chain.without_ids())),
                 });
             }
             items.groups.push(group.prompt_id);
