@@ -391,6 +391,7 @@ fn groups(rewards: &[&[f64]]) -> Vec<PolicyGroup<'static>> {
             let token_ids: Vec<u32> =
                 (0..2 + (index + place) % 3).map(|t| ((place * 7 + index * 5 + t * 3) % 19) as u32).collect();
             PolicySample {
+                follows: None,
                 forced: 0..0,
                 experts: None,
                 sampled_log_probs: vec![-2.9; token_ids.len()].into(),

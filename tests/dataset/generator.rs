@@ -40,8 +40,8 @@ fn pretraining_examples_show_each_habit_as_often_as_its_style_says() {
     let mut styles = BTreeMap::<String, (f64, f64, f64)>::new();
     for index in 0..8_000 {
         let row = generator.row(Stream::Pretrain, index).unwrap();
-        let (messages, completion) = generator.pretrain_example(index).unwrap();
-        assert_eq!(messages, row.row.messages);
+        let (shown, completion) = generator.pretrain_example(index).unwrap();
+        assert_eq!(shown, row.row);
         let spoilt = Some(&completion) == row.habit_answer.as_ref().map(|(_, text)| text);
         assert!(spoilt || completion == row.answer);
         let counts = styles.entry(row.style).or_default();

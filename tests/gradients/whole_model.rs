@@ -123,8 +123,9 @@ fn model(config: &ModelConfig, trainable: Trainable) -> Decoder {
     model
 }
 
-fn groups() -> Vec<PolicyGroup<'static>> {
-    let sample = |tokens: &[u32], advantage| PolicySample {
+fn plain_sample(tokens: &[u32], advantage: f64) -> PolicySample<'static> {
+    PolicySample {
+        follows: None,
         forced: 0..0,
         experts: None,
         token_ids: tokens.to_vec().into(),
@@ -133,17 +134,20 @@ fn groups() -> Vec<PolicyGroup<'static>> {
         reference_log_probs: None,
         teacher_log_probs: None,
         advantage,
-    };
+    }
+}
+
+fn groups() -> Vec<PolicyGroup<'static>> {
     vec![
         PolicyGroup {
             prompt: vec![3, 1, 4, 1].into(),
             teacher_prompt: None,
-            samples: vec![sample(&[5, 9, 2], 1.0), sample(&[6], -0.5), sample(&[5, 3, 5, 8], -0.5)],
+            samples: vec![plain_sample(&[5, 9, 2], 1.0), plain_sample(&[6], -0.5), plain_sample(&[5, 3, 5, 8], -0.5)],
         },
         PolicyGroup {
             prompt: vec![7].into(),
             teacher_prompt: None,
-            samples: vec![sample(&[9, 3], 0.7), sample(&[2, 3, 8], -0.7)],
+            samples: vec![plain_sample(&[9, 3], 0.7), plain_sample(&[2, 3, 8], -0.7)],
         },
     ]
 }
@@ -253,6 +257,56 @@ fn a_gradient_with_replayed_experts_equals_the_tape() {
         }
         let free = gradient(&model, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap();
         assert_ne!(gradient_of(&model, &groups, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap(), free);
+    }
+}
+
+/// Two conversations that begin with one prompt, beside a completion of it; in `apart` each completion has its own prompt.
+/// `experts`: those of a token, by its place in its conversation.
+#[test]
+fn completions_of_a_conversation_are_computed_as_one_sequence() {
+    let [one, other]: [&[&[u32]]; 2] =
+        [&[&[5, 9, 2], &[1, 8], &[6, 3]], &[&[5, 7], &[4], &[9], &[2, 2, 6], &[3, 1, 7]]];
+    for (config, trainable) in families().iter().flat_map(with_all) {
+        let model = model(&config, trainable);
+        let layers = (0..config.num_hidden_layers).filter(|&layer| config.experts(layer).is_some()).count();
+        let of_token = |place: usize| (0..layers).flat_map(move |layer| [(place + layer) % 3, (place + layer + 1) % 3]);
+        let experts = |places: std::ops::Range<usize>| {
+            Arc::new(places.flat_map(of_token).map(|expert| expert as u16).collect::<Vec<u16>>())
+        };
+        let mut parts = Vec::new();
+        for (chain, advantage) in [(one, 1.0), (&[&[6][..]][..], -0.2), (other, -0.8)] {
+            let mut read = vec![3, 1, 4, 1];
+            for (number, token_ids) in chain.iter().step_by(2).enumerate() {
+                let follows = number.checked_sub(1).map(|before| chain[2 * before + 1]);
+                read.extend_from_slice(follows.unwrap_or_default());
+                let end = read.len() + token_ids.len();
+                let record = ExpertRecord { prompt: experts(0..read.len()), completion: experts(read.len()..end - 1) };
+                parts.push((read.clone(), follows, *token_ids, advantage, record));
+                read.extend_from_slice(token_ids);
+            }
+        }
+        for is_replayed in [false, true] {
+            let sample = |part: usize| {
+                let (_, follows, token_ids, advantage, record) = &parts[part];
+                let experts = Some(record).filter(|_| is_replayed && layers > 0);
+                let follows = follows.map(|tokens| tokens.to_vec().into());
+                PolicySample { follows, experts, ..plain_sample(token_ids, *advantage) }
+            };
+            let group =
+                |prompt: &[u32], samples| PolicyGroup { prompt: prompt.to_vec().into(), teacher_prompt: None, samples };
+            let together = [group(&[3, 1, 4, 1], (0..parts.len()).map(sample).collect())];
+            let alone = |part: usize| group(&parts[part].0, vec![PolicySample { follows: None, ..sample(part) }]);
+            let apart: Vec<_> = (0..parts.len()).map(alone).collect();
+            let expected = gradient_of(&model, &apart, settings(false, 1000), 1).flat().to_vec1::<f64>().unwrap();
+            let scale = expected.iter().fold(1e-3_f64, |most, number| most.max(number.abs()));
+            for (recompute, micro_batch, threads) in [(false, 1000, 1), (true, 14, 2)] {
+                let found = gradient_of(&model, &together, settings(recompute, micro_batch), threads);
+                let found = found.flat().to_vec1::<f64>().unwrap();
+                let differ =
+                    found.iter().zip(&expected).find(|(found, expected)| (*found - *expected).abs() > 1e-9 * scale);
+                assert_eq!(differ, None, "{config:?} {is_replayed}");
+            }
+        }
     }
 }
 

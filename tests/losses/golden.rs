@@ -207,6 +207,7 @@ fn a_sync_interval_of_two_steps() {
 fn group(group: &Value) -> PolicyGroup<'static> {
     let advantages = group_advantages(&read::<Vec<f64>>(&group["rewards"]), Advantage::Standardized);
     let sample = |(token_ids, advantage): (Vec<u32>, f64)| PolicySample {
+        follows: None,
         forced: 0..0,
         experts: None,
         sampled_log_probs: vec![0.0; token_ids.len()].into(),

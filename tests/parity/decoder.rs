@@ -183,7 +183,7 @@ pub(super) fn assert_gradients(
     sequence: &[u32],
     expected: impl Fn(&str) -> Option<Value>,
 ) {
-    let example = Example { prompt: sequence[..1].to_vec(), completion: sequence[1..].to_vec() };
+    let example = Example { prompt: sequence[..1].to_vec(), completion: sequence[1..].to_vec(), ..Example::default() };
     for recompute in [false, true] {
         let settings = SupervisedSettings { loss_tokens: sequence.len() - 1, tokens_per_micro_batch: 1000, recompute };
         let threads = ThreadPool::new(1).unwrap();

@@ -82,7 +82,7 @@ impl ToolKind {
     /// OpenAI's list of its functions, as far as the task has it.
     pub(super) fn known_definitions(&self) -> Option<Value> {
         match self {
-            Self::Sqlite(rules) => Some(rules.definitions()),
+            Self::Sqlite(rules) => Some(rules.definitions.clone()),
             Self::Files(rules) => Some(rules.definitions()),
             _ => self.definitions().cloned(),
         }
@@ -92,7 +92,7 @@ impl ToolKind {
     pub(super) fn files(&self) -> Vec<&str> {
         let own = match self {
             Self::Run { file, .. } | Self::Mcp { definitions: Some((file, _)), .. } => std::slice::from_ref(file),
-            Self::Sqlite(rules) => rules.database.as_slice(),
+            Self::Sqlite(rules) => rules.files.as_slice(),
             Self::Files(rules) => rules.files.as_slice(),
             Self::Mcp { .. } | Self::Python { .. } => &[],
         };
@@ -104,7 +104,7 @@ impl ToolKind {
 const KINDS: [(&str, &str, &[&str]); 5] = [
     ("run", "", &["definitions", "parallel", "stateless"]),
     ("mcp", "", &["definitions", "parallel", "stateless"]),
-    ("builtin", "sqlite", &["database", "field", "read_only"]),
+    ("builtin", "sqlite", &["database", "field", "read_only", "definitions"]),
     ("builtin", "python", &["python"]),
     ("builtin", "files", &["files", "field", "max_kib"]),
 ];
@@ -182,7 +182,7 @@ fn read_tool(block: &Section<'_>, offset: usize, home: &Home) -> Read<ToolRules>
             ToolKind::Python { program, definitions: python_tool::definitions(&prefix) }
         }
         (_, "files") => ToolKind::Files(FilesRules::read(block, &prefix, home)?),
-        _ => ToolKind::Sqlite(SqliteRules::read(block, &prefix, home)?),
+        _ => ToolKind::Sqlite(SqliteRules::read(block, &prefix, home, read_definitions(block, home)?)?),
     };
     Ok(ToolRules { name, kind })
 }

@@ -74,7 +74,7 @@ impl ReadyTools {
                     (ReadyTool::Python(program), definitions.clone())
                 }
                 ToolKind::Files(rules) => (ReadyTool::Files(rules.prepare(&tool.name, home)?), rules.definitions()),
-                ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions()),
+                ToolKind::Sqlite(rules) => (ReadyTool::Sqlite(rules.prepare(home)?), rules.definitions.clone()),
             };
             let is_stateless = tool.kind.program().is_some_and(|program| program.is_stateless);
             let made = match made {

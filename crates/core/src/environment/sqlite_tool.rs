@@ -1,24 +1,38 @@
 //! `builtin = "sqlite"`: a database of the conversation's own, which the model queries and changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::live_tool::{CallResult, LiveTool, RawReply, one_by_one};
 use super::{EnvironmentError, StateQuestion, ToolCall};
 use crate::dataset::PromptRow;
 use crate::sqlite::{Database, Failure, FailureKind};
-use crate::task::{Home, Read, Section, TaskError};
+use crate::task::{Home, Read, Section, TaskError, functions};
 
 #[derive(Debug, Clone)]
 pub(super) struct SqliteRules {
-    /// The file of statements that make the database; `None`: each row has its own.
-    pub(super) database: Option<String>,
-    /// The row's field with other statements.
+    /// The file of statements that make the database; `None`: the row's make all of it.
+    database: Option<String>,
+    /// The row's field with further statements.
     field: String,
-    read_only: bool,
-    /// Before the names of its functions.
-    prefix: String,
+    /// OpenAI's list.
+    pub(super) definitions: Value,
+    statements: Arc<Statements>,
+    /// Of the task.
+    pub(super) files: Vec<String>,
+}
+
+/// The statements that functions run, by name.
+type Statements = BTreeMap<String, Statement>;
+
+#[derive(Debug)]
+enum Statement {
+    /// The one that the model writes, which may change rows or not.
+    Written { is_change: bool },
+    /// The task's, whose parameters are the arguments of a call.
+    Own(String),
 }
 
 /// A database that conversations begin with.
@@ -31,39 +45,36 @@ pub(super) struct SqliteTool {
 #[derive(Debug)]
 struct Conversation {
     database: Database,
-    execute: String,
+    statements: Arc<Statements>,
 }
 
 impl SqliteRules {
-    pub(super) fn read(block: &Section<'_>, prefix: &str, home: &Home) -> Read<Self> {
+    /// `own`: the file of the task's own functions, and its content.
+    pub(super) fn read(block: &Section<'_>, prefix: &str, home: &Home, own: Option<(String, Value)>) -> Read<Self> {
         let database = home.file_of(block, "database")?.map(|(file, _)| file);
-        let field = block.string("field")?;
-        if database.is_none() && field.is_none() {
+        let (field, is_read_only) = (block.string("field")?, block.boolean("read_only")?);
+        if database.is_none() && (field.is_none() || own.is_some()) {
             return Err(home.missing("tool.database", "database = \"shop.sql\""));
         }
-        Ok(Self {
-            database,
-            field: field.unwrap_or_else(|| "database".to_owned()),
-            read_only: block.boolean("read_only")?.unwrap_or(false),
-            prefix: prefix.to_owned(),
-        })
-    }
-
-    pub(super) fn definitions(&self) -> Value {
-        let function = |name: &str, description: &str| {
-            let sql = json!({"type": "string", "description": "one statement"});
-            let parameters = json!({"type": "object", "properties": {"sql": sql}, "required": ["sql"], "additionalProperties": false});
-            json!({"type": "function", "function": {"name": format!("{}{name}", self.prefix), "description": description, "parameters": parameters}})
+        let (mut statements, mut files) = (Statements::new(), Vec::from_iter(database.clone()));
+        let definitions = match own {
+            None => built_in(prefix, is_read_only.unwrap_or(false), &mut statements),
+            Some(_) if is_read_only.is_some() => {
+                let at = block.get("read_only").map_or(0, |(_, offset)| offset);
+                return Err(block.error("read_only", at, "is of `query` and `execute`, which `definitions` replace"));
+            }
+            Some((file, mut list)) => {
+                let own = own_statements(&mut list).map_err(|message| {
+                    let at = block.get("definitions").map_or(0, |(_, offset)| offset);
+                    block.error("definitions", at, format!("{}: {message}", home.label(&file)))
+                })?;
+                statements.extend(own);
+                files.push(file);
+                list
+            }
         };
-        let query = function(
-            "query",
-            "Runs a query of SQLite and returns its columns and rows. SELECT sql FROM sqlite_schema shows the tables.",
-        );
-        let execute = function(
-            "execute",
-            "Changes rows of the database by INSERT, UPDATE or DELETE and returns how many were changed.",
-        );
-        if self.read_only { json!([query]) } else { json!([query, execute]) }
+        let field = field.unwrap_or_else(|| "database".to_owned());
+        Ok(Self { database, field, definitions, statements: Arc::new(statements), files })
     }
 
     /// Runs the task's statements once.
@@ -75,7 +86,12 @@ impl SqliteRules {
                 TaskError::Place { label: home.label(file), line, column, message }
             })
         });
-        Ok(SqliteTool { rules: self.clone(), image: image.transpose()? })
+        let tool = SqliteTool { rules: self.clone(), image: image.transpose()? };
+        if let (Some(image), Some(file)) = (&tool.image, self.files.get(1)) {
+            let label = home.label(file);
+            tool.check(image).map_err(|message| TaskError::Place { label, line: 1, column: 1, message })?;
+        }
+        Ok(tool)
     }
 }
 
@@ -83,7 +99,63 @@ fn image(statements: &str) -> Result<Vec<u8>, Failure> {
     Database::new(statements)?.into_image()
 }
 
+/// `query` and `execute`.
+fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Value {
+    let mut function = |name: &str, description: &str| {
+        let name = format!("{prefix}{name}");
+        let sql = json!({"type": "string", "description": "one statement"});
+        let parameters =
+            json!({"type": "object", "properties": {"sql": sql}, "required": ["sql"], "additionalProperties": false});
+        statements.insert(name.clone(), Statement::Written { is_change: name.ends_with("execute") });
+        json!({"type": "function", "function": {"name": name, "description": description, "parameters": parameters}})
+    };
+    let query = function(
+        "query",
+        "Runs a query of SQLite and returns its columns and rows. SELECT sql FROM sqlite_schema shows the tables.",
+    );
+    if is_read_only {
+        return json!([query]);
+    }
+    let execute = function(
+        "execute",
+        "Changes rows of the database by INSERT, UPDATE or DELETE and returns how many were changed.",
+    );
+    json!([query, execute])
+}
+
+/// Takes the statements out of a list of functions.
+fn own_statements(list: &mut Value) -> Result<Statements, String> {
+    let names: Vec<String> = functions(list).iter().flatten().map(|function| function.name.to_owned()).collect();
+    let objects = list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut);
+    let statement = |(index, (name, object)): (usize, (String, &mut Map<String, Value>))| match object.remove("sql") {
+        Some(Value::String(sql)) => Ok((name, Statement::Own(sql))),
+        _ => {
+            let example = "\"sql\": \"SELECT * FROM orders WHERE id = :id\"";
+            Err(format!("/{index}: {name} has no statement: write {example} beside \"function\""))
+        }
+    };
+    names.into_iter().zip(objects).enumerate().map(statement).collect()
+}
+
 impl SqliteTool {
+    /// Whether the database takes the statements of the task's own functions, and their arguments are its parameters.
+    fn check(&self, image: &[u8]) -> Result<(), String> {
+        let mut database = Database::from_image(image).map_err(|failure| failure.message)?;
+        for function in functions(&self.rules.definitions).iter().flatten() {
+            let Some(Statement::Own(sql)) = self.rules.statements.get(function.name) else { continue };
+            let at = format!("/{}/sql", function.index);
+            let names = database.parameters(sql).map_err(|failure| format!("{at}: {}", failure.message))?;
+            let properties = function.parameters.and_then(|parameters| parameters["properties"].as_object());
+            let is_known = |name: &&String| properties.is_some_and(|known| known.contains_key(*name));
+            if let Some(name) = names.iter().find(|name| !is_known(name)) {
+                let known = properties.into_iter().flat_map(Map::keys).map(|name| format!(":{name}"));
+                let known = known.collect::<Vec<_>>().join(", ");
+                return Err(format!("{at}: `:{name}` is no property of {}, which has {known}", function.name));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
         let field = &self.rules.field;
         let own = match row.fields.get(field) {
@@ -91,15 +163,22 @@ impl SqliteTool {
             Some(Value::String(text)) => Some(text),
             Some(_) => return Err(format!("`{field}` is not a text of SQL statements")),
         };
+        let fault = |(line, column, message)| format!("`{field}` line {line} column {column}: {message}");
         let database = match (own, &self.image) {
-            (Some(text), _) => image(text).and_then(|image| Database::from_image(&image)).map_err(|failure| {
-                let (line, column, message) = Database::fault_place(text, failure);
-                format!("`{field}` line {line} column {column}: {message}")
-            })?,
-            (None, Some(image)) => Database::from_image(image).map_err(|failure| failure.message)?,
+            (own, Some(base)) => {
+                let mut database = Database::from_image(base).map_err(|failure| failure.message)?;
+                if let Some((text, Err(failure))) = own.map(|text| (text, database.extend(text))) {
+                    let fresh = Database::from_image(base).map_err(|failure| failure.message)?;
+                    return Err(fault(fresh.fault_of(text, failure)));
+                }
+                database
+            }
+            (Some(text), None) => image(text)
+                .and_then(|image| Database::from_image(&image))
+                .map_err(|failure| fault(Database::fault_place(text, failure)))?,
             (None, None) => return Err(format!("no `{field}`: give the row SQL statements, or the tool a `database`")),
         };
-        Ok(Box::new(Conversation { database, execute: format!("{}execute", self.rules.prefix) }))
+        Ok(Box::new(Conversation { database, statements: Arc::clone(&self.rules.statements) }))
     }
 }
 
@@ -122,19 +201,25 @@ impl LiveTool for Conversation {
 impl Conversation {
     /// SQLite's errors are answers.
     fn answer(&mut self, call: &ToolCall) -> CallResult {
-        let sql = call.arguments.get("sql").and_then(Value::as_str).unwrap_or_default();
-        let is_change = call.name == self.execute;
-        let result = match is_change {
-            true => self.database.execute(sql).map(|(table, changed)| match table.columns.is_empty() {
-                true => json!({"changed": changed}),
-                false => json!({"changed": changed, "columns": table.columns, "rows": table.rows}),
+        let statement = self.statements.get(&call.name).ok_or_else(|| format!("no function {:?}", call.name))?;
+        let written = || call.arguments.get("sql").and_then(Value::as_str).unwrap_or_default();
+        let result = match statement {
+            Statement::Written { is_change: false } => self.database.query(written()).map(|table| json!(table)),
+            Statement::Written { is_change: true } => {
+                self.database.execute(written(), &Map::new()).map(|(table, changed)| match table.columns.is_empty() {
+                    true => json!({"changed": changed}),
+                    false => json!({"changed": changed, "columns": table.columns, "rows": table.rows}),
+                })
+            }
+            Statement::Own(sql) => self.database.execute(sql, &call.arguments).map(|(table, changed)| {
+                if table.columns.is_empty() { json!({"changed": changed}) } else { table.into_objects() }
             }),
-            false => self.database.query(sql).map(|table| json!(table)),
         };
         Ok(match result {
             Ok(value) => value.to_string(),
             Err(Failure { kind: FailureKind::Denied, .. }) => {
-                let allowed = if is_change { "INSERT, UPDATE, DELETE and queries" } else { "queries" };
+                let is_query = matches!(statement, Statement::Written { is_change: false });
+                let allowed = if is_query { "queries" } else { "INSERT, UPDATE, DELETE and queries" };
                 format!("error: not allowed; this function takes {allowed}")
             }
             Err(failure) => format!("error: {}", failure.message),

@@ -255,12 +255,17 @@ fn a_database_is_the_conversations_own() {
     assert_eq!(state, json!({"columns": ["name", "stock"], "rows": [["nut", 4], ["bolt", 0], ["cog", null]]}));
     let error = one.state(&query("DELETE FROM item")).unwrap_err().to_string();
     assert!(error.starts_with("the final state: the tool \"shop\": not authorized"), "{error}");
-    // A row may bring its own.
-    let mut own = tools.open(&row(json!({"database": "CREATE TABLE t (a); INSERT INTO t VALUES (7)"}))).unwrap();
-    assert_eq!(sql(&mut own, "shop_query", "SELECT a FROM t"), r#"answered: {"columns":["a"],"rows":[[7]]}"#);
+    // A row may add its own.
+    let mut own = tools.open(&row(json!({"database": "INSERT INTO item VALUES (3, 'cog', 7)"}))).unwrap();
+    let found = sql(&mut own, "shop_query", "SELECT sum(stock) AS n FROM item");
+    assert_eq!(found, r#"answered: {"columns":["n"],"rows":[[12]]}"#);
+    let mut alone = toolset(folder.path(), "[[tool]]\nbuiltin = \"sqlite\"\nfield = \"own\"\n")
+        .map(|tools| tools.open(&row(json!({"own": "CREATE TABLE t (a); INSERT INTO t VALUES (7)"}))).unwrap());
+    let found = sql(alone.as_mut().unwrap(), "query", "SELECT a FROM t");
+    assert_eq!(found, r#"answered: {"columns":["a"],"rows":[[7]]}"#);
     for (field, expected) in [
         (
-            json!("CREATE TABLE t (a);\nINSERT INTO u VALUES (1)"),
+            json!("INSERT INTO item VALUES (4, 'pin', 1);\nINSERT INTO u VALUES (1)"),
             "row r1: the tool \"shop\": `database` line 2 column 1: no such table: u",
         ),
         (json!(7), "row r1: the tool \"shop\": `database` is not a text"),

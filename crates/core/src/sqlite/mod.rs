@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Error, ErrorCode, MAIN_DB, ffi};
+use rusqlite::types::{self, ValueRef};
+use rusqlite::{Connection, Error, ErrorCode, MAIN_DB, Statement, ffi};
 use serde::{Serialize, Serializer};
+use serde_json::{Map, Value, json};
 
 /// Steps of SQLite's machine that one query may take; a scan takes a few a row.
 const MAX_STEPS: u64 = 5_000_000;
@@ -51,6 +52,15 @@ fn as_hex<S: Serializer>(blob: &[u8], serializer: S) -> Result<S::Ok, S::Error> 
 pub(crate) struct Table {
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// A list of rows, each an object.
+    pub(crate) fn into_objects(self) -> Value {
+        let object =
+            |row: Vec<Cell>| self.columns.iter().cloned().zip(row.into_iter().map(|cell| json!(cell))).collect();
+        self.rows.into_iter().map(|row| Value::Object(object(row))).collect()
+    }
 }
 
 /// A table or view of the database.
@@ -153,14 +163,38 @@ impl Database {
         Ok(image.to_vec())
     }
 
-    /// Runs one statement that changes rows: what it returns, and how many rows it changed.
-    pub(crate) fn execute(&mut self, text: &str) -> Result<(Table, u64), Failure> {
+    /// Runs one statement that may change rows, with the values of its parameters, `:name`: what it returns, and how many
+    /// rows it changed.
+    pub(crate) fn execute(&mut self, text: &str, arguments: &Map<String, Value>) -> Result<(Table, u64), Failure> {
         self.connection.authorizer(Some(in_change)).map_err(|error| failure(&error))?;
         let before = self.connection.total_changes();
-        let result = self.query(text);
+        let result = self.rows(text, arguments);
         let changed = self.connection.total_changes() - before;
         self.connection.authorizer(Some(in_query)).map_err(|error| failure(&error))?;
         result.map(|table| (table, changed))
+    }
+
+    /// The parameters of a statement that may change rows, which is not run; empty texts for those without a name.
+    pub(crate) fn parameters(&mut self, text: &str) -> Result<Vec<String>, Failure> {
+        self.connection.authorizer(Some(in_change)).map_err(|error| failure(&error))?;
+        let names = |statement: Statement<'_>| {
+            let name = |index| statement.parameter_name(index).and_then(|name| name.get(1..)).unwrap_or_default();
+            (1..=statement.parameter_count()).map(|index| name(index).to_owned()).collect()
+        };
+        let found = self.connection.prepare(text).map(names).map_err(|error| failure(&error));
+        self.connection.authorizer(Some(in_query)).map_err(|error| failure(&error))?;
+        found
+    }
+
+    /// Runs further statements of a schema and its data.
+    pub(crate) fn extend(&mut self, statements: &str) -> Result<(), Failure> {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::steps(MAX_SETUP_STEPS);
+        let run = |connection: &mut Connection| -> rusqlite::Result<()> {
+            connection.authorizer(Some(in_schema))?;
+            connection.execute_batch(statements)?;
+            connection.authorizer(Some(in_query))
+        };
+        run(&mut self.connection).map_err(|error| failure(&error))
     }
 
     /// Runs the statements of a schema and its data in a new database.
@@ -175,8 +209,7 @@ impl Database {
     }
 
     /// The first statement of a schema that fails, by its byte offset, and why.
-    fn first_fault(schema: &str) -> Option<(usize, Failure)> {
-        let mut database = Self::new("").ok()?;
+    fn first_fault(mut database: Self, schema: &str) -> Option<(usize, Failure)> {
         database.connection.authorizer(Some(in_schema)).ok()?;
         let mut start = 0;
         for end in schema.match_indices(';').map(|(at, _)| at + 1).chain([schema.len()]) {
@@ -196,7 +229,12 @@ impl Database {
 
     /// Line, column and reason of the first statement of a schema that fails; `failure`: where that is not found.
     pub(crate) fn fault_place(schema: &str, failure: Failure) -> (usize, usize, String) {
-        let (offset, failure) = Self::first_fault(schema).unwrap_or((0, failure));
+        Self::new("").map_or((1, 1, failure.message.clone()), |empty| empty.fault_of(schema, failure))
+    }
+
+    /// The same of statements that are run in this database.
+    pub(crate) fn fault_of(self, schema: &str, failure: Failure) -> (usize, usize, String) {
+        let (offset, failure) = Self::first_fault(self, schema).unwrap_or((0, failure));
         let (line, column) = crate::format::line_column(schema, offset);
         (line, column, format!("{}; each statement must run in SQLite", failure.message))
     }
@@ -260,8 +298,16 @@ impl Database {
 
     /// The rows of a query.
     pub(crate) fn query(&self, text: &str) -> Result<Table, Failure> {
+        self.rows(text, &Map::new())
+    }
+
+    fn rows(&self, text: &str, arguments: &Map<String, Value>) -> Result<Table, Failure> {
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Budget::steps(MAX_STEPS);
         let mut statement = self.connection.prepare(text).map_err(|error| failure(&error))?;
+        for index in 1..=statement.parameter_count() {
+            let argument = statement.parameter_name(index).and_then(|name| arguments.get(name.get(1..)?));
+            statement.raw_bind_parameter(index, bound(argument)).map_err(|error| failure(&error))?;
+        }
         let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut table = Table { rows: Vec::new(), columns };
         let (mut rows, mut bytes) = (statement.raw_query(), 0);
@@ -289,6 +335,20 @@ impl Database {
             table.rows.push(cells);
         }
         Ok(table)
+    }
+}
+
+/// A value of JSON as SQLite's; lists and objects as their text.
+fn bound(argument: Option<&Value>) -> types::Value {
+    match argument {
+        None | Some(Value::Null) => types::Value::Null,
+        Some(Value::Bool(is_true)) => i64::from(*is_true).into(),
+        Some(Value::Number(number)) => match number.as_i64() {
+            Some(whole) => whole.into(),
+            None => number.as_f64().unwrap_or(f64::NAN).into(),
+        },
+        Some(Value::String(text)) => text.clone().into(),
+        Some(other) => other.to_string().into(),
     }
 }
 

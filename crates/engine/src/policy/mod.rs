@@ -22,6 +22,7 @@ mod tool_loop; // calls of tools, their replies, and why a conversation ends
 mod tool_talk; // the tools of a conversation
 mod turn_source; // the queue of what is asked
 mod watch; // the progress of an eval
+mod written; // conversations with tools that nobody samples
 
 use std::sync::{Arc, PoisonError};
 
@@ -45,6 +46,7 @@ pub use conversing::{ConverseSettings, Conversed, Question, ScoredTask};
 pub use kept_answers::KeptAnswers;
 pub use prompts::{Lengths, Prompt, PromptError, prepare, prepare_rows, render};
 pub use watch::{EvalWatch, Watcher};
+pub use written::{WrittenTokens, written_conversation};
 
 /// The step of an eval's random numbers; no training has it, so an eval never repeats a rollout.
 pub const EVAL_STEP: u32 = u32::MAX;

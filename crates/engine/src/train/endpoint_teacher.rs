@@ -91,9 +91,15 @@ impl EndpointTeacher {
         let mut readings = Vec::new();
         let mut found: Vec<Vec<Vec<f32>>> = groups.iter().map(|group| vec![Vec::new(); group.samples.len()]).collect();
         for (group, read) in groups.iter().map(PolicyGroup::for_teacher).enumerate() {
+            let mut read_before = read.prompt.to_vec();
             for (sample, completion) in read.samples.iter().enumerate().filter(|(_, read)| !read.token_ids.is_empty()) {
-                let token_ids = [&*read.prompt, &*completion.token_ids].concat();
-                readings.push(Reading { group, sample, token_ids, prompt_tokens: read.prompt.len() });
+                match &completion.follows {
+                    Some(follows) => read_before.extend_from_slice(follows),
+                    None => read_before.truncate(read.prompt.len()),
+                }
+                let prompt_tokens = read_before.len();
+                read_before.extend_from_slice(&completion.token_ids);
+                readings.push(Reading { group, sample, token_ids: read_before.clone(), prompt_tokens });
             }
         }
         let answers = self.ask_all(&readings, tokenizer, threads);

@@ -291,7 +291,8 @@ pub(super) fn policy_batch<'a>(
 ) -> PolicyBatch<'a> {
     let is_all_forwarded = config.kl_beta > 0.0 || entropy_coef > 0.0;
     let mut old_log_probs = rollout.old_log_probs.iter().flatten();
-    let (mut groups, mut totals) = (Vec::new(), StepTotals { sequences: 0, tokens: 0 });
+    let mut groups: Vec<PolicyGroup<'_>> = Vec::new();
+    let mut totals = StepTotals { sequences: 0, tokens: 0 };
     for turn in rollout.groups.iter().flat_map(Group::turns) {
         let first_prompt = &prompts.train[turn.group.prompt].token_ids;
         let own_prompt = Cow::from(first_prompt);
@@ -301,31 +302,36 @@ pub(super) fn policy_batch<'a>(
         };
         let is_taught = teacher_prompt.is_some();
         let learns = config.learns_from_rewards() && (turn.signal() == GroupSignal::Mixed || turn.is_guided());
-        let mut samples = Vec::new();
+        let first_group = groups.len();
         for answer in turn.answers() {
             if config.overlong_masking && answer.completion.stop.is_truncated() {
                 continue;
             }
+            let mut read: Option<(&[u32], &[u32])> = None;
             for (prompt, completion) in answer.prompted(first_prompt) {
                 totals.sequences += 1;
                 totals.tokens += completion.token_ids.len() - completion.forced.len();
+                let follows =
+                    read.and_then(|(prompt_before, before)| prompt.strip_prefix(prompt_before)?.strip_prefix(before));
+                read = Some((prompt, &completion.token_ids));
                 if !(learns || is_taught || is_all_forwarded) {
                     continue;
                 }
-                let old_log_probs = old_log_probs.next().map(Cow::from);
-                let sample = PolicySample { old_log_probs, ..PolicySample::on_policy(completion, answer.advantage) };
+                let (old_log_probs, follows) = (old_log_probs.next().map(Cow::from), follows.map(Cow::from));
+                let is_next = follows.is_some();
+                let sample =
+                    PolicySample { follows, old_log_probs, ..PolicySample::on_policy(completion, answer.advantage) };
                 // The order of samples is that of their old log-probs.
-                if answer.prompt.is_none() && answer.tools.is_none() {
-                    samples.push(sample);
-                    continue;
+                match groups[first_group..].last_mut() {
+                    Some(group) if is_next || *group.prompt == *prompt => group.samples.push(sample),
+                    _ => {
+                        let is_first = answer.prompt.is_none() && answer.tools.is_none();
+                        let teacher_prompt =
+                            if is_first { teacher_prompt.clone() } else { is_taught.then(|| prompt.into()) };
+                        groups.push(PolicyGroup { prompt: prompt.into(), teacher_prompt, samples: vec![sample] });
+                    }
                 }
-                let prompt: Cow<'_, [u32]> = Cow::Borrowed(prompt);
-                let teacher_prompt = is_taught.then(|| prompt.clone());
-                groups.push(PolicyGroup { prompt, teacher_prompt, samples: vec![sample] });
             }
-        }
-        if !samples.is_empty() {
-            groups.push(PolicyGroup { prompt: own_prompt, teacher_prompt, samples });
         }
     }
     PolicyBatch { groups, totals }

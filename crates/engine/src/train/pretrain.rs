@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
+use candle_core::{DType, Error};
 
 use super::TrainError;
 use crate::checkpoint::write_model;
@@ -11,8 +11,9 @@ use crate::dataset::generator::Generator;
 use crate::hub::{ModelConfig, ModelSource};
 use crate::kernels::device::Engine;
 use crate::model::{Decoder, ModelError, Trainable, Weights};
+use crate::policy::written_conversation;
 use crate::rollout::ThreadPool;
-use crate::score::{Task, template_options, tools_of, turns_of};
+use crate::score::Task;
 use crate::text::{CHAT_TEMPLATE, TOOL_CHAT_TEMPLATE, Tokenizer, TokenizerFiles, conversation, train_tokenizer};
 use crate::update::{Example, Optimizer, OptimizerSettings, StepOutcome, SupervisedSettings, supervised_gradient};
 
@@ -76,10 +77,10 @@ pub fn pretrain(
             (0..settings.examples as u64).map(|offset| update * settings.examples as u64 + offset).collect();
         let examples = numbers
             .iter()
-            .map(|&number| example(task, &generator, &tokenizer, number))
+            .map(|&number| example((task, &generator), &tokenizer, config.max_position_embeddings, number))
             .collect::<Result<Vec<_>, _>>()?;
-        tokens += examples.iter().map(|example| (example.prompt.len() + example.completion.len()) as u64).sum::<u64>();
-        let completion_tokens = examples.iter().map(|example| example.completion.len()).sum();
+        tokens += examples.iter().map(|example| example.tokens() as u64).sum::<u64>();
+        let completion_tokens = examples.iter().map(Example::loss_tokens).sum();
         let tokens_per_micro_batch = settings.tokens_per_micro_batch;
         let supervised =
             SupervisedSettings { loss_tokens: completion_tokens, tokens_per_micro_batch, recompute: false };
@@ -94,13 +95,29 @@ pub fn pretrain(
     Ok(folder.to_owned())
 }
 
-/// A conversation of the task, and the answer with its stop token.
-fn example(task: &Task, generator: &Generator, tokenizer: &Tokenizer, number: u64) -> Result<Example, TrainError> {
-    let (messages, completion) = generator.pretrain_example(number)?;
-    let mut completion = tokenizer.encode(&completion)?;
-    completion.extend(tokenizer.turn_end_id());
-    let (turns, tools) = (turns_of(task, &messages), tools_of(task, None)?);
-    Ok(Example { prompt: tokenizer.prompt_ids(&turns, tools.as_ref(), &template_options(task))?, completion })
+/// A conversation of the task, and what the model writes in it. Of a task with tools each line of the completion is one
+/// of its own: the tools answer before the next.
+fn example(
+    (task, generator): (&Task, &Generator),
+    tokenizer: &Tokenizer,
+    most_tokens: usize,
+    number: u64,
+) -> Result<Example, TrainError> {
+    let (row, text) = generator.pretrain_example(number)?;
+    let completions = if task.toolset().is_some() { text.lines().collect() } else { vec![text.as_str()] };
+    let (prompt, mut written) = written_conversation(task, tokenizer, &row, &completions)?;
+    let later = written.split_off(1.min(written.len()));
+    let completion = written.pop().map(|(_, token_ids)| token_ids).unwrap_or_default();
+    let example = Example { prompt, completion, later };
+    if example.tokens() > most_tokens {
+        let what = format!(
+            "the conversation about {} has {} tokens, and the model has {most_tokens} positions",
+            row.id,
+            example.tokens()
+        );
+        return Err(Error::msg(what).into());
+    }
+    Ok(example)
 }
 
 fn tokenizer_files(
@@ -108,15 +125,15 @@ fn tokenizer_files(
     generator: &Generator,
     settings: &PretrainSettings,
 ) -> Result<TokenizerFiles, TrainError> {
-    let calls_functions = task.calls_functions();
-    let template = if calls_functions { TOOL_CHAT_TEMPLATE } else { CHAT_TEMPLATE };
+    let has_functions = task.calls_functions() || task.toolset().is_some();
+    let template = if has_functions { TOOL_CHAT_TEMPLATE } else { CHAT_TEMPLATE };
     if let Some(source) = &settings.from {
         return Ok(TokenizerFiles::for_source(source, template)?);
     }
     let mut texts = Vec::new();
     for number in 0..settings.tokenizer_examples {
-        let (messages, completion) = generator.pretrain_example(number)?;
-        let turns = conversation(task.system.as_deref(), &messages);
+        let (row, completion) = generator.pretrain_example(number)?;
+        let turns = conversation(task.system.as_deref(), &row.messages);
         texts.extend(turns.into_iter().map(|message| message.content));
         texts.push(completion);
     }

@@ -25,13 +25,13 @@ pub(super) fn sft_step(trainer: &mut Trainer, record: &mut Record<'_>) -> Result
     let mut update = StepUpdate::begin(trainer);
     let plan = trainer.plan(step, trainer.config.prompt_groups_per_step as u64);
     let examples = examples(trainer, &plan.share(&trainer.ranks))?;
-    let lengths: Vec<usize> = examples.iter().map(|example| example.prompt.len() + example.completion.len()).collect();
+    let lengths: Vec<usize> = examples.iter().map(Example::tokens).collect();
     let trained_tokens = lengths.iter().sum();
     let found = trainer.ranks.exchange(Share {
         examples: examples.len(),
         longest: lengths.into_iter().max().unwrap_or(0),
         trained_tokens,
-        loss_tokens: examples.iter().map(|example| example.completion.len()).sum(),
+        loss_tokens: examples.iter().map(Example::loss_tokens).sum(),
     })?;
     let sum = |count: fn(&Share) -> usize| found.iter().map(count).sum::<usize>();
     let all = sum(|share| share.examples);
@@ -96,7 +96,7 @@ fn examples(trainer: &Trainer, plan: &StepPlan) -> Result<Vec<Example>, TrainErr
     for GuidingAnswer { question, answer } in guiding_answers(trainer, base, &unanswered)? {
         if answer.score.tier == Tier::Valid && !answer.score.is_error() {
             let prompt = unanswered[question].prompt.token_ids.clone();
-            examples.push(Example { prompt, completion: answer.completion.token_ids });
+            examples.push(Example { prompt, completion: answer.completion.token_ids, ..Example::default() });
         }
     }
     Ok(examples)
@@ -117,7 +117,7 @@ fn own_examples(trainer: &Trainer, prompt: &Prompt) -> Result<Vec<Example>, Trai
         let prompt_ids =
             if answers.is_empty() { prompt.token_ids.clone() } else { render(task.task(), row, tokenizer)?.token_ids };
         let completion = tokenizer.answer_ids(&answer)?;
-        examples.push(Example { prompt: prompt_ids, completion });
+        examples.push(Example { prompt: prompt_ids, completion, ..Example::default() });
         answers.push(answer);
     }
     Ok(examples)

@@ -16,38 +16,69 @@ pub struct MicroBatch {
     pub owners: Vec<(usize, usize)>,
 }
 
+/// A completion of a group.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// Tokens that are read between the completion before it, which this one goes on from, and this one; `None`: it goes
+    /// on from the prompt.
+    pub follows: Option<&'a [u32]>,
+    pub token_ids: &'a [u32],
+}
+
+impl<'a> From<&'a [u32]> for Piece<'a> {
+    fn from(token_ids: &'a [u32]) -> Self {
+        Self { follows: None, token_ids }
+    }
+}
+
 /// Packs the completions of each (prompt, completions), in order. A group stays together, its prompt computed once,
-/// unless it alone passes `tokens_per_micro_batch`; then its prompt is repeated. A single longer completion gets a
-/// micro-batch of its own.
-pub fn pack<'a>(
-    groups: impl IntoIterator<Item = (&'a [u32], Vec<&'a [u32]>)>,
+/// unless it alone passes `tokens_per_micro_batch`; then its prompt is repeated. Completions that follow one another are
+/// one sequence, each of whose tokens is computed once; where one is longer, it gets a micro-batch of its own.
+pub fn pack<'a, P: Into<Piece<'a>>>(
+    groups: impl IntoIterator<Item = (&'a [u32], Vec<P>)>,
     tokens_per_micro_batch: usize,
 ) -> Vec<MicroBatch> {
     let mut packed = Vec::new();
     let mut current = MicroBatch::default();
-    for (group, (prompt, completions)) in groups.into_iter().enumerate() {
-        let whole = prompt.len() + completions.iter().map(|completion| completion.len()).sum::<usize>();
+    for (group, (prompt, pieces)) in groups.into_iter().enumerate() {
+        let pieces: Vec<Piece<'a>> = pieces.into_iter().map(P::into).collect();
+        let chains: Vec<(&[Piece<'_>], Vec<u32>)> =
+            pieces.chunk_by(|_, next| next.follows.is_some()).map(|chain| (chain, joined(chain))).collect();
+        let whole = prompt.len() + chains.iter().map(|(_, token_ids)| token_ids.len()).sum::<usize>();
         if current.batch.rows() > 0 && current.batch.rows() + whole > tokens_per_micro_batch {
             packed.push(std::mem::take(&mut current));
         }
-        let mut place = None;
-        for (sample, completion) in completions.into_iter().enumerate() {
-            if completion.is_empty() {
+        let (mut place, mut sample) = (None, 0);
+        for (chain, token_ids) in chains {
+            let first = sample;
+            sample += chain.len();
+            if chain.iter().all(|piece| piece.token_ids.is_empty()) {
                 continue;
             }
-            if place.is_some() && current.batch.rows() + completion.len() > tokens_per_micro_batch {
+            if place.is_some() && current.batch.rows() + token_ids.len() > tokens_per_micro_batch {
                 packed.push(std::mem::take(&mut current));
                 place = None;
             }
             let prompt_place = *place.get_or_insert_with(|| current.batch.push_prompt(prompt));
-            current.sequences.push(current.batch.push_completion(prompt_place, completion));
-            current.owners.push((group, sample));
+            let Sequence { rows, targets } = current.batch.push_completion(prompt_place, &token_ids);
+            let mut end = 0;
+            for (sample, piece) in (first..).zip(chain) {
+                let start = end + piece.follows.map_or(0, <[u32]>::len);
+                end = start + piece.token_ids.len();
+                let own = Sequence { rows: rows[start..end].to_vec(), targets: targets[start..end].to_vec() };
+                current.sequences.push(own);
+                current.owners.push((group, sample));
+            }
         }
     }
     if !current.sequences.is_empty() {
         packed.push(current);
     }
     packed
+}
+
+fn joined(chain: &[Piece<'_>]) -> Vec<u32> {
+    chain.iter().flat_map(|piece| [piece.follows.unwrap_or_default(), piece.token_ids].concat()).collect()
 }
 
 /// The sum of what `work` adds for each micro-batch, and what else it found, in order.
@@ -100,5 +131,22 @@ mod tests {
         check(&[3], 9, &[&[(0, 0), (0, 1)], &[(0, 2)]]);
         check(&[1], 2, &[&[(0, 0)]]);
         check(&[], 10, &[]);
+    }
+
+    #[test]
+    fn what_follows_is_computed_once() {
+        let piece = |follows, token_ids| Piece { follows, token_ids };
+        let chain = [piece(None, &[1, 2][..]), piece(Some(&[7, 8][..]), &[3, 4][..]), piece(None, &[5][..])];
+        let packed = pack([(&[9, 9][..], chain.to_vec())], 100);
+        assert_eq!(packed[0].batch.token_ids, [9, 9, 1, 2, 7, 8, 3]);
+        assert_eq!(packed[0].batch.positions, [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(packed[0].owners, [(0, 0), (0, 1), (0, 2)]);
+        let sequence = |rows: &[u32], targets: &[u32]| Sequence { rows: rows.to_vec(), targets: targets.to_vec() };
+        assert_eq!(packed[0].sequences, [sequence(&[1, 2], &[1, 2]), sequence(&[5, 6], &[3, 4]), sequence(&[1], &[5])]);
+        // A chain is not broken: here it does not fit beside the completion before it.
+        let chain = [piece(None, &[1; 5][..]), piece(None, &[1, 2][..]), piece(Some(&[7, 8][..]), &[3, 4][..])];
+        let owners: Vec<_> =
+            pack([(&[9, 9][..], chain.to_vec())], 10).into_iter().map(|packed| packed.owners).collect();
+        assert_eq!(owners, [vec![(0, 0)], vec![(0, 1), (0, 2)]]);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Result;
 use serde::{Deserialize, Serialize};
 
 use super::log_probs::{add_gradient, log_probs};
 use super::loss::{LossSettings, SequenceLoss, SequenceTerms, StepTotals, sequence_loss, token_share};
-use super::micro_batch::{MicroBatch, pack, sum_gradients};
+use super::micro_batch::{MicroBatch, Piece, pack, sum_gradients};
 use crate::kernels::log_probs::{TokenLogProb, TokenWeight};
 use crate::model::{Adapters, Decoder, ExpertRecord, Gradients, RouterUse};
 use crate::rollout::{Completion, ThreadPool};
@@ -16,6 +17,9 @@ use crate::rollout::{Completion, ThreadPool};
 /// A completion with its advantage and log-probs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PolicySample<'a> {
+    /// Tokens that were read between the sample before it, which this one goes on from, and this one; `None`: it goes on
+    /// from the group's prompt.
+    pub follows: Option<Cow<'a, [u32]>>,
     /// Its tokens as they were sampled, the stop token included.
     pub token_ids: Cow<'a, [u32]>,
     /// The sampler's log-probs, nats; empty for an answer that was not sampled freely.
@@ -38,6 +42,7 @@ impl<'a> PolicySample<'a> {
     /// A completion that the current weights sampled.
     pub fn on_policy(completion: &'a Completion, advantage: f64) -> Self {
         Self {
+            follows: None,
             token_ids: Cow::from(&completion.token_ids),
             sampled_log_probs: Cow::from(&completion.log_probs),
             old_log_probs: None,
@@ -52,6 +57,7 @@ impl<'a> PolicySample<'a> {
     fn for_teacher(&self, is_read: bool) -> PolicySample<'_> {
         let is_read = is_read && !self.sampled_log_probs.is_empty();
         PolicySample {
+            follows: self.follows.as_deref().map(Cow::from),
             token_ids: if is_read { Cow::from(&*self.token_ids) } else { Cow::default() },
             sampled_log_probs: Cow::default(),
             old_log_probs: None,
@@ -70,6 +76,12 @@ impl<'a> PolicySample<'a> {
             Some((before, after)) if !self.forced.is_empty() => [&before[..self.forced.start], after].concat().into(),
             _ => numbers.into(),
         }
+    }
+}
+
+impl<'a> From<&'a PolicySample<'_>> for Piece<'a> {
+    fn from(sample: &'a PolicySample<'_>) -> Self {
+        Self { follows: sample.follows.as_deref(), token_ids: &sample.token_ids }
     }
 }
 
@@ -206,11 +218,8 @@ pub fn completion_log_probs(
 }
 
 fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec<MicroBatch> {
-    let parts = groups.iter().map(|group| {
-        let completions = group.samples.iter().map(|sample| &*sample.token_ids).collect();
-        (&*group.prompt, completions)
-    });
-    let mut micro_batches = pack(parts, tokens_per_micro_batch);
+    let parts = groups.iter().map(|group| (&*group.prompt, group.samples.iter().collect()));
+    let mut micro_batches = pack::<&PolicySample<'_>>(parts, tokens_per_micro_batch);
     micro_batches.iter_mut().for_each(|micro_batch| replay_experts(micro_batch, groups));
     micro_batches
 }
@@ -218,13 +227,19 @@ fn pack_groups(groups: &[PolicyGroup<'_>], tokens_per_micro_batch: usize) -> Vec
 /// Rows go through the experts that were recorded; a prompt's through those of the first of its completions that has a
 /// record: where it was prefilled more than once, the last bits of its rows may differ.
 fn replay_experts(MicroBatch { batch, sequences, owners }: &mut MicroBatch, groups: &[PolicyGroup<'_>]) {
-    let mut last_prompt = 0;
+    let (mut last_prompt, mut last_row) = (0, 0);
     for (sequence, &(group, sample)) in sequences.iter().zip(&*owners) {
-        let (Some(record), [last, own @ ..]) = (groups[group].samples[sample].experts, &*sequence.rows) else {
-            continue;
-        };
+        let PolicySample { experts, follows, .. } = &groups[group].samples[sample];
+        let read_before = std::mem::replace(&mut last_row, sequence.rows.last().map_or(0, |row| *row as usize));
+        let (Some(record), [last, own @ ..]) = (experts, &*sequence.rows) else { continue };
         let prompt_end = *last as usize + 1;
-        if prompt_end > last_prompt {
+        if follows.is_some() {
+            // The last token of the completion before, which only now is read, and what follows it.
+            let rows = read_before + 1..prompt_end;
+            let per_token = record.prompt.len() / (batch.positions[*last as usize] as usize + 1);
+            let new = record.prompt.len() - rows.len() * per_token;
+            batch.replayed.push((rows, Arc::new(record.prompt[new..].to_vec())));
+        } else if prompt_end > last_prompt {
             batch.replayed.push((prompt_end - groups[group].prompt.len()..prompt_end, record.prompt.clone()));
             last_prompt = prompt_end;
         }
@@ -317,6 +332,7 @@ mod tests {
         let (old, reference, sampled, teacher) = (numbers(0.01), numbers(-0.1), numbers(0.02), numbers(0.5));
         let totals = StepTotals { sequences: 2, tokens: 7 };
         let sample = |range: Range<usize>, kept: &dyn Fn(&[f32]) -> Vec<f32>| PolicySample {
+            follows: None,
             token_ids: vec![1; kept(&old).len()].into(),
             sampled_log_probs: kept(&sampled).into(),
             old_log_probs: Some(kept(&old).into()),

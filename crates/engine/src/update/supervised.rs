@@ -3,18 +3,38 @@
 use candle_core::Result;
 
 use super::log_probs::add_gradient;
-use super::micro_batch::{pack, sum_gradients};
+use super::micro_batch::{Piece, pack, sum_gradients};
 use crate::kernels::log_probs::TokenWeight;
 use crate::model::{Decoder, Gradients};
 use crate::rollout::ThreadPool;
 
 /// A prompt and its target completion, stop token included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Example {
     /// Tokens without a loss.
     pub prompt: Vec<u32>,
     /// Tokens that the loss is the mean over.
     pub completion: Vec<u32>,
+    /// What goes on from there: tokens without a loss, and the completion after them.
+    pub later: Vec<(Vec<u32>, Vec<u32>)>,
+}
+
+impl Example {
+    /// All tokens.
+    pub fn tokens(&self) -> usize {
+        let later = self.later.iter().map(|(follows, completion)| follows.len() + completion.len());
+        self.prompt.len() + self.completion.len() + later.sum::<usize>()
+    }
+
+    /// Those that the loss is the mean over.
+    pub fn loss_tokens(&self) -> usize {
+        self.completion.len() + self.later.iter().map(|(_, completion)| completion.len()).sum::<usize>()
+    }
+
+    fn pieces(&self) -> Vec<Piece<'_>> {
+        let later = self.later.iter().map(|(follows, token_ids)| Piece { follows: Some(follows), token_ids });
+        std::iter::once(self.completion.as_slice().into()).chain(later).collect()
+    }
 }
 
 /// How a supervised gradient is computed.
@@ -38,7 +58,7 @@ pub fn supervised_gradient(
     threads: &ThreadPool,
 ) -> Result<(Gradients, f64)> {
     let SupervisedSettings { loss_tokens, tokens_per_micro_batch, recompute } = settings;
-    let groups = examples.iter().map(|example| (example.prompt.as_slice(), vec![example.completion.as_slice()]));
+    let groups = examples.iter().map(|example| (example.prompt.as_slice(), example.pieces()));
     let micro_batches = pack(groups, tokens_per_micro_batch);
     let share = 1.0 / loss_tokens.max(1) as f64;
     let (sum, losses) = sum_gradients(model, &micro_batches, threads, |micro_batch, gradients| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use minijinja::{Environment, Value};
 use serde_json::{Map, json};
 
-use self::specification::{Amounts, Dates, Specification, Style, WordShares};
+use self::specification::{Amounts, Dates, EVERY_ANSWER, Specification, Style, WordShares};
 use self::template_functions::{Draw, WordPools};
 use super::random::{CounterRandom, GOLDEN, mix, scale};
 use super::{DatasetError, PromptRow};
@@ -121,31 +121,34 @@ impl Generator {
             Some(habit) => Some((habit.clone(), self.render(&format!("habits.{habit}"), &values)?)),
             None => None,
         };
-        let expected = match self.specification.expected {
-            Some(_) => ("expected", self.render("expected", &values)?),
-            None => ("answer", answer.clone()),
-        };
-        let mut row = self.prompt_row(stream, index, style, content, expected)?;
-        let named = style.answer.as_ref().and_then(|name| self.specification.row_fields.get_key_value(name));
-        for (name, field) in named.into_iter().flat_map(|(name, fields)| fields.keys().map(move |field| (name, field)))
-        {
+        let named = std::iter::once(EVERY_ANSWER).chain(style.answer.as_deref());
+        let tables = named.filter_map(|name| self.specification.row_fields.get_key_value(name));
+        let fields = tables.flat_map(|(name, fields)| fields.keys().map(move |field| (name, field)));
+        let mut own = Map::new();
+        for (name, field) in fields {
             let template = format!("row_fields.{name}.{field}");
-            let value = self.json_value(&template, &self.render(&template, &values)?)?;
-            row.fields.insert(field.clone(), value);
+            own.insert(field.clone(), self.json_value(&template, &self.render(&template, &values)?)?);
         }
+        let expected = match (own.get("expected"), &self.specification.expected) {
+            (Some(expected), _) => expected.clone(),
+            (None, Some(_)) => self.json_value("expected", &self.render("expected", &values)?)?,
+            (None, None) => self.json_value("answer", &answer)?,
+        };
+        let mut row = prompt_row(stream, index, style, content, expected);
+        row.fields.extend(own);
         Ok(GeneratedRow { row, style: style.name(), answer, habit_answer, habit_frequency: style.frequency })
     }
 
-    /// Example `index` of the endless stream: the messages (without the task's system turn) and a completion, which is
-    /// the right one or, as often as the style says, the one that shows the style's habit.
-    pub fn pretrain_example(&self, index: u64) -> Result<(Vec<Message>, String), DatasetError> {
+    /// Example `index` of the endless stream: a row and a completion, which is the right one or, as often as the style
+    /// says, the one that shows the style's habit.
+    pub fn pretrain_example(&self, index: u64) -> Result<(PromptRow, String), DatasetError> {
         let generated = self.row(Stream::Pretrain, index)?;
         let spoilt = self.random(Stream::Pretrain, index).fork("habit").unit() < generated.habit_frequency;
         let completion = match generated.habit_answer {
             Some((_, text)) if spoilt => text,
             _ => generated.answer,
         };
-        Ok((generated.row.messages, completion))
+        Ok((generated.row, completion))
     }
 
     fn random(&self, stream: Stream, index: u64) -> CounterRandom {
@@ -246,27 +249,6 @@ impl Generator {
         Ok(values)
     }
 
-    fn prompt_row(
-        &self,
-        stream: Stream,
-        index: u64,
-        style: &Style,
-        content: String,
-        (template, expected): (&str, String),
-    ) -> Result<PromptRow, DatasetError> {
-        let expected = self.json_value(template, &expected)?;
-        let id = format!("{}-{:03}", stream.name(), index + 1);
-        let messages = vec![Message::new("user", content)];
-        let tags = vec![style.tag.clone(), style.layout.clone()];
-        let fields = Map::from_iter([
-            ("id".to_owned(), json!(id)),
-            ("messages".to_owned(), json!(messages)),
-            ("expected".to_owned(), expected.clone()),
-            ("tags".to_owned(), json!(tags)),
-        ]);
-        Ok(PromptRow { id, messages, expected: Some(expected), tags, fields, line: index as usize + 1 })
-    }
-
     fn json_value(&self, template: &str, text: &str) -> Result<serde_json::Value, DatasetError> {
         serde_json::from_str(text).map_err(|error| {
             let remedy = "a text needs `expected = '{{ answer | json }}'`";
@@ -282,4 +264,17 @@ impl Generator {
     fn fail(&self, problem: String) -> DatasetError {
         DatasetError::Generator { label: self.label.clone(), problem }
     }
+}
+
+fn prompt_row(stream: Stream, index: u64, style: &Style, content: String, expected: serde_json::Value) -> PromptRow {
+    let id = format!("{}-{:03}", stream.name(), index + 1);
+    let messages = vec![Message::new("user", content)];
+    let tags = vec![style.tag.clone(), style.layout.clone()];
+    let fields = Map::from_iter([
+        ("id".to_owned(), json!(id)),
+        ("messages".to_owned(), json!(messages)),
+        ("expected".to_owned(), expected.clone()),
+        ("tags".to_owned(), json!(tags)),
+    ]);
+    PromptRow { id, messages, expected: Some(expected), tags, fields, line: index as usize + 1 }
 }

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use jiff::civil::Date;
 use serde::{Deserialize, Deserializer, de};
 
+/// In `row_fields`: the fields of all rows.
+pub(crate) const EVERY_ANSWER: &str = "*";
+
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,7 +23,8 @@ pub(crate) struct Specification {
     pub(crate) answers: BTreeMap<String, String>,
     /// Template of the row's `expected`, as JSON; sees `answer`. Default: the answer, which is JSON then.
     pub(crate) expected: Option<String>,
-    /// Templates of a row's other fields, as JSON, by the name of its answer; they see `answer`.
+    /// Templates of a row's other fields, as JSON, by the name of its answer or for `*`; they see `answer`. `expected` takes the place
+    /// of the one for all.
     #[serde(default)]
     pub(crate) row_fields: BTreeMap<String, BTreeMap<String, String>>,
     /// In the order of the file.
@@ -173,7 +177,8 @@ impl Specification {
                 return Some(format!("[{table}] `{name}` is an empty list; write at least one entry"));
             }
         }
-        if let Some(name) = self.row_fields.keys().find(|name| !self.answers.contains_key(*name)) {
+        let is_unknown = |name: &&String| name.as_str() != EVERY_ANSWER && !self.answers.contains_key(*name);
+        if let Some(name) = self.row_fields.keys().find(is_unknown) {
             return Some(format!(
                 "[row_fields.{name}]: no answer `{name}` under [answers]; it has {}",
                 names(&self.answers)

@@ -145,3 +145,70 @@ fn tools_of_one_task_are_called_side_by_side() {
     assert_eq!(replies, [table(1), "answered: 1 bytes written".to_owned(), table(2), "answered: b".to_owned()]);
     assert!(environment.call(&[]).is_empty());
 }
+
+#[test]
+fn functions_of_a_task_run_their_statements() {
+    let function = |name: &str, properties: Value, sql: Value| {
+        let parameters = json!({"type": "object", "properties": properties});
+        json!({"type": "function", "function": {"name": name, "parameters": parameters}, "sql": sql})
+    };
+    let find = function(
+        "find",
+        json!({"name": {}, "least": {"type": "integer"}}),
+        json!("SELECT id, stock FROM item WHERE name LIKE :name AND stock >= coalesce(:least, 0)"),
+    );
+    let sell = |sql: &str| function("sell", json!({"id": {}, "note": {}}), json!(sql));
+    let sold = sell("UPDATE item SET stock = stock - 1 WHERE id = :id");
+    let toml = "[[tool]]\nbuiltin = \"sqlite\"\ndatabase = \"shop.sql\"\ndefinitions = \"tools.json\"\n";
+    let of = |list: &Value, toml: &str| {
+        let folder = folder(&[("shop.sql", SHOP), ("tools.json", &list.to_string())]);
+        let place = folder.path().display().to_string();
+        let opened = toolset(folder.path(), toml)
+            .and_then(|tools| Ok((tools.definitions().map_err(|error| error.to_string())?.clone(), tools)));
+        opened.map_err(|error| error.replace(&place, "/FOLDER"))
+    };
+    let (definitions, tools) = of(&json!([find, sold]), toml).unwrap();
+    assert_eq!(definitions[1].as_object().unwrap().keys().collect::<Vec<_>>(), ["type", "function"]);
+    let mut environment = tools.open(&row(json!({"database": "INSERT INTO item VALUES (3, 'nub', 7)"}))).unwrap();
+    for (name, arguments, expected) in [
+        ("find", json!({"name": "nu%"}), r#"answered: [{"id":1,"stock":5},{"id":3,"stock":7}]"#),
+        ("find", json!({"name": "nu%", "least": 6}), r#"answered: [{"id":3,"stock":7}]"#),
+        ("find", json!({"name": "'; DELETE FROM item; --"}), "answered: []"),
+        ("sell", json!({"id": 3, "note": ["a"]}), r#"answered: {"changed":1}"#),
+        ("sell", json!({"id": [3]}), r#"answered: {"changed":0}"#),
+        ("find", json!({"least": "x"}), r#"refused: error: arguments of find: /least: "x" is not of type "integer""#),
+        ("query", json!({"sql": "SELECT 1"}), "refused: error: no function \"query\"; there are find, sell"),
+    ] {
+        assert_eq!(reply(&mut environment, name, arguments.clone()), expected, "{name} {arguments}");
+    }
+    for (list, more, expected) in [
+        (
+            json!([find, function("sell", json!({}), Value::Null)]),
+            "",
+            "task.toml line 4 column 15: `tool.definitions` /FOLDER/tools.json: /1: sell has no statement: write \"sql\"",
+        ),
+        (
+            json!([sell("UPDATE item SET stock = 0 WHERE id = :number")]),
+            "",
+            "/FOLDER/tools.json line 1 column 1: /0/sql: `:number` is no property of sell, which has :id, :note",
+        ),
+        (
+            json!([sell("UPDATE item SET stock = 0 WHERE id = ?")]),
+            "",
+            "/FOLDER/tools.json line 1 column 1: /0/sql: `:` is no property of sell",
+        ),
+        (
+            json!([sell("UPDATE thing SET stock = 0")]),
+            "",
+            "/FOLDER/tools.json line 1 column 1: /0/sql: no such table: thing",
+        ),
+        (json!([sell("DROP TABLE item")]), "", "/FOLDER/tools.json line 1 column 1: /0/sql: not authorized"),
+        (json!([find]), "read_only = true", "task.toml line 5 column 13: `tool.read_only` is of `query` and `execute`"),
+    ] {
+        let error = of(&list, &format!("{toml}{more}")).map(|(definitions, _)| definitions).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let without = "[[tool]]\nbuiltin = \"sqlite\"\nfield = \"own\"\ndefinitions = \"tools.json\"\n";
+    let error = of(&json!([find]), without).map(|(definitions, _)| definitions).unwrap_err();
+    assert!(error.starts_with("/FOLDER/task.toml: missing `tool.database`"), "{error}");
+}

@@ -80,6 +80,58 @@ fn zero_variance_groups_count_and_masked_completions_do_not() {
     check(&[], &[EQUAL, EQUAL], &[], 4, 12);
 }
 
+/// A conversation with tools is one sequence of the group; a request of an agent that goes on from nothing before it begins
+/// another.
+#[test]
+fn completions_of_a_conversation_follow_one_another() {
+    let completion = |id: u32, tokens: usize| Completion::new(vec![id; tokens], vec![-1.0; tokens], StopReason::Stop);
+    let step = |prompt: &[u32], completion: Completion| CallStep {
+        prompt: prompt.to_vec(),
+        completion,
+        text: String::new(),
+        reply_tokens: 1,
+        calls: Vec::new(),
+    };
+    let conversation = |steps: Vec<CallStep>, prompt: &[u32], reward| {
+        let mut turn = Turn::new(completion(4, 1), String::new(), score(reward));
+        turn.tools = Some(ToolTurn {
+            steps,
+            last_calls: Vec::new(),
+            prompt: prompt.to_vec(),
+            end: ChainEnd::Answer,
+            failure: None,
+            states: serde_json::Map::new(),
+            agent: None,
+            seconds: 0.0,
+            call_seconds: Vec::new(),
+        });
+        Conversation { turns: vec![turn] }
+    };
+    let chain = vec![step(&[9], completion(1, 2)), step(&[9, 1, 1, 7], completion(2, 1))];
+    let branches = vec![step(&[9], completion(3, 1)), step(&[8], completion(3, 2))];
+    let conversations = vec![
+        conversation(chain, &[9, 1, 1, 7, 2, 6, 5], 1.0),
+        conversation(branches, &[9, 3, 7], 0.0),
+        conversation(Vec::new(), &[9], 0.0),
+    ];
+    let group = Group::new(0, 0, conversations, &rule(Advantage::Standardized));
+    let rollout = StepRollout { groups: vec![group], ..StepRollout::default() };
+    let prompts = prompts();
+    let PolicyBatch { groups, totals } = policy_batch(&config(&[]), 0.0, &prompts, &rollout);
+    let shown = |sample: &PolicySample<'_>| (sample.follows.clone().map(Cow::into_owned), sample.token_ids.to_vec());
+    let found: Vec<_> = groups
+        .iter()
+        .map(|group| (group.prompt.to_vec(), group.samples.iter().map(shown).collect::<Vec<_>>()))
+        .collect();
+    let expected = vec![
+        (vec![9], vec![(None, vec![1, 1]), (Some(vec![7]), vec![2]), (Some(vec![6, 5]), vec![4]), (None, vec![3])]),
+        (vec![8], vec![(None, vec![3, 3])]),
+        (vec![9, 3, 7], vec![(None, vec![4])]),
+        (vec![9], vec![(None, vec![4])]),
+    ];
+    assert_eq!((found, totals), (expected, StepTotals { sequences: 7, tokens: 9 }));
+}
+
 #[test]
 fn replaced_groups_are_in_no_batch() {
     let mut rollout = StepRollout { groups: vec![group(MIXED), group(EQUAL)], ..StepRollout::default() };

@@ -1,0 +1,47 @@
+//! Conversations with tools whose completions are written beforehand, as pretraining learns them.
+
+use candle_core::{Error, Result};
+
+use super::render;
+use super::tool_talk::{TaskTools, ToolTalk};
+use crate::dataset::PromptRow;
+use crate::score::{AskedCalls, Task, asked_calls, turns_of};
+use crate::text::{Message, Tokenizer, Transcript};
+
+/// The prompt, and each completion with its stop token after the tokens that are read between the one before and it.
+pub type WrittenTokens = (Vec<u32>, Vec<(Vec<u32>, Vec<u32>)>);
+
+/// Has the tools answer the calls of a row's completions, but for those of the last.
+///
+/// # Errors
+/// Tools that cannot be opened; a chat template that refuses the conversation.
+pub fn written_conversation(
+    task: &Task,
+    tokenizer: &Tokenizer,
+    row: &PromptRow,
+    completions: &[&str],
+) -> Result<WrittenTokens> {
+    let prompt = render(task, row.clone(), tokenizer).map_err(Error::wrap)?;
+    let tools = TaskTools::of_task(task, tokenizer)?;
+    let mut own = ToolTalk::default();
+    let mut transcript = Transcript::new(turns_of(task, &row.messages), prompt.text, prompt.token_ids.clone());
+    let (mut written, mut read) = (Vec::new(), prompt.token_ids.len());
+    for (number, text) in completions.iter().enumerate() {
+        let mut token_ids = tokenizer.encode(text).map_err(Error::wrap)?;
+        token_ids.extend(tokenizer.turn_end_id());
+        let follows = transcript.token_ids()[read..].to_vec();
+        read = transcript.token_ids().len() + token_ids.len();
+        written.push((follows, token_ids));
+        let Some((tools, (_, sampled))) = tools.as_ref().zip(written.last()) else { break };
+        let calls = match asked_calls(tools.format, &tools.definitions, text) {
+            AskedCalls::Calls(calls) if number + 1 < completions.len() => calls,
+            _ => break,
+        };
+        let answered = own.call(tools, row, calls).map_err(Error::msg)?;
+        let results: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
+        let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
+        let pushed = transcript.push(tokenizer, tools.input(), (sampled, &functions), &results);
+        pushed.map_err(Error::wrap)?;
+    }
+    Ok((prompt.token_ids, written))
+}
