@@ -7,14 +7,12 @@ use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
-use crate::format::counted;
 use crate::pane::content::{Body, Content, Edited, Place};
 use crate::score::{HandChain, HandConversation, Score};
 use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::task::functions;
-use crate::text::Message;
 use crate::theme::Theme;
 use crate::widgets::conversation::Conversation;
 use crate::widgets::editor::Editor;
@@ -33,10 +31,10 @@ pub(super) struct ByHand {
     pub(super) is_typing: bool,
     /// `None` while its tools are opened or called, and once it has ended.
     pub(super) talk: Option<Box<HandConversation>>,
-    /// The messages and the functions that a model would read.
-    pub(super) prompt: Vec<Message>,
+    /// The functions that a model would read.
     pub(super) definitions: Value,
-    pub(super) written: Option<HandChain>,
+    /// What is read and written in each turn so far; none before the tools are open.
+    pub(super) turns: Vec<HandChain>,
     /// What runs, and since when, milliseconds since 1970.
     pub(super) waiting: Option<(String, u64)>,
     pub(super) error: Option<String>,
@@ -45,7 +43,7 @@ pub(super) struct ByHand {
 
 impl ByHand {
     pub(super) fn has_ended(&self) -> bool {
-        self.error.is_some() || self.written.as_ref().is_some_and(|written| written.score.is_some())
+        self.error.is_some() || self.turns.last().is_some_and(|turn| turn.score.is_some())
     }
 }
 
@@ -78,7 +76,11 @@ pub(super) fn content<'a>(hand: &'a ByHand, shared: &'a Shared, place: &Place) -
     }
     let lines = lines(hand, shared, place.inside().width.into());
     let end = if hand.has_ended() { format!(", {} starts over", key("prompts.hand.again")) } else { String::new() };
-    let title = format!("{} by hand: you are the model{end}", visible(&hand.row.id));
+    let turn = match hand.row.turn_count() {
+        1 => String::new(),
+        count => format!(", turn {} of {count}", hand.turns.len().max(1)),
+    };
+    let title = format!("{} by hand: you are the model{turn}{end}", visible(&hand.row.id));
     Content::titled(title).text(place.inside(), lines, hand.top)
 }
 
@@ -89,17 +91,18 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
         lines.map(|line| Line::styled(line, theme.style(role))).collect::<Vec<_>>()
     };
     let mut lines = Vec::new();
-    for message in &hand.prompt {
-        lines.push(Line::styled(visible(&message.role).into_owned(), theme.style(Role::Special)));
-        lines.extend(json::lines(theme, &message.content, &[]));
-        lines.extend(message.tool_calls().iter().flat_map(|call| styled(&call.to_string(), Role::Faint)));
-    }
-    if hand.row.turn_count() > 1 {
-        let text = format!("This row has {}: you answer the first.", counted(hand.row.turn_count(), "turn"));
-        lines.extend(styled(&text, Role::Faint));
-    }
-    lines.extend(tools(theme, &hand.definitions, width));
-    if let Some(written) = &hand.written {
+    for (index, written) in hand.turns.iter().enumerate() {
+        if index > 0 {
+            lines.push(Line::default());
+        }
+        for message in &written.messages {
+            lines.push(Line::styled(visible(&message.role).into_owned(), theme.style(Role::Special)));
+            lines.extend(json::lines(theme, &message.content, &[]));
+            lines.extend(message.tool_calls().iter().flat_map(|call| styled(&call.to_string(), Role::Faint)));
+        }
+        if index == 0 {
+            lines.extend(tools(theme, &hand.definitions, width));
+        }
         let talk = Conversation {
             chain: &written.chain,
             call_seconds: &written.call_seconds,
@@ -120,7 +123,7 @@ fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
                 lines.extend(scored(theme, score));
                 lines.extend(score.errors.iter().flat_map(|reason| styled(&reason.message, Role::Bad)));
                 lines.extend(score.warnings.iter().flat_map(|warning| styled(warning, Role::Warning)));
-                let expected = hand.row.expected.as_ref();
+                let expected = written.expected.as_ref();
                 lines.extend(expected.into_iter().flat_map(|value| styled(&format!("expected {value}"), Role::Faint)));
             }
             None => {
