@@ -86,54 +86,63 @@ pub(super) fn content<'a>(hand: &'a ByHand, shared: &'a Shared, place: &Place) -
 
 fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let styled = |text: &str, role: Role| {
-        let lines = wrapped(&visible(text), width).into_iter();
-        lines.map(|line| Line::styled(line, theme.style(role))).collect::<Vec<_>>()
-    };
     let mut lines = Vec::new();
     for (index, written) in hand.turns.iter().enumerate() {
-        if index > 0 {
-            lines.push(Line::default());
-        }
+        lines.extend((index > 0).then(Line::default));
         for message in &written.messages {
             lines.push(Line::styled(visible(&message.role).into_owned(), theme.style(Role::Special)));
             lines.extend(json::lines(theme, &message.content, &[]));
-            lines.extend(message.tool_calls().iter().flat_map(|call| styled(&call.to_string(), Role::Faint)));
+            let calls = message.tool_calls().iter();
+            lines.extend(calls.flat_map(|call| styled(theme, &call.to_string(), Role::Faint, width)));
         }
         if index == 0 {
             lines.extend(tools(theme, &hand.definitions, width));
         }
-        let talk = Conversation {
-            chain: &written.chain,
-            call_seconds: &written.call_seconds,
-            tokens: None,
-            is_whole: shared.whole_results,
-            whole_key: shared.key_of("prompts.results"),
-            width,
-        };
         lines.push(Line::default());
-        lines.extend(talk.steps(theme));
-        match &written.score {
-            Some(score) => {
-                lines.extend(talk.heading(theme));
-                lines.extend(json::lines(theme, &written.answer, &[]));
-                lines.extend(talk.rest(theme));
-                lines.push(Line::default());
-                lines.extend(talk.summary(theme));
-                lines.extend(scored(theme, score));
-                lines.extend(score.errors.iter().flat_map(|reason| styled(&reason.message, Role::Bad)));
-                lines.extend(score.warnings.iter().flat_map(|warning| styled(warning, Role::Warning)));
-                let expected = written.expected.as_ref();
-                lines.extend(expected.into_iter().flat_map(|value| styled(&format!("expected {value}"), Role::Faint)));
-            }
-            None => {
-                let form = "A call is a name and its arguments as JSON, several calls one after the other; an answer is any text.";
-                lines.extend(styled(form, Role::Faint));
-            }
+        lines.extend(turn(written, shared, width));
+    }
+    lines.extend(hand.error.iter().flat_map(|why| styled(theme, why, Role::Bad, width)));
+    lines
+}
+
+/// What is written in a turn, and its score.
+fn turn(written: &HandChain, shared: &Shared, width: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let styled = |text: &str, role: Role| styled(theme, text, role, width);
+    let talk = Conversation {
+        chain: &written.chain,
+        call_seconds: &written.call_seconds,
+        tokens: None,
+        is_whole: shared.whole_results,
+        whole_key: shared.key_of("prompts.results"),
+        width,
+    };
+    let mut lines = talk.steps(theme);
+    match &written.score {
+        Some(score) => {
+            lines.extend(talk.heading(theme));
+            lines.extend(json::lines(theme, &written.answer, &[]));
+            lines.extend(talk.rest(theme));
+            lines.push(Line::default());
+            lines.extend(talk.summary(theme));
+            lines.extend(scored(theme, score));
+            lines.extend(score.errors.iter().flat_map(|reason| styled(&reason.message, Role::Bad)));
+            lines.extend(score.warnings.iter().flat_map(|warning| styled(warning, Role::Warning)));
+            let expected = written.expected.as_ref();
+            lines.extend(expected.into_iter().flat_map(|value| styled(&format!("expected {value}"), Role::Faint)));
+        }
+        None => {
+            let form =
+                "A call is a name and its arguments as JSON, several calls one after the other; an answer is any text.";
+            lines.extend(styled(form, Role::Faint));
         }
     }
-    lines.extend(hand.error.iter().flat_map(|why| styled(why, Role::Bad)));
     lines
+}
+
+fn styled(theme: &Theme, text: &str, role: Role, width: usize) -> Vec<Line<'static>> {
+    let lines = wrapped(&visible(text), width).into_iter();
+    lines.map(|line| Line::styled(line, theme.style(role))).collect()
 }
 
 /// `query(sql: string): Runs a query.`
