@@ -2,6 +2,7 @@
 
 mod audit;
 mod bfcl;
+mod bfcl_multi_turn;
 mod call_formats;
 mod command_line;
 mod code;

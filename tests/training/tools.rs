@@ -12,9 +12,9 @@ use crate::program::{call, has_python, stdout};
 
 const TOML: &str = "name = \"office\"\nsystem = \"Answer with function calls.\"\nthinking = false\n\
     [prompts]\ntrain = \"train.jsonl\"\n[[tool]]\nrun = [\"python3\", \"office.py\"]\nisolation = \"none\"\n\
-    definitions = \"tools.json\"\n[score]\nkind = \"state\"\nask = { of = \"paid\" }\n[tools]\nmax_turns = 3\n";
+    definitions = \"tools.json\"\nfield = \"paid\"\n[score]\nkind = \"state\"\nask = { of = \"paid\" }\n[tools]\nmax_turns = 3\n";
 const OFFICE: &str = "import json, sys
-paid = []
+paid = json.loads(sys.stdin.readline())['row']
 for line in sys.stdin:
     question = json.loads(line)
     paid += [question['arguments']] if 'name' in question else []
@@ -39,7 +39,7 @@ fn task(folder: &Path) -> PathBuf {
     let row = |number: u32| {
         format!(
             "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Pay invoice {number} from the travel account.\"}}], \
-             \"expected\": [{{\"number\": {number}, \"account\": \"travel\"}}]}}\n"
+             \"expected\": [{{\"number\": {number}, \"account\": \"travel\"}}], \"paid\": [], \"tools\": [\"find_invoices\", \"pay\", \"convert\"]}}\n"
         )
     };
     let rows: String = [1966, 1961, 1962].map(row).concat();
@@ -67,6 +67,9 @@ fn neither_stopping_nor_replaying_changes_anything() {
     let expected = rollouts(&whole);
     let chains = || expected.iter().flat_map(|group| &group.completions).filter_map(|one| one.chain.as_ref());
     assert!(chains().any(|chain| chain.steps.len() > 1), "no call was followed by another");
+    // Functions that the row's `tools` do not name are in no prompt.
+    let lists = |name: &str| expected.iter().all(|group| group.prompt.contains(&format!("\n{name}(")));
+    assert!(lists("pay") && !lists("remind"), "{}", expected[0].prompt);
     let stopped = create_of(&task, &folder.path().join("stopped"), &SET);
     for step in [1, 2] {
         let at = |event: &EventBody| matches!(event, EventBody::Step(event) if event.step == step);

@@ -296,6 +296,31 @@ fn a_person_answers_a_prompt_with_the_tools() {
 }
 
 #[test]
+fn a_person_answers_every_turn_of_a_row() {
+    let mut stage = Stage::with(120, 50, |options| {
+        let task = task(&options.here);
+        let said = |text: &str| json!([{"role": "user", "content": text}]);
+        let later = json!([{"messages": said("Sell one."), "expected": "Sold."}]);
+        let row = json!({"id": "two", "messages": said("How many?"), "expected": "Five.", "turns": later});
+        std::fs::write(task.join("train.jsonl"), row.to_string()).unwrap();
+        options.task = Some(task.display().to_string());
+    });
+    stage.keys("3 b");
+    check(&stage, &["two by hand: you are the model, turn 1 of 2", "How many?"]);
+    assert!(!stage.shows("Sell one."), "{}", stage.screen());
+    stage.types("Five.").keys("alt-enter");
+    check(&stage, &["turn 2 of 2", "valid  reward 1", "expected \"Five.\"", "Sell one.", "ctrl-o calls"]);
+    // In the same database.
+    stage.types("execute {\"sql\": \"UPDATE item SET stock = 4\"}").keys("ctrl-o");
+    stage.types("query {\"sql\": \"SELECT stock FROM item\"}").keys("ctrl-o");
+    check(&stage, &["[[4]]"]);
+    stage.types("Sold.").keys("alt-enter");
+    check(&stage, &["2 calls in", "expected \"Sold.\"", "r starts over"]);
+    stage.keys("r");
+    check(&stage, &["turn 1 of 2"]);
+}
+
+#[test]
 fn the_export_of_rollouts_has_conversations_as_messages() {
     let folder = tempfile::tempdir().unwrap();
     let run = run(folder.path());

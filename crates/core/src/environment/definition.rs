@@ -102,7 +102,7 @@ impl ToolKind {
 
 /// The kinds of tools: the key that names one, its value, and further keys.
 const KINDS: [(&str, &str, &[&str]); 5] = [
-    ("run", "", &["definitions", "parallel", "stateless"]),
+    ("run", "", &["definitions", "parallel", "stateless", "field"]),
     ("mcp", "", &["definitions", "parallel", "stateless"]),
     ("builtin", "sqlite", &["database", "field", "read_only", "definitions"]),
     ("builtin", "python", &["python"]),

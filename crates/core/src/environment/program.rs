@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::live_tool::{LiveTool, RawReply, Timed};
 use super::program_process::{LineServer, TrustedProgram};
 use super::{StateQuestion, ToolCall};
+use crate::dataset::PromptRow;
 use crate::format::shortened;
 
 /// What a program writes: `result` or `error`, and, where it answers out of order, the `id` of the line.
@@ -32,11 +33,20 @@ type Answer = Result<Value, Value>;
 pub(super) struct RunTool {
     server: LineServer,
     next_id: u64,
+    /// The line that begins the conversation, until it is sent.
+    begin: Option<Value>,
 }
 
 impl RunTool {
-    pub(super) fn open(program: &TrustedProgram) -> Box<dyn LiveTool> {
-        Box::new(Self { server: LineServer::new(program), next_id: 1 })
+    /// # Errors
+    /// A sentence: the row lacks the field.
+    pub(super) fn open(program: &TrustedProgram, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
+        let field = program.rules.field.as_ref();
+        let begin = field.map(|field| match row.fields.get(field) {
+            Some(value) => Ok(json!({"row": value})),
+            None => Err(format!("the row has no {field:?}, which `field` of its [[tool]] names")),
+        });
+        Ok(Box::new(Self { server: LineServer::new(program), next_id: 1, begin: begin.transpose()? }))
     }
 
     /// Asks lines at once, and takes their answers, which are results or errors of the program's own.
@@ -44,7 +54,7 @@ impl RunTool {
         let first = self.next_id;
         self.next_id += lines.len() as u64;
         let mut found: Vec<_> = lines.iter().map(|_| None).collect();
-        let mut failure = None;
+        let mut failure = self.begin.take().and_then(|line| self.server.send(&line).err());
         for (id, mut line) in (first..).zip(lines) {
             line["id"] = id.into();
             failure = failure.or(self.server.send(&line).err());

@@ -16,6 +16,8 @@ pub(super) struct ProgramRules {
     pub(super) in_parallel: bool,
     /// Whether a process may serve one conversation after another.
     pub(super) is_stateless: bool,
+    /// The row's field that a `run` program begins a conversation with.
+    pub(super) field: Option<String>,
 }
 
 pub(super) fn read_command(block: &Section<'_>, key: &'static str) -> Read<Vec<String>> {
@@ -30,12 +32,19 @@ pub(super) fn read_command(block: &Section<'_>, key: &'static str) -> Read<Vec<S
 }
 
 pub(super) fn read_program(block: &Section<'_>, command: Vec<String>, home: &Home) -> Read<ProgramRules> {
+    let is_stateless = block.boolean("stateless")?.unwrap_or(false);
+    let field = block.string("field")?;
+    if let (Some((_, offset)), true) = (block.get("field"), is_stateless) {
+        let message = "is sent to a process of one conversation, but with `stateless = true` a process serves many: leave one of them out";
+        return Err(block.error("field", offset, message));
+    }
     Ok(ProgramRules {
         files: program_files(command.iter(), block, home)?,
         command,
         keys: ProgramKeys::read(block, 10.0)?,
         max_line_bytes: usize::try_from(block.whole("output_kib", 1_024, 1..=1 << 20)? << 10).unwrap_or(usize::MAX),
         in_parallel: block.boolean("parallel")?.unwrap_or(false),
-        is_stateless: block.boolean("stateless")?.unwrap_or(false),
+        is_stateless,
+        field,
     })
 }

@@ -112,7 +112,7 @@ impl ReadyTool {
     /// A sentence: the row lacks something.
     pub(super) fn open(&self, row: &PromptRow) -> Result<Box<dyn LiveTool>, String> {
         match self {
-            Self::Run(program) => Ok(RunTool::open(program)),
+            Self::Run(program) => RunTool::open(program, row),
             Self::Mcp(program, definitions) => Ok(McpTools::open(program, definitions)),
             Self::Python(program) => Ok(PythonTool::open(program)),
             Self::Sqlite(tool) => tool.open(row),

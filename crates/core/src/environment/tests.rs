@@ -64,10 +64,14 @@ fn shown(reply: &ToolReply) -> String {
 
 /// A conversation with a Python program that gets `name`, `x` and `question`.
 fn python(body: &str, keys: &str) -> (tempfile::TempDir, Environment) {
+    python_about(body, keys, &row(json!({})))
+}
+
+fn python_about(body: &str, keys: &str, row: &PromptRow) -> (tempfile::TempDir, Environment) {
     let head = "import json, os, sys, time\nn = 0\nfor line in sys.stdin:\n    question = json.loads(line)\n    x = question.get('arguments', {}).get('x')\n    answer = lambda **parts: print(json.dumps(parts), flush=True)\n";
     let body: String = body.lines().map(|line| format!("    {line}\n")).collect();
     let folder = folder(&[("tools.py", &(head.to_owned() + &body)), ("tools.json", DEFINITIONS)]);
-    let environment = toolset(folder.path(), &format!("{RUN}{keys}")).unwrap().open(&row(json!({}))).unwrap();
+    let environment = toolset(folder.path(), &format!("{RUN}{keys}")).unwrap().open(row).unwrap();
     (folder, environment)
 }
 
@@ -84,6 +88,47 @@ fn a_program_answers_one_conversation_and_keeps_its_state() {
     assert!(wrong.starts_with("the final state: no [[tool]] \"shop\""), "{wrong}");
     let none = first.state(&query(None, StateQuestion::Sql("SELECT 1".to_owned()))).unwrap_err().to_string();
     assert!(none.starts_with("the final state: no [[tool]] that answers it"), "{none}");
+}
+
+#[test]
+fn a_program_begins_with_a_field_of_its_row() {
+    // The first line has no answer; nor has a second one of its kind.
+    let body = "if 'row' in question:\n    n += question['row']['start']\n    continue\nanswer(result=n + (x or 0))";
+    let (folder, mut one) = python_about(body, "field = \"data\"", &row(json!({"data": {"start": 40}, "other": 1})));
+    assert_eq!(reply(&mut one, "f", json!({"x": 2})), "answered: 42");
+    assert_eq!(reply(&mut one, "f", json!({"x": 3})), "answered: 43");
+    let tools = toolset(folder.path(), &format!("{RUN}field = \"data\"")).unwrap();
+    // Asked for its state first, too.
+    let mut other = tools.open(&row(json!({"data": {"start": 1}}))).unwrap();
+    let query = StateQuery { tool: None, question: StateQuestion::Program(json!({})) };
+    assert_eq!(other.state(&query).unwrap(), json!(1));
+    for fields in [json!({}), json!({"date": {"start": 1}})] {
+        let error = tools.open(&row(fields)).unwrap_err().to_string();
+        assert_eq!(error, "row r1: the tool \"run\": the row has no \"data\", which `field` of its [[tool]] names");
+    }
+    let error = tools.open(&row(json!({"data": 7}))).unwrap().call(&[call("f", json!({"x": 1}))]).remove(0);
+    assert!(error.text.contains("ended with exit code 1: TypeError"), "{}", error.text);
+}
+
+#[test]
+fn the_prompt_of_a_row_lists_the_functions_that_it_names() {
+    let two = "[{\"name\": \"f\"}, {\"type\": \"function\", \"function\": {\"name\": \"g\"}}]";
+    let folder = folder(&[("tools.py", ""), ("tools.json", two)]);
+    let tools = toolset(folder.path(), RUN).unwrap();
+    let all: Value = serde_json::from_str(two).unwrap();
+    for (fields, expected) in [
+        (json!({}), all.clone()),
+        (json!({"tools": null}), all.clone()),
+        (json!({"tools": ["g"]}), json!([all[1]])),
+        (json!({"tools": ["g", "f"]}), json!([all[1], all[0]])),
+        (json!({"tools": []}), json!([])),
+        // Those of a row that kind = "tool_calls" scores.
+        (json!({"tools": [{"name": "h"}]}), all.clone()),
+    ] {
+        assert_eq!(*tools.definitions_of(&row(fields.clone())).unwrap(), expected, "{fields}");
+    }
+    let error = tools.definitions_of(&row(json!({"tools": ["f", "h"]}))).unwrap_err().to_string();
+    assert_eq!(error, "row r1: its `tools` name \"h\", a function that no [[tool]] has");
 }
 
 #[test]
@@ -325,6 +370,15 @@ fn malformed_tools_are_refused_with_their_place() {
         (
             &format!("{RUN}isolation = \"total\""),
             "task.toml line 4 column 13: `tool.isolation` takes strong, limited, none, not \"total\"",
+        ),
+        (
+            &format!("{RUN}field = \"data\"\nstateless = true"),
+            "task.toml line 4 column 9: `tool.field` is sent to a process of one conversation, but with `stateless = true`",
+        ),
+        (&format!("{RUN}field = 7"), "task.toml line 4 column 9: `tool.field` must be a string"),
+        (
+            "[[tool]]\nmcp = [\"x\"]\nfield = \"data\"",
+            "task.toml line 3 column 9: `tool.field` is not a key of a tool with `mcp`, which takes name, definitions, parallel",
         ),
         (&format!("{RUN}read = [\"data\"]"), "task.toml line 4 column 8: `tool.read` takes absolute paths"),
         (

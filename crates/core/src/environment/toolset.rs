@@ -1,5 +1,6 @@
 //! The tools of a task, started nowhere yet.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
@@ -10,7 +11,7 @@ use super::ready::ReadyTools;
 use super::tool_program::ToolProgram;
 use super::{ConversationLimits, EnvironmentError, ToolCall};
 use crate::dataset::PromptRow;
-use crate::task::{Home, Read, Section, TaskError};
+use crate::task::{Home, Read, Section, TaskError, functions};
 
 /// `[[tool]]` and `[tools]` of a task. Clones share what the first conversation has made ready.
 #[derive(Debug, Clone)]
@@ -46,7 +47,26 @@ impl Toolset {
         Ok(&self.ready()?.definitions)
     }
 
-    /// The same without starting or trusting anything; `None` where a server lists its functions itself.
+    /// Those that the prompt of a row lists: all, or those that its `tools` name. The others answer as well if called.
+    ///
+    /// # Errors
+    /// As [`Self::definitions`], and a name that no function has.
+    pub fn definitions_of(&self, row: &PromptRow) -> Result<Cow<'_, Value>, EnvironmentError> {
+        let all = self.definitions()?;
+        let own = row.tools().and_then(Value::as_array).filter(|own| own.iter().all(Value::is_string));
+        let Some(names) = own else { return Ok(Cow::Borrowed(all)) };
+        let listed = functions(all).unwrap_or_default();
+        let find = |name: &Value| match listed.iter().position(|function| name == function.name) {
+            Some(index) => Ok(all[index].clone()),
+            None => {
+                let why = format!("its `tools` name {name}, a function that no [[tool]] has");
+                Err(EnvironmentError::Row { row: row.id.clone(), why })
+            }
+        };
+        Ok(Cow::Owned(names.iter().map(find).collect::<Result<_, _>>()?))
+    }
+
+    /// All of them without starting or trusting anything; `None` where a server lists its functions itself.
     pub fn known_definitions(&self) -> Option<Value> {
         let lists: Option<Vec<Value>> = self.0.rules.iter().map(|tool| tool.kind.known_definitions()).collect();
         Some(lists?.iter().filter_map(Value::as_array).flatten().cloned().collect())

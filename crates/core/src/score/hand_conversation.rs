@@ -1,5 +1,5 @@
 //! A conversation about a row in which a person writes in the model's place: calls, which the task's tools answer, and
-//! the answer that is scored.
+//! the answer that is scored, turn by turn.
 
 use std::sync::Arc;
 
@@ -13,26 +13,41 @@ use crate::text::{CallFormat, Message};
 
 const FORM: &str = "write the name of a function and its arguments as JSON, such as `query {\"sql\": \"SELECT 1\"}`";
 
-/// The first turn of a row, with the state of its tools.
+/// A row with the state of its tools.
 #[derive(Debug)]
 pub struct HandConversation {
     task: Task,
     scorer: Arc<Scorer>,
     row: PromptRow,
+    /// The row as the current turn has it.
+    turn: PromptRow,
     environment: Environment,
     definitions: Value,
+    /// Turns that are scored, and that others follow.
+    earlier: Vec<HandChain>,
     written: HandChain,
 }
 
-/// What was written so far.
+/// What was written so far in a turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HandChain {
+    /// That a model reads before: the prompt, and in later turns what follows the last answer.
+    pub messages: Vec<Message>,
+    pub expected: Option<Value>,
     /// Without tokens: nobody sampled any. Its end counts once there is a score.
     pub chain: ToolChain,
     pub call_seconds: Vec<f64>,
     pub answer: String,
-    /// Of a conversation that has ended.
+    /// Of a turn that has ended.
     pub score: Option<Score>,
+}
+
+impl HandChain {
+    fn new(messages: Vec<Message>, expected: Option<Value>) -> Self {
+        let (steps, last_calls, states) = (Vec::new(), Vec::new(), Map::new());
+        let chain = ToolChain { steps, last_calls, end: ChainEnd::Answer, failure: None, states, agent: None };
+        Self { messages, expected, chain, call_seconds: Vec::new(), answer: String::new(), score: None }
+    }
 }
 
 impl HandConversation {
@@ -45,25 +60,25 @@ impl HandConversation {
             return Err(EnvironmentError::State { why: format!("{} has no `[[tool]]`", task.name) });
         };
         let environment = toolset.open(row)?;
-        let definitions = toolset.definitions()?.clone();
-        let (steps, last_calls, states) = (Vec::new(), Vec::new(), Map::new());
-        let chain = ToolChain { steps, last_calls, end: ChainEnd::Answer, failure: None, states, agent: None };
-        let written = HandChain { chain, call_seconds: Vec::new(), answer: String::new(), score: None };
-        Ok(Self { task: task.clone(), scorer: Arc::clone(scorer), row: row.clone(), environment, definitions, written })
+        let definitions = toolset.definitions_of(row)?.into_owned();
+        let written = HandChain::new(turns_of(task, &row.messages), row.expected.clone());
+        let (task, scorer, earlier) = (task.clone(), Arc::clone(scorer), Vec::new());
+        Ok(Self { task, scorer, row: row.clone(), turn: row.clone(), environment, definitions, earlier, written })
     }
 
-    /// The messages that a model reads.
-    pub fn prompt(&self) -> Vec<Message> {
-        turns_of(&self.task, &self.row.messages)
-    }
-
-    /// OpenAI's list of the functions.
+    /// OpenAI's list of the functions that the prompt lists.
     pub fn definitions(&self) -> &Value {
         &self.definitions
     }
 
+    /// The current turn; it has a score once the conversation has ended.
     pub fn written(&self) -> &HandChain {
         &self.written
+    }
+
+    /// All turns so far, the current one last.
+    pub fn turns(&self) -> impl Iterator<Item = &HandChain> {
+        self.earlier.iter().chain([&self.written])
     }
 
     /// Reads calls: a name and a JSON object each, one after the other, or as a model writes them.
@@ -104,8 +119,8 @@ impl HandConversation {
     pub fn call(&mut self, calls: Vec<ToolCall>) {
         let text = calls.iter().map(written).collect::<Vec<_>>().join("\n");
         let limits = self.task.toolset().map(|tools| tools.limits().clone());
-        let chain = &self.written.chain;
-        let (asked, completions) = (chain.calls().count() + calls.len(), chain.steps.len() + 1);
+        let asked = self.turns().flat_map(|turn| turn.chain.calls()).count() + calls.len();
+        let completions = self.turns().map(|turn| turn.chain.steps.len() + 1).sum();
         if let Some(end) = limits.as_ref().and_then(|limits| limits.end(asked, completions)) {
             return self.finish(end, &text);
         }
@@ -114,7 +129,7 @@ impl HandConversation {
         let calls: Vec<AnsweredCall> =
             calls.into_iter().zip(replies).map(|(call, reply)| AnsweredCall::new(call, reply)).collect();
         let failed = calls.iter().find_map(|call| Some((call.outcome.end()?, call.reply.clone()))).unzip();
-        let is_late = |limit: f64| self.written.call_seconds.iter().sum::<f64>() > limit;
+        let is_late = |limit: f64| self.turns().flat_map(|turn| &turn.call_seconds).sum::<f64>() > limit;
         let late = limits.filter(|limits| is_late(limits.time_limit_seconds)).map(|_| ChainEnd::TimeLimit);
         if let Some(end) = failed.0.or(late) {
             (self.written.chain.failure, self.written.chain.last_calls) = (failed.1, calls);
@@ -125,7 +140,8 @@ impl HandConversation {
         self.written.chain.steps.push(step);
     }
 
-    /// Ends the conversation with an answer: the tools are asked for their final state where that is scored.
+    /// Ends the turn with an answer: the tools are asked for their state where that is scored. The next turn begins where the
+    /// answer is valid, as a model's would.
     pub fn answer(&mut self, text: &str) {
         let mut end = ChainEnd::Answer;
         for (key, query) in self.task.state_queries() {
@@ -140,8 +156,23 @@ impl HandConversation {
     fn finish(&mut self, end: ChainEnd, text: &str) {
         self.written.chain.end = end;
         text.clone_into(&mut self.written.answer);
-        let row = self.written.chain.scored_row(&self.row);
-        self.written.score = Some(self.scorer.score(text, Some(&row)));
+        let row = self.written.chain.scored_row(&self.turn);
+        let score = self.scorer.score(text, Some(&row));
+        let goes_on = score.goes_on(&self.task.score);
+        self.written.score = Some(score);
+        let answers: Vec<&str> = self.turns().map(|turn| turn.answer.as_str()).collect();
+        match self.row.after(&answers).filter(|_| goes_on) {
+            Some(next) => {
+                let new = next.messages.get(self.turn.messages.len() + 1..).unwrap_or_default().to_vec();
+                let next_turn = HandChain::new(new, next.expected.clone());
+                self.turn = next;
+                self.earlier.push(std::mem::replace(&mut self.written, next_turn));
+            }
+            None => {
+                let turns = self.earlier.iter_mut().chain([&mut self.written]);
+                self.scorer.join(&mut turns.filter_map(|turn| turn.score.as_mut()).collect::<Vec<_>>());
+            }
+        }
     }
 }
 
@@ -164,13 +195,17 @@ mod tests {
         "{\"id\": \"a\", \"messages\": [{\"role\": \"user\", \"content\": \"Sell one.\"}], \"expected\": 4}";
 
     fn conversation(folder: &std::path::Path) -> HandConversation {
+        conversation_about(folder, ROW)
+    }
+
+    fn conversation_about(folder: &std::path::Path, row: &str) -> HandConversation {
         let sql = "CREATE TABLE item (stock INT); INSERT INTO item VALUES (5);";
-        for (name, text) in [("task.toml", TOML), ("shop.sql", sql), ("train.jsonl", ROW)] {
+        for (name, text) in [("task.toml", TOML), ("shop.sql", sql), ("train.jsonl", row)] {
             std::fs::write(folder.join(name), text).unwrap();
         }
         let task = Task::load(folder).unwrap();
         let scorer = Arc::new(Scorer::new(&task).unwrap());
-        let rows = load_from("train.jsonl", ROW.as_bytes()).unwrap();
+        let rows = load_from("train.jsonl", row.as_bytes()).unwrap();
         HandConversation::open(&task, &scorer, &rows[0]).unwrap()
     }
 
@@ -214,7 +249,7 @@ mod tests {
             talk.call(calls);
         };
         let mut talk = conversation(folder.path());
-        assert_eq!(talk.prompt()[0].content, "Use the tools.");
+        assert_eq!(talk.written().messages[0].content, "Use the tools.");
         say(&mut talk, "quary {}");
         say(&mut talk, "execute {\"sql\": \"UPDATE item SET stock = 4\"}");
         let calls: Vec<_> = talk.written().chain.calls().map(|call| call.outcome).collect();
@@ -241,5 +276,43 @@ mod tests {
         let mut many = conversation(folder.path());
         say(&mut many, &"query {} ".repeat(5));
         assert_eq!(many.written().chain.end, ChainEnd::MaxCalls);
+    }
+
+    #[test]
+    fn turns_follow_valid_answers_and_share_tools_and_limits() {
+        let said = |text: &str| json!([{"role": "user", "content": text}]);
+        let row = json!({"id": "a", "messages": said("Sell one."), "expected": 4, "tools": ["execute"], "turns": [
+            {"messages": said("And another."), "expected": 3}, {"messages": said("How many?"), "expected": 3}]});
+        let folder = tempfile::tempdir().unwrap();
+        let open = || conversation_about(folder.path(), &row.to_string());
+        let sell = |talk: &mut HandConversation| {
+            let calls = talk.read_calls("execute {\"sql\": \"UPDATE item SET stock = stock - 1\"}").unwrap();
+            talk.call(calls);
+        };
+        let tiers = |talk: &HandConversation| -> Vec<_> {
+            talk.turns().map(|turn| turn.score.as_ref().map(|score| score.tier.name())).collect()
+        };
+        let mut talk = open();
+        assert_eq!(talk.definitions().as_array().unwrap().len(), 1);
+        sell(&mut talk);
+        talk.answer("Sold.");
+        assert_eq!(tiers(&talk), [Some("valid"), None]);
+        let read: Vec<&str> = talk.written().messages.iter().map(|message| message.content.as_str()).collect();
+        assert_eq!((read, talk.written().expected.clone()), (vec!["And another."], Some(json!(3))));
+        // With the sampled answers of the first turn this is the third of `max_turns`.
+        sell(&mut talk);
+        assert_eq!(tiers(&talk), [Some("valid"), Some("unparsable")]);
+        assert_eq!(talk.written().chain.end, ChainEnd::MaxTurns);
+        // An answer that is not valid ends the conversation.
+        let mut wrong = open();
+        wrong.answer("Sold.");
+        assert_eq!(tiers(&wrong), [Some("invalid")]);
+        // The last turn ends it.
+        let row =
+            row.to_string().replace("\"expected\":4", "\"expected\":5").replace("\"expected\":3", "\"expected\":5");
+        let mut idle = conversation_about(folder.path(), &row);
+        ["No.", "No.", "Five."].iter().for_each(|text| idle.answer(text));
+        assert_eq!(tiers(&idle), [Some("valid"); 3]);
+        assert_eq!(idle.turns().map(|turn| turn.answer.as_str()).collect::<Vec<_>>(), ["No.", "No.", "Five."]);
     }
 }

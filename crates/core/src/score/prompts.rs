@@ -1,6 +1,8 @@
 //! The health of a task's prompts as a training sees them: lengths by the model's tokenizer and template, expected
 //! answers by the task's scorer.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::{FailureClass, Grammar, Scorer, Task, Tier};
@@ -124,8 +126,11 @@ pub fn turns_of(task: &Task, messages: &[Message]) -> Vec<Message> {
 /// A sentence where the row's own are no tools, or those of the task cannot be made ready.
 pub fn tools_of(task: &Task, row: Option<&PromptRow>) -> Result<Option<Value>, TextError> {
     if let Some(toolset) = task.toolset() {
-        let definitions = toolset.definitions().map_err(|error| TextError::Tools(error.to_string()))?;
-        return Ok(Some(openai_tools(definitions)));
+        let definitions = match row {
+            Some(row) => toolset.definitions_of(row),
+            None => toolset.definitions().map(Cow::Borrowed),
+        };
+        return definitions.map(|all| Some(openai_tools(&all))).map_err(|error| TextError::Tools(error.to_string()));
     }
     if !matches!(task.kind(), "tool_calls" | "command") {
         return Ok(None);

@@ -145,9 +145,9 @@ impl<'a> Conversing<'a> {
         let asked = &self.questions[question].prompt;
         let begin = || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), prompt.to_vec());
         let transcript = own.transcript.get_or_insert_with(begin);
-        let tokenizer = &self.policy.tokenizer;
+        let (tokenizer, listed) = (&self.policy.tokenizer, tools.listed(&asked.row)?);
         transcript
-            .push(tokenizer, tools.input(), (&completion.token_ids, &functions), &results)
+            .push(tokenizer, tools.input(&listed), (&completion.token_ids, &functions), &results)
             .map_err(Error::wrap)?;
         let next = transcript.token_ids().to_vec();
         let most = limits.max_context_tokens.unwrap_or(usize::MAX).min(self.task(question).max_prompt_tokens);
@@ -179,7 +179,8 @@ impl<'a> Conversing<'a> {
             || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), asked.token_ids.clone());
         let transcript = own.transcript.get_or_insert_with(begin);
         let (tokenizer, new) = (&self.policy.tokenizer, row.messages.get(new..).unwrap_or_default());
-        transcript.push(tokenizer, tools.input(), (answer, &[]), new).map_err(Error::wrap)?;
+        let listed = tools.listed(&asked.row)?;
+        transcript.push(tokenizer, tools.input(&listed), (answer, &[]), new).map_err(Error::wrap)?;
         let token_ids = transcript.token_ids().to_vec();
         talk.tools = Some(own);
         let most = tools.toolset.limits().max_context_tokens.unwrap_or(usize::MAX);

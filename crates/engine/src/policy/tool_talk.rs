@@ -14,6 +14,7 @@ pub(super) struct TaskTools<'a> {
     pub(super) task: &'a Task,
     pub(super) toolset: &'a Toolset,
     pub(super) format: &'static CallFormat,
+    /// All of them: a call may name one that its prompt does not list.
     pub(super) definitions: Value,
     pub(super) options: TemplateOptions,
 }
@@ -46,8 +47,13 @@ impl<'a> TaskTools<'a> {
         Ok(Some(Self { task, toolset, format, definitions, options: template_options(task) }))
     }
 
-    pub(super) fn input(&self) -> TemplateInput<'_> {
-        TemplateInput { tools: Some(&self.definitions), options: &self.options }
+    /// Those that the prompt of a row lists.
+    pub(super) fn listed(&self, row: &PromptRow) -> Result<Value> {
+        Ok(tools_of(self.task, Some(row)).map_err(Error::wrap)?.unwrap_or_default())
+    }
+
+    pub(super) fn input<'t>(&'t self, listed: &'t Value) -> TemplateInput<'t> {
+        TemplateInput { tools: Some(listed), options: &self.options }
     }
 }
 

@@ -23,6 +23,7 @@ pub fn written_conversation(
 ) -> Result<WrittenTokens> {
     let prompt = render(task, row.clone(), tokenizer).map_err(Error::wrap)?;
     let tools = TaskTools::of_task(task, tokenizer)?;
+    let listed = tools.as_ref().map(|tools| tools.listed(row)).transpose()?.unwrap_or_default();
     let mut own = ToolTalk::default();
     let mut transcript = Transcript::new(turns_of(task, &row.messages), prompt.text, prompt.token_ids.clone());
     let (mut written, mut read) = (Vec::new(), prompt.token_ids.len());
@@ -40,7 +41,7 @@ pub fn written_conversation(
         let answered = own.call(tools, row, calls).map_err(Error::msg)?;
         let results: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
         let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
-        let pushed = transcript.push(tokenizer, tools.input(), (sampled, &functions), &results);
+        let pushed = transcript.push(tokenizer, tools.input(&listed), (sampled, &functions), &results);
         pushed.map_err(Error::wrap)?;
     }
     Ok((prompt.token_ids, written))

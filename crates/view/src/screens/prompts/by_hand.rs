@@ -7,14 +7,12 @@ use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use crate::dataset::PromptRow;
-use crate::format::counted;
 use crate::pane::content::{Body, Content, Edited, Place};
 use crate::score::{HandChain, HandConversation, Score};
 use crate::secrets::visible;
 use crate::shared::Shared;
 use crate::style_role::Role;
 use crate::task::functions;
-use crate::text::Message;
 use crate::theme::Theme;
 use crate::widgets::conversation::{Conversation, parts};
 use crate::widgets::editor::Editor;
@@ -33,10 +31,10 @@ pub(super) struct ByHand {
     pub(super) is_typing: bool,
     /// `None` while its tools are opened or called, and once it has ended.
     pub(super) talk: Option<Box<HandConversation>>,
-    /// The messages and the functions that a model would read.
-    pub(super) prompt: Vec<Message>,
+    /// The functions that a model would read.
     pub(super) definitions: Value,
-    pub(super) written: Option<HandChain>,
+    /// What is read and written in each turn so far; none before the tools are open.
+    pub(super) turns: Vec<HandChain>,
     /// What runs, and since when, milliseconds since 1970.
     pub(super) waiting: Option<(String, u64)>,
     pub(super) error: Option<String>,
@@ -45,7 +43,7 @@ pub(super) struct ByHand {
 
 impl ByHand {
     pub(super) fn has_ended(&self) -> bool {
-        self.error.is_some() || self.written.as_ref().is_some_and(|written| written.score.is_some())
+        self.error.is_some() || self.turns.last().is_some_and(|turn| turn.score.is_some())
     }
 }
 
@@ -78,59 +76,73 @@ pub(super) fn content<'a>(hand: &'a ByHand, shared: &'a Shared, place: &Place) -
     }
     let lines = lines(hand, shared, place.inside().width.into());
     let end = if hand.has_ended() { format!(", {} starts over", key("prompts.hand.again")) } else { String::new() };
-    let title = format!("{} by hand: you are the model{end}", visible(&hand.row.id));
+    let turn = match hand.row.turn_count() {
+        1 => String::new(),
+        count => format!(", turn {} of {count}", hand.turns.len().max(1)),
+    };
+    let title = format!("{} by hand: you are the model{turn}{end}", visible(&hand.row.id));
     Content::titled(title).text(place.inside(), lines, hand.top)
 }
 
 fn lines(hand: &ByHand, shared: &Shared, width: usize) -> Vec<Line<'static>> {
     let theme = &shared.theme;
-    let styled = |text: &str, role: Role| {
-        let lines = wrapped(&visible(text), width).into_iter();
-        lines.map(|line| Line::styled(line, theme.style(role))).collect::<Vec<_>>()
-    };
     let mut lines = Vec::new();
-    for message in &hand.prompt {
-        lines.push(Line::styled(visible(&message.role).into_owned(), theme.style(Role::Special)));
-        lines.extend(json::lines(theme, &message.content, &[]));
-        lines.extend(message.tool_calls().iter().flat_map(|call| styled(&call.to_string(), Role::Faint)));
-    }
-    if hand.row.turn_count() > 1 {
-        let text = format!("This row has {}: you answer the first.", counted(hand.row.turn_count(), "turn"));
-        lines.extend(styled(&text, Role::Faint));
-    }
-    lines.extend(tools(theme, &hand.definitions, width));
-    if let Some(written) = &hand.written {
-        let talk = Conversation {
-            chain: &written.chain,
-            call_seconds: &written.call_seconds,
-            tokens: None,
-            is_whole: shared.whole_results,
-            whole_key: shared.key_of("prompts.results"),
-            width,
-        };
+    for (index, written) in hand.turns.iter().enumerate() {
+        lines.extend((index > 0).then(Line::default));
+        for message in &written.messages {
+            lines.push(Line::styled(visible(&message.role).into_owned(), theme.style(Role::Special)));
+            lines.extend(json::lines(theme, &message.content, &[]));
+            let calls = message.tool_calls().iter();
+            lines.extend(calls.flat_map(|call| styled(theme, &call.to_string(), Role::Faint, width)));
+        }
+        if index == 0 {
+            lines.extend(tools(theme, &hand.definitions, width));
+        }
         lines.push(Line::default());
-        lines.extend(talk.steps(theme));
-        match &written.score {
-            Some(score) => {
-                lines.extend(talk.heading(theme));
-                lines.extend(json::lines(theme, &written.answer, &[]));
-                lines.extend(talk.rest(theme));
-                lines.push(Line::default());
-                lines.extend(talk.summary(theme));
-                lines.extend(scored(theme, score, width));
-                lines.extend(score.errors.iter().flat_map(|reason| styled(&reason.message, Role::Bad)));
-                lines.extend(score.warnings.iter().flat_map(|warning| styled(warning, Role::Warning)));
-                let expected = hand.row.expected.as_ref();
-                lines.extend(expected.into_iter().flat_map(|value| styled(&format!("expected {value}"), Role::Faint)));
-            }
-            None => {
-                let form = "A call is a name and its arguments as JSON, several calls one after the other; an answer is any text.";
-                lines.extend(styled(form, Role::Faint));
-            }
+        lines.extend(turn(written, shared, width));
+    }
+    lines.extend(hand.error.iter().flat_map(|why| styled(theme, why, Role::Bad, width)));
+    lines
+}
+
+/// What is written in a turn, and its score.
+fn turn(written: &HandChain, shared: &Shared, width: usize) -> Vec<Line<'static>> {
+    let theme = &shared.theme;
+    let styled = |text: &str, role: Role| styled(theme, text, role, width);
+    let talk = Conversation {
+        chain: &written.chain,
+        call_seconds: &written.call_seconds,
+        tokens: None,
+        is_whole: shared.whole_results,
+        whole_key: shared.key_of("prompts.results"),
+        width,
+    };
+    let mut lines = talk.steps(theme);
+    match &written.score {
+        Some(score) => {
+            lines.extend(talk.heading(theme));
+            lines.extend(json::lines(theme, &written.answer, &[]));
+            lines.extend(talk.rest(theme));
+            lines.push(Line::default());
+            lines.extend(talk.summary(theme));
+            lines.extend(scored(theme, score, width));
+            lines.extend(score.errors.iter().flat_map(|reason| styled(&reason.message, Role::Bad)));
+            lines.extend(score.warnings.iter().flat_map(|warning| styled(warning, Role::Warning)));
+            let expected = written.expected.as_ref();
+            lines.extend(expected.into_iter().flat_map(|value| styled(&format!("expected {value}"), Role::Faint)));
+        }
+        None => {
+            let form =
+                "A call is a name and its arguments as JSON, several calls one after the other; an answer is any text.";
+            lines.extend(styled(form, Role::Faint));
         }
     }
-    lines.extend(hand.error.iter().flat_map(|why| styled(why, Role::Bad)));
     lines
+}
+
+fn styled(theme: &Theme, text: &str, role: Role, width: usize) -> Vec<Line<'static>> {
+    let lines = wrapped(&visible(text), width).into_iter();
+    lines.map(|line| Line::styled(line, theme.style(role))).collect()
 }
 
 /// `query(sql: string): Runs a query.`

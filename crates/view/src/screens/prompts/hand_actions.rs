@@ -13,8 +13,8 @@ use crate::shared::Shared;
 use crate::widgets::editor::Editor;
 use crate::widgets::list_cursor::Cursor;
 
-/// A talk that goes on, and what was written so far.
-type Step = (Option<Box<HandConversation>>, HandChain);
+/// A talk that goes on, and its turns so far.
+type Step = (Option<Box<HandConversation>>, Vec<HandChain>);
 
 /// Why the row under the cursor cannot be answered.
 pub(super) fn no_hand(prompts: &Prompts, shared: &Shared) -> Option<String> {
@@ -56,9 +56,8 @@ fn begin(prompts: &mut Prompts, shared: &mut Shared, row: PromptRow) -> Vec<Comm
         editor: Editor::new("", false),
         is_typing: true,
         talk: None,
-        prompt: Vec::new(),
         definitions: Value::Null,
-        written: None,
+        turns: Vec::new(),
         waiting: Some(("the tools are being opened".to_owned(), shared.now_ms)),
         error: None,
         top: Cursor::default(),
@@ -70,8 +69,8 @@ fn begin(prompts: &mut Prompts, shared: &mut Shared, row: PromptRow) -> Vec<Comm
         hand.waiting = None;
         match opened {
             Ok(talk) => {
-                (hand.prompt, hand.definitions) = (talk.prompt(), talk.definitions().clone());
-                (hand.written, hand.talk) = (Some(talk.written().clone()), Some(talk));
+                hand.definitions = talk.definitions().clone();
+                (hand.turns, hand.talk) = (talk.turns().cloned().collect(), Some(talk));
             }
             Err(why) => (hand.error, hand.is_typing) = (Some(why), false),
         }
@@ -98,7 +97,7 @@ pub(super) fn call(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     }
 }
 
-/// Ends the conversation with the text.
+/// Ends the turn with the text.
 pub(super) fn answer(prompts: &mut Prompts, shared: &mut Shared) -> Vec<Command> {
     let Some(hand) = &mut prompts.hand else { return Vec::new() };
     let text = hand.editor.text();
@@ -115,16 +114,16 @@ fn send(
     hand.waiting = Some((what, shared.now_ms));
     let work = move || -> Step {
         act(&mut talk);
-        let written = talk.written().clone();
+        let (turns, goes_on) = (talk.turns().cloned().collect(), talk.written().score.is_none());
         // Tools end here: that may take a moment.
-        (written.score.is_none().then_some(talk), written)
+        (goes_on.then_some(talk), turns)
     };
-    vec![Work::once("prompts.hand", work, |prompts: &mut Prompts, _, (talk, written): Step| {
+    vec![Work::once("prompts.hand", work, |prompts: &mut Prompts, _, (talk, turns): Step| {
         let Some(hand) = &mut prompts.hand else { return talk.map_or_else(Vec::new, discard) };
         hand.waiting = None;
-        hand.is_typing = written.score.is_none();
+        hand.is_typing = talk.is_some();
         hand.editor = Editor::new("", false);
-        (hand.talk, hand.written) = (talk, Some(written));
+        (hand.talk, hand.turns) = (talk, turns);
         // Text goes no further than its end.
         hand.top = Cursor { index: usize::from(u16::MAX) };
         Vec::new()
@@ -139,7 +138,7 @@ fn discard(talk: Box<HandConversation>) -> Vec<Command> {
 /// Goes from the editor to the text above it, from there out of the pane. A tool that is still called ends with its call.
 pub(super) fn leave(prompts: &mut Prompts, _: &mut Shared) -> Vec<Command> {
     match &mut prompts.hand {
-        Some(hand) if hand.is_typing && hand.waiting.is_none() && hand.written.is_some() => {
+        Some(hand) if hand.is_typing && hand.waiting.is_none() && !hand.turns.is_empty() => {
             hand.is_typing = false;
             Vec::new()
         }
