@@ -58,11 +58,15 @@ pub(super) fn sigmoid<T: Real>(x: T) -> T {
 pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
     const LANES: usize = 16;
     let mut lanes = [T::constant(0.0); LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail: T = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(&x, &y)| x * y).sum();
-    for (x, y) in a_chunks.zip(b_chunks) {
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut tail = T::constant(0.0);
+    // By index: adaptors of iterators were calls for each chunk, beside others a third of the time.
+    for at in 0..a_rest.len().min(b_rest.len()) {
+        tail += a_rest[at] * b_rest[at];
+    }
+    for at in 0..a_chunks.len().min(b_chunks.len()) {
         for lane in 0..LANES {
-            lanes[lane] += x[lane] * y[lane];
+            lanes[lane] += a_chunks[at][lane] * b_chunks[at][lane];
         }
     }
     let mut width = LANES / 2;
