@@ -212,7 +212,7 @@ fn a_model_with_something_wrong_in_it() {
             1,
             &[
                 "`nonesuch` is neither a model",
-                "an embedded model (tiny, tiny-sql, tiny-tools, tiny-shell, tiny-python)",
+                "an embedded model (tiny, tiny-sql, tiny-tools, tiny-shell, tiny-python, tiny-assistant)",
                 "nor a run (no run `nonesuch` in ",
             ],
         );

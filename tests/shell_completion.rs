@@ -65,11 +65,18 @@ fn tasks_runs_models_keys_and_values() {
     check(&["train", "my-task", "--preset", ""], &["quick", "seed", "recommended"]);
     check(
         &["train", "my-task", "--model", "t"],
-        &["tiny", "tiny-python", "tiny-shell", "tiny-sql", "tiny-tools", "tasks/"],
+        &["tiny", "tiny-assistant", "tiny-python", "tiny-shell", "tiny-sql", "tiny-tools", "tasks/"],
     );
     check(
         &["eval", "my-task", "--model", "base=ti"],
-        &["base=tiny", "base=tiny-python", "base=tiny-shell", "base=tiny-sql", "base=tiny-tools"],
+        &[
+            "base=tiny",
+            "base=tiny-assistant",
+            "base=tiny-python",
+            "base=tiny-shell",
+            "base=tiny-sql",
+            "base=tiny-tools",
+        ],
     );
     check(&["eval", "my-task", "--model", "b"], &["base="]);
     check(&["runs", "show", &id[..8]], &[id]);

@@ -38,7 +38,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Build {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
     task: String,
     /// Write into this folder instead of the task's own
     #[arg(long, value_name = "DIR")]
@@ -50,7 +50,7 @@ struct Build {
 
 #[derive(Debug, clap::Args)]
 struct Check {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
     task: String,
     /// Count prompt lengths with this model's tokenizer and chat template
     #[arg(long, value_name = "M")]

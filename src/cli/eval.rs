@@ -28,10 +28,10 @@ use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
     task: String,
     /// Model and its name in the results; one to three. M: a model or adapter folder, a GGUF file, a Hugging Face name, an
-    /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`), RUN, RUN@STEP, RUN@best, RUN@last;
+    /// embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`, `tiny-assistant`), RUN, RUN@STEP, RUN@best, RUN@last;
     /// constrained:M, any of these with decoding constrained to the task's schema, tools or pattern; or endpoint:NAME, a
     /// server in endpoints.toml (docs/endpoints.md), which receives the prompts
     #[arg(long = "model", value_name = "NAME=M", required = true)]

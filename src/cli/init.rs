@@ -13,7 +13,7 @@ use crate::score::Task;
 pub(super) struct Arguments {
     /// Workspace folder; created if missing
     folder: PathBuf,
-    /// Initial task: an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`), or a task's folder
+    /// Initial task: an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`), or a task's folder
     #[arg(long, value_name = "TASK", default_value = "invoice", conflicts_with = "template")]
     from: String,
     /// Template of the initial task: invoice (runs on the embedded model), agent (a program that holds the conversation),

@@ -31,10 +31,10 @@ use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
     task: String,
     /// Model: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
-    /// `tiny-shell`, `tiny-python`), or RUN, RUN@STEP, RUN@best, RUN@last
+    /// `tiny-shell`, `tiny-python`, `tiny-assistant`), or RUN, RUN@STEP, RUN@best, RUN@last
     #[arg(long, value_name = "M")]
     model: String,
     /// Sample from the base of M instead

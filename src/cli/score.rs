@@ -18,7 +18,7 @@ use crate::task::PromptSet;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`)
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`)
     task: String,
     /// JSONL file with one `{"completion": …, "prompt_id": …}` per line (prompt_id optional), or from TRL (`prompt`,
     /// `completion`), verl (`input`, `output`) or an OpenAI batch; or such a table as .parquet; `-`: standard input

@@ -26,7 +26,7 @@ const MAX_COMPLETION_TOKENS: usize = 1024;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// Model: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`,
-    /// `tiny-shell`, `tiny-python`), or RUN, RUN@STEP, RUN@best, RUN@last
+    /// `tiny-shell`, `tiny-python`, `tiny-assistant`), or RUN, RUN@STEP, RUN@best, RUN@last
     model: String,
     /// Serve another adapter of the same base, selected by a request's `model`; the base is loaded once; repeatable
     #[arg(long = "adapter", value_name = "NAME=RUN", value_parser = adapter)]

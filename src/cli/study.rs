@@ -19,7 +19,7 @@ pub(super) struct Arguments {
     /// Study: sft-vs-grpo, binary-vs-tiered, group-size, sync-interval, prompt-sampling or distillation
     #[arg(requires = "task")]
     study: Option<String>,
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`). Several
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`). Several
     /// are trained together in each run
     #[arg(value_name = "TASK")]
     task: Vec<String>,

@@ -27,7 +27,7 @@ measures the test set once, at its end; the sweep shows that result only for the
   grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set seed=0..2\n  \
   grpo-tui sweep invoice --set learning_rate=1e-5,3e-5,1e-4 --set max_steps=45 --halving")]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`). Several
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`). Several
     /// are trained together in each run
     #[arg(value_name = "TASK")]
     task: Vec<String>,

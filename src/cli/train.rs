@@ -33,7 +33,7 @@ pub(super) use tasks::{named_tasks, run_input};
 #[derive(Debug, Default, clap::Args)]
 #[command(after_long_help = reference::help())]
 pub(super) struct Arguments {
-    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`). Several
+    /// Task: a folder, a name in the workspace, or an embedded task (`invoice`, `sql`, `tool-calls`, `shell-lint`, `py-functions`, `assistant`). Several
     /// are trained together: each has its share of the prompts
     #[arg(required_unless_present = "resume", value_name = "TASK")]
     pub(super) task: Vec<String>,
@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["task", "model", "method", "preset", "config", "set", "name", "mix"])]
     resume: Option<String>,
     /// Model to start from: a model or adapter folder, a GGUF file, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`,
-    /// `tiny-tools`, `tiny-shell`, `tiny-python`), or a run's result
+    /// `tiny-tools`, `tiny-shell`, `tiny-python`, `tiny-assistant`), or a run's result
     #[arg(long, value_name = "M")]
     model: Option<String>,
     /// Program that holds the conversations, such as "python3 agent.py": the task's [agent]

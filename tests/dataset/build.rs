@@ -14,12 +14,13 @@ fn command(arguments: &[&str]) -> (i32, String) {
 const INVOICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sample-data/invoice");
 
 /// The sample tasks, and the file of their test set.
-const SAMPLES: [(&str, &str); 5] = [
+const SAMPLES: [(&str, &str); 6] = [
     ("invoice", "eval-large.jsonl"),
     ("sql", "test.jsonl"),
     ("tool-calls", "test.jsonl"),
     ("shell-lint", "test.jsonl"),
     ("py-functions", "test.jsonl"),
+    ("assistant", "test.jsonl"),
 ];
 
 #[test]

@@ -398,7 +398,7 @@ fn a_name_is_the_nearest_workspaces_task_then_an_embedded_one() {
         ("invoise", "no task \"invoise\": did you mean `invoice`?"),
         (
             "zzz",
-            "no task \"zzz\": known tasks: invoice, sql, tool-calls, shell-lint, py-functions; a task's folder can be named by its path",
+            "no task \"zzz\": known tasks: invoice, sql, tool-calls, shell-lint, py-functions, assistant; a task's folder can be named by its path",
         ),
         ("./zzz", "no task \"./zzz\": no such folder; `grpo-tui init DIR` makes a workspace with a task to edit"),
         (
@@ -422,6 +422,7 @@ fn a_note_says_which_embedded_model_fits_a_task() {
         ("tool-calls", "tiny-tools"),
         ("shell-lint", "tiny-shell"),
         ("py-functions", "tiny-python"),
+        ("assistant", "tiny-assistant"),
     ];
     for (name, own) in samples {
         let task = Task::embedded(name).unwrap();
@@ -440,7 +441,7 @@ fn a_note_says_which_embedded_model_fits_a_task() {
 
 #[test]
 fn the_embedded_tasks_are_whole() {
-    for (name, files) in [("sql", 7), ("tool-calls", 7), ("shell-lint", 6), ("py-functions", 6)] {
+    for (name, files) in [("sql", 7), ("tool-calls", 7), ("shell-lint", 6), ("py-functions", 6), ("assistant", 7)] {
         let task = Task::embedded(name).unwrap();
         assert!(PromptSet::ALL.into_iter().all(|set| !task.read(task.set_file(set).unwrap()).unwrap().is_empty()));
         assert_eq!((task.name.as_str(), task.files().unwrap().len()), (name, files));

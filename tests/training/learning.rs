@@ -92,6 +92,25 @@ fn is_learned_by_program(name: &str) {
     is_learned(name, &run.path());
 }
 
+/// What it does without its habits: chains of calls, each on a database of its own, to the state that is expected.
+#[test]
+fn the_embedded_model_of_the_assistant_calls_functions() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = std::fs::read_to_string(crate::program::sample_data("assistant/eval.jsonl")).unwrap();
+    let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let clean: Vec<&str> =
+        rows.iter().filter(|row| row["tags"][0] == "clean").filter_map(|row| row["id"].as_str()).collect();
+    let mut arguments =
+        vec!["sample", "assistant", "--model", "tiny-assistant", "--n", "1", "--temperature", "0", "--json"];
+    arguments.extend(clean.iter().take(8).flat_map(|id| ["--prompt", id]));
+    let sampled = crate::program::stdout(&crate::program::call(folder.path(), &arguments));
+    let sampled: Vec<serde_json::Value> = sampled.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(sampled.len(), 8);
+    let calls = |answer: &serde_json::Value| answer["chain"]["steps"].as_array().unwrap().len();
+    let valid: Vec<usize> = sampled.iter().filter(|answer| answer["score"]["tier"] == "valid").map(calls).collect();
+    assert!(valid.len() >= 4 && valid.iter().all(|calls| (2..=8).contains(calls)), "calls of valid chains: {valid:?}");
+}
+
 /// Its shape and tokenizer stay, its weights move, and in bf16 its file is half as large.
 #[test]
 fn pretraining_continues_a_model() {

@@ -108,7 +108,7 @@ pub static KEYS: &[Key] = &[
         Kind::Text,
         "tiny",
         "",
-        "The model to start from: a model's or an adapter's folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`), or a run's result.",
+        "The model to start from: a model's or an adapter's folder, a Hugging Face name, an embedded model (`tiny`, `tiny-sql`, `tiny-tools`, `tiny-shell`, `tiny-python`, `tiny-assistant`), or a run's result.",
     ),
     key("method", Kind::Choice(Method::NAMES), "grpo", "", "How to train: `grpo` on the task's reward, `sft` on expected answers, `sft+grpo`, one after the other, or `distill` towards a teacher.")
         .presets("grpo", "grpo"),

@@ -24,5 +24,11 @@ macro_rules! model {
     };
 }
 
-pub(super) static MODELS: &[EmbeddedModel] =
-    &[model!("tiny"), model!("tiny-sql"), model!("tiny-tools"), model!("tiny-shell"), model!("tiny-python")];
+pub(super) static MODELS: &[EmbeddedModel] = &[
+    model!("tiny"),
+    model!("tiny-sql"),
+    model!("tiny-tools"),
+    model!("tiny-shell"),
+    model!("tiny-python"),
+    model!("tiny-assistant"),
+];

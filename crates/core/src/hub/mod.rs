@@ -163,7 +163,7 @@ mod tests {
             ],
         );
         check("../outside", &["`../outside`", "no folder"]);
-        check("tiny-s", &["an embedded model (tiny, tiny-sql, tiny-tools, tiny-shell, tiny-python)"]);
+        check("tiny-s", &["an embedded model (tiny, tiny-sql, tiny-tools, tiny-shell, tiny-python, tiny-assistant)"]);
         check(file.to_str().unwrap(), &["is a file", "folder with config.json"]);
     }
 }

@@ -36,15 +36,20 @@ static EMBEDDED: &[EmbeddedTask] = &[
     EmbeddedTask { name: "tool-calls", files: sample!("tool-calls", "tools.json") },
     EmbeddedTask { name: "shell-lint", files: sample!("shell-lint") },
     EmbeddedTask { name: "py-functions", files: sample!("py-functions") },
+    EmbeddedTask {
+        name: "assistant",
+        files: files!("assistant": "task.toml", "tools.json", "invoices.sql", "train.jsonl", "eval.jsonl", "test.jsonl", "generator.toml"),
+    },
 ];
 
 /// The embedded models, each with the embedded task that it was pretrained on.
-pub(crate) const MODELS: [(&str, &str); 5] = [
+pub(crate) const MODELS: [(&str, &str); 6] = [
     ("tiny", "invoice"),
     ("tiny-sql", "sql"),
     ("tiny-tools", "tool-calls"),
     ("tiny-shell", "shell-lint"),
     ("tiny-python", "py-functions"),
+    ("tiny-assistant", "assistant"),
 ];
 
 /// Tasks to start from.
