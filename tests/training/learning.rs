@@ -107,7 +107,7 @@ fn the_embedded_model_of_the_assistant_calls_functions() {
     let sampled: Vec<serde_json::Value> = sampled.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(sampled.len(), 8);
     let calls = |answer: &serde_json::Value| answer["chain"]["steps"].as_array().unwrap().len();
-    let valid: Vec<usize> = sampled.iter().filter(|answer| answer["score"]["tier"] == "valid").map(calls).collect();
+    let valid: Vec<usize> = sampled.iter().filter(|answer| answer["tier"] == "valid").map(calls).collect();
     assert!(valid.len() >= 4 && valid.iter().all(|calls| (2..=8).contains(calls)), "calls of valid chains: {valid:?}");
 }
 

@@ -52,11 +52,12 @@ pub fn lines(editor: &Editor, look: Look<'_>, area: Rect) -> Vec<(bool, Line<'st
     for (row, line) in lines.iter().enumerate().skip(top) {
         let parts = editor.parts(row, window);
         let styles = styles(editor, look, row, line, brackets);
+        let letters: Vec<char> = line.chars().collect();
         let skipped = if row == top { skipped } else { 0 };
         for (index, part) in parts.iter().enumerate().skip(skipped).take(window.rows - drawn.len()) {
             let mut line = margin(editor, look, row, index == 0);
             let is_last = index + 1 == parts.len();
-            line.spans.extend(text(editor, look, (row, is_last), part, &styles, left..left + columns));
+            line.spans.extend(text(editor, look, (row, is_last), part, (&letters, &styles), left..left + columns));
             drawn.push((look.focused && row == editor.cursor().0, line));
         }
         if drawn.len() >= window.rows {
@@ -96,18 +97,18 @@ fn margin(editor: &Editor, look: Look<'_>, row: usize, is_start: bool) -> Line<'
     Line::from(vec![number, mark])
 }
 
-/// The text of a part of a row within the shown columns.
+/// The text of a part of a row within the shown columns. `letters`: of the whole row, which may be long.
 fn text(
     editor: &Editor,
     look: Look<'_>,
     (row, is_last): (usize, bool),
     part: &Part,
-    styles: &[Style],
+    (letters, styles): (&[char], &[Style]),
     shown: Range<usize>,
 ) -> Vec<Span<'static>> {
-    let line = editor.lines().get(row).map_or("", String::as_str);
-    let of_line = line.chars().zip(styles.iter().copied());
-    let mut letters: Vec<(char, Style)> = of_line.take(part.columns.end).skip(part.columns.start).collect();
+    let letters = letters.get(part.columns.clone()).unwrap_or_default().iter().copied();
+    let styles = styles.get(part.columns.clone()).unwrap_or_default().iter().copied();
+    let mut letters: Vec<(char, Style)> = letters.zip(styles).collect();
     let (cursor_row, cursor) = editor.cursor();
     let has_cursor = look.focused
         && row == cursor_row
