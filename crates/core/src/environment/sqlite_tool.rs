@@ -101,16 +101,17 @@ fn image(statements: &str) -> Result<Vec<u8>, Failure> {
 
 /// `query` and `execute`.
 fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Value {
-    let mut function = |name: &str, description: &str| {
+    let mut function = |name: &str, is_change: bool, description: &str| {
         let name = format!("{prefix}{name}");
         let sql = json!({"type": "string", "description": "one statement"});
         let parameters =
             json!({"type": "object", "properties": {"sql": sql}, "required": ["sql"], "additionalProperties": false});
-        statements.insert(name.clone(), Statement::Written { is_change: name.ends_with("execute") });
+        statements.insert(name.clone(), Statement::Written { is_change });
         json!({"type": "function", "function": {"name": name, "description": description, "parameters": parameters}})
     };
     let query = function(
         "query",
+        false,
         "Runs a query of SQLite and returns its columns and rows. SELECT sql FROM sqlite_schema shows the tables.",
     );
     if is_read_only {
@@ -118,6 +119,7 @@ fn built_in(prefix: &str, is_read_only: bool, statements: &mut Statements) -> Va
     }
     let execute = function(
         "execute",
+        true,
         "Changes rows of the database by INSERT, UPDATE or DELETE and returns how many were changed.",
     );
     json!([query, execute])

@@ -111,7 +111,7 @@ fn example(
     let example = Example { prompt, completion, later };
     if example.tokens() > most_tokens {
         let what = format!(
-            "the conversation about {} has {} tokens, and the model has {most_tokens} positions",
+            "the conversation about {} has {} tokens, and the model has {most_tokens} positions: shorten the generator's templates, or start from a model with more",
             row.id,
             example.tokens()
         );

@@ -57,7 +57,7 @@ impl<'a> PolicySample<'a> {
     fn for_teacher(&self, is_read: bool) -> PolicySample<'_> {
         let is_read = is_read && !self.sampled_log_probs.is_empty();
         PolicySample {
-            follows: self.follows.as_deref().map(Cow::from),
+            follows: self.follows.as_deref().filter(|_| is_read).map(Cow::from),
             token_ids: if is_read { Cow::from(&*self.token_ids) } else { Cow::default() },
             sampled_log_probs: Cow::default(),
             old_log_probs: None,

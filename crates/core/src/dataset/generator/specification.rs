@@ -23,8 +23,8 @@ pub(crate) struct Specification {
     pub(crate) answers: BTreeMap<String, String>,
     /// Template of the row's `expected`, as JSON; sees `answer`. Default: the answer, which is JSON then.
     pub(crate) expected: Option<String>,
-    /// Templates of a row's other fields, as JSON, by the name of its answer or for `*`; they see `answer`. `expected` takes the place
-    /// of the one for all.
+    /// Templates of a row's other fields, as JSON, by the name of its answer or for `*`; they see `answer`. `expected` takes
+    /// the place of the one for all.
     #[serde(default)]
     pub(crate) row_fields: BTreeMap<String, BTreeMap<String, String>>,
     /// In the order of the file.
