@@ -2,6 +2,7 @@
 
 #[cfg(feature = "engine")]
 mod command;
+mod with_tools;
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};

@@ -19,14 +19,14 @@ fn arguments(home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
     arguments_for(&small_task(home), home, ranks, set)
 }
 
-fn arguments_for(task: &Path, home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
+pub(crate) fn arguments_for(task: &Path, home: &Path, ranks: usize, set: &[&str]) -> Vec<String> {
     let (task, runs) = (task.display().to_string(), home.join("runs").display().to_string());
     let plain = ["train", &task, "--runs", &runs, "--cpu", "--ranks", &ranks.to_string()].map(str::to_owned);
     let set = SMALL.iter().chain(set).flat_map(|value| ["--set".to_owned(), (*value).to_owned()]);
     plain.into_iter().chain(set).collect()
 }
 
-fn words(arguments: &[String]) -> Vec<&str> {
+pub(crate) fn words(arguments: &[String]) -> Vec<&str> {
     arguments.iter().map(String::as_str).collect()
 }
 
@@ -39,7 +39,7 @@ fn trained(folder: &Path, ranks: usize, set: &[&str]) -> PathBuf {
     run_in(&home)
 }
 
-fn run_in(home: &Path) -> PathBuf {
+pub(crate) fn run_in(home: &Path) -> PathBuf {
     let mut found =
         std::fs::read_dir(home.join("runs")).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
     found.next().unwrap()
@@ -75,7 +75,7 @@ fn assert_close(found: &BTreeMap<String, Vec<u8>>, expected: &BTreeMap<String, V
 }
 
 /// What was sampled, by step and prompt; what the evals said.
-fn sampled(run: &Path) -> Vec<String> {
+pub(crate) fn sampled(run: &Path) -> Vec<String> {
     let state = RunState::read(run).unwrap();
     let groups = state.groups.iter().flat_map(|(step, groups)| {
         groups

@@ -141,6 +141,10 @@ mod asking {
                 .filter_map(|line| serde_json::from_str(line).ok())
                 .map(|Line { question, answer, .. }| (question, answer))
                 .collect();
+            if asked.task.toolset().is_some() && !known.is_empty() {
+                let answers = counted(known.len(), "answer");
+                eprint_line(&format!("{name}: the folder has {answers}: conversations go on after them"));
+            }
             let mut begun = Instant::now();
             let mut shown =
                 EvalProgress { set: asked.rows.set.clone(), target: name.to_owned(), ..EvalProgress::default() };
@@ -164,6 +168,8 @@ mod asking {
                             let line = Line { question: digest.clone(), prompt_id, answer: answer.clone() };
                             log.append(&serde_json::to_string(&line)?)?;
                         }
+                    }
+                    Progress::Answered => {
                         shown.answers += 1;
                         shown.seconds = begun.elapsed().as_secs_f64();
                     }
@@ -208,7 +214,6 @@ mod asking {
     }
 }
 
-/// A build without an HTTP client.
 /// The endpoint that teaches a run.
 #[cfg(feature = "download")]
 mod teaching {
@@ -254,6 +259,7 @@ mod teaching {
     }
 }
 
+/// A build without an HTTP client.
 #[cfg(not(feature = "download"))]
 mod unavailable {
     use std::path::Path;

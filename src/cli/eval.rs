@@ -119,9 +119,9 @@ pub(super) fn run(mut arguments: Arguments) -> Outcome {
     let status = EvalStatus::start(arguments.out.as_deref())?;
     let targets = targets(&arguments, &task, &run_folders)?;
     let endpoint = targets.iter().find(|target| target.endpoint.is_some());
-    if let Some((endpoint, partner)) = endpoint.zip(task.partner()) {
+    if let Some((endpoint, _)) = endpoint.zip(task.agent()) {
         let message = format!(
-            "--model {}: {} has {partner}, which an endpoint cannot work with: take a model on this machine",
+            "--model {}: {} has an agent, which asks the model that is trained: take a model on this machine",
             endpoint.name, task.name
         );
         return Err(Failure::usage(message));

@@ -38,7 +38,7 @@ struct Player {
 impl Player {
     /// Whether every turn is judged correct; where one is not, its number and why.
     fn play(&self, trace: &Trace) -> Result<(), String> {
-        let mut talk = HandConversation::open(&self.task, &self.scorer, &self.rows[&trace.row]).unwrap();
+        let mut talk = HandConversation::open(&self.task, &*self.scorer, &self.rows[&trace.row]).unwrap();
         for (index, calls) in trace.turns.iter().enumerate() {
             for TraceCall { name, arguments } in calls {
                 talk.call(vec![ToolCall { name: name.clone(), arguments: arguments.clone() }]);

@@ -9,7 +9,8 @@ use grpo_tui::train::Ended;
 use serde_json::{Value, json};
 
 use super::small_task::{create_of, fingerprint, work, write};
-use crate::program::{call, has_python, json_lines};
+use crate::program::{call, copy_tree, has_python, json_lines, sample_data, stderr};
+use crate::ranks::{arguments_for, run_in, sampled, words};
 
 /// The small task with this agent, trusted.
 fn task(folder: &Path, python: &str, agent: &str, score: &str) -> PathBuf {
@@ -287,4 +288,26 @@ fn each_end_of_an_agent_has_its_reason() {
         assert!(!text.contains("sk-") || *mode == "refused", "{mode}: the key is recorded: {text}");
     }
     assert!(wrong.is_empty() && found.len() == table.len(), "{}", wrong.join("\n\n"));
+}
+
+/// Each rank holds the conversations of its own groups, with a server of its own.
+#[test]
+fn agents_converse_with_any_number_of_ranks() {
+    if !has_python() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [alone, two] = [1, 2].map(|ranks: usize| {
+        let home = folder.path().join(ranks.to_string());
+        let task = home.join("agent");
+        copy_tree(&sample_data("templates/agent"), &task);
+        let trusted = call(&home, &["task", "trust", "agent", "--yes"]);
+        assert!(trusted.status.success(), "{}", stderr(&trusted));
+        let output = call(&home, &words(&arguments_for(&task, &home, ranks, &["max_steps=2"])));
+        assert!(output.status.success(), "{ranks} ranks: {}", stderr(&output));
+        let run = run_in(&home);
+        (sampled(&run), RunState::read(&run).unwrap().metrics["grad_norm"].values().to_vec())
+    });
+    assert_eq!(two.0, alone.0);
+    assert!(two.1.iter().zip(&alone.1).all(|(a, b)| *b > 0.0 && (a - b).abs() <= 1e-4 * b), "{two:?}");
 }

@@ -1,4 +1,4 @@
-//! Many questions: so many at once, answers as they come.
+//! Many questions, or conversations of several: so many at once, answers as they come.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,6 +13,16 @@ const MAX_CONSECUTIVE_FAILURES: usize = 8;
 /// How soon a pause ends that is no longer wanted.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Asks one question after the other of a conversation; one that has an answer already is not sent.
+pub(super) type Ask<'a> = &'a mut dyn FnMut(&Question) -> Result<Answer, UnansweredQuestion>;
+
+/// What the threads that ask tell.
+enum Event<T> {
+    /// Of the conversation with this index, the first time that the question is asked.
+    Answer(usize, Question, Answer),
+    End(usize, Result<Result<T, UnansweredQuestion>, EndpointError>),
+}
+
 /// Asks what `known` does not answer by a question's digest; any answer there shows that the endpoint can answer. `on_answer` gets each new answer as it arrives, with the
 /// index of its question.
 ///
@@ -25,10 +35,26 @@ pub fn ask(
     known: &HashMap<String, Answer>,
     mut on_answer: impl FnMut(usize, &Answer) -> Result<(), EndpointError>,
 ) -> Result<Vec<Result<Answer, UnansweredQuestion>>, EndpointError> {
+    let hold = |index: usize, ask: Ask<'_>| Ok(ask(&questions[index]));
+    converse(endpoint, (questions.len(), known), &hold, |index, new| match new {
+        Some((_, answer)) => on_answer(index, answer),
+        None => Ok(()),
+    })
+}
+
+/// As [`ask`], of so many conversations, each held to its end by `hold`, which fails where the endpoint answers nothing. None
+/// waits for another. `on_new` gets each new answer, and nothing for the end of a conversation that has one.
+///
+/// # Errors
+/// As [`ask`], and those of `hold`.
+pub(super) fn converse<T: Send>(
+    endpoint: &Endpoint,
+    (count, known): (usize, &HashMap<String, Answer>),
+    hold: &(impl Fn(usize, Ask<'_>) -> Result<Result<T, UnansweredQuestion>, EndpointError> + Sync),
+    mut on_new: impl FnMut(usize, Option<(&Question, &Answer)>) -> Result<(), EndpointError>,
+) -> Result<Vec<Result<T, UnansweredQuestion>>, EndpointError> {
     let client = Client::new(endpoint)?;
-    let mut found: Vec<Option<Result<Answer, UnansweredQuestion>>> =
-        questions.iter().map(|question| known.get(&question.digest).cloned().map(Ok)).collect();
-    let open: Vec<usize> = (0..questions.len()).filter(|index| found[*index].is_none()).collect();
+    let mut found: Vec<Option<Result<T, UnansweredQuestion>>> = std::iter::repeat_with(|| None).take(count).collect();
     let mut answered = !known.is_empty();
     let (next, unwanted) = (AtomicUsize::new(0), AtomicBool::new(false));
     let pause = |wait: Duration| {
@@ -44,28 +70,41 @@ pub fn ask(
     };
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
-        for _ in 0..endpoint.concurrency.min(open.len()) {
+        for _ in 0..endpoint.concurrency.min(count) {
             let sender = sender.clone();
             scope.spawn(|| {
                 let sender = sender;
-                while let Some(index) = open.get(next.fetch_add(1, Ordering::Relaxed))
-                    && !unwanted.load(Ordering::Relaxed)
-                {
-                    let outcome = client.ask(*index, &questions[*index].body, pause);
-                    // Nobody listens once an error ends the eval.
-                    let _ = sender.send((*index, outcome));
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count || unwanted.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let mut ask = |question: &Question| {
+                        if let Some(answer) = known.get(&question.digest) {
+                            return Ok(answer.clone());
+                        }
+                        let answer = client.ask(index, &question.body, pause)?;
+                        // Nobody listens once an error ends the eval.
+                        let _ = sender.send(Event::Answer(index, question.clone(), answer.clone()));
+                        Ok(answer)
+                    };
+                    let _ = sender.send(Event::End(index, hold(index, &mut ask)));
                 }
             });
         }
         drop(sender);
         let mut fruitless = 0;
         let mut collect = || {
-            for (index, outcome) in &receiver {
-                match &outcome {
-                    Ok(answer) => {
+            for event in &receiver {
+                let (index, outcome) = match event {
+                    Event::Answer(index, question, answer) => {
                         answered = true;
-                        on_answer(index, answer)?;
+                        on_new(index, Some((&question, &answer)))?;
+                        continue;
                     }
+                    Event::End(index, outcome) => (index, outcome?),
+                };
+                match &outcome {
                     Err(failed) if failed.of_all && !answered => {
                         let (name, reason) = (endpoint.name.clone(), failed.reason.clone());
                         return Err(EndpointError::Refused { name, reason });
@@ -73,8 +112,7 @@ pub fn ask(
                     Err(failed) => {
                         fruitless += 1;
                         if !answered
-                            && (fruitless == open.len()
-                                || fruitless >= endpoint.concurrency.max(MAX_CONSECUTIVE_FAILURES))
+                            && (fruitless == count || fruitless >= endpoint.concurrency.max(MAX_CONSECUTIVE_FAILURES))
                         {
                             let UnansweredQuestion { reason, attempts, .. } = failed.clone();
                             return Err(EndpointError::NoAnswer {
@@ -85,6 +123,7 @@ pub fn ask(
                             });
                         }
                     }
+                    Ok(_) => on_new(index, None)?,
                 }
                 found[index] = Some(outcome);
             }

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::answers::{ask, not_asked};
+use super::with_tools::with_tools;
 use super::{Answer, Endpoint, EndpointError, Question, RequestForm, UnansweredQuestion};
 use crate::dataset::PromptRow;
+use crate::environment::ToolChain;
 use crate::run::{EndpointCall, EvalRecord, EvalTurn, LogProbs};
 use crate::score::{Score, Scorer, Task};
 
@@ -17,20 +19,27 @@ use crate::score::{Score, Scorer, Task};
 pub enum Progress<'a> {
     /// A turn begins, from 1.
     Turn { turn: usize, questions: usize, known: usize },
-    /// A new answer.
+    /// A new answer. With tools, several may be those to one question.
     Answer(&'a Question, &'a Answer),
+    /// One of the questions has its last answer, and it is new.
+    Answered,
 }
 
 /// The answers of one sample of a row.
 #[derive(Debug)]
-struct Conversation {
-    row: usize,
-    sample: usize,
-    answers: Vec<Answer>,
+pub(super) struct Conversation {
+    pub(super) row: usize,
+    pub(super) sample: usize,
+    /// Of each turn; where tools were called, all that the endpoint said in it as one.
+    pub(super) answers: Vec<Answer>,
+    /// One for each answer where there are tools: how it came about, and the seconds of calls.
+    pub(super) chains: Vec<(ToolChain, Vec<f64>)>,
     /// One score for each answer.
-    scores: Vec<Score>,
+    pub(super) scores: Vec<Score>,
     /// What ended it early.
-    failed: Option<UnansweredQuestion>,
+    pub(super) failed: Option<UnansweredQuestion>,
+    /// What was said in the turn that it ended.
+    pub(super) unfinished: Option<Answer>,
 }
 
 /// Asks the `questions` of the first turns that `known` does not answer by their digest, then those of later turns, and
@@ -47,14 +56,15 @@ pub fn records(
     mut known: HashMap<String, Answer>,
     mut on_progress: impl FnMut(Progress<'_>) -> Result<(), EndpointError>,
 ) -> Result<Vec<EvalRecord>, EndpointError> {
-    let begin = |question: &Question| Conversation {
-        row: question.row,
-        sample: question.sample,
-        answers: Vec::new(),
-        scores: Vec::new(),
-        failed: None,
-    };
-    let mut conversations: Vec<Conversation> = questions.iter().map(begin).collect();
+    if task.toolset().is_some() {
+        on_progress(Progress::Turn { turn: 1, questions: questions.len(), known: 0 })?;
+        let place = (endpoint, form, task, scorer);
+        let conversations = with_tools(place, rows, &questions, &known, |new| {
+            on_progress(new.map_or(Progress::Answered, |(question, answer)| Progress::Answer(question, answer)))
+        })?;
+        return finished(conversations, (endpoint, scorer), rows);
+    }
+    let mut conversations: Vec<Conversation> = questions.iter().map(Conversation::begin).collect();
     // Each question's conversation, with its row.
     let first = questions.iter().enumerate().map(|(at, question)| (at, Cow::Borrowed(&rows[question.row])));
     let mut turns: Vec<(usize, Cow<'_, PromptRow>)> = first.collect();
@@ -65,7 +75,8 @@ pub fn records(
         let count = questions.iter().filter(|question| known.contains_key(&question.digest)).count();
         on_progress(Progress::Turn { turn, questions: questions.len(), known: count })?;
         let outcomes = ask(endpoint, &questions, &known, |index, answer| {
-            on_progress(Progress::Answer(&questions[index], answer))
+            on_progress(Progress::Answer(&questions[index], answer))?;
+            on_progress(Progress::Answered)
         })?;
         let answered = turns.iter().zip(&outcomes);
         let answered: Vec<_> = answered
@@ -93,11 +104,32 @@ pub fn records(
         }
         (questions, turns) = (later, later_turns);
     }
+    finished(conversations, (endpoint, scorer), rows)
+}
+
+fn finished(
+    conversations: Vec<Conversation>,
+    (endpoint, scorer): (&Endpoint, &Scorer),
+    rows: &[PromptRow],
+) -> Result<Vec<EvalRecord>, EndpointError> {
     scorer.check_errors(conversations.iter().flat_map(|conversation| &conversation.scores))?;
     conversations.into_iter().map(|conversation| Ok(conversation.record(endpoint, scorer, rows)?)).collect()
 }
 
 impl Conversation {
+    /// Before the first answer to its question.
+    pub(super) fn begin(question: &Question) -> Self {
+        Self {
+            row: question.row,
+            sample: question.sample,
+            answers: Vec::new(),
+            chains: Vec::new(),
+            scores: Vec::new(),
+            failed: None,
+            unfinished: None,
+        }
+    }
+
     fn texts(&self) -> Vec<&str> {
         self.answers.iter().map(|answer| answer.text.as_str()).collect()
     }
@@ -109,22 +141,33 @@ impl Conversation {
         rows: &[PromptRow],
     ) -> Result<EvalRecord, serde_json::Error> {
         let row = &rows[self.row];
+        let said = || self.answers.iter().chain(&self.unfinished);
         // Without answers the sum is unknown.
         let sum = |of: fn(&Answer) -> Option<usize>| {
-            self.answers.iter().map(of).sum::<Option<usize>>().filter(|_| !self.answers.is_empty())
+            said().map(of).sum::<Option<usize>>().filter(|_| said().next().is_some())
         };
         let (prompt_tokens, tokens) = (sum(|answer| answer.prompt_tokens), sum(|answer| answer.tokens));
-        let attempts = self.answers.iter().map(|answer| answer.attempts).sum::<u32>()
+        let attempts = said().map(|answer| answer.attempts).sum::<u32>()
             + self.failed.as_ref().map_or(0, |failed| failed.attempts);
         let cost = endpoint.prices.cost(prompt_tokens, tokens);
-        let turn = |answer: &Answer| EvalTurn {
-            completion: answer.text.clone(),
-            tokens: answer.tokens,
-            seconds: Some(answer.seconds),
-            begun: Some(answer.begun),
-            logprobs: answer.logprobs,
-            ..EvalTurn::default()
+        let chain = |turn: usize| {
+            let (chain, seconds) = self.chains.get(turn).cloned().unzip();
+            (chain.map(Box::new), seconds.unwrap_or_default())
         };
+        let turn = |(number, answer): (usize, &Answer)| {
+            let (chain, call_seconds) = chain(number);
+            EvalTurn {
+                completion: answer.text.clone(),
+                chain,
+                call_seconds,
+                tokens: answer.tokens,
+                seconds: Some(answer.seconds),
+                begun: Some(answer.begun),
+                logprobs: answer.logprobs,
+                ..EvalTurn::default()
+            }
+        };
+        let (only_chain, call_seconds) = if row.turn_count() == 1 { chain(0) } else { Default::default() };
         let logprobs = LogProbs::sum(self.answers.iter().filter_map(|answer| answer.logprobs));
         let begun = self.answers.first().filter(|_| row.turn_count() == 1).map(|answer| answer.begun);
         let mut record = EvalRecord {
@@ -134,9 +177,11 @@ impl Conversation {
             completion: self.answers.first().map(|answer| answer.text.clone()).unwrap_or_default(),
             tokens,
             truncated: self.answers.iter().any(|answer| answer.truncated),
-            seconds: self.answers.iter().map(|answer| answer.seconds).sum(),
+            seconds: said().map(|answer| answer.seconds).sum(),
             call: Some(Box::new(EndpointCall { prompt_tokens, cost, attempts, begun, logprobs })),
-            turns: if row.turn_count() > 1 { self.answers.iter().map(turn).collect() } else { Vec::new() },
+            chain: only_chain,
+            call_seconds,
+            turns: if row.turn_count() > 1 { self.answers.iter().enumerate().map(turn).collect() } else { Vec::new() },
             unanswered: row.turn_count() - self.answers.len(),
             ..EvalRecord::default()
         };

@@ -4,8 +4,10 @@
 mod answers; // many questions, so many at once
 mod conversations; // turn by turn, and the records
 mod questions; // rows as requests
+mod with_tools; // the task's tools answer what the endpoint calls
 
 use crate::api_client::ApiError;
+use crate::environment::EnvironmentError;
 use crate::format::counted;
 use crate::run::RunError;
 use crate::score::ScorerErrors;
@@ -21,10 +23,13 @@ pub use questions::{Question, RequestForm, Sampling};
 pub enum EndpointError {
     #[error(transparent)]
     Api(#[from] ApiError),
-    #[error("{place}: {secret}; nothing was sent: remove it from the prompt, or allow it with --allow-secret {id}")]
+    #[error("{place}: {secret}, which was not sent: remove it, or allow it with --allow-secret {id}")]
     Secret { place: String, id: String, secret: String },
     #[error("endpoint `{name}`: {problem}")]
     Unfit { name: String, problem: String },
+    /// A conversation's tools cannot be opened.
+    #[error(transparent)]
+    Tools(Box<EnvironmentError>),
     /// Other questions would get no other answer.
     #[error("endpoint `{name}`: {reason}")]
     Refused { name: String, reason: String },

@@ -31,6 +31,8 @@ pub struct Question {
     pub body: String,
     /// Identifies server, request and sample: equal digests ask the same.
     pub digest: String,
+    /// Whether it is sent whatever it holds.
+    pub(super) may_hold_secrets: bool,
 }
 
 /// Builds an endpoint's requests from rows.
@@ -70,7 +72,9 @@ impl<'a> RequestForm<'a> {
             }
             let body = self.body(row, row)?;
             let samples = 0..self.sampling.samples;
-            found.extend(samples.map(|sample| self.question((index, sample), body.clone())));
+            let may_hold_secrets = allowed.contains(&row.id);
+            let question = |sample| Question { may_hold_secrets, ..self.question((index, sample), body.clone()) };
+            found.extend(samples.map(question));
         }
         Ok(found)
     }
@@ -88,7 +92,7 @@ impl<'a> RequestForm<'a> {
     fn question(&self, (row, sample): (usize, usize), body: String) -> Question {
         let Endpoint { base_url, api, .. } = self.endpoint;
         let digest = sha256(format!("{base_url}\n{api:?}\n{sample}\n{body}").as_bytes());
-        Question { row, sample, body, digest }
+        Question { row, sample, body, digest, may_hold_secrets: false }
     }
 
     /// The fields that hold what is sent of a turn.
@@ -203,7 +207,7 @@ fn plain_prompt(messages: &[Message]) -> String {
 }
 
 /// The first secret of the texts of a value, in words; `"password": "…"` is read as one text.
-fn first_secret(value: &Value, name: &str) -> Option<String> {
+pub(super) fn first_secret(value: &Value, name: &str) -> Option<String> {
     match value {
         Value::String(text) => {
             let secret = scan(&format!("{name}{text}")).into_iter().next()?;

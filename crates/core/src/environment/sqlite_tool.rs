@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::live_tool::{CallResult, LiveTool, RawReply, one_by_one};
 use super::{EnvironmentError, StateQuestion, ToolCall};
 use crate::dataset::PromptRow;
+use crate::format::line_column;
 use crate::sqlite::{Database, Failure, FailureKind};
 use crate::task::{Home, Read, Section, TaskError, functions};
 
@@ -88,8 +89,13 @@ impl SqliteRules {
         });
         let tool = SqliteTool { rules: self.clone(), image: image.transpose()? };
         if let (Some(image), Some(file)) = (&tool.image, self.files.get(1)) {
-            let label = home.label(file);
-            tool.check(image).map_err(|message| TaskError::Place { label, line: 1, column: 1, message })?;
+            let (label, text) = (home.label(file), home.read_text(file)?);
+            tool.check(image).map_err(|(sql, message)| {
+                // At its start where it is written with other escapes than ours.
+                let byte = text.find(&Value::from(sql).to_string()).unwrap_or_default();
+                let (line, column) = line_column(&text, byte);
+                TaskError::Place { label, line, column, message }
+            })?;
         }
         Ok(tool)
     }
@@ -140,19 +146,22 @@ fn own_statements(list: &mut Value) -> Result<Statements, String> {
 }
 
 impl SqliteTool {
-    /// Whether the database takes the statements of the task's own functions, and their arguments are its parameters.
-    fn check(&self, image: &[u8]) -> Result<(), String> {
-        let mut database = Database::from_image(image).map_err(|failure| failure.message)?;
+    /// Whether the database takes the statements of the task's own functions, and their arguments are its parameters; if not,
+    /// the statement and why.
+    fn check(&self, image: &[u8]) -> Result<(), (&str, String)> {
+        let mut database = Database::from_image(image).map_err(|failure| ("", failure.message))?;
         for function in functions(&self.rules.definitions).iter().flatten() {
             let Some(Statement::Own(sql)) = self.rules.statements.get(function.name) else { continue };
             let at = format!("/{}/sql", function.index);
-            let names = database.parameters(sql).map_err(|failure| format!("{at}: {}", failure.message))?;
+            let names =
+                database.parameters(sql).map_err(|failure| (sql.as_str(), format!("{at}: {}", failure.message)))?;
             let properties = function.parameters.and_then(|parameters| parameters["properties"].as_object());
             let is_known = |name: &&String| properties.is_some_and(|known| known.contains_key(*name));
             if let Some(name) = names.iter().find(|name| !is_known(name)) {
                 let known = properties.into_iter().flat_map(Map::keys).map(|name| format!(":{name}"));
                 let known = known.collect::<Vec<_>>().join(", ");
-                return Err(format!("{at}: `:{name}` is no property of {}, which has {known}", function.name));
+                let message = format!("{at}: `:{name}` is no property of {}, which has {known}", function.name);
+                return Err((sql, message));
             }
         }
         Ok(())

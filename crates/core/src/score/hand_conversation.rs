@@ -1,10 +1,12 @@
-//! A conversation about a row in which a person writes in the model's place: calls, which the task's tools answer, and
-//! the answer that is scored, turn by turn.
+//! A conversation about a row in which a person, or an endpoint, writes in the place of a model on this machine: calls, which
+//! the task's tools answer, and the answer that is scored, turn by turn.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde_json::{Deserializer, Map, Value, json};
 
+use super::tool_calls::calls_of_message;
 use super::{AskedCalls, Score, Scorer, Task, asked_calls, turns_of};
 use crate::dataset::PromptRow;
 use crate::environment::{AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, ToolChain, ToolStep};
@@ -15,9 +17,9 @@ const FORM: &str = "write the name of a function and its arguments as JSON, such
 
 /// A row with the state of its tools.
 #[derive(Debug)]
-pub struct HandConversation {
+pub struct HandConversation<S = Arc<Scorer>> {
     task: Task,
-    scorer: Arc<Scorer>,
+    scorer: S,
     row: PromptRow,
     /// The row as the current turn has it.
     turn: PromptRow,
@@ -50,19 +52,19 @@ impl HandChain {
     }
 }
 
-impl HandConversation {
+impl<S: Deref<Target = Scorer>> HandConversation<S> {
     /// Opens the tools for a row.
     ///
     /// # Errors
     /// A task without tools, and as [`crate::environment::Toolset::open`].
-    pub fn open(task: &Task, scorer: &Arc<Scorer>, row: &PromptRow) -> Result<Self, EnvironmentError> {
+    pub fn open(task: &Task, scorer: S, row: &PromptRow) -> Result<Self, EnvironmentError> {
         let Some(toolset) = task.toolset() else {
             return Err(EnvironmentError::State { why: format!("{} has no `[[tool]]`", task.name) });
         };
         let environment = toolset.open(row)?;
         let definitions = toolset.definitions_of(row)?.into_owned();
         let written = HandChain::new(turns_of(task, &row.messages), row.expected.clone());
-        let (task, scorer, earlier) = (task.clone(), Arc::clone(scorer), Vec::new());
+        let (task, earlier) = (task.clone(), Vec::new());
         Ok(Self { task, scorer, row: row.clone(), turn: row.clone(), environment, definitions, earlier, written })
     }
 
@@ -115,9 +117,29 @@ impl HandConversation {
         if calls.is_empty() { Err(format!("no call: {FORM}")) } else { Ok(calls) }
     }
 
+    /// Goes on after what a model said: its calls are answered, and without a call it is the answer. `context`: the tokens that
+    /// the next prompt has at least, where they are known.
+    pub fn go_on(&mut self, text: &str, is_truncated: bool, context: Option<usize>) {
+        if is_truncated {
+            return self.finish(ChainEnd::Truncated, text);
+        }
+        let most = self.task.toolset().and_then(|tools| tools.limits().max_context_tokens);
+        match calls_of_message(&self.definitions, self.task.answer_of(text)) {
+            AskedCalls::None => self.answer(text),
+            AskedCalls::Unreadable => self.finish(ChainEnd::Unreadable, text),
+            AskedCalls::Calls(_) if context.zip(most).is_some_and(|(context, most)| context > most) => {
+                self.finish(ChainEnd::MaxContextTokens, text);
+            }
+            AskedCalls::Calls(calls) => self.call_as(text.to_owned(), calls),
+        }
+    }
+
     /// Has calls answered; the limits of `[tools]` end the conversation as they end a model's.
     pub fn call(&mut self, calls: Vec<ToolCall>) {
-        let text = calls.iter().map(written).collect::<Vec<_>>().join("\n");
+        self.call_as(calls.iter().map(written).collect::<Vec<_>>().join("\n"), calls);
+    }
+
+    fn call_as(&mut self, text: String, calls: Vec<ToolCall>) {
         let limits = self.task.toolset().map(|tools| tools.limits().clone());
         let asked = self.turns().flat_map(|turn| turn.chain.calls()).count() + calls.len();
         let completions = self.turns().map(|turn| turn.chain.steps.len() + 1).sum();
@@ -206,7 +228,7 @@ mod tests {
         let task = Task::load(folder).unwrap();
         let scorer = Arc::new(Scorer::new(&task).unwrap());
         let rows = load_from("train.jsonl", row.as_bytes()).unwrap();
-        HandConversation::open(&task, &scorer, &rows[0]).unwrap()
+        HandConversation::open(&task, scorer, &rows[0]).unwrap()
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::dataset::PromptRow;
 use crate::environment::{AnsweredCall, ChainEnd};
 use crate::rollout::{Completion, Request, StopReason};
 use crate::score::{AskedCalls, asked_calls, turns_of};
-use crate::text::{Message, Transcript};
+use crate::text::Transcript;
 
 /// Conversations whose tools are called at the same time. The threads wait for tools most of the time.
 pub(super) const MAX_TOOL_THREADS: usize = 64;
@@ -140,15 +140,11 @@ impl<'a> Conversing<'a> {
             own.last_calls = answered;
             return Ok(failure.unwrap_or(Next::End(ChainEnd::TimeLimit)));
         }
-        let results: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
-        let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
         let asked = &self.questions[question].prompt;
         let begin = || Transcript::new(turns_of(tools.task, &asked.row.messages), asked.text.clone(), prompt.to_vec());
         let transcript = own.transcript.get_or_insert_with(begin);
-        let (tokenizer, listed) = (&self.policy.tokenizer, tools.listed(&asked.row)?);
-        transcript
-            .push(tokenizer, tools.input(&listed), (&completion.token_ids, &functions), &results)
-            .map_err(Error::wrap)?;
+        let (tokenizer, answers) = (&self.policy.tokenizer, (completion.token_ids.as_slice(), answered.as_slice()));
+        tools.push_replies(transcript, tokenizer, &asked.row, answers)?;
         let next = transcript.token_ids().to_vec();
         let most = limits.max_context_tokens.unwrap_or(usize::MAX).min(self.task(question).max_prompt_tokens);
         if next.len() > most {

@@ -7,7 +7,7 @@ use super::{CallStep, ToolTurn};
 use crate::dataset::PromptRow;
 use crate::environment::{AnsweredCall, ChainEnd, Environment, EnvironmentError, ToolCall, Toolset};
 use crate::score::{Task, template_options, tools_of};
-use crate::text::{CallFormat, TemplateInput, TemplateOptions, Tokenizer, Transcript};
+use crate::text::{CallFormat, Message, TemplateInput, TemplateOptions, Tokenizer, Transcript};
 
 /// The tools of a task, and how the model is told of them.
 pub(super) struct TaskTools<'a> {
@@ -54,6 +54,20 @@ impl<'a> TaskTools<'a> {
 
     pub(super) fn input<'t>(&'t self, listed: &'t Value) -> TemplateInput<'t> {
         TemplateInput { tools: Some(listed), options: &self.options }
+    }
+
+    /// Has a transcript go on with a completion and the replies to its calls.
+    pub(super) fn push_replies(
+        &self,
+        transcript: &mut Transcript,
+        tokenizer: &Tokenizer,
+        row: &PromptRow,
+        (completion, answered): (&[u32], &[AnsweredCall]),
+    ) -> Result<()> {
+        let replies: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
+        let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
+        let listed = self.listed(row)?;
+        transcript.push(tokenizer, self.input(&listed), (completion, &functions), &replies).map_err(Error::wrap)
     }
 }
 

@@ -6,7 +6,7 @@ use super::render;
 use super::tool_talk::{TaskTools, ToolTalk};
 use crate::dataset::PromptRow;
 use crate::score::{AskedCalls, Task, asked_calls, turns_of};
-use crate::text::{Message, Tokenizer, Transcript};
+use crate::text::{Tokenizer, Transcript};
 
 /// The prompt, and each completion with its stop token after the tokens that are read between the one before and it.
 pub type WrittenTokens = (Vec<u32>, Vec<(Vec<u32>, Vec<u32>)>);
@@ -23,7 +23,6 @@ pub fn written_conversation(
 ) -> Result<WrittenTokens> {
     let prompt = render(task, row.clone(), tokenizer).map_err(Error::wrap)?;
     let tools = TaskTools::of_task(task, tokenizer)?;
-    let listed = tools.as_ref().map(|tools| tools.listed(row)).transpose()?.unwrap_or_default();
     let mut own = ToolTalk::default();
     let mut transcript = Transcript::new(turns_of(task, &row.messages), prompt.text, prompt.token_ids.clone());
     let (mut written, mut read) = (Vec::new(), prompt.token_ids.len());
@@ -39,10 +38,7 @@ pub fn written_conversation(
             _ => break,
         };
         let answered = own.call(tools, row, calls).map_err(Error::msg)?;
-        let results: Vec<Message> = answered.iter().map(|call| Message::new("tool", call.reply.as_str())).collect();
-        let functions: Vec<&str> = answered.iter().map(|call| call.name.as_str()).collect();
-        let pushed = transcript.push(tokenizer, tools.input(&listed), (sampled, &functions), &results);
-        pushed.map_err(Error::wrap)?;
+        tools.push_replies(&mut transcript, tokenizer, row, (sampled, &answered))?;
     }
     Ok((prompt.token_ids, written))
 }

@@ -190,19 +190,19 @@ fn functions_of_a_task_run_their_statements() {
         (
             json!([sell("UPDATE item SET stock = 0 WHERE id = :number")]),
             "",
-            "/FOLDER/tools.json line 1 column 1: /0/sql: `:number` is no property of sell, which has :id, :note",
+            "/FOLDER/tools.json line 1 column 118: /0/sql: `:number` is no property of sell, which has :id, :note",
         ),
         (
             json!([sell("UPDATE item SET stock = 0 WHERE id = ?")]),
             "",
-            "/FOLDER/tools.json line 1 column 1: /0/sql: `:` is no property of sell",
+            "/FOLDER/tools.json line 1 column 118: /0/sql: `:` is no property of sell",
         ),
         (
             json!([sell("UPDATE thing SET stock = 0")]),
             "",
-            "/FOLDER/tools.json line 1 column 1: /0/sql: no such table: thing",
+            "/FOLDER/tools.json line 1 column 118: /0/sql: no such table: thing",
         ),
-        (json!([sell("DROP TABLE item")]), "", "/FOLDER/tools.json line 1 column 1: /0/sql: not authorized"),
+        (json!([sell("DROP TABLE item")]), "", "/FOLDER/tools.json line 1 column 118: /0/sql: not authorized"),
         (json!([find]), "read_only = true", "task.toml line 5 column 13: `tool.read_only` is of `query` and `execute`"),
     ] {
         let error = of(&list, &format!("{toml}{more}")).map(|(definitions, _)| definitions).unwrap_err();

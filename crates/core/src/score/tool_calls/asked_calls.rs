@@ -47,6 +47,25 @@ pub fn asked_calls(format: &CallFormat, tools: &Value, answer: &str) -> AskedCal
     read.map_or(AskedCalls::Unreadable, AskedCalls::Calls)
 }
 
+/// Those of a chat API's message with calls, as [`crate::api_client::message_text`] writes it; of any other text those in the
+/// form of Hermes.
+pub(in crate::score) fn calls_of_message(tools: &Value, text: &str) -> AskedCalls {
+    let message = serde_json::from_str::<Map<String, Value>>(text).unwrap_or_default();
+    let Some(Value::Array(calls)) = message.get("tool_calls") else {
+        return asked_calls(CallFormat::hermes(), tools, text);
+    };
+    let read = |call: &Value| {
+        let arguments = match &call["function"]["arguments"] {
+            Value::String(text) if text.trim().is_empty() => Map::new(),
+            Value::String(text) => serde_json::from_str(text).ok()?,
+            Value::Object(arguments) => arguments.clone(),
+            _ => return None,
+        };
+        Some(ToolCall { name: call["function"]["name"].as_str()?.to_owned(), arguments })
+    };
+    calls.iter().map(read).collect::<Option<Vec<_>>>().map_or(AskedCalls::Unreadable, AskedCalls::Calls)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -34,6 +34,7 @@ use crate::dataset::expected::{members_problem, target_members};
 use crate::task::TaskFiles;
 use crate::text::THINK_MARKS;
 use argument_types::ArgumentTypes;
+pub(in crate::score) use asked_calls::calls_of_message;
 pub use asked_calls::{AskedCalls, asked_calls};
 pub use block_reader::CallReader;
 use calls::{Answer, Call, calls_of};

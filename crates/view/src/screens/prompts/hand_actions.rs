@@ -63,7 +63,7 @@ fn begin(prompts: &mut Prompts, shared: &mut Shared, row: PromptRow) -> Vec<Comm
         top: Cursor::default(),
     });
     let opened =
-        move || HandConversation::open(&open.task, &scorer, &row).map(Box::new).map_err(|error| error.to_string());
+        move || HandConversation::open(&open.task, scorer, &row).map(Box::new).map_err(|error| error.to_string());
     vec![Work::once("prompts.hand", opened, |prompts: &mut Prompts, _, opened| {
         let Some(hand) = &mut prompts.hand else { return opened.map_or_else(|_| Vec::new(), discard) };
         hand.waiting = None;
