@@ -2,7 +2,8 @@
 //! names the endpoint.
 
 mod answers; // many questions, so many at once
-mod conversations; // turn by turn, and the records
+mod conversation; // what was said about a row, and its record
+mod conversations; // turn by turn
 mod questions; // rows as requests
 mod with_tools; // the task's tools answer what the endpoint calls
 

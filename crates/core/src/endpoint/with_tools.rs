@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::answers::{Ask, converse};
-use super::conversations::Conversation;
+use super::conversation::Conversation;
 use super::questions::first_secret;
 use super::{Answer, Endpoint, EndpointError, Question, RequestForm, UnansweredQuestion};
 use crate::dataset::PromptRow;
